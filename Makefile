@@ -1,0 +1,30 @@
+# Two commands matter: `make demo` and `make test`. Each sets up everything it needs.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test test-slow lint clean
+
+demo: $(READY)            ## the whole product on generated images, offline
+	$(BIN)/featstore demo
+
+test: $(READY)            ## the fast tests
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)       ## crash loops, real data, every network
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)            ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,1 @@
+"""Extract once, fuse many times."""

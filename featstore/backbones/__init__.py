@@ -1,0 +1,1 @@
+"""Frozen networks: the catalogue, their weights, and the compiled forward pass."""

@@ -1,0 +1,103 @@
+"""Everything that can go wrong, said in one line of cause and one of remedy."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FeatstoreError(Exception):
+    """Base of all errors that featstore raises on purpose.
+
+    Parameters
+    ----------
+    cause
+        One line: what is wrong, and where.
+    remedy
+        One line: what to do about it, if possible the command that mends it.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, cause: str, remedy: str) -> None:
+        super().__init__(cause, remedy)
+        self.cause = cause
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        """Cause and remedy, a line each."""
+        return f"{self.cause}\n{self.remedy}"
+
+
+class UsageError(FeatstoreError, ValueError):
+    """An argument that cannot be meant."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe that does not parse, or asks for an impossible transform."""
+
+
+class ManifestError(UsageError):
+    """A data set that cannot be read as one: wrong layout, missing column, path outside the root."""
+
+
+class AuditError(FeatstoreError, ValueError):
+    """A data set that would give a false answer: conflicting labels, leaks, too few groups."""
+
+    exit_code = 5
+
+
+class BadImageError(FeatstoreError, ValueError):
+    """An image that cannot become pixels. It goes to the quarantine table; the run goes on.
+
+    Parameters
+    ----------
+    reason
+        Short code such as ``truncated``; one of `featstore.images.decode.REASONS`.
+    detail
+        What exactly was met.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}", "Replace the file, or leave it in quarantine.")
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[BadImageError], tuple[str, str]]:
+        """Survive the trip between processes."""
+        return type(self), (self.reason, self.detail)
+
+
+class UnknownNameError(UsageError, LookupError):
+    """A backbone, strategy or preset that does not exist."""
+
+
+class WeightsError(FeatstoreError, OSError):
+    """Weights that are absent, unreachable, or not those of the network."""
+
+
+class BackboneError(FeatstoreError, RuntimeError):
+    """A network that does not do what its catalogue row says."""
+
+
+class NonFiniteFeaturesError(FeatstoreError, ArithmeticError):
+    """NaN or infinity came out of a backbone; the shard is refused."""
+
+
+class StoreError(FeatstoreError, OSError):
+    """The cache folder or the disk under it failed."""
+
+    exit_code = 4
+
+
+class ShardCorruptError(StoreError):
+    """A shard whose bytes, structure or key are not what its name promises."""
+
+
+class MissingFeaturesError(FeatstoreError, LookupError):
+    """Features that were asked for and are not in the store."""
+
+
+class RunError(FeatstoreError, OSError):
+    """A run folder that cannot be written or read back."""

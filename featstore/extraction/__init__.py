@@ -1,0 +1,1 @@
+"""Stage one: the only place where images, a backbone and a store meet."""

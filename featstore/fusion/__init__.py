@@ -1,0 +1,1 @@
+"""Fusion strategies: scikit-learn classifiers over named column blocks."""

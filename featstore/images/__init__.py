@@ -1,0 +1,1 @@
+"""From files to pixels: manifests, decoding, views, and generated phantoms."""

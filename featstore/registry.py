@@ -1,0 +1,47 @@
+"""Find what a folder offers by its file names, without importing any of it."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from featstore.errors import UnknownNameError
+
+
+def names(package: str) -> list[str]:
+    """Names of the modules in `package`, sorted; a leading underscore hides a module."""
+    return sorted(p.stem for p in _folder(package).glob("*.py") if not p.stem.startswith("_"))
+
+
+def summary(package: str, name: str) -> str:
+    """First line of the docstring of ``package.name``, read from the source and not by importing it."""
+    source = (_folder(package) / f"{name}.py").read_text(encoding="utf-8")
+    doc = ast.get_docstring(ast.parse(source)) or ""
+    return doc.partition("\n")[0]
+
+
+def load(package: str, name: str) -> Any:  # noqa: ANN401
+    """Class that ``package.name`` defines under its own name in CamelCase (``vote_views`` -> ``VoteViews``).
+
+    Raises
+    ------
+    UnknownNameError
+        If the folder has no such file.
+    """
+    known = names(package)
+    if name not in known:
+        raise UnknownNameError(f"There is no {name!r} in {package}.", f"Choose one of: {', '.join(known)}.")
+    module = importlib.import_module(f"{package}.{name}")
+    return getattr(module, "".join(word.capitalize() for word in name.split("_")))
+
+
+def _folder(package: str) -> Path:
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UnknownNameError(
+            f"There is no package {package!r}.", "Reinstall featstore: pip install featstore."
+        )
+    return Path(next(iter(spec.submodule_search_locations)))

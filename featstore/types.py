@@ -1,0 +1,155 @@
+"""The nouns that cross a floor: keys, views, records, and the protocols with two sides."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.uint8]
+    Features = NDArray[np.float32]
+
+IDENTITY_RECIPE = "identity"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One row of a manifest.
+
+    Attributes
+    ----------
+    id
+        Image id: 64 hex digits, the SHA-256 of the file's bytes (of digest and page for a multi-page file).
+    path
+        Where the file is now; never stored in the cache.
+    label
+        Name of the class.
+    group
+        Patient or other unit that must stay on one side of a split; the image id where none is known.
+    split
+        ``train``, ``val``, ``test``, or None.
+    site
+        Scanner or hospital, or None.
+    frame
+        Page of a multi-page file, else 0.
+    """
+
+    id: str
+    path: Path
+    label: str
+    group: str
+    split: str | None = None
+    site: str | None = None
+    frame: int = 0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class View:
+    """One way of looking at every image: an augmentation recipe (canonical text) and its seed."""
+
+    recipe: str = IDENTITY_RECIPE
+    seed: int = 0
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the view leaves pixels alone."""
+        return self.recipe == IDENTITY_RECIPE
+
+
+IDENTITY = View()
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneSpec:
+    """Identity of a frozen network up to its global average pooling: everything that can change a number.
+
+    Attributes
+    ----------
+    name
+        Catalogue name, spelt as in keras.applications.
+    weights
+        Digest of the weights: ``sha256:…`` of the file, or ``random:SEED keras X.Y.Z``.
+    input_size
+        Side of the square input, pixels.
+    preprocess
+        ``official`` (the network's own) or ``rescale`` (1/255, the paper's).
+    dimension
+        Length of the pooled vector.
+    precision
+        Arithmetic, ``float32``.
+    pooling
+        ``avg``: global average pooling.
+    revision
+        Raised when featstore changes what this spec computes.
+    """
+
+    name: str
+    weights: str
+    input_size: int
+    preprocess: str
+    dimension: int
+    precision: str = "float32"
+    pooling: str = "avg"
+    revision: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How bytes become pixels of the input size.
+
+    Attributes
+    ----------
+    decoder
+        Library and version, since JPEG decoders differ by several grey levels.
+    interpolation
+        Resize filter.
+    value_range
+        Declared ``(low, high)`` that maps to 0..255 for 16-bit and float images, or None.
+    revision
+        Raised when featstore changes decoding, resizing or view geometry.
+    """
+
+    decoder: str
+    interpolation: str = "bilinear"
+    value_range: tuple[float, float] | None = None
+    revision: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureKey:
+    """backbone x view x decoding: the full address of a feature vector but for the image."""
+
+    backbone: BackboneSpec
+    view: View
+    decoding: Decoding
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain nested dict, ready for canonical JSON."""
+        return asdict(self)
+
+
+class Backbone(Protocol):
+    """A loaded frozen network.
+
+    `batch_size` is the engine's constant: `embed` is always called with exactly that many images, since only
+    the batch *size* can move the last bits of a row.
+    """
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """Identity of the network."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Images per call of `embed`."""
+        ...
+
+    def embed(self, images: NDArray[np.float32]) -> Features:
+        """Map ``(batch_size, side, side, 3)`` RGB values in 0..255 to ``(batch_size, dimension)`` float32."""
+        ...
