@@ -1,1 +1,45 @@
-"""Extract once, fuse many times."""
+"""featstore: extract once, fuse many times.
+
+The public functions carry the names of the commands. Importing this package loads nothing heavy; each function's
+libraries are imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from featstore.demonstration import demo
+    from featstore.evaluation.check import check
+    from featstore.evaluation.compare import compare
+    from featstore.evaluation.fuse import fuse
+    from featstore.evaluation.predict import predict
+    from featstore.extraction.extract import extract
+    from featstore.images.phantom import make_phantoms
+    from featstore.matrix import load_matrix
+
+__all__ = ["check", "compare", "demo", "extract", "fuse", "load_matrix", "make_phantoms", "predict"]
+
+_HOMES = {
+    "check": "featstore.evaluation.check",
+    "compare": "featstore.evaluation.compare",
+    "demo": "featstore.demonstration",
+    "extract": "featstore.extraction.extract",
+    "fuse": "featstore.evaluation.fuse",
+    "load_matrix": "featstore.matrix",
+    "make_phantoms": "featstore.images.phantom",
+    "predict": "featstore.evaluation.predict",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """Import a public function when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'featstore' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Names of the public functions."""
+    return sorted(__all__)

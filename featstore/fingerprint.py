@@ -13,7 +13,7 @@ SHORT = 8
 
 
 def canonical_json(value: Any) -> str:  # noqa: ANN401
-    """Serialise `value` to the one JSON text that stands for it: sorted keys, no spaces, ASCII, finite numbers."""
+    """Serialise `value` to the one JSON text that stands for it: sorted keys, no spaces, ASCII, finite."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 

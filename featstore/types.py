@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -131,6 +131,21 @@ class FeatureKey:
     def to_json(self) -> dict[str, Any]:
         """Plain nested dict, ready for canonical JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> FeatureKey:  # noqa: ANN401
+        """Build the key that `to_json` described.
+
+        Raises
+        ------
+        TypeError, KeyError
+            If `value` has other fields than a key.
+        """
+        decoding = Decoding(**value["decoding"])
+        if decoding.value_range is not None:
+            low, high = decoding.value_range
+            decoding = replace(decoding, value_range=(low, high))
+        return cls(BackboneSpec(**value["backbone"]), View(**value["view"]), decoding)
 
 
 class Backbone(Protocol):

@@ -1,0 +1,62 @@
+"""featstore compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+from .printing import print_json
+
+
+def command(
+    data: options.Data,
+    strategies: Annotated[str, typer.Option(help="all, or names with commas.")] = "all",
+    subsets: Annotated[str, typer.Option(help="singles, all, or a list such as A+B,A+C.")] = "singles",
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validation, over whole groups.")] = 5,
+    repeats: Annotated[int, typer.Option(help="Times to repeat it with other folds.")] = 1,
+    fold_seed: Annotated[int, typer.Option(help="Seed of folds and resamples.")] = 0,
+    positive: options.Positive = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the run; default none is written.")] = None,
+    overwrite: options.Overwrite = False,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 for one per core.")] = 1,
+    backbones: options.Backbones = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe of the views to train on; default all stored.")
+    ] = None,
+    seeds: options.Seeds = None,
+    weights: options.Weights = None,
+    preprocess: options.Preprocess = "official",
+    value_range: options.ValueRange = None,
+    cache: options.Cache = None,
+    group_pattern: options.GroupPattern = None,
+    follow_links: options.FollowLinks = False,
+    json: options.Json = False,
+) -> None:
+    """Stage two: strategies and single backbones on identical folds, with a verdict."""
+    from featstore.evaluation.compare import compare
+    from featstore.report.text import comparison_text
+
+    names = options.parse_names(strategies) or []
+    result = compare(
+        data,
+        strategies="all" if strategies == "all" else names,
+        subsets=subsets if subsets in {"singles", "all"} else [s.split("+") for s in subsets.split(",")],
+        folds=folds,
+        repeats=repeats,
+        fold_seed=fold_seed,
+        positive=positive,
+        out=out,
+        overwrite=overwrite,
+        jobs=jobs,
+        progress=not json,
+        **options.source(
+            backbones, weights, preprocess, recipe, seeds, value_range, cache, group_pattern, follow_links
+        ),
+    )
+    if json:
+        print_json(result.to_json())
+    else:
+        typer.echo(comparison_text(result))

@@ -1,0 +1,53 @@
+"""featstore extract."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import options
+from .printing import finish, print_json
+
+
+def command(
+    data: options.Data,
+    backbones: options.Backbones = None,
+    recipe: Annotated[
+        str, typer.Option(help="Augmentation of the seeded views: a preset or recipe text.")
+    ] = "paper",
+    seeds: options.Seeds = None,
+    weights: options.Weights = None,
+    preprocess: options.Preprocess = "official",
+    value_range: options.ValueRange = None,
+    cache: options.Cache = None,
+    group_pattern: options.GroupPattern = None,
+    follow_links: options.FollowLinks = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what is stored and what is missing.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Stage one: compute and store the features that are wanted and missing."""
+    from featstore.extraction.extract import DEFAULT_BACKBONES, extract
+    from featstore.report.text import extraction_text
+
+    result = extract(
+        data,
+        backbones=options.parse_names(backbones) or DEFAULT_BACKBONES,
+        weights=options.parse_weights(weights),
+        preprocess=preprocess,
+        recipe=recipe,
+        seeds=options.parse_seeds(seeds) or (),
+        value_range=options.parse_range(value_range),
+        cache=cache,
+        group_pattern=group_pattern,
+        follow_links=follow_links,
+        dry_run=dry_run,
+        progress=not json,
+    )
+    if json:
+        print_json(result.to_json())
+    else:
+        typer.echo(extraction_text(result))
+    finish(result.bad)

@@ -1,0 +1,56 @@
+"""featstore fuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+from .printing import print_json
+
+
+def command(
+    data: options.Data,
+    strategy: Annotated[str, typer.Option(help="Name; `featstore strategies` lists them.")] = "concat_logreg",
+    preset: Annotated[str | None, typer.Option(help="Named settings, such as paper for concat_head.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/STRATEGY.")] = None,
+    overwrite: options.Overwrite = False,
+    test_size: Annotated[float, typer.Option(help="Share held out where the data has no splits.")] = 0.25,
+    split_seed: Annotated[int, typer.Option(help="Seed of that hold-out.")] = 0,
+    positive: options.Positive = None,
+    backbones: options.Backbones = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe of the views to train on; default all stored.")
+    ] = None,
+    seeds: options.Seeds = None,
+    weights: options.Weights = None,
+    preprocess: options.Preprocess = "official",
+    value_range: options.ValueRange = None,
+    cache: options.Cache = None,
+    group_pattern: options.GroupPattern = None,
+    follow_links: options.FollowLinks = False,
+    json: options.Json = False,
+) -> None:
+    """Stage two: train one fusion strategy on stored features, score it on held-out images, keep the model."""
+    from featstore.evaluation.fuse import fuse
+    from featstore.report.text import fusion_text
+
+    result = fuse(
+        data,
+        strategy=strategy,
+        preset=preset,
+        test_size=test_size,
+        split_seed=split_seed,
+        positive=positive,
+        out=out or Path("runs") / strategy,
+        overwrite=overwrite,
+        **options.source(
+            backbones, weights, preprocess, recipe, seeds, value_range, cache, group_pattern, follow_links
+        ),
+    )
+    if json:
+        print_json(result.to_json())
+    else:
+        typer.echo(fusion_text(result))

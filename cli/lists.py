@@ -1,0 +1,50 @@
+"""featstore backbones, strategies, recipes: what there is."""
+
+from __future__ import annotations
+
+import typer
+
+from . import options
+from .printing import print_json
+
+
+def backbones(json: options.Json = False) -> None:
+    """List the frozen networks: input size, dimension, cost."""
+    from dataclasses import asdict
+
+    from featstore.backbones import catalog
+    from featstore.report.text import table
+
+    rows = [catalog.row(name) for name in catalog.names()]
+    if json:
+        print_json([asdict(row) for row in rows])
+        return
+    header = ["backbone", "input px", "dimension", "GFLOP/image", "in the paper"]
+    cells = [
+        [r.name, r.input_size, r.dimension, f"{r.gflops:.1f}", "yes" if r.in_paper else ""] for r in rows
+    ]
+    typer.echo(table(header, cells))
+
+
+def strategies(json: options.Json = False) -> None:
+    """List the fusion strategies."""
+    from featstore import registry
+
+    package = "featstore.fusion.strategies"
+    _print_pairs({name: registry.summary(package, name) for name in registry.names(package)}, json)
+
+
+def recipes(json: options.Json = False) -> None:
+    """List the augmentation presets."""
+    from featstore.images.recipe import PRESETS
+
+    _print_pairs(dict(PRESETS), json)
+
+
+def _print_pairs(pairs: dict[str, str], json: bool) -> None:
+    from featstore.report.text import table
+
+    if json:
+        print_json(pairs)
+    else:
+        typer.echo(table(None, list(pairs.items())))

@@ -1,0 +1,92 @@
+"""Entry point: the list of commands, and what an error looks like."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from featstore.errors import FeatstoreError
+
+from . import cache, check, compare, demo, extract, fuse, lists, predict
+
+DEBUG = "--debug"
+INTERRUPTED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.command)
+app.command("check")(check.command)
+app.command("extract")(extract.command)
+app.command("fuse")(fuse.command)
+app.command("compare")(compare.command)
+app.command("predict")(predict.command)
+app.add_typer(cache.app, name="cache")
+app.command("backbones")(lists.backbones)
+app.command("strategies")(lists.strategies)
+app.command("recipes")(lists.recipes)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"featstore {version('featstore')}")
+        raise typer.Exit
+
+
+@app.callback()
+def featstore(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    _debug: Annotated[bool, typer.Option(DEBUG, help="Show a traceback when something fails.")] = False,
+) -> None:
+    """Extract once, fuse many times: cached features of frozen networks, fused and compared honestly.
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 done with quarantined images, 4 store or disk, 5 the data
+    audit failed, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the command line; an error is one line of cause and one of remedy, a traceback only with --debug."""
+    debug = DEBUG in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
+    logging.basicConfig(stream=sys.stderr, format="featstore: %(message)s", level=logging.WARNING)
+    try:
+        app(arguments, prog_name="featstore")
+    except FeatstoreError as error:
+        _fail(error.cause, error.remedy, error.exit_code, debug=debug)
+    except KeyboardInterrupt:
+        _fail(
+            "interrupted",
+            "What was finished is kept; the same command goes on from there.",
+            INTERRUPTED,
+            debug=debug,
+        )
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001  # the last line of defence: no user should meet a bare traceback
+        cause = f"{type(error).__name__}: {error}".partition("\n")[0]
+        _fail(
+            cause,
+            "This is a defect of featstore; run again with --debug and report what it prints.",
+            1,
+            debug=debug,
+        )
+
+
+def _fail(cause: str, remedy: str, code: int, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    typer.echo(f"featstore: {cause}\n           {remedy}", err=True)
+    sys.exit(code)

@@ -1,0 +1,112 @@
+"""Options that several commands share, and the small languages in which their values are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from featstore.errors import UsageError
+
+Data = Annotated[
+    Path, typer.Argument(help="Folder (class/… or split/class/…) or CSV (path,label[,group][,split][,site]).")
+]
+Backbones = Annotated[
+    str | None, typer.Option(help="Names, with commas: Xception,MobileNetV2.", metavar="A,B")
+]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="imagenet (default), random:SEED, or a file; repeat for more backbones.", metavar="NAME=CHOICE"
+    ),
+]
+Preprocess = Annotated[str, typer.Option(help="official (each network's own) or rescale (1/255).")]
+Seeds = Annotated[str | None, typer.Option(help="Augmented views, such as 1-4 or 1,3,7; none for none.")]
+ValueRange = Annotated[
+    str | None, typer.Option("--range", help="Black and white of 16-bit or float images.", metavar="LOW,HIGH")
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the store; default $FEATSTORE_CACHE or ./cache.", show_default=False),
+]
+GroupPattern = Annotated[
+    str | None,
+    typer.Option(help="Regular expression on the relative path; its first group names the patient."),
+]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Follow links that lead out of the data folder.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
+Positive = Annotated[
+    str | None, typer.Option(help="Class that sensitivity is about; default the last by name.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there already.")]
+
+
+def parse_names(text: str | None) -> list[str] | None:
+    """``A,B`` as a list."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parse_seeds(text: str | None) -> list[int] | None:
+    """``1-3,7`` as numbers; ``none`` is the empty list."""
+    if text is None:
+        return None
+    if text == "none":
+        return []
+    return [seed for part in text.split(",") for seed in _seed_range(part.strip())]
+
+
+def parse_range(text: str | None) -> tuple[float, float] | None:
+    """``LOW,HIGH`` as two numbers."""
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not low < high:
+        raise UsageError(f"--range {text!r} is not LOW,HIGH.", "Write for instance --range=-1350,150.")
+    return low, high
+
+
+def parse_weights(entries: list[str] | None) -> dict[str, str]:
+    """``NAME=CHOICE`` entries as a dict."""
+    from featstore.backbones.weights import parse_weights_options
+
+    return dict(parse_weights_options(entries or []))
+
+
+def source(
+    backbones: str | None,
+    weights: list[str] | None,
+    preprocess: str,
+    recipe: str | None,
+    seeds: str | None,
+    value_range: str | None,
+    cache: Path | None,
+    group_pattern: str | None,
+    follow_links: bool,
+) -> Any:
+    """Gather the options that say which stored features a command is about."""
+    return {
+        "backbones": parse_names(backbones),
+        "weights": parse_weights(weights),
+        "preprocess": preprocess,
+        "recipe": recipe,
+        "seeds": parse_seeds(seeds),
+        "value_range": parse_range(value_range),
+        "cache": cache,
+        "group_pattern": group_pattern,
+        "follow_links": follow_links,
+    }
+
+
+def _seed_range(part: str) -> range:
+    first, dash, last = part.partition("-")
+    if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+        raise UsageError(
+            f"--seeds {part!r} is neither a number nor a range.", "Write for instance --seeds 1-4."
+        )
+    return range(int(first), int(last if dash else first) + 1)

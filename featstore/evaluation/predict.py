@@ -1,0 +1,96 @@
+"""`predict`: what a kept model says about new images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featstore.errors import RunError
+from featstore.evaluation import run
+from featstore.extraction.embed import embed_images
+from featstore.fusion.bundle import read_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer for one image.
+
+    Attributes
+    ----------
+    path
+        The file.
+    label
+        Predicted class.
+    probability
+        By class, summing to one.
+    votes
+        Class that each backbone alone would choose, for strategies whose members can vote; else empty.
+    """
+
+    path: str
+    label: str
+    probability: Mapping[str, float]
+    votes: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Answers for all images that decoded, and the others as (path, reason, detail)."""
+
+    run: str
+    predictions: tuple[Prediction, ...]
+    bad: tuple[tuple[str, str, str], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict for ``--json``."""
+        return asdict(self)
+
+
+def predict(
+    folder: str | Path, images: Sequence[str | Path], *, weights: Mapping[str, str] | None = None
+) -> Predictions:
+    """Apply the model of a run to image files.
+
+    Parameters
+    ----------
+    folder
+        Run of `featstore.fuse`.
+    images
+        Image files.
+    weights
+        Where the backbones' weights are now, as for `featstore.extract`; their digests must be the run's.
+
+    Raises
+    ------
+    RunError
+        If the folder holds no model.
+    WeightsError
+        If the weights are not those that the model was built on.
+    """
+    document = run.read_run(Path(folder))
+    if document.get("kind") != "fuse":
+        raise RunError(f"{folder} holds no model.", "Give a run of `featstore fuse`.")
+    model, extra = read_bundle(Path(folder) / run.MODEL)
+    classes: list[str] = extra["classes"]
+    good, features, bad = embed_images([Path(i) for i in images], run.keys_of(document), weights)
+    predictions: tuple[Prediction, ...] = ()
+    if good:
+        proba = np.asarray(model.predict_proba(features), np.float64)
+        ballots = model.votes(features) if hasattr(model, "votes") else np.empty((len(good), 0), int)
+        names = [spec["name"] for spec in document["matrix"]["backbones"]]
+        predictions = tuple(
+            Prediction(
+                str(path),
+                classes[int(p.argmax())],
+                dict(zip(classes, p.tolist(), strict=True)),
+                {name: classes[int(vote)] for name, vote in zip(names, ballot, strict=False)},
+            )
+            for path, p, ballot in zip(good, proba, ballots, strict=True)
+        )
+    return Predictions(str(folder), predictions, tuple((str(p), reason, detail) for p, reason, detail in bad))

@@ -1,0 +1,127 @@
+"""The forward pass over a plan: embed each batch, commit each finished step."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from featstore.extraction.batches import CHANGED, MISSING, PERMISSION, Batch, batches
+from featstore.extraction.plan import blocks
+from featstore.extraction.prefetch import prefetch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from featstore.extraction.plan import Plan
+    from featstore.store.quarantine import BadImage
+    from featstore.types import Backbone, BackboneSpec, Decoding, FeatureKey, Features, ImageRecord
+
+OF_THE_FILE = {CHANGED, MISSING, PERMISSION}
+"""Reasons that say something about the file system, not about the bytes: tried again next time."""
+
+
+class Sink(Protocol):
+    """Where finished rows go: a `Store`, or memory."""
+
+    def write(self, key: FeatureKey, ids: Sequence[str], features: Features) -> object:
+        """Take rows ``(len(ids), dimension)`` float32."""
+        ...
+
+    def record_bad_image(self, decoding: Decoding, bad: BadImage) -> None:
+        """Take note of an image whose bytes do not decode."""
+        ...
+
+
+class Progress(Protocol):
+    """What a progress bar does."""
+
+    def update(self, n: int = 1) -> object:
+        """Count `n` more vectors."""
+        ...
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one pass did.
+
+    Attributes
+    ----------
+    rows
+        Vectors computed and committed.
+    bad
+        Images that did not decode, in order.
+    seconds
+        Wall time waiting for pixels, in the forward pass, and writing.
+    """
+
+    rows: int = 0
+    bad: list[BadImage] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: {"pixels": 0.0, "forward": 0.0, "write": 0.0})
+
+
+def run(
+    plan: Plan,
+    records: Mapping[str, ImageRecord],
+    decoding: Decoding,
+    backbones: Mapping[BackboneSpec, Backbone],
+    sink: Sink,
+    progress: Progress,
+) -> Tally:
+    """Compute every missing vector of `plan` and commit it.
+
+    A kill at any moment loses the vectors since the last committed step, at most one block of images in one view.
+
+    Raises
+    ------
+    NonFiniteFeaturesError
+        If a backbone returns NaN or infinity.
+    StoreError
+        If a shard cannot be written.
+    """
+    tally = Tally()
+    pending: defaultdict[FeatureKey, list[Features]] = defaultdict(list)
+    finished: list[str] = []
+    (batch_size,) = {backbone.batch_size for backbone in backbones.values()}
+    stream = prefetch(batches(blocks(plan), records, decoding, batch_size, os.cpu_count() or 1))
+    clock = _Clock(tally.seconds)
+    for item in stream:
+        clock.lap("pixels")
+        if not isinstance(item, Batch):
+            _set_aside(item, decoding, sink, tally)
+            continue
+        finished.extend(item.ids)
+        for key in item.keys:
+            pending[key].append(backbones[key.backbone].embed(item.pixels)[: len(item.ids)])
+            progress.update(len(item.ids))
+        clock.lap("forward")
+        if item.is_last:
+            for key in item.keys:
+                sink.write(key, finished, np.concatenate(pending.pop(key)))
+                tally.rows += len(finished)
+            finished = []
+        clock.lap("write")
+    return tally
+
+
+def _set_aside(bad: BadImage, decoding: Decoding, sink: Sink, tally: Tally) -> None:
+    tally.bad.append(bad)
+    if bad.reason not in OF_THE_FILE:
+        sink.record_bad_image(decoding, bad)
+
+
+class _Clock:
+    """Adds the time since the last lap to a named account."""
+
+    def __init__(self, accounts: dict[str, float]) -> None:
+        self._accounts = accounts
+        self._last = time.perf_counter()
+
+    def lap(self, account: str) -> None:
+        now = time.perf_counter()
+        self._accounts[account] += now - self._last
+        self._last = now

@@ -1,0 +1,77 @@
+"""The networks of one extraction: known by spec at once, built only when something has to pass through them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from featstore.backbones import catalog
+from featstore.backbones.keras_backbone import load_backbone, spec
+from featstore.backbones.weights import EVERY_BACKBONE, IMAGENET, resolve_weights
+from featstore.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from featstore.types import Backbone, BackboneSpec
+
+BATCH_SIZE = 16
+"""The engine's constant: only the size of a batch can move the last bits of a row (law 2)."""
+
+
+class Networks:
+    """Backbones by spec.
+
+    Parameters
+    ----------
+    weights
+        Choice by backbone name, ``*`` for all others; ``imagenet`` where nothing is said.
+    preprocess
+        ``official`` or ``rescale``.
+    """
+
+    def __init__(self, weights: Mapping[str, str], preprocess: str) -> None:
+        self._weights = weights
+        self._preprocess = preprocess
+        self._loaded: dict[BackboneSpec, Backbone] = {}
+
+    def spec(self, name: str, *, fetch: bool) -> BackboneSpec:
+        """Spec of a backbone; with `fetch`, weights that are not here yet are downloaded to know their digest.
+
+        Raises
+        ------
+        WeightsError
+            If the weights are absent and cannot or may not be fetched.
+        """
+        row = catalog.row(name)
+        found = resolve_weights(row, self._choice(name))
+        if found.digest is not None:
+            return spec(row, found, self._preprocess)
+        if not fetch:
+            raise WeightsError(
+                f"The ImageNet weights of {name} are not on this machine yet.",
+                f"Leave out --dry-run to let Keras download them, or pass a file: --weights {name}=PATH.",
+            )
+        return self._load(name).spec
+
+    def load(self, wanted: BackboneSpec) -> Backbone:
+        """Build the backbone of a spec.
+
+        Raises
+        ------
+        WeightsError
+            If the weights chosen here are not those of the spec.
+        """
+        if wanted not in self._loaded and self._load(wanted.name).spec != wanted:
+            raise WeightsError(
+                f"{wanted.name} is wanted with the weights {wanted.weights}, and these are others.",
+                f"Pass the same file or seed as before: --weights {wanted.name}=CHOICE.",
+            )
+        return self._loaded[wanted]
+
+    def _load(self, name: str) -> Backbone:
+        backbone = load_backbone(name, self._choice(name), self._preprocess, BATCH_SIZE)
+        self._loaded[backbone.spec] = backbone
+        return backbone
+
+    def _choice(self, name: str) -> str:
+        return self._weights.get(name) or self._weights.get(EVERY_BACKBONE) or IMAGENET

@@ -1,0 +1,117 @@
+"""What has to be computed: wanted minus stored, as a pure function (law 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from featstore.types import FeatureKey, View
+
+FLOAT_BYTES = 4
+BLOCK_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One feature key and the images that lack a vector under it."""
+
+    key: FeatureKey
+    missing: frozenset[str]
+    stored: int
+
+    @property
+    def bytes_missing(self) -> int:
+        """Size of the vectors to come, in bytes."""
+        return len(self.missing) * self.key.backbone.dimension * FLOAT_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All cells of one extraction, and the image ids in the order in which they will be read."""
+
+    ids: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+    @property
+    def rows_missing(self) -> int:
+        """Number of vectors to compute: one per image, view and backbone."""
+        return sum(len(cell.missing) for cell in self.cells)
+
+    @property
+    def rows_stored(self) -> int:
+        """Number of wanted vectors that are in the store already."""
+        return sum(cell.stored for cell in self.cells)
+
+    @property
+    def bytes_missing(self) -> int:
+        """Size of all vectors to come, in bytes."""
+        return sum(cell.bytes_missing for cell in self.cells)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Images of one block that go through the same backbones of one input size, seen in one view."""
+
+    view: View
+    input_size: int
+    ids: tuple[str, ...]
+    keys: tuple[FeatureKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Images decoded once, then used for every step. After each step its shards are committed."""
+
+    ids: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+
+def plan(
+    keys: Sequence[FeatureKey],
+    ids: Sequence[str],
+    stored: Mapping[FeatureKey, Collection[str]],
+    bad: Collection[str] = (),
+) -> Plan:
+    """Subtract what is stored, and what is known not to decode, from what is wanted.
+
+    Parameters
+    ----------
+    keys
+        Feature keys wanted for every image.
+    ids
+        Image ids, distinct, in reading order.
+    stored
+        For each key the ids that the store holds; more than are wanted do no harm.
+    bad
+        Quarantined ids.
+    """
+    good = tuple(i for i in ids if i not in bad)
+    return Plan(good, tuple(_cell(key, good, stored.get(key, ())) for key in keys))
+
+
+def blocks(todo: Plan, rows: int = BLOCK_ROWS) -> Iterator[Block]:
+    """Cut a plan into blocks of at most `rows` images, leaving out images that lack nothing."""
+    lacking = frozenset[str]().union(*(cell.missing for cell in todo.cells))
+    ids = [i for i in todo.ids if i in lacking]
+    for start in range(0, len(ids), rows):
+        block = tuple(ids[start : start + rows])
+        yield Block(block, tuple(_steps(todo.cells, block)))
+
+
+def _cell(key: FeatureKey, ids: Sequence[str], stored: Collection[str]) -> Cell:
+    missing = frozenset(ids).difference(stored)
+    return Cell(key, missing, len(ids) - len(missing))
+
+
+def _steps(cells: Sequence[Cell], block: tuple[str, ...]) -> Iterator[Step]:
+    """Keys that share view, input size and missing images share one warp; they go through together."""
+    together: dict[tuple[View, int, tuple[str, ...]], list[FeatureKey]] = {}
+    for cell in cells:
+        ids = tuple(i for i in block if i in cell.missing)
+        if ids:
+            together.setdefault((cell.key.view, cell.key.backbone.input_size, ids), []).append(cell.key)
+    for (view, size, ids), keys in together.items():
+        yield Step(view, size, ids, tuple(keys))

@@ -1,0 +1,61 @@
+"""Concatenate the backbones' vectors, then one L2 logistic regression."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from featstore.fusion.linear import fit_logistic
+from featstore.fusion.strategy import FusionStrategy
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from featstore.fusion.blocks import Block
+
+
+class ConcatLogreg(FusionStrategy):
+    """Feature-level fusion by concatenation and L2 logistic regression.
+
+    Every column is standardised and every block is given the same total variance, whatever its width (see
+    `featstore.fusion.linear.standardise`). C is therefore on the scale of a whole block: C=5 on one block of 1280
+    columns is C=5/1280 after a plain standardisation.
+
+    Parameters
+    ----------
+    blocks
+        Columns of each backbone; None means a single block.
+    C
+        Inverse strength of the penalty. On the frozen ImageNet features of 746 chest-CT slices the AUC is flat from
+        3 to 10 for one backbone and for two.
+    tol, max_iter
+        When scikit-learn's lbfgs stops. Tight by default: block weights make gradients small, and scikit-learn's own
+        1e-4 would stop far from the optimum.
+
+    Attributes
+    ----------
+    model_
+        The fitted `LinearModel` over all columns.
+
+    References
+    ----------
+    Concatenation of frozen networks: Ji et al. 2020, medRxiv 10.1101/2020.12.09.20246371.
+    """
+
+    def __init__(
+        self,
+        blocks: tuple[Block, ...] | None = None,
+        C: float = 5.0,
+        tol: float = 1e-8,
+        max_iter: int = 2000,
+    ) -> None:
+        self.blocks = blocks
+        self.C = C
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
+        self.model_ = fit_logistic(X, y, self.blocks_, self.C, self.tol, self.max_iter)
+
+    def _fuse(self, X: NDArray[Any]) -> NDArray[np.float64]:
+        return self.model_.proba(X)

@@ -1,0 +1,118 @@
+"""What every fusion strategy is: a scikit-learn classifier whose columns are named blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from featstore.errors import AuditError, UsageError
+from featstore.fusion.blocks import split, tile
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from featstore.fusion.blocks import Block
+
+# Float input stays as it is; the first is what anything else becomes.
+FLOATS = [np.float64, np.float32]
+
+
+class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unused-ignore]
+    """Base of the strategies: reads and checks input, keeps the classes, and leaves two steps to the subclass.
+
+    A subclass stores its parameters in ``__init__`` (``blocks`` among them), learns in `_learn` and predicts in
+    `_fuse`. What it learns must live in attributes that end in an underscore and hold arrays, numbers, text,
+    `Block`, `LinearModel`, or lists, tuples and dicts of these: all that `featstore.fusion.bundle` needs to save it.
+
+    Attributes
+    ----------
+    min_blocks
+        Number of backbones from which the strategy makes sense.
+    classes_
+        ``(n_classes,)`` labels, sorted.
+    blocks_
+        The blocks in force; one named "all" where none were given.
+    n_features_in_
+        Number of columns.
+    """
+
+    min_blocks: ClassVar[int] = 1
+    blocks: tuple[Block, ...] | None
+
+    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
+        """Learn from image-views.
+
+        Parameters
+        ----------
+        X
+            ``(n, d)`` features, one row per view of an image.
+        y
+            ``(n,)`` labels: text or integers, two classes or more.
+        groups
+            ``(n,)`` patient (or other unit) of each row; whatever is held out inside is held out by group.
+
+        Raises
+        ------
+        AuditError
+            If only one class is present.
+        UsageError
+            If a feature is not finite, the blocks do not tile the columns, or a parameter is out of range.
+        """
+        features, labels = validate_data(self, X, y, dtype=FLOATS, ensure_all_finite=False)
+        check_classification_targets(labels)
+        self.blocks_ = tile(self.blocks, features.shape[1])
+        self._refuse_nonfinite(features)
+        self.classes_, numbers = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:  # noqa: PLR2004
+            raise AuditError(
+                f"Only one class in the training rows: {self.classes_[0]!r}.", "Add images of a second class."
+            )
+        self._learn(features, numbers, _number_groups(groups, len(features)))
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Class probabilities ``(n, n_classes)`` of ``X (n, d)``, columns in the order of `classes_`."""
+        return self._fuse(self._read(X))
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Most probable label ``(n,)`` of each row of ``X (n, d)``; the first in `classes_` where two are level."""
+        winners = self.predict_proba(X).argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[winners]
+        return labels
+
+    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
+        """Fit on class numbers and group numbers."""
+        raise NotImplementedError
+
+    def _fuse(self, X: NDArray[Any]) -> NDArray[np.float64]:
+        """Return probabilities of checked rows."""
+        raise NotImplementedError
+
+    def _read(self, X: ArrayLike) -> NDArray[Any]:
+        check_is_fitted(self)
+        features: NDArray[Any] = validate_data(self, X, dtype=FLOATS, ensure_all_finite=False, reset=False)
+        self._refuse_nonfinite(features)
+        return features
+
+    def _refuse_nonfinite(self, X: NDArray[Any]) -> None:
+        for block, part in zip(self.blocks_, split(X, self.blocks_), strict=True):
+            bad = ~np.isfinite(part).all(axis=1)
+            if bad.any():
+                raise UsageError(
+                    f"NaN or infinity in {bad.sum()} of {len(X)} rows of block {block.name!r}, first in row {bad.argmax()}.",
+                    "Leave these rows out, or extract their features again.",
+                )
+
+
+def _number_groups(groups: ArrayLike | None, n_rows: int) -> NDArray[np.intp] | None:
+    if groups is None:
+        return None
+    groups = column_or_1d(groups)
+    if len(groups) != n_rows:
+        raise UsageError(f"There are {len(groups)} groups for {n_rows} rows.", "Give one group per row.")
+    numbers: NDArray[np.intp] = np.unique(groups, return_inverse=True)[1]
+    return numbers

@@ -1,0 +1,103 @@
+"""What a data set claims to hold, before any file is opened."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from featstore.errors import ManifestError
+from featstore.images.manifest import Quarantined
+
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+_REASONS = {
+    errno.ENOENT: "missing",
+    errno.ENOTDIR: "missing",
+    errno.ELOOP: "loop",
+    errno.EACCES: "permission",
+    errno.EPERM: "permission",
+}
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file that is said to be an image.
+
+    Attributes
+    ----------
+    name
+        Path relative to the root, with ``/``.
+    path
+        Where to open it.
+    label, group, split, site
+        As in `featstore.types.ImageRecord`; group None where not known.
+    real
+        For a file reached through a link, where it really is; else None.
+    """
+
+    name: str
+    path: Path
+    label: str
+    group: str | None = None
+    split: str | None = None
+    site: str | None = None
+    real: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All entries of a data set, and what was met on the way to them."""
+
+    root: Path
+    entries: tuple[Entry, ...]
+    unreadable: tuple[Quarantined, ...] = ()
+    skipped: int = 0
+    warnings: tuple[str, ...] = ()
+    has_groups: bool = False
+
+
+def split_name(text: str) -> str | None:
+    """Return ``train``, ``val`` or ``test`` for any usual spelling of it, else None."""
+    return _SPLITS.get(text.strip().lower())
+
+
+def quarantine(path: Path, error: OSError) -> Quarantined:
+    """Turn the operating system's refusal into a row of the quarantine table."""
+    reason = _REASONS.get(error.errno or 0, "unreadable")
+    return Quarantined(path, None, reason, error.strerror or str(error))
+
+
+def real_path_inside(path: Path, root: Path, *, follow_links: bool) -> str:
+    """Where `path` really is, links resolved.
+
+    Raises
+    ------
+    ManifestError
+        If that is outside `root` and links must not be followed: a data set that reaches outside its folder
+        is not the data set that gets copied, archived or cited.
+    """
+    real = os.path.realpath(path)
+    home = os.path.realpath(root)
+    if not follow_links and not Path(real).is_relative_to(home):
+        raise ManifestError(
+            f"{str(path)!r} is a link out of the data set, to {real!r}.",
+            "Copy the images into the folder, or allow such links with --follow-links.",
+        )
+    return real
+
+
+def shown(names: list[str]) -> str:
+    """Quote the first few names, on one line whatever is in them."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(repr(name) for name in names[:_SHOWN]) + more

@@ -1,0 +1,248 @@
+"""The augmentation as text: people read it, HDF5 keeps it, the feature key hashes it."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from featstore.errors import RecipeError, UnknownNameError
+from featstore.types import IDENTITY_RECIPE
+
+Range = tuple[float, float]
+
+FILLS: Final = ("nearest", "reflect", "wrap", "constant")
+FLIPS: Final = {"": "", "h": "h", "v": "v", "hv": "hv", "vh": "hv"}
+PRESETS: Final[dict[str, str]] = {
+    "identity": IDENTITY_RECIPE,
+    "paper": "shear(20)|rotate(0,40)|shift(0.5)|zoom(0.2)|flip(hv)|fill(nearest)",
+    "mild": "rotate(5)|shift(0.05)|zoom(0.05)|flip(h)|fill(nearest)",
+    "flips": "flip(hv)",
+}
+SLUG_LENGTH: Final = 40
+
+_SUMMARIES: Final = {
+    "identity": "The image as it is.",
+    "paper": "Ji et al. 2020, medRxiv 10.1101/2020.12.09.20246371; our shear, rotation, zoom and fill.",
+    "mild": "Small rotation, shift and zoom, left-right flip: a plausible re-scan of the same patient.",
+    "flips": "Left-right and up-down flips alone; no pixel is interpolated.",
+}
+_STEP: Final = re.compile(r"(\w+)\s*\((.*)\)", re.DOTALL)
+_LARGEST: Final = 1e6
+
+
+class _Operation(NamedTuple):
+    """Value that does nothing, open bounds of what can be meant, and unit of one ranged operation."""
+
+    neutral: float
+    low: float
+    high: float
+    unit: str
+
+
+# The order is that of the canonical text.
+_RANGED: Final = {
+    "shear": _Operation(0.0, -90.0, 90.0, "degrees"),
+    "rotate": _Operation(0.0, -_LARGEST, _LARGEST, "degrees"),
+    "shift": _Operation(0.0, -_LARGEST, _LARGEST, "fractions of the height and width"),
+    "zoom": _Operation(1.0, 0.0, _LARGEST, "factors"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What may happen to an image in a view; a range ``(lo, hi)`` excludes `lo`, includes `hi`.
+
+    Equal ends fix a value. A fill that no pixel can need becomes ``nearest``, so recipes that do the same are
+    equal and have one text, `str`.
+
+    Attributes
+    ----------
+    shear
+        Shear angle, degrees, within (-90, 90).
+    rotate
+        Rotation angle, degrees.
+    shift
+        Shift as a fraction of the height and, drawn apart, of the width.
+    zoom
+        Sampling step, the same along both axes: above 1 the image shrinks, below 1 it grows.
+    flip
+        ``h`` (left-right), ``v`` (up-down), ``hv`` (each with probability 1/2), or empty.
+    fill
+        What lies outside the image: ``nearest``, ``reflect``, ``wrap`` or ``constant``.
+    cval
+        Grey level outside the image for ``constant``.
+
+    Raises
+    ------
+    RecipeError
+        If a range is reversed, not finite or out of bounds, or a flip or fill is unknown.
+    """
+
+    shear: Range = (0.0, 0.0)
+    rotate: Range = (0.0, 0.0)
+    shift: Range = (0.0, 0.0)
+    zoom: Range = (1.0, 1.0)
+    flip: str = ""
+    fill: str = "nearest"
+    cval: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant, and bring the rest to its one form."""
+        for op in _RANGED:
+            object.__setattr__(self, op, _checked_range(op, getattr(self, op)))
+        object.__setattr__(self, "flip", _checked_flip(self.flip))
+        fill, cval = _checked_fill(self.fill, self.cval)
+        object.__setattr__(self, "fill", fill if self._active else "nearest")
+        object.__setattr__(self, "cval", cval if self._active else 0.0)
+
+    def __str__(self) -> str:
+        """Canonical text: fixed order, shortest numbers, nothing that does nothing."""
+        steps = [_format_range(op, getattr(self, op)) for op in self._active]
+        if self.flip:
+            steps.append(f"flip({self.flip})")
+        if self._active:
+            level = f",{_format(self.cval)}" if self.cval else ""
+            steps.append(f"fill({self.fill}{level})")
+        return "|".join(steps) or IDENTITY_RECIPE
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether every draw leaves pixels alone."""
+        return not self._active and not self.flip
+
+    @property
+    def _active(self) -> list[str]:
+        return [op for op, (neutral, *_) in _RANGED.items() if getattr(self, op) != (neutral, neutral)]
+
+
+def parse_recipe(text: str) -> Recipe:
+    """Read a preset's name or a text such as ``shear(20)|rotate(0,40)|flip(hv)|fill(constant,0)``.
+
+    Operations come in any order. One number m stands for the symmetric range (-m, m], in `zoom` for
+    (1-m, 1+m]; two numbers lo,hi for (lo, hi]. Numbers are Python literals; nothing is evaluated.
+
+    Raises
+    ------
+    RecipeError
+        If an operation is unknown, comes twice, or cannot be meant.
+    """
+    text = PRESETS.get(text.strip(), text).strip()
+    if text == IDENTITY_RECIPE:
+        return Recipe()
+    fields: dict[str, Any] = {}
+    for step in text.split("|"):
+        op, arguments = _split(step.strip())
+        if op in fields:
+            raise RecipeError(f"The recipe has {op!r} twice.", f"Keep one {op}(...).")
+        fields |= _read(op, arguments)
+    return Recipe(**fields)
+
+
+def summary(preset: str) -> str:
+    """One line about a preset.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such preset.
+    """
+    if preset not in PRESETS:
+        raise UnknownNameError(f"There is no preset {preset!r}.", f"Choose one of: {', '.join(PRESETS)}.")
+    return _SUMMARIES[preset]
+
+
+def slug(recipe: Recipe) -> str:
+    """Folder name of at most 40 letters, digits, ``.``, ``_`` and ``-``: the preset's name if it is one.
+
+    A long recipe is cut off, so the slug is for people; the key beside it tells recipes apart.
+    """
+    named = {text: name for name, text in PRESETS.items()}
+    safe = str(recipe).translate(str.maketrans("|,", "-_", "()+"))
+    return named.get(str(recipe)) or safe[:SLUG_LENGTH].rstrip("-._")
+
+
+def _split(step: str) -> tuple[str, str]:
+    match = _STEP.fullmatch(step)
+    if match is None or match[1] not in {*_RANGED, "flip", "fill"}:
+        raise RecipeError(
+            f"{step[:80]!r} is no step of a recipe.",
+            f"Use {', '.join(_RANGED)}, flip and fill, joined by |, or a preset: {', '.join(PRESETS)}.",
+        )
+    return match[1], match[2].strip()
+
+
+def _read(op: str, arguments: str) -> dict[str, Any]:
+    if op == "flip":
+        return {"flip": _checked_flip(arguments or "nothing")}
+    if op == "fill":
+        mode, comma, level = arguments.partition(",")
+        return {"fill": mode.strip()} | ({"cval": _numbers(op, level, 1)[0]} if comma else {})
+    numbers = _numbers(op, arguments, 2)
+    m, neutral = numbers[0], _RANGED[op].neutral
+    return {op: numbers if numbers[1:] else (neutral - m, neutral + m)}
+
+
+def _numbers(op: str, arguments: str, most: int) -> tuple[float, ...]:
+    try:
+        numbers = tuple(map(_number, ast.literal_eval(f"({arguments},)")))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, OverflowError):
+        numbers = ()
+    if not 1 <= len(numbers) <= most:
+        raise RecipeError(
+            f"{op} cannot be given {arguments[:80]!r}.",
+            "Write finite numbers: rotate(40), rotate(0,40), zoom(0.2), fill(constant,0).",
+        )
+    return numbers
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(value)
+    return float(value) + 0.0  # -0.0 is 0.0
+
+
+def _checked_range(op: str, values: Range) -> Range:
+    _, low, high, unit = _RANGED[op]
+    try:
+        lo, hi = map(_number, values)
+        sound = low < lo <= hi < high
+    except (ValueError, TypeError, OverflowError):
+        sound = False
+    if not sound:
+        raise RecipeError(
+            f"{op} cannot range over {values!r}.",
+            f"Write {op}(m) or {op}(lo,hi), lo <= hi, in {unit} above {low:g} and below {high:g}.",
+        )
+    return lo, hi
+
+
+def _checked_flip(flip: str) -> str:
+    if flip not in FLIPS:
+        raise RecipeError(f"There is no flip {flip!r}.", "Write flip(h), flip(v) or flip(hv).")
+    return FLIPS[flip]
+
+
+def _checked_fill(fill: str, cval: float) -> tuple[str, float]:
+    if fill not in FILLS or not -_LARGEST < cval < _LARGEST or (cval and fill != "constant"):
+        raise RecipeError(
+            f"There is no fill {fill!r} with grey level {cval!r}.",
+            "Write fill(nearest), fill(reflect), fill(wrap) or fill(constant,0).",
+        )
+    return fill, float(cval) + 0.0
+
+
+def _format_range(op: str, values: Range) -> str:
+    neutral, hi = _RANGED[op].neutral, values[1]
+    for digits in range(1, 18):
+        # 1 - 0.2 and 1 + 0.2 are not 0.2 away from 1 in binary: find the decimal that gives both.
+        m = float(f"{hi - neutral:.{digits}g}")
+        if (neutral - m, neutral + m) == values:
+            return f"{op}({_format(m)})"
+    return f"{op}({_format(values[0])},{_format(values[1])})"
+
+
+def _format(value: float) -> str:
+    return repr(value).removesuffix(".0")

@@ -1,0 +1,151 @@
+"""What the container promises, checked before a decoder allocates or forgives anything."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+from featstore.errors import BadImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_JPEG_START_OF_SCAN, _JPEG_END, _JPEG_FILL = 0xDA, 0xD9, 0xFF
+_JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+_GIF_EXTENSION, _GIF_FRAME = 0x21, 0x2C
+
+MAX_PIXELS = 64_000_000
+"""Largest image that is decoded, in pixels."""
+MIN_SIDE = 8
+"""Smallest side that is decoded, in pixels."""
+MAX_ASPECT = 20
+"""Largest ratio of the sides that is decoded."""
+
+
+def check_structure(kind: str, data: bytes) -> None:
+    """Refuse a file that is cut short or damaged, where the format allows telling.
+
+    Pillow skips the checksums of PNG pixel data, and it allocates the canvas of a GIF or WebP while it opens
+    the file; hence this look before.
+
+    Parameters
+    ----------
+    kind
+        Format, as `featstore.images.signature.identify` names it.
+    data
+        The whole file.
+
+    Raises
+    ------
+    BadImageError
+        ``truncated``, ``corrupt`` or ``too_large``.
+    """
+    check = _CHECKS.get(kind)
+    if check is None:
+        return
+    try:
+        check(data)
+    except (struct.error, IndexError) as error:
+        raise BadImageError("truncated", f"The {kind} ends within its header.") from error
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse what no camera and no scanner makes: bombs, lines and dots.
+
+    Raises
+    ------
+    BadImageError
+        ``too_large``, ``aspect`` or ``too_small``.
+    """
+    size = f"{width} x {height} pixels"
+    if width * height > MAX_PIXELS:
+        raise BadImageError("too_large", f"{size}, more than {MAX_PIXELS // 1_000_000} megapixels.")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise BadImageError("aspect", f"{size}, longer than {MAX_ASPECT}:1.")
+    if min(width, height) < MIN_SIDE:
+        raise BadImageError("too_small", f"{size}; each side needs {MIN_SIDE}.")
+
+
+def _check_png(data: bytes) -> None:
+    view = memoryview(data)
+    position = 8
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if end > len(data):
+            break
+        (crc,) = struct.unpack_from(">I", data, end - 4)
+        if zlib.crc32(view[position + 4 : end - 4]) != crc:
+            raise BadImageError("corrupt", f"The checksum of PNG chunk {kind!r} is wrong.")
+        if kind == b"IEND":
+            return
+        position = end
+    raise BadImageError("truncated", "The PNG ends before its end chunk.")
+
+
+def _check_jpeg(data: bytes) -> None:
+    position = 2
+    while (marker := data[position + 1]) != _JPEG_START_OF_SCAN:
+        if data[position] != _JPEG_FILL or marker in (0, _JPEG_FILL):
+            position += 1  # garbage or fill between segments: decoders forgive it
+        elif marker == _JPEG_END:
+            raise BadImageError("corrupt", "The JPEG ends without a picture.")
+        elif marker in _JPEG_STANDALONE:
+            position += 2
+        else:
+            position += 2 + struct.unpack_from(">H", data, position + 2)[0]
+    if data.find(b"\xff\xd9", position) < 0:
+        raise BadImageError("truncated", "The JPEG ends before its end marker.")
+
+
+def _check_webp(data: bytes) -> None:
+    (size,) = struct.unpack_from("<I", data, 4)
+    if size + 8 > len(data):
+        raise BadImageError("truncated", f"The WebP has {len(data)} of {size + 8} bytes.")
+    kind = data[12:16]
+    if kind == b"VP8X":
+        extent = int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    elif kind == b"VP8L":
+        bits = struct.unpack_from("<I", data, 21)[0]
+        extent = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        extent = width & 0x3FFF, height & 0x3FFF
+    else:
+        raise BadImageError("corrupt", f"The WebP begins with chunk {kind!r}.")
+    _check_canvas(*extent)
+
+
+def _check_gif(data: bytes) -> None:
+    """Walk to the first frame: it may be larger than the screen that the header declares."""
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    position = 13 + _palette(flags)
+    while data[position] == _GIF_EXTENSION:
+        position += 2
+        while data[position]:
+            position += 1 + data[position]
+        position += 1
+    if data[position] != _GIF_FRAME:
+        raise BadImageError("corrupt", "The GIF holds no frame.")
+    left, top, columns, rows = struct.unpack_from("<4H", data, position + 1)
+    _check_canvas(max(width, left + columns), max(height, top + rows))
+
+
+def _palette(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _check_canvas(width: int, height: int) -> None:
+    if not width or not height:
+        raise BadImageError("corrupt", f"The header says {width} x {height} pixels.")
+    if width * height > MAX_PIXELS:
+        check_size(width, height)
+
+
+_CHECKS: dict[str, Callable[[bytes], None]] = {
+    "GIF": _check_gif,
+    "JPEG": _check_jpeg,
+    "PNG": _check_png,
+    "WEBP": _check_webp,
+}

@@ -1,0 +1,80 @@
+"""Put bytes on disk whole or not at all (law 3)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+from featstore.errors import StoreError
+from featstore.fingerprint import digest_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def commit_named_by_hash(folder: Path, data: bytes, suffix: str) -> Path:
+    """Write `data` to ``folder/<sha256><suffix>`` and return that path; nothing to do where it exists."""
+    target = folder / f"{digest_bytes(data)}{suffix}"
+    if not target.exists():
+        commit(target, data)
+    return target
+
+
+def commit(target: Path, data: bytes) -> None:
+    """Write `data` to `target`: any reader at any time, power cuts included, sees all of it or nothing.
+
+    Raises
+    ------
+    StoreError
+        If the disk is full, read-only, or fails.
+    """
+    try:
+        make_folder(target.parent)
+        temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        try:
+            _write_through(temporary, data)
+            temporary.rename(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise _store_error(error, target, len(data)) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` and its missing parents, each made durable in its own parent."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _store_error(error: OSError, target: Path, size: int) -> StoreError:
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    remedy = (
+        f"Free at least {size:,} bytes there and run the same command again: it goes on where it stopped."
+        if full
+        else "Check that the cache folder is writable, or choose another with --cache."
+    )
+    return StoreError(f"Cannot write {size:,} bytes to {target}: {error.strerror or error}", remedy)

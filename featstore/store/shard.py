@@ -1,0 +1,152 @@
+"""A shard as bytes: rows of (image id, vector) for one feature key, encoded and decoded in memory.
+
+Working on bytes keeps two promises cheap. The name of a shard is the SHA-256 of exactly what is written; and
+a reader hashes exactly what it then opens, so that a file that changes in between cannot slip through, and
+damaged HDF5, which can hang the library, never reaches it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from featstore.errors import ShardCorruptError
+from featstore.fingerprint import canonical_json
+from featstore.types import FeatureKey
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from featstore.types import Features
+
+FORMAT = 1
+ID_BYTES = 32
+CHUNK_BYTES = 1 << 20
+REMEDY = "Run `featstore extract` again: it recomputes what is missing."
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What one shard file holds.
+
+    Attributes
+    ----------
+    key
+        Address of all its rows.
+    ids
+        Image ids, 64 hex digits each, in row order.
+    features
+        ``(len(ids), dimension)`` float32.
+    """
+
+    key: FeatureKey
+    ids: tuple[str, ...]
+    features: Features
+
+
+def encode(key: FeatureKey, ids: Sequence[str], features: Features) -> bytes:
+    """Serialise rows to the bytes of an HDF5 file; equal content gives equal bytes.
+
+    Parameters
+    ----------
+    key
+        Address of the rows.
+    ids
+        Image ids, distinct.
+    features
+        ``(len(ids), key.backbone.dimension)`` float32, finite.
+
+    Raises
+    ------
+    ValueError
+        If shapes, dtype or ids do not fit, or a value is not finite.
+    """
+    features = np.ascontiguousarray(features)
+    if features.shape != (len(ids), key.backbone.dimension) or features.dtype != np.float32:
+        raise ValueError(f"rows are {features.shape} {features.dtype}, not those of {key.backbone}")
+    if len(set(ids)) != len(ids):
+        raise ValueError("an image id stands twice in one shard")
+    if not np.isfinite(features).all():
+        raise ValueError("a feature is not finite")
+    with h5py.File.in_memory() as file:
+        _write_dataset(file, "ids", pack_ids(ids))
+        _write_dataset(file, "features", features)
+        file.attrs["format"] = FORMAT
+        file.attrs["key"] = canonical_json(key.to_json())
+        file.attrs["rows"] = len(ids)
+        file.attrs["h5py"] = version("h5py")
+        file.attrs["numpy"] = version("numpy")
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+def decode(data: bytes) -> Shard:
+    """Read back what `encode` wrote, refusing everything else.
+
+    Raises
+    ------
+    ShardCorruptError
+        If the bytes are not a shard of this format.
+    """
+    try:
+        with h5py.File.in_memory(data) as file:
+            return _read(file, len(data))
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise ShardCorruptError(f"Not a feature shard: {error}", REMEDY) from error
+
+
+def pack_ids(ids: Sequence[str]) -> NDArray[np.uint8]:
+    """``(N, 32)`` bytes from hex ids. Not an HDF5 string type: those drop trailing zero bytes."""
+    return np.frombuffer(bytes.fromhex("".join(ids)), np.uint8).reshape(-1, ID_BYTES)
+
+
+def unpack_ids(packed: NDArray[np.uint8]) -> tuple[str, ...]:
+    """Hex ids from ``(N, 32)`` bytes."""
+    text, width = packed.tobytes().hex(), 2 * ID_BYTES
+    return tuple(text[at : at + width] for at in range(0, len(text), width))
+
+
+def _write_dataset(file: Any, name: str, values: NDArray[Any]) -> None:  # noqa: ANN401
+    row_bytes = values.itemsize * values.shape[1]
+    rows = max(1, min(len(values), CHUNK_BYTES // row_bytes))
+    file.create_dataset(name, data=values, chunks=(rows, values.shape[1]), fletcher32=True, track_times=False)
+
+
+def _read(file: Any, size: int) -> Shard:  # noqa: ANN401
+    if int(file.attrs["format"]) != FORMAT:
+        raise ValueError(f"format {file.attrs['format']}, this version reads {FORMAT}")
+    if set(file) != {"ids", "features"}:
+        raise ValueError(f"holds {sorted(file)}, not ids and features")
+    ids = _dataset(file, "ids", np.dtype("u1"), size)
+    features = _dataset(file, "features", np.dtype("<f4"), size)
+    rows = int(file.attrs["rows"])
+    if ids.shape != (rows, ID_BYTES) or len(features) != rows:
+        raise ValueError(f"{rows} rows announced, {ids.shape} ids and {features.shape} features found")
+    key = FeatureKey.from_json(json.loads(file.attrs["key"]))
+    if features.shape[1] != key.backbone.dimension:
+        raise ValueError(f"features are {features.shape}, the key says {key.backbone.dimension}")
+    return Shard(key, unpack_ids(ids), features)
+
+
+def _dataset(file: Any, name: str, dtype: np.dtype[Any], size: int) -> NDArray[Any]:  # noqa: ANN401
+    """Read one plain dataset: hard link, no external or virtual storage, no filter that could inflate."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is a link to somewhere else")  # noqa: TRY004
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f"{name} is no data set")  # noqa: TRY004
+    if dataset.is_virtual or dataset.external or dataset.compression or dataset.scaleoffset:
+        raise ValueError(f"{name} is not stored plainly in this file")
+    if dataset.ndim != 2 or dataset.dtype != dtype or dataset.size * dtype.itemsize > size:  # noqa: PLR2004
+        raise ValueError(f"{name} is {dataset.shape} {dataset.dtype}")
+    values: NDArray[Any] = np.empty(dataset.shape, dtype)
+    if dataset.size:
+        dataset.read_direct(values)
+    return values

@@ -1,0 +1,213 @@
+"""The catalogue: what it lists, what it refuses, and that every row tells the truth about its network."""
+
+from __future__ import annotations
+
+import math
+import pkgutil
+import sys
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featstore.backbones import catalog
+from featstore.backbones.weights import resolve_weights
+from featstore.errors import BackboneError, UnknownNameError
+
+SMALL = {"MobileNet025", "MobileNetV3Small", "EfficientNetB0"}
+EVERY_ROW = [
+    pytest.param(name, marks=() if name in SMALL else pytest.mark.slow, id=name) for name in catalog.names()
+]
+
+
+def test_the_backbones_of_the_study_are_marked():
+    marked = {name for name in catalog.names() if catalog.row(name).in_paper}
+
+    assert marked == {
+        "InceptionV3",
+        "DenseNet121",
+        "DenseNet169",
+        "DenseNet201",
+        "ResNet50",
+        "Xception",
+        "VGG19",
+        "NASNetLarge",
+        "InceptionResNetV2",
+    }
+
+
+def test_every_network_of_keras_applications_has_a_row():
+    import keras
+
+    offered = {name for name in dir(keras.applications) if name[0].isupper()}
+
+    assert offered <= set(catalog.names())
+
+
+def test_no_two_rows_share_a_name_or_a_weights_file():
+    rows = [catalog.row(name) for name in catalog.names()]
+
+    assert len({row.name for row in rows}) == len(rows)
+    assert len({row.weights_file for row in rows}) == len(rows)
+
+
+def test_listing_resolving_and_identifying_every_row_loads_no_heavy_library(run_python):
+    script = """
+import sys
+from featstore.backbones import catalog
+from featstore.backbones.keras_backbone import spec
+from featstore.backbones.weights import parse_weights_options, resolve_weights
+
+choices = parse_weights_options(["random:3", "Xception=random:4"])
+for name in catalog.names():
+    row = catalog.row(name)
+    identity = spec(row, resolve_weights(row, "random:3"), "rescale")
+    assert (identity.input_size, identity.dimension) == (row.input_size, row.dimension)
+    resolve_weights(row, "imagenet")
+print(sorted({"tensorflow", "keras", "sklearn", "scipy", "h5py"} & set(sys.modules)))
+"""
+    assert run_python(script) == "[]\n"
+
+
+@given(name=st.sampled_from(catalog.names()), data=st.data())
+def test_a_name_in_the_wrong_case_is_refused_and_the_right_spelling_shown(name, data):
+    upper = data.draw(st.lists(st.booleans(), min_size=len(name), max_size=len(name)))
+    wrong = "".join(c.upper() if up else c.lower() for c, up in zip(name, upper, strict=True))
+    if wrong == name:
+        assert catalog.row(wrong).name == name
+        return
+
+    with pytest.raises(UnknownNameError) as error:
+        catalog.row(wrong)
+
+    assert wrong in error.value.cause
+    assert f"Did you mean {name}" in error.value.remedy
+
+
+def test_a_name_like_nothing_known_gets_no_suggestion():
+    with pytest.raises(UnknownNameError) as error:
+        catalog.row("zzz")
+
+    assert error.value.remedy == "`featstore backbones` lists all."
+
+
+@pytest.fixture
+def other_package(tmp_path, monkeypatch):
+    """Install, as far as importlib.metadata can tell, a package with these entry points."""
+
+    def install(**points):
+        info = tmp_path / "acme_nets-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-nets\nVersion: 1.0\n")
+        lines = [f"{name} = {value}" for name, value in points.items()]
+        (info / "entry_points.txt").write_text("\n".join(["[featstore.backbones]", *lines]))
+        (tmp_path / "acme_nets.py").write_text(
+            "from featstore.backbones.catalog import Row\n"
+            "ROW = Row('AcmeNet', 'acme_nets:build', 'acme_nets:preprocess', 96, 12, 0.5)\n"
+        )
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "acme_nets", raising=False)
+
+    return install
+
+
+def test_a_row_of_another_package_is_imported_only_when_asked_for(other_package):
+    other_package(AcmeNet="acme_nets:ROW")
+
+    assert catalog.names()[-1] == "AcmeNet"
+    catalog.row("Xception")
+    assert "acme_nets" not in sys.modules
+
+    assert catalog.row("AcmeNet").dimension == 12
+
+
+def test_another_package_cannot_take_the_name_of_a_built_in_row(other_package):
+    other_package(Xception="acme_nets:ROW")
+
+    assert catalog.row("Xception").builder == "keras.applications:Xception"
+    assert catalog.names().count("Xception") == 1
+
+
+@pytest.mark.parametrize(
+    "value", ["acme_nets:ABSENT", "no_such_module:ROW", "acme_nets:Row", "acme_nets:ROW"]
+)
+def test_an_entry_point_that_is_no_row_of_its_name_is_refused_and_named(other_package, value):
+    other_package(OtherNet=value)
+
+    with pytest.raises(BackboneError, match=f"'OtherNet' = '{value}'"):
+        catalog.row("OtherNet")
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_builder_and_preprocessing_of_a_row_exist(name):
+    row = catalog.row(name)
+
+    assert callable(pkgutil.resolve_name(row.builder))
+    assert callable(pkgutil.resolve_name(row.preprocess))
+
+
+@pytest.mark.parametrize("name", EVERY_ROW)
+def test_a_network_has_the_size_dimension_and_cost_of_its_row(name, pixels):
+    import keras
+
+    from featstore.backbones import keras_backbone
+
+    row = catalog.row(name)
+    network = keras_backbone._build(row, resolve_weights(row, "random:1"), "official")
+    backbone = keras_backbone.load_backbone(name, "random:1", batch_size=1)
+
+    features = backbone.embed(pixels(1, row.input_size))
+
+    assert features.shape == (1, row.dimension)
+    assert network.input_shape == (None, row.input_size, row.input_size, 3)
+    assert row.gflops == pytest.approx(2 * multiply_adds(network) / 1e9, rel=1e-3)
+    keras.backend.clear_session()
+
+
+@pytest.mark.parametrize("name", EVERY_ROW)
+def test_keras_asks_for_the_weights_file_of_the_row(name, monkeypatch, keras_home):
+    from keras.src.utils import file_utils
+
+    from featstore.backbones.keras_backbone import load_backbone
+    from featstore.errors import WeightsError
+
+    row = catalog.row(name)
+    if row.weights_file.endswith(".pth"):
+        assert resolve_weights(row).path.name == row.weights_file
+        return
+    asked = []
+
+    def refuse(fname=None, origin=None, **options):
+        asked.append((fname, options["cache_subdir"]))
+        raise OSError("stop here")
+
+    monkeypatch.setattr(file_utils, "get_file", refuse)
+    with pytest.raises(WeightsError, match="stop here"):
+        load_backbone(name)
+
+    assert asked == [(row.weights_file, "models")]
+
+
+def test_a_row_that_lies_about_its_dimension_is_caught(monkeypatch):
+    from featstore.backbones.keras_backbone import load_backbone
+
+    lie = replace(catalog.row("MobileNet025"), dimension=255)
+    monkeypatch.setitem(catalog._TABLE, "MobileNet025", lie)
+
+    with pytest.raises(BackboneError, match=r"ends in shape \(None, 256\), and its row says \(None, 255\)"):
+        load_backbone("MobileNet025", "random:1")
+
+
+def multiply_adds(network):
+    """Count from the shapes of the kernels: every output pixel costs one kernel, less its output channels."""
+    total = 0
+    for layer in network.layers:
+        if hasattr(layer, "layers"):
+            total += multiply_adds(layer)
+        elif type(layer).__name__ == "SeparableConv2D":
+            depthwise, pointwise = layer.depthwise_kernel.shape, layer.pointwise_kernel.shape
+            total += math.prod(layer.output.shape[1:3]) * (math.prod(depthwise) + math.prod(pointwise))
+        elif type(layer).__name__ in {"Conv2D", "DepthwiseConv2D", "Dense"}:
+            total += math.prod(layer.output.shape[1:-1]) * math.prod(layer.kernel.shape)
+    return total
