@@ -6,18 +6,31 @@ import logging
 import sys
 import traceback
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from featstore.errors import FeatstoreError
+from featstore.errors import FeatstoreError, InterruptionError
 
 from . import cache, check, compare, demo, extract, fuse, lists, predict
 
 DEBUG = "--debug"
-INTERRUPTED = 130
+
+
+class Commands(TyperGroup):
+    """The commands; Ctrl-C becomes an error like any other, with a cause and a remedy."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the arguments name."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise InterruptionError from interrupt
+
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -65,13 +78,6 @@ def main() -> None:
         app(arguments, prog_name="featstore")
     except FeatstoreError as error:
         _fail(error.cause, error.remedy, error.exit_code, debug=debug)
-    except KeyboardInterrupt:
-        _fail(
-            "interrupted",
-            "What was finished is kept; the same command goes on from there.",
-            INTERRUPTED,
-            debug=debug,
-        )
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

@@ -99,5 +99,14 @@ class MissingFeaturesError(FeatstoreError, LookupError):
     """Features that were asked for and are not in the store."""
 
 
+class InterruptionError(FeatstoreError):
+    """The user stopped the program."""
+
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__("Interrupted.", "What was finished is kept; the same command goes on from there.")
+
+
 class RunError(FeatstoreError, OSError):
     """A run folder that cannot be written or read back."""

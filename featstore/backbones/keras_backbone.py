@@ -8,14 +8,20 @@ import os
 import pkgutil
 import random
 import sys
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featstore.backbones import catalog
-from featstore.backbones.weights import IMAGENET, Weights, keras_models_folder, resolve_weights
+from featstore.backbones.weights import (
+    IMAGENET,
+    Weights,
+    keras_models_folder,
+    load_weights,
+    one_line,
+    resolve_weights,
+)
 from featstore.errors import BackboneError, NonFiniteFeaturesError, UsageError, WeightsError
 from featstore.types import BackboneSpec
 
@@ -29,8 +35,7 @@ if TYPE_CHECKING:
     from featstore.backbones.catalog import Row
     from featstore.types import Features
 
-OFFICIAL, RESCALE = "official", "rescale"
-PREPROCESSES = (OFFICIAL, RESCALE)
+PREPROCESSES = OFFICIAL, RESCALE = ("official", "rescale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,8 @@ def _require_preprocess(preprocess: str) -> None:
 
 
 def _prepare_keras() -> None:
-    _require("backend", os.environ.setdefault("KERAS_BACKEND", "tensorflow"), "tensorflow", "Unset KERAS_BACKEND.")
+    asked = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    _require("backend", asked, "tensorflow", "Unset KERAS_BACKEND, or set it to tensorflow.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras  # noqa: PLC0415
     import tensorflow as tf  # noqa: PLC0415
@@ -171,7 +177,7 @@ def _download(row: Row) -> Weights:
     except Exception as error:  # Keras wraps network failures into a bare Exception
         raise WeightsError(
             f"{row.name}: its ImageNet weights are not in {keras_models_folder()},"
-            f" and the network did not deliver them: {_one_line(error)}",
+            f" and the network did not deliver them: {one_line(error)}",
             f"Fetch {row.weights_file} elsewhere and use --weights {row.name}=PATH/{row.weights_file}.",
         ) from error
     return resolve_weights(row)
@@ -203,22 +209,11 @@ def _options(row: Row, preprocess: str) -> dict[str, Any]:
 
 def _load(row: Row, weights: Weights, options: dict[str, Any]) -> keras.Model:
     build = pkgutil.resolve_name(row.builder)
-    if weights.path is None:
-        return build(weights=None, **options)
-    try:
-        if weights.path.suffix == ".pth":
-            return build(weights=str(weights.path), **options)
-        network = build(weights=None, **options)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # so Keras speaks of a tensor that it does not fill
-            network.load_weights(str(weights.path))
-    except WeightsError:
-        raise
-    except Exception as error:  # h5py and Keras raise what they like about a foreign file
-        raise WeightsError(
-            f"{row.name}: {weights.path} does not fit the network: {_one_line(error)}",
-            f"Give weights of {row.name} without its top: --weights {row.name}=PATH.",
-        ) from error
+    if weights.path is not None and weights.path.suffix == ".pth":
+        return build(weights=str(weights.path), **options)
+    network = build(weights=None, **options)
+    if weights.path is not None:
+        load_weights(row, network, weights.path)
     return network
 
 
@@ -244,7 +239,3 @@ def _python_seed(seed: int) -> Iterator[None]:
         yield
     finally:
         random.setstate(state)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,8 @@ from featstore.fingerprint import digest_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    import keras
 
     from featstore.backbones.catalog import Row
 
@@ -124,6 +127,31 @@ def choice_for(name: str, choices: Mapping[str, str]) -> str:
     return choices.get(name, choices.get(EVERY_BACKBONE, IMAGENET))
 
 
+def load_weights(row: Row, network: keras.Model, path: Path) -> None:
+    """Fill a network of `row` from an HDF5 file; no code is run, nothing is left at its random start.
+
+    Raises
+    ------
+    WeightsError
+        If the file does not fit the network.
+    """
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            network.load_weights(str(path))
+    except Exception as error:  # h5py and Keras raise what they like about a foreign file
+        raise _misfit(row, path, error) from error
+    # Keras only warns of some layers that it leaves unfilled.
+    for warning in caught:
+        if issubclass(warning.category, UserWarning):
+            raise _misfit(row, path, warning.message)
+
+
+def one_line(foreign: object) -> str:
+    """Message of a foreign error or warning, on one line of bounded length."""
+    return " ".join(str(foreign).split())[:300] or type(foreign).__name__
+
+
 def keras_models_folder() -> Path:
     """Folder in which Keras keeps downloaded weights, found by Keras' own rules but without importing it."""
     user = Path.home()
@@ -135,6 +163,13 @@ def keras_models_folder() -> Path:
     return folder / "models"
 
 
+def _misfit(row: Row, path: Path, why: object) -> WeightsError:
+    return WeightsError(
+        f"{row.name}: {path} does not fit the network: {one_line(why)}",
+        f"Give weights of {row.name} without its top: --weights {row.name}=PATH.",
+    )
+
+
 def _parse_option(option: str) -> tuple[str, str]:
     named = _NAMED.fullmatch(option)
     name, choice = (named[1], named[2]) if named else (EVERY_BACKBONE, option)
@@ -143,13 +178,13 @@ def _parse_option(option: str) -> tuple[str, str]:
             f"--weights {option!r} is neither NAME=CHOICE nor CHOICE.",
             "A choice is imagenet, random:SEED or the path of a weights file: --weights Xception=weights.h5.",
         )
-    if name != EVERY_BACKBONE and name not in catalog.names():
-        catalog.row(name)
+    if name != EVERY_BACKBONE:
+        catalog.row(name)  # refuses a name that does not exist
     return name, choice
 
 
 def _looks_like_a_path(choice: str) -> bool:
-    return not choice.startswith("random:") and bool(Path(choice).suffix or len(Path(choice).parts) > 1)
+    return not choice.startswith(("random:", "=")) and bool(Path(choice).suffix or {"/", os.sep} & {*choice})
 
 
 def _imagenet_file(row: Row) -> Path | None:

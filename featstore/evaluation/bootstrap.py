@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 RESAMPLES = 2000
@@ -44,6 +46,28 @@ def percentile_interval(values: NDArray[np.float64], level: float = LEVEL) -> tu
         return None
     low, high = np.percentile(finite, [50 * (1 - level), 50 * (1 + level)])
     return float(low), float(high)
+
+
+def overlap_factor(splits: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]) -> float:
+    """How much wider an interval over cross-validation must be than resampling the test images says.
+
+    Folds share most of their training images, so their scores vary together when the sample changes: Nadeau and
+    Bengio (Inference for the generalization error, Machine Learning 52, 2003) multiply the variance of the mean
+    over J folds by ``1 + J * n_test / n_train``. One pass over all images makes that ``1 + n / n_train``, however
+    often it is repeated.
+
+    Parameters
+    ----------
+    splits
+        Pairs (training images, test images).
+    """
+    shares = [(len(train) + len(test)) / len(train) for train, test in splits]
+    return float(np.sqrt(1 + np.mean(shares)))
+
+
+def widen(values: NDArray[np.float64], centre: float, factor: float) -> NDArray[np.float64]:
+    """Stretch resampled values about the value that was seen."""
+    return centre + factor * (values - centre)
 
 
 def two_sided_p(differences: NDArray[np.float64]) -> float:

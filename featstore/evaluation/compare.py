@@ -131,6 +131,7 @@ def compare(
     )
     if out is not None:
         document = result.to_json()
+        run.clear(Path(out))
         run.write_run(
             Path(out),
             {"kind": "compare", "matrix": document["matrix"], "protocol": document["protocol"]},

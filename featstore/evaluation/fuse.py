@@ -132,6 +132,7 @@ def fuse(
         history=getattr(model, "history_", None),
     )
     document = result.to_json()
+    run.clear(Path(out))
     write_bundle(Path(out) / run.MODEL, model, {"classes": list(matrix.classes)})
     run.write_run(
         Path(out),

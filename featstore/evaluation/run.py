@@ -28,7 +28,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def prepare(out: Path, *, overwrite: bool) -> None:
-    """Make sure that a run can be written to `out` before any work is done for it.
+    """Make sure, before any work is done, that a run may be written to `out`.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def write_run(
     Parameters
     ----------
     out
-        The run's folder; an earlier run in it is replaced.
+        The run's folder, as `prepare` left it.
     run
         What was done: data, keys, parameters.
     metrics
@@ -63,14 +63,18 @@ def write_run(
         Rows of ``predictions.csv``, the header first.
     """
     try:
-        (out / RUN).unlink(missing_ok=True)
-        shutil.rmtree(out / MODEL, ignore_errors=True)
         out.mkdir(parents=True, exist_ok=True)
         _write_private(out / METRICS, json_text(metrics))
         _write_private(out / PREDICTIONS, csv_text(predictions))
         _write_private(out / RUN, json_text({**run, **_provenance()}))
     except OSError as error:
         raise RunError(f"Cannot write the run to {out}: {error.strerror}", "Choose another --out.") from error
+
+
+def clear(out: Path) -> None:
+    """Take away an earlier run, ``run.json`` first: without it a folder counts as unfinished."""
+    (out / RUN).unlink(missing_ok=True)
+    shutil.rmtree(out / MODEL, ignore_errors=True)
 
 
 def read_run(out: Path) -> dict[str, Any]:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore.evaluation.bootstrap import group_weights, holm, percentile_interval, two_sided_p
+from featstore.evaluation.bootstrap import (
+    group_weights,
+    holm,
+    overlap_factor,
+    percentile_interval,
+    two_sided_p,
+    widen,
+)
 from featstore.evaluation.contestants import Contestant, build, fit, predict_proba
 from featstore.evaluation.metrics import METRICS, score
 
@@ -34,7 +41,8 @@ class Estimate:
     mean, deviation
         Over the folds; the deviation has ``ddof=1``.
     interval
-        95 %, by bootstrap over groups of the mean over folds; None where undefined.
+        95 %, by bootstrap over groups of the mean over folds, widened for the overlap of the training sets
+        (`featstore.evaluation.bootstrap.overlap_factor`); None where undefined.
     folds
         The value in each fold.
     """
@@ -47,12 +55,13 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Standing:
-    """A contestant with its out-of-fold probabilities and its scores."""
+    """A contestant with its out-of-fold probabilities, its scores, and the primary metric of each resample."""
 
     contestant: Contestant
     proba: tuple[Vector, ...]
     estimates: dict[str, Estimate]
     resampled: Vector
+    factor: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +117,12 @@ def standing(
         _fold_scores(matrix, test, p, positive, weights) for (_, test), p in zip(splits, proba, strict=True)
     ]
     resampled = {name: _mean([scores[name] for scores in drawn]) for name in METRICS}
+    factor = overlap_factor(splits)
     estimates = {
-        name: _estimate(np.array([scores[name][0] for scores in folds]), resampled[name]) for name in METRICS
+        name: _estimate(np.array([scores[name][0] for scores in folds]), resampled[name], factor)
+        for name in METRICS
     }
-    return Standing(contestant, tuple(proba), estimates, resampled[PRIMARY])
+    return Standing(contestant, tuple(proba), estimates, resampled[PRIMARY], factor)
 
 
 def duels(standings: Sequence[Standing]) -> list[Duel]:
@@ -125,7 +136,7 @@ def duels(standings: Sequence[Standing]) -> list[Duel]:
     rivals = [s for s in (fused if singles else standings) if s is not reference]
     if not rivals:
         rivals = [s for s in standings if s is not reference]
-    raw = [two_sided_p(rival.resampled - reference.resampled) for rival in rivals]
+    raw = [two_sided_p(_differences(rival, reference)) for rival in rivals]
     adjusted = holm(np.array(raw))
     return [_duel(rival, reference, float(p)) for rival, p in zip(rivals, adjusted, strict=True)]
 
@@ -137,9 +148,13 @@ def resamples(matrix: FeatureMatrix, seed: int) -> Vector:
 
 def _duel(a: Standing, b: Standing, p: float) -> Duel:
     delta = _primary(a) - _primary(b)
-    interval = percentile_interval(a.resampled - b.resampled)
+    interval = percentile_interval(_differences(a, b))
     verdict = "cannot_tell" if p >= ALPHA else "a_better" if delta > 0 else "b_better"
     return Duel(a.contestant.label, b.contestant.label, PRIMARY, delta, interval, p, verdict)
+
+
+def _differences(a: Standing, b: Standing) -> Vector:
+    return widen(a.resampled - b.resampled, _primary(a) - _primary(b), a.factor)
 
 
 def _primary(standing: Standing) -> float:
@@ -162,10 +177,11 @@ def _mean(values: Sequence[Vector]) -> Vector:
     return mean
 
 
-def _estimate(folds: Vector, resampled: Vector) -> Estimate:
+def _estimate(folds: Vector, resampled: Vector, factor: float) -> Estimate:
+    mean = float(folds.mean())
     return Estimate(
-        float(folds.mean()),
-        float(folds.std(ddof=1)) if len(folds) > 1 else 0.0,
-        percentile_interval(resampled),
+        mean,
+        float(folds.std(ddof=1)),
+        percentile_interval(np.clip(widen(resampled, mean, factor), 0.0, 1.0)),
         tuple(folds.tolist()),
     )

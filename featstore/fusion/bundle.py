@@ -13,6 +13,7 @@ import numpy as np
 from featstore import registry
 from featstore.errors import FeatstoreError, RunError
 from featstore.fingerprint import digest_file
+from featstore.fusion.blocks import tile
 from featstore.fusion.notation import Notation, NotationError
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ def _rebuild(state: State, arrays: Arrays) -> FusionStrategy:
 
 def _try_out(strategy: FusionStrategy) -> None:
     """Ask for one row: whatever does not fit together shows here and not at the first patient."""
+    tile(strategy.blocks_, strategy.n_features_in_)
     answer = strategy.predict_proba(np.zeros((1, strategy.n_features_in_)))
     expected = (1, len(strategy.classes_))
     if answer.shape != expected or not np.isfinite(answer).all():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.linalg import cholesky
+from scipy.linalg import cholesky, solve_triangular
 from sklearn.linear_model import LogisticRegression
 
 from featstore.fusion.blocks import split
@@ -25,6 +25,10 @@ ROWS_AT_ONCE = 512
 CONSTANT = 4 * float(np.finfo(np.float32).eps)
 # Ridge on the Gram matrix, relative to its mean diagonal: centring makes it singular, Cholesky needs it not to be.
 JITTER = 1e-11
+
+# Block weights make gradients small: scikit-learn's own 1e-4 would stop far from the optimum.
+TOLERANCE = 1e-10
+MAX_ITERATIONS = 5000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,14 +109,12 @@ def rescale(X: NDArray[Any], mean: Floats, scale: Floats) -> NDArray[np.float32]
     return scaled
 
 
-def fit_logistic(
-    X: NDArray[Any], y: NDArray[np.intp], blocks: tuple[Block, ...], C: float, tol: float, max_iter: int
-) -> LinearModel:
+def fit_logistic(X: NDArray[Any], y: NDArray[np.intp], blocks: tuple[Block, ...], C: float) -> LinearModel:
     """L2 logistic regression on standardised blocks, solved by scikit-learn's lbfgs in float64.
 
-    With fewer rows than columns it is solved in n dimensions instead of d: only inner products matter, so the
-    Cholesky factor of the Gram matrix can stand for the matrix, and the coefficients follow from the residuals
-    (representer theorem: Kimeldorf & Wahba 1971; ``coef = C * (Y - P).T @ Z`` holds at the optimum).
+    With fewer rows than columns it is solved in n dimensions instead of d. Only inner products matter (representer
+    theorem: Kimeldorf & Wahba 1971), so the Cholesky factor L of the Gram matrix can stand for the matrix Z, and
+    ``Z.T @ inv(L).T`` brings the coefficients back without stretching an error.
 
     Parameters
     ----------
@@ -122,26 +124,22 @@ def fit_logistic(
         ``(n,)`` class numbers 0..n_classes-1, all present.
     blocks
         Blocks that tile the columns.
-    C, tol, max_iter
+    C
         As in `sklearn.linear_model.LogisticRegression`.
     """
     mean, scale = standardise(X, blocks)
-    solver = LogisticRegression(C=C, tol=tol, max_iter=max_iter)
+    solver = LogisticRegression(C=C, tol=TOLERANCE, max_iter=MAX_ITERATIONS)
     if len(X) >= X.shape[1]:
         solver.fit((X - mean) * scale, y)
         return LinearModel(solver.coef_, solver.intercept_, mean, scale)
     root = _gram_root(X, blocks, mean, scale)
     solver.fit(root, y)
-    residual = C * (_targets(y, len(solver.coef_)) - solver.predict_proba(root)[:, -len(solver.coef_) :])
+    dual = solve_triangular(root, solver.coef_.T, lower=True, trans="T")
     coef = [
-        residual.T @ _scaled(part, mean, scale, block)
+        dual.T @ _scaled(part, mean, scale, block)
         for part, block in zip(split(X, blocks), blocks, strict=True)
     ]
     return LinearModel(np.concatenate(coef, axis=1), solver.intercept_, mean, scale)
-
-
-def _targets(y: NDArray[np.intp], n_logits: int) -> Floats:
-    return np.eye(max(n_logits, 2))[y][:, -n_logits:]
 
 
 def _gram_root(X: NDArray[Any], blocks: tuple[Block, ...], mean: Floats, scale: Floats) -> Floats:

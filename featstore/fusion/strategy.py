@@ -102,17 +102,16 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
         for block, part in zip(self.blocks_, split(X, self.blocks_), strict=True):
             bad = ~np.isfinite(part).all(axis=1)
             if bad.any():
-                raise UsageError(
-                    f"NaN or infinity in {bad.sum()} of {len(X)} rows of block {block.name!r}, first in row {bad.argmax()}.",
-                    "Leave these rows out, or extract their features again.",
+                where = (
+                    f"{bad.sum()} of {len(X)} rows of block {block.name!r}, the first is row {bad.argmax()}"
                 )
+                raise UsageError(f"NaN or infinity in {where}.", "Leave them out, or extract them again.")
 
 
 def _number_groups(groups: ArrayLike | None, n_rows: int) -> NDArray[np.intp] | None:
     if groups is None:
         return None
-    groups = column_or_1d(groups)
-    if len(groups) != n_rows:
-        raise UsageError(f"There are {len(groups)} groups for {n_rows} rows.", "Give one group per row.")
-    numbers: NDArray[np.intp] = np.unique(groups, return_inverse=True)[1]
+    numbers: NDArray[np.intp] = np.unique(column_or_1d(groups), return_inverse=True)[1]
+    if len(numbers) != n_rows:
+        raise UsageError(f"There are {len(numbers)} groups for {n_rows} rows.", "Give one group per row.")
     return numbers

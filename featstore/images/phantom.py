@@ -14,47 +14,18 @@ from PIL import Image
 
 from featstore.errors import UnknownNameError, UsageError
 from featstore.images.phantom_anatomy import Chest, draw_chest, paint_slice
-from featstore.images.phantom_findings import Findings, cloud, density, draw_findings
+from featstore.images.phantom_findings import Findings, density, draw_findings
+from featstore.images.phantom_scanner import SCANNERS, Exposure, Scanner, draw_exposure, scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from featstore.images.phantom_anatomy import Field
     from featstore.types import Pixels
 
 LABELS = ("covid", "normal")
 COLUMNS = ("path", "label", "group", "site")
 SMALLEST_SIDE = 32
 FEWEST_PATIENTS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Scanner:
-    """How a scanner turns density into grey.
-
-    Attributes
-    ----------
-    level, width
-        Display window, HU.
-    noise
-        Standard deviation of the noise, HU.
-    grain
-        Correlation length of the noise, pixels; 1 is white.
-    sharp
-        Whether the reconstruction kernel is sharp; otherwise it smooths.
-    """
-
-    level: float
-    width: float
-    noise: float
-    grain: float
-    sharp: bool
-
-
-SCANNERS = {
-    "scanner-a": Scanner(level=-600.0, width=1450.0, noise=28.0, grain=1.0, sharp=True),
-    "scanner-b": Scanner(level=-570.0, width=1600.0, noise=23.0, grain=1.8, sharp=False),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +38,13 @@ class Patient:
         The build.
     findings
         Disease and confounders.
-    dose
-        Noise of this scan relative to the scanner's usual.
-    level, width
-        Centre and width of this scan's display window relative to the scanner's usual: HU added, and a factor.
+    exposure
+        How this scan differs from the scanner's usual.
     """
 
     chest: Chest
     findings: Findings
-    dose: float
-    level: float
-    width: float
+    exposure: Exposure
 
 
 def make_phantoms(folder: Path, patients: int = 48, slices: int = 4, size: int = 256, seed: int = 0) -> Path:
@@ -112,9 +79,9 @@ def make_phantoms(folder: Path, patients: int = 48, slices: int = 4, size: int =
     """
     _check(patients, slices, size, seed)
     rows = []
-    for number, (label, site) in enumerate(_assignments(patients, seed)):
+    for number, (label, site, severity) in enumerate(_assignments(patients, seed)):
         group = f"p{number:03d}"
-        patient = draw_patient(label, np.random.default_rng([seed, number]))
+        patient = draw_patient(label, severity, np.random.default_rng([seed, number]))
         for index, z in enumerate(_levels(slices, np.random.default_rng([seed, number, 0]))):
             rng = np.random.default_rng([seed, number, 1 + index])
             path = f"{label}/{group}-s{index}.png"
@@ -126,7 +93,13 @@ def make_phantoms(folder: Path, patients: int = 48, slices: int = 4, size: int =
 
 
 def phantom_slice(
-    seed: int = 0, *, label: str = "covid", site: str = "scanner-a", z: float = 0.55, size: int = 256
+    seed: int = 0,
+    *,
+    label: str = "covid",
+    severity: float = 0.7,
+    site: str = "scanner-a",
+    z: float = 0.55,
+    size: int = 256,
 ) -> Pixels:
     """Generate one slice of one patient.
 
@@ -136,6 +109,8 @@ def phantom_slice(
         Which patient. The same patient with another label has the same build.
     label
         ``covid`` or ``normal``.
+    severity
+        From 0 to 1, within the class; see `featstore.images.phantom_findings.draw_findings`.
     site
         ``scanner-a`` (sharp, white noise) or ``scanner-b`` (smooth, correlated noise, flatter window).
     z
@@ -160,22 +135,20 @@ def phantom_slice(
         if name not in known:
             raise UnknownNameError(f"A phantom has no {name!r}.", f"Choose one of: {', '.join(known)}.")
     rng = np.random.default_rng(seed)
-    return render(draw_patient(label, rng), z, size, SCANNERS[site], rng)
+    return render(draw_patient(label, severity, rng), z, size, SCANNERS[site], rng)
 
 
-def draw_patient(label: str, rng: np.random.Generator) -> Patient:
-    """Draw a patient of a class."""
+def draw_patient(label: str, severity: float, rng: np.random.Generator) -> Patient:
+    """Draw a patient of a class; `severity` from 0 to 1."""
     return Patient(
         chest=draw_chest(rng),
-        dose=float(rng.uniform(0.8, 1.3)),
-        level=float(rng.uniform(-110.0, 110.0)),
-        width=float(rng.uniform(0.92, 1.08)),
-        findings=draw_findings(label, rng),
+        exposure=draw_exposure(rng),
+        findings=draw_findings(label, severity, rng),
     )
 
 
 def render(patient: Patient, z: float, size: int, scanner: Scanner, rng: np.random.Generator) -> Pixels:
-    """Scan `patient` at level `z`: anatomy, lung density, breathing, kernel, noise, window.
+    """Scan `patient` at level `z`: anatomy, lung density, then `scan`.
 
     Returns
     -------
@@ -186,12 +159,7 @@ def render(patient: Patient, z: float, size: int, scanner: Scanner, rng: np.rand
     lung = density(patient.findings, patient.chest, z, size, rng)
     lung += layers.vessels * (40.0 - lung)
     hu = layers.body + layers.lung * (lung - layers.body)
-    hu = _moved(hu, round(patient.findings.motion * size))
-    hu = hu if scanner.sharp else _smoothed(hu)
-    hu += np.float32(scanner.noise * patient.dose) * cloud(size, round(size / scanner.grain), rng)
-    width = scanner.width * patient.width
-    grey = (hu - np.float32(scanner.level + patient.level - width / 2)) * np.float32(255 / width)
-    return np.clip(grey + 0.5, 0, 255).astype(np.uint8)
+    return scan(hu, scanner, patient.exposure, round(patient.findings.motion * size), rng)
 
 
 def _check(patients: int, slices: int, size: int, seed: int) -> None:
@@ -206,35 +174,21 @@ def _check(patients: int, slices: int, size: int, seed: int) -> None:
             raise UsageError(f"Phantoms with {name}={value} do not exist.", f"Use {name} >= {least}.")
 
 
-def _assignments(patients: int, seed: int) -> Iterator[tuple[str, str]]:
-    """Label and scanner of every patient: nearly independent, and not to be guessed from the patient's number."""
-    rng = np.random.default_rng([seed, patients])
-    # Of four neighbours in the unshuffled list each label meets each scanner once.
-    table = [(LABELS[i % 2], tuple(SCANNERS)[i // 2 % 2]) for i in range(patients)]
-    return (table[i] for i in rng.permutation(patients))
+def _assignments(patients: int, seed: int) -> Iterator[tuple[str, str, float]]:
+    """Label, scanner and severity of every patient, not to be guessed from the patient's number.
+
+    Dealt and shuffled rather than drawn, so that small sets of all seeds are about equally difficult.
+    """
+    sites, half = tuple(SCANNERS), (patients + 1) // 2
+    # Of four neighbours each label meets each scanner once.
+    dealt = [(LABELS[i % 2], sites[i // 2 % 2], (i // 2 + 0.5) / half) for i in range(patients)]
+    return (dealt[i] for i in np.random.default_rng([seed, patients]).permutation(patients))
 
 
 def _levels(slices: int, rng: np.random.Generator) -> list[float]:
     """Levels of a patient's slices, evenly spread over the lung with some slack."""
     step = 0.55 / slices
-    return (0.28 + step * (np.arange(slices) + rng.uniform(0.1, 0.9, slices))).tolist()
-
-
-def _moved(hu: Field, reach: int) -> Field:
-    """Blur along y by `reach` pixels: the chest wall rises while the scanner turns."""
-    if not reach:
-        return hu
-    padded = np.pad(hu, ((reach, 0), (0, 0)), mode="edge")
-    return np.mean([padded[step : step + len(hu)] for step in range(reach + 1)], axis=0, dtype=np.float32)
-
-
-def _smoothed(hu: Field) -> Field:
-    """Binomial 3 x 3 filter: a soft reconstruction kernel."""
-    for axis in (0, 1):
-        padded = np.pad(hu, [(1, 1) if axis == a else (0, 0) for a in (0, 1)], mode="edge")
-        first, last = (slice(None),) * axis + (slice(0, -2),), (slice(None),) * axis + (slice(2, None),)
-        hu = (hu + (padded[first] + padded[last]) / 2) / 2
-    return hu
+    return [0.28 + step * (index + float(slack)) for index, slack in enumerate(rng.uniform(0.1, 0.9, slices))]
 
 
 def _png(pixels: Pixels) -> bytes:

@@ -1,26 +1,27 @@
 """The healthy chest of a phantom: one axial slice painted in Hounsfield units (HU).
 
-Lengths are in half frames: x and y run from -1 to 1, x towards the patient's left (the picture's right), y
-towards the back. The level z runs from 0 (apex of the lungs) to 1 (below the diaphragm).
+Lengths are in the half frames of `featstore.images.phantom_canvas`. The level z runs from 0 (apex of the lungs) to
+1 (below the diaphragm).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
+
+from featstore.images.phantom_canvas import Canvas, superellipse
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Field = NDArray[np.float32]
+    from featstore.images.phantom_canvas import Field, Outline
 
 AIR, FAT, MUSCLE, BLOOD, MARROW, CORTEX = -1000.0, -105.0, 45.0, 55.0, 190.0, 650.0
-SUPERSAMPLING = 2
 SIDES = (-1, 1)
+SHOULDER_BLADES_END = 0.5
+CARINA, BRONCHI_END = 0.45, 0.62
+# A vessel's piece is bent at these shares of its length.
 STRIDE = np.linspace(0.0, 1.0, 4)
 
 
@@ -112,57 +113,6 @@ def paint_slice(chest: Chest, z: float, size: int, rng: np.random.Generator) -> 
     return Slice(body.field(), _rounded(lung), np.minimum(vessels.field(), 1.0))
 
 
-@lru_cache(maxsize=4)
-def grid(size: int) -> tuple[Field, Field]:
-    """Coordinates x ``(1, size)`` and y ``(size, 1)`` of the pixel centres, half frames."""
-    axis = ((np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1).astype(np.float32)
-    return axis[None, :], axis[:, None]
-
-
-def superellipse(radii: tuple[float, float], power: float = 2.0, sides: int = 96) -> NDArray[np.float64]:
-    """Closed outline ``(sides, 2)`` around the origin."""
-    angle = np.linspace(0.0, 2 * np.pi, sides, endpoint=False)
-    unit = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return np.sign(unit) * np.abs(unit) ** (2 / power) * np.asarray(radii)
-
-
-CIRCLE = superellipse((1.0, 1.0), sides=32)
-
-
-class Canvas:
-    """A drawing board of floats in anatomical units.
-
-    Painted larger than needed and averaged down, for that is what partial volume does in a scanner.
-    """
-
-    def __init__(self, size: int, shift: tuple[float, float], value: float) -> None:
-        side = size * SUPERSAMPLING
-        self.image = Image.new("F", (side, side), value)
-        self._draw = ImageDraw.Draw(self.image)
-        self._half = side / 2
-        self._shift = np.asarray(shift) + 1.0
-
-    def shape(self, points: NDArray[np.float64], value: float) -> None:
-        """Fill a closed outline ``(n, 2)``."""
-        self._draw.polygon(self._pixels(points), fill=value)
-
-    def disc(self, x: float, y: float, radii: tuple[float, float], value: float) -> None:
-        """Fill an ellipse."""
-        self.shape(CIRCLE * radii + (x, y), value)
-
-    def stroke(self, points: NDArray[np.float64], width: float, value: float) -> None:
-        """Draw an open line ``(n, 2)``; what is thinner than a pixel is drawn fainter instead."""
-        pixels = width * self._half
-        self._draw.line(self._pixels(points), fill=value * min(1.0, pixels), width=max(1, round(pixels)))
-
-    def field(self) -> Field:
-        """Average down to ``(size, size)`` float32."""
-        return np.asarray(self.image.reduce(SUPERSAMPLING), dtype=np.float32)
-
-    def _pixels(self, points: NDArray[np.float64]) -> list[float]:
-        return ((points + self._shift) * self._half).ravel().tolist()
-
-
 def _paint_wall(body: Canvas, chest: Chest, z: float) -> None:
     width, depth = chest.cavity(max(z, 0.4))
     muscle = 0.05 + chest.muscle
@@ -186,12 +136,11 @@ def _paint_ribs(body: Canvas, chest: Chest, z: float, jitter: float) -> None:
             points = np.stack([side * (width + reach) * np.cos(arc), (depth + reach) * np.sin(arc)], axis=1)
             body.stroke(points, 0.046, CORTEX)
             body.stroke(points[1:-1], 0.020, MARROW)
-        if z < 0.5:
+        if z < SHOULDER_BLADES_END:
             blade = np.array([(0.52, 0.93), (0.72, 0.74), (0.90, 0.42)]) * (side * width, depth)
             body.stroke(blade * 1.15, 0.030, CORTEX)
-    breast = superellipse((0.13, 0.035), 2.6) + (0.0, -depth - 0.03)
-    body.shape(breast, CORTEX)
-    body.shape(breast * (0.75, 1.0) + (0.0, 0.002), MARROW)
+    for half_width, half_depth, value in ((0.13, 0.035, CORTEX), (0.10, 0.018, MARROW)):
+        body.shape(superellipse((half_width, half_depth), 2.6), value, at=(0.0, -depth - 0.03))
 
 
 def _paint_spine(body: Canvas, chest: Chest) -> None:
@@ -206,7 +155,7 @@ def _paint_spine(body: Canvas, chest: Chest) -> None:
     body.disc(0.0, y + 0.125, (0.060, 0.050), MUSCLE)
 
 
-def _heart(chest: Chest, z: float) -> tuple[tuple[float, float], tuple[float, float], NDArray[np.float64]]:
+def _heart(chest: Chest, z: float) -> tuple[tuple[float, float], tuple[float, float], Outline]:
     """Centre, semi-axes and outline: great vessels above, below them the heart with its apex to the left."""
     low = float(np.clip((z - 0.35) / 0.35, 0.0, 1.0))
     centre = (0.02 + 0.09 * low, -0.17 * chest.depth - 0.03 * low)
@@ -220,7 +169,7 @@ def _paint_lungs(lung: Canvas, chest: Chest, z: float) -> None:
     width, depth = chest.cavity(z)
     lung.shape(superellipse((width, depth), chest.squareness), 1.0)
     (x, y), (rx, ry), heart = _heart(chest, z)
-    lung.shape(heart + (x, y), 0.0)
+    lung.shape(heart, 0.0, at=(x, y))
     front = np.array([(-0.09, -depth - 0.1), (0.09, -depth - 0.1), (0.03, y - 0.8 * ry), (x + 0.6 * rx, y)])
     lung.shape(np.vstack([front, [(x - 0.6 * rx, y), (-0.03, y - 0.8 * ry)]]), 0.0)
     lung.shape(np.array([(-0.12, y), (0.14, y), (0.20, depth + 0.1), (-0.20, depth + 0.1)]), 0.0)
@@ -235,23 +184,25 @@ def _paint_lungs(lung: Canvas, chest: Chest, z: float) -> None:
 
 def _paint_mediastinum(body: Canvas, chest: Chest, z: float) -> None:
     centre, _, heart = _heart(chest, z)
-    body.shape(heart * 0.98 + centre, FAT)
-    body.shape(heart * 0.91 + centre, BLOOD)
+    body.shape(heart * 0.98, FAT, at=centre)
+    body.shape(heart * 0.91, BLOOD, at=centre)
     body.disc(0.15, chest.depth * 0.53, (0.075, 0.072), BLOOD)
-    if z < 0.45:
+    if z < CARINA:
         body.disc(0.01, 0.08, (0.052, 0.058), AIR)
-    elif z < 0.62:
-        spread = 0.06 + 0.5 * (z - 0.45)
+    elif z < BRONCHI_END:
+        spread = 0.06 + 0.5 * (z - CARINA)
         for side in SIDES:
             body.disc(side * spread, 0.09, (0.046, 0.034), AIR)
 
 
 def _paint_vessels(vessels: Canvas, chest: Chest, z: float, rng: np.random.Generator) -> None:
     width, depth = chest.cavity(z)
+    # Vessels stop short of the pleura.
+    reach = (0.93 * width, 0.93 * depth)
     hilum = float(np.clip(1.0 - abs(z - 0.52) / 0.45, 0.3, 1.0))
     for side in SIDES:
         vessels.disc(side * 0.20, 0.07, (0.05 * hilum, 0.09 * hilum), 1.0)
-        _paint_tree(vessels, side, 0.021 * chest.vessels * (0.5 + 0.5 * hilum), (width, depth), rng)
+        _paint_tree(vessels, side, 0.021 * chest.vessels * (0.5 + 0.5 * hilum), reach, rng)
         for x, y, calibre in rng.uniform((0.20, -0.75, 0.004), (0.93, 0.85, 0.010), (24, 3)).tolist():
             radius = calibre * chest.vessels * (1.25 - 0.7 * x)
             vessels.disc(side * x * width, y * depth, (radius, radius * 1.2), 0.7)
@@ -261,7 +212,7 @@ def _paint_vessels(vessels: Canvas, chest: Chest, z: float, rng: np.random.Gener
 
 
 def _paint_tree(
-    vessels: Canvas, side: int, calibre: float, cavity: tuple[float, float], rng: np.random.Generator
+    vessels: Canvas, side: int, calibre: float, limit: tuple[float, float], rng: np.random.Generator
 ) -> None:
     """Branch outwards from one hilum, a generation at a time, thinner at every fork."""
     count = 8
@@ -275,7 +226,7 @@ def _paint_tree(
         # Most vessels cross the slice obliquely: a piece leaves the plane, its children may come back.
         for piece in pieces[seen < 0.54 - 0.06 * order]:
             vessels.stroke(piece, calibre, 1.0 - 0.13 * order)
-        inside = ((pieces[:, -1] / cavity) ** 2).sum(axis=1) < 0.87
+        inside = ((pieces[:, -1] / limit) ** 2).sum(axis=1) < 1
         tips = np.repeat(pieces[inside, -1], 2, axis=0)
         angles = (course[inside, -1:] + fork[inside, None] * SIDES).ravel()
         calibre *= 0.70

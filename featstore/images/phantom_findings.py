@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
-from featstore.images.phantom_anatomy import Chest, grid
+from featstore.images.phantom_canvas import cloud, grid
 
 if TYPE_CHECKING:
-    from featstore.images.phantom_anatomy import Field
+    from featstore.images.phantom_anatomy import Chest
+    from featstore.images.phantom_canvas import Field
+
+# Shares: of covid patients that are mild, of all that have a nodule, of patches on the right side.
+MILD, NODULE, RIGHT = 0.17, 0.3, 0.55
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +69,26 @@ class Findings:
     motion: float = 0.0
 
 
-def draw_findings(label: str, rng: np.random.Generator) -> Findings:
-    """Draw what is wrong with a patient: ``covid`` has opacities, both classes may have confounders."""
+def draw_findings(label: str, severity: float, rng: np.random.Generator) -> Findings:
+    """Draw what is wrong with a patient.
+
+    Parameters
+    ----------
+    label
+        ``covid`` has opacities; both classes may have a nodule, dependent atelectasis or breathing blur.
+    severity
+        From 0 to 1: rank of the patient among those of the class. The most severe of the ``normal`` ones
+        have the strongest atelectasis, the mildest of the ``covid`` ones a patch or two that a reader may miss.
+    rng
+        Draws the rest.
+    """
     covid = label == "covid"
-    opacities = (*(_covid(rng) if covid else ()), *(_nodule(rng) for _ in range(int(rng.random() < 0.3))))
-    dependent, moved = rng.random(2)
+    nodules = tuple(_nodule(rng) for _ in range(int(rng.random() < NODULE)))
+    dependent = float(rng.random()) - 0.4 if covid else severity
     return Findings(
-        opacities=opacities,
-        atelectasis=float(rng.uniform(120.0, 450.0)) if dependent < (0.2 if covid else 0.55) else 0.0,
-        motion=float(rng.uniform(0.006, 0.016)) if moved < (0.2 if covid else 0.3) else 0.0,
+        opacities=(*nodules, *(_covid(severity, rng) if covid else ())),
+        atelectasis=max(0.0, dependent - 0.35) * 900.0,
+        motion=float(rng.uniform(0.006, 0.016)) if rng.random() < (0.2 if covid else 0.3) else 0.0,
     )
 
 
@@ -84,21 +98,15 @@ def density(findings: Findings, chest: Chest, z: float, size: int, rng: np.rando
     x, y = x - np.float32(chest.shift[0]), y - np.float32(chest.shift[1])
     width, depth = chest.cavity(z)
     coarse, fine = (cloud(size, cells, rng) for cells in (14, 52))
-    lung = np.float32(chest.lung) + np.float32(chest.gravity / (2 * depth)) * y + 14 * coarse + 16 * fine
+    lung: Field = (
+        np.float32(chest.lung) + np.float32(chest.gravity / (2 * depth)) * y + 14 * coarse + 16 * fine
+    )
     if findings.atelectasis:
         # The dependent band follows the curve of the back, so it is measured from the cavity's wall.
         edge = np.clip(y / depth - 0.9 * np.sqrt(np.maximum(0.0, 1 - (x / width) ** 2)) + 0.22, 0.0, 0.32)
         lung += np.float32(findings.atelectasis / 0.32) * edge * (1 + 0.3 * coarse) * (y > 0)
-    return np.minimum(lung + _raised(findings, (x / width, y / depth), z, rng), np.float32(40.0))
-
-
-def cloud(size: int, cells: int, rng: np.random.Generator) -> Field:
-    """Smooth noise of unit variance, ``(size, size)`` float32, about `cells` blobs wide."""
-    seeds = rng.standard_normal((cells, cells), dtype=np.float32)
-    field = np.asarray(
-        Image.fromarray(seeds).resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32
-    )
-    return field / max(float(field.std()), 1e-6)
+    lung += _raised(findings, (x / width, y / depth), z, rng)
+    return np.minimum(lung, np.float32(40.0), out=lung)
 
 
 def _raised(findings: Findings, place: tuple[Field, Field], z: float, rng: np.random.Generator) -> Field:
@@ -127,19 +135,18 @@ def _share(opacity: Opacity, place: tuple[Field, Field], z: float, noise: Field)
     across = (cos * dy - sin * dx) / np.float32(ry * level**0.5)
     distance = np.sqrt(along**2 + across**2) + np.float32(opacity.raggedness) * noise
     share = np.clip((1 + opacity.softness - distance) / (2 * opacity.softness), 0.0, 1.0)
-    return share * share * (3 - 2 * share)
+    return np.asarray(share * share * (3 - 2 * share), dtype=np.float32)
 
 
-def _covid(rng: np.random.Generator) -> tuple[Opacity, ...]:
-    # One patient in seven is scanned early: few, small, faint patches that a reader may overlook.
-    mild = rng.random() < 0.14
-    count = int(rng.integers(1, 3) if mild else rng.integers(5, 13))
-    strength = float(rng.uniform(0.25, 0.5) if mild else rng.uniform(0.6, 1.2))
+def _covid(severity: float, rng: np.random.Generator) -> tuple[Opacity, ...]:
+    mild = severity < MILD
+    count = int(rng.integers(1, 3) if mild else rng.integers(4, 12))
+    strength = 0.25 + severity if mild else 0.55 + 0.6 * severity
     return tuple(_patch(strength, rng) for _ in range(count))
 
 
 def _patch(strength: float, rng: np.random.Generator) -> Opacity:
-    side = -1.0 if rng.random() < 0.55 else 1.0
+    side = -1.0 if rng.random() < RIGHT else 1.0
     # Peripheral, and more often in the back than in front.
     angle = float(rng.normal(0.55, 0.55))
     reach = float(rng.uniform(0.75, 1.02))

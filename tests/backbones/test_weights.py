@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featstore.backbones import catalog
@@ -14,6 +15,7 @@ from featstore.backbones.weights import (
     EVERY_BACKBONE,
     Weights,
     choice_for,
+    keras_models_folder,
     parse_weights_options,
     resolve_weights,
 )
@@ -29,6 +31,7 @@ def test_random_weights_are_named_by_seed_and_keras_version():
     assert resolve_weights(XCEPTION, "random:12") == Weights("random", None, 12, f"random:12 keras {version}")
 
 
+@settings(deadline=None)
 @given(content=st.binary(max_size=200), suffix=st.sampled_from([".h5", ".weights.h5"]))
 def test_a_local_file_is_named_by_the_sha256_of_its_bytes(tmp_path_factory, content, suffix):
     path = tmp_path_factory.mktemp("weights") / f"mine{suffix}"
@@ -53,7 +56,14 @@ def test_imagenet_weights_in_keras_cache_are_found_without_keras(keras_home):
     assert found.digest == f"sha256:{hashlib.sha256(HDF5 + b'kernels').hexdigest()}"
 
 
-def test_the_cache_folder_is_the_one_that_keras_itself_uses(run_python, tmp_path):
+def test_the_cache_folder_is_the_one_that_keras_itself_uses():
+    from keras.src.backend import config
+
+    assert keras_models_folder() == Path(config.keras_home()).expanduser() / "models"
+
+
+@pytest.mark.slow
+def test_the_cache_folder_follows_the_environment_as_that_of_keras_does(run_python, tmp_path):
     script = """
 from featstore.backbones.weights import keras_models_folder
 found = keras_models_folder()
@@ -104,10 +114,11 @@ def test_only_lite_reads_torch_weights(tmp_path):
     assert resolve_weights(catalog.row("EfficientNetLite1"), str(path)).path == path
 
 
-@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()], ids=["absent", "folder"])
-def test_a_path_without_a_file_is_refused(tmp_path, make):
+@pytest.mark.parametrize("folder", [False, True], ids=["absent", "folder"])
+def test_a_path_without_a_file_is_refused(tmp_path, folder):
     path = tmp_path / "mine.h5"
-    make(path)
+    if folder:
+        path.mkdir()
 
     with pytest.raises(WeightsError, match="there is no weights file"):
         resolve_weights(XCEPTION, str(path))
@@ -132,6 +143,7 @@ def test_a_row_without_published_weights_asks_for_a_file():
     assert "--weights AcmeNet=PATH.h5" in error.value.remedy
 
 
+NAMES = catalog.names()
 CHOICES = st.one_of(
     st.just("imagenet"),
     st.integers(0, 999_999_999).map("random:{}".format),
@@ -139,7 +151,8 @@ CHOICES = st.one_of(
 )
 
 
-@given(choices=st.dictionaries(st.sampled_from(catalog.names()), CHOICES), bare=st.none() | CHOICES)
+@settings(deadline=None)
+@given(choices=st.dictionaries(st.sampled_from(NAMES), CHOICES), bare=st.none() | CHOICES)
 def test_weights_options_give_every_backbone_its_own_choice_or_the_common_one(choices, bare):
     if bare is not None and "=" in bare.split("/")[0]:
         bare = f"./{bare}"  # a bare c=d.h5 speaks of a backbone c
@@ -148,7 +161,7 @@ def test_weights_options_give_every_backbone_its_own_choice_or_the_common_one(ch
     parsed = parse_weights_options(options)
 
     assert parsed == choices | ({EVERY_BACKBONE: bare} if bare else {})
-    for name in catalog.names():
+    for name in NAMES:
         assert choice_for(name, parsed) == choices.get(name, bare or "imagenet")
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from featstore.errors import BadImageError
 from featstore.images.decode import REASONS, decode, probe
-from featstore.images.structure import MAX_PIXELS
+from featstore.images.structure import MAX_PIXELS, check_structure
 
 GREY = np.add.outer(np.arange(24) * 5, np.arange(31) * 4).astype(np.uint8)
 COLOUR = np.stack([GREY, 255 - GREY, GREY[::-1]], axis=-1)
@@ -168,6 +168,22 @@ def test_a_bomb_is_too_large(name):
         decode(BOMBS[name])
     assert caught.value.reason == "too_large"
     assert "megapixels" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"VP8X" + struct.pack("<II", 10, 0) + (9_999).to_bytes(3, "little") * 2,
+        b"VP8L" + struct.pack("<IBI", 9, 0x2F, 9_999 | 9_999 << 14),
+        b"VP8 " + struct.pack("<I", 10) + b"\0\0\0\x9d\x01\x2a" + struct.pack("<HH", 10_000, 10_000),
+    ],
+    ids=["extended", "lossless", "lossy"],
+)
+def test_a_webp_canvas_is_measured_before_pillow_sees_the_file(body):
+    data = b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+    with pytest.raises(BadImageError, match="10000 x 10000") as caught:
+        check_structure("WEBP", data)
+    assert caught.value.reason == "too_large"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits its own address space")

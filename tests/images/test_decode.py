@@ -231,7 +231,7 @@ def test_a_wider_range_never_changes_the_order_of_pixels(low, span):
 def load_img():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what TensorFlow says while it is imported is its own affair
-        import keras  # noqa: PLC0415
+        import keras
     return keras.utils.load_img
 
 

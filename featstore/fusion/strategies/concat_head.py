@@ -39,8 +39,11 @@ class ConcatHead(FusionStrategy):
         Columns of each backbone; None means a single block.
     dropout
         Probability that an input is zeroed in training, 0 to below 1.
-    learning_rate, batch_size, epochs
-        Of Adam.
+    learning_rate
+        Of Adam; None means ``0.1 / sqrt(columns)``: on standardised blocks a step then moves a logit by about as much
+        whether there are 50 columns or 10,000.
+    batch_size, epochs
+        Rows per step and passes over the rows.
     validation_fraction
         Part of the rows held out for the curves and for early stopping, 0 to below 1.
     patience
@@ -84,7 +87,7 @@ class ConcatHead(FusionStrategy):
         self,
         blocks: tuple[Block, ...] | None = None,
         dropout: float = 0.5,
-        learning_rate: float = 0.002,
+        learning_rate: float | None = None,
         batch_size: int = 16,
         epochs: int = 40,
         validation_fraction: float = 0.1,
@@ -103,7 +106,7 @@ class ConcatHead(FusionStrategy):
         self.random_state = random_state
 
     def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
-        regimen = self._regimen(len(X))
+        regimen = self._regimen(*X.shape)
         split_rng, init_rng, shuffle_rng, dropout_rng = _streams(self.random_state)
         held = self.held_out_ = hold_out(y, groups, self.validation_fraction, split_rng)
         mean, scale = self._scaling(X[~held])
@@ -121,11 +124,12 @@ class ConcatHead(FusionStrategy):
             return standardise(X, self.blocks_)
         return np.zeros(X.shape[1]), np.ones(X.shape[1])
 
-    def _regimen(self, n_rows: int) -> Regimen:
+    def _regimen(self, n_rows: int, n_columns: int) -> Regimen:
         """Check the parameters: fit, not the constructor, is where scikit-learn wants it."""
+        learning_rate = 0.1 / np.sqrt(n_columns) if self.learning_rate is None else self.learning_rate
         in_range = {
             "dropout": 0 <= self.dropout < 1,
-            "learning_rate": 0 < self.learning_rate < np.inf,
+            "learning_rate": 0 < learning_rate < np.inf,
             "batch_size": self.batch_size >= 1,
             "epochs": self.epochs >= 1,
             "validation_fraction": 0 <= self.validation_fraction < 1,
@@ -137,7 +141,7 @@ class ConcatHead(FusionStrategy):
                     f"{name}={getattr(self, name)} is out of range.", f"Set {name} as documented."
                 )
         batch_size = min(self.batch_size, n_rows)
-        return Regimen(self.learning_rate, batch_size, self.epochs, self.dropout, self.patience)
+        return Regimen(learning_rate, batch_size, self.epochs, self.dropout, self.patience)
 
 
 def _streams(random_state: int | np.random.RandomState | None) -> list[np.random.Generator]:

@@ -27,7 +27,7 @@ class VoteBackbones(FusionStrategy):
     ----------
     blocks
         Columns of each backbone; None means a single block, and a vote of one.
-    C, tol, max_iter
+    C
         As in `ConcatLogreg`, for each backbone.
 
     Attributes
@@ -46,13 +46,9 @@ class VoteBackbones(FusionStrategy):
         self,
         blocks: tuple[Block, ...] | None = None,
         C: float = 5.0,
-        tol: float = 1e-8,
-        max_iter: int = 2000,
     ) -> None:
         self.blocks = blocks
         self.C = C
-        self.tol = tol
-        self.max_iter = max_iter
 
     def votes(self, X: ArrayLike) -> NDArray[np.intp]:
         """Class number ``(n, n_blocks)`` that each backbone votes for; an index into `classes_`."""
@@ -65,7 +61,7 @@ class VoteBackbones(FusionStrategy):
 
     def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
         self.models_ = tuple(
-            fit_logistic(part, y, (Block(block.name, 0, block.width),), self.C, self.tol, self.max_iter)
+            fit_logistic(part, y, (Block(block.name, 0, block.width),), self.C)
             for block, part in zip(self.blocks_, split(X, self.blocks_), strict=True)
         )
 

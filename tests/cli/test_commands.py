@@ -1,0 +1,318 @@
+"""Every command through its installed entry point."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from commandline import FEATSTORE, NETS, featstore, modules_loaded
+from PIL import Image
+
+from featstore.store.inventory import verify
+
+COMMANDS = [
+    "demo", "check", "extract", "fuse", "compare", "predict", "backbones", "strategies", "recipes", "cache",
+]  # fmt: skip
+
+
+def test_help_lists_every_command_with_one_line():
+    out = featstore("--help").out
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} +\S", out, re.MULTILINE), name
+
+
+@pytest.mark.parametrize(
+    "command", [*([name] for name in COMMANDS), *(["cache", c] for c in ("ls", "du", "verify"))]
+)
+def test_every_command_explains_itself_and_loads_nothing_heavy(command):
+    assert modules_loaded(*command, "--help") == (0, set())
+
+
+@pytest.mark.parametrize("command", [["backbones"], ["strategies"], ["recipes"], ["--help"], ["cache", "ls"]])
+def test_lists_load_nothing_heavy(command):
+    assert modules_loaded(*command) == (0, set())
+
+
+def test_lists_have_a_json_form():
+    assert {"Xception", "NASNetLarge", "EfficientNetLite2"} <= {
+        row["name"] for row in featstore("backbones", "--json").json
+    }
+    assert {"concat_head", "concat_logreg", "vote_backbones"} <= set(featstore("strategies", "--json").json)
+    assert {"identity", "paper", "mild", "flips"} <= set(featstore("recipes", "--json").json)
+
+
+def test_the_first_extraction_says_what_it_did(world):
+    assert "Computed 128 of 128 vectors" in world.first.out
+    assert "images/s" in world.first.out
+    assert "extract: " in world.first.err, "the progress bar belongs to stderr"
+
+
+def test_a_second_run_finds_nothing_missing_and_does_not_load_tensorflow(world):
+    arguments = ["extract", world.data, *NETS, "--recipe", "mild", "--seeds", "1", "--cache", world.cache]
+    assert "Nothing is missing: all 128 vectors" in featstore(*arguments).out
+    assert modules_loaded(*arguments) == (0, set())
+
+
+def test_a_dry_run_counts_what_is_missing_computes_nothing_and_does_not_load_tensorflow(world):
+    arguments = [
+        "extract",
+        world.data,
+        *NETS,
+        "--recipe",
+        "mild",
+        "--seeds",
+        "1-3",
+        "--dry-run",
+        "--cache",
+        world.cache,
+    ]
+    before = sorted(world.cache.rglob("*"))
+    document = featstore(*arguments, "--json").json
+    assert (document["stored"], document["missing"], document["computed"]) == (128, 128, 0)
+    assert [c["missing"] for c in document["cells"]] == [0, 0, 0, 0, 32, 32, 32, 32]
+    assert "To do: 128 vectors" in featstore(*arguments).out
+    assert modules_loaded(*arguments) == (0, set())
+    assert sorted(world.cache.rglob("*")) == before
+
+
+def test_adding_a_seed_computes_only_that_seed(world, tmp_path):
+    cache = tmp_path / "cache"
+    shutil.copytree(world.cache, cache)
+    result = featstore(
+        "extract", world.data, *NETS, "--recipe", "mild", "--seeds", "1-2", "--cache", cache, "--json"
+    )
+    assert result.json["computed"] == 64
+    assert result.err.count("extract:") == 0, "--json shows no bar"
+
+
+def test_a_damaged_image_is_set_aside_with_exit_code_3(world, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(world.data.parent, data)
+    victim = next((data / "covid").glob("*.png"))
+    victim.write_bytes(victim.read_bytes()[:-20])
+    cache = tmp_path / "cache"
+    shutil.copytree(world.cache, cache)
+    arguments = ["extract", data / "manifest.csv", *NETS, "--cache", cache]
+    for _ in range(2):
+        result = featstore(*arguments)
+        assert result.code == 3
+        assert "truncated" in result.out
+        assert victim.name in result.out
+    assert (
+        featstore("compare", data / "manifest.csv", "--folds", "3", "--cache", cache, "--json").json[
+            "matrix"
+        ]["quarantined"]
+        == 1
+    )
+
+
+def test_fuse_leaves_a_run_and_predict_uses_it(world, tmp_path):
+    run = tmp_path / "run"
+    fused = featstore(
+        "fuse",
+        world.data,
+        "--strategy",
+        "vote_backbones",
+        "--positive",
+        "covid",
+        "--cache",
+        world.cache,
+        "--out",
+        run,
+    )
+    assert fused.code == 0, fused.err
+    assert "sensitivity is about 'covid'" in fused.out
+    assert {p.name for p in run.iterdir()} == {"run.json", "metrics.json", "predictions.csv", "model"}
+    assert (run / "predictions.csv").stat().st_mode & 0o077 == 0
+    images = sorted(world.data.parent.glob("*/*.png"))[:3]
+    answer = featstore("predict", run, *images, "--weights", "MobileNet025=random:1", "--json").json
+    assert [p["path"] for p in answer["predictions"]] == [str(path) for path in images]
+    for p in answer["predictions"]:
+        assert sum(p["probability"].values()) == pytest.approx(1)
+        assert max(p["probability"], key=p["probability"].get) == p["label"]
+        assert set(p["votes"]) == {"MobileNet025", "EfficientNetLite0"}
+    wrong = featstore("predict", run, images[0], "--weights", "MobileNet025=random:2")
+    assert wrong.code == 1
+    assert "with the weights random:1" in wrong.err
+
+
+def test_predictions_of_a_file_agree_with_those_of_the_run(world, tmp_path):
+    """The held-out probabilities in predictions.csv come back when the same files are given to predict."""
+    import csv
+
+    run = tmp_path / "run"
+    assert featstore("fuse", world.data, "--cache", world.cache, "--out", run).code == 0
+    with (run / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    images = [world.data.parent / row["path"] for row in rows]
+    answer = featstore("predict", run, *images, "--weights", "MobileNet025=random:1", "--json").json
+    for row, p in zip(rows, answer["predictions"], strict=True):
+        assert float(row["p(covid)"]) == pytest.approx(p["probability"]["covid"], abs=1e-9)
+        assert row["predicted"] == p["label"]
+
+
+def test_an_existing_run_is_not_replaced_unless_asked(world, tmp_path):
+    arguments = ["fuse", world.data, "--cache", world.cache, "--out", tmp_path / "run"]
+    assert featstore(*arguments).code == 0
+    refused = featstore(*arguments)
+    assert (refused.code, "--overwrite" in refused.err) == (2, True)
+    assert featstore(*arguments, "--overwrite").code == 0
+
+
+def test_compare_gives_the_same_numbers_twice_and_a_verdict(world, tmp_path):
+    arguments = ["compare", world.data, "--folds", "4", "--positive", "covid", "--cache", world.cache]
+    one, two = (featstore(*arguments, "--json") for _ in range(2))
+    assert one.code == 0, one.err
+    assert one.out == two.out
+    names = [c["name"] for c in one.json["contestants"]]
+    assert names == ["EfficientNetLite0", "MobileNet025", "concat_head", "concat_logreg", "vote_backbones"]
+    for contestant in one.json["contestants"]:
+        assert list(contestant["metrics"]) == ["accuracy", "auc", "sensitivity", "specificity", "f1"]
+        for estimate in contestant["metrics"].values():
+            low, high = estimate["interval"]
+            assert 0 <= low <= estimate["mean"] <= high <= 1
+            assert len(estimate["folds"]) == 4
+    assert {c["verdict"] for c in one.json["comparisons"]} <= {"a_better", "b_better", "cannot_tell"}
+    table = featstore(*arguments, "--out", tmp_path / "run").out
+    assert "Verdict" in table
+    assert (tmp_path / "run" / "predictions.csv").read_text().count("\n") == 1 + 5 * 32
+
+
+def test_stage_two_never_loads_tensorflow(world, tmp_path):
+    _, loaded = modules_loaded("compare", world.data, "--folds", "3", "--cache", world.cache)
+    assert not loaded & {"tensorflow", "keras"}
+    _, loaded = modules_loaded(
+        "fuse", world.data, "--strategy", "concat_head", "--cache", world.cache, "--out", tmp_path / "r"
+    )
+    assert not loaded & {"tensorflow", "keras"}
+
+
+def test_the_store_can_be_looked_at(world):
+    entries = featstore("cache", "ls", "--cache", world.cache, "--json").json
+    assert [(e["backbone"], e["images"]) for e in entries] == [("EfficientNetLite0", 32)] * 2 + [
+        ("MobileNet025", 32)
+    ] * 2
+    assert "MobileNet025" in featstore("cache", "ls", "--cache", world.cache).out
+    assert "total" in featstore("cache", "du", "--cache", world.cache).out
+    assert (
+        "4 shards with 128 rows are good, 0 bad." in featstore("cache", "verify", "--cache", world.cache).out
+    )
+
+
+def test_verify_fails_on_a_damaged_shard(world, tmp_path):
+    cache = tmp_path / "cache"
+    shutil.copytree(world.cache, cache)
+    victim = next(cache.rglob("*.h5"))
+    victim.write_bytes(victim.read_bytes()[:-1])
+    result = featstore("cache", "verify", "--cache", cache)
+    assert result.code == 4
+    assert victim.name in result.out
+
+
+def test_check_finds_the_shortcut_and_accepts_the_phantoms(world):
+    result = featstore("check", world.data, "--json")
+    assert result.code == 0, result.err
+    assert result.json["sound"] is True
+    assert len(result.json["shortcuts"]) == 2
+
+
+def test_check_fails_on_one_picture_in_two_classes(tmp_path):
+    for label in ("ill", "well"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        Image.effect_noise((32, 32), 50).save(tmp_path / "data" / label / "own.png")
+    twin = Image.effect_noise((32, 32), 50)
+    twin.save(tmp_path / "data" / "ill" / "a.png")
+    twin.save(tmp_path / "data" / "well" / "b.png")
+    result = featstore("check", tmp_path / "data")
+    assert result.code == 5
+    assert "label_conflict" in result.out
+
+
+ERRORS = {
+    "unknown backbone": (["extract", "{data}", "--backbones", "Xceptoin"], 2, "Xception"),
+    "absent data": (["extract", "nowhere"], 2, "does not exist"),
+    "bad recipe": (["extract", "{data}", "--recipe", "twirl(3)", "--seeds", "1"], 2, "twirl"),
+    "bad seeds": (["extract", "{data}", "--seeds", "4-1"], 2, "--seeds"),
+    "seeds of the identity": (["extract", "{data}", "--recipe", "identity", "--seeds", "1"], 2, "identity"),
+    "absent weights": (["extract", "{data}", "--backbones", "VGG19", "--weights", "VGG19=no.h5"], 1, "no.h5"),
+    "weights not downloaded": (
+        ["extract", "{data}", "--backbones", "VGG19", "--dry-run"],
+        1,
+        "--weights VGG19=",
+    ),
+    "empty store": (["compare", "{data}", "--cache", "empty"], 1, "featstore extract"),
+    "unknown strategy": (["fuse", "{data}", "--strategy", "magic", "--cache", "{cache}"], 2, "concat_logreg"),
+    "unknown preset": (["fuse", "{data}", "--preset", "paper", "--cache", "{cache}"], 2, "no preset"),
+    "unknown class": (["compare", "{data}", "--positive", "flu", "--cache", "{cache}"], 2, "covid, normal"),
+    "too many folds": (["compare", "{data}", "--folds", "30", "--cache", "{cache}"], 5, "--folds 8"),
+    "bad range": (["extract", "{data}", "--range", "9,1"], 2, "--range"),
+    "no run": (["predict", "nowhere", "x.png"], 1, "featstore fuse"),
+    "cache is a file": (["extract", "{data}", "--weights", "random:1", "--cache", "{data}"], 4, "--cache"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "hint"), ERRORS.values(), ids=ERRORS)
+def test_an_error_is_one_line_of_cause_and_one_of_remedy(world, arguments, code, hint):
+    filled = [a.format(data=world.data, cache=world.cache) for a in arguments]
+    result = featstore(*filled)
+    talk = [line for line in result.err.splitlines() if line.startswith(("featstore: ", "           "))]
+    assert result.code == code, result.err
+    assert len(talk) == 2, result.err
+    assert hint in result.err
+    assert result.out == ""
+    assert "Traceback" not in result.err
+
+
+def test_debug_shows_the_traceback():
+    result = featstore("extract", "nowhere", "--debug")
+    assert "Traceback" in result.err
+    assert result.code == 2
+
+
+def test_ctrl_c_ends_with_130_and_leaves_a_valid_store(world, tmp_path):
+    cache = tmp_path / "cache"
+    command = [
+        str(FEATSTORE),
+        "extract",
+        str(world.data),
+        "--backbones",
+        "EfficientNetLite0",
+        "--seeds",
+        "1-200",
+    ]
+    child = subprocess.Popen(
+        [*command, "--cache", str(cache)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(cache.rglob("*.h5")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(child.pid, signal.SIGINT)
+    _, talk = child.communicate(timeout=60)
+    assert child.returncode == 130, talk
+    assert "goes on from there" in talk
+    state = verify(cache)
+    assert state.rows > 0
+    assert state.bad == ()
+
+
+def test_a_pattern_on_the_path_names_the_patient(world, tmp_path):
+    data = tmp_path / "folders"
+    shutil.copytree(world.data.parent, data)
+    (data / "manifest.csv").unlink()
+    arguments = [
+        "compare",
+        data,
+        "--cache",
+        world.cache,
+        "--folds",
+        "3",
+        "--strategies",
+        "concat_logreg",
+        "--json",
+    ]
+    assert featstore(*arguments).json["matrix"]["has_groups"] is False
+    grouped = featstore(*arguments, "--group-pattern", r"(p\d+)").json["matrix"]
+    assert (grouped["has_groups"], grouped["groups"]) == (True, 16)

@@ -1,0 +1,140 @@
+"""The same folds for everyone, and a verdict only where the data carry one."""
+
+import numpy as np
+import pytest
+from fakes_matrix import make_matrix
+
+from featstore.errors import UnknownNameError, UsageError
+from featstore.evaluation.contestants import Contestant, line_up
+from featstore.evaluation.folds import group_folds
+from featstore.evaluation.tournament import duels, play, resamples, standing
+
+
+def compete(matrix, contestants, seed=0, folds=4):
+    splits = group_folds(matrix, folds, seed=seed)
+    proba = [[] for _ in contestants]
+    for c, _, values in play(matrix, contestants, splits):
+        proba[c].append(values)
+    weights = resamples(matrix, seed)
+    return [standing(matrix, c, splits, p, 1, weights) for c, p in zip(contestants, proba, strict=True)]
+
+
+def singles_and_fusion(matrix):
+    return line_up(["concat_logreg"], "singles", matrix.backbones)
+
+
+def test_fusing_two_halves_of_the_truth_beats_either_half():
+    matrix = make_matrix(signal=(3.0, 3.0), patients=120)
+    *singles, fused = compete(matrix, singles_and_fusion(matrix))
+    assert fused.estimates["auc"].mean > max(s.estimates["auc"].mean for s in singles)
+    (duel,) = duels([*singles, fused])
+    assert (duel.a, duel.verdict) == ("concat_logreg", "a_better")
+    assert duel.interval[0] > 0
+    assert duel.p < 0.05
+
+
+def test_a_second_backbone_of_pure_noise_is_no_reason_to_claim_a_gain():
+    matrix = make_matrix(signal=(2.0, 0.0), patients=60)
+    (duel,) = duels(compete(matrix, singles_and_fusion(matrix)))
+    assert duel.b == "NetA"
+    assert duel.verdict != "a_better"
+
+
+def test_a_bad_contestant_is_said_to_be_worse():
+    matrix = make_matrix(signal=(4.0, 0.0), patients=100)
+    good, bad = compete(matrix, [Contestant("concat_logreg", (n,), n) for n in matrix.backbones])
+    (duel,) = duels([good, bad])
+    assert (duel.a, duel.b, duel.verdict) == ("NetB", "NetA", "b_better")
+
+
+def test_on_random_labels_it_cannot_tell_and_intervals_cover_one_half():
+    """95 % intervals may miss now and then: of 20 data sets and 3 contestants, 3 misses of 60 are expected."""
+    covered, verdicts = [], []
+    for seed in range(20):
+        matrix = make_matrix(signal=(0.0, 0.0), patients=40, images=2, seed=seed, views=1)
+        standings = compete(matrix, singles_and_fusion(matrix), seed)
+        intervals = [s.estimates["auc"].interval for s in standings]
+        covered += [low < 0.5 < high for low, high in intervals]
+        verdicts += [duel.verdict for duel in duels(standings)]
+    assert sum(covered) >= 54
+    assert verdicts.count("cannot_tell") >= 18
+
+
+def test_two_runs_give_the_same_numbers():
+    matrix = make_matrix()
+    one, two = (compete(matrix, singles_and_fusion(matrix)) for _ in range(2))
+    assert [s.estimates for s in one] == [s.estimates for s in two]
+    assert duels(one) == duels(two)
+
+
+def test_two_processes_give_the_numbers_of_one():
+    matrix = make_matrix(patients=20)
+    contestants = singles_and_fusion(matrix)
+    splits = group_folds(matrix, 3)
+    one, two = (list(play(matrix, contestants, splits, jobs)) for jobs in (1, 2))
+    for (c, f, p), (c2, f2, p2) in zip(one, two, strict=True):
+        assert (c, f) == (c2, f2)
+        np.testing.assert_allclose(p, p2, atol=1e-9)
+
+
+def test_all_views_of_the_training_images_are_trained_on_and_only_the_identity_is_scored(monkeypatch):
+    from featstore.evaluation import contestants, tournament
+
+    matrix = make_matrix(views=3)
+    seen = {}
+
+    class Spy:
+        def fit(self, X, y, groups):
+            seen["train"] = (len(X), len(y), len(groups))
+            return self
+
+        def predict_proba(self, X):
+            seen["test"] = len(X)
+            return np.full((len(X), 2), 0.5)
+
+    monkeypatch.setattr(tournament, "build", lambda *_: Spy())
+    contestant = contestants.Contestant("concat_logreg", matrix.backbones, "all")
+    (train, test), *_ = group_folds(matrix, 4)
+    list(tournament.play(matrix, [contestant], [(train, test)]))
+    assert seen == {"train": (3 * len(train),) * 3, "test": len(test)}
+
+
+def test_rows_put_the_columns_of_a_subset_side_by_side():
+    matrix = make_matrix(signal=(1.0, 1.0, 1.0), views=2)
+    images = np.array([5, 2])
+    rows = matrix.rows(images, ("NetA", "NetC"), [0, 1])
+    expected = np.concatenate(
+        [np.hstack([matrix.features[v][images][:, :6], matrix.features[v][images][:, 12:]]) for v in (0, 1)]
+    )
+    np.testing.assert_array_equal(rows, expected)
+    assert [(b.name, b.start, b.stop) for b in matrix.columns(("NetA", "NetC"))] == [
+        ("NetA", 0, 6),
+        ("NetC", 6, 12),
+    ]
+
+
+def labels(*arguments):
+    return [c.label for c in line_up(*arguments)]
+
+
+def test_the_line_up():
+    nets = ("A", "B", "C")
+    assert labels(["vote_backbones"], "singles", nets) == ["A", "B", "C", "vote_backbones"]
+    assert len(labels("all", "all", nets)) == 3 + 4 * 3
+    assert labels(["concat_logreg"], [["C", "A"], ["B"]], nets) == ["B", "concat_logreg:A+C"]
+    assert labels("all", "singles", ("A",)) == ["A"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((["nonsense"], "singles", ("A", "B")), UnknownNameError),
+        (("all", [["A", "X"]], ("A", "B")), UnknownNameError),
+        (("all", "some", ("A", "B")), UsageError),
+        (("all", "all", tuple("ABCDEFGHI")), UsageError),
+        (([], [], ("A", "B")), UsageError),
+    ],
+)
+def test_a_line_up_that_cannot_be_meant_is_refused(arguments, error):
+    with pytest.raises(error):
+        line_up(*arguments)

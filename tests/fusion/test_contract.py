@@ -1,0 +1,274 @@
+"""What every fusion strategy promises; a new file in the folder is held to it the moment it appears."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from featstore import registry
+from featstore.errors import AuditError, RunError, UsageError
+from featstore.fusion.blocks import lay_out
+from featstore.fusion.bundle import export_model, read_bundle, restore_model, write_bundle
+from featstore.fusion.strategy import FusionStrategy
+
+FOLDER = "featstore.fusion.strategies"
+NAMES = registry.names(FOLDER)
+WIDTHS = {"wide": 30, "narrow": 6, "noise": 12}
+LABELS = {
+    "int": np.array([3, 7]),
+    "text": np.array(["COVID", "normal"]),
+    "object": np.array(["COVID", "normal"], dtype=object),
+    "bool": np.array([False, True]),
+    "three": np.array(["a", "b", "c"]),
+    "negative": np.array([-1, 0, 1], dtype=np.int8),
+}
+
+
+def blocky(n=90, n_classes=2, seed=0, widths=WIDTHS):
+    """Skewed, non-negative features like pooled ReLUs: every block but the last knows something about the class."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % n_classes
+    parts = []
+    for name, width in widths.items():
+        signal = 0 if name == "noise" else 1.2
+        centres = rng.normal(size=(n_classes, width)) * signal
+        parts.append(np.maximum(centres[y] + rng.normal(size=(n, width)), 0) * rng.lognormal(size=width))
+    return np.concatenate(parts, axis=1).astype(np.float32), y
+
+
+def make(name, **parameters):
+    kind = registry.load(FOLDER, name)
+    seeded = {"random_state": 0} if "random_state" in inspect.signature(kind).parameters else {}
+    return kind(**{"blocks": lay_out(WIDTHS), **seeded, **parameters})
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+@parametrize_with_checks([make(name, blocks=None) for name in NAMES])
+def test_is_a_scikit_learn_classifier(estimator, check):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the checks warn about their own data
+        check(estimator)
+
+
+def test_first_line_tells_what_it_is(name):
+    line = registry.summary(FOLDER, name)
+    assert 20 < len(line) < 100
+    assert line.endswith(".")
+
+
+def test_class_is_documented_with_its_source(name):
+    kind = registry.load(FOLDER, name)
+    assert issubclass(kind, FusionStrategy)
+    assert kind.min_blocks >= 1
+    assert "References" in kind.__doc__
+
+
+def test_constructor_only_stores(name):
+    strategy = make(name)
+    given = strategy.get_params(deep=False)
+    assert vars(strategy) == given
+    assert all(clone(strategy).get_params(deep=False)[key] == value for key, value in given.items())
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_learns_labels_of_any_type(name, labels):
+    X, y = blocky(n_classes=len(labels))
+    X_new, y_new = X[::2], y[::2]
+    strategy = make(name).fit(X, labels[y])
+    predicted = strategy.predict(X_new)
+    assert strategy.classes_.tolist() == labels.tolist()
+    assert predicted.dtype == labels.dtype
+    assert (predicted == labels[y_new]).mean() > 0.85
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 5])
+def test_generalises_to_new_rows(name, n_classes):
+    X, y = blocky(n=400, n_classes=n_classes)
+    strategy = make(name).fit(X[:200], y[:200])
+    assert strategy.score(X[200:], y[200:]) > 0.8
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_probabilities_sum_to_one_and_their_peak_is_the_prediction(name, n_classes):
+    X, y = blocky(n_classes=n_classes)
+    strategy = make(name).fit(X, y)
+    far = np.concatenate([X, 1e6 * X, -1e6 * X])
+    proba = strategy.predict_proba(far)
+    assert proba.shape == (len(far), n_classes)
+    assert proba.dtype == np.float64
+    assert (proba >= 0).all()
+    np.testing.assert_allclose(proba.sum(axis=1), 1, atol=1e-12)
+    np.testing.assert_array_equal(strategy.predict(far), strategy.classes_[proba.argmax(axis=1)])
+
+
+def test_refit_is_the_same_bytes(name):
+    X, y = blocky()
+    first, second = make(name).fit(X, y), make(name).fit(X, y)
+    assert first.predict_proba(X).tobytes() == second.predict_proba(X).tobytes()
+    assert second.fit(X, y).predict_proba(X).tobytes() == first.predict_proba(X).tobytes()
+
+
+def test_labels_are_names_not_numbers(name):
+    X, y = blocky()
+    as_text = make(name).fit(X, np.array(["x", "y"])[y]).predict_proba(X)
+    assert as_text.tobytes() == make(name).fit(X, y).predict_proba(X).tobytes()
+
+
+def test_order_of_backbones_hardly_matters(name):
+    X, y = blocky(n=400)
+    turned = np.roll(X, WIDTHS["noise"], axis=1)
+    turned_blocks = lay_out({key: WIDTHS[key] for key in ("noise", "wide", "narrow")})
+    straight = make(name).fit(X[:200], y[:200]).predict(X[200:])
+    other = make(name, blocks=turned_blocks).fit(turned[:200], y[:200]).predict(turned[200:])
+    assert (straight == other).mean() > 0.95
+
+
+def test_one_backbone_is_enough_to_run(name):
+    X, y = blocky(widths={"wide": 30})
+    for blocks in (None, lay_out({"wide": 30})):
+        assert make(name, blocks=blocks).fit(X, y).score(X, y) > 0.85
+
+
+def test_more_columns_than_rows(name):
+    widths = {"wide": 300, "narrow": 40}
+    X, y = blocky(n=60, widths=widths)
+    strategy = make(name, blocks=lay_out(widths)).fit(X[:40], y[:40])
+    assert strategy.score(X[40:], y[40:]) > 0.85
+
+
+def test_float32_and_float64_input_give_the_same_model(name):
+    X, y = blocky()
+    single, double = (make(name).fit(X.astype(kind), y) for kind in (np.float32, np.float64))
+    np.testing.assert_allclose(single.predict_proba(X), double.predict_proba(X.astype(float)), atol=1e-9)
+
+
+def test_a_column_that_was_constant_in_training_cannot_explode(name):
+    X, y = blocky()
+    X[:, [0, 33]] = [0.0, 1234.5]
+    X[0, 33] = np.nextafter(np.float32(1234.5), np.float32(0))
+    strategy = make(name).fit(X, y)
+    moved = X.copy()
+    moved[:, [0, 33]] += 3.0
+    np.testing.assert_allclose(strategy.predict_proba(moved), strategy.predict_proba(X), atol=1e-12)
+
+
+def test_input_is_left_alone(name):
+    X, y = blocky()
+    X.setflags(write=False)
+    make(name).fit(X, y).predict_proba(X)
+
+
+def test_fit_takes_groups_of_any_kind(name):
+    X, y = blocky()
+    by_text = make(name).fit(X, y, groups=[f"patient {i // 4}" for i in range(len(y))])
+    by_number = make(name).fit(X, y, groups=np.char.mod("%03d", np.arange(len(y)) // 4))
+    for strategy in (by_text, by_number):
+        assert strategy.score(X, y) > 0.85
+
+
+def test_groups_of_another_length_are_refused(name):
+    X, y = blocky()
+    with pytest.raises(UsageError, match="3 groups for 90 rows"):
+        make(name).fit(X, y, groups=[1, 2, 3])
+
+
+def test_one_class_is_refused_with_a_remedy(name):
+    X, _ = blocky()
+    with pytest.raises(AuditError, match=r"Only one class.*'COVID'.*\nAdd images"):
+        make(name).fit(X, np.full(len(X), "COVID"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_feature_that_is_not_finite_is_refused_by_name_of_backbone(name, value):
+    X, y = blocky()
+    bad = X.copy()
+    bad[[5, 8], 32] = value
+    with pytest.raises(UsageError, match="in 2 of 90 rows of block 'narrow', the first is row 5"):
+        make(name).fit(bad, y)
+    with pytest.raises(UsageError, match="block 'narrow'"):
+        make(name).fit(X, y).predict_proba(bad)
+
+
+def test_blocks_that_do_not_tile_the_columns_are_refused(name):
+    X, y = blocky()
+    with pytest.raises(UsageError, match="do not tile 48 columns"):
+        make(name, blocks=lay_out({"wide": 30, "narrow": 6})).fit(X, y)
+
+
+def test_works_in_a_pipeline_and_a_grid_search(name):
+    X, y = blocky()
+    pipe = make_pipeline(FunctionTransformer(), make(name))
+    step = pipe.steps[-1][0]
+    knob = {"C": [0.1, 1.0]} if "C" in pipe[-1].get_params() else {"blocks": [None, lay_out(WIDTHS)]}
+    search = GridSearchCV(pipe, {f"{step}__{key}": values for key, values in knob.items()}, cv=3).fit(X, y)
+    assert search.best_score_ > 0.7
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_bundle_restores_the_same_bytes(name, labels, tmp_path):
+    X, y = blocky(n_classes=len(labels))
+    strategy = make(name).fit(X, labels[y], groups=np.arange(len(y)) // 3)
+    write_bundle(tmp_path / "run" / "model", strategy, {"backbones": ["wide", "narrow"], "note": "é"})
+    restored, extra = read_bundle(tmp_path / "run" / "model")
+    assert sorted(path.name for path in (tmp_path / "run" / "model").iterdir()) == [
+        "arrays.npz",
+        "model.json",
+    ]
+    assert extra == {"backbones": ["wide", "narrow"], "note": "é"}
+    assert type(restored) is type(strategy)
+    assert restored.get_params() == strategy.get_params()
+    assert restored.classes_.dtype == strategy.classes_.dtype
+    assert restored.predict_proba(X).tobytes() == strategy.predict_proba(X).tobytes()
+    np.testing.assert_array_equal(restored.predict(X), strategy.predict(X))
+
+
+def test_bundle_of_a_restored_strategy_is_the_same_bundle(name, tmp_path):
+    X, y = blocky()
+    strategy = make(name).fit(X, y)
+    write_bundle(tmp_path / "a", strategy, {})
+    write_bundle(tmp_path / "b", read_bundle(tmp_path / "a")[0], {})
+    for file in ("model.json", "arrays.npz"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_bundle_without_one_of_its_arrays_is_refused(name):
+    X, y = blocky()
+    state, arrays = export_model(make(name).fit(X, y))
+    assert arrays
+    for missing in arrays:
+        with pytest.raises(RunError, match="is missing"):
+            restore_model(state, {key: value for key, value in arrays.items() if key != missing})
+
+
+def test_bundle_with_an_array_of_another_shape_is_refused(name):
+    X, y = blocky()
+    state, arrays = export_model(make(name).fit(X, y))
+    for key, array in arrays.items():
+        with pytest.raises(RunError, match="noted"):
+            restore_model(state, {**arrays, key: array[..., :-1]})
+
+
+def test_bundle_with_a_number_that_is_not_finite_is_refused(name):
+    X, y = blocky()
+    state, arrays = export_model(make(name).fit(X, y))
+    for key, array in arrays.items():
+        if array.dtype.kind == "f":
+            with pytest.raises(RunError, match="not finite"):
+                restore_model(state, {**arrays, key: np.full_like(array, np.nan)})
+
+
+def test_an_unfitted_strategy_has_no_bundle(name):
+    with pytest.raises(RunError, match="not fitted"):
+        export_model(make(name))

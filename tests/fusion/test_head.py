@@ -1,0 +1,230 @@
+"""The NumPy head against Keras itself, then what only the head promises."""
+
+import importlib
+import os
+
+import numpy as np
+import pytest
+
+from featstore.errors import UsageError
+from featstore.fusion.head import Adam, Head, Regimen, Trainer, encode, train
+from featstore.fusion.strategies.concat_head import ConcatHead
+
+
+def rows(n, d, n_classes, seed=0):
+    rng = np.random.default_rng(seed)
+    X = np.abs(rng.normal(size=(n, d))).astype(np.float32)
+    y = rng.permutation(np.arange(n) % n_classes)
+    X[:, :n_classes] += 2 * np.eye(n_classes, dtype=np.float32)[y]
+    return X, y
+
+
+def generators(*seeds):
+    return [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
+
+
+@pytest.fixture(scope="module")
+def keras():
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    return importlib.import_module("keras")
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("n_classes", "gain"),
+    [(2, 1.0), (2, 60.0), (3, 1.0), (3, 60.0)],
+    ids=["sigmoid", "sigmoid saturated at the start", "softmax", "softmax saturated at the start"],
+)
+def test_weights_and_curves_equal_those_of_keras(keras, n_classes, gain):
+    """Same first weights, same batches (the last one short), four epochs; a saturated start tells logits from
+    clipped probabilities, whose gradient is zero."""
+    X, y = rows(45, 200, n_classes)
+    X_new, y_new = rows(20, 200, n_classes, seed=1)
+    targets, new_targets = encode(y, n_classes), encode(y_new, n_classes)
+    (rng,) = generators(0)
+    head = Head.draw(targets.shape[1], X.shape[1], rng)
+    head.weights *= gain
+    first = head.weights.copy()
+    activation, loss = ("sigmoid", "binary") if n_classes == 2 else ("softmax", "categorical")
+    layer = keras.layers.Dense(targets.shape[1], activation=activation)
+    model = keras.Sequential([keras.Input((X.shape[1],)), layer])
+    layer.set_weights([head.weights.T, head.bias])
+    model.compile(keras.optimizers.Adam(1e-3), f"{loss}_crossentropy", metrics=["accuracy"])
+
+    regimen = Regimen(learning_rate=1e-3, batch_size=8, epochs=4)
+    shuffle, again, masks = generators(5, 5, 6)
+    ours = train(head, regimen, (X, targets), (X_new, new_targets), shuffle, masks)
+    theirs = {key: [] for key in ours}
+    for _ in range(regimen.epochs):
+        order = again.permutation(len(X))
+        epoch = model.fit(
+            X[order],
+            targets[order],
+            batch_size=8,
+            shuffle=False,
+            verbose=0,
+            validation_data=(X_new, new_targets),
+        )
+        for key in theirs:
+            theirs[key] += epoch.history[key]
+
+    weights, bias = layer.get_weights()
+    assert np.abs(head.weights - first).max() > 5e-3
+    np.testing.assert_allclose(head.weights, weights.T, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(head.bias, bias, rtol=1e-6, atol=1e-6)
+    for key, curve in ours.items():
+        np.testing.assert_allclose(curve, theirs[key], rtol=1e-5, atol=1e-6, err_msg=key)
+
+
+def test_adam_follows_the_book():
+    """Kingma & Ba 2015, section 2, in float64 and with the efficient form of the bias correction."""
+    rng = np.random.default_rng(0)
+    gradients = rng.normal(size=(50, 6)) * np.logspace(-4, 2, 6)
+    expected, m, v = np.ones(6), np.zeros(6), np.zeros(6)
+    parameters, adam = np.ones(6, np.float32), Adam(6, 0.01)
+    for t, gradient in enumerate(gradients, start=1):
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        expected -= 0.01 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-7)
+        adam.step(parameters, gradient.astype(np.float32))
+    np.testing.assert_allclose(parameters, expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(rate):
+    X = np.ones((400, 501), np.float32)
+    (rng,) = generators(0)
+    head = Head(np.full((1, 501), 1 / 501, np.float32), np.zeros(1, np.float32))
+    trainer = Trainer(head, Regimen(learning_rate=1e-30, batch_size=7, epochs=1, dropout=rate), rng)
+    logits = trainer.epoch(X, np.zeros((400, 1), np.float32), np.arange(400))[:, 0]
+    kept = logits * (1 - rate) * 501
+    np.testing.assert_allclose(kept, np.round(kept), atol=0.1)
+    assert logits.mean() == pytest.approx(1, abs=4 * np.sqrt(rate / (1 - rate) / 501 / 400))
+    assert logits.std() == pytest.approx(np.sqrt(rate / (1 - rate) / 501), rel=0.15)
+
+
+def test_a_dropped_input_gets_no_gradient():
+    (rng,) = generators(0)
+    head = Head(np.zeros((1, 1000), np.float32), np.zeros(1, np.float32))
+    regimen = Regimen(learning_rate=1.0, batch_size=1, epochs=1, dropout=0.5)
+    Trainer(head, regimen, rng).epoch(
+        np.ones((1, 1000), np.float32), np.ones((1, 1), np.float32), np.arange(1)
+    )
+    moved = np.count_nonzero(head.weights)
+    assert 400 < moved < 600
+
+
+def test_gradient_under_dropout_is_that_of_the_scaled_up_inputs(monkeypatch):
+    """Looked at before Adam, which forgives a wrong scale."""
+    X, y = rows(6, 300, 2)
+    (rng,) = generators(0)
+    head = Head.draw(1, 300, rng)
+    trainer = Trainer(head, Regimen(learning_rate=1.0, batch_size=1, epochs=1, dropout=0.75), rng)
+    seen = []
+    monkeypatch.setattr(trainer.optimiser, "step", lambda _, gradient: seen.append(gradient.copy()))
+    logits = trainer.epoch(X, encode(y, 2), np.arange(6))
+    for x, label, logit, gradient in zip(X, y, logits[:, 0], seen, strict=True):
+        inputs = np.where(gradient[:-1] != 0, 4 * x, 0)
+        assert logit == pytest.approx(inputs @ head.weights[0], abs=1e-4)
+        slope = 1 / (1 + np.exp(-logit)) - label
+        np.testing.assert_allclose(gradient, [*(slope * inputs), slope], rtol=1e-4)
+
+
+def test_first_weights_are_glorot_uniform():
+    (rng,) = generators(0)
+    head = Head.draw(3, 4000, rng)
+    limit = np.sqrt(6 / 4003)
+    assert limit * 0.99 < np.abs(head.weights).max() <= limit
+    assert head.weights.std() == pytest.approx(limit / np.sqrt(3), rel=0.02)
+    assert not head.bias.any()
+
+
+def test_curves_have_one_number_per_epoch_and_the_loss_falls():
+    X, y = rows(120, 30, 2)
+    head = ConcatHead(epochs=12, validation_fraction=0.25).fit(X, y)
+    assert {key: len(curve) for key, curve in head.history_.items()} == dict.fromkeys(
+        ("loss", "accuracy", "val_loss", "val_accuracy"), 12
+    )
+    assert head.history_["loss"][-1] < head.history_["loss"][0]
+    assert head.history_["val_accuracy"][-1] > 0.8
+
+
+def test_early_stopping_returns_to_the_best_epoch():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 400)), np.arange(60) % 2  # nothing to learn: validation soon gets worse
+    head = ConcatHead(learning_rate=0.05, epochs=200, patience=4, validation_fraction=0.3).fit(X, y)
+    curve = head.history_["val_loss"]
+    best = int(np.argmin(curve))
+    assert len(curve) == best + 1 + 4 < 200
+    held = head.held_out_
+    proba = head.predict_proba(X[held])[np.arange(held.sum()), y[held]]
+    assert -np.log(proba).mean() == pytest.approx(curve[best], rel=1e-5)
+
+
+def test_without_held_out_rows_the_validation_curves_are_empty():
+    X, y = rows(30, 5, 2)
+    head = ConcatHead(validation_fraction=0.0, epochs=3, patience=2).fit(X, y)
+    assert len(head.history_["loss"]) == 3
+    assert head.history_["val_loss"] == head.history_["val_accuracy"] == []
+    assert not head.held_out_.any()
+
+
+def test_all_views_of_a_patient_are_on_one_side():
+    X, y = rows(200, 10, 2)
+    patients = np.arange(200) // 8
+    head = ConcatHead(epochs=1, validation_fraction=0.3).fit(X, y, groups=patients)
+    sides = [set(head.held_out_[patients == patient]) for patient in range(25)]
+    assert all(len(side) == 1 for side in sides)
+    assert 0.2 < head.held_out_.mean() < 0.4
+
+
+def test_scaling_is_learnt_from_training_rows_only():
+    X, y = rows(80, 10, 2)
+    held = ConcatHead(epochs=2).fit(X, y).held_out_
+    spoilt = X.copy()
+    spoilt[held] += 1000
+    clean, other = ConcatHead(epochs=2).fit(X, y), ConcatHead(epochs=2).fit(spoilt, y)
+    assert clean.predict_proba(X).tobytes() == other.predict_proba(X).tobytes()
+
+
+def test_seed_decides():
+    X, y = rows(60, 10, 2)
+    first, same, other = (ConcatHead(epochs=2, random_state=seed).fit(X, y) for seed in (1, 1, 2))
+    assert first.history_ == same.history_
+    assert first.history_ != other.history_
+
+
+def test_the_papers_preset_is_the_papers():
+    X, y = rows(40, 20, 2)
+    assert ConcatHead.PRESETS["paper"] == {
+        "dropout": 0.5,
+        "learning_rate": 1e-5,
+        "batch_size": 2,
+        "epochs": 100,
+        "validation_fraction": 0.4,
+        "patience": None,
+        "standardize": False,
+    }
+    head = ConcatHead(**ConcatHead.PRESETS["paper"]).fit(X, y)
+    assert len(head.history_["val_loss"]) == 100
+    assert head.held_out_.sum() == 16
+    assert not head.model_.mean.any()
+    assert (head.model_.scale == 1).all()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dropout": 1.0},
+        {"dropout": -0.1},
+        {"learning_rate": 0.0},
+        {"batch_size": 0},
+        {"epochs": 0},
+        {"validation_fraction": 1.0},
+        {"patience": 0},
+    ],
+    ids=str,
+)
+def test_parameters_out_of_range_are_refused_by_name(wrong):
+    X, y = rows(20, 5, 2)
+    with pytest.raises(UsageError, match=f"{next(iter(wrong))}=.* is out of range"):
+        ConcatHead(**wrong).fit(X, y)
