@@ -1,13 +1,14 @@
 # Two commands matter: `make demo` and `make test`. Each sets up everything it needs.
 PYTHON ?= python3
 VENV   ?= .venv
+DEMO   ?=
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .PHONY: demo test test-slow lint clean
 
 demo: $(READY)            ## the whole product on generated images, offline
-	$(BIN)/featstore demo
+	$(BIN)/featstore demo $(DEMO)
 
 test: $(READY)            ## the fast tests
 	$(BIN)/python -m pytest

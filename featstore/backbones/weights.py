@@ -76,6 +76,8 @@ def resolve_weights(row: Row, choice: str = IMAGENET) -> Weights:
 
     Raises
     ------
+    UsageError
+        If ``random:`` is not followed by a seed.
     WeightsError
         If a file is absent, or of a kind that could run code or cannot be read.
     """
@@ -86,6 +88,8 @@ def resolve_weights(row: Row, choice: str = IMAGENET) -> Weights:
     if seeded:
         seed = int(seeded[1])
         return Weights("random", None, seed, f"random:{seed} keras {version('keras')}")
+    if choice.startswith("random:"):
+        raise UsageError(f"{choice!r} has no seed of 1 to 9 digits.", "Write random:SEED, such as random:1.")
     path = Path(choice).expanduser()
     _require_loadable(row, path)
     return Weights("file", path, None, _digest(path))

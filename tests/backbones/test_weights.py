@@ -31,6 +31,12 @@ def test_random_weights_are_named_by_seed_and_keras_version():
     assert resolve_weights(XCEPTION, "random:12") == Weights("random", None, 12, f"random:12 keras {version}")
 
 
+@pytest.mark.parametrize("choice", ["random:", "random:x", "random:-1", "random:1.5", "random:1234567890"])
+def test_random_weights_need_a_seed(choice):
+    with pytest.raises(UsageError, match="has no seed"):
+        resolve_weights(XCEPTION, choice)
+
+
 @settings(deadline=None)
 @given(content=st.binary(max_size=200), suffix=st.sampled_from([".h5", ".weights.h5"]))
 def test_a_local_file_is_named_by_the_sha256_of_its_bytes(tmp_path_factory, content, suffix):

@@ -1,0 +1,78 @@
+"""The house: its packages, its documents and its promises about imports."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from commandline import HEAVY, featstore
+
+import featstore as package
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_every_folder_with_code_is_installed_and_nothing_else():
+    listed = set(PROJECT["tool"]["setuptools"]["packages"])
+    folders = {p.parent.relative_to(ROOT) for top in ("featstore", "cli") for p in (ROOT / top).rglob("*.py")}
+    found = {".".join(f.parts) for f in folders}
+    assert {name.replace("cli", "featstore_cli", 1) if name == "cli" else name for name in found} == listed
+
+
+def test_importing_featstore_loads_nothing_heavy():
+    script = f"import sys, featstore; print([m for m in {(*HEAVY, 'numpy', 'h5py', 'PIL')!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", package.__all__)
+def test_every_public_function_is_there_and_documented(name):
+    function = getattr(package, name)
+    assert "Parameters" in function.__doc__
+
+
+def test_an_unknown_attribute_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = package.nonsense
+
+
+def test_every_command_and_flag_in_the_documents_exists():
+    """A flag that is promised in README or docs must be known to the command it is promised for."""
+    promised = set()
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for line in page.read_text().replace("\\\n", " ").splitlines():
+            for command, rest in re.findall(r"featstore (\w+)((?: [^`|#]*)?)", line):
+                flags = re.findall(r"--[a-z][a-z-]*", rest)
+                promised |= {(command, flag) for flag in flags}
+    assert len(promised) > 10
+    helps = {command: featstore(command, "--help").out for command in {command for command, _ in promised}}
+    assert [(c, f) for c, f in sorted(promised) if not re.search(rf"{f}\b", helps[c])] == []
+
+
+def test_the_readme_opens_with_the_two_commands():
+    opening = (ROOT / "README.md").read_text()[:1500]
+    assert opening.index("make demo") < opening.index("make test")
+
+
+def test_pins_are_names_and_versions_only_and_hold_here():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line) for line in pins)
+    wanted = dict(line.split("==") for line in pins)
+    assert version("numpy") == wanted["numpy"]
+    assert version("tensorflow") == wanted["tensorflow"]
+
+
+def test_no_pickle_is_loaded_anywhere():
+    """Law 7. `pickletools` only splits opcodes; joblib is used for processes, never for files."""
+    source = "\n".join(p.read_text() for top in ("featstore", "cli") for p in (ROOT / top).rglob("*.py"))
+    for forbidden in (r"import pickle\b", r"pickle\.loads?\(", r"joblib\.load", r"allow_pickle=True", r"\beval\("):
+        assert not re.search(forbidden, source), forbidden
+
+
+def test_the_changelog_knows_this_version():
+    assert f"[{PROJECT['project']['version']}]" in (ROOT / "CHANGELOG.md").read_text()
