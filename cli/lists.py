@@ -13,7 +13,7 @@ def backbones(json: options.Json = False) -> None:
     from dataclasses import asdict
 
     from featstore.backbones import catalog
-    from featstore.report.text import table
+    from featstore.report.plain import table
 
     rows = [catalog.row(name) for name in catalog.names()]
     if json:
@@ -42,7 +42,7 @@ def recipes(json: options.Json = False) -> None:
 
 
 def _print_pairs(pairs: dict[str, str], json: bool) -> None:
-    from featstore.report.text import table
+    from featstore.report.plain import table
 
     if json:
         print_json(pairs)

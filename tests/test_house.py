@@ -24,7 +24,9 @@ def test_every_folder_with_code_is_installed_and_nothing_else():
 
 
 def test_importing_featstore_loads_nothing_heavy():
-    script = f"import sys, featstore; print([m for m in {(*HEAVY, 'numpy', 'h5py', 'PIL')!r} if m in sys.modules])"
+    script = (
+        f"import sys, featstore; print([m for m in {(*HEAVY, 'numpy', 'h5py', 'PIL')!r} if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -70,7 +72,13 @@ def test_pins_are_names_and_versions_only_and_hold_here():
 def test_no_pickle_is_loaded_anywhere():
     """Law 7. `pickletools` only splits opcodes; joblib is used for processes, never for files."""
     source = "\n".join(p.read_text() for top in ("featstore", "cli") for p in (ROOT / top).rglob("*.py"))
-    for forbidden in (r"import pickle\b", r"pickle\.loads?\(", r"joblib\.load", r"allow_pickle=True", r"\beval\("):
+    for forbidden in (
+        r"import pickle\b",
+        r"pickle\.loads?\(",
+        r"joblib\.load",
+        r"allow_pickle=True",
+        r"\beval\(",
+    ):
         assert not re.search(forbidden, source), forbidden
 
 

@@ -17,6 +17,7 @@ from featstore.extraction.batches import read_pixels
 from featstore.images.audit import audit
 from featstore.images.decode import decoder_version
 from featstore.images.dhash import dhash
+from featstore.images.resize import resize
 from featstore.images.scan import scan
 from featstore.types import Decoding
 
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
 
     from featstore.images.audit import Finding
     from featstore.images.manifest import Manifest
-    from featstore.types import ImageRecord
+    from featstore.types import ImageRecord, Pixels
 
 BINS = 16
 FOLDS = 5
+THUMBNAIL = 64
+SAME = 0.95
+"""Correlation of two thumbnails above which they show the same picture, or neighbouring slices of one scan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class _Look:
 
     record: ImageRecord
     dhash: int
+    thumbnail: NDArray[np.float64]
     file: tuple[float, ...]
     histogram: NDArray[np.float64]
 
@@ -102,7 +107,12 @@ def check(
         results = list(bar)
     good = [result for result in results if isinstance(result, _Look)]
     bad = [result for result in results if not isinstance(result, _Look)]
-    findings = audit(manifest, {look.record.id: look.dhash for look in good})
+    thumbnails = {look.record.id: look.thumbnail for look in good}
+    findings = audit(
+        manifest,
+        {look.record.id: look.dhash for look in good},
+        lambda one, two: float(np.vdot(thumbnails[one], thumbnails[two])) > SAME,
+    )
     return Check(
         images=len(manifest.records) + len(manifest.unreadable),
         groups=len({record.group for record in manifest.records}),
@@ -124,8 +134,20 @@ def _look(record: ImageRecord, decoding: Decoding) -> _Look | tuple[str, str, st
     formats = [float(record.path.suffix.lower() == suffix) for suffix in (".png", ".jpg", ".jpeg")]
     histogram = np.bincount(pixels.ravel() // (256 // BINS), minlength=BINS) / pixels.size
     return _Look(
-        record, dhash(pixels), (np.log(size), np.log(width), np.log(height), channels, *formats), histogram
+        record,
+        dhash(pixels),
+        _thumbnail(pixels),
+        (np.log(size), np.log(width), np.log(height), channels, *formats),
+        histogram,
     )
+
+
+def _thumbnail(pixels: Pixels) -> NDArray[np.float64]:
+    """Small grey version with mean 0 and norm 1, so that the product of two is their correlation."""
+    small = resize(pixels, THUMBNAIL).mean(axis=2, dtype=np.float64)
+    small -= small.mean()
+    unit: NDArray[np.float64] = small / max(float(np.linalg.norm(small)), 1e-12)
+    return unit
 
 
 def _shortcuts(manifest: Manifest, looks: Sequence[_Look]) -> dict[str, float]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from featstore.images.recipe import PRESETS, parse_recipe
-from featstore.report.verdict import verdict
+from featstore.report.plain import duration, printable, size, table
+from featstore.report.verdict import summary, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,23 +25,6 @@ NEXT = """On your own images:
   featstore extract DATA --recipe mild --seeds 1-2
   featstore compare DATA --out runs/mine
 DATA is a folder with one folder per class, or a CSV: path,label[,group][,split][,site]."""
-UNITS = ("B", "kB", "MB", "GB", "TB")
-
-
-def table(header: Sequence[str] | None, rows: Sequence[Sequence[Any]]) -> str:
-    """Columns side by side: text to the left, numbers to the right."""
-    lines = [[str(cell) for cell in row] for row in ([header] if header else []) + list(rows)]
-    if not lines:
-        return ""
-    widths = [max(len(line[c]) for line in lines) for c in range(len(lines[0]))]
-    right = [bool(rows) and all(_is_number(row[c]) for row in rows) for c in range(len(widths))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(line, widths, right, strict=True)
-        ).rstrip()
-        for line in lines
-    )
 
 
 def extraction_text(result: Extraction) -> str:
@@ -100,7 +84,7 @@ def predictions_text(result: Predictions) -> str:
         return _bad_text(result.bad)
     names = list(result.predictions[0].votes)
     rows = [
-        [_printable(p.path), p.label, f"{p.probability[p.label]:.3f}", *(p.votes[name] for name in names)]
+        [printable(p.path), p.label, f"{p.probability[p.label]:.3f}", *(p.votes[name] for name in names)]
         for p in result.predictions
     ]
     parts = [table(["image", "label", "probability", *names], rows), _bad_text(result.bad)]
@@ -114,7 +98,7 @@ def check_text(result: Check) -> str:
         "\n".join(
             [
                 f"{f.severity.upper()} {f.code}: {f.message}",
-                *(f"  {_printable(e)}" for e in f.examples[:LISTED]),
+                *(f"  {printable(e)}" for e in f.examples[:LISTED]),
             ]
         )
         for f in result.findings
@@ -159,6 +143,7 @@ def demo_text(result: Demonstration) -> str:
             extraction_text(result.extraction),
             fusion_text(result.fusion),
             comparison_text(result.comparison),
+            f"Found: {summary(result.comparison)}",
             f"All images were generated: {result.data}. It took {result.seconds:.0f} s. {NEXT}",
         ]
     )
@@ -182,32 +167,22 @@ def data_text(matrix: Mapping[str, Any]) -> str:
     )
 
 
-def size(count: int) -> str:
-    """Bytes for people: ``2.1 MB``."""
-    value = float(count)
-    for unit in UNITS[:-1]:
-        if value < 1000:  # noqa: PLR2004
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} {UNITS[-1]}"
-
-
 def _extraction_sentence(result: Extraction) -> str:
     if not result.missing:
         return f"Nothing is missing: all {result.stored} vectors of {result.images} images are in {result.cache}."
     planned = f"{result.missing} vectors ({size(sum(c.bytes_missing for c in result.cells))})"
     if result.dry_run:
         seconds = sum(c.seconds for c in result.cells)
-        return f"To do: {planned}, about {_duration(seconds)} on a reference machine of 2 cores. Nothing was done."
+        return f"To do: {planned}, about {duration(seconds)} on a reference machine of 2 cores. Nothing was done."
     rate = result.computed / max(result.seconds, 1e-9)
     busy = ", ".join(f"{name} {value:.1f} s" for name, value in result.phases.items())
-    return f"Computed {result.computed} of {planned} in {_duration(result.seconds)}, {rate:.1f} images/s ({busy})."
+    return f"Computed {result.computed} of {planned} in {duration(result.seconds)}, {rate:.1f} images/s ({busy})."
 
 
 def _bad_text(bad: Sequence[tuple[str, str, str]]) -> str:
     if not bad:
         return ""
-    lines = [f"  {_printable(path)}: {reason} ({detail})" for path, reason, detail in bad[:LISTED]]
+    lines = [f"  {printable(path)}: {reason} ({detail})" for path, reason, detail in bad[:LISTED]]
     more = [f"  and {len(bad) - LISTED} more"] if len(bad) > LISTED else []
     return "\n".join([f"{len(bad)} images are in quarantine; everything else goes on:", *lines, *more])
 
@@ -220,7 +195,7 @@ def _shortcut_text(shortcuts: Mapping[str, float]) -> str:
     if not shortcuts:
         return ""
     rows = [[name, f"{value:.3f}"] for name, value in shortcuts.items()]
-    return "AUC of guessing the label without looking at the content (0.5 is harmless):\n" + table(None, rows)
+    return "AUC of guessing the label without a network (0.5 and less is harmless):\n" + table(None, rows)
 
 
 def _estimate(value: float | None, interval: tuple[float, float] | None) -> str:
@@ -236,23 +211,4 @@ def _view(recipe: str, seed: int) -> str:
 
 
 def _counts(classes: Mapping[str, int]) -> str:
-    return ", ".join(f"{_printable(name)} {count}" for name, count in classes.items())
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
-    )
-
-
-def _printable(text: str) -> str:
-    """File names can hold anything; a terminal should not."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
-
-
-def _is_number(cell: Any) -> bool:  # noqa: ANN401
-    return isinstance(cell, int | float) or (isinstance(cell, str) and cell.replace(".", "", 1).isdigit())
+    return ", ".join(f"{printable(name)} {count}" for name, count in classes.items())

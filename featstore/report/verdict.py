@@ -18,6 +18,19 @@ def verdict(result: Comparison) -> str:
     return "\n".join(["Verdict (paired bootstrap over groups, p values adjusted by Holm):", *lines])
 
 
+def summary(result: Comparison) -> str:
+    """One sentence: who is ahead, and whether that means anything."""
+    leader = max(result.standings, key=lambda s: s.estimates["auc"].mean)
+    ahead = f"{leader.contestant.label} has the highest AUC ({leader.estimates['auc'].mean:.3f})"
+    won = [duel for duel in result.duels if duel.verdict == "a_better"]
+    if won:
+        return (
+            f"{ahead}; fusion pays: {', '.join(d.a for d in won)} beat the best single network, {won[0].b}."
+        )
+    reference = result.duels[0].b if result.duels else leader.contestant.label
+    return f"{ahead}, but no fusion is told apart from the best single network, {reference}, by these data."
+
+
 def _duel_text(duel: Duel, units: str) -> str:
     interval = f" [{duel.interval[0]:+.3f}, {duel.interval[1]:+.3f}]" if duel.interval else ""
     numbers = f"{duel.metric.upper()} difference {duel.delta:+.3f}{interval}, p = {duel.p:.3f}"

@@ -316,3 +316,16 @@ def test_a_pattern_on_the_path_names_the_patient(world, tmp_path):
     assert featstore(*arguments).json["matrix"]["has_groups"] is False
     grouped = featstore(*arguments, "--group-pattern", r"(p\d+)").json["matrix"]
     assert (grouped["has_groups"], grouped["groups"]) == (True, 16)
+
+
+def test_a_patient_in_two_splits_is_refused_before_anything_is_fitted(world, tmp_path):
+    rows = world.data.read_text().splitlines()
+    head, *body = rows
+    assert head == "path,label,group,site"
+    halves = [f"{row},{'train' if i % 2 else 'test'}" for i, row in enumerate(body)]
+    leaking = world.data.with_name("leaking.csv")
+    leaking.write_text("\n".join([f"{head},split", *halves]) + "\n")
+    result = featstore("fuse", leaking, "--cache", world.cache, "--out", tmp_path / "run")
+    leaking.unlink()
+    assert (result.code, "leak_group" in result.err) == (5, True)
+    assert not (tmp_path / "run").exists()

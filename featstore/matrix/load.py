@@ -1,0 +1,125 @@
+"""From a data set and a store to a matrix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+import numpy as np
+
+from featstore.backbones import catalog
+from featstore.backbones.weights import resolve_weights
+from featstore.fusion.blocks import lay_out
+from featstore.images.audit import require_sound
+from featstore.images.decode import decoder_version
+from featstore.images.scan import scan
+from featstore.matrix.choose import choose_specs, choose_views
+from featstore.matrix.features import FeatureMatrix
+from featstore.store.store import Store, default_cache
+from featstore.types import BackboneSpec, Decoding, FeatureKey, View
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from featstore.images.manifest import Manifest
+
+
+class Source(TypedDict, total=False):
+    """Which stored features of a data set to load; every entry may be left out.
+
+    Attributes
+    ----------
+    backbones
+        Names, in column order; None for all in the store.
+    weights
+        As for `featstore.extract`; needed only where the store holds a backbone with several.
+    preprocess
+        ``official`` (default) or ``rescale``.
+    recipe, seeds
+        Augmented views beside the identity view; None for all in the store, ``seeds=()`` for none.
+    value_range, cache, group_pattern, follow_links
+        As for `featstore.extract`.
+    """
+
+    backbones: Sequence[str] | None
+    weights: Mapping[str, str] | None
+    preprocess: str
+    recipe: str | None
+    seeds: Collection[int] | None
+    value_range: tuple[float, float] | None
+    cache: str | Path | None
+    group_pattern: str | None
+    follow_links: bool
+
+
+def load_matrix(data: str | Path, **source: Unpack[Source]) -> FeatureMatrix:
+    """Assemble the stored features of a data set.
+
+    What is left open is read off the store: all its backbones, and all augmented views that these share. Where
+    that is ambiguous (two sets of weights, two recipes) the caller must choose.
+
+    Parameters
+    ----------
+    data
+        A folder or a CSV manifest, as for `featstore.extract`.
+    **source
+        Which of its features, and where they lie: see `Source`.
+
+    Raises
+    ------
+    AuditError
+        If the data set would give a false answer (conflicting labels, a leak between splits).
+    MissingFeaturesError
+        If an image lacks a vector.
+    """
+    manifest = scan(
+        Path(data),
+        group_pattern=source.get("group_pattern"),
+        follow_links=source.get("follow_links", False),
+    )
+    require_sound(manifest)
+    cache = source.get("cache")
+    store = Store(Path(cache) if cache is not None else default_cache())
+    decoding = Decoding(decoder_version(), value_range=source.get("value_range"))
+    preprocess = source.get("preprocess", "official")
+    held = (key for key in store.feature_keys() if key.decoding == decoding)
+    found = [key for key in held if key.backbone.preprocess == preprocess]
+    specs = choose_specs(found, source.get("backbones"), _digests(source.get("weights") or {}), store.root)
+    views = choose_views(found, specs, source.get("recipe"), source.get("seeds"))
+    return assemble(manifest, store, specs, views, decoding)
+
+
+def assemble(
+    manifest: Manifest,
+    store: Store,
+    specs: Sequence[BackboneSpec],
+    views: Sequence[View],
+    decoding: Decoding,
+) -> FeatureMatrix:
+    """Read the named features of all good images of a manifest into one array."""
+    bad = store.bad_images(decoding)
+    records = tuple(r for r in manifest.records if r.id not in bad)
+    ids = [record.id for record in records]
+    blocks = lay_out({spec.name: spec.dimension for spec in specs})
+    features = np.empty((len(views), len(ids), blocks[-1].stop), np.float32)
+    for at, view in enumerate(views):
+        for spec, block in zip(specs, blocks, strict=True):
+            columns = features[at, :, block.start : block.stop]
+            store.read_into(FeatureKey(spec, view, decoding), ids, columns)
+    classes, y = np.unique([record.label for record in records], return_inverse=True)
+    return FeatureMatrix(
+        records,
+        tuple(classes.tolist()),
+        y,
+        np.array([record.group for record in records]),
+        tuple(views),
+        tuple(specs),
+        decoding,
+        features,
+        manifest.has_groups,
+        len(manifest.records) - len(records) + len(manifest.unreadable),
+    )
+
+
+def _digests(weights: Mapping[str, str]) -> dict[str, str | None]:
+    return {name: resolve_weights(catalog.row(name), choice).digest for name, choice in weights.items()}

@@ -1,0 +1,57 @@
+"""Building blocks of plain text: columns, sizes, durations, harmless names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
+STEP = 1000
+
+
+def table(header: Sequence[str] | None, rows: Sequence[Sequence[Any]]) -> str:
+    """Columns side by side: text to the left, numbers to the right."""
+    lines = [[str(cell) for cell in row] for row in ([header] if header else []) + list(rows)]
+    if not lines:
+        return ""
+    widths = [max(len(line[c]) for line in lines) for c in range(len(lines[0]))]
+    right = [bool(rows) and all(_is_number(row[c]) for row in rows) for c in range(len(widths))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def size(count: int) -> str:
+    """Bytes for people: ``2.1 MB``."""
+    value = float(count)
+    for unit in UNITS[:-1]:
+        if value < STEP:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= STEP
+    return f"{value:.1f} {UNITS[-1]}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: ``2 min 5 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+    )
+
+
+def printable(text: str) -> str:
+    """File names can hold anything; a terminal should not."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
+def _is_number(cell: Any) -> bool:  # noqa: ANN401
+    return isinstance(cell, int | float) or (isinstance(cell, str) and cell.replace(".", "", 1).isdigit())
