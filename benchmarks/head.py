@@ -45,7 +45,7 @@ def featstore_epoch(X: np.ndarray, targets: np.ndarray, regimen: Regimen) -> Cal
 
 def keras_epoch(X: np.ndarray, targets: np.ndarray, batch_size: int, rate: float) -> Callable[[], object]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras  # noqa: PLC0415
+    import keras
 
     layers = [
         keras.Input((X.shape[1],)),

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "featstore.backbones"
 
-# Per core and second: median of the paper's networks in float32 at batch 16, process CPU time, TensorFlow 2.21 on
-# a 2-core Zen-4 virtual machine, November 2026. They span 92 (DenseNet201) to 165 (VGG19); networks of depthwise
-# convolutions reach 30 to 50. Enough to tell minutes from hours, no more.
+# Of one core: median of seven networks of the study in float32 at batch 16 by process CPU time, TensorFlow 2.21 on
+# a busy 2-core Zen-4 virtual machine, November 2026. They span 80 (DenseNet201) to 165 (VGG19), and small networks
+# of depthwise convolutions 25 to 50. Enough to tell minutes from hours, no more.
 REFERENCE_GFLOPS_PER_SECOND = 110.0
 
 
@@ -97,7 +97,7 @@ def row(name: str) -> Row:
 
 def mobilenet_025(**options: Any) -> keras.Model:  # noqa: ANN401
     """Build `keras.applications.MobileNet` of width 0.25: two megabytes of weights, made for fast tests."""
-    from keras.applications import MobileNet  # noqa: PLC0415
+    from keras.applications import MobileNet
 
     return MobileNet(alpha=0.25, **options)
 
@@ -109,7 +109,7 @@ def imagenet_statistics(images: tf.Tensor) -> tf.Tensor:
     its own weights file, loaded by path, gives other features (tensorflow issue 49930). featstore cuts those
     layers off and does their work here: one file is one network, however it came.
     """
-    from keras.applications import imagenet_utils  # noqa: PLC0415
+    from keras.applications import imagenet_utils
 
     return imagenet_utils.preprocess_input(images, mode="torch")
 

@@ -91,7 +91,7 @@ def build(
     WeightsError
         If the weights are absent, or are not exactly those of this network.
     """
-    import keras  # noqa: PLC0415
+    import keras
 
     width, depth, side = _scale(variant)
     if pooling not in {None, "avg", "max"}:
@@ -193,7 +193,7 @@ def _features(x: KerasTensor, width: float, depth: float) -> KerasTensor:
 
 
 def _bottleneck(inputs: KerasTensor, block: tuple[int, int, int, int], prefix: str) -> KerasTensor:
-    from keras import layers  # noqa: PLC0415
+    from keras import layers
 
     (kernel, stride, expand, filters), width, x = block, inputs.shape[-1], inputs
     if expand > 1:
@@ -205,7 +205,7 @@ def _bottleneck(inputs: KerasTensor, block: tuple[int, int, int, int], prefix: s
 
 def _convolve(x: KerasTensor, name: str, norm: str, activate: bool = True, **sizes: int) -> KerasTensor:
     """Convolution (depthwise where no `filters` are given), batch norm, ReLU6."""
-    from keras import layers  # noqa: PLC0415
+    from keras import layers
 
     # "same" pads a stride of 2 as `correct_pad` of keras.applications does, for odd and even sides alike.
     options = {"padding": "same", "use_bias": False, "name": name, **sizes}

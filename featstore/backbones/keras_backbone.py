@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.backbones import catalog
+from featstore.backbones.quiet import quiet_start
 from featstore.backbones.weights import (
     IMAGENET,
     Weights,
@@ -151,14 +152,17 @@ def _prepare_keras() -> None:
     asked = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     _require("backend", asked, "tensorflow", "Unset KERAS_BACKEND, or set it to tensorflow.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import keras  # noqa: PLC0415
-    import tensorflow as tf  # noqa: PLC0415
+    with quiet_start():
+        import keras
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
 
     repair = "Remove the setting from keras.json (in $KERAS_HOME or ~/.keras) or from the calling program."
     _require("backend", keras.backend.backend(), "tensorflow", repair)
     _require("image_data_format", keras.config.image_data_format(), "channels_last", repair)
     _require("dtype policy", keras.config.dtype_policy().name, "float32", repair)
-    for gpu in tf.config.list_physical_devices("GPU"):
+    for gpu in gpus:
         tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
         with contextlib.suppress(RuntimeError):  # the GPU is in use already
             tf.config.experimental.set_memory_growth(gpu, enable=True)
@@ -184,7 +188,7 @@ def _download(row: Row) -> Weights:
 
 
 def _build(row: Row, weights: Weights, preprocess: str) -> keras.Model:
-    import keras  # noqa: PLC0415
+    import keras
 
     with _python_seed(weights.seed or 0):
         network = _load(row, weights, _options(row, preprocess))
@@ -218,7 +222,7 @@ def _load(row: Row, weights: Weights, options: dict[str, Any]) -> keras.Model:
 
 
 def _compile(row: Row, network: keras.Model, preprocess: str, batch_size: int) -> Callable[..., tf.Tensor]:
-    import tensorflow as tf  # noqa: PLC0415
+    import tensorflow as tf
 
     official = pkgutil.resolve_name(row.preprocess)
     prepare = official if preprocess == OFFICIAL else lambda images: images / 255.0

@@ -203,7 +203,7 @@ def _imagenet_file(row: Row) -> Path | None:
 
 
 def _packaged_file(row: Row) -> Path:
-    from featstore.backbones.efficientnet_lite import weights_path  # noqa: PLC0415
+    from featstore.backbones.efficientnet_lite import weights_path
 
     path: Path = weights_path(int(row.name.removeprefix("EfficientNetLite")))
     if not path.is_file():

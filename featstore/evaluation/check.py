@@ -97,7 +97,7 @@ def check(
     progress
         Show a bar on stderr.
     """
-    from tqdm import tqdm  # noqa: PLC0415
+    from tqdm import tqdm
 
     manifest = scan(Path(data), group_pattern=group_pattern, follow_links=follow_links)
     decoding = Decoding(decoder_version(), value_range=value_range)
@@ -162,10 +162,10 @@ def _shortcuts(manifest: Manifest, looks: Sequence[_Look]) -> dict[str, float]:
 
 def _guess(looks: Sequence[_Look], rows: Sequence[Any]) -> float:
     """AUC of a linear probe on a handful of numbers, over group-stratified folds."""
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict  # noqa: PLC0415
-    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
-    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     _, y = np.unique([look.record.label for look in looks], return_inverse=True)
     groups = [look.record.group for look in looks]

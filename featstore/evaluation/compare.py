@@ -155,7 +155,7 @@ def _with_bar(
     total: int,
     show: bool,
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    from tqdm import tqdm  # noqa: PLC0415
+    from tqdm import tqdm
 
     for contestant, _, values in tqdm(results, total=total, unit="fit", desc="compare", disable=not show):
         yield contestant, values

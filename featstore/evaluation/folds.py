@@ -29,7 +29,7 @@ def group_folds(matrix: FeatureMatrix, folds: int, repeats: int = 1, seed: int =
     AuditError
         If there is one class only, or a class with fewer groups than folds.
     """
-    from sklearn.model_selection import StratifiedGroupKFold  # noqa: PLC0415
+    from sklearn.model_selection import StratifiedGroupKFold
 
     if folds < 2 or repeats < 1:  # noqa: PLR2004
         raise UsageError(f"{folds} folds, {repeats} times over, is no cross-validation.", "Use --folds 5.")

@@ -84,7 +84,7 @@ def play(
     matrix: FeatureMatrix, contestants: Sequence[Contestant], splits: Sequence[Split], jobs: int = 1
 ) -> Iterator[tuple[int, int, Vector]]:
     """Fit every contestant on every fold; yield (contestant, fold, probabilities of the test images)."""
-    from joblib import Parallel, delayed  # noqa: PLC0415
+    from joblib import Parallel, delayed
 
     rounds = [(c, f) for c in range(len(contestants)) for f in range(len(splits))]
     results = Parallel(n_jobs=jobs, return_as="generator")(

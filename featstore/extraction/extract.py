@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -213,12 +214,16 @@ def _summary(cell: Any) -> CellSummary:  # noqa: ANN401
         cell.stored,
         len(cell.missing),
         cell.bytes_missing,
-        round(len(cell.missing) * catalog.row(backbone.name).gflops / catalog.REFERENCE_GFLOPS_PER_SECOND, 1),
+        round(len(cell.missing) * _seconds_per_image(backbone.name), 1),
     )
 
 
+def _seconds_per_image(name: str) -> float:
+    return catalog.row(name).gflops / catalog.REFERENCE_GFLOPS_PER_SECOND / (os.cpu_count() or 1)
+
+
 def _bar(todo: Plan, *, show: bool) -> Any:  # noqa: ANN401
-    from tqdm import tqdm  # noqa: PLC0415
+    from tqdm import tqdm
 
     return tqdm(total=todo.rows_missing, unit="img", desc="extract", disable=not show, smoothing=0.05)
 

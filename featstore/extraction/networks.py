@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import load_backbone, spec
-from featstore.backbones.weights import EVERY_BACKBONE, IMAGENET, resolve_weights
+from featstore.backbones.weights import choice_for, resolve_weights
 from featstore.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Networks:
             If the weights are absent and cannot or may not be fetched.
         """
         row = catalog.row(name)
-        found = resolve_weights(row, self._choice(name))
+        found = resolve_weights(row, choice_for(name, self._weights))
         if found.digest is not None:
             return spec(row, found, self._preprocess)
         if not fetch:
@@ -69,9 +69,6 @@ class Networks:
         return self._loaded[wanted]
 
     def _load(self, name: str) -> Backbone:
-        backbone = load_backbone(name, self._choice(name), self._preprocess, BATCH_SIZE)
+        backbone = load_backbone(name, choice_for(name, self._weights), self._preprocess, BATCH_SIZE)
         self._loaded[backbone.spec] = backbone
         return backbone
-
-    def _choice(self, name: str) -> str:
-        return self._weights.get(name) or self._weights.get(EVERY_BACKBONE) or IMAGENET

@@ -78,7 +78,7 @@ def decode(
     _check_range(value_range)
     kind = identify(data)
     check_structure(kind, data)
-    from featstore.images import raster  # noqa: PLC0415 - the one door to Pillow
+    from featstore.images import raster
 
     return raster.read(data, kind, frame, value_range)
 
@@ -95,7 +95,7 @@ def probe(data: bytes, frame: int = 0) -> bool:
     frame
         Page of a multi-page TIFF, from 0.
     """
-    from featstore.images import raster  # noqa: PLC0415 - the one door to Pillow
+    from featstore.images import raster
 
     return raster.needs_range(data, frame)
 
