@@ -12,6 +12,7 @@ import io
 import math
 import os
 import pickletools
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -154,8 +155,10 @@ def _read_storages(file: BinaryIO, storages: list[_Storage]) -> dict[str, NDArra
 def _load(stream: io.BytesIO) -> object:
     """Value of the next pickle, made of plain values, `_Global`, `_Storage` and `_TensorLayout`."""
     try:
-        return _StackMachine().run(stream)
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # how pickletools speaks of a bad escape
+            return _StackMachine().run(stream)
+    except (ArithmeticError, DeprecationWarning, LookupError, TypeError, ValueError) as error:
         raise _RefusedError("its pickle is damaged") from error
 
 
