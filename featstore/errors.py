@@ -81,6 +81,10 @@ class BackboneError(FeatstoreError, RuntimeError):
     """A network that does not do what its catalogue row says."""
 
 
+class OutOfMemoryError(FeatstoreError, MemoryError):
+    """A batch does not fit into the memory of the device."""
+
+
 class NonFiniteFeaturesError(FeatstoreError, ArithmeticError):
     """NaN or infinity came out of a backbone; the shard is refused."""
 

@@ -13,11 +13,13 @@ import numpy as np
 from featstore.extraction.batches import CHANGED, MISSING, PERMISSION, Batch, batches
 from featstore.extraction.plan import blocks
 from featstore.extraction.prefetch import prefetch
+from featstore.extraction.writer import BackgroundWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from featstore.extraction.plan import Plan
+    from featstore.extraction.writer import Sink
     from featstore.store.quarantine import BadImage
     from featstore.types import Backbone, BackboneSpec, Decoding, FeatureKey, Features, ImageRecord
 
@@ -25,16 +27,7 @@ OF_THE_FILE = {CHANGED, MISSING, PERMISSION}
 """Reasons that say something about the file system, not about the bytes: tried again next time."""
 
 
-class Sink(Protocol):
-    """Where finished rows go: a `Store`, or memory."""
-
-    def write(self, key: FeatureKey, ids: Sequence[str], features: Features) -> object:
-        """Take rows ``(len(ids), dimension)`` float32."""
-        ...
-
-    def record_bad_image(self, decoding: Decoding, bad: BadImage) -> None:
-        """Take note of an image whose bytes do not decode."""
-        ...
+PHASES = ("pixels", "forward", "write", "writer")
 
 
 class Progress(Protocol):
@@ -56,12 +49,19 @@ class Tally:
     bad
         Images that did not decode, in order.
     seconds
-        Wall time waiting for pixels, in the forward pass, and writing.
+        Wall time of the pass: waiting for pixels, in the forward pass, and waiting for the writer; and beside it
+        the time that the writer was busy in the background.
     """
 
     rows: int = 0
     bad: list[BadImage] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: {"pixels": 0.0, "forward": 0.0, "write": 0.0})
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+
+    @property
+    def idle(self) -> float:
+        """Share of the pass in which no network was at work, 0 to 1."""
+        wall = sum(self.seconds[phase] for phase in ("pixels", "forward", "write"))
+        return 1 - self.seconds["forward"] / wall if wall else 0.0
 
 
 def run(
@@ -89,22 +89,25 @@ def run(
     (batch_size,) = {backbone.batch_size for backbone in backbones.values()}
     stream = prefetch(batches(blocks(plan), records, decoding, batch_size, os.cpu_count() or 1))
     clock = _Clock(tally.seconds)
-    for item in stream:
-        clock.lap("pixels")
-        if not isinstance(item, Batch):
-            _set_aside(item, decoding, sink, tally)
-            continue
-        finished.extend(item.ids)
-        for key in item.keys:
-            pending[key].append(backbones[key.backbone].embed(item.pixels)[: len(item.ids)])
-            progress.update(len(item.ids))
-        clock.lap("forward")
-        if item.is_last:
+    with BackgroundWriter(sink) as writer:
+        for item in stream:
+            clock.lap("pixels")
+            if not isinstance(item, Batch):
+                _set_aside(item, decoding, writer, tally)
+                continue
+            finished.extend(item.ids)
             for key in item.keys:
-                sink.write(key, finished, np.concatenate(pending.pop(key)))
-                tally.rows += len(finished)
-            finished = []
-        clock.lap("write")
+                pending[key].append(backbones[key.backbone].embed(item.pixels)[: len(item.ids)])
+                progress.update(len(item.ids))
+            clock.lap("forward")
+            if item.is_last:
+                for key in item.keys:
+                    writer.write(key, finished, np.concatenate(pending.pop(key)))
+                    tally.rows += len(finished)
+                finished = []
+            clock.lap("write")
+    clock.lap("write")
+    tally.seconds["writer"] = writer.seconds
     return tally
 
 

@@ -1,0 +1,102 @@
+"""The background writer keeps order, bounds memory, and never swallows an error."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from fakes import DECODING, key
+
+from featstore.errors import StoreError
+from featstore.extraction.writer import DEPTH, BackgroundWriter
+from featstore.store.quarantine import BadImage
+
+ROWS = np.zeros((1, 12), np.float32)
+
+
+class Recorder:
+    def __init__(self, fail_at=None, gate=None):
+        self.written, self.bad, self.fail_at, self.gate = [], [], fail_at, gate
+
+    def write(self, address, ids, features):
+        if self.gate:
+            self.gate.wait(10)
+        if len(self.written) == self.fail_at:
+            raise StoreError("the disk is full", "free some")
+        self.written.append((address, ids, len(features)))
+
+    def record_bad_image(self, decoding, bad):
+        self.bad.append((decoding, bad))
+
+
+def test_everything_is_written_in_order_before_the_context_ends():
+    sink = Recorder()
+    with BackgroundWriter(sink) as writer:
+        for i in range(30):
+            writer.write(key(), [f"{i}"], ROWS)
+    assert [ids for _, ids, _ in sink.written] == [(f"{i}",) for i in range(30)]
+
+
+def test_the_caller_may_change_its_list_of_ids_at_once():
+    sink, ids = Recorder(gate=threading.Event()), ["a"]
+    with BackgroundWriter(sink) as writer:
+        writer.write(key(), ids, ROWS)
+        ids.clear()
+        sink.gate.set()
+    assert sink.written[0][1] == ("a",)
+
+
+def test_an_error_of_the_disk_reaches_the_caller_even_for_the_last_shard():
+    with pytest.raises(StoreError, match="full"), BackgroundWriter(Recorder(fail_at=0)) as writer:
+        writer.write(key(), ["a"], ROWS)
+
+
+def test_an_error_stops_a_long_run_early():
+    calls = 0
+    with pytest.raises(StoreError), BackgroundWriter(Recorder(fail_at=2)) as writer:
+        for calls in range(1000):
+            writer.write(key(), ["a"], ROWS)
+    assert calls < 2 + DEPTH + 1
+
+
+def test_a_slow_disk_makes_the_networks_wait_instead_of_filling_memory():
+    sink = Recorder(gate=threading.Event())
+    accepted = []
+
+    def produce():
+        with BackgroundWriter(sink) as writer:
+            for i in range(DEPTH * 3):
+                writer.write(key(), ["a"], ROWS)
+                accepted.append(i)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    time.sleep(0.2)
+    waiting = len(accepted)
+    sink.gate.set()
+    producer.join(10)
+    assert waiting <= DEPTH
+    assert len(sink.written) == DEPTH * 3
+
+
+def test_on_ctrl_c_what_is_under_way_is_finished_and_the_rest_is_never_begun():
+    sink = Recorder(gate=threading.Event())
+
+    def interrupted():
+        with BackgroundWriter(sink) as writer:
+            for _ in range(4):
+                writer.write(key(), ["a"], ROWS)
+            time.sleep(0.05)
+            threading.Timer(0.1, sink.gate.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(sink.written) == 1
+
+
+def test_bad_images_pass_through():
+    sink, bad = Recorder(), BadImage("ab" * 32, "truncated", "")
+    with BackgroundWriter(sink) as writer:
+        writer.record_bad_image(DECODING, bad)
+    assert sink.bad == [(DECODING, bad)]
