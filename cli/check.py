@@ -17,7 +17,10 @@ def command(
     follow_links: options.FollowLinks = False,
     json: options.Json = False,
 ) -> None:
-    """Audit a data set: unreadable files, duplicates, leaks, and shortcuts that give the label away."""
+    """Audit a data set: duplicates, leaks, shortcuts.
+
+    Also lists unreadable files, and how well the label is guessed from file sizes and grey levels alone.
+    """
     from featstore.evaluation.check import check
     from featstore.report.text import check_text
 

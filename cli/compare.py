@@ -35,7 +35,10 @@ def command(
     follow_links: options.FollowLinks = False,
     json: options.Json = False,
 ) -> None:
-    """Stage two: strategies and single backbones on identical folds, with a verdict."""
+    """Stage two: compare strategies, with a verdict.
+
+    Strategies and single backbones on identical folds over whole patients, from stored features only.
+    """
     from featstore.evaluation.compare import compare
     from featstore.report.text import comparison_text
 

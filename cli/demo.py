@@ -19,7 +19,10 @@ def command(
     patients: Annotated[int, typer.Option(help="Generated patients, four slices each.")] = 48,
     json: options.Json = False,
 ) -> None:
-    """All of it on generated lung-CT slices, offline: extract, fuse, compare."""
+    """Run everything on generated lung-CT slices, offline.
+
+    Generates a data set, extracts features, fits a fusion, compares strategies, and says what was found.
+    """
     from featstore.demonstration import demo
     from featstore.report.text import demo_text
 

@@ -28,7 +28,11 @@ def command(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Stage one: compute and store the features that are wanted and missing."""
+    """Stage one: compute the features that are missing.
+
+    Every image goes, once per view, through every backbone; the vectors are kept in the store. Run it again
+    after adding images, seeds or backbones, or after a crash: only what is missing is computed.
+    """
     from featstore.extraction.extract import DEFAULT_BACKBONES, extract
     from featstore.report.text import extraction_text
 

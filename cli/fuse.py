@@ -33,7 +33,10 @@ def command(
     follow_links: options.FollowLinks = False,
     json: options.Json = False,
 ) -> None:
-    """Stage two: train one fusion strategy on stored features, score it on held-out images, keep the model."""
+    """Stage two: train one strategy and keep the model.
+
+    Uses stored features only. Scores come from held-out patients: the data set's own splits where it has them.
+    """
     from featstore.evaluation.fuse import fuse
     from featstore.report.text import fusion_text
 

@@ -17,7 +17,7 @@ def command(
     weights: options.Weights = None,
     json: options.Json = False,
 ) -> None:
-    """Apply a kept model to new images: label, probability, votes."""
+    """Apply a kept model to new images."""
     from featstore.evaluation.predict import predict
     from featstore.report.text import predictions_text
 

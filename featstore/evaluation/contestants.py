@@ -74,6 +74,12 @@ def build(contestant: Contestant, matrix: FeatureMatrix, options: Mapping[str, A
     return strategy(blocks=matrix.columns(contestant.backbones), **(options or {}))
 
 
+def competing_options(strategy: str) -> Mapping[str, Any]:
+    """Parameters by which a strategy uses all its training rows when it competes with others."""
+    options: Mapping[str, Any] = getattr(registry.load(STRATEGIES, strategy), "COMPETING", {})
+    return options
+
+
 def fit(estimator: Any, matrix: FeatureMatrix, images: NDArray[np.intp], backbones: Sequence[str]) -> Any:  # noqa: ANN401
     """Fit on all views of `images`; groups go along, so that an inner split can respect them."""
     views = range(len(matrix.views))

@@ -15,7 +15,7 @@ from featstore.evaluation.bootstrap import (
     two_sided_p,
     widen,
 )
-from featstore.evaluation.contestants import Contestant, build, fit, predict_proba
+from featstore.evaluation.contestants import Contestant, build, competing_options, fit, predict_proba
 from featstore.evaluation.metrics import METRICS, score
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def play(
 
 def _one_round(matrix: FeatureMatrix, contestant: Contestant, split: Split) -> Vector:
     train, test = split
-    estimator = fit(build(contestant, matrix), matrix, train, contestant.backbones)
+    unfitted = build(contestant, matrix, competing_options(contestant.strategy))
+    estimator = fit(unfitted, matrix, train, contestant.backbones)
     return predict_proba(estimator, matrix, test, contestant.backbones)
 
 

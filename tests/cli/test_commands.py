@@ -154,6 +154,19 @@ def test_predictions_of_a_file_agree_with_those_of_the_run(world, tmp_path):
         assert row["predicted"] == p["label"]
 
 
+def test_the_papers_preset_trains_the_papers_head_and_records_its_curves(world, tmp_path):
+    document = featstore(
+        "fuse", world.data, "--strategy", "concat_head", "--preset", "paper", "--cache", world.cache,
+        "--out", tmp_path / "run", "--json",
+    ).json  # fmt: skip
+    options = document["options"]
+    assert (options["learning_rate"], options["batch_size"], options["epochs"]) == (1e-5, 2, 100)
+    assert (options["validation_fraction"], options["standardize"]) == (0.4, False)
+    assert set(document["history"]) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert all(len(curve) == 100 for curve in document["history"].values())
+    assert document["history"]["loss"][-1] < document["history"]["loss"][0]
+
+
 def test_an_existing_run_is_not_replaced_unless_asked(world, tmp_path):
     arguments = ["fuse", world.data, "--cache", world.cache, "--out", tmp_path / "run"]
     assert featstore(*arguments).code == 0

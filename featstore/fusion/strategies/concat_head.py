@@ -64,6 +64,8 @@ class ConcatHead(FusionStrategy):
         ``(n,)`` mask of the validation rows.
     PRESETS
         Named parameters; ``paper`` is the head of Ji et al. 2020, which leaves the dropout rate open.
+    COMPETING
+        Parameters for a comparison: rows held out for the learning curves alone would be a handicap there.
 
     References
     ----------
@@ -82,6 +84,7 @@ class ConcatHead(FusionStrategy):
             "standardize": False,
         }
     }
+    COMPETING: ClassVar[Mapping[str, Any]] = {"validation_fraction": 0.0}
 
     def __init__(
         self,
