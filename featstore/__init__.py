@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from featstore.evaluation.compare import compare
     from featstore.evaluation.fuse import fuse
     from featstore.evaluation.predict import predict
+    from featstore.extraction.bench import bench
     from featstore.extraction.extract import extract
     from featstore.images.phantom import make_phantoms
     from featstore.matrix import load_matrix
 
-__all__ = ["check", "compare", "demo", "extract", "fuse", "load_matrix", "make_phantoms", "predict"]
+__all__ = ["bench", "check", "compare", "demo", "extract", "fuse", "load_matrix", "make_phantoms", "predict"]
 
 _HOMES = {
+    "bench": "featstore.extraction.bench",
     "check": "featstore.evaluation.check",
     "compare": "featstore.evaluation.compare",
     "demo": "featstore.demonstration",

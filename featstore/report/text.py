@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from featstore.evaluation.compare import Comparison
     from featstore.evaluation.fuse import Fusion
     from featstore.evaluation.predict import Predictions
+    from featstore.extraction.bench import Bench, Rate
     from featstore.extraction.extract import Extraction
     from featstore.store.inventory import Entry, Verification
 
@@ -134,6 +135,33 @@ def verification_text(result: Verification) -> str:
     """Outcome of `featstore cache verify`."""
     bad = [f"  {path}: {cause}" for path, cause in result.bad]
     return "\n".join([f"{result.shards} shards with {result.rows} rows are good, {len(bad)} bad.", *bad])
+
+
+def bench_text(result: Bench) -> str:
+    """Rates of `featstore bench`, and for each backbone the flags that ask for the fastest."""
+    header = ["backbone", "precision", "batch", "processes", "threads", "images/s", ""]
+    rows = [
+        [
+            r.backbone,
+            r.precision,
+            r.batch_size,
+            r.processes,
+            r.threads,
+            f"{r.images_per_second:.1f}",
+            _mark(r, result),
+        ]
+        for r in result.rates
+    ]
+    chosen = [
+        f"  {r.backbone}: --precision {r.precision}"
+        + (f" --executor processes --workers {r.processes}" if r.processes > 1 else "")
+        for r in result.best
+    ]
+    return "\n\n".join([table(header, rows), "\n".join(["Fastest here:", *chosen])])
+
+
+def _mark(rate: Rate, result: Bench) -> str:
+    return "fastest" if rate in result.best else ""
 
 
 def demo_text(result: Demonstration) -> str:
