@@ -63,6 +63,14 @@ class Tally:
     bad: list[BadImage] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: {"pixels": 0.0, "forward": 0.0, "write": 0.0})
 
+    def add(self, other: Tally) -> None:
+        """Add what another pass did; an image that is bad in both counts once, seconds of workers add up."""
+        self.rows += other.rows
+        known = {bad.id for bad in self.bad}
+        self.bad += [bad for bad in other.bad if bad.id not in known]
+        for account, seconds in other.seconds.items():
+            self.seconds[account] = self.seconds.get(account, 0.0) + seconds
+
 
 def run(
     plan: Plan,
@@ -87,7 +95,7 @@ def run(
     pending: defaultdict[FeatureKey, list[Features]] = defaultdict(list)
     finished: list[str] = []
     (batch_size,) = {backbone.batch_size for backbone in backbones.values()}
-    stream = prefetch(batches(blocks(plan), records, decoding, batch_size, os.cpu_count() or 1))
+    stream = prefetch(batches(blocks(plan), records, decoding, batch_size, _threads()))
     clock = _Clock(tally.seconds)
     for item in stream:
         clock.lap("pixels")
@@ -106,6 +114,11 @@ def run(
             finished = []
         clock.lap("write")
     return tally
+
+
+def _threads() -> int:
+    """Threads that make pixels: all cores, or a worker's share of them."""
+    return int(os.environ.get("FEATSTORE_THREADS") or os.cpu_count() or 1)
 
 
 def _set_aside(bad: BadImage, decoding: Decoding, sink: Sink, tally: Tally) -> None:

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from featstore import registry
 from featstore.backbones import catalog
 from featstore.errors import UsageError
 from featstore.extraction import engine
 from featstore.extraction.networks import Networks
 from featstore.extraction.plan import Plan, plan
+from featstore.extraction.portions import Silence, Work, compute
+from featstore.extraction.share import share
 from featstore.images.decode import decoder_version, probe
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
+from featstore.store.ids import NO_IDS
 from featstore.store.store import Store, default_cache
 from featstore.types import IDENTITY, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from featstore.images.manifest import Manifest
+    from featstore.types import Executor
 
+EXECUTORS = "featstore.executors"
 DEFAULT_BACKBONES = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2")
 DEFAULT_RECIPE = "paper"
 
@@ -102,6 +109,11 @@ def extract(
     cache: str | Path | None = None,
     group_pattern: str | None = None,
     follow_links: bool = False,
+    executor: str = "serial",
+    workers: int | None = None,
+    scheduler: str | None = None,
+    num_workers: int = 1,
+    worker_index: int = 0,
     dry_run: bool = False,
     progress: bool = False,
 ) -> Extraction:
@@ -127,6 +139,14 @@ def extract(
         The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
     group_pattern, follow_links
         As in `featstore.images.scan.scan`.
+    executor
+        Where to compute: ``serial`` (this process), ``processes`` or ``dask``; the vectors are the same bytes.
+    workers
+        Number of processes; default one per GPU, else per core.
+    scheduler
+        Address of the dask scheduler.
+    num_workers, worker_index
+        Take only the images of share `worker_index` of `num_workers`, as a job of an array does.
     dry_run
         Only say what would be done; loads no network.
     progress
@@ -139,21 +159,23 @@ def extract(
     """
     started = perf_counter()
     store = Store(Path(cache) if cache is not None else default_cache())
+    team: Executor = registry.load(EXECUTORS, executor)(workers, scheduler)
     decoding = Decoding(decoder_version(), value_range=value_range)
     views = [IDENTITY, *_views(recipe, seeds)]
     with ExitStack() as stack:
         networks = Networks(weights or {}, preprocess)
         specs = [networks.spec(name, fetch=not dry_run) for name in dict.fromkeys(backbones)]
         manifest = scan(Path(data), group_pattern=group_pattern, follow_links=follow_links)
+        manifest = share(manifest, num_workers, worker_index)
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
         todo = _plan(keys, manifest, store, decoding)
         tally = engine.Tally()
         if todo.rows_missing and not dry_run:
             _refuse_undeclared_range(manifest, todo, decoding)
-            loaded = {c.key.backbone: networks.load(c.key.backbone) for c in todo.cells if c.missing}
-            records = {r.id: r for r in manifest.records}
             bar = stack.enter_context(_bar(todo, show=progress))
-            tally = engine.run(todo, records, decoding, loaded, store, bar)
+            work = Work(networks, decoding, store.root.absolute(), bar if team.in_process else Silence())
+            replan = partial(_plan_again, keys, manifest, store.root, decoding)
+            tally = compute(todo, {r.id: r for r in manifest.records}, work, team, bar, replan)
     return Extraction(
         dry_run=dry_run,
         cache=str(store.root),
@@ -180,15 +202,21 @@ def _views(recipe: str, seeds: Iterable[int]) -> list[View]:
 
 def _plan(keys: Sequence[FeatureKey], manifest: Manifest, store: Store, decoding: Decoding) -> Plan:
     ids = list(dict.fromkeys(record.id for record in manifest.records))
-    stored = {key: store.stored_ids(key) for key in keys}
-    return plan(keys, ids, stored, store.bad_images(decoding))
+    return plan(keys, ids, store.stored(keys), store.bad_images(decoding))
+
+
+def _plan_again(
+    keys: Sequence[FeatureKey], manifest: Manifest, cache: Path, decoding: Decoding, bad: Collection[str]
+) -> Plan:
+    good = tuple(record for record in manifest.records if record.id not in bad)
+    return _plan(keys, replace(manifest, records=good), Store(cache), decoding)
 
 
 def _refuse_undeclared_range(manifest: Manifest, todo: Plan, decoding: Decoding) -> None:
     """Refuse 16-bit and float images before any work: without a range they would be silently wrong."""
     if decoding.value_range is not None:
         return
-    lacking = frozenset[str]().union(*(cell.missing for cell in todo.cells))
+    lacking = frozenset(NO_IDS.union(*(cell.missing for cell in todo.cells)))
     deep = [r.path for r in manifest.records if r.id in lacking and _is_deep(r.path)]
     if deep:
         raise UsageError(
