@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from featstore.extraction.plan import Step
+    from featstore.extraction.plan import Block, Step
     from featstore.types import Backbone, BackboneSpec, Decoding, Executor, ImageRecord
 
 ROUNDS = 3
@@ -106,7 +106,7 @@ def cut(
         return [Portion(todo, tuple(records[i] for i in todo.ids))]
     whole = list(blocks(todo, rows))
     pieces = -(-PORTIONS_PER_WORKER * workers // max(1, len(whole)))
-    return [_portion(part, records) for block in whole for part in _split(block.steps, pieces)]
+    return [_portion(block, steps, records) for block in whole for steps in _split(block.steps, pieces)]
 
 
 def compute(
@@ -165,10 +165,11 @@ def _results(
     yield from executor.run(work, portions)
 
 
-def _portion(steps: Sequence[Step], records: Mapping[str, ImageRecord]) -> Portion:
+def _portion(block: Block, steps: Sequence[Step], records: Mapping[str, ImageRecord]) -> Portion:
     cells = tuple(Cell(key, IdSet.of(step.ids), 0) for step in steps for key in step.keys)
-    wanted = dict.fromkeys(i for step in steps for i in step.ids)
-    return Portion(Plan(tuple(wanted), cells), tuple(records[i] for i in wanted))
+    wanted = {i for step in steps for i in step.ids}
+    ids = tuple(i for i in block.ids if i in wanted)
+    return Portion(Plan(ids, cells), tuple(records[i] for i in ids))
 
 
 def _split(steps: Sequence[Step], pieces: int) -> Iterator[Sequence[Step]]:
