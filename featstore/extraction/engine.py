@@ -95,7 +95,7 @@ def run(
     pending: defaultdict[FeatureKey, list[Features]] = defaultdict(list)
     finished: list[str] = []
     (batch_size,) = {backbone.batch_size for backbone in backbones.values()}
-    stream = prefetch(batches(blocks(plan), records, decoding, batch_size, _threads()))
+    stream = prefetch(batches(blocks(plan), records, decoding, batch_size, threads()))
     clock = _Clock(tally.seconds)
     for item in stream:
         clock.lap("pixels")
@@ -116,7 +116,7 @@ def run(
     return tally
 
 
-def _threads() -> int:
+def threads() -> int:
     """Threads that make pixels: all cores, or a worker's share of them."""
     return int(os.environ.get("FEATSTORE_THREADS") or os.cpu_count() or 1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -11,23 +10,25 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from featstore import registry
-from featstore.backbones import catalog
 from featstore.errors import UsageError
 from featstore.extraction import engine
+from featstore.extraction.cost import expected
+from featstore.extraction.depth import refuse_undeclared_range
 from featstore.extraction.networks import Networks
 from featstore.extraction.plan import Plan, plan
 from featstore.extraction.portions import Silence, Work, compute
 from featstore.extraction.share import share
-from featstore.images.decode import decoder_version, probe
+from featstore.images.decode import decoder_version
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
-from featstore.store.ids import NO_IDS
 from featstore.store.store import Store, default_cache
 from featstore.types import IDENTITY, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from featstore.extraction.cost import Estimate
+    from featstore.extraction.plan import Cell
     from featstore.images.manifest import Manifest
     from featstore.types import Executor
 
@@ -70,6 +71,8 @@ class Extraction:
         Seconds spent waiting for pixels, in the forward pass, and writing.
     seconds
         Wall time of the whole call.
+    estimated_seconds, estimated_from
+        Wall time that was expected for what was missing, and on what grounds.
     """
 
     dry_run: bool
@@ -81,6 +84,8 @@ class Extraction:
     warnings: tuple[str, ...] = ()
     phases: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    estimated_seconds: float = 0.0
+    estimated_from: str = ""
 
     @property
     def missing(self) -> int:
@@ -141,10 +146,8 @@ def extract(
         As in `featstore.images.scan.scan`.
     executor
         Where to compute: ``serial`` (this process), ``processes`` or ``dask``; the vectors are the same bytes.
-    workers
-        Number of processes; default one per GPU, else per core.
-    scheduler
-        Address of the dask scheduler.
+    workers, scheduler
+        Number of processes (default one per GPU, else per core), and address of the dask scheduler.
     num_workers, worker_index
         Take only the images of share `worker_index` of `num_workers`, as a job of an array does.
     dry_run
@@ -169,9 +172,10 @@ def extract(
         manifest = share(manifest, num_workers, worker_index)
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
         todo = _plan(keys, manifest, store, decoding)
+        cost = expected(todo, store.root)
         tally = engine.Tally()
         if todo.rows_missing and not dry_run:
-            _refuse_undeclared_range(manifest, todo, decoding)
+            refuse_undeclared_range(manifest, todo, decoding)
             bar = stack.enter_context(_bar(todo, show=progress))
             work = Work(networks, decoding, store.root.absolute(), bar if team.in_process else Silence())
             replan = partial(_plan_again, keys, manifest, store.root, decoding)
@@ -180,12 +184,14 @@ def extract(
         dry_run=dry_run,
         cache=str(store.root),
         images=len(manifest.records) + len(manifest.unreadable),
-        cells=tuple(_summary(cell) for cell in todo.cells),
+        cells=tuple(_summary(cell, cost) for cell in todo.cells),
         computed=tally.rows,
         bad=_bad_images(manifest, store, decoding, tally),
         warnings=manifest.warnings,
         phases={name: round(value, 3) for name, value in tally.seconds.items()},
         seconds=round(perf_counter() - started, 3),
+        estimated_seconds=round(cost.seconds, 1),
+        estimated_from=cost.basis,
     )
 
 
@@ -212,27 +218,7 @@ def _plan_again(
     return _plan(keys, replace(manifest, records=good), Store(cache), decoding)
 
 
-def _refuse_undeclared_range(manifest: Manifest, todo: Plan, decoding: Decoding) -> None:
-    """Refuse 16-bit and float images before any work: without a range they would be silently wrong."""
-    if decoding.value_range is not None:
-        return
-    lacking = frozenset(NO_IDS.union(*(cell.missing for cell in todo.cells)))
-    deep = [r.path for r in manifest.records if r.id in lacking and _is_deep(r.path)]
-    if deep:
-        raise UsageError(
-            f"{len(deep)} images hold 16-bit or float values and no range is declared; the first is {deep[0]}.",
-            "Declare what is black and what is white: --range LOW,HIGH (lung CT in HU: --range=-1350,150).",
-        )
-
-
-def _is_deep(path: Path) -> bool:
-    try:
-        return probe(path.read_bytes())
-    except OSError:
-        return False
-
-
-def _summary(cell: Any) -> CellSummary:  # noqa: ANN401
+def _summary(cell: Cell, cost: Estimate) -> CellSummary:
     backbone, view = cell.key.backbone, cell.key.view
     return CellSummary(
         backbone.name,
@@ -242,12 +228,8 @@ def _summary(cell: Any) -> CellSummary:  # noqa: ANN401
         cell.stored,
         len(cell.missing),
         cell.bytes_missing,
-        round(len(cell.missing) * _seconds_per_image(backbone.name), 1),
+        round(len(cell.missing) * cost.per_vector[backbone], 1),
     )
-
-
-def _seconds_per_image(name: str) -> float:
-    return catalog.row(name).gflops / catalog.REFERENCE_GFLOPS_PER_SECOND / (os.cpu_count() or 1)
 
 
 def _bar(todo: Plan, *, show: bool) -> Any:  # noqa: ANN401

@@ -5,10 +5,12 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from featstore.errors import UsageError, WorkerLostError
 from featstore.extraction import engine
+from featstore.extraction.meter import Metered, record_rates
 from featstore.extraction.plan import BLOCK_ROWS, Cell, Plan, blocks
 from featstore.images.decode import decoder_version
 from featstore.store.ids import IdSet
@@ -86,12 +88,15 @@ class Work:
             )
         store = Store(self.cache)
         specs = dict.fromkeys(cell.key.backbone for cell in portion.plan.cells if cell.missing)
-        backbones = {spec: self.networks.load(spec) for spec in specs}
+        backbones = {spec: Metered(self.networks, spec) for spec in specs}
         records = {record.id: record for record in portion.records}
+        started = perf_counter()
         try:
-            return engine.run(portion.plan, records, self.decoding, backbones, store, self.progress)
+            tally = engine.run(portion.plan, records, self.decoding, backbones, store, self.progress)
         finally:
             store.flush()
+        record_rates(self.cache, backbones.values(), perf_counter() - started, engine.threads())
+        return tally
 
 
 def cut(
