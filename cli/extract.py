@@ -23,6 +23,17 @@ def command(
     cache: options.Cache = None,
     group_pattern: options.GroupPattern = None,
     follow_links: options.FollowLinks = False,
+    executor: Annotated[
+        str, typer.Option(help="Where to compute: serial, processes or dask; the features are the same.")
+    ] = "serial",
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; default one per GPU, else per core.", show_default=False)
+    ] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of the dask scheduler.")] = None,
+    num_workers: Annotated[int, typer.Option(help="Jobs of the array that this one belongs to.")] = 1,
+    worker_index: Annotated[
+        int, typer.Option(help="Number of this job, from 0: its share of the images.")
+    ] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what is stored and what is missing.")
     ] = False,
@@ -47,6 +58,11 @@ def command(
         cache=cache,
         group_pattern=group_pattern,
         follow_links=follow_links,
+        executor=executor,
+        workers=workers,
+        scheduler=scheduler,
+        num_workers=num_workers,
+        worker_index=worker_index,
         dry_run=dry_run,
         progress=not json,
     )

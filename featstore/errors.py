@@ -103,6 +103,19 @@ class MissingFeaturesError(FeatstoreError, LookupError):
     """Features that were asked for and are not in the store."""
 
 
+class WorkerLostError(FeatstoreError, RuntimeError):
+    """A worker process ended without an answer: killed, out of memory, or its machine is gone."""
+
+    REMEDY: ClassVar[str] = (
+        "Run the same command again, with fewer --workers if memory is short: what was finished is kept."
+    )
+
+    @classmethod
+    def after(cls, items: int) -> WorkerLostError:
+        """So many work items were lost with their workers."""
+        return cls(f"Workers ended without an answer, and {items} work items with them.", cls.REMEDY)
+
+
 class InterruptionError(FeatstoreError):
     """The user stopped the program."""
 
@@ -110,6 +123,10 @@ class InterruptionError(FeatstoreError):
 
     def __init__(self) -> None:
         super().__init__("Interrupted.", "What was finished is kept; the same command goes on from there.")
+
+    def __reduce__(self) -> tuple[type[InterruptionError], tuple[()]]:
+        """Survive the trip between processes."""
+        return type(self), ()
 
 
 class RunError(FeatstoreError, OSError):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
     Features = NDArray[np.float32]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 IDENTITY_RECIPE = "identity"
 
@@ -167,4 +171,30 @@ class Backbone(Protocol):
 
     def embed(self, images: NDArray[np.float32]) -> Features:
         """Map ``(batch_size, side, side, 3)`` RGB values in 0..255 to ``(batch_size, dimension)`` float32."""
+        ...
+
+
+class Executor(Protocol):
+    """Where work items are done; see `featstore.executors`."""
+
+    @property
+    def workers(self) -> int:
+        """How many items are done at a time."""
+        ...
+
+    @property
+    def in_process(self) -> bool:
+        """Whether all is done in this process; if not, callables, items and results are pickled."""
+        ...
+
+    def run(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+        """Yield ``work(item)`` of every item, in the order in which they are finished.
+
+        Raises
+        ------
+        WorkerLostError
+            At the end, if workers died with their items; every other item has been done by then.
+        Exception
+            What `work` raised, as it is. Items that are not done by then may not be.
+        """
         ...

@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "featstore.backbones"
 
-# Of one core: median of seven networks of the study in float32 at batch 16 by process CPU time, TensorFlow 2.21 on
-# a busy 2-core Zen-4 virtual machine, November 2026. They span 80 (DenseNet201) to 165 (VGG19), and small networks
-# of depthwise convolutions 25 to 50. Enough to tell minutes from hours, no more.
-REFERENCE_GFLOPS_PER_SECOND = 110.0
-
 
 @dataclass(frozen=True, slots=True)
 class Row:

@@ -10,6 +10,7 @@ import random
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 
@@ -236,10 +237,11 @@ def _compile(row: Row, network: keras.Model, preprocess: str, batch_size: int) -
 
 @contextlib.contextmanager
 def _python_seed(seed: int) -> Iterator[None]:
-    """Seed Python's generator, where Keras draws the seed of every initialiser; restore it afterwards."""
-    state = random.getstate()
-    random.seed(seed)
-    try:
+    """Give Keras a generator of its own, from which it draws the seed of every initialiser.
+
+    Seeding Python's is not enough: other threads, such as those of a dask worker, draw from that one too.
+    """
+    from keras.src.random import seed_generator
+
+    with mock.patch.object(seed_generator, "python_random", random.Random(seed)):  # noqa: S311 - no secret
         yield
-    finally:
-        random.setstate(state)

@@ -63,6 +63,14 @@ class Tally:
         wall = sum(self.seconds[phase] for phase in ("pixels", "forward", "write"))
         return 1 - self.seconds["forward"] / wall if wall else 0.0
 
+    def add(self, other: Tally) -> None:
+        """Add what another pass did; an image that is bad in both counts once, seconds of workers add up."""
+        self.rows += other.rows
+        known = {bad.id for bad in self.bad}
+        self.bad += [bad for bad in other.bad if bad.id not in known]
+        for account, seconds in other.seconds.items():
+            self.seconds[account] = self.seconds.get(account, 0.0) + seconds
+
 
 def run(
     plan: Plan,
@@ -87,7 +95,7 @@ def run(
     pending: defaultdict[FeatureKey, list[Features]] = defaultdict(list)
     finished: list[str] = []
     (batch_size,) = {backbone.batch_size for backbone in backbones.values()}
-    stream = prefetch(batches(blocks(plan), records, decoding, batch_size, os.cpu_count() or 1))
+    stream = prefetch(batches(blocks(plan), records, decoding, batch_size, threads()))
     clock = _Clock(tally.seconds)
     with BackgroundWriter(sink) as writer:
         for item in stream:
@@ -109,6 +117,11 @@ def run(
     clock.lap("write")
     tally.seconds["writer"] = writer.seconds
     return tally
+
+
+def threads() -> int:
+    """Threads that make pixels: all cores, or a worker's share of them."""
+    return int(os.environ.get("FEATSTORE_THREADS") or os.cpu_count() or 1)
 
 
 def _set_aside(bad: BadImage, decoding: Decoding, sink: Sink, tally: Tally) -> None:

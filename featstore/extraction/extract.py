@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from featstore.backbones import catalog
+from featstore import registry
 from featstore.errors import UsageError
 from featstore.extraction import engine
+from featstore.extraction.cost import expected
+from featstore.extraction.depth import refuse_undeclared_range
 from featstore.extraction.networks import Networks
 from featstore.extraction.plan import Plan, plan
-from featstore.images.decode import decoder_version, probe
+from featstore.extraction.portions import Silence, Work, compute
+from featstore.extraction.share import share
+from featstore.images.decode import decoder_version
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
 from featstore.store.store import Store, default_cache
 from featstore.types import IDENTITY, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from featstore.extraction.cost import Estimate
+    from featstore.extraction.plan import Cell
     from featstore.images.manifest import Manifest
+    from featstore.types import Executor
 
+EXECUTORS = "featstore.executors"
 DEFAULT_BACKBONES = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2")
 DEFAULT_RECIPE = "paper"
 
@@ -63,6 +71,8 @@ class Extraction:
         Seconds spent waiting for pixels, in the forward pass, and writing.
     seconds
         Wall time of the whole call.
+    estimated_seconds, estimated_from
+        Wall time that was expected for what was missing, and on what grounds.
     """
 
     dry_run: bool
@@ -74,6 +84,8 @@ class Extraction:
     warnings: tuple[str, ...] = ()
     phases: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    estimated_seconds: float = 0.0
+    estimated_from: str = ""
 
     @property
     def missing(self) -> int:
@@ -102,6 +114,11 @@ def extract(
     cache: str | Path | None = None,
     group_pattern: str | None = None,
     follow_links: bool = False,
+    executor: str = "serial",
+    workers: int | None = None,
+    scheduler: str | None = None,
+    num_workers: int = 1,
+    worker_index: int = 0,
     dry_run: bool = False,
     progress: bool = False,
 ) -> Extraction:
@@ -127,6 +144,12 @@ def extract(
         The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
     group_pattern, follow_links
         As in `featstore.images.scan.scan`.
+    executor
+        Where to compute: ``serial`` (this process), ``processes`` or ``dask``; the vectors are the same bytes.
+    workers, scheduler
+        Number of processes (default one per GPU, else per core), and address of the dask scheduler.
+    num_workers, worker_index
+        Take only the images of share `worker_index` of `num_workers`, as a job of an array does.
     dry_run
         Only say what would be done; loads no network.
     progress
@@ -139,31 +162,36 @@ def extract(
     """
     started = perf_counter()
     store = Store(Path(cache) if cache is not None else default_cache())
+    team: Executor = registry.load(EXECUTORS, executor)(workers, scheduler)
     decoding = Decoding(decoder_version(), value_range=value_range)
     views = [IDENTITY, *_views(recipe, seeds)]
     with ExitStack() as stack:
         networks = Networks(weights or {}, preprocess)
         specs = [networks.spec(name, fetch=not dry_run) for name in dict.fromkeys(backbones)]
         manifest = scan(Path(data), group_pattern=group_pattern, follow_links=follow_links)
+        manifest = share(manifest, num_workers, worker_index)
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
         todo = _plan(keys, manifest, store, decoding)
+        cost = expected(todo, store.root)
         tally = engine.Tally()
         if todo.rows_missing and not dry_run:
-            _refuse_undeclared_range(manifest, todo, decoding)
-            loaded = {c.key.backbone: networks.load(c.key.backbone) for c in todo.cells if c.missing}
-            records = {r.id: r for r in manifest.records}
+            refuse_undeclared_range(manifest, todo, decoding)
             bar = stack.enter_context(_bar(todo, show=progress))
-            tally = engine.run(todo, records, decoding, loaded, store, bar)
+            work = Work(networks, decoding, store.root.absolute(), bar if team.in_process else Silence())
+            replan = partial(_plan_again, keys, manifest, store.root, decoding)
+            tally = compute(todo, {r.id: r for r in manifest.records}, work, team, bar, replan)
     return Extraction(
         dry_run=dry_run,
         cache=str(store.root),
         images=len(manifest.records) + len(manifest.unreadable),
-        cells=tuple(_summary(cell) for cell in todo.cells),
+        cells=tuple(_summary(cell, cost) for cell in todo.cells),
         computed=tally.rows,
         bad=_bad_images(manifest, store, decoding, tally),
         warnings=manifest.warnings,
         phases={name: round(value, 3) for name, value in tally.seconds.items()},
         seconds=round(perf_counter() - started, 3),
+        estimated_seconds=round(cost.seconds, 1),
+        estimated_from=cost.basis,
     )
 
 
@@ -180,31 +208,17 @@ def _views(recipe: str, seeds: Iterable[int]) -> list[View]:
 
 def _plan(keys: Sequence[FeatureKey], manifest: Manifest, store: Store, decoding: Decoding) -> Plan:
     ids = list(dict.fromkeys(record.id for record in manifest.records))
-    stored = {key: store.stored_ids(key) for key in keys}
-    return plan(keys, ids, stored, store.bad_images(decoding))
+    return plan(keys, ids, store.stored(keys), store.bad_images(decoding))
 
 
-def _refuse_undeclared_range(manifest: Manifest, todo: Plan, decoding: Decoding) -> None:
-    """Refuse 16-bit and float images before any work: without a range they would be silently wrong."""
-    if decoding.value_range is not None:
-        return
-    lacking = frozenset[str]().union(*(cell.missing for cell in todo.cells))
-    deep = [r.path for r in manifest.records if r.id in lacking and _is_deep(r.path)]
-    if deep:
-        raise UsageError(
-            f"{len(deep)} images hold 16-bit or float values and no range is declared; the first is {deep[0]}.",
-            "Declare what is black and what is white: --range LOW,HIGH (lung CT in HU: --range=-1350,150).",
-        )
+def _plan_again(
+    keys: Sequence[FeatureKey], manifest: Manifest, cache: Path, decoding: Decoding, bad: Collection[str]
+) -> Plan:
+    good = tuple(record for record in manifest.records if record.id not in bad)
+    return _plan(keys, replace(manifest, records=good), Store(cache), decoding)
 
 
-def _is_deep(path: Path) -> bool:
-    try:
-        return probe(path.read_bytes())
-    except OSError:
-        return False
-
-
-def _summary(cell: Any) -> CellSummary:  # noqa: ANN401
+def _summary(cell: Cell, cost: Estimate) -> CellSummary:
     backbone, view = cell.key.backbone, cell.key.view
     return CellSummary(
         backbone.name,
@@ -214,12 +228,8 @@ def _summary(cell: Any) -> CellSummary:  # noqa: ANN401
         cell.stored,
         len(cell.missing),
         cell.bytes_missing,
-        round(len(cell.missing) * _seconds_per_image(backbone.name), 1),
+        round(len(cell.missing) * cost.per_vector[backbone], 1),
     )
-
-
-def _seconds_per_image(name: str) -> float:
-    return catalog.row(name).gflops / catalog.REFERENCE_GFLOPS_PER_SECOND / (os.cpu_count() or 1)
 
 
 def _bar(todo: Plan, *, show: bool) -> Any:  # noqa: ANN401

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import load_backbone, spec
-from featstore.backbones.weights import choice_for, resolve_weights
+from featstore.backbones.weights import IMAGENET, choice_for, resolve_weights
 from featstore.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -33,6 +35,11 @@ class Networks:
         self._weights = weights
         self._preprocess = preprocess
         self._loaded: dict[BackboneSpec, Backbone] = {}
+
+    def __reduce__(self) -> tuple[object, tuple[tuple[tuple[str, str], ...], str]]:
+        """Travel as choices, and arrive as the one object that a process keeps for them, networks and all."""
+        choices = {name: _absolute(choice) for name, choice in self._weights.items()}
+        return _of_this_process, (tuple(sorted(choices.items())), self._preprocess)
 
     def spec(self, name: str, *, fetch: bool) -> BackboneSpec:
         """Spec of a backbone; with `fetch`, weights that are not here yet are downloaded to know their digest.
@@ -72,3 +79,14 @@ class Networks:
         backbone = load_backbone(name, choice_for(name, self._weights), self._preprocess, BATCH_SIZE)
         self._loaded[backbone.spec] = backbone
         return backbone
+
+
+@lru_cache(maxsize=1)
+def _of_this_process(weights: tuple[tuple[str, str], ...], preprocess: str) -> Networks:
+    return Networks(dict(weights), preprocess)
+
+
+def _absolute(choice: str) -> str:
+    if choice == IMAGENET or choice.startswith("random:"):
+        return choice
+    return str(Path(choice).expanduser().absolute())

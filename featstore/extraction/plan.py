@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from featstore.store.ids import IdSet, pack
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from featstore.types import FeatureKey, View
 
@@ -19,7 +25,7 @@ class Cell:
     """One feature key and the images that lack a vector under it."""
 
     key: FeatureKey
-    missing: frozenset[str]
+    missing: IdSet
     stored: int
 
     @property
@@ -89,29 +95,42 @@ def plan(
         Quarantined ids.
     """
     good = tuple(i for i in ids if i not in bad)
-    return Plan(good, tuple(_cell(key, good, stored.get(key, ())) for key in keys))
+    wanted = IdSet.of(good)
+    return Plan(good, tuple(_cell(key, wanted, stored.get(key, ())) for key in keys))
 
 
 def blocks(todo: Plan, rows: int = BLOCK_ROWS) -> Iterator[Block]:
     """Cut a plan into blocks of at most `rows` images, leaving out images that lack nothing."""
-    lacking = frozenset[str]().union(*(cell.missing for cell in todo.cells))
-    ids = [i for i in todo.ids if i in lacking]
-    for start in range(0, len(ids), rows):
-        block = tuple(ids[start : start + rows])
-        yield Block(block, tuple(_steps(todo.cells, block)))
+    cells = [cell for cell in todo.cells if cell.missing]
+    lacks = _lacking(cells, todo.ids)
+    lacking = np.flatnonzero(lacks.any(axis=0))
+    for start in range(0, len(lacking), rows):
+        block = lacking[start : start + rows]
+        ids = tuple(todo.ids[at] for at in block)
+        yield Block(ids, tuple(_steps(cells, ids, lacks[:, block])))
 
 
-def _cell(key: FeatureKey, ids: Sequence[str], stored: Collection[str]) -> Cell:
-    missing = frozenset(ids).difference(stored)
-    return Cell(key, missing, len(ids) - len(missing))
+def _cell(key: FeatureKey, wanted: IdSet, stored: Collection[str]) -> Cell:
+    missing = wanted.difference(stored)
+    return Cell(key, missing, len(wanted) - len(missing))
 
 
-def _steps(cells: Sequence[Cell], block: tuple[str, ...]) -> Iterator[Step]:
+def _lacking(cells: Sequence[Cell], ids: Sequence[str]) -> NDArray[np.bool_]:
+    """``(cells, ids)``: whether a cell lacks an id. Sorted questions are answered several times faster."""
+    packed = pack(ids)
+    order = np.argsort(packed)
+    lacks = np.zeros((len(cells), len(ids)), bool)
+    for cell, row in zip(cells, lacks, strict=True):
+        row[order] = cell.missing.holds(packed[order])
+    return lacks
+
+
+def _steps(cells: Sequence[Cell], block: tuple[str, ...], lacks: NDArray[np.bool_]) -> Iterator[Step]:
     """Keys that share view, input size and missing images share one warp; they go through together."""
     together: dict[tuple[View, int, tuple[str, ...]], list[FeatureKey]] = {}
-    for cell in cells:
-        ids = tuple(i for i in block if i in cell.missing)
-        if ids:
+    for cell, row in zip(cells, lacks, strict=True):
+        if row.any():
+            ids = tuple(block[at] for at in np.flatnonzero(row))
             together.setdefault((cell.key.view, cell.key.backbone.input_size, ids), []).append(cell.key)
     for (view, size, ids), keys in together.items():
         yield Step(view, size, ids, tuple(keys))

@@ -200,8 +200,8 @@ def _extraction_sentence(result: Extraction) -> str:
         return f"Nothing is missing: all {result.stored} vectors of {result.images} images are in {result.cache}."
     planned = f"{result.missing} vectors ({size(sum(c.bytes_missing for c in result.cells))})"
     if result.dry_run:
-        seconds = sum(c.seconds for c in result.cells)
-        return f"To do: {planned}, about {duration(seconds)} by the reference speed. Nothing was done."
+        about = duration(result.estimated_seconds)
+        return f"To do: {planned}, about {about} ({result.estimated_from}). Nothing was done."
     rate = result.computed / max(result.seconds, 1e-9)
     busy = ", ".join(f"{name} {value:.1f} s" for name, value in result.phases.items())
     return f"Computed {result.computed} of {planned} in {duration(result.seconds)}, {rate:.1f} images/s ({busy})."

@@ -26,6 +26,11 @@ def quarantine_folder(root: Path) -> Path:
     return root / "quarantine"
 
 
+def index_folder(root: Path) -> Path:
+    """Return the folder of the index, which may be deleted at any time."""
+    return root / "index"
+
+
 def backbone_folder(root: Path, backbone: BackboneSpec) -> Path:
     """``features/<backbone>@<key8>``."""
     return features_folder(root) / f"{backbone.name}@{short_digest(asdict(backbone))}"

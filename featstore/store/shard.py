@@ -116,7 +116,12 @@ def unpack_ids(packed: NDArray[np.uint8]) -> tuple[str, ...]:
 def _write_dataset(file: Any, name: str, values: NDArray[Any]) -> None:  # noqa: ANN401
     row_bytes = values.itemsize * values.shape[1]
     rows = max(1, min(len(values), CHUNK_BYTES // row_bytes))
-    file.create_dataset(name, data=values, chunks=(rows, values.shape[1]), fletcher32=True, track_times=False)
+    dataset = file.create_dataset(
+        name, data=values, chunks=(rows, values.shape[1]), fletcher32=True, track_times=False
+    )
+    # Its chunks get their place now, and not when the last reference goes: a profiler that holds frames, such
+    # as that of a dask worker, would move them, and equal content would have unequal bytes.
+    dataset.flush()
 
 
 def _read(file: Any, size: int) -> Shard:  # noqa: ANN401

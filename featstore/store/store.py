@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from dataclasses import asdict
@@ -11,13 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.errors import MissingFeaturesError, ShardCorruptError, StoreError
-from featstore.fingerprint import canonical_json, digest_bytes
+from featstore.fingerprint import canonical_json, digest, digest_bytes
 from featstore.store import layout, quarantine, shard
 from featstore.store.commit import commit, commit_named_by_hash
+from featstore.store.ids import NO_IDS, IdSet
+from featstore.store.index import Entry, Index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from featstore.store.index import Stamp
     from featstore.store.quarantine import BadImage
     from featstore.store.shard import Shard
     from featstore.types import BackboneSpec, Decoding, FeatureKey, Features
@@ -42,6 +46,8 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._index = Index(layout.index_folder(root))
+        self._unions: dict[frozenset[bytes], IdSet] = {}
 
     def write(self, key: FeatureKey, ids: Sequence[str], features: Features) -> Path:
         """Commit rows as one new shard and return its path.
@@ -57,11 +63,28 @@ class Store:
         """
         self._describe(key.backbone)
         folder = layout.shard_folder(self.root, key)
-        return commit_named_by_hash(folder, shard.encode(key, ids, features), layout.SHARD_SUFFIX)
+        path = commit_named_by_hash(folder, shard.encode(key, ids, features), layout.SHARD_SUFFIX)
+        stamp = bytes.fromhex(path.stem), *_size_and_time(path.stat())
+        self._index.add(Entry(_digest(key), *stamp, bytes.fromhex("".join(ids))))
+        return path
 
-    def stored_ids(self, key: FeatureKey) -> frozenset[str]:
-        """Ids of the images whose vector under `key` is in the store and verifies."""
-        return frozenset(i for rows in self._shards(key) for i in rows.ids)
+    def flush(self) -> None:
+        """Write what the index has learned; without it the next plan only takes longer."""
+        self._index.flush()
+
+    def stored_ids(self, key: FeatureKey) -> IdSet:
+        """Ids of the images whose vector under `key` is in the store.
+
+        A shard that the index knows, with the size and time of modification that it had, is believed without
+        opening it; `read` believes nothing. All others are hashed and opened.
+        """
+        return self.stored([key])[key]
+
+    def stored(self, keys: Iterable[FeatureKey]) -> dict[FeatureKey, IdSet]:
+        """`stored_ids` of many keys."""
+        found = {key: self._ids(key) for key in keys}
+        self._index.flush()
+        return found
 
     def read(self, key: FeatureKey, ids: Sequence[str]) -> Features:
         """Vectors of `ids` under `key`, in the order asked for.
@@ -94,6 +117,7 @@ class Store:
             out[:] = out[repeated]
         missing = len(ids) - int(filled[repeated].sum())
         if missing:
+            self._index.forget()  # should it have promised them, it would promise them again
             raise MissingFeaturesError(
                 f"{missing} of {len(ids)} images have no {key.backbone.name} features "
                 f"for the view {key.view.recipe}, seed {key.view.seed}.",
@@ -112,6 +136,32 @@ class Store:
     def record_bad_image(self, decoding: Decoding, bad: BadImage) -> None:
         """Enter an image in the quarantine table."""
         quarantine.record_bad_image(layout.quarantine_folder(self.root), decoding, bad)
+
+    def _ids(self, key: FeatureKey) -> IdSet:
+        digest_of_key = _digest(key)
+        known = self._index.entries(digest_of_key)
+        lists = set()
+        for path, stamp in _stamped(layout.shard_folder(self.root, key)):
+            entry = known.get(stamp) or self._opened(key, digest_of_key, path, stamp)
+            if entry is not None:
+                lists.add(entry.ids)
+        return self._union(frozenset(lists))
+
+    def _opened(self, key: FeatureKey, digest_of_key: bytes, path: Path, stamp: Stamp) -> Entry | None:
+        rows = self._load(path)
+        if rows is None:
+            return None
+        entry = Entry(digest_of_key, *stamp, bytes.fromhex("".join(rows.ids)) if rows.key == key else b"")
+        self._index.add(entry)
+        return entry
+
+    def _union(self, lists: frozenset[bytes]) -> IdSet:
+        """All ids of some lists; views of the same images have the same lists, and share the result."""
+        if not lists:
+            return NO_IDS
+        if lists not in self._unions:
+            self._unions[lists] = IdSet.from_bytes(b"".join(lists))
+        return self._unions[lists]
 
     def _describe(self, backbone: BackboneSpec) -> None:
         page = layout.backbone_folder(self.root, backbone) / "backbone.json"
@@ -164,6 +214,33 @@ def _verified(data: bytes, path: Path) -> Shard:
     if digest_bytes(data) != path.stem:
         raise ShardCorruptError(f"The bytes of {path} are not those of its name.", shard.REMEDY)
     return shard.decode(data)
+
+
+def _digest(key: FeatureKey) -> bytes:
+    return bytes.fromhex(digest(key.to_json()))
+
+
+def _stamped(folder: Path) -> Iterator[tuple[Path, Stamp]]:
+    """Shard files of a folder with name, size and time of modification; other files are passed over."""
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as found:
+        for item in found:
+            name = item.name.removesuffix(layout.SHARD_SUFFIX)
+            if name != item.name and not name.startswith("."):
+                with contextlib.suppress(FileNotFoundError):
+                    yield Path(item.path), (_name_bytes(name), *_size_and_time(item.stat()))
+
+
+def _name_bytes(name: str) -> bytes:
+    try:
+        return bytes.fromhex(name)
+    except ValueError:  # no digest: opening it will set it aside
+        return b""
+
+
+def _size_and_time(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _shard_paths(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import shutil
+import threading
 import urllib.error
 import warnings
 from functools import cache
@@ -209,6 +210,21 @@ def test_a_seed_gives_the_same_bytes_in_another_process_and_another_seed_gives_o
         largest_difference(load_backbone("MobileNet025", "random:8", batch_size=BATCH).embed(here), features)
         > 0.01
     )
+
+
+def test_random_weights_do_not_depend_on_other_threads_that_draw_numbers():
+    """A dask worker's event loop draws from Python's generator while the network is built."""
+    over = threading.Event()
+    drawer = threading.Thread(target=lambda: [random.random() for _ in iter(over.is_set, True)])
+    drawer.start()
+    try:
+        disturbed = load_backbone("MobileNet025", "random:7", batch_size=1)
+    finally:
+        over.set()
+        drawer.join()
+    here = noise(224)[:1]
+    quiet = load_backbone("MobileNet025", "random:7", batch_size=1)
+    np.testing.assert_array_equal(disturbed.embed(here), quiet.embed(here))
 
 
 def test_loading_leaves_the_callers_random_numbers_alone():

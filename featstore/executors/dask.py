@@ -1,0 +1,109 @@
+"""On the workers of a dask scheduler, on this machine or many; cache and images lie on a shared file system.
+
+Futures of dask.distributed rather than joblib's dask backend: results come back one by one, so that progress is
+shown; an error arrives as the exception it is; and only a bounded number of items wait at the scheduler.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from featstore.errors import UsageError, WorkerLostError
+from featstore.executors._place import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+WORKERS_EXPECTED = 8
+AHEAD = 3
+CONNECT_SECONDS = 20
+
+
+class Dask:
+    """The workers that a scheduler has, whoever started them.
+
+    Parameters
+    ----------
+    workers
+        How many are expected: small data sets are cut finely enough for so many.
+    scheduler
+        Address, such as ``tcp://10.0.0.1:8786``.
+    """
+
+    in_process: ClassVar[bool] = False
+
+    def __init__(self, workers: int | None = None, scheduler: str | None = None) -> None:
+        if scheduler is None:
+            raise UsageError(
+                "The executor dask needs the address of a scheduler.",
+                "Start one with `dask scheduler`, and say --scheduler tcp://HOST:8786.",
+            )
+        self.workers = workers or WORKERS_EXPECTED
+        self._scheduler = scheduler
+
+    def run(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+        """Yield ``work(item)`` as items are finished; see `featstore.types.Executor`.
+
+        dask itself gives the item of a dead worker to another, up to its ``allowed-failures`` (3).
+        """
+        client, waiting, lost = _connect(self._scheduler), iter(items), 0
+        from distributed import KilledWorker, as_completed
+
+        pinned = _Pinned(work)
+        try:
+            ahead = AHEAD * max(self.workers, len(client.nthreads()))
+            first = [client.submit(pinned, item, pure=False) for item in islice(waiting, ahead)]
+            done = as_completed(first, loop=client.loop)
+            for future in done:
+                for item in islice(waiting, 1):
+                    done.add(client.submit(pinned, item, pure=False))
+                error = future.exception()
+                if isinstance(error, KilledWorker):
+                    lost += 1
+                    continue
+                if error is not None:
+                    raise error
+                yield future.result()
+        finally:
+            client.close()  # releases its futures: what is not running yet is cancelled
+        if lost:
+            raise WorkerLostError.after(lost)
+
+
+class _Pinned(Generic[T, R]):
+    """Work with the threads of its dask worker, one item at a time per process, however many threads that has."""
+
+    _turn: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, work: Callable[[T], R]) -> None:
+        self._work = work
+
+    def __call__(self, item: T) -> R:
+        from distributed import get_worker
+
+        with self._turn:
+            for name, value in Place(get_worker().state.nthreads).environment().items():
+                os.environ.setdefault(name, value)
+            return self._work(item)
+
+
+def _connect(address: str) -> Any:  # noqa: ANN401 - distributed is optional and has no types here
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise UsageError(
+            "The executor dask needs the package distributed.", "pip install 'featstore[dask]'"
+        ) from error
+    try:
+        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"No dask scheduler answers at {address}: {' '.join(str(error).split())[:200]}",
+            "Check the address that `dask scheduler` printed, and that this machine may reach it.",
+        ) from error

@@ -1,0 +1,119 @@
+"""What an extraction will cost, before it begins: vectors times the seconds of each backbone on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from featstore.backbones import catalog
+from featstore.extraction.meter import IMPORT_SECONDS, machine
+from featstore.store.rates import Rate, recorded_rate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from featstore.extraction.plan import Plan
+    from featstore.types import BackboneSpec
+
+MEASURED = "measured in earlier runs of this cache on this machine"
+SCALED = "scaled from other networks that this cache has seen on this machine"
+CATALOGUE = "the catalogue's speed of another machine"
+LOAD_SECONDS = 4.0
+SPEEDS = {
+    "": 80.0,
+    "ConvNeXt": 14.0,
+    "DenseNet": 81.0,
+    "EfficientNetB": 34.0,
+    "EfficientNetLite": 44.0,
+    "EfficientNetV2": 76.0,
+    "EfficientNetV2B": 63.0,
+    "InceptionResNetV2": 110.0,
+    "InceptionV3": 117.0,
+    "MobileNet": 65.0,
+    "MobileNet025": 21.0,
+    "MobileNetV2": 31.0,
+    "MobileNetV3Large": 29.0,
+    "MobileNetV3Small": 20.0,
+    "NASNetLarge": 80.0,
+    "NASNetMobile": 41.0,
+    "ResNet": 100.0,
+    "VGG": 150.0,
+    "Xception": 95.0,
+}
+"""GFLOP/s of one core by the first letters of a name, the longest that fit: float32, batches of 16, by CPU time on a
+busy 2-core Zen-4 virtual machine with TensorFlow 2.21 and unfolded networks, November 2026. Depthwise convolutions
+are five times slower than plain ones, so one number for all would be off by as much."""
+OF_FLOAT32 = {"bfloat16": 0.55}
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Expected wall time.
+
+    Attributes
+    ----------
+    seconds
+        Of all that is missing, networks loaded included.
+    per_vector
+        Of each backbone, on all cores.
+    basis
+        Where the least certain of the numbers comes from.
+    """
+
+    seconds: float
+    per_vector: Mapping[BackboneSpec, float]
+    basis: str
+
+
+def estimate(
+    vectors: Mapping[BackboneSpec, int], recorded: Mapping[BackboneSpec, Rate | None], cores: int
+) -> Estimate:
+    """Predict the wall time of an extraction.
+
+    Every backbone has a rate of its own: recorded by an earlier run of the same network in this cache on this
+    machine; else the catalogue's, times how much slower than its rates this machine has been so far.
+
+    Parameters
+    ----------
+    vectors
+        Missing vectors of each backbone: images times views.
+    recorded
+        Rates of `featstore.store.rates`; None or absent where nothing was measured.
+    cores
+        Cores that will compute, over all processes and machines.
+    """
+    known = {spec: rate for spec, rate in recorded.items() if rate is not None}
+    slowness = median(r.core_seconds / _by_catalogue(s) for s, r in known.items()) if known else 1.0
+    rates = {s: known.get(s) or Rate(_by_catalogue(s) * slowness, LOAD_SECONDS) for s in vectors}
+    busy = [spec for spec, count in vectors.items() if count]
+    seconds = sum(
+        vectors[spec] * rates[spec].core_seconds / cores + rates[spec].load_seconds for spec in busy
+    )
+    basis = MEASURED if all(s in known for s in busy) else SCALED if known else CATALOGUE
+    per_vector = {spec: rate.core_seconds / cores for spec, rate in rates.items()}
+    return Estimate(seconds + IMPORT_SECONDS * bool(busy), per_vector, basis)
+
+
+def expected(todo: Plan, cache: Path) -> Estimate:
+    """`estimate` of a plan on all cores of this machine, from what this cache has recorded."""
+    vectors = Counter({cell.key.backbone: 0 for cell in todo.cells})
+    for cell in todo.cells:
+        vectors[cell.key.backbone] += len(cell.missing)
+    here = machine()
+    return estimate(
+        vectors, {spec: recorded_rate(cache, here, spec) for spec in vectors}, os.cpu_count() or 1
+    )
+
+
+def _by_catalogue(spec: BackboneSpec) -> float:
+    row = catalog.row(spec.name)
+    return row.gflops / _gflops_per_second(spec.name) * OF_FLOAT32.get(spec.precision, 1.0)
+
+
+def _gflops_per_second(name: str) -> float:
+    family = max((f for f in SPEEDS if name.startswith(f)), key=len, default="")
+    return SPEEDS[family]

@@ -1,0 +1,42 @@
+"""Images of more than 8 bits need a declared range."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from featstore.errors import UsageError
+from featstore.images.decode import probe
+from featstore.store.ids import NO_IDS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from featstore.extraction.plan import Plan
+    from featstore.images.manifest import Manifest
+    from featstore.types import Decoding
+
+
+def refuse_undeclared_range(manifest: Manifest, todo: Plan, decoding: Decoding) -> None:
+    """Refuse 16-bit and float images before any work: without a range they would be silently wrong.
+
+    Raises
+    ------
+    UsageError
+        If an image that lacks a vector is deep, and no range is declared.
+    """
+    if decoding.value_range is not None:
+        return
+    lacking = frozenset(NO_IDS.union(*(cell.missing for cell in todo.cells)))
+    deep = [r.path for r in manifest.records if r.id in lacking and _is_deep(r.path)]
+    if deep:
+        raise UsageError(
+            f"{len(deep)} images hold 16-bit or float values and no range is declared; the first is {deep[0]}.",
+            "Declare what is black and what is white: --range LOW,HIGH (lung CT in HU: --range=-1350,150).",
+        )
+
+
+def _is_deep(path: Path) -> bool:
+    try:
+        return probe(path.read_bytes())
+    except OSError:
+        return False

@@ -1,0 +1,192 @@
+"""A plan cut into portions that any worker can compute, and the rounds until every portion is there."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import pairwise
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol
+
+from featstore.errors import UsageError, WorkerLostError
+from featstore.extraction import engine
+from featstore.extraction.meter import Metered, record_rates
+from featstore.extraction.plan import BLOCK_ROWS, Cell, Plan, blocks
+from featstore.images.decode import decoder_version
+from featstore.store.ids import IdSet
+from featstore.store.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from featstore.extraction.plan import Block, Step
+    from featstore.types import Backbone, BackboneSpec, Decoding, Executor, ImageRecord
+
+ROUNDS = 3
+PORTIONS_PER_WORKER = 2
+"""So that a worker that ends early finds more to do."""
+
+
+class NetworkSource(Protocol):
+    """Where a worker gets its backbones; picklable, and in one process the same networks every time."""
+
+    def load(self, wanted: BackboneSpec) -> Backbone:
+        """Build the backbone of a spec, or return the one that was built before."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """Some images through some feature keys, with all that a worker must know about them."""
+
+    plan: Plan
+    records: tuple[ImageRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A progress bar that shows nothing."""
+
+    def update(self, n: int = 1) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Compute a portion and commit it: the same engine, batches and bytes wherever it is called.
+
+    Attributes
+    ----------
+    networks
+        Where backbones come from.
+    decoding
+        How bytes become pixels.
+    cache
+        Folder of the store, absolute, the same for all workers.
+    progress
+        Told of every batch; the parent's bar if the work is done in its process.
+    """
+
+    networks: NetworkSource
+    decoding: Decoding
+    cache: Path
+    progress: engine.Progress = Silence()
+
+    def __call__(self, portion: Portion) -> engine.Tally:
+        """Compute what the portion lacks.
+
+        Raises
+        ------
+        UsageError
+            If this worker decodes with another library than the parent.
+        """
+        if decoder_version() != self.decoding.decoder:
+            raise UsageError(
+                f"A worker decodes with {decoder_version()}, and the features are to be of {self.decoding.decoder}.",
+                "Install the same packages everywhere: pip install -c constraints.txt featstore.",
+            )
+        store = Store(self.cache)
+        specs = dict.fromkeys(cell.key.backbone for cell in portion.plan.cells if cell.missing)
+        backbones = {spec: Metered(self.networks, spec) for spec in specs}
+        records = {record.id: record for record in portion.records}
+        started = perf_counter()
+        try:
+            tally = engine.run(portion.plan, records, self.decoding, backbones, store, self.progress)
+        finally:
+            store.flush()
+        record_rates(self.cache, backbones.values(), perf_counter() - started, engine.threads())
+        return tally
+
+
+def cut(
+    todo: Plan, records: Mapping[str, ImageRecord], workers: int, rows: int = BLOCK_ROWS
+) -> list[Portion]:
+    """Cut a plan where the engine would begin a new block, so that the shards are those of one process.
+
+    Where there are fewer blocks than workers can do, the views and input sizes of a block go to different
+    workers, each of which decodes its images.
+    """
+    if workers == 1:
+        return [Portion(todo, tuple(records[i] for i in todo.ids))]
+    whole = list(blocks(todo, rows))
+    pieces = -(-PORTIONS_PER_WORKER * workers // max(1, len(whole)))
+    return [_portion(block, steps, records) for block in whole for steps in _split(block.steps, pieces)]
+
+
+def compute(
+    todo: Plan,
+    records: Mapping[str, ImageRecord],
+    work: Work,
+    executor: Executor,
+    progress: engine.Progress,
+    replan: Callable[[Collection[str]], Plan],
+) -> engine.Tally:
+    """Have a plan computed, and what lost workers left undone planned and computed again.
+
+    Parameters
+    ----------
+    todo, records
+        What is missing, and the images by id.
+    work, executor
+        What to do, and where.
+    progress
+        Told of finished vectors.
+    replan
+        Plan anew, without these ids, which turned out to be bad.
+
+    Raises
+    ------
+    WorkerLostError
+        If vectors are missing after `ROUNDS` rounds.
+    """
+    total, first = engine.Tally(), todo
+    for _ in range(ROUNDS):
+        try:
+            with closing(_results(work, cut(todo, records, executor.workers), executor)) as results:
+                for tally in results:
+                    total.add(tally)
+                    if not executor.in_process:
+                        progress.update(tally.rows)
+        except WorkerLostError:
+            todo = replan({bad.id for bad in total.bad})
+            done = _rows_done(first, todo)
+            progress.update(done - total.rows)
+            total.rows = done
+        else:
+            return total
+        if not todo.rows_missing:
+            return total
+    raise WorkerLostError(
+        f"{todo.rows_missing:,} of {first.rows_missing:,} vectors are still missing after {ROUNDS} rounds: "
+        "workers ended without an answer.",
+        WorkerLostError.REMEDY,
+    )
+
+
+def _results(
+    work: Work, portions: Sequence[Portion], executor: Executor
+) -> Generator[engine.Tally, None, None]:
+    yield from executor.run(work, portions)
+
+
+def _portion(block: Block, steps: Sequence[Step], records: Mapping[str, ImageRecord]) -> Portion:
+    cells = tuple(Cell(key, IdSet.of(step.ids), 0) for step in steps for key in step.keys)
+    wanted = {i for step in steps for i in step.ids}
+    ids = tuple(i for i in block.ids if i in wanted)
+    return Portion(Plan(ids, cells), tuple(records[i] for i in ids))
+
+
+def _split(steps: Sequence[Step], pieces: int) -> Iterator[Sequence[Step]]:
+    """Neighbours share an input size, so that a worker builds few networks for a portion."""
+    ordered = sorted(steps, key=lambda step: (step.input_size, step.view))
+    pieces = min(pieces, len(ordered))
+    edges = [len(ordered) * piece // pieces for piece in range(pieces + 1)]
+    return (ordered[start:stop] for start, stop in pairwise(edges))
+
+
+def _rows_done(first: Plan, now: Plan) -> int:
+    """Vectors of the first plan that are no longer missing, those of bad images aside."""
+    good = IdSet.of(now.ids)
+    wanted = sum(int(good.holds(cell.missing.rows).sum()) for cell in first.cells)
+    return wanted - now.rows_missing

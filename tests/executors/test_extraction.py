@@ -1,0 +1,176 @@
+"""Whoever computes, the store is the same, byte for byte; a worker that dies costs only time."""
+
+import dataclasses
+import multiprocessing
+
+import pytest
+from fakes import DECODING, RECIPE, key, records, spec
+from portable import Grids
+
+from featstore.errors import NonFiniteFeaturesError, UsageError, WorkerLostError
+from featstore.executors.processes import Processes
+from featstore.executors.serial import Serial
+from featstore.extraction import portions
+from featstore.extraction.plan import plan
+from featstore.extraction.portions import Work, compute, cut
+from featstore.images.decode import decoder_version
+from featstore.store.inventory import verify
+from featstore.store.store import Store
+from featstore.types import IDENTITY, View
+
+SPECS = [spec("Alpha"), spec("Beta"), spec("Gamma", side=24)]
+VIEWS = [IDENTITY, View(RECIPE, 1), View(RECIPE, 2)]
+REAL = dataclasses.replace(DECODING, decoder=decoder_version())
+KEYS = [dataclasses.replace(key(s, v), decoding=REAL) for v in VIEWS for s in SPECS]
+ROWS = 4
+
+
+class Bar:
+    def __init__(self):
+        self.count = 0
+
+    def update(self, n=1):
+        self.count += n
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    """Blocks of few images, in the parent and (since a portion is one block) in every worker."""
+    monkeypatch.setattr(portions.blocks, "__defaults__", (ROWS,))
+    monkeypatch.setattr(cut, "__defaults__", (ROWS,))
+
+
+@pytest.fixture
+def images(tmp_path):
+    return records(tmp_path / "data", 11)
+
+
+def extract(images, cache, executor, networks=None, decoding=REAL, bar=None):
+    def replan(bad):
+        store = Store(cache)
+        ids = [i for i in images if i not in bad]
+        return plan(KEYS, ids, store.stored(KEYS), store.bad_images(decoding))
+
+    work = Work(networks or Grids(), decoding, cache)
+    return compute(replan(()), images, work, executor, bar or Bar(), replan)
+
+
+def files(cache):
+    return {p.relative_to(cache): p.read_bytes() for p in sorted(cache.glob("features/**/*")) if p.is_file()}
+
+
+def require_every_row_once(cache, images):
+    state = verify(cache)
+    assert state.bad == ()
+    assert state.rows == len(KEYS) * len(images)
+    assert all(ids == set(images) for ids in Store(cache).stored(KEYS).values())
+
+
+def vectors(cache, images):
+    return [Store(cache).read(k, sorted(images)).tobytes() for k in KEYS]
+
+
+def test_every_executor_writes_the_store_of_one_process(executor, images, tmp_path):
+    tally = extract(images, tmp_path / "one", Serial())
+    bar = Bar()
+    spread = extract(images, tmp_path / "other", executor, bar=bar)
+    assert files(tmp_path / "other") == files(tmp_path / "one")
+    assert spread.rows == tally.rows == len(KEYS) * len(images)
+    assert bar.count == (0 if executor.in_process else spread.rows)
+    require_every_row_once(tmp_path / "other", images)
+
+
+def test_workers_that_are_killed_in_mid_portion_cost_only_time(remote, images, tmp_path):
+    extract(images, tmp_path / "one", Serial())
+    deaths = tmp_path / "deaths"
+    deaths.mkdir()
+    bar = Bar()
+    tally = extract(images, tmp_path / "other", remote, Grids(deaths, kills=2), bar=bar)
+    assert len(list(deaths.iterdir())) == 2
+    require_every_row_once(tmp_path / "other", images)
+    assert vectors(tmp_path / "other", images) == vectors(tmp_path / "one", images)
+    assert tally.rows == bar.count == len(KEYS) * len(images)
+
+
+def test_after_three_rounds_it_says_how_many_vectors_are_missing(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(cut, "__defaults__", (len(images),))
+    deaths = tmp_path / "deaths"
+    deaths.mkdir()
+    with pytest.raises(
+        WorkerLostError, match=r"^99 of 99 vectors are still missing after 3 rounds"
+    ) as caught:
+        extract(images, tmp_path / "cache", Processes(workers=2), Grids(deaths, kills=10**6, after=1))
+    assert "fewer --workers" in caught.value.remedy
+    portions_a_round = len(cut(plan(KEYS, list(images), {}), images, 2))
+    assert len(list(deaths.iterdir())) == 3 * portions_a_round
+
+
+def test_an_error_in_a_worker_ends_the_run_as_the_error_it_is_and_keeps_what_was_committed(
+    executor, images, tmp_path
+):
+    cache = tmp_path / "cache"
+    with pytest.raises(NonFiniteFeaturesError) as caught:
+        extract(images, cache, executor, Grids(fail=True, after=2))
+    assert caught.value.remedy == "Check its weights file."
+    assert verify(cache).bad == ()
+    extract(images, cache, Serial())
+    require_every_row_once(cache, images)
+
+
+def test_a_bad_image_in_a_worker_is_reported_once_and_the_run_goes_on(executor, images, tmp_path):
+    from featstore.fingerprint import digest_bytes
+
+    victim, gone = list(images.values())[4], list(images.values())[9]
+    data = victim.path.read_bytes()[:-30]
+    victim.path.write_bytes(data)
+    gone.path.unlink()
+    broken = dataclasses.replace(victim, id=digest_bytes(data))
+    images = {r.id: r for r in (broken if r is victim else r for r in images.values())}
+    tally = extract(images, tmp_path / "cache", executor)
+    assert sorted((bad.id, bad.reason) for bad in tally.bad) == sorted(
+        [
+            (broken.id, "truncated"),
+            (gone.id, "missing"),
+        ]
+    )
+    assert tally.rows == len(KEYS) * 9
+    assert set(Store(tmp_path / "cache").bad_images(REAL)) == {broken.id}
+
+
+def test_a_worker_with_another_decoder_refuses(executor, images, tmp_path):
+    with pytest.raises(UsageError, match=r"decodes with pillow .* of pillow 0\.0\.0"):
+        extract(images, tmp_path / "cache", executor, decoding=DECODING)
+
+
+def _extract_in_a_process_of_its_own(images, cache, barrier):
+    barrier.wait(60)
+    extract(images, cache, Serial())
+
+
+def test_two_processes_that_extract_the_same_at_once_do_not_trip_over_each_other(images, tmp_path):
+    context = multiprocessing.get_context("fork")
+    for attempt in range(3):
+        cache = tmp_path / f"cache{attempt}"
+        barrier = context.Barrier(3)
+        children = [
+            context.Process(target=_extract_in_a_process_of_its_own, args=(images, cache, barrier))
+            for _ in range(3)
+        ]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join(60)
+        assert [child.exitcode for child in children] == [0, 0, 0]
+        require_every_row_once(cache, images)
+        assert list(cache.rglob(".tmp*")) == []
+
+
+@pytest.mark.parametrize("workers", [2, 3, 8])
+def test_portions_are_the_plan_cut_where_the_engine_cuts(images, workers):
+    todo = plan(KEYS, list(images), {KEYS[0]: list(images)[:5]})
+    whole = [step for block in portions.blocks(todo) for step in block.steps]
+    parts = cut(todo, images, workers)
+    steps = [step for part in parts for block in portions.blocks(part.plan) for step in block.steps]
+    assert sorted(map(str, steps)) == sorted(map(str, whole))
+    assert len(parts) >= workers
+    assert all({r.id for r in part.records} == set(part.plan.ids) for part in parts)

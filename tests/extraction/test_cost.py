@@ -1,0 +1,100 @@
+"""An estimate is vectors times recorded seconds; where nothing was recorded it says so, and scales."""
+
+import json
+import time
+
+import pytest
+from fakes import GridBackbone, spec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featstore.backbones import catalog
+from featstore.extraction.cost import CATALOGUE, MEASURED, SCALED, estimate
+from featstore.extraction.meter import IMPORT_SECONDS, Metered, record_rates
+from featstore.extraction.meter import machine as this_machine
+from featstore.store.rates import Rate, record_rate, recorded_rate
+
+RESNET, MOBILE = spec("ResNet50"), spec("MobileNetV2")
+
+
+@given(st.integers(1, 10**7), st.floats(1e-4, 10), st.floats(0, 60), st.integers(1, 64))
+def test_what_was_recorded_is_believed(vectors, core_seconds, load, cores):
+    found = estimate({RESNET: vectors}, {RESNET: Rate(core_seconds, load)}, cores)
+    assert found.seconds == pytest.approx(vectors * core_seconds / cores + load + IMPORT_SECONDS)
+    assert found.basis == MEASURED
+
+
+def test_networks_add_up_and_those_with_nothing_to_do_cost_nothing():
+    rates = {RESNET: Rate(0.1, 2.0), MOBILE: Rate(0.02, 1.0)}
+    both = estimate({RESNET: 100, MOBILE: 1000}, rates, 2)
+    assert both.seconds == pytest.approx(5 + 10 + 3 + IMPORT_SECONDS)
+    assert estimate({RESNET: 100, MOBILE: 0}, rates, 2).seconds == pytest.approx(7 + IMPORT_SECONDS)
+    assert estimate({RESNET: 0, MOBILE: 0}, rates, 2).seconds == 0
+
+
+def test_a_network_that_was_never_seen_is_as_slow_here_as_its_neighbours():
+    alone = estimate({MOBILE: 1}, {}, 1)
+    resnet = estimate({RESNET: 1}, {}, 1).per_vector[RESNET]
+    slow = estimate({MOBILE: 1}, {RESNET: Rate(3 * resnet, 0.0), MOBILE: None}, 1)
+    assert alone.basis == CATALOGUE
+    assert slow.basis == SCALED
+    assert slow.per_vector[MOBILE] == pytest.approx(3 * alone.per_vector[MOBILE])
+
+
+def test_a_gflop_of_a_depthwise_network_costs_more_than_one_of_a_plain_network():
+    per_gflop = {
+        name: estimate({spec(name): 1}, {}, 1).per_vector[spec(name)] / catalog.row(name).gflops
+        for name in ("MobileNetV3Small", "EfficientNetB0", "ResNet50", "VGG19")
+    }
+    assert list(per_gflop) == sorted(per_gflop, key=per_gflop.get, reverse=True)
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_every_row_of_the_catalogue_has_an_estimate(name):
+    assert 0 < estimate({spec(name): 1}, {}, 1).per_vector[spec(name)] < 30
+
+
+class Source:
+    def load(self, wanted):
+        return GridBackbone(wanted, delay=0.01)
+
+
+def test_a_pass_is_metered_without_its_first_batch_and_shares_what_pixels_cost(tmp_path):
+    import numpy as np
+
+    backbone = Metered(Source(), spec())
+    pixels = np.ones((4, 16, 16, 3), np.float32)
+    started = time.perf_counter()
+    for _ in range(5):
+        backbone.embed(pixels)
+    assert len(backbone.batch_seconds) == 5
+    assert 0.05 <= sum(backbone.batch_seconds) <= time.perf_counter() - started
+    backbone.batch_seconds = [9.0, 1.0, 1.0, 1.0]
+    record_rates(tmp_path, [backbone], seconds=24.0, threads=3)
+    found = recorded_rate(tmp_path, this_machine(), spec())
+    assert found.core_seconds == pytest.approx(1.0 / 4 * (24 / 12) * 3)
+
+
+def test_a_pass_of_few_batches_says_nothing(tmp_path):
+    backbone = Metered(Source(), spec())
+    backbone.batch_seconds = [9.0, 1.0]
+    record_rates(tmp_path, [backbone], seconds=12.0, threads=1)
+    assert recorded_rate(tmp_path, this_machine(), spec()) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"core_seconds":-1,"load_seconds":0}', '{"core_seconds":"x","load_seconds":0}']
+)
+def test_a_note_that_makes_no_sense_is_no_note(tmp_path, text):
+    record_rate(tmp_path, "here", spec(), Rate(1.0, 2.0))
+    (page,) = tmp_path.rglob("*.json")
+    assert json.loads(page.read_text()) == {"core_seconds": 1.0, "load_seconds": 2.0}
+    page.write_text(text)
+    assert recorded_rate(tmp_path, "here", spec()) is None
+
+
+def test_rates_are_kept_per_machine_and_per_network(tmp_path):
+    record_rate(tmp_path, "here", spec(), Rate(1.0, 2.0))
+    assert recorded_rate(tmp_path, "there", spec()) is None
+    assert recorded_rate(tmp_path, "here", spec(weights="random:1")) is None
+    assert recorded_rate(tmp_path, "here", spec()) == Rate(1.0, 2.0)

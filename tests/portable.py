@@ -1,0 +1,74 @@
+"""What is sent to other processes in tests: picklable by reference, importable from the tests' folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from fakes import GridBackbone
+
+from featstore.errors import NonFiniteFeaturesError
+
+
+def double(number):
+    return 2 * number
+
+
+def threads(_item):
+    return os.environ.get("FEATSTORE_THREADS"), os.environ.get("TF_NUM_INTRAOP_THREADS"), os.getpid()
+
+
+def devices(_item):
+    time.sleep(0.05)
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def raise_it(error):
+    raise error
+
+
+def die_of(number):
+    """Item 0 kills its process, as the kernel does when memory is short."""
+    if number == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def sleep_and_tell(folder):
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(60)
+
+
+@dataclass(frozen=True)
+class Grids:
+    """Grid backbones; the `kills`-th embed call over all processes dies, counted by files in `deaths`."""
+
+    deaths: Path | None = None
+    kills: int = 0
+    after: int = 3
+    fail: bool = False
+
+    def load(self, wanted):
+        return Mortal(wanted, self)
+
+
+class Mortal(GridBackbone):
+    def __init__(self, identity, fate):
+        super().__init__(identity)
+        self.fate, self.calls = fate, 0
+
+    def embed(self, images):
+        self.calls += 1
+        if self.fate.fail and self.calls >= self.fate.after:
+            raise NonFiniteFeaturesError("Alpha gave NaN.", "Check its weights file.")
+        if self.fate.deaths is not None and self.calls >= self.fate.after:
+            for number in range(self.fate.kills):
+                try:
+                    (self.fate.deaths / str(number)).touch(exist_ok=False)
+                except FileExistsError:
+                    continue
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().embed(images)
