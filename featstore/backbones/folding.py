@@ -8,16 +8,15 @@ DenseNet, they become one fused operation. What is not understood here stays the
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
 FLOAT32: Final = "float32"
@@ -48,7 +47,7 @@ def fold(network: keras.Model, policy: str = FLOAT32) -> keras.Model:
     keras.Model
         In ``float32`` its output differs from that of `network` by rounding alone (about 1e-6 relative).
     """
-    workshop = _Workshop(_foldable(network), policy)
+    workshop = _Workshop(_examine(network), policy)
     folded = keras.models.clone_model(network, clone_function=workshop.replace, call_function=_call)
     workshop.fill()
     folded.trainable = False
@@ -89,9 +88,7 @@ class Convolution(keras.layers.Layer):
         """Convolve, add the bias, activate."""
         strides, dilations = self.strides, self.dilations
         if self.depthwise is not None:
-            x = tf.nn.depthwise_conv2d(
-                x, self.depthwise, [1, *strides, 1], self.padding, dilations=dilations
-            )
+            x = tf.nn.depthwise_conv2d(x, self.depthwise, [1, *strides, 1], self.padding, dilations=dilations)
             strides, dilations = [1, 1], [1, 1]
         if self.kernel is not None:
             x = tf.nn.conv2d(x, self.kernel, strides, self.padding, dilations=dilations)
@@ -129,43 +126,104 @@ class FusedBatchNormalization(keras.layers.Layer):
         return keras.KerasTensor(x.shape, self.compute_dtype)
 
 
-@dataclass(frozen=True, slots=True)
-class _Foldable:
-    """Batch norm by the name of the convolution that takes it in, and the batch norms that become one operation."""
+class Rectifier(keras.layers.Layer):
+    """ReLU that TensorFlow's remapper does not recognise, in bfloat16 three to eight times faster than its own.
 
-    behind: Mapping[str, keras.layers.BatchNormalization]
-    alone: frozenset[str]
+    Where a sum is needed both as it is and rectified (Xception), the remapper of TensorFlow 2.21 fails on the whole
+    graph, and no convolution gets its ReLU fused. As in oneDNN's fused ReLU, a NaN becomes zero in bfloat16.
+    """
+
+    def __init__(self, like: keras.Layer, policy: str) -> None:
+        super().__init__(name=like.name, dtype=policy, trainable=False)
+        self.built = True
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Negative numbers become zero."""
+        if x.dtype != tf.bfloat16:
+            return tf.maximum(x, tf.zeros((), x.dtype))
+        # As integers, bfloat16 numbers have the same sign and order.
+        bits = tf.maximum(tf.bitcast(x, tf.int16), tf.zeros((), tf.int16))
+        return tf.bitcast(bits, tf.bfloat16)
+
+    def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """Shape of the input."""
+        return keras.KerasTensor(x.shape, self.compute_dtype)
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What can be made cheaper, by layer name.
+
+    Attributes
+    ----------
+    norms
+        Batch norm that a convolution takes in.
+    scales
+        Factor on the residual that a convolution takes in.
+    plain_sums
+        Scaled sums whose factor has gone into the convolution before them.
+    lone_norms, rectifiers
+        Batch norms and ReLUs that stand on their own.
+    """
+
+    norms: dict[str, keras.layers.BatchNormalization] = field(default_factory=dict)
+    scales: dict[str, float] = field(default_factory=dict)
+    plain_sums: set[str] = field(default_factory=set)
+    lone_norms: set[str] = field(default_factory=set)
+    rectifiers: set[str] = field(default_factory=set)
 
 
 class _Workshop:
     """Makes the new layers, and remembers which copies still want the weights of their originals."""
 
-    def __init__(self, foldable: _Foldable, policy: str) -> None:
-        self._foldable = foldable
+    def __init__(self, findings: _Findings, policy: str) -> None:
+        self._findings = findings
         self._policy = policy
-        self._folded = {norm.name for norm in foldable.behind.values()}
+        self._folded = {norm.name for norm in findings.norms.values()}
         self._copies: list[tuple[keras.Layer, keras.Layer]] = []
 
-    def replace(self, layer: keras.Layer) -> keras.Layer:
-        """Layer that does the work of `layer` in the new network."""
+    def replace(self, layer: Any) -> Any:  # noqa: ANN401
+        """Layer or operation that does the work of `layer` in the new network."""
         if isinstance(layer, keras.Model):
             return fold(keras.Model(layer.inputs, layer.outputs, name=layer.name), self._policy)
         if _is_convolution(layer):
-            return _convolution(layer, self._foldable.behind.get(layer.name), self._policy)
+            return self._convolution(layer)
         if layer.name in self._folded:
             return keras.layers.Identity(name=layer.name, dtype=self._policy)
-        if layer.name in self._foldable.alone:
+        if layer.name in self._findings.plain_sums:
+            return keras.layers.Add(name=layer.name, dtype=self._policy)
+        if layer.name in self._findings.lone_norms:
             return FusedBatchNormalization(layer, self._policy)
-        if self._policy == FLOAT32 or isinstance(layer, _ALWAYS_FLOAT32):
-            return layer
-        copy = type(layer).from_config({**layer.get_config(), "dtype": self._policy})
-        self._copies.append((layer, copy))
-        return copy
+        if layer.name in self._findings.rectifiers:
+            return Rectifier(layer, self._policy)
+        return self._copy(layer)
 
     def fill(self) -> None:
         """Give the copies, which Keras has built by now, their weights."""
         for original, copy in self._copies:
             copy.set_weights(original.get_weights())
+
+    def _copy(self, layer: Any) -> Any:  # noqa: ANN401
+        # An operation that is no layer, such as `x + 3`, computes in the type that it is given.
+        as_it_is = isinstance(layer, _ALWAYS_FLOAT32) or not isinstance(layer, keras.Layer)
+        if self._policy == FLOAT32 or as_it_is:
+            return layer
+        copy = type(layer).from_config({**layer.get_config(), "dtype": self._policy})
+        self._copies.append((layer, copy))
+        return copy
+
+    def _convolution(self, layer: keras.Layer) -> Convolution:
+        depthwise, kernel, bias = _weights(layer)
+        norm = self._findings.norms.get(layer.name)
+        scale, shift = (np.array(1.0), np.array(0.0)) if norm is None else _affine(norm)
+        residual = self._findings.scales.get(layer.name, 1.0)
+        scale, bias = residual * scale, residual * (scale * bias + shift)
+        if kernel is None:
+            # Output channels are the last two axes of a depthwise kernel: channel and multiplier.
+            depthwise = depthwise * (scale.reshape(depthwise.shape[2:]) if scale.ndim else scale)
+        else:
+            kernel = kernel * scale
+        return Convolution(depthwise, kernel, bias, layer, self._policy)
 
 
 def _call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -174,25 +232,49 @@ def _call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
     return layer(args[0]) if plain else layer(*args, **kwargs)
 
 
-def _foldable(network: keras.Model) -> _Foldable:
+def _examine(network: keras.Model) -> _Findings:
     by_depth = network._nodes_by_depth  # noqa: SLF001 - Keras has no public word for the edges of its graph
     nodes = [node for level in by_depth.values() for node in level if not node.is_input]
     calls = Counter(node.operation.name for node in nodes)
     uses = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
     uses.update(map(id, network.outputs))
     makers = {id(tensor): node.operation for node in nodes for tensor in node.output_tensors}
-    behind, alone = {}, set()
+    findings = _Findings()
     for node in nodes:
-        norm = node.operation
-        if not _is_batch_norm(norm) or calls[norm.name] > 1:
+        layer, source = node.operation, node.input_tensors[-1]
+        if calls[layer.name] > 1:
             continue
-        (source,) = node.input_tensors
         maker = makers.get(id(source))
-        if _takes_in(maker) and uses[id(source)] == 1 and calls[maker.name] == 1:
-            behind[maker.name] = norm
-        else:
-            alone.add(norm.name)
-    return _Foldable(behind, frozenset(alone))
+        private = maker is not None and uses[id(source)] == 1 and calls[maker.name] == 1
+        if _is_batch_norm(layer):
+            if private and _is_linear(maker):
+                findings.norms[maker.name] = layer
+            else:
+                findings.lone_norms.add(layer.name)
+        elif type(layer) is CustomScaleLayer and private and _is_linear(maker):
+            findings.scales[maker.name] = layer.scale
+            findings.plain_sums.add(layer.name)
+        elif _is_relu(layer) and not (private and _feeds_relu(maker)):
+            findings.rectifiers.add(layer.name)
+    return findings
+
+
+def _is_relu(layer: Any) -> bool:  # noqa: ANN401
+    if type(layer) is keras.layers.Activation:
+        return layer.activation is keras.activations.relu
+    plain = (None, 0, 0)
+    return (
+        type(layer) is keras.layers.ReLU and (layer.max_value, layer.negative_slope, layer.threshold) == plain
+    )
+
+
+def _feeds_relu(maker: object) -> bool:
+    """Whether TensorFlow fuses a ReLU behind this layer with it."""
+    return _is_convolution(maker) or type(maker) in {
+        keras.layers.BatchNormalization,
+        keras.layers.Add,
+        CustomScaleLayer,
+    }
 
 
 def _is_batch_norm(layer: object) -> bool:
@@ -211,29 +293,17 @@ def _is_convolution(layer: object) -> bool:
     return layer.padding in {"same", "valid"} and (even or not depthwise)
 
 
-def _takes_in(maker: object) -> bool:
+def _is_linear(maker: object) -> bool:
     return _is_convolution(maker) and maker.activation is keras.activations.linear
 
 
-def _convolution(
-    layer: keras.Layer, norm: keras.layers.BatchNormalization | None, policy: str
-) -> Convolution:
-    weights = [np.asarray(w, np.float32) for w in layer.get_weights()]
-    bias = weights.pop() if layer.use_bias else None
-    is_full = type(layer) is keras.layers.Conv2D
-    kernels = [None, *weights] if is_full else [*weights, None][:2]
-    depthwise, kernel = kernels
-    if norm is not None:
-        scale, shift = _affine(norm)
-        last = depthwise if kernel is None else kernel
-        # Output channels are the last axis of a kernel, and the last two of a depthwise one.
-        shaped = scale.reshape(last.shape[2:]) if kernel is None else scale
-        folded = (last * shaped).astype(np.float32)
-        depthwise, kernel = (folded, None) if kernel is None else (depthwise, folded)
-        bias = shift if bias is None else shift + scale * bias
-    if bias is None:
-        bias = np.zeros(layer.output.shape[-1])
-    return Convolution(depthwise, kernel, bias.astype(np.float32), layer, policy)
+def _weights(layer: keras.Layer) -> tuple[NDArray[Any] | None, NDArray[Any] | None, NDArray[Any]]:
+    """Depthwise kernel, full kernel, bias, in double precision so that folding adds no error of its own."""
+    weights = [w.astype(np.float64) for w in layer.get_weights()]
+    bias = weights.pop() if layer.use_bias else np.zeros(layer.output.shape[-1])
+    if type(layer) is keras.layers.Conv2D:
+        return None, weights[0], bias
+    return weights[0], weights[1] if len(weights) > 1 else None, bias
 
 
 def _affine(norm: keras.layers.BatchNormalization) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
