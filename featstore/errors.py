@@ -85,6 +85,10 @@ class NonFiniteFeaturesError(FeatstoreError, ArithmeticError):
     """NaN or infinity came out of a backbone; the shard is refused."""
 
 
+class OutOfMemoryError(FeatstoreError, MemoryError):
+    """A batch that does not fit into the memory of the device; half of it may."""
+
+
 class StoreError(FeatstoreError, OSError):
     """The cache folder or the disk under it failed."""
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     Features = NDArray[np.float32]
 
 IDENTITY_RECIPE = "identity"
+BACKBONE_REVISION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +82,11 @@ class BackboneSpec:
     dimension
         Length of the pooled vector.
     precision
-        Arithmetic, ``float32``.
+        Arithmetic: ``float32``, ``bfloat16`` or ``float16``.
     pooling
         ``avg``: global average pooling.
     revision
-        Raised when featstore changes what this spec computes.
+        Raised when featstore changes what this spec computes. 2: batch norms are folded, which moves last bits.
     """
 
     name: str
@@ -95,7 +96,7 @@ class BackboneSpec:
     dimension: int
     precision: str = "float32"
     pooling: str = "avg"
-    revision: int = 1
+    revision: int = BACKBONE_REVISION
 
 
 @dataclass(frozen=True, slots=True)
