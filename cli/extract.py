@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import options
 from .printing import finish, print_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def command(
@@ -19,6 +22,7 @@ def command(
     seeds: options.Seeds = None,
     weights: options.Weights = None,
     preprocess: options.Preprocess = "official",
+    precision: options.Precision = "float32",
     value_range: options.ValueRange = None,
     cache: options.Cache = None,
     group_pattern: options.GroupPattern = None,
@@ -37,6 +41,13 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what is stored and what is missing.")
     ] = False,
+    precision_check: Annotated[
+        bool,
+        typer.Option(
+            "--precision-check", help="Only say what bfloat16 (or --precision) costs on these images."
+        ),
+    ] = False,
+    check_images: Annotated[int, typer.Option(help="Images that --precision-check looks at.")] = 64,
     json: options.Json = False,
 ) -> None:
     """Stage one: compute the features that are missing.
@@ -47,11 +58,26 @@ def command(
     from featstore.extraction.extract import DEFAULT_BACKBONES, extract
     from featstore.report.text import extraction_text
 
+    if precision_check:
+        check(
+            data,
+            backbones,
+            weights,
+            preprocess,
+            precision,
+            check_images,
+            value_range,
+            group_pattern,
+            follow_links,
+            json,
+        )
+        return
     result = extract(
         data,
         backbones=options.parse_names(backbones) or DEFAULT_BACKBONES,
         weights=options.parse_weights(weights),
         preprocess=preprocess,
+        precision=precision,
         recipe=recipe,
         seeds=options.parse_seeds(seeds) or (),
         value_range=options.parse_range(value_range),
@@ -70,4 +96,39 @@ def command(
         print_json(result.to_json())
     else:
         typer.echo(extraction_text(result))
+    finish(result.bad)
+
+
+def check(
+    data: Path,
+    backbones: str | None,
+    weights: list[str] | None,
+    preprocess: str,
+    precision: str,
+    images: int,
+    value_range: str | None,
+    group_pattern: str | None,
+    follow_links: bool,
+    json: bool,
+) -> None:
+    """Print what a precision costs, and store nothing."""
+    from featstore.extraction.extract import DEFAULT_BACKBONES
+    from featstore.extraction.precision import check_precision
+    from featstore.report.text import precision_text
+
+    result = check_precision(
+        data,
+        backbones=options.parse_names(backbones) or DEFAULT_BACKBONES,
+        weights=options.parse_weights(weights),
+        preprocess=preprocess,
+        precision="bfloat16" if precision == "float32" else precision,
+        images=images,
+        value_range=options.parse_range(value_range),
+        group_pattern=group_pattern,
+        follow_links=follow_links,
+    )
+    if json:
+        print_json(result.to_json())
+    else:
+        typer.echo(precision_text(result))
     finish(result.bad)

@@ -27,6 +27,7 @@ def command(
     seeds: options.Seeds = None,
     weights: options.Weights = None,
     preprocess: options.Preprocess = "official",
+    precision: options.Precision = "float32",
     value_range: options.ValueRange = None,
     cache: options.Cache = None,
     group_pattern: options.GroupPattern = None,
@@ -50,7 +51,16 @@ def command(
         out=out or Path("runs") / strategy,
         overwrite=overwrite,
         **options.source(
-            backbones, weights, preprocess, recipe, seeds, value_range, cache, group_pattern, follow_links
+            backbones,
+            weights,
+            preprocess,
+            precision,
+            recipe,
+            seeds,
+            value_range,
+            cache,
+            group_pattern,
+            follow_links,
         ),
     )
     if json:

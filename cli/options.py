@@ -22,6 +22,7 @@ Weights = Annotated[
     ),
 ]
 Preprocess = Annotated[str, typer.Option(help="official (each network's own) or rescale (1/255).")]
+Precision = Annotated[str, typer.Option(help="float32, bfloat16 (CPUs that have it) or float16 (GPUs).")]
 Seeds = Annotated[str | None, typer.Option(help="Augmented views, such as 1-4 or 1,3,7; none for none.")]
 ValueRange = Annotated[
     str | None, typer.Option("--range", help="Black and white of 16-bit or float images.", metavar="LOW,HIGH")
@@ -82,6 +83,7 @@ def source(
     backbones: str | None,
     weights: list[str] | None,
     preprocess: str,
+    precision: str,
     recipe: str | None,
     seeds: str | None,
     value_range: str | None,
@@ -94,6 +96,7 @@ def source(
         "backbones": parse_names(backbones),
         "weights": parse_weights(weights),
         "preprocess": preprocess,
+        "precision": precision,
         "recipe": recipe,
         "seeds": parse_seeds(seeds),
         "value_range": parse_range(value_range),

@@ -81,12 +81,12 @@ class BackboneError(FeatstoreError, RuntimeError):
     """A network that does not do what its catalogue row says."""
 
 
-class OutOfMemoryError(FeatstoreError, MemoryError):
-    """A batch does not fit into the memory of the device."""
-
-
 class NonFiniteFeaturesError(FeatstoreError, ArithmeticError):
     """NaN or infinity came out of a backbone; the shard is refused."""
+
+
+class OutOfMemoryError(FeatstoreError, RuntimeError):
+    """A batch that does not fit into the memory of the device; half of it may."""
 
 
 class StoreError(FeatstoreError, OSError):

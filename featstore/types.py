@@ -19,6 +19,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 IDENTITY_RECIPE = "identity"
+BACKBONE_REVISION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +86,11 @@ class BackboneSpec:
     dimension
         Length of the pooled vector.
     precision
-        Arithmetic, ``float32``.
+        Arithmetic: ``float32``, ``bfloat16`` or ``float16``.
     pooling
         ``avg``: global average pooling.
     revision
-        Raised when featstore changes what this spec computes.
+        Raised when featstore changes what this spec computes. 2: batch norms are folded, which moves last bits.
     """
 
     name: str
@@ -99,7 +100,7 @@ class BackboneSpec:
     dimension: int
     precision: str = "float32"
     pooling: str = "avg"
-    revision: int = 1
+    revision: int = BACKBONE_REVISION
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,7 @@ def extract(
     backbones: Sequence[str] = DEFAULT_BACKBONES,
     weights: Mapping[str, str] | None = None,
     preprocess: str = "official",
+    precision: str = "float32",
     recipe: str = DEFAULT_RECIPE,
     seeds: Iterable[int] = (),
     value_range: tuple[float, float] | None = None,
@@ -134,6 +135,8 @@ def extract(
         For each backbone ``imagenet`` (default), ``random:SEED``, or a local file. The entry ``*`` is for all.
     preprocess
         ``official`` (each network's own) or ``rescale`` (1/255).
+    precision
+        ``float32``, ``bfloat16`` (CPUs and GPUs that have it) or ``float16`` (GPUs).
     recipe
         Augmentation of the seeded views, a preset's name or recipe text.
     seeds
@@ -166,7 +169,7 @@ def extract(
     decoding = Decoding(decoder_version(), value_range=value_range)
     views = [IDENTITY, *_views(recipe, seeds)]
     with ExitStack() as stack:
-        networks = Networks(weights or {}, preprocess)
+        networks = Networks(weights or {}, preprocess, precision)
         specs = [networks.spec(name, fetch=not dry_run) for name in dict.fromkeys(backbones)]
         manifest = scan(Path(data), group_pattern=group_pattern, follow_links=follow_links)
         manifest = share(manifest, num_workers, worker_index)

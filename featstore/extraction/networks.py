@@ -10,6 +10,8 @@ from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import load_backbone, spec
 from featstore.backbones.weights import IMAGENET, choice_for, resolve_weights
 from featstore.errors import WeightsError
+from featstore.extraction.halving import HalvingBackbone
+from featstore.types import BACKBONE_REVISION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,11 +31,14 @@ class Networks:
         Choice by backbone name, ``*`` for all others; ``imagenet`` where nothing is said.
     preprocess
         ``official`` or ``rescale``.
+    precision
+        Arithmetic of the specs; `load` takes that of the spec.
     """
 
-    def __init__(self, weights: Mapping[str, str], preprocess: str) -> None:
+    def __init__(self, weights: Mapping[str, str], preprocess: str, precision: str = "float32") -> None:
         self._weights = weights
         self._preprocess = preprocess
+        self._precision = precision
         self._loaded: dict[BackboneSpec, Backbone] = {}
 
     def __reduce__(self) -> tuple[object, tuple[tuple[tuple[str, str], ...], str]]:
@@ -52,13 +57,13 @@ class Networks:
         row = catalog.row(name)
         found = resolve_weights(row, choice_for(name, self._weights))
         if found.digest is not None:
-            return spec(row, found, self._preprocess)
+            return spec(row, found, self._preprocess, self._precision)
         if not fetch:
             raise WeightsError(
                 f"The ImageNet weights of {name} are not on this machine yet.",
                 f"Leave out --dry-run to let Keras download them, or pass a file: --weights {name}=PATH.",
             )
-        return self._load(name).spec
+        return self._load(name, self._precision).spec
 
     def load(self, wanted: BackboneSpec) -> Backbone:
         """Build the backbone of a spec.
@@ -68,15 +73,21 @@ class Networks:
         WeightsError
             If the weights chosen here are not those of the spec.
         """
-        if wanted not in self._loaded and self._load(wanted.name).spec != wanted:
+        if wanted.revision != BACKBONE_REVISION:
+            raise WeightsError(
+                f"{wanted.name} is wanted as an earlier featstore computed it (revision {wanted.revision}).",
+                "Run `featstore extract` and `featstore fuse` again.",
+            )
+        if wanted not in self._loaded and self._load(wanted.name, wanted.precision).spec != wanted:
             raise WeightsError(
                 f"{wanted.name} is wanted with the weights {wanted.weights}, and these are others.",
                 f"Pass the same file or seed as before: --weights {wanted.name}=CHOICE.",
             )
         return self._loaded[wanted]
 
-    def _load(self, name: str) -> Backbone:
-        backbone = load_backbone(name, choice_for(name, self._weights), self._preprocess, BATCH_SIZE)
+    def _load(self, name: str, precision: str) -> Backbone:
+        choice = choice_for(name, self._weights)
+        backbone = HalvingBackbone(load_backbone(name, choice, self._preprocess, BATCH_SIZE, precision))
         self._loaded[backbone.spec] = backbone
         return backbone
 

@@ -16,7 +16,7 @@ from featstore.images.scan import scan
 from featstore.matrix.choose import choose_specs, choose_views
 from featstore.matrix.features import FeatureMatrix
 from featstore.store.store import Store, default_cache
-from featstore.types import BackboneSpec, Decoding, FeatureKey, View
+from featstore.types import BACKBONE_REVISION, BackboneSpec, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -35,6 +35,8 @@ class Source(TypedDict, total=False):
         As for `featstore.extract`; needed only where the store holds a backbone with several.
     preprocess
         ``official`` (default) or ``rescale``.
+    precision
+        ``float32`` (default), ``bfloat16`` or ``float16``.
     recipe, seeds
         Augmented views beside the identity view; None for all in the store, ``seeds=()`` for none.
     value_range, cache, group_pattern, follow_links
@@ -44,6 +46,7 @@ class Source(TypedDict, total=False):
     backbones: Sequence[str] | None
     weights: Mapping[str, str] | None
     preprocess: str
+    precision: str
     recipe: str | None
     seeds: Collection[int] | None
     value_range: tuple[float, float] | None
@@ -81,9 +84,9 @@ def load_matrix(data: str | Path, **source: Unpack[Source]) -> FeatureMatrix:
     cache = source.get("cache")
     store = Store(Path(cache) if cache is not None else default_cache())
     decoding = Decoding(decoder_version(), value_range=source.get("value_range"))
-    preprocess = source.get("preprocess", "official")
-    held = (key for key in store.feature_keys() if key.decoding == decoding)
-    found = [key for key in held if key.backbone.preprocess == preprocess]
+    found = [
+        key for key in store.feature_keys() if key.decoding == decoding and _is_meant(key.backbone, source)
+    ]
     specs = choose_specs(found, source.get("backbones"), _digests(source.get("weights") or {}), store.root)
     views = choose_views(found, specs, source.get("recipe"), source.get("seeds"))
     return assemble(manifest, store, specs, views, decoding)
@@ -119,6 +122,11 @@ def assemble(
         manifest.has_groups,
         len(manifest.records) - len(records) + len(manifest.unreadable),
     )
+
+
+def _is_meant(spec: BackboneSpec, source: Source) -> bool:
+    wanted = source.get("preprocess", "official"), source.get("precision", "float32"), BACKBONE_REVISION
+    return (spec.preprocess, spec.precision, spec.revision) == wanted
 
 
 def _digests(weights: Mapping[str, str]) -> dict[str, str | None]:

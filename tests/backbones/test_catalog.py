@@ -154,10 +154,13 @@ def test_a_network_has_the_size_dimension_and_cost_of_its_row(name, pixels):
     import keras
 
     from featstore.backbones import keras_backbone
+    from featstore.backbones import network as networks
 
     row = catalog.row(name)
-    network = keras_backbone._build(row, resolve_weights(row, "random:1"), "official")
-    forward = keras_backbone._compile(row, network, "official", 1)
+    weights = resolve_weights(row, "random:1")
+    identity = keras_backbone.spec(row, weights)
+    network = networks.build(row, weights, "official")
+    forward = keras_backbone._compile(row, network, identity, 1)
 
     features = forward(pixels(1, row.input_size)).numpy()
 

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featstore.backbones import catalog, keras_backbone
+from featstore.backbones import catalog
+from featstore.backbones import network as networks
 from featstore.backbones.keras_backbone import load_backbone, spec
 from featstore.backbones.weights import Weights, resolve_weights
 from featstore.errors import BackboneError, NonFiniteFeaturesError, UsageError, WeightsError
@@ -249,7 +250,7 @@ def test_the_forward_pass_is_traced_once(pixels):
 @pytest.mark.parametrize("name", SMALL)
 def test_the_network_is_frozen_and_carries_no_optimizer(name):
     row = catalog.row(name)
-    network = keras_backbone._build(row, resolve_weights(row, "random:1"), "official")
+    network = networks.build(row, resolve_weights(row, "random:1"), "official")
 
     assert network.trainable_variables == []
     assert getattr(network, "optimizer", None) is None
