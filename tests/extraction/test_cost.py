@@ -117,14 +117,13 @@ def test_a_run_leaves_the_rates_that_the_next_dry_run_uses(tmp_path):
 
     from featstore.extraction.cost import expected
     from featstore.extraction.plan import plan
-    from featstore.extraction.portions import Work, cut
+    from featstore.extraction.portions import Work, whole
     from featstore.images.decode import decoder_version
     from featstore.types import Decoding
 
     images = records(tmp_path / "data", 24)
     todo = plan([key()], list(images), {})
-    (whole,) = cut(todo, images, workers=1)
-    Work(Source(), Decoding(decoder_version()), tmp_path / "cache")(whole)
+    Work(Source(), Decoding(decoder_version()), tmp_path / "cache")(whole(todo, images))
     found = expected(todo, tmp_path / "cache")
     assert found.basis == MEASURED
     assert 24 * 0.0025 <= found.seconds - IMPORT_SECONDS < 24 * 0.25
