@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -70,13 +72,21 @@ class Processes:
 def _pool(place: Place) -> Any:  # noqa: ANN401 - loky's class has no types
     from joblib.externals.loky import ProcessPoolExecutor
 
-    return ProcessPoolExecutor(1, initializer=_leave_interrupts_to_the_parent, env=place.environment())
+    return ProcessPoolExecutor(1, initializer=_serve_the_parent, env=place.environment())
 
 
 def _end(pool: Any) -> None:  # noqa: ANN401
     pool.shutdown(wait=True, kill_workers=True)
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    """Ctrl-C reaches every process of a terminal; the parent answers it, and ends its workers."""
+def _serve_the_parent() -> None:
+    """End with the parent and not before: Ctrl-C, which reaches every process of a terminal, is for it to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Leave at once when the parent is gone, as after kill -9: nobody would take the answer."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

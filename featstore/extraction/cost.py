@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from featstore.backbones import catalog
 from featstore.extraction.meter import IMPORT_SECONDS, machine
-from featstore.store.rates import Rate, recorded_rate
+from featstore.store.rates import Rate, recorded_rates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MEASURED = "measured in earlier runs of this cache on this machine"
 SCALED = "scaled from other networks that this cache has seen on this machine"
 CATALOGUE = "the catalogue's speed of another machine"
-LOAD_SECONDS = 4.0
+LOAD_SECONDS = 2.0
 SPEEDS = {
     "": 80.0,
     "ConvNeXt": 14.0,
@@ -69,9 +69,7 @@ class Estimate:
     basis: str
 
 
-def estimate(
-    vectors: Mapping[BackboneSpec, int], recorded: Mapping[BackboneSpec, Rate | None], cores: int
-) -> Estimate:
+def estimate(vectors: Mapping[BackboneSpec, int], known: Mapping[BackboneSpec, Rate], cores: int) -> Estimate:
     """Predict the wall time of an extraction.
 
     Every backbone has a rate of its own: recorded by an earlier run of the same network in this cache on this
@@ -81,13 +79,12 @@ def estimate(
     ----------
     vectors
         Missing vectors of each backbone: images times views.
-    recorded
-        Rates of `featstore.store.rates`; None or absent where nothing was measured.
+    known
+        Rates that `featstore.store.rates` has recorded, of these and of other backbones.
     cores
         Cores that will compute, over all processes and machines.
     """
-    known = {spec: rate for spec, rate in recorded.items() if rate is not None}
-    slowness = median(r.core_seconds / _by_catalogue(s) for s, r in known.items()) if known else 1.0
+    slowness = _slowness(known)
     rates = {s: known.get(s) or Rate(_by_catalogue(s) * slowness, LOAD_SECONDS) for s in vectors}
     busy = [spec for spec, count in vectors.items() if count]
     seconds = sum(
@@ -103,10 +100,13 @@ def expected(todo: Plan, cache: Path) -> Estimate:
     vectors = Counter({cell.key.backbone: 0 for cell in todo.cells})
     for cell in todo.cells:
         vectors[cell.key.backbone] += len(cell.missing)
-    here = machine()
-    return estimate(
-        vectors, {spec: recorded_rate(cache, here, spec) for spec in vectors}, os.cpu_count() or 1
-    )
+    return estimate(vectors, recorded_rates(cache, machine()), os.cpu_count() or 1)
+
+
+def _slowness(known: Mapping[BackboneSpec, Rate]) -> float:
+    listed = set(catalog.names())
+    ratios = [r.core_seconds / _by_catalogue(spec) for spec, r in known.items() if spec.name in listed]
+    return median(ratios) if ratios else 1.0
 
 
 def _by_catalogue(spec: BackboneSpec) -> float:

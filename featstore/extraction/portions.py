@@ -99,6 +99,11 @@ class Work:
         return tally
 
 
+def whole(todo: Plan, records: Mapping[str, ImageRecord]) -> Portion:
+    """Return the plan as one portion, which the engine streams from end to end."""
+    return Portion(todo, tuple(records[i] for i in todo.ids))
+
+
 def cut(
     todo: Plan, records: Mapping[str, ImageRecord], workers: int, rows: int = BLOCK_ROWS
 ) -> list[Portion]:
@@ -107,11 +112,9 @@ def cut(
     Where there are fewer blocks than workers can do, the views and input sizes of a block go to different
     workers, each of which decodes its images.
     """
-    if workers == 1:
-        return [Portion(todo, tuple(records[i] for i in todo.ids))]
-    whole = list(blocks(todo, rows))
-    pieces = -(-PORTIONS_PER_WORKER * workers // max(1, len(whole)))
-    return [_portion(block, steps, records) for block in whole for steps in _split(block.steps, pieces)]
+    found = list(blocks(todo, rows))
+    pieces = -(-PORTIONS_PER_WORKER * workers // max(1, len(found)))
+    return [_portion(block, steps, records) for block in found for steps in _split(block.steps, pieces)]
 
 
 def compute(
@@ -143,7 +146,7 @@ def compute(
     total, first = engine.Tally(), todo
     for _ in range(ROUNDS):
         try:
-            with closing(_results(work, cut(todo, records, executor.workers), executor)) as results:
+            with closing(_results(work, _portions(todo, records, executor), executor)) as results:
                 for tally in results:
                     total.add(tally)
                     if not executor.in_process:
@@ -162,6 +165,10 @@ def compute(
         "workers ended without an answer.",
         WorkerLostError.REMEDY,
     )
+
+
+def _portions(todo: Plan, records: Mapping[str, ImageRecord], executor: Executor) -> list[Portion]:
+    return [whole(todo, records)] if executor.in_process else cut(todo, records, executor.workers)
 
 
 def _results(

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from featstore.errors import StoreError
 from featstore.fingerprint import canonical_json, digest
 from featstore.store.commit import commit
+from featstore.types import BackboneSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from featstore.types import BackboneSpec
 
 log = logging.getLogger(__name__)
 
@@ -38,21 +37,29 @@ class Rate:
 
 def record_rate(root: Path, machine: str, backbone: BackboneSpec, rate: Rate) -> None:
     """Note the latest rate of a backbone; a folder that cannot be written costs only the estimate."""
+    note = {"backbone": asdict(backbone), **asdict(rate)}
     try:
-        commit(_page(root, machine, backbone), canonical_json(asdict(rate)).encode())
+        commit(_folder(root, machine) / f"{digest(asdict(backbone))}.json", canonical_json(note).encode())
     except StoreError as error:
         log.debug("rate not recorded: %s", error.cause)
 
 
-def recorded_rate(root: Path, machine: str, backbone: BackboneSpec) -> Rate | None:
-    """Return the latest rate of a backbone on a machine, or None where there is no note that makes sense."""
+def recorded_rates(root: Path, machine: str) -> dict[BackboneSpec, Rate]:
+    """Return the latest rate of every backbone that a machine has run; notes that make no sense are passed over."""
+    notes = (_read(page) for page in sorted(_folder(root, machine).glob("*.json")))
+    return dict(note for note in notes if note is not None)
+
+
+def _read(page: Path) -> tuple[BackboneSpec, Rate] | None:
     try:
-        rate = Rate(**json.loads(_page(root, machine, backbone).read_text("utf-8")))
+        note = json.loads(page.read_text("utf-8"))
+        backbone = BackboneSpec(**note.pop("backbone"))
+        rate = Rate(**note)
         sound = isfinite(rate.core_seconds) and rate.core_seconds > 0 <= rate.load_seconds
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return rate if sound else None
+    return (backbone, rate) if sound else None
 
 
-def _page(root: Path, machine: str, backbone: BackboneSpec) -> Path:
-    return root / "rates" / machine / f"{backbone.name}@{digest(asdict(backbone))[:8]}.json"
+def _folder(root: Path, machine: str) -> Path:
+    return root / "rates" / machine

@@ -3,7 +3,11 @@
 import os
 import pickle
 import signal
+import subprocess
+import sys
+import threading
 import time
+from pathlib import Path
 
 import portable
 import pytest
@@ -89,31 +93,52 @@ def test_abandoned_results_end_the_children(tmp_path):
     from featstore.executors.processes import Processes
 
     results = Processes(workers=2).run(portable.sleep_and_tell, [str(tmp_path)] * 2)
-    before = time.monotonic()
 
     def interrupt(_signal, _frame):
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGALRM, interrupt)
+    def interrupt_when_both_work():
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    previous = signal.signal(signal.SIGUSR1, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 4)
+        threading.Thread(target=interrupt_when_both_work, daemon=True).start()
         with pytest.raises(KeyboardInterrupt):
             next(results)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+        signal.signal(signal.SIGUSR1, previous)
     pids = [int(path.name) for path in tmp_path.iterdir()]
-    assert pids
+    assert len(pids) == 2
     assert not any(is_running(pid) for pid in pids)
-    assert time.monotonic() - before < 50
+
+
+def test_a_parent_that_is_killed_leaves_no_children(tmp_path):
+    script = (
+        "import sys, portable\nfrom featstore.executors.processes import Processes\n"
+        "list(Processes(workers=2).run(portable.sleep_and_tell, [sys.argv[1]] * 2))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(portable.__file__).parent)}
+    parent = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=env)
+    deadline = time.monotonic() + 50
+    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    pids = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(pids) == 2
+    while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(is_running(pid) for pid in pids)
 
 
 def is_running(pid):
+    """A zombie, which waits for whoever adopted it, does not run."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
         return False
-    return True
 
 
 @pytest.mark.parametrize(

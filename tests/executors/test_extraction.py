@@ -165,7 +165,7 @@ def test_two_processes_that_extract_the_same_at_once_do_not_trip_over_each_other
         assert list(cache.rglob(".tmp*")) == []
 
 
-@pytest.mark.parametrize("workers", [2, 3, 8])
+@pytest.mark.parametrize("workers", [1, 2, 3, 8])
 def test_portions_are_the_plan_cut_where_the_engine_cuts(images, workers):
     todo = plan(KEYS, list(images), {KEYS[0]: list(images)[:5]})
     whole = [step for block in portions.blocks(todo) for step in block.steps]

@@ -12,7 +12,7 @@ from featstore.backbones import catalog
 from featstore.extraction.cost import CATALOGUE, MEASURED, SCALED, estimate
 from featstore.extraction.meter import IMPORT_SECONDS, Metered, record_rates
 from featstore.extraction.meter import machine as this_machine
-from featstore.store.rates import Rate, record_rate, recorded_rate
+from featstore.store.rates import Rate, record_rate, recorded_rates
 
 RESNET, MOBILE = spec("ResNet50"), spec("MobileNetV2")
 
@@ -35,7 +35,7 @@ def test_networks_add_up_and_those_with_nothing_to_do_cost_nothing():
 def test_a_network_that_was_never_seen_is_as_slow_here_as_its_neighbours():
     alone = estimate({MOBILE: 1}, {}, 1)
     resnet = estimate({RESNET: 1}, {}, 1).per_vector[RESNET]
-    slow = estimate({MOBILE: 1}, {RESNET: Rate(3 * resnet, 0.0), MOBILE: None}, 1)
+    slow = estimate({MOBILE: 1}, {RESNET: Rate(3 * resnet, 0.0), spec("Unlisted"): Rate(9.0, 9.0)}, 1)
     assert alone.basis == CATALOGUE
     assert slow.basis == SCALED
     assert slow.per_vector[MOBILE] == pytest.approx(3 * alone.per_vector[MOBILE])
@@ -71,30 +71,59 @@ def test_a_pass_is_metered_without_its_first_batch_and_shares_what_pixels_cost(t
     assert 0.05 <= sum(backbone.batch_seconds) <= time.perf_counter() - started
     backbone.batch_seconds = [9.0, 1.0, 1.0, 1.0]
     record_rates(tmp_path, [backbone], seconds=24.0, threads=3)
-    found = recorded_rate(tmp_path, this_machine(), spec())
+    found = recorded_rates(tmp_path, this_machine())[spec()]
     assert found.core_seconds == pytest.approx(1.0 / 4 * (24 / 12) * 3)
+    assert found.load_seconds == pytest.approx(8.0, abs=0.1)
 
 
 def test_a_pass_of_few_batches_says_nothing(tmp_path):
     backbone = Metered(Source(), spec())
     backbone.batch_seconds = [9.0, 1.0]
     record_rates(tmp_path, [backbone], seconds=12.0, threads=1)
-    assert recorded_rate(tmp_path, this_machine(), spec()) is None
+    assert recorded_rates(tmp_path, this_machine()) == {}
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[]", '{"core_seconds":-1,"load_seconds":0}', '{"core_seconds":"x","load_seconds":0}']
+    "spoil",
+    [
+        lambda _note: "",
+        lambda _note: "{}",
+        lambda _note: "[]",
+        lambda note: json.dumps(note | {"core_seconds": -1.0}),
+        lambda note: json.dumps(note | {"core_seconds": "x"}),
+        lambda note: json.dumps(note | {"backbone": "x"}),
+    ],
 )
-def test_a_note_that_makes_no_sense_is_no_note(tmp_path, text):
+def test_a_note_that_makes_no_sense_is_no_note(tmp_path, spoil):
     record_rate(tmp_path, "here", spec(), Rate(1.0, 2.0))
     (page,) = tmp_path.rglob("*.json")
-    assert json.loads(page.read_text()) == {"core_seconds": 1.0, "load_seconds": 2.0}
-    page.write_text(text)
-    assert recorded_rate(tmp_path, "here", spec()) is None
+    page.write_text(spoil(json.loads(page.read_text())))
+    assert recorded_rates(tmp_path, "here") == {}
 
 
 def test_rates_are_kept_per_machine_and_per_network(tmp_path):
     record_rate(tmp_path, "here", spec(), Rate(1.0, 2.0))
-    assert recorded_rate(tmp_path, "there", spec()) is None
-    assert recorded_rate(tmp_path, "here", spec(weights="random:1")) is None
-    assert recorded_rate(tmp_path, "here", spec()) == Rate(1.0, 2.0)
+    record_rate(tmp_path, "here", spec(weights="random:1"), Rate(3.0, 4.0))
+    record_rate(tmp_path, "here", spec(), Rate(5.0, 6.0))
+    assert recorded_rates(tmp_path, "there") == {}
+    assert recorded_rates(tmp_path, "here") == {
+        spec(): Rate(5.0, 6.0),
+        spec(weights="random:1"): Rate(3.0, 4.0),
+    }
+
+
+def test_a_run_leaves_the_rates_that_the_next_dry_run_uses(tmp_path):
+    from fakes import key, records
+
+    from featstore.extraction.cost import expected
+    from featstore.extraction.plan import plan
+    from featstore.extraction.portions import Work, whole
+    from featstore.images.decode import decoder_version
+    from featstore.types import Decoding
+
+    images = records(tmp_path / "data", 24)
+    todo = plan([key()], list(images), {})
+    Work(Source(), Decoding(decoder_version()), tmp_path / "cache")(whole(todo, images))
+    found = expected(todo, tmp_path / "cache")
+    assert found.basis == MEASURED
+    assert 24 * 0.0025 <= found.seconds - IMPORT_SECONDS < 24 * 0.25
