@@ -149,7 +149,7 @@ class _Workshop:
     def fill(self) -> None:
         """Give the copies, which Keras has built by now, their weights."""
         for original, copy in self._copies:
-            copy.set_weights(original.get_weights())
+            copy.set_weights([weight.value.numpy() for weight in original.weights])
 
     def _copy(self, layer: Any) -> Any:  # noqa: ANN401
         # An operation that is no layer, such as `x + 3`, computes in the type that it is given.
@@ -221,7 +221,7 @@ def _is_convolution(layer: Any) -> bool:  # noqa: ANN401
 
 def _weights(layer: keras.Layer) -> tuple[NDArray[Any] | None, NDArray[Any] | None, NDArray[Any]]:
     """Depthwise kernel, full kernel, bias, in double precision so that folding adds no error of its own."""
-    weights = [w.astype(np.float64) for w in layer.get_weights()]
+    weights = [_double(weight) for weight in layer.weights]
     bias = weights.pop() if layer.use_bias else np.zeros(layer.output.shape[-1])
     if type(layer) is keras.layers.Conv2D:
         return None, weights[0], bias
@@ -230,15 +230,12 @@ def _weights(layer: keras.Layer) -> tuple[NDArray[Any] | None, NDArray[Any] | No
 
 def _affine(norm: keras.layers.BatchNormalization) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Scale and shift per channel, in double precision."""
-    mean, variance = (
-        np.asarray(keras.ops.convert_to_numpy(v), np.float64)
-        for v in (norm.moving_mean, norm.moving_variance)
-    )
-    gamma = (
-        np.asarray(keras.ops.convert_to_numpy(norm.gamma), np.float64) if norm.scale else np.ones_like(mean)
-    )
-    beta = (
-        np.asarray(keras.ops.convert_to_numpy(norm.beta), np.float64) if norm.center else np.zeros_like(mean)
-    )
+    mean, variance = _double(norm.moving_mean), _double(norm.moving_variance)
+    gamma = _double(norm.gamma) if norm.scale else np.ones_like(mean)
+    beta = _double(norm.beta) if norm.center else np.zeros_like(mean)
     scale = gamma / np.sqrt(variance + norm.epsilon)
     return scale, beta - mean * scale
+
+
+def _double(variable: keras.Variable) -> NDArray[np.float64]:
+    return np.asarray(variable.value.numpy(), np.float64)

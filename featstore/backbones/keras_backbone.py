@@ -191,8 +191,15 @@ def _compile(
 
     official = pkgutil.resolve_name(row.preprocess)
     prepare = official if identity.preprocess == OFFICIAL else lambda images: images / 255.0
+
+    def embed(images: tf.Tensor) -> tf.Tensor:
+        features = tf.cast(network(prepare(images), training=False), tf.float32)
+        # A ReLU fused with its convolution makes zeros of NaN, so that bad pixels have to be remembered.
+        sound = tf.math.is_finite(tf.reduce_sum(images, axis=[1, 2, 3]))
+        return tf.where(sound[:, tf.newaxis], features, float("nan"))
+
     forward = tf.function(
-        lambda images: tf.cast(network(prepare(images), training=False), tf.float32),
+        embed,
         input_signature=[tf.TensorSpec((batch_size, row.input_size, row.input_size, 3), tf.float32)],
         autograph=False,
         jit_compile=True if identity.precision == FLOAT16 else None,

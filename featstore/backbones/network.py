@@ -118,7 +118,7 @@ def build(row: Row, weights: Weights, preprocess: str) -> keras.Model:
 def _require_finite(row: Row, network: keras.Model) -> None:
     # Fused ReLUs turn a NaN into a zero, so that the features alone would not tell.
     for variable in network.weights:
-        if not np.isfinite(variable.numpy()).all():
+        if not np.isfinite(variable.value.numpy()).all():
             raise WeightsError(
                 f"{row.name}: its weights hold NaN or infinity in {variable.path}.",
                 f"Fetch or train them again, and pass them: --weights {row.name}=PATH.",
