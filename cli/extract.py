@@ -38,6 +38,9 @@ def command(
     worker_index: Annotated[
         int, typer.Option(help="Number of this job, from 0: its share of the images.")
     ] = 0,
+    memory: Annotated[
+        str | None, typer.Option(help="Budget, such as 4GB: networks take turns.", metavar="BYTES")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what is stored and what is missing.")
     ] = False,
@@ -89,6 +92,7 @@ def command(
         scheduler=scheduler,
         num_workers=num_workers,
         worker_index=worker_index,
+        memory=options.parse_bytes(memory),
         dry_run=dry_run,
         progress=not json,
     )

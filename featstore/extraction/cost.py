@@ -45,8 +45,8 @@ SPEEDS = {
     "Xception": 95.0,
 }
 """GFLOP/s of one core by the first letters of a name, the longest that fit: float32, batches of 16, by CPU time on a
-busy 2-core Zen-4 virtual machine with TensorFlow 2.21 and unfolded networks, November 2026. Depthwise convolutions
-are five times slower than plain ones, so one number for all would be off by as much."""
+busy virtual machine with 2 Xeon cores (AVX-512, AMX), TensorFlow 2.21, unfolded networks, November 2026. Depthwise
+convolutions are five times slower than plain ones, so one number for all would be off by as much."""
 OF_FLOAT32 = {"bfloat16": 0.55}
 
 

@@ -14,7 +14,8 @@ from featstore.errors import UsageError
 from featstore.extraction import engine
 from featstore.extraction.cost import expected
 from featstore.extraction.depth import refuse_undeclared_range
-from featstore.extraction.networks import Networks
+from featstore.extraction.memory import passes, peak
+from featstore.extraction.networks import BATCH_SIZE, Networks
 from featstore.extraction.plan import Plan, plan
 from featstore.extraction.portions import Silence, Work, compute
 from featstore.extraction.share import share
@@ -67,6 +68,8 @@ class Extraction:
         Quarantined images: ``(path, reason, detail)``.
     warnings
         What a user should know about the data.
+    passes, announced_bytes
+        Passes over the images that the memory budget asks for, and the peak memory to expect, all processes.
     phases
         Seconds spent waiting for pixels, in the forward pass, and writing.
     seconds
@@ -86,6 +89,8 @@ class Extraction:
     seconds: float = 0.0
     estimated_seconds: float = 0.0
     estimated_from: str = ""
+    passes: int = 1
+    announced_bytes: int = 0
 
     @property
     def missing(self) -> int:
@@ -120,6 +125,7 @@ def extract(
     scheduler: str | None = None,
     num_workers: int = 1,
     worker_index: int = 0,
+    memory: int | None = None,
     dry_run: bool = False,
     progress: bool = False,
 ) -> Extraction:
@@ -153,6 +159,9 @@ def extract(
         Number of processes (default one per GPU, else per core), and address of the dask scheduler.
     num_workers, worker_index
         Take only the images of share `worker_index` of `num_workers`, as a job of an array does.
+    memory
+        Budget in bytes for all processes of this machine; networks that do not fit together take turns, in
+        several passes over the images. None for one pass.
     dry_run
         Only say what would be done; loads no network.
     progress
@@ -177,12 +186,17 @@ def extract(
         todo = _plan(keys, manifest, store, decoding)
         cost = expected(todo, store.root)
         tally = engine.Tally()
+        parts = passes(todo, memory and memory // team.workers, BATCH_SIZE)
         if todo.rows_missing and not dry_run:
             refuse_undeclared_range(manifest, todo, decoding)
             bar = stack.enter_context(_bar(todo, show=progress))
-            work = Work(networks, decoding, store.root.absolute(), bar if team.in_process else Silence())
-            replan = partial(_plan_again, keys, manifest, store.root, decoding)
-            tally = compute(todo, {r.id: r for r in manifest.records}, work, team, bar, replan)
+            told = bar if team.in_process else Silence()
+            work = Work(networks, decoding, store.root.absolute(), told, bounded=len(parts) > 1)
+            records = {r.id: r for r in manifest.records}
+            for part in parts:
+                wanted = [cell.key for cell in part.cells]
+                replan = partial(_plan_again, wanted, manifest, store.root, decoding)
+                tally.add(compute(part, records, work, team, bar, replan))
     return Extraction(
         dry_run=dry_run,
         cache=str(store.root),
@@ -195,6 +209,8 @@ def extract(
         seconds=round(perf_counter() - started, 3),
         estimated_seconds=round(cost.seconds, 1),
         estimated_from=cost.basis,
+        passes=len(parts),
+        announced_bytes=team.workers * peak(parts, BATCH_SIZE),
     )
 
 

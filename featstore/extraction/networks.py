@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from featstore.extraction.halving import HalvingBackbone
 from featstore.types import BACKBONE_REVISION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from featstore.types import Backbone, BackboneSpec
 
@@ -84,6 +85,13 @@ class Networks:
                 f"Pass the same file or seed as before: --weights {wanted.name}=CHOICE.",
             )
         return self._loaded[wanted]
+
+    def keep(self, wanted: Collection[BackboneSpec]) -> None:
+        """Let go of all other networks and their memory."""
+        kept = {identity: backbone for identity, backbone in self._loaded.items() if identity in wanted}
+        if len(kept) < len(self._loaded):
+            self._loaded = kept
+            gc.collect()
 
     def _load(self, name: str, precision: str) -> Backbone:
         choice = choice_for(name, self._weights)

@@ -35,6 +35,10 @@ class NetworkSource(Protocol):
         """Build the backbone of a spec, or return the one that was built before."""
         ...
 
+    def keep(self, wanted: Collection[BackboneSpec]) -> None:
+        """Let go of all other backbones."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Portion:
@@ -66,12 +70,15 @@ class Work:
         Folder of the store, absolute, the same for all workers.
     progress
         Told of every batch; the parent's bar if the work is done in its process.
+    bounded
+        Whether memory is short, so that networks that a portion does not need have to go.
     """
 
     networks: NetworkSource
     decoding: Decoding
     cache: Path
     progress: engine.Progress = Silence()
+    bounded: bool = False
 
     def __call__(self, portion: Portion) -> engine.Tally:
         """Compute what the portion lacks.
@@ -88,6 +95,8 @@ class Work:
             )
         store = Store(self.cache)
         specs = dict.fromkeys(cell.key.backbone for cell in portion.plan.cells if cell.missing)
+        if self.bounded:
+            self.networks.keep(specs)
         backbones = {spec: Metered(self.networks, spec) for spec in specs}
         records = {record.id: record for record in portion.records}
         started = perf_counter()

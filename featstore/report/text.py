@@ -210,7 +210,11 @@ def _extraction_sentence(result: Extraction) -> str:
     planned = f"{result.missing} vectors ({size(sum(c.bytes_missing for c in result.cells))})"
     if result.dry_run:
         about = duration(result.estimated_seconds)
-        return f"To do: {planned}, about {about} ({result.estimated_from}). Nothing was done."
+        passes = f" in {result.passes} passes" if result.passes > 1 else ""
+        return (
+            f"To do: {planned}, about {about} ({result.estimated_from}),"
+            f" at most {size(result.announced_bytes)} of memory{passes}. Nothing was done."
+        )
     rate = result.computed / max(result.seconds, 1e-9)
     busy = ", ".join(f"{name} {value:.1f} s" for name, value in result.phases.items())
     return f"Computed {result.computed} of {planned} in {duration(result.seconds)}, {rate:.1f} images/s ({busy})."
