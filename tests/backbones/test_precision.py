@@ -93,15 +93,18 @@ def test_float16_wants_a_gpu(monkeypatch):
     assert "--precision float32" in error.value.remedy
 
 
-@pytest.mark.parametrize(("chosen", "bound"), [(BFLOAT16, 0.05), (FLOAT16, 0.01)])
-def test_low_precision_stays_near_float32_and_is_not_it(chosen, bound, forced, images):
-    """float16 runs here as on a GPU: mixed policy and XLA, only slower."""
-    reference = load_backbone("EfficientNetLite0", batch_size=BATCH).embed(images)
+@pytest.mark.parametrize(
+    ("chosen", "name", "weights"),
+    [(BFLOAT16, "MobileNet025", "random:1"), (FLOAT16, "EfficientNetLite0", "imagenet")],
+)
+def test_low_precision_stays_near_float32_and_is_not_it(chosen, name, weights, forced, images):
+    """float16 runs here as on a GPU, mixed policy and XLA; it has not the range for MobileNet025's random weights."""
+    reference = load_backbone(name, weights, batch_size=BATCH).embed(images)
 
-    cheap = load_backbone("EfficientNetLite0", batch_size=BATCH, precision=chosen).embed(images)
+    cheap = load_backbone(name, weights, batch_size=BATCH, precision=chosen).embed(images)
 
     assert cheap.dtype == np.float32
-    assert 0 < np.abs(cheap - reference).max() / np.abs(reference).max() < bound
+    assert 0 < np.abs(cheap - reference).max() / np.abs(reference).max() < 0.01
 
 
 @pytest.mark.parametrize("name", ["EfficientNetLite0", pytest.param("DenseNet121", marks=pytest.mark.slow)])
