@@ -1,10 +1,16 @@
-"""What every test can count on: no user settings, no shared cache, patient hypothesis."""
+"""What every test can count on: no user settings, no shared cache, patient hypothesis.
+
+Properties explore new examples at every run on a desk, and repeat the same ones in CI.
+"""
+
+import os
 
 import pytest
 from hypothesis import settings
 
-settings.register_profile("featstore", deadline=None)
-settings.load_profile("featstore")
+settings.register_profile("explore", deadline=None)
+settings.register_profile("repeat", deadline=None, derandomize=True)
+settings.load_profile("repeat" if os.environ.get("CI") else "explore")
 
 
 @pytest.fixture(autouse=True)

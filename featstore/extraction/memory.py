@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 MEGABYTE = 1_000_000
 BASE = 640 * MEGABYTE
 """A process with TensorFlow, Keras, h5py and the images' code loaded."""
-SHARED = 0.45
+SHARED = 0.43
 """Networks in one process share workspace: each but the largest adds this much of what it takes alone."""
 CHANNELS = 3
 BATCHES_IN_FLIGHT = 4
 
 
-def announced(specs: Sequence[BackboneSpec], batch_size: int) -> int:
-    """Peak resident bytes of one process that holds these networks together.
+def announced(specs: Sequence[BackboneSpec], images: int, batch_size: int) -> int:
+    """Peak resident bytes of one process that holds these networks together and reads so many images.
 
     The numbers of the catalogue were measured with batches of 16 in float32 (`benchmarks/footprint.py`); other
     precisions are announced like float32, which is more than they take.
@@ -31,7 +31,9 @@ def announced(specs: Sequence[BackboneSpec], batch_size: int) -> int:
     alone = sorted((footprint(spec.name) * MEGABYTE for spec in specs), reverse=True)
     networks = sum(alone[:1]) + SHARED * sum(alone[1:])
     return (
-        round(BASE + networks + _pixels({spec.input_size for spec in specs}, batch_size)) if specs else BASE
+        round(BASE + networks + _pixels({spec.input_size for spec in specs}, images, batch_size))
+        if specs
+        else BASE
     )
 
 
@@ -46,13 +48,14 @@ def passes(todo: Plan, budget: int | None, batch_size: int) -> list[Plan]:
         If a network alone does not fit.
     """
     needed = {cell.key.backbone for cell in todo.cells if cell.missing}
-    if budget is None or announced(list(needed), batch_size) <= budget:
+    images = len(todo.ids)
+    if budget is None or announced(list(needed), images, batch_size) <= budget:
         return [todo]
     waiting = sorted(needed, key=lambda spec: (-footprint(spec.name), spec.name))
     groups: list[list[BackboneSpec]] = []
     for spec in waiting:
-        _require_room(spec, budget, batch_size)
-        fitting = next((g for g in groups if announced([*g, spec], batch_size) <= budget), None)
+        _require_room(spec, budget, images, batch_size)
+        fitting = next((g for g in groups if announced([*g, spec], images, batch_size) <= budget), None)
         if fitting is None:
             groups.append([spec])
         else:
@@ -65,19 +68,20 @@ def passes(todo: Plan, budget: int | None, batch_size: int) -> list[Plan]:
 def peak(parts: Sequence[Plan], batch_size: int) -> int:
     """Largest announced peak of these passes, in bytes."""
     return max(
-        announced(list({c.key.backbone for c in part.cells if c.missing}), batch_size) for part in parts
+        announced(list({c.key.backbone for c in part.cells if c.missing}), len(part.ids), batch_size)
+        for part in parts
     )
 
 
-def _pixels(sides: set[int], batch_size: int) -> int:
+def _pixels(sides: set[int], images: int, batch_size: int) -> int:
     """One block of decoded images in every input size, and the batches between pixels and network."""
-    block = BLOCK_ROWS * sum(side * side * CHANNELS for side in sides)
+    block = min(BLOCK_ROWS, images) * sum(side * side * CHANNELS for side in sides)
     batches = BATCHES_IN_FLIGHT * batch_size * max(sides) ** 2 * CHANNELS * 4
     return block + batches
 
 
-def _require_room(spec: BackboneSpec, budget: int, batch_size: int) -> None:
-    needed = announced([spec], batch_size)
+def _require_room(spec: BackboneSpec, budget: int, images: int, batch_size: int) -> None:
+    needed = announced([spec], images, batch_size)
     if needed > budget:
         raise UsageError(
             f"{spec.name} alone takes {needed / MEGABYTE:.0f} MB, and --memory allows {budget / MEGABYTE:.0f} MB.",

@@ -45,7 +45,7 @@ def precision_text(result: PrecisionCheck) -> str:
     """Table of `featstore extract --precision-check`."""
     rows = [[c.backbone, f"{100 * c.error:.2f} %", f"{c.correlation:.5f}"] for c in result.costs]
     header = ["backbone", "error / spread between images", "correlation of distances"]
-    sentence = f"{result.precision} against float32 on {result.images} images; below 5 % no classifier should notice."
+    sentence = f"{result.precision} against float32 on {result.images} images; the mark to stay below is 5 %."
     return "\n\n".join(part for part in (table(header, rows), sentence, _bad_text(result.bad)) if part)
 
 

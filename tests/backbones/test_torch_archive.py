@@ -256,6 +256,7 @@ def test_a_file_cut_short_anywhere_is_refused(scratch, cut):
 
 
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+@example([(282, 127)])  # a signalling NaN
 @example([(90, 92)])  # a backslash in a string: pickletools warns instead of raising
 @settings(max_examples=400, deadline=None)
 def test_damage_anywhere_gives_numbers_or_a_refusal_and_no_other_error(scratch, damage):
@@ -267,7 +268,8 @@ def test_damage_anywhere_gives_numbers_or_a_refusal_and_no_other_error(scratch, 
         state = read_state_dict(scratch)
     except WeightsError:
         return
-    assert all(array.sum() is not None for array in state.values())
+    with np.errstate(all="ignore"):  # damaged numbers may be NaN: every one of them must be readable
+        assert all(array.sum() is not None for array in state.values())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,121 @@
+"""Memory is announced before the work and kept under a budget by letting networks take turns."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from commandline import featstore
+from fakes import DECODING
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featstore.backbones import catalog
+from featstore.errors import UsageError
+from featstore.extraction.memory import BASE, announced, passes, peak
+from featstore.extraction.plan import plan
+from featstore.images.phantom import make_phantoms
+from featstore.types import IDENTITY, BackboneSpec, FeatureKey
+
+NAMES = ["ResNet50", "Xception", "VGG19", "MobileNetV2", "NASNetLarge", "DenseNet121"]
+IDS = [f"{i:064x}" for i in range(20)]
+
+
+def spec(name):
+    row = catalog.row(name)
+    return BackboneSpec(name, "random:0", row.input_size, "official", row.dimension)
+
+
+def todo(names):
+    return plan([FeatureKey(spec(name), IDENTITY, DECODING) for name in names], IDS, {})
+
+
+names = st.lists(st.sampled_from(NAMES), min_size=1, unique=True)
+
+
+@given(names, st.integers(2_700, 6_000))
+def test_every_pass_fits_and_together_they_do_all_the_work_once(chosen, megabytes):
+    whole, budget = todo(chosen), megabytes * 1_000_000
+    parts = passes(whole, budget, 16)
+    assert peak(parts, 16) <= budget
+    assert sorted(c.key.backbone.name for part in parts for c in part.cells) == sorted(chosen)
+    assert sum(part.rows_missing for part in parts) == whole.rows_missing
+
+
+def test_without_a_budget_there_is_one_pass():
+    assert len(passes(todo(NAMES), None, 16)) == 1
+
+
+def test_a_small_budget_takes_more_passes():
+    counts = [len(passes(todo(NAMES), megabytes * 1_000_000, 16)) for megabytes in (9_000, 3_000, 2_600)]
+    assert counts[0] == 1 < counts[1] <= counts[2]
+
+
+def test_a_network_that_does_not_fit_alone_is_named_with_the_budget_it_needs():
+    with pytest.raises(UsageError, match="NASNetLarge alone takes") as caught:
+        passes(todo(NAMES), 1_500_000_000, 16)
+    assert "--memory" in caught.value.remedy
+
+
+@given(names)
+def test_more_networks_are_never_announced_as_less(chosen):
+    specs = [spec(name) for name in chosen]
+    assert announced(specs, 20, 16) >= announced(specs[1:], 20, 16) >= BASE
+
+
+def test_more_images_are_more_memory_up_to_one_block_and_no_further():
+    one, block, many = (announced([spec("Xception")], images, 16) for images in (1, 256, 1_000_000))
+    assert one < block == many
+
+
+@pytest.mark.parametrize(("text", "code"), [("4GB", 0), ("900MB", 2), ("lots", 2), ("0", 2)])
+def test_the_flag_is_read_and_refused_like_any_other(text, code, tmp_path):
+    data = make_phantoms(tmp_path / "data", patients=4, slices=1, size=32)
+    arguments = ["extract", data, "--backbones", "ResNet50,NASNetLarge", "--weights", "random:1", "--dry-run"]
+    assert featstore(*arguments, "--memory", text).code == code
+
+
+MEASURE = """
+import json, resource, sys
+from featstore import extract
+options = json.loads(sys.argv[1])
+result = extract(**options)
+print(json.dumps([result.passes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("networks", "memory", "expected_passes"),
+    [
+        (["MobileNetV2"], None, 1),
+        (["ResNet50"], None, 1),
+        (["ResNet50", "DenseNet201", "InceptionV3"], None, 1),
+        (["ResNet50", "Xception", "VGG19", "InceptionV3"], None, 1),
+        (["ResNet50", "Xception", "VGG19", "InceptionV3"], 2_000_000_000, 2),
+    ],
+)
+def test_the_peak_is_within_15_percent_of_what_the_dry_run_announced(
+    tmp_path, networks, memory, expected_passes
+):
+    data = make_phantoms(tmp_path / "data", patients=10, slices=2, size=64)
+    arguments = [
+        "extract",
+        data,
+        "--backbones",
+        ",".join(networks),
+        "--weights",
+        "random:1",
+        "--dry-run",
+        "--json",
+    ]
+    told = featstore(*arguments, *(["--memory", memory] if memory else [])).json
+    options = {
+        "data": str(data), "backbones": networks, "weights": {"*": "random:1"},
+        "cache": str(tmp_path / "cache"), "memory": memory,
+    }  # fmt: skip
+    command = [sys.executable, "-c", MEASURE, json.dumps(options)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    count, measured = json.loads(done.stdout)
+    assert count == told["passes"] == expected_passes
+    assert measured == pytest.approx(told["announced_bytes"], rel=0.15)
