@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from featstore.evaluation.compare import Comparison, compare
 from featstore.evaluation.fuse import Fusion, fuse
-from featstore.extraction.extract import Extraction, extract
+from featstore.extraction.extract import extract
 from featstore.images.phantom import make_phantoms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from featstore.extraction.summary import Extraction
 
 RECIPE = "mild"
 SEEDS = (1, 2)

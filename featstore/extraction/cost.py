@@ -47,7 +47,8 @@ SPEEDS = {
 """GFLOP/s of one core by the first letters of a name, the longest that fit: float32, batches of 16, by CPU time on a
 busy virtual machine with 2 Xeon cores (AVX-512, AMX), TensorFlow 2.21, unfolded networks, November 2026. Depthwise
 convolutions are five times slower than plain ones, so one number for all would be off by as much."""
-OF_FLOAT32 = {"bfloat16": 0.55}
+OF_FLOAT32 = {"bfloat16": 0.25}
+"""Time of a precision as a share of float32: 1/7 to 1/3.6 on a CPU with AMX (`benchmarks/precision.py`)."""
 
 
 @dataclass(frozen=True, slots=True)

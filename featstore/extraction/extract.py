@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -19,6 +19,7 @@ from featstore.extraction.networks import BATCH_SIZE, Networks
 from featstore.extraction.plan import Plan, plan
 from featstore.extraction.portions import Silence, Work, compute
 from featstore.extraction.share import share
+from featstore.extraction.summary import CellSummary, Extraction
 from featstore.images.decode import decoder_version
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
@@ -36,75 +37,6 @@ if TYPE_CHECKING:
 EXECUTORS = "featstore.executors"
 DEFAULT_BACKBONES = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2")
 DEFAULT_RECIPE = "paper"
-
-
-@dataclass(frozen=True, slots=True)
-class CellSummary:
-    """One line of a dry run or of a closing summary: a backbone in one view."""
-
-    backbone: str
-    weights: str
-    recipe: str
-    seed: int
-    stored: int
-    missing: int
-    bytes_missing: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Extraction:
-    """What an extraction did, or with ``dry_run`` would do.
-
-    Attributes
-    ----------
-    images
-        Number of images of the data set, bad ones included.
-    cells
-        Backbone by view: what was stored before, and what was missing.
-    computed
-        Vectors computed and committed.
-    bad
-        Quarantined images: ``(path, reason, detail)``.
-    warnings
-        What a user should know about the data.
-    passes, announced_bytes
-        Passes over the images that the memory budget asks for, and the peak memory to expect, all processes.
-    phases
-        Seconds spent waiting for pixels, in the forward pass, and writing.
-    seconds
-        Wall time of the whole call.
-    estimated_seconds, estimated_from
-        Wall time that was expected for what was missing, and on what grounds.
-    """
-
-    dry_run: bool
-    cache: str
-    images: int
-    cells: tuple[CellSummary, ...]
-    computed: int = 0
-    bad: tuple[tuple[str, str, str], ...] = ()
-    warnings: tuple[str, ...] = ()
-    phases: Mapping[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    estimated_seconds: float = 0.0
-    estimated_from: str = ""
-    passes: int = 1
-    announced_bytes: int = 0
-
-    @property
-    def missing(self) -> int:
-        """Vectors that were not in the store when the call began."""
-        return sum(cell.missing for cell in self.cells)
-
-    @property
-    def stored(self) -> int:
-        """Vectors that were in the store when the call began."""
-        return sum(cell.stored for cell in self.cells)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dict for ``--json``."""
-        return {**asdict(self), "missing": self.missing, "stored": self.stored}
 
 
 def extract(
@@ -209,6 +141,7 @@ def extract(
         seconds=round(perf_counter() - started, 3),
         estimated_seconds=round(cost.seconds, 1),
         estimated_from=cost.basis,
+        idle=round(tally.idle, 3),
         passes=len(parts),
         announced_bytes=team.workers * peak(parts, BATCH_SIZE),
     )

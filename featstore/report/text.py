@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from featstore.evaluation.fuse import Fusion
     from featstore.evaluation.predict import Predictions
     from featstore.extraction.bench import Bench, Rate
-    from featstore.extraction.extract import Extraction
     from featstore.extraction.precision import PrecisionCheck
+    from featstore.extraction.summary import Extraction
     from featstore.store.inventory import Entry, Verification
 
 LISTED = 10
@@ -216,7 +216,8 @@ def _extraction_sentence(result: Extraction) -> str:
             f" at most {size(result.announced_bytes)} of memory{passes}. Nothing was done."
         )
     rate = result.computed / max(result.seconds, 1e-9)
-    busy = ", ".join(f"{name} {value:.1f} s" for name, value in result.phases.items())
+    phases = ", ".join(f"{name} {value:.1f} s" for name, value in result.phases.items())
+    busy = f"{phases}; networks idle {100 * result.idle:.0f} %"
     return f"Computed {result.computed} of {planned} in {duration(result.seconds)}, {rate:.1f} images/s ({busy})."
 
 

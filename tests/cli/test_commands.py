@@ -46,7 +46,7 @@ def test_lists_have_a_json_form():
 
 def test_the_first_extraction_says_what_it_did(world):
     assert "Computed 128 of 128 vectors" in world.first.out
-    assert "images/s" in world.first.out
+    assert re.search(r"images/s \(pixels .*; networks idle \d+ %\)", world.first.out)
     assert "extract: " in world.first.err, "the progress bar belongs to stderr"
 
 

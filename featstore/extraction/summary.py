@@ -1,0 +1,81 @@
+"""What an extraction did, or would do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class CellSummary:
+    """One line of a dry run or of a closing summary: a backbone in one view."""
+
+    backbone: str
+    weights: str
+    recipe: str
+    seed: int
+    stored: int
+    missing: int
+    bytes_missing: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What an extraction did, or with ``dry_run`` would do.
+
+    Attributes
+    ----------
+    images
+        Number of images of the data set, bad ones included.
+    cells
+        Backbone by view: what was stored before, and what was missing.
+    computed
+        Vectors computed and committed.
+    bad
+        Quarantined images: ``(path, reason, detail)``.
+    warnings
+        What a user should know about the data.
+    idle
+        Share of the pass in which no network was at work, 0 to 1.
+    passes, announced_bytes
+        Passes over the images that the memory budget asks for, and the peak memory to expect, all processes.
+    phases
+        Seconds spent waiting for pixels, in the forward pass, and writing.
+    seconds
+        Wall time of the whole call.
+    estimated_seconds, estimated_from
+        Wall time that was expected for what was missing, and on what grounds.
+    """
+
+    dry_run: bool
+    cache: str
+    images: int
+    cells: tuple[CellSummary, ...]
+    computed: int = 0
+    bad: tuple[tuple[str, str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+    phases: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    estimated_seconds: float = 0.0
+    estimated_from: str = ""
+    idle: float = 0.0
+    passes: int = 1
+    announced_bytes: int = 0
+
+    @property
+    def missing(self) -> int:
+        """Vectors that were not in the store when the call began."""
+        return sum(cell.missing for cell in self.cells)
+
+    @property
+    def stored(self) -> int:
+        """Vectors that were in the store when the call began."""
+        return sum(cell.stored for cell in self.cells)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict for ``--json``."""
+        return {**asdict(self), "missing": self.missing, "stored": self.stored}
