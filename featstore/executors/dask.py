@@ -53,27 +53,46 @@ class Dask:
         dask itself gives the item of a dead worker to another, up to its ``allowed-failures`` (3).
         """
         client, waiting, lost = _connect(self._scheduler), iter(items), 0
-        from distributed import KilledWorker, as_completed
+        from distributed import as_completed
 
         pinned = _Pinned(work)
         try:
             ahead = AHEAD * max(self.workers, len(client.nthreads()))
-            first = [client.submit(pinned, item, pure=False) for item in islice(waiting, ahead)]
+            first = {client.submit(pinned, item, pure=False): item for item in islice(waiting, ahead)}
+            suspects: list[T] = []
             done = as_completed(first, loop=client.loop)
             for future in done:
                 for item in islice(waiting, 1):
-                    done.add(client.submit(pinned, item, pure=False))
-                error = future.exception()
-                if isinstance(error, KilledWorker):
+                    following = client.submit(pinned, item, pure=False)
+                    first[following] = item
+                    done.add(following)
+                item = first.pop(future)
+                if _was_killed(future):
+                    suspects.append(item)
+                else:
+                    yield future.result()
+            # dask blames every item that waited on a dying worker: alone, the innocent ones are answered.
+            for item in suspects if len(suspects) > 1 else ():
+                future = client.submit(pinned, item, pure=False)
+                if _was_killed(future):
                     lost += 1
-                    continue
-                if error is not None:
-                    raise error
-                yield future.result()
+                else:
+                    yield future.result()
+            lost += len(suspects) == 1
         finally:
             client.close()  # releases its futures: what is not running yet is cancelled
         if lost:
             raise WorkerLostError.after(lost)
+
+
+def _was_killed(future: Any) -> bool:  # noqa: ANN401 - distributed is optional and has no types here
+    """Wait for an item; tell whether its workers died. Any other error is raised."""
+    from distributed import KilledWorker
+
+    error = future.exception()
+    if error is not None and not isinstance(error, KilledWorker):
+        raise error
+    return error is not None
 
 
 class _Pinned(Generic[T, R]):
