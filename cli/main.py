@@ -74,7 +74,9 @@ def main() -> None:
     """Run the command line; an error is one line of cause and one of remedy, a traceback only with --debug."""
     debug = DEBUG in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
-    logging.basicConfig(stream=sys.stderr, format="featstore: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("featstore: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
         app(arguments, prog_name="featstore")
     except FeatstoreError as error:
@@ -93,7 +95,18 @@ def main() -> None:
 
 
 def _fail(cause: str, remedy: str, code: int, *, debug: bool) -> None:
+    from featstore.report.plain import printable, printable_lines
+
     if debug:
-        traceback.print_exc()
-    typer.echo(f"featstore: {cause}\n           {remedy}", err=True)
+        typer.echo(printable_lines(traceback.format_exc()), err=True)
+    typer.echo(f"featstore: {printable(cause)}\n           {printable(remedy)}", err=True)
     sys.exit(code)
+
+
+class _Printable(logging.Formatter):
+    """Log records on one line each, without control characters: they may quote what a stranger wrote."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from featstore.report.plain import printable_lines
+
+        return printable_lines(super().format(record))
