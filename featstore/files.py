@@ -6,9 +6,10 @@ import errno
 import os
 import secrets
 import stat
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from io import BufferedReader
     from pathlib import Path
 
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
@@ -20,7 +21,7 @@ class UnfitFileError(OSError):
     """A path that holds something else than a file of acceptable size; `strerror` says what."""
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading; links are followed, and what is then no file is refused without waiting for it.
 
     The look is at the open file, so that nothing can be put in its place between looking and opening.

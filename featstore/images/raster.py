@@ -113,7 +113,7 @@ def _blamed(kind: str) -> Iterator[None]:
     except Exception as error:
         cut = isinstance(error, (EOFError, struct.error)) or "truncated" in str(error).lower()
         reason = "truncated" if cut else "corrupt"
-        # Pillow quotes the header of a PNM, which is text that someone wrote; the row is kept, so it may not be there.
+        # Pillow quotes the header of a PNM, which is text that someone wrote, and the quarantine keeps the detail.
         why = type(error).__name__ if kind == "PPM" else str(error) or type(error).__name__
         raise BadImageError(reason, f"The {kind} does not decode: {why}") from error
 
