@@ -101,7 +101,11 @@ def read_plain(source: bytes | Path, limits: Limits = FOREIGN) -> Plain:
 
 
 def _opened(source: bytes | Path) -> Any:  # noqa: ANN401
-    return h5py.File.in_memory(source) if isinstance(source, bytes) else h5py.File(source, "r", locking=False)
+    if not isinstance(source, bytes):
+        return h5py.File(source, "r", locking=False)
+    if not source:  # h5py would begin a new file
+        raise ValueError("it is empty")
+    return h5py.File.in_memory(source)
 
 
 def _walk(file: Any, limits: Limits) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
