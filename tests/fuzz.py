@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,6 +271,7 @@ def _from_file(path: Path, read: Callable[[Path], object]) -> Callable[[bytes], 
 
 def fuzz(folder: str, examples: int, rounds: int) -> Iterator[tuple[str, int]]:
     """Feed every target ``rounds * examples`` inputs; the last one lies in the file ``last-input``."""
+    warnings.simplefilter("error")  # what Python or a library has to say about hostile bytes is not for users
     last = Path(folder, "last-input").open("wb", buffering=0)  # noqa: SIM115 - open for the life of the process
     found = targets(Path(folder))
     for target in found.values():
