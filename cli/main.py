@@ -75,7 +75,7 @@ def main() -> None:
     debug = DEBUG in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Printable("featstore: %(message)s"))
+    handler.setFormatter(Printable("featstore: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
         app(arguments, prog_name="featstore")
@@ -103,10 +103,11 @@ def _fail(cause: str, remedy: str, code: int, *, debug: bool) -> None:
     sys.exit(code)
 
 
-class _Printable(logging.Formatter):
+class Printable(logging.Formatter):
     """Log records on one line each, without control characters: they may quote what a stranger wrote."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Line of a record."""
         from featstore.report.plain import printable_lines
 
         return printable_lines(super().format(record))

@@ -64,7 +64,7 @@ def write_run(
     Parameters
     ----------
     out
-        The run's folder, as `prepare` left it.
+        The run's folder, as `clear` left it.
     run
         What was done: data, keys, parameters.
     metrics
@@ -73,18 +73,29 @@ def write_run(
         Rows of ``predictions.csv``, the header first.
     """
     try:
-        out.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         write_private(out / METRICS, json_text(metrics).encode())
         write_private(out / PREDICTIONS, csv_text(predictions).encode())
         files = {name: digest_file(out / name) for name in FILES if (out / name).exists()}
         write_private(out / RUN, json_text(document.seal({**run, **_provenance(), "files": files})).encode())
     except OSError as error:
-        raise RunError(f"Cannot write the run to {out}: {error.strerror}", "Choose another --out.") from error
+        raise _unwritable(out, error) from error
 
 
 def clear(out: Path) -> None:
-    """Take away an earlier run, ``run.json`` first: without it a folder counts as unfinished."""
-    (out / RUN).unlink(missing_ok=True)
+    """Take away an earlier run, ``run.json`` first: without it a folder counts as unfinished.
+
+    A folder that is not there yet is made for its owner alone.
+
+    Raises
+    ------
+    RunError
+        If the disk refuses.
+    """
+    try:
+        out.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        (out / RUN).unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(out, error) from error
     shutil.rmtree(out / MODEL, ignore_errors=True)
 
 
@@ -177,6 +188,10 @@ def _cell(value: Any) -> Any:  # noqa: ANN401
         return value
     text = value.encode("utf-8", "backslashreplace").decode()
     return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def _unwritable(out: Path, error: OSError) -> RunError:
+    return RunError(f"Cannot write the run to {out}: {error.strerror}", "Choose another --out.")
 
 
 def _provenance() -> dict[str, Any]:

@@ -70,14 +70,14 @@ def _count_pages(file: IO[bytes], head: bytes) -> int:
     seen: set[int] = set()
     try:
         (offset,) = _unpack(file, start, order + link)
-        while offset and offset not in seen:
+        while offset and offset not in seen and len(seen) <= MAX_PAGES:
             (entries,) = _unpack(file, offset, order + count)
             seen.add(offset)
-            if len(seen) > MAX_PAGES:
-                raise BadImageError("too_large", f"The TIFF has more than {MAX_PAGES} pages.")
             (offset,) = _unpack(file, offset + struct.calcsize(count) + entries * entry, order + link)
     except (struct.error, OSError, OverflowError, ValueError):
         pass  # the pages found so far are there; decoding will say what is wrong with the last
+    if len(seen) > MAX_PAGES:
+        raise BadImageError("too_large", f"The TIFF has more than {MAX_PAGES} pages.")
     return max(1, len(seen))
 
 
