@@ -100,15 +100,10 @@ def test_a_page_bomb_is_too_large(tmp_path, tried):
     tried("page bombs")
 
 
-def test_folders_a_thousand_deep_are_refused(write, tried):
-    root = write({"a/1.png": 1, "b/2.png": 2})
-    here = os.open(root / "a", os.O_RDONLY)
-    for _ in range(1200):  # step by step: the whole path would be too long for the system
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(here)
+def test_folders_too_deep_to_walk_are_refused(write, tried):
+    root = write({"a/1.png": 1, "b/2.png": 2, f"b/{'d/' * 90}3.png": 3})
+    assert len(scan(root).records) == 3
+    (root / "a" / Path(*"d" * 130)).mkdir(parents=True)
     with pytest.raises(ManifestError, match="nested deeper than 100"):
         scan(root)
     tried("nested folders")
