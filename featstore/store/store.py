@@ -82,6 +82,7 @@ class Store:
 
     def stored(self, keys: Iterable[FeatureKey]) -> dict[FeatureKey, IdSet]:
         """`stored_ids` of many keys."""
+        self._unions.clear()
         found = {key: self._ids(key) for key in keys}
         self._index.flush()
         return found

@@ -25,14 +25,12 @@ from test_kill_plan import KEYS, SPECS
 from featstore.extraction import engine, plan as planning
 from featstore.store.store import Store
 
-planning.BLOCK_ROWS = 4
-engine.blocks = lambda todo: planning.blocks(todo, 4)
 images = records(Path(sys.argv[2]), 24)
 store = Store(Path(sys.argv[3]))
 todo = planning.plan(KEYS, list(images), {k: store.stored_ids(k) for k in KEYS})
 class Bar:
     def update(self, n=1): print(n, flush=True)
-engine.run(todo, images, DECODING, {s: GridBackbone(s, 0.002) for s in SPECS}, store, Bar())
+engine.run(planning.blocks(todo, 4), images, DECODING, {s: GridBackbone(s, 0.002) for s in SPECS}, store, Bar())
 """
 SPECS = [spec("Alpha"), spec("Beta", side=24)]
 KEYS = [key(s, v) for v in (IDENTITY, View(RECIPE, 1)) for s in SPECS]
