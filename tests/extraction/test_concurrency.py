@@ -127,9 +127,8 @@ def stop_while_it_computes(run, cache, alone):
     while run.process.is_alive():
         run.send(SIGSTOP)
         mine = [claim.rows for claim in Leases(cache).live() if claim.owner.pid == run.pid]
-        if {(names[n], i) for rows in mine for n, ids in rows.items() for i in ids} & alone.keys() - vectors(
-            cache
-        ).keys():
+        claimed = {(names[n], i) for rows in mine for n, ids in rows.items() for i in ids}
+        if claimed & alone.keys() - vectors(cache).keys():
             return
         run.send(SIGCONT)
         time.sleep(0.01)
