@@ -45,14 +45,14 @@ def images(tmp_path):
     return records(tmp_path / "data", 11)
 
 
-def extract(images, cache, executor, networks=None, decoding=REAL, bar=None):
+def extract(images, cache, executor, networks=None, decoding=REAL, bar=None, todo=None):
     def replan(bad):
         store = Store(cache)
         ids = [i for i in images if i not in bad]
         return plan(KEYS, ids, store.stored(KEYS), store.bad_images(decoding))
 
     work = Work(networks or Grids(), decoding, cache)
-    return compute(replan(()), images, work, executor, bar or Bar(), replan)
+    return compute(todo or replan(()), images, work, executor, bar or Bar(), replan)
 
 
 def files(cache):
@@ -146,9 +146,9 @@ def test_a_worker_with_another_decoder_refuses(executor, images, tmp_path):
 @pytest.mark.concurrency
 def test_two_runs_at_once_share_the_work_whoever_computes(executor, images, tmp_path, tried):
     extract(images, tmp_path / "one", Serial())
-    cache, bars = tmp_path / "both", [Bar(), Bar()]
+    cache, bars, todo = tmp_path / "both", [Bar(), Bar()], plan(KEYS, list(images), {})
     with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(extract, images, cache, executor, bar=bar) for bar in bars]
+        runs = [pool.submit(extract, images, cache, executor, bar=bar, todo=todo) for bar in bars]
         computed = [run.result().rows for run in runs]
     require_every_row_once(cache, images)
     assert vectors(cache, images) == vectors(tmp_path / "one", images)
