@@ -49,6 +49,7 @@ class Store:
         self.root = root
         self._index = Index(layout.index_folder(root))
         self._unions: dict[frozenset[bytes], IdSet] = {}
+        self._described: set[Path] = set()
 
     def write(self, key: FeatureKey, ids: Sequence[str], features: Features) -> Path:
         """Commit rows as one new shard and return its path.
@@ -65,7 +66,10 @@ class Store:
         self._describe(key.backbone)
         folder = layout.shard_folder(self.root, key)
         path = commit_named_by_hash(folder, shard.encode(key, ids, features), layout.SHARD_SUFFIX)
-        stamp = bytes.fromhex(path.stem), *_size_and_time(path.stat())
+        try:
+            stamp = bytes.fromhex(path.stem), *_size_and_time(path.stat())
+        except FileNotFoundError as error:
+            raise StoreError(f"{path} vanished as soon as it was written.", shard.REMEDY) from error
         self._index.add(Entry(_digest(key), *stamp, bytes.fromhex("".join(ids))))
         return path
 
@@ -83,6 +87,7 @@ class Store:
 
     def stored(self, keys: Iterable[FeatureKey]) -> dict[FeatureKey, IdSet]:
         """`stored_ids` of many keys."""
+        self._unions.clear()
         found = {key: self._ids(key) for key in keys}
         self._index.flush()
         return found
@@ -167,7 +172,12 @@ class Store:
     def _describe(self, backbone: BackboneSpec) -> None:
         page = layout.backbone_folder(self.root, backbone) / "backbone.json"
         if not page.exists():
+            if page in self._described:
+                raise StoreError(
+                    f"{page.parent} was deleted while features were written to it.", shard.REMEDY
+                )
             commit(page, canonical_json(asdict(backbone)).encode())
+        self._described.add(page)
 
     def _folders(self) -> Iterator[Path]:
         yield from sorted(layout.features_folder(self.root).glob("*@*/*@*/seed-*"))
