@@ -16,11 +16,12 @@ import h5py
 import numpy as np
 
 from featstore.errors import ShardCorruptError
-from featstore.fingerprint import canonical_json
+from featstore.fingerprint import canonical_json, digest_bytes
 from featstore.types import FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -100,6 +101,19 @@ def decode(data: bytes) -> Shard:
             return _read(file, len(data))
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise ShardCorruptError(f"Not a feature shard: {error}", REMEDY) from error
+
+
+def verified(data: bytes, path: Path) -> Shard:
+    """Decode the bytes of a shard file, once their hash is that of its name.
+
+    Raises
+    ------
+    ShardCorruptError
+        If they are not what the name promises.
+    """
+    if digest_bytes(data) != path.stem:
+        raise ShardCorruptError(f"The bytes of {path} are not those of its name.", REMEDY)
+    return decode(data)
 
 
 def pack_ids(ids: Sequence[str]) -> NDArray[np.uint8]:
