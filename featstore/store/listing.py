@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from itertools import count
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from featstore.store import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 
@@ -41,6 +42,13 @@ def settled(folder: Path) -> Iterator[Path]:
             return
         seen.update(fresh)
         yield from fresh
+
+
+def stats(paths: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Each file with its size and times; one that is gone by now is passed over."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            yield path, path.stat()
 
 
 def all_shards(root: Path) -> Iterator[Path]:

@@ -56,5 +56,11 @@ def bad_images(folder: Path, decoding: Decoding) -> dict[str, BadImage]:
     return {row["id"]: BadImage(**row) for row in rows}
 
 
+def check(path: Path) -> None:
+    """Raise ValueError, TypeError or OSError if a file is no row of the table of bad images."""
+    if BadImage(**json.loads(path.read_bytes())).id != path.stem:
+        raise ValueError("it speaks of another image than its name")
+
+
 def _table(folder: Path, decoding: Decoding) -> Path:
     return folder / "images" / short_digest(asdict(decoding))

@@ -72,6 +72,11 @@ class Store:
         """Write what the index has learned; without it the next plan only takes longer."""
         self._index.flush()
 
+    def settle(self) -> None:
+        """Drop from the index what is no longer there, after shards were replaced or deleted."""
+        self._index.flush()
+        self._index.keep({bytes.fromhex(path.stem) for path in listing.all_shards(self.root)})
+
     def stored_ids(self, key: FeatureKey) -> IdSet:
         """Ids of the images whose vector under `key` is in the store.
 
@@ -200,7 +205,7 @@ class Store:
         return self._unions[lists]
 
     def _describe(self, backbone: BackboneSpec) -> None:
-        page = layout.backbone_folder(self.root, backbone) / "backbone.json"
+        page = layout.backbone_folder(self.root, backbone) / layout.BACKBONE_PAGE
         if not page.exists():
             commit(page, canonical_json(asdict(backbone)).encode())
 
