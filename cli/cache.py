@@ -1,25 +1,35 @@
-"""featstore cache: look at the store."""
+"""featstore cache: look at the store, mend it, tidy it up, and carry features in and out."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+
+from featstore.errors import UsageError
 
 from . import options
 from .printing import print_json
 
-app = typer.Typer(no_args_is_help=True, help="Look at the store: ls, du, verify.")
-FAILED = 4
+app = typer.Typer(
+    no_args_is_help=True, help="Look at the store, mend it, tidy it up; carry features in and out."
+)
+STORE_FAILED = 4
+
+By = Annotated[str, typer.Option(help="backbone, view or age.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 
 
 @app.command("ls")
-def ls(cache: options.Cache = None, json: options.Json = False) -> None:
-    """List what is stored, a line per backbone and view."""
-    from featstore.report.text import inventory_text
+def ls(by: By = "backbone", cache: options.Cache = None, json: options.Json = False) -> None:
+    """List what is stored, a line per backbone and view, in the order of --by."""
+    from featstore.report.cache import inventory_text
     from featstore.store.inventory import inventory
 
-    entries = inventory(cache)
+    entries = inventory(cache, by=by)
     if json:
         print_json([asdict(entry) for entry in entries])
     else:
@@ -27,12 +37,12 @@ def ls(cache: options.Cache = None, json: options.Json = False) -> None:
 
 
 @app.command("du")
-def du(cache: options.Cache = None, json: options.Json = False) -> None:
-    """Sum the bytes by backbone."""
-    from featstore.report.text import usage_text
+def du(by: By = "backbone", cache: options.Cache = None, json: options.Json = False) -> None:
+    """Sum the bytes by backbone, view or age, and those of quarantine."""
+    from featstore.report.cache import usage_text
     from featstore.store.inventory import usage
 
-    sizes = usage(cache)
+    sizes = usage(cache, by=by)
     if json:
         print_json(sizes)
     else:
@@ -40,15 +50,82 @@ def du(cache: options.Cache = None, json: options.Json = False) -> None:
 
 
 @app.command("verify")
-def verify(cache: options.Cache = None, json: options.Json = False) -> None:
-    """Read every shard: hash, structure, finite values. Changes nothing."""
-    from featstore.report.text import verification_text
-    from featstore.store.inventory import verify
+def verify(
+    fast: Annotated[bool, typer.Option("--fast", help="Only names, sizes and headers.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set aside what is bad, and say what must be computed again.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(help="Shards at a time; default one per core.", show_default=False)
+    ] = None,
+    cache: options.Cache = None,
+    json: options.Json = False,
+) -> None:
+    """Check every file: hash, structure, shape and finite values of shards, and what lies beside them.
 
-    result = verify(cache)
-    if json:
-        print_json(asdict(result))
-    else:
-        typer.echo(verification_text(result))
+    Changes nothing without --repair. Exit code 4 if anything is bad.
+    """
+    from featstore.report.cache import verification_text
+    from featstore.store.verification import verify
+
+    result = verify(cache, fast=fast, repair=repair, threads=threads, progress=not json)
+    _print(result, verification_text, json=json)
     if result.bad:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(STORE_FAILED)
+
+
+@app.command("gc")
+def gc(
+    data: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="All data sets still wanted; without any, no image's vectors go.", show_default=False
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    follow_links: options.FollowLinks = False,
+    cache: options.Cache = None,
+    json: options.Json = False,
+) -> None:
+    """Delete what no run will ask for: leftovers of killed writers, vectors of an earlier featstore.
+
+    With DATA also the vectors of images that are in none of these data sets. Lists everything and asks first.
+    Quarantine is left alone; delete it by hand when you no longer need it.
+    """
+    from featstore.extraction.garbage import gc
+    from featstore.report.cache import garbage_text
+
+    if not (dry_run or yes) and (json or not sys.stdin.isatty()):
+        raise UsageError("There is nobody here to ask.", "Look with --dry-run first, then delete with --yes.")
+
+    def confirm(found: Any) -> bool:
+        typer.echo(garbage_text(found), err=True)
+        return typer.confirm("Delete this?", err=True)
+
+    result = gc(
+        *data or [], cache=cache, follow_links=follow_links, dry_run=dry_run, confirm=None if yes else confirm
+    )
+    _print(result, garbage_text, json=json)
+
+
+@app.command("compact")
+def compact(
+    target: Annotated[str, typer.Option(help="Bytes of vectors per shard.", metavar="BYTES")] = "4MB",
+    dry_run: DryRun = False,
+    cache: options.Cache = None,
+    json: options.Json = False,
+) -> None:
+    """Merge small shards into few; the same rows, read back before the old files go."""
+    from featstore.report.cache import compaction_text
+    from featstore.store.compaction import compact
+
+    result = compact(cache, target=options.parse_bytes(target, "--target"), dry_run=dry_run)
+    _print(result, compaction_text, json=json)
+
+
+def _print(result: Any, text: Any, *, json: bool) -> None:
+    if json:
+        print_json(result.to_json())
+    else:
+        typer.echo(text(result))

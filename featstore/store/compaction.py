@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from featstore.store.ids import PackedIds
     from featstore.types import FeatureKey, Features
 
-TARGET = 4 << 20
-"""Bytes of vectors in a shard: two blocks of the engine for 2048 columns."""
+TARGET = 4_000_000
+"""Bytes of vectors in a shard: about two blocks of the engine for 2048 columns."""
 MEMORY = 256 << 20
 """Bytes of vectors that are held at a time; a key with more is read several times."""
 FLOAT_BYTES = 4

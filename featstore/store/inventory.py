@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from featstore.errors import UsageError
 from featstore.store import layout, listing
@@ -51,7 +51,7 @@ class Entry:
     newest: str
 
 
-SORTED_BY: dict[str, Callable[[Entry], object]] = {
+SORTED_BY: dict[str, Callable[[Entry], Any]] = {
     "backbone": attrgetter("backbone", "recipe", "seed"),
     "view": attrgetter("recipe", "seed", "backbone"),
     "age": attrgetter("oldest", "backbone", "recipe", "seed"),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featstore.errors import ShardCorruptError, StoreError
 from featstore.fingerprint import canonical_json
-from featstore.store import layout, listing, quarantine, shard
+from featstore.store import layout, quarantine, shard
 from featstore.store.commit import commit, make_folder
 from featstore.store.ids import NO_IDS, IdSet
 from featstore.store.index import Index
@@ -17,6 +16,7 @@ from featstore.store.store import Store, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)

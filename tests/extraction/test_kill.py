@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from fakes import RECIPE, key, spec
 
-from featstore.store.inventory import verify
 from featstore.store.store import Store
+from featstore.store.verification import verify
 from featstore.types import IDENTITY, View
 
 CHILD = """
