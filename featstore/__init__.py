@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from featstore.evaluation.compare import compare
     from featstore.evaluation.fuse import fuse
     from featstore.evaluation.predict import predict
+    from featstore.exchange.export import export_features
+    from featstore.exchange.foreign import import_features
     from featstore.extraction.bench import bench
+    from featstore.extraction.drift import drift
     from featstore.extraction.extract import extract
     from featstore.extraction.garbage import gc
     from featstore.images.phantom import make_phantoms
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
     from featstore.store.verification import verify
 
 __all__ = [
-    "bench", "check", "compact", "compare", "demo", "extract", "fuse", "gc", "inventory", "load_matrix",
-    "make_phantoms", "predict", "usage", "verify",
+    "bench", "check", "compact", "compare", "demo", "drift", "export_features", "extract", "fuse", "gc",
+    "import_features", "inventory", "load_matrix", "make_phantoms", "predict", "usage", "verify",
 ]  # fmt: skip
 
 _HOMES = {
@@ -35,9 +38,12 @@ _HOMES = {
     "compact": "featstore.store.compaction",
     "compare": "featstore.evaluation.compare",
     "demo": "featstore.demonstration",
+    "drift": "featstore.extraction.drift",
+    "export_features": "featstore.exchange.export",
     "extract": "featstore.extraction.extract",
     "fuse": "featstore.evaluation.fuse",
     "gc": "featstore.extraction.garbage",
+    "import_features": "featstore.exchange.foreign",
     "inventory": "featstore.store.inventory",
     "load_matrix": "featstore.matrix",
     "make_phantoms": "featstore.images.phantom",

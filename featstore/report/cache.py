@@ -10,6 +10,9 @@ from featstore.report.plain import duration, printable, size, table, view_name
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from featstore.exchange.export import Exported
+    from featstore.exchange.foreign import Imported
+    from featstore.extraction.drift import BackboneDrift, Drift
     from featstore.store.collection import Garbage, GarbageCollection
     from featstore.store.compaction import Compaction
     from featstore.store.inventory import Entry
@@ -108,6 +111,55 @@ def compaction_text(result: Compaction) -> str:
         " those that were read before stay."
     )
     return "\n\n".join([table(header, rows), sentence, *([warning] if unequal else [])])
+
+
+def export_text(result: Exported) -> str:
+    """What `featstore cache export` wrote."""
+    blocks = ", ".join(f"{name} ({width} columns)" for name, width in result.backbones.items())
+    aside = f" {result.excluded} images in quarantine are not among them." if result.excluded else ""
+    return (
+        f"{result.images} images in the view {view_name(result.recipe, result.seed)}: {blocks}.{aside}\n"
+        f"Written: {', '.join(map(printable, result.files))}"
+    )
+
+
+def import_text(result: Imported) -> str:
+    """What `featstore cache import` took in."""
+    taken = f"{result.images} vectors of {result.dimension} numbers are stored as {result.name} ({result.weights[:20]}…)."
+    without = (
+        f"warning: {result.without} images of the data set have no vector in the file; `featstore fuse` needs all."
+        if result.without
+        else f"Next: featstore compare DATA --backbones {result.name}"
+    )
+    return f"{taken}\n{without}"
+
+
+def drift_text(result: Drift) -> str:
+    """Outcome of `featstore cache drift`."""
+    rows = [
+        [d.backbone, d.rows, d.equal, f"{d.difference:.3g}", _share(d.relative), _drift_verdict(d)]
+        for d in result.backbones
+    ]
+    header = ["backbone", "vectors", "byte-equal", "largest difference", "of the spread", ""]
+    bad = [f"{path}: {reason} ({detail})" for path, reason, detail in result.bad]
+    parts = [table(header, rows), _listed("images do not decode any more", bad)]
+    if result.drifted:
+        parts.append(
+            "A library or the machine has changed what comes out. Do not mix: extract into a new --cache, or go back."
+        )
+    return "\n\n".join(part for part in parts if part)
+
+
+def _drift_verdict(found: BackboneDrift) -> str:
+    if found.drifted:
+        return "drifted"
+    if not found.rows:
+        return "nothing to compare"
+    return "unchanged" if found.equal == found.rows else "last bits only"
+
+
+def _share(relative: float | None) -> str:
+    return "infinite" if relative is None else f"{100 * relative:.2g} %"
 
 
 def _repair_text(repair: Repair) -> str:

@@ -126,7 +126,9 @@ class Store:
             raise MissingFeaturesError(
                 f"{missing} of {len(ids)} images have no {key.backbone.name} features "
                 f"for the view {key.view.recipe}, seed {key.view.seed}.",
-                "Run `featstore extract` with the same data, backbones, recipe and seeds.",
+                "Import a file that has them: `featstore cache import`."
+                if key.backbone.is_foreign
+                else "Run `featstore extract` with the same data, backbones, recipe and seeds.",
             )
 
     def shards(self, key: FeatureKey) -> Iterator[tuple[Path, Shard]]:
