@@ -11,8 +11,8 @@ import typer
 
 from featstore.errors import UsageError
 
-from . import options
-from .printing import finish, print_json
+from . import exchange, options
+from .printing import finish, print_json, print_result
 
 app = typer.Typer(
     no_args_is_help=True, help="Look at the store, mend it, tidy it up; carry features in and out."
@@ -69,7 +69,7 @@ def verify(
     from featstore.store.verification import verify
 
     result = verify(cache, fast=fast, repair=repair, threads=threads, progress=not json)
-    _print(result, verification_text, json=json)
+    print_result(result, verification_text, json=json)
     if result.bad:
         raise typer.Exit(STORE_FAILED)
 
@@ -106,7 +106,7 @@ def gc(
     result = gc(
         *data or [], cache=cache, follow_links=follow_links, dry_run=dry_run, confirm=None if yes else confirm
     )
-    _print(result, garbage_text, json=json)
+    print_result(result, garbage_text, json=json)
 
 
 @app.command("compact")
@@ -121,93 +121,7 @@ def compact(
     from featstore.store.compaction import compact
 
     result = compact(cache, target=options.parse_bytes(target, "--target"), dry_run=dry_run)
-    _print(result, compaction_text, json=json)
-
-
-@app.command("export")
-def export(
-    data: options.Data,
-    out: Annotated[Path, typer.Argument(help="X.npz, X.parquet, or a folder for gap_<Backbone>.h5.")],
-    layout: Annotated[
-        str | None,
-        typer.Option("--format", help="npz, parquet or gap; default by the name of OUT.", show_default=False),
-    ] = None,
-    backbones: options.Backbones = None,
-    recipe: Annotated[str | None, typer.Option(help="Recipe of the view, where several are stored.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of the augmented view; default the identity view.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are there already.")
-    ] = False,
-    weights: options.Weights = None,
-    preprocess: options.Preprocess = "official",
-    precision: options.Precision = "float32",
-    value_range: options.ValueRange = None,
-    cache: options.Cache = None,
-    group_pattern: options.GroupPattern = None,
-    follow_links: options.FollowLinks = False,
-    json: options.Json = False,
-) -> None:
-    """Write the stored features of DATA in one view to OUT, for tools that know nothing of featstore.
-
-    Rows carry image id, relative path, label, group and split: keep the file as safe as the images.
-    """
-    from featstore.exchange.export import export_features
-    from featstore.report.cache import export_text
-
-    source = options.source(
-        backbones,
-        weights,
-        preprocess,
-        precision,
-        recipe,
-        None,
-        value_range,
-        cache,
-        group_pattern,
-        follow_links,
-    )
-    result = export_features(data, out, layout=layout, seed=seed, overwrite=overwrite, **source)
-    _print(result, export_text, json=json)
-
-
-@app.command("import")
-def import_(
-    data: options.Data,
-    file: Annotated[Path, typer.Argument(help="Features of another program: .npz, .h5, .parquet or .csv.")],
-    name: Annotated[str, typer.Option(help="What the backbone shall be called.")],
-    features: Annotated[
-        str | None,
-        typer.Option(help="Block of numbers in the file, where it has several.", show_default=False),
-    ] = None,
-    rows: Annotated[
-        str | None, typer.Option(help="Column of image ids or paths in the file.", show_default=False)
-    ] = None,
-    value_range: options.ValueRange = None,
-    cache: options.Cache = None,
-    follow_links: options.FollowLinks = False,
-    json: options.Json = False,
-) -> None:
-    """Take in vectors that another program computed, as a backbone of their own.
-
-    Rows are matched to the images of DATA by image id or relative path, never by position. A file that could run
-    code or reaches outside itself is refused, and so is one with a row that belongs to no image.
-    """
-    from featstore.exchange.foreign import import_features
-    from featstore.report.cache import import_text
-
-    result = import_features(
-        data,
-        file,
-        name,
-        features=features,
-        rows=rows,
-        value_range=options.parse_range(value_range),
-        cache=cache,
-        follow_links=follow_links,
-    )
-    _print(result, import_text, json=json)
+    print_result(result, compaction_text, json=json)
 
 
 @app.command("drift")
@@ -225,7 +139,7 @@ def drift(
     follow_links: options.FollowLinks = False,
     json: options.Json = False,
 ) -> None:
-    """Compute some stored vectors again: has a library or the machine changed what comes out?
+    """Compute some stored vectors again: whether a library or the machine has changed what comes out.
 
     Exit code 1 if a value moved by more than --tolerance of the spread between images.
     """
@@ -245,14 +159,11 @@ def drift(
         tolerance=tolerance,
         follow_links=follow_links,
     )
-    _print(result, drift_text, json=json)
+    print_result(result, drift_text, json=json)
     if result.drifted:
         raise typer.Exit(DRIFTED)
     finish(result.bad)
 
 
-def _print(result: Any, text: Any, *, json: bool) -> None:
-    if json:
-        print_json(result.to_json())
-    else:
-        typer.echo(text(result))
+app.command("export")(exchange.export)
+app.command("import")(exchange.import_)

@@ -125,7 +125,7 @@ def export_text(result: Exported) -> str:
 
 def import_text(result: Imported) -> str:
     """What `featstore cache import` took in."""
-    taken = f"{result.images} vectors of {result.dimension} numbers are stored as {result.name} ({result.weights[:20]}…)."
+    taken = f"{result.images} vectors of {result.dimension} numbers are stored as {result.name}."
     without = (
         f"warning: {result.without} images of the data set have no vector in the file; `featstore fuse` needs all."
         if result.without
