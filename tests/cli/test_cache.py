@@ -59,22 +59,29 @@ def test_ls_and_du_by_backbone_view_and_age(cache):
     assert featstore("cache", "ls", "--by", "colour", "--cache", cache).code == 2
 
 
-def test_verify_repairs_and_the_next_extraction_heals(world, cache):
-    expected = sorted(p.name for p in cache.rglob("*.h5"))
-    victim = next(cache.glob("features/MobileNet025*/mild*/seed-0001/*.h5"), None) or next(
-        cache.rglob("*.h5")
-    )
+def test_verify_finds_repairs_and_says_what_is_to_be_computed_again(cache):
+    victim = next(cache.glob("features/MobileNet025*/*/seed-0001/*.h5"))
     victim.write_bytes(victim.read_bytes()[:-1])
-    assert featstore("cache", "verify", "--fast", "--cache", cache).code == 4
-    repaired = featstore("cache", "verify", "--repair", "--cache", cache)
+    found = featstore("cache", "verify", "--fast", "--cache", cache)
+    assert (found.code, "verify --repair" in found.out) == (4, True)
+    repaired = featstore("cache", "verify", "--repair", "--cache", cache, "--json")
     assert repaired.code == 4
-    assert "To be computed again" in repaired.out
-    assert " 32" in repaired.out
-    assert featstore("cache", "verify", "--cache", cache).code == 0
-    again = featstore(
-        "extract", world.data, *NETS, "--recipe", "mild", "--seeds", "1", "--cache", cache, "--json"
-    )
-    assert again.json["computed"] == 32
+    assert [(lost["backbone"], lost["seed"], lost["rows"]) for lost in repaired.json["repair"]["lost"]] == [
+        ("MobileNet025", 1, 32)
+    ]
+    sound = featstore("cache", "verify", "--cache", cache)
+    assert (sound.code, sound.err) == (0, ""), "no bar where there is no terminal"
+    assert "3 shards with 96 rows are good, 0 bad." in sound.out
+
+
+@pytest.mark.slow
+def test_the_next_extraction_heals_what_was_repaired(world, cache):
+    expected = sorted(p.name for p in cache.rglob("*.h5"))
+    victim = next(cache.rglob("*.h5"))
+    victim.write_bytes(victim.read_bytes()[:-1])
+    assert "To be computed again" in featstore("cache", "verify", "--repair", "--cache", cache).out
+    arguments = ["extract", world.data, *NETS, "--recipe", "mild", "--seeds", "1", "--cache", cache]
+    assert featstore(*arguments, "--json").json["computed"] == 32
     assert sorted(p.name for p in cache.glob("features/**/*.h5")) == expected
 
 
@@ -145,24 +152,29 @@ def test_compact_merges_what_many_runs_left(cache):
     assert featstore("cache", "compact", "--target", "much", "--cache", cache).code == 2
 
 
-def test_an_exported_file_comes_back_and_is_fused_and_compared(world, cache, tmp_path):
+def test_an_exported_file_comes_back_and_is_fused(world, cache, tmp_path):
     out = tmp_path / "lite.npz"
     arguments = ["cache", "export", world.data, out, "--backbones", "EfficientNetLite0", "--cache", cache]
     assert "32 images in the view identity: EfficientNetLite0 (1280 columns)." in featstore(*arguments).out
     assert featstore(*arguments).code == 2, "it is there already"
     taken = featstore("cache", "import", world.data, out, "--name", "Theirs", "--cache", cache)
     assert "32 vectors of 1280 numbers are stored as Theirs" in taken.out, taken.err
-    compared = featstore(
-        "compare", world.data, "--backbones", "EfficientNetLite0,Theirs", "--folds", "3", "--seeds", "none",
-        "--cache", cache, "--json",
-    )  # fmt: skip
-    assert compared.code == 0, compared.err
-    same = {c["label"]: c["metrics"]["auc"]["mean"] for c in compared.json["contestants"]}
-    assert same["EfficientNetLite0"] == same["Theirs"]
-    fused = featstore(
-        "fuse", world.data, "--backbones", "Theirs", "--seeds", "none", "--cache", cache, "--out", tmp_path / "run"
-    )  # fmt: skip
+    chosen = ["--backbones", "Theirs", "--cache", cache, "--out", tmp_path / "run"]
+    fused = featstore("fuse", world.data, *chosen, "--json")
     assert fused.code == 0, fused.err
+    assert fused.json["matrix"]["backbones"][0]["weights"].startswith("foreign:")
+
+
+@pytest.mark.slow
+def test_imported_vectors_score_as_the_extracted_ones_that_they_are(world, cache, tmp_path):
+    arguments = ["--backbones", "EfficientNetLite0", "--cache", cache]
+    featstore("cache", "export", world.data, tmp_path / "lite.npz", *arguments)
+    featstore("cache", "import", world.data, tmp_path / "lite.npz", "--name", "Theirs", "--cache", cache)
+    chosen = ["--backbones", "EfficientNetLite0,Theirs", "--folds", "3", "--seeds", "none", "--cache", cache]
+    compared = featstore("compare", world.data, *chosen, "--json").json
+    auc = {c["name"]: c["metrics"]["auc"]["mean"] for c in compared["contestants"]}
+    assert auc["EfficientNetLite0"] == auc["Theirs"]
+    featstore("fuse", world.data, "--backbones", "Theirs", "--cache", cache, "--out", tmp_path / "run")
     predicted = featstore("predict", tmp_path / "run", next(world.data.parent.rglob("*.png")))
     assert (predicted.code, "was imported" in predicted.err) == (1, True)
 
@@ -175,6 +187,7 @@ def test_an_import_that_does_not_fit_says_why_in_one_line(world, cache, tmp_path
     assert (refused.code, "'nowhere.png'" in refused.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_drift_says_that_nothing_has_changed_and_notices_when_it_has(world, cache):
     arguments = ["cache", "drift", world.data, "--rows", "6", *NETS, "--cache", cache]
     same = featstore(*arguments)

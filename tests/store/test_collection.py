@@ -177,7 +177,6 @@ def test_rows_that_stay_are_read_back_before_the_old_shard_goes(store, data, mon
         path.write_bytes(path.read_bytes()[:-1])
         return path
 
-    before = files(store.root)
     monkeypatch.setattr(Store, "write", and_rot)
     with pytest.raises(StoreError, match="did not come back"):
         gc(data, cache=store.root)
