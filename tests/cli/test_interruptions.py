@@ -13,9 +13,9 @@ import pytest
 from commandchild import Command, Limits
 from fakes import write_images
 
-from featstore.store.inventory import verify
 from featstore.store.lease import Leases
 from featstore.store.store import Store
+from featstore.store.verification import verify
 
 pytestmark = pytest.mark.crash
 

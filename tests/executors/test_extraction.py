@@ -14,8 +14,8 @@ from featstore.extraction import portions
 from featstore.extraction.plan import plan
 from featstore.extraction.portions import Work, compute, cut
 from featstore.images.decode import decoder_version
-from featstore.store.inventory import verify
 from featstore.store.store import Store
+from featstore.store.verification import verify
 from featstore.types import IDENTITY, View
 
 SPECS = [spec("Alpha"), spec("Beta"), spec("Gamma", side=24)]

@@ -11,9 +11,9 @@ from doomed import BLOCK, KEYS, Child, extract, pictures, together
 from featstore.extraction import claims, portions
 from featstore.fingerprint import digest
 from featstore.store.ids import IdSet
-from featstore.store.inventory import verify
 from featstore.store.lease import Leases
 from featstore.store.store import Store
+from featstore.store.verification import verify
 
 pytestmark = pytest.mark.concurrency
 

@@ -12,9 +12,9 @@ import pytest
 from doomed import BLOCK, KEYS, KINDS, NOW, POINTS, Child, Death, extract, pictures
 
 from featstore.extraction import portions
-from featstore.store.inventory import verify
 from featstore.store.lease import Leases
 from featstore.store.store import Store
+from featstore.store.verification import verify
 
 pytestmark = pytest.mark.crash
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from featstore.errors import MissingFeaturesError, StoreError
 from featstore.fingerprint import digest_file
-from featstore.store.inventory import inventory, usage, verify
+from featstore.store.inventory import inventory, usage
 from featstore.store.quarantine import BadImage
 from featstore.store.store import Store, default_cache
+from featstore.store.verification import verify
 from featstore.types import Decoding, View
 
 
