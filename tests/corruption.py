@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SPECS = [spec("Alpha"), spec("Beta")]
 KEYS = [key(s, v) for v in (IDENTITY, View(RECIPE, 1)) for s in SPECS]
 SECTOR = 512
+BLOCK = 4
 AT_ONCE = 6
 
 
@@ -113,8 +114,6 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         os.fsync = lambda _: None  # nobody pulls the plug here
-        plan.BLOCK_ROWS = 4
-        engine.blocks = lambda todo: plan.blocks(todo, 4)
         self.images = records(folder / "data", 14)
         for victim in list(self.images.values())[:2]:
             self._spoil(victim)
@@ -135,7 +134,8 @@ class World:
     def extract(self) -> engine.Tally:
         store = Store(self.cache)
         todo = plan.plan(KEYS, sorted(self.images), store.stored(KEYS), store.bad_images(DECODING))
-        tally = engine.run(todo, self.images, DECODING, {s: GridBackbone(s) for s in SPECS}, store, _NoBar())
+        backbones = {s: GridBackbone(s) for s in SPECS}
+        tally = engine.run(plan.blocks(todo, BLOCK), self.images, DECODING, backbones, store, _NoBar())
         store.flush()
         return tally
 

@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 from featstore.evaluation import run
 from featstore.evaluation.fuse import fuse
 from featstore.extraction import engine
-from featstore.extraction.plan import plan
+from featstore.extraction.plan import blocks, plan
 from featstore.images.scan import scan
 from featstore.matrix import FeatureMatrix
 from featstore.store.store import Store
@@ -91,7 +91,7 @@ def extracted(data, cache):
     store = Store(cache)
     todo = plan([key()], [record.id for record in manifest.records], {})
     images = {record.id: record for record in manifest.records}
-    tally = engine.run(todo, images, DECODING, {spec(): GridBackbone(spec())}, store, NoBar())
+    tally = engine.run(blocks(todo), images, DECODING, {spec(): GridBackbone(spec())}, store, NoBar())
     store.stored([key()])
     return manifest, tally
 
