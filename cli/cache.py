@@ -12,7 +12,7 @@ import typer
 from featstore.errors import UsageError
 
 from . import exchange, options
-from .printing import finish, print_json, print_result
+from .printing import finish, print_json, print_result, print_text
 
 app = typer.Typer(
     no_args_is_help=True, help="Look at the store, mend it, tidy it up; carry features in and out."
@@ -33,7 +33,7 @@ def ls(by: By = "backbone", cache: options.Cache = None, json: options.Json = Fa
     if json:
         print_json([asdict(entry) for entry in entries])
     else:
-        typer.echo(inventory_text(entries))
+        print_text(inventory_text(entries))
 
 
 @app.command("du")
@@ -46,7 +46,7 @@ def du(by: By = "backbone", cache: options.Cache = None, json: options.Json = Fa
     if json:
         print_json(sizes)
     else:
-        typer.echo(usage_text(sizes))
+        print_text(usage_text(sizes))
 
 
 @app.command("verify")

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 REMEDY = "Copy its numbers into a plain HDF5 file with h5py, or ask for such a file."
 FOREIGN_BYTES = 16 << 30
 KINDS = "biufS"
+CHECKSUM = 4
+"""Bytes of a Fletcher-32 checksum, where it was added before packing."""
 _NAMES = {h5z.FILTER_DEFLATE: "gzip", h5z.FILTER_SHUFFLE: "shuffle", h5z.FILTER_FLETCHER32: "fletcher32"}
 _LAYOUTS = {h5d.COMPACT, h5d.CONTIGUOUS, h5d.CHUNKED}
 
@@ -101,7 +103,11 @@ def read_plain(source: bytes | Path, limits: Limits = FOREIGN) -> Plain:
 
 
 def _opened(source: bytes | Path) -> Any:  # noqa: ANN401
-    return h5py.File.in_memory(source) if isinstance(source, bytes) else h5py.File(source, "r", locking=False)
+    if not isinstance(source, bytes):
+        return h5py.File(source, "r", locking=False)
+    if not source:  # h5py would begin a new file
+        raise ValueError("it is empty")
+    return h5py.File.in_memory(source)
 
 
 def _walk(file: Any, limits: Limits) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
@@ -142,67 +148,62 @@ def _check_dataset(name: str, dataset: Any, limits: Limits) -> None:  # noqa: AN
     plan = dataset.id.get_create_plist()
     if plan.get_layout() not in _LAYOUTS or plan.get_external_count():
         raise ValueError(f"{name} keeps its values outside the file")
-    dtype = dataset.dtype
+    shape, dtype, chunks = dataset.shape, dataset.dtype, dataset.chunks
     if dtype.kind not in KINDS or dtype.hasobject:
         raise ValueError(f"{name} holds {dtype}, neither numbers nor text of fixed length")
     filters = [plan.get_filter(number)[0] for number in range(plan.get_nfilters())]
     if not limits.filters.issuperset(filters):
         unknown = next(_NAMES.get(number, number) for number in filters if number not in limits.filters)
         raise ValueError(f"{name} has gone through the filter {unknown}")
-    _check_size(name, dataset, limits.values)
-    if dataset.chunks is None:
-        complete = dataset.id.get_storage_size() >= dataset.size * dtype.itemsize
-    else:
-        needed = math.prod(
-            -(-side // chunk) for side, chunk in zip(dataset.shape, dataset.chunks, strict=True)
-        )
-        complete = dataset.id.get_num_chunks() == needed
-    if not complete:
-        raise ValueError(f"{name} announces {dataset.shape}, and not all of that is in the file")
+    if shape is None or math.prod(shape) * dtype.itemsize > _most(dataset.file, limits):
+        raise ValueError(f"{name} announces {shape} {dtype}, more than the file may hold")
+    if not _is_complete(dataset.id, shape, chunks, dtype.itemsize):
+        raise ValueError(f"{name} announces {shape}, and not all of that is in the file")
     if h5z.FILTER_DEFLATE in filters:
-        _check_inflation(name, dataset)
+        _check_inflation(name, dataset.id, math.prod(chunks) * dtype.itemsize)
 
 
-def _check_size(name: str, dataset: Any, values: int | None) -> None:  # noqa: ANN401
-    bound = dataset.file.id.get_filesize() if values is None else values
-    if dataset.shape is None or dataset.size * dataset.dtype.itemsize > bound:
-        raise ValueError(f"{name} announces {dataset.shape} {dataset.dtype}, more than the file may hold")
+def _is_complete(found: Any, shape: tuple[int, ...], chunks: tuple[int, ...] | None, width: int) -> bool:  # noqa: ANN401
+    """Whether every value has its place in the file; HDF5 would make up the others."""
+    if chunks is None:
+        return bool(found.get_storage_size() >= math.prod(shape) * width)
+    needed = math.prod(-(-side // chunk) for side, chunk in zip(shape, chunks, strict=True))
+    return bool(found.get_num_chunks() == needed)
+
+
+def _most(file: Any, limits: Limits) -> int:  # noqa: ANN401
+    """Bytes that the values may take."""
+    return int(file.id.get_filesize()) if limits.values is None else limits.values
 
 
 def _check_total(file: Any, datasets: Mapping[str, Any], limits: Limits) -> None:  # noqa: ANN401
-    total = sum(dataset.size * dataset.dtype.itemsize for dataset in datasets.values())
-    if total > (file.id.get_filesize() if limits.values is None else limits.values):
+    total = sum(dataset.nbytes for dataset in datasets.values())
+    if total > _most(file, limits):
         raise ValueError(f"it announces {total:,} bytes, more than it may hold")
 
 
-def _check_inflation(name: str, dataset: Any) -> None:  # noqa: ANN401
+def _check_inflation(name: str, found: Any, size: int) -> None:  # noqa: ANN401
     """Inflate each chunk with a bound: HDF5 would go on as long as there is something to inflate."""
-    size = math.prod(dataset.chunks) * dataset.dtype.itemsize
-    for number in range(dataset.id.get_num_chunks()):
-        mask, packed = dataset.id.read_direct_chunk(dataset.id.get_chunk_info(number).chunk_offset)
+    for number in range(found.get_num_chunks()):
+        mask, packed = found.read_direct_chunk(found.get_chunk_info(number).chunk_offset)
         try:
-            found = -1 if mask else len(zlib.decompressobj().decompress(packed, size + _CHECKSUM + 1))
+            inflated = -1 if mask else len(zlib.decompressobj().decompress(packed, size + CHECKSUM + 1))
         except zlib.error as error:
             raise ValueError(f"chunk {number} of {name} does not inflate") from error
-        if found not in {size, size + _CHECKSUM}:
+        if inflated not in {size, size + CHECKSUM}:
             raise ValueError(
                 f"chunk {number} of {name} does not inflate to the {size:,} bytes that it should"
             )
 
 
-_CHECKSUM = 4
-
-
 def _attributes(file: Any, limits: Limits) -> dict[str, Any]:  # noqa: ANN401
-    if len(file.attrs) > limits.attributes:
+    attributes = file.attrs
+    if len(attributes) > limits.attributes:
         raise ValueError(f"it has more than {limits.attributes} attributes")
-    found = {}
-    for name in file.attrs:
-        attribute = file.attrs.get_id(name)
-        if attribute.shape != ():
+    for name in attributes:
+        if attributes.get_id(name).shape != ():
             raise ValueError(f"the attribute {name} is no single value")
-        found[name] = file.attrs[name]
-    return found
+    return dict(attributes)
 
 
 def _values(dataset: Any) -> NDArray[Any]:  # noqa: ANN401

@@ -48,6 +48,7 @@ class Store:
         self.root = root
         self._index = Index(layout.index_folder(root))
         self._unions: dict[frozenset[bytes], IdSet] = {}
+        self._described: set[Path] = set()
 
     def write(self, key: FeatureKey, ids: Sequence[str], features: Features) -> Path:
         """Commit rows as one new shard and return its path.
@@ -64,7 +65,10 @@ class Store:
         self._describe(key.backbone)
         folder = layout.shard_folder(self.root, key)
         path = commit_named_by_hash(folder, shard.encode(key, ids, features), layout.SHARD_SUFFIX)
-        stamp = bytes.fromhex(path.stem), *_size_and_time(path.stat())
+        try:
+            stamp = bytes.fromhex(path.stem), *_size_and_time(path.stat())
+        except FileNotFoundError as error:
+            raise StoreError(f"{path} vanished as soon as it was written.", shard.REMEDY) from error
         self._index.add(Entry(digest_of(key), *stamp, bytes.fromhex("".join(ids))))
         return path
 
@@ -87,6 +91,7 @@ class Store:
 
     def stored(self, keys: Iterable[FeatureKey]) -> dict[FeatureKey, IdSet]:
         """`stored_ids` of many keys."""
+        self._unions.clear()
         found = {key: self._ids(key) for key in keys}
         self._index.flush()
         return found
@@ -162,18 +167,16 @@ class Store:
     def load(self, path: Path) -> Shard | None:
         """Read one shard: bytes, hash, then structure. A bad one is set aside and counts as absent."""
         try:
-            data = path.read_bytes()
+            return shard.read(path)
         except FileNotFoundError:
+            return None
+        except ShardCorruptError as error:
+            self._set_aside(path, error)
             return None
         except OSError as error:
             raise StoreError(
                 f"Cannot read {path}: {error.strerror}", "Check the disk and its rights."
             ) from error
-        try:
-            return shard.verified(data, path)
-        except ShardCorruptError as error:
-            self._set_aside(path, error)
-            return None
 
     def _ids(self, key: FeatureKey) -> IdSet:
         return self._union(frozenset(entry.ids for _, entry in self._entries(key)))
@@ -209,12 +212,17 @@ class Store:
     def _describe(self, backbone: BackboneSpec) -> None:
         page = layout.backbone_folder(self.root, backbone) / layout.BACKBONE_PAGE
         if not page.exists():
+            if page in self._described:
+                raise StoreError(
+                    f"{page.parent} was deleted while features were written to it.", shard.REMEDY
+                )
             commit(page, canonical_json(asdict(backbone)).encode())
+        self._described.add(page)
 
     def _key_of(self, folder: Path) -> FeatureKey | None:
         for path in listing.settled(folder):
             rows = self.load(path)
-            if rows is not None:
+            if rows is not None and layout.shard_folder(self.root, rows.key) == folder:
                 return rows.key
         return None
 

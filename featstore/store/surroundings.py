@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featstore import document
 from featstore.errors import StoreError
 from featstore.fingerprint import short_digest
 from featstore.store import index, quarantine
@@ -81,9 +81,8 @@ def _cause(check: Callable[[Path], object], path: Path) -> str | None:
 
 
 def _check_backbone(path: Path) -> None:
-    fields = json.loads(path.read_bytes())
-    spec = BackboneSpec(**fields)
-    if path.parent.name != f"{spec.name}@{short_digest(fields)}":
+    spec = BackboneSpec.from_json(document.read(path))
+    if path.parent.name != f"{spec.name}@{short_digest(asdict(spec))}":
         raise ValueError("it describes another backbone than its folder")
 
 

@@ -122,7 +122,7 @@ def test_the_index_follows_and_the_plan_opens_no_shard(tmp_path, monkeypatch):
     for path in shards(tmp_path):
         os.utime(path, ns=(10**18, 10**18))
     Store(tmp_path).stored_ids(key())
-    monkeypatch.setattr(store_module.shard, "verified", None)
+    monkeypatch.setattr(store_module.shard, "read", None)
     assert Store(tmp_path).stored_ids(key()) == IdSet.of(IDS)
 
 

@@ -86,7 +86,7 @@ def test_a_shard_that_keeps_its_name_but_not_its_promises_is_found(store, monkey
         patch.setattr(np, "isfinite", lambda values: np.ones_like(values, bool))
         nan = shard.encode(key(), IDS[:1], np.full((1, 12), np.nan, np.float32))
     bad = {
-        write_as_shard(folder, b"not HDF5"): "Not a feature shard",
+        write_as_shard(folder, b"not HDF5"): "The HDF5 file is refused",
         write_as_shard(folder, good[:-100]): "",
         write_as_shard(folder, nan): "not finite",
         write_as_shard(folder, shard.encode(key(view=VIEW), IDS[:1], rows(IDS[:1]))): "folder of another key",
