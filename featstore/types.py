@@ -105,6 +105,14 @@ class BackboneSpec:
     pooling: str = "avg"
     revision: int = BACKBONE_REVISION
 
+    @classmethod
+    def from_json(cls, value: Any) -> BackboneSpec:  # noqa: ANN401
+        """Build the spec that `dataclasses.asdict` described; ValueError as for `FeatureKey.from_json`."""
+        spec = cls(**_checked(cls, value))
+        if spec.name.startswith(".") or not all(c.isalnum() or c in "._+-" for c in spec.name):
+            raise ValueError(f"{spec.name!r} cannot name a backbone, whose folder bears its name")
+        return spec
+
     @property
     def is_foreign(self) -> bool:
         """Whether the vectors were imported; featstore has no network that would compute them."""
@@ -114,14 +122,6 @@ class BackboneSpec:
     def is_current(self) -> bool:
         """Whether this featstore would compute the same, or need not."""
         return self.is_foreign or self.revision == BACKBONE_REVISION
-
-    @classmethod
-    def from_json(cls, value: Any) -> BackboneSpec:  # noqa: ANN401
-        """Build the spec that `dataclasses.asdict` described; ValueError as for `FeatureKey.from_json`."""
-        spec = cls(**_checked(cls, value))
-        if spec.name.startswith(".") or not all(c.isalnum() or c in "._+-" for c in spec.name):
-            raise ValueError(f"{spec.name!r} cannot name a backbone, whose folder bears its name")
-        return spec
 
 
 @dataclass(frozen=True, slots=True)

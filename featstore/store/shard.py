@@ -111,14 +111,14 @@ def decode(data: bytes) -> Shard:
 
 
 def read(path: Path) -> Shard:
-    """Decode a shard file, once the hash of its bytes is that of its name.
+    """Read a shard file: its bytes, whose hash must be that of its name, before anything is made of them.
 
     Raises
     ------
     ShardCorruptError
-        If it is not what its name promises.
+        If the bytes are not what the name promises, or not a shard.
     OSError
-        If it cannot be read.
+        If they cannot be read.
     """
     try:
         data = read_regular(path, MAX_BYTES)

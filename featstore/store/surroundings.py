@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featstore import document
 from featstore.errors import StoreError
-from featstore.fingerprint import short_digest
-from featstore.store import index, quarantine
+from featstore.store import index, layout, quarantine
 from featstore.store.commit import TEMPORARY_PREFIX
 from featstore.types import BackboneSpec
 
@@ -82,7 +81,7 @@ def _cause(check: Callable[[Path], object], path: Path) -> str | None:
 
 def _check_backbone(path: Path) -> None:
     spec = BackboneSpec.from_json(document.read(path))
-    if path.parent.name != f"{spec.name}@{short_digest(asdict(spec))}":
+    if path.parent != layout.backbone_folder(path.parents[2], spec):
         raise ValueError("it describes another backbone than its folder")
 
 
@@ -90,7 +89,7 @@ ROOMS: tuple[tuple[re.Pattern[str], Callable[[Path], object] | None], ...] = (
     (re.compile(r"features/[^/]+@[0-9a-f]{8}/backbone\.json"), _check_backbone),
     (re.compile(r"features/[^/]+@[0-9a-f]{8}/[^/]+@[0-9a-f]{8}/seed-\d+/[^/.][^/]*\.h5"), None),
     (re.compile(r"index/[0-9a-f]{64}\.ids"), index.check),
-    (re.compile(r"quarantine/images/[0-9a-f]{8}/[0-9a-f]{64}\.json"), quarantine.check),
+    (re.compile(r"quarantine/images/[0-9a-f]{8}/[0-9a-f]{64}\.json"), quarantine.read),
     (QUARANTINED_SHARD, None),
     (re.compile(r"quarantine/[^/]+/[^/]+\.json"), None),
     (re.compile(r"rates/[^/]+/[0-9a-f]{64}\.json"), None),
