@@ -100,11 +100,11 @@ def test_where_duplicates_differ_the_reader_sees_after_what_it_saw_before(tmp_pa
 
 
 def test_more_rows_than_fit_into_memory_are_taken_in_several_rounds(tmp_path, monkeypatch):
-    fill(tmp_path / "a", *(IDS[at : at + 2] for at in range(0, 40, 2)))
-    fill(tmp_path / "b", *(IDS[at : at + 2] for at in range(0, 40, 2)))
-    compact(tmp_path / "a", target=6 * ROW)
-    monkeypatch.setattr(compaction, "MEMORY", 13 * ROW)
-    compact(tmp_path / "b", target=6 * ROW)
+    fill(tmp_path / "a", *(IDS[at : at + 2] for at in range(0, 16, 2)))
+    fill(tmp_path / "b", *(IDS[at : at + 2] for at in range(0, 16, 2)))
+    compact(tmp_path / "a", target=5 * ROW)
+    monkeypatch.setattr(compaction, "MEMORY", 10 * ROW)
+    compact(tmp_path / "b", target=5 * ROW)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
