@@ -92,7 +92,7 @@ def command(
         scheduler=scheduler,
         num_workers=num_workers,
         worker_index=worker_index,
-        memory=options.parse_bytes(memory),
+        memory=None if memory is None else options.parse_bytes(memory, "--memory"),
         dry_run=dry_run,
         progress=not json,
     )

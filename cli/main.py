@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import traceback
 from importlib.metadata import version
@@ -19,7 +20,7 @@ DEBUG = "--debug"
 
 
 class Commands(TyperGroup):
-    """The commands; Ctrl-C becomes an error like any other, with a cause and a remedy."""
+    """The commands; Ctrl-C and SIGTERM become an error like any other, with a cause and a remedy."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the arguments name."""
@@ -66,12 +67,13 @@ def featstore(
     """Extract once, fuse many times: cached features of frozen networks, fused and compared honestly.
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 done with quarantined images, 4 store or disk, 5 the data
-    audit failed, 130 interrupted.
+    audit failed, 130 interrupted (Ctrl-C or SIGTERM).
     """
 
 
 def main() -> None:
     """Run the command line; an error is one line of cause and one of remedy, a traceback only with --debug."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     debug = DEBUG in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     handler = logging.StreamHandler(sys.stderr)

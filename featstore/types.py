@@ -20,6 +20,8 @@ R = TypeVar("R")
 
 IDENTITY_RECIPE = "identity"
 BACKBONE_REVISION = 2
+DECODING_REVISION = 1
+FOREIGN = "foreign:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,8 @@ class BackboneSpec:
     name
         Catalogue name, spelt as in keras.applications.
     weights
-        Digest of the weights: ``sha256:…`` of the file, or ``random:SEED keras X.Y.Z``.
+        Digest of the weights: ``sha256:…`` of the file, or ``random:SEED keras X.Y.Z``. For imported vectors, which
+        no network here computes, ``foreign:…`` with the SHA-256 of the file that they came in.
     input_size
         Side of the square input, pixels.
     preprocess
@@ -110,6 +113,16 @@ class BackboneSpec:
             raise ValueError(f"{spec.name!r} cannot name a backbone, whose folder bears its name")
         return spec
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the vectors were imported; featstore has no network that would compute them."""
+        return self.weights.startswith(FOREIGN)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this featstore would compute the same, or need not."""
+        return self.is_foreign or self.revision == BACKBONE_REVISION
+
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
@@ -130,7 +143,7 @@ class Decoding:
     decoder: str
     interpolation: str = "bilinear"
     value_range: tuple[float, float] | None = None
-    revision: int = 1
+    revision: int = DECODING_REVISION
 
 
 @dataclass(frozen=True, slots=True)

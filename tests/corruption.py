@@ -21,9 +21,9 @@ from featstore.fusion.blocks import lay_out
 from featstore.fusion.bundle import export_model, read_bundle, write_bundle
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
 from featstore.images.csv_manifest import list_csv
-from featstore.store.inventory import verify
 from featstore.store.rates import Rate, record_rate, recorded_rates
 from featstore.store.store import Store
+from featstore.store.verification import verify
 from featstore.types import IDENTITY, View
 
 if TYPE_CHECKING:

@@ -47,11 +47,13 @@ def test_every_command_and_flag_in_the_documents_exists():
     promised = set()
     for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         for line in page.read_text().replace("\\\n", " ").splitlines():
-            for command, rest in re.findall(r"featstore (\w+)((?: [^`|#]*)?)", line):
+            for command, rest in re.findall(r"featstore (cache \w+|\w+)((?: [^`|#]*)?)", line):
                 flags = re.findall(r"--[a-z][a-z-]*", rest)
                 promised |= {(command, flag) for flag in flags}
     assert len(promised) > 10
-    helps = {command: featstore(command, "--help").out for command in {command for command, _ in promised}}
+    helps = {
+        command: featstore(*command.split(), "--help").out for command in {command for command, _ in promised}
+    }
     assert [(c, f) for c, f in sorted(promised) if not re.search(rf"{f}\b", helps[c])] == []
 
 

@@ -22,7 +22,7 @@ from featstore.images.warp import warp
 from featstore.store.quarantine import BadImage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -58,7 +58,7 @@ class Batch:
 
 
 def batches(
-    blocks: Iterator[Block],
+    blocks: Iterable[Block],
     records: Mapping[str, ImageRecord],
     decoding: Decoding,
     batch_size: int,

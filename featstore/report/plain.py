@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from featstore.images.recipe import PRESETS, parse_recipe
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -44,6 +46,12 @@ def duration(seconds: float) -> str:
     return (
         f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
     )
+
+
+def view_name(recipe: str, seed: int) -> str:
+    """Name of a view: the preset where its recipe is one, else the recipe's text; then the seed."""
+    named = next((name for name in PRESETS if str(parse_recipe(name)) == recipe), recipe)
+    return named if recipe == "identity" else f"{named} #{seed}"
 
 
 def printable(text: str) -> str:

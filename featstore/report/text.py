@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from featstore.images.recipe import PRESETS, parse_recipe
-from featstore.report.plain import duration, printable, size, table
+from featstore.report.plain import duration, printable, size, table, view_name
 from featstore.report.verdict import summary, verdict
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from featstore.extraction.bench import Bench, Rate
     from featstore.extraction.precision import PrecisionCheck
     from featstore.extraction.summary import Extraction
-    from featstore.store.inventory import Entry, Verification
 
 LISTED = 10
 NEXT = """On your own images:
@@ -31,7 +29,7 @@ DATA is a folder with one folder per class, or a CSV: path,label[,group][,split]
 
 def extraction_text(result: Extraction) -> str:
     """Dry run or closing summary of `featstore extract`."""
-    rows = [[c.backbone, _view(c.recipe, c.seed), c.stored, c.missing] for c in result.cells]
+    rows = [[c.backbone, view_name(c.recipe, c.seed), c.stored, c.missing] for c in result.cells]
     parts = [
         table(["backbone", "view", "stored", "missing"], rows),
         _extraction_sentence(result),
@@ -120,32 +118,6 @@ def check_text(result: Check) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def inventory_text(entries: Sequence[Entry]) -> str:
-    """Lines of `featstore cache ls`."""
-    rows = [
-        [e.backbone, e.weights[:20], e.preprocess, _view(e.recipe, e.seed), e.images, size(e.size)]
-        for e in entries
-    ]
-    return (
-        table(["backbone", "weights", "preprocess", "view", "images", "size"], rows)
-        if rows
-        else "The store is empty."
-    )
-
-
-def usage_text(sizes: Mapping[str, int]) -> str:
-    """Lines of `featstore cache du`."""
-    return table(
-        None, [[size(value), name] for name, value in [*sizes.items(), ("total", sum(sizes.values()))]]
-    )
-
-
-def verification_text(result: Verification) -> str:
-    """Outcome of `featstore cache verify`."""
-    bad = [f"  {printable(path)}: {printable(cause)}" for path, cause in result.bad]
-    return "\n".join([f"{result.shards} shards with {result.rows} rows are good, {len(bad)} bad.", *bad])
-
-
 def bench_text(result: Bench) -> str:
     """Rates of `featstore bench`, and for each backbone the flags that ask for the fastest."""
     header = ["backbone", "precision", "batch", "processes", "threads", "images/s", ""]
@@ -188,7 +160,7 @@ def demo_text(result: Demonstration) -> str:
 
 def data_text(matrix: Mapping[str, Any]) -> str:
     """What a result rests on, in two lines."""
-    views = [_view(view["recipe"], view["seed"]) for view in matrix["views"]]
+    views = [view_name(view["recipe"], view["seed"]) for view in matrix["views"]]
     groups = (
         f"{matrix['groups']} groups"
         if matrix["has_groups"]
@@ -244,12 +216,6 @@ def _estimate(value: float | None, interval: tuple[float, float] | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
-
-
-def _view(recipe: str, seed: int) -> str:
-    """Name of a view: the preset where its recipe is one, else the recipe's text; then the seed."""
-    named = next((name for name in PRESETS if str(parse_recipe(name)) == recipe), recipe)
-    return named if recipe == "identity" else f"{named} #{seed}"
 
 
 def _counts(classes: Mapping[str, int]) -> str:

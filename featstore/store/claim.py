@@ -75,8 +75,8 @@ def decode(token: str, data: bytes) -> Claim:
     """
     page = parse(data)
     owner = Owner(str(page["owner"]["host"]), int(page["owner"]["pid"]), int(page["owner"]["start"]))
-    if not 0 < owner.pid < LAST_PID:
-        raise ValueError(f"{owner.pid} is no process")
+    if not 0 < owner.pid < LAST_PID or not owner.host.isprintable():
+        raise ValueError(f"{owner} is no process")
     rows = {
         key: ids
         for group in page["rows"]

@@ -23,7 +23,7 @@ from featstore.fingerprint import canonical_json, digest_bytes
 from featstore.store.commit import commit_named_by_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,12 @@ class Index:
             self._known = self._load()
         return self._known.get(key, {})
 
+    def __iter__(self) -> Iterator[Entry]:
+        """All entries, those of shards that are gone included."""
+        if self._known is None:
+            self._known = self._load()
+        return (entry for of_key in self._known.values() for entry in of_key.values())
+
     def add(self, entry: Entry) -> None:
         """Remember an entry; it is on disk after `flush` at the latest."""
         if self._known is not None:
@@ -108,6 +114,11 @@ class Index:
         self._known = None
         for path in self._folder.glob(f"*{SUFFIX}"):
             _remove(path)
+
+    def keep(self, shards: Collection[bytes]) -> None:
+        """Drop the entries of all shards but those with these digests."""
+        segments = sorted(self._folder.glob(f"*{SUFFIX}"))
+        self._merge([entry for entry in self if entry.shard in shards], segments)
 
     def _load(self) -> dict[bytes, dict[Stamp, Entry]]:
         segments = sorted(self._folder.glob(f"*{SUFFIX}"))
@@ -171,6 +182,11 @@ def decode(data: bytes) -> list[Entry]:
     sizes, times = take.numbers("<i8", count), take.numbers("<i8", count)
     rows = [lists[number] for number in take.numbers("<u4", count)]
     return [Entry(*fields) for fields in zip(keys, shards, sizes, times, rows, strict=True)]
+
+
+def check(path: Path) -> None:
+    """Raise what `decode` raises, or OSError, if a segment cannot be believed."""
+    decode(_verified(path))
 
 
 class _Taker:

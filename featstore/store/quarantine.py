@@ -67,7 +67,7 @@ def bad_images(folder: Path, decoding: Decoding) -> dict[str, BadImage]:
     table, damaged = {}, 0
     for page in sorted(_table(folder, decoding).glob("*.json")):
         try:
-            bad = _read(page)
+            bad = read(page)
         except (OSError, DocumentError) as error:
             log.debug("row %s of the quarantine table dropped: %s", page, error)
             damaged += 1
@@ -80,7 +80,8 @@ def bad_images(folder: Path, decoding: Decoding) -> dict[str, BadImage]:
     return table
 
 
-def _read(page: Path) -> BadImage:
+def read(page: Path) -> BadImage:
+    """Read one row of the table; OSError or DocumentError if the file is none."""
     row = document.unseal(document.read(page))
     if set(row) != {field.name for field in fields(BadImage)} or not all(
         isinstance(v, str) for v in row.values()

@@ -16,12 +16,14 @@ import numpy as np
 
 from featstore.document import parse
 from featstore.errors import RefusedFileError, ShardCorruptError
-from featstore.fingerprint import canonical_json
+from featstore.files import UnfitFileError, read_regular
+from featstore.fingerprint import canonical_json, digest_bytes
 from featstore.store.guard import Limits, read_plain
 from featstore.types import FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -106,6 +108,25 @@ def decode(data: bytes) -> Shard:
     except (LookupError, ValueError, TypeError, ArithmeticError) as error:
         why = str(error).partition("\n")[0]
         raise ShardCorruptError(f"Not a feature shard: {why}.", REMEDY) from error
+
+
+def read(path: Path) -> Shard:
+    """Read a shard file: its bytes, whose hash must be that of its name, before anything is made of them.
+
+    Raises
+    ------
+    ShardCorruptError
+        If the bytes are not what the name promises, or not a shard.
+    OSError
+        If they cannot be read.
+    """
+    try:
+        data = read_regular(path, MAX_BYTES)
+    except UnfitFileError as error:
+        raise ShardCorruptError(f"Not a feature shard: {error.strerror}.", REMEDY) from error
+    if digest_bytes(data) != path.stem:
+        raise ShardCorruptError("Its bytes are not those of its name.", REMEDY)
+    return decode(data)
 
 
 def pack_ids(ids: Sequence[str]) -> NDArray[np.uint8]:

@@ -17,8 +17,8 @@ from featstore.extraction import engine
 from featstore.extraction.plan import plan
 from featstore.images.scan import scan
 from featstore.matrix import FeatureMatrix
-from featstore.store.inventory import verify
 from featstore.store.store import Store
+from featstore.store.verification import verify
 from featstore.types import IDENTITY
 
 pytestmark = pytest.mark.hostile
