@@ -178,9 +178,14 @@ def json_text(value: Any) -> str:  # noqa: ANN401
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """CSV with one line per row; a cell that a spreadsheet would run as a formula is quoted with an apostrophe."""
+    return "".join(map(_line, rows))
+
+
+def _line(row: Sequence[Any]) -> str:
+    """One row; only where it ends its lines with both does csv quote a cell for either of CR and LF."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([[_cell(value) for value in row] for row in rows])
-    return buffer.getvalue()
+    csv.writer(buffer, lineterminator="\r\n").writerow([_cell(value) for value in row])
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _cell(value: Any) -> Any:  # noqa: ANN401

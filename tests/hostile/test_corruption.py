@@ -8,7 +8,7 @@ from deadline import outcomes
 
 pytestmark = pytest.mark.hostile
 
-SHORT = {"shards": 6, "index": 9, "quarantine_rows": 9, "rates": 40, "bundles": 6, "manifests": 40}
+SHORT = {"shards": 3, "index": 4, "quarantine_rows": 4, "rates": 20, "bundles": 3, "manifests": 20}
 LONG = {"shards": 120, "index": 150, "quarantine_rows": 100, "rates": 200, "bundles": 70, "manifests": 200}
 """Rounds. In one of shards or bundles six files are damaged; in one of the index or the table, all of them."""
 

@@ -1,5 +1,6 @@
 """Whatever paths, names and tags the images bear stays out of the cache, the talk and run.json."""
 
+import csv
 import io
 import stat
 from pathlib import Path
@@ -155,6 +156,13 @@ def test_a_run_names_patients_in_its_predictions_alone_and_nobody_else_may_read_
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in out.rglob("*") if path.is_file()}
     assert set(modes.values()) == {0o600}, modes
     assert len(modes) == 5
+
+
+@pytest.mark.parametrize("cell", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\tx", "\rx"])
+def test_a_formula_in_a_name_is_text_in_the_predictions(cell, tried):
+    text = run.csv_text([["path"], [cell], ["plain=1"]])
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [["path"], [f"'{cell}"], ["plain=1"]]
+    tried("formulas in names")
 
 
 @pytest.mark.slow
