@@ -76,7 +76,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     debug = DEBUG in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
-    logging.basicConfig(stream=sys.stderr, format="featstore: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Printable("featstore: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
         app(arguments, prog_name="featstore")
     except FeatstoreError as error:
@@ -95,7 +97,19 @@ def main() -> None:
 
 
 def _fail(cause: str, remedy: str, code: int, *, debug: bool) -> None:
+    from featstore.report.plain import printable, printable_lines
+
     if debug:
-        traceback.print_exc()
-    typer.echo(f"featstore: {cause}\n           {remedy}", err=True)
+        typer.echo(printable_lines(traceback.format_exc()), err=True)
+    typer.echo(f"featstore: {printable(cause)}\n           {printable(remedy)}", err=True)
     sys.exit(code)
+
+
+class Printable(logging.Formatter):
+    """Log records on one line each, without control characters: they may quote what a stranger wrote."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Line of a record."""
+        from featstore.report.plain import printable_lines
+
+        return printable_lines(super().format(record))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.errors import MissingFeaturesError, ShardCorruptError, StoreError
+from featstore.files import UnfitFileError, read_regular
 from featstore.fingerprint import canonical_json, digest, digest_bytes
 from featstore.store import layout, quarantine, shard
 from featstore.store.commit import commit, commit_named_by_hash
@@ -184,7 +185,7 @@ class Store:
     def _key_of(self, folder: Path) -> FeatureKey | None:
         for path in _shard_paths(folder):
             rows = self._load(path)
-            if rows is not None:
+            if rows is not None and layout.shard_folder(self.root, rows.key) == folder:
                 return rows.key
         return None
 
@@ -198,18 +199,16 @@ class Store:
     def _load(self, path: Path) -> Shard | None:
         """Read one shard: bytes, hash, then structure. A bad one is set aside and counts as absent."""
         try:
-            data = path.read_bytes()
+            return _verified(_read(path), path)
         except FileNotFoundError:
+            return None
+        except ShardCorruptError as error:
+            self._set_aside(path, error)
             return None
         except OSError as error:
             raise StoreError(
                 f"Cannot read {path}: {error.strerror}", "Check the disk and its rights."
             ) from error
-        try:
-            return _verified(data, path)
-        except ShardCorruptError as error:
-            self._set_aside(path, error)
-            return None
 
     def _set_aside(self, path: Path, error: ShardCorruptError) -> None:
         try:
@@ -220,9 +219,16 @@ class Store:
             log.warning("bad shard moved to %s: %s %s", target, error.cause, error.remedy)
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return read_regular(path, shard.MAX_BYTES)
+    except UnfitFileError as error:
+        raise ShardCorruptError(f"Not a feature shard: {error.strerror}.", shard.REMEDY) from error
+
+
 def _verified(data: bytes, path: Path) -> Shard:
     if digest_bytes(data) != path.stem:
-        raise ShardCorruptError(f"The bytes of {path} are not those of its name.", shard.REMEDY)
+        raise ShardCorruptError("Its bytes are not those of its name.", shard.REMEDY)
     return shard.decode(data)
 
 

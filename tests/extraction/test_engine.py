@@ -1,7 +1,7 @@
 """The engine gives every image the same vector, however the work is cut, interrupted or repeated."""
 
 import dataclasses
-from pathlib import Path
+import os
 
 import numpy as np
 import pytest
@@ -134,11 +134,11 @@ def test_all_images_bad_leaves_an_empty_store_and_no_crash(store, images):
 
 
 def test_a_file_without_permission_says_so(images, monkeypatch):
-    def denied(_path):
+    def denied(*_):
         raise PermissionError(13, "Permission denied")
 
     record = next(iter(images.values()))
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(os, "open", denied)
     with pytest.raises(BadImageError, match="permission"):
         read_pixels(record, DECODING)
 
