@@ -5,6 +5,7 @@ Properties explore new examples at every run on a desk, and repeat the same ones
 
 import os
 import sys
+from collections import Counter, defaultdict
 
 import pytest
 from hypothesis import settings
@@ -30,3 +31,29 @@ def _no_network_outlives_a_slow_test(request):
     yield
     if "keras" in sys.modules and request.node.get_closest_marker("slow"):
         sys.modules["keras"].backend.clear_session()
+
+
+TOLD = ("crash", "concurrency", "hostile")
+"""Markers whose tests say at the end what they tried, and how many."""
+TRIED = pytest.StashKey[defaultdict[str, Counter]]()
+
+
+def pytest_configure(config):
+    config.stash[TRIED] = defaultdict(Counter)
+
+
+@pytest.fixture
+def tried(request):
+    """Count what a test tried: ``tried("kills")``, ``tried("files", 12)``, ``tried("shards bad", 0)``."""
+    (marker,) = {mark.name for mark in request.node.iter_markers()}.intersection(TOLD)
+
+    def count(what, times=1):
+        request.config.stash[TRIED][marker][what] += times
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for marker, counts in sorted(config.stash[TRIED].items()):
+        told = ", ".join(f"{times:,} {what}" for what, times in counts.items())
+        terminalreporter.write_line(f"{marker}: {told}")
