@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,6 +14,7 @@ from featstore.errors import UsageError, WorkerLostError
 from featstore.extraction import engine
 from featstore.extraction.meter import Metered, record_rates
 from featstore.extraction.plan import BLOCK_ROWS, Cell, Plan, blocks
+from featstore.extraction.resident import peak_resident
 from featstore.images.decode import decoder_version
 from featstore.store.ids import IdSet
 from featstore.store.store import Store
@@ -104,6 +107,7 @@ class Work:
             tally = engine.run(portion.plan, records, self.decoding, backbones, store, self.progress)
         finally:
             store.flush()
+        tally.peaks = {f"{platform.node()} {os.getpid()}": peak_resident()}
         record_rates(self.cache, backbones.values(), perf_counter() - started, engine.threads())
         return tally
 

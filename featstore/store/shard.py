@@ -44,14 +44,17 @@ class Shard:
         Image ids, 64 hex digits each, in row order.
     features
         ``(len(ids), dimension)`` float32.
+    batch_size
+        Images that went through the network together; None in shards of before it was recorded.
     """
 
     key: FeatureKey
     ids: tuple[str, ...]
     features: Features
+    batch_size: int | None = None
 
 
-def encode(key: FeatureKey, ids: Sequence[str], features: Features) -> bytes:
+def encode(key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int | None = None) -> bytes:
     """Serialise rows to the bytes of an HDF5 file; equal content gives equal bytes.
 
     Parameters
@@ -62,6 +65,8 @@ def encode(key: FeatureKey, ids: Sequence[str], features: Features) -> bytes:
         Image ids, distinct.
     features
         ``(len(ids), key.backbone.dimension)`` float32, finite.
+    batch_size
+        Images that went through the network together, where it is known: it alone moves last bits (law 2).
 
     Raises
     ------
@@ -81,6 +86,8 @@ def encode(key: FeatureKey, ids: Sequence[str], features: Features) -> bytes:
         file.attrs["format"] = FORMAT
         file.attrs["key"] = canonical_json(key.to_json())
         file.attrs["rows"] = len(ids)
+        if batch_size is not None:
+            file.attrs["batch_size"] = batch_size
         file.attrs["h5py"] = version("h5py")
         file.attrs["numpy"] = version("numpy")
         file.flush()
@@ -137,7 +144,8 @@ def _read(file: Any, size: int) -> Shard:  # noqa: ANN401
     key = FeatureKey.from_json(json.loads(file.attrs["key"]))
     if features.shape[1] != key.backbone.dimension:
         raise ValueError(f"features are {features.shape}, the key says {key.backbone.dimension}")
-    return Shard(key, unpack_ids(ids), features)
+    batch_size = file.attrs.get("batch_size")
+    return Shard(key, unpack_ids(ids), features, None if batch_size is None else int(batch_size))
 
 
 def _dataset(file: Any, name: str, dtype: np.dtype[Any], size: int) -> NDArray[Any]:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""The folder that a fit or a comparison leaves: what was done, what came out, and the model."""
+"""The folder that an extraction, a fit or a comparison leaves: what was done, what came out, and the model."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def prepare(out: Path, *, overwrite: bool) -> None:
 def write_run(
     out: Path,
     run: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    predictions: Iterable[Sequence[Any]],
+    metrics: Mapping[str, Any] | None = None,
+    predictions: Iterable[Sequence[Any]] | None = None,
 ) -> None:
     """Write the documents of a run; ``run.json`` comes last, so that a folder with it is whole.
 
@@ -58,14 +58,16 @@ def write_run(
     run
         What was done: data, keys, parameters.
     metrics
-        What came out.
+        What came out, if there are scores.
     predictions
-        Rows of ``predictions.csv``, the header first.
+        Rows of ``predictions.csv``, the header first, if images were classified.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _write_private(out / METRICS, json_text(metrics))
-        _write_private(out / PREDICTIONS, csv_text(predictions))
+        if metrics is not None:
+            _write_private(out / METRICS, json_text(metrics))
+        if predictions is not None:
+            _write_private(out / PREDICTIONS, csv_text(predictions))
         _write_private(out / RUN, json_text({**run, **_provenance()}))
     except OSError as error:
         raise RunError(f"Cannot write the run to {out}: {error.strerror}", "Choose another --out.") from error
