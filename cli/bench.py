@@ -13,8 +13,21 @@ from .printing import print_json, print_text
 def command(
     backbones: options.Backbones = None,
     precisions: Annotated[str, typer.Option(help="Arithmetic, with commas: float32,bfloat16.")] = "float32",
-    batch_sizes: Annotated[str, typer.Option(help="Images per call, with commas.")] = "16",
+    batch_sizes: Annotated[
+        str,
+        typer.Option(
+            help="Images per call, with commas; for information, since extraction always takes 16 (law 2)."
+        ),
+    ] = "16",
     seconds: Annotated[float, typer.Option(help="Time for each combination.")] = 2.0,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Keep the speeds in the cache: extract --executor processes chooses --workers by them.",
+        ),
+    ] = False,
+    cache: options.Cache = None,
     json: options.Json = False,
 ) -> None:
     """Measure the backbones on this machine.
@@ -30,6 +43,8 @@ def command(
         precisions=options.parse_names(precisions) or [],
         batch_sizes=options.parse_seeds(batch_sizes) or [],
         seconds=seconds,
+        record=record,
+        cache=cache,
     )
     if json:
         print_json(result.to_json())

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from . import options
 from .printing import finish, print_json, print_text
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def command(
@@ -31,7 +29,11 @@ def command(
         str, typer.Option(help="Where to compute: serial, processes or dask; the features are the same.")
     ] = "serial",
     workers: Annotated[
-        int | None, typer.Option(help="Processes; default one per GPU, else per core.", show_default=False)
+        int | None,
+        typer.Option(
+            help="Processes; default one per GPU, else as `featstore bench --record` found, else one per core.",
+            show_default=False,
+        ),
     ] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of the dask scheduler.")] = None,
     num_workers: Annotated[int, typer.Option(help="Jobs of the array that this one belongs to.")] = 1,
@@ -41,6 +43,10 @@ def command(
     memory: Annotated[
         str | None, typer.Option(help="Budget, such as 4GB: networks take turns.", metavar="BYTES")
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for run.json: what was done, and what it took; default none.")
+    ] = None,
+    overwrite: options.Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what is stored and what is missing.")
     ] = False,
@@ -93,6 +99,8 @@ def command(
         num_workers=num_workers,
         worker_index=worker_index,
         memory=None if memory is None else options.parse_bytes(memory, "--memory"),
+        out=out,
+        overwrite=overwrite,
         dry_run=dry_run,
         progress=not json,
     )

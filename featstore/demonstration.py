@@ -69,7 +69,14 @@ def demo(
     folder = Path(out)
     data = make_phantoms(folder / "phantoms", patients=patients)
     extraction = extract(
-        data, backbones=backbones, recipe=RECIPE, seeds=SEEDS, cache=cache, progress=progress
+        data,
+        backbones=backbones,
+        recipe=RECIPE,
+        seeds=SEEDS,
+        cache=cache,
+        out=folder / "extract",
+        overwrite=True,
+        progress=progress,
     )
     fusion = fuse(
         data,

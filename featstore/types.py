@@ -217,6 +217,11 @@ class Backbone(Protocol):
         """Images per call of `embed`."""
         ...
 
+    @property
+    def portion(self) -> int:
+        """Images computed at a time: `batch_size`, or less where memory ran out."""
+        ...
+
     def embed(self, images: NDArray[np.float32]) -> Features:
         """Map ``(batch_size, side, side, 3)`` RGB values in 0..255 to ``(batch_size, dimension)`` float32."""
         ...

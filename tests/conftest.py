@@ -4,6 +4,7 @@ Properties explore new examples at every run on a desk, and repeat the same ones
 """
 
 import os
+import sys
 from collections import Counter, defaultdict
 
 import pytest
@@ -19,6 +20,17 @@ def _own_folder(tmp_path, monkeypatch):
     """Each test runs in a folder of its own, so that no default writes into the checkout or the user's home."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FEATSTORE_CACHE", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_network_outlives_a_slow_test(request):
+    """Networks sit in reference cycles of whose gigabytes Python's collector knows nothing, so that they pile up.
+
+    Fast tests use small networks, and collecting after each of them would take longer than the tests.
+    """
+    yield
+    if "keras" in sys.modules and request.node.get_closest_marker("slow"):
+        sys.modules["keras"].backend.clear_session()
 
 
 TOLD = ("crash", "concurrency", "hostile")

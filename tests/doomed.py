@@ -157,8 +157,8 @@ class Acknowledging(Store):
 
     counter = None
 
-    def write(self, address, ids, features):
-        path = super().write(address, ids, features)
+    def write(self, address, ids, features, batch_size=None):
+        path = super().write(address, ids, features, batch_size)
         with self.counter.get_lock():
             self.counter.value += len(ids)
         return path

@@ -49,6 +49,11 @@ class KerasBackbone:
     _network: keras.Model = field(repr=False, compare=False)
     _forward: Callable[[NDArray[np.float32]], tf.Tensor] = field(repr=False, compare=False)
 
+    @property
+    def portion(self) -> int:
+        """Images computed at a time: all of a batch."""
+        return self.batch_size
+
     def with_batch_size(self, batch_size: int) -> KerasBackbone:
         """Compile the same network, sharing its weights, for another batch.
 

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from featstore import run
 from featstore.errors import UnknownNameError
-from featstore.evaluation import run
 from featstore.evaluation.contestants import line_up
 from featstore.evaluation.folds import group_folds
 from featstore.evaluation.tournament import Duel, Standing, duels, play, resamples, standing

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from featstore import registry
+from featstore import registry, run
 from featstore.errors import UnknownNameError
-from featstore.evaluation import run
 from featstore.evaluation.bootstrap import group_weights, percentile_interval
 from featstore.evaluation.compare import image_cells, image_header, positive_index
 from featstore.evaluation.contestants import STRATEGIES, Contestant, build, fit, predict_proba

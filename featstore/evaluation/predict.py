@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featstore import run
 from featstore.errors import RunError
-from featstore.evaluation import run
 from featstore.extraction.embed import embed_images
 from featstore.fusion.bundle import read_bundle
 

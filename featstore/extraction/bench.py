@@ -6,11 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featstore.backbones import catalog
-from featstore.errors import BackboneError
+from featstore.errors import BackboneError, UsageError
+from featstore.extraction.meter import machine
+from featstore.extraction.networks import BATCH_SIZE
+from featstore.store.layouts import record_layouts
+from featstore.store.store import default_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,6 +63,8 @@ def bench(
     precisions: Sequence[str] = ("float32",),
     batch_sizes: Sequence[int] = (16,),
     seconds: float = 2.0,
+    record: bool = False,
+    cache: str | Path | None = None,
 ) -> Bench:
     """Measure the forward pass in every layout that uses all cores.
 
@@ -70,12 +78,24 @@ def bench(
         Images per call. Extraction itself uses one size for all, since the size moves the last bits of a row.
     seconds
         Time to measure each combination for, after a warm-up.
+    record
+        Keep the speeds in the cache, where ``featstore.extract(executor="processes")`` without a number of workers
+        takes the fastest from.
+    cache
+        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
 
     Raises
     ------
+    UsageError
+        If speeds are to be recorded and the batch size of extraction is not among those to measure.
     BackboneError
         If a measuring process fails, for instance for lack of memory.
     """
+    if record and BATCH_SIZE not in batch_sizes:
+        raise UsageError(
+            f"Extraction computes {BATCH_SIZE} images at a time, and that is not to be measured.",
+            f"Leave --record out, or add {BATCH_SIZE} to --batch-sizes.",
+        )
     rates = [
         _measure(name, precision, batch, layout, seconds)
         for name in backbones
@@ -86,12 +106,23 @@ def bench(
     best = (
         max((r for r in rates if r.backbone == name), key=lambda r: r.images_per_second) for name in backbones
     )
+    if record:
+        _record(rates, Path(cache) if cache is not None else default_cache())
     return Bench(tuple(rates), tuple(best))
 
 
 def layouts(cores: int) -> list[Layout]:
     """All ways to cut the cores into equal processes: ``4`` gives 1 x 4, 2 x 2 and 4 x 1."""
     return [Layout(count, cores // count) for count in range(1, cores + 1) if cores % count == 0]
+
+
+def _record(rates: Sequence[Rate], cache: Path) -> None:
+    speeds: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for rate in rates:
+        if rate.batch_size == BATCH_SIZE:
+            speeds[rate.backbone, rate.precision][rate.processes] = rate.images_per_second
+    for (backbone, precision), found in speeds.items():
+        record_layouts(cache, machine(), backbone, precision, found)
 
 
 def _measure(name: str, precision: str, batch_size: int, layout: Layout, seconds: float) -> Rate:

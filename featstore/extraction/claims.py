@@ -54,9 +54,9 @@ class Claims:
         for block in wanted:
             yield from blocks(self._granted(block), len(block.ids))
 
-    def write(self, key: FeatureKey, ids: Sequence[str], features: Features) -> None:
+    def write(self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int) -> None:
         """Commit rows. A lease ends with the last key of its block; with the run, where a key had only bad images."""
-        self._store.write(key, ids, features)
+        self._store.write(key, ids, features, batch_size)
         for lease, keys in list(self._open.items()):
             if key in keys and ids[0] in lease.granted(key):
                 keys.discard(key)

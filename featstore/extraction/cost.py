@@ -25,28 +25,29 @@ CATALOGUE = "the catalogue's speed of another machine"
 LOAD_SECONDS = 2.0
 SPEEDS = {
     "": 80.0,
-    "ConvNeXt": 14.0,
-    "DenseNet": 81.0,
-    "EfficientNetB": 34.0,
-    "EfficientNetLite": 44.0,
-    "EfficientNetV2": 76.0,
-    "EfficientNetV2B": 63.0,
-    "InceptionResNetV2": 110.0,
-    "InceptionV3": 117.0,
-    "MobileNet": 65.0,
-    "MobileNet025": 21.0,
-    "MobileNetV2": 31.0,
-    "MobileNetV3Large": 29.0,
-    "MobileNetV3Small": 20.0,
+    "ConvNeXt": 13.0,
+    "DenseNet": 97.0,
+    "EfficientNetB": 38.0,
+    "EfficientNetLite": 76.0,
+    "EfficientNetV2": 94.0,
+    "EfficientNetV2B": 76.0,
+    "InceptionResNetV2": 132.0,
+    "InceptionV3": 135.0,
+    "MobileNet": 91.0,
+    "MobileNet025": 38.0,
+    "MobileNetV2": 57.0,
+    "MobileNetV3Large": 44.0,
+    "MobileNetV3Small": 34.0,
     "NASNetLarge": 80.0,
-    "NASNetMobile": 41.0,
-    "ResNet": 100.0,
-    "VGG": 150.0,
-    "Xception": 95.0,
+    "NASNetMobile": 46.0,
+    "ResNet": 129.0,
+    "VGG": 154.0,
+    "Xception": 118.0,
 }
-"""GFLOP/s of one core by the first letters of a name, the longest that fit: float32, batches of 16, by CPU time on a
-busy virtual machine with 2 Xeon cores (AVX-512, AMX), TensorFlow 2.21, unfolded networks, November 2026. Depthwise
-convolutions are five times slower than plain ones, so one number for all would be off by as much."""
+"""GFLOP/s of one core by the first letters of a name, the longest that fit: float32, batches of 16, folded, by CPU
+time (``python benchmarks/speeds.py``), on a virtual machine with 2 Xeon cores (AVX-512, AMX) under a load of 7 to 14,
+TensorFlow 2.21, November 2026. Depthwise convolutions are several times slower than plain ones, so one number would
+not do."""
 OF_FLOAT32 = {"bfloat16": 0.25}
 """Time of a precision as a share of float32: 1/7 to 1/3.6 on a CPU with AMX (`benchmarks/precision.py`)."""
 

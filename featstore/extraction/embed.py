@@ -68,7 +68,7 @@ class Memory:
         self.rows: dict[FeatureKey, dict[str, Features]] = {}
         self.bad: dict[str, BadImage] = {}
 
-    def write(self, key: FeatureKey, ids: Sequence[str], features: Features) -> None:
+    def write(self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int) -> None:  # noqa: ARG002
         """Keep rows."""
         self.rows.setdefault(key, {}).update(zip(ids, features, strict=True))
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 OF_THE_FILE = {CHANGED, MISSING, PERMISSION}
 """Reasons that say something about the file system, not about the bytes: tried again next time."""
 
-
 PHASES = ("pixels", "forward", "write", "writer")
 
 
@@ -36,6 +35,18 @@ class Progress(Protocol):
     def update(self, n: int = 1) -> object:
         """Count `n` more vectors."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Vectors that a backbone has computed, and the seconds that it took, waiting for nothing."""
+
+    vectors: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Pace) -> Pace:
+        """Both together."""
+        return Pace(self.vectors + other.vectors, self.seconds + other.seconds)
 
 
 @dataclass(slots=True)
@@ -53,18 +64,33 @@ class Tally:
     seconds
         Wall time of the pass: waiting for pixels, in the forward pass, and waiting for the writer; and beside it
         the time that the writer was busy in the background.
+    paces
+        What each backbone did, by its name.
+    peaks
+        Peak resident bytes of each process that took part, by its name.
     """
 
     rows: int = 0
     bad: list[BadImage] = field(default_factory=list)
     left: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    paces: dict[str, Pace] = field(default_factory=dict)
+    peaks: dict[str, int] = field(default_factory=dict)
 
     @property
     def idle(self) -> float:
         """Share of the pass in which no network was at work, 0 to 1."""
         wall = sum(self.seconds[phase] for phase in ("pixels", "forward", "write"))
         return 1 - self.seconds["forward"] / wall if wall else 0.0
+
+    @property
+    def throughput(self) -> dict[str, float]:
+        """Vectors per second by phase, of those phases that took any time."""
+        return {phase: round(self.rows / s, 1) for phase, s in self.seconds.items() if s}
+
+    def paced(self, backbone: BackboneSpec, vectors: int, seconds: float) -> None:
+        """Note a batch of a backbone."""
+        self.paces[backbone.name] = self.paces.get(backbone.name, Pace()) + Pace(vectors, seconds)
 
     def add(self, other: Tally) -> None:
         """Add what another pass did; an image that is bad in both counts once, seconds of workers add up."""
@@ -74,6 +100,10 @@ class Tally:
         self.bad += [bad for bad in other.bad if bad.id not in known]
         for account, seconds in other.seconds.items():
             self.seconds[account] = self.seconds.get(account, 0.0) + seconds
+        for name, pace in other.paces.items():
+            self.paces[name] = self.paces.get(name, Pace()) + pace
+        for process, peak in other.peaks.items():
+            self.peaks[process] = max(peak, self.peaks.get(process, 0))
 
 
 def run(
@@ -109,12 +139,15 @@ def run(
                 continue
             finished.extend(item.ids)
             for key in item.keys:
+                started = time.perf_counter()
                 pending[key].append(backbones[key.backbone].embed(item.pixels)[: len(item.ids)])
+                tally.paced(key.backbone, len(item.ids), time.perf_counter() - started)
                 progress.update(len(item.ids))
             clock.lap("forward")
             if item.is_last:
                 for key in item.keys:
-                    writer.write(key, finished, np.concatenate(pending.pop(key)))
+                    portion = backbones[key.backbone].portion
+                    writer.write(key, finished, np.concatenate(pending.pop(key)), portion)
                     tally.rows += len(finished)
                 finished = []
             clock.lap("write")

@@ -9,20 +9,22 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from featstore import registry
 from featstore.errors import UsageError
 from featstore.extraction import engine
+from featstore.extraction.account import write_account
 from featstore.extraction.cost import expected
+from featstore.extraction.crew import crew
 from featstore.extraction.depth import refuse_undeclared_range
 from featstore.extraction.memory import passes, peak
 from featstore.extraction.networks import BATCH_SIZE, Networks
 from featstore.extraction.plan import Plan, plan
 from featstore.extraction.portions import Silence, Work, compute
 from featstore.extraction.share import share
-from featstore.extraction.summary import CellSummary, Extraction
+from featstore.extraction.summary import CellSummary, Extraction, PaceSummary
 from featstore.images.decode import decoder_version
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
+from featstore.run import prepare
 from featstore.store.store import Store, default_cache
 from featstore.types import IDENTITY, Decoding, FeatureKey, View
 
@@ -32,9 +34,7 @@ if TYPE_CHECKING:
     from featstore.extraction.cost import Estimate
     from featstore.extraction.plan import Cell
     from featstore.images.manifest import Manifest
-    from featstore.types import Executor
 
-EXECUTORS = "featstore.executors"
 DEFAULT_BACKBONES = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2")
 DEFAULT_RECIPE = "paper"
 
@@ -58,6 +58,8 @@ def extract(
     num_workers: int = 1,
     worker_index: int = 0,
     memory: int | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
     dry_run: bool = False,
     progress: bool = False,
 ) -> Extraction:
@@ -88,12 +90,16 @@ def extract(
     executor
         Where to compute: ``serial`` (this process), ``processes`` or ``dask``; the vectors are the same bytes.
     workers, scheduler
-        Number of processes (default one per GPU, else per core), and address of the dask scheduler.
+        Number of processes, and address of the dask scheduler. The default number is one per GPU, else the one that
+        `featstore.bench` has recorded in this cache as the fastest, else one per core.
     num_workers, worker_index
         Take only the images of share `worker_index` of `num_workers`, as a job of an array does.
     memory
         Budget in bytes for all processes of this machine; networks that do not fit together take turns, in
         several passes over the images. None for one pass.
+    out, overwrite
+        Folder for ``run.json``: what was asked, the keys, and what it took, without paths; None writes none, and so
+        does a dry run.
     dry_run
         Only say what would be done; loads no network.
     progress
@@ -105,8 +111,11 @@ def extract(
         One line of cause and one of remedy.
     """
     started = perf_counter()
+    if out is not None:
+        prepare(Path(out), overwrite=overwrite)
     store = Store(Path(cache) if cache is not None else default_cache())
-    team: Executor = registry.load(EXECUTORS, executor)(workers, scheduler)
+    chosen = crew(executor, workers, scheduler, store.root, backbones, precision)
+    team = chosen.executor
     decoding = Decoding(decoder_version(), value_range=value_range)
     views = [IDENTITY, *_views(recipe, seeds)]
     with ExitStack() as stack:
@@ -129,7 +138,7 @@ def extract(
                 wanted = [cell.key for cell in part.cells]
                 replan = partial(_plan_again, wanted, manifest, store.root, decoding)
                 tally.add(compute(part, records, work, team, bar, replan))
-    return Extraction(
+    result = Extraction(
         dry_run=dry_run,
         cache=str(store.root),
         images=len(manifest.records) + len(manifest.unreadable),
@@ -144,7 +153,20 @@ def extract(
         idle=round(tally.idle, 3),
         passes=len(parts),
         announced_bytes=team.workers * peak(parts, BATCH_SIZE),
+        measured_bytes=sum(sorted(tally.peaks.values())[-team.workers :]),
+        throughput=tally.throughput,
+        paces=tuple(_done(name, pace) for name, pace in tally.paces.items()),
+        batch_size=BATCH_SIZE,
+        precision=precision,
+        workers=team.workers,
+        workers_from=chosen.grounds,
     )
+    if out is not None and not dry_run:
+        options = {
+            "executor": executor, "memory": memory, "num_workers": num_workers, "worker_index": worker_index,
+        }  # fmt: skip
+        write_account(Path(out), result, keys, manifest.records, options)
+    return result
 
 
 def _views(recipe: str, seeds: Iterable[int]) -> list[View]:
@@ -182,6 +204,10 @@ def _summary(cell: Cell, cost: Estimate) -> CellSummary:
         cell.bytes_missing,
         round(len(cell.missing) * cost.per_vector[backbone], 1),
     )
+
+
+def _done(name: str, pace: engine.Pace) -> PaceSummary:
+    return PaceSummary(name, pace.vectors, round(pace.seconds, 3), round(pace.vectors / pace.seconds, 2))
 
 
 def _bar(todo: Plan, *, show: bool) -> Any:  # noqa: ANN401

@@ -55,6 +55,11 @@ class HalvingBackbone:
         self.batch_size = backbone.batch_size
         self._inner: Resizable = backbone
 
+    @property
+    def portion(self) -> int:
+        """Images computed at a time: `batch_size`, or less where memory ran out."""
+        return self._inner.batch_size
+
     def embed(self, images: NDArray[np.float32]) -> Features:
         """Map ``(batch_size, side, side, 3)`` to ``(batch_size, dimension)`` in as many portions as needed.
 

@@ -49,6 +49,11 @@ class Metered:
         """Images per call of `embed`."""
         return self._backbone.batch_size
 
+    @property
+    def portion(self) -> int:
+        """Images computed at a time: `batch_size`, or less where memory ran out."""
+        return self._backbone.portion
+
     def embed(self, images: NDArray[np.float32]) -> Features:
         """Do what the backbone does, with an eye on the clock."""
         started = time.perf_counter()

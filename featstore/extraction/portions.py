@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import secrets
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ from featstore.extraction import engine
 from featstore.extraction.claims import Claims, unclaimed
 from featstore.extraction.meter import Metered, record_rates
 from featstore.extraction.plan import BLOCK_ROWS, Cell, Plan, blocks
+from featstore.extraction.resident import peak_resident
 from featstore.images.decode import decoder_version
 from featstore.store.ids import IdSet
 from featstore.store.lease import Leases
@@ -115,6 +118,7 @@ class Work:
         finally:
             store.flush()
         tally.left = claims.left
+        tally.peaks = {f"{platform.node()} {os.getpid()}": peak_resident()}
         record_rates(self.cache, backbones.values(), perf_counter() - started, engine.threads())
         return tally
 

@@ -24,6 +24,16 @@ class CellSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class PaceSummary:
+    """What one backbone did, over all views: vectors, and seconds in its forward pass alone (of all workers)."""
+
+    backbone: str
+    vectors: int
+    seconds: float
+    vectors_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
 class Extraction:
     """What an extraction did, or with ``dry_run`` would do.
 
@@ -43,8 +53,20 @@ class Extraction:
         Share of the pass in which no network was at work, 0 to 1.
     passes, announced_bytes
         Passes over the images that the memory budget asks for, and the peak memory to expect, all processes.
+    measured_bytes
+        Peak memory that it took: of as many processes as work at a time, those with the highest peaks. A process
+        that had done other things before counts with these.
     phases
-        Seconds spent waiting for pixels, in the forward pass, and writing.
+        Seconds spent waiting for pixels, in the forward pass, and waiting for the writer; beside it what the writer
+        was busy in the background. Seconds of several workers add up.
+    throughput
+        Vectors per second by phase; a phase that took no time has none.
+    paces
+        What each backbone did.
+    batch_size, precision
+        Images per call, a constant of the engine, and arithmetic.
+    workers, workers_from
+        Processes at a time, and where that number comes from.
     seconds
         Wall time of the whole call.
     estimated_seconds, estimated_from
@@ -65,6 +87,13 @@ class Extraction:
     idle: float = 0.0
     passes: int = 1
     announced_bytes: int = 0
+    measured_bytes: int = 0
+    throughput: Mapping[str, float] = field(default_factory=dict)
+    paces: tuple[PaceSummary, ...] = ()
+    batch_size: int = 0
+    precision: str = ""
+    workers: int = 1
+    workers_from: str = ""
 
     @property
     def missing(self) -> int:

@@ -21,8 +21,8 @@ DEPTH = 8
 class Sink(Protocol):
     """Where finished rows go: a `Store`, or memory."""
 
-    def write(self, key: FeatureKey, ids: Sequence[str], features: Features) -> object:
-        """Take rows ``(len(ids), dimension)`` float32."""
+    def write(self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int) -> object:
+        """Take rows ``(len(ids), dimension)`` float32 that were computed `batch_size` at a time."""
         ...
 
     def record_bad_image(self, decoding: Decoding, bad: BadImage) -> None:
@@ -66,18 +66,18 @@ class BackgroundWriter:
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def write(self, key: FeatureKey, ids: Sequence[str], features: Features) -> None:
+    def write(self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int) -> None:
         """Queue rows, waiting while `DEPTH` shards wait already."""
         self._raise_errors(DEPTH - 1)
-        self._waiting.append(self._pool.submit(self._timed_write, key, tuple(ids), features))
+        self._waiting.append(self._pool.submit(self._timed_write, key, tuple(ids), features, batch_size))
 
     def record_bad_image(self, decoding: Decoding, bad: BadImage) -> None:
         """Pass an image on; it is rare and small."""
         self._sink.record_bad_image(decoding, bad)
 
-    def _timed_write(self, key: FeatureKey, ids: Sequence[str], features: Features) -> None:
+    def _timed_write(self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int) -> None:
         started = perf_counter()
-        self._sink.write(key, ids, features)
+        self._sink.write(key, ids, features, batch_size)
         self.seconds += perf_counter() - started
 
     def _raise_errors(self, allowed: int) -> None:

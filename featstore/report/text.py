@@ -190,7 +190,12 @@ def _extraction_sentence(result: Extraction) -> str:
     rate = result.computed / max(result.seconds, 1e-9)
     phases = ", ".join(f"{name} {value:.1f} s" for name, value in result.phases.items())
     busy = f"{phases}; networks idle {100 * result.idle:.0f} %"
-    return f"Computed {result.computed} of {planned} in {duration(result.seconds)}, {rate:.1f} images/s ({busy})."
+    memory = f"Peak memory {size(result.measured_bytes)}, announced {size(result.announced_bytes)}"
+    crew = f", {result.workers} processes {result.workers_from}" if result.workers > 1 else ""
+    return (
+        f"Computed {result.computed} of {planned} in {duration(result.seconds)}, {rate:.1f} images/s ({busy}).\n"
+        f"{memory}{crew}."
+    )
 
 
 def _bad_text(bad: Sequence[tuple[str, str, str]]) -> str:

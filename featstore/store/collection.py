@@ -146,7 +146,7 @@ def _shrink(store: Store, path: Path, keep: IdSet) -> None:
     stay = [row for row, image in enumerate(old.ids) if image in keep]
     if stay:
         ids = tuple(old.ids[row] for row in stay)
-        rewriting.write_checked(store, old.key, ids, old.features[stay])
+        rewriting.write_checked(store, old.key, ids, old.features[stay], old.batch_size)
     rewriting.remove([path])
 
 

@@ -145,22 +145,27 @@ def _carry_out(store: Store, task: _Task) -> int:
     for start in range(0, len(task.new), at_a_time):
         parts = task.new[start : start + at_a_time]
         ids = np.concatenate(parts)
-        features, differing = _gather(store, task, ids)
+        features, batch_size, differing = _gather(store, task, ids)
         unequal += differing
         edges = np.cumsum([0, *map(len, parts)])
         for part, first in zip(parts, edges, strict=False):
             rows = features[first : first + len(part)]
-            fresh.append(rewriting.write_checked(store, task.key, tuple(IdSet(part)), rows))
+            fresh.append(rewriting.write_checked(store, task.key, tuple(IdSet(part)), rows, batch_size))
     rewriting.remove(task.old, keep=fresh)
     return unequal
 
 
-def _gather(store: Store, task: _Task, ids: PackedIds) -> tuple[Features, int]:
-    """Vectors of sorted ids out of the old shards; the last by name counts, as for every reader."""
+def _gather(store: Store, task: _Task, ids: PackedIds) -> tuple[Features, int | None, int]:
+    """Vectors of sorted ids out of the old shards; the last by name counts, as for every reader.
+
+    With them the batch size that the old shards agree on, and the number of unequal duplicates.
+    """
     features = np.empty((len(ids), task.key.backbone.dimension), np.float32)
     filled = np.zeros(len(ids), bool)
     unequal = 0
-    for targets, vectors in _parts(store, task.old, ids):
+    batch_sizes = set()
+    for targets, vectors, batch_size in _parts(store, task.old, ids):
+        batch_sizes.add(batch_size)
         again = filled[targets]
         bits = features[targets[again]].view(np.uint32), vectors[again].view(np.uint32)
         unequal += int((bits[0] != bits[1]).any(axis=1).sum())
@@ -171,18 +176,20 @@ def _gather(store: Store, task: _Task, ids: PackedIds) -> tuple[Features, int]:
             f"Shards of {task.key.backbone.name} changed while they were compacted; all rows are where they were.",
             "Run `featstore cache verify`, then the same command again.",
         )
-    return features, unequal
+    return features, batch_sizes.pop() if len(batch_sizes) == 1 else None, unequal
 
 
-def _parts(store: Store, paths: Sequence[Path], ids: PackedIds) -> Iterator[tuple[np.ndarray, Features]]:
-    """Of each shard the rows that are wanted: where they go, and their vectors."""
+def _parts(
+    store: Store, paths: Sequence[Path], ids: PackedIds
+) -> Iterator[tuple[np.ndarray, Features, int | None]]:
+    """Of each shard the rows that are wanted: where they go, their vectors, and the batch size."""
     for path in paths:
         rows = store.load(path)
         if rows is not None:
             packed = pack(rows.ids)
             at = np.minimum(np.searchsorted(ids, packed), len(ids) - 1)
             wanted = ids[at] == packed
-            yield at[wanted], rows.features[wanted]
+            yield at[wanted], rows.features[wanted], rows.batch_size
 
 
 def _summary(task: _Task, unequal: int) -> Compacted:

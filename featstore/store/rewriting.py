@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from featstore.types import FeatureKey, Features
 
 
-def write_checked(store: Store, key: FeatureKey, ids: Sequence[str], features: Features) -> Path:
+def write_checked(
+    store: Store, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int | None
+) -> Path:
     """Commit rows as one new shard, and read them back.
 
     Raises
@@ -23,7 +25,7 @@ def write_checked(store: Store, key: FeatureKey, ids: Sequence[str], features: F
     StoreError
         If they do not come back as they went; nothing else was touched.
     """
-    path = store.write(key, ids, features)
+    path = store.write(key, ids, features, batch_size)
     found = store.load(path)
     same = found is not None and (found.key, found.ids) == (key, tuple(ids))
     if found is None or not same or found.features.tobytes() != features.tobytes():

@@ -50,14 +50,17 @@ class Shard:
         Image ids, 64 hex digits each, in row order.
     features
         ``(len(ids), dimension)`` float32.
+    batch_size
+        Images that went through the network together; None in shards of before it was recorded.
     """
 
     key: FeatureKey
     ids: tuple[str, ...]
     features: Features
+    batch_size: int | None = None
 
 
-def encode(key: FeatureKey, ids: Sequence[str], features: Features) -> bytes:
+def encode(key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int | None = None) -> bytes:
     """Serialise rows to the bytes of an HDF5 file; equal content gives equal bytes.
 
     Parameters
@@ -68,6 +71,8 @@ def encode(key: FeatureKey, ids: Sequence[str], features: Features) -> bytes:
         Image ids, distinct.
     features
         ``(len(ids), key.backbone.dimension)`` float32, finite.
+    batch_size
+        Images that went through the network together, where it is known: it alone moves last bits (law 2).
 
     Raises
     ------
@@ -87,6 +92,8 @@ def encode(key: FeatureKey, ids: Sequence[str], features: Features) -> bytes:
         file.attrs["format"] = FORMAT
         file.attrs["key"] = canonical_json(key.to_json())
         file.attrs["rows"] = len(ids)
+        if batch_size is not None:
+            file.attrs["batch_size"] = batch_size
         file.attrs["h5py"] = version("h5py")
         file.attrs["numpy"] = version("numpy")
         file.flush()
@@ -164,4 +171,5 @@ def _checked(plain: Plain) -> Shard:
     rows = int(found["rows"])
     if (ids.shape, features.shape) != ((rows, ID_BYTES), (rows, key.backbone.dimension)):
         raise ValueError(f"{rows} rows announced, {ids.shape} ids and {features.shape} features found")
-    return Shard(key, unpack_ids(ids), features)
+    batch_size = found.get("batch_size")
+    return Shard(key, unpack_ids(ids), features, None if batch_size is None else int(batch_size))

@@ -50,7 +50,9 @@ class Store:
         self._unions: dict[frozenset[bytes], IdSet] = {}
         self._described: set[Path] = set()
 
-    def write(self, key: FeatureKey, ids: Sequence[str], features: Features) -> Path:
+    def write(
+        self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int | None = None
+    ) -> Path:
         """Commit rows as one new shard and return its path.
 
         Parameters
@@ -61,10 +63,13 @@ class Store:
             Image ids, distinct.
         features
             ``(len(ids), key.backbone.dimension)`` float32, finite.
+        batch_size
+            Images that went through the network together, where it is known.
         """
         self._describe(key.backbone)
         folder = layout.shard_folder(self.root, key)
-        path = commit_named_by_hash(folder, shard.encode(key, ids, features), layout.SHARD_SUFFIX)
+        data = shard.encode(key, ids, features, batch_size)
+        path = commit_named_by_hash(folder, data, layout.SHARD_SUFFIX)
         try:
             stamp = bytes.fromhex(path.stem), *_size_and_time(path.stat())
         except FileNotFoundError as error:

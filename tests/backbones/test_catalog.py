@@ -151,8 +151,6 @@ def test_builder_and_preprocessing_of_a_row_exist(name):
 
 @pytest.mark.parametrize("name", EVERY_ROW)
 def test_a_network_has_the_size_dimension_and_cost_of_its_row(name, pixels):
-    import keras
-
     from featstore.backbones import keras_backbone
     from featstore.backbones import network as networks
 
@@ -168,7 +166,6 @@ def test_a_network_has_the_size_dimension_and_cost_of_its_row(name, pixels):
     assert np.isfinite(features).all()
     assert network.input_shape == (None, row.input_size, row.input_size, 3)
     assert row.gflops == pytest.approx(2 * multiply_adds(network) / 1e9, rel=1e-3)
-    keras.backend.clear_session()
 
 
 @pytest.mark.parametrize("name", EVERY_ROW)

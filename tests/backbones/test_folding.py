@@ -95,7 +95,6 @@ def test_a_folded_row_of_the_catalogue_equals_its_keras_network(name):
         assert difference(found, exact) < 3 * max(difference(expected, exact), 1e-6)
     assert "BatchNormalization" not in kinds(folded)
     assert folded.trainable_variables == []
-    keras.backend.clear_session()
 
 
 def stack(*parts, shape=(9, 9, 6)):

@@ -24,6 +24,8 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     data = make_phantoms(folder / "phantoms", patients=16, slices=2, size=64)
     cache = folder / "cache"
-    first = featstore("extract", data, *NETS, "--recipe", "mild", "--seeds", "1", "--cache", cache)
+    first = featstore(
+        "extract", data, *NETS, "--recipe", "mild", "--seeds", "1", "--cache", cache, "--out", folder / "run"
+    )
     assert first.code == 0, first.err
     return World(data, cache, first)

@@ -1,5 +1,6 @@
 """Every command through its installed entry point."""
 
+import json
 import os
 import re
 import shutil
@@ -107,6 +108,14 @@ def test_a_damaged_image_is_set_aside_with_exit_code_3(world, tmp_path):
         ]["quarantined"]
         == 1
     )
+
+
+def test_extract_leaves_a_run_with_what_it_took(world):
+    run = json.loads((world.cache.parent / "run" / "run.json").read_text())
+    assert (run["kind"], run["computed"], run["images"]) == ("extract", 128, 32)
+    assert {pace["backbone"] for pace in run["paces"]} == {"MobileNet025", "EfficientNetLite0"}
+    assert run["measured_bytes"] == pytest.approx(run["announced_bytes"], rel=0.3)
+    assert "Peak memory" in world.first.out
 
 
 def test_fuse_leaves_a_run_and_predict_uses_it(world, tmp_path):

@@ -13,6 +13,7 @@ from featstore.extraction.batches import read_pixels, view_pixels
 from featstore.extraction.plan import blocks, plan
 from featstore.images.decode import decode
 from featstore.images.resize import resize
+from featstore.store import shard
 from featstore.store.store import Store
 from featstore.types import IDENTITY, View
 
@@ -59,6 +60,21 @@ def test_features_are_those_of_each_image_on_its_own(store, images):
             seen = view_pixels(resize(pixels, k.backbone.input_size), k.view, i)
             alone = backbone.embed(np.broadcast_to(seen, (4, *seen.shape[:2], 3)))[0]
             np.testing.assert_array_equal(store.read(k, [i])[0], alone)
+
+
+def test_the_shards_say_how_many_images_went_through_a_network_together(store, images):
+    extract(store, images)
+    sizes = {shard.decode(path.read_bytes()).batch_size for path in store.root.rglob("*.h5")}
+    assert sizes == {GridBackbone.batch_size}
+
+
+def test_once_memory_ran_out_the_shards_say_the_smaller_number(store, images):
+    class Halved(GridBackbone):
+        portion = 2
+
+    todo = plan(KEYS, list(images), {})
+    engine.run(blocks(todo), images, DECODING, {s: Halved(s) for s in SPECS}, store, NoBar())
+    assert {shard.decode(path.read_bytes()).batch_size for path in store.root.rglob("*.h5")} == {2}
 
 
 def test_a_second_run_computes_nothing(store, images):

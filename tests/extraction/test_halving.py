@@ -37,6 +37,7 @@ def test_the_rows_are_those_of_a_roomy_device(room, caplog):
         np.testing.assert_array_equal(backbone.embed(images), roomy.embed(images))
     assert ("do not fit" in caplog.text) == (room < 16)
     assert backbone.batch_size == 16
+    assert backbone.portion == max(size for size in (16, 8, 4, 2, 1) if size <= room)
 
 
 def test_it_stays_with_what_fits_instead_of_failing_again_every_time():

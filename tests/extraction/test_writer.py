@@ -19,12 +19,12 @@ class Recorder:
     def __init__(self, fail_at=None, gate=None):
         self.written, self.bad, self.fail_at, self.gate = [], [], fail_at, gate
 
-    def write(self, address, ids, features):
+    def write(self, address, ids, features, batch_size):
         if self.gate:
             self.gate.wait(10)
         if len(self.written) == self.fail_at:
             raise StoreError("the disk is full", "free some")
-        self.written.append((address, ids, len(features)))
+        self.written.append((address, ids, len(features), batch_size))
 
     def record_bad_image(self, decoding, bad):
         self.bad.append((decoding, bad))
@@ -34,14 +34,14 @@ def test_everything_is_written_in_order_before_the_context_ends():
     sink = Recorder()
     with BackgroundWriter(sink) as writer:
         for i in range(30):
-            writer.write(key(), [f"{i}"], ROWS)
-    assert [ids for _, ids, _ in sink.written] == [(f"{i}",) for i in range(30)]
+            writer.write(key(), [f"{i}"], ROWS, 16)
+    assert [ids for _, ids, _, _ in sink.written] == [(f"{i}",) for i in range(30)]
 
 
 def test_the_caller_may_change_its_list_of_ids_at_once():
     sink, ids = Recorder(gate=threading.Event()), ["a"]
     with BackgroundWriter(sink) as writer:
-        writer.write(key(), ids, ROWS)
+        writer.write(key(), ids, ROWS, 16)
         ids.clear()
         sink.gate.set()
     assert sink.written[0][1] == ("a",)
@@ -53,7 +53,7 @@ def write_many(sink, count):
     try:
         with BackgroundWriter(sink) as writer:
             for _ in range(count):
-                writer.write(key(), ["a"], ROWS)
+                writer.write(key(), ["a"], ROWS, 16)
                 accepted += 1
     except StoreError as error:
         return accepted, error.cause
@@ -77,7 +77,7 @@ def test_a_slow_disk_makes_the_networks_wait_instead_of_filling_memory():
     def produce():
         with BackgroundWriter(sink) as writer:
             for i in range(DEPTH * 3):
-                writer.write(key(), ["a"], ROWS)
+                writer.write(key(), ["a"], ROWS, 16)
                 accepted.append(i)
 
     producer = threading.Thread(target=produce)
@@ -96,7 +96,7 @@ def test_on_ctrl_c_what_is_under_way_is_finished_and_the_rest_is_never_begun():
     def interrupted():
         with BackgroundWriter(sink) as writer:
             for _ in range(4):
-                writer.write(key(), ["a"], ROWS)
+                writer.write(key(), ["a"], ROWS, 16)
             time.sleep(0.05)
             threading.Timer(0.1, sink.gate.set).start()
             raise KeyboardInterrupt
@@ -113,7 +113,7 @@ def test_ctrl_c_while_the_last_shards_are_awaited_finishes_what_is_under_way():
     def interrupted():
         with BackgroundWriter(sink) as writer:
             for _ in range(4):
-                writer.write(key(), ["a"], ROWS)
+                writer.write(key(), ["a"], ROWS, 16)
             threading.Timer(0.1, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
             threading.Timer(0.2, sink.gate.set).start()
 

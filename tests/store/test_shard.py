@@ -40,6 +40,14 @@ def test_other_content_gives_other_bytes():
     assert shard.encode(key(), IDS[::-1], ROWS) != reference
 
 
+def test_the_batch_size_is_recorded_and_moves_neither_rows_nor_key():
+    old, new = (shard.decode(shard.encode(key(), IDS, ROWS, size)) for size in (None, 16))
+    assert (old.batch_size, new.batch_size) == (None, 16)
+    assert (old.key, old.ids) == (new.key, new.ids)
+    np.testing.assert_array_equal(old.features, new.features)
+    assert shard.encode(key(), IDS, ROWS, 16) == shard.encode(key(), list(IDS), ROWS.copy(), 16)
+
+
 names = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=12)
 finite = st.floats(-1e6, 1e6, width=32)
 

@@ -1,4 +1,4 @@
-"""The folder that a fit or a comparison leaves: what was done, what came out, and the model."""
+"""The folder that an extraction, a fit or a comparison leaves: what was done, what came out, and the model."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def prepare(out: Path, *, overwrite: bool) -> None:
 def write_run(
     out: Path,
     run: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    predictions: Iterable[Sequence[Any]],
+    metrics: Mapping[str, Any] | None = None,
+    predictions: Iterable[Sequence[Any]] | None = None,
 ) -> None:
     """Write the documents of a run; ``run.json`` comes last, so that a folder with it is whole.
 
@@ -68,13 +68,16 @@ def write_run(
     run
         What was done: data, keys, parameters.
     metrics
-        What came out.
+        What came out, if there are scores.
     predictions
-        Rows of ``predictions.csv``, the header first.
+        Rows of ``predictions.csv``, the header first, if images were classified.
     """
     try:
-        write_private(out / METRICS, json_text(metrics).encode())
-        write_private(out / PREDICTIONS, csv_text(predictions).encode())
+        out.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        if metrics is not None:
+            write_private(out / METRICS, json_text(metrics).encode())
+        if predictions is not None:
+            write_private(out / PREDICTIONS, csv_text(predictions).encode())
         files = {name: digest_file(out / name) for name in FILES if (out / name).exists()}
         write_private(out / RUN, json_text(document.seal({**run, **_provenance(), "files": files})).encode())
     except OSError as error:
