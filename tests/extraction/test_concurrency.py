@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP
 
 import pytest
@@ -120,15 +121,28 @@ def test_what_a_dead_run_had_claimed_is_taken_over_at_once(images, alone, tmp_pa
         assert expected_twice == 0 or not killed
 
 
+def is_stopped(pid):
+    """Every thread: one that is in a system call stops when that is over."""
+    try:
+        stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # a thread has just ended
+        return False
+    return {stat.rpartition(")")[2].split()[0] for stat in stats} <= {"T"}
+
+
 def stop_while_it_computes(run, cache, alone):
-    """SIGSTOP at a moment when the run has claimed good rows that are not stored yet."""
+    """SIGSTOP when the run alone claims good rows that are not stored yet; in a race, it may be about to yield."""
     names = {digest(k.to_json()): k for k in KEYS}
     run.wait_for_start()
     while run.process.is_alive():
         run.send(SIGSTOP)
-        mine = [claim.rows for claim in Leases(cache).live() if claim.owner.pid == run.pid]
-        claimed = {(names[n], i) for rows in mine for n, ids in rows.items() for i in ids}
-        if claimed & alone.keys() - vectors(cache).keys():
+        while run.process.is_alive() and not is_stopped(run.pid):
+            time.sleep(0.001)
+        mine, others = set(), set()
+        for claim in Leases(cache).live():
+            rows = {(names[n], i) for n, ids in claim.rows.items() for i in ids}
+            (mine if claim.owner.pid == run.pid else others).update(rows)
+        if ((mine - others) & alone.keys()) - vectors(cache).keys():
             return
         run.send(SIGCONT)
         time.sleep(0.01)
