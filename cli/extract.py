@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import finish, print_json
+from .printing import finish, print_json, print_text
 
 
 def command(
@@ -98,7 +98,7 @@ def command(
         scheduler=scheduler,
         num_workers=num_workers,
         worker_index=worker_index,
-        memory=options.parse_bytes(memory),
+        memory=None if memory is None else options.parse_bytes(memory, "--memory"),
         out=out,
         overwrite=overwrite,
         dry_run=dry_run,
@@ -107,7 +107,7 @@ def command(
     if json:
         print_json(result.to_json())
     else:
-        typer.echo(extraction_text(result))
+        print_text(extraction_text(result))
     finish(result.bad)
 
 
@@ -142,5 +142,5 @@ def check(
     if json:
         print_json(result.to_json())
     else:
-        typer.echo(precision_text(result))
+        print_text(precision_text(result))
     finish(result.bad)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from featstore.document import parse
 from featstore.fingerprint import canonical_json
 from featstore.store.ids import NO_IDS, IdSet
 from featstore.store.owner import Owner
@@ -73,10 +73,10 @@ def decode(token: str, data: bytes) -> Claim:
     ValueError, KeyError, TypeError, AttributeError, RecursionError
         If the bytes are no claim.
     """
-    page = json.loads(data)
+    page = parse(data)
     owner = Owner(str(page["owner"]["host"]), int(page["owner"]["pid"]), int(page["owner"]["start"]))
-    if not 0 < owner.pid < LAST_PID:
-        raise ValueError(f"{owner.pid} is no process")
+    if not 0 < owner.pid < LAST_PID or not owner.host.isprintable():
+        raise ValueError(f"{owner} is no process")
     rows = {
         key: ids
         for group in page["rows"]

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 from featstore.errors import StoreError
+from featstore.files import read_regular
 from featstore.fingerprint import digest
 from featstore.store.claim import Claim, decode, encode, overlapping, without
 from featstore.store.commit import commit
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUFFIX = ".json"
+MAX_BYTES = 1 << 31
 EXPIRY = 120.0
 """Seconds; NFS clients may show a file's time a minute late."""
 BEATS = 8
@@ -203,7 +205,7 @@ class Lease:
 def _read(path: Path) -> Claim | None:
     """What a lease file says; what says nothing is nobody's, and removed."""
     try:
-        return decode(path.stem, path.read_bytes())
+        return decode(path.stem, read_regular(path, MAX_BYTES))
     except OSError:  # released meanwhile
         return None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

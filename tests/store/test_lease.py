@@ -244,8 +244,8 @@ def test_a_claim_comes_back_as_it_was_written(content):
     assert decode("ab", encode(claim)) == claim
 
 
-def page(pid=1, ids=""):
-    owner = {"host": "h", "pid": pid, "start": 0}
+def page(pid=1, ids="", host="h"):
+    owner = {"host": host, "pid": pid, "start": 0}
     return json.dumps(
         {"owner": owner, "run": "", "since": "", "rows": [{"ids": ids, "keys": ["k"]}]}
     ).encode()
@@ -259,6 +259,7 @@ GARBAGE = {
     "no owner": b'{"rows":[]}',
     "no process": page(pid=-1),
     "a huge number": page(pid=10**400),
+    "a terminal's escape": page(host="\x1b[2J"),
     "odd ids": page(ids="zz"),
     "half an id": page(ids="ab"),
 }
