@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from featstore.matrix import FeatureMatrix
+    from featstore.types import ImageRecord
 
 RUN, METRICS, PREDICTIONS, MODEL = "run.json", "metrics.json", "predictions.csv", "model"
 MODEL_STATE = f"{MODEL}/model.json"
@@ -73,7 +74,6 @@ def write_run(
         Rows of ``predictions.csv``, the header first, if images were classified.
     """
     try:
-        out.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         if metrics is not None:
             write_private(out / METRICS, json_text(metrics).encode())
         if predictions is not None:
@@ -96,7 +96,8 @@ def clear(out: Path) -> None:
     """
     try:
         out.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-        (out / RUN).unlink(missing_ok=True)
+        for name in (RUN, METRICS, PREDICTIONS):
+            (out / name).unlink(missing_ok=True)
     except OSError as error:
         raise _unwritable(out, error) from error
     shutil.rmtree(out / MODEL, ignore_errors=True)
@@ -134,15 +135,18 @@ def require_own(out: Path, run: Mapping[str, Any], name: str) -> None:
         raise RunError(f"{out / name} is not the file that {RUN} was written with.", REMEDY)
 
 
+def data_digest(records: Iterable[ImageRecord]) -> str:
+    """SHA-256 of ids, labels, groups, splits and sites: whether two runs saw the same table, wherever it lay."""
+    return digest(sorted([r.id, r.label, r.group, r.split or "", r.site or ""] for r in records))
+
+
 def describe(matrix: FeatureMatrix, positive: int | None) -> dict[str, Any]:
     """Say what a matrix holds: counts, classes, and the full feature keys; no path, no patient.
 
     The data set stands there by the digest of its table, which tells whether two runs saw the same.
     """
     return {
-        "data_sha256": digest(
-            sorted([r.id, r.label, r.group, r.split or "", r.site or ""] for r in matrix.records)
-        ),
+        "data_sha256": data_digest(matrix.records),
         "images": len(matrix.records),
         "quarantined": matrix.excluded,
         "groups": len(set(matrix.groups.tolist())),

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from fakes import DECODING, RECIPE, GridBackbone, key, records, spec
 
+from featstore import run
 from featstore.errors import FeatstoreError, ManifestError, MissingFeaturesError, RunError
-from featstore.evaluation import run
 from featstore.extraction import engine, plan
 from featstore.fusion.blocks import lay_out
 from featstore.fusion.bundle import export_model, read_bundle, write_bundle

@@ -157,7 +157,7 @@ class Acknowledging(Store):
 
     counter = None
 
-    def write(self, address, ids, features, batch_size=None):
+    def write(self, address, ids, features, batch_size):
         path = super().write(address, ids, features, batch_size)
         with self.counter.get_lock():
             self.counter.value += len(ids)

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from featstore import document
+from featstore import document, run
 from featstore.backbones.torch_archive import read_state_dict
 from featstore.errors import (
     BadImageError,
@@ -31,7 +31,6 @@ from featstore.errors import (
     ShardCorruptError,
     WeightsError,
 )
-from featstore.evaluation import run
 from featstore.fusion.archive import ArchiveError, read_arrays
 from featstore.fusion.bundle import read_bundle
 from featstore.fusion.notation import Notation

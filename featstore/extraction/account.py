@@ -6,8 +6,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from featstore.fingerprint import digest
-from featstore.run import clear, write_run
+from featstore.run import clear, data_digest, write_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -58,11 +57,6 @@ def write_account(
 
 ELSEWHERE = frozenset({"dry_run", "cache", "images", "bad", "warnings"})
 """Told above in another form, or naming files: the summary and the quarantine table name them."""
-
-
-def data_digest(records: Iterable[ImageRecord]) -> str:
-    """SHA-256 of ids, labels, groups, splits and sites: whether two runs saw the same table, wherever it lay."""
-    return digest(sorted([r.id, r.label, r.group, r.split or "", r.site or ""] for r in records))
 
 
 def _distinct(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ SPEEDS = {
     "MobileNetV2": 57.0,
     "MobileNetV3Large": 44.0,
     "MobileNetV3Small": 34.0,
-    "NASNetLarge": 80.0,
+    "NASNetLarge": 98.0,
     "NASNetMobile": 46.0,
     "ResNet": 129.0,
     "VGG": 154.0,

@@ -117,8 +117,8 @@ class Work:
                 tally = engine.run(wanted, records, self.decoding, backbones, claims, self.progress)
         finally:
             store.flush()
-        tally.left = claims.left
         tally.peaks = {f"{platform.node()} {os.getpid()}": peak_resident()}
+        tally.left = claims.left
         record_rates(self.cache, backbones.values(), perf_counter() - started, engine.threads())
         return tally
 

@@ -145,7 +145,7 @@ def _carry_out(store: Store, task: _Task) -> int:
     for start in range(0, len(task.new), at_a_time):
         parts = task.new[start : start + at_a_time]
         ids = np.concatenate(parts)
-        features, batch_size, differing = _gather(store, task, ids)
+        features, differing, batch_size = _gather(store, task, ids)
         unequal += differing
         edges = np.cumsum([0, *map(len, parts)])
         for part, first in zip(parts, edges, strict=False):
@@ -155,34 +155,34 @@ def _carry_out(store: Store, task: _Task) -> int:
     return unequal
 
 
-def _gather(store: Store, task: _Task, ids: PackedIds) -> tuple[Features, int | None, int]:
+def _gather(store: Store, task: _Task, ids: PackedIds) -> tuple[Features, int, int | None]:
     """Vectors of sorted ids out of the old shards; the last by name counts, as for every reader.
 
-    With them the batch size that the old shards agree on, and the number of unequal duplicates.
+    With them the number of unequal duplicates, and the batch size: None where it is unknown or not the same for all.
     """
     features = np.empty((len(ids), task.key.backbone.dimension), np.float32)
     filled = np.zeros(len(ids), bool)
     unequal = 0
-    batch_sizes = set()
+    sizes: set[int | None] = set()
     for targets, vectors, batch_size in _parts(store, task.old, ids):
-        batch_sizes.add(batch_size)
         again = filled[targets]
         bits = features[targets[again]].view(np.uint32), vectors[again].view(np.uint32)
         unequal += int((bits[0] != bits[1]).any(axis=1).sum())
         features[targets] = vectors
         filled[targets] = True
+        sizes.add(batch_size)
     if not filled.all():
         raise StoreError(
             f"Shards of {task.key.backbone.name} changed while they were compacted; all rows are where they were.",
             "Run `featstore cache verify`, then the same command again.",
         )
-    return features, batch_sizes.pop() if len(batch_sizes) == 1 else None, unequal
+    return features, unequal, sizes.pop() if len(sizes) == 1 else None
 
 
 def _parts(
     store: Store, paths: Sequence[Path], ids: PackedIds
 ) -> Iterator[tuple[np.ndarray, Features, int | None]]:
-    """Of each shard the rows that are wanted: where they go, their vectors, and the batch size."""
+    """Of each shard the rows that are wanted: where they go, their vectors, and their batch size."""
     for path in paths:
         rows = store.load(path)
         if rows is not None:

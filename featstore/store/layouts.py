@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from featstore import document
 from featstore.fingerprint import canonical_json
 from featstore.store.commit import commit
 
@@ -31,9 +31,9 @@ def record_layouts(
 def recorded_layouts(root: Path, machine: str, backbone: str, precision: str) -> dict[int, float]:
     """Return images per second by number of processes; empty where nothing sound was noted."""
     try:
-        note = json.loads(_page(root, machine, backbone, precision).read_text("utf-8"))
+        note = document.read(_page(root, machine, backbone, precision))
         speeds = {int(processes): float(speed) for processes, speed in note.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError):
         return {}
     sound = all(processes >= 1 and isfinite(speed) and speed > 0 for processes, speed in speeds.items())
     return speeds if sound else {}

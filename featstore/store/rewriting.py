@@ -27,7 +27,7 @@ def write_checked(
     """
     path = store.write(key, ids, features, batch_size)
     found = store.load(path)
-    same = found is not None and (found.key, found.ids) == (key, tuple(ids))
+    same = found is not None and (found.key, found.ids, found.batch_size) == (key, tuple(ids), batch_size)
     if found is None or not same or found.features.tobytes() != features.tobytes():
         raise StoreError(
             f"{path} did not come back as it was written; the old shards are untouched.", "Check the disk."

@@ -57,14 +57,8 @@ class Store:
 
         Parameters
         ----------
-        key
-            Address of the rows.
-        ids
-            Image ids, distinct.
-        features
-            ``(len(ids), key.backbone.dimension)`` float32, finite.
-        batch_size
-            Images that went through the network together, where it is known.
+        key, ids, features, batch_size
+            As for `featstore.store.shard.encode`.
         """
         self._describe(key.backbone)
         folder = layout.shard_folder(self.root, key)

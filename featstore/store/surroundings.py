@@ -93,6 +93,7 @@ ROOMS: tuple[tuple[re.Pattern[str], Callable[[Path], object] | None], ...] = (
     (QUARANTINED_SHARD, None),
     (re.compile(r"quarantine/[^/]+/[^/]+\.json"), None),
     (re.compile(r"rates/[^/]+/[0-9a-f]{64}\.json"), None),
+    (re.compile(r"layouts/[^/]+/[^/]+\.json"), None),
     (re.compile(r"leases/[^/]+"), None),
 )
 """Names of all files that featstore writes, below the cache, and how to tell whether one is sound."""

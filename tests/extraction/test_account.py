@@ -9,12 +9,12 @@ from fakes import GridBackbone, spec, write_images
 from featstore.errors import RunError, UsageError
 from featstore.evaluation.predict import predict
 from featstore.extraction import extract as module
-from featstore.extraction.account import data_digest
 from featstore.extraction.engine import Pace, Tally
 from featstore.extraction.extract import extract
 from featstore.extraction.resident import peak_resident
 from featstore.images.scan import scan
 from featstore.report.text import extraction_text
+from featstore.run import data_digest
 
 NAME = "MobileNet025"
 MILLISECOND = 0.001

@@ -12,9 +12,8 @@ import pytest
 from corruption import make_runs
 from fakes import key
 
-from featstore import document
+from featstore import document, run
 from featstore.errors import RunError
-from featstore.evaluation import run
 from featstore.evaluation.predict import predict
 from featstore.fingerprint import digest_bytes
 from featstore.fusion.archive import ArchiveError, read_arrays

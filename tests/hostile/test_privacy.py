@@ -11,7 +11,7 @@ from commandline import featstore
 from fakes import DECODING, GridBackbone, key, spec
 from PIL import Image, PngImagePlugin
 
-from featstore.evaluation import run
+from featstore import run
 from featstore.evaluation.fuse import fuse
 from featstore.extraction import engine
 from featstore.extraction.plan import blocks, plan

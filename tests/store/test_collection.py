@@ -56,6 +56,15 @@ def kinds(found):
     return sorted((item.kind, item.rows, item.kept) for item in found.garbage)
 
 
+def test_rows_that_stay_keep_their_batch_size(tmp_path, data, wanted):
+    store = Store(tmp_path / "cache")
+    path = store.write(key(), [*wanted, *STRANGERS], rows([*wanted, *STRANGERS]), 16)
+    store.flush()
+    gc(data, cache=store.root)
+    (left,) = path.parent.glob("*.h5")
+    assert (store.load(left).batch_size, len(store.load(left).ids)) == (16, len(wanted))
+
+
 def test_a_store_of_wanted_things_has_no_garbage(store):
     before = files(store.root)
     found = gc(cache=store.root)

@@ -71,6 +71,22 @@ def test_equal_rows_give_equal_bytes_whatever_their_order_and_their_cut(tmp_path
     assert compact(root, target=9 * ROW).keys == (), "a second time there is nothing to do"
 
 
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [((16, 16), 16), ((16, 8), None), ((16, None), None), ((None, None), None)],
+    ids=str,
+)
+def test_the_batch_size_of_merged_shards_is_theirs_if_they_agree(tmp_path, sizes, expected):
+    store = Store(tmp_path)
+    for at, size in enumerate(sizes):
+        ids = IDS[5 * at : 5 * at + 5]
+        store.write(key(), ids, rows(ids), size)
+    store.flush()
+    compact(tmp_path)
+    (merged,) = shards(tmp_path)
+    assert store.load(merged).batch_size == expected
+
+
 def test_large_shards_stay_as_they_are(tmp_path):
     fill(tmp_path, IDS[:10], IDS[10:12], IDS[12:14])
     held = Store(tmp_path).ids_by_shard(key())
