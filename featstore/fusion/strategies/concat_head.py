@@ -73,6 +73,7 @@ class ConcatHead(FusionStrategy):
     initial weights: Glorot & Bengio 2010.
     """
 
+    level: ClassVar[str] = "feature"
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "dropout": 0.5,
