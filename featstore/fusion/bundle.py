@@ -31,7 +31,16 @@ FORMAT = 1
 STATE_FILE, ARRAYS_FILE = "model.json", "arrays.npz"
 REMEDY = "Fit the strategy again with `featstore fuse`."
 # What a hand-made bundle can provoke while an estimator is rebuilt and asked once; anything else is a bug of ours.
-MISFIT = (FeatstoreError, ValueError, TypeError, AttributeError, LookupError, MemoryError, OverflowError, RecursionError)
+MISFIT = (
+    FeatstoreError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
+)
 
 
 def export_model(strategy: FusionStrategy) -> tuple[State, Arrays]:
@@ -106,7 +115,10 @@ def write_bundle(folder: Path, strategy: FusionStrategy, extra: State) -> None:
     state, arrays = export_model(strategy)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / ARRAYS_FILE, lambda file: np.savez(file, allow_pickle=False, **dict(sorted(arrays.items()))))
+        _replace(
+            folder / ARRAYS_FILE,
+            lambda file: np.savez(file, allow_pickle=False, **dict(sorted(arrays.items()))),
+        )
         document = {**state, "arrays_sha256": digest_file(folder / ARRAYS_FILE), "extra": extra}
         text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
         _replace(folder / STATE_FILE, lambda file: file.write(text.encode("ascii")))

@@ -61,7 +61,9 @@ class ConsensusStrategy(FusionStrategy):
         leading = [part[:, :shared] * weight for part, weight in zip(scores, weights, strict=True)]
         self.projections_ = tuple(
             Projection(
-                axis[:, :shared] @ turn * weight, mean[block.start : block.stop], scale[block.start : block.stop]
+                axis[:, :shared] @ turn * weight,
+                mean[block.start : block.stop],
+                scale[block.start : block.stop],
             )
             for axis, turn, weight, block in zip(axes, align(leading), weights, self.blocks_, strict=True)
         )
@@ -79,10 +81,10 @@ def align(scores: Sequence[Floats]) -> list[Floats]:
     turned together to the principal axes of the mean, so that the outcome does not hang on which one came first.
     """
     turns = [np.eye(scores[0].shape[1])] * len(scores)
-    mean = scores[0]
+    mean: Floats = scores[0]
     for _ in range(TURNS):
         turns = [_rotation(part.T @ mean) for part in scores]
-        before, mean = mean, sum(part @ turn for part, turn in zip(scores, turns, strict=True)) / len(scores)
+        before, mean = mean, np.mean([part @ turn for part, turn in zip(scores, turns, strict=True)], axis=0)
         if ((mean - before) ** 2).sum() <= SETTLED * (mean**2).sum():
             break
     _, _, principal = np.linalg.svd(mean, full_matrices=False)

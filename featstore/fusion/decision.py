@@ -128,4 +128,5 @@ def balanced_accuracies(proba: Floats, y: NDArray[np.intp]) -> Floats:
     """Mean recall of the classes ``(n_blocks,)``, so that a frequent class does not flatter a backbone."""
     hit = proba.argmax(axis=2) == y[:, None]
     recalls: Floats = np.stack([hit[y == label].mean(axis=0) for label in np.unique(y)])
-    return recalls.mean(axis=0)
+    accuracies: Floats = recalls.mean(axis=0)
+    return accuracies

@@ -31,9 +31,9 @@ class NotationError(ValueError):
 class Notation:
     """Writes values as JSON and arrays by name, and reads them back; `arrays` fills up or is used up on the way.
 
-    Text, finite numbers, booleans, None, lists and dicts with text keys stand for themselves. Everything else is an
-    object with the one key ``$tuple``, ``$array``, ``$labels`` (object array of text or integers), ``$strategy``, or a
-    name of `VALUES`.
+    Text, finite numbers, booleans, None, lists and dicts with text keys stand for themselves. Everything else
+    is an object with the one key ``$tuple``, ``$array``, ``$labels`` (object array of text or integers),
+    ``$strategy``, or a name of `VALUES`.
     """
 
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -142,7 +142,9 @@ class Notation:
                 return self._read_array(name, dtype, tuple(shape))
             case "$tuple", [*items]:
                 return tuple(self.read(items))
-            case "$strategy", {"strategy": str(), "parameters": dict(), "learned": dict(), **rest} if not rest:
+            case "$strategy", {"strategy": str(), "parameters": dict(), "learned": dict(), **rest} if (
+                not rest
+            ):
                 return self.read_strategy(content)
             case "$labels", [*labels] if all(isinstance(label, str | int) for label in labels):
                 array = np.empty(len(labels), dtype=object)

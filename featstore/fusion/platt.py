@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def scale_decisions(decisions: Floats, y: NDArray[np.intp]) -> tuple[Floats, Floats]:
     """Slope ``(m, m)`` and offset ``(m,)`` such that ``decisions @ slope.T + offset`` are logits.
 
-    A logistic regression on decision values the machine gave to rows it was not fitted to. A row of a class with N
-    rows counts as that class by ``(N + 1) / (N + k)`` and as each of the other k - 1 classes by ``1 / (N + k)``: Platt's
-    targets for k = 2, which keep the slope finite where the classes do not overlap.
+    A logistic regression on decision values the machine gave to rows it was not fitted to. A row of a class
+    with N rows counts as that class by ``(N + 1) / (N + k)`` and as each of the other k - 1 classes by ``1 / (N
+    + k)``: Platt's targets for k = 2, which keep the slope finite where the classes do not overlap.
 
     Parameters
     ----------

@@ -50,7 +50,9 @@ class Projection:
         """Refuse arrays that could not project."""
         width = (self.axes.shape[0],)
         if self.axes.ndim != 2 or self.mean.shape != width or self.scale.shape != width:  # noqa: PLR2004
-            raise ValueError(f"axes {self.axes.shape}, mean {self.mean.shape}, scale {self.scale.shape} do not match")
+            raise ValueError(
+                f"axes {self.axes.shape}, mean {self.mean.shape}, scale {self.scale.shape} do not match"
+            )
         for field in fields(self):
             array = getattr(self, field.name)
             if array.dtype != np.float64 or not np.isfinite(array).all():
@@ -65,8 +67,8 @@ class Projection:
 def principal_axes(Z: Floats, n_axes: int, random_state: int | np.random.RandomState | None) -> Floats:
     """First principal axes ``(width, m)`` of centred columns ``(n, width)``, m at most `n_axes` and the rank.
 
-    scikit-learn's PCA, whose ``svd_solver="auto"`` is exact for small blocks and randomised (Halko, Martinsson & Tropp
-    2011) for large ones.
+    scikit-learn's PCA, whose ``svd_solver="auto"`` is exact for small blocks and randomised (Halko, Martinsson
+    & Tropp 2011) for large ones.
     """
     if n_axes < 1:
         raise UsageError(f"{n_axes} components are too few.", "Ask for at least one.")
@@ -94,7 +96,12 @@ def principal_parts(
 
 
 def fit_concatenated(
-    scores: Sequence[Floats], axes: Sequence[Floats], y: NDArray[np.intp], C: float, mean: Floats, scale: Floats
+    scores: Sequence[Floats],
+    axes: Sequence[Floats],
+    y: NDArray[np.intp],
+    C: float,
+    mean: Floats,
+    scale: Floats,
 ) -> LinearModel:
     """Logistic regression on the blocks' scores side by side, each block weighed to a total variance of one.
 
@@ -115,9 +122,7 @@ def fit_concatenated(
     joined = np.concatenate([part * weight for part, weight in zip(scores, weights, strict=True)], axis=1)
     coef, intercept = solve_logistic(joined, y, C)
     parts = np.split(coef, np.cumsum([part.shape[1] for part in scores])[:-1], axis=1)
-    columns = [
-        part @ (axis * weight).T for part, axis, weight in zip(parts, axes, weights, strict=True)
-    ]
+    columns = [part @ (axis * weight).T for part, axis, weight in zip(parts, axes, weights, strict=True)]
     return LinearModel(np.concatenate(columns, axis=1), intercept, mean, scale)
 
 

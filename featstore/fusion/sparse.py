@@ -25,10 +25,10 @@ PRECISION = {"maxiter": 20_000, "maxfun": 40_000, "maxcor": 30, "ftol": 1e-15, "
 def fit_elasticnet(Z: Floats, y: NDArray[np.intp], penalty: float, l1_ratio: float) -> Solution:
     """Minimise ``mean log-loss + strength * (l1_ratio * |w|_1 + (1 - l1_ratio) / 2 * |w|_2^2)``, intercept free.
 
-    The strength is `penalty` times the smallest one at which all coefficients vanish, so that one number means about
-    the same for any number of rows and columns. Few columns matter, so the problem is solved on a growing working set
-    until no column outside it breaks its optimality condition (Friedman, Hastie & Tibshirani 2010, section 2.6); on the
-    set by L-BFGS-B, every coefficient being the difference of two that are not negative.
+    The strength is `penalty` times the smallest one at which all coefficients vanish, so that one number means
+    about the same for any number of rows and columns. Few columns matter, so the problem is solved on a growing
+    working set until no column outside it breaks its optimality condition (Friedman, Hastie & Tibshirani 2010,
+    section 2.6); on the set by L-BFGS-B, every coefficient being the difference of two that are not negative.
 
     Parameters
     ----------

@@ -27,7 +27,8 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
 
     A subclass stores its parameters in ``__init__`` (``blocks`` among them), learns in `_learn` and predicts in
     `_fuse`. What it learns must live in attributes that end in an underscore and hold arrays, numbers, text,
-    `Block`, `LinearModel`, `Projection`, another strategy, or lists, tuples and dicts of these: all that `featstore.fusion.bundle` needs to save it.
+    `Block`, `LinearModel`, `Projection`, another strategy, or lists, tuples and dicts of these: all that
+    `featstore.fusion.bundle` needs to save it.
 
     Attributes
     ----------

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 class CcaConcat(FusionStrategy):
     """Feature-level fusion: keep of each backbone what the other backbones see too.
 
-    Regularised generalised canonical correlation analysis (MAXVAR): find shared variates that every backbone can
-    reproduce, and each backbone's best reproduction of them. For two backbones these are the classical canonical
-    variates; any number are treated alike, without an order or pairs. It looks at no label, and it throws away what
-    only one backbone knows: it helps where backbones are noisy in different ways and hurts where they complement each
-    other. Correlations overfit with more columns than rows, hence principal components first, and a ridge. The price is
-    a PCA per backbone and one small SVD.
+    Regularised generalised canonical correlation analysis (MAXVAR): find shared variates that every backbone
+    can reproduce, and each backbone's best reproduction of them. For two backbones these are the classical
+    canonical variates; any number are treated alike, without an order or pairs. It looks at no label, and it
+    throws away what only one backbone knows: it helps where backbones are noisy in different ways and hurts
+    where they complement each other. Correlations overfit with more columns than rows, hence principal
+    components first, and a ridge. The price is a PCA per backbone and one small SVD.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ class CcaConcat(FusionStrategy):
 
     References
     ----------
-    MAXVAR: Kettenring 1971, Biometrika 58(3). As fusion of two feature sets, concatenated: Haghighat, Abdel-Mottaleb &
-    Alhalabi 2016, Expert Systems with Applications 47. Ridge: Vinod 1976, J. Econometrics 4.
+    MAXVAR: Kettenring 1971, Biometrika 58(3). As fusion of two feature sets, concatenated: Haghighat,
+    Abdel-Mottaleb & Alhalabi 2016, Expert Systems with Applications 47. Ridge: Vinod 1976, J. Econometrics 4.
     """
 
     level: ClassVar[str] = "feature"
@@ -98,6 +98,6 @@ def canonical_turns(scores: Sequence[Floats], n_variates: int, ridge: float) -> 
     damped = [np.maximum(spread + ridge * spread.mean(), np.finfo(float).tiny) for spread in spreads]
     white = [part / np.sqrt(spread) for part, spread in zip(scores, damped, strict=True)]
     left, strength, _ = np.linalg.svd(np.concatenate(white, axis=1), full_matrices=False)
-    kept = strength[:n_variates] > 1e-7 * max(strength[0], 1e-7)  # noqa: PLR2004
+    kept = strength[:n_variates] > 1e-7 * max(strength[0], 1e-7)
     shared = left[:, :n_variates][:, kept] if kept.any() else left[:, :1]
     return [(part.T @ shared) / spread[:, None] for part, spread in zip(scores, damped, strict=True)]

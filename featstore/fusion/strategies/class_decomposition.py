@@ -49,8 +49,8 @@ class ClassDecomposition(FusionStrategy):
 
     References
     ----------
-    Abbas, Abdelsamea & Gaber 2021 (DeTraC), Applied Intelligence 51; class decomposition by k-means: Vilalta, Achari &
-    Eick 2003, ICDM.
+    Abbas, Abdelsamea & Gaber 2021 (DeTraC), Applied Intelligence 51; class decomposition by k-means: Vilalta,
+    Achari & Eick 2003, ICDM.
     """
 
     level: ClassVar[str] = "feature"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 
 from featstore.errors import UsageError
 from featstore.fusion.blocks import Block
@@ -13,17 +12,18 @@ from featstore.fusion.sparse import fit_elasticnet
 from featstore.fusion.strategy import FusionStrategy
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
 class ConcatElasticnet(FusionStrategy):
     """Feature-level fusion by concatenation and a sparse logistic regression.
 
-    The L1 penalty sets most coefficients to exactly zero, so a few hundred columns of thousands remain; the L2 part
-    keeps correlated columns together. Columns are standardised and, unlike in `ConcatLogreg`, blocks are not
-    weighed: columns compete one by one. It helps where few columns matter, which is seldom so for frozen
-    networks. Which of many correlated columns are kept varies from fold to fold: do not read meaning into it. The price
-    is several times that of `ConcatLogreg`, more with a smaller penalty.
+    The L1 penalty sets most coefficients to exactly zero, so a few hundred columns of thousands remain; the L2
+    part keeps correlated columns together. Columns are standardised and, unlike in `ConcatLogreg`, blocks are
+    not weighed: columns compete one by one. It helps where few columns matter, which is seldom so for frozen
+    networks. Which of many correlated columns are kept varies from fold to fold: do not read meaning into it.
+    The price is several times that of `ConcatLogreg`, more with a smaller penalty.
 
     Parameters
     ----------
@@ -41,8 +41,8 @@ class ConcatElasticnet(FusionStrategy):
 
     References
     ----------
-    Zou & Hastie 2005, "Regularization and variable selection via the elastic net", JRSS B 67; for logistic regression:
-    Friedman, Hastie & Tibshirani 2010, J. Statistical Software 33(1).
+    Zou & Hastie 2005, "Regularization and variable selection via the elastic net", JRSS B 67; for logistic
+    regression: Friedman, Hastie & Tibshirani 2010, J. Statistical Software 33(1).
     """
 
     level: ClassVar[str] = "feature"

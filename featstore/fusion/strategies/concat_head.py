@@ -74,6 +74,7 @@ class ConcatHead(FusionStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    min_blocks: ClassVar[int] = 1
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "dropout": 0.5,

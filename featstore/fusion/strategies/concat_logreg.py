@@ -40,6 +40,7 @@ class ConcatLogreg(FusionStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    min_blocks: ClassVar[int] = 1
 
     def __init__(
         self,

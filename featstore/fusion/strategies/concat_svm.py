@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 class ConcatSvm(FusionStrategy):
     """Feature-level fusion by concatenation and a linear support vector machine.
 
-    Columns and blocks are weighed as in `ConcatLogreg`. Only rows near the boundary decide where it lies. With more
-    than two classes each is separated from the rest. A machine gives distances, not probabilities; those
-    come from Platt scaling of the distances of rows in inner folds whose groups the machine had not seen. `predict` is
-    the class with the highest probability. The price is `inner_folds` more fits, solved in n dimensions.
+    Columns and blocks are weighed as in `ConcatLogreg`. Only rows near the boundary decide where it lies. With
+    more than two classes each is separated from the rest. A machine gives distances, not probabilities; those
+    come from Platt scaling of the distances of rows in inner folds whose groups the machine had not seen.
+    `predict` is the class with the highest probability. The price is `inner_folds` more fits, solved in n
+    dimensions.
 
     Parameters
     ----------

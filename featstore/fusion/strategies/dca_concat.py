@@ -25,12 +25,13 @@ RANK = 1e-6
 class DcaConcat(FusionStrategy):
     """Feature-level fusion: the few axes of each backbone along which class means differ, paired across backbones.
 
-    Of each backbone at most (classes - 1) axes remain, those that span the class means, scaled to make the scatter
-    between classes the identity. They are then turned so that axis i of one backbone correlates only with
-    axis i of the others: for two backbones by the SVD of their covariance, as in the paper; for more each
-    against the sum of the others (ours; the paper fuses pair by pair, which depends on the order). With two classes one
-    number per backbone is left: how far the image lies along the line between the class means. Few parameters, so
-    little to overfit; but correlated columns are not weighed against each other. The price is next to nothing.
+    Of each backbone at most (classes - 1) axes remain, those that span the class means, scaled to make the
+    scatter between classes the identity. They are then turned so that axis i of one backbone correlates only
+    with axis i of the others: for two backbones by the SVD of their covariance, as in the paper; for more each
+    against the sum of the others (ours; the paper fuses pair by pair, which depends on the order). With two
+    classes one number per backbone is left: how far the image lies along the line between the class means. Few
+    parameters, so little to overfit; but correlated columns are not weighed against each other. The price is
+    next to nothing.
 
     Parameters
     ----------

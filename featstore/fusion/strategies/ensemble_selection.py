@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 class EnsembleSelection(TrainedDecisionStrategy):
     """Decision-level fusion: a soft vote of a team that is picked one backbone at a time.
 
-    Each round adds the backbone, chosen before or not, with which the mean of the team's out-of-fold probabilities
-    has the lowest log-loss; where two are level, the first. The team of the best round stands, and a backbone's weight
-    is how often it was picked. So one that only repeats others, or knows nothing, is left out. The price is
-    `inner_folds` more fits per backbone; the choice itself costs nothing.
+    Each round adds the backbone, chosen before or not, with which the mean of the team's out-of-fold
+    probabilities has the lowest log-loss; where two are level, the first. The team of the best round stands,
+    and a backbone's weight is how often it was picked. So one that only repeats others, or knows nothing, is
+    left out. The price is `inner_folds` more fits per backbone; the choice itself costs nothing.
 
     Parameters
     ----------
@@ -71,11 +71,12 @@ class EnsembleSelection(TrainedDecisionStrategy):
         self.weights_ = np.bincount(team, minlength=len(self.blocks_)) / len(team)
 
     def _combine(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.einsum("nbc,b->nc", softmax(logits), self.weights_)
+        mean: NDArray[np.float64] = np.einsum("nbc,b->nc", softmax(logits), self.weights_)
+        return mean
 
 
 def pick(of_truth: NDArray[np.float64], rounds: int) -> list[int]:
-    """Members of the best team, in the order they were picked, from the true class's probabilities ``(n, n_blocks)``."""
+    """Members of the best team as they were picked, from the probabilities ``(n, n_blocks)`` of the true class."""
     team: list[int] = []
     losses: list[float] = []
     total = np.zeros((len(of_truth), 1))

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class GompertzRank(DecisionStrategy):
-    """Decision-level fusion: each probability p becomes a fuzzy rank ``1 - exp(-exp(-2 p))``, small for the best class.
+    """Decision-level fusion: each probability p becomes a fuzzy rank ``1 - exp(-exp(-2 p))``, low is good.
 
     In each backbone's answer the classes below the `top` most probable count as p = 0 (rank 0.632). A class's
     final score is the sum of its ranks times ``1 - mean p``; the smallest wins. The paper stops there. Here the
-    distance of each score from the worst possible one, normalised to sum one, stands for a probability: the same order,
-    but a score and no calibrated chance. With two classes the winner is nearly always that of `SoftVote`. The
-    price is one logistic regression per backbone.
+    distance of each score from the worst possible one, normalised to sum one, stands for a probability: the
+    same order, but a score and no calibrated chance. With two classes the winner is nearly always that of
+    `SoftVote`. The price is one logistic regression per backbone.
 
     Parameters
     ----------

@@ -20,18 +20,19 @@ if TYPE_CHECKING:
 class Knn(FusionStrategy):
     """Floor: the share of each class among the `n_neighbors` most similar training rows.
 
-    Similarity is the cosine on standardised columns and weighed blocks (as in `ConcatLogreg`). Nothing is learned: a
-    fusion that does not beat it is not worth its trouble. Views of one image are similar to each other, so with v views
-    `n_neighbors` rows are about ``n_neighbors / v`` images. The price is paid later: the model keeps the vectors
-    of all training rows, so its bundle is large, and it carries patients' features wherever it goes.
+    Similarity is the cosine on standardised columns and weighed blocks (as in `ConcatLogreg`). Nothing is
+    learned: a fusion that does not beat it is not worth its trouble. Views of one image are similar to each
+    other, so with v views `n_neighbors` rows are about ``n_neighbors / v`` images. The price is paid later: the
+    model keeps the vectors of all training rows, so its bundle is large, and it carries patients' features
+    wherever it goes.
 
     Parameters
     ----------
     blocks
         Columns of each backbone; None means a single block.
     n_neighbors
-        Rows to ask, 1 or more; all where there are fewer. An odd number avoids ties of two classes; in a tie the first
-        in `classes_` wins.
+        Rows to ask, 1 or more; all where there are fewer. An odd number avoids ties of two classes; in a tie
+        the first in `classes_` wins.
 
     Attributes
     ----------
@@ -44,8 +45,8 @@ class Knn(FusionStrategy):
 
     References
     ----------
-    Cover & Hart 1967, IEEE Trans. Information Theory 13(1); as a measure of frozen features: Wu, Xiong, Yu & Lin 2018,
-    CVPR.
+    Cover & Hart 1967, IEEE Trans. Information Theory 13(1); as a measure of frozen features: Wu, Xiong, Yu &
+    Lin 2018, CVPR.
     """
 
     level: ClassVar[str] = "floor"

@@ -9,7 +9,7 @@ from sklearn.feature_selection import f_classif
 
 from featstore.errors import UsageError
 from featstore.fusion.blocks import Block
-from featstore.fusion.linear import LinearModel, fit_logistic, rescale, standardise
+from featstore.fusion.linear import fit_logistic, rescale, standardise
 from featstore.fusion.strategy import FusionStrategy
 
 if TYPE_CHECKING:
@@ -23,11 +23,12 @@ CANDIDATES_PER_COLUMN = 10
 class Mrmr(FusionStrategy):
     """Feature-level fusion by selection: columns that tell the classes apart and do not repeat each other.
 
-    Minimum redundancy, maximum relevance: the first column has the highest F statistic, each further one the highest
-    F divided by its mean absolute correlation with those already chosen (the quotient form, FCQ; F has no upper
-    limit, so a difference would hardly see the redundancy). Only the ten times `n_columns` most relevant columns are
-    candidates. The model is small and can be listed; what is chosen varies from fold to fold, and dropping thousands of
-    weakly informative columns usually costs accuracy. The price is below that of `ConcatLogreg`.
+    Minimum redundancy, maximum relevance: the first column has the highest F statistic, each further one the
+    highest F divided by its mean absolute correlation with those already chosen (the quotient form, FCQ; F has
+    no upper limit, so a difference would hardly see the redundancy). Only the ten times `n_columns` most
+    relevant columns are candidates. The model is small and can be listed; what is chosen varies from fold to
+    fold, and dropping thousands of weakly informative columns usually costs accuracy. The price is below that
+    of `ConcatLogreg`.
 
     Parameters
     ----------
@@ -47,16 +48,14 @@ class Mrmr(FusionStrategy):
 
     References
     ----------
-    Peng, Long & Ding 2005, IEEE TPAMI 27(8); the F statistic and the quotient: Ding & Peng 2005, J. Bioinformatics and
-    Computational Biology 3(2).
+    Peng, Long & Ding 2005, IEEE TPAMI 27(8); the F statistic and the quotient: Ding & Peng 2005, J.
+    Bioinformatics and Computational Biology 3(2).
     """
 
     level: ClassVar[str] = "feature"
     min_blocks: ClassVar[int] = 1
 
-    def __init__(
-        self, blocks: tuple[Block, ...] | None = None, C: float = 5.0, n_columns: int = 200
-    ) -> None:
+    def __init__(self, blocks: tuple[Block, ...] | None = None, C: float = 5.0, n_columns: int = 200) -> None:
         self.blocks = blocks
         self.C = C
         self.n_columns = n_columns

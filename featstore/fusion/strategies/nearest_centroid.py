@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 class NearestCentroid(FusionStrategy):
     """Floor: the class whose mean is nearest, by Euclidean distance on standardised columns and weighed blocks.
 
-    Nothing is tuned and hardly anything can be overfitted, so a fusion that does not beat it has learned nothing worth
-    having. Columns and blocks are weighed as in `ConcatLogreg`. The logits are squared distances in units of
-    the mean squared distance of a training row to its own class mean: an order, and no calibrated chance. Classes count
-    alike, however frequent. The price is one pass over the rows.
+    Nothing is tuned and hardly anything can be overfitted, so a fusion that does not beat it has learned
+    nothing worth having. Columns and blocks are weighed as in `ConcatLogreg`. The logits are squared distances
+    in units of the mean squared distance of a training row to its own class mean: an order, and no calibrated
+    chance. Classes count alike, however frequent. The price is one pass over the rows.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class NearestCentroid(FusionStrategy):
             part = np.stack([scaled[y == label].mean(axis=0) for label in labels])
             spread += float(((scaled - part[y]) ** 2).sum()) / len(X)
             centroids[:, block.start : block.stop] = part
-        unit = max(spread, np.finfo(np.float32).eps)
+        unit = max(spread, float(np.finfo(np.float32).eps))
         coef, intercept = 2 * centroids / unit, -(centroids**2).sum(axis=1) / unit
         if len(labels) == 2:  # noqa: PLR2004
             coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]

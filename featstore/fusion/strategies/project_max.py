@@ -40,8 +40,8 @@ class ProjectMax(ConsensusStrategy):
 
     References
     ----------
-    The common space: Gower 1975, "Generalized Procrustes analysis", Psychometrika 40(1). Projecting each frozen network
-    and taking the maximum, there with learned projections: BioFuse.
+    The common space: Gower 1975, "Generalized Procrustes analysis", Psychometrika 40(1). Projecting each frozen
+    network and taking the maximum, there with learned projections: BioFuse.
     """
 
     level: ClassVar[str] = "feature"

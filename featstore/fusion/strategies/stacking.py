@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 
 from featstore.fusion.blocks import Block
 from featstore.fusion.decision import TrainedDecisionStrategy
 from featstore.fusion.linear import fit_logistic
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
 class Stacking(TrainedDecisionStrategy):
     """Decision-level fusion: a second logistic regression learns how to read the first ones.
 
-    It sees each backbone's logits for groups that the backbone was not fitted to, so it learns whom to trust, how much,
-    and whose errors are shared; it also calibrates. The price is `inner_folds` more fits per backbone, and a second
-    model that can overfit where groups are few.
+    It sees each backbone's logits for groups that the backbone was not fitted to, so it learns whom to trust,
+    how much, and whose errors are shared; it also calibrates. The price is `inner_folds` more fits per
+    backbone, and a second model that can overfit where groups are few.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ class Stacking(TrainedDecisionStrategy):
 
     References
     ----------
-    Wolpert 1992, "Stacked generalization", Neural Networks 5; on probabilities rather than labels: Ting & Witten 1999,
-    JAIR 10.
+    Wolpert 1992, "Stacked generalization", Neural Networks 5; on probabilities rather than labels: Ting &
+    Witten 1999, JAIR 10.
     """
 
     level: ClassVar[str] = "decision"

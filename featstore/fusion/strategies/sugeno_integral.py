@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 class SugenoIntegral(TrainedDecisionStrategy):
     """Decision-level fusion: the strongest support for a class that a sufficiently trusted coalition agrees on.
 
-    Every backbone has a trust g (fuzzy density), its balanced accuracy on inner folds over groups, scaled so that all
-    sum to `total`. Sugeno's lambda makes a measure of coalitions out of them. For a class the
-    backbones are sorted by probability; the integral is the largest ``min(probability of the i-th, trust of the first
-    i)``: a weighted median where `total` is 1, nearer to the most confident backbone where it is larger. Integrals are
-    normalised to sum one; they are scores and no calibrated chances, and ties are common because trusts take few
-    values. The price is `inner_folds` more fits per backbone.
+    Every backbone has a trust g (fuzzy density), its balanced accuracy on inner folds over groups, scaled so
+    that all sum to `total`. Sugeno's lambda makes a measure of coalitions out of them. For a class the
+    backbones are sorted by probability; the integral is the largest ``min(probability of the i-th, trust of the
+    first i)``: a weighted median where `total` is 1, nearer to the most confident backbone where it is larger.
+    Integrals are normalised to sum one; they are scores and no calibrated chances, and ties are common because
+    trusts take few values. The price is `inner_folds` more fits per backbone.
 
     Parameters
     ----------
@@ -52,8 +52,9 @@ class SugenoIntegral(TrainedDecisionStrategy):
 
     References
     ----------
-    Sugeno 1977, "Fuzzy measures and fuzzy integrals"; densities from accuracies: Cho & Kim 1995, IEEE Trans. SMC 25(2);
-    on CNNs for CT: Kundu, Singh, Mirjalili & Sarkar 2021, Computers in Biology and Medicine 138:104895.
+    Sugeno 1977, "Fuzzy measures and fuzzy integrals"; densities from accuracies: Cho & Kim 1995, IEEE Trans.
+    SMC 25(2); on CNNs for CT: Kundu, Singh, Mirjalili & Sarkar 2021, Computers in Biology and Medicine
+    138:104895.
     """
 
     level: ClassVar[str] = "decision"

@@ -53,7 +53,8 @@ class WeightedVote(TrainedDecisionStrategy):
         self.weights_ = log_odds_weights(accuracies, len(self.classes_), len(y))
 
     def _combine(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.einsum("nbc,b->nc", softmax(logits), self.weights_)
+        mean: NDArray[np.float64] = np.einsum("nbc,b->nc", softmax(logits), self.weights_)
+        return mean
 
 
 def log_odds_weights(accuracies: NDArray[np.float64], n_classes: int, n_rows: int) -> NDArray[np.float64]:
