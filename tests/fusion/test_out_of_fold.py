@@ -59,7 +59,9 @@ def test_answers_come_from_models_that_never_saw_the_group():
 
 def test_rows_that_are_never_held_out_are_answered_by_a_model_of_all_rows():
     y, fold_of = np.array([0, 0, 1, 1]), np.array([0, 0, 1, ALWAYS_TRAINED])
-    answers = out_of_fold(lambda rows, _: lambda new: np.full(len(new), len(rows)), np.zeros((4, 1)), y, fold_of)
+    answers = out_of_fold(
+        lambda rows, _: lambda new: np.full(len(new), len(rows)), np.zeros((4, 1)), y, fold_of
+    )
     assert answers.tolist() == [2, 2, 3, 4]
 
 

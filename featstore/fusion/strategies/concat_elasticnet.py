@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-
 from featstore.errors import UsageError
 from featstore.fusion.blocks import Block
 from featstore.fusion.linear import LinearModel, scaled_block, standardise

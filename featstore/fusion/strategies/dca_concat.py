@@ -99,4 +99,12 @@ def pairing_turns(scores: Sequence[Floats]) -> list[Floats]:
         others = total - part if len(scores) > 1 else part
         left, strength, _ = np.linalg.svd(part.T @ others)
         turns.append(left / np.sqrt(np.maximum(strength, RANK * max(strength[0], RANK))))
-    return turns
+    return [
+        turn * _signs(scores[0] @ turns[0], part @ turn) for part, turn in zip(scores, turns, strict=True)
+    ]
+
+
+def _signs(reference: Floats, score: Floats) -> Floats:
+    """Make every axis ``(r,)`` run the same way as in the first block; an SVD leaves that open."""
+    signs: Floats = np.where((reference * score).sum(axis=0) < 0, -1.0, 1.0)
+    return signs

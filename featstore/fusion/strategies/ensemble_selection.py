@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from featstore.fusion.blocks import Block
 
 
+# A team and the same team twice have the same loss but for rounding.
+ROUNDING = 1e-12
+
+
 class EnsembleSelection(TrainedDecisionStrategy):
     """Decision-level fusion: a soft vote of a team that is picked one backbone at a time.
 
@@ -86,4 +90,5 @@ def pick(of_truth: NDArray[np.float64], rounds: int) -> list[int]:
         team.append(int(loss.argmin()))
         losses.append(float(loss.min()))
         total += of_truth[:, team[-1], None]
-    return team[: int(np.argmin(losses)) + 1]
+    level = np.array(losses) <= min(losses) + ROUNDING
+    return team[: int(level.argmax()) + 1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-
 from featstore.fusion.blocks import Block
 from featstore.fusion.decision import TrainedDecisionStrategy
 from featstore.fusion.linear import fit_logistic
