@@ -41,6 +41,11 @@ def test_lists_have_a_json_form():
         row["name"] for row in featstore("backbones", "--json").json
     }
     assert {"concat_head", "concat_logreg", "vote_backbones"} <= set(featstore("strategies", "--json").json)
+    assert featstore("strategies", "--json").json["stacking"] == {
+        "level": "decision",
+        "min_blocks": 2,
+        "summary": "Stacking: a small logistic regression on the backbones' out-of-fold logits.",
+    }
     assert {"identity", "paper", "mild", "flips"} <= set(featstore("recipes", "--json").json)
 
 
@@ -180,7 +185,8 @@ def test_compare_gives_the_same_numbers_twice_and_a_verdict(world, tmp_path):
     assert one.code == 0, one.err
     assert one.out == two.out
     names = [c["name"] for c in one.json["contestants"]]
-    assert names == ["EfficientNetLite0", "MobileNet025", "concat_head", "concat_logreg", "vote_backbones"]
+    strategies = list(featstore("strategies", "--json").json)
+    assert names == ["EfficientNetLite0", "MobileNet025", *strategies]
     for contestant in one.json["contestants"]:
         assert list(contestant["metrics"]) == ["accuracy", "auc", "sensitivity", "specificity", "f1"]
         for estimate in contestant["metrics"].values():
@@ -190,7 +196,7 @@ def test_compare_gives_the_same_numbers_twice_and_a_verdict(world, tmp_path):
     assert {c["verdict"] for c in one.json["comparisons"]} <= {"a_better", "b_better", "cannot_tell"}
     table = featstore(*arguments, "--out", tmp_path / "run").out
     assert "Verdict" in table
-    assert (tmp_path / "run" / "predictions.csv").read_text().count("\n") == 1 + 5 * 32
+    assert (tmp_path / "run" / "predictions.csv").read_text().count("\n") == 1 + len(names) * 32
 
 
 def test_stage_two_never_loads_tensorflow(world, tmp_path):
