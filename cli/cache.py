@@ -1,54 +1,169 @@
-"""featstore cache: look at the store."""
+"""featstore cache: look at the store, mend it, tidy it up, and carry features in and out."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from . import options
-from .printing import print_json
+from featstore.errors import UsageError
 
-app = typer.Typer(no_args_is_help=True, help="Look at the store: ls, du, verify.")
-FAILED = 4
+from . import exchange, options
+from .printing import finish, print_json, print_result, print_text
+
+app = typer.Typer(
+    no_args_is_help=True, help="Look at the store, mend it, tidy it up; carry features in and out."
+)
+DRIFTED, STORE_FAILED = 1, 4
+
+By = Annotated[str, typer.Option(help="backbone, view or age.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 
 
 @app.command("ls")
-def ls(cache: options.Cache = None, json: options.Json = False) -> None:
-    """List what is stored, a line per backbone and view."""
-    from featstore.report.text import inventory_text
+def ls(by: By = "backbone", cache: options.Cache = None, json: options.Json = False) -> None:
+    """List what is stored, a line per backbone and view, in the order of --by."""
+    from featstore.report.cache import inventory_text
     from featstore.store.inventory import inventory
 
-    entries = inventory(cache)
+    entries = inventory(cache, by=by)
     if json:
         print_json([asdict(entry) for entry in entries])
     else:
-        typer.echo(inventory_text(entries))
+        print_text(inventory_text(entries))
 
 
 @app.command("du")
-def du(cache: options.Cache = None, json: options.Json = False) -> None:
-    """Sum the bytes by backbone."""
-    from featstore.report.text import usage_text
+def du(by: By = "backbone", cache: options.Cache = None, json: options.Json = False) -> None:
+    """Sum the bytes by backbone, view or age, and those of quarantine."""
+    from featstore.report.cache import usage_text
     from featstore.store.inventory import usage
 
-    sizes = usage(cache)
+    sizes = usage(cache, by=by)
     if json:
         print_json(sizes)
     else:
-        typer.echo(usage_text(sizes))
+        print_text(usage_text(sizes))
 
 
 @app.command("verify")
-def verify(cache: options.Cache = None, json: options.Json = False) -> None:
-    """Read every shard: hash, structure, finite values. Changes nothing."""
-    from featstore.report.text import verification_text
-    from featstore.store.inventory import verify
+def verify(
+    fast: Annotated[bool, typer.Option("--fast", help="Only names, sizes and headers.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set aside what is bad, and say what must be computed again.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(help="Shards at a time; default one per core.", show_default=False)
+    ] = None,
+    cache: options.Cache = None,
+    json: options.Json = False,
+) -> None:
+    """Check every file: hash, structure, shape and finite values of shards, and what lies beside them.
 
-    result = verify(cache)
-    if json:
-        print_json(asdict(result))
-    else:
-        typer.echo(verification_text(result))
+    Changes nothing without --repair. Exit code 4 if anything is bad.
+    """
+    from featstore.report.cache import verification_text
+    from featstore.store.verification import verify
+
+    result = verify(cache, fast=fast, repair=repair, threads=threads, progress=not json)
+    print_result(result, verification_text, json=json)
     if result.bad:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(STORE_FAILED)
+
+
+@app.command("gc")
+def gc(
+    data: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="All data sets still wanted; without any, no image's vectors go.", show_default=False
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    follow_links: options.FollowLinks = False,
+    cache: options.Cache = None,
+    json: options.Json = False,
+) -> None:
+    """Delete what no run will ask for: leftovers of killed writers, vectors of an earlier featstore.
+
+    With DATA also the vectors of images that are in none of these data sets. Lists everything and asks first.
+    Quarantine is left alone; delete it by hand when you no longer need it.
+    """
+    from featstore.extraction.garbage import gc
+    from featstore.report.cache import garbage_text
+
+    if not (dry_run or yes) and (json or not sys.stdin.isatty()):
+        raise UsageError("There is nobody here to ask.", "Look with --dry-run first, then delete with --yes.")
+
+    def confirm(found: Any) -> bool:
+        typer.echo(garbage_text(found), err=True)
+        return typer.confirm("Delete this?", err=True)
+
+    result = gc(
+        *data or [], cache=cache, follow_links=follow_links, dry_run=dry_run, confirm=None if yes else confirm
+    )
+    print_result(result, garbage_text, json=json)
+
+
+@app.command("compact")
+def compact(
+    target: Annotated[str, typer.Option(help="Bytes of vectors per shard.", metavar="BYTES")] = "4MB",
+    dry_run: DryRun = False,
+    cache: options.Cache = None,
+    json: options.Json = False,
+) -> None:
+    """Merge small shards into few; the same rows, read back before the old files go."""
+    from featstore.report.cache import compaction_text
+    from featstore.store.compaction import compact
+
+    result = compact(cache, target=options.parse_bytes(target, "--target"), dry_run=dry_run)
+    print_result(result, compaction_text, json=json)
+
+
+@app.command("drift")
+def drift(
+    data: options.Data,
+    rows: Annotated[int, typer.Option(help="Stored vectors to compute again, per backbone.")] = 20,
+    backbones: options.Backbones = None,
+    weights: options.Weights = None,
+    preprocess: options.Preprocess = "official",
+    precision: options.Precision = "float32",
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    tolerance: Annotated[float, typer.Option(help="Share of the spread between images.")] = 0.001,
+    value_range: options.ValueRange = None,
+    cache: options.Cache = None,
+    follow_links: options.FollowLinks = False,
+    json: options.Json = False,
+) -> None:
+    """Compute some stored vectors again: whether a library or the machine has changed what comes out.
+
+    Exit code 1 if a value moved by more than --tolerance of the spread between images.
+    """
+    from featstore.extraction.drift import drift
+    from featstore.report.cache import drift_text
+
+    result = drift(
+        data,
+        rows=rows,
+        backbones=options.parse_names(backbones),
+        weights=options.parse_weights(weights),
+        preprocess=preprocess,
+        precision=precision,
+        value_range=options.parse_range(value_range),
+        cache=cache,
+        seed=seed,
+        tolerance=tolerance,
+        follow_links=follow_links,
+    )
+    print_result(result, drift_text, json=json)
+    if result.drifted:
+        raise typer.Exit(DRIFTED)
+    finish(result.bad)
+
+
+app.command("export")(exchange.export)
+app.command("import")(exchange.import_)

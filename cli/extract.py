@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options
-from .printing import finish, print_json
+from .printing import finish, print_json, print_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,14 +92,14 @@ def command(
         scheduler=scheduler,
         num_workers=num_workers,
         worker_index=worker_index,
-        memory=options.parse_bytes(memory),
+        memory=None if memory is None else options.parse_bytes(memory, "--memory"),
         dry_run=dry_run,
         progress=not json,
     )
     if json:
         print_json(result.to_json())
     else:
-        typer.echo(extraction_text(result))
+        print_text(extraction_text(result))
     finish(result.bad)
 
 
@@ -134,5 +134,5 @@ def check(
     if json:
         print_json(result.to_json())
     else:
-        typer.echo(precision_text(result))
+        print_text(precision_text(result))
     finish(result.bad)

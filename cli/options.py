@@ -72,16 +72,14 @@ def parse_range(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
-def parse_bytes(text: str | None) -> int | None:
+def parse_bytes(text: str, option: str) -> int:
     """``4GB``, ``900MB`` or a number of bytes."""
-    if text is None:
-        return None
     number, unit = text.strip().upper().rstrip("B"), 1
     for letter, factor in {"G": 10**9, "M": 10**6, "K": 10**3}.items():
         if number.endswith(letter):
             number, unit = number[:-1], factor
     if not number.replace(".", "", 1).isdecimal() or float(number) <= 0:
-        raise UsageError(f"--memory {text!r} is no amount of memory.", "Write for instance --memory 4GB.")
+        raise UsageError(f"{option} {text!r} is no number of bytes.", f"Write for instance {option} 4GB.")
     return int(float(number) * unit)
 
 

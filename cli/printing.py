@@ -8,14 +8,29 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 QUARANTINED = 3
+
+
+def print_text(text: str) -> None:
+    """Print lines for people; whatever a stranger's name or cell would tell the terminal to do is spelt out."""
+    from featstore.report.plain import printable_lines
+
+    typer.echo(printable_lines(text))
 
 
 def print_json(document: Any) -> None:
     """Print one JSON document."""
     typer.echo(json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False))
+
+
+def print_result(result: Any, text: Callable[[Any], str], *, json: bool) -> None:
+    """Print a result as one JSON document, or as text."""
+    if json:
+        print_json(result.to_json())
+    else:
+        print_text(text(result))
 
 
 def finish(bad: Sequence[object]) -> None:

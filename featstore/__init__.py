@@ -15,23 +15,41 @@ if TYPE_CHECKING:
     from featstore.evaluation.compare import compare
     from featstore.evaluation.fuse import fuse
     from featstore.evaluation.predict import predict
+    from featstore.exchange.export import export_features
+    from featstore.exchange.foreign import import_features
     from featstore.extraction.bench import bench
+    from featstore.extraction.drift import drift
     from featstore.extraction.extract import extract
+    from featstore.extraction.garbage import gc
     from featstore.images.phantom import make_phantoms
     from featstore.matrix import load_matrix
+    from featstore.store.compaction import compact
+    from featstore.store.inventory import inventory, usage
+    from featstore.store.verification import verify
 
-__all__ = ["bench", "check", "compare", "demo", "extract", "fuse", "load_matrix", "make_phantoms", "predict"]
+__all__ = [
+    "bench", "check", "compact", "compare", "demo", "drift", "export_features", "extract", "fuse", "gc",
+    "import_features", "inventory", "load_matrix", "make_phantoms", "predict", "usage", "verify",
+]  # fmt: skip
 
 _HOMES = {
     "bench": "featstore.extraction.bench",
     "check": "featstore.evaluation.check",
+    "compact": "featstore.store.compaction",
     "compare": "featstore.evaluation.compare",
     "demo": "featstore.demonstration",
+    "drift": "featstore.extraction.drift",
+    "export_features": "featstore.exchange.export",
     "extract": "featstore.extraction.extract",
     "fuse": "featstore.evaluation.fuse",
+    "gc": "featstore.extraction.garbage",
+    "import_features": "featstore.exchange.foreign",
+    "inventory": "featstore.store.inventory",
     "load_matrix": "featstore.matrix",
     "make_phantoms": "featstore.images.phantom",
     "predict": "featstore.evaluation.predict",
+    "usage": "featstore.store.inventory",
+    "verify": "featstore.store.verification",
 }
 
 

@@ -122,7 +122,7 @@ def compare(
         for contestant, values in zip(contestants, proba, strict=True)
     ]
     result = Comparison(
-        run.describe(matrix, Path(data), index),
+        run.describe(matrix, index),
         folds,
         repeats,
         fold_seed,

@@ -126,7 +126,7 @@ def fuse(
         run=str(out),
         strategy=strategy,
         options=settings,
-        matrix=run.describe(matrix, Path(data), index),
+        matrix=run.describe(matrix, index),
         sizes={name: len(rows) for name, rows in splits.items()},
         scores={name: held_out_scores(matrix, splits[name], p, index) for name, p in proba.items()},
         history=getattr(model, "history_", None),

@@ -8,7 +8,7 @@ import numpy as np
 
 from featstore.extraction import engine
 from featstore.extraction.networks import Networks
-from featstore.extraction.plan import plan
+from featstore.extraction.plan import blocks, plan
 from featstore.fingerprint import digest_file
 from featstore.types import ImageRecord
 
@@ -48,9 +48,9 @@ def embed_images(
         except OSError as error:
             unread.append((path, "missing", error.strerror or str(error)))
     records = {record.id: record for record in by_path.values()}
-    memory = _Memory()
+    memory = Memory()
     todo = plan(keys, list(records), {})
-    engine.run(todo, records, keys[0].decoding, backbones, memory, _Silent())
+    engine.run(blocks(todo), records, keys[0].decoding, backbones, memory, _Silent())
     good = [path for path, record in by_path.items() if record.id not in memory.bad]
     ids = [by_path[path].id for path in good]
     columns = [np.array([memory.rows[key][i] for i in ids]) for key in keys] if ids else []
@@ -61,7 +61,7 @@ def embed_images(
     return good, features, unread + decoded
 
 
-class _Memory:
+class Memory:
     """A sink that keeps rows by key and image id."""
 
     def __init__(self) -> None:
@@ -69,9 +69,11 @@ class _Memory:
         self.bad: dict[str, BadImage] = {}
 
     def write(self, key: FeatureKey, ids: Sequence[str], features: Features) -> None:
+        """Keep rows."""
         self.rows.setdefault(key, {}).update(zip(ids, features, strict=True))
 
     def record_bad_image(self, decoding: Decoding, bad: BadImage) -> None:  # noqa: ARG002
+        """Keep a note of an image that does not decode."""
         self.bad[bad.id] = bad
 
 

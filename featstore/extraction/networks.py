@@ -74,6 +74,11 @@ class Networks:
         WeightsError
             If the weights chosen here are not those of the spec.
         """
+        if wanted.is_foreign:
+            raise WeightsError(
+                f"{wanted.name} was imported: there is no network here that computes its vectors.",
+                "Fit again without it, or import vectors of these images, too, and use `featstore compare`.",
+            )
         if wanted.revision != BACKBONE_REVISION:
             raise WeightsError(
                 f"{wanted.name} is wanted as an earlier featstore computed it (revision {wanted.revision}).",

@@ -55,10 +55,16 @@ class BackgroundWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish what is under way; drop what has not begun if the block failed."""
-        self._pool.shutdown(wait=True, cancel_futures=error is not None)
-        if error is None:
-            self._raise_errors(0)
+        """Finish everything; if the block fails, or this is interrupted, only what is under way.
+
+        Results are waited for before threads: in CPython 3.11 a join that a signal interrupts takes the thread for
+        ended, and the process would leave in the middle of a commit.
+        """
+        try:
+            if error is None:
+                self._raise_errors(0)
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
     def write(self, key: FeatureKey, ids: Sequence[str], features: Features) -> None:
         """Queue rows, waiting while `DEPTH` shards wait already."""

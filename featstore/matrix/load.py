@@ -126,7 +126,7 @@ def assemble(
 
 def _is_meant(spec: BackboneSpec, source: Source) -> bool:
     wanted = source.get("preprocess", "official"), source.get("precision", "float32"), BACKBONE_REVISION
-    return (spec.preprocess, spec.precision, spec.revision) == wanted
+    return spec.is_foreign or (spec.preprocess, spec.precision, spec.revision) == wanted
 
 
 def _digests(weights: Mapping[str, str]) -> dict[str, str | None]:

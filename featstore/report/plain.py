@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from featstore.images.recipe import PRESETS, parse_recipe
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -12,8 +14,8 @@ STEP = 1000
 
 
 def table(header: Sequence[str] | None, rows: Sequence[Sequence[Any]]) -> str:
-    """Columns side by side: text to the left, numbers to the right."""
-    lines = [[str(cell) for cell in row] for row in ([header] if header else []) + list(rows)]
+    """Columns side by side: text to the left, numbers to the right; cells are made `printable`."""
+    lines = [[printable(str(cell)) for cell in row] for row in ([header] if header else []) + list(rows)]
     if not lines:
         return ""
     widths = [max(len(line[c]) for line in lines) for c in range(len(lines[0]))]
@@ -46,11 +48,25 @@ def duration(seconds: float) -> str:
     )
 
 
+def view_name(recipe: str, seed: int) -> str:
+    """Name of a view: the preset where its recipe is one, else the recipe's text; then the seed."""
+    named = next((name for name in PRESETS if str(parse_recipe(name)) == recipe), recipe)
+    return named if recipe == "identity" else f"{named} #{seed}"
+
+
 def printable(text: str) -> str:
-    """File names can hold anything; a terminal should not."""
+    """Text on one line, without what moves a cursor, colours, renames a window or turns writing round.
+
+    File names and CSV cells can hold all of that, and a terminal would obey.
+    """
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
+
+
+def printable_lines(text: str) -> str:
+    """As `printable`, but for the line breaks that a text has of its own."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _is_number(cell: Any) -> bool:  # noqa: ANN401

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from featstore.images.recipe import PRESETS, parse_recipe
-from featstore.report.plain import duration, printable, size, table
+from featstore.report.plain import duration, printable, size, table, view_name
 from featstore.report.verdict import summary, verdict
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from featstore.extraction.bench import Bench, Rate
     from featstore.extraction.precision import PrecisionCheck
     from featstore.extraction.summary import Extraction
-    from featstore.store.inventory import Entry, Verification
 
 LISTED = 10
 NEXT = """On your own images:
@@ -31,7 +29,7 @@ DATA is a folder with one folder per class, or a CSV: path,label[,group][,split]
 
 def extraction_text(result: Extraction) -> str:
     """Dry run or closing summary of `featstore extract`."""
-    rows = [[c.backbone, _view(c.recipe, c.seed), c.stored, c.missing] for c in result.cells]
+    rows = [[c.backbone, view_name(c.recipe, c.seed), c.stored, c.missing] for c in result.cells]
     parts = [
         table(["backbone", "view", "stored", "missing"], rows),
         _extraction_sentence(result),
@@ -107,7 +105,7 @@ def check_text(result: Check) -> str:
     parts += [
         "\n".join(
             [
-                f"{f.severity.upper()} {f.code}: {f.message}",
+                f"{f.severity.upper()} {f.code}: {printable(f.message)}",
                 *(f"  {printable(e)}" for e in f.examples[:LISTED]),
             ]
         )
@@ -118,32 +116,6 @@ def check_text(result: Check) -> str:
         "The data set is sound." if result.sound else "The data set would give a false answer: mend it first."
     )
     return "\n\n".join(part for part in parts if part)
-
-
-def inventory_text(entries: Sequence[Entry]) -> str:
-    """Lines of `featstore cache ls`."""
-    rows = [
-        [e.backbone, e.weights[:20], e.preprocess, _view(e.recipe, e.seed), e.images, size(e.size)]
-        for e in entries
-    ]
-    return (
-        table(["backbone", "weights", "preprocess", "view", "images", "size"], rows)
-        if rows
-        else "The store is empty."
-    )
-
-
-def usage_text(sizes: Mapping[str, int]) -> str:
-    """Lines of `featstore cache du`."""
-    return table(
-        None, [[size(value), name] for name, value in [*sizes.items(), ("total", sum(sizes.values()))]]
-    )
-
-
-def verification_text(result: Verification) -> str:
-    """Outcome of `featstore cache verify`."""
-    bad = [f"  {path}: {cause}" for path, cause in result.bad]
-    return "\n".join([f"{result.shards} shards with {result.rows} rows are good, {len(bad)} bad.", *bad])
 
 
 def bench_text(result: Bench) -> str:
@@ -188,7 +160,7 @@ def demo_text(result: Demonstration) -> str:
 
 def data_text(matrix: Mapping[str, Any]) -> str:
     """What a result rests on, in two lines."""
-    views = [_view(view["recipe"], view["seed"]) for view in matrix["views"]]
+    views = [view_name(view["recipe"], view["seed"]) for view in matrix["views"]]
     groups = (
         f"{matrix['groups']} groups"
         if matrix["has_groups"]
@@ -224,13 +196,13 @@ def _extraction_sentence(result: Extraction) -> str:
 def _bad_text(bad: Sequence[tuple[str, str, str]]) -> str:
     if not bad:
         return ""
-    lines = [f"  {printable(path)}: {reason} ({detail})" for path, reason, detail in bad[:LISTED]]
+    lines = [f"  {printable(path)}: {reason} ({printable(detail)})" for path, reason, detail in bad[:LISTED]]
     more = [f"  and {len(bad) - LISTED} more"] if len(bad) > LISTED else []
     return "\n".join([f"{len(bad)} images are in quarantine; everything else goes on:", *lines, *more])
 
 
 def _warnings_text(warnings: Sequence[str]) -> str:
-    return "\n".join(f"warning: {warning}" for warning in warnings)
+    return "\n".join(f"warning: {printable(warning)}" for warning in warnings)
 
 
 def _shortcut_text(shortcuts: Mapping[str, float]) -> str:
@@ -244,12 +216,6 @@ def _estimate(value: float | None, interval: tuple[float, float] | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
-
-
-def _view(recipe: str, seed: int) -> str:
-    """Name of a view: the preset where its recipe is one, else the recipe's text; then the seed."""
-    named = next((name for name in PRESETS if str(parse_recipe(name)) == recipe), recipe)
-    return named if recipe == "identity" else f"{named} #{seed}"
 
 
 def _counts(classes: Mapping[str, int]) -> str:

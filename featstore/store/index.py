@@ -9,7 +9,6 @@ shards of one block of images share one list of ids, which makes the index of 7 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import threading
 from dataclasses import dataclass, replace
@@ -17,12 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featstore.document import parse
 from featstore.errors import StoreError
+from featstore.files import UnfitFileError, read_regular
 from featstore.fingerprint import canonical_json, digest_bytes
 from featstore.store.commit import commit_named_by_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ HASH = 32
 MAGIC = "featstore index 1"
 PENDING = 256
 """Entries that wait in memory; after a kill, that many shards are opened by the next plan."""
+MAX_BYTES = 1 << 31
 SEGMENTS = 16
 """More than these are merged when they are read."""
 
@@ -84,6 +86,12 @@ class Index:
             self._known = self._load()
         return self._known.get(key, {})
 
+    def __iter__(self) -> Iterator[Entry]:
+        """All entries, those of shards that are gone included."""
+        if self._known is None:
+            self._known = self._load()
+        return (entry for of_key in self._known.values() for entry in of_key.values())
+
     def add(self, entry: Entry) -> None:
         """Remember an entry; it is on disk after `flush` at the latest."""
         if self._known is not None:
@@ -106,6 +114,11 @@ class Index:
         self._known = None
         for path in self._folder.glob(f"*{SUFFIX}"):
             _remove(path)
+
+    def keep(self, shards: Collection[bytes]) -> None:
+        """Drop the entries of all shards but those with these digests."""
+        segments = sorted(self._folder.glob(f"*{SUFFIX}"))
+        self._merge([entry for entry in self if entry.shard in shards], segments)
 
     def _load(self) -> dict[bytes, dict[Stamp, Entry]]:
         segments = sorted(self._folder.glob(f"*{SUFFIX}"))
@@ -155,20 +168,25 @@ def decode(data: bytes) -> list[Entry]:
 
     Raises
     ------
-    ValueError, KeyError, TypeError, IndexError
+    ValueError, LookupError, TypeError, OverflowError
         If the bytes are not a segment of this format.
     """
     line, _, body = data.partition(b"\n")
-    header = json.loads(line)
+    header = parse(line)
     if header["format"] != MAGIC:
         raise ValueError(f"format {header['format']}")
     take = _Taker(body)
-    count = header["entries"]
-    lists = [take(HASH * size) for size in take.numbers("<u4", header["lists"])]
+    count = int(header["entries"])
+    lists = [take(HASH * size) for size in take.numbers("<u4", int(header["lists"]))]
     keys, shards = take.digests(count), take.digests(count)
     sizes, times = take.numbers("<i8", count), take.numbers("<i8", count)
     rows = [lists[number] for number in take.numbers("<u4", count)]
     return [Entry(*fields) for fields in zip(keys, shards, sizes, times, rows, strict=True)]
+
+
+def check(path: Path) -> None:
+    """Raise what `decode` raises, or OSError, if a segment cannot be believed."""
+    decode(_verified(path))
 
 
 class _Taker:
@@ -180,7 +198,7 @@ class _Taker:
 
     def __call__(self, size: int) -> bytes:
         part = self._data[self._at : self._at + size]
-        if len(part) != size:
+        if size < 0 or len(part) != size:
             raise ValueError("too short")
         self._at += size
         return part
@@ -203,18 +221,24 @@ def _read(path: Path, lists: dict[bytes, bytes]) -> list[Entry]:
     try:
         written = path.stat().st_mtime_ns
         entries = decode(_verified(path))
+    except UnfitFileError as error:
+        return _dropped(path, error)
     except OSError:
         return []
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        log.debug("index segment %s dropped: %s", path, error)
-        _remove(path)
-        return []
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
+        return _dropped(path, error)
     older = (entry for entry in entries if entry.mtime_ns < written)
     return [replace(entry, ids=lists.setdefault(entry.ids, entry.ids)) for entry in older]
 
 
+def _dropped(path: Path, error: Exception) -> list[Entry]:
+    log.debug("index segment %s dropped: %s", path, error)
+    _remove(path)
+    return []
+
+
 def _verified(path: Path) -> bytes:
-    data = path.read_bytes()
+    data = read_regular(path, MAX_BYTES)
     if digest_bytes(data) != path.stem:
         raise ValueError("its bytes are not those of its name")
     return data

@@ -1,107 +1,140 @@
-"""Looking at a store without changing it: what is there, how big, and is it whole."""
+"""What a store holds, how big it is, and how old."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from featstore.errors import ShardCorruptError
-from featstore.fingerprint import digest_bytes
-from featstore.store import layout, shard
+from featstore.errors import UsageError
+from featstore.store import layout, listing
 from featstore.store.store import Store, default_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from featstore.types import FeatureKey
+
+DAY = 86_400
+AGES = (("a day", DAY), ("a week", 7 * DAY), ("a month", 30 * DAY), ("a year", 365 * DAY))
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One backbone in one view."""
+    """One backbone in one view.
+
+    Attributes
+    ----------
+    images
+        Images that have a vector.
+    shards, size
+        Files, and their bytes.
+    oldest, newest
+        When the first and the last of its shards were written, ISO 8601, UTC. Compacted rows are new rows.
+    """
 
     backbone: str
     weights: str
     preprocess: str
+    precision: str
+    decoder: str
     recipe: str
     seed: int
     images: int
     shards: int
     size: int
+    oldest: str
+    newest: str
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """Outcome of `verify`: how many shards and rows are good, and which files are not and why."""
-
-    shards: int
-    rows: int
-    bad: tuple[tuple[str, str], ...]
+SORTED_BY: dict[str, Callable[[Entry], Any]] = {
+    "backbone": attrgetter("backbone", "recipe", "seed"),
+    "view": attrgetter("recipe", "seed", "backbone"),
+    "age": attrgetter("oldest", "backbone", "recipe", "seed"),
+}
 
 
-def inventory(cache: str | Path | None = None) -> list[Entry]:
-    """List what a store holds, sorted by backbone, recipe and seed."""
+def inventory(cache: str | Path | None = None, *, by: str = "backbone") -> list[Entry]:
+    """List what a store holds, a line per backbone and view.
+
+    Parameters
+    ----------
+    cache
+        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
+    by
+        Order of the lines: ``backbone``, ``view`` or ``age`` (oldest first).
+
+    Raises
+    ------
+    UsageError
+        If `by` is none of these.
+    """
+    _require(by)
     store = Store(Path(cache) if cache is not None else default_cache())
-    return sorted(
-        (_entry(store, key) for key in store.feature_keys()), key=lambda e: (e.backbone, e.recipe, e.seed)
-    )
+    return sorted((_entry(store, key) for key in store.feature_keys()), key=SORTED_BY[by])
 
 
-def usage(cache: str | Path | None = None) -> dict[str, int]:
-    """Bytes of shards by folder of a backbone, and of quarantine."""
+def usage(cache: str | Path | None = None, *, by: str = "backbone") -> dict[str, int]:
+    """Sum the bytes of the shards, and of quarantine.
+
+    Parameters
+    ----------
+    cache
+        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
+    by
+        ``backbone`` or ``view`` (by the names of their folders), or ``age``.
+
+    Raises
+    ------
+    UsageError
+        If `by` is none of these.
+    """
+    _require(by)
     root = Path(cache) if cache is not None else default_cache()
     sizes: Counter[str] = Counter()
-    for path in _shard_files(root):
-        sizes[path.relative_to(layout.features_folder(root)).parts[0]] += path.stat().st_size
-    aside = layout.quarantine_folder(root)
-    sizes["quarantine"] = sum(p.stat().st_size for p in aside.rglob("*") if p.is_file())
-    return dict(sorted(sizes.items()))
-
-
-def verify(cache: str | Path | None = None) -> Verification:
-    """Read every shard and check hash, structure, key and values."""
-    root = Path(cache) if cache is not None else default_cache()
-    rows, bad, good = 0, [], 0
-    for path in _shard_files(root):
-        try:
-            rows += _verified_rows(path)
-            good += 1
-        except ShardCorruptError as error:
-            bad.append((str(path), error.cause))
-    return Verification(good, rows, tuple(bad))
+    now = time.time()
+    for path, stat in listing.stats(listing.all_shards(root)):
+        _, backbone, view, seed, _ = path.relative_to(root).parts
+        group = {"backbone": backbone, "view": f"{view}/{seed}", "age": _age(now - stat.st_mtime)}[by]
+        sizes[group] += stat.st_size
+    order = [f"less than {name}" for name, _ in AGES] if by == "age" else []
+    aside = listing.stats(p for p in layout.quarantine_folder(root).rglob("*") if p.is_file())
+    sizes["quarantine"] = sum(stat.st_size for _, stat in aside)
+    return {group: sizes[group] for group in [*order, *sorted({*sizes} - {*order})] if group in sizes}
 
 
 def _entry(store: Store, key: FeatureKey) -> Entry:
-    folder = layout.shard_folder(store.root, key)
-    paths = list(folder.glob(f"*{layout.SHARD_SUFFIX}"))
+    stats = [stat for _, stat in listing.stats(listing.settled(layout.shard_folder(store.root, key)))]
     backbone, view = key.backbone, key.view
+    written = [stat.st_mtime for stat in stats]
     return Entry(
         backbone.name,
         backbone.weights,
         backbone.preprocess,
+        backbone.precision,
+        key.decoding.decoder,
         view.recipe,
         view.seed,
         len(store.stored_ids(key)),
-        len(paths),
-        sum(path.stat().st_size for path in paths),
+        len(stats),
+        sum(stat.st_size for stat in stats),
+        _moment(min(written, default=0)),
+        _moment(max(written, default=0)),
     )
 
 
-def _shard_files(root: Path) -> Iterator[Path]:
-    yield from sorted(layout.features_folder(root).glob(f"*@*/*@*/seed-*/*{layout.SHARD_SUFFIX}"))
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _verified_rows(path: Path) -> int:
-    data = path.read_bytes()
-    if digest_bytes(data) != path.stem:
-        raise ShardCorruptError("its bytes are not those of its name", shard.REMEDY)
-    rows = shard.decode(data)
-    if not np.isfinite(rows.features).all():
-        raise ShardCorruptError("a value is not finite", shard.REMEDY)
-    if layout.shard_folder(path.parents[4], rows.key) != path.parent:
-        raise ShardCorruptError("it lies in the folder of another key", shard.REMEDY)
-    return len(rows.ids)
+def _age(seconds: float) -> str:
+    return next((f"less than {name}" for name, limit in AGES if seconds < limit), "more than a year")
+
+
+def _require(by: str) -> None:
+    if by not in SORTED_BY:
+        raise UsageError(f"--by {by!r} is no order.", f"Choose one of: {', '.join(SORTED_BY)}.")

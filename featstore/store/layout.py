@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from featstore.types import BackboneSpec, Decoding, FeatureKey, View
 
 SHARD_SUFFIX = ".h5"
+BACKBONE_PAGE = "backbone.json"
 READABLE = 40
 
 
@@ -40,6 +41,12 @@ def shard_folder(root: Path, key: FeatureKey) -> Path:
     """``features/<backbone>@<key8>/<recipe-slug>@<key8>/seed-0003``."""
     view = f"{slug(key.view.recipe)}@{_view_digest(key.view, key.decoding)}"
     return backbone_folder(root, key.backbone) / view / f"seed-{key.view.seed:04d}"
+
+
+def names(folder: Path) -> tuple[str, str, int]:
+    """Backbone, view and seed as the name of a shard folder tells them: for people, where no key can be read."""
+    backbone, view, seed = folder.parts[-3:]
+    return backbone.rpartition("@")[0], view.rpartition("@")[0], int(seed.removeprefix("seed-"))
 
 
 def slug(recipe: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from dataclasses import asdict
@@ -12,15 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.errors import MissingFeaturesError, ShardCorruptError, StoreError
-from featstore.fingerprint import canonical_json, digest, digest_bytes
-from featstore.store import layout, quarantine, shard
+from featstore.fingerprint import canonical_json, digest
+from featstore.store import layout, listing, quarantine, shard
 from featstore.store.commit import commit, commit_named_by_hash
-from featstore.store.ids import NO_IDS, IdSet
+from featstore.store.ids import ID, NO_IDS, IdSet
 from featstore.store.index import Entry, Index
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from featstore.store.ids import PackedIds
     from featstore.store.index import Stamp
     from featstore.store.quarantine import BadImage
     from featstore.store.shard import Shard
@@ -48,6 +48,7 @@ class Store:
         self.root = root
         self._index = Index(layout.index_folder(root))
         self._unions: dict[frozenset[bytes], IdSet] = {}
+        self._described: set[Path] = set()
 
     def write(self, key: FeatureKey, ids: Sequence[str], features: Features) -> Path:
         """Commit rows as one new shard and return its path.
@@ -64,13 +65,21 @@ class Store:
         self._describe(key.backbone)
         folder = layout.shard_folder(self.root, key)
         path = commit_named_by_hash(folder, shard.encode(key, ids, features), layout.SHARD_SUFFIX)
-        stamp = bytes.fromhex(path.stem), *_size_and_time(path.stat())
-        self._index.add(Entry(_digest(key), *stamp, bytes.fromhex("".join(ids))))
+        try:
+            stamp = bytes.fromhex(path.stem), *_size_and_time(path.stat())
+        except FileNotFoundError as error:
+            raise StoreError(f"{path} vanished as soon as it was written.", shard.REMEDY) from error
+        self._index.add(Entry(digest_of(key), *stamp, bytes.fromhex("".join(ids))))
         return path
 
     def flush(self) -> None:
         """Write what the index has learned; without it the next plan only takes longer."""
         self._index.flush()
+
+    def settle(self) -> None:
+        """Drop from the index what is no longer there, after shards were replaced or deleted."""
+        self._index.flush()
+        self._index.keep({bytes.fromhex(path.stem) for path in listing.all_shards(self.root)})
 
     def stored_ids(self, key: FeatureKey) -> IdSet:
         """Ids of the images whose vector under `key` is in the store.
@@ -82,6 +91,7 @@ class Store:
 
     def stored(self, keys: Iterable[FeatureKey]) -> dict[FeatureKey, IdSet]:
         """`stored_ids` of many keys."""
+        self._unions.clear()
         found = {key: self._ids(key) for key in keys}
         self._index.flush()
         return found
@@ -106,7 +116,7 @@ class Store:
         """Fill ``out[i]`` with the vector of ``ids[i]``; see `read`."""
         row_of = {image_id: row for row, image_id in enumerate(ids)}
         filled = np.zeros(len(ids), bool)
-        for rows in self._shards(key):
+        for _, rows in self.shards(key):
             pairs = [(row_of[i], at) for at, i in enumerate(rows.ids) if i in row_of]
             if pairs:
                 targets, sources = np.array(pairs).T
@@ -121,12 +131,29 @@ class Store:
             raise MissingFeaturesError(
                 f"{missing} of {len(ids)} images have no {key.backbone.name} features "
                 f"for the view {key.view.recipe}, seed {key.view.seed}.",
-                "Run `featstore extract` with the same data, backbones, recipe and seeds.",
+                "Import a file that has them: `featstore cache import`."
+                if key.backbone.is_foreign
+                else "Run `featstore extract` with the same data, backbones, recipe and seeds.",
             )
+
+    def shards(self, key: FeatureKey) -> Iterator[tuple[Path, Shard]]:
+        """Good shards of `key`, each read whole, in order of name.
+
+        Two shards that share an id hold the same vector (law 2). While another process compacts the store, a shard
+        may be met both in its old and in its new form, but no row is passed over.
+        """
+        for path in listing.settled(layout.shard_folder(self.root, key)):
+            rows = self.load(path)
+            if rows is not None and rows.key == key:
+                yield path, rows
+
+    def ids_by_shard(self, key: FeatureKey) -> dict[Path, PackedIds]:
+        """Ids that each shard of `key` holds, in row order; as `stored_ids`, this believes the index."""
+        return {path: np.frombuffer(entry.ids, ID) for path, entry in self._entries(key) if entry.ids}
 
     def feature_keys(self) -> list[FeatureKey]:
         """All feature keys that have at least one good shard."""
-        found = (self._key_of(folder) for folder in self._folders())
+        found = (self._key_of(folder) for folder in listing.folders(self.root))
         return [key for key in found if key is not None]
 
     def bad_images(self, decoding: Decoding) -> Mapping[str, BadImage]:
@@ -137,18 +164,37 @@ class Store:
         """Enter an image in the quarantine table."""
         quarantine.record_bad_image(layout.quarantine_folder(self.root), decoding, bad)
 
+    def load(self, path: Path) -> Shard | None:
+        """Read one shard: bytes, hash, then structure. A bad one is set aside and counts as absent."""
+        try:
+            return shard.read(path)
+        except FileNotFoundError:
+            return None
+        except ShardCorruptError as error:
+            self._set_aside(path, error)
+            return None
+        except OSError as error:
+            raise StoreError(
+                f"Cannot read {path}: {error.strerror}", "Check the disk and its rights."
+            ) from error
+
     def _ids(self, key: FeatureKey) -> IdSet:
-        digest_of_key = _digest(key)
+        return self._union(frozenset(entry.ids for _, entry in self._entries(key)))
+
+    def _entries(self, key: FeatureKey) -> Iterator[tuple[Path, Entry]]:
+        digest_of_key = digest_of(key)
         known = self._index.entries(digest_of_key)
-        lists = set()
-        for path, stamp in _stamped(layout.shard_folder(self.root, key)):
+        for path in listing.settled(layout.shard_folder(self.root, key)):
+            try:
+                stamp = _name_bytes(path.stem), *_size_and_time(path.stat())
+            except FileNotFoundError:
+                continue
             entry = known.get(stamp) or self._opened(key, digest_of_key, path, stamp)
             if entry is not None:
-                lists.add(entry.ids)
-        return self._union(frozenset(lists))
+                yield path, entry
 
     def _opened(self, key: FeatureKey, digest_of_key: bytes, path: Path, stamp: Stamp) -> Entry | None:
-        rows = self._load(path)
+        rows = self.load(path)
         if rows is None:
             return None
         entry = Entry(digest_of_key, *stamp, bytes.fromhex("".join(rows.ids)) if rows.key == key else b"")
@@ -164,42 +210,21 @@ class Store:
         return self._unions[lists]
 
     def _describe(self, backbone: BackboneSpec) -> None:
-        page = layout.backbone_folder(self.root, backbone) / "backbone.json"
+        page = layout.backbone_folder(self.root, backbone) / layout.BACKBONE_PAGE
         if not page.exists():
+            if page in self._described:
+                raise StoreError(
+                    f"{page.parent} was deleted while features were written to it.", shard.REMEDY
+                )
             commit(page, canonical_json(asdict(backbone)).encode())
-
-    def _folders(self) -> Iterator[Path]:
-        yield from sorted(layout.features_folder(self.root).glob("*@*/*@*/seed-*"))
+        self._described.add(page)
 
     def _key_of(self, folder: Path) -> FeatureKey | None:
-        for path in _shard_paths(folder):
-            rows = self._load(path)
-            if rows is not None:
+        for path in listing.settled(folder):
+            rows = self.load(path)
+            if rows is not None and layout.shard_folder(self.root, rows.key) == folder:
                 return rows.key
         return None
-
-    def _shards(self, key: FeatureKey) -> Iterator[Shard]:
-        """Good shards of `key` in order of name; two shards that share an id hold the same vector (law 2)."""
-        for path in _shard_paths(layout.shard_folder(self.root, key)):
-            rows = self._load(path)
-            if rows is not None and rows.key == key:
-                yield rows
-
-    def _load(self, path: Path) -> Shard | None:
-        """Read one shard: bytes, hash, then structure. A bad one is set aside and counts as absent."""
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StoreError(
-                f"Cannot read {path}: {error.strerror}", "Check the disk and its rights."
-            ) from error
-        try:
-            return _verified(data, path)
-        except ShardCorruptError as error:
-            self._set_aside(path, error)
-            return None
 
     def _set_aside(self, path: Path, error: ShardCorruptError) -> None:
         try:
@@ -210,26 +235,9 @@ class Store:
             log.warning("bad shard moved to %s: %s %s", target, error.cause, error.remedy)
 
 
-def _verified(data: bytes, path: Path) -> Shard:
-    if digest_bytes(data) != path.stem:
-        raise ShardCorruptError(f"The bytes of {path} are not those of its name.", shard.REMEDY)
-    return shard.decode(data)
-
-
-def _digest(key: FeatureKey) -> bytes:
+def digest_of(key: FeatureKey) -> bytes:
+    """SHA-256 of a feature key, by which the index knows it."""
     return bytes.fromhex(digest(key.to_json()))
-
-
-def _stamped(folder: Path) -> Iterator[tuple[Path, Stamp]]:
-    """Shard files of a folder with name, size and time of modification; other files are passed over."""
-    if not folder.is_dir():
-        return
-    with os.scandir(folder) as found:
-        for item in found:
-            name = item.name.removesuffix(layout.SHARD_SUFFIX)
-            if name != item.name and not name.startswith("."):
-                with contextlib.suppress(FileNotFoundError):
-                    yield Path(item.path), (_name_bytes(name), *_size_and_time(item.stat()))
 
 
 def _name_bytes(name: str) -> bytes:
@@ -241,7 +249,3 @@ def _name_bytes(name: str) -> bytes:
 
 def _size_and_time(stat: os.stat_result) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
-
-
-def _shard_paths(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob(f"*{layout.SHARD_SUFFIX}") if not p.name.startswith("."))

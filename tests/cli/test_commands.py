@@ -11,7 +11,7 @@ import pytest
 from commandline import FEATSTORE, NETS, featstore, modules_loaded
 from PIL import Image
 
-from featstore.store.inventory import verify
+from featstore.store.verification import verify
 
 COMMANDS = [
     "demo", "check", "extract", "fuse", "compare", "predict", "backbones", "strategies", "recipes", "cache",

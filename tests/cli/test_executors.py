@@ -9,8 +9,8 @@ import warnings
 import pytest
 from commandline import FEATSTORE, NETS, featstore
 
-from featstore.store.inventory import verify
 from featstore.store.store import Store
+from featstore.store.verification import verify
 
 OPTIONS = [*NETS, "--recipe", "mild", "--seeds", "1-4"]
 KEYS = 2 * 5

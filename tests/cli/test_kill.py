@@ -8,8 +8,8 @@ import time
 import pytest
 from commandline import FEATSTORE, NETS
 
-from featstore.store.inventory import verify
 from featstore.store.store import Store
+from featstore.store.verification import verify
 
 pytestmark = pytest.mark.slow
 

@@ -1,5 +1,6 @@
 """The background writer keeps order, bounds memory, and never swallows an error."""
 
+import signal
 import threading
 import time
 
@@ -103,6 +104,22 @@ def test_on_ctrl_c_what_is_under_way_is_finished_and_the_rest_is_never_begun():
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert len(sink.written) == 1
+
+
+def test_ctrl_c_while_the_last_shards_are_awaited_finishes_what_is_under_way():
+    """The signal comes when the block has ended well; with a bare join the thread would be forgotten."""
+    sink = Recorder(gate=threading.Event())
+
+    def interrupted():
+        with BackgroundWriter(sink) as writer:
+            for _ in range(4):
+                writer.write(key(), ["a"], ROWS)
+            threading.Timer(0.1, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
+            threading.Timer(0.2, sink.gate.set).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(sink.written) == 1, "under way when the signal came"
 
 
 def test_bad_images_pass_through():

@@ -1,0 +1,95 @@
+"""featstore cache export and import: features to and from tools that know nothing of featstore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+from .printing import print_result
+
+
+def export(
+    data: options.Data,
+    out: Annotated[Path, typer.Argument(help="X.npz, X.parquet, or a folder for gap_<Backbone>.h5.")],
+    layout: Annotated[
+        str | None,
+        typer.Option("--format", help="npz, parquet or gap; default by the name of OUT.", show_default=False),
+    ] = None,
+    backbones: options.Backbones = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe of the view, where several are stored.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the augmented view; default the identity view.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there already.")
+    ] = False,
+    weights: options.Weights = None,
+    preprocess: options.Preprocess = "official",
+    precision: options.Precision = "float32",
+    value_range: options.ValueRange = None,
+    cache: options.Cache = None,
+    group_pattern: options.GroupPattern = None,
+    follow_links: options.FollowLinks = False,
+    json: options.Json = False,
+) -> None:
+    """Write the stored features of DATA in one view to OUT, for tools that know nothing of featstore.
+
+    Rows carry image id, relative path, label, group and split: keep the file as safe as the images.
+    """
+    from featstore.exchange.export import export_features
+    from featstore.report.cache import export_text
+
+    source = options.source(
+        backbones,
+        weights,
+        preprocess,
+        precision,
+        recipe,
+        None,
+        value_range,
+        cache,
+        group_pattern,
+        follow_links,
+    )
+    result = export_features(data, out, layout=layout, seed=seed, overwrite=overwrite, **source)
+    print_result(result, export_text, json=json)
+
+
+def import_(
+    data: options.Data,
+    file: Annotated[Path, typer.Argument(help="Features of another program: .npz, .h5, .parquet or .csv.")],
+    name: Annotated[str, typer.Option(help="What the backbone shall be called.")],
+    features: Annotated[
+        str | None,
+        typer.Option(help="Block of numbers in the file, where it has several.", show_default=False),
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="Column of image ids or paths in the file.", show_default=False)
+    ] = None,
+    value_range: options.ValueRange = None,
+    cache: options.Cache = None,
+    follow_links: options.FollowLinks = False,
+    json: options.Json = False,
+) -> None:
+    """Take in vectors that another program computed, as a backbone of their own.
+
+    Rows are matched to the images of DATA by image id or relative path, never by position. A file that could run
+    code or reaches outside itself is refused, and so is one with a row that belongs to no image.
+    """
+    from featstore.exchange.foreign import import_features
+    from featstore.report.cache import import_text
+
+    result = import_features(
+        data,
+        file,
+        name,
+        features=features,
+        rows=rows,
+        value_range=options.parse_range(value_range),
+        cache=cache,
+        follow_links=follow_links,
+    )
+    print_result(result, import_text, json=json)

@@ -1,0 +1,218 @@
+"""drift: does this machine, with these libraries, still compute what is stored."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featstore.errors import MissingFeaturesError, UsageError
+from featstore.extraction import engine
+from featstore.extraction.embed import Memory
+from featstore.extraction.networks import Networks
+from featstore.extraction.plan import Cell, Plan, blocks
+from featstore.extraction.portions import Silence
+from featstore.images.decode import decoder_version
+from featstore.images.scan import scan
+from featstore.store.ids import IdSet
+from featstore.store.store import Store, default_cache
+from featstore.types import Decoding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from featstore.images.manifest import Manifest
+    from featstore.types import BackboneSpec, FeatureKey, Features
+
+FEWEST = 3
+TOLERANCE = 0.001
+"""Of the spread between images: a hundred times what the order of a float32 sum moves, and far below bfloat16."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneDrift:
+    """Stored against computed anew, for one backbone.
+
+    Attributes
+    ----------
+    rows
+        Vectors compared, in all views.
+    equal
+        Those that are the same bytes.
+    difference
+        Largest difference of a value.
+    relative
+        The same as a share of the spread between images: the standard deviation over the stored vectors that were
+        compared, root mean square over features. None where it is infinite.
+    drifted
+        Whether that is beyond the tolerance.
+    """
+
+    backbone: str
+    weights: str
+    rows: int
+    equal: int
+    difference: float
+    relative: float | None
+    drifted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Outcome of `drift`; images that did not decode any more as (path, reason, detail)."""
+
+    tolerance: float
+    backbones: tuple[BackboneDrift, ...]
+    bad: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def drifted(self) -> bool:
+        """Whether any backbone is beyond the tolerance."""
+        return any(found.drifted for found in self.backbones)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict for ``--json``."""
+        return {**asdict(self), "drifted": self.drifted}
+
+
+def drift(
+    data: str | Path,
+    *,
+    rows: int = 20,
+    backbones: Sequence[str] | None = None,
+    weights: Mapping[str, str] | None = None,
+    preprocess: str = "official",
+    precision: str = "float32",
+    value_range: tuple[float, float] | None = None,
+    cache: str | Path | None = None,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+    follow_links: bool = False,
+) -> Drift:
+    """Compute some stored vectors again and compare; nothing is stored.
+
+    Parameters
+    ----------
+    data
+        A folder or a CSV manifest whose features are stored.
+    rows
+        Vectors per backbone, drawn at random from all its stored views; at least 3.
+    backbones
+        Names; default all in the store that can be computed here.
+    weights, preprocess, precision, value_range, cache, follow_links
+        As for `featstore.extract`.
+    seed
+        Of the draw.
+    tolerance
+        Share of the spread between images that a value may move.
+
+    Raises
+    ------
+    UsageError
+        If fewer than 3 rows are asked for.
+    MissingFeaturesError
+        If nothing of the data set is stored that this machine could compute.
+    """
+    if rows < FEWEST:
+        raise UsageError(
+            f"{rows} rows say nothing about the spread between images.", f"Give at least {FEWEST}."
+        )
+    store = Store(Path(cache) if cache is not None else default_cache())
+    decoding = Decoding(decoder_version(), value_range=value_range)
+    manifest = scan(Path(data), follow_links=follow_links)
+    ids = IdSet.of(record.id for record in manifest.records)
+    stored = _stored(store, ids, decoding, backbones, (preprocess, precision))
+    if not stored:
+        raise MissingFeaturesError(
+            f"{store.root} holds no vectors of {data} that could be computed again here.",
+            "Give the same --backbones, --preprocess, --precision and --range as to `featstore extract`.",
+        )
+    networks = Networks(weights or {}, preprocess, precision)
+    draw = random.Random(seed)  # noqa: S311 - no secret
+    ours = {spec.name: networks.spec(spec.name, fetch=True) for spec in stored}
+    found, bad = [], {}
+    for spec, keys in stored.items():
+        if spec != ours[spec.name] in stored:
+            continue  # the same backbone with other weights than those chosen
+        chosen = _choose(keys, rows, draw)
+        memory = _compute(manifest, chosen, networks, decoding)
+        found.append(_compare(spec, store, chosen, memory, tolerance))
+        bad.update(memory.bad)
+        networks.keep(())
+    paths = {record.id: str(record.path) for record in manifest.records}
+    return Drift(tolerance, tuple(found), tuple((paths[b.id], b.reason, b.detail) for b in bad.values()))
+
+
+def _stored(
+    store: Store, ids: IdSet, decoding: Decoding, backbones: Sequence[str] | None, wanted: tuple[str, str]
+) -> dict[BackboneSpec, dict[FeatureKey, list[str]]]:
+    """Ids of the data set that are stored, by backbone and key."""
+    found: defaultdict[BackboneSpec, dict[FeatureKey, list[str]]] = defaultdict(dict)
+    for key in store.feature_keys():
+        spec = key.backbone
+        meant = backbones is None or spec.name in backbones
+        computable = spec.is_current and not spec.is_foreign and (spec.preprocess, spec.precision) == wanted
+        if meant and computable and key.decoding == decoding:
+            here = ids.difference(ids.difference(store.stored_ids(key)))
+            if here:
+                found[spec][key] = list(here)
+    return dict(sorted(found.items(), key=lambda item: item[0].name))
+
+
+def _choose(
+    keys: Mapping[FeatureKey, Sequence[str]], rows: int, draw: random.Random
+) -> dict[FeatureKey, list[str]]:
+    """Draw rows from all views together."""
+    all_rows = [(key, image) for key, images in keys.items() for image in images]
+    chosen: defaultdict[FeatureKey, list[str]] = defaultdict(list)
+    for key, image in draw.sample(all_rows, min(rows, len(all_rows))):
+        chosen[key].append(image)
+    return dict(chosen)
+
+
+def _compute(
+    manifest: Manifest, chosen: Mapping[FeatureKey, list[str]], networks: Networks, decoding: Decoding
+) -> Memory:
+    records = {record.id: record for record in manifest.records}
+    ids = tuple(dict.fromkeys(image for images in chosen.values() for image in images))
+    todo = Plan(ids, tuple(Cell(key, IdSet.of(images), 0) for key, images in chosen.items()))
+    backbones = {key.backbone: networks.load(key.backbone) for key in chosen}
+    memory = Memory()
+    engine.run(blocks(todo), records, decoding, backbones, memory, Silence())
+    return memory
+
+
+def _compare(
+    spec: BackboneSpec, store: Store, chosen: Mapping[FeatureKey, list[str]], memory: Memory, tolerance: float
+) -> BackboneDrift:
+    pairs = [np.stack(pair) for pair in _pairs(store, chosen, memory)]
+    if not pairs:
+        return BackboneDrift(spec.name, spec.weights, 0, 0, 0.0, 0.0, drifted=False)
+    stored, computed = np.stack(pairs, axis=1).astype(np.float64)
+    difference = float(np.abs(stored - computed).max())
+    spread = float(np.sqrt(np.mean(np.var(stored, axis=0))))
+    relative = difference / spread if spread else (float("inf") if difference else 0.0)
+    return BackboneDrift(
+        spec.name,
+        spec.weights,
+        len(pairs),
+        sum(old.tobytes() == new.tobytes() for old, new in pairs),
+        difference,
+        relative if np.isfinite(relative) else None,
+        drifted=relative > tolerance,
+    )
+
+
+def _pairs(
+    store: Store, chosen: Mapping[FeatureKey, list[str]], memory: Memory
+) -> Iterator[tuple[Features, Features]]:
+    """Stored and computed vector of each row whose image still decodes."""
+    for key, images in chosen.items():
+        computed = memory.rows.get(key, {})
+        good = [image for image in images if image in computed]
+        for image, vector in zip(good, store.read(key, good), strict=True):
+            yield vector, computed[image]

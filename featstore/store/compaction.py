@@ -1,0 +1,199 @@
+"""Many small shards of a key into few: the same rows, read back before the old ones go."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featstore.errors import StoreError, UsageError
+from featstore.store import rewriting
+from featstore.store.ids import IdSet, pack
+from featstore.store.lease import Leases
+from featstore.store.solitude import require_solitude
+from featstore.store.store import Store, default_cache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from featstore.store.ids import PackedIds
+    from featstore.types import FeatureKey, Features
+
+TARGET = 4_000_000
+"""Bytes of vectors in a shard: about two blocks of the engine for 2048 columns."""
+MEMORY = 256 << 20
+"""Bytes of vectors that are held at a time; a key with more is read several times."""
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What compaction did to one backbone in one view, or with ``dry_run`` would do.
+
+    Attributes
+    ----------
+    before, after
+        Number of shards.
+    rows
+        Vectors that are written anew.
+    duplicates
+        Vectors that stood in more than one shard, and now stand in one.
+    unequal
+        Those of the duplicates whose bytes differed, as those of two machines may; the one stays that was read
+        before. Not known in a dry run.
+    """
+
+    backbone: str
+    recipe: str
+    seed: int
+    before: int
+    after: int
+    rows: int
+    duplicates: int
+    unequal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """Outcome of `compact`, with a line for each key that had something to compact."""
+
+    dry_run: bool
+    keys: tuple[Compacted, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict for ``--json``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """Shards of a key that become new ones with these ids, sorted; duplicates are counted."""
+
+    key: FeatureKey
+    old: tuple[Path, ...]
+    new: tuple[PackedIds, ...]
+    untouched: int
+    duplicates: int
+
+
+def compact(cache: str | Path | None = None, *, target: int = TARGET, dry_run: bool = False) -> Compaction:
+    """Merge the small shards of every key, and shards that share a row with another.
+
+    The rows are sorted by image id and cut evenly, so equal rows give equal bytes whatever order they came in.
+    Shards of at least half the target stay as they are, so a store that was compacted once is not written anew
+    because a few images were added.
+
+    Parameters
+    ----------
+    cache
+        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
+    target
+        Bytes of vectors per shard.
+    dry_run
+        Only say what would be done.
+
+    Raises
+    ------
+    StoreError
+        If another run is writing to the store, or the disk fails.
+    """
+    if target < FLOAT_BYTES:
+        raise UsageError(f"--target {target} holds no vector.", "Write for instance --target 4MB.")
+    store = Store(Path(cache) if cache is not None else default_cache())
+    done: list[Compacted] = []
+    with Leases(store.root) as leases:
+        if not dry_run:
+            require_solitude(leases)
+        for key in store.feature_keys():
+            task = _task(key, store.ids_by_shard(key), target)
+            if task is None:
+                continue
+            unequal = 0
+            if not dry_run:
+                with leases.claim({key: IdSet.union(*map(IdSet, task.new))}):
+                    unequal = _carry_out(store, task)
+            done.append(_summary(task, unequal))
+    if done and not dry_run:
+        store.settle()
+    return Compaction(dry_run, tuple(done))
+
+
+def _task(key: FeatureKey, held: Mapping[Path, PackedIds], target: int) -> _Task | None:
+    """What there is to do for one key; None if nothing."""
+    if len(held) < 2:  # noqa: PLR2004
+        return None
+    rows = max(1, target // (FLOAT_BYTES * key.backbone.dimension))
+    ids, counts = np.unique(np.concatenate(list(held.values())), return_counts=True)
+    twice = IdSet(ids[counts > 1])
+    small = {path for path, has in held.items() if 2 * len(has) < rows}
+    old = tuple(path for path, has in held.items() if path in small or twice.holds(has).any())
+    if len(old) < 2:  # noqa: PLR2004
+        return None
+    chosen = np.unique(np.concatenate([held[path] for path in old]))
+    new = tuple(np.array_split(chosen, ceil(len(chosen) / rows)))
+    return _Task(key, old, new, len(held) - len(old), sum(len(held[path]) for path in old) - len(chosen))
+
+
+def _carry_out(store: Store, task: _Task) -> int:
+    """Write the new shards, read them back, delete the old ones; number of unequal duplicates."""
+    fresh: list[Path] = []
+    unequal = 0
+    at_a_time = max(1, MEMORY // (FLOAT_BYTES * task.key.backbone.dimension * len(task.new[0])))
+    for start in range(0, len(task.new), at_a_time):
+        parts = task.new[start : start + at_a_time]
+        ids = np.concatenate(parts)
+        features, differing = _gather(store, task, ids)
+        unequal += differing
+        edges = np.cumsum([0, *map(len, parts)])
+        for part, first in zip(parts, edges, strict=False):
+            rows = features[first : first + len(part)]
+            fresh.append(rewriting.write_checked(store, task.key, tuple(IdSet(part)), rows))
+    rewriting.remove(task.old, keep=fresh)
+    return unequal
+
+
+def _gather(store: Store, task: _Task, ids: PackedIds) -> tuple[Features, int]:
+    """Vectors of sorted ids out of the old shards; the last by name counts, as for every reader."""
+    features = np.empty((len(ids), task.key.backbone.dimension), np.float32)
+    filled = np.zeros(len(ids), bool)
+    unequal = 0
+    for targets, vectors in _parts(store, task.old, ids):
+        again = filled[targets]
+        bits = features[targets[again]].view(np.uint32), vectors[again].view(np.uint32)
+        unequal += int((bits[0] != bits[1]).any(axis=1).sum())
+        features[targets] = vectors
+        filled[targets] = True
+    if not filled.all():
+        raise StoreError(
+            f"Shards of {task.key.backbone.name} changed while they were compacted; all rows are where they were.",
+            "Run `featstore cache verify`, then the same command again.",
+        )
+    return features, unequal
+
+
+def _parts(store: Store, paths: Sequence[Path], ids: PackedIds) -> Iterator[tuple[np.ndarray, Features]]:
+    """Of each shard the rows that are wanted: where they go, and their vectors."""
+    for path in paths:
+        rows = store.load(path)
+        if rows is not None:
+            packed = pack(rows.ids)
+            at = np.minimum(np.searchsorted(ids, packed), len(ids) - 1)
+            wanted = ids[at] == packed
+            yield at[wanted], rows.features[wanted]
+
+
+def _summary(task: _Task, unequal: int) -> Compacted:
+    backbone, view = task.key.backbone, task.key.view
+    return Compacted(
+        backbone.name,
+        view.recipe,
+        view.seed,
+        task.untouched + len(task.old),
+        task.untouched + len(task.new),
+        sum(map(len, task.new)),
+        task.duplicates,
+        unequal,
+    )
