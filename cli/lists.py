@@ -27,11 +27,20 @@ def backbones(json: options.Json = False) -> None:
 
 
 def strategies(json: options.Json = False) -> None:
-    """List the fusion strategies."""
+    """List the fusion strategies: where they fuse, from how many backbones, and what they do."""
     from featstore import registry
+    from featstore.report.plain import table
 
     package = "featstore.fusion.strategies"
-    _print_pairs({name: registry.summary(package, name) for name in registry.names(package)}, json)
+    rows = {
+        name: {**registry.constants(package, name), "summary": registry.summary(package, name)}
+        for name in registry.names(package)
+    }
+    if json:
+        print_json(rows)
+        return
+    cells = [[name, row["level"], row["min_blocks"], row["summary"]] for name, row in rows.items()]
+    typer.echo(table(["strategy", "level", "backbones", "what it does"], cells))
 
 
 def recipes(json: options.Json = False) -> None:

@@ -23,6 +23,19 @@ def summary(package: str, name: str) -> str:
     return doc.partition("\n")[0]
 
 
+def constants(package: str, name: str) -> dict[str, Any]:
+    """Literal attributes of the class that ``package.name`` defines, read from the source and not by importing it."""
+    source = (_folder(package) / f"{name}.py").read_text(encoding="utf-8")
+    classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    body = next((node.body for node in classes if node.name == _class_name(name)), [])
+    found = {}
+    for line in body:
+        match line:
+            case ast.AnnAssign(target=ast.Name(id=key), value=ast.Constant(value=value)):
+                found[key] = value
+    return found
+
+
 def load(package: str, name: str) -> Any:  # noqa: ANN401
     """Class that ``package.name`` defines under its own name in CamelCase (``vote_views`` -> ``VoteViews``).
 
@@ -35,7 +48,11 @@ def load(package: str, name: str) -> Any:  # noqa: ANN401
     if name not in known:
         raise UnknownNameError(f"There is no {name!r} in {package}.", f"Choose one of: {', '.join(known)}.")
     module = importlib.import_module(f"{package}.{name}")
-    return getattr(module, "".join(word.capitalize() for word in name.split("_")))
+    return getattr(module, _class_name(name))
+
+
+def _class_name(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
 
 
 def _folder(package: str) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from featstore.fingerprint import digest_bytes
 from featstore.fusion.archive import ArchiveError, read_arrays
 from featstore.fusion.blocks import tile
 from featstore.fusion.notation import Notation, NotationError
+from featstore.fusion.strategy import FOLDER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,12 +31,19 @@ if TYPE_CHECKING:
 FORMAT = 2
 """2: sealed, so that a damaged parameter or class name shows as damaged arrays do."""
 MAX_BYTES = 1 << 31
-FOLDER = "featstore.fusion.strategies"
 STATE_FILE, ARRAYS_FILE = "model.json", "arrays.npz"
-LEARNED = re.compile(r"[A-Za-z]\w*[A-Za-z0-9]_")
 REMEDY = "Fit the strategy again with `featstore fuse`."
 # What a hand-made bundle can provoke while an estimator is rebuilt and asked once; anything else is a bug of ours.
-MISFIT = (FeatstoreError, ValueError, TypeError, AttributeError, LookupError, MemoryError, OverflowError)
+MISFIT = (
+    FeatstoreError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
+)
 
 
 def export_model(strategy: FusionStrategy) -> tuple[State, Arrays]:
@@ -59,18 +66,11 @@ def export_model(strategy: FusionStrategy) -> tuple[State, Arrays]:
     name = type(strategy).__module__.rpartition(".")[2]
     if name not in registry.names(FOLDER) or registry.load(FOLDER, name) is not type(strategy):
         raise RunError(f"{type(strategy).__name__} is not a strategy of {FOLDER}.", "Put its file there.")
-    learned = {key: value for key, value in vars(strategy).items() if LEARNED.fullmatch(key)}
-    if "classes_" not in learned:
+    if not hasattr(strategy, "classes_"):
         raise RunError(f"This {name} is not fitted, so there is nothing to save.", "Call fit first.")
     notation = Notation({})
     try:
-        parameters = notation.write("parameters", strategy.get_params(deep=False))
-        state = {
-            "format": FORMAT,
-            "strategy": name,
-            "parameters": parameters,
-            "learned": notation.write("learned", learned),
-        }
+        state = {"format": FORMAT, **notation.write_strategy("", strategy)}
     except NotationError as error:
         raise RunError(
             f"{name} cannot be saved: {error}.", "Keep to numbers, text, arrays, blocks and models."
@@ -119,7 +119,7 @@ def write_bundle(folder: Path, strategy: FusionStrategy, extra: State) -> None:
     try:
         folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         packed = io.BytesIO()
-        np.savez(packed, allow_pickle=False, **arrays)
+        np.savez(packed, allow_pickle=False, **dict(sorted(arrays.items())))
         content = {**state, "arrays_sha256": digest_bytes(packed.getvalue()), "extra": extra}
         text = json.dumps(document.seal(content), indent=1, sort_keys=True, allow_nan=False) + "\n"
         write_private(folder / ARRAYS_FILE, packed.getvalue())
@@ -145,13 +145,8 @@ def read_bundle(folder: Path) -> tuple[FusionStrategy, State]:
 
 
 def _rebuild(state: State, arrays: Arrays) -> FusionStrategy:
-    kind = registry.load(FOLDER, state["strategy"])
     notation = Notation(dict(arrays))
-    strategy: FusionStrategy = kind(**notation.read(state["parameters"]))
-    for name, value in notation.read(state["learned"]).items():
-        if not LEARNED.fullmatch(name) or hasattr(kind, name):
-            raise NotationError(f"{name!r} cannot be something learned")
-        setattr(strategy, name, value)
+    strategy = notation.read_strategy(state)
     if notation.arrays:
         raise NotationError(f"nothing refers to the array {min(notation.arrays)!r}")
     return strategy

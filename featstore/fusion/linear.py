@@ -128,34 +128,45 @@ def fit_logistic(X: NDArray[Any], y: NDArray[np.intp], blocks: tuple[Block, ...]
         As in `sklearn.linear_model.LogisticRegression`.
     """
     mean, scale = standardise(X, blocks)
-    solver = LogisticRegression(C=C, tol=TOLERANCE, max_iter=MAX_ITERATIONS)
     if len(X) >= X.shape[1]:
-        solver.fit((X - mean) * scale, y)
-        return LinearModel(solver.coef_, solver.intercept_, mean, scale)
-    root = _gram_root(X, blocks, mean, scale)
-    solver.fit(root, y)
-    dual = solve_triangular(root, solver.coef_.T, lower=True, trans="T")
-    coef = [
-        dual.T @ _scaled(part, mean, scale, block)
-        for part, block in zip(split(X, blocks), blocks, strict=True)
-    ]
-    return LinearModel(np.concatenate(coef, axis=1), solver.intercept_, mean, scale)
+        return LinearModel(*solve_logistic((X - mean) * scale, y, C), mean, scale)
+    root = _gram_root(gram(X, blocks, mean, scale))
+    rotated, intercept = solve_logistic(root, y, C)
+    dual = solve_triangular(root, rotated.T, lower=True, trans="T")
+    return LinearModel(unfold(dual, X, blocks, mean, scale), intercept, mean, scale)
 
 
-def _gram_root(X: NDArray[Any], blocks: tuple[Block, ...], mean: Floats, scale: Floats) -> Floats:
-    gram = np.zeros((len(X), len(X)))
-    for part, block in zip(split(X, blocks), blocks, strict=True):
-        scaled = _scaled(part, mean, scale, block)
-        gram += scaled @ scaled.T
-    gram.flat[:: len(X) + 1] += JITTER * max(gram.trace() / len(X), 1.0)
-    root: Floats = cholesky(gram, lower=True, overwrite_a=True)
-    return root
+def solve_logistic(Z: Floats, y: NDArray[np.intp], C: float) -> tuple[Floats, Floats]:
+    """Coefficients and intercept of scikit-learn's L2 logistic regression on the columns of `Z` as they are."""
+    solver = LogisticRegression(C=C, tol=TOLERANCE, max_iter=MAX_ITERATIONS).fit(Z, y)
+    return solver.coef_, solver.intercept_
 
 
-def _scaled(part: NDArray[Any], mean: Floats, scale: Floats, block: Block) -> Floats:
-    scaled: Floats = part - mean[block.start : block.stop]
+def gram(X: NDArray[Any], blocks: Iterable[Block], mean: Floats, scale: Floats) -> Floats:
+    """Inner products ``(n, n)`` of the rows of ``(X - mean) * scale``, block by block to spare memory."""
+    products = np.zeros((len(X), len(X)))
+    for block in blocks:
+        scaled = scaled_block(X, block, mean, scale)
+        products += scaled @ scaled.T
+    return products
+
+
+def unfold(dual: Floats, X: NDArray[Any], blocks: Iterable[Block], mean: Floats, scale: Floats) -> Floats:
+    """Coefficients ``(n_logits, d)`` of the columns from dual coefficients ``(n, n_logits)`` of the rows."""
+    return np.concatenate([dual.T @ scaled_block(X, block, mean, scale) for block in blocks], axis=1)
+
+
+def scaled_block(X: NDArray[Any], block: Block, mean: Floats, scale: Floats) -> Floats:
+    """Columns of one block ``(n, width)`` of ``(X - mean) * scale`` in float64."""
+    scaled: Floats = X[:, block.start : block.stop] - mean[block.start : block.stop]
     scaled *= scale[block.start : block.stop]
     return scaled
+
+
+def _gram_root(products: Floats) -> Floats:
+    products.flat[:: len(products) + 1] += JITTER * max(products.trace() / len(products), 1.0)
+    root: Floats = cholesky(products, lower=True, overwrite_a=True)
+    return root
 
 
 def _standardise_block(part: NDArray[Any]) -> tuple[Floats, Floats]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featstore import registry
 from featstore.fusion.blocks import Block
 from featstore.fusion.linear import LinearModel
+from featstore.fusion.projection import Projection
+from featstore.fusion.strategy import FOLDER, FusionStrategy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VALUES = {"block": Block, "linear_model": LinearModel}
+VALUES = {"block": Block, "linear_model": LinearModel, "projection": Projection}
 ARRAY_KINDS = "biufU"
+LEARNED = re.compile(r"[A-Za-z]\w*[A-Za-z0-9]_")
 
 
 class NotationError(ValueError):
@@ -26,9 +31,9 @@ class NotationError(ValueError):
 class Notation:
     """Writes values as JSON and arrays by name, and reads them back; `arrays` fills up or is used up on the way.
 
-    Text, finite numbers, booleans, None, lists and dicts with text keys stand for themselves. Everything else is an
-    object with the one key ``$tuple``, ``$array``, ``$labels`` (object array of text or integers), ``$block`` or
-    ``$linear_model``.
+    Text, finite numbers, booleans, None, lists and dicts with text keys stand for themselves. Everything else
+    is an object with the one key ``$tuple``, ``$array``, ``$labels`` (object array of text or integers),
+    ``$strategy``, or a name of `VALUES`.
     """
 
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -73,11 +78,47 @@ class Notation:
                 raise NotationError("a number is not finite")
         return text
 
+    def write_strategy(self, path: str, strategy: FusionStrategy) -> dict[str, Any]:
+        """Name, parameters and everything learned; `path` is empty for the strategy that is not part of another.
+
+        Raises
+        ------
+        NotationError
+            If it holds something without a notation.
+        """
+        inside = f"{path}." if path else ""
+        learned = {key: value for key, value in vars(strategy).items() if LEARNED.fullmatch(key)}
+        return {
+            "strategy": type(strategy).__module__.rpartition(".")[2],
+            "parameters": self.write(f"{inside}parameters", strategy.get_params(deep=False)),
+            "learned": self.write(f"{inside}learned", learned),
+        }
+
+    def read_strategy(self, text: Any) -> FusionStrategy:  # noqa: ANN401
+        """Fitted strategy that `write_strategy` turned into `text`; only those of the folder are ever made.
+
+        Raises
+        ------
+        NotationError
+            If a part is no notation, or would overwrite what a strategy is.
+        UnknownNameError
+            If there is no such strategy.
+        """
+        kind = registry.load(FOLDER, text["strategy"])
+        strategy: FusionStrategy = kind(**self.read(text["parameters"]))
+        for name, value in self.read(text["learned"]).items():
+            if not LEARNED.fullmatch(name) or hasattr(kind, name):
+                raise NotationError(f"{name!r} cannot be something learned")
+            setattr(strategy, name, value)
+        return strategy
+
     def _write_marked(self, path: str, value: Any) -> dict[str, Any]:  # noqa: ANN401
         if isinstance(value, tuple):
             return {"$tuple": self.write(path, list(value))}
         if isinstance(value, np.ndarray):
             return self._write_array(path, value)
+        if isinstance(value, FusionStrategy):
+            return {"$strategy": self.write_strategy(path, value)}
         for mark, kind in VALUES.items():
             if type(value) is kind:
                 parts = {part.name: getattr(value, part.name) for part in fields(kind)}
@@ -101,6 +142,10 @@ class Notation:
                 return self._read_array(name, dtype, tuple(shape))
             case "$tuple", [*items]:
                 return tuple(self.read(items))
+            case "$strategy", {"strategy": str(), "parameters": dict(), "learned": dict(), **rest} if (
+                not rest
+            ):
+                return self.read_strategy(content)
             case "$labels", [*labels] if all(isinstance(label, str | int) for label in labels):
                 array = np.empty(len(labels), dtype=object)
                 array[:] = labels

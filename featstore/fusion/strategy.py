@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from featstore.fusion.blocks import Block
 
+FOLDER = "featstore.fusion.strategies"
 # Float input stays as it is; the first is what anything else becomes.
 FLOATS = [np.float64, np.float32]
 
@@ -26,10 +27,13 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
 
     A subclass stores its parameters in ``__init__`` (``blocks`` among them), learns in `_learn` and predicts in
     `_fuse`. What it learns must live in attributes that end in an underscore and hold arrays, numbers, text,
-    `Block`, `LinearModel`, or lists, tuples and dicts of these: all that `featstore.fusion.bundle` needs to save it.
+    `Block`, `LinearModel`, `Projection`, another strategy, or lists, tuples and dicts of these: all that
+    `featstore.fusion.bundle` needs to save it.
 
     Attributes
     ----------
+    level
+        Where it fuses: ``feature``, ``decision``, or ``floor`` for what a fusion should beat.
     min_blocks
         Number of backbones from which the strategy makes sense.
     classes_
@@ -40,6 +44,7 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
         Number of columns.
     """
 
+    level: ClassVar[str]
     min_blocks: ClassVar[int] = 1
     blocks: tuple[Block, ...] | None
 

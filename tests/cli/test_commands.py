@@ -42,6 +42,11 @@ def test_lists_have_a_json_form():
         row["name"] for row in featstore("backbones", "--json").json
     }
     assert {"concat_head", "concat_logreg", "vote_backbones"} <= set(featstore("strategies", "--json").json)
+    assert featstore("strategies", "--json").json["stacking"] == {
+        "level": "decision",
+        "min_blocks": 2,
+        "summary": "Stacking: a small logistic regression on the backbones' out-of-fold logits.",
+    }
     assert {"identity", "paper", "mild", "flips"} <= set(featstore("recipes", "--json").json)
 
 
@@ -103,9 +108,17 @@ def test_a_damaged_image_is_set_aside_with_exit_code_3(world, tmp_path):
         assert "truncated" in result.out
         assert victim.name in result.out
     assert (
-        featstore("compare", data / "manifest.csv", "--folds", "3", "--cache", cache, "--json").json[
-            "matrix"
-        ]["quarantined"]
+        featstore(
+            "compare",
+            data / "manifest.csv",
+            "--strategies",
+            "soft_vote",
+            "--folds",
+            "3",
+            "--cache",
+            cache,
+            "--json",
+        ).json["matrix"]["quarantined"]
         == 1
     )
 
@@ -184,12 +197,14 @@ def test_an_existing_run_is_not_replaced_unless_asked(world, tmp_path):
 
 
 def test_compare_gives_the_same_numbers_twice_and_a_verdict(world, tmp_path):
-    arguments = ["compare", world.data, "--folds", "4", "--positive", "covid", "--cache", world.cache]
+    strategies = ["concat_head", "concat_logreg", "vote_backbones"]
+    asked = ["--strategies", ",".join(strategies), "--positive", "covid"]
+    arguments = ["compare", world.data, "--folds", "4", *asked, "--cache", world.cache]
     one, two = (featstore(*arguments, "--json") for _ in range(2))
     assert one.code == 0, one.err
     assert one.out == two.out
     names = [c["name"] for c in one.json["contestants"]]
-    assert names == ["EfficientNetLite0", "MobileNet025", "concat_head", "concat_logreg", "vote_backbones"]
+    assert names == ["EfficientNetLite0", "MobileNet025", *strategies]
     for contestant in one.json["contestants"]:
         assert list(contestant["metrics"]) == ["accuracy", "auc", "sensitivity", "specificity", "f1"]
         for estimate in contestant["metrics"].values():
@@ -199,7 +214,7 @@ def test_compare_gives_the_same_numbers_twice_and_a_verdict(world, tmp_path):
     assert {c["verdict"] for c in one.json["comparisons"]} <= {"a_better", "b_better", "cannot_tell"}
     table = featstore(*arguments, "--out", tmp_path / "run").out
     assert "Verdict" in table
-    assert (tmp_path / "run" / "predictions.csv").read_text().count("\n") == 1 + 5 * 32
+    assert (tmp_path / "run" / "predictions.csv").read_text().count("\n") == 1 + len(names) * 32
 
 
 def test_stage_two_never_loads_tensorflow(world, tmp_path):

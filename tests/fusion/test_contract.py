@@ -75,6 +75,14 @@ def test_class_is_documented_with_its_source(name):
     assert "References" in kind.__doc__
 
 
+def test_level_and_least_number_of_backbones_stand_in_its_file(name):
+    """`featstore strategies` reads them without importing, so they must be written where it looks."""
+    kind = registry.load(FOLDER, name)
+    facts = registry.constants(FOLDER, name)
+    assert facts == {"level": kind.level, "min_blocks": kind.min_blocks}
+    assert kind.level in {"feature", "decision", "floor"}
+
+
 def test_constructor_only_stores(name):
     strategy = make(name)
     given = strategy.get_params(deep=False)

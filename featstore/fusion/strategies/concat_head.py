@@ -73,6 +73,8 @@ class ConcatHead(FusionStrategy):
     initial weights: Glorot & Bengio 2010.
     """
 
+    level: ClassVar[str] = "feature"
+    min_blocks: ClassVar[int] = 1
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "dropout": 0.5,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from featstore.fusion.linear import fit_logistic
 from featstore.fusion.strategy import FusionStrategy
@@ -38,6 +38,9 @@ class ConcatLogreg(FusionStrategy):
     ----------
     Concatenation of frozen networks: Ji et al. 2020, medRxiv 10.1101/2020.12.09.20246371.
     """
+
+    level: ClassVar[str] = "feature"
+    min_blocks: ClassVar[int] = 1
 
     def __init__(
         self,

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from featstore.fusion.blocks import Block, split
-from featstore.fusion.linear import fit_logistic
-from featstore.fusion.strategy import FusionStrategy
+from featstore.fusion.decision import DecisionStrategy, softmax
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
 
-class VoteBackbones(FusionStrategy):
+class VoteBackbones(DecisionStrategy):
     """Decision-level fusion: the majority's class, with the majority's probability.
 
     Each backbone votes for its most probable class. The class with most votes wins; where classes are level, the
@@ -40,37 +38,11 @@ class VoteBackbones(FusionStrategy):
     "Probability of the majority": Ji et al. 2020, medRxiv 10.1101/2020.12.09.20246371. The tie rule is ours.
     """
 
+    level: ClassVar[str] = "decision"
     min_blocks: ClassVar[int] = 2
 
-    def __init__(
-        self,
-        blocks: tuple[Block, ...] | None = None,
-        C: float = 5.0,
-    ) -> None:
-        self.blocks = blocks
-        self.C = C
-
-    def votes(self, X: ArrayLike) -> NDArray[np.intp]:
-        """Class number ``(n, n_blocks)`` that each backbone votes for; an index into `classes_`."""
-        ballots: NDArray[np.intp] = self.block_proba(X).argmax(axis=2)
-        return ballots
-
-    def block_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Probabilities ``(n, n_blocks, n_classes)`` of each backbone alone."""
-        return self._ask(self._read(X))
-
-    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
-        self.models_ = tuple(
-            fit_logistic(part, y, (Block(block.name, 0, block.width),), self.C)
-            for block, part in zip(self.blocks_, split(X, self.blocks_), strict=True)
-        )
-
-    def _fuse(self, X: NDArray[Any]) -> NDArray[np.float64]:
-        return elect(self._ask(X))
-
-    def _ask(self, X: NDArray[Any]) -> NDArray[np.float64]:
-        parts = zip(self.models_, split(X, self.blocks_), strict=True)
-        return np.stack([model.proba(part) for model, part in parts], axis=1)
+    def _combine(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        return elect(softmax(logits))
 
 
 def elect(block_proba: NDArray[np.float64]) -> NDArray[np.float64]:
