@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from featstore.images.recipe import PRESETS, parse_recipe
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
 STEP = 1000
@@ -51,6 +53,17 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
+
+
+def view_name(recipe: str, seed: int) -> str:
+    """Name of a view: the preset where its recipe is one, else the recipe's text; then the seed."""
+    named = next((name for name in PRESETS if str(parse_recipe(name)) == recipe), recipe)
+    return named if recipe == "identity" else f"{named} #{seed}"
+
+
+def counts(classes: Mapping[str, int]) -> str:
+    """Classes with their numbers: ``covid 349, normal 397``."""
+    return ", ".join(f"{printable(name)} {count}" for name, count in classes.items())
 
 
 def _is_number(cell: Any) -> bool:  # noqa: ANN401
