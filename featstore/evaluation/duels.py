@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.evaluation.bootstrap import LEVEL, percentile_interval
+from featstore.evaluation.bootstrap import LEVEL
 from featstore.evaluation.delong import auc_covariance
 from featstore.evaluation.metrics import PRIMARY
 from featstore.evaluation.significance import (
@@ -83,16 +83,15 @@ def duels(arena: Arena, standings: Sequence[Standing]) -> list[Duel]:
         return []
     means = np.array([s.primary for s in standings])
     delta = means[a] - means[b]
-    intervals, errors = _resampled(np.array([s.resampled for s in standings]), a, b, delta, arena.factor)
-    groups = len(np.unique(arena.groups))
+    intervals, errors, p = _resampled(arena, standings, a, b, delta)
     raw = {
-        "bootstrap": _floored(bootstrap_p(delta, errors, groups), len(standings[0].resampled)),
+        "bootstrap": p,
         "delong": delong_p(delta, _delong_errors(arena, standings, a, b)),
         "mcnemar": mcnemar_p(*_wins(arena, standings, a, b)),
         "corrected_t": _corrected_t(arena, standings, a, b),
     }
-    adjusted = {name: holm(p) for name, p in raw.items()}
-    needed = groups_needed(delta, errors, groups, ALPHA / len(a))
+    adjusted = {name: holm(values) for name, values in raw.items()}
+    needed = groups_needed(delta, errors, len(np.unique(arena.groups)), ALPHA / len(a))
     labels = [s.contestant.label for s in standings]
     return [
         Duel(
@@ -118,32 +117,28 @@ def _known(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _floored(p: Vector, resamples: int) -> Vector:
-    """A difference that no resample changes at all is as sure as resampling can say, and no surer."""
-    return np.where(np.isfinite(p), p, 2 / (resamples + 1))
-
-
-def _chunks(a: Numbers, b: Numbers) -> Iterator[tuple[Numbers, Numbers]]:
-    for start in range(0, len(a), CHUNK):
-        yield a[start : start + CHUNK], b[start : start + CHUNK]
+def _chunks(*pairs: NDArray[Any]) -> Iterator[list[NDArray[Any]]]:
+    for start in range(0, len(pairs[0]), CHUNK):
+        yield [part[start : start + CHUNK] for part in pairs]
 
 
 def _resampled(
-    resampled: Vector, a: Numbers, b: Numbers, delta: Vector, factor: float
-) -> tuple[list[tuple[float, float] | None], Vector]:
-    """Interval and standard error of each difference; a resample that lacks a class lacks it for everyone."""
+    arena: Arena, standings: Sequence[Standing], a: Numbers, b: Numbers, delta: Vector
+) -> tuple[list[tuple[float, float] | None], Vector, Vector]:
+    """Interval, standard error and p of each difference; a resample that lacks a class lacks it for everyone."""
+    resampled = np.array([s.resampled for s in standings])
     usable = resampled[:, np.isfinite(resampled).all(axis=0)]
-    if usable.shape[1] < 2:  # noqa: PLR2004
-        return [percentile_interval(np.empty(0))] * len(a), np.full(len(a), np.nan)
-    tails = [50 * (1 - LEVEL), 50.0, 50 * (1 + LEVEL)]
-    quantiles, errors = [], []
-    for one, two in _chunks(a, b):
-        differences = factor * (usable[one] - usable[two])
-        quantiles.append(np.percentile(differences, tails, axis=1))
-        errors.append(differences.std(axis=1, ddof=1))
-    low, middle, high = np.hstack(quantiles) + delta
-    intervals = zip((low - middle + delta).tolist(), (high - middle + delta).tolist(), strict=True)
-    return list(intervals), np.concatenate(errors)
+    groups = len(np.unique(arena.groups))
+    tails = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
+    limits, errors, p = [], [], []
+    for one, two, seen in _chunks(a, b, delta):
+        drawn = arena.factor * (usable[one] - usable[two])
+        centred = drawn - np.median(drawn, axis=1, keepdims=True) + seen[:, None]
+        limits.append(np.percentile(centred, tails, axis=1).T)
+        errors.append(centred.std(axis=1, ddof=1))
+        p.append(bootstrap_p(centred, groups))
+    intervals = [(float(low), float(high)) for low, high in np.concatenate(limits)]
+    return intervals, np.concatenate(errors), np.concatenate(p)
 
 
 def _delong_errors(arena: Arena, standings: Sequence[Standing], a: Numbers, b: Numbers) -> Vector:

@@ -29,6 +29,8 @@ PRIMARY = "auc"
 """Verdicts are about this one: it needs no threshold and does not change with the share of ill patients."""
 
 BINS, IMAGES_PER_BIN = 10, 20
+CHUNK = 512
+"""Resamples scored at once: what they need should stay in a core's cache."""
 ALMOST_NEVER = 1e-12
 """Probability below which log-loss takes an image to be: one sure mistake must not make everything infinite."""
 
@@ -60,11 +62,18 @@ def score(
     For each name in `METRICS` one value per resample, ``(resamples,)``; NaN where a resample lacks a class.
     """
     predicted = decide(proba, positive, threshold)
+    starts = range(0, len(weights), CHUNK)
+    parts = [_score(y, proba, predicted, weights[at : at + CHUNK], positive) for at in starts]
+    return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
+
+
+def _score(
+    y: NDArray[np.intp], proba: Vector, predicted: NDArray[np.intp], weights: Vector, positive: int | None
+) -> dict[str, Vector]:
     targets = [positive] if positive is not None else range(proba.shape[1])
     per_class = [_one_against_rest(y == c, predicted == c, proba[:, c], weights) for c in targets]
     scores = {name: np.mean([part[name] for part in per_class], axis=0) for name in per_class[0]}
-    scores |= _over_all_classes(y, predicted, proba, weights)
-    return {name: scores[name] for name in METRICS}
+    return scores | _over_all_classes(y, predicted, proba, weights)
 
 
 def primary_score(y: NDArray[np.intp], proba: Vector, weights: Vector, positive: int | None = None) -> Vector:
