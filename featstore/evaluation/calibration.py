@@ -145,12 +145,12 @@ def from_json(document: Mapping[str, Any], classes: int) -> Temperature | Platt 
     """
     try:
         kind = METHODS[document["method"]]
-        values = {name: _tuples(value) for name, value in document.items() if name != "method"}
+        values = {name: _numbers(value) for name, value in document.items() if name != "method"}
         calibration = kind(**values)
         answer = calibration.apply(np.full((1, classes), 1 / classes))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"The run's calibration cannot be read: {error!r}.", REMEDY) from error
-    if answer.shape != (1, classes) or not np.isfinite(answer).all():
+    if answer.shape != (1, classes):
         raise RunError(f"The run's calibration is not one of {classes} classes.", REMEDY)
     return calibration
 
@@ -196,5 +196,9 @@ def _scaled(parts: Vector) -> Vector:
     return scaled
 
 
-def _tuples(value: Any) -> Any:  # noqa: ANN401
-    return tuple(map(_tuples, value)) if isinstance(value, list) else float(value)
+def _numbers(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, list):
+        return tuple(map(_numbers, value))
+    if not np.isfinite(number := float(value)):
+        raise ValueError(f"{value!r} is not finite")
+    return number

@@ -124,7 +124,7 @@ def _chunks(*pairs: NDArray[Any]) -> Iterator[list[NDArray[Any]]]:
 
 def _resampled(
     arena: Arena, standings: Sequence[Standing], a: Numbers, b: Numbers, delta: Vector
-) -> tuple[list[tuple[float, float] | None], Vector, Vector]:
+) -> tuple[list[tuple[float, float]], Vector, Vector]:
     """Interval, standard error and p of each difference; a resample that lacks a class lacks it for everyone."""
     resampled = np.array([s.resampled for s in standings])
     usable = resampled[:, np.isfinite(resampled).all(axis=0)]

@@ -154,6 +154,7 @@ def read_point(document: Mapping[str, Any] | None, classes: int) -> OperatingPoi
         calibration = None if kept is None else from_json(kept, classes)
         threshold = None if document["threshold"] is None else float(document["threshold"])
         sound = (threshold is None) == (wish.sensitivity is None) and wish.positive in {None, *range(classes)}
+        sound &= threshold is None or bool(np.isfinite(threshold))
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"The run's operating point cannot be read: {error!r}.", REMEDY) from error
     if not sound:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 POWER = 0.8
 FEW = 10
 """Resamples beyond zero that are too few to count."""
+ROUNDING = 1e-9
+"""Standard error, in parts of a difference, that is nothing but rounding."""
 MOST = 100
 """A study more than this many times as large is not worth a number."""
 
@@ -26,8 +28,8 @@ MOST = 100
 def bootstrap_p(differences: Vector, groups: int) -> Vector:
     """Test differences by their resamples.
 
-    Twice the share of resamples beyond zero, ties split, one added (Davison & Hinkley 1997, section 4.4), so that p is
-    below 0.05 where the interval leaves zero out. Counting cannot go below 2 / (resamples + 1), which Holm over
+    Twice the share of resamples beyond zero, ties split, one added (Davison & Hinkley 1997, section 4.4), so that p
+    is below 0.05 where the interval leaves zero out. Counting cannot go below 2 / (resamples + 1), which Holm over
     thousands of pairs turns into 1: where fewer than ten resamples lie beyond zero, the tail is that of the t
     distribution with ``groups - 1`` degrees of freedom and the bootstrap standard error (Efron & Tibshirani, An
     Introduction to the Bootstrap, 1993, chapter 12), if that is smaller.
@@ -133,7 +135,7 @@ def groups_needed(delta: Vector, errors: Vector, groups: int, level: float) -> V
 
 def _two_sided(delta: Vector, errors: Vector, tail: Callable[[Vector], Vector]) -> Vector:
     """Twice the upper tail; 1 where nothing differs, NaN where a difference came without any spread."""
-    spread = errors > 0
+    spread = errors > ROUNDING * np.abs(delta)
     z = np.divide(np.abs(delta), errors, out=np.zeros(delta.shape), where=spread)
     p: Vector = np.where(spread, 2 * tail(z), np.where(delta == 0, 1.0, np.nan))
     return p

@@ -32,7 +32,7 @@ def told(matrix, *arguments, **options):
 
 
 def test_fusing_two_halves_of_the_truth_beats_either_half():
-    matrix = make_matrix(signal=(3.0, 3.0), patients=120)
+    matrix = make_matrix(signal=(3.0, 3.0), patients=200)
     found = told(matrix, singles_and_fusion(matrix))
     assert set(found) == {("NetB", "NetA"), ("concat_logreg", "NetA"), ("concat_logreg", "NetB")}
     for half in ("NetA", "NetB"):
