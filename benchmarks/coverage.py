@@ -34,7 +34,9 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=200)
     parser.add_argument("--patients", default="40,60,120")
     arguments = parser.parse_args()
-    print(f"{arguments.studies} studies of each kind; 95 % intervals, verdicts at 0.05 after Holm")
+    print(
+        f"{arguments.studies} studies of each kind; 95 % intervals, verdicts at 0.05 after Holm", flush=True
+    )
     for patients in map(int, arguments.patients.split(",")):
         noise(patients, arguments.studies)
     many(60, 12, arguments.studies)
@@ -75,8 +77,9 @@ def many(patients: int, contestants: int, studies: int) -> None:
         told += any(duel.verdict != "cannot_tell" for duel in duels(arena, ranked))
     print(
         f"best of {contestants} that guess, {patients} patients: AUC {np.mean(naive):.3f}, guarded"
-        f" {np.mean(guarded):.3f}; one half is covered by the winner's own interval in {plain / studies:.2f}, by the guarded one in"
-        f" {covered / studies:.2f}; any of {contestants * (contestants - 1) // 2} pairs told: {told / studies:.3f}"
+        f" {np.mean(guarded):.3f}; one half is covered by the winner's own interval in {plain / studies:.2f}, by the"
+        f" guarded one in {covered / studies:.2f}; any of {contestants * (contestants - 1) // 2} pairs told:"
+        f" {told / studies:.3f}"
     )
 
 

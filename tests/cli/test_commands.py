@@ -269,8 +269,16 @@ def test_check_fails_on_one_picture_in_two_classes(tmp_path):
 
 
 ERRORS = {
-    "sensitivity in percent": (["compare", "{data}", "--sensitivity", "95", "--cache", "{cache}"], 2, "--sensitivity 0.95"),
-    "unknown calibration": (["fuse", "{data}", "--calibrate", "magic", "--cache", "{cache}"], 2, "temperature"),
+    "sensitivity in percent": (
+        ["compare", "{data}", "--sensitivity", "95", "--cache", "{cache}"],
+        2,
+        "--sensitivity 0.95",
+    ),
+    "unknown calibration": (
+        ["fuse", "{data}", "--calibrate", "magic", "--cache", "{cache}"],
+        2,
+        "temperature",
+    ),
     "unknown backbone": (["extract", "{data}", "--backbones", "Xceptoin"], 2, "Xception"),
     "absent data": (["extract", "nowhere"], 2, "does not exist"),
     "bad recipe": (["extract", "{data}", "--recipe", "twirl(3)", "--seeds", "1"], 2, "twirl"),
