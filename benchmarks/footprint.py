@@ -1,4 +1,6 @@
-"""Peak memory of each network in MB, over that of a process with TensorFlow loaded: the constants of `Row.memory`.
+"""Peak memory of each network in MB, over that of a process with TensorFlow loaded.
+
+It fills the table of `featstore/backbones/footprint.py`.
 
 Usage: python benchmarks/footprint.py [NETWORK ...]      (default: all; 16 images a batch)
 
@@ -7,7 +9,6 @@ Each network gets a process of its own; "together" loads all the named ones into
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 
@@ -38,20 +39,17 @@ def child(names: list[str]) -> None:
 
     from featstore.backbones.keras_backbone import load_backbone
     from featstore.backbones.network import prepare_keras
+    from featstore.extraction.resident import peak_resident
 
     prepare_keras()
-    base = megabytes()
+    base = peak_resident()
     backbones = [load_backbone(name, "random:1", batch_size=BATCH) for name in names]
     for backbone in backbones:
         side = backbone.spec.input_size
         pixels = np.full((BATCH, side, side, 3), 100.0, np.float32)
         for _ in range(CALLS):
             backbone.embed(pixels)
-    print(base, megabytes())
-
-
-def megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    print(base / 1e6, peak_resident() / 1e6)
 
 
 if __name__ == "__main__":

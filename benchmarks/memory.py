@@ -2,13 +2,12 @@
 
 Usage: python benchmarks/memory.py [NETWORK] [small] [large]       (default: MobileNet025 1000 10000)
 
-Each measurement is a process of its own; the number is its peak resident set (ru_maxrss).
+Each measurement is a process of its own; the number is its peak resident set.
 """
 
 from __future__ import annotations
 
 import pkgutil
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from featstore.extraction.resident import peak_resident
 
 BATCH = 16
 
@@ -81,6 +82,6 @@ def featstore_way(name: str, data: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["child"]:
         {"keras_way": keras_way, "featstore_way": featstore_way}[sys.argv[2]](sys.argv[3], Path(sys.argv[4]))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+        print(peak_resident() / 1e6)
     else:
         main()

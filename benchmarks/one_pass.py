@@ -15,7 +15,7 @@ from timing import report, take_turns
 
 from featstore.backbones.keras_backbone import load_backbone
 from featstore.extraction import engine
-from featstore.extraction.plan import plan
+from featstore.extraction.plan import blocks, plan
 from featstore.images.phantom import make_phantoms
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
@@ -39,7 +39,7 @@ def main() -> None:
             for some in together:
                 keys = [FeatureKey(b.spec, view, DECODING) for view in VIEWS for b in some]
                 engine.run(
-                    plan(keys, list(records), {}),
+                    blocks(plan(keys, list(records), {})),
                     records,
                     DECODING,
                     {b.spec: b for b in some},

@@ -20,7 +20,7 @@ from timing import report, take_turns
 from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import load_backbone
 from featstore.extraction import engine
-from featstore.extraction.plan import plan
+from featstore.extraction.plan import blocks, plan
 from featstore.images.decode import decoder_version
 from featstore.images.phantom import make_phantoms
 from featstore.images.scan import scan
@@ -95,7 +95,7 @@ def keras_way(name: str, network, folder: Path) -> np.ndarray:
 def featstore_way(backbones, records, store: Store) -> None:
     keys = [FeatureKey(b.spec, IDENTITY, DECODING) for b in backbones]
     todo = plan(keys, list(records), {})
-    engine.run(todo, records, DECODING, {b.spec: b for b in backbones}, store, NoBar())
+    engine.run(blocks(todo), records, DECODING, {b.spec: b for b in backbones}, store, NoBar())
 
 
 if __name__ == "__main__":

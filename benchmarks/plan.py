@@ -8,7 +8,6 @@ shards are 500 times longer, and hashing them costs accordingly more.
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from time import perf_counter
 import numpy as np
 
 from featstore.extraction.plan import plan
+from featstore.extraction.resident import peak_resident
 from featstore.fingerprint import digest
 from featstore.store import layout
 from featstore.store.store import Store
@@ -45,9 +45,9 @@ def measure(root: Path) -> None:
         for view in [IDENTITY, *(View("flip(h)", seed) for seed in range(1, SEEDS))]
     ]
     made = timed(lambda: make(root, keys, ids[:-MISSING]))
-    before = peak()
+    before = peak_resident() / 1e6
     indexed = [timed(lambda: require(root, keys, ids)) for _ in range(REPEATS)]
-    after = peak()
+    after = peak_resident() / 1e6
     shutil.move(layout.index_folder(root), root / "aside")
     sample = keys[:SAMPLE]
     opened = timed(lambda: Store(root).stored(sample)) * len(keys) / len(sample)
@@ -85,10 +85,6 @@ def timed(work: object) -> float:
     started = perf_counter()
     work()  # type: ignore[operator]
     return perf_counter() - started
-
-
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import print_json
+from .printing import print_json, print_text
 
 
 def command(
@@ -34,4 +34,4 @@ def command(
     if json:
         print_json(result.to_json())
     else:
-        typer.echo(bench_text(result))
+        print_text(bench_text(result))

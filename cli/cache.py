@@ -7,7 +7,7 @@ from dataclasses import asdict
 import typer
 
 from . import options
-from .printing import print_json
+from .printing import print_json, print_text
 
 app = typer.Typer(no_args_is_help=True, help="Look at the store: ls, du, verify.")
 FAILED = 4
@@ -23,7 +23,7 @@ def ls(cache: options.Cache = None, json: options.Json = False) -> None:
     if json:
         print_json([asdict(entry) for entry in entries])
     else:
-        typer.echo(inventory_text(entries))
+        print_text(inventory_text(entries))
 
 
 @app.command("du")
@@ -36,7 +36,7 @@ def du(cache: options.Cache = None, json: options.Json = False) -> None:
     if json:
         print_json(sizes)
     else:
-        typer.echo(usage_text(sizes))
+        print_text(usage_text(sizes))
 
 
 @app.command("verify")
@@ -49,6 +49,6 @@ def verify(cache: options.Cache = None, json: options.Json = False) -> None:
     if json:
         print_json(asdict(result))
     else:
-        typer.echo(verification_text(result))
+        print_text(verification_text(result))
     if result.bad:
         raise typer.Exit(FAILED)

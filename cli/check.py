@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from . import options
-from .printing import finish, print_json
+from .printing import finish, print_json, print_text
 
 AUDIT_FAILED = 5
 
@@ -34,7 +34,7 @@ def command(
     if json:
         print_json(result.to_json())
     else:
-        typer.echo(check_text(result))
+        print_text(check_text(result))
     if not result.sound:
         raise typer.Exit(AUDIT_FAILED)
     finish(result.bad)

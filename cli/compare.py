@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import print_json
+from .printing import print_json, print_text
 
 
 def command(
@@ -80,4 +80,4 @@ def command(
     if json:
         print_json(result.to_json())
     else:
-        typer.echo(comparison_text(result))
+        print_text(comparison_text(result))

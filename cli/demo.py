@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import print_json
+from .printing import print_json, print_text
 
 
 def command(
@@ -30,4 +30,4 @@ def command(
     if json:
         print_json(result.to_json())
     else:
-        typer.echo(demo_text(result))
+        print_text(demo_text(result))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options
-from .printing import finish, print_json
+from .printing import finish, print_json, print_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,7 +99,7 @@ def command(
     if json:
         print_json(result.to_json())
     else:
-        typer.echo(extraction_text(result))
+        print_text(extraction_text(result))
     finish(result.bad)
 
 
@@ -134,5 +134,5 @@ def check(
     if json:
         print_json(result.to_json())
     else:
-        typer.echo(precision_text(result))
+        print_text(precision_text(result))
     finish(result.bad)

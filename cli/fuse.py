@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import print_json
+from .printing import print_json, print_text
 
 
 def command(
@@ -70,4 +70,4 @@ def command(
     if json:
         print_json(result.to_json())
     else:
-        typer.echo(fusion_text(result))
+        print_text(fusion_text(result))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import traceback
 from importlib.metadata import version
@@ -19,7 +20,7 @@ DEBUG = "--debug"
 
 
 class Commands(TyperGroup):
-    """The commands; Ctrl-C becomes an error like any other, with a cause and a remedy."""
+    """The commands; Ctrl-C and SIGTERM become an error like any other, with a cause and a remedy."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the arguments name."""
@@ -66,15 +67,18 @@ def featstore(
     """Extract once, fuse many times: cached features of frozen networks, fused and compared honestly.
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 done with quarantined images, 4 store or disk, 5 the data
-    audit failed, 130 interrupted.
+    audit failed, 130 interrupted (Ctrl-C or SIGTERM).
     """
 
 
 def main() -> None:
     """Run the command line; an error is one line of cause and one of remedy, a traceback only with --debug."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     debug = DEBUG in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
-    logging.basicConfig(stream=sys.stderr, format="featstore: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Printable("featstore: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
         app(arguments, prog_name="featstore")
     except FeatstoreError as error:
@@ -93,7 +97,19 @@ def main() -> None:
 
 
 def _fail(cause: str, remedy: str, code: int, *, debug: bool) -> None:
+    from featstore.report.plain import printable, printable_lines
+
     if debug:
-        traceback.print_exc()
-    typer.echo(f"featstore: {cause}\n           {remedy}", err=True)
+        typer.echo(printable_lines(traceback.format_exc()), err=True)
+    typer.echo(f"featstore: {printable(cause)}\n           {printable(remedy)}", err=True)
     sys.exit(code)
+
+
+class Printable(logging.Formatter):
+    """Log records on one line each, without control characters: they may quote what a stranger wrote."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Line of a record."""
+        from featstore.report.plain import printable_lines
+
+        return printable_lines(super().format(record))

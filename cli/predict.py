@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import finish, print_json
+from .printing import finish, print_json, print_text
 
 
 def command(
@@ -25,5 +25,5 @@ def command(
     if json:
         print_json(result.to_json())
     else:
-        typer.echo(predictions_text(result))
+        print_text(predictions_text(result))
     finish(result.bad)

@@ -95,6 +95,10 @@ class StoreError(FeatstoreError, OSError):
     exit_code = 4
 
 
+class RefusedFileError(FeatstoreError, OSError):
+    """A file from elsewhere that reaches outside itself, announces more than it holds, or could run code."""
+
+
 class ShardCorruptError(StoreError):
     """A shard whose bytes, structure or key are not what its name promises."""
 

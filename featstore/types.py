@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -102,6 +102,14 @@ class BackboneSpec:
     pooling: str = "avg"
     revision: int = BACKBONE_REVISION
 
+    @classmethod
+    def from_json(cls, value: Any) -> BackboneSpec:  # noqa: ANN401
+        """Build the spec that `dataclasses.asdict` described; ValueError as for `FeatureKey.from_json`."""
+        spec = cls(**_checked(cls, value))
+        if spec.name.startswith(".") or not all(c.isalnum() or c in "._+-" for c in spec.name):
+            raise ValueError(f"{spec.name!r} cannot name a backbone, whose folder bears its name")
+        return spec
+
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
@@ -143,14 +151,40 @@ class FeatureKey:
 
         Raises
         ------
-        TypeError, KeyError
-            If `value` has other fields than a key.
+        ValueError
+            If `value` has other fields than a key, or a field of another type.
         """
-        decoding = Decoding(**value["decoding"])
-        if decoding.value_range is not None:
-            low, high = decoding.value_range
-            decoding = replace(decoding, value_range=(low, high))
-        return cls(BackboneSpec(**value["backbone"]), View(**value["view"]), decoding)
+        if not isinstance(value, dict) or set(value) != {"backbone", "view", "decoding"}:
+            raise ValueError("it is no feature key")
+        return cls(
+            BackboneSpec.from_json(value["backbone"]),
+            View(**_checked(View, value["view"])),
+            Decoding(**_checked(Decoding, value["decoding"])),
+        )
+
+
+def _checked(kind: type[Any], value: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Fields of a noun, of exactly the types that it declares: what a stranger wrote must not surprise later."""
+    declared = {field.name: str(field.type) for field in fields(kind)}
+    if not isinstance(value, dict) or set(value) != set(declared):
+        raise ValueError(f"it is no {kind.__name__}")
+    found = {name: _range(part) if declared[name] not in _PLAIN else part for name, part in value.items()}
+    for name, part in found.items():
+        if type(part) is not _PLAIN.get(declared[name], type(part)):
+            raise ValueError(f"{name} of a {kind.__name__} is {type(part).__name__}")
+    return found
+
+
+_PLAIN = {"str": str, "int": int}
+
+
+def _range(value: Any) -> tuple[float, float] | None:  # noqa: ANN401
+    match value:
+        case None:
+            return None
+        case [float() | int() as low, float() | int() as high]:
+            return low, high
+    raise ValueError("a value range is two numbers or none")
 
 
 class Backbone(Protocol):

@@ -172,7 +172,7 @@ def compare(
         _reseeded(matrix, contestants, arena, training_seeds, jobs, progress),
     )
     result = Comparison(
-        run.describe(matrix, Path(data), index),
+        run.describe(matrix, index),
         folds,
         repeats,
         fold_seed,

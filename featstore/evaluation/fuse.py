@@ -143,7 +143,7 @@ def fuse(
         run=str(out),
         strategy=strategy,
         options=settings,
-        matrix=run.describe(matrix, Path(data), index),
+        matrix=run.describe(matrix, index),
         sizes={name: len(rows) for name, rows in splits.items()},
         operating=point.to_json(),
         scores={

@@ -153,8 +153,9 @@ def read_point(document: Mapping[str, Any] | None, classes: int) -> OperatingPoi
         wish = Wish(None if kept is None else kept["method"], document["sensitivity"], document["positive"])
         calibration = None if kept is None else from_json(kept, classes)
         threshold = None if document["threshold"] is None else float(document["threshold"])
-        sound = (threshold is None) == (wish.sensitivity is None) and wish.positive in {None, *range(classes)}
+        sound = (threshold is None) == (wish.sensitivity is None)
         sound &= threshold is None or bool(np.isfinite(threshold))
+        sound &= wish.positive is None or (type(wish.positive) is int and 0 <= wish.positive < classes)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"The run's operating point cannot be read: {error!r}.", REMEDY) from error
     if not sound:

@@ -17,6 +17,8 @@ from featstore.fusion.bundle import read_bundle
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from featstore.fusion.strategy import FusionStrategy
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -81,15 +83,19 @@ def predict(
     document = run.read_run(Path(folder))
     if document.get("kind") != "fuse":
         raise RunError(f"{folder} holds no model.", "Give a run of `featstore fuse`.")
+    run.require_own(Path(folder), document, run.MODEL_STATE)
     model, extra = read_bundle(Path(folder) / run.MODEL)
-    classes: list[str] = extra["classes"]
+    classes = _classes(extra, model)
     point = read_point(extra.get("operating"), len(classes))
-    good, features, bad = embed_images([Path(i) for i in images], run.keys_of(document), weights)
+    keys = run.keys_of(document)
+    if sum(key.backbone.dimension for key in keys) != model.n_features_in_:
+        raise RunError("The model was not fitted on the features that run.json names.", run.REMEDY)
+    good, features, bad = embed_images([Path(i) for i in images], keys, weights)
     predictions: tuple[Prediction, ...] = ()
     if good:
         proba = point.calibrate(np.asarray(model.predict_proba(features), np.float64))
         ballots = model.votes(features) if hasattr(model, "votes") else np.empty((len(good), 0), int)
-        names = [spec["name"] for spec in document["matrix"]["backbones"]]
+        names = [key.backbone.name for key in keys]
         predictions = tuple(
             Prediction(
                 str(path),
@@ -105,3 +111,15 @@ def predict(
         predictions,
         tuple((str(p), reason, detail) for p, reason, detail in bad),
     )
+
+
+def _classes(extra: Any, model: FusionStrategy) -> list[str]:  # noqa: ANN401
+    """Names of the classes, one for each that the model knows."""
+    classes = extra.get("classes") if isinstance(extra, dict) else None
+    if (
+        not isinstance(classes, list)
+        or len(classes) != len(model.classes_)
+        or not all(isinstance(name, str) for name in classes)
+    ):
+        raise RunError("The model does not say what its classes are called.", run.REMEDY)
+    return classes

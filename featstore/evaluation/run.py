@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import platform
 import shutil
 from dataclasses import asdict
@@ -13,7 +12,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from featstore import document
 from featstore.errors import RunError, UsageError
+from featstore.files import PRIVATE_FOLDER, read_regular, write_private
+from featstore.fingerprint import digest, digest_bytes, digest_file
 from featstore.types import FeatureKey
 
 if TYPE_CHECKING:
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
     from featstore.matrix import FeatureMatrix
 
 RUN, METRICS, PREDICTIONS, MODEL = "run.json", "metrics.json", "predictions.csv", "model"
+MODEL_STATE = f"{MODEL}/model.json"
+"""It names the digest of the arrays beside it."""
+FILES = (METRICS, PREDICTIONS, MODEL_STATE)
+MAX_BYTES = 1 << 31
+REMEDY = "Make the run again: featstore fuse DATA --out RUN"
 LIBRARIES = ("featstore", "h5py", "keras", "numpy", "pillow", "scikit-learn", "tensorflow")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -51,10 +58,13 @@ def write_run(
 ) -> None:
     """Write the documents of a run; ``run.json`` comes last, so that a folder with it is whole.
 
+    It names the digest of every other file, the model's among them, and is sealed itself. All of them are for their
+    owner alone, since ``predictions.csv`` tells which patient's file is which image.
+
     Parameters
     ----------
     out
-        The run's folder, as `prepare` left it.
+        The run's folder, as `clear` left it.
     run
         What was done: data, keys, parameters.
     metrics
@@ -63,17 +73,29 @@ def write_run(
         Rows of ``predictions.csv``, the header first.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        _write_private(out / METRICS, json_text(metrics))
-        _write_private(out / PREDICTIONS, csv_text(predictions))
-        _write_private(out / RUN, json_text({**run, **_provenance()}))
+        write_private(out / METRICS, json_text(metrics).encode())
+        write_private(out / PREDICTIONS, csv_text(predictions).encode())
+        files = {name: digest_file(out / name) for name in FILES if (out / name).exists()}
+        write_private(out / RUN, json_text(document.seal({**run, **_provenance(), "files": files})).encode())
     except OSError as error:
-        raise RunError(f"Cannot write the run to {out}: {error.strerror}", "Choose another --out.") from error
+        raise _unwritable(out, error) from error
 
 
 def clear(out: Path) -> None:
-    """Take away an earlier run, ``run.json`` first: without it a folder counts as unfinished."""
-    (out / RUN).unlink(missing_ok=True)
+    """Take away an earlier run, ``run.json`` first: without it a folder counts as unfinished.
+
+    A folder that is not there yet is made for its owner alone.
+
+    Raises
+    ------
+    RunError
+        If the disk refuses.
+    """
+    try:
+        out.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        (out / RUN).unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(out, error) from error
     shutil.rmtree(out / MODEL, ignore_errors=True)
 
 
@@ -86,18 +108,38 @@ def read_run(out: Path) -> dict[str, Any]:
         If there is none, or it is damaged.
     """
     try:
-        run: dict[str, Any] = json.loads((out / RUN).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{out} holds no readable run: {error}", "Make one: featstore fuse DATA --out RUN"
-        ) from error
-    return run
+        return document.unseal(document.read(out / RUN, document.LARGE))
+    except (OSError, document.DocumentError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise RunError(f"{out} holds no readable run: {why}.", REMEDY) from error
 
 
-def describe(matrix: FeatureMatrix, data: Path, positive: int | None) -> dict[str, Any]:
-    """Say what a matrix holds: counts, classes, and the full feature keys, without paths of images."""
+def require_own(out: Path, run: Mapping[str, Any], name: str) -> None:
+    """Make sure that a file of a run folder is the one that ``run.json`` was written with.
+
+    Raises
+    ------
+    RunError
+        If it is absent, damaged, or comes from another run.
+    """
+    try:
+        found = digest_bytes(read_regular(out / name, MAX_BYTES))
+    except OSError as error:
+        raise RunError(f"{out / name} cannot be read: {error.strerror}.", REMEDY) from error
+    files = run.get("files")
+    if not isinstance(files, dict) or files.get(name) != found:
+        raise RunError(f"{out / name} is not the file that {RUN} was written with.", REMEDY)
+
+
+def describe(matrix: FeatureMatrix, positive: int | None) -> dict[str, Any]:
+    """Say what a matrix holds: counts, classes, and the full feature keys; no path, no patient.
+
+    The data set stands there by the digest of its table, which tells whether two runs saw the same.
+    """
     return {
-        "data": str(data),
+        "data_sha256": digest(
+            sorted([r.id, r.label, r.group, r.split or "", r.site or ""] for r in matrix.records)
+        ),
         "images": len(matrix.records),
         "quarantined": matrix.excluded,
         "groups": len(set(matrix.groups.tolist())),
@@ -111,13 +153,22 @@ def describe(matrix: FeatureMatrix, data: Path, positive: int | None) -> dict[st
 
 
 def keys_of(run: Mapping[str, Any]) -> list[FeatureKey]:
-    """Feature keys of the identity view that a run's model was built on, in column order."""
-    view = run["matrix"]["views"][0]
-    decoding = run["matrix"]["decoding"]
-    return [
-        FeatureKey.from_json({"backbone": spec, "view": view, "decoding": decoding})
-        for spec in run["matrix"]["backbones"]
-    ]
+    """Feature keys of the identity view that a run's model was built on, in column order.
+
+    Raises
+    ------
+    RunError
+        If the document does not hold them.
+    """
+    try:
+        matrix = run["matrix"]
+        parts = {"view": matrix["views"][0], "decoding": matrix["decoding"]}
+        keys = [FeatureKey.from_json({"backbone": spec, **parts}) for spec in matrix["backbones"]]
+    except (LookupError, TypeError, ValueError) as error:
+        raise RunError(f"{RUN} does not say which features the model needs: {error}.", REMEDY) from error
+    if not keys:
+        raise RunError(f"{RUN} names no backbone.", REMEDY)
+    return keys
 
 
 def json_text(value: Any) -> str:  # noqa: ANN401
@@ -139,13 +190,8 @@ def _cell(value: Any) -> Any:  # noqa: ANN401
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read: predictions name patients' files."""
-    temporary = path.with_name(f".tmp-{path.name}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    temporary.replace(path)
+def _unwritable(out: Path, error: OSError) -> RunError:
+    return RunError(f"Cannot write the run to {out}: {error.strerror}", "Choose another --out.")
 
 
 def _provenance() -> dict[str, Any]:

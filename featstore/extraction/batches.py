@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.errors import BadImageError
+from featstore.files import read_regular
 from featstore.fingerprint import digest_bytes
 from featstore.images.contents import page_id
 from featstore.images.decode import decode
 from featstore.images.recipe import parse_recipe
 from featstore.images.resize import resize
+from featstore.images.structure import MAX_BYTES
 from featstore.images.transform import draw
 from featstore.images.warp import warp
 from featstore.store.quarantine import BadImage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -56,7 +58,7 @@ class Batch:
 
 
 def batches(
-    blocks: Iterator[Block],
+    blocks: Iterable[Block],
     records: Mapping[str, ImageRecord],
     decoding: Decoding,
     batch_size: int,
@@ -95,7 +97,7 @@ def read_pixels(record: ImageRecord, decoding: Decoding) -> Pixels:
         If the file is gone, unreadable, changed since the scan, or does not decode.
     """
     try:
-        data = record.path.read_bytes()
+        data = read_regular(record.path, MAX_BYTES)
     except PermissionError as error:
         raise BadImageError(PERMISSION, "the file may not be read") from error
     except OSError as error:

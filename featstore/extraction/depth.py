@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from featstore.errors import UsageError
+from featstore.files import read_regular
 from featstore.images.decode import probe
+from featstore.images.structure import MAX_BYTES
 from featstore.store.ids import NO_IDS
 
 if TYPE_CHECKING:
@@ -37,6 +39,6 @@ def refuse_undeclared_range(manifest: Manifest, todo: Plan, decoding: Decoding) 
 
 def _is_deep(path: Path) -> bool:
     try:
-        return probe(path.read_bytes())
+        return probe(read_regular(path, MAX_BYTES))
     except OSError:
         return False

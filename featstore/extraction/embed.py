@@ -8,7 +8,7 @@ import numpy as np
 
 from featstore.extraction import engine
 from featstore.extraction.networks import Networks
-from featstore.extraction.plan import plan
+from featstore.extraction.plan import blocks, plan
 from featstore.fingerprint import digest_file
 from featstore.types import ImageRecord
 
@@ -50,7 +50,7 @@ def embed_images(
     records = {record.id: record for record in by_path.values()}
     memory = _Memory()
     todo = plan(keys, list(records), {})
-    engine.run(todo, records, keys[0].decoding, backbones, memory, _Silent())
+    engine.run(blocks(todo), records, keys[0].decoding, backbones, memory, _Silent())
     good = [path for path, record in by_path.items() if record.id not in memory.bad]
     ids = [by_path[path].id for path in good]
     columns = [np.array([memory.rows[key][i] for i in ids]) for key in keys] if ids else []

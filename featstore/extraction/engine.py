@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from featstore.extraction.batches import CHANGED, MISSING, PERMISSION, Batch, batches
-from featstore.extraction.plan import blocks
 from featstore.extraction.prefetch import prefetch
 from featstore.extraction.writer import BackgroundWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from featstore.extraction.plan import Plan
+    from featstore.extraction.plan import Block
     from featstore.extraction.writer import Sink
     from featstore.store.quarantine import BadImage
     from featstore.types import Backbone, BackboneSpec, Decoding, FeatureKey, Features, ImageRecord
@@ -48,6 +48,8 @@ class Tally:
         Vectors computed and committed.
     bad
         Images that did not decode, in order.
+    left
+        Vectors that other runs were computing, and that were left to them.
     seconds
         Wall time of the pass: waiting for pixels, in the forward pass, and waiting for the writer; and beside it
         the time that the writer was busy in the background.
@@ -55,6 +57,7 @@ class Tally:
 
     rows: int = 0
     bad: list[BadImage] = field(default_factory=list)
+    left: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
 
     @property
@@ -66,6 +69,7 @@ class Tally:
     def add(self, other: Tally) -> None:
         """Add what another pass did; an image that is bad in both counts once, seconds of workers add up."""
         self.rows += other.rows
+        self.left += other.left
         known = {bad.id for bad in self.bad}
         self.bad += [bad for bad in other.bad if bad.id not in known]
         for account, seconds in other.seconds.items():
@@ -73,14 +77,14 @@ class Tally:
 
 
 def run(
-    plan: Plan,
+    wanted: Iterable[Block],
     records: Mapping[str, ImageRecord],
     decoding: Decoding,
     backbones: Mapping[BackboneSpec, Backbone],
     sink: Sink,
     progress: Progress,
 ) -> Tally:
-    """Compute every missing vector of `plan` and commit it.
+    """Compute every vector of the blocks that are wanted, and commit it.
 
     A kill at any moment loses the vectors since the last committed step, at most one block of images in one view.
 
@@ -95,9 +99,9 @@ def run(
     pending: defaultdict[FeatureKey, list[Features]] = defaultdict(list)
     finished: list[str] = []
     (batch_size,) = {backbone.batch_size for backbone in backbones.values()}
-    stream = prefetch(batches(blocks(plan), records, decoding, batch_size, threads()))
+    stream = prefetch(batches(wanted, records, decoding, batch_size, threads()))
     clock = _Clock(tally.seconds)
-    with BackgroundWriter(sink) as writer:
+    with closing(stream), BackgroundWriter(sink) as writer:
         for item in stream:
             clock.lap("pixels")
             if not isinstance(item, Batch):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import secrets
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from featstore.errors import UsageError, WorkerLostError
 from featstore.extraction import engine
+from featstore.extraction.claims import Claims, unclaimed
 from featstore.extraction.meter import Metered, record_rates
 from featstore.extraction.plan import BLOCK_ROWS, Cell, Plan, blocks
 from featstore.images.decode import decoder_version
 from featstore.store.ids import IdSet
+from featstore.store.lease import Leases
 from featstore.store.store import Store
 
 if TYPE_CHECKING:
@@ -72,6 +76,8 @@ class Work:
         Told of every batch; the parent's bar if the work is done in its process.
     bounded
         Whether memory is short, so that networks that a portion does not need have to go.
+    run
+        Name of the run: what its workers claim, other runs leave to them.
     """
 
     networks: NetworkSource
@@ -79,9 +85,10 @@ class Work:
     cache: Path
     progress: engine.Progress = Silence()
     bounded: bool = False
+    run: str = field(default_factory=partial(secrets.token_hex, 8))
 
     def __call__(self, portion: Portion) -> engine.Tally:
-        """Compute what the portion lacks.
+        """Compute what the portion lacks and nobody else is computing.
 
         Raises
         ------
@@ -101,9 +108,13 @@ class Work:
         records = {record.id: record for record in portion.records}
         started = perf_counter()
         try:
-            tally = engine.run(portion.plan, records, self.decoding, backbones, store, self.progress)
+            with Leases(self.cache, run=self.run) as leases:
+                claims = Claims(store, leases)
+                wanted = claims.take(blocks(portion.plan))
+                tally = engine.run(wanted, records, self.decoding, backbones, claims, self.progress)
         finally:
             store.flush()
+        tally.left = claims.left
         record_rates(self.cache, backbones.values(), perf_counter() - started, engine.threads())
         return tally
 
@@ -134,7 +145,7 @@ def compute(
     progress: engine.Progress,
     replan: Callable[[Collection[str]], Plan],
 ) -> engine.Tally:
-    """Have a plan computed, and what lost workers left undone planned and computed again.
+    """Have a plan computed, and what lost workers or other runs left undone planned and computed again.
 
     Parameters
     ----------
@@ -143,37 +154,63 @@ def compute(
     work, executor
         What to do, and where.
     progress
-        Told of finished vectors.
+        Told of finished vectors, those that other runs have computed included.
     replan
         Plan anew, without these ids, which turned out to be bad.
+
+    Returns
+    -------
+    What this run did. After the loss of a worker, its rows are all that were wanted and are stored.
 
     Raises
     ------
     WorkerLostError
-        If vectors are missing after `ROUNDS` rounds.
+        If vectors are missing after workers were lost in `ROUNDS` rounds.
     """
-    total, first = engine.Tally(), todo
-    for _ in range(ROUNDS):
-        try:
-            with closing(_results(work, _portions(todo, records, executor), executor)) as results:
-                for tally in results:
-                    total.add(tally)
-                    if not executor.in_process:
-                        progress.update(tally.rows)
-        except WorkerLostError:
-            todo = replan({bad.id for bad in total.bad})
-            done = _rows_done(first, todo)
-            progress.update(done - total.rows)
-            total.rows = done
-        else:
+    total, first, losses, told = engine.Tally(), todo, 0, 0
+
+    def again() -> Plan:
+        return replan({bad.id for bad in total.bad})
+
+    leases = Leases(work.cache, run=work.run)
+    while (todo := unclaimed(todo, leases, again)).rows_missing:
+        once, lost = _round(todo, records, work, executor, progress)
+        total.add(once)
+        told += once.rows
+        if not lost and not once.left:
             return total
-        if not todo.rows_missing:
-            return total
-    raise WorkerLostError(
-        f"{todo.rows_missing:,} of {first.rows_missing:,} vectors are still missing after {ROUNDS} rounds: "
-        "workers ended without an answer.",
-        WorkerLostError.REMEDY,
-    )
+        todo = again()
+        if lost:
+            losses += 1
+            total.rows = _rows_done(first, todo)
+        if losses == ROUNDS and todo.rows_missing:
+            raise WorkerLostError(
+                f"{todo.rows_missing:,} of {first.rows_missing:,} vectors are still missing after {ROUNDS} rounds: "
+                "workers ended without an answer.",
+                WorkerLostError.REMEDY,
+            )
+    progress.update(_rows_done(first, todo) - told)
+    return total
+
+
+def _round(
+    todo: Plan,
+    records: Mapping[str, ImageRecord],
+    work: Work,
+    executor: Executor,
+    progress: engine.Progress,
+) -> tuple[engine.Tally, bool]:
+    """Go through the plan once; tell what was done, and whether workers were lost."""
+    done = engine.Tally()
+    try:
+        with closing(_results(work, _portions(todo, records, executor), executor)) as results:
+            for tally in results:
+                done.add(tally)
+                if not executor.in_process:
+                    progress.update(tally.rows)
+    except WorkerLostError:
+        return done, True
+    return done, False
 
 
 def _portions(todo: Plan, records: Mapping[str, ImageRecord], executor: Executor) -> list[Portion]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import re
-from typing import TYPE_CHECKING, Any, BinaryIO
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore import registry
+from featstore import document, registry
+from featstore.document import DocumentError
 from featstore.errors import FeatstoreError, RunError
-from featstore.fingerprint import digest_file
+from featstore.files import PRIVATE_FOLDER, read_regular, write_private
+from featstore.fingerprint import digest_bytes
+from featstore.fusion.archive import ArchiveError, read_arrays
 from featstore.fusion.blocks import tile
 from featstore.fusion.notation import Notation, NotationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     State = dict[str, Any]
     Arrays = dict[str, NDArray[Any]]
 
-FORMAT = 1
+FORMAT = 2
+"""2: sealed, so that a damaged parameter or class name shows as damaged arrays do."""
+MAX_BYTES = 1 << 31
 FOLDER = "featstore.fusion.strategies"
 STATE_FILE, ARRAYS_FILE = "model.json", "arrays.npz"
 LEARNED = re.compile(r"[A-Za-z]\w*[A-Za-z0-9]_")
@@ -114,11 +117,13 @@ def write_bundle(folder: Path, strategy: FusionStrategy, extra: State) -> None:
     """
     state, arrays = export_model(strategy)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / ARRAYS_FILE, lambda file: np.savez(file, allow_pickle=False, **arrays))
-        document = {**state, "arrays_sha256": digest_file(folder / ARRAYS_FILE), "extra": extra}
-        text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        _replace(folder / STATE_FILE, lambda file: file.write(text.encode("ascii")))
+        folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        packed = io.BytesIO()
+        np.savez(packed, allow_pickle=False, **arrays)
+        content = {**state, "arrays_sha256": digest_bytes(packed.getvalue()), "extra": extra}
+        text = json.dumps(document.seal(content), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        write_private(folder / ARRAYS_FILE, packed.getvalue())
+        write_private(folder / STATE_FILE, text.encode("ascii"))
     except (OSError, TypeError, ValueError) as error:
         raise RunError(
             f"The model cannot be written to {folder}: {_first_line(error)}.",
@@ -172,38 +177,26 @@ def _check_format(version: Any) -> None:  # noqa: ANN401
 
 def _read_state(path: Path) -> State:
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        state = document.read(path, document.LARGE)
+        if isinstance(state, dict):
+            _check_format(state.get("format"))
+        return document.unseal(state)
+    except (OSError, DocumentError) as error:
         raise RunError(f"No readable model at {path}: {_first_line(error)}.", REMEDY) from error
-    if not isinstance(state, dict):
-        raise RunError(f"No model at {path}, but {type(state).__name__}.", REMEDY)
-    _check_format(state.get("format"))
-    return state
 
 
 def _read_arrays(path: Path, digest: str | None) -> Arrays:
     try:
+        data = read_regular(path, MAX_BYTES)
         # Hash before opening: a parser should not meet damaged bytes.
-        if digest_file(path) == digest:
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, BadZipFile, AttributeError) as error:
+        if digest_bytes(data) == digest:
+            return read_arrays(data)
+    except (OSError, ArchiveError) as error:
         raise RunError(f"No readable arrays at {path}: {_first_line(error)}.", REMEDY) from error
     raise RunError(f"{path} is not the file that {STATE_FILE} was written with.", REMEDY)
 
 
-def _replace(path: Path, save: Callable[[BinaryIO], object]) -> None:
-    """Let `save` write to a neighbour of `path`, then put it in its place."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            save(file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and not isinstance(error, FeatstoreError) and error.strerror:
+        return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

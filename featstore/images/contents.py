@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from featstore.errors import BadImageError
+from featstore.files import open_regular
 from featstore.fingerprint import digest_bytes
 from featstore.images.listing import quarantine
 from featstore.images.manifest import Quarantined
 from featstore.images.signature import HEAD, identify
+from featstore.images.structure import MAX_PAGES, check_length
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,10 +43,12 @@ def page_id(digest: str, page: int) -> str:
 
 def read_contents(path: Path) -> Contents | Quarantined:
     """Read a file once, in blocks; what cannot be an image comes back as a row for the quarantine."""
+    digest = None
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(HEAD)
             file.seek(0)
+            check_length(os.fstat(file.fileno()).st_size)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             kind = identify(head)
             return Contents(digest, kind, _count_pages(file, head) if kind == "TIFF" else 1)
@@ -54,7 +59,10 @@ def read_contents(path: Path) -> Contents | Quarantined:
 
 
 def _count_pages(file: IO[bytes], head: bytes) -> int:
-    """Follow the chain of directories of a TIFF; a broken chain ends where it breaks, a circle where it closes."""
+    """Follow the chain of directories of a TIFF; a broken chain ends where it breaks, a circle where it closes.
+
+    A page may be six bytes and share all others, so a small file could announce millions.
+    """
     order = "<" if head[:2] == b"II" else ">"
     big = head[2:4] in {b"+\0", b"\0+"}
     count, entry, link = ("Q", 20, "Q") if big else ("H", 12, "I")
@@ -62,12 +70,14 @@ def _count_pages(file: IO[bytes], head: bytes) -> int:
     seen: set[int] = set()
     try:
         (offset,) = _unpack(file, start, order + link)
-        while offset and offset not in seen:
+        while offset and offset not in seen and len(seen) <= MAX_PAGES:
             (entries,) = _unpack(file, offset, order + count)
             seen.add(offset)
             (offset,) = _unpack(file, offset + struct.calcsize(count) + entries * entry, order + link)
     except (struct.error, OSError, OverflowError, ValueError):
         pass  # the pages found so far are there; decoding will say what is wrong with the last
+    if len(seen) > MAX_PAGES:
+        raise BadImageError("too_large", f"The TIFF has more than {MAX_PAGES} pages.")
     return max(1, len(seen))
 
 

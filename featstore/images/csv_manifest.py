@@ -12,12 +12,14 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from featstore.errors import ManifestError
+from featstore.files import read_regular
 from featstore.images.listing import Entry, Listing, quarantine, real_path_inside, shown, split_name
 from featstore.images.manifest import Quarantined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_MAX_BYTES = 1 << 28
 _REQUIRED = ("path", "label")
 _OPTIONAL = ("group", "split", "site")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -185,7 +187,7 @@ def _lines(file: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _text(file: Path) -> str:
     try:
-        data = file.read_bytes()
+        data = read_regular(file, _MAX_BYTES)
     except OSError as error:
         raise ManifestError(f"{str(file)!r} cannot be read: {error.strerror}.", "Check the path.") from error
     try:

@@ -25,7 +25,7 @@ REASONS: dict[str, str] = {
     "not_file": "The path is a folder, pipe, socket or device; give the path of an image.",
     "not_image": "The content is no image; look at the file and fetch it again.",
     "permission": "The file may not be read; change its permissions (chmod +r).",
-    "too_large": "More than 64 megapixels; scale the image down.",
+    "too_large": "More than 64 megapixels, 1 GiB or 4096 pages; scale the image down, or split it.",
     "too_small": "A side is shorter than 8 pixels; leave the image out.",
     "truncated": "The file is cut short; fetch it again from its source.",
     "unreadable": "The disk or the network failed while reading; try again.",

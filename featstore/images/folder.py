@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from featstore.errors import ManifestError
+from featstore.files import open_regular
 from featstore.images.listing import Entry, Listing, quarantine, real_path_inside, shown, split_name
 from featstore.images.manifest import Quarantined
 from featstore.images.signature import HEAD, SUFFIXES, raster_format
@@ -19,6 +20,7 @@ _TEXT = frozenset({
     ".cfg", ".csv", ".htm", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".rst", ".toml", ".tsv", ".txt",
     ".xls", ".xlsx", ".xml", ".yaml", ".yml",
 })  # fmt: skip
+_DEEPEST = 100
 _CLUTTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx"})
 
 
@@ -63,6 +65,11 @@ class _Walk:
         if here in above:
             self.unreadable.append(Quarantined(top.path, None, "loop", "The folder contains itself."))
             return []
+        if len(above) >= _DEEPEST:
+            raise ManifestError(
+                f"{str(top.path)!r} is nested deeper than {_DEEPEST} folders.",
+                "Flatten the folders of the data set.",
+            )
         folders, files = self.level(top.path, linked=top.real is not None)
         for folder in folders:
             files += self.below(folder, above | {here})
@@ -164,7 +171,7 @@ def _looks_like_image(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return raster_format(file.read(HEAD)) is not None
     except OSError:
         return False

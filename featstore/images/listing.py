@@ -24,6 +24,9 @@ _REASONS = {
     errno.ENOENT: "missing",
     errno.ENOTDIR: "missing",
     errno.ELOOP: "loop",
+    errno.EINVAL: "not_file",
+    errno.EISDIR: "not_file",
+    errno.EFBIG: "too_large",
     errno.EACCES: "permission",
     errno.EPERM: "permission",
 }

@@ -113,7 +113,9 @@ def _blamed(kind: str) -> Iterator[None]:
     except Exception as error:
         cut = isinstance(error, (EOFError, struct.error)) or "truncated" in str(error).lower()
         reason = "truncated" if cut else "corrupt"
-        raise BadImageError(reason, f"The {kind} does not decode: {error or type(error).__name__}") from error
+        # Pillow quotes the header of a PNM, which is text that someone wrote, and the quarantine keeps the detail.
+        why = type(error).__name__ if kind == "PPM" else str(error) or type(error).__name__
+        raise BadImageError(reason, f"The {kind} does not decode: {why}") from error
 
 
 def _check_depth(image: ImageFile, data: bytes, value_range: tuple[float, float] | None) -> None:

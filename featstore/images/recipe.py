@@ -31,6 +31,7 @@ _SUMMARIES: Final = {
 }
 _STEP: Final = re.compile(r"(\w+)\s*\((.*)\)", re.DOTALL)
 _LARGEST: Final = 1e6
+_LONGEST: Final = 1000  # characters; Python's parser can be brought down by a text of any length
 
 
 class _Operation(NamedTuple):
@@ -129,6 +130,10 @@ def parse_recipe(text: str) -> Recipe:
     RecipeError
         If an operation is unknown, comes twice, or cannot be meant.
     """
+    if len(text) > _LONGEST:
+        raise RecipeError(
+            f"The recipe has {len(text)} characters.", f"No recipe needs more than {_LONGEST}: shorten it."
+        )
     text = PRESETS.get(text.strip(), text).strip()
     if text == IDENTITY_RECIPE:
         return Recipe()

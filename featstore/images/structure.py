@@ -15,6 +15,10 @@ _GIF_EXTENSION, _GIF_FRAME = 0x21, 0x2C
 
 MAX_PIXELS = 64_000_000
 """Largest image that is decoded, in pixels."""
+MAX_BYTES = 1 << 30
+"""Largest file that is read, in bytes."""
+MAX_PAGES = 4096
+"""Most pages that a file may have."""
 MIN_SIDE = 8
 """Smallest side that is decoded, in pixels."""
 MAX_ASPECT = 20
@@ -46,6 +50,18 @@ def check_structure(kind: str, data: bytes) -> None:
         check(data)
     except (struct.error, IndexError) as error:
         raise BadImageError("truncated", f"The {kind} ends within its header.") from error
+
+
+def check_length(size: int) -> None:
+    """Refuse a file that nobody can want read: one of a terabyte, all hole, is made in no time.
+
+    Raises
+    ------
+    BadImageError
+        ``too_large``.
+    """
+    if size > MAX_BYTES:
+        raise BadImageError("too_large", f"The file has {size:,} bytes, more than {MAX_BYTES:,}.")
 
 
 def check_size(width: int, height: int) -> None:

@@ -14,8 +14,8 @@ STEP = 1000
 
 
 def table(header: Sequence[str] | None, rows: Sequence[Sequence[Any]]) -> str:
-    """Columns side by side: text to the left, numbers to the right."""
-    lines = [[str(cell) for cell in row] for row in ([header] if header else []) + list(rows)]
+    """Columns side by side: text to the left, numbers to the right; cells are made `printable`."""
+    lines = [[printable(str(cell)) for cell in row] for row in ([header] if header else []) + list(rows)]
     if not lines:
         return ""
     widths = [max(len(line[c]) for line in lines) for c in range(len(lines[0]))]
@@ -49,7 +49,10 @@ def duration(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """File names can hold anything; a terminal should not."""
+    """Text on one line, without what moves a cursor, colours, renames a window or turns writing round.
+
+    File names and CSV cells can hold all of that, and a terminal would obey.
+    """
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
@@ -64,6 +67,11 @@ def view_name(recipe: str, seed: int) -> str:
 def counts(classes: Mapping[str, int]) -> str:
     """Classes with their numbers: ``covid 349, normal 397``."""
     return ", ".join(f"{printable(name)} {count}" for name, count in classes.items())
+
+
+def printable_lines(text: str) -> str:
+    """As `printable`, but for the line breaks that a text has of its own."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _is_number(cell: Any) -> bool:  # noqa: ANN401

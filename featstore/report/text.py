@@ -70,7 +70,7 @@ def check_text(result: Check) -> str:
     parts += [
         "\n".join(
             [
-                f"{f.severity.upper()} {f.code}: {f.message}",
+                f"{f.severity.upper()} {f.code}: {printable(f.message)}",
                 *(f"  {printable(e)}" for e in f.examples[:LISTED]),
             ]
         )
@@ -105,7 +105,7 @@ def usage_text(sizes: Mapping[str, int]) -> str:
 
 def verification_text(result: Verification) -> str:
     """Outcome of `featstore cache verify`."""
-    bad = [f"  {path}: {cause}" for path, cause in result.bad]
+    bad = [f"  {printable(path)}: {printable(cause)}" for path, cause in result.bad]
     return "\n".join([f"{result.shards} shards with {result.rows} rows are good, {len(bad)} bad.", *bad])
 
 
@@ -169,13 +169,13 @@ def _extraction_sentence(result: Extraction) -> str:
 def _bad_text(bad: Sequence[tuple[str, str, str]]) -> str:
     if not bad:
         return ""
-    lines = [f"  {printable(path)}: {reason} ({detail})" for path, reason, detail in bad[:LISTED]]
+    lines = [f"  {printable(path)}: {reason} ({printable(detail)})" for path, reason, detail in bad[:LISTED]]
     more = [f"  and {len(bad) - LISTED} more"] if len(bad) > LISTED else []
     return "\n".join([f"{len(bad)} images are in quarantine; everything else goes on:", *lines, *more])
 
 
 def _warnings_text(warnings: Sequence[str]) -> str:
-    return "\n".join(f"warning: {warning}" for warning in warnings)
+    return "\n".join(f"warning: {printable(warning)}" for warning in warnings)
 
 
 def _shortcut_text(shortcuts: Mapping[str, float]) -> str:

@@ -9,7 +9,6 @@ shards of one block of images share one list of ids, which makes the index of 7 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import threading
 from dataclasses import dataclass, replace
@@ -17,7 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featstore.document import parse
 from featstore.errors import StoreError
+from featstore.files import UnfitFileError, read_regular
 from featstore.fingerprint import canonical_json, digest_bytes
 from featstore.store.commit import commit_named_by_hash
 
@@ -32,6 +33,7 @@ HASH = 32
 MAGIC = "featstore index 1"
 PENDING = 256
 """Entries that wait in memory; after a kill, that many shards are opened by the next plan."""
+MAX_BYTES = 1 << 31
 SEGMENTS = 16
 """More than these are merged when they are read."""
 
@@ -155,16 +157,16 @@ def decode(data: bytes) -> list[Entry]:
 
     Raises
     ------
-    ValueError, KeyError, TypeError, IndexError
+    ValueError, LookupError, TypeError, OverflowError
         If the bytes are not a segment of this format.
     """
     line, _, body = data.partition(b"\n")
-    header = json.loads(line)
+    header = parse(line)
     if header["format"] != MAGIC:
         raise ValueError(f"format {header['format']}")
     take = _Taker(body)
-    count = header["entries"]
-    lists = [take(HASH * size) for size in take.numbers("<u4", header["lists"])]
+    count = int(header["entries"])
+    lists = [take(HASH * size) for size in take.numbers("<u4", int(header["lists"]))]
     keys, shards = take.digests(count), take.digests(count)
     sizes, times = take.numbers("<i8", count), take.numbers("<i8", count)
     rows = [lists[number] for number in take.numbers("<u4", count)]
@@ -180,7 +182,7 @@ class _Taker:
 
     def __call__(self, size: int) -> bytes:
         part = self._data[self._at : self._at + size]
-        if len(part) != size:
+        if size < 0 or len(part) != size:
             raise ValueError("too short")
         self._at += size
         return part
@@ -203,18 +205,24 @@ def _read(path: Path, lists: dict[bytes, bytes]) -> list[Entry]:
     try:
         written = path.stat().st_mtime_ns
         entries = decode(_verified(path))
+    except UnfitFileError as error:
+        return _dropped(path, error)
     except OSError:
         return []
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        log.debug("index segment %s dropped: %s", path, error)
-        _remove(path)
-        return []
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
+        return _dropped(path, error)
     older = (entry for entry in entries if entry.mtime_ns < written)
     return [replace(entry, ids=lists.setdefault(entry.ids, entry.ids)) for entry in older]
 
 
+def _dropped(path: Path, error: Exception) -> list[Entry]:
+    log.debug("index segment %s dropped: %s", path, error)
+    _remove(path)
+    return []
+
+
 def _verified(path: Path) -> bytes:
-    data = path.read_bytes()
+    data = read_regular(path, MAX_BYTES)
     if digest_bytes(data) != path.stem:
         raise ValueError("its bytes are not those of its name")
     return data

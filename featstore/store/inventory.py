@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.errors import ShardCorruptError
+from featstore.files import read_regular
 from featstore.fingerprint import digest_bytes
 from featstore.store import layout, shard
 from featstore.store.store import Store, default_cache
@@ -96,7 +97,10 @@ def _shard_files(root: Path) -> Iterator[Path]:
 
 
 def _verified_rows(path: Path) -> int:
-    data = path.read_bytes()
+    try:
+        data = read_regular(path, shard.MAX_BYTES)
+    except OSError as error:
+        raise ShardCorruptError(f"it cannot be read: {error.strerror}", shard.REMEDY) from error
     if digest_bytes(data) != path.stem:
         raise ShardCorruptError("its bytes are not those of its name", shard.REMEDY)
     rows = shard.decode(data)

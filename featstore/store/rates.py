@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from featstore import document
 from featstore.errors import StoreError
 from featstore.fingerprint import canonical_json, digest
 from featstore.store.commit import commit
@@ -52,11 +52,12 @@ def recorded_rates(root: Path, machine: str) -> dict[BackboneSpec, Rate]:
 
 def _read(page: Path) -> tuple[BackboneSpec, Rate] | None:
     try:
-        note = json.loads(page.read_text("utf-8"))
-        backbone = BackboneSpec(**note.pop("backbone"))
+        note = document.read(page)
+        backbone = BackboneSpec.from_json(note.pop("backbone"))
         rate = Rate(**note)
-        sound = isfinite(rate.core_seconds) and rate.core_seconds > 0 <= rate.load_seconds
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        sound = all(isinstance(seconds, int | float) and isfinite(seconds) for seconds in note.values())
+        sound = sound and rate.core_seconds > 0 <= rate.load_seconds
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return None
     return (backbone, rate) if sound else None
 

@@ -7,7 +7,6 @@ damaged HDF5, which can hang the library, never reaches it.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from featstore.errors import ShardCorruptError
+from featstore.document import parse
+from featstore.errors import RefusedFileError, ShardCorruptError
 from featstore.fingerprint import canonical_json
+from featstore.store.guard import Limits, read_plain
 from featstore.types import FeatureKey
 
 if TYPE_CHECKING:
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featstore.store.guard import Plain
     from featstore.types import Features
 
 FORMAT = 1
 ID_BYTES = 32
 CHUNK_BYTES = 1 << 20
+MAX_BYTES = 1 << 31
+LIMITS = Limits(members=2, depth=1, values=None, filters=frozenset({h5py.h5z.FILTER_FLETCHER32}))
 REMEDY = "Run `featstore extract` again: it recomputes what is missing."
 
 
@@ -96,10 +100,12 @@ def decode(data: bytes) -> Shard:
         If the bytes are not a shard of this format.
     """
     try:
-        with h5py.File.in_memory(data) as file:
-            return _read(file, len(data))
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise ShardCorruptError(f"Not a feature shard: {error}", REMEDY) from error
+        return _checked(read_plain(data, LIMITS))
+    except RefusedFileError as error:
+        raise ShardCorruptError(error.cause, REMEDY) from error
+    except (LookupError, ValueError, TypeError, ArithmeticError) as error:
+        why = str(error).partition("\n")[0]
+        raise ShardCorruptError(f"Not a feature shard: {why}.", REMEDY) from error
 
 
 def pack_ids(ids: Sequence[str]) -> NDArray[np.uint8]:
@@ -124,34 +130,17 @@ def _write_dataset(file: Any, name: str, values: NDArray[Any]) -> None:  # noqa:
     dataset.flush()
 
 
-def _read(file: Any, size: int) -> Shard:  # noqa: ANN401
-    if int(file.attrs["format"]) != FORMAT:
-        raise ValueError(f"format {file.attrs['format']}, this version reads {FORMAT}")
-    if set(file) != {"ids", "features"}:
-        raise ValueError(f"holds {sorted(file)}, not ids and features")
-    ids = _dataset(file, "ids", np.dtype("u1"), size)
-    features = _dataset(file, "features", np.dtype("<f4"), size)
-    rows = int(file.attrs["rows"])
-    if ids.shape != (rows, ID_BYTES) or len(features) != rows:
+def _checked(plain: Plain) -> Shard:
+    found, arrays = plain.attributes, plain.arrays
+    if found["format"] != FORMAT:
+        raise ValueError(f"format {found['format']}, this version reads {FORMAT}")
+    if set(arrays) != {"ids", "features"}:
+        raise ValueError(f"holds {sorted(arrays)}, not ids and features")
+    ids, features = arrays["ids"], arrays["features"]
+    if ids.dtype != np.dtype("u1") or features.dtype != np.dtype("<f4"):
+        raise ValueError(f"ids are {ids.dtype}, features {features.dtype}")
+    key = FeatureKey.from_json(parse(found["key"]))
+    rows = int(found["rows"])
+    if (ids.shape, features.shape) != ((rows, ID_BYTES), (rows, key.backbone.dimension)):
         raise ValueError(f"{rows} rows announced, {ids.shape} ids and {features.shape} features found")
-    key = FeatureKey.from_json(json.loads(file.attrs["key"]))
-    if features.shape[1] != key.backbone.dimension:
-        raise ValueError(f"features are {features.shape}, the key says {key.backbone.dimension}")
     return Shard(key, unpack_ids(ids), features)
-
-
-def _dataset(file: Any, name: str, dtype: np.dtype[Any], size: int) -> NDArray[Any]:  # noqa: ANN401
-    """Read one plain dataset: hard link, no external or virtual storage, no filter that could inflate."""
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise ValueError(f"{name} is a link to somewhere else")  # noqa: TRY004
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset):
-        raise ValueError(f"{name} is no data set")  # noqa: TRY004
-    if dataset.is_virtual or dataset.external or dataset.compression or dataset.scaleoffset:
-        raise ValueError(f"{name} is not stored plainly in this file")
-    if dataset.ndim != 2 or dataset.dtype != dtype or dataset.size * dtype.itemsize > size:  # noqa: PLR2004
-        raise ValueError(f"{name} is {dataset.shape} {dataset.dtype}")
-    values: NDArray[Any] = np.empty(dataset.shape, dtype)
-    if dataset.size:
-        dataset.read_direct(values)
-    return values

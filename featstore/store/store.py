@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.errors import MissingFeaturesError, ShardCorruptError, StoreError
+from featstore.files import UnfitFileError, read_regular
 from featstore.fingerprint import canonical_json, digest, digest_bytes
 from featstore.store import layout, quarantine, shard
 from featstore.store.commit import commit, commit_named_by_hash
@@ -48,6 +49,7 @@ class Store:
         self.root = root
         self._index = Index(layout.index_folder(root))
         self._unions: dict[frozenset[bytes], IdSet] = {}
+        self._described: set[Path] = set()
 
     def write(self, key: FeatureKey, ids: Sequence[str], features: Features) -> Path:
         """Commit rows as one new shard and return its path.
@@ -64,7 +66,10 @@ class Store:
         self._describe(key.backbone)
         folder = layout.shard_folder(self.root, key)
         path = commit_named_by_hash(folder, shard.encode(key, ids, features), layout.SHARD_SUFFIX)
-        stamp = bytes.fromhex(path.stem), *_size_and_time(path.stat())
+        try:
+            stamp = bytes.fromhex(path.stem), *_size_and_time(path.stat())
+        except FileNotFoundError as error:
+            raise StoreError(f"{path} vanished as soon as it was written.", shard.REMEDY) from error
         self._index.add(Entry(_digest(key), *stamp, bytes.fromhex("".join(ids))))
         return path
 
@@ -82,6 +87,7 @@ class Store:
 
     def stored(self, keys: Iterable[FeatureKey]) -> dict[FeatureKey, IdSet]:
         """`stored_ids` of many keys."""
+        self._unions.clear()
         found = {key: self._ids(key) for key in keys}
         self._index.flush()
         return found
@@ -166,7 +172,12 @@ class Store:
     def _describe(self, backbone: BackboneSpec) -> None:
         page = layout.backbone_folder(self.root, backbone) / "backbone.json"
         if not page.exists():
+            if page in self._described:
+                raise StoreError(
+                    f"{page.parent} was deleted while features were written to it.", shard.REMEDY
+                )
             commit(page, canonical_json(asdict(backbone)).encode())
+        self._described.add(page)
 
     def _folders(self) -> Iterator[Path]:
         yield from sorted(layout.features_folder(self.root).glob("*@*/*@*/seed-*"))
@@ -174,7 +185,7 @@ class Store:
     def _key_of(self, folder: Path) -> FeatureKey | None:
         for path in _shard_paths(folder):
             rows = self._load(path)
-            if rows is not None:
+            if rows is not None and layout.shard_folder(self.root, rows.key) == folder:
                 return rows.key
         return None
 
@@ -188,18 +199,16 @@ class Store:
     def _load(self, path: Path) -> Shard | None:
         """Read one shard: bytes, hash, then structure. A bad one is set aside and counts as absent."""
         try:
-            data = path.read_bytes()
+            return _verified(_read(path), path)
         except FileNotFoundError:
+            return None
+        except ShardCorruptError as error:
+            self._set_aside(path, error)
             return None
         except OSError as error:
             raise StoreError(
                 f"Cannot read {path}: {error.strerror}", "Check the disk and its rights."
             ) from error
-        try:
-            return _verified(data, path)
-        except ShardCorruptError as error:
-            self._set_aside(path, error)
-            return None
 
     def _set_aside(self, path: Path, error: ShardCorruptError) -> None:
         try:
@@ -210,9 +219,16 @@ class Store:
             log.warning("bad shard moved to %s: %s %s", target, error.cause, error.remedy)
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return read_regular(path, shard.MAX_BYTES)
+    except UnfitFileError as error:
+        raise ShardCorruptError(f"Not a feature shard: {error.strerror}.", shard.REMEDY) from error
+
+
 def _verified(data: bytes, path: Path) -> Shard:
     if digest_bytes(data) != path.stem:
-        raise ShardCorruptError(f"The bytes of {path} are not those of its name.", shard.REMEDY)
+        raise ShardCorruptError("Its bytes are not those of its name.", shard.REMEDY)
     return shard.decode(data)
 
 

@@ -126,6 +126,7 @@ DAMAGE = {
     "a threshold without a wish": {**SOUND, "sensitivity": None},
     "a threshold that is no number": {**SOUND, "threshold": float("nan")},
     "a class that is not there": {**SOUND, "positive": 7},
+    "half a class": {**SOUND, "positive": 0.5},
     "not a dict": ["platt"],
 }
 

@@ -1,7 +1,7 @@
 """Whoever computes, the store is the same, byte for byte; a worker that dies costs only time."""
 
 import dataclasses
-import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes import DECODING, RECIPE, key, records, spec
@@ -45,14 +45,14 @@ def images(tmp_path):
     return records(tmp_path / "data", 11)
 
 
-def extract(images, cache, executor, networks=None, decoding=REAL, bar=None):
+def extract(images, cache, executor, networks=None, decoding=REAL, bar=None, todo=None):
     def replan(bad):
         store = Store(cache)
         ids = [i for i in images if i not in bad]
         return plan(KEYS, ids, store.stored(KEYS), store.bad_images(decoding))
 
     work = Work(networks or Grids(), decoding, cache)
-    return compute(replan(()), images, work, executor, bar or Bar(), replan)
+    return compute(todo or replan(()), images, work, executor, bar or Bar(), replan)
 
 
 def files(cache):
@@ -142,27 +142,24 @@ def test_a_worker_with_another_decoder_refuses(executor, images, tmp_path):
         extract(images, tmp_path / "cache", executor, decoding=DECODING)
 
 
-def _extract_in_a_process_of_its_own(images, cache, barrier):
-    barrier.wait(60)
-    extract(images, cache, Serial())
-
-
-def test_two_processes_that_extract_the_same_at_once_do_not_trip_over_each_other(images, tmp_path):
-    context = multiprocessing.get_context("fork")
-    for attempt in range(3):
-        cache = tmp_path / f"cache{attempt}"
-        barrier = context.Barrier(3)
-        children = [
-            context.Process(target=_extract_in_a_process_of_its_own, args=(images, cache, barrier))
-            for _ in range(3)
-        ]
-        for child in children:
-            child.start()
-        for child in children:
-            child.join(60)
-        assert [child.exitcode for child in children] == [0, 0, 0]
-        require_every_row_once(cache, images)
-        assert list(cache.rglob(".tmp*")) == []
+@pytest.mark.slow
+@pytest.mark.concurrency
+def test_two_runs_at_once_share_the_work_whoever_computes(executor, images, tmp_path, tried):
+    extract(images, tmp_path / "one", Serial())
+    cache, bars, todo = tmp_path / "both", [Bar(), Bar()], plan(KEYS, list(images), {})
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(extract, images, cache, executor, bar=bar, todo=todo) for bar in bars]
+        computed = [run.result().rows for run in runs]
+    require_every_row_once(cache, images)
+    assert vectors(cache, images) == vectors(tmp_path / "one", images)
+    assert sum(computed) == len(KEYS) * len(images)
+    if not executor.in_process:
+        assert {bar.count for bar in bars} == {len(KEYS) * len(images)}, (
+            "what the other run computed is done, too"
+        )
+    tried("runs at once", 2)
+    tried("rows computed", sum(computed))
+    tried("rows computed twice", 0)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])

@@ -1,7 +1,7 @@
 """The engine gives every image the same vector, however the work is cut, interrupted or repeated."""
 
 import dataclasses
-from pathlib import Path
+import os
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from fakes import DECODING, RECIPE, GridBackbone, key, records, spec, write_imag
 from featstore.errors import BadImageError
 from featstore.extraction import engine
 from featstore.extraction.batches import read_pixels, view_pixels
-from featstore.extraction.plan import plan
+from featstore.extraction.plan import blocks, plan
 from featstore.images.decode import decode
 from featstore.images.resize import resize
 from featstore.store.store import Store
@@ -31,7 +31,7 @@ def extract(store, images, keys=KEYS, ids=None):
     backbones = {s: GridBackbone(s) for s in SPECS}
     stored = {k: store.stored_ids(k) for k in keys}
     todo = plan(keys, ids or list(images), stored, store.bad_images(DECODING))
-    tally = engine.run(todo, images, DECODING, backbones, store, NoBar())
+    tally = engine.run(blocks(todo), images, DECODING, backbones, store, NoBar())
     return tally, {s.name: b.images_seen for s, b in backbones.items()}
 
 
@@ -134,11 +134,11 @@ def test_all_images_bad_leaves_an_empty_store_and_no_crash(store, images):
 
 
 def test_a_file_without_permission_says_so(images, monkeypatch):
-    def denied(_path):
+    def denied(*_):
         raise PermissionError(13, "Permission denied")
 
     record = next(iter(images.values()))
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(os, "open", denied)
     with pytest.raises(BadImageError, match="permission"):
         read_pixels(record, DECODING)
 
@@ -153,7 +153,7 @@ def test_an_exception_in_a_backbone_stops_the_run_and_keeps_what_was_committed(s
     backbones = {s: Failing(s) for s in SPECS}
     todo = plan(KEYS, list(images), {})
     with pytest.raises(FloatingPointError, match="burnt"):
-        engine.run(todo, images, DECODING, backbones, store, NoBar())
+        engine.run(blocks(todo), images, DECODING, backbones, store, NoBar())
     kept = sum(len(store.stored_ids(k)) for k in KEYS)
     assert 0 < kept < len(KEYS) * len(images)
     extract(store, images)

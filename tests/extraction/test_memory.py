@@ -76,11 +76,12 @@ def test_the_flag_is_read_and_refused_like_any_other(text, code, tmp_path):
 
 
 MEASURE = """
-import json, resource, sys
+import json, sys
 from featstore import extract
+from featstore.extraction.resident import peak_resident
 options = json.loads(sys.argv[1])
 result = extract(**options)
-print(json.dumps([result.passes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+print(json.dumps([result.passes, peak_resident()]))
 """
 
 

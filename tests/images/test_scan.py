@@ -321,7 +321,7 @@ def test_a_disk_that_fails_is_unreadable(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(Path, "open", fail)
+    monkeypatch.setattr(os, "open", fail)
     assert read_contents(tmp_path / "x.png").reason == "unreadable"
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -174,6 +175,16 @@ def test_a_write_that_fails_says_where_how_much_and_what_to_do(store, monkeypatc
     monkeypatch.undo()
     assert shard_files(store) == []
     assert list(store.root.rglob(".tmp*")) == []
+
+
+def test_a_store_that_is_deleted_between_two_writes_does_not_go_on_as_if_nothing_had_been(store):
+    ids = identify(range(4))
+    store.write(key(), ids[:2], rows(ids[:2]))
+    shutil.rmtree(store.root)
+    with pytest.raises(StoreError, match="was deleted while features were written") as caught:
+        store.write(key(), ids[2:], rows(ids[2:]))
+    assert caught.value.exit_code == 4
+    assert Store(store.root).write(key(), ids, rows(ids)).exists()
 
 
 def test_the_cache_folder_comes_from_the_environment(monkeypatch, tmp_path):

@@ -1,0 +1,303 @@
+"""Every parser of featstore, what it is fed, and the one kind of error that it may answer with; runs in a child."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+from corruption import make_runs
+from fakes import DECODING, key, spec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from featstore import document
+from featstore.backbones.torch_archive import read_state_dict
+from featstore.errors import (
+    BadImageError,
+    ManifestError,
+    RecipeError,
+    RefusedFileError,
+    RunError,
+    ShardCorruptError,
+    WeightsError,
+)
+from featstore.evaluation import run
+from featstore.fusion.archive import ArchiveError, read_arrays
+from featstore.fusion.bundle import read_bundle
+from featstore.fusion.notation import Notation
+from featstore.images.contents import read_contents
+from featstore.images.csv_manifest import list_csv
+from featstore.images.decode import decode, probe
+from featstore.images.folder import list_folder
+from featstore.images.recipe import PRESETS, parse_recipe
+from featstore.images.signature import identify
+from featstore.images.structure import check_structure
+from featstore.store import claim, guard, index, quarantine, rates, shard
+from featstore.store.ids import IdSet
+from featstore.store.owner import this_process
+from featstore.types import View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SECONDS = 10
+"""For one input; whoever takes longer is killed by the alarm, and the parent sees it die."""
+NUMBERS = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1]
+TOKENS = [
+    b"NaN",
+    b"1e999",
+    b"-Infinity",
+    b"9" * 5000,
+    b"[" * 100_000,
+    b'{"a":' * 3000,
+    b'"\\ud800"',
+    b"null",
+    b"{}",
+]
+TOKENS += [b"../../etc/passwd", b"\x1b]0;x\x07", b"=cmd()", b"http://x/", b"\0", b"\n", b",", b'"']
+
+
+@dataclass(frozen=True)
+class Target:
+    """A parser: valid inputs to damage, what reads them, and the errors of its contract (none: it never raises)."""
+
+    seeds: list[bytes]
+    read: Callable[[bytes], object]
+    contract: tuple[type[Exception], ...] = ()
+
+
+@st.composite
+def damaged(draw, seeds):  # noqa: C901 - one case a kind
+    """A valid input with up to four things done to it."""
+    data = bytearray(draw(st.sampled_from(seeds)))
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(data)))
+        length = draw(st.integers(0, 40))
+        match draw(st.sampled_from(["overwrite", "number", "token", "cut", "insert", "repeat", "end"])):
+            case "overwrite":
+                new = draw(st.binary(min_size=1, max_size=8))
+                data[at : at + len(new)] = new
+            case "number":
+                size = draw(st.sampled_from([1, 2, 4, 8]))
+                number = draw(st.sampled_from(NUMBERS)) % 256**size
+                data[at : at + size] = number.to_bytes(size, draw(st.sampled_from(["little", "big"])))
+            case "token":
+                data[at : at + length] = draw(st.sampled_from(TOKENS))
+            case "cut":
+                del data[at : at + length]
+            case "insert":
+                data[at:at] = draw(st.binary(max_size=20))
+            case "repeat":
+                data[at:at] = data[at : at + length] * draw(st.integers(1, 5))
+            case "end":
+                del data[at:]
+    return bytes(data)
+
+
+def resealed(data: bytes) -> bytes:
+    """A forger seals what he has changed."""
+    try:
+        found = document.parse(data)
+    except document.DocumentError:
+        return data
+    if not isinstance(found, dict):
+        return data
+    found.pop(document.SEAL, None)
+    return json.dumps(document.seal(found)).encode()
+
+
+def targets(folder: Path) -> dict[str, Target]:
+    """All parsers; those that read files get theirs in `folder`."""
+    return {**_texts(folder), **_stores(folder), **_runs(folder), **_images(folder)}
+
+
+def _texts(folder: Path) -> dict[str, Target]:
+    table = folder / "manifest.csv"
+    csv_seed = b'path,label,group,split,site\nct/0.png,ill,p1,train,x\n"a,""b"".png",well,p2,test,\n'
+    recipes = [text.encode() for text in [*PRESETS, *PRESETS.values(), "rotate(-5,5)|fill(constant,7)"]]
+
+    def notation(data: bytes) -> object:
+        return Notation({"x": np.zeros(3)}).read(document.parse(data))
+
+    def listing(data: bytes) -> object:
+        root = folder / os.urandom(4).hex()
+        root.mkdir()
+        for name in data.split(b"\n")[:6]:
+            parts = [part for part in os.fsdecode(name).split("/") if part not in {".", ".."}]
+            path = root.joinpath(*parts)
+            with suppress(OSError, ValueError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+        return list_folder(root)
+
+    values = {
+        "a": [1.5, {"$tuple": [None, "x"]}],
+        "b": {"$array": {"name": "x", "dtype": "<f8", "shape": [3]}},
+    }
+    values |= {"c": {"$labels": ["x", 1]}, "d": {"$block": {"name": "a", "start": 0, "stop": 3}}}
+    return {
+        "JSON": Target([b'{"a": [1, 2.5, "x", null, true]}'], document.parse, (document.DocumentError,)),
+        "recipe": Target(
+            recipes, lambda data: parse_recipe(data.decode("utf-8", "surrogateescape")), (RecipeError,)
+        ),
+        # Blocks and linear models check themselves, hence TypeError; `restore_model` makes a RunError of all.
+        "notation": Target([json.dumps(values).encode()], notation, (ValueError, TypeError)),
+        "CSV manifest": Target([csv_seed], _from_file(table, list_csv), (ManifestError,)),
+        "listing": Target(
+            [b"a/1.png\nb/\xff.png\nb/c/x.jpg\n.hidden/x\ntrain/a/x.png"], listing, (ManifestError,)
+        ),
+    }
+
+
+def _stores(folder: Path) -> dict[str, Target]:
+    ids = [f"{i:064x}" for i in range(5)]
+    rows = np.arange(60, dtype=np.float32).reshape(5, 12)
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.create_dataset("train/x", data=rows, compression="gzip", shuffle=True, chunks=(2, 5))
+        file.create_dataset("label", data=np.arange(5))
+    entries = [index.Entry(bytes(32), bytes([n]) * 32, 9, 9, bytes(64)) for n in range(3)]
+    lease = claim.encode(claim.Claim("t", "r", this_process(), "2026", {"k": IdSet.of(ids)}))
+    quarantine.record_bad_image(folder / "q", DECODING, quarantine.BadImage("ab" * 32, "truncated", "cut"))
+    (row,) = (folder / "q").rglob("*.json")
+    rates.record_rate(folder, "here", spec(), rates.Rate(1.0, 2.0))
+    (rate,) = (folder / "rates").rglob("*.json")
+
+    def read_row(data: bytes) -> object:
+        row.write_bytes(data)
+        quarantine.bad_images(folder / "q", DECODING)
+        row.write_bytes(resealed(data))
+        return quarantine.bad_images(folder / "q", DECODING)
+
+    claims = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+    return {
+        "shard": Target(
+            [shard.encode(key(view=View("flip(h)", 1)), ids, rows)], shard.decode, (ShardCorruptError,)
+        ),
+        "foreign HDF5": Target([buffer.getvalue()], guard.read_plain, (RefusedFileError,)),
+        # `Index` drops a segment on any of these and rebuilds it.
+        "index segment": Target(
+            [index.encode(entries)], index.decode, (ValueError, LookupError, TypeError, OverflowError)
+        ),
+        "lease": Target([lease], lambda data: claim.decode("t", data), claims),
+        "quarantine row": Target([row.read_bytes()], read_row),
+        "rate": Target([rate.read_bytes()], _from_file(rate, lambda _: rates.recorded_rates(folder, "here"))),
+    }
+
+
+def _runs(folder: Path) -> dict[str, Target]:
+    out = make_runs(folder)[0]
+    state, arrays, about = out / run.MODEL_STATE, out / run.MODEL / "arrays.npz", out / run.RUN
+    views = [{"recipe": "identity", "seed": 0}]
+    described = {
+        "matrix": {
+            "backbones": [key().to_json()["backbone"]],
+            "views": views,
+            "decoding": key().to_json()["decoding"],
+        }
+    }
+    original = arrays.read_bytes()
+
+    def read_model(data: bytes) -> object:
+        state.write_bytes(resealed(data))
+        return read_bundle(out / run.MODEL)
+
+    def read_archive(data: bytes) -> object:
+        return {name: array.sum() for name, array in read_arrays(data).items() if array.dtype.kind in "iu"}
+
+    def read_about(data: bytes) -> object:
+        about.write_bytes(resealed(data))
+        return run.keys_of(run.read_run(out))
+
+    return {
+        "bundle JSON": Target([state.read_bytes()], read_model, (RunError,)),
+        "bundle npz": Target([original], read_archive, (ArchiveError,)),
+        "run.json": Target([json.dumps(document.seal(described)).encode()], read_about, (RunError,)),
+    }
+
+
+def _images(folder: Path) -> dict[str, Target]:
+    noise = Image.effect_noise((31, 24), 40)
+    files = []
+    for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"):
+        buffer = io.BytesIO()
+        noise.save(buffer, kind)
+        files.append(buffer.getvalue())
+
+    def structure(data: bytes) -> None:
+        check_structure(identify(data), data)
+
+    path = folder / "image"
+    return {
+        "image signature": Target(files, identify, (BadImageError,)),
+        "image structure": Target(files, structure, (BadImageError,)),
+        "image contents": Target(files, _from_file(path, read_contents)),
+        "image header": Target(files, probe),
+        "image": Target(files, lambda data: decode(data, value_range=(0, 99)), (BadImageError,)),
+        "torch archive": Target([_archive()], _from_file(folder / "x.pth", read_state_dict), (WeightsError,)),
+    }
+
+
+def _archive() -> bytes:
+    """As torch writes it: five pickles, put together by hand as in test_torch_archive.py, and a storage."""
+    opening = (
+        b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}X\r\0\0\0little_endian\x88s."
+    )
+    tensor = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n((X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0000X\3\0\0\0cpuK\6NtQ"
+        b"K\0K\2K\3\x86K\3K\1\x86\x89ccollections\nOrderedDict\n)RtR"
+    )
+    state = b"\x80\x02ccollections\nOrderedDict\n)R(X\1\0\0\0w" + tensor + b"u."
+    return opening + state + b"\x80\x02](X\1\0\0\0000e." + (6).to_bytes(8, "little") + bytes(24)
+
+
+def _from_file(path: Path, read: Callable[[Path], object]) -> Callable[[bytes], object]:
+    def write_and_read(data: bytes) -> object:
+        path.write_bytes(data)
+        return read(path)
+
+    return write_and_read
+
+
+def fuzz(folder: str, examples: int, rounds: int) -> Iterator[tuple[str, int]]:
+    """Feed every target ``rounds * examples`` inputs; the last one lies in the file ``last-input``."""
+    warnings.simplefilter("error")  # what Python or a library has to say about hostile bytes is not for users
+    last = Path(folder, "last-input").open("wb", buffering=0)  # noqa: SIM115 - open for the life of the process
+    found = targets(Path(folder))
+    for target in found.values():
+        for seed in target.seeds:
+            target.read(seed)  # a target whose own inputs it refuses would prove nothing
+    yield "targets", len(found)
+    for name, target in found.items():
+        for _ in range(rounds):
+            yield name, _feed(target, examples, last)
+
+
+def _feed(target: Target, examples: int, last: io.FileIO) -> int:
+    count = 0
+
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.binary(max_size=200) | damaged(target.seeds) | damaged(target.seeds))
+    def feed(data: bytes) -> None:
+        nonlocal count
+        count += 1
+        last.seek(0)
+        last.truncate()
+        last.write(data)
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        with suppress(*target.contract):
+            target.read(data)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    feed()
+    return count
