@@ -152,11 +152,10 @@ def standings(
         By contestant, for each further training seed, probabilities on the folds of the first repeat.
     """
     cuts = thresholds or [[None] * len(arena.splits)] * len(contestants)
-    # The plain scores come first and the resamples after them, so that one pass over the images gives both.
-    rows = np.vstack([np.ones((1, len(arena.y))), weights])
     scores: list[list[dict[str, Vector]]] = [[] for _ in contestants]
     for at, (_, test) in enumerate(arena.splits):
-        drawn = rows[:, test]
+        # The plain score comes first and the resamples after it, so that one pass over the images gives both.
+        drawn = np.vstack([np.ones((1, len(test))), weights[:, test]])
         for mine, values, cut in zip(scores, proba, cuts, strict=True):
             mine.append(score(arena.y[test], values[at], drawn, arena.positive, cut[at]))
     return [

@@ -75,12 +75,12 @@ def guard(arena: Arena, standings: Sequence[Standing], weights: Vector) -> Winne
     best = max(range(len(standings)), key=lambda at: standings[at].primary)
     drawn = np.array([s.resampled for s in standings])
     winners = np.where(np.isfinite(drawn), drawn, -1.0).argmax(axis=0)
-    left_out = (weights == 0).astype(np.float64)
     scores = np.full(len(winners), np.nan)
     for at in np.unique(winners):
         mine = winners == at
         folds = range(len(arena.splits))
-        scores[mine] = primary_mean(arena, standings[at].proba, left_out[mine], folds)
+        left_out = (weights[mine] == 0).astype(np.float64)
+        scores[mine] = primary_mean(arena, standings[at].proba, left_out, folds)
     # Some 37 % of the patients are left out, so these scores spread wider than those of all patients would: the
     # interval is wide enough for the overlap of the training sets without being widened again (decision 005).
     interval = percentile_interval(scores)
