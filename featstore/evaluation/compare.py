@@ -169,7 +169,7 @@ def compare(
         proba,
         weights,
         [[point.threshold for point in mine] for mine in chosen],
-        _reseeded(matrix, contestants, arena, training_seeds, jobs, progress),
+        _reseeded(matrix, dict(zip(contestants, raw, strict=True)), arena, training_seeds, jobs, progress),
     )
     result = Comparison(
         run.describe(matrix, index),
@@ -218,16 +218,24 @@ def _play(
 
 
 def _reseeded(
-    matrix: FeatureMatrix, contestants: Sequence[Contestant], arena: Arena, seeds: int, jobs: int, show: bool
-) -> dict[Contestant, list[list[Vector]]]:
-    """Probabilities on the first repeat with other training seeds, for those whose training has one."""
-    others = {contestant: reseed(contestant, range(1, seeds)) for contestant in contestants}
+    matrix: FeatureMatrix,
+    first: Mapping[Contestant, Sequence[Vector]],
+    arena: Arena,
+    seeds: int,
+    jobs: int,
+    show: bool,
+) -> dict[Contestant, list[Sequence[Vector]]]:
+    """Probabilities on the first repeat with each training seed, for those whose training has one."""
+    others = {contestant: reseed(contestant, range(1, seeds)) for contestant in first}
     folds = [arena.splits[at] for at in arena.first_repeat]
     drawn = [other for reseeded in others.values() for other in reseeded]
     if not drawn:
         return {}
     answers = iter(_play(matrix, drawn, folds, jobs, show))
-    return {contestant: [next(answers) for _ in reseeded] for contestant, reseeded in others.items()}
+    return {
+        contestant: [first[contestant][: len(folds)], *(next(answers) for _ in reseeded)]
+        for contestant, reseeded in others.items()
+    }
 
 
 def _curves(arena: Arena, standing: Standing) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def standings(
         For each contestant and split, the probability from which an image is called positive; None for the most
         probable class.
     reseeded
-        By contestant, for each further training seed, probabilities on the folds of the first repeat.
+        By contestant, for each training seed, the uncalibrated probabilities on the folds of the first repeat.
     """
     cuts = thresholds or [[None] * len(arena.splits)] * len(contestants)
     scores: list[list[dict[str, Vector]]] = [[] for _ in contestants]
@@ -216,7 +216,7 @@ def _estimate(folds: Vector, resampled: Vector, factor: float, *, bounded: bool)
 def _spread(arena: Arena, folds: Vector, resampled: Vector, reseeded: Sequence[Sequence[Vector]]) -> Spread:
     means = folds.reshape(arena.repeats, -1).mean(axis=1)
     plain = np.ones((1, len(arena.y)))
-    seeds = [means[0], *(primary_mean(arena, p, plain, arena.first_repeat)[0] for p in reseeded)]
+    seeds = [primary_mean(arena, p, plain, arena.first_repeat)[0] for p in reseeded]
     patients = arena.factor * float(np.nanstd(resampled, ddof=1))
     return Spread(patients, _deviation(means), _deviation(np.array(seeds)))
 
