@@ -18,7 +18,12 @@ def command(
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation, over whole groups.")] = 5,
     repeats: Annotated[int, typer.Option(help="Times to repeat it with other folds.")] = 1,
     fold_seed: Annotated[int, typer.Option(help="Seed of folds and resamples.")] = 0,
+    training_seeds: Annotated[
+        int, typer.Option(help="Seeds to train with, for strategies that draw random numbers.")
+    ] = 1,
     positive: options.Positive = None,
+    calibrate: options.Calibrate = None,
+    sensitivity: options.Sensitivity = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; default none is written.")] = None,
     overwrite: options.Overwrite = False,
     jobs: Annotated[int, typer.Option(help="Processes; -1 for one per core.")] = 1,
@@ -41,7 +46,7 @@ def command(
     Strategies and single backbones on identical folds over whole patients, from stored features only.
     """
     from featstore.evaluation.compare import compare
-    from featstore.report.text import comparison_text
+    from featstore.report.scores import comparison_text
 
     names = options.parse_names(strategies) or []
     result = compare(
@@ -51,7 +56,10 @@ def command(
         folds=folds,
         repeats=repeats,
         fold_seed=fold_seed,
+        training_seeds=training_seeds,
         positive=positive,
+        calibrate=calibrate,
+        sensitivity=sensitivity,
         out=out,
         overwrite=overwrite,
         jobs=jobs,

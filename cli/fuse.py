@@ -20,6 +20,8 @@ def command(
     test_size: Annotated[float, typer.Option(help="Share held out where the data has no splits.")] = 0.25,
     split_seed: Annotated[int, typer.Option(help="Seed of that hold-out.")] = 0,
     positive: options.Positive = None,
+    calibrate: options.Calibrate = None,
+    sensitivity: options.Sensitivity = None,
     backbones: options.Backbones = None,
     recipe: Annotated[
         str | None, typer.Option(help="Recipe of the views to train on; default all stored.")
@@ -39,7 +41,7 @@ def command(
     Uses stored features only. Scores come from held-out patients: the data set's own splits where it has them.
     """
     from featstore.evaluation.fuse import fuse
-    from featstore.report.text import fusion_text
+    from featstore.report.scores import fusion_text
 
     result = fuse(
         data,
@@ -48,6 +50,8 @@ def command(
         test_size=test_size,
         split_seed=split_seed,
         positive=positive,
+        calibrate=calibrate,
+        sensitivity=sensitivity,
         out=out or Path("runs") / strategy,
         overwrite=overwrite,
         **options.source(

@@ -42,6 +42,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to s
 Positive = Annotated[
     str | None, typer.Option(help="Class that sensitivity is about; default the last by name.")
 ]
+Calibrate = Annotated[
+    str | None,
+    typer.Option(
+        help="temperature, platt or isotonic: probabilities to be taken at their word.", metavar="METHOD"
+    ),
+]
+Sensitivity = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the positive class to find, such as 0.95; chosen in training.", metavar="SHARE"
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there already.")]
 
 

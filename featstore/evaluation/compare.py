@@ -6,21 +6,36 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+import numpy as np
+
 from featstore import run
 from featstore.errors import UnknownNameError
-from featstore.evaluation.contestants import line_up
+from featstore.evaluation.bootstrap import group_weights
+from featstore.evaluation.contestants import line_up, reseed
+from featstore.evaluation.curves import curves
+from featstore.evaluation.duels import duels
 from featstore.evaluation.folds import group_folds
-from featstore.evaluation.tournament import Duel, Standing, duels, play, resamples, standing
+from featstore.evaluation.nested import points, with_inner
+from featstore.evaluation.operating import Wish
+from featstore.evaluation.predictions import out_of_fold
+from featstore.evaluation.standing import Arena, standings
+from featstore.evaluation.tournament import play
+from featstore.evaluation.winner import guard
 from featstore.matrix import Source, load_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
+    from featstore.evaluation.contestants import Contestant
+    from featstore.evaluation.duels import Duel
     from featstore.evaluation.folds import Split
+    from featstore.evaluation.standing import Standing
+    from featstore.evaluation.winner import Winner
     from featstore.matrix import FeatureMatrix
+
+    Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,34 +48,52 @@ class Comparison:
         What was compared on, as a plain dict: counts, classes, backbones, views.
     folds, repeats, fold_seed
         The cross-validation.
+    wish
+        Calibration and sensitivity asked for, and the positive class.
     standings
         Every contestant, in the order of the line-up: singles first.
     duels
-        Fusions against the best single backbone.
+        Every pair of contestants.
+    winner
+        The best of them, guarded against the winner's curse; None with a single contestant.
+    curves
+        By contestant: decision, calibration and risk-coverage curve over the out-of-fold probabilities of all images.
     """
 
     matrix: Mapping[str, Any]
     folds: int
     repeats: int
     fold_seed: int
+    wish: Wish
     standings: tuple[Standing, ...]
     duels: tuple[Duel, ...]
+    winner: Winner | None
+    curves: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for ``--json`` and ``metrics.json``."""
         return {
             "matrix": dict(self.matrix),
-            "protocol": {"folds": self.folds, "repeats": self.repeats, "fold_seed": self.fold_seed},
+            "protocol": {
+                "folds": self.folds,
+                "repeats": self.repeats,
+                "fold_seed": self.fold_seed,
+                "calibrate": self.wish.calibrate,
+                "sensitivity": self.wish.sensitivity,
+            },
             "contestants": [
                 {
                     "name": s.contestant.label,
                     "strategy": s.contestant.strategy,
                     "backbones": list(s.contestant.backbones),
                     "metrics": {name: asdict(estimate) for name, estimate in s.estimates.items()},
+                    "spread": asdict(s.spread),
+                    "curves": self.curves[s.contestant.label],
                 }
                 for s in self.standings
             ],
             "comparisons": [asdict(duel) for duel in self.duels],
+            "winner": None if self.winner is None else asdict(self.winner),
         }
 
 
@@ -72,7 +105,10 @@ def compare(
     folds: int = 5,
     repeats: int = 1,
     fold_seed: int = 0,
+    training_seeds: int = 1,
     positive: str | None = None,
+    calibrate: str | None = None,
+    sensitivity: float | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     jobs: int = 1,
@@ -94,8 +130,15 @@ def compare(
         ``singles`` (each backbone alone, and all together), ``all``, or lists of backbone names.
     folds, repeats, fold_seed
         Cross-validation; two calls with the same values give the same folds and the same numbers.
+    training_seeds
+        Seeds to train with on the folds of the first repeat, for strategies that draw random numbers; more than one
+        tells the luck of training from the choice of patients.
     positive
         Class that sensitivity is about, with two classes; default the last in sorted order.
+    calibrate
+        ``temperature``, ``platt`` or ``isotonic``, fitted within the training images of each fold; five further fits.
+    sensitivity
+        Share of the positive class to be found; the threshold is chosen within the training images of each fold.
     out, overwrite
         Folder for the run; None writes nothing.
     jobs
@@ -110,24 +153,34 @@ def compare(
     matrix = load_matrix(data, **source)
     contestants = line_up(strategies, subsets, matrix.backbones)
     index = positive_index(matrix.classes, positive)
-    splits = group_folds(matrix, folds, repeats, fold_seed)
-    proba: list[list[NDArray[np.float64]]] = [[] for _ in contestants]
-    for at, values in _with_bar(
-        play(matrix, contestants, splits, jobs), len(contestants) * len(splits), progress
-    ):
-        proba[at].append(values)
-    weights_drawn = resamples(matrix, fold_seed)
-    standings = [
-        standing(matrix, contestant, splits, values, index, weights_drawn)
-        for contestant, values in zip(contestants, proba, strict=True)
+    wish = Wish(calibrate, sensitivity, index)
+    arena = Arena(matrix.y, matrix.groups, group_folds(matrix, folds, repeats, fold_seed), repeats, index)
+    rounds = with_inner(matrix, arena.splits, wish, fold_seed)
+    raw = _play(matrix, contestants, rounds, jobs, progress)
+    chosen = [points(matrix.y, arena.splits, rounds, values, wish) for values in raw]
+    proba = [
+        [point.calibrate(values) for point, values in zip(mine, answers, strict=False)]
+        for mine, answers in zip(chosen, raw, strict=True)
     ]
+    weights = group_weights(matrix.groups, seed=fold_seed)
+    ranked = standings(
+        arena,
+        contestants,
+        proba,
+        weights,
+        [[point.threshold for point in mine] for mine in chosen],
+        _reseeded(matrix, dict(zip(contestants, raw, strict=True)), arena, training_seeds, jobs, progress),
+    )
     result = Comparison(
         run.describe(matrix, index),
         folds,
         repeats,
         fold_seed,
-        tuple(standings),
-        tuple(duels(standings)),
+        wish,
+        tuple(ranked),
+        tuple(duels(arena, ranked)),
+        guard(arena, ranked, weights),
+        {s.contestant.label: _curves(arena, s) for s in ranked},
     )
     if out is not None:
         document = result.to_json()
@@ -136,7 +189,7 @@ def compare(
             Path(out),
             {"kind": "compare", "matrix": document["matrix"], "protocol": document["protocol"]},
             document,
-            _predictions(matrix, standings, splits, Path(data)),
+            out_of_fold(matrix, ranked, arena.splits, Path(data)),
         )
     return result
 
@@ -150,43 +203,44 @@ def positive_index(classes: Sequence[str], positive: str | None) -> int | None:
     return list(classes).index(positive)
 
 
-def _with_bar(
-    results: Iterator[tuple[int, int, NDArray[np.float64]]],
-    total: int,
-    show: bool,
-) -> Iterator[tuple[int, NDArray[np.float64]]]:
+def _play(
+    matrix: FeatureMatrix, contestants: Sequence[Contestant], rounds: Sequence[Split], jobs: int, show: bool
+) -> list[list[Vector]]:
+    """Probabilities of the test images, by contestant and round."""
     from tqdm import tqdm
 
-    for contestant, _, values in tqdm(results, total=total, unit="fit", desc="compare", disable=not show):
-        yield contestant, values
+    proba: list[list[Vector]] = [[np.empty(0)] * len(rounds) for _ in contestants]
+    results = play(matrix, contestants, rounds, jobs)
+    total = len(contestants) * len(rounds)
+    for at, fold, values in tqdm(results, total=total, unit="fit", desc="compare", disable=not show):
+        proba[at][fold] = values
+    return proba
 
 
-def _predictions(
-    matrix: FeatureMatrix, standings: Sequence[Standing], splits: Sequence[Split], data: Path
-) -> Iterator[list[Any]]:
-    """Out-of-fold predictions of everyone, a line per contestant, fold and image."""
-    yield ["contestant", "fold", *image_header(), "predicted", *(f"p({name})" for name in matrix.classes)]
-    for s in standings:
-        for fold, ((_, test), proba) in enumerate(zip(splits, s.proba, strict=True)):
-            for i, p in zip(test, proba, strict=True):
-                predicted = matrix.classes[int(p.argmax())]
-                yield [
-                    s.contestant.label,
-                    fold,
-                    *image_cells(matrix, int(i), data),
-                    predicted,
-                    *map(float, p),
-                ]
+def _reseeded(
+    matrix: FeatureMatrix,
+    first: Mapping[Contestant, Sequence[Vector]],
+    arena: Arena,
+    seeds: int,
+    jobs: int,
+    show: bool,
+) -> dict[Contestant, list[Sequence[Vector]]]:
+    """Probabilities on the first repeat with each training seed, for those whose training has one."""
+    others = {contestant: reseed(contestant, range(1, seeds)) for contestant in first}
+    folds = [arena.splits[at] for at in arena.first_repeat]
+    drawn = [other for reseeded in others.values() for other in reseeded]
+    if not drawn:
+        return {}
+    answers = iter(_play(matrix, drawn, folds, jobs, show))
+    return {
+        contestant: [first[contestant][: len(folds)], *(next(answers) for _ in reseeded)]
+        for contestant, reseeded in others.items()
+    }
 
 
-def image_header() -> list[str]:
-    """Names of the columns that `image_cells` fills."""
-    return ["image_id", "path", "frame", "group", "label"]
-
-
-def image_cells(matrix: FeatureMatrix, row: int, data: Path) -> list[Any]:
-    """Say which image a line is about; its path relative to the data set."""
-    record = matrix.records[row]
-    root = data if data.is_dir() else data.parent
-    path = record.path.relative_to(root) if record.path.is_relative_to(root) else record.path
-    return [record.id, str(path), record.frame, record.group, record.label]
+def _curves(arena: Arena, standing: Standing) -> dict[str, Any]:
+    folds = arena.first_repeat
+    y = np.concatenate([arena.y[arena.splits[at][1]] for at in folds])
+    proba = np.concatenate([standing.proba[at] for at in folds])
+    decisions = np.concatenate([standing.decisions[at] for at in folds])
+    return curves(y, proba, decisions, arena.positive)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +23,24 @@ STRATEGIES = "featstore.fusion.strategies"
 PROBE = "concat_logreg"
 """On a single backbone nothing is fused: one plain linear probe stands for it."""
 MAX_EXHAUSTIVE = 8
+SEED = "random_state"
+"""Parameter by which a strategy takes its training seed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A strategy over a subset of the backbones."""
+    """A strategy over a subset of the backbones.
+
+    Attributes
+    ----------
+    seed
+        Training seed; None is the strategy's own.
+    """
 
     strategy: str
     backbones: tuple[str, ...]
     label: str
+    seed: int | None = None
 
 
 def line_up(
@@ -71,7 +81,15 @@ def line_up(
 def build(contestant: Contestant, matrix: FeatureMatrix, options: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401
     """Make the unfitted estimator of a contestant, with the columns that `fit_rows` will give it."""
     strategy = registry.load(STRATEGIES, contestant.strategy)
-    return strategy(blocks=matrix.columns(contestant.backbones), **(options or {}))
+    seed = {} if contestant.seed is None else {SEED: contestant.seed}
+    return strategy(blocks=matrix.columns(contestant.backbones), **{**(options or {}), **seed})
+
+
+def reseed(contestant: Contestant, seeds: Sequence[int]) -> list[Contestant]:
+    """Return the contestant once for each training seed; no one if its training leaves nothing to chance."""
+    if SEED not in inspect.signature(registry.load(STRATEGIES, contestant.strategy)).parameters:
+        return []
+    return [replace(contestant, seed=seed) for seed in seeds]
 
 
 def competing_options(strategy: str) -> Mapping[str, Any]:

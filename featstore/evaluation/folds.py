@@ -46,6 +46,38 @@ def group_folds(matrix: FeatureMatrix, folds: int, repeats: int = 1, seed: int =
     return splits
 
 
+def inner_folds(matrix: FeatureMatrix, train: NDArray[np.intp], folds: int, seed: int = 0) -> list[Split]:
+    """Folds within the training images, over whole groups: for whatever is chosen from out-of-fold probabilities.
+
+    As many folds as asked for, or as the rarest class has groups.
+
+    Returns
+    -------
+    Pairs of row indices of `matrix`; together the second halves are `train`.
+
+    Raises
+    ------
+    AuditError
+        If a class has a single group there, or its groups fall so that a fold lacks a class to train on.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    y, groups = matrix.y[train], matrix.groups[train]
+    fewest = min(len(set(groups[y == c])) for c in range(len(matrix.classes)))
+    if fewest < 2:  # noqa: PLR2004
+        raise AuditError(
+            "The training images of a class are of one group, so nothing can be chosen on held-out ones.",
+            "Leave out --calibrate and --sensitivity, or add patients.",
+        )
+    splitter = StratifiedGroupKFold(min(folds, fewest), shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # rows per class were checked above, by group
+        splits = [(train[rest], train[part]) for rest, part in splitter.split(y, y, groups)]
+    for rest, _ in splits:
+        _require_every_class(matrix, rest, "inner training")
+    return splits
+
+
 def hold_out(matrix: FeatureMatrix, test_size: float, seed: int = 0) -> dict[str, NDArray[np.intp]]:
     """Training and evaluation images: the manifest's own splits, else a group-stratified share of `test_size`.
 

@@ -10,16 +10,19 @@ import numpy as np
 
 from featstore import registry, run
 from featstore.errors import UnknownNameError
-from featstore.evaluation.bootstrap import group_weights, percentile_interval
-from featstore.evaluation.compare import image_cells, image_header, positive_index
+from featstore.evaluation.bootstrap import group_weights, percentile_interval, widen
+from featstore.evaluation.compare import positive_index
 from featstore.evaluation.contestants import STRATEGIES, Contestant, build, fit, predict_proba
-from featstore.evaluation.folds import hold_out
-from featstore.evaluation.metrics import METRICS, score
+from featstore.evaluation.curves import curves
+from featstore.evaluation.folds import hold_out, inner_folds
+from featstore.evaluation.metrics import BOUNDED, score
+from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose
+from featstore.evaluation.predictions import held_out
 from featstore.fusion.bundle import write_bundle
 from featstore.matrix import Source, load_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -48,8 +51,12 @@ class Fusion:
         What it was fitted on, as a plain dict.
     sizes
         Images by split; the model is fitted on ``train`` only.
+    operating
+        Calibration and threshold, as plain dict; both None where none were asked for.
     scores
-        By evaluated split and metric, on the identity view.
+        By evaluated split and metric, on the identity view, at the operating point.
+    curves
+        By evaluated split: decision, calibration and risk-coverage curve.
     history
         Learning curves by epoch, for strategies that have them.
     """
@@ -59,7 +66,9 @@ class Fusion:
     options: Mapping[str, Any]
     matrix: Mapping[str, Any]
     sizes: Mapping[str, int]
+    operating: Mapping[str, Any]
     scores: Mapping[str, Mapping[str, Score]]
+    curves: Mapping[str, Any]
     history: Mapping[str, Sequence[float]] | None
 
     def to_json(self) -> dict[str, Any]:
@@ -76,6 +85,8 @@ def fuse(
     test_size: float = 0.25,
     split_seed: int = 0,
     positive: str | None = None,
+    calibrate: str | None = None,
+    sensitivity: float | None = None,
     out: str | Path,
     overwrite: bool = False,
     **source: Unpack[Source],
@@ -99,6 +110,9 @@ def fuse(
         Share of the groups to hold out where the data set has no splits, and its seed.
     positive
         As for `featstore.compare`.
+    calibrate, sensitivity
+        As for `featstore.compare`; chosen on out-of-fold probabilities of the training images, kept with the model,
+        and used by `featstore.predict`.
     out, overwrite
         Folder of the run.
     **source
@@ -114,47 +128,85 @@ def fuse(
     matrix = load_matrix(data, **source)
     index = positive_index(matrix.classes, positive)
     splits = hold_out(matrix, test_size, split_seed)
+    wish = Wish(calibrate, sensitivity, index)
     contestant = Contestant(strategy, matrix.backbones, strategy)
     model = fit(build(contestant, matrix, settings), matrix, splits["train"], matrix.backbones)
+    point = _operating_point(matrix, contestant, settings, splits["train"], wish, split_seed)
     proba = {
-        name: predict_proba(model, matrix, rows, matrix.backbones)
+        name: point.calibrate(predict_proba(model, matrix, rows, matrix.backbones))
         for name, rows in splits.items()
         if name != "train"
     }
+    decisions = {name: point.decide(p) for name, p in proba.items()}
     result = Fusion(
         run=str(out),
         strategy=strategy,
         options=settings,
         matrix=run.describe(matrix, index),
         sizes={name: len(rows) for name, rows in splits.items()},
-        scores={name: held_out_scores(matrix, splits[name], p, index) for name, p in proba.items()},
+        operating=point.to_json(),
+        scores={
+            name: held_out_scores(matrix, splits[name], p, index, point.threshold)
+            for name, p in proba.items()
+        },
+        curves={name: curves(matrix.y[splits[name]], p, decisions[name], index) for name, p in proba.items()},
         history=getattr(model, "history_", None),
     )
     document = result.to_json()
     run.clear(Path(out))
-    write_bundle(Path(out) / run.MODEL, model, {"classes": list(matrix.classes)})
+    write_bundle(
+        Path(out) / run.MODEL, model, {"classes": list(matrix.classes), "operating": result.operating}
+    )
     run.write_run(
         Path(out),
-        {"kind": "fuse", **{k: document[k] for k in ("strategy", "options", "matrix", "sizes")}},
+        {"kind": "fuse", **{k: document[k] for k in ("strategy", "options", "matrix", "sizes", "operating")}},
         document,
-        _predictions(matrix, splits, proba, Path(data)),
+        held_out(matrix, splits, proba, decisions, Path(data)),
     )
     return result
 
 
 def held_out_scores(
-    matrix: FeatureMatrix, rows: NDArray[np.intp], proba: NDArray[np.float64], positive: int | None
+    matrix: FeatureMatrix,
+    rows: NDArray[np.intp],
+    proba: NDArray[np.float64],
+    positive: int | None,
+    threshold: float | None = None,
 ) -> dict[str, Score]:
     """Every metric with its interval over resamples of the held-out groups."""
-    y = matrix.y[rows]
-    value = score(y, proba, np.ones((1, len(rows))), positive)
-    drawn = score(y, proba, group_weights(matrix.groups[rows]), positive)
-    return {
-        name: Score(
-            float(value[name][0]) if np.isfinite(value[name][0]) else None, percentile_interval(drawn[name])
-        )
-        for name in METRICS
-    }
+    weights = np.vstack([np.ones((1, len(rows))), group_weights(matrix.groups[rows])])
+    scores = score(matrix.y[rows], proba, weights, positive, threshold)
+    return {name: _score(name, values[0], values[1:]) for name, values in scores.items()}
+
+
+def _score(name: str, value: float, resampled: NDArray[np.float64]) -> Score:
+    if not np.isfinite(value):
+        return Score(None, None)
+    drawn = widen(resampled, value, 1.0).clip(0.0, 1.0 if name in BOUNDED else None)
+    return Score(float(value), percentile_interval(drawn))
+
+
+def _operating_point(
+    matrix: FeatureMatrix,
+    contestant: Contestant,
+    settings: Mapping[str, Any],
+    train: NDArray[np.intp],
+    wish: Wish,
+    seed: int,
+) -> OperatingPoint:
+    """Fit once more for each fold within the training images, and choose on what these models had not seen."""
+    if wish.is_none:
+        return NEUTRAL
+    folds = inner_folds(matrix, train, INNER_FOLDS, seed)
+    models = [
+        fit(build(contestant, matrix, settings), matrix, rest, contestant.backbones) for rest, _ in folds
+    ]
+    tests = [test for _, test in folds]
+    proba = [
+        predict_proba(model, matrix, test, contestant.backbones)
+        for model, test in zip(models, tests, strict=True)
+    ]
+    return choose(matrix.y[np.concatenate(tests)], np.concatenate(proba), wish)
 
 
 def _preset(strategy: str, preset: str | None) -> dict[str, Any]:
@@ -166,16 +218,3 @@ def _preset(strategy: str, preset: str | None) -> dict[str, Any]:
             f"{strategy} has no preset {preset!r}.", f"It has: {', '.join(presets) or 'none'}."
         )
     return presets[preset]
-
-
-def _predictions(
-    matrix: FeatureMatrix,
-    splits: Mapping[str, NDArray[np.intp]],
-    proba: Mapping[str, NDArray[np.float64]],
-    data: Path,
-) -> Iterator[list[Any]]:
-    yield ["split", *image_header(), "predicted", *(f"p({name})" for name in matrix.classes)]
-    for name, values in proba.items():
-        for i, p in zip(splits[name], values, strict=True):
-            predicted = matrix.classes[int(p.argmax())]
-            yield [name, *image_cells(matrix, int(i), data), predicted, *map(float, p)]

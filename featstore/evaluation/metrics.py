@@ -2,7 +2,9 @@
 
 A bootstrap resample is a vector of weights (how often each image was drawn), so every score here takes a whole
 ``(resamples, n)`` array of weights and returns one value per resample; weights of one give the plain score.
-More than two classes are scored one against the rest and averaged without weights (macro).
+
+With a positive class, everything but accuracy, balanced accuracy and log-loss is about that class against the rest.
+Without one it is taken for each class against the rest and averaged without weights (macro).
 """
 
 from __future__ import annotations
@@ -11,77 +13,131 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featstore.evaluation.ranking import RANKING, auc, rank_scores, ratio
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Vector = NDArray[np.float64]
 
-METRICS = ("accuracy", "auc", "sensitivity", "specificity", "f1")
+DECISION = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1")
+PROBABILITY = ("brier", "ece", "log_loss")
+METRICS = (*RANKING, *DECISION, *PROBABILITY)
+BOUNDED = frozenset(METRICS) - {"log_loss"}
+"""Scores that cannot leave 0 to 1, nor may their intervals."""
+PRIMARY = "auc"
+"""Verdicts are about this one: it needs no threshold and does not change with the share of ill patients."""
+
+BINS, IMAGES_PER_BIN = 10, 20
+CHUNK = 512
+"""Resamples scored at once: what they need should stay in a core's cache."""
+ALMOST_NEVER = 1e-12
+"""Probability below which log-loss takes an image to be: one sure mistake must not make everything infinite."""
 
 
 def score(
-    y: NDArray[np.intp], proba: Vector, weights: Vector, positive: int | None = None
+    y: NDArray[np.intp],
+    proba: Vector,
+    weights: Vector,
+    positive: int | None = None,
+    threshold: float | None = None,
 ) -> dict[str, Vector]:
-    """Accuracy, AUC, sensitivity, specificity and F1.
+    """Every score of `METRICS`.
 
     Parameters
     ----------
     y
         ``(n,)`` true class index.
     proba
-        ``(n, classes)`` probabilities; the predicted class is the largest.
+        ``(n, classes)`` probabilities.
     weights
         ``(resamples, n)`` non-negative.
     positive
         Index of the class that sensitivity is about; None for the macro average over all classes.
+    threshold
+        As for `decide`.
 
     Returns
     -------
     For each name in `METRICS` one value per resample, ``(resamples,)``; NaN where a resample lacks a class.
     """
-    predicted = proba.argmax(axis=1)
-    targets = [positive] if positive is not None else list(range(proba.shape[1]))
+    predicted = decide(proba, positive, threshold)
+    starts = range(0, len(weights), CHUNK)
+    parts = [_score(y, proba, predicted, weights[at : at + CHUNK], positive) for at in starts]
+    return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
+
+
+def _score(
+    y: NDArray[np.intp], proba: Vector, predicted: NDArray[np.intp], weights: Vector, positive: int | None
+) -> dict[str, Vector]:
+    targets = [positive] if positive is not None else range(proba.shape[1])
     per_class = [_one_against_rest(y == c, predicted == c, proba[:, c], weights) for c in targets]
-    means = {name: np.mean([scores[name] for scores in per_class], axis=0) for name in METRICS[1:]}
-    return {"accuracy": _ratio(weights @ (y == predicted), weights.sum(axis=1)), **means}
+    scores = {name: np.mean([part[name] for part in per_class], axis=0) for name in per_class[0]}
+    return scores | _over_all_classes(y, predicted, proba, weights)
 
 
-def auc(truth: NDArray[np.bool_], values: Vector, weights: Vector) -> Vector:
-    """Area under the ROC curve by weighted mid-ranks (Mann-Whitney; ties count one half).
+def primary_score(y: NDArray[np.intp], proba: Vector, weights: Vector, positive: int | None = None) -> Vector:
+    """Return `PRIMARY` alone, as `score` gives it."""
+    targets = [positive] if positive is not None else range(proba.shape[1])
+    mean: Vector = np.mean([auc(y == c, proba[:, c], weights) for c in targets], axis=0)
+    return mean
 
-    Parameters
-    ----------
-    truth
-        ``(n,)`` whether an image is positive.
-    values
-        ``(n,)`` score that should be higher for positives.
-    weights
-        ``(resamples, n)``.
+
+def decide(proba: Vector, positive: int | None = None, threshold: float | None = None) -> NDArray[np.intp]:
+    """Class index ``(n,)`` of each image: the most probable one.
+
+    With a `threshold`, the positive class wherever its probability is not below it, else the most probable other.
     """
-    order = np.argsort(values, kind="stable")
-    starts = np.flatnonzero(np.diff(values[order], prepend=-np.inf))
-    weights = weights[:, order]
-    positives = np.add.reduceat(weights * truth[order], starts, axis=1)
-    negatives = np.add.reduceat(weights * ~truth[order], starts, axis=1)
-    below = np.cumsum(negatives, axis=1) - negatives / 2
-    return _ratio((positives * below).sum(axis=1), positives.sum(axis=1) * negatives.sum(axis=1))
+    if threshold is None or positive is None:
+        likeliest: NDArray[np.intp] = proba.argmax(axis=1)
+        return likeliest
+    others = proba.copy()
+    others[:, positive] = -1.0
+    answers: NDArray[np.intp] = np.where(proba[:, positive] >= threshold, positive, others.argmax(axis=1))
+    return answers
+
+
+def mass_bins(values: Vector) -> NDArray[np.intp]:
+    """Bin number ``(n,)`` of each probability: at most ten equal-mass bins (quantiles) of 20 images or more.
+
+    The bins are those of the sample and stay the same in every resample. Images with one probability share a bin.
+    """
+    count = min(BINS, max(1, len(values) // IMAGES_PER_BIN))
+    edges = np.percentile(values, np.linspace(0, 100, count + 1)[1:-1])
+    return np.searchsorted(edges, values)
+
+
+def _over_all_classes(
+    y: NDArray[np.intp], predicted: NDArray[np.intp], proba: Vector, weights: Vector
+) -> dict[str, Vector]:
+    loss = -np.log(np.maximum(proba[np.arange(len(y)), y], ALMOST_NEVER))
+    of_class = y[:, None] == np.arange(proba.shape[1])
+    right = of_class & (predicted == y)[:, None]
+    sums = weights @ np.column_stack([loss, of_class, right])
+    counts, hits = np.split(sums[:, 1:], 2, axis=1)
+    total = counts.sum(axis=1)
+    return {
+        "accuracy": ratio(hits.sum(axis=1), total),
+        "balanced_accuracy": ratio(hits, counts).mean(axis=1),
+        "log_loss": ratio(sums[:, 0], total),
+    }
 
 
 def _one_against_rest(
     truth: NDArray[np.bool_], predicted: NDArray[np.bool_], values: Vector, weights: Vector
 ) -> dict[str, Vector]:
-    hit = weights @ (truth & predicted)
-    miss = weights @ (truth & ~predicted)
-    false_alarm = weights @ (~truth & predicted)
-    rejection = weights @ (~truth & ~predicted)
+    gap = values - truth
+    bins = mass_bins(values)
+    binned = gap[:, None] * (bins[:, None] == np.arange(bins.max() + 1))
+    counts = [truth & predicted, truth, ~truth & predicted, ~truth, gap**2]
+    sums = weights @ np.column_stack([*counts, binned])
+    hit, ill, alarm, well, square = sums[:, : len(counts)].T
+    total = ill + well
     return {
-        "auc": auc(truth, values, weights),
-        "sensitivity": _ratio(hit, hit + miss),
-        "specificity": _ratio(rejection, rejection + false_alarm),
-        "f1": _ratio(2 * hit, 2 * hit + miss + false_alarm),
+        **rank_scores(truth, values, weights),
+        "sensitivity": ratio(hit, ill),
+        "specificity": ratio(well - alarm, well),
+        "f1": ratio(2 * hit, ill + hit + alarm, ill),
+        "brier": ratio(square, total),
+        "ece": ratio(np.abs(sums[:, len(counts) :]).sum(axis=1), total),
     }
-
-
-def _ratio(top: Vector, bottom: Vector) -> Vector:
-    ratio: Vector = np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
-    return ratio

@@ -10,6 +10,7 @@ import numpy as np
 
 from featstore import run
 from featstore.errors import RunError
+from featstore.evaluation.operating import read_point
 from featstore.extraction.embed import embed_images
 from featstore.fusion.bundle import read_bundle
 
@@ -28,9 +29,9 @@ class Prediction:
     path
         The file.
     label
-        Predicted class.
+        Predicted class, at the run's operating point.
     probability
-        By class, summing to one.
+        By class, summing to one; calibrated if the run is.
     votes
         Class that each backbone alone would choose, for strategies whose members can vote; else empty.
     """
@@ -43,9 +44,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Answers for all images that decoded, and the others as (path, reason, detail)."""
+    """Answers for all images that decoded, and the others as (path, reason, detail).
+
+    `operating` is the run's calibration and threshold, as plain dict.
+    """
 
     run: str
+    operating: Mapping[str, Any]
     predictions: tuple[Prediction, ...]
     bad: tuple[tuple[str, str, str], ...]
 
@@ -81,25 +86,31 @@ def predict(
     run.require_own(Path(folder), document, run.MODEL_STATE)
     model, extra = read_bundle(Path(folder) / run.MODEL)
     classes = _classes(extra, model)
+    point = read_point(extra.get("operating"), len(classes))
     keys = run.keys_of(document)
     if sum(key.backbone.dimension for key in keys) != model.n_features_in_:
         raise RunError("The model was not fitted on the features that run.json names.", run.REMEDY)
     good, features, bad = embed_images([Path(i) for i in images], keys, weights)
     predictions: tuple[Prediction, ...] = ()
     if good:
-        proba = np.asarray(model.predict_proba(features), np.float64)
+        proba = point.calibrate(np.asarray(model.predict_proba(features), np.float64))
         ballots = model.votes(features) if hasattr(model, "votes") else np.empty((len(good), 0), int)
         names = [key.backbone.name for key in keys]
         predictions = tuple(
             Prediction(
                 str(path),
-                classes[int(p.argmax())],
+                classes[answer],
                 dict(zip(classes, p.tolist(), strict=True)),
                 {name: classes[int(vote)] for name, vote in zip(names, ballot, strict=False)},
             )
-            for path, p, ballot in zip(good, proba, ballots, strict=True)
+            for path, p, answer, ballot in zip(good, proba, point.decide(proba), ballots, strict=True)
         )
-    return Predictions(str(folder), predictions, tuple((str(p), reason, detail) for p, reason, detail in bad))
+    return Predictions(
+        str(folder),
+        point.to_json(),
+        predictions,
+        tuple((str(p), reason, detail) for p, reason, detail in bad),
+    )
 
 
 def _classes(extra: Any, model: FusionStrategy) -> list[str]:  # noqa: ANN401

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from featstore.images.recipe import PRESETS, parse_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
 STEP = 1000
@@ -62,6 +62,11 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
+
+
+def counts(classes: Mapping[str, int]) -> str:
+    """Classes with their numbers: ``covid 349, normal 397``."""
+    return ", ".join(f"{printable(name)} {count}" for name, count in classes.items())
 
 
 def printable_lines(text: str) -> str:

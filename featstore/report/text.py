@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from featstore.report.plain import duration, printable, size, table, view_name
-from featstore.report.verdict import summary, verdict
+from featstore.report.plain import counts, duration, printable, size, table, view_name
+from featstore.report.scores import comparison_text, fusion_text, operating_text
+from featstore.report.verdict import summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from featstore.demonstration import Demonstration
     from featstore.evaluation.check import Check
-    from featstore.evaluation.compare import Comparison
-    from featstore.evaluation.fuse import Fusion
     from featstore.evaluation.predict import Predictions
     from featstore.extraction.bench import Bench, Rate
     from featstore.extraction.precision import PrecisionCheck
@@ -47,45 +46,6 @@ def precision_text(result: PrecisionCheck) -> str:
     return "\n\n".join(part for part in (table(header, rows), sentence, _bad_text(result.bad)) if part)
 
 
-def comparison_text(result: Comparison) -> str:
-    """Table of a comparison, and the verdict in words."""
-    metrics = list(result.standings[0].estimates)
-    rows = [
-        [s.contestant.label, *(_estimate(s.estimates[m].mean, s.estimates[m].interval) for m in metrics)]
-        for s in result.standings
-    ]
-    spread = [
-        [s.contestant.label, *(f"{s.estimates[m].deviation:.3f}" for m in metrics)] for s in result.standings
-    ]
-    return "\n\n".join(
-        [
-            data_text(result.matrix),
-            table([f"mean of {result.folds * result.repeats} folds [95 %]", *metrics], rows),
-            table(["deviation between folds", *metrics], spread),
-            verdict(result),
-        ]
-    )
-
-
-def fusion_text(result: Fusion) -> str:
-    """Scores of a fit."""
-    metrics = list(next(iter(result.scores.values())))
-    sizes = ", ".join(f"{name} {count}" for name, count in result.sizes.items())
-    rows = [
-        [f"{name} ({result.sizes[name]} images)", *(_estimate(s[m].value, s[m].interval) for m in metrics)]
-        for name, s in result.scores.items()
-    ]
-    return "\n\n".join(
-        [
-            data_text(result.matrix),
-            f"{result.strategy}, fitted on the training images alone: {sizes}.",
-            table(["score [95 %]", *metrics], rows),
-            f"The run is in {result.run}: model/, metrics.json, predictions.csv, run.json.",
-            f"Next: featstore predict {result.run} IMAGE...",
-        ]
-    )
-
-
 def predictions_text(result: Predictions) -> str:
     """One line per image."""
     if not result.predictions:
@@ -95,13 +55,17 @@ def predictions_text(result: Predictions) -> str:
         [printable(p.path), p.label, f"{p.probability[p.label]:.3f}", *(p.votes[name] for name in names)]
         for p in result.predictions
     ]
-    parts = [table(["image", "label", "probability", *names], rows), _bad_text(result.bad)]
+    parts = [
+        table(["image", "label", "probability", *names], rows),
+        operating_text(result.operating, list(result.predictions[0].probability)),
+        _bad_text(result.bad),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
 def check_text(result: Check) -> str:
     """Findings of an audit."""
-    parts = [f"{result.images} images, {result.groups} groups, classes: {_counts(result.classes)}."]
+    parts = [f"{result.images} images, {result.groups} groups, classes: {counts(result.classes)}."]
     parts += [
         "\n".join(
             [
@@ -158,24 +122,6 @@ def demo_text(result: Demonstration) -> str:
     )
 
 
-def data_text(matrix: Mapping[str, Any]) -> str:
-    """What a result rests on, in two lines."""
-    views = [view_name(view["recipe"], view["seed"]) for view in matrix["views"]]
-    groups = (
-        f"{matrix['groups']} groups"
-        if matrix["has_groups"]
-        else "no groups given (each image is its own: a leak cannot be excluded)"
-    )
-    aside = f", {matrix['quarantined']} in quarantine" if matrix["quarantined"] else ""
-    positive = (
-        f"; sensitivity is about {matrix['positive']!r}" if matrix["positive"] else "; averaged over classes"
-    )
-    return (
-        f"{matrix['images']} images{aside}, {groups}, classes: {_counts(matrix['classes'])}{positive}.\n"
-        f"Backbones: {', '.join(spec['name'] for spec in matrix['backbones'])}. Views: {', '.join(views)}."
-    )
-
-
 def _extraction_sentence(result: Extraction) -> str:
     if not result.missing:
         return f"Nothing is missing: all {result.stored} vectors of {result.images} images are in {result.cache}."
@@ -215,13 +161,3 @@ def _shortcut_text(shortcuts: Mapping[str, float]) -> str:
         return ""
     rows = [[name, f"{value:.3f}"] for name, value in shortcuts.items()]
     return "AUC of guessing the label without a network (0.5 and less is harmless):\n" + table(None, rows)
-
-
-def _estimate(value: float | None, interval: tuple[float, float] | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
-
-
-def _counts(classes: Mapping[str, int]) -> str:
-    return ", ".join(f"{printable(name)} {count}" for name, count in classes.items())

@@ -166,7 +166,12 @@ def test_predictions_of_a_file_agree_with_those_of_the_run(world, tmp_path):
     import csv
 
     run = tmp_path / "run"
-    assert featstore("fuse", world.data, "--cache", world.cache, "--out", run).code == 0
+    wishes = ["--calibrate", "platt", "--sensitivity", "0.9", "--positive", "covid"]
+    fused = featstore("fuse", world.data, *wishes, "--cache", world.cache, "--out", run)
+    assert fused.code == 0, fused.err
+    assert re.search(
+        r"calibrated \(platt\)\. An image is called 'covid' from a probability of 0\.\d+ on", fused.out
+    )
     with (run / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     images = [world.data.parent / row["path"] for row in rows]
@@ -174,6 +179,9 @@ def test_predictions_of_a_file_agree_with_those_of_the_run(world, tmp_path):
     for row, p in zip(rows, answer["predictions"], strict=True):
         assert float(row["p(covid)"]) == pytest.approx(p["probability"]["covid"], abs=1e-9)
         assert row["predicted"] == p["label"]
+        assert p["label"] == (
+            "covid" if p["probability"]["covid"] >= answer["operating"]["threshold"] else "normal"
+        )
 
 
 def test_the_papers_preset_trains_the_papers_head_and_records_its_curves(world, tmp_path):
@@ -206,15 +214,32 @@ def test_compare_gives_the_same_numbers_twice_and_a_verdict(world, tmp_path):
     names = [c["name"] for c in one.json["contestants"]]
     assert names == ["EfficientNetLite0", "MobileNet025", *strategies]
     for contestant in one.json["contestants"]:
-        assert list(contestant["metrics"]) == ["accuracy", "auc", "sensitivity", "specificity", "f1"]
-        for estimate in contestant["metrics"].values():
+        assert {"accuracy", "auc", "sensitivity", "specificity", "f1"} < set(contestant["metrics"])
+        for name, estimate in contestant["metrics"].items():
             low, high = estimate["interval"]
-            assert 0 <= low <= estimate["mean"] <= high <= 1
+            assert 0 <= low <= estimate["mean"] <= high
+            assert high <= 1 or name == "log_loss"
             assert len(estimate["folds"]) == 4
+        assert set(contestant["curves"]) == {"risk_coverage", "decision", "calibration"}
+    pairs = {(c["a"], c["b"]) for c in one.json["comparisons"]}
+    assert len(pairs) == len(names) * (len(names) - 1) / 2
     assert {c["verdict"] for c in one.json["comparisons"]} <= {"a_better", "b_better", "cannot_tell"}
+    assert one.json["winner"]["of"] == len(names)
     table = featstore(*arguments, "--out", tmp_path / "run").out
-    assert "Verdict" in table
+    assert re.search(rf"Verdict .* {len(pairs)} pairs", table)
+    assert re.search(rf"Best of {len(names)}: .* expect 0\.\d+ \[", table)
     assert (tmp_path / "run" / "predictions.csv").read_text().count("\n") == 1 + len(names) * 32
+
+
+def test_compare_chooses_operating_points_in_the_fold_and_tells_the_kinds_of_luck_apart(world):
+    arguments = ["compare", world.data, "--strategies", "concat_head", "--folds", "3", "--positive", "covid"]
+    wishes = ["--calibrate", "temperature", "--sensitivity", "0.9", "--repeats", "2", "--training-seeds", "2"]
+    document = featstore(*arguments, *wishes, "--cache", world.cache, "--json").json
+    assert document["protocol"]["calibrate"] == "temperature"
+    assert document["protocol"]["sensitivity"] == 0.9
+    spreads = {c["name"]: c["spread"] for c in document["contestants"]}
+    assert all(spread["folds"] is not None for spread in spreads.values())
+    assert {name for name, s in spreads.items() if s["training"] is not None} == {"concat_head"}
 
 
 def test_stage_two_never_loads_tensorflow(world, tmp_path):
@@ -268,6 +293,16 @@ def test_check_fails_on_one_picture_in_two_classes(tmp_path):
 
 
 ERRORS = {
+    "sensitivity in percent": (
+        ["compare", "{data}", "--sensitivity", "95", "--cache", "{cache}"],
+        2,
+        "--sensitivity 0.95",
+    ),
+    "unknown calibration": (
+        ["fuse", "{data}", "--calibrate", "magic", "--cache", "{cache}"],
+        2,
+        "temperature",
+    ),
     "unknown backbone": (["extract", "{data}", "--backbones", "Xceptoin"], 2, "Xception"),
     "absent data": (["extract", "nowhere"], 2, "does not exist"),
     "bad recipe": (["extract", "{data}", "--recipe", "twirl(3)", "--seeds", "1"], 2, "twirl"),

@@ -1,0 +1,126 @@
+"""How often the intervals and verdicts of `compare` are right, on data whose truth is known.
+
+    python benchmarks/coverage.py [--studies 200] [--patients 40,60,120]
+
+Every study draws new patients with two images each, networks whose features carry nothing (or a planted signal), and
+runs the five-fold comparison that `featstore compare` runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from featstore.evaluation.bootstrap import group_weights
+from featstore.evaluation.contestants import Contestant
+from featstore.evaluation.duels import duels
+from featstore.evaluation.folds import group_folds
+from featstore.evaluation.standing import Arena, standings
+from featstore.evaluation.winner import guard
+
+CHANCE = ("auc", "accuracy", "balanced_accuracy", "average_precision")
+"""Scores that are one half when nothing is to be learned from two classes of one size."""
+IMAGES, WIDTH, FOLDS = 2, 6, 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--studies", type=int, default=200)
+    parser.add_argument("--patients", default="40,60,120")
+    arguments = parser.parse_args()
+    print(
+        f"{arguments.studies} studies of each kind; 95 % intervals, verdicts at 0.05 after Holm", flush=True
+    )
+    for patients in map(int, arguments.patients.split(",")):
+        noise(patients, arguments.studies)
+    many(60, 12, arguments.studies)
+    for signal in (0.0, 0.5, 1.0, 2.0):
+        planted(120, signal, arguments.studies)
+
+
+def noise(patients: int, studies: int) -> None:
+    covered, told, raw = Counter(), 0, Counter()
+    for seed in range(studies):
+        arena, ranked, _ = study(seed, patients, [(0.0,), (0.0,), (0.0, 0.0)])
+        for s in ranked:
+            for name in CHANCE:
+                low, high = s.estimates[name].interval
+                covered[name] += low < 0.5 < high
+        found = duels(arena, ranked)
+        told += any(duel.verdict != "cannot_tell" for duel in found)
+        for duel in found:
+            raw.update(name for name, test in duel.tests.items() if test.p is not None and test.p < 0.05)
+    shares = ", ".join(f"{name} {covered[name] / studies / 3:.2f}" for name in CHANCE)
+    alarms = ", ".join(f"{name} {raw[name] / studies / 3:.3f}" for name in sorted(raw))
+    print(f"noise, {patients} patients: interval covers one half: {shares}")
+    print(
+        f"  studies in which any of three pairs is told apart: {told / studies:.3f}; single p < .05: {alarms}"
+    )
+
+
+def many(patients: int, contestants: int, studies: int) -> None:
+    naive, guarded, covered, plain, told = [], [], 0, 0, 0
+    for seed in range(studies):
+        arena, ranked, weights = study(seed, patients, [(0.0,)] * contestants)
+        winner = guard(arena, ranked, weights)
+        best = max(ranked, key=lambda s: s.primary).estimates["auc"].interval
+        naive.append(winner.naive)
+        guarded.append(winner.guarded)
+        covered += winner.interval[0] < 0.5 < winner.interval[1]
+        plain += best[0] < 0.5 < best[1]
+        told += any(duel.verdict != "cannot_tell" for duel in duels(arena, ranked))
+    print(
+        f"best of {contestants} that guess, {patients} patients: AUC {np.mean(naive):.3f}, guarded"
+        f" {np.mean(guarded):.3f}; one half is covered by the winner's own interval in {plain / studies:.2f}, by the"
+        f" guarded one in {covered / studies:.2f}; any of {contestants * (contestants - 1) // 2} pairs told:"
+        f" {told / studies:.3f}"
+    )
+
+
+def planted(patients: int, signal: float, studies: int) -> None:
+    right = wrong = 0
+    for seed in range(studies):
+        arena, ranked, _ = study(seed, patients, [(1.0,), (1.0 + signal,)])
+        (duel,) = duels(arena, ranked)
+        right += duel.verdict == "a_better"
+        wrong += duel.verdict == "b_better"
+    print(
+        f"one network better by {signal:.1f} patient deviations, {patients} patients:"
+        f" told {right / studies:.2f}, told the wrong way round {wrong / studies:.3f}"
+    )
+
+
+def study(seed: int, patients: int, signals: list[tuple[float, ...]]) -> tuple[Arena, list, np.ndarray]:
+    """One comparison; each entry of `signals` is a contestant over as many networks of its own."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat([f"p{i:03d}" for i in range(patients)], IMAGES)
+    y = np.repeat(np.arange(patients) % 2, IMAGES)
+    splits = group_folds(SimpleNamespace(y=y, groups=groups, classes=("a", "b")), FOLDS, seed=seed)
+    arena = Arena(y, groups, splits, 1, 1)
+    proba = [cross_validate(arena, features(rng, y, patients, signal)) for signal in signals]
+    who = [Contestant("concat_logreg", ("A",), f"c{i}") for i in range(len(signals))]
+    weights = group_weights(groups, seed=seed)
+    return arena, standings(arena, who, proba, weights), weights
+
+
+def features(rng: np.random.Generator, y: np.ndarray, patients: int, signal: tuple[float, ...]) -> np.ndarray:
+    shape = (len(y), WIDTH * len(signal))
+    X = rng.normal(size=shape) + np.repeat(rng.normal(size=(patients, shape[1])), IMAGES, axis=0)
+    for at, strength in enumerate(signal):
+        X[:, at * WIDTH] += strength * y
+    return X
+
+
+def cross_validate(arena: Arena, X: np.ndarray) -> list[np.ndarray]:
+    model = make_pipeline(StandardScaler(), LogisticRegression())
+    return [model.fit(X[train], arena.y[train]).predict_proba(X[test]) for train, test in arena.splits]
+
+
+if __name__ == "__main__":
+    main()

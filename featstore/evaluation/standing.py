@@ -1,0 +1,225 @@
+"""How good each contestant is, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featstore.evaluation.bootstrap import overlap_factor, percentile_interval, widen
+from featstore.evaluation.metrics import BOUNDED, METRICS, PRIMARY, decide, primary_score, score
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from featstore.evaluation.contestants import Contestant
+    from featstore.evaluation.folds import Split
+
+    Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arena:
+    """What everyone is tested on.
+
+    Attributes
+    ----------
+    y
+        ``(n,)`` true class index.
+    groups
+        ``(n,)`` patient of each image.
+    splits
+        Folds of the first repeat, then of the second, and so on.
+    repeats
+        How many times all images are tested.
+    positive
+        Class that sensitivity is about; None for macro averages.
+    """
+
+    y: NDArray[np.intp]
+    groups: NDArray[np.str_]
+    splits: Sequence[Split]
+    repeats: int = 1
+    positive: int | None = None
+
+    @property
+    def factor(self) -> float:
+        """How much wider intervals are for the overlap of the training sets."""
+        return overlap_factor(self.splits)
+
+    @property
+    def first_repeat(self) -> range:
+        """Folds that test every image once."""
+        return range(len(self.splits) // self.repeats)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One metric of one contestant.
+
+    Attributes
+    ----------
+    mean, deviation
+        Over the folds; the deviation has ``ddof=1``. None where a fold has no value.
+    interval
+        95 %, by bootstrap over groups of the mean over folds, widened for the overlap of the training sets
+        (`featstore.evaluation.bootstrap.overlap_factor`); None where undefined.
+    folds
+        The value in each fold.
+    """
+
+    mean: float | None
+    deviation: float | None
+    interval: tuple[float, float] | None
+    folds: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Where the uncertainty of the primary metric comes from, as standard deviations.
+
+    Attributes
+    ----------
+    patients
+        With other patients: deviation of the resampled means, widened like the interval.
+    folds
+        With other folds of the same patients: deviation between repeats; None with one repeat.
+    training
+        With other training seeds on the same folds; None where they were not varied, or the strategy has none.
+    """
+
+    patients: float
+    folds: float | None
+    training: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """A contestant with its out-of-fold probabilities, its decisions and its scores.
+
+    Attributes
+    ----------
+    proba, decisions
+        For each fold, probabilities ``(test images, classes)`` and class index ``(test images,)``.
+    estimates
+        By metric.
+    spread
+        Of the primary metric.
+    resampled
+        ``(resamples,)`` primary metric in each resample, mean over folds, not widened.
+    """
+
+    contestant: Contestant
+    proba: tuple[Vector, ...]
+    decisions: tuple[NDArray[np.intp], ...]
+    estimates: Mapping[str, Estimate]
+    spread: Spread
+    resampled: Vector
+
+    @property
+    def primary(self) -> float:
+        """Mean of the primary metric over the folds."""
+        return self.estimates[PRIMARY].mean or 0.0
+
+
+def standings(
+    arena: Arena,
+    contestants: Sequence[Contestant],
+    proba: Sequence[Sequence[Vector]],
+    weights: Vector,
+    thresholds: Sequence[Sequence[float | None]] | None = None,
+    reseeded: Mapping[Contestant, Sequence[Sequence[Vector]]] | None = None,
+) -> list[Standing]:
+    """Score everyone.
+
+    Parameters
+    ----------
+    arena
+        What they were tested on.
+    contestants
+        In the order of `proba`.
+    proba
+        For each contestant and split, probabilities ``(test images, classes)``.
+    weights
+        ``(resamples, n)`` of `featstore.evaluation.bootstrap.group_weights`, shared by all.
+    thresholds
+        For each contestant and split, the probability from which an image is called positive; None for the most
+        probable class.
+    reseeded
+        By contestant, for each training seed, the uncalibrated probabilities on the folds of the first repeat.
+    """
+    cuts = thresholds or [[None] * len(arena.splits)] * len(contestants)
+    scores: list[list[dict[str, Vector]]] = [[] for _ in contestants]
+    for at, (_, test) in enumerate(arena.splits):
+        # The plain score comes first and the resamples after it, so that one pass over the images gives both.
+        drawn = np.vstack([np.ones((1, len(test))), weights[:, test]])
+        for mine, values, cut in zip(scores, proba, cuts, strict=True):
+            mine.append(score(arena.y[test], values[at], drawn, arena.positive, cut[at]))
+    return [
+        _standing(arena, contestant, values, cut, mine, (reseeded or {}).get(contestant, ()))
+        for contestant, values, cut, mine in zip(contestants, proba, cuts, scores, strict=True)
+    ]
+
+
+def fold_mean(values: Sequence[Vector]) -> Vector:
+    """Mean over folds, leaving out the folds in which a resample lacks a class; NaN where all do."""
+    stacked = np.array(values)
+    defined = np.isfinite(stacked)
+    total = np.where(defined, stacked, 0.0).sum(axis=0)
+    count = defined.sum(axis=0)
+    mean: Vector = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return mean
+
+
+def primary_mean(arena: Arena, proba: Sequence[Vector], weights: Vector, folds: Sequence[int]) -> Vector:
+    """Primary metric, mean over `folds`, for each row of ``weights (resamples, n)``."""
+    tests = [arena.splits[at][1] for at in folds]
+    return fold_mean(
+        [
+            primary_score(arena.y[test], p, weights[:, test], arena.positive)
+            for test, p in zip(tests, proba, strict=True)
+        ]
+    )
+
+
+def _standing(
+    arena: Arena,
+    contestant: Contestant,
+    proba: Sequence[Vector],
+    cuts: Sequence[float | None],
+    scores: Sequence[dict[str, Vector]],
+    reseeded: Sequence[Sequence[Vector]],
+) -> Standing:
+    estimates, resampled = {}, {}
+    for name in METRICS:
+        resampled[name] = fold_mean([part[name][1:] for part in scores])
+        folds = np.array([part[name][0] for part in scores])
+        estimates[name] = _estimate(folds, resampled[name], arena.factor, bounded=name in BOUNDED)
+    decisions = tuple(decide(p, arena.positive, cut) for p, cut in zip(proba, cuts, strict=True))
+    seen = np.array([part[PRIMARY][0] for part in scores])
+    spread = _spread(arena, seen, resampled[PRIMARY], reseeded)
+    return Standing(contestant, tuple(proba), decisions, estimates, spread, resampled[PRIMARY])
+
+
+def _estimate(folds: Vector, resampled: Vector, factor: float, *, bounded: bool) -> Estimate:
+    each = tuple(float(value) if np.isfinite(value) else None for value in folds)
+    if None in each:
+        return Estimate(None, None, None, each)
+    mean = float(folds.mean())
+    drawn = widen(resampled, mean, factor).clip(0.0, 1.0 if bounded else None)
+    return Estimate(mean, float(folds.std(ddof=1)), percentile_interval(drawn), each)
+
+
+def _spread(arena: Arena, folds: Vector, resampled: Vector, reseeded: Sequence[Sequence[Vector]]) -> Spread:
+    means = folds.reshape(arena.repeats, -1).mean(axis=1)
+    plain = np.ones((1, len(arena.y)))
+    seeds = [primary_mean(arena, p, plain, arena.first_repeat)[0] for p in reseeded]
+    patients = arena.factor * float(np.nanstd(resampled, ddof=1))
+    return Spread(patients, _deviation(means), _deviation(np.array(seeds)))
+
+
+def _deviation(values: Vector) -> float | None:
+    return float(values.std(ddof=1)) if len(values) > 1 else None

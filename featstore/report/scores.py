@@ -1,0 +1,142 @@
+"""Scores of stage two as plain text: tables of contestants and of held-out images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from featstore.evaluation.metrics import DECISION, PROBABILITY
+from featstore.evaluation.ranking import RANKING
+from featstore.report.plain import counts, table, view_name
+from featstore.report.verdict import verdict, winner_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from featstore.evaluation.compare import Comparison
+    from featstore.evaluation.fuse import Fusion
+    from featstore.evaluation.standing import Standing
+
+SHOWN = 20
+"""Contestants in a printed table."""
+PARTS = {
+    "Does it put the ill above the well?": RANKING,
+    "Does it answer right?": DECISION,
+    "Can its probabilities be taken at their word? (0 is best)": PROBABILITY,
+}
+HEADS = {
+    "average_precision": "avg precision",
+    "balanced_accuracy": "balanced acc.",
+    "brier": "Brier",
+    "ece": "ECE",
+    "f1": "F1",
+    "log_loss": "log-loss",
+    "auc": "AUC",
+    **{f"sensitivity_at_specificity_{at}": f"sens. at spec. .{at}" for at in (90, 95)},
+    **{f"specificity_at_sensitivity_{at}": f"spec. at sens. .{at}" for at in (90, 95)},
+}
+
+
+def comparison_text(result: Comparison) -> str:
+    """Tables of a comparison, and the verdict in words."""
+    shown = _best(result.standings)
+    names = [s.contestant.label for s in shown]
+    head = f"mean of {result.folds * result.repeats} folds [95 %]"
+    rows = [{m: _number(e.mean, e.interval) for m, e in s.estimates.items()} for s in shown]
+    hidden = len(result.standings) - len(shown)
+    return "\n\n".join(
+        part
+        for part in (
+            data_text(result.matrix),
+            _tables(head, names, rows),
+            f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json." if hidden else "",
+            _wish_text(result),
+            winner_text(result),
+            verdict(result),
+        )
+        if part
+    )
+
+
+def fusion_text(result: Fusion) -> str:
+    """Scores of a fit."""
+    sizes = ", ".join(f"{name} {count}" for name, count in result.sizes.items())
+    names = [f"{name} ({result.sizes[name]} images)" for name in result.scores]
+    rows = [{m: _number(s.value, s.interval) for m, s in part.items()} for part in result.scores.values()]
+    return "\n\n".join(
+        part
+        for part in (
+            data_text(result.matrix),
+            f"{result.strategy}, fitted on the training images alone: {sizes}.",
+            _tables("score [95 %]", names, rows),
+            operating_text(result.operating, list(result.matrix["classes"])),
+            f"The run is in {result.run}: model/, metrics.json, predictions.csv, run.json.",
+            f"Next: featstore predict {result.run} IMAGE...",
+        )
+        if part
+    )
+
+
+def operating_text(operating: Mapping[str, Any], classes: Sequence[str]) -> str:
+    """How a run's answers come about, where it is more than the most probable class."""
+    calibration, threshold = operating["calibration"], operating["threshold"]
+    sentences = []
+    if calibration is not None:
+        sentences.append(f"Probabilities are calibrated ({calibration['method']}).")
+    if threshold is not None:
+        sentences.append(
+            f"An image is called {classes[operating['positive']]!r} from a probability of {threshold:.3g} on: this"
+            f" found {100 * operating['sensitivity']:g} % of them in training, on images a model had not seen."
+        )
+    return " ".join(sentences)
+
+
+def data_text(matrix: Mapping[str, Any]) -> str:
+    """What a result rests on, in two lines."""
+    views = [view_name(view["recipe"], view["seed"]) for view in matrix["views"]]
+    groups = (
+        f"{matrix['groups']} groups"
+        if matrix["has_groups"]
+        else "no groups given (each image is its own: a leak cannot be excluded)"
+    )
+    aside = f", {matrix['quarantined']} in quarantine" if matrix["quarantined"] else ""
+    positive = (
+        f"; sensitivity is about {matrix['positive']!r}" if matrix["positive"] else "; averaged over classes"
+    )
+    return (
+        f"{matrix['images']} images{aside}, {groups}, classes: {counts(matrix['classes'])}{positive}.\n"
+        f"Backbones: {', '.join(spec['name'] for spec in matrix['backbones'])}. Views: {', '.join(views)}."
+    )
+
+
+def _best(standings: Sequence[Standing]) -> list[Standing]:
+    """Everyone who fits on the screen, in the order of the line-up."""
+    kept = sorted(standings, key=lambda s: -s.primary)[:SHOWN]
+    return [s for s in standings if s in kept]
+
+
+def _tables(head: str, names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
+    """One table per question, since all scores side by side fit no screen."""
+    parts = []
+    for question, metrics in PARTS.items():
+        lines = [[name, *(row[m] for m in metrics)] for name, row in zip(names, rows, strict=True)]
+        parts.append(f"{question}\n{table([head, *(HEADS.get(m, m) for m in metrics)], lines)}")
+    return "\n\n".join(parts)
+
+
+def _wish_text(result: Comparison) -> str:
+    wish = result.wish
+    parts = []
+    if wish.calibrate is not None:
+        parts.append(f"probabilities calibrated ({wish.calibrate})")
+    if wish.sensitivity is not None:
+        parts.append(f"threshold for a sensitivity of {wish.sensitivity:g}")
+    chosen = " and ".join(parts)
+    return (
+        f"{chosen[0].upper()}{chosen[1:]}, chosen within the training images of each fold." if chosen else ""
+    )
+
+
+def _number(value: float | None, interval: tuple[float, float] | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
