@@ -10,7 +10,7 @@ from featstore.errors import UnknownNameError
 from featstore.evaluation import run
 from featstore.evaluation.contestants import line_up
 from featstore.evaluation.folds import group_folds
-from featstore.evaluation.tournament import Duel, Standing, duels, play, resamples, standing
+from featstore.evaluation.tournament import Duel, Standing, draft, duels, play, resamples, standing
 from featstore.matrix import Source, load_matrix
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class Comparison:
         Every contestant, in the order of the line-up: singles first.
     duels
         Fusions against the best single backbone.
+    drafts
+        Backbones that the greedy contestants had in each fold; empty without any.
     """
 
     matrix: Mapping[str, Any]
@@ -45,6 +47,7 @@ class Comparison:
     fold_seed: int
     standings: tuple[Standing, ...]
     duels: tuple[Duel, ...]
+    drafts: tuple[tuple[str, ...], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for ``--json`` and ``metrics.json``."""
@@ -56,6 +59,7 @@ class Comparison:
                     "name": s.contestant.label,
                     "strategy": s.contestant.strategy,
                     "backbones": list(s.contestant.backbones),
+                    "chosen": [list(names) for names in self.drafts] if s.contestant.greedy else None,
                     "metrics": {name: asdict(estimate) for name, estimate in s.estimates.items()},
                 }
                 for s in self.standings
@@ -91,7 +95,8 @@ def compare(
     strategies
         Names, or ``all``.
     subsets
-        ``singles`` (each backbone alone, and all together), ``all``, or lists of backbone names.
+        ``singles`` (each backbone alone, and all together), ``all``, ``greedy``, names joined by plus signs, several
+        of these with commas, or lists of names: see `featstore.evaluation.contestants.line_up`.
     folds, repeats, fold_seed
         Cross-validation; two calls with the same values give the same folds and the same numbers.
     positive
@@ -112,8 +117,9 @@ def compare(
     index = positive_index(matrix.classes, positive)
     splits = group_folds(matrix, folds, repeats, fold_seed)
     proba: list[list[NDArray[np.float64]]] = [[] for _ in contestants]
+    drafts = draft(matrix, contestants, splits, jobs)
     for at, values in _with_bar(
-        play(matrix, contestants, splits, jobs), len(contestants) * len(splits), progress
+        play(matrix, contestants, splits, jobs, drafts), len(contestants) * len(splits), progress
     ):
         proba[at].append(values)
     weights_drawn = resamples(matrix, fold_seed)
@@ -128,6 +134,7 @@ def compare(
         fold_seed,
         tuple(standings),
         tuple(duels(standings)),
+        tuple(drafts),
     )
     if out is not None:
         document = result.to_json()

@@ -64,9 +64,18 @@ def comparison_text(result: Comparison) -> str:
             data_text(result.matrix),
             table([f"mean of {result.folds * result.repeats} folds [95 %]", *metrics], rows),
             table(["deviation between folds", *metrics], spread),
+            *_drafts_text(result.drafts),
             verdict(result),
         ]
     )
+
+
+def _drafts_text(drafts: Sequence[Sequence[str]]) -> list[str]:
+    """Say which backbones the greedy contestants had."""
+    if not drafts:
+        return []
+    chosen = [f"  fold {fold}: {', '.join(names)}" for fold, names in enumerate(drafts, 1)]
+    return ["\n".join(["Greedy selection, made in each fold from its training images, took:", *chosen])]
 
 
 def fusion_text(result: Fusion) -> str:
