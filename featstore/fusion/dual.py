@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 TOLERANCE = 1e-7
-"""On any probability, as certified by `_distance`; in effect errors are far smaller."""
+"""On any logit, by the bound in `solve`; in effect errors are far smaller."""
 STEPS = 60
 STEPS_IN_SINGLE = 15
 """Then the inner systems are solved in float64: only where C is extreme is float32 too coarse for a direction."""
 INNER_STEPS = 300
-FORCING = 0.01
+FORCING = 0.03
+FLOOR = 10
+"""Residuals of the inner systems end at so many units of rounding."""
 HALVINGS = 40
 SLACK = 1e-11
 
@@ -100,13 +102,13 @@ def solve(
         residual = dual[live] - C[live, None, None] * (target - proba)
         inner = coarse if step < STEPS_IN_SINGLE else kernels
         slope = apply(inner, members[live], residual.astype(inner[0].left.dtype))
-        left = reach[live] * _distance(residual, slope)
-        unfinished = left > TOLERANCE
+        energy = np.maximum(_dot(residual, slope), 0)
+        unfinished = reach[live] * np.sqrt(energy) > TOLERANCE
         if not unfinished.any():
             break
         live, proba, residual, slope = (part[unfinished] for part in (live, proba, residual, slope))
         system = _System(inner, members[live], Curvature.at(proba, C[live], slope.dtype))
-        direction = system.solve(slope, sketch.solver(system.curvature, live), left[unfinished])
+        direction = system.solve(slope, sketch.solver(system.curvature, live), energy[unfinished])
         change = direction - residual
         moved = apply(kernels, members[live], change)
         old = dual[live], values[live], intercept[live]
@@ -121,48 +123,42 @@ def _start(n_subsets: int, target: NDArray[np.float64]) -> DualSolution:
     return DualSolution(zeros, zeros, best_intercept(zeros, target, zeros[:, :, 0]))
 
 
-def _distance(residual: Floats, slope: Floats) -> Floats:
-    """Bound ``(subsets,)`` on ``|w - w*|``."""
-    return np.sqrt(np.maximum(_dot(residual, slope), 0))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _System:
-    """``(I + Q L' K L Q) u = Q L' K r``: a Newton step of every subset, intercepts projected out by Q."""
+    """``(I + Q L' K L Q) u = Q L' K r``: a Newton step of every subset, Q projects the intercepts out."""
 
     kernels: Sequence[Kernel]
     members: Mask
     curvature: Curvature
 
-    def solve(self, slope: Floats, precondition: Callable[[Floats], Floats], left: Floats) -> Floats:
-        """Return ``L u`` ``(subsets, logits, n)`` float64 by conjugate gradients, each subset to its own accuracy."""
-        project = self.curvature.without_intercept
-        residual = project(self.curvature.transposed(slope))
-        solution = np.zeros_like(residual)
-        better = project(precondition(residual))
-        direction, decrease = better, _dot(residual, better)
-        goal = decrease * _forcing(left, residual.dtype) ** 2
+    def solve(self, slope: Floats, precondition: Callable[[Floats], Floats], energy: Floats) -> Floats:
+        """Return ``L u`` ``(subsets, logits, n)`` float64 by conjugate gradients, each subset to its own accuracy.
+
+        Seen from w an error e of u costs ``e' L'KL (I + L'KL) e``, at most the squared residual of this system. That
+        may be a small part of what the step can gain, ``r'Kr - (L'Kr)' u``; `energy` is ``r'Kr``.
+        """
+        project = self.curvature.project
+        right = project(self.curvature.transposed(slope))
+        residual, solution, direction = right.copy(), np.zeros_like(right), np.zeros_like(right)
+        floor = (FLOOR * np.finfo(right.dtype).eps) ** 2 * _dot(right, right)
+        before: Floats = np.zeros_like(floor)
         for _ in range(INNER_STEPS):
-            going = decrease > goal
+            gain = np.maximum(energy - _dot(right, solution), 0)
+            going = _dot(residual, residual) > np.maximum(FORCING**2 * gain, floor)
             if not going.any():
                 break
+            better = project(precondition(residual))
+            decrease = _dot(residual, better)
+            direction = better + _ratio(decrease, before, going) * direction
             product = direction + project(self._between(direction))
             length = _ratio(decrease, _dot(direction, product), going)
             solution += length * direction
             residual -= length * product
-            better = project(precondition(residual))
-            before, decrease = decrease, np.where(going, _dot(residual, better), decrease)
-            direction = better + _ratio(decrease, before, going) * direction
+            before = decrease
         return self.curvature.times(solution).astype(np.float64)
 
     def _between(self, values: Floats) -> Floats:
         return self.curvature.transposed(apply(self.kernels, self.members, self.curvature.times(values)))
-
-
-def _forcing(left: Floats, dtype: np.dtype[Any]) -> Floats:
-    """Relative accuracy of an inner solution: rough far from the optimum, finer near it, never finer than of use."""
-    finest = 30 * np.finfo(dtype).eps
-    return np.clip(left, np.maximum(TOLERANCE / (4 * left), finest), FORCING).astype(dtype)
 
 
 def _descend(

@@ -72,49 +72,47 @@ def _information(proba: Floats) -> Floats:
 class Curvature:
     """A factor L of the likelihood's Hessian in the logits, ``C (diag(p) - p p') = L L'`` for every row.
 
-    With ``s = sqrt(p)`` it is ``sqrt(C) (diag(s) - p s')``: exact, and never stored as a matrix. For one logit it is
-    the number ``sqrt(C p (1 - p))``.
+    For one logit L is the number ``sqrt(C p (1 - p))``. For more it is ``sqrt(C) (diag(s) - p s')``, ``s = sqrt(p)``,
+    which cannot see s itself: on values orthogonal to s it is no more than a multiplication by ``sqrt(C p)``.
 
     Attributes
     ----------
-    proba
-        ``(models, logits, rows)``.
     root
-        ``(models, logits, rows)``: ``sqrt(C p)``, for one logit ``sqrt(C p (1 - p))``.
+        ``(models, logits, rows)``: ``sqrt(C p (1 - p))`` for one logit, ``sqrt(C p)`` for more.
+    blind
+        ``(models, logits, rows)``: the s, of length one for every row; None for one logit.
     shift
         ``(models, logits, logits)``: (pseudo-)inverse of the curvature in the intercepts.
     """
 
-    proba: Floats
     root: Floats
+    blind: Floats | None
     shift: Floats
 
     @classmethod
     def at(cls, proba: Floats, C: Floats, dtype: DTypeLike) -> Self:
         """Curvature where the probabilities are `proba`, for penalties ``C (models,)``."""
-        weight = proba * (1 - proba) if proba.shape[1] == 1 else proba
-        arrays = proba, np.sqrt(C[:, None, None] * weight), _information(proba) / C[:, None, None]
-        return cls(*(array.astype(dtype) for array in arrays))
+        binary = proba.shape[1] == 1
+        root = np.sqrt(C[:, None, None] * (proba * (1 - proba) if binary else proba))
+        blind = None if binary else np.sqrt(proba).astype(dtype)
+        return cls(root.astype(dtype), blind, (_information(proba) / C[:, None, None]).astype(dtype))
 
     def times(self, values: Floats) -> Floats:
-        """L times values, row by row."""
-        scaled = self.root * values
-        if self.proba.shape[1] > 1:
-            scaled -= self.proba * scaled.sum(axis=1, keepdims=True)
-        return scaled
+        """L times values that `project` or `transposed` gave."""
+        return self.root * values
 
     def transposed(self, values: Floats) -> Floats:
         """L' times values, row by row."""
-        if self.proba.shape[1] > 1:
-            values = values - (self.proba * values).sum(axis=1, keepdims=True)
-        return self.root * values
+        return self._seen(self.root * values)
 
-    def without_intercept(self, values: Floats) -> Floats:
-        """Project out of `values` whatever a shift of the intercepts explains: least squares on ``L' 1``."""
-        shift = self.shift @ self.times(values).sum(axis=2, keepdims=True)
-        return values - self.transposed(np.broadcast_to(shift, values.shape))
+    def project(self, values: Floats) -> Floats:
+        """Take out of `values` what L cannot see, and what a shift of the intercepts explains (least squares)."""
+        seen = self._seen(values)
+        shift = self.shift @ self.times(seen).sum(axis=2, keepdims=True)
+        return seen - self.transposed(np.broadcast_to(shift, seen.shape))
 
-    def diagonal(self) -> Floats:
-        """Diagonal ``(models, logits, rows)`` of ``L L'``."""
-        weight = self.root**2
-        return weight if self.proba.shape[1] == 1 else weight * (1 - self.proba)
+    def _seen(self, values: Floats) -> Floats:
+        if self.blind is None:
+            return values
+        seen: Floats = values - self.blind * (self.blind * values).sum(axis=1, keepdims=True)
+        return seen

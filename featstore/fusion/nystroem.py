@@ -60,14 +60,15 @@ class Sketch:
         return cls(basis, np.tensordot(weights, cores, axes=1), np.maximum(tails, 0))
 
     def solver(self, curvature: Curvature, models: NDArray[np.intp]) -> Callable[[Floats], Floats]:
-        """Approximate inverse of ``I + L' K L`` for some of the subsets, class by class, by Woodbury's identity."""
-        weight = curvature.diagonal()
+        """Approximate inverse of ``I + L' K L`` for some of the subsets, logit by logit, by Woodbury's identity."""
+        weight = curvature.root**2
         scaling = 1 + self.tails[models, None, None] * weight
         root = np.sqrt(weight) / scaling
-        cores = self.cores[models, None]
-        inner = np.eye(cores.shape[2], dtype=cores.dtype) + cores @ self._moments(weight / scaling)
+        # In float64: what Woodbury subtracts from one leaves 1/eigenvalue.
+        cores = self.cores[models, None].astype(np.float64)
+        inner = np.eye(cores.shape[2]) + cores @ self._moments(weight / scaling)
         inverse = np.linalg.solve(inner, np.broadcast_to(cores, inner.shape))
-        inverse = (inverse + inverse.swapaxes(2, 3)) / 2
+        inverse = (inverse + inverse.swapaxes(2, 3)).astype(weight.dtype) / 2
 
         def solve(values: Floats) -> Floats:
             inside = (root * values) @ self.basis

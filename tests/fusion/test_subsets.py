@@ -191,7 +191,7 @@ def test_c_is_the_best_of_the_grid_on_inner_folds_and_the_same_alone_as_together
     together = ConcatLogreg(blocks, C="auto").fit_subsets(X, y, [("a",), ("a", "b")], groups)
     single = ConcatLogreg(C="auto").fit(X[:, :40], y, groups=groups)
     assert together.C.tolist() == [single.C_, alone.C_]
-    assert alone.C_ == best
+    assert best == alone.C_
     np.testing.assert_allclose(together.predict_proba(X)[1], alone.predict_proba(X), atol=SAME)
 
 
