@@ -79,9 +79,11 @@ class Sketch:
     def _moments(self, weight: Floats) -> Floats:
         """``U' diag(w) U`` for each model and logit, ``(models, logits, rank, rank)``: one product for them all."""
         rank = self.basis.shape[1]
-        total = np.zeros((*weight.shape[:2], rank * rank), weight.dtype)
+        i, j = np.triu_indices(rank)
+        upper = np.zeros((*weight.shape[:2], len(i)), weight.dtype)
         for start in range(0, len(self.basis), ROWS_AT_ONCE):
             part = self.basis[start : start + ROWS_AT_ONCE]
-            pairs = (part[:, :, None] * part[:, None, :]).reshape(len(part), -1)
-            total += weight[:, :, start : start + ROWS_AT_ONCE] @ pairs
-        return total.reshape(*weight.shape[:2], rank, rank)
+            upper += weight[:, :, start : start + ROWS_AT_ONCE] @ (part[:, i] * part[:, j])
+        total = np.empty((*weight.shape[:2], rank, rank), weight.dtype)
+        total[..., i, j] = total[..., j, i] = upper
+        return total
