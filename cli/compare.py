@@ -14,7 +14,9 @@ from .printing import print_json, print_text
 def command(
     data: options.Data,
     strategies: Annotated[str, typer.Option(help="all, or names with commas.")] = "all",
-    subsets: Annotated[str, typer.Option(help="singles, all, or a list such as A+B,A+C.")] = "singles",
+    subsets: Annotated[
+        str, typer.Option(help="singles, all, greedy, A+B, or several with commas.")
+    ] = "singles",
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation, over whole groups.")] = 5,
     repeats: Annotated[int, typer.Option(help="Times to repeat it with other folds.")] = 1,
     fold_seed: Annotated[int, typer.Option(help="Seed of folds and resamples.")] = 0,
@@ -52,7 +54,7 @@ def command(
     result = compare(
         data,
         strategies="all" if strategies == "all" else names,
-        subsets=subsets if subsets in {"singles", "all"} else [s.split("+") for s in subsets.split(",")],
+        subsets=subsets,
         folds=folds,
         repeats=repeats,
         fold_seed=fold_seed,

@@ -19,7 +19,7 @@ from featstore.evaluation.nested import points, with_inner
 from featstore.evaluation.operating import Wish
 from featstore.evaluation.predictions import out_of_fold
 from featstore.evaluation.standing import Arena, standings
-from featstore.evaluation.tournament import play
+from featstore.evaluation.tournament import draft, play
 from featstore.evaluation.winner import guard
 from featstore.matrix import Source, load_matrix
 
@@ -58,6 +58,8 @@ class Comparison:
         The best of them, guarded against the winner's curse; None with a single contestant.
     curves
         By contestant: decision, calibration and risk-coverage curve over the out-of-fold probabilities of all images.
+    drafts
+        Backbones that the greedy contestants had in each fold; empty without any.
     """
 
     matrix: Mapping[str, Any]
@@ -69,6 +71,7 @@ class Comparison:
     duels: tuple[Duel, ...]
     winner: Winner | None
     curves: Mapping[str, Any]
+    drafts: tuple[tuple[str, ...], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for ``--json`` and ``metrics.json``."""
@@ -86,6 +89,7 @@ class Comparison:
                     "name": s.contestant.label,
                     "strategy": s.contestant.strategy,
                     "backbones": list(s.contestant.backbones),
+                    "chosen": [list(names) for names in self.drafts] if s.contestant.greedy else None,
                     "metrics": {name: asdict(estimate) for name, estimate in s.estimates.items()},
                     "spread": asdict(s.spread),
                     "curves": self.curves[s.contestant.label],
@@ -127,7 +131,8 @@ def compare(
     strategies
         Names, or ``all``.
     subsets
-        ``singles`` (each backbone alone, and all together), ``all``, or lists of backbone names.
+        ``singles`` (each backbone alone, and all together), ``all``, ``greedy``, names joined by plus signs, several
+        of these with commas, or lists of names: see `featstore.evaluation.contestants.line_up`.
     folds, repeats, fold_seed
         Cross-validation; two calls with the same values give the same folds and the same numbers.
     training_seeds
@@ -156,7 +161,8 @@ def compare(
     wish = Wish(calibrate, sensitivity, index)
     arena = Arena(matrix.y, matrix.groups, group_folds(matrix, folds, repeats, fold_seed), repeats, index)
     rounds = with_inner(matrix, arena.splits, wish, fold_seed)
-    raw = _play(matrix, contestants, rounds, jobs, progress)
+    drafts = draft(matrix, contestants, rounds, jobs)
+    raw = _play(matrix, contestants, rounds, drafts, jobs, progress)
     chosen = [points(matrix.y, arena.splits, rounds, values, wish) for values in raw]
     proba = [
         [point.calibrate(values) for point, values in zip(mine, answers, strict=False)]
@@ -169,7 +175,9 @@ def compare(
         proba,
         weights,
         [[point.threshold for point in mine] for mine in chosen],
-        _reseeded(matrix, dict(zip(contestants, raw, strict=True)), arena, training_seeds, jobs, progress),
+        _reseeded(
+            matrix, dict(zip(contestants, raw, strict=True)), arena, drafts, training_seeds, jobs, progress
+        ),
     )
     result = Comparison(
         run.describe(matrix, index),
@@ -181,6 +189,7 @@ def compare(
         tuple(duels(arena, ranked)),
         guard(arena, ranked, weights),
         {s.contestant.label: _curves(arena, s) for s in ranked},
+        tuple(drafts[: len(arena.splits)]),
     )
     if out is not None:
         document = result.to_json()
@@ -204,13 +213,18 @@ def positive_index(classes: Sequence[str], positive: str | None) -> int | None:
 
 
 def _play(
-    matrix: FeatureMatrix, contestants: Sequence[Contestant], rounds: Sequence[Split], jobs: int, show: bool
+    matrix: FeatureMatrix,
+    contestants: Sequence[Contestant],
+    rounds: Sequence[Split],
+    drafts: Sequence[tuple[str, ...]],
+    jobs: int,
+    show: bool,
 ) -> list[list[Vector]]:
     """Probabilities of the test images, by contestant and round."""
     from tqdm import tqdm
 
     proba: list[list[Vector]] = [[np.empty(0)] * len(rounds) for _ in contestants]
-    results = play(matrix, contestants, rounds, jobs)
+    results = play(matrix, contestants, rounds, drafts, jobs)
     total = len(contestants) * len(rounds)
     for at, fold, values in tqdm(results, total=total, unit="fit", desc="compare", disable=not show):
         proba[at][fold] = values
@@ -221,6 +235,7 @@ def _reseeded(
     matrix: FeatureMatrix,
     first: Mapping[Contestant, Sequence[Vector]],
     arena: Arena,
+    drafts: Sequence[tuple[str, ...]],
     seeds: int,
     jobs: int,
     show: bool,
@@ -231,7 +246,7 @@ def _reseeded(
     drawn = [other for reseeded in others.values() for other in reseeded]
     if not drawn:
         return {}
-    answers = iter(_play(matrix, drawn, folds, jobs, show))
+    answers = iter(_play(matrix, drawn, folds, drafts[: len(folds)], jobs, show))
     return {
         contestant: [first[contestant][: len(folds)], *(next(answers) for _ in reseeded)]
         for contestant, reseeded in others.items()

@@ -25,6 +25,7 @@ PROBE = "concat_logreg"
 MAX_EXHAUSTIVE = 8
 SEED = "random_state"
 """Parameter by which a strategy takes its training seed."""
+GREEDY = "greedy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +34,23 @@ class Contestant:
 
     Attributes
     ----------
+    strategy
+        Name of the strategy.
+    backbones
+        Its backbones; those to choose from where it is greedy.
+    label
+        How it is called in tables.
     seed
         Training seed; None is the strategy's own.
+    greedy
+        Whether its backbones are chosen in each fold, by forward selection on the training images.
     """
 
     strategy: str
     backbones: tuple[str, ...]
     label: str
     seed: int | None = None
+    greedy: bool = False
 
 
 def line_up(
@@ -53,7 +63,9 @@ def line_up(
     strategies
         Names, or ``all``.
     subsets
-        ``singles`` (each backbone, and all together), ``all`` (every subset), or a list of lists of names.
+        Text as for ``--subsets``: ``singles`` (each backbone, and all together), ``all`` (every subset; of more than
+        eight backbones ``singles,greedy``), ``greedy`` (singles, and a subset chosen in each fold), names joined by
+        plus signs, or several of these with commas. Or a list of lists of names.
     backbones
         Names, in column order.
 
@@ -65,7 +77,8 @@ def line_up(
     names = registry.names(STRATEGIES) if strategies == "all" else list(dict.fromkeys(strategies))
     for name in names:
         registry.load(STRATEGIES, name)
-    chosen = _subsets(subsets, backbones)
+    wanted = subsets.split(",") if isinstance(subsets, str) else [tuple(subset) for subset in subsets]
+    chosen = list(dict.fromkeys(part for want in wanted for part in _subsets(want, tuple(backbones))))
     singles = [Contestant(PROBE, subset, subset[0]) for subset in chosen if len(subset) == 1]
     fused = [
         Contestant(name, subset, name if len(subset) == len(backbones) else f"{name}:{'+'.join(subset)}")
@@ -73,6 +86,9 @@ def line_up(
         if len(subset) > 1
         for name in names
     ]
+    greedy = [Contestant(name, tuple(backbones), f"{name}:{GREEDY}", greedy=True) for name in names]
+    if len(backbones) > 1 and _asks_for_greedy(wanted, len(backbones)):
+        fused += greedy
     if not singles + fused:
         raise UsageError("There is nothing to compare.", "Name strategies and subsets, or leave both out.")
     return singles + fused
@@ -100,10 +116,17 @@ def competing_options(strategy: str) -> Mapping[str, Any]:
 
 def fit(estimator: Any, matrix: FeatureMatrix, images: NDArray[np.intp], backbones: Sequence[str]) -> Any:  # noqa: ANN401
     """Fit on all views of `images`; groups go along, so that an inner split can respect them."""
+    X, y, groups = training_rows(matrix, images, backbones)
+    return estimator.fit(X, y, groups=groups)
+
+
+def training_rows(
+    matrix: FeatureMatrix, images: NDArray[np.intp], backbones: Sequence[str]
+) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.str_]]:
+    """All views of `images` as rows: features, classes, groups."""
     views = range(len(matrix.views))
     rows = matrix.rows(images, backbones, views)
-    y = np.tile(matrix.y[images], len(views))
-    return estimator.fit(rows, y, groups=np.tile(matrix.groups[images], len(views)))
+    return rows, np.tile(matrix.y[images], len(views)), np.tile(matrix.groups[images], len(views))
 
 
 def predict_proba(
@@ -117,23 +140,48 @@ def predict_proba(
     return np.asarray(proba, np.float64)
 
 
-def _subsets(subsets: Sequence[Sequence[str]] | str, backbones: Sequence[str]) -> list[tuple[str, ...]]:
-    everything = tuple(backbones)
-    if subsets == "singles":
-        return list(dict.fromkeys([*((name,) for name in everything), everything]))
-    if subsets == "all":
-        if len(everything) > MAX_EXHAUSTIVE:
-            raise UsageError(
-                f"All subsets of {len(everything)} backbones are {2 ** len(everything) - 1:,}.",
-                f"Use at most {MAX_EXHAUSTIVE} backbones, or name the subsets: --subsets A+B,A+C.",
-            )
+def fits_subsets(strategy: str) -> bool:
+    """Whether the strategy can fit many subsets of the backbones together."""
+    from featstore.fusion.strategy import SubsetStrategy
+
+    return issubclass(registry.load(STRATEGIES, strategy), SubsetStrategy)
+
+
+def play_together(
+    matrix: FeatureMatrix, team: Sequence[Contestant], train: NDArray[np.intp], test: NDArray[np.intp]
+) -> list[NDArray[np.float64]]:
+    """Fit contestants of one strategy together; probabilities ``(len(test), classes)`` of each."""
+    union = {name for contestant in team for name in contestant.backbones}
+    backbones = tuple(name for name in matrix.backbones if name in union)
+    strategy = team[0].strategy
+    unfitted = build(Contestant(strategy, backbones, strategy), matrix, competing_options(strategy))
+    X, y, groups = training_rows(matrix, train, backbones)
+    family = unfitted.fit_subsets(X, y, [contestant.backbones for contestant in team], groups)
+    return list(family.predict_proba(matrix.rows(test, backbones, [0])))
+
+
+def select_backbones(matrix: FeatureMatrix, train: NDArray[np.intp]) -> tuple[str, ...]:
+    """Backbones that greedy forward selection picks, from training images alone."""
+    from featstore.fusion.family import forward_selection
+    from featstore.fusion.penalty import DEFAULT
+
+    X, y, groups = training_rows(matrix, train, matrix.backbones)
+    numbers = np.unique(groups, return_inverse=True)[1]
+    return forward_selection(X, y, matrix.blocks, DEFAULT, numbers)
+
+
+def _subsets(want: Sequence[str] | str, everything: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Fixed subsets that one word or list of names asks for."""
+    if want == "all" and len(everything) <= MAX_EXHAUSTIVE:
         sizes = range(1, len(everything) + 1)
         return [subset for size in sizes for subset in combinations(everything, size)]
-    if isinstance(subsets, str):
-        raise UsageError(
-            f"--subsets {subsets!r} means nothing.", "Use singles, all, or a list such as A+B,A+C."
-        )
-    return [_in_order(subset, everything) for subset in subsets]
+    if want in {"all", "singles", GREEDY}:
+        return [*((name,) for name in everything), everything]
+    return [_in_order(want.split("+") if isinstance(want, str) else want, everything)]
+
+
+def _asks_for_greedy(wanted: Sequence[Sequence[str] | str], n_backbones: int) -> bool:
+    return GREEDY in wanted or ("all" in wanted and n_backbones > MAX_EXHAUSTIVE)
 
 
 def _in_order(subset: Sequence[str], everything: tuple[str, ...]) -> tuple[str, ...]:
@@ -141,6 +189,6 @@ def _in_order(subset: Sequence[str], everything: tuple[str, ...]) -> tuple[str, 
     if unknown or not subset:
         raise UnknownNameError(
             f"The subset {'+'.join(subset)!r} names no loaded backbone: {', '.join(unknown)}.",
-            f"Choose among: {', '.join(everything)}.",
+            f"Use singles, all, greedy, or names joined by plus signs: {', '.join(everything)}.",
         )
     return tuple(name for name in everything if name in subset)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -13,6 +13,8 @@ from featstore.errors import AuditError, UsageError
 from featstore.fusion.blocks import split, tile
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     from featstore.fusion.blocks import Block
@@ -22,6 +24,23 @@ FOLDER = "featstore.fusion.strategies"
 FLOATS = [np.float64, np.float32]
 
 
+class Family(Protocol):
+    """One fitted model per subset of the blocks."""
+
+    def predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
+        """Class probabilities ``(subsets, n, n_classes)`` of ``X (n, d)``, the columns of all blocks."""
+
+
+@runtime_checkable
+class SubsetStrategy(Protocol):
+    """What a strategy offers that can fit many subsets of its blocks together."""
+
+    def fit_subsets(
+        self, X: ArrayLike, y: ArrayLike, subsets: Sequence[Sequence[str]], groups: ArrayLike | None = None
+    ) -> Family:
+        """Fit each subset as `FusionStrategy.fit` would fit its columns alone; X has the columns of all blocks."""
+
+
 class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unused-ignore]
     """Base of the strategies: reads and checks input, keeps the classes, and leaves two steps to the subclass.
 
@@ -29,6 +48,8 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
     `_fuse`. What it learns must live in attributes that end in an underscore and hold arrays, numbers, text,
     `Block`, `LinearModel`, `Projection`, another strategy, or lists, tuples and dicts of these: all that
     `featstore.fusion.bundle` needs to save it.
+
+    A strategy to which many subsets of the backbones cost little more than one offers `SubsetStrategy`.
 
     Attributes
     ----------
@@ -67,6 +88,13 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
         UsageError
             If a feature is not finite, the blocks do not tile the columns, or a parameter is out of range.
         """
+        self._learn(*self._admit(X, y, groups))
+        return self
+
+    def _admit(
+        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
+    ) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[np.intp] | None]:
+        """Check what is to be learned from, and number its classes and groups."""
         features, labels = validate_data(self, X, y, dtype=FLOATS, ensure_all_finite=False)
         check_classification_targets(labels)
         self.blocks_ = tile(self.blocks, features.shape[1])
@@ -76,8 +104,7 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
             raise AuditError(
                 f"Only one class in the training rows: {self.classes_[0]!r}.", "Add images of a second class."
             )
-        self._learn(features, numbers, _number_groups(groups, len(features)))
-        return self
+        return features, numbers, _number_groups(groups, len(features))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Class probabilities ``(n, n_classes)`` of ``X (n, d)``, columns in the order of `classes_`."""

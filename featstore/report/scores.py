@@ -50,11 +50,19 @@ def comparison_text(result: Comparison) -> str:
             _tables(head, names, rows),
             f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json." if hidden else "",
             _wish_text(result),
+            _drafts_text(result.drafts),
             winner_text(result),
             verdict(result),
         )
         if part
     )
+
+
+def _drafts_text(drafts: Sequence[Sequence[str]]) -> str:
+    """Say which backbones the greedy contestants had."""
+    chosen = [f"  fold {fold}: {', '.join(names)}" for fold, names in enumerate(drafts, 1)]
+    head = "Greedy selection, made in each fold from its training images, took:"
+    return "\n".join([head, *chosen]) if chosen else ""
 
 
 def fusion_text(result: Fusion) -> str:

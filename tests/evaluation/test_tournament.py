@@ -4,17 +4,18 @@ import numpy as np
 import pytest
 from fakes_matrix import make_matrix
 
+from featstore import registry
 from featstore.errors import UnknownNameError, UsageError
-from featstore.evaluation.contestants import build, line_up, reseed
+from featstore.evaluation.contestants import STRATEGIES, Contestant, build, line_up, reseed
 from featstore.evaluation.folds import group_folds
-from featstore.evaluation.tournament import play
+from featstore.evaluation.tournament import draft, play, teams
 
 
 def test_two_processes_give_the_numbers_of_one():
     matrix = make_matrix(patients=20)
     contestants = line_up(["concat_logreg"], "singles", matrix.backbones)
     splits = group_folds(matrix, 3)
-    one, two = (list(play(matrix, contestants, splits, jobs)) for jobs in (1, 2))
+    one, two = (list(play(matrix, contestants, splits, jobs=jobs)) for jobs in (1, 2))
     for (c, f, p), (c2, f2, p2) in zip(one, two, strict=True):
         assert (c, f) == (c2, f2)
         np.testing.assert_allclose(p, p2, atol=1e-9)
@@ -42,6 +43,53 @@ def test_all_views_of_the_training_images_are_trained_on_and_only_the_identity_i
     assert seen == {"train": (3 * len(train),) * 3, "test": len(test)}
 
 
+def alone(matrix, contestant, split):
+    """What a contestant answers when nobody else plays."""
+    ((_, _, proba),) = play(matrix, [contestant], [split])
+    return proba
+
+
+def test_who_plays_together_answers_as_if_alone():
+    matrix = make_matrix(signal=(1.0, 0.5, 1.0), patients=18, classes=("a", "b", "c"), width=3)
+    contestants = line_up(["concat_logreg"], "all", matrix.backbones)
+    splits = group_folds(matrix, 2)
+    results = list(play(matrix, contestants, splits))
+    assert {(c, f) for c, f, _ in results} == {(c, f) for c in range(len(contestants)) for f in range(2)}
+    for c, f, proba in results:
+        np.testing.assert_allclose(proba, alone(matrix, contestants[c], splits[f]), atol=1e-6)
+
+
+def test_only_strategies_that_fit_subsets_together_are_teamed_up():
+    contestants = line_up(["concat_logreg", "vote_backbones"], "all", ("A", "B", "C"))
+    together = [len(team) for team in teams(contestants)]
+    assert together == [7, 1, 1, 1, 1]
+
+
+def test_greedy_plays_in_each_fold_what_that_folds_training_images_chose():
+    matrix = make_matrix(signal=(3.0, 0.0, 3.0), patients=40, views=1, width=3)
+    splits = group_folds(matrix, 2)
+    contestants = line_up(["concat_logreg", "vote_backbones"], "greedy", matrix.backbones)
+    drafts = draft(matrix, contestants, splits)
+    assert all({"NetA", "NetC"} <= set(names) for names in drafts)
+    assert draft(matrix, contestants[:3], splits) == []
+    for c, f, proba in play(matrix, contestants, splits, drafts):
+        if contestants[c].greedy:
+            fixed = Contestant(contestants[c].strategy, drafts[f], "fixed")
+            np.testing.assert_allclose(proba, alone(matrix, fixed, splits[f]), atol=1e-6)
+
+
+def test_greedy_selection_cannot_see_the_test_images():
+    matrix = make_matrix(signal=(1.0, 1.0, 1.0), patients=20, views=1)
+    splits = group_folds(matrix, 2)
+    contestants = line_up(["concat_logreg"], "greedy", matrix.backbones)
+    before = draft(matrix, contestants, splits)
+    for fold, (_, test) in enumerate(splits):
+        shuffled = make_matrix(signal=(1.0, 1.0, 1.0), patients=20, views=1)
+        shuffled.features[:, test] = np.random.default_rng(0).normal(size=shuffled.features[:, test].shape)
+        shuffled.y[test] = 1 - shuffled.y[test]
+        assert draft(shuffled, contestants, splits)[fold] == before[fold]
+
+
 def test_rows_put_the_columns_of_a_subset_side_by_side():
     matrix = make_matrix(signal=(1.0, 1.0, 1.0), views=2)
     images = np.array([5, 2])
@@ -63,9 +111,26 @@ def labels(*arguments):
 def test_the_line_up():
     nets = ("A", "B", "C")
     assert labels(["vote_backbones"], "singles", nets) == ["A", "B", "C", "vote_backbones"]
-    assert len(labels("all", "all", nets)) == 3 + 4 * 3
+    assert len(labels("all", "all", nets)) == 3 + 4 * len(registry.names(STRATEGIES))
     assert labels(["concat_logreg"], [["C", "A"], ["B"]], nets) == ["B", "concat_logreg:A+C"]
     assert labels("all", "singles", ("A",)) == ["A"]
+    assert labels(["concat_logreg"], "A,B+C", nets) == ["A", "concat_logreg:B+C"]
+    assert labels(["concat_logreg"], "greedy", nets) == [
+        "A",
+        "B",
+        "C",
+        "concat_logreg",
+        "concat_logreg:greedy",
+    ]
+    assert labels(["concat_logreg"], "greedy", ("A",)) == ["A"]
+    everyone = labels(["concat_logreg"], "all,greedy", nets)
+    assert (len(everyone), everyone[-1]) == (8, "concat_logreg:greedy")
+
+
+def test_of_more_than_eight_backbones_all_means_greedy():
+    nine = tuple("ABCDEFGHI")
+    assert labels(["concat_logreg"], "all", nine) == [*nine, "concat_logreg", "concat_logreg:greedy"]
+    assert len(labels(["concat_logreg"], "all", nine[:8])) == 255
 
 
 @pytest.mark.parametrize(
@@ -73,8 +138,8 @@ def test_the_line_up():
     [
         ((["nonsense"], "singles", ("A", "B")), UnknownNameError),
         (("all", [["A", "X"]], ("A", "B")), UnknownNameError),
-        (("all", "some", ("A", "B")), UsageError),
-        (("all", "all", tuple("ABCDEFGHI")), UsageError),
+        (("all", "some", ("A", "B")), UnknownNameError),
+        (("all", "A,B+X", ("A", "B")), UnknownNameError),
         (([], [], ("A", "B")), UsageError),
     ],
 )
