@@ -113,7 +113,7 @@ def test_ctrl_c_while_the_last_shards_are_awaited_finishes_what_is_under_way():
     def interrupted():
         with BackgroundWriter(sink) as writer:
             for _ in range(4):
-                writer.write(key(), ["a"], ROWS)
+                writer.write(key(), ["a"], ROWS, 16)
             threading.Timer(0.1, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
             threading.Timer(0.2, sink.gate.set).start()
 
