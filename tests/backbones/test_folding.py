@@ -58,7 +58,8 @@ def in_float64(network):
 def as_deep_as_float32_goes(network, images):
     """The network, cut where rounding has not yet outgrown the features; its output, and the exact one."""
     while True:
-        expected, exact = tf.function(network, autograph=False)(images), in_float64(network)(images)
+        # As a graph: called eagerly, Keras keeps the activations of all layers, 4 GB of them in EfficientNetV2L.
+        expected, exact = (tf.function(n, autograph=False)(images) for n in (network, in_float64(network)))
         if difference(expected, exact) < 1e-3:
             return network, expected, exact
         middle = network.layers[len(network.layers) // 2]
