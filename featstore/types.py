@@ -19,7 +19,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 IDENTITY_RECIPE = "identity"
-BACKBONE_REVISION = 2
+BACKBONE_REVISION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,8 @@ class BackboneSpec:
     pooling
         ``avg``: global average pooling.
     revision
-        Raised when featstore changes what this spec computes. 2: batch norms are folded, which moves last bits.
+        Raised when featstore changes what this spec computes. 2: batch norms are folded, which moves last bits;
+        3: bfloat16 spares narrow depthwise networks.
     """
 
     name: str
