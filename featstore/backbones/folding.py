@@ -128,7 +128,9 @@ class _Workshop:
         name = {"name": layer.name, "dtype": self._allocation.of(layer)}
         match layer:
             case keras.Model():
-                return fold(keras.Model(layer.inputs, layer.outputs, name=layer.name), self._allocation.of(layer))
+                return fold(
+                    keras.Model(layer.inputs, layer.outputs, name=layer.name), self._allocation.of(layer)
+                )
             case _ if _is_convolution(layer):
                 return self._convolution(layer)
             case _ if layer.name in self._taken_in:
