@@ -85,8 +85,7 @@ class Convolution(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
 
     def _remainder(self, value: Any) -> NDArray[np.float64]:  # noqa: ANN401
         rounded: NDArray[np.float64] = tf.cast(tf.cast(value, self.variable_dtype), tf.float64).numpy()
-        rest: NDArray[np.float64] = value - rounded
-        return rest
+        return np.asarray(value - rounded)
 
     def _variable(self, name: str, value: NDArray[Any] | None) -> keras.Variable | None:
         # No constant: those are copied into every compiled graph, at twice the memory.
