@@ -3,7 +3,7 @@
 A weight in bfloat16 is off by up to 1/512 of itself. A full convolution averages over its input channels; a depthwise
 one sums nine products, and a network of them averages over nothing but its width. So a depthwise convolution with
 fewer than 256 channels, and all that comes before it, stays float32; behind, kernels and biases are kept as two
-numbers of bfloat16, rounded value and remainder. Measured in docs/decisions/008-where-bfloat16-rounds.md.
+numbers of bfloat16, rounded value and remainder. Measured in docs/decisions/014-where-bfloat16-rounds.md.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ class Convolution(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
         self.kernel = self._variable("kernel", kernel)
         self.bias = self._variable("bias", bias)
         splits = splits and kernel is not None and self.variable_dtype != "float32"
-        self.kernel_remainder = self._remainder("kernel_remainder", kernel) if splits else None
-        self.bias_remainder = self._remainder("bias_remainder", bias) if splits else None
+        rests = (self._remainder(kernel), self._remainder(bias)) if splits else (None, None)
+        self.kernel_remainder = self._variable("kernel_remainder", rests[0])
+        self.bias_remainder = self._variable("bias_remainder", rests[1])
         self.shape, self.strides, self.dilations = tuple(shape), list(strides), list(dilations)
         self.padding, self.activation = padding.upper(), activation
         self.built = True
@@ -73,18 +75,17 @@ class Convolution(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
 
         y = convolve(self.kernel, self.bias)
         if self.kernel_remainder is not None:
-            y += convolve(
-                self.kernel_remainder, self.bias_remainder
-            )  # oneDNN adds it in the first's epilogue
+            # Compiled, oneDNN adds it before it rounds; beside a rounded sum it would be too small to count.
+            y += convolve(self.kernel_remainder, self.bias_remainder)
         return self.activation(y)
 
     def compute_output_spec(self, _: Any) -> keras.KerasTensor:  # noqa: ANN401
         """Shape of the output, known without tracing."""
         return keras.KerasTensor(self.shape, self.compute_dtype)
 
-    def _remainder(self, name: str, value: Any) -> keras.Variable:  # noqa: ANN401
-        """What rounding takes from `value`, as a variable of its own."""
-        return self._variable(name, value - tf.cast(tf.cast(value, self.variable_dtype), tf.float64).numpy())
+    def _remainder(self, value: Any) -> NDArray[np.float64]:  # noqa: ANN401
+        rounded: NDArray[np.float64] = tf.cast(tf.cast(value, self.variable_dtype), tf.float64).numpy()
+        return np.asarray(value - rounded)
 
     def _variable(self, name: str, value: NDArray[Any] | None) -> keras.Variable | None:
         # No constant: those are copied into every compiled graph, at twice the memory.
