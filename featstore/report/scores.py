@@ -12,7 +12,7 @@ from featstore.report.verdict import verdict, winner_text
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from featstore.evaluation.compare import Comparison
+    from featstore.evaluation.comparison import Comparison
     from featstore.evaluation.fuse import Fusion
     from featstore.evaluation.standing import Standing
 
