@@ -32,6 +32,15 @@ def command(
         str, typer.Option(help="Training on views: identity, expand, average, sample, with commas.")
     ] = "expand",
     test_views: Annotated[str, typer.Option(help="Testing on views: identity or average.")] = "identity",
+    view_curve: Annotated[
+        str | None,
+        typer.Option(
+            help="Score of this strategy against the number of augmented views.", metavar="STRATEGY"
+        ),
+    ] = None,
+    economics: Annotated[
+        bool, typer.Option("--economics", help="Cost and worth of each backbone; fits all subsets.")
+    ] = False,
     jobs: Annotated[
         int, typer.Option(help="Processes, one thread each; -1 for one per core; numbers stay.")
     ] = 1,
@@ -77,6 +86,8 @@ def command(
         overwrite=overwrite,
         views=options.parse_names(views) or [],
         test_views=test_views,
+        view_curve=view_curve,
+        economics=economics,
         jobs=jobs,
         resume=resume,
         progress=not json,

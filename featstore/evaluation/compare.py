@@ -12,9 +12,10 @@ from featstore import run
 from featstore.errors import UnknownNameError
 from featstore.evaluation.bootstrap import group_weights
 from featstore.evaluation.comparison import Comparison
-from featstore.evaluation.contestants import line_up, reseed, with_views
+from featstore.evaluation.contestants import Contestant, line_up, reseed, with_views
 from featstore.evaluation.curves import curves
 from featstore.evaluation.duels import duels
+from featstore.evaluation.economics import economics as weigh
 from featstore.evaluation.folds import group_folds
 from featstore.evaluation.ledger import Ledger
 from featstore.evaluation.nested import points, with_inner
@@ -22,6 +23,7 @@ from featstore.evaluation.operating import Wish
 from featstore.evaluation.predictions import out_of_fold
 from featstore.evaluation.standing import Arena, standings
 from featstore.evaluation.tournament import draft, play
+from featstore.evaluation.viewcurve import view_curve as curve_of_views
 from featstore.evaluation.views import EXPAND, IDENTITY
 from featstore.evaluation.winner import guard
 from featstore.matrix import Source, load_matrix
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.contestants import Contestant
     from featstore.evaluation.folds import Split
     from featstore.evaluation.standing import Standing
     from featstore.matrix import FeatureMatrix
@@ -57,6 +58,8 @@ def compare(
     overwrite: bool = False,
     views: Sequence[str] = (EXPAND,),
     test_views: str = IDENTITY,
+    view_curve: str | None = None,
+    economics: bool = False,
     jobs: int = 1,
     resume: bool = True,
     progress: bool = False,
@@ -65,7 +68,7 @@ def compare(
     """Cross-validate strategies and single backbones on the same group-stratified folds.
 
     Unless `views` says otherwise, everyone trains on all views of the training images and is scored on the identity
-    view of the test images. Each fit's answers are kept in the cache, so the same call goes on where a killed one was.
+    view of the test images. Answers are kept in the cache, fit by fit: the same call goes on where a killed one was.
     Intervals come from 2000 bootstrap resamples of the groups, shared by all, so differences are paired.
 
     Parameters
@@ -92,6 +95,10 @@ def compare(
         Folder for the run; None writes nothing.
     views, test_views
         View policies to train by, each for everyone, and the one to be tested by: `featstore.evaluation.views`.
+    view_curve
+        Strategy over all backbones whose score against the number of augmented views is wanted.
+    economics
+        Weigh cost and worth of each backbone: `featstore.evaluation.economics`. All subsets are fitted for it.
     jobs
         Processes, each with one BLAS thread; -1 for one per core. The numbers do not depend on it.
     resume
@@ -112,8 +119,9 @@ def compare(
     arena = Arena(matrix.y, matrix.groups, group_folds(matrix, folds, repeats, fold_seed), repeats, index)
     rounds = with_inner(matrix, arena.splits, wish, fold_seed)
     drafts = draft(matrix, contestants, rounds, jobs)
-    ledger = Ledger.of(matrix, Path(source.get("cache") or default_cache()), believes=resume)
-    play_all = partial(_play, matrix, jobs=jobs, ledger=ledger, show=progress)
+    cache = Path(source.get("cache") or default_cache())
+    play_in = partial(_play, root=cache, resume=resume, jobs=jobs, show=progress)
+    play_all = partial(play_in, matrix)
     raw = play_all(contestants, rounds, drafts)
     chosen = [points(matrix.y, arena.splits, rounds, values, wish) for values in raw]
     proba = [
@@ -140,6 +148,18 @@ def compare(
         guard(arena, ranked, weights),
         {s.contestant.label: _curves(arena, s) for s in ranked},
         tuple(drafts[: len(arena.splits)]),
+        ()
+        if view_curve is None
+        else curve_of_views(
+            matrix,
+            arena,
+            Contestant(view_curve, matrix.backbones, view_curve),
+            lambda part, contestant: play_in(part, [contestant], arena.splits, ())[0],
+            weights,
+        ),
+        weigh(matrix, arena, lambda everyone: play_all(everyone, arena.splits, ()), cache)
+        if economics
+        else None,
     )
     if out is not None:
         document = result.to_json()
@@ -169,14 +189,16 @@ def _play(
     rounds: Sequence[Split],
     drafts: Sequence[tuple[str, ...]],
     *,
+    root: Path,
+    resume: bool,
     jobs: int,
-    ledger: Ledger,
     show: bool,
 ) -> list[list[Vector]]:
     """Probabilities of the test images, by contestant and round."""
     from tqdm import tqdm
 
     proba: list[list[Vector]] = [[np.empty(0)] * len(rounds) for _ in contestants]
+    ledger = Ledger.of(matrix, root, believes=resume)
     results = play(matrix, contestants, rounds, drafts, jobs, ledger)
     total = len(contestants) * len(rounds)
     for at, fold, values in tqdm(results, total=total, unit="fit", desc="compare", disable=not show):

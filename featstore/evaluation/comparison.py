@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from featstore.evaluation.duels import Duel
+    from featstore.evaluation.economics import Economics
     from featstore.evaluation.operating import Wish
     from featstore.evaluation.standing import Standing
+    from featstore.evaluation.viewcurve import ViewPoint
     from featstore.evaluation.winner import Winner
 
 
@@ -36,6 +38,10 @@ class Comparison:
         By contestant: decision, calibration and risk-coverage curve over the out-of-fold probabilities of all images.
     drafts
         Backbones that the greedy contestants had in each fold; empty without any.
+    view_curve
+        A score by number of augmented views, if asked for.
+    economics
+        Cost and worth of the backbones, if asked for.
     """
 
     matrix: Mapping[str, Any]
@@ -48,6 +54,8 @@ class Comparison:
     winner: Winner | None
     curves: Mapping[str, Any]
     drafts: tuple[tuple[str, ...], ...] = ()
+    view_curve: tuple[ViewPoint, ...] = ()
+    economics: Economics | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for ``--json`` and ``metrics.json``."""
@@ -76,6 +84,8 @@ class Comparison:
             ],
             "comparisons": [asdict(duel) for duel in self.duels],
             "winner": None if self.winner is None else asdict(self.winner),
+            "view_curve": [asdict(point) for point in self.view_curve],
+            "economics": None if self.economics is None else self.economics.to_json(),
         }
 
     def rows(self) -> Iterator[list[Any]]:

@@ -70,7 +70,7 @@ def draft(
 
 
 def teams(contestants: Sequence[Contestant]) -> list[list[int]]:
-    """Who is fitted together, as positions: all of one strategy on the same rows if it offers that, else each alone."""
+    """Who is fitted together, as positions: all of a strategy on the same rows if it offers that, else each alone."""
     alike: dict[tuple[str, str, str, int | None], list[int]] = {}
     for at, one in enumerate(contestants):
         alike.setdefault((one.strategy, one.views, one.test_views, one.seed), []).append(at)
