@@ -130,10 +130,10 @@ def fuse(
     splits = hold_out(matrix, test_size, split_seed)
     wish = Wish(calibrate, sensitivity, index)
     contestant = Contestant(strategy, matrix.backbones, strategy)
-    model = fit(build(contestant, matrix, settings), matrix, splits["train"], matrix.backbones)
+    model = fit(build(contestant, matrix, settings), matrix, splits["train"], contestant)
     point = _operating_point(matrix, contestant, settings, splits["train"], wish, split_seed)
     proba = {
-        name: point.calibrate(predict_proba(model, matrix, rows, matrix.backbones))
+        name: point.calibrate(predict_proba(model, matrix, rows, contestant))
         for name, rows in splits.items()
         if name != "train"
     }
@@ -198,13 +198,10 @@ def _operating_point(
     if wish.is_none:
         return NEUTRAL
     folds = inner_folds(matrix, train, INNER_FOLDS, seed)
-    models = [
-        fit(build(contestant, matrix, settings), matrix, rest, contestant.backbones) for rest, _ in folds
-    ]
+    models = [fit(build(contestant, matrix, settings), matrix, rest, contestant) for rest, _ in folds]
     tests = [test for _, test in folds]
     proba = [
-        predict_proba(model, matrix, test, contestant.backbones)
-        for model, test in zip(models, tests, strict=True)
+        predict_proba(model, matrix, test, contestant) for model, test in zip(models, tests, strict=True)
     ]
     return choose(matrix.y[np.concatenate(tests)], np.concatenate(proba), wish)
 
