@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from sklearn.utils import check_random_state
-from sklearn.utils.class_weight import compute_class_weight
 
 from featstore.errors import UsageError
+from featstore.fusion.class_weights import row_weights
 from featstore.fusion.holdout import hold_out
+from featstore.fusion.kinship import require_kin
 from featstore.fusion.linear import probabilities, rescale, standardise
 from featstore.fusion.optimisers import RULES
 from featstore.fusion.schedules import SCHEDULES
@@ -135,7 +136,7 @@ class NeuralStrategy(FusionStrategy):
             If the two do not match, a block to freeze does not exist, or `fit` would refuse.
         """
         admitted = self._admit(X, y, groups)
-        self._require_kin(earlier)
+        require_kin(earlier, self)
         unknown = sorted(set(freeze) - {block.name for block in self.blocks_})
         if unknown:
             raise UsageError(
@@ -161,7 +162,8 @@ class NeuralStrategy(FusionStrategy):
         held = self.held_out_ = hold_out(y, groups, self.validation_fraction, split_rng)
         scaling = self._scaling(X[~held]) if earlier is None else (earlier.mean_, earlier.scale_)
         self.mean_, self.scale_ = scaling
-        targets, weights = encode(y, len(self.classes_)), self._row_weights(y, ~held)
+        targets = encode(y, len(self.classes_))
+        weights = row_weights(self.class_weight, self.classes_, y[~held])
         training = Rows(rescale(X[~held], *scaling), targets[~held], weights)
         validation = Rows(rescale(X[held], *scaling), targets[held])
         network = self._network(targets.shape[1], np.float32)
@@ -203,40 +205,6 @@ class NeuralStrategy(FusionStrategy):
         if self.standardize:
             return standardise(X, self.blocks_)
         return np.zeros(X.shape[1]), np.ones(X.shape[1])
-
-    def _row_weights(self, y: NDArray[np.intp], training: NDArray[np.bool_]) -> NDArray[np.float32] | None:
-        if self.class_weight is None:
-            return None
-        numbers = np.arange(len(self.classes_))
-        if isinstance(self.class_weight, str):
-            if self.class_weight != "balanced":
-                raise UsageError(f"class_weight={self.class_weight} is out of range.", "Use balanced.")
-            factors = compute_class_weight("balanced", classes=numbers, y=y[training])
-        else:
-            given = {str(label): factor for label, factor in self.class_weight.items()}
-            factors = np.array([given.get(str(label), 1.0) for label in self.classes_.tolist()])
-        weights: NDArray[np.float32] = factors[y[training]].astype(np.float32)
-        return weights
-
-    def _require_kin(self, earlier: NeuralStrategy) -> None:
-        """Refuse earlier weights that mean something else here."""
-        if type(earlier) is not type(self):
-            theirs, ours = type(earlier).__name__, type(self).__name__
-            raise UsageError(f"The earlier model is {theirs}, this one {ours}.", "Use the same strategy.")
-        if earlier.blocks_ != self.blocks_:
-            theirs, ours = (
-                "+".join(f"{block.name}({block.width})" for block in one.blocks_) for one in (earlier, self)
-            )
-            raise UsageError(
-                f"The earlier model reads the blocks {theirs}, this one {ours}.",
-                "Give the same backbones, in the same order.",
-            )
-        if earlier.classes_.tolist() != self.classes_.tolist():
-            raise UsageError(
-                f"The earlier model knows the classes {earlier.classes_.tolist()}, "
-                f"these rows {self.classes_.tolist()}.",
-                "Fine-tune with the same classes.",
-            )
 
     def _regimen(self, n_rows: int, n_columns: int, earlier: NeuralStrategy | None) -> Regimen:
         """Check the parameters: fit, not the constructor, is where scikit-learn wants it."""

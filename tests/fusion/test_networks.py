@@ -10,6 +10,7 @@ from featstore.errors import UsageError
 from featstore.fusion.blocks import lay_out
 from featstore.fusion.head import Head
 from featstore.fusion.strategies.bilinear_head import BilinearHead, LowRankBilinear
+from featstore.fusion.strategies.concat_head import ConcatHead
 from featstore.fusion.strategies.concat_mlp import ConcatMlp, Perceptron
 from featstore.fusion.strategies.gated_head import GatedAttention, GatedHead
 from featstore.fusion.training import Regimen, Rows, activate, cross_entropy, encode, train
@@ -111,6 +112,57 @@ def test_bilinear_learns_what_two_backbones_know_only_together():
     y = (X[:, 0] * X[:, 1] > 0).astype(int)
     head = BilinearHead(lay_out({"a": 1, "b": 1}), dropout=0.0, epochs=60).fit(X[:400], y[:400])
     assert head.score(X[400:], y[400:]) > 0.95
+
+
+def shifted(n=300, seed=0):
+    """Rows whose first block carries the class."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 2
+    X = rng.normal(size=(n, WIDTH))
+    X[:, 0] += 2 * y
+    return X, y
+
+
+@pytest.mark.parametrize("kind", [ConcatHead, ConcatMlp, GatedHead, BilinearHead])
+def test_fine_tuning_goes_on_where_the_earlier_fit_stopped(kind):
+    X, y = shifted()
+    earlier = kind(BLOCKS).fit(X, y)
+    hardly = kind(BLOCKS, learning_rate=1e-9, epochs=1).fine_tune(earlier, X + 5, y)
+    np.testing.assert_allclose(hardly.predict_proba(X), earlier.predict_proba(X), atol=1e-5)
+    turned = kind(BLOCKS, epochs=200, learning_rate=0.05).fine_tune(earlier, X, 1 - y)
+    assert turned.score(X, 1 - y) > 0.75
+
+
+@pytest.mark.parametrize("kind", [ConcatHead, ConcatMlp, GatedHead, BilinearHead])
+def test_fine_tuning_takes_a_tenth_of_the_earlier_rate_and_keeps_frozen_blocks(kind):
+    """Plain gradient descent for one full-batch step moves ten times less than it would at the earlier rate."""
+    X, y = shifted()
+    earlier = kind(BLOCKS, learning_rate=0.1, epochs=2).fit(X, y)
+    options = {"optimizer": "sgd", "batch_size": None, "epochs": 1, "dropout": 0.0}
+    moves = {}
+    for rate in (None, 0.1):
+        later = kind(BLOCKS, learning_rate=rate, **options).fine_tune(earlier, X, y, freeze=["b"])
+        moves[rate] = later.parameters_ - earlier.parameters_
+    moved = np.abs(moves[0.1]) > 1e-5
+    assert moved.any()
+    np.testing.assert_allclose(moves[None][moved], moves[0.1][moved] / 10, rtol=0.1)
+    if kind is ConcatHead:
+        assert not moves[0.1][7:11].any()
+
+
+def test_earlier_weights_of_another_meaning_are_refused():
+    X, y = shifted(60)
+    earlier = ConcatHead(BLOCKS, epochs=1).fit(X, y)
+    with pytest.raises(UsageError, match="earlier model is ConcatHead, this one ConcatMlp"):
+        ConcatMlp(BLOCKS).fine_tune(earlier, X, y)
+    with pytest.raises(UsageError, match=r"reads the blocks a\(7\)\+b\(4\)\+c\(2\), this one b\(7\)"):
+        ConcatHead(lay_out({"b": 7, "a": 4, "c": 2})).fine_tune(earlier, X, y)
+    with pytest.raises(UsageError, match=r"classes \[0, 1\], these rows \[1, 2\]"):
+        ConcatHead(BLOCKS).fine_tune(earlier, X, y + 1)
+    with pytest.raises(UsageError, match="no block z to freeze"):
+        ConcatHead(BLOCKS).fine_tune(earlier, X, y, freeze=["z"])
+    with pytest.raises(UsageError, match="another number of units"):
+        ConcatMlp(BLOCKS, units=3).fine_tune(ConcatMlp(BLOCKS, epochs=1).fit(X, y), X, y)
 
 
 @pytest.mark.parametrize("kind", [ConcatMlp, GatedHead, BilinearHead])
