@@ -23,7 +23,7 @@ from featstore.fusion.training import Regimen, Rows, train
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EPOCHS = 7
+EPOCHS = 5
 RATES = (0.0, 0.5)
 VALIDATION = 0.4
 PAPER_ROWS = 746
