@@ -54,7 +54,8 @@ def main() -> None:
     head = ConcatHead(**ConcatHead.PRESETS["paper"])
     wall, cpu = seconds(lambda: head.fit(paper.X, paper.targets[:, 0].astype(int)))
     print(
-        f"--preset paper, {PAPER_ROWS} rows, batch 2, {len(head.history_['loss'])} epochs: {wall:.1f} s, {cpu:.1f} s of CPU"
+        f"--preset paper, {PAPER_ROWS} rows, batch 2, {len(head.history_['loss'])} epochs: {wall:.1f} s,"
+        f" {cpu:.1f} s of CPU"
     )
 
 

@@ -28,7 +28,25 @@ def command(
     sensitivity: options.Sensitivity = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; default none is written.")] = None,
     overwrite: options.Overwrite = False,
-    jobs: Annotated[int, typer.Option(help="Processes; -1 for one per core.")] = 1,
+    views: Annotated[
+        str, typer.Option(help="Training on views: identity, expand, average, sample, with commas.")
+    ] = "expand",
+    test_views: Annotated[str, typer.Option(help="Testing on views: identity or average.")] = "identity",
+    view_curve: Annotated[
+        str | None,
+        typer.Option(
+            help="Score of this strategy against the number of augmented views.", metavar="STRATEGY"
+        ),
+    ] = None,
+    economics: Annotated[
+        bool, typer.Option("--economics", help="Cost and worth of each backbone; fits all subsets.")
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option(help="Processes, one thread each; -1 for one per core; numbers stay.")
+    ] = 1,
+    resume: Annotated[
+        bool, typer.Option(help="Take fits that an earlier comparison left in the cache.")
+    ] = True,
     backbones: options.Backbones = None,
     recipe: Annotated[
         str | None, typer.Option(help="Recipe of the views to train on; default all stored.")
@@ -42,6 +60,7 @@ def command(
     group_pattern: options.GroupPattern = None,
     follow_links: options.FollowLinks = False,
     json: options.Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print one line of CSV per contestant.")] = False,
 ) -> None:
     """Stage two: compare strategies, with a verdict.
 
@@ -49,6 +68,7 @@ def command(
     """
     from featstore.evaluation.compare import compare
     from featstore.report.scores import comparison_text
+    from featstore.run import csv_text
 
     names = options.parse_names(strategies) or []
     result = compare(
@@ -64,7 +84,12 @@ def command(
         sensitivity=sensitivity,
         out=out,
         overwrite=overwrite,
+        views=options.parse_names(views) or [],
+        test_views=test_views,
+        view_curve=view_curve,
+        economics=economics,
         jobs=jobs,
+        resume=resume,
         progress=not json,
         **options.source(
             backbones,
@@ -81,5 +106,7 @@ def command(
     )
     if json:
         print_json(result.to_json())
+    elif csv:
+        print_text(csv_text(result.rows()).rstrip("\n"))
     else:
         print_text(comparison_text(result))

@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from featstore.evaluation.compare import Comparison, compare
+from featstore.evaluation.compare import compare
 from featstore.evaluation.fuse import Fusion, fuse
 from featstore.extraction.extract import extract
 from featstore.images.phantom import make_phantoms
@@ -15,6 +15,7 @@ from featstore.images.phantom import make_phantoms
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from featstore.evaluation.comparison import Comparison
     from featstore.extraction.summary import Extraction
 
 RECIPE = "mild"

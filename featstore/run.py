@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from featstore.matrix import FeatureMatrix
     from featstore.types import ImageRecord
 
-RUN, METRICS, PREDICTIONS, MODEL = "run.json", "metrics.json", "predictions.csv", "model"
+RUN, METRICS, PREDICTIONS, RESULTS = "run.json", "metrics.json", "predictions.csv", "results.csv"
+MODEL = "model"
 MODEL_STATE = f"{MODEL}/model.json"
 """It names the digest of the arrays beside it."""
-FILES = (METRICS, PREDICTIONS, MODEL_STATE)
+FILES = (METRICS, PREDICTIONS, RESULTS, MODEL_STATE)
 MAX_BYTES = 1 << 31
 REMEDY = "Make the run again: featstore fuse DATA --out RUN"
 LIBRARIES = ("featstore", "h5py", "keras", "numpy", "pillow", "scikit-learn", "tensorflow")
@@ -56,6 +57,7 @@ def write_run(
     run: Mapping[str, Any],
     metrics: Mapping[str, Any] | None = None,
     predictions: Iterable[Sequence[Any]] | None = None,
+    results: Iterable[Sequence[Any]] | None = None,
 ) -> None:
     """Write the documents of a run; ``run.json`` comes last, so that a folder with it is whole.
 
@@ -72,12 +74,16 @@ def write_run(
         What came out, if there are scores.
     predictions
         Rows of ``predictions.csv``, the header first, if images were classified.
+    results
+        Rows of ``results.csv``, the header first, if contestants were compared.
     """
     try:
         if metrics is not None:
             write_private(out / METRICS, json_text(metrics).encode())
         if predictions is not None:
             write_private(out / PREDICTIONS, csv_text(predictions).encode())
+        if results is not None:
+            write_private(out / RESULTS, csv_text(results).encode())
         files = {name: digest_file(out / name) for name in FILES if (out / name).exists()}
         write_private(out / RUN, json_text(document.seal({**run, **_provenance(), "files": files})).encode())
     except OSError as error:
@@ -96,7 +102,7 @@ def clear(out: Path) -> None:
     """
     try:
         out.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-        for name in (RUN, METRICS, PREDICTIONS):
+        for name in (RUN, METRICS, PREDICTIONS, RESULTS):
             (out / name).unlink(missing_ok=True)
     except OSError as error:
         raise _unwritable(out, error) from error

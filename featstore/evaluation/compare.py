@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -11,94 +11,35 @@ import numpy as np
 from featstore import run
 from featstore.errors import UnknownNameError
 from featstore.evaluation.bootstrap import group_weights
-from featstore.evaluation.contestants import line_up, reseed
+from featstore.evaluation.comparison import Comparison
+from featstore.evaluation.contestants import Contestant, line_up, reseed, with_views
 from featstore.evaluation.curves import curves
 from featstore.evaluation.duels import duels
+from featstore.evaluation.economics import economics as weigh
 from featstore.evaluation.folds import group_folds
+from featstore.evaluation.ledger import Ledger
 from featstore.evaluation.nested import points, with_inner
 from featstore.evaluation.operating import Wish
 from featstore.evaluation.predictions import out_of_fold
 from featstore.evaluation.standing import Arena, standings
 from featstore.evaluation.tournament import draft, play
+from featstore.evaluation.viewcurve import view_curve as curve_of_views
+from featstore.evaluation.views import EXPAND, IDENTITY
 from featstore.evaluation.winner import guard
 from featstore.matrix import Source, load_matrix
+from featstore.store.store import default_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.contestants import Contestant
-    from featstore.evaluation.duels import Duel
     from featstore.evaluation.folds import Split
     from featstore.evaluation.standing import Standing
-    from featstore.evaluation.winner import Winner
     from featstore.matrix import FeatureMatrix
 
     Vector = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Comparison:
-    """Outcome of a comparison.
-
-    Attributes
-    ----------
-    matrix
-        What was compared on, as a plain dict: counts, classes, backbones, views.
-    folds, repeats, fold_seed
-        The cross-validation.
-    wish
-        Calibration and sensitivity asked for, and the positive class.
-    standings
-        Every contestant, in the order of the line-up: singles first.
-    duels
-        Every pair of contestants.
-    winner
-        The best of them, guarded against the winner's curse; None with a single contestant.
-    curves
-        By contestant: decision, calibration and risk-coverage curve over the out-of-fold probabilities of all images.
-    drafts
-        Backbones that the greedy contestants had in each fold; empty without any.
-    """
-
-    matrix: Mapping[str, Any]
-    folds: int
-    repeats: int
-    fold_seed: int
-    wish: Wish
-    standings: tuple[Standing, ...]
-    duels: tuple[Duel, ...]
-    winner: Winner | None
-    curves: Mapping[str, Any]
-    drafts: tuple[tuple[str, ...], ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dict for ``--json`` and ``metrics.json``."""
-        return {
-            "matrix": dict(self.matrix),
-            "protocol": {
-                "folds": self.folds,
-                "repeats": self.repeats,
-                "fold_seed": self.fold_seed,
-                "calibrate": self.wish.calibrate,
-                "sensitivity": self.wish.sensitivity,
-            },
-            "contestants": [
-                {
-                    "name": s.contestant.label,
-                    "strategy": s.contestant.strategy,
-                    "backbones": list(s.contestant.backbones),
-                    "chosen": [list(names) for names in self.drafts] if s.contestant.greedy else None,
-                    "metrics": {name: asdict(estimate) for name, estimate in s.estimates.items()},
-                    "spread": asdict(s.spread),
-                    "curves": self.curves[s.contestant.label],
-                }
-                for s in self.standings
-            ],
-            "comparisons": [asdict(duel) for duel in self.duels],
-            "winner": None if self.winner is None else asdict(self.winner),
-        }
+    Play = Callable[..., list[list[Vector]]]
 
 
 def compare(
@@ -115,13 +56,19 @@ def compare(
     sensitivity: float | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    views: Sequence[str] = (EXPAND,),
+    test_views: str = IDENTITY,
+    view_curve: str | None = None,
+    economics: bool = False,
     jobs: int = 1,
+    resume: bool = True,
     progress: bool = False,
     **source: Unpack[Source],
 ) -> Comparison:
     """Cross-validate strategies and single backbones on the same group-stratified folds.
 
-    Everyone trains on all views of the training images and is scored on the identity view of the test images.
+    Unless `views` says otherwise, everyone trains on all views of the training images and is scored on the identity
+    view of the test images. Answers are kept in the cache, fit by fit: the same call goes on where a killed one was.
     Intervals come from 2000 bootstrap resamples of the groups, shared by all, so differences are paired.
 
     Parameters
@@ -146,8 +93,16 @@ def compare(
         Share of the positive class to be found; the threshold is chosen within the training images of each fold.
     out, overwrite
         Folder for the run; None writes nothing.
+    views, test_views
+        View policies to train by, each for everyone, and the one to be tested by: `featstore.evaluation.views`.
+    view_curve
+        Strategy over all backbones whose score against the number of augmented views is wanted.
+    economics
+        Weigh cost and worth of each backbone: `featstore.evaluation.economics`. All subsets are fitted for it.
     jobs
-        Processes; -1 for one per core.
+        Processes, each with one BLAS thread; -1 for one per core. The numbers do not depend on it.
+    resume
+        Take fits that an earlier comparison kept; without it all are computed (and kept) anew.
     progress
         Show a bar on stderr.
     **source
@@ -156,13 +111,18 @@ def compare(
     if out is not None:
         run.prepare(Path(out), overwrite=overwrite)
     matrix = load_matrix(data, **source)
-    contestants = line_up(strategies, subsets, matrix.backbones)
+    contestants = with_views(
+        line_up(strategies, subsets, matrix.backbones), views, test_views, len(matrix.views)
+    )
     index = positive_index(matrix.classes, positive)
     wish = Wish(calibrate, sensitivity, index)
     arena = Arena(matrix.y, matrix.groups, group_folds(matrix, folds, repeats, fold_seed), repeats, index)
     rounds = with_inner(matrix, arena.splits, wish, fold_seed)
     drafts = draft(matrix, contestants, rounds, jobs)
-    raw = _play(matrix, contestants, rounds, drafts, jobs, progress)
+    cache = Path(source.get("cache") or default_cache())
+    play_in = partial(_play, root=cache, resume=resume, jobs=jobs, show=progress)
+    play_all = partial(play_in, matrix)
+    raw = play_all(contestants, rounds, drafts)
     chosen = [points(matrix.y, arena.splits, rounds, values, wish) for values in raw]
     proba = [
         [point.calibrate(values) for point, values in zip(mine, answers, strict=False)]
@@ -175,9 +135,7 @@ def compare(
         proba,
         weights,
         [[point.threshold for point in mine] for mine in chosen],
-        _reseeded(
-            matrix, dict(zip(contestants, raw, strict=True)), arena, drafts, training_seeds, jobs, progress
-        ),
+        _reseeded(play_all, dict(zip(contestants, raw, strict=True)), arena, drafts, training_seeds),
     )
     result = Comparison(
         run.describe(matrix, index),
@@ -190,6 +148,18 @@ def compare(
         guard(arena, ranked, weights),
         {s.contestant.label: _curves(arena, s) for s in ranked},
         tuple(drafts[: len(arena.splits)]),
+        ()
+        if view_curve is None
+        else curve_of_views(
+            matrix,
+            arena,
+            Contestant(view_curve, matrix.backbones, view_curve),
+            lambda part, contestant: play_in(part, [contestant], arena.splits, ())[0],
+            weights,
+        ),
+        weigh(matrix, arena, lambda everyone: play_all(everyone, arena.splits, ()), cache)
+        if economics
+        else None,
     )
     if out is not None:
         document = result.to_json()
@@ -199,6 +169,7 @@ def compare(
             {"kind": "compare", "matrix": document["matrix"], "protocol": document["protocol"]},
             document,
             out_of_fold(matrix, ranked, arena.splits, Path(data)),
+            result.rows(),
         )
     return result
 
@@ -217,6 +188,9 @@ def _play(
     contestants: Sequence[Contestant],
     rounds: Sequence[Split],
     drafts: Sequence[tuple[str, ...]],
+    *,
+    root: Path,
+    resume: bool,
     jobs: int,
     show: bool,
 ) -> list[list[Vector]]:
@@ -224,7 +198,8 @@ def _play(
     from tqdm import tqdm
 
     proba: list[list[Vector]] = [[np.empty(0)] * len(rounds) for _ in contestants]
-    results = play(matrix, contestants, rounds, drafts, jobs)
+    ledger = Ledger.of(matrix, root, believes=resume)
+    results = play(matrix, contestants, rounds, drafts, jobs, ledger)
     total = len(contestants) * len(rounds)
     for at, fold, values in tqdm(results, total=total, unit="fit", desc="compare", disable=not show):
         proba[at][fold] = values
@@ -232,13 +207,11 @@ def _play(
 
 
 def _reseeded(
-    matrix: FeatureMatrix,
+    play_all: Play,
     first: Mapping[Contestant, Sequence[Vector]],
     arena: Arena,
     drafts: Sequence[tuple[str, ...]],
     seeds: int,
-    jobs: int,
-    show: bool,
 ) -> dict[Contestant, list[Sequence[Vector]]]:
     """Probabilities on the first repeat with each training seed, for those whose training has one."""
     others = {contestant: reseed(contestant, range(1, seeds)) for contestant in first}
@@ -246,7 +219,7 @@ def _reseeded(
     drawn = [other for reseeded in others.values() for other in reseeded]
     if not drawn:
         return {}
-    answers = iter(_play(matrix, drawn, folds, drafts[: len(folds)], jobs, show))
+    answers = iter(play_all(drawn, folds, drafts[: len(folds)]))
     return {
         contestant: [first[contestant][: len(folds)], *(next(answers) for _ in reseeded)]
         for contestant, reseeded in others.items()

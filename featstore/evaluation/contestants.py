@@ -11,6 +11,15 @@ import numpy as np
 
 from featstore import registry
 from featstore.errors import UnknownNameError, UsageError
+from featstore.evaluation.views import (
+    EXPAND,
+    IDENTITY,
+    SAMPLE,
+    answers,
+    read_policies,
+    require_test_policy,
+    training_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,6 +53,8 @@ class Contestant:
         Training seed; None is the strategy's own.
     greedy
         Whether its backbones are chosen in each fold, by forward selection on the training images.
+    views, test_views
+        What it makes of the views in training and in testing: see `featstore.evaluation.views`.
     """
 
     strategy: str
@@ -51,6 +62,13 @@ class Contestant:
     label: str
     seed: int | None = None
     greedy: bool = False
+    views: str = EXPAND
+    test_views: str = IDENTITY
+
+    @property
+    def draws_views(self) -> bool:
+        """Whether the views that it trains on are drawn at random."""
+        return self.views == SAMPLE
 
 
 def line_up(
@@ -94,18 +112,46 @@ def line_up(
     return singles + fused
 
 
+def with_views(
+    contestants: Sequence[Contestant], policies: Sequence[str], test_policy: str, n_views: int
+) -> list[Contestant]:
+    """Everyone once for each view policy; where several are tried, a label ends in ``@policy``.
+
+    With the identity view alone all policies are the same, and nobody plays twice.
+    """
+    require_test_policy(test_policy)
+    chosen = read_policies(policies)
+    if n_views == 1:
+        return list(contestants)
+    return [
+        replace(
+            contestant,
+            label=f"{contestant.label}@{policy}" if len(chosen) > 1 else contestant.label,
+            views=policy,
+            test_views=test_policy,
+        )
+        for policy in chosen
+        for contestant in contestants
+    ]
+
+
 def build(contestant: Contestant, matrix: FeatureMatrix, options: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401
     """Make the unfitted estimator of a contestant, with the columns that `fit_rows` will give it."""
     strategy = registry.load(STRATEGIES, contestant.strategy)
-    seed = {} if contestant.seed is None else {SEED: contestant.seed}
+    seed = {SEED: contestant.seed} if contestant.seed is not None and draws(contestant.strategy) else {}
     return strategy(blocks=matrix.columns(contestant.backbones), **{**(options or {}), **seed})
 
 
 def reseed(contestant: Contestant, seeds: Sequence[int]) -> list[Contestant]:
     """Return the contestant once for each training seed; no one if its training leaves nothing to chance."""
-    if SEED not in inspect.signature(registry.load(STRATEGIES, contestant.strategy)).parameters:
+    if not contestant.draws_views and not draws(contestant.strategy):
         return []
     return [replace(contestant, seed=seed) for seed in seeds]
+
+
+def draws(strategy: str) -> bool:
+    """Whether training the strategy takes a seed."""
+    return SEED in inspect.signature(registry.load(STRATEGIES, strategy)).parameters
 
 
 def competing_options(strategy: str) -> Mapping[str, Any]:
@@ -114,30 +160,27 @@ def competing_options(strategy: str) -> Mapping[str, Any]:
     return options
 
 
-def fit(estimator: Any, matrix: FeatureMatrix, images: NDArray[np.intp], backbones: Sequence[str]) -> Any:  # noqa: ANN401
-    """Fit on all views of `images`; groups go along, so that an inner split can respect them."""
-    X, y, groups = training_rows(matrix, images, backbones)
+def fit(
+    estimator: Any,  # noqa: ANN401
+    matrix: FeatureMatrix,
+    images: NDArray[np.intp],
+    contestant: Contestant,
+) -> Any:  # noqa: ANN401
+    """Fit on the views of `images` that the contestant wants; groups go along for inner splits."""
+    X, y, groups = _rows(matrix, images, contestant)
     return estimator.fit(X, y, groups=groups)
-
-
-def training_rows(
-    matrix: FeatureMatrix, images: NDArray[np.intp], backbones: Sequence[str]
-) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.str_]]:
-    """All views of `images` as rows: features, classes, groups."""
-    views = range(len(matrix.views))
-    rows = matrix.rows(images, backbones, views)
-    return rows, np.tile(matrix.y[images], len(views)), np.tile(matrix.groups[images], len(views))
 
 
 def predict_proba(
     estimator: Any,  # noqa: ANN401
     matrix: FeatureMatrix,
     images: NDArray[np.intp],
-    backbones: Sequence[str],
+    contestant: Contestant,
 ) -> NDArray[np.float64]:
-    """Class probabilities of the identity view: ``(len(images), classes)`` float64."""
-    proba = estimator.predict_proba(matrix.rows(images, backbones, [0]))
-    return np.asarray(proba, np.float64)
+    """Class probabilities ``(len(images), classes)`` float64, of the identity view or averaged over views."""
+    return answers(
+        estimator.predict_proba, matrix, images, contestant.backbones, contestant.views, contestant.test_views
+    )
 
 
 def fits_subsets(strategy: str) -> bool:
@@ -150,24 +193,30 @@ def fits_subsets(strategy: str) -> bool:
 def play_together(
     matrix: FeatureMatrix, team: Sequence[Contestant], train: NDArray[np.intp], test: NDArray[np.intp]
 ) -> list[NDArray[np.float64]]:
-    """Fit contestants of one strategy together; probabilities ``(len(test), classes)`` of each."""
+    """Fit contestants of one strategy and view policy together; probabilities ``(len(test), classes)`` of each."""
     union = {name for contestant in team for name in contestant.backbones}
     backbones = tuple(name for name in matrix.backbones if name in union)
-    strategy = team[0].strategy
-    unfitted = build(Contestant(strategy, backbones, strategy), matrix, competing_options(strategy))
-    X, y, groups = training_rows(matrix, train, backbones)
+    everyone = replace(team[0], backbones=backbones)
+    unfitted = build(everyone, matrix, competing_options(everyone.strategy))
+    X, y, groups = _rows(matrix, train, everyone)
     family = unfitted.fit_subsets(X, y, [contestant.backbones for contestant in team], groups)
-    return list(family.predict_proba(matrix.rows(test, backbones, [0])))
+    return list(predict_proba(family, matrix, test, everyone))
 
 
 def select_backbones(matrix: FeatureMatrix, train: NDArray[np.intp]) -> tuple[str, ...]:
-    """Backbones that greedy forward selection picks, from training images alone."""
+    """Backbones that greedy forward selection picks, from all views of training images alone."""
     from featstore.fusion.family import forward_selection
     from featstore.fusion.penalty import DEFAULT
 
     X, y, groups = training_rows(matrix, train, matrix.backbones)
     numbers = np.unique(groups, return_inverse=True)[1]
     return forward_selection(X, y, matrix.blocks, DEFAULT, numbers)
+
+
+def _rows(
+    matrix: FeatureMatrix, images: NDArray[np.intp], contestant: Contestant
+) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.str_]]:
+    return training_rows(matrix, images, contestant.backbones, contestant.views, contestant.seed or 0)
 
 
 def _subsets(want: Sequence[str] | str, everything: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -12,7 +12,7 @@ import numpy as np
 from featstore import run
 from featstore.errors import RunError, UsageError
 from featstore.evaluation.bootstrap import group_weights, percentile_interval, widen
-from featstore.evaluation.contestants import predict_proba
+from featstore.evaluation.contestants import Contestant, predict_proba
 from featstore.evaluation.metrics import BOUNDED, score
 from featstore.fusion.bundle import read_bundle
 from featstore.fusion.neural import NeuralStrategy
@@ -104,10 +104,11 @@ class Earlier:
         positive: int | None,
     ) -> dict[str, dict[str, Change]]:
         """By split and metric, from its own probabilities to those ``(len(rows), classes)`` of `after`."""
+        everyone = Contestant(self.document["strategy"], matrix.backbones, str(self.folder))
         found = {}
         for name, rows in tested.items():
             weights = np.vstack([np.ones((1, len(rows))), group_weights(matrix.groups[rows])])
-            before = predict_proba(self.model, matrix, rows, matrix.backbones)
+            before = predict_proba(self.model, matrix, rows, everyone)
             old, new = (score(matrix.y[rows], p, weights, positive) for p in (before, after[name]))
             found[name] = {metric: _change(metric, old[metric], new[metric]) for metric in new}
         return found

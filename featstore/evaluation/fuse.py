@@ -148,13 +148,13 @@ def fuse(
     train = splits["train"]
     unfitted = build(contestant, matrix, settings)
     if earlier is None:
-        model = fit(unfitted, matrix, train, matrix.backbones)
+        model = fit(unfitted, matrix, train, contestant)
     else:
         model = unfitted.fine_tune(
             earlier.model, *training_rows(matrix, train, matrix.backbones), freeze=freeze_blocks
         )
     point = _operating_point(matrix, contestant, settings, train, wish, split_seed)
-    raw = {name: predict_proba(model, matrix, rows, matrix.backbones) for name, rows in tested.items()}
+    raw = {name: predict_proba(model, matrix, rows, contestant) for name, rows in tested.items()}
     proba = {name: point.calibrate(p) for name, p in raw.items()}
     decisions = {name: point.decide(p) for name, p in proba.items()}
     result = Fusion(
@@ -202,13 +202,10 @@ def _operating_point(
     if wish.is_none:
         return NEUTRAL
     folds = inner_folds(matrix, train, INNER_FOLDS, seed)
-    models = [
-        fit(build(contestant, matrix, settings), matrix, rest, contestant.backbones) for rest, _ in folds
-    ]
+    models = [fit(build(contestant, matrix, settings), matrix, rest, contestant) for rest, _ in folds]
     tests = [test for _, test in folds]
     proba = [
-        predict_proba(model, matrix, test, matrix.backbones)
-        for model, test in zip(models, tests, strict=True)
+        predict_proba(model, matrix, test, contestant) for model, test in zip(models, tests, strict=True)
     ]
     return choose(matrix.y[np.concatenate(tests)], np.concatenate(proba), wish)
 

@@ -15,6 +15,7 @@ from featstore.evaluation.contestants import (
     predict_proba,
     select_backbones,
 )
+from featstore.evaluation.crew import work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.evaluation.folds import Split
+    from featstore.evaluation.ledger import Ledger
     from featstore.matrix import FeatureMatrix
 
     Vector = NDArray[np.float64]
@@ -34,22 +36,25 @@ def play(
     splits: Sequence[Split],
     drafts: Sequence[tuple[str, ...]] = (),
     jobs: int = 1,
+    ledger: Ledger | None = None,
 ) -> Iterator[tuple[int, int, Vector]]:
     """Fit every contestant on every fold; yield (contestant, fold, probabilities of the test images).
 
     Contestants whose strategy can fit many subsets together (`featstore.fusion.strategy.SubsetStrategy`) share a fit
-    in each fold. `drafts` is what `draft` returns; without greedy contestants nobody looks at it.
+    in each fold. `drafts` is what `draft` returns; without greedy contestants nobody looks at it. What the ledger
+    knows is taken from it and comes first; what is new is entered there by the process that computed it, at once.
     """
-    from joblib import Parallel, delayed
-
-    rounds = [(team, f) for team in teams(contestants) for f in range(len(splits))]
-    results = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(_one_round)(matrix, [_fielded(contestants[c], drafts, f) for c in team], splits[f])
-        for team, f in rounds
-    )
-    for (team, f), probas in zip(rounds, results, strict=True):
-        for c, proba in zip(team, probas, strict=True):
-            yield c, f, proba
+    fresh = []
+    for team, f in ((team, f) for team in teams(contestants) for f in range(len(splits))):
+        fielded = [_fielded(contestants[c], drafts, f) for c in team]
+        known = ledger.find(matrix, fielded, splits[f]) if ledger else None
+        if known is None:
+            fresh.append((team, f, fielded))
+        else:
+            yield from zip(team, [f] * len(team), known, strict=True)
+    calls = [(matrix, fielded, splits[f], ledger) for _, f, fielded in fresh]
+    for (team, f, _), proba in zip(fresh, work(_one_round, calls, jobs), strict=True):
+        yield from zip(team, [f] * len(team), proba, strict=True)
 
 
 def draft(
@@ -59,21 +64,19 @@ def draft(
 
     The linear probe chooses for all strategies: it is cheap, and they meet on the same backbones.
     """
-    from joblib import Parallel, delayed
-
     if not any(contestant.greedy for contestant in contestants):
         return []
-    return list(Parallel(n_jobs=jobs)(delayed(select_backbones)(matrix, train) for train, _ in splits))
+    return list(work(select_backbones, [(matrix, train) for train, _ in splits], jobs))
 
 
 def teams(contestants: Sequence[Contestant]) -> list[list[int]]:
-    """Who is fitted together, as positions: all of one strategy where it offers that, else each alone."""
-    by_strategy: dict[str, list[int]] = {}
-    for at, contestant in enumerate(contestants):
-        by_strategy.setdefault(contestant.strategy, []).append(at)
+    """Who is fitted together, as positions: all of a strategy on the same rows if it offers that, else each alone."""
+    alike: dict[tuple[str, str, str, int | None], list[int]] = {}
+    for at, one in enumerate(contestants):
+        alike.setdefault((one.strategy, one.views, one.test_views, one.seed), []).append(at)
     return [
         team
-        for strategy, members in by_strategy.items()
+        for (strategy, *_), members in alike.items()
         for team in ([members] if fits_subsets(strategy) else [[at] for at in members])
     ]
 
@@ -82,12 +85,17 @@ def _fielded(contestant: Contestant, drafts: Sequence[tuple[str, ...]], fold: in
     return replace(contestant, backbones=drafts[fold]) if contestant.greedy else contestant
 
 
-def _one_round(matrix: FeatureMatrix, team: Sequence[Contestant], split: Split) -> list[Vector]:
+def _one_round(
+    matrix: FeatureMatrix, team: Sequence[Contestant], split: Split, ledger: Ledger | None
+) -> list[Vector]:
     """Fit a team on one fold, and return each member's probabilities of the test images."""
     train, test = split
     if len(team) > 1:
-        return play_together(matrix, team, train, test)
-    (contestant,) = team
-    unfitted = build(contestant, matrix, competing_options(contestant.strategy))
-    estimator = fit(unfitted, matrix, train, contestant.backbones)
-    return [predict_proba(estimator, matrix, test, contestant.backbones)]
+        proba = play_together(matrix, team, train, test)
+    else:
+        (contestant,) = team
+        unfitted = build(contestant, matrix, competing_options(contestant.strategy))
+        proba = [predict_proba(fit(unfitted, matrix, train, contestant), matrix, test, contestant)]
+    if ledger is not None:
+        ledger.enter(matrix, team, split, proba)
+    return proba

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from featstore.evaluation.metrics import DECISION, PROBABILITY
 from featstore.evaluation.ranking import RANKING
+from featstore.report.economics import economics_text, view_curve_text
 from featstore.report.plain import counts, table, view_name
 from featstore.report.verdict import verdict, winner_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from featstore.evaluation.compare import Comparison
+    from featstore.evaluation.comparison import Comparison
     from featstore.evaluation.fuse import Fusion
     from featstore.evaluation.standing import Standing
 
@@ -51,6 +52,8 @@ def comparison_text(result: Comparison) -> str:
             f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json." if hidden else "",
             _wish_text(result),
             _drafts_text(result.drafts),
+            view_curve_text(result.view_curve) if result.view_curve else "",
+            economics_text(result.economics) if result.economics else "",
             winner_text(result),
             verdict(result),
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from featstore.evaluation.significance import MOST
 
 if TYPE_CHECKING:
-    from featstore.evaluation.compare import Comparison
+    from featstore.evaluation.comparison import Comparison
     from featstore.evaluation.duels import Duel
     from featstore.evaluation.standing import Standing
 

@@ -95,5 +95,9 @@ ROOMS: tuple[tuple[re.Pattern[str], Callable[[Path], object] | None], ...] = (
     (re.compile(r"rates/[^/]+/[0-9a-f]{64}\.json"), None),
     (re.compile(r"layouts/[^/]+/[^/]+\.json"), None),
     (re.compile(r"leases/[^/]+"), None),
+    (
+        re.compile(r"results/[0-9a-f]{64}\.json"),
+        lambda page: document.unseal(document.read(page, document.LARGE)),
+    ),
 )
 """Names of all files that featstore writes, below the cache, and how to tell whether one is sound."""

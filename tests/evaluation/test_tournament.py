@@ -11,14 +11,14 @@ from featstore.evaluation.folds import group_folds
 from featstore.evaluation.tournament import draft, play, teams
 
 
-def test_two_processes_give_the_numbers_of_one():
+def test_two_processes_give_the_numbers_of_one_to_the_last_bit():
     matrix = make_matrix(patients=20)
     contestants = line_up(["concat_logreg"], "singles", matrix.backbones)
     splits = group_folds(matrix, 3)
     one, two = (list(play(matrix, contestants, splits, jobs=jobs)) for jobs in (1, 2))
     for (c, f, p), (c2, f2, p2) in zip(one, two, strict=True):
         assert (c, f) == (c2, f2)
-        np.testing.assert_allclose(p, p2, atol=1e-9)
+        np.testing.assert_array_equal(p, p2)
 
 
 def test_all_views_of_the_training_images_are_trained_on_and_only_the_identity_is_scored(monkeypatch):

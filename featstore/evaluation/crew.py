@@ -1,0 +1,28 @@
+"""Many small fits at once, on a machine of few cores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+
+def work(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], jobs: int) -> Iterator[Any]:
+    """Results of ``function(*call)`` in order, computed by `jobs` processes (-1: one per core).
+
+    Each fit has one BLAS thread. The fits are small: more threads would wait for each other most of the time, and
+    with one the last bits of a result do not depend on how many processes there are.
+    """
+    from joblib import Parallel, delayed
+
+    yield from Parallel(n_jobs=jobs, return_as="generator")(
+        delayed(_with_one_thread)(function, call) for call in calls
+    )
+
+
+def _with_one_thread(function: Callable[..., Any], call: tuple[Any, ...]) -> Any:  # noqa: ANN401
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        return function(*call)

@@ -1,0 +1,120 @@
+"""What was fitted once is not fitted again, and a ledger that lies is not believed."""
+
+import json
+
+import numpy as np
+import pytest
+from fakes_matrix import make_matrix
+
+from featstore.document import seal
+from featstore.evaluation import tournament
+from featstore.evaluation.contestants import line_up, with_views
+from featstore.evaluation.folds import group_folds
+from featstore.evaluation.ledger import Ledger
+from featstore.evaluation.tournament import play
+
+MATRIX = make_matrix(signal=(1.0, 0.5), patients=16, views=2)
+SPLITS = group_folds(MATRIX, 2)
+CONTESTANTS = line_up(["vote_backbones", "concat_logreg"], "singles", MATRIX.backbones)
+
+
+def answers(root, matrix=MATRIX, contestants=CONTESTANTS, splits=SPLITS):
+    played = play(matrix, contestants, splits, ledger=Ledger.of(matrix, root))
+    return {(c, f): proba.tobytes() for c, f, proba in played}
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """Names of the rounds that were really computed."""
+    seen = []
+    plain = tournament._one_round
+
+    def spy(matrix, team, split, ledger):
+        seen.append("+".join(contestant.label for contestant in team))
+        return plain(matrix, team, split, ledger)
+
+    monkeypatch.setattr(tournament, "_one_round", spy)
+    return seen
+
+
+def test_a_second_comparison_fits_nothing_and_gives_the_same_bytes(tmp_path, fits):
+    first = answers(tmp_path)
+    assert len(fits) == 4  # the probe's three subsets are one fit, the vote another; two folds
+    fits.clear()
+    assert answers(tmp_path) == first
+    assert fits == []
+
+
+def test_an_interrupted_comparison_loses_only_what_was_under_way(tmp_path, fits):
+    undisturbed = answers(tmp_path / "whole")
+    fits.clear()
+    game = play(MATRIX, CONTESTANTS, SPLITS, ledger=Ledger.of(MATRIX, tmp_path / "torn"))
+    next(game)
+    game.close()
+    done = len(fits)
+    fits.clear()
+    assert answers(tmp_path / "torn") == undisturbed
+    assert len(fits) == 4 - done < 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"matrix": make_matrix(signal=(1.0, 0.5), patients=16, views=2, seed=1)},
+        {"matrix": make_matrix(signal=(1.0, 0.5), patients=16, views=1)},
+        {"splits": group_folds(MATRIX, 2, seed=1)},
+        {"contestants": with_views(CONTESTANTS, ["average"], "identity", 2)},
+        {"contestants": with_views(CONTESTANTS, ["expand"], "average", 2)},
+    ],
+    ids=["features", "views", "folds", "training views", "test views"],
+)
+def test_whatever_can_change_an_answer_makes_it_another_entry(tmp_path, fits, change):
+    answers(tmp_path)
+    fits.clear()
+    answers(tmp_path, **change)
+    assert len(fits) == 4
+
+
+def halve(page):
+    page.write_bytes(page.read_bytes()[: page.stat().st_size // 2])
+
+
+def flip_a_digit(page):
+    page.write_text(page.read_text().replace("0.1", "0.2").replace("0.3", "0.4"))
+
+
+def of_another(page):
+    other = next(p for p in sorted(page.parent.iterdir()) if p != page)
+    page.write_bytes(other.read_bytes())
+
+
+def improbable(page):
+    document = json.loads(page.read_text())
+    del document["sha256"]
+    document["proba"][0][0] = [2.0, -1.0]
+    page.write_text(json.dumps(seal(document)))
+
+
+@pytest.mark.parametrize("damage", [halve, flip_a_digit, of_another, improbable])
+def test_a_damaged_entry_is_computed_again(tmp_path, fits, damage):
+    first = answers(tmp_path)
+    fits.clear()
+    damage(min((tmp_path / "results").iterdir()))
+    assert answers(tmp_path) == first
+    assert len(fits) == 1
+
+
+def test_a_folder_that_cannot_be_written_costs_only_the_resumption(tmp_path, caplog):
+    (tmp_path / "results").write_text("in the way")
+    assert answers(tmp_path) == answers(tmp_path / "elsewhere")
+    assert "not kept" in caplog.text
+
+
+def test_every_fit_has_one_thread_of_blas():
+    from threadpoolctl import threadpool_info
+
+    from featstore.evaluation.crew import work
+
+    np.ones((2, 2)) @ np.ones((2, 2))
+    (pools,) = work(threadpool_info, [()], 1)
+    assert {pool["num_threads"] for pool in pools} == {1}
