@@ -1,8 +1,8 @@
 """Ratio of one epoch of `keras.Model.fit` to one of featstore for Dropout -> Dense, validation pass included.
 
-The two take turns, so that other work on the machine slows both; each ratio is the median of the turns' ratios. CPU time
-is that of all threads: on a busy machine the wall clock favours Keras, whose several threads get a share each. Then the
-paper's whole training (`ConcatHead.PRESETS["paper"]`) on 746 rows.
+The two take turns, so that other work on the machine slows both; each ratio is the median of the turns' ratios. CPU
+time is that of all threads: on a busy machine the wall clock favours Keras, whose several threads get a share each.
+Then the paper's whole training (`ConcatHead.PRESETS["paper"]`) on 746 rows.
 
 Usage: python benchmarks/head.py [rows] [columns] [batch size]
 """

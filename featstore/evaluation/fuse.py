@@ -17,7 +17,6 @@ from featstore.evaluation.contestants import (
     build,
     fit,
     predict_proba,
-    training_rows,
 )
 from featstore.evaluation.continuation import Continuation, read_earlier
 from featstore.evaluation.curves import curves
@@ -25,6 +24,7 @@ from featstore.evaluation.folds import hold_out, inner_folds
 from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose
 from featstore.evaluation.predictions import held_out
 from featstore.evaluation.scores import Score, held_out_scores
+from featstore.evaluation.views import training_rows
 from featstore.fusion.bundle import write_bundle
 from featstore.matrix import Source, load_matrix
 
