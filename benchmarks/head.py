@@ -1,8 +1,8 @@
 """Ratio of one epoch of `keras.Model.fit` to one of featstore for Dropout -> Dense, validation pass included.
 
-The two take turns, so that other work on the machine slows both; each ratio is the median of the turns' ratios. CPU time
-is that of all threads: on a busy machine the wall clock favours Keras, whose several threads get a share each. Then the
-paper's whole training (`ConcatHead.PRESETS["paper"]`) on 746 rows.
+The two take turns, so that other work on the machine slows both; each ratio is the median of the turns' ratios. CPU
+time is that of all threads: on a busy machine the wall clock favours Keras, whose several threads get a share each.
+Then the paper's whole training (`ConcatHead.PRESETS["paper"]`) on 746 rows.
 
 Usage: python benchmarks/head.py [rows] [columns] [batch size]
 """
@@ -54,7 +54,8 @@ def main() -> None:
     head = ConcatHead(**ConcatHead.PRESETS["paper"])
     wall, cpu = seconds(lambda: head.fit(paper.X, paper.targets[:, 0].astype(int)))
     print(
-        f"--preset paper, {PAPER_ROWS} rows, batch 2, {len(head.history_['loss'])} epochs: {wall:.1f} s, {cpu:.1f} s of CPU"
+        f"--preset paper, {PAPER_ROWS} rows, batch 2, {len(head.history_['loss'])} epochs: {wall:.1f} s,"
+        f" {cpu:.1f} s of CPU"
     )
 
 

@@ -76,7 +76,7 @@ class Rows:
 
 
 class Trainer:
-    """Mini-batch training of one network; buffers are allocated once.
+    """Mini-batch training of one network.
 
     The loss is cross-entropy **from logits**, which is what Keras computes in `fit` for a Dense layer with sigmoid or
     softmax: it looks through the activation, so a saturated row still has a gradient. (Its clipping of
@@ -103,37 +103,39 @@ class Trainer:
     ) -> None:
         self.network, self.regimen = network, regimen
         self._silenced = [network.reading(columns) for columns in frozen]
-        self.dropout = Dropout(regimen.dropout, rng)
+        self._rng = rng
         self.optimiser = Optimiser(regimen.optimizer, len(network.parameters))
         self.factor = 1.0
-        self._batch = np.empty((regimen.batch_size, 0), np.float32)
 
     def epoch(self, data: Rows, order: NDArray[np.intp]) -> Float32s:
         """One pass over the rows `order`; returns the logits ``(len(order), k)`` on the way."""
         size = self.regimen.batch_size
-        if self._batch.shape[1] != data.X.shape[1]:
-            self._batch = np.empty((size, data.X.shape[1]), np.float32)
+        batch = np.empty((size, data.X.shape[1]), np.float32)
+        dropout = Dropout(self.regimen.dropout, data.X.shape[1], self._rng)
+        keys = dropout.keys(len(order))
         steps = -(-len(order) // size) * self.regimen.epochs
         met = np.empty((len(order), data.targets.shape[1]), np.float32)
+        targets = data.targets[order]
+        weights = None if data.weights is None else data.weights[order, None]
         for start in range(0, len(order), size):
-            rows = order[start : start + size]
-            rate = self.regimen.learning_rate * self.factor
-            rate *= SCHEDULES[self.regimen.schedule](min(self.optimiser.steps / steps, 1.0))
-            met[start : start + len(rows)] = self._step(data, rows, rate)
+            run = slice(start, start + size)
+            rows = order[run]
+            picked = batch[: len(rows)]
+            dropout.pick(data.X, rows, keys[run], picked)
+            met[run] = logits = self.network.forward(picked, dropout.gain)
+            slope = (activate(logits) - targets[run]) / np.float32(len(rows))
+            if weights is not None:
+                slope *= weights[run]
+            self._step(slope, steps)
         return met
 
-    def _step(self, data: Rows, rows: NDArray[np.intp], rate: float) -> Float32s:
-        batch = self._batch[: len(rows)]
-        self.dropout.pick(data.X, rows, batch)
-        logits: Float32s = self.network.forward(batch, self.dropout.gain)
-        slope = (activate(logits) - data.targets[rows]) / np.float32(len(rows))
-        if data.weights is not None:
-            slope *= data.weights[rows, None]
+    def _step(self, slope: Float32s, steps: int) -> None:
         self.network.backward(slope)
         for gradient in self._silenced:
             gradient[:] = 0
+        rate = self.regimen.learning_rate * self.factor
+        rate *= SCHEDULES[self.regimen.schedule](min(self.optimiser.steps / steps, 1.0))
         self.optimiser.step(self.network.parameters, self.network.gradient, rate)
-        return logits
 
 
 def train(

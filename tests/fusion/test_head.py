@@ -329,11 +329,13 @@ def test_balanced_class_weights_equal_rows_repeated():
 
 def test_masks_of_neighbouring_columns_and_rows_know_nothing_of_each_other():
     (rng,) = generators(0)
-    rate, shape = 0.3, (2000, 1500)
+    rate, shape = 0.3, (2000, 1501)
     mask = np.empty(shape, np.float32)
-    Dropout(rate, rng).pick(np.ones((1, shape[1]), np.float32), np.zeros(shape[0], np.intp), mask)
+    dropout = Dropout(rate, shape[1], rng)
+    rows_of_ones = np.zeros(shape[0], np.intp)
+    dropout.pick(np.ones((1, shape[1]), np.float32), rows_of_ones, dropout.keys(shape[0]), mask)
     noise = (mask - (1 - rate)) / np.sqrt(rate * (1 - rate))
-    for lag in (1, 2, 7, 64):
+    for lag in (1, 2, 7, 64, 750, 751):
         assert abs((noise[:, lag:] * noise[:, :-lag]).mean()) < 4 / np.sqrt(mask.size)
         assert abs((noise[lag:] * noise[:-lag]).mean()) < 4 / np.sqrt(mask.size)
     for axis in (0, 1):
