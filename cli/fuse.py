@@ -15,6 +15,13 @@ def command(
     data: options.Data,
     strategy: Annotated[str, typer.Option(help="Name; `featstore strategies` lists them.")] = "concat_logreg",
     preset: Annotated[str | None, typer.Option(help="Named settings, such as paper for concat_head.")] = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(help="Run of the same network whose weights to go on from, at a lower rate."),
+    ] = None,
+    freeze_blocks: Annotated[
+        str | None, typer.Option(help="Backbones, with commas, whose weights stay as --init-from has them.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/STRATEGY.")] = None,
     overwrite: options.Overwrite = False,
     test_size: Annotated[float, typer.Option(help="Share held out where the data has no splits.")] = 0.25,
@@ -52,6 +59,8 @@ def command(
         positive=positive,
         calibrate=calibrate,
         sensitivity=sensitivity,
+        init_from=init_from,
+        freeze_blocks=[] if freeze_blocks is None else freeze_blocks.split(","),
         out=out or Path("runs") / strategy,
         overwrite=overwrite,
         **options.source(

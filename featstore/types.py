@@ -19,7 +19,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 IDENTITY_RECIPE = "identity"
-BACKBONE_REVISION = 2
+BACKBONE_REVISION = 3
 DECODING_REVISION = 1
 FOREIGN = "foreign:"
 
@@ -93,7 +93,8 @@ class BackboneSpec:
     pooling
         ``avg``: global average pooling.
     revision
-        Raised when featstore changes what this spec computes. 2: batch norms are folded, which moves last bits.
+        Raised when featstore changes what this spec computes. 2: batch norms are folded, which moves last bits;
+        3: bfloat16 spares narrow depthwise networks.
     """
 
     name: str

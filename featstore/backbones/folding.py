@@ -16,12 +16,12 @@ import keras
 import numpy as np
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
+from featstore.backbones.allocation import Allocation, allocate
 from featstore.backbones.frozen_layers import Convolution, Rectifier
+from featstore.backbones.precision import FLOAT32
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-FLOAT32: Final = "float32"
 
 _CONVOLUTIONS: Final = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 # TensorFlow fuses a ReLU with these, if nobody else looks at what stands between.
@@ -44,14 +44,15 @@ def fold(network: keras.Model, policy: str = FLOAT32) -> keras.Model:
         Any functional Keras network, with its weights. Layers without a cheaper form are shared with the result
         where `policy` is ``float32``.
     policy
-        Keras' dtype policy of everything but rescaling, normalisation and global average pooling.
+        Keras' dtype policy of everything but rescaling, normalisation and global average pooling, and of what
+        `featstore.backbones.allocation` exempts.
 
     Returns
     -------
     keras.Model
         In ``float32`` its output differs from that of `network` by rounding alone (less than 1e-6 relative).
     """
-    workshop = _Workshop(_examine(network), policy)
+    workshop = _Workshop(_examine(network), allocate(network, policy))
     folded = keras.models.clone_model(network, clone_function=workshop.replace, call_function=_call)
     workshop.fill()
     folded.trainable = False
@@ -116,18 +117,20 @@ def _note(findings: _Findings, layer: Any, maker: Any) -> None:  # noqa: ANN401
 class _Workshop:
     """Makes the new layers, and remembers which copies still want the weights of their originals."""
 
-    def __init__(self, findings: _Findings, policy: str) -> None:
+    def __init__(self, findings: _Findings, allocation: Allocation) -> None:
         self._findings = findings
-        self._policy = policy
+        self._allocation = allocation
         self._taken_in = {norm.name for norm in findings.norms.values()}
         self._copies: list[tuple[keras.Layer, keras.Layer]] = []
 
     def replace(self, layer: Any) -> Any:  # noqa: ANN401
         """Layer or operation that does the work of `layer` in the new network."""
-        name = {"name": layer.name, "dtype": self._policy}
+        name = {"name": layer.name, "dtype": self._allocation.of(layer)}
         match layer:
             case keras.Model():
-                return fold(keras.Model(layer.inputs, layer.outputs, name=layer.name), self._policy)
+                return fold(
+                    keras.Model(layer.inputs, layer.outputs, name=layer.name), self._allocation.of(layer)
+                )
             case _ if _is_convolution(layer):
                 return self._convolution(layer)
             case _ if layer.name in self._taken_in:
@@ -154,9 +157,10 @@ class _Workshop:
     def _copy(self, layer: Any) -> Any:  # noqa: ANN401
         # An operation that is no layer, such as `x + 3`, computes in the type that it is given.
         as_it_is = isinstance(layer, _ALWAYS_FLOAT32) or not isinstance(layer, keras.Layer)
-        if self._policy == FLOAT32 or as_it_is:
+        policy = self._allocation.of(layer)
+        if policy == FLOAT32 or as_it_is:
             return layer
-        copy = type(layer).from_config({**layer.get_config(), "dtype": self._policy})
+        copy = type(layer).from_config({**layer.get_config(), "dtype": policy})
         self._copies.append((layer, copy))
         return copy
 
@@ -173,7 +177,8 @@ class _Workshop:
             depthwise = depthwise * scale.reshape(depthwise.shape[2:])
         return Convolution(
             layer.name,
-            self._policy,
+            self._allocation.of(layer),
+            splits=self._allocation.splits,
             depthwise=depthwise,
             kernel=kernel,
             bias=bias,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ class Convolution(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
         Of the output.
     strides, dilations, padding, activation
         As of a Keras convolution.
+    splits
+        Whether what rounding to `dtype` takes from a full kernel and its bias is kept as numbers of that type, too,
+        and convolved beside them. Without effect in ``float32``.
     """
 
     def __init__(
@@ -43,11 +47,16 @@ class Convolution(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
         dilations: Sequence[int] = (1, 1),
         padding: str = "valid",
         activation: Callable[[tf.Tensor], tf.Tensor] = keras.activations.linear,
+        splits: bool = False,
     ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=False)
         self.depthwise = self._variable("depthwise", depthwise)
         self.kernel = self._variable("kernel", kernel)
         self.bias = self._variable("bias", bias)
+        splits = splits and kernel is not None and self.variable_dtype != "float32"
+        rests = (self._remainder(kernel), self._remainder(bias)) if splits else (None, None)
+        self.kernel_remainder = self._variable("kernel_remainder", rests[0])
+        self.bias_remainder = self._variable("bias_remainder", rests[1])
         self.shape, self.strides, self.dilations = tuple(shape), list(strides), list(dilations)
         self.padding, self.activation = padding.upper(), activation
         self.built = True
@@ -58,13 +67,25 @@ class Convolution(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
         if self.depthwise is not None:
             x = tf.nn.depthwise_conv2d(x, self.depthwise, [1, *strides, 1], self.padding, dilations=dilations)
             strides, dilations = [1, 1], [1, 1]
-        if self.kernel is not None:
-            x = tf.nn.conv2d(x, self.kernel, strides, self.padding, dilations=dilations)
-        return self.activation(tf.nn.bias_add(x, self.bias))
+        if self.kernel is None:
+            return self.activation(tf.nn.bias_add(x, self.bias))
+
+        def convolve(kernel: keras.Variable, bias: keras.Variable) -> tf.Tensor:
+            return tf.nn.bias_add(tf.nn.conv2d(x, kernel, strides, self.padding, dilations=dilations), bias)
+
+        y = convolve(self.kernel, self.bias)
+        if self.kernel_remainder is not None:
+            # Compiled, oneDNN adds it before it rounds; beside a rounded sum it would be too small to count.
+            y += convolve(self.kernel_remainder, self.bias_remainder)
+        return self.activation(y)
 
     def compute_output_spec(self, _: Any) -> keras.KerasTensor:  # noqa: ANN401
         """Shape of the output, known without tracing."""
         return keras.KerasTensor(self.shape, self.compute_dtype)
+
+    def _remainder(self, value: Any) -> NDArray[np.float64]:  # noqa: ANN401
+        rounded: NDArray[np.float64] = tf.cast(tf.cast(value, self.variable_dtype), tf.float64).numpy()
+        return np.asarray(value - rounded)
 
     def _variable(self, name: str, value: NDArray[Any] | None) -> keras.Variable | None:
         # No constant: those are copied into every compiled graph, at twice the memory.

@@ -9,20 +9,28 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import registry, run
-from featstore.errors import UnknownNameError
+from featstore.errors import UnknownNameError, UsageError
 from featstore.evaluation.bootstrap import group_weights, percentile_interval, widen
 from featstore.evaluation.compare import positive_index
-from featstore.evaluation.contestants import STRATEGIES, Contestant, build, fit, predict_proba
+from featstore.evaluation.contestants import (
+    STRATEGIES,
+    Contestant,
+    build,
+    fit,
+    predict_proba,
+)
+from featstore.evaluation.continuation import Continuation, read_earlier
 from featstore.evaluation.curves import curves
 from featstore.evaluation.folds import hold_out, inner_folds
 from featstore.evaluation.metrics import BOUNDED, score
 from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose
 from featstore.evaluation.predictions import held_out
+from featstore.evaluation.views import training_rows
 from featstore.fusion.bundle import write_bundle
 from featstore.matrix import Source, load_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -59,6 +67,8 @@ class Fusion:
         By evaluated split: decision, calibration and risk-coverage curve.
     history
         Learning curves by epoch, for strategies that have them.
+    continuation
+        What it was fine-tuned from, before and after; None for a fit from scratch.
     """
 
     run: str
@@ -70,6 +80,7 @@ class Fusion:
     scores: Mapping[str, Mapping[str, Score]]
     curves: Mapping[str, Any]
     history: Mapping[str, Sequence[float]] | None
+    continuation: Continuation | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for ``--json`` and ``metrics.json``."""
@@ -87,6 +98,8 @@ def fuse(
     positive: str | None = None,
     calibrate: str | None = None,
     sensitivity: float | None = None,
+    init_from: str | Path | None = None,
+    freeze_blocks: Sequence[str] = (),
     out: str | Path,
     overwrite: bool = False,
     **source: Unpack[Source],
@@ -113,6 +126,10 @@ def fuse(
     calibrate, sensitivity
         As for `featstore.compare`; chosen on out-of-fold probabilities of the training images, kept with the model,
         and used by `featstore.predict`.
+    init_from, freeze_blocks
+        Run of the same strategy, features and classes whose weights to go on from, at a tenth of its learning rate
+        unless `options` has one, and its other settings unless `preset` or `options` say otherwise; and names of
+        backbones whose input weights stay. The result then has a `continuation`.
     out, overwrite
         Folder of the run.
     **source
@@ -124,19 +141,34 @@ def fuse(
         If the split leaks, or a side lacks a class.
     """
     run.prepare(Path(out), overwrite=overwrite)
+    if freeze_blocks and init_from is None:
+        raise UsageError("There are no earlier weights to freeze.", "Add --init-from RUN.")
     settings = {**_preset(strategy, preset), **(options or {})}
     matrix = load_matrix(data, **source)
+    earlier = None if init_from is None else read_earlier(Path(init_from), strategy, matrix)
+    if earlier is not None:
+        settings = {**earlier.options(), **settings}
     index = positive_index(matrix.classes, positive)
     splits = hold_out(matrix, test_size, split_seed)
     wish = Wish(calibrate, sensitivity, index)
     contestant = Contestant(strategy, matrix.backbones, strategy)
-    model = fit(build(contestant, matrix, settings), matrix, splits["train"], contestant)
-    point = _operating_point(matrix, contestant, settings, splits["train"], wish, split_seed)
-    proba = {
-        name: point.calibrate(predict_proba(model, matrix, rows, contestant))
-        for name, rows in splits.items()
-        if name != "train"
-    }
+    tested = {name: rows for name, rows in splits.items() if name != "train"}
+    known = None if earlier is None else earlier.held_out(matrix, np.concatenate(list(tested.values())))
+
+    def learn(images: NDArray[np.intp]) -> Any:  # noqa: ANN401
+        unfitted = build(contestant, matrix, settings)
+        if earlier is None:
+            return fit(unfitted, matrix, images, contestant)
+        X, y, groups = training_rows(matrix, images, matrix.backbones)
+        return unfitted.fine_tune(earlier.model, X, y, groups, freeze_blocks)
+
+    def ask(model: Any, images: NDArray[np.intp]) -> NDArray[np.float64]:  # noqa: ANN401
+        return predict_proba(model, matrix, images, contestant)
+
+    model = learn(splits["train"])
+    point = _operating_point(matrix, learn, ask, splits["train"], wish, split_seed)
+    raw = {name: ask(model, rows) for name, rows in tested.items()}
+    proba = {name: point.calibrate(p) for name, p in raw.items()}
     decisions = {name: point.decide(p) for name, p in proba.items()}
     result = Fusion(
         run=str(out),
@@ -151,6 +183,11 @@ def fuse(
         },
         curves={name: curves(matrix.y[splits[name]], p, decisions[name], index) for name, p in proba.items()},
         history=getattr(model, "history_", None),
+        continuation=None
+        if earlier is None
+        else Continuation(
+            str(init_from), tuple(freeze_blocks), known, earlier.changes(matrix, tested, ask, raw, index)
+        ),
     )
     document = result.to_json()
     run.clear(Path(out))
@@ -188,8 +225,8 @@ def _score(name: str, value: float, resampled: NDArray[np.float64]) -> Score:
 
 def _operating_point(
     matrix: FeatureMatrix,
-    contestant: Contestant,
-    settings: Mapping[str, Any],
+    learn: Callable[[NDArray[np.intp]], Any],
+    ask: Callable[[Any, NDArray[np.intp]], NDArray[np.float64]],
     train: NDArray[np.intp],
     wish: Wish,
     seed: int,
@@ -198,11 +235,8 @@ def _operating_point(
     if wish.is_none:
         return NEUTRAL
     folds = inner_folds(matrix, train, INNER_FOLDS, seed)
-    models = [fit(build(contestant, matrix, settings), matrix, rest, contestant) for rest, _ in folds]
     tests = [test for _, test in folds]
-    proba = [
-        predict_proba(model, matrix, test, contestant) for model, test in zip(models, tests, strict=True)
-    ]
+    proba = [ask(learn(rest), test) for rest, test in folds]
     return choose(matrix.y[np.concatenate(tests)], np.concatenate(proba), wish)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 from featstore.errors import StoreError, UsageError
 from featstore.exchange import formats
 from featstore.exchange.frame import frame
+from featstore.files import PRIVATE_FOLDER, write_private
 from featstore.matrix import Source, load_matrix
-from featstore.store.commit import commit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,7 +63,7 @@ def export_features(
     """Write the stored features of a data set, in one view, to a file of another kind.
 
     Rows are aligned as `featstore.load_matrix` aligns them, and carry image id, relative path, label, group and
-    split. Each file is written whole or not at all.
+    split. Each file is written whole or not at all, and is for its owner alone.
 
     Parameters
     ----------
@@ -87,6 +87,8 @@ def export_features(
         If a file is there already, or the format is unknown or does not fit.
     MissingFeaturesError
         If an image lacks a vector.
+    StoreError
+        If a file cannot be written.
     """
     target = Path(out)
     kind = layout or SUFFIXES.get(target.suffix, "")
@@ -100,10 +102,7 @@ def export_features(
     pages = formats.WRITERS[kind](table, target)
     _refuse_existing(pages, overwrite=overwrite)
     for path, encode in pages.items():
-        try:
-            commit(path, encode())
-        except StoreError as error:
-            raise StoreError(error.cause, "Make room or choose another place, and run it again.") from error
+        _write(path, encode())
     return Exported(
         tuple(map(str, pages)),
         kind,
@@ -119,3 +118,14 @@ def _refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
     there = [path for path in paths if path.exists()]
     if there and not overwrite:
         raise UsageError(f"{there[0]} is there already.", "Choose another name, or add --overwrite.")
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        write_private(path, data)
+    except OSError as error:
+        raise StoreError(
+            f"Cannot write {len(data):,} bytes to {path}: {error.strerror or error}",
+            "Make room or choose another place, and run it again.",
+        ) from error

@@ -15,7 +15,7 @@ from featstore.errors import UsageError, WorkerLostError
 from featstore.executors._place import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,6 +23,7 @@ R = TypeVar("R")
 WORKERS_EXPECTED = 8
 AHEAD = 3
 CONNECT_SECONDS = 20
+FETCH_SECONDS = 30
 
 
 class Dask:
@@ -52,47 +53,66 @@ class Dask:
 
         dask itself gives the item of a dead worker to another, up to its ``allowed-failures`` (3).
         """
-        client, waiting, lost = _connect(self._scheduler), iter(items), 0
-        from distributed import as_completed
-
+        client = _connect(self._scheduler)
         pinned = _Pinned(work)
         try:
             ahead = AHEAD * max(self.workers, len(client.nthreads()))
-            first = {client.submit(pinned, item, pure=False): item for item in islice(waiting, ahead)}
-            suspects: list[T] = []
-            done = as_completed(first, loop=client.loop)
-            for future in done:
-                for item in islice(waiting, 1):
-                    following = client.submit(pinned, item, pure=False)
-                    first[following] = item
-                    done.add(following)
-                item = first.pop(future)
-                if _was_killed(future):
-                    suspects.append(item)
-                else:
-                    yield future.result()
-            # dask blames every item that waited on a dying worker: alone, the innocent ones are answered.
-            for item in suspects if len(suspects) > 1 else ():
-                future = client.submit(pinned, item, pure=False)
-                if _was_killed(future):
-                    lost += 1
-                else:
-                    yield future.result()
-            lost += len(suspects) == 1
+            lost: list[T] = []
+            yield from _answers(_finished(client, pinned, items, ahead), lost)
+            if (
+                len(lost) > 1
+            ):  # dask blames every item that waited on a dying worker: alone, the innocent are answered
+                suspects, lost = lost, []
+                yield from _answers(((client.submit(pinned, i, pure=False), i) for i in suspects), lost)
         finally:
             client.close()  # releases its futures: what is not running yet is cancelled
         if lost:
-            raise WorkerLostError.after(lost)
+            raise WorkerLostError.after(len(lost))
 
 
-def _was_killed(future: Any) -> bool:  # noqa: ANN401 - distributed is optional and has no types here
-    """Wait for an item; tell whether its workers died. Any other error is raised."""
+def _finished(client: Any, work: Callable[[T], R], items: Sequence[T], ahead: int) -> Iterator[tuple[Any, T]]:  # noqa: ANN401
+    """Futures of the items as they finish, with only so many waiting at the scheduler."""
+    from distributed import as_completed
+
+    waiting = iter(items)
+    begun = {client.submit(work, item, pure=False): item for item in islice(waiting, ahead)}
+    done = as_completed(begun, loop=client.loop)
+    for future in done:
+        for item in islice(waiting, 1):
+            following = client.submit(work, item, pure=False)
+            begun[following] = item
+            done.add(following)
+        yield future, begun.pop(future)
+
+
+def _answers(futures: Iterable[tuple[Any, T]], lost: list[T]) -> Iterator[Any]:
+    """Results of futures; the items of dead workers go to `lost`."""
+    for future, item in futures:
+        try:
+            answer = _answer(future)
+        except _LostError:
+            lost.append(item)
+        else:
+            yield answer
+
+
+class _LostError(Exception):
+    """The workers that had an item are dead."""
+
+
+def _answer(future: Any) -> Any:  # noqa: ANN401 - distributed is optional and has no types here
+    """Wait for an item and fetch its result, small as it is: a worker that dies just then has it no longer."""
     from distributed import KilledWorker
 
     error = future.exception()
-    if error is not None and not isinstance(error, KilledWorker):
+    if isinstance(error, KilledWorker):
+        raise _LostError from error
+    if error is not None:
         raise error
-    return error is not None
+    try:
+        return future.result(timeout=FETCH_SECONDS)
+    except TimeoutError as late:
+        raise _LostError from late
 
 
 class _Pinned(Generic[T, R]):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.floating[Any]]
     Mask = NDArray[np.bool_]
+    Product = Callable[[NDArray[np.intp], Floats], Floats]
 
 TOLERANCE = 1e-7
 """On any logit, by the bound in `solve`; in effect errors are far smaller."""
+GUESS = 0.1
+"""The same, of the first guess."""
 STEPS = 60
 STEPS_IN_SINGLE = 15
 """Then the inner systems are solved in float64: only where C is extreme is float32 too coarse for a direction."""
@@ -68,7 +72,8 @@ def solve(
     The solution is ``w = Z.T a`` (representer theorem), so only Gram matrices enter, and a subset's is the sum of its
     blocks'. Newton's method on ``a`` with conjugate gradients inside, all subsets in step: one product per block and
     iteration serves all of them. The inner systems need a direction, not digits: they are solved in float32 and
-    preconditioned by `Sketch`; residuals, logits and objectives are float64.
+    preconditioned by `Sketch`; residuals, logits and objectives are float64. The first guess solves the same problem
+    for the sketch itself, which costs next to nothing.
 
     A subset is done when its distance from the optimum is certified. The objective is strongly convex in w with
     modulus one, so ``|w - w*| <= |gradient| = sqrt(r' K r)`` with ``r = a - C (target - p)``.
@@ -91,44 +96,70 @@ def solve(
     Newton in the dual: Chapelle 2007 (Neural Computation 19:1155) and Keerthi et al. 2005; inexact Newton: Dembo,
     Eisenstat & Steihaug 1982.
     """
-    state = start or _start(len(members), target)
-    dual, values, intercept = state.dual.copy(), state.values.copy(), state.intercept.copy()
     coarse = [kernel.astype(np.float32) for kernel in kernels]
     sketch = Sketch.of(coarse, members)
     reach = np.sqrt(members @ np.array([kernel.diagonal().max() for kernel in kernels]))
-    live = np.arange(len(members))
+    task = _Task(
+        target,
+        C,
+        reach,
+        sketch,
+        double=lambda models, A: apply(kernels, members[models], A),
+        single=lambda models, A: apply(coarse, members[models], A.astype(np.float32)),
+    )
+    if start is None:
+        zeros = np.zeros((len(members), *target.shape))
+        blank = DualSolution(zeros, zeros, best_intercept(zeros, target, zeros[:, :, 0]))
+        guess = _newton(replace(task, double=sketch.times, single=sketch.times), blank, GUESS)
+        values = apply(kernels, members, guess.dual)
+        start = DualSolution(guess.dual, values, best_intercept(values, target, guess.intercept))
+    return _newton(task, start, TOLERANCE)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Task:
+    """What Newton's method needs to know; products are of models (numbers) with their ``(models, logits, n)``."""
+
+    target: Floats
+    C: Floats
+    reach: Floats
+    sketch: Sketch
+    double: Product
+    single: Product
+
+
+def _newton(task: _Task, start: DualSolution, tolerance: float) -> DualSolution:
+    dual, values, intercept = start.dual.copy(), start.values.copy(), start.intercept.copy()
+    live = np.arange(len(dual))
     for step in range(STEPS):
         proba = inverse_link(values[live] + intercept[live, :, None])
-        residual = dual[live] - C[live, None, None] * (target - proba)
-        inner = coarse if step < STEPS_IN_SINGLE else kernels
-        slope = apply(inner, members[live], residual.astype(inner[0].left.dtype))
+        residual = dual[live] - task.C[live, None, None] * (task.target - proba)
+        inner = task.single if step < STEPS_IN_SINGLE else task.double
+        slope = inner(live, residual)
         energy = np.maximum(_dot(residual, slope), 0)
-        unfinished = reach[live] * np.sqrt(energy) > TOLERANCE
+        unfinished = task.reach[live] * np.sqrt(energy) > tolerance
         if not unfinished.any():
             break
-        live, proba, residual, slope = (part[unfinished] for part in (live, proba, residual, slope))
-        system = _System(inner, members[live], Curvature.at(proba, C[live], slope.dtype))
-        direction = system.solve(slope, sketch.solver(system.curvature, live), energy[unfinished])
-        change = direction - residual
-        moved = apply(kernels, members[live], change)
+        live, proba = live[unfinished], proba[unfinished]
+        residual, slope = residual[unfinished], slope[unfinished]
+        curvature = Curvature.at(proba, task.C[live], slope.dtype)
+        system = _System(partial(inner, live), curvature)
+        direction = system.solve(slope, task.sketch.solver(curvature, live), energy[unfinished])
+        step_in_dual = direction - residual
+        step_in_values = task.double(live, step_in_dual)
         old = dual[live], values[live], intercept[live]
-        dual[live], values[live], intercept[live] = _descend(old, (change, moved), target, C[live])
+        new = _descend(old, (step_in_dual, step_in_values), task.target, task.C[live])
+        dual[live], values[live], intercept[live] = new
     else:
         _warn(len(live))
     return DualSolution(dual, values, intercept)
-
-
-def _start(n_subsets: int, target: NDArray[np.float64]) -> DualSolution:
-    zeros = np.zeros((n_subsets, *target.shape))
-    return DualSolution(zeros, zeros, best_intercept(zeros, target, zeros[:, :, 0]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _System:
     """``(I + Q L' K L Q) u = Q L' K r``: a Newton step of every subset, Q projects the intercepts out."""
 
-    kernels: Sequence[Kernel]
-    members: Mask
+    product: Callable[[Floats], Floats]
     curvature: Curvature
 
     def solve(self, slope: Floats, precondition: Callable[[Floats], Floats], energy: Floats) -> Floats:
@@ -158,7 +189,7 @@ class _System:
         return self.curvature.times(solution).astype(np.float64)
 
     def _between(self, values: Floats) -> Floats:
-        return self.curvature.transposed(apply(self.kernels, self.members, self.curvature.times(values)))
+        return self.curvature.transposed(self.product(self.curvature.times(values)))
 
 
 def _descend(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.floating[Any]]
     Mask = NDArray[np.bool_]
 
-RANK = 64
+RANK = 48
 ROWS_AT_ONCE = 512
 
 
@@ -58,6 +58,10 @@ class Sketch:
         weights = members.astype(basis.dtype)
         tails = weights @ np.array(left_out, basis.dtype) / n
         return cls(basis, np.tensordot(weights, cores, axes=1), np.maximum(tails, 0))
+
+    def times(self, models: NDArray[np.intp], A: Floats) -> Floats:
+        """Multiply ``(models, logits, n)`` by the sketched matrices of some of the subsets."""
+        return ((A @ self.basis) @ self.cores[models]) @ self.basis.T + self.tails[models, None, None] * A
 
     def solver(self, curvature: Curvature, models: NDArray[np.intp]) -> Callable[[Floats], Floats]:
         """Approximate inverse of ``I + L' K L`` for some of the subsets, logit by logit, by Woodbury's identity."""

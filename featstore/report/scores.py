@@ -80,11 +80,34 @@ def fusion_text(result: Fusion) -> str:
             f"{result.strategy}, fitted on the training images alone: {sizes}.",
             _tables("score [95 %]", names, rows),
             operating_text(result.operating, list(result.matrix["classes"])),
+            _continuation_text(result),
             f"The run is in {result.run}: model/, metrics.json, predictions.csv, run.json.",
             f"Next: featstore predict {result.run} IMAGE...",
         )
         if part
     )
+
+
+def _continuation_text(result: Fusion) -> str:
+    """Say what fine-tuning changed on the images held out."""
+    continuation = result.continuation
+    if continuation is None:
+        return ""
+    frozen = f", weights of {', '.join(continuation.frozen)} kept" if continuation.frozen else ""
+    lines = [f"Fine-tuned from {continuation.run}{frozen}. Before, after, and the difference [95 %]:"]
+    for split, changes in continuation.changes.items():
+        for metric in ("auc", "balanced_accuracy", "log_loss"):
+            change = changes.get(metric)
+            if change is None or change.before is None or change.after is None:
+                continue
+            difference = _number(change.difference, change.interval)
+            name = HEADS.get(metric, metric)
+            lines.append(f"  {split} {name}: {change.before:.3f}, {change.after:.3f}, {difference}")
+    if continuation.held_out_then is None:
+        lines.append(
+            "  The earlier run saw another table. If these patients were in it, 'before' flatters it."
+        )
+    return "\n".join(lines)
 
 
 def operating_text(operating: Mapping[str, Any], classes: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from featstore.backbones.precision import BFLOAT16, FLOAT16, FLOAT32, FORCE, req
 from featstore.backbones.weights import resolve_weights
 from featstore.errors import FeatstoreError, OutOfMemoryError, UsageError
 from featstore.fingerprint import digest
+from featstore.types import BACKBONE_REVISION
 
 BATCH = 4
 
@@ -33,7 +34,7 @@ def test_the_precision_is_in_the_key_and_the_digest_of_the_weights_is_not_touche
     specs = [spec(row, weights, precision=p) for p in (FLOAT32, BFLOAT16, FLOAT16)]
 
     assert len({digest([s.precision, s.name]) for s in specs}) == 3
-    assert {(s.weights, s.revision) for s in specs} == {(weights.digest, 2)}
+    assert {(s.weights, s.revision) for s in specs} == {(weights.digest, BACKBONE_REVISION)}
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,25 @@ def test_the_papers_preset_trains_the_papers_head_and_records_its_curves(world, 
     assert all(len(curve) == 100 for curve in document["history"].values())
 
 
+def test_fine_tuning_reports_before_and_after_on_the_same_patients(world, tmp_path):
+    arguments = ["fuse", world.data, "--strategy", "concat_head", "--cache", world.cache]
+    first = featstore(*arguments, "--out", tmp_path / "a", "--json").json
+    later = [*arguments, "--init-from", tmp_path / "a", "--out", tmp_path / "b"]
+    document = featstore(*later, "--freeze-blocks", "MobileNet025", "--json").json
+    continuation = document["continuation"]
+    assert first["continuation"] is None
+    assert (continuation["frozen"], continuation["held_out_then"]) == (["MobileNet025"], True)
+    for split, changes in continuation["changes"].items():
+        for metric, change in changes.items():
+            assert change["before"] == pytest.approx(first["scores"][split][metric]["value"]), metric
+            assert change["after"] == pytest.approx(document["scores"][split][metric]["value"]), metric
+    assert "Before, after, and the difference" in featstore(*later, "--overwrite").out
+    other = featstore(*later, "--overwrite", "--split-seed", "7")
+    assert (other.code, "was trained on" in other.err) == (2, True)
+    fewer = featstore(*later, "--overwrite", "--backbones", "MobileNet025")
+    assert (fewer.code, "was fitted on EfficientNetLite0+MobileNet025" in fewer.err) == (2, True)
+
+
 def test_an_existing_run_is_not_replaced_unless_asked(world, tmp_path):
     arguments = ["fuse", world.data, "--cache", world.cache, "--out", tmp_path / "run"]
     assert featstore(*arguments).code == 0

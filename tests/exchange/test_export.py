@@ -2,7 +2,9 @@
 
 import json
 import os
+import stat
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -125,6 +127,38 @@ def test_a_file_is_there_whole_or_not_at_all(data, tmp_path, monkeypatch):
     with pytest.raises(StoreError, match="No space left"):
         export_features(data, "out.npz", cache=tmp_path / "cache")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "data"]
+
+
+@pytest.mark.parametrize("out", ["out.npz", "out.parquet", "gap"])
+def test_an_export_is_for_its_owner_alone_even_if_it_replaces_a_public_file(data, tmp_path, out):
+    def permissions():
+        return {stat.S_IMODE(Path(name).stat().st_mode) for name in found.files}
+
+    before = os.umask(0)  # nothing but the export itself keeps others out
+    try:
+        found = export_features(data, out, cache=tmp_path / "cache")
+        assert permissions() == {0o600}
+        for name in found.files:
+            Path(name).chmod(0o644)
+        export_features(data, out, cache=tmp_path / "cache", overwrite=True)
+    finally:
+        os.umask(before)
+    assert permissions() == {0o600}
+    if out == "gap":
+        assert stat.S_IMODE(Path(out).stat().st_mode) == 0o700
+
+
+def test_a_file_that_cannot_be_replaced_stays_as_it_was(data, tmp_path, monkeypatch):
+    export_features(data, "out.npz", cache=tmp_path / "cache")
+    before = Path("out.npz").read_bytes()
+
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match=r"Cannot write [\d,]+ bytes to out.npz: No space left"):
+        export_features(data, "out.npz", cache=tmp_path / "cache", overwrite=True)
+    assert Path("out.npz").read_bytes() == before
 
 
 def test_an_image_without_a_vector_stops_the_export(data, tmp_path):

@@ -130,21 +130,27 @@ def is_stopped(pid):
     return {stat.rpartition(")")[2].split()[0] for stat in stats} <= {"T"}
 
 
-def stop_while_it_computes(run, cache, alone):
-    """SIGSTOP when the run alone claims good rows that are not stored yet; in a race, it may be about to yield."""
+def computes(run, cache, alone):
+    """Whether the run alone claims good rows that are not stored yet; in a race, it may be about to yield."""
     names = {digest(k.to_json()): k for k in KEYS}
+    mine, others = set(), set()
+    for claim in Leases(cache).live():
+        rows = {(names[n], i) for n, ids in claim.rows.items() for i in ids}
+        (mine if claim.owner.pid == run.pid else others).update(rows)
+    return bool(((mine - others) & alone.keys()) - vectors(cache).keys())
+
+
+def stop_while_it_computes(run, cache, alone):
+    """SIGSTOP, but not before it computes: who is stopped again and again while he starts never comes to work."""
     run.wait_for_start()
     while run.process.is_alive():
-        run.send(SIGSTOP)
-        while run.process.is_alive() and not is_stopped(run.pid):
-            time.sleep(0.001)
-        mine, others = set(), set()
-        for claim in Leases(cache).live():
-            rows = {(names[n], i) for n, ids in claim.rows.items() for i in ids}
-            (mine if claim.owner.pid == run.pid else others).update(rows)
-        if ((mine - others) & alone.keys()) - vectors(cache).keys():
-            return
-        run.send(SIGCONT)
+        if computes(run, cache, alone):
+            run.send(SIGSTOP)
+            while run.process.is_alive() and not is_stopped(run.pid):
+                time.sleep(0.001)
+            if computes(run, cache, alone):
+                return
+            run.send(SIGCONT)
         time.sleep(0.01)
     pytest.fail("it was over before it could be stopped")
 
@@ -152,7 +158,11 @@ def stop_while_it_computes(run, cache, alone):
 def test_a_run_that_is_stopped_but_lives_keeps_its_rows_and_the_other_waits_for_it(
     images, alone, tmp_path, tried
 ):
-    with together(tmp_path, *[{"images": images, "delay": 3 * DELAY}] * 2) as (sleeper, other):
+    slow, quick = {"images": images, "delay": 30 * DELAY}, {"images": images, "delay": 3 * DELAY}
+    with together(tmp_path, slow, quick) as (
+        sleeper,
+        other,
+    ):  # slow enough to be met at work on a busy machine
         stop_while_it_computes(sleeper, tmp_path, alone)
         while (
             any(claim.owner.pid == other.pid for claim in Leases(tmp_path).live()) or other.acknowledged == 0

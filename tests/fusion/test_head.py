@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from featstore.errors import UsageError
-from featstore.fusion.head import Adam, Head, Regimen, Trainer, encode, train
+from featstore.fusion.dropout import Dropout
+from featstore.fusion.head import Head
+from featstore.fusion.optimisers import RULES, Optimiser
+from featstore.fusion.schedules import SCHEDULES, plateau_factor
 from featstore.fusion.strategies.concat_head import ConcatHead
+from featstore.fusion.training import Regimen, Rows, Trainer, encode, train
 
 
 def rows(n, d, n_classes, seed=0):
@@ -21,6 +25,18 @@ def rows(n, d, n_classes, seed=0):
 
 def generators(*seeds):
     return [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
+
+
+def head_of(weights):
+    head = Head(weights.shape[1], weights.shape[0])
+    head.dense.weights[:] = weights
+    return head
+
+
+def drawn(n_logits, width, seed=0):
+    head = Head(width, n_logits)
+    head.draw(np.random.default_rng(seed))
+    return head
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +57,18 @@ def test_weights_and_curves_equal_those_of_keras(keras, n_classes, gain):
     X, y = rows(45, 200, n_classes)
     X_new, y_new = rows(20, 200, n_classes, seed=1)
     targets, new_targets = encode(y, n_classes), encode(y_new, n_classes)
-    (rng,) = generators(0)
-    head = Head.draw(targets.shape[1], X.shape[1], rng)
-    head.weights *= gain
-    first = head.weights.copy()
+    head = drawn(targets.shape[1], X.shape[1])
+    head.dense.weights *= gain
+    first = head.dense.weights.copy()
     activation, loss = ("sigmoid", "binary") if n_classes == 2 else ("softmax", "categorical")
     layer = keras.layers.Dense(targets.shape[1], activation=activation)
     model = keras.Sequential([keras.Input((X.shape[1],)), layer])
-    layer.set_weights([head.weights.T, head.bias])
+    layer.set_weights([head.dense.weights.T, head.dense.bias])
     model.compile(keras.optimizers.Adam(1e-3), f"{loss}_crossentropy", metrics=["accuracy"])
 
     regimen = Regimen(learning_rate=1e-3, batch_size=8, epochs=4)
     shuffle, again, masks = generators(5, 5, 6)
-    ours = train(head, regimen, (X, targets), (X_new, new_targets), shuffle, masks)
+    ours = train(head, regimen, Rows(X, targets), Rows(X_new, new_targets), shuffle, masks)
     theirs = {key: [] for key in ours}
     for _ in range(regimen.epochs):
         order = again.permutation(len(X))
@@ -69,9 +84,9 @@ def test_weights_and_curves_equal_those_of_keras(keras, n_classes, gain):
             theirs[key] += epoch.history[key]
 
     weights, bias = layer.get_weights()
-    assert np.abs(head.weights - first).max() > 5e-3
-    np.testing.assert_allclose(head.weights, weights.T, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(head.bias, bias, rtol=1e-6, atol=1e-6)
+    assert np.abs(head.dense.weights - first).max() > 5e-3
+    np.testing.assert_allclose(head.dense.weights, weights.T, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(head.dense.bias, bias, rtol=1e-6, atol=1e-6)
     for key, curve in ours.items():
         np.testing.assert_allclose(curve, theirs[key], rtol=1e-5, atol=1e-6, err_msg=key)
 
@@ -81,11 +96,11 @@ def test_adam_follows_the_book():
     rng = np.random.default_rng(0)
     gradients = rng.normal(size=(50, 6)) * np.logspace(-4, 2, 6)
     expected, m, v = np.ones(6), np.zeros(6), np.zeros(6)
-    parameters, adam = np.ones(6, np.float32), Adam(6, 0.01)
+    parameters, adam = np.ones(6, np.float32), Optimiser("adam", 6)
     for t, gradient in enumerate(gradients, start=1):
         m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
         expected -= 0.01 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-7)
-        adam.step(parameters, gradient.astype(np.float32))
+        adam.step(parameters, gradient.astype(np.float32), 0.01)
     np.testing.assert_allclose(parameters, expected, rtol=2e-5)
 
 
@@ -93,9 +108,9 @@ def test_adam_follows_the_book():
 def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(rate):
     X = np.ones((400, 501), np.float32)
     (rng,) = generators(0)
-    head = Head(np.full((1, 501), 1 / 501, np.float32), np.zeros(1, np.float32))
+    head = head_of(np.full((1, 501), 1 / 501, np.float32))
     trainer = Trainer(head, Regimen(learning_rate=1e-30, batch_size=7, epochs=1, dropout=rate), rng)
-    logits = trainer.epoch(X, np.zeros((400, 1), np.float32), np.arange(400))[:, 0]
+    logits = trainer.epoch(Rows(X, np.zeros((400, 1), np.float32)), np.arange(400))[:, 0]
     kept = logits * (1 - rate) * 501
     np.testing.assert_allclose(kept, np.round(kept), atol=0.1)
     assert logits.mean() == pytest.approx(1, abs=4 * np.sqrt(rate / (1 - rate) / 501 / 400))
@@ -104,12 +119,12 @@ def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(rate):
 
 def test_a_dropped_input_gets_no_gradient():
     (rng,) = generators(0)
-    head = Head(np.zeros((1, 1000), np.float32), np.zeros(1, np.float32))
+    head = head_of(np.zeros((1, 1000), np.float32))
     regimen = Regimen(learning_rate=1.0, batch_size=1, epochs=1, dropout=0.5)
     Trainer(head, regimen, rng).epoch(
-        np.ones((1, 1000), np.float32), np.ones((1, 1), np.float32), np.arange(1)
+        Rows(np.ones((1, 1000), np.float32), np.ones((1, 1), np.float32)), np.arange(1)
     )
-    moved = np.count_nonzero(head.weights)
+    moved = np.count_nonzero(head.dense.weights)
     assert 400 < moved < 600
 
 
@@ -117,21 +132,20 @@ def test_gradient_under_dropout_is_that_of_the_scaled_up_inputs(monkeypatch):
     """Looked at before Adam, which forgives a wrong scale."""
     X, y = rows(6, 300, 2)
     (rng,) = generators(0)
-    head = Head.draw(1, 300, rng)
+    head = drawn(1, 300)
     trainer = Trainer(head, Regimen(learning_rate=1.0, batch_size=1, epochs=1, dropout=0.75), rng)
     seen = []
-    monkeypatch.setattr(trainer.optimiser, "step", lambda _, gradient: seen.append(gradient.copy()))
-    logits = trainer.epoch(X, encode(y, 2), np.arange(6))
+    monkeypatch.setattr(trainer.optimiser, "step", lambda _, gradient, __: seen.append(gradient.copy()))
+    logits = trainer.epoch(Rows(X, encode(y, 2)), np.arange(6))
     for x, label, logit, gradient in zip(X, y, logits[:, 0], seen, strict=True):
         inputs = np.where(gradient[:-1] != 0, 4 * x, 0)
-        assert logit == pytest.approx(inputs @ head.weights[0], abs=1e-4)
+        assert logit == pytest.approx(inputs @ head.dense.weights[0], abs=1e-4)
         slope = 1 / (1 + np.exp(-logit)) - label
         np.testing.assert_allclose(gradient, [*(slope * inputs), slope], rtol=1e-4)
 
 
 def test_first_weights_are_glorot_uniform():
-    (rng,) = generators(0)
-    head = Head.draw(3, 4000, rng)
+    head = drawn(3, 4000).dense
     limit = np.sqrt(6 / 4003)
     assert limit * 0.99 < np.abs(head.weights).max() <= limit
     assert head.weights.std() == pytest.approx(limit / np.sqrt(3), rel=0.02)
@@ -207,8 +221,8 @@ def test_the_papers_preset_is_the_papers():
     head = ConcatHead(**ConcatHead.PRESETS["paper"]).fit(X, y)
     assert len(head.history_["val_loss"]) == 100
     assert head.held_out_.sum() == 16
-    assert not head.model_.mean.any()
-    assert (head.model_.scale == 1).all()
+    assert not head.mean_.any()
+    assert (head.scale_ == 1).all()
 
 
 @pytest.mark.parametrize(
@@ -221,6 +235,9 @@ def test_the_papers_preset_is_the_papers():
         {"epochs": 0},
         {"validation_fraction": 1.0},
         {"patience": 0},
+        {"optimizer": "lion"},
+        {"schedule": "linear"},
+        {"class_weight": "fair"},
     ],
     ids=str,
 )
@@ -228,3 +245,96 @@ def test_parameters_out_of_range_are_refused_by_name(wrong):
     X, y = rows(20, 5, 2)
     with pytest.raises(UsageError, match=f"{next(iter(wrong))}=.* is out of range"):
         ConcatHead(**wrong).fit(X, y)
+
+
+KERAS = {
+    "sgd": ("SGD", {}),
+    "momentum": ("SGD", {"momentum": 0.9}),
+    "nag": ("SGD", {"momentum": 0.9, "nesterov": True}),
+    "adagrad": ("Adagrad", {}),
+    "adadelta": ("Adadelta", {}),
+    "rmsprop": ("RMSprop", {}),
+    "adam": ("Adam", {}),
+}
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", RULES)
+def test_every_optimiser_moves_as_its_namesake_in_keras(keras, name):
+    """Forty steps on the same gradients, small and large."""
+    rng = np.random.default_rng(0)
+    gradients = (rng.normal(size=(40, 50)) * np.logspace(-3, 1, 50)).astype(np.float32)
+    kind, options = KERAS[name]
+    theirs = getattr(keras.optimizers, kind)(learning_rate=1e-3, **options)
+    variable = keras.Variable(np.ones(50, np.float32))
+    theirs.build([variable])
+    parameters, ours = np.ones(50, np.float32), Optimiser(name, 50)
+    for gradient in gradients:
+        theirs.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+        ours.step(parameters, gradient, 1e-3)
+    assert np.abs(parameters - 1).max() > 1e-5
+    np.testing.assert_allclose(parameters, variable.numpy(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("default")
+def test_schedules_are_those_of_keras(keras):
+    from_keras = keras.optimizers.schedules
+    theirs = {
+        "cosine": from_keras.CosineDecay(1.0, 200),
+        "exponential": from_keras.ExponentialDecay(1.0, 200, 0.01),
+        "piecewise_constant": from_keras.PiecewiseConstantDecay([99, 149], [1.0, 0.1, 0.01]),
+    }
+    for name, schedule in theirs.items():
+        for step in (0, 1, 50, 99, 100, 149, 150, 199):
+            assert SCHEDULES[name](step / 200) == pytest.approx(float(schedule(step)), rel=1e-4, abs=1e-6), (
+                name
+            )
+
+
+def test_a_plateau_lowers_the_rate_to_a_tenth_after_ten_epochs():
+    falling = [1.0, 0.9, 0.8]
+    assert plateau_factor([*falling, *[0.8] * 9]) == 1
+    assert plateau_factor([*falling, *[0.8] * 10]) == pytest.approx(0.1)
+    assert plateau_factor([*falling, *[0.8] * 20]) == pytest.approx(0.01)
+    assert plateau_factor([*falling, *[0.8] * 9, 0.7, *[0.7] * 9]) == 1
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_head_learns_by_every_schedule(schedule):
+    X, y = rows(200, 30, 2)
+    head = ConcatHead(schedule=schedule).fit(X, y)
+    assert head.score(X, y) > 0.85
+
+
+def test_balanced_class_weights_equal_rows_repeated():
+    """Three rows of one class and one of the other, full batch: a weight is a repetition."""
+    X, y = rows(12, 20, 2)
+    X, y = X[np.argsort(y)][:8], np.array([0] * 6 + [1] * 2)
+    repeated = np.r_[0:6, [6] * 3, [7] * 3]
+    options = {
+        "batch_size": None,
+        "dropout": 0,
+        "validation_fraction": 0,
+        "standardize": False,
+        "optimizer": "sgd",
+    }
+    weighted = ConcatHead(class_weight="balanced", **options).fit(X, y)
+    by_dict = ConcatHead(class_weight={"0": 2 / 3, 1: 2.0}, **options).fit(X, y)
+    plain = ConcatHead(**options).fit(X[repeated], y[repeated])
+    np.testing.assert_allclose(weighted.parameters_, plain.parameters_, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(weighted.parameters_, by_dict.parameters_, rtol=1e-5)
+    unweighted = ConcatHead(**options).fit(X, y)
+    assert np.abs(unweighted.parameters_ - plain.parameters_).max() > 1e-3
+
+
+def test_masks_of_neighbouring_columns_and_rows_know_nothing_of_each_other():
+    (rng,) = generators(0)
+    rate, shape = 0.3, (2000, 1500)
+    mask = np.empty(shape, np.float32)
+    Dropout(rate, rng).pick(np.ones((1, shape[1]), np.float32), np.zeros(shape[0], np.intp), mask)
+    noise = (mask - (1 - rate)) / np.sqrt(rate * (1 - rate))
+    for lag in (1, 2, 7, 64):
+        assert abs((noise[:, lag:] * noise[:, :-lag]).mean()) < 4 / np.sqrt(mask.size)
+        assert abs((noise[lag:] * noise[:-lag]).mean()) < 4 / np.sqrt(mask.size)
+    for axis in (0, 1):
+        assert noise.mean(axis).std() == pytest.approx(shape[axis] ** -0.5, rel=0.1)

@@ -1,6 +1,6 @@
 """How often the intervals and verdicts of `compare` are right, on data whose truth is known.
 
-    python benchmarks/coverage.py [--studies 200] [--patients 40,60,120]
+    python benchmarks/interval_coverage.py [--studies 200] [--patients 40,60,120]
 
 Every study draws new patients with two images each, networks whose features carry nothing (or a planted signal), and
 runs the five-fold comparison that `featstore compare` runs.

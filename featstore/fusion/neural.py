@@ -1,0 +1,250 @@
+"""Strategies that are small networks: one trainer, and one way to go on from earlier weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from featstore.errors import UsageError
+from featstore.fusion.class_weights import row_weights
+from featstore.fusion.holdout import hold_out
+from featstore.fusion.kinship import require_kin
+from featstore.fusion.linear import probabilities, rescale, standardise
+from featstore.fusion.optimisers import RULES
+from featstore.fusion.schedules import SCHEDULES
+from featstore.fusion.strategy import FusionStrategy
+from featstore.fusion.training import Regimen, Rows, encode, train
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from featstore.fusion.blocks import Block
+    from featstore.fusion.network import Network
+
+ROWS_AT_ONCE = 512
+GENTLER = 0.1
+"""Factor on the learning rate of earlier weights, where none is given."""
+
+
+class NeuralStrategy(FusionStrategy):
+    """Base of the networks: subclasses say in `_network` which.
+
+    Validation rows are whole groups, drawn at random and stratified by class, never the last.
+
+    Parameters
+    ----------
+    blocks
+        Columns of each backbone; None means a single block.
+    dropout
+        Probability that an input is zeroed in training, 0 to below 1.
+    learning_rate
+        Of the optimiser; None means ``0.1 / sqrt(columns)``: on standardised blocks a step of Adam then moves a logit
+        by about as much whether there are 50 columns or 10,000.
+    batch_size, epochs
+        Rows per step (None: all of them) and passes over the rows.
+    validation_fraction
+        Part of the rows held out for the curves and for early stopping, 0 to below 1.
+    patience
+        Stop after so many epochs without a lower validation loss and return to the best one; None trains on.
+    standardize
+        Standardise columns and weigh blocks as `featstore.fusion.linear.standardise` does.
+    random_state
+        Seed of weights, order, masks and held-out rows. The default 0 makes two fits the same bytes.
+    optimizer
+        ``sgd``, ``momentum``, ``nag``, ``adagrad``, ``adadelta``, ``rmsprop`` or ``adam``.
+    schedule
+        ``constant``, ``piecewise_constant``, ``cosine``, ``exponential`` or ``reduce_on_plateau``: see
+        `featstore.fusion.schedules`.
+    class_weight
+        ``balanced``, or a factor on the loss by label (or its text); None weighs every row alike.
+
+    Attributes
+    ----------
+    parameters_
+        ``(size,)`` float32, all weights and biases.
+    mean_, scale_
+        ``(d,)`` each: what the columns are standardised with.
+    history_
+        ``loss, accuracy, val_loss, val_accuracy``, each a list with one number per epoch; the last two are empty
+        where no row could be held out.
+    held_out_
+        ``(n,)`` mask of the validation rows.
+    COMPETING
+        Parameters for a comparison: rows held out for the learning curves alone would be a handicap there.
+    """
+
+    COMPETING: ClassVar[Mapping[str, Any]] = {"validation_fraction": 0.0}
+    parameters_: NDArray[np.float32]
+    mean_: NDArray[np.float64]
+    scale_: NDArray[np.float64]
+
+    def __init__(
+        self,
+        blocks: tuple[Block, ...] | None = None,
+        dropout: float = 0.5,
+        learning_rate: float | None = None,
+        batch_size: int | None = 16,
+        epochs: int = 40,
+        validation_fraction: float = 0.1,
+        patience: int | None = None,
+        standardize: bool = True,
+        random_state: int | np.random.RandomState | None = 0,
+        optimizer: str = "adam",
+        schedule: str = "constant",
+        class_weight: str | Mapping[Any, float] | None = None,
+    ) -> None:
+        self.blocks = blocks
+        self.dropout = dropout
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.standardize = standardize
+        self.random_state = random_state
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.class_weight = class_weight
+
+    def fine_tune(
+        self,
+        earlier: NeuralStrategy,
+        X: ArrayLike,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        freeze: Sequence[str] = (),
+    ) -> Self:
+        """Learn as `fit` does, but go on from the weights and the scaling of a fitted strategy.
+
+        Parameters
+        ----------
+        earlier
+            Fitted, of the same kind, with the same blocks and classes. Where `learning_rate` is None, a tenth of the
+            earlier rate is taken.
+        X, y, groups
+            As for `fit`.
+        freeze
+            Names of blocks whose input weights stay as they are.
+
+        Raises
+        ------
+        UsageError
+            If the two do not match, a block to freeze does not exist, or `fit` would refuse.
+        """
+        admitted = self._admit(X, y, groups)
+        require_kin(earlier, self)
+        unknown = sorted(set(freeze) - {block.name for block in self.blocks_})
+        if unknown:
+            raise UsageError(
+                f"There is no block {', '.join(unknown)} to freeze.",
+                f"There are: {', '.join(block.name for block in self.blocks_)}.",
+            )
+        self._train(*admitted, earlier, freeze)
+        return self
+
+    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
+        self._train(X, y, groups)
+
+    def _train(
+        self,
+        X: NDArray[Any],
+        y: NDArray[np.intp],
+        groups: NDArray[np.intp] | None,
+        earlier: NeuralStrategy | None = None,
+        freeze: Sequence[str] = (),
+    ) -> None:
+        regimen = self._regimen(len(X), X.shape[1], earlier)
+        split_rng, init_rng, shuffle_rng, dropout_rng = _streams(self.random_state)
+        held = self.held_out_ = hold_out(y, groups, self.validation_fraction, split_rng)
+        scaling = self._scaling(X[~held]) if earlier is None else (earlier.mean_, earlier.scale_)
+        self.mean_, self.scale_ = scaling
+        targets = encode(y, len(self.classes_))
+        weights = row_weights(self.class_weight, self.classes_, y[~held])
+        training = Rows(rescale(X[~held], *scaling), targets[~held], weights)
+        validation = Rows(rescale(X[held], *scaling), targets[held])
+        network = self._network(targets.shape[1], np.float32)
+        network.draw(init_rng)
+        if earlier is not None:
+            network.parameters[:] = earlier.parameters_
+        frozen = [slice(block.start, block.stop) for block in self.blocks_ if block.name in freeze]
+        self.history_ = train(network, regimen, training, validation, shuffle_rng, dropout_rng, frozen)
+        self.parameters_ = network.parameters
+
+    def _fuse(self, X: NDArray[Any]) -> NDArray[np.float64]:
+        network = self._restored()
+        parts = [network.forward(part) for part in self._scaled(X)]
+        proba: NDArray[np.float64] = probabilities(np.concatenate(parts))
+        return proba
+
+    def _network(self, n_logits: int, dtype: type[np.floating[Any]]) -> Network:
+        """Make the untrained network for `blocks_`."""
+        raise NotImplementedError
+
+    def _restored(self) -> Any:  # noqa: ANN401
+        """Trained network in float64."""
+        network = self._network(1 if len(self.classes_) == 2 else len(self.classes_), np.float64)  # noqa: PLR2004
+        width = (self.n_features_in_,)
+        if (self.parameters_.shape, self.mean_.shape, self.scale_.shape) != (
+            network.parameters.shape,
+            width,
+            width,
+        ):
+            raise ValueError("parameters, mean or scale do not fit the network")
+        network.parameters[:] = self.parameters_
+        return network
+
+    def _scaled(self, X: NDArray[Any]) -> list[NDArray[np.float64]]:
+        starts = range(0, len(X), ROWS_AT_ONCE)
+        return [(X[start : start + ROWS_AT_ONCE] - self.mean_) * self.scale_ for start in starts]
+
+    def _scaling(self, X: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if self.standardize:
+            return standardise(X, self.blocks_)
+        return np.zeros(X.shape[1]), np.ones(X.shape[1])
+
+    def _regimen(self, n_rows: int, n_columns: int, earlier: NeuralStrategy | None) -> Regimen:
+        """Check the parameters: fit, not the constructor, is where scikit-learn wants it."""
+        learning_rate = self.learning_rate
+        if learning_rate is None and earlier is not None:
+            learning_rate = GENTLER * (earlier.learning_rate or _own_rate(n_columns))
+        elif learning_rate is None:
+            learning_rate = _own_rate(n_columns)
+        in_range = {
+            "dropout": 0 <= self.dropout < 1,
+            "learning_rate": 0 < learning_rate < np.inf,
+            "batch_size": self.batch_size is None or self.batch_size >= 1,
+            "epochs": self.epochs >= 1,
+            "validation_fraction": 0 <= self.validation_fraction < 1,
+            "patience": self.patience is None or self.patience >= 1,
+            "optimizer": self.optimizer in RULES,
+            "schedule": self.schedule in SCHEDULES,
+        }
+        for name, fine in in_range.items():
+            if not fine:
+                raise UsageError(
+                    f"{name}={getattr(self, name)} is out of range.", f"Set {name} as documented."
+                )
+        batch_size = min(self.batch_size or n_rows, n_rows)
+        return Regimen(
+            learning_rate,
+            batch_size,
+            self.epochs,
+            self.dropout,
+            self.patience,
+            self.optimizer,
+            self.schedule,
+        )
+
+
+def _own_rate(n_columns: int) -> float:
+    return 0.1 / float(np.sqrt(n_columns))
+
+
+def _streams(random_state: int | np.random.RandomState | None) -> list[np.random.Generator]:
+    """Four independent generators, so that a longer training does not change who is held out."""
+    seed = check_random_state(random_state).randint(2**31 - 1) if random_state is not None else None
+    return [np.random.Generator(np.random.PCG64(part)) for part in np.random.SeedSequence(seed).spawn(4)]

@@ -1,0 +1,114 @@
+"""Attention over backbones: a gate weighs each backbone anew for every image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from scipy.special import expit, softmax
+
+from featstore.fusion.hidden import HiddenStrategy
+from featstore.fusion.network import Dense, Ledger, dense_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from featstore.fusion.blocks import Block
+
+    Floats = NDArray[Any]
+
+
+class GatedAttention:
+    """Each block projected to ``u`` units ``h_b``; logits are a dense layer on ``sum_b a_b h_b``.
+
+    The gate is ``a = softmax_b(w . (tanh(V h_b) * sigmoid(U h_b)))``, with V, U and w shared by the blocks.
+    """
+
+    def __init__(
+        self, blocks: Sequence[Block], n_units: int, n_logits: int, dtype: type[np.floating[Any]]
+    ) -> None:
+        gate_size = 2 * dense_size(n_units, n_units) + dense_size(n_units, 1)
+        size = sum(dense_size(block.width, n_units) for block in blocks)
+        ledger = Ledger(size + gate_size + dense_size(n_units, n_logits), dtype)
+        self.parameters, self.gradient = ledger.parameters, ledger.gradient
+        self._blocks = blocks
+        self.projections = [Dense(ledger, block.width, n_units) for block in blocks]
+        self.content, self.gate = Dense(ledger, n_units, n_units), Dense(ledger, n_units, n_units)
+        self.score, self.output = Dense(ledger, n_units, 1), Dense(ledger, n_units, n_logits)
+
+    def draw(self, rng: np.random.Generator) -> None:
+        """Weights that project blocks of variance one to units of variance one; Glorot-uniform behind."""
+        for projection in self.projections:
+            projection.draw(rng, 1.0)
+        for dense in (self.content, self.gate, self.score, self.output):
+            dense.draw(rng)
+
+    def forward(self, X: Floats, gain: float = 1.0) -> Floats:
+        """Logits ``(n, k)`` of ``gain * X``, ``X (n, d)``."""
+        parts = [
+            projection.forward(X[:, block.start : block.stop], gain)
+            for projection, block in zip(self.projections, self._blocks, strict=True)
+        ]
+        self._projected = np.stack(parts, axis=1)
+        flat = self._projected.reshape(-1, self._projected.shape[2])
+        self._content = np.tanh(self.content.forward(flat))
+        self._gate = expit(self.gate.forward(flat))
+        scores = self.score.forward(self._content * self._gate)
+        self.attention = softmax(scores.reshape(len(X), -1), axis=1)
+        return self.output.forward(np.einsum("nb,nbu->nu", self.attention, self._projected))
+
+    def backward(self, slope: Floats) -> None:
+        """Write the gradient."""
+        self.output.backward(slope)
+        merged = self.output.pull(slope)
+        projected = self.attention[:, :, None] * merged[:, None, :]
+        by_attention = np.einsum("nu,nbu->nb", merged, self._projected)
+        centred = by_attention - (self.attention * by_attention).sum(axis=1, keepdims=True)
+        projected += self._pull_gate((self.attention * centred).reshape(-1, 1)).reshape(projected.shape)
+        for i, projection in enumerate(self.projections):
+            projection.backward(projected[:, i])
+
+    def reading(self, columns: slice) -> Floats:
+        """Window on the gradients of the weights of a block."""
+        starts = [block.start for block in self._blocks]
+        return self.projections[starts.index(columns.start)].weight_gradient
+
+    def _pull_gate(self, slope: Floats) -> Floats:
+        self.score.backward(slope)
+        mixed = self.score.pull(slope)
+        content = mixed * self._gate * (1 - self._content**2)
+        gate = mixed * self._content * self._gate * (1 - self._gate)
+        self.content.backward(content)
+        self.gate.backward(gate)
+        return self.content.pull(content) + self.gate.pull(gate)
+
+
+class GatedHead(HiddenStrategy):
+    """Feature-level fusion by gated attention: which backbone counts is decided image by image.
+
+    Parameters and attributes are those of `featstore.fusion.hidden.HiddenStrategy`; `attention` reads the gate. The
+    gate says what the model uses, not what is right: it is no evidence that a backbone is better.
+
+    References
+    ----------
+    Ilse, Tomczak & Welling 2018, Attention-based deep multiple instance learning, ICML (gated form, equation 9), with
+    backbones in the place of instances.
+    """
+
+    level: ClassVar[str] = "feature"
+    min_blocks: ClassVar[int] = 2
+
+    def attention(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Gate weights ``(n, n_blocks)`` of each row of ``X (n, d)``; every row sums to one."""
+        features = self._read(X)
+        network = self._restored()
+        gates = []
+        for part in self._scaled(features):
+            network.forward(part)
+            gates.append(network.attention)
+        return np.concatenate(gates)
+
+    def _network(self, n_logits: int, dtype: type[np.floating[Any]]) -> GatedAttention:
+        return GatedAttention(self.blocks_, self.units, n_logits, dtype)
