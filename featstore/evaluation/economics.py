@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -169,7 +170,7 @@ def _costs(matrix: FeatureMatrix, cache: Path) -> dict[str, tuple[float | None, 
 def _redundancy(parts: Sequence[NDArray[np.float32]]) -> tuple[tuple[float, ...], ...]:
     """Linear CKA of all pairs; it is symmetric."""
     alike = np.eye(len(parts))
-    for a, b in zip(*np.triu_indices(len(parts), 1), strict=True):
+    for a, b in combinations(range(len(parts)), 2):
         alike[a, b] = alike[b, a] = linear_cka(parts[a], parts[b])
     return tuple(map(tuple, alike.tolist()))
 

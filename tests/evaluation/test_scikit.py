@@ -12,7 +12,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "strategies.md"
 
 def test_the_documented_grid_search_runs_and_keeps_patients_together(monkeypatch):
     matrix = make_matrix(signal=(3.0, 1.0), patients=30, views=1)
-    monkeypatch.setattr(featstore, "load_matrix", lambda data, **source: matrix, raising=False)
+    monkeypatch.setattr(featstore, "load_matrix", lambda *_, **__: matrix, raising=False)
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     names = {}
     exec(code, names)  # noqa: S102 - the page is ours
