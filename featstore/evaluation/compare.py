@@ -13,6 +13,7 @@ from featstore.errors import UnknownNameError
 from featstore.evaluation.bootstrap import group_weights
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.contestants import Contestant, line_up, reseed, with_views
+from featstore.evaluation.crew import one_thread
 from featstore.evaluation.curves import curves
 from featstore.evaluation.duels import duels
 from featstore.evaluation.economics import economics as weigh
@@ -157,7 +158,7 @@ def compare(
             lambda part, contestant: play_in(part, [contestant], arena.splits, ())[0],
             weights,
         ),
-        weigh(matrix, arena, lambda everyone: play_all(everyone, arena.splits, ()), cache)
+        one_thread(weigh, matrix, arena, lambda everyone: play_all(everyone, arena.splits, ()), cache)
         if economics
         else None,
     )

@@ -17,12 +17,13 @@ def work(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], jobs: i
     from joblib import Parallel, delayed
 
     yield from Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(_with_one_thread)(function, call) for call in calls
+        delayed(one_thread)(function, *call) for call in calls
     )
 
 
-def _with_one_thread(function: Callable[..., Any], call: tuple[Any, ...]) -> Any:  # noqa: ANN401
+def one_thread(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+    """Return ``function(*arguments)``, computed with one BLAS thread."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
-        return function(*call)
+        return function(*arguments)

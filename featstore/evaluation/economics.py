@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,7 +152,7 @@ def economics(
         prices,
         len(names) <= MAX_EXACT,
         tuple(Bargain(subsets[priced[i]], total[i], scores[priced[i]]) for i in cheapest),
-        tuple(tuple(linear_cka(one, two) for two in parts) for one in parts),
+        _redundancy(parts),
         {name: _agreement(prices, name) for name in ("log_me", "h_score")},
     )
 
@@ -164,6 +165,14 @@ def _costs(matrix: FeatureMatrix, cache: Path) -> dict[str, tuple[float | None, 
     guess = SCALED if known else CATALOGUE
     costs = {spec.name: (1000 * seconds[spec], MEASURED if spec in known else guess) for spec in own}
     return {name: costs.get(name, (None, IMPORTED)) for name in matrix.backbones}
+
+
+def _redundancy(parts: Sequence[NDArray[np.float32]]) -> tuple[tuple[float, ...], ...]:
+    """Linear CKA of all pairs; it is symmetric."""
+    alike = np.eye(len(parts))
+    for a, b in combinations(range(len(parts)), 2):
+        alike[a, b] = alike[b, a] = linear_cka(parts[a], parts[b])
+    return tuple(map(tuple, alike.tolist()))
 
 
 def _caruana(

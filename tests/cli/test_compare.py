@@ -1,0 +1,55 @@
+"""`featstore compare` at the command line: resumed after kill -9, as CSV, without TensorFlow."""
+
+import csv
+import signal
+import subprocess
+import time
+
+import pytest
+from commandline import FEATSTORE, featstore, modules_loaded
+
+
+def test_csv_has_a_line_per_contestant_and_economics_and_views_need_no_tensorflow(world, tmp_path):
+    arguments = ["compare", world.data, "--strategies", "concat_logreg", "--folds", "2", "--economics"]
+    arguments += ["--views", "identity,average", "--view-curve", "concat_logreg", "--cache", world.cache]
+    code, loaded = modules_loaded(*arguments, "--out", tmp_path / "run")
+    assert (code, loaded & {"tensorflow", "keras", "torch"}) == (0, set())
+    done = featstore(*arguments, "--csv")
+    rows = list(csv.DictReader(done.out.splitlines()))
+    assert len(rows) == 6
+    assert {row["views"] for row in rows} == {"identity", "average"}
+    assert (tmp_path / "run" / "results.csv").read_text() == done.out
+
+
+@pytest.mark.slow
+@pytest.mark.crash
+def test_killed_in_mid_comparison_it_goes_on_and_ends_the_same(world, tmp_path):
+    command = [
+        "compare",
+        world.data,
+        "--strategies",
+        "concat_logreg,stacking,soft_vote,cca_concat,mrmr",
+        "--folds",
+        "3",
+        "--cache",
+        world.cache,
+    ]
+    assert featstore(*command, "--no-resume", "--out", tmp_path / "undisturbed").code == 0
+    results = world.cache / "results"
+    for page in results.iterdir():
+        page.unlink()
+    child = subprocess.Popen(
+        [str(FEATSTORE), *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while len(list(results.glob("*.json"))) < 5 and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    kept = {page.name: page.stat().st_mtime_ns for page in results.glob("*.json")}
+    assert kept
+    assert featstore(*command, "--out", tmp_path / "resumed").code == 0
+    assert all((results / name).stat().st_mtime_ns == then for name, then in kept.items())
+    for name in ("metrics.json", "predictions.csv", "results.csv"):
+        one, two = ((tmp_path / run / name).read_bytes() for run in ("undisturbed", "resumed"))
+        assert one == two, name
