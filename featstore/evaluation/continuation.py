@@ -12,13 +12,12 @@ import numpy as np
 from featstore import run
 from featstore.errors import RunError, UsageError
 from featstore.evaluation.bootstrap import group_weights, percentile_interval, widen
-from featstore.evaluation.contestants import Contestant, predict_proba
 from featstore.evaluation.metrics import BOUNDED, score
 from featstore.fusion.bundle import read_bundle
 from featstore.fusion.neural import NeuralStrategy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -100,16 +99,16 @@ class Earlier:
         self,
         matrix: FeatureMatrix,
         tested: Mapping[str, NDArray[np.intp]],
+        ask: Callable[[NeuralStrategy, NDArray[np.intp]], NDArray[np.float64]],
         after: Mapping[str, NDArray[np.float64]],
         positive: int | None,
     ) -> dict[str, dict[str, Change]]:
-        """By split and metric, from its own probabilities to those ``(len(rows), classes)`` of `after`."""
-        everyone = Contestant(self.document["strategy"], matrix.backbones, str(self.folder))
+        """By split and metric, from its own answers to `ask` to the probabilities `after`, both ``(rows, classes)``."""
         found = {}
         for name, rows in tested.items():
             weights = np.vstack([np.ones((1, len(rows))), group_weights(matrix.groups[rows])])
-            before = predict_proba(self.model, matrix, rows, everyone)
-            old, new = (score(matrix.y[rows], p, weights, positive) for p in (before, after[name]))
+            both = ask(self.model, rows), after[name]
+            old, new = (score(matrix.y[rows], p, weights, positive) for p in both)
             found[name] = {metric: _change(metric, old[metric], new[metric]) for metric in new}
         return found
 

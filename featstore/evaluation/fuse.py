@@ -145,16 +145,19 @@ def fuse(
     contestant = Contestant(strategy, matrix.backbones, strategy)
     tested = {name: rows for name, rows in splits.items() if name != "train"}
     known = None if earlier is None else earlier.held_out(matrix, np.concatenate(list(tested.values())))
+
+    def ask(model: Any, images: NDArray[np.intp]) -> NDArray[np.float64]:  # noqa: ANN401
+        return predict_proba(model, matrix, images, contestant)
+
     train = splits["train"]
     unfitted = build(contestant, matrix, settings)
     if earlier is None:
         model = fit(unfitted, matrix, train, contestant)
     else:
-        model = unfitted.fine_tune(
-            earlier.model, *training_rows(matrix, train, matrix.backbones), freeze=freeze_blocks
-        )
+        rows = training_rows(matrix, train, matrix.backbones)
+        model = unfitted.fine_tune(earlier.model, *rows, freeze=freeze_blocks)
     point = _operating_point(matrix, contestant, settings, train, wish, split_seed)
-    raw = {name: predict_proba(model, matrix, rows, contestant) for name, rows in tested.items()}
+    raw = {name: ask(model, rows) for name, rows in tested.items()}
     proba = {name: point.calibrate(p) for name, p in raw.items()}
     decisions = {name: point.decide(p) for name, p in proba.items()}
     result = Fusion(
@@ -173,7 +176,7 @@ def fuse(
         continuation=None
         if earlier is None
         else Continuation(
-            str(init_from), tuple(freeze_blocks), known, earlier.changes(matrix, tested, raw, index)
+            str(init_from), tuple(freeze_blocks), known, earlier.changes(matrix, tested, ask, raw, index)
         ),
     )
     document = result.to_json()

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from featstore.store.ids import IdSet, pack
+from featstore.store.ids import NO_IDS, IdSet, pack
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from featstore.types import FeatureKey, View
 
+T = TypeVar("T")
 FLOAT_BYTES = 4
 BLOCK_ROWS = 256
 
@@ -96,7 +97,11 @@ def plan(
     """
     good = tuple(i for i in ids if i not in bad)
     wanted = IdSet.of(good)
-    return Plan(good, tuple(_cell(key, wanted, stored.get(key, ())) for key in keys))
+    held = [stored.get(key, NO_IDS) for key in keys]
+    missing = {id(there): wanted.difference(there) for there in _once(held)}
+    return Plan(
+        good, tuple(_cell(key, wanted, missing[id(there)]) for key, there in zip(keys, held, strict=True))
+    )
 
 
 def blocks(todo: Plan, rows: int = BLOCK_ROWS) -> Iterator[Block]:
@@ -110,8 +115,12 @@ def blocks(todo: Plan, rows: int = BLOCK_ROWS) -> Iterator[Block]:
         yield Block(ids, tuple(_steps(cells, ids, lacks[:, block])))
 
 
-def _cell(key: FeatureKey, wanted: IdSet, stored: Collection[str]) -> Cell:
-    missing = wanted.difference(stored)
+def _once(objects: Iterable[T]) -> Collection[T]:
+    """Each object once: views of the same images share one set of ids, and a million ids take their time."""
+    return {id(found): found for found in objects}.values()
+
+
+def _cell(key: FeatureKey, wanted: IdSet, missing: IdSet) -> Cell:
     return Cell(key, missing, len(wanted) - len(missing))
 
 
@@ -119,9 +128,13 @@ def _lacking(cells: Sequence[Cell], ids: Sequence[str]) -> NDArray[np.bool_]:
     """``(cells, ids)``: whether a cell lacks an id. Sorted questions are answered several times faster."""
     packed = pack(ids)
     order = np.argsort(packed)
+    ascending = packed[order]
     lacks = np.zeros((len(cells), len(ids)), bool)
-    for cell, row in zip(cells, lacks, strict=True):
-        row[order] = cell.missing.holds(packed[order])
+    for missing in _once(cell.missing for cell in cells):
+        alike = [cell.missing is missing for cell in cells]
+        answer = np.empty(len(ids), bool)
+        answer[order] = missing.holds(ascending)
+        lacks[alike] = answer
     return lacks
 
 

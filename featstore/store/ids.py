@@ -42,12 +42,12 @@ class IdSet(AbstractSet[str]):
     @classmethod
     def of(cls, ids: Iterable[str]) -> IdSet:
         """Set of hex ids, 64 digits each."""
-        return ids if isinstance(ids, cls) else cls(np.unique(pack(ids)))
+        return ids if isinstance(ids, cls) else cls(_distinct(pack(ids)))
 
     @classmethod
     def from_bytes(cls, packed: bytes) -> IdSet:
         """Set of ids that stand one behind the other, 32 bytes each, in any order."""
-        return cls(np.unique(np.frombuffer(packed, ID)))
+        return cls(_distinct(np.frombuffer(packed, ID)))
 
     def __contains__(self, image: object) -> bool:
         """Whether the hex id is in the set."""
@@ -82,11 +82,19 @@ class IdSet(AbstractSet[str]):
     def union(self, *others: Collection[str]) -> IdSet:
         """Ids of this set or of any other."""
         distinct = {id(rows): rows for rows in (self.rows, *(IdSet.of(other).rows for other in others))}
-        return IdSet(np.unique(np.concatenate(list(distinct.values()))))
+        return IdSet(_distinct(np.concatenate(list(distinct.values()))))
 
     @classmethod
     def _from_iterable(cls, it: Iterable[str]) -> IdSet:  # type: ignore[override]  # ids are all it takes
         return cls.of(it)
+
+
+def _distinct(ids: PackedIds) -> PackedIds:
+    """Ascending, each once. `np.unique` hashes texts before it sorts them: nine times as long for a million ids."""
+    rows = np.sort(ids)
+    first = np.ones(len(rows), bool)
+    first[1:] = rows[1:] != rows[:-1]
+    return rows if first.all() else rows[first]
 
 
 NO_IDS = IdSet.of(())
