@@ -37,7 +37,8 @@ def main() -> None:
     rng = np.random.default_rng(0)
     data, validation = problem(rng, rows, columns), problem(rng, int(VALIDATION * rows), columns)
     print(
-        f"{rows} rows (and {len(validation.X)} to validate) x {columns} columns, batch {batch_size}, load {os.getloadavg()[0]:.1f}"
+        f"{rows} rows (and {len(validation.X)} to validate) x {columns} columns, batch {batch_size},"
+        f" load {os.getloadavg()[0]:.1f}"
     )
     for rate in RATES:
         ours = featstore_epoch(data, validation, Regimen(1e-5, batch_size, EPOCHS, rate))
