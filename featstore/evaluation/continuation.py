@@ -103,7 +103,7 @@ class Earlier:
         after: Mapping[str, NDArray[np.float64]],
         positive: int | None,
     ) -> dict[str, dict[str, Change]]:
-        """By split and metric, from its own probabilities, as `ask` gets them, to those of `after`, ``(rows, classes)``."""
+        """By split and metric, from its own answers to `ask` to the probabilities `after`, both ``(rows, classes)``."""
         found = {}
         for name, rows in tested.items():
             weights = np.vstack([np.ones((1, len(rows))), group_weights(matrix.groups[rows])])

@@ -10,7 +10,6 @@ import numpy as np
 
 from featstore import registry, run
 from featstore.errors import UnknownNameError, UsageError
-from featstore.evaluation.bootstrap import group_weights, percentile_interval, widen
 from featstore.evaluation.compare import positive_index
 from featstore.evaluation.contestants import (
     STRATEGIES,
@@ -22,27 +21,19 @@ from featstore.evaluation.contestants import (
 from featstore.evaluation.continuation import Continuation, read_earlier
 from featstore.evaluation.curves import curves
 from featstore.evaluation.folds import hold_out, inner_folds
-from featstore.evaluation.metrics import BOUNDED, score
 from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose
 from featstore.evaluation.predictions import held_out
+from featstore.evaluation.scores import Score, held_out_scores
 from featstore.evaluation.views import training_rows
 from featstore.fusion.bundle import write_bundle
 from featstore.matrix import Source, load_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from featstore.matrix import FeatureMatrix
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """A metric on held-out images and its 95 % interval (bootstrap over groups); None where undefined."""
-
-    value: float | None
-    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +120,8 @@ def fuse(
     init_from, freeze_blocks
         Run of the same strategy, features and classes whose weights to go on from, at a tenth of its learning rate
         unless `options` has one, and its other settings unless `preset` or `options` say otherwise; and names of
-        backbones whose input weights stay. The result then has a `continuation`.
+        backbones whose input weights stay. Not together with `calibrate` or `sensitivity`: images to choose them on
+        would have to be unknown to the earlier run.
     out, overwrite
         Folder of the run.
     **source
@@ -141,8 +133,7 @@ def fuse(
         If the split leaks, or a side lacks a class.
     """
     run.prepare(Path(out), overwrite=overwrite)
-    if freeze_blocks and init_from is None:
-        raise UsageError("There are no earlier weights to freeze.", "Add --init-from RUN.")
+    _refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
     settings = {**_preset(strategy, preset), **(options or {})}
     matrix = load_matrix(data, **source)
     earlier = None if init_from is None else read_earlier(Path(init_from), strategy, matrix)
@@ -155,18 +146,17 @@ def fuse(
     tested = {name: rows for name, rows in splits.items() if name != "train"}
     known = None if earlier is None else earlier.held_out(matrix, np.concatenate(list(tested.values())))
 
-    def learn(images: NDArray[np.intp]) -> Any:  # noqa: ANN401
-        unfitted = build(contestant, matrix, settings)
-        if earlier is None:
-            return fit(unfitted, matrix, images, contestant)
-        X, y, groups = training_rows(matrix, images, matrix.backbones)
-        return unfitted.fine_tune(earlier.model, X, y, groups, freeze_blocks)
-
     def ask(model: Any, images: NDArray[np.intp]) -> NDArray[np.float64]:  # noqa: ANN401
         return predict_proba(model, matrix, images, contestant)
 
-    model = learn(splits["train"])
-    point = _operating_point(matrix, learn, ask, splits["train"], wish, split_seed)
+    train = splits["train"]
+    unfitted = build(contestant, matrix, settings)
+    if earlier is None:
+        model = fit(unfitted, matrix, train, contestant)
+    else:
+        rows = training_rows(matrix, train, matrix.backbones)
+        model = unfitted.fine_tune(earlier.model, *rows, freeze=freeze_blocks)
+    point = _operating_point(matrix, contestant, settings, train, wish, split_seed)
     raw = {name: ask(model, rows) for name, rows in tested.items()}
     proba = {name: point.calibrate(p) for name, p in raw.items()}
     decisions = {name: point.decide(p) for name, p in proba.items()}
@@ -203,30 +193,10 @@ def fuse(
     return result
 
 
-def held_out_scores(
-    matrix: FeatureMatrix,
-    rows: NDArray[np.intp],
-    proba: NDArray[np.float64],
-    positive: int | None,
-    threshold: float | None = None,
-) -> dict[str, Score]:
-    """Every metric with its interval over resamples of the held-out groups."""
-    weights = np.vstack([np.ones((1, len(rows))), group_weights(matrix.groups[rows])])
-    scores = score(matrix.y[rows], proba, weights, positive, threshold)
-    return {name: _score(name, values[0], values[1:]) for name, values in scores.items()}
-
-
-def _score(name: str, value: float, resampled: NDArray[np.float64]) -> Score:
-    if not np.isfinite(value):
-        return Score(None, None)
-    drawn = widen(resampled, value, 1.0).clip(0.0, 1.0 if name in BOUNDED else None)
-    return Score(float(value), percentile_interval(drawn))
-
-
 def _operating_point(
     matrix: FeatureMatrix,
-    learn: Callable[[NDArray[np.intp]], Any],
-    ask: Callable[[Any, NDArray[np.intp]], NDArray[np.float64]],
+    contestant: Contestant,
+    settings: Mapping[str, Any],
     train: NDArray[np.intp],
     wish: Wish,
     seed: int,
@@ -235,9 +205,24 @@ def _operating_point(
     if wish.is_none:
         return NEUTRAL
     folds = inner_folds(matrix, train, INNER_FOLDS, seed)
+    models = [fit(build(contestant, matrix, settings), matrix, rest, contestant) for rest, _ in folds]
     tests = [test for _, test in folds]
-    proba = [ask(learn(rest), test) for rest, test in folds]
+    proba = [
+        predict_proba(model, matrix, test, contestant) for model, test in zip(models, tests, strict=True)
+    ]
     return choose(matrix.y[np.concatenate(tests)], np.concatenate(proba), wish)
+
+
+def _refuse_contradiction(
+    init_from: str | Path | None, freeze_blocks: Sequence[str], *, calibrated: bool
+) -> None:
+    if freeze_blocks and init_from is None:
+        raise UsageError("There are no earlier weights to freeze.", "Add --init-from RUN.")
+    if calibrated and init_from is not None:
+        raise UsageError(
+            "A fine-tuned model cannot be calibrated: the earlier one may know the images to calibrate on.",
+            "Leave out --calibrate and --sensitivity.",
+        )
 
 
 def _preset(strategy: str, preset: str | None) -> dict[str, Any]:

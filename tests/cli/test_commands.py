@@ -334,6 +334,16 @@ ERRORS = {
         "--weights VGG19=",
     ),
     "empty store": (["compare", "{data}", "--cache", "empty"], 1, "featstore extract"),
+    "frozen without weights": (
+        ["fuse", "{data}", "--freeze-blocks", "A", "--cache", "{cache}"],
+        2,
+        "--init-from",
+    ),
+    "calibrated twice": (
+        ["fuse", "{data}", "--init-from", "r", "--calibrate", "platt", "--cache", "{cache}"],
+        2,
+        "may know",
+    ),
     "unknown strategy": (["fuse", "{data}", "--strategy", "magic", "--cache", "{cache}"], 2, "concat_logreg"),
     "unknown preset": (["fuse", "{data}", "--preset", "paper", "--cache", "{cache}"], 2, "no preset"),
     "unknown class": (["compare", "{data}", "--positive", "flu", "--cache", "{cache}"], 2, "covid, normal"),
