@@ -41,6 +41,13 @@ class Allocation:
         return FLOAT32 if layer.name in self.exact else self.policy
 
 
+def is_depthwise(layer: Any) -> bool:  # noqa: ANN401
+    """Whether every output channel sees one input channel; ConvNeXt spells that as a convolution in groups of one."""
+    if type(layer) is keras.layers.Conv2D:
+        return bool(layer.groups > 1 and layer.kernel.shape[-2] == 1)
+    return type(layer) is keras.layers.DepthwiseConv2D
+
+
 def allocate(network: keras.Model, policy: str) -> Allocation:
     """Choose the arithmetic of each layer of a functional network.
 
@@ -60,7 +67,7 @@ def allocate(network: keras.Model, policy: str) -> Allocation:
     for depth in sorted(by_depth):  # from the outputs to the inputs
         for node in by_depth[depth]:
             layer = node.operation
-            depthwise = type(layer) is keras.layers.DepthwiseConv2D
+            depthwise = is_depthwise(layer)
             splits |= depthwise
             narrow = depthwise and layer.output.shape[-1] < WIDE
             if narrow or not upstream.isdisjoint(map(id, node.output_tensors)):

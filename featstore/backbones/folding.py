@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
-from featstore.backbones.allocation import Allocation, allocate
+from featstore.backbones.allocation import Allocation, allocate, is_depthwise
 from featstore.backbones.frozen_layers import Convolution, Rectifier
 from featstore.backbones.precision import FLOAT32
 
@@ -216,12 +216,13 @@ def _is_convolution(layer: Any) -> bool:  # noqa: ANN401
     if (
         type(layer) not in _CONVOLUTIONS
         or layer.data_format != "channels_last"
-        or getattr(layer, "groups", 1) > 1
+        or (getattr(layer, "groups", 1) > 1 and not is_depthwise(layer))
     ):
         return False
     # TensorFlow's depthwise kernels know neither uneven strides nor strides together with dilation.
     even = len({*layer.strides}) == 1 and 1 in {max(layer.strides), max(layer.dilation_rate)}
-    return layer.padding in {"same", "valid"} and (even or type(layer) is keras.layers.Conv2D)
+    plain = type(layer) is keras.layers.Conv2D and not is_depthwise(layer)
+    return layer.padding in {"same", "valid"} and (even or plain)
 
 
 def _weights(layer: keras.Layer) -> tuple[NDArray[Any] | None, NDArray[Any] | None, NDArray[Any]]:
@@ -229,7 +230,12 @@ def _weights(layer: keras.Layer) -> tuple[NDArray[Any] | None, NDArray[Any] | No
     weights = [_double(weight) for weight in layer.weights]
     bias = weights.pop() if layer.use_bias else np.zeros(layer.output.shape[-1])
     if type(layer) is keras.layers.Conv2D:
-        return None, weights[0], bias
+        kernel = weights[0]
+        if is_depthwise(
+            layer
+        ):  # Keras computes it with XLA, ten times slower than TensorFlow's depthwise kernel
+            return kernel.reshape(*kernel.shape[:2], layer.groups, -1), None, bias
+        return None, kernel, bias
     return weights[0], weights[1] if len(weights) > 1 else None, bias
 
 

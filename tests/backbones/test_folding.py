@@ -106,10 +106,20 @@ def stack(*parts, shape=(9, 9, 6)):
         layers.Conv2D(8, 3, dilation_rate=2),
         layers.DepthwiseConv2D(3, strides=2, padding="same"),
         layers.DepthwiseConv2D(3, depth_multiplier=3, use_bias=False),
+        layers.Conv2D(12, 3, groups=6, strides=2, padding="same"),
         layers.SeparableConv2D(8, 3, depth_multiplier=2, padding="same"),
         layers.SeparableConv2D(8, 3, strides=2, use_bias=False),
     ],
-    ids=["bias", "uneven", "dilated", "depthwise", "multiplier", "separable", "strided separable"],
+    ids=[
+        "bias",
+        "uneven",
+        "dilated",
+        "depthwise",
+        "multiplier",
+        "groups of one",
+        "separable",
+        "strided separable",
+    ],
 )
 @pytest.mark.parametrize("norm", [{}, {"scale": False}, {"center": False, "epsilon": 0.1}], ids=str)
 def test_every_kind_of_convolution_takes_its_batch_norm_in(convolution, norm):
