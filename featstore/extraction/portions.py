@@ -182,7 +182,8 @@ def compute(
         total.add(once)
         told += once.rows
         if not lost and not once.left:
-            return total
+            todo = _finished(first, total)
+            break
         todo = again()
         if lost:
             losses += 1
@@ -240,6 +241,12 @@ def _split(steps: Sequence[Step], pieces: int) -> Iterator[Sequence[Step]]:
     pieces = min(pieces, len(ordered))
     edges = [len(ordered) * piece // pieces for piece in range(pieces + 1)]
     return (ordered[start:stop] for start, stop in pairwise(edges))
+
+
+def _finished(first: Plan, done: engine.Tally) -> Plan:
+    """Return what is left of a plan when all is done: its good images, and nothing missing."""
+    bad = {image.id for image in done.bad}
+    return Plan(tuple(image for image in first.ids if image not in bad), ())
 
 
 def _rows_done(first: Plan, now: Plan) -> int:
