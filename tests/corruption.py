@@ -237,7 +237,7 @@ def make_runs(folder: Path) -> list[Path]:
 def read_all(out: Path) -> object:
     """Everything in a run folder, in a form that can be compared."""
     about = run.read_run(out)
-    for name in about["files"]:
+    for name in (run.METRICS, run.PREDICTIONS, run.MODEL_STATE):
         run.require_own(out, about, name)
     model, extra = read_bundle(out / run.MODEL)
     state, arrays = export_model(model)
