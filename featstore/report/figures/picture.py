@@ -74,7 +74,7 @@ class Picture:
         return self._markup().replace("<svg ", f'<svg style="color:{INK};background:#fff" ', 1)
 
     def inline(self) -> str:
-        """Return an ``<svg>`` element for a page: ink takes the page's colour, ids are its own, the alt text is in it."""
+        """Return an ``<svg>`` element for a page: ink takes the page's colour, ids are its own, alt text inside."""
         bare = METADATA.sub("", SVG_HEAD.sub("", self._markup()))
         element = REFERENCE.sub(f"{self.name}-", bare).replace(INK, "currentColor")
         label = _escaped(self.alt)
