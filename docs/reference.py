@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import pkgutil
 import re
 import sys
 from importlib import import_module
@@ -78,15 +77,13 @@ def _kinds() -> dict[str, str]:
 
 def _figures() -> Iterator[str]:
     """Yield directives for the picture itself, and for every function that draws one."""
-    for module in pkgutil.iter_modules(figures.__path__):
-        home = import_module(f"{figures.__name__}.{module.name}")
-        for name, thing in vars(home).items():
-            if name.startswith("_") or getattr(thing, "__module__", None) != home.__name__:
-                continue
-            if inspect.isclass(thing):
-                yield CLASS.format(_path(thing), "")
-            elif inspect.isfunction(thing):
-                yield FUNCTION.format(_path(thing))
+    for name in figures.__all__:
+        thing = getattr(figures, name)
+        yield (
+            CLASS.format(_path(thing), "svg, save")
+            if inspect.isclass(thing)
+            else FUNCTION.format(_path(thing))
+        )
 
 
 def _results(function: Callable[..., Any]) -> Iterator[str]:
