@@ -18,21 +18,20 @@ SHOWN = 12
 
 def verdict(result: Comparison) -> str:
     """Say for the pairs that matter most whether their difference is real, and how many of all are."""
+    return "\n".join(line for line, _ in verdict_lines(result))
+
+
+def verdict_lines(result: Comparison) -> list[tuple[str, bool]]:
+    """Lines of the verdict, and of each whether it tells a pair apart."""
     if not result.duels:
-        return "Verdict: there was nothing to compare with."
+        return [("Verdict: there was nothing to compare with.", False)]
     unit = "patients (groups)" if result.matrix["has_groups"] else "images"
     shown = _that_matter(result)[:SHOWN]
-    told = sum(duel.verdict != "cannot_tell" for duel in result.duels)
-    pairs = len(result.duels)
-    lines = [_duel_text(duel, result.matrix["groups"], unit) for duel in shown]
+    pairs, told = len(result.duels), sum(map(_told, result.duels))
+    head = f"Verdict (paired bootstrap over groups, p adjusted for {pairs} pairs by Holm):"
+    lines = [(_duel_text(duel, result.matrix["groups"], unit), _told(duel)) for duel in shown]
     rest = f"  Of all {pairs} pairs, {told} are told apart; --json has every one."
-    return "\n".join(
-        [
-            f"Verdict (paired bootstrap over groups, p adjusted for {pairs} pairs by Holm):",
-            *lines,
-            *([rest] if pairs > len(shown) else []),
-        ]
-    )
+    return [(head, False), *lines, *([(rest, False)] if pairs > len(shown) else [])]
 
 
 def summary(result: Comparison) -> str:
@@ -42,11 +41,18 @@ def summary(result: Comparison) -> str:
     if single is None:
         return f"{ahead}."
     name = single.contestant.label
-    fusions = {s.contestant.label for s in result.standings if len(s.contestant.backbones) > 1}
-    won = [d.a for d in result.duels if d.b == name and d.verdict == "a_better" and d.a in fusions]
+    won = fusions_that_pay(result)
     if won:
         return f"{ahead}; fusion pays: {', '.join(won)} beat the best single network, {name}."
     return f"{ahead}, but no fusion is told apart from the best single network, {name}, by these data."
+
+
+def fusions_that_pay(result: Comparison) -> list[str]:
+    """Contestants of several networks that are told from the best single one, and better."""
+    single = _best_single(result)
+    name = single.contestant.label if single else None
+    fusions = {s.contestant.label for s in result.standings if len(s.contestant.backbones) > 1}
+    return [d.a for d in result.duels if d.b == name and d.verdict == "a_better" and d.a in fusions]
 
 
 def winner_text(result: Comparison) -> str:
@@ -101,6 +107,10 @@ def _that_matter(result: Comparison) -> list[Duel]:
         )
 
     return sorted(result.duels, key=rank)
+
+
+def _told(duel: Duel) -> bool:
+    return duel.verdict != "cannot_tell"
 
 
 def _duel_text(duel: Duel, groups: int, unit: str) -> str:
