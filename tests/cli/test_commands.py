@@ -263,6 +263,7 @@ def test_compare_chooses_operating_points_in_the_fold_and_tells_the_kinds_of_luc
     spreads = {c["name"]: c["spread"] for c in document["contestants"]}
     assert all(spread["folds"] is not None for spread in spreads.values())
     assert {name for name, s in spreads.items() if s["training"] is not None} == {"concat_head"}
+    assert len(document["winner"]["nested"]["picked"]) == 6
 
 
 def test_stage_two_never_loads_tensorflow(world, tmp_path):
