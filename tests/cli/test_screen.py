@@ -84,7 +84,7 @@ def test_the_command_knows_a_terminal_when_it_has_one(world):
     child = subprocess.Popen(
         [*map(str, command), "--cache", str(world.cache)],
         stdout=theirs,
-        stderr=subprocess.DEVNULL,
+        stderr=theirs,
         env={**settings, "TERM": "xterm", "PYTHONIOENCODING": "utf-8"},
     )
     os.close(theirs)
@@ -100,3 +100,4 @@ def test_the_command_knows_a_terminal_when_it_has_one(world):
     assert "├─" in text
     assert "\x1b[1m" in text
     assert "Found: " in text
+    assert [phase for phase in ("choose", "fit", "score") if f"{phase}: 100%" in text] == ["fit", "score"]
