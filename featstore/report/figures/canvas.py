@@ -110,6 +110,11 @@ def letters(names: Sequence[str]) -> dict[str, str]:
     return {name: ascii_uppercase[at] if few else str(at + 1) for at, name in enumerate(names)}
 
 
+def entry(text: str) -> str:
+    """A label for the legend: matplotlib hides those that begin with an underscore, as a class may be called."""
+    return f" {text}"
+
+
 def stroke(at: int) -> dict[str, Any]:
     """Colour and dashes of the line number `at`: neighbours differ in both."""
     return {"color": PALETTE[at % len(PALETTE)], "linestyle": LINES[at % len(LINES)], "linewidth": 1.6}

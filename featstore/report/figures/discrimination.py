@@ -17,6 +17,7 @@ from featstore.report.figures.canvas import (
     blank,
     canvas,
     distinct,
+    entry,
     fitted,
     grey_lines,
     stroke,
@@ -181,7 +182,7 @@ def _plane(
         if at < BANDS and curve.band:
             axes.fill_between(GRID, *curve.band, color=PALETTE[at], alpha=0.16, linewidth=0)
         text = f"{label}: {short} {between(curve.score, curve.interval, 2)}"
-        axes.plot(GRID, curve.seen, label=text, **stroke(at))
+        axes.plot(GRID, curve.seen, label=entry(text), **stroke(at))
     _guessing(axes, chance)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
     first = f" Bands of the first {BANDS} only." if len(named) > BANDS else ""

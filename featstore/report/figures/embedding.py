@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.errors import UsageError
-from featstore.report.figures.canvas import below, blank, distinct, mark, panels
+from featstore.report.figures.canvas import below, blank, distinct, entry, mark, panels
 from featstore.report.figures.picture import GREY, Picture, drawing
 from featstore.report.plain import printable
 
@@ -167,7 +167,7 @@ def _panel(axes: Axes, places: Vector, values: NDArray[np.str_], count: Counter[
     for at, (value, label) in enumerate(zip(top, distinct(top, 1.4, 8), strict=True)):
         chosen = values == value
         x, y = places[chosen].T
-        axes.scatter(x, y, alpha=0.75, label=f"{label} ({count[value]})", **mark(at), **dots)
+        axes.scatter(x, y, alpha=0.75, label=entry(f"{label} ({count[value]})"), **mark(at), **dots)
 
 
 def _note(count: Counter[str], caution: str) -> str:

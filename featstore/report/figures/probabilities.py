@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.report.figures.canvas import SHOWN, abbreviated, below, blank, canvas, grey_lines, mark, stroke
+from featstore.report.figures.canvas import (
+    SHOWN,
+    abbreviated,
+    below,
+    blank,
+    canvas,
+    entry,
+    grey_lines,
+    mark,
+    stroke,
+)
 from featstore.report.figures.picture import GREY, Picture, drawing
 from featstore.report.plain import printable
 
@@ -127,7 +137,7 @@ def _reliability(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) 
         axes.plot(
             part["predicted"],
             part["observed"],
-            label=f"{label}: ECE {calibration_error(part):.3f}",
+            label=entry(f"{label}: ECE {calibration_error(part):.3f}"),
             markersize=4,
             **stroke(at) | mark(at),
         )
@@ -156,7 +166,7 @@ def _decisions(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) ->
     axes.axhline(0.0, color=GREY, linewidth=1.2, label="treat no one")
     labels, key = _labels(parts)
     for at, (part, label) in enumerate(zip(values, labels, strict=False)):
-        axes.plot(part["threshold"], part["net_benefit"], label=label, **stroke(at))
+        axes.plot(part["threshold"], part["net_benefit"], label=entry(label), **stroke(at))
     top = max(max(part["net_benefit"]) for part in values)
     top = max(top, *first["treat_all"], 0.05)
     axes.set(xlim=(0, 1), ylim=(-0.25 * top, 1.08 * top))
@@ -183,7 +193,9 @@ def _risks(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) -> Pic
     grey_lines(axes, ((part["coverage"], part["risk"]) for part in values[SHOWN:]))
     labels, key = _labels(parts)
     for at, (part, label) in enumerate(zip(values, labels, strict=False)):
-        axes.plot(part["coverage"], part["risk"], label=f"{label}: AURC {part['aurc']:.3f}", **stroke(at))
+        axes.plot(
+            part["coverage"], part["risk"], label=entry(f"{label}: AURC {part['aurc']:.3f}"), **stroke(at)
+        )
     axes.set(xlim=(0, 1.01), ylim=(0, None))
     axes.set(
         xlabel="share of the images answered, surest first", ylabel="share of these answers that is wrong"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def image_grid(images: Sequence[Image], captions: Sequence[str], *, name: str, t
     """
     if len(images) != len(captions):
         raise UsageError(f"{len(images)} images have {len(captions)} captions.", "Give one for each.")
-    if not images:
+    if not len(images):
         return blank(name, title, "There are no images to show.")
     across = _across(len(images))
     pixels = round(SHARPNESS * _side(across))
@@ -103,7 +103,8 @@ def _small(image: Image, most: int) -> Image:
 
     small = Pillow.fromarray(pixels)
     small.thumbnail((most, most), Pillow.Resampling.LANCZOS)
-    return np.array(small)
+    # Three channels: a grey colour map would round.
+    return np.array(small.convert("RGB"))
 
 
 @drawing
@@ -118,8 +119,7 @@ def _drawn(images: Sequence[Image], captions: Sequence[str], columns: int, name:
         row, column = divmod(at, columns)
         left, bottom = column * (side + GAP), height - row * (side + CAPTION) - side
         axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
-        grey: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255} if image.ndim < RGB else {}
-        axes.imshow(image, interpolation="none", **grey)
+        axes.imshow(image, interpolation="none")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(visible=True, color=GREY, linewidth=0.5)
         axes.set_xlabel(fitted(caption, side, 7.5), fontsize=7.5, labelpad=2)

@@ -197,12 +197,7 @@ def _pareto(points: Sequence[Mapping[str, Any]], metric: str, name: str, title: 
         f"{number}  {label}: {score[at]:.3f}, {cost[at]:.0f} ms"
         for number, (label, at) in enumerate(zip(labels, named, strict=True), 1)
     ]
-    below(
-        axes,
-        "\n".join(
-            [*lines, f"{key}. Point estimates, not verdicts." if key else "Point estimates, not verdicts."]
-        ),
-    )
+    below(axes, "\n".join([*lines, key, "Point estimates, not verdicts."]))
     said = "; ".join(
         f"{_joined(points[at]['backbones'])} {cost[at]:.0f} ms {score[at]:.3f}" for at in front[:8]
     )
