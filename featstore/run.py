@@ -32,7 +32,7 @@ MODEL_STATE = f"{MODEL}/model.json"
 FILES = (METRICS, PREDICTIONS, RESULTS, MODEL_STATE)
 MAX_BYTES = 1 << 31
 REMEDY = "Make the run again: featstore fuse DATA --out RUN"
-LIBRARIES = ("featstore", "h5py", "keras", "numpy", "pillow", "scikit-learn", "tensorflow")
+LIBRARIES = ("featstore", "h5py", "keras", "numba", "numpy", "pillow", "scikit-learn", "scipy", "tensorflow")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

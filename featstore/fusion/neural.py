@@ -12,10 +12,9 @@ from featstore.fusion.class_weights import row_weights
 from featstore.fusion.holdout import hold_out
 from featstore.fusion.kinship import require_kin
 from featstore.fusion.linear import probabilities, rescale, standardise
-from featstore.fusion.optimisers import RULES
-from featstore.fusion.schedules import SCHEDULES
-from featstore.fusion.strategy import FusionStrategy
-from featstore.fusion.training import Regimen, Rows, encode, train
+from featstore.fusion.regimen import Regimen
+from featstore.fusion.strategy import FusionStrategy, number_rows
+from featstore.fusion.training import Rows, encode, train
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -146,6 +145,26 @@ class NeuralStrategy(FusionStrategy):
         self._train(*admitted, earlier, freeze)
         return self
 
+    def fit_views(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None, images: ArrayLike) -> Self:
+        """Learn as `fit` does, but from one view of each image in every epoch, drawn anew.
+
+        Parameters
+        ----------
+        X, y, groups
+            As for `fit`, one row for each view of each image. The columns are standardised over all of them.
+        images
+            ``(n,)`` which image each row is a view of.
+
+        Raises
+        ------
+        UsageError
+            If there is not one image per row, or `fit` would refuse.
+        """
+        admitted = self._admit(X, y, groups)
+        numbers = number_rows(images, len(admitted[0]), "image")
+        self._train(*admitted, images=numbers)
+        return self
+
     def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
         self._train(X, y, groups)
 
@@ -156,15 +175,18 @@ class NeuralStrategy(FusionStrategy):
         groups: NDArray[np.intp] | None,
         earlier: NeuralStrategy | None = None,
         freeze: Sequence[str] = (),
+        images: NDArray[np.intp] | None = None,
     ) -> None:
-        regimen = self._regimen(len(X), X.shape[1], earlier)
+        per_epoch = len(X) if images is None else len(np.unique(images))
+        regimen = Regimen.of(self, self._rate(X.shape[1], earlier), per_epoch)
         split_rng, init_rng, shuffle_rng, dropout_rng = _streams(self.random_state)
         held = self.held_out_ = hold_out(y, groups, self.validation_fraction, split_rng)
         scaling = self._scaling(X[~held]) if earlier is None else (earlier.mean_, earlier.scale_)
         self.mean_, self.scale_ = scaling
         targets = encode(y, len(self.classes_))
         weights = row_weights(self.class_weight, self.classes_, y[~held])
-        training = Rows(rescale(X[~held], *scaling), targets[~held], weights)
+        shown = None if images is None else images[~held]
+        training = Rows(rescale(X[~held], *scaling), targets[~held], weights, shown)
         validation = Rows(rescale(X[held], *scaling), targets[held])
         network = self._network(targets.shape[1], np.float32)
         network.draw(init_rng)
@@ -206,38 +228,12 @@ class NeuralStrategy(FusionStrategy):
             return standardise(X, self.blocks_)
         return np.zeros(X.shape[1]), np.ones(X.shape[1])
 
-    def _regimen(self, n_rows: int, n_columns: int, earlier: NeuralStrategy | None) -> Regimen:
-        """Check the parameters: fit, not the constructor, is where scikit-learn wants it."""
-        learning_rate = self.learning_rate
-        if learning_rate is None and earlier is not None:
-            learning_rate = GENTLER * (earlier.learning_rate or _own_rate(n_columns))
-        elif learning_rate is None:
-            learning_rate = _own_rate(n_columns)
-        in_range = {
-            "dropout": 0 <= self.dropout < 1,
-            "learning_rate": 0 < learning_rate < np.inf,
-            "batch_size": self.batch_size is None or self.batch_size >= 1,
-            "epochs": self.epochs >= 1,
-            "validation_fraction": 0 <= self.validation_fraction < 1,
-            "patience": self.patience is None or self.patience >= 1,
-            "optimizer": self.optimizer in RULES,
-            "schedule": self.schedule in SCHEDULES,
-        }
-        for name, fine in in_range.items():
-            if not fine:
-                raise UsageError(
-                    f"{name}={getattr(self, name)} is out of range.", f"Set {name} as documented."
-                )
-        batch_size = min(self.batch_size or n_rows, n_rows)
-        return Regimen(
-            learning_rate,
-            batch_size,
-            self.epochs,
-            self.dropout,
-            self.patience,
-            self.optimizer,
-            self.schedule,
-        )
+    def _rate(self, n_columns: int, earlier: NeuralStrategy | None) -> float:
+        if self.learning_rate is not None:
+            return self.learning_rate
+        if earlier is not None:
+            return GENTLER * (earlier.learning_rate or _own_rate(n_columns))
+        return _own_rate(n_columns)
 
 
 def _own_rate(n_columns: int) -> float:

@@ -87,7 +87,7 @@ class Picture:
         )
 
     def inline(self) -> str:
-        """An ``<svg>`` element for a page: ink takes the page's colour, ids are its own, the alt text is in it."""
+        """Return an ``<svg>`` element for a page: ink takes the page's colour, ids are its own, alt text inside."""
         bare = METADATA.sub("", SVG_HEAD.sub("", self._markup()))
         element = TAG.sub(self._own, bare)
         label = _escaped(self.alt)
