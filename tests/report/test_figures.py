@@ -526,8 +526,14 @@ def test_the_diagram_adds_the_dimensions_up():
         SEVEN, "dropout 0.5, dense, sigmoid", ["covid", "normal"], inputs={"VGG19": 224}
     )
     assert {"14,144", "512 numbers", "covid"} & set(words(picture)) >= {"14,144", "covid"}
-    assert "joined to 14,144 numbers" in picture.alt
+    assert "join to 14,144 numbers" in picture.alt
     assert "224 px → 512 numbers" in words(picture)
+
+
+def test_at_decision_level_answers_are_joined_and_not_vectors():
+    picture = figures.fusion_diagram(SEVEN, "vote", ["covid", "normal"], level="decision")
+    assert "14,144" not in picture.alt + " ".join(words(picture))
+    assert "each of which answers" in picture.alt
 
 
 def test_a_confusion_matrix_reads_row_by_row():
