@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from functools import cache
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -172,6 +173,11 @@ def test_importing_the_figures_loads_nothing_heavy():
 @pytest.mark.parametrize("name", sorted(set(figures.__all__) - {"Picture"}))
 def test_every_public_function_is_there_and_tells_its_parameters(name):
     assert "Parameters" in getattr(figures, name).__doc__
+
+
+def test_every_figure_is_explained_to_whoever_has_to_read_it():
+    page = (Path(__file__).parents[2] / "docs" / "figures.md").read_text()
+    assert [name for name in figures.__all__ if name != "Picture" and f"`{name}`" not in page] == []
 
 
 def test_an_unknown_figure_is_an_attribute_error():

@@ -115,11 +115,8 @@ def _joint(dimensions: Mapping[str, int], level: str) -> tuple[list[str], str]:
             "answers",
             f"of {count}",
         ], f"{through}, each of which answers from its pooled vector ({parts})"
-    return [
-        "joined",
-        f"{total:,}",
-        "numbers",
-    ], f"{through}, whose pooled vectors ({parts}) join to {total:,} numbers"
+    said = f"{through}, whose pooled vectors ({parts}) join to {total:,} numbers"
+    return ["joined", f"{total:,}", "numbers"], said
 
 
 def _place(at: int, count: int, height: float) -> float:

@@ -1,4 +1,8 @@
-"""Who is ahead, and by how much: forest plot of intervals, critical-difference diagram of ranks."""
+"""Who is ahead, and by how much: forest plot of intervals, critical-difference diagram of ranks.
+
+Demsar draws the ranks along a line with names hung from it. The lines of sixteen long names cross, and cover names on a
+phone: here the diagram is turned, a row for each.
+"""
 
 from __future__ import annotations
 
