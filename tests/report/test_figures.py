@@ -30,7 +30,7 @@ from featstore.report.figures.canvas import abbreviated, distinct, fitted, wide
 from featstore.report.figures.embedding import project
 from featstore.report.figures.picture import INK
 from featstore.report.figures.probabilities import calibration_error
-from featstore.report.figures.ranking import alike, mean_ranks, nemenyi
+from featstore.report.figures.ranks import alike, mean_ranks, nemenyi
 
 RNG = np.random.default_rng(5)
 SEVEN = {

@@ -1,18 +1,18 @@
 """Who is ahead, and by how much: forest plot of intervals, critical-difference diagram of ranks.
 
-Demsar draws the ranks along a line with names hung from it. The lines of sixteen long names cross, and cover names on a
-phone: here the diagram is turned, a row for each.
+Demsar draws the ranks along a line with names hung from it. The lines of sixteen long names cross, and cover names
+on a phone: here the diagram is turned, a row for each.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featstore.report.figures.canvas import SMALL, abbreviated, below, between, blank, canvas
 from featstore.report.figures.picture import GREY, INK, PALETTE, Picture, drawing
+from featstore.report.figures.ranks import alike, friedman, mean_ranks, nemenyi
 from featstore.report.plain import printable
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ ROWS = 30
 ROW, NAMES, AXIS = 0.21, 1.5, 2.0
 """Inches from row to row, for the names, and for the axis beside them."""
 LOWER_IS_BETTER = frozenset({"brier", "ece", "log_loss"})
-ALPHA = 0.05
-FRIEDMAN = 3
-"""Contestants from which Friedman's test is one."""
 
 
 def forest(
@@ -91,34 +88,6 @@ def critical_difference(
         return blank(name, title, why)
     ranks = mean_ranks(table if metric in LOWER_IS_BETTER else -table)
     return _ranks(dict(zip(scores, ranks.tolist(), strict=True)), table, name, title)
-
-
-def mean_ranks(losses: Vector) -> Vector:
-    """Mean over the folds ``(k,)`` of the rank of each of k contestants; losses ``(k, folds)``, ties share a rank."""
-    from scipy.stats import rankdata
-
-    mean: Vector = rankdata(losses, axis=0).mean(axis=1)
-    return mean
-
-
-def nemenyi(contestants: int, folds: int) -> float:
-    """Difference between two mean ranks from which they are told apart, at 5 % (Demsar 2006, section 3.2.2)."""
-    from scipy.stats import studentized_range
-
-    quantile = float(studentized_range.ppf(1 - ALPHA, contestants, math.inf)) / math.sqrt(2)
-    return quantile * math.sqrt(contestants * (contestants + 1) / (6 * folds))
-
-
-def alike(ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
-    """Longest stretches (first, last) of sorted ranks within the critical difference, none inside another."""
-    stretches: list[tuple[int, int]] = []
-    for first in range(len(ranks)):
-        last = max(
-            at for at in range(first, len(ranks)) if ranks[at] - ranks[first] < difference or at == first
-        )
-        if last > first and (not stretches or last > stretches[-1][1]):
-            stretches.append((first, last))
-    return stretches
 
 
 def _spoken(metric: str) -> str:
@@ -188,7 +157,7 @@ def _ranks(ranks: Mapping[str, float], table: Vector, name: str, title: str) -> 
             clip_on=False,
         )
     note = (
-        f"{_friedman(table)} Upright bars join contestants whose ranks differ by less than {difference:.2f} (Nemenyi,"
+        f"{friedman(table)} Upright bars join contestants whose ranks differ by less than {difference:.2f} (Nemenyi,"
         f" 5 %). Ranks over {table.shape[1]} folds of one cross-validation, which are not independent data sets:"
         f" descriptive, no verdict.{_best_of(ordered)}"
     )
@@ -236,17 +205,6 @@ def _beside(axes: Axes, row: int, text: str) -> None:
 
 def _best_of(ranked: Sequence[Any]) -> str:
     return f" The best {ROWS} of {len(ranked)}." if len(ranked) > ROWS else ""
-
-
-def _friedman(table: Vector) -> str:
-    from scipy.stats import friedmanchisquare
-
-    if len(table) < FRIEDMAN:
-        return "Friedman's test needs three contestants."
-    if (np.ptp(table, axis=0) == 0).all():
-        return "All contestants are equal in every fold."
-    p = float(friedmanchisquare(*table).pvalue)
-    return f"Friedman p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}."  # noqa: PLR2004
 
 
 def _ranks_alt(
