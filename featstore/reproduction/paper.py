@@ -153,7 +153,6 @@ def _reproduce(
     torn = leak(part, splits["by_image"])
     laid = claims(fits["by_image"], fits.get("by_patient"), honest)
     run.clear(folder)
-    (folder / run.FIGURES).mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     return Reproduction(
         run=str(folder),
         arguments=arguments,
@@ -190,7 +189,13 @@ def _audit(whole: Manifest, value_range: tuple[float, float] | None) -> dict[str
 
 
 def _prepare(folder: Path, arguments: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Make sure that the run may be written here: it goes on where a killed one was, and repeats the same one."""
+    """Make the folders, if the run may be written here: going on where a killed one was, or repeating the same."""
+    _refuse_other(folder, arguments, overwrite=overwrite)
+    for part in ("", "by_image", "by_image/heads", "by_patient", run.FIGURES):
+        (folder / part).mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+
+
+def _refuse_other(folder: Path, arguments: Mapping[str, Any], *, overwrite: bool) -> None:
     if not (folder / run.RUN).exists():
         strange = sorted(
             path.name for path in folder.glob("*") if path.name not in SUBFOLDERS | {run.METRICS}
