@@ -5,15 +5,18 @@ import json
 import re
 import stat
 
+import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import beta
 
 from featstore import run
-from featstore.errors import UsageError, WeightsError
+from featstore.errors import AuditError, UnknownNameError, UsageError, WeightsError
 from featstore.fingerprint import digest_file
 from featstore.images.scan import scan
 from featstore.report.reproduction import reproduction_text
 from featstore.reproduction import paper as module
+from featstore.reproduction.conversion import convert
 from featstore.reproduction.members import SEVEN
 
 from .conftest import ABSENT, Grids
@@ -39,8 +42,8 @@ def test_every_figure_of_the_paper_has_a_file_by_its_number_and_a_line_in_the_in
         assert plate["alt"]
     curves = {plate["number"]: plate["file"] for plate in index}
     for at, name in enumerate(SEVEN):
-        assert f"-{name.lower()}-accuracy" in curves[8 + 2 * at]
-        assert f"-{name.lower()}-loss" in curves[9 + 2 * at]
+        assert re.search(rf"-{name.lower()}-.*accuracy\.svg", curves[8 + 2 * at])
+        assert re.search(rf"-{name.lower()}-.*loss\.svg", curves[9 + 2 * at])
     extra = [plate["title"] for plate in document(world)["figures"] if plate["number"] is None]
     assert len(extra) == 2
     assert all(title.startswith("MobileNetV2") for title in extra)
@@ -137,6 +140,9 @@ def test_random_weights_are_marked_in_table_and_captions_and_absent_ones_named(w
     assert all("ResNet50 (random weights)" in part for number in (12, 13) for part in titles[number])
     assert all("VGG19 (weights absent)" in part for number in (16, 17) for part in titles[number])
     assert all("1 with random weights" in titles[number][0] for number in (22, 23))
+    files = {plate.number: plate.file for plate in world.result.figures}
+    assert files[12].endswith("figure-12-resnet50-random-weights-accuracy.svg")
+    assert files[17].endswith("figure-17-vgg19-weights-absent-loss.svg")
     assert all("Random weights: ResNet50." in titles[number][1] for number in (3, 7))
     assert set(world.result.heads) == {"ResNet50", "Xception", "MobileNetV2"}
     (absent,) = [row for row in document(world)["networks"] if row["weights"] == "absent"]
@@ -198,3 +204,32 @@ def test_without_any_weights_it_stops_with_a_remedy(world, tmp_path):
 def test_a_weights_file_that_is_not_there_is_an_error_and_not_an_absence(world, tmp_path):
     with pytest.raises(WeightsError, match="no weights file"):
         world.again(weights={"VGG19": "typo.weights.h5", "Xception": "random:1"}, out=tmp_path / "typo")
+
+
+def test_what_cannot_be_meant_is_refused_before_any_network_is_loaded(world, tmp_path):
+    loaded = Grids.loaded
+    with pytest.raises(UnknownNameError, match="no class 'flu'"):
+        world.again(positive="flu", out=tmp_path / "flu")
+    few = scan(world.data)
+    few = few.only({record.id for record in few.records if record.label == "covid" or record.group == "p001"})
+    assert set(few.count_by_class().values()) == {24, 3}
+    with pytest.raises(AuditError, match="too few patients"):
+        module.paper(few, **{**world.arguments, "out": tmp_path / "few"})
+    assert Grids.loaded == loaded
+
+
+def test_an_image_that_does_not_decode_is_on_no_side_and_counted(world, tmp_path):
+    rng = np.random.default_rng(0)
+    for at in range(6):
+        Image.fromarray(rng.integers(0, 255, (20, 20), np.uint8)).save(tmp_path / f"{at}.png")
+    whole = (tmp_path / "0.png").read_bytes()
+    (tmp_path / "0.png").write_bytes(whole[: len(whole) // 2])
+    Image.fromarray(rng.integers(0, 4095, (20, 20)).astype(np.uint16)).save(tmp_path / "5.png")
+    Image.fromarray(rng.integers(0, 255, (20, 30, 3), np.uint8)).save(tmp_path / "4.png", format="JPEG")
+    (tmp_path / "m.csv").write_text("path,label\n" + "".join(f"{at}.png,{'ab'[at % 2]}\n" for at in range(6)))
+    found, good = convert(scan(tmp_path / "m.csv"), None)
+    assert found.formats == {"JPEG": 1, "PNG": 3}
+    assert found.channels == {"colour": 1, "grey": 3}
+    assert found.unread == {"needs_range": 1, "truncated": 1}
+    assert (found.smallest, found.largest) == (20, 30)
+    assert [record.path.name for record in good.records] == ["1.png", "2.png", "3.png", "4.png", "5.png"]
