@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from featstore import document, run
-from featstore.errors import RunError
+from featstore.errors import RunError, UsageError
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
 from featstore.report.answers import Answers, read_answers, with_votes
@@ -15,7 +15,7 @@ from featstore.report.schema import EXTRACTION, PROVENANCE
 from featstore.report.shape import ShapeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from featstore.evaluation.standing import Standing
@@ -29,6 +29,8 @@ class Record:
     ----------
     folder
         Where it lies.
+    name
+        What a report calls it: the name of its folder, with the one above where two are called alike.
     kind
         ``extract``, ``fuse`` or ``compare``.
     about
@@ -40,6 +42,7 @@ class Record:
     """
 
     folder: Path
+    name: str
     kind: str
     about: Mapping[str, Any]
     outcome: Fusion | Comparison | None
@@ -56,6 +59,27 @@ class Record:
         if isinstance(self.outcome, Fusion):
             return "test" if "test" in self.outcome.scores else next(reversed(self.outcome.scores))
         return None if self.outcome is None else leader(self.outcome).contestant.label
+
+
+def read_records(folders: Sequence[Path]) -> list[Record]:
+    """Read several run folders, each under a name of its own.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or one is given twice.
+    RunError
+        As for `read_record`.
+    """
+    places = [folder.resolve() for folder in folders]
+    if not places or len(set(places)) < len(places):
+        raise UsageError("A report needs runs, each of them once.", "Give RUN folders: featstore report RUN...")
+    records = [read_record(folder) for folder in folders]
+    names = [record.name for record in records]
+    return [
+        record if names.count(record.name) == 1 else replace(record, name="/".join(place.parts[-2:]))
+        for record, place in zip(records, places, strict=True)
+    ]
 
 
 def read_record(folder: Path) -> Record:
@@ -87,7 +111,7 @@ def leader(comparison: Comparison) -> Standing:
 
 def _read_extract(folder: Path, about: Mapping[str, Any]) -> Record:
     EXTRACTION(about, run.RUN)
-    return Record(folder, "extract", about, None, {})
+    return Record(folder, folder.resolve().name, "extract", about, None, {})
 
 
 def _read_fuse(folder: Path, about: Mapping[str, Any]) -> Record:
@@ -98,7 +122,7 @@ def _read_fuse(folder: Path, about: Mapping[str, Any]) -> Record:
         list(outcome.scores),
         list(outcome.matrix["classes"]),
     )
-    return Record(folder, "fuse", about, outcome, answers)
+    return Record(folder, folder.resolve().name, "fuse", about, outcome, answers)
 
 
 def _read_compare(folder: Path, about: Mapping[str, Any]) -> Record:
@@ -113,7 +137,7 @@ def _read_compare(folder: Path, about: Mapping[str, Any]) -> Record:
     )
     voters = {backbone: answers[label] for label, backbone in singles.items()}
     voted = with_votes(answers[first.label], voters)
-    return Record(folder, "compare", about, outcome, {**answers, first.label: voted})
+    return Record(folder, folder.resolve().name, "compare", about, outcome, {**answers, first.label: voted})
 
 
 def _voters(comparison: Comparison) -> dict[str, str]:
