@@ -40,7 +40,7 @@ def rank_scores(truth: NDArray[np.bool_], values: Vector, weights: Vector) -> di
     precision is the step-wise sum of scikit-learn. Sensitivity at a specificity is the highest that a threshold
     reaches whose specificity is not below the mark, without interpolation; and the reverse.
     """
-    gained, hits, alarms = _cumulate(truth, values, weights)
+    gained, hits, alarms = cumulate(truth, values, weights)
     positives, negatives = hits[:, -1], alarms[:, -1]
     called = hits + alarms
     precision = np.divide(hits, called, out=np.zeros(hits.shape), where=called > 0)
@@ -60,18 +60,14 @@ def rank_scores(truth: NDArray[np.bool_], values: Vector, weights: Vector) -> di
 
 def auc(truth: NDArray[np.bool_], values: Vector, weights: Vector) -> Vector:
     """Area under the ROC curve (Mann-Whitney; ties count one half); arguments as for `rank_scores`."""
-    return _area(*_cumulate(truth, values, weights))
+    return _area(*cumulate(truth, values, weights))
 
 
-def ratio(top: Vector, bottom: Vector, also: Vector | float = 1.0) -> Vector:
-    """``top / bottom``; NaN where `bottom`, or `also`, is not above zero."""
-    defined = (bottom > 0) & (np.asarray(also) > 0)
-    quotient: Vector = np.divide(top, bottom, out=np.full(top.shape, np.nan), where=defined)
-    return quotient
+def cumulate(truth: NDArray[np.bool_], values: Vector, weights: Vector) -> tuple[Vector, Vector, Vector]:
+    """From the highest score down, at each distinct score: positives gained; positives and negatives so far.
 
-
-def _cumulate(truth: NDArray[np.bool_], values: Vector, weights: Vector) -> tuple[Vector, Vector, Vector]:
-    """From the highest score down, at each distinct score: positives gained; positives and negatives so far."""
+    Arguments as for `rank_scores`; three arrays ``(resamples, distinct scores)``.
+    """
     order = np.argsort(-values, kind="stable")
     starts = np.flatnonzero(np.diff(-values[order], prepend=-np.inf))
     every = weights[:, order]
@@ -80,6 +76,13 @@ def _cumulate(truth: NDArray[np.bool_], values: Vector, weights: Vector) -> tupl
         every, gained = (np.add.reduceat(part, starts, axis=1) for part in (every, gained))
     hits = np.cumsum(gained, axis=1)
     return gained, hits, np.cumsum(every, axis=1) - hits
+
+
+def ratio(top: Vector, bottom: Vector, also: Vector | float = 1.0) -> Vector:
+    """``top / bottom``; NaN where `bottom`, or `also`, is not above zero."""
+    defined = (bottom > 0) & (np.asarray(also) > 0)
+    quotient: Vector = np.divide(top, bottom, out=np.full(top.shape, np.nan), where=defined)
+    return quotient
 
 
 def _area(gained: Vector, hits: Vector, alarms: Vector) -> Vector:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec
@@ -22,6 +23,8 @@ INK = "#1b1e23"
 """Text and axes: `Picture.inline` lets the page choose this colour."""
 PALETTE = ("#3f7fbf", "#d1783a", "#4f9d69", "#a868b5", "#c2504f", "#8a7a5c", "#3fa3a3")
 """Readable on white and on near-black; blue and orange, the first two, also to the colour-blind."""
+GREY = "#808080"
+"""Of what stands back: grids, chance, the many without a name."""
 STYLE = {
     "axes.edgecolor": INK,
     "axes.grid": True,
@@ -34,18 +37,22 @@ STYLE = {
     "font.family": ["DejaVu Sans", "sans-serif"],
     "font.size": 9.0,
     "grid.alpha": 0.25,
-    "grid.color": "#808080",
+    "grid.color": GREY,
     "legend.frameon": False,
     "savefig.facecolor": "none",
     "svg.fonttype": "none",
     "svg.hashsalt": "featstore",
     "text.color": INK,
+    "text.parse_math": False,  # names of classes may hold dollars
     "xtick.color": INK,
     "ytick.color": INK,
 }
 SVG_HEAD = re.compile(r"\A.*?(?=<svg )", re.DOTALL)
 METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
+TAG = re.compile(r"<[^>]*>")
 REFERENCE = re.compile(r'(?<=\bid=")|(?<=url\(#)|(?<=href="#)')
+LETTERS = ".*missing from font"
+"""Of the warning that DejaVu lacks a letter: the text stays text, and the reader's own fonts have it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,11 +81,15 @@ class Picture:
         return self._markup().replace("<svg ", f'<svg style="color:{INK};background:#fff" ', 1)
 
     def inline(self) -> str:
-        """Return an ``<svg>`` element for a page: ink takes the page's colour, ids are its own, the alt text is in it."""
+        """An ``<svg>`` element for a page: ink takes the page's colour, ids are its own, the alt text is in it."""
         bare = METADATA.sub("", SVG_HEAD.sub("", self._markup()))
-        element = REFERENCE.sub(f"{self.name}-", bare).replace(INK, "currentColor")
+        element = TAG.sub(self._own, bare)
         label = _escaped(self.alt)
         return element.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+    def _repr_svg_(self) -> str:
+        """What a notebook shows."""
+        return self.svg()
 
     def save(self, folder: Path) -> Path:
         """Write ``<name>.svg`` into a folder and return its path."""
@@ -86,11 +97,16 @@ class Picture:
         write_private(path, self.svg().encode())
         return path
 
+    def _own(self, tag: re.Match[str]) -> str:
+        """One tag with ids of its own and the page's ink; text between tags is data and stays."""
+        return REFERENCE.sub(f"{self.name}-", tag[0]).replace(INK, "currentColor")
+
     def _markup(self) -> str:
         from matplotlib import rc_context
 
         buffer = io.StringIO()
-        with rc_context(STYLE):  # type: ignore[arg-type]
+        with rc_context(STYLE), warnings.catch_warnings():  # type: ignore[arg-type]
+            warnings.filterwarnings("ignore", message=LETTERS, category=UserWarning)
             self.figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
         return buffer.getvalue()
 

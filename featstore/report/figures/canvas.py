@@ -1,0 +1,153 @@
+"""What all figures share: axes of one width, names that fit, lines that differ in more than colour, words below.
+
+A figure is as wide as a phone held upright needs it; what is more goes below, not beside.
+"""
+
+from __future__ import annotations
+
+import warnings
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+from featstore.report.figures.picture import GREY, LETTERS, PALETTE, Picture, drawing
+from featstore.report.plain import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 4.4
+"""Of a whole figure, in inches."""
+SMALL = 7.5
+"""Points of what is said below a figure."""
+NOTE_WIDTH = 78
+LINES = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 2)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+SHOWN = len(PALETTE)
+"""Curves that get a colour and a name; more cannot be told apart."""
+ELLIPSIS = "…"
+POINTS = 72
+
+
+def canvas(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """One pair of axes, `width` x `height` inches; what hangs around it widens the picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    return figure, figure.add_axes((0.0, 0.0, 1.0, 1.0))
+
+
+def panels(heights: Sequence[float], gap: float, width: float = WIDTH) -> tuple[Figure, list[Axes]]:
+    """Axes below each other, `heights` and the `gap` between them in inches."""
+    from matplotlib.figure import Figure
+
+    total = sum(heights) + gap * (len(heights) - 1)
+    figure = Figure(figsize=(width, total))
+    axes, top = [], total
+    for height in heights:
+        axes.append(figure.add_axes((0.0, (top - height) / total, 1.0, height / total)))
+        top -= height + gap
+    return figure, axes
+
+
+def fitted(name: str, inches: float, size: float = 9.0) -> str:
+    """Name on one line that is no wider than so many inches at a font size in points, cut with an ellipsis."""
+    text = printable(name)
+    if _wide(text, size) <= inches:
+        return text
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _wide(text[:middle] + ELLIPSIS, size) <= inches else (low, middle - 1)
+    return text[:low].rstrip() + ELLIPSIS
+
+
+def distinct(names: Sequence[str], inches: float, size: float = 9.0) -> list[str]:
+    """As `fitted`, and where two names would look the same they are numbered."""
+    cut = [fitted(name, inches, size) for name in names]
+    return [
+        text if cut.count(text) == 1 else f"{fitted(name, inches - 0.3, size)} ({at + 1})"
+        for at, (text, name) in enumerate(zip(cut, names, strict=True))
+    ]
+
+
+def stroke(at: int) -> dict[str, Any]:
+    """Colour and dashes of the line number `at`: neighbours differ in both."""
+    return {"color": PALETTE[at % len(PALETTE)], "linestyle": LINES[at % len(LINES)], "linewidth": 1.6}
+
+
+def mark(at: int) -> dict[str, Any]:
+    """Colour and shape of the marker number `at`."""
+    return {"color": PALETTE[at % len(PALETTE)], "marker": MARKERS[at % len(MARKERS)]}
+
+
+def below(axes: Axes, note: str = "", *, legend: bool = True, drop: float = 0.5) -> None:
+    """Hang the legend and a note under axes, `drop` inches down so that the axis keeps its words.
+
+    Parameters
+    ----------
+    axes
+        With labelled artists, where a legend is wanted.
+    note
+        What to know in reading it; wrapped.
+    """
+    height = axes.get_window_extent().height / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    at = (0.0, -drop / height)
+    handles, names = axes.get_legend_handles_labels()
+    words = fill(note, NOTE_WIDTH)
+    style: dict[str, Any] = {"fontsize": SMALL, "va": "top", "ha": "left", "annotation_clip": False}
+    if not (legend and handles):
+        axes.annotate(words, at, xycoords="axes fraction", **style)
+        return
+    box = axes.legend(
+        handles,
+        names,
+        loc="upper left",
+        bbox_to_anchor=at,
+        borderaxespad=0.0,
+        borderpad=0.0,
+        fontsize=SMALL + 0.5,
+        handlelength=2.8,
+    )
+    axes.annotate(words, (0, 0), xycoords=box, xytext=(0, -5), textcoords="offset points", **style)
+
+
+def told(names: Sequence[str], most: int = SHOWN) -> str:
+    """Names joined by commas, the first `most` of them and the number of the others."""
+    first = ", ".join(printable(name) for name in names[:most])
+    return f"{first} and {len(names) - most} more" if len(names) > most else first
+
+
+def between(value: float, interval: Sequence[float] | None, digits: int = 3) -> str:
+    """A number with its interval: ``0.858 [0.812, 0.897]``."""
+    bounds = f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else ""
+    return f"{value:.{digits}f}{bounds}"
+
+
+@drawing
+def blank(name: str, title: str, why: str) -> Picture:
+    """A picture that says why there is nothing to draw."""
+    figure, axes = canvas(0.6)
+    axes.axis("off")
+    axes.text(0.0, 0.5, fill(why, NOTE_WIDTH - 12), va="center")
+    return Picture(name, title, why, figure)
+
+
+def grey_lines(axes: Axes, curves: Iterable[tuple[Any, Any]]) -> None:
+    """Curves that get no name."""
+    for x, y in curves:
+        axes.plot(x, y, color=GREY, linewidth=0.5, alpha=0.45, zorder=1)
+
+
+def _wide(text: str, size: float) -> float:
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=LETTERS, category=UserWarning)
+        width, _, _ = text_to_path.get_text_width_height_descent(
+            text, FontProperties(family="DejaVu Sans", size=size), ismath=False
+        )
+    return float(width) / POINTS

@@ -1,0 +1,145 @@
+"""How the vectors become an answer (Fig. 3 and 7 of Ji et al. 2020)."""
+
+from __future__ import annotations
+
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+from featstore.report.figures.canvas import blank, canvas, fitted, told
+from featstore.report.figures.picture import GREY, INK, PALETTE, Picture, drawing
+from featstore.report.plain import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+
+ROW = 0.46
+"""Inches from box to box."""
+SMALL = 7.5
+COLUMNS = {
+    "image": (0.0, 0.62),
+    "backbone": (0.86, 1.62),
+    "vector": (2.74, 0.62),
+    "head": (3.6, 0.8),
+    "class": (4.64, 0.8),
+}
+"""Left edge and width in inches."""
+OUTPUTS = 8
+"""Classes that get a box of their own."""
+
+
+def fusion_diagram(
+    dimensions: Mapping[str, int],
+    head: str,
+    classes: Sequence[str],
+    *,
+    inputs: Mapping[str, int] | None = None,
+    name: str = "fusion",
+    title: str = "From image to answer",
+) -> Picture:
+    """One image through every backbone, their vectors side by side, the head, the classes.
+
+    Parameters
+    ----------
+    dimensions
+        By backbone: numbers in its vector (global average pooling).
+    head
+        What stands on the joined vector, in a few words: ``dropout 0.5, dense, sigmoid``.
+    classes
+        Names of the answers.
+    inputs
+        By backbone: side of its input in pixels, where known.
+    name, title
+        Of the picture.
+    """
+    if not dimensions:
+        return blank(name, title, "There is no backbone, so there is nothing to fuse.")
+    return _drawn(dimensions, head, classes, inputs or {}, name, title)
+
+
+@drawing
+def _drawn(
+    dimensions: Mapping[str, int],
+    head: str,
+    classes: Sequence[str],
+    inputs: Mapping[str, int],
+    name: str,
+    title: str,
+) -> Picture:
+    outputs = [*classes[:OUTPUTS], *([f"{len(classes) - OUTPUTS} more"] if len(classes) > OUTPUTS else [])]
+    rows = max(len(dimensions), len(outputs), 2)
+    height = ROW * rows
+    width = sum(COLUMNS["class"])
+    figure, axes = canvas(height, width)
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.axis("off")
+    middle, total = height / 2, sum(dimensions.values())
+    _box(axes, "image", middle, ["image"], GREY)
+    joined = (COLUMNS["vector"][0], middle)
+    for at, (backbone, dimension) in enumerate(dimensions.items()):
+        level = _level(at, len(dimensions), height)
+        side = inputs.get(backbone)
+        seen = f"{side} px → " if side else ""
+        _box(
+            axes,
+            "backbone",
+            level,
+            [fitted(backbone, 1.5, SMALL), f"{seen}{dimension:,} numbers"],
+            PALETTE[0],
+        )
+        _arrow(axes, (sum(COLUMNS["image"]), middle), (COLUMNS["backbone"][0], level))
+        _arrow(axes, (sum(COLUMNS["backbone"]), level), joined)
+    _box(axes, "vector", middle, ["joined", f"{total:,}", "numbers"], PALETTE[1])
+    _box(axes, "head", middle, _lines(head, 0.74), PALETTE[2])
+    _arrow(axes, (sum(COLUMNS["vector"]), middle), (COLUMNS["head"][0], middle))
+    for at, label in enumerate(outputs):
+        level = _level(at, len(outputs), height)
+        _box(axes, "class", level, [fitted(label, 0.74, SMALL)], PALETTE[3])
+        _arrow(axes, (sum(COLUMNS["head"]), middle), (COLUMNS["class"][0], level))
+    parts = " + ".join(f"{printable(backbone)} {dimension:,}" for backbone, dimension in dimensions.items())
+    alt = (
+        f"Each image goes through {len(dimensions)} frozen networks, whose pooled vectors ({parts}) are joined to"
+        f" {total:,} numbers; then {printable(head)}; answers: {told(classes)}."
+    )
+    return Picture(name, title, alt, figure)
+
+
+def _level(at: int, count: int, height: float) -> float:
+    """Height of box `at` of `count` that are spread evenly, with no more than a row between them."""
+    step = min(height / count, ROW)
+    return height / 2 + (at - (count - 1) / 2) * step
+
+
+def _lines(text: str, inches: float) -> list[str]:
+    """At most four lines, each no wider than so many inches."""
+    words = wrap(printable(text), 12, break_long_words=False) or [""]
+    return [fitted(line, inches, SMALL) for line in words[:4]]
+
+
+def _box(axes: Axes, column: str, level: float, lines: Sequence[str], colour: str) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    left, width = COLUMNS[column]
+    height = 0.16 * len(lines) + 0.06
+    patch = FancyBboxPatch(
+        (left, level - height / 2),
+        width,
+        height,
+        boxstyle="round,pad=0,rounding_size=0.05",
+        facecolor=(colour, 0.16),
+        edgecolor=colour,
+        linewidth=1.0,
+    )
+    axes.add_patch(patch)
+    axes.text(left + width / 2, level, "\n".join(lines), ha="center", va="center", fontsize=SMALL, color=INK)
+
+
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    axes.annotate(
+        "",
+        end,
+        start,
+        annotation_clip=False,
+        arrowprops={"arrowstyle": "-|>", "color": GREY, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 1},
+    )
