@@ -7,7 +7,10 @@ import hashlib
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from featstore.report.card import SOURCE
 from featstore.report.plain import printable
+from featstore.report.provenance import CLOSING
+from featstore.report.sheet import Sheet, figure, words
 
 if TYPE_CHECKING:
     from featstore.report.page import Page
@@ -36,6 +39,9 @@ def render(page: Page) -> str:
     script = _text("report.js")
     return environment.get_template("report.html").render(
         page=page,
+        closing=CLOSING,
+        card_source=SOURCE,
+        shortcuts=_shortcuts(page),
         mark=Markup(MARK),  # noqa: S704 - ours
         style=Markup(_text("report.css")),  # noqa: S704
         script=Markup(script),  # noqa: S704
@@ -46,6 +52,15 @@ def render(page: Page) -> str:
             for picture in part.pictures
         },
     )
+
+
+def _shortcuts(page: Page) -> Sheet | None:
+    """How well the label is guessed without a network."""
+    if page.audit is None or not page.audit.shortcuts:
+        return None
+    rows = tuple((words(name), figure(value)) for name, value in page.audit.shortcuts.items())
+    note = "0.5 and less is harmless. A model that is hardly better has learned little more."
+    return Sheet("Guessing the label without a network", ("From", "AUC"), rows, note)
 
 
 def _text(name: str) -> str:

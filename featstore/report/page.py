@@ -11,7 +11,7 @@ from featstore.evaluation.fuse import Fusion
 from featstore.report import facts
 from featstore.report.board import SHOWN, board
 from featstore.report.card import card
-from featstore.report.gallery import map_of, pictures_of, spread_of
+from featstore.report.gallery import distribution_of, map_of, pictures_of
 from featstore.report.limits import LIMITS
 from featstore.report.pairing import pair
 from featstore.report.plain import duration
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from featstore.report.board import Board
     from featstore.report.card import Section
     from featstore.report.dataset import Dataset
-    from featstore.report.figures.picture import Picture
+    from featstore.report.figures import Picture
     from featstore.report.pairing import Pairs
     from featstore.report.record import Record
     from featstore.report.sheet import Sheet
@@ -177,7 +177,7 @@ def _pictures(
     found = pictures_of(record)
     if dataset is None:
         return found, [f"Images by split and class, and a map of the features. {WITHOUT_DATA}"]
-    found.append(spread_of(dataset.counts(record)))
+    found.append(distribution_of(dataset.counts(record)))
     try:
         found.append(map_of(dataset.matrix(record, cache)))
     except FeatstoreError as error:

@@ -35,6 +35,8 @@ class Record:
         ``extract``, ``fuse`` or ``compare``.
     about
         ``run.json``.
+    metrics
+        ``metrics.json``; empty of an extraction.
     outcome
         What a fit or a comparison found, but for its probabilities; None for an extraction.
     answers
@@ -45,6 +47,7 @@ class Record:
     name: str
     kind: str
     about: Mapping[str, Any]
+    metrics: Mapping[str, Any]
     outcome: Fusion | Comparison | None
     answers: Mapping[str, Answers]
 
@@ -111,22 +114,24 @@ def leader(comparison: Comparison) -> Standing:
 
 def _read_extract(folder: Path, about: Mapping[str, Any]) -> Record:
     EXTRACTION(about, run.RUN)
-    return Record(folder, folder.resolve().name, "extract", about, None, {})
+    return Record(folder, folder.resolve().name, "extract", about, {}, None, {})
 
 
 def _read_fuse(folder: Path, about: Mapping[str, Any]) -> Record:
-    outcome = read_fusion(_metrics(folder, about))
+    metrics = _metrics(folder, about)
+    outcome = read_fusion(metrics)
     answers = read_answers(
         run.read_own(folder, about, run.PREDICTIONS),
         "split",
         list(outcome.scores),
         list(outcome.matrix["classes"]),
     )
-    return Record(folder, folder.resolve().name, "fuse", about, outcome, answers)
+    return Record(folder, folder.resolve().name, "fuse", about, metrics, outcome, answers)
 
 
 def _read_compare(folder: Path, about: Mapping[str, Any]) -> Record:
-    outcome = read_comparison(_metrics(folder, about))
+    metrics = _metrics(folder, about)
+    outcome = read_comparison(metrics)
     first, singles = leader(outcome).contestant, _voters(outcome)
     answers = read_answers(
         run.read_own(folder, about, run.PREDICTIONS),
@@ -137,7 +142,7 @@ def _read_compare(folder: Path, about: Mapping[str, Any]) -> Record:
     )
     voters = {backbone: answers[label] for label, backbone in singles.items()}
     voted = with_votes(answers[first.label], voters)
-    return Record(folder, folder.resolve().name, "compare", about, outcome, {**answers, first.label: voted})
+    return Record(folder, folder.resolve().name, "compare", about, metrics, outcome, {**answers, first.label: voted})
 
 
 def _voters(comparison: Comparison) -> dict[str, str]:
