@@ -30,6 +30,8 @@ MODEL = "model"
 MODEL_STATE = f"{MODEL}/model.json"
 """It names the digest of the arrays beside it."""
 FILES = (METRICS, PREDICTIONS, RESULTS, MODEL_STATE)
+FIGURES = "figures"
+"""Folder of the pictures that a run keeps, each an SVG."""
 MAX_BYTES = 1 << 31
 REMEDY = "Make the run again: featstore fuse DATA --out RUN"
 LIBRARIES = ("featstore", "h5py", "keras", "numpy", "pillow", "scikit-learn", "tensorflow")
@@ -84,7 +86,8 @@ def write_run(
             write_private(out / PREDICTIONS, csv_text(predictions).encode())
         if results is not None:
             write_private(out / RESULTS, csv_text(results).encode())
-        files = {name: digest_file(out / name) for name in FILES if (out / name).exists()}
+        names = [*FILES, *(f"{FIGURES}/{path.name}" for path in sorted((out / FIGURES).glob("*.svg")))]
+        files = {name: digest_file(out / name) for name in names if (out / name).exists()}
         write_private(out / RUN, json_text(document.seal({**run, **_provenance(), "files": files})).encode())
     except OSError as error:
         raise _unwritable(out, error) from error
@@ -102,8 +105,11 @@ def clear(out: Path) -> None:
     """
     try:
         out.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-        for name in (RUN, METRICS, PREDICTIONS, RESULTS):
-            (out / name).unlink(missing_ok=True)
+        for path in (
+            *(out / name for name in (RUN, METRICS, PREDICTIONS, RESULTS)),
+            *(out / FIGURES).glob("*.svg"),
+        ):
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise _unwritable(out, error) from error
     shutil.rmtree(out / MODEL, ignore_errors=True)
@@ -163,6 +169,7 @@ def describe(matrix: FeatureMatrix, positive: int | None) -> dict[str, Any]:
         "quarantined": matrix.excluded,
         "groups": len(set(matrix.groups.tolist())),
         "has_groups": matrix.has_groups,
+        "groups_set_aside": matrix.groups_set_aside,
         "classes": {name: int((matrix.y == c).sum()) for c, name in enumerate(matrix.classes)},
         "positive": None if positive is None else matrix.classes[positive],
         "backbones": [asdict(spec) for spec in matrix.specs],

@@ -165,10 +165,11 @@ def fit(
     matrix: FeatureMatrix,
     images: NDArray[np.intp],
     contestant: Contestant,
+    **more: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401
-    """Fit on the views of `images` that the contestant wants; groups go along for inner splits."""
+    """Fit on the views of `images` that the contestant wants; groups go along for inner splits, `more` too."""
     X, y, groups = _rows(matrix, images, contestant)
-    return estimator.fit(X, y, groups=groups)
+    return estimator.fit(X, y, groups=groups, **more)
 
 
 def predict_proba(

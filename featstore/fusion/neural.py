@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import validate_data
 
 from featstore.errors import UsageError
 from featstore.fusion.class_weights import row_weights
 from featstore.fusion.holdout import hold_out
 from featstore.fusion.kinship import require_kin
 from featstore.fusion.linear import probabilities, rescale, standardise
-from featstore.fusion.optimisers import RULES
-from featstore.fusion.schedules import SCHEDULES
-from featstore.fusion.strategy import FusionStrategy
-from featstore.fusion.training import Regimen, Rows, encode, train
+from featstore.fusion.regimen import regimen_of
+from featstore.fusion.strategy import FLOATS, FusionStrategy
+from featstore.fusion.training import Rows, encode, train
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from featstore.fusion.network import Network
 
 ROWS_AT_ONCE = 512
-GENTLER = 0.1
-"""Factor on the learning rate of earlier weights, where none is given."""
 
 
 class NeuralStrategy(FusionStrategy):
@@ -110,6 +108,27 @@ class NeuralStrategy(FusionStrategy):
         self.schedule = schedule
         self.class_weight = class_weight
 
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+    ) -> Self:
+        """Learn as `FusionStrategy.fit` says, from image-views.
+
+        Parameters
+        ----------
+        X, y, groups
+            As there.
+        validation
+            Features ``(m, d)`` and labels ``(m,)`` to validate on, as Keras' ``validation_data``; no row of `X` is
+            held out then. So the curves can be those of plain images where training sees augmented views.
+        """
+        admitted = self._admit(X, y, groups)
+        self._train(*admitted, self._read_validation(validation))
+        return self
+
     def fine_tune(
         self,
         earlier: NeuralStrategy,
@@ -117,6 +136,7 @@ class NeuralStrategy(FusionStrategy):
         y: ArrayLike,
         groups: ArrayLike | None = None,
         freeze: Sequence[str] = (),
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
     ) -> Self:
         """Learn as `fit` does, but go on from the weights and the scaling of a fitted strategy.
 
@@ -125,7 +145,7 @@ class NeuralStrategy(FusionStrategy):
         earlier
             Fitted, of the same kind, with the same blocks and classes. Where `learning_rate` is None, a tenth of the
             earlier rate is taken.
-        X, y, groups
+        X, y, groups, validation
             As for `fit`.
         freeze
             Names of blocks whose input weights stay as they are.
@@ -143,29 +163,45 @@ class NeuralStrategy(FusionStrategy):
                 f"There is no block {', '.join(unknown)} to freeze.",
                 f"There are: {', '.join(block.name for block in self.blocks_)}.",
             )
-        self._train(*admitted, earlier, freeze)
+        self._train(*admitted, self._read_validation(validation), earlier, freeze)
         return self
 
-    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
-        self._train(X, y, groups)
+    def _read_validation(
+        self, validation: tuple[ArrayLike, ArrayLike] | None
+    ) -> tuple[NDArray[Any], NDArray[np.intp]] | None:
+        """Check rows to validate on, and number their classes as those of the training rows."""
+        if validation is None:
+            return None
+        labels = np.asarray(validation[1])
+        unknown = sorted(set(labels.tolist()) - set(self.classes_.tolist()))
+        if unknown:
+            raise UsageError(
+                f"There are validation rows of {unknown[0]!r}, and no training row.",
+                "Train on images of every class.",
+            )
+        X: NDArray[Any] = validate_data(self, validation[0], dtype=FLOATS, reset=False)
+        return X, np.searchsorted(self.classes_, labels)
 
     def _train(
         self,
         X: NDArray[Any],
         y: NDArray[np.intp],
         groups: NDArray[np.intp] | None,
+        given: tuple[NDArray[Any], NDArray[np.intp]] | None = None,
         earlier: NeuralStrategy | None = None,
         freeze: Sequence[str] = (),
     ) -> None:
-        regimen = self._regimen(len(X), X.shape[1], earlier)
+        regimen = regimen_of(self, len(X), X.shape[1], earlier)
         split_rng, init_rng, shuffle_rng, dropout_rng = _streams(self.random_state)
-        held = self.held_out_ = hold_out(y, groups, self.validation_fraction, split_rng)
+        fraction = self.validation_fraction if given is None else 0.0
+        held = self.held_out_ = hold_out(y, groups, fraction, split_rng)
         scaling = self._scaling(X[~held]) if earlier is None else (earlier.mean_, earlier.scale_)
         self.mean_, self.scale_ = scaling
         targets = encode(y, len(self.classes_))
         weights = row_weights(self.class_weight, self.classes_, y[~held])
         training = Rows(rescale(X[~held], *scaling), targets[~held], weights)
-        validation = Rows(rescale(X[held], *scaling), targets[held])
+        seen, truth = (X[held], y[held]) if given is None else given
+        validation = Rows(rescale(seen, *scaling), encode(truth, len(self.classes_)))
         network = self._network(targets.shape[1], np.float32)
         network.draw(init_rng)
         if earlier is not None:
@@ -205,43 +241,6 @@ class NeuralStrategy(FusionStrategy):
         if self.standardize:
             return standardise(X, self.blocks_)
         return np.zeros(X.shape[1]), np.ones(X.shape[1])
-
-    def _regimen(self, n_rows: int, n_columns: int, earlier: NeuralStrategy | None) -> Regimen:
-        """Check the parameters: fit, not the constructor, is where scikit-learn wants it."""
-        learning_rate = self.learning_rate
-        if learning_rate is None and earlier is not None:
-            learning_rate = GENTLER * (earlier.learning_rate or _own_rate(n_columns))
-        elif learning_rate is None:
-            learning_rate = _own_rate(n_columns)
-        in_range = {
-            "dropout": 0 <= self.dropout < 1,
-            "learning_rate": 0 < learning_rate < np.inf,
-            "batch_size": self.batch_size is None or self.batch_size >= 1,
-            "epochs": self.epochs >= 1,
-            "validation_fraction": 0 <= self.validation_fraction < 1,
-            "patience": self.patience is None or self.patience >= 1,
-            "optimizer": self.optimizer in RULES,
-            "schedule": self.schedule in SCHEDULES,
-        }
-        for name, fine in in_range.items():
-            if not fine:
-                raise UsageError(
-                    f"{name}={getattr(self, name)} is out of range.", f"Set {name} as documented."
-                )
-        batch_size = min(self.batch_size or n_rows, n_rows)
-        return Regimen(
-            learning_rate,
-            batch_size,
-            self.epochs,
-            self.dropout,
-            self.patience,
-            self.optimizer,
-            self.schedule,
-        )
-
-
-def _own_rate(n_columns: int) -> float:
-    return 0.1 / float(np.sqrt(n_columns))
 
 
 def _streams(random_state: int | np.random.RandomState | None) -> list[np.random.Generator]:
