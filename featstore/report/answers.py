@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore.report.shape import ShapeError
+from featstore.report.shape import ROUNDING, ShapeError
 from featstore.run import csv_text
 
 if TYPE_CHECKING:
@@ -85,9 +85,7 @@ def read_answers(
     for line in _lines(data, {by, "image_id", "group", "label", "predicted", *map(_as_written, columns)}):
         if line[by] in parts and (first is None or line.get("fold") in first):
             parts[line[by]].append(line)
-    return {
-        name: _answers(part, known, columns) for name, part in zip(wanted, parts.values(), strict=True)
-    }
+    return {name: _answers(part, known, columns) for name, part in zip(wanted, parts.values(), strict=True)}
 
 
 def with_votes(answers: Answers, voters: Mapping[str, Answers]) -> Answers:
@@ -110,7 +108,9 @@ def with_votes(answers: Answers, voters: Mapping[str, Answers]) -> Answers:
     return replace(answers, votes=votes)
 
 
-def _answers(rows: Sequence[Mapping[str, str]], classes: Mapping[str, int], columns: Sequence[str]) -> Answers:
+def _answers(
+    rows: Sequence[Mapping[str, str]], classes: Mapping[str, int], columns: Sequence[str]
+) -> Answers:
     if not rows:
         raise ShapeError("someone who was scored has no predictions")
     if len({row["image_id"] for row in rows}) < len(rows):
@@ -162,7 +162,7 @@ def _share(cell: str) -> float:
         value = float(cell)
     except ValueError:
         value = -1.0
-    if not -1e-9 <= value <= 1 + 1e-9:
+    if not -ROUNDING <= value <= 1 + ROUNDING:
         raise ShapeError("a probability is not between 0 and 1")
     return value
 

@@ -1,7 +1,7 @@
 """Model card of a run (Mitchell et al. 2019): what is known, and what only its maker can say.
 
-Mitchell, Wu, Zaldivar, Barnes, Vasserman, Hutchinson, Spitzer, Raji & Gebru, Model cards for model reporting, FAT* 2019,
-doi 10.1145/3287560.3287596. The nine sections and their order are theirs (sections 4.1 to 4.9).
+Mitchell, Wu, Zaldivar, Barnes, Vasserman, Hutchinson, Spitzer, Raji & Gebru, Model cards for model reporting,
+FAT* 2019, doi 10.1145/3287560.3287596. The nine sections and their order are theirs (sections 4.1 to 4.9).
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from featstore.report.record import Record
 
 SOURCE = "Mitchell et al. 2019, Model cards for model reporting (doi 10.1145/3287560.3287596)"
+
+
+MEASURES = (
+    "AUC decides; beside it average precision, sensitivity, specificity, balanced accuracy, F1, Brier score, calibration"
+    " error and log-loss, each with a 95 % interval from resampled patients."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ def card(record: Record) -> tuple[Section, ...]:
                 facts.strategy(record),
                 facts.networks(record),
                 facts.weights(record),
-                f"Made with featstore {record.about['libraries'].get('featstore', 'unknown')} at {record.about['created']}.",
+                f"Made with featstore {record.about['libraries'].get('featstore', '')} at {record.about['created']}.",
                 *_kept(record),
             ),
             ("Who made it, whom to ask, licence, how to cite it.",),
@@ -57,14 +63,15 @@ def card(record: Record) -> tuple[Section, ...]:
         Section("Intended use", (PURPOSE,), ("Whom it is for, and what for; uses that are out of scope.",)),
         Section(
             "Factors",
-            ("The run knows classes, patients and, where the data set names them, sites; nothing else of the patients.",),
+            (
+                "The run knows classes, patients and sites where the data set names them; nothing else of the patients.",
+            ),
             ("Age, sex, scanner, hospital, severity: which matter here, and whether they were looked at.",),
         ),
         Section(
             "Metrics",
             (
-                "AUC decides; beside it average precision, sensitivity, specificity, balanced accuracy, F1, Brier score,"
-                " calibration error and log-loss, each with a 95 % interval from resampled patients.",
+                MEASURES,
                 facts.operating(record),
             ),
             ("What a missed patient and a false alarm cost, and which threshold follows.",),
@@ -100,4 +107,6 @@ def card(record: Record) -> tuple[Section, ...]:
 def _kept(record: Record) -> list[str]:
     if isinstance(record.outcome, Fusion):
         return ["The fitted model is kept in the run's folder; featstore predict uses it."]
-    return ["A comparison keeps no model: this card is about the procedure of its leader. featstore fuse fits one."]
+    return [
+        "A comparison keeps no model: this card is about the procedure of its leader. featstore fuse fits one."
+    ]

@@ -1,4 +1,4 @@
-"""The item lists that reviewers ask for, by number; the wording is ours and short, the source's is the one that counts.
+"""The item lists that reviewers ask for, by number. The wording is ours and short; the source's counts.
 
 CLAIM 2024: Tejani, Klontz, Gatti, Mongan, Moy, Park, Kahn et al., Checklist for Artificial Intelligence in Medical
 Imaging (CLAIM): 2024 update, Radiology: Artificial Intelligence 6(4), 2024, doi 10.1148/ryai.240300; 44 items.

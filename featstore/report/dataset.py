@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featstore.errors import FeatstoreError, UsageError
@@ -22,6 +21,7 @@ from featstore.types import IDENTITY, Decoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from featstore.evaluation.check import Check
     from featstore.images.manifest import Manifest
@@ -58,7 +58,7 @@ class Dataset:
     def is_of(self, record: Record) -> bool:
         """Whether the run saw this table: with the images that do not decode, or without them."""
         tables = (self.manifest.records, self.images.values())
-        return record.matrix["data_sha256"] in {data_digest(table) for table in tables}
+        return record.data_sha256 in {data_digest(table) for table in tables}
 
     def thumbnails(self, ids: Iterable[str]) -> dict[str, str]:
         """Small picture of each image as a data URI; a file that has changed or gone since has none."""
@@ -104,7 +104,7 @@ def read_dataset(
     UsageError
         If none of the runs saw this table.
     """
-    ranges = [(record.matrix["decoding"] or {}).get("value_range") for record in records]
+    ranges = [(record.matrix.get("decoding") or {}).get("value_range") for record in records]
     window = next((tuple(found) for found in ranges if found), None)
     manifest = scan(data, group_pattern=group_pattern, follow_links=follow_links)
     audit = check(data, value_range=window, group_pattern=group_pattern, follow_links=follow_links)

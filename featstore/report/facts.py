@@ -10,6 +10,7 @@ from featstore.evaluation.contestants import STRATEGIES
 from featstore.evaluation.fuse import Fusion
 from featstore.evaluation.metrics import PRIMARY
 from featstore.report.plain import counts, view_name
+from featstore.report.provenance import short_weights
 from featstore.report.record import leader
 from featstore.report.scores import operating_text
 from featstore.report.verdict import spoken
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 def data(record: Record) -> str:
     """How many images, patients and classes."""
     matrix = record.matrix
+    if record.kind == "paper":
+        networks, steps = len(record.metrics["networks"]), len(record.metrics["steps"])
+        return f"{networks} networks, {len(record.twins)} figures, {steps} steps."
     if record.outcome is None:
         return f"{matrix['images']:,} images{_aside(sum(matrix['quarantined'].values()))}."
     return (
@@ -40,8 +44,15 @@ def unit(matrix: Mapping[str, Any]) -> str:
 
 def disjoint(record: Record) -> str:
     """At which level the parts of the data are disjoint."""
+    if record.matrix.get("groups_set_aside"):
+        return (
+            "Images, on purpose: the data set names patients, who were not kept together. Images of one patient are on"
+            " both sides of the split, and scores are too high. All views of an image stay together."
+        )
     if record.matrix["has_groups"]:
-        return "Patients (groups): no patient is on both sides of a split. All views of an image stay together."
+        return (
+            "Patients (groups): no patient is on both sides of a split. All views of an image stay together."
+        )
     return (
         "Images: the data set names no patients, so that images of one patient may be on both sides of a split."
         " Scores may then be too high. All views of an image stay together."
@@ -55,7 +66,11 @@ def partition(record: Record) -> str:
             sizes = ", ".join(f"{name} {size:,}" for name, size in fusion.sizes.items())
             asked = record.about.get("asked")
             seed = asked.get("split_seed") if isinstance(asked, dict) else None
-            drawn = f" (drawn by class with seed {seed} where the data set has no splits of its own)" if seed is not None else ""
+            drawn = (
+                f" (drawn by class with seed {seed} where the data set has no splits of its own)"
+                if seed is not None
+                else ""
+            )
             return f"Whole groups held out{drawn}; images: {sizes}."
         case Comparison() as comparison:
             times = f", repeated {comparison.repeats} times" if comparison.repeats > 1 else ""
@@ -82,7 +97,7 @@ def preprocessing(record: Record) -> str:
     cut = f", grey values {window[0]:g} to {window[1]:g} taken for black and white" if window else ""
     return (
         f"Decoded with {decoding.get('decoder', 'a decoder that is not recorded')}{cut}; resized to squares of"
-        f" {sides[0]}{between} pixels ({decoding.get('interpolation', 'not recorded')}, the aspect ratio is not kept);"
+        f" {sides[0]}{between} pixels ({decoding.get('interpolation', 'not recorded')}, stretched if need be);"
         f" {' or '.join(how.get(kind, kind) for kind in kinds)}."
     )
 
@@ -93,7 +108,8 @@ def views(record: Record) -> str:
     augmented = len(names) - 1
     if augmented < 1:
         return "No augmentation: every image in its identity view."
-    return f"The identity view and {augmented} augmented in training ({', '.join(names[1:])}); tested on the identity view."
+    more = ", ".join(names[1:])
+    return f"The identity view and {augmented} augmented in training ({more}); tested on the identity view."
 
 
 def networks(record: Record) -> str:
@@ -125,7 +141,9 @@ def strategy(record: Record) -> str:
 
 def weights(record: Record) -> str:
     """Where the weights of the networks come from."""
-    found = "; ".join(f"{spec['name']} {spec['weights']}" for spec in record.matrix["backbones"])
+    found = "; ".join(
+        f"{spec['name']} {short_weights(spec['weights'])}" for spec in record.matrix["backbones"]
+    )
     return f"The networks are frozen, with weights {found}."
 
 
@@ -137,7 +155,11 @@ def operating(record: Record) -> str:
         case Comparison(wish=wish):
             parts = [
                 *([] if wish.calibrate is None else [f"Probabilities are calibrated ({wish.calibrate})."]),
-                *([] if wish.sensitivity is None else [f"The threshold aims at a sensitivity of {wish.sensitivity:g}."]),
+                *(
+                    []
+                    if wish.sensitivity is None
+                    else [f"The threshold aims at a sensitivity of {wish.sensitivity:g}."]
+                ),
             ]
             told = " ".join([*parts, "Chosen within the training images of each fold."] if parts else [])
         case _:
@@ -175,7 +197,10 @@ def mistakes(record: Record) -> str:
     shown = _shown(record)
     if shown is None:
         return ""
-    return f"{len(shown.wrong):,} of {len(shown.ids):,} images were answered wrong ({record.shown}); the report lists them, the surest mistakes first."
+    return (
+        f"{len(shown.wrong):,} of {len(shown.ids):,} images were answered wrong ({record.shown}); the report lists"
+        " them, the surest mistakes first."
+    )
 
 
 def tested_groups(record: Record) -> int:

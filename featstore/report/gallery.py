@@ -11,7 +11,6 @@ from featstore.evaluation.fuse import Fusion
 from featstore.evaluation.metrics import PRIMARY
 from featstore.report import figures
 from featstore.report.plain import printable
-from featstore.report.record import leader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
 
 BEST = 24
 """Contestants in a figure; the table has all."""
+POINTS = 2000
+"""Images on a map; more of them hide each other."""
 CURVES = 5
 """Contestants whose curves can be told apart in one figure."""
-SUBSETS = 4
-"""Subsets of the backbones from which a lattice shows anything."""
 
 
 def pictures_of(record: Record) -> list[Picture]:
@@ -59,15 +58,27 @@ def distribution_of(counts: Mapping[str, Mapping[str, int]]) -> Picture:
     )
 
 
-def map_of(matrix: FeatureMatrix) -> Picture:
-    """Feature vectors in the plane, coloured by label, patient and site; patients are numbered, not named."""
+def maps_of(matrix: FeatureMatrix) -> list[Picture]:
+    """Feature vectors in the plane, coloured by label, patient and site; patients are numbered, not named.
+
+    Of more than `POINTS` images, every so-many-th is drawn.
+    """
+    step = -(-len(matrix.records) // POINTS)
     numbers = {group: f"patient {at}" for at, group in enumerate(sorted(set(matrix.groups.tolist())), 1)}
     colours = {"label": [printable(record.label) for record in matrix.records]}
     if matrix.has_groups:
         colours["patient"] = [numbers[group] for group in matrix.groups.tolist()]
     if any(record.site for record in matrix.records):
         colours["site"] = [printable(record.site or "not said") for record in matrix.records]
-    return figures.embedding_map(matrix.features[0], colours)
+    return [
+        figures.embedding_map(
+            matrix.features[0, ::step],
+            {name: values[::step]},
+            name=f"map-{name}",
+            title=f"The images by their vectors, coloured by {name}",
+        )
+        for name, values in colours.items()
+    ]
 
 
 def _standings(record: Record, comparison: Comparison) -> Iterator[Picture]:
@@ -77,7 +88,8 @@ def _standings(record: Record, comparison: Comparison) -> Iterator[Picture]:
     yield figures.forest(best)
     if len(best) > 2:  # noqa: PLR2004 - ranks of two say what the forest says
         yield figures.critical_difference({c["name"]: c["metrics"][PRIMARY]["folds"] for c in best})
-    if len({tuple(c["backbones"]) for c in everyone if c["chosen"] is None}) >= SUBSETS:
+    subsets = {tuple(c["backbones"]) for c in everyone if c["chosen"] is None}
+    if len(subsets) > len(record.matrix["backbones"]) + 1:  # more than the singles and all together
         yield figures.lattice(record.metrics["contestants"])
     if comparison.view_curve:
         yield figures.views_curve(record.metrics["view_curve"])
@@ -103,7 +115,8 @@ def _ranked(answers: Answers, first: Answers, positive: int | None) -> NDArray[n
     """Probabilities of the same images in the order of the first."""
     row = {image: at for at, image in enumerate(answers.ids)}
     order = np.array([row[image] for image in first.ids])
-    return answers.proba[order] if positive is None else answers.proba[order, positive]
+    ranked: NDArray[np.float64] = answers.proba[order] if positive is None else answers.proba[order, positive]
+    return ranked
 
 
 def _curves(curves: Mapping[str, Any]) -> Iterator[Picture]:

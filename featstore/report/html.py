@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from featstore.report.card import SOURCE
 from featstore.report.plain import printable
-from featstore.report.provenance import CLOSING
 from featstore.report.sheet import Sheet, figure, words
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ def render(page: Page) -> str:
     script = _text("report.js")
     return environment.get_template("report.html").render(
         page=page,
-        closing=CLOSING,
         card_source=SOURCE,
         shortcuts=_shortcuts(page),
         mark=Markup(MARK),  # noqa: S704 - ours

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from featstore.errors import FeatstoreError
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
-from featstore.report import facts
+from featstore.report import facts, reproduced
 from featstore.report.board import SHOWN, board
 from featstore.report.card import card
-from featstore.report.gallery import distribution_of, map_of, pictures_of
+from featstore.report.gallery import distribution_of, maps_of, pictures_of
 from featstore.report.limits import LIMITS
 from featstore.report.pairing import pair
 from featstore.report.plain import duration
@@ -31,9 +31,20 @@ if TYPE_CHECKING:
     from featstore.report.figures import Picture
     from featstore.report.pairing import Pairs
     from featstore.report.record import Record
+    from featstore.report.reproduced import Twin
     from featstore.report.sheet import Sheet
     from featstore.report.worksheet import Checklist
 
+POOLED = (
+    "Curves and the table of answers are drawn from the out-of-fold answers of all images together; the table of"
+    " scores has means over the folds, which differ a little."
+)
+KINDS = {
+    "compare": "comparison",
+    "fuse": "fit",
+    "extract": "extraction",
+    "paper": "reproduction of the paper",
+}
 WITHOUT_DATA = "Left out: featstore report RUN --data DATA adds it."
 
 
@@ -51,6 +62,8 @@ class Part:
         A sentence for each pair that matters; empty but for comparisons.
     sheets, pictures, board, card
         Tables, figures, wrong answers, and the model card; the last two None and empty of an extraction.
+    twins
+        Figures by the paper's numbers.
     omitted
         What is not shown, and how to get it.
     command, keys, facts
@@ -60,16 +73,18 @@ class Part:
     anchor: str
     name: str
     kind: str
+    what: str
     about: str
     verdict: tuple[str, ...]
     pairs: tuple[str, ...]
     sheets: tuple[Sheet, ...]
     pictures: tuple[Picture, ...]
+    twins: tuple[Twin, ...]
     omitted: tuple[str, ...]
     board: Board | None
     card: tuple[Section, ...]
     command: str
-    keys: Sheet
+    keys: Sheet | None
     facts: tuple[tuple[str, str], ...]
 
 
@@ -91,7 +106,11 @@ class Page:
 
 
 def compose(
-    records: Sequence[Record], dataset: Dataset | None = None, cache: Path | None = None, *, with_images: bool = False
+    records: Sequence[Record],
+    dataset: Dataset | None = None,
+    cache: Path | None = None,
+    *,
+    with_images: bool = False,
 ) -> Page:
     """Put a page together.
 
@@ -128,11 +147,13 @@ def _part(
         anchor,
         record.name,
         record.kind,
+        KINDS[record.kind],
         facts.data(record),
         _verdict(record),
         tuple(pair_lines(record.outcome)) if isinstance(record.outcome, Comparison) else (),
         tuple(sheets_of(record)),
         tuple(replace(picture, name=f"{anchor}-{picture.name}") for picture in pictures),
+        record.twins,
         tuple(omitted),
         board(record, _thumbnails(record, known) if with_images else {}),
         card(record),
@@ -154,12 +175,16 @@ def _verdict(record: Record) -> tuple[str, ...]:
                 *([] if record.matrix["has_groups"] else [facts.disjoint(record)]),
                 facts.mistakes(record),
             )
+        case _ if record.kind == "paper":
+            return tuple(reproduced.verdict(record.metrics))
         case _:
             about = record.about
             done = f"{about['computed']:,} vectors computed in {duration(about['seconds'])}"
+            of = (
+                f"{len(about['backbones'])} networks, {len(about['views'])} views, {about['images']:,} images"
+            )
             return (
-                f"{done}, {about['stored']:,} were stored before: {len(about['backbones'])} networks,"
-                f" {len(about['views'])} views, {about['images']:,} images.",
+                f"{done}, {about['stored']:,} were stored before: {of}.",
                 _quarantine(about["quarantined"]),
             )
 
@@ -171,18 +196,21 @@ def _quarantine(reasons: Mapping[str, int]) -> str:
     return f"{sum(reasons.values()):,} images are in quarantine ({told}); nothing was computed from them."
 
 
-def _pictures(
-    record: Record, dataset: Dataset | None, cache: Path | None
-) -> tuple[list[Picture], list[str]]:
+def _pictures(record: Record, dataset: Dataset | None, cache: Path | None) -> tuple[list[Picture], list[str]]:
     found = pictures_of(record)
+    if record.kind == "paper":
+        return found, [
+            "The steps are runs of their own, in folders within this run: featstore report shows each."
+        ]
+    notes = [POOLED] if isinstance(record.outcome, Comparison) else []
     if dataset is None:
-        return found, [f"Images by split and class, and a map of the features. {WITHOUT_DATA}"]
+        return found, [*notes, f"Images by split and class, and a map of the features. {WITHOUT_DATA}"]
     found.append(distribution_of(dataset.counts(record)))
     try:
-        found.append(map_of(dataset.matrix(record, cache)))
+        found += maps_of(dataset.matrix(record, cache))
     except FeatstoreError as error:
-        return found, [f"The map of the features is left out. {error.cause} {error.remedy}"]
-    return found, []
+        return found, [*notes, f"The map of the features is left out. {error.cause} {error.remedy}"]
+    return found, notes
 
 
 def _thumbnails(record: Record, dataset: Dataset | None) -> dict[str, str]:

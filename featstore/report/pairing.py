@@ -74,7 +74,7 @@ def pair(records: Sequence[Record]) -> Pairs | None:
 
 def _apart(one: Record, two: Record) -> str:
     """Why two runs may not be paired; empty where they may."""
-    if one.matrix["data_sha256"] != two.matrix["data_sha256"]:
+    if one.data_sha256 != two.data_sha256:
         return (
             f"{one.name} and {two.name} saw different tables of images and labels: their numbers stand beside each"
             " other, but a difference between them may be the data's and not the method's."
@@ -88,7 +88,7 @@ def _apart(one: Record, two: Record) -> str:
 
 
 def _common(one: Record, two: Record) -> tuple[NDArray[np.intp], NDArray[np.str_], list[NDArray[np.float64]]]:
-    """True classes, groups and both probabilities of the images that both were tested on, in the order of the first."""
+    """True classes, groups and both probabilities of the images in common, in the order of the first."""
     first, second = _answers(one), _answers(two)
     place = {image: row for row, image in enumerate(second.ids)}
     rows = np.array([row for row, image in enumerate(first.ids) if image in place], np.intp)

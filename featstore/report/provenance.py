@@ -19,26 +19,29 @@ if TYPE_CHECKING:
 
 SHORT = 12
 RANDOM = "random:"
-CLOSING = (
-    "Give the DATA that you gave then, and options that say where things lie or how paths are read (--cache,"
-    " --group-pattern, --follow-links, local --weights files): a run names no path."
-)
 
 
 def command(record: Record) -> str:
     """Command line that makes the run again, with DATA for the data set."""
     about = record.about
     words_ = ["featstore", record.kind, "DATA"]
+    if record.kind == "paper":
+        return shlex.join([*words_, *_reproducing(about["arguments"]), "--out", "RUN"])
     match record.outcome:
         case Fusion() as fusion:
             words_ += _fusing(fusion, _asked(about))
         case Comparison() as comparison:
             words_ += _comparing(comparison, _asked(about))
-    return " ".join(shlex.quote(word) for word in [*words_, *_source(record.matrix), "--out", "RUN"])
+    return shlex.join([*words_, *_source(record.matrix), "--out", "RUN"])
 
 
-def keys_sheet(record: Record) -> Sheet:
-    """The feature keys: everything that can change a vector, and the digest by which the cache names it."""
+def keys_sheet(record: Record) -> Sheet | None:
+    """The feature keys: everything that can change a vector, and the digest by which the cache names it.
+
+    None of a reproduction: its steps are runs of their own and have them.
+    """
+    if record.kind == "paper":
+        return None
     matrix = record.matrix
     rows = []
     for spec in matrix["backbones"]:
@@ -46,7 +49,7 @@ def keys_sheet(record: Record) -> Sheet:
             key = {"backbone": spec, "view": view, "decoding": matrix["decoding"]}
             rows.append(
                 (
-                    words(spec["name"], spec["weights"]),
+                    words(spec["name"], short_weights(spec["weights"])),
                     words(view_name(view["recipe"], view["seed"])),
                     whole(spec["input_size"]),
                     whole(spec["dimension"]),
@@ -62,15 +65,43 @@ def keys_sheet(record: Record) -> Sheet:
 def facts_of(record: Record) -> list[tuple[str, str]]:
     """Digests and versions, each with its name."""
     about = record.about
-    decoding = record.matrix["decoding"] or {}
+    decoding = record.matrix.get("decoding") or {}
     files = sorted(about["files"].items())
+    backbones = record.matrix.get("backbones", [])
     return [
         ("Made", about["created"]),
-        ("Table of the data set, SHA-256", record.matrix["data_sha256"]),
-        ("Decoder", str(decoding.get("decoder", "none"))),
+        ("Table of the data set, SHA-256", record.data_sha256),
+        *((f"Weights of {spec['name']}", spec["weights"]) for spec in backbones),
+        *([("Decoder", str(decoding["decoder"]))] if decoding else []),
         ("Python, machine", f"{about['python']}, {about['machine']}"),
         ("Libraries", ", ".join(f"{name} {found}" for name, found in sorted(about["libraries"].items()))),
         *((f"{name}, SHA-256", found) for name, found in files),
+    ]
+
+
+def short_weights(text: str) -> str:
+    """Weights of a network with the first digits of their digest alone; all of them stand in the facts."""
+    kind, colon, found = text.partition("sha256:")
+    return f"{kind}{colon}{found[:SHORT]}…" if colon else text
+
+
+def _reproducing(arguments: Mapping[str, Any]) -> list[str]:
+    networks = arguments.get("networks")
+    known = networks if isinstance(networks, dict) else {}
+    random = [
+        f"{name}={str(found).partition(' ')[0]}"
+        for name, found in known.items()
+        if str(found).startswith(RANDOM)
+    ]
+    return [
+        *_option("--backbones", ",".join(known)),
+        *(part for choice in random for part in ("--weights", choice)),
+        *_option("--precision", arguments.get("precision"), "float32"),
+        *_option("--images", arguments.get("images")),
+        *_option("--views", arguments.get("views")),
+        *_option("--epochs", arguments.get("epochs")),
+        *_option("--seed", arguments.get("seed")),
+        *_option("--positive", arguments.get("positive")),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Outcomes as `featstore.fuse` and `featstore.compare` had them, from the numbers that they left; no probabilities."""
+"""Outcomes of `featstore.fuse` and `featstore.compare` from the numbers that they left, without probabilities."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def read_comparison(document: Any) -> Comparison:  # noqa: ANN401
         _require({duel["a"], duel["b"]} <= set(names), "strangers are compared")
     winner = document["winner"]
     _require(winner is None or winner["name"] in names, "a stranger won")
-    drafts = next((c["chosen"] for c in document["contestants"] if c["chosen"]), [])
+    drafts: list[list[str]] = next((c["chosen"] for c in document["contestants"] if c["chosen"]), [])
     return Comparison(
         matrix=matrix,
         folds=protocol["folds"],
@@ -161,14 +161,10 @@ def _economics(document: Mapping[str, Any] | None) -> Economics | None:
     prices = tuple(
         Price(**{name: price[name] for name in Price.__dataclass_fields__}) for price in document["prices"]
     )
-    front = tuple(
-        Bargain(tuple(b["backbones"]), b["milliseconds"], b["score"]) for b in document["front"]
-    )
+    front = tuple(Bargain(tuple(b["backbones"]), b["milliseconds"], b["score"]) for b in document["front"])
     redundancy = tuple(tuple(row) for row in document["redundancy"])
     _require(all(len(row) == len(prices) for row in (*redundancy, redundancy)), "the redundancy is no square")
-    return Economics(
-        document["metric"], prices, document["exact"], front, redundancy, document["agreement"]
-    )
+    return Economics(document["metric"], prices, document["exact"], front, redundancy, document["agreement"])
 
 
 def _continuation(document: Mapping[str, Any] | None) -> Continuation | None:

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from featstore import document, run
 from featstore.errors import RunError, UsageError
-from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
 from featstore.report.answers import Answers, read_answers, with_votes
 from featstore.report.readback import read_comparison, read_fusion
-from featstore.report.schema import EXTRACTION, PROVENANCE
+from featstore.report.reproduced import twins
+from featstore.report.schema import EXTRACTION, PROVENANCE, REPRODUCED
 from featstore.report.shape import ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from featstore.evaluation.comparison import Comparison
     from featstore.evaluation.standing import Standing
+    from featstore.report.reproduced import Twin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,13 +34,15 @@ class Record:
     name
         What a report calls it: the name of its folder, with the one above where two are called alike.
     kind
-        ``extract``, ``fuse`` or ``compare``.
+        ``extract``, ``fuse``, ``compare`` or ``paper``.
     about
         ``run.json``.
     metrics
         ``metrics.json``; empty of an extraction.
     outcome
-        What a fit or a comparison found, but for its probabilities; None for an extraction.
+        What a fit or a comparison found, but for its probabilities; None of other kinds.
+    twins
+        Figures that the run keeps as files; empty but for a reproduction of the paper.
     answers
         By split, or by contestant: the leader and the single backbones, on the folds of the first repeat.
     """
@@ -50,17 +54,25 @@ class Record:
     metrics: Mapping[str, Any]
     outcome: Fusion | Comparison | None
     answers: Mapping[str, Answers]
+    twins: tuple[Twin, ...] = ()
+
+    @property
+    def data_sha256(self) -> str:
+        """Digest of the table that it saw."""
+        holder = self.about["arguments"] if self.kind == "paper" else self.matrix
+        digest: str = holder["data_sha256"]
+        return digest
 
     @property
     def matrix(self) -> Mapping[str, Any]:
-        """What it was fitted or compared on; of an extraction, what is known of it."""
+        """What it was fitted or compared on; of other kinds, what ``run.json`` knows."""
         return self.outcome.matrix if self.outcome is not None else self.about
 
     @property
     def shown(self) -> str | None:
         """Split or contestant whose answers a report is about: the test split, or the leader."""
         if isinstance(self.outcome, Fusion):
-            return "test" if "test" in self.outcome.scores else next(reversed(self.outcome.scores))
+            return "test" if "test" in self.outcome.scores else list(self.outcome.scores)[-1]
         return None if self.outcome is None else leader(self.outcome).contestant.label
 
 
@@ -76,7 +88,9 @@ def read_records(folders: Sequence[Path]) -> list[Record]:
     """
     places = [folder.resolve() for folder in folders]
     if not places or len(set(places)) < len(places):
-        raise UsageError("A report needs runs, each of them once.", "Give RUN folders: featstore report RUN...")
+        raise UsageError(
+            "A report needs runs, each of them once.", "Give RUN folders: featstore report RUN..."
+        )
     records = [read_record(folder) for folder in folders]
     names = [record.name for record in records]
     return [
@@ -96,11 +110,16 @@ def read_record(folder: Path) -> Record:
     about = run.read_run(folder)
     try:
         PROVENANCE(about, run.RUN)
-        readers = {"fuse": _read_fuse, "compare": _read_compare, "extract": _read_extract}
+        readers = {
+            "fuse": _read_fuse,
+            "compare": _read_compare,
+            "extract": _read_extract,
+            "paper": _read_paper,
+        }
         if about["kind"] not in readers:
             raise RunError(
                 f"{folder} holds a run of a kind that has no report: {about['kind'][:40]!r}.",
-                "Give a run of `featstore extract`, `fuse` or `compare`.",
+                "Give a run of `featstore extract`, `fuse`, `compare` or `paper`.",
             )
         return readers[about["kind"]](folder, about)
     except (ShapeError, document.DocumentError) as error:
@@ -115,6 +134,14 @@ def leader(comparison: Comparison) -> Standing:
 def _read_extract(folder: Path, about: Mapping[str, Any]) -> Record:
     EXTRACTION(about, run.RUN)
     return Record(folder, folder.resolve().name, "extract", about, {}, None, {})
+
+
+def _read_paper(folder: Path, about: Mapping[str, Any]) -> Record:
+    REPRODUCED(about, run.RUN)
+    metrics = _metrics(folder, about)
+    return Record(
+        folder, folder.resolve().name, "paper", about, metrics, None, {}, twins(folder, about, metrics)
+    )
 
 
 def _read_fuse(folder: Path, about: Mapping[str, Any]) -> Record:
@@ -142,7 +169,9 @@ def _read_compare(folder: Path, about: Mapping[str, Any]) -> Record:
     )
     voters = {backbone: answers[label] for label, backbone in singles.items()}
     voted = with_votes(answers[first.label], voters)
-    return Record(folder, folder.resolve().name, "compare", about, metrics, outcome, {**answers, first.label: voted})
+    return Record(
+        folder, folder.resolve().name, "compare", about, metrics, outcome, {**answers, first.label: voted}
+    )
 
 
 def _voters(comparison: Comparison) -> dict[str, str]:

@@ -30,7 +30,9 @@ BACKBONE = fields(
 )
 VIEW = fields(recipe=text, seed=count)
 DECODING = fields(decoder=text, interpolation=text, value_range=maybe(row(number, number)), revision=count)
-PROVENANCE = fields(kind=text, created=text, python=text, machine=text, libraries=table(text), files=table(text))
+PROVENANCE = fields(
+    kind=text, created=text, python=text, machine=text, libraries=table(text), files=table(text)
+)
 """What every run has."""
 
 MATRIX = fields(
@@ -159,3 +161,30 @@ EXTRACTION = fields(
     precision=text,
     batch_size=count,
 )
+
+SCORE = fields(value=maybe(number), interval=INTERVAL)
+REPRODUCTION = fields(
+    networks=each(
+        fields(
+            name=text,
+            label=text,
+            in_paper=flag,
+            digest=maybe(text),
+            reason=text,
+            input_size=count,
+            dimension=count,
+        )
+    ),
+    sides=table(table(table(count))),
+    floor=share,
+    heads=table(SCORE),
+    fusions=table(table(SCORE)),
+    claims=each(fields(title=text, accuracy=SCORE, images=maybe(count), patients=maybe(count), basis=text)),
+    reasons=each(text),
+    figures=each(fields(number=maybe(count), file=text, title=text, alt=text, caption=text)),
+    steps=table(text),
+    computed=count,
+    stored=count,
+)
+REPRODUCED = fields(arguments=fields(data_sha256=text))
+"""``run.json`` of a reproduction, beside `PROVENANCE`."""

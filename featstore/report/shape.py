@@ -10,6 +10,7 @@ Shape = Callable[[Any, str], None]
 
 LONGEST = 10_000
 LARGEST = 2.0**63
+ROUNDING = 1e-9
 
 
 class ShapeError(ValueError):
@@ -25,7 +26,7 @@ def number(value: Any, where: str) -> None:  # noqa: ANN401
 def share(value: Any, where: str) -> None:  # noqa: ANN401
     """From 0 to 1, but for rounding."""
     number(value, where)
-    if not -1e-9 <= value <= 1 + 1e-9:
+    if not -ROUNDING <= value <= 1 + ROUNDING:
         raise ShapeError(f"{where} is not between 0 and 1")
 
 
@@ -47,7 +48,7 @@ def text(value: Any, where: str) -> None:  # noqa: ANN401
         raise ShapeError(f"{where} is no text of up to {LONGEST} characters")
 
 
-def anything(value: Any, where: str) -> None:
+def anything(value: Any, where: str) -> None:  # noqa: ANN401
     """Whatever is there; for what is shown as JSON and not understood."""
 
 

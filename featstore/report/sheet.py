@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+DASH = "\N{EN DASH}"
+"""Stands where there is no number."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """What is read in a place of a table.
@@ -73,7 +77,7 @@ def figure(
 ) -> Cell:
     """A cell with a number and its interval; a dash where it is undefined, which sorts last."""
     if value is None:
-        return Cell("–", "", float("-inf"))
+        return Cell(DASH, "", float("-inf"))
     form = f"{'+' if signed else ''},.{digits}f"
     small = "" if interval is None else " to ".join(format(end, form) for end in interval)
     return Cell(_minus(format(value, form)), _minus(small), value)

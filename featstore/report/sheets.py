@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
 from featstore.evaluation.metrics import METRICS, PRIMARY
+from featstore.report import reproduced
 from featstore.report.plain import size, view_name
 from featstore.report.record import leader
 from featstore.report.scores import HEADS, PARTS
@@ -52,6 +53,8 @@ def sheets_of(record: Record) -> list[Sheet]:
                 _scores(fusion, record.shown or ""),
                 *([] if fusion.continuation is None else [_changes(fusion.continuation)]),
             ]
+        case _ if record.kind == "paper":
+            return reproduced.sheets(record.metrics)
         case _:
             return [_cells(record.about), _phases(record.about)]
 
@@ -82,7 +85,7 @@ def _contestants(comparison: Comparison) -> Sheet:
 
 
 def _made_of(backbones: tuple[str, ...]) -> str:
-    return backbones[0] if len(backbones) == 1 else f"{len(backbones)} backbones"
+    return "alone" if len(backbones) == 1 else f"{len(backbones)} backbones"
 
 
 def _views(comparison: Comparison) -> Sheet:
@@ -106,14 +109,16 @@ def _economics(found: Economics) -> list[Sheet]:
         )
         for p in found.prices
     )
-    front = tuple((words("+".join(b.backbones)), figure(b.milliseconds, digits=1), figure(b.score)) for b in found.front)
+    front = tuple(
+        (words("+".join(b.backbones)), figure(b.milliseconds, digits=1), figure(b.score)) for b in found.front
+    )
     metric = head(found.metric)
     return [
         Sheet(
             "What a backbone costs, and what it is worth",
             ("Backbone", "ms per image", f"{metric} alone", "Shapley", "Caruana"),
             prices,
-            f"Shapley: mean gain in {metric} when backbones join in random order. Caruana: weight in a greedy ensemble.",
+            f"Shapley: mean gain in {metric} when backbones join at random. Caruana: weight in a greedy ensemble.",
         ),
         Sheet(
             "Subsets that no cheaper one surpasses",
@@ -159,7 +164,12 @@ def _changes(continuation: Continuation) -> Sheet:
 
 def _cells(about: Mapping[str, Any]) -> Sheet:
     rows = tuple(
-        (words(c["backbone"]), words(view_name(c["recipe"], c["seed"])), whole(c["stored"]), whole(c["missing"]))
+        (
+            words(c["backbone"]),
+            words(view_name(c["recipe"], c["seed"])),
+            whole(c["stored"]),
+            whole(c["missing"]),
+        )
         for c in about["cells"]
     )
     return Sheet(
@@ -179,4 +189,3 @@ def _phases(about: Mapping[str, Any]) -> Sheet:
         f"The networks idled {100 * about['idle']:.0f} % of the time. Peak memory {size(about['measured_bytes'])},"
         f" announced {size(about['announced_bytes'])}.",
     )
-

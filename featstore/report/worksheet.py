@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     Answer = Callable[[Record], str]
 
 METRICS = (
-    "Discrimination: AUC, average precision, sensitivity at fixed specificity and the reverse. Answers: accuracy, balanced"
-    " accuracy, sensitivity, specificity, F1. Probabilities: Brier score, calibration error, log-loss; reliability and"
-    " decision curve where one class is positive, risk-coverage curve."
+    "Discrimination: AUC, average precision, sensitivity at fixed specificity and the reverse. Answers: accuracy,"
+    " balanced accuracy, sensitivity, specificity, F1. Probabilities: Brier score, calibration error, log-loss;"
+    " reliability and decision curve where one class is positive, risk-coverage curve."
 )
 UNCERTAINTY = (
-    "95 % intervals from 2,000 bootstrap resamples of patients, not images; over cross-validation widened for the overlap"
-    " of the training sets (Nadeau & Bengio 2003). Differences are paired, their p values adjusted for all pairs (Holm)."
+    "95 % intervals from 2,000 bootstrap resamples of patients, not images; over cross-validation widened for the"
+    " overlap of the training sets (Nadeau & Bengio 2003). Differences are paired, their p values adjusted for all"
+    " pairs (Holm)."
 )
 
 
@@ -99,10 +100,16 @@ def _say(sentence: str) -> Answer:
     return lambda _: sentence
 
 
-_MISSING = _say("Images that could not be read are left out and listed with their reason; no value is imputed.")
-_ENSEMBLE = _say("Networks are fused at feature or at decision level; which, the description of the model says.")
+_MISSING = _say(
+    "Images that could not be read are left out and listed with their reason; no value is imputed."
+)
+_ENSEMBLE = _say(
+    "Networks are fused at feature or at decision level; which, the description of the model says."
+)
 _INTERNAL = _say("All scores are from held-out patients of the same data set (internal testing).")
-_CODE = _say("featstore is open source (Apache-2.0); the report's provenance has the command and every digest.")
+_CODE = _say(
+    "featstore is open source (Apache-2.0); the report's provenance has the command and every digest."
+)
 _LIMITS = _say(f"{PURPOSE} Tested on no data from outside the data set.")
 _PREDICTORS = _say("The vectors are the only predictors; no clinical variable enters.")
 

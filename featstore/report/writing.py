@@ -97,4 +97,6 @@ def _require_free(target: Path, *, overwrite: bool) -> None:
     except OSError:
         is_report = False
     if not is_report:
-        raise UsageError(f"{target} is there already, and no report.", "Choose another --out, or add --overwrite.")
+        raise UsageError(
+            f"{target} is there already, and no report.", "Choose another --out, or add --overwrite."
+        )

@@ -50,6 +50,9 @@
   document.addEventListener("focusin", place);
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") document.body.classList.add("quiet"); });
 
+  // Where the contents stand above the text and not beside it, they wait to be asked for.
+  if (matchMedia("(max-width: 67.99rem)").matches) document.querySelector("nav.contents details").open = false;
+
   // On paper nothing can be opened.
   let closed = [];
   addEventListener("beforeprint", () => {
