@@ -20,8 +20,8 @@ SOURCE = "Mitchell et al. 2019, Model cards for model reporting (doi 10.1145/328
 
 
 MEASURES = (
-    "AUC decides; beside it average precision, sensitivity, specificity, balanced accuracy, F1, Brier score, calibration"
-    " error and log-loss, each with a 95 % interval from resampled patients."
+    "AUC decides; beside it average precision, sensitivity, specificity, balanced accuracy, F1, Brier score,"
+    " calibration error and log-loss, each with a 95 % interval from resampled patients."
 )
 
 
@@ -64,7 +64,7 @@ def card(record: Record) -> tuple[Section, ...]:
         Section(
             "Factors",
             (
-                "The run knows classes, patients and sites where the data set names them; nothing else of the patients.",
+                "The run knows classes, and patients and sites where the data set names them; nothing else.",
             ),
             ("Age, sex, scanner, hospital, severity: which matter here, and whether they were looked at.",),
         ),

@@ -1,6 +1,6 @@
 """The item lists that reviewers ask for, by number. The wording is ours and short; the source's counts.
 
-CLAIM 2024: Tejani, Klontz, Gatti, Mongan, Moy, Park, Kahn et al., Checklist for Artificial Intelligence in Medical
+CLAIM 2024: Tejani, Klontzas, Gatti, Mongan, Moy, Park, Kahn et al., Checklist for Artificial Intelligence in Medical
 Imaging (CLAIM): 2024 update, Radiology: Artificial Intelligence 6(4), 2024, doi 10.1148/ryai.240300; 44 items.
 TRIPOD+AI: Collins, Moons, Dhiman et al., BMJ 385:e078378, 2024, doi 10.1136/bmj-2023-078378, table 2; 27 items, 52
 with their parts. Numbers and order are theirs.

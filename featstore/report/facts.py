@@ -46,8 +46,8 @@ def disjoint(record: Record) -> str:
     """At which level the parts of the data are disjoint."""
     if record.matrix.get("groups_set_aside"):
         return (
-            "Images, on purpose: the data set names patients, who were not kept together. Images of one patient are on"
-            " both sides of the split, and scores are too high. All views of an image stay together."
+            "Images, on purpose: the data set names patients, who were not kept together. Images of one patient are"
+            " on both sides of the split, and scores are too high. All views of an image stay together."
         )
     if record.matrix["has_groups"]:
         return (
