@@ -127,6 +127,14 @@ def test_a_forged_number_is_read_or_refused_and_nothing_else(world, data):
         assert "\n" not in str(error)  # noqa: PT017 - any other exception fails the test
 
 
+def replace_id(text):
+    lines = text.splitlines()
+    cells = lines[1].split(",")
+    at = lines[0].split(",").index("image_id")
+    lines[1] = ",".join([*cells[:at], "../../etc/passwd", *cells[at + 1 :]])
+    return "\n".join(lines) + "\n"
+
+
 FORGERIES = {
     "two classes are one": (run.METRICS, lambda page: page["matrix"].update(classes={"ill": 96})),
     "a positive class that is none": (run.METRICS, lambda page: page["matrix"].update(positive="other")),
@@ -139,17 +147,9 @@ FORGERIES = {
     "an image twice": (run.PREDICTIONS, lambda text: text + text.splitlines()[1] + "\n"),
     "no images": (run.PREDICTIONS, lambda text: text.splitlines()[0] + "\n"),
     "other columns": (run.PREDICTIONS, lambda text: text.replace("image_id", "image", 1)),
-    "an image id that is a path": (run.PREDICTIONS, lambda text: replace_id(text)),
+    "an image id that is a path": (run.PREDICTIONS, replace_id),
     "a torn line": (run.PREDICTIONS, lambda text: text[: len(text) // 2]),
 }  # fmt: skip
-
-
-def replace_id(text):
-    lines = text.splitlines()
-    cells = lines[1].split(",")
-    at = lines[0].split(",").index("image_id")
-    lines[1] = ",".join([*cells[:at], "../../etc/passwd", *cells[at + 1 :]])
-    return "\n".join(lines) + "\n"
 
 
 @pytest.mark.parametrize(("name", "change"), FORGERIES.values(), ids=FORGERIES)

@@ -54,10 +54,11 @@
   if (matchMedia("(max-width: 67.99rem)").matches) document.querySelector("nav.contents details").open = false;
 
   // On paper nothing can be opened.
-  let closed = [];
+  const closed = [];
   addEventListener("beforeprint", () => {
-    closed = [...document.querySelectorAll("details:not([open])")];
-    closed.forEach((part) => { part.open = true; });
+    const found = [...document.querySelectorAll("details:not([open])")];
+    found.forEach((part) => { part.open = true; });
+    closed.push(...found);
   });
-  addEventListener("afterprint", () => closed.forEach((part) => { part.open = false; }));
+  addEventListener("afterprint", () => closed.splice(0).forEach((part) => { part.open = false; }));
 })();
