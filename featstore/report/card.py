@@ -63,9 +63,7 @@ def card(record: Record) -> tuple[Section, ...]:
         Section("Intended use", (PURPOSE,), ("Whom it is for, and what for; uses that are out of scope.",)),
         Section(
             "Factors",
-            (
-                "The run knows classes, and patients and sites where the data set names them; nothing else.",
-            ),
+            ("The run knows classes, and patients and sites where the data set names them; nothing else.",),
             ("Age, sex, scanner, hospital, severity: which matter here, and whether they were looked at.",),
         ),
         Section(

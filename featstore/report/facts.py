@@ -192,6 +192,38 @@ def performance(record: Record) -> str:
             return ""
 
 
+def selection(record: Record) -> str:
+    """How the model was chosen among others."""
+    match record.outcome:
+        case Comparison() as comparison:
+            return (
+                f"The highest AUC of {len(comparison.standings)} contestants, out of fold. The guarded estimate picks"
+                " anew in each resample (bootstrap bias-corrected cross-validation, Tsamardinos 2018)."
+            )
+        case Fusion():
+            return "One model was fitted; this run chose among none."
+        case _:
+            return ""
+
+
+def internal(record: Record) -> str:
+    """What kind of testing the scores are."""
+    whom = "patients" if record.matrix["has_groups"] else "images"
+    return f"All scores are from held-out {whom} of the same data set (internal testing)."
+
+
+def uncertainty(record: Record) -> str:
+    """Where intervals and p values come from."""
+    whom = "patients, not images" if record.matrix["has_groups"] else "images, since no patients are named"
+    told = f"95 % intervals from 2,000 bootstrap resamples of {whom}"
+    if not isinstance(record.outcome, Comparison):
+        return f"{told}."
+    return (
+        f"{told}, widened for the overlap of the training sets (Nadeau & Bengio 2003). Differences are paired, their"
+        " p values adjusted for all pairs (Holm)."
+    )
+
+
 def mistakes(record: Record) -> str:
     """How many answers were wrong."""
     shown = _shown(record)

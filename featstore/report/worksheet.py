@@ -21,11 +21,6 @@ METRICS = (
     " balanced accuracy, sensitivity, specificity, F1. Probabilities: Brier score, calibration error, log-loss;"
     " reliability and decision curve where one class is positive, risk-coverage curve."
 )
-UNCERTAINTY = (
-    "95 % intervals from 2,000 bootstrap resamples of patients, not images; over cross-validation widened for the"
-    " overlap of the training sets (Nadeau & Bengio 2003). Differences are paired, their p values adjusted for all"
-    " pairs (Holm)."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +101,6 @@ _MISSING = _say(
 _ENSEMBLE = _say(
     "Networks are fused at feature or at decision level; which, the description of the model says."
 )
-_INTERNAL = _say("All scores are from held-out patients of the same data set (internal testing).")
 _CODE = _say(
     "featstore is open source (Apache-2.0); the report's provenance has the command and every digest."
 )
@@ -123,11 +117,11 @@ CLAIM_ANSWERS: dict[str, Sequence[Answer]] = {
     "23": [facts.software],
     "24": [facts.weights],
     "25": [facts.views, facts.strategy],
-    "26": [facts.performance],
+    "26": [facts.selection],
     "27": [_ENSEMBLE],
     "28": [_say(METRICS)],
-    "29": [_say(UNCERTAINTY)],
-    "32": [_INTERNAL],
+    "29": [facts.uncertainty],
+    "32": [facts.internal],
     "35": [facts.data],
     "37": [facts.performance],
     "39": [facts.mistakes],
@@ -140,7 +134,7 @@ TRIPOD_ANSWERS: dict[str, Sequence[Answer]] = {
     "11": [_MISSING],
     "12a": [facts.partition, facts.disjoint],
     "12c": [facts.strategy, facts.views],
-    "12e": [_say(METRICS), _say(UNCERTAINTY)],
+    "12e": [_say(METRICS), facts.uncertainty],
     "15": [facts.operating],
     "18f": [_CODE],
     "20a": [facts.data],

@@ -14,7 +14,8 @@ SHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 SIZES = {"light": (1280, 900, "light"), "dark": (1280, 900, "dark"), "phone": (360, 740, "light")}
 CONTRAST = """() => {
   const channels = (text) => (text.match(/[\\d.]+/g) ?? []).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  const linear = (v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (rgb) => rgb.slice(0, 3).map((v) => linear(v / 255))
     .reduce((sum, v, at) => sum + v * [0.2126, 0.7152, 0.0722][at], 0);
   const ground = (element) => {
     for (let e = element; e; e = e.parentElement) {
@@ -182,6 +183,8 @@ def test_a_card_stays_within_the_window(visit):
         box = case.locator(".tip").bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= SIZES[visit.look][0]
+        if visit.look == "phone":
+            assert box["y"] + box["height"] <= SIZES["phone"][1], "docked at the bottom"
 
 
 def test_the_reader_chooses_light_or_dark(page):
