@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from featstore.evaluation.scores import Score
 
-NAMED_RANDOM = "random weights"
-"""Stands in every table and caption beside a network that was never trained."""
+MARKS = {"random": "random weights", "absent": "weights absent"}
+"""What stands in every table, caption and file name beside a network that was not trained, by kind of weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,14 @@ class Member:
         return self.digest is not None
 
     @property
+    def mark(self) -> str:
+        """What must stand beside its name: ``random weights``, ``weights absent``, or nothing."""
+        return MARKS.get(self.weights, "")
+
+    @property
     def label(self) -> str:
         """Name for a table or a caption: a network without training says so."""
-        return {"random": f"{self.name} ({NAMED_RANDOM})", "absent": f"{self.name} (weights absent)"}.get(
-            self.weights, self.name
-        )
+        return f"{self.name} ({self.mark})" if self.mark else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,8 @@ class Plate:
         As of its `Picture`.
     caption
         What it shows, and where it departs from the paper's.
+    shows_images
+        Whether it holds images of the data set, and so must not leave the run folder unasked.
     """
 
     number: int | None
@@ -149,6 +154,7 @@ class Plate:
     title: str
     alt: str
     caption: str
+    shows_images: bool = False
 
 
 @dataclass(frozen=True, slots=True)

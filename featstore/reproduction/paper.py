@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from featstore import run
 from featstore.errors import UsageError
 from featstore.evaluation.check import check
+from featstore.evaluation.compare import positive_index
 from featstore.files import PRIVATE_FOLDER
 from featstore.images.scan import scan
 from featstore.reproduction.claims import METRIC, claims, floor, reasons
@@ -17,7 +18,7 @@ from featstore.reproduction.outcome import Reproduction
 from featstore.reproduction.plates import draw_all
 from featstore.reproduction.protocol import STEPS, Settings, compute_features, cross_validate, fit_paper
 from featstore.reproduction.samples import Sitters
-from featstore.reproduction.sides import leak, sample, split, table
+from featstore.reproduction.sides import leak, require_every_class, sample, split, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,6 +122,7 @@ def paper(
         "seed": seed,
         "positive": positive,
     }
+    positive_index(part.classes, positive)  # refuses a class that does not exist
     _prepare(folder, arguments, overwrite=overwrite)
     audit = _audit(whole.only({record.id for record in part.files}), value_range)
     result = _reproduce(part, networks, settings, audit, arguments, folder)
@@ -137,14 +139,16 @@ def _reproduce(
     folder: Path,
 ) -> Reproduction:
     """Do the steps in their order; all numbers come from the runs that they leave."""
-    converted = convert(part, settings.source["value_range"])
+    converted, part = convert(part, settings.source["value_range"])
+    splits = {"by_image": split(part.by_image(), arguments["seed"])}
+    if part.has_groups:
+        splits["by_patient"] = split(part, arguments["seed"])
+    for sides in splits.values():
+        require_every_class(sides)
     extractions = [
         compute_features(part, settings, features, folder / protocol / "extract")
         for protocol, features in (("by_image", settings.papers), ("by_patient", settings.own))
     ]
-    splits = {"by_image": split(part.by_image(), arguments["seed"])}
-    if part.has_groups:
-        splits["by_patient"] = split(part, arguments["seed"])
     fits = {
         protocol: fit_paper(sides, settings, folder / protocol, singles=protocol == "by_image")
         for protocol, sides in splits.items()
@@ -153,7 +157,6 @@ def _reproduce(
     torn = leak(part, splits["by_image"])
     laid = claims(fits["by_image"], fits.get("by_patient"), honest)
     run.clear(folder)
-    (folder / run.FIGURES).mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     return Reproduction(
         run=str(folder),
         arguments=arguments,
@@ -190,7 +193,13 @@ def _audit(whole: Manifest, value_range: tuple[float, float] | None) -> dict[str
 
 
 def _prepare(folder: Path, arguments: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Make sure that the run may be written here: it goes on where a killed one was, and repeats the same one."""
+    """Make the folders, if the run may be written here: going on where a killed one was, or repeating the same."""
+    _refuse_other(folder, arguments, overwrite=overwrite)
+    for part in ("", "by_image", "by_image/heads", "by_patient", run.FIGURES):
+        (folder / part).mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+
+
+def _refuse_other(folder: Path, arguments: Mapping[str, Any], *, overwrite: bool) -> None:
     if not (folder / run.RUN).exists():
         strange = sorted(
             path.name for path in folder.glob("*") if path.name not in SUBFOLDERS | {run.METRICS}

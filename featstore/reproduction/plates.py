@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from featstore.reproduction.samples import Sitters
 
 FIRST_CURVE, FIRST_FUSED = 8, 22
+WITH_IMAGES = frozenset({1, 2, 5, 6})
 HISTORY = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
@@ -64,7 +65,14 @@ def _save(drawn: Drawn, number: str, folder: Path) -> Plate:
     prefix = "extra" if drawn.number is None else "figure"
     picture = replace(drawn.picture, name=f"{prefix}-{number}-{drawn.slug}")
     path = picture.save(folder)
-    return Plate(drawn.number, f"{FIGURES}/{path.name}", picture.title, picture.alt, drawn.caption)
+    return Plate(
+        drawn.number,
+        f"{FIGURES}/{path.name}",
+        picture.title,
+        picture.alt,
+        drawn.caption,
+        drawn.number in WITH_IMAGES,
+    )
 
 
 def _samples(sitters: Sitters) -> Iterator[Drawn]:
@@ -119,9 +127,9 @@ def _data(sitters: Sitters) -> Iterator[Drawn]:
 
 
 def _models(networks: Sequence[Member], fits: Fits, classes: Sequence[str]) -> Iterator[Drawn]:
-    inputs = {member.label: member.input_size for member in networks}
-    here = {member.label: member.dimension for member in networks if member.is_here}
-    seven = {member.label: member.dimension for member in networks if member.in_paper} or here
+    inputs = {_boxed(member): member.input_size for member in networks}
+    here = {_boxed(member): member.dimension for member in networks if member.is_here}
+    seven = {_boxed(member): member.dimension for member in networks if member.in_paper} or here
     rate = fits.head.options.get("dropout", 0.5)
     head = f"dropout {rate:g}, sigmoid" if len(classes) == 2 else f"dropout {rate:g}, softmax"  # noqa: PLR2004
     yield Drawn(
@@ -144,27 +152,29 @@ def _curves(networks: Sequence[Member], fits: Fits) -> Iterator[Drawn]:
     """Accuracy and loss of each network's own head: two numbers each for the seven, the others without."""
     by_name = {member.name: member for member in networks}
     for at, name in enumerate(SEVEN):
-        label = by_name[name].label if name in by_name else f"{name} (not asked for)"
-        yield from _pair(FIRST_CURVE + 2 * at, name, label, _history(fits, name))
+        mark = by_name[name].mark if name in by_name else "not asked for"
+        yield from _pair(FIRST_CURVE + 2 * at, name, mark, _history(fits, name))
     for member in networks:
         if not member.in_paper and member.is_here:
-            yield from _pair(None, member.name, member.label, _history(fits, member.name))
+            yield from _pair(None, member.name, member.mark, _history(fits, member.name))
 
 
 def _fused(networks: Sequence[Member], fits: Fits) -> Iterator[Drawn]:
-    label = f"Fusion of {sum(member.is_here for member in networks)} networks"
+    name = f"Fusion of {sum(member.is_here for member in networks)} networks"
     drawn = sum(member.weights == "random" for member in networks)
-    label += f" ({drawn} with random weights)" if drawn else ""
-    yield from _pair(FIRST_FUSED, "fusion", label, dict(fits.head.history or _none()))
+    mark = f"{drawn} with random weights" if drawn else ""
+    yield from _pair(FIRST_FUSED, name, mark, dict(fits.head.history or _none()))
 
 
 def _pair(
-    number: int | None, name: str, label: str, history: Mapping[str, Sequence[float]]
+    number: int | None, name: str, mark: str, history: Mapping[str, Sequence[float]]
 ) -> Iterator[Drawn]:
+    """Accuracy, then loss; the mark stands in the file name too, since the drawing has no title of its own."""
+    label = f"{name} ({mark})" if mark else name
     for step, (what, draw) in enumerate(
         (("accuracy", figures.accuracy_curves), ("loss", figures.loss_curves))
     ):
-        slug = f"{name.lower()}-{what}"
+        slug = "-".join(f"{name} {mark} {what}".lower().split())
         yield Drawn(
             None if number is None else number + step,
             slug,
@@ -172,6 +182,11 @@ def _pair(
             f"{label}: {what} by epoch, of a head on the frozen network. Training with dropout on plain and augmented"
             " views, validation on plain images. The network itself stays frozen.",
         )
+
+
+def _boxed(member: Member) -> str:
+    """Name in a box, which cuts what is long: so a mark comes first."""
+    return f"{member.weights}: {member.name}" if member.mark else member.name
 
 
 def _history(fits: Fits, name: str) -> dict[str, Sequence[float]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featstore.errors import AuditError
 from featstore.fusion.holdout import hold_out
 from featstore.reproduction.outcome import Leak
 
@@ -55,6 +56,22 @@ def split(manifest: Manifest, seed: int) -> Manifest:
     return manifest.with_splits(
         {record.id: str(side) for record, side in zip(manifest.records, sides, strict=True)}
     )
+
+
+def require_every_class(manifest: Manifest) -> None:
+    """Make sure, before hours of extraction, that every side of a split can be learnt from or scored.
+
+    Raises
+    ------
+    AuditError
+        If a side lacks a class.
+    """
+    for side, classes in table(manifest).items():
+        if absent := [name for name, count in classes.items() if not count]:
+            raise AuditError(
+                f"The {side} side of a split came out without {absent[0]}: there are too few patients of it.",
+                "Give more --images or patients, or another --seed.",
+            )
 
 
 def table(manifest: Manifest) -> dict[str, dict[str, int]]:

@@ -15,7 +15,7 @@ from featstore.errors import WeightsError
 from featstore.images.phantom import make_phantoms
 from featstore.reproduction.paper import paper
 
-ASKED = ("InceptionV3", "ResNet50", "Xception", "VGG19", "MobileNetV2")
+ASKED = ("ResNet50", "Xception", "VGG19", "MobileNetV2")
 ABSENT = "VGG19"
 
 
@@ -24,10 +24,10 @@ class Grids:
 
     loaded = 0
 
-    def __init__(self, weights, preprocess, precision="float32"):
+    def __init__(self, weights, preprocess, _precision="float32"):
         self.weights, self.preprocess = weights, preprocess
 
-    def spec(self, name, *, fetch):
+    def spec(self, name, *, fetch):  # noqa: ARG002
         digest = resolve_weights(catalog.row(name), choice_for(name, self.weights)).digest
         if digest is None:
             raise WeightsError(f"{name}: no hub can be reached.", "Give a file.")
@@ -57,7 +57,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("paper")
     data = make_phantoms(folder / "phantoms", patients=16, slices=3, size=48)
     weights = {"ResNet50": "random:3"}
-    for name in ("InceptionV3", "Xception", "MobileNetV2"):
+    for name in ("Xception", "MobileNetV2"):
         weights[name] = str(folder / f"{name}.weights.h5")
         (folder / f"{name}.weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + name.encode())
     with pytest.MonkeyPatch.context() as patch:
