@@ -5,7 +5,9 @@ A figure is as wide as a phone held upright needs it; what is more goes below, n
 
 from __future__ import annotations
 
+import re
 import warnings
+from string import ascii_uppercase
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from featstore.report.figures.picture import GREY, LETTERS, PALETTE, Picture, dr
 from featstore.report.plain import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -27,6 +29,8 @@ LINES = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 SHOWN = len(PALETTE)
 """Curves that get a colour and a name; more cannot be told apart."""
+JOINED = re.compile(r"(.*:|)([^:@]*\+[^:@]*)(@.*|)", re.DOTALL)
+"""``strategy:A+B@policy``."""
 ELLIPSIS = "…"
 POINTS = 72
 
@@ -52,15 +56,28 @@ def panels(heights: Sequence[float], gap: float, width: float = WIDTH) -> tuple[
     return figure, axes
 
 
+def wide(text: str, size: float = 9.0) -> float:
+    """Inches that text takes at a font size in points."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=LETTERS, category=UserWarning)
+        width, _, _ = text_to_path.get_text_width_height_descent(
+            text, FontProperties(family="DejaVu Sans", size=size), ismath=False
+        )
+    return float(width) / POINTS
+
+
 def fitted(name: str, inches: float, size: float = 9.0) -> str:
     """Name on one line that is no wider than so many inches at a font size in points, cut with an ellipsis."""
     text = printable(name)
-    if _wide(text, size) <= inches:
+    if wide(text, size) <= inches:
         return text
     low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if _wide(text[:middle] + ELLIPSIS, size) <= inches else (low, middle - 1)
+        low, high = (middle, high) if wide(text[:middle] + ELLIPSIS, size) <= inches else (low, middle - 1)
     return text[:low].rstrip() + ELLIPSIS
 
 
@@ -73,6 +90,31 @@ def distinct(names: Sequence[str], inches: float, size: float = 9.0) -> list[str
     ]
 
 
+def abbreviated(names: Sequence[str], inches: float, size: float = 9.0) -> tuple[list[str], str]:
+    """Names of contestants that fit, and the key to them, which is empty where all names fit as they are.
+
+    Of joined backbones (``concat_svm:ResNet50+VGG19``) each is called by a letter; what is still too long is cut.
+    """
+    if all(fitted(name, inches, size) == name for name in names):
+        return list(names), ""
+    subsets = {name: JOINED.fullmatch(name) for name in names}
+    parts = {part for found in subsets.values() if found for part in found[2].split("+")}
+    code = letters(sorted(parts))
+    short = [_lettered(found, code) if found else name for name, found in subsets.items()]
+    return distinct(short, inches, size), "; ".join(f"{code[part]} {fitted(part, 1.8)}" for part in code)
+
+
+def letters(names: Sequence[str]) -> dict[str, str]:
+    """A letter for each name, or a number where there are more than 26."""
+    few = len(names) <= len(ascii_uppercase)
+    return {name: ascii_uppercase[at] if few else str(at + 1) for at, name in enumerate(names)}
+
+
+def entry(text: str) -> str:
+    """A label for the legend: matplotlib hides those that begin with an underscore, as a class may be called."""
+    return f" {text}"
+
+
 def stroke(at: int) -> dict[str, Any]:
     """Colour and dashes of the line number `at`: neighbours differ in both."""
     return {"color": PALETTE[at % len(PALETTE)], "linestyle": LINES[at % len(LINES)], "linewidth": 1.6}
@@ -83,22 +125,27 @@ def mark(at: int) -> dict[str, Any]:
     return {"color": PALETTE[at % len(PALETTE)], "marker": MARKERS[at % len(MARKERS)]}
 
 
-def below(axes: Axes, note: str = "", *, legend: bool = True, drop: float = 0.5) -> None:
-    """Hang the legend and a note under axes, `drop` inches down so that the axis keeps its words.
+def below(axes: Axes, note: str = "", *, drop: float = 0.5, left: float = 0.0, columns: int = 1) -> None:
+    """Hang the legend of what is labelled and a note under axes, `drop` inches down and `left` inches out.
 
     Parameters
     ----------
     axes
         With labelled artists, where a legend is wanted.
     note
-        What to know in reading it; wrapped.
+        What to know in reading it; each line is wrapped.
+    drop, left
+        Inches that the axes' own words take.
+    columns
+        Of the legend.
     """
-    height = axes.get_window_extent().height / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
-    at = (0.0, -drop / height)
+    frame = axes.get_window_extent()
+    dpi = axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    at = (-left * dpi / frame.width, -drop * dpi / frame.height)
     handles, names = axes.get_legend_handles_labels()
-    words = fill(note, NOTE_WIDTH)
+    words = "\n".join(fill(line, NOTE_WIDTH) for line in note.splitlines() if line)
     style: dict[str, Any] = {"fontsize": SMALL, "va": "top", "ha": "left", "annotation_clip": False}
-    if not (legend and handles):
+    if not handles:
         axes.annotate(words, at, xycoords="axes fraction", **style)
         return
     box = axes.legend(
@@ -110,6 +157,7 @@ def below(axes: Axes, note: str = "", *, legend: bool = True, drop: float = 0.5)
         borderpad=0.0,
         fontsize=SMALL + 0.5,
         handlelength=2.8,
+        ncols=columns,
     )
     axes.annotate(words, (0, 0), xycoords=box, xytext=(0, -5), textcoords="offset points", **style)
 
@@ -141,13 +189,5 @@ def grey_lines(axes: Axes, curves: Iterable[tuple[Any, Any]]) -> None:
         axes.plot(x, y, color=GREY, linewidth=0.5, alpha=0.45, zorder=1)
 
 
-def _wide(text: str, size: float) -> float:
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=LETTERS, category=UserWarning)
-        width, _, _ = text_to_path.get_text_width_height_descent(
-            text, FontProperties(family="DejaVu Sans", size=size), ismath=False
-        )
-    return float(width) / POINTS
+def _lettered(found: re.Match[str], code: Mapping[str, str]) -> str:
+    return found[1] + "+".join(sorted(code[part] for part in found[2].split("+"))) + found[3]

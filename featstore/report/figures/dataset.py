@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from featstore.report.figures.canvas import below, blank, canvas, distinct, fitted
+from featstore.report.figures.canvas import blank, canvas, distinct, fitted
 from featstore.report.figures.picture import PALETTE, Picture, drawing
 from featstore.report.plain import printable
 
@@ -45,7 +45,9 @@ def _drawn(counts: Mapping[str, Mapping[str, int]], name: str, title: str) -> Pi
     row, ticks, names = 0.0, [], []
     for split, classes in counts.items():
         head = f"{fitted(split, 2.0)}: {sum(classes.values())}"
-        axes.text(0.0, row + 0.1, head, fontsize=8.5, weight="bold", va="center")
+        axes.annotate(
+            head, (0, row + 0.1), xytext=(4, 0), textcoords="offset points", weight="bold", va="center"
+        )
         for label, count in classes.items():
             row += 1
             axes.barh(row, count, height=0.78, color=colours[label])
@@ -62,7 +64,6 @@ def _drawn(counts: Mapping[str, Mapping[str, int]], name: str, title: str) -> Pi
     axes.grid(visible=False, axis="y")
     axes.locator_params(axis="x", nbins=5, integer=True)
     axes.set_xlabel("images")
-    below(axes, legend=False)
     said = "; ".join(
         f"{printable(split)} {', '.join(f'{printable(c)} {n}' for c, n in classes.items())}"
         for split, classes in counts.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from featstore.report.figures.canvas import blank, canvas, fitted, told
+from featstore.report.figures.canvas import ELLIPSIS, blank, canvas, fitted, told
 from featstore.report.figures.picture import GREY, INK, PALETTE, Picture, drawing
 from featstore.report.plain import printable
 
@@ -91,11 +91,11 @@ def _drawn(
         _arrow(axes, (sum(COLUMNS["image"]), middle), (COLUMNS["backbone"][0], level))
         _arrow(axes, (sum(COLUMNS["backbone"]), level), joined)
     _box(axes, "vector", middle, ["joined", f"{total:,}", "numbers"], PALETTE[1])
-    _box(axes, "head", middle, _lines(head, 0.74), PALETTE[2])
+    _box(axes, "head", middle, _lines(head, 0.74, 4), PALETTE[2])
     _arrow(axes, (sum(COLUMNS["vector"]), middle), (COLUMNS["head"][0], middle))
     for at, label in enumerate(outputs):
         level = _level(at, len(outputs), height)
-        _box(axes, "class", level, [fitted(label, 0.74, SMALL)], PALETTE[3])
+        _box(axes, "class", level, _lines(label, 0.74, 2), PALETTE[3])
         _arrow(axes, (sum(COLUMNS["head"]), middle), (COLUMNS["class"][0], level))
     parts = " + ".join(f"{printable(backbone)} {dimension:,}" for backbone, dimension in dimensions.items())
     alt = (
@@ -111,10 +111,10 @@ def _level(at: int, count: int, height: float) -> float:
     return height / 2 + (at - (count - 1) / 2) * step
 
 
-def _lines(text: str, inches: float) -> list[str]:
-    """At most four lines, each no wider than so many inches."""
-    words = wrap(printable(text), 12, break_long_words=False) or [""]
-    return [fitted(line, inches, SMALL) for line in words[:4]]
+def _lines(text: str, inches: float, most: int) -> list[str]:
+    """At most so many lines, each no wider than so many inches."""
+    words = wrap(printable(text), 12, max_lines=most, placeholder=ELLIPSIS, break_long_words=False) or [""]
+    return [fitted(line, inches, SMALL) for line in words]
 
 
 def _box(axes: Axes, column: str, level: float, lines: Sequence[str], colour: str) -> None:

@@ -2,57 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featstore.errors import UsageError
-from featstore.evaluation.bootstrap import group_weights, percentile_interval, widen
-from featstore.evaluation.ranking import cumulate, rank_scores, ratio
+from featstore.report.figures.bands import GRID, measured, precisions, sensitivities
 from featstore.report.figures.canvas import (
+    POINTS,
     SHOWN,
+    abbreviated,
     below,
     between,
     blank,
     canvas,
     distinct,
+    entry,
     fitted,
     grey_lines,
     stroke,
+    wide,
 )
 from featstore.report.figures.picture import GREY, INK, PALETTE, Picture, drawing
 from featstore.report.plain import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike, NDArray
 
-    Vector = NDArray[np.float64]
+    from featstore.report.figures.bands import Curve
 
-GRID = np.linspace(0.0, 1.0, 201)
-RESAMPLES = 500
 BANDS = 3
 """Bands that can lie over each other and still be seen."""
 SIDE = 3.6
 FEW = 6
 """Classes whose cells have room for a share beside the count."""
-BAND_NOTE = (
-    "Bands and intervals: 95 %, patients (groups) drawn with replacement, each point of a curve on its own."
-)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Curve:
-    """One contestant's curve on `GRID`, its band, and the score that sums it up."""
-
-    name: str
-    seen: Vector
-    band: tuple[Vector, Vector] | None
-    score: float
-    interval: tuple[float, float] | None
+DIGIT = 0.64
+"""Width of a figure, in font sizes."""
 
 
 def confusion(
@@ -60,7 +48,7 @@ def confusion(
     classes: Sequence[str],
     *,
     name: str = "confusion",
-    title: str = "What was answered for which class",
+    title: str = "Answers by true class",
 ) -> Picture:
     """Confusion matrix: a row per true class, a column per answer.
 
@@ -126,9 +114,9 @@ def roc(
     ----------
     Fawcett, An introduction to ROC analysis, Pattern Recognition Letters 27, 2006 (vertical averaging).
     """
-    curves = _measured(y, scores, groups, positive, seed, "auc", _sensitivities)
+    curves = measured(y, scores, groups, positive, seed, "auc", sensitivities, SHOWN)
     why = "No ROC curve can be drawn: it needs images of the positive class and others."
-    return _plane(curves, "AUC", name, title) if curves else blank(name, title, why)
+    return _plane(curves, "AUC", _told(scores, groups), name, title) if curves else blank(name, title, why)
 
 
 def precision_recall(
@@ -158,116 +146,48 @@ def precision_recall(
     Davis & Goadrich, The relationship between precision-recall and ROC curves, ICML 2006: between two thresholds
     precision is not a straight line, hence steps.
     """
-    curves = _measured(y, scores, groups, positive, seed, "average_precision", _precisions)
+    curves = measured(y, scores, groups, positive, seed, "average_precision", precisions, SHOWN)
     why = "No precision-recall curve can be drawn: it needs images of the positive class and others."
     if not curves:
         return blank(name, title, why)
-    return _plane(curves, "AP", name, title, chance=_prevalence(np.asarray(y), scores, positive))
+    chance = 1 / _classes(scores) if _classes(scores) > 2 else float((np.asarray(y) == positive).mean())  # noqa: PLR2004
+    return _plane(curves, "AP", _told(scores, groups), name, title, chance)
 
 
-def _measured(
-    y: ArrayLike,
-    scores: Mapping[str, ArrayLike],
-    groups: ArrayLike | None,
-    positive: int,
-    seed: int,
-    score: str,
-    trace: Callable[[Vector, Vector], Vector],
-) -> list[Curve]:
-    """Curves of all, best first; only those that will be named are resampled."""
-    truth = np.asarray(y)
-    names = np.arange(len(truth)).astype(str) if groups is None else np.asarray(groups).astype(str)
-    tasks = {who: _tasks(truth, np.asarray(values, float), positive) for who, values in scores.items()}
-    if any(len(names) != len(part) for pairs in tasks.values() for pair in pairs for part in pair):
-        raise UsageError("Labels, scores and groups differ in length.", "Give one of each for every image.")
-    once = np.ones((1, len(truth)))
-    plain = {who: _scored(pairs, once, score, trace) for who, pairs in tasks.items()}
-    best = sorted((who for who in plain if np.isfinite(plain[who][1][0])), key=lambda who: -plain[who][1][0])
-    weights = group_weights(names, RESAMPLES, seed) if best else once
-    return [
-        _curve(who, plain[who], _scored(tasks[who], weights, score, trace) if rank < SHOWN else None)
-        for rank, who in enumerate(best)
-    ]
+def _classes(scores: Mapping[str, ArrayLike]) -> int:
+    """Columns of the probabilities; scores of one class stand for two."""
+    return max((np.shape(values)[1] for values in scores.values() if np.ndim(values) > 1), default=2)
 
 
-def _tasks(truth: Vector, values: Vector, positive: int) -> list[tuple[NDArray[np.bool_], Vector]]:
-    """One-against-rest problems whose curves are averaged; a single one for two classes."""
-    one = truth == positive
-    if values.ndim == 1:
-        return [(one, values)]
-    if values.shape[1] == 2:  # noqa: PLR2004
-        return [(one, values[:, positive])]
-    return [(truth == c, values[:, c]) for c in range(values.shape[1])]
-
-
-def _scored(
-    tasks: Sequence[tuple[NDArray[np.bool_], Vector]],
-    weights: Vector,
-    score: str,
-    trace: Callable[[Vector, Vector], Vector],
-) -> tuple[Vector, Vector]:
-    """Curves ``(resamples, grid)`` and scores ``(resamples,)``, averaged over the tasks; NaN without a class."""
-    lines, sums = [], []
-    for truth, values in tasks:
-        if len(truth):
-            _, hits, alarms = cumulate(truth, values, weights)
-            lines.append(trace(hits, alarms))
-            sums.append(rank_scores(truth, values, weights)[score])
-    if not lines:
-        return np.full((len(weights), len(GRID)), np.nan), np.full(len(weights), np.nan)
-    return np.mean(lines, axis=0), np.mean(sums, axis=0)
-
-
-def _curve(who: str, plain: tuple[Vector, Vector], drawn: tuple[Vector, Vector] | None) -> Curve:
-    seen, score = plain[0][0], float(plain[1][0])
-    if drawn is None:
-        return Curve(who, seen, None, score, None)
-    lines, values = drawn
-    whole = lines[np.isfinite(values)]
-    low, high = np.percentile(whole, [2.5, 97.5], axis=0) if len(whole) else (seen, seen)
-    interval = percentile_interval(widen(values, score, 1.0).clip(0.0, 1.0))
-    return Curve(who, seen, (low, high), score, interval)
-
-
-def _sensitivities(hits: Vector, alarms: Vector) -> Vector:
-    """Sensitivity at each share of false alarms of `GRID`, straight between two thresholds; ``(resamples, grid)``."""
-    start = np.zeros((len(hits), 1))
-    found = np.hstack([start, ratio(hits, hits[:, -1:])])
-    false = np.hstack([start, ratio(alarms, alarms[:, -1:])])
-    return np.array([np.interp(GRID, x, line) for x, line in zip(false, found, strict=True)])
-
-
-def _precisions(hits: Vector, alarms: Vector) -> Vector:
-    """Precision of the highest threshold that reaches each recall of `GRID`; ``(resamples, grid)``."""
-    found = ratio(hits, hits[:, -1:])
-    precise = ratio(hits, hits + alarms)
-    first = [np.searchsorted(line, np.maximum(GRID, 1e-9) - 1e-9) for line in found]
-    return np.array([line[at.clip(max=len(line) - 1)] for line, at in zip(precise, first, strict=True)])
-
-
-def _prevalence(truth: Vector, scores: Mapping[str, ArrayLike], positive: int) -> float:
-    """Precision of guessing: the share of the positive class, or its mean over all classes."""
-    widths = {np.shape(values)[1] for values in scores.values() if np.ndim(values) > 1}
-    many = max(widths, default=2)
-    return float((truth == positive).mean()) if many <= 2 else 1 / many  # noqa: PLR2004
+def _told(scores: Mapping[str, ArrayLike], groups: ArrayLike | None) -> str:
+    """What bands and areas rest on."""
+    unit = "images" if groups is None else "patients (groups)"
+    count = _classes(scores)
+    macro = f" Mean of {count} classes, each against the rest." if count > 2 else ""  # noqa: PLR2004
+    return (
+        f"Bands and intervals: 95 %, {unit} drawn with replacement, each point of a curve on its own. All images"
+        f" together; the table of a comparison has the mean over its folds.{macro}"
+    )
 
 
 @drawing
 def _plane(
-    curves: Sequence[Curve], short: str, name: str, title: str, chance: float | None = None
+    curves: Sequence[Curve], short: str, basis: str, name: str, title: str, chance: float | None = None
 ) -> Picture:
     figure, axes = canvas(SIDE, SIDE)
     named, others = curves[:SHOWN], curves[SHOWN:]
     grey_lines(axes, ((GRID, curve.seen) for curve in others))
-    for at, (curve, label) in enumerate(zip(named, distinct([c.name for c in named], 2.0, 8), strict=True)):
+    labels, key = abbreviated([c.name for c in named], 2.2, 8)
+    for at, (curve, label) in enumerate(zip(named, labels, strict=True)):
         if at < BANDS and curve.band:
             axes.fill_between(GRID, *curve.band, color=PALETTE[at], alpha=0.16, linewidth=0)
-        text = f"{label}  {short} {between(curve.score, curve.interval, 2)}"
-        axes.plot(GRID, curve.seen, label=text, **stroke(at))
+        text = f"{label}: {short} {between(curve.score, curve.interval, 2)}"
+        axes.plot(GRID, curve.seen, label=entry(text), **stroke(at))
     _guessing(axes, chance)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
-    note = BAND_NOTE + (f" Bands of the first {BANDS} only." if len(named) > BANDS else "")
-    below(axes, note + (f" Grey: {len(others)} others with a lower {short}." if others else ""))
+    first = f" Bands of the first {BANDS} only." if len(named) > BANDS else ""
+    grey = f" Grey: {len(others)} others with a lower {short}." if others else ""
+    below(axes, f"{basis}{first}{grey}\n{key}")
     words = "; ".join(f"{printable(c.name)} {short} {between(c.score, c.interval)}" for c in named)
     also = f"; {len(others)} others lower" if others else ""
     return Picture(name, title, f"{title}, 95 % intervals from resampled patients: {words}{also}.", figure)
@@ -294,7 +214,8 @@ def _confusion(table: NDArray[Any], classes: Sequence[str], name: str, title: st
     axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5))
     axes.grid(visible=False)
     cell = SIDE / count
-    size = min(10.0, 72 * cell / 4.2)
+    longest = max(4 if count <= FEW else 0, len(str(table.max())))
+    size = min(10.0, POINTS * 0.8 * cell / (DIGIT * longest))
     for true, answered in np.ndindex(count, count):
         part = float(share[true, answered])
         colour = PALETTE[0] if true == answered else PALETTE[1]
@@ -316,10 +237,8 @@ def _confusion(table: NDArray[Any], classes: Sequence[str], name: str, title: st
             fontsize=size,
             color=INK,
         )
-    _class_ticks(axes, classes, cell)
-    below(
-        axes, "Shares are of the true class, row by row; blue is right, orange wrong.", legend=False, drop=0.1
-    )
+    left = _class_ticks(axes, classes, cell)
+    below(axes, "Shares are of the true class, row by row; blue is right, orange wrong.", drop=0.1, left=left)
     right = ", ".join(
         f"{int(table[c, c])} of {int(rows[c, 0])} {printable(label)}"
         for c, label in enumerate(classes[:SHOWN])
@@ -329,8 +248,8 @@ def _confusion(table: NDArray[Any], classes: Sequence[str], name: str, title: st
     return Picture(name, title, f"Confusion matrix: {total} answered right ({right}{more}).", figure)
 
 
-def _class_ticks(axes: Axes, classes: Sequence[str], cell: float) -> None:
-    """Class names beside the rows and above the columns, slanted where they would touch."""
+def _class_ticks(axes: Axes, classes: Sequence[str], cell: float) -> float:
+    """Class names beside the rows and above the columns, slanted where they would touch; inches that they take."""
     beside = distinct(classes, 1.1)
     level = all(fitted(label, cell - 0.1) == label for label in beside)
     slant: dict[str, Any] = {} if level else {"rotation": 45, "ha": "left", "rotation_mode": "anchor"}
@@ -341,3 +260,4 @@ def _class_ticks(axes: Axes, classes: Sequence[str], cell: float) -> None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="answered", ylabel="true class")
+    return max(map(wide, beside)) + 0.3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.errors import UsageError
-from featstore.report.figures.canvas import below, blank, distinct, mark, panels
+from featstore.report.figures.canvas import below, blank, distinct, entry, mark, panels
 from featstore.report.figures.picture import GREY, Picture, drawing
 from featstore.report.plain import printable
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 METHODS = ("pca", "tsne", "umap")
 SHOWN = 6
 """Values that get a colour; the rest are grey."""
-HEIGHT, GAP = 3.0, 1.35
+HEIGHT, GAP = 3.0, 1.42
 FEWEST = 3
 COMPONENTS = 50
 """Principal components that t-SNE and UMAP start from, as van der Maaten & Hinton (2008) did with 30."""
@@ -137,7 +137,7 @@ def _umap(X: Vector, seed: int) -> Vector:
 def _drawn(
     places: Vector, axes_names: str, colours: Mapping[str, Sequence[str]], method: str, name: str, title: str
 ) -> Picture:
-    figure, rows = panels([HEIGHT] * len(colours), GAP)
+    figure, rows = panels([HEIGHT] * len(colours), GAP if method == "pca" else GAP - 0.4)
     said = []
     for axes, (what, values) in zip(rows, colours.items(), strict=True):
         count = Counter(map(str, values))
@@ -147,7 +147,12 @@ def _drawn(
         axes.set(xlabel=across, ylabel=up)
         if method != "pca":
             axes.set(xticks=[], yticks=[])
-        below(axes, _note(count, CAUTION[method] if axes is rows[-1] else ""), drop=0.5 if across else 0.1)
+        below(
+            axes,
+            _note(count, CAUTION[method] if axes is rows[-1] else ""),
+            drop=0.5 if across else 0.1,
+            columns=2,
+        )
         top = ", ".join(f"{printable(value)} {number}" for value, number in count.most_common(SHOWN))
         more = f" and {len(count) - SHOWN} more" if len(count) > SHOWN else ""
         said.append(f"by {printable(what)}: {top}{more}")
@@ -159,10 +164,10 @@ def _panel(axes: Axes, places: Vector, values: NDArray[np.str_], count: Counter[
     dots: dict[str, Any] = {"s": 12, "linewidths": 0, "rasterized": len(places) > DOTS}
     rest = ~np.isin(values, top)
     axes.scatter(places[rest, 0], places[rest, 1], color=GREY, alpha=0.35, **dots)
-    for at, (value, label) in enumerate(zip(top, distinct(top, 2.6, 8), strict=True)):
+    for at, (value, label) in enumerate(zip(top, distinct(top, 1.4, 8), strict=True)):
         chosen = values == value
         x, y = places[chosen].T
-        axes.scatter(x, y, alpha=0.75, label=f"{label} ({count[value]})", **mark(at), **dots)
+        axes.scatter(x, y, alpha=0.75, label=entry(f"{label} ({count[value]})"), **mark(at), **dots)
 
 
 def _note(count: Counter[str], caution: str) -> str:

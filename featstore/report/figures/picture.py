@@ -10,6 +10,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec
 
 from featstore.files import write_private
+from featstore.report.plain import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +50,7 @@ STYLE = {
 }
 SVG_HEAD = re.compile(r"\A.*?(?=<svg )", re.DOTALL)
 METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
+OPENING = re.compile(r"<svg [^>]*>")
 TAG = re.compile(r"<[^>]*>")
 REFERENCE = re.compile(r'(?<=\bid=")|(?<=url\(#)|(?<=href="#)')
 LETTERS = ".*missing from font"
@@ -78,7 +80,11 @@ class Picture:
 
     def svg(self) -> str:
         """A document of its own, dark on white; equal figures give equal text."""
-        return self._markup().replace("<svg ", f'<svg style="color:{INK};background:#fff" ', 1)
+        words = f"<title>{_escaped(self.title)}</title>\n<desc>{_escaped(self.alt)}</desc>"
+        head = f'<svg style="color:{INK};background:#fff" '
+        return OPENING.sub(lambda tag: f"{tag[0]}\n{words}", self._markup(), count=1).replace(
+            "<svg ", head, 1
+        )
 
     def inline(self) -> str:
         """An ``<svg>`` element for a page: ink takes the page's colour, ids are its own, the alt text is in it."""
@@ -127,4 +133,4 @@ def drawing(function: Callable[Draw, Picture]) -> Callable[Draw, Picture]:
 def _escaped(text: str) -> str:
     from html import escape
 
-    return escape(text, quote=True)
+    return escape(printable(text), quote=True)

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.report.figures.canvas import SHOWN, below, blank, canvas, distinct, grey_lines, mark, stroke
+from featstore.report.figures.canvas import (
+    SHOWN,
+    abbreviated,
+    below,
+    blank,
+    canvas,
+    entry,
+    grey_lines,
+    mark,
+    stroke,
+)
 from featstore.report.figures.picture import GREY, Picture, drawing
 from featstore.report.plain import printable
 
@@ -108,8 +118,8 @@ def _best_first(
     return dict(sorted(parts.items(), key=lambda item: loss(item[1])))
 
 
-def _labels(parts: Mapping[str, Any], inches: float = 2.4) -> list[str]:
-    return distinct(list(parts)[:SHOWN], inches, 8)
+def _labels(parts: Mapping[str, Any]) -> tuple[list[str], str]:
+    return abbreviated(list(parts)[:SHOWN], 2.4, 8)
 
 
 def _others(parts: Mapping[str, Any], order: str) -> str:
@@ -122,11 +132,12 @@ def _reliability(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) 
     values = list(parts.values())
     grey_lines(axes, ((part["predicted"], part["observed"]) for part in values[SHOWN:]))
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (2, 2)), linewidth=1.0, label="taken at its word")
-    for at, (part, label) in enumerate(zip(values, _labels(parts), strict=False)):
+    labels, key = _labels(parts)
+    for at, (part, label) in enumerate(zip(values, labels, strict=False)):
         axes.plot(
             part["predicted"],
             part["observed"],
-            label=f"{label}  ECE {calibration_error(part):.3f}",
+            label=entry(f"{label}: ECE {calibration_error(part):.3f}"),
             markersize=4,
             **stroke(at) | mark(at),
         )
@@ -137,7 +148,7 @@ def _reliability(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) 
     below(
         axes,
         f"{images:.0f} images in {len(values[0]['images'])} bins of {each} images (first curve). Above the line:"
-        f" too cautious; below: too sure.{_others(parts, 'ECE')}",
+        f" too cautious; below: too sure.{_others(parts, 'ECE')}\n{key}",
     )
     told = "; ".join(f"{printable(who)} ECE {calibration_error(part):.3f}" for who, part in _named(parts))
     return Picture(name, title, f"{title} on {images:.0f} images, 0 is best: {told}.", figure)
@@ -153,8 +164,9 @@ def _decisions(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) ->
         first["threshold"], first["treat_all"], color=GREY, linestyle=(0, (2, 2)), label="treat everyone"
     )
     axes.axhline(0.0, color=GREY, linewidth=1.2, label="treat no one")
-    for at, (part, label) in enumerate(zip(values, _labels(parts), strict=False)):
-        axes.plot(part["threshold"], part["net_benefit"], label=label, **stroke(at))
+    labels, key = _labels(parts)
+    for at, (part, label) in enumerate(zip(values, labels, strict=False)):
+        axes.plot(part["threshold"], part["net_benefit"], label=entry(label), **stroke(at))
     top = max(max(part["net_benefit"]) for part in values)
     top = max(top, *first["treat_all"], 0.05)
     axes.set(xlim=(0, 1), ylim=(-0.25 * top, 1.08 * top))
@@ -162,7 +174,7 @@ def _decisions(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) ->
     below(
         axes,
         "Worth using only where above both grey lines; needs calibrated probabilities. Curves below the frame are"
-        f" cut off.{_others_by_mean(parts)}",
+        f" cut off.{_others_by_mean(parts)}\n{key}",
     )
     told = "; ".join(f"{printable(who)} {_at(part, 'net_benefit'):+.3f}" for who, part in _named(parts))
     everyone = _at(first, "treat_all")
@@ -179,13 +191,16 @@ def _risks(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) -> Pic
     figure, axes = canvas(HEIGHT)
     values = list(parts.values())
     grey_lines(axes, ((part["coverage"], part["risk"]) for part in values[SHOWN:]))
-    for at, (part, label) in enumerate(zip(values, _labels(parts), strict=False)):
-        axes.plot(part["coverage"], part["risk"], label=f"{label}  AURC {part['aurc']:.3f}", **stroke(at))
+    labels, key = _labels(parts)
+    for at, (part, label) in enumerate(zip(values, labels, strict=False)):
+        axes.plot(
+            part["coverage"], part["risk"], label=entry(f"{label}: AURC {part['aurc']:.3f}"), **stroke(at)
+        )
     axes.set(xlim=(0, 1.01), ylim=(0, None))
     axes.set(
         xlabel="share of the images answered, surest first", ylabel="share of these answers that is wrong"
     )
-    below(axes, f"What is left of the curve would be left to a physician.{_others(parts, 'AURC')}")
+    below(axes, f"What is left of the curve would be left to a physician.{_others(parts, 'AURC')}\n{key}")
     told = "; ".join(
         f"{printable(who)} AURC {part['aurc']:.3f}, {100 * part['risk'][-1]:.1f} % wrong when all are answered"
         for who, part in _named(parts)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.report.figures.canvas import below, between, blank, canvas, distinct
+from featstore.report.figures.canvas import SMALL, abbreviated, below, between, blank, canvas
 from featstore.report.figures.picture import GREY, INK, PALETTE, Picture, drawing
 from featstore.report.plain import printable
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 ROWS = 30
-"""Contestants that a forest has room for."""
-RANKED = 16
-"""Contestants that a critical-difference diagram has room for; the difference is that of all."""
+"""Contestants that a picture has room for; the critical difference is that of all."""
+ROW, NAMES, AXIS = 0.21, 1.5, 2.0
+"""Inches from row to row, for the names, and for the axis beside them."""
 LOWER_IS_BETTER = frozenset({"brier", "ece", "log_loss"})
 ALPHA = 0.05
 FRIEDMAN = 3
@@ -124,20 +124,16 @@ def _spoken(metric: str) -> str:
 @drawing
 def _forest(ranked: Contestants, metric: str, undefined: int, name: str, title: str) -> Picture:
     shown = ranked[:ROWS]
-    figure, axes = canvas(0.21 * len(shown) + 0.25, 2.1)
+    figure, axes = canvas(ROW * (len(shown) + 0.5), AXIS)
     for row, contestant in enumerate(shown):
         _interval(axes, row, contestant["metrics"][metric], fused=len(contestant["backbones"]) > 1)
-    axes.set_yticks(range(len(shown)), distinct([c["name"] for c in shown], 1.45, 8), fontsize=8)
-    axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel=_spoken(metric))
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
-    axes.locator_params(axis="x", nbins=5)
-    notes = ["Filled: several backbones fused; hollow: one alone. Small dots: the folds."]
-    if len(ranked) > ROWS:
-        notes.append(f"The best {ROWS} of {len(ranked)}.")
-    if undefined:
-        notes.append(f"{undefined} without a value are left out.")
-    _hang(axes, " ".join(notes))
+    labels, key = abbreviated([c["name"] for c in shown], NAMES, 8)
+    _rows(axes, labels, -0.6)
+    axes.set_xlabel(_spoken(metric))
+    axes.locator_params(axis="x", nbins=4)
+    left_out = f" {undefined} without a value are left out." if undefined else ""
+    note = f"Filled: several backbones fused; hollow: one alone. Small dots: the folds.{_best_of(ranked)}{left_out}"
+    below(axes, f"{note}\n{key}", left=NAMES)
     return Picture(name, title, _forest_alt(ranked, metric, title), figure)
 
 
@@ -152,21 +148,7 @@ def _interval(axes: Axes, row: int, estimate: Mapping[str, Any], *, fused: bool)
     axes.plot(
         mean, row, marker="s" if fused else "o", color=colour, markerfacecolor=face, markersize=5, zorder=3
     )
-    axes.annotate(
-        between(mean, interval),
-        (1.0, row),
-        xycoords=("axes fraction", "data"),
-        xytext=(5, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=7.5,
-        annotation_clip=False,
-    )
-
-
-def _hang(axes: Axes, note: str) -> None:
-    """Notes of axes with long names to the left start under the names."""
-    below(axes, note, legend=False)
+    _beside(axes, row, between(mean, interval))
 
 
 def _forest_alt(ranked: Contestants, metric: str, title: str) -> str:
@@ -182,68 +164,74 @@ def _forest_alt(ranked: Contestants, metric: str, title: str) -> str:
 def _ranks(ranks: Mapping[str, float], table: Vector, name: str, title: str) -> Picture:
     difference = nemenyi(*table.shape)
     ordered = sorted(ranks, key=lambda who: ranks[who])
-    shown = ordered[:RANKED]
-    places = [ranks[who] for who in shown]
+    places = [ranks[who] for who in ordered[:ROWS]]
     bars = alike(places, difference)
-    figure, axes = canvas(0.24 * len(shown) + 0.16 * len(bars) + 0.5)
-    _scale(axes, places, difference, len(ranks))
-    floor = -0.6 - 0.16 * len(bars)
-    for at, (first, last) in enumerate(bars):
-        level = -0.35 - 0.16 * at
+    figure, axes = canvas(ROW * (len(places) + 1.5), AXIS)
+    labels, key = abbreviated(ordered[:ROWS], NAMES, 8)
+    _rows(axes, labels, -2.0)
+    _scale(axes, places, difference)
+    axes.scatter(places, range(len(places)), s=26, color=PALETTE[0], linewidths=0, zorder=3)
+    for row, place in enumerate(places):
+        _beside(axes, row, f"{place:.2f}")
+    for at, stretch in enumerate(bars):
+        aside = 1 + (0.42 + at * min(0.1, 1.0 / len(bars))) / AXIS
         axes.plot(
-            [places[first] - 0.03, places[last] + 0.03], [level, level], color=PALETTE[1], linewidth=3.2
+            [aside] * 2,
+            np.add(stretch, (-0.3, 0.3)),
+            color=PALETTE[1],
+            linewidth=2.6,
+            transform=axes.get_yaxis_transform(),
+            clip_on=False,
         )
-    _names(axes, shown, places, floor)
     note = (
-        f"{_friedman(table)} A bar joins ranks that differ by less than {difference:.2f} (Nemenyi, 5 %). Ranks over"
-        f" {table.shape[1]} folds of one cross-validation, which are not independent data sets: descriptive, no test."
-        + (f" The best {RANKED} of {len(ranks)}." if len(ranks) > RANKED else "")
+        f"{_friedman(table)} Upright bars join contestants whose ranks differ by less than {difference:.2f} (Nemenyi,"
+        f" 5 %). Ranks over {table.shape[1]} folds of one cross-validation, which are not independent data sets:"
+        f" descriptive, no verdict.{_best_of(ordered)}"
     )
-    below(axes, note, legend=False, drop=0.08)
+    below(axes, f"{note}\n{key}", drop=0.1, left=NAMES)
     return Picture(name, title, _ranks_alt(ordered, ranks, difference, table.shape[1], bars), figure)
 
 
-def _scale(axes: Axes, places: Sequence[float], difference: float, count: int) -> None:
-    """An axis of ranks above, and the length of the critical difference."""
-    low, high = math.floor(min(places)), math.ceil(max(places))
-    right = max(high, low + 1, min(low + difference, count))
-    axes.set_xlim(low - 0.02 * (right - low), right + 0.02 * (right - low))
+def _scale(axes: Axes, places: Sequence[float], difference: float) -> None:
+    """An axis of ranks above, and under it the length of the critical difference."""
+    low, high = min(places), max(places)
+    room = max(high - low, 0.5)
+    axes.set_xlim(low - 0.08 * room, high + 0.08 * room)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
-    axes.locator_params(axis="x", integer=True, nbins=8)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel("mean rank (1 is best)")
-    axes.set_yticks([])
-    for side in ("left", "bottom"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["left", "bottom"]].set_visible(False)
     axes.spines["top"].set_visible(True)
-    axes.grid(visible=False)
-    axes.plot([low, min(low + difference, right)], [-0.12, -0.12], color=INK, linewidth=1.2, marker="|")
-    open_ended = " (longer than the axis)" if low + difference > right else ""
-    axes.text(low, -0.14, f" critical difference {difference:.2f}{open_ended}", fontsize=7.5, va="top")
+    axes.plot([low, low + difference], [-1.0, -1.0], color=INK, linewidth=1.4, marker="|", markersize=6)
+    beyond = " (longer than the axis)" if low + difference > high + 0.08 * room else ""
+    axes.text(low, -1.15, f"critical difference {difference:.2f}{beyond}", fontsize=SMALL, va="bottom")
 
 
-def _names(axes: Axes, names: Sequence[str], places: Sequence[float], floor: float) -> None:
-    """Names below, one a line: the better half at the left, the others at the right, each led to its rank."""
-    half = (len(names) + 1) // 2
-    labels = distinct([str(n) for n in names], 1.7, 8)
-    depth = floor - 0.24 * half
-    axes.set_ylim(depth - 0.1, 0.0)
-    left, right = axes.get_xlim()
-    for at, (label, place) in enumerate(zip(labels, places, strict=True)):
-        better = at < half
-        row = at if better else len(names) - 1 - at
-        level = floor - 0.24 * row
-        edge = left if better else right
-        axes.plot([place, place, edge], [0.0, level, level], color=GREY, linewidth=0.7)
-        axes.plot(place, 0.0, marker="o", color=PALETTE[0], markersize=4, clip_on=False)
-        axes.text(
-            edge,
-            level + 0.02,
-            f"{label} {place:.2f}",
-            fontsize=8,
-            va="bottom",
-            ha="left" if better else "right",
-        )
+def _rows(axes: Axes, labels: Sequence[str], top: float) -> None:
+    """A row for each contestant, its name at the left."""
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set_ylim(len(labels) - 0.4, top)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+
+
+def _beside(axes: Axes, row: int, text: str) -> None:
+    """Numbers at the right of a row."""
+    axes.annotate(
+        text,
+        (1.0, row),
+        xycoords=("axes fraction", "data"),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=SMALL,
+        annotation_clip=False,
+    )
+
+
+def _best_of(ranked: Sequence[Any]) -> str:
+    return f" The best {ROWS} of {len(ranked)}." if len(ranked) > ROWS else ""
 
 
 def _friedman(table: Vector) -> str:

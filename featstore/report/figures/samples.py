@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 ACROSS = 4
 """Images side by side, at most."""
 GAP, CAPTION = 0.08, 0.2
-PIXELS = 256
-"""Longest side kept: what a phone shows, and small enough for a page with many."""
+SHARPNESS = 150
+"""Pixels per inch that are kept: what a phone shows, and small enough for a page with many."""
 RGB = 3
 
 
@@ -32,7 +32,7 @@ def image_grid(images: Sequence[Image], captions: Sequence[str], *, name: str, t
     Parameters
     ----------
     images
-        uint8, each ``(h, w)``, ``(h, w, 1)`` or ``(h, w, 3)``; large ones are shrunk to 256 pixels.
+        uint8, each ``(h, w)``, ``(h, w, 1)`` or ``(h, w, 3)``; large ones are shrunk to what can be seen.
     captions
         One for each.
     name, title
@@ -45,9 +45,11 @@ def image_grid(images: Sequence[Image], captions: Sequence[str], *, name: str, t
     """
     if len(images) != len(captions):
         raise UsageError(f"{len(images)} images have {len(captions)} captions.", "Give one for each.")
-    if not images:
+    if not len(images):
         return blank(name, title, "There are no images to show.")
-    return _drawn([_small(image) for image in images], captions, name, title)
+    across = _across(len(images))
+    pixels = round(SHARPNESS * _side(across))
+    return _drawn([_small(image, pixels) for image in images], captions, across, name, title)
 
 
 def augmentation_grid(
@@ -76,7 +78,18 @@ def augmentation_grid(
     return image_grid([original, *views.values()], ["original", *views], name=name, title=title)
 
 
-def _small(image: Image) -> Image:
+def _across(count: int) -> int:
+    """Images in a row: as many as leave the fewest holes."""
+    if count <= ACROSS:
+        return 3 if count == ACROSS - 1 else 2
+    return min((4, 3), key=lambda columns: -count % columns)
+
+
+def _side(across: int) -> float:
+    return (WIDTH - GAP * (across - 1)) / across
+
+
+def _small(image: Image, most: int) -> Image:
     pixels = np.asarray(image)
     if pixels.ndim == RGB and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
@@ -89,25 +102,24 @@ def _small(image: Image) -> Image:
     from PIL import Image as Pillow
 
     small = Pillow.fromarray(pixels)
-    small.thumbnail((PIXELS, PIXELS), Pillow.Resampling.LANCZOS)
-    return np.array(small)
+    small.thumbnail((most, most), Pillow.Resampling.LANCZOS)
+    # Three channels: a grey colour map would round.
+    return np.array(small.convert("RGB"))
 
 
 @drawing
-def _drawn(images: Sequence[Image], captions: Sequence[str], name: str, title: str) -> Picture:
+def _drawn(images: Sequence[Image], captions: Sequence[str], columns: int, name: str, title: str) -> Picture:
     from matplotlib.figure import Figure
 
-    columns = min(ACROSS, len(images), max(2, math.ceil(math.sqrt(len(images)))))
     rows = math.ceil(len(images) / columns)
-    side = (WIDTH - GAP * (columns - 1)) / max(columns, 2)
+    side = _side(columns)
     width, height = side * columns + GAP * (columns - 1), rows * (side + CAPTION)
     figure = Figure(figsize=(width, height))
     for at, (image, caption) in enumerate(zip(images, captions, strict=True)):
         row, column = divmod(at, columns)
         left, bottom = column * (side + GAP), height - row * (side + CAPTION) - side
         axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
-        grey: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255} if image.ndim < RGB else {}
-        axes.imshow(image, interpolation="none", **grey)
+        axes.imshow(image, interpolation="none")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(visible=True, color=GREY, linewidth=0.5)
         axes.set_xlabel(fitted(caption, side, 7.5), fontsize=7.5, labelpad=2)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from featstore.evaluation.worth import pareto as undominated
-from featstore.report.figures.canvas import below, blank, canvas, distinct, fitted
+from featstore.report.figures.canvas import abbreviated, below, blank, canvas, fitted, letters
 from featstore.report.figures.picture import GREY, PALETTE, Picture, drawing
 from featstore.report.plain import printable
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     Subset = frozenset[str]
 
 HEIGHT = 3.2
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SPREAD = 0.33
 """How far subsets of one size stand beside their place."""
 ALL_NAMED = 15
@@ -97,7 +96,7 @@ def pareto(
 @drawing
 def _lattice(scores: Mapping[Subset, float], metric: str, strategy: str, name: str, title: str) -> Picture:
     backbones = sorted({backbone for subset in scores for backbone in subset})
-    letters = dict(zip(backbones, _letters(len(backbones)), strict=True))
+    code = letters(backbones)
     figure, axes = canvas(HEIGHT)
     places = _places(scores)
     edges = list(_edges(scores))
@@ -114,14 +113,12 @@ def _lattice(scores: Mapping[Subset, float], metric: str, strategy: str, name: s
     _dots(axes, ridge, PALETTE[1], "D", 34)
     named = scores if len(scores) <= ALL_NAMED else best.values()
     for subset in named:
-        _name(
-            axes, places[subset], "".join(letters[b] for b in sorted(subset)), above=subset in best.values()
-        )
+        _name(axes, places[subset], "".join(code[b] for b in sorted(subset)), above=subset in best.values())
     axes.set(xlabel="backbones in the subset", ylabel=metric, xlim=(0.5, max(best) + 0.5))
     axes.set_xticks(sorted(best))
     low, high = min(scores.values()), max(scores.values())
     axes.set_ylim(low - 0.06 * (high - low) - 1e-3, high + 0.12 * (high - low) + 1e-3)
-    key = ", ".join(f"{letters[b]} {fitted(b, 1.6, 7.5)}" for b in backbones)
+    key = "; ".join(f"{code[b]} {fitted(b, 1.6, 7.5)}" for b in backbones)
     below(
         axes, f"{key}. {_fused_by(strategy)} The best of many is partly luck: see the winner's guarded value."
     )
@@ -135,10 +132,6 @@ def _lattice(scores: Mapping[Subset, float], metric: str, strategy: str, name: s
 
 def _fused_by(strategy: str) -> str:
     return f"Fused by {fitted(strategy, 2.0)}." if strategy else ""
-
-
-def _letters(count: int) -> list[str]:
-    return list(LETTERS[:count]) if count <= len(LETTERS) else [f"{at + 1}." for at in range(count)]
 
 
 def _places(scores: Mapping[Subset, float]) -> dict[Subset, tuple[float, float]]:
@@ -164,13 +157,20 @@ def _dots(axes: Axes, places: Iterable[tuple[float, float]], colour: str, shape:
     axes.scatter(x, y, s=size, color=colour, marker=shape, alpha=0.85, linewidths=0, zorder=3)
 
 
-def _name(axes: Axes, place: tuple[float, float], text: str, *, above: bool) -> None:
+def _name(
+    axes: Axes,
+    place: tuple[float, float],
+    text: str,
+    *,
+    above: bool,
+    beside: Literal["center", "right"] = "center",
+) -> None:
     axes.annotate(
         text,
         place,
-        xytext=(0, 6 if above else -6),
+        xytext=(0, (6 if beside == "center" else 2) if above else -6),
         textcoords="offset points",
-        ha="center",
+        ha=beside,
         va="bottom" if above else "top",
         fontsize=7.5,
         zorder=5,
@@ -186,17 +186,18 @@ def _pareto(points: Sequence[Mapping[str, Any]], metric: str, name: str, title: 
     steps = [cost[at] for at in front], [score[at] for at in front]
     axes.step(*steps, where="post", color=PALETTE[0], linewidth=1.4, zorder=3)
     _dots(axes, zip(*steps, strict=True), PALETTE[0], "D", 30)
-    for number, at in enumerate(front[-FRONT_NAMED:], 1):
-        _name(axes, (cost[at], score[at]), str(number), above=True)
+    named = front[-FRONT_NAMED:]
+    for number, at in enumerate(named, 1):
+        _name(axes, (cost[at], score[at]), f"{number} ", above=True, beside="right")
     axes.set(xlabel="milliseconds per image, stage one", ylabel=metric, xlim=(0, 1.08 * max(cost)))
     low, high = min(score), max(score)
     axes.set_ylim(low - 0.06 * (high - low) - 1e-3, high + 0.12 * (high - low) + 1e-3)
-    labels = distinct([_joined(points[at]["backbones"]) for at in front[-FRONT_NAMED:]], 3.0, 7.5)
-    key = "; ".join(
-        f"{number} {label} ({score[at]:.3f})"
-        for number, (label, at) in enumerate(zip(labels, front[-FRONT_NAMED:], strict=True), 1)
-    )
-    below(axes, f"{key}. Point estimates, not verdicts.")
+    labels, key = abbreviated([_joined(points[at]["backbones"]) for at in named], 3.4, 7.5)
+    lines = [
+        f"{number}  {label}: {score[at]:.3f}, {cost[at]:.0f} ms"
+        for number, (label, at) in enumerate(zip(labels, named, strict=True), 1)
+    ]
+    below(axes, "\n".join([*lines, key, "Point estimates, not verdicts."]))
     said = "; ".join(
         f"{_joined(points[at]['backbones'])} {cost[at]:.0f} ms {score[at]:.3f}" for at in front[:8]
     )
@@ -205,4 +206,4 @@ def _pareto(points: Sequence[Mapping[str, Any]], metric: str, name: str, title: 
 
 
 def _joined(backbones: Iterable[str]) -> str:
-    return " + ".join(printable(b) for b in sorted(backbones))
+    return "+".join(printable(b) for b in sorted(backbones))
