@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from featstore.evaluation.fuse import Fusion
-from featstore.report import facts
+from featstore.report import facts, findings
 from featstore.report.limits import PURPOSE
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def card(record: Record) -> tuple[Section, ...]:
         ),
         Section(
             "Quantitative analyses",
-            (facts.performance(record), facts.mistakes(record)),
+            (findings.performance(record), findings.mistakes(record)),
             ("Results by factor (sex, age, scanner, hospital), and by their combinations.",),
         ),
         Section(

@@ -90,7 +90,7 @@ class Dataset:
         FeatstoreError
             If they are not in the cache.
         """
-        specs = [key.backbone for key in keys_of(record.about)]
+        specs = [key.backbone for key in keys_of({"matrix": record.matrix})]
         return assemble(self.manifest, Store(cache or default_cache()), specs, [IDENTITY], self.decoding)
 
 

@@ -46,8 +46,7 @@ def render(page: Page) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         drawn={
             picture.name: Markup(picture.inline())  # noqa: S704 - drawn here; matplotlib escapes what it writes
-            for part in page.parts
-            for picture in part.pictures
+            for picture in (*page.maps, *(picture for part in page.parts for picture in part.pictures))
         },
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from featstore.errors import FeatstoreError
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
-from featstore.report import facts, reproduced
+from featstore.report import facts, findings, reproduced
 from featstore.report.board import SHOWN, board
 from featstore.report.card import card
 from featstore.report.gallery import distribution_of, maps_of, pictures_of
@@ -90,11 +90,25 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Page:
-    """A report: its runs, what is said of all of them, and what must not be left unsaid."""
+    """A report.
+
+    Attributes
+    ----------
+    parts
+        Its runs.
+    pairs
+        The scored ones side by side; None with fewer than two.
+    audit, maps, without_maps
+        What the data set itself shows: its audit, its vectors in the plane, and why there are none of these.
+    worksheet, limits
+        Checklists, pre-filled, and what must not be left unsaid.
+    """
 
     parts: tuple[Part, ...]
     pairs: Pairs | None
     audit: Check | None
+    maps: tuple[Picture, ...]
+    without_maps: str
     worksheet: tuple[Checklist, ...]
     limits: tuple[str, ...] = LIMITS
 
@@ -125,24 +139,25 @@ def compose(
     with_images
         Whether cases have thumbnails.
     """
+    maps, without = _maps(records, dataset, cache)
     return Page(
         tuple(
-            _part(f"run{at}", record, dataset, cache, with_images=with_images)
+            _part(f"run{at}", record, dataset, with_images=with_images)
             for at, record in enumerate(records, 1)
         ),
         pair(records),
         None if dataset is None else dataset.audit,
+        maps,
+        without,
         worksheet(records),
     )
 
 
-def _part(
-    anchor: str, record: Record, dataset: Dataset | None, cache: Path | None, *, with_images: bool
-) -> Part:
+def _part(anchor: str, record: Record, dataset: Dataset | None, *, with_images: bool) -> Part:
     known = dataset if dataset is not None and dataset.is_of(record) else None
-    pictures, omitted = _pictures(record, known, cache)
+    pictures, omitted = _pictures(record, known)
     if dataset is not None and known is None:
-        omitted.append("DATA is not what this run saw: its distribution, map and thumbnails are left out.")
+        omitted.append("DATA is not what this run saw: its distribution and thumbnails are left out.")
     return Part(
         anchor,
         record.name,
@@ -171,9 +186,9 @@ def _verdict(record: Record) -> tuple[str, ...]:
             return (summary(comparison), *lines, *([told] if comparison.duels else []))
         case Fusion() as fusion:
             return (
-                fusion_summary(fusion, record.shown or "", facts.tested_groups(record)),
+                fusion_summary(fusion, record.shown or "", findings.tested_groups(record)),
                 *([] if record.matrix["has_groups"] else [facts.disjoint(record)]),
-                facts.mistakes(record),
+                findings.mistakes(record),
             )
         case _ if record.kind == "paper":
             return tuple(reproduced.verdict(record.metrics))
@@ -196,7 +211,7 @@ def _quarantine(reasons: Mapping[str, int]) -> str:
     return f"{sum(reasons.values()):,} images are in quarantine ({told}); nothing was computed from them."
 
 
-def _pictures(record: Record, dataset: Dataset | None, cache: Path | None) -> tuple[list[Picture], list[str]]:
+def _pictures(record: Record, dataset: Dataset | None) -> tuple[list[Picture], list[str]]:
     found = pictures_of(record)
     if record.kind == "paper":
         return found, [
@@ -204,13 +219,21 @@ def _pictures(record: Record, dataset: Dataset | None, cache: Path | None) -> tu
         ]
     notes = [POOLED] if isinstance(record.outcome, Comparison) else []
     if dataset is None:
-        return found, [*notes, f"Images by split and class, and a map of the features. {WITHOUT_DATA}"]
-    found.append(distribution_of(dataset.counts(record)))
+        return found, [*notes, f"Images by split and class. {WITHOUT_DATA}"]
+    return [*found, distribution_of(dataset.counts(record))], notes
+
+
+def _maps(
+    records: Sequence[Record], dataset: Dataset | None, cache: Path | None
+) -> tuple[tuple[Picture, ...], str]:
+    """Maps of the vectors of the first run that was made from the data, or why there are none."""
+    known = [r for r in records if dataset is not None and r.kind != "paper" and dataset.is_of(r)]
+    if dataset is None or not known:
+        return (), ""
     try:
-        found += maps_of(dataset.matrix(record, cache))
+        return tuple(maps_of(dataset.matrix(known[0], cache))), ""
     except FeatstoreError as error:
-        return found, [*notes, f"The map of the features is left out. {error.cause} {error.remedy}"]
-    return found, notes
+        return (), f"The map of the features is left out. {error.cause} {error.remedy}"
 
 
 def _thumbnails(record: Record, dataset: Dataset | None) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from featstore.report import facts
+from featstore.report import facts, findings
 from featstore.report.checklists import CLAIM, CLAIM_SOURCE, TRIPOD, TRIPOD_SOURCE
 from featstore.report.limits import PURPOSE
 
@@ -117,14 +117,14 @@ CLAIM_ANSWERS: dict[str, Sequence[Answer]] = {
     "23": [facts.software],
     "24": [facts.weights],
     "25": [facts.views, facts.strategy],
-    "26": [facts.selection],
+    "26": [findings.selection],
     "27": [_ENSEMBLE],
     "28": [_say(METRICS)],
-    "29": [facts.uncertainty],
-    "32": [facts.internal],
+    "29": [findings.uncertainty],
+    "32": [findings.internal],
     "35": [facts.data],
-    "37": [facts.performance],
-    "39": [facts.mistakes],
+    "37": [findings.performance],
+    "39": [findings.mistakes],
     "40": [_LIMITS],
     "43": [_CODE],
 }
@@ -134,11 +134,11 @@ TRIPOD_ANSWERS: dict[str, Sequence[Answer]] = {
     "11": [_MISSING],
     "12a": [facts.partition, facts.disjoint],
     "12c": [facts.strategy, facts.views],
-    "12e": [_say(METRICS), facts.uncertainty],
+    "12e": [_say(METRICS), findings.uncertainty],
     "15": [facts.operating],
     "18f": [_CODE],
     "20a": [facts.data],
     "21": [facts.partition],
-    "23a": [facts.performance],
+    "23a": [findings.performance],
     "26": [_LIMITS],
 }
