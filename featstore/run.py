@@ -130,8 +130,8 @@ def read_run(out: Path) -> dict[str, Any]:
         raise RunError(f"{out} holds no readable run: {why}.", REMEDY) from error
 
 
-def require_own(out: Path, run: Mapping[str, Any], name: str) -> None:
-    """Make sure that a file of a run folder is the one that ``run.json`` was written with.
+def read_own(out: Path, run: Mapping[str, Any], name: str) -> bytes:
+    """Return the bytes of a file of a run folder, if it is the one that ``run.json`` was written with.
 
     Raises
     ------
@@ -139,12 +139,18 @@ def require_own(out: Path, run: Mapping[str, Any], name: str) -> None:
         If it is absent, damaged, or comes from another run.
     """
     try:
-        found = digest_bytes(read_regular(out / name, MAX_BYTES))
+        data = read_regular(out / name, MAX_BYTES)
     except OSError as error:
         raise RunError(f"{out / name} cannot be read: {error.strerror}.", REMEDY) from error
     files = run.get("files")
-    if not isinstance(files, dict) or files.get(name) != found:
+    if not isinstance(files, dict) or files.get(name) != digest_bytes(data):
         raise RunError(f"{out / name} is not the file that {RUN} was written with.", REMEDY)
+    return data
+
+
+def require_own(out: Path, run: Mapping[str, Any], name: str) -> None:
+    """Make sure of what `read_own` makes sure of."""
+    read_own(out, run, name)
 
 
 def data_digest(records: Iterable[ImageRecord]) -> str:

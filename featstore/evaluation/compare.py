@@ -173,7 +173,20 @@ def compare(
         run.clear(Path(out))
         run.write_run(
             Path(out),
-            {"kind": "compare", "matrix": document["matrix"], "protocol": document["protocol"]},
+            {
+                "kind": "compare",
+                "asked": {
+                    "strategies": strategies if isinstance(strategies, str) else list(strategies),
+                    "subsets": subsets if isinstance(subsets, str) else [list(subset) for subset in subsets],
+                    "training_seeds": training_seeds,
+                    "views": list(views),
+                    "test_views": test_views,
+                    "view_curve": view_curve,
+                    "economics": economics,
+                },
+                "matrix": document["matrix"],
+                "protocol": document["protocol"],
+            },
             document,
             out_of_fold(matrix, ranked, arena.splits, data),
             result.rows(),

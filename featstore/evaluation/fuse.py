@@ -162,6 +162,9 @@ def fuse(
     raw = {name: ask(model, rows) for name, rows in tested.items()}
     proba = {name: point.calibrate(p) for name, p in raw.items()}
     decisions = {name: point.decide(p) for name, p in proba.items()}
+    votes = {}
+    if hasattr(model, "votes"):
+        votes = {name: model.votes(matrix.rows(rows, matrix.backbones, [0])) for name, rows in tested.items()}
     result = Fusion(
         run=str(out),
         strategy=strategy,
@@ -188,9 +191,13 @@ def fuse(
     )
     run.write_run(
         Path(out),
-        {"kind": "fuse", **{k: document[k] for k in ("strategy", "options", "matrix", "sizes", "operating")}},
+        {
+            "kind": "fuse",
+            "asked": {"preset": preset, "test_size": test_size, "split_seed": split_seed},
+            **{k: document[k] for k in ("strategy", "options", "matrix", "sizes", "operating")},
+        },
         document,
-        held_out(matrix, splits, proba, decisions, data),
+        held_out(matrix, splits, proba, decisions, votes, data),
     )
     return result
 
