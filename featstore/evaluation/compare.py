@@ -22,6 +22,7 @@ from featstore.evaluation.ledger import Ledger
 from featstore.evaluation.nested import picks, points, with_inner
 from featstore.evaluation.operating import Wish
 from featstore.evaluation.predictions import out_of_fold
+from featstore.evaluation.progress import Progress
 from featstore.evaluation.standing import Arena, standings
 from featstore.evaluation.tournament import draft, play
 from featstore.evaluation.viewcurve import view_curve as curve_of_views
@@ -110,7 +111,7 @@ def compare(
     resume
         Take fits that an earlier comparison kept; without it all are computed (and kept) anew.
     progress
-        Show a bar on stderr.
+        Show a bar for each phase on stderr.
     **source
         Which features: see `featstore.matrix.Source`.
     """
@@ -125,9 +126,10 @@ def compare(
     arena = Arena(matrix.y, matrix.groups, group_folds(matrix, folds, repeats, fold_seed), repeats, index)
     chooses = nested or not wish.is_none
     rounds = with_inner(matrix, arena.splits, fold_seed) if chooses else list(arena.splits)
-    drafts = draft(matrix, contestants, rounds, jobs)
+    bars = Progress(progress)
+    drafts = draft(matrix, contestants, rounds, jobs, bars)
     cache = Path(source.get("cache") or default_cache())
-    play_in = partial(_play, root=cache, resume=resume, jobs=jobs, show=progress)
+    play_in = partial(_play, root=cache, resume=resume, jobs=jobs, bars=bars)
     play_all = partial(play_in, matrix)
     raw = play_all(contestants, rounds, drafts)
     chosen = [points(matrix.y, arena.splits, rounds, values, wish) for values in raw]
@@ -143,6 +145,7 @@ def compare(
         weights,
         [[point.threshold for point in mine] for mine in chosen],
         _reseeded(play_all, dict(zip(contestants, raw, strict=True)), arena, drafts, training_seeds),
+        bars,
     )
     result = Comparison(
         run.describe(matrix, index),
@@ -212,16 +215,13 @@ def _play(
     root: Path,
     resume: bool,
     jobs: int,
-    show: bool,
+    bars: Progress,
 ) -> list[list[Vector]]:
     """Probabilities of the test images, by contestant and round."""
-    from tqdm import tqdm
-
     proba: list[list[Vector]] = [[np.empty(0)] * len(rounds) for _ in contestants]
     ledger = Ledger.of(matrix, root, believes=resume)
     results = play(matrix, contestants, rounds, drafts, jobs, ledger)
-    total = len(contestants) * len(rounds)
-    for at, fold, values in tqdm(results, total=total, unit="fit", desc="compare", disable=not show):
+    for at, fold, values in bars.over(results, "fit", "fit", len(contestants) * len(rounds)):
         proba[at][fold] = values
     return proba
 

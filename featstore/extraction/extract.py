@@ -18,7 +18,7 @@ from featstore.extraction.depth import refuse_undeclared_range
 from featstore.extraction.memory import passes, peak
 from featstore.extraction.networks import BATCH_SIZE, Networks
 from featstore.extraction.plan import Plan, plan
-from featstore.extraction.portions import Silence, Work, compute
+from featstore.extraction.portions import Work, compute
 from featstore.extraction.share import share
 from featstore.extraction.summary import CellSummary, Extraction, PaceSummary
 from featstore.images.decode import decoder_version
@@ -131,7 +131,7 @@ def extract(
         if todo.rows_missing and not dry_run:
             refuse_undeclared_range(manifest, todo, decoding)
             bar = stack.enter_context(_bar(todo, show=progress))
-            told = bar if team.in_process else Silence()
+            told = bar if team.in_process else engine.Silence()
             work = Work(networks, decoding, store.root.absolute(), told, bounded=len(parts) > 1)
             records = {r.id: r for r in manifest.records}
             for part in parts:
@@ -213,7 +213,7 @@ def _done(name: str, pace: engine.Pace) -> PaceSummary:
 def _bar(todo: Plan, *, show: bool) -> Any:  # noqa: ANN401
     from tqdm import tqdm
 
-    return tqdm(total=todo.rows_missing, unit="img", desc="extract", disable=not show, smoothing=0.05)
+    return tqdm(total=todo.rows_missing, unit="", desc="extract", disable=not show, smoothing=0.05)
 
 
 def _bad_images(

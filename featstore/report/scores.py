@@ -50,14 +50,21 @@ def comparison_text(result: Comparison) -> str:
             data_text(result.matrix),
             _tables(head, names, rows),
             f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json." if hidden else "",
-            _wish_text(result),
-            _drafts_text(result.drafts),
-            view_curve_text(result.view_curve) if result.view_curve else "",
-            economics_text(result.economics) if result.economics else "",
+            *asides(result),
             winner_text(result),
             verdict(result),
         )
         if part
+    )
+
+
+def asides(result: Comparison) -> tuple[str, ...]:
+    """What a comparison says beside the scores, empty where it was not asked for."""
+    return (
+        _wish_text(result),
+        _drafts_text(result.drafts),
+        view_curve_text(result.view_curve) if result.view_curve else "",
+        economics_text(result.economics) if result.economics else "",
     )
 
 
