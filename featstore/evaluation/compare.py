@@ -17,7 +17,6 @@ from featstore.evaluation.crew import one_thread
 from featstore.evaluation.curves import curves
 from featstore.evaluation.duels import duels
 from featstore.evaluation.economics import economics as weigh
-from featstore.evaluation.folds import group_folds
 from featstore.evaluation.ledger import Ledger
 from featstore.evaluation.nested import picks, points, with_inner
 from featstore.evaluation.operating import Wish
@@ -27,6 +26,7 @@ from featstore.evaluation.tournament import draft, play
 from featstore.evaluation.viewcurve import view_curve as curve_of_views
 from featstore.evaluation.views import EXPAND, IDENTITY
 from featstore.evaluation.winner import guard
+from featstore.folds import group_folds
 from featstore.matrix import Source, load_matrix
 from featstore.store.store import default_cache
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.folds import Split
     from featstore.evaluation.standing import Standing
+    from featstore.folds import Split
     from featstore.matrix import FeatureMatrix
 
     Vector = NDArray[np.float64]

@@ -14,12 +14,12 @@ from featstore.evaluation.compare import positive_index
 from featstore.evaluation.contestants import Contestant, build, fit, predict_proba
 from featstore.evaluation.continuation import Continuation, read_earlier
 from featstore.evaluation.curves import curves
-from featstore.evaluation.folds import hold_out, inner_folds
 from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose
 from featstore.evaluation.predictions import held_out
 from featstore.evaluation.scores import Score, held_out_scores
 from featstore.evaluation.settings import blamed_on, gather
 from featstore.evaluation.views import training_rows
+from featstore.folds import hold_out, inner_folds
 from featstore.fusion.bundle import write_bundle
 from featstore.matrix import Source, load_matrix
 

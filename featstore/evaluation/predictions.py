@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from featstore.evaluation.folds import Split
     from featstore.evaluation.standing import Standing
+    from featstore.folds import Split
     from featstore.matrix import FeatureMatrix
 
 IMAGE = ("image_id", "path", "frame", "group", "label")

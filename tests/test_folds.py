@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.errors import AuditError, UsageError
-from featstore.evaluation.folds import group_folds, hold_out
+from featstore.folds import group_folds, hold_out
 
 
 @given(st.integers(2, 6), st.integers(1, 3), st.integers(0, 99), st.integers(12, 30))
