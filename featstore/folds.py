@@ -10,7 +10,7 @@ import numpy as np
 from featstore.errors import AuditError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -22,7 +22,7 @@ Split = tuple["NDArray[np.intp]", "NDArray[np.intp]"]
 class Table(Protocol):
     """What a split looks at: images with class and group, before or after there are features.
 
-    `records`, `classes`, `y` and `groups` are those of `featstore.table.FeatureMatrix`.
+    `records`, `classes`, `y` and `groups` are those of `featstore.matrix.FeatureMatrix`.
     """
 
     @property
@@ -123,6 +123,12 @@ def hold_out(table: Table, test_size: float, seed: int = 0) -> dict[str, NDArray
         )
     train, test = group_folds(table, max(2, round(1 / test_size)), seed=seed)[0]
     return {"train": train, "test": test}
+
+
+def acquainted(table: Table, ids: Collection[str]) -> NDArray[np.bool_]:
+    """Images ``(n,)`` that are among `ids`, or of the same group (patient) as one that is."""
+    known = np.array([record.id in ids for record in table.records], np.bool_)
+    return np.isin(table.groups, table.groups[known])
 
 
 def _own_splits(table: Table, named: NDArray[np.str_]) -> dict[str, NDArray[np.intp]]:

@@ -17,6 +17,7 @@ from featstore.evaluation.crew import one_thread
 from featstore.evaluation.curves import curves
 from featstore.evaluation.duels import duels
 from featstore.evaluation.economics import economics as weigh
+from featstore.evaluation.innocence import unknown
 from featstore.evaluation.ledger import Ledger
 from featstore.evaluation.nested import picks, points, with_inner
 from featstore.evaluation.operating import Wish
@@ -71,6 +72,7 @@ def compare(
 
     Unless `views` says otherwise, everyone trains on all views of the training images and is scored on the identity
     view of the test images. Answers are kept in the cache, fit by fit: the same call goes on where a killed one was.
+    Images that a backbone was tuned on, and those of the same patients, are left out for everyone.
     Intervals come from 2000 bootstrap resamples of the groups, shared by all, so differences are paired.
 
     Parameters
@@ -115,7 +117,7 @@ def compare(
     """
     if out is not None:
         run.prepare(Path(out), overwrite=overwrite)
-    matrix = load_matrix(data, **source)
+    matrix = unknown(load_matrix(data, **source))
     contestants = with_views(
         line_up(strategies, subsets, matrix.backbones), views, test_views, len(matrix.views)
     )

@@ -14,6 +14,7 @@ from featstore.evaluation.compare import positive_index
 from featstore.evaluation.contestants import Contestant, build, fit, predict_proba
 from featstore.evaluation.continuation import Continuation, read_earlier
 from featstore.evaluation.curves import curves
+from featstore.evaluation.innocence import require_unknown
 from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose
 from featstore.evaluation.predictions import held_out
 from featstore.evaluation.scores import Score, held_out_scores
@@ -125,7 +126,8 @@ def fuse(
     Raises
     ------
     AuditError
-        If the split leaks, or a side lacks a class.
+        If the split leaks, a side lacks a class, or a backbone was tuned on images that would be scored or, with
+        `calibrate` or `sensitivity`, chosen on.
     UsageError
         If `options` names a parameter that the strategy does not have, or a value is out of range.
     """
@@ -138,6 +140,7 @@ def fuse(
         settings = {**earlier.options(), **settings}
     index = positive_index(matrix.classes, positive)
     splits = hold_out(matrix, test_size, split_seed)
+    require_unknown(matrix, splits, choosing=bool(calibrate or sensitivity))
     wish = Wish(calibrate, sensitivity, index)
     contestant = Contestant(strategy, matrix.backbones, strategy)
     tested = {name: rows for name, rows in splits.items() if name != "train"}

@@ -32,6 +32,11 @@ def index_folder(root: Path) -> Path:
     return root / "index"
 
 
+def learned_folder(root: Path) -> Path:
+    """Return the folder of what is known about weights that were tuned; nothing in the cache can replace it."""
+    return root / "tuned"
+
+
 def backbone_folder(root: Path, backbone: BackboneSpec) -> Path:
     """``features/<backbone>@<key8>``."""
     return features_folder(root) / f"{backbone.name}@{short_digest(asdict(backbone))}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from featstore import document
 from featstore.errors import StoreError
-from featstore.store import index, layout, quarantine
+from featstore.store import index, layout, learned, quarantine
 from featstore.store.commit import TEMPORARY_PREFIX
 from featstore.types import BackboneSpec
 
@@ -95,6 +95,7 @@ ROOMS: tuple[tuple[re.Pattern[str], Callable[[Path], object] | None], ...] = (
     (re.compile(r"rates/[^/]+/[0-9a-f]{64}\.json"), None),
     (re.compile(r"layouts/[^/]+/[^/]+\.json"), None),
     (re.compile(r"leases/[^/]+"), None),
+    (re.compile(r"tuned/[0-9a-f]{64}\.json"), learned.read),
     (
         re.compile(r"results/[0-9a-f]{64}\.json"),
         lambda page: document.unseal(document.read(page, document.LARGE)),
