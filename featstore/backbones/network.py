@@ -162,6 +162,20 @@ def _load(row: Row, weights: Weights, options: dict[str, Any]) -> keras.Model:
 
 
 @contextlib.contextmanager
+def fresh_names() -> Iterator[None]:
+    """Let Keras number layers that are given no name from nothing, and not from what this process built before."""
+    from keras.src.backend.common import global_state
+
+    counters = "object_name_uids"
+    kept = global_state.get_global_attribute(counters)
+    global_state.set_global_attribute(counters, None)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(counters, kept)
+
+
+@contextlib.contextmanager
 def _python_seed(seed: int) -> Iterator[None]:
     """Give Keras a generator of its own, from which it draws the seed of every initialiser.
 

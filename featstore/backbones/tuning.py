@@ -6,6 +6,7 @@ below it may move (Kumar et al., "Fine-Tuning can Distort Pretrained Features", 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ from featstore.backbones.network import (
     build_whole,
     cut,
     download,
+    fresh_names,
     preparation,
     prepare_keras,
     require_preprocess,
@@ -105,7 +107,8 @@ class Learner:
         self.name, self.digest = name, str(found.digest)
         self.input_size, self.dimension, self.batch_size = row.input_size, row.dimension, batch_size
         self._rate, self._seed = learning_rate, seed
-        self._whole = build_whole(row, found, preprocess)
+        with fresh_names():  # which get into the weights file, and hence into its digest
+            self._whole = build_whole(row, found, preprocess)
         self._network = cut(row, self._whole)
         self._prepare = preparation(row, preprocess)
         self.layers, self.of_layers = _unfreeze(name, self._network, unfreeze)
@@ -176,7 +179,7 @@ class Learner:
 
     def keep(self) -> None:
         """Remember the weights as they are now."""
-        self._best = [variable.numpy() for variable in self._model.trainable_variables]
+        self._best = [variable.numpy().copy() for variable in self._model.trainable_variables]
 
     def restore(self) -> None:
         """Go back to the weights that were kept."""
@@ -185,7 +188,10 @@ class Learner:
 
     def write(self, path: Path) -> None:
         """Write the weights, without the head, as ``--weights NAME=PATH`` reads them; the name ends in `SUFFIX`."""
-        self._whole.save_weights(path)
+        with warnings.catch_warnings():
+            # Keras 3.15 asks TensorFlow's variables for an array in a way that NumPy 2 will give up.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._whole.save_weights(path)
 
     def _learn(self, images: tf.Tensor, y: tf.Tensor, factors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         import tensorflow as tf

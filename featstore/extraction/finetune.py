@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections import Counter
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from featstore.backbones.weights import choice_for
 from featstore.errors import AuditError, UsageError
 from featstore.extraction.course import train
 from featstore.extraction.depth import refuse_undeclared_range
-from featstore.extraction.finetuning import Finetuning
+from featstore.extraction.finetuning import Finetuning, write_account
 from featstore.extraction.lessons import Lessons, unreadable
 from featstore.extraction.networks import Networks
 from featstore.extraction.sides import divide
@@ -33,7 +32,7 @@ from featstore.store.learned import HASHED, inscribe
 from featstore.types import Decoding
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -42,10 +41,6 @@ if TYPE_CHECKING:
     from featstore.store.learned import Learned
 
 DEFAULT_RECIPE = "mild"
-ELSEWHERE = frozenset({"run", "weights", "bad", "warnings"})
-"""Told in another form, or naming files: the summary names them."""
-MEASURED = frozenset({"before", "after", "history"})
-"""Kept in ``metrics.json``."""
 
 
 def finetune(
@@ -130,7 +125,7 @@ def finetune(
     sides = divide((r for r in manifest.records if r.id not in bad), test_size, split_seed, seed)
     before = learned([start], weights or {}).get(backbone)
     if before is not None:
-        _require_unknown(sides, before.images)
+        _require_unknown(sides, before)
     learner = tuning.Learner(
         backbone,
         choice_for(backbone, weights or {}),
@@ -179,7 +174,7 @@ def finetune(
         warnings=manifest.warnings,
         seconds=round(perf_counter() - started, 3),
     )
-    _write_account(folder, result, sides)
+    write_account(folder, result, sides)
     return result
 
 
@@ -193,10 +188,12 @@ def _require_options(epochs: int, patience: int, learning_rate: float, batch_siz
         )
 
 
-def _require_unknown(sides: Sides, images: Collection[str]) -> None:
-    """Weights that are tuned on must not have met what chooses the epoch, or what is scored later."""
-    apart = np.concatenate([sides.validated, *sides.held_out.values()])
-    known = int(acquainted(sides, images)[apart].sum())
+def _require_unknown(sides: Sides, before: Learned) -> None:
+    """Weights that are tuned on must not have met what is scored later, nor what chooses the epoch now."""
+    scored = np.concatenate([*sides.held_out.values()])
+    apart = np.concatenate([scored, sides.validated])
+    known = int(acquainted(sides, before.images)[scored].sum())
+    known += int(acquainted(sides, before.trained)[sides.validated].sum())
     if known:
         raise AuditError(
             f"The weights have learned from {known} of the {len(apart)} images held out here or their patients.",
@@ -236,25 +233,11 @@ def _write(learner: Learner, path: Path, sides: Sides, before: Learned | None) -
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         draft.replace(path)
+        for other in path.parent.glob(f"*{tuning.SUFFIX}"):  # of a run that this one replaces
+            if other != path:
+                other.unlink()
     except OSError as error:
         raise run.unwritable(path.parent, error) from error
     finally:
         draft.unlink(missing_ok=True)
     return path
-
-
-def _write_account(folder: Path, result: Finetuning, sides: Sides) -> None:
-    """Keep what was done in the run folder, without paths."""
-    document = {k: v for k, v in result.to_json().items() if k not in ELSEWHERE}
-    run.write_run(
-        folder,
-        {
-            "kind": "finetune",
-            "data_sha256": run.data_digest(sides.records),
-            **{k: document.pop(k) for k in list(document) if k not in MEASURED},
-            "quarantined": dict(Counter(reason for _, reason, _ in result.bad)),
-            "trained": sides.ids(sides.trained),
-            "validated": sides.ids(sides.validated),
-        },
-        document,
-    )

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from featstore.run import data_digest, write_run
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from featstore.extraction.course import Measure
+    from featstore.extraction.sides import Sides
+
+ELSEWHERE = frozenset({"run", "weights", "bad", "warnings"})
+"""Told in another form, or naming files: the summary names them."""
+MEASURED = frozenset({"before", "after", "history"})
+"""Kept in ``metrics.json``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +79,20 @@ class Finetuning:
     def to_json(self) -> dict[str, Any]:
         """Plain dict for ``--json``."""
         return asdict(self)
+
+
+def write_account(folder: Path, result: Finetuning, sides: Sides) -> None:
+    """Keep in the run folder, as `featstore.run.clear` left it, what was done, without paths."""
+    document = {k: v for k, v in result.to_json().items() if k not in ELSEWHERE}
+    write_run(
+        folder,
+        {
+            "kind": "finetune",
+            "data_sha256": data_digest(sides.records),
+            **{k: document.pop(k) for k in list(document) if k not in MEASURED},
+            "quarantined": dict(Counter(reason for _, reason, _ in result.bad)),
+            "trained": sides.ids(sides.trained),
+            "validated": sides.ids(sides.validated),
+        },
+        document,
+    )
