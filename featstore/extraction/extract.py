@@ -130,8 +130,11 @@ def extract(
         todo = _plan(keys, manifest, store, decoding)
         cost = expected(todo, store.root)
         tally = engine.Tally()
-        for record in () if dry_run else known.values():
-            remember(store.root, record)  # before the first vector: stage two must never lack it
+        for spec in specs:
+            if spec.name in known and not dry_run:
+                remember(
+                    store.root, spec, known[spec.name]
+                )  # before the first vector: it must never be lacking
         parts = passes(todo, memory and memory // team.workers, BATCH_SIZE)
         if todo.rows_missing and not dry_run:
             refuse_undeclared_range(lacking(manifest, todo), decoding)

@@ -129,7 +129,7 @@ def assemble(
 
 
 def _learned(store: Store, specs: Sequence[BackboneSpec]) -> dict[str, frozenset[str]]:
-    found = {spec.name: recall(store.root, spec.weights) for spec in specs}
+    found = {spec.name: recall(store.root, spec) for spec in specs}
     return {name: record.images for name, record in found.items() if record is not None}
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 SHARD_SUFFIX = ".h5"
 BACKBONE_PAGE = "backbone.json"
+LEARNED_PAGE = "learned.json"
+"""Beside the vectors of tuned weights: the images that these have learned from. Nothing in a cache can replace it."""
 READABLE = 40
 
 
@@ -30,11 +32,6 @@ def quarantine_folder(root: Path) -> Path:
 def index_folder(root: Path) -> Path:
     """Return the folder of the index, which may be deleted at any time."""
     return root / "index"
-
-
-def learned_folder(root: Path) -> Path:
-    """Return the folder of what is known about weights that were tuned; nothing in the cache can replace it."""
-    return root / "tuned"
 
 
 def backbone_folder(root: Path, backbone: BackboneSpec) -> Path:

@@ -1,7 +1,7 @@
 """Which images a network's weights have learned from: features of these images would flatter whatever they score.
 
 The record lies inside the weights file, so that it goes wherever the weights go, under their digest; and beside the
-shards, so that stage two, which sees no weights, knows it.
+vectors that they gave, so that stage two, which sees no weights, knows it, and so does whoever copies that folder.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ import numpy as np
 
 from featstore import document
 from featstore.errors import RefusedFileError, StoreError
-from featstore.files import PRIVATE_FOLDER, write_private
+from featstore.files import write_private
 from featstore.fingerprint import canonical_json
+from featstore.store import layout
+from featstore.store.commit import make_folder
 from featstore.store.guard import read_datasets
-from featstore.store.layout import learned_folder
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from featstore.types import BackboneSpec
 
 FIELDS = ("trained", "validated")
 DATASETS = tuple(f"featstore/{field}" for field in FIELDS)
@@ -85,19 +88,19 @@ def inscription(path: Path, weights: str) -> Learned | None:
     return Learned(weights, trained, validated)
 
 
-def remember(root: Path, learned: Learned) -> None:
-    """Keep a record in a cache, whose features it concerns; what is there already and sound stays.
+def remember(root: Path, backbone: BackboneSpec, learned: Learned) -> None:
+    """Keep a record in a cache beside the features that it concerns; what is there already and sound stays.
 
     Raises
     ------
     StoreError
         If the disk refuses.
     """
-    path = _page(root, learned.weights)
+    path = _page(root, backbone)
     try:
-        if path.exists() and _is_sound(path):
+        if path.exists() and _is_of(path, learned.weights):
             return
-        path.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        make_folder(path.parent)
         content = {"weights": learned.weights, **{f: sorted(getattr(learned, f)) for f in FIELDS}}
         write_private(path, canonical_json(document.seal(content)).encode())
     except OSError as error:
@@ -107,7 +110,7 @@ def remember(root: Path, learned: Learned) -> None:
         ) from error
 
 
-def recall(root: Path, weights: str) -> Learned | None:
+def recall(root: Path, backbone: BackboneSpec) -> Learned | None:
     """Record that a cache keeps of these weights; None where it keeps none.
 
     Raises
@@ -115,11 +118,11 @@ def recall(root: Path, weights: str) -> Learned | None:
     StoreError
         If there is one and it is damaged: without it no score of these features can be trusted.
     """
-    if not weights.startswith(HASHED):
-        return None
-    path = _page(root, weights)
+    path = _page(root, backbone)
     try:
-        return read(path)
+        found = read(path)
+        if found.weights != backbone.weights:
+            raise document.DocumentError("it is about other weights")  # noqa: TRY301
     except FileNotFoundError:
         return None
     except (OSError, document.DocumentError) as error:
@@ -128,12 +131,13 @@ def recall(root: Path, weights: str) -> Learned | None:
             f"{path} cannot be read: {why}. It says which images the weights have learned from.",
             "Run `featstore extract` with these --weights again: the weights file tells it anew.",
         ) from error
+    return found
 
 
 def read(path: Path) -> Learned:
     """Read a record of a cache; OSError or DocumentError if the file is none."""
     content = document.unseal(document.read(path, document.LARGE))
-    if set(content) != {"weights", *FIELDS} or content["weights"] != f"{HASHED}{path.stem}":
+    if set(content) != {"weights", *FIELDS} or not isinstance(content["weights"], str):
         raise document.DocumentError("it is no record of what these weights have learned from")
     try:
         trained, validated = (_unpack(_pack(content[field])) for field in FIELDS)
@@ -142,16 +146,15 @@ def read(path: Path) -> Learned:
     return Learned(content["weights"], trained, validated)
 
 
-def _is_sound(path: Path) -> bool:
+def _is_of(path: Path, weights: str) -> bool:
     try:
-        read(path)
+        return read(path).weights == weights
     except (OSError, document.DocumentError):
         return False
-    return True
 
 
-def _page(root: Path, weights: str) -> Path:
-    return learned_folder(root) / f"{weights.removeprefix(HASHED)}.json"
+def _page(root: Path, backbone: BackboneSpec) -> Path:
+    return layout.backbone_folder(root, backbone) / layout.LEARNED_PAGE
 
 
 def _pack(ids: Collection[str]) -> NDArray[np.uint8]:

@@ -93,7 +93,7 @@ def _mend(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
         elif path.suffix == layout.SHARD_SUFFIX:
             shards.append(path)
             set_aside.append(str(quarantine.set_aside_shard(layout.quarantine_folder(root), path, cause)))
-        elif path.parent != layout.learned_folder(root):
+        elif path.name != layout.LEARNED_PAGE:
             path.unlink(missing_ok=True)
             rebuilt.append(str(path))
     _describe_again(root)

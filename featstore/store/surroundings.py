@@ -87,6 +87,7 @@ def _check_backbone(path: Path) -> None:
 
 ROOMS: tuple[tuple[re.Pattern[str], Callable[[Path], object] | None], ...] = (
     (re.compile(r"features/[^/]+@[0-9a-f]{8}/backbone\.json"), _check_backbone),
+    (re.compile(r"features/[^/]+@[0-9a-f]{8}/learned\.json"), learned.read),
     (re.compile(r"features/[^/]+@[0-9a-f]{8}/[^/]+@[0-9a-f]{8}/seed-\d+/[^/.][^/]*\.h5"), None),
     (re.compile(r"index/[0-9a-f]{64}\.ids"), index.check),
     (re.compile(r"quarantine/images/[0-9a-f]{8}/[0-9a-f]{64}\.json"), quarantine.read),
@@ -95,7 +96,6 @@ ROOMS: tuple[tuple[re.Pattern[str], Callable[[Path], object] | None], ...] = (
     (re.compile(r"rates/[^/]+/[0-9a-f]{64}\.json"), None),
     (re.compile(r"layouts/[^/]+/[^/]+\.json"), None),
     (re.compile(r"leases/[^/]+"), None),
-    (re.compile(r"tuned/[0-9a-f]{64}\.json"), learned.read),
     (
         re.compile(r"results/[0-9a-f]{64}\.json"),
         lambda page: document.unseal(document.read(page, document.LARGE)),
