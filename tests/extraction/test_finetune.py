@@ -2,13 +2,17 @@
 
 import csv
 import json
+import signal
 import stat
+import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from commandline import FEATSTORE
 from commandline import featstore as command
 from fakes import write_images
 
@@ -319,6 +323,26 @@ def test_only_the_last_layers_move_and_what_was_kept_comes_back(tmp_path):
 def test_every_kind_of_network_writes_weights_that_come_back(name, tmp_path):
     learner, pixels = taught(name, unfreeze=3)
     require_the_same_from_its_file(name, learner, pixels, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_signal_ends_it_with_130_and_leaves_no_file(tmp_path, number):
+    data = write_images(tmp_path / "data", 32)
+    arguments = [FEATSTORE, "finetune", data, "--backbone", NET, "--weights", f"{NET}=random:1"]
+    arguments += ["--epochs", "1000", "--patience", "1000", "--out", tmp_path / "run"]
+    with (tmp_path / "said").open("wb") as said:
+        child = subprocess.Popen(arguments, cwd=tmp_path, stderr=said, stdout=said)
+        try:
+            while child.poll() is None and "img/s]" not in (tmp_path / "said").read_text():
+                time.sleep(0.1)
+            child.send_signal(number)
+            assert child.wait(timeout=60) == 130
+        finally:
+            child.kill()
+    assert "Interrupted." in (tmp_path / "said").read_text()
+    assert not list(tmp_path.rglob("*.weights.h5"))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
