@@ -17,7 +17,7 @@ from featstore.evaluation.crew import one_thread
 from featstore.evaluation.curves import curves
 from featstore.evaluation.duels import duels
 from featstore.evaluation.economics import economics as weigh
-from featstore.evaluation.folds import group_folds
+from featstore.evaluation.innocence import unknown
 from featstore.evaluation.ledger import Ledger
 from featstore.evaluation.nested import picks, points, with_inner
 from featstore.evaluation.operating import Wish
@@ -28,6 +28,7 @@ from featstore.evaluation.tournament import draft, play
 from featstore.evaluation.viewcurve import view_curve as curve_of_views
 from featstore.evaluation.views import EXPAND, IDENTITY
 from featstore.evaluation.winner import guard
+from featstore.folds import group_folds
 from featstore.matrix import Source, load_matrix
 from featstore.store.store import default_cache
 
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.folds import Split
     from featstore.evaluation.standing import Standing
+    from featstore.folds import Split
     from featstore.images.manifest import Manifest
     from featstore.matrix import FeatureMatrix
 
@@ -73,6 +74,7 @@ def compare(
 
     Unless `views` says otherwise, everyone trains on all views of the training images and is scored on the identity
     view of the test images. Answers are kept in the cache, fit by fit: the same call goes on where a killed one was.
+    Images that a backbone was tuned on, and those of the same patients, are left out for everyone.
     Intervals come from 2000 bootstrap resamples of the groups, shared by all, so differences are paired.
 
     Parameters
@@ -117,7 +119,7 @@ def compare(
     """
     if out is not None:
         run.prepare(Path(out), overwrite=overwrite)
-    matrix = load_matrix(data, **source)
+    matrix = unknown(load_matrix(data, **source))
     contestants = with_views(
         line_up(strategies, subsets, matrix.backbones), views, test_views, len(matrix.views)
     )
