@@ -17,7 +17,7 @@ from featstore.evaluation.crew import one_thread
 from featstore.evaluation.curves import curves
 from featstore.evaluation.duels import duels
 from featstore.evaluation.economics import economics as weigh
-from featstore.evaluation.folds import group_folds
+from featstore.evaluation.innocence import unknown
 from featstore.evaluation.ledger import Ledger
 from featstore.evaluation.nested import picks, points, with_inner
 from featstore.evaluation.operating import Wish
@@ -28,6 +28,7 @@ from featstore.evaluation.tournament import draft, play
 from featstore.evaluation.viewcurve import view_curve as curve_of_views
 from featstore.evaluation.views import EXPAND, IDENTITY
 from featstore.evaluation.winner import guard
+from featstore.folds import group_folds
 from featstore.matrix import Source, load_matrix
 from featstore.store.store import default_cache
 
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.folds import Split
     from featstore.evaluation.standing import Standing
+    from featstore.folds import Split
+    from featstore.images.manifest import Manifest
     from featstore.matrix import FeatureMatrix
 
     Vector = NDArray[np.float64]
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    data: str | Path,
+    data: str | Path | Manifest,
     *,
     strategies: Sequence[str] | str = "all",
     subsets: Sequence[Sequence[str]] | str = "singles",
@@ -72,12 +74,13 @@ def compare(
 
     Unless `views` says otherwise, everyone trains on all views of the training images and is scored on the identity
     view of the test images. Answers are kept in the cache, fit by fit: the same call goes on where a killed one was.
+    Images that a backbone was tuned on, and those of the same patients, are left out for everyone.
     Intervals come from 2000 bootstrap resamples of the groups, shared by all, so differences are paired.
 
     Parameters
     ----------
     data
-        A folder or a CSV manifest whose features are in the store.
+        A folder, a CSV file or a `Manifest` whose features are in the store.
     strategies
         Names, or ``all``.
     subsets
@@ -116,7 +119,7 @@ def compare(
     """
     if out is not None:
         run.prepare(Path(out), overwrite=overwrite)
-    matrix = load_matrix(data, **source)
+    matrix = unknown(load_matrix(data, **source))
     contestants = with_views(
         line_up(strategies, subsets, matrix.backbones), views, test_views, len(matrix.views)
     )
@@ -175,9 +178,22 @@ def compare(
         run.clear(Path(out))
         run.write_run(
             Path(out),
-            {"kind": "compare", "matrix": document["matrix"], "protocol": document["protocol"]},
+            {
+                "kind": "compare",
+                "asked": {
+                    "strategies": strategies if isinstance(strategies, str) else list(strategies),
+                    "subsets": subsets if isinstance(subsets, str) else [list(subset) for subset in subsets],
+                    "training_seeds": training_seeds,
+                    "views": list(views),
+                    "test_views": test_views,
+                    "view_curve": view_curve,
+                    "economics": economics,
+                },
+                "matrix": document["matrix"],
+                "protocol": document["protocol"],
+            },
             document,
-            out_of_fold(matrix, ranked, arena.splits, Path(data)),
+            out_of_fold(matrix, ranked, arena.splits, data),
             result.rows(),
         )
     return result

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import run
-from featstore.errors import UsageError
 from featstore.evaluation.compare import positive_index
 from featstore.evaluation.contestants import Contestant, build, fit, predict_proba
-from featstore.evaluation.continuation import Continuation, read_earlier
+from featstore.evaluation.continuation import Continuation, read_earlier, refuse_contradiction
 from featstore.evaluation.curves import curves
-from featstore.evaluation.folds import hold_out, inner_folds
+from featstore.evaluation.innocence import require_unknown
 from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose
 from featstore.evaluation.predictions import held_out
 from featstore.evaluation.scores import Score, held_out_scores
 from featstore.evaluation.settings import blamed_on, gather
 from featstore.evaluation.views import training_rows
+from featstore.folds import hold_out, inner_folds
 from featstore.fusion.bundle import write_bundle
+from featstore.fusion.neural import NeuralStrategy
 from featstore.matrix import Source, load_matrix
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featstore.images.manifest import Manifest
     from featstore.matrix import FeatureMatrix
 
 
@@ -74,7 +76,7 @@ class Fusion:
 
 
 def fuse(
-    data: str | Path,
+    data: str | Path | Manifest,
     *,
     strategy: str = "concat_logreg",
     preset: str | None = None,
@@ -93,12 +95,14 @@ def fuse(
     """Train a fusion strategy on stored features and score it on held-out images.
 
     The data set's own splits are used where it has them; else whole groups are held out, stratified by class.
-    Training sees all views of the training images; scores are those of the identity view.
+    Training sees all views of the training images; scores are those of the identity view. Where the data set has a
+    split ``val``, its identity view is what a network validates on: with `patience` that picks the epoch, so trust
+    ``test``.
 
     Parameters
     ----------
     data
-        A folder or a CSV manifest whose features are in the store.
+        A folder, a CSV file or a `Manifest` whose features are in the store.
     strategy
         Name; `featstore strategies` lists them.
     preset
@@ -125,12 +129,13 @@ def fuse(
     Raises
     ------
     AuditError
-        If the split leaks, or a side lacks a class.
+        If the split leaks, a side lacks a class, or a backbone was tuned on images that would be scored or, with
+        `calibrate` or `sensitivity`, chosen on.
     UsageError
         If `options` names a parameter that the strategy does not have, or a value is out of range.
     """
     run.prepare(Path(out), overwrite=overwrite)
-    _refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
+    refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
     settings = gather(strategy, preset, options or {})
     matrix = load_matrix(data, **source)
     earlier = None if init_from is None else read_earlier(Path(init_from), strategy, matrix)
@@ -138,6 +143,7 @@ def fuse(
         settings = {**earlier.options(), **settings}
     index = positive_index(matrix.classes, positive)
     splits = hold_out(matrix, test_size, split_seed)
+    require_unknown(matrix, splits, choosing=bool(calibrate or sensitivity))
     wish = Wish(calibrate, sensitivity, index)
     contestant = Contestant(strategy, matrix.backbones, strategy)
     tested = {name: rows for name, rows in splits.items() if name != "train"}
@@ -149,15 +155,19 @@ def fuse(
     train = splits["train"]
     with blamed_on(options or {}):
         unfitted = build(contestant, matrix, settings)
+        validation = _validation(unfitted, matrix, splits)
         if earlier is None:
-            model = fit(unfitted, matrix, train, contestant)
+            model = fit(unfitted, matrix, train, contestant, **validation)
         else:
             rows = training_rows(matrix, train, matrix.backbones)
-            model = unfitted.fine_tune(earlier.model, *rows, freeze=freeze_blocks)
+            model = unfitted.fine_tune(earlier.model, *rows, freeze=freeze_blocks, **validation)
     point = _operating_point(matrix, contestant, settings, train, wish, split_seed)
     raw = {name: ask(model, rows) for name, rows in tested.items()}
     proba = {name: point.calibrate(p) for name, p in raw.items()}
     decisions = {name: point.decide(p) for name, p in proba.items()}
+    votes = {}
+    if hasattr(model, "votes"):
+        votes = {name: model.votes(matrix.rows(rows, matrix.backbones, [0])) for name, rows in tested.items()}
     result = Fusion(
         run=str(out),
         strategy=strategy,
@@ -184,11 +194,27 @@ def fuse(
     )
     run.write_run(
         Path(out),
-        {"kind": "fuse", **{k: document[k] for k in ("strategy", "options", "matrix", "sizes", "operating")}},
+        {
+            "kind": "fuse",
+            "asked": {"preset": preset, "test_size": test_size, "split_seed": split_seed},
+            **{k: document[k] for k in ("strategy", "options", "matrix", "sizes", "operating")},
+        },
         document,
-        held_out(matrix, splits, proba, decisions, Path(data)),
+        held_out(matrix, splits, proba, decisions, votes, data),
     )
     return result
+
+
+def _validation(
+    unfitted: Any,  # noqa: ANN401
+    matrix: FeatureMatrix,
+    splits: Mapping[str, NDArray[np.intp]],
+) -> dict[str, Any]:
+    """Plain rows of the split ``val``, for a network."""
+    if "val" not in splits or not isinstance(unfitted, NeuralStrategy):
+        return {}
+    rows = splits["val"]
+    return {"validation": (matrix.rows(rows, matrix.backbones, [0]), matrix.y[rows])}
 
 
 def _operating_point(
@@ -209,15 +235,3 @@ def _operating_point(
         predict_proba(model, matrix, test, contestant) for model, test in zip(models, tests, strict=True)
     ]
     return choose(matrix.y[np.concatenate(tests)], np.concatenate(proba), wish)
-
-
-def _refuse_contradiction(
-    init_from: str | Path | None, freeze_blocks: Sequence[str], *, calibrated: bool
-) -> None:
-    if freeze_blocks and init_from is None:
-        raise UsageError("There are no earlier weights to freeze.", "Add --init-from RUN.")
-    if calibrated and init_from is not None:
-        raise UsageError(
-            "A fine-tuned model cannot be calibrated: the earlier one may know the images to calibrate on.",
-            "Leave out --calibrate and --sensitivity.",
-        )

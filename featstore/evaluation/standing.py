@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.evaluation.contestants import Contestant
-    from featstore.evaluation.folds import Split
+    from featstore.folds import Split
 
     Vector = NDArray[np.float64]
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from featstore.evaluation.folds import Split
     from featstore.evaluation.ledger import Ledger
+    from featstore.folds import Split
     from featstore.matrix import FeatureMatrix
 
     Vector = NDArray[np.float64]

@@ -14,17 +14,19 @@ from featstore.extraction import engine
 from featstore.extraction.account import write_account
 from featstore.extraction.cost import expected
 from featstore.extraction.crew import crew
-from featstore.extraction.depth import refuse_undeclared_range
+from featstore.extraction.depth import lacking, refuse_undeclared_range
 from featstore.extraction.memory import passes, peak
 from featstore.extraction.networks import BATCH_SIZE, Networks
 from featstore.extraction.plan import Plan, plan
 from featstore.extraction.portions import Work, compute
 from featstore.extraction.share import share
 from featstore.extraction.summary import CellSummary, Extraction, PaceSummary
+from featstore.extraction.tuned import learned
 from featstore.images.decode import decoder_version
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
 from featstore.run import prepare
+from featstore.store.learned import remember
 from featstore.store.store import Store, default_cache
 from featstore.types import IDENTITY, Decoding, FeatureKey, View
 
@@ -40,7 +42,7 @@ DEFAULT_RECIPE = "paper"
 
 
 def extract(
-    data: str | Path,
+    data: str | Path | Manifest,
     *,
     backbones: Sequence[str] = DEFAULT_BACKBONES,
     weights: Mapping[str, str] | None = None,
@@ -68,7 +70,7 @@ def extract(
     Parameters
     ----------
     data
-        A folder (``class/…`` or ``split/class/…``) or a CSV manifest.
+        A folder (``class/…`` or ``split/class/…``), a CSV file, or a `Manifest` that `scan` gave.
     backbones
         Catalogue names.
     weights
@@ -121,15 +123,21 @@ def extract(
     with ExitStack() as stack:
         networks = Networks(weights or {}, preprocess, precision)
         specs = [networks.spec(name, fetch=not dry_run) for name in dict.fromkeys(backbones)]
-        manifest = scan(Path(data), group_pattern=group_pattern, follow_links=follow_links)
+        known = learned(specs, weights or {})
+        manifest = scan(data, group_pattern=group_pattern, follow_links=follow_links)
         manifest = share(manifest, num_workers, worker_index)
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
         todo = _plan(keys, manifest, store, decoding)
         cost = expected(todo, store.root)
         tally = engine.Tally()
+        for spec in specs:
+            if spec.name in known and not dry_run:
+                remember(
+                    store.root, spec, known[spec.name]
+                )  # before the first vector: it must never be lacking
         parts = passes(todo, memory and memory // team.workers, BATCH_SIZE)
         if todo.rows_missing and not dry_run:
-            refuse_undeclared_range(manifest, todo, decoding)
+            refuse_undeclared_range(lacking(manifest, todo), decoding)
             bar = stack.enter_context(_bar(todo, show=progress))
             told = bar if team.in_process else engine.Silence()
             work = Work(networks, decoding, store.root.absolute(), told, bounded=len(parts) > 1)

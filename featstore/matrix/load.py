@@ -15,6 +15,7 @@ from featstore.images.decode import decoder_version
 from featstore.images.scan import scan
 from featstore.matrix.choose import choose_specs, choose_views
 from featstore.matrix.features import FeatureMatrix
+from featstore.store.learned import recall
 from featstore.store.store import Store, default_cache
 from featstore.types import BACKBONE_REVISION, BackboneSpec, Decoding, FeatureKey, View
 
@@ -55,7 +56,7 @@ class Source(TypedDict, total=False):
     follow_links: bool
 
 
-def load_matrix(data: str | Path, **source: Unpack[Source]) -> FeatureMatrix:
+def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> FeatureMatrix:
     """Assemble the stored features of a data set.
 
     What is left open is read off the store: all its backbones, and all augmented views that these share. Where
@@ -64,7 +65,7 @@ def load_matrix(data: str | Path, **source: Unpack[Source]) -> FeatureMatrix:
     Parameters
     ----------
     data
-        A folder or a CSV manifest, as for `featstore.extract`.
+        A folder, a CSV file or a scanned `Manifest`, as for `featstore.extract`.
     **source
         Which of its features, and where they lie: see `Source`.
 
@@ -74,9 +75,11 @@ def load_matrix(data: str | Path, **source: Unpack[Source]) -> FeatureMatrix:
         If the data set would give a false answer (conflicting labels, a leak between splits).
     MissingFeaturesError
         If an image lacks a vector.
+    StoreError
+        If what tuned weights have learned from cannot be read.
     """
     manifest = scan(
-        Path(data),
+        data,
         group_pattern=source.get("group_pattern"),
         follow_links=source.get("follow_links", False),
     )
@@ -121,7 +124,14 @@ def assemble(
         features,
         manifest.has_groups,
         len(manifest.records) - len(records) + len(manifest.unreadable),
+        manifest.groups_set_aside,
+        learned=_learned(store, specs),
     )
+
+
+def _learned(store: Store, specs: Sequence[BackboneSpec]) -> dict[str, frozenset[str]]:
+    found = {spec.name: recall(store.root, spec) for spec in specs}
+    return {name: record.images for name, record in found.items() if record is not None}
 
 
 def _is_meant(spec: BackboneSpec, source: Source) -> bool:

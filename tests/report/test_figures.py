@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from functools import cache
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -29,7 +30,7 @@ from featstore.report.figures.canvas import abbreviated, distinct, fitted, wide
 from featstore.report.figures.embedding import project
 from featstore.report.figures.picture import INK
 from featstore.report.figures.probabilities import calibration_error
-from featstore.report.figures.ranking import alike, mean_ranks, nemenyi
+from featstore.report.figures.ranks import alike, mean_ranks, nemenyi
 
 RNG = np.random.default_rng(5)
 SEVEN = {
@@ -172,6 +173,11 @@ def test_importing_the_figures_loads_nothing_heavy():
 @pytest.mark.parametrize("name", sorted(set(figures.__all__) - {"Picture"}))
 def test_every_public_function_is_there_and_tells_its_parameters(name):
     assert "Parameters" in getattr(figures, name).__doc__
+
+
+def test_every_figure_is_explained_to_whoever_has_to_read_it():
+    page = (Path(__file__).parents[2] / "docs" / "figures.md").read_text()
+    assert [name for name in figures.__all__ if name != "Picture" and f"`{name}`" not in page] == []
 
 
 def test_an_unknown_figure_is_an_attribute_error():
@@ -526,8 +532,14 @@ def test_the_diagram_adds_the_dimensions_up():
         SEVEN, "dropout 0.5, dense, sigmoid", ["covid", "normal"], inputs={"VGG19": 224}
     )
     assert {"14,144", "512 numbers", "covid"} & set(words(picture)) >= {"14,144", "covid"}
-    assert "joined to 14,144 numbers" in picture.alt
+    assert "join to 14,144 numbers" in picture.alt
     assert "224 px → 512 numbers" in words(picture)
+
+
+def test_at_decision_level_answers_are_joined_and_not_vectors():
+    picture = figures.fusion_diagram(SEVEN, "vote", ["covid", "normal"], level="decision")
+    assert "14,144" not in picture.alt + " ".join(words(picture))
+    assert "each of which answers" in picture.alt
 
 
 def test_a_confusion_matrix_reads_row_by_row():

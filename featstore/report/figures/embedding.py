@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
-METHODS = ("pca", "tsne", "umap")
 SHOWN = 6
 """Values that get a colour; the rest are grey."""
 HEIGHT, GAP = 3.0, 1.42
@@ -29,6 +29,8 @@ COMPONENTS = 50
 """Principal components that t-SNE and UMAP start from, as van der Maaten & Hinton (2008) did with 30."""
 DOTS = 1500
 """Images from which the dots become a bitmap: a page with 20,000 circles is slow."""
+LAYERS = 8
+NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 CAUTION = {
     "pca": "Principal components of the standardised vectors.",
     "tsne": "t-SNE keeps neighbours, not distances: gaps, sizes and densities of clouds mean nothing.",
@@ -69,9 +71,9 @@ def embedding_map(
     ----------
     van der Maaten & Hinton, Visualizing data using t-SNE, JMLR 9, 2008; McInnes, Healy & Melville, UMAP, 2018.
     """
-    name, title = name or f"map-{method}", title or f"The images by their vectors ({method})"
-    if method not in METHODS:
-        raise UsageError(f"There is no map {method!r}.", f"Use one of: {', '.join(METHODS)}.")
+    if method not in NAMES:
+        raise UsageError(f"There is no map {method!r}.", f"Use one of: {', '.join(NAMES)}.")
+    name, title = name or f"map-{method}", title or f"The images by their vectors ({NAMES[method]})"
     vectors = np.asarray(X, float)
     if any(len(values) != len(vectors) for values in colours.values()):
         raise UsageError("Vectors and colours differ in length.", "Give one value for each image.")
@@ -176,13 +178,16 @@ def _drawn(
 
 def _panel(axes: Axes, places: Vector, values: NDArray[np.str_], count: Counter[str]) -> None:
     top = [value for value, _ in count.most_common(SHOWN)]
-    dots: dict[str, Any] = {"s": 12, "linewidths": 0, "rasterized": len(places) > DOTS}
+    many = len(places) > DOTS
+    dots: dict[str, Any] = {"s": 5 if many else 12, "linewidths": 0, "rasterized": many}
     rest = ~np.isin(values, top)
     axes.scatter(places[rest, 0], places[rest, 1], color=GREY, alpha=0.35, **dots)
-    for at, (value, label) in enumerate(zip(top, distinct(top, 1.4, 8), strict=True)):
-        chosen = values == value
-        x, y = places[chosen].T
-        axes.scatter(x, y, alpha=0.75, label=entry(f"{label} ({count[value]})"), **mark(at), **dots)
+    labels = distinct(top, 1.4, 8)
+    # Layer by layer, so that the value drawn last does not hide the others.
+    for layer, (at, value) in product(range(LAYERS), enumerate(top)):
+        x, y = places[values == value][layer::LAYERS].T
+        name = entry(f"{labels[at]} ({count[value]})") if layer == 0 else None
+        axes.scatter(x, y, alpha=0.75, label=name, **mark(at), **dots)
 
 
 def _note(count: Counter[str], caution: str) -> str:
