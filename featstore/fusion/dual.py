@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-7
 """On any logit, by the bound in `solve`; in effect errors are far smaller."""
-GUESS = 500.0
+GUESS = 50.0
 """The same, of the first guess."""
-ROUGH = 0.1
+ROUGH = 0.01
 STEPS = 20
 INNER_STEPS = 300
 FORCING = 0.1
@@ -199,7 +199,7 @@ class _System:
             if turn == 0: floor = decrease*1e-11
             gain = np.maximum(energy - _dot(right, solution), 0)
             going &= decrease > np.maximum(forcing**2 * gain, floor)
-            if not going.any():
+            if going.mean() <= FEW:
                 break
             direction = better + _ratio(decrease, before, going) * direction
             moved[going] = self.product(self.models[going], times(direction)[going])
@@ -211,7 +211,7 @@ class _System:
             before = decrease
         return times(solution).astype(np.float64), image.astype(np.float64)
 
-EWG=.01; EWA=.5; FMIN=.0003
+FEW=.3; EWG=.01; EWA=.5; FMIN=.001
 
 def _descend(
     old: Sequence[Floats], step: Sequence[Floats], target: Floats, C: Floats
