@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from featstore.fusion.grams import Kernel, apply
 from featstore.fusion.likelihood import Curvature, best_intercept, inverse_link, loss
+from featstore.fusion.newton_system import NewtonSystem, dot
 from featstore.fusion.nystroem import Sketch
 
 if TYPE_CHECKING:
@@ -26,11 +26,10 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-7
 """On any logit, by the bound in `solve`; in effect errors are far smaller."""
 GUESS = 50.0
-"""The same, of the first guess."""
+"""The same, of the first guess: what the sketch leaves out is worth no more digits."""
 ROUGH = 0.01
+"""The same, until values are computed in float64: later steps are short, and so is their rounding."""
 STEPS = 20
-INNER_STEPS = 300
-FORCING = 0.1
 HALVINGS = 40
 SLACK = 1e-11
 
@@ -52,6 +51,10 @@ class DualSolution:
     dual: Floats
     values: Floats
     intercept: Floats
+
+    def copy(self) -> DualSolution:
+        """Return the same in arrays of its own."""
+        return DualSolution(self.dual.copy(), self.values.copy(), self.intercept.copy())
 
     def logits(self, kernels: Sequence[Kernel], members: Mask) -> Floats:
         """Logits ``(subsets, logits, rows)`` of other rows; kernels of those rows against the training rows."""
@@ -106,10 +109,12 @@ def solve(
         return apply(coarse, members[models], A.astype(np.float32))
 
     live = np.arange(len(members))
-    state = _blank(members, target) if start is None else deepcopy(start)
     if start is None:
+        state = _nothing(members, target)
         _newton(task, sketch.times, state, live, GUESS)
         _refresh(state, live, target, double)
+    else:
+        state = start.copy()
     _newton(task, single, state, live, ROUGH)
     for product in (single, single, double, double):
         _refresh(state, live, target, double)
@@ -130,7 +135,7 @@ class _Task:
     sketch: Sketch
 
 
-def _blank(members: Mask, target: Floats) -> DualSolution:
+def _nothing(members: Mask, target: Floats) -> DualSolution:
     zeros = np.zeros((len(members), *target.shape))
     return DualSolution(zeros, zeros.copy(), best_intercept(zeros, target, zeros[:, :, 0]))
 
@@ -149,69 +154,25 @@ def _newton(task: _Task, product: Product, state: DualSolution, live: Models, to
     """
     moved = np.zeros(len(state.dual), np.bool_)
     for _ in range(STEPS):
-        C = task.C[live, None, None]
         old = state.dual[live], state.values[live], state.intercept[live]
         proba = inverse_link(old[1] + old[2][:, :, None])
-        residual = old[0] - C * (task.target - proba)
+        residual = old[0] - task.C[live, None, None] * (task.target - proba)
         slope = product(live, residual)
-        energy = np.maximum(_dot(residual, slope), 0)
+        energy = np.maximum(dot(residual, slope), 0)
         bound = task.reach[live] * np.sqrt(energy)
-        unfinished = bound > tolerance
-        if not unfinished.any():
+        far = bound > tolerance
+        if not far.any():
             break
-        live, proba, energy = live[unfinished], proba[unfinished], energy[unfinished]
-        residual, slope = residual[unfinished], slope[unfinished]
-        curvature = Curvature.at(proba, task.C[live], slope.dtype)
-        system = _System(product, live, curvature, task.sketch.solver(curvature, live))
-        direction, image = system.solve(slope, energy, np.clip(EWG*bound[unfinished]**EWA, FMIN, FORCING))
-        change = direction - residual, image - slope
-        new = _descend([part[unfinished] for part in old], change, task.target, task.C[live])
+        live, slope = live[far], slope[far]
+        curvature = Curvature.at(proba[far], task.C[live], slope.dtype)
+        system = NewtonSystem(product, live, curvature, task.sketch.solver(curvature, live))
+        direction, image = system.solve(slope, energy[far], bound[far])
+        change = direction - residual[far], image - slope
+        new = _descend([part[far] for part in old], change, task.target, task.C[live])
         state.dual[live], state.values[live], state.intercept[live] = new
         moved[live] = True
     return np.flatnonzero(moved)
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _System:
-    """``(I + Q L' K L Q) u = Q L' K r``: a Newton step of every subset, Q projects the intercepts out."""
-
-    product: Product
-    models: Models
-    curvature: Curvature
-    precondition: Callable[[Floats], Floats]
-
-    def solve(self, slope: Floats, energy: Floats, forcing: Floats) -> tuple[Floats, Floats]:
-        """Return ``L u`` and ``K L u`` ``(models, logits, n)`` by conjugate gradients, each to its own accuracy.
-
-        `slope` is ``K r`` and `energy` ``r'Kr``. An error e of u costs the objective ``e' (I + L'KL) e / 2``; the
-        preconditioner estimates it from the residual. What it may cost is a part of the gain of the step,
-        ``r'Kr - (L'Kr)' u``: the smaller, the nearer the optimum.
-        """
-        project, times = self.curvature.project, self.curvature.times
-        right = project(self.curvature.transposed(slope))
-        residual = right.copy()
-        solution, image, direction, moved = (np.zeros_like(right) for _ in range(4))
-        going = np.ones(len(right), np.bool_)
-        before: Floats = np.zeros_like(energy)
-        for turn in range(INNER_STEPS):
-            better = project(self.precondition(residual))
-            decrease = _dot(residual, better)
-            if turn == 0: floor = decrease*1e-11
-            gain = np.maximum(energy - _dot(right, solution), 0)
-            going &= decrease > np.maximum(forcing**2 * gain, floor)
-            if going.mean() <= FEW:
-                break
-            direction = better + _ratio(decrease, before, going) * direction
-            moved[going] = self.product(self.models[going], times(direction)[going])
-            product = direction + project(self.curvature.transposed(moved))
-            length = _ratio(decrease, _dot(direction, product), going)
-            solution += length * direction
-            image += length * moved
-            residual -= length * product
-            before = decrease
-        return times(solution).astype(np.float64), image.astype(np.float64)
-
-FEW=.3; EWG=.01; EWA=.5; FMIN=.001
 
 def _descend(
     old: Sequence[Floats], step: Sequence[Floats], target: Floats, C: Floats
@@ -219,7 +180,7 @@ def _descend(
     """Take the step, or for subsets whose objective would grow as small a part of it as it takes."""
     (dual, values, intercept), (change, moved) = old, step
     before = C * loss(values + intercept[:, :, None], target)
-    linear, square = _dot(dual, moved), _dot(change, moved) / 2
+    linear, square = dot(dual, moved), dot(change, moved) / 2
     part = np.ones(len(dual))[:, None, None]
     for _ in range(HALVINGS):
         new_dual, new_values = dual + part * change, values + part * moved
@@ -231,16 +192,6 @@ def _descend(
             break
         part[worse] /= 2
     return new_dual, new_values, new_intercept
-
-
-def _dot(a: Floats, b: Floats) -> Floats:
-    product: Floats = np.einsum("skn,skn->s", a, b)
-    return product
-
-
-def _ratio(a: Floats, b: Floats, where: Mask) -> Floats:
-    """``a / b`` where wanted and possible, else zero; ``(subsets, 1, 1)``."""
-    return np.divide(a, b, out=np.zeros_like(a), where=where & (b > 0))[:, None, None]
 
 
 def _warn(count: int) -> None:
