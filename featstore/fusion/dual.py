@@ -29,7 +29,7 @@ GUESS = 50.0
 """The same, of the first guess: what the sketch leaves out is worth no more digits."""
 ROUGH = 0.01
 """The same, until values are computed in float64: later steps are short, and so is their rounding."""
-STEPS = 20
+STEPS = 30
 HALVINGS = 40
 SLACK = 1e-11
 

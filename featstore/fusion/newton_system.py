@@ -23,8 +23,8 @@ INNER_STEPS = 300
 FORCING = 0.001, 0.1
 """Least and largest error of a step relative to the step; between them it is `EASE` by the root of the bound."""
 EASE = 0.01
-FLOOR = 1e-11
-"""What single precision can take off the squared error of a step."""
+FLOOR = 10
+"""Residuals end at so many units of rounding."""
 FEW = 0.3
 """A product for few models costs nearly what one for all does: such a part of them can wait for the next step."""
 
@@ -53,13 +53,14 @@ class NewtonSystem:
     def solve(self, slope: Floats, energy: Floats, bound: Floats) -> tuple[Floats, Floats]:
         """Return ``L u`` and ``K L u`` ``(models, logits, n)`` float64.
 
-        An error e of u costs the objective ``e' (I + L'KL) e / 2``, which the preconditioner estimates. A model stops
-        when that is a small part (the smaller, the nearer the optimum) of what its step gains; all when few are left.
+        Seen from w an error e of u costs ``e' L'KL (I + L'KL) e``, at most the squared residual of this system. A model
+        stops when that is a small part (the smaller, the nearer the optimum) of what its step gains; all when few
+        are left.
 
         Parameters
         ----------
         slope, energy
-            ``K r`` and ``r'Kr``; the step gains ``(r'Kr - (L'Kr)' u) / 2``.
+            ``K r`` and ``r'Kr``; the step gains ``r'Kr - (L'Kr)' u``.
         bound
             ``(models,)``: how far any logit can be from the optimum.
         """
@@ -70,11 +71,11 @@ class NewtonSystem:
         solution, image, direction, moved = (np.zeros_like(right) for _ in range(4))
         better = project(self.precondition(residual))
         left = dot(residual, better)
-        least, before = FLOOR * left, np.zeros_like(left)
+        before, least = np.zeros_like(left), (FLOOR * np.finfo(right.dtype).eps) ** 2 * dot(right, right)
         going = np.ones(len(right), np.bool_)
         for _ in range(INNER_STEPS):
             gain = np.maximum(energy - dot(right, solution), 0)
-            going &= left > np.maximum(forcing**2 * gain, least)
+            going &= dot(residual, residual) > np.maximum(forcing**2 * gain, least)
             if going.mean() <= FEW:
                 break
             direction = better + _ratio(left, before, going) * direction
