@@ -53,9 +53,9 @@ class NewtonSystem:
     def solve(self, slope: Floats, energy: Floats, bound: Floats) -> tuple[Floats, Floats]:
         """Return ``L u`` and ``K L u`` ``(models, logits, n)`` float64.
 
-        Seen from w an error e of u costs ``e' L'KL (I + L'KL) e``, at most the squared residual of this system. A model
-        stops when that is a small part (the smaller, the nearer the optimum) of what its step gains; all when few
-        are left.
+        Seen from w an error e of u costs ``e' L'KL (I + L'KL) e``, at most the squared residual of this system. A
+        model stops when that is a small part (the smaller, the nearer the optimum) of what its step gains; all stop
+        when few are left.
 
         Parameters
         ----------
