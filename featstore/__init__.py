@@ -23,13 +23,16 @@ if TYPE_CHECKING:
     from featstore.extraction.garbage import gc
     from featstore.images.phantom import make_phantoms
     from featstore.matrix import load_matrix
+    from featstore.report.writing import write_report
+    from featstore.reproduction.paper import paper
     from featstore.store.compaction import compact
     from featstore.store.inventory import inventory, usage
     from featstore.store.verification import verify
 
 __all__ = [
     "bench", "check", "compact", "compare", "demo", "drift", "export_features", "extract", "fuse", "gc",
-    "import_features", "inventory", "load_matrix", "make_phantoms", "predict", "usage", "verify",
+    "import_features", "inventory", "load_matrix", "make_phantoms", "paper", "predict", "usage", "verify",
+    "write_report",
 ]  # fmt: skip
 
 _HOMES = {
@@ -47,9 +50,11 @@ _HOMES = {
     "inventory": "featstore.store.inventory",
     "load_matrix": "featstore.matrix",
     "make_phantoms": "featstore.images.phantom",
+    "paper": "featstore.reproduction.paper",
     "predict": "featstore.evaluation.predict",
     "usage": "featstore.store.inventory",
     "verify": "featstore.store.verification",
+    "write_report": "featstore.report.writing",
 }
 
 

@@ -30,6 +30,8 @@ MODEL = "model"
 MODEL_STATE = f"{MODEL}/model.json"
 """It names the digest of the arrays beside it."""
 FILES = (METRICS, PREDICTIONS, RESULTS, MODEL_STATE)
+FIGURES = "figures"
+"""Folder of the pictures that a run keeps, each an SVG."""
 MAX_BYTES = 1 << 31
 REMEDY = "Make the run again: featstore fuse DATA --out RUN"
 LIBRARIES = ("featstore", "h5py", "keras", "numba", "numpy", "pillow", "scikit-learn", "scipy", "tensorflow")
@@ -84,7 +86,8 @@ def write_run(
             write_private(out / PREDICTIONS, csv_text(predictions).encode())
         if results is not None:
             write_private(out / RESULTS, csv_text(results).encode())
-        files = {name: digest_file(out / name) for name in FILES if (out / name).exists()}
+        names = [*FILES, *(f"{FIGURES}/{path.name}" for path in sorted((out / FIGURES).glob("*.svg")))]
+        files = {name: digest_file(out / name) for name in names if (out / name).exists()}
         write_private(out / RUN, json_text(document.seal({**run, **_provenance(), "files": files})).encode())
     except OSError as error:
         raise _unwritable(out, error) from error
@@ -102,8 +105,11 @@ def clear(out: Path) -> None:
     """
     try:
         out.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-        for name in (RUN, METRICS, PREDICTIONS, RESULTS):
-            (out / name).unlink(missing_ok=True)
+        for path in (
+            *(out / name for name in (RUN, METRICS, PREDICTIONS, RESULTS)),
+            *(out / FIGURES).glob("*.svg"),
+        ):
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise _unwritable(out, error) from error
     shutil.rmtree(out / MODEL, ignore_errors=True)
@@ -124,8 +130,8 @@ def read_run(out: Path) -> dict[str, Any]:
         raise RunError(f"{out} holds no readable run: {why}.", REMEDY) from error
 
 
-def require_own(out: Path, run: Mapping[str, Any], name: str) -> None:
-    """Make sure that a file of a run folder is the one that ``run.json`` was written with.
+def read_own(out: Path, run: Mapping[str, Any], name: str) -> bytes:
+    """Return the bytes of a file of a run folder, if it is the one that ``run.json`` was written with.
 
     Raises
     ------
@@ -133,12 +139,18 @@ def require_own(out: Path, run: Mapping[str, Any], name: str) -> None:
         If it is absent, damaged, or comes from another run.
     """
     try:
-        found = digest_bytes(read_regular(out / name, MAX_BYTES))
+        data = read_regular(out / name, MAX_BYTES)
     except OSError as error:
         raise RunError(f"{out / name} cannot be read: {error.strerror}.", REMEDY) from error
     files = run.get("files")
-    if not isinstance(files, dict) or files.get(name) != found:
+    if not isinstance(files, dict) or files.get(name) != digest_bytes(data):
         raise RunError(f"{out / name} is not the file that {RUN} was written with.", REMEDY)
+    return data
+
+
+def require_own(out: Path, run: Mapping[str, Any], name: str) -> None:
+    """Make sure of what `read_own` makes sure of."""
+    read_own(out, run, name)
 
 
 def data_digest(records: Iterable[ImageRecord]) -> str:
@@ -157,6 +169,7 @@ def describe(matrix: FeatureMatrix, positive: int | None) -> dict[str, Any]:
         "quarantined": matrix.excluded,
         "groups": len(set(matrix.groups.tolist())),
         "has_groups": matrix.has_groups,
+        "groups_set_aside": matrix.groups_set_aside,
         "classes": {name: int((matrix.y == c).sum()) for c, name in enumerate(matrix.classes)},
         "positive": None if positive is None else matrix.classes[positive],
         "backbones": [asdict(spec) for spec in matrix.specs],

@@ -6,7 +6,6 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from featstore.types import Decoding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -79,7 +79,7 @@ class _Look:
 
 
 def check(
-    data: str | Path,
+    data: str | Path | Manifest,
     *,
     value_range: tuple[float, float] | None = None,
     group_pattern: str | None = None,
@@ -91,7 +91,7 @@ def check(
     Parameters
     ----------
     data
-        A folder or a CSV manifest.
+        A folder, a CSV file or a `Manifest`.
     value_range, group_pattern, follow_links
         As for `featstore.extract`.
     progress
@@ -99,7 +99,7 @@ def check(
     """
     from tqdm import tqdm
 
-    manifest = scan(Path(data), group_pattern=group_pattern, follow_links=follow_links)
+    manifest = scan(data, group_pattern=group_pattern, follow_links=follow_links)
     decoding = Decoding(decoder_version(), value_range=value_range)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looks = pool.map(partial(_look, decoding=decoding), manifest.records)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from featstore.evaluation.folds import Split
     from featstore.evaluation.standing import Standing
+    from featstore.images.manifest import Manifest
     from featstore.matrix import FeatureMatrix
 
     Vector = NDArray[np.float64]
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    data: str | Path,
+    data: str | Path | Manifest,
     *,
     strategies: Sequence[str] | str = "all",
     subsets: Sequence[Sequence[str]] | str = "singles",
@@ -76,7 +77,7 @@ def compare(
     Parameters
     ----------
     data
-        A folder or a CSV manifest whose features are in the store.
+        A folder, a CSV file or a `Manifest` whose features are in the store.
     strategies
         Names, or ``all``.
     subsets
@@ -172,9 +173,22 @@ def compare(
         run.clear(Path(out))
         run.write_run(
             Path(out),
-            {"kind": "compare", "matrix": document["matrix"], "protocol": document["protocol"]},
+            {
+                "kind": "compare",
+                "asked": {
+                    "strategies": strategies if isinstance(strategies, str) else list(strategies),
+                    "subsets": subsets if isinstance(subsets, str) else [list(subset) for subset in subsets],
+                    "training_seeds": training_seeds,
+                    "views": list(views),
+                    "test_views": test_views,
+                    "view_curve": view_curve,
+                    "economics": economics,
+                },
+                "matrix": document["matrix"],
+                "protocol": document["protocol"],
+            },
             document,
-            out_of_fold(matrix, ranked, arena.splits, Path(data)),
+            out_of_fold(matrix, ranked, arena.splits, data),
             result.rows(),
         )
     return result

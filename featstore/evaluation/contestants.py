@@ -165,15 +165,16 @@ def fit(
     matrix: FeatureMatrix,
     images: NDArray[np.intp],
     contestant: Contestant,
+    **more: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401
-    """Fit on the views of `images` that the contestant wants; groups go along for inner splits."""
+    """Fit on the views of `images` that the contestant wants; groups go along for inner splits, `more` too."""
     from featstore.fusion.strategy import ViewStrategy
 
     if contestant.draws_views and isinstance(estimator, ViewStrategy):
         every = training_rows(matrix, images, contestant.backbones, EXPAND)
-        return estimator.fit_views(*every, np.tile(images, len(matrix.views)))
+        return estimator.fit_views(*every, np.tile(images, len(matrix.views)), **more)
     X, y, groups = _rows(matrix, images, contestant)
-    return estimator.fit(X, y, groups=groups)
+    return estimator.fit(X, y, groups=groups, **more)
 
 
 def predict_proba(

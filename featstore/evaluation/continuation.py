@@ -113,6 +113,25 @@ class Earlier:
         return found
 
 
+def refuse_contradiction(
+    init_from: str | Path | None, freeze_blocks: Sequence[str], *, calibrated: bool
+) -> None:
+    """Make sure that the options of a fine-tuning can be meant together.
+
+    Raises
+    ------
+    UsageError
+        If they cannot.
+    """
+    if freeze_blocks and init_from is None:
+        raise UsageError("There are no earlier weights to freeze.", "Add --init-from RUN.")
+    if calibrated and init_from is not None:
+        raise UsageError(
+            "A fine-tuned model cannot be calibrated: the earlier one may know the images to calibrate on.",
+            "Leave out --calibrate and --sensitivity.",
+        )
+
+
 def read_earlier(folder: Path, strategy: str, matrix: FeatureMatrix) -> Earlier:
     """Read the network of a run, if `matrix` holds what it was fitted on.
 

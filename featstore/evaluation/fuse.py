@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import run
-from featstore.errors import UsageError
 from featstore.evaluation.compare import positive_index
 from featstore.evaluation.contestants import Contestant, build, fit, predict_proba
-from featstore.evaluation.continuation import Continuation, read_earlier
+from featstore.evaluation.continuation import Continuation, read_earlier, refuse_contradiction
 from featstore.evaluation.curves import curves
 from featstore.evaluation.folds import hold_out, inner_folds
 from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose
@@ -21,6 +20,7 @@ from featstore.evaluation.scores import Score, held_out_scores
 from featstore.evaluation.settings import blamed_on, gather
 from featstore.evaluation.views import training_rows
 from featstore.fusion.bundle import write_bundle
+from featstore.fusion.neural import NeuralStrategy
 from featstore.matrix import Source, load_matrix
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featstore.images.manifest import Manifest
     from featstore.matrix import FeatureMatrix
 
 
@@ -74,7 +75,7 @@ class Fusion:
 
 
 def fuse(
-    data: str | Path,
+    data: str | Path | Manifest,
     *,
     strategy: str = "concat_logreg",
     preset: str | None = None,
@@ -93,12 +94,14 @@ def fuse(
     """Train a fusion strategy on stored features and score it on held-out images.
 
     The data set's own splits are used where it has them; else whole groups are held out, stratified by class.
-    Training sees all views of the training images; scores are those of the identity view.
+    Training sees all views of the training images; scores are those of the identity view. Where the data set has a
+    split ``val``, its identity view is what a network validates on: with `patience` that picks the epoch, so trust
+    ``test``.
 
     Parameters
     ----------
     data
-        A folder or a CSV manifest whose features are in the store.
+        A folder, a CSV file or a `Manifest` whose features are in the store.
     strategy
         Name; `featstore strategies` lists them.
     preset
@@ -130,7 +133,7 @@ def fuse(
         If `options` names a parameter that the strategy does not have, or a value is out of range.
     """
     run.prepare(Path(out), overwrite=overwrite)
-    _refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
+    refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
     settings = gather(strategy, preset, options or {})
     matrix = load_matrix(data, **source)
     earlier = None if init_from is None else read_earlier(Path(init_from), strategy, matrix)
@@ -149,15 +152,19 @@ def fuse(
     train = splits["train"]
     with blamed_on(options or {}):
         unfitted = build(contestant, matrix, settings)
+        validation = _validation(unfitted, matrix, splits)
         if earlier is None:
-            model = fit(unfitted, matrix, train, contestant)
+            model = fit(unfitted, matrix, train, contestant, **validation)
         else:
             rows = training_rows(matrix, train, matrix.backbones)
-            model = unfitted.fine_tune(earlier.model, *rows, freeze=freeze_blocks)
+            model = unfitted.fine_tune(earlier.model, *rows, freeze=freeze_blocks, **validation)
     point = _operating_point(matrix, contestant, settings, train, wish, split_seed)
     raw = {name: ask(model, rows) for name, rows in tested.items()}
     proba = {name: point.calibrate(p) for name, p in raw.items()}
     decisions = {name: point.decide(p) for name, p in proba.items()}
+    votes = {}
+    if hasattr(model, "votes"):
+        votes = {name: model.votes(matrix.rows(rows, matrix.backbones, [0])) for name, rows in tested.items()}
     result = Fusion(
         run=str(out),
         strategy=strategy,
@@ -184,11 +191,27 @@ def fuse(
     )
     run.write_run(
         Path(out),
-        {"kind": "fuse", **{k: document[k] for k in ("strategy", "options", "matrix", "sizes", "operating")}},
+        {
+            "kind": "fuse",
+            "asked": {"preset": preset, "test_size": test_size, "split_seed": split_seed},
+            **{k: document[k] for k in ("strategy", "options", "matrix", "sizes", "operating")},
+        },
         document,
-        held_out(matrix, splits, proba, decisions, Path(data)),
+        held_out(matrix, splits, proba, decisions, votes, data),
     )
     return result
+
+
+def _validation(
+    unfitted: Any,  # noqa: ANN401
+    matrix: FeatureMatrix,
+    splits: Mapping[str, NDArray[np.intp]],
+) -> dict[str, Any]:
+    """Plain rows of the split ``val``, for a network."""
+    if "val" not in splits or not isinstance(unfitted, NeuralStrategy):
+        return {}
+    rows = splits["val"]
+    return {"validation": (matrix.rows(rows, matrix.backbones, [0]), matrix.y[rows])}
 
 
 def _operating_point(
@@ -209,15 +232,3 @@ def _operating_point(
         predict_proba(model, matrix, test, contestant) for model, test in zip(models, tests, strict=True)
     ]
     return choose(matrix.y[np.concatenate(tests)], np.concatenate(proba), wish)
-
-
-def _refuse_contradiction(
-    init_from: str | Path | None, freeze_blocks: Sequence[str], *, calibrated: bool
-) -> None:
-    if freeze_blocks and init_from is None:
-        raise UsageError("There are no earlier weights to freeze.", "Add --init-from RUN.")
-    if calibrated and init_from is not None:
-        raise UsageError(
-            "A fine-tuned model cannot be calibrated: the earlier one may know the images to calibrate on.",
-            "Leave out --calibrate and --sensitivity.",
-        )

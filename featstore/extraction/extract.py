@@ -40,7 +40,7 @@ DEFAULT_RECIPE = "paper"
 
 
 def extract(
-    data: str | Path,
+    data: str | Path | Manifest,
     *,
     backbones: Sequence[str] = DEFAULT_BACKBONES,
     weights: Mapping[str, str] | None = None,
@@ -68,7 +68,7 @@ def extract(
     Parameters
     ----------
     data
-        A folder (``class/…`` or ``split/class/…``) or a CSV manifest.
+        A folder (``class/…`` or ``split/class/…``), a CSV file, or a `Manifest` that `scan` gave.
     backbones
         Catalogue names.
     weights
@@ -121,7 +121,7 @@ def extract(
     with ExitStack() as stack:
         networks = Networks(weights or {}, preprocess, precision)
         specs = [networks.spec(name, fetch=not dry_run) for name in dict.fromkeys(backbones)]
-        manifest = scan(Path(data), group_pattern=group_pattern, follow_links=follow_links)
+        manifest = scan(data, group_pattern=group_pattern, follow_links=follow_links)
         manifest = share(manifest, num_workers, worker_index)
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
         todo = _plan(keys, manifest, store, decoding)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from featstore.errors import UsageError
 from featstore.fusion.class_weights import row_weights
 from featstore.fusion.holdout import hold_out
 from featstore.fusion.kinship import require_kin
-from featstore.fusion.linear import probabilities, rescale, standardise
-from featstore.fusion.regimen import Regimen
+from featstore.fusion.linear import ROWS_AT_ONCE, probabilities, rescale, standardise
+from featstore.fusion.regimen import Regimen, settled_rate, streams
 from featstore.fusion.strategy import FusionStrategy, number_rows
 from featstore.fusion.training import Rows, encode, train
+from featstore.fusion.validation import read_validation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
     from featstore.fusion.blocks import Block
     from featstore.fusion.network import Network
-
-ROWS_AT_ONCE = 512
-GENTLER = 0.1
-"""Factor on the learning rate of earlier weights, where none is given."""
 
 
 class NeuralStrategy(FusionStrategy):
@@ -109,6 +105,26 @@ class NeuralStrategy(FusionStrategy):
         self.schedule = schedule
         self.class_weight = class_weight
 
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+    ) -> Self:
+        """Learn as `FusionStrategy.fit` says, from image-views.
+
+        Parameters
+        ----------
+        X, y, groups
+            As there.
+        validation
+            Features ``(m, d)`` and labels ``(m,)`` to validate on, as Keras' ``validation_data``; no row of `X` is
+            held out then. So curves can be those of plain images.
+        """
+        self._train(*self._admit(X, y, groups), read_validation(self, validation))
+        return self
+
     def fine_tune(
         self,
         earlier: NeuralStrategy,
@@ -116,6 +132,7 @@ class NeuralStrategy(FusionStrategy):
         y: ArrayLike,
         groups: ArrayLike | None = None,
         freeze: Sequence[str] = (),
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
     ) -> Self:
         """Learn as `fit` does, but go on from the weights and the scaling of a fitted strategy.
 
@@ -124,7 +141,7 @@ class NeuralStrategy(FusionStrategy):
         earlier
             Fitted, of the same kind, with the same blocks and classes. Where `learning_rate` is None, a tenth of the
             earlier rate is taken.
-        X, y, groups
+        X, y, groups, validation
             As for `fit`.
         freeze
             Names of blocks whose input weights stay as they are.
@@ -142,52 +159,56 @@ class NeuralStrategy(FusionStrategy):
                 f"There is no block {', '.join(unknown)} to freeze.",
                 f"There are: {', '.join(block.name for block in self.blocks_)}.",
             )
-        self._train(*admitted, earlier, freeze)
+        self._train(*admitted, read_validation(self, validation), earlier, freeze)
         return self
 
-    def fit_views(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None, images: ArrayLike) -> Self:
+    def fit_views(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        groups: ArrayLike | None,
+        images: ArrayLike,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+    ) -> Self:
         """Learn as `fit` does, but from one view of each image in every epoch, drawn anew.
 
         Parameters
         ----------
-        X, y, groups
-            As for `fit`, one row for each view of each image. The columns are standardised over all of them.
+        X, y, groups, validation
+            As for `fit`, one row of X for each view of each image. The columns are standardised over all of them.
         images
             ``(n,)`` which image each row is a view of.
 
-        Raises
-        ------
-        UsageError
-            If there is not one image per row, or `fit` would refuse.
+        Raises UsageError if there is not one image per row, or `fit` would refuse.
         """
         admitted = self._admit(X, y, groups)
         numbers = number_rows(images, len(admitted[0]), "image")
-        self._train(*admitted, images=numbers)
+        self._train(*admitted, read_validation(self, validation), images=numbers)
         return self
-
-    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
-        self._train(X, y, groups)
 
     def _train(
         self,
         X: NDArray[Any],
         y: NDArray[np.intp],
         groups: NDArray[np.intp] | None,
+        given: tuple[NDArray[Any], NDArray[np.intp]] | None = None,
         earlier: NeuralStrategy | None = None,
         freeze: Sequence[str] = (),
         images: NDArray[np.intp] | None = None,
     ) -> None:
         per_epoch = len(X) if images is None else len(np.unique(images))
-        regimen = Regimen.of(self, self._rate(X.shape[1], earlier), per_epoch)
-        split_rng, init_rng, shuffle_rng, dropout_rng = _streams(self.random_state)
-        held = self.held_out_ = hold_out(y, groups, self.validation_fraction, split_rng)
+        regimen = Regimen.of(self, settled_rate(self, X.shape[1], earlier), per_epoch)
+        split_rng, init_rng, shuffle_rng, dropout_rng = streams(self.random_state)
+        share = 0.0 if given else self.validation_fraction
+        held = self.held_out_ = hold_out(y, groups, share, split_rng)
         scaling = self._scaling(X[~held]) if earlier is None else (earlier.mean_, earlier.scale_)
         self.mean_, self.scale_ = scaling
         targets = encode(y, len(self.classes_))
         weights = row_weights(self.class_weight, self.classes_, y[~held])
         shown = None if images is None else images[~held]
         training = Rows(rescale(X[~held], *scaling), targets[~held], weights, shown)
-        validation = Rows(rescale(X[held], *scaling), targets[held])
+        seen, truth = given or (X[held], y[held])
+        validation = Rows(rescale(seen, *scaling), encode(truth, len(self.classes_)))
         network = self._network(targets.shape[1], np.float32)
         network.draw(init_rng)
         if earlier is not None:
@@ -227,20 +248,3 @@ class NeuralStrategy(FusionStrategy):
         if self.standardize:
             return standardise(X, self.blocks_)
         return np.zeros(X.shape[1]), np.ones(X.shape[1])
-
-    def _rate(self, n_columns: int, earlier: NeuralStrategy | None) -> float:
-        if self.learning_rate is not None:
-            return self.learning_rate
-        if earlier is not None:
-            return GENTLER * (earlier.learning_rate or _own_rate(n_columns))
-        return _own_rate(n_columns)
-
-
-def _own_rate(n_columns: int) -> float:
-    return 0.1 / float(np.sqrt(n_columns))
-
-
-def _streams(random_state: int | np.random.RandomState | None) -> list[np.random.Generator]:
-    """Four independent generators, so that a longer training does not change who is held out."""
-    seed = check_random_state(random_state).randint(2**31 - 1) if random_state is not None else None
-    return [np.random.Generator(np.random.PCG64(part)) for part in np.random.SeedSequence(seed).spawn(4)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from featstore.errors import UsageError
 from featstore.fusion.optimisers import RULES
@@ -13,6 +14,11 @@ from featstore.fusion.schedules import SCHEDULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from featstore.fusion.neural import NeuralStrategy
+
+GENTLER = 0.1
+"""Factor on the learning rate of earlier weights, where none is given."""
 
 RANGES: dict[str, Callable[[Any], bool]] = {
     "dropout": lambda rate: 0 <= rate < 1,
@@ -93,3 +99,22 @@ class Regimen:
             settings.optimizer,
             settings.schedule,
         )
+
+
+def settled_rate(strategy: NeuralStrategy, n_columns: int, earlier: NeuralStrategy | None) -> float:
+    """Learning rate: the one given, else a tenth of the earlier strategy's, else one that suits the width."""
+    if strategy.learning_rate is not None:
+        return strategy.learning_rate
+    if earlier is not None:
+        return GENTLER * (earlier.learning_rate or _own_rate(n_columns))
+    return _own_rate(n_columns)
+
+
+def streams(random_state: int | np.random.RandomState | None) -> list[np.random.Generator]:
+    """Four independent generators, so that a longer training does not change who is held out."""
+    seed = check_random_state(random_state).randint(2**31 - 1) if random_state is not None else None
+    return [np.random.Generator(np.random.PCG64(part)) for part in np.random.SeedSequence(seed).spawn(4)]
+
+
+def _own_rate(n_columns: int) -> float:
+    return 0.1 / float(np.sqrt(n_columns))

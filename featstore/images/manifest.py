@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
     from featstore.types import ImageRecord
@@ -57,6 +57,8 @@ class Manifest:
     copies
         Further files with the bytes of a record. Nothing is computed from them; the audit needs them, since
         a copy may carry another label or stand on the other side of the split.
+    groups_set_aside
+        Whether the data set names groups that are not kept together: see `by_image`.
     """
 
     root: Path
@@ -66,6 +68,7 @@ class Manifest:
     warnings: tuple[str, ...] = ()
     has_groups: bool = False
     copies: tuple[ImageRecord, ...] = ()
+    groups_set_aside: bool = False
 
     @property
     def files(self) -> tuple[ImageRecord, ...]:
@@ -95,9 +98,34 @@ class Manifest:
         """Images per group, groups sorted."""
         return _counts(record.group for record in self.records)
 
+    def only(self, ids: Collection[str]) -> Manifest:
+        """Keep the images of these ids alone; what could not be read stays listed."""
+        return self._with(lambda record: record if record.id in ids else None)
+
+    def with_splits(self, splits: Mapping[str, str] | None) -> Manifest:
+        """Put each image on the side that its id has here, copies too; None takes all sides away."""
+        return self._with(lambda record: replace(record, split=splits[record.id] if splits else None))
+
+    def by_image(self) -> Manifest:
+        """Make every image a group of its own, and forget the splits, which were drawn for the groups.
+
+        Scores on such a table are inflated where patients have several images (law 6): it is for showing by how
+        much. The manifest, the matrix and ``run.json`` keep the mark `groups_set_aside`. All views of an image still
+        stay on one side, since they share its id.
+        """
+        apart = self._with(lambda record: replace(record, group=record.id, split=None))
+        return replace(apart, has_groups=False, groups_set_aside=self.has_groups or self.groups_set_aside)
+
     def groups_by_class(self) -> dict[str, int]:
         """Different groups per label: what bounds the number of folds."""
         return _counts(label for label, _ in {(record.label, record.group) for record in self.records})
+
+    def _with(self, change: Callable[[ImageRecord], ImageRecord | None]) -> Manifest:
+        records, copies = (
+            tuple(kept for record in rows if (kept := change(record)) is not None)
+            for rows in (self.records, self.copies)
+        )
+        return replace(self, records=records, copies=copies)
 
 
 def _counts(names: Iterable[str]) -> dict[str, int]:

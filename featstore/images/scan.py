@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 _MAX_THREADS = 8
 
 
-def scan(data: Path, *, group_pattern: str | None = None, follow_links: bool = False) -> Manifest:
+def scan(
+    data: str | Path | Manifest, *, group_pattern: str | None = None, follow_links: bool = False
+) -> Manifest:
     """Read a data set: list the files, hash them, sort out what is no image.
 
     Parameters
     ----------
     data
-        A folder ``class/...`` or ``split/class/...``, or a CSV file ``path,label[,group][,split][,site]``.
+        A folder ``class/...`` or ``split/class/...``, or a CSV file ``path,label[,group][,split][,site]``. A manifest
+        is what it would be read to, and comes back as it is: so a part of a data set goes wherever all of it would.
     group_pattern
         Regular expression, searched in each relative path; its first group names the patient.
     follow_links
@@ -48,7 +51,9 @@ def scan(data: Path, *, group_pattern: str | None = None, follow_links: bool = F
         If the layout or the CSV file cannot be understood, the pattern does not match a path, or nothing in
         the data set is an image.
     """
-    listing = _list(Path(data), follow_links=follow_links)
+    if isinstance(data, Manifest):
+        return data
+    listing = _list(data := Path(data), follow_links=follow_links)
     if group_pattern is not None:
         listing = _with_groups(listing, group_pattern)
     entries = _once_by_real_path(sorted(listing.entries, key=lambda entry: entry.name))

@@ -43,6 +43,8 @@ class FeatureMatrix:
         Whether groups were given; if not, each image is its own.
     excluded
         Number of images left out because they are in quarantine.
+    groups_set_aside
+        Whether groups were given and are not kept together: `featstore.images.manifest.Manifest.by_image`.
     """
 
     records: tuple[ImageRecord, ...]
@@ -55,6 +57,7 @@ class FeatureMatrix:
     features: Features
     has_groups: bool
     excluded: int
+    groups_set_aside: bool = False
 
     @property
     def blocks(self) -> tuple[Block, ...]:

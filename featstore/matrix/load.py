@@ -55,7 +55,7 @@ class Source(TypedDict, total=False):
     follow_links: bool
 
 
-def load_matrix(data: str | Path, **source: Unpack[Source]) -> FeatureMatrix:
+def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> FeatureMatrix:
     """Assemble the stored features of a data set.
 
     What is left open is read off the store: all its backbones, and all augmented views that these share. Where
@@ -64,7 +64,7 @@ def load_matrix(data: str | Path, **source: Unpack[Source]) -> FeatureMatrix:
     Parameters
     ----------
     data
-        A folder or a CSV manifest, as for `featstore.extract`.
+        A folder, a CSV file or a scanned `Manifest`, as for `featstore.extract`.
     **source
         Which of its features, and where they lie: see `Source`.
 
@@ -76,7 +76,7 @@ def load_matrix(data: str | Path, **source: Unpack[Source]) -> FeatureMatrix:
         If an image lacks a vector.
     """
     manifest = scan(
-        Path(data),
+        data,
         group_pattern=source.get("group_pattern"),
         follow_links=source.get("follow_links", False),
     )
@@ -121,6 +121,7 @@ def assemble(
         features,
         manifest.has_groups,
         len(manifest.records) - len(records) + len(manifest.unreadable),
+        manifest.groups_set_aside,
     )
 
 

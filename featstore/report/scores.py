@@ -127,11 +127,11 @@ def operating_text(operating: Mapping[str, Any], classes: Sequence[str]) -> str:
 def data_text(matrix: Mapping[str, Any]) -> str:
     """What a result rests on, in two lines."""
     views = [view_name(view["recipe"], view["seed"]) for view in matrix["views"]]
-    groups = (
-        f"{matrix['groups']} groups"
-        if matrix["has_groups"]
-        else "no groups given (each image is its own: a leak cannot be excluded)"
-    )
+    groups = f"{matrix['groups']} groups"
+    if matrix["groups_set_aside"]:
+        groups = "GROUPS SET ASIDE (patients are on both sides of the split: scores are inflated)"
+    elif not matrix["has_groups"]:
+        groups = "no groups given (each image is its own: a leak cannot be excluded)"
     aside = f", {matrix['quarantined']} in quarantine" if matrix["quarantined"] else ""
     positive = (
         f"; sensitivity is about {matrix['positive']!r}" if matrix["positive"] else "; averaged over classes"

@@ -118,6 +118,7 @@ def demo_text(result: Demonstration) -> str:
             comparison_text(result.comparison),
             f"Found: {summary(result.comparison)}",
             f"All images were generated: {result.data}. It took {result.seconds:.0f} s. {NEXT}",
+            f"Look at it: {result.report} (one file, works offline in any browser).",
         ]
     )
 
