@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.fusion.head import Head
+from featstore.fusion.regimen import Regimen
 from featstore.fusion.strategies.concat_head import ConcatHead
-from featstore.fusion.training import Regimen, Rows, train
+from featstore.fusion.training import Rows, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,6 +21,7 @@ from featstore.evaluation.bootstrap import group_weights
 from featstore.evaluation.contestants import Contestant
 from featstore.evaluation.duels import duels
 from featstore.evaluation.folds import group_folds
+from featstore.evaluation.nested import picks, with_inner
 from featstore.evaluation.standing import Arena, standings
 from featstore.evaluation.winner import guard
 
@@ -33,10 +34,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--studies", type=int, default=200)
     parser.add_argument("--patients", default="40,60,120")
+    parser.add_argument("--only-winner", action="store_true", help="only the best of twelve")
     arguments = parser.parse_args()
     print(
         f"{arguments.studies} studies of each kind; 95 % intervals, verdicts at 0.05 after Holm", flush=True
     )
+    if arguments.only_winner:
+        many(60, 12, arguments.studies)
+        return
     for patients in map(int, arguments.patients.split(",")):
         noise(patients, arguments.studies)
     many(60, 12, arguments.studies)
@@ -47,7 +52,7 @@ def main() -> None:
 def noise(patients: int, studies: int) -> None:
     covered, told, raw = Counter(), 0, Counter()
     for seed in range(studies):
-        arena, ranked, _ = study(seed, patients, [(0.0,), (0.0,), (0.0, 0.0)])
+        arena, ranked, *_ = study(seed, patients, [(0.0,), (0.0,), (0.0, 0.0)])
         for s in ranked:
             for name in CHANCE:
                 low, high = s.estimates[name].interval
@@ -65,28 +70,31 @@ def noise(patients: int, studies: int) -> None:
 
 
 def many(patients: int, contestants: int, studies: int) -> None:
-    naive, guarded, covered, plain, told = [], [], 0, 0, 0
+    naive, guarded, nested, covered, within, plain, told = [], [], [], 0, 0, 0, 0
     for seed in range(studies):
-        arena, ranked, weights = study(seed, patients, [(0.0,)] * contestants)
-        winner = guard(arena, ranked, weights)
+        arena, ranked, weights, chosen = study(seed, patients, [(0.0,)] * contestants, inside=True)
+        winner = guard(arena, ranked, weights, chosen)
+        nested.append(winner.nested.mean)
+        within += winner.nested.interval[0] < 0.5 < winner.nested.interval[1]
         best = max(ranked, key=lambda s: s.primary).estimates["auc"].interval
         naive.append(winner.naive)
         guarded.append(winner.guarded)
         covered += winner.interval[0] < 0.5 < winner.interval[1]
         plain += best[0] < 0.5 < best[1]
         told += any(duel.verdict != "cannot_tell" for duel in duels(arena, ranked))
+    pairs = contestants * (contestants - 1) // 2
     print(
         f"best of {contestants} that guess, {patients} patients: AUC {np.mean(naive):.3f}, guarded"
-        f" {np.mean(guarded):.3f}; one half is covered by the winner's own interval in {plain / studies:.2f}, by the"
-        f" guarded one in {covered / studies:.2f}; any of {contestants * (contestants - 1) // 2} pairs told:"
-        f" {told / studies:.3f}"
+        f" {np.mean(guarded):.3f}, nested {np.mean(nested):.3f}; one half is covered by the winner's own interval in"
+        f" {plain / studies:.2f}, by the guarded one in {covered / studies:.2f}, by the nested one in"
+        f" {within / studies:.2f}; any of {pairs} pairs told: {told / studies:.3f}"
     )
 
 
 def planted(patients: int, signal: float, studies: int) -> None:
     right = wrong = 0
     for seed in range(studies):
-        arena, ranked, _ = study(seed, patients, [(1.0,), (1.0 + signal,)])
+        arena, ranked, *_ = study(seed, patients, [(1.0,), (1.0 + signal,)])
         (duel,) = duels(arena, ranked)
         right += duel.verdict == "a_better"
         wrong += duel.verdict == "b_better"
@@ -96,17 +104,25 @@ def planted(patients: int, signal: float, studies: int) -> None:
     )
 
 
-def study(seed: int, patients: int, signals: list[tuple[float, ...]]) -> tuple[Arena, list, np.ndarray]:
-    """One comparison; each entry of `signals` is a contestant over as many networks of its own."""
+def study(
+    seed: int, patients: int, signals: list[tuple[float, ...]], *, inside: bool = False
+) -> tuple[Arena, list, np.ndarray, list[int]]:
+    """One comparison; each entry of `signals` is a contestant over as many networks of its own.
+
+    `inside` also plays the rounds within each fold, and tells who is picked by them.
+    """
     rng = np.random.default_rng(seed)
     groups = np.repeat([f"p{i:03d}" for i in range(patients)], IMAGES)
     y = np.repeat(np.arange(patients) % 2, IMAGES)
-    splits = group_folds(SimpleNamespace(y=y, groups=groups, classes=("a", "b")), FOLDS, seed=seed)
+    matrix = SimpleNamespace(y=y, groups=groups, classes=("a", "b"))
+    splits = group_folds(matrix, FOLDS, seed=seed)
     arena = Arena(y, groups, splits, 1, 1)
-    proba = [cross_validate(arena, features(rng, y, patients, signal)) for signal in signals]
+    rounds = with_inner(matrix, splits, seed) if inside else splits
+    proba = [cross_validate(y, rounds, features(rng, y, patients, signal)) for signal in signals]
     who = [Contestant("concat_logreg", ("A",), f"c{i}") for i in range(len(signals))]
     weights = group_weights(groups, seed=seed)
-    return arena, standings(arena, who, proba, weights), weights
+    outer = [answers[:FOLDS] for answers in proba]
+    return arena, standings(arena, who, outer, weights), weights, picks(arena, rounds, proba)
 
 
 def features(rng: np.random.Generator, y: np.ndarray, patients: int, signal: tuple[float, ...]) -> np.ndarray:
@@ -117,9 +133,9 @@ def features(rng: np.random.Generator, y: np.ndarray, patients: int, signal: tup
     return X
 
 
-def cross_validate(arena: Arena, X: np.ndarray) -> list[np.ndarray]:
+def cross_validate(y: np.ndarray, rounds: list, X: np.ndarray) -> list[np.ndarray]:
     model = make_pipeline(StandardScaler(), LogisticRegression())
-    return [model.fit(X[train], arena.y[train]).predict_proba(X[test]) for train, test in arena.splits]
+    return [model.fit(X[train], y[train]).predict_proba(X[test]) for train, test in rounds]
 
 
 if __name__ == "__main__":

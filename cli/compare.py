@@ -41,6 +41,10 @@ def command(
     economics: Annotated[
         bool, typer.Option("--economics", help="Cost and worth of each backbone; fits all subsets.")
     ] = False,
+    nested: Annotated[
+        bool,
+        typer.Option("--nested", help="Pick the winner anew inside each fold too; five further fits of all."),
+    ] = False,
     jobs: Annotated[
         int, typer.Option(help="Processes, one thread each; -1 for one per core; numbers stay.")
     ] = 1,
@@ -88,6 +92,7 @@ def command(
         test_views=test_views,
         view_curve=view_curve,
         economics=economics,
+        nested=nested,
         jobs=jobs,
         resume=resume,
         progress=not json,

@@ -15,6 +15,14 @@ def command(
     data: options.Data,
     strategy: Annotated[str, typer.Option(help="Name; `featstore strategies` lists them.")] = "concat_logreg",
     preset: Annotated[str | None, typer.Option(help="Named settings, such as paper for concat_head.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Parameter of the strategy, such as optimizer=sgd or epochs=200; repeat for more.",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
     init_from: Annotated[
         Path | None,
         typer.Option(help="Run of the same network whose weights to go on from, at a lower rate."),
@@ -54,6 +62,7 @@ def command(
         data,
         strategy=strategy,
         preset=preset,
+        options=options.parse_settings(settings),
         test_size=test_size,
         split_seed=split_seed,
         positive=positive,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,6 +94,20 @@ def parse_bytes(text: str, option: str) -> int:
     if not number.replace(".", "", 1).isdecimal() or float(number) <= 0:
         raise UsageError(f"{option} {text!r} is no number of bytes.", f"Write for instance {option} 4GB.")
     return int(float(number) * unit)
+
+
+def parse_settings(entries: list[str] | None) -> dict[str, Any]:
+    """``NAME=VALUE`` entries as a dict; a value that is no Python literal is text."""
+    settings = {}
+    for entry in entries or []:
+        name, equals, value = entry.partition("=")
+        if not (name and equals):
+            raise UsageError(f"--set {entry!r} is not NAME=VALUE.", "Write for instance --set epochs=200.")
+        try:
+            settings[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            settings[name] = value
+    return settings
 
 
 def parse_weights(entries: list[str] | None) -> dict[str, str]:

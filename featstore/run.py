@@ -34,7 +34,7 @@ FIGURES = "figures"
 """Folder of the pictures that a run keeps, each an SVG."""
 MAX_BYTES = 1 << 31
 REMEDY = "Make the run again: featstore fuse DATA --out RUN"
-LIBRARIES = ("featstore", "h5py", "keras", "numpy", "pillow", "scikit-learn", "tensorflow")
+LIBRARIES = ("featstore", "h5py", "keras", "numba", "numpy", "pillow", "scikit-learn", "scipy", "tensorflow")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

@@ -35,11 +35,27 @@ def _no_network_outlives_a_slow_test(request):
 
 TOLD = ("crash", "concurrency", "hostile")
 """Markers whose tests say at the end what they tried, and how many."""
-TRIED = pytest.StashKey[defaultdict[str, Counter]]()
+
+
+class Tally:
+    """What tests tried, by marker; told by their reports, which also cross from a worker of pytest-xdist."""
+
+    def __init__(self):
+        self.counts = defaultdict(Counter)
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "teardown":
+            for marker, (what, times) in (entry for entry in report.user_properties if entry[0] in TOLD):
+                self.counts[marker][what] += times
+
+    def pytest_terminal_summary(self, terminalreporter):
+        for marker, counts in sorted(self.counts.items()):
+            told = ", ".join(f"{times:,} {what}" for what, times in counts.items())
+            terminalreporter.write_line(f"{marker}: {told}")
 
 
 def pytest_configure(config):
-    config.stash[TRIED] = defaultdict(Counter)
+    config.pluginmanager.register(Tally())
 
 
 @pytest.fixture
@@ -48,12 +64,6 @@ def tried(request):
     (marker,) = {mark.name for mark in request.node.iter_markers()}.intersection(TOLD)
 
     def count(what, times=1):
-        request.config.stash[TRIED][marker][what] += times
+        request.node.user_properties.append((marker, (what, times)))
 
     return count
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    for marker, counts in sorted(config.stash[TRIED].items()):
-        told = ", ".join(f"{times:,} {what}" for what, times in counts.items())
-        terminalreporter.write_line(f"{marker}: {told}")

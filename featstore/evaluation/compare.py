@@ -19,7 +19,7 @@ from featstore.evaluation.duels import duels
 from featstore.evaluation.economics import economics as weigh
 from featstore.evaluation.folds import group_folds
 from featstore.evaluation.ledger import Ledger
-from featstore.evaluation.nested import points, with_inner
+from featstore.evaluation.nested import picks, points, with_inner
 from featstore.evaluation.operating import Wish
 from featstore.evaluation.predictions import out_of_fold
 from featstore.evaluation.standing import Arena, standings
@@ -62,6 +62,7 @@ def compare(
     test_views: str = IDENTITY,
     view_curve: str | None = None,
     economics: bool = False,
+    nested: bool = False,
     jobs: int = 1,
     resume: bool = True,
     progress: bool = False,
@@ -101,6 +102,9 @@ def compare(
         Strategy over all backbones whose score against the number of augmented views is wanted.
     economics
         Weigh cost and worth of each backbone: `featstore.evaluation.economics`. All subsets are fitted for it.
+    nested
+        Also pick the winner anew inside each fold, by five folds within its training images: five further fits. Done
+        without asking where `calibrate` or `sensitivity` need these fits anyway.
     jobs
         Processes, each with one BLAS thread; -1 for one per core. The numbers do not depend on it.
     resume
@@ -119,7 +123,8 @@ def compare(
     index = positive_index(matrix.classes, positive)
     wish = Wish(calibrate, sensitivity, index)
     arena = Arena(matrix.y, matrix.groups, group_folds(matrix, folds, repeats, fold_seed), repeats, index)
-    rounds = with_inner(matrix, arena.splits, wish, fold_seed)
+    chooses = nested or not wish.is_none
+    rounds = with_inner(matrix, arena.splits, fold_seed) if chooses else list(arena.splits)
     drafts = draft(matrix, contestants, rounds, jobs)
     cache = Path(source.get("cache") or default_cache())
     play_in = partial(_play, root=cache, resume=resume, jobs=jobs, show=progress)
@@ -147,7 +152,7 @@ def compare(
         wish,
         tuple(ranked),
         tuple(duels(arena, ranked)),
-        guard(arena, ranked, weights),
+        guard(arena, ranked, weights, picks(arena, rounds, raw)),
         {s.contestant.label: _curves(arena, s) for s in ranked},
         tuple(drafts[: len(arena.splits)]),
         ()

@@ -168,6 +168,11 @@ def fit(
     **more: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401
     """Fit on the views of `images` that the contestant wants; groups go along for inner splits, `more` too."""
+    from featstore.fusion.strategy import ViewStrategy
+
+    if contestant.draws_views and isinstance(estimator, ViewStrategy):
+        every = training_rows(matrix, images, contestant.backbones, EXPAND)
+        return estimator.fit_views(*every, np.tile(images, len(matrix.views)), **more)
     X, y, groups = _rows(matrix, images, contestant)
     return estimator.fit(X, y, groups=groups, **more)
 

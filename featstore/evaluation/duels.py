@@ -150,9 +150,12 @@ def _delong_errors(arena: Arena, standings: Sequence[Standing], a: Numbers, b: N
     if arena.positive is None:
         return np.full(len(a), np.nan)
     total = np.zeros((len(standings), len(standings)))
-    for at, (_, test) in enumerate(arena.splits):
-        values = np.array([s.proba[at][:, arena.positive] for s in standings])
-        total += auc_covariance(arena.y[test] == arena.positive, values, arena.groups[test])[1]
+    with np.errstate(
+        invalid="ignore"
+    ):  # a fold with a single ill or well patient has infinite entries of either sign
+        for at, (_, test) in enumerate(arena.splits):
+            values = np.array([s.proba[at][:, arena.positive] for s in standings])
+            total += auc_covariance(arena.y[test] == arena.positive, values, arena.groups[test])[1]
     covariance = arena.factor**2 * arena.repeats / len(arena.splits) ** 2 * total
     own = covariance.diagonal()
     variance = own[a] + own[b] - 2 * covariance[a, b]

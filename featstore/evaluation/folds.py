@@ -67,7 +67,7 @@ def inner_folds(matrix: FeatureMatrix, train: NDArray[np.intp], folds: int, seed
     if fewest < 2:  # noqa: PLR2004
         raise AuditError(
             "The training images of a class are of one group, so nothing can be chosen on held-out ones.",
-            "Leave out --calibrate and --sensitivity, or add patients.",
+            "Leave out --calibrate, --sensitivity and --nested, or add patients.",
         )
     splitter = StratifiedGroupKFold(min(folds, fewest), shuffle=True, random_state=seed)
     with warnings.catch_warnings():

@@ -8,22 +8,16 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from featstore import registry, run
-from featstore.errors import UnknownNameError
+from featstore import run
 from featstore.evaluation.compare import positive_index
-from featstore.evaluation.contestants import (
-    STRATEGIES,
-    Contestant,
-    build,
-    fit,
-    predict_proba,
-)
+from featstore.evaluation.contestants import Contestant, build, fit, predict_proba
 from featstore.evaluation.continuation import Continuation, read_earlier, refuse_contradiction
 from featstore.evaluation.curves import curves
 from featstore.evaluation.folds import hold_out, inner_folds
 from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose
 from featstore.evaluation.predictions import held_out
 from featstore.evaluation.scores import Score, held_out_scores
+from featstore.evaluation.settings import blamed_on, gather
 from featstore.evaluation.views import training_rows
 from featstore.fusion.bundle import write_bundle
 from featstore.fusion.neural import NeuralStrategy
@@ -135,10 +129,12 @@ def fuse(
     ------
     AuditError
         If the split leaks, or a side lacks a class.
+    UsageError
+        If `options` names a parameter that the strategy does not have, or a value is out of range.
     """
     run.prepare(Path(out), overwrite=overwrite)
     refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
-    settings = {**_preset(strategy, preset), **(options or {})}
+    settings = gather(strategy, preset, options or {})
     matrix = load_matrix(data, **source)
     earlier = None if init_from is None else read_earlier(Path(init_from), strategy, matrix)
     if earlier is not None:
@@ -154,13 +150,14 @@ def fuse(
         return predict_proba(model, matrix, images, contestant)
 
     train = splits["train"]
-    unfitted = build(contestant, matrix, settings)
-    validation = _validation(unfitted, matrix, splits)
-    if earlier is None:
-        model = fit(unfitted, matrix, train, contestant, **validation)
-    else:
-        rows = training_rows(matrix, train, matrix.backbones)
-        model = unfitted.fine_tune(earlier.model, *rows, freeze=freeze_blocks, **validation)
+    with blamed_on(options or {}):
+        unfitted = build(contestant, matrix, settings)
+        validation = _validation(unfitted, matrix, splits)
+        if earlier is None:
+            model = fit(unfitted, matrix, train, contestant, **validation)
+        else:
+            rows = training_rows(matrix, train, matrix.backbones)
+            model = unfitted.fine_tune(earlier.model, *rows, freeze=freeze_blocks, **validation)
     point = _operating_point(matrix, contestant, settings, train, wish, split_seed)
     raw = {name: ask(model, rows) for name, rows in tested.items()}
     proba = {name: point.calibrate(p) for name, p in raw.items()}
@@ -235,14 +232,3 @@ def _operating_point(
         predict_proba(model, matrix, test, contestant) for model, test in zip(models, tests, strict=True)
     ]
     return choose(matrix.y[np.concatenate(tests)], np.concatenate(proba), wish)
-
-
-def _preset(strategy: str, preset: str | None) -> dict[str, Any]:
-    presets: dict[str, dict[str, Any]] = getattr(registry.load(STRATEGIES, strategy), "PRESETS", {})
-    if preset is None:
-        return {}
-    if preset not in presets:
-        raise UnknownNameError(
-            f"{strategy} has no preset {preset!r}.", f"It has: {', '.join(presets) or 'none'}."
-        )
-    return presets[preset]

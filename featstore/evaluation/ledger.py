@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
-LIBRARIES = ("joblib", "numpy", "scikit-learn", "scipy")
+LIBRARIES = ("joblib", "numba", "numpy", "scikit-learn", "scipy")
 CODE = ("fusion/**/*.py", "evaluation/contestants.py", "evaluation/views.py")
 """Source files that can change an answer: they stand in the key by their content, not by a version number."""
 

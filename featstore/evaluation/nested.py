@@ -1,4 +1,4 @@
-"""Operating points chosen inside each fold, from folds within its training images."""
+"""What is chosen inside each fold, from folds within its training images: operating points, and a winner."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.evaluation.folds import inner_folds
+from featstore.evaluation.metrics import primary_score
 from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, choose
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from featstore.evaluation.folds import Split
     from featstore.evaluation.operating import Wish
+    from featstore.evaluation.standing import Arena
     from featstore.matrix import FeatureMatrix
 
     Vector = NDArray[np.float64]
 
 
-def with_inner(matrix: FeatureMatrix, splits: Sequence[Split], wish: Wish, seed: int) -> list[Split]:
-    """Return all rounds to be played: the splits, then, where something is wished for, those within each."""
+def with_inner(matrix: FeatureMatrix, splits: Sequence[Split], seed: int) -> list[Split]:
+    """Return all rounds to be played where something is chosen inside: the splits, then those within each."""
     rounds = list(splits)
-    if not wish.is_none:
-        for train, _ in splits:
-            rounds += inner_folds(matrix, train, INNER_FOLDS, seed)
+    for train, _ in splits:
+        rounds += inner_folds(matrix, train, INNER_FOLDS, seed)
     return rounds
 
 
@@ -48,18 +49,54 @@ def points(
     """
     if wish.is_none:
         return [NEUTRAL] * len(splits)
-    inner = iter(zip(rounds[len(splits) :], proba[len(splits) :], strict=True))
-    return [_point(y, len(train), inner, wish) for train, _ in splits]
+    return [
+        choose(
+            y[np.concatenate([rounds[at][1] for at in inner])],
+            np.concatenate([proba[at] for at in inner]),
+            wish,
+        )
+        for inner in _within(splits, rounds)
+    ]
 
 
-def _point(
-    y: NDArray[np.intp], size: int, inner: Iterator[tuple[Split, Vector]], wish: Wish
-) -> OperatingPoint:
-    """Take rounds until every one of `size` training images has been tested once."""
-    tests: list[NDArray[np.intp]] = []
-    proba: list[Vector] = []
-    while sum(len(test) for test in tests) < size:
-        (_, test), values = next(inner)
-        tests.append(test)
-        proba.append(values)
-    return choose(y[np.concatenate(tests)], np.concatenate(proba), wish)
+def picks(arena: Arena, rounds: Sequence[Split], proba: Sequence[Sequence[Vector]]) -> list[int]:
+    """Which contestant has the highest primary metric within the training images of each split.
+
+    Parameters
+    ----------
+    arena, rounds
+        As `with_inner` took its splits and gave the rounds.
+    proba
+        By contestant, probabilities of the test images of each round.
+
+    Returns
+    -------
+    A position for each split; the earlier contestant where two are level. Empty where no inner round was played.
+    """
+    if len(rounds) == len(arena.splits):
+        return []
+    return [
+        int(np.argmax([_mean_score(arena, [(rounds[at][1], mine[at]) for at in inner]) for mine in proba]))
+        for inner in _within(arena.splits, rounds)
+    ]
+
+
+def _mean_score(arena: Arena, answers: Sequence[tuple[NDArray[np.intp], Vector]]) -> float:
+    """Mean over inner folds; those whose test images lack a class do not count."""
+    scores = np.array(
+        [primary_score(arena.y[test], p, np.ones((1, len(test))), arena.positive)[0] for test, p in answers]
+    )
+    defined = scores[np.isfinite(scores)]
+    return float(defined.mean()) if len(defined) else -np.inf
+
+
+def _within(splits: Sequence[Split], rounds: Sequence[Split]) -> list[range]:
+    """Positions of the inner rounds of each split: as many as test each of its training images once."""
+    found, at = [], len(splits)
+    for train, _ in splits:
+        start, tested = at, 0
+        while tested < len(train):
+            tested += len(rounds[at][1])
+            at += 1
+        found.append(range(start, at))
+    return found

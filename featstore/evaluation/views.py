@@ -63,8 +63,8 @@ def training_rows(
         Which features.
     policy
         ``identity``: the unaugmented view; ``expand``: every view is a row; ``average``: the mean vector of all
-        views; ``sample``: one view for each image and fit (not epoch), drawn from `seed` and the image id, the same
-        for all backbones.
+        views; ``sample``: one view for each image, drawn from `seed` and the image id, the same for all backbones.
+        That is for strategies that see their rows once; a `ViewStrategy` is given all and draws anew in each epoch.
     seed
         Of ``sample``.
     """

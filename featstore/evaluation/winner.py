@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore.evaluation.bootstrap import percentile_interval
+from featstore.evaluation.bootstrap import percentile_interval, widen
 from featstore.evaluation.metrics import PRIMARY
 from featstore.evaluation.standing import primary_mean
 
@@ -24,6 +24,23 @@ if TYPE_CHECKING:
     from featstore.evaluation.standing import Arena, Standing
 
     Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """What picking anew inside each fold, from its training images alone, is worth on its test images.
+
+    Attributes
+    ----------
+    mean, interval
+        Primary metric over the folds, and its 95 % interval as of `featstore.evaluation.standing.Estimate`.
+    picked
+        Who was picked in each fold.
+    """
+
+    mean: float
+    interval: tuple[float, float] | None
+    picked: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +61,8 @@ class Winner:
         ``naive - guarded``.
     picked
         Share of the resamples in which this one won.
+    nested
+        The same question answered by inner folds; None where none were played.
     """
 
     name: str
@@ -54,9 +73,12 @@ class Winner:
     interval: tuple[float, float]
     optimism: float
     picked: float
+    nested: Nested | None = None
 
 
-def guard(arena: Arena, standings: Sequence[Standing], weights: Vector) -> Winner | None:
+def guard(
+    arena: Arena, standings: Sequence[Standing], weights: Vector, picks: Sequence[int] = ()
+) -> Winner | None:
     """Pick the winner in each resample, and score it on the patients left out.
 
     Parameters
@@ -65,6 +87,8 @@ def guard(arena: Arena, standings: Sequence[Standing], weights: Vector) -> Winne
         As of `featstore.evaluation.standing.standings`.
     weights
         ``(resamples, n)``, those that the standings were resampled with.
+    picks
+        Of `featstore.evaluation.nested.picks`: who is best inside each split, if anyone asked.
 
     Returns
     -------
@@ -96,4 +120,14 @@ def guard(arena: Arena, standings: Sequence[Standing], weights: Vector) -> Winne
         interval,
         naive - guarded,
         float((winners == best).mean()),
+        _nested(arena, standings, weights, picks) if len(picks) else None,
     )
+
+
+def _nested(arena: Arena, standings: Sequence[Standing], weights: Vector, picks: Sequence[int]) -> Nested:
+    answers = [standings[pick].proba[at] for at, pick in enumerate(picks)]
+    drawn = np.vstack([np.ones((1, weights.shape[1])), weights])
+    scores = primary_mean(arena, answers, drawn, range(len(arena.splits)))
+    mean = float(scores[0])
+    interval = percentile_interval(widen(scores[1:], mean, arena.factor).clip(0.0, 1.0))
+    return Nested(mean, interval, tuple(standings[pick].contestant.label for pick in picks))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.fusion.linear import standardise
-from featstore.fusion.projection import Projection, principal_parts, project, weight_of
+from featstore.fusion.projection import Projection, fit_merged, principal_parts, project, weight_of
 from featstore.fusion.strategy import FusionStrategy
 
 if TYPE_CHECKING:
@@ -67,10 +67,13 @@ class ConsensusStrategy(FusionStrategy):
             )
             for axis, turn, weight, block in zip(axes, align(leading), weights, self.blocks_, strict=True)
         )
-        self._merge_and_learn(project(X, self.blocks_, self.projections_), y)
+        self.model_ = fit_merged(self._merge(project(X, self.blocks_, self.projections_)), y, self.C)
 
-    def _merge_and_learn(self, scores: list[Floats], y: NDArray[np.intp]) -> None:
-        """Fit on aligned scores ``(n, m)``, one array per block."""
+    def _fuse(self, X: NDArray[Any]) -> Floats:
+        return self.model_.proba(self._merge(project(X, self.blocks_, self.projections_)))
+
+    def _merge(self, scores: list[Floats]) -> Floats:
+        """Features ``(n, k)`` of aligned scores ``(n, m)``, one array per block."""
         raise NotImplementedError
 
 

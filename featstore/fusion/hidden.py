@@ -60,7 +60,7 @@ class HiddenStrategy(NeuralStrategy):
         )
         self.units = units
 
-    def _train(self, X: NDArray[Any], y: NDArray[np.intp], *more: Any) -> None:  # noqa: ANN401
+    def _train(self, X: NDArray[Any], y: NDArray[np.intp], *more: Any, **named: Any) -> None:  # noqa: ANN401
         if self.units < 1:
             raise UsageError(f"units={self.units} is out of range.", "Set units as documented.")
-        super()._train(X, y, *more)
+        super()._train(X, y, *more, **named)

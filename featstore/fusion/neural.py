@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import validate_data
 
 from featstore.errors import UsageError
 from featstore.fusion.class_weights import row_weights
 from featstore.fusion.holdout import hold_out
 from featstore.fusion.kinship import require_kin
-from featstore.fusion.linear import probabilities, rescale, standardise
-from featstore.fusion.regimen import regimen_of
-from featstore.fusion.strategy import FLOATS, FusionStrategy
+from featstore.fusion.linear import ROWS_AT_ONCE, probabilities, rescale, standardise
+from featstore.fusion.regimen import Regimen, settled_rate, streams
+from featstore.fusion.strategy import FusionStrategy, number_rows
 from featstore.fusion.training import Rows, encode, train
+from featstore.fusion.validation import read_validation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
     from featstore.fusion.blocks import Block
     from featstore.fusion.network import Network
-
-ROWS_AT_ONCE = 512
 
 
 class NeuralStrategy(FusionStrategy):
@@ -123,10 +120,9 @@ class NeuralStrategy(FusionStrategy):
             As there.
         validation
             Features ``(m, d)`` and labels ``(m,)`` to validate on, as Keras' ``validation_data``; no row of `X` is
-            held out then. So the curves can be those of plain images where training sees augmented views.
+            held out then. So curves can be those of plain images.
         """
-        admitted = self._admit(X, y, groups)
-        self._train(*admitted, self._read_validation(validation))
+        self._train(*self._admit(X, y, groups), read_validation(self, validation))
         return self
 
     def fine_tune(
@@ -163,24 +159,32 @@ class NeuralStrategy(FusionStrategy):
                 f"There is no block {', '.join(unknown)} to freeze.",
                 f"There are: {', '.join(block.name for block in self.blocks_)}.",
             )
-        self._train(*admitted, self._read_validation(validation), earlier, freeze)
+        self._train(*admitted, read_validation(self, validation), earlier, freeze)
         return self
 
-    def _read_validation(
-        self, validation: tuple[ArrayLike, ArrayLike] | None
-    ) -> tuple[NDArray[Any], NDArray[np.intp]] | None:
-        """Check rows to validate on, and number their classes as those of the training rows."""
-        if validation is None:
-            return None
-        labels = np.asarray(validation[1])
-        unknown = sorted(set(labels.tolist()) - set(self.classes_.tolist()))
-        if unknown:
-            raise UsageError(
-                f"There are validation rows of {unknown[0]!r}, and no training row.",
-                "Train on images of every class.",
-            )
-        X: NDArray[Any] = validate_data(self, validation[0], dtype=FLOATS, reset=False)
-        return X, np.searchsorted(self.classes_, labels)
+    def fit_views(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        groups: ArrayLike | None,
+        images: ArrayLike,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+    ) -> Self:
+        """Learn as `fit` does, but from one view of each image in every epoch, drawn anew.
+
+        Parameters
+        ----------
+        X, y, groups, validation
+            As for `fit`, one row of X for each view of each image. The columns are standardised over all of them.
+        images
+            ``(n,)`` which image each row is a view of.
+
+        Raises UsageError if there is not one image per row, or `fit` would refuse.
+        """
+        admitted = self._admit(X, y, groups)
+        numbers = number_rows(images, len(admitted[0]), "image")
+        self._train(*admitted, read_validation(self, validation), images=numbers)
+        return self
 
     def _train(
         self,
@@ -190,17 +194,20 @@ class NeuralStrategy(FusionStrategy):
         given: tuple[NDArray[Any], NDArray[np.intp]] | None = None,
         earlier: NeuralStrategy | None = None,
         freeze: Sequence[str] = (),
+        images: NDArray[np.intp] | None = None,
     ) -> None:
-        regimen = regimen_of(self, len(X), X.shape[1], earlier)
-        split_rng, init_rng, shuffle_rng, dropout_rng = _streams(self.random_state)
-        fraction = self.validation_fraction if given is None else 0.0
-        held = self.held_out_ = hold_out(y, groups, fraction, split_rng)
+        per_epoch = len(X) if images is None else len(np.unique(images))
+        regimen = Regimen.of(self, settled_rate(self, X.shape[1], earlier), per_epoch)
+        split_rng, init_rng, shuffle_rng, dropout_rng = streams(self.random_state)
+        share = 0.0 if given else self.validation_fraction
+        held = self.held_out_ = hold_out(y, groups, share, split_rng)
         scaling = self._scaling(X[~held]) if earlier is None else (earlier.mean_, earlier.scale_)
         self.mean_, self.scale_ = scaling
         targets = encode(y, len(self.classes_))
         weights = row_weights(self.class_weight, self.classes_, y[~held])
-        training = Rows(rescale(X[~held], *scaling), targets[~held], weights)
-        seen, truth = (X[held], y[held]) if given is None else given
+        shown = None if images is None else images[~held]
+        training = Rows(rescale(X[~held], *scaling), targets[~held], weights, shown)
+        seen, truth = given or (X[held], y[held])
         validation = Rows(rescale(seen, *scaling), encode(truth, len(self.classes_)))
         network = self._network(targets.shape[1], np.float32)
         network.draw(init_rng)
@@ -241,9 +248,3 @@ class NeuralStrategy(FusionStrategy):
         if self.standardize:
             return standardise(X, self.blocks_)
         return np.zeros(X.shape[1]), np.ones(X.shape[1])
-
-
-def _streams(random_state: int | np.random.RandomState | None) -> list[np.random.Generator]:
-    """Four independent generators, so that a longer training does not change who is held out."""
-    seed = check_random_state(random_state).randint(2**31 - 1) if random_state is not None else None
-    return [np.random.Generator(np.random.PCG64(part)) for part in np.random.SeedSequence(seed).spawn(4)]

@@ -41,6 +41,14 @@ class SubsetStrategy(Protocol):
         """Fit each subset as `FusionStrategy.fit` would fit its columns alone; X has the columns of all blocks."""
 
 
+@runtime_checkable
+class ViewStrategy(Protocol):
+    """What a strategy offers that is trained in epochs, and can meet another view of an image in each."""
+
+    def fit_views(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None, images: ArrayLike) -> Self:
+        """Fit on one row of each image per epoch; ``images (n,)`` says which image a row is a view of."""
+
+
 class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unused-ignore]
     """Base of the strategies: reads and checks input, keeps the classes, and leaves two steps to the subclass.
 
@@ -104,7 +112,7 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
             raise AuditError(
                 f"Only one class in the training rows: {self.classes_[0]!r}.", "Add images of a second class."
             )
-        return features, numbers, _number_groups(groups, len(features))
+        return features, numbers, None if groups is None else number_rows(groups, len(features), "group")
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Class probabilities ``(n, n_classes)`` of ``X (n, d)``, columns in the order of `classes_`."""
@@ -140,10 +148,15 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
                 raise UsageError(f"NaN or infinity in {where}.", "Leave them out, or extract them again.")
 
 
-def _number_groups(groups: ArrayLike | None, n_rows: int) -> NDArray[np.intp] | None:
-    if groups is None:
-        return None
-    numbers: NDArray[np.intp] = np.unique(column_or_1d(groups), return_inverse=True)[1]
+def number_rows(names: ArrayLike, n_rows: int, what: str) -> NDArray[np.intp]:
+    """Number of the group, or image, of each row ``(n_rows,)``, from 0 in sorted order of the names.
+
+    Raises
+    ------
+    UsageError
+        If there is not one per row.
+    """
+    numbers: NDArray[np.intp] = np.unique(column_or_1d(names), return_inverse=True)[1]
     if len(numbers) != n_rows:
-        raise UsageError(f"There are {len(numbers)} groups for {n_rows} rows.", "Give one group per row.")
+        raise UsageError(f"There are {len(numbers)} {what}s for {n_rows} rows.", f"Give one {what} per row.")
     return numbers

@@ -20,40 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.fusion.network import Network
+    from featstore.fusion.regimen import Regimen
 
     Float32s = NDArray[np.float32]
     History = dict[str, list[float]]
-
-
-@dataclass(frozen=True, slots=True)
-class Regimen:
-    """How a network is trained.
-
-    Attributes
-    ----------
-    learning_rate
-        The optimiser's.
-    batch_size
-        Rows per step; the last batch of an epoch is smaller, as in Keras.
-    epochs
-        Passes over the training rows, at most.
-    dropout
-        Probability that an input is zeroed, 0 to below 1; the others are scaled up.
-    patience
-        Stop after so many epochs without a lower validation loss and go back to the best one; None trains to the end.
-    optimizer
-        Key of `featstore.fusion.optimisers.RULES`.
-    schedule
-        Key of `featstore.fusion.schedules.SCHEDULES`.
-    """
-
-    learning_rate: float
-    batch_size: int
-    epochs: int
-    dropout: float = 0.0
-    patience: int | None = None
-    optimizer: str = "adam"
-    schedule: str = "constant"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,11 +38,24 @@ class Rows:
         ``(n, k)``, as `encode` makes them.
     weights
         ``(n,)`` factors on the loss of each row; None stands for ones.
+    images
+        ``(n,)`` number of the image that each row is a view of. An epoch then takes one row of each image, drawn
+        anew; None takes every row.
     """
 
     X: Float32s
     targets: Float32s
     weights: Float32s | None = None
+    images: NDArray[np.intp] | None = None
+
+    def order(self, rng: np.random.Generator) -> NDArray[np.intp]:
+        """Rows of the next epoch, shuffled."""
+        shuffled: NDArray[np.intp] = rng.permutation(len(self.X))
+        if self.images is None:
+            return shuffled
+        drawn = np.unique(self.images[shuffled], return_index=True)[1]
+        order: NDArray[np.intp] = shuffled[rng.permutation(drawn)]
+        return order
 
 
 class Trainer:
@@ -172,7 +155,7 @@ def train(
     # A batch is too small to share: several BLAS threads cost many times the CPU and gain nothing.
     with threadpool_limits(1, user_api="blas"):
         for epoch in range(regimen.epochs):
-            order = shuffle.permutation(len(data.X))
+            order = data.order(shuffle)
             _record(history, "", trainer.epoch(data, order), data, order)
             if len(validation.X):
                 _record(history, "val_", network.forward(validation.X), validation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from featstore.evaluation.duels import Duel
     from featstore.evaluation.fuse import Fusion
     from featstore.evaluation.standing import Standing
+    from featstore.evaluation.winner import Nested
 
 SHOWN = 12
 """Pairs that are printed; all are computed."""
@@ -108,7 +110,18 @@ def _guarded(result: Comparison) -> str:
     return (
         f"Best of {winner.of}: {winner.name}, {winner.metric.upper()} {winner.naive:.3f}. It was picked on the images"
         f" it is scored on; expect {winner.guarded:.3f} [{low:.3f}, {high:.3f}] on others"
-        f" (it came first in {100 * winner.picked:.0f} % of resamples)."
+        f" (it came first in {100 * winner.picked:.0f} % of resamples).{_nested(winner.nested)}"
+    )
+
+
+def _nested(nested: Nested | None) -> str:
+    if nested is None:
+        return ""
+    interval = f" [{nested.interval[0]:.3f}, {nested.interval[1]:.3f}]" if nested.interval else ""
+    names = ", ".join(f"{name} in {times}" for name, times in Counter(nested.picked).most_common())
+    return (
+        f"\nPicked anew inside each of {len(nested.picked)} folds, on its training images: {nested.mean:.3f}"
+        f"{interval}; the pick was {names}."
     )
 
 

@@ -198,11 +198,15 @@ def test_the_papers_preset_trains_the_papers_head_and_records_its_curves(world, 
 
 def test_fine_tuning_reports_before_and_after_on_the_same_patients(world, tmp_path):
     arguments = ["fuse", world.data, "--strategy", "concat_head", "--cache", world.cache]
-    first = featstore(*arguments, "--out", tmp_path / "a", "--json").json
+    chosen = ["--set", "optimizer=nag", "--set", "epochs=7"]
+    first = featstore(*arguments, *chosen, "--out", tmp_path / "a", "--json").json
     later = [*arguments, "--init-from", tmp_path / "a", "--out", tmp_path / "b"]
     document = featstore(*later, "--freeze-blocks", "MobileNet025", "--json").json
     continuation = document["continuation"]
     assert first["continuation"] is None
+    assert len(first["history"]["loss"]) == len(document["history"]["loss"]) == 7
+    assert first["options"] == {"optimizer": "nag", "epochs": 7}
+    assert document["options"]["optimizer"] == "nag"
     assert (continuation["frozen"], continuation["held_out_then"]) == (["MobileNet025"], True)
     for split, changes in continuation["changes"].items():
         for metric, change in changes.items():
@@ -259,6 +263,7 @@ def test_compare_chooses_operating_points_in_the_fold_and_tells_the_kinds_of_luc
     spreads = {c["name"]: c["spread"] for c in document["contestants"]}
     assert all(spread["folds"] is not None for spread in spreads.values())
     assert {name for name, s in spreads.items() if s["training"] is not None} == {"concat_head"}
+    assert len(document["winner"]["nested"]["picked"]) == 6
 
 
 def test_stage_two_never_loads_tensorflow(world, tmp_path):
@@ -321,6 +326,21 @@ ERRORS = {
         ["fuse", "{data}", "--calibrate", "magic", "--cache", "{cache}"],
         2,
         "temperature",
+    ),
+    "unknown parameter": (
+        ["fuse", "{data}", "--strategy", "concat_head", "--set", "optimiser=sgd", "--cache", "{cache}"],
+        2,
+        "optimizer",
+    ),
+    "parameter out of range": (
+        ["fuse", "{data}", "--strategy", "concat_head", "--set", "epochs=many", "--cache", "{cache}"],
+        2,
+        "Set epochs",
+    ),
+    "parameter of another kind": (
+        ["fuse", "{data}", "--strategy", "knn", "--set", "n_neighbors=five", "--cache", "{cache}"],
+        2,
+        "n_neighbors=five",
     ),
     "unknown backbone": (["extract", "{data}", "--backbones", "Xceptoin"], 2, "Xception"),
     "absent data": (["extract", "nowhere"], 2, "does not exist"),

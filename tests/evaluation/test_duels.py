@@ -1,5 +1,7 @@
 """A verdict only where the data carry one; every pair is asked."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from fakes_matrix import make_matrix
@@ -9,6 +11,7 @@ from featstore.evaluation.contestants import Contestant, line_up
 from featstore.evaluation.duels import duels
 from featstore.evaluation.folds import group_folds
 from featstore.evaluation.metrics import METRICS
+from featstore.evaluation.nested import picks, with_inner
 from featstore.evaluation.standing import Arena, standings
 from featstore.evaluation.tournament import play
 from featstore.evaluation.winner import guard
@@ -185,6 +188,24 @@ def test_the_best_of_thirty_guessers_is_seen_through():
     assert min(naive) > 0.58
     assert np.mean(guarded) == pytest.approx(0.5, abs=0.05)
     assert sum(covered) >= 4
+
+
+def test_picked_anew_inside_each_fold_the_best_of_thirty_guessers_is_worth_nothing():
+    naive, honest = [], []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        arena, ranked, weights = noise_arena(seed)
+        matrix = SimpleNamespace(y=arena.y, groups=arena.groups, classes=("a", "b"))
+        rounds = with_inner(matrix, arena.splits, seed)
+        inner = [[rng.dirichlet((1, 1), len(test)) for _, test in rounds[5:]] for _ in ranked]
+        answers = [[*s.proba, *guesses] for s, guesses in zip(ranked, inner, strict=True)]
+        winner = guard(arena, ranked, weights, picks(arena, rounds, answers))
+        naive.append(winner.naive)
+        honest.append(winner.nested.mean)
+        assert len(winner.nested.picked) == 5
+        assert winner.nested.interval[0] < winner.nested.mean < winner.nested.interval[1]
+    assert min(naive) > 0.58
+    assert np.mean(honest) == pytest.approx(0.5, abs=0.04)
 
 
 def test_among_thirty_guessers_no_pair_is_told():

@@ -1,6 +1,7 @@
 """Operating points: calibrated as scikit-learn does it, chosen inside the fold, kept without pickle."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from featstore.errors import AuditError, FeatstoreError, RunError, UsageError
 from featstore.evaluation.calibration import METHODS, Platt, Temperature
 from featstore.evaluation.folds import group_folds, inner_folds
 from featstore.evaluation.metrics import decide, score
-from featstore.evaluation.nested import points, with_inner
+from featstore.evaluation.nested import picks, points, with_inner
 from featstore.evaluation.operating import NEUTRAL, OperatingPoint, Wish, choose, read_point
+from featstore.evaluation.standing import Arena
 
 
 def overconfident(rng, n=600, classes=2):
@@ -168,7 +170,7 @@ def test_no_test_label_reaches_the_operating_point_of_its_fold():
     matrix = make_matrix(patients=40)
     splits = group_folds(matrix, 4)
     wish = Wish("platt", 0.9, 1)
-    rounds = with_inner(matrix, splits, wish, 0)
+    rounds = with_inner(matrix, splits, 0)
     rng = np.random.default_rng(0)
     values = rng.random(len(matrix.y)) * 0.5 + 0.5 * matrix.y
     proba = [np.column_stack([1 - values[test], values[test]]) for _, test in rounds]
@@ -180,8 +182,24 @@ def test_no_test_label_reaches_the_operating_point_of_its_fold():
     assert all(one != two for one, two in zip(before[1:], after[1:], strict=True))
 
 
+def test_no_test_label_reaches_the_pick_of_its_fold():
+    """Law 6, for the winner that is picked anew inside each fold."""
+    matrix = make_matrix(patients=40)
+    arena = Arena(matrix.y, matrix.groups, group_folds(matrix, 4), 1, 1)
+    rounds = with_inner(matrix, arena.splits, 0)
+    right = [[np.column_stack([1 - matrix.y[t], matrix.y[t]]).astype(float) for _, t in rounds]]
+    wrong = [[1 - p for p in right[0]]]
+    assert picks(arena, rounds, right + wrong) == [0, 0, 0, 0]
+    assert picks(arena, rounds, wrong + right) == [1, 1, 1, 1]
+    turned = matrix.y.copy()
+    turned[arena.splits[0][1]] = 1 - turned[arena.splits[0][1]]
+    for fold, pick in enumerate(picks(replace(arena, y=1 - turned), rounds, right + wrong)):
+        inner = turned[arena.splits[fold][0]] == matrix.y[arena.splits[fold][0]]
+        assert pick == int(inner.mean() > 0.5)
+    assert picks(arena, arena.splits, right) == []
+
+
 def test_nothing_wished_for_costs_nothing():
     matrix = make_matrix(patients=20)
     splits = group_folds(matrix, 3)
-    assert len(with_inner(matrix, splits, Wish(), 0)) == 3
     assert points(matrix.y, splits, splits, [], Wish()) == [NEUTRAL] * 3

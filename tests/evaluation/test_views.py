@@ -5,12 +5,14 @@ import pytest
 from fakes_matrix import make_matrix
 
 from featstore.errors import UsageError
-from featstore.evaluation.contestants import Contestant, line_up, reseed, with_views
+from featstore.evaluation.contestants import Contestant, build, fit, line_up, reseed, with_views
 from featstore.evaluation.folds import group_folds
 from featstore.evaluation.standing import Arena
 from featstore.evaluation.tournament import play
 from featstore.evaluation.viewcurve import view_curve
 from featstore.evaluation.views import answers, training_rows
+from featstore.fusion.strategies.concat_head import ConcatHead
+from featstore.fusion.training import Rows
 
 MATRIX = make_matrix(signal=(1.0, 1.0), patients=20, views=3)
 IMAGES = np.array([4, 1, 30])
@@ -81,6 +83,34 @@ def test_sampled_views_are_drawn_anew_for_each_training_seed():
     split = group_folds(MATRIX, 2)[:1]
     one, two = [next(play(MATRIX, [c], split))[2] for c in reseed(sampled, [1, 2])]
     assert (one != two).any()
+
+
+def test_a_network_that_samples_meets_every_view_of_an_image_in_turn_and_one_in_each_epoch():
+    images = np.repeat(np.arange(7), 3)
+    rows = Rows(np.zeros((21, 1), np.float32), np.zeros((21, 1), np.float32), None, images)
+    rng = np.random.default_rng(0)
+    epochs = [rows.order(rng) for _ in range(40)]
+    assert all(sorted(images[epoch]) == list(range(7)) for epoch in epochs)
+    assert set(np.concatenate(epochs)) == set(range(21))
+    assert any((images[epoch] != images[epochs[0]]).any() for epoch in epochs)
+
+
+@pytest.mark.parametrize("name", ["concat_head", "gated_head"])
+def test_sampling_gives_a_network_all_views_and_others_one(name, monkeypatch):
+    """Trained on one drawn view per image for good, a network would answer as `identity` does on these rows."""
+    met = []
+    monkeypatch.setattr("featstore.fusion.neural.train", lambda *given: met.append(given[2]) or {"loss": []})
+    sampled = Contestant(name, NETS, name, views="sample")
+    fit(build(sampled, MATRIX, {"validation_fraction": 0.0}), MATRIX, IMAGES, sampled)
+    (rows,) = met
+    assert len(rows.X) == len(IMAGES) * len(MATRIX.views)
+    assert len(np.unique(rows.images)) == len(IMAGES)
+    np.testing.assert_array_equal(rows.images[: len(IMAGES)], rows.images[len(IMAGES) : 2 * len(IMAGES)])
+
+
+def test_images_must_be_as_many_as_rows():
+    with pytest.raises(UsageError, match="2 images for 3 rows"):
+        ConcatHead().fit_views(np.zeros((3, 2)), [0, 1, 0], None, [1, 2])
 
 
 def test_the_view_curve_scores_the_contestant_on_each_number_of_views():

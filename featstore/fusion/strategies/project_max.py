@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from featstore.fusion.consensus import ConsensusStrategy
-from featstore.fusion.projection import fit_merged, project
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,12 +46,5 @@ class ProjectMax(ConsensusStrategy):
     level: ClassVar[str] = "feature"
     min_blocks: ClassVar[int] = 2
 
-    def _merge_and_learn(self, scores: list[NDArray[np.float64]], y: NDArray[np.intp]) -> None:
-        self.model_ = fit_merged(_extremes(scores), y, self.C)
-
-    def _fuse(self, X: NDArray[Any]) -> NDArray[np.float64]:
-        return self.model_.proba(_extremes(project(X, self.blocks_, self.projections_)))
-
-
-def _extremes(scores: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    return np.concatenate([np.max(scores, axis=0), np.min(scores, axis=0)], axis=1)
+    def _merge(self, scores: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+        return np.concatenate([np.max(scores, axis=0), np.min(scores, axis=0)], axis=1)

@@ -9,9 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from featstore.report.figures.answers import confusion
     from featstore.report.figures.dataset import distribution
     from featstore.report.figures.diagram import fusion_diagram
-    from featstore.report.figures.discrimination import confusion, precision_recall, roc
+    from featstore.report.figures.discrimination import precision_recall, roc
     from featstore.report.figures.embedding import embedding_map
     from featstore.report.figures.picture import Picture
     from featstore.report.figures.probabilities import decision_curves, reliability, risk_coverage
@@ -31,7 +32,7 @@ _HOMES = {
     "Picture": "picture",
     "accuracy_curves": "training",
     "augmentation_grid": "samples",
-    "confusion": "discrimination",
+    "confusion": "answers",
     "critical_difference": "ranking",
     "decision_curves": "probabilities",
     "distribution": "dataset",

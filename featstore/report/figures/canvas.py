@@ -157,6 +157,7 @@ def below(axes: Axes, note: str = "", *, drop: float = 0.5, left: float = 0.0, c
         borderpad=0.0,
         fontsize=SMALL + 0.5,
         handlelength=2.8,
+        markerscale=1.5,
         ncols=columns,
     )
     axes.annotate(words, (0, 0), xycoords=box, xytext=(0, -5), textcoords="offset points", **style)

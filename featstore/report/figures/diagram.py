@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from featstore.report.figures.canvas import ELLIPSIS, blank, canvas, fitted, told
 from featstore.report.figures.picture import GREY, INK, PALETTE, Picture, drawing
@@ -18,11 +18,11 @@ ROW = 0.46
 """Inches from box to box."""
 SMALL = 7.5
 COLUMNS = {
-    "image": (0.0, 0.62),
-    "backbone": (0.86, 1.62),
-    "vector": (2.74, 0.62),
-    "head": (3.6, 0.8),
-    "class": (4.64, 0.8),
+    "image": (0.0, 0.46),
+    "backbone": (0.68, 1.6),
+    "joint": (2.52, 0.66),
+    "head": (3.4, 1.0),
+    "class": (4.62, 0.8),
 }
 """Left edge and width in inches."""
 OUTPUTS = 8
@@ -35,27 +35,31 @@ def fusion_diagram(
     classes: Sequence[str],
     *,
     inputs: Mapping[str, int] | None = None,
+    level: Literal["feature", "decision"] = "feature",
     name: str = "fusion",
     title: str = "From image to answer",
 ) -> Picture:
-    """One image through every backbone, their vectors side by side, the head, the classes.
+    """One image through every backbone, their vectors (or answers) side by side, the head, the classes.
 
     Parameters
     ----------
     dimensions
         By backbone: numbers in its vector (global average pooling).
     head
-        What stands on the joined vector, in a few words: ``dropout 0.5, dense, sigmoid``.
+        What stands on the joined vector, or joins the answers, in a few words: ``dropout 0.5, dense, sigmoid``.
     classes
         Names of the answers.
     inputs
         By backbone: side of its input in pixels, where known.
+    level
+        Whether vectors are joined (``feature``), or each backbone answers and answers are joined (``decision``); a
+        strategy has it as its attribute `level`.
     name, title
         Of the picture.
     """
     if not dimensions:
         return blank(name, title, "There is no backbone, so there is nothing to fuse.")
-    return _drawn(dimensions, head, classes, inputs or {}, name, title)
+    return _drawn(dimensions, head, classes, inputs or {}, level, name, title)
 
 
 @drawing
@@ -64,6 +68,7 @@ def _drawn(
     head: str,
     classes: Sequence[str],
     inputs: Mapping[str, int],
+    level: str,
     name: str,
     title: str,
 ) -> Picture:
@@ -74,38 +79,47 @@ def _drawn(
     figure, axes = canvas(height, width)
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
-    middle, total = height / 2, sum(dimensions.values())
+    middle = height / 2
     _box(axes, "image", middle, ["image"], GREY)
-    joined = (COLUMNS["vector"][0], middle)
-    for at, (backbone, dimension) in enumerate(dimensions.items()):
-        level = _level(at, len(dimensions), height)
-        side = inputs.get(backbone)
-        seen = f"{side} px → " if side else ""
-        _box(
-            axes,
-            "backbone",
-            level,
-            [fitted(backbone, 1.5, SMALL), f"{seen}{dimension:,} numbers"],
-            PALETTE[0],
-        )
-        _arrow(axes, (sum(COLUMNS["image"]), middle), (COLUMNS["backbone"][0], level))
-        _arrow(axes, (sum(COLUMNS["backbone"]), level), joined)
-    _box(axes, "vector", middle, ["joined", f"{total:,}", "numbers"], PALETTE[1])
-    _box(axes, "head", middle, _lines(head, 0.74, 4), PALETTE[2])
-    _arrow(axes, (sum(COLUMNS["vector"]), middle), (COLUMNS["head"][0], middle))
+    _backbones(axes, dimensions, inputs, height)
+    joint, alt = _joint(dimensions, level)
+    _box(axes, "joint", middle, joint, PALETTE[1])
+    _arrow(axes, (sum(COLUMNS["joint"]), middle), (COLUMNS["head"][0], middle))
+    _box(axes, "head", middle, _lines(head, 0.94, 4), PALETTE[2])
     for at, label in enumerate(outputs):
-        level = _level(at, len(outputs), height)
-        _box(axes, "class", level, _lines(label, 0.74, 2), PALETTE[3])
-        _arrow(axes, (sum(COLUMNS["head"]), middle), (COLUMNS["class"][0], level))
+        place = _place(at, len(outputs), height)
+        _box(axes, "class", place, _lines(label, 0.74, 2), PALETTE[3])
+        _arrow(axes, (sum(COLUMNS["head"]), middle), (COLUMNS["class"][0], place))
+    return Picture(name, title, f"{alt}; then {printable(head)}; answers: {told(classes)}.", figure)
+
+
+def _backbones(axes: Axes, dimensions: Mapping[str, int], inputs: Mapping[str, int], height: float) -> None:
+    """A box for each backbone, between the image and the place where all are joined."""
+    left, right = COLUMNS["backbone"][0], sum(COLUMNS["backbone"])
+    for at, (backbone, dimension) in enumerate(dimensions.items()):
+        place, side = _place(at, len(dimensions), height), inputs.get(backbone)
+        seen = f"{side} px → " if side else ""
+        lines = [fitted(backbone, 1.5, SMALL), f"{seen}{dimension:,} numbers"]
+        _box(axes, "backbone", place, lines, PALETTE[0])
+        _arrow(axes, (sum(COLUMNS["image"]), height / 2), (left, place))
+        _arrow(axes, (right, place), (COLUMNS["joint"][0], height / 2))
+
+
+def _joint(dimensions: Mapping[str, int], level: str) -> tuple[list[str], str]:
+    """What is joined, for the box and in a sentence."""
+    count, total = len(dimensions), sum(dimensions.values())
     parts = " + ".join(f"{printable(backbone)} {dimension:,}" for backbone, dimension in dimensions.items())
-    alt = (
-        f"Each image goes through {len(dimensions)} frozen networks, whose pooled vectors ({parts}) are joined to"
-        f" {total:,} numbers; then {printable(head)}; answers: {told(classes)}."
-    )
-    return Picture(name, title, alt, figure)
+    through = f"Each image goes through {count} frozen {'network' if count == 1 else 'networks'}"
+    if level == "decision":
+        return [
+            "answers",
+            f"of {count}",
+        ], f"{through}, each of which answers from its pooled vector ({parts})"
+    said = f"{through}, whose pooled vectors ({parts}) join to {total:,} numbers"
+    return ["joined", f"{total:,}", "numbers"], said
 
 
-def _level(at: int, count: int, height: float) -> float:
+def _place(at: int, count: int, height: float) -> float:
     """Height of box `at` of `count` that are spread evenly, with no more than a row between them."""
     step = min(height / count, ROW)
     return height / 2 + (at - (count - 1) / 2) * step
@@ -113,7 +127,9 @@ def _level(at: int, count: int, height: float) -> float:
 
 def _lines(text: str, inches: float, most: int) -> list[str]:
     """At most so many lines, each no wider than so many inches."""
-    words = wrap(printable(text), 12, max_lines=most, placeholder=ELLIPSIS, break_long_words=False) or [""]
+    words = wrap(
+        printable(text), round(inches * 17), max_lines=most, placeholder=ELLIPSIS, break_long_words=False
+    ) or [""]
     return [fitted(line, inches, SMALL) for line in words]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
-METHODS = ("pca", "tsne", "umap")
 SHOWN = 6
 """Values that get a colour; the rest are grey."""
 HEIGHT, GAP = 3.0, 1.42
@@ -29,6 +29,8 @@ COMPONENTS = 50
 """Principal components that t-SNE and UMAP start from, as van der Maaten & Hinton (2008) did with 30."""
 DOTS = 1500
 """Images from which the dots become a bitmap: a page with 20,000 circles is slow."""
+LAYERS = 8
+NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 CAUTION = {
     "pca": "Principal components of the standardised vectors.",
     "tsne": "t-SNE keeps neighbours, not distances: gaps, sizes and densities of clouds mean nothing.",
@@ -69,9 +71,9 @@ def embedding_map(
     ----------
     van der Maaten & Hinton, Visualizing data using t-SNE, JMLR 9, 2008; McInnes, Healy & Melville, UMAP, 2018.
     """
-    name, title = name or f"map-{method}", title or f"The images by their vectors ({method})"
-    if method not in METHODS:
-        raise UsageError(f"There is no map {method!r}.", f"Use one of: {', '.join(METHODS)}.")
+    if method not in NAMES:
+        raise UsageError(f"There is no map {method!r}.", f"Use one of: {', '.join(NAMES)}.")
+    name, title = name or f"map-{method}", title or f"The images by their vectors ({NAMES[method]})"
     vectors = np.asarray(X, float)
     if any(len(values) != len(vectors) for values in colours.values()):
         raise UsageError("Vectors and colours differ in length.", "Give one value for each image.")
@@ -94,16 +96,32 @@ def project(X: Vector, method: str, seed: int = 0) -> tuple[Vector, str]:
     """
     spread = X.std(axis=0)
     scaled = (X - X.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    left, sizes, _ = np.linalg.svd(scaled, full_matrices=False)
-    parts = left * sizes
-    parts *= np.where(parts[np.abs(parts).argmax(axis=0), np.arange(parts.shape[1])] < 0, -1.0, 1.0)
+    parts, share = _components(scaled)
     if method == "pca":
-        share = sizes**2 / max((sizes**2).sum(), 1e-300)
-        plane = np.zeros((len(X), 2))
-        plane[:, : min(2, parts.shape[1])] = parts[:, :2]
-        told = [f"{100 * part:.0f} %" for part in (*share[:2], 0.0)[:2]]
-        return plane, f"component 1 ({told[0]} of the variance)|component 2 ({told[1]})"
-    return (_tsne if method == "tsne" else _umap)(parts[:, :COMPONENTS], seed), "|"
+        across, up = (f"component {at + 1} ({100 * share[at]:.0f} % of the variance)" for at in range(2))
+        return parts[:, :2], f"{across}|{up}"
+    return (_tsne if method == "tsne" else _umap)(parts, seed), "|"
+
+
+def _components(X: Vector) -> tuple[Vector, Vector]:
+    """Principal components ``(n, k)`` of centred vectors, largest first, and their shares of the variance ``(k,)``.
+
+    By the smaller of the two square products: thousands of columns are no reason to wait. At least two are returned,
+    of zeros where there are none.
+    """
+    from scipy.linalg import eigh
+
+    wide = X.shape[1] > len(X)
+    product = X @ X.T if wide else X.T @ X
+    count = min(COMPONENTS, len(product))
+    values, vectors = eigh(product, subset_by_index=(len(product) - count, len(product) - 1))
+    sizes = values[::-1].clip(0.0)
+    parts = vectors[:, ::-1] * np.sqrt(sizes) if wide else X @ vectors[:, ::-1]
+    # The sign of a component is arbitrary: its largest value is made positive.
+    parts *= np.where(parts[np.abs(parts).argmax(axis=0), np.arange(count)] < 0, -1.0, 1.0)
+    missing = max(0, 2 - count)
+    share = sizes / max(float(np.trace(product)), 1e-300)
+    return np.pad(parts, ((0, 0), (0, missing))), np.pad(share, (0, missing))
 
 
 def _tsne(X: Vector, seed: int) -> Vector:
@@ -113,8 +131,7 @@ def _tsne(X: Vector, seed: int) -> Vector:
     perplexity = min(30.0, max(1.0, (len(X) - 1) / 3))
     # One thread: sums in another order would end in another map.
     with threadpool_limits(1):
-        start = X[:, :2] if X.shape[1] > 1 else np.column_stack([X[:, 0], np.zeros(len(X))])
-        start = start / max(float(start[:, 0].std()), 1e-12) * 1e-4
+        start = X[:, :2] / max(float(X[:, 0].std()), 1e-12) * 1e-4
         places: Vector = TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(X)
     return places
 
@@ -127,9 +144,9 @@ def _umap(X: Vector, seed: int) -> Vector:
             "UMAP is not installed.", "pip install 'featstore[umap]', or use tsne or pca."
         ) from error
     neighbours = min(15, len(X) - 1)
-    places: Vector = umap.UMAP(
-        n_neighbors=neighbours, random_state=seed, n_jobs=1, init="pca" if X.shape[1] > 1 else "random"
-    ).fit_transform(X)
+    places: Vector = umap.UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1, init="pca").fit_transform(
+        X
+    )
     return places
 
 
@@ -161,13 +178,16 @@ def _drawn(
 
 def _panel(axes: Axes, places: Vector, values: NDArray[np.str_], count: Counter[str]) -> None:
     top = [value for value, _ in count.most_common(SHOWN)]
-    dots: dict[str, Any] = {"s": 12, "linewidths": 0, "rasterized": len(places) > DOTS}
+    many = len(places) > DOTS
+    dots: dict[str, Any] = {"s": 5 if many else 12, "linewidths": 0, "rasterized": many}
     rest = ~np.isin(values, top)
     axes.scatter(places[rest, 0], places[rest, 1], color=GREY, alpha=0.35, **dots)
-    for at, (value, label) in enumerate(zip(top, distinct(top, 1.4, 8), strict=True)):
-        chosen = values == value
-        x, y = places[chosen].T
-        axes.scatter(x, y, alpha=0.75, label=entry(f"{label} ({count[value]})"), **mark(at), **dots)
+    labels = distinct(top, 1.4, 8)
+    # Layer by layer, so that the value drawn last does not hide the others.
+    for layer, (at, value) in product(range(LAYERS), enumerate(top)):
+        x, y = places[values == value][layer::LAYERS].T
+        name = entry(f"{labels[at]} ({count[value]})") if layer == 0 else None
+        axes.scatter(x, y, alpha=0.75, label=name, **mark(at), **dots)
 
 
 def _note(count: Counter[str], caution: str) -> str:

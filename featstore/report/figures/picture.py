@@ -26,6 +26,8 @@ PALETTE = ("#3f7fbf", "#d1783a", "#4f9d69", "#a868b5", "#c2504f", "#8a7a5c", "#3
 """Readable on white and on near-black; blue and orange, the first two, also to the colour-blind."""
 GREY = "#808080"
 """Of what stands back: grids, chance, the many without a name."""
+DOTS_PER_INCH = 160
+"""Of the parts that are bitmaps."""
 STYLE = {
     "axes.edgecolor": INK,
     "axes.grid": True,
@@ -87,7 +89,7 @@ class Picture:
         )
 
     def inline(self) -> str:
-        """An ``<svg>`` element for a page: ink takes the page's colour, ids are its own, the alt text is in it."""
+        """Return an ``<svg>`` element for a page: ink takes the page's colour, ids are its own, alt text inside."""
         bare = METADATA.sub("", SVG_HEAD.sub("", self._markup()))
         element = TAG.sub(self._own, bare)
         label = _escaped(self.alt)
@@ -113,7 +115,9 @@ class Picture:
         buffer = io.StringIO()
         with rc_context(STYLE), warnings.catch_warnings():  # type: ignore[arg-type]
             warnings.filterwarnings("ignore", message=LETTERS, category=UserWarning)
-            self.figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
+            self.figure.savefig(
+                buffer, format="svg", metadata={"Date": None}, bbox_inches="tight", dpi=DOTS_PER_INCH
+            )
         return buffer.getvalue()
 
 

@@ -1,14 +1,18 @@
-"""Who is ahead, and by how much: forest plot of intervals, critical-difference diagram of ranks."""
+"""Who is ahead, and by how much: forest plot of intervals, critical-difference diagram of ranks.
+
+Demsar draws the ranks along a line with names hung from it. The lines of sixteen long names cross, and cover names
+on a phone: here the diagram is turned, a row for each.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featstore.report.figures.canvas import SMALL, abbreviated, below, between, blank, canvas
 from featstore.report.figures.picture import GREY, INK, PALETTE, Picture, drawing
+from featstore.report.figures.ranks import alike, friedman, mean_ranks, nemenyi
 from featstore.report.plain import printable
 
 if TYPE_CHECKING:
@@ -25,9 +29,6 @@ ROWS = 30
 ROW, NAMES, AXIS = 0.21, 1.5, 2.0
 """Inches from row to row, for the names, and for the axis beside them."""
 LOWER_IS_BETTER = frozenset({"brier", "ece", "log_loss"})
-ALPHA = 0.05
-FRIEDMAN = 3
-"""Contestants from which Friedman's test is one."""
 
 
 def forest(
@@ -45,7 +46,8 @@ def forest(
     name, title
         Of the picture.
     """
-    title = title or f"{_spoken(metric)} of every contestant, with 95 % intervals"
+    spoken = _spoken(metric)
+    title = title or f"{spoken[:1].upper()}{spoken[1:]} of every contestant, with 95 % intervals"
     known = [c for c in contestants if c["metrics"].get(metric, {}).get("mean") is not None]
     if not known:
         return blank(name, title, f"No contestant has a defined {_spoken(metric)}: a fold lacks a class.")
@@ -59,7 +61,7 @@ def critical_difference(
     *,
     metric: str = "auc",
     name: str = "critical-difference",
-    title: str = "Mean ranks over the folds",
+    title: str | None = None,
 ) -> Picture:
     """Mean rank of every contestant; a bar joins those whose ranks differ by less than the critical difference.
 
@@ -80,6 +82,7 @@ def critical_difference(
     ----------
     Demsar, Statistical comparisons of classifiers over multiple data sets, JMLR 7, 2006.
     """
+    title = title or f"Mean ranks over the folds, by {_spoken(metric)}"
     table = np.array([[np.nan if v is None else v for v in values] for values in scores.values()], float)
     table = table[:, np.isfinite(table).all(axis=0)] if table.ndim == 2 else table.reshape(0, 0)  # noqa: PLR2004
     if len(table) < 2 or table.shape[1] < 2:  # noqa: PLR2004
@@ -89,36 +92,10 @@ def critical_difference(
     return _ranks(dict(zip(scores, ranks.tolist(), strict=True)), table, name, title)
 
 
-def mean_ranks(losses: Vector) -> Vector:
-    """Mean over the folds ``(k,)`` of the rank of each of k contestants; losses ``(k, folds)``, ties share a rank."""
-    from scipy.stats import rankdata
-
-    mean: Vector = rankdata(losses, axis=0).mean(axis=1)
-    return mean
-
-
-def nemenyi(contestants: int, folds: int) -> float:
-    """Difference between two mean ranks from which they are told apart, at 5 % (Demsar 2006, section 3.2.2)."""
-    from scipy.stats import studentized_range
-
-    quantile = float(studentized_range.ppf(1 - ALPHA, contestants, math.inf)) / math.sqrt(2)
-    return quantile * math.sqrt(contestants * (contestants + 1) / (6 * folds))
-
-
-def alike(ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
-    """Longest stretches (first, last) of sorted ranks within the critical difference, none inside another."""
-    stretches: list[tuple[int, int]] = []
-    for first in range(len(ranks)):
-        last = max(
-            at for at in range(first, len(ranks)) if ranks[at] - ranks[first] < difference or at == first
-        )
-        if last > first and (not stretches or last > stretches[-1][1]):
-            stretches.append((first, last))
-    return stretches
-
-
 def _spoken(metric: str) -> str:
-    return {"auc": "AUC", "ece": "ECE", "f1": "F1"}.get(metric, metric.replace("_", " "))
+    return {"auc": "AUC", "brier": "Brier score", "ece": "ECE", "f1": "F1"}.get(
+        metric, metric.replace("_", " ")
+    )
 
 
 @drawing
@@ -184,12 +161,12 @@ def _ranks(ranks: Mapping[str, float], table: Vector, name: str, title: str) -> 
             clip_on=False,
         )
     note = (
-        f"{_friedman(table)} Upright bars join contestants whose ranks differ by less than {difference:.2f} (Nemenyi,"
+        f"{friedman(table)} Upright bars join contestants whose ranks differ by less than {difference:.2f} (Nemenyi,"
         f" 5 %). Ranks over {table.shape[1]} folds of one cross-validation, which are not independent data sets:"
         f" descriptive, no verdict.{_best_of(ordered)}"
     )
     below(axes, f"{note}\n{key}", drop=0.1, left=NAMES)
-    return Picture(name, title, _ranks_alt(ordered, ranks, difference, table.shape[1], bars), figure)
+    return Picture(name, title, _ranks_alt(title, ordered, ranks, difference, table.shape[1], bars), figure)
 
 
 def _scale(axes: Axes, places: Sequence[float], difference: float) -> None:
@@ -234,22 +211,16 @@ def _best_of(ranked: Sequence[Any]) -> str:
     return f" The best {ROWS} of {len(ranked)}." if len(ranked) > ROWS else ""
 
 
-def _friedman(table: Vector) -> str:
-    from scipy.stats import friedmanchisquare
-
-    if len(table) < FRIEDMAN:
-        return "Friedman's test needs three contestants."
-    if (np.ptp(table, axis=0) == 0).all():
-        return "All contestants are equal in every fold."
-    p = float(friedmanchisquare(*table).pvalue)
-    return f"Friedman p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}."  # noqa: PLR2004
-
-
 def _ranks_alt(
-    ordered: Sequence[str], ranks: Mapping[str, float], difference: float, folds: int, bars: Iterable[Any]
+    title: str,
+    ordered: Sequence[str],
+    ranks: Mapping[str, float],
+    difference: float,
+    folds: int,
+    bars: Iterable[Any],
 ) -> str:
     said = "; ".join(f"{printable(who)} {ranks[who]:.2f}" for who in ordered[:5])
     rest = f"; {len(ordered) - 5} more" if len(ordered) > 5 else ""  # noqa: PLR2004
     bars_text = "no two are alike by it" if not list(bars) else "bars join those that it cannot tell apart"
     beyond = f"Critical difference {difference:.2f}; {bars_text}"
-    return f"Mean ranks over {folds} folds, 1 is best: {said}{rest}. {beyond}."
+    return f"{title} ({folds} of them), 1 is best: {said}{rest}. {beyond}."
