@@ -21,7 +21,7 @@ def command(
 ) -> None:
     """Run everything on generated lung-CT slices, offline.
 
-    Generates a data set, extracts features, fits a fusion, compares strategies, and says what was found.
+    Generates a data set, extracts features, fits a fusion, compares strategies, and writes a report.
     """
     from featstore.demonstration import demo
     from featstore.report.text import demo_text

@@ -20,17 +20,20 @@ if TYPE_CHECKING:
     from featstore.extraction.bench import bench
     from featstore.extraction.drift import drift
     from featstore.extraction.extract import extract
+    from featstore.extraction.finetune import finetune
     from featstore.extraction.garbage import gc
     from featstore.images.phantom import make_phantoms
     from featstore.matrix import load_matrix
+    from featstore.report.writing import write_report
     from featstore.reproduction.paper import paper
     from featstore.store.compaction import compact
     from featstore.store.inventory import inventory, usage
     from featstore.store.verification import verify
 
 __all__ = [
-    "bench", "check", "compact", "compare", "demo", "drift", "export_features", "extract", "fuse", "gc",
-    "import_features", "inventory", "load_matrix", "make_phantoms", "paper", "predict", "usage", "verify",
+    "bench", "check", "compact", "compare", "demo", "drift", "export_features", "extract", "finetune", "fuse",
+    "gc", "import_features", "inventory", "load_matrix", "make_phantoms", "paper", "predict", "usage", "verify",
+    "write_report",
 ]  # fmt: skip
 
 _HOMES = {
@@ -42,6 +45,7 @@ _HOMES = {
     "drift": "featstore.extraction.drift",
     "export_features": "featstore.exchange.export",
     "extract": "featstore.extraction.extract",
+    "finetune": "featstore.extraction.finetune",
     "fuse": "featstore.evaluation.fuse",
     "gc": "featstore.extraction.garbage",
     "import_features": "featstore.exchange.foreign",
@@ -52,6 +56,7 @@ _HOMES = {
     "predict": "featstore.evaluation.predict",
     "usage": "featstore.store.inventory",
     "verify": "featstore.store.verification",
+    "write_report": "featstore.report.writing",
 }
 
 

@@ -11,6 +11,7 @@ from featstore.evaluation.compare import compare
 from featstore.evaluation.fuse import Fusion, fuse
 from featstore.extraction.extract import extract
 from featstore.images.phantom import make_phantoms
+from featstore.report.writing import NAME, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,7 @@ class Demonstration:
     extraction: Extraction
     fusion: Fusion
     comparison: Comparison
+    report: str
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -39,6 +41,7 @@ class Demonstration:
             "extraction": self.extraction.to_json(),
             "fusion": self.fusion.to_json(),
             "comparison": self.comparison.to_json(),
+            "report": self.report,
             "seconds": self.seconds,
         }
 
@@ -51,7 +54,7 @@ def demo(
     backbones: Sequence[str] = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2"),
     progress: bool = False,
 ) -> Demonstration:
-    """Generate lung-CT phantoms, extract, fuse and compare.
+    """Generate lung-CT phantoms, extract, fuse, compare, and write a report with everything in it.
 
     Parameters
     ----------
@@ -101,4 +104,13 @@ def demo(
         overwrite=True,
         progress=progress,
     )
-    return Demonstration(str(data), extraction, fusion, comparison, round(perf_counter() - started, 1))
+    report = write_report(
+        [folder / "compare", folder / "fuse", folder / "extract"],
+        folder / NAME,
+        data,
+        cache,
+        with_images=True,
+    )
+    return Demonstration(
+        str(data), extraction, fusion, comparison, str(report), round(perf_counter() - started, 1)
+    )

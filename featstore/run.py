@@ -90,7 +90,7 @@ def write_run(
         files = {name: digest_file(out / name) for name in names if (out / name).exists()}
         write_private(out / RUN, json_text(document.seal({**run, **_provenance(), "files": files})).encode())
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise unwritable(out, error) from error
 
 
 def clear(out: Path) -> None:
@@ -111,7 +111,7 @@ def clear(out: Path) -> None:
         ):
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise unwritable(out, error) from error
     shutil.rmtree(out / MODEL, ignore_errors=True)
 
 
@@ -130,8 +130,8 @@ def read_run(out: Path) -> dict[str, Any]:
         raise RunError(f"{out} holds no readable run: {why}.", REMEDY) from error
 
 
-def require_own(out: Path, run: Mapping[str, Any], name: str) -> None:
-    """Make sure that a file of a run folder is the one that ``run.json`` was written with.
+def read_own(out: Path, run: Mapping[str, Any], name: str) -> bytes:
+    """Return the bytes of a file of a run folder, if it is the one that ``run.json`` was written with.
 
     Raises
     ------
@@ -139,12 +139,18 @@ def require_own(out: Path, run: Mapping[str, Any], name: str) -> None:
         If it is absent, damaged, or comes from another run.
     """
     try:
-        found = digest_bytes(read_regular(out / name, MAX_BYTES))
+        data = read_regular(out / name, MAX_BYTES)
     except OSError as error:
         raise RunError(f"{out / name} cannot be read: {error.strerror}.", REMEDY) from error
     files = run.get("files")
-    if not isinstance(files, dict) or files.get(name) != found:
+    if not isinstance(files, dict) or files.get(name) != digest_bytes(data):
         raise RunError(f"{out / name} is not the file that {RUN} was written with.", REMEDY)
+    return data
+
+
+def require_own(out: Path, run: Mapping[str, Any], name: str) -> None:
+    """Make sure of what `read_own` makes sure of."""
+    read_own(out, run, name)
 
 
 def data_digest(records: Iterable[ImageRecord]) -> str:
@@ -161,6 +167,8 @@ def describe(matrix: FeatureMatrix, positive: int | None) -> dict[str, Any]:
         "data_sha256": data_digest(matrix.records),
         "images": len(matrix.records),
         "quarantined": matrix.excluded,
+        "set_apart": matrix.set_apart,
+        "tuned": sorted(matrix.learned),
         "groups": len(set(matrix.groups.tolist())),
         "has_groups": matrix.has_groups,
         "groups_set_aside": matrix.groups_set_aside,
@@ -215,7 +223,8 @@ def _cell(value: Any) -> Any:  # noqa: ANN401
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-def _unwritable(out: Path, error: OSError) -> RunError:
+def unwritable(out: Path, error: OSError) -> RunError:
+    """Error of a run folder that the disk refuses."""
     return RunError(f"Cannot write the run to {out}: {error.strerror}", "Choose another --out.")
 
 

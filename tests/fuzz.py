@@ -31,6 +31,7 @@ from featstore.errors import (
     ShardCorruptError,
     WeightsError,
 )
+from featstore.evaluation.metrics import METRICS
 from featstore.fusion.archive import ArchiveError, read_arrays
 from featstore.fusion.bundle import read_bundle
 from featstore.fusion.notation import Notation
@@ -41,6 +42,9 @@ from featstore.images.folder import list_folder
 from featstore.images.recipe import PRESETS, parse_recipe
 from featstore.images.signature import identify
 from featstore.images.structure import check_structure
+from featstore.report.answers import read_answers
+from featstore.report.readback import read_comparison, read_fusion
+from featstore.report.shape import ShapeError
 from featstore.store import claim, guard, index, quarantine, rates, shard
 from featstore.store.ids import IdSet
 from featstore.store.owner import this_process
@@ -218,11 +222,90 @@ def _runs(folder: Path) -> dict[str, Target]:
         about.write_bytes(resealed(data))
         return run.keys_of(run.read_run(out))
 
+    def read_outcome(data: bytes) -> object:
+        page = document.parse(data)
+        return (
+            read_comparison(page) if isinstance(page, dict) and "contestants" in page else read_fusion(page)
+        )
+
     return {
+        "outcomes to report": Target(_outcomes(), read_outcome, (ShapeError, document.DocumentError)),
+        "predictions to report": Target(
+            [_predictions()],
+            lambda data: read_answers(data, "split", ["test"], ["no", "=yes"]),
+            (ShapeError,),
+        ),
         "bundle JSON": Target([state.read_bytes()], read_model, (RunError,)),
         "bundle npz": Target([original], read_archive, (ArchiveError,)),
         "run.json": Target([json.dumps(document.seal(described)).encode()], read_about, (RunError,)),
     }
+
+
+def _outcomes() -> list[bytes]:
+    """What `fuse` and `compare` leave, in small."""
+    decoding = key().to_json()["decoding"]
+    matrix = {
+        "data_sha256": "0",
+        "images": 4,
+        "quarantined": 0,
+        "groups": 4,
+        "has_groups": True,
+        "positive": None,
+    }
+    matrix |= {
+        "classes": {"no": 2, "yes": 2},
+        "decoding": decoding,
+        "views": [{"recipe": "identity", "seed": 0}],
+    }
+    matrix |= {"backbones": [key().to_json()["backbone"]]}
+    curves = {"risk_coverage": {"coverage": [0.5, 1.0], "risk": [0.0, 0.25], "aurc": 0.1}}
+    fusion = {
+        "strategy": "x",
+        "options": {},
+        "matrix": matrix,
+        "sizes": {"test": 4},
+        "history": {"loss": [1.0]},
+    }
+    fusion |= {"operating": dict.fromkeys(("calibration", "threshold", "sensitivity", "positive"))}
+    fusion |= {"scores": {"test": {m: {"value": 0.5, "interval": [0.4, 0.6]} for m in METRICS}}}
+    fusion |= {"curves": {"test": curves}, "continuation": None}
+    estimate = {"mean": 0.5, "deviation": 0.1, "interval": [0.4, 0.6], "folds": [0.4, None]}
+    who = {
+        "strategy": "x",
+        "backbones": ["Alpha"],
+        "views": "expand",
+        "test_views": "identity",
+        "chosen": None,
+    }
+    who |= {"metrics": dict.fromkeys(METRICS, estimate), "curves": curves}
+    who |= {"spread": {"patients": 0.1, "folds": None, "training": None}}
+    duel = {"a": "b", "b": "a", "metric": "auc", "delta": 0.0, "interval": None, "p": 1.0, "needed": None}
+    duel |= {"verdict": "cannot_tell", "tests": {"delong": {"p": 1.0, "adjusted": None}}}
+    protocol = {"folds": 2, "repeats": 1, "fold_seed": 0, "calibrate": None, "sensitivity": None}
+    comparison = {"matrix": matrix, "protocol": protocol, "comparisons": [duel], "winner": None}
+    comparison |= {
+        "contestants": [who | {"name": name} for name in "ab"],
+        "view_curve": [],
+        "economics": None,
+    }
+    return [json.dumps(page).encode() for page in (fusion, comparison)]
+
+
+def _predictions() -> bytes:
+    head = [
+        "split",
+        "image_id",
+        "path",
+        "frame",
+        "group",
+        "label",
+        "predicted",
+        "p(no)",
+        "p(=yes)",
+        "vote(Alpha)",
+    ]
+    line = ["test", "ab" * 32, "a,b.png", 0, "p1", "no", "=yes", 0.25, 0.75, "no"]
+    return run.csv_text([head, line]).encode()
 
 
 def _images(folder: Path) -> dict[str, Target]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from featstore.images.manifest import Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
-    from featstore.evaluation.folds import Split
     from featstore.evaluation.standing import Standing
+    from featstore.folds import Split
     from featstore.matrix import FeatureMatrix
 
 IMAGE = ("image_id", "path", "frame", "group", "label")
@@ -36,13 +37,22 @@ def held_out(
     splits: Mapping[str, NDArray[np.intp]],
     proba: Mapping[str, NDArray[np.float64]],
     decisions: Mapping[str, NDArray[np.intp]],
+    votes: Mapping[str, NDArray[np.intp]],
     data: str | Path | Manifest,
 ) -> Iterator[list[Any]]:
-    """A line per evaluated split and image, the header first."""
-    yield ["split", *IMAGE, "predicted", *(f"p({name})" for name in matrix.classes)]
+    """A line per evaluated split and image, the header first.
+
+    The last columns are the class that each backbone alone would have answered, by split ``(images, backbones)``;
+    a strategy whose backbones do not vote has none.
+    """
+    voters = matrix.backbones if votes else ()
+    columns = [*(f"p({name})" for name in matrix.classes), *(f"vote({name})" for name in voters)]
+    yield ["split", *IMAGE, "predicted", *columns]
     for name, values in proba.items():
-        for line in _lines(matrix, splits[name], values, decisions[name], data):
-            yield [name, *line]
+        ballots = votes.get(name, np.empty((len(values), 0), np.intp))
+        lines = _lines(matrix, splits[name], values, decisions[name], data)
+        for line, ballot in zip(lines, ballots, strict=True):
+            yield [name, *line, *(matrix.classes[vote] for vote in ballot)]
 
 
 def _lines(

@@ -11,30 +11,43 @@ from featstore.evaluation.significance import MOST
 if TYPE_CHECKING:
     from featstore.evaluation.comparison import Comparison
     from featstore.evaluation.duels import Duel
+    from featstore.evaluation.fuse import Fusion
     from featstore.evaluation.standing import Standing
     from featstore.evaluation.winner import Nested
 
 SHOWN = 12
 """Pairs that are printed; all are computed."""
+CHANCE = 0.5
+WIDE = 0.2
+"""Width of an interval of the AUC from which on it says little: from useless to good is hardly more."""
 
 
 def verdict(result: Comparison) -> str:
     """Say for the pairs that matter most whether their difference is real, and how many of all are."""
+    return "\n".join(line for line, _ in verdict_lines(result))
+
+
+def verdict_lines(result: Comparison) -> list[tuple[str, bool]]:
+    """Lines of the verdict, and of each whether it tells a pair apart."""
     if not result.duels:
-        return "Verdict: there was nothing to compare with."
-    unit = "patients (groups)" if result.matrix["has_groups"] else "images"
-    shown = _that_matter(result)[:SHOWN]
-    told = sum(duel.verdict != "cannot_tell" for duel in result.duels)
+        return [("Verdict: there was nothing to compare with.", False)]
     pairs = len(result.duels)
-    lines = [_duel_text(duel, result.matrix["groups"], unit) for duel in shown]
-    rest = f"  Of all {pairs} pairs, {told} are told apart; --json has every one."
-    return "\n".join(
-        [
-            f"Verdict (paired bootstrap over groups, p adjusted for {pairs} pairs by Holm):",
-            *lines,
-            *([rest] if pairs > len(shown) else []),
-        ]
-    )
+    head = f"Verdict (paired bootstrap over groups, p adjusted for {pairs} pairs by Holm):"
+    shown = zip(pair_lines(result), _that_matter(result), strict=False)
+    lines = [(f"  {line}", _told(duel)) for line, duel in shown]
+    rest = f"  Of all {pairs} pairs, {told_apart(result)} are told apart; --json has every one."
+    return [(head, False), *lines, *([(rest, False)] if pairs > SHOWN else [])]
+
+
+def pair_lines(result: Comparison) -> list[str]:
+    """One sentence for each of the pairs that matter most, at most `SHOWN`."""
+    unit = "patients (groups)" if result.matrix["has_groups"] else "images"
+    return [_duel_text(duel, result.matrix["groups"], unit) for duel in _that_matter(result)[:SHOWN]]
+
+
+def told_apart(result: Comparison) -> int:
+    """How many of all pairs have a difference that is more than noise."""
+    return sum(map(_told, result.duels))
 
 
 def summary(result: Comparison) -> str:
@@ -44,11 +57,52 @@ def summary(result: Comparison) -> str:
     if single is None:
         return f"{ahead}."
     name = single.contestant.label
-    fusions = {s.contestant.label for s in result.standings if len(s.contestant.backbones) > 1}
-    won = [d.a for d in result.duels if d.b == name and d.verdict == "a_better" and d.a in fusions]
+    won = fusions_that_pay(result)
     if won:
         return f"{ahead}; fusion pays: {', '.join(won)} beat the best single network, {name}."
     return f"{ahead}, but no fusion is told apart from the best single network, {name}, by these data."
+
+
+def fusion_summary(result: Fusion, split: str, groups: int) -> str:
+    """One sentence on a fit, and one on what its interval allows to be said.
+
+    Parameters
+    ----------
+    split
+        The evaluated split that is told.
+    groups
+        Patients in it.
+    """
+    score, matrix = result.scores[split]["auc"], result.matrix
+    whom = f"{groups} patients" if matrix["has_groups"] else "images whose patients are not known"
+    seen = f"On {result.sizes[split]} images of {whom} that it had not seen"
+    if score.value is None or score.interval is None:
+        return f"{seen}, {result.strategy} has no AUC: a class is missing among them."
+    low, high = score.interval
+    told = f"{seen}, {result.strategy} reaches an AUC of {spoken(score.value, score.interval)}."
+    if low <= CHANCE <= high:
+        return f"{told} The interval includes {CHANCE}: by these data it cannot be told from guessing."
+    if high < CHANCE:
+        return f"{told} That is worse than guessing: look for swapped labels."
+    wide = high - low > WIDE
+    return f"{told} It is better than guessing" + (
+        "; how good, these patients are too few to say." if wide else "."
+    )
+
+
+def spoken(value: float | None, interval: tuple[float, float] | None) -> str:
+    """A number with its 95 % interval, in words."""
+    if value is None:
+        return "undefined"
+    return f"{value:.3f}" + (f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+
+
+def fusions_that_pay(result: Comparison) -> list[str]:
+    """Contestants of several networks that are told from the best single one, and better."""
+    single = _best_single(result)
+    name = single.contestant.label if single else None
+    fusions = {s.contestant.label for s in result.standings if len(s.contestant.backbones) > 1}
+    return [d.a for d in result.duels if d.b == name and d.verdict == "a_better" and d.a in fusions]
 
 
 def winner_text(result: Comparison) -> str:
@@ -116,6 +170,10 @@ def _that_matter(result: Comparison) -> list[Duel]:
     return sorted(result.duels, key=rank)
 
 
+def _told(duel: Duel) -> bool:
+    return duel.verdict != "cannot_tell"
+
+
 def _duel_text(duel: Duel, groups: int, unit: str) -> str:
     interval = f" [{duel.interval[0]:+.3f}, {duel.interval[1]:+.3f}]" if duel.interval else ""
     p = f"p = {duel.p:.3f}" if duel.p >= 0.0005 else "p < 0.001"  # noqa: PLR2004
@@ -124,7 +182,7 @@ def _duel_text(duel: Duel, groups: int, unit: str) -> str:
         "b_better": f"{duel.b} beats {duel.a}",
         "cannot_tell": f"cannot tell {duel.a} from {duel.b} with {groups} {unit}; {_needed(duel)}",
     }
-    return f"  {words[duel.verdict]}: {duel.metric.upper()} difference {duel.delta:+.3f}{interval}, {p}."
+    return f"{words[duel.verdict]}: {duel.metric.upper()} difference {duel.delta:+.3f}{interval}, {p}."
 
 
 def _needed(duel: Duel) -> str:

@@ -46,7 +46,8 @@ def forest(
     name, title
         Of the picture.
     """
-    title = title or f"{_spoken(metric)} of every contestant, with 95 % intervals"
+    spoken = _spoken(metric)
+    title = title or f"{spoken[:1].upper()}{spoken[1:]} of every contestant, with 95 % intervals"
     known = [c for c in contestants if c["metrics"].get(metric, {}).get("mean") is not None]
     if not known:
         return blank(name, title, f"No contestant has a defined {_spoken(metric)}: a fold lacks a class.")
@@ -60,7 +61,7 @@ def critical_difference(
     *,
     metric: str = "auc",
     name: str = "critical-difference",
-    title: str = "Mean ranks over the folds",
+    title: str | None = None,
 ) -> Picture:
     """Mean rank of every contestant; a bar joins those whose ranks differ by less than the critical difference.
 
@@ -81,6 +82,7 @@ def critical_difference(
     ----------
     Demsar, Statistical comparisons of classifiers over multiple data sets, JMLR 7, 2006.
     """
+    title = title or f"Mean ranks over the folds, by {_spoken(metric)}"
     table = np.array([[np.nan if v is None else v for v in values] for values in scores.values()], float)
     table = table[:, np.isfinite(table).all(axis=0)] if table.ndim == 2 else table.reshape(0, 0)  # noqa: PLR2004
     if len(table) < 2 or table.shape[1] < 2:  # noqa: PLR2004
@@ -91,7 +93,9 @@ def critical_difference(
 
 
 def _spoken(metric: str) -> str:
-    return {"auc": "AUC", "ece": "ECE", "f1": "F1"}.get(metric, metric.replace("_", " "))
+    return {"auc": "AUC", "brier": "Brier score", "ece": "ECE", "f1": "F1"}.get(
+        metric, metric.replace("_", " ")
+    )
 
 
 @drawing
@@ -162,7 +166,7 @@ def _ranks(ranks: Mapping[str, float], table: Vector, name: str, title: str) -> 
         f" descriptive, no verdict.{_best_of(ordered)}"
     )
     below(axes, f"{note}\n{key}", drop=0.1, left=NAMES)
-    return Picture(name, title, _ranks_alt(ordered, ranks, difference, table.shape[1], bars), figure)
+    return Picture(name, title, _ranks_alt(title, ordered, ranks, difference, table.shape[1], bars), figure)
 
 
 def _scale(axes: Axes, places: Sequence[float], difference: float) -> None:
@@ -208,10 +212,15 @@ def _best_of(ranked: Sequence[Any]) -> str:
 
 
 def _ranks_alt(
-    ordered: Sequence[str], ranks: Mapping[str, float], difference: float, folds: int, bars: Iterable[Any]
+    title: str,
+    ordered: Sequence[str],
+    ranks: Mapping[str, float],
+    difference: float,
+    folds: int,
+    bars: Iterable[Any],
 ) -> str:
     said = "; ".join(f"{printable(who)} {ranks[who]:.2f}" for who in ordered[:5])
     rest = f"; {len(ordered) - 5} more" if len(ordered) > 5 else ""  # noqa: PLR2004
     bars_text = "no two are alike by it" if not list(bars) else "bars join those that it cannot tell apart"
     beyond = f"Critical difference {difference:.2f}; {bars_text}"
-    return f"Mean ranks over {folds} folds, 1 is best: {said}{rest}. {beyond}."
+    return f"{title} ({folds} of them), 1 is best: {said}{rest}. {beyond}."

@@ -37,6 +37,8 @@ def lattice(
 ) -> Picture:
     """Score of each subset by its size; a line joins a subset to each that has one backbone more.
 
+    Where a subset was tried with several view policies, its best score is drawn. Greedy contestants are left out.
+
     Parameters
     ----------
     contestants
@@ -77,7 +79,7 @@ def pareto(
     Parameters
     ----------
     points
-        Each with ``backbones``, ``milliseconds`` per image (None where unknown: left out) and ``score``.
+        Each with ``backbones``, ``milliseconds`` per image (left out where None or 0) and ``score``.
     metric
         Name of the score.
     name, title

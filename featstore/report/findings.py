@@ -1,0 +1,87 @@
+"""What a run found and how it was tested, in sentences that its card and its worksheet share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from featstore.evaluation.comparison import Comparison
+from featstore.evaluation.fuse import Fusion
+from featstore.evaluation.metrics import PRIMARY
+from featstore.report.record import leader
+from featstore.report.verdict import spoken
+
+if TYPE_CHECKING:
+    from featstore.report.answers import Answers
+    from featstore.report.record import Record
+
+
+def performance(record: Record) -> str:
+    """The primary metric with its interval, guarded where it is the best of many."""
+    match record.outcome:
+        case Fusion() as fusion:
+            score = fusion.scores[record.shown or ""][PRIMARY]
+            size = fusion.sizes[record.shown or ""]
+            return f"{PRIMARY.upper()} {spoken(score.value, score.interval)} on {size:,} images that it had not seen."
+        case Comparison(winner=None) as comparison:
+            estimate = leader(comparison).estimates[PRIMARY]
+            return f"{PRIMARY.upper()} {spoken(estimate.mean, estimate.interval)}, mean of the folds."
+        case Comparison(winner=winner) if winner is not None:
+            return (
+                f"Best of {winner.of}: {winner.name}, {winner.metric.upper()} {winner.naive:.3f}; on other patients"
+                f" expect {spoken(winner.guarded, winner.interval)}, since it was picked on these."
+            )
+        case _:
+            return ""
+
+
+def selection(record: Record) -> str:
+    """How the model was chosen among others."""
+    match record.outcome:
+        case Comparison() as comparison:
+            return (
+                f"The highest AUC of {len(comparison.standings)} contestants, out of fold. The guarded estimate picks"
+                " anew in each resample (bootstrap bias-corrected cross-validation, Tsamardinos 2018)."
+            )
+        case Fusion():
+            return "One model was fitted; this run chose among none."
+        case _:
+            return ""
+
+
+def internal(record: Record) -> str:
+    """What kind of testing the scores are."""
+    whom = "patients" if record.matrix["has_groups"] else "images"
+    return f"All scores are from held-out {whom} of the same data set (internal testing)."
+
+
+def uncertainty(record: Record) -> str:
+    """Where intervals and p values come from."""
+    whom = "patients, not images" if record.matrix["has_groups"] else "images, since no patients are named"
+    told = f"95 % intervals from 2,000 bootstrap resamples of {whom}"
+    if not isinstance(record.outcome, Comparison):
+        return f"{told}."
+    return (
+        f"{told}, widened for the overlap of the training sets (Nadeau & Bengio 2003). Differences are paired, their"
+        " p values adjusted for all pairs (Holm)."
+    )
+
+
+def mistakes(record: Record) -> str:
+    """How many answers were wrong."""
+    shown = _shown(record)
+    if shown is None:
+        return ""
+    return (
+        f"{len(shown.wrong):,} of {len(shown.ids):,} images were answered wrong ({record.shown}); the report lists"
+        " them, the surest mistakes first."
+    )
+
+
+def tested_groups(record: Record) -> int:
+    """Patients among the images that the report's answers are about."""
+    shown = _shown(record)
+    return 0 if shown is None else len(set(shown.groups.tolist()))
+
+
+def _shown(record: Record) -> Answers | None:
+    return None if record.shown is None else record.answers[record.shown]

@@ -1,0 +1,243 @@
+"""What stands on the page: every part of a report, in the order in which it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from featstore.errors import FeatstoreError
+from featstore.evaluation.comparison import Comparison
+from featstore.evaluation.fuse import Fusion
+from featstore.report import facts, findings, reproduced
+from featstore.report.board import SHOWN, board
+from featstore.report.card import card
+from featstore.report.gallery import distribution_of, maps_of, pictures_of
+from featstore.report.limits import LIMITS
+from featstore.report.pairing import pair
+from featstore.report.plain import duration
+from featstore.report.provenance import command, facts_of, keys_sheet
+from featstore.report.sheets import sheets_of
+from featstore.report.verdict import fusion_summary, pair_lines, summary, told_apart, winner_text
+from featstore.report.worksheet import worksheet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from featstore.evaluation.check import Check
+    from featstore.report.board import Board
+    from featstore.report.card import Section
+    from featstore.report.dataset import Dataset
+    from featstore.report.figures import Picture
+    from featstore.report.pairing import Pairs
+    from featstore.report.record import Record
+    from featstore.report.reproduced import Twin
+    from featstore.report.sheet import Sheet
+    from featstore.report.worksheet import Checklist
+
+POOLED = (
+    "Curves and the table of answers are drawn from the out-of-fold answers of all images together; the table of"
+    " scores has means over the folds, which differ a little."
+)
+KINDS = {
+    "compare": "comparison",
+    "fuse": "fit",
+    "extract": "extraction",
+    "paper": "reproduction of the paper",
+}
+WITHOUT_DATA = "Left out: featstore report RUN --data DATA adds it."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """One run on the page.
+
+    Attributes
+    ----------
+    anchor
+        What its links lead to.
+    verdict
+        Sentences, the one that matters first.
+    pairs
+        A sentence for each pair that matters; empty but for comparisons.
+    sheets, pictures, board, card
+        Tables, figures, wrong answers, and the model card; the last two None and empty of an extraction.
+    twins
+        Figures by the paper's numbers.
+    omitted
+        What is not shown, and how to get it.
+    command, keys, facts
+        Provenance.
+    """
+
+    anchor: str
+    name: str
+    kind: str
+    what: str
+    about: str
+    verdict: tuple[str, ...]
+    pairs: tuple[str, ...]
+    sheets: tuple[Sheet, ...]
+    pictures: tuple[Picture, ...]
+    twins: tuple[Twin, ...]
+    omitted: tuple[str, ...]
+    board: Board | None
+    card: tuple[Section, ...]
+    command: str
+    keys: Sheet | None
+    facts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Page:
+    """A report.
+
+    Attributes
+    ----------
+    parts
+        Its runs.
+    pairs
+        The scored ones side by side; None with fewer than two.
+    audit, maps, without_maps
+        What the data set itself shows: its audit, its vectors in the plane, and why there are none of these.
+    worksheet, limits
+        Checklists, pre-filled, and what must not be left unsaid.
+    """
+
+    parts: tuple[Part, ...]
+    pairs: Pairs | None
+    audit: Check | None
+    maps: tuple[Picture, ...]
+    without_maps: str
+    worksheet: tuple[Checklist, ...]
+    limits: tuple[str, ...] = LIMITS
+
+    @property
+    def title(self) -> str:
+        """Names of the runs."""
+        names = [part.name for part in self.parts]
+        return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def compose(
+    records: Sequence[Record],
+    dataset: Dataset | None = None,
+    cache: Path | None = None,
+    *,
+    with_images: bool = False,
+) -> Page:
+    """Put a page together.
+
+    Parameters
+    ----------
+    records
+        The runs.
+    dataset
+        What they were made from, if it is at hand.
+    cache
+        Where its vectors are, for the map.
+    with_images
+        Whether cases have thumbnails.
+    """
+    maps, without = _maps(records, dataset, cache)
+    return Page(
+        tuple(
+            _part(f"run{at}", record, dataset, with_images=with_images)
+            for at, record in enumerate(records, 1)
+        ),
+        pair(records),
+        None if dataset is None else dataset.audit,
+        maps,
+        without,
+        worksheet(records),
+    )
+
+
+def _part(anchor: str, record: Record, dataset: Dataset | None, *, with_images: bool) -> Part:
+    known = dataset if dataset is not None and dataset.is_of(record) else None
+    pictures, omitted = _pictures(record, known)
+    if dataset is not None and known is None:
+        omitted.append("DATA is not what this run saw: its distribution and thumbnails are left out.")
+    return Part(
+        anchor,
+        record.name,
+        record.kind,
+        KINDS[record.kind],
+        facts.data(record),
+        _verdict(record),
+        tuple(pair_lines(record.outcome)) if isinstance(record.outcome, Comparison) else (),
+        tuple(sheets_of(record)),
+        tuple(replace(picture, name=f"{anchor}-{picture.name}") for picture in pictures),
+        record.twins,
+        tuple(omitted),
+        board(record, _thumbnails(record, known) if with_images else {}),
+        card(record),
+        command(record),
+        keys_sheet(record),
+        tuple(facts_of(record)),
+    )
+
+
+def _verdict(record: Record) -> tuple[str, ...]:
+    match record.outcome:
+        case Comparison() as comparison:
+            told = f"Of all {len(comparison.duels):,} pairs, {told_apart(comparison):,} are told apart."
+            lines = winner_text(comparison).splitlines()
+            return (summary(comparison), *lines, *([told] if comparison.duels else []))
+        case Fusion() as fusion:
+            return (
+                fusion_summary(fusion, record.shown or "", findings.tested_groups(record)),
+                *([] if record.matrix["has_groups"] else [facts.disjoint(record)]),
+                findings.mistakes(record),
+            )
+        case _ if record.kind == "paper":
+            return tuple(reproduced.verdict(record.metrics))
+        case _:
+            about = record.about
+            done = f"{about['computed']:,} vectors computed in {duration(about['seconds'])}"
+            of = (
+                f"{len(about['backbones'])} networks, {len(about['views'])} views, {about['images']:,} images"
+            )
+            return (
+                f"{done}, {about['stored']:,} were stored before: {of}.",
+                _quarantine(about["quarantined"]),
+            )
+
+
+def _quarantine(reasons: Mapping[str, int]) -> str:
+    if not reasons:
+        return "Every image could be read."
+    told = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
+    return f"{sum(reasons.values()):,} images are in quarantine ({told}); nothing was computed from them."
+
+
+def _pictures(record: Record, dataset: Dataset | None) -> tuple[list[Picture], list[str]]:
+    found = pictures_of(record)
+    if record.kind == "paper":
+        return found, [
+            "The steps are runs of their own, in folders within this run: featstore report shows each."
+        ]
+    notes = [POOLED] if isinstance(record.outcome, Comparison) else []
+    if dataset is None:
+        return found, [*notes, f"Images by split and class. {WITHOUT_DATA}"]
+    return [*found, distribution_of(dataset.counts(record))], notes
+
+
+def _maps(
+    records: Sequence[Record], dataset: Dataset | None, cache: Path | None
+) -> tuple[tuple[Picture, ...], str]:
+    """Maps of the vectors of the first run that was made from the data, or why there are none."""
+    known = [r for r in records if dataset is not None and r.kind != "paper" and dataset.is_of(r)]
+    if dataset is None or not known:
+        return (), ""
+    try:
+        return tuple(maps_of(dataset.matrix(known[0], cache))), ""
+    except FeatstoreError as error:
+        return (), f"The map of the features is left out. {error.cause} {error.remedy}"
+
+
+def _thumbnails(record: Record, dataset: Dataset | None) -> dict[str, str]:
+    if dataset is None or record.shown is None:
+        return {}
+    answers = record.answers[record.shown]
+    return dataset.thumbnails(answers.ids[row] for row in answers.wrong[:SHOWN].tolist())

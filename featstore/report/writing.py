@@ -1,0 +1,102 @@
+"""`write_report`: runs as one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featstore.errors import RunError, UsageError
+from featstore.files import open_regular, write_private
+from featstore.report.dataset import read_dataset
+from featstore.report.html import MARK, render
+from featstore.report.page import compose
+from featstore.report.record import read_records
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NAME = "report.html"
+HEAD = 1024
+"""Bytes within which a report says that it is one."""
+
+
+def write_report(
+    runs: Sequence[str | Path] | str | Path,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    cache: str | Path | None = None,
+    with_images: bool = False,
+    *,
+    group_pattern: str | None = None,
+    follow_links: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write a report of one or more runs: one HTML file, offline, for its owner alone.
+
+    Equal runs and equal data give equal bytes.
+
+    Parameters
+    ----------
+    runs
+        Folders of `featstore.extract`, `featstore.fuse` and `featstore.compare`; of several, the scored ones are set
+        side by side.
+    out
+        The file; default ``report.html`` in the folder of the first run.
+    data
+        What the runs were made from. With it the report has the audit of `featstore.check`, the images by split and
+        class, and a map of the features.
+    cache
+        Where the features are, for that map; default as for `featstore.extract`.
+    with_images
+        Show thumbnails of the cases answered wrong; needs `data`. The file then holds pictures of patients.
+    group_pattern, follow_links
+        How `data` is read, as for `featstore.extract`.
+    overwrite
+        Replace a file that is no report of featstore.
+
+    Returns
+    -------
+    The file.
+
+    Raises
+    ------
+    UsageError
+        If `out` is something else than a report, or `data` is not what any of the runs saw.
+    RunError
+        If a run is damaged, or the disk refuses.
+    """
+    folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
+    if with_images and data is None:
+        raise UsageError("Thumbnails need the images.", "Add --data DATA, or leave out --with-images.")
+    records = read_records(folders)
+    target = Path(out) if out is not None else folders[0] / NAME
+    _require_free(target, overwrite=overwrite)
+    dataset = (
+        None
+        if data is None
+        else read_dataset(Path(data), records, group_pattern=group_pattern, follow_links=follow_links)
+    )
+    page = compose(records, dataset, None if cache is None else Path(cache), with_images=with_images)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_private(target, render(page).encode())
+    except OSError as error:
+        raise RunError(f"Cannot write {target}: {error.strerror}.", "Choose another --out.") from error
+    return target
+
+
+def _require_free(target: Path, *, overwrite: bool) -> None:
+    """A report takes the place of an earlier one, since it can be made again; of nothing else without being told."""
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder.", "Name a file: --out report.html.")
+    if overwrite or not (target.exists() or target.is_symlink()):
+        return
+    try:
+        with open_regular(target) as file:
+            is_report = MARK.encode() in file.read(HEAD)
+    except OSError:
+        is_report = False
+    if not is_report:
+        raise UsageError(
+            f"{target} is there already, and no report.", "Choose another --out, or add --overwrite."
+        )
