@@ -26,8 +26,6 @@ def result(standings, verdict="cannot_tell"):
         "images": 96,
         "groups": 24,
         "groups_set_aside": False,
-        "tuned": [],
-        "set_apart": 0,
         "has_groups": True,
         "quarantined": 0,
         "tuned": [],
