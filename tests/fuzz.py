@@ -29,6 +29,7 @@ from featstore.errors import (
     RefusedFileError,
     RunError,
     ShardCorruptError,
+    StoreError,
     WeightsError,
 )
 from featstore.evaluation.metrics import METRICS
@@ -45,7 +46,7 @@ from featstore.images.structure import check_structure
 from featstore.report.answers import read_answers
 from featstore.report.readback import read_comparison, read_fusion
 from featstore.report.shape import ShapeError
-from featstore.store import claim, guard, index, quarantine, rates, shard
+from featstore.store import claim, guard, index, learned, quarantine, rates, shard
 from featstore.store.ids import IdSet
 from featstore.store.owner import this_process
 from featstore.types import View
@@ -176,6 +177,17 @@ def _stores(folder: Path) -> dict[str, Target]:
     rates.record_rate(folder, "here", spec(), rates.Rate(1.0, 2.0))
     (rate,) = (folder / "rates").rglob("*.json")
 
+    learned.remember(folder, spec(), learned.Learned(spec().weights, frozenset(ids), frozenset()))
+    (page,) = folder.glob("features/*/learned.json")
+    tuned = folder / "tuned.weights.h5"
+    with h5py.File(tuned, "w") as file:
+        file["layers/dense/vars/0"] = np.eye(3)
+    learned.inscribe(tuned, ids[:3], ids[3:])
+
+    def read_page(data: bytes) -> object:
+        page.write_bytes(resealed(data))
+        return learned.recall(folder, spec())
+
     def read_row(data: bytes) -> object:
         row.write_bytes(data)
         quarantine.bad_images(folder / "q", DECODING)
@@ -194,6 +206,12 @@ def _stores(folder: Path) -> dict[str, Target]:
         ),
         "lease": Target([lease], lambda data: claim.decode("t", data), claims),
         "quarantine row": Target([row.read_bytes()], read_row),
+        "record of tuned weights": Target([page.read_bytes()], read_page, (StoreError,)),
+        "tuned weights": Target(
+            [tuned.read_bytes()],
+            _from_file(tuned, lambda path: learned.inscription(path, "sha256:")),
+            (RefusedFileError,),
+        ),
         "rate": Target([rate.read_bytes()], _from_file(rate, lambda _: rates.recorded_rates(folder, "here"))),
     }
 
