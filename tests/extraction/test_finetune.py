@@ -41,7 +41,11 @@ from featstore.store.store import Store
 
 NET = "MobileNet025"
 RANDOM = {NET: "random:1"}
-COURSE = {"backbone": NET, "recipe": "flips", "epochs": 2, "batch_size": 8, "weights": RANDOM}
+COURSE = {
+    "backbone": NET, "recipe": "flips", "epochs": 2, "batch_size": 8, "unfreeze": 3, "weights": RANDOM,
+}  # fmt: skip
+UNTAUGHT = Course(Measure(1.0, 0.5), Measure(1.0, 0.5), 0, {"loss": ()})
+"""For tests of what becomes of the weights, whatever they have learned."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +184,9 @@ def test_a_damaged_record_closes_the_door_until_extract_has_mended_it(world, tmp
     fuse(world.data, out=tmp_path / "fit", **world.source)
 
 
-def test_weights_that_are_tuned_on_know_all_that_they_ever_learned_from(world, tmp_path):
-    more = {**COURSE, "weights": {NET: world.tuned.weights}, "epochs": 1}
+def test_weights_that_are_tuned_on_know_all_that_they_ever_learned_from(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "train", lambda *_, **__: UNTAUGHT)
+    more = {**COURSE, "weights": {NET: world.tuned.weights}}
     with pytest.raises(AuditError, match="held out here"):
         featstore.finetune(world.data, out=tmp_path / "other", **more, split_seed=1)
     again = featstore.finetune(world.data, out=tmp_path / "more", **more)
@@ -216,8 +221,7 @@ def test_a_disk_that_refuses_leaves_no_half_file(world, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    done = Course(Measure(1.0, 0.5), Measure(1.0, 0.5), 0, world.tuned.history)
-    monkeypatch.setattr(module, "train", lambda *_, **__: done)
+    monkeypatch.setattr(module, "train", lambda *_, **__: UNTAUGHT)
     monkeypatch.setattr(module, "inscribe", full)
     with pytest.raises(RunError, match="No space left"):
         featstore.finetune(world.data, out=tmp_path / "run", **COURSE)
