@@ -5,7 +5,7 @@ DEMO   ?=
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint docs commands clean
 
 demo: $(READY)            ## the whole product on generated images, offline
 	$(BIN)/featstore demo $(DEMO)
@@ -21,6 +21,12 @@ lint: $(READY)            ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY)            ## the documentation site in build/docs; runs the tutorial, fetches nothing
+	$(BIN)/python -m sphinx -q -n -W --keep-going docs build/docs
+
+commands: $(READY)        ## docs/commands from what --help says
+	$(BIN)/python docs/commands.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -20,10 +20,10 @@ from sklearn.preprocessing import StandardScaler
 from featstore.evaluation.bootstrap import group_weights
 from featstore.evaluation.contestants import Contestant
 from featstore.evaluation.duels import duels
-from featstore.evaluation.folds import group_folds
 from featstore.evaluation.nested import picks, with_inner
 from featstore.evaluation.standing import Arena, standings
 from featstore.evaluation.winner import guard
+from featstore.folds import group_folds
 
 CHANCE = ("auc", "accuracy", "balanced_accuracy", "average_precision")
 """Scores that are one half when nothing is to be learned from two classes of one size."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import print_json, print_text
+from .printing import print_comparison, print_json, print_text
 
 
 def command(
@@ -71,7 +71,6 @@ def command(
     Strategies and single backbones on identical folds over whole patients, from stored features only.
     """
     from featstore.evaluation.compare import compare
-    from featstore.report.scores import comparison_text
     from featstore.run import csv_text
 
     names = options.parse_names(strategies) or []
@@ -114,4 +113,4 @@ def command(
     elif csv:
         print_text(csv_text(result.rows()).rstrip("\n"))
     else:
-        print_text(comparison_text(result))
+        print_comparison(result)

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from featstore.errors import FeatstoreError, InterruptionError
 
-from . import bench, cache, check, compare, demo, extract, fuse, lists, paper, predict, report
+from . import bench, cache, check, compare, demo, extract, finetune, fuse, lists, paper, predict, report
 
 DEBUG = "--debug"
 
@@ -46,6 +46,7 @@ app.command("compare")(compare.command)
 app.command("predict")(predict.command)
 app.command("report")(report.command)
 app.command("paper")(paper.command)
+app.command("finetune")(finetune.command)
 app.command("bench")(bench.command)
 app.add_typer(cache.app, name="cache")
 app.command("backbones")(lists.backbones)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -10,7 +13,17 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from featstore.evaluation.comparison import Comparison
+    from featstore.report.screen import Line
+
 QUARANTINED = 3
+STYLES: dict[str, dict[str, Any]] = {
+    "strong": {"bold": True},
+    "told": {"fg": "green", "bold": True},
+    "untold": {"fg": "yellow", "bold": True},
+    "faint": {"dim": True},
+}
+"""How a terminal shows what a `Line` stresses."""
 
 
 def print_text(text: str) -> None:
@@ -31,6 +44,37 @@ def print_result(result: Any, text: Callable[[Any], str], *, json: bool) -> None
         print_json(result.to_json())
     else:
         print_text(text(result))
+
+
+def print_comparison(result: Comparison) -> None:
+    """Print a comparison: laid out for the terminal if stdout is one, else as text that scripts may read."""
+    from featstore.report.scores import comparison_text
+    from featstore.report.screen import ASCII, DRAWN, comparison_screen
+
+    if not sys.stdout.isatty():
+        print_text(comparison_text(result))
+        return
+    marks = DRAWN if _can_show("".join(DRAWN)) else ASCII
+    _print_lines(comparison_screen(result, shutil.get_terminal_size().columns, marks))
+
+
+def _print_lines(lines: Sequence[Line]) -> None:
+    """Print lines in the styles of a terminal, or plainly where it has none or the user wants none (no-color.org)."""
+    from featstore.report.plain import printable_lines
+
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    for line in lines:
+        text = printable_lines(line.text)
+        typer.echo(typer.style(text, **STYLES[line.stress]) if line.stress and not plain else text)
+
+
+def _can_show(marks: str) -> bool:
+    """Whether stdout has these characters."""
+    try:
+        marks.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def finish(bad: Sequence[object]) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from featstore.extraction.bench import bench
     from featstore.extraction.drift import drift
     from featstore.extraction.extract import extract
+    from featstore.extraction.finetune import finetune
     from featstore.extraction.garbage import gc
     from featstore.images.phantom import make_phantoms
     from featstore.matrix import load_matrix
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from featstore.store.verification import verify
 
 __all__ = [
-    "bench", "check", "compact", "compare", "demo", "drift", "export_features", "extract", "fuse", "gc",
-    "import_features", "inventory", "load_matrix", "make_phantoms", "paper", "predict", "usage", "verify",
+    "bench", "check", "compact", "compare", "demo", "drift", "export_features", "extract", "finetune", "fuse",
+    "gc", "import_features", "inventory", "load_matrix", "make_phantoms", "paper", "predict", "usage", "verify",
     "write_report",
 ]  # fmt: skip
 
@@ -44,6 +45,7 @@ _HOMES = {
     "drift": "featstore.extraction.drift",
     "export_features": "featstore.exchange.export",
     "extract": "featstore.extraction.extract",
+    "finetune": "featstore.extraction.finetune",
     "fuse": "featstore.evaluation.fuse",
     "gc": "featstore.extraction.garbage",
     "import_features": "featstore.exchange.foreign",

@@ -90,7 +90,7 @@ def write_run(
         files = {name: digest_file(out / name) for name in names if (out / name).exists()}
         write_private(out / RUN, json_text(document.seal({**run, **_provenance(), "files": files})).encode())
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise unwritable(out, error) from error
 
 
 def clear(out: Path) -> None:
@@ -111,7 +111,7 @@ def clear(out: Path) -> None:
         ):
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise unwritable(out, error) from error
     shutil.rmtree(out / MODEL, ignore_errors=True)
 
 
@@ -167,6 +167,8 @@ def describe(matrix: FeatureMatrix, positive: int | None) -> dict[str, Any]:
         "data_sha256": data_digest(matrix.records),
         "images": len(matrix.records),
         "quarantined": matrix.excluded,
+        "set_apart": matrix.set_apart,
+        "tuned": sorted(matrix.learned),
         "groups": len(set(matrix.groups.tolist())),
         "has_groups": matrix.has_groups,
         "groups_set_aside": matrix.groups_set_aside,
@@ -221,7 +223,8 @@ def _cell(value: Any) -> Any:  # noqa: ANN401
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-def _unwritable(out: Path, error: OSError) -> RunError:
+def unwritable(out: Path, error: OSError) -> RunError:
+    """Error of a run folder that the disk refuses."""
     return RunError(f"Cannot write the run to {out}: {error.strerror}", "Choose another --out.")
 
 

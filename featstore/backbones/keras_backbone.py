@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import pkgutil
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featstore.backbones import catalog
-from featstore.backbones.network import OFFICIAL, build, download, prepare_keras, require_preprocess
+from featstore.backbones.network import (
+    OFFICIAL,
+    build,
+    download,
+    preparation,
+    prepare_keras,
+    require_preprocess,
+)
 from featstore.backbones.precision import (
     FLOAT16,
     FLOAT32,
@@ -194,8 +200,7 @@ def _compile(
 ) -> Callable[..., tf.Tensor]:
     import tensorflow as tf
 
-    official = pkgutil.resolve_name(row.preprocess)
-    prepare = official if identity.preprocess == OFFICIAL else lambda images: images / 255.0
+    prepare = preparation(row, identity.preprocess)
 
     def embed(images: tf.Tensor) -> tf.Tensor:
         features = tf.cast(network(prepare(images), training=False), tf.float32)

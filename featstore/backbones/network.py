@@ -26,9 +26,10 @@ from featstore.backbones.weights import (
 from featstore.errors import BackboneError, UsageError, WeightsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import keras
+    import tensorflow as tf
 
     from featstore.backbones.catalog import Row
 
@@ -99,10 +100,19 @@ def build(row: Row, weights: Weights, preprocess: str) -> keras.Model:
     BackboneError
         If the network is not what its row says.
     """
+    return cut(row, build_whole(row, weights, preprocess))
+
+
+def build_whole(row: Row, weights: Weights, preprocess: str) -> keras.Model:
+    """Build it with the preprocessing layers that `cut` takes off: only so do its weights fit into a file."""
+    with _python_seed(weights.seed or 0):
+        return _load(row, weights, _options(row, preprocess))
+
+
+def cut(row: Row, network: keras.Model) -> keras.Model:
+    """Take off preprocessing layers, freeze, and make sure that the rest is what the row says; layers are shared."""
     import keras
 
-    with _python_seed(weights.seed or 0):
-        network = _load(row, weights, _options(row, preprocess))
     if row.entry:
         network = keras.Model(network.get_layer(row.entry).input, network.output)
     network.trainable = False
@@ -113,6 +123,14 @@ def build(row: Row, weights: Weights, preprocess: str) -> keras.Model:
         )
     _require_finite(row, network)
     return network
+
+
+def preparation(row: Row, preprocess: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Function from RGB values in 0..255 to the input of the network."""
+    if preprocess == OFFICIAL:
+        official: Callable[[tf.Tensor], tf.Tensor] = pkgutil.resolve_name(row.preprocess)
+        return official
+    return lambda images: images / 255.0
 
 
 def _require_finite(row: Row, network: keras.Model) -> None:
@@ -141,6 +159,20 @@ def _load(row: Row, weights: Weights, options: dict[str, Any]) -> keras.Model:
     if weights.path is not None:
         load_weights(row, network, weights.path)
     return network
+
+
+@contextlib.contextmanager
+def fresh_names() -> Iterator[None]:
+    """Let Keras number layers that are given no name from nothing, and not from what this process built before."""
+    from keras.src.backend.common import global_state
+
+    counters = "object_name_uids"
+    kept = global_state.get_global_attribute(counters)
+    global_state.set_global_attribute(counters, None)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(counters, kept)
 
 
 @contextlib.contextmanager

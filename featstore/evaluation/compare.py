@@ -17,16 +17,18 @@ from featstore.evaluation.crew import one_thread
 from featstore.evaluation.curves import curves
 from featstore.evaluation.duels import duels
 from featstore.evaluation.economics import economics as weigh
-from featstore.evaluation.folds import group_folds
+from featstore.evaluation.innocence import unknown
 from featstore.evaluation.ledger import Ledger
 from featstore.evaluation.nested import picks, points, with_inner
 from featstore.evaluation.operating import Wish
 from featstore.evaluation.predictions import out_of_fold
+from featstore.evaluation.progress import Progress
 from featstore.evaluation.standing import Arena, standings
 from featstore.evaluation.tournament import draft, play
 from featstore.evaluation.viewcurve import view_curve as curve_of_views
 from featstore.evaluation.views import EXPAND, IDENTITY
 from featstore.evaluation.winner import guard
+from featstore.folds import group_folds
 from featstore.matrix import Source, load_matrix
 from featstore.store.store import default_cache
 
@@ -35,8 +37,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.folds import Split
     from featstore.evaluation.standing import Standing
+    from featstore.folds import Split
     from featstore.images.manifest import Manifest
     from featstore.matrix import FeatureMatrix
 
@@ -72,6 +74,7 @@ def compare(
 
     Unless `views` says otherwise, everyone trains on all views of the training images and is scored on the identity
     view of the test images. Answers are kept in the cache, fit by fit: the same call goes on where a killed one was.
+    Images that a backbone was tuned on, and those of the same patients, are left out for everyone.
     Intervals come from 2000 bootstrap resamples of the groups, shared by all, so differences are paired.
 
     Parameters
@@ -110,13 +113,13 @@ def compare(
     resume
         Take fits that an earlier comparison kept; without it all are computed (and kept) anew.
     progress
-        Show a bar on stderr.
+        Show a bar for each phase on stderr.
     **source
         Which features: see `featstore.matrix.Source`.
     """
     if out is not None:
         run.prepare(Path(out), overwrite=overwrite)
-    matrix = load_matrix(data, **source)
+    matrix = unknown(load_matrix(data, **source))
     contestants = with_views(
         line_up(strategies, subsets, matrix.backbones), views, test_views, len(matrix.views)
     )
@@ -125,9 +128,10 @@ def compare(
     arena = Arena(matrix.y, matrix.groups, group_folds(matrix, folds, repeats, fold_seed), repeats, index)
     chooses = nested or not wish.is_none
     rounds = with_inner(matrix, arena.splits, fold_seed) if chooses else list(arena.splits)
-    drafts = draft(matrix, contestants, rounds, jobs)
+    bars = Progress(progress)
+    drafts = draft(matrix, contestants, rounds, jobs, bars)
     cache = Path(source.get("cache") or default_cache())
-    play_in = partial(_play, root=cache, resume=resume, jobs=jobs, show=progress)
+    play_in = partial(_play, root=cache, resume=resume, jobs=jobs, bars=bars)
     play_all = partial(play_in, matrix)
     raw = play_all(contestants, rounds, drafts)
     chosen = [points(matrix.y, arena.splits, rounds, values, wish) for values in raw]
@@ -143,6 +147,7 @@ def compare(
         weights,
         [[point.threshold for point in mine] for mine in chosen],
         _reseeded(play_all, dict(zip(contestants, raw, strict=True)), arena, drafts, training_seeds),
+        bars,
     )
     result = Comparison(
         run.describe(matrix, index),
@@ -212,16 +217,13 @@ def _play(
     root: Path,
     resume: bool,
     jobs: int,
-    show: bool,
+    bars: Progress,
 ) -> list[list[Vector]]:
     """Probabilities of the test images, by contestant and round."""
-    from tqdm import tqdm
-
     proba: list[list[Vector]] = [[np.empty(0)] * len(rounds) for _ in contestants]
     ledger = Ledger.of(matrix, root, believes=resume)
     results = play(matrix, contestants, rounds, drafts, jobs, ledger)
-    total = len(contestants) * len(rounds)
-    for at, fold, values in tqdm(results, total=total, unit="fit", desc="compare", disable=not show):
+    for at, fold, values in bars.over(results, "fit", "fit", len(contestants) * len(rounds)):
         proba[at][fold] = values
     return proba
 

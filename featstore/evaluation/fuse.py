@@ -13,12 +13,13 @@ from featstore.evaluation.compare import positive_index
 from featstore.evaluation.contestants import Contestant, build, fit, predict_proba
 from featstore.evaluation.continuation import Continuation, read_earlier, refuse_contradiction
 from featstore.evaluation.curves import curves
-from featstore.evaluation.folds import hold_out, inner_folds
+from featstore.evaluation.innocence import require_unknown
 from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose
 from featstore.evaluation.predictions import held_out
 from featstore.evaluation.scores import Score, held_out_scores
 from featstore.evaluation.settings import blamed_on, gather
 from featstore.evaluation.views import training_rows
+from featstore.folds import hold_out, inner_folds
 from featstore.fusion.bundle import write_bundle
 from featstore.fusion.neural import NeuralStrategy
 from featstore.matrix import Source, load_matrix
@@ -128,7 +129,8 @@ def fuse(
     Raises
     ------
     AuditError
-        If the split leaks, or a side lacks a class.
+        If the split leaks, a side lacks a class, or a backbone was tuned on images that would be scored or, with
+        `calibrate` or `sensitivity`, chosen on.
     UsageError
         If `options` names a parameter that the strategy does not have, or a value is out of range.
     """
@@ -141,6 +143,7 @@ def fuse(
         settings = {**earlier.options(), **settings}
     index = positive_index(matrix.classes, positive)
     splits = hold_out(matrix, test_size, split_seed)
+    require_unknown(matrix, splits, choosing=bool(calibrate or sensitivity))
     wish = Wish(calibrate, sensitivity, index)
     contestant = Contestant(strategy, matrix.backbones, strategy)
     tested = {name: rows for name, rows in splits.items() if name != "train"}

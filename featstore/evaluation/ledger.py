@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.evaluation.contestants import Contestant
-    from featstore.evaluation.folds import Split
+    from featstore.folds import Split
     from featstore.matrix import FeatureMatrix
 
     Vector = NDArray[np.float64]

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore.evaluation.folds import inner_folds
 from featstore.evaluation.metrics import primary_score
 from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, choose
+from featstore.folds import inner_folds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.folds import Split
     from featstore.evaluation.operating import Wish
     from featstore.evaluation.standing import Arena
+    from featstore.folds import Split
     from featstore.matrix import FeatureMatrix
 
     Vector = NDArray[np.float64]

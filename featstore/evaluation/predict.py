@@ -12,12 +12,16 @@ from featstore import run
 from featstore.errors import RunError
 from featstore.evaluation.operating import read_point
 from featstore.extraction.embed import embed_images
+from featstore.extraction.tuned import learned
+from featstore.fingerprint import digest_file
 from featstore.fusion.bundle import read_bundle
+from featstore.images.contents import page_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from featstore.fusion.strategy import FusionStrategy
+    from featstore.store.learned import Learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,15 @@ class Prediction:
         By class, summing to one; calibrated if the run is.
     votes
         Class that each backbone alone would choose, for strategies whose members can vote; else empty.
+    tuned_on
+        Backbones whose weights have learned from this very image: the answer says nothing about new ones.
     """
 
     path: str
     label: str
     probability: Mapping[str, float]
     votes: Mapping[str, str]
+    tuned_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,7 @@ def predict(
     if sum(key.backbone.dimension for key in keys) != model.n_features_in_:
         raise RunError("The model was not fitted on the features that run.json names.", run.REMEDY)
     good, features, bad = embed_images([Path(i) for i in images], keys, weights)
+    records = learned([key.backbone for key in keys], weights or {})
     predictions: tuple[Prediction, ...] = ()
     if good:
         proba = point.calibrate(np.asarray(model.predict_proba(features), np.float64))
@@ -102,6 +110,7 @@ def predict(
                 classes[answer],
                 dict(zip(classes, p.tolist(), strict=True)),
                 {name: classes[int(vote)] for name, vote in zip(names, ballot, strict=False)},
+                _tuned_on(path, records),
             )
             for path, p, answer, ballot in zip(good, proba, point.decide(proba), ballots, strict=True)
         )
@@ -111,6 +120,15 @@ def predict(
         predictions,
         tuple((str(p), reason, detail) for p, reason, detail in bad),
     )
+
+
+def _tuned_on(path: Path, records: Mapping[str, Learned]) -> tuple[str, ...]:
+    """Backbones that have learned from the image in a file, or from its first page."""
+    if not records:
+        return ()
+    digest = digest_file(path)
+    ids = {digest, page_id(digest, 0)}
+    return tuple(name for name, record in records.items() if ids & record.images)
 
 
 def _classes(extra: Any, model: FusionStrategy) -> list[str]:  # noqa: ANN401

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.folds import Split
     from featstore.evaluation.standing import Standing
+    from featstore.folds import Split
     from featstore.matrix import FeatureMatrix
 
 IMAGE = ("image_id", "path", "frame", "group", "label")

@@ -9,6 +9,7 @@ import numpy as np
 
 from featstore.evaluation.bootstrap import overlap_factor, percentile_interval, widen
 from featstore.evaluation.metrics import BOUNDED, METRICS, PRIMARY, decide, primary_score, score
+from featstore.evaluation.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.evaluation.contestants import Contestant
-    from featstore.evaluation.folds import Split
+    from featstore.folds import Split
 
     Vector = NDArray[np.float64]
 
@@ -132,6 +133,7 @@ def standings(
     weights: Vector,
     thresholds: Sequence[Sequence[float | None]] | None = None,
     reseeded: Mapping[Contestant, Sequence[Sequence[Vector]]] | None = None,
+    bars: Progress = Progress(),  # noqa: B008  # frozen
 ) -> list[Standing]:
     """Score everyone.
 
@@ -150,10 +152,12 @@ def standings(
         probable class.
     reseeded
         By contestant, for each training seed, the uncalibrated probabilities on the folds of the first repeat.
+    bars
+        Told of every fold that is scored.
     """
     cuts = thresholds or [[None] * len(arena.splits)] * len(contestants)
     scores: list[list[dict[str, Vector]]] = [[] for _ in contestants]
-    for at, (_, test) in enumerate(arena.splits):
+    for at, (_, test) in enumerate(bars.over(arena.splits, "score", "fold", len(arena.splits))):
         # The plain score comes first and the resamples after it, so that one pass over the images gives both.
         drawn = np.vstack([np.ones((1, len(test))), weights[:, test]])
         for mine, values, cut in zip(scores, proba, cuts, strict=True):

@@ -16,6 +16,7 @@ from featstore.evaluation.contestants import (
     select_backbones,
 )
 from featstore.evaluation.crew import work
+from featstore.evaluation.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from featstore.evaluation.folds import Split
     from featstore.evaluation.ledger import Ledger
+    from featstore.folds import Split
     from featstore.matrix import FeatureMatrix
 
     Vector = NDArray[np.float64]
@@ -58,7 +59,11 @@ def play(
 
 
 def draft(
-    matrix: FeatureMatrix, contestants: Sequence[Contestant], splits: Sequence[Split], jobs: int = 1
+    matrix: FeatureMatrix,
+    contestants: Sequence[Contestant],
+    splits: Sequence[Split],
+    jobs: int = 1,
+    bars: Progress = Progress(),  # noqa: B008  # frozen
 ) -> list[tuple[str, ...]]:
     """Backbones for the greedy contestants, chosen in each fold from its training images; empty if no one is greedy.
 
@@ -66,7 +71,8 @@ def draft(
     """
     if not any(contestant.greedy for contestant in contestants):
         return []
-    return list(work(select_backbones, [(matrix, train) for train, _ in splits], jobs))
+    chosen = work(select_backbones, [(matrix, train) for train, _ in splits], jobs)
+    return list(bars.over(chosen, "choose", "fold", len(splits)))
 
 
 def teams(contestants: Sequence[Contestant]) -> list[list[int]]:

@@ -11,25 +11,31 @@ from featstore.images.structure import MAX_BYTES
 from featstore.store.ids import NO_IDS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from featstore.extraction.plan import Plan
     from featstore.images.manifest import Manifest
-    from featstore.types import Decoding
+    from featstore.types import Decoding, ImageRecord
 
 
-def refuse_undeclared_range(manifest: Manifest, todo: Plan, decoding: Decoding) -> None:
+def lacking(manifest: Manifest, todo: Plan) -> list[ImageRecord]:
+    """Images that lack a vector."""
+    ids = frozenset(NO_IDS.union(*(cell.missing for cell in todo.cells)))
+    return [record for record in manifest.records if record.id in ids]
+
+
+def refuse_undeclared_range(records: Iterable[ImageRecord], decoding: Decoding) -> None:
     """Refuse 16-bit and float images before any work: without a range they would be silently wrong.
 
     Raises
     ------
     UsageError
-        If an image that lacks a vector is deep, and no range is declared.
+        If an image is deep, and no range is declared.
     """
     if decoding.value_range is not None:
         return
-    lacking = frozenset(NO_IDS.union(*(cell.missing for cell in todo.cells)))
-    deep = [r.path for r in manifest.records if r.id in lacking and _is_deep(r.path)]
+    deep = [record.path for record in records if _is_deep(record.path)]
     if deep:
         raise UsageError(
             f"{len(deep)} images hold 16-bit or float values and no range is declared; the first is {deep[0]}.",

@@ -15,7 +15,6 @@ from featstore.extraction import engine
 from featstore.extraction.embed import Memory
 from featstore.extraction.networks import Networks
 from featstore.extraction.plan import Cell, Plan, blocks
-from featstore.extraction.portions import Silence
 from featstore.images.decode import decoder_version
 from featstore.images.scan import scan
 from featstore.store.ids import IdSet
@@ -182,7 +181,7 @@ def _compute(
     todo = Plan(ids, tuple(Cell(key, IdSet.of(images), 0) for key, images in chosen.items()))
     backbones = {key.backbone: networks.load(key.backbone) for key in chosen}
     memory = Memory()
-    engine.run(blocks(todo), records, decoding, backbones, memory, Silence())
+    engine.run(blocks(todo), records, decoding, backbones, memory, engine.Silence())
     return memory
 
 

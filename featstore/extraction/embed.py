@@ -50,7 +50,7 @@ def embed_images(
     records = {record.id: record for record in by_path.values()}
     memory = Memory()
     todo = plan(keys, list(records), {})
-    engine.run(blocks(todo), records, keys[0].decoding, backbones, memory, _Silent())
+    engine.run(blocks(todo), records, keys[0].decoding, backbones, memory, engine.Silence())
     good = [path for path, record in by_path.items() if record.id not in memory.bad]
     ids = [by_path[path].id for path in good]
     columns = [np.array([memory.rows[key][i] for i in ids]) for key in keys] if ids else []
@@ -75,10 +75,3 @@ class Memory:
     def record_bad_image(self, decoding: Decoding, bad: BadImage) -> None:  # noqa: ARG002
         """Keep a note of an image that does not decode."""
         self.bad[bad.id] = bad
-
-
-class _Silent:
-    """A progress bar that shows nothing."""
-
-    def update(self, n: int = 1) -> None:
-        """Do nothing."""

@@ -27,14 +27,31 @@ OF_THE_FILE = {CHANGED, MISSING, PERMISSION}
 """Reasons that say something about the file system, not about the bytes: tried again next time."""
 
 PHASES = ("pixels", "forward", "write", "writer")
+SHOWN = ("pixels", "forward")
+"""Phases beside the bar: what does not fit a narrow terminal is in the summary."""
 
 
 class Progress(Protocol):
-    """What a progress bar does."""
+    """What a progress bar does; tqdm's does."""
 
     def update(self, n: int = 1) -> object:
         """Count `n` more vectors."""
         ...
+
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> object:
+        """Say something beside the bar."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A progress bar that shows nothing."""
+
+    def update(self, n: int = 1) -> None:
+        """Do nothing."""
+
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +105,12 @@ class Tally:
         """Vectors per second by phase, of those phases that took any time."""
         return {phase: round(self.rows / s, 1) for phase, s in self.seconds.items() if s}
 
+    def so_far(self, vectors: int) -> str:
+        """What a bar says of so many vectors: how many a second each phase made; the slowest holds up the rest."""
+        return ", ".join(
+            f"{phase} {vectors / s:.0f}/s" for phase, s in self.seconds.items() if s and phase in SHOWN
+        )
+
     def paced(self, backbone: BackboneSpec, vectors: int, seconds: float) -> None:
         """Note a batch of a backbone."""
         self.paces[backbone.name] = self.paces.get(backbone.name, Pace()) + Pace(vectors, seconds)
@@ -128,6 +151,7 @@ def run(
     tally = Tally()
     pending: defaultdict[FeatureKey, list[Features]] = defaultdict(list)
     finished: list[str] = []
+    embedded = 0
     (batch_size,) = {backbone.batch_size for backbone in backbones.values()}
     stream = prefetch(batches(wanted, records, decoding, batch_size, threads()))
     clock = _Clock(tally.seconds)
@@ -144,6 +168,8 @@ def run(
                 tally.paced(key.backbone, len(item.ids), time.perf_counter() - started)
                 progress.update(len(item.ids))
             clock.lap("forward")
+            embedded += len(item.ids) * len(item.keys)
+            progress.set_postfix_str(tally.so_far(embedded), refresh=False)
             if item.is_last:
                 for key in item.keys:
                     portion = backbones[key.backbone].portion

@@ -14,17 +14,19 @@ from featstore.extraction import engine
 from featstore.extraction.account import write_account
 from featstore.extraction.cost import expected
 from featstore.extraction.crew import crew
-from featstore.extraction.depth import refuse_undeclared_range
+from featstore.extraction.depth import lacking, refuse_undeclared_range
 from featstore.extraction.memory import passes, peak
 from featstore.extraction.networks import BATCH_SIZE, Networks
 from featstore.extraction.plan import Plan, plan
-from featstore.extraction.portions import Silence, Work, compute
+from featstore.extraction.portions import Work, compute
 from featstore.extraction.share import share
 from featstore.extraction.summary import CellSummary, Extraction, PaceSummary
+from featstore.extraction.tuned import learned
 from featstore.images.decode import decoder_version
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
 from featstore.run import prepare
+from featstore.store.learned import remember
 from featstore.store.store import Store, default_cache
 from featstore.types import IDENTITY, Decoding, FeatureKey, View
 
@@ -121,17 +123,23 @@ def extract(
     with ExitStack() as stack:
         networks = Networks(weights or {}, preprocess, precision)
         specs = [networks.spec(name, fetch=not dry_run) for name in dict.fromkeys(backbones)]
+        known = learned(specs, weights or {})
         manifest = scan(data, group_pattern=group_pattern, follow_links=follow_links)
         manifest = share(manifest, num_workers, worker_index)
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
         todo = _plan(keys, manifest, store, decoding)
         cost = expected(todo, store.root)
         tally = engine.Tally()
+        for spec in specs:
+            if spec.name in known and not dry_run:
+                remember(
+                    store.root, spec, known[spec.name]
+                )  # before the first vector: it must never be lacking
         parts = passes(todo, memory and memory // team.workers, BATCH_SIZE)
         if todo.rows_missing and not dry_run:
-            refuse_undeclared_range(manifest, todo, decoding)
+            refuse_undeclared_range(lacking(manifest, todo), decoding)
             bar = stack.enter_context(_bar(todo, show=progress))
-            told = bar if team.in_process else Silence()
+            told = bar if team.in_process else engine.Silence()
             work = Work(networks, decoding, store.root.absolute(), told, bounded=len(parts) > 1)
             records = {r.id: r for r in manifest.records}
             for part in parts:
@@ -213,7 +221,7 @@ def _done(name: str, pace: engine.Pace) -> PaceSummary:
 def _bar(todo: Plan, *, show: bool) -> Any:  # noqa: ANN401
     from tqdm import tqdm
 
-    return tqdm(total=todo.rows_missing, unit="img", desc="extract", disable=not show, smoothing=0.05)
+    return tqdm(total=todo.rows_missing, unit="", desc="extract", disable=not show, smoothing=0.05)
 
 
 def _bad_images(

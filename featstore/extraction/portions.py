@@ -56,14 +56,6 @@ class Portion:
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
-    """A progress bar that shows nothing."""
-
-    def update(self, n: int = 1) -> None:
-        """Do nothing."""
-
-
-@dataclass(frozen=True, slots=True)
 class Work:
     """Compute a portion and commit it: the same engine, batches and bytes wherever it is called.
 
@@ -86,7 +78,7 @@ class Work:
     networks: NetworkSource
     decoding: Decoding
     cache: Path
-    progress: engine.Progress = Silence()
+    progress: engine.Progress = field(default_factory=engine.Silence)
     bounded: bool = False
     run: str = field(default_factory=partial(secrets.token_hex, 8))
 
@@ -212,6 +204,7 @@ def _round(
             for tally in results:
                 done.add(tally)
                 if not executor.in_process:
+                    progress.set_postfix_str(done.so_far(done.rows), refresh=False)
                     progress.update(tally.rows)
     except WorkerLostError:
         return done, True

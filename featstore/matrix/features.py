@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from featstore.fusion.blocks import Block, lay_out
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -45,6 +45,10 @@ class FeatureMatrix:
         Number of images left out because they are in quarantine.
     groups_set_aside
         Whether groups were given and are not kept together: `featstore.images.manifest.Manifest.by_image`.
+    learned
+        By backbone whose weights were tuned: ids of the images that they have learned from, in this data set or not.
+    set_apart
+        Number of images left out because of that.
     """
 
     records: tuple[ImageRecord, ...]
@@ -58,6 +62,8 @@ class FeatureMatrix:
     has_groups: bool
     excluded: int
     groups_set_aside: bool = False
+    learned: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    set_apart: int = 0
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -68,6 +74,16 @@ class FeatureMatrix:
     def backbones(self) -> tuple[str, ...]:
         """Names of the backbones, in column order."""
         return tuple(spec.name for spec in self.specs)
+
+    def only(self, images: NDArray[np.intp]) -> FeatureMatrix:
+        """Keep some images, by row number; classes stay as they are."""
+        return replace(
+            self,
+            records=tuple(self.records[image] for image in images),
+            y=self.y[images],
+            groups=self.groups[images],
+            features=self.features[:, images],
+        )
 
     def columns(self, backbones: Sequence[str]) -> tuple[Block, ...]:
         """Blocks of the named backbones, renumbered to lie side by side."""

@@ -15,6 +15,7 @@ from featstore.images.decode import decoder_version
 from featstore.images.scan import scan
 from featstore.matrix.choose import choose_specs, choose_views
 from featstore.matrix.features import FeatureMatrix
+from featstore.store.learned import recall
 from featstore.store.store import Store, default_cache
 from featstore.types import BACKBONE_REVISION, BackboneSpec, Decoding, FeatureKey, View
 
@@ -74,6 +75,8 @@ def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> Featur
         If the data set would give a false answer (conflicting labels, a leak between splits).
     MissingFeaturesError
         If an image lacks a vector.
+    StoreError
+        If what tuned weights have learned from cannot be read.
     """
     manifest = scan(
         data,
@@ -122,7 +125,13 @@ def assemble(
         manifest.has_groups,
         len(manifest.records) - len(records) + len(manifest.unreadable),
         manifest.groups_set_aside,
+        learned=_learned(store, specs),
     )
+
+
+def _learned(store: Store, specs: Sequence[BackboneSpec]) -> dict[str, frozenset[str]]:
+    found = {spec.name: recall(store.root, spec) for spec in specs}
+    return {name: record.images for name, record in found.items() if record is not None}
 
 
 def _is_meant(spec: BackboneSpec, source: Source) -> bool:

@@ -50,14 +50,21 @@ def comparison_text(result: Comparison) -> str:
             data_text(result.matrix),
             _tables(head, names, rows),
             f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json." if hidden else "",
-            _wish_text(result),
-            _drafts_text(result.drafts),
-            view_curve_text(result.view_curve) if result.view_curve else "",
-            economics_text(result.economics) if result.economics else "",
+            *asides(result),
             winner_text(result),
             verdict(result),
         )
         if part
+    )
+
+
+def asides(result: Comparison) -> tuple[str, ...]:
+    """What a comparison says beside the scores, empty where it was not asked for."""
+    return (
+        _wish_text(result),
+        _drafts_text(result.drafts),
+        view_curve_text(result.view_curve) if result.view_curve else "",
+        economics_text(result.economics) if result.economics else "",
     )
 
 
@@ -125,7 +132,7 @@ def operating_text(operating: Mapping[str, Any], classes: Sequence[str]) -> str:
 
 
 def data_text(matrix: Mapping[str, Any]) -> str:
-    """What a result rests on, in two lines."""
+    """What a result rests on, in two or three lines."""
     views = [view_name(view["recipe"], view["seed"]) for view in matrix["views"]]
     groups = f"{matrix['groups']} groups"
     if matrix["groups_set_aside"]:
@@ -133,12 +140,18 @@ def data_text(matrix: Mapping[str, Any]) -> str:
     elif not matrix["has_groups"]:
         groups = "no groups given (each image is its own: a leak cannot be excluded)"
     aside = f", {matrix['quarantined']} in quarantine" if matrix["quarantined"] else ""
+    names = ", ".join(matrix["tuned"])
+    tuned = (
+        f"\nLeft out: {matrix['set_apart']} images from which, or from whose patients, {names} has learned."
+        if matrix["set_apart"]
+        else ""
+    )
     positive = (
         f"; sensitivity is about {matrix['positive']!r}" if matrix["positive"] else "; averaged over classes"
     )
     return (
         f"{matrix['images']} images{aside}, {groups}, classes: {counts(matrix['classes'])}{positive}.\n"
-        f"Backbones: {', '.join(spec['name'] for spec in matrix['backbones'])}. Views: {', '.join(views)}."
+        f"Backbones: {', '.join(spec['name'] for spec in matrix['backbones'])}. Views: {', '.join(views)}.{tuned}"
     )
 
 

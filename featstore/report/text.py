@@ -58,9 +58,16 @@ def predictions_text(result: Predictions) -> str:
     parts = [
         table(["image", "label", "probability", *names], rows),
         operating_text(result.operating, list(result.predictions[0].probability)),
+        _tuned_text(result),
         _bad_text(result.bad),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _tuned_text(result: Predictions) -> str:
+    lines = [f"  {printable(p.path)}: {', '.join(p.tuned_on)}" for p in result.predictions if p.tuned_on]
+    head = "A backbone was tuned on these very images, so the answers say nothing about new ones:"
+    return "\n".join([head, *lines]) if lines else ""
 
 
 def check_text(result: Check) -> str:

@@ -24,17 +24,19 @@ WIDE = 0.2
 
 def verdict(result: Comparison) -> str:
     """Say for the pairs that matter most whether their difference is real, and how many of all are."""
+    return "\n".join(line for line, _ in verdict_lines(result))
+
+
+def verdict_lines(result: Comparison) -> list[tuple[str, bool]]:
+    """Lines of the verdict, and of each whether it tells a pair apart."""
     if not result.duels:
-        return "Verdict: there was nothing to compare with."
+        return [("Verdict: there was nothing to compare with.", False)]
     pairs = len(result.duels)
+    head = f"Verdict (paired bootstrap over groups, p adjusted for {pairs} pairs by Holm):"
+    shown = zip(pair_lines(result), _that_matter(result), strict=False)
+    lines = [(f"  {line}", _told(duel)) for line, duel in shown]
     rest = f"  Of all {pairs} pairs, {told_apart(result)} are told apart; --json has every one."
-    return "\n".join(
-        [
-            f"Verdict (paired bootstrap over groups, p adjusted for {pairs} pairs by Holm):",
-            *(f"  {line}" for line in pair_lines(result)),
-            *([rest] if pairs > SHOWN else []),
-        ]
-    )
+    return [(head, False), *lines, *([(rest, False)] if pairs > SHOWN else [])]
 
 
 def pair_lines(result: Comparison) -> list[str]:
@@ -45,7 +47,7 @@ def pair_lines(result: Comparison) -> list[str]:
 
 def told_apart(result: Comparison) -> int:
     """How many of all pairs have a difference that is more than noise."""
-    return sum(duel.verdict != "cannot_tell" for duel in result.duels)
+    return sum(map(_told, result.duels))
 
 
 def summary(result: Comparison) -> str:
@@ -55,8 +57,7 @@ def summary(result: Comparison) -> str:
     if single is None:
         return f"{ahead}."
     name = single.contestant.label
-    fusions = {s.contestant.label for s in result.standings if len(s.contestant.backbones) > 1}
-    won = [d.a for d in result.duels if d.b == name and d.verdict == "a_better" and d.a in fusions]
+    won = fusions_that_pay(result)
     if won:
         return f"{ahead}; fusion pays: {', '.join(won)} beat the best single network, {name}."
     return f"{ahead}, but no fusion is told apart from the best single network, {name}, by these data."
@@ -98,6 +99,14 @@ def spoken(value: float | None, interval: tuple[float, float] | None) -> str:
     if value is None:
         return "undefined"
     return f"{value:.3f}" + (f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+
+
+def fusions_that_pay(result: Comparison) -> list[str]:
+    """Contestants of several networks that are told from the best single one, and better."""
+    single = _best_single(result)
+    name = single.contestant.label if single else None
+    fusions = {s.contestant.label for s in result.standings if len(s.contestant.backbones) > 1}
+    return [d.a for d in result.duels if d.b == name and d.verdict == "a_better" and d.a in fusions]
 
 
 def winner_text(result: Comparison) -> str:
@@ -163,6 +172,10 @@ def _that_matter(result: Comparison) -> list[Duel]:
         )
 
     return sorted(result.duels, key=rank)
+
+
+def _told(duel: Duel) -> bool:
+    return duel.verdict != "cannot_tell"
 
 
 def _duel_text(duel: Duel, groups: int, unit: str) -> str:

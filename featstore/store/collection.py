@@ -156,6 +156,8 @@ def _leave_no_empty_folder(folder: Path) -> None:
     for empty in (folder, view):
         if empty.is_dir() and not any(empty.iterdir()):
             empty.rmdir()
-    if backbone.is_dir() and {p.name for p in backbone.iterdir()} <= {layout.BACKBONE_PAGE}:
-        (backbone / layout.BACKBONE_PAGE).unlink(missing_ok=True)
+    pages = {layout.BACKBONE_PAGE, layout.LEARNED_PAGE}
+    if backbone.is_dir() and {p.name for p in backbone.iterdir()} <= pages:
+        for page in pages:
+            (backbone / page).unlink(missing_ok=True)
         backbone.rmdir()

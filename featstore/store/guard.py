@@ -20,7 +20,7 @@ from h5py import h5d, h5o, h5z
 from featstore.errors import RefusedFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -100,6 +100,41 @@ def read_plain(source: bytes | Path, limits: Limits = FOREIGN) -> Plain:
     except (OSError, LookupError, ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError) as error:
         why = str(error).partition("\n")[0] or type(error).__name__
         raise RefusedFileError(f"The HDF5 file is refused: {why}.", REMEDY) from error
+
+
+def read_datasets(source: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Read a few data sets, by path, of a file whose rest is for somebody else; those that are absent are left out.
+
+    A file that does not open as HDF5 has none.
+
+    Raises
+    ------
+    RefusedFileError
+        If one of them reaches outside the file, is not of plain numbers, or exceeds the limits.
+    """
+    try:
+        file = _opened(source)
+    except OSError:
+        return {}
+    try:
+        with file:
+            found = {name: _descend(file, name) for name in names}
+            return {name: _values(dataset) for name, dataset in found.items() if dataset is not None}
+    except (OSError, LookupError, ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError) as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise RefusedFileError(f"{source} is refused: {why}.", REMEDY) from error
+
+
+def _descend(file: Any, name: str) -> Any:  # noqa: ANN401
+    member = file
+    for part in name.split("/"):
+        if not isinstance(member, h5py.Group) or part not in member:
+            return None
+        member = _member(member, part)
+    if not isinstance(member, h5py.Dataset):
+        raise ValueError(f"{name} is no data set")  # noqa: TRY004
+    _check_dataset(name, member, FOREIGN)
+    return member
 
 
 def _opened(source: bytes | Path) -> Any:  # noqa: ANN401

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 SHARD_SUFFIX = ".h5"
 BACKBONE_PAGE = "backbone.json"
+LEARNED_PAGE = "learned.json"
+"""Beside the vectors of tuned weights: the images that these have learned from. Nothing in a cache can replace it."""
 READABLE = 40
 
 

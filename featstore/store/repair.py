@@ -52,7 +52,9 @@ class Repair:
         Good shards that lay in the folder of another key, and now lie in their own.
     rebuilt
         Damaged files that carry nothing of their own: index segments and rows of the table of bad images, dropped
-        and rebuilt at need; pages of backbones, written again.
+        and rebuilt at need; pages of backbones, written again. A damaged record of what weights have learned from is
+        not among them: it stays, and features of these weights are refused, until `featstore extract` has read it off
+        the weights file again.
     lost
         What `featstore extract` will compute again when next asked for it.
     """
@@ -91,7 +93,7 @@ def _mend(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
         elif path.suffix == layout.SHARD_SUFFIX:
             shards.append(path)
             set_aside.append(str(quarantine.set_aside_shard(layout.quarantine_folder(root), path, cause)))
-        else:
+        elif path.name != layout.LEARNED_PAGE:
             path.unlink(missing_ok=True)
             rebuilt.append(str(path))
     _describe_again(root)

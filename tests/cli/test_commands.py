@@ -15,7 +15,8 @@ from PIL import Image
 from featstore.store.verification import verify
 
 COMMANDS = [
-    "demo", "check", "extract", "fuse", "compare", "predict", "report", "backbones", "strategies", "recipes", "cache",
+    "demo", "check", "extract", "fuse", "compare", "predict", "report", "paper", "finetune", "backbones",
+    "strategies", "recipes", "cache",
 ]  # fmt: skip
 
 

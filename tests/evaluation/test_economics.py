@@ -12,12 +12,12 @@ from scipy.stats import multivariate_normal
 
 from featstore.evaluation import economics as worth_and_cost
 from featstore.evaluation.economics import economics
-from featstore.evaluation.folds import group_folds
 from featstore.evaluation.standing import Arena
 from featstore.evaluation.tournament import play
 from featstore.evaluation.transferability import h_score, linear_cka, log_me
 from featstore.evaluation.worth import pareto, shapley, subsets_to_fit
 from featstore.extraction.cost import CATALOGUE, Estimate
+from featstore.folds import group_folds
 
 RNG = np.random.default_rng(0)
 FOUR = ("a", "b", "c", "d")

@@ -9,9 +9,9 @@ from fakes_matrix import make_matrix
 from featstore.document import seal
 from featstore.evaluation import tournament
 from featstore.evaluation.contestants import line_up, with_views
-from featstore.evaluation.folds import group_folds
 from featstore.evaluation.ledger import Ledger
 from featstore.evaluation.tournament import play
+from featstore.folds import group_folds
 
 MATRIX = make_matrix(signal=(1.0, 0.5), patients=16, views=2)
 SPLITS = group_folds(MATRIX, 2)

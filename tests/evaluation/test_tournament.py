@@ -7,8 +7,8 @@ from fakes_matrix import make_matrix
 from featstore import registry
 from featstore.errors import UnknownNameError, UsageError
 from featstore.evaluation.contestants import STRATEGIES, Contestant, build, line_up, reseed
-from featstore.evaluation.folds import group_folds
 from featstore.evaluation.tournament import draft, play, teams
+from featstore.folds import group_folds
 
 
 def test_two_processes_give_the_numbers_of_one_to_the_last_bit():

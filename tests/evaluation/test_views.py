@@ -6,11 +6,11 @@ from fakes_matrix import make_matrix
 
 from featstore.errors import UsageError
 from featstore.evaluation.contestants import Contestant, build, fit, line_up, reseed, with_views
-from featstore.evaluation.folds import group_folds
 from featstore.evaluation.standing import Arena
 from featstore.evaluation.tournament import play
 from featstore.evaluation.viewcurve import view_curve
 from featstore.evaluation.views import answers, training_rows
+from featstore.folds import group_folds
 from featstore.fusion.strategies.concat_head import ConcatHead
 from featstore.fusion.training import Rows
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 
 import numpy as np
 import pytest
@@ -22,17 +23,12 @@ VIEWS = [IDENTITY, View(RECIPE, 1), View(RECIPE, 2)]
 KEYS = [key(s, v) for v in VIEWS for s in SPECS]
 
 
-class NoBar:
-    def update(self, n=1):
-        pass
-
-
 def extract(store, images, keys=KEYS, ids=None):
     """Run what is missing; return the backbones, which have counted what they saw."""
     backbones = {s: GridBackbone(s) for s in SPECS}
     stored = {k: store.stored_ids(k) for k in keys}
     todo = plan(keys, ids or list(images), stored, store.bad_images(DECODING))
-    tally = engine.run(blocks(todo), images, DECODING, backbones, store, NoBar())
+    tally = engine.run(blocks(todo), images, DECODING, backbones, store, engine.Silence())
     return tally, {s.name: b.images_seen for s, b in backbones.items()}
 
 
@@ -73,7 +69,7 @@ def test_once_memory_ran_out_the_shards_say_the_smaller_number(store, images):
         portion = 2
 
     todo = plan(KEYS, list(images), {})
-    engine.run(blocks(todo), images, DECODING, {s: Halved(s) for s in SPECS}, store, NoBar())
+    engine.run(blocks(todo), images, DECODING, {s: Halved(s) for s in SPECS}, store, engine.Silence())
     assert {shard.decode(path.read_bytes()).batch_size for path in store.root.rglob("*.h5")} == {2}
 
 
@@ -169,7 +165,7 @@ def test_an_exception_in_a_backbone_stops_the_run_and_keeps_what_was_committed(s
     backbones = {s: Failing(s) for s in SPECS}
     todo = plan(KEYS, list(images), {})
     with pytest.raises(FloatingPointError, match="burnt"):
-        engine.run(blocks(todo), images, DECODING, backbones, store, NoBar())
+        engine.run(blocks(todo), images, DECODING, backbones, store, engine.Silence())
     kept = sum(len(store.stored_ids(k)) for k in KEYS)
     assert 0 < kept < len(KEYS) * len(images)
     extract(store, images)
@@ -201,3 +197,25 @@ def test_a_grey_image_reaches_the_door_as_three_equal_channels(store, tmp_path):
     extract(store, images)
     rows = store.read(KEYS[3], list(images)).reshape(-1, 4, 3)
     np.testing.assert_array_equal(rows, np.repeat(rows[:, :, :1], 3, axis=2))
+
+
+class Bar:
+    """A progress bar that remembers."""
+
+    def __init__(self):
+        self.vectors, self.said = 0, []
+
+    def update(self, n=1):
+        self.vectors += n
+
+    def set_postfix_str(self, s="", **_):
+        self.said.append(s)
+
+
+def test_a_bar_counts_vectors_and_says_how_fast_pixels_and_networks_are(store, images):
+    bar = Bar()
+    todo = plan(KEYS, list(images), {}, {})
+    tally = engine.run(blocks(todo), images, DECODING, {s: GridBackbone(s) for s in SPECS}, store, bar)
+    assert bar.vectors == tally.rows == len(KEYS) * len(images)
+    told = re.fullmatch(r"pixels (\d+)/s, forward (\d+)/s", bar.said[-1])
+    assert float(told[2]) == pytest.approx(tally.throughput["forward"], rel=0.2)

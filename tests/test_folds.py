@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.errors import AuditError, UsageError
-from featstore.evaluation.folds import group_folds, hold_out
+from featstore.folds import acquainted, group_folds, hold_out
 
 
 @given(st.integers(2, 6), st.integers(1, 3), st.integers(0, 99), st.integers(12, 30))
@@ -73,3 +73,11 @@ def test_half_a_split_is_refused(names):
 def test_a_share_that_cannot_be_held_out_is_refused(share):
     with pytest.raises(UsageError):
         hold_out(make_matrix(), share)
+
+
+@given(st.sets(st.integers(0, 119)), st.integers(0, 99))
+def test_whoever_shares_a_patient_with_a_known_image_is_acquainted(rows, seed):
+    matrix = make_matrix(seed=seed)
+    mask = acquainted(matrix, {matrix.records[row].id for row in rows})
+    assert {*matrix.groups[mask]} == {matrix.groups[row] for row in rows}
+    assert not {*matrix.groups[mask]} & {*matrix.groups[~mask]}

@@ -3,21 +3,50 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from featstore.errors import AuditError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from numpy.typing import NDArray
 
-    from featstore.matrix import FeatureMatrix
+    from featstore.types import ImageRecord
 
 Split = tuple["NDArray[np.intp]", "NDArray[np.intp]"]
 
 
-def group_folds(matrix: FeatureMatrix, folds: int, repeats: int = 1, seed: int = 0) -> list[Split]:
+class Table(Protocol):
+    """What a split looks at: images with class and group, before or after there are features.
+
+    `records`, `classes`, `y` and `groups` are those of `featstore.matrix.FeatureMatrix`.
+    """
+
+    @property
+    def records(self) -> Sequence[ImageRecord]:
+        """The images."""
+        ...
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes, sorted."""
+        ...
+
+    @property
+    def y(self) -> NDArray[np.intp]:
+        """``(n,)`` index into `classes`."""
+        ...
+
+    @property
+    def groups(self) -> NDArray[np.str_]:
+        """``(n,)`` patient or other unit that must stay together."""
+        ...
+
+
+def group_folds(table: Table, folds: int, repeats: int = 1, seed: int = 0) -> list[Split]:
     """Stratified folds over whole groups (scikit-learn's StratifiedGroupKFold), the same for every contestant.
 
     Returns
@@ -33,27 +62,27 @@ def group_folds(matrix: FeatureMatrix, folds: int, repeats: int = 1, seed: int =
 
     if folds < 2 or repeats < 1:  # noqa: PLR2004
         raise UsageError(f"{folds} folds, {repeats} times over, is no cross-validation.", "Use --folds 5.")
-    _require_groups(matrix, folds)
+    _require_groups(table, folds)
     splits: list[Split] = []
     for repeat in range(repeats):
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed + repeat)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # rows per class were checked above, by group
-            splits.extend(splitter.split(matrix.y, matrix.y, matrix.groups))
+            splits.extend(splitter.split(table.y, table.y, table.groups))
     for train, test in splits:
-        _require_every_class(matrix, train, "training")
-        _require_every_class(matrix, test, "test")
+        _require_every_class(table, train, "training")
+        _require_every_class(table, test, "test")
     return splits
 
 
-def inner_folds(matrix: FeatureMatrix, train: NDArray[np.intp], folds: int, seed: int = 0) -> list[Split]:
+def inner_folds(table: Table, train: NDArray[np.intp], folds: int, seed: int = 0) -> list[Split]:
     """Folds within the training images, over whole groups: for whatever is chosen from out-of-fold probabilities.
 
     As many folds as asked for, or as the rarest class has groups.
 
     Returns
     -------
-    Pairs of row indices of `matrix`; together the second halves are `train`.
+    Pairs of row indices of `table`; together the second halves are `train`.
 
     Raises
     ------
@@ -62,8 +91,8 @@ def inner_folds(matrix: FeatureMatrix, train: NDArray[np.intp], folds: int, seed
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    y, groups = matrix.y[train], matrix.groups[train]
-    fewest = min(len(set(groups[y == c])) for c in range(len(matrix.classes)))
+    y, groups = table.y[train], table.groups[train]
+    fewest = min(len(set(groups[y == c])) for c in range(len(table.classes)))
     if fewest < 2:  # noqa: PLR2004
         raise AuditError(
             "The training images of a class are of one group, so nothing can be chosen on held-out ones.",
@@ -74,29 +103,35 @@ def inner_folds(matrix: FeatureMatrix, train: NDArray[np.intp], folds: int, seed
         warnings.simplefilter("ignore", UserWarning)  # rows per class were checked above, by group
         splits = [(train[rest], train[part]) for rest, part in splitter.split(y, y, groups)]
     for rest, _ in splits:
-        _require_every_class(matrix, rest, "inner training")
+        _require_every_class(table, rest, "inner training")
     return splits
 
 
-def hold_out(matrix: FeatureMatrix, test_size: float, seed: int = 0) -> dict[str, NDArray[np.intp]]:
+def hold_out(table: Table, test_size: float, seed: int = 0) -> dict[str, NDArray[np.intp]]:
     """Training and evaluation images: the manifest's own splits, else a group-stratified share of `test_size`.
 
     Returns
     -------
     Row indices by split name; ``train`` and at least one of ``val`` and ``test``.
     """
-    named = np.array([record.split or "" for record in matrix.records])
+    named = np.array([record.split or "" for record in table.records])
     if (named != "").any():
-        return _own_splits(matrix, named)
+        return _own_splits(table, named)
     if not 0 < test_size <= 0.5:  # noqa: PLR2004
         raise UsageError(
             f"A test share of {test_size} cannot be held out.", "Use a share such as --test-size 0.25."
         )
-    train, test = group_folds(matrix, max(2, round(1 / test_size)), seed=seed)[0]
+    train, test = group_folds(table, max(2, round(1 / test_size)), seed=seed)[0]
     return {"train": train, "test": test}
 
 
-def _own_splits(matrix: FeatureMatrix, named: NDArray[np.str_]) -> dict[str, NDArray[np.intp]]:
+def acquainted(table: Table, ids: Collection[str]) -> NDArray[np.bool_]:
+    """Images ``(n,)`` that are among `ids`, or of the same group (patient) as one that is."""
+    known = np.array([record.id in ids for record in table.records], np.bool_)
+    return np.isin(table.groups, table.groups[known])
+
+
+def _own_splits(table: Table, named: NDArray[np.str_]) -> dict[str, NDArray[np.intp]]:
     splits = {
         name: np.flatnonzero(named == name) for name in ("train", "val", "test") if (named == name).any()
     }
@@ -107,16 +142,16 @@ def _own_splits(matrix: FeatureMatrix, named: NDArray[np.str_]) -> dict[str, NDA
             "Give every image a split, with `train` and at least one of `val` and `test`; or give none at all.",
         )
     for name, rows in splits.items():
-        _require_every_class(matrix, rows, name)
+        _require_every_class(table, rows, name)
     return splits
 
 
-def _require_groups(matrix: FeatureMatrix, folds: int) -> None:
-    if len(matrix.classes) < 2:  # noqa: PLR2004
+def _require_groups(table: Table, folds: int) -> None:
+    if len(table.classes) < 2:  # noqa: PLR2004
         raise AuditError(
-            f"There is one class only: {matrix.classes[0]}.", "Give images of at least two classes."
+            f"There is one class only: {table.classes[0]}.", "Give images of at least two classes."
         )
-    counts = {name: len(set(matrix.groups[matrix.y == c])) for c, name in enumerate(matrix.classes)}
+    counts = {name: len(set(table.groups[table.y == c])) for c, name in enumerate(table.classes)}
     if min(counts.values()) < folds:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise AuditError(
@@ -125,8 +160,8 @@ def _require_groups(matrix: FeatureMatrix, folds: int) -> None:
         )
 
 
-def _require_every_class(matrix: FeatureMatrix, rows: NDArray[np.intp], side: str) -> None:
-    absent = [name for c, name in enumerate(matrix.classes) if not (matrix.y[rows] == c).any()]
+def _require_every_class(table: Table, rows: NDArray[np.intp], side: str) -> None:
+    absent = [name for c, name in enumerate(table.classes) if not (table.y[rows] == c).any()]
     if absent:
         raise AuditError(
             f"A {side} set came out without any image of {', '.join(absent)}.",

@@ -1,0 +1,24 @@
+"""What stage two tells of its progress: a bar on stderr for each phase, with its rate and the time to go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Bars, if `shown`."""
+
+    shown: bool = False
+
+    def over(self, items: Iterable[Item], phase: str, unit: str, total: int) -> Iterator[Item]:
+        """Items as they come, `total` of them, under a bar that bears the name of the phase."""
+        from tqdm import tqdm
+
+        yield from tqdm(items, desc=phase, unit=unit, total=total, disable=not self.shown)

@@ -1,0 +1,87 @@
+"""What weights have learned from: inside their file, beside their vectors, and nothing else in its place."""
+
+import h5py
+import numpy as np
+import pytest
+from fakes import spec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featstore.errors import RefusedFileError, StoreError
+from featstore.store.learned import Learned, inscribe, inscription, recall, remember
+
+WEIGHTS = f"sha256:{'ab' * 32}"
+IDS = st.frozensets(st.binary(min_size=32, max_size=32).map(bytes.hex), max_size=20)
+ONE, TWO = "00" * 32, "ff" * 31 + "00"
+
+
+def weights_file(path):
+    with h5py.File(path, "w") as file:
+        file["layers/dense/vars/0"] = np.eye(3)
+    return path
+
+
+@given(IDS, IDS)
+def test_ids_come_back_from_the_weights_file_and_from_the_cache(tmp_path_factory, trained, validated):
+    folder = tmp_path_factory.mktemp("learned")
+    path = weights_file(folder / "x.weights.h5")
+    inscribe(path, trained, validated)
+    learned = Learned(WEIGHTS, trained, validated)
+    assert inscription(path, WEIGHTS) == learned
+    backbone = spec(weights=WEIGHTS)
+    remember(folder, backbone, learned)
+    assert recall(folder, backbone) == learned
+
+
+def test_equal_ids_are_equal_bytes_in_any_order(tmp_path):
+    paths = [weights_file(tmp_path / f"{n}.weights.h5") for n in "ab"]
+    inscribe(paths[0], [ONE, TWO], [])
+    inscribe(paths[1], [TWO, ONE], [])
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_weights_that_were_not_tuned_have_no_record(tmp_path):
+    assert inscription(weights_file(tmp_path / "x.weights.h5"), WEIGHTS) is None
+    (tmp_path / "cut.weights.h5").write_bytes((tmp_path / "x.weights.h5").read_bytes()[:100])
+    assert inscription(tmp_path / "cut.weights.h5", WEIGHTS) is None
+    assert recall(tmp_path, spec()) is None
+
+
+def soft(file):
+    file["featstore/trained"] = h5py.SoftLink("/layers/dense/vars/0")
+
+
+def external(file):
+    file["featstore/trained"] = h5py.ExternalLink("elsewhere.h5", "/x")
+
+
+def floats(file):
+    file["featstore/trained"] = file["featstore/validated"] = np.eye(32)
+
+
+def endless(file):
+    for name in ("trained", "validated"):
+        file.create_dataset(f"featstore/{name}", (1 << 40, 32), np.uint8, chunks=(1024, 32))
+
+
+def group(file):
+    file.create_group("featstore/trained")
+
+
+@pytest.mark.parametrize("forge", [soft, external, floats, endless, group])
+def test_what_is_no_record_is_refused(tmp_path, forge):
+    path = weights_file(tmp_path / "x.weights.h5")
+    with h5py.File(path, "r+") as file:
+        forge(file)
+    with pytest.raises(RefusedFileError):
+        inscription(path, WEIGHTS)
+
+
+def test_a_record_of_other_weights_is_no_record_of_these(tmp_path):
+    backbone, other = spec(weights=WEIGHTS), f"sha256:{'cd' * 32}"
+    remember(tmp_path, backbone, Learned(other, frozenset([ONE]), frozenset()))
+    with pytest.raises(StoreError, match="other weights"):
+        recall(tmp_path, backbone)
+    right = Learned(WEIGHTS, frozenset([TWO]), frozenset())
+    remember(tmp_path, backbone, right)
+    assert recall(tmp_path, backbone) == right

@@ -1,0 +1,105 @@
+"""The documentation: it says what the commands say, its links lead somewhere, and the tutorial runs."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import featstore as package
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *(p for p in DOCS.rglob("*.md") if p.parent != DOCS / "api")])
+
+
+def script(name):
+    """A module of docs/, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def anchors(page):
+    """Names of a page's headings as a code host and the site make them."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ +(.+?) *$", prose, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def links(page):
+    """Targets of a page's links, those inside code left out."""
+    prose = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"\]\(([^)\s]+)\)", prose)
+
+
+def test_every_command_has_a_page_that_says_what_its_help_says():
+    """`make commands` writes them anew."""
+    wanted = script("commands").pages()
+    kept = {page.name: page.read_text() for page in (DOCS / "commands").glob("*.md")}
+    assert set(kept) - {"index.md"} == set(wanted)
+    assert [name for name, text in wanted.items() if kept[name] != text] == []
+
+
+def test_the_pages_say_what_a_terminal_of_80_columns_shows(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    command = [Path(sys.executable).with_name("featstore"), "cache", "drift", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f"$ featstore cache drift --help\n{shown}```" in (DOCS / "commands" / "cache.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_between_documents_leads_somewhere(page):
+    lost = []
+    for link in links(page):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            lost.append(link)
+    assert lost == []
+
+
+def test_the_reference_has_every_public_function_strategy_error_and_figure():
+    from featstore import errors
+    from featstore.fusion.strategy import FOLDER
+    from featstore.registry import names
+    from featstore.report import figures
+
+    pages = script("reference").pages()
+    assert {f"featstore.{name}" for name in package.__all__} <= set(pages)
+    text = pages["strategies"]
+    assert [name for name in names(FOLDER) if f".{name}." not in text] == []
+    assert [name for name in figures.__all__ if f".{name}\n" not in pages["figures"]] == []
+    wrong = [
+        n for n, c in vars(errors).items() if isinstance(c, type) and issubclass(c, errors.FeatstoreError)
+    ]
+    assert [name for name in wrong if f"errors.{name}\n" not in pages["errors"]] == []
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_without_a_network(tmp_path):
+    out = tmp_path / "site"
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-n",
+        "-W",
+        "--keep-going",
+        "-d",
+        tmp_path / "trees",
+        DOCS,
+        out,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    pages = list(out.rglob("*.html"))
+    assert len(pages) > 50
+    loaded = re.compile(r'<(?:script|img|link)\b[^>]*\b(?:src|href)="(?:https?:)?//')
+    assert [page.name for page in pages if loaded.search(page.read_text())] == []
