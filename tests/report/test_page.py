@@ -69,7 +69,10 @@ def read(page):
     return Reader(page.read_text())
 
 
-def test_equal_runs_give_equal_bytes_and_only_their_owner_may_read_them(world, tmp_path):
+@pytest.mark.parametrize("drawn", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_equal_runs_give_equal_bytes_and_only_their_owner_may_read_them(drawn, world, tmp_path, monkeypatch):
+    if not drawn:
+        monkeypatch.setattr("featstore.report.page.pictures_of", lambda _: [])
     for name in ("one.html", "two.html"):
         write_report(world.fuse, tmp_path / name, world.data, world.cache, with_images=True)
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
