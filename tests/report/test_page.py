@@ -196,7 +196,8 @@ def test_with_the_data_it_has_the_audit_and_a_map_by_label_patient_and_site(page
 
 def test_a_cache_without_the_vectors_costs_the_map_alone(world, tmp_path, bare):
     text = write_report(world.fuse, tmp_path / "r.html", world.data, tmp_path / "empty").read_text()
-    assert "The map of the features is left out." in text
+    assert "The map of the features is left out: the cache does not hold them." in text
+    assert str(tmp_path) not in text
     assert "Images by split and class</strong>" in text
 
 
