@@ -13,9 +13,6 @@ from featstore.report.record import leader
 from featstore.report.scores import operating_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
     from featstore.report.record import Record
 
 
@@ -30,15 +27,17 @@ def data(record: Record) -> str:
         return f"{networks} networks, {len(record.twins)} figures, {steps} steps."
     if record.outcome is None:
         return f"{matrix['images']:,} images{_aside(sum(matrix['quarantined'].values()))}."
-    return (
-        f"{matrix['images']:,} images of {matrix['groups']:,} {unit(matrix)};"
-        f" {counts(matrix['classes'])}{_aside(matrix['quarantined'])}."
+    whom = (
+        f"of {matrix['groups']:,} patients (groups)"
+        if matrix["has_groups"]
+        else "whose patients are not named"
     )
+    return f"{matrix['images']:,} images {whom}; {counts(matrix['classes'])}{_aside(matrix['quarantined'])}."
 
 
-def unit(matrix: Mapping[str, Any]) -> str:
-    """What was kept together."""
-    return "patients (groups)" if matrix["has_groups"] else "images, each taken for a patient of its own"
+def kept(record: Record) -> str:
+    """What was kept together, and is resampled."""
+    return "patients" if record.matrix["has_groups"] else "images"
 
 
 def disjoint(record: Record) -> str:

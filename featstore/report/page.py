@@ -201,8 +201,11 @@ def _maps(
         return (), ""
     try:
         return tuple(maps_of(dataset.matrix(known[0], cache))), ""
-    except FeatstoreError as error:
-        return (), f"The map of the features is left out. {error.cause} {error.remedy}"
+    except FeatstoreError:  # whose text may name the cache's folder, and a report names none
+        return (
+            (),
+            "The map of the features is left out: the cache does not hold them. Say which one does: --cache.",
+        )
 
 
 def _thumbnails(record: Record, dataset: Dataset | None) -> dict[str, str]:

@@ -12,6 +12,7 @@ from featstore.evaluation.bootstrap import group_weights, percentile_interval, w
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
 from featstore.evaluation.metrics import PRIMARY, score
+from featstore.report.facts import kept
 from featstore.report.sheet import Sheet, figure, whole, words
 from featstore.report.verdict import spoken
 
@@ -67,7 +68,7 @@ def pair(records: Sequence[Record]) -> Pairs | None:
         )
         sentences.append(_sentence(one, two, len(y), values, interval))
     heads = ("Runs", "Images in common", f"{PRIMARY.upper()} of the first", "of the second", "Difference")
-    note = "The same images, answered unseen by both; 95 % interval from resampled patients, for each pair alone."
+    note = f"Images answered unseen by both; 95 % interval from resampled {kept(scored[0])}, for each pair alone."
     sheet = Sheet("The same images, two runs", heads, tuple(rows), note) if rows else None
     return Pairs(sheet, tuple(sentences))
 
@@ -127,15 +128,16 @@ def _sentence(
     by = spoken(delta, (low, high)) if delta >= 0 else spoken(-delta, (-high, -low))
     told = f"On the {images:,} images that both were tested on, {_who(two)} has an AUC {by} {word}"
     unclear = low <= 0 <= high
-    ending = "; that may be chance." if unclear else "; that is more than chance would explain."
-    return f"{told} than {_who(one)}{ending}{_picked(one, two)}"
+    if unclear:
+        return f"{told} than {_who(one)}; that may be chance."
+    return f"{told} than {_who(one)}; {_picked(one, two) or 'that is more than chance would explain'}."
 
 
 def _picked(*records: Record) -> str:
     picked = [record.name for record in records if isinstance(record.outcome, Comparison)]
     if not picked:
         return ""
-    return f" The leader of {' and '.join(picked)} was picked on these images, which flatters it."
+    return f"but the leader of {' and '.join(picked)} was picked on these images, so that part of it is luck"
 
 
 def _who(record: Record) -> str:

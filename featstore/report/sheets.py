@@ -8,6 +8,7 @@ from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
 from featstore.evaluation.metrics import METRICS, PRIMARY
 from featstore.report import reproduced
+from featstore.report.facts import kept
 from featstore.report.plain import size, view_name
 from featstore.report.record import leader
 from featstore.report.scores import HEADS, PARTS
@@ -44,13 +45,13 @@ def sheets_of(record: Record) -> list[Sheet]:
     match record.outcome:
         case Comparison() as comparison:
             return [
-                _contestants(comparison),
+                _contestants(record, comparison),
                 *([_views(comparison)] if comparison.view_curve else []),
                 *([] if comparison.economics is None else _economics(comparison.economics)),
             ]
         case Fusion() as fusion:
             return [
-                _scores(fusion, record.shown or ""),
+                _scores(record, fusion),
                 *([] if fusion.continuation is None else [_changes(fusion.continuation)]),
             ]
         case _ if record.kind == "paper":
@@ -64,7 +65,7 @@ def head(metric: str) -> str:
     return HEADS.get(metric, metric.replace("_", " "))
 
 
-def _contestants(comparison: Comparison) -> Sheet:
+def _contestants(record: Record, comparison: Comparison) -> Sheet:
     ranked = sorted(comparison.standings, key=lambda s: -s.primary)
     rows = tuple(
         (
@@ -78,7 +79,7 @@ def _contestants(comparison: Comparison) -> Sheet:
         f"All {len(rows)} contestants, on the same {comparison.folds * comparison.repeats} folds",
         ("Contestant", *(head(m) for m in METRICS)),
         rows,
-        "Mean over the folds, with its 95 % interval from resampled patients. Sort by any column.",
+        f"Mean over the folds, with its 95 % interval from resampled {kept(record)}. Sort by any column.",
         marked=next(at for at, s in enumerate(ranked) if s.contestant.label == first),
         sorted_by=1 + METRICS.index(PRIMARY),
     )
@@ -129,7 +130,8 @@ def _economics(found: Economics) -> list[Sheet]:
     ]
 
 
-def _scores(fusion: Fusion, shown: str) -> Sheet:
+def _scores(record: Record, fusion: Fusion) -> Sheet:
+    shown = record.shown or ""
     splits = [shown, *(name for name in fusion.scores if name != shown)]
     rows = tuple(
         (
@@ -143,7 +145,7 @@ def _scores(fusion: Fusion, shown: str) -> Sheet:
         "Scores on images that the model had not seen",
         ("Score", *(f"{name} ({fusion.sizes[name]:,} images)" for name in splits)),
         rows,
-        "With the 95 % interval from resampled patients."
+        f"With the 95 % interval from resampled {kept(record)}."
         + ("" if fusion.matrix["positive"] else " Averaged over the classes, each against the rest."),
     )
 

@@ -69,7 +69,10 @@ def read(page):
     return Reader(page.read_text())
 
 
-def test_equal_runs_give_equal_bytes_and_only_their_owner_may_read_them(world, tmp_path):
+@pytest.mark.parametrize("drawn", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_equal_runs_give_equal_bytes_and_only_their_owner_may_read_them(drawn, world, tmp_path, monkeypatch):
+    if not drawn:
+        monkeypatch.setattr("featstore.report.page.pictures_of", lambda _: [])
     for name in ("one.html", "two.html"):
         write_report(world.fuse, tmp_path / name, world.data, world.cache, with_images=True)
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
@@ -193,7 +196,8 @@ def test_with_the_data_it_has_the_audit_and_a_map_by_label_patient_and_site(page
 
 def test_a_cache_without_the_vectors_costs_the_map_alone(world, tmp_path, bare):
     text = write_report(world.fuse, tmp_path / "r.html", world.data, tmp_path / "empty").read_text()
-    assert "The map of the features is left out." in text
+    assert "The map of the features is left out: the cache does not hold them." in text
+    assert str(tmp_path) not in text
     assert "Images by split and class</strong>" in text
 
 
