@@ -158,6 +158,10 @@ def _part(anchor: str, record: Record, dataset: Dataset | None, *, with_images: 
     pictures, omitted = _pictures(record, known)
     if dataset is not None and known is None:
         omitted.append("DATA is not what this run saw: its distribution and thumbnails are left out.")
+    if not with_images and (hidden := [twin.number for twin in record.twins if twin.shows_images]):
+        omitted.append(
+            f"Figures {', '.join(map(str, hidden))} show images of the data set: they stay in the run folder."
+        )
     return Part(
         anchor,
         record.name,
@@ -168,7 +172,7 @@ def _part(anchor: str, record: Record, dataset: Dataset | None, *, with_images: 
         tuple(pair_lines(record.outcome)) if isinstance(record.outcome, Comparison) else (),
         tuple(sheets_of(record)),
         tuple(replace(picture, name=f"{anchor}-{picture.name}") for picture in pictures),
-        record.twins,
+        tuple(twin for twin in record.twins if with_images or not twin.shows_images),
         tuple(omitted),
         board(record, _thumbnails(record, known) if with_images else {}),
         card(record),

@@ -30,6 +30,8 @@ class Twin:
         Of its twin in the paper; None where the paper has none.
     title, alt, caption
         As the run has them.
+    shows_images
+        Whether it holds images of the data set.
     source
         The drawing as a data URI: an image can neither run code nor load anything.
     """
@@ -38,6 +40,7 @@ class Twin:
     title: str
     alt: str
     caption: str
+    shows_images: bool
     source: str
 
 
@@ -57,7 +60,11 @@ def twins(folder: Path, about: Mapping[str, Any], document: Mapping[str, Any]) -
             raise ShapeError("a figure lies elsewhere than in its folder")
         data = run.read_own(folder, about, name)
         source = URI + base64.b64encode(data).decode()
-        found.append(Twin(plate["number"], plate["title"], plate["alt"], plate["caption"], source))
+        found.append(
+            Twin(
+                plate["number"], plate["title"], plate["alt"], plate["caption"], plate["shows_images"], source
+            )
+        )
     return tuple(found)
 
 

@@ -181,7 +181,9 @@ REPRODUCTION = fields(
     fusions=table(table(SCORE)),
     claims=each(fields(title=text, accuracy=SCORE, images=maybe(count), patients=maybe(count), basis=text)),
     reasons=each(text),
-    figures=each(fields(number=maybe(count), file=text, title=text, alt=text, caption=text)),
+    figures=each(
+        fields(number=maybe(count), file=text, title=text, alt=text, caption=text, shows_images=flag)
+    ),
     steps=table(text),
     computed=count,
     stored=count,

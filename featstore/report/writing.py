@@ -48,7 +48,8 @@ def write_report(
     cache
         Where the features are, for that map; default as for `featstore.extract`.
     with_images
-        Show thumbnails of the cases answered wrong; needs `data`. The file then holds pictures of patients.
+        Show thumbnails of the cases answered wrong, which needs `data`, and those figures of `featstore.paper` that
+        hold images. The file then holds pictures of patients.
     group_pattern, follow_links
         How `data` is read, as for `featstore.extract`.
     overwrite
@@ -66,9 +67,9 @@ def write_report(
         If a run is damaged, or the disk refuses.
     """
     folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
-    if with_images and data is None:
-        raise UsageError("Thumbnails need the images.", "Add --data DATA, or leave out --with-images.")
     records = read_records(folders)
+    if with_images and data is None and not any(record.kind == "paper" for record in records):
+        raise UsageError("Thumbnails need the images.", "Add --data DATA, or leave out --with-images.")
     target = Path(out) if out is not None else folders[0] / NAME
     _require_free(target, overwrite=overwrite)
     dataset = (
