@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from paper_way import DECODING, NoBar
+from paper_way import DECODING
 from timing import report, take_turns
 
 from featstore.backbones.keras_backbone import load_backbone
@@ -44,7 +44,7 @@ def main() -> None:
                     DECODING,
                     {b.spec: b for b in some},
                     store,
-                    NoBar(),
+                    engine.Silence(),
                 )
 
         contenders = {

@@ -34,11 +34,6 @@ BATCH = 16
 DECODING = Decoding(decoder_version())
 
 
-class NoBar:
-    def update(self, n: int = 1) -> None:
-        """Show nothing."""
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--networks", default="ResNet50,DenseNet201,InceptionV3")
@@ -95,7 +90,7 @@ def keras_way(name: str, network, folder: Path) -> np.ndarray:
 def featstore_way(backbones, records, store: Store) -> None:
     keys = [FeatureKey(b.spec, IDENTITY, DECODING) for b in backbones]
     todo = plan(keys, list(records), {})
-    engine.run(blocks(todo), records, DECODING, {b.spec: b for b in backbones}, store, NoBar())
+    engine.run(blocks(todo), records, DECODING, {b.spec: b for b in backbones}, store, engine.Silence())
 
 
 if __name__ == "__main__":

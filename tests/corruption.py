@@ -36,11 +36,6 @@ BLOCK = 4
 AT_ONCE = 6
 
 
-class _NoBar:
-    def update(self, n=1):
-        pass
-
-
 def _flip_bit(data: bytearray, rng: random.Random) -> None:
     data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
 
@@ -135,7 +130,9 @@ class World:
         store = Store(self.cache)
         todo = plan.plan(KEYS, sorted(self.images), store.stored(KEYS), store.bad_images(DECODING))
         backbones = {s: GridBackbone(s) for s in SPECS}
-        tally = engine.run(plan.blocks(todo, BLOCK), self.images, DECODING, backbones, store, _NoBar())
+        tally = engine.run(
+            plan.blocks(todo, BLOCK), self.images, DECODING, backbones, store, engine.Silence()
+        )
         store.flush()
         return tally
 

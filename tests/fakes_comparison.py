@@ -28,6 +28,8 @@ def result(standings, verdict="cannot_tell"):
         "groups_set_aside": False,
         "has_groups": True,
         "quarantined": 0,
+        "tuned": [],
+        "set_apart": 0,
         "positive": "ill",
         "classes": {"ill": 48, "well": 48},
         "backbones": [{"name": "A"}, {"name": "B"}],

@@ -33,11 +33,6 @@ class World:
     head: Path
 
 
-class NoBar:
-    def update(self, n=1):
-        pass
-
-
 def make_world(folder):
     """A vote, a network's head and a comparison of 96 noisy pictures of 48 patients."""
     data, cache = write_images(folder / "data", 96), folder / "cache"
@@ -77,7 +72,7 @@ def extract_with_fakes(data, cache):
     todo = plan(keys, [record.id for record in manifest.records], {})
     images = {record.id: record for record in manifest.records}
     store = Store(cache)
-    engine.run(blocks(todo), images, decoding, {s: GridBackbone(s) for s in specs}, store, NoBar())
+    engine.run(blocks(todo), images, decoding, {s: GridBackbone(s) for s in specs}, store, engine.Silence())
     store.flush()
 
 

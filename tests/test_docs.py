@@ -59,6 +59,8 @@ def test_every_link_between_documents_leads_somewhere(page):
             continue
         path, _, anchor = link.partition("#")
         target = page.parent / path if path else page
+        if target.is_relative_to(DOCS / "api"):
+            continue  # written by Sphinx, which fails on a link to nowhere
         if not target.exists() or (anchor and anchor not in anchors(target)):
             lost.append(link)
     assert lost == []

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featstore.fusion.grams import Kernel, apply
 from featstore.fusion.likelihood import Curvature, best_intercept, inverse_link, loss
+from featstore.fusion.newton_system import NewtonSystem, dot
 from featstore.fusion.nystroem import Sketch
 
 if TYPE_CHECKING:
@@ -20,19 +20,16 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.floating[Any]]
     Mask = NDArray[np.bool_]
-    Product = Callable[[NDArray[np.intp], Floats], Floats]
+    Models = NDArray[np.intp]
+    Product = Callable[[Models, Floats], Floats]
 
 TOLERANCE = 1e-7
 """On any logit, by the bound in `solve`; in effect errors are far smaller."""
-GUESS = 0.1
-"""The same, of the first guess."""
-STEPS = 60
-STEPS_IN_SINGLE = 15
-"""Then the inner systems are solved in float64: only where C is extreme is float32 too coarse for a direction."""
-INNER_STEPS = 300
-FORCING = 0.03
-FLOOR = 10
-"""Residuals of the inner systems end at so many units of rounding."""
+GUESS = 50.0
+"""The same, of the first guess: what the sketch leaves out is worth no more digits."""
+ROUGH = 0.01
+"""The same, until values are computed in float64: later steps are short, and so is their rounding."""
+STEPS = 30
 HALVINGS = 40
 SLACK = 1e-11
 
@@ -54,6 +51,10 @@ class DualSolution:
     dual: Floats
     values: Floats
     intercept: Floats
+
+    def copy(self) -> DualSolution:
+        """Return the same in arrays of its own."""
+        return DualSolution(self.dual.copy(), self.values.copy(), self.intercept.copy())
 
     def logits(self, kernels: Sequence[Kernel], members: Mask) -> Floats:
         """Logits ``(subsets, logits, rows)`` of other rows; kernels of those rows against the training rows."""
@@ -99,125 +100,98 @@ def solve(
     coarse = [kernel.astype(np.float32) for kernel in kernels]
     sketch = Sketch.of(coarse, members)
     reach = np.sqrt(members @ np.array([kernel.diagonal().max() for kernel in kernels]))
-    task = _Task(
-        target,
-        C,
-        reach,
-        sketch,
-        double=lambda models, A: apply(kernels, members[models], A),
-        single=lambda models, A: apply(coarse, members[models], A.astype(np.float32)),
-    )
+    task = _Task(target, C, reach, sketch)
+
+    def double(models: Models, A: Floats) -> Floats:
+        return apply(kernels, members[models], A)
+
+    def single(models: Models, A: Floats) -> Floats:
+        return apply(coarse, members[models], A.astype(np.float32))
+
+    live = np.arange(len(members))
     if start is None:
-        zeros = np.zeros((len(members), *target.shape))
-        blank = DualSolution(zeros, zeros, best_intercept(zeros, target, zeros[:, :, 0]))
-        guess = _newton(replace(task, double=sketch.times, single=sketch.times), blank, GUESS)
-        values = apply(kernels, members, guess.dual)
-        start = DualSolution(guess.dual, values, best_intercept(values, target, guess.intercept))
-    return _newton(task, start, TOLERANCE)
+        state = _nothing(members, target)
+        _newton(task, sketch.times, state, live, GUESS)
+        _refresh(state, live, target, double)
+    else:
+        state = start.copy()
+    _newton(task, single, state, live, ROUGH)
+    for product in (single, single, double, double):
+        _refresh(state, live, target, double)
+        live = _newton(task, product, state, live, TOLERANCE)
+        if not live.size:
+            return state
+    _warn(len(live))
+    return state
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Task:
-    """What Newton's method needs to know; products are of models (numbers) with their ``(models, logits, n)``."""
+    """What Newton's method needs to know."""
 
     target: Floats
     C: Floats
     reach: Floats
     sketch: Sketch
-    double: Product
-    single: Product
 
 
-def _newton(task: _Task, start: DualSolution, tolerance: float) -> DualSolution:
-    dual, values, intercept = start.dual.copy(), start.values.copy(), start.intercept.copy()
-    live = np.arange(len(dual))
-    for step in range(STEPS):
-        proba = inverse_link(values[live] + intercept[live, :, None])
-        residual = dual[live] - task.C[live, None, None] * (task.target - proba)
-        inner = task.single if step < STEPS_IN_SINGLE else task.double
-        slope = inner(live, residual)
-        energy = np.maximum(_dot(residual, slope), 0)
-        unfinished = task.reach[live] * np.sqrt(energy) > tolerance
-        if not unfinished.any():
+def _nothing(members: Mask, target: Floats) -> DualSolution:
+    zeros = np.zeros((len(members), *target.shape))
+    return DualSolution(zeros, zeros.copy(), best_intercept(zeros, target, zeros[:, :, 0]))
+
+
+def _refresh(state: DualSolution, models: Models, target: Floats, double: Product) -> None:
+    """Compute values anew, free of what rounding in single precision has left in them."""
+    values = double(models, state.dual[models])
+    state.values[models] = values
+    state.intercept[models] = best_intercept(values, target, state.intercept[models])
+
+
+def _newton(task: _Task, product: Product, state: DualSolution, live: Models, tolerance: float) -> Models:
+    """Improve some models of `state`, in place, until the bound of each is under the tolerance.
+
+    Returns the models that had to move: the others were there already.
+    """
+    moved = np.zeros(len(state.dual), np.bool_)
+    for _ in range(STEPS):
+        old = state.dual[live], state.values[live], state.intercept[live]
+        proba = inverse_link(old[1] + old[2][:, :, None])
+        residual = old[0] - task.C[live, None, None] * (task.target - proba)
+        slope = product(live, residual)
+        energy = np.maximum(dot(residual, slope), 0)
+        bound = task.reach[live] * np.sqrt(energy)
+        far = bound > tolerance
+        if not far.any():
             break
-        live, proba = live[unfinished], proba[unfinished]
-        residual, slope = residual[unfinished], slope[unfinished]
-        curvature = Curvature.at(proba, task.C[live], slope.dtype)
-        system = _System(partial(inner, live), curvature)
-        direction = system.solve(slope, task.sketch.solver(curvature, live), energy[unfinished])
-        step_in_dual = direction - residual
-        step_in_values = task.double(live, step_in_dual)
-        old = dual[live], values[live], intercept[live]
-        new = _descend(old, (step_in_dual, step_in_values), task.target, task.C[live])
-        dual[live], values[live], intercept[live] = new
-    else:
-        _warn(len(live))
-    return DualSolution(dual, values, intercept)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _System:
-    """``(I + Q L' K L Q) u = Q L' K r``: a Newton step of every subset, Q projects the intercepts out."""
-
-    product: Callable[[Floats], Floats]
-    curvature: Curvature
-
-    def solve(self, slope: Floats, precondition: Callable[[Floats], Floats], energy: Floats) -> Floats:
-        """Return ``L u`` ``(subsets, logits, n)`` float64 by conjugate gradients, each subset to its own accuracy.
-
-        Seen from w an error e of u costs ``e' L'KL (I + L'KL) e``, at most the squared residual of this system. That
-        may be a small part of what the step can gain, ``r'Kr - (L'Kr)' u``; `energy` is ``r'Kr``.
-        """
-        project = self.curvature.project
-        right = project(self.curvature.transposed(slope))
-        residual, solution, direction = right.copy(), np.zeros_like(right), np.zeros_like(right)
-        floor = (FLOOR * np.finfo(right.dtype).eps) ** 2 * _dot(right, right)
-        before: Floats = np.zeros_like(floor)
-        for _ in range(INNER_STEPS):
-            gain = np.maximum(energy - _dot(right, solution), 0)
-            going = _dot(residual, residual) > np.maximum(FORCING**2 * gain, floor)
-            if not going.any():
-                break
-            better = project(precondition(residual))
-            decrease = _dot(residual, better)
-            direction = better + _ratio(decrease, before, going) * direction
-            product = direction + project(self._between(direction))
-            length = _ratio(decrease, _dot(direction, product), going)
-            solution += length * direction
-            residual -= length * product
-            before = decrease
-        return self.curvature.times(solution).astype(np.float64)
-
-    def _between(self, values: Floats) -> Floats:
-        return self.curvature.transposed(self.product(self.curvature.times(values)))
+        live, slope = live[far], slope[far]
+        curvature = Curvature.at(proba[far], task.C[live], slope.dtype)
+        system = NewtonSystem(product, live, curvature, task.sketch.solver(curvature, live))
+        direction, image = system.solve(slope, energy[far], bound[far])
+        change = direction - residual[far], image - slope
+        new = _descend([part[far] for part in old], change, task.target, task.C[live])
+        state.dual[live], state.values[live], state.intercept[live] = new
+        moved[live] = True
+    return np.flatnonzero(moved)
 
 
 def _descend(
-    old: tuple[Floats, ...], step: tuple[Floats, ...], target: Floats, C: Floats
+    old: Sequence[Floats], step: Sequence[Floats], target: Floats, C: Floats
 ) -> tuple[Floats, Floats, Floats]:
     """Take the step, or for subsets whose objective would grow as small a part of it as it takes."""
     (dual, values, intercept), (change, moved) = old, step
-    before = C * loss(values + intercept[:, :, None], target) + _dot(dual, values) / 2
+    before = C * loss(values + intercept[:, :, None], target)
+    linear, square = dot(dual, moved), dot(change, moved) / 2
     part = np.ones(len(dual))[:, None, None]
     for _ in range(HALVINGS):
         new_dual, new_values = dual + part * change, values + part * moved
         new_intercept = best_intercept(new_values, target, intercept)
-        after = C * loss(new_values + new_intercept[:, :, None], target) + _dot(new_dual, new_values) / 2
+        taken = part[:, 0, 0]
+        after = C * loss(new_values + new_intercept[:, :, None], target) + taken * (linear + taken * square)
         worse = after > before + SLACK * np.abs(before)
         if not worse.any():
             break
         part[worse] /= 2
     return new_dual, new_values, new_intercept
-
-
-def _dot(a: Floats, b: Floats) -> Floats:
-    product: Floats = np.einsum("skn,skn->s", a, b)
-    return product
-
-
-def _ratio(a: Floats, b: Floats, where: Mask) -> Floats:
-    """``a / b`` where wanted and possible, else zero; ``(subsets, 1, 1)``."""
-    return np.divide(a, b, out=np.zeros_like(a), where=where & (b > 0))[:, None, None]
 
 
 def _warn(count: int) -> None:

@@ -26,41 +26,47 @@ class Kernel:
 
     Attributes
     ----------
-    left
-        ``(rows, columns)``, or where `right` is given ``(rows, d)``.
-    right
-        ``(columns, d)``, or None. A block of few columns is quicker as two thin factors than as one square matrix.
+    inner
+        ``(columns, rows)``, or where `outer` is given ``(columns, d)``.
+    outer
+        ``(rows, d)``, or None. A block of few columns is quicker as two thin factors than as one square matrix.
     """
 
-    left: Floats
-    right: Floats | None
+    inner: Floats
+    outer: Floats | None
 
     @classmethod
     def of(cls, Z: Floats) -> Self:
         """Kernel of the rows of ``Z (n, d)`` among themselves."""
         return cls(Z, Z) if 2 * Z.shape[1] < len(Z) else cls(Z @ Z.T, None)
 
+    @property
+    def rows(self) -> int:
+        """How many values it gives for one row of coefficients."""
+        return self.inner.shape[1] if self.outer is None else len(self.outer)
+
     def times(self, A: Floats) -> Floats:
         """``(m, columns)`` coefficients to ``(m, rows)`` values."""
-        return A @ self.left.T if self.right is None else (A @ self.right) @ self.left.T
+        inside: Floats = A @ self.inner
+        return inside if self.outer is None else inside @ self.outer.T
 
     def between(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Kernel:
         """Part of it: what `rows` are to `columns`."""
-        if self.right is None:
-            return Kernel(self.left[np.ix_(rows, columns)], None)
-        return Kernel(self.left[rows], self.right[columns])
+        if self.outer is None:
+            return Kernel(self.inner[np.ix_(columns, rows)], None)
+        return Kernel(self.inner[columns], self.outer[rows])
 
     def astype(self, dtype: DTypeLike) -> Kernel:
         """Return the same in another precision."""
-        left = self.left.astype(dtype, copy=False)
-        if self.right is self.left:
-            return Kernel(left, left)
-        return Kernel(left, None if self.right is None else self.right.astype(dtype, copy=False))
+        inner = self.inner.astype(dtype, copy=False)
+        if self.outer is self.inner:
+            return Kernel(inner, inner)
+        return Kernel(inner, None if self.outer is None else self.outer.astype(dtype, copy=False))
 
     def diagonal(self) -> Floats:
         """Inner product ``(n,)`` of each row with itself."""
         square: Floats = (
-            self.left.diagonal() if self.right is None else np.einsum("nd,nd->n", self.left, self.right)
+            self.inner.diagonal() if self.outer is None else np.einsum("nd,nd->n", self.inner, self.outer)
         )
         return square
 
@@ -101,7 +107,7 @@ def apply(kernels: Sequence[Kernel], members: Mask, A: Floats) -> Floats:
     ``(subsets, logits, rows)``.
     """
     n_subsets, n_logits, n_columns = A.shape
-    out = np.zeros((n_subsets, n_logits, len(kernels[0].left)), A.dtype)
+    out = np.zeros((n_subsets, n_logits, kernels[0].rows), A.dtype)
     for kernel, where in zip(kernels, members.T, strict=True):
         if where.any():
             product = kernel.times(A[where].reshape(-1, n_columns))

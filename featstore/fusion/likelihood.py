@@ -36,10 +36,14 @@ def inverse_link(logits: Floats) -> Floats:
 
 def loss(logits: Floats, target: Floats) -> Floats:
     """Negative log-likelihood ``(models,)``, summed over rows."""
-    binary = logits.shape[1] == 1
-    partition = np.logaddexp(0.0, logits[:, 0]) if binary else logsumexp(logits, axis=1)
+    partition = _softplus(logits[:, 0]) if logits.shape[1] == 1 else logsumexp(logits, axis=1)
     total: Floats = partition.sum(axis=1) - (logits * target).sum(axis=(1, 2))
     return total
+
+
+def _softplus(logits: Floats) -> Floats:
+    # np.logaddexp(0, logits), five times as fast.
+    return np.maximum(logits, 0) + np.log1p(np.exp(-np.abs(logits)))
 
 
 def best_intercept(values: Floats, target: Floats, start: Floats) -> Floats:
@@ -108,7 +112,7 @@ class Curvature:
     def project(self, values: Floats) -> Floats:
         """Take out of `values` what L cannot see, and what a shift of the intercepts explains (least squares)."""
         seen = self._seen(values)
-        shift = self.shift @ self.times(seen).sum(axis=2, keepdims=True)
+        shift = self.shift @ np.einsum("mkn,mkn->mk", self.root, seen)[:, :, None]
         return seen - self.transposed(np.broadcast_to(shift, seen.shape))
 
     def _seen(self, values: Floats) -> Floats:

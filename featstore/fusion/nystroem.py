@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from scipy.linalg.lapack import dpotrf, dpotri
 
 from featstore.fusion.grams import Kernel, apply
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.floating[Any]]
     Mask = NDArray[np.bool_]
 
-RANK = 48
-ROWS_AT_ONCE = 512
+RANK = 64
+JITTER = 1e-5
+LEAST = 1e-30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,28 +38,35 @@ class Sketch:
         ``(n, rank)``, orthonormal.
     cores
         ``(subsets, rank, rank)``: the B.
+    inverses
+        Of the B; where a subset lacks a direction it is given a little of it.
     tails
         ``(subsets,)``: mean of the eigenvalues that U leaves out.
     """
 
     basis: Floats
     cores: Floats
+    inverses: Floats
     tails: Floats
 
     @classmethod
     def of(cls, kernels: Sequence[Kernel], members: Mask) -> Self:
         """Sketch the kernels, in their precision."""
-        n = len(kernels[0].left)
+        n = kernels[0].rows
         everyone = np.ones((1, len(kernels)), np.bool_)
-        start = np.random.default_rng(0).normal(size=(1, min(RANK, n), n)).astype(kernels[0].left.dtype)
+        start = np.random.default_rng(0).normal(size=(1, min(RANK, n), n)).astype(kernels[0].inner.dtype)
         for _ in range(2):
             start = np.linalg.qr(apply(kernels, everyone, start)[0].T)[0].T[None]
         basis = start[0].T
         cores = np.stack([kernel.times(basis.T) @ basis for kernel in kernels])
+        cores = (cores + cores.swapaxes(1, 2)) / 2
         left_out = [k.diagonal().sum() - np.trace(core) for k, core in zip(kernels, cores, strict=True)]
         weights = members.astype(basis.dtype)
         tails = weights @ np.array(left_out, basis.dtype) / n
-        return cls(basis, np.tensordot(weights, cores, axes=1), np.maximum(tails, 0))
+        sums = np.tensordot(weights, cores, axes=1)
+        little = np.maximum(JITTER * np.trace(sums, axis1=1, axis2=2), LEAST)
+        inverses = np.linalg.inv(sums + little[:, None, None] * np.eye(basis.shape[1]))
+        return cls(basis, sums, inverses, np.maximum(tails, 0))
 
     def times(self, models: NDArray[np.intp], A: Floats) -> Floats:
         """Multiply ``(models, logits, n)`` by the sketched matrices of some of the subsets."""
@@ -67,27 +76,29 @@ class Sketch:
         """Approximate inverse of ``I + L' K L`` for some of the subsets, logit by logit, by Woodbury's identity."""
         weight = curvature.root**2
         scaling = 1 + self.tails[models, None, None] * weight
-        root = np.sqrt(weight) / scaling
-        # In float64: what Woodbury subtracts from one leaves 1/eigenvalue.
-        cores = self.cores[models, None].astype(np.float64)
-        inner = np.eye(cores.shape[2]) + cores @ self._moments(weight / scaling)
-        inverse = np.linalg.solve(inner, np.broadcast_to(cores, inner.shape))
-        inverse = (inverse + inverse.swapaxes(2, 3)).astype(weight.dtype) / 2
+        arm = curvature.root / scaling
+        # Not B (I + G B)^-1: that leaves 1/eigenvalue of what it subtracts from one, too little for float32.
+        inner = _inverse(self.inverses[models, None] + self._moments(weight / scaling)).astype(weight.dtype)
 
         def solve(values: Floats) -> Floats:
-            inside = (root * values) @ self.basis
-            return values / scaling - root * ((inverse @ inside[..., None])[..., 0] @ self.basis.T)
+            inside = (arm * values) @ self.basis
+            return values / scaling - arm * ((inner @ inside[..., None])[..., 0] @ self.basis.T)
 
         return solve
 
     def _moments(self, weight: Floats) -> Floats:
-        """``U' diag(w) U`` for each model and logit, ``(models, logits, rank, rank)``: one product for them all."""
-        rank = self.basis.shape[1]
-        i, j = np.triu_indices(rank)
-        upper = np.zeros((*weight.shape[:2], len(i)), weight.dtype)
-        for start in range(0, len(self.basis), ROWS_AT_ONCE):
-            part = self.basis[start : start + ROWS_AT_ONCE]
-            upper += weight[:, :, start : start + ROWS_AT_ONCE] @ (part[:, i] * part[:, j])
-        total = np.empty((*weight.shape[:2], rank, rank), weight.dtype)
-        total[..., i, j] = total[..., j, i] = upper
-        return total
+        """``U' diag(w) U`` for each model and logit, ``(models, logits, rank, rank)``."""
+        rows = weight.reshape(-1, len(self.basis), 1)
+        moments = np.stack([(row * self.basis).T @ self.basis for row in rows])
+        return moments.reshape(*weight.shape[:2], *moments.shape[1:])
+
+
+def _inverse(A: Floats) -> Floats:
+    """Inverses of positive definite matrices ``(..., rank, rank)``, three times as fast as numpy's."""
+    rank = A.shape[-1]
+    out = np.empty(A.shape, A.dtype)
+    for matrix, inverse in zip(A.reshape(-1, rank, rank), out.reshape(-1, rank, rank), strict=True):
+        factor, _ = dpotrf(matrix)
+        upper = dpotri(factor)[0]
+        inverse[:] = np.triu(upper) + np.triu(upper, 1).T
+    return out

@@ -8,8 +8,7 @@ from featstore import registry
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.contestants import STRATEGIES
 from featstore.evaluation.fuse import Fusion
-from featstore.report.plain import counts, view_name
-from featstore.report.provenance import short_weights
+from featstore.report.plain import counts, short_weights, view_name
 from featstore.report.record import leader
 from featstore.report.scores import operating_text
 
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from featstore.report.record import Record
+
+
+RANDOM = "random:"
 
 
 def data(record: Record) -> str:
@@ -162,6 +164,12 @@ def operating(record: Record) -> str:
         case _:
             told = ""
     return told or "The most probable class is answered; probabilities are the model's own, not calibrated."
+
+
+def untrained(record: Record) -> list[str]:
+    """Warn of networks with random weights, which no number of a run can speak for."""
+    names = [spec["name"] for spec in record.matrix["backbones"] if spec["weights"].startswith(RANDOM)]
+    return [f"Random weights, never trained: {', '.join(names)}."] if names else []
 
 
 def software(record: Record) -> str:

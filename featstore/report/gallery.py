@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featstore import registry
 from featstore.evaluation.comparison import Comparison
+from featstore.evaluation.contestants import STRATEGIES
 from featstore.evaluation.fuse import Fusion
 from featstore.evaluation.metrics import PRIMARY
 from featstore.report import figures
@@ -87,7 +89,7 @@ def _standings(record: Record, comparison: Comparison) -> Iterator[Picture]:
     best = everyone[:BEST]
     yield figures.forest(best)
     if len(best) > 2:  # noqa: PLR2004 - ranks of two say what the forest says
-        yield figures.critical_difference({c["name"]: c["metrics"][PRIMARY]["folds"] for c in best})
+        yield figures.critical_difference({c["name"]: c["metrics"][PRIMARY]["folds"] for c in everyone})
     subsets = {tuple(c["backbones"]) for c in everyone if c["chosen"] is None}
     if len(subsets) > len(record.matrix["backbones"]) + 1:  # more than the singles and all together
         yield figures.lattice(record.metrics["contestants"])
@@ -143,6 +145,7 @@ def _diagram(record: Record, strategy: str) -> Picture:
         strategy,
         [printable(name) for name in record.matrix["classes"]],
         inputs={spec["name"]: spec["input_size"] for spec in specs},
+        level=registry.load(STRATEGIES, strategy).level,
     )
 
 

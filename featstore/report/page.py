@@ -7,21 +7,20 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import FeatstoreError
 from featstore.evaluation.comparison import Comparison
-from featstore.evaluation.fuse import Fusion
-from featstore.report import facts, findings, reproduced
+from featstore.report import facts
 from featstore.report.board import SHOWN, board
 from featstore.report.card import card
 from featstore.report.gallery import distribution_of, maps_of, pictures_of
 from featstore.report.limits import LIMITS
+from featstore.report.opening import opening
 from featstore.report.pairing import pair
-from featstore.report.plain import duration
 from featstore.report.provenance import command, facts_of, keys_sheet
 from featstore.report.sheets import sheets_of
-from featstore.report.verdict import fusion_summary, pair_lines, summary, told_apart, winner_text
+from featstore.report.verdict import pair_lines
 from featstore.report.worksheet import worksheet
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from featstore.evaluation.check import Check
@@ -156,19 +155,18 @@ def compose(
 def _part(anchor: str, record: Record, dataset: Dataset | None, *, with_images: bool) -> Part:
     known = dataset if dataset is not None and dataset.is_of(record) else None
     pictures, omitted = _pictures(record, known)
+    private = 0 if with_images else sum(twin.shows_images for twin in record.twins)
+    if private:
+        omitted.append(f"{private} figures show images of the data set; --with-images adds them.")
     if dataset is not None and known is None:
         omitted.append("DATA is not what this run saw: its distribution and thumbnails are left out.")
-    if not with_images and (hidden := [twin.number for twin in record.twins if twin.shows_images]):
-        omitted.append(
-            f"Figures {', '.join(map(str, hidden))} show images of the data set: they stay in the run folder."
-        )
     return Part(
         anchor,
         record.name,
         record.kind,
         KINDS[record.kind],
         facts.data(record),
-        _verdict(record),
+        opening(record),
         tuple(pair_lines(record.outcome)) if isinstance(record.outcome, Comparison) else (),
         tuple(sheets_of(record)),
         tuple(replace(picture, name=f"{anchor}-{picture.name}") for picture in pictures),
@@ -180,39 +178,6 @@ def _part(anchor: str, record: Record, dataset: Dataset | None, *, with_images: 
         keys_sheet(record),
         tuple(facts_of(record)),
     )
-
-
-def _verdict(record: Record) -> tuple[str, ...]:
-    match record.outcome:
-        case Comparison() as comparison:
-            told = f"Of all {len(comparison.duels):,} pairs, {told_apart(comparison):,} are told apart."
-            lines = winner_text(comparison).splitlines()
-            return (summary(comparison), *lines, *([told] if comparison.duels else []))
-        case Fusion() as fusion:
-            return (
-                fusion_summary(fusion, record.shown or "", findings.tested_groups(record)),
-                *([] if record.matrix["has_groups"] else [facts.disjoint(record)]),
-                findings.mistakes(record),
-            )
-        case _ if record.kind == "paper":
-            return tuple(reproduced.verdict(record.metrics))
-        case _:
-            about = record.about
-            done = f"{about['computed']:,} vectors computed in {duration(about['seconds'])}"
-            of = (
-                f"{len(about['backbones'])} networks, {len(about['views'])} views, {about['images']:,} images"
-            )
-            return (
-                f"{done}, {about['stored']:,} were stored before: {of}.",
-                _quarantine(about["quarantined"]),
-            )
-
-
-def _quarantine(reasons: Mapping[str, int]) -> str:
-    if not reasons:
-        return "Every image could be read."
-    told = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
-    return f"{sum(reasons.values()):,} images are in quarantine ({told}); nothing was computed from them."
 
 
 def _pictures(record: Record, dataset: Dataset | None) -> tuple[list[Picture], list[str]]:

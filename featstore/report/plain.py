@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
 STEP = 1000
+SHORT = 12
+"""Digits of a digest that tell it from others on a page."""
 
 
 def table(header: Sequence[str] | None, rows: Sequence[Sequence[Any]]) -> str:
@@ -52,6 +54,12 @@ def view_name(recipe: str, seed: int) -> str:
     """Name of a view: the preset where its recipe is one, else the recipe's text; then the seed."""
     named = next((name for name in PRESETS if str(parse_recipe(name)) == recipe), recipe)
     return named if recipe == "identity" else f"{named} #{seed}"
+
+
+def short_weights(text: str) -> str:
+    """Weights of a network as a feature key has them, with the first digits of their digest alone."""
+    kind, colon, found = text.partition("sha256:")
+    return f"{kind}{colon}{found[:SHORT]}…" if colon else text
 
 
 def printable(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
 from featstore.fingerprint import digest
-from featstore.report.plain import view_name
+from featstore.report.plain import SHORT, short_weights, view_name
 from featstore.report.sheet import Sheet, whole, words
 from featstore.types import FeatureKey
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from featstore.report.record import Record
 
-SHORT = 12
 RANDOM = "random:"
 
 
@@ -77,12 +76,6 @@ def facts_of(record: Record) -> list[tuple[str, str]]:
         ("Libraries", ", ".join(f"{name} {found}" for name, found in sorted(about["libraries"].items()))),
         *((f"{name}, SHA-256", found) for name, found in files),
     ]
-
-
-def short_weights(text: str) -> str:
-    """Weights of a network with the first digits of their digest alone; all of them stand in the facts."""
-    kind, colon, found = text.partition("sha256:")
-    return f"{kind}{colon}{found[:SHORT]}…" if colon else text
 
 
 def _reproducing(arguments: Mapping[str, Any]) -> list[str]:

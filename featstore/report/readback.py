@@ -42,8 +42,7 @@ def read_fusion(document: Any) -> Fusion:  # noqa: ANN401
         _require(split in document["curves"], f"the split {split!r} has no curves")
         _require_curves(document["curves"][split], matrix)
     _require(bool(document["scores"]), "no split was scored")
-    positive = document["operating"]["positive"]
-    _require(positive is None or positive < len(matrix["classes"]), "the positive class is none")
+    _require_point(document["operating"], len(matrix["classes"]))
     return Fusion(
         run=document.get("run", ""),
         strategy=document["strategy"],
@@ -186,6 +185,15 @@ def _require_classes(matrix: Mapping[str, Any]) -> None:
     _require(positive is None or positive in classes, "the positive class is none of them")
     _require(bool(matrix["backbones"]), "there is no backbone")
     _require(bool(matrix["views"]), "there is no view")
+
+
+def _require_point(operating: Mapping[str, Any], classes: int) -> None:
+    threshold, sensitivity, positive = (operating[name] for name in ("threshold", "sensitivity", "positive"))
+    _require(positive is None or positive < classes, "the positive class is none")
+    _require(
+        (threshold is None) == (sensitivity is None), "a threshold without a sensitivity, or the reverse"
+    )
+    _require(threshold is None or positive is not None, "nobody knows whose threshold it is")
 
 
 def _require_metrics(found: Iterable[str]) -> None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from featstore import run
+from featstore.report.plain import short_weights
 from featstore.report.schema import REPRODUCTION
 from featstore.report.shape import ShapeError
 from featstore.report.sheet import DASH, Sheet, figure, whole, words
+from featstore.report.verdict import spoken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
 URI = "data:image/svg+xml;base64,"
 PROTOCOLS = {"by_image": "split by image", "by_patient": "patients kept together"}
+SPOKEN = {
+    "by_image": "under the paper's protocol, which splits by image,",
+    "honest": "under an honest one, which keeps patients together,",
+}
 STEPS = {"head": "fusion head", "tuned": "fusion head, fine-tuned", "vote": "majority vote over networks"}
 
 
@@ -60,23 +66,22 @@ def twins(folder: Path, about: Mapping[str, Any], document: Mapping[str, Any]) -
             raise ShapeError("a figure lies elsewhere than in its folder")
         data = run.read_own(folder, about, name)
         source = URI + base64.b64encode(data).decode()
-        found.append(
-            Twin(
-                plate["number"], plate["title"], plate["alt"], plate["caption"], plate["shows_images"], source
-            )
-        )
+        known = {key: plate[key] for key in ("number", "title", "alt", "caption", "shows_images")}
+        found.append(Twin(**known, source=source))
     return tuple(found)
 
 
 def verdict(document: Mapping[str, Any]) -> Iterator[str]:
-    """The numbers in one sentence each, then why they differ."""
-    for claim in document["claims"]:
-        score = claim["accuracy"]
-        if score["value"] is None:
-            continue
-        low_high = score["interval"]
-        interval = f" (95 % interval {low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""
-        yield f"{claim['title']}: accuracy {score['value']:.3f}{interval}."
+    """The paper's accuracy and this run's in one sentence, then why they differ."""
+    scores = {claim["name"]: claim["accuracy"] for claim in document["claims"]}
+    told = [
+        f"{words} {spoken(*_score(scores[name]))}"
+        for name, words in SPOKEN.items()
+        if name in scores and scores[name]["value"] is not None
+    ]
+    claimed = scores.get("paper", {}).get("value")
+    paper = "" if claimed is None else f"The paper claims an accuracy of {claimed:.2f}; "
+    yield f"{paper}this run reaches {', and '.join(told) or 'none'}."
     yield from document["reasons"]
 
 
@@ -93,7 +98,7 @@ def sheets(document: Mapping[str, Any]) -> list[Sheet]:
     heads = document["heads"]
     networks = tuple(
         (
-            words(n["label"], n["reason"] or n["digest"] or ""),
+            words(n["label"], n["reason"] or short_weights(n["digest"] or "")),
             words("yes" if n["in_paper"] else "extra"),
             whole(n["input_size"]),
             whole(n["dimension"]),
@@ -122,5 +127,8 @@ def sheets(document: Mapping[str, Any]) -> list[Sheet]:
     ]  # fmt: skip
 
 
-def _score(document: Mapping[str, Any] | None) -> tuple[float | None, list[float] | None]:
-    return (None, None) if document is None else (document["value"], document["interval"])
+def _score(document: Mapping[str, Any] | None) -> tuple[float | None, tuple[float, float] | None]:
+    if document is None:
+        return None, None
+    interval = document["interval"]
+    return document["value"], None if interval is None else (interval[0], interval[1])

@@ -179,7 +179,9 @@ REPRODUCTION = fields(
     floor=share,
     heads=table(SCORE),
     fusions=table(table(SCORE)),
-    claims=each(fields(title=text, accuracy=SCORE, images=maybe(count), patients=maybe(count), basis=text)),
+    claims=each(
+        fields(name=text, title=text, accuracy=SCORE, images=maybe(count), patients=maybe(count), basis=text)
+    ),
     reasons=each(text),
     figures=each(
         fields(number=maybe(count), file=text, title=text, alt=text, caption=text, shows_images=flag)

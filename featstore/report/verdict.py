@@ -74,8 +74,12 @@ def fusion_summary(result: Fusion, split: str, groups: int) -> str:
         Patients in it.
     """
     score, matrix = result.scores[split]["auc"], result.matrix
-    whom = f"{groups} patients" if matrix["has_groups"] else "images whose patients are not known"
-    seen = f"On {result.sizes[split]} images of {whom} that it had not seen"
+    images = f"{result.sizes[split]} images"
+    seen = f"On {images} of {groups} patients that it had not seen"
+    if matrix.get("groups_set_aside"):
+        seen = f"On {images} that it had not seen, of patients that it may have seen"
+    elif not matrix["has_groups"]:
+        seen = f"On {images} that it had not seen (their patients are not known)"
     if score.value is None or score.interval is None:
         return f"{seen}, {result.strategy} has no AUC: a class is missing among them."
     low, high = score.interval

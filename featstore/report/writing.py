@@ -48,8 +48,8 @@ def write_report(
     cache
         Where the features are, for that map; default as for `featstore.extract`.
     with_images
-        Show thumbnails of the cases answered wrong, which needs `data`, and those figures of `featstore.paper` that
-        hold images. The file then holds pictures of patients.
+        Show thumbnails of the cases answered wrong, which needs `data`, and those figures of a reproduction that show
+        images. The file then holds pictures of patients.
     group_pattern, follow_links
         How `data` is read, as for `featstore.extract`.
     overwrite

@@ -72,11 +72,6 @@ def data(tmp_path):
     return folder / "manifest.csv"
 
 
-class NoBar:
-    def update(self, n=1):
-        pass
-
-
 def leaks(folder):
     """Files that hold the mark, or have it in their name."""
     found = [path for path in folder.rglob("*") if MARK in path.name]
@@ -92,7 +87,9 @@ def extracted(data, cache):
     store = Store(cache)
     todo = plan([key()], [record.id for record in manifest.records], {})
     images = {record.id: record for record in manifest.records}
-    tally = engine.run(blocks(todo), images, DECODING, {spec(): GridBackbone(spec())}, store, NoBar())
+    tally = engine.run(
+        blocks(todo), images, DECODING, {spec(): GridBackbone(spec())}, store, engine.Silence()
+    )
     store.stored([key()])
     return manifest, tally
 

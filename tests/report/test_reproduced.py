@@ -36,8 +36,8 @@ def document(figures):
         "heads": {"Xception": SCORE},
         "fusions": {"by_image": {"head": SCORE}, "by_patient": {"head": {"value": None, "interval": None}}},
         "claims": [
-            paper | {"title": "The paper", "basis": "as printed"},
-            honest | {"title": "Patients kept together", "basis": "resampled"},
+            paper | {"name": "paper", "title": "The paper", "basis": "as printed"},
+            honest | {"name": "honest", "title": "Patients kept together", "basis": "resampled"},
         ],
         "reasons": ["5 of 12 patients are on both sides of the split by image."],
         "figures": [plate | {"file": name} for name in figures],
@@ -80,13 +80,24 @@ def test_its_figures_bear_the_papers_numbers_and_are_pictures_only(out):
 
 def test_the_papers_number_and_ours_stand_side_by_side_with_the_reasons(out):
     text = write_report(out).read_text()
-    assert "The paper: accuracy 0.960." in text
-    assert "Patients kept together: accuracy 0.900 (95 % interval 0.800 to 0.950)." in text
+    assert "The paper claims an accuracy of 0.96; this run reaches under an honest one" in text
+    assert "0.900 (95 % interval 0.800 to 0.950)." in text
     assert "5 of 12 patients are on both sides" in text
     assert "Xception (random weights)" in text
     assert (
         "featstore paper DATA --backbones Xception --weights Xception=random:1 --images 48 --epochs 5" in text
     )
+
+
+def test_a_figure_that_shows_images_waits_to_be_asked_for(out):
+    about = {"kind": "paper", "arguments": {"data_sha256": "ab" * 32}}
+    page = document(["figures/figure-03-model-fusion.svg"])
+    page["figures"][0]["shows_images"] = True
+    run.write_run(out, about, page)
+    text = write_report(out).read_text()
+    assert 'class="paper"' not in text
+    assert "1 figures show images of the data set; --with-images adds them." in text
+    assert 'class="paper"' in write_report(out, with_images=True).read_text()
 
 
 def test_a_figure_that_is_not_its_own_is_refused(out, tmp_path):

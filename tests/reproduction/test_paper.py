@@ -67,7 +67,7 @@ def test_its_page_lies_in_the_run_and_a_page_elsewhere_shows_no_image_unasked(wo
     assert (out / "report.html").read_text().count('<img class="paper"') == 25
     elsewhere = write_report(out, tmp_path / "page.html").read_text()
     assert elsewhere.count('<img class="paper"') == 21
-    assert "Figures 1, 2, 5, 6 show images of the data set: they stay in the run folder." in elsewhere
+    assert "4 figures show images of the data set; --with-images adds them." in elsewhere
     assert (
         write_report(out, tmp_path / "all.html", with_images=True).read_text().count('<img class="paper"')
         == 25

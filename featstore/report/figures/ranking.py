@@ -223,4 +223,4 @@ def _ranks_alt(
     rest = f"; {len(ordered) - 5} more" if len(ordered) > 5 else ""  # noqa: PLR2004
     bars_text = "no two are alike by it" if not list(bars) else "bars join those that it cannot tell apart"
     beyond = f"Critical difference {difference:.2f}; {bars_text}"
-    return f"{title} ({folds} of them), 1 is best: {said}{rest}. {beyond}."
+    return f"{title}; {folds} folds, 1 is best: {said}{rest}. {beyond}."
