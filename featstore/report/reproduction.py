@@ -38,7 +38,8 @@ def _place(result: Reproduction) -> str:
     return (
         f"The run is in {result.run}: a run for each of {len(result.steps)} steps, and figures/ with"
         f" {numbered} figures by the paper's numbers{more}."
-        f" {result.computed} vectors were computed, {result.stored} were there."
+        f" {result.computed} vectors were computed, {result.stored} were there.\n"
+        f"All of it on one page, for you alone, since it shows images: {result.run}/report.html."
     )
 
 

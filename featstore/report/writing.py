@@ -68,7 +68,7 @@ def write_report(
     """
     folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
     records = read_records(folders)
-    if with_images and data is None and not any(record.twins for record in records):
+    if with_images and data is None and not any(record.kind == "paper" for record in records):
         raise UsageError("Thumbnails need the images.", "Add --data DATA, or leave out --with-images.")
     target = Path(out) if out is not None else folders[0] / NAME
     _require_free(target, overwrite=overwrite)

@@ -30,11 +30,11 @@ def claims(by_image: Fits, by_patient: Fits | None, honest: Comparison) -> tuple
     rows = [
         Claim(
             "paper",
-            "Ji et al. 2020, as claimed",
+            f"Ji et al. 2020, as claimed (interval as if on {tested} test images)",
             Score(PAPER, exact_interval(PAPER, tested)),
             None,
             None,
-            f"not the paper's: exact binomial, had it been measured on {tested} test images as below",
+            "exact binomial; the paper's own test size is not known here",
         ),
         _held_out(
             "by_image", "the paper's protocol here, split by image", by_image, "images as if independent"

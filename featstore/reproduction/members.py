@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from featstore.backbones import catalog
@@ -12,6 +13,9 @@ from featstore.reproduction.outcome import Member
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+log = logging.getLogger(__name__)
+ABSENT = "Its ImageNet weights are not on this machine, and could not be fetched."
 
 SEVEN = ("InceptionV3", "DenseNet201", "ResNet50", "Xception", "VGG19", "NASNetLarge", "InceptionResNetV2")
 """The paper's networks, in the order in which their figures are numbered here."""
@@ -37,7 +41,7 @@ def members(names: Sequence[str], weights: Mapping[str, str], precision: str) ->
     found = tuple(_member(name, choice_for(name, weights), precision) for name in dict.fromkeys(names))
     if not any(member.is_here for member in found):
         raise WeightsError(
-            f"None of the {len(found)} networks has weights on this machine: {found[0].reason}",
+            f"None of the {len(found)} networks has weights: those of ImageNet could not be fetched.",
             "Give files (--weights Xception=xception.weights.h5), or random:0 to see the machinery run.",
         )
     return found
@@ -56,7 +60,8 @@ def _member(name: str, choice: str, precision: str) -> Member:
     except WeightsError as error:
         if choice != IMAGENET:
             raise
-        reason = error.cause
+        log.warning("%s It does not take part.", error.cause)  # names folders, which a run does not
+        reason = ABSENT
     kind = choice.partition(":")[0] if choice == IMAGENET or choice.startswith("random:") else "file"
     kind = kind if digest is not None else "absent"
     return Member(name, name in SEVEN, kind, digest, reason, row.input_size, row.dimension)

@@ -11,6 +11,7 @@ from featstore.evaluation.check import check
 from featstore.evaluation.compare import positive_index
 from featstore.files import PRIVATE_FOLDER
 from featstore.images.scan import scan
+from featstore.report.writing import NAME, write_report
 from featstore.reproduction.claims import METRIC, claims, floor, reasons
 from featstore.reproduction.conversion import convert
 from featstore.reproduction.members import SEVEN, choices, members
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from featstore.reproduction.outcome import Member
 
 RECIPE = "paper"
-SUBFOLDERS = frozenset({"by_image", "by_patient", run.FIGURES})
+PARTS = frozenset({"by_image", "by_patient", run.FIGURES, run.METRICS, NAME})
+"""What a run that was killed may have left."""
 
 
 def paper(
@@ -54,8 +56,8 @@ def paper(
     """Reproduce Ji et al. 2020 on a data set, and say what its number is worth.
 
     Each step is a call of a public function, in a run folder of its own under `out`; ``out/figures`` holds a twin of
-    every figure of the paper. Features come from the cache, as does every answer of the comparison: the same call
-    again computes none.
+    every figure of the paper, ``out/report.html`` all of it on one page. Features come from the cache, as does every
+    answer of the comparison: the same call again computes none.
 
     Parameters
     ----------
@@ -127,6 +129,7 @@ def paper(
     audit = _audit(whole.only({record.id for record in part.files}), value_range)
     result = _reproduce(part, networks, settings, audit, arguments, folder)
     run.write_run(folder, {"kind": "paper", "arguments": arguments}, result.to_json())
+    write_report(folder, folder / NAME, with_images=True)  # in the run folder, where the images are anyway
     return result
 
 
@@ -201,9 +204,7 @@ def _prepare(folder: Path, arguments: Mapping[str, Any], *, overwrite: bool) -> 
 
 def _refuse_other(folder: Path, arguments: Mapping[str, Any], *, overwrite: bool) -> None:
     if not (folder / run.RUN).exists():
-        strange = sorted(
-            path.name for path in folder.glob("*") if path.name not in SUBFOLDERS | {run.METRICS}
-        )
+        strange = sorted(path.name for path in folder.glob("*") if path.name not in PARTS)
         if strange:
             raise UsageError(
                 f"{folder} holds files that are no run: {strange[0]}.", "Choose another folder with --out."

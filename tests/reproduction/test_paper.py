@@ -15,6 +15,7 @@ from featstore.errors import AuditError, UnknownNameError, UsageError, WeightsEr
 from featstore.fingerprint import digest_file
 from featstore.images.scan import scan
 from featstore.report.reproduction import reproduction_text
+from featstore.report.writing import write_report
 from featstore.reproduction import paper as module
 from featstore.reproduction.conversion import convert
 from featstore.reproduction.members import SEVEN
@@ -59,6 +60,18 @@ def test_the_run_seals_its_figures_and_is_for_its_owner_alone(world):
     for path in (out, *out.rglob("*")):
         modes[path.is_dir()].add(stat.S_IMODE(path.stat().st_mode))
     assert modes == {True: {0o700}, False: {0o600}}
+
+
+def test_its_page_lies_in_the_run_and_a_page_elsewhere_shows_no_image_unasked(world, tmp_path):
+    out = world.arguments["out"]
+    assert (out / "report.html").read_text().count('<img class="paper"') == 25
+    elsewhere = write_report(out, tmp_path / "page.html").read_text()
+    assert elsewhere.count('<img class="paper"') == 21
+    assert "4 figures show images of the data set; --with-images adds them." in elsewhere
+    assert (
+        write_report(out, tmp_path / "all.html", with_images=True).read_text().count('<img class="paper"')
+        == 25
+    )
 
 
 def test_neither_run_json_nor_the_numbers_name_a_path_or_a_patient(world):
@@ -147,7 +160,7 @@ def test_random_weights_are_marked_in_table_and_captions_and_absent_ones_named(w
     assert set(world.result.heads) == {"ResNet50", "Xception", "MobileNetV2"}
     (absent,) = [row for row in document(world)["networks"] if row["weights"] == "absent"]
     assert (absent["label"], absent["digest"]) == ("VGG19 (weights absent)", None)
-    assert "hub" in absent["reason"]
+    assert "could not be fetched" in absent["reason"]
 
 
 def test_the_same_call_again_computes_nothing_and_ends_the_same(world, no_figures):

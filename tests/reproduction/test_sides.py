@@ -3,7 +3,7 @@
 from collections import defaultdict
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featstore.images.manifest import Manifest
@@ -44,6 +44,7 @@ def test_where_no_patients_are_named_nothing_can_be_counted():
 patients = st.lists(st.tuples(st.integers(1, 5), st.sampled_from(["ill", "well"])), min_size=8, max_size=30)
 
 
+@settings(max_examples=40)
 @given(patients, st.integers(0, 99))
 def test_a_split_by_patient_tears_none_apart_and_one_by_image_uses_every_image(sizes, seed):
     sizes = [(3, "ill"), (3, "well"), *sizes]
@@ -70,6 +71,7 @@ def test_a_split_by_patient_tears_none_apart_and_one_by_image_uses_every_image(s
     assert leak(whole, apart).in_both == len(by_hand)
 
 
+@settings(max_examples=40)
 @given(patients, st.integers(1, 200))
 def test_a_sample_is_whole_patients_and_about_as_large_as_asked(sizes, wanted):
     groups = [f"p{at}" for at, (size, _) in enumerate(sizes) for _ in range(size)]
