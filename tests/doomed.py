@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from fakes import DECODING, RECIPE, GridBackbone, key, records, spec
 
 from featstore.executors.serial import Serial
-from featstore.extraction import portions
+from featstore.extraction import engine, portions
 from featstore.extraction.plan import plan
 from featstore.extraction.portions import Work, compute
 from featstore.fingerprint import digest_bytes
@@ -51,11 +51,6 @@ class Nets:
         return GridBackbone(wanted, self.delay)
 
     def keep(self, wanted):
-        pass
-
-
-class Silent:
-    def update(self, n=1):
         pass
 
 
@@ -92,7 +87,7 @@ def extract(images, cache, *, keys=KEYS, delay=0.0, store=Store):
 
     portions.blocks.__defaults__ = (BLOCK,)
     work = Work(Nets(delay), NOW, cache)
-    return compute(replan(()), images, work, Serial(), Silent(), replan)
+    return compute(replan(()), images, work, Serial(), engine.Silence(), replan)
 
 
 class Reaper:

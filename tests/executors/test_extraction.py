@@ -32,6 +32,9 @@ class Bar:
     def update(self, n=1):
         self.count += n
 
+    def set_postfix_str(self, text, refresh=True):
+        pass
+
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
