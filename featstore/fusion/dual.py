@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from featstore.fusion.grams import Kernel, apply
 from featstore.fusion.likelihood import Curvature, best_intercept, inverse_link, loss
@@ -31,6 +33,8 @@ ROUGH = 0.01
 """The same, until values are computed in float64: later steps are short, and so is their rounding."""
 STEPS = 30
 HALVINGS = 40
+TEAM = 16
+"""Subsets, at least, that are worth a thread."""
 SLACK = 1e-11
 
 
@@ -76,6 +80,9 @@ def solve(
     preconditioned by `Sketch`; residuals, logits and objectives are float64. The first guess solves the same problem
     for the sketch itself, which costs next to nothing.
 
+    Where BLAS may use several threads, as many teams of subsets are solved at a time, with one thread each: a product
+    of a few dozen rows is too small to share.
+
     A subset is done when its distance from the optimum is certified. The objective is strongly convex in w with
     modulus one, so ``|w - w*| <= |gradient| = sqrt(r' K r)`` with ``r = a - C (target - p)``.
 
@@ -101,6 +108,7 @@ def solve(
     sketch = Sketch.of(coarse, members)
     reach = np.sqrt(members @ np.array([kernel.diagonal().max() for kernel in kernels]))
     task = _Task(target, C, reach, sketch)
+    state = _nothing(members, target) if start is None else start.copy()
 
     def double(models: Models, A: Floats) -> Floats:
         return apply(kernels, members[models], A)
@@ -108,21 +116,34 @@ def solve(
     def single(models: Models, A: Floats) -> Floats:
         return apply(coarse, members[models], A.astype(np.float32))
 
-    live = np.arange(len(members))
-    if start is None:
-        state = _nothing(members, target)
-        _newton(task, sketch.times, state, live, GUESS)
-        _refresh(state, live, target, double)
-    else:
-        state = start.copy()
-    _newton(task, single, state, live, ROUGH)
-    for product in (single, single, double, double):
-        _refresh(state, live, target, double)
-        live = _newton(task, product, state, live, TOLERANCE)
-        if not live.size:
-            return state
-    _warn(len(live))
+    def settle(live: Models) -> int:
+        """Solve for some subsets, in place; how many did not get there."""
+        if start is None:
+            _newton(task, sketch.times, state, live, GUESS)
+            _refresh(state, live, target, double)
+        _newton(task, single, state, live, ROUGH)
+        for product in (single, single, double, double):
+            _refresh(state, live, target, double)
+            live = _newton(task, product, state, live, TOLERANCE)
+            if not live.size:
+                break
+        return len(live)
+
+    left = _in_teams(settle, len(members))
+    if left:
+        _warn(left)
     return state
+
+
+def _in_teams(settle: Callable[[Models], int], subsets: int) -> int:
+    """Settle all subsets, by as many teams at a time as BLAS has threads; subsets of all sizes are in each."""
+    blas = ThreadpoolController().select(user_api="blas")
+    threads = max((pool["num_threads"] for pool in blas.info()), default=1)
+    teams = min(threads, subsets // TEAM)
+    if teams < 2:  # noqa: PLR2004
+        return settle(np.arange(subsets))
+    with blas.limit(limits=1), ThreadPoolExecutor(teams) as pool:
+        return sum(pool.map(settle, (np.arange(team, subsets, teams) for team in range(teams))))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
