@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 import numpy as np
 
 from featstore.backbones import catalog
-from featstore.backbones.weights import resolve_weights
+from featstore.backbones.weights import EVERY_BACKBONE, choice_for, resolve_weights
 from featstore.fusion.blocks import lay_out
 from featstore.images.audit import require_sound
 from featstore.images.decode import decoder_version
@@ -20,7 +20,7 @@ from featstore.store.store import Store, default_cache
 from featstore.types import BACKBONE_REVISION, BackboneSpec, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from featstore.images.manifest import Manifest
 
@@ -33,7 +33,7 @@ class Source(TypedDict, total=False):
     backbones
         Names, in column order; None for all in the store.
     weights
-        As for `featstore.extract`; needed only where the store holds a backbone with several.
+        As for `featstore.extract`, by backbone or ``*`` for all; needed only where the store holds one with several.
     preprocess
         ``official`` (default) or ``rescale``.
     precision
@@ -90,7 +90,8 @@ def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> Featur
     found = [
         key for key in store.feature_keys() if key.decoding == decoding and _is_meant(key.backbone, source)
     ]
-    specs = choose_specs(found, source.get("backbones"), _digests(source.get("weights") or {}), store.root)
+    digests = _digests(source.get("weights") or {}, [key.backbone for key in found])
+    specs = choose_specs(found, source.get("backbones"), digests, store.root)
     views = choose_views(found, specs, source.get("recipe"), source.get("seeds"))
     return assemble(manifest, store, specs, views, decoding)
 
@@ -139,5 +140,9 @@ def _is_meant(spec: BackboneSpec, source: Source) -> bool:
     return spec.is_foreign or (spec.preprocess, spec.precision, spec.revision) == wanted
 
 
-def _digests(weights: Mapping[str, str]) -> dict[str, str | None]:
-    return {name: resolve_weights(catalog.row(name), choice).digest for name, choice in weights.items()}
+def _digests(weights: Mapping[str, str], found: Iterable[BackboneSpec]) -> dict[str, str | None]:
+    """Digests of the weights that were chosen by name, or by a choice for every backbone that the store holds."""
+    names = set(weights) - {EVERY_BACKBONE}
+    if EVERY_BACKBONE in weights:
+        names |= {spec.name for spec in found if not spec.is_foreign}
+    return {name: resolve_weights(catalog.row(name), choice_for(name, weights)).digest for name in names}

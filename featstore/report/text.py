@@ -147,7 +147,7 @@ def _extraction_sentence(result: Extraction) -> str:
     memory = f"Peak memory {size(result.measured_bytes)}, announced {size(result.announced_bytes)}"
     crew = f", {result.workers} processes {result.workers_from}" if result.workers > 1 else ""
     return (
-        f"Computed {result.computed} of {planned} in {duration(result.seconds)}, {rate:.1f} images/s ({busy}).\n"
+        f"Computed {result.computed} of {planned} in {duration(result.seconds)}, {rate:.1f} vectors/s ({busy}).\n"
         f"{memory}{crew}."
     )
 

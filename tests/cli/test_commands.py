@@ -12,6 +12,8 @@ import pytest
 from commandline import FEATSTORE, NETS, featstore, modules_loaded
 from PIL import Image
 
+from featstore import load_matrix
+from featstore.errors import MissingFeaturesError
 from featstore.store.verification import verify
 
 COMMANDS = [
@@ -53,7 +55,7 @@ def test_lists_have_a_json_form():
 
 def test_the_first_extraction_says_what_it_did(world):
     assert "Computed 128 of 128 vectors" in world.first.out
-    assert re.search(r"images/s \(pixels .*; networks idle \d+ %\)", world.first.out)
+    assert re.search(r"vectors/s \(pixels .*; networks idle \d+ %\)", world.first.out)
     assert "extract: " in world.first.err, "the progress bar belongs to stderr"
 
 
@@ -183,6 +185,14 @@ def test_predictions_of_a_file_agree_with_those_of_the_run(world, tmp_path):
         assert p["label"] == (
             "covid" if p["probability"]["covid"] >= answer["operating"]["threshold"] else "normal"
         )
+
+
+def test_one_choice_of_weights_may_stand_for_every_backbone_in_the_store(world):
+    assert load_matrix(world.data, cache=world.cache, weights={"*": "random:1"}).backbones == (
+        "MobileNet025",
+    )
+    with pytest.raises(MissingFeaturesError):
+        load_matrix(world.data, cache=world.cache, weights={"*": "random:7"})
 
 
 def test_the_papers_preset_trains_the_papers_head_and_records_its_curves(world, tmp_path):
