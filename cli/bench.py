@@ -36,7 +36,7 @@ def command(
     """
     from featstore.extraction.bench import bench
     from featstore.extraction.extract import DEFAULT_BACKBONES
-    from featstore.report.text import bench_text
+    from featstore.report.terminal.text import bench_text
 
     result = bench(
         options.parse_names(backbones) or DEFAULT_BACKBONES,

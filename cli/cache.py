@@ -26,7 +26,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 @app.command("ls")
 def ls(by: By = "backbone", cache: options.Cache = None, json: options.Json = False) -> None:
     """List what is stored, a line per backbone and view, in the order of --by."""
-    from featstore.report.cache import inventory_text
+    from featstore.report.terminal.cache import inventory_text
     from featstore.store.inventory import inventory
 
     entries = inventory(cache, by=by)
@@ -39,7 +39,7 @@ def ls(by: By = "backbone", cache: options.Cache = None, json: options.Json = Fa
 @app.command("du")
 def du(by: By = "backbone", cache: options.Cache = None, json: options.Json = False) -> None:
     """Sum the bytes by backbone, view or age, and those of quarantine."""
-    from featstore.report.cache import usage_text
+    from featstore.report.terminal.cache import usage_text
     from featstore.store.inventory import usage
 
     sizes = usage(cache, by=by)
@@ -65,7 +65,7 @@ def verify(
 
     Changes nothing without --repair. Exit code 4 if anything is bad.
     """
-    from featstore.report.cache import verification_text
+    from featstore.report.terminal.cache import verification_text
     from featstore.store.verification import verify
 
     result = verify(cache, fast=fast, repair=repair, threads=threads, progress=not json)
@@ -94,7 +94,7 @@ def gc(
     Quarantine is left alone; delete it by hand when you no longer need it.
     """
     from featstore.extraction.garbage import gc
-    from featstore.report.cache import garbage_text
+    from featstore.report.terminal.cache import garbage_text
 
     if not (dry_run or yes) and (json or not sys.stdin.isatty()):
         raise UsageError("There is nobody here to ask.", "Look with --dry-run first, then delete with --yes.")
@@ -117,7 +117,7 @@ def compact(
     json: options.Json = False,
 ) -> None:
     """Merge small shards into few; the same rows, read back before the old files go."""
-    from featstore.report.cache import compaction_text
+    from featstore.report.terminal.cache import compaction_text
     from featstore.store.compaction import compact
 
     result = compact(cache, target=options.parse_bytes(target, "--target"), dry_run=dry_run)
@@ -144,7 +144,7 @@ def drift(
     Exit code 1 if a value moved by more than --tolerance of the spread between images.
     """
     from featstore.extraction.drift import drift
-    from featstore.report.cache import drift_text
+    from featstore.report.terminal.cache import drift_text
 
     result = drift(
         data,

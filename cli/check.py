@@ -22,7 +22,7 @@ def command(
     Also lists unreadable files, and how well the label is guessed from file sizes and grey levels alone.
     """
     from featstore.evaluation.check import check
-    from featstore.report.text import check_text
+    from featstore.report.terminal.text import check_text
 
     result = check(
         data,

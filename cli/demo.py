@@ -24,7 +24,7 @@ def command(
     Generates a data set, extracts features, fits a fusion, compares strategies, and writes a report.
     """
     from featstore.demonstration import demo
-    from featstore.report.text import demo_text
+    from featstore.report.terminal.text import demo_text
 
     result = demo(out, cache=cache, patients=patients, progress=not json)
     if json:

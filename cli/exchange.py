@@ -40,7 +40,7 @@ def export(
     Rows carry image id, relative path, label, group and split: keep the file as safe as the images.
     """
     from featstore.exchange.export import export_features
-    from featstore.report.cache import export_text
+    from featstore.report.terminal.cache import export_text
 
     source = options.source(
         backbones,
@@ -80,7 +80,7 @@ def import_(
     code or reaches outside itself is refused, and so is one with a row that belongs to no image.
     """
     from featstore.exchange.foreign import import_features
-    from featstore.report.cache import import_text
+    from featstore.report.terminal.cache import import_text
 
     result = import_features(
         data,

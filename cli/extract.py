@@ -65,7 +65,7 @@ def command(
     after adding images, seeds or backbones, or after a crash: only what is missing is computed.
     """
     from featstore.extraction.extract import DEFAULT_BACKBONES, extract
-    from featstore.report.text import extraction_text
+    from featstore.report.terminal.text import extraction_text
 
     if precision_check:
         check(
@@ -126,7 +126,7 @@ def check(
     """Print what a precision costs, and store nothing."""
     from featstore.extraction.extract import DEFAULT_BACKBONES
     from featstore.extraction.precision import check_precision
-    from featstore.report.text import precision_text
+    from featstore.report.terminal.text import precision_text
 
     result = check_precision(
         data,

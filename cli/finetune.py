@@ -54,7 +54,7 @@ def command(
     frozen network is usually as good: compare before you keep it.
     """
     from featstore.extraction.finetune import finetune
-    from featstore.report.finetuning import finetuning_text
+    from featstore.report.terminal.finetuning import finetuning_text
 
     result = finetune(
         data,

@@ -56,7 +56,7 @@ def command(
     Uses stored features only. Scores come from held-out patients: the data set's own splits where it has them.
     """
     from featstore.evaluation.fuse import fuse
-    from featstore.report.scores import fusion_text
+    from featstore.report.terminal.scores import fusion_text
 
     result = fuse(
         data,

@@ -46,7 +46,7 @@ def command(
     (patients kept together), says why they differ, and draws a twin of every figure of the paper. A network whose
     weights are absent is listed as such. The same command again computes no feature.
     """
-    from featstore.report.reproduction import reproduction_text
+    from featstore.report.terminal.reproduction import reproduction_text
     from featstore.reproduction.members import SEVEN
     from featstore.reproduction.paper import paper
 

@@ -19,7 +19,7 @@ def command(
 ) -> None:
     """Apply a kept model to new images."""
     from featstore.evaluation.predict import predict
-    from featstore.report.text import predictions_text
+    from featstore.report.terminal.text import predictions_text
 
     result = predict(run, images, weights=options.parse_weights(weights))
     if json:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from featstore.evaluation.comparison import Comparison
-    from featstore.report.screen import Line
+    from featstore.report.terminal.screen import Line
 
 QUARANTINED = 3
 STYLES: dict[str, dict[str, Any]] = {
@@ -48,8 +48,8 @@ def print_result(result: Any, text: Callable[[Any], str], *, json: bool) -> None
 
 def print_comparison(result: Comparison) -> None:
     """Print a comparison: laid out for the terminal if stdout is one, else as text that scripts may read."""
-    from featstore.report.scores import comparison_text
-    from featstore.report.screen import ASCII, DRAWN, comparison_screen
+    from featstore.report.terminal.scores import comparison_text
+    from featstore.report.terminal.screen import ASCII, DRAWN, comparison_screen
 
     if not sys.stdout.isatty():
         print_text(comparison_text(result))

@@ -38,7 +38,7 @@ def command(
     Verdict, tables, figures, cases answered wrong, provenance, limits, model card and reporting checklists. It loads
     nothing and works offline; several runs are set side by side.
     """
-    from featstore.report.writing import write_report
+    from featstore.report.page.writing import write_report
 
     written = write_report(
         runs,

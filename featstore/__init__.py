@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from featstore.extraction.garbage import gc
     from featstore.images.phantom import make_phantoms
     from featstore.matrix import load_matrix
-    from featstore.report.writing import write_report
+    from featstore.report.page.writing import write_report
     from featstore.reproduction.paper import paper
     from featstore.store.compaction import compact
     from featstore.store.inventory import inventory, usage
@@ -56,7 +56,7 @@ _HOMES = {
     "predict": "featstore.evaluation.predict",
     "usage": "featstore.store.inventory",
     "verify": "featstore.store.verification",
-    "write_report": "featstore.report.writing",
+    "write_report": "featstore.report.page.writing",
 }
 
 

@@ -11,7 +11,7 @@ from featstore.evaluation.compare import compare
 from featstore.evaluation.fuse import Fusion, fuse
 from featstore.extraction.extract import extract
 from featstore.images.phantom import make_phantoms
-from featstore.report.writing import NAME, write_report
+from featstore.report.page.writing import NAME, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

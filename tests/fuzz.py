@@ -43,9 +43,9 @@ from featstore.images.folder import list_folder
 from featstore.images.recipe import PRESETS, parse_recipe
 from featstore.images.signature import identify
 from featstore.images.structure import check_structure
-from featstore.report.answers import read_answers
-from featstore.report.readback import read_comparison, read_fusion
-from featstore.report.shape import ShapeError
+from featstore.report.records.answers import read_answers
+from featstore.report.records.readback import read_comparison, read_fusion
+from featstore.report.records.shape import ShapeError
 from featstore.store import claim, guard, index, learned, quarantine, rates, shard
 from featstore.store.ids import IdSet
 from featstore.store.owner import this_process

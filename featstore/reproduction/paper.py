@@ -11,7 +11,7 @@ from featstore.evaluation.check import check
 from featstore.evaluation.compare import positive_index
 from featstore.files import PRIVATE_FOLDER
 from featstore.images.scan import scan
-from featstore.report.writing import NAME, write_report
+from featstore.report.page.writing import NAME, write_report
 from featstore.reproduction.claims import METRIC, claims, floor, reasons
 from featstore.reproduction.conversion import convert
 from featstore.reproduction.members import SEVEN, choices, members

@@ -3,7 +3,7 @@
 import pytest
 from commandline import featstore
 
-from featstore.report.html import MARK
+from featstore.report.page.html import MARK
 
 
 @pytest.fixture(scope="module")

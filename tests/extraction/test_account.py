@@ -13,7 +13,7 @@ from featstore.extraction.engine import Pace, Tally
 from featstore.extraction.extract import extract
 from featstore.extraction.resident import peak_resident
 from featstore.images.scan import scan
-from featstore.report.text import extraction_text
+from featstore.report.terminal.text import extraction_text
 from featstore.run import data_digest
 
 NAME = "MobileNet025"

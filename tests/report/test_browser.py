@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from featstore.report.writing import write_report
+from featstore.report.page.writing import write_report
 
 pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

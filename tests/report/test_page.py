@@ -20,8 +20,8 @@ from featstore import run
 from featstore.errors import UsageError
 from featstore.evaluation.fuse import fuse
 from featstore.images.thumbnail import thumbnail
-from featstore.report.html import MARK
-from featstore.report.writing import write_report
+from featstore.report.page.html import MARK
+from featstore.report.page.writing import write_report
 
 VOID = {"meta", "img", "br", "path", "use", "circle", "rect", "line", "image", "hr"}
 
@@ -61,7 +61,7 @@ def page(world, tmp_path_factory):
 @pytest.fixture
 def bare(monkeypatch):
     """Where a test is not about pictures, none are drawn: that takes most of the time."""
-    monkeypatch.setattr("featstore.report.page.pictures_of", lambda _: [])
+    monkeypatch.setattr("featstore.report.page.page.pictures_of", lambda _: [])
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def read(page):
 @pytest.mark.parametrize("drawn", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_equal_runs_give_equal_bytes_and_only_their_owner_may_read_them(drawn, world, tmp_path, monkeypatch):
     if not drawn:
-        monkeypatch.setattr("featstore.report.page.pictures_of", lambda _: [])
+        monkeypatch.setattr("featstore.report.page.page.pictures_of", lambda _: [])
     for name in ("one.html", "two.html"):
         write_report(world.fuse, tmp_path / name, world.data, world.cache, with_images=True)
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
@@ -236,11 +236,11 @@ def test_the_command_that_makes_a_run_again_is_the_one_that_made_it(world, tmp_p
 
 
 def test_the_templates_are_installed_with_the_package():
-    folder = files("featstore.report").joinpath("templates")
+    folder = files("featstore.report.page").joinpath("templates")
     names = {path.name for path in folder.iterdir()}
     assert names == {"macros.html", "report.css", "report.html", "report.js"}
     project = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
-    assert '"featstore.report" = ["templates/*"]' in project
+    assert '"featstore.report.page" = ["templates/*"]' in project
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from featstore.report.pairing import pair
-from featstore.report.record import read_records
+from featstore.report.page.pairing import pair
+from featstore.report.records.record import read_records
 
 
 @pytest.fixture(scope="module")

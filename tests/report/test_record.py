@@ -13,10 +13,10 @@ from reported import forge
 
 from featstore import document, run
 from featstore.errors import FeatstoreError, RunError, UsageError
-from featstore.report.readback import read_comparison, read_fusion
-from featstore.report.record import read_record, read_records
-from featstore.report.shape import ShapeError
-from featstore.report.writing import write_report
+from featstore.report.page.writing import write_report
+from featstore.report.records.readback import read_comparison, read_fusion
+from featstore.report.records.record import read_record, read_records
+from featstore.report.records.shape import ShapeError
 
 
 @pytest.fixture(params=["fuse", "compare"])

@@ -7,7 +7,7 @@ import pytest
 
 from featstore import run
 from featstore.errors import RunError
-from featstore.report.writing import write_report
+from featstore.report.page.writing import write_report
 
 EVIL = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script><image href="http://x.invalid/y"/></svg>'
 SCORE = {"value": 0.9, "interval": [0.8, 0.95]}

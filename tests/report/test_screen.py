@@ -7,7 +7,7 @@ from fakes_comparison import result, standing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featstore.report.screen import ASCII, DRAWN, bar, comparison_screen
+from featstore.report.terminal.screen import ASCII, DRAWN, bar, comparison_screen
 
 CELLS = 51
 scores = st.floats(0, 1)

@@ -6,7 +6,7 @@ import pytest
 
 from featstore.evaluation.duels import Duel
 from featstore.evaluation.winner import Winner
-from featstore.report.scores import operating_text
+from featstore.report.terminal.scores import operating_text
 from featstore.report.verdict import SHOWN, summary, verdict, winner_text
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from featstore.report.card import card
-from featstore.report.checklists import CLAIM, TRIPOD
-from featstore.report.record import read_records
-from featstore.report.worksheet import CLAIM_ANSWERS, TRIPOD_ANSWERS, worksheet
+from featstore.report.page.card import card
+from featstore.report.page.checklists import CLAIM, TRIPOD
+from featstore.report.page.worksheet import CLAIM_ANSWERS, TRIPOD_ANSWERS, worksheet
+from featstore.report.records.record import read_records
 
 TRIPOD_ITEMS = (
     "1 2 3a 3b 3c 4 5a 5b 6a 6b 6c 7 8a 8b 8c 9a 9b 9c 10 11 12a 12b 12c 12d 12e 12f 12g 13 14 15 16 17"

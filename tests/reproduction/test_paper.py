@@ -14,8 +14,8 @@ from featstore import run
 from featstore.errors import AuditError, UnknownNameError, UsageError, WeightsError
 from featstore.fingerprint import digest_file
 from featstore.images.scan import scan
-from featstore.report.reproduction import reproduction_text
-from featstore.report.writing import write_report
+from featstore.report.page.writing import write_report
+from featstore.report.terminal.reproduction import reproduction_text
 from featstore.reproduction import paper as module
 from featstore.reproduction.conversion import convert
 from featstore.reproduction.members import SEVEN

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
 from featstore.evaluation.metrics import PRIMARY
-from featstore.report.record import leader
+from featstore.report.records.record import leader
 from featstore.report.verdict import spoken
 
 if TYPE_CHECKING:
-    from featstore.report.answers import Answers
-    from featstore.report.record import Record
+    from featstore.report.records.answers import Answers
+    from featstore.report.records.record import Record
 
 
 def performance(record: Record) -> str:

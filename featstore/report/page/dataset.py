@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from featstore.evaluation.check import Check
     from featstore.images.manifest import Manifest
     from featstore.matrix import FeatureMatrix
-    from featstore.report.record import Record
+    from featstore.report.records.record import Record
     from featstore.types import ImageRecord
 
 URI = "data:image/png;base64,"

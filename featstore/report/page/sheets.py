@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
 from featstore.evaluation.metrics import METRICS, PRIMARY
-from featstore.report import reproduced
-from featstore.report.facts import kept
+from featstore.report.page.facts import kept
+from featstore.report.page.sheet import Sheet, figure, whole, words
 from featstore.report.plain import size, view_name
-from featstore.report.record import leader
-from featstore.report.scores import HEADS, PARTS
-from featstore.report.sheet import Sheet, figure, whole, words
+from featstore.report.records import reproduced
+from featstore.report.records.record import leader
+from featstore.report.terminal.scores import HEADS, PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from featstore.evaluation.continuation import Continuation
     from featstore.evaluation.economics import Economics
-    from featstore.report.record import Record
+    from featstore.report.records.record import Record
 
 MEANING = {
     "auc": "chance that a random positive image gets a higher probability than a random other one; 0.5 is guessing",

@@ -7,32 +7,32 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import FeatstoreError
 from featstore.evaluation.comparison import Comparison
-from featstore.report import facts
-from featstore.report.board import SHOWN, board
-from featstore.report.card import card
-from featstore.report.gallery import distribution_of, maps_of, pictures_of
-from featstore.report.limits import LIMITS
-from featstore.report.opening import opening
-from featstore.report.pairing import pair
-from featstore.report.provenance import command, facts_of, keys_sheet
-from featstore.report.sheets import sheets_of
+from featstore.report.page import facts
+from featstore.report.page.board import SHOWN, board
+from featstore.report.page.card import card
+from featstore.report.page.gallery import distribution_of, maps_of, pictures_of
+from featstore.report.page.limits import LIMITS
+from featstore.report.page.opening import opening
+from featstore.report.page.pairing import pair
+from featstore.report.page.provenance import command, facts_of, keys_sheet
+from featstore.report.page.sheets import sheets_of
+from featstore.report.page.worksheet import worksheet
 from featstore.report.verdict import pair_lines
-from featstore.report.worksheet import worksheet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from featstore.evaluation.check import Check
-    from featstore.report.board import Board
-    from featstore.report.card import Section
-    from featstore.report.dataset import Dataset
     from featstore.report.figures import Picture
-    from featstore.report.pairing import Pairs
-    from featstore.report.record import Record
-    from featstore.report.reproduced import Twin
-    from featstore.report.sheet import Sheet
-    from featstore.report.worksheet import Checklist
+    from featstore.report.page.board import Board
+    from featstore.report.page.card import Section
+    from featstore.report.page.dataset import Dataset
+    from featstore.report.page.pairing import Pairs
+    from featstore.report.page.sheet import Sheet
+    from featstore.report.page.worksheet import Checklist
+    from featstore.report.records.record import Record
+    from featstore.report.records.reproduced import Twin
 
 POOLED = (
     "Curves and the table of answers are drawn from the out-of-fold answers of all images together; the table of"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import RunError, UsageError
 from featstore.files import open_regular, write_private
-from featstore.report.dataset import read_dataset
-from featstore.report.html import MARK, render
-from featstore.report.page import compose
-from featstore.report.record import read_records
+from featstore.report.page.dataset import read_dataset
+from featstore.report.page.html import MARK, render
+from featstore.report.page.page import compose
+from featstore.report.records.record import read_records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
 from featstore.fingerprint import digest
+from featstore.report.page.sheet import Sheet, whole, words
 from featstore.report.plain import SHORT, short_weights, view_name
-from featstore.report.sheet import Sheet, whole, words
 from featstore.types import FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from featstore.report.record import Record
+    from featstore.report.records.record import Record
 
 RANDOM = "random:"
 

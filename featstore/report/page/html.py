@@ -7,12 +7,12 @@ import hashlib
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from featstore.report.card import SOURCE
+from featstore.report.page.card import SOURCE
+from featstore.report.page.sheet import Sheet, figure, words
 from featstore.report.plain import printable
-from featstore.report.sheet import Sheet, figure, words
 
 if TYPE_CHECKING:
-    from featstore.report.page import Page
+    from featstore.report.page.page import Page
 
 MARK = '<meta name="generator" content="featstore report">'
 """By this line a file is known to be a report."""
@@ -29,7 +29,7 @@ def render(page: Page) -> str:
 
     environment = Environment(
         autoescape=True,
-        loader=PackageLoader("featstore.report"),
+        loader=PackageLoader("featstore.report.page"),
         undefined=StrictUndefined,
         finalize=_readable,
         trim_blocks=True,
@@ -61,7 +61,7 @@ def _shortcuts(page: Page) -> Sheet | None:
 
 
 def _text(name: str) -> str:
-    return files("featstore.report").joinpath("templates", name).read_text(encoding="utf-8")
+    return files("featstore.report.page").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _readable(value: Any) -> Any:  # noqa: ANN401

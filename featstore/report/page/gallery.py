@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.matrix import FeatureMatrix
-    from featstore.report.answers import Answers
     from featstore.report.figures import Picture
-    from featstore.report.record import Record
+    from featstore.report.records.answers import Answers
+    from featstore.report.records.record import Record
 
 BEST = 24
 """Contestants in a figure; the table has all."""

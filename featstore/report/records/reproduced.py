@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from featstore import run
+from featstore.report.page.sheet import DASH, Sheet, figure, whole, words
 from featstore.report.plain import short_weights
-from featstore.report.schema import REPRODUCTION
-from featstore.report.shape import ShapeError
-from featstore.report.sheet import DASH, Sheet, figure, whole, words
+from featstore.report.records.schema import REPRODUCTION
+from featstore.report.records.shape import ShapeError
 from featstore.report.verdict import spoken
 
 if TYPE_CHECKING:

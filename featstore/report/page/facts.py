@@ -9,11 +9,11 @@ from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.contestants import STRATEGIES
 from featstore.evaluation.fuse import Fusion
 from featstore.report.plain import counts, short_weights, view_name
-from featstore.report.record import leader
-from featstore.report.scores import operating_text
+from featstore.report.records.record import leader
+from featstore.report.terminal.scores import operating_text
 
 if TYPE_CHECKING:
-    from featstore.report.record import Record
+    from featstore.report.records.record import Record
 
 
 RANDOM = "random:"

@@ -18,8 +18,8 @@ from featstore.evaluation.scores import Score
 from featstore.evaluation.standing import Estimate, Spread, Standing
 from featstore.evaluation.viewcurve import ViewPoint
 from featstore.evaluation.winner import Winner
-from featstore.report.schema import COMPARISON, FUSION, TWO_CLASS_CURVES
-from featstore.report.shape import ShapeError, fields
+from featstore.report.records.schema import COMPARISON, FUSION, TWO_CLASS_CURVES
+from featstore.report.records.shape import ShapeError, fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -10,7 +10,7 @@ from featstore.fingerprint import SHORT
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from featstore.report.record import Record
+    from featstore.report.records.record import Record
 
 SHOWN = 200
 """Cases on a page, the surest mistakes first; predictions.csv has all."""

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
-from featstore.report import facts, findings, reproduced
+from featstore.report.page import facts, findings
 from featstore.report.plain import duration
+from featstore.report.records import reproduced
 from featstore.report.verdict import fusion_summary, summary, told_apart, winner_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from featstore.report.record import Record
+    from featstore.report.records.record import Record
 
 
 def opening(record: Record) -> tuple[str, ...]:

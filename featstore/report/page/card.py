@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from featstore.evaluation.fuse import Fusion
-from featstore.report import facts, findings
-from featstore.report.limits import PURPOSE
+from featstore.report.page import facts, findings
+from featstore.report.page.limits import PURPOSE
 
 if TYPE_CHECKING:
-    from featstore.report.record import Record
+    from featstore.report.records.record import Record
 
 SOURCE = "Mitchell et al. 2019, Model cards for model reporting (doi 10.1145/3287560.3287596)"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from featstore.report.plain import counts, duration, printable, size, table, view_name
-from featstore.report.scores import comparison_text, fusion_text, operating_text
+from featstore.report.terminal.scores import comparison_text, fusion_text, operating_text
 from featstore.report.verdict import summary
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from featstore.evaluation.metrics import DECISION, PROBABILITY
 from featstore.evaluation.ranking import RANKING
-from featstore.report.economics import economics_text, view_curve_text
 from featstore.report.plain import counts, table, view_name
+from featstore.report.terminal.economics import economics_text, view_curve_text
 from featstore.report.verdict import verdict, winner_text
 
 if TYPE_CHECKING:

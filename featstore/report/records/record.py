@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from featstore import document, run
 from featstore.errors import RunError, UsageError
 from featstore.evaluation.fuse import Fusion
-from featstore.report.answers import Answers, read_answers, with_votes
-from featstore.report.readback import read_comparison, read_fusion
-from featstore.report.reproduced import twins
-from featstore.report.schema import EXTRACTION, PROVENANCE, REPRODUCED
-from featstore.report.shape import ShapeError
+from featstore.report.records.answers import Answers, read_answers, with_votes
+from featstore.report.records.readback import read_comparison, read_fusion
+from featstore.report.records.reproduced import twins
+from featstore.report.records.schema import EXTRACTION, PROVENANCE, REPRODUCED
+from featstore.report.records.shape import ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from featstore.evaluation.comparison import Comparison
     from featstore.evaluation.standing import Standing
-    from featstore.report.reproduced import Twin
+    from featstore.report.records.reproduced import Twin
 
 
 @dataclass(frozen=True, slots=True, eq=False)

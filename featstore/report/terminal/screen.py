@@ -1,6 +1,6 @@
 """A comparison for a terminal: the score that verdicts are about as small bars, some of the others, the verdict.
 
-What is piped is `featstore.report.scores.comparison_text`, which has every score with its interval and may be wide.
+What is piped is `featstore.report.terminal.scores.comparison_text`: every score with its interval, however wide.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from featstore.evaluation.metrics import PRIMARY
 from featstore.report.plain import printable, table
-from featstore.report.scores import HEADS, SHOWN, asides, data_text
+from featstore.report.terminal.scores import HEADS, SHOWN, asides, data_text
 from featstore.report.verdict import fusions_that_pay, summary, verdict_lines, winner_text
 
 if TYPE_CHECKING:

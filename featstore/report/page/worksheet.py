@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from featstore.report import facts, findings
-from featstore.report.checklists import CLAIM, CLAIM_SOURCE, TRIPOD, TRIPOD_SOURCE
-from featstore.report.limits import PURPOSE
+from featstore.report.page import facts, findings
+from featstore.report.page.checklists import CLAIM, CLAIM_SOURCE, TRIPOD, TRIPOD_SOURCE
+from featstore.report.page.limits import PURPOSE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from featstore.report.record import Record
+    from featstore.report.records.record import Record
 
     Answer = Callable[[Record], str]
 

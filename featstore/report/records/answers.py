@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore.report.shape import ROUNDING, ShapeError
+from featstore.report.records.shape import ROUNDING, ShapeError
 from featstore.run import csv_text
 
 if TYPE_CHECKING:

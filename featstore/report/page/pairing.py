@@ -12,8 +12,8 @@ from featstore.evaluation.bootstrap import group_weights, percentile_interval, w
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
 from featstore.evaluation.metrics import PRIMARY, score
-from featstore.report.facts import kept
-from featstore.report.sheet import Sheet, figure, whole, words
+from featstore.report.page.facts import kept
+from featstore.report.page.sheet import Sheet, figure, whole, words
 from featstore.report.verdict import spoken
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.report.answers import Answers
-    from featstore.report.record import Record
+    from featstore.report.records.answers import Answers
+    from featstore.report.records.record import Record
 
 ENOUGH = 2
 """Groups from which resampling them says anything."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from featstore.report.shape import (
+from featstore.report.records.shape import (
     anything,
     count,
     each,

@@ -1,0 +1,1 @@
+"""Run folders read back for a report: checked, and trusted in nothing."""
