@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import run
-from featstore.errors import UnknownNameError
 from featstore.evaluation.bootstrap import group_weights
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.contestants import Contestant, line_up, reseed, with_views
@@ -20,7 +19,7 @@ from featstore.evaluation.economics import economics as weigh
 from featstore.evaluation.innocence import unknown
 from featstore.evaluation.ledger import Ledger
 from featstore.evaluation.nested import picks, points, with_inner
-from featstore.evaluation.operating import Wish
+from featstore.evaluation.operating import Wish, positive_index
 from featstore.evaluation.predictions import out_of_fold
 from featstore.evaluation.progress import Progress
 from featstore.evaluation.standing import Arena, standings
@@ -197,15 +196,6 @@ def compare(
             result.rows(),
         )
     return result
-
-
-def positive_index(classes: Sequence[str], positive: str | None) -> int | None:
-    """Index of the positive class: the named one, else with two classes the last; None means macro averages."""
-    if positive is None:
-        return 1 if len(classes) == 2 else None  # noqa: PLR2004
-    if positive not in classes:
-        raise UnknownNameError(f"There is no class {positive!r}.", f"Choose among: {', '.join(classes)}.")
-    return list(classes).index(positive)
 
 
 def _play(

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import run
-from featstore.evaluation.compare import positive_index
 from featstore.evaluation.contestants import Contestant, build, fit, predict_proba
 from featstore.evaluation.continuation import Continuation, read_earlier, refuse_contradiction
 from featstore.evaluation.curves import curves
 from featstore.evaluation.innocence import require_unknown
-from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose
+from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose, positive_index
 from featstore.evaluation.predictions import held_out
 from featstore.evaluation.scores import Score, held_out_scores
 from featstore.evaluation.settings import blamed_on, gather

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from featstore import run
 from featstore.errors import UsageError
 from featstore.evaluation.check import check
-from featstore.evaluation.compare import positive_index
+from featstore.evaluation.operating import positive_index
 from featstore.files import PRIVATE_FOLDER
 from featstore.images.scan import scan
 from featstore.report.page.writing import NAME, write_report
