@@ -187,6 +187,7 @@ def compare(
                     "test_views": test_views,
                     "view_curve": view_curve,
                     "economics": economics,
+                    "nested": nested,
                 },
                 "matrix": document["matrix"],
                 "protocol": document["protocol"],

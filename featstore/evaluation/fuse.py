@@ -195,7 +195,12 @@ def fuse(
         Path(out),
         {
             "kind": "fuse",
-            "asked": {"preset": preset, "test_size": test_size, "split_seed": split_seed},
+            "asked": {
+                "preset": preset,
+                "options": dict(options or {}),
+                "test_size": test_size,
+                "split_seed": split_seed,
+            },
             **{k: document[k] for k in ("strategy", "options", "matrix", "sizes", "operating")},
         },
         document,

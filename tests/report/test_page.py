@@ -232,7 +232,7 @@ def test_the_command_that_makes_a_run_again_is_the_one_that_made_it(world, tmp_p
         " --view-curve concat_logreg --economics --backbones ResNet50,Xception"
     )
     assert "--seeds 1 --out RUN" in commands[0]
-    assert "featstore fuse DATA --strategy concat_head --positive well --calibrate platt" in commands[1]
+    assert "fuse DATA --strategy concat_head --set epochs=5 --positive well --calibrate platt" in commands[1]
 
 
 def test_the_templates_are_installed_with_the_package():

@@ -116,6 +116,7 @@ def _fusing(fusion: Fusion, asked: Mapping[str, Any]) -> list[str]:
     return [
         "--strategy", fusion.strategy,
         *_option("--preset", asked.get("preset")),
+        *_settings(asked.get("options")),
         *_option("--test-size", asked.get("test_size"), 0.25),
         *_option("--split-seed", asked.get("split_seed"), 0),
         *_option("--positive", fusion.matrix["positive"]),
@@ -124,6 +125,13 @@ def _fusing(fusion: Fusion, asked: Mapping[str, Any]) -> list[str]:
         *(["--init-from", "EARLIER"] if fusion.continuation else []),
         *_option("--freeze-blocks", ",".join(fusion.continuation.frozen) if fusion.continuation else None, ""),
     ]  # fmt: skip
+
+
+def _settings(options: Any) -> list[str]:  # noqa: ANN401
+    """Parameters as ``--set`` takes them: text as it is, everything else as a Python literal."""
+    given = options.items() if isinstance(options, dict) else ()
+    texts = [f"{name}={value if isinstance(value, str) else repr(value)}" for name, value in given]
+    return [part for text in texts for part in ("--set", text)]
 
 
 def _comparing(comparison: Comparison, asked: Mapping[str, Any]) -> list[str]:
@@ -141,6 +149,7 @@ def _comparing(comparison: Comparison, asked: Mapping[str, Any]) -> list[str]:
         *_option("--test-views", asked.get("test_views"), "identity"),
         *_option("--view-curve", asked.get("view_curve")),
         *(["--economics"] if asked.get("economics") is True else []),
+        *(["--nested"] if asked.get("nested") is True else []),
     ]  # fmt: skip
 
 
