@@ -83,6 +83,13 @@ def test_the_reference_has_every_public_function_strategy_error_and_figure():
     assert [name for name in wrong if f"errors.{name}\n" not in pages["errors"]] == []
 
 
+def test_the_gallery_draws_every_figure():
+    from featstore.report import figures
+
+    drawn = (DOCS / "gallery.md").read_text()
+    assert [name for name in figures.__all__ if name != "Picture" and f"figures.{name}(" not in drawn] == []
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_without_a_network(tmp_path):
     out = tmp_path / "site"
