@@ -26,6 +26,7 @@ from featstore.images.decode import decoder_version
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
 from featstore.run import prepare
+from featstore.store.commit import require_writable
 from featstore.store.learned import remember
 from featstore.store.store import Store, default_cache
 from featstore.types import IDENTITY, Decoding, FeatureKey, View
@@ -138,6 +139,7 @@ def extract(
         parts = passes(todo, memory and memory // team.workers, BATCH_SIZE)
         if todo.rows_missing and not dry_run:
             refuse_undeclared_range(lacking(manifest, todo), decoding)
+            require_writable(store.root)
             bar = stack.enter_context(_bar(todo, show=progress))
             told = bar if team.in_process else engine.Silence()
             work = Work(networks, decoding, store.root.absolute(), told, bounded=len(parts) > 1)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TEMPORARY_PREFIX = ".tmp-"
+ELSEWHERE = "Check that the cache folder is writable, or choose another with --cache."
 
 
 def commit_named_by_hash(folder: Path, data: bytes, suffix: str) -> Path:
@@ -55,6 +56,22 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
+def require_writable(folder: Path) -> None:
+    """Make sure, before hours of work, that `folder` is there and can be written to.
+
+    Raises
+    ------
+    StoreError
+        If it cannot.
+    """
+    try:
+        make_folder(folder)
+    except OSError as error:
+        raise StoreError(f"Cannot write to {folder}: {error.strerror or error}", ELSEWHERE) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreError(f"Cannot write to {folder}: it is read-only for you.", ELSEWHERE)
+
+
 def _write_through(path: Path, data: bytes) -> None:
     with path.open("xb") as file:
         file.write(data)
@@ -76,6 +93,6 @@ def _store_error(error: OSError, target: Path, size: int) -> StoreError:
     remedy = (
         f"Free at least {size:,} bytes there and run the same command again: it goes on where it stopped."
         if full
-        else "Check that the cache folder is writable, or choose another with --cache."
+        else ELSEWHERE
     )
     return StoreError(f"Cannot write {size:,} bytes to {target}: {error.strerror or error}", remedy)

@@ -397,6 +397,11 @@ def test_an_error_is_one_line_of_cause_and_one_of_remedy(world, arguments, code,
     assert "Traceback" not in result.err
 
 
+def test_a_cache_that_cannot_be_written_is_refused_before_a_network_is_loaded(world):
+    arguments = ["extract", world.data, "--weights", "random:1", "--cache", world.data / "cache"]
+    assert modules_loaded(*arguments) == (4, set())
+
+
 def test_debug_shows_the_traceback():
     result = featstore("extract", "nowhere", "--debug")
     assert "Traceback" in result.err

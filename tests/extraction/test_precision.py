@@ -52,6 +52,7 @@ def test_too_few_images_are_refused(tmp_path):
         check_precision(write_images(tmp_path, 8), images=2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_BFLOAT16, reason="this CPU has no bfloat16")
 def test_the_command_prints_the_check_and_stores_nothing(tmp_path):
     manifest = write_images(tmp_path / "data", 8)
