@@ -64,12 +64,13 @@ def require_writable(folder: Path) -> None:
     StoreError
         If it cannot.
     """
+    probe = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     try:
         make_folder(folder)
+        probe.touch(exist_ok=False)
+        probe.unlink()
     except OSError as error:
         raise StoreError(f"Cannot write to {folder}: {error.strerror or error}", ELSEWHERE) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise StoreError(f"Cannot write to {folder}: it is read-only for you.", ELSEWHERE)
 
 
 def _write_through(path: Path, data: bytes) -> None:
