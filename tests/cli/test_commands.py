@@ -259,6 +259,7 @@ def test_compare_gives_the_same_numbers_twice_and_a_verdict(world, tmp_path):
     assert len(pairs) == len(names) * (len(names) - 1) / 2
     assert {c["verdict"] for c in one.json["comparisons"]} <= {"a_better", "b_better", "cannot_tell"}
     assert one.json["winner"]["of"] == len(names)
+    assert one.json["winner"]["nested"] is None  # no inner round was paid for
     table = featstore(*arguments, "--out", tmp_path / "run").out
     assert re.search(rf"Verdict .* {len(pairs)} pairs", table)
     assert re.search(rf"Best of {len(names)}: .* expect 0\.\d+ \[", table)
