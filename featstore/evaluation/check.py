@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.images.audit import Finding
+    from featstore.findings import Finding
     from featstore.images.manifest import Manifest
     from featstore.types import ImageRecord, Pixels
 
@@ -64,7 +64,7 @@ class Check:
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for ``--json``."""
-        return asdict(self)
+        return {**asdict(self), "findings": [finding.to_json() for finding in self.findings]}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

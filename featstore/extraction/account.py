@@ -50,12 +50,13 @@ def write_account(
             "backbones": _distinct(asdict(key.backbone) for key in keys),
             "views": _distinct(asdict(key.view) for key in keys),
             "decoding": asdict(keys[0].decoding) if keys else None,
+            "findings": [finding.to_json(examples=False) for finding in result.findings],
             **{name: value for name, value in result.to_json().items() if name not in ELSEWHERE},
         },
     )
 
 
-ELSEWHERE = frozenset({"dry_run", "cache", "images", "bad", "warnings"})
+ELSEWHERE = frozenset({"dry_run", "cache", "images", "bad", "findings"})
 """Told above in another form, or naming files: the summary and the quarantine table name them."""
 
 

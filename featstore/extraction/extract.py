@@ -22,6 +22,7 @@ from featstore.extraction.portions import Work, compute
 from featstore.extraction.share import share
 from featstore.extraction.summary import CellSummary, Extraction, PaceSummary
 from featstore.extraction.tuned import learned
+from featstore.findings import ordered
 from featstore.images.decode import decoder_version
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
@@ -155,7 +156,7 @@ def extract(
         cells=tuple(_summary(cell, cost) for cell in todo.cells),
         computed=tally.rows,
         bad=_bad_images(manifest, store, decoding, tally),
-        warnings=manifest.warnings,
+        findings=ordered(manifest.findings),
         phases={name: round(value, 3) for name, value in tally.seconds.items()},
         seconds=round(perf_counter() - started, 3),
         estimated_seconds=round(cost.seconds, 1),

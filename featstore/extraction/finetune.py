@@ -22,6 +22,7 @@ from featstore.extraction.networks import Networks
 from featstore.extraction.sides import divide
 from featstore.extraction.tuned import learned
 from featstore.files import PRIVATE_FILE
+from featstore.findings import ordered
 from featstore.fingerprint import digest_file
 from featstore.folds import acquainted
 from featstore.images.audit import require_sound
@@ -171,7 +172,7 @@ def finetune(
                 + [(str(q.path), q.reason, q.detail) for q in manifest.unreadable]
             )
         ),
-        warnings=manifest.warnings,
+        findings=ordered(manifest.findings),
         seconds=round(perf_counter() - started, 3),
     )
     write_account(folder, result, sides)

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from featstore.extraction.course import Measure
     from featstore.extraction.sides import Sides
+    from featstore.findings import Finding
 
-ELSEWHERE = frozenset({"run", "weights", "bad", "warnings"})
+ELSEWHERE = frozenset({"run", "weights", "bad", "findings"})
 """Told in another form, or naming files: the summary names them."""
 MEASURED = frozenset({"before", "after", "history"})
 """Kept in ``metrics.json``."""
@@ -51,7 +52,7 @@ class Finetuning:
         By epoch: ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``.
     bad
         Images that do not decode: ``(path, reason, detail)``.
-    warnings
+    findings
         What a user should know about the data.
     seconds
         Wall time.
@@ -73,12 +74,12 @@ class Finetuning:
     after: Measure
     history: Mapping[str, tuple[float, ...]]
     bad: tuple[tuple[str, str, str], ...] = ()
-    warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for ``--json``."""
-        return asdict(self)
+        return {**asdict(self), "findings": [finding.to_json() for finding in self.findings]}
 
 
 def write_account(folder: Path, result: Finetuning, sides: Sides) -> None:
@@ -90,6 +91,7 @@ def write_account(folder: Path, result: Finetuning, sides: Sides) -> None:
             "kind": "finetune",
             "data_sha256": data_digest(sides.records),
             **{k: document.pop(k) for k in list(document) if k not in MEASURED},
+            "findings": [finding.to_json(examples=False) for finding in result.findings],
             "quarantined": dict(Counter(reason for _, reason, _ in result.bad)),
             "trained": sides.ids(sides.trained),
             "validated": sides.ids(sides.validated),

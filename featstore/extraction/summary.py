@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from featstore.findings import Finding
+
 
 @dataclass(frozen=True, slots=True)
 class CellSummary:
@@ -47,7 +49,7 @@ class Extraction:
         Vectors computed and committed.
     bad
         Quarantined images: ``(path, reason, detail)``.
-    warnings
+    findings
         What a user should know about the data.
     idle
         Share of the pass in which no network was at work, 0 to 1.
@@ -79,7 +81,7 @@ class Extraction:
     cells: tuple[CellSummary, ...]
     computed: int = 0
     bad: tuple[tuple[str, str, str], ...] = ()
-    warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     phases: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     estimated_seconds: float = 0.0
@@ -107,4 +109,9 @@ class Extraction:
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for ``--json``."""
-        return {**asdict(self), "missing": self.missing, "stored": self.stored}
+        return {
+            **asdict(self),
+            "findings": [finding.to_json() for finding in self.findings],
+            "missing": self.missing,
+            "stored": self.stored,
+        }

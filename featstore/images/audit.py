@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from featstore.errors import AuditError
+from featstore.findings import EXAMPLES, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,36 +18,6 @@ if TYPE_CHECKING:
 NEAR = 4
 """Largest Hamming distance of two 64-bit difference hashes that counts as the same picture."""
 _HASH_BITS = 64
-_EXAMPLES = 5
-_REMEDIES = {
-    "label_conflict": "Decide which class is right and delete the other copies.",
-    "leak_exact": "Delete the copies from all splits but one.",
-    "leak_group": "Move all images of a group into one split.",
-    "one_class": "Add images of a second class.",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something about a data set that makes scores wrong (`error`) or doubtful (`warning`).
-
-    Attributes
-    ----------
-    severity
-        ``error`` or ``warning``.
-    code
-        ``label_conflict``, ``leak_exact``, ``leak_group``, ``one_class`` (errors), ``group_conflict``,
-        ``leak_near``, ``no_groups`` (warnings).
-    message
-        One line, with the count.
-    examples
-        The first few cases, one line each.
-    """
-
-    severity: Literal["error", "warning"]
-    code: str
-    message: str
-    examples: tuple[str, ...] = ()
 
 
 class NearPair(NamedTuple):
@@ -99,13 +69,13 @@ def require_sound(manifest: Manifest, *, fitting: bool = True) -> None:
     AuditError
         With the first error, its count, and the codes of the others.
     """
-    errors = [finding for finding in _errors(manifest) if fitting or finding.code != "one_class"]
+    errors = [finding for finding in _errors(manifest) if fitting or finding.name != "one_class"]
     if not errors:
         return
     first, *others = errors
-    also = f" Also found: {', '.join(finding.code for finding in others)}." if others else ""
+    also = f" Also found: {', '.join(finding.title for finding in others)}." if others else ""
     example = f" First: {first.examples[0]}." if first.examples else ""
-    raise AuditError(f"{first.code}: {first.message}{example}{also}", _REMEDIES[first.code])
+    raise AuditError(f"{first.title}: {first.message}{example}{also}", first.remedy)
 
 
 def near_duplicates(manifest: Manifest, hashes: Mapping[str, int], limit: int = NEAR) -> tuple[NearPair, ...]:
@@ -151,33 +121,35 @@ def _candidates(hashes: Mapping[str, int], bands: int) -> Iterator[tuple[str, st
 
 def _errors(manifest: Manifest) -> Iterator[Finding]:
     if conflicts := _mixed(manifest.files, lambda r: r.id, lambda r: r.label):
-        yield _error(
-            "label_conflict", f"{len(conflicts)} images are in two classes.", map(_places, conflicts)
-        )
+        message = f"{len(conflicts)} images are in two classes."
+        yield Finding("FS106", message, len(conflicts), _few(map(_places, conflicts)))
     if leaks := _mixed(manifest.files, lambda r: r.id, lambda r: r.split):
-        yield _error("leak_exact", f"{len(leaks)} images are in two splits.", map(_places, leaks))
+        message = f"{len(leaks)} images are in two splits."
+        yield Finding("FS107", message, len(leaks), _few(map(_places, leaks)))
     if manifest.has_groups and (leaks := _mixed(manifest.files, lambda r: r.group, lambda r: r.split)):
-        yield _error("leak_group", f"{len(leaks)} groups are in two splits.", map(_group_and_splits, leaks))
+        message = f"{len(leaks)} groups are in two splits."
+        yield Finding("FS108", message, len(leaks), _few(map(_group_and_splits, leaks)))
     if len(manifest.classes) == 1:
-        yield _error("one_class", f"All images are of the class {manifest.classes[0]!r}.", ())
+        yield Finding("FS109", f"All images are of the class {manifest.classes[0]!r}.")
 
 
 def _warnings(
     manifest: Manifest, hashes: Mapping[str, int], alike: Callable[[str, str], bool] | None
 ) -> Iterator[Finding]:
     if not manifest.has_groups:
-        message = "No groups are given: images of one patient may stand on both sides of a split."
-        yield Finding("warning", "no_groups", message)
+        yield Finding(
+            "FS104", "No groups are given: images of one patient may stand on both sides of a split."
+        )
     elif mixed := _mixed(manifest.files, lambda r: r.id, lambda r: r.group):
         message = f"{len(mixed)} images are in two groups; the first group counts."
-        yield Finding("warning", "group_conflict", message, _few(map(_places, mixed)))
+        yield Finding("FS103", message, len(mixed), _few(map(_places, mixed)))
     near = near_duplicates(manifest, hashes)
     if pairs := [p for p in near if alike is None or alike(p.first, p.second)]:
         path = {record.id: record.path for record in manifest.records}
         lines = (f"{str(path[p.first])!r}, {str(path[p.second])!r} ({p.distance} bits)" for p in pairs)
         sides = "splits" if manifest.splits else "groups"
         message = f"{len(pairs)} pairs of images in different {sides} look the same."
-        yield Finding("warning", "leak_near", message, _few(lines))
+        yield Finding("FS102", message, len(pairs), _few(lines))
 
 
 def _mixed(
@@ -193,12 +165,8 @@ def _mixed(
     return [same for same in together.values() if len({side(record) for record in same}) > 1]
 
 
-def _error(code: str, message: str, examples: Iterable[str]) -> Finding:
-    return Finding("error", code, message, _few(examples))
-
-
 def _few(lines: Iterable[str]) -> tuple[str, ...]:
-    return tuple(line for line, _ in zip(lines, range(_EXAMPLES), strict=False))
+    return tuple(line for line, _ in zip(lines, range(EXAMPLES), strict=False))
 
 
 def _places(records: list[ImageRecord]) -> str:

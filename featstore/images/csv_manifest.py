@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import ManifestError
 from featstore.files import read_regular
-from featstore.images.listing import Entry, Listing, quarantine, real_path_inside, shown, split_name
+from featstore.findings import Finding
+from featstore.images.listing import Entry, Listing, quarantine, real_path_inside, split_name
 from featstore.images.manifest import Quarantined
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def list_csv(file: Path, *, follow_links: bool = False) -> Listing:
         is absolute, a URL or contains ``..``, one path with two meanings. Names the file and the line.
     """
     columns, rows = _read(file)
-    warnings = _warn_of_unknown(columns)
+    findings = _unknown(columns)
     seen: dict[str, tuple[int, Entry]] = {}
     unreadable: list[Quarantined] = []
     repeated: list[str] = []
@@ -113,9 +114,10 @@ def list_csv(file: Path, *, follow_links: bool = False) -> Listing:
         found = _locate(entry, file.parent, follow_links=follow_links)
         (entries if isinstance(found, Entry) else unreadable).append(found)  # type: ignore[arg-type]
     if repeated:
-        warnings.append(f"{len(repeated)} lines repeat a path and were ignored: {shown(repeated)}.")
+        message = f"{len(repeated)} lines repeat a path and were ignored."
+        findings.append(Finding("FS206", message, len(repeated), tuple(repeated)))
     return Listing(
-        file.parent, tuple(entries), tuple(unreadable), 0, tuple(warnings), has_groups="group" in columns
+        file.parent, tuple(entries), tuple(unreadable), 0, tuple(findings), has_groups="group" in columns
     )
 
 
@@ -205,9 +207,13 @@ def _refuse_contradiction(row: _Row, entry: Entry, line: int, known: Entry) -> N
             raise row.wrong(what, "Keep the line that is right.")
 
 
-def _warn_of_unknown(columns: list[str]) -> list[str]:
+def _unknown(columns: list[str]) -> list[Finding]:
     unknown = [column for column in columns if column not in _REQUIRED + _OPTIONAL]
-    return [f"The CSV file has columns that are ignored: {', '.join(map(repr, unknown))}."] if unknown else []
+    if not unknown:
+        return []
+    return [
+        Finding("FS205", f"{len(unknown)} columns of the CSV file are ignored.", len(unknown), tuple(unknown))
+    ]
 
 
 def _wrong(file: Path, line: int, what: str, remedy: str) -> ManifestError:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import ManifestError
 from featstore.files import open_regular
-from featstore.images.listing import Entry, Listing, quarantine, real_path_inside, shown, split_name
+from featstore.findings import Finding, shown
+from featstore.images.listing import Entry, Listing, quarantine, real_path_inside, split_name
 from featstore.images.manifest import Quarantined
 from featstore.images.signature import HEAD, SUFFIXES, raster_format
 
@@ -132,8 +133,7 @@ def list_folder(root: Path, *, follow_links: bool = False) -> Listing:
             entries += _entries(walk, classes, split)
     else:
         entries += _entries(walk, tops, None)
-    warnings = _warn_of_mixture(tops, splits)
-    return Listing(root, tuple(entries), tuple(walk.unreadable), walk.skipped, warnings)
+    return Listing(root, tuple(entries), tuple(walk.unreadable), walk.skipped, _mixture(tops, splits))
 
 
 def _entries(walk: _Walk, classes: list[_Found], split: str | None) -> list[Entry]:
@@ -181,10 +181,11 @@ def _is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER
 
 
-def _warn_of_mixture(tops: list[_Found], splits: list[str | None]) -> tuple[str, ...]:
+def _mixture(tops: list[_Found], splits: list[str | None]) -> tuple[Finding, ...]:
     """Say that a lone ``extra`` beside ``train`` and ``test`` turns splits into classes: legal, rarely meant."""
     named = [top.path.name for top, split in zip(tops, splits, strict=True) if split]
     others = [top.path.name for top, split in zip(tops, splits, strict=True) if not split]
     if not named or not others:
         return ()
-    return (f"{shown(named)} are read as classes, not as splits, because of {shown(others)} beside them.",)
+    message = f"{len(named)} folders named like splits are read as classes, because of others beside them."
+    return (Finding("FS201", message, len(named), (f"{shown(named)} beside {shown(others)}",)),)

@@ -6,9 +6,13 @@ import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from featstore.errors import ManifestError
 from featstore.images.manifest import Quarantined
+
+if TYPE_CHECKING:
+    from featstore.findings import Finding
 
 _SPLITS = {
     "train": "train",
@@ -30,7 +34,6 @@ _REASONS = {
     errno.EACCES: "permission",
     errno.EPERM: "permission",
 }
-_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Listing:
     entries: tuple[Entry, ...]
     unreadable: tuple[Quarantined, ...] = ()
     skipped: int = 0
-    warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     has_groups: bool = False
 
 
@@ -98,9 +101,3 @@ def real_path_inside(path: Path, root: Path, *, follow_links: bool) -> str:
             "Copy the images into the folder, or allow such links with --follow-links.",
         )
     return real
-
-
-def shown(names: list[str]) -> str:
-    """Quote the first few names, on one line whatever is in them."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(repr(name) for name in names[:_SHOWN]) + more

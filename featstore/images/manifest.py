@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
+    from featstore.findings import Finding
     from featstore.types import ImageRecord
 
 
@@ -50,8 +51,8 @@ class Manifest:
         already say that no decoder will take them (`empty`, `not_image`, `unsupported`, `lfs_pointer`).
     skipped
         Entries passed over on purpose: hidden files, thumbnails' databases, text beside the images, pipes.
-    warnings
-        One line each, for people.
+    findings
+        What reading the data set met: layouts, spellings, copies.
     has_groups
         Whether the data set says which images belong together; if not, every file is its own group.
     copies
@@ -65,7 +66,7 @@ class Manifest:
     records: tuple[ImageRecord, ...]
     unreadable: tuple[Quarantined, ...] = ()
     skipped: int = 0
-    warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     has_groups: bool = False
     copies: tuple[ImageRecord, ...] = ()
     groups_set_aside: bool = False

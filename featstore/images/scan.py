@@ -11,16 +11,18 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from featstore.errors import ManifestError
+from featstore.findings import Finding
 from featstore.images.contents import Contents, read_contents
 from featstore.images.csv_manifest import list_csv
 from featstore.images.folder import list_folder
-from featstore.images.listing import Entry, Listing, shown
 from featstore.images.manifest import Manifest, Quarantined
 from featstore.images.signature import SUFFIXES
 from featstore.types import ImageRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from featstore.images.listing import Entry, Listing
 
 _MAX_THREADS = 8
 
@@ -71,7 +73,7 @@ def scan(
         records=tuple(records),
         unreadable=tuple(sorted(bad, key=lambda row: str(row.path))),
         skipped=listing.skipped,
-        warnings=(*listing.warnings, *_warnings(images, records, copies)),
+        findings=(*listing.findings, *_findings(images, records, copies)),
         has_groups=listing.has_groups,
         copies=tuple(copies),
     )
@@ -137,16 +139,19 @@ def _once_by_id(images: Iterable[tuple[Entry, Contents]]) -> tuple[list[ImageRec
     return list(records.values()), copies
 
 
-def _warnings(
+def _findings(
     images: Sequence[tuple[Entry, Contents]], records: Sequence[ImageRecord], copies: Sequence[ImageRecord]
-) -> Iterable[str]:
+) -> Iterable[Finding]:
     labels = {record.id: record.label for record in records}
     if same := [str(copy.path) for copy in copies if labels[copy.id] == copy.label]:
-        yield f"{len(same)} files repeat the bytes of another of their class; each image is kept once: {shown(same)}."
+        message = f"{len(same)} files repeat the bytes of another of their class; each image is kept once."
+        yield Finding("FS302", message, len(same), tuple(same))
     if twins := _twins(entry.name for entry, _ in images):
-        yield f"{len(twins)} names differ only in how accents are encoded (NFC, NFD): {shown(twins)}."
+        message = f"{len(twins)} names differ only in how accents are encoded (NFC, NFD)."
+        yield Finding("FS208", message, len(twins), tuple(twins))
     if other := [entry.name for entry, found in images if _is_misnamed(entry.name, found.kind)]:
-        yield f"{len(other)} files are not what their suffix says and are decoded by content: {shown(other)}."
+        message = f"{len(other)} files are not what their suffix says and are decoded by content."
+        yield Finding("FS303", message, len(other), tuple(other))
 
 
 def _twins(names: Iterable[str]) -> list[str]:

@@ -190,7 +190,7 @@ def _audit(whole: Manifest, value_range: tuple[float, float] | None) -> dict[str
     found = check(whole, value_range=value_range)
     return {
         "sound": found.sound,
-        "findings": {finding.code: finding.message for finding in found.findings},
+        "findings": {finding.title: finding.message for finding in found.findings},
         "shortcuts": dict(found.shortcuts),
     }
 

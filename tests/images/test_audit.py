@@ -17,7 +17,7 @@ from featstore.types import ImageRecord
 
 
 def codes(manifest, *rest) -> list[tuple[str, str]]:
-    return [(finding.severity, finding.code) for finding in audit(manifest, *rest)]
+    return [(finding.severity, finding.name) for finding in audit(manifest, *rest)]
 
 
 def scan_with_groups(root):
@@ -39,7 +39,7 @@ def test_a_data_set_without_groups_is_warned_of_and_not_refused(write):
 def test_same_bytes_in_two_classes_are_a_conflict(write):
     manifest = scan_with_groups(write({"a/p1.png": 1, "a/copy of p1.png": 1, "b/p1.png": 1, "b/p2.png": 2}))
     (finding,) = audit(manifest)
-    assert (finding.severity, finding.code) == ("error", "label_conflict")
+    assert (finding.severity, finding.name) == ("error", "label_conflict")
     assert finding.message.startswith("1 images")
     assert "/a/p1.png" in finding.examples[0]
     assert "/b/p1.png" in finding.examples[0]
@@ -53,7 +53,7 @@ def test_same_bytes_in_two_splits_are_a_leak(write):
 def test_a_group_in_two_splits_is_a_leak(write):
     manifest = scan_with_groups(write({"train/a/p1-1.png": 1, "test/a/p1-2.png": 2, "test/b/p3.png": 3}))
     (finding,) = audit(manifest)
-    assert finding.code == "leak_group"
+    assert finding.name == "leak_group"
     assert finding.examples == ("'p1' in test, train",)
 
 
@@ -62,7 +62,7 @@ def test_a_group_that_reaches_the_other_split_only_by_a_copy_is_a_leak(write):
     manifest = scan_with_groups(
         write({"test/a/p1.png": 1, "train/a/p2-1.png": 1, "test/a/p2-2.png": 2, "train/b/p4.png": 4})
     )
-    assert {code for _, code in codes(manifest)} == {"leak_exact", "leak_group", "group_conflict"}
+    assert {code for _, code in codes(manifest)} == {"leak_exact", "leak_group", "groups_merged"}
 
 
 def test_one_class_is_an_error_for_fitting_and_not_for_extracting(write):
@@ -75,7 +75,7 @@ def test_one_class_is_an_error_for_fitting_and_not_for_extracting(write):
 
 def test_the_same_image_in_two_groups_is_worth_a_warning(write):
     manifest = scan_with_groups(write({"a/p1.png": 1, "a/p2.png": 1, "b/p3.png": 3}))
-    assert codes(manifest) == [("warning", "group_conflict")]
+    assert codes(manifest) == [("warning", "groups_merged")]
 
 
 def test_junk_with_the_same_bytes_in_two_classes_is_no_conflict(write):
@@ -147,10 +147,10 @@ def test_near_duplicates_are_exactly_the_close_pairs_on_different_sides(hashes, 
 
 def test_near_duplicates_across_splits_are_listed_as_a_warning():
     manifest, hashes = with_sides([0b1111, 0b0111, 2**64 - 1], ("train", "test"))
-    finding = next(finding for finding in audit(manifest, hashes) if finding.code == "leak_near")
+    finding = next(finding for finding in audit(manifest, hashes) if finding.name == "copies_across_groups")
     assert finding.severity == "warning"
     assert finding.examples == ("'00.png', '01.png' (1 bits)",)
-    assert "leak_near" not in {code for _, code in codes(manifest)}
+    assert "copies_across_groups" not in {code for _, code in codes(manifest)}
 
 
 def test_images_without_a_hash_are_left_out():

@@ -107,12 +107,14 @@ def test_a_wrong_line_is_named(table, text, line, what):
 def test_a_line_that_is_repeated_is_worth_a_warning(table):
     manifest = scan(table("path,label\nct/0.png,ill\nct/1.png,well\nct/0.png,ill\n"))
     assert len(manifest.records) == 2
-    assert manifest.warnings == ("1 lines repeat a path and were ignored: 'ct/0.png'.",)
+    (finding,) = manifest.findings
+    assert (finding.name, finding.count, finding.examples) == ("lines_repeated", 1, ("ct/0.png",))
 
 
 def test_columns_that_are_not_known_are_named(table):
     manifest = scan(table("path,label,patient,age\nct/0.png,ill,p1,60\n"))
-    assert "'patient', 'age'" in manifest.warnings[0]
+    assert manifest.findings[0].name == "columns_ignored"
+    assert manifest.findings[0].examples == ("patient", "age")
     assert not manifest.has_groups
 
 

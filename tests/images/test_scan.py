@@ -25,6 +25,7 @@ from featstore.fingerprint import canonical_json
 from featstore.images.contents import read_contents
 from featstore.images.decode import REASONS, decode
 from featstore.images.scan import scan
+from featstore.report.terminal.text import findings_text
 
 
 def names(manifest) -> list[str]:
@@ -42,7 +43,7 @@ def test_class_folders_become_labels_and_nested_files_count_for_their_class(writ
     assert manifest.classes == ("a", "b")
     assert manifest.count_by_class() == {"a": 2, "b": 1}
     assert manifest.count_by_split() == {None: 3}
-    assert (manifest.unreadable, manifest.skipped, manifest.warnings, manifest.has_groups) == (
+    assert (manifest.unreadable, manifest.skipped, manifest.findings, manifest.has_groups) == (
         (),
         0,
         (),
@@ -78,7 +79,7 @@ def test_a_class_beside_split_names_makes_all_of_them_classes_and_is_worth_a_war
     manifest = scan(write({"train/1.png": 1, "test/2.png": 2, "extra/3.png": 3}))
     assert manifest.classes == ("extra", "test", "train")
     assert manifest.splits == ()
-    assert "'extra'" in manifest.warnings[0]
+    assert "'extra'" in manifest.findings[0].examples[0]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_same_bytes_in_one_class_are_kept_once_with_a_count(write):
     manifest = scan(write({"a/1.png": 1, "a/2.png": 1, "a/deep/3.png": 1, "b/4.png": 4}))
     assert names(manifest) == ["a/1.png", "b/4.png"]
     assert [copy.path.name for copy in manifest.copies] == ["2.png", "3.png"]
-    assert manifest.warnings[0].startswith("2 files repeat")
+    assert manifest.findings[0].message.startswith("2 files repeat")
 
 
 def test_a_suffix_that_lies_is_worth_a_warning(write, picture, encode):
@@ -168,8 +169,8 @@ def test_a_suffix_that_lies_is_worth_a_warning(write, picture, encode):
         write({"a/1.png": encode(picture(), "JPEG"), "a/2.JPG": encode(picture(1), "JPEG"), "a/3": 3})
     )
     assert len(manifest.records) == 3
-    assert manifest.warnings[0].startswith("1 files are not what their suffix says")
-    assert "'a/1.png'" in manifest.warnings[0]
+    assert manifest.findings[0].message.startswith("1 files are not what their suffix says")
+    assert manifest.findings[0].examples[0] == "a/1.png"
 
 
 ODD = [
@@ -192,8 +193,8 @@ def test_odd_names_are_just_names(write):
 
 def test_names_with_line_breaks_stay_on_one_line_of_a_warning(write):
     manifest = scan(write({"a/x\ny.png": 1, "a/z\ny.png": 1}))
-    assert len(manifest.warnings) == 1
-    assert "\n" not in manifest.warnings[0]
+    assert len(manifest.findings) == 1
+    assert len(findings_text(manifest.findings).splitlines()) == 3
 
 
 def test_a_name_that_is_not_utf8_is_scanned_and_fits_into_json(write):
@@ -216,7 +217,7 @@ def test_names_that_differ_only_in_accents_are_worth_a_warning(write):
         pytest.skip("this file system normalises names")
     manifest = scan(root)
     assert len(manifest.records) == 2
-    assert "NFC" in manifest.warnings[0]
+    assert "NFC" in manifest.findings[0].message
 
 
 def test_class_folders_that_differ_only_in_accents_are_worth_a_warning(write):
@@ -225,7 +226,7 @@ def test_class_folders_that_differ_only_in_accents_are_worth_a_warning(write):
     )
     if len(list(root.iterdir())) < 2:
         pytest.skip("this file system normalises names")
-    assert "NFC" in scan(root).warnings[0]
+    assert "NFC" in scan(root).findings[0].message
 
 
 def test_a_link_counts_once_by_the_file_behind_it(write):
@@ -235,7 +236,7 @@ def test_a_link_counts_once_by_the_file_behind_it(write):
     write({"a/deep/2.png": 2})
     manifest = scan(root)
     assert names(manifest) == ["a/deep/2.png", "a/z.png"]
-    assert (manifest.copies, manifest.warnings) == ((), ())
+    assert (manifest.copies, manifest.findings) == ((), ())
 
 
 def test_a_link_into_another_class_is_kept_for_the_audit(write):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from featstore.findings import ordered
 from featstore.report.plain import counts, duration, printable, size, table, view_name
 from featstore.report.terminal.scores import comparison_text, fusion_text, operating_text
 from featstore.report.verdict import summary
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from featstore.extraction.bench import Bench, Rate
     from featstore.extraction.precision import PrecisionCheck
     from featstore.extraction.summary import Extraction
+    from featstore.findings import Finding
 
 LISTED = 10
 NEXT = """On your own images:
@@ -33,7 +35,7 @@ def extraction_text(result: Extraction) -> str:
         table(["backbone", "view", "stored", "missing"], rows),
         _extraction_sentence(result),
         _bad_text(result.bad),
-        _warnings_text(result.warnings),
+        findings_text(result.findings),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -73,15 +75,7 @@ def _tuned_text(result: Predictions) -> str:
 def check_text(result: Check) -> str:
     """Findings of an audit."""
     parts = [f"{result.images} images, {result.groups} groups, classes: {counts(result.classes)}."]
-    parts += [
-        "\n".join(
-            [
-                f"{f.severity.upper()} {f.code}: {printable(f.message)}",
-                *(f"  {printable(e)}" for e in f.examples[:LISTED]),
-            ]
-        )
-        for f in result.findings
-    ]
+    parts.append(findings_text(result.findings))
     parts += [_bad_text(result.bad), _shortcut_text(result.shortcuts)]
     parts.append(
         "The data set is sound." if result.sound else "The data set would give a false answer: mend it first."
@@ -160,8 +154,15 @@ def _bad_text(bad: Sequence[tuple[str, str, str]]) -> str:
     return "\n".join([f"{len(bad)} images are in quarantine; everything else goes on:", *lines, *more])
 
 
-def _warnings_text(warnings: Sequence[str]) -> str:
-    return "\n".join(f"warning: {printable(warning)}" for warning in warnings)
+def findings_text(found: Sequence[Finding]) -> str:
+    """Findings, the gravest first: code, what was met, one example, what to do."""
+    return "\n".join(_finding_text(finding) for finding in ordered(found) if not finding.accepted)
+
+
+def _finding_text(finding: Finding) -> str:
+    lines = [f"{finding.severity.upper()} {finding.title}: {printable(finding.message)}"]
+    lines += [f"  for example {printable(example)}" for example in finding.examples[:1]]
+    return "\n".join([*lines, f"  {finding.remedy}"])
 
 
 def _shortcut_text(shortcuts: Mapping[str, float]) -> str:

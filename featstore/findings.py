@@ -1,0 +1,431 @@
+"""Findings: what was met in a data set, its files or a result that a reader must know, each under a stable code.
+
+One mechanism for every command: whatever is odd becomes a `Finding` with a code of `CATALOGUE`, is shown by the
+command, kept in the run, repeated in the report and explained in ``docs/findings.md``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from featstore.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    Severity = Literal["error", "warning", "note"]
+
+EXAMPLES = 5
+"""Cases that a finding keeps; the count tells how many there were."""
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+"""``error``: every score would be false; ``warning``: it bears on their meaning; ``note``: what was done to files."""
+
+
+class Kind(NamedTuple):
+    """A row of the catalogue.
+
+    Attributes
+    ----------
+    name
+        Short name in snake case, shown behind the code.
+    severity
+        ``error``, ``warning`` or ``note``.
+    meaning
+        What it says about the answer; the text of ``docs/findings.md``.
+    remedy
+        One line: what to do about it. Every flag in it exists in every command that shows the finding.
+    """
+
+    name: str
+    severity: Severity
+    meaning: str
+    remedy: str
+
+
+CATALOGUE: dict[str, Kind] = {
+    # FS1xx, would a score on these data mean anything?
+    "FS101": Kind(
+        "shortcut",
+        "warning",
+        "The class can be guessed without looking at the picture: from the file alone (bytes, width, height,"
+        " channels, format) or from its grey levels. A network can learn the same shortcut, so a score tells"
+        " nothing about the disease unless it is clearly above that of the shortcut.",
+        "Prepare the images of all classes alike (same source, format, size and grey scale), or report the shortcut"
+        " beside every score.",
+    ),
+    "FS102": Kind(
+        "copies_across_groups",
+        "warning",
+        "Pictures that look the same belong to different patients (groups) or splits: copies, mirrored or cropped"
+        " versions, or the same patient under two names. The test images are then partly training images.",
+        "Look at the examples; give images of one patient one group in a CSV file with a group column, or delete the"
+        " copies.",
+    ),
+    "FS103": Kind(
+        "groups_merged",
+        "warning",
+        "Files with identical bytes are listed under different patients (groups). These groups were taken for one, so"
+        " that no picture is both learned from and tested on.",
+        "Find out which patient each of these files belongs to, and correct the groups.",
+    ),
+    "FS104": Kind(
+        "no_groups",
+        "warning",
+        "Nothing says which images belong to one patient, so images of one patient may be learned from and tested on:"
+        " scores may be too high.",
+        "Say how the path tells the patient, --group-pattern 'patient(\\d+)', or add a group column to the CSV file.",
+    ),
+    "FS105": Kind(
+        "group_spelling",
+        "warning",
+        "Names of patients (groups) differ only in capitals, accents' encoding or spaces, so one patient may count as"
+        " several and stand on both sides of a split.",
+        "Spell each patient in one way.",
+    ),
+    "FS106": Kind(
+        "label_conflict",
+        "error",
+        "The same picture is in two classes.",
+        "Decide which class is right and delete the other copies.",
+    ),
+    "FS107": Kind(
+        "leak_exact",
+        "error",
+        "The same picture is in two splits.",
+        "Delete the copies from all splits but one.",
+    ),
+    "FS108": Kind(
+        "leak_group",
+        "error",
+        "Images of one patient (group) are in two splits.",
+        "Move all images of a group into one split.",
+    ),
+    "FS109": Kind(
+        "one_class",
+        "error",
+        "All images that can be read are of one class: there is nothing to tell apart.",
+        "Add images of a second class.",
+    ),
+    "FS110": Kind(
+        "group_is_class",
+        "warning",
+        "The groups are the classes or split them into a handful of blocks: they name something else than patients.",
+        "Give a group pattern or a group column that names the patient.",
+    ),
+    "FS111": Kind(
+        "group_numbers_restart",
+        "warning",
+        "The same group names occur in every class (or site), as where each folder numbers its files from 1:"
+        " strangers then count as one patient.",
+        "Let the pattern take in the class as well, for instance --group-pattern '([^/]+/[^/]*\\d+)'.",
+    ),
+    "FS112": Kind(
+        "group_placeholder",
+        "warning",
+        "A group is called like a missing value (NA, nan, unknown): strangers would count as one patient.",
+        "Give each of these images its patient, or a name of its own.",
+    ),
+    "FS113": Kind(
+        "patient_column_unused",
+        "warning",
+        "A column looks like the patient, and the groups are not taken from it.",
+        "Say so: --columns group=NAME",
+    ),
+    "FS114": Kind(
+        "split_ignored",
+        "warning",
+        "The data set names training and test images, and a cross-validation draws folds of its own over all.",
+        "Score on the given test split instead: --folds split",
+    ),
+    # FS2xx, layouts and cells that may be meant otherwise
+    "FS201": Kind(
+        "folders_as_classes",
+        "warning",
+        "Folders that look like parts of a data set (training, test, unlabelled) are read as classes.",
+        "Rename the folders to train, val and test, move others away, or give a CSV file: path,label.",
+    ),
+    "FS202": Kind(
+        "class_spelling",
+        "warning",
+        "Names of classes differ only in capitals, accents' encoding, spaces or punctuation, and count as several.",
+        "Spell each class in one way.",
+    ),
+    "FS203": Kind(
+        "label_placeholder",
+        "warning",
+        "A class is called like a missing value (NA, nan, unknown).",
+        "Give these images their class, or take them out of the data set.",
+    ),
+    "FS204": Kind(
+        "label_combination",
+        "warning",
+        "Labels look like several findings in one cell (A|B); each combination counts as a class of its own.",
+        "Write a CSV file whose label column answers one question, such as Effusion against no Effusion.",
+    ),
+    "FS205": Kind(
+        "columns_ignored",
+        "note",
+        "The CSV file has columns that mean nothing to featstore.",
+        "Nothing needs to be done; to use one: --columns NAME=COLUMN",
+    ),
+    "FS206": Kind(
+        "lines_repeated",
+        "note",
+        "Lines of the CSV file repeat a path with the same meaning; each image is kept once.",
+        "Nothing needs to be done.",
+    ),
+    "FS207": Kind(
+        "paths_mended",
+        "note",
+        "Paths of the CSV file name their files nearly, not exactly (suffix, capitals, spaces, backslashes), and were"
+        " taken for the only file that they can mean.",
+        "Look at the example; correct the CSV file where it is wrong.",
+    ),
+    "FS208": Kind(
+        "name_encoding",
+        "warning",
+        "Names of files differ only in how accents are encoded (NFC, NFD): often one file copied by two systems.",
+        "Delete one of each pair if they are copies.",
+    ),
+    "FS209": Kind(
+        "split_folder_ignored",
+        "warning",
+        "A folder beside the splits holds no labelled images and was left out.",
+        "Move it out of the data set, or sort its images into class folders.",
+    ),
+    # FS3xx is about files and pixels
+    "FS301": Kind(
+        "quarantined",
+        "warning",
+        "Files cannot be decoded and are left out. Where one class loses more of them than another, that alone can"
+        " bias a score.",
+        "See the reason of each file in docs/inputs.md; mend or delete the files.",
+    ),
+    "FS302": Kind(
+        "copies",
+        "note",
+        "Files repeat the bytes of another one; each picture is kept once.",
+        "Nothing needs to be done.",
+    ),
+    "FS303": Kind(
+        "misnamed",
+        "note",
+        "Files are of another format than their suffix says, and are decoded by content.",
+        "Nothing needs to be done.",
+    ),
+    "FS304": Kind(
+        "first_frame_only",
+        "warning",
+        "Files hold several pictures of which only the first was taken (animations, multi-picture files).",
+        "Save the pictures one by one, or as pages of a TIFF.",
+    ),
+    "FS305": Kind(
+        "transparency",
+        "note",
+        "Transparent pixels were put on black.",
+        "Save the images without transparency if that is not meant.",
+    ),
+    "FS306": Kind(
+        "cmyk",
+        "note",
+        "CMYK was converted to RGB without a colour profile.",
+        "Save the images as RGB if colours matter.",
+    ),
+    "FS307": Kind(
+        "constant",
+        "warning",
+        "All pixels of an image are equal: it shows nothing.",
+        "Look at the files; delete what is empty.",
+    ),
+    "FS308": Kind(
+        "orientation_unread",
+        "note",
+        "The orientation tag could not be read; the image was taken as stored.",
+        "Look at the example.",
+    ),
+    "FS309": Kind(
+        "slices_of_one_file",
+        "note",
+        "A file holds several slices or pages; each is an image, and all of one file belong to one group.",
+        "Nothing needs to be done.",
+    ),
+    "FS310": Kind(
+        "reduced_pages_skipped",
+        "note",
+        "Pages that repeat a picture in a smaller size (pyramids, thumbnails, masks) were skipped.",
+        "Nothing needs to be done.",
+    ),
+    "FS311": Kind(
+        "channels_as_images",
+        "warning",
+        "Pages of a file are colour or stain channels of one picture, and each is taken for an image.",
+        "Merge the channels into RGB files first if one picture is meant.",
+    ),
+    # FS4xx, what a result can be used for
+    "FS401": Kind(
+        "not_above_shortcut",
+        "warning",
+        "The best score is not above that of guessing without a network: the data allow no statement about the"
+        " pictures.",
+        "Mend the shortcut (FS101) first.",
+    ),
+    "FS402": Kind(
+        "one_answer",
+        "warning",
+        "The model gives every image the same answer, or nearly so: sensitivity or specificity is zero.",
+        "Choose an operating point, --sensitivity 0.9, or calibrate with --calibrate platt.",
+    ),
+    "FS403": Kind(
+        "few_patients",
+        "warning",
+        "So few patients of a class were scored that intervals say next to nothing, or do not exist.",
+        "Collect more patients of that class before drawing a conclusion.",
+    ),
+    "FS404": Kind(
+        "imported_features",
+        "warning",
+        "Vectors were computed by another program: featstore cannot tell whether they contain the label or were tuned"
+        " on these images.",
+        "Say in the paper where they come from, and compare without them: --backbones",
+    ),
+    "FS405": Kind(
+        "backbones_left_out",
+        "note",
+        "Networks in the store lack vectors of this data set, and took no part.",
+        "Compute the missing ones with featstore extract, or name those that are wanted: --backbones",
+    ),
+    "FS406": Kind(
+        "positive_guessed",
+        "warning",
+        "Nobody said which class is the positive one (the ill), so featstore chose.",
+        "Say which: --positive NAME",
+    ),
+    "FS407": Kind(
+        "seen_in_training",
+        "warning",
+        "Images, or images of the same patient, were learned from: an answer on them says nothing about new ones.",
+        "Leave them out of every count.",
+    ),
+    "FS408": Kind(
+        "shortcut_unknown",
+        "note",
+        "How well the label is guessed without a network could not be computed on these images.",
+        "Add patients: five of each class are needed.",
+    ),
+}  # fmt: skip
+"""Code to its row; the order is that of the documentation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a reader of the answer must know.
+
+    Attributes
+    ----------
+    code
+        Code of `CATALOGUE`, such as ``FS101``.
+    message
+        One line with the numbers, without any path or name of a patient: it may leave the run folder.
+    count
+        How many images, groups, files or lines it is about; 0 where nothing is counted.
+    examples
+        The first few cases, one line each. They name paths and patients: for terminal and ``--json``.
+    value, interval
+        The number that it is about, such as an AUC, and its 95 % interval, if any.
+    accepted
+        Whether the user said that it is known (``--accept``).
+    """
+
+    code: str
+    message: str
+    count: int = 0
+    examples: tuple[str, ...] = ()
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    accepted: bool = False
+    remedy: str = ""
+    """What to do; the catalogue's where the finding itself knows nothing better."""
+
+    def __post_init__(self) -> None:
+        """Take the catalogue's remedy where none is given, and keep the first few examples."""
+        if not self.remedy:
+            object.__setattr__(self, "remedy", CATALOGUE[self.code].remedy)
+        object.__setattr__(self, "examples", tuple(islice(self.examples, EXAMPLES)))
+
+    @property
+    def name(self) -> str:
+        """Short name, such as ``shortcut``."""
+        return CATALOGUE[self.code].name
+
+    @property
+    def severity(self) -> Severity:
+        """``error``, ``warning`` or ``note``."""
+        return CATALOGUE[self.code].severity
+
+    @property
+    def title(self) -> str:
+        """Code and name, such as ``FS101 shortcut``."""
+        return f"{self.code} {self.name}"
+
+    def to_json(self, *, examples: bool = True) -> dict[str, Any]:
+        """Plain dict; without `examples` it names no path and no patient, and may be kept in ``run.json``."""
+        document = {"name": self.name, "severity": self.severity, **asdict(self)}
+        document["examples"] = list(self.examples) if examples else []
+        document["interval"] = None if self.interval is None else list(self.interval)
+        return document
+
+
+def ordered(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Errors first, then warnings, then notes, each by code; a finding that was met twice is kept once."""
+    once = dict.fromkeys(found)
+    return tuple(sorted(once, key=lambda finding: (SEVERITIES.index(finding.severity), finding.code)))
+
+
+def accept(found: Iterable[Finding], codes: Collection[str]) -> tuple[Finding, ...]:
+    """Mark the findings that the user knows of; they stay in the list.
+
+    Parameters
+    ----------
+    found
+        Findings of any kind.
+    codes
+        Codes or names, such as ``FS101`` or ``shortcut``.
+
+    Raises
+    ------
+    UsageError
+        If a code does not exist, or is that of an error, under which no score would be true.
+    """
+    wanted = {resolve(code) for code in codes}
+    if wrong := sorted(code for code in wanted if CATALOGUE[code].severity == "error"):
+        kind = CATALOGUE[wrong[0]]
+        raise UsageError(
+            f"{wrong[0]} {kind.name} cannot be accepted: every score would be false.", kind.remedy
+        )
+    return tuple(replace(finding, accepted=finding.code in wanted) for finding in found)
+
+
+def resolve(code: str) -> str:
+    """Code of a code or a name in any spelling.
+
+    Raises
+    ------
+    UsageError
+        If there is none like it.
+    """
+    wanted = re.sub(r"[\s-]+", "_", code.strip()).casefold()
+    for known, kind in CATALOGUE.items():
+        if wanted in {known.casefold(), kind.name}:
+            return known
+    raise UsageError(
+        f"There is no finding {code!r}.", f"Codes are {', '.join(CATALOGUE)}: see docs/findings.md."
+    )
+
+
+def shown(names: Sequence[str], most: int = 3) -> str:
+    """Quote the first few names, on one line whatever is in them."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(repr(name) for name in names[:most]) + more
