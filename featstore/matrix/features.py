@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featstore.findings import Finding
     from featstore.types import BackboneSpec, Decoding, Features, ImageRecord, View
 
 
@@ -49,6 +50,8 @@ class FeatureMatrix:
         By backbone whose weights were tuned: ids of the images that they have learned from, in this data set or not.
     set_apart
         Number of images left out because of that.
+    findings
+        What reading the data set and choosing the features met.
     """
 
     records: tuple[ImageRecord, ...]
@@ -64,6 +67,7 @@ class FeatureMatrix:
     groups_set_aside: bool = False
     learned: Mapping[str, frozenset[str]] = field(default_factory=dict)
     set_apart: int = 0
+    findings: tuple[Finding, ...] = ()
 
     @property
     def blocks(self) -> tuple[Block, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from featstore.backbones import catalog
 from featstore.backbones.weights import EVERY_BACKBONE, choice_for, resolve_weights
+from featstore.findings import ordered
 from featstore.fusion.blocks import lay_out
 from featstore.images.audit import require_sound
 from featstore.images.decode import decoder_version
@@ -127,6 +128,7 @@ def assemble(
         len(manifest.records) - len(records) + len(manifest.unreadable),
         manifest.groups_set_aside,
         learned=_learned(store, specs),
+        findings=ordered(manifest.findings),
     )
 
 
