@@ -12,10 +12,10 @@ import numpy as np
 
 from featstore.errors import BadImageError
 from featstore.evaluation.metrics import score
-from featstore.extraction.batches import read_pixels
 from featstore.images.audit import audit
 from featstore.images.decode import decoder_version
 from featstore.images.dhash import dhash
+from featstore.images.reading import read_pixels
 from featstore.images.resize import resize
 from featstore.images.scan import scan
 from featstore.types import Decoding
