@@ -15,6 +15,7 @@ from featstore.findings import Finding
 from featstore.images.contents import Contents, read_contents
 from featstore.images.csv_manifest import list_csv
 from featstore.images.folder import list_folder
+from featstore.images.grouping import merged_groups
 from featstore.images.manifest import Manifest, Quarantined
 from featstore.images.signature import SUFFIXES
 from featstore.types import ImageRecord
@@ -68,12 +69,13 @@ def scan(
     if not images:
         raise _nothing_left(data, bad)
     records, copies = _once_by_id(images)
+    records, copies, merged = _merge_groups(records, copies, has_groups=listing.has_groups)
     return Manifest(
         root=listing.root,
         records=tuple(records),
         unreadable=tuple(sorted(bad, key=lambda row: str(row.path))),
         skipped=listing.skipped,
-        findings=(*listing.findings, *_findings(images, records, copies)),
+        findings=(*listing.findings, *_findings(images, records, copies), *merged),
         has_groups=listing.has_groups,
         copies=tuple(copies),
     )
@@ -137,6 +139,25 @@ def _once_by_id(images: Iterable[tuple[Entry, Contents]]) -> tuple[list[ImageRec
             if records.setdefault(image_id, record) is not record:
                 copies.append(record)
     return list(records.values()), copies
+
+
+def _merge_groups(
+    records: list[ImageRecord], copies: list[ImageRecord], *, has_groups: bool
+) -> tuple[list[ImageRecord], list[ImageRecord], tuple[Finding, ...]]:
+    """Take groups for one that share a file, or are spelled alike: a patient under two names is one patient."""
+    files = [*records, *copies]
+    merged = merged_groups((file.group, file.id) for file in files) if has_groups else {}
+    if not merged:
+        return records, copies, ()
+    examples = tuple(f"{old!r} is taken for {new!r}" for old, new in sorted(merged.items()))
+    message = (
+        f"{len(merged)} groups (patients) were merged with others that share a file, or are called the same but for"
+        " capitals, accents and spaces."
+    )
+    records, copies = (
+        [replace(file, group=merged.get(file.group, file.group)) for file in rows] for rows in (records, copies)
+    )
+    return records, copies, (Finding("FS103", message, len(merged), examples),)
 
 
 def _findings(
