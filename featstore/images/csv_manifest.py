@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from featstore.errors import ManifestError
 from featstore.files import read_regular
 from featstore.findings import Finding
-from featstore.images.listing import Entry, Listing, quarantine, real_path_inside, split_name
+from featstore.images.listing import Entry, Listing, quarantine, real_path_inside
 from featstore.images.manifest import Quarantined
+from featstore.images.splits import split_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
