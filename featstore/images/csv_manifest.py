@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,6 @@ from featstore.errors import ManifestError, UsageError
 from featstore.findings import Finding
 from featstore.images.csv_paths import Locator, PathRefusedError, difference
 from featstore.images.csv_table import (
-    REQUIRED,
     ROLES,
     columns_flag,
     find_columns,
@@ -132,7 +132,7 @@ def list_csv(
     if not table.rows:
         raise table.wrong("there are no images below the header", "List at least one image.")
     locator = Locator(_root(file, root), file.parent, root is not None, _suffix(suffix))
-    found = _read_rows(table, _rows(table, places, flags), locator, follow_links=follow_links)
+    found = _read_rows(_rows(table, places, flags), locator, follow_links=follow_links)
     if found.lost and not found.entries:
         raise _all_lost(file, found, locator)
     unreadable = [*found.unreadable, *_described(found.lost, locator)]
@@ -171,7 +171,7 @@ def _rows(table: Table, places: Mapping[str, int], flags: Sequence[str]) -> list
     return rows
 
 
-def _read_rows(table: Table, rows: Sequence[_Row], locator: Locator, *, follow_links: bool) -> _Found:
+def _read_rows(rows: Sequence[_Row], locator: Locator, *, follow_links: bool) -> _Found:
     found = _Found()
     seen: dict[str, tuple[int, Entry]] = {}
     for row in rows:
@@ -232,13 +232,11 @@ def _all_lost(file: Path, found: _Found, locator: Locator) -> ManifestError:
         f" there is no {names[0]!r} in {str(locator.root)!r}{there}."
     )
     if folder := locator.suggested_root(names):
-        from shlex import quote
-
-        return ManifestError(cause, f"Say where the paths begin: --root {quote(str(folder))}")
+        return ManifestError(cause, f"Say where the paths begin: --root {shlex.quote(str(folder))}")
     return ManifestError(
         cause,
-        "Check that the data set was downloaded completely, and that paths are relative to the CSV file; if they begin"
-        " in another folder, name it: --root FOLDER",
+        "Check that the data set was downloaded completely, and that paths are relative to the CSV file; if they"
+        " begin in another folder, name it: --root FOLDER",
     )
 
 

@@ -29,7 +29,7 @@ _TRIED = 20
 
 
 class PathRefusedError(ValueError):
-    """A path that is not looked for, or could mean several files; `what` and `remedy` are for the line's complaint."""
+    """A path that is not looked for, or could mean several files; `what` and `remedy` say so."""
 
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(what)
@@ -107,7 +107,9 @@ class Locator:
         for parts in tried:
             hits.update({self.root / "/".join(folder) for folder in self._beginnings(parts)})
         for above in self._around():
-            if count := sum(bool(Locator(above, self.base, True, self.suffix).found(parts)) for parts in tried):
+            if count := sum(
+                bool(Locator(above, self.base, True, self.suffix).found(parts)) for parts in tried
+            ):
                 hits[above] = count
         best = [folder for folder, count in hits.items() if count == max(hits.values())]
         return best[0] if len(best) == 1 else None
@@ -130,7 +132,9 @@ class Locator:
 
     def _refuse_url(self, text: str) -> None:
         if _URL.match(text.strip()):
-            raise PathRefusedError(f"{text!r} is a URL", "Download the images first; featstore reads files only.")
+            raise PathRefusedError(
+                f"{text!r} is a URL", "Download the images first; featstore reads files only."
+            )
 
     def _inner(self, text: str) -> list[str] | None:
         """Parts of a relative path that stays inside; None for a path that is absolute or has ``..``."""
@@ -153,12 +157,12 @@ class Locator:
             raise PathRefusedError(f"{text!r} leaves the folder", "Write the path without '..'.")
         for home in {os.path.abspath(self.root), os.path.realpath(self.root)}:  # noqa: PTH100 - links must stay
             inside = text.startswith("/") and Path(text).is_relative_to(home)
-            if inside and (found := self._only(text, self._resolve(Path(text).relative_to(home).parts))):
-                return found
+            if inside and (name := self._only(text, self._resolve(Path(text).relative_to(home).parts))):
+                return name
         tails = (self._resolve(parts[at:]) for at in range(len(parts)))
         found = sorted({name for tail in tails for name in tail})
         if not self.chosen:
-            raise PathRefusedError(*self._absolute(text, parts, found))
+            raise PathRefusedError(*self._absolute(text, found))
         if not found:
             raise PathRefusedError(
                 f"{text!r} is an absolute path, and no file below {str(self.root)!r} fits it",
@@ -166,7 +170,7 @@ class Locator:
             )
         return self._only(text, found) or found[0]
 
-    def _absolute(self, text: str, parts: Sequence[str], found: Sequence[str]) -> tuple[str, str]:
+    def _absolute(self, text: str, found: Sequence[str]) -> tuple[str, str]:
         home = str(self.root.absolute())
         if found:
             what = f"{text!r} is an absolute path outside {home!r}, where the nearest file is {found[0]!r}"
@@ -200,12 +204,16 @@ class Locator:
 
     def _only(self, text: str, found: Sequence[str]) -> str | None:
         if len(found) > 1:
-            raise PathRefusedError(f"{text!r} could be {found[0]!r} or {found[1]!r}", self._which(text, found[0]))
+            raise PathRefusedError(
+                f"{text!r} could be {found[0]!r} or {found[1]!r}", self._which(text, found[0])
+            )
         return found[0] if found else None
 
     def _which(self, text: str, one: str) -> str:
         if self.suffix is None and not _has_suffix(text):
-            return f"Say which suffix is meant: --suffix {PurePosixPath(one).suffix}; or write the path in full."
+            return (
+                f"Say which suffix is meant: --suffix {PurePosixPath(one).suffix}; or write the path in full."
+            )
         return "Write the path exactly as the file is called."
 
     def _is_there(self, name: str) -> bool:
@@ -219,7 +227,9 @@ class Locator:
         folders = [""]
         for part in parts[:-1]:
             folders = [f"{f}{name}/" for f in folders for name in self._meant(f, part)][:_DEEPEST]
-        found = [f"{f}{name}" for f in folders for name in self._meant(f, parts[-1], image=True)] if parts else []
+        found = (
+            [f"{f}{name}" for f in folders for name in self._meant(f, parts[-1], image=True)] if parts else []
+        )
         return [name for name in found if self._is_there(name)]
 
     def _meant(self, folder: str, part: str, *, image: bool = False) -> list[str]:
@@ -307,7 +317,9 @@ def difference(text: str, name: str) -> str | None:
 
 
 def _ups(text: str) -> int:
-    return sum(part == ".." for part in PurePosixPath(os.path.normpath("/".join(re.split(r"[/\\]", text)))).parts)
+    return sum(
+        part == ".." for part in PurePosixPath(os.path.normpath("/".join(re.split(r"[/\\]", text)))).parts
+    )
 
 
 def _key(name: str) -> str:

@@ -18,7 +18,7 @@ from featstore.images.signature import SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path, PurePosixPath
+    from pathlib import Path
 
 TABLES = frozenset({".csv", ".tsv", ".tab", ".txt"})
 """Suffixes of tables; what separates the cells is seen in the first line."""
@@ -34,13 +34,15 @@ _ZEROS_AND_ONES = frozenset({"0", "1", "0.0", "1.0"})
 _ONES = frozenset({"1", "1.0"})
 _LIKELY = {
     "path": (
-        "paths filepath imagepath imgpath filename filenames imagename imgname file files imagefile image images img imageid"
-        " imgid imageindex isicid slide picture photo name id uid"
-    ).split(),
+        "paths", "filepath", "imagepath", "imgpath", "filename", "filenames", "imagename", "imgname",
+        "file", "files", "imagefile", "image", "images", "img", "imageid", "imgid", "imageindex",
+        "isicid", "slide", "picture", "photo", "name", "id", "uid",
+    ),
     "label": (
-        "labels class classes classname classlabel category target diagnosis diagnoses dx finding findings findinglabels"
-        " disease pathology outcome condition groundtruth gt y grade status type result"
-    ).split(),
+        "labels", "class", "classes", "classname", "classlabel", "category", "target", "diagnosis",
+        "diagnoses", "dx", "finding", "findings", "findinglabels", "disease", "pathology", "outcome",
+        "condition", "groundtruth", "gt", "y", "grade", "status", "type", "result",
+    ),
 }  # fmt: skip
 """Usual names of columns, without capitals and signs, the likeliest first."""
 _PATIENT = re.compile(
@@ -195,7 +197,11 @@ def missing_columns(table: Table, found: Mapping[str, int], columns: Mapping[str
     if "group" not in found and (patients := patient_columns(table, free)):
         meant["group"] = patients[0]
     what = f"there is no column {lacking[0]!r} in {_listed(table.columns)}"
-    unknown = [role for role in lacking if role not in meant and not (role == "label" and one_hot(table, found, meant))]
+    unknown = [
+        role
+        for role in lacking
+        if role not in meant and not (role == "label" and one_hot(table, found, meant))
+    ]
     if unknown == ["label"] and (flags := _flags(table, {*meant.values()})):
         meant["label"] = flags[0]
         what += f"; {len(flags)} columns of zeros and ones are not one class for each image"
@@ -242,7 +248,7 @@ def _likely(table: Table, role: str, names: Sequence[str]) -> str | None:
     named = next((plain[name] for name in _LIKELY[role] if name in plain), None)
     if role == "path":
         holding = [name for name in names if _holds_images(table, name)]
-        return next((name for name in holding if name == named), None) or (holding or [named])[0]
+        return next((name for name in holding if name == named), None) or (holding[0] if holding else named)
     return named
 
 
@@ -256,7 +262,7 @@ def _is_image_name(cell: str) -> bool:
 
 
 def _invented(table: Table) -> list[str]:
-    """Names for columns that have none: the one that holds images is the path, the one with fewest values the label."""
+    """Names for columns that have none: what holds images is the path, what has the fewest values the label."""
     every = [(table.line, table.columns), *table.rows]
     values = [[cells[at].strip() for _, cells in every] for at in range(len(table.columns))]
     path = next(at for at, cells in enumerate(values) if _is_image_name(cells[0]))

@@ -28,7 +28,8 @@ _TEXT = frozenset({
 })  # fmt: skip
 _DEEPEST = 100
 _PATIENT = re.compile(
-    r"(?:p|pt|pat|patient|person|s|sub|subj|subject|case|id|study|series|scan|slice|n)?[ _.-]*\d+", re.IGNORECASE
+    r"(?:p|pt|pat|patient|person|s|sub|subj|subject|case|id|study|series|scan|slice|n)?[ _.-]*\d+",
+    re.IGNORECASE,
 )
 _MOST_NUMBERED = 20
 """Folders named by numbers alone that may be classes; more are patients."""
@@ -199,9 +200,7 @@ def _splits_of(walk: _Walk, tops: list[_Found]) -> list[str | None]:
 
 def _split_first(walk: _Walk, tops: list[_Found], splits: list[str | None]) -> list[_Part] | None:
     """Read ``split/class/...``; None where that is in doubt: another folder that could be a class is beside them."""
-    sides = [
-        (_unwrapped(walk, top, split), split) for top, split in zip(tops, splits, strict=True) if split
-    ]
+    sides = [(_unwrapped(walk, top, split), split) for top, split in zip(tops, splits, strict=True) if split]
     learned = [side for side in sides if side[1] == "train"] or sides
     known = {key for folder, _ in learned for key in _class_keys(walk, folder)}
     others = [top for top, split in zip(tops, splits, strict=True) if not split]
@@ -246,9 +245,7 @@ def _class_first(walk: _Walk, tops: list[_Found]) -> list[_Part]:
         names = [_class_keys(walk, folder) for folder in folders]
         if any(one & other for one, other in combinations(names, 2)):
             return []
-        parts += [
-            _Part(folder, top.path.name, split) for folder, split in zip(folders, splits, strict=True)
-        ]
+        parts += [_Part(folder, top.path.name, split) for folder, split in zip(folders, splits, strict=True)]
     if len({part.split for part in parts}) * len(tops) != len(parts) or len(tops) < 2:  # noqa: PLR2004
         return []
     walk.findings.append(
@@ -339,7 +336,9 @@ def _leave_out(walk: _Walk, folders: list[_Found]) -> None:
     lines = [
         f"{folder.path.relative_to(walk.root).as_posix()!r}: {count}" for folder, count in counts.items()
     ]
-    message = f"{total} images in {len(folders)} folders beside the splits, or without a class, were left out."
+    message = (
+        f"{total} images in {len(folders)} folders beside the splits, or without a class, were left out."
+    )
     walk.findings.append(Finding("FS209", message, total, tuple(lines)))
 
 
@@ -353,11 +352,11 @@ def _doubts(walk: _Walk, tops: list[_Found]) -> list[Finding]:
         return [Finding("FS201", message, len(named), (beside,))]
     nested = [folder.path for top in tops for folder in walk.inside(top)[0] if split_name(folder.path.name)]
     if len({split_name(path.name) for path in nested}) > 1:
-        message = f"{len(nested)} folders named like splits lie inside class folders, and are not taken for splits."
+        message = (
+            f"{len(nested)} folders named like splits lie inside class folders, and are not taken for splits."
+        )
         return [
-            Finding(
-                "FS201", message, len(nested), tuple(p.relative_to(walk.root).as_posix() for p in nested)
-            )
+            Finding("FS201", message, len(nested), tuple(p.relative_to(walk.root).as_posix() for p in nested))
         ]
     return []
 

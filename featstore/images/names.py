@@ -45,7 +45,9 @@ def check_labels(entries: Sequence[Entry]) -> Iterator[Finding]:
         yield Finding("FS203", message, total, tuple(f"{name!r}: {counts[name]} images" for name in missing))
     if several := [name for name in sorted(counts) if _is_combination(name, counts)]:
         total = sum(counts[name] for name in several)
-        message = f"{total} images have labels that look like several in one; {len(several)} such count as classes."
+        message = (
+            f"{total} images have labels that look like several in one; {len(several)} such count as classes."
+        )
         yield Finding("FS204", message, total, tuple(f"{name!r}: {counts[name]} images" for name in several))
 
 
@@ -54,7 +56,9 @@ def check_groups(entries: Sequence[Entry], pattern: str | None = None) -> Iterat
     counts = Counter(entry.group for entry in entries if entry.group is not None)
     if alike := spelt_alike(counts, accents=True):
         names = sum(map(len, alike))
-        message = f"{names} names of groups are spellings of {len(alike)} (capitals, accents' encoding, spaces, zeros)."
+        message = (
+            f"{names} names of groups are spellings of {len(alike)} (capitals, encoding, spaces, zeros)."
+        )
         yield Finding(
             "FS105", message, names, tuple(_spellings(same, counts) for same in alike), remedy=_SPELL
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import unicodedata
@@ -56,7 +57,28 @@ class ScanOptions(TypedDict, total=False):
 
 def scan_options(options: Mapping[str, Any]) -> ScanOptions:
     """Those of some options that say how a data set is read."""
-    return cast("ScanOptions", {name: options[name] for name in ScanOptions.__annotations__ if name in options})
+    return cast(
+        "ScanOptions", {name: options[name] for name in ScanOptions.__annotations__ if name in options}
+    )
+
+
+TABLE_OPTIONS = ("columns", "root", "suffix")
+"""Options that only a CSV file can have."""
+
+
+def refuse_unknown_options(options: Mapping[str, object]) -> None:
+    """Refuse what is no option of `scan`, where that might not be called.
+
+    Raises
+    ------
+    TypeError
+        With the nearest name.
+    """
+    for name in options:
+        if name not in ScanOptions.__annotations__:
+            near = difflib.get_close_matches(name, ScanOptions.__annotations__, n=1)
+            hint = f". Did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"unexpected keyword argument {name!r}{hint}")
 
 
 def scan(
@@ -95,7 +117,7 @@ def scan(
     if data.is_file() and data.suffix.lower() in TABLES:
         listing = list_csv(data, follow_links=follow_links, columns=columns, root=root, suffix=suffix)
     else:
-        _refuse_table_options(data, columns=columns, root=root, suffix=suffix)
+        _refuse_table_options(data, columns, root, suffix)
         listing = _list_folder(data, follow_links=follow_links)
     if group_pattern is not None:
         listing = _with_groups(listing, group_pattern)
@@ -135,11 +157,12 @@ def _list_folder(data: Path, *, follow_links: bool) -> Listing:
     )
 
 
-def _refuse_table_options(data: Path, **options: object) -> None:
-    for name, value in options.items():
+def _refuse_table_options(data: Path, *options: object) -> None:
+    for name, value in zip(TABLE_OPTIONS, options, strict=True):
         if value:
             raise ManifestError(
-                f"--{name} is for a CSV file, and {str(data)!r} is none.", f"Leave out --{name}, or give the CSV file."
+                f"--{name} is for a CSV file, and {str(data)!r} is none.",
+                f"Leave out --{name}, or give the CSV file.",
             )
 
 
@@ -162,9 +185,10 @@ def _with_groups(listing: Listing, pattern: str) -> Listing:
     entries = tuple(replace(entry, group=_group_of(entry, regex)) for entry in listing.entries)
     if lost := [entry.name for entry in entries if not entry.group]:
         raise ManifestError(
-            f"The group pattern {pattern!r} finds no group in {len(lost)} of {len(entries)} paths, such as {lost[0]!r}.",
-            r"Widen it, for instance by a second pattern behind a bar, 'patient(\d+)|case(\d+)', or name the groups in a"
-            " CSV file with a group column.",
+            f"The group pattern {pattern!r} finds no group in {len(lost)} of {len(entries)} paths, such as"
+            f" {lost[0]!r}.",
+            r"Widen it, for instance by a second pattern behind a bar, 'patient(\d+)|case(\d+)', or name the groups"
+            " in a CSV file with a group column.",
         )
     return replace(listing, entries=entries, has_groups=True)
 

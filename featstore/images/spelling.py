@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_SEPARATORS = re.compile(r"[\s_.,:;'’()\-\u2010-\u2015]+")
+_SEPARATORS = re.compile(r"[\s_.,:;'\u2019()\-\u2010-\u2015]+")
 _NUMBER = re.compile(r"[+-]?\d{1,30}(?:\.\d{0,30})?")
 _LEADING = re.compile(r"(?:(?<=^)|(?<=[^\W\d])|(?<= ))0+(?=\d)")
-_MISSING = frozenset(
-    "|-|--|?|.|#n/a|#n/a n/a|#na|#null!|#ref!|#value!|<na>|empty|missing|n.a|n.a.|n/a|na|nan|-nan|nat|nil|no label|"
-    "none|not applicable|not available|not known|null|tbd|todo|unclassified|undefined|unk|unknown|unlabeled|unlabelled|"
-    "unspecified".split("|")
-)
+_MISSING = frozenset({
+    "", "#n/a", "#n/a n/a", "#na", "#null!", "#ref!", "#value!", "-", "--", "-nan", ".", "<na>", "?", "empty",
+    "missing", "n.a", "n.a.", "n/a", "na", "nan", "nat", "nil", "no label", "none", "not applicable",
+    "not available", "not known", "null", "tbd", "todo", "unclassified", "undefined", "unk", "unknown",
+    "unlabeled", "unlabelled", "unspecified",
+})  # fmt: skip
 
 
 def spelling_key(name: str, *, accents: bool = False) -> str:

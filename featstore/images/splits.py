@@ -19,14 +19,15 @@ _SPLITS = {
     "test": "test",
     "testing": "test",
 }
-_FILLERS = frozenset(
-    "data dataset datasets dir files folder image images img imgs jpeg jpg part partition photos picture pictures png"
-    " sample samples seg set sets split splits subset".split()
-)
-_PARTS = frozenset(
-    "crossval eval evaluation extra holdout leftover submission testval traintest trainval unlabeled unlabelled"
-    " unsorted".split()
-)
+_FILLERS = frozenset({
+    "data", "dataset", "datasets", "dir", "files", "folder", "image", "images", "img", "imgs", "jpeg", "jpg",
+    "part", "partition", "photos", "picture", "pictures", "png", "sample", "samples", "seg", "set", "sets",
+    "split", "splits", "subset",
+})  # fmt: skip
+_PARTS = frozenset({
+    "crossval", "eval", "evaluation", "extra", "holdout", "leftover", "submission", "testval", "traintest",
+    "trainval", "unlabeled", "unlabelled", "unsorted",
+})  # fmt: skip
 """Words that name a part of a data set, but not which of the three."""
 _GLUED = re.compile(
     f"({'|'.join(sorted(_SPLITS, key=len, reverse=True))})({'|'.join(sorted(_FILLERS, key=len, reverse=True))})"
