@@ -6,18 +6,23 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from featstore.errors import BadImageError
 from featstore.evaluation.metrics import score
+<<<<<<< HEAD
+=======
+from featstore.extraction.batches import read_pixels
+from featstore.findings import ordered
+>>>>>>> layouts
 from featstore.images.audit import audit
 from featstore.images.decode import decoder_version
 from featstore.images.dhash import dhash
 from featstore.images.reading import read_pixels
 from featstore.images.resize import resize
-from featstore.images.scan import scan
+from featstore.images.scan import ScanOptions, scan
 from featstore.types import Decoding
 
 if TYPE_CHECKING:
@@ -82,9 +87,8 @@ def check(
     data: str | Path | Manifest,
     *,
     value_range: tuple[float, float] | None = None,
-    group_pattern: str | None = None,
-    follow_links: bool = False,
     progress: bool = False,
+    **reading: Unpack[ScanOptions],
 ) -> Check:
     """Audit a data set: unreadable files, duplicates, leaks, shortcuts. Computes no features.
 
@@ -92,14 +96,16 @@ def check(
     ----------
     data
         A folder, a CSV file or a `Manifest`.
-    value_range, group_pattern, follow_links
+    value_range
         As for `featstore.extract`.
     progress
         Show a bar on stderr.
+    **reading
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
     """
     from tqdm import tqdm
 
-    manifest = scan(data, group_pattern=group_pattern, follow_links=follow_links)
+    manifest = scan(data, **reading)
     decoding = Decoding(decoder_version(), value_range=value_range)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looks = pool.map(partial(_look, decoding=decoding), manifest.records)
@@ -108,11 +114,12 @@ def check(
     good = [result for result in results if isinstance(result, _Look)]
     bad = [result for result in results if not isinstance(result, _Look)]
     thumbnails = {look.record.id: look.thumbnail for look in good}
-    findings = audit(
+    found = audit(
         manifest,
         {look.record.id: look.dhash for look in good},
         lambda one, two: float(np.vdot(thumbnails[one], thumbnails[two])) > SAME,
     )
+    findings = ordered([*found, *manifest.findings])
     return Check(
         images=len(manifest.records) + len(manifest.unreadable),
         groups=len({record.group for record in manifest.records}),
