@@ -274,8 +274,8 @@ CATALOGUE: dict[str, Kind] = {
     "FS313": Kind(
         "pages_of_different_sizes",
         "warning",
-        "Pages of one file differ in size and are not marked as smaller copies. Levels of a pyramid, labels or overview"
-        " pictures may be among the images.",
+        "Pages of one file differ in size and are not marked as smaller copies. Levels of a pyramid, labels or"
+        " overview pictures may be among the images.",
         "Look at the example; save the wanted pages as files of their own.",
     ),
     "FS314": Kind(

@@ -37,6 +37,7 @@ WARNINGS: dict[str, str] = {
     "alpha": "Transparency was composited on black.",
     "cmyk": "CMYK was converted to RGB without a colour profile.",
     "constant": "All pixels are equal.",
+    "extra_channels": "Channels beyond grey, or red, green and blue, were left out.",
     "frames": "The file holds several pictures; only the first was taken.",
     "orientation": "The orientation tag could not be read; the image was taken as stored.",
 }

@@ -1,4 +1,4 @@
-"""The directories of a TIFF: what its pages are, and where their samples lie. Without numpy and Pillow, for the scan."""
+"""The directories of a TIFF: what its pages are, and where their samples lie. The scan reads them, without numpy."""
 
 from __future__ import annotations
 
