@@ -7,7 +7,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from featstore.errors import UsageError
-from featstore.images.signature import identify
+from featstore.images.png import without_bulk
+from featstore.images.signature import HEAD, identify, without_stray_bytes
 from featstore.images.structure import check_structure
 
 if TYPE_CHECKING:
@@ -77,8 +78,11 @@ def decode(
         If `value_range` is not two finite numbers in rising order.
     """
     _check_range(value_range)
-    kind = identify(data)
+    kind = identify(data[:HEAD])
+    data = without_stray_bytes(data)
     check_structure(kind, data)
+    if kind == "PNG":
+        data = without_bulk(data)
     from featstore.images import raster
 
     return raster.read(data, kind, frame, value_range)

@@ -25,9 +25,10 @@ from featstore.errors import BadImageError
 from featstore.images.layout import read_layout
 from featstore.images.pages import page_tiff
 from featstore.images.pixels import flatten, window
+from featstore.images.png import without_bulk
 from featstore.images.quiet import no_native_messages, no_warnings
 from featstore.images.samples import read_samples, to_pixels
-from featstore.images.signature import identify
+from featstore.images.signature import HEAD, identify, without_stray_bytes
 from featstore.images.structure import check_size
 from featstore.images.tiff import ORIENTATION, PHOTOMETRIC
 
@@ -119,10 +120,12 @@ def _read_image(
 def needs_range(data: bytes, frame: int) -> bool:
     """Whether the header says 16-bit, 32-bit or float; see `featstore.images.decode.probe`."""
     try:
-        kind = identify(data)
+        kind = identify(data[:HEAD])
         if kind not in {"PNG", "PPM", "TIFF"}:
             return False
-        layout = None
+        layout, data = None, without_stray_bytes(data)
+        if kind == "PNG":
+            data = without_bulk(data)
         if kind == "TIFF":
             data, frame, directory = page_tiff(data, frame)
             layout = read_layout(directory)
@@ -161,10 +164,10 @@ def _blamed(kind: str, layout: Layout | None = None) -> Iterator[None]:
 
 
 def _blame(error: Exception, kind: str, layout: Layout | None) -> BadImageError:
-    if isinstance(error, Image.DecompressionBombError):
-        return BadImageError("too_large", f"The header of the {kind} declares hundreds of megapixels.")
-    if isinstance(error, MemoryError):
-        return BadImageError("too_large", f"The {kind} needs more memory than there is.")
+    if isinstance(error, (Image.DecompressionBombError, MemoryError)):
+        memory = f"The {kind} needs more memory than there is."
+        bomb = f"The header of the {kind} declares hundreds of megapixels."
+        return BadImageError("too_large", memory if isinstance(error, MemoryError) else bomb)
     if isinstance(error, UnidentifiedImageError):
         if layout is not None and min(layout.directory.size) > 0:
             return BadImageError("unsupported", f"{layout.describe()}; convert it to 8-bit grey or RGB.")
