@@ -88,7 +88,6 @@ class Stack:
         if not 0 <= frame < self.count:
             raise BadImageError("corrupt", f"The stack has {self.count} slices and none of number {frame}.")
         first, file = self.directory, self.directory.file
-        file.seek(self.start + frame * self.length)
         tags = {tag: values for tag in _KEPT if (values := first.values(tag))}
         planes = first.samples if first.value(tiff.PLANAR) == tiff.SEPARATE else 1
         part = self.length // planes
@@ -98,6 +97,7 @@ class Stack:
             tiff.STRIP_ROWS: (first.size[1],),
             tiff.STRIP_BYTES: (part,) * planes,
         }
+        file.seek(self.start + frame * self.length)
         return tiff.tiff_bytes(first.order, tags, file.read(self.length))
 
 

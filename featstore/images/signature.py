@@ -24,7 +24,7 @@ _RASTERS = (
     (re.compile(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), "BMP"),
     (re.compile(rb"II[*+]\0|MM\0[*+]"), "TIFF"),
     (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "WEBP"),
-    (re.compile(rb"P(?:[1-6]|[Ff])[\s#]"), "PPM"),
+    (re.compile(rb"P[1-6f][\s#]"), "PPM"),
 )
 _STRAY = re.compile(rb"\xff\xd8([^\xff]{1,64})\xff[\xc0-\xfe]")
 # What a web server's script or an editor puts before a picture: a byte order mark, line ends, blanks.
@@ -49,6 +49,7 @@ _FOREIGN = (
     (re.compile(rb"\x76\x2f\x31\x01"), "OpenEXR"),
     (re.compile(rb"#\?(?:RADIANCE|RGBE)"), "Radiance HDR"),
     (re.compile(rb"P7\s"), "PAM"),
+    (re.compile(rb"PF\s"), "a colour PFM"),
     (re.compile(rb"gimp xcf"), "GIMP"),
     (re.compile(rb"qoif"), "QOI"),
     (re.compile(rb"DDS "), "DDS"),

@@ -15,8 +15,8 @@ _GIF_EXTENSION, _GIF_FRAME = 0x21, 0x2C
 _BITS_OF_BYTE = 8
 _FILL = 0xFF
 _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # what libjpeg decodes; the last two are arithmetic
-_JPEG_RARE = dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical")
-_JPEG_RARE |= {0xC3: "lossless", 0xCB: "lossless", 0xF7: "near-lossless (JPEG-LS)"}
+_JPEG_RARE = dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical JPEG")
+_JPEG_RARE |= {0xC3: "lossless JPEG", 0xCB: "lossless JPEG", 0xF7: "JPEG-LS"}
 _JPEG_SEGMENTS = frozenset({0xC4, 0xC8, 0xCC, *range(0xDB, 0xFF)}) - _JPEG_RARE.keys()
 _JPEG_ENDS = frozenset({0xD9, 0xDA})
 _JPEG_CHANNELS = frozenset({1, 3, 4})
@@ -132,14 +132,15 @@ def _check_jpeg(data: bytes) -> None:
 
 def _check_frame(marker: int, *, bits: int, channels: int) -> None:
     if marker in _JPEG_RARE:
-        what = f"{_JPEG_RARE[marker]} JPEG"
+        what = _JPEG_RARE[marker]
     elif bits != _BITS_OF_BYTE:
         what = f"{bits}-bit JPEG"
     elif channels not in _JPEG_CHANNELS:
         what = f"JPEG with {channels} channels"
     else:
         return
-    raise BadImageError("unsupported", f"The file is a {what}. Convert it to PNG first.")
+    depth = "16-bit PNG" if bits > _BITS_OF_BYTE else "PNG"
+    raise BadImageError("unsupported", f"The file is a {what}. Convert it to {depth} first.")
 
 
 def _check_webp(data: bytes) -> None:
