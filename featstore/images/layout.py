@@ -116,17 +116,16 @@ class Layout:
         BadImageError
             ``unsupported`` where neither of the two can read them.
         """
-        order = self.directory.order
-        apart = (
-            self.directory.value(tiff.PLANAR) == tiff.SEPARATE and self.colours == 1 and self.alpha is None
-        )
-        plain_grey = (self.samples == 1 or apart) and self.directory.value(tiff.FILL_ORDER, 1) == 1
+        order, plain = self.directory.order, self.compression == UNCOMPRESSED
+        apart = self.directory.value(tiff.PLANAR) == tiff.SEPARATE
+        first = self.samples == 1 or (apart and not plain and self.colours == 1 and self.alpha is None)
         kind = self.photometric, self.form, self.bits
-        swapped = order == ">" and self.compression != UNCOMPRESSED and kind in _SWAPPED_BY_PILLOW
-        if plain_grey and kind in _GREY_BY_PILLOW[order] and not swapped:
-            return False
-        many = self.photometric == RGB and len(self.extras) > _MOST_EXTRAS_BY_PILLOW and self.bits == _BYTE
-        if not self.is_deep and not many:
+        swapped = order == ">" and not plain and kind in _SWAPPED_BY_PILLOW
+        grey = first and self.directory.value(tiff.FILL_ORDER, 1) == 1 and kind in _GREY_BY_PILLOW[order]
+        many = len(self.extras) > _MOST_EXTRAS_BY_PILLOW or (apart and self.has_spare_channels)
+        many &= self.photometric == RGB and self.bits == _BYTE
+        big = self.directory.is_big and order == ">"
+        if not big and not many and (not self.is_deep or (grey and not swapped)):
             return False
         if not self._is_readable:
             raise BadImageError("unsupported", f"{self.describe()}; convert it to 8-bit grey or RGB.")

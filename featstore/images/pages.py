@@ -90,6 +90,8 @@ class Stack:
         first, file = self.directory, self.directory.file
         tags = {tag: values for tag in _KEPT if (values := first.values(tag))}
         planes = first.samples if first.value(tiff.PLANAR) == tiff.SEPARATE else 1
+        if planes == 1:
+            tags.pop(tiff.PLANAR, None)
         part = self.length // planes
         tags |= {
             tiff.COMPRESSION: (tiff.UNCOMPRESSED,),
@@ -138,7 +140,7 @@ def list_pages(file: IO[bytes]) -> Pages:
 def page_tiff(data: bytes, frame: int) -> tuple[bytes, int, Directory]:
     """Where to find one page of a TIFF: a file, the number of the page in it, and its directory.
 
-    A slice of a stack comes as a file of its own.
+    A slice of a stack comes as a file of its own, and so does a page that Pillow would take for another.
 
     Raises
     ------
@@ -154,7 +156,10 @@ def page_tiff(data: bytes, frame: int) -> tuple[bytes, int, Directory]:
         return page_tiff(stack.slice_tiff(frame), 0)
     if not 0 <= frame < len(offsets):
         raise BadImageError("corrupt", f"The TIFF has {len(offsets)} pages and none of number {frame}.")
-    return data, frame, tiff.read_directory(file, offsets[frame])
+    directory = tiff.read_directory(file, offsets[frame])
+    if directory.misleads_pillow and (place := directory.contiguous()) is not None:
+        return page_tiff(Stack(directory, *place, 1).slice_tiff(0), 0)
+    return data, frame, directory
 
 
 def _stack(first: Directory, offsets: Sequence[int], announced: int) -> Stack | None:

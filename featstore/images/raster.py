@@ -88,6 +88,8 @@ def _read_samples(
     data: bytes, layout: Layout, value_range: tuple[float, float] | None
 ) -> tuple[Pixels, frozenset[str]]:
     """Pages for which Pillow has no mode, or a wrong one."""
+    if not min(layout.directory.size):
+        raise BadImageError("corrupt", "The TIFF does not say how wide and how high it is.")
     check_size(*layout.directory.size)
     if layout.is_deep and value_range is None:
         raise BadImageError("needs_range", f"{layout.describe()}, with no declared range.")

@@ -84,6 +84,8 @@ class Directory:
         Where the directory stands in it.
     order
         ``<`` or ``>``: the byte order of the file.
+    is_big
+        Whether the file is a BigTIFF.
     fields
         Tag to entry.
     """
@@ -91,6 +93,7 @@ class Directory:
     file: IO[bytes]
     offset: int
     order: str
+    is_big: bool
     fields: Mapping[int, _Field]
 
     def values(self, tag: int, *, most: int = _MAX_VALUES) -> tuple[int, ...]:
@@ -143,6 +146,11 @@ class Directory:
     def is_reduced(self) -> bool:
         """Whether the page repeats another one in a smaller size, or is the mask of one."""
         return bool(self.value(NEW_SUBFILE_TYPE) & 0b101) or self.value(SUBFILE_TYPE) == 2  # noqa: PLR2004
+
+    @property
+    def misleads_pillow(self) -> bool:
+        """Whether Pillow mistakes it: big-endian BigTIFF for TIFF, and one plane apart from no other for a letter."""
+        return (self.is_big and self.order == ">") or (self.samples == 1 and self.value(PLANAR) == SEPARATE)
 
     def contiguous(self) -> tuple[int, int] | None:
         """Where the samples begin and how many bytes they take, if they are plain and lie in one piece."""
@@ -197,14 +205,14 @@ def read_directory(file: IO[bytes], offset: int) -> Directory:
         (count,) = _unpack(file, offset, form.order + form.counter)
         table = file.read(min(count, _MAX_TAGS) * form.entry)
     except _BROKEN:
-        return Directory(file, offset, form.order, fields)
+        return Directory(file, offset, form.order, form.link == "Q", fields)
     first = offset + struct.calcsize(form.counter)
     for at in range(0, len(table) - form.entry + 1, form.entry):
         tag, kind, number, far = struct.unpack_from(f"{form.order}HH{form.link}{form.link}", table, at)
         if tag in _WANTED:
             is_near = _SIZES.get(kind, 8) * number <= width
             fields.setdefault(tag, _Field(kind, number, first + at + form.entry - width if is_near else far))
-    return Directory(file, offset, form.order, fields)
+    return Directory(file, offset, form.order, form.link == "Q", fields)
 
 
 def sub_directories(directory: Directory, most: int = 32) -> Iterator[Directory]:
