@@ -121,7 +121,13 @@ class Layout:
         first = self.samples == 1 or (apart and not plain and self.colours == 1 and self.alpha is None)
         kind = self.photometric, self.form, self.bits
         swapped = order == ">" and not plain and kind in _SWAPPED_BY_PILLOW
-        grey = first and self.directory.value(tiff.FILL_ORDER, 1) == 1 and kind in _GREY_BY_PILLOW[order]
+        known = self.compression in _BY_FEATSTORE
+        grey = (
+            known
+            and first
+            and self.directory.value(tiff.FILL_ORDER, 1) == 1
+            and kind in _GREY_BY_PILLOW[order]
+        )
         many = len(self.extras) > _MOST_EXTRAS_BY_PILLOW or (apart and self.has_spare_channels)
         many &= self.photometric == RGB and self.bits == _BYTE
         big = self.directory.is_big and order == ">"
