@@ -279,6 +279,27 @@ CATALOGUE: dict[str, Kind] = {
         "Pages of a file are colour or stain channels of one picture, and each is taken for an image.",
         "Merge the channels into RGB files first if one picture is meant.",
     ),
+    "FS312": Kind(
+        "slices_missing",
+        "warning",
+        "A file announces more slices than it holds: it was cut short, or saved by a program that keeps only the"
+        " first slice. The slices that are there were taken.",
+        "Export the stack again, as a TIFF with all its slices.",
+    ),
+    "FS313": Kind(
+        "pages_of_different_sizes",
+        "warning",
+        "Pages of one file differ in size and are not marked as smaller copies. Levels of a pyramid, labels or"
+        " overview pictures may be among the images.",
+        "Look at the example; save the wanted pages as files of their own.",
+    ),
+    "FS314": Kind(
+        "channels_left_out",
+        "warning",
+        "Files have channels beyond red, green and blue without saying what they are, as multi-stain microscopy has;"
+        " only the first three were taken.",
+        "Nothing needs to be done for RGB with a padding channel; otherwise merge the channels into RGB files first.",
+    ),
     # FS4xx, what a result can be used for
     "FS401": Kind(
         "not_above_shortcut",

@@ -20,6 +20,7 @@ from featstore.images.folder import list_folder
 from featstore.images.grouping import merged_groups
 from featstore.images.manifest import Manifest, Quarantined
 from featstore.images.names import check_groups, check_labels
+from featstore.images.notes import findings_of_pages
 from featstore.images.signature import SUFFIXES
 from featstore.types import ImageRecord
 
@@ -218,9 +219,9 @@ def _once_by_id(images: Iterable[tuple[Entry, Contents]]) -> tuple[list[ImageRec
     records: dict[str, ImageRecord] = {}
     copies: list[ImageRecord] = []
     for entry, contents in images:
-        for page, image_id in enumerate(contents.ids):
+        for image_id, frame in zip(contents.ids, contents.frames, strict=True):
             group = entry.group or contents.digest
-            record = ImageRecord(image_id, entry.path, entry.label, group, entry.split, entry.site, page)
+            record = ImageRecord(image_id, entry.path, entry.label, group, entry.split, entry.site, frame)
             if records.setdefault(image_id, record) is not record:
                 copies.append(record)
     return list(records.values()), copies
@@ -249,7 +250,7 @@ def _findings(
     images: Sequence[tuple[Entry, Contents]], records: Sequence[ImageRecord], copies: Sequence[ImageRecord]
 ) -> Iterable[Finding]:
     labels = {record.id: record.label for record in records}
-    if same := [str(copy.path) for copy in copies if labels[copy.id] == copy.label]:
+    if same := list(dict.fromkeys(str(copy.path) for copy in copies if labels[copy.id] == copy.label)):
         message = f"{len(same)} files repeat the bytes of another of their class; each image is kept once."
         yield Finding("FS302", message, len(same), tuple(same))
     if twins := _twins(entry.name for entry, _ in images):
@@ -258,6 +259,7 @@ def _findings(
     if other := [entry.name for entry, found in images if _is_misnamed(entry.name, found.kind)]:
         message = f"{len(other)} files are not what their suffix says and are decoded by content."
         yield Finding("FS303", message, len(other), tuple(other))
+    yield from findings_of_pages((entry.name, found) for entry, found in images)
 
 
 def _twins(names: Iterable[str]) -> list[str]:
