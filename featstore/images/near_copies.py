@@ -99,13 +99,18 @@ def find_copies(
         for left, right, in_place in _looks(miniatures, bands, vectors, mirrored=mirrored):
             for rows, values in _across(left, right, side, shows):
                 _note(likely, rows, values, mirrored=mirrored)
-                for pair in _in_place(rows, values, usual, mirrored=mirrored) if in_place else ():
-                    found.setdefault(pair[:2], pair)
-    for pair in _moved(miniatures, likely, found):
+                if in_place:
+                    _keep(found, _in_place(rows, values, usual, mirrored=mirrored))
+    _keep(found, _moved(miniatures, likely, frozenset(found)))
+    return tuple(sorted(found.values(), key=lambda pair: (-pair.similarity, pair.first, pair.second)))
+
+
+def _keep(found: dict[tuple[int, int], Pair], pairs: Iterable[Pair]) -> None:
+    """Take the way in which a pair is most alike."""
+    for pair in pairs:
         known = found.get(pair[:2])
         if known is None or known.similarity < pair.similarity:
             found[pair[:2]] = pair
-    return tuple(sorted(found.values(), key=lambda pair: (-pair.similarity, pair.first, pair.second)))
 
 
 def _looks(

@@ -139,16 +139,13 @@ def scan(
         records=tuple(records),
         unreadable=tuple(sorted(bad, key=lambda row: str(row.path))),
         skipped=listing.skipped,
-<<<<<<< HEAD
-        findings=(*listing.findings, *_findings(images, records, copies), *merged),
-=======
         findings=(
             *listing.findings,
             *_findings(images, records, copies),
             *check_labels(named := [entry for entry, _ in images]),
             *(check_groups(named, group_pattern) if listing.has_groups else ()),
+            *merged,
         ),
->>>>>>> layouts
         has_groups=listing.has_groups,
         copies=tuple(copies),
     )
