@@ -53,8 +53,8 @@ def bootstrap_p(differences: Vector, groups: int) -> Vector:
     return p
 
 
-def delong_p(delta: Vector, errors: Vector) -> Vector:
-    """Test differences of two AUCs by their standard error (`featstore.evaluation.delong`) and the normal curve."""
+def normal_p(delta: Vector, errors: Vector) -> Vector:
+    """Test differences by their standard errors and the normal curve, as DeLong does (`featstore.evaluation.delong`)."""
     from scipy.stats import norm
 
     return _two_sided(delta, errors, norm.sf)
