@@ -3,8 +3,8 @@
     python benchmarks/interval_coverage.py [--studies 200] [--patients 40,60,120] [--only-winner | --only-held-out]
 
 Every study draws new patients with two images each, networks whose features carry nothing (or a planted signal), and
-runs the five-fold comparison that `featstore compare` runs. Held-out scores, as `featstore fuse` gives them, are tried on
-a fixed model with few patients and scores up to the very edge, against the truth from 40,000 patients.
+runs the five-fold comparison that `featstore compare` runs. Held-out scores, as `featstore fuse` gives them, are
+tried on a fixed model with few patients and scores up to the very edge, against the truth from 40,000 patients.
 """
 
 from __future__ import annotations
@@ -64,9 +64,16 @@ def held_out(patients: int, images: int, between: float, signal: float, studies:
     """Share of studies whose interval holds the truth, that of the bootstrap alone, and the median width of both."""
     truth = {
         name: values[0]
-        for name, values in score(*model(99, 40_000, images, between, signal)[:2], np.ones((1, 40_000 * images)), 1).items()
+        for name, values in score(
+            *model(99, 40_000, images, between, signal)[:2], np.ones((1, 40_000 * images)), 1
+        ).items()
     }
-    held, plain, wide, narrow = Counter(), Counter(), {name: [] for name in HELD_OUT}, {n: [] for n in HELD_OUT}
+    held, plain, wide, narrow = (
+        Counter(),
+        Counter(),
+        {name: [] for name in HELD_OUT},
+        {n: [] for n in HELD_OUT},
+    )
     for seed in range(studies):
         y, proba, groups = model(seed, patients, images, between, signal)
         matrix = SimpleNamespace(y=y, groups=groups)

@@ -14,6 +14,7 @@ from featstore.evaluation.metrics import PRIMARY
 from featstore.evaluation.significance import (
     bootstrap_p,
     corrected_t_p,
+    delong_p,
     groups_needed,
     holm,
     mcnemar_p,
@@ -91,7 +92,7 @@ def duels(arena: Arena, standings: Sequence[Standing]) -> list[Duel]:
     intervals, errors, p = _resampled(arena, standings, a, b, delta)
     raw = {
         "bootstrap": p,
-        "delong": normal_p(delta, _delong_errors(arena, standings, a, b)),
+        "delong": delong_p(delta, _delong_errors(arena, standings, a, b)),
         "mcnemar": mcnemar_p(*_wins(arena, standings, a, b)),
         "corrected_t": _corrected_t(arena, standings, a, b),
     }

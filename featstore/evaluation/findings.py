@@ -13,7 +13,7 @@ import numpy as np
 from featstore.findings import Finding, ordered, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -204,7 +204,9 @@ def _few_patients(
     few = {name: count for name, count in counts.items() if count < FEW}
     if not few:
         return None
-    told = ", ".join(f"{_units(count, has_groups=has_groups)} of class {name!r}" for name, count in few.items())
+    told = ", ".join(
+        f"{_units(count, has_groups=has_groups)} of class {name!r}" for name, count in few.items()
+    )
     where = f"On the split {split!r}" if split else "In all"
     least = min(few.values())
     # The class with one patient is said in the words of a table: "no interval: 1 patient of class X".
@@ -216,7 +218,11 @@ def _few_patients(
         if alone
         else "what needs that class has no value"
     )
-    return Finding("FS403", f"{where}, {told} {'was' if list(few.values()) == [1] else 'were'} scored: {consequence}.", count=least)
+    return Finding(
+        "FS403",
+        f"{where}, {told} {'was' if list(few.values()) == [1] else 'were'} scored: {consequence}.",
+        count=least,
+    )
 
 
 def _units(count: int, *, has_groups: bool) -> str:

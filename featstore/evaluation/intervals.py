@@ -1,18 +1,19 @@
 """Intervals that know how many patients there are, also where every answer is right.
 
-A bootstrap can only draw what it has seen: where all answers are right every resample is perfect, and its interval is a
-point. So each score has a second interval, by inverting a score test with the number of patients, and the wider end of
-the two is given on either side:
+A bootstrap can only draw what it has seen: where all answers are right every resample is perfect, and its interval is
+a point. So each score has a second interval, by inverting a score test with the number of patients, and the wider end
+of the two is given on either side:
 
 * a share (sensitivity, specificity, accuracy): Wilson, JASA 22, 1927. Means of values between 0 and 1 (Brier score,
   calibration error) and log-loss over its largest plausible value are taken for shares, which can only be too wide;
-* F1, the share of right answers among the images that are positive or called so, transformed (Hand, Christen & Kirielle,
-  Machine Learning 110, 2021);
+* F1: the share of right answers among the images that are positive or called so, transformed (Hand, Christen &
+  Kirielle, Machine Learning 110, 2021);
+* average precision: as a share of the positives (Boyd, Eng & Page, ECML PKDD 2013);
 * the area under the ROC curve: Newcombe, Statistics in Medicine 25, 2006, method 5.
 
 Images of one patient may tell the same thing again and again. Their number is divided by the design effect (Korn &
-Graubard, Survey Methodology 24, 1998), as far as it can be known: from the variance that the bootstrap saw, with the t
-quantile for as many patients as were seen on the rarer side (right or wrong), and never fewer patients than Kish's
+Graubard, Survey Methodology 24, 1998), as far as it can be known: from the variance that the bootstrap saw, with the
+t quantile for as many patients as were seen on the rarer side (right or wrong), and never fewer patients than Kish's
 effective number (Survey Sampling, 1965), which takes the images of a patient to be copies of each other.
 """
 
@@ -60,6 +61,8 @@ class Basis:
         Patients with a right answer, or with a wrong one, whichever are fewer.
     top
         Largest value that the score can plausibly have.
+    alone
+        Variance with so many patients and one image of each, as DeLong has it, for ``area``; 0 where it is not known.
     """
 
     kind: Literal["share", "f1", "area"]
@@ -68,6 +71,7 @@ class Basis:
     rarer: int
     others: float = 0.0
     top: float = 1.0
+    alone: float = 0.0
 
 
 def bases(
@@ -83,7 +87,7 @@ def bases(
     Parameters
     ----------
     y, proba, predicted, groups
-        ``(n,)`` true class index, ``(n, classes)`` probabilities, ``(n,)`` class answered and patient, each image once.
+        ``(n,)`` true class index, ``(n, classes)`` probabilities, ``(n,)`` class answered and patient; images once.
     positive
         As for `featstore.evaluation.metrics.score`.
     parts
@@ -99,13 +103,7 @@ def bases(
     every = _share(index, np.ones(len(y), bool), right)
     loss = None if every is None else replace(every, most=np.inf)
     found = [_share(index, y == c, right) for c in range(proba.shape[1])]
-    areas = [_area(index, y == c, proba[:, c], parts) for c in targets]
-    marks = [None if a is None else replace(a, kind="share", patients=min(a.patients, a.others)) for a in areas]
-    ranked: dict[str, Basis | None] = dict.fromkeys(RANKING, _scarcest(marks))
-    ranked["auc"] = _scarcest(areas)
-    ranked["average_precision"] = _scarcest(
-        None if a is None else replace(a, kind="share") for a in areas
-    )
+    ranked = ranking_bases([(y == c, proba[:, c]) for c in targets], groups, parts)
     cost = -np.log(np.maximum(proba.min(initial=1.0), ALMOST_NEVER) / 2)
     return ranked | {
         "accuracy": every,
@@ -116,6 +114,31 @@ def bases(
         "brier": loss,
         "ece": loss,
         "log_loss": None if loss is None else replace(loss, top=float(cost)),
+    }
+
+
+def ranking_bases(
+    tasks: Iterable[tuple[NDArray[np.bool_], Vector]],
+    groups: NDArray[np.str_],
+    parts: Sequence[NDArray[np.intp]] = (),
+) -> dict[str, Basis | None]:
+    """What the scores of `RANKING` rest on.
+
+    Parameters
+    ----------
+    tasks
+        Whether each image is positive ``(n,)``, and its score ``(n,)``: one for each class that is averaged over.
+    groups, parts
+        As for `bases`.
+    """
+    index = np.unique(groups, return_inverse=True)[1]
+    areas = [_area(index, truth, values, parts) for truth, values in tasks]
+    shares = [None if a is None else replace(a, kind="share") for a in areas]
+    marks = [None if s is None else replace(s, patients=min(s.patients, s.others)) for s in shares]
+    return {
+        **dict.fromkeys(RANKING, _scarcest(marks)),
+        "auc": _scarcest(areas),
+        "average_precision": _scarcest(shares),
     }
 
 
@@ -132,11 +155,13 @@ def least_interval(value: float, resampled: Vector, basis: Basis | None) -> Inte
     if basis is None:
         return None
     share = min(value / basis.top, 1.0)
-    times = _times(share, resampled / basis.top, basis)
+    times = repeats(share, resampled / basis.top, basis)
     if basis.kind == "area":
         low, high = newcombe(share, times * basis.patients, times * basis.others)
     elif basis.kind == "f1":
-        low, high = (float(2 * end / (1 + end)) for end in wilson(share / (2 - share), times * basis.patients))
+        low, high = (
+            float(2 * end / (1 + end)) for end in wilson(share / (2 - share), times * basis.patients)
+        )
     else:
         low, high = map(float, wilson(share, times * basis.patients))
     return min(value, low * basis.top), max(value, high * basis.top)
@@ -169,22 +194,18 @@ def difference_interval(
     *,
     bounded: bool = True,
 ) -> Interval | None:
-    """95 % interval of ``second - first`` on the same images, by paired bootstrap and never narrower than `paired`."""
+    """95 % interval of ``second - first`` on the same images: bootstrap, never narrower than `paired` allows."""
     one, two = (least_interval(*each) for each in zip(values, resampled, around, strict=True))
     if one is None or two is None or around[0] is None:
         return None
-    first, second = resampled
+    both = np.isfinite(resampled[0]) & np.isfinite(resampled[1])
+    first, second = (part[both] for part in resampled)
     seen = values[1] - values[0]
-    both = np.isfinite(first) & np.isfinite(second)
-    related = correlation(
-        *(_variance(part[both]) for part in (second, first, second - first)), effective(around[0])
-    )
-    least = paired(
-        *(np.array([end]) for end in (seen, values[1] - two[0], two[1] - values[1])),
-        *(np.array([end]) for end in (values[0] - one[0], one[1] - values[0])),
-        np.array([related]),
-    )
-    drawn = widen((second - first)[both], seen, 1.0)
+    spread = np.array([_variance(part) for part in (second, first, second - first)])
+    related = correlation(spread[:1], spread[1:2], spread[2:], effective(around[0]))
+    ends = np.array([[values[1] - two[0], two[1] - values[1], values[0] - one[0], one[1] - values[0]]]).T
+    least = paired(np.array([seen]), ends[0], ends[1], ends[2], ends[3], related)
+    drawn = widen(second - first, seen, 1.0)
     low, high = percentile_interval(drawn.clip(-1.0, 1.0) if bounded else drawn) or (seen, seen)
     return min(low, float(least[0][0])), max(high, float(least[1][0]))
 
@@ -249,7 +270,7 @@ def correlation(a: Vector, b: Vector, difference: Vector, patients: float) -> Ve
     return shrunk
 
 
-def _times(share: float, resampled: Vector, basis: Basis) -> float:
+def repeats(share: float, resampled: Vector, basis: Basis) -> float:
     """How many times Kish's number of patients the images count for; 1 where nothing can be known about it."""
     variance = _variance(resampled)
     if basis.rarer < FEWEST or not variance or not 0 < share < 1:
@@ -257,7 +278,7 @@ def _times(share: float, resampled: Vector, basis: Basis) -> float:
     from scipy.special import stdtrit
 
     if basis.kind == "area":
-        alone = float(area_variance(np.array(share), basis.patients, basis.others))
+        alone = basis.alone or float(area_variance(np.array(share), basis.patients, basis.others))
     else:
         steep = (2 - share) ** 2 / 2 if basis.kind == "f1" else 1.0
         alone = share * (1 - share) * steep / basis.patients
@@ -302,6 +323,7 @@ def _area(
     if min(ill, well) < FEWEST:
         return None
     above, below = np.zeros((2, len(truth)), bool)
+    variances = []
     for rows in parts or [np.arange(len(truth))]:
         mine, others = rows[truth[rows]], rows[~truth[rows]]
         if len(mine) and len(others):
@@ -309,9 +331,23 @@ def _area(
             above[others] = values[others] < values[mine].max()
             below[mine] = values[mine] <= values[others].max()
             below[others] = values[others] >= values[mine].min()
+            variances.append(_delong(values[mine], values[others]))
     rarer = min(len(np.unique(index[side])) for side in (above, below))
     most = min(truth.sum() / positives, (~truth).sum() / negatives)
-    return Basis("area", positives, float(most), rarer, negatives)
+    alone = float(most) * float(np.mean(variances)) / len(variances) if variances else 0.0
+    return Basis("area", positives, float(most), rarer, negatives, alone=alone if np.isfinite(alone) else 0.0)
+
+
+def _delong(ill: Vector, well: Vector) -> float:
+    """Variance of an area over images that do not depend on each other; NaN with fewer than two of a kind."""
+    if min(len(ill), len(well)) < FEWEST:
+        return float("nan")
+    both = [(ill, np.sort(well)), (well, np.sort(ill))]
+    parts = [
+        (np.searchsorted(other, one, "left") + np.searchsorted(other, one, "right")) / 2 / len(other)
+        for one, other in both
+    ]
+    return float(sum(part.var(ddof=1) / len(part) for part in parts))
 
 
 def _scarcest(found: Iterable[Basis | None]) -> Basis | None:

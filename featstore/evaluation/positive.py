@@ -15,25 +15,40 @@ if TYPE_CHECKING:
     Origin = Literal["asked", "names", "order", "macro"]
 
 TWO = 2
-ABSENT = frozenset(
-    # English
-    "normal healthy health negative neg negatives control controls ctrl ctl benign no none non not absent absence well"
-    " clean clear false background unaffected uninfected unremarkable 0 00 nil without"
-    # German, French, Spanish, Italian, Portuguese
-    " gesund gesunde negativ negativer kontrolle kontrollen kein keine keiner ohne unauffällig gutartig nein falsch"
-    " sain saine sains normale normaux négatif négative témoin témoins bénin bénigne sans non aucun aucune"
-    " sano sana sanos negativo negativa controles benigno benigna ninguno ninguna sin ausente"
-    " normali saudável controllo controlli nessuno nessuna senza nenhum nenhuma sem não"
-    # Chinese, Japanese, Korean
-    " 正常 健康 阴性 陰性 对照 對照 良性 无 無 没有 沒有 否 対照 なし 異常なし 정상 음성 대조군 없음"
-    # Russian
-    " норма здоровый здоровые здоров отрицательный контроль нет".split()
-)
+WORDS = """
+normal healthy health negative neg negatives control controls ctrl ctl benign no none non not absent
+absence well clean clear false background unaffected uninfected unremarkable 0 00 nil without
+gesund gesunde negativ negativer kontrolle kontrollen kein keine keiner ohne unauffällig gutartig nein
+falsch
+sain saine sains normale normaux négatif négative témoin témoins bénin bénigne sans aucun aucune
+sano sana sanos negativo negativa controles benigno benigna ninguno ninguna sin ausente normali saudável
+controllo controlli nessuno nessuna senza nenhum nenhuma sem não
+正常 健康 阴性 陰性 对照 對照 良性 无 無 没有 沒有 否 対照 なし 異常なし 정상 음성 대조군 없음
+норма здоровый здоровые здоров отрицательный контроль нет
+"""
+ABSENT = frozenset(WORDS.split())
 """Words that name the absence of a finding, alone or as the first word of a name (``no finding``, ``non-covid``)."""
-MILD = frozenset("control controls benign benigno benigna bénin bénigne gutartig 良性".split())
+MILD = frozenset(
+    ["control", "controls", "benign", "benigno", "benigna", "bénin", "bénigne", "gutartig", "良性"]
+)
 """Beside a word for health these are the other class."""
-NEGATING = ("not", "non", "no", "un", "without", "kein", "keine", "keiner", "nicht", "ohne", "sans", "sin", "senza", "sem")
-SIGNS = frozenset("-−–")
+NEGATING = (
+    "not",
+    "non",
+    "no",
+    "un",
+    "without",
+    "kein",
+    "keine",
+    "keiner",
+    "nicht",
+    "ohne",
+    "sans",
+    "sin",
+    "senza",
+    "sem",
+)
+SIGNS = frozenset({"-", "\N{MINUS SIGN}", "\N{EN DASH}"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +76,8 @@ class Positive:
 def positive_class(classes: Sequence[str], asked: str | None = None) -> Positive:
     """Choose the positive class.
 
-    The one asked for; else of two classes the one that is not called normal, healthy, negative, control, 0 or the like
-    in some language; else, where names do not say it, the last in sorted order. More than two classes have none.
+    The one asked for; else of two classes the one that is not called normal, healthy, negative, control, 0 or the
+    like in some language; else, where names do not say it, the last in sorted order. More than two have none.
 
     Raises
     ------

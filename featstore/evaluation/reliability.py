@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.evaluation.bootstrap import LEVEL
-from featstore.evaluation.metrics import ALMOST_NEVER, ENOUGH_IMAGES, calibration_error, mass_bins
+from featstore.evaluation.metrics import ALMOST_NEVER, calibration_error, mass_bins
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,13 +55,15 @@ def expected_error(proba: Vector, positive: int | None = None, seed: int = 0) ->
 
     References
     ----------
-    Broecker & Smith, Increasing the reliability of reliability diagrams, Weather and Forecasting 22, 2007 (consistency
-    resampling); Vaicenavicius et al., Evaluating model calibration in classification, AISTATS 2019.
+    Broecker & Smith, Increasing the reliability of reliability diagrams, Weather and Forecasting 22, 2007
+    (consistency resampling); Vaicenavicius et al., Evaluating model calibration in classification, AISTATS 2019.
     """
     rng = np.random.default_rng(seed)
     images = len(proba)
     draws = max(100, min(DRAWS, LIMIT // max(1, images)))
-    bins = {c: mass_bins(proba[:, c]) for c in ([positive] if positive is not None else range(proba.shape[1]))}
+    bins = {
+        c: mass_bins(proba[:, c]) for c in ([positive] if positive is not None else range(proba.shape[1]))
+    }
     bounds = np.cumsum(proba, axis=1)
     total = 0.0
     for start in range(0, draws, step := max(1, CELLS // max(1, images))):
@@ -86,12 +88,12 @@ def recalibration(truth: NDArray[np.bool_], values: Vector, groups: NDArray[np.s
 
     Returns
     -------
-    ``slope`` and ``intercept``, each with ``value`` and ``interval``, and ``why`` they are not known, otherwise empty.
+    ``slope`` and ``intercept``, each with ``value`` and ``interval``; ``why`` they are not known, otherwise empty.
 
     References
     ----------
-    Cox, Two further applications of a model for binary regression, Biometrika 45, 1958. Liang & Zeger, Longitudinal data
-    analysis using generalized linear models, Biometrika 73, 1986.
+    Cox, Two further applications of a model for binary regression, Biometrika 45, 1958. Liang & Zeger, Longitudinal
+    data analysis using generalized linear models, Biometrika 73, 1986.
     """
     odds = np.log(values.clip(ALMOST_NEVER, 1)) - np.log((1 - values).clip(ALMOST_NEVER, 1))
     why = _undefined(truth, odds)
@@ -104,7 +106,9 @@ def recalibration(truth: NDArray[np.bool_], values: Vector, groups: NDArray[np.s
     slope, intercept = (
         {
             "value": float(beta[at]),
-            "interval": None if errors is None else [float(beta[at] - errors[at]), float(beta[at] + errors[at])],
+            "interval": None
+            if errors is None
+            else [float(beta[at] - errors[at]), float(beta[at] + errors[at])],
         }
         for at in (1, 0)
     )
@@ -164,6 +168,3 @@ def _errors(
     quantile = float(stdtrit(len(names) - 1, (1 + LEVEL) / 2))
     half: Vector = quantile * np.sqrt(covariance.diagonal().clip(0.0))
     return half
-
-
-__all__ = ["ENOUGH_IMAGES", "calibration_summary", "expected_error", "recalibration"]

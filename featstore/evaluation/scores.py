@@ -12,9 +12,9 @@ from featstore.evaluation.intervals import bases, score_interval
 from featstore.evaluation.metrics import ENOUGH_IMAGES, decide, score
 
 if TYPE_CHECKING:
-    from featstore.evaluation.intervals import Basis
     from numpy.typing import NDArray
 
+    from featstore.evaluation.intervals import Basis
     from featstore.matrix import FeatureMatrix
 
 

@@ -252,9 +252,7 @@ def _bases(
     )
 
 
-def _estimate(
-    name: str, folds: Vector, resampled: Vector, basis: Basis | None, factor: float
-) -> Estimate:
+def _estimate(name: str, folds: Vector, resampled: Vector, basis: Basis | None, factor: float) -> Estimate:
     each = tuple(float(value) if np.isfinite(value) else None for value in folds)
     if None in each:
         return Estimate(None, None, None, each)
@@ -264,9 +262,7 @@ def _estimate(
     )
 
 
-def _pooled_error(
-    arena: Arena, proba: Sequence[Vector], weights: Vector, basis: Basis | None
-) -> Estimate:
+def _pooled_error(arena: Arena, proba: Sequence[Vector], weights: Vector, basis: Basis | None) -> Estimate:
     """Calibration error of all images together: a fold alone has too few for bins."""
     folds = arena.first_repeat
     rows = np.concatenate([arena.splits[at][1] for at in folds])

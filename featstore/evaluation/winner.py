@@ -127,9 +127,9 @@ def guard(
 def _interval(scores: Vector, guarded: float, best: Standing) -> tuple[float, float] | None:
     """Interval of scores on patients left out, laid around the guarded value where that was lowered.
 
-    Some 37 % of the patients are left out, so these scores spread wider than those of all patients would: the interval
-    is wide enough for the overlap of the training sets without being widened again (decision 005). Where all of them
-    are perfect it is what so many patients allow.
+    Some 37 % of the patients are left out, so these scores spread wider than those of all patients would: the
+    interval is wide enough for the overlap of the training sets without being widened again (decision 005). Where
+    all of them are perfect it is what so many patients allow.
     """
     least = least_interval(guarded, best.resampled, best.basis)
     drawn = percentile_interval((scores - np.nanmean(scores) + guarded).clip(0.0, 1.0))

@@ -123,7 +123,11 @@ def _sentence(
     interval: tuple[float, float] | None,
 ) -> str:
     if values[0] is None or values[1] is None or interval is None:
-        why = "a class is missing" if values[0] is None else "a class has a single patient, so nothing can be tested"
+        why = (
+            "a class is missing"
+            if values[0] is None
+            else "a class has a single patient, so nothing can be tested"
+        )
         return f"On the {images:,} images that {_who(one)} and {_who(two)} were both tested on, {why}."
     low, high = interval
     delta = values[1] - values[0]
