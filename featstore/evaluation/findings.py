@@ -28,7 +28,7 @@ FEW = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tested:
+class Answered:
     """Images that were answered.
 
     Attributes
@@ -48,7 +48,7 @@ class Tested:
 
 
 def fusion_findings(
-    classes: Sequence[str], tested: Sequence[Tested], positive: Positive, *, has_groups: bool = True
+    classes: Sequence[str], tested: Sequence[Answered], positive: Positive, *, has_groups: bool = True
 ) -> tuple[Finding, ...]:
     """Findings of a fit.
 
@@ -74,7 +74,7 @@ def fusion_findings(
 def comparison_findings(
     classes: Sequence[str],
     arena: Arena,
-    tested: Sequence[Tested],
+    tested: Sequence[Answered],
     leader: str,
     positive: Positive,
     *,
@@ -108,7 +108,7 @@ def findings_of(
     folds = arena.first_repeat
     rows = np.concatenate([arena.splits[at][1] for at in folds])
     tested = [
-        Tested(
+        Answered(
             s.contestant.label,
             arena.y[rows],
             np.concatenate([s.decisions[at] for at in folds]),
@@ -146,7 +146,7 @@ def _shell(name: str) -> str:
     return quote(name)
 
 
-def missed_classes(classes: Sequence[str], part: Tested) -> list[str]:
+def missed_classes(classes: Sequence[str], part: Answered) -> list[str]:
     """Say of each class that is as good as never answered how many of its images were found."""
     missed = []
     for at, name in enumerate(classes):
@@ -157,7 +157,7 @@ def missed_classes(classes: Sequence[str], part: Tested) -> list[str]:
     return missed
 
 
-def _one_answer(whose: str, classes: Sequence[str], part: Tested) -> Finding | None:
+def _one_answer(whose: str, classes: Sequence[str], part: Answered) -> Finding | None:
     missed = missed_classes(classes, part)
     if not missed:
         return None
@@ -171,7 +171,7 @@ def _one_answer(whose: str, classes: Sequence[str], part: Tested) -> Finding | N
     )
 
 
-def _one_sided(classes: Sequence[str], tested: Sequence[Tested], leader: str) -> Finding | None:
+def _one_sided(classes: Sequence[str], tested: Sequence[Answered], leader: str) -> Finding | None:
     """One finding for all contestants, the leader's case spelt out."""
     flagged = [part for part in tested if missed_classes(classes, part)]
     if not flagged:
