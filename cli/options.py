@@ -61,7 +61,10 @@ FollowLinks = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 Positive = Annotated[
-    str | None, typer.Option(help="Class that sensitivity is about; default the last by name.")
+    str | None,
+    typer.Option(
+        help="Class that sensitivity is about; by default the one of two not called normal, negative or the like."
+    ),
 ]
 Calibrate = Annotated[
     str | None,
