@@ -257,9 +257,7 @@ def _estimate(name: str, folds: Vector, resampled: Vector, basis: Basis | None, 
     if None in each:
         return Estimate(None, None, None, each)
     mean = float(folds.mean())
-    return Estimate(
-        mean, float(folds.std(ddof=1)), score_interval(name, mean, resampled, basis, factor), each
-    )
+    return Estimate(mean, _deviation(folds), score_interval(name, mean, resampled, basis, factor), each)
 
 
 def _pooled_error(arena: Arena, proba: Sequence[Vector], weights: Vector, basis: Basis | None) -> Estimate:

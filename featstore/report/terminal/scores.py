@@ -11,6 +11,7 @@ from featstore.findings import CATALOGUE
 from featstore.report.calibration import calibration_text
 from featstore.report.plain import counts, table, view_name
 from featstore.report.terminal.economics import economics_text, view_curve_text
+from featstore.report.terminal.findings import findings_brief
 from featstore.report.verdict import verdict, winner_text
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ HEADS = {
 def comparison_text(result: Comparison) -> str:
     """Tables of a comparison, and the verdict in words."""
     shown = _best(result.standings)
-    names = [s.contestant.label for s in shown]
-    head = f"mean of {result.folds * result.repeats} folds [95 %]; ECE: all images"
-    rows = [{m: _number(e.mean, e.interval) for m, e in s.estimates.items()} for s in shown]
+    listed = [*shown, *result.shortcuts]
+    names = [s.contestant.label for s in listed]
+    head = f"{scored_on(result)} [95 %]; ECE: all images"
+    rows = [{m: _number(e.mean, e.interval) for m, e in s.estimates.items()} for s in listed]
     hidden = len(result.standings) - len(shown)
     return "\n\n".join(
         part
@@ -54,12 +56,20 @@ def comparison_text(result: Comparison) -> str:
             _tables(head, names, rows),
             leader_calibration(result),
             f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json." if hidden else "",
+            findings_brief(result.findings),
             *asides(result),
             winner_text(result),
             verdict(result),
         )
         if part
     )
+
+
+def scored_on(result: Comparison) -> str:
+    """What the scores are means of."""
+    if result.own_split:
+        return "the data set's own test images"
+    return f"mean of {result.folds * result.repeats} folds"
 
 
 def leader_calibration(result: Comparison) -> str:
@@ -96,6 +106,9 @@ def fusion_text(result: Fusion) -> str:
     sizes = ", ".join(f"{name} {count}" for name, count in result.sizes.items())
     names = [f"{name} ({result.sizes[name]} images)" for name in result.scores]
     rows = [{m: _number(s.value, s.interval) for m, s in part.items()} for part in result.scores.values()]
+    for split, guesses in result.shortcuts.items():
+        names += [f"{split}: {name}" for name in guesses]
+        rows += [{m: _number(s.value, s.interval) for m, s in part.items()} for part in guesses.values()]
     return "\n\n".join(
         part
         for part in (
@@ -105,6 +118,7 @@ def fusion_text(result: Fusion) -> str:
             *_calibrations(result),
             operating_text(result.operating, list(result.matrix["classes"])),
             _continuation_text(result),
+            findings_brief(result.findings),
             f"The run is in {result.run}: model/, metrics.json, predictions.csv, run.json.",
             f"Next: featstore predict {result.run} IMAGE...",
         )
