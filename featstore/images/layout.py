@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import BadImageError
 from featstore.images import tiff
-from featstore.images.tiff import FLOAT, SIGNED, UNCOMPRESSED, UNSIGNED
+from featstore.images.tiff import FLOAT, MAX_SAMPLES, SIGNED, UNCOMPRESSED, UNSIGNED
 
 if TYPE_CHECKING:
     from featstore.images.tiff import Directory
@@ -45,7 +45,7 @@ _SWAPPED_BY_PILLOW = _GREY_BY_PILLOW[">"] - {(1, 1, 16)}
 _WHOLE_BYTES = {UNSIGNED: {8, 16, 32, 64}, SIGNED: {8, 16, 32, 64}, FLOAT: {16, 32, 64}}
 _PACKED = frozenset({*range(9, 16), *range(17, 24), *range(25, 32)})
 _MOST_EXTRAS_BY_PILLOW = 3
-_BYTE = 8
+_BYTE, _UNDEFINED = 8, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,18 +184,21 @@ def read_layout(directory: Directory) -> Layout:
     if photometric in _MEANINGS:
         raise BadImageError("unsupported", f"TIFF of {_MEANINGS[photometric]}; convert it to 8-bit RGB.")
     colours = _COLOURS.get(photometric, 1)
-    bits = directory.values(tiff.BITS, most=1 << 12) or (1,)
+    bits = directory.values(tiff.BITS, most=MAX_SAMPLES) or (1,)
     default = colours if compression in _JPEG else 1
     samples = directory.value(tiff.SAMPLES, default)
+    if samples > MAX_SAMPLES:
+        raise BadImageError("unsupported", f"TIFF with {samples} channels; convert it to 8-bit grey or RGB.")
     bits = bits[: max(samples, 1)]
-    forms = {UNSIGNED if form == 4 else form for form in directory.values(tiff.SAMPLE_FORMAT, most=1 << 12)}  # noqa: PLR2004
+    said = directory.values(tiff.SAMPLE_FORMAT, most=MAX_SAMPLES)
+    forms = {UNSIGNED if form == _UNDEFINED else form for form in said}
     form = max(forms, default=UNSIGNED)
     if len(set(bits)) > 1 or len(forms) > 1 or form not in _WHOLE_BYTES:
         raise BadImageError(
             "unsupported", "TIFF with complex or mixed samples; convert it to 8-bit grey or RGB."
         )
     spare = max(0, samples - colours)
-    extras = directory.values(tiff.EXTRA_SAMPLES, most=1 << 12)
+    extras = directory.values(tiff.EXTRA_SAMPLES, most=MAX_SAMPLES)
     if not extras and photometric == RGB and spare == 1:
         extras = (2,)  # Pillow, too, takes the fourth for alpha where nothing is said
     extras = (*extras, *(0,) * spare)[:spare]

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import struct
 from dataclasses import dataclass
 from itertools import islice
 from typing import IO, TYPE_CHECKING
@@ -99,8 +100,11 @@ class Stack:
             tiff.STRIP_ROWS: (first.size[1],),
             tiff.STRIP_BYTES: (part,) * planes,
         }
-        file.seek(self.start + frame * self.length)
-        return tiff.tiff_bytes(first.order, tags, file.read(self.length))
+        try:
+            file.seek(self.start + frame * self.length)
+            return tiff.tiff_bytes(first.order, tags, file.read(self.length))
+        except (struct.error, OSError, OverflowError, ValueError) as error:
+            raise BadImageError("corrupt", "The TIFF names sizes or places that no file has.") from error
 
 
 def list_pages(file: IO[bytes]) -> Pages:
