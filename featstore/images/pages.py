@@ -189,7 +189,7 @@ def _full_size(chain: Sequence[Directory]) -> tuple[tuple[int, ...], set[str]]:
         ``unsupported`` if a picture itself lies below the chain, as in camera raw files.
     """
     pairs = ((page, sub) for page in chain for sub in tiff.sub_directories(page))
-    below = list(islice(pairs, _MAX_BELOW))
+    below = [(page, sub) for page, sub in islice(pairs, _MAX_BELOW) if sub.fields]
     if any(_area(sub) > _area(page) for page, sub in below):
         raise BadImageError(
             "unsupported", "The TIFF shows a preview of a picture stored elsewhere in it (camera raw)."

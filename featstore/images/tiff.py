@@ -222,9 +222,7 @@ def read_directory(file: IO[bytes], offset: int) -> Directory:
 def sub_directories(directory: Directory, most: int = 32) -> Iterator[Directory]:
     """Yield the directories below one: thumbnails, levels of a pyramid, or the picture behind a preview."""
     for offset in directory.values(SUB_DIRECTORIES, most=1 << 12)[:most]:
-        below = read_directory(directory.file, offset)
-        if below.fields:
-            yield below
+        yield read_directory(directory.file, offset)
 
 
 def tiff_bytes(order: str, tags: Mapping[int, Sequence[int]], samples: bytes) -> bytes:

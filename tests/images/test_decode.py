@@ -259,6 +259,9 @@ def test_a_picture_of_several_in_a_jpeg_is_the_first_and_upright(picture, encode
     pixels, notes = decode(data)
     np.testing.assert_array_equal(pixels, np.rot90(decode(encode(picture(), "JPEG"))[0], -1))
     assert notes == ("frames",)
+    kind = data.index(struct.pack("<I", 0x030000)) + 16  # of the second entry of the index
+    thumbnail = data[:kind] + struct.pack("<I", 0x010001) + data[kind + 4 :]
+    assert decode(thumbnail)[1] == ()
 
 
 def test_a_constant_image_is_decoded_with_a_warning(encode):
