@@ -130,11 +130,7 @@ def test_a_path_that_can_mean_two_files_is_refused_and_never_guessed(read, write
     with pytest.raises(ManifestError, match=r"line 2: .* could be ") as caught:
         read(f"path,label\n{path},ill\nimg/b.png,well\n")
     if "--suffix" in caught.value.remedy:
-        chosen = (
-            caught.value.remedy.split()[-1]
-            if False
-            else caught.value.remedy.partition("--suffix ")[2].split(";")[0]
-        )
+        chosen = caught.value.remedy.partition("--suffix ")[2].split(";")[0]
         assert len(read(f"path,label\n{path},ill\nimg/b.png,well\n", suffix=chosen).records) == 2
 
 
