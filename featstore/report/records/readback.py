@@ -12,13 +12,14 @@ from featstore.evaluation.continuation import Change, Continuation
 from featstore.evaluation.duels import Duel, Test
 from featstore.evaluation.economics import Bargain, Economics, Price
 from featstore.evaluation.fuse import Fusion
-from featstore.evaluation.metrics import METRICS
+from featstore.evaluation.metrics import ENOUGH_IMAGES, METRICS
 from featstore.evaluation.operating import Wish
 from featstore.evaluation.scores import Score
 from featstore.evaluation.standing import Estimate, Spread, Standing
 from featstore.evaluation.viewcurve import ViewPoint
 from featstore.evaluation.winner import Winner
-from featstore.report.records.schema import COMPARISON, FUSION, TWO_CLASS_CURVES
+from featstore.report.calibration import calibration_error
+from featstore.report.records.schema import COMPARISON, FUSION, LATER_CURVES, TWO_CLASS_CURVES
 from featstore.report.records.shape import ShapeError, fields
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def read_fusion(document: Any) -> Fusion:  # noqa: ANN401
         operating=document["operating"],
         scores={
             split: {name: Score(s["value"], _pair(s["interval"])) for name, s in scores.items()}
+            | _pooled_score(document["curves"][split])
             for split, scores in document["scores"].items()
         },
         curves=document["curves"],
@@ -121,6 +123,9 @@ def _standing(document: Mapping[str, Any]) -> Standing:
         name: Estimate(e["mean"], e["deviation"], _pair(e["interval"]), tuple(e["folds"]))
         for name, e in document["metrics"].items()
     }
+    pooled = _pooled_score(document["curves"])
+    if "ece" in pooled:
+        estimates["ece"] = Estimate(pooled["ece"].value, None, None, ())
     spread = document["spread"]
     return Standing(
         contestant,
@@ -130,6 +135,15 @@ def _standing(document: Mapping[str, Any]) -> Standing:
         Spread(spread["patients"], spread["folds"], spread["training"]),
         np.empty(0),
     )
+
+
+def _pooled_score(curves: Mapping[str, Any]) -> dict[str, Score]:
+    """ECE of a run from before it was pooled, by its own bins: a table must not have another than the figure."""
+    if "calibration_error" in curves or "calibration" not in curves:
+        return {}
+    bins = curves["calibration"]
+    enough = sum(bins["images"]) >= ENOUGH_IMAGES
+    return {"ece": Score(calibration_error(bins) if enough else None, None)}
 
 
 def _duel(document: Mapping[str, Any]) -> Duel:
@@ -203,6 +217,8 @@ def _require_metrics(found: Iterable[str]) -> None:
 def _require_curves(curves: Any, matrix: Mapping[str, Any]) -> None:  # noqa: ANN401
     if matrix["positive"] is not None:
         fields(**TWO_CLASS_CURVES)(curves, "the curves")
+    for name in LATER_CURVES.keys() & curves.keys():
+        LATER_CURVES[name](curves[name], "the curves")
     for name, curve in curves.items():
         if isinstance(curve, dict):
             lengths = {len(part) for part in curve.values() if isinstance(part, list)}
