@@ -230,6 +230,7 @@ def test_differences_stay_within_minus_one_and_one_and_are_never_a_point(seed):
         assert duel.delta - 1e-12 < high <= 1
         assert high - low > 0.1
         assert duel.verdict == "cannot_tell"
+    assert max(one.spread.patients for one in ranked) <= 0.5
     winner = guard(arena, ranked, weights)
     assert winner.interval[1] - winner.interval[0] > 0.2
     assert 0 <= winner.interval[0] <= winner.guarded <= winner.interval[1] <= 1

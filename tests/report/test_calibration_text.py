@@ -145,3 +145,10 @@ def test_a_run_of_now_is_read_as_it_was_written(world):
         assert one.estimates["ece"].mean == contestant["metrics"]["ece"]["mean"]
     assert page["matrix"]["positive_origin"] == "names"
     assert page["matrix"]["positive"] == "ill"
+
+
+def test_a_run_of_before_that_expected_more_than_was_seen_is_told_without_it(world):
+    page = metrics_of(world.compare)
+    page["winner"] |= {"naive": 0.857, "guarded": 0.859, "optimism": -0.002}
+    winner = read_comparison(page).winner
+    assert (winner.guarded, winner.optimism) == (0.857, 0.0)

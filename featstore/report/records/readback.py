@@ -153,8 +153,15 @@ def _duel(document: Mapping[str, Any]) -> Duel:
 
 
 def _winner(document: Mapping[str, Any]) -> Winner:
-    known = ("name", "of", "metric", "naive", "guarded", "optimism", "picked")
-    return Winner(**{name: document[name] for name in known}, interval=_pair(document["interval"]))
+    # Runs of before could expect more than was seen, by the luck of the resamples.
+    guarded = min(document["naive"], document["guarded"])
+    known = {name: document[name] for name in ("name", "of", "metric", "naive", "picked")}
+    return Winner(
+        **known,
+        guarded=guarded,
+        optimism=document["naive"] - guarded,
+        interval=_pair(document["interval"]),
+    )
 
 
 def _view_point(document: Mapping[str, Any]) -> ViewPoint:
