@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import PIL
 import pytest
+from featstore.images.dhash import dhash
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from featstore.errors import UsageError
 from featstore.images.decode import WARNINGS, decode, decoder_version, probe
-from featstore.images.dhash import dhash
 from featstore.images.png import without_bulk
 from featstore.images.resize import resize
 from featstore.images.scan import scan

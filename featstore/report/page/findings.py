@@ -67,11 +67,15 @@ def internal(record: Record) -> str:
 def uncertainty(record: Record) -> str:
     """Where intervals and p values come from."""
     whom = "patients, not images" if record.matrix["has_groups"] else "images, since no patients are named"
-    told = f"95 % intervals from 2,000 bootstrap resamples of {whom}"
+    told = (
+        f"95 % intervals from 2,000 bootstrap resamples of {whom}, and never narrower than score intervals for so"
+        " many (shares: Wilson 1927; AUC: Newcombe 2006)"
+    )
     if not isinstance(record.outcome, Comparison):
         return f"{told}."
     return (
-        f"{told}, widened for the overlap of the training sets (Nadeau & Bengio 2003). Differences are paired, their"
+        f"{told}; the bootstrap is widened for the overlap of the training sets (Nadeau & Bengio 2003). Differences"
+        " are paired, their"
         " p values adjusted for all pairs (Holm)."
     )
 

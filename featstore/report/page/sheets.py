@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
 from featstore.evaluation.metrics import METRICS, PRIMARY
+from featstore.report.calibration import chance_text
 from featstore.report.page.facts import kept
-from featstore.report.page.sheet import Sheet, figure, whole, words
+from featstore.report.page.sheet import Cell, Sheet, figure, whole, words
 from featstore.report.plain import size, view_name
 from featstore.report.records import reproduced
 from featstore.report.records.record import leader
@@ -70,7 +72,14 @@ def _contestants(record: Record, comparison: Comparison) -> Sheet:
     rows = tuple(
         (
             words(s.contestant.label, _made_of(s.contestant.backbones)),
-            *(figure(s.estimates[m].mean, s.estimates[m].interval) for m in METRICS),
+            *(
+                _beside(
+                    m,
+                    figure(s.estimates[m].mean, s.estimates[m].interval),
+                    comparison.curves[s.contestant.label],
+                )
+                for m in METRICS
+            ),
         )
         for s in ranked
     )
@@ -84,6 +93,12 @@ def _contestants(record: Record, comparison: Comparison) -> Sheet:
         marked=next(at for at, s in enumerate(ranked) if s.contestant.label == first),
         sorted_by=1 + METRICS.index(PRIMARY),
     )
+
+
+def _beside(metric: str, cell: Cell, curves: Mapping[str, Any]) -> Cell:
+    """Put the ECE of a perfectly calibrated model beside an ECE."""
+    chance = chance_text(curves) if metric == "ece" else ""
+    return replace(cell, small="; ".join(filter(None, (cell.small, chance)))) if chance else cell
 
 
 def _made_of(backbones: tuple[str, ...]) -> str:
@@ -139,7 +154,14 @@ def _scores(record: Record, fusion: Fusion) -> Sheet:
     rows = tuple(
         (
             words(head(metric), MEANING[metric]),
-            *(figure(fusion.scores[s][metric].value, fusion.scores[s][metric].interval) for s in splits),
+            *(
+                _beside(
+                    metric,
+                    figure(fusion.scores[s][metric].value, fusion.scores[s][metric].interval),
+                    fusion.curves[s],
+                )
+                for s in splits
+            ),
         )
         for metrics in PARTS.values()
         for metric in metrics

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from featstore.evaluation.metrics import DECISION, PROBABILITY
 from featstore.evaluation.ranking import RANKING
 from featstore.findings import CATALOGUE
-from featstore.report.calibration import calibration_text
+from featstore.report.calibration import calibration_text, chance_text
 from featstore.report.plain import counts, table, view_name
 from featstore.report.terminal.economics import economics_text, view_curve_text
 from featstore.report.terminal.findings import findings_brief
@@ -47,7 +47,13 @@ def comparison_text(result: Comparison) -> str:
     listed = [*shown, *result.shortcuts]
     names = [s.contestant.label for s in listed]
     head = f"{scored_on(result)} [95 %]; ECE: all images"
-    rows = [{m: _number(e.mean, e.interval) for m, e in s.estimates.items()} for s in listed]
+    rows = [
+        {m: _number(e.mean, e.interval) for m, e in s.estimates.items()}
+        | _error_cell(
+            s.estimates["ece"].mean, s.estimates["ece"].interval, result.curves.get(s.contestant.label)
+        )
+        for s in listed
+    ]
     hidden = len(result.standings) - len(shown)
     return "\n\n".join(
         part
@@ -70,6 +76,14 @@ def scored_on(result: Comparison) -> str:
     if result.own_split:
         return "the data set's own test images"
     return f"mean of {result.folds * result.repeats} folds"
+
+
+def _error_cell(
+    value: float | None, interval: tuple[float, float] | None, curves: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """ECE with that of a perfectly calibrated model beside it."""
+    chance = chance_text(curves or {})
+    return {"ece": f"{_number(value, interval)}{f' ({chance})' if chance else ''}"}
 
 
 def leader_calibration(result: Comparison) -> str:
@@ -105,7 +119,11 @@ def fusion_text(result: Fusion) -> str:
     """Scores of a fit."""
     sizes = ", ".join(f"{name} {count}" for name, count in result.sizes.items())
     names = [f"{name} ({result.sizes[name]} images)" for name in result.scores]
-    rows = [{m: _number(s.value, s.interval) for m, s in part.items()} for part in result.scores.values()]
+    rows = [
+        {m: _number(s.value, s.interval) for m, s in part.items()}
+        | _error_cell(part["ece"].value, part["ece"].interval, result.curves.get(split))
+        for split, part in result.scores.items()
+    ]
     for split, guesses in result.shortcuts.items():
         names += [f"{split}: {name}" for name in guesses]
         rows += [{m: _number(s.value, s.interval) for m, s in part.items()} for part in guesses.values()]
