@@ -29,6 +29,7 @@ from featstore.images.scan import scan
 from featstore.run import prepare
 from featstore.store.commit import require_writable
 from featstore.store.learned import remember
+from featstore.store.request import Request, record_request
 from featstore.store.store import Store, default_cache
 from featstore.types import IDENTITY, Decoding, FeatureKey, View
 
@@ -66,6 +67,7 @@ def extract(
     overwrite: bool = False,
     dry_run: bool = False,
     progress: bool = False,
+    as_default: bool = True,
 ) -> Extraction:
     """Compute and store every vector that is wanted and missing.
 
@@ -108,6 +110,9 @@ def extract(
         Only say what would be done; loads no network.
     progress
         Show a bar on stderr.
+    as_default
+        Whether `featstore.compare` and its like shall take these networks and views of these images where they are
+        told none.
 
     Raises
     ------
@@ -127,6 +132,7 @@ def extract(
         specs = [networks.spec(name, fetch=not dry_run) for name in dict.fromkeys(backbones)]
         known = learned(specs, weights or {})
         manifest = scan(data, group_pattern=group_pattern, follow_links=follow_links)
+        everyone = [record.id for record in manifest.records]
         manifest = share(manifest, num_workers, worker_index)
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
         todo = _plan(keys, manifest, store, decoding)
@@ -149,6 +155,8 @@ def extract(
                 wanted = [cell.key for cell in part.cells]
                 replan = partial(_plan_again, wanted, manifest, store.root, decoding)
                 tally.add(compute(part, records, work, team, bar, replan))
+    if as_default and not dry_run and todo.rows_stored + tally.rows:
+        record_request(store.root, everyone, decoding, Request(tuple(specs), tuple(views)))
     result = Extraction(
         dry_run=dry_run,
         cache=str(store.root),

@@ -1,0 +1,71 @@
+"""Which class loses how many files to the quarantine: one that is all bad looks as if it had never been there."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from featstore.images.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What one class loses.
+
+    Attributes
+    ----------
+    label
+        Name of the class.
+    bad, files
+        Files in quarantine, and all files.
+    reasons
+        Codes of `featstore.images.decode.REASONS`, sorted.
+    """
+
+    label: str
+    bad: int
+    files: int
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One clause, such as ``class ill: 8 of 8 files are in quarantine (truncated)``."""
+        why = ", ".join(self.reasons)
+        return f"class {self.label}: {self.bad} of {self.files} files are in quarantine ({why})"
+
+
+def losses(manifest: Manifest, reasons: Mapping[str, str]) -> list[Loss]:
+    """Losses of every class that has any, by name.
+
+    Parameters
+    ----------
+    manifest
+        The scanned data set.
+    reasons
+        Id of every image that does not decode -> why.
+    """
+    found: defaultdict[str, list[str | None]] = defaultdict(list)
+    for label, reason in _files(manifest, reasons):
+        found[label].append(reason)
+    bad = {label: [reason for reason in mine if reason is not None] for label, mine in sorted(found.items())}
+    return [
+        Loss(label, len(mine), len(found[label]), tuple(sorted(set(mine))))
+        for label, mine in bad.items()
+        if mine
+    ]
+
+
+def told(found: list[Loss]) -> str:
+    """All of them in one line; empty where nothing is lost."""
+    return "; ".join(map(str, found))
+
+
+def _files(manifest: Manifest, reasons: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
+    for record in manifest.records:
+        yield record.label, reasons.get(record.id)
+    for row in manifest.unreadable:
+        if row.label:
+            yield row.label, row.reason
