@@ -18,7 +18,7 @@ def export(
         str | None,
         typer.Option("--format", help="npz, parquet or gap; default by the name of OUT.", show_default=False),
     ] = None,
-    backbones: options.Backbones = None,
+    backbones: options.StoredBackbones = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe of the view, where several are stored.")] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the augmented view; default the identity view.")
@@ -27,8 +27,8 @@ def export(
         bool, typer.Option("--overwrite", help="Replace files that are there already.")
     ] = False,
     weights: options.Weights = None,
-    preprocess: options.Preprocess = "official",
-    precision: options.Precision = "float32",
+    preprocess: options.StoredPreprocess = None,
+    precision: options.StoredPrecision = None,
     value_range: options.ValueRange = None,
     cache: options.Cache = None,
     group_pattern: options.GroupPattern = None,

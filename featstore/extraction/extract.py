@@ -24,6 +24,7 @@ from featstore.extraction.summary import CellSummary, Extraction, PaceSummary
 from featstore.extraction.tuned import learned
 from featstore.findings import ordered
 from featstore.images.decode import decoder_version
+from featstore.images.losses import one_class_left
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
 from featstore.run import prepare
@@ -157,6 +158,10 @@ def extract(
                 tally.add(compute(part, records, work, team, bar, replan))
     if as_default and not dry_run and todo.rows_stored + tally.rows:
         record_request(store.root, everyone, decoding, Request(tuple(specs), tuple(views)))
+    reasons = {
+        **{i: b.reason for i, b in store.bad_images(decoding).items()},
+        **{b.id: b.reason for b in tally.bad},
+    }
     result = Extraction(
         dry_run=dry_run,
         cache=str(store.root),
@@ -164,7 +169,7 @@ def extract(
         cells=tuple(_summary(cell, cost) for cell in todo.cells),
         computed=tally.rows,
         bad=_bad_images(manifest, store, decoding, tally),
-        findings=ordered(manifest.findings),
+        findings=ordered((*manifest.findings, *one_class_left(manifest, reasons))),
         phases={name: round(value, 3) for name, value in tally.seconds.items()},
         seconds=round(perf_counter() - started, 3),
         estimated_seconds=round(cost.seconds, 1),

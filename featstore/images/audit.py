@@ -132,9 +132,9 @@ def _errors(manifest: Manifest) -> Iterator[Finding]:
         yield Finding("FS108", message, len(leaks), _few(map(_group_and_splits, leaks)))
     if len(manifest.classes) == 1:
         lost = told(losses(manifest, {}))
-        also = f" {lost[0].upper()}{lost[1:]}." if lost else ""
+        also = f": {lost}" if lost else ""
         remedy = "Mend or replace the files in quarantine, or add images of a second class." if lost else ""
-        yield Finding("FS109", f"All images are of the class {manifest.classes[0]!r}.{also}", remedy=remedy)
+        yield Finding("FS109", f"All images are of the class {manifest.classes[0]!r}{also}.", remedy=remedy)
 
 
 def _warnings(

@@ -6,10 +6,15 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from featstore.findings import Finding
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from featstore.images.manifest import Manifest
+
+
+REMEDY = "Mend or replace these files, then run `featstore extract` again, which lists them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,15 @@ def losses(manifest: Manifest, reasons: Mapping[str, str]) -> list[Loss]:
 def told(found: list[Loss]) -> str:
     """All of them in one line; empty where nothing is lost."""
     return "; ".join(map(str, found))
+
+
+def one_class_left(manifest: Manifest, reasons: Mapping[str, str]) -> Iterator[Finding]:
+    """FS109 where the quarantine leaves images of one class or none."""
+    found = losses(manifest, reasons)
+    left = sorted({record.label for record in manifest.records if record.id not in reasons})
+    if found and len(left) < 2:  # noqa: PLR2004
+        what = f"All images that can be read are of the class {left[0]!r}" if left else "No image can be read"
+        yield Finding("FS109", f"{what}: {told(found)}.", sum(loss.bad for loss in found), remedy=REMEDY)
 
 
 def _files(manifest: Manifest, reasons: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:

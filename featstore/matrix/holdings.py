@@ -68,19 +68,21 @@ class Holdings:
 
     Parameters
     ----------
-    store
-        The store.
+    store, keys
+        The store, and all feature keys in it.
     ids
         Ids of the images that are wanted.
     decoding
         How their pixels are made.
     """
 
-    def __init__(self, store: Store, ids: Collection[str], decoding: Decoding) -> None:
+    def __init__(
+        self, store: Store, keys: Sequence[FeatureKey], ids: Collection[str], decoding: Decoding
+    ) -> None:
         self.store = store
         self.decoding = decoding
         self.images = len(ids)
-        self.keys = store.feature_keys()
+        self.keys = keys
         self._wanted = IdSet.of(ids)
 
     @cached_property

@@ -15,7 +15,7 @@ from featstore.findings import Finding, ordered
 from featstore.fusion.blocks import lay_out
 from featstore.images.audit import require_sound
 from featstore.images.decode import decoder_version
-from featstore.images.losses import Loss, losses, told
+from featstore.images.losses import Loss, losses, one_class_left, told
 from featstore.images.scan import scan
 from featstore.matrix.choose import choose
 from featstore.matrix.features import FeatureMatrix
@@ -96,15 +96,19 @@ def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> Featur
     require_sound(manifest)
     cache = source.get("cache")
     store = Store(Path(cache) if cache is not None else default_cache())
-    decoding = Decoding(decoder_version(), value_range=source.get("value_range"))
+    keys = store.feature_keys()
+    decoding = _as_stored(Decoding(decoder_version(), value_range=source.get("value_range")), keys)
     reasons = {image: bad.reason for image, bad in store.bad_images(decoding).items()}
-    lost = losses(manifest, reasons)
-    _require_classes(manifest, reasons, lost)
+    for finding in one_class_left(manifest, reasons):
+        raise AuditError(finding.message, finding.remedy)
     ids = [record.id for record in manifest.records]
-    held = Holdings(store, [image for image in ids if image not in reasons], decoding)
+    held = Holdings(store, keys, [image for image in ids if image not in reasons], decoding)
     choice = choose(held, _asked(source, held), recorded_request(store.root, ids, decoding))
     matrix = assemble(manifest, store, choice.specs, choice.views, decoding)
-    return replace(matrix, findings=ordered((*matrix.findings, *choice.findings, *_quarantined(lost))))
+    return replace(
+        matrix,
+        findings=ordered((*matrix.findings, *choice.findings, *_quarantined(losses(manifest, reasons)))),
+    )
 
 
 def assemble(
@@ -147,27 +151,14 @@ def _learned(store: Store, specs: Sequence[BackboneSpec]) -> dict[str, frozenset
     return {name: record.images for name, record in found.items() if record is not None}
 
 
-def _require_classes(manifest: Manifest, reasons: Mapping[str, str], lost: list[Loss]) -> None:
-    """Refuse a data set of which the quarantine leaves one class or none.
-
-    Raises
-    ------
-    AuditError
-        With what each class lost.
-    """
-    left = sorted({record.label for record in manifest.records if record.id not in reasons})
-    if len(left) > 1:
-        return
-    what = f"All images that can be read are of the class {left[0]!r}" if left else "No image can be read"
-    raise AuditError(
-        f"{what}: {told(lost)}.",
-        "Mend or replace these files, then run `featstore extract` again, which lists them.",
-    )
+def _as_stored(decoding: Decoding, keys: Iterable[FeatureKey]) -> Decoding:
+    """The decoding as the store spells it: a range may be of integers here and of fractions there."""
+    return next((key.decoding for key in keys if key.decoding == decoding), decoding)
 
 
 def _quarantined(lost: list[Loss]) -> list[Finding]:
     count = sum(loss.bad for loss in lost)
-    return [Finding("FS301", f"In quarantine: {told(lost)}.", count)] if lost else []
+    return [Finding("FS301", f"{told(lost)}.", count)] if lost else []
 
 
 def _asked(source: Source, held: Holdings) -> Asked:
