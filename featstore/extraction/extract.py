@@ -17,6 +17,7 @@ from featstore.extraction.crew import crew
 from featstore.extraction.depth import lacking, refuse_undeclared_range
 from featstore.extraction.memory import passes, peak
 from featstore.extraction.networks import BATCH_SIZE, Networks
+from featstore.extraction.networks import specs as specs_of
 from featstore.extraction.plan import Plan, plan
 from featstore.extraction.portions import Work, compute
 from featstore.extraction.share import share
@@ -130,7 +131,7 @@ def extract(
     views = [IDENTITY, *_views(recipe, seeds)]
     with ExitStack() as stack:
         networks = Networks(weights or {}, preprocess, precision)
-        specs = [networks.spec(name, fetch=not dry_run) for name in dict.fromkeys(backbones)]
+        specs = specs_of(networks, backbones, fetch=not dry_run)
         known = learned(specs, weights or {})
         manifest = scan(data, group_pattern=group_pattern, follow_links=follow_links)
         everyone = [record.id for record in manifest.records]
