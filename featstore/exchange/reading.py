@@ -6,13 +6,15 @@ import csv
 import math
 import zipfile
 import zlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 from numpy.lib import format as npy
 
 from featstore.errors import RefusedFileError, UsageError
+from featstore.exchange.columns import matching
 from featstore.exchange.formats import require_pyarrow
 from featstore.store.guard import FOREIGN_BYTES, read_plain
 
@@ -22,10 +24,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-NAMES = ("id", "ids", "path", "paths", "file", "files", "filename", "filenames", "name", "names", "image")
-"""What the column that says which image a row belongs to is called elsewhere, likeliest first."""
-MANIFEST = ("label", "group", "split", "site", "y", "frame")
+NAMES = (
+    "id", "ids", "path", "paths", "file", "files", "filename", "filenames", "file_name", "filepath", "name", "names",
+    "image", "images", "image_id", "image_path", "img", "img_path",
+)  # fmt: skip
+"""What the column that says which image a row belongs to is called elsewhere, likeliest first, in small letters."""
 MATRIX = 2
+NOT_NUMBERS = "no numbers"
+NOT_SAID = "not asked for"
 FLOAT_BYTES = 8
 
 
@@ -46,10 +52,19 @@ class Table:
         ``(n,)`` what each row is called: an image id or a path.
     features
         ``(n, d)`` numbers as they were found.
+    columns
+        Names of the d columns; those of a block are ``block.0``, ``block.1`` ...
+    named
+        Whether the caller named these columns, and not only the block that they are in.
+    unused
+        Name of all else in the file, and why it is not in `features`.
     """
 
     names: tuple[str, ...]
     features: NDArray[Any]
+    columns: tuple[str, ...]
+    named: bool = False
+    unused: dict[str, str] = field(default_factory=dict)
 
 
 def read_table(path: Path, features: str | None, names: str | None) -> Table:
@@ -60,7 +75,8 @@ def read_table(path: Path, features: str | None, names: str | None) -> Table:
     path
         ``.npz``, ``.h5``/``.hdf5``, ``.parquet`` or ``.csv``.
     features
-        Name of the block of numbers, where the file holds several; not for CSV, where it is all number columns.
+        Name of the block of numbers, where the file holds several; or the columns that are meant, with commas and
+        with ``*`` for any part of a name. Without, all columns of numbers are read.
     names
         Name of the column that says which image a row belongs to; default the first that is called like one.
 
@@ -95,10 +111,62 @@ def _from_hdf5(path: Path, features: str | None, names: str | None) -> Table:
 
 def _from_arrays(arrays: Mapping[str, NDArray[Any]], features: str | None, names: str | None) -> Table:
     blocks = [name for name, values in arrays.items() if values.ndim == MATRIX and values.dtype.kind == "f"]
-    block = _chosen("--features", features, blocks)
-    columns = [name for name, values in arrays.items() if values.ndim == 1 and values.dtype.kind in "SU"]
-    column = _chosen("--rows", names, [name for name in NAMES if name in columns][:1] or columns)
-    return Table(tuple(_text(cell) for cell in arrays[column].tolist()), arrays[block])
+    texts = [name for name, values in arrays.items() if values.ndim == 1 and values.dtype.kind in "SU"]
+    block, wanted = _block(features, blocks)
+    column = _chosen("--rows", names, _called(texts) or texts)
+    others = {name: _why_not(name, blocks, texts) for name in arrays if name not in {block, column}}
+    return _picked(
+        tuple(_text(cell) for cell in arrays[column].tolist()),
+        arrays[block],
+        _numbered(block, arrays[block]),
+        wanted,
+        others,
+    )
+
+
+def _why_not(name: str, blocks: Sequence[str], texts: Sequence[str]) -> str:
+    if name in texts:
+        return NOT_NUMBERS
+    return NOT_SAID if name in blocks else "no block of numbers of one row for each image"
+
+
+def _block(features: str | None, blocks: Sequence[str]) -> tuple[str, str | None]:
+    """The block that is meant, and what was said of its columns: ``block.0,block.7``, or nothing."""
+    if features is None or features in blocks:
+        return _chosen("--features", features, blocks), None
+    named = {part.strip().rpartition(".")[0] for part in features.split(",")}
+    if len(named) == 1 and named <= {*blocks}:
+        return named.pop(), features
+    return _chosen("--features", features, blocks), None
+
+
+def _numbered(block: str, values: NDArray[Any]) -> tuple[str, ...]:
+    return tuple(f"{block}.{at}" for at in range(values.shape[1]))
+
+
+def _picked(
+    names: tuple[str, ...],
+    values: NDArray[Any],
+    columns: Sequence[str],
+    wanted: str | None,
+    unused: dict[str, str],
+) -> Table:
+    """Table of the columns that were named; of all where none were."""
+    if wanted is None:
+        return Table(names, values, tuple(columns), unused=unused)
+    parts = [wanted] if wanted in columns else [part.strip() for part in wanted.split(",")]
+    asked = {name for part in parts for name in matching(part, columns, "--features")}
+    kept = [at for at, name in enumerate(columns) if name in asked]
+    left = {name: NOT_SAID for name in columns if name not in asked}
+    return Table(
+        names, values[:, kept], tuple(columns[at] for at in kept), named=True, unused={**unused, **left}
+    )
+
+
+def _called(columns: Sequence[str]) -> list[str]:
+    """The column that is called most like names of images, if any is."""
+    found = {name.strip().casefold(): name for name in reversed(columns)}
+    return [found[name] for name in NAMES if name in found][:1]
 
 
 def _npz_arrays(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -135,13 +203,28 @@ def _from_parquet(path: Path, features: str | None, names: str | None) -> Table:
         page = file.read()
     lists = [f.name for f in page.schema if kinds.is_fixed_size_list(f.type) or kinds.is_list(f.type)]
     texts = [f.name for f in page.schema if kinds.is_string(f.type) or kinds.is_large_string(f.type)]
-    column = _chosen("--rows", names, [name for name in NAMES if name in texts][:1] or texts)
-    if lists or features:
-        block = _lists(page[_chosen("--features", features, lists)])
+    single = [f.name for f in page.schema if kinds.is_floating(f.type) or kinds.is_integer(f.type)]
+    column = _chosen("--rows", names, _called(texts) or texts)
+    rows = tuple(map(str, page[column].to_pylist()))
+    if lists and not (features and _is_about(features, single)):
+        name, wanted = _block(features, lists)
+        block = _lists(page[name])
+        others = {other: NOT_SAID for other in (*lists, *single) if other != name}
+        columns = _numbered(name, block)
     else:
-        wanted = [f.name for f in page.schema if kinds.is_floating(f.type)]
-        block = np.column_stack([page[name].to_numpy() for name in wanted])
-    return Table(tuple(map(str, page[column].to_pylist())), block)
+        block = (
+            np.column_stack([page[name].to_numpy() for name in single])
+            if single
+            else np.empty((len(rows), 0))
+        )
+        columns, wanted, others = tuple(single), features, dict.fromkeys(lists, NOT_SAID)
+    left = {name: NOT_NUMBERS for name in page.schema.names if name not in {*lists, *single, column}}
+    return _picked(rows, block, columns, wanted, {**left, **others})
+
+
+def _is_about(features: str, columns: Sequence[str]) -> bool:
+    """Whether columns were named, and not a block."""
+    return any(fnmatchcase(name, part.strip()) for part in features.split(",") for name in columns)
 
 
 def _lists(column: Any) -> NDArray[Any]:  # noqa: ANN401
@@ -156,36 +239,70 @@ def _lists(column: Any) -> NDArray[Any]:  # noqa: ANN401
 
 
 def _from_csv(path: Path, features: str | None, names: str | None) -> Table:
-    if features is not None:
-        raise UsageError(
-            "A CSV file has no named blocks.", "Leave --features out: all number columns are meant."
-        )
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        lines = csv.reader(file)
-        header = next(lines, [])
-        column = _chosen("--rows", names, [name for name in NAMES if name in header][:1])
-        wanted = [at for at, name in enumerate(header) if name not in {column, *NAMES, *MANIFEST}]
-        found = [_numbers(line, lines.line_num, header, wanted) for line in lines]
+        lines = csv.reader(file, delimiter=_delimiter(file))
+        header = _headed(next(lines, []))
+        first = next(lines, [])
+        _require_width(first, header, 2)
+        texts = [name for name, cell in zip(header, first, strict=True) if not _is_number(cell)]
+        column = _chosen("--rows", names, _called(header) or texts, header)
+        numbers = [at for at, name in enumerate(header) if name not in {column, *texts}]
+        found = [_numbers(first, 2, header, numbers)]
+        found += [_numbers(line, lines.line_num, header, numbers) for line in lines]
     at = header.index(column)
-    values = np.array([numbers for _, numbers in found], np.float64).reshape(len(found), len(wanted))
-    return Table(tuple(line[at] for line, _ in found), values)
+    values = np.array([row for _, row in found], np.float64).reshape(len(found), len(numbers))
+    left = {name: f"{NOT_NUMBERS}: {first[header.index(name)]!r}" for name in texts if name != column}
+    return _picked(tuple(line[at] for line, _ in found), values, [header[n] for n in numbers], features, left)
+
+
+def _delimiter(file: TextIO) -> str:
+    """What stands between the names of the header: a comma or, where there is none, a semicolon or a tab."""
+    line = file.readline()
+    file.seek(0)
+    return next((mark for mark in (",", ";", "\t") if mark in line), ",")
+
+
+def _headed(header: Sequence[str]) -> list[str]:
+    """The header, with ``(column 3)`` for what has no name, and the number beside a name that stands there before."""
+    seen: set[str] = set()
+    names = []
+    for at, name in enumerate(header, start=1):
+        told = name if name.strip() and name not in seen else f"{name.strip()} (column {at})".strip()
+        seen.add(told)
+        names.append(told)
+    return names
+
+
+def _require_width(line: Sequence[str], header: Sequence[str], number: int) -> None:
+    if len(line) != len(header):
+        raise ValueError(f"line {number} has {len(line)} cells, the header {len(header)}")
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _numbers(
     line: Sequence[str], number: int, header: Sequence[str], wanted: Sequence[int]
 ) -> tuple[Sequence[str], list[float]]:
-    if len(line) != len(header):
-        raise ValueError(f"line {number} has {len(line)} cells, the header {len(header)}")
+    _require_width(line, header, number)
     try:
         return line, [float(line[at]) for at in wanted]
     except ValueError as error:
-        raise ValueError(f"line {number} holds something else than a number") from error
+        at = next(at for at in wanted if not _is_number(line[at]))
+        raise ValueError(
+            f"line {number}, column {header[at]!r} holds {line[at][:40]!r}, which is no number"
+        ) from error
 
 
-def _chosen(option: str, wanted: str | None, there: Sequence[str]) -> str:
+def _chosen(option: str, wanted: str | None, there: Sequence[str], allowed: Sequence[str] = ()) -> str:
     if wanted is None and len(there) == 1:
         return there[0]
-    if wanted is not None and wanted in there:
+    if wanted is not None and wanted in (*there, *allowed):
         return wanted
     have = ", ".join(there) or "none"
     what = "block of numbers" if option == "--features" else "column of image ids or paths"
