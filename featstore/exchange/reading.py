@@ -114,7 +114,7 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]], features: str | None, names
     texts = [name for name, values in arrays.items() if values.ndim == 1 and values.dtype.kind in "SU"]
     block, wanted = _block(features, blocks)
     column = _chosen("--rows", names, _called(texts) or texts)
-    others = {name: _why_not(name, blocks, texts) for name in arrays if name not in {block, column}}
+    others = {name: _why_not(name, arrays[name], blocks) for name in arrays if name not in {block, column}}
     return _picked(
         tuple(_text(cell) for cell in arrays[column].tolist()),
         arrays[block],
@@ -124,10 +124,12 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]], features: str | None, names
     )
 
 
-def _why_not(name: str, blocks: Sequence[str], texts: Sequence[str]) -> str:
-    if name in texts:
+def _why_not(name: str, values: NDArray[Any], blocks: Sequence[str]) -> str:
+    if name in blocks:
+        return NOT_SAID
+    if values.dtype.kind not in "fiu":
         return NOT_NUMBERS
-    return NOT_SAID if name in blocks else "no block of numbers of one row for each image"
+    return "one number for each row, as labels are" if values.ndim == 1 else "no block of fractions"
 
 
 def _block(features: str | None, blocks: Sequence[str]) -> tuple[str, str | None]:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from featstore.errors import AuditError
 from featstore.findings import Finding
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from featstore.images.manifest import Manifest
 
 
-REMEDY = "Mend or replace these files, then run `featstore extract` again, which lists them."
+REMEDY = "Mend or replace these files; `featstore extract` lists them and goes on from where it was."
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,18 @@ def one_class_left(manifest: Manifest, reasons: Mapping[str, str]) -> Iterator[F
     if found and len(left) < 2:  # noqa: PLR2004
         what = f"All images that can be read are of the class {left[0]!r}" if left else "No image can be read"
         yield Finding("FS109", f"{what}: {told(found)}.", sum(loss.bad for loss in found), remedy=REMEDY)
+
+
+def require_two_classes(manifest: Manifest, reasons: Mapping[str, str]) -> None:
+    """Refuse a data set of which the quarantine leaves one class or none.
+
+    Raises
+    ------
+    AuditError
+        With what each class lost.
+    """
+    for finding in one_class_left(manifest, reasons):
+        raise AuditError(finding.message, finding.remedy)
 
 
 def _files(manifest: Manifest, reasons: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:

@@ -10,12 +10,11 @@ import numpy as np
 
 from featstore.backbones import catalog
 from featstore.backbones.weights import EVERY_BACKBONE, choice_for, resolve_weights
-from featstore.errors import AuditError
 from featstore.findings import Finding, ordered
 from featstore.fusion.blocks import lay_out
 from featstore.images.audit import require_sound
 from featstore.images.decode import decoder_version
-from featstore.images.losses import Loss, losses, one_class_left, told
+from featstore.images.losses import Loss, losses, require_two_classes, told
 from featstore.images.scan import scan
 from featstore.matrix.choose import choose
 from featstore.matrix.features import FeatureMatrix
@@ -99,8 +98,7 @@ def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> Featur
     keys = store.feature_keys()
     decoding = _as_stored(Decoding(decoder_version(), value_range=source.get("value_range")), keys)
     reasons = {image: bad.reason for image, bad in store.bad_images(decoding).items()}
-    for finding in one_class_left(manifest, reasons):
-        raise AuditError(finding.message, finding.remedy)
+    require_two_classes(manifest, reasons)
     ids = [record.id for record in manifest.records]
     held = Holdings(store, keys, [image for image in ids if image not in reasons], decoding)
     choice = choose(held, _asked(source, held), recorded_request(store.root, ids, decoding))
