@@ -165,7 +165,7 @@ def _require_groups(table: Table, folds: int) -> None:
 def _losses(table: Table) -> str:
     """What each class has lost to the quarantine, where the table knows it."""
     told = [finding.message for finding in getattr(table, "findings", ()) if finding.code == "FS301"]
-    return f" {told[0][:1].upper()}{told[0][1:]}" if told else ""
+    return f" {told[0]}" if told else ""
 
 
 def _require_every_class(table: Table, rows: NDArray[np.intp], side: str) -> None:

@@ -27,8 +27,8 @@ from featstore.fingerprint import digest_file
 from featstore.folds import acquainted
 from featstore.images.audit import require_sound
 from featstore.images.decode import decoder_version
-from featstore.images.recipe import parse_recipe
 from featstore.images.losses import require_two_classes
+from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
 from featstore.store.learned import HASHED, inscribe
 from featstore.types import Decoding

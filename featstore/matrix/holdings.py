@@ -84,6 +84,7 @@ class Holdings:
         self.images = len(ids)
         self.keys = keys
         self._wanted = IdSet.of(ids)
+        self._counts: dict[FeatureKey, int] = {}
 
     @cached_property
     def specs(self) -> dict[BackboneSpec, int]:
@@ -93,10 +94,12 @@ class Holdings:
 
     def counts(self, keys: Iterable[FeatureKey]) -> dict[FeatureKey, int]:
         """Images that each key has a vector of."""
-        stored = self.store.stored(keys)
+        keys = list(keys)
+        stored = self.store.stored(key for key in keys if key not in self._counts)
         once = {id(ids): ids for ids in stored.values()}  # views of the same images share one set
         held = {at: self.images - len(self._wanted.difference(ids)) for at, ids in once.items()}
-        return {key: held[id(ids)] for key, ids in stored.items()}
+        self._counts.update({key: held[id(ids)] for key, ids in stored.items()})
+        return {key: self._counts[key] for key in keys}
 
     def views(self, specs: Collection[BackboneSpec]) -> dict[View, int]:
         """Augmented views that any of these networks has, with the images that all of them have it of."""

@@ -155,8 +155,8 @@ def _as_stored(decoding: Decoding, keys: Iterable[FeatureKey]) -> Decoding:
 
 
 def _quarantined(lost: list[Loss]) -> list[Finding]:
-    count = sum(loss.bad for loss in lost)
-    return [Finding("FS301", f"{told(lost)}.", count)] if lost else []
+    text, count = told(lost), sum(loss.bad for loss in lost)
+    return [Finding("FS301", f"{text[0].upper()}{text[1:]}.", count)] if lost else []
 
 
 def _asked(source: Source, held: Holdings) -> Asked:

@@ -383,12 +383,32 @@ def test_a_class_that_is_all_in_quarantine_is_named_with_its_count(data, how):
     assert "class 'well'" in caught.value.cause
 
 
+STEPS = {
+    "fuse": lambda data: featstore.fuse(data, out="run"),
+    "compare": featstore.compare,
+    "export": lambda data: featstore.export_features(data, "out.npz"),
+    "paper": lambda data: featstore.paper(data, backbones=["VGG16"], weights={"VGG16": "random:1"}),
+    "finetune": lambda data: featstore.finetune(
+        data, backbone="MobileNet", weights={"MobileNet": "random:1"}, out="tuned"
+    ),
+}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_no_step_takes_a_class_in_quarantine_for_one_that_was_never_there(data, step):
+    for path in (data.parent / "well").iterdir():
+        path.write_bytes(path.read_bytes()[:-30])
+    extract(data, "VGG16")
+    with pytest.raises(AuditError, match=r"class well: 6 of 6 files are in quarantine \(truncated\)"):
+        step(data)
+
+
 def test_a_class_that_loses_some_is_told_with_the_rest(data):
     for path in sorted((data.parent / "ill").iterdir())[:2]:
         path.write_bytes(b"")
     extract(data, "MobileNet")
     matrix = load_matrix(data)
-    assert note(matrix, "FS301").message == "class ill: 2 of 6 files are in quarantine (empty)."
+    assert note(matrix, "FS301").message == "Class ill: 2 of 6 files are in quarantine (empty)."
     assert note(matrix, "FS301").count == 2
     with pytest.raises(
         AuditError, match=r"there are: ill 2, well 3\. Class ill: 2 of 6 files are in quarantine"
