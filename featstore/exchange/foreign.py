@@ -83,7 +83,7 @@ def import_features(
     name: str,
     *,
     features: str | None = None,
-    ignore: Sequence[str] = (),
+    ignore: str | Sequence[str] = (),
     rows: str | None = None,
     value_range: tuple[float, float] | None = None,
     cache: str | Path | None = None,
@@ -107,7 +107,7 @@ def import_features(
         Name of the block of numbers, where the file has several; or names of the columns that are features, with
         commas, ``*`` for any part of a name. The columns of a block are called ``block.0``, ``block.1`` ...
     ignore
-        Names of columns to leave out, ``*`` as well.
+        Names of columns to leave out, ``*`` as well; one text may hold several with commas.
     rows
         Name of the column of ids or paths in the file, where it has several.
     value_range, cache, follow_links
@@ -134,7 +134,8 @@ def import_features(
     matching = match(table.names, manifest)
     label = {record.id: record.label for record in manifest.records}
     labels = [label[image] for image in matching.ids]
-    chosen = select(table.features, table.columns, labels, named=table.named, ignore=ignore)
+    unwanted = [part.strip() for part in ignore.split(",")] if isinstance(ignore, str) else ignore
+    chosen = select(table.features, table.columns, labels, named=table.named, ignore=unwanted)
     ids, values = _distinct(matching.ids, _finite(table.names, chosen.values), table.names)
     spec = BackboneSpec(name, weights, 0, "foreign", values.shape[1])
     key = FeatureKey(spec, IDENTITY, Decoding(decoder_version(), value_range=value_range))

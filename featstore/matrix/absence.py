@@ -109,18 +109,22 @@ def _count_line(held: Holdings, spec: BackboneSpec, augmented: Sequence[View]) -
 
 def _never(held: Holdings, asked: Asked, names: Collection[str] | None, what: str) -> MissingFeaturesError:
     """None of these images has any such vector, in whatever way."""
+    needs = held.decoding.value_range is None and held.deep()
+    flag = "--range=LOW,HIGH" if needs else range_flag(held.decoding)
+    span = f" {flag}" if flag else ""
+    why = " LOW is black and HIGH is white in these 16-bit or float images." if needs else ""
     if not held.keys:
         return MissingFeaturesError(
             f"There are no features in {held.store.root}.",
-            "Run `featstore extract` on the data first, or say where the store is: --cache FOLDER.",
+            f"Run `featstore extract DATA{span}` first, or say where the store is: --cache FOLDER.{why}",
         )
     others = {spec.name: n for spec, n in held.specs.items() if n and asked.expects(spec)}
     also = f" There are: {_listed(held, others)}." if others else ""
-    first = f"featstore extract DATA{' --backbones ' + ','.join(names) if names else ''}"
+    first = f"featstore extract DATA{' --backbones ' + ','.join(names) if names else ''}{span}"
     cause = f"There are no {what} of these {held.images} images in {held.store.root}.{also}"
     ready = [name for name, n in sorted(others.items()) if n == held.images]
     rest = f" Or go on with --backbones {','.join(ready)}." if ready else ""
-    return MissingFeaturesError(cause, f"Run `{first}` first.{rest}")
+    return MissingFeaturesError(cause, f"Run `{first}` first.{why}{rest}")
 
 
 def _there(held: Holdings, asked: Asked, names: Collection[str] | None) -> dict[Way, dict[str, int]]:

@@ -15,7 +15,7 @@ from featstore.store.ids import IdSet
 from featstore.types import IDENTITY, Decoding, FeatureKey
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from featstore.store.store import Store
     from featstore.types import BackboneSpec, View
@@ -74,11 +74,19 @@ class Holdings:
         Ids of the images that are wanted.
     decoding
         How their pixels are made.
+    deep
+        Whether one of the images has more than 8 bits and needs a range; asked only where there are no features.
     """
 
     def __init__(
-        self, store: Store, keys: Sequence[FeatureKey], ids: Collection[str], decoding: Decoding
+        self,
+        store: Store,
+        keys: Sequence[FeatureKey],
+        ids: Collection[str],
+        decoding: Decoding,
+        deep: Callable[[], bool] = lambda: False,
     ) -> None:
+        self.deep = deep
         self.store = store
         self.decoding = decoding
         self.images = len(ids)
@@ -139,8 +147,7 @@ def extract_command(specs: Sequence[BackboneSpec], views: Sequence[View], decodi
             f"--recipe {shlex.quote(augmented[0].recipe)}",
             f"--seeds {_runs(v.seed for v in augmented)}",
         ]
-    parts += [range_flag(decoding)] if decoding.value_range is not None else []
-    return " ".join(parts)
+    return " ".join(filter(None, [*parts, range_flag(decoding)]))
 
 
 def weights_choice(spec: BackboneSpec) -> str:
@@ -155,8 +162,10 @@ def weights_choice(spec: BackboneSpec) -> str:
 
 
 def range_flag(decoding: Decoding) -> str:
-    """``--range=LOW,HIGH`` of a decoding that has one."""
-    return "--range=" + ",".join(map(_number, decoding.value_range or ()))
+    """``--range=LOW,HIGH`` of a decoding that has one, else nothing."""
+    return (
+        f"--range={','.join(map(_number, decoding.value_range))}" if decoding.value_range is not None else ""
+    )
 
 
 def _number(value: float) -> str:

@@ -10,12 +10,14 @@ import numpy as np
 
 from featstore.backbones import catalog
 from featstore.backbones.weights import EVERY_BACKBONE, choice_for, resolve_weights
+from featstore.files import read_regular
 from featstore.findings import Finding, ordered
 from featstore.fusion.blocks import lay_out
 from featstore.images.audit import require_sound
-from featstore.images.decode import decoder_version
+from featstore.images.decode import decoder_version, probe
 from featstore.images.losses import Loss, losses, require_two_classes, told
 from featstore.images.scan import scan
+from featstore.images.structure import MAX_BYTES
 from featstore.matrix.choose import choose
 from featstore.matrix.features import FeatureMatrix
 from featstore.matrix.holdings import Asked, Holdings
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from featstore.images.manifest import Manifest
+    from featstore.types import ImageRecord
 
 
 class Source(TypedDict, total=False):
@@ -100,7 +103,8 @@ def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> Featur
     reasons = {image: bad.reason for image, bad in store.bad_images(decoding).items()}
     require_two_classes(manifest, reasons)
     ids = [record.id for record in manifest.records]
-    held = Holdings(store, keys, [image for image in ids if image not in reasons], decoding)
+    good = [record for record in manifest.records if record.id not in reasons]
+    held = Holdings(store, keys, [r.id for r in good], decoding, lambda: any(map(_is_deep, good)))
     choice = choose(held, _asked(source, held), recorded_request(store.root, ids, decoding))
     matrix = assemble(manifest, store, choice.specs, choice.views, decoding)
     return replace(
@@ -152,6 +156,13 @@ def _learned(store: Store, specs: Sequence[BackboneSpec]) -> dict[str, frozenset
 def _as_stored(decoding: Decoding, keys: Iterable[FeatureKey]) -> Decoding:
     """The decoding as the store spells it: a range may be of integers here and of fractions there."""
     return next((key.decoding for key in keys if key.decoding == decoding), decoding)
+
+
+def _is_deep(record: ImageRecord) -> bool:
+    try:
+        return probe(read_regular(record.path, MAX_BYTES), record.frame)
+    except OSError:
+        return False
 
 
 def _quarantined(lost: list[Loss]) -> list[Finding]:

@@ -173,6 +173,7 @@ def test_columns_of_a_block_have_names_too(data, names, values, tmp_path, write)
     assert import_features(data, path, "B", cache="cache", features="features.*").dimension == 6
     assert import_features(data, path, "C", cache="cache", features="features.0,features.2").dimension == 2
     assert import_features(data, path, "D", cache="cache", ignore=["features.5"]).dimension == 4
+    assert import_features(data, path, "F", cache="cache", ignore="features.5,features.4").dimension == 3
     with pytest.raises(UsageError, match=r"--ignore names 'nothing'"):
         import_features(data, path, "E", cache="cache", ignore=["nothing"])
 

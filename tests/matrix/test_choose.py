@@ -1,5 +1,6 @@
 """What stage two takes where it is told none: the last extract of these images, else what is complete for them."""
 
+import json
 import shlex
 import shutil
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import GridBackbone, spec, write_images
+from PIL import Image
 
 import featstore
 from featstore.errors import AuditError, MissingFeaturesError, UnknownNameError, UsageError
@@ -132,6 +134,31 @@ def test_an_extract_of_other_images_or_under_another_range_does_not_count(data, 
     extract(data, "VGG19", value_range=(0.0, 99.0))
     assert load_matrix(data).backbones == ("MobileNet",)
     assert load_matrix(data, value_range=(0, 99)).backbones == ("VGG19",)
+
+
+def test_jobs_of_an_array_leave_one_request_that_counts_once_all_are_done(data):
+    extract(data, "ResNet50", "MobileNet", num_workers=2, worker_index=0)
+    with pytest.raises(MissingFeaturesError, match=r"MobileNet \d of 12 images; ResNet50 \d of 12 images"):
+        load_matrix(data)
+    extract(data, "ResNet50", "MobileNet", num_workers=2, worker_index=1)
+    store(data, "VGG19")
+    assert load_matrix(data).backbones == ("MobileNet", "ResNet50")
+
+
+def test_the_command_compares_what_yesterday_compared(data, tmp_path, monkeypatch, capsys):
+    extract(data, "MobileNet", "ResNet50", precision="bfloat16")
+    store(data, "VGG19", precision="bfloat16")
+    extract(write_images(tmp_path / "more", N, seed=7), "Xception")
+    command = f"featstore compare {data} --folds 2 --strategies nearest_centroid --json"
+    _type(command, data, monkeypatch)
+    matrix = json.loads(capsys.readouterr().out)["matrix"]
+    assert [(s["name"], s["precision"]) for s in matrix["backbones"]] == [
+        ("MobileNet", "bfloat16"),
+        ("ResNet50", "bfloat16"),
+    ]
+    _type(f"{command} --backbones VGG19,ResNet50 --precision bfloat16", data, monkeypatch)
+    matrix = json.loads(capsys.readouterr().out)["matrix"]
+    assert [spec["name"] for spec in matrix["backbones"]] == ["VGG19", "ResNet50"]
 
 
 def test_a_dry_run_and_the_paper_leave_no_request(data):
@@ -300,6 +327,22 @@ def _options(remedy):
     if "Give" in remedy and "--range" in pairs:
         given["value_range"] = tuple(map(float, pairs["--range"].split(",")))
     return given
+
+
+@pytest.mark.parametrize(
+    ("asked", "flag"), [({}, "--range=LOW,HIGH"), ({"value_range": (0, 9)}, "--range=0,9")]
+)
+@pytest.mark.parametrize("others", [False, True])
+def test_deep_images_without_features_are_to_be_extracted_with_a_range(tmp_path, asked, flag, others):
+    for n in range(8):
+        path = tmp_path / "deep" / ("ill" if n % 2 else "well") / f"{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 1000 * n, np.uint16)).save(path)
+    if others:
+        extract(write_images(tmp_path / "data", N), "MobileNet")
+    with pytest.raises(MissingFeaturesError) as caught:
+        load_matrix(tmp_path / "deep", **asked)
+    assert f"`featstore extract DATA {flag}`" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
