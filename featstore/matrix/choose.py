@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 
 from featstore.backbones import catalog
 from featstore.errors import MissingFeaturesError, UnknownNameError, UsageError
-from featstore.findings import Finding
 from featstore.images.recipe import parse_recipe
-from featstore.matrix.absence import NAMES, incomplete, nothing
+from featstore.matrix.absence import incomplete, nothing
 from featstore.matrix.holdings import extract_command
+from featstore.matrix.notes import imported, left_out
 from featstore.types import IDENTITY, View
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping
 
+    from featstore.findings import Finding
     from featstore.matrix.holdings import Asked, Holdings
     from featstore.store.request import Request
     from featstore.types import BackboneSpec
@@ -59,20 +60,22 @@ def choose(held: Holdings, asked: Asked, last: Request | None) -> Choice:
     whole = all(held.has_all(spec) for spec in specs)
     if not whole or any(n < held.images for n in held.shared(specs, views).values()):
         raise incomplete(held, specs, views, asked)
-    found = [_imported(specs), _left_out(held, specs, views, asked, last)]
+    found = [imported(specs), left_out(held, specs, views, asked, last)]
     return Choice(tuple(specs), tuple(views), tuple(finding for finding in found if finding is not None))
 
 
 def _named(held: Holdings, asked: Asked, last: Request | None) -> list[BackboneSpec]:
     """Specs of the names that the caller gave, in that order."""
     names = list(dict.fromkeys(asked.backbones or ()))
+    if not names:
+        raise UsageError("No backbone is named.", "Give --backbones A,B, or leave it out.")
     known = {key.backbone.name for key in held.keys}
     for name in names:
         _require_known(name, known)
     specs = {name: _of_name(name, held, asked, last) for name in names}
     absent = [name for name, spec in specs.items() if spec is None or not held.specs[spec]]
-    if absent or not names:
-        raise nothing(held, asked, absent or None)
+    if absent:
+        raise nothing(held, asked, absent)
     return [spec for spec in specs.values() if spec is not None]
 
 
@@ -84,9 +87,9 @@ def _unnamed(held: Holdings, asked: Asked, last: Request | None) -> list[Backbon
         there = (_of_name(name, held, asked, last) for name in sorted(ready.intersection(names)))
         chosen = [spec for spec in there if spec is not None and held.has_all(spec)]
         if chosen:
-            imported = [s for s in held.specs if s.is_foreign and held.has_all(s) and s.name not in names]
-            return sorted([*chosen, *imported], key=lambda spec: spec.name)
-    partly = [spec for spec in _best(held, asked) if held.specs[spec] and asked.expects(spec)]
+            foreign = [s for s in held.specs if s.is_foreign and held.has_all(s) and s.name not in names]
+            return sorted([*chosen, *foreign], key=lambda spec: spec.name)
+    partly = [spec for spec in held.best(asked) if held.specs[spec] and asked.expects(spec)]
     if not partly:
         raise nothing(held, asked, None)
     raise incomplete(held, partly, [IDENTITY, *_usual(held, partly)], asked)
@@ -107,7 +110,7 @@ def _of_name(name: str, held: Holdings, asked: Asked, last: Request | None) -> B
     if len(remembered) == 1:
         return remembered[0]
     usual = [spec for spec in there if asked.expects(spec)]
-    for fewest in (held.images, 1, 0):
+    for fewest in (held.images, 1):
         enough = [spec for spec in usual if held.specs[spec] >= fewest]
         if len(enough) > 1:
             have = ", ".join(sorted(spec.weights for spec in enough))
@@ -144,7 +147,7 @@ def _views(held: Holdings, specs: Collection[BackboneSpec], asked: Asked, last: 
         if not whole and text != IDENTITY.recipe:
             raise _no_view(held, specs, text, shared)
         return [IDENTITY, *sorted(whole)]
-    if last is not None and _is_of(last, specs):
+    if last is not None and last.covers(specs):
         return [IDENTITY, *sorted(whole.intersection(last.views))]
     recipes = {view.recipe for view in whole}
     preferred = recipes & _recipes(last)
@@ -154,10 +157,6 @@ def _views(held: Holdings, specs: Collection[BackboneSpec], asked: Asked, last: 
             "Say which: --recipe TEXT, or --seeds none for the identity view alone.",
         )
     return [IDENTITY, *sorted(v for v in whole if len(recipes) == 1 or v.recipe in preferred)]
-
-
-def _is_of(last: Request, specs: Iterable[BackboneSpec]) -> bool:
-    return all(spec.is_foreign or spec in last.backbones for spec in specs)
 
 
 def _recipes(last: Request | None) -> set[str]:
@@ -189,98 +188,3 @@ def _no_view(
         f"No view of the recipe {text} is complete for {', '.join(s.name for s in specs)}; complete are: {there}.",
         f"Run {command}leave out --recipe.",
     )
-
-
-def _imported(specs: Collection[BackboneSpec]) -> Finding | None:
-    names = [spec.name for spec in specs if spec.is_foreign]
-    own = [spec.name for spec in specs if not spec.is_foreign]
-    if not names:
-        return None
-    cure = (
-        f": --backbones {','.join(own)}"
-        if own
-        else " with networks that featstore computes: featstore extract DATA"
-    )
-    return Finding(
-        "FS404",
-        f"{_some(names)}: not computed here, but imported. Nobody can tell whether such vectors contain the label.",
-        len(names),
-        remedy=f"Say in the paper where they come from, and compare without them{cure}",
-    )
-
-
-def _left_out(
-    held: Holdings, specs: list[BackboneSpec], views: list[View], asked: Asked, last: Request | None
-) -> Finding | None:
-    """What the store has and what does not take part, unless the caller chose it himself."""
-    taken = {spec.name for spec in specs}
-    others = [s for s in _best(held, asked) if s.name not in taken] if asked.backbones is None else []
-    unused, partial = _other_views(held, specs, views, asked, last)
-    if not others and not unused and not partial:
-        return None
-    parts = [f"Taken are {_some([spec.name for spec in specs])} ({_why(held, specs, asked, last)})."]
-    if others:
-        parts.append(f"Left out: {_some([_state(held, spec, asked) for spec in others])}.")
-    if unused:
-        parts.append(f"{unused} augmented views are complete and were not asked for.")
-    if partial:
-        parts.append(f"{partial} augmented views are not complete for all of these, and take no part.")
-    return Finding("FS405", " ".join(parts), len(others), remedy=_cure(held, specs, views, others, asked))
-
-
-def _other_views(
-    held: Holdings, specs: list[BackboneSpec], views: list[View], asked: Asked, last: Request | None
-) -> tuple[int, int]:
-    """Number of augmented views that are complete and not taken, and that are not complete."""
-    if asked.seeds is not None or asked.recipe is not None:
-        return 0, 0
-    shared = held.views(specs)
-    wanted = last.views if last is not None and _is_of(last, specs) else ()
-    partial = {v for v, count in shared.items() if count < held.images} | ({*wanted} - {*views})
-    return len({*shared} - partial - {*views}), len(partial)
-
-
-def _why(held: Holdings, specs: list[BackboneSpec], asked: Asked, last: Request | None) -> str:
-    if asked.backbones is not None:
-        return "named"
-    if last is not None and _is_of(last, specs):
-        return "asked for by the last extract of these images"
-    return f"complete for all {held.images} images"
-
-
-def _best(held: Holdings, asked: Asked) -> list[BackboneSpec]:
-    """By name, the spec that comes nearest to what is asked: complete and as expected, else with most images."""
-    order = sorted(
-        held.specs, key=lambda s: (held.has_all(s) and asked.expects(s), held.specs[s], asked.expects(s))
-    )
-    best = {spec.name: spec for spec in order}
-    return [best[name] for name in sorted(best)]
-
-
-def _state(held: Holdings, spec: BackboneSpec, asked: Asked) -> str:
-    count = held.specs[spec]
-    extent = f"all {count} images" if count == held.images else held.phrase(count)
-    return f"{spec.name} ({extent})" if asked.expects(spec) else f"{spec.name} ({extent}, {spec.precision})"
-
-
-def _cure(
-    held: Holdings, specs: list[BackboneSpec], views: list[View], others: list[BackboneSpec], asked: Asked
-) -> str:
-    """What to do to have others; every command line does it when typed."""
-    done = "Nothing needs to be done"
-    taken = [spec.name for spec in specs]
-    ready = [spec.name for spec in others if held.has_all(spec) and asked.expects(spec)]
-    partly = [spec for spec in others if asked.expects(spec) and not spec.is_foreign]
-    if not others:
-        return f"{done}; to choose views: --recipe and --seeds."
-    if ready:
-        return f"{done}; to take more in, name all that are wanted: --backbones {','.join([*taken, *ready])}"
-    if partly:
-        own = [spec for spec in [*specs, *partly] if not spec.is_foreign]
-        return f"{done}; to take more in: {extract_command(own, views, held.decoding)}"
-    return f"{done}."
-
-
-def _some(names: list[str]) -> str:
-    more = [f"{len(names) - NAMES} more"] if len(names) > NAMES else []
-    return ", ".join([*names[:NAMES], *more])

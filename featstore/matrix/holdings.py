@@ -123,6 +123,16 @@ class Holdings:
         """Whether a network has the identity view of every image."""
         return self.specs.get(spec, 0) == self.images
 
+    def best(self, asked: Asked) -> list[BackboneSpec]:
+        """By name, the spec that comes nearest to what is asked: complete and as expected, else with most images."""
+
+        def rank(spec: BackboneSpec) -> tuple[bool, int, bool]:
+            expected = asked.expects(spec)
+            return self.has_all(spec) and expected, self.specs[spec], expected
+
+        found = {spec.name: spec for spec in sorted(self.specs, key=rank)}
+        return [found[name] for name in sorted(found)]
+
     def phrase(self, count: int) -> str:
         """``82 of 120 images``."""
         return f"{count} of {self.images} images"

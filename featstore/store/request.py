@@ -18,7 +18,7 @@ from featstore.store.commit import commit
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,10 @@ class Request:
 
     backbones: tuple[BackboneSpec, ...]
     views: tuple[View, ...]
+
+    def covers(self, specs: Iterable[BackboneSpec]) -> bool:
+        """Whether it asked for all of these networks; imported vectors are never asked for."""
+        return all(spec.is_foreign or spec in self.backbones for spec in specs)
 
 
 def record_request(root: Path, images: Collection[str], decoding: Decoding, request: Request) -> None:

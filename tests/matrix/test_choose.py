@@ -112,7 +112,7 @@ def test_the_last_extract_of_these_images_decides_and_a_network_that_came_later_
     found = note(matrix)
     assert "Taken are MobileNet, ResNet50 (asked for by the last extract of these images)" in found.message
     assert "Left out: VGG19 (all 12 images)" in found.message
-    assert "2 augmented views are complete and were not asked for" in found.message
+    assert "Complete and not asked for: 2 augmented views." in found.message
     names = found.remedy.rpartition("--backbones ")[2].split(",")
     assert load_matrix(data, backbones=names, recipe=MILD, seeds=[]).backbones == (
         "MobileNet",
@@ -265,7 +265,7 @@ def test_views_that_a_network_lacks_take_no_part_and_are_counted(data):
     store(data, "ResNet50", view=View(OTHER, 3), images=5)
     matrix = load_matrix(data)
     assert matrix.views == (IDENTITY, View(MILD, 1))
-    assert "2 augmented views are not complete for all of these" in note(matrix).message
+    assert "Not complete for all of these, and left out: 2 augmented views." in note(matrix).message
     assert load_matrix(data, backbones=["MobileNet"], recipe=MILD).views == (
         IDENTITY,
         View(MILD, 1),
@@ -384,7 +384,7 @@ def test_imported_vectors_always_take_part_and_are_marked(data):
     matrix = load_matrix(data)
     assert matrix.backbones == ("MobileNet", "Theirs")
     assert note(matrix, "FS404").message.startswith("Theirs: not computed here, but imported.")
-    assert "1 augmented views are not complete for all of these" in note(matrix).message
+    assert "Not complete for all of these, and left out: 1 augmented view." in note(matrix).message
     without = note(matrix, "FS404").remedy.rpartition("--backbones ")[2]
     matrix = load_matrix(data, backbones=[without])
     assert codes(matrix).isdisjoint({"FS404", "FS405"})
