@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from featstore.exchange.reading import read_table
 from featstore.exchange.rows import match, some
 from featstore.fingerprint import digest_file
 from featstore.images.decode import decoder_version
-from featstore.images.scan import scan
+from featstore.images.scan import ScanOptions, scan
 from featstore.store.ids import IdSet
 from featstore.store.lease import Leases
 from featstore.store.store import Store, default_cache
@@ -87,7 +87,7 @@ def import_features(
     rows: str | None = None,
     value_range: tuple[float, float] | None = None,
     cache: str | Path | None = None,
-    follow_links: bool = False,
+    **reading: Unpack[ScanOptions],
 ) -> Imported:
     """Store the vectors of a foreign file as the identity view of a backbone of its own.
 
@@ -110,8 +110,10 @@ def import_features(
         Names of columns to leave out, ``*`` as well; one text may hold several with commas.
     rows
         Name of the column of ids or paths in the file, where it has several.
-    value_range, cache, follow_links
+    value_range, cache
         As for `featstore.extract`.
+    **reading
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
 
     Raises
     ------
@@ -130,7 +132,7 @@ def import_features(
     _require_free(name, weights, store)
     table = read_table(path, features, rows)
     _require_rows(table.names, table.features)
-    manifest = scan(Path(data), follow_links=follow_links)
+    manifest = scan(Path(data), **reading)
     matching = match(table.names, manifest)
     label = {record.id: record.label for record in manifest.records}
     labels = [label[image] for image in matching.ids]

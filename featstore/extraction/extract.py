@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from featstore.errors import UsageError
 from featstore.extraction import engine
@@ -15,6 +15,7 @@ from featstore.extraction.account import write_account
 from featstore.extraction.cost import expected
 from featstore.extraction.crew import crew
 from featstore.extraction.depth import lacking, refuse_undeclared_range
+from featstore.extraction.facts import image_facts, notes_found
 from featstore.extraction.memory import passes, peak
 from featstore.extraction.networks import BATCH_SIZE, Networks
 from featstore.extraction.networks import specs as specs_of
@@ -27,7 +28,7 @@ from featstore.findings import ordered
 from featstore.images.decode import decoder_version
 from featstore.images.losses import one_class_left
 from featstore.images.recipe import parse_recipe
-from featstore.images.scan import scan
+from featstore.images.scan import ScanOptions, scan
 from featstore.run import prepare
 from featstore.store.commit import require_writable
 from featstore.store.learned import remember
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from featstore.extraction.cost import Estimate
     from featstore.extraction.plan import Cell
+    from featstore.findings import Finding
     from featstore.images.manifest import Manifest
 
 DEFAULT_BACKBONES = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2")
@@ -57,8 +59,6 @@ def extract(
     seeds: Iterable[int] = (),
     value_range: tuple[float, float] | None = None,
     cache: str | Path | None = None,
-    group_pattern: str | None = None,
-    follow_links: bool = False,
     executor: str = "serial",
     workers: int | None = None,
     scheduler: str | None = None,
@@ -70,6 +70,7 @@ def extract(
     dry_run: bool = False,
     progress: bool = False,
     as_default: bool = True,
+    **reading: Unpack[ScanOptions],
 ) -> Extraction:
     """Compute and store every vector that is wanted and missing.
 
@@ -93,8 +94,6 @@ def extract(
         ``(low, high)`` of 16-bit and float images.
     cache
         The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
-    group_pattern, follow_links
-        As in `featstore.images.scan.scan`.
     executor
         Where to compute: ``serial`` (this process), ``processes`` or ``dask``; the vectors are the same bytes.
     workers, scheduler
@@ -115,6 +114,8 @@ def extract(
     as_default
         Whether `featstore.compare` and its like shall take these networks and views of these images where they are
         told none.
+    **reading
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
 
     Raises
     ------
@@ -133,7 +134,7 @@ def extract(
         networks = Networks(weights or {}, preprocess, precision)
         specs = specs_of(networks, backbones, fetch=not dry_run)
         known = learned(specs, weights or {})
-        manifest = scan(data, group_pattern=group_pattern, follow_links=follow_links)
+        manifest = scan(data, **reading)
         everyone = [record.id for record in manifest.records]
         manifest = share(manifest, num_workers, worker_index)
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
@@ -170,7 +171,12 @@ def extract(
         cells=tuple(_summary(cell, cost) for cell in todo.cells),
         computed=tally.rows,
         bad=_bad_images(manifest, store, decoding, tally),
-        findings=ordered((*manifest.findings, *one_class_left(manifest, reasons))),
+        findings=ordered(
+            (
+                *(manifest.findings if dry_run else _findings(manifest, decoding, store, progress=progress)),
+                *one_class_left(manifest, reasons),
+            )
+        ),
         phases={name: round(value, 3) for name, value in tally.seconds.items()},
         seconds=round(perf_counter() - started, 3),
         estimated_seconds=round(cost.seconds, 1),
@@ -192,6 +198,12 @@ def extract(
         }  # fmt: skip
         write_account(Path(out), result, keys, manifest.records, options)
     return result
+
+
+def _findings(manifest: Manifest, decoding: Decoding, store: Store, *, progress: bool) -> tuple[Finding, ...]:
+    """What reading the data set and decoding its images met; looking at images is kept for stage two."""
+    facts = image_facts(manifest.records, decoding, store.root, progress=progress)
+    return ordered([*manifest.findings, *notes_found(facts)])
 
 
 def _views(recipe: str, seeds: Iterable[int]) -> list[View]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from featstore.fusion.blocks import lay_out
 from featstore.images.audit import require_sound
 from featstore.images.decode import decoder_version, probe
 from featstore.images.losses import Loss, losses, require_two_classes, told
-from featstore.images.scan import scan
+from featstore.images.scan import ScanOptions, scan, scan_options
 from featstore.images.structure import MAX_BYTES
 from featstore.matrix.choose import choose
 from featstore.matrix.features import FeatureMatrix
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from featstore.types import ImageRecord
 
 
-class Source(TypedDict, total=False):
+class Source(ScanOptions, total=False):
     """Which stored features of a data set to load; every entry may be left out.
 
     Attributes
@@ -49,8 +49,10 @@ class Source(TypedDict, total=False):
     recipe, seeds
         Augmented views beside the identity view; None for those of the last extraction of these images, else for all
         that are complete; ``seeds=()`` for none.
-    value_range, cache, group_pattern, follow_links
+    value_range, cache
         As for `featstore.extract`.
+    group_pattern, follow_links, columns, root, suffix
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
     """
 
     backbones: Sequence[str] | None
@@ -61,8 +63,6 @@ class Source(TypedDict, total=False):
     seeds: Collection[int] | None
     value_range: tuple[float, float] | None
     cache: str | Path | None
-    group_pattern: str | None
-    follow_links: bool
 
 
 def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> FeatureMatrix:
@@ -90,11 +90,7 @@ def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> Featur
     StoreError
         If what tuned weights have learned from cannot be read.
     """
-    manifest = scan(
-        data,
-        group_pattern=source.get("group_pattern"),
-        follow_links=source.get("follow_links", False),
-    )
+    manifest = scan(data, **scan_options(source))
     require_sound(manifest)
     cache = source.get("cache")
     store = Store(Path(cache) if cache is not None else default_cache())
