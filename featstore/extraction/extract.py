@@ -18,6 +18,7 @@ from featstore.extraction.depth import lacking, refuse_undeclared_range
 from featstore.extraction.facts import image_facts, notes_found
 from featstore.extraction.memory import passes, peak
 from featstore.extraction.networks import BATCH_SIZE, Networks
+from featstore.extraction.networks import specs as specs_of
 from featstore.extraction.plan import Plan, plan
 from featstore.extraction.portions import Work, compute
 from featstore.extraction.share import share
@@ -25,11 +26,13 @@ from featstore.extraction.summary import CellSummary, Extraction, PaceSummary
 from featstore.extraction.tuned import learned
 from featstore.findings import ordered
 from featstore.images.decode import decoder_version
+from featstore.images.losses import one_class_left
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import ScanOptions, scan
 from featstore.run import prepare
 from featstore.store.commit import require_writable
 from featstore.store.learned import remember
+from featstore.store.request import Request, record_request
 from featstore.store.store import Store, default_cache
 from featstore.types import IDENTITY, Decoding, FeatureKey, View
 
@@ -66,6 +69,7 @@ def extract(
     overwrite: bool = False,
     dry_run: bool = False,
     progress: bool = False,
+    as_default: bool = True,
     **reading: Unpack[ScanOptions],
 ) -> Extraction:
     """Compute and store every vector that is wanted and missing.
@@ -107,6 +111,9 @@ def extract(
         Only say what would be done; loads no network.
     progress
         Show a bar on stderr.
+    as_default
+        Whether `featstore.compare` and its like shall take these networks and views of these images where they are
+        told none.
     **reading
         How the data set is read: see `featstore.images.scan.ScanOptions`.
 
@@ -125,9 +132,10 @@ def extract(
     views = [IDENTITY, *_views(recipe, seeds)]
     with ExitStack() as stack:
         networks = Networks(weights or {}, preprocess, precision)
-        specs = [networks.spec(name, fetch=not dry_run) for name in dict.fromkeys(backbones)]
+        specs = specs_of(networks, backbones, fetch=not dry_run)
         known = learned(specs, weights or {})
         manifest = scan(data, **reading)
+        everyone = [record.id for record in manifest.records]
         manifest = share(manifest, num_workers, worker_index)
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
         todo = _plan(keys, manifest, store, decoding)
@@ -150,6 +158,12 @@ def extract(
                 wanted = [cell.key for cell in part.cells]
                 replan = partial(_plan_again, wanted, manifest, store.root, decoding)
                 tally.add(compute(part, records, work, team, bar, replan))
+    if as_default and not dry_run and todo.rows_stored + tally.rows:
+        record_request(store.root, everyone, decoding, Request(tuple(specs), tuple(views)))
+    reasons = {
+        **{i: b.reason for i, b in store.bad_images(decoding).items()},
+        **{b.id: b.reason for b in tally.bad},
+    }
     result = Extraction(
         dry_run=dry_run,
         cache=str(store.root),
@@ -157,9 +171,12 @@ def extract(
         cells=tuple(_summary(cell, cost) for cell in todo.cells),
         computed=tally.rows,
         bad=_bad_images(manifest, store, decoding, tally),
-        findings=ordered(manifest.findings)
-        if dry_run
-        else _findings(manifest, decoding, store, progress=progress),
+        findings=ordered(
+            (
+                *(manifest.findings if dry_run else _findings(manifest, decoding, store, progress=progress)),
+                *one_class_left(manifest, reasons),
+            )
+        ),
         phases={name: round(value, 3) for name, value in tally.seconds.items()},
         seconds=round(perf_counter() - started, 3),
         estimated_seconds=round(cost.seconds, 1),

@@ -27,6 +27,7 @@ from featstore.fingerprint import digest_file
 from featstore.folds import acquainted
 from featstore.images.audit import require_sound
 from featstore.images.decode import decoder_version
+from featstore.images.losses import require_two_classes
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import ScanOptions, scan
 from featstore.store.learned import HASHED, inscribe
@@ -124,6 +125,7 @@ def finetune(
     decoding = Decoding(decoder_version(), value_range=value_range)
     refuse_undeclared_range(manifest.records, decoding)
     bad = unreadable(manifest.records, decoding)
+    require_two_classes(manifest, {image: row.reason for image, row in bad.items()})
     sides = divide((r for r in manifest.records if r.id not in bad), test_size, split_seed, seed)
     before = learned([start], weights or {}).get(backbone)
     if before is not None:

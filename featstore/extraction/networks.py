@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import load_backbone, spec
+from featstore.backbones.presence import unfetched, unreachable
 from featstore.backbones.weights import IMAGENET, choice_for, resolve_weights
-from featstore.errors import WeightsError
+from featstore.errors import AbsentWeightsError, WeightsError
 from featstore.extraction.halving import HalvingBackbone
 from featstore.types import BACKBONE_REVISION
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from featstore.types import Backbone, BackboneSpec
 
@@ -60,10 +61,7 @@ class Networks:
         if found.digest is not None:
             return spec(row, found, self._preprocess, self._precision)
         if not fetch:
-            raise WeightsError(
-                f"The ImageNet weights of {name} are not on this machine yet.",
-                f"Leave out --dry-run to let Keras download them, or pass a file: --weights {name}=PATH.",
-            )
+            raise unfetched([name])
         return self._load(name, self._precision).spec
 
     def load(self, wanted: BackboneSpec) -> Backbone:
@@ -103,6 +101,26 @@ class Networks:
         backbone = HalvingBackbone(load_backbone(name, choice, self._preprocess, BATCH_SIZE, precision))
         self._loaded[backbone.spec] = backbone
         return backbone
+
+
+def specs(networks: Networks, names: Iterable[str], *, fetch: bool) -> list[BackboneSpec]:
+    """`Networks.spec` of many networks, each once.
+
+    Raises
+    ------
+    AbsentWeightsError
+        If weights are absent: with the names of all networks whose weights are.
+    """
+    found: list[BackboneSpec] = []
+    missing: list[str] = []
+    for name in dict.fromkeys(names):
+        try:
+            found.append(networks.spec(name, fetch=fetch))
+        except AbsentWeightsError as error:
+            missing += error.names
+    if missing:
+        raise unreachable(missing) if fetch else unfetched(missing)
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -202,11 +202,11 @@ def _locate(entry: Entry, root: Path, *, follow_links: bool) -> Entry | Quaranti
     try:
         info = entry.path.stat()
     except OSError as error:
-        return quarantine(entry.path, error)
+        return replace(quarantine(entry.path, error), label=entry.label)
     except ValueError as error:  # a NUL character in the name
-        return Quarantined(entry.path, None, "missing", str(error))
+        return Quarantined(entry.path, None, "missing", str(error), entry.label)
     if not stat.S_ISREG(info.st_mode):
-        return Quarantined(entry.path, None, "not_file", "A folder, pipe, socket or device.")
+        return Quarantined(entry.path, None, "not_file", "A folder, pipe, socket or device.", entry.label)
     real = real_path_inside(entry.path, root, follow_links=follow_links)
     linked = real != os.path.join(os.path.realpath(root), entry.name)  # noqa: PTH118 - str against str
     return replace(entry, real=real if linked else None)
