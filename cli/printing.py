@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import shutil
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from featstore.report.terminal.screen import Line
 
 QUARANTINED = 3
+PLAIN_ASCII = "plain_ascii"
 STYLES: dict[str, dict[str, Any]] = {
     "strong": {"bold": True},
     "told": {"fg": "green", "bold": True},
@@ -24,6 +27,36 @@ STYLES: dict[str, dict[str, Any]] = {
     "faint": {"dim": True},
 }
 """How a terminal shows what a `Line` stresses."""
+
+
+def escape_unshowable() -> None:
+    """Let stdout and stderr spell out what their encoding lacks (``\\u6570``): a name must not cost the answer.
+
+    That is met under ``PYTHONIOENCODING``, in old locales and on Windows; UTF-8 shows everything.
+    """
+    codecs.register(_plain_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            strict = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(
+                encoding=PLAIN_ASCII if strict else stream.encoding, errors="backslashreplace"
+            )
+
+
+def _plain_ascii(name: str) -> codecs.CodecInfo | None:
+    """ASCII by a name of its own: typer takes a stream called ASCII for a mistake, and writes UTF-8 to it."""
+    if name != PLAIN_ASCII:
+        return None
+    ascii_ = codecs.lookup("ascii")
+    return codecs.CodecInfo(
+        ascii_.encode,
+        ascii_.decode,
+        ascii_.streamreader,
+        ascii_.streamwriter,
+        ascii_.incrementalencoder,
+        ascii_.incrementaldecoder,
+        name=PLAIN_ASCII,
+    )
 
 
 def print_text(text: str) -> None:
