@@ -30,7 +30,7 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 def escape_unshowable() -> None:
-    """Let stdout and stderr spell out what their encoding lacks (``\\u6570``): a name must not cost the answer.
+    r"""Let stdout and stderr spell out what their encoding lacks (``\u6570``): a name must not cost the answer.
 
     That is met under ``PYTHONIOENCODING``, in old locales and on Windows; UTF-8 shows everything.
     """
@@ -38,9 +38,7 @@ def escape_unshowable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             strict = codecs.lookup(stream.encoding).name == "ascii"
-            stream.reconfigure(
-                encoding=PLAIN_ASCII if strict else stream.encoding, errors="backslashreplace"
-            )
+            stream.reconfigure(encoding=PLAIN_ASCII if strict else stream.encoding, errors="backslashreplace")
 
 
 def _plain_ascii(name: str) -> codecs.CodecInfo | None:

@@ -182,7 +182,7 @@ def _stores(folder: Path) -> dict[str, Target]:
     tuned = folder / "tuned.weights.h5"
     with h5py.File(tuned, "w") as file:
         file["layers/dense/vars/0"] = np.eye(3)
-    learned.inscribe(tuned, ids[:3], ids[3:])
+    learned.inscribe(tuned, learned.Learned("", *(frozenset(part) for part in (ids[:3], ids[3:], ids))))
 
     def read_page(data: bytes) -> object:
         page.write_bytes(resealed(data))

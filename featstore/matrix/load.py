@@ -16,6 +16,7 @@ from featstore.images.decode import decoder_version
 from featstore.images.scan import scan
 from featstore.matrix.choose import choose_specs, choose_views
 from featstore.matrix.features import FeatureMatrix
+from featstore.recognition import recognise, seen_finding
 from featstore.store.learned import recall
 from featstore.store.store import Store, default_cache
 from featstore.types import BACKBONE_REVISION, BackboneSpec, Decoding, FeatureKey, View
@@ -23,7 +24,9 @@ from featstore.types import BACKBONE_REVISION, BackboneSpec, Decoding, FeatureKe
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from featstore.findings import Finding
     from featstore.images.manifest import Manifest
+    from featstore.types import ImageRecord
 
 
 class Source(TypedDict, total=False):
@@ -115,6 +118,7 @@ def assemble(
             columns = features[at, :, block.start : block.stop]
             store.read_into(FeatureKey(spec, view, decoding), ids, columns)
     classes, y = np.unique([record.label for record in records], return_inverse=True)
+    learned, met = _learned(store, specs, records, decoding, has_groups=manifest.has_groups)
     return FeatureMatrix(
         records,
         tuple(classes.tolist()),
@@ -127,14 +131,29 @@ def assemble(
         manifest.has_groups,
         len(manifest.records) - len(records) + len(manifest.unreadable),
         manifest.groups_set_aside,
-        learned=_learned(store, specs),
-        findings=ordered(manifest.findings),
+        learned=learned,
+        findings=ordered([*manifest.findings, *met]),
     )
 
 
-def _learned(store: Store, specs: Sequence[BackboneSpec]) -> dict[str, frozenset[str]]:
-    found = {spec.name: recall(store.root, spec) for spec in specs}
-    return {name: record.images for name, record in found.items() if record is not None}
+def _learned(
+    store: Store,
+    specs: Sequence[BackboneSpec],
+    records: Sequence[ImageRecord],
+    decoding: Decoding,
+    *,
+    has_groups: bool,
+) -> tuple[dict[str, frozenset[str]], list[Finding]]:
+    """Ids by backbone that its weights have learned from, in other files or under the same patient, too."""
+    pages = {spec.name: page for spec in specs if (page := recall(store.root, spec)) is not None}
+    known = {name: page.known for name, page in pages.items()}
+    found = recognise(records, known, decoding, has_groups=has_groups)
+    ids = {name: images.ids | frozenset(found[name]) for name, images in known.items()}
+    met = []
+    for name, ways in found.items():
+        elsewhere = {image: way for image, way in ways.items() if way != "file"}
+        met.append(seen_finding(name, records, elsewhere))
+    return ids, [finding for finding in met if finding is not None]
 
 
 def _is_meant(spec: BackboneSpec, source: Source) -> bool:

@@ -25,8 +25,8 @@ def weights_file(path):
 def test_ids_come_back_from_the_weights_file_and_from_the_cache(tmp_path_factory, trained, validated):
     folder = tmp_path_factory.mktemp("learned")
     path = weights_file(folder / "x.weights.h5")
-    inscribe(path, trained, validated)
-    learned = Learned(WEIGHTS, trained, validated)
+    learned = Learned(WEIGHTS, trained, validated, validated, trained, frozenset(), trained, ONE)
+    inscribe(path, learned)
     assert inscription(path, WEIGHTS) == learned
     backbone = spec(weights=WEIGHTS)
     remember(folder, backbone, learned)
@@ -35,8 +35,8 @@ def test_ids_come_back_from_the_weights_file_and_from_the_cache(tmp_path_factory
 
 def test_equal_ids_are_equal_bytes_in_any_order(tmp_path):
     paths = [weights_file(tmp_path / f"{n}.weights.h5") for n in "ab"]
-    inscribe(paths[0], [ONE, TWO], [])
-    inscribe(paths[1], [TWO, ONE], [])
+    for path, ids in zip(paths, ([ONE, TWO], [TWO, ONE]), strict=True):
+        inscribe(path, Learned("", frozenset(ids), frozenset()))
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
