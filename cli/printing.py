@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from featstore.evaluation.comparison import Comparison
     from featstore.report.terminal.screen import Line
@@ -57,11 +57,20 @@ def _plain_ascii(name: str) -> codecs.CodecInfo | None:
     )
 
 
-def print_text(text: str) -> None:
+def print_text(text: str, *, err: bool = False) -> None:
     """Print lines for people; whatever a stranger's name or cell would tell the terminal to do is spelt out."""
     from featstore.report.plain import printable_lines
 
-    typer.echo(printable_lines(text))
+    typer.echo(printable_lines(text), err=err)
+
+
+def print_csv(rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table as CSV, formulas quoted, whatever would steer a terminal spelt out."""
+    from featstore.report.plain import printable
+    from featstore.run import csv_text
+
+    cells = ([printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    typer.echo(csv_text(cells), nl=False)
 
 
 def print_json(document: Any) -> None:

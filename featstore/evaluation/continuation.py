@@ -13,6 +13,7 @@ from featstore import run
 from featstore.errors import RunError, UsageError
 from featstore.evaluation.bootstrap import group_weights, percentile_interval, widen
 from featstore.evaluation.metrics import BOUNDED, score
+from featstore.evaluation.training_images import read_training_images
 from featstore.fusion.bundle import read_bundle
 from featstore.fusion.neural import NeuralStrategy
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.matrix import FeatureMatrix
+    from featstore.store.known_images import KnownImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,10 @@ class Earlier:
         """Parameters to go on with: the same, but at a rate of its own."""
         params: dict[str, Any] = self.model.get_params(deep=False)
         return {key: value for key, value in params.items() if key not in {"blocks", "learning_rate"}}
+
+    def learned(self) -> KnownImages | None:
+        """What it has learned from; None if it does not say."""
+        return read_training_images(self.folder, self.document)
 
     def held_out(self, matrix: FeatureMatrix, rows: NDArray[np.intp]) -> bool | None:
         """Whether it held out these images, None if it saw another table.

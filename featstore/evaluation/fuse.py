@@ -17,6 +17,7 @@ from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint,
 from featstore.evaluation.predictions import held_out
 from featstore.evaluation.scores import Score, held_out_scores
 from featstore.evaluation.settings import blamed_on, gather
+from featstore.evaluation.training_images import write_training_images
 from featstore.evaluation.views import training_rows
 from featstore.folds import hold_out, inner_folds
 from featstore.fusion.bundle import write_bundle
@@ -191,6 +192,8 @@ def fuse(
     write_bundle(
         Path(out) / run.MODEL, model, {"classes": list(matrix.classes), "operating": result.operating}
     )
+    learned = np.concatenate([train, splits["val"]]) if validation else train
+    write_training_images(Path(out), matrix, learned, None if earlier is None else earlier.learned())
     run.write_run(
         Path(out),
         {

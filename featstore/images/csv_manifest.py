@@ -33,6 +33,7 @@ class _Row:
     file: Path
     line: int
     cells: dict[str, str]
+    labelled: bool = True
 
     def wrong(self, what: str, remedy: str) -> ManifestError:
         return _wrong(self.file, self.line, what, remedy)
@@ -53,7 +54,7 @@ class _Row:
 
     @property
     def label(self) -> str:
-        return self._filled("label")
+        return self._filled("label") if self.labelled else self.cells.get("label", "").strip()
 
     @property
     def group(self) -> str | None:
@@ -78,7 +79,7 @@ class _Row:
         return text
 
 
-def list_csv(file: Path, *, follow_links: bool = False) -> Listing:
+def list_csv(file: Path, *, follow_links: bool = False, labelled: bool = True) -> Listing:
     """List the images that a CSV file names, without opening them.
 
     The file is UTF-8, with or without byte-order mark, with LF or CRLF; its paths are relative to it. Columns
@@ -90,6 +91,8 @@ def list_csv(file: Path, *, follow_links: bool = False) -> Listing:
         The CSV file.
     follow_links
         Whether links may lead out of the folder of the file.
+    labelled
+        Whether every image must have a label; if not, the label of one without is empty.
 
     Raises
     ------
@@ -97,7 +100,7 @@ def list_csv(file: Path, *, follow_links: bool = False) -> Listing:
         If the file cannot be understood: missing column, bad quoting, empty label, no such split, a path that
         is absolute, a URL or contains ``..``, one path with two meanings. Names the file and the line.
     """
-    columns, rows = _read(file)
+    columns, rows = _read(file, labelled=labelled)
     findings = _unknown(columns)
     seen: dict[str, tuple[int, Entry]] = {}
     unreadable: list[Quarantined] = []
@@ -137,7 +140,7 @@ def _locate(entry: Entry, root: Path, *, follow_links: bool) -> Entry | Quaranti
     )
 
 
-def _read(file: Path) -> tuple[list[str], list[_Row]]:
+def _read(file: Path, *, labelled: bool) -> tuple[list[str], list[_Row]]:
     """Header and rows; every way in which the text itself can be wrong ends here."""
     lines = _lines(file)
     first = next(lines, None)
@@ -146,7 +149,7 @@ def _read(file: Path) -> tuple[list[str], list[_Row]]:
             file, 1, "the file is empty", "Its first line must be: path,label[,group][,split][,site]."
         )
     columns = [cell.strip() for cell in first[1]]
-    for column in _REQUIRED:
+    for column in _REQUIRED if labelled else _REQUIRED[:1]:
         if column not in columns:
             raise _wrong(
                 file,
@@ -165,7 +168,7 @@ def _read(file: Path) -> tuple[list[str], list[_Row]]:
                 f"{len(cells)} cells under {len(columns)} columns",
                 'Put names with a comma into double quotes: "a,b.png".',
             )
-        rows.append(_Row(file, line, dict(zip(columns, cells, strict=True))))
+        rows.append(_Row(file, line, dict(zip(columns, cells, strict=True)), labelled))
     if not rows:
         raise _wrong(file, first[0], "there are no images below the header", "List at least one image.")
     return columns, rows
