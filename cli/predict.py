@@ -60,7 +60,7 @@ def command(
     if prepared.findings:
         print_text(findings_text(prepared.findings), err=True)
     networks = ", ".join(prepared.weights)
-    print_text(f"{len(prepared.images.records)} images; loading {networks} ...", err=True)
+    print_text(f"Images: {len(prepared.images.records)}. Loading {networks} ...", err=True)
     result = answer(prepared)
     if out is not None:
         write_table(out, result)

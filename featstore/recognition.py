@@ -95,6 +95,6 @@ def seen_finding(who: str, records: Iterable[ImageRecord], found: Mapping[str, W
     if not seen:
         return None
     counts = Counter(found[record.id] for record in seen)
-    how = ", ".join(f"{counts[way]} {text}" for way, text in WAYS.items() if counts[way])
+    how = ", ".join(f"{counts[way]} by {text}" for way, text in WAYS.items() if counts[way])
     examples = tuple(f"{record.path}: {WAYS[found[record.id]]}" for record in seen)
     return Finding("FS407", f"{who} learned from {len(seen)} of these images ({how}).", len(seen), examples)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featstore.backbones import catalog
@@ -18,19 +19,18 @@ from featstore.errors import WeightsError
 from featstore.fingerprint import digest_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
     from featstore.types import BackboneSpec
 
 _RANDOM = re.compile(r"(random:\d{1,9}) keras (.+)")
 
 
-def find_weights(spec: BackboneSpec, choices: Mapping[str, str]) -> str:
+def find_weights(spec: BackboneSpec, choices: Mapping[str, str], folders: Sequence[Path] = ()) -> str:
     """Choice of weights that gives the digest of a spec; reads and hashes files, loads and downloads nothing.
 
     Where nothing is said of the backbone, ImageNet weights and files that bear its name are looked at in Keras'
-    cache, and random weights are drawn again.
+    cache and in `folders`, and random weights are drawn again.
 
     Parameters
     ----------
@@ -38,6 +38,8 @@ def find_weights(spec: BackboneSpec, choices: Mapping[str, str]) -> str:
         Of the model.
     choices
         As for `featstore.extract`. ``imagenet``, said aloud, allows Keras to download its weights.
+    folders
+        Where else files may lie, such as runs of `featstore.finetune`.
 
     Raises
     ------
@@ -51,7 +53,7 @@ def find_weights(spec: BackboneSpec, choices: Mapping[str, str]) -> str:
     official = _official(spec)
     if official == spec.weights:
         return IMAGENET
-    for path in _namesakes(spec):
+    for path in _namesakes(spec, [keras_models_folder(), *folders]):
         if f"sha256:{digest_file(path)}" == spec.weights:
             return str(path)
     raise _absent(spec, official)
@@ -84,11 +86,10 @@ def _official(spec: BackboneSpec) -> str | None:
         return None
 
 
-def _namesakes(spec: BackboneSpec) -> Iterator[Path]:
-    """Weights files in Keras' cache that bear the backbone's name."""
+def _namesakes(spec: BackboneSpec, folders: Sequence[Path]) -> Iterator[Path]:
+    """Weights files that bear the backbone's name."""
     wanted = _letters(spec.name)
-    folder = keras_models_folder()
-    if folder.is_dir():
+    for folder in filter(Path.is_dir, folders):
         yield from (p for p in sorted(folder.glob("*.h5")) if wanted in _letters(p.name) and p.is_file())
 
 
@@ -103,7 +104,8 @@ def _absent(spec: BackboneSpec, official: str | None) -> WeightsError:
             f"Name the file with that digest: --weights {spec.name}=PATH.",
         )
     return WeightsError(
-        f"{spec.name} is wanted with the weights {spec.weights}, which are not in {keras_models_folder()}.",
+        f"{spec.name} is wanted with the weights {spec.weights}, which are neither in {keras_models_folder()}"
+        " nor beside the run.",
         f"Name the file with that digest: --weights {spec.name}=PATH. If they are Keras' own for ImageNet, let Keras"
         f" fetch them: --weights {spec.name}=imagenet.",
     )

@@ -223,18 +223,18 @@ def _looks_like_image(path: Path) -> bool:
 def _nothing(given: Sequence[str | Path], bad: Sequence[Quarantined], other: Sequence[Path]) -> UsageError:
     if bad:
         one = bad[0]
-        what = f"None of the {len(bad)} files is an image" if len(bad) > 1 else "The file is no image"
+        head = (
+            f"None of the {len(bad)} files is an image, for example" if len(bad) > 1 else "This is no image:"
+        )
         return UsageError(
-            f"{what}{', for example' if len(bad) > 1 else ':'} {str(one.path)!r}: {one.reason} ({one.detail})",
+            f"{head} {str(one.path)!r}: {one.reason} ({one.detail})",
             REASONS.get(one.reason, REMEDY) if len(bad) == 1 else REMEDY,
         )
     if other:
         found = read_contents(other[0])
         why = f": {found.detail}" if isinstance(found, Quarantined) else "."
-        return UsageError(
-            f"There is no image in {_shown(given)}; {len(other)} other files, for example {str(other[0])!r}{why}",
-            REMEDY,
-        )
+        what = f"{len(other)} other files, for example" if len(other) > 1 else "only"
+        return UsageError(f"There is no image in {_shown(given)}, {what} {str(other[0])!r}{why}", REMEDY)
     if not given:
         return UsageError("No image was given.", REMEDY)
     return UsageError(f"There is no image in {_shown(given)}.{_near(Path(given[0]))}", REMEDY)
@@ -250,5 +250,6 @@ def _near(pattern: Path) -> str:
     folder = next((p for p in pattern.parents if p.is_dir() and not glob.has_magic(str(p))), None)
     if folder is None:
         return ""
-    one = next((p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES), None)
+    there = (p for p in sorted(folder.iterdir()) if _is_visible(p.name) and p.suffix.lower() in SUFFIXES)
+    one = next(there, None)
     return f" In {str(folder)!r} there is for example {one.name!r}." if one else ""

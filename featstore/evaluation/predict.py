@@ -97,7 +97,7 @@ def predict(
         ``scans/**/*.png``, or several of these. Labels of a CSV file are shown beside the answers and counted.
     weights
         Where the backbones' weights are now, as for `featstore.extract`; their digests must be the run's. Those in
-        Keras' cache are found, and random ones drawn again, without being named.
+        Keras' cache or in a run beside this one are found, and random ones drawn again, without being named.
     group_pattern
         Regular expression on the paths; its first group names the patient, so that patients who were in training are
         recognised.
@@ -198,7 +198,8 @@ def _find_all_weights(model: Model, weights: Mapping[str, str]) -> dict[str, str
         )
     for key in model.keys:
         require_computable(key.backbone)
-    return {key.backbone.name: find_weights(key.backbone, weights) for key in model.keys}
+    beside = [path for path in model.folder.absolute().parent.iterdir() if path.is_dir()]
+    return {key.backbone.name: find_weights(key.backbone, weights, beside) for key in model.keys}
 
 
 def _undecodable(records: Sequence[ImageRecord], decoding: Decoding) -> UsageError:
@@ -212,9 +213,13 @@ def _undecodable(records: Sequence[ImageRecord], decoding: Decoding) -> UsageErr
         reason, detail = error.reason, error.detail
     else:
         reason, detail = "unreadable", "the file changed"
+    head = (
+        f"None of the {len(records)} images can be decoded, for example"
+        if len(records) > 1
+        else "Undecodable:"
+    )
     return UsageError(
-        f"None of the {len(records)} images can be decoded, for example {str(records[0].path)!r}:"
-        f" {reason} ({detail})",
+        f"{head} {str(records[0].path)!r}: {reason} ({detail})",
         REASONS.get(reason, "Give other images."),
     )
 
