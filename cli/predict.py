@@ -22,7 +22,14 @@ def command(
         list[str],
         typer.Argument(help="Images, folders of images, CSV files with a column path, or quoted patterns."),
     ],
-    weights: options.Weights = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where the run's own weights are: a file, random:SEED or imagenet; repeat for more backbones."
+            " By default they are looked for by their digest.",
+            metavar="NAME=CHOICE",
+        ),
+    ] = None,
     group_pattern: options.GroupPattern = None,
     follow_links: options.FollowLinks = False,
     out: Annotated[

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WAYS: dict[Way, str] = {
     "file": "the same file",
     "pixels": "the same pixels",
-    "group": "the same name of a patient",
+    "group": "the same patient name",
 }
 """How an image is recognised, the surest first."""
 

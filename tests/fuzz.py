@@ -33,6 +33,8 @@ from featstore.errors import (
     WeightsError,
 )
 from featstore.evaluation.metrics import METRICS
+from featstore.evaluation.training_images import read_training_images
+from featstore.fingerprint import digest_bytes
 from featstore.fusion.archive import ArchiveError, read_arrays
 from featstore.fusion.bundle import read_bundle
 from featstore.fusion.notation import Notation
@@ -240,6 +242,13 @@ def _runs(folder: Path) -> dict[str, Target]:
         about.write_bytes(resealed(data))
         return run.keys_of(run.read_run(out))
 
+    known = {"format": 1, "salt": "ab" * 32, "ids": ["00" * 32], "pixels": ["11" * 32], "groups": []}
+
+    def read_training(data: bytes) -> object:
+        data = resealed(data)
+        (out / run.TRAINING).write_bytes(data)
+        return read_training_images(out, {"files": {run.TRAINING: digest_bytes(data)}})
+
     def read_outcome(data: bytes) -> object:
         page = document.parse(data)
         return (
@@ -254,6 +263,7 @@ def _runs(folder: Path) -> dict[str, Target]:
             (ShapeError,),
         ),
         "bundle JSON": Target([state.read_bytes()], read_model, (RunError,)),
+        "training images": Target([json.dumps(document.seal(known)).encode()], read_training, (RunError,)),
         "bundle npz": Target([original], read_archive, (ArchiveError,)),
         "run.json": Target([json.dumps(document.seal(described)).encode()], read_about, (RunError,)),
     }

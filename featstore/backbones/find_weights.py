@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featstore.backbones import catalog
@@ -20,6 +20,7 @@ from featstore.fingerprint import digest_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from featstore.types import BackboneSpec
 
@@ -54,8 +55,9 @@ def find_weights(spec: BackboneSpec, choices: Mapping[str, str], folders: Sequen
     if official == spec.weights:
         return IMAGENET
     for path in _namesakes(spec, [keras_models_folder(), *folders]):
-        if f"sha256:{digest_file(path)}" == spec.weights:
-            return str(path)
+        with suppress(OSError):  # a file that may not be read is not the one
+            if f"sha256:{digest_file(path)}" == spec.weights:
+                return str(path)
     raise _absent(spec, official)
 
 
@@ -89,8 +91,9 @@ def _official(spec: BackboneSpec) -> str | None:
 def _namesakes(spec: BackboneSpec, folders: Sequence[Path]) -> Iterator[Path]:
     """Weights files that bear the backbone's name."""
     wanted = _letters(spec.name)
-    for folder in filter(Path.is_dir, folders):
-        yield from (p for p in sorted(folder.glob("*.h5")) if wanted in _letters(p.name) and p.is_file())
+    for folder in folders:
+        with suppress(OSError):
+            yield from [p for p in sorted(folder.glob("*.h5")) if wanted in _letters(p.name) and p.is_file()]
 
 
 def _letters(name: str) -> str:

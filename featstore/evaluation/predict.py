@@ -198,8 +198,15 @@ def _find_all_weights(model: Model, weights: Mapping[str, str]) -> dict[str, str
         )
     for key in model.keys:
         require_computable(key.backbone)
-    beside = [path for path in model.folder.absolute().parent.iterdir() if path.is_dir()]
-    return {key.backbone.name: find_weights(key.backbone, weights, beside) for key in model.keys}
+    return {key.backbone.name: find_weights(key.backbone, weights, _beside(model)) for key in model.keys}
+
+
+def _beside(model: Model) -> list[Path]:
+    """Folders in which `featstore.finetune` may have left weights: the runs beside this one."""
+    try:
+        return [path for path in sorted(model.folder.absolute().parent.iterdir()) if path.is_dir()]
+    except OSError:
+        return []
 
 
 def _undecodable(records: Sequence[ImageRecord], decoding: Decoding) -> UsageError:

@@ -38,7 +38,7 @@ class Prediction:
         Label that the CSV file gives, if it does.
     in_training
         How the image was recognised as one that the model has learned from: ``the same file``, ``the same pixels`` or
-        ``the same name of a patient``; None for a new image.
+        ``the same patient name``; None for a new image.
     """
 
     path: str

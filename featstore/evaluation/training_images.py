@@ -76,7 +76,8 @@ def read_training_images(out: Path, about: Mapping[str, Any]) -> KnownImages | N
     RunError
         If the file is missing, damaged, or of another run.
     """
-    if run.TRAINING not in (about.get("files") or {}):
+    files = about.get("files")
+    if isinstance(files, dict) and run.TRAINING not in files:
         return None
     try:
         content = document.unseal(document.parse(run.read_own(out, about, run.TRAINING)))

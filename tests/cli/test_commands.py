@@ -181,8 +181,8 @@ def test_predict_takes_a_folder_says_what_was_in_training_and_writes_a_table(wor
     with (fused / "predictions.csv").open() as file:
         held_out = {row["path"].rpartition("/")[2]: row for row in csv.DictReader(file)}
     source = {path.name: path for path in world.data.parent.glob("*/*.png")}
-    new = sorted(held_out)[0]
-    old = sorted(set(source) - set(held_out))[0]
+    new = min(held_out)
+    old = min(set(source) - set(held_out))
     (tmp_path / "scans/deep").mkdir(parents=True)
     shutil.copy(source[new], tmp_path / "scans" / new)
     Image.open(source[old]).save(tmp_path / "scans/deep/anew.bmp")

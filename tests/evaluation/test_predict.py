@@ -115,7 +115,7 @@ def test_a_new_image_of_a_patient_in_training_is_recognised_by_the_name(world, t
         Image.fromarray(np.random.default_rng(seed).integers(0, 9, (20, 20), np.uint8)).save(path)
     found = featstore.predict(out, tmp_path, group_pattern=r"^(\w+)/").predictions
     assert {p.path.split("/")[-2]: p.in_training for p in found} == {
-        name.upper(): "the same name of a patient",
+        name.upper(): "the same patient name",
         other: None,
     }
     assert all(p.is_new for p in featstore.predict(out, tmp_path).predictions)
