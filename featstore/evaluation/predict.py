@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from featstore.types import Decoding, FeatureKey, Features, ImageRecord
 
 MODEL = "the model"
+UNDECLARED = (
+    "The run knows no range of values: give 8-bit images, or make it anew from `featstore extract DATA"
+    " --range LOW,HIGH`."
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,7 +231,7 @@ def _undecodable(records: Sequence[ImageRecord], decoding: Decoding) -> UsageErr
     )
     return UsageError(
         f"{head} {str(records[0].path)!r}: {reason} ({detail})",
-        REASONS.get(reason, "Give other images."),
+        UNDECLARED if reason == "needs_range" else REASONS.get(reason, "Give other images."),
     )
 
 

@@ -215,6 +215,10 @@ def test_all_that_is_cheap_is_refused_before_a_network_is_loaded(world, tmp_path
     (tmp_path / "cut.png").write_bytes(some.read_bytes()[:200])
     with pytest.raises(UsageError, match=r"Undecodable: .*cut\.png': truncated"):
         featstore.predict(out, tmp_path / "cut.png")
+    Image.fromarray(np.full((20, 20), 900, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(UsageError, match="needs_range") as caught:
+        featstore.predict(out, tmp_path / "deep.png")
+    assert "featstore extract" in caught.value.remedy, "predict has no --range"
     with pytest.raises(UsageError, match="the model does without it"):
         featstore.predict(out, some, weights={"Xception": "random:0"})
     with pytest.raises(WeightsError, match="wanted with"):
