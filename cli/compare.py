@@ -11,6 +11,7 @@ from . import options
 from .printing import print_comparison, print_json, print_text
 
 
+@options.reads_data
 def command(
     data: options.Data,
     strategies: Annotated[str, typer.Option(help="all, or names with commas.")] = "all",
@@ -61,8 +62,7 @@ def command(
     precision: options.Precision = "float32",
     value_range: options.ValueRange = None,
     cache: options.Cache = None,
-    group_pattern: options.GroupPattern = None,
-    follow_links: options.FollowLinks = False,
+    reading: options.Reading = options.PLAIN,
     json: options.Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print one line of CSV per contestant.")] = False,
 ) -> None:
@@ -104,8 +104,7 @@ def command(
             seeds,
             value_range,
             cache,
-            group_pattern,
-            follow_links,
+            reading,
         ),
     )
     if json:

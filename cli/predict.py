@@ -16,6 +16,7 @@ SHOWN = 20
 """Lines on the terminal where all of them go into a file."""
 
 
+@options.reads_data
 def command(
     run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.")],
     images: Annotated[
@@ -30,8 +31,7 @@ def command(
             metavar="NAME=CHOICE",
         ),
     ] = None,
-    group_pattern: options.GroupPattern = None,
-    follow_links: options.FollowLinks = False,
+    reading: options.Reading = options.PLAIN,
     out: Annotated[
         Path | None, typer.Option(help="Write all answers to this .csv or .json file.", metavar="FILE")
     ] = None,
@@ -61,8 +61,7 @@ def command(
         run,
         images,
         weights=options.parse_weights(weights),
-        group_pattern=group_pattern,
-        follow_links=follow_links,
+        **reading,
     )
     if prepared.findings:
         print_text(findings_text(prepared.findings), err=True)

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from featstore.fingerprint import digest_file
-from featstore.images.pixel_digest import digest_pixels, pixel_digest
-from featstore.recognition import known_images, recognise, seen_finding
+from featstore.images.facts import FACT, FACTS_REVISION, look
+from featstore.images.pixel_digest import pixel_digest_of
+from featstore.recognition import known_images, pixel_digests, recognise, seen_finding
+from featstore.store.facts import record_facts
 from featstore.store.known_images import KnownImages, salted
 from featstore.types import Decoding, ImageRecord
 
@@ -38,10 +40,10 @@ def test_a_picture_saved_anew_without_loss_has_the_same_digest(tmp_path, suffix,
     first = saved(tmp_path / "a.png", pixels)
     again = saved(tmp_path / f"b.{suffix}", pixels, **SUFFIXES[suffix])
     assert again.id != first.id
-    assert pixel_digest(again, DECODING) == pixel_digest(first, DECODING)
+    assert pixel_digest_of(again, DECODING) == pixel_digest_of(first, DECODING)
     other = pixels.copy()
     other.flat[7] ^= 1
-    assert pixel_digest(saved(tmp_path / "c.png", other), DECODING) != pixel_digest(first, DECODING)
+    assert pixel_digest_of(saved(tmp_path / "c.png", other), DECODING) != pixel_digest_of(first, DECODING)
 
 
 def test_a_jpeg_saved_anew_as_png_is_recognised_and_so_is_one_turned_upright(tmp_path):
@@ -54,9 +56,20 @@ def test_a_jpeg_saved_anew_as_png_is_recognised_and_so_is_one_turned_upright(tmp
     assert recognise([again], {"net": known}, DECODING) == {"net": {again.id: "pixels"}}
 
 
-def test_the_shape_counts_as_well_as_the_values():
-    flat = noise(2, 12, 1)
-    assert digest_pixels(flat.reshape(3, 4, 1)) != digest_pixels(flat.reshape(4, 3, 1))
+def test_the_shape_counts_as_well_as_the_values(tmp_path):
+    flat = noise(2, 96)
+    tall, wide = (saved(tmp_path / f"{side}.png", flat.reshape(side, -1)) for side in (12, 8))
+    assert pixel_digest_of(tall, DECODING) != pixel_digest_of(wide, DECODING)
+
+
+def test_digests_that_the_cache_keeps_are_those_of_the_files_and_spare_reading_them(tmp_path):
+    records = [saved(tmp_path / f"{n}.png", noise(n, 9, 9)) for n in range(9)]
+    expected = pixel_digests(records, DECODING)
+    record_facts(tmp_path, DECODING, FACTS_REVISION, np.array([look(r, DECODING) for r in records[:8]], FACT))
+    for record in records[:8]:
+        record.path.unlink()
+    assert pixel_digests(records, DECODING, tmp_path) == expected
+    assert len(expected) == 9
 
 
 def test_the_surest_sign_is_told_and_strangers_are_let_be(tmp_path):

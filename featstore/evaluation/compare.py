@@ -19,7 +19,8 @@ from featstore.evaluation.economics import economics as weigh
 from featstore.evaluation.innocence import unknown
 from featstore.evaluation.ledger import Ledger
 from featstore.evaluation.nested import picks, points, with_inner
-from featstore.evaluation.operating import Wish, positive_index
+from featstore.evaluation.operating import Wish
+from featstore.evaluation.positive import positive_class
 from featstore.evaluation.predictions import out_of_fold
 from featstore.evaluation.progress import Progress
 from featstore.evaluation.standing import Arena, standings
@@ -91,7 +92,9 @@ def compare(
         Seeds to train with on the folds of the first repeat, for strategies that draw random numbers; more than one
         tells the luck of training from the choice of patients.
     positive
-        Class that sensitivity is about, with two classes; default the last in sorted order.
+        Class that sensitivity is about. By default, of two classes, the one that is not called normal, healthy,
+        negative or the like; the last in sorted order where the names do not tell
+        (`featstore.evaluation.positive.positive_class`).
     calibrate
         ``temperature``, ``platt`` or ``isotonic``, fitted within the training images of each fold; five further fits.
     sensitivity
@@ -122,7 +125,8 @@ def compare(
     contestants = with_views(
         line_up(strategies, subsets, matrix.backbones), views, test_views, len(matrix.views)
     )
-    index = positive_index(matrix.classes, positive)
+    preferred = positive_class(matrix.classes, positive)
+    index = preferred.index
     wish = Wish(calibrate, sensitivity, index)
     arena = Arena(matrix.y, matrix.groups, group_folds(matrix, folds, repeats, fold_seed), repeats, index)
     chooses = nested or not wish.is_none
@@ -149,7 +153,7 @@ def compare(
         bars,
     )
     result = Comparison(
-        run.describe(matrix, index),
+        {**run.describe(matrix, index), "positive_origin": preferred.origin},
         folds,
         repeats,
         fold_seed,
@@ -244,4 +248,5 @@ def _curves(arena: Arena, standing: Standing) -> dict[str, Any]:
     y = np.concatenate([arena.y[arena.splits[at][1]] for at in folds])
     proba = np.concatenate([standing.proba[at] for at in folds])
     decisions = np.concatenate([standing.decisions[at] for at in folds])
-    return curves(y, proba, decisions, arena.positive)
+    groups = np.concatenate([arena.groups[arena.splits[at][1]] for at in folds])
+    return curves(y, proba, decisions, arena.positive, groups)

@@ -13,7 +13,8 @@ from featstore.evaluation.contestants import Contestant, build, fit, predict_pro
 from featstore.evaluation.continuation import Continuation, read_earlier, refuse_contradiction
 from featstore.evaluation.curves import curves
 from featstore.evaluation.innocence import require_unknown
-from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose, positive_index
+from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose
+from featstore.evaluation.positive import positive_class
 from featstore.evaluation.predictions import held_out
 from featstore.evaluation.scores import Score, held_out_scores
 from featstore.evaluation.settings import blamed_on, gather
@@ -52,7 +53,7 @@ class Fusion:
     scores
         By evaluated split and metric, on the identity view, at the operating point.
     curves
-        By evaluated split: decision, calibration and risk-coverage curve.
+        By evaluated split: decision, calibration and risk-coverage curve, and how well probabilities are calibrated.
     history
         Learning curves by epoch, for strategies that have them.
     continuation
@@ -141,7 +142,8 @@ def fuse(
     earlier = None if init_from is None else read_earlier(Path(init_from), strategy, matrix)
     if earlier is not None:
         settings = {**earlier.options(), **settings}
-    index = positive_index(matrix.classes, positive)
+    chosen = positive_class(matrix.classes, positive)
+    index = chosen.index
     splits = hold_out(matrix, test_size, split_seed)
     require_unknown(matrix, splits, choosing=bool(calibrate or sensitivity))
     wish = Wish(calibrate, sensitivity, index)
@@ -172,14 +174,17 @@ def fuse(
         run=str(out),
         strategy=strategy,
         options=settings,
-        matrix=run.describe(matrix, index),
+        matrix={**run.describe(matrix, index), "positive_origin": chosen.origin},
         sizes={name: len(rows) for name, rows in splits.items()},
         operating=point.to_json(),
         scores={
             name: held_out_scores(matrix, splits[name], p, index, point.threshold)
             for name, p in proba.items()
         },
-        curves={name: curves(matrix.y[splits[name]], p, decisions[name], index) for name, p in proba.items()},
+        curves={
+            name: curves(matrix.y[rows], proba[name], decisions[name], index, matrix.groups[rows])
+            for name, rows in tested.items()
+        },
         history=getattr(model, "history_", None),
         continuation=None
         if earlier is None

@@ -7,20 +7,22 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Unpack
 
 from featstore.errors import ManifestError, UsageError
 from featstore.files import open_regular
 from featstore.images.contents import Contents, read_contents
 from featstore.images.csv_manifest import list_csv
+from featstore.images.csv_table import TABLES
 from featstore.images.decode import REASONS
 from featstore.images.listing import quarantine, real_path_inside
 from featstore.images.manifest import Quarantined
+from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options
 from featstore.images.signature import HEAD, SUFFIXES, raster_format
 from featstore.types import ImageRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from featstore.findings import Finding
 
@@ -69,6 +71,8 @@ class _Search:
     """Turns what was given into files; keeps what it met on the way."""
 
     follow_links: bool
+    table: Mapping[str, Any]
+    tables: int = 0
     unreadable: list[Quarantined] = field(default_factory=list)
     passed_over: list[Path] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -77,7 +81,7 @@ class _Search:
         path = Path(given)
         if path.is_dir():
             return self._folder(path)
-        if path.is_file() and path.suffix.lower() == ".csv":
+        if path.is_file() and path.suffix.lower() in TABLES:
             return self._csv(path)
         if not path.exists() and glob.has_magic(str(given)):
             return self._pattern(str(given))
@@ -114,7 +118,8 @@ class _Search:
         self.unreadable.append(quarantine(Path(error.filename), error))
 
     def _csv(self, file: Path) -> list[_Named]:
-        listing = list_csv(file, follow_links=self.follow_links, labelled=False)
+        self.tables += 1
+        listing = list_csv(file, follow_links=self.follow_links, labelled=False, **self.table)
         self.unreadable += listing.unreadable
         self.findings += listing.findings
         return [_Named(e.path, e.name, e.label, e.group or "") for e in listing.entries]
@@ -126,9 +131,7 @@ class _Search:
         return found
 
 
-def find_images(
-    images: str | Path | Sequence[str | Path], *, group_pattern: str | None = None, follow_links: bool = False
-) -> NewImages:
+def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[ScanOptions]) -> NewImages:
     """List and hash the images that are meant, page by page.
 
     Parameters
@@ -136,19 +139,19 @@ def find_images(
     images
         A file, a folder (walked at any depth), a CSV file with a column ``path`` (and ``label`` and ``group``), a
         pattern such as ``scans/**/*.png``, or several of these.
-    group_pattern
-        Regular expression on the paths, relative to the folder or CSV file that was given; its first group names the
-        patient.
-    follow_links
-        Whether links may lead out of a folder.
+    **reading
+        See `featstore.images.scan.ScanOptions`; the group pattern is searched in paths relative to the folder or CSV
+        file that was given, and need not be found in all.
 
     Raises
     ------
     UsageError
         If nothing that was given is an image; with one example.
     """
+    refuse_unknown_options(reading)
     given = [images] if isinstance(images, str | os.PathLike) else list(images)
-    search = _Search(follow_links)
+    table = {name: reading.get(name) for name in TABLE_OPTIONS}
+    search = _Search(reading.get("follow_links", False), table)
     named: dict[Path, _Named] = {}
     empty = []
     for one in given:
@@ -156,7 +159,12 @@ def find_images(
         empty += [] if files else [Quarantined(Path(one), None, "missing", "No image was found there.")]
         for file in files:
             named.setdefault(file.path, file)
-    regex = _compiled(group_pattern)
+    regex = _compiled(reading.get("group_pattern"))
+    if not search.tables and (unused := [name for name, value in table.items() if value]):
+        raise UsageError(
+            f"--{unused[0]} is for a CSV file, and none was given.",
+            f"Leave out --{unused[0]}, or give the file.",
+        )
     records: list[ImageRecord] = []
     several = set()
     bad = list(search.unreadable)
@@ -180,8 +188,7 @@ def find_images(
 
 def _pages(file: _Named, contents: Contents, regex: re.Pattern[str] | None) -> Iterator[ImageRecord]:
     group = file.group or _group(file.name, regex)
-    frames = getattr(contents, "frames", range(contents.pages))
-    for image, frame in zip(contents.ids, frames, strict=True):
+    for image, frame in zip(contents.ids, contents.frames, strict=True):
         yield ImageRecord(image, file.path, file.label, group, frame=frame)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from featstore import run
 from featstore.backbones.find_weights import find_weights
-from featstore.errors import RunError, UsageError
+from featstore.errors import BadImageError, RunError, UsageError
 from featstore.evaluation.new_images import find_images
 from featstore.evaluation.operating import OperatingPoint, read_point
 from featstore.evaluation.prediction_table import MeanOfPages, Prediction, Predictions
@@ -20,7 +20,10 @@ from featstore.extraction.networks import require_computable
 from featstore.extraction.tuned import learned
 from featstore.findings import Finding, ordered
 from featstore.fusion.bundle import read_bundle
-from featstore.images.pixel_digest import pixel_digest
+from featstore.images.decode import REASONS
+from featstore.images.pixel_digest import pixel_digest_of
+from featstore.images.reading import read_pixels
+from featstore.images.scan import ScanOptions, refuse_unknown_options
 from featstore.recognition import WAYS, recognise, seen_finding
 
 if TYPE_CHECKING:
@@ -87,8 +90,7 @@ def predict(
     images: str | Path | Sequence[str | Path],
     *,
     weights: Mapping[str, str] | None = None,
-    group_pattern: str | None = None,
-    follow_links: bool = False,
+    **reading: Unpack[ScanOptions],
 ) -> Predictions:
     """Apply the model of a run to new images: one answer per image, and per page where a file holds several.
 
@@ -102,11 +104,9 @@ def predict(
     weights
         Where the backbones' weights are now, as for `featstore.extract`; their digests must be the run's. Those in
         Keras' cache or in a run beside this one are found, and random ones drawn again, without being named.
-    group_pattern
-        Regular expression on the paths; its first group names the patient, so that patients who were in training are
-        recognised.
-    follow_links
-        Whether links may lead out of a folder of images.
+    **reading
+        How a CSV file is read, and how a path names the patient, so that patients who were in training are
+        recognised: see `featstore.images.scan.ScanOptions`.
 
     Raises
     ------
@@ -117,9 +117,7 @@ def predict(
     WeightsError
         If the weights that the model was fitted with are not here.
     """
-    return answer(
-        prepare(folder, images, weights=weights, group_pattern=group_pattern, follow_links=follow_links)
-    )
+    return answer(prepare(folder, images, weights=weights, **reading))
 
 
 def prepare(
@@ -127,14 +125,14 @@ def prepare(
     images: str | Path | Sequence[str | Path],
     *,
     weights: Mapping[str, str] | None = None,
-    group_pattern: str | None = None,
-    follow_links: bool = False,
+    **reading: Unpack[ScanOptions],
 ) -> Prepared:
     """Check everything that can be checked without loading a network; arguments are those of `predict`."""
+    refuse_unknown_options(reading)
     model = read_model(Path(folder))
-    asked = find_images(images, group_pattern=group_pattern, follow_links=follow_links)
+    asked = find_images(images, **reading)
     found = _find_all_weights(model, weights or {})
-    if not any(pixel_digest(record, model.decoding) for record in asked.records):
+    if not any(pixel_digest_of(record, model.decoding) for record in asked.records):
         raise _undecodable(asked.records, model.decoding)
     tuned = learned([key.backbone for key in model.keys], found)
     known = {name: record.known for name, record in tuned.items()}
@@ -214,10 +212,6 @@ def _beside(model: Model) -> list[Path]:
 
 
 def _undecodable(records: Sequence[ImageRecord], decoding: Decoding) -> UsageError:
-    from featstore.errors import BadImageError
-    from featstore.extraction.batches import read_pixels
-    from featstore.images.decode import REASONS
-
     try:
         read_pixels(records[0], decoding)
     except BadImageError as error:

@@ -53,11 +53,16 @@ def bootstrap_p(differences: Vector, groups: int) -> Vector:
     return p
 
 
-def delong_p(delta: Vector, errors: Vector) -> Vector:
-    """Test differences of two AUCs by their standard error (`featstore.evaluation.delong`) and the normal curve."""
+def normal_p(delta: Vector, errors: Vector) -> Vector:
+    """Test differences by their standard errors and the normal curve."""
     from scipy.stats import norm
 
     return _two_sided(delta, errors, norm.sf)
+
+
+def delong_p(delta: Vector, errors: Vector) -> Vector:
+    """Test differences of two AUCs by their standard error (`featstore.evaluation.delong`) and the normal curve."""
+    return normal_p(delta, errors)
 
 
 def corrected_t_p(folds: Vector, share: float) -> Vector:

@@ -25,7 +25,8 @@ def scans(tmp_path):
     folder = tmp_path / "数据 é"
     for seed, name in enumerate(["a.png", "deep/er/b.JPG", "p7/c.tif"]):
         picture(folder / name, seed)
-    (folder / "notes.txt").write_text("x")
+    (folder / "notes.txt").write_text("x\n1\n")
+    (folder / "notes.md").write_text("x")
     (folder / ".hidden.png").write_bytes(b"")
     return folder
 
@@ -37,7 +38,7 @@ def names(found):
 def test_a_folder_is_walked_at_any_depth_and_what_is_no_image_is_counted(scans):
     found = find_images(scans)
     assert names(found) == ["a.png", "b.JPG", "c.tif"]
-    assert (found.skipped, found.bad) == (1, ())
+    assert (found.skipped, found.bad) == (2, ())
 
 
 def test_text_folder_list_and_pattern_mean_the_same(scans, monkeypatch):
@@ -105,12 +106,13 @@ def test_one_of_several_that_is_nothing_is_told_and_the_rest_goes_on(scans):
 
 NOTHING = {
     "a pattern": (["{}/*.pgn"], r"no image in .*\*\.pgn'\. In .* for example 'a\.png'"),
-    "a text": (["{}/notes.txt"], r"This is no image: .*notes\.txt': not_image"),
+    "a text": (["{}/notes.md"], r"This is no image: .*notes\.md': not_image"),
+    "a table of something else": (["{}/notes.txt"], r"no column"),
     "a file that is not there": (["{}/gone.png"], r"gone\.png': missing"),
     "an empty folder": (["{}/empty"], r"no image in '.*empty'"),
     "a folder of DICOM": (["{}/dicom"], r"1\.dcm': The file is DICOM\. Export"),
     "several": (
-        ["{}/gone.png", "{}/notes.txt"],
+        ["{}/gone.png", "{}/notes.md"],
         r"None of the 2 files is an image, for example '.*gone\.png'",
     ),
     "nothing at all": ([], "No image was given"),

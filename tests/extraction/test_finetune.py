@@ -35,7 +35,7 @@ from featstore.extraction.course import Course, Measure
 from featstore.extraction.finetuning import Finetuning
 from featstore.images.decode import decoder_version
 from featstore.images.phantom import make_phantoms
-from featstore.images.pixel_digest import pixel_digest
+from featstore.images.pixel_digest import pixel_digest_of
 from featstore.run import read_run
 from featstore.store.inventory import inventory
 from featstore.store.learned import inscription
@@ -161,7 +161,7 @@ def test_the_weights_know_pixels_and_patients_of_all_their_images_and_name_none(
     record = inscription(Path(world.tuned.weights), world.tuned.digest)
     records = {r.id: r for r in featstore.load_matrix(world.data, **world.source).records}
     taught = [records[image] for image in record.trained]
-    pixels = {pixel_digest(r, Decoding(decoder_version())) for r in taught}
+    pixels = {pixel_digest_of(r, Decoding(decoder_version())) for r in taught}
     assert record.trained_pixels == pixels
     assert all(record.known_trained.has_group(r.group) for r in taught)
     held_out = {r.group for r in records.values() if r.id not in record.images}

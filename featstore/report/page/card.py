@@ -86,7 +86,11 @@ def card(record: Record) -> tuple[Section, ...]:
         ),
         Section(
             "Quantitative analyses",
-            (findings.performance(record), findings.mistakes(record)),
+            (
+                findings.performance(record),
+                *filter(None, [findings.calibration(record)]),
+                findings.mistakes(record),
+            ),
             ("Results by factor (sex, age, scanner, hospital), and by their combinations.",),
         ),
         Section(

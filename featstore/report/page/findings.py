@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
 from featstore.evaluation.metrics import PRIMARY
+from featstore.report.calibration import calibration_text
 from featstore.report.records.record import leader
 from featstore.report.verdict import spoken
 
@@ -30,6 +31,15 @@ def performance(record: Record) -> str:
                 f"Best of {winner.of}: {winner.name}, {winner.metric.upper()} {winner.naive:.3f}; on other patients"
                 f" expect {spoken(winner.guarded, winner.interval)}, since it was picked on these."
             )
+        case _:
+            return ""
+
+
+def calibration(record: Record) -> str:
+    """How well its probabilities are calibrated, or those of the leader."""
+    match record.outcome:
+        case Fusion() | Comparison() as outcome:
+            return calibration_text(outcome.curves.get(record.shown or "", {}))
         case _:
             return ""
 

@@ -35,7 +35,7 @@ MEANING = {
     "specificity": "others that were left alone",
     "f1": "harmonic mean of sensitivity and precision",
     "brier": "mean squared distance of the probability from the truth; 0 is best",
-    "ece": "how far probabilities are from observed shares; 0 is best, never quite 0 by chance alone",
+    "ece": "how far probabilities are from observed shares, over all images; 0 is best, never quite 0 by chance",
     "log_loss": "punishes sure mistakes most; 0 is best",
 }
 
@@ -79,7 +79,8 @@ def _contestants(record: Record, comparison: Comparison) -> Sheet:
         f"All {len(rows)} contestants, on the same {comparison.folds * comparison.repeats} folds",
         ("Contestant", *(head(m) for m in METRICS)),
         rows,
-        f"Mean over the folds, with its 95 % interval from resampled {kept(record)}. Sort by any column.",
+        f"Mean over the folds (ECE: all images together), with its 95 % interval from resampled {kept(record)}, never"
+        " narrower than so many allow. Sort by any column.",
         marked=next(at for at, s in enumerate(ranked) if s.contestant.label == first),
         sorted_by=1 + METRICS.index(PRIMARY),
     )

@@ -140,8 +140,7 @@ def _duel(document: Mapping[str, Any]) -> Duel:
 
 def _winner(document: Mapping[str, Any]) -> Winner:
     known = ("name", "of", "metric", "naive", "guarded", "optimism", "picked")
-    low, high = document["interval"]
-    return Winner(**{name: document[name] for name in known}, interval=(low, high))
+    return Winner(**{name: document[name] for name in known}, interval=_pair(document["interval"]))
 
 
 def _view_point(document: Mapping[str, Any]) -> ViewPoint:

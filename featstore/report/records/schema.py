@@ -84,7 +84,7 @@ CONTESTANT = fields(
     test_views=text,
     chosen=maybe(each(each(text))),
     metrics=table(ESTIMATE),
-    spread=fields(patients=number, folds=maybe(number), training=maybe(number)),
+    spread=fields(patients=maybe(number), folds=maybe(number), training=maybe(number)),
     curves=CURVES,
 )
 DUEL = fields(
@@ -104,7 +104,7 @@ WINNER = fields(
     metric=text,
     naive=number,
     guarded=number,
-    interval=row(number, number),
+    interval=INTERVAL,
     optimism=number,
     picked=share,
 )

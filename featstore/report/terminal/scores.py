@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from featstore.evaluation.metrics import DECISION, PROBABILITY
 from featstore.evaluation.ranking import RANKING
+from featstore.findings import CATALOGUE
+from featstore.report.calibration import calibration_text
 from featstore.report.plain import counts, table, view_name
 from featstore.report.terminal.economics import economics_text, view_curve_text
 from featstore.report.verdict import verdict, winner_text
@@ -41,7 +44,7 @@ def comparison_text(result: Comparison) -> str:
     """Tables of a comparison, and the verdict in words."""
     shown = _best(result.standings)
     names = [s.contestant.label for s in shown]
-    head = f"mean of {result.folds * result.repeats} folds [95 %]"
+    head = f"mean of {result.folds * result.repeats} folds [95 %]; ECE: all images"
     rows = [{m: _number(e.mean, e.interval) for m, e in s.estimates.items()} for s in shown]
     hidden = len(result.standings) - len(shown)
     return "\n\n".join(
@@ -49,6 +52,7 @@ def comparison_text(result: Comparison) -> str:
         for part in (
             data_text(result.matrix),
             _tables(head, names, rows),
+            leader_calibration(result),
             f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json." if hidden else "",
             *asides(result),
             winner_text(result),
@@ -56,6 +60,18 @@ def comparison_text(result: Comparison) -> str:
         )
         if part
     )
+
+
+def leader_calibration(result: Comparison) -> str:
+    """How well the probabilities of the one with the highest AUC are calibrated."""
+    leader = max(result.standings, key=lambda s: s.primary).contestant.label
+    told = calibration_text(result.curves.get(leader, {}))
+    return f"{leader}, all images together: {told}" if told else ""
+
+
+def _calibrations(result: Fusion) -> list[str]:
+    texts = {name: calibration_text(part) for name, part in result.curves.items()}
+    return [f"{name}: {text}" for name, text in texts.items() if text]
 
 
 def asides(result: Comparison) -> tuple[str, ...]:
@@ -86,6 +102,7 @@ def fusion_text(result: Fusion) -> str:
             data_text(result.matrix),
             f"{result.strategy}, fitted on the training images alone: {sizes}.",
             _tables("score [95 %]", names, rows),
+            *_calibrations(result),
             operating_text(result.operating, list(result.matrix["classes"])),
             _continuation_text(result),
             f"The run is in {result.run}: model/, metrics.json, predictions.csv, run.json.",
@@ -146,12 +163,30 @@ def data_text(matrix: Mapping[str, Any]) -> str:
         if matrix["set_apart"]
         else ""
     )
-    positive = (
-        f"; sensitivity is about {matrix['positive']!r}" if matrix["positive"] else "; averaged over classes"
+    return (
+        f"{positive_text(matrix)}\n"
+        f"{matrix['images']} images{aside}, {groups}, classes: {counts(matrix['classes'])}.\n"
+        f"Backbones: {', '.join(spec['name'] for spec in matrix['backbones'])}. Views: {', '.join(views)}.{tuned}"
+    )
+
+
+def positive_text(matrix: Mapping[str, Any]) -> str:
+    """The positive class, and where nobody said which it is, who chose it and how to say so."""
+    name = matrix["positive"]
+    if name is None:
+        return "No positive class: scores are averaged over the classes, each against the rest."
+    origin = matrix.get("positive_origin", "asked")
+    if origin not in {"names", "order"}:
+        return f"Positive class: {name!r}."
+    others = [other for other in matrix["classes"] if other != name]
+    why = (
+        f"since {others[0]!r} names its absence"
+        if origin == "names"
+        else "A MERE GUESS, the last in sorted order"
     )
     return (
-        f"{matrix['images']} images{aside}, {groups}, classes: {counts(matrix['classes'])}{positive}.\n"
-        f"Backbones: {', '.join(spec['name'] for spec in matrix['backbones'])}. Views: {', '.join(views)}.{tuned}"
+        f"Positive class: {name!r} (FS406 {CATALOGUE['FS406'].name}: {why}; if it is the other one, add"
+        f" --positive {quote(others[0])})."
     )
 
 
@@ -186,4 +221,4 @@ def _wish_text(result: Comparison) -> str:
 def _number(value: float | None, interval: tuple[float, float] | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else " [no interval]")

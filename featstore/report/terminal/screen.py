@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from featstore.evaluation.metrics import PRIMARY
 from featstore.report.plain import printable, table
-from featstore.report.terminal.scores import HEADS, SHOWN, asides, data_text
+from featstore.report.terminal.scores import HEADS, SHOWN, asides, data_text, leader_calibration
 from featstore.report.verdict import fusions_that_pay, summary, verdict_lines, winner_text
 
 if TYPE_CHECKING:
@@ -77,8 +77,9 @@ def comparison_screen(result: Comparison, width: int = 80, marks: Marks = DRAWN)
         Line(f"{HEADS[PRIMARY]}, mean of {folds} folds, with its 95 % interval", "strong"),
         *_bars(shown, width, marks),
         Line(""),
-        Line("Other scores, mean of the folds", "strong"),
+        Line("Other scores, mean of the folds; ECE of all images together", "strong"),
         *_others(shown, width),
+        *_prose(leader_calibration(result), width),
         Line("Intervals and all other scores: --json, --csv, or pipe this.", "faint"),
     ]
     if hidden:
