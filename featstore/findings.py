@@ -354,8 +354,9 @@ CATALOGUE: dict[str, Kind] = {
     "FS409": Kind(
         "training_unknown",
         "note",
-        "The run comes from an earlier featstore and does not tell which images its model has learned from.",
-        "Make the run again, featstore fuse DATA --out RUN --overwrite, and an image that was in training is marked.",
+        "The run, or the one that it went on from, comes from an earlier featstore and does not tell which images its"
+        " model has learned from.",
+        "Make these runs again, featstore fuse DATA --out RUN --overwrite: then images in training are marked.",
     ),
     "FS410": Kind(
         "label_unknown",

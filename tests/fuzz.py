@@ -242,7 +242,14 @@ def _runs(folder: Path) -> dict[str, Target]:
         about.write_bytes(resealed(data))
         return run.keys_of(run.read_run(out))
 
-    known = {"format": 1, "salt": "ab" * 32, "ids": ["00" * 32], "pixels": ["11" * 32], "groups": []}
+    known = {
+        "format": 1,
+        "complete": True,
+        "salt": "ab" * 32,
+        "ids": ["00" * 32],
+        "pixels": ["11" * 32],
+        "groups": [],
+    }
 
     def read_training(data: bytes) -> object:
         data = resealed(data)

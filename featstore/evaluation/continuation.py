@@ -17,6 +17,7 @@ from featstore.evaluation.metrics import BOUNDED, ENOUGH_IMAGES, decide, score
 from featstore.evaluation.training_images import read_training_images
 from featstore.fusion.bundle import read_bundle
 from featstore.fusion.neural import NeuralStrategy
+from featstore.store.known_images import KnownImages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from featstore.evaluation.intervals import Basis
     from featstore.matrix import FeatureMatrix
-    from featstore.store.known_images import KnownImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,10 @@ class Earlier:
         params: dict[str, Any] = self.model.get_params(deep=False)
         return {key: value for key, value in params.items() if key not in {"blocks", "learning_rate"}}
 
-    def learned(self) -> KnownImages | None:
-        """What it has learned from; None if it does not say."""
-        return read_training_images(self.folder, self.document)
+    def learned(self) -> KnownImages:
+        """What it has learned from, as far as it says so."""
+        found = read_training_images(self.folder, self.document)
+        return KnownImages(is_complete=False) if found is None else found
 
     def held_out(self, matrix: FeatureMatrix, rows: NDArray[np.intp]) -> bool | None:
         """Whether it held out these images, None if it saw another table.

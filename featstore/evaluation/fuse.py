@@ -18,12 +18,13 @@ from featstore.evaluation.positive import positive_class
 from featstore.evaluation.predictions import held_out
 from featstore.evaluation.scores import Score, held_out_scores
 from featstore.evaluation.settings import blamed_on, gather
-from featstore.evaluation.training_images import write_training_images
+from featstore.evaluation.training_images import training_images, write_training_images
 from featstore.evaluation.views import training_rows
 from featstore.folds import hold_out, inner_folds
 from featstore.fusion.bundle import write_bundle
 from featstore.fusion.neural import NeuralStrategy
 from featstore.matrix import Source, load_matrix
+from featstore.store.store import default_cache
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -193,12 +194,17 @@ def fuse(
         ),
     )
     document = result.to_json()
+    learned = training_images(
+        matrix,
+        np.concatenate([train, splits["val"]]) if validation else train,
+        None if earlier is None else earlier.learned(),
+        Path(source.get("cache") or default_cache()),
+    )
     run.clear(Path(out))
     write_bundle(
         Path(out) / run.MODEL, model, {"classes": list(matrix.classes), "operating": result.operating}
     )
-    learned = np.concatenate([train, splits["val"]]) if validation else train
-    write_training_images(Path(out), matrix, learned, None if earlier is None else earlier.learned())
+    write_training_images(Path(out), learned)
     run.write_run(
         Path(out),
         {

@@ -17,6 +17,7 @@ from featstore.images.csv_table import TABLES
 from featstore.images.decode import REASONS
 from featstore.images.listing import quarantine, real_path_inside
 from featstore.images.manifest import Quarantined
+from featstore.images.notes import findings_of_pages
 from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options
 from featstore.images.signature import HEAD, SUFFIXES, raster_format
 from featstore.types import ImageRecord
@@ -167,12 +168,14 @@ def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[Sca
         )
     records: list[ImageRecord] = []
     several = set()
+    read: list[tuple[str, Contents]] = []
     bad = list(search.unreadable)
     for path, file in named.items():
         contents = read_contents(path)
         if isinstance(contents, Contents):
             records += _pages(file, contents, regex)
             several |= {path} if contents.pages > 1 else set()
+            read.append((str(path), contents))
         else:
             bad.append(contents)
     if not records:
@@ -182,7 +185,7 @@ def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[Sca
         frozenset(several),
         tuple((row.path, row.reason, row.detail) for row in [*bad, *empty]),
         len(search.passed_over),
-        tuple(search.findings),
+        (*search.findings, *findings_of_pages(read)),
     )
 
 

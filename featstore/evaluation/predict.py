@@ -141,8 +141,8 @@ def prepare(
     seen = recognise(asked.records, known, model.decoding)
     met = [seen_finding(name[:1].upper() + name[1:], asked.records, ways) for name, ways in seen.items()]
     findings = [*asked.findings, *(finding for finding in met if finding), *_label_findings(model, asked)]
-    if model.learned is None:
-        findings.append(Finding("FS409", "The run does not tell which images its model has learned from."))
+    if model.learned is None or not model.learned.is_complete:
+        findings.append(Finding("FS409", "The run does not tell all images that its model has learned from."))
     return Prepared(model, asked, found, seen, ordered(findings))
 
 

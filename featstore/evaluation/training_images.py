@@ -25,38 +25,40 @@ DIGESTS = ("ids", "pixels", "groups")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def write_training_images(
-    out: Path, matrix: FeatureMatrix, rows: NDArray[Any], earlier: KnownImages | None = None
-) -> None:
-    """Write ``model/training.json``: digests alone, neither a path nor the name of a patient.
+def training_images(
+    matrix: FeatureMatrix, rows: NDArray[Any], earlier: KnownImages | None, cache: Path
+) -> KnownImages:
+    """Digests of what a model learns from.
 
     Parameters
     ----------
-    out
-        Folder of the run, which holds the model already.
     matrix, rows
-        What the model learned from, by row number.
+        The images, by row number.
     earlier
-        What the model that it goes on from had learned from.
-
-    Raises
-    ------
-    RunError
-        If the disk refuses.
+        What the model that it goes on from had learned from; None for a fit from scratch.
+    cache
+        Where facts of images are kept, so that files need not be read again.
     """
     known = known_images(
         [matrix.records[row] for row in rows],
         matrix.decoding,
         has_groups=matrix.has_groups,
         salt=earlier.salt if earlier else "",
+        cache=cache,
     )
-    if earlier is not None:
-        known |= earlier
-    content = {
-        "format": FORMAT,
-        "salt": known.salt,
-        **{name: sorted(getattr(known, name)) for name in DIGESTS},
-    }
+    return known if earlier is None else known | earlier
+
+
+def write_training_images(out: Path, known: KnownImages) -> None:
+    """Write ``model/training.json``: digests alone, neither a path nor the name of a patient.
+
+    Raises
+    ------
+    RunError
+        If the disk refuses.
+    """
+    digests = {name: sorted(getattr(known, name)) for name in DIGESTS}
+    content = {"format": FORMAT, "complete": known.is_complete, "salt": known.salt, **digests}
     try:
         write_private(out / run.TRAINING, canonical_json(document.seal(content)).encode())
     except OSError as error:
@@ -87,11 +89,11 @@ def read_training_images(out: Path, about: Mapping[str, Any]) -> KnownImages | N
 
 
 def _known(content: Mapping[str, Any]) -> KnownImages:
-    salt = content.get("salt")
-    if content.get("format") != FORMAT or not isinstance(salt, str):
+    salt, complete = content.get("salt"), content.get("complete")
+    if content.get("format") != FORMAT or not isinstance(salt, str) or not isinstance(complete, bool):
         raise document.DocumentError("it is no list of training images")
     ids, pixels, groups = (_digests(content.get(name)) for name in DIGESTS)
-    return KnownImages(ids, pixels, groups, salt)
+    return KnownImages(ids, pixels, groups, salt, complete)
 
 
 def _digests(found: Any) -> frozenset[str]:  # noqa: ANN401

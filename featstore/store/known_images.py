@@ -26,17 +26,24 @@ class KnownImages:
         Digests of the names of their groups (patients), see `salted`.
     salt
         What these names were salted with.
+    is_complete
+        Whether these are all; not where an earlier model did not tell its own.
     """
 
     ids: frozenset[str] = frozenset()
     pixels: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
     salt: str = ""
+    is_complete: bool = True
 
     def __or__(self, other: KnownImages) -> KnownImages:
         """Both together; their names must have been salted alike."""
         return KnownImages(
-            self.ids | other.ids, self.pixels | other.pixels, self.groups | other.groups, self.salt
+            self.ids | other.ids,
+            self.pixels | other.pixels,
+            self.groups | other.groups,
+            self.salt,
+            self.is_complete and other.is_complete,
         )
 
     def has_group(self, name: str) -> bool:

@@ -47,16 +47,21 @@ def _grids(monkeypatch):
     Grids.loaded = 0
 
 
+def extract(manifest, cache):
+    images = {record.id: record for record in manifest.records}
+    todo = plan([KEY], list(images), {})
+    engine.run(
+        blocks(todo), images, KEY.decoding, {ALPHA: GridBackbone(ALPHA)}, Store(cache), engine.Silence()
+    )
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """32 images, two a patient, extracted and fused: (manifest, run folder, ids that were held out)."""
     folder = tmp_path_factory.mktemp("predict")
     data = write_images(folder / "data", 32)
     manifest = scan(data)
-    todo = plan([KEY], [record.id for record in manifest.records], {})
-    images = {record.id: record for record in manifest.records}
-    store = Store(folder / "cache")
-    engine.run(blocks(todo), images, KEY.decoding, {ALPHA: GridBackbone(ALPHA)}, store, engine.Silence())
+    extract(manifest, folder / "cache")
     featstore.fuse(data, cache=folder / "cache", out=folder / "run", positive="ill")
     with (folder / "run" / run.PREDICTIONS).open(newline="") as lines:
         held_out = {row["image_id"]: row for row in csv.DictReader(lines)}
@@ -198,6 +203,20 @@ def test_an_earlier_run_still_answers_and_says_what_it_cannot_tell(world, tmp_pa
     result = featstore.predict(tmp_path / "old", data)
     assert [finding.code for finding in result.findings] == ["FS409"]
     assert len(result.predictions) == 32
+
+
+def test_a_model_that_went_on_from_another_has_learned_from_the_images_of_both(world, tmp_path):
+    data, out, _, records = world
+    cache, options = out.parent / "cache", {"strategy": "concat_head", "options": {"epochs": 2}}
+    first = featstore.fuse(data, cache=cache, out=tmp_path / "first", **options)
+    other = write_images(tmp_path / "other", 16, seed=5)
+    extract(scan(other), cache)
+    featstore.fuse(other, cache=cache, out=tmp_path / "next", init_from=tmp_path / "first", **options)
+    result = featstore.predict(tmp_path / "next", [data, other])
+    seen = {p.path for p in result.predictions if p.in_training == "the same file"}
+    assert len([path for path in seen if str(data.parent) in path]) == first.sizes["train"]
+    assert 0 < len([path for path in seen if str(other.parent) in path]) < 16
+    assert len(result.predictions) == len(records) + 16
 
 
 @pytest.mark.parametrize("forge", [b"{}", b"[", b'{"ids": 3}'])
