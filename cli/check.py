@@ -15,6 +15,8 @@ def command(
     data: options.Data,
     value_range: options.ValueRange = None,
     reading: options.Reading = options.PLAIN,
+    cache: options.Cache = None,
+    accept: options.Accept = None,
     json: options.Json = False,
 ) -> None:
     """Audit a data set: duplicates, leaks, shortcuts.
@@ -28,6 +30,8 @@ def command(
         data,
         value_range=options.parse_range(value_range),
         **reading,
+        cache=cache,
+        accept=options.parse_codes(accept),
         progress=not json,
     )
     if json:

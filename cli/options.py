@@ -78,6 +78,13 @@ Sensitivity = Annotated[
         help="Share of the positive class to find, such as 0.95; chosen in training.", metavar="SHARE"
     ),
 ]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Code of a finding that is known, such as FS101; it stays in the list. Repeat for more.",
+        metavar="CODE",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there already.")]
 
 
@@ -124,6 +131,20 @@ _READING: dict[str, tuple[Any, Any]] = {
 def parse_names(text: str | None) -> list[str] | None:
     """``A,B`` as a list."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parse_codes(entries: list[str] | None) -> list[str]:
+    """Codes of findings, several in one with commas."""
+    return [code.strip() for entry in entries or [] for code in entry.split(",") if code.strip()]
+
+
+def parse_folds(text: str) -> int | str:
+    """A number of folds, or ``split``."""
+    if text == "split":
+        return text
+    if not text.isdecimal():
+        raise UsageError(f"--folds {text!r} is no number.", "Write for instance --folds 5, or --folds split.")
+    return int(text)
 
 
 def parse_seeds(text: str | None) -> list[int] | None:

@@ -433,7 +433,7 @@ def ordered(found: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(once, key=lambda finding: (SEVERITIES.index(finding.severity), finding.code)))
 
 
-def accept(found: Iterable[Finding], codes: Collection[str]) -> tuple[Finding, ...]:
+def mark_accepted(found: Iterable[Finding], codes: Collection[str]) -> tuple[Finding, ...]:
     """Mark the findings that the user knows of; they stay in the list.
 
     Parameters

@@ -11,15 +11,14 @@ import numpy as np
 
 from featstore.errors import AuditError
 from featstore.evaluation.copies import copies_across_groups
+from featstore.evaluation.data_findings import notes_found
 from featstore.evaluation.scores import Score, held_out_scores
 from featstore.evaluation.shortcuts import MAJORITY, shortcut_findings, shortcut_probabilities
 from featstore.extraction.facts import image_facts
-from featstore.findings import Finding, accept, ordered
+from featstore.findings import Finding, mark_accepted, ordered
 from featstore.folds import group_folds
 from featstore.images.audit import audit
 from featstore.images.decode import decoder_version
-from featstore.images.facts import notes_of
-from featstore.images.notes import findings_of_notes
 from featstore.images.scan import ScanOptions, scan
 from featstore.store.store import default_cache
 from featstore.types import Decoding
@@ -52,8 +51,8 @@ class Check:
         Images that do not decode, as (path, reason, detail).
     shortcuts
         AUC of guessing the label, in cross-validation over whole groups, from the file alone (bytes, width, height,
-        channels, format, colour mode) and from a grey histogram, with its 95 % interval; empty where there are too few
-        groups.
+        channels, format, colour mode) and from a grey histogram, with its 95 % interval; empty where there are too
+        few groups.
     """
 
     images: int
@@ -91,7 +90,7 @@ def check(
     *,
     value_range: tuple[float, float] | None = None,
     cache: str | Path | None = None,
-    accepted: Collection[str] = (),
+    accept: Collection[str] = (),
     progress: bool = False,
     **options: Unpack[ScanOptions],
 ) -> Check:
@@ -105,7 +104,7 @@ def check(
         As for `featstore.extract`.
     cache
         Where what the images show is kept, if the folder exists; default as for `featstore.extract`.
-    accepted
+    accept
         Codes of findings that are known and stay in the list, marked.
     progress
         Show a bar on stderr.
@@ -120,7 +119,7 @@ def check(
     found = [*audit(manifest), *_unreadable(manifest, facts), *notes_found(facts), *told]
     if len(facts.records) > 1:
         found += copies_across_groups(facts, [record.group for record in facts.records]).findings
-    findings = ordered(accept(found, accepted))
+    findings = ordered(mark_accepted(found, accept))
     bad = [(str(r.path), *facts.bad[r.id]) for r in manifest.records if r.id in facts.bad]
     return Check(
         images=len(manifest.records) + len(manifest.unreadable),
@@ -131,12 +130,6 @@ def check(
         bad=tuple(sorted(bad + [(str(q.path), q.reason, q.detail) for q in manifest.unreadable])),
         shortcuts=shortcuts,
     )
-
-
-def notes_found(facts: FactTable) -> tuple[Finding, ...]:
-    """What decoding noted about the images, counted."""
-    noted = [(record.path, notes_of(row)) for record, row in zip(facts.records, facts.rows, strict=True)]
-    return findings_of_notes(noted)
 
 
 def _unreadable(manifest: Manifest, facts: FactTable) -> tuple[Finding, ...]:

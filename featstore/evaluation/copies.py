@@ -1,4 +1,4 @@
-"""Copies across patients: patients that share a picture are taken for one, so that none is learned from and tested on."""
+"""Copies across patients: patients that share a picture are taken for one, lest it be learned from and tested on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore.findings import Finding, accept
+from featstore.findings import Finding, mark_accepted
 from featstore.images.grouping import Union
 from featstore.images.near_copies import find_copies
 
@@ -93,7 +93,7 @@ def merge_copies(matrix: FeatureMatrix, facts: FactTable, accepted: Collection[s
     row_of = {record.id: row for row, record in enumerate(matrix.records)}
     rows = np.array([row_of[record.id] for record in facts.records])
     copies = copies_across_groups(facts, matrix.groups[rows].tolist(), _trained(matrix, rows))
-    told = accept(copies.findings, {"FS102"} & set(accepted))
+    told = mark_accepted(copies.findings, {"FS102"} & set(accepted))
     if not told or told[0].accepted:
         return replace(matrix, findings=(*matrix.findings, *told))
     union = Union()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from featstore.images.manifest import Manifest
     from featstore.types import ImageRecord
 
+
 def audit(manifest: Manifest) -> tuple[Finding, ...]:
     """Look for what the table of a data set alone says against scores on it.
 
@@ -72,7 +73,9 @@ def _errors(manifest: Manifest) -> Iterator[Finding]:
 
 def _warnings(manifest: Manifest) -> Iterator[Finding]:
     if not manifest.has_groups:
-        yield Finding("FS104", "No groups are given: images of one patient may stand on both sides of a split.")
+        yield Finding(
+            "FS104", "No groups are given: images of one patient may stand on both sides of a split."
+        )
 
 
 def _mixed(

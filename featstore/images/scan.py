@@ -238,7 +238,8 @@ def _merge_groups(
         " capitals, accents and spaces."
     )
     records, copies = (
-        [replace(file, group=merged.get(file.group, file.group)) for file in rows] for rows in (records, copies)
+        [replace(file, group=merged.get(file.group, file.group)) for file in rows]
+        for rows in (records, copies)
     )
     return records, copies, (Finding("FS103", message, len(merged), examples),)
 
