@@ -55,7 +55,8 @@ def command(
     if out is not None:
         refuse_unwritable(out, overwrite=overwrite)
     from featstore.evaluation.predict import answer, prepare
-    from featstore.report.terminal.text import findings_text, predictions_text
+    from featstore.report.terminal.findings import findings_text
+    from featstore.report.terminal.text import predictions_text
 
     prepared = prepare(
         run,

@@ -257,24 +257,27 @@ def _estimate(name: str, folds: Vector, resampled: Vector, basis: Basis | None, 
     if None in each:
         return Estimate(None, None, None, each)
     mean = float(folds.mean())
-    return Estimate(
-        mean, float(folds.std(ddof=1)), score_interval(name, mean, resampled, basis, factor), each
-    )
+    return Estimate(mean, _deviation(folds), score_interval(name, mean, resampled, basis, factor), each)
 
 
 def _pooled_error(arena: Arena, proba: Sequence[Vector], weights: Vector, basis: Basis | None) -> Estimate:
     """Calibration error of all images together: a fold alone has too few for bins."""
     folds = arena.first_repeat
     rows = np.concatenate([arena.splits[at][1] for at in folds])
-    drawn = np.vstack([np.ones((1, len(rows))), weights[:, rows]])
-    errors = calibration_error(
-        arena.y[rows], np.concatenate([proba[at] for at in folds]), drawn, arena.positive
+    whole = np.empty((len(arena.y), proba[0].shape[1]))
+    whole[rows] = np.concatenate([proba[at] for at in folds])
+    tested = np.sort(rows)
+    # All images as a rule, which spares a copy of the weights.
+    drawn = weights if len(tested) == len(arena.y) else weights[:, tested]
+    y, values = arena.y[tested], whole[tested]
+    seen, errors = (
+        calibration_error(y, values, each, arena.positive) for each in (np.ones((1, len(y))), drawn)
     )
     none = (None,) * len(arena.splits)
-    if not np.isfinite(errors[0]):
+    if not np.isfinite(seen[0]):
         return Estimate(None, None, None, none)
-    value = float(errors[0])
-    return Estimate(value, None, score_interval("ece", value, errors[1:], basis, arena.factor), none)
+    value = float(seen[0])
+    return Estimate(value, None, score_interval("ece", value, errors, basis, arena.factor), none)
 
 
 def _spread(
@@ -291,7 +294,8 @@ def _spread(
     if least is not None:
         finite = resampled[np.isfinite(resampled)]
         drawn = arena.factor * float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
-        patients = max(drawn, (least[1] - least[0]) / (2 * Z))
+        # No number between 0 and 1 can deviate by more than one half.
+        patients = min(0.5, max(drawn, (least[1] - least[0]) / (2 * Z)))
     return Spread(patients, _deviation(means), _deviation(np.array(seeds)))
 
 

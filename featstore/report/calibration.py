@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from featstore.evaluation.metrics import ENOUGH_IMAGES
 
 if TYPE_CHECKING:
@@ -25,6 +27,18 @@ def calibration_text(curves: Mapping[str, Any]) -> str:
     )
 
 
+def calibration_error(part: Mapping[str, Any]) -> float:
+    """Mean over the images of the distance between what a bin was told and what it was (ECE)."""
+    gap = np.abs(np.subtract(part["predicted"], part["observed"]))
+    return float(np.average(gap, weights=part["images"]))
+
+
+def chance_text(curves: Mapping[str, Any]) -> str:
+    """ECE of a perfectly calibrated model on as many images, for a table; empty where it is not known."""
+    expected = (curves.get("calibration_error") or {}).get("expected")
+    return "" if expected is None else f"{expected:.3f} by chance"
+
+
 def _error(part: Mapping[str, Any] | None) -> str:
     if part is None:
         return ""
@@ -39,7 +53,7 @@ def _error(part: Mapping[str, Any] | None) -> str:
 def _slope(part: Mapping[str, Any] | None) -> str:
     if part is None:
         return ""
-    if part["why"]:
+    if part["why"] or part["slope"]["value"] is None or part["intercept"]["value"] is None:
         return f"Calibration slope and intercept are undefined: {part['why']}."
     return (
         f"Calibration slope {_number(part['slope'])} (1 is best; below: too sure), intercept"

@@ -1,13 +1,15 @@
 """Intervals know how many patients there are, also where every answer is right."""
 
+import itertools
+
 import numpy as np
 import pytest
+from fakes_matrix import make_matrix
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import binomtest
 
-from fakes_matrix import make_matrix
 from featstore.evaluation.bootstrap import group_weights
 from featstore.evaluation.contestants import Contestant
 from featstore.evaluation.continuation import _change
@@ -165,7 +167,7 @@ def test_intervals_shrink_with_the_number_of_patients(signal):
         y, proba, groups = random_scores(5, patients, 1, signal=signal)
         found = scored(y, proba, groups)
         widths.append({n: s.interval[1] - s.interval[0] for n, s in found.items() if s.value is not None})
-    for few, many in zip(widths, widths[1:], strict=False):
+    for few, many in itertools.pairwise(widths):
         assert {name for name in few if few[name] <= many[name]} == set()
 
 
@@ -228,6 +230,7 @@ def test_differences_stay_within_minus_one_and_one_and_are_never_a_point(seed):
         assert duel.delta - 1e-12 < high <= 1
         assert high - low > 0.1
         assert duel.verdict == "cannot_tell"
+    assert max(one.spread.patients for one in ranked) <= 0.5
     winner = guard(arena, ranked, weights)
     assert winner.interval[1] - winner.interval[0] > 0.2
     assert 0 <= winner.interval[0] <= winner.guarded <= winner.interval[1] <= 1
@@ -271,7 +274,7 @@ def test_a_single_patient_of_a_class_makes_no_pair_and_no_winner_sure():
 def test_the_spread_over_other_patients_is_never_nothing():
     """The row that was seen: "moves by about 0.000 with other patients"."""
     y = np.array([0, 1] * 10)
-    arena, (one, _), _ = arena_of(y, np.arange(20), 5, [two(np.where(y == 1, 0.9, 0.1))] * 2)
+    _arena, (one, _), _ = arena_of(y, np.arange(20), 5, [two(np.where(y == 1, 0.9, 0.1))] * 2)
     assert one.primary == 1.0
     low, high = one.estimates["auc"].interval
     assert one.spread.patients == pytest.approx((high - low) / (2 * 1.96), abs=1e-4)

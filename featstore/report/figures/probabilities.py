@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.evaluation.metrics import ENOUGH_IMAGES
+from featstore.report.calibration import calibration_error
 from featstore.report.figures.canvas import (
     SHOWN,
     abbreviated,
@@ -103,12 +104,6 @@ def risk_coverage(
     if not parts:
         return blank(name, title, "No image was answered, so there is no risk to draw.")
     return _risks(_best_first(parts, lambda part: float(part["aurc"])), name, title)
-
-
-def calibration_error(part: Mapping[str, Any]) -> float:
-    """Mean over the images of the distance between what a bin was told and what it was (ECE)."""
-    gap = np.abs(np.subtract(part["predicted"], part["observed"]))
-    return float(np.average(gap, weights=part["images"]))
 
 
 def error_text(part: Mapping[str, Any], expected: float | None = None) -> str:

@@ -69,7 +69,10 @@ def pair(records: Sequence[Record]) -> Pairs | None:
         )
         sentences.append(_sentence(one, two, len(y), values, interval))
     heads = ("Runs", "Images in common", f"{PRIMARY.upper()} of the first", "of the second", "Difference")
-    note = f"Images answered unseen by both; 95 % interval from resampled {kept(scored[0])}, for each pair alone."
+    note = (
+        f"Images answered unseen by both, all together (a comparison's own table has means over folds); 95 % interval"
+        f" from resampled {kept(scored[0])}, for each pair alone."
+    )
     sheet = Sheet("The same images, two runs", heads, tuple(rows), note) if rows else None
     return Pairs(sheet, tuple(sentences))
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
 from featstore.evaluation.metrics import METRICS, PRIMARY
+from featstore.report.calibration import chance_text
 from featstore.report.page.facts import kept
-from featstore.report.page.sheet import Sheet, figure, whole, words
+from featstore.report.page.sheet import Cell, Sheet, figure, whole, words
 from featstore.report.plain import size, view_name
 from featstore.report.records import reproduced
 from featstore.report.records.record import leader
-from featstore.report.terminal.scores import HEADS, PARTS
+from featstore.report.terminal.scores import HEADS, PARTS, scored_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,17 +68,24 @@ def head(metric: str) -> str:
 
 
 def _contestants(record: Record, comparison: Comparison) -> Sheet:
-    ranked = sorted(comparison.standings, key=lambda s: -s.primary)
+    ranked = sorted([*comparison.standings, *comparison.shortcuts], key=lambda s: -s.primary)
     rows = tuple(
         (
             words(s.contestant.label, _made_of(s.contestant.backbones)),
-            *(figure(s.estimates[m].mean, s.estimates[m].interval) for m in METRICS),
+            *(
+                _beside(
+                    m,
+                    figure(s.estimates[m].mean, s.estimates[m].interval),
+                    comparison.curves[s.contestant.label],
+                )
+                for m in METRICS
+            ),
         )
         for s in ranked
     )
     first = leader(comparison).contestant.label
     return Sheet(
-        f"All {len(rows)} contestants, on the same {comparison.folds * comparison.repeats} folds",
+        f"All {len(comparison.standings)} contestants, {scored_on(comparison)}",
         ("Contestant", *(head(m) for m in METRICS)),
         rows,
         f"Mean over the folds (ECE: all images together), with its 95 % interval from resampled {kept(record)}, never"
@@ -86,7 +95,15 @@ def _contestants(record: Record, comparison: Comparison) -> Sheet:
     )
 
 
+def _beside(metric: str, cell: Cell, curves: Mapping[str, Any]) -> Cell:
+    """Put the ECE of a perfectly calibrated model beside an ECE."""
+    chance = chance_text(curves) if metric == "ece" else ""
+    return replace(cell, small="; ".join(filter(None, (cell.small, chance)))) if chance else cell
+
+
 def _made_of(backbones: tuple[str, ...]) -> str:
+    if not backbones:
+        return "no network"
     return "alone" if len(backbones) == 1 else f"{len(backbones)} backbones"
 
 
@@ -137,7 +154,14 @@ def _scores(record: Record, fusion: Fusion) -> Sheet:
     rows = tuple(
         (
             words(head(metric), MEANING[metric]),
-            *(figure(fusion.scores[s][metric].value, fusion.scores[s][metric].interval) for s in splits),
+            *(
+                _beside(
+                    metric,
+                    figure(fusion.scores[s][metric].value, fusion.scores[s][metric].interval),
+                    fusion.curves[s],
+                )
+                for s in splits
+            ),
         )
         for metrics in PARTS.values()
         for metric in metrics

@@ -12,18 +12,20 @@ from featstore.evaluation.continuation import Change, Continuation
 from featstore.evaluation.duels import Duel, Test
 from featstore.evaluation.economics import Bargain, Economics, Price
 from featstore.evaluation.fuse import Fusion
-from featstore.evaluation.metrics import METRICS
+from featstore.evaluation.metrics import ENOUGH_IMAGES, METRICS
 from featstore.evaluation.operating import Wish
 from featstore.evaluation.scores import Score
 from featstore.evaluation.standing import Estimate, Spread, Standing
 from featstore.evaluation.viewcurve import ViewPoint
 from featstore.evaluation.winner import Winner
 from featstore.findings import Finding
+from featstore.report.calibration import calibration_error
 from featstore.report.records.schema import (
     COMPARISON,
     FINDINGS,
     FUSION,
     HELD_OUT_SHORTCUTS,
+    LATER_CURVES,
     SHORTCUTS,
     TWO_CLASS_CURVES,
 )
@@ -60,6 +62,7 @@ def read_fusion(document: Any) -> Fusion:  # noqa: ANN401
         operating=document["operating"],
         scores={
             split: {name: Score(s["value"], _pair(s["interval"])) for name, s in scores.items()}
+            | _pooled_score(document["curves"][split])
             for split, scores in document["scores"].items()
         },
         curves=document["curves"],
@@ -187,6 +190,9 @@ def _standing(document: Mapping[str, Any]) -> Standing:
         test_views=document["test_views"],
     )
     estimates = _estimates(document["metrics"])
+    pooled = _pooled_score(document["curves"])
+    if "ece" in pooled:
+        estimates["ece"] = Estimate(pooled["ece"].value, None, None, ())
     spread = document["spread"]
     return Standing(
         contestant,
@@ -198,6 +204,15 @@ def _standing(document: Mapping[str, Any]) -> Standing:
     )
 
 
+def _pooled_score(curves: Mapping[str, Any]) -> dict[str, Score]:
+    """ECE of a run from before it was pooled, by its own bins: a table must not have another than the figure."""
+    if "calibration_error" in curves or "calibration" not in curves:
+        return {}
+    bins = curves["calibration"]
+    enough = sum(bins["images"]) >= ENOUGH_IMAGES
+    return {"ece": Score(calibration_error(bins) if enough else None, None)}
+
+
 def _duel(document: Mapping[str, Any]) -> Duel:
     tests = {name: Test(t["p"], t["adjusted"]) for name, t in document["tests"].items()}
     known = {name: document[name] for name in ("a", "b", "metric", "delta", "p", "verdict", "needed")}
@@ -205,8 +220,15 @@ def _duel(document: Mapping[str, Any]) -> Duel:
 
 
 def _winner(document: Mapping[str, Any]) -> Winner:
-    known = ("name", "of", "metric", "naive", "guarded", "optimism", "picked")
-    return Winner(**{name: document[name] for name in known}, interval=_pair(document["interval"]))
+    # Runs of before could expect more than was seen, by the luck of the resamples.
+    guarded = min(document["naive"], document["guarded"])
+    known = {name: document[name] for name in ("name", "of", "metric", "naive", "picked")}
+    return Winner(
+        **known,
+        guarded=guarded,
+        optimism=document["naive"] - guarded,
+        interval=_pair(document["interval"]),
+    )
 
 
 def _view_point(document: Mapping[str, Any]) -> ViewPoint:
@@ -269,6 +291,8 @@ def _require_metrics(found: Iterable[str]) -> None:
 def _require_curves(curves: Any, matrix: Mapping[str, Any]) -> None:  # noqa: ANN401
     if matrix["positive"] is not None:
         fields(**TWO_CLASS_CURVES)(curves, "the curves")
+    for name in LATER_CURVES.keys() & curves.keys():
+        LATER_CURVES[name](curves[name], "the curves")
     for name, curve in curves.items():
         if isinstance(curve, dict):
             lengths = {len(part) for part in curve.values() if isinstance(part, list)}

@@ -57,6 +57,13 @@ OPERATING = fields(
 CURVES = fields(
     risk_coverage=fields(coverage=each(share), risk=each(share), aurc=number),
 )
+CALIBRATION_ERROR = fields(ece=maybe(share), expected=maybe(share), images=count)
+COEFFICIENT = fields(value=maybe(number), interval=INTERVAL)
+LATER_CURVES = {
+    "calibration_error": CALIBRATION_ERROR,
+    "recalibration": fields(slope=COEFFICIENT, intercept=COEFFICIENT, why=text),
+}
+"""Parts that runs of earlier versions lack."""
 TWO_CLASS_CURVES = {
     "decision": fields(threshold=each(share), net_benefit=each(number), treat_all=each(number)),
     "calibration": fields(predicted=each(share), observed=each(share), images=each(count)),

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from featstore.evaluation.metrics import DECISION, PROBABILITY
 from featstore.evaluation.ranking import RANKING
 from featstore.findings import CATALOGUE
-from featstore.report.calibration import calibration_text
+from featstore.report.calibration import calibration_text, chance_text
 from featstore.report.plain import counts, table, view_name
 from featstore.report.terminal.economics import economics_text, view_curve_text
+from featstore.report.terminal.findings import findings_brief
 from featstore.report.verdict import verdict, winner_text
 
 if TYPE_CHECKING:
@@ -43,9 +44,16 @@ HEADS = {
 def comparison_text(result: Comparison) -> str:
     """Tables of a comparison, and the verdict in words."""
     shown = _best(result.standings)
-    names = [s.contestant.label for s in shown]
-    head = f"mean of {result.folds * result.repeats} folds [95 %]; ECE: all images"
-    rows = [{m: _number(e.mean, e.interval) for m, e in s.estimates.items()} for s in shown]
+    listed = [*shown, *result.shortcuts]
+    names = [s.contestant.label for s in listed]
+    head = f"{scored_on(result)} [95 %]; ECE: all images"
+    rows = [
+        {m: _number(e.mean, e.interval) for m, e in s.estimates.items()}
+        | _error_cell(
+            s.estimates["ece"].mean, s.estimates["ece"].interval, result.curves.get(s.contestant.label)
+        )
+        for s in listed
+    ]
     hidden = len(result.standings) - len(shown)
     return "\n\n".join(
         part
@@ -54,12 +62,28 @@ def comparison_text(result: Comparison) -> str:
             _tables(head, names, rows),
             leader_calibration(result),
             f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json." if hidden else "",
+            findings_brief(result.findings),
             *asides(result),
             winner_text(result),
             verdict(result),
         )
         if part
     )
+
+
+def scored_on(result: Comparison) -> str:
+    """What the scores are means of."""
+    if result.own_split:
+        return "the data set's own test images"
+    return f"mean of {result.folds * result.repeats} folds"
+
+
+def _error_cell(
+    value: float | None, interval: tuple[float, float] | None, curves: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """ECE with that of a perfectly calibrated model beside it."""
+    chance = chance_text(curves or {})
+    return {"ece": f"{_number(value, interval)}{f' ({chance})' if chance else ''}"}
 
 
 def leader_calibration(result: Comparison) -> str:
@@ -95,7 +119,14 @@ def fusion_text(result: Fusion) -> str:
     """Scores of a fit."""
     sizes = ", ".join(f"{name} {count}" for name, count in result.sizes.items())
     names = [f"{name} ({result.sizes[name]} images)" for name in result.scores]
-    rows = [{m: _number(s.value, s.interval) for m, s in part.items()} for part in result.scores.values()]
+    rows = [
+        {m: _number(s.value, s.interval) for m, s in part.items()}
+        | _error_cell(part["ece"].value, part["ece"].interval, result.curves.get(split))
+        for split, part in result.scores.items()
+    ]
+    for split, guesses in result.shortcuts.items():
+        names += [f"{split}: {name}" for name in guesses]
+        rows += [{m: _number(s.value, s.interval) for m, s in part.items()} for part in guesses.values()]
     return "\n\n".join(
         part
         for part in (
@@ -105,6 +136,7 @@ def fusion_text(result: Fusion) -> str:
             *_calibrations(result),
             operating_text(result.operating, list(result.matrix["classes"])),
             _continuation_text(result),
+            findings_brief(result.findings),
             f"The run is in {result.run}: model/, metrics.json, predictions.csv, run.json.",
             f"Next: featstore predict {result.run} IMAGE...",
         )
