@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from featstore.errors import FeatstoreError, InterruptionError
 
 from . import bench, cache, check, compare, demo, extract, finetune, fuse, lists, paper, predict, report
+from .printing import escape_unshowable
 
 DEBUG = "--debug"
 
@@ -76,6 +77,7 @@ def featstore(
 
 def main() -> None:
     """Run the command line; an error is one line of cause and one of remedy, a traceback only with --debug."""
+    escape_unshowable()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     debug = DEBUG in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]

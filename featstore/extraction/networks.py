@@ -72,16 +72,7 @@ class Networks:
         WeightsError
             If the weights chosen here are not those of the spec.
         """
-        if wanted.is_foreign:
-            raise WeightsError(
-                f"{wanted.name} was imported: there is no network here that computes its vectors.",
-                "Fit again without it, or import vectors of these images, too, and use `featstore compare`.",
-            )
-        if wanted.revision != BACKBONE_REVISION:
-            raise WeightsError(
-                f"{wanted.name} is wanted as an earlier featstore computed it (revision {wanted.revision}).",
-                "Run `featstore extract` and `featstore fuse` again.",
-            )
+        require_computable(wanted)
         if wanted not in self._loaded and self._load(wanted.name, wanted.precision).spec != wanted:
             raise WeightsError(
                 f"{wanted.name} is wanted with the weights {wanted.weights}, and these are others.",
@@ -121,6 +112,26 @@ def specs(networks: Networks, names: Iterable[str], *, fetch: bool) -> list[Back
     if missing:
         raise unreachable(missing) if fetch else unfetched(missing)
     return found
+
+
+def require_computable(wanted: BackboneSpec) -> None:
+    """Make sure, without loading anything, that this featstore has a network that computes a spec.
+
+    Raises
+    ------
+    WeightsError
+        If its vectors were imported, or come from an earlier featstore.
+    """
+    if wanted.is_foreign:
+        raise WeightsError(
+            f"{wanted.name} was imported: there is no network here that computes its vectors.",
+            "Fit again without it, or import vectors of these images, too, and use `featstore compare`.",
+        )
+    if wanted.revision != BACKBONE_REVISION:
+        raise WeightsError(
+            f"{wanted.name} is wanted as an earlier featstore computed it (revision {wanted.revision}).",
+            "Run `featstore extract` and `featstore fuse` again.",
+        )
 
 
 @lru_cache(maxsize=1)

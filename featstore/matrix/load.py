@@ -21,6 +21,7 @@ from featstore.images.structure import MAX_BYTES
 from featstore.matrix.choose import choose
 from featstore.matrix.features import FeatureMatrix
 from featstore.matrix.holdings import Asked, Holdings
+from featstore.recognition import recognise, seen_finding
 from featstore.store.learned import recall
 from featstore.store.request import recorded_request
 from featstore.store.store import Store, default_cache
@@ -127,6 +128,7 @@ def assemble(
             columns = features[at, :, block.start : block.stop]
             store.read_into(FeatureKey(spec, view, decoding), ids, columns)
     classes, y = np.unique([record.label for record in records], return_inverse=True)
+    learned, met = _learned(store, specs, records, decoding, has_groups=manifest.has_groups)
     return FeatureMatrix(
         records,
         tuple(classes.tolist()),
@@ -139,14 +141,29 @@ def assemble(
         manifest.has_groups,
         len(manifest.records) - len(records) + len(manifest.unreadable),
         manifest.groups_set_aside,
-        learned=_learned(store, specs),
-        findings=ordered(manifest.findings),
+        learned=learned,
+        findings=ordered([*manifest.findings, *met]),
     )
 
 
-def _learned(store: Store, specs: Sequence[BackboneSpec]) -> dict[str, frozenset[str]]:
-    found = {spec.name: recall(store.root, spec) for spec in specs}
-    return {name: record.images for name, record in found.items() if record is not None}
+def _learned(
+    store: Store,
+    specs: Sequence[BackboneSpec],
+    records: Sequence[ImageRecord],
+    decoding: Decoding,
+    *,
+    has_groups: bool,
+) -> tuple[dict[str, frozenset[str]], list[Finding]]:
+    """Ids by backbone that its weights have learned from, in other files or under the same patient, too."""
+    pages = {spec.name: page for spec in specs if (page := recall(store.root, spec)) is not None}
+    known = {name: page.known for name, page in pages.items()}
+    found = recognise(records, known, decoding, has_groups=has_groups, cache=store.root)
+    ids = {name: images.ids | frozenset(found[name]) for name, images in known.items()}
+    met = []
+    for name, ways in found.items():
+        elsewhere = {image: way for image, way in ways.items() if way != "file"}
+        met.append(seen_finding(name, records, elsewhere))
+    return ids, [finding for finding in met if finding is not None]
 
 
 def _as_stored(decoding: Decoding, keys: Iterable[FeatureKey]) -> Decoding:

@@ -162,6 +162,54 @@ def test_fuse_leaves_a_run_and_predict_uses_it(world, tmp_path):
     wrong = featstore("predict", run, images[0], "--weights", "MobileNet025=random:2")
     assert wrong.code == 1
     assert "with the weights random:1" in wrong.err
+    assert "random:2 are others" in wrong.err
+    assert "Loading" not in wrong.err
+
+
+@pytest.fixture(scope="module")
+def fused(world, tmp_path_factory):
+    run = tmp_path_factory.mktemp("fused") / "run"
+    done = featstore("fuse", world.data, "--positive", "covid", "--cache", world.cache, "--out", run)
+    assert done.code == 0, done.err
+    return run
+
+
+def test_predict_takes_a_folder_says_what_was_in_training_and_writes_a_table(world, fused, tmp_path):
+    """Without class folders or --weights: random weights are drawn again, those in a package are found."""
+    import csv
+
+    with (fused / "predictions.csv").open() as file:
+        held_out = {row["path"].rpartition("/")[2]: row for row in csv.DictReader(file)}
+    source = {path.name: path for path in world.data.parent.glob("*/*.png")}
+    new = min(held_out)
+    old = min(set(source) - set(held_out))
+    (tmp_path / "scans/deep").mkdir(parents=True)
+    shutil.copy(source[new], tmp_path / "scans" / new)
+    Image.open(source[old]).save(tmp_path / "scans/deep/anew.bmp")
+    (tmp_path / "scans/notes.txt").write_text("x")
+    done = featstore("predict", fused, tmp_path / "scans", "--csv", "--out", "t.csv")
+    assert done.code == 0, done.err
+    assert "FS407" in done.err
+    assert done.err.index("FS407") < done.err.index("Loading"), "said before anything is computed"
+    assert done.out == (tmp_path / "t.csv").read_text()
+    header, *_ = done.out.splitlines()
+    assert header == "path,predicted,P(covid),P(normal),in_training,tuned_on"
+    rows = {row["path"].rpartition("/")[2]: row for row in csv.DictReader(done.out.splitlines())}
+    assert float(rows[new]["P(covid)"]) == pytest.approx(float(held_out[new]["p(covid)"]), abs=1e-9)
+    assert {name: row["in_training"] for name, row in rows.items()} == {
+        new: "",
+        "anew.bmp": "the same pixels",
+    }
+    again = featstore("predict", fused, tmp_path / "scans", "--out", "t.csv")
+    assert (again.code, "--overwrite" in again.err) == (2, True)
+
+
+def test_predict_refuses_what_it_can_before_tensorflow_is_loaded(fused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "x.png").write_bytes(b"no image")
+    for arguments in (["empty"], ["*.pgn"], ["gone.png", "x.png"]):
+        code, loaded = modules_loaded("predict", fused, *arguments)
+        assert (code, loaded & {"tensorflow", "keras"}) == (2, set()), arguments
 
 
 def test_predictions_of_a_file_agree_with_those_of_the_run(world, tmp_path):
