@@ -7,8 +7,14 @@ import os
 import sys
 from collections import Counter, defaultdict
 
-import pytest
-from hypothesis import settings
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(
+        f"{_library}_NUM_THREADS", "1"
+    )  # before NumPy: two workers have two cores to themselves
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 settings.register_profile("explore", deadline=None)
 settings.register_profile("repeat", deadline=None, derandomize=True)
