@@ -6,12 +6,16 @@ Properties explore new examples at every run on a desk, and repeat the same ones
 import os
 import sys
 from collections import Counter, defaultdict
+from pathlib import Path
 
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(
         f"{_library}_NUM_THREADS", "1"
     )  # before NumPy: two workers have two cores to themselves
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+# Hundreds of processes import the same modules: compiled once, and not by each of them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
@@ -37,6 +41,18 @@ def _no_network_outlives_a_slow_test(request):
     yield
     if "keras" in sys.modules and request.node.get_closest_marker("slow"):
         sys.modules["keras"].backend.clear_session()
+
+
+TOGETHER = ("backbones", "cli")
+"""Folders whose tests share what is dear: TensorFlow and networks, servers of commands and an extracted data set."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """With `--dist loadgroup` a process runs all tests of a file, and of such a folder."""
+    for item in items:
+        place = item.path.relative_to(Path(__file__).parent)
+        item.add_marker(pytest.mark.xdist_group(place.parts[0] if place.parts[0] in TOGETHER else str(place)))
 
 
 TOLD = ("crash", "concurrency", "hostile")

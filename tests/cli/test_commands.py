@@ -242,7 +242,9 @@ def test_compare_gives_the_same_numbers_twice_and_a_verdict(world, tmp_path):
     strategies = ["concat_head", "concat_logreg", "vote_backbones"]
     asked = ["--strategies", ",".join(strategies), "--positive", "covid"]
     arguments = ["compare", world.data, "--folds", "4", *asked, "--cache", world.cache]
-    one, two = (featstore(*arguments, "--json") for _ in range(2))
+    one, two = (
+        featstore(*arguments, "--json", fresh=fresh) for fresh in (False, True)
+    )  # other string hashes
     assert one.code == 0, one.err
     assert one.out == two.out
     names = [c["name"] for c in one.json["contestants"]]
