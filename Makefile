@@ -11,7 +11,7 @@ demo: $(READY)            ## the whole product on generated images, offline
 	$(BIN)/featstore demo $(DEMO)
 
 test: $(READY)            ## the fast tests, by two processes
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)       ## crash loops, real data, every network
 	$(BIN)/python -m pytest -m slow

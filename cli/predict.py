@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import finish, print_json, print_text
+from .printing import finish, print_json, print_text, say
 
 
 def command(
@@ -21,6 +21,7 @@ def command(
     from featstore.evaluation.predict import predict
     from featstore.report.terminal.text import predictions_text
 
+    say("predict", f"loading the model of {run}, TensorFlow and the networks", json=json)
     result = predict(run, images, weights=options.parse_weights(weights))
     if json:
         print_json(result.to_json())

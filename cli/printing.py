@@ -26,6 +26,14 @@ STYLES: dict[str, dict[str, Any]] = {
 """How a terminal shows what a `Line` stresses."""
 
 
+def say(command: str, phase: str, *, json: bool) -> None:
+    """Name on stderr what a command is about to do, before it does it; a caller that wants JSON is told nothing."""
+    from featstore.report.plain import printable
+
+    if not json:
+        typer.echo(f"{command}: {printable(phase)}", err=True)
+
+
 def print_text(text: str) -> None:
     """Print lines for people; whatever a stranger's name or cell would tell the terminal to do is spelt out."""
     from featstore.report.plain import printable_lines

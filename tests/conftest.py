@@ -8,11 +8,9 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-for _library in ("OMP", "OPENBLAS", "MKL"):
-    os.environ.setdefault(
-        f"{_library}_NUM_THREADS", "1"
-    )  # before NumPy: two workers have two cores to themselves
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+# Two workers have two cores: one thread each, set before NumPy is loaded.
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+    os.environ.setdefault(_threads, "1")
 # Hundreds of processes import the same modules: compiled once, and not by each of them.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
@@ -43,16 +41,22 @@ def _no_network_outlives_a_slow_test(request):
         sys.modules["keras"].backend.clear_session()
 
 
-TOGETHER = ("backbones", "cli")
+TOGETHER = ("tests/backbones/", "tests/cli/")
 """Folders whose tests share what is dear: TensorFlow and networks, servers of commands and an extracted data set."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """With `--dist loadgroup` a process runs all tests of a file, and of such a folder."""
-    for item in items:
-        place = item.path.relative_to(Path(__file__).parent)
-        item.add_marker(pytest.mark.xdist_group(place.parts[0] if place.parts[0] in TOGETHER else str(place)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `--dist loadfile` a process runs all tests of a file, and all of such a folder."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Sharing(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return next(
+                (folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid)
+            )
+
+    return Sharing(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 TOLD = ("crash", "concurrency", "hostile")

@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from featstore.errors import UsageError
 from featstore.extraction import engine
 from featstore.extraction.account import write_account
+from featstore.extraction.bar import Bar
 from featstore.extraction.cost import expected
 from featstore.extraction.crew import crew
 from featstore.extraction.depth import lacking, refuse_undeclared_range
@@ -107,7 +108,7 @@ def extract(
     dry_run
         Only say what would be done; loads no network.
     progress
-        Show a bar on stderr.
+        Name each phase on stderr, show a bar, and put the estimate right after the first batches.
 
     Raises
     ------
@@ -123,6 +124,8 @@ def extract(
     decoding = Decoding(decoder_version(), value_range=value_range)
     views = [IDENTITY, *_views(recipe, seeds)]
     with ExitStack() as stack:
+        bar = stack.enter_context(Bar(shown=progress))
+        bar.say("reading the data set")
         networks = Networks(weights or {}, preprocess, precision)
         specs = [networks.spec(name, fetch=not dry_run) for name in dict.fromkeys(backbones)]
         known = learned(specs, weights or {})
@@ -131,6 +134,7 @@ def extract(
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
         todo = _plan(keys, manifest, store, decoding)
         cost = expected(todo, store.root)
+        finished = todo
         tally = engine.Tally()
         for spec in specs:
             if spec.name in known and not dry_run:
@@ -141,7 +145,9 @@ def extract(
         if todo.rows_missing and not dry_run:
             refuse_undeclared_range(lacking(manifest, todo), decoding)
             require_writable(store.root)
-            bar = stack.enter_context(_bar(todo, show=progress))
+            bar.expect(todo, cost)
+            if not team.in_process:
+                bar.say(f"starting {team.workers} workers; each loads TensorFlow and its networks")
             told = bar if team.in_process else engine.Silence()
             work = Work(networks, decoding, store.root.absolute(), told, bounded=len(parts) > 1)
             records = {r.id: r for r in manifest.records}
@@ -149,11 +155,12 @@ def extract(
                 wanted = [cell.key for cell in part.cells]
                 replan = partial(_plan_again, wanted, manifest, store.root, decoding)
                 tally.add(compute(part, records, work, team, bar, replan))
+            finished = _plan_again(keys, manifest, store.root, decoding, {bad.id for bad in tally.bad})
     result = Extraction(
         dry_run=dry_run,
         cache=str(store.root),
         images=len(manifest.records) + len(manifest.unreadable),
-        cells=tuple(_summary(cell, cost) for cell in todo.cells),
+        cells=tuple(_summary(cell, now, cost) for cell, now in zip(todo.cells, finished.cells, strict=True)),
         computed=tally.rows,
         bad=_bad_images(manifest, store, decoding, tally),
         findings=ordered(manifest.findings),
@@ -203,7 +210,7 @@ def _plan_again(
     return _plan(keys, replace(manifest, records=good), Store(cache), decoding)
 
 
-def _summary(cell: Cell, cost: Estimate) -> CellSummary:
+def _summary(cell: Cell, now: Cell, cost: Estimate) -> CellSummary:
     backbone, view = cell.key.backbone, cell.key.view
     return CellSummary(
         backbone.name,
@@ -214,17 +221,13 @@ def _summary(cell: Cell, cost: Estimate) -> CellSummary:
         len(cell.missing),
         cell.bytes_missing,
         round(len(cell.missing) * cost.per_vector[backbone], 1),
+        now.stored,
+        len(now.missing),
     )
 
 
 def _done(name: str, pace: engine.Pace) -> PaceSummary:
     return PaceSummary(name, pace.vectors, round(pace.seconds, 3), round(pace.vectors / pace.seconds, 2))
-
-
-def _bar(todo: Plan, *, show: bool) -> Any:  # noqa: ANN401
-    from tqdm import tqdm
-
-    return tqdm(total=todo.rows_missing, unit="", desc="extract", disable=not show, smoothing=0.05)
 
 
 def _bad_images(
