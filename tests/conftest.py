@@ -6,7 +6,6 @@ Properties explore new examples at every run on a desk, and repeat the same ones
 import os
 import sys
 from collections import Counter, defaultdict
-from pathlib import Path
 
 # Two workers have two cores: one thread each, set before NumPy is loaded.
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
