@@ -4,6 +4,7 @@ Properties explore new examples at every run on a desk, and repeat the same ones
 """
 
 import os
+import signal
 import sys
 from collections import Counter, defaultdict
 
@@ -13,6 +14,9 @@ for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "
 # Hundreds of processes import the same modules: compiled once, and not by each of them.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# A shell starts its background jobs deaf to Ctrl-C, and they pass it on to the processes whose Ctrl-C is tested.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
