@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import print_comparison, print_json, print_text
+from .printing import print_comparison, print_json, print_text, say
 
 
 @options.reads_data
@@ -81,6 +81,7 @@ def command(
     from featstore.run import csv_text
 
     names = options.parse_names(strategies) or []
+    say("compare", "reading the data set and its features", json=json)
     result = compare(
         data,
         strategies="all" if strategies == "all" else names,

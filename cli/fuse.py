@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import print_json, print_text
+from .printing import print_json, print_text, say
 
 
 @options.reads_data
@@ -59,6 +59,7 @@ def command(
     from featstore.evaluation.fuse import fuse
     from featstore.report.terminal.scores import fusion_text
 
+    say("fuse", "reading the data set and its features, then training", json=json)
     result = fuse(
         data,
         strategy=strategy,

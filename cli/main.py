@@ -6,7 +6,6 @@ import logging
 import signal
 import sys
 import traceback
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -57,6 +56,8 @@ app.command("recipes")(lists.recipes)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"featstore {version('featstore')}")
         raise typer.Exit
 

@@ -10,7 +10,7 @@ import typer
 from featstore.errors import UsageError
 
 from . import options
-from .printing import finish, print_csv, print_json, print_text
+from .printing import finish, print_csv, print_json, print_text, say
 
 SHOWN = 20
 """Lines on the terminal where all of them go into a file."""
@@ -58,6 +58,7 @@ def command(
     from featstore.report.terminal.findings import findings_text
     from featstore.report.terminal.text import predictions_text
 
+    say("predict", "reading the images and what the run has learned from", json=json)
     prepared = prepare(
         run,
         images,
@@ -67,7 +68,7 @@ def command(
     if prepared.findings:
         print_text(findings_text(prepared.findings), err=True)
     networks = ", ".join(prepared.weights)
-    print_text(f"Images: {len(prepared.images.records)}. Loading {networks} ...", err=True)
+    say("predict", f"{len(prepared.images.records)} images; loading {networks}", json=json)
     result = answer(prepared)
     if out is not None:
         write_table(out, result)

@@ -57,6 +57,14 @@ def _plain_ascii(name: str) -> codecs.CodecInfo | None:
     )
 
 
+def say(command: str, phase: str, *, json: bool) -> None:
+    """Name on stderr what a command is about to do, before it does it; a caller that wants JSON is told nothing."""
+    from featstore.report.plain import printable
+
+    if not json:
+        typer.echo(f"{command}: {printable(phase)}", err=True)
+
+
 def print_text(text: str, *, err: bool = False) -> None:
     """Print lines for people; whatever a stranger's name or cell would tell the terminal to do is spelt out."""
     from featstore.report.plain import printable_lines

@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from featstore.errors import UsageError
 from featstore.extraction import engine
 from featstore.extraction.account import write_account
+from featstore.extraction.bar import Bar
 from featstore.extraction.cost import expected
 from featstore.extraction.crew import crew
 from featstore.extraction.depth import lacking, refuse_undeclared_range
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from featstore.extraction.plan import Cell
     from featstore.findings import Finding
     from featstore.images.manifest import Manifest
+    from featstore.store.learned import Learned
+    from featstore.types import BackboneSpec
 
 DEFAULT_BACKBONES = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2")
 DEFAULT_RECIPE = "paper"
@@ -110,7 +113,7 @@ def extract(
     dry_run
         Only say what would be done; loads no network.
     progress
-        Show a bar on stderr.
+        Name each phase on stderr, show a bar, and put the estimate right after the first batches.
     as_default
         Whether `featstore.compare` and its like shall take these networks and views of these images where they are
         told none.
@@ -131,6 +134,8 @@ def extract(
     decoding = Decoding(decoder_version(), value_range=value_range)
     views = [IDENTITY, *_views(recipe, seeds)]
     with ExitStack() as stack:
+        bar = stack.enter_context(Bar(shown=progress))
+        bar.say("reading the data set")
         networks = Networks(weights or {}, preprocess, precision)
         specs = specs_of(networks, backbones, fetch=not dry_run)
         known = learned(specs, weights or {})
@@ -140,17 +145,17 @@ def extract(
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
         todo = _plan(keys, manifest, store, decoding)
         cost = expected(todo, store.root)
+        finished = todo
         tally = engine.Tally()
-        for spec in specs:
-            if spec.name in known and not dry_run:
-                remember(
-                    store.root, spec, known[spec.name]
-                )  # before the first vector: it must never be lacking
+        if not dry_run:
+            _remember_tuned(store, specs, known)
         parts = passes(todo, memory and memory // team.workers, BATCH_SIZE)
         if todo.rows_missing and not dry_run:
             refuse_undeclared_range(lacking(manifest, todo), decoding)
             require_writable(store.root)
-            bar = stack.enter_context(_bar(todo, show=progress))
+            bar.expect(todo, cost)
+            if not team.in_process:
+                bar.say(f"starting {team.workers} workers; each loads TensorFlow and its networks")
             told = bar if team.in_process else engine.Silence()
             work = Work(networks, decoding, store.root.absolute(), told, bounded=len(parts) > 1)
             records = {r.id: r for r in manifest.records}
@@ -158,6 +163,7 @@ def extract(
                 wanted = [cell.key for cell in part.cells]
                 replan = partial(_plan_again, wanted, manifest, store.root, decoding)
                 tally.add(compute(part, records, work, team, bar, replan))
+            finished = _plan_again(keys, manifest, store.root, decoding, {bad.id for bad in tally.bad})
     if as_default and not dry_run and todo.rows_stored + tally.rows:
         record_request(store.root, everyone, decoding, Request(tuple(specs), tuple(views)))
     reasons = {
@@ -168,7 +174,7 @@ def extract(
         dry_run=dry_run,
         cache=str(store.root),
         images=len(manifest.records) + len(manifest.unreadable),
-        cells=tuple(_summary(cell, cost) for cell in todo.cells),
+        cells=tuple(_summary(cell, now, cost) for cell, now in zip(todo.cells, finished.cells, strict=True)),
         computed=tally.rows,
         bad=_bad_images(manifest, store, decoding, tally),
         findings=ordered(
@@ -206,6 +212,13 @@ def _findings(manifest: Manifest, decoding: Decoding, store: Store, *, progress:
     return ordered([*manifest.findings, *notes_found(facts)])
 
 
+def _remember_tuned(store: Store, specs: Iterable[BackboneSpec], known: Mapping[str, Learned]) -> None:
+    """Keep what tuned weights have learned from before their first vector: it must never be lacking."""
+    for spec in specs:
+        if spec.name in known:
+            remember(store.root, spec, known[spec.name])
+
+
 def _views(recipe: str, seeds: Iterable[int]) -> list[View]:
     wanted = sorted(set(seeds))
     text = str(parse_recipe(recipe))
@@ -229,7 +242,7 @@ def _plan_again(
     return _plan(keys, replace(manifest, records=good), Store(cache), decoding)
 
 
-def _summary(cell: Cell, cost: Estimate) -> CellSummary:
+def _summary(cell: Cell, now: Cell, cost: Estimate) -> CellSummary:
     backbone, view = cell.key.backbone, cell.key.view
     return CellSummary(
         backbone.name,
@@ -240,17 +253,13 @@ def _summary(cell: Cell, cost: Estimate) -> CellSummary:
         len(cell.missing),
         cell.bytes_missing,
         round(len(cell.missing) * cost.per_vector[backbone], 1),
+        now.stored,
+        len(now.missing),
     )
 
 
 def _done(name: str, pace: engine.Pace) -> PaceSummary:
     return PaceSummary(name, pace.vectors, round(pace.seconds, 3), round(pace.vectors / pace.seconds, 2))
-
-
-def _bar(todo: Plan, *, show: bool) -> Any:  # noqa: ANN401
-    from tqdm import tqdm
-
-    return tqdm(total=todo.rows_missing, unit="", desc="extract", disable=not show, smoothing=0.05)
 
 
 def _bad_images(

@@ -59,6 +59,39 @@ def test_the_first_extraction_says_what_it_did(world):
     assert "extract: " in world.first.err, "the progress bar belongs to stderr"
 
 
+def test_the_first_extraction_names_its_phases_before_its_bar_and_ends_with_what_is_stored_now(world):
+    phases = [
+        "reading the data set",
+        "32 images, 128 vectors to compute, about",
+        "loading TensorFlow and MobileNet025",
+        "loading EfficientNetLite0",
+        "computing",
+        "  0%|",
+    ]
+    places = [world.first.err.index(f"extract: {phase}") for phase in phases]
+    assert places == sorted(places)
+    assert places[0] == 0
+    header, *rows = (re.split(r" {2,}", line.strip()) for line in world.first.out.splitlines()[:5])
+    assert header == ["backbone", "view", "stored now", "of them new", "missing"]
+    assert [row[2:] for row in rows] == [["32", "32", "0"]] * 4
+
+
+def test_what_others_computed_and_what_is_in_quarantine_is_told_apart_in_the_last_table(world, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(world.data.parent, data)
+    victim = next((data / "covid").glob("*.png"))
+    victim.write_bytes(victim.read_bytes()[:-20])
+    cache = tmp_path / "cache"
+    shutil.copytree(world.cache, cache)
+    shutil.rmtree(next(cache.glob("features/MobileNet025*/*/seed-0001")))
+    asked = ["--backbones", "MobileNet025", "--weights", "random:1", "--recipe", "mild", "--seeds", "1"]
+    cells = featstore("extract", data / "manifest.csv", *asked, "--cache", cache, "--json").json["cells"]
+    assert [(c["stored"], c["missing"], c["stored_now"], c["missing_now"]) for c in cells] == [
+        (31, 1, 31, 0),
+        (0, 32, 31, 0),
+    ]
+
+
 def test_a_second_run_finds_nothing_missing_and_does_not_load_tensorflow(world):
     arguments = ["extract", world.data, *NETS, "--recipe", "mild", "--seeds", "1", "--cache", world.cache]
     assert "Nothing is missing: all 128 vectors" in featstore(*arguments).out
@@ -290,7 +323,9 @@ def test_compare_gives_the_same_numbers_twice_and_a_verdict(world, tmp_path):
     strategies = ["concat_head", "concat_logreg", "vote_backbones"]
     asked = ["--strategies", ",".join(strategies), "--positive", "covid"]
     arguments = ["compare", world.data, "--folds", "4", *asked, "--cache", world.cache]
-    one, two = (featstore(*arguments, "--json") for _ in range(2))
+    one, two = (
+        featstore(*arguments, "--json", fresh=fresh) for fresh in (False, True)
+    )  # other string hashes
     assert one.code == 0, one.err
     assert one.out == two.out
     names = [c["name"] for c in one.json["contestants"]]

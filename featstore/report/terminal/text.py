@@ -36,14 +36,26 @@ DATA is a folder with one folder per class, or a CSV: path,label[,group][,split]
 
 def extraction_text(result: Extraction) -> str:
     """Dry run or closing summary of `featstore extract`."""
-    rows = [[c.backbone, view_name(c.recipe, c.seed), c.stored, c.missing] for c in result.cells]
     parts = [
-        table(["backbone", "view", "stored", "missing"], rows),
+        _cells_text(result),
         _extraction_sentence(result),
         _bad_text(result.bad),
         findings_text(result.findings),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _cells_text(result: Extraction) -> str:
+    """What there is to do, or what there is now."""
+    if result.dry_run:
+        header = ["stored", "missing"]
+        numbers = [[c.stored, c.missing] for c in result.cells]
+    else:
+        header = ["stored now", "of them new", "missing"]
+        numbers = [[c.stored_now, c.stored_now - c.stored, c.missing_now] for c in result.cells]
+    names = [[c.backbone, view_name(c.recipe, c.seed)] for c in result.cells]
+    rows = [[*name, *number] for name, number in zip(names, numbers, strict=True)]
+    return table(["backbone", "view", *header], rows)
 
 
 def precision_text(result: PrecisionCheck) -> str:
