@@ -167,7 +167,10 @@ def tells_class(column: NDArray[Any], classes: NDArray[np.intp]) -> bool:
     if all(len(mine) == 1 for mine in distinct):
         return len({mine[0] for mine in distinct}) > 1
     repeats = all(2 * len(mine) <= len(part) for mine, part in zip(distinct, parts, strict=True))
-    return repeats and len(np.unique(column)) == sum(map(len, distinct))
+    kinds = len(np.unique(column))
+    # Copies of pictures repeat measurements, too; a code is a whole number, or one of few values.
+    is_code = kinds <= 2 * len(parts) or bool((column == np.rint(column)).all())
+    return repeats and is_code and kinds == sum(map(len, distinct))
 
 
 def matching(pattern: str, names: Sequence[str], option: str) -> list[str]:

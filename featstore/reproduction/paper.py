@@ -193,7 +193,7 @@ def _audit(whole: Manifest, value_range: tuple[float, float] | None) -> dict[str
     return {
         "no_error_found": found.no_error_found,
         "findings": {finding.title: finding.message for finding in found.findings},
-        "shortcuts": dict(found.shortcuts),
+        "shortcuts": {n: score.value for n, score in found.shortcuts.items() if score.value is not None},
     }
 
 
