@@ -10,6 +10,10 @@ from collections import Counter, defaultdict
 import pytest
 from hypothesis import settings
 
+from featstore.backbones.kernels import ask_for_onednn
+
+ask_for_onednn()  # as the commands do, before a test imports TensorFlow, which reads its settings once
+
 settings.register_profile("explore", deadline=None)
 settings.register_profile("repeat", deadline=None, derandomize=True)
 settings.load_profile("repeat" if os.environ.get("CI") else "explore")
