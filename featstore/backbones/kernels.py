@@ -1,9 +1,9 @@
 """TensorFlow's two sets of convolution kernels on a CPU, and whether those in use keep rows apart (law 2).
 
-TensorFlow's own convolutions are products of one tall matrix of all pixels of a batch. With AVX2, the last one to three
-pixels of each block of it are summed in another order than the rest, and where blocks end depends on the place in the
-batch and on the number of threads. oneDNN's convolutions work image by image. TensorFlow turns them on by itself where
-the CPU has AVX512-VNNI or better; see docs/decisions/019-rows-and-kernels.md.
+TensorFlow's own convolutions are one product of matrices over all pixels of a batch. With AVX2, the last one to three
+pixels of a block are summed in another order than the rest, and where blocks end depends on the place in the batch
+and on the number of threads. oneDNN's convolutions work image by image. TensorFlow turns them on by itself where the
+CPU has AVX512-VNNI or better; see docs/decisions/019-rows-and-kernels.md.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from featstore.backbones.precision import cpu_flags
 log = logging.getLogger(__name__)
 
 ONEDNN: Final = "TF_ENABLE_ONEDNN_OPTS"
-"""TensorFlow's environment variable, read once, when TensorFlow is imported: 1 for oneDNN's kernels, 0 for its own."""
+"""TensorFlow's environment variable, read when TensorFlow is imported: 1 for oneDNN's kernels, 0 for its own."""
 
 _X86: Final = frozenset({"x86_64", "amd64"})
-# Small enough for one block whatever the threads, and of 27 and 75 pixels: no multiple of four or six.
+# Copies and side. One block whatever the threads; 27 and 75 pixels leave three over from tiles of six.
 _PROBES: Final = ((3, 3), (3, 5))
 _CHANNELS: Final = 32
 
@@ -33,7 +33,7 @@ _CHANNELS: Final = 32
 def ask_for_onednn() -> None:
     """Have TensorFlow use oneDNN's convolutions on an x86 CPU without AVX-512, unless the user chose.
 
-    With AVX-512 TensorFlow's own kernels sum every pixel alike, so that there its choice, and every stored byte, stays.
+    With AVX-512 TensorFlow's own kernels sum every pixel alike: there its choice, and every stored byte, stays.
     Without effect once TensorFlow is imported.
     """
     if (
@@ -46,7 +46,7 @@ def ask_for_onednn() -> None:
 
 @cache
 def keeps_rows() -> bool:
-    """Whether copies of one image in a batch come out of a convolution with equal bytes; measured, once per process."""
+    """Whether copies of one image come out of a convolution with equal bytes; measured, once per process."""
     import tensorflow as tf
 
     rng = np.random.default_rng(0)

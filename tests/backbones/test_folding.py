@@ -236,11 +236,10 @@ def rounded(value):
 def test_the_remainder_takes_back_what_rounding_the_weights_shifts():
     """Rounding of outputs averages out over 2,000 pixels, and rounding of weights does not.
 
-    True where the sum is fused (oneDNN on a CPU with bfloat16): one rounding at the end. Where bfloat16 is emulated,
-    each of convolution, bias and sum rounds. Products are exact there (four bits by eight), and the second rounding of
-    a sum falls on the grid of the first, so that it loses the same part of the bias at every pixel; that is no error of
-    the remainder, and what holds is that each step rounds once and none is left out. Which of the two this machine does
-    is read off a layer without remainder.
+    True where the sum is fused (oneDNN on a CPU with bfloat16): one rounding, at the end. Where bfloat16 is emulated,
+    each of convolution, bias and sum rounds, and the second rounding of a sum falls on the grid of the first, so that
+    it loses the same part of the bias at every pixel. That is no error of the remainder; what holds there is that
+    each step rounds once and none is left out. A layer without remainder tells which of the two this machine does.
     """
     rng = np.random.default_rng(0)
     x = rng.integers(0, 9, (2, 32, 32, 64)).astype(np.float32)

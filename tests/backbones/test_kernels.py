@@ -99,7 +99,7 @@ def test_the_kernels_of_this_process_keep_rows():
     ],
 )
 def test_on_every_instruction_set_neither_place_nor_threads_move_a_bit(run_python, isa, names):
-    """At the engine's batch of 16, where TensorFlow's own kernels give MobileNet025 other bytes for 1, 2 and 4 threads."""
+    """At the engine's batch of 16; TensorFlow's own kernels give MobileNet025 other bytes for 1, 2 and 4 threads."""
     one = run_python(SCRIPT, "featstore", 16, *names, **settings(1, "1", isa))
     # The remedy of the warning, followed in a process that imports TensorFlow first.
     four = run_python(SCRIPT, "tensorflow", 16, *names, **settings(4, "1", isa))
