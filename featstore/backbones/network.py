@@ -13,6 +13,7 @@ from unittest import mock
 
 import numpy as np
 
+from featstore.backbones.kernels import ask_for_onednn, warn_unless_rows_are_kept
 from featstore.backbones.precision import capabilities
 from featstore.backbones.quiet import quiet_start
 from featstore.backbones.weights import (
@@ -54,6 +55,7 @@ def prepare_keras() -> list[tuple[int, int]]:
     asked = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     _require("backend", asked, "tensorflow", "Unset KERAS_BACKEND, or set it to tensorflow.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    ask_for_onednn()
     with quiet_start():
         import keras
         import tensorflow as tf
@@ -68,6 +70,8 @@ def prepare_keras() -> list[tuple[int, int]]:
         tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
         with contextlib.suppress(RuntimeError):  # the GPU is in use already
             tf.config.experimental.set_memory_growth(gpu, enable=True)
+    if not gpus:
+        warn_unless_rows_are_kept()
     return capabilities(gpus)
 
 

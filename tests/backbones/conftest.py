@@ -53,8 +53,8 @@ def shared_weights():
 
 
 @pytest.fixture
-def run_python():
-    """Run a script in a fresh interpreter and return what it printed."""
+def run_process():
+    """Run a script in a fresh interpreter; both its streams, and what it must have: success."""
 
     def run(script, *arguments, **environment):
         done = subprocess.run(
@@ -65,6 +65,12 @@ def run_python():
             env={**os.environ, **environment},
         )
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        return done
 
     return run
+
+
+@pytest.fixture
+def run_python(run_process):
+    """Run a script in a fresh interpreter and return what it printed."""
+    return lambda script, *arguments, **environment: run_process(script, *arguments, **environment).stdout
