@@ -8,6 +8,7 @@ import re
 import shlex
 import stat
 import unicodedata
+from bisect import bisect
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import islice
@@ -26,7 +27,9 @@ _UNTIDY = re.compile(r"//|(?:^|/)\.(?:/|$)|/$")
 _DEEPEST = 64
 _MOST_FILES = 50_000
 """Files that are looked at in search of a near match."""
-_MOST_NAMES = 2_000
+_MOST_NAMES = 200
+"""Neighbours in the order of the alphabet that are looked at for a near match."""
+_LONGEST = 255
 _MOST_BESIDE = 200
 _TRIED = 20
 
@@ -97,7 +100,10 @@ class Locator:
         parts = PurePosixPath(name).parts
         for depth in range(len(parts) - 1, -1, -1):
             names = self._listing("/".join(parts[:depth]))
-            if near := difflib.get_close_matches(parts[depth], islice(sorted(names.exact), _MOST_NAMES), n=1):
+            there = sorted(names.exact)
+            at = bisect(there, parts[depth])
+            close = there[max(at - _MOST_NAMES, 0) : at + _MOST_NAMES]
+            if near := difflib.get_close_matches(parts[depth][:_LONGEST], close, n=1):
                 return "/".join((*parts[:depth], near[0]))
             if names.exact:
                 break
