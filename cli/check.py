@@ -15,6 +15,8 @@ def command(
     data: options.Data,
     value_range: options.ValueRange = None,
     reading: options.Reading = options.PLAIN,
+    cache: options.Cache = None,
+    accept: options.Accept = None,
     json: options.Json = False,
 ) -> None:
     """Audit a data set: duplicates, leaks, shortcuts.
@@ -28,12 +30,14 @@ def command(
         data,
         value_range=options.parse_range(value_range),
         **reading,
+        cache=cache,
+        accept=options.parse_codes(accept),
         progress=not json,
     )
     if json:
         print_json(result.to_json())
     else:
         print_text(check_text(result))
-    if not result.sound:
+    if not result.no_error_found:
         raise typer.Exit(AUDIT_FAILED)
     finish(result.bad)

@@ -18,7 +18,13 @@ def command(
     subsets: Annotated[
         str, typer.Option(help="singles, all, greedy, A+B, or several with commas.")
     ] = "singles",
-    folds: Annotated[int, typer.Option(help="Folds of the cross-validation, over whole groups.")] = 5,
+    folds: Annotated[
+        str,
+        typer.Option(
+            help="Folds of the cross-validation, over whole groups; split: the data set's own test images.",
+            metavar="N|split",
+        ),
+    ] = "5",
     repeats: Annotated[int, typer.Option(help="Times to repeat it with other folds.")] = 1,
     fold_seed: Annotated[int, typer.Option(help="Seed of folds and resamples.")] = 0,
     training_seeds: Annotated[
@@ -63,6 +69,7 @@ def command(
     value_range: options.ValueRange = None,
     cache: options.Cache = None,
     reading: options.Reading = options.PLAIN,
+    accept: options.Accept = None,
     json: options.Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print one line of CSV per contestant.")] = False,
 ) -> None:
@@ -78,7 +85,7 @@ def command(
         data,
         strategies="all" if strategies == "all" else names,
         subsets=subsets,
-        folds=folds,
+        folds=options.parse_folds(folds),
         repeats=repeats,
         fold_seed=fold_seed,
         training_seeds=training_seeds,
@@ -94,6 +101,7 @@ def command(
         nested=nested,
         jobs=jobs,
         resume=resume,
+        accept=options.parse_codes(accept),
         progress=not json,
         **options.source(
             backbones,

@@ -49,6 +49,7 @@ def command(
     value_range: options.ValueRange = None,
     cache: options.Cache = None,
     reading: options.Reading = options.PLAIN,
+    accept: options.Accept = None,
     json: options.Json = False,
 ) -> None:
     """Stage two: train one strategy and keep the model.
@@ -72,6 +73,8 @@ def command(
         freeze_blocks=[] if freeze_blocks is None else freeze_blocks.split(","),
         out=out or Path("runs") / strategy,
         overwrite=overwrite,
+        accept=options.parse_codes(accept),
+        progress=not json,
         **options.source(
             backbones,
             weights,

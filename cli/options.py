@@ -61,7 +61,10 @@ FollowLinks = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 Positive = Annotated[
-    str | None, typer.Option(help="Class that sensitivity is about; default the last by name.")
+    str | None,
+    typer.Option(
+        help="Class that sensitivity is about; by default the one of two not called normal, negative or the like."
+    ),
 ]
 Calibrate = Annotated[
     str | None,
@@ -73,6 +76,13 @@ Sensitivity = Annotated[
     float | None,
     typer.Option(
         help="Share of the positive class to find, such as 0.95; chosen in training.", metavar="SHARE"
+    ),
+]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Code of a finding that is known, such as FS101; it stays in the list. Repeat for more.",
+        metavar="CODE",
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there already.")]
@@ -121,6 +131,20 @@ _READING: dict[str, tuple[Any, Any]] = {
 def parse_names(text: str | None) -> list[str] | None:
     """``A,B`` as a list."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parse_codes(entries: list[str] | None) -> list[str]:
+    """Codes of findings, several in one with commas."""
+    return [code.strip() for entry in entries or [] for code in entry.split(",") if code.strip()]
+
+
+def parse_folds(text: str) -> int | str:
+    """A number of folds, or ``split``."""
+    if text == "split":
+        return text
+    if not text.isdecimal():
+        raise UsageError(f"--folds {text!r} is no number.", "Write for instance --folds 5, or --folds split.")
+    return int(text)
 
 
 def parse_seeds(text: str | None) -> list[int] | None:

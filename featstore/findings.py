@@ -279,6 +279,27 @@ CATALOGUE: dict[str, Kind] = {
         "Pages of a file are colour or stain channels of one picture, and each is taken for an image.",
         "Merge the channels into RGB files first if one picture is meant.",
     ),
+    "FS312": Kind(
+        "slices_missing",
+        "warning",
+        "A file announces more slices than it holds: it was cut short, or saved by a program that keeps only the"
+        " first slice. The slices that are there were taken.",
+        "Export the stack again, as a TIFF with all its slices.",
+    ),
+    "FS313": Kind(
+        "pages_of_different_sizes",
+        "warning",
+        "Pages of one file differ in size and are not marked as smaller copies. Levels of a pyramid, labels or"
+        " overview pictures may be among the images.",
+        "Look at the example; save the wanted pages as files of their own.",
+    ),
+    "FS314": Kind(
+        "channels_left_out",
+        "warning",
+        "Files have channels beyond grey, or red, green and blue, without saying what they are, as microscopy with"
+        " several stains has; these were left out.",
+        "Nothing needs to be done for RGB with a padding channel; otherwise merge the channels into RGB files first.",
+    ),
     # FS4xx, what a result can be used for
     "FS401": Kind(
         "not_above_shortcut",
@@ -290,13 +311,16 @@ CATALOGUE: dict[str, Kind] = {
     "FS402": Kind(
         "one_answer",
         "warning",
-        "The model gives every image the same answer, or nearly so: sensitivity or specificity is zero.",
-        "Choose an operating point, --sensitivity 0.9, or calibrate with --calibrate platt.",
+        "The model gives every image the same answer, or nearly so: of one class 5 % or less is found, so sensitivity"
+        " or specificity is (nearly) zero.",
+        "If the AUC is well above 0.5, choose an operating point, --sensitivity 0.9, or calibrate with --calibrate"
+        " platt; if it is not, the model has learned nothing that tells the classes apart.",
     ),
     "FS403": Kind(
         "few_patients",
         "warning",
-        "So few patients of a class were scored that intervals say next to nothing, or do not exist.",
+        "Fewer than ten patients of a class were scored: intervals say next to nothing, and with a single patient"
+        " there is none.",
         "Collect more patients of that class before drawing a conclusion.",
     ),
     "FS404": Kind(
@@ -315,7 +339,9 @@ CATALOGUE: dict[str, Kind] = {
     "FS406": Kind(
         "positive_guessed",
         "warning",
-        "Nobody said which class is the positive one (the ill), so featstore chose.",
+        "Nobody said which of two classes is the positive one, so featstore chose: the one that is not called normal,"
+        " healthy, negative, control, 0 or the like; the last in sorted order where the names do not tell."
+        " Sensitivity, specificity, F1, average precision and the calibration curve are about that class.",
         "Say which: --positive NAME",
     ),
     "FS407": Kind(
@@ -399,7 +425,7 @@ def ordered(found: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(once, key=lambda finding: (SEVERITIES.index(finding.severity), finding.code)))
 
 
-def accept(found: Iterable[Finding], codes: Collection[str]) -> tuple[Finding, ...]:
+def mark_accepted(found: Iterable[Finding], codes: Collection[str]) -> tuple[Finding, ...]:
     """Mark the findings that the user knows of; they stay in the list.
 
     Parameters

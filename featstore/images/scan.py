@@ -17,8 +17,10 @@ from featstore.images.contents import Contents, read_contents
 from featstore.images.csv_manifest import list_csv
 from featstore.images.csv_table import TABLES
 from featstore.images.folder import list_folder
+from featstore.images.grouping import merged_groups
 from featstore.images.manifest import Manifest, Quarantined
 from featstore.images.names import check_groups, check_labels
+from featstore.images.notes import findings_of_pages
 from featstore.images.signature import SUFFIXES
 from featstore.types import ImageRecord
 
@@ -131,6 +133,7 @@ def scan(
     if not images:
         raise _nothing_left(data, bad)
     records, copies = _once_by_id(images)
+    records, copies, merged = _merge_groups(records, copies, has_groups=listing.has_groups)
     return Manifest(
         root=listing.root,
         records=tuple(records),
@@ -141,6 +144,7 @@ def scan(
             *_findings(images, records, copies),
             *check_labels(named := [entry for entry, _ in images]),
             *(check_groups(named, group_pattern) if listing.has_groups else ()),
+            *merged,
         ),
         has_groups=listing.has_groups,
         copies=tuple(copies),
@@ -212,19 +216,39 @@ def _once_by_id(images: Iterable[tuple[Entry, Contents]]) -> tuple[list[ImageRec
     records: dict[str, ImageRecord] = {}
     copies: list[ImageRecord] = []
     for entry, contents in images:
-        for page, image_id in enumerate(contents.ids):
+        for image_id, frame in zip(contents.ids, contents.frames, strict=True):
             group = entry.group or contents.digest
-            record = ImageRecord(image_id, entry.path, entry.label, group, entry.split, entry.site, page)
+            record = ImageRecord(image_id, entry.path, entry.label, group, entry.split, entry.site, frame)
             if records.setdefault(image_id, record) is not record:
                 copies.append(record)
     return list(records.values()), copies
+
+
+def _merge_groups(
+    records: list[ImageRecord], copies: list[ImageRecord], *, has_groups: bool
+) -> tuple[list[ImageRecord], list[ImageRecord], tuple[Finding, ...]]:
+    """Take groups for one that share a file, or are spelled alike: a patient under two names is one patient."""
+    files = [*records, *copies]
+    merged = merged_groups((file.group, file.id) for file in files) if has_groups else {}
+    if not merged:
+        return records, copies, ()
+    examples = tuple(f"{old!r} is taken for {new!r}" for old, new in sorted(merged.items()))
+    message = (
+        f"{len(merged)} groups (patients) were merged with others that share a file, or are called the same but for"
+        " capitals, accents and spaces."
+    )
+    records, copies = (
+        [replace(file, group=merged.get(file.group, file.group)) for file in rows]
+        for rows in (records, copies)
+    )
+    return records, copies, (Finding("FS103", message, len(merged), examples),)
 
 
 def _findings(
     images: Sequence[tuple[Entry, Contents]], records: Sequence[ImageRecord], copies: Sequence[ImageRecord]
 ) -> Iterable[Finding]:
     labels = {record.id: record.label for record in records}
-    if same := [str(copy.path) for copy in copies if labels[copy.id] == copy.label]:
+    if same := list(dict.fromkeys(str(copy.path) for copy in copies if labels[copy.id] == copy.label)):
         message = f"{len(same)} files repeat the bytes of another of their class; each image is kept once."
         yield Finding("FS302", message, len(same), tuple(same))
     if twins := _twins(entry.name for entry, _ in images):
@@ -233,6 +257,7 @@ def _findings(
     if other := [entry.name for entry, found in images if _is_misnamed(entry.name, found.kind)]:
         message = f"{len(other)} files are not what their suffix says and are decoded by content."
         yield Finding("FS303", message, len(other), tuple(other))
+    yield from findings_of_pages((entry.name, found) for entry, found in images)
 
 
 def _twins(names: Iterable[str]) -> list[str]:

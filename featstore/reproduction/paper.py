@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from featstore import run
 from featstore.errors import UsageError
 from featstore.evaluation.check import check
-from featstore.evaluation.operating import positive_index
+from featstore.evaluation.positive import positive_class
 from featstore.files import PRIVATE_FOLDER
 from featstore.images.scan import ScanOptions, scan
 from featstore.report.page.writing import NAME, write_report
@@ -125,7 +125,7 @@ def paper(
         "seed": seed,
         "positive": positive,
     }
-    positive_index(part.classes, positive)  # refuses a class that does not exist
+    positive_class(part.classes, positive)  # refuses a class that does not exist
     _prepare(folder, arguments, overwrite=overwrite)
     audit = _audit(whole.only({record.id for record in part.files}), value_range)
     result = _reproduce(part, networks, settings, audit, arguments, folder)
@@ -190,7 +190,7 @@ def _audit(whole: Manifest, value_range: tuple[float, float] | None) -> dict[str
     """What `featstore.check` says, without the examples, which name files."""
     found = check(whole, value_range=value_range)
     return {
-        "sound": found.sound,
+        "no_error_found": found.no_error_found,
         "findings": {finding.title: finding.message for finding in found.findings},
         "shortcuts": dict(found.shortcuts),
     }

@@ -249,18 +249,32 @@ def test_compare_gives_the_same_numbers_twice_and_a_verdict(world, tmp_path):
     assert names == ["EfficientNetLite0", "MobileNet025", *strategies]
     for contestant in one.json["contestants"]:
         assert {"accuracy", "auc", "sensitivity", "specificity", "f1"} < set(contestant["metrics"])
+        error = contestant["metrics"].pop("ece")
+        assert (error["mean"], error["interval"]) == (None, None)  # of 32 images there is none
         for name, estimate in contestant["metrics"].items():
             low, high = estimate["interval"]
+            assert low < high
             assert 0 <= low <= estimate["mean"] <= high
             assert high <= 1 or name == "log_loss"
             assert len(estimate["folds"]) == 4
-        assert set(contestant["curves"]) == {"risk_coverage", "decision", "calibration"}
+        assert set(contestant["curves"]) == {
+            "risk_coverage",
+            "calibration_error",
+            "decision",
+            "calibration",
+            "recalibration",
+        }
     pairs = {(c["a"], c["b"]) for c in one.json["comparisons"]}
     assert len(pairs) == len(names) * (len(names) - 1) / 2
     assert {c["verdict"] for c in one.json["comparisons"]} <= {"a_better", "b_better", "cannot_tell"}
     assert one.json["winner"]["of"] == len(names)
     assert one.json["winner"]["nested"] is None  # no inner round was paid for
+    assert one.json["winner"]["guarded"] <= one.json["winner"]["naive"]
+    for pair in one.json["comparisons"]:
+        assert -1 <= pair["interval"][0] < pair["interval"][1] <= 1
     table = featstore(*arguments, "--out", tmp_path / "run").out
+    assert table.startswith("Positive class: 'covid'.\n")
+    assert "ECE not computed: fewer than 100 images (32)." in table
     assert re.search(rf"Verdict .* {len(pairs)} pairs", table)
     assert re.search(rf"Best of {len(names)}: .* expect 0\.\d+ \[", table)
     assert (tmp_path / "run" / "predictions.csv").read_text().count("\n") == 1 + len(names) * 32

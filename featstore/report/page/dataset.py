@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Unpack
 from featstore.errors import FeatstoreError, UsageError
 from featstore.evaluation.check import check
 from featstore.evaluation.fuse import Fusion
-from featstore.extraction.batches import read_pixels
 from featstore.images.decode import decoder_version
+from featstore.images.reading import read_pixels
 from featstore.images.scan import ScanOptions, scan
 from featstore.images.thumbnail import thumbnail
 from featstore.matrix.load import assemble
