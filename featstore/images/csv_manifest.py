@@ -281,7 +281,7 @@ def _on_columns(
         remedy = f"If that is the patient, say so: {flag}"
         if empty:
             remedy = f"If that is the patient, fill in its {empty} empty cells, and say so: {flag}"
-        message = f"{len(patients)} columns look like the patient, and the groups are not taken from there."
+        message = f"Groups are not taken from what looks like the patient; to take them from there: {flag}"
         findings.append(Finding("FS113", message, len(patients), tuple(patients), remedy=remedy))
     if flags:
         message = f"The label is the name of the one of {len(flags)} columns that holds a 1."

@@ -282,6 +282,7 @@ def test_a_column_that_names_the_patient_is_pointed_out_with_the_line_to_type(re
     manifest = read(text)
     finding = named(manifest)["patient_column_unused"]
     assert (finding.examples, finding.severity) == ((column,), "warning")
+    assert finding.message.endswith(finding.remedy.partition("so: ")[2]), "stage two shows the message alone"
     again = read(text, **options_of(finding.remedy))
     assert again.count_by_group() == {"p1": 2, "p2": 1}
     assert "patient_column_unused" not in named(again)
