@@ -130,13 +130,14 @@ def list_csv(
     given = require_roles(columns or {})
     table = read_table(file, given)
     places = find_columns(table, given)
-    flags = [] if "label" in places else one_hot(table, places, given)
+    flags = {} if "label" in places else one_hot(table, places, given)
     if "path" not in places or (labelled and not ("label" in places or flags)):
         raise missing_columns(table, places, given)
     if not table.rows:
         raise table.wrong("there are no images below the header", "List at least one image.")
-    locator = Locator(_root(file, root), file.parent, root is not None, _suffix(suffix))
     rows = _rows(table, places, flags, labelled=labelled)
+    texts = [row.cells["path"] for row in rows]
+    locator = Locator(_root(file, root), file.parent, root is not None, _suffix(suffix), texts)
     found = _read_rows(rows, locator, follow_links=follow_links)
     if found.lost and not found.entries:
         raise _all_lost(file, found, locator)
@@ -165,13 +166,12 @@ def _suffix(suffix: str | None) -> str | None:
     return f".{suffix.removeprefix('.')}"
 
 
-def _rows(table: Table, places: Mapping[str, int], flags: Sequence[str], *, labelled: bool) -> list[_Row]:
-    at = [table.columns.index(name) for name in flags]
+def _rows(table: Table, places: Mapping[str, int], flags: Mapping[str, int], *, labelled: bool) -> list[_Row]:
     rows = []
     for line, cells in table.rows:
         row = {role: cells[place] for role, place in places.items()}
         if flags:
-            row["label"] = next(table.columns[i] for i in at if float(cells[i]))
+            row["label"] = next(name for name, at in flags.items() if float(cells[at]))
         rows.append(_Row(table, line, row, labelled))
     return rows
 
@@ -268,24 +268,24 @@ def _on_paths(found: _Found) -> list[Finding]:
 
 
 def _on_columns(
-    table: Table, places: Mapping[str, int], flags: Sequence[str], given: Mapping[str, str]
+    table: Table, places: Mapping[str, int], flags: Mapping[str, int], given: Mapping[str, str]
 ) -> list[Finding]:
     findings = []
-    used = {*places.values(), *(table.columns.index(name) for name in flags)}
+    used = {*places.values(), *flags.values()}
     unknown = [name for at, name in enumerate(table.columns) if at not in used]
     if unknown:
         message = f"{len(unknown)} columns of the CSV file are ignored."
         findings.append(
             Finding("FS205", message, len(unknown), tuple(name or "(no name)" for name in unknown))
         )
-    named = [name for name in unknown if table.columns.count(name) == 1]
+    named = {name: at for name, at in table.places.items() if at not in used}
     if "group" not in places and (patients := patient_columns(table, named)):
         flag = columns_flag({**given, "group": patients[0]})
-        empty = table.cells(patients[0]).count("")
+        empty = table.cells(named[patients[0]]).count("")
         remedy = f"If that is the patient, say so: {flag}"
         if empty:
             remedy = f"If that is the patient, fill in its {empty} empty cells, and say so: {flag}"
-        message = f"{len(patients)} columns look like the patient, and the groups are not taken from there."
+        message = f"Groups are not taken from what looks like the patient; to take them from there: {flag}"
         findings.append(Finding("FS113", message, len(patients), tuple(patients), remedy=remedy))
     if flags:
         message = f"The label is the name of the one of {len(flags)} columns that holds a 1."

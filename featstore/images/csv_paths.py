@@ -8,10 +8,11 @@ import re
 import shlex
 import stat
 import unicodedata
+from bisect import bisect
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from featstore.images.signature import SUFFIXES
@@ -19,11 +20,16 @@ from featstore.images.signature import SUFFIXES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
+_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:")
+_SLASH = re.compile(r"[/\\]")
+_UNTIDY = re.compile(r"//|(?:^|/)\.(?:/|$)|/$")
 _DEEPEST = 64
 _MOST_FILES = 50_000
 """Files that are looked at in search of a near match."""
-_MOST_NAMES = 2_000
+_MOST_NAMES = 200
+"""Neighbours in the order of the alphabet that are looked at for a near match."""
+_LONGEST = 255
 _MOST_BESIDE = 200
 _TRIED = 20
 
@@ -60,13 +66,17 @@ class Locator:
         Whether the user said where paths begin (``--root``); then absolute paths and ``..`` are looked at, too.
     suffix
         What to add to paths that have no suffix of an image, or None.
+    texts
+        All paths of the file: what is recommended must be right for every one of them.
     """
 
     root: Path
     base: Path
     chosen: bool = False
     suffix: str | None = None
+    texts: Sequence[str] = ()
     _folders: dict[str, _Names] = field(default_factory=dict)
+    _home: list[str] = field(default_factory=list)
 
     def locate(self, text: str) -> str:
         """Path relative to the root, with ``/``, of the file that a cell means; as it is written if there is none.
@@ -79,10 +89,10 @@ class Locator:
         self._refuse_url(text)
         if (inner := self._inner(text)) is None:
             return self._from_outside(text.strip())
-        name = PurePosixPath(text).as_posix()
+        name = PurePosixPath(text).as_posix() if _UNTIDY.search(text) else text
         if inner and self._is_there(name):
             return name
-        found = self._resolve(inner) or self._below_own_name(inner)
+        found = self._resolve(inner) or self._below_own_name(inner) or self._beside_table(inner)
         return self._only(text, found) or "/".join(inner) or "."
 
     def nearest(self, name: str) -> str | None:
@@ -90,7 +100,10 @@ class Locator:
         parts = PurePosixPath(name).parts
         for depth in range(len(parts) - 1, -1, -1):
             names = self._listing("/".join(parts[:depth]))
-            if near := difflib.get_close_matches(parts[depth], islice(sorted(names.exact), _MOST_NAMES), n=1):
+            there = sorted(names.exact)
+            at = bisect(there, parts[depth])
+            close = there[max(at - _MOST_NAMES, 0) : at + _MOST_NAMES]
+            if near := difflib.get_close_matches(parts[depth][:_LONGEST], close, n=1):
                 return "/".join((*parts[:depth], near[0]))
             if names.exact:
                 break
@@ -102,10 +115,16 @@ class Locator:
 
     def suggested_root(self, names: Iterable[str]) -> Path | None:
         """Folder in which paths that lead nowhere would be found, if there is one such."""
-        tried = [PurePosixPath(name).parts for name in islice(names, _TRIED)]
+        tried = [parts for name in islice(names, _TRIED) if (parts := PurePosixPath(name).parts)]
+        files: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
+        for path in self._walk():
+            for key in {_key(path[-1]), _key(_stem(path[-1]))}:
+                files[key].append(path)
         hits: Counter[Path] = Counter()
         for parts in tried:
-            hits.update({self.root / "/".join(folder) for folder in self._beginnings(parts)})
+            hits.update(
+                {self.root / "/".join(folder) for folder in _beginnings(parts, files[_key(parts[-1])])}
+            )
         for above in self._around():
             if count := sum(
                 bool(Locator(above, self.base, True, self.suffix).found(parts)) for parts in tried
@@ -120,7 +139,11 @@ class Locator:
 
     def _below_own_name(self, parts: Sequence[str]) -> list[str]:
         """Files that are meant if a path begins with the last folders of the root itself (``data/img/0.png``)."""
-        home = [_key(part) for part in self.root.absolute().parts[-_DEEPEST:]]
+        if not self._home:
+            self._home = [_key(part) for part in self.root.absolute().parts[-_DEEPEST:]]
+        home = self._home
+        if not parts or _key(parts[0]) not in home:
+            return []
         begins = [_key(part) for part in parts[: len(home)]]
         found = {
             name
@@ -130,8 +153,15 @@ class Locator:
         }
         return sorted(found)
 
+    def _beside_table(self, parts: Sequence[str]) -> list[str]:
+        """Files that are meant if one path of many begins at the CSV file, and that is below the root."""
+        home, base = os.path.abspath(self.root), os.path.abspath(self.base)  # noqa: PTH100 - links must stay
+        if not self.chosen or home == base or not Path(base).is_relative_to(home):
+            return []
+        return self._resolve([*Path(base).relative_to(home).parts, *parts])
+
     def _refuse_url(self, text: str) -> None:
-        if _URL.match(text.strip()):
+        if _URL.match(text):
             raise PathRefusedError(
                 f"{text!r} is a URL", "Download the images first; featstore reads files only."
             )
@@ -139,20 +169,16 @@ class Locator:
     def _inner(self, text: str) -> list[str] | None:
         """Parts of a relative path that stays inside; None for a path that is absolute or has ``..``."""
         plain = text.strip()
-        windows = PureWindowsPath(plain)
-        if PurePosixPath(plain).is_absolute() or windows.drive or plain.startswith("\\"):
+        if _is_absolute(plain):
             return None
-        parts = [part for part in re.split(r"[/\\]", plain) if part.strip() not in {"", "."}]
+        parts = [part for part in _SLASH.split(plain) if part.strip() not in {"", "."}]
         return None if any(part.strip() == ".." for part in parts) else parts
 
     def _from_outside(self, text: str) -> str:
         """Name of the file that an absolute path means, or one with ``..``."""
-        absolute = not text.startswith("..") and (
-            PurePosixPath(text).is_absolute() or bool(PureWindowsPath(text).drive) or text.startswith("\\")
-        )
-        if not absolute:
+        if not _is_absolute(text):
             return self._from_above(text)
-        parts = [part for part in re.split(r"[/\\]", text) if part not in {"", "."}][-_DEEPEST:]
+        parts = [part for part in _SLASH.split(text) if part not in {"", "."}][-_DEEPEST:]
         if ".." in parts:
             raise PathRefusedError(f"{text!r} leaves the folder", "Write the path without '..'.")
         for home in {os.path.abspath(self.root), os.path.realpath(self.root)}:  # noqa: PTH100 - links must stay
@@ -176,10 +202,11 @@ class Locator:
             what = f"{text!r} is an absolute path outside {home!r}, where the nearest file is {found[0]!r}"
             return what, f"If that is meant, say where the images are: --root {_quoted(home)}"
         if text.startswith("/") and Path(text).exists():
-            folder = str(Path(text).parent)
+            folders = [os.path.dirname(t.strip()) for t in self.texts or (text,) if t.strip().startswith("/")]  # noqa: PTH120
+            folder = os.path.commonpath(folders)
             return (
                 f"{text!r} is an absolute path outside the folder of the CSV file",
-                f"If all images are below one folder, name it, for instance --root {_quoted(folder)}",
+                f"If all images are below one folder, name it: --root {_quoted(folder)}",
             )
         return (
             f"{text!r} is an absolute path, and no file here fits it",
@@ -187,9 +214,10 @@ class Locator:
         )
 
     def _from_above(self, text: str) -> str:
-        path = os.path.normpath(self.base.absolute() / "/".join(re.split(r"[/\\]", text)))
+        path = os.path.normpath(self.base.absolute() / "/".join(_SLASH.split(text)))
         if not self.chosen:
-            above = os.path.normpath(self.base.absolute() / "/".join([".."] * _ups(text)))
+            ups = max(_ups(t.strip()) for t in self.texts or (text,) if not _is_absolute(t.strip()))
+            above = os.path.normpath(self.base.absolute() / "/".join([".."] * ups))
             raise PathRefusedError(
                 f"{text!r} leaves the folder",
                 f"Put the CSV file above all images, or say where the images are: --root {_quoted(above)}",
@@ -210,7 +238,7 @@ class Locator:
         return found[0] if found else None
 
     def _which(self, text: str, one: str) -> str:
-        if self.suffix is None and not _has_suffix(text):
+        if self.suffix is None and not _suffix_of(text):
             return (
                 f"Say which suffix is meant: --suffix {PurePosixPath(one).suffix}; or write the path in full."
             )
@@ -218,7 +246,7 @@ class Locator:
 
     def _is_there(self, name: str) -> bool:
         try:
-            return stat.S_ISREG((self.root / name).stat().st_mode)
+            return stat.S_ISREG(os.stat(f"{self.root}/{name}").st_mode)  # noqa: PTH116 - for each of many
         except (OSError, ValueError):
             return False
 
@@ -241,13 +269,13 @@ class Locator:
             return alike
         if not image:
             return []
-        if not _has_suffix(part):
+        if not _suffix_of(part):
             if self.suffix and (alike := names.alike.get(_key(f"{part.strip()}{self.suffix}"))):
                 return [f"{part.strip()}{self.suffix}"] if f"{part.strip()}{self.suffix}" in alike else alike
             return names.stems.get(_key(part), [])
-        kind = SUFFIXES[PurePosixPath(part.strip()).suffix.lower()]
+        kind = SUFFIXES[_suffix_of(part)]
         same = names.stems.get(_key(_stem(part)), [])
-        return [name for name in same if SUFFIXES[PurePosixPath(name).suffix.lower()] == kind]
+        return [name for name in same if SUFFIXES[_suffix_of(name)] == kind]
 
     def _listing(self, folder: str) -> _Names:
         if folder not in self._folders:
@@ -259,7 +287,7 @@ class Locator:
             names.exact.update(exact)
             for name in sorted(exact):
                 names.alike[_key(name)].append(name)
-                if _has_suffix(name):
+                if _suffix_of(name):
                     names.stems[_key(_stem(name))].append(name)
             self._folders[folder] = names
         return self._folders[folder]
@@ -276,18 +304,6 @@ class Locator:
             if count > _MOST_FILES:
                 return
 
-    def _beginnings(self, parts: Sequence[str]) -> set[tuple[str, ...]]:
-        """Folders below the root in which a path would be found."""
-        wanted = [_key(part) for part in parts]
-        last = {wanted[-1], _key(_stem(parts[-1]))} if wanted else set()
-        return {
-            path[: -len(parts)]
-            for path in self._walk()
-            if len(path) > len(parts)
-            and last & {_key(path[-1]), *([] if _has_suffix(parts[-1]) else [_key(_stem(path[-1]))])}
-            and [_key(part) for part in path[-len(parts) : -1]] == wanted[:-1]
-        }
-
     def _around(self) -> list[Path]:
         """Folders above the CSV file's, and those beside it."""
         above = [Path(os.path.normpath(self.base.absolute() / up)) for up in ("..", "../..")]
@@ -298,17 +314,26 @@ class Locator:
         return [path for path in [*above, *beside] if path != self.root.absolute()]
 
 
+def _beginnings(parts: Sequence[str], files: Sequence[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """Folders in which a path would be found, of files whose last part fits."""
+    above = [_key(part) for part in parts[:-1]]
+    return {
+        path[: -len(parts)]
+        for path in files
+        if len(path) > len(parts) and [_key(part) for part in path[-len(parts) : -1]] == above
+    }
+
+
 def difference(text: str, name: str) -> str | None:
     """What a path differs in from the name of its file; None where it does not, but for ``./`` and ``//``."""
-    if PurePosixPath(text).as_posix() == name:
+    if text == name or PurePosixPath(text).as_posix() == name:
         return None
     plain = text.strip()
     if "\\" in plain and "\\" not in name:
         plain = plain.replace("\\", "/")
         if PurePosixPath(plain).as_posix() == name:
             return "backslashes"
-    outside = PurePosixPath(plain).is_absolute() or PureWindowsPath(plain).drive
-    if outside or len(PurePosixPath(plain).parts) != len(PurePosixPath(name).parts):
+    if _is_absolute(plain) or len(PurePosixPath(plain).parts) != len(PurePosixPath(name).parts):
         return "folder"
     if _key(plain) == _key(name) or _key(PurePosixPath(plain).as_posix()) == _key(name):
         same = plain.casefold() == name.casefold() and plain != name
@@ -316,23 +341,31 @@ def difference(text: str, name: str) -> str | None:
     return "suffix"
 
 
+def _is_absolute(text: str) -> bool:
+    """Whether a path begins at the root of a disk, a drive or a share, on any system."""
+    return _ABSOLUTE.match(text) is not None
+
+
 def _ups(text: str) -> int:
-    return sum(
-        part == ".." for part in PurePosixPath(os.path.normpath("/".join(re.split(r"[/\\]", text)))).parts
-    )
+    return sum(part == ".." for part in PurePosixPath(os.path.normpath("/".join(_SLASH.split(text)))).parts)
 
 
 def _key(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip().casefold()
 
 
-def _has_suffix(name: str) -> bool:
-    return PurePosixPath(name.strip()).suffix.lower() in SUFFIXES
+def _suffix_of(name: str) -> str:
+    """Suffix of an image in small letters, or nothing."""
+    _, dot, rest = name.rstrip().rpartition(".")
+    suffix = f".{rest.lower()}"
+    return suffix if dot and suffix in SUFFIXES and name.strip() != f".{rest}" else ""
 
 
 def _stem(name: str) -> str:
-    return PurePosixPath(name.strip()).stem if _has_suffix(name) else name
+    suffix = _suffix_of(name)
+    return name.rstrip()[: -len(suffix)] if suffix else name
 
 
 def _quoted(folder: str) -> str:
-    return shlex.quote(folder)
+    """A folder as a shell takes it; the top of the disk is recommended to nobody."""
+    return "FOLDER" if folder == os.path.dirname(folder) else shlex.quote(folder)  # noqa: PTH120

@@ -9,7 +9,6 @@ import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from featstore.errors import ManifestError, UsageError
@@ -76,9 +75,14 @@ class Table:
     line: int
     delimiter: str
 
-    def cells(self, column: str) -> list[str]:
+    @property
+    def places(self) -> dict[str, int]:
+        """Position of each column whose name occurs once."""
+        counts = Counter(self.columns)
+        return {name: at for at, name in enumerate(self.columns) if name and counts[name] == 1}
+
+    def cells(self, at: int) -> list[str]:
         """All cells of a column, without spaces around them."""
-        at = self.columns.index(column)
         return [cells[at].strip() for _, cells in self.rows]
 
     def wrong(self, what: str, remedy: str, line: int | None = None) -> ManifestError:
@@ -138,10 +142,11 @@ def find_columns(table: Table, columns: Mapping[str, str]) -> dict[str, int]:
         If a column that was named is not there, or one occurs twice.
     """
     found: dict[str, int] = {}
+    plain = [_plain(column) for column in table.columns]
     for role in ROLES:
         name = columns.get(role, role)
         same = [at for at, column in enumerate(table.columns) if column == name.strip()]
-        same = same or [at for at, column in enumerate(table.columns) if _plain(column) == _plain(name) != ""]
+        same = same or [at for at, column in enumerate(plain) if column == _plain(name) != ""]
         if len(same) > 1:
             raise table.wrong(f"the column {name!r} occurs twice", "Rename or delete one of them.")
         if same:
@@ -190,11 +195,11 @@ def missing_columns(table: Table, found: Mapping[str, int], columns: Mapping[str
             f"Write a line with the names of the columns above it: {header!r}.",
         )
     meant = {role: columns[role] for role in ROLES if role in columns}
-    free = [column for at, column in enumerate(table.columns) if column and at not in found.values()]
+    free = _free(table, found, columns)
     for role in lacking:
-        if guess := _likely(table, role, [column for column in free if column not in meant.values()]):
+        if guess := _likely(table, role, {n: at for n, at in free.items() if n not in meant.values()}):
             meant[role] = guess
-    if "group" not in found and (patients := patient_columns(table, free)):
+    if not {"group"} & {*found, *meant} and (patients := patient_columns(table, free)):
         meant["group"] = patients[0]
     what = f"there is no column {lacking[0]!r} in {_listed(table.columns)}"
     unknown = [
@@ -202,8 +207,9 @@ def missing_columns(table: Table, found: Mapping[str, int], columns: Mapping[str
         for role in lacking
         if role not in meant and not (role == "label" and one_hot(table, found, meant))
     ]
-    if unknown == ["label"] and (flags := _flags(table, {*meant.values()})):
-        meant["label"] = flags[0]
+    flags = _flags(table, {n: at for n, at in free.items() if n not in meant.values()})
+    if unknown == ["label"] and flags:
+        meant["label"] = next(iter(flags))
         what += f"; {len(flags)} columns of zeros and ones are not one class for each image"
     elif unknown:
         return table.wrong(
@@ -220,41 +226,45 @@ def columns_flag(columns: Mapping[str, str]) -> str:
     return f"--columns {shlex.quote(','.join(entries))}"
 
 
-def patient_columns(table: Table, names: Sequence[str]) -> list[str]:
+def patient_columns(table: Table, places: Mapping[str, int]) -> list[str]:
     """Those of some columns that look like the patient, by name, and are neither constant nor a mere yes and no."""
-    likely = [name for name in names if _PATIENT.fullmatch(_plain(name))]
-    return [name for name in likely if len(set(table.cells(name))) > min(2, len(table.rows) // 2)]
+    likely = {name: at for name, at in places.items() if _PATIENT.fullmatch(_plain(name))}
+    return [name for name, at in likely.items() if len(set(table.cells(at))) > min(2, len(table.rows) // 2)]
 
 
-def one_hot(table: Table, found: Mapping[str, int], columns: Mapping[str, str]) -> list[str]:
+def one_hot(table: Table, found: Mapping[str, int], columns: Mapping[str, str]) -> dict[str, int]:
     """Columns of zeros and ones of which each row has a single one; none where there are no such."""
-    taken = {table.columns[at] for at in found.values()} | set(columns.values())
-    flags = _flags(table, taken)
-    at = [table.columns.index(name) for name in flags]
-    if len(flags) < 2 or _likely(table, "label", [name for name in table.columns if name not in flags]):  # noqa: PLR2004
-        return []
-    single = all(sum(cells[i].strip() in _ONES for i in at) == 1 for _, cells in table.rows)
-    return flags if single else []
+    free = _free(table, found, columns)
+    flags = _flags(table, free)
+    if len(flags) < 2 or _likely(table, "label", {n: at for n, at in free.items() if n not in flags}):  # noqa: PLR2004
+        return {}
+    single = all(sum(cells[at].strip() in _ONES for at in flags.values()) == 1 for _, cells in table.rows)
+    return flags if single else {}
 
 
-def _flags(table: Table, taken: set[str]) -> list[str]:
-    free = [name for name in table.columns if name and name not in taken and table.columns.count(name) == 1]
-    return [name for name in free if set(table.cells(name)) <= _ZEROS_AND_ONES and table.rows]
+def _free(table: Table, found: Mapping[str, int], columns: Mapping[str, str]) -> dict[str, int]:
+    """Columns that have no role yet."""
+    taken = {*found.values()}
+    return {n: at for n, at in table.places.items() if at not in taken and n not in columns.values()}
 
 
-def _likely(table: Table, role: str, names: Sequence[str]) -> str | None:
+def _flags(table: Table, places: Mapping[str, int]) -> dict[str, int]:
+    if not table.rows:
+        return {}
+    few = [cells for _, cells in table.rows[:_FEW]]
+    likely = {n: at for n, at in places.items() if all(cells[at].strip() in _ZEROS_AND_ONES for cells in few)}
+    return {n: at for n, at in likely.items() if set(table.cells(at)) <= _ZEROS_AND_ONES}
+
+
+def _likely(table: Table, role: str, places: Mapping[str, int]) -> str | None:
     """Column that is likely to have a role, by its name, or by what is in it."""
-    plain = {_plain(name): name for name in reversed(names)}
+    plain = {_plain(name): name for name in reversed([*places])}
     named = next((plain[name] for name in _LIKELY[role] if name in plain), None)
     if role == "path":
-        holding = [name for name in names if _holds_images(table, name)]
-        return next((name for name in holding if name == named), None) or (holding[0] if holding else named)
+        rows = [cells for _, cells in table.rows[:_FEW]]
+        holding = [n for n, at in places.items() if rows and all(_is_image_name(row[at]) for row in rows)]
+        return next((name for name in holding if name == named), holding[0] if holding else named)
     return named
-
-
-def _holds_images(table: Table, name: str) -> bool:
-    cells = list(islice(table.cells(name), _FEW)) if table.columns.count(name) == 1 else []
-    return bool(cells) and all(map(_is_image_name, cells))
 
 
 def _is_image_name(cell: str) -> bool:

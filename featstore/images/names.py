@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from featstore.images.listing import Entry
 
-_SPLITTERS = re.compile(r"\s*[|;]\s*")
-_LOOSE_SPLITTERS = re.compile(r"\s*[,+&/]\s*|\s+(?:and|und|et|y|with)\s+", re.IGNORECASE)
+_SPLITTERS = re.compile(r"[|;]")
+_LOOSE_SPLITTERS = re.compile(r"[,+&/]|\s(?:and|und|et|y|with)\s", re.IGNORECASE)
 _NUMBER = re.compile(r"\D*?0*(\d{1,18})\D*")
 _FILLER_GROUPS = frozenset({"0", "-1", "99", "999", "9999", "99999", "x", "xx", "xxx"})
 _SHARED = 5
@@ -29,6 +29,8 @@ _SAME = 3
 _OVERLAP = 0.8
 _DENSE = 0.7
 _NUMBERED = 0.9
+_MOST = 50
+"""Classes or sites, the largest, that are compared with one another."""
 
 
 def check_labels(entries: Sequence[Entry]) -> Iterator[Finding]:
@@ -92,10 +94,10 @@ def _spellings(
 
 def _is_combination(name: str, labels: Mapping[str, int]) -> bool:
     """Whether a label joins findings: by ``|`` or ``;``, or by something else if all its parts are labels."""
-    parts = _SPLITTERS.split(name.strip())
+    parts = [part.strip() for part in _SPLITTERS.split(name)]
     if len(parts) > 1 and all(parts):
         return True
-    parts = _LOOSE_SPLITTERS.split(name.strip())
+    parts = [part.strip() for part in _LOOSE_SPLITTERS.split(name)]
     return len(parts) > 1 and all(part in labels for part in parts)
 
 
@@ -150,10 +152,11 @@ def _restart(entries: Sequence[Entry]) -> tuple[str, list[str]] | None:
     }
     for what, key in parts.items():
         sets = {
-            at: found & set(numbers)
+            at: found & numbers.keys()
             for at, found in _by(entries, key, lambda entry: str(entry.group)).items()
         }
-        for one, other in combinations(sets, 2):
+        large = sorted((at for at in sets if len(sets[at]) >= _SAME), key=lambda at: -len(sets[at]))[:_MOST]
+        for one, other in combinations(sorted(large), 2):
             common = sets[one] & sets[other]
             few = min(len(sets[one]), len(sets[other]))
             if len(common) < max(_SAME, _OVERLAP * few):
@@ -205,7 +208,8 @@ def _are_strangers(
 def _restart_finding(
     entries: Sequence[Entry], what: str, common: Sequence[str], pattern: str | None
 ) -> Finding:
-    total = sum(entry.group in common for entry in entries)
+    shared = set(common)
+    total = sum(entry.group in shared for entry in entries)
     message = (
         f"{len(common)} groups are numbers that occur in more than one {what}, for {total} images:"
         " one patient each, or strangers whose numbers begin anew?"

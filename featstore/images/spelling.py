@@ -49,7 +49,7 @@ def _joined(text: str) -> str:
     """Leave out what separates words; keep a gap between two digits, and signs at either end."""
 
     def gap(match: re.Match[str]) -> str:
-        before, after = text[: match.start()][-1:], text[match.end() :][:1]
+        before, after = text[max(match.start() - 1, 0) : match.start()], text[match.end() : match.end() + 1]
         if not before or not after:
             return match[0].strip() if match[0].strip() in {"-", "+"} else ""
         if before.isdigit() and after.isdigit():

@@ -187,6 +187,28 @@ def test_images_outside_the_folder_of_the_table_need_a_root_that_the_error_names
         assert {r.path.parent for r in manifest.records} == {folder / "img"}
 
 
+def test_the_root_to_type_is_right_for_all_lines(folder, write, tmp_path):
+    outside = write({"x/1.png": 70, "y/deep/2.png": 71}, tmp_path / "outside")
+    write({"labels/deep/here.png": 72})
+    tables = {
+        "absolute": [f"{outside}/x/1.png", f"{outside}/y/deep/2.png"],
+        "above": ["here.png", "../../img/a.png"],
+    }
+    for paths in tables.values():
+        text = "path,label\n" + "".join(f"{path},{label}\n" for path, label in zip(paths, "ab", strict=True))
+        write({"labels/deep/t.csv": text.encode()})
+        with pytest.raises(ManifestError) as caught:
+            scan(folder / "labels/deep/t.csv")
+        assert len(scan(folder / "labels/deep/t.csv", **options_of(caught.value.remedy)).records) == 2
+
+
+def test_the_top_of_the_disk_is_recommended_to_nobody(read):
+    for path in (f"{'../' * 40}etc/passwd", "/x.png"):
+        with pytest.raises(ManifestError) as caught:
+            read(f"path,label\n{path},ill\nimg/b.png,well\n")
+        assert "--root /\n" not in f"{caught.value.remedy}\n"
+
+
 def test_with_a_root_names_are_relative_to_it_and_nothing_leaves_it(folder, write):
     write({"labels/t.csv": b"path,label\na.png,ill\nb.png,well\n"})
     manifest = scan(folder / "labels/t.csv", root=folder / "img")
@@ -260,6 +282,7 @@ def test_a_column_that_names_the_patient_is_pointed_out_with_the_line_to_type(re
     manifest = read(text)
     finding = named(manifest)["patient_column_unused"]
     assert (finding.examples, finding.severity) == ((column,), "warning")
+    assert finding.message.endswith(finding.remedy.partition("so: ")[2]), "stage two shows the message alone"
     again = read(text, **options_of(finding.remedy))
     assert again.count_by_group() == {"p1": 2, "p2": 1}
     assert "patient_column_unused" not in named(again)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from featstore.errors import ManifestError
 from featstore.images.scan import scan
@@ -203,3 +207,28 @@ def test_folders_that_hold_themselves_end(write):
     with pytest.raises(ManifestError):
         scan(write({}, root.parent / "none"))
     scan(lone)
+
+
+FOLDERS = st.sampled_from(
+    ["train", "test_set", "val", "images", "data", "cat", "dog", "p1", "p2", "extra", "docs"]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sets(st.lists(FOLDERS, min_size=1, max_size=4).map("/".join), min_size=1, max_size=9))
+def test_no_image_of_any_tree_is_lost_in_silence(folders):
+    """Each is a record, or counted as left out; or the whole is refused."""
+    with tempfile.TemporaryDirectory() as top:
+        for at, folder in enumerate(sorted(folders)):
+            Path(top, folder).mkdir(parents=True, exist_ok=True)
+            Path(top, folder, f"{at}.pgm").write_bytes(b"P5 9 9 255\n" + bytes([at] * 81))
+        try:
+            manifest = scan(top)
+        except ManifestError:
+            return
+        left = found(manifest).get("split_folder_ignored")
+        assert len(manifest.records) + (left.count if left else 0) == len(folders)
+        for record in manifest.records:
+            assert record.label in record.path.relative_to(top).parts
+            parts = [split_name(part) for part in record.path.relative_to(top).parts]
+            assert record.split is None or record.split in parts

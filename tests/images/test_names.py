@@ -222,3 +222,23 @@ def test_a_pattern_that_matches_nothing_somewhere_is_refused_with_counts_and_an_
         scan(root, group_pattern=pattern)
     assert scan(root, group_pattern=r"(person)|IM-(\d+)").has_groups
     assert "|" in caught.value.remedy
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a" + " " * 130_000 + "b", "c"],
+        ["a-" * 65_000, "A-" * 65_000],
+        ["0" * 130_000 + "x1", "1"],
+        [f"l{n}|{n}" for n in range(6_000)],
+        [str(n) for n in range(6_000)],
+    ],
+    ids=["spaces", "separators", "zeros", "combinations", "numbers"],
+)
+def test_names_of_any_length_and_number_are_looked_at_once(names, tried):
+    rows = [(name, str(at % 2000)) for at, name in enumerate(names)]
+    list(check_labels(entries(*rows)))
+    list(check_groups(entries(*rows)))
+    list(check_groups(entries(*((str(at % 900), name) for at, name in enumerate(names)))))
+    tried("hostile names")
