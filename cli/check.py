@@ -10,11 +10,13 @@ from .printing import finish, print_json, print_text
 AUDIT_FAILED = 5
 
 
+@options.reads_data
 def command(
     data: options.Data,
     value_range: options.ValueRange = None,
-    group_pattern: options.GroupPattern = None,
-    follow_links: options.FollowLinks = False,
+    reading: options.Reading = options.PLAIN,
+    cache: options.Cache = None,
+    accept: options.Accept = None,
     json: options.Json = False,
 ) -> None:
     """Audit a data set: duplicates, leaks, shortcuts.
@@ -27,8 +29,9 @@ def command(
     result = check(
         data,
         value_range=options.parse_range(value_range),
-        group_pattern=group_pattern,
-        follow_links=follow_links,
+        **reading,
+        cache=cache,
+        accept=options.parse_codes(accept),
         progress=not json,
     )
     if json:

@@ -11,13 +11,20 @@ from . import options
 from .printing import print_comparison, print_json, print_text
 
 
+@options.reads_data
 def command(
     data: options.Data,
     strategies: Annotated[str, typer.Option(help="all, or names with commas.")] = "all",
     subsets: Annotated[
         str, typer.Option(help="singles, all, greedy, A+B, or several with commas.")
     ] = "singles",
-    folds: Annotated[int, typer.Option(help="Folds of the cross-validation, over whole groups.")] = 5,
+    folds: Annotated[
+        str,
+        typer.Option(
+            help="Folds of the cross-validation, over whole groups; split: the data set's own test images.",
+            metavar="N|split",
+        ),
+    ] = "5",
     repeats: Annotated[int, typer.Option(help="Times to repeat it with other folds.")] = 1,
     fold_seed: Annotated[int, typer.Option(help="Seed of folds and resamples.")] = 0,
     training_seeds: Annotated[
@@ -61,8 +68,8 @@ def command(
     precision: options.Precision = "float32",
     value_range: options.ValueRange = None,
     cache: options.Cache = None,
-    group_pattern: options.GroupPattern = None,
-    follow_links: options.FollowLinks = False,
+    reading: options.Reading = options.PLAIN,
+    accept: options.Accept = None,
     json: options.Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print one line of CSV per contestant.")] = False,
 ) -> None:
@@ -78,7 +85,7 @@ def command(
         data,
         strategies="all" if strategies == "all" else names,
         subsets=subsets,
-        folds=folds,
+        folds=options.parse_folds(folds),
         repeats=repeats,
         fold_seed=fold_seed,
         training_seeds=training_seeds,
@@ -94,6 +101,7 @@ def command(
         nested=nested,
         jobs=jobs,
         resume=resume,
+        accept=options.parse_codes(accept),
         progress=not json,
         **options.source(
             backbones,
@@ -104,8 +112,7 @@ def command(
             seeds,
             value_range,
             cache,
-            group_pattern,
-            follow_links,
+            reading,
         ),
     )
     if json:

@@ -11,6 +11,7 @@ from . import options
 from .printing import print_result
 
 
+@options.reads_data
 def export(
     data: options.Data,
     out: Annotated[Path, typer.Argument(help="X.npz, X.parquet, or a folder for gap_<Backbone>.h5.")],
@@ -31,8 +32,7 @@ def export(
     precision: options.Precision = "float32",
     value_range: options.ValueRange = None,
     cache: options.Cache = None,
-    group_pattern: options.GroupPattern = None,
-    follow_links: options.FollowLinks = False,
+    reading: options.Reading = options.PLAIN,
     json: options.Json = False,
 ) -> None:
     """Write the stored features of DATA in one view to OUT, for tools that know nothing of featstore.
@@ -51,13 +51,13 @@ def export(
         None,
         value_range,
         cache,
-        group_pattern,
-        follow_links,
+        reading,
     )
     result = export_features(data, out, layout=layout, seed=seed, overwrite=overwrite, **source)
     print_result(result, export_text, json=json)
 
 
+@options.reads_data
 def import_(
     data: options.Data,
     file: Annotated[Path, typer.Argument(help="Features of another program: .npz, .h5, .parquet or .csv.")],
@@ -71,7 +71,7 @@ def import_(
     ] = None,
     value_range: options.ValueRange = None,
     cache: options.Cache = None,
-    follow_links: options.FollowLinks = False,
+    reading: options.Reading = options.PLAIN,
     json: options.Json = False,
 ) -> None:
     """Take in vectors that another program computed, as a backbone of their own.
@@ -90,6 +90,6 @@ def import_(
         rows=rows,
         value_range=options.parse_range(value_range),
         cache=cache,
-        follow_links=follow_links,
+        **reading,
     )
     print_result(result, import_text, json=json)

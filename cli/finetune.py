@@ -11,6 +11,7 @@ from . import options
 from .printing import finish, print_json, print_text
 
 
+@options.reads_data
 def command(
     data: options.Data,
     backbone: Annotated[
@@ -39,8 +40,7 @@ def command(
     split_seed: Annotated[int, typer.Option(help="Seed of that hold-out, as for fuse.")] = 0,
     preprocess: options.Preprocess = "official",
     value_range: options.ValueRange = None,
-    group_pattern: options.GroupPattern = None,
-    follow_links: options.FollowLinks = False,
+    reading: options.Reading = options.PLAIN,
     out: Annotated[Path, typer.Option(help="Folder of the run; the weights lie there.")] = Path(
         "runs/finetune"
     ),
@@ -71,8 +71,7 @@ def command(
         split_seed=split_seed,
         preprocess=preprocess,
         value_range=options.parse_range(value_range),
-        group_pattern=group_pattern,
-        follow_links=follow_links,
+        **reading,
         out=out,
         overwrite=overwrite,
         progress=not json,

@@ -11,6 +11,7 @@ from . import options
 from .printing import print_json, print_text
 
 
+@options.reads_data
 def command(
     data: options.Data,
     strategy: Annotated[str, typer.Option(help="Name; `featstore strategies` lists them.")] = "concat_logreg",
@@ -47,8 +48,8 @@ def command(
     precision: options.Precision = "float32",
     value_range: options.ValueRange = None,
     cache: options.Cache = None,
-    group_pattern: options.GroupPattern = None,
-    follow_links: options.FollowLinks = False,
+    reading: options.Reading = options.PLAIN,
+    accept: options.Accept = None,
     json: options.Json = False,
 ) -> None:
     """Stage two: train one strategy and keep the model.
@@ -72,6 +73,8 @@ def command(
         freeze_blocks=[] if freeze_blocks is None else freeze_blocks.split(","),
         out=out or Path("runs") / strategy,
         overwrite=overwrite,
+        accept=options.parse_codes(accept),
+        progress=not json,
         **options.source(
             backbones,
             weights,
@@ -81,8 +84,7 @@ def command(
             seeds,
             value_range,
             cache,
-            group_pattern,
-            follow_links,
+            reading,
         ),
     )
     if json:

@@ -193,8 +193,23 @@ CATALOGUE: dict[str, Kind] = {
     "FS209": Kind(
         "split_folder_ignored",
         "warning",
-        "A folder beside the splits holds no labelled images and was left out.",
-        "Move it out of the data set, or sort its images into class folders.",
+        "Images that belong to no class or to no split were left out: a folder beside training and test, or a test"
+        " folder without class folders.",
+        "Nothing needs to be done if they are not meant; else sort them into class folders of train, val or test.",
+    ),
+    "FS210": Kind(
+        "layout_found",
+        "note",
+        "Folders are not arranged as class/... or split/class/..., and could be understood in one way only: the data"
+        " set lies in a folder inside, or each class folder holds splits.",
+        "Look at the counts of classes and splits; nothing needs to be done if they are right.",
+    ),
+    "FS211": Kind(
+        "labels_from_columns",
+        "note",
+        "The CSV file has no label column, but columns of zeros and ones with a single one in each line: the name of"
+        " that column was taken for the label.",
+        "Nothing needs to be done if that is meant; else name the right column: --columns label=COLUMN",
     ),
     # FS3xx is about files and pixels
     "FS301": Kind(
@@ -263,6 +278,27 @@ CATALOGUE: dict[str, Kind] = {
         "warning",
         "Pages of a file are colour or stain channels of one picture, and each is taken for an image.",
         "Merge the channels into RGB files first if one picture is meant.",
+    ),
+    "FS312": Kind(
+        "slices_missing",
+        "warning",
+        "A file announces more slices than it holds: it was cut short, or saved by a program that keeps only the"
+        " first slice. The slices that are there were taken.",
+        "Export the stack again, as a TIFF with all its slices.",
+    ),
+    "FS313": Kind(
+        "pages_of_different_sizes",
+        "warning",
+        "Pages of one file differ in size and are not marked as smaller copies. Levels of a pyramid, labels or"
+        " overview pictures may be among the images.",
+        "Look at the example; save the wanted pages as files of their own.",
+    ),
+    "FS314": Kind(
+        "channels_left_out",
+        "warning",
+        "Files have channels beyond red, green and blue without saying what they are, as multi-stain microscopy has;"
+        " only the first three were taken.",
+        "Nothing needs to be done for RGB with a padding channel; otherwise merge the channels into RGB files first.",
     ),
     # FS4xx, what a result can be used for
     "FS401": Kind(
@@ -389,7 +425,7 @@ def ordered(found: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(once, key=lambda finding: (SEVERITIES.index(finding.severity), finding.code)))
 
 
-def accept(found: Iterable[Finding], codes: Collection[str]) -> tuple[Finding, ...]:
+def mark_accepted(found: Iterable[Finding], codes: Collection[str]) -> tuple[Finding, ...]:
     """Mark the findings that the user knows of; they stay in the list.
 
     Parameters

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from featstore.types import ImageRecord
 
+OWN_SPLIT = "split"
+"""In place of a number of folds: the data set's own split."""
 Split = tuple["NDArray[np.intp]", "NDArray[np.intp]"]
 
 
@@ -123,6 +125,26 @@ def hold_out(table: Table, test_size: float, seed: int = 0) -> dict[str, NDArray
         )
     train, test = group_folds(table, max(2, round(1 / test_size)), seed=seed)[0]
     return {"train": train, "test": test}
+
+
+def own_split(table: Table) -> dict[str, NDArray[np.intp]]:
+    """The data set's own split, to be scored on its test images.
+
+    Returns
+    -------
+    Row indices by split name; ``train`` and ``test`` are there, ``val`` may be.
+
+    Raises
+    ------
+    AuditError
+        If the data set has no split, or one that cannot be used.
+    """
+    named = np.array([record.split or "" for record in table.records])
+    if not (named == "test").any():
+        raise AuditError(
+            "The data set has no test images of its own.", "Leave out --folds split, and folds are drawn."
+        )
+    return _own_splits(table, named)
 
 
 def acquainted(table: Table, ids: Collection[str]) -> NDArray[np.bool_]:

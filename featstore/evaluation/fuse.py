@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -11,7 +11,10 @@ import numpy as np
 from featstore import run
 from featstore.evaluation.contestants import Contestant, build, fit, predict_proba
 from featstore.evaluation.continuation import Continuation, read_earlier, refuse_contradiction
+from featstore.evaluation.copies import merge_copies, without_copies_of
 from featstore.evaluation.curves import curves
+from featstore.evaluation.data_findings import data_findings, held_out_verdict, shortcut_scores
+from featstore.evaluation.findings import Answered, fusion_findings
 from featstore.evaluation.innocence import require_unknown
 from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose
 from featstore.evaluation.positive import positive_class
@@ -19,16 +22,20 @@ from featstore.evaluation.predictions import held_out
 from featstore.evaluation.scores import Score, held_out_scores
 from featstore.evaluation.settings import blamed_on, gather
 from featstore.evaluation.views import training_rows
+from featstore.extraction.facts import image_facts
+from featstore.findings import mark_accepted, ordered, resolve
 from featstore.folds import hold_out, inner_folds
 from featstore.fusion.bundle import write_bundle
 from featstore.fusion.neural import NeuralStrategy
 from featstore.matrix import Source, load_matrix
+from featstore.store.store import default_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from featstore.findings import Finding
     from featstore.images.manifest import Manifest
     from featstore.matrix import FeatureMatrix
 
@@ -57,6 +64,10 @@ class Fusion:
         Learning curves by epoch, for strategies that have them.
     continuation
         What it was fine-tuned from, before and after; None for a fit from scratch.
+    shortcuts
+        By evaluated split: scores of guesses that need no network, as `scores`.
+    findings
+        What a reader of the scores must know, the gravest first.
     """
 
     run: str
@@ -69,10 +80,12 @@ class Fusion:
     curves: Mapping[str, Any]
     history: Mapping[str, Sequence[float]] | None
     continuation: Continuation | None = None
+    shortcuts: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dict for ``--json`` and ``metrics.json``."""
-        return asdict(self)
+    def to_json(self, *, examples: bool = True) -> dict[str, Any]:
+        """Plain dict for ``--json`` and, without the examples of findings, which name files, ``metrics.json``."""
+        return {**asdict(self), "findings": [finding.to_json(examples=examples) for finding in self.findings]}
 
 
 def fuse(
@@ -90,6 +103,8 @@ def fuse(
     freeze_blocks: Sequence[str] = (),
     out: str | Path,
     overwrite: bool = False,
+    accept: Collection[str] = (),
+    progress: bool = False,
     **source: Unpack[Source],
 ) -> Fusion:
     """Train a fusion strategy on stored features and score it on held-out images.
@@ -123,6 +138,10 @@ def fuse(
         would have to be unknown to the earlier run.
     out, overwrite
         Folder of the run.
+    accept
+        As for `featstore.compare`.
+    progress
+        Show a bar on stderr while files are looked at.
     **source
         Which features: see `featstore.matrix.Source`.
 
@@ -137,13 +156,18 @@ def fuse(
     run.prepare(Path(out), overwrite=overwrite)
     refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
     settings = gather(strategy, preset, options or {})
+    codes = [resolve(code) for code in accept]
     matrix = load_matrix(data, **source)
+    facts = image_facts(
+        matrix.records, matrix.decoding, Path(source.get("cache") or default_cache()), progress=progress
+    )
+    matrix = merge_copies(matrix, facts, codes)
     earlier = None if init_from is None else read_earlier(Path(init_from), strategy, matrix)
     if earlier is not None:
         settings = {**earlier.options(), **settings}
     chosen = positive_class(matrix.classes, positive)
     index = chosen.index
-    splits = hold_out(matrix, test_size, split_seed)
+    splits, dropped = without_copies_of(matrix, hold_out(matrix, test_size, split_seed))
     require_unknown(matrix, splits, choosing=bool(calibrate or sensitivity))
     wish = Wish(calibrate, sensitivity, index)
     contestant = Contestant(strategy, matrix.backbones, strategy)
@@ -169,6 +193,28 @@ def fuse(
     votes = {}
     if hasattr(model, "votes"):
         votes = {name: model.votes(matrix.rows(rows, matrix.backbones, [0])) for name, rows in tested.items()}
+    guesses, answers = shortcut_scores(matrix, facts, train, tested, index)
+    told = [
+        *data_findings(matrix, facts, draws_folds=False),
+        *dropped,
+        *(
+            finding
+            for name, rows in tested.items()
+            if answers
+            for finding in held_out_verdict(
+                matrix, rows, strategy, proba[name], answers[name], guesses[name], index
+            )
+        ),
+        *fusion_findings(
+            matrix.classes,
+            [
+                Answered(name, matrix.y[rows], decisions[name], matrix.groups[rows])
+                for name, rows in tested.items()
+            ],
+            chosen,
+            has_groups=matrix.has_groups,
+        ),
+    ]
     result = Fusion(
         run=str(out),
         strategy=strategy,
@@ -190,8 +236,10 @@ def fuse(
         else Continuation(
             str(init_from), tuple(freeze_blocks), known, earlier.changes(matrix, tested, ask, raw, index)
         ),
+        shortcuts=guesses,
+        findings=ordered(mark_accepted(told, codes)),
     )
-    document = result.to_json()
+    document = result.to_json(examples=False)
     run.clear(Path(out))
     write_bundle(
         Path(out) / run.MODEL, model, {"classes": list(matrix.classes), "operating": result.operating}
@@ -205,6 +253,7 @@ def fuse(
                 "options": dict(options or {}),
                 "test_size": test_size,
                 "split_seed": split_seed,
+                "accepted": codes,
             },
             **{k: document[k] for k in ("strategy", "options", "matrix", "sizes", "operating")},
         },

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.evaluation.intervals import Basis
-    from featstore.matrix import FeatureMatrix
+    from featstore.folds import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Score:
 
 
 def held_out_scores(
-    matrix: FeatureMatrix,
+    matrix: Table,
     rows: NDArray[np.intp],
     proba: NDArray[np.float64],
     positive: int | None,

@@ -71,7 +71,7 @@ def corrected_t_p(folds: Vector, share: float) -> Vector:
     Parameters
     ----------
     folds
-        ``(pairs, J)`` differences of the metric in each fold, J of at least 2.
+        ``(pairs, J)`` differences of the metric in each fold; of a single one nothing can be said.
     share
         ``n_test / n_train``.
 
@@ -82,6 +82,8 @@ def corrected_t_p(folds: Vector, share: float) -> Vector:
     from scipy.stats import t
 
     count = folds.shape[1]
+    if count < 2:  # noqa: PLR2004
+        return np.full(len(folds), np.nan)
     errors = np.sqrt((1 / count + share) * folds.var(axis=1, ddof=1))
     return _two_sided(folds.mean(axis=1), errors, lambda z: t.sf(z, count - 1))
 

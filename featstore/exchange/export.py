@@ -98,7 +98,7 @@ def export_features(
             f"Choose one of: {', '.join(formats.WRITERS)}.",
         )
     source["seeds"] = () if seed is None else (seed,)
-    table = frame(load_matrix(data, **source), Path(data))
+    table = frame(load_matrix(data, **source), Path(source.get("root") or data))
     pages = formats.WRITERS[kind](table, target)
     _refuse_existing(pages, overwrite=overwrite)
     for path, encode in pages.items():

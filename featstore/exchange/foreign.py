@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from featstore.errors import NonFiniteFeaturesError, UsageError
 from featstore.exchange.reading import read_table
 from featstore.fingerprint import digest_file
 from featstore.images.decode import decoder_version
-from featstore.images.scan import scan
+from featstore.images.scan import ScanOptions, scan
 from featstore.store.ids import IdSet
 from featstore.store.lease import Leases
 from featstore.store.store import Store, default_cache
@@ -70,7 +70,7 @@ def import_features(
     rows: str | None = None,
     value_range: tuple[float, float] | None = None,
     cache: str | Path | None = None,
-    follow_links: bool = False,
+    **reading: Unpack[ScanOptions],
 ) -> Imported:
     """Store the vectors of a foreign file as the identity view of a backbone of its own.
 
@@ -87,8 +87,10 @@ def import_features(
         What the backbone shall be called; no name of the catalogue.
     features, rows
         Names of the block of numbers and of the column of ids or paths in the file, where it has several.
-    value_range, cache, follow_links
+    value_range, cache
         As for `featstore.extract`.
+    **reading
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
 
     Raises
     ------
@@ -107,7 +109,7 @@ def import_features(
     _require_free(name, weights, store)
     table = read_table(path, features, rows)
     values = _finite(table.names, table.features)
-    manifest = scan(Path(data), follow_links=follow_links)
+    manifest = scan(Path(data), **reading)
     ids, values = _distinct(_matched(table.names, manifest), values, table.names)
     spec = BackboneSpec(name, weights, 0, "foreign", values.shape[1])
     key = FeatureKey(spec, IDENTITY, Decoding(decoder_version(), value_range=value_range))

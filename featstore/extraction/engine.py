@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from featstore.extraction.batches import CHANGED, MISSING, PERMISSION, Batch, batches
+from featstore.extraction.batches import Batch, batches
 from featstore.extraction.prefetch import prefetch
 from featstore.extraction.writer import BackgroundWriter
+from featstore.images.reading import CHANGED, MISSING, PERMISSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

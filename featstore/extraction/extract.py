@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from featstore.errors import UsageError
 from featstore.extraction import engine
@@ -25,7 +25,7 @@ from featstore.extraction.tuned import learned
 from featstore.findings import ordered
 from featstore.images.decode import decoder_version
 from featstore.images.recipe import parse_recipe
-from featstore.images.scan import scan
+from featstore.images.scan import ScanOptions, scan
 from featstore.run import prepare
 from featstore.store.commit import require_writable
 from featstore.store.learned import remember
@@ -54,8 +54,6 @@ def extract(
     seeds: Iterable[int] = (),
     value_range: tuple[float, float] | None = None,
     cache: str | Path | None = None,
-    group_pattern: str | None = None,
-    follow_links: bool = False,
     executor: str = "serial",
     workers: int | None = None,
     scheduler: str | None = None,
@@ -66,6 +64,7 @@ def extract(
     overwrite: bool = False,
     dry_run: bool = False,
     progress: bool = False,
+    **reading: Unpack[ScanOptions],
 ) -> Extraction:
     """Compute and store every vector that is wanted and missing.
 
@@ -89,8 +88,6 @@ def extract(
         ``(low, high)`` of 16-bit and float images.
     cache
         The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
-    group_pattern, follow_links
-        As in `featstore.images.scan.scan`.
     executor
         Where to compute: ``serial`` (this process), ``processes`` or ``dask``; the vectors are the same bytes.
     workers, scheduler
@@ -108,6 +105,8 @@ def extract(
         Only say what would be done; loads no network.
     progress
         Show a bar on stderr.
+    **reading
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
 
     Raises
     ------
@@ -126,7 +125,7 @@ def extract(
         networks = Networks(weights or {}, preprocess, precision)
         specs = [networks.spec(name, fetch=not dry_run) for name in dict.fromkeys(backbones)]
         known = learned(specs, weights or {})
-        manifest = scan(data, group_pattern=group_pattern, follow_links=follow_links)
+        manifest = scan(data, **reading)
         manifest = share(manifest, num_workers, worker_index)
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
         todo = _plan(keys, manifest, store, decoding)

@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from featstore.folds import acquainted
 from featstore.images.audit import require_sound
 from featstore.images.decode import decoder_version
 from featstore.images.recipe import parse_recipe
-from featstore.images.scan import scan
+from featstore.images.scan import ScanOptions, scan
 from featstore.store.learned import HASHED, inscribe
 from featstore.types import Decoding
 
@@ -60,11 +60,10 @@ def finetune(
     test_size: float = 0.25,
     split_seed: int = 0,
     value_range: tuple[float, float] | None = None,
-    group_pattern: str | None = None,
-    follow_links: bool = False,
     out: str | Path,
     overwrite: bool = False,
     progress: bool = False,
+    **reading: Unpack[ScanOptions],
 ) -> Finetuning:
     """Fine-tune a backbone on the training side of a data set; the weights go back through `featstore.extract`.
 
@@ -81,7 +80,7 @@ def finetune(
         A folder or a CSV manifest, as for `featstore.extract`.
     backbone
         Catalogue name.
-    weights, preprocess, value_range, group_pattern, follow_links
+    weights, preprocess, value_range
         As for `featstore.extract`. Weights that were tuned before may be tuned on, on the same split.
     recipe
         In epoch e each image is shown in the view (recipe, seed e).
@@ -101,6 +100,8 @@ def finetune(
         Folder of the run; the weights become ``<out>/<backbone>.weights.h5``.
     progress
         Show a bar on stderr.
+    **reading
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
 
     Raises
     ------
@@ -118,7 +119,7 @@ def finetune(
     _require_options(epochs, patience, learning_rate, batch_size)
     recipe = str(parse_recipe(recipe))
     start = Networks(weights or {}, preprocess).spec(backbone, fetch=True)
-    manifest = scan(Path(data), group_pattern=group_pattern, follow_links=follow_links)
+    manifest = scan(Path(data), **reading)
     require_sound(manifest)
     decoding = Decoding(decoder_version(), value_range=value_range)
     refuse_undeclared_range(manifest.records, decoding)

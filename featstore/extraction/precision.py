@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from featstore.extraction.embed import embed_images
 from featstore.extraction.extract import DEFAULT_BACKBONES
 from featstore.extraction.networks import Networks
 from featstore.images.decode import decoder_version
-from featstore.images.scan import scan
+from featstore.images.scan import ScanOptions, scan
 from featstore.types import IDENTITY, Decoding, FeatureKey
 
 if TYPE_CHECKING:
@@ -67,19 +67,20 @@ def check_precision(
     precision: str = "bfloat16",
     images: int = 64,
     value_range: tuple[float, float] | None = None,
-    group_pattern: str | None = None,
-    follow_links: bool = False,
+    **reading: Unpack[ScanOptions],
 ) -> PrecisionCheck:
     """Embed some images of a data set in float32 and in `precision`, and compare; nothing is stored.
 
     Parameters
     ----------
-    data, backbones, weights, preprocess, value_range, group_pattern, follow_links
+    data, backbones, weights, preprocess, value_range
         As for `featstore.extract`.
     precision
         ``bfloat16`` or ``float16``.
     images
         How many to look at, at least 3: those with the smallest ids, which is a random and repeatable choice.
+    **reading
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
 
     Raises
     ------
@@ -89,7 +90,7 @@ def check_precision(
         As `featstore.extract` does.
     """
     _require_enough(images)
-    manifest = scan(Path(data), group_pattern=group_pattern, follow_links=follow_links)
+    manifest = scan(Path(data), **reading)
     single = {record.id: record.path for record in manifest.records if record.frame == 0}
     paths = [single[i] for i in sorted(single)[:images]]
     decoding = Decoding(decoder_version(), value_range=value_range)

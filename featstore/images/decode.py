@@ -7,7 +7,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from featstore.errors import UsageError
-from featstore.images.signature import identify
+from featstore.images.png import without_bulk
+from featstore.images.signature import HEAD, identify, without_stray_bytes
 from featstore.images.structure import check_structure
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ WARNINGS: dict[str, str] = {
     "alpha": "Transparency was composited on black.",
     "cmyk": "CMYK was converted to RGB without a colour profile.",
     "constant": "All pixels are equal.",
+    "extra_channels": "Channels beyond grey, or red, green and blue, were left out.",
     "frames": "The file holds several pictures; only the first was taken.",
     "orientation": "The orientation tag could not be read; the image was taken as stored.",
 }
@@ -76,8 +78,11 @@ def decode(
         If `value_range` is not two finite numbers in rising order.
     """
     _check_range(value_range)
-    kind = identify(data)
+    kind = identify(data[:HEAD])
+    data = without_stray_bytes(data)
     check_structure(kind, data)
+    if kind == "PNG":
+        data = without_bulk(data)
     from featstore.images import raster
 
     return raster.read(data, kind, frame, value_range)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from featstore.findings import ordered
 from featstore.fusion.blocks import lay_out
 from featstore.images.audit import require_sound
 from featstore.images.decode import decoder_version
-from featstore.images.scan import scan
+from featstore.images.scan import ScanOptions, scan, scan_options
 from featstore.matrix.choose import choose_specs, choose_views
 from featstore.matrix.features import FeatureMatrix
 from featstore.store.learned import recall
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from featstore.images.manifest import Manifest
 
 
-class Source(TypedDict, total=False):
+class Source(ScanOptions, total=False):
     """Which stored features of a data set to load; every entry may be left out.
 
     Attributes
@@ -41,8 +41,10 @@ class Source(TypedDict, total=False):
         ``float32`` (default), ``bfloat16`` or ``float16``.
     recipe, seeds
         Augmented views beside the identity view; None for all in the store, ``seeds=()`` for none.
-    value_range, cache, group_pattern, follow_links
+    value_range, cache
         As for `featstore.extract`.
+    group_pattern, follow_links, columns, root, suffix
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
     """
 
     backbones: Sequence[str] | None
@@ -53,8 +55,6 @@ class Source(TypedDict, total=False):
     seeds: Collection[int] | None
     value_range: tuple[float, float] | None
     cache: str | Path | None
-    group_pattern: str | None
-    follow_links: bool
 
 
 def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> FeatureMatrix:
@@ -79,11 +79,7 @@ def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> Featur
     StoreError
         If what tuned weights have learned from cannot be read.
     """
-    manifest = scan(
-        data,
-        group_pattern=source.get("group_pattern"),
-        follow_links=source.get("follow_links", False),
-    )
+    manifest = scan(data, **scan_options(source))
     require_sound(manifest)
     cache = source.get("cache")
     store = Store(Path(cache) if cache is not None else default_cache())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from featstore import run
 from featstore.errors import UsageError
 from featstore.evaluation.check import check
 from featstore.evaluation.positive import positive_class
 from featstore.files import PRIVATE_FOLDER
-from featstore.images.scan import scan
+from featstore.images.scan import ScanOptions, scan
 from featstore.report.page.writing import NAME, write_report
 from featstore.reproduction.claims import METRIC, claims, floor, reasons
 from featstore.reproduction.conversion import convert
@@ -47,11 +47,10 @@ def paper(
     positive: str | None = None,
     value_range: tuple[float, float] | None = None,
     cache: str | Path | None = None,
-    group_pattern: str | None = None,
-    follow_links: bool = False,
     memory: int | None = None,
     jobs: int = 1,
     progress: bool = False,
+    **reading: Unpack[ScanOptions],
 ) -> Reproduction:
     """Reproduce Ji et al. 2020 on a data set, and say what its number is worth.
 
@@ -81,12 +80,14 @@ def paper(
         Of the sample of patients and of the splits.
     positive
         As for `featstore.compare`: the class that counts as infected.
-    value_range, cache, group_pattern, follow_links, memory
+    value_range, cache, memory
         As for `featstore.extract`.
     jobs
         As for `featstore.compare`.
     progress
         Show bars on stderr.
+    **reading
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
 
     Raises
     ------
@@ -96,7 +97,7 @@ def paper(
         If the data set would give a false answer, or is too small to be split.
     """
     folder = Path(out)
-    whole = scan(data, group_pattern=group_pattern, follow_links=follow_links)
+    whole = scan(data, **reading)
     part = sample(whole.with_splits(None), images, seed)
     networks = members(backbones, weights or {}, precision)
     settings = Settings(

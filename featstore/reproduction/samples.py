@@ -9,8 +9,9 @@ import numpy as np
 
 from featstore.errors import BadImageError
 from featstore.evaluation.positive import positive_class
-from featstore.extraction.batches import read_pixels, view_pixels
+from featstore.extraction.batches import view_pixels
 from featstore.images.decode import decoder_version
+from featstore.images.reading import read_pixels
 from featstore.images.recipe import parse_recipe
 from featstore.images.resize import resize
 from featstore.types import Decoding, View

@@ -320,3 +320,23 @@ def test_the_calibration_error_of_a_comparison_is_that_of_all_images_together():
     assert one.estimates["ece"].mean == pytest.approx(pooled)
     assert one.estimates["ece"].folds == (None,) * 5
     assert one.estimates["ece"].interval[0] < pooled < one.estimates["ece"].interval[1]
+
+
+def test_a_single_split_has_no_deviation_and_the_interval_of_one_fixed_model():
+    """The data set's own test images, scored once: what `fuse` says of them, no wider."""
+    y, proba, groups = random_scores(4, 60, 2, signal=1.5)
+    test = np.arange(40, 120)
+    arena = Arena(y, groups.astype(str), [(np.arange(40), test)], 1, 1)
+    who = [Contestant("concat_logreg", ("A",), name) for name in "ab"]
+    weights = group_weights(arena.groups)
+    ranked = standings(arena, who, [[proba[test]], [proba[test]]], weights)
+    held_out = scored(y[test], proba[test], groups[test])
+    for name, estimate in ranked[0].estimates.items():
+        assert estimate.deviation is None
+        assert estimate.mean == (
+            None if held_out[name].value is None else pytest.approx(held_out[name].value)
+        )
+        if estimate.mean is not None:
+            assert estimate.interval == pytest.approx(held_out[name].interval, abs=0.06)
+    (duel,) = duels(arena, ranked)
+    assert duel.tests["corrected_t"].p is None

@@ -10,9 +10,10 @@ from fakes import DECODING, RECIPE, GridBackbone, key, records, spec, write_imag
 
 from featstore.errors import BadImageError
 from featstore.extraction import engine
-from featstore.extraction.batches import read_pixels, view_pixels
+from featstore.extraction.batches import view_pixels
 from featstore.extraction.plan import blocks, plan
 from featstore.images.decode import decode
+from featstore.images.reading import read_pixels
 from featstore.images.resize import resize
 from featstore.store import shard
 from featstore.store.store import Store

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
 import warnings
+import zlib
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,8 +20,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from featstore.errors import UsageError
-from featstore.images.decode import WARNINGS, decode, decoder_version
+from featstore.images.decode import WARNINGS, decode, decoder_version, probe
 from featstore.images.dhash import dhash
+from featstore.images.png import without_bulk
 from featstore.images.resize import resize
 from featstore.images.scan import scan
 
@@ -169,6 +173,94 @@ def test_an_unreadable_orientation_does_not_cost_the_picture(picture, encode):
     assert set(notes) <= {"orientation"}
 
 
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+MEBIBYTE = 1 << 20
+BULK = {
+    "profile": chunk(b"iCCP", b"scanner\0\0" + zlib.compress(bytes(2 * MEBIBYTE))),
+    "text": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 2 * MEBIBYTE)),
+    "international": chunk(b"iTXt", b"Comment\0\1\0en\0Bemerkung\0" + zlib.compress(b"x" * 2 * MEBIBYTE)),
+    "metadata": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b" " * 2 * MEBIBYTE)),
+    "many": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * (MEBIBYTE - 9))) * 70,
+    "plain": chunk(b"tEXt", b"Comment\0" + b"x" * 65 * MEBIBYTE),
+    "damaged": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * MEBIBYTE)[:200] + b"\xff" * 900) * 70,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [*((name, "L") for name in BULK), ("profile", "RGB"), ("text", "P"), ("text", "1")]
+)
+def test_a_png_with_much_beside_the_picture_is_decoded(picture, encode, mode, name):
+    image = picture(mode=mode) if mode != "P" else picture().quantize(16)
+    exif = Image.Exif()
+    exif[274] = 3
+    data = encode(image, exif=exif)
+    bulky = data[:33] + BULK[name] + data[33:]
+    with pytest.raises(ValueError, match="MAX_TEXT") if name != "damaged" else nullcontext():
+        Image.open(io.BytesIO(bulky)).load()  # else this would show nothing
+    pixels, notes = decode(bulky)
+    np.testing.assert_array_equal(pixels, decode(data)[0])
+    np.testing.assert_array_equal(pixels[::-1, ::-1], decode(encode(image))[0])
+    assert notes == ()
+
+
+def test_a_deep_png_with_a_large_profile_still_needs_a_range(encode):
+    data = encode(Image.fromarray(DEEP))
+    bulky = data[:33] + BULK["profile"] + data[33:]
+    assert probe(bulky)
+    np.testing.assert_array_equal(
+        decode(bulky, value_range=(0, 4095))[0], decode(data, value_range=(0, 4095))[0]
+    )
+
+
+def test_text_of_usual_size_is_left_to_pillow(png):
+    """It may hold the orientation."""
+    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 1000))
+    data = png()[:33] + text + png()[33:]
+    assert without_bulk(data) is data
+    assert without_bulk(data[:33] + BULK["text"] + data[33:]) == data
+
+
+@pytest.mark.parametrize("lead", [b"\r\n", b"\n", b" \t ", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
+def test_blanks_before_a_picture_are_passed_over(write, picture, encode, kind, lead):
+    data = encode(picture(), kind)
+    np.testing.assert_array_equal(decode(lead + data)[0], decode(data)[0])
+    manifest = scan(write({"a/1.png": lead + data, "a/2.png": data, "b/3.png": 3}))
+    assert len({record.id for record in manifest.records}) == 3
+    assert manifest.unreadable == ()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_stray_bytes_in_a_jpeg_change_nothing(picture, encode, mode):
+    data = encode(picture(mode=mode), "JPEG")
+    expected = decode(data)[0]
+    for strayed in (
+        data[:2] + b"\0" + data[2:],
+        data[:2] + b"\xff" * 5 + data[2:],
+        data[:-2] + bytes(214) + data[-2:],
+        data + b"\r\n<!-- served -->" * 20,
+        data + bytes(5000),
+    ):
+        np.testing.assert_array_equal(decode(strayed)[0], expected)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "MPO"])
+def test_a_film_of_one_frame_is_a_picture_without_a_warning(picture, encode, kind):
+    assert decode(encode(picture(), kind, save_all=True))[1] == ()
+
+
+def test_a_picture_of_several_in_a_jpeg_is_the_first_and_upright(picture, encode):
+    exif = Image.Exif()
+    exif[274] = 6
+    data = encode(picture(), "MPO", save_all=True, append_images=[picture(1, (20, 20))], exif=exif)
+    pixels, notes = decode(data)
+    np.testing.assert_array_equal(pixels, np.rot90(decode(encode(picture(), "JPEG"))[0], -1))
+    assert notes == ("frames",)
+
+
 def test_a_constant_image_is_decoded_with_a_warning(encode):
     pixels, notes = decode(encode(Image.new("L", (20, 20), 77)))
     assert (pixels == 77).all()
@@ -176,7 +268,7 @@ def test_a_constant_image_is_decoded_with_a_warning(encode):
 
 
 def test_every_warning_is_explained(picture, encode):
-    assert {"alpha", "cmyk", "constant", "frames", "orientation"} == set(WARNINGS)
+    assert {"alpha", "cmyk", "constant", "extra_channels", "frames", "orientation"} == set(WARNINGS)
 
 
 DEEP = np.arange(24 * 40, dtype=np.uint16).reshape(24, 40) * 5

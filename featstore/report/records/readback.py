@@ -18,8 +18,17 @@ from featstore.evaluation.scores import Score
 from featstore.evaluation.standing import Estimate, Spread, Standing
 from featstore.evaluation.viewcurve import ViewPoint
 from featstore.evaluation.winner import Winner
+from featstore.findings import Finding
 from featstore.report.calibration import calibration_error
-from featstore.report.records.schema import COMPARISON, FUSION, LATER_CURVES, TWO_CLASS_CURVES
+from featstore.report.records.schema import (
+    COMPARISON,
+    FINDINGS,
+    FUSION,
+    HELD_OUT_SHORTCUTS,
+    LATER_CURVES,
+    SHORTCUTS,
+    TWO_CLASS_CURVES,
+)
 from featstore.report.records.shape import ShapeError, fields
 
 if TYPE_CHECKING:
@@ -59,6 +68,8 @@ def read_fusion(document: Any) -> Fusion:  # noqa: ANN401
         curves=document["curves"],
         history=document["history"],
         continuation=_continuation(document["continuation"]),
+        shortcuts=_held_out_shortcuts(document.get("shortcuts", {}), document["scores"]),
+        findings=read_findings(document.get("findings", [])),
     )
 
 
@@ -98,7 +109,66 @@ def read_comparison(document: Any) -> Comparison:  # noqa: ANN401
         drafts=tuple(tuple(draft) for draft in drafts),
         view_curve=tuple(_view_point(point) for point in document["view_curve"]),
         economics=_economics(document["economics"]),
+        own_split=protocol.get("own_split") is True,
+        shortcuts=_shortcuts(document.get("shortcuts", [])),
+        findings=read_findings(document.get("findings", [])),
     )
+
+
+def read_findings(document: Any) -> tuple[Finding, ...]:  # noqa: ANN401
+    """Findings that `Finding.to_json` described, without their examples; ShapeError if they are none."""
+    FINDINGS(document, "the findings")
+    return tuple(
+        Finding(
+            code=entry["code"],
+            message=entry["message"],
+            count=entry["count"],
+            value=entry["value"],
+            interval=_pair(entry["interval"]),
+            accepted=entry["accepted"],
+            remedy=entry["remedy"],
+        )
+        for entry in document
+    )
+
+
+def _held_out_shortcuts(document: Any, scored: Iterable[str]) -> dict[str, dict[str, dict[str, Score]]]:  # noqa: ANN401
+    HELD_OUT_SHORTCUTS(document, "the shortcuts")
+    for split, found in document.items():
+        _require(split in scored, "shortcuts were scored on a split that nobody knows")
+        for scores in found.values():
+            _require_metrics(scores)
+    return {
+        split: {
+            name: {metric: Score(s["value"], _pair(s["interval"])) for metric, s in scores.items()}
+            for name, scores in found.items()
+        }
+        for split, found in document.items()
+    }
+
+
+def _shortcuts(document: Any) -> tuple[Standing, ...]:  # noqa: ANN401
+    SHORTCUTS(document, "the shortcuts")
+    for shortcut in document:
+        _require_metrics(shortcut["metrics"])
+    return tuple(
+        Standing(
+            Contestant("shortcut", (), shortcut["name"]),
+            (),
+            (),
+            _estimates(shortcut["metrics"]),
+            Spread(None, None, None),
+            np.empty(0),
+        )
+        for shortcut in document
+    )
+
+
+def _estimates(document: Mapping[str, Any]) -> dict[str, Estimate]:
+    return {
+        name: Estimate(e["mean"], e["deviation"], _pair(e["interval"]), tuple(e["folds"]))
+        for name, e in document.items()
+    }
 
 
 def _wish(protocol: Mapping[str, Any], matrix: Mapping[str, Any]) -> Wish:
@@ -119,10 +189,7 @@ def _standing(document: Mapping[str, Any]) -> Standing:
         views=document["views"],
         test_views=document["test_views"],
     )
-    estimates = {
-        name: Estimate(e["mean"], e["deviation"], _pair(e["interval"]), tuple(e["folds"]))
-        for name, e in document["metrics"].items()
-    }
+    estimates = _estimates(document["metrics"])
     pooled = _pooled_score(document["curves"])
     if "ece" in pooled:
         estimates["ece"] = Estimate(pooled["ece"].value, None, None, ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from featstore.findings import CATALOGUE
 from featstore.report.records.shape import (
     anything,
     count,
@@ -138,6 +139,19 @@ ECONOMICS = fields(
 PROTOCOL = fields(
     folds=count, repeats=count, fold_seed=count, calibrate=maybe(text), sensitivity=maybe(share)
 )
+FINDING = fields(
+    code=one_of(*CATALOGUE),
+    message=text,
+    count=count,
+    value=maybe(number),
+    interval=INTERVAL,
+    accepted=flag,
+    remedy=text,
+)
+FINDINGS = each(FINDING)
+"""What older runs lack."""
+SHORTCUTS = each(fields(name=text, metrics=table(ESTIMATE)))
+HELD_OUT_SHORTCUTS = table(table(table(fields(value=maybe(number), interval=INTERVAL))))
 COMPARISON = fields(
     matrix=MATRIX,
     protocol=PROTOCOL,
