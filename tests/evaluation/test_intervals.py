@@ -340,3 +340,27 @@ def test_a_single_split_has_no_deviation_and_the_interval_of_one_fixed_model():
             assert estimate.interval == pytest.approx(held_out[name].interval, abs=0.06)
     (duel,) = duels(arena, ranked)
     assert duel.tests["corrected_t"].p is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal", [1.0, 3.0, 5.0])
+@pytest.mark.parametrize("patients", [8, 20, 60])
+def test_intervals_of_few_patients_hold_the_truth(signal, patients):
+    """Of 200 studies, 95 % and a margin of three standard errors; benchmarks/interval_coverage.py has more of it."""
+
+    def study(rng, count):
+        y = np.arange(count) % 2
+        z = signal * (y - 0.5) + rng.normal(size=count)
+        return y, two(1 / (1 + np.exp(-signal * z)))
+
+    names = ("auc", "average_precision", "sensitivity", "balanced_accuracy", "f1", "brier", "log_loss")
+    y, proba = study(np.random.default_rng(99), 40_000)
+    truth = score(y, proba, np.ones((1, len(y))), 1)
+    held = dict.fromkeys(names, 0)
+    for seed in range(200):
+        y, proba = study(np.random.default_rng(seed), patients)
+        found = scored(y, proba)
+        for name in names:
+            low, high = found[name].interval
+            held[name] += low <= truth[name][0] <= high
+    assert {name: count for name, count in held.items() if count < 180} == {}
