@@ -38,6 +38,6 @@ def command(
         print_json(result.to_json())
     else:
         print_text(check_text(result))
-    if not result.sound:
+    if not result.no_error_found:
         raise typer.Exit(AUDIT_FAILED)
     finish(result.bad)

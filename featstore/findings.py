@@ -296,8 +296,8 @@ CATALOGUE: dict[str, Kind] = {
     "FS314": Kind(
         "channels_left_out",
         "warning",
-        "Files have channels beyond red, green and blue without saying what they are, as multi-stain microscopy has;"
-        " only the first three were taken.",
+        "Files have channels beyond grey, or red, green and blue, without saying what they are, as microscopy with"
+        " several stains has; these were left out.",
         "Nothing needs to be done for RGB with a padding channel; otherwise merge the channels into RGB files first.",
     ),
     # FS4xx, what a result can be used for

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import warnings
+import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from fakes import DECODING, key, spec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiffs import page, stack, tiff
 
 from featstore import document, run
 from featstore.backbones.torch_archive import read_state_dict
@@ -333,6 +335,14 @@ def _images(folder: Path) -> dict[str, Target]:
         buffer = io.BytesIO()
         noise.save(buffer, kind)
         files.append(buffer.getvalue())
+
+    grey = np.asarray(noise)
+    files.append(stack(np.stack([grey, grey[::-1]]), "ImageJ=1\nimages=2\n", order=">"))
+    files.append(
+        tiff(page(grey / np.float16(9)), page(grey, {254: 1}), below=(page(grey, {254: 1}),), big=True)
+    )
+    tiles = {259: 8, 317: 3, 322: 32, 323: 32, 324: (8,), 325: (40,)}
+    files.append(tiff(page(grey.astype("f8"), tiles, zlib.compress(bytes(8192)))))
 
     def structure(data: bytes) -> None:
         check_structure(identify(data), data)

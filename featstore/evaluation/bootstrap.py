@@ -54,7 +54,7 @@ def overlap_factor(splits: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]) 
     Folds share most of their training images, so their scores vary together when the sample changes: Nadeau and
     Bengio (Inference for the generalization error, Machine Learning 52, 2003) multiply the variance of the mean
     over J folds by ``1 + J * n_test / n_train``. One pass over all images makes that ``1 + n / n_train``, however
-    often it is repeated. A single split is about the model of its own training images, and is not widened.
+    often it is repeated.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def overlap_factor(splits: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]) 
         Pairs (training images, test images).
     """
     if len(splits) == 1:
-        return 1.0
+        return 1.0  # one test set: there is no mean over folds whose scores could vary together
     shares = [(len(train) + len(test)) / len(train) for train, test in splits]
     return float(np.sqrt(1 + np.mean(shares)))
 

@@ -11,10 +11,9 @@ import numpy as np
 
 from featstore.errors import AuditError
 from featstore.evaluation.copies import copies_across_groups
-from featstore.evaluation.data_findings import notes_found
 from featstore.evaluation.scores import Score, held_out_scores
 from featstore.evaluation.shortcuts import MAJORITY, shortcut_findings, shortcut_probabilities
-from featstore.extraction.facts import image_facts
+from featstore.extraction.facts import image_facts, notes_found
 from featstore.findings import Finding, mark_accepted, ordered
 from featstore.folds import group_folds
 from featstore.images.audit import audit
@@ -43,7 +42,7 @@ class Check:
 
     Attributes
     ----------
-    sound
+    no_error_found
         Whether no error was found, that is, nothing that would make every score false. Warnings may remain.
     findings
         Errors first, then warnings, then notes.
@@ -58,7 +57,7 @@ class Check:
     images: int
     groups: int
     classes: Mapping[str, int]
-    sound: bool
+    no_error_found: bool
     findings: tuple[Finding, ...]
     bad: tuple[tuple[str, str, str], ...]
     shortcuts: Mapping[str, Score]
@@ -125,7 +124,7 @@ def check(
         images=len(manifest.records) + len(manifest.unreadable),
         groups=len({record.group for record in manifest.records}),
         classes=manifest.count_by_class(),
-        sound=not any(finding.severity == "error" for finding in findings),
+        no_error_found=not any(finding.severity == "error" for finding in findings),
         findings=findings,
         bad=tuple(sorted(bad + [(str(q.path), q.reason, q.detail) for q in manifest.unreadable])),
         shortcuts=shortcuts,

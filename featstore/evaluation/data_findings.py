@@ -12,9 +12,8 @@ from featstore.evaluation.metrics import PRIMARY, primary_score
 from featstore.evaluation.scores import held_out_scores
 from featstore.evaluation.shortcuts import not_above, shortcut_findings, shortcut_probabilities
 from featstore.evaluation.standing import standings
+from featstore.extraction.facts import notes_found
 from featstore.findings import Finding
-from featstore.images.facts import notes_of
-from featstore.images.notes import findings_of_notes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,12 +53,6 @@ def data_findings(matrix: FeatureMatrix, facts: FactTable, *, draws_folds: bool)
         message = f"The data set's own split ({named} images) is not used: folds are drawn over all images."
         found.append(Finding("FS114", message, named))
     return tuple(found)
-
-
-def notes_found(facts: FactTable) -> tuple[Finding, ...]:
-    """What decoding noted about the images, counted."""
-    noted = [(record.path, notes_of(row)) for record, row in zip(facts.records, facts.rows, strict=True)]
-    return findings_of_notes(noted)
 
 
 def shortcut_standings(arena: Arena, facts: FactTable, weights: Vector) -> tuple[Standing, ...]:

@@ -71,7 +71,7 @@ def corrected_t_p(folds: Vector, share: float) -> Vector:
     Parameters
     ----------
     folds
-        ``(pairs, J)`` differences of the metric in each fold; of a single one nothing can be said.
+        ``(pairs, J)`` differences of the metric in each fold; with one fold there is no test.
     share
         ``n_test / n_train``.
 

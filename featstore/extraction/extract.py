@@ -15,6 +15,7 @@ from featstore.extraction.account import write_account
 from featstore.extraction.cost import expected
 from featstore.extraction.crew import crew
 from featstore.extraction.depth import lacking, refuse_undeclared_range
+from featstore.extraction.facts import image_facts, notes_found
 from featstore.extraction.memory import passes, peak
 from featstore.extraction.networks import BATCH_SIZE, Networks
 from featstore.extraction.plan import Plan, plan
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from featstore.extraction.cost import Estimate
     from featstore.extraction.plan import Cell
+    from featstore.findings import Finding
     from featstore.images.manifest import Manifest
 
 DEFAULT_BACKBONES = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2")
@@ -155,7 +157,9 @@ def extract(
         cells=tuple(_summary(cell, cost) for cell in todo.cells),
         computed=tally.rows,
         bad=_bad_images(manifest, store, decoding, tally),
-        findings=ordered(manifest.findings),
+        findings=ordered(manifest.findings)
+        if dry_run
+        else _findings(manifest, decoding, store, progress=progress),
         phases={name: round(value, 3) for name, value in tally.seconds.items()},
         seconds=round(perf_counter() - started, 3),
         estimated_seconds=round(cost.seconds, 1),
@@ -177,6 +181,12 @@ def extract(
         }  # fmt: skip
         write_account(Path(out), result, keys, manifest.records, options)
     return result
+
+
+def _findings(manifest: Manifest, decoding: Decoding, store: Store, *, progress: bool) -> tuple[Finding, ...]:
+    """What reading the data set and decoding its images met; looking at images is kept for stage two."""
+    facts = image_facts(manifest.records, decoding, store.root, progress=progress)
+    return ordered([*manifest.findings, *notes_found(facts)])
 
 
 def _views(recipe: str, seeds: Iterable[int]) -> list[View]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from featstore.errors import BadImageError
 from featstore.extraction.engine import threads
-from featstore.images.facts import FACT, FACTS_REVISION, look
+from featstore.images.facts import FACT, FACTS_REVISION, look, notes_of
+from featstore.images.notes import findings_of_notes
 from featstore.store.facts import record_facts, recorded_facts
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featstore.findings import Finding
     from featstore.types import Decoding, ImageRecord
 
 ID_BYTES = 32
@@ -84,6 +86,12 @@ def image_facts(
     good = tuple(record for record in records if record.id not in bad)
     table = np.array([known[bytes.fromhex(record.id)] for record in good], FACT)
     return FactTable(good, table, bad)
+
+
+def notes_found(facts: FactTable) -> tuple[Finding, ...]:
+    """What decoding noted about the images, counted."""
+    noted = [(record.path, notes_of(row)) for record, row in zip(facts.records, facts.rows, strict=True)]
+    return findings_of_notes(noted)
 
 
 def _look(record: ImageRecord, decoding: Decoding) -> NDArray[np.void] | BadImageError:

@@ -69,7 +69,7 @@ class _Row:
         if not text:
             return None
         if (split := split_name(text)) is None:
-            raise self.wrong(f"{text!r} is no split", "Use train, val or test.")
+            raise self.wrong(f"{text!r} is no split", "Use train, val or test; or rename the column.")
         return split
 
     @property
@@ -232,7 +232,7 @@ def _all_lost(file: Path, found: _Found, locator: Locator) -> ManifestError:
         f" there is no {names[0]!r} in {str(locator.root)!r}{there}."
     )
     if folder := locator.suggested_root(names):
-        return ManifestError(cause, f"Say where the paths begin: --root {shlex.quote(str(folder))}")
+        return ManifestError(cause, f"Add where the paths begin: --root {shlex.quote(str(folder))}")
     return ManifestError(
         cause,
         "Check that the data set was downloaded completely, and that paths are relative to the CSV file; if they"

@@ -313,7 +313,7 @@ def _delimiter(head: str, wanted: set[str]) -> str:
 
 def _is_spaced(head: str, delimiter: str) -> bool:
     """Whether every delimiter of the first line is followed by a space."""
-    line = head.lstrip("\r\n").partition("\n")[0].rstrip()
+    line = next((line for line in head.splitlines() if line.strip()), "").rstrip()
     return 0 < line.count(delimiter) == line.count(f"{delimiter} ")
 
 

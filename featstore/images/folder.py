@@ -266,6 +266,7 @@ def _inside(walk: _Walk, tops: list[_Found]) -> _Found | None:
     for top, inner in found.items():
         _leave_out(walk, [other for other in tops if other is not top and walk.holds(other)])
         return inner
+    tops = [top for top in tops if walk.holds(top) or not _is_beside_the_point(top.path)]
     for _ in range(_DEEPEST):
         if len(tops) != 1:
             return None
@@ -280,6 +281,14 @@ def _inside(walk: _Walk, tops: list[_Found]) -> _Found | None:
             return None if _are_patients(names) or len(held) < len(folders) else top
         tops = held
     return None
+
+
+def _is_beside_the_point(folder: Path) -> bool:
+    """Whether a folder without images holds something else; an empty one may be a class that was lost."""
+    try:
+        return any(not _is_clutter(path.name) for path in folder.iterdir())
+    except OSError:
+        return False
 
 
 def _split_set(walk: _Walk, top: _Found) -> _Found | None:
@@ -344,8 +353,8 @@ def _leave_out(walk: _Walk, folders: list[_Found]) -> None:
 
 def _doubts(walk: _Walk, tops: list[_Found]) -> list[Finding]:
     """Say that folders are taken for classes which are named like parts of a data set: legal, rarely meant."""
-    named = [top.path.name for top in tops if names_a_part(top.path.name)]
-    others = [top.path.name for top in tops if not names_a_part(top.path.name)]
+    named = [name for top in tops if names_a_part(name := top.path.name) or says_nothing(name)]
+    others = [top.path.name for top in tops if top.path.name not in named]
     if named:
         beside = f"{shown(named)} beside {shown(others)}" if others else shown(named)
         message = f"{len(named)} folders named like parts of a data set are read as classes."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import BadImageError
 from featstore.images import tiff
-from featstore.images.tiff import FLOAT, SIGNED, UNCOMPRESSED, UNSIGNED
+from featstore.images.tiff import FLOAT, MAX_SAMPLES, SIGNED, UNCOMPRESSED, UNSIGNED
 
 if TYPE_CHECKING:
     from featstore.images.tiff import Directory
@@ -35,6 +35,7 @@ _MEANINGS = {
     4: "transparency mask", 8: "CIE L*a*b*", 9: "ICC L*a*b*", 10: "ITU L*a*b*", 32803: "camera raw samples",
     32844: "LogL", 32845: "LogLuv", 34892: "linear camera raw",
 }  # fmt: skip
+_NAMES = {WHITE_IS_ZERO: "grey", BLACK_IS_ZERO: "grey", RGB: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr"}
 _GREY_BY_PILLOW = {
     "<": {(0, 1, 16), (1, 1, 16), (1, 2, 16), (0, 3, 32), (1, 3, 32), (1, 2, 32), (1, 1, 12)},
     ">": {(1, 1, 16), (1, 2, 16), (0, 3, 32), (1, 3, 32), (1, 2, 32)},
@@ -45,7 +46,7 @@ _SWAPPED_BY_PILLOW = _GREY_BY_PILLOW[">"] - {(1, 1, 16)}
 _WHOLE_BYTES = {UNSIGNED: {8, 16, 32, 64}, SIGNED: {8, 16, 32, 64}, FLOAT: {16, 32, 64}}
 _PACKED = frozenset({*range(9, 16), *range(17, 24), *range(25, 32)})
 _MOST_EXTRAS_BY_PILLOW = 3
-_BYTE = 8
+_BYTE, _UNDEFINED = 8, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,26 +117,38 @@ class Layout:
         BadImageError
             ``unsupported`` where neither of the two can read them.
         """
-        order, plain = self.directory.order, self.compression == UNCOMPRESSED
-        apart = self.directory.value(tiff.PLANAR) == tiff.SEPARATE
-        first = self.samples == 1 or (apart and not plain and self.colours == 1 and self.alpha is None)
-        kind = self.photometric, self.form, self.bits
-        swapped = order == ">" and not plain and kind in _SWAPPED_BY_PILLOW
-        known = self.compression in _BY_FEATSTORE
-        grey = (
-            known
-            and first
-            and self.directory.value(tiff.FILL_ORDER, 1) == 1
-            and kind in _GREY_BY_PILLOW[order]
-        )
-        many = len(self.extras) > _MOST_EXTRAS_BY_PILLOW or (apart and self.has_spare_channels)
-        many &= self.photometric == RGB and self.bits == _BYTE
-        big = self.directory.is_big and order == ">"
-        if not big and not many and (not self.is_deep or (grey and not swapped)):
+        is_big = self.directory.is_big and self.directory.order == ">"
+        by_pillow = self._is_grey_of_pillow if self.is_deep else not self._has_channels_beyond_pillow
+        if by_pillow and not is_big:
             return False
         if not self._is_readable:
             raise BadImageError("unsupported", f"{self.describe()}; convert it to 8-bit grey or RGB.")
         return True
+
+    @property
+    def _is_plain(self) -> bool:
+        return self.compression == UNCOMPRESSED
+
+    @property
+    def _is_apart(self) -> bool:
+        return self.directory.value(tiff.PLANAR) == tiff.SEPARATE
+
+    @property
+    def _is_grey_of_pillow(self) -> bool:
+        """Whether Pillow returns the numbers of a deep page as they are stored."""
+        order, kind = self.directory.order, (self.photometric, self.form, self.bits)
+        if self.compression not in _BY_FEATSTORE or self.directory.value(tiff.FILL_ORDER, 1) != 1:
+            return False
+        if order == ">" and not self._is_plain and kind in _SWAPPED_BY_PILLOW:
+            return False
+        first_of_many = self._is_apart and not self._is_plain and self.colours == 1 and self.alpha is None
+        return kind in _GREY_BY_PILLOW[order] and (self.samples == 1 or first_of_many)
+
+    @property
+    def _has_channels_beyond_pillow(self) -> bool:
+        """Whether there is RGB with more further channels than Pillow skips."""
+        many = len(self.extras) > _MOST_EXTRAS_BY_PILLOW or (self._is_apart and self.has_spare_channels)
+        return many and self.photometric == RGB and self.bits == _BYTE
 
     @property
     def _is_readable(self) -> bool:
@@ -148,23 +161,15 @@ class Layout:
     @property
     def _is_packed(self) -> bool:
         """Whether samples share bytes; the predictor of TIFF is not defined for them."""
-        plain = self.compression == UNCOMPRESSED or self.directory.value(tiff.PREDICTOR, 1) == 1
-        return self.form == UNSIGNED and self.bits in _PACKED and plain
+        unpredicted = self._is_plain or self.directory.value(tiff.PREDICTOR, 1) == 1
+        return self.form == UNSIGNED and self.bits in _PACKED and unpredicted
 
     def describe(self) -> str:
         """Say in a few words what a page holds."""
         form = {SIGNED: "signed ", FLOAT: "float "}.get(self.form, "")
         packed = _COMPRESSIONS.get(self.compression, "")
         channels = f"{self.samples} channel{'s' if self.samples > 1 else ''} of {self.bits}-bit {form}samples"
-        meaning = {
-            WHITE_IS_ZERO: "grey",
-            BLACK_IS_ZERO: "grey",
-            RGB: "RGB",
-            3: "palette",
-            5: "CMYK",
-            6: "YCbCr",
-        }
-        named = meaning.get(self.photometric, f"photometric interpretation {self.photometric}")
+        named = _NAMES.get(self.photometric, f"photometric interpretation {self.photometric}")
         return f"TIFF with {channels} ({named}{', ' + packed if packed else ''})"
 
 
@@ -184,18 +189,21 @@ def read_layout(directory: Directory) -> Layout:
     if photometric in _MEANINGS:
         raise BadImageError("unsupported", f"TIFF of {_MEANINGS[photometric]}; convert it to 8-bit RGB.")
     colours = _COLOURS.get(photometric, 1)
-    bits = directory.values(tiff.BITS, most=1 << 12) or (1,)
+    bits = directory.values(tiff.BITS, most=MAX_SAMPLES) or (1,)
     default = colours if compression in _JPEG else 1
     samples = directory.value(tiff.SAMPLES, default)
+    if samples > MAX_SAMPLES:
+        raise BadImageError("unsupported", f"TIFF with {samples} channels; convert it to 8-bit grey or RGB.")
     bits = bits[: max(samples, 1)]
-    forms = {UNSIGNED if form == 4 else form for form in directory.values(tiff.SAMPLE_FORMAT, most=1 << 12)}  # noqa: PLR2004
+    said = directory.values(tiff.SAMPLE_FORMAT, most=MAX_SAMPLES)
+    forms = {UNSIGNED if form == _UNDEFINED else form for form in said}
     form = max(forms, default=UNSIGNED)
     if len(set(bits)) > 1 or len(forms) > 1 or form not in _WHOLE_BYTES:
         raise BadImageError(
             "unsupported", "TIFF with complex or mixed samples; convert it to 8-bit grey or RGB."
         )
     spare = max(0, samples - colours)
-    extras = directory.values(tiff.EXTRA_SAMPLES, most=1 << 12)
+    extras = directory.values(tiff.EXTRA_SAMPLES, most=MAX_SAMPLES)
     if not extras and photometric == RGB and spare == 1:
         extras = (2,)  # Pillow, too, takes the fourth for alpha where nothing is said
     extras = (*extras, *(0,) * spare)[:spare]

@@ -39,7 +39,9 @@ def check_labels(entries: Sequence[Entry]) -> Iterator[Finding]:
         names = sum(map(len, alike))
         message = f"{names} names of classes are spellings of {len(alike)} (capitals, accents, spaces, punctuation)."
         yield Finding("FS202", message, names, tuple(_spellings(same, counts, splits) for same in alike))
-    if missing := sorted(filter(is_missing, counts)):
+    if missing := [
+        name for name in sorted(counts) if is_missing(name) and not (name == "-" and "+" in counts)
+    ]:
         total = sum(counts[name] for name in missing)
         message = f"{total} images are of a class that is called like a missing value."
         yield Finding("FS203", message, total, tuple(f"{name!r}: {counts[name]} images" for name in missing))

@@ -18,7 +18,7 @@ DECODING: dict[str, tuple[str, str]] = {
     "cmyk": ("FS306", "{files} in CMYK: converted to RGB without a colour profile."),
     "constant": ("FS307", "{images} of one colour throughout, showing nothing."),
     "orientation": ("FS308", "{files} with an unreadable orientation tag: taken as stored."),
-    "extra_channels": ("FS314", "{files} with channels beyond red, green and blue: these were left out."),
+    "extra_channels": ("FS314", "{files} with channels beyond grey or RGB: these were left out."),
 }
 """Key of `featstore.images.decode.WARNINGS` to the code of its finding and the message."""
 

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import struct
 from dataclasses import dataclass
 from itertools import islice
 from typing import IO, TYPE_CHECKING
@@ -99,8 +100,11 @@ class Stack:
             tiff.STRIP_ROWS: (first.size[1],),
             tiff.STRIP_BYTES: (part,) * planes,
         }
-        file.seek(self.start + frame * self.length)
-        return tiff.tiff_bytes(first.order, tags, file.read(self.length))
+        try:
+            file.seek(self.start + frame * self.length)
+            return tiff.tiff_bytes(first.order, tags, file.read(self.length))
+        except (struct.error, OSError, OverflowError, ValueError) as error:
+            raise BadImageError("corrupt", "The TIFF names sizes or places that no file has.") from error
 
 
 def list_pages(file: IO[bytes]) -> Pages:
@@ -185,7 +189,7 @@ def _full_size(chain: Sequence[Directory]) -> tuple[tuple[int, ...], set[str]]:
         ``unsupported`` if a picture itself lies below the chain, as in camera raw files.
     """
     pairs = ((page, sub) for page in chain for sub in tiff.sub_directories(page))
-    below = list(islice(pairs, _MAX_BELOW))
+    below = [(page, sub) for page, sub in islice(pairs, _MAX_BELOW) if sub.fields]
     if any(_area(sub) > _area(page) for page, sub in below):
         raise BadImageError(
             "unsupported", "The TIFF shows a preview of a picture stored elsewhere in it (camera raw)."

@@ -62,6 +62,7 @@ _TURNED: dict[int, Callable[[Pixels], Pixels]] = {
 }
 """The same, for arrays."""
 _BITS_OF_BYTE = 8
+_MP_ENTRIES = 0xB002  # of the index of a multi-picture JPEG
 _MAX_8_BIT, _MAX_16_BIT = 255, 65535
 
 
@@ -219,10 +220,19 @@ def _upright(image: ImageFile) -> tuple[Image.Image, frozenset[str]]:
     notes = set()
     with no_native_messages() if getattr(image, "use_load_libtiff", False) else nullcontext():
         image.load()  # a TIFF turns itself here, and forgets its tag
-    if image.format != "TIFF" and getattr(image, "is_animated", False):
+    if image.format != "TIFF" and getattr(image, "is_animated", False) and not _has_thumbnails_only(image):
         notes.add("frames")
     try:
         turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - metadata that cannot be parsed must not cost the picture
         return image, frozenset(notes | {"orientation"})
     return (image if turn is None else image.transpose(turn)), frozenset(notes)
+
+
+def _has_thumbnails_only(image: ImageFile) -> bool:
+    """Whether what a camera put behind the JPEG are smaller copies of it, made for its own screen."""
+    index = getattr(image, "mpinfo", None) or {}
+    others = index.get(_MP_ENTRIES, ())[1:]
+    return bool(others) and all(
+        str(other["Attribute"]["MPType"]).startswith("Large Thumbnail") for other in others
+    )

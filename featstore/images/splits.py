@@ -76,7 +76,8 @@ def names_a_part(name: str) -> bool:
 
 def says_nothing(name: str) -> bool:
     """Whether a name has only words like ``images`` and ``data``."""
-    return all(word in _FILLERS for word in _words(name))
+    words = _words(name)
+    return bool(words) and all(word in _FILLERS for word in words)
 
 
 def _read(name: str) -> tuple[list[str], list[str]]:

@@ -26,6 +26,9 @@ UNCOMPRESSED = 1
 SEPARATE = 2
 """Value of PlanarConfiguration: one plane per sample."""
 
+MAX_SAMPLES = 1 << 12
+"""Most samples per pixel that are believed; hyperspectral cameras have hundreds."""
+
 _WANTED = frozenset(
     {NEW_SUBFILE_TYPE, SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, DESCRIPTION}
     | {STRIP_OFFSETS, ORIENTATION, SAMPLES, STRIP_ROWS, STRIP_BYTES, PLANAR, PREDICTOR, COLOR_MAP, TILE_WIDTH}
@@ -157,7 +160,8 @@ class Directory:
         width, height = self.size
         row = -(-width * self.samples * self.bits // 8)
         starts, lengths = self.values(STRIP_OFFSETS), self.values(STRIP_BYTES)
-        if self.value(COMPRESSION, 1) != UNCOMPRESSED or not starts or row * height <= 0:
+        plain = self.value(COMPRESSION, 1) == UNCOMPRESSED and 0 < self.samples <= MAX_SAMPLES
+        if not plain or not starts or row * height <= 0:
             return None
         if len(starts) > 1:
             ends = [start + length for start, length in zip(starts, lengths, strict=False)]
@@ -218,9 +222,7 @@ def read_directory(file: IO[bytes], offset: int) -> Directory:
 def sub_directories(directory: Directory, most: int = 32) -> Iterator[Directory]:
     """Yield the directories below one: thumbnails, levels of a pyramid, or the picture behind a preview."""
     for offset in directory.values(SUB_DIRECTORIES, most=1 << 12)[:most]:
-        below = read_directory(directory.file, offset)
-        if below.fields:
-            yield below
+        yield read_directory(directory.file, offset)
 
 
 def tiff_bytes(order: str, tags: Mapping[int, Sequence[int]], samples: bytes) -> bytes:

@@ -190,7 +190,7 @@ def _audit(whole: Manifest, value_range: tuple[float, float] | None) -> dict[str
     """What `featstore.check` says, without the examples, which name files."""
     found = check(whole, value_range=value_range)
     return {
-        "sound": found.sound,
+        "no_error_found": found.no_error_found,
         "findings": {finding.title: finding.message for finding in found.findings},
         "shortcuts": dict(found.shortcuts),
     }

@@ -15,16 +15,20 @@ from pathlib import Path
 import numpy as np
 import PIL
 import pytest
+from featstore.images.dhash import dhash
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from featstore.errors import UsageError
 from featstore.images.decode import WARNINGS, decode, decoder_version, probe
-from featstore.images.dhash import dhash
 from featstore.images.png import without_bulk
 from featstore.images.resize import resize
 from featstore.images.scan import scan
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def test_colour_comes_back_as_it_was(picture, encode):
@@ -125,6 +129,34 @@ def test_cmyk_is_converted_with_a_warning(picture, encode):
     assert decode(encode(image, "JPEG"))[1] == ("cmyk",)
 
 
+def test_cmyk_in_a_jpeg_keeps_its_colours_and_is_no_negative(picture, encode):
+    """Photoshop stores ink upside down, and says so with a marker of Adobe's."""
+    smooth = picture(size=(8, 8)).resize((64, 64), Image.Resampling.BICUBIC)
+    data = encode(smooth.convert("CMYK"), "JPEG", quality=98)
+    assert b"Adobe" in data
+    assert np.abs(decode(data)[0] - np.asarray(smooth).astype(float)).mean() < 3
+
+
+@pytest.mark.parametrize(
+    "name", ["tiff_lzw", "packbits", "tiff_adobe_deflate", "group3", "group4", "zstd", "lzma"]
+)
+def test_no_compression_of_tiff_changes_a_pixel(picture, encode, name):
+    for mode in ("1",) if name.startswith("group") else ("1", "L", "RGB", "CMYK"):
+        image = picture(mode=mode)
+        packed, plain = encode(image, "TIFF", compression=name), encode(image, "TIFF")
+        np.testing.assert_array_equal(decode(packed)[0], decode(plain)[0])
+
+
+def test_gamma_and_profiles_of_usual_size_change_no_pixel(picture, encode):
+    data = encode(picture())
+    for beside in (
+        chunk(b"gAMA", struct.pack(">I", 100_000)),
+        chunk(b"iCCP", b"scanner\0\0" + zlib.compress(bytes(3000))),
+        chunk(b"sRGB", b"\0"),
+    ):
+        np.testing.assert_array_equal(decode(data[:33] + beside + data[33:])[0], np.asarray(picture()))
+
+
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
 def test_an_animation_gives_its_first_frame_with_a_warning(picture, encode, kind):
     first, second = picture(mode="L"), picture(seed=1, mode="L")
@@ -171,10 +203,6 @@ def test_an_unreadable_orientation_does_not_cost_the_picture(picture, encode):
     pixels, notes = decode(data)
     np.testing.assert_array_equal(pixels, decode(encode(picture(), "JPEG"))[0])
     assert set(notes) <= {"orientation"}
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 MEBIBYTE = 1 << 20
@@ -259,6 +287,9 @@ def test_a_picture_of_several_in_a_jpeg_is_the_first_and_upright(picture, encode
     pixels, notes = decode(data)
     np.testing.assert_array_equal(pixels, np.rot90(decode(encode(picture(), "JPEG"))[0], -1))
     assert notes == ("frames",)
+    kind = data.index(struct.pack("<I", 0x030000)) + 16  # of the second entry of the index
+    thumbnail = data[:kind] + struct.pack("<I", 0x010001) + data[kind + 4 :]
+    assert decode(thumbnail)[1] == ()
 
 
 def test_a_constant_image_is_decoded_with_a_warning(encode):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,8 +81,9 @@ def test_every_slice_of_an_imagej_stack_is_an_image_of_one_group(write, dtype, o
     assert [record.id for record in records] == page_ids(data, range(6))
     assert [record.frame for record in records] == list(range(6))
     assert len({record.group for record in records}) == 1
+    decoding = replace(DECODING, value_range=RANGE)
     for record, expected in zip(records, volume, strict=True):
-        np.testing.assert_array_equal(decode(data, record.frame, RANGE)[0][..., 0], shown(expected))
+        np.testing.assert_array_equal(read_pixels(record, decoding)[..., 0], shown(expected))
     assert codes(manifest) == {"FS309": 1}
 
 

@@ -80,6 +80,25 @@ def uncertainty(record: Record) -> str:
     )
 
 
+def shortcuts(record: Record) -> str:
+    """How well the class is guessed without a network, on the images that the scores are about."""
+    match record.outcome:
+        case Fusion() as fusion:
+            found = {
+                name: (scores[PRIMARY].value, scores[PRIMARY].interval)
+                for name, scores in fusion.shortcuts.get(record.shown or "", {}).items()
+            }
+        case Comparison() as comparison:
+            found = {
+                s.contestant.label: (s.estimates[PRIMARY].mean, s.estimates[PRIMARY].interval)
+                for s in comparison.shortcuts
+            }
+        case _:
+            found = {}
+    told = "; ".join(f"{name} {spoken(*score)}" for name, score in found.items())
+    return f"Guessing without a network, on the same images: {PRIMARY.upper()} of {told}." if told else ""
+
+
 def mistakes(record: Record) -> str:
     """How many answers were wrong."""
     shown = _shown(record)

@@ -14,7 +14,7 @@ from featstore.report.page.sheet import Cell, Sheet, figure, whole, words
 from featstore.report.plain import size, view_name
 from featstore.report.records import reproduced
 from featstore.report.records.record import leader
-from featstore.report.terminal.scores import HEADS, PARTS
+from featstore.report.terminal.scores import HEADS, PARTS, scored_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +68,7 @@ def head(metric: str) -> str:
 
 
 def _contestants(record: Record, comparison: Comparison) -> Sheet:
-    ranked = sorted(comparison.standings, key=lambda s: -s.primary)
+    ranked = sorted([*comparison.standings, *comparison.shortcuts], key=lambda s: -s.primary)
     rows = tuple(
         (
             words(s.contestant.label, _made_of(s.contestant.backbones)),
@@ -85,7 +85,7 @@ def _contestants(record: Record, comparison: Comparison) -> Sheet:
     )
     first = leader(comparison).contestant.label
     return Sheet(
-        f"All {len(rows)} contestants, on the same {comparison.folds * comparison.repeats} folds",
+        f"All {len(comparison.standings)} contestants, {scored_on(comparison)}",
         ("Contestant", *(head(m) for m in METRICS)),
         rows,
         f"Mean over the folds (ECE: all images together), with its 95 % interval from resampled {kept(record)}, never"
@@ -102,6 +102,8 @@ def _beside(metric: str, cell: Cell, curves: Mapping[str, Any]) -> Cell:
 
 
 def _made_of(backbones: tuple[str, ...]) -> str:
+    if not backbones:
+        return "no network"
     return "alone" if len(backbones) == 1 else f"{len(backbones)} backbones"
 
 

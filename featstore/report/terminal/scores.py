@@ -11,6 +11,7 @@ from featstore.findings import CATALOGUE
 from featstore.report.calibration import calibration_text, chance_text
 from featstore.report.plain import counts, table, view_name
 from featstore.report.terminal.economics import economics_text, view_curve_text
+from featstore.report.terminal.findings import findings_brief
 from featstore.report.verdict import verdict, winner_text
 
 if TYPE_CHECKING:
@@ -43,14 +44,15 @@ HEADS = {
 def comparison_text(result: Comparison) -> str:
     """Tables of a comparison, and the verdict in words."""
     shown = _best(result.standings)
-    names = [s.contestant.label for s in shown]
-    head = f"mean of {result.folds * result.repeats} folds [95 %]; ECE: all images"
+    listed = [*shown, *result.shortcuts]
+    names = [s.contestant.label for s in listed]
+    head = f"{scored_on(result)} [95 %]; ECE: all images"
     rows = [
         {m: _number(e.mean, e.interval) for m, e in s.estimates.items()}
         | _error_cell(
             s.estimates["ece"].mean, s.estimates["ece"].interval, result.curves.get(s.contestant.label)
         )
-        for s in shown
+        for s in listed
     ]
     hidden = len(result.standings) - len(shown)
     return "\n\n".join(
@@ -60,12 +62,20 @@ def comparison_text(result: Comparison) -> str:
             _tables(head, names, rows),
             leader_calibration(result),
             f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json." if hidden else "",
+            findings_brief(result.findings),
             *asides(result),
             winner_text(result),
             verdict(result),
         )
         if part
     )
+
+
+def scored_on(result: Comparison) -> str:
+    """What the scores are means of."""
+    if result.own_split:
+        return "the data set's own test images"
+    return f"mean of {result.folds * result.repeats} folds"
 
 
 def _error_cell(
@@ -114,6 +124,9 @@ def fusion_text(result: Fusion) -> str:
         | _error_cell(part["ece"].value, part["ece"].interval, result.curves.get(split))
         for split, part in result.scores.items()
     ]
+    for split, guesses in result.shortcuts.items():
+        names += [f"{split}: {name}" for name in guesses]
+        rows += [{m: _number(s.value, s.interval) for m, s in part.items()} for part in guesses.values()]
     return "\n\n".join(
         part
         for part in (
@@ -123,6 +136,7 @@ def fusion_text(result: Fusion) -> str:
             *_calibrations(result),
             operating_text(result.operating, list(result.matrix["classes"])),
             _continuation_text(result),
+            findings_brief(result.findings),
             f"The run is in {result.run}: model/, metrics.json, predictions.csv, run.json.",
             f"Next: featstore predict {result.run} IMAGE...",
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from featstore.findings import ordered
 from featstore.report.plain import counts, duration, printable, size, table, view_name
+from featstore.report.terminal.findings import findings_text
 from featstore.report.terminal.scores import comparison_text, fusion_text, operating_text
 from featstore.report.verdict import summary
 
@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from featstore.demonstration import Demonstration
     from featstore.evaluation.check import Check
     from featstore.evaluation.predict import Predictions
+    from featstore.evaluation.scores import Score
     from featstore.extraction.bench import Bench, Rate
     from featstore.extraction.precision import PrecisionCheck
     from featstore.extraction.summary import Extraction
-    from featstore.findings import Finding
 
 LISTED = 10
+LOOKED_FOR = """\
+Looked for: unreadable files; pictures in two classes or splits; patients in two splits or under two names;
+copies across patients (compressed, mirrored, turned, cropped); odd layouts and names; guessing the class without a network.
+Wrong labels and other hospitals cannot be seen from here."""
 NEXT = """On your own images:
   featstore check   DATA
   featstore extract DATA --recipe mild --seeds 1-2
@@ -74,12 +78,15 @@ def _tuned_text(result: Predictions) -> str:
 
 def check_text(result: Check) -> str:
     """Findings of an audit."""
-    parts = [f"{result.images} images, {result.groups} groups, classes: {counts(result.classes)}."]
-    parts.append(findings_text(result.findings))
-    parts += [_bad_text(result.bad), _shortcut_text(result.shortcuts)]
-    parts.append(
-        "The data set is sound." if result.sound else "The data set would give a false answer: mend it first."
-    )
+    grave = [finding for finding in result.findings if not finding.accepted]
+    warnings = sum(finding.severity == "warning" for finding in grave)
+    about = f"{result.images} images, {result.groups} groups, classes: {counts(result.classes)}."
+    if not result.no_error_found:
+        answer = "Errors found: every score on this data set would be false. Mend it first."
+    else:
+        answer = f"No error found; {warnings or 'no'} warning{'' if warnings == 1 else 's'}."
+    parts = [f"{answer}\n{about}", findings_text(result.findings), _bad_text(result.bad)]
+    parts += [_shortcut_text(result.shortcuts), LOOKED_FOR]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -154,19 +161,19 @@ def _bad_text(bad: Sequence[tuple[str, str, str]]) -> str:
     return "\n".join([f"{len(bad)} images are in quarantine; everything else goes on:", *lines, *more])
 
 
-def findings_text(found: Sequence[Finding]) -> str:
-    """Findings, the gravest first: code, what was met, one example, what to do."""
-    return "\n".join(_finding_text(finding) for finding in ordered(found) if not finding.accepted)
-
-
-def _finding_text(finding: Finding) -> str:
-    lines = [f"{finding.severity.upper()} {finding.title}: {printable(finding.message)}"]
-    lines += [f"  for example {printable(example)}" for example in finding.examples[:1]]
-    return "\n".join([*lines, f"  {finding.remedy}"])
-
-
-def _shortcut_text(shortcuts: Mapping[str, float]) -> str:
+def _shortcut_text(shortcuts: Mapping[str, Score]) -> str:
     if not shortcuts:
         return ""
-    rows = [[name, f"{value:.3f}"] for name, value in shortcuts.items()]
-    return "AUC of guessing the label without a network (0.5 and less is harmless):\n" + table(None, rows)
+    rows = [[name, spoken_score(score)] for name, score in shortcuts.items()]
+    return "AUC of guessing the class without a network, 95 % interval (0.5 is harmless):\n" + table(
+        None, rows
+    )
+
+
+def spoken_score(score: Score) -> str:
+    """Value and interval."""
+    if score.value is None:
+        return "-"
+    return f"{score.value:.3f}" + (
+        "" if score.interval is None else "  [{:.3f}, {:.3f}]".format(*score.interval)
+    )
