@@ -67,8 +67,8 @@ CATALOGUE: dict[str, Kind] = {
     "FS103": Kind(
         "groups_merged",
         "warning",
-        "Files with identical bytes are listed under different patients (groups). These groups were taken for one, so"
-        " that no picture is both learned from and tested on.",
+        "Patients (groups) share a file, are called the same but for capitals, accents and spaces, or show the same"
+        " picture (see FS102). They were taken for one patient, so that no picture is learned from and tested on.",
         "Find out which patient each of these files belongs to, and correct the groups.",
     ),
     "FS104": Kind(

@@ -129,7 +129,7 @@ def _in_place(rows: range, values: Floats, usual: NDArray[np.float64], *, mirror
     """Pairs that are alike as they lie, and more so than either is to others."""
     for row, column in np.argwhere(values >= IN_PLACE):
         one, other = rows.start + int(row), int(column)
-        value = float(values[row, column])
+        value = min(1.0, float(values[row, column]))
         if 1 - value <= STANDS_OUT * (1 - max(usual[one], usual[other])):
             yield Pair(min(one, other), max(one, other), value, "mirrored" if mirrored else "copy")
 
@@ -280,7 +280,7 @@ def _aligned(miniatures: NDArray[np.uint8], pairs: Iterable[Look]) -> Iterator[t
         for one in ones:
             products = irfft2(moved * np.conj(spectra(sharpened(one)[None])), s=(side, side))
             near = products[:, shifts][:, :, shifts]
-            yield (one, other, mirrored), float(near.max())
+            yield (one, other, mirrored), min(1.0, float(near.max()))
 
 
 def _turn_and_zoom(side: int, degrees: float, zoom: float) -> Any:  # noqa: ANN401

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 LISTED = 10
 LOOKED_FOR = """\
 Looked for: unreadable files; pictures in two classes or splits; patients in two splits or under two names;
-copies across patients (compressed, mirrored, turned, cropped); odd layouts and names; guessing the class without a network.
-Wrong labels and other hospitals cannot be seen from here."""
+copies across patients (compressed, mirrored, turned, cropped); odd layouts and names; what is guessed without a
+network. Wrong labels and other hospitals cannot be seen from here."""
 NEXT = """On your own images:
   featstore check   DATA
   featstore extract DATA --recipe mild --seeds 1-2
