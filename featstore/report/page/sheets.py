@@ -76,7 +76,7 @@ def _contestants(record: Record, comparison: Comparison) -> Sheet:
                 _beside(
                     m,
                     figure(s.estimates[m].mean, s.estimates[m].interval),
-                    comparison.curves[s.contestant.label],
+                    comparison.curves.get(s.contestant.label, {}),
                 )
                 for m in METRICS
             ),
