@@ -12,7 +12,7 @@ import typer
 from featstore.errors import UsageError
 
 from . import exchange, options
-from .printing import finish, print_json, print_result, print_text
+from .printing import finish, print_json, print_result, print_text, say
 
 app = typer.Typer(
     no_args_is_help=True, help="Look at the store, mend it, tidy it up; carry features in and out."
@@ -146,6 +146,7 @@ def drift(
     from featstore.extraction.drift import drift
     from featstore.report.terminal.cache import drift_text
 
+    say("drift", "reading the data set, then loading TensorFlow and the networks", json=json)
     result = drift(
         data,
         rows=rows,

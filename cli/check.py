@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from . import options
-from .printing import finish, print_json, print_text
+from .printing import finish, print_json, print_text, say
 
 AUDIT_FAILED = 5
 
@@ -26,6 +26,7 @@ def command(
     from featstore.evaluation.check import check
     from featstore.report.terminal.text import check_text
 
+    say("check", "reading the data set", json=json)
     result = check(
         data,
         value_range=options.parse_range(value_range),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import print_comparison, print_json, print_text
+from .printing import print_comparison, print_json, print_text, say
 
 
 @options.reads_data
@@ -58,14 +58,14 @@ def command(
     resume: Annotated[
         bool, typer.Option(help="Take fits that an earlier comparison left in the cache.")
     ] = True,
-    backbones: options.Backbones = None,
+    backbones: options.StoredBackbones = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Recipe of the views to train on; default all stored.")
+        str | None, typer.Option(help="Recipe of the views to train on; default as for --seeds.")
     ] = None,
-    seeds: options.Seeds = None,
+    seeds: options.StoredSeeds = None,
     weights: options.Weights = None,
-    preprocess: options.Preprocess = "official",
-    precision: options.Precision = "float32",
+    preprocess: options.StoredPreprocess = None,
+    precision: options.StoredPrecision = None,
     value_range: options.ValueRange = None,
     cache: options.Cache = None,
     reading: options.Reading = options.PLAIN,
@@ -81,6 +81,7 @@ def command(
     from featstore.run import csv_text
 
     names = options.parse_names(strategies) or []
+    say("compare", "reading the data set and its features", json=json)
     result = compare(
         data,
         strategies="all" if strategies == "all" else names,

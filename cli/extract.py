@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import finish, print_json, print_text
+from .printing import finish, print_json, print_text, say
 
 
 @options.reads_data
@@ -125,6 +125,7 @@ def check(
     from featstore.extraction.precision import check_precision
     from featstore.report.terminal.text import precision_text
 
+    say("extract", "reading some images, then loading TensorFlow and the networks", json=json)
     result = check_precision(
         data,
         backbones=options.parse_names(backbones) or DEFAULT_BACKBONES,

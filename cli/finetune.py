@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import finish, print_json, print_text
+from .printing import finish, print_json, print_text, say
 
 
 @options.reads_data
@@ -56,6 +56,7 @@ def command(
     from featstore.extraction.finetune import finetune
     from featstore.report.terminal.finetuning import finetuning_text
 
+    say("finetune", f"reading the data set, then loading TensorFlow and {backbone}", json=json)
     result = finetune(
         data,
         backbone=backbone,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import print_json, print_text
+from .printing import print_json, print_text, say
 
 
 @options.reads_data
@@ -38,14 +38,14 @@ def command(
     positive: options.Positive = None,
     calibrate: options.Calibrate = None,
     sensitivity: options.Sensitivity = None,
-    backbones: options.Backbones = None,
+    backbones: options.StoredBackbones = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Recipe of the views to train on; default all stored.")
+        str | None, typer.Option(help="Recipe of the views to train on; default as for --seeds.")
     ] = None,
-    seeds: options.Seeds = None,
+    seeds: options.StoredSeeds = None,
     weights: options.Weights = None,
-    preprocess: options.Preprocess = "official",
-    precision: options.Precision = "float32",
+    preprocess: options.StoredPreprocess = None,
+    precision: options.StoredPrecision = None,
     value_range: options.ValueRange = None,
     cache: options.Cache = None,
     reading: options.Reading = options.PLAIN,
@@ -59,6 +59,7 @@ def command(
     from featstore.evaluation.fuse import fuse
     from featstore.report.terminal.scores import fusion_text
 
+    say("fuse", "reading the data set and its features, then training", json=json)
     result = fuse(
         data,
         strategy=strategy,

@@ -42,6 +42,35 @@ Weights = Annotated[
 ]
 Preprocess = Annotated[str, typer.Option(help="official (each network's own) or rescale (1/255).")]
 Precision = Annotated[str, typer.Option(help="float32, bfloat16 (CPUs that have it) or float16 (GPUs).")]
+StoredPreprocess = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess",
+        help="official or rescale; default that of the last extract of these images, else official.",
+    ),
+]
+StoredPrecision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="float32, bfloat16 or float16; default that of the last extract of these images, else float32.",
+    ),
+]
+StoredBackbones = Annotated[
+    str | None,
+    typer.Option(
+        "--backbones",
+        help="Names, with commas; default those of the last extract of these images, else all that are complete.",
+        metavar="A,B",
+    ),
+]
+StoredSeeds = Annotated[
+    str | None,
+    typer.Option(
+        "--seeds",
+        help="Augmented views, such as 1-4; none for none; default those of the last extract, else all complete.",
+    ),
+]
 Seeds = Annotated[str | None, typer.Option(help="Augmented views, such as 1-4 or 1,3,7; none for none.")]
 ValueRange = Annotated[
     str | None, typer.Option("--range", help="Black and white of 16-bit or float images.", metavar="LOW,HIGH")
@@ -223,8 +252,8 @@ def parse_weights(entries: list[str] | None) -> dict[str, str]:
 def source(
     backbones: str | None,
     weights: list[str] | None,
-    preprocess: str,
-    precision: str,
+    preprocess: str | None,
+    precision: str | None,
     recipe: str | None,
     seeds: str | None,
     value_range: str | None,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import finish, print_result
+from .printing import finish, print_result, say
 
 
 @options.reads_data
@@ -50,6 +50,7 @@ def command(
     from featstore.reproduction.members import SEVEN
     from featstore.reproduction.paper import paper
 
+    say("paper", "reading the data set", json=json)
     result = paper(
         data,
         backbones=options.parse_names(backbones) or SEVEN,

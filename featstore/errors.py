@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class FeatstoreError(Exception):
@@ -75,6 +78,20 @@ class UnknownNameError(UsageError, LookupError):
 
 class WeightsError(FeatstoreError, OSError):
     """Weights that are absent, unreachable, or not those of the network."""
+
+
+class AbsentWeightsError(WeightsError):
+    """Weights that are not on this machine, and are not or cannot be fetched.
+
+    Attributes
+    ----------
+    names
+        The networks whose weights they are.
+    """
+
+    def __init__(self, cause: str, remedy: str, names: Sequence[str] = ()) -> None:
+        super().__init__(cause, remedy)
+        self.names = tuple(names)
 
 
 class BackboneError(FeatstoreError, RuntimeError):

@@ -356,6 +356,19 @@ CATALOGUE: dict[str, Kind] = {
         "How well the label is guessed without a network could not be computed on these images.",
         "Add patients: five of each class are needed.",
     ),
+    "FS409": Kind(
+        "training_unknown",
+        "note",
+        "The run, or the one that it went on from, comes from an earlier featstore and does not tell which images its"
+        " model has learned from.",
+        "Make these runs again, featstore fuse DATA --out RUN --overwrite: then images in training are marked.",
+    ),
+    "FS410": Kind(
+        "label_unknown",
+        "warning",
+        "Labels of images are not classes of the model, so no answer on them can be right; they are not counted.",
+        "Spell the labels as the model's classes, or take them out of the CSV file.",
+    ),
 }  # fmt: skip
 """Code to its row; the order is that of the documentation."""
 

@@ -171,15 +171,23 @@ def _own_splits(table: Table, named: NDArray[np.str_]) -> dict[str, NDArray[np.i
 def _require_groups(table: Table, folds: int) -> None:
     if len(table.classes) < 2:  # noqa: PLR2004
         raise AuditError(
-            f"There is one class only: {table.classes[0]}.", "Give images of at least two classes."
+            f"There is one class only: {table.classes[0]}.{_losses(table)}",
+            "Give images of at least two classes.",
         )
     counts = {name: len(set(table.groups[table.y == c])) for c, name in enumerate(table.classes)}
     if min(counts.values()) < folds:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise AuditError(
-            f"{folds} folds need at least {folds} groups (patients) in each class; there are: {listed}.",
+            f"{folds} folds need at least {folds} groups (patients) in each class;"
+            f" there are: {listed}.{_losses(table)}",
             f"Use --folds {max(2, min(counts.values()))}, or add patients to the smallest class.",
         )
+
+
+def _losses(table: Table) -> str:
+    """What each class has lost to the quarantine, where the table knows it."""
+    told = [finding.message for finding in getattr(table, "findings", ()) if finding.code == "FS301"]
+    return f" {told[0]}" if told else ""
 
 
 def _require_every_class(table: Table, rows: NDArray[np.intp], side: str) -> None:

@@ -35,6 +35,8 @@ from featstore.errors import (
     WeightsError,
 )
 from featstore.evaluation.metrics import METRICS
+from featstore.evaluation.training_images import read_training_images
+from featstore.fingerprint import digest_bytes
 from featstore.fusion.archive import ArchiveError, read_arrays
 from featstore.fusion.bundle import read_bundle
 from featstore.fusion.notation import Notation
@@ -184,7 +186,7 @@ def _stores(folder: Path) -> dict[str, Target]:
     tuned = folder / "tuned.weights.h5"
     with h5py.File(tuned, "w") as file:
         file["layers/dense/vars/0"] = np.eye(3)
-    learned.inscribe(tuned, ids[:3], ids[3:])
+    learned.inscribe(tuned, learned.Learned("", *(frozenset(part) for part in (ids[:3], ids[3:], ids))))
 
     def read_page(data: bytes) -> object:
         page.write_bytes(resealed(data))
@@ -242,6 +244,20 @@ def _runs(folder: Path) -> dict[str, Target]:
         about.write_bytes(resealed(data))
         return run.keys_of(run.read_run(out))
 
+    known = {
+        "format": 1,
+        "complete": True,
+        "salt": "ab" * 32,
+        "ids": ["00" * 32],
+        "pixels": ["11" * 32],
+        "groups": [],
+    }
+
+    def read_training(data: bytes) -> object:
+        data = resealed(data)
+        (out / run.TRAINING).write_bytes(data)
+        return read_training_images(out, {"files": {run.TRAINING: digest_bytes(data)}})
+
     def read_outcome(data: bytes) -> object:
         page = document.parse(data)
         return (
@@ -256,6 +272,7 @@ def _runs(folder: Path) -> dict[str, Target]:
             (ShapeError,),
         ),
         "bundle JSON": Target([state.read_bytes()], read_model, (RunError,)),
+        "training images": Target([json.dumps(document.seal(known)).encode()], read_training, (RunError,)),
         "bundle npz": Target([original], read_archive, (ArchiveError,)),
         "run.json": Target([json.dumps(document.seal(described)).encode()], read_about, (RunError,)),
     }

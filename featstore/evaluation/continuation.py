@@ -14,8 +14,10 @@ from featstore.errors import RunError, UsageError
 from featstore.evaluation.bootstrap import group_weights
 from featstore.evaluation.intervals import bases, difference_interval
 from featstore.evaluation.metrics import BOUNDED, ENOUGH_IMAGES, decide, score
+from featstore.evaluation.training_images import read_training_images
 from featstore.fusion.bundle import read_bundle
 from featstore.fusion.neural import NeuralStrategy
+from featstore.store.known_images import KnownImages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -75,6 +77,11 @@ class Earlier:
         """Parameters to go on with: the same, but at a rate of its own."""
         params: dict[str, Any] = self.model.get_params(deep=False)
         return {key: value for key, value in params.items() if key not in {"blocks", "learning_rate"}}
+
+    def learned(self) -> KnownImages:
+        """What it has learned from, as far as it says so."""
+        found = read_training_images(self.folder, self.document)
+        return KnownImages(is_complete=False) if found is None else found
 
     def held_out(self, matrix: FeatureMatrix, rows: NDArray[np.intp]) -> bool | None:
         """Whether it held out these images, None if it saw another table.

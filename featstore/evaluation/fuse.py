@@ -21,6 +21,7 @@ from featstore.evaluation.positive import positive_class
 from featstore.evaluation.predictions import held_out
 from featstore.evaluation.scores import Score, held_out_scores
 from featstore.evaluation.settings import blamed_on, gather
+from featstore.evaluation.training_images import training_images, write_training_images
 from featstore.evaluation.views import training_rows
 from featstore.extraction.facts import image_facts
 from featstore.findings import mark_accepted, ordered, resolve
@@ -240,10 +241,17 @@ def fuse(
         findings=ordered(mark_accepted(told, codes)),
     )
     document = result.to_json(examples=False)
+    learned = training_images(
+        matrix,
+        np.concatenate([train, splits["val"]]) if validation else train,
+        None if earlier is None else earlier.learned(),
+        Path(source.get("cache") or default_cache()),
+    )
     run.clear(Path(out))
     write_bundle(
         Path(out) / run.MODEL, model, {"classes": list(matrix.classes), "operating": result.operating}
     )
+    write_training_images(Path(out), learned)
     run.write_run(
         Path(out),
         {

@@ -27,9 +27,12 @@ from featstore.fingerprint import digest_file
 from featstore.folds import acquainted
 from featstore.images.audit import require_sound
 from featstore.images.decode import decoder_version
+from featstore.images.losses import require_two_classes
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import ScanOptions, scan
-from featstore.store.learned import HASHED, inscribe
+from featstore.recognition import known_images, recognise
+from featstore.store.known_images import salt_of
+from featstore.store.learned import HASHED, Learned, inscribe
 from featstore.types import Decoding
 
 if TYPE_CHECKING:
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
 
     from featstore.backbones.tuning import Learner
     from featstore.extraction.sides import Sides
-    from featstore.store.learned import Learned
 
 DEFAULT_RECIPE = "mild"
 
@@ -124,10 +126,11 @@ def finetune(
     decoding = Decoding(decoder_version(), value_range=value_range)
     refuse_undeclared_range(manifest.records, decoding)
     bad = unreadable(manifest.records, decoding)
+    require_two_classes(manifest, {image: row.reason for image, row in bad.items()})
     sides = divide((r for r in manifest.records if r.id not in bad), test_size, split_seed, seed)
     before = learned([start], weights or {}).get(backbone)
     if before is not None:
-        _require_unknown(sides, before)
+        _require_unknown(sides, before, decoding, has_groups=manifest.has_groups)
     learner = tuning.Learner(
         backbone,
         choice_for(backbone, weights or {}),
@@ -144,8 +147,9 @@ def finetune(
         course = train(
             learner, lessons, validation, recipe, epochs=epochs, patience=patience, seed=seed, told=bar.update
         )
+    record = _record(sides, before, decoding, has_groups=manifest.has_groups)
     run.clear(folder)
-    path = _write(learner, folder / f"{backbone}{tuning.SUFFIX}", sides, before)
+    path = _write(learner, folder / f"{backbone}{tuning.SUFFIX}", record)
     options = {
         "preprocess": preprocess, "recipe": recipe, "epochs": epochs, "patience": patience,
         "learning_rate": learning_rate, "unfreeze": unfreeze, "batch_size": batch_size, "seed": seed,
@@ -190,16 +194,19 @@ def _require_options(epochs: int, patience: int, learning_rate: float, batch_siz
         )
 
 
-def _require_unknown(sides: Sides, before: Learned) -> None:
+def _require_unknown(sides: Sides, before: Learned, decoding: Decoding, *, has_groups: bool) -> None:
     """Weights that are tuned on must not have met what is scored later, nor what chooses the epoch now."""
     scored = np.concatenate([*sides.held_out.values()])
     apart = np.concatenate([scored, sides.validated])
-    known = int(acquainted(sides, before.images)[scored].sum())
-    known += int(acquainted(sides, before.trained)[sides.validated].sum())
+    asked = {"at all": before.known, "trained": before.known_trained}
+    found = recognise(sides.records, asked, decoding, has_groups=has_groups)
+    known = int(acquainted(sides, found["at all"])[scored].sum())
+    known += int(acquainted(sides, found["trained"])[sides.validated].sum())
     if known:
         raise AuditError(
             f"The weights have learned from {known} of the {len(apart)} images held out here or their patients.",
-            "Give --test-size, --split-seed and --seed of the earlier `featstore finetune`, or other --weights.",
+            "Give --test-size, --split-seed and --seed of the earlier `featstore finetune`, or other --weights; where"
+            " other patients only bear the same names, give them other ones.",
         )
 
 
@@ -222,15 +229,24 @@ def _lessons(sides: Sides, rows: NDArray[np.intp], decoding: Decoding, learner: 
     )
 
 
-def _write(learner: Learner, path: Path, sides: Sides, before: Learned | None) -> Path:
-    """Put the weights in their place whole or not at all, with the ids of all images that they know inside."""
-    trained, validated = set(sides.ids(sides.trained)), set(sides.ids(sides.validated))
+def _record(sides: Sides, before: Learned | None, decoding: Decoding, *, has_groups: bool) -> Learned:
+    """Everything that the new weights know, with what those before knew; their digest is not known yet."""
+    salt = (before.salt if before else "") or salt_of(record.id for record in sides.records)
+    trained, validated = (
+        known_images([sides.records[row] for row in rows], decoding, has_groups=has_groups, salt=salt)
+        for rows in (sides.trained, sides.validated)
+    )
     if before is not None:
-        trained, validated = trained | before.trained, validated | before.validated
+        trained, validated = trained | before.known_trained, validated | before.known_validated
+    return Learned.of("", trained, validated)
+
+
+def _write(learner: Learner, path: Path, record: Learned) -> Path:
+    """Put the weights in their place whole or not at all, with the digests of all images that they know inside."""
     draft = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
     try:
         learner.write(draft)
-        inscribe(draft, trained, validated)
+        inscribe(draft, record)
         draft.chmod(PRIVATE_FILE)
         with draft.open("rb") as file:
             os.fsync(file.fileno())

@@ -19,6 +19,7 @@ from featstore.types import IDENTITY, Decoding, FeatureKey
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from featstore.store.quarantine import BadImage
     from featstore.types import Features
 
 FEWEST = 3
@@ -91,28 +92,30 @@ def check_precision(
     """
     _require_enough(images)
     manifest = scan(Path(data), **reading)
-    single = {record.id: record.path for record in manifest.records if record.frame == 0}
-    paths = [single[i] for i in sorted(single)[:images]]
+    single = sorted((r for r in manifest.records if r.frame == 0), key=lambda record: record.id)[:images]
     decoding = Decoding(decoder_version(), value_range=value_range)
     costs: list[PrecisionCost] = []
-    bad: list[tuple[Path, str, str]] = []
+    bad: dict[str, BadImage] = {}
     count = 0
     for name in dict.fromkeys(backbones):
         specs = [
             Networks(weights or {}, preprocess, p).spec(name, fetch=True) for p in ("float32", precision)
         ]
         keys = [FeatureKey(spec, IDENTITY, decoding) for spec in specs]
-        good, features, bad = embed_images(paths, keys, weights)
-        count = len(good)
+        features, bad = embed_images(single, keys, weights or {})
+        count = len(features)
         _require_enough(count)
-        reference, cheap = np.hsplit(features, 2)
+        reference, cheap = np.hsplit(np.array(list(features.values())), 2)
         costs.append(
             PrecisionCost(
                 name, specs[0].weights, relative_error(reference, cheap), agreement(reference, cheap)
             )
         )
     return PrecisionCheck(
-        precision, count, tuple(costs), tuple((str(p), reason, why) for p, reason, why in bad)
+        precision,
+        count,
+        tuple(costs),
+        tuple((str(r.path), bad[r.id].reason, bad[r.id].detail) for r in single if r.id in bad),
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import AuditError
 from featstore.findings import EXAMPLES, Finding, ordered
+from featstore.images.losses import losses, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -68,7 +69,10 @@ def _errors(manifest: Manifest) -> Iterator[Finding]:
         message = f"{len(leaks)} groups are in two splits."
         yield Finding("FS108", message, len(leaks), _few(map(_group_and_splits, leaks)))
     if len(manifest.classes) == 1:
-        yield Finding("FS109", f"All images are of the class {manifest.classes[0]!r}.")
+        lost = told(losses(manifest, {}))
+        also = f": {lost}" if lost else ""
+        remedy = "Mend or replace the files in quarantine, or add images of a second class." if lost else ""
+        yield Finding("FS109", f"All images are of the class {manifest.classes[0]!r}{also}.", remedy=remedy)
 
 
 def _warnings(manifest: Manifest) -> Iterator[Finding]:

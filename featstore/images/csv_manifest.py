@@ -45,6 +45,7 @@ class _Row:
     table: Table
     line: int
     cells: dict[str, str]
+    labelled: bool = True
 
     def wrong(self, what: str, remedy: str) -> ManifestError:
         return self.table.wrong(what, remedy, self.line)
@@ -57,7 +58,7 @@ class _Row:
 
     @property
     def label(self) -> str:
-        return self._filled("label")
+        return self._filled("label") if self.labelled else self.cells.get("label", "").strip()
 
     @property
     def group(self) -> str | None:
@@ -100,6 +101,7 @@ def list_csv(
     columns: Mapping[str, str] | None = None,
     root: str | Path | None = None,
     suffix: str | None = None,
+    labelled: bool = True,
 ) -> Listing:
     """List the images that a CSV file names, without opening them.
 
@@ -114,6 +116,8 @@ def list_csv(
         Whether links may lead out of the folder of the images.
     columns, root, suffix
         As in `featstore.images.scan.ScanOptions`.
+    labelled
+        Whether every image must have a label; if not, the label of one without is empty.
 
     Raises
     ------
@@ -127,12 +131,13 @@ def list_csv(
     table = read_table(file, given)
     places = find_columns(table, given)
     flags = [] if "label" in places else one_hot(table, places, given)
-    if "path" not in places or not ("label" in places or flags):
+    if "path" not in places or (labelled and not ("label" in places or flags)):
         raise missing_columns(table, places, given)
     if not table.rows:
         raise table.wrong("there are no images below the header", "List at least one image.")
     locator = Locator(_root(file, root), file.parent, root is not None, _suffix(suffix))
-    found = _read_rows(_rows(table, places, flags), locator, follow_links=follow_links)
+    rows = _rows(table, places, flags, labelled=labelled)
+    found = _read_rows(rows, locator, follow_links=follow_links)
     if found.lost and not found.entries:
         raise _all_lost(file, found, locator)
     unreadable = [*found.unreadable, *_described(found.lost, locator)]
@@ -160,14 +165,14 @@ def _suffix(suffix: str | None) -> str | None:
     return f".{suffix.removeprefix('.')}"
 
 
-def _rows(table: Table, places: Mapping[str, int], flags: Sequence[str]) -> list[_Row]:
+def _rows(table: Table, places: Mapping[str, int], flags: Sequence[str], *, labelled: bool) -> list[_Row]:
     at = [table.columns.index(name) for name in flags]
     rows = []
     for line, cells in table.rows:
         row = {role: cells[place] for role, place in places.items()}
         if flags:
             row["label"] = next(table.columns[i] for i in at if float(cells[i]))
-        rows.append(_Row(table, line, row))
+        rows.append(_Row(table, line, row, labelled))
     return rows
 
 
@@ -202,11 +207,11 @@ def _locate(entry: Entry, root: Path, *, follow_links: bool) -> Entry | Quaranti
     try:
         info = entry.path.stat()
     except OSError as error:
-        return quarantine(entry.path, error)
+        return replace(quarantine(entry.path, error), label=entry.label)
     except ValueError as error:  # a NUL character in the name
-        return Quarantined(entry.path, None, "missing", str(error))
+        return Quarantined(entry.path, None, "missing", str(error), entry.label)
     if not stat.S_ISREG(info.st_mode):
-        return Quarantined(entry.path, None, "not_file", "A folder, pipe, socket or device.")
+        return Quarantined(entry.path, None, "not_file", "A folder, pipe, socket or device.", entry.label)
     real = real_path_inside(entry.path, root, follow_links=follow_links)
     linked = real != os.path.join(os.path.realpath(root), entry.name)  # noqa: PTH118 - str against str
     return replace(entry, real=real if linked else None)

@@ -129,7 +129,12 @@ def scan(
     images = [
         (entry, found) for entry, found in zip(entries, contents, strict=True) if isinstance(found, Contents)
     ]
-    bad = [*listing.unreadable, *(found for found in contents if isinstance(found, Quarantined))]
+    refused = [
+        replace(found, label=entry.label)
+        for entry, found in zip(entries, contents, strict=True)
+        if isinstance(found, Quarantined)
+    ]
+    bad = [*listing.unreadable, *refused]
     if not images:
         raise _nothing_left(data, bad)
     records, copies = _once_by_id(images)

@@ -14,7 +14,7 @@ from featstore.images.scan import ScanOptions, scan
 from featstore.report.page.writing import NAME, write_report
 from featstore.reproduction.claims import METRIC, claims, floor, reasons
 from featstore.reproduction.conversion import convert
-from featstore.reproduction.members import SEVEN, choices, members
+from featstore.reproduction.members import SEVEN, choices, members, require_some
 from featstore.reproduction.outcome import Reproduction
 from featstore.reproduction.plates import draw_all
 from featstore.reproduction.protocol import STEPS, Settings, compute_features, cross_validate, fit_paper
@@ -97,6 +97,7 @@ def paper(
         If the data set would give a false answer, or is too small to be split.
     """
     folder = Path(out)
+    require_some(backbones, weights or {})
     whole = scan(data, **reading)
     part = sample(whole.with_splits(None), images, seed)
     networks = members(backbones, weights or {}, precision)
@@ -192,7 +193,7 @@ def _audit(whole: Manifest, value_range: tuple[float, float] | None) -> dict[str
     return {
         "no_error_found": found.no_error_found,
         "findings": {finding.title: finding.message for finding in found.findings},
-        "shortcuts": dict(found.shortcuts),
+        "shortcuts": {n: score.value for n, score in found.shortcuts.items() if score.value is not None},
     }
 
 
