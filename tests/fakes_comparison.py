@@ -47,4 +47,7 @@ def result(standings, verdict="cannot_tell"):
         drafts=(),
         view_curve=(),
         economics=None,
+        own_split=False,
+        shortcuts=(),
+        findings=(),
     )

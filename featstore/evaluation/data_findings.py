@@ -8,7 +8,8 @@ import numpy as np
 
 from featstore.evaluation.bootstrap import group_weights
 from featstore.evaluation.contestants import Contestant
-from featstore.evaluation.metrics import PRIMARY, primary_score
+from featstore.evaluation.intervals import bases, difference_interval
+from featstore.evaluation.metrics import PRIMARY, decide, primary_score
 from featstore.evaluation.scores import held_out_scores
 from featstore.evaluation.shortcuts import not_above, shortcut_findings, shortcut_probabilities
 from featstore.evaluation.standing import standings
@@ -97,7 +98,9 @@ def shortcut_verdict(ranked: Sequence[Standing], shortcuts: Sequence[Standing]) 
     if not found:
         return ()
     best, guess = (max(some, key=lambda s: s.primary) for some in (ranked, shortcuts))
-    interval = _interval(best.resampled - guess.resampled)
+    interval = difference_interval(
+        (guess.primary, best.primary), (guess.resampled, best.resampled), (guess.basis, best.basis)
+    )
     return (
         *found,
         *not_above(best.contestant.label, best.primary, guess.contestant.label, guess.primary, interval),
@@ -119,17 +122,11 @@ def held_out_verdict(
         return ()
     guess = max(shortcuts, key=lambda n: scores[n][PRIMARY].value or 0.0)
     weights = np.vstack([np.ones((1, len(rows))), group_weights(matrix.groups[rows])])
-    mine, theirs = (primary_score(matrix.y[rows], p, weights, positive) for p in (proba, shortcuts[guess]))
+    y, groups, both = matrix.y[rows], matrix.groups[rows], (proba, shortcuts[guess])
+    mine, theirs = (primary_score(y, p, weights, positive) for p in both)
     if not np.isfinite(mine[0] - theirs[0]):
         return found
-    interval = _interval(mine[1:] - theirs[1:])
+    own, other = (bases(y, p, decide(p, positive), groups, positive)[PRIMARY] for p in both)
+    values = float(theirs[0]), float(mine[0])
+    interval = difference_interval(values, (theirs[1:], mine[1:]), (other, own))
     return (*found, *not_above(name, float(mine[0]), guess, float(theirs[0]), interval))
-
-
-def _interval(differences: Vector) -> tuple[float, float] | None:
-    """Percentiles of paired differences; None where every resample lacked a class."""
-    finite = differences[np.isfinite(differences)]
-    if not len(finite):
-        return None
-    low, high = np.percentile(finite, [2.5, 97.5])
-    return float(low), float(high)

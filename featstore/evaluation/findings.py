@@ -73,7 +73,6 @@ def fusion_findings(
 
 def comparison_findings(
     classes: Sequence[str],
-    arena: Arena,
     tested: Sequence[Answered],
     leader: str,
     positive: Positive,
@@ -86,16 +85,14 @@ def comparison_findings(
     ----------
     classes, positive, has_groups
         As for `fusion_findings`.
-    arena
-        What everyone was tested on.
     tested
-        Answers of each contestant, every image once.
+        Answers of each contestant about the same images, every image once.
     leader
         Name of the contestant with the highest primary metric.
     """
     found = [
         _one_sided(classes, tested, leader),
-        _few_patients(classes, arena.y, arena.groups, "", has_groups=has_groups),
+        *(_few_patients(classes, part.y, part.groups, "", has_groups=has_groups) for part in tested[:1]),
         guessed(classes, positive),
     ]
     return ordered(finding for finding in found if finding is not None)
@@ -118,7 +115,7 @@ def findings_of(
     ]
     leader = max(result.standings, key=lambda s: s.primary).contestant.label
     return comparison_findings(
-        list(result.matrix["classes"]), arena, tested, leader, positive, has_groups=has_groups
+        list(result.matrix["classes"]), tested, leader, positive, has_groups=has_groups
     )
 
 

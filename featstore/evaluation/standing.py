@@ -66,8 +66,8 @@ class Estimate:
     Attributes
     ----------
     mean, deviation
-        Over the folds; the deviation has ``ddof=1``. None where a fold has no value. The ECE is that of all images
-        together, each tested once (the first repeat), and has no deviation.
+        Over the folds; the deviation has ``ddof=1``, and there is none of one split. None where a fold has no value.
+        The ECE is that of all images together, each tested once (the first repeat), and has no deviation.
     interval
         95 %, by bootstrap over groups of the mean over folds, widened for the overlap of the training sets
         (`featstore.evaluation.bootstrap.overlap_factor`), and never narrower than so many patients allow

@@ -320,3 +320,47 @@ def test_the_calibration_error_of_a_comparison_is_that_of_all_images_together():
     assert one.estimates["ece"].mean == pytest.approx(pooled)
     assert one.estimates["ece"].folds == (None,) * 5
     assert one.estimates["ece"].interval[0] < pooled < one.estimates["ece"].interval[1]
+
+
+def test_a_single_split_has_no_deviation_and_the_interval_of_one_fixed_model():
+    """The data set's own test images, scored once: what `fuse` says of them, no wider."""
+    y, proba, groups = random_scores(4, 60, 2, signal=1.5)
+    test = np.arange(40, 120)
+    arena = Arena(y, groups.astype(str), [(np.arange(40), test)], 1, 1)
+    who = [Contestant("concat_logreg", ("A",), name) for name in "ab"]
+    weights = group_weights(arena.groups)
+    ranked = standings(arena, who, [[proba[test]], [proba[test]]], weights)
+    held_out = scored(y[test], proba[test], groups[test])
+    for name, estimate in ranked[0].estimates.items():
+        assert estimate.deviation is None
+        assert estimate.mean == (
+            None if held_out[name].value is None else pytest.approx(held_out[name].value)
+        )
+        if estimate.mean is not None:
+            assert estimate.interval == pytest.approx(held_out[name].interval, abs=0.06)
+    (duel,) = duels(arena, ranked)
+    assert duel.tests["corrected_t"].p is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal", [1.0, 3.0, 5.0])
+@pytest.mark.parametrize("patients", [8, 20, 60])
+def test_intervals_of_few_patients_hold_the_truth(signal, patients):
+    """Of 200 studies, 95 % and a margin of three standard errors; benchmarks/interval_coverage.py has more of it."""
+
+    def study(rng, count):
+        y = np.arange(count) % 2
+        z = signal * (y - 0.5) + rng.normal(size=count)
+        return y, two(1 / (1 + np.exp(-signal * z)))
+
+    names = ("auc", "average_precision", "sensitivity", "balanced_accuracy", "f1", "brier", "log_loss")
+    y, proba = study(np.random.default_rng(99), 40_000)
+    truth = score(y, proba, np.ones((1, len(y))), 1)
+    held = dict.fromkeys(names, 0)
+    for seed in range(200):
+        y, proba = study(np.random.default_rng(seed), patients)
+        found = scored(y, proba)
+        for name in names:
+            low, high = found[name].interval
+            held[name] += low <= truth[name][0] <= high
+    assert {name: count for name, count in held.items() if count < 180} == {}

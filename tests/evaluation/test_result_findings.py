@@ -5,7 +5,6 @@ import pytest
 
 from featstore.evaluation.findings import Answered, comparison_findings, fusion_findings
 from featstore.evaluation.positive import positive_class
-from featstore.evaluation.standing import Arena
 
 CLASSES = ("covid", "normal")
 ASKED = positive_class(CLASSES, "covid")
@@ -80,23 +79,18 @@ def test_a_guessed_positive_class_is_said_with_the_line_to_type():
     assert "--positive 'a b'" in finding.remedy
 
 
-def arena(y, groups):
-    return Arena(np.array(y), np.asarray(groups).astype(str), [], 1, 0)
-
-
 def test_a_comparison_says_it_of_its_leader_and_counts_the_others():
     y = [0] * 30 + [1] * 30
     good, bad = answered(y, y, name="good"), answered(y, [0] * 60, name="bad")
     worse = answered(y, [1] * 60, name="worse")
-    place = arena(y, range(60))
-    (finding,) = comparison_findings(CLASSES, place, [good, bad, worse], "bad", ASKED)
+    (finding,) = comparison_findings(CLASSES, [good, bad, worse], "bad", ASKED)
     assert finding.count == 2
     assert finding.message.startswith("bad, which has the highest AUC, answers 'covid' for 60 of 60 images")
     assert "So do 1 of the 2 others: 'worse'" in finding.message
-    (finding,) = comparison_findings(CLASSES, place, [good, bad, worse], "good", ASKED)
+    (finding,) = comparison_findings(CLASSES, [good, bad, worse], "good", ASKED)
     assert "2 of 3 candidates" in finding.message
     assert "the one with the highest AUC does not" in finding.message
-    assert comparison_findings(CLASSES, place, [good], "good", ASKED) == ()
+    assert comparison_findings(CLASSES, [good], "good", ASKED) == ()
 
 
 def test_messages_name_no_patient():

@@ -195,9 +195,12 @@ def data_text(matrix: Mapping[str, Any]) -> str:
         if matrix["set_apart"]
         else ""
     )
+    about = (
+        f"; sensitivity is about {matrix['positive']!r}" if matrix["positive"] else "; averaged over classes"
+    )
     return (
         f"{positive_text(matrix)}\n"
-        f"{matrix['images']} images{aside}, {groups}, classes: {counts(matrix['classes'])}.\n"
+        f"{matrix['images']} images{aside}, {groups}, classes: {counts(matrix['classes'])}{about}.\n"
         f"Backbones: {', '.join(spec['name'] for spec in matrix['backbones'])}. Views: {', '.join(views)}.{tuned}"
     )
 
