@@ -21,7 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from featstore.backbones.kernels import ask_for_onednn
+from featstore.backbones.kernels import ask_for_onednn  # noqa: E402
 
 ask_for_onednn()  # as the commands do, before a test imports TensorFlow, which reads its settings once
 
