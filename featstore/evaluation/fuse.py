@@ -232,7 +232,7 @@ def _operating_point(
     """Fit once more for each fold within the training images, and choose on what these models had not seen."""
     if wish.is_none:
         return NEUTRAL
-    folds = inner_folds(matrix, train, INNER_FOLDS, seed)
+    folds = inner_folds(matrix, train, INNER_FOLDS, seed, needed_by="--calibrate and --sensitivity")
     models = [fit(build(contestant, matrix, settings), matrix, rest, contestant) for rest, _ in folds]
     tests = [test for _, test in folds]
     proba = [
