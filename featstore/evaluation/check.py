@@ -18,6 +18,7 @@ from featstore.images.decode import decoder_version
 from featstore.images.dhash import dhash
 from featstore.images.resize import resize
 from featstore.images.scan import scan
+from featstore.signatures import public
 from featstore.types import Decoding
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class _Look:
     histogram: NDArray[np.float64]
 
 
+@public
 def check(
     data: str | Path | Manifest,
     *,

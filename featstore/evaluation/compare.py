@@ -29,6 +29,7 @@ from featstore.evaluation.views import EXPAND, IDENTITY
 from featstore.evaluation.winner import guard
 from featstore.folds import group_folds
 from featstore.matrix import Source, load_matrix
+from featstore.signatures import public
 from featstore.store.store import default_cache
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     Play = Callable[..., list[list[Vector]]]
 
 
+@public
 def compare(
     data: str | Path | Manifest,
     *,

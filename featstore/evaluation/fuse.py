@@ -22,6 +22,7 @@ from featstore.folds import hold_out, inner_folds
 from featstore.fusion.bundle import write_bundle
 from featstore.fusion.neural import NeuralStrategy
 from featstore.matrix import Source, load_matrix
+from featstore.signatures import public
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,6 +75,7 @@ class Fusion:
         return asdict(self)
 
 
+@public
 def fuse(
     data: str | Path | Manifest,
     *,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.errors import RunError, UnknownNameError, UsageError
+from featstore.errors import RunError, UnknownNameError, UsageError, did_you_mean
 from featstore.evaluation.calibration import Isotonic, Platt, Temperature, from_json, method, to_json
 from featstore.evaluation.metrics import decide
 
@@ -116,7 +116,7 @@ def positive_index(classes: Sequence[str], positive: str | None) -> int | None:
     if positive is None:
         return 1 if len(classes) == 2 else None  # noqa: PLR2004
     if positive not in classes:
-        raise UnknownNameError(f"There is no class {positive!r}.", f"Choose among: {', '.join(classes)}.")
+        raise UnknownNameError(f"There is no class {positive!r}.", did_you_mean(positive, classes))
     return list(classes).index(positive)
 
 

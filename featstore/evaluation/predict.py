@@ -16,6 +16,7 @@ from featstore.extraction.tuned import learned
 from featstore.fingerprint import digest_file
 from featstore.fusion.bundle import read_bundle
 from featstore.images.contents import page_id
+from featstore.signatures import public
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,6 +67,7 @@ class Predictions:
         return asdict(self)
 
 
+@public
 def predict(
     folder: str | Path, images: Sequence[str | Path], *, weights: Mapping[str, str] | None = None
 ) -> Predictions:

@@ -27,6 +27,7 @@ from featstore.images.decode import decoder_version
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
 from featstore.run import prepare
+from featstore.signatures import public
 from featstore.store.commit import require_writable
 from featstore.store.learned import remember
 from featstore.store.store import Store, default_cache
@@ -43,6 +44,7 @@ DEFAULT_BACKBONES = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite
 DEFAULT_RECIPE = "paper"
 
 
+@public
 def extract(
     data: str | Path | Manifest,
     *,

@@ -29,6 +29,7 @@ from featstore.images.audit import require_sound
 from featstore.images.decode import decoder_version
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
+from featstore.signatures import public
 from featstore.store.learned import HASHED, inscribe
 from featstore.types import Decoding
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 DEFAULT_RECIPE = "mild"
 
 
+@public
 def finetune(
     data: str | Path,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from featstore.errors import MissingFeaturesError, UsageError
+from featstore.errors import MissingFeaturesError, UnknownNameError, UsageError, did_you_mean
 from featstore.images.recipe import parse_recipe
 from featstore.types import IDENTITY, BackboneSpec, View
 
@@ -21,6 +21,7 @@ def choose_specs(
     backbones: Sequence[str] | None,
     digests: Mapping[str, str | None],
     cache: Path,
+    known: Collection[str] = (),
 ) -> list[BackboneSpec]:
     """Spec of each wanted backbone, in order; all that were found where none are named.
 
@@ -34,11 +35,15 @@ def choose_specs(
         Digest of the weights by name, where the caller has chosen.
     cache
         The store's folder, for messages.
+    known
+        Names of all networks, here or in the store; of others there cannot be any features.
 
     Raises
     ------
     MissingFeaturesError
         If a backbone has no features.
+    UnknownNameError
+        If there is no such backbone.
     UsageError
         If it has features by several weights and the caller has not chosen.
     """
@@ -52,6 +57,11 @@ def choose_specs(
         raise MissingFeaturesError(
             f"There are no features in {cache}.", "Run `featstore extract` on the data first."
         )
+    for name in names:
+        if known and name not in known:
+            raise UnknownNameError(
+                f"There is no backbone {name!r}.", did_you_mean(name, by_name or known, "featstore cache ls")
+            )
     return [_only_spec(name, by_name.get(name, set()), cache) for name in names]
 
 

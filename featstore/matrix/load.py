@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 import numpy as np
 
 from featstore.backbones import catalog
+from featstore.backbones.network import require_preprocess
+from featstore.backbones.precision import require_precision
 from featstore.backbones.weights import EVERY_BACKBONE, choice_for, resolve_weights
 from featstore.findings import ordered
 from featstore.fusion.blocks import lay_out
@@ -16,6 +18,7 @@ from featstore.images.decode import decoder_version
 from featstore.images.scan import scan
 from featstore.matrix.choose import choose_specs, choose_views
 from featstore.matrix.features import FeatureMatrix
+from featstore.signatures import public
 from featstore.store.learned import recall
 from featstore.store.store import Store, default_cache
 from featstore.types import BACKBONE_REVISION, BackboneSpec, Decoding, FeatureKey, View
@@ -57,6 +60,7 @@ class Source(TypedDict, total=False):
     follow_links: bool
 
 
+@public
 def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> FeatureMatrix:
     """Assemble the stored features of a data set.
 
@@ -76,9 +80,13 @@ def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> Featur
         If the data set would give a false answer (conflicting labels, a leak between splits).
     MissingFeaturesError
         If an image lacks a vector.
+    UnknownNameError
+        If there is no such backbone, preprocessing or precision.
     StoreError
         If what tuned weights have learned from cannot be read.
     """
+    require_preprocess(source.get("preprocess", "official"))
+    require_precision(source.get("precision", "float32"))
     manifest = scan(
         data,
         group_pattern=source.get("group_pattern"),
@@ -88,11 +96,11 @@ def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> Featur
     cache = source.get("cache")
     store = Store(Path(cache) if cache is not None else default_cache())
     decoding = Decoding(decoder_version(), value_range=source.get("value_range"))
-    found = [
-        key for key in store.feature_keys() if key.decoding == decoding and _is_meant(key.backbone, source)
-    ]
+    stored = list(store.feature_keys())
+    found = [key for key in stored if key.decoding == decoding and _is_meant(key.backbone, source)]
     digests = _digests(source.get("weights") or {}, [key.backbone for key in found])
-    specs = choose_specs(found, source.get("backbones"), digests, store.root)
+    known = {*catalog.names(), *(key.backbone.name for key in stored)}
+    specs = choose_specs(found, source.get("backbones"), digests, store.root, known)
     views = choose_views(found, specs, source.get("recipe"), source.get("seeds"))
     return assemble(manifest, store, specs, views, decoding)
 
