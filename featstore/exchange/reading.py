@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from featstore.errors import RefusedFileError, UsageError
+from featstore.errors import RefusedFileError, UsageError, nearest
 from featstore.exchange.formats import require_pyarrow
 from featstore.store.guard import FOREIGN_BYTES, read_plain
 
@@ -195,7 +195,9 @@ def _chosen(option: str, wanted: str | None, there: Sequence[str]) -> str:
             "Write one beside the features.",
         )
     said = "It is not said which" if wanted is None else f"There is no {wanted!r} as a"
-    raise UsageError(f"{said} {what}; the file has: {have}.", f"Say which with {option} NAME.")
+    close = nearest(wanted, there) if wanted is not None else []
+    question = f"Did you mean {close[0]}? " if close else ""
+    raise UsageError(f"{said} {what}; the file has: {have}.", f"{question}Say which with {option} NAME.")
 
 
 def _text(cell: str | bytes) -> str:
