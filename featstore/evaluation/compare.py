@@ -11,7 +11,7 @@ import numpy as np
 from featstore import run
 from featstore.evaluation.bootstrap import group_weights
 from featstore.evaluation.comparison import Comparison
-from featstore.evaluation.contestants import Contestant, line_up, reseed, with_views
+from featstore.evaluation.contestants import Contestant, draws, line_up, reseed, with_views
 from featstore.evaluation.crew import one_thread
 from featstore.evaluation.curves import curves
 from featstore.evaluation.duels import duels
@@ -120,6 +120,8 @@ def compare(
     """
     if out is not None:
         run.prepare(Path(out), overwrite=overwrite)
+    if view_curve is not None:
+        draws(view_curve)  # refuses a strategy that does not exist, before anything is fitted
     matrix = unknown(load_matrix(data, **source))
     contestants = with_views(
         line_up(strategies, subsets, matrix.backbones), views, test_views, len(matrix.views)
