@@ -10,7 +10,7 @@ READY  := $(VENV)/.ready
 demo: $(READY)            ## the whole product on generated images, offline
 	$(BIN)/featstore demo $(DEMO)
 
-test: $(READY)            ## the fast tests, by two processes: most of their time is that of commands starting up
+test: $(READY)            ## the fast tests, by two processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)       ## crash loops, real data, every network

@@ -1,9 +1,10 @@
 """How often the intervals and verdicts of `compare` are right, on data whose truth is known.
 
-    python benchmarks/interval_coverage.py [--studies 200] [--patients 40,60,120]
+    python benchmarks/interval_coverage.py [--studies 200] [--patients 40,60,120] [--only-winner | --only-held-out]
 
 Every study draws new patients with two images each, networks whose features carry nothing (or a planted signal), and
-runs the five-fold comparison that `featstore compare` runs.
+runs the five-fold comparison that `featstore compare` runs. Held-out scores, as `featstore fuse` gives them, are
+tried on a fixed model with few patients and scores up to the very edge, against the truth from 40,000 patients.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from featstore.evaluation.bootstrap import group_weights
+from featstore.evaluation.bootstrap import group_weights, percentile_interval, widen
 from featstore.evaluation.contestants import Contestant
 from featstore.evaluation.duels import duels
+from featstore.evaluation.metrics import BOUNDED, score
 from featstore.evaluation.nested import picks, with_inner
+from featstore.evaluation.scores import held_out_scores
 from featstore.evaluation.standing import Arena, standings
 from featstore.evaluation.winner import guard
 from featstore.folds import group_folds
 
 CHANCE = ("auc", "accuracy", "balanced_accuracy", "average_precision")
 """Scores that are one half when nothing is to be learned from two classes of one size."""
+HELD_OUT = ("auc", "average_precision", "sensitivity", "balanced_accuracy", "f1", "brier", "log_loss")
 IMAGES, WIDTH, FOLDS = 2, 6, 5
 
 
@@ -35,6 +39,7 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=200)
     parser.add_argument("--patients", default="40,60,120")
     parser.add_argument("--only-winner", action="store_true", help="only the best of twelve")
+    parser.add_argument("--only-held-out", action="store_true", help="only scores of one fixed model")
     arguments = parser.parse_args()
     print(
         f"{arguments.studies} studies of each kind; 95 % intervals, verdicts at 0.05 after Holm", flush=True
@@ -42,11 +47,64 @@ def main() -> None:
     if arguments.only_winner:
         many(60, 12, arguments.studies)
         return
+    for images, between in ((1, 0.0), (5, 0.0), (5, 1.0)):
+        for signal in (1.0, 3.0, 5.0):
+            for patients in (8, 20, 60, 200):
+                held_out(patients, images, between, signal, arguments.studies)
+    if arguments.only_held_out:
+        return
     for patients in map(int, arguments.patients.split(",")):
         noise(patients, arguments.studies)
     many(60, 12, arguments.studies)
     for signal in (0.0, 0.5, 1.0, 2.0):
         planted(120, signal, arguments.studies)
+
+
+def held_out(patients: int, images: int, between: float, signal: float, studies: int) -> None:
+    """Share of studies whose interval holds the truth, that of the bootstrap alone, and the median width of both."""
+    truth = {
+        name: values[0]
+        for name, values in score(
+            *model(99, 40_000, images, between, signal)[:2], np.ones((1, 40_000 * images)), 1
+        ).items()
+    }
+    held, plain, wide, narrow = (
+        Counter(),
+        Counter(),
+        {name: [] for name in HELD_OUT},
+        {n: [] for n in HELD_OUT},
+    )
+    for seed in range(studies):
+        y, proba, groups = model(seed, patients, images, between, signal)
+        matrix = SimpleNamespace(y=y, groups=groups)
+        found = held_out_scores(matrix, np.arange(len(y)), proba, 1)
+        resampled = score(y, proba, group_weights(groups), 1)
+        for name in HELD_OUT:
+            low, high = found[name].interval
+            drawn = widen(resampled[name], found[name].value, 1.0).clip(0.0, 1.0 if name in BOUNDED else None)
+            first, last = percentile_interval(drawn)
+            held[name] += low <= truth[name] <= high
+            plain[name] += first <= truth[name] <= last
+            wide[name].append(high - low)
+            narrow[name].append(last - first)
+    told = ", ".join(
+        f"{name} {truth[name]:.3f}: {held[name] / studies:.2f} ({np.median(wide[name]):.2f};"
+        f" bootstrap {plain[name] / studies:.2f}, {np.median(narrow[name]):.2f})"
+        for name in HELD_OUT
+    )
+    print(f"held out, {patients} patients, {images} images, between {between:g}: {told}", flush=True)
+
+
+def model(
+    seed: int, patients: int, images: int, between: float, signal: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, probabilities and patients; the deviation `between` patients is in units of that between images."""
+    rng = np.random.default_rng([seed, patients])
+    groups = np.repeat([f"p{i:05d}" for i in range(patients)], images)
+    y = np.repeat(np.arange(patients) % 2, images)
+    z = signal * (y - 0.5) + rng.normal(size=len(y)) + between * np.repeat(rng.normal(size=patients), images)
+    p = 1 / (1 + np.exp(-signal * z / (1 + between**2)))
+    return y, np.column_stack([1 - p, p]), groups
 
 
 def noise(patients: int, studies: int) -> None:

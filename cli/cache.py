@@ -12,7 +12,7 @@ import typer
 from featstore.errors import UsageError
 
 from . import exchange, options
-from .printing import finish, print_json, print_result, print_text
+from .printing import finish, print_json, print_result, print_text, say
 
 app = typer.Typer(
     no_args_is_help=True, help="Look at the store, mend it, tidy it up; carry features in and out."
@@ -75,6 +75,7 @@ def verify(
 
 
 @app.command("gc")
+@options.reads_data
 def gc(
     data: Annotated[
         list[Path] | None,
@@ -84,7 +85,7 @@ def gc(
     ] = None,
     dry_run: DryRun = False,
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
-    follow_links: options.FollowLinks = False,
+    reading: options.Reading = options.PLAIN,
     cache: options.Cache = None,
     json: options.Json = False,
 ) -> None:
@@ -103,9 +104,7 @@ def gc(
         typer.echo(garbage_text(found), err=True)
         return typer.confirm("Delete this?", err=True)
 
-    result = gc(
-        *data or [], cache=cache, follow_links=follow_links, dry_run=dry_run, confirm=None if yes else confirm
-    )
+    result = gc(*data or [], cache=cache, dry_run=dry_run, confirm=None if yes else confirm, **reading)
     print_result(result, garbage_text, json=json)
 
 
@@ -125,6 +124,7 @@ def compact(
 
 
 @app.command("drift")
+@options.reads_data
 def drift(
     data: options.Data,
     rows: Annotated[int, typer.Option(help="Stored vectors to compute again, per backbone.")] = 20,
@@ -136,7 +136,7 @@ def drift(
     tolerance: Annotated[float, typer.Option(help="Share of the spread between images.")] = 0.001,
     value_range: options.ValueRange = None,
     cache: options.Cache = None,
-    follow_links: options.FollowLinks = False,
+    reading: options.Reading = options.PLAIN,
     json: options.Json = False,
 ) -> None:
     """Compute some stored vectors again: whether a library or the machine has changed what comes out.
@@ -146,6 +146,7 @@ def drift(
     from featstore.extraction.drift import drift
     from featstore.report.terminal.cache import drift_text
 
+    say("drift", "reading the data set, then loading TensorFlow and the networks", json=json)
     result = drift(
         data,
         rows=rows,
@@ -157,7 +158,7 @@ def drift(
         cache=cache,
         seed=seed,
         tolerance=tolerance,
-        follow_links=follow_links,
+        **reading,
     )
     print_result(result, drift_text, json=json)
     if result.drifted:

@@ -8,16 +8,23 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import print_comparison, print_json, print_text
+from .printing import print_comparison, print_json, print_text, say
 
 
+@options.reads_data
 def command(
     data: options.Data,
     strategies: Annotated[str, typer.Option(help="all, or names with commas.")] = "all",
     subsets: Annotated[
         str, typer.Option(help="singles, all, greedy, A+B, or several with commas.")
     ] = "singles",
-    folds: Annotated[int, typer.Option(help="Folds of the cross-validation, over whole groups.")] = 5,
+    folds: Annotated[
+        str,
+        typer.Option(
+            help="Folds of the cross-validation, over whole groups; split: the data set's own test images.",
+            metavar="N|split",
+        ),
+    ] = "5",
     repeats: Annotated[int, typer.Option(help="Times to repeat it with other folds.")] = 1,
     fold_seed: Annotated[int, typer.Option(help="Seed of folds and resamples.")] = 0,
     training_seeds: Annotated[
@@ -51,18 +58,18 @@ def command(
     resume: Annotated[
         bool, typer.Option(help="Take fits that an earlier comparison left in the cache.")
     ] = True,
-    backbones: options.Backbones = None,
+    backbones: options.StoredBackbones = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Recipe of the views to train on; default all stored.")
+        str | None, typer.Option(help="Recipe of the views to train on; default as for --seeds.")
     ] = None,
-    seeds: options.Seeds = None,
+    seeds: options.StoredSeeds = None,
     weights: options.Weights = None,
-    preprocess: options.Preprocess = "official",
-    precision: options.Precision = "float32",
+    preprocess: options.StoredPreprocess = None,
+    precision: options.StoredPrecision = None,
     value_range: options.ValueRange = None,
     cache: options.Cache = None,
-    group_pattern: options.GroupPattern = None,
-    follow_links: options.FollowLinks = False,
+    reading: options.Reading = options.PLAIN,
+    accept: options.Accept = None,
     json: options.Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print one line of CSV per contestant.")] = False,
 ) -> None:
@@ -74,11 +81,12 @@ def command(
     from featstore.run import csv_text
 
     names = options.parse_names(strategies) or []
+    say("compare", "reading the data set and its features", json=json)
     result = compare(
         data,
         strategies="all" if strategies == "all" else names,
         subsets=subsets,
-        folds=folds,
+        folds=options.parse_folds(folds),
         repeats=repeats,
         fold_seed=fold_seed,
         training_seeds=training_seeds,
@@ -94,6 +102,7 @@ def command(
         nested=nested,
         jobs=jobs,
         resume=resume,
+        accept=options.parse_codes(accept),
         progress=not json,
         **options.source(
             backbones,
@@ -104,8 +113,7 @@ def command(
             seeds,
             value_range,
             cache,
-            group_pattern,
-            follow_links,
+            reading,
         ),
     )
     if json:

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import finish, print_json, print_text
+from .printing import finish, print_json, print_text, say
 
 
+@options.reads_data
 def command(
     data: options.Data,
     backbones: options.Backbones = None,
@@ -23,8 +24,7 @@ def command(
     precision: options.Precision = "float32",
     value_range: options.ValueRange = None,
     cache: options.Cache = None,
-    group_pattern: options.GroupPattern = None,
-    follow_links: options.FollowLinks = False,
+    reading: options.Reading = options.PLAIN,
     executor: Annotated[
         str, typer.Option(help="Where to compute: serial, processes or dask; the features are the same.")
     ] = "serial",
@@ -76,8 +76,7 @@ def command(
             precision,
             check_images,
             value_range,
-            group_pattern,
-            follow_links,
+            reading,
             json,
         )
         return
@@ -91,8 +90,7 @@ def command(
         seeds=options.parse_seeds(seeds) or (),
         value_range=options.parse_range(value_range),
         cache=cache,
-        group_pattern=group_pattern,
-        follow_links=follow_links,
+        **reading,
         executor=executor,
         workers=workers,
         scheduler=scheduler,
@@ -119,8 +117,7 @@ def check(
     precision: str,
     images: int,
     value_range: str | None,
-    group_pattern: str | None,
-    follow_links: bool,
+    reading: options.Reading,
     json: bool,
 ) -> None:
     """Print what a precision costs, and store nothing."""
@@ -128,6 +125,7 @@ def check(
     from featstore.extraction.precision import check_precision
     from featstore.report.terminal.text import precision_text
 
+    say("extract", "reading some images, then loading TensorFlow and the networks", json=json)
     result = check_precision(
         data,
         backbones=options.parse_names(backbones) or DEFAULT_BACKBONES,
@@ -136,8 +134,7 @@ def check(
         precision="bfloat16" if precision == "float32" else precision,
         images=images,
         value_range=options.parse_range(value_range),
-        group_pattern=group_pattern,
-        follow_links=follow_links,
+        **reading,
     )
     if json:
         print_json(result.to_json())

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import finish, print_json, print_text
+from .printing import finish, print_json, print_text, say
 
 
+@options.reads_data
 def command(
     data: options.Data,
     backbone: Annotated[
@@ -39,8 +40,7 @@ def command(
     split_seed: Annotated[int, typer.Option(help="Seed of that hold-out, as for fuse.")] = 0,
     preprocess: options.Preprocess = "official",
     value_range: options.ValueRange = None,
-    group_pattern: options.GroupPattern = None,
-    follow_links: options.FollowLinks = False,
+    reading: options.Reading = options.PLAIN,
     out: Annotated[Path, typer.Option(help="Folder of the run; the weights lie there.")] = Path(
         "runs/finetune"
     ),
@@ -56,6 +56,7 @@ def command(
     from featstore.extraction.finetune import finetune
     from featstore.report.terminal.finetuning import finetuning_text
 
+    say("finetune", f"reading the data set, then loading TensorFlow and {backbone}", json=json)
     result = finetune(
         data,
         backbone=backbone,
@@ -71,8 +72,7 @@ def command(
         split_seed=split_seed,
         preprocess=preprocess,
         value_range=options.parse_range(value_range),
-        group_pattern=group_pattern,
-        follow_links=follow_links,
+        **reading,
         out=out,
         overwrite=overwrite,
         progress=not json,

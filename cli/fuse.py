@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import print_json, print_text
+from .printing import print_json, print_text, say
 
 
+@options.reads_data
 def command(
     data: options.Data,
     strategy: Annotated[str, typer.Option(help="Name; `featstore strategies` lists them.")] = "concat_logreg",
@@ -37,18 +38,18 @@ def command(
     positive: options.Positive = None,
     calibrate: options.Calibrate = None,
     sensitivity: options.Sensitivity = None,
-    backbones: options.Backbones = None,
+    backbones: options.StoredBackbones = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Recipe of the views to train on; default all stored.")
+        str | None, typer.Option(help="Recipe of the views to train on; default as for --seeds.")
     ] = None,
-    seeds: options.Seeds = None,
+    seeds: options.StoredSeeds = None,
     weights: options.Weights = None,
-    preprocess: options.Preprocess = "official",
-    precision: options.Precision = "float32",
+    preprocess: options.StoredPreprocess = None,
+    precision: options.StoredPrecision = None,
     value_range: options.ValueRange = None,
     cache: options.Cache = None,
-    group_pattern: options.GroupPattern = None,
-    follow_links: options.FollowLinks = False,
+    reading: options.Reading = options.PLAIN,
+    accept: options.Accept = None,
     json: options.Json = False,
 ) -> None:
     """Stage two: train one strategy and keep the model.
@@ -58,6 +59,7 @@ def command(
     from featstore.evaluation.fuse import fuse
     from featstore.report.terminal.scores import fusion_text
 
+    say("fuse", "reading the data set and its features, then training", json=json)
     result = fuse(
         data,
         strategy=strategy,
@@ -72,6 +74,8 @@ def command(
         freeze_blocks=[] if freeze_blocks is None else freeze_blocks.split(","),
         out=out or Path("runs") / strategy,
         overwrite=overwrite,
+        accept=options.parse_codes(accept),
+        progress=not json,
         **options.source(
             backbones,
             weights,
@@ -81,8 +85,7 @@ def command(
             seeds,
             value_range,
             cache,
-            group_pattern,
-            follow_links,
+            reading,
         ),
     )
     if json:

@@ -9,19 +9,21 @@ from .printing import print_json
 
 
 def backbones(json: options.Json = False) -> None:
-    """List the frozen networks: input size, dimension, cost."""
+    """List the frozen networks: input size, dimension, cost, and whether their ImageNet weights are here."""
     from dataclasses import asdict
 
     from featstore.backbones import catalog
+    from featstore.backbones.presence import whereabouts
     from featstore.report.plain import table
 
     rows = [catalog.row(name) for name in catalog.names()]
     if json:
-        print_json([asdict(row) for row in rows])
+        print_json([{**asdict(row), "weights": whereabouts(row)} for row in rows])
         return
-    header = ["backbone", "input px", "dimension", "GFLOP/image", "in the paper"]
+    header = ["backbone", "input px", "dimension", "GFLOP/image", "weights", "in the paper"]
     cells = [
-        [r.name, r.input_size, r.dimension, f"{r.gflops:.1f}", "yes" if r.in_paper else ""] for r in rows
+        [r.name, r.input_size, r.dimension, f"{r.gflops:.1f}", whereabouts(r), "yes" if r.in_paper else ""]
+        for r in rows
     ]
     typer.echo(table(header, cells))
 

@@ -6,7 +6,6 @@ import logging
 import signal
 import sys
 import traceback
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +14,7 @@ from typer.core import TyperGroup
 from featstore.errors import FeatstoreError, InterruptionError
 
 from . import bench, cache, check, compare, demo, extract, finetune, fuse, lists, paper, predict, report
+from .printing import escape_unshowable
 
 DEBUG = "--debug"
 
@@ -56,6 +56,8 @@ app.command("recipes")(lists.recipes)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"featstore {version('featstore')}")
         raise typer.Exit
 
@@ -76,6 +78,7 @@ def featstore(
 
 def main() -> None:
     """Run the command line; an error is one line of cause and one of remedy, a traceback only with --debug."""
+    escape_unshowable()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     debug = DEBUG in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +15,21 @@ from featstore.errors import UsageError
 
 Data = Annotated[
     Path, typer.Argument(help="Folder (class/… or split/class/…) or CSV (path,label[,group][,split][,site]).")
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Columns of the CSV: path=filename,label=finding,group=patient_id.", metavar="NAME=COLUMN"
+    ),
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where the paths of the CSV begin; default its folder.", metavar="FOLDER", show_default=False
+    ),
+]
+Suffix = Annotated[
+    str | None, typer.Option(help="Of paths of the CSV that have none, such as .png.", metavar="SUFFIX")
 ]
 Backbones = Annotated[
     str | None, typer.Option(help="Names, with commas: Xception,MobileNetV2.", metavar="A,B")
@@ -24,6 +42,35 @@ Weights = Annotated[
 ]
 Preprocess = Annotated[str, typer.Option(help="official (each network's own) or rescale (1/255).")]
 Precision = Annotated[str, typer.Option(help="float32, bfloat16 (CPUs that have it) or float16 (GPUs).")]
+StoredPreprocess = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess",
+        help="official or rescale; default that of the last extract of these images, else official.",
+    ),
+]
+StoredPrecision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="float32, bfloat16 or float16; default that of the last extract of these images, else float32.",
+    ),
+]
+StoredBackbones = Annotated[
+    str | None,
+    typer.Option(
+        "--backbones",
+        help="Names, with commas; default those of the last extract of these images, else all that are complete.",
+        metavar="A,B",
+    ),
+]
+StoredSeeds = Annotated[
+    str | None,
+    typer.Option(
+        "--seeds",
+        help="Augmented views, such as 1-4; none for none; default those of the last extract, else all complete.",
+    ),
+]
 Seeds = Annotated[str | None, typer.Option(help="Augmented views, such as 1-4 or 1,3,7; none for none.")]
 ValueRange = Annotated[
     str | None, typer.Option("--range", help="Black and white of 16-bit or float images.", metavar="LOW,HIGH")
@@ -34,14 +81,19 @@ Cache = Annotated[
 ]
 GroupPattern = Annotated[
     str | None,
-    typer.Option(help="Regular expression on the relative path; its first group names the patient."),
+    typer.Option(
+        help="Regular expression on the relative path; its first group that matched names the patient."
+    ),
 ]
 FollowLinks = Annotated[
     bool, typer.Option("--follow-links", help="Follow links that lead out of the data folder.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 Positive = Annotated[
-    str | None, typer.Option(help="Class that sensitivity is about; default the last by name.")
+    str | None,
+    typer.Option(
+        help="Class that sensitivity is about; by default the one of two not called normal, negative or the like."
+    ),
 ]
 Calibrate = Annotated[
     str | None,
@@ -55,12 +107,73 @@ Sensitivity = Annotated[
         help="Share of the positive class to find, such as 0.95; chosen in training.", metavar="SHARE"
     ),
 ]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Code of a finding that is known, such as FS101; it stays in the list. Repeat for more.",
+        metavar="CODE",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there already.")]
+
+
+Reading = dict[str, Any]
+"""How DATA is read: what `reads_data` gathers for `featstore.images.scan.ScanOptions`."""
+PLAIN: Reading = {}
+
+
+def reads_data(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, in the place of its argument `reading`, the options that say how DATA is read."""
+
+    @functools.wraps(command)
+    def gathering(**given: Any) -> None:
+        reading = {name: given.pop(name) for name in _READING}
+        reading["columns"] = parse_columns(reading["columns"])
+        command(**given, reading=reading)
+
+    own = inspect.signature(command, eval_str=True)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    options = [
+        inspect.Parameter(name, kind, default=default, annotation=annotation)
+        for name, (annotation, default) in _READING.items()
+    ]
+    parameters = [
+        part
+        for parameter in own.parameters.values()
+        for part in (options if parameter.name == "reading" else [parameter])
+    ]
+    gathering.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    gathering.__annotations__ = {part.name: part.annotation for part in parameters}
+    return gathering
+
+
+_READING: dict[str, tuple[Any, Any]] = {
+    "group_pattern": (GroupPattern, None),
+    "columns": (Columns, None),
+    "root": (Root, None),
+    "suffix": (Suffix, None),
+    "follow_links": (FollowLinks, False),
+}
+"""Annotation and default of each; the names are those of `featstore.images.scan.ScanOptions`."""
 
 
 def parse_names(text: str | None) -> list[str] | None:
     """``A,B`` as a list."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parse_codes(entries: list[str] | None) -> list[str]:
+    """Codes of findings, several in one with commas."""
+    return [code.strip() for entry in entries or [] for code in entry.split(",") if code.strip()]
+
+
+def parse_folds(text: str) -> int | str:
+    """A number of folds, or ``split``."""
+    if text == "split":
+        return text
+    if not text.isdecimal():
+        raise UsageError(f"--folds {text!r} is no number.", "Write for instance --folds 5, or --folds split.")
+    return int(text)
 
 
 def parse_seeds(text: str | None) -> list[int] | None:
@@ -110,6 +223,25 @@ def parse_settings(entries: list[str] | None) -> dict[str, Any]:
     return settings
 
 
+def parse_columns(entries: list[str] | None) -> dict[str, str] | None:
+    """``NAME=COLUMN`` entries, several in one with commas, as a dict; a name of a column may have commas itself."""
+    columns: dict[str, str] = {}
+    for entry in entries or []:
+        parts: list[str] = []
+        for part in entry.split(","):
+            parts = [*parts, part] if "=" in part or not parts else [*parts[:-1], f"{parts[-1]},{part}"]
+        for part in parts:
+            name, equals, column = part.partition("=")
+            if not (name.strip() and equals):
+                raise UsageError(
+                    f"--columns {part!r} is not NAME=COLUMN.",
+                    "Write for instance --columns group=patient_id.",
+                )
+            if columns.setdefault(name.strip(), column) != column:
+                raise UsageError(f"--columns names two columns for {name.strip()}.", "Leave one of them out.")
+    return columns or None
+
+
 def parse_weights(entries: list[str] | None) -> dict[str, str]:
     """``NAME=CHOICE`` entries as a dict."""
     from featstore.backbones.weights import parse_weights_options
@@ -120,14 +252,13 @@ def parse_weights(entries: list[str] | None) -> dict[str, str]:
 def source(
     backbones: str | None,
     weights: list[str] | None,
-    preprocess: str,
-    precision: str,
+    preprocess: str | None,
+    precision: str | None,
     recipe: str | None,
     seeds: str | None,
     value_range: str | None,
     cache: Path | None,
-    group_pattern: str | None,
-    follow_links: bool,
+    reading: Reading,
 ) -> Any:
     """Gather the options that say which stored features a command is about."""
     return {
@@ -139,8 +270,7 @@ def source(
         "seeds": parse_seeds(seeds),
         "value_range": parse_range(value_range),
         "cache": cache,
-        "group_pattern": group_pattern,
-        "follow_links": follow_links,
+        **reading,
     }
 
 

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import finish, print_result
+from .printing import finish, print_result, say
 
 
+@options.reads_data
 def command(
     data: options.Data,
     backbones: Annotated[
@@ -32,8 +33,7 @@ def command(
     positive: options.Positive = None,
     value_range: options.ValueRange = None,
     cache: options.Cache = None,
-    group_pattern: options.GroupPattern = None,
-    follow_links: options.FollowLinks = False,
+    reading: options.Reading = options.PLAIN,
     memory: Annotated[
         str | None, typer.Option(help="Memory budget of an extraction, such as 4GB.", metavar="SIZE")
     ] = None,
@@ -50,6 +50,7 @@ def command(
     from featstore.reproduction.members import SEVEN
     from featstore.reproduction.paper import paper
 
+    say("paper", "reading the data set", json=json)
     result = paper(
         data,
         backbones=options.parse_names(backbones) or SEVEN,
@@ -64,8 +65,7 @@ def command(
         positive=positive,
         value_range=options.parse_range(value_range),
         cache=cache,
-        group_pattern=group_pattern,
-        follow_links=follow_links,
+        **reading,
         memory=None if memory is None else options.parse_bytes(memory, "--memory"),
         jobs=jobs,
         progress=not json,

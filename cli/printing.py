@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import shutil
@@ -11,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from featstore.evaluation.comparison import Comparison
     from featstore.report.terminal.screen import Line
 
 QUARANTINED = 3
+PLAIN_ASCII = "plain_ascii"
 STYLES: dict[str, dict[str, Any]] = {
     "strong": {"bold": True},
     "told": {"fg": "green", "bold": True},
@@ -26,11 +29,56 @@ STYLES: dict[str, dict[str, Any]] = {
 """How a terminal shows what a `Line` stresses."""
 
 
-def print_text(text: str) -> None:
+def escape_unshowable() -> None:
+    r"""Let stdout and stderr spell out what their encoding lacks (``\u6570``): a name must not cost the answer.
+
+    That is met under ``PYTHONIOENCODING``, in old locales and on Windows; UTF-8 shows everything.
+    """
+    codecs.register(_plain_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            strict = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(encoding=PLAIN_ASCII if strict else stream.encoding, errors="backslashreplace")
+
+
+def _plain_ascii(name: str) -> codecs.CodecInfo | None:
+    """ASCII by a name of its own: typer takes a stream called ASCII for a mistake, and writes UTF-8 to it."""
+    if name != PLAIN_ASCII:
+        return None
+    ascii_ = codecs.lookup("ascii")
+    return codecs.CodecInfo(
+        ascii_.encode,
+        ascii_.decode,
+        ascii_.streamreader,
+        ascii_.streamwriter,
+        ascii_.incrementalencoder,
+        ascii_.incrementaldecoder,
+        name=PLAIN_ASCII,
+    )
+
+
+def say(command: str, phase: str, *, json: bool) -> None:
+    """Name on stderr what a command is about to do, before it does it; a caller that wants JSON is told nothing."""
+    from featstore.report.plain import printable
+
+    if not json:
+        typer.echo(f"{command}: {printable(phase)}", err=True)
+
+
+def print_text(text: str, *, err: bool = False) -> None:
     """Print lines for people; whatever a stranger's name or cell would tell the terminal to do is spelt out."""
     from featstore.report.plain import printable_lines
 
-    typer.echo(printable_lines(text))
+    typer.echo(printable_lines(text), err=err)
+
+
+def print_csv(rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table as CSV, formulas quoted, whatever would steer a terminal spelt out."""
+    from featstore.report.plain import printable
+    from featstore.run import csv_text
+
+    cells = ([printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    typer.echo(csv_text(cells), nl=False)
 
 
 def print_json(document: Any) -> None:

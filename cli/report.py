@@ -11,6 +11,7 @@ from . import options
 from .printing import print_json, print_text
 
 
+@options.reads_data
 def command(
     runs: Annotated[
         list[Path], typer.Argument(help="Folders of extract, fuse and compare.", metavar="RUN...")
@@ -26,8 +27,7 @@ def command(
     with_images: Annotated[
         bool, typer.Option("--with-images", help="Thumbnails of the cases answered wrong; needs --data.")
     ] = False,
-    group_pattern: options.GroupPattern = None,
-    follow_links: options.FollowLinks = False,
+    reading: options.Reading = options.PLAIN,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that is no report, too.")
     ] = False,
@@ -46,8 +46,7 @@ def command(
         data,
         cache,
         with_images,
-        group_pattern=group_pattern,
-        follow_links=follow_links,
+        **reading,
         overwrite=overwrite,
     )
     if json:

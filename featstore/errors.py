@@ -6,7 +6,7 @@ import difflib
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 MOST_NAMES = 12
 """So many names are listed in a remedy; more are left to the command that lists them."""
@@ -119,6 +119,20 @@ class UnknownNameError(UsageError, LookupError):
 
 class WeightsError(FeatstoreError, OSError):
     """Weights that are absent, unreachable, or not those of the network."""
+
+
+class AbsentWeightsError(WeightsError):
+    """Weights that are not on this machine, and are not or cannot be fetched.
+
+    Attributes
+    ----------
+    names
+        The networks whose weights they are.
+    """
+
+    def __init__(self, cause: str, remedy: str, names: Sequence[str] = ()) -> None:
+        super().__init__(cause, remedy)
+        self.names = tuple(names)
 
 
 class BackboneError(FeatstoreError, RuntimeError):

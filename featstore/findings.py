@@ -67,8 +67,8 @@ CATALOGUE: dict[str, Kind] = {
     "FS103": Kind(
         "groups_merged",
         "warning",
-        "Files with identical bytes are listed under different patients (groups). These groups were taken for one, so"
-        " that no picture is both learned from and tested on.",
+        "Patients (groups) share a file, are called the same but for capitals, accents and spaces, or show the same"
+        " picture (see FS102). They were taken for one patient, so that no picture is learned from and tested on.",
         "Find out which patient each of these files belongs to, and correct the groups.",
     ),
     "FS104": Kind(
@@ -193,8 +193,23 @@ CATALOGUE: dict[str, Kind] = {
     "FS209": Kind(
         "split_folder_ignored",
         "warning",
-        "A folder beside the splits holds no labelled images and was left out.",
-        "Move it out of the data set, or sort its images into class folders.",
+        "Images that belong to no class or to no split were left out: a folder beside training and test, or a test"
+        " folder without class folders.",
+        "Nothing needs to be done if they are not meant; else sort them into class folders of train, val or test.",
+    ),
+    "FS210": Kind(
+        "layout_found",
+        "note",
+        "Folders are not arranged as class/... or split/class/..., and could be understood in one way only: the data"
+        " set lies in a folder inside, or each class folder holds splits.",
+        "Look at the counts of classes and splits; nothing needs to be done if they are right.",
+    ),
+    "FS211": Kind(
+        "labels_from_columns",
+        "note",
+        "The CSV file has no label column, but columns of zeros and ones with a single one in each line: the name of"
+        " that column was taken for the label.",
+        "Nothing needs to be done if that is meant; else name the right column: --columns label=COLUMN",
     ),
     # FS3xx is about files and pixels
     "FS301": Kind(
@@ -264,6 +279,27 @@ CATALOGUE: dict[str, Kind] = {
         "Pages of a file are colour or stain channels of one picture, and each is taken for an image.",
         "Merge the channels into RGB files first if one picture is meant.",
     ),
+    "FS312": Kind(
+        "slices_missing",
+        "warning",
+        "A file announces more slices than it holds: it was cut short, or saved by a program that keeps only the"
+        " first slice. The slices that are there were taken.",
+        "Export the stack again, as a TIFF with all its slices.",
+    ),
+    "FS313": Kind(
+        "pages_of_different_sizes",
+        "warning",
+        "Pages of one file differ in size and are not marked as smaller copies. Levels of a pyramid, labels or"
+        " overview pictures may be among the images.",
+        "Look at the example; save the wanted pages as files of their own.",
+    ),
+    "FS314": Kind(
+        "channels_left_out",
+        "warning",
+        "Files have channels beyond grey, or red, green and blue, without saying what they are, as microscopy with"
+        " several stains has; these were left out.",
+        "Nothing needs to be done for RGB with a padding channel; otherwise merge the channels into RGB files first.",
+    ),
     # FS4xx, what a result can be used for
     "FS401": Kind(
         "not_above_shortcut",
@@ -275,13 +311,16 @@ CATALOGUE: dict[str, Kind] = {
     "FS402": Kind(
         "one_answer",
         "warning",
-        "The model gives every image the same answer, or nearly so: sensitivity or specificity is zero.",
-        "Choose an operating point, --sensitivity 0.9, or calibrate with --calibrate platt.",
+        "The model gives every image the same answer, or nearly so: of one class 5 % or less is found, so sensitivity"
+        " or specificity is (nearly) zero.",
+        "If the AUC is well above 0.5, choose an operating point, --sensitivity 0.9, or calibrate with --calibrate"
+        " platt; if it is not, the model has learned nothing that tells the classes apart.",
     ),
     "FS403": Kind(
         "few_patients",
         "warning",
-        "So few patients of a class were scored that intervals say next to nothing, or do not exist.",
+        "Fewer than ten patients of a class were scored: intervals say next to nothing, and with a single patient"
+        " there is none.",
         "Collect more patients of that class before drawing a conclusion.",
     ),
     "FS404": Kind(
@@ -300,7 +339,9 @@ CATALOGUE: dict[str, Kind] = {
     "FS406": Kind(
         "positive_guessed",
         "warning",
-        "Nobody said which class is the positive one (the ill), so featstore chose.",
+        "Nobody said which of two classes is the positive one, so featstore chose: the one that is not called normal,"
+        " healthy, negative, control, 0 or the like; the last in sorted order where the names do not tell."
+        " Sensitivity, specificity, F1, average precision and the calibration curve are about that class.",
         "Say which: --positive NAME",
     ),
     "FS407": Kind(
@@ -314,6 +355,19 @@ CATALOGUE: dict[str, Kind] = {
         "note",
         "How well the label is guessed without a network could not be computed on these images.",
         "Add patients: five of each class are needed.",
+    ),
+    "FS409": Kind(
+        "training_unknown",
+        "note",
+        "The run, or the one that it went on from, comes from an earlier featstore and does not tell which images its"
+        " model has learned from.",
+        "Make these runs again, featstore fuse DATA --out RUN --overwrite: then images in training are marked.",
+    ),
+    "FS410": Kind(
+        "label_unknown",
+        "warning",
+        "Labels of images are not classes of the model, so no answer on them can be right; they are not counted.",
+        "Spell the labels as the model's classes, or take them out of the CSV file.",
     ),
 }  # fmt: skip
 """Code to its row; the order is that of the documentation."""
@@ -384,7 +438,7 @@ def ordered(found: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(once, key=lambda finding: (SEVERITIES.index(finding.severity), finding.code)))
 
 
-def accept(found: Iterable[Finding], codes: Collection[str]) -> tuple[Finding, ...]:
+def mark_accepted(found: Iterable[Finding], codes: Collection[str]) -> tuple[Finding, ...]:
     """Mark the findings that the user knows of; they stay in the list.
 
     Parameters

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MOST_LISTED = 8
 """Classes that an error counts out, the smallest first."""
 
+OWN_SPLIT = "split"
+"""In place of a number of folds: the data set's own split."""
 Split = tuple["NDArray[np.intp]", "NDArray[np.intp]"]
 
 
@@ -76,7 +78,8 @@ def group_folds(table: Table, folds: int, repeats: int = 1, seed: int = 0) -> li
         raise _too_many(
             table,
             folds,
-            f"{folds} folds need at least {folds} groups (patients) in each class; there are: {_listed(table)}.",
+            f"{folds} folds need at least {folds} groups (patients) in each class; there are: {_listed(table)}."
+            + _losses(table),
         )
     splits: list[Split] = []
     for repeat in range(repeats):
@@ -175,6 +178,26 @@ def hold_out(table: Table, test_size: float, seed: int = 0) -> dict[str, NDArray
     return {"train": train, "test": test}
 
 
+def own_split(table: Table) -> dict[str, NDArray[np.intp]]:
+    """The data set's own split, to be scored on its test images.
+
+    Returns
+    -------
+    Row indices by split name; ``train`` and ``test`` are there, ``val`` may be.
+
+    Raises
+    ------
+    AuditError
+        If the data set has no split, or one that cannot be used.
+    """
+    named = np.array([record.split or "" for record in table.records])
+    if not (named == "test").any():
+        raise AuditError(
+            "The data set has no test images of its own.", "Leave out --folds split, and folds are drawn."
+        )
+    return _own_splits(table, named)
+
+
 def acquainted(table: Table, ids: Collection[str]) -> NDArray[np.bool_]:
     """Images ``(n,)`` that are among `ids`, or of the same group (patient) as one that is."""
     known = np.array([record.id in ids for record in table.records], np.bool_)
@@ -246,7 +269,8 @@ def _require_two_groups(table: Table) -> None:
     """Refuse a single class, and a class that cannot be on both sides of any split."""
     if len(table.classes) < 2:  # noqa: PLR2004
         raise AuditError(
-            f"There is one class only: {table.classes[0]}.", "Give images of at least two classes."
+            f"There is one class only: {table.classes[0]}.{_losses(table)}",
+            "Give images of at least two classes.",
         )
     lone = [name for name, count in zip(table.classes, _groups_by_class(table), strict=True) if count < 2]  # noqa: PLR2004
     if lone:
@@ -301,3 +325,9 @@ def _has_every_class(table: Table, rows: NDArray[np.intp]) -> bool:
 def _absent(table: Table, rows: NDArray[np.intp]) -> list[str]:
     present = set(table.y[rows].tolist())
     return [name for c, name in enumerate(table.classes) if c not in present]
+
+
+def _losses(table: Table) -> str:
+    """What each class has lost to the quarantine, where the table knows it."""
+    told = [finding.message for finding in getattr(table, "findings", ()) if finding.code == "FS301"]
+    return f" {told[0]}" if told else ""

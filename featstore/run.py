@@ -29,7 +29,9 @@ RUN, METRICS, PREDICTIONS, RESULTS = "run.json", "metrics.json", "predictions.cs
 MODEL = "model"
 MODEL_STATE = f"{MODEL}/model.json"
 """It names the digest of the arrays beside it."""
-FILES = (METRICS, PREDICTIONS, RESULTS, MODEL_STATE)
+TRAINING = f"{MODEL}/training.json"
+"""Digests of the images that the model has learned from."""
+FILES = (METRICS, PREDICTIONS, RESULTS, MODEL_STATE, TRAINING)
 FIGURES = "figures"
 """Folder of the pictures that a run keeps, each an SVG."""
 MAX_BYTES = 1 << 31

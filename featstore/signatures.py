@@ -23,8 +23,6 @@ R = TypeVar("R")
 
 _SEVERAL = re.compile(r"\b(?:Sequence|Collection|Iterable)\[(int|str)( \| Path)?\]")
 _UNPACKED = re.compile(r"Unpack\[(\w+)\]")
-_DEFAULTS = {"preprocess": "official", "precision": "float32"}
-"""Of entries of a TypedDict that are neither None nor False when left out."""
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
@@ -90,8 +88,12 @@ def _spelt_out(function: Callable[..., Any]) -> inspect.Signature:
 
 def _parameter(name: str, annotation: Any) -> inspect.Parameter:  # noqa: ANN401
     kind = getattr(annotation, "__forward_arg__", annotation)
-    default = _DEFAULTS.get(name, False if kind in {"bool", bool} else None)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False if kind in {"bool", bool} else None,
+        annotation=kind,
+    )
 
 
 def _texts(value: Any) -> Any:  # noqa: ANN401

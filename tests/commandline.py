@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+from commandserver import LIBRARIES, LIGHT, NETWORKS, Server, may_fork
 
 FEATSTORE = Path(sys.executable).with_name("featstore")
 HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "torch", "matplotlib")
 NETS = ["--backbones", "MobileNet025,EfficientNetLite0", "--weights", "MobileNet025=random:1"]
+NEEDS_NETWORKS = {"demo", "extract", "finetune", "paper", "predict"}
+SCRIPT = Path(__file__).with_name("commandmodules.py")
 
 
 @dataclass(frozen=True)
@@ -25,22 +29,28 @@ class Outcome:
         return json.loads(self.out)
 
 
-def featstore(*arguments, cwd=None, timeout=240) -> Outcome:
-    """Run the installed command in a process of its own."""
-    command = [str(FEATSTORE), *map(str, arguments)]
+@cache
+def server(*modules) -> Server:
+    return Server(modules)
+
+
+def featstore(*arguments, cwd=None, timeout=240, fresh=False) -> Outcome:
+    """Run the installed command in a process of its own: a fork that has its libraries, or a `fresh` interpreter."""
+    words = list(map(str, arguments))
+    networks = NEEDS_NETWORKS & set(words[:1]) and not {"--help", "--dry-run"} & set(words)
+    return _run(FEATSTORE, words, LIBRARIES + NETWORKS if networks else LIBRARIES, cwd, timeout, fresh=fresh)
+
+
+def modules_loaded(*arguments, fresh=False) -> tuple[int, set[str]]:
+    """Run a command where nothing heavy is loaded; return its exit code and which heavy libraries it has loaded."""
+    done = _run(SCRIPT, list(map(str, arguments)), LIGHT, None, 240, fresh=fresh)
+    code, loaded = json.loads(done.out.rpartition("LOADED")[2])
+    return code, set(loaded).intersection(HEAVY)
+
+
+def _run(script, words, modules, cwd, timeout, *, fresh):
+    if not fresh and may_fork():
+        return Outcome(*server(*modules).run(script, words, cwd, timeout))
+    command = [sys.executable, str(script), *words]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=timeout, check=False)
     return Outcome(done.returncode, done.stdout, done.stderr)
-
-
-def modules_loaded(*arguments) -> tuple[int, set[str]]:
-    """Run a command in a fresh interpreter; return its exit code and which heavy libraries it has loaded."""
-    script = (
-        "import sys, json\n"
-        "from featstore_cli.main import main\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    code = end.code or 0\nelse:\n    code = 0\n"
-        f"print('LOADED', json.dumps([code, [m for m in {HEAVY!r} if m in sys.modules]]))\n"
-    )
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=os.environ)
-    code, loaded = json.loads(done.stdout.rpartition("LOADED")[2])
-    return code, set(loaded)

@@ -4,11 +4,22 @@ Properties explore new examples at every run on a desk, and repeat the same ones
 """
 
 import os
+import signal
 import sys
 from collections import Counter, defaultdict
 
-import pytest
-from hypothesis import settings
+# Two workers have two cores: one thread each, set before NumPy is loaded.
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+    os.environ.setdefault(_threads, "1")
+# Hundreds of processes import the same modules: compiled once, and not by each of them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# A shell starts its background jobs deaf to Ctrl-C, and they pass it on to the processes whose Ctrl-C is tested.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 settings.register_profile("explore", deadline=None)
 settings.register_profile("repeat", deadline=None, derandomize=True)
@@ -31,6 +42,24 @@ def _no_network_outlives_a_slow_test(request):
     yield
     if "keras" in sys.modules and request.node.get_closest_marker("slow"):
         sys.modules["keras"].backend.clear_session()
+
+
+TOGETHER = ("tests/backbones/", "tests/cli/")
+"""Folders whose tests share what is dear: TensorFlow and networks, servers of commands and an extracted data set."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `--dist loadfile` a process runs all tests of a file, and all of such a folder."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Sharing(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return next(
+                (folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid)
+            )
+
+    return Sharing(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 TOLD = ("crash", "concurrency", "hostile")

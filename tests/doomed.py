@@ -36,6 +36,12 @@ KEYS = [replace(key(s, v), decoding=NOW) for v in (IDENTITY, View(RECIPE, 1)) fo
 BLOCK = 6
 PRELOADED = ["pytest", "hypothesis", "PIL.Image", "PIL.PngImagePlugin", "numpy", "h5py"]
 PRELOADED += ["featstore.executors.serial", "featstore.extraction.portions", "featstore.images.scan"]
+PRELOADED += [
+    "typer._adapters",
+    "featstore_cli.main",
+    "featstore.extraction.extract",
+    "featstore.report.terminal.text",
+]
 
 KINDS = ("shard", "backbone", "index", "quarantine", "rate", "lease")
 POINTS = ("create", "half", "fsync", "rename", "folder", "done")

@@ -43,6 +43,7 @@ def result(standings, verdict="cannot_tell"):
         duels=[Duel(a, b, "auc", 0.02, (-0.1, 0.1), 0.5, verdict, 900, {})],
         winner=Winner(a, 2, "auc", 0.9, 0.86, (0.8, 0.91), 0.04, 0.3),
         wish=Wish(None, None, 1),
+        curves={},
         drafts=(),
         view_curve=(),
         economics=None,

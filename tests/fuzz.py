@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import warnings
+import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from fakes import DECODING, key, spec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiffs import page, stack, tiff
 
 from featstore import document, run
 from featstore.backbones.torch_archive import read_state_dict
@@ -33,6 +35,8 @@ from featstore.errors import (
     WeightsError,
 )
 from featstore.evaluation.metrics import METRICS
+from featstore.evaluation.training_images import read_training_images
+from featstore.fingerprint import digest_bytes
 from featstore.fusion.archive import ArchiveError, read_arrays
 from featstore.fusion.bundle import read_bundle
 from featstore.fusion.notation import Notation
@@ -182,7 +186,7 @@ def _stores(folder: Path) -> dict[str, Target]:
     tuned = folder / "tuned.weights.h5"
     with h5py.File(tuned, "w") as file:
         file["layers/dense/vars/0"] = np.eye(3)
-    learned.inscribe(tuned, ids[:3], ids[3:])
+    learned.inscribe(tuned, learned.Learned("", *(frozenset(part) for part in (ids[:3], ids[3:], ids))))
 
     def read_page(data: bytes) -> object:
         page.write_bytes(resealed(data))
@@ -240,6 +244,20 @@ def _runs(folder: Path) -> dict[str, Target]:
         about.write_bytes(resealed(data))
         return run.keys_of(run.read_run(out))
 
+    known = {
+        "format": 1,
+        "complete": True,
+        "salt": "ab" * 32,
+        "ids": ["00" * 32],
+        "pixels": ["11" * 32],
+        "groups": [],
+    }
+
+    def read_training(data: bytes) -> object:
+        data = resealed(data)
+        (out / run.TRAINING).write_bytes(data)
+        return read_training_images(out, {"files": {run.TRAINING: digest_bytes(data)}})
+
     def read_outcome(data: bytes) -> object:
         page = document.parse(data)
         return (
@@ -254,6 +272,7 @@ def _runs(folder: Path) -> dict[str, Target]:
             (ShapeError,),
         ),
         "bundle JSON": Target([state.read_bytes()], read_model, (RunError,)),
+        "training images": Target([json.dumps(document.seal(known)).encode()], read_training, (RunError,)),
         "bundle npz": Target([original], read_archive, (ArchiveError,)),
         "run.json": Target([json.dumps(document.seal(described)).encode()], read_about, (RunError,)),
     }
@@ -333,6 +352,14 @@ def _images(folder: Path) -> dict[str, Target]:
         buffer = io.BytesIO()
         noise.save(buffer, kind)
         files.append(buffer.getvalue())
+
+    grey = np.asarray(noise)
+    files.append(stack(np.stack([grey, grey[::-1]]), "ImageJ=1\nimages=2\n", order=">"))
+    files.append(
+        tiff(page(grey / np.float16(9)), page(grey, {254: 1}), below=(page(grey, {254: 1}),), big=True)
+    )
+    tiles = {259: 8, 317: 3, 322: 32, 323: 32, 324: (8,), 325: (40,)}
+    files.append(tiff(page(grey.astype("f8"), tiles, zlib.compress(bytes(8192)))))
 
     def structure(data: bytes) -> None:
         check_structure(identify(data), data)

@@ -23,6 +23,7 @@ from featstore.backbones.precision import (
     require_hardware,
     require_precision,
 )
+from featstore.backbones.presence import require_reachable
 from featstore.backbones.weights import IMAGENET, Weights, one_line, resolve_weights
 from featstore.errors import (
     NonFiniteFeaturesError,
@@ -180,6 +181,8 @@ def load_backbone(
     _require_batch_size(batch_size)
     row = catalog.row(name)
     found = resolve_weights(row, weights)
+    if found.digest is None:
+        require_reachable(row)
     require_hardware(precision, prepare_keras())
     if found.digest is None:
         found = download(row)

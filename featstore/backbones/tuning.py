@@ -22,6 +22,7 @@ from featstore.backbones.network import (
     prepare_keras,
     require_preprocess,
 )
+from featstore.backbones.presence import require_reachable
 from featstore.backbones.weights import IMAGENET, one_line, resolve_weights
 from featstore.errors import BackboneError, OutOfMemoryError, UsageError
 
@@ -99,6 +100,8 @@ class Learner:
         require_preprocess(preprocess)
         row = catalog.row(name)
         found = resolve_weights(row, weights)
+        if found.digest is None:
+            require_reachable(row)
         gpus = prepare_keras()
         if gpus:
             _be_deterministic()

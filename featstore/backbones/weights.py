@@ -85,7 +85,7 @@ def resolve_weights(row: Row, choice: str = IMAGENET) -> Weights:
         If a file is absent, or of a kind that could run code or cannot be read.
     """
     if choice == IMAGENET:
-        path = _imagenet_file(row)
+        path = weights_file(row)
         return Weights(IMAGENET, path, None, _digest(path) if path else None)
     seeded = _RANDOM.fullmatch(choice)
     if seeded:
@@ -208,8 +208,20 @@ def _looks_like_a_path(choice: str) -> bool:
     return not choice.startswith(("random:", "=")) and bool(Path(choice).suffix or {"/", os.sep} & {*choice})
 
 
-def _imagenet_file(row: Row) -> Path | None:
-    if row.builder.startswith(_LITE):
+def packaged(row: Row) -> bool:
+    """Whether the ImageNet weights of a network come as a package of their own."""
+    return row.builder.startswith(_LITE)
+
+
+def weights_file(row: Row) -> Path | None:
+    """File of the ImageNet weights of a network; None while Keras still has to download it.
+
+    Raises
+    ------
+    WeightsError
+        If none are published, or their package is not installed.
+    """
+    if packaged(row):
         return _packaged_file(row)
     if not row.weights_file:
         raise WeightsError(

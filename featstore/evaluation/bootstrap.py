@@ -61,6 +61,8 @@ def overlap_factor(splits: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]) 
     splits
         Pairs (training images, test images).
     """
+    if len(splits) == 1:
+        return 1.0  # one test set: there is no mean over folds whose scores could vary together
     shares = [(len(train) + len(test)) / len(train) for train, test in splits]
     return float(np.sqrt(1 + np.mean(shares)))
 

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from dataclasses import asdict, dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from featstore.errors import BadImageError
-from featstore.evaluation.metrics import score
-from featstore.extraction.batches import read_pixels
+from featstore.errors import AuditError
+from featstore.evaluation.copies import copies_across_groups
+from featstore.evaluation.scores import Score, held_out_scores
+from featstore.evaluation.shortcuts import MAJORITY, shortcut_findings, shortcut_probabilities
+from featstore.extraction.facts import image_facts, notes_found
+from featstore.findings import Finding, mark_accepted, ordered
+from featstore.folds import group_folds
 from featstore.images.audit import audit
 from featstore.images.decode import decoder_version
-from featstore.images.dhash import dhash
-from featstore.images.resize import resize
-from featstore.images.scan import scan
+from featstore.images.scan import ScanOptions, scan
 from featstore.signatures import public
+from featstore.store.store import default_cache
 from featstore.types import Decoding
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from featstore.findings import Finding
+    from featstore.extraction.facts import FactTable
     from featstore.images.manifest import Manifest
-    from featstore.types import ImageRecord, Pixels
+    from featstore.types import ImageRecord
 
-BINS = 16
-FOLDS = 5
-THUMBNAIL = 64
-SAME = 0.95
-"""Correlation of two thumbnails above which they show the same picture, or neighbouring slices of one scan."""
+FOLDS, FEWEST = 5, 3
+"""Folds in which shortcuts are tried, or as many as the rarest class has patients, if these are not too few."""
+PRIMARY = "auc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +43,25 @@ class Check:
 
     Attributes
     ----------
-    sound
-        Whether nothing was found that would make every score wrong.
+    no_error_found
+        Whether no error was found, that is, nothing that would make every score false. Warnings may remain.
     findings
-        Errors first, then warnings.
+        Errors first, then warnings, then notes.
     bad
         Images that do not decode, as (path, reason, detail).
     shortcuts
-        AUC of guessing the label, in group-split cross-validation, from the file alone (size in bytes, width,
-        height, channels, format) and from a 16-bin grey histogram; empty where groups are too few.
+        AUC of guessing the label, in cross-validation over whole groups, from the file alone (bytes, width, height,
+        channels, format, colour mode) and from a grey histogram, with its 95 % interval; empty where there are too
+        few groups.
     """
 
     images: int
     groups: int
     classes: Mapping[str, int]
-    sound: bool
+    no_error_found: bool
     findings: tuple[Finding, ...]
     bad: tuple[tuple[str, str, str], ...]
-    shortcuts: Mapping[str, float]
+    shortcuts: Mapping[str, Score]
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for ``--json``."""
@@ -69,14 +69,20 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Look:
-    """What one image shows without a network."""
+class Readable:
+    """The images of a data set that can be read, as a table to be split: see `featstore.folds.Table`."""
 
-    record: ImageRecord
-    dhash: int
-    thumbnail: NDArray[np.float64]
-    file: tuple[float, ...]
-    histogram: NDArray[np.float64]
+    records: tuple[ImageRecord, ...]
+    classes: tuple[str, ...]
+    y: NDArray[np.intp]
+    groups: NDArray[np.str_]
+
+    @classmethod
+    def of(cls, records: Sequence[ImageRecord]) -> Readable:
+        """Table of these images."""
+        classes, y = np.unique([record.label for record in records], return_inverse=True)
+        groups = np.array([record.group for record in records])
+        return cls(tuple(records), tuple(classes.tolist()), y, groups)
 
 
 @public
@@ -84,9 +90,10 @@ def check(
     data: str | Path | Manifest,
     *,
     value_range: tuple[float, float] | None = None,
-    group_pattern: str | None = None,
-    follow_links: bool = False,
+    cache: str | Path | None = None,
+    accept: Collection[str] = (),
     progress: bool = False,
+    **options: Unpack[ScanOptions],
 ) -> Check:
     """Audit a data set: unreadable files, duplicates, leaks, shortcuts. Computes no features.
 
@@ -94,84 +101,74 @@ def check(
     ----------
     data
         A folder, a CSV file or a `Manifest`.
-    value_range, group_pattern, follow_links
+    value_range
         As for `featstore.extract`.
+    cache
+        Where what the images show is kept, if the folder exists; default as for `featstore.extract`.
+    accept
+        Codes of findings that are known and stay in the list, marked.
     progress
         Show a bar on stderr.
+    **options
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
     """
-    from tqdm import tqdm
-
-    manifest = scan(data, group_pattern=group_pattern, follow_links=follow_links)
+    manifest = scan(data, **options)
     decoding = Decoding(decoder_version(), value_range=value_range)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = pool.map(partial(_look, decoding=decoding), manifest.records)
-        bar = tqdm(looks, total=len(manifest.records), unit="img", desc="check", disable=not progress)
-        results = list(bar)
-    good = [result for result in results if isinstance(result, _Look)]
-    bad = [result for result in results if not isinstance(result, _Look)]
-    thumbnails = {look.record.id: look.thumbnail for look in good}
-    findings = audit(
-        manifest,
-        {look.record.id: look.dhash for look in good},
-        lambda one, two: float(np.vdot(thumbnails[one], thumbnails[two])) > SAME,
-    )
+    kept = Path(cache) if cache is not None else default_cache()
+    facts = image_facts(manifest.records, decoding, kept if kept.is_dir() else None, progress=progress)
+    shortcuts, told = _shortcuts(facts)
+    found = [*audit(manifest), *_unreadable(manifest, facts), *notes_found(facts), *told]
+    if len(facts.records) > 1:
+        found += copies_across_groups(facts, [record.group for record in facts.records]).findings
+    findings = ordered(mark_accepted(found, accept))
+    bad = [(str(r.path), *facts.bad[r.id]) for r in manifest.records if r.id in facts.bad]
     return Check(
         images=len(manifest.records) + len(manifest.unreadable),
         groups=len({record.group for record in manifest.records}),
         classes=manifest.count_by_class(),
-        sound=not any(finding.severity == "error" for finding in findings),
+        no_error_found=not any(finding.severity == "error" for finding in findings),
         findings=findings,
         bad=tuple(sorted(bad + [(str(q.path), q.reason, q.detail) for q in manifest.unreadable])),
-        shortcuts=_shortcuts(manifest, good),
+        shortcuts=shortcuts,
     )
 
 
-def _look(record: ImageRecord, decoding: Decoding) -> _Look | tuple[str, str, str]:
+def _unreadable(manifest: Manifest, facts: FactTable) -> tuple[Finding, ...]:
+    """Images in quarantine, by class where it is known; an error if they leave a single class."""
+    lost = Counter(record.label for record in manifest.records if record.id in facts.bad)
+    count = sum(lost.values()) + len(manifest.unreadable)
+    if not count:
+        return ()
+    sizes, left = manifest.count_by_class(), {record.label for record in facts.records}
+    by_class = [f"{name} {n} of {sizes[name]}" for name, n in sorted(lost.items())]
+    unlisted = [f"{len(manifest.unreadable)} more"] if manifest.unreadable else []
+    message = f"{count} files cannot be read and are in quarantine: {', '.join(by_class + unlisted)}."
+    examples = [f"{r.path} ({facts.bad[r.id][0]})" for r in manifest.records if r.id in facts.bad]
+    examples += [f"{q.path} ({q.reason})" for q in manifest.unreadable]
+    found = [Finding("FS301", message, count, tuple(examples))]
+    if len(manifest.classes) > 1 and len(left) < 2:  # noqa: PLR2004
+        gone = ", ".join(f"{name} ({lost[name]} of {sizes[name]})" for name in sizes if name not in left)
+        text = f"No image of these classes can be read, all are in quarantine: {gone}."
+        found.append(Finding("FS109", text, count, tuple(examples), remedy="Mend the files in quarantine."))
+    return tuple(found)
+
+
+def _shortcuts(facts: FactTable) -> tuple[dict[str, Score], tuple[Finding, ...]]:
+    """Score the guesses that need no network, pooled over the folds."""
+    table = Readable.of(facts.records)
+    fewest = min((len(set(table.groups[table.y == c])) for c in range(len(table.classes))), default=0)
+    if len(table.classes) < 2:  # noqa: PLR2004
+        return {}, ()
+    if fewest < FEWEST:
+        return {}, (Finding("FS408", f"Shortcuts were not looked for: a class has {fewest} patients only."),)
     try:
-        pixels = read_pixels(record, decoding)
-        size = record.path.stat().st_size
-    except BadImageError as error:
-        return str(record.path), error.reason, error.detail
-    height, width, channels = pixels.shape
-    formats = [float(record.path.suffix.lower() == suffix) for suffix in (".png", ".jpg", ".jpeg")]
-    histogram = np.bincount(pixels.ravel() // (256 // BINS), minlength=BINS) / pixels.size
-    return _Look(
-        record,
-        dhash(pixels),
-        _thumbnail(pixels),
-        (np.log(size), np.log(width), np.log(height), channels, *formats),
-        histogram,
-    )
-
-
-def _thumbnail(pixels: Pixels) -> NDArray[np.float64]:
-    """Small grey version with mean 0 and norm 1, so that the product of two is their correlation."""
-    small = resize(pixels, THUMBNAIL).mean(axis=2, dtype=np.float64)
-    small -= small.mean()
-    unit: NDArray[np.float64] = small / max(float(np.linalg.norm(small)), 1e-12)
-    return unit
-
-
-def _shortcuts(manifest: Manifest, looks: Sequence[_Look]) -> dict[str, float]:
-    fewest = min(manifest.groups_by_class().values())
-    if len(manifest.classes) < 2 or fewest < FOLDS:  # noqa: PLR2004
-        return {}
-    return {
-        "file alone (bytes, width, height, channels, format)": _guess(looks, [look.file for look in looks]),
-        "grey histogram alone (16 bins)": _guess(looks, [look.histogram for look in looks]),
+        splits = group_folds(table, min(FOLDS, fewest))
+    except AuditError as error:
+        return {}, (Finding("FS408", f"Shortcuts were not looked for: {error.cause}"),)
+    order = np.concatenate([test for _, test in splits])
+    scores = {
+        name: held_out_scores(table, order, np.concatenate(proba), None)[PRIMARY]
+        for name, proba in shortcut_probabilities(facts.rows, table.y, splits).items()
+        if name != MAJORITY
     }
-
-
-def _guess(looks: Sequence[_Look], rows: Sequence[Any]) -> float:
-    """AUC of a linear probe on a handful of numbers, over group-stratified folds."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    _, y = np.unique([look.record.label for look in looks], return_inverse=True)
-    groups = [look.record.group for look in looks]
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-    proba = cross_val_predict(probe, np.array(rows), y, groups=groups, cv=folds, method="predict_proba")
-    return round(float(score(y, proba, np.ones((1, len(y))))["auc"][0]), 4)
+    return scores, shortcut_findings({name: (score.value, score.interval) for name, score in scores.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -9,17 +10,22 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import run
+from featstore.errors import UsageError
 from featstore.evaluation.bootstrap import group_weights
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.contestants import Contestant, draws, line_up, reseed, with_views
+from featstore.evaluation.copies import merge_copies, without_copies_of
 from featstore.evaluation.crew import one_thread
 from featstore.evaluation.curves import curves
+from featstore.evaluation.data_findings import data_findings, shortcut_standings, shortcut_verdict
 from featstore.evaluation.duels import duels
 from featstore.evaluation.economics import economics as weigh
+from featstore.evaluation.findings import findings_of
 from featstore.evaluation.innocence import unknown
 from featstore.evaluation.ledger import Ledger
 from featstore.evaluation.nested import picks, points, with_inner
-from featstore.evaluation.operating import Wish, positive_index
+from featstore.evaluation.operating import Wish
+from featstore.evaluation.positive import positive_class
 from featstore.evaluation.predictions import out_of_fold
 from featstore.evaluation.progress import Progress
 from featstore.evaluation.standing import Arena, standings
@@ -27,17 +33,20 @@ from featstore.evaluation.tournament import draft, play
 from featstore.evaluation.viewcurve import view_curve as curve_of_views
 from featstore.evaluation.views import EXPAND, IDENTITY
 from featstore.evaluation.winner import guard
-from featstore.folds import group_folds
+from featstore.extraction.facts import image_facts
+from featstore.findings import mark_accepted, ordered, resolve
+from featstore.folds import OWN_SPLIT, group_folds, own_split
 from featstore.matrix import Source, load_matrix
 from featstore.signatures import public
 from featstore.store.store import default_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from featstore.evaluation.standing import Standing
+    from featstore.findings import Finding
     from featstore.folds import Split
     from featstore.images.manifest import Manifest
     from featstore.matrix import FeatureMatrix
@@ -52,7 +61,7 @@ def compare(
     *,
     strategies: Sequence[str] | str = "all",
     subsets: Sequence[Sequence[str]] | str = "singles",
-    folds: int = 5,
+    folds: int | str = 5,
     repeats: int = 1,
     fold_seed: int = 0,
     training_seeds: int = 1,
@@ -68,6 +77,7 @@ def compare(
     nested: bool = False,
     jobs: int = 1,
     resume: bool = True,
+    accept: Collection[str] = (),
     progress: bool = False,
     **source: Unpack[Source],
 ) -> Comparison:
@@ -88,12 +98,15 @@ def compare(
         ``singles`` (each backbone alone, and all together), ``all``, ``greedy``, names joined by plus signs, several
         of these with commas, or lists of names: see `featstore.evaluation.contestants.line_up`.
     folds, repeats, fold_seed
-        Cross-validation; two calls with the same values give the same folds and the same numbers.
+        Cross-validation; two calls with the same values give the same folds and the same numbers. ``split`` takes the
+        data set's own instead: trained on ``train`` and ``val``, scored on ``test``.
     training_seeds
         Seeds to train with on the folds of the first repeat, for strategies that draw random numbers; more than one
         tells the luck of training from the choice of patients.
     positive
-        Class that sensitivity is about, with two classes; default the last in sorted order.
+        Class that sensitivity is about. By default, of two classes, the one that is not called normal, healthy,
+        negative or the like; the last in sorted order where the names do not tell
+        (`featstore.evaluation.positive.positive_class`).
     calibrate
         ``temperature``, ``platt`` or ``isotonic``, fitted within the training images of each fold; five further fits.
     sensitivity
@@ -113,6 +126,9 @@ def compare(
         Processes, each with one BLAS thread; -1 for one per core. The numbers do not depend on it.
     resume
         Take fits that an earlier comparison kept; without it all are computed (and kept) anew.
+    accept
+        Codes of findings that are known, such as ``FS101``: they stay in the run, marked. With ``FS102`` accepted,
+        patients that share a picture are not merged.
     progress
         Show a bar for each phase on stderr.
     **source
@@ -122,18 +138,24 @@ def compare(
         run.prepare(Path(out), overwrite=overwrite)
     if view_curve is not None:
         draws(view_curve)  # refuses a strategy that does not exist, before anything is fitted
+    cache = Path(source.get("cache") or default_cache())
+    known = [resolve(code) for code in accept]
     matrix = unknown(load_matrix(data, **source))
+    facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
+    matrix = merge_copies(matrix, facts, known)
     contestants = with_views(
         line_up(strategies, subsets, matrix.backbones), views, test_views, len(matrix.views)
     )
-    index = positive_index(matrix.classes, positive)
+    preferred = positive_class(matrix.classes, positive)
+    index = preferred.index
     wish = Wish(calibrate, sensitivity, index)
-    arena = Arena(matrix.y, matrix.groups, group_folds(matrix, folds, repeats, fold_seed), repeats, index)
+    splits, dropped = _splits(matrix, folds, repeats, fold_seed)
+    own = folds == OWN_SPLIT
+    arena = Arena(matrix.y, matrix.groups, splits, repeats, index)
     chooses = nested or not wish.is_none
     rounds = with_inner(matrix, arena.splits, fold_seed) if chooses else list(arena.splits)
     bars = Progress(progress)
     drafts = draft(matrix, contestants, rounds, jobs, bars)
-    cache = Path(source.get("cache") or default_cache())
     play_in = partial(_play, root=cache, resume=resume, jobs=jobs, bars=bars)
     play_all = partial(play_in, matrix)
     raw = play_all(contestants, rounds, drafts)
@@ -153,8 +175,8 @@ def compare(
         bars,
     )
     result = Comparison(
-        run.describe(matrix, index),
-        folds,
+        {**run.describe(matrix, index), "positive_origin": preferred.origin},
+        len(splits) // repeats,
         repeats,
         fold_seed,
         wish,
@@ -175,9 +197,18 @@ def compare(
         one_thread(weigh, matrix, arena, lambda everyone: play_all(everyone, arena.splits, ()), cache)
         if economics
         else None,
+        own_split=own,
+        shortcuts=shortcut_standings(arena, facts, weights),
     )
+    told = [
+        *data_findings(matrix, facts, draws_folds=not own),
+        *dropped,
+        *shortcut_verdict(ranked, result.shortcuts),
+        *findings_of(result, arena, preferred, has_groups=matrix.has_groups),
+    ]
+    result = replace(result, findings=ordered(mark_accepted(told, known)))
     if out is not None:
-        document = result.to_json()
+        document = result.to_json(examples=False)
         run.clear(Path(out))
         run.write_run(
             Path(out),
@@ -192,6 +223,7 @@ def compare(
                     "view_curve": view_curve,
                     "economics": economics,
                     "nested": nested,
+                    "accepted": known,
                 },
                 "matrix": document["matrix"],
                 "protocol": document["protocol"],
@@ -201,6 +233,21 @@ def compare(
             result.rows(),
         )
     return result
+
+
+def _splits(
+    matrix: FeatureMatrix, folds: int | str, repeats: int, seed: int
+) -> tuple[list[Split], tuple[Finding, ...]]:
+    """Folds drawn over all images, or the data set's own split; and what had to be left out of that."""
+    if folds == OWN_SPLIT:
+        if repeats > 1:
+            raise UsageError("The data set's own split cannot be repeated.", "Leave out --repeats.")
+        parts, dropped = without_copies_of(matrix, own_split(matrix))
+        train = np.sort(np.concatenate([rows for name, rows in parts.items() if name != "test"]))
+        return [(train, parts["test"])], dropped
+    if not isinstance(folds, int):
+        raise UsageError(f"--folds {folds!r} is no number of folds.", "Give a number, or --folds split.")
+    return group_folds(matrix, folds, repeats, seed), ()
 
 
 def _play(
@@ -248,4 +295,5 @@ def _curves(arena: Arena, standing: Standing) -> dict[str, Any]:
     y = np.concatenate([arena.y[arena.splits[at][1]] for at in folds])
     proba = np.concatenate([standing.proba[at] for at in folds])
     decisions = np.concatenate([standing.decisions[at] for at in folds])
-    return curves(y, proba, decisions, arena.positive)
+    groups = np.concatenate([arena.groups[arena.splits[at][1]] for at in folds])
+    return curves(y, proba, decisions, arena.positive, groups)

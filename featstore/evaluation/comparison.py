@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from featstore.evaluation.standing import Standing
     from featstore.evaluation.viewcurve import ViewPoint
     from featstore.evaluation.winner import Winner
+    from featstore.findings import Finding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +43,12 @@ class Comparison:
         A score by number of augmented views, if asked for.
     economics
         Cost and worth of the backbones, if asked for.
+    own_split
+        Whether the data set's own test images were scored, once, in place of folds.
+    shortcuts
+        Guesses that need no network, on the same images: see `featstore.evaluation.shortcuts`.
+    findings
+        What a reader of the scores must know, the gravest first.
     """
 
     matrix: Mapping[str, Any]
@@ -56,9 +63,12 @@ class Comparison:
     drafts: tuple[tuple[str, ...], ...] = ()
     view_curve: tuple[ViewPoint, ...] = ()
     economics: Economics | None = None
+    own_split: bool = False
+    shortcuts: tuple[Standing, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dict for ``--json`` and ``metrics.json``."""
+    def to_json(self, *, examples: bool = True) -> dict[str, Any]:
+        """Plain dict for ``--json`` and, without the examples of findings, which name files, ``metrics.json``."""
         return {
             "matrix": dict(self.matrix),
             "protocol": {
@@ -67,7 +77,13 @@ class Comparison:
                 "fold_seed": self.fold_seed,
                 "calibrate": self.wish.calibrate,
                 "sensitivity": self.wish.sensitivity,
+                "own_split": self.own_split,
             },
+            "findings": [finding.to_json(examples=examples) for finding in self.findings],
+            "shortcuts": [
+                {"name": s.contestant.label, "metrics": {m: asdict(e) for m, e in s.estimates.items()}}
+                for s in self.shortcuts
+            ],
             "contestants": [
                 {
                     "name": s.contestant.label,

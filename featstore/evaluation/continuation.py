@@ -11,10 +11,13 @@ import numpy as np
 
 from featstore import run
 from featstore.errors import RunError, UsageError
-from featstore.evaluation.bootstrap import group_weights, percentile_interval, widen
-from featstore.evaluation.metrics import BOUNDED, score
+from featstore.evaluation.bootstrap import group_weights
+from featstore.evaluation.intervals import bases, difference_interval
+from featstore.evaluation.metrics import BOUNDED, ENOUGH_IMAGES, decide, score
+from featstore.evaluation.training_images import read_training_images
 from featstore.fusion.bundle import read_bundle
 from featstore.fusion.neural import NeuralStrategy
+from featstore.store.known_images import KnownImages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featstore.evaluation.intervals import Basis
     from featstore.matrix import FeatureMatrix
 
 
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 class Change:
     """A metric on the same held-out images before and after, and the difference with its paired 95 % interval.
 
-    None where undefined. The interval is that of a bootstrap over groups.
+    None where undefined. The interval: `featstore.evaluation.intervals.difference_interval`.
     """
 
     before: float | None
@@ -74,6 +78,11 @@ class Earlier:
         params: dict[str, Any] = self.model.get_params(deep=False)
         return {key: value for key, value in params.items() if key not in {"blocks", "learning_rate"}}
 
+    def learned(self) -> KnownImages:
+        """What it has learned from, as far as it says so."""
+        found = read_training_images(self.folder, self.document)
+        return KnownImages(is_complete=False) if found is None else found
+
     def held_out(self, matrix: FeatureMatrix, rows: NDArray[np.intp]) -> bool | None:
         """Whether it held out these images, None if it saw another table.
 
@@ -106,10 +115,17 @@ class Earlier:
         """By split and metric, from its own answers to `ask` to the probabilities `after` ``(rows, classes)``."""
         found = {}
         for name, rows in tested.items():
-            weights = np.vstack([np.ones((1, len(rows))), group_weights(matrix.groups[rows])])
+            y, groups = matrix.y[rows], matrix.groups[rows]
+            weights = np.vstack([np.ones((1, len(rows))), group_weights(groups)])
             both = ask(self.model, rows), after[name]
-            old, new = (score(matrix.y[rows], p, weights, positive) for p in both)
-            found[name] = {metric: _change(metric, old[metric], new[metric]) for metric in new}
+            old, new = (score(y, p, weights, positive) for p in both)
+            first, last = (bases(y, p, decide(p, positive), groups, positive) for p in both)
+            found[name] = {
+                metric: _change(metric, (old[metric], new[metric]), (first[metric], last[metric]))
+                for metric in new
+            }
+            if len(rows) < ENOUGH_IMAGES:
+                found[name]["ece"] = Change(None, None, None, None)
         return found
 
 
@@ -172,13 +188,18 @@ def read_earlier(folder: Path, strategy: str, matrix: FeatureMatrix) -> Earlier:
     return Earlier(folder, model, document)
 
 
-def _change(name: str, before: NDArray[np.float64], after: NDArray[np.float64]) -> Change:
-    difference = after - before
-    if not np.isfinite(difference[0]):
+def _change(
+    name: str,
+    scores: tuple[NDArray[np.float64], NDArray[np.float64]],
+    around: tuple[Basis | None, Basis | None],
+) -> Change:
+    before, after = float(scores[0][0]), float(scores[1][0])
+    if not np.isfinite(after - before):
         return Change(None, None, None, None)
-    drawn = widen(difference[1:], difference[0], 1.0)
-    drawn = drawn.clip(-1.0, 1.0) if name in BOUNDED else drawn
-    return Change(float(before[0]), float(after[0]), float(difference[0]), percentile_interval(drawn))
+    interval = difference_interval(
+        (before, after), (scores[0][1:], scores[1][1:]), around, bounded=name in BOUNDED
+    )
+    return Change(before, after, after - before, interval)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401

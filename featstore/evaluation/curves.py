@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.evaluation.metrics import mass_bins
+from featstore.evaluation.reliability import calibration_summary, recalibration
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +19,11 @@ COVERAGES = np.arange(1, 21) / 20
 
 
 def curves(
-    y: NDArray[np.intp], proba: Vector, decisions: NDArray[np.intp], positive: int | None
+    y: NDArray[np.intp],
+    proba: Vector,
+    decisions: NDArray[np.intp],
+    positive: int | None,
+    groups: NDArray[np.str_] | None = None,
 ) -> dict[str, Any]:
     """Every curve of one contestant on images that its models had not seen.
 
@@ -27,13 +32,21 @@ def curves(
     y, proba, decisions
         ``(n,)`` true class index, ``(n, classes)`` probabilities, ``(n,)`` class index answered.
     positive
-        Decision and calibration curve are about this class; None leaves them out.
+        Decision and calibration curve, calibration slope and intercept are about this class; None leaves them out.
+    groups
+        ``(n,)`` patient of each image; None takes every image for a patient of its own.
     """
     confidence = proba[np.arange(len(y)), decisions]
-    drawn: dict[str, Any] = {"risk_coverage": risk_coverage(decisions == y, confidence)}
+    drawn: dict[str, Any] = {
+        "risk_coverage": risk_coverage(decisions == y, confidence),
+        "calibration_error": calibration_summary(y, proba, positive),
+    }
     if positive is not None:
-        drawn["decision"] = decision_curve(y == positive, proba[:, positive])
-        drawn["calibration"] = calibration_curve(y == positive, proba[:, positive])
+        truth, values = y == positive, proba[:, positive]
+        drawn["decision"] = decision_curve(truth, values)
+        drawn["calibration"] = calibration_curve(truth, values)
+        patients = np.arange(len(y)).astype(str) if groups is None else groups
+        drawn["recalibration"] = recalibration(truth, values, patients)
     return drawn
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from featstore.evaluation.bootstrap import LEVEL
 from featstore.evaluation.delong import auc_covariance
+from featstore.evaluation.intervals import Z, correlation, effective, paired
 from featstore.evaluation.metrics import PRIMARY
 from featstore.evaluation.significance import (
     bootstrap_p,
@@ -17,6 +18,7 @@ from featstore.evaluation.significance import (
     groups_needed,
     holm,
     mcnemar_p,
+    normal_p,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 ALPHA = 0.05
 CHUNK = 256
 """Pairs whose resampled differences are held at once."""
+FEWEST_RESAMPLES = 20
+"""Resamples with every class from which on their spread is believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +57,11 @@ class Duel:
     a, b
         Labels; `a` comes later in the line-up, so that a fusion is measured against a single backbone.
     delta, interval
-        Difference of the means over folds, and its 95 % interval, for this pair alone.
+        Difference of the means over folds, and its 95 % interval, for this pair alone, within -1 and 1; None where a
+        class has fewer than two patients.
     p
-        Of the paired group bootstrap, adjusted for all pairs (Holm).
+        Of the paired group bootstrap, or of so few patients (`featstore.evaluation.intervals.paired`) where that is
+        larger, adjusted for all pairs (Holm). It is below 0.05 for a pair alone where the interval leaves zero out.
     verdict
         ``a_better``, ``b_better`` or ``cannot_tell``: `p` against 0.05.
     needed
@@ -124,21 +130,33 @@ def _chunks(*pairs: NDArray[Any]) -> Iterator[list[NDArray[Any]]]:
 
 def _resampled(
     arena: Arena, standings: Sequence[Standing], a: Numbers, b: Numbers, delta: Vector
-) -> tuple[list[tuple[float, float]], Vector, Vector]:
+) -> tuple[list[tuple[float, float] | None], Vector, Vector]:
     """Interval, standard error and p of each difference; a resample that lacks a class lacks it for everyone."""
+    known = [(s.least, s.basis) for s in standings if s.least is not None and s.basis is not None]
     resampled = np.array([s.resampled for s in standings])
     usable = resampled[:, np.isfinite(resampled).all(axis=0)]
+    if len(known) < len(standings) or usable.shape[1] < FEWEST_RESAMPLES:
+        return [None] * len(a), np.full(len(a), np.inf), np.ones(len(a))
+    means = np.array([s.primary for s in standings])
+    below, above = means - [least[0] for least, _ in known], [least[1] for least, _ in known] - means
+    patients = min(effective(basis) for _, basis in known)
     groups = len(np.unique(arena.groups))
     tails = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
     limits, errors, p = [], [], []
     for one, two, seen in _chunks(a, b, delta):
-        drawn = arena.factor * (usable[one] - usable[two])
+        plain = usable[one] - usable[two]
+        drawn = arena.factor * plain
         centred = drawn - np.median(drawn, axis=1, keepdims=True) + seen[:, None]
-        limits.append(np.percentile(centred, tails, axis=1).T)
-        errors.append(centred.std(axis=1, ddof=1))
-        p.append(bootstrap_p(centred, groups))
+        related = correlation(usable[one].var(axis=1), usable[two].var(axis=1), plain.var(axis=1), patients)
+        low, high = paired(seen, below[one], above[one], below[two], above[two], related)
+        ends = np.percentile(centred, tails, axis=1).clip(-1.0, 1.0)
+        limits.append(np.stack([np.minimum(ends[0], low), np.maximum(ends[1], high)], axis=1))
+        # As far as the interval reaches towards no difference, in the units of a normal distribution.
+        least = np.where(seen > 0, seen - low, high - seen) / Z
+        errors.append(np.maximum(centred.std(axis=1, ddof=1), least))
+        p.append(np.fmax(bootstrap_p(centred, groups), normal_p(seen, least)))
     intervals = [(float(low), float(high)) for low, high in np.concatenate(limits)]
-    return intervals, np.concatenate(errors), np.concatenate(p)
+    return list(intervals), np.concatenate(errors), np.concatenate(p)
 
 
 def _delong_errors(arena: Arena, standings: Sequence[Standing], a: Numbers, b: Numbers) -> Vector:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -11,24 +11,33 @@ import numpy as np
 from featstore import run
 from featstore.evaluation.contestants import Contestant, build, fit, predict_proba
 from featstore.evaluation.continuation import Continuation, read_earlier, refuse_contradiction
+from featstore.evaluation.copies import merge_copies, without_copies_of
 from featstore.evaluation.curves import curves
+from featstore.evaluation.data_findings import data_findings, held_out_verdict, shortcut_scores
+from featstore.evaluation.findings import Answered, fusion_findings
 from featstore.evaluation.innocence import require_unknown
-from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose, positive_index
+from featstore.evaluation.operating import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose
+from featstore.evaluation.positive import positive_class
 from featstore.evaluation.predictions import held_out
 from featstore.evaluation.scores import Score, held_out_scores
 from featstore.evaluation.settings import blamed_on, gather
+from featstore.evaluation.training_images import training_images, write_training_images
 from featstore.evaluation.views import training_rows
+from featstore.extraction.facts import image_facts
+from featstore.findings import mark_accepted, ordered, resolve
 from featstore.folds import hold_out, inner_folds
 from featstore.fusion.bundle import write_bundle
 from featstore.fusion.neural import NeuralStrategy
 from featstore.matrix import Source, load_matrix
 from featstore.signatures import public
+from featstore.store.store import default_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from featstore.findings import Finding
     from featstore.images.manifest import Manifest
     from featstore.matrix import FeatureMatrix
 
@@ -52,11 +61,15 @@ class Fusion:
     scores
         By evaluated split and metric, on the identity view, at the operating point.
     curves
-        By evaluated split: decision, calibration and risk-coverage curve.
+        By evaluated split: decision, calibration and risk-coverage curve, and how well probabilities are calibrated.
     history
         Learning curves by epoch, for strategies that have them.
     continuation
         What it was fine-tuned from, before and after; None for a fit from scratch.
+    shortcuts
+        By evaluated split: scores of guesses that need no network, as `scores`.
+    findings
+        What a reader of the scores must know, the gravest first.
     """
 
     run: str
@@ -69,10 +82,12 @@ class Fusion:
     curves: Mapping[str, Any]
     history: Mapping[str, Sequence[float]] | None
     continuation: Continuation | None = None
+    shortcuts: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dict for ``--json`` and ``metrics.json``."""
-        return asdict(self)
+    def to_json(self, *, examples: bool = True) -> dict[str, Any]:
+        """Plain dict for ``--json`` and, without the examples of findings, which name files, ``metrics.json``."""
+        return {**asdict(self), "findings": [finding.to_json(examples=examples) for finding in self.findings]}
 
 
 @public
@@ -91,6 +106,8 @@ def fuse(
     freeze_blocks: Sequence[str] = (),
     out: str | Path,
     overwrite: bool = False,
+    accept: Collection[str] = (),
+    progress: bool = False,
     **source: Unpack[Source],
 ) -> Fusion:
     """Train a fusion strategy on stored features and score it on held-out images.
@@ -124,6 +141,10 @@ def fuse(
         would have to be unknown to the earlier run.
     out, overwrite
         Folder of the run.
+    accept
+        As for `featstore.compare`.
+    progress
+        Show a bar on stderr while files are looked at.
     **source
         Which features: see `featstore.matrix.Source`.
 
@@ -138,12 +159,18 @@ def fuse(
     run.prepare(Path(out), overwrite=overwrite)
     refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
     settings = gather(strategy, preset, options or {})
+    codes = [resolve(code) for code in accept]
     matrix = load_matrix(data, **source)
+    facts = image_facts(
+        matrix.records, matrix.decoding, Path(source.get("cache") or default_cache()), progress=progress
+    )
+    matrix = merge_copies(matrix, facts, codes)
     earlier = None if init_from is None else read_earlier(Path(init_from), strategy, matrix)
     if earlier is not None:
         settings = {**earlier.options(), **settings}
-    index = positive_index(matrix.classes, positive)
-    splits = hold_out(matrix, test_size, split_seed)
+    chosen = positive_class(matrix.classes, positive)
+    index = chosen.index
+    splits, dropped = without_copies_of(matrix, hold_out(matrix, test_size, split_seed))
     require_unknown(matrix, splits, choosing=bool(calibrate or sensitivity))
     wish = Wish(calibrate, sensitivity, index)
     contestant = Contestant(strategy, matrix.backbones, strategy)
@@ -169,30 +196,64 @@ def fuse(
     votes = {}
     if hasattr(model, "votes"):
         votes = {name: model.votes(matrix.rows(rows, matrix.backbones, [0])) for name, rows in tested.items()}
+    guesses, answers = shortcut_scores(matrix, facts, train, tested, index)
+    told = [
+        *data_findings(matrix, facts, draws_folds=False),
+        *dropped,
+        *(
+            finding
+            for name, rows in tested.items()
+            if answers
+            for finding in held_out_verdict(
+                matrix, rows, strategy, proba[name], answers[name], guesses[name], index
+            )
+        ),
+        *fusion_findings(
+            matrix.classes,
+            [
+                Answered(name, matrix.y[rows], decisions[name], matrix.groups[rows])
+                for name, rows in tested.items()
+            ],
+            chosen,
+            has_groups=matrix.has_groups,
+        ),
+    ]
     result = Fusion(
         run=str(out),
         strategy=strategy,
         options=settings,
-        matrix=run.describe(matrix, index),
+        matrix={**run.describe(matrix, index), "positive_origin": chosen.origin},
         sizes={name: len(rows) for name, rows in splits.items()},
         operating=point.to_json(),
         scores={
             name: held_out_scores(matrix, splits[name], p, index, point.threshold)
             for name, p in proba.items()
         },
-        curves={name: curves(matrix.y[splits[name]], p, decisions[name], index) for name, p in proba.items()},
+        curves={
+            name: curves(matrix.y[rows], proba[name], decisions[name], index, matrix.groups[rows])
+            for name, rows in tested.items()
+        },
         history=getattr(model, "history_", None),
         continuation=None
         if earlier is None
         else Continuation(
             str(init_from), tuple(freeze_blocks), known, earlier.changes(matrix, tested, ask, raw, index)
         ),
+        shortcuts=guesses,
+        findings=ordered(mark_accepted(told, codes)),
     )
-    document = result.to_json()
+    document = result.to_json(examples=False)
+    learned = training_images(
+        matrix,
+        np.concatenate([train, splits["val"]]) if validation else train,
+        None if earlier is None else earlier.learned(),
+        Path(source.get("cache") or default_cache()),
+    )
     run.clear(Path(out))
     write_bundle(
         Path(out) / run.MODEL, model, {"classes": list(matrix.classes), "operating": result.operating}
     )
+    write_training_images(Path(out), learned)
     run.write_run(
         Path(out),
         {
@@ -202,6 +263,7 @@ def fuse(
                 "options": dict(options or {}),
                 "test_size": test_size,
                 "split_seed": split_seed,
+                "accepted": codes,
             },
             **{k: document[k] for k in ("strategy", "options", "matrix", "sizes", "operating")},
         },

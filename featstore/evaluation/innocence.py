@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from featstore.matrix import FeatureMatrix
 
-SAME_SPLIT = "Give the --test-size and --split-seed of `featstore finetune`, or the --weights from before."
+SAME_SPLIT = (
+    "Give the --test-size and --split-seed of `featstore finetune`, or the --weights from before; where other"
+    " patients only bear the same names, give them other ones."
+)
 
 
 def require_unknown(
@@ -70,6 +73,7 @@ def unknown(matrix: FeatureMatrix) -> FeatureMatrix:
     if known.all():
         raise AuditError(
             f"{', '.join(sorted(matrix.learned))} learned from all these images, or from their patients.",
-            "Compare on images held out from `featstore finetune`, or use the --weights from before.",
+            "Compare on images held out from `featstore finetune`, or use the --weights from before; where other"
+            " patients only bear the same names, give them other ones.",
         )
     return replace(matrix.only(np.flatnonzero(~known)), set_apart=int(known.sum()))

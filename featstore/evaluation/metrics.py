@@ -29,6 +29,8 @@ PRIMARY = "auc"
 """Verdicts are about this one: it needs no threshold and does not change with the share of ill patients."""
 
 BINS, IMAGES_PER_BIN = 10, 20
+ENOUGH_IMAGES = 100
+"""Below so many images a calibration error says more about their number than about the model: none is given."""
 CHUNK = 512
 """Resamples scored at once: what they need should stay in a core's cache."""
 ALMOST_NEVER = 1e-12
@@ -83,6 +85,25 @@ def primary_score(y: NDArray[np.intp], proba: Vector, weights: Vector, positive:
     return mean
 
 
+def calibration_error(
+    y: NDArray[np.intp], proba: Vector, weights: Vector, positive: int | None = None
+) -> Vector:
+    """Return the ECE alone, as `score` gives it; NaN of fewer than `ENOUGH_IMAGES`."""
+    if len(y) < ENOUGH_IMAGES:
+        return np.full(len(weights), np.nan)
+    total = weights.sum(axis=1)
+    targets = [positive] if positive is not None else range(proba.shape[1])
+    errors = [np.abs(weights @ binned_gaps(y == c, proba[:, c])).sum(axis=1) for c in targets]
+    return ratio(np.mean(errors, axis=0), total)
+
+
+def binned_gaps(truth: NDArray[np.bool_], values: Vector) -> Vector:
+    """Probability minus truth of each image, in the column of its bin ``(n, bins)``."""
+    bins = mass_bins(values)
+    gaps: Vector = (values - truth)[:, None] * (bins[:, None] == np.arange(bins.max() + 1))
+    return gaps
+
+
 def decide(proba: Vector, positive: int | None = None, threshold: float | None = None) -> NDArray[np.intp]:
     """Class index ``(n,)`` of each image: the most probable one.
 
@@ -126,11 +147,8 @@ def _over_all_classes(
 def _one_against_rest(
     truth: NDArray[np.bool_], predicted: NDArray[np.bool_], values: Vector, weights: Vector
 ) -> dict[str, Vector]:
-    gap = values - truth
-    bins = mass_bins(values)
-    binned = gap[:, None] * (bins[:, None] == np.arange(bins.max() + 1))
-    counts = [truth & predicted, truth, ~truth & predicted, ~truth, gap**2]
-    sums = weights @ np.column_stack([*counts, binned])
+    counts = [truth & predicted, truth, ~truth & predicted, ~truth, (values - truth) ** 2]
+    sums = weights @ np.column_stack([*counts, binned_gaps(truth, values)])
     hit, ill, alarm, well, square = sums[:, : len(counts)].T
     total = ill + well
     return {

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.errors import RunError, UnknownNameError, UsageError, did_you_mean
+from featstore.errors import RunError, UsageError
 from featstore.evaluation.calibration import Isotonic, Platt, Temperature, from_json, method, to_json
 from featstore.evaluation.metrics import decide
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -109,15 +109,6 @@ class OperatingPoint:
 
 NEUTRAL = OperatingPoint(None, None, Wish())
 """The model's own probabilities, and the most probable class."""
-
-
-def positive_index(classes: Sequence[str], positive: str | None) -> int | None:
-    """Index of the positive class: the named one, else with two classes the last; None means macro averages."""
-    if positive is None:
-        return 1 if len(classes) == 2 else None  # noqa: PLR2004
-    if positive not in classes:
-        raise UnknownNameError(f"There is no class {positive!r}.", did_you_mean(positive, classes))
-    return list(classes).index(positive)
 
 
 def choose(y: NDArray[np.intp], proba: Vector, wish: Wish) -> OperatingPoint:

@@ -53,11 +53,16 @@ def bootstrap_p(differences: Vector, groups: int) -> Vector:
     return p
 
 
-def delong_p(delta: Vector, errors: Vector) -> Vector:
-    """Test differences of two AUCs by their standard error (`featstore.evaluation.delong`) and the normal curve."""
+def normal_p(delta: Vector, errors: Vector) -> Vector:
+    """Test differences by their standard errors and the normal curve."""
     from scipy.stats import norm
 
     return _two_sided(delta, errors, norm.sf)
+
+
+def delong_p(delta: Vector, errors: Vector) -> Vector:
+    """Test differences of two AUCs by their standard error (`featstore.evaluation.delong`) and the normal curve."""
+    return normal_p(delta, errors)
 
 
 def corrected_t_p(folds: Vector, share: float) -> Vector:
@@ -66,7 +71,7 @@ def corrected_t_p(folds: Vector, share: float) -> Vector:
     Parameters
     ----------
     folds
-        ``(pairs, J)`` differences of the metric in each fold, J of at least 2.
+        ``(pairs, J)`` differences of the metric in each fold; with one fold there is no test.
     share
         ``n_test / n_train``.
 
@@ -77,6 +82,8 @@ def corrected_t_p(folds: Vector, share: float) -> Vector:
     from scipy.stats import t
 
     count = folds.shape[1]
+    if count < 2:  # noqa: PLR2004
+        return np.full(len(folds), np.nan)
     errors = np.sqrt((1 / count + share) * folds.var(axis=1, ddof=1))
     return _two_sided(folds.mean(axis=1), errors, lambda z: t.sf(z, count - 1))
 

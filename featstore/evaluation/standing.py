@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore.evaluation.bootstrap import overlap_factor, percentile_interval, widen
-from featstore.evaluation.metrics import BOUNDED, METRICS, PRIMARY, decide, primary_score, score
+from featstore.evaluation.bootstrap import overlap_factor
+from featstore.evaluation.intervals import Z, bases, least_interval, score_interval
+from featstore.evaluation.metrics import METRICS, PRIMARY, calibration_error, decide, primary_score, score
 from featstore.evaluation.progress import Progress
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.evaluation.contestants import Contestant
+    from featstore.evaluation.intervals import Basis
     from featstore.folds import Split
 
     Vector = NDArray[np.float64]
@@ -64,10 +66,12 @@ class Estimate:
     Attributes
     ----------
     mean, deviation
-        Over the folds; the deviation has ``ddof=1``. None where a fold has no value.
+        Over the folds; the deviation has ``ddof=1``. None where a fold has no value. The ECE is that of all images
+        together, each tested once (the first repeat), and has no deviation.
     interval
         95 %, by bootstrap over groups of the mean over folds, widened for the overlap of the training sets
-        (`featstore.evaluation.bootstrap.overlap_factor`); None where undefined.
+        (`featstore.evaluation.bootstrap.overlap_factor`), and never narrower than so many patients allow
+        (`featstore.evaluation.intervals`); None where undefined.
     folds
         The value in each fold.
     """
@@ -85,14 +89,15 @@ class Spread:
     Attributes
     ----------
     patients
-        With other patients: deviation of the resampled means, widened like the interval.
+        With other patients: deviation of the resampled means, widened like the interval; where so many patients allow
+        no such precision, what they do allow. None where there are too few for an interval.
     folds
         With other folds of the same patients: deviation between repeats; None with one repeat.
     training
         With other training seeds on the same folds; None where they were not varied, or the strategy has none.
     """
 
-    patients: float
+    patients: float | None
     folds: float | None
     training: float | None
 
@@ -111,6 +116,10 @@ class Standing:
         Of the primary metric.
     resampled
         ``(resamples,)`` primary metric in each resample, mean over folds, not widened.
+    least
+        The narrowest interval of the primary metric that so many patients allow; None if they are too few.
+    basis
+        What the primary metric rests on.
     """
 
     contestant: Contestant
@@ -119,6 +128,8 @@ class Standing:
     estimates: Mapping[str, Estimate]
     spread: Spread
     resampled: Vector
+    least: tuple[float, float] | None = None
+    basis: Basis | None = None
 
     @property
     def primary(self) -> float:
@@ -163,7 +174,7 @@ def standings(
         for mine, values, cut in zip(scores, proba, cuts, strict=True):
             mine.append(score(arena.y[test], values[at], drawn, arena.positive, cut[at]))
     return [
-        _standing(arena, contestant, values, cut, mine, (reseeded or {}).get(contestant, ()))
+        _standing(arena, contestant, values, cut, mine, weights, (reseeded or {}).get(contestant, ()))
         for contestant, values, cut, mine in zip(contestants, proba, cuts, scores, strict=True)
     ]
 
@@ -195,33 +206,96 @@ def _standing(
     proba: Sequence[Vector],
     cuts: Sequence[float | None],
     scores: Sequence[dict[str, Vector]],
+    weights: Vector,
     reseeded: Sequence[Sequence[Vector]],
 ) -> Standing:
+    decisions = tuple(decide(p, arena.positive, cut) for p, cut in zip(proba, cuts, strict=True))
+    known = _bases(arena, proba, decisions)
     estimates, resampled = {}, {}
     for name in METRICS:
         resampled[name] = fold_mean([part[name][1:] for part in scores])
         folds = np.array([part[name][0] for part in scores])
-        estimates[name] = _estimate(folds, resampled[name], arena.factor, bounded=name in BOUNDED)
-    decisions = tuple(decide(p, arena.positive, cut) for p, cut in zip(proba, cuts, strict=True))
+        estimates[name] = _estimate(name, folds, resampled[name], known[name], arena.factor)
+    estimates["ece"] = _pooled_error(arena, proba, weights, known["ece"])
     seen = np.array([part[PRIMARY][0] for part in scores])
-    spread = _spread(arena, seen, resampled[PRIMARY], reseeded)
-    return Standing(contestant, tuple(proba), decisions, estimates, spread, resampled[PRIMARY])
+    least = None
+    if np.isfinite(seen).all():
+        least = least_interval(float(seen.mean()), resampled[PRIMARY], known[PRIMARY])
+    spread = _spread(arena, seen, resampled[PRIMARY], least, reseeded)
+    return Standing(
+        contestant,
+        tuple(proba),
+        decisions,
+        estimates,
+        spread,
+        resampled[PRIMARY],
+        least,
+        known[PRIMARY],
+    )
 
 
-def _estimate(folds: Vector, resampled: Vector, factor: float, *, bounded: bool) -> Estimate:
+def _bases(
+    arena: Arena, proba: Sequence[Vector], decisions: Sequence[NDArray[np.intp]]
+) -> dict[str, Basis | None]:
+    """What the scores rest on: every image once, ranked within its fold."""
+    folds = arena.first_repeat
+    tests = [arena.splits[at][1] for at in folds]
+    rows = np.concatenate(tests)
+    ends = np.cumsum([len(test) for test in tests])
+    return bases(
+        arena.y[rows],
+        np.concatenate([proba[at] for at in folds]),
+        np.concatenate([decisions[at] for at in folds]),
+        arena.groups[rows],
+        arena.positive,
+        np.split(np.arange(len(rows)), ends[:-1]),
+    )
+
+
+def _estimate(name: str, folds: Vector, resampled: Vector, basis: Basis | None, factor: float) -> Estimate:
     each = tuple(float(value) if np.isfinite(value) else None for value in folds)
     if None in each:
         return Estimate(None, None, None, each)
     mean = float(folds.mean())
-    drawn = widen(resampled, mean, factor).clip(0.0, 1.0 if bounded else None)
-    return Estimate(mean, float(folds.std(ddof=1)), percentile_interval(drawn), each)
+    return Estimate(mean, _deviation(folds), score_interval(name, mean, resampled, basis, factor), each)
 
 
-def _spread(arena: Arena, folds: Vector, resampled: Vector, reseeded: Sequence[Sequence[Vector]]) -> Spread:
+def _pooled_error(arena: Arena, proba: Sequence[Vector], weights: Vector, basis: Basis | None) -> Estimate:
+    """Calibration error of all images together: a fold alone has too few for bins."""
+    folds = arena.first_repeat
+    rows = np.concatenate([arena.splits[at][1] for at in folds])
+    whole = np.empty((len(arena.y), proba[0].shape[1]))
+    whole[rows] = np.concatenate([proba[at] for at in folds])
+    tested = np.sort(rows)
+    # All images as a rule, which spares a copy of the weights.
+    drawn = weights if len(tested) == len(arena.y) else weights[:, tested]
+    y, values = arena.y[tested], whole[tested]
+    seen, errors = (
+        calibration_error(y, values, each, arena.positive) for each in (np.ones((1, len(y))), drawn)
+    )
+    none = (None,) * len(arena.splits)
+    if not np.isfinite(seen[0]):
+        return Estimate(None, None, None, none)
+    value = float(seen[0])
+    return Estimate(value, None, score_interval("ece", value, errors, basis, arena.factor), none)
+
+
+def _spread(
+    arena: Arena,
+    folds: Vector,
+    resampled: Vector,
+    least: tuple[float, float] | None,
+    reseeded: Sequence[Sequence[Vector]],
+) -> Spread:
     means = folds.reshape(arena.repeats, -1).mean(axis=1)
     plain = np.ones((1, len(arena.y)))
     seeds = [primary_mean(arena, p, plain, arena.first_repeat)[0] for p in reseeded]
-    patients = arena.factor * float(np.nanstd(resampled, ddof=1))
+    patients = None
+    if least is not None:
+        finite = resampled[np.isfinite(resampled)]
+        drawn = arena.factor * float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
+        # No number between 0 and 1 can deviate by more than one half.
+        patients = min(0.5, max(drawn, (least[1] - least[0]) / (2 * Z)))
     return Spread(patients, _deviation(means), _deviation(np.array(seeds)))
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore.evaluation.bootstrap import percentile_interval, widen
+from featstore.evaluation.bootstrap import percentile_interval
+from featstore.evaluation.intervals import least_interval, score_interval
 from featstore.evaluation.metrics import PRIMARY
 from featstore.evaluation.standing import primary_mean
 
@@ -54,9 +55,10 @@ class Winner:
     naive
         Its score as it stands in the table.
     guarded
-        What picking the best of these contestants is worth on patients that had no part in the picking.
+        What picking the best of these contestants is worth on patients that had no part in the picking; never above
+        `naive`, since a correction for luck does not raise a score.
     interval
-        95 %, of `guarded`.
+        95 %, of `guarded`; None where a class has fewer than two patients.
     optimism
         ``naive - guarded``.
     picked
@@ -70,7 +72,7 @@ class Winner:
     metric: str
     naive: float
     guarded: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     optimism: float
     picked: float
     nested: Nested | None = None
@@ -105,23 +107,35 @@ def guard(
         folds = range(len(arena.splits))
         left_out = (weights[mine] == 0).astype(np.float64)
         scores[mine] = primary_mean(arena, standings[at].proba, left_out, folds)
-    # Some 37 % of the patients are left out, so these scores spread wider than those of all patients would: the
-    # interval is wide enough for the overlap of the training sets without being widened again (decision 005).
-    interval = percentile_interval(scores)
-    if interval is None:
+    if not np.isfinite(scores).any():
         return None
-    naive, guarded = standings[best].primary, float(np.nanmean(scores))
+    naive = standings[best].primary
+    guarded = min(naive, float(np.nanmean(scores)))
     return Winner(
         standings[best].contestant.label,
         len(standings),
         PRIMARY,
         naive,
         guarded,
-        interval,
+        _interval(scores, guarded, standings[best]),
         naive - guarded,
         float((winners == best).mean()),
         _nested(arena, standings, weights, picks) if len(picks) else None,
     )
+
+
+def _interval(scores: Vector, guarded: float, best: Standing) -> tuple[float, float] | None:
+    """Interval of scores on patients left out, laid around the guarded value where that was lowered.
+
+    Some 37 % of the patients are left out, so these scores spread wider than those of all patients would: the
+    interval is wide enough for the overlap of the training sets without being widened again (decision 005). Where
+    all of them are perfect it is what so many patients allow.
+    """
+    least = least_interval(guarded, best.resampled, best.basis)
+    drawn = percentile_interval((scores - np.nanmean(scores) + guarded).clip(0.0, 1.0))
+    if least is None or drawn is None:
+        return None
+    return min(least[0], drawn[0]), max(least[1], drawn[1])
 
 
 def _nested(arena: Arena, standings: Sequence[Standing], weights: Vector, picks: Sequence[int]) -> Nested:
@@ -129,5 +143,5 @@ def _nested(arena: Arena, standings: Sequence[Standing], weights: Vector, picks:
     drawn = np.vstack([np.ones((1, weights.shape[1])), weights])
     scores = primary_mean(arena, answers, drawn, range(len(arena.splits)))
     mean = float(scores[0])
-    interval = percentile_interval(widen(scores[1:], mean, arena.factor).clip(0.0, 1.0))
+    interval = score_interval(PRIMARY, mean, scores[1:], standings[picks[0]].basis, arena.factor)
     return Nested(mean, interval, tuple(standings[pick].contestant.label for pick in picks))

@@ -99,7 +99,7 @@ def export_features(
             f"{kind or target.suffix!r} is no format of an export.", did_you_mean(kind, formats.WRITERS)
         )
     source["seeds"] = () if seed is None else (seed,)
-    table = frame(load_matrix(data, **source), Path(data))
+    table = frame(load_matrix(data, **source), Path(source.get("root") or data))
     pages = formats.WRITERS[kind](table, target)
     _refuse_existing(pages, overwrite=overwrite)
     for path, encode in pages.items():

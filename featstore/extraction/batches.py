@@ -10,13 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.errors import BadImageError
-from featstore.files import read_regular
-from featstore.fingerprint import digest_bytes
-from featstore.images.contents import page_id
-from featstore.images.decode import decode
+from featstore.images.reading import read_pixels
 from featstore.images.recipe import parse_recipe
 from featstore.images.resize import resize
-from featstore.images.structure import MAX_BYTES
 from featstore.images.transform import draw
 from featstore.images.warp import warp
 from featstore.store.quarantine import BadImage
@@ -30,9 +26,6 @@ if TYPE_CHECKING:
     from featstore.types import Decoding, FeatureKey, ImageRecord, Pixels, View
 
 CHANNELS = 3
-CHANGED = "changed"
-MISSING = "missing"
-PERMISSION = "permission"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,31 +75,6 @@ def batches(
                     images[image] = result
             for step in block.steps:
                 yield from _step_batches(step, images, batch_size, pool)
-
-
-def read_pixels(record: ImageRecord, decoding: Decoding) -> Pixels:
-    """Read and decode one file, and insist that its bytes are still those of its id.
-
-    Returns
-    -------
-    ``(height, width, 1 or 3)`` uint8.
-
-    Raises
-    ------
-    BadImageError
-        If the file is gone, unreadable, changed since the scan, or does not decode.
-    """
-    try:
-        data = read_regular(record.path, MAX_BYTES)
-    except PermissionError as error:
-        raise BadImageError(PERMISSION, "the file may not be read") from error
-    except OSError as error:
-        raise BadImageError(MISSING, f"the file cannot be read any more: {error.strerror}") from error
-    digest = digest_bytes(data)
-    if record.id not in {digest, page_id(digest, record.frame)}:
-        raise BadImageError(CHANGED, "the file changed after it was scanned")
-    pixels, _ = decode(data, record.frame, decoding.value_range)
-    return pixels
 
 
 def view_pixels(pixels: Pixels, view: View, image: str) -> NDArray[np.float32]:

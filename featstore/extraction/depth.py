@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from featstore.errors import UsageError
@@ -35,7 +36,8 @@ def refuse_undeclared_range(records: Iterable[ImageRecord], decoding: Decoding) 
     """
     if decoding.value_range is not None:
         return
-    deep = [record.path for record in records if _is_deep(record.path)]
+    read = lru_cache(maxsize=1)(_bytes)  # the pages of one file come one after another
+    deep = [record.path for record in records if probe(read(record.path), record.frame)]
     if deep:
         raise UsageError(
             f"{len(deep)} images hold 16-bit or float values and no range is declared; the first is {deep[0]}.",
@@ -43,8 +45,8 @@ def refuse_undeclared_range(records: Iterable[ImageRecord], decoding: Decoding) 
         )
 
 
-def _is_deep(path: Path) -> bool:
+def _bytes(path: Path) -> bytes:
     try:
-        return probe(read_regular(path, MAX_BYTES))
+        return read_regular(path, MAX_BYTES)
     except OSError:
-        return False
+        return b""

@@ -6,7 +6,7 @@ import random
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from featstore.extraction.embed import Memory
 from featstore.extraction.networks import Networks
 from featstore.extraction.plan import Cell, Plan, blocks
 from featstore.images.decode import decoder_version
-from featstore.images.scan import scan
+from featstore.images.scan import ScanOptions, scan
 from featstore.signatures import public
 from featstore.store.ids import IdSet
 from featstore.store.store import Store, default_cache
@@ -92,7 +92,7 @@ def drift(
     cache: str | Path | None = None,
     seed: int = 0,
     tolerance: float = TOLERANCE,
-    follow_links: bool = False,
+    **reading: Unpack[ScanOptions],
 ) -> Drift:
     """Compute some stored vectors again and compare; nothing is stored.
 
@@ -104,12 +104,14 @@ def drift(
         Vectors per backbone, drawn at random from all its stored views; at least 3.
     backbones
         Names; default all in the store that can be computed here.
-    weights, preprocess, precision, value_range, cache, follow_links
+    weights, preprocess, precision, value_range, cache
         As for `featstore.extract`.
     seed
         Of the draw.
     tolerance
         Share of the spread between images that a value may move.
+    **reading
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
 
     Raises
     ------
@@ -124,7 +126,7 @@ def drift(
         )
     store = Store(Path(cache) if cache is not None else default_cache())
     decoding = Decoding(decoder_version(), value_range=value_range)
-    manifest = scan(Path(data), follow_links=follow_links)
+    manifest = scan(Path(data), **reading)
     ids = IdSet.of(record.id for record in manifest.records)
     stored = _stored(store, ids, decoding, backbones, (preprocess, precision))
     if not stored:

@@ -9,26 +9,23 @@ import numpy as np
 from featstore.extraction import engine
 from featstore.extraction.networks import Networks
 from featstore.extraction.plan import blocks, plan
-from featstore.fingerprint import digest_file
-from featstore.types import ImageRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from featstore.store.quarantine import BadImage
-    from featstore.types import Decoding, FeatureKey, Features
+    from featstore.types import Decoding, FeatureKey, Features, ImageRecord
 
 
 def embed_images(
-    paths: Sequence[Path], keys: Sequence[FeatureKey], weights: Mapping[str, str] | None = None
-) -> tuple[list[Path], Features, list[tuple[Path, str, str]]]:
-    """Compute the vectors of image files under `keys`, backbones side by side.
+    records: Sequence[ImageRecord], keys: Sequence[FeatureKey], weights: Mapping[str, str]
+) -> tuple[dict[str, Features], dict[str, BadImage]]:
+    """Compute the vectors of images under `keys`, backbones side by side.
 
     Parameters
     ----------
-    paths
-        Image files.
+    records
+        The images; those of one id are computed once.
     keys
         One key per backbone, all of one view and one decoding.
     weights
@@ -36,29 +33,18 @@ def embed_images(
 
     Returns
     -------
-    paths, features, bad
-        The files that decoded; ``(len(paths), columns)`` float32; the others as (path, reason, detail).
+    features, bad
+        By image id: ``(columns,)`` float32; and why the others do not decode.
     """
-    networks = Networks(weights or {}, keys[0].backbone.preprocess)
+    networks = Networks(weights, keys[0].backbone.preprocess)
     backbones = {key.backbone: networks.load(key.backbone) for key in keys}
-    unread, by_path = [], {}
-    for path in dict.fromkeys(paths):
-        try:
-            by_path[path] = ImageRecord(digest_file(path), path, label="", group="")
-        except OSError as error:
-            unread.append((path, "missing", error.strerror or str(error)))
-    records = {record.id: record for record in by_path.values()}
+    images = {record.id: record for record in records}
     memory = Memory()
-    todo = plan(keys, list(records), {})
-    engine.run(blocks(todo), records, keys[0].decoding, backbones, memory, engine.Silence())
-    good = [path for path, record in by_path.items() if record.id not in memory.bad]
-    ids = [by_path[path].id for path in good]
-    columns = [np.array([memory.rows[key][i] for i in ids]) for key in keys] if ids else []
-    features = np.hstack(columns) if columns else np.empty((0, 0), np.float32)
-    decoded = [
-        (p, memory.bad[r.id].reason, memory.bad[r.id].detail) for p, r in by_path.items() if p not in good
-    ]
-    return good, features, unread + decoded
+    todo = plan(keys, list(images), {})
+    tally = engine.run(blocks(todo), images, keys[0].decoding, backbones, memory, engine.Silence())
+    bad = {found.id: found for found in tally.bad}
+    good = [image for image in images if image not in bad]
+    return {image: np.concatenate([memory.rows[key][image] for key in keys]) for image in good}, bad
 
 
 class Memory:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from featstore.extraction.batches import CHANGED, MISSING, PERMISSION, Batch, batches
+from featstore.extraction.batches import Batch, batches
 from featstore.extraction.prefetch import prefetch
 from featstore.extraction.writer import BackgroundWriter
+from featstore.images.reading import CHANGED, MISSING, PERMISSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,10 +33,14 @@ SHOWN = ("pixels", "forward")
 
 
 class Progress(Protocol):
-    """What a progress bar does; tqdm's does."""
+    """What is told of progress: `featstore.extraction.bar.Bar` shows it."""
 
-    def update(self, n: int = 1) -> object:
-        """Count `n` more vectors."""
+    def say(self, phase: str) -> object:
+        """Name what is done now."""
+        ...
+
+    def update(self, n: int = 1, backbone: BackboneSpec | None = None) -> object:
+        """Count `n` more vectors, of a backbone if these are of one batch."""
         ...
 
     def set_postfix_str(self, s: str = "", refresh: bool = True) -> object:
@@ -47,7 +52,10 @@ class Progress(Protocol):
 class Silence:
     """A progress bar that shows nothing."""
 
-    def update(self, n: int = 1) -> None:
+    def say(self, phase: str) -> None:
+        """Do nothing."""
+
+    def update(self, n: int = 1, backbone: BackboneSpec | None = None) -> None:
         """Do nothing."""
 
     def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
@@ -166,7 +174,7 @@ def run(
                 started = time.perf_counter()
                 pending[key].append(backbones[key.backbone].embed(item.pixels)[: len(item.ids)])
                 tally.paced(key.backbone, len(item.ids), time.perf_counter() - started)
-                progress.update(len(item.ids))
+                progress.update(len(item.ids), key.backbone)
             clock.lap("forward")
             embedded += len(item.ids) * len(item.keys)
             progress.set_postfix_str(tally.so_far(embedded), refresh=False)

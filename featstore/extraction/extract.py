@@ -7,16 +7,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from featstore.errors import UsageError
 from featstore.extraction import engine
 from featstore.extraction.account import write_account
+from featstore.extraction.bar import Bar
 from featstore.extraction.cost import expected
 from featstore.extraction.crew import crew
 from featstore.extraction.depth import lacking, refuse_undeclared_range
+from featstore.extraction.facts import image_facts, notes_found
 from featstore.extraction.memory import passes, peak
 from featstore.extraction.networks import BATCH_SIZE, Networks
+from featstore.extraction.networks import specs as specs_of
 from featstore.extraction.plan import Plan, plan
 from featstore.extraction.portions import Work, compute
 from featstore.extraction.share import share
@@ -24,12 +27,14 @@ from featstore.extraction.summary import CellSummary, Extraction, PaceSummary
 from featstore.extraction.tuned import learned
 from featstore.findings import ordered
 from featstore.images.decode import decoder_version
+from featstore.images.losses import one_class_left
 from featstore.images.recipe import parse_recipe
-from featstore.images.scan import scan
+from featstore.images.scan import ScanOptions, scan
 from featstore.run import prepare
 from featstore.signatures import public
 from featstore.store.commit import require_writable
 from featstore.store.learned import remember
+from featstore.store.request import Request, record_request
 from featstore.store.store import Store, default_cache
 from featstore.types import IDENTITY, Decoding, FeatureKey, View
 
@@ -38,7 +43,10 @@ if TYPE_CHECKING:
 
     from featstore.extraction.cost import Estimate
     from featstore.extraction.plan import Cell
+    from featstore.findings import Finding
     from featstore.images.manifest import Manifest
+    from featstore.store.learned import Learned
+    from featstore.types import BackboneSpec
 
 DEFAULT_BACKBONES = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2")
 DEFAULT_RECIPE = "paper"
@@ -56,8 +64,6 @@ def extract(
     seeds: Iterable[int] = (),
     value_range: tuple[float, float] | None = None,
     cache: str | Path | None = None,
-    group_pattern: str | None = None,
-    follow_links: bool = False,
     executor: str = "serial",
     workers: int | None = None,
     scheduler: str | None = None,
@@ -68,6 +74,8 @@ def extract(
     overwrite: bool = False,
     dry_run: bool = False,
     progress: bool = False,
+    as_default: bool = True,
+    **reading: Unpack[ScanOptions],
 ) -> Extraction:
     """Compute and store every vector that is wanted and missing.
 
@@ -91,8 +99,6 @@ def extract(
         ``(low, high)`` of 16-bit and float images.
     cache
         The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
-    group_pattern, follow_links
-        As in `featstore.images.scan.scan`.
     executor
         Where to compute: ``serial`` (this process), ``processes`` or ``dask``; the vectors are the same bytes.
     workers, scheduler
@@ -109,7 +115,12 @@ def extract(
     dry_run
         Only say what would be done; loads no network.
     progress
-        Show a bar on stderr.
+        Name each phase on stderr, show a bar, and put the estimate right after the first batches.
+    as_default
+        Whether `featstore.compare` and its like shall take these networks and views of these images where they are
+        told none.
+    **reading
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
 
     Raises
     ------
@@ -125,25 +136,28 @@ def extract(
     decoding = Decoding(decoder_version(), value_range=value_range)
     views = [IDENTITY, *_views(recipe, seeds)]
     with ExitStack() as stack:
+        bar = stack.enter_context(Bar(shown=progress))
+        bar.say("reading the data set")
         networks = Networks(weights or {}, preprocess, precision)
-        specs = [networks.spec(name, fetch=not dry_run) for name in dict.fromkeys(backbones)]
+        specs = specs_of(networks, backbones, fetch=not dry_run)
         known = learned(specs, weights or {})
-        manifest = scan(data, group_pattern=group_pattern, follow_links=follow_links)
+        manifest = scan(data, **reading)
+        everyone = [record.id for record in manifest.records]
         manifest = share(manifest, num_workers, worker_index)
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
         todo = _plan(keys, manifest, store, decoding)
         cost = expected(todo, store.root)
+        finished = todo
         tally = engine.Tally()
-        for spec in specs:
-            if spec.name in known and not dry_run:
-                remember(
-                    store.root, spec, known[spec.name]
-                )  # before the first vector: it must never be lacking
+        if not dry_run:
+            _remember_tuned(store, specs, known)
         parts = passes(todo, memory and memory // team.workers, BATCH_SIZE)
         if todo.rows_missing and not dry_run:
             refuse_undeclared_range(lacking(manifest, todo), decoding)
             require_writable(store.root)
-            bar = stack.enter_context(_bar(todo, show=progress))
+            bar.expect(todo, cost)
+            if not team.in_process:
+                bar.say(f"starting {team.workers} workers; each loads TensorFlow and its networks")
             told = bar if team.in_process else engine.Silence()
             work = Work(networks, decoding, store.root.absolute(), told, bounded=len(parts) > 1)
             records = {r.id: r for r in manifest.records}
@@ -151,14 +165,26 @@ def extract(
                 wanted = [cell.key for cell in part.cells]
                 replan = partial(_plan_again, wanted, manifest, store.root, decoding)
                 tally.add(compute(part, records, work, team, bar, replan))
+            finished = _plan_again(keys, manifest, store.root, decoding, {bad.id for bad in tally.bad})
+    if as_default and not dry_run and todo.rows_stored + tally.rows:
+        record_request(store.root, everyone, decoding, Request(tuple(specs), tuple(views)))
+    reasons = {
+        **{i: b.reason for i, b in store.bad_images(decoding).items()},
+        **{b.id: b.reason for b in tally.bad},
+    }
     result = Extraction(
         dry_run=dry_run,
         cache=str(store.root),
         images=len(manifest.records) + len(manifest.unreadable),
-        cells=tuple(_summary(cell, cost) for cell in todo.cells),
+        cells=tuple(_summary(cell, now, cost) for cell, now in zip(todo.cells, finished.cells, strict=True)),
         computed=tally.rows,
         bad=_bad_images(manifest, store, decoding, tally),
-        findings=ordered(manifest.findings),
+        findings=ordered(
+            (
+                *(manifest.findings if dry_run else _findings(manifest, decoding, store, progress=progress)),
+                *one_class_left(manifest, reasons),
+            )
+        ),
         phases={name: round(value, 3) for name, value in tally.seconds.items()},
         seconds=round(perf_counter() - started, 3),
         estimated_seconds=round(cost.seconds, 1),
@@ -180,6 +206,19 @@ def extract(
         }  # fmt: skip
         write_account(Path(out), result, keys, manifest.records, options)
     return result
+
+
+def _findings(manifest: Manifest, decoding: Decoding, store: Store, *, progress: bool) -> tuple[Finding, ...]:
+    """What reading the data set and decoding its images met; looking at images is kept for stage two."""
+    facts = image_facts(manifest.records, decoding, store.root, progress=progress)
+    return ordered([*manifest.findings, *notes_found(facts)])
+
+
+def _remember_tuned(store: Store, specs: Iterable[BackboneSpec], known: Mapping[str, Learned]) -> None:
+    """Keep what tuned weights have learned from before their first vector: it must never be lacking."""
+    for spec in specs:
+        if spec.name in known:
+            remember(store.root, spec, known[spec.name])
 
 
 def _views(recipe: str, seeds: Iterable[int]) -> list[View]:
@@ -205,7 +244,7 @@ def _plan_again(
     return _plan(keys, replace(manifest, records=good), Store(cache), decoding)
 
 
-def _summary(cell: Cell, cost: Estimate) -> CellSummary:
+def _summary(cell: Cell, now: Cell, cost: Estimate) -> CellSummary:
     backbone, view = cell.key.backbone, cell.key.view
     return CellSummary(
         backbone.name,
@@ -216,17 +255,13 @@ def _summary(cell: Cell, cost: Estimate) -> CellSummary:
         len(cell.missing),
         cell.bytes_missing,
         round(len(cell.missing) * cost.per_vector[backbone], 1),
+        now.stored,
+        len(now.missing),
     )
 
 
 def _done(name: str, pace: engine.Pace) -> PaceSummary:
     return PaceSummary(name, pace.vectors, round(pace.seconds, 3), round(pace.vectors / pace.seconds, 2))
-
-
-def _bar(todo: Plan, *, show: bool) -> Any:  # noqa: ANN401
-    from tqdm import tqdm
-
-    return tqdm(total=todo.rows_missing, unit="", desc="extract", disable=not show, smoothing=0.05)
 
 
 def _bad_images(

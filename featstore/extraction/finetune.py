@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -27,10 +27,13 @@ from featstore.fingerprint import digest_file
 from featstore.folds import acquainted
 from featstore.images.audit import require_sound
 from featstore.images.decode import decoder_version
+from featstore.images.losses import require_two_classes
 from featstore.images.recipe import parse_recipe
-from featstore.images.scan import scan
+from featstore.images.scan import ScanOptions, scan
+from featstore.recognition import known_images, recognise
 from featstore.signatures import public
-from featstore.store.learned import HASHED, inscribe
+from featstore.store.known_images import salt_of
+from featstore.store.learned import HASHED, Learned, inscribe
 from featstore.types import Decoding
 
 if TYPE_CHECKING:
@@ -40,7 +43,6 @@ if TYPE_CHECKING:
 
     from featstore.backbones.tuning import Learner
     from featstore.extraction.sides import Sides
-    from featstore.store.learned import Learned
 
 DEFAULT_RECIPE = "mild"
 
@@ -62,11 +64,10 @@ def finetune(
     test_size: float = 0.25,
     split_seed: int = 0,
     value_range: tuple[float, float] | None = None,
-    group_pattern: str | None = None,
-    follow_links: bool = False,
     out: str | Path,
     overwrite: bool = False,
     progress: bool = False,
+    **reading: Unpack[ScanOptions],
 ) -> Finetuning:
     """Fine-tune a backbone on the training side of a data set; the weights go back through `featstore.extract`.
 
@@ -83,7 +84,7 @@ def finetune(
         A folder or a CSV manifest, as for `featstore.extract`.
     backbone
         Catalogue name.
-    weights, preprocess, value_range, group_pattern, follow_links
+    weights, preprocess, value_range
         As for `featstore.extract`. Weights that were tuned before may be tuned on, on the same split.
     recipe
         In epoch e each image is shown in the view (recipe, seed e).
@@ -103,6 +104,8 @@ def finetune(
         Folder of the run; the weights become ``<out>/<backbone>.weights.h5``.
     progress
         Show a bar on stderr.
+    **reading
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
 
     Raises
     ------
@@ -120,15 +123,16 @@ def finetune(
     _require_options(epochs, patience, learning_rate, batch_size)
     recipe = str(parse_recipe(recipe))
     start = Networks(weights or {}, preprocess).spec(backbone, fetch=True)
-    manifest = scan(Path(data), group_pattern=group_pattern, follow_links=follow_links)
+    manifest = scan(Path(data), **reading)
     require_sound(manifest)
     decoding = Decoding(decoder_version(), value_range=value_range)
     refuse_undeclared_range(manifest.records, decoding)
     bad = unreadable(manifest.records, decoding)
+    require_two_classes(manifest, {image: row.reason for image, row in bad.items()})
     sides = divide((r for r in manifest.records if r.id not in bad), test_size, split_seed, seed)
     before = learned([start], weights or {}).get(backbone)
     if before is not None:
-        _require_unknown(sides, before)
+        _require_unknown(sides, before, decoding, has_groups=manifest.has_groups)
     learner = tuning.Learner(
         backbone,
         choice_for(backbone, weights or {}),
@@ -145,8 +149,9 @@ def finetune(
         course = train(
             learner, lessons, validation, recipe, epochs=epochs, patience=patience, seed=seed, told=bar.update
         )
+    record = _record(sides, before, decoding, has_groups=manifest.has_groups)
     run.clear(folder)
-    path = _write(learner, folder / f"{backbone}{tuning.SUFFIX}", sides, before)
+    path = _write(learner, folder / f"{backbone}{tuning.SUFFIX}", record)
     options = {
         "preprocess": preprocess, "recipe": recipe, "epochs": epochs, "patience": patience,
         "learning_rate": learning_rate, "unfreeze": unfreeze, "batch_size": batch_size, "seed": seed,
@@ -191,16 +196,19 @@ def _require_options(epochs: int, patience: int, learning_rate: float, batch_siz
         )
 
 
-def _require_unknown(sides: Sides, before: Learned) -> None:
+def _require_unknown(sides: Sides, before: Learned, decoding: Decoding, *, has_groups: bool) -> None:
     """Weights that are tuned on must not have met what is scored later, nor what chooses the epoch now."""
     scored = np.concatenate([*sides.held_out.values()])
     apart = np.concatenate([scored, sides.validated])
-    known = int(acquainted(sides, before.images)[scored].sum())
-    known += int(acquainted(sides, before.trained)[sides.validated].sum())
+    asked = {"at all": before.known, "trained": before.known_trained}
+    found = recognise(sides.records, asked, decoding, has_groups=has_groups)
+    known = int(acquainted(sides, found["at all"])[scored].sum())
+    known += int(acquainted(sides, found["trained"])[sides.validated].sum())
     if known:
         raise AuditError(
             f"The weights have learned from {known} of the {len(apart)} images held out here or their patients.",
-            "Give --test-size, --split-seed and --seed of the earlier `featstore finetune`, or other --weights.",
+            "Give --test-size, --split-seed and --seed of the earlier `featstore finetune`, or other --weights; where"
+            " other patients only bear the same names, give them other ones.",
         )
 
 
@@ -223,15 +231,24 @@ def _lessons(sides: Sides, rows: NDArray[np.intp], decoding: Decoding, learner: 
     )
 
 
-def _write(learner: Learner, path: Path, sides: Sides, before: Learned | None) -> Path:
-    """Put the weights in their place whole or not at all, with the ids of all images that they know inside."""
-    trained, validated = set(sides.ids(sides.trained)), set(sides.ids(sides.validated))
+def _record(sides: Sides, before: Learned | None, decoding: Decoding, *, has_groups: bool) -> Learned:
+    """Everything that the new weights know, with what those before knew; their digest is not known yet."""
+    salt = (before.salt if before else "") or salt_of(record.id for record in sides.records)
+    trained, validated = (
+        known_images([sides.records[row] for row in rows], decoding, has_groups=has_groups, salt=salt)
+        for rows in (sides.trained, sides.validated)
+    )
     if before is not None:
-        trained, validated = trained | before.trained, validated | before.validated
+        trained, validated = trained | before.known_trained, validated | before.known_validated
+    return Learned.of("", trained, validated)
+
+
+def _write(learner: Learner, path: Path, record: Learned) -> Path:
+    """Put the weights in their place whole or not at all, with the digests of all images that they know inside."""
     draft = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
     try:
         learner.write(draft)
-        inscribe(draft, trained, validated)
+        inscribe(draft, record)
         draft.chmod(PRIVATE_FILE)
         with draft.open("rb") as file:
             os.fsync(file.fileno())

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from featstore.errors import UsageError
-from featstore.images.scan import scan
+from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options, scan, scan_options
 from featstore.signatures import public
 from featstore.store.collection import collect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from featstore.images.manifest import Manifest
     from featstore.store.collection import GarbageCollection
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def gc(
     *data: str | Path,
     cache: str | Path | None = None,
-    follow_links: bool = False,
     dry_run: bool = False,
     confirm: Callable[[GarbageCollection], bool] | None = None,
+    **reading: Unpack[ScanOptions],
 ) -> GarbageCollection:
     """Delete from a store what no run will ever ask for.
 
@@ -37,12 +37,13 @@ def gc(
         All data sets that are still wanted, folders or CSV manifests. Without any, no image's vectors go.
     cache
         The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
-    follow_links
-        As for `featstore.extract`.
     dry_run
         Only say what would go.
     confirm
         Asked with what was found, before any of it goes.
+    **reading
+        How the data sets are read: see `featstore.images.scan.ScanOptions`. What is about CSV files is for
+        those among them.
 
     Raises
     ------
@@ -51,11 +52,20 @@ def gc(
     StoreError
         If another run is writing to the store, or the disk fails.
     """
-    manifests = [scan(Path(each), follow_links=follow_links) for each in data]
+    refuse_unknown_options(reading)
+    tables = [each for each in data if not Path(each).is_dir()]
+    manifests = [scan(Path(each), **_fitting(each, reading, tables)) for each in data]
     for each, manifest in zip(data, manifests, strict=True):
         _require_known(str(each), manifest)
     keep = {record.id for manifest in manifests for record in manifest.records} if data else None
     return collect(cache, keep, dry_run=dry_run, confirm=confirm)
+
+
+def _fitting(each: str | Path, options: ScanOptions, tables: Sequence[str | Path]) -> ScanOptions:
+    """What applies to one of several data sets: no folder is asked for the columns of a table beside it."""
+    if each in tables or not tables:
+        return options
+    return scan_options({name: value for name, value in options.items() if name not in TABLE_OPTIONS})
 
 
 def _require_known(data: str, manifest: Manifest) -> None:

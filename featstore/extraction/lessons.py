@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.errors import BadImageError
-from featstore.extraction.batches import Batch, batches, read_pixels
+from featstore.extraction.batches import Batch, batches
 from featstore.extraction.engine import threads
 from featstore.extraction.plan import Block, Step
 from featstore.extraction.prefetch import prefetch
+from featstore.images.reading import read_pixels
 from featstore.store.quarantine import BadImage
 
 if TYPE_CHECKING:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import load_backbone, spec
+from featstore.backbones.presence import unfetched, unreachable
 from featstore.backbones.weights import IMAGENET, choice_for, resolve_weights
-from featstore.errors import WeightsError
+from featstore.errors import AbsentWeightsError, WeightsError
 from featstore.extraction.halving import HalvingBackbone
 from featstore.types import BACKBONE_REVISION
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from featstore.types import Backbone, BackboneSpec
 
@@ -60,10 +61,7 @@ class Networks:
         if found.digest is not None:
             return spec(row, found, self._preprocess, self._precision)
         if not fetch:
-            raise WeightsError(
-                f"The ImageNet weights of {name} are not on this machine yet.",
-                f"Leave out --dry-run to let Keras download them, or pass a file: --weights {name}=PATH.",
-            )
+            raise unfetched([name])
         return self._load(name, self._precision).spec
 
     def load(self, wanted: BackboneSpec) -> Backbone:
@@ -74,16 +72,7 @@ class Networks:
         WeightsError
             If the weights chosen here are not those of the spec.
         """
-        if wanted.is_foreign:
-            raise WeightsError(
-                f"{wanted.name} was imported: there is no network here that computes its vectors.",
-                "Fit again without it, or import vectors of these images, too, and use `featstore compare`.",
-            )
-        if wanted.revision != BACKBONE_REVISION:
-            raise WeightsError(
-                f"{wanted.name} is wanted as an earlier featstore computed it (revision {wanted.revision}).",
-                "Run `featstore extract` and `featstore fuse` again.",
-            )
+        require_computable(wanted)
         if wanted not in self._loaded and self._load(wanted.name, wanted.precision).spec != wanted:
             raise WeightsError(
                 f"{wanted.name} is wanted with the weights {wanted.weights}, and these are others.",
@@ -103,6 +92,46 @@ class Networks:
         backbone = HalvingBackbone(load_backbone(name, choice, self._preprocess, BATCH_SIZE, precision))
         self._loaded[backbone.spec] = backbone
         return backbone
+
+
+def specs(networks: Networks, names: Iterable[str], *, fetch: bool) -> list[BackboneSpec]:
+    """`Networks.spec` of many networks, each once.
+
+    Raises
+    ------
+    AbsentWeightsError
+        If weights are absent: with the names of all networks whose weights are.
+    """
+    found: list[BackboneSpec] = []
+    missing: list[str] = []
+    for name in dict.fromkeys(names):
+        try:
+            found.append(networks.spec(name, fetch=fetch))
+        except AbsentWeightsError as error:
+            missing += error.names
+    if missing:
+        raise unreachable(missing) if fetch else unfetched(missing)
+    return found
+
+
+def require_computable(wanted: BackboneSpec) -> None:
+    """Make sure, without loading anything, that this featstore has a network that computes a spec.
+
+    Raises
+    ------
+    WeightsError
+        If its vectors were imported, or come from an earlier featstore.
+    """
+    if wanted.is_foreign:
+        raise WeightsError(
+            f"{wanted.name} was imported: there is no network here that computes its vectors.",
+            "Fit again without it, or import vectors of these images, too, and use `featstore compare`.",
+        )
+    if wanted.revision != BACKBONE_REVISION:
+        raise WeightsError(
+            f"{wanted.name} is wanted as an earlier featstore computed it (revision {wanted.revision}).",
+            "Run `featstore extract` and `featstore fuse` again.",
+        )
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import secrets
+import sys
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -99,7 +100,9 @@ class Work:
         specs = dict.fromkeys(cell.key.backbone for cell in portion.plan.cells if cell.missing)
         if self.bounded:
             self.networks.keep(specs)
-        backbones = {spec: Metered(self.networks, spec) for spec in specs}
+        backbones = {spec: self._load(spec) for spec in specs}
+        if specs:
+            self.progress.say("computing; the first batch of a network takes longer")
         records = {record.id: record for record in portion.records}
         started = perf_counter()
         try:
@@ -113,6 +116,12 @@ class Work:
         tally.left = claims.left
         record_rates(self.cache, backbones.values(), perf_counter() - started, engine.threads())
         return tally
+
+    def _load(self, spec: BackboneSpec) -> Metered:
+        self.progress.say(
+            f"loading {spec.name}" if "tensorflow" in sys.modules else f"loading TensorFlow and {spec.name}"
+        )
+        return Metered(self.networks, spec)
 
 
 def whole(todo: Plan, records: Mapping[str, ImageRecord]) -> Portion:

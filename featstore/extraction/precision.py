@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -13,12 +13,13 @@ from featstore.extraction.embed import embed_images
 from featstore.extraction.extract import DEFAULT_BACKBONES
 from featstore.extraction.networks import Networks
 from featstore.images.decode import decoder_version
-from featstore.images.scan import scan
+from featstore.images.scan import ScanOptions, scan
 from featstore.types import IDENTITY, Decoding, FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from featstore.store.quarantine import BadImage
     from featstore.types import Features
 
 FEWEST = 3
@@ -67,19 +68,20 @@ def check_precision(
     precision: str = "bfloat16",
     images: int = 64,
     value_range: tuple[float, float] | None = None,
-    group_pattern: str | None = None,
-    follow_links: bool = False,
+    **reading: Unpack[ScanOptions],
 ) -> PrecisionCheck:
     """Embed some images of a data set in float32 and in `precision`, and compare; nothing is stored.
 
     Parameters
     ----------
-    data, backbones, weights, preprocess, value_range, group_pattern, follow_links
+    data, backbones, weights, preprocess, value_range
         As for `featstore.extract`.
     precision
         ``bfloat16`` or ``float16``.
     images
         How many to look at, at least 3: those with the smallest ids, which is a random and repeatable choice.
+    **reading
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
 
     Raises
     ------
@@ -89,29 +91,31 @@ def check_precision(
         As `featstore.extract` does.
     """
     _require_enough(images)
-    manifest = scan(Path(data), group_pattern=group_pattern, follow_links=follow_links)
-    single = {record.id: record.path for record in manifest.records if record.frame == 0}
-    paths = [single[i] for i in sorted(single)[:images]]
+    manifest = scan(Path(data), **reading)
+    single = sorted((r for r in manifest.records if r.frame == 0), key=lambda record: record.id)[:images]
     decoding = Decoding(decoder_version(), value_range=value_range)
     costs: list[PrecisionCost] = []
-    bad: list[tuple[Path, str, str]] = []
+    bad: dict[str, BadImage] = {}
     count = 0
     for name in dict.fromkeys(backbones):
         specs = [
             Networks(weights or {}, preprocess, p).spec(name, fetch=True) for p in ("float32", precision)
         ]
         keys = [FeatureKey(spec, IDENTITY, decoding) for spec in specs]
-        good, features, bad = embed_images(paths, keys, weights)
-        count = len(good)
+        features, bad = embed_images(single, keys, weights or {})
+        count = len(features)
         _require_enough(count)
-        reference, cheap = np.hsplit(features, 2)
+        reference, cheap = np.hsplit(np.array(list(features.values())), 2)
         costs.append(
             PrecisionCost(
                 name, specs[0].weights, relative_error(reference, cheap), agreement(reference, cheap)
             )
         )
     return PrecisionCheck(
-        precision, count, tuple(costs), tuple((str(p), reason, why) for p, reason, why in bad)
+        precision,
+        count,
+        tuple(costs),
+        tuple((str(r.path), bad[r.id].reason, bad[r.id].detail) for r in single if r.id in bad),
     )
 
 

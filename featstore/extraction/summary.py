@@ -13,7 +13,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CellSummary:
-    """One line of a dry run or of a closing summary: a backbone in one view."""
+    """One line of a dry run or of a closing summary: a backbone in one view.
+
+    Attributes
+    ----------
+    stored, missing
+        Vectors that were in the store when the call began, and those that were not.
+    bytes_missing, seconds
+        What the missing ones would take.
+    stored_now, missing_now
+        The same when the call ended; an image that is in quarantine is not missing.
+    """
 
     backbone: str
     weights: str
@@ -23,6 +33,8 @@ class CellSummary:
     missing: int
     bytes_missing: int
     seconds: float
+    stored_now: int = 0
+    missing_now: int = 0
 
 
 @dataclass(frozen=True, slots=True)

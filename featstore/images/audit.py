@@ -1,57 +1,37 @@
-"""Would a score on this data set mean anything? Conflicts, leaks, and near-copies across the split."""
+"""Would a score on this data set mean anything? Conflicts and leaks that its table tells."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import combinations, pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from featstore.errors import AuditError
-from featstore.findings import EXAMPLES, Finding
+from featstore.findings import EXAMPLES, Finding, ordered
+from featstore.images.losses import losses, told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from featstore.images.manifest import Manifest
     from featstore.types import ImageRecord
 
-NEAR = 4
-"""Largest Hamming distance of two 64-bit difference hashes that counts as the same picture."""
-_HASH_BITS = 64
 
+def audit(manifest: Manifest) -> tuple[Finding, ...]:
+    """Look for what the table of a data set alone says against scores on it.
 
-class NearPair(NamedTuple):
-    """Two image ids, the smaller first, and the Hamming distance of their hashes."""
-
-    first: str
-    second: str
-    distance: int
-
-
-def audit(
-    manifest: Manifest,
-    hashes: Mapping[str, int] | None = None,
-    alike: Callable[[str, str], bool] | None = None,
-) -> tuple[Finding, ...]:
-    """Look for everything that makes scores on a data set wrong.
+    Copies that only the pictures tell are `featstore.images.near_copies`' business.
 
     Parameters
     ----------
     manifest
         The scanned data set.
-    hashes
-        Image id -> difference hash (`featstore.images.dhash.dhash`); without, near-copies are not looked for.
-    alike
-        A closer look at two image ids whose hashes agree. Slices of different chests have equal hashes: on
-        746 CT slices 1,887 pairs, most of them different patients.
 
     Returns
     -------
     tuple of Finding
         Errors first.
     """
-    found = [*_errors(manifest), *_warnings(manifest, hashes or {}, alike)]
-    return tuple(found)
+    return ordered([*_errors(manifest), *_warnings(manifest), *manifest.findings])
 
 
 def require_sound(manifest: Manifest, *, fitting: bool = True) -> None:
@@ -78,47 +58,6 @@ def require_sound(manifest: Manifest, *, fitting: bool = True) -> None:
     raise AuditError(f"{first.title}: {first.message}{example}{also}", first.remedy)
 
 
-def near_duplicates(manifest: Manifest, hashes: Mapping[str, int], limit: int = NEAR) -> tuple[NearPair, ...]:
-    """List pairs of images that look the same and stand on different sides.
-
-    The sides are the splits; where there are none, the groups. Exact: hashes at most `limit` bits apart agree
-    in at least one of ``limit + 1`` bands of bits, so only images that share a band are compared.
-
-    Parameters
-    ----------
-    manifest
-        The scanned data set.
-    hashes
-        Image id -> 64-bit difference hash. Images without one are left out.
-    limit
-        Largest Hamming distance.
-
-    Returns
-    -------
-    tuple of NearPair
-        Nearest first, then by id.
-    """
-    by_split = bool(manifest.splits)
-    sides = {r.id: r.split if by_split else r.group for r in manifest.records if r.id in hashes}
-    pairs = {
-        NearPair(min(one, two), max(one, two), distance)
-        for one, two in _candidates({i: hashes[i] for i in sides}, limit + 1)
-        if sides[one] != sides[two] and None not in (sides[one], sides[two])
-        and (distance := (hashes[one] ^ hashes[two]).bit_count()) <= limit
-    }  # fmt: skip
-    return tuple(sorted(pairs, key=lambda pair: (pair.distance, pair.first, pair.second)))
-
-
-def _candidates(hashes: Mapping[str, int], bands: int) -> Iterator[tuple[str, str]]:
-    edges = [_HASH_BITS * band // bands for band in range(bands + 1)]
-    for low, high in pairwise(edges):
-        buckets: defaultdict[int, list[str]] = defaultdict(list)
-        for image_id, value in hashes.items():
-            buckets[value >> low & (1 << high - low) - 1].append(image_id)
-        for bucket in buckets.values():
-            yield from combinations(bucket, 2)
-
-
 def _errors(manifest: Manifest) -> Iterator[Finding]:
     if conflicts := _mixed(manifest.files, lambda r: r.id, lambda r: r.label):
         message = f"{len(conflicts)} images are in two classes."
@@ -130,26 +69,17 @@ def _errors(manifest: Manifest) -> Iterator[Finding]:
         message = f"{len(leaks)} groups are in two splits."
         yield Finding("FS108", message, len(leaks), _few(map(_group_and_splits, leaks)))
     if len(manifest.classes) == 1:
-        yield Finding("FS109", f"All images are of the class {manifest.classes[0]!r}.")
+        lost = told(losses(manifest, {}))
+        also = f": {lost}" if lost else ""
+        remedy = "Mend or replace the files in quarantine, or add images of a second class." if lost else ""
+        yield Finding("FS109", f"All images are of the class {manifest.classes[0]!r}{also}.", remedy=remedy)
 
 
-def _warnings(
-    manifest: Manifest, hashes: Mapping[str, int], alike: Callable[[str, str], bool] | None
-) -> Iterator[Finding]:
+def _warnings(manifest: Manifest) -> Iterator[Finding]:
     if not manifest.has_groups:
         yield Finding(
             "FS104", "No groups are given: images of one patient may stand on both sides of a split."
         )
-    elif mixed := _mixed(manifest.files, lambda r: r.id, lambda r: r.group):
-        message = f"{len(mixed)} images are in two groups; the first group counts."
-        yield Finding("FS103", message, len(mixed), _few(map(_places, mixed)))
-    near = near_duplicates(manifest, hashes)
-    if pairs := [p for p in near if alike is None or alike(p.first, p.second)]:
-        path = {record.id: record.path for record in manifest.records}
-        lines = (f"{str(path[p.first])!r}, {str(path[p.second])!r} ({p.distance} bits)" for p in pairs)
-        sides = "splits" if manifest.splits else "groups"
-        message = f"{len(pairs)} pairs of images in different {sides} look the same."
-        yield Finding("FS102", message, len(pairs), _few(lines))
 
 
 def _mixed(

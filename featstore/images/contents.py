@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from featstore.errors import BadImageError
 from featstore.files import open_regular
 from featstore.fingerprint import digest_bytes
 from featstore.images.listing import quarantine
 from featstore.images.manifest import Quarantined
+from featstore.images.pages import Pages, list_pages
 from featstore.images.signature import HEAD, identify
-from featstore.images.structure import MAX_PAGES, check_length
+from featstore.images.structure import check_length
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,18 +22,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Digest of the bytes (64 hex digits), raster format by content, and number of pages."""
+    """What is in a file.
+
+    Attributes
+    ----------
+    digest
+        SHA-256 of the bytes, 64 hex digits.
+    kind
+        Raster format by content.
+    frames
+        Numbers of the pages that are images, from 0; the second argument of `featstore.images.decode.decode`.
+    total
+        Pages of the file, with those that are skipped: smaller copies and masks.
+    notes
+        What is odd about the pages, keys of `featstore.images.pages.PAGE_NOTES`.
+    """
 
     digest: str
     kind: str
-    pages: int = 1
+    frames: tuple[int, ...] = (0,)
+    total: int = 1
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pages(self) -> int:
+        """How many images the file gives."""
+        return len(self.frames)
 
     @property
     def ids(self) -> list[str]:
-        """One image id per page."""
-        if self.pages == 1:
+        """One image id per entry of `frames`."""
+        if self.total == 1:
             return [self.digest]
-        return [page_id(self.digest, page) for page in range(self.pages)]
+        return [page_id(self.digest, frame) for frame in self.frames]
 
 
 def page_id(digest: str, page: int) -> str:
@@ -51,36 +72,9 @@ def read_contents(path: Path) -> Contents | Quarantined:
             check_length(os.fstat(file.fileno()).st_size)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             kind = identify(head)
-            return Contents(digest, kind, _count_pages(file, head) if kind == "TIFF" else 1)
+            pages = list_pages(file) if kind == "TIFF" else Pages()
+            return Contents(digest, kind, pages.frames, pages.total, pages.notes)
     except OSError as error:
         return quarantine(path, error)
     except BadImageError as error:
         return Quarantined(path, digest, error.reason, error.detail)
-
-
-def _count_pages(file: IO[bytes], head: bytes) -> int:
-    """Follow the chain of directories of a TIFF; a broken chain ends where it breaks, a circle where it closes.
-
-    A page may be six bytes and share all others, so a small file could announce millions.
-    """
-    order = "<" if head[:2] == b"II" else ">"
-    big = head[2:4] in {b"+\0", b"\0+"}
-    count, entry, link = ("Q", 20, "Q") if big else ("H", 12, "I")
-    start = 8 if big else 4
-    seen: set[int] = set()
-    try:
-        (offset,) = _unpack(file, start, order + link)
-        while offset and offset not in seen and len(seen) <= MAX_PAGES:
-            (entries,) = _unpack(file, offset, order + count)
-            seen.add(offset)
-            (offset,) = _unpack(file, offset + struct.calcsize(count) + entries * entry, order + link)
-    except (struct.error, OSError, OverflowError, ValueError):
-        pass  # the pages found so far are there; decoding will say what is wrong with the last
-    if len(seen) > MAX_PAGES:
-        raise BadImageError("too_large", f"The TIFF has more than {MAX_PAGES} pages.")
-    return max(1, len(seen))
-
-
-def _unpack(file: IO[bytes], offset: int, form: str) -> tuple[int, ...]:
-    file.seek(offset)
-    return struct.unpack(form, file.read(struct.calcsize(form)))

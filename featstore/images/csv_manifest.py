@@ -2,58 +2,63 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
+import shlex
 import stat
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featstore.errors import ManifestError
-from featstore.files import read_regular
+from featstore.errors import ManifestError, UsageError
 from featstore.findings import Finding
-from featstore.images.listing import Entry, Listing, quarantine, real_path_inside, split_name
+from featstore.images.csv_paths import Locator, PathRefusedError, difference
+from featstore.images.csv_table import (
+    ROLES,
+    columns_flag,
+    find_columns,
+    missing_columns,
+    one_hot,
+    patient_columns,
+    read_table,
+    require_roles,
+)
+from featstore.images.listing import Entry, Listing, quarantine, real_path_inside
 from featstore.images.manifest import Quarantined
+from featstore.images.splits import split_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping, Sequence
 
-_MAX_BYTES = 1 << 28
-_REQUIRED = ("path", "label")
-_OPTIONAL = ("group", "split", "site")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+    from featstore.images.csv_table import Table
+
+_SUFFIX = re.compile(r"\.?[A-Za-z0-9]+(?:\.[A-Za-z0-9]+)?")
+_NEAR = 5
+"""Files that are not there for which a near match is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A line of the file that can complain about itself."""
+    """A line of the file that can complain about itself; `cells` by role."""
 
-    file: Path
+    table: Table
     line: int
     cells: dict[str, str]
+    labelled: bool = True
 
     def wrong(self, what: str, remedy: str) -> ManifestError:
-        return _wrong(self.file, self.line, what, remedy)
+        return self.table.wrong(what, remedy, self.line)
 
     @property
     def path(self) -> str:
-        """Relative path, normalised (``./a.png`` is ``a.png``)."""
-        text = self.cells["path"]
-        if not text.strip():
-            raise self.wrong("the path is empty", "Fill it in, or delete the line.")
-        if _URL.match(text):
-            raise self.wrong(f"{text!r} is a URL", "Download the images first; featstore reads files only.")
-        if PurePosixPath(text).is_absolute() or PureWindowsPath(text).drive or text.startswith("\\\\"):
-            raise self.wrong(f"{text!r} is an absolute path", "Give paths relative to the CSV file.")
-        if ".." in PurePosixPath(text).parts or ".." in PureWindowsPath(text).parts:
-            raise self.wrong(f"{text!r} leaves the folder", "Put the CSV file above all images.")
-        return PurePosixPath(text).as_posix()
+        """As it is written."""
+        self._filled("path")
+        return self.cells["path"]
 
     @property
     def label(self) -> str:
-        return self._filled("label")
+        return self._filled("label") if self.labelled else self.cells.get("label", "").strip()
 
     @property
     def group(self) -> str | None:
@@ -65,7 +70,7 @@ class _Row:
         if not text:
             return None
         if (split := split_name(text)) is None:
-            raise self.wrong(f"{text!r} is no split", "Use train, val or test.")
+            raise self.wrong(f"{text!r} is no split", "Use train, val or test; or rename the column.")
         return split
 
     @property
@@ -78,143 +83,211 @@ class _Row:
         return text
 
 
-def list_csv(file: Path, *, follow_links: bool = False) -> Listing:
+@dataclass(slots=True)
+class _Found:
+    """What the lines of a file came to."""
+
+    entries: list[Entry] = field(default_factory=list)
+    unreadable: list[Quarantined] = field(default_factory=list)
+    lost: list[tuple[str, Quarantined]] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+    mended: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def list_csv(
+    file: Path,
+    *,
+    follow_links: bool = False,
+    columns: Mapping[str, str] | None = None,
+    root: str | Path | None = None,
+    suffix: str | None = None,
+    labelled: bool = True,
+) -> Listing:
     """List the images that a CSV file names, without opening them.
 
-    The file is UTF-8, with or without byte-order mark, with LF or CRLF; its paths are relative to it. Columns
-    that are not known are named in a warning and ignored.
+    Columns that are not known are named in a note and ignored. A path that names no file is taken for the only file
+    that it can mean (another case, no suffix, backslashes, spaces, the folder in front), and counted.
 
     Parameters
     ----------
     file
         The CSV file.
     follow_links
-        Whether links may lead out of the folder of the file.
+        Whether links may lead out of the folder of the images.
+    columns, root, suffix
+        As in `featstore.images.scan.ScanOptions`.
+    labelled
+        Whether every image must have a label; if not, the label of one without is empty.
 
     Raises
     ------
     ManifestError
-        If the file cannot be understood: missing column, bad quoting, empty label, no such split, a path that
-        is absolute, a URL or contains ``..``, one path with two meanings. Names the file and the line.
+        If the file cannot be understood: missing column, bad quoting, empty label, no such split, a path that leads
+        out of the folder, is a URL or could mean two files, one path with two meanings. Names the file and the line.
+    UsageError
+        If an option cannot be meant.
     """
-    columns, rows = _read(file)
-    findings = _unknown(columns)
-    seen: dict[str, tuple[int, Entry]] = {}
-    unreadable: list[Quarantined] = []
-    repeated: list[str] = []
-    for row in rows:
-        entry = Entry(row.path, file.parent / row.path, row.label, row.group, row.split, row.site)
-        if entry.name in seen:
-            _refuse_contradiction(row, entry, *seen[entry.name])
-            repeated.append(entry.name)
-        else:
-            seen[entry.name] = row.line, entry
-    entries: list[Entry] = []
-    for _, entry in seen.values():
-        found = _locate(entry, file.parent, follow_links=follow_links)
-        (entries if isinstance(found, Entry) else unreadable).append(found)  # type: ignore[arg-type]
-    if repeated:
-        message = f"{len(repeated)} lines repeat a path and were ignored."
-        findings.append(Finding("FS206", message, len(repeated), tuple(repeated)))
+    given = require_roles(columns or {})
+    table = read_table(file, given)
+    places = find_columns(table, given)
+    flags = [] if "label" in places else one_hot(table, places, given)
+    if "path" not in places or (labelled and not ("label" in places or flags)):
+        raise missing_columns(table, places, given)
+    if not table.rows:
+        raise table.wrong("there are no images below the header", "List at least one image.")
+    locator = Locator(_root(file, root), file.parent, root is not None, _suffix(suffix))
+    rows = _rows(table, places, flags, labelled=labelled)
+    found = _read_rows(rows, locator, follow_links=follow_links)
+    if found.lost and not found.entries:
+        raise _all_lost(file, found, locator)
+    unreadable = [*found.unreadable, *_described(found.lost, locator)]
+    findings = (*_on_columns(table, places, flags, given), *_on_paths(found))
     return Listing(
-        file.parent, tuple(entries), tuple(unreadable), 0, tuple(findings), has_groups="group" in columns
+        locator.root, tuple(found.entries), tuple(unreadable), 0, findings, has_groups="group" in places
     )
+
+
+def _root(file: Path, root: str | Path | None) -> Path:
+    if root is None:
+        return file.parent
+    if not Path(root).is_dir():
+        raise UsageError(
+            f"--root {str(root)!r} is no folder.", "Give the folder where the paths of the CSV file begin."
+        )
+    return Path(root)
+
+
+def _suffix(suffix: str | None) -> str | None:
+    if suffix is None:
+        return None
+    if not _SUFFIX.fullmatch(suffix):
+        raise UsageError(f"--suffix {suffix!r} is no suffix of files.", "Write for instance --suffix .png")
+    return f".{suffix.removeprefix('.')}"
+
+
+def _rows(table: Table, places: Mapping[str, int], flags: Sequence[str], *, labelled: bool) -> list[_Row]:
+    at = [table.columns.index(name) for name in flags]
+    rows = []
+    for line, cells in table.rows:
+        row = {role: cells[place] for role, place in places.items()}
+        if flags:
+            row["label"] = next(table.columns[i] for i in at if float(cells[i]))
+        rows.append(_Row(table, line, row, labelled))
+    return rows
+
+
+def _read_rows(rows: Sequence[_Row], locator: Locator, *, follow_links: bool) -> _Found:
+    found = _Found()
+    seen: dict[str, tuple[int, Entry]] = {}
+    for row in rows:
+        text = row.path
+        try:
+            name = locator.locate(text)
+        except PathRefusedError as error:
+            raise row.wrong(error.what, error.remedy) from error
+        entry = Entry(name, locator.root / name, row.label, row.group, row.split, row.site)
+        if name in seen:
+            _refuse_contradiction(row, entry, *seen[name])
+            found.repeated.append(name)
+            continue
+        seen[name] = row.line, entry
+        place = _locate(entry, locator.root, follow_links=follow_links)
+        if isinstance(place, Entry):
+            found.entries.append(place)
+            if how := difference(text, name):
+                found.mended.append((text, name, how))
+        elif place.reason == "missing":
+            found.lost.append((name, place))
+        else:
+            found.unreadable.append(place)
+    return found
 
 
 def _locate(entry: Entry, root: Path, *, follow_links: bool) -> Entry | Quarantined:
     try:
         info = entry.path.stat()
     except OSError as error:
-        return quarantine(entry.path, error)
+        return replace(quarantine(entry.path, error), label=entry.label)
     except ValueError as error:  # a NUL character in the name
-        return Quarantined(entry.path, None, "missing", str(error))
+        return Quarantined(entry.path, None, "missing", str(error), entry.label)
     if not stat.S_ISREG(info.st_mode):
-        return Quarantined(entry.path, None, "not_file", "A folder, pipe, socket or device.")
+        return Quarantined(entry.path, None, "not_file", "A folder, pipe, socket or device.", entry.label)
     real = real_path_inside(entry.path, root, follow_links=follow_links)
     linked = real != os.path.join(os.path.realpath(root), entry.name)  # noqa: PTH118 - str against str
-    return Entry(
-        entry.name, entry.path, entry.label, entry.group, entry.split, entry.site, real if linked else None
-    )
-
-
-def _read(file: Path) -> tuple[list[str], list[_Row]]:
-    """Header and rows; every way in which the text itself can be wrong ends here."""
-    lines = _lines(file)
-    first = next(lines, None)
-    if first is None:
-        raise _wrong(
-            file, 1, "the file is empty", "Its first line must be: path,label[,group][,split][,site]."
-        )
-    columns = [cell.strip() for cell in first[1]]
-    for column in _REQUIRED:
-        if column not in columns:
-            raise _wrong(
-                file,
-                first[0],
-                f"there is no column {column!r} in {columns}",
-                "The first line must be: path,label[,group][,split][,site], separated by commas.",
-            )
-    if len(set(columns)) < len(columns):
-        raise _wrong(file, first[0], "a column occurs twice", "Rename or delete one of them.")
-    rows = []
-    for line, cells in lines:
-        if len(cells) != len(columns):
-            raise _wrong(
-                file,
-                line,
-                f"{len(cells)} cells under {len(columns)} columns",
-                'Put names with a comma into double quotes: "a,b.png".',
-            )
-        rows.append(_Row(file, line, dict(zip(columns, cells, strict=True))))
-    if not rows:
-        raise _wrong(file, first[0], "there are no images below the header", "List at least one image.")
-    return columns, rows
-
-
-def _lines(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield, for every record that is not blank, the number of its first line and its cells."""
-    reader = csv.reader(io.StringIO(_text(file), newline=""), strict=True)
-    while True:
-        start = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            remedy = 'Quote a cell as "..." and double the quotes inside it: "a ""b"".png".'
-            raise _wrong(file, start, f"bad quoting ({error})", remedy) from error
-        if cells:
-            yield start, cells
-
-
-def _text(file: Path) -> str:
-    try:
-        data = read_regular(file, _MAX_BYTES)
-    except OSError as error:
-        raise ManifestError(f"{str(file)!r} cannot be read: {error.strerror}.", "Check the path.") from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise _wrong(file, line, "the text is not UTF-8", "Save the file as UTF-8 CSV.") from error
+    return replace(entry, real=real if linked else None)
 
 
 def _refuse_contradiction(row: _Row, entry: Entry, line: int, known: Entry) -> None:
-    for column in ("label", *_OPTIONAL):
+    for column in ROLES[1:]:
         new, old = getattr(entry, column), getattr(known, column)
         if new != old:
             what = f"{entry.name!r} has {column} {new!r} here and {old!r} on line {line}"
             raise row.wrong(what, "Keep the line that is right.")
 
 
-def _unknown(columns: list[str]) -> list[Finding]:
-    unknown = [column for column in columns if column not in _REQUIRED + _OPTIONAL]
-    if not unknown:
-        return []
+def _all_lost(file: Path, found: _Found, locator: Locator) -> ManifestError:
+    """Say what is there instead, and where to begin so that the paths lead somewhere."""
+    names = [name for name, _ in found.lost]
+    total = len(names) + len(found.unreadable)
+    reasons = sorted({"missing", *(bad.reason for bad in found.unreadable)})
+    near = locator.nearest(names[0])
+    there = f", and the nearest is {near!r}" if near else ""
+    cause = (
+        f"None of the {total} files of {str(file)!r} is an image ({', '.join(reasons)}):"
+        f" there is no {names[0]!r} in {str(locator.root)!r}{there}."
+    )
+    if folder := locator.suggested_root(names):
+        return ManifestError(cause, f"Add where the paths begin: --root {shlex.quote(str(folder))}")
+    return ManifestError(
+        cause,
+        "Check that the data set was downloaded completely, and that paths are relative to the CSV file; if they"
+        " begin in another folder, name it: --root FOLDER",
+    )
+
+
+def _described(lost: Sequence[tuple[str, Quarantined]], locator: Locator) -> list[Quarantined]:
+    """Rows of the quarantine for files that are not there, the first few with the nearest one that is."""
+    near = {name: locator.nearest(name) for name, _ in lost[:_NEAR]}
     return [
-        Finding("FS205", f"{len(unknown)} columns of the CSV file are ignored.", len(unknown), tuple(unknown))
+        replace(bad, detail=f"{bad.detail}; the nearest is {near[name]!r}") if near.get(name) else bad
+        for name, bad in lost
     ]
 
 
-def _wrong(file: Path, line: int, what: str, remedy: str) -> ManifestError:
-    return ManifestError(f"{str(file)!r}, line {line}: {what}.", remedy)
+def _on_paths(found: _Found) -> list[Finding]:
+    findings = []
+    if mended := found.mended:
+        kinds = ", ".join(f"{kind} ({n})" for kind, n in Counter(how for *_, how in mended).most_common())
+        message = f"{len(mended)} paths name their files nearly, and were taken for them: {kinds}."
+        lines = tuple(f"{text!r} is {name!r}" for text, name, _ in mended)
+        findings.append(Finding("FS207", message, len(mended), lines))
+    if repeated := found.repeated:
+        message = f"{len(repeated)} lines repeat a path and were ignored."
+        findings.append(Finding("FS206", message, len(repeated), tuple(repeated)))
+    return findings
+
+
+def _on_columns(
+    table: Table, places: Mapping[str, int], flags: Sequence[str], given: Mapping[str, str]
+) -> list[Finding]:
+    findings = []
+    used = {*places.values(), *(table.columns.index(name) for name in flags)}
+    unknown = [name for at, name in enumerate(table.columns) if at not in used]
+    if unknown:
+        message = f"{len(unknown)} columns of the CSV file are ignored."
+        findings.append(
+            Finding("FS205", message, len(unknown), tuple(name or "(no name)" for name in unknown))
+        )
+    named = [name for name in unknown if table.columns.count(name) == 1]
+    if "group" not in places and (patients := patient_columns(table, named)):
+        flag = columns_flag({**given, "group": patients[0]})
+        empty = table.cells(patients[0]).count("")
+        remedy = f"If that is the patient, say so: {flag}"
+        if empty:
+            remedy = f"If that is the patient, fill in its {empty} empty cells, and say so: {flag}"
+        message = f"{len(patients)} columns look like the patient, and the groups are not taken from there."
+        findings.append(Finding("FS113", message, len(patients), tuple(patients), remedy=remedy))
+    if flags:
+        message = f"The label is the name of the one of {len(flags)} columns that holds a 1."
+        findings.append(Finding("FS211", message, len(flags), tuple(flags)))
+    return findings

@@ -7,7 +7,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from featstore.errors import UsageError
-from featstore.images.signature import identify
+from featstore.images.png import without_bulk
+from featstore.images.signature import HEAD, identify, without_stray_bytes
 from featstore.images.structure import check_structure
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ REASONS: dict[str, str] = {
     "lfs_pointer": "The file stands for an image in Git LFS; run: git lfs pull",
     "loop": "A link leads back to itself; remove it.",
     "missing": "The file is not there; restore it, or take it out of the list.",
-    "needs_range": "16-bit and float images need the range of their values: --range LOW,HIGH",
+    "needs_range": "16-bit, signed and float images need the range of their values: --range LOW,HIGH",
     "nonfinite": "The image contains NaN or infinity; replace them before exporting it.",
     "not_file": "The path is a folder, pipe, socket or device; give the path of an image.",
     "not_image": "The content is no image; look at the file and fetch it again.",
@@ -37,6 +38,7 @@ WARNINGS: dict[str, str] = {
     "alpha": "Transparency was composited on black.",
     "cmyk": "CMYK was converted to RGB without a colour profile.",
     "constant": "All pixels are equal.",
+    "extra_channels": "Channels beyond grey, or red, green and blue, were left out.",
     "frames": "The file holds several pictures; only the first was taken.",
     "orientation": "The orientation tag could not be read; the image was taken as stored.",
 }
@@ -56,10 +58,10 @@ def decode(
     data
         The whole file: PNG, JPEG, BMP, GIF, TIFF, WebP or PNM.
     frame
-        Page of a multi-page TIFF, from 0.
+        Page of a multi-page TIFF or slice of a stack, from 0: one of `featstore.images.contents.Contents.frames`.
     value_range
-        ``(low, high)`` in stored values, mapped linearly to 0..255, clipped and rounded. For 16-bit, 32-bit
-        and float images, which are refused without; 8-bit images ignore it.
+        ``(low, high)`` in stored values, mapped linearly to 0..255, clipped and rounded. For images of more than
+        8 bits, of signed or of float values, which are refused without; 8-bit images ignore it.
 
     Returns
     -------
@@ -76,8 +78,11 @@ def decode(
         If `value_range` is not two finite numbers in rising order.
     """
     _check_range(value_range)
-    kind = identify(data)
+    kind = identify(data[:HEAD])
+    data = without_stray_bytes(data)
     check_structure(kind, data)
+    if kind == "PNG":
+        data = without_bulk(data)
     from featstore.images import raster
 
     return raster.read(data, kind, frame, value_range)

@@ -14,16 +14,6 @@ from featstore.images.manifest import Quarantined
 if TYPE_CHECKING:
     from featstore.findings import Finding
 
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
 _REASONS = {
     errno.ENOENT: "missing",
     errno.ENOTDIR: "missing",
@@ -71,11 +61,6 @@ class Listing:
     skipped: int = 0
     findings: tuple[Finding, ...] = ()
     has_groups: bool = False
-
-
-def split_name(text: str) -> str | None:
-    """Return ``train``, ``val`` or ``test`` for any usual spelling of it, else None."""
-    return _SPLITS.get(text.strip().lower())
 
 
 def quarantine(path: Path, error: OSError) -> Quarantined:

@@ -28,12 +28,15 @@ class Quarantined:
         One of `featstore.images.decode.REASONS`.
     detail
         What exactly was met.
+    label
+        Class that the file was listed under; empty where none is known.
     """
 
     path: Path
     id: str | None
     reason: str
     detail: str
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from featstore.errors import BadImageError
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
     from PIL import Image
 
     from featstore.types import Pixels
 
 _OPAQUE = 255
+_AT_ONCE = 1 << 22  # samples that are windowed in one go
 
 
-def window(image: Image.Image, value_range: tuple[float, float], *, inverted: bool = False) -> Pixels:
+class Alpha(NamedTuple):
+    """Opacity of the pixels of a picture.
+
+    Attributes
+    ----------
+    values
+        uint8, shape (height, width, 1).
+    is_associated
+        Whether the colours are multiplied with it already.
+    """
+
+    values: Pixels
+    is_associated: bool
+
+
+def window(values: NDArray[Any], value_range: tuple[float, float], *, inverted: bool = False) -> Pixels:
     """Map stored values linearly to 0..255, clipped and rounded to the nearest even.
 
     Parameters
     ----------
-    image
-        16-bit, 32-bit or float grey.
+    values
+        Samples of any number type, shape (height, width) or (height, width, channels).
     value_range
         ``(low, high)`` that become 0 and 255.
     inverted
@@ -30,20 +49,40 @@ def window(image: Image.Image, value_range: tuple[float, float], *, inverted: bo
 
     Returns
     -------
-    ndarray of uint8, shape (height, width, 1)
+    ndarray of uint8, shape (height, width, channels)
 
     Raises
     ------
     BadImageError
         ``nonfinite`` if there is NaN or infinity anywhere.
     """
-    values = np.asarray(image)
     if bad := values.size - int(np.count_nonzero(np.isfinite(values))):
         raise BadImageError("nonfinite", f"{bad} of {values.size} pixels are NaN or infinite.")
     low, high = value_range
-    scaled = (np.clip(values.astype(np.float64), low, high) - low) / (high - low) * 255
-    grey: Pixels = np.rint(scaled).astype(np.uint8)[..., None]
-    return 255 - grey if inverted else grey
+    shown: Pixels = np.empty(values.shape, np.uint8)
+    step = max(1, _AT_ONCE * len(values) // values.size)
+    for top in range(0, len(values), step):
+        part = values[top : top + step].astype(np.float64)
+        shown[top : top + step] = np.rint((np.clip(part, low, high) - low) / (high - low) * 255)
+    if values.ndim == 2:  # noqa: PLR2004
+        shown = shown[..., None]
+    return 255 - shown if inverted else shown
+
+
+def finish(shown: Pixels, alpha: Alpha | None) -> tuple[Pixels, frozenset[str]]:
+    """Put transparency on black, and make colour that is grey everywhere one channel.
+
+    Returns
+    -------
+    pixels : ndarray of uint8, shape (height, width, 1 or 3)
+    warnings : frozenset of str
+        ``alpha``, if anything is transparent.
+    """
+    notes = frozenset[str]()
+    if alpha is not None and alpha.values.min() < _OPAQUE:
+        shown = shown if alpha.is_associated else _on_black(shown, alpha.values)
+        notes = frozenset({"alpha"})
+    return (_collapse(shown) if shown.shape[2] > 1 else shown), notes
 
 
 def flatten(image: Image.Image) -> tuple[Pixels, frozenset[str]]:
@@ -60,22 +99,16 @@ def flatten(image: Image.Image) -> tuple[Pixels, frozenset[str]]:
     """
     if image.has_transparency_data:
         rgba = np.array(image.convert("RGBA"))
-        return _collapse(_on_black(rgba)), _seen_through(rgba)
+        return finish(np.ascontiguousarray(rgba[..., :3]), Alpha(rgba[..., 3:], is_associated=False))
     if image.mode in {"1", "L"}:
         return np.array(image.convert("L"))[..., None], frozenset()
     notes = frozenset({"cmyk"}) if image.mode == "CMYK" else frozenset[str]()
     return _collapse(np.array(image.convert("RGB"))), notes
 
 
-def _on_black(rgba: Pixels) -> Pixels:
-    colour, alpha = rgba[..., :3].astype(np.uint16), rgba[..., 3:].astype(np.uint16)
-    composited: Pixels = ((colour * alpha + _OPAQUE // 2) // _OPAQUE).astype(np.uint8)
+def _on_black(colour: Pixels, alpha: Pixels) -> Pixels:
+    composited: Pixels = ((colour.astype(np.uint16) * alpha + _OPAQUE // 2) // _OPAQUE).astype(np.uint8)
     return composited
-
-
-def _seen_through(rgba: Pixels) -> frozenset[str]:
-    """Warn of transparency only where there is any: most alpha channels are opaque and change nothing."""
-    return frozenset({"alpha"}) if rgba[..., 3].min() < _OPAQUE else frozenset()
 
 
 def _collapse(rgb: Pixels) -> Pixels:

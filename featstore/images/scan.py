@@ -2,33 +2,95 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from featstore.errors import ManifestError
 from featstore.findings import Finding
 from featstore.images.contents import Contents, read_contents
 from featstore.images.csv_manifest import list_csv
+from featstore.images.csv_table import TABLES
 from featstore.images.folder import list_folder
+from featstore.images.grouping import merged_groups
 from featstore.images.manifest import Manifest, Quarantined
+from featstore.images.names import check_groups, check_labels
+from featstore.images.notes import findings_of_pages
 from featstore.images.signature import SUFFIXES
 from featstore.types import ImageRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from featstore.images.listing import Entry, Listing
 
 _MAX_THREADS = 8
 
 
+class ScanOptions(TypedDict, total=False):
+    """How a data set is read; every entry may be left out. Whatever takes a data set takes these.
+
+    Attributes
+    ----------
+    group_pattern
+        Regular expression, searched in each relative path; its first group that took part names the patient.
+    follow_links
+        Whether links may lead out of the data set.
+    columns
+        Which columns of a CSV file are meant, such as ``{"path": "filename", "group": "patient_id"}``; what is not
+        named here is looked for under its own name: ``path``, ``label``, ``group``, ``split``, ``site``.
+    root
+        Folder where the paths of a CSV file begin; default the folder of the file.
+    suffix
+        What to add to paths of a CSV file that have no suffix, such as ``.png``.
+    """
+
+    group_pattern: str | None
+    follow_links: bool
+    columns: Mapping[str, str] | None
+    root: str | Path | None
+    suffix: str | None
+
+
+def scan_options(options: Mapping[str, Any]) -> ScanOptions:
+    """Those of some options that say how a data set is read."""
+    return cast(
+        "ScanOptions", {name: options[name] for name in ScanOptions.__annotations__ if name in options}
+    )
+
+
+TABLE_OPTIONS = ("columns", "root", "suffix")
+"""Options that only a CSV file can have."""
+
+
+def refuse_unknown_options(options: Mapping[str, object]) -> None:
+    """Refuse what is no option of `scan`, where that might not be called.
+
+    Raises
+    ------
+    TypeError
+        With the nearest name.
+    """
+    for name in options:
+        if name not in ScanOptions.__annotations__:
+            near = difflib.get_close_matches(name, ScanOptions.__annotations__, n=1)
+            hint = f". Did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"unexpected keyword argument {name!r}{hint}")
+
+
 def scan(
-    data: str | Path | Manifest, *, group_pattern: str | None = None, follow_links: bool = False
+    data: str | Path | Manifest,
+    *,
+    group_pattern: str | None = None,
+    follow_links: bool = False,
+    columns: Mapping[str, str] | None = None,
+    root: str | Path | None = None,
+    suffix: str | None = None,
 ) -> Manifest:
     """Read a data set: list the files, hash them, sort out what is no image.
 
@@ -37,10 +99,8 @@ def scan(
     data
         A folder ``class/...`` or ``split/class/...``, or a CSV file ``path,label[,group][,split][,site]``. A manifest
         is what it would be read to, and comes back as it is: so a part of a data set goes wherever all of it would.
-    group_pattern
-        Regular expression, searched in each relative path; its first group names the patient.
-    follow_links
-        Whether links may lead out of the data set.
+    group_pattern, follow_links, columns, root, suffix
+        See `ScanOptions`.
 
     Returns
     -------
@@ -55,7 +115,12 @@ def scan(
     """
     if isinstance(data, Manifest):
         return data
-    listing = _list(data := Path(data), follow_links=follow_links)
+    data = Path(data)
+    if data.is_file() and data.suffix.lower() in TABLES:
+        listing = list_csv(data, follow_links=follow_links, columns=columns, root=root, suffix=suffix)
+    else:
+        _refuse_table_options(data, columns, root, suffix)
+        listing = _list_folder(data, follow_links=follow_links)
     if group_pattern is not None:
         listing = _with_groups(listing, group_pattern)
     entries = _once_by_real_path(sorted(listing.entries, key=lambda entry: entry.name))
@@ -64,26 +129,36 @@ def scan(
     images = [
         (entry, found) for entry, found in zip(entries, contents, strict=True) if isinstance(found, Contents)
     ]
-    bad = [*listing.unreadable, *(found for found in contents if isinstance(found, Quarantined))]
+    refused = [
+        replace(found, label=entry.label)
+        for entry, found in zip(entries, contents, strict=True)
+        if isinstance(found, Quarantined)
+    ]
+    bad = [*listing.unreadable, *refused]
     if not images:
         raise _nothing_left(data, bad)
     records, copies = _once_by_id(images)
+    records, copies, merged = _merge_groups(records, copies, has_groups=listing.has_groups)
     return Manifest(
         root=listing.root,
         records=tuple(records),
         unreadable=tuple(sorted(bad, key=lambda row: str(row.path))),
         skipped=listing.skipped,
-        findings=(*listing.findings, *_findings(images, records, copies)),
+        findings=(
+            *listing.findings,
+            *_findings(images, records, copies),
+            *check_labels(named := [entry for entry, _ in images]),
+            *(check_groups(named, group_pattern) if listing.has_groups else ()),
+            *merged,
+        ),
         has_groups=listing.has_groups,
         copies=tuple(copies),
     )
 
 
-def _list(data: Path, *, follow_links: bool) -> Listing:
+def _list_folder(data: Path, *, follow_links: bool) -> Listing:
     if data.is_dir():
         return list_folder(data, follow_links=follow_links)
-    if data.is_file() and data.suffix.lower() == ".csv":
-        return list_csv(data, follow_links=follow_links)
     what = "is neither a folder nor a .csv file" if data.exists() else "does not exist"
     raise ManifestError(
         f"The data set {str(data)!r} {what}.",
@@ -91,9 +166,21 @@ def _list(data: Path, *, follow_links: bool) -> Listing:
     )
 
 
+def _refuse_table_options(data: Path, *options: object) -> None:
+    for name, value in zip(TABLE_OPTIONS, options, strict=True):
+        if value:
+            raise ManifestError(
+                f"--{name} is for a CSV file, and {str(data)!r} is none.",
+                f"Leave out --{name}, or give the CSV file.",
+            )
+
+
 def _with_groups(listing: Listing, pattern: str) -> Listing:
     if listing.has_groups:
-        raise ManifestError("There is a group column and a group pattern.", "Drop one of the two.")
+        raise ManifestError(
+            "There is a group column and a group pattern.",
+            "Leave out --group-pattern, or rename the column group in the CSV file.",
+        )
     try:
         regex = re.compile(pattern)
     except re.error as error:
@@ -105,17 +192,20 @@ def _with_groups(listing: Listing, pattern: str) -> Listing:
             f"The group pattern {pattern!r} captures nothing.", r"Put the patient in parentheses: '(p\d+)_'."
         )
     entries = tuple(replace(entry, group=_group_of(entry, regex)) for entry in listing.entries)
+    if lost := [entry.name for entry in entries if not entry.group]:
+        raise ManifestError(
+            f"The group pattern {pattern!r} finds no group in {len(lost)} of {len(entries)} paths, such as"
+            f" {lost[0]!r}.",
+            r"Widen it, for instance by a second pattern behind a bar, 'patient(\d+)|case(\d+)', or name the groups"
+            " in a CSV file with a group column.",
+        )
     return replace(listing, entries=entries, has_groups=True)
 
 
 def _group_of(entry: Entry, regex: re.Pattern[str]) -> str:
+    """What the first group of the pattern that took part has matched; empty where there is none."""
     match = regex.search(entry.name)
-    if match is None or not match[1]:
-        raise ManifestError(
-            f"The group pattern {regex.pattern!r} finds no group in {entry.name!r}.",
-            "Widen the pattern, or name the groups in a CSV file with a group column.",
-        )
-    return match[1]
+    return next((text for text in match.groups() if text is not None), "") if match else ""
 
 
 def _once_by_real_path(entries: Sequence[Entry]) -> list[Entry]:
@@ -131,19 +221,39 @@ def _once_by_id(images: Iterable[tuple[Entry, Contents]]) -> tuple[list[ImageRec
     records: dict[str, ImageRecord] = {}
     copies: list[ImageRecord] = []
     for entry, contents in images:
-        for page, image_id in enumerate(contents.ids):
+        for image_id, frame in zip(contents.ids, contents.frames, strict=True):
             group = entry.group or contents.digest
-            record = ImageRecord(image_id, entry.path, entry.label, group, entry.split, entry.site, page)
+            record = ImageRecord(image_id, entry.path, entry.label, group, entry.split, entry.site, frame)
             if records.setdefault(image_id, record) is not record:
                 copies.append(record)
     return list(records.values()), copies
+
+
+def _merge_groups(
+    records: list[ImageRecord], copies: list[ImageRecord], *, has_groups: bool
+) -> tuple[list[ImageRecord], list[ImageRecord], tuple[Finding, ...]]:
+    """Take groups for one that share a file, or are spelled alike: a patient under two names is one patient."""
+    files = [*records, *copies]
+    merged = merged_groups((file.group, file.id) for file in files) if has_groups else {}
+    if not merged:
+        return records, copies, ()
+    examples = tuple(f"{old!r} is taken for {new!r}" for old, new in sorted(merged.items()))
+    message = (
+        f"{len(merged)} groups (patients) were merged with others that share a file, or are called the same but for"
+        " capitals, accents and spaces."
+    )
+    records, copies = (
+        [replace(file, group=merged.get(file.group, file.group)) for file in rows]
+        for rows in (records, copies)
+    )
+    return records, copies, (Finding("FS103", message, len(merged), examples),)
 
 
 def _findings(
     images: Sequence[tuple[Entry, Contents]], records: Sequence[ImageRecord], copies: Sequence[ImageRecord]
 ) -> Iterable[Finding]:
     labels = {record.id: record.label for record in records}
-    if same := [str(copy.path) for copy in copies if labels[copy.id] == copy.label]:
+    if same := list(dict.fromkeys(str(copy.path) for copy in copies if labels[copy.id] == copy.label)):
         message = f"{len(same)} files repeat the bytes of another of their class; each image is kept once."
         yield Finding("FS302", message, len(same), tuple(same))
     if twins := _twins(entry.name for entry, _ in images):
@@ -152,6 +262,7 @@ def _findings(
     if other := [entry.name for entry, found in images if _is_misnamed(entry.name, found.kind)]:
         message = f"{len(other)} files are not what their suffix says and are decoded by content."
         yield Finding("FS303", message, len(other), tuple(other))
+    yield from findings_of_pages((entry.name, found) for entry, found in images)
 
 
 def _twins(names: Iterable[str]) -> list[str]:

@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _GIF_EXTENSION, _GIF_FRAME = 0x21, 0x2C
+_BITS_OF_BYTE = 8
+_FILL = 0xFF
+_JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # what libjpeg decodes; the last two are arithmetic
+_JPEG_RARE = dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical JPEG")
+_JPEG_RARE |= {0xC3: "lossless JPEG", 0xCB: "lossless JPEG", 0xF7: "JPEG-LS"}
+_JPEG_SEGMENTS = frozenset({0xC4, 0xC8, 0xCC, *range(0xDB, 0xFF)}) - _JPEG_RARE.keys()
+_JPEG_ENDS = frozenset({0xD9, 0xDA})
+_JPEG_CHANNELS = frozenset({1, 3, 4})
 
 MAX_PIXELS = 64_000_000
 """Largest image that is decoded, in pixels."""
@@ -41,7 +49,7 @@ def check_structure(kind: str, data: bytes) -> None:
     Raises
     ------
     BadImageError
-        ``truncated``, ``corrupt`` or ``too_large``.
+        ``truncated``, ``corrupt``, ``too_large`` or ``unsupported``.
     """
     check = _CHECKS.get(kind)
     if check is None:
@@ -82,6 +90,10 @@ def check_size(width: int, height: int) -> None:
 
 
 def _check_png(data: bytes) -> None:
+    if data[12:16] == b"CgBI":
+        raise BadImageError(
+            "unsupported", "The file is a PNG of Apple's own kind (CgBI). Convert it to PNG first."
+        )
     view = memoryview(data)
     position = 8
     while position + 12 <= len(data):
@@ -99,9 +111,36 @@ def _check_png(data: bytes) -> None:
 
 
 def _check_jpeg(data: bytes) -> None:
-    """Look for the end marker: a file cut within its header would else count as damaged, not as cut."""
+    """Look for the end marker: a file cut within its header would else count as damaged, not as cut.
+
+    And look at the frame: what JPEG allows and few decoders know is sound, and no damage.
+    """
     if data.rfind(b"\xff\xd9") < 0:
         raise BadImageError("truncated", "The JPEG ends before its end marker.")
+    position = 2
+    while (position := data.find(b"\xff", position)) >= 0 and position + 10 < len(data):
+        marker = data[position + 1]
+        position += 1 if marker == _FILL else 2
+        if marker in _JPEG_ENDS:
+            return
+        if marker in _JPEG_FRAMES or marker in _JPEG_RARE:
+            _check_frame(marker, bits=data[position + 2], channels=data[position + 7])
+            return
+        if marker in _JPEG_SEGMENTS:
+            position += max(2, int.from_bytes(data[position : position + 2]))
+
+
+def _check_frame(marker: int, *, bits: int, channels: int) -> None:
+    if marker in _JPEG_RARE:
+        what = _JPEG_RARE[marker]
+    elif bits != _BITS_OF_BYTE:
+        what = f"{bits}-bit JPEG"
+    elif channels not in _JPEG_CHANNELS:
+        what = f"JPEG with {channels} channels"
+    else:
+        return
+    depth = "16-bit PNG" if bits > _BITS_OF_BYTE else "PNG"
+    raise BadImageError("unsupported", f"The file is a {what}. Convert it to {depth} first.")
 
 
 def _check_webp(data: bytes) -> None:

@@ -47,7 +47,8 @@ class FeatureMatrix:
     groups_set_aside
         Whether groups were given and are not kept together: `featstore.images.manifest.Manifest.by_image`.
     learned
-        By backbone whose weights were tuned: ids of the images that they have learned from, in this data set or not.
+        By backbone whose weights were tuned: ids of the images that they have learned from, in this data set or not,
+        and of the images here that show the same pixels or the same patient.
     set_apart
         Number of images left out because of that.
     findings

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -11,61 +12,71 @@ from featstore.backbones import catalog
 from featstore.backbones.network import require_preprocess
 from featstore.backbones.precision import require_precision
 from featstore.backbones.weights import EVERY_BACKBONE, choice_for, resolve_weights
-from featstore.findings import ordered
+from featstore.files import read_regular
+from featstore.findings import Finding, ordered
 from featstore.fusion.blocks import lay_out
 from featstore.images.audit import require_sound
-from featstore.images.decode import decoder_version
-from featstore.images.scan import scan
-from featstore.matrix.choose import choose_specs, choose_views
+from featstore.images.decode import decoder_version, probe
+from featstore.images.losses import Loss, losses, require_two_classes, told
+from featstore.images.scan import ScanOptions, scan, scan_options
+from featstore.images.structure import MAX_BYTES
+from featstore.matrix.choose import choose
 from featstore.matrix.features import FeatureMatrix
+from featstore.matrix.holdings import Asked, Holdings
+from featstore.recognition import recognise, seen_finding
 from featstore.signatures import public
 from featstore.store.learned import recall
+from featstore.store.request import recorded_request
 from featstore.store.store import Store, default_cache
-from featstore.types import BACKBONE_REVISION, BackboneSpec, Decoding, FeatureKey, View
+from featstore.types import BackboneSpec, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from featstore.images.manifest import Manifest
+    from featstore.types import ImageRecord
 
 
-class Source(TypedDict, total=False):
+class Source(ScanOptions, total=False):
     """Which stored features of a data set to load; every entry may be left out.
 
     Attributes
     ----------
     backbones
-        Names, in column order; None for all in the store.
+        Names, in column order; None for those of the last extraction of these images, else for all that are complete.
     weights
         As for `featstore.extract`, by backbone or ``*`` for all; needed only where the store holds one with several.
     preprocess
-        ``official`` (default) or ``rescale``.
+        ``official`` or ``rescale``; None for that of the last extraction of these images, else ``official``.
     precision
-        ``float32`` (default), ``bfloat16`` or ``float16``.
+        ``float32``, ``bfloat16`` or ``float16``; None as for `preprocess`, else ``float32``.
     recipe, seeds
-        Augmented views beside the identity view; None for all in the store, ``seeds=()`` for none.
-    value_range, cache, group_pattern, follow_links
+        Augmented views beside the identity view; None for those of the last extraction of these images, else for all
+        that are complete; ``seeds=()`` for none.
+    value_range, cache
         As for `featstore.extract`.
+    group_pattern, follow_links, columns, root, suffix
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
     """
 
     backbones: Sequence[str] | None
     weights: Mapping[str, str] | None
-    preprocess: str
-    precision: str
+    preprocess: str | None
+    precision: str | None
     recipe: str | None
     seeds: Collection[int] | None
     value_range: tuple[float, float] | None
     cache: str | Path | None
-    group_pattern: str | None
-    follow_links: bool
 
 
 @public
 def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> FeatureMatrix:
     """Assemble the stored features of a data set.
 
-    What is left open is read off the store: all its backbones, and all augmented views that these share. Where
-    that is ambiguous (two sets of weights, two recipes) the caller must choose.
+    What is left open is what the last `featstore.extract` of these very images asked for, as far as it is complete;
+    where that is not known, all backbones that are complete for them, and all augmented views that these share.
+    Imported vectors of these images are always among them. Where that is ambiguous (two sets of weights, two
+    recipes) the caller must choose. What the store holds beside is named in `FeatureMatrix.findings`.
 
     Parameters
     ----------
@@ -77,32 +88,36 @@ def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> Featur
     Raises
     ------
     AuditError
-        If the data set would give a false answer (conflicting labels, a leak between splits).
+        If the data set would give a false answer (conflicting labels, a leak between splits), or the quarantine
+        leaves one class of it.
     MissingFeaturesError
-        If an image lacks a vector.
+        If no network is complete, or one that was named is not: what is there, and how to get at it.
     UnknownNameError
         If there is no such backbone, preprocessing or precision.
     StoreError
         If what tuned weights have learned from cannot be read.
     """
-    require_preprocess(source.get("preprocess", "official"))
-    require_precision(source.get("precision", "float32"))
-    manifest = scan(
-        data,
-        group_pattern=source.get("group_pattern"),
-        follow_links=source.get("follow_links", False),
-    )
+    if (preprocess := source.get("preprocess")) is not None:
+        require_preprocess(preprocess)
+    if (precision := source.get("precision")) is not None:
+        require_precision(precision)
+    manifest = scan(data, **scan_options(source))
     require_sound(manifest)
     cache = source.get("cache")
     store = Store(Path(cache) if cache is not None else default_cache())
-    decoding = Decoding(decoder_version(), value_range=source.get("value_range"))
-    stored = list(store.feature_keys())
-    found = [key for key in stored if key.decoding == decoding and _is_meant(key.backbone, source)]
-    digests = _digests(source.get("weights") or {}, [key.backbone for key in found])
-    known = {*catalog.names(), *(key.backbone.name for key in stored)}
-    specs = choose_specs(found, source.get("backbones"), digests, store.root, known)
-    views = choose_views(found, specs, source.get("recipe"), source.get("seeds"))
-    return assemble(manifest, store, specs, views, decoding)
+    keys = store.feature_keys()
+    decoding = _as_stored(Decoding(decoder_version(), value_range=source.get("value_range")), keys)
+    reasons = {image: bad.reason for image, bad in store.bad_images(decoding).items()}
+    require_two_classes(manifest, reasons)
+    ids = [record.id for record in manifest.records]
+    good = [record for record in manifest.records if record.id not in reasons]
+    held = Holdings(store, keys, [r.id for r in good], decoding, lambda: any(map(_is_deep, good)))
+    choice = choose(held, _asked(source, held), recorded_request(store.root, ids, decoding))
+    matrix = assemble(manifest, store, choice.specs, choice.views, decoding)
+    return replace(
+        matrix,
+        findings=ordered((*matrix.findings, *choice.findings, *_quarantined(losses(manifest, reasons)))),
+    )
 
 
 def assemble(
@@ -123,6 +138,7 @@ def assemble(
             columns = features[at, :, block.start : block.stop]
             store.read_into(FeatureKey(spec, view, decoding), ids, columns)
     classes, y = np.unique([record.label for record in records], return_inverse=True)
+    learned, met = _learned(store, specs, records, decoding, has_groups=manifest.has_groups)
     return FeatureMatrix(
         records,
         tuple(classes.tolist()),
@@ -135,19 +151,59 @@ def assemble(
         manifest.has_groups,
         len(manifest.records) - len(records) + len(manifest.unreadable),
         manifest.groups_set_aside,
-        learned=_learned(store, specs),
-        findings=ordered(manifest.findings),
+        learned=learned,
+        findings=ordered([*manifest.findings, *met]),
     )
 
 
-def _learned(store: Store, specs: Sequence[BackboneSpec]) -> dict[str, frozenset[str]]:
-    found = {spec.name: recall(store.root, spec) for spec in specs}
-    return {name: record.images for name, record in found.items() if record is not None}
+def _learned(
+    store: Store,
+    specs: Sequence[BackboneSpec],
+    records: Sequence[ImageRecord],
+    decoding: Decoding,
+    *,
+    has_groups: bool,
+) -> tuple[dict[str, frozenset[str]], list[Finding]]:
+    """Ids by backbone that its weights have learned from, in other files or under the same patient, too."""
+    pages = {spec.name: page for spec in specs if (page := recall(store.root, spec)) is not None}
+    known = {name: page.known for name, page in pages.items()}
+    found = recognise(records, known, decoding, has_groups=has_groups, cache=store.root)
+    ids = {name: images.ids | frozenset(found[name]) for name, images in known.items()}
+    met = []
+    for name, ways in found.items():
+        elsewhere = {image: way for image, way in ways.items() if way != "file"}
+        met.append(seen_finding(name, records, elsewhere))
+    return ids, [finding for finding in met if finding is not None]
 
 
-def _is_meant(spec: BackboneSpec, source: Source) -> bool:
-    wanted = source.get("preprocess", "official"), source.get("precision", "float32"), BACKBONE_REVISION
-    return spec.is_foreign or (spec.preprocess, spec.precision, spec.revision) == wanted
+def _as_stored(decoding: Decoding, keys: Iterable[FeatureKey]) -> Decoding:
+    """The decoding as the store spells it: a range may be of integers here and of fractions there."""
+    return next((key.decoding for key in keys if key.decoding == decoding), decoding)
+
+
+def _is_deep(record: ImageRecord) -> bool:
+    try:
+        return probe(read_regular(record.path, MAX_BYTES), record.frame)
+    except OSError:
+        return False
+
+
+def _quarantined(lost: list[Loss]) -> list[Finding]:
+    text, count = told(lost), sum(loss.bad for loss in lost)
+    return [Finding("FS301", f"{text[0].upper()}{text[1:]}.", count)] if lost else []
+
+
+def _asked(source: Source, held: Holdings) -> Asked:
+    weights = source.get("weights") or {}
+    return Asked(
+        source.get("backbones"),
+        _digests(weights, held.specs),
+        {*weights} - {EVERY_BACKBONE},
+        source.get("preprocess"),
+        source.get("precision"),
+        source.get("recipe"),
+        source.get("seeds"),
+    )
 
 
 def _digests(weights: Mapping[str, str], found: Iterable[BackboneSpec]) -> dict[str, str | None]:

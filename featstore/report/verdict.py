@@ -80,8 +80,13 @@ def fusion_summary(result: Fusion, split: str, groups: int) -> str:
         seen = f"On {images} that it had not seen, of patients that it may have seen"
     elif not matrix["has_groups"]:
         seen = f"On {images} that it had not seen (their patients are not known)"
-    if score.value is None or score.interval is None:
+    if score.value is None:
         return f"{seen}, {result.strategy} has no AUC: a class is missing among them."
+    if score.interval is None:
+        return (
+            f"{seen}, {result.strategy} reaches an AUC of {score.value:.3f}. There is no interval, and nothing can be"
+            " concluded: a class has a single patient."
+        )
     low, high = score.interval
     told = f"{seen}, {result.strategy} reaches an AUC of {spoken(score.value, score.interval)}."
     if low <= CHANCE <= high:
@@ -119,10 +124,10 @@ def _guarded(result: Comparison) -> str:
     winner = result.winner
     if winner is None:
         return ""
-    low, high = winner.interval
+    interval = "no interval" if winner.interval is None else "{:.3f}, {:.3f}".format(*winner.interval)
     return (
         f"Best of {winner.of}: {winner.name}, {winner.metric.upper()} {winner.naive:.3f}. It was picked on the images"
-        f" it is scored on; expect {winner.guarded:.3f} [{low:.3f}, {high:.3f}] on others"
+        f" it is scored on; expect {winner.guarded:.3f} [{interval}] on others"
         f" (it came first in {100 * winner.picked:.0f} % of resamples).{_nested(winner.nested)}"
     )
 
@@ -141,11 +146,13 @@ def _nested(nested: Nested | None) -> str:
 def _spread(leader: Standing) -> str:
     """Write the components as deviations; those that were not looked at are left out."""
     spread = leader.spread
-    parts = [f"{spread.patients:.3f} with other patients"]
+    parts = [] if spread.patients is None else [f"{spread.patients:.3f} with other patients"]
     if spread.folds is not None:
         parts.append(f"{spread.folds:.3f} with other folds of the same patients")
     if spread.training is not None:
         parts.append(f"{spread.training:.3f} with another training seed")
+    if not parts:
+        return "How much the AUC moves with other patients cannot be said: a class has a single patient."
     return f"The AUC of {leader.contestant.label} moves by about {', '.join(parts)} (one standard deviation)."
 
 

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from featstore.backbones import catalog
+from featstore.backbones.presence import absent, can_fetch, unreachable
 from featstore.backbones.weights import IMAGENET, choice_for
 from featstore.errors import WeightsError
 from featstore.extraction.networks import Networks
@@ -45,6 +46,19 @@ def members(names: Sequence[str], weights: Mapping[str, str], precision: str) ->
             "Give files (--weights Xception=xception.weights.h5), or random:0 to see the machinery run.",
         )
     return found
+
+
+def require_some(names: Sequence[str], weights: Mapping[str, str]) -> None:
+    """Refuse, before any image is read, networks of which none has weights here or can get them.
+
+    Raises
+    ------
+    AbsentWeightsError
+        If there is none, with the names of all.
+    """
+    missing = absent(names, weights)
+    if missing and len(missing) == len({*names}) and not any(can_fetch(catalog.row(n)) for n in missing):
+        raise unreachable(missing)
 
 
 def choices(found: Sequence[Member], weights: Mapping[str, str]) -> dict[str, str]:

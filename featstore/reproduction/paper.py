@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from featstore import run
 from featstore.errors import UsageError
 from featstore.evaluation.check import check
-from featstore.evaluation.operating import positive_index
+from featstore.evaluation.positive import positive_class
 from featstore.files import PRIVATE_FOLDER
-from featstore.images.scan import scan
+from featstore.images.scan import ScanOptions, scan
 from featstore.report.page.writing import NAME, write_report
 from featstore.reproduction.claims import METRIC, claims, floor, reasons
 from featstore.reproduction.conversion import convert
-from featstore.reproduction.members import SEVEN, choices, members
+from featstore.reproduction.members import SEVEN, choices, members, require_some
 from featstore.reproduction.outcome import Reproduction
 from featstore.reproduction.plates import draw_all
 from featstore.reproduction.protocol import STEPS, Settings, compute_features, cross_validate, fit_paper
@@ -49,11 +49,10 @@ def paper(
     positive: str | None = None,
     value_range: tuple[float, float] | None = None,
     cache: str | Path | None = None,
-    group_pattern: str | None = None,
-    follow_links: bool = False,
     memory: int | None = None,
     jobs: int = 1,
     progress: bool = False,
+    **reading: Unpack[ScanOptions],
 ) -> Reproduction:
     """Reproduce Ji et al. 2020 on a data set, and say what its number is worth.
 
@@ -83,12 +82,14 @@ def paper(
         Of the sample of patients and of the splits.
     positive
         As for `featstore.compare`: the class that counts as infected.
-    value_range, cache, group_pattern, follow_links, memory
+    value_range, cache, memory
         As for `featstore.extract`.
     jobs
         As for `featstore.compare`.
     progress
         Show bars on stderr.
+    **reading
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
 
     Raises
     ------
@@ -98,7 +99,8 @@ def paper(
         If the data set would give a false answer, or is too small to be split.
     """
     folder = Path(out)
-    whole = scan(data, group_pattern=group_pattern, follow_links=follow_links)
+    require_some(backbones, weights or {})
+    whole = scan(data, **reading)
     part = sample(whole.with_splits(None), images, seed)
     networks = members(backbones, weights or {}, precision)
     settings = Settings(
@@ -126,7 +128,7 @@ def paper(
         "seed": seed,
         "positive": positive,
     }
-    positive_index(part.classes, positive)  # refuses a class that does not exist
+    positive_class(part.classes, positive)  # refuses a class that does not exist
     _prepare(folder, arguments, overwrite=overwrite)
     audit = _audit(whole.only({record.id for record in part.files}), value_range)
     result = _reproduce(part, networks, settings, audit, arguments, folder)
@@ -191,7 +193,7 @@ def _audit(whole: Manifest, value_range: tuple[float, float] | None) -> dict[str
     """What `featstore.check` says, without the examples, which name files."""
     found = check(whole, value_range=value_range)
     return {
-        "sound": found.sound,
+        "no_error_found": found.no_error_found,
         "findings": {finding.title: finding.message for finding in found.findings},
         "shortcuts": dict(found.shortcuts),
     }

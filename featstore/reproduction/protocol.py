@@ -114,7 +114,9 @@ def compute_features(
     manifest: Manifest, settings: Settings, features: Mapping[str, Any], out: Path
 ) -> Extraction:
     """Compute what is missing; where nothing is, the account of the extraction that did it stays."""
-    wanted: dict[str, Any] = {"backbones": settings.backbones, "memory": settings.memory, **features}
+    wanted: dict[str, Any] = {
+        "backbones": settings.backbones, "memory": settings.memory, "as_default": False, **features,
+    }  # fmt: skip
     planned = extract(manifest, dry_run=True, **wanted)
     if not planned.missing and (out / run.RUN).exists():
         return planned

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from featstore.errors import BadImageError
-from featstore.extraction.batches import read_pixels, view_pixels
+from featstore.evaluation.positive import positive_class
+from featstore.extraction.batches import view_pixels
 from featstore.images.decode import decoder_version
+from featstore.images.reading import read_pixels
 from featstore.images.recipe import parse_recipe
 from featstore.images.resize import resize
 from featstore.types import Decoding, View
@@ -81,7 +83,8 @@ class Sitters:
             label: _first([record for record in ordered if record.label == label], decoding, view)
             for label in manifest.classes
         }
-        infected = settings.positive or manifest.classes[-1]
+        place = positive_class(manifest.classes, settings.positive).index
+        infected = manifest.classes[-1 if place is None else place]
         normal = next(label for label in manifest.classes if label != infected)
         return cls(manifest, by_class, normal, infected)
 

@@ -19,16 +19,20 @@ from featstore.fingerprint import canonical_json
 from featstore.store import layout
 from featstore.store.commit import make_folder
 from featstore.store.guard import read_datasets
+from featstore.store.known_images import KnownImages
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from featstore.types import BackboneSpec
 
-FIELDS = ("trained", "validated")
+FORMAT = 2
+"""2: with digests of pixels and of salted names of groups; a record of format 1 has ids alone."""
+SIDES = ("trained", "validated")
+FIELDS = (*SIDES, *(f"{side}_{what}" for what in ("pixels", "groups") for side in SIDES), "salt")
 DATASETS = tuple(f"featstore/{field}" for field in FIELDS)
 HASHED = "sha256:"
 WIDTH = 32
@@ -46,23 +50,68 @@ class Learned:
         Ids of the images whose gradients moved them.
     validated
         Ids of the images by which the best epoch was chosen.
+    trained_pixels, validated_pixels
+        Digests of their decoded pixels; empty in a record of format 1.
+    trained_groups, validated_groups
+        Digests of the names of their groups, with `salt`; empty in a record of format 1, or without groups.
+    salt
+        64 hex digits, or empty in a record of format 1.
     """
 
     weights: str
     trained: frozenset[str]
     validated: frozenset[str]
+    trained_pixels: frozenset[str] = frozenset()
+    validated_pixels: frozenset[str] = frozenset()
+    trained_groups: frozenset[str] = frozenset()
+    validated_groups: frozenset[str] = frozenset()
+    salt: str = ""
+
+    @classmethod
+    def of(cls, weights: str, trained: KnownImages, validated: KnownImages) -> Learned:
+        """Record of images whose groups were salted alike."""
+        return cls(
+            weights,
+            trained.ids,
+            validated.ids,
+            trained.pixels,
+            validated.pixels,
+            trained.groups,
+            validated.groups,
+            trained.salt,
+        )
 
     @property
     def images(self) -> frozenset[str]:
-        """Everything that the weights know anything of."""
+        """Everything that the weights know anything of, by id."""
         return self.trained | self.validated
 
+    @property
+    def known_trained(self) -> KnownImages:
+        """The images whose gradients moved the weights."""
+        return KnownImages(self.trained, self.trained_pixels, self.trained_groups, self.salt)
 
-def inscribe(draft: Path, trained: Collection[str], validated: Collection[str]) -> None:
+    @property
+    def known_validated(self) -> KnownImages:
+        """The images by which the best epoch was chosen."""
+        return KnownImages(self.validated, self.validated_pixels, self.validated_groups, self.salt)
+
+    @property
+    def known(self) -> KnownImages:
+        """Everything that the weights know anything of."""
+        return self.known_trained | self.known_validated
+
+    def digests(self, field: str) -> frozenset[str]:
+        """Digests under one of `FIELDS`."""
+        value = getattr(self, field)
+        return value if isinstance(value, frozenset) else frozenset([value] if value else [])
+
+
+def inscribe(draft: Path, record: Learned) -> None:
     """Put the record into a weights file that has not got its name yet: from then on its digest covers both."""
     with h5py.File(draft, "r+", locking=False) as file:
-        for name, ids in zip(DATASETS, (trained, validated), strict=True):
-            file.create_dataset(name, data=_pack(ids), track_times=False)
+        for name, field in zip(DATASETS, FIELDS, strict=True):
+            file.create_dataset(name, data=_pack(record.digests(field)), track_times=False)
 
 
 def inscription(path: Path, weights: str) -> Learned | None:
@@ -79,13 +128,12 @@ def inscription(path: Path, weights: str) -> Learned | None:
     if not found:
         return None
     try:
-        trained, validated = (_unpack(found[name]) for name in DATASETS)
+        return _learned(weights, {name.partition("/")[2]: _unpack(rows) for name, rows in found.items()})
     except (KeyError, ValueError) as error:
         raise RefusedFileError(
             f"{path} says that its weights were tuned, but not on which images.",
             "Make the weights again with `featstore finetune`.",
         ) from error
-    return Learned(weights, trained, validated)
 
 
 def remember(root: Path, backbone: BackboneSpec, learned: Learned) -> None:
@@ -101,7 +149,8 @@ def remember(root: Path, backbone: BackboneSpec, learned: Learned) -> None:
         if path.exists() and _is_of(path, learned.weights):
             return
         make_folder(path.parent)
-        content = {"weights": learned.weights, **{f: sorted(getattr(learned, f)) for f in FIELDS}}
+        digests = {field: sorted(learned.digests(field)) for field in FIELDS}
+        content = {"format": FORMAT, "weights": learned.weights, **digests}
         write_private(path, canonical_json(document.seal(content)).encode())
     except OSError as error:
         raise StoreError(
@@ -137,13 +186,22 @@ def recall(root: Path, backbone: BackboneSpec) -> Learned | None:
 def read(path: Path) -> Learned:
     """Read a record of a cache; OSError or DocumentError if the file is none."""
     content = document.unseal(document.read(path, document.LARGE))
-    if set(content) != {"weights", *FIELDS} or not isinstance(content["weights"], str):
+    fields = SIDES if content.pop("format", 1) == 1 else FIELDS
+    if set(content) != {"weights", *fields} or not isinstance(content["weights"], str):
         raise document.DocumentError("it is no record of what these weights have learned from")
     try:
-        trained, validated = (_unpack(_pack(content[field])) for field in FIELDS)
-    except (ValueError, TypeError) as error:
+        return _learned(content["weights"], {field: _unpack(_pack(content[field])) for field in fields})
+    except (ValueError, TypeError, KeyError) as error:
         raise document.DocumentError("it names something that is no image") from error
-    return Learned(content["weights"], trained, validated)
+
+
+def _learned(weights: str, digests: Mapping[str, frozenset[str]]) -> Learned:
+    """Record of digests by field; one of format 1 has the ids alone."""
+    found = dict(digests)
+    salt = found.pop("salt", frozenset())
+    if set(SIDES) - set(found) or len(salt) > 1:
+        raise ValueError("there are no ids, or several salts")
+    return Learned(weights, **found, salt=next(iter(salt), ""))
 
 
 def _is_of(path: Path, weights: str) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from featstore import document
 from featstore.errors import StoreError
-from featstore.store import index, layout, learned, quarantine
+from featstore.store import facts, index, layout, learned, quarantine, request
 from featstore.store.commit import TEMPORARY_PREFIX
 from featstore.types import BackboneSpec
 
@@ -89,7 +89,9 @@ ROOMS: tuple[tuple[re.Pattern[str], Callable[[Path], object] | None], ...] = (
     (re.compile(r"features/[^/]+@[0-9a-f]{8}/backbone\.json"), _check_backbone),
     (re.compile(r"features/[^/]+@[0-9a-f]{8}/learned\.json"), learned.read),
     (re.compile(r"features/[^/]+@[0-9a-f]{8}/[^/]+@[0-9a-f]{8}/seed-\d+/[^/.][^/]*\.h5"), None),
+    (re.compile(r"facts/[0-9a-f]{8}/[0-9a-f]{64}\.rows"), facts.read),
     (re.compile(r"index/[0-9a-f]{64}\.ids"), index.check),
+    (re.compile(r"index/[0-9a-f]{64}\.json"), request.check),
     (re.compile(r"quarantine/images/[0-9a-f]{8}/[0-9a-f]{64}\.json"), quarantine.read),
     (QUARANTINED_SHARD, None),
     (re.compile(r"quarantine/[^/]+/[^/]+\.json"), None),

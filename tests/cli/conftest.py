@@ -24,8 +24,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     data = make_phantoms(folder / "phantoms", patients=16, slices=2, size=64)
     cache = folder / "cache"
-    first = featstore(
-        "extract", data, *NETS, "--recipe", "mild", "--seeds", "1", "--cache", cache, "--out", folder / "run"
-    )
+    arguments = ["extract", data, *NETS, "--recipe", "mild", "--seeds", "1", "--cache", cache]
+    first = featstore(*arguments, "--out", folder / "run", fresh=True)
     assert first.code == 0, first.err
     return World(data, cache, first)

@@ -59,6 +59,39 @@ def test_the_first_extraction_says_what_it_did(world):
     assert "extract: " in world.first.err, "the progress bar belongs to stderr"
 
 
+def test_the_first_extraction_names_its_phases_before_its_bar_and_ends_with_what_is_stored_now(world):
+    phases = [
+        "reading the data set",
+        "32 images, 128 vectors to compute, about",
+        "loading TensorFlow and MobileNet025",
+        "loading EfficientNetLite0",
+        "computing",
+        "  0%|",
+    ]
+    places = [world.first.err.index(f"extract: {phase}") for phase in phases]
+    assert places == sorted(places)
+    assert places[0] == 0
+    header, *rows = (re.split(r" {2,}", line.strip()) for line in world.first.out.splitlines()[:5])
+    assert header == ["backbone", "view", "stored now", "of them new", "missing"]
+    assert [row[2:] for row in rows] == [["32", "32", "0"]] * 4
+
+
+def test_what_others_computed_and_what_is_in_quarantine_is_told_apart_in_the_last_table(world, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(world.data.parent, data)
+    victim = next((data / "covid").glob("*.png"))
+    victim.write_bytes(victim.read_bytes()[:-20])
+    cache = tmp_path / "cache"
+    shutil.copytree(world.cache, cache)
+    shutil.rmtree(next(cache.glob("features/MobileNet025*/*/seed-0001")))
+    asked = ["--backbones", "MobileNet025", "--weights", "random:1", "--recipe", "mild", "--seeds", "1"]
+    cells = featstore("extract", data / "manifest.csv", *asked, "--cache", cache, "--json").json["cells"]
+    assert [(c["stored"], c["missing"], c["stored_now"], c["missing_now"]) for c in cells] == [
+        (31, 1, 31, 0),
+        (0, 32, 31, 0),
+    ]
+
+
 def test_a_second_run_finds_nothing_missing_and_does_not_load_tensorflow(world):
     arguments = ["extract", world.data, *NETS, "--recipe", "mild", "--seeds", "1", "--cache", world.cache]
     assert "Nothing is missing: all 128 vectors" in featstore(*arguments).out
@@ -162,6 +195,54 @@ def test_fuse_leaves_a_run_and_predict_uses_it(world, tmp_path):
     wrong = featstore("predict", run, images[0], "--weights", "MobileNet025=random:2")
     assert wrong.code == 1
     assert "with the weights random:1" in wrong.err
+    assert "random:2 are others" in wrong.err
+    assert "Loading" not in wrong.err
+
+
+@pytest.fixture(scope="module")
+def fused(world, tmp_path_factory):
+    run = tmp_path_factory.mktemp("fused") / "run"
+    done = featstore("fuse", world.data, "--positive", "covid", "--cache", world.cache, "--out", run)
+    assert done.code == 0, done.err
+    return run
+
+
+def test_predict_takes_a_folder_says_what_was_in_training_and_writes_a_table(world, fused, tmp_path):
+    """Without class folders or --weights: random weights are drawn again, those in a package are found."""
+    import csv
+
+    with (fused / "predictions.csv").open() as file:
+        held_out = {row["path"].rpartition("/")[2]: row for row in csv.DictReader(file)}
+    source = {path.name: path for path in world.data.parent.glob("*/*.png")}
+    new = min(held_out)
+    old = min(set(source) - set(held_out))
+    (tmp_path / "scans/deep").mkdir(parents=True)
+    shutil.copy(source[new], tmp_path / "scans" / new)
+    Image.open(source[old]).save(tmp_path / "scans/deep/anew.bmp")
+    (tmp_path / "scans/notes.txt").write_text("x")
+    done = featstore("predict", fused, tmp_path / "scans", "--csv", "--out", "t.csv")
+    assert done.code == 0, done.err
+    assert "FS407" in done.err
+    assert done.err.index("FS407") < done.err.index("Loading"), "said before anything is computed"
+    assert done.out == (tmp_path / "t.csv").read_text()
+    header, *_ = done.out.splitlines()
+    assert header == "path,predicted,P(covid),P(normal),in_training,tuned_on"
+    rows = {row["path"].rpartition("/")[2]: row for row in csv.DictReader(done.out.splitlines())}
+    assert float(rows[new]["P(covid)"]) == pytest.approx(float(held_out[new]["p(covid)"]), abs=1e-9)
+    assert {name: row["in_training"] for name, row in rows.items()} == {
+        new: "",
+        "anew.bmp": "the same pixels",
+    }
+    again = featstore("predict", fused, tmp_path / "scans", "--out", "t.csv")
+    assert (again.code, "--overwrite" in again.err) == (2, True)
+
+
+def test_predict_refuses_what_it_can_before_tensorflow_is_loaded(fused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "x.png").write_bytes(b"no image")
+    for arguments in (["empty"], ["*.pgn"], ["gone.png", "x.png"]):
+        code, loaded = modules_loaded("predict", fused, *arguments)
+        assert (code, loaded & {"tensorflow", "keras"}) == (2, set()), arguments
 
 
 def test_predictions_of_a_file_agree_with_those_of_the_run(world, tmp_path):
@@ -242,25 +323,41 @@ def test_compare_gives_the_same_numbers_twice_and_a_verdict(world, tmp_path):
     strategies = ["concat_head", "concat_logreg", "vote_backbones"]
     asked = ["--strategies", ",".join(strategies), "--positive", "covid"]
     arguments = ["compare", world.data, "--folds", "4", *asked, "--cache", world.cache]
-    one, two = (featstore(*arguments, "--json") for _ in range(2))
+    one, two = (
+        featstore(*arguments, "--json", fresh=fresh) for fresh in (False, True)
+    )  # other string hashes
     assert one.code == 0, one.err
     assert one.out == two.out
     names = [c["name"] for c in one.json["contestants"]]
     assert names == ["EfficientNetLite0", "MobileNet025", *strategies]
     for contestant in one.json["contestants"]:
         assert {"accuracy", "auc", "sensitivity", "specificity", "f1"} < set(contestant["metrics"])
+        error = contestant["metrics"].pop("ece")
+        assert (error["mean"], error["interval"]) == (None, None)  # of 32 images there is none
         for name, estimate in contestant["metrics"].items():
             low, high = estimate["interval"]
+            assert low < high
             assert 0 <= low <= estimate["mean"] <= high
             assert high <= 1 or name == "log_loss"
             assert len(estimate["folds"]) == 4
-        assert set(contestant["curves"]) == {"risk_coverage", "decision", "calibration"}
+        assert set(contestant["curves"]) == {
+            "risk_coverage",
+            "calibration_error",
+            "decision",
+            "calibration",
+            "recalibration",
+        }
     pairs = {(c["a"], c["b"]) for c in one.json["comparisons"]}
     assert len(pairs) == len(names) * (len(names) - 1) / 2
     assert {c["verdict"] for c in one.json["comparisons"]} <= {"a_better", "b_better", "cannot_tell"}
     assert one.json["winner"]["of"] == len(names)
     assert one.json["winner"]["nested"] is None  # no inner round was paid for
+    assert one.json["winner"]["guarded"] <= one.json["winner"]["naive"]
+    for pair in one.json["comparisons"]:
+        assert -1 <= pair["interval"][0] < pair["interval"][1] <= 1
     table = featstore(*arguments, "--out", tmp_path / "run").out
+    assert table.startswith("Positive class: 'covid'.\n")
+    assert "ECE not computed: fewer than 100 images (32)." in table
     assert re.search(rf"Verdict .* {len(pairs)} pairs", table)
     assert re.search(rf"Best of {len(names)}: .* expect 0\.\d+ \[", table)
     assert (tmp_path / "run" / "predictions.csv").read_text().count("\n") == 1 + len(names) * 32

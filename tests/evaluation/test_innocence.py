@@ -4,13 +4,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fakes import GridBackbone, spec, write_images
 from fakes_matrix import make_matrix
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from featstore.errors import AuditError
 from featstore.evaluation.innocence import require_unknown, unknown
+from featstore.extraction import engine
+from featstore.extraction.plan import blocks, plan
 from featstore.folds import hold_out
+from featstore.images.decode import decoder_version
+from featstore.images.scan import scan
+from featstore.matrix import load_matrix
+from featstore.recognition import known_images
+from featstore.store.known_images import KnownImages
+from featstore.store.learned import Learned, remember
+from featstore.store.store import Store
+from featstore.types import IDENTITY, Decoding, FeatureKey
 
 
 def knowing(rows, backbone="NetA", **options):
@@ -28,6 +40,42 @@ def test_what_stays_shares_no_patient_with_what_is_known_and_keeps_its_rows(rows
     kept = [where[record.id] for record in stays.records]
     np.testing.assert_array_equal(stays.features, matrix.features[:, kept])
     np.testing.assert_array_equal(stays.y, matrix.y[kept])
+
+
+@pytest.mark.parametrize("names", ["the same", "others"])
+def test_learned_images_that_were_saved_anew_are_set_apart_with_their_patients(tmp_path, names):
+    """32 images, two a patient; the weights learned from one image of each of four patients."""
+    first = scan(write_images(tmp_path / "first", 32))
+    key = FeatureKey(spec(), IDENTITY, Decoding(decoder_version()))
+    learned = [r for r in first.records if r.group in {"p0", "p1", "p2", "p3"}][::2]
+    known = known_images(learned, key.decoding, has_groups=True)
+    table = (tmp_path / "first/manifest.csv").read_text()
+    for record in first.records:
+        path = tmp_path / "anew" / record.path.relative_to(tmp_path / "first").with_suffix(".bmp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.array(Image.open(record.path))
+        pixels[0, 0] ^= names == "the same"  # then the name is all that tells
+        Image.fromarray(pixels).save(path)
+    table = table.replace(".png", ".bmp").replace(",p", ",p" if names == "the same" else ",other")
+    (tmp_path / "anew/manifest.csv").write_text(table)
+    anew = scan(tmp_path / "anew/manifest.csv")
+    store = Store(tmp_path / "cache")
+    remember(store.root, key.backbone, Learned.of(key.backbone.weights, known, KnownImages()))
+    images = {record.id: record for record in anew.records}
+    todo = plan([key], list(images), {})
+    engine.run(
+        blocks(todo), images, key.decoding, {key.backbone: GridBackbone(spec())}, store, engine.Silence()
+    )
+
+    matrix = load_matrix(anew, cache=store.root)
+    stays = unknown(matrix)
+
+    assert (len(stays.records), stays.set_apart) == (24, 8)
+    assert {int(record.group.lstrip("pother")) for record in stays.records} == set(range(4, 16))
+    (finding,) = [finding for finding in matrix.findings if finding.code == "FS407"]
+    assert (finding.count, "pixels" in finding.message) == ((8, False) if names == "the same" else (4, True))
+    with pytest.raises(AuditError, match="of the 32 images"):
+        require_unknown(matrix, {"test": np.arange(32)})
 
 
 def test_images_of_other_data_sets_do_not_matter():

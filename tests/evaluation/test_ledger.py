@@ -111,10 +111,12 @@ def test_a_folder_that_cannot_be_written_costs_only_the_resumption(tmp_path, cap
 
 
 def test_every_fit_has_one_thread_of_blas():
-    from threadpoolctl import threadpool_info
+    from threadpoolctl import threadpool_info, threadpool_limits
 
     from featstore.evaluation.crew import work
 
     np.ones((2, 2)) @ np.ones((2, 2))
-    (pools,) = work(threadpool_info, [()], 1)
+    with threadpool_limits(2):
+        assert {pool["num_threads"] for pool in threadpool_info()} == {2}
+        (pools,) = work(threadpool_info, [()], 1)
     assert {pool["num_threads"] for pool in pools} == {1}

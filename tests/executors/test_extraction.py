@@ -29,7 +29,10 @@ class Bar:
     def __init__(self):
         self.count = 0
 
-    def update(self, n=1):
+    def say(self, phase):
+        pass
+
+    def update(self, n=1, backbone=None):  # noqa: ARG002
         self.count += n
 
     def set_postfix_str(self, text, refresh=True):

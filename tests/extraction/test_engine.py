@@ -10,9 +10,10 @@ from fakes import DECODING, RECIPE, GridBackbone, key, records, spec, write_imag
 
 from featstore.errors import BadImageError
 from featstore.extraction import engine
-from featstore.extraction.batches import read_pixels, view_pixels
+from featstore.extraction.batches import view_pixels
 from featstore.extraction.plan import blocks, plan
 from featstore.images.decode import decode
+from featstore.images.reading import read_pixels
 from featstore.images.resize import resize
 from featstore.store import shard
 from featstore.store.store import Store
@@ -205,7 +206,10 @@ class Bar:
     def __init__(self):
         self.vectors, self.said = 0, []
 
-    def update(self, n=1):
+    def say(self, phase):
+        pass
+
+    def update(self, n=1, backbone=None):  # noqa: ARG002
         self.vectors += n
 
     def set_postfix_str(self, s="", **_):

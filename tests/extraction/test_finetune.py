@@ -33,11 +33,14 @@ from featstore.evaluation.fuse import fuse
 from featstore.extraction import finetune as module
 from featstore.extraction.course import Course, Measure
 from featstore.extraction.finetuning import Finetuning
+from featstore.images.decode import decoder_version
 from featstore.images.phantom import make_phantoms
+from featstore.images.pixel_digest import pixel_digest_of
 from featstore.run import read_run
 from featstore.store.inventory import inventory
 from featstore.store.learned import inscription
 from featstore.store.store import Store
+from featstore.types import Decoding
 
 NET = "MobileNet025"
 RANDOM = {NET: "random:1"}
@@ -152,6 +155,20 @@ def test_a_prediction_says_when_the_image_was_learned_from(world, tmp_path):
     new = next(r for r in records if r.id in ids_in(tmp_path / "fit" / "predictions.csv"))
     answer = featstore.predict(tmp_path / "fit", [old.path, new.path], weights=world.source["weights"])
     assert [p.tuned_on for p in answer.predictions] == [(NET,), ()]
+
+
+def test_the_weights_know_pixels_and_patients_of_all_their_images_and_name_none(world):
+    record = inscription(Path(world.tuned.weights), world.tuned.digest)
+    records = {r.id: r for r in featstore.load_matrix(world.data, **world.source).records}
+    taught = [records[image] for image in record.trained]
+    pixels = {pixel_digest_of(r, Decoding(decoder_version())) for r in taught}
+    assert record.trained_pixels == pixels
+    assert all(record.known_trained.has_group(r.group) for r in taught)
+    held_out = {r.group for r in records.values() if r.id not in record.images}
+    assert not any(record.known.has_group(group) for group in held_out)
+    assert len(record.validated_pixels) == 4
+    content = Path(world.tuned.weights).read_bytes()
+    assert not any(r.path.name.encode() in content for r in taught)
 
 
 def page(world):

@@ -152,7 +152,7 @@ def test_a_run_names_patients_in_its_predictions_alone_and_nobody_else_may_read_
     assert out.stat().st_mode & 0o777 == 0o700
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in out.rglob("*") if path.is_file()}
     assert set(modes.values()) == {0o600}, modes
-    assert len(modes) == 5
+    assert len(modes) == 6
 
 
 @pytest.mark.parametrize("cell", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\tx", "\rx"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiffs import page, stack, tiff
 
 from featstore.errors import BadImageError
 from featstore.images.decode import REASONS, decode, probe
@@ -82,6 +84,44 @@ BOMBS = {
     "ppm": b"P6\n50000 50000\n255\n",
 }
 
+# A 16 x 16 slope by other encoders, since Pillow writes none of these: imagecodecs and libjpeg's cjpeg -arithmetic.
+TWELVE_BIT_JPEG = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAMCAgMCAgMDAwMEAwMEBQgFBQQEBQoHBwYIDAoMDAsKCwsNDhIQDQ4RDgsLEBYQ"
+    "ERMUFRUVDA8XGBYUGBIUFRT/wQALDAAQABABAREA/8QAFQABAQAAAAAAAAAAAAAAAAAADAv/xAAcEAAABgMAAAAAAAAAAAAA"
+    "AAAACgsnNkVTYXH/2gAIAQEAAD8AG1ElEt+BNHgr+aCAAkolvwJo8FfzQoAElEt+BNHgr+aCAAkolvwJo8FfzQ//2Q=="
+)
+LOSSLESS_JPEG = base64.b64decode(
+    "/9j/xAAWAAEBAQAAAAAAAAAAAAAAAAADBAj/wwALCAAQABABABEA/9oACAEAAAYAAM/szMzMzMzMzUqqqqqqqqqq0qqqqqqq"
+    "qqq0qqqqqqqqqq0qqqqqqqqqq0qqqqqqqqqq0qqqqqqqqqq0qqqqqqqqqq0qqqqqqqqqq0qqqqqqqqqq0qqqqqqqqqq0qqqq"
+    "qqqqqq0qqqqqqqqqq0qqqqqqqqqq0qqqqqqqqqq0qqqqqqqqqqj/2Q=="
+)
+JPEG_LS = base64.b64decode(
+    "/9j/6AAgU1BJRkYAAgAAAQAAABAAAAAQCggGAQAAASwAAAEs/+gACAAAAAH/2P/3AAsIABAAEAEBEQD/2gAIAQEAAAAAjnOk"
+    "6f2//1oYRSOxNttpBA0qqqqlEVf/Id//eZ//cV//UR//d3//Xf9/Z/99n/92f/9Z/35X/3lf/2D/2Q=="
+)
+ARITHMETIC_JPEG = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAMCAgMCAgMDAwMEAwMEBQgFBQQEBQoHBwYIDAoMDAsKCwsNDhIQDQ4RDgsLEBYQ"
+    "ERMUFRUVDA8XGBYUGBIUFRT/yQALCAAQABABAREA/8wABgAQEAX/2gAIAQEAAD8A/wDn4Y2+hcqUcVjxxtpUpEn5QLMiqbhM"
+    "zPj90kOA/9k="
+)
+SIZED = b"\xff\xc0\0\x11\x08\0\x18\0\x1f"  # the frame of JPEG, up to its number of channels
+
+
+def bmp(bits: int, compression: int) -> bytes:
+    header = struct.pack("<IiiHHIIiiII", 40, 16, 16, 1, bits, compression, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 0, 0, 0, 54) + header + bytes(16 * 16 * 4)
+
+
+def tagged(channels: int, dtype: str = "u1", **tags: int) -> bytes:
+    shape = (24, 31) if channels == 1 else (24, 31, channels)
+    return tiff(
+        page(
+            np.arange(24 * 31 * channels).reshape(shape).astype(dtype),
+            {int(tag[1:]): v for tag, v in tags.items()},
+        )
+    )
+
+
 TABLE = [
     ("0-byte-file", b"", "empty"),
     ("html-error-page-saved-as-jpg", b"<!DOCTYPE html>\n<html><body>404 <svg></svg></body></html>", "not_image"),
@@ -126,6 +166,32 @@ TABLE = [
     ("16-bit-colour-png-of-which-pillow-keeps-a-half", raw_png(9, 9, 16, 2, b"\0" * 9 * 55), "unsupported"),
     ("16-bit-grey-alpha-png", raw_png(9, 9, 16, 4, b"\0" * 9 * 37), "unsupported"),
     ("12-bit-pgm-which-pillow-stretches", b"P5\n9 9\n4095\n" + b"\1\2" * 81, "unsupported"),
+    ("two-channel-tiff", tagged(2), "unsupported"),
+    ("two-channel-16-bit-tiff", tagged(2, "u2"), "unsupported"),
+    ("complex-tiff", tagged(1, "c8"), "unsupported"),
+    ("16-bit-palette-tiff", tagged(1, "u2", t262=3), "unsupported"),
+    ("16-bit-cmyk-tiff", tagged(4, "u2", t262=5), "unsupported"),
+    ("tiff-with-jpeg-2000-inside", tagged(3, t259=33005), "unsupported"),
+    ("tiff-with-a-compression-of-tomorrow", tagged(3, t259=60_000), "unsupported"),
+    ("camera-raw", tagged(1, "u2", t262=32803), "unsupported"),
+    ("float-tiff-that-says-jpeg", tagged(1, "f4", t259=7), "unsupported"),
+    ("64-bit-float-tiff", tagged(1, "f8"), "needs_range"),
+    ("16-bit-float-tiff", tagged(1, "f2"), "needs_range"),
+    ("16-bit-colour-tiff", tagged(3, "u2"), "needs_range"),
+    ("float-colour-tiff", tagged(3, "f4"), "needs_range"),
+    ("signed-bytes-tiff", tagged(1, "i1"), "needs_range"),
+    ("12-bit-jpeg", TWELVE_BIT_JPEG, "unsupported"),
+    ("lossless-jpeg", LOSSLESS_JPEG, "unsupported"),
+    ("jpeg-ls", JPEG_LS, "unsupported"),
+    ("two-channel-jpeg", JPEG.replace(SIZED + b"\3", SIZED + b"\2"), "unsupported"),
+    ("jpeg-in-bmp", bmp(0, 4), "unsupported"),
+    ("64-bit-bmp", bmp(64, 0), "unsupported"),
+    ("apple-png", PNG[:8] + chunk(b"CgBI", bytes(4)) + PNG[8:], "unsupported"),
+    ("colour-pfm", b"PF\n9 9\n-1.0\n" + bytes(972), "unsupported"),
+    ("pam", b"P7\nWIDTH 9\nHEIGHT 9\n", "unsupported"),
+    ("openexr", b"\x76\x2f\x31\x01\2\0\0\0", "unsupported"),
+    ("jpeg-xr", b"II\xbc\x01\x20\0\0\0", "unsupported"),
+    ("fits", b"SIMPLE  =                    T", "unsupported"),
     ("lab-tiff", saved(Image.new("LAB", (20, 20), (9, 8, 7)), "TIFF"), "unsupported"),
 ]  # fmt: skip
 
@@ -139,8 +205,20 @@ def test_a_bad_file_is_refused_with_the_reason_that_helps(data, reason):
     assert "\n" not in caught.value.detail
 
 
+def test_arithmetic_coding_changes_no_pixel_of_a_jpeg():
+    slope = np.add.outer(np.arange(16) * 9, np.arange(16) * 6).astype(np.uint8)
+    np.testing.assert_array_equal(decode(ARITHMETIC_JPEG)[0], decode(saved(slope, "JPEG", quality=90))[0])
+
+
 @pytest.mark.parametrize(
-    ("name", "hint"), [("dicom", "window"), ("avif", "PNG"), ("git-lfs-pointer", "git lfs pull")]
+    ("name", "hint"),
+    [
+        ("12-bit-jpeg", "16-bit PNG"),
+        ("two-channel-tiff", "2 channels"),
+        ("dicom", "window"),
+        ("avif", "PNG"),
+        ("git-lfs-pointer", "git lfs pull"),
+    ],
 )
 def test_a_refusal_says_what_to_do(name, hint):
     data = next(data for story, data, _ in TABLE if story == name)
@@ -245,6 +323,17 @@ FORMATS = {
     "webp": WEBP,
     "webp-lossless": saved(COLOUR, "WEBP", lossless=True),
     "ppm": saved(COLOUR, "PPM"),
+    "jpeg-arithmetic": ARITHMETIC_JPEG,
+    "png-bulky": PNG[:33] + chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(3 << 20))) + PNG[33:],
+    "tiff-half-float": tagged(3, "f2"),
+    "tiff-stack": stack(np.stack([GREY, GREY[::-1]]), "ImageJ=1\nimages=2\n", order=">"),
+    "tiff-tiles": tiff(
+        page(
+            GREY.astype("f8"),
+            {259: 8, 317: 3, 322: 32, 323: 32, 324: (8,), 325: (99,)},
+            zlib.compress(bytes(8192)),
+        )
+    ),
 }
 fuzzing = settings(
     max_examples=40,

@@ -16,7 +16,7 @@ from featstore.images.scan import scan
 @pytest.fixture
 def table(write):
     """Write a CSV file beside five images ``ct/0.png`` ... and return its path."""
-    root = write({f"ct/{seed}.png": seed for seed in range(5)})
+    root = write({f"ct/{seed}.png": seed for seed in range(5)} | {"two/0.png": 6, "two/0.jpg": 7})
 
     def write_table(text: str | bytes):
         path = root / "data.csv"
@@ -65,7 +65,8 @@ WRONG = [
     ("empty-file", "", 1, "empty"),
     ("only-a-header", "path,label\n", 1, "no images"),
     ("no-label-column", "path,class\nct/0.png,ill\n", 1, "no column 'label'"),
-    ("semicolons", "path;label\nct/0.png;ill\n", 1, "no column 'path'"),
+    ("no-header", "ct/0.png,ill\nct/1.png,well\n", 1, "it names no columns"),
+    ("two-suffixes-possible", "path,label\ntwo/0,ill\n", 2, "could be 'two/0.jpg' or 'two/0.png'"),
     ("column-twice", "path,label,label\nct/0.png,ill,ill\n", 1, "twice"),
     ("cell-missing", "path,label\nct/0.png,ill\nct/1.png\n", 3, "1 cells under 2 columns"),
     ("cell-too-many", "path,label\nct/0,1.png,ill\n", 2, "3 cells under 2 columns"),

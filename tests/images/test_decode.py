@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
 import warnings
+import zlib
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import PIL
 import pytest
+from featstore.images.dhash import dhash
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from featstore.errors import UsageError
-from featstore.images.decode import WARNINGS, decode, decoder_version
-from featstore.images.dhash import dhash
+from featstore.images.decode import WARNINGS, decode, decoder_version, probe
+from featstore.images.png import without_bulk
 from featstore.images.resize import resize
 from featstore.images.scan import scan
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def test_colour_comes_back_as_it_was(picture, encode):
@@ -121,6 +129,34 @@ def test_cmyk_is_converted_with_a_warning(picture, encode):
     assert decode(encode(image, "JPEG"))[1] == ("cmyk",)
 
 
+def test_cmyk_in_a_jpeg_keeps_its_colours_and_is_no_negative(picture, encode):
+    """Photoshop stores ink upside down, and says so with a marker of Adobe's."""
+    smooth = picture(size=(8, 8)).resize((64, 64), Image.Resampling.BICUBIC)
+    data = encode(smooth.convert("CMYK"), "JPEG", quality=98)
+    assert b"Adobe" in data
+    assert np.abs(decode(data)[0] - np.asarray(smooth).astype(float)).mean() < 3
+
+
+@pytest.mark.parametrize(
+    "name", ["tiff_lzw", "packbits", "tiff_adobe_deflate", "group3", "group4", "zstd", "lzma"]
+)
+def test_no_compression_of_tiff_changes_a_pixel(picture, encode, name):
+    for mode in ("1",) if name.startswith("group") else ("1", "L", "RGB", "CMYK"):
+        image = picture(mode=mode)
+        packed, plain = encode(image, "TIFF", compression=name), encode(image, "TIFF")
+        np.testing.assert_array_equal(decode(packed)[0], decode(plain)[0])
+
+
+def test_gamma_and_profiles_of_usual_size_change_no_pixel(picture, encode):
+    data = encode(picture())
+    for beside in (
+        chunk(b"gAMA", struct.pack(">I", 100_000)),
+        chunk(b"iCCP", b"scanner\0\0" + zlib.compress(bytes(3000))),
+        chunk(b"sRGB", b"\0"),
+    ):
+        np.testing.assert_array_equal(decode(data[:33] + beside + data[33:])[0], np.asarray(picture()))
+
+
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
 def test_an_animation_gives_its_first_frame_with_a_warning(picture, encode, kind):
     first, second = picture(mode="L"), picture(seed=1, mode="L")
@@ -169,6 +205,93 @@ def test_an_unreadable_orientation_does_not_cost_the_picture(picture, encode):
     assert set(notes) <= {"orientation"}
 
 
+MEBIBYTE = 1 << 20
+BULK = {
+    "profile": chunk(b"iCCP", b"scanner\0\0" + zlib.compress(bytes(2 * MEBIBYTE))),
+    "text": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 2 * MEBIBYTE)),
+    "international": chunk(b"iTXt", b"Comment\0\1\0en\0Bemerkung\0" + zlib.compress(b"x" * 2 * MEBIBYTE)),
+    "metadata": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b" " * 2 * MEBIBYTE)),
+    "many": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * (MEBIBYTE - 9))) * 70,
+    "plain": chunk(b"tEXt", b"Comment\0" + b"x" * 65 * MEBIBYTE),
+    "damaged": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * MEBIBYTE)[:200] + b"\xff" * 900) * 70,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [*((name, "L") for name in BULK), ("profile", "RGB"), ("text", "P"), ("text", "1")]
+)
+def test_a_png_with_much_beside_the_picture_is_decoded(picture, encode, mode, name):
+    image = picture(mode=mode) if mode != "P" else picture().quantize(16)
+    exif = Image.Exif()
+    exif[274] = 3
+    data = encode(image, exif=exif)
+    bulky = data[:33] + BULK[name] + data[33:]
+    with pytest.raises(ValueError, match="MAX_TEXT") if name != "damaged" else nullcontext():
+        Image.open(io.BytesIO(bulky)).load()  # else this would show nothing
+    pixels, notes = decode(bulky)
+    np.testing.assert_array_equal(pixels, decode(data)[0])
+    np.testing.assert_array_equal(pixels[::-1, ::-1], decode(encode(image))[0])
+    assert notes == ()
+
+
+def test_a_deep_png_with_a_large_profile_still_needs_a_range(encode):
+    data = encode(Image.fromarray(DEEP))
+    bulky = data[:33] + BULK["profile"] + data[33:]
+    assert probe(bulky)
+    np.testing.assert_array_equal(
+        decode(bulky, value_range=(0, 4095))[0], decode(data, value_range=(0, 4095))[0]
+    )
+
+
+def test_text_of_usual_size_is_left_to_pillow(png):
+    """It may hold the orientation."""
+    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 1000))
+    data = png()[:33] + text + png()[33:]
+    assert without_bulk(data) is data
+    assert without_bulk(data[:33] + BULK["text"] + data[33:]) == data
+
+
+@pytest.mark.parametrize("lead", [b"\r\n", b"\n", b" \t ", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
+def test_blanks_before_a_picture_are_passed_over(write, picture, encode, kind, lead):
+    data = encode(picture(), kind)
+    np.testing.assert_array_equal(decode(lead + data)[0], decode(data)[0])
+    manifest = scan(write({"a/1.png": lead + data, "a/2.png": data, "b/3.png": 3}))
+    assert len({record.id for record in manifest.records}) == 3
+    assert manifest.unreadable == ()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_stray_bytes_in_a_jpeg_change_nothing(picture, encode, mode):
+    data = encode(picture(mode=mode), "JPEG")
+    expected = decode(data)[0]
+    for strayed in (
+        data[:2] + b"\0" + data[2:],
+        data[:2] + b"\xff" * 5 + data[2:],
+        data[:-2] + bytes(214) + data[-2:],
+        data + b"\r\n<!-- served -->" * 20,
+        data + bytes(5000),
+    ):
+        np.testing.assert_array_equal(decode(strayed)[0], expected)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "MPO"])
+def test_a_film_of_one_frame_is_a_picture_without_a_warning(picture, encode, kind):
+    assert decode(encode(picture(), kind, save_all=True))[1] == ()
+
+
+def test_a_picture_of_several_in_a_jpeg_is_the_first_and_upright(picture, encode):
+    exif = Image.Exif()
+    exif[274] = 6
+    data = encode(picture(), "MPO", save_all=True, append_images=[picture(1, (20, 20))], exif=exif)
+    pixels, notes = decode(data)
+    np.testing.assert_array_equal(pixels, np.rot90(decode(encode(picture(), "JPEG"))[0], -1))
+    assert notes == ("frames",)
+    kind = data.index(struct.pack("<I", 0x030000)) + 16  # of the second entry of the index
+    thumbnail = data[:kind] + struct.pack("<I", 0x010001) + data[kind + 4 :]
+    assert decode(thumbnail)[1] == ()
+
+
 def test_a_constant_image_is_decoded_with_a_warning(encode):
     pixels, notes = decode(encode(Image.new("L", (20, 20), 77)))
     assert (pixels == 77).all()
@@ -176,7 +299,7 @@ def test_a_constant_image_is_decoded_with_a_warning(encode):
 
 
 def test_every_warning_is_explained(picture, encode):
-    assert {"alpha", "cmyk", "constant", "frames", "orientation"} == set(WARNINGS)
+    assert {"alpha", "cmyk", "constant", "extra_channels", "frames", "orientation"} == set(WARNINGS)
 
 
 DEEP = np.arange(24 * 40, dtype=np.uint16).reshape(24, 40) * 5

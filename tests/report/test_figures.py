@@ -23,6 +23,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from featstore.errors import UsageError
 from featstore.evaluation.curves import curves
+from featstore.evaluation.intervals import newcombe
 from featstore.evaluation.metrics import score
 from featstore.report import figures
 from featstore.report.figures.bands import GRID, measured, precisions, sensitivities
@@ -339,8 +340,25 @@ def test_where_there_is_nothing_to_draw_the_picture_says_so(draw):
 
 
 def test_a_resample_without_a_class_does_not_matter():
-    picture = figures.roc([1, 0, 0, 0], {"a": [0.9, 0.1, 0.2, 0.3]}, list("pqrs"))
-    assert "a AUC 1.000 [1.000, 1.000]" in picture.alt
+    """Two patients of each class: a perfect curve, and what four patients can say about it."""
+    picture = figures.roc([1, 1, 0, 0], {"a": [0.9, 0.8, 0.2, 0.3]}, list("pqrs"))
+    low = newcombe(1.0, 2, 2)[0]
+    assert f"a AUC 1.000 [{low:.3f}, 1.000]" in picture.alt
+    assert 0.3 < low < 0.5
+
+
+def test_one_patient_of_a_class_allows_no_interval_and_no_band():
+    (curve,) = measured(
+        [1, 0, 0, 0], {"a": [0.9, 0.1, 0.2, 0.3]}, list("pqrs"), 1, 0, "auc", sensitivities, 1
+    )
+    assert (curve.score, curve.interval, curve.band) == (1.0, None, None)
+
+
+def test_a_number_that_a_table_has_stands_at_the_curve_as_it_is():
+    y, proba, groups = images_of_patients(60)
+    stated = {"a": (0.812, (0.701, 0.934)), "b": (0.9, None)}
+    picture = figures.roc(y, {"a": proba[:, 1], "b": proba[:, 1]}, groups, stated=stated)
+    assert "b AUC 0.900; a AUC 0.812 [0.701, 0.934]" in picture.alt
 
 
 def crossings(figure):

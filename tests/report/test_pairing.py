@@ -58,7 +58,7 @@ def test_runs_on_different_tables_are_not_paired_and_it_says_why(records):
 
 def test_runs_about_different_classes_are_not_paired(records):
     vote, head, _ = records
-    other = replace(head, outcome=replace(head.outcome, matrix={**head.matrix, "positive": "ill"}))
+    other = replace(head, outcome=replace(head.outcome, matrix={**head.matrix, "positive": "well"}))
     assert "are about different classes" in pair([vote, other]).sentences[0]
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.stats import beta
 
 from featstore import run
-from featstore.errors import AuditError, UnknownNameError, UsageError, WeightsError
+from featstore.errors import AbsentWeightsError, AuditError, UnknownNameError, UsageError, WeightsError
 from featstore.fingerprint import digest_file
 from featstore.images.scan import scan
 from featstore.report.page.writing import write_report
@@ -208,10 +208,20 @@ def test_a_small_part_is_whole_patients_of_every_class(world):
     assert part != module.sample(scan(world.data), 24, seed=1)
 
 
-def test_without_any_weights_it_stops_with_a_remedy(world, tmp_path):
+def test_without_any_weights_it_stops_with_a_remedy(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("featstore.reproduction.members.can_fetch", lambda _row: True)
     with pytest.raises(WeightsError, match="None of the 1 networks") as error:
         world.again(backbones=[ABSENT], out=tmp_path / "none")
     assert "--weights" in error.value.remedy
+
+
+def test_offline_it_names_all_that_is_missing_before_it_looks_at_an_image(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("featstore.reproduction.members.can_fetch", lambda _row: False)
+    monkeypatch.setattr(module, "scan", None)
+    with pytest.raises(AbsentWeightsError, match="of 2 networks \\(VGG19, VGG16\\) are not on") as error:
+        world.again(backbones=["VGG19", "VGG16", "VGG19"], out=tmp_path / "none")
+    assert error.value.names == ("VGG19", "VGG16")
+    assert "--weights VGG19=" in error.value.remedy
 
 
 def test_a_weights_file_that_is_not_there_is_an_error_and_not_an_absence(world, tmp_path):

@@ -1,5 +1,7 @@
 """What weights have learned from: inside their file, beside their vectors, and nothing else in its place."""
 
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from fakes import spec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featstore import document
 from featstore.errors import RefusedFileError, StoreError
 from featstore.store.learned import Learned, inscribe, inscription, recall, remember
 
@@ -25,8 +28,8 @@ def weights_file(path):
 def test_ids_come_back_from_the_weights_file_and_from_the_cache(tmp_path_factory, trained, validated):
     folder = tmp_path_factory.mktemp("learned")
     path = weights_file(folder / "x.weights.h5")
-    inscribe(path, trained, validated)
-    learned = Learned(WEIGHTS, trained, validated)
+    learned = Learned(WEIGHTS, trained, validated, validated, trained, frozenset(), trained, ONE)
+    inscribe(path, learned)
     assert inscription(path, WEIGHTS) == learned
     backbone = spec(weights=WEIGHTS)
     remember(folder, backbone, learned)
@@ -35,8 +38,8 @@ def test_ids_come_back_from_the_weights_file_and_from_the_cache(tmp_path_factory
 
 def test_equal_ids_are_equal_bytes_in_any_order(tmp_path):
     paths = [weights_file(tmp_path / f"{n}.weights.h5") for n in "ab"]
-    inscribe(paths[0], [ONE, TWO], [])
-    inscribe(paths[1], [TWO, ONE], [])
+    for path, ids in zip(paths, ([ONE, TWO], [TWO, ONE]), strict=True):
+        inscribe(path, Learned("", frozenset(ids), frozenset()))
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
@@ -45,6 +48,34 @@ def test_weights_that_were_not_tuned_have_no_record(tmp_path):
     (tmp_path / "cut.weights.h5").write_bytes((tmp_path / "x.weights.h5").read_bytes()[:100])
     assert inscription(tmp_path / "cut.weights.h5", WEIGHTS) is None
     assert recall(tmp_path, spec()) is None
+
+
+def test_a_record_of_the_first_format_still_says_what_it_said(tmp_path):
+    path, backbone = weights_file(tmp_path / "x.weights.h5"), spec(weights=WEIGHTS)
+    with h5py.File(path, "r+") as file:
+        for name, image in (("trained", ONE), ("validated", TWO)):
+            file[f"featstore/{name}"] = np.frombuffer(bytes.fromhex(image), np.uint8)[None]
+    old = inscription(path, WEIGHTS)
+    assert old == Learned(WEIGHTS, frozenset([ONE]), frozenset([TWO]))
+    remember(tmp_path, backbone, old)
+    (page,) = tmp_path.glob("features/*/learned.json")
+    content = {"weights": WEIGHTS, "trained": [ONE], "validated": [TWO]}
+    page.write_text(json.dumps(document.seal(content)))
+    assert recall(tmp_path, backbone) == old
+    assert (old.known.pixels, old.known.groups) == (frozenset(), frozenset())
+
+
+@pytest.mark.parametrize(
+    "change", [{"salt": [ONE, TWO]}, {"trained_pixels": ["x"]}, {"format": 3, "more": []}]
+)
+def test_a_page_that_is_no_record_closes_the_door(tmp_path, change):
+    backbone = spec(weights=WEIGHTS)
+    remember(tmp_path, backbone, Learned(WEIGHTS, frozenset([ONE]), frozenset()))
+    (page,) = tmp_path.glob("features/*/learned.json")
+    content = document.unseal(json.loads(page.read_text()))
+    page.write_text(json.dumps(document.seal(content | change)))
+    with pytest.raises(StoreError, match="learned from"):
+        recall(tmp_path, backbone)
 
 
 def soft(file):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featstore.errors import UsageError
-from featstore.evaluation.bootstrap import group_weights, percentile_interval, widen
+from featstore.evaluation.bootstrap import group_weights
+from featstore.evaluation.intervals import effective, ranking_bases, repeats, score_interval, wilson
 from featstore.evaluation.ranking import cumulate, rank_scores, ratio
 
 if TYPE_CHECKING:
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from featstore.evaluation.intervals import Basis
+
     Vector = NDArray[np.float64]
+    Stated = tuple[float, tuple[float, float] | None]
 
 GRID = np.linspace(0.0, 1.0, 201)
 RESAMPLES = 500
@@ -42,6 +46,7 @@ def measured(
     score: str,
     trace: Callable[[Vector, Vector], Vector],
     most: int,
+    stated: Mapping[str, Stated] | None = None,
 ) -> list[Curve]:
     """Curves of all contestants that have one, best first; only the first `most` are resampled.
 
@@ -55,6 +60,8 @@ def measured(
         `sensitivities` or `precisions`.
     most
         Curves that get a band.
+    stated
+        By contestant, the score and its interval as a table has them, which then stand at the curve too.
 
     Raises
     ------
@@ -70,10 +77,21 @@ def measured(
         raise UsageError("Labels, scores and groups differ in length.", "Give one of each for every image.")
     once = np.ones((1, len(truth)))
     plain = {who: _scored(pairs, once, score, trace) for who, pairs in tasks.items()}
-    best = sorted((who for who in plain if np.isfinite(plain[who][1][0])), key=lambda who: -plain[who][1][0])
+    known = {who: float(values[0]) for who, (_, values) in plain.items() if np.isfinite(values[0])}
+    told = {who: (stated or {}).get(who, (value, None)) for who, value in known.items()}
+    best = sorted(known, key=lambda who: -told[who][0])
     weights = group_weights(names, RESAMPLES, seed) if best else once
     return [
-        _curve(who, plain[who], _scored(tasks[who], weights, score, trace) if rank < most else None)
+        _banded(
+            Curve(who, plain[who][0][0], None, *told[who]),
+            score,
+            known[who],
+            _scored(tasks[who], weights, score, trace),
+            ranking_bases(tasks[who], names),
+            stated=who in (stated or {}),
+        )
+        if rank < most
+        else Curve(who, plain[who][0][0], None, told[who][0], None)
         for rank, who in enumerate(best)
     ]
 
@@ -106,15 +124,28 @@ def _scored(
     return np.mean(lines, axis=0), np.mean(sums, axis=0)
 
 
-def _curve(who: str, plain: tuple[Vector, Vector], drawn: tuple[Vector, Vector] | None) -> Curve:
-    seen, score = plain[0][0], float(plain[1][0])
-    if drawn is None:
-        return Curve(who, seen, None, score, None)
+def _banded(
+    curve: Curve,
+    score: str,
+    value: float,
+    drawn: tuple[Vector, Vector],
+    known: Mapping[str, Basis | None],
+    *,
+    stated: bool,
+) -> Curve:
+    """Add the band, nowhere narrower than so many patients allow, and the interval where no table has one."""
+    basis = known[score]
+    if basis is None:
+        return curve
     lines, values = drawn
     whole = lines[np.isfinite(values)]
-    low, high = np.percentile(whole, [2.5, 97.5], axis=0) if len(whole) else (seen, seen)
-    interval = percentile_interval(widen(values, score, 1.0).clip(0.0, 1.0))
-    return Curve(who, seen, (low, high), score, interval)
+    low, high = np.percentile(whole, [2.5, 97.5], axis=0) if len(whole) else (curve.seen, curve.seen)
+    least = wilson(curve.seen, effective(basis) * repeats(value, values, basis))
+    band = np.minimum(low, least[0]), np.maximum(high, least[1])
+    if score == "auc":
+        band[0][-1] = 1.0  # whoever calls everyone positive finds all
+    interval = curve.interval if stated else score_interval(score, value, values, basis)
+    return replace(curve, band=band, interval=interval)
 
 
 def sensitivities(hits: Vector, alarms: Vector) -> Vector:

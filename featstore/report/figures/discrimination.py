@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike
 
-    from featstore.report.figures.bands import Curve
+    from featstore.report.figures.bands import Curve, Stated
 
 BANDS = 3
 """Bands that can lie over each other and still be seen."""
@@ -41,6 +41,7 @@ def roc(
     *,
     positive: int = 1,
     seed: int = 0,
+    stated: Mapping[str, Stated] | None = None,
     name: str = "roc",
     title: str = "Receiver operating characteristic",
 ) -> Picture:
@@ -59,6 +60,9 @@ def roc(
         Which class index is the positive one, where `scores` have two columns or `y` is compared with one.
     seed
         Of the 500 resamples.
+    stated
+        By contestant, the area and its interval where a table has them: a number has one interval, whatever it is
+        drawn from. Otherwise both are those of all images together.
     name, title
         Of the picture.
 
@@ -71,9 +75,13 @@ def roc(
     ----------
     Fawcett, An introduction to ROC analysis, Pattern Recognition Letters 27, 2006 (vertical averaging).
     """
-    curves = measured(y, scores, groups, positive, seed, "auc", sensitivities, SHOWN)
+    curves = measured(y, scores, groups, positive, seed, "auc", sensitivities, SHOWN, stated)
     why = "No ROC curve can be drawn: it needs images of the positive class and others."
-    return _plane(curves, "AUC", _told(scores, groups), name, title) if curves else blank(name, title, why)
+    return (
+        _plane(curves, "AUC", _told(scores, groups, stated), name, title)
+        if curves
+        else blank(name, title, why)
+    )
 
 
 def precision_recall(
@@ -83,6 +91,7 @@ def precision_recall(
     *,
     positive: int = 1,
     seed: int = 0,
+    stated: Mapping[str, Stated] | None = None,
     name: str = "precision-recall",
     title: str = "Precision and recall",
 ) -> Picture:
@@ -90,7 +99,7 @@ def precision_recall(
 
     Parameters
     ----------
-    y, scores, groups, positive, seed, name, title
+    y, scores, groups, positive, seed, stated, name, title
         As for `roc`.
 
     Raises
@@ -103,12 +112,12 @@ def precision_recall(
     Davis & Goadrich, The relationship between precision-recall and ROC curves, ICML 2006: between two thresholds
     precision is not a straight line, hence steps.
     """
-    curves = measured(y, scores, groups, positive, seed, "average_precision", precisions, SHOWN)
+    curves = measured(y, scores, groups, positive, seed, "average_precision", precisions, SHOWN, stated)
     why = "No precision-recall curve can be drawn: it needs images of the positive class and others."
     if not curves:
         return blank(name, title, why)
     chance = 1 / _classes(scores) if _classes(scores) > 2 else float((np.asarray(y) == positive).mean())  # noqa: PLR2004
-    return _plane(curves, "AP", _told(scores, groups), name, title, chance)
+    return _plane(curves, "AP", _told(scores, groups, stated), name, title, chance)
 
 
 def _classes(scores: Mapping[str, ArrayLike]) -> int:
@@ -116,14 +125,17 @@ def _classes(scores: Mapping[str, ArrayLike]) -> int:
     return max((np.shape(values)[1] for values in scores.values() if np.ndim(values) > 1), default=2)
 
 
-def _told(scores: Mapping[str, ArrayLike], groups: ArrayLike | None) -> str:
+def _told(
+    scores: Mapping[str, ArrayLike], groups: ArrayLike | None, stated: Mapping[str, Stated] | None
+) -> str:
     """What bands and areas rest on."""
     unit = "images" if groups is None else "patients (groups)"
     count = _classes(scores)
     macro = f" Mean of {count} classes, each against the rest." if count > 2 else ""  # noqa: PLR2004
+    areas = "numbers as in the table of scores" if stated else "intervals likewise"
     return (
-        f"Bands and intervals: 95 %, {unit} drawn with replacement, each point of a curve on its own. All images"
-        f" together; the table of a comparison has the mean over its folds.{macro}"
+        f"Curves: all images together. Bands: 95 %, {unit} drawn with replacement, each point of a curve on its own;"
+        f" {areas}.{macro}"
     )
 
 
@@ -147,7 +159,7 @@ def _plane(
     below(axes, f"{basis}{first}{grey}\n{key}")
     words = "; ".join(f"{printable(c.name)} {short} {between(c.score, c.interval)}" for c in named)
     also = f"; {len(others)} others lower" if others else ""
-    return Picture(name, title, f"{title}, 95 % intervals from resampled patients: {words}{also}.", figure)
+    return Picture(name, title, f"{title}, 95 % intervals: {words}{also}.", figure)
 
 
 def _guessing(axes: Axes, chance: float | None) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featstore.evaluation.metrics import ENOUGH_IMAGES
+from featstore.report.calibration import calibration_error
 from featstore.report.figures.canvas import (
     SHOWN,
     abbreviated,
@@ -21,12 +23,13 @@ from featstore.report.figures.picture import GREY, Picture, drawing
 from featstore.report.plain import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     Curves = Mapping[str, Mapping[str, Any]]
 
 SIDE = 3.6
 HEIGHT = 2.8
+TOO_FEW = f"no ECE: fewer than {ENOUGH_IMAGES} images"
 TREAT = 0.5
 """Threshold at which the alt text of decision curves reads off the net benefit."""
 
@@ -40,7 +43,8 @@ def reliability(
     ----------
     curves
         By contestant, as in metrics.json: the key ``calibration`` has ``predicted``, ``observed`` (shares) and
-        ``images`` of each bin. Contestants without it are left out.
+        ``images`` of each bin. Contestants without it are left out. The key ``calibration_error`` has the ECE that a
+        perfectly calibrated model would show, ``expected``.
     name, title
         Of the picture.
 
@@ -52,7 +56,8 @@ def reliability(
     if not parts:
         why = "No reliability diagram can be drawn: it is about one positive class, and none was named."
         return blank(name, title, why)
-    return _reliability(_best_first(parts, calibration_error), name, title)
+    chance = {who: (part.get("calibration_error") or {}).get("expected") for who, part in curves.items()}
+    return _reliability(_best_first(parts, calibration_error), chance, name, title)
 
 
 def decision_curves(
@@ -101,10 +106,12 @@ def risk_coverage(
     return _risks(_best_first(parts, lambda part: float(part["aurc"])), name, title)
 
 
-def calibration_error(part: Mapping[str, Any]) -> float:
-    """Mean over the images of the distance between what a bin was told and what it was (ECE)."""
-    gap = np.abs(np.subtract(part["predicted"], part["observed"]))
-    return float(np.average(gap, weights=part["images"]))
+def error_text(part: Mapping[str, Any], expected: float | None = None) -> str:
+    """ECE in words, with that of a perfectly calibrated model; or why there is none."""
+    if sum(part["images"]) < ENOUGH_IMAGES:
+        return TOO_FEW
+    beside = "" if expected is None else f" (by chance {expected:.3f})"
+    return f"ECE {calibration_error(part):.3f}{beside}"
 
 
 def _of(curves: Curves, kind: str, key: str) -> dict[str, Mapping[str, Any]]:
@@ -127,31 +134,46 @@ def _others(parts: Mapping[str, Any], order: str) -> str:
 
 
 @drawing
-def _reliability(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) -> Picture:
+def _reliability(
+    parts: Mapping[str, Mapping[str, Any]], chance: Mapping[str, float | None], name: str, title: str
+) -> Picture:
     figure, axes = canvas(SIDE, SIDE)
     values = list(parts.values())
     grey_lines(axes, ((part["predicted"], part["observed"]) for part in values[SHOWN:]))
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (2, 2)), linewidth=1.0, label="taken at its word")
     labels, key = _labels(parts)
-    for at, (part, label) in enumerate(zip(values, labels, strict=False)):
+    for at, ((who, part), label) in enumerate(zip(parts.items(), labels, strict=False)):
         axes.plot(
             part["predicted"],
             part["observed"],
-            label=entry(f"{label}: ECE {calibration_error(part):.3f}"),
+            label=entry(f"{label}: {error_text(part, chance[who])}"),
             markersize=4,
             **stroke(at) | mark(at),
         )
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.set(xlabel="probability given (mean of the bin)", ylabel="share that was positive")
     images = sum(values[0]["images"])
-    each = f"{min(values[0]['images']):.0f} to {max(values[0]['images']):.0f}"
+    told = "; ".join(f"{printable(who)} {error_text(part, chance[who])}" for who, part in _named(parts))
+    by_chance = (
+        " By chance: the ECE of a perfectly calibrated model on as many images."
+        if any(chance.values())
+        else ""
+    )
     below(
         axes,
-        f"{images:.0f} images in {len(values[0]['images'])} bins of {each} images (first curve). Above the line:"
-        f" too cautious; below: too sure.{_others(parts, 'ECE')}\n{key}",
+        f"{_bins_text(values[0]['images'])} Above the line: too cautious; below: too sure.{by_chance}"
+        f"{_others(parts, 'ECE')}\n{key}",
     )
-    told = "; ".join(f"{printable(who)} ECE {calibration_error(part):.3f}" for who, part in _named(parts))
     return Picture(name, title, f"{title} on {images:.0f} images, 0 is best: {told}.", figure)
+
+
+def _bins_text(counts: Sequence[float]) -> str:
+    """How many images a point stands for."""
+    images, least, most = sum(counts), min(counts), max(counts)
+    if len(counts) == 1:
+        return f"{images:.0f} images, too few for more than one point."
+    each = f"{least:.0f}" if least == most else f"{least:.0f} to {most:.0f}"
+    return f"{images:.0f} images in {len(counts)} bins of {each} (first curve)."
 
 
 @drawing

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from featstore.evaluation.fuse import Fusion
 from featstore.report.page import facts, findings
 from featstore.report.page.limits import PURPOSE
+from featstore.report.terminal.findings import said
 
 if TYPE_CHECKING:
     from featstore.report.records.record import Record
@@ -86,7 +87,12 @@ def card(record: Record) -> tuple[Section, ...]:
         ),
         Section(
             "Quantitative analyses",
-            (findings.performance(record), findings.mistakes(record)),
+            (
+                findings.performance(record),
+                *filter(None, [findings.calibration(record)]),
+                *filter(None, [findings.shortcuts(record)]),
+                findings.mistakes(record),
+            ),
             ("Results by factor (sex, age, scanner, hospital), and by their combinations.",),
         ),
         Section(
@@ -96,7 +102,10 @@ def card(record: Record) -> tuple[Section, ...]:
         ),
         Section(
             "Caveats and recommendations",
-            ("Nothing here was tested on data of another hospital than those in the data set.",),
+            (
+                "Nothing here was tested on data of another hospital than those in the data set.",
+                *said(record.outcome.findings),
+            ),
             ("What should be tested next, and what users must know.",),
         ),
     )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from featstore.errors import FeatstoreError, UsageError
 from featstore.evaluation.check import check
 from featstore.evaluation.fuse import Fusion
-from featstore.extraction.batches import read_pixels
 from featstore.images.decode import decoder_version
-from featstore.images.scan import scan
+from featstore.images.reading import read_pixels
+from featstore.images.scan import ScanOptions, scan
 from featstore.images.thumbnail import thumbnail
 from featstore.matrix.load import assemble
 from featstore.run import data_digest, keys_of
@@ -94,9 +94,7 @@ class Dataset:
         return assemble(self.manifest, Store(cache or default_cache()), specs, [IDENTITY], self.decoding)
 
 
-def read_dataset(
-    data: Path, records: Sequence[Record], *, group_pattern: str | None, follow_links: bool
-) -> Dataset:
+def read_dataset(data: Path, records: Sequence[Record], **reading: Unpack[ScanOptions]) -> Dataset:
     """Look at a data set that runs were made from.
 
     Raises
@@ -106,14 +104,14 @@ def read_dataset(
     """
     ranges = [(record.matrix.get("decoding") or {}).get("value_range") for record in records]
     window = next((tuple(found) for found in ranges if found), None)
-    manifest = scan(data, group_pattern=group_pattern, follow_links=follow_links)
-    audit = check(data, value_range=window, group_pattern=group_pattern, follow_links=follow_links)
+    manifest = scan(data, **reading)
+    audit = check(data, value_range=window, **reading)
     bad = {path for path, _, _ in audit.bad}
     images = {record.id: record for record in manifest.records if str(record.path) not in bad}
     found = Dataset(manifest, audit, images, Decoding(decoder_version(), value_range=window))
     if not any(found.is_of(record) for record in records):
         raise UsageError(
             f"None of the runs was made from {data} as it is now (other images, labels, groups or splits).",
-            "Give the DATA of the run, with its --group-pattern, or leave out --data.",
+            "Give the DATA of the run, with its --group-pattern and --columns, or leave out --data.",
         )
     return found

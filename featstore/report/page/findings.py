@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
 from featstore.evaluation.metrics import PRIMARY
+from featstore.report.calibration import calibration_text
 from featstore.report.records.record import leader
 from featstore.report.verdict import spoken
 
@@ -34,6 +35,15 @@ def performance(record: Record) -> str:
             return ""
 
 
+def calibration(record: Record) -> str:
+    """How well its probabilities are calibrated, or those of the leader."""
+    match record.outcome:
+        case Fusion() | Comparison() as outcome:
+            return calibration_text(outcome.curves.get(record.shown or "", {}))
+        case _:
+            return ""
+
+
 def selection(record: Record) -> str:
     """How the model was chosen among others."""
     match record.outcome:
@@ -57,13 +67,36 @@ def internal(record: Record) -> str:
 def uncertainty(record: Record) -> str:
     """Where intervals and p values come from."""
     whom = "patients, not images" if record.matrix["has_groups"] else "images, since no patients are named"
-    told = f"95 % intervals from 2,000 bootstrap resamples of {whom}"
+    told = (
+        f"95 % intervals from 2,000 bootstrap resamples of {whom}, and never narrower than score intervals for so"
+        " many (shares: Wilson 1927; AUC: Newcombe 2006)"
+    )
     if not isinstance(record.outcome, Comparison):
         return f"{told}."
     return (
-        f"{told}, widened for the overlap of the training sets (Nadeau & Bengio 2003). Differences are paired, their"
+        f"{told}; the bootstrap is widened for the overlap of the training sets (Nadeau & Bengio 2003). Differences"
+        " are paired, their"
         " p values adjusted for all pairs (Holm)."
     )
+
+
+def shortcuts(record: Record) -> str:
+    """How well the class is guessed without a network, on the images that the scores are about."""
+    match record.outcome:
+        case Fusion() as fusion:
+            found = {
+                name: (scores[PRIMARY].value, scores[PRIMARY].interval)
+                for name, scores in fusion.shortcuts.get(record.shown or "", {}).items()
+            }
+        case Comparison() as comparison:
+            found = {
+                s.contestant.label: (s.estimates[PRIMARY].mean, s.estimates[PRIMARY].interval)
+                for s in comparison.shortcuts
+            }
+        case _:
+            found = {}
+    told = "; ".join(f"{name} {spoken(*score)}" for name, score in found.items())
+    return f"Guessing without a network, on the same images: {PRIMARY.upper()} of {told}." if told else ""
 
 
 def mistakes(record: Record) -> str:

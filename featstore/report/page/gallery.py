@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from featstore.matrix import FeatureMatrix
     from featstore.report.figures import Picture
+    from featstore.report.figures.bands import Stated
     from featstore.report.records.answers import Answers
     from featstore.report.records.record import Record
 
@@ -109,8 +110,23 @@ def _answers(record: Record, names: list[str]) -> Iterator[Picture]:
     y = answers.y if positive is None else answers.y == positive
     scores = {printable(name): _ranked(record.answers[name], answers, positive) for name in names}
     groups = answers.groups if record.matrix["has_groups"] else None
-    yield figures.roc(y, scores, groups)
-    yield figures.precision_recall(y, scores, groups)
+    yield figures.roc(y, scores, groups, stated=_stated(record, names, "auc"))
+    yield figures.precision_recall(y, scores, groups, stated=_stated(record, names, "average_precision"))
+
+
+def _stated(record: Record, names: list[str], metric: str) -> dict[str, Stated]:
+    """The numbers of the table, so that no figure has others."""
+    match record.outcome:
+        case Fusion() as fusion:
+            found = {name: fusion.scores[name][metric] for name in names}
+            return {printable(n): (s.value, s.interval) for n, s in found.items() if s.value is not None}
+        case Comparison() as comparison:
+            means = {s.contestant.label: s.estimates[metric] for s in comparison.standings}
+            return {
+                printable(n): (mean, means[n].interval) for n in names if (mean := means[n].mean) is not None
+            }
+        case _:
+            return {}
 
 
 def _ranked(answers: Answers, first: Answers, positive: int | None) -> NDArray[np.float64]:

@@ -55,7 +55,9 @@ def _shortcuts(page: Page) -> Sheet | None:
     """How well the label is guessed without a network."""
     if page.audit is None or not page.audit.shortcuts:
         return None
-    rows = tuple((words(name), figure(value)) for name, value in page.audit.shortcuts.items())
+    rows = tuple(
+        (words(name), figure(score.value, score.interval)) for name, score in page.audit.shortcuts.items()
+    )
     note = "0.5 and less is harmless. A model that is hardly better has learned little more."
     return Sheet("Guessing the label without a network", ("From", "AUC"), rows, note)
 

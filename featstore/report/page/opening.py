@@ -9,6 +9,7 @@ from featstore.evaluation.fuse import Fusion
 from featstore.report.page import facts, findings
 from featstore.report.plain import duration
 from featstore.report.records import reproduced
+from featstore.report.terminal.findings import said
 from featstore.report.verdict import fusion_summary, summary, told_apart, winner_text
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def opening(record: Record) -> tuple[str, ...]:
                 *lines,
                 *([told] if comparison.duels else []),
                 *facts.untrained(record),
+                *said(comparison.findings),
             )
         case Fusion() as fusion:
             return (
@@ -35,6 +37,7 @@ def opening(record: Record) -> tuple[str, ...]:
                 *([] if record.matrix["has_groups"] else [facts.disjoint(record)]),
                 *facts.untrained(record),
                 findings.mistakes(record),
+                *said(fusion.findings),
             )
         case _ if record.kind == "paper":
             return tuple(reproduced.verdict(record.metrics))

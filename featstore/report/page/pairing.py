@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore.evaluation.bootstrap import group_weights, percentile_interval, widen
+from featstore.evaluation.bootstrap import group_weights
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
-from featstore.evaluation.metrics import PRIMARY, score
+from featstore.evaluation.intervals import bases, difference_interval
+from featstore.evaluation.metrics import PRIMARY, decide, score
 from featstore.report.page.facts import kept
 from featstore.report.page.sheet import Sheet, figure, whole, words
 from featstore.report.verdict import spoken
@@ -68,7 +69,10 @@ def pair(records: Sequence[Record]) -> Pairs | None:
         )
         sentences.append(_sentence(one, two, len(y), values, interval))
     heads = ("Runs", "Images in common", f"{PRIMARY.upper()} of the first", "of the second", "Difference")
-    note = f"Images answered unseen by both; 95 % interval from resampled {kept(scored[0])}, for each pair alone."
+    note = (
+        f"Images answered unseen by both, all together (a comparison's own table has means over folds); 95 % interval"
+        f" from resampled {kept(scored[0])}, for each pair alone."
+    )
     sheet = Sheet("The same images, two runs", heads, tuple(rows), note) if rows else None
     return Pairs(sheet, tuple(sentences))
 
@@ -104,8 +108,9 @@ def _difference(
     one, two = (score(y, p, weights, positive)[PRIMARY] for p in proba)
     if not np.isfinite(one[0] + two[0]):
         return (None, None), None
-    drawn = widen(two[1:] - one[1:], two[0] - one[0], 1.0).clip(-1.0, 1.0)
-    return (float(one[0]), float(two[0])), percentile_interval(drawn)
+    values = float(one[0]), float(two[0])
+    first, second = (bases(y, p, decide(p, positive), groups, positive)[PRIMARY] for p in proba)
+    return values, difference_interval(values, (one[1:], two[1:]), (first, second))
 
 
 def _minus(values: tuple[float | None, float | None]) -> float | None:
@@ -121,7 +126,12 @@ def _sentence(
     interval: tuple[float, float] | None,
 ) -> str:
     if values[0] is None or values[1] is None or interval is None:
-        return f"On the {images:,} images that {_who(one)} and {_who(two)} were both tested on, a class is missing."
+        why = (
+            "a class is missing"
+            if values[0] is None
+            else "a class has a single patient, so nothing can be tested"
+        )
+        return f"On the {images:,} images that {_who(one)} and {_who(two)} were both tested on, {why}."
     low, high = interval
     delta = values[1] - values[0]
     word = "higher" if delta >= 0 else "lower"

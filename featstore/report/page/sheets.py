@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from featstore.evaluation.comparison import Comparison
 from featstore.evaluation.fuse import Fusion
 from featstore.evaluation.metrics import METRICS, PRIMARY
+from featstore.report.calibration import chance_text
 from featstore.report.page.facts import kept
-from featstore.report.page.sheet import Sheet, figure, whole, words
+from featstore.report.page.sheet import Cell, Sheet, figure, whole, words
 from featstore.report.plain import size, view_name
 from featstore.report.records import reproduced
 from featstore.report.records.record import leader
-from featstore.report.terminal.scores import HEADS, PARTS
+from featstore.report.terminal.scores import HEADS, PARTS, scored_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +37,7 @@ MEANING = {
     "specificity": "others that were left alone",
     "f1": "harmonic mean of sensitivity and precision",
     "brier": "mean squared distance of the probability from the truth; 0 is best",
-    "ece": "how far probabilities are from observed shares; 0 is best, never quite 0 by chance alone",
+    "ece": "how far probabilities are from observed shares, over all images; 0 is best, never quite 0 by chance",
     "log_loss": "punishes sure mistakes most; 0 is best",
 }
 
@@ -66,26 +68,42 @@ def head(metric: str) -> str:
 
 
 def _contestants(record: Record, comparison: Comparison) -> Sheet:
-    ranked = sorted(comparison.standings, key=lambda s: -s.primary)
+    ranked = sorted([*comparison.standings, *comparison.shortcuts], key=lambda s: -s.primary)
     rows = tuple(
         (
             words(s.contestant.label, _made_of(s.contestant.backbones)),
-            *(figure(s.estimates[m].mean, s.estimates[m].interval) for m in METRICS),
+            *(
+                _beside(
+                    m,
+                    figure(s.estimates[m].mean, s.estimates[m].interval),
+                    comparison.curves.get(s.contestant.label, {}),
+                )
+                for m in METRICS
+            ),
         )
         for s in ranked
     )
     first = leader(comparison).contestant.label
     return Sheet(
-        f"All {len(rows)} contestants, on the same {comparison.folds * comparison.repeats} folds",
+        f"All {len(comparison.standings)} contestants, {scored_on(comparison)}",
         ("Contestant", *(head(m) for m in METRICS)),
         rows,
-        f"Mean over the folds, with its 95 % interval from resampled {kept(record)}. Sort by any column.",
+        f"Mean over the folds (ECE: all images together), with its 95 % interval from resampled {kept(record)}, never"
+        " narrower than so many allow. Sort by any column.",
         marked=next(at for at, s in enumerate(ranked) if s.contestant.label == first),
         sorted_by=1 + METRICS.index(PRIMARY),
     )
 
 
+def _beside(metric: str, cell: Cell, curves: Mapping[str, Any]) -> Cell:
+    """Put the ECE of a perfectly calibrated model beside an ECE."""
+    chance = chance_text(curves) if metric == "ece" else ""
+    return replace(cell, small="; ".join(filter(None, (cell.small, chance)))) if chance else cell
+
+
 def _made_of(backbones: tuple[str, ...]) -> str:
+    if not backbones:
+        return "no network"
     return "alone" if len(backbones) == 1 else f"{len(backbones)} backbones"
 
 
@@ -136,7 +154,14 @@ def _scores(record: Record, fusion: Fusion) -> Sheet:
     rows = tuple(
         (
             words(head(metric), MEANING[metric]),
-            *(figure(fusion.scores[s][metric].value, fusion.scores[s][metric].interval) for s in splits),
+            *(
+                _beside(
+                    metric,
+                    figure(fusion.scores[s][metric].value, fusion.scores[s][metric].interval),
+                    fusion.curves[s],
+                )
+                for s in splits
+            ),
         )
         for metrics in PARTS.values()
         for metric in metrics

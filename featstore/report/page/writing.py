@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from featstore.errors import RunError, UsageError
 from featstore.files import open_regular, write_private
+from featstore.images.scan import ScanOptions, refuse_unknown_options
 from featstore.report.page.dataset import read_dataset
 from featstore.report.page.html import MARK, render
 from featstore.report.page.page import compose
@@ -29,9 +30,8 @@ def write_report(
     cache: str | Path | None = None,
     with_images: bool = False,
     *,
-    group_pattern: str | None = None,
-    follow_links: bool = False,
     overwrite: bool = False,
+    **reading: Unpack[ScanOptions],
 ) -> Path:
     """Write a report of one or more runs: one HTML file, offline, for its owner alone.
 
@@ -52,10 +52,10 @@ def write_report(
     with_images
         Show thumbnails of the cases answered wrong, which needs `data`, and those figures of a reproduction that show
         images. The file then holds pictures of patients.
-    group_pattern, follow_links
-        How `data` is read, as for `featstore.extract`.
     overwrite
         Replace a file that is no report of featstore.
+    **reading
+        How `data` is read: see `featstore.images.scan.ScanOptions`.
 
     Returns
     -------
@@ -68,17 +68,14 @@ def write_report(
     RunError
         If a run is damaged, or the disk refuses.
     """
+    refuse_unknown_options(reading)
     folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
     records = read_records(folders)
     if with_images and data is None and not any(record.kind == "paper" for record in records):
         raise UsageError("Thumbnails need the images.", "Add --data DATA, or leave out --with-images.")
     target = Path(out) if out is not None else folders[0] / NAME
     _require_free(target, overwrite=overwrite)
-    dataset = (
-        None
-        if data is None
-        else read_dataset(Path(data), records, group_pattern=group_pattern, follow_links=follow_links)
-    )
+    dataset = None if data is None else read_dataset(Path(data), records, **reading)
     page = compose(records, dataset, None if cache is None else Path(cache), with_images=with_images)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -12,13 +12,23 @@ from featstore.evaluation.continuation import Change, Continuation
 from featstore.evaluation.duels import Duel, Test
 from featstore.evaluation.economics import Bargain, Economics, Price
 from featstore.evaluation.fuse import Fusion
-from featstore.evaluation.metrics import METRICS
+from featstore.evaluation.metrics import ENOUGH_IMAGES, METRICS
 from featstore.evaluation.operating import Wish
 from featstore.evaluation.scores import Score
 from featstore.evaluation.standing import Estimate, Spread, Standing
 from featstore.evaluation.viewcurve import ViewPoint
 from featstore.evaluation.winner import Winner
-from featstore.report.records.schema import COMPARISON, FUSION, TWO_CLASS_CURVES
+from featstore.findings import Finding
+from featstore.report.calibration import calibration_error
+from featstore.report.records.schema import (
+    COMPARISON,
+    FINDINGS,
+    FUSION,
+    HELD_OUT_SHORTCUTS,
+    LATER_CURVES,
+    SHORTCUTS,
+    TWO_CLASS_CURVES,
+)
 from featstore.report.records.shape import ShapeError, fields
 
 if TYPE_CHECKING:
@@ -52,11 +62,14 @@ def read_fusion(document: Any) -> Fusion:  # noqa: ANN401
         operating=document["operating"],
         scores={
             split: {name: Score(s["value"], _pair(s["interval"])) for name, s in scores.items()}
+            | _pooled_score(document["curves"][split])
             for split, scores in document["scores"].items()
         },
         curves=document["curves"],
         history=document["history"],
         continuation=_continuation(document["continuation"]),
+        shortcuts=_held_out_shortcuts(document.get("shortcuts", {}), document["scores"]),
+        findings=read_findings(document.get("findings", [])),
     )
 
 
@@ -96,7 +109,66 @@ def read_comparison(document: Any) -> Comparison:  # noqa: ANN401
         drafts=tuple(tuple(draft) for draft in drafts),
         view_curve=tuple(_view_point(point) for point in document["view_curve"]),
         economics=_economics(document["economics"]),
+        own_split=protocol.get("own_split") is True,
+        shortcuts=_shortcuts(document.get("shortcuts", [])),
+        findings=read_findings(document.get("findings", [])),
     )
+
+
+def read_findings(document: Any) -> tuple[Finding, ...]:  # noqa: ANN401
+    """Findings that `Finding.to_json` described, without their examples; ShapeError if they are none."""
+    FINDINGS(document, "the findings")
+    return tuple(
+        Finding(
+            code=entry["code"],
+            message=entry["message"],
+            count=entry["count"],
+            value=entry["value"],
+            interval=_pair(entry["interval"]),
+            accepted=entry["accepted"],
+            remedy=entry["remedy"],
+        )
+        for entry in document
+    )
+
+
+def _held_out_shortcuts(document: Any, scored: Iterable[str]) -> dict[str, dict[str, dict[str, Score]]]:  # noqa: ANN401
+    HELD_OUT_SHORTCUTS(document, "the shortcuts")
+    for split, found in document.items():
+        _require(split in scored, "shortcuts were scored on a split that nobody knows")
+        for scores in found.values():
+            _require_metrics(scores)
+    return {
+        split: {
+            name: {metric: Score(s["value"], _pair(s["interval"])) for metric, s in scores.items()}
+            for name, scores in found.items()
+        }
+        for split, found in document.items()
+    }
+
+
+def _shortcuts(document: Any) -> tuple[Standing, ...]:  # noqa: ANN401
+    SHORTCUTS(document, "the shortcuts")
+    for shortcut in document:
+        _require_metrics(shortcut["metrics"])
+    return tuple(
+        Standing(
+            Contestant("shortcut", (), shortcut["name"]),
+            (),
+            (),
+            _estimates(shortcut["metrics"]),
+            Spread(None, None, None),
+            np.empty(0),
+        )
+        for shortcut in document
+    )
+
+
+def _estimates(document: Mapping[str, Any]) -> dict[str, Estimate]:
+    return {
+        name: Estimate(e["mean"], e["deviation"], _pair(e["interval"]), tuple(e["folds"]))
+        for name, e in document.items()
+    }
 
 
 def _wish(protocol: Mapping[str, Any], matrix: Mapping[str, Any]) -> Wish:
@@ -117,10 +189,10 @@ def _standing(document: Mapping[str, Any]) -> Standing:
         views=document["views"],
         test_views=document["test_views"],
     )
-    estimates = {
-        name: Estimate(e["mean"], e["deviation"], _pair(e["interval"]), tuple(e["folds"]))
-        for name, e in document["metrics"].items()
-    }
+    estimates = _estimates(document["metrics"])
+    pooled = _pooled_score(document["curves"])
+    if "ece" in pooled:
+        estimates["ece"] = Estimate(pooled["ece"].value, None, None, ())
     spread = document["spread"]
     return Standing(
         contestant,
@@ -132,6 +204,15 @@ def _standing(document: Mapping[str, Any]) -> Standing:
     )
 
 
+def _pooled_score(curves: Mapping[str, Any]) -> dict[str, Score]:
+    """ECE of a run from before it was pooled, by its own bins: a table must not have another than the figure."""
+    if "calibration_error" in curves or "calibration" not in curves:
+        return {}
+    bins = curves["calibration"]
+    enough = sum(bins["images"]) >= ENOUGH_IMAGES
+    return {"ece": Score(calibration_error(bins) if enough else None, None)}
+
+
 def _duel(document: Mapping[str, Any]) -> Duel:
     tests = {name: Test(t["p"], t["adjusted"]) for name, t in document["tests"].items()}
     known = {name: document[name] for name in ("a", "b", "metric", "delta", "p", "verdict", "needed")}
@@ -139,9 +220,15 @@ def _duel(document: Mapping[str, Any]) -> Duel:
 
 
 def _winner(document: Mapping[str, Any]) -> Winner:
-    known = ("name", "of", "metric", "naive", "guarded", "optimism", "picked")
-    low, high = document["interval"]
-    return Winner(**{name: document[name] for name in known}, interval=(low, high))
+    # Runs of before could expect more than was seen, by the luck of the resamples.
+    guarded = min(document["naive"], document["guarded"])
+    known = {name: document[name] for name in ("name", "of", "metric", "naive", "picked")}
+    return Winner(
+        **known,
+        guarded=guarded,
+        optimism=document["naive"] - guarded,
+        interval=_pair(document["interval"]),
+    )
 
 
 def _view_point(document: Mapping[str, Any]) -> ViewPoint:
@@ -204,6 +291,8 @@ def _require_metrics(found: Iterable[str]) -> None:
 def _require_curves(curves: Any, matrix: Mapping[str, Any]) -> None:  # noqa: ANN401
     if matrix["positive"] is not None:
         fields(**TWO_CLASS_CURVES)(curves, "the curves")
+    for name in LATER_CURVES.keys() & curves.keys():
+        LATER_CURVES[name](curves[name], "the curves")
     for name, curve in curves.items():
         if isinstance(curve, dict):
             lengths = {len(part) for part in curve.values() if isinstance(part, list)}

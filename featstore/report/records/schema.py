@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from featstore.findings import CATALOGUE
 from featstore.report.records.shape import (
     anything,
     count,
@@ -56,6 +57,13 @@ OPERATING = fields(
 CURVES = fields(
     risk_coverage=fields(coverage=each(share), risk=each(share), aurc=number),
 )
+CALIBRATION_ERROR = fields(ece=maybe(share), expected=maybe(share), images=count)
+COEFFICIENT = fields(value=maybe(number), interval=INTERVAL)
+LATER_CURVES = {
+    "calibration_error": CALIBRATION_ERROR,
+    "recalibration": fields(slope=COEFFICIENT, intercept=COEFFICIENT, why=text),
+}
+"""Parts that runs of earlier versions lack."""
 TWO_CLASS_CURVES = {
     "decision": fields(threshold=each(share), net_benefit=each(number), treat_all=each(number)),
     "calibration": fields(predicted=each(share), observed=each(share), images=each(count)),
@@ -84,7 +92,7 @@ CONTESTANT = fields(
     test_views=text,
     chosen=maybe(each(each(text))),
     metrics=table(ESTIMATE),
-    spread=fields(patients=number, folds=maybe(number), training=maybe(number)),
+    spread=fields(patients=maybe(number), folds=maybe(number), training=maybe(number)),
     curves=CURVES,
 )
 DUEL = fields(
@@ -104,7 +112,7 @@ WINNER = fields(
     metric=text,
     naive=number,
     guarded=number,
-    interval=row(number, number),
+    interval=INTERVAL,
     optimism=number,
     picked=share,
 )
@@ -131,6 +139,19 @@ ECONOMICS = fields(
 PROTOCOL = fields(
     folds=count, repeats=count, fold_seed=count, calibrate=maybe(text), sensitivity=maybe(share)
 )
+FINDING = fields(
+    code=one_of(*CATALOGUE),
+    message=text,
+    count=count,
+    value=maybe(number),
+    interval=INTERVAL,
+    accepted=flag,
+    remedy=text,
+)
+FINDINGS = each(FINDING)
+"""What older runs lack."""
+SHORTCUTS = each(fields(name=text, metrics=table(ESTIMATE)))
+HELD_OUT_SHORTCUTS = table(table(table(fields(value=maybe(number), interval=INTERVAL))))
 COMPARISON = fields(
     matrix=MATRIX,
     protocol=PROTOCOL,

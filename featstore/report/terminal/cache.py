@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from featstore.exchange.columns import listed
 from featstore.report.plain import duration, printable, size, table, view_name
 
 if TYPE_CHECKING:
@@ -124,14 +125,23 @@ def export_text(result: Exported) -> str:
 
 
 def import_text(result: Imported) -> str:
-    """What `featstore cache import` took in."""
-    taken = f"{result.images} vectors of {result.dimension} numbers are stored as {result.name}."
-    without = (
+    """What `featstore cache import` took in, what it did not, and how rows found their images."""
+    lines = [
+        f"{result.images} vectors of {result.dimension} numbers are stored as {result.name}.",
+        f"Taken: {printable(result.columns)}.",
+    ]
+    if result.unused:
+        lines.append(f"Not used: {printable(listed(result.unused))}.")
+    if result.doubtful:
+        lines.append(f"warning: taken because they were named: {printable(listed(result.doubtful))}.")
+    if result.example:
+        lines.append(f"Rows were matched by {result.matched}: {printable(result.example)}.")
+    lines.append(
         f"warning: {result.without} images of the data set have no vector in the file; `featstore fuse` needs all."
         if result.without
         else f"Next: featstore compare DATA --backbones {result.name}"
     )
-    return f"{taken}\n{without}"
+    return "\n".join(lines)
 
 
 def drift_text(result: Drift) -> str:

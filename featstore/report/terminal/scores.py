@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from featstore.evaluation.metrics import DECISION, PROBABILITY
 from featstore.evaluation.ranking import RANKING
+from featstore.findings import CATALOGUE
+from featstore.report.calibration import calibration_text, chance_text
 from featstore.report.plain import counts, table, view_name
 from featstore.report.terminal.economics import economics_text, view_curve_text
+from featstore.report.terminal.findings import findings_brief
 from featstore.report.verdict import verdict, winner_text
 
 if TYPE_CHECKING:
@@ -40,22 +44,58 @@ HEADS = {
 def comparison_text(result: Comparison) -> str:
     """Tables of a comparison, and the verdict in words."""
     shown = _best(result.standings)
-    names = [s.contestant.label for s in shown]
-    head = f"mean of {result.folds * result.repeats} folds [95 %]"
-    rows = [{m: _number(e.mean, e.interval) for m, e in s.estimates.items()} for s in shown]
+    listed = [*shown, *result.shortcuts]
+    names = [s.contestant.label for s in listed]
+    head = f"{scored_on(result)} [95 %]; ECE: all images"
+    rows = [
+        {m: _number(e.mean, e.interval) for m, e in s.estimates.items()}
+        | _error_cell(
+            s.estimates["ece"].mean, s.estimates["ece"].interval, result.curves.get(s.contestant.label)
+        )
+        for s in listed
+    ]
     hidden = len(result.standings) - len(shown)
     return "\n\n".join(
         part
         for part in (
             data_text(result.matrix),
             _tables(head, names, rows),
+            leader_calibration(result),
             f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json." if hidden else "",
+            findings_brief(result.findings),
             *asides(result),
             winner_text(result),
             verdict(result),
         )
         if part
     )
+
+
+def scored_on(result: Comparison) -> str:
+    """What the scores are means of."""
+    if result.own_split:
+        return "the data set's own test images"
+    return f"mean of {result.folds * result.repeats} folds"
+
+
+def _error_cell(
+    value: float | None, interval: tuple[float, float] | None, curves: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """ECE with that of a perfectly calibrated model beside it."""
+    chance = chance_text(curves or {})
+    return {"ece": f"{_number(value, interval)}{f' ({chance})' if chance else ''}"}
+
+
+def leader_calibration(result: Comparison) -> str:
+    """How well the probabilities of the one with the highest AUC are calibrated."""
+    leader = max(result.standings, key=lambda s: s.primary).contestant.label
+    told = calibration_text(result.curves.get(leader, {}))
+    return f"{leader}, all images together: {told}" if told else ""
+
+
+def _calibrations(result: Fusion) -> list[str]:
+    texts = {name: calibration_text(part) for name, part in result.curves.items()}
+    return [f"{name}: {text}" for name, text in texts.items() if text]
 
 
 def asides(result: Comparison) -> tuple[str, ...]:
@@ -79,15 +119,24 @@ def fusion_text(result: Fusion) -> str:
     """Scores of a fit."""
     sizes = ", ".join(f"{name} {count}" for name, count in result.sizes.items())
     names = [f"{name} ({result.sizes[name]} images)" for name in result.scores]
-    rows = [{m: _number(s.value, s.interval) for m, s in part.items()} for part in result.scores.values()]
+    rows = [
+        {m: _number(s.value, s.interval) for m, s in part.items()}
+        | _error_cell(part["ece"].value, part["ece"].interval, result.curves.get(split))
+        for split, part in result.scores.items()
+    ]
+    for split, guesses in result.shortcuts.items():
+        names += [f"{split}: {name}" for name in guesses]
+        rows += [{m: _number(s.value, s.interval) for m, s in part.items()} for part in guesses.values()]
     return "\n\n".join(
         part
         for part in (
             data_text(result.matrix),
             f"{result.strategy}, fitted on the training images alone: {sizes}.",
             _tables("score [95 %]", names, rows),
+            *_calibrations(result),
             operating_text(result.operating, list(result.matrix["classes"])),
             _continuation_text(result),
+            findings_brief(result.findings),
             f"The run is in {result.run}: model/, metrics.json, predictions.csv, run.json.",
             f"Next: featstore predict {result.run} IMAGE...",
         )
@@ -146,12 +195,30 @@ def data_text(matrix: Mapping[str, Any]) -> str:
         if matrix["set_apart"]
         else ""
     )
-    positive = (
-        f"; sensitivity is about {matrix['positive']!r}" if matrix["positive"] else "; averaged over classes"
+    return (
+        f"{positive_text(matrix)}\n"
+        f"{matrix['images']} images{aside}, {groups}, classes: {counts(matrix['classes'])}.\n"
+        f"Backbones: {', '.join(spec['name'] for spec in matrix['backbones'])}. Views: {', '.join(views)}.{tuned}"
+    )
+
+
+def positive_text(matrix: Mapping[str, Any]) -> str:
+    """The positive class, and where nobody said which it is, who chose it and how to say so."""
+    name = matrix["positive"]
+    if name is None:
+        return "No positive class: scores are averaged over the classes, each against the rest."
+    origin = matrix.get("positive_origin", "asked")
+    if origin not in {"names", "order"}:
+        return f"Positive class: {name!r}."
+    others = [other for other in matrix["classes"] if other != name]
+    why = (
+        f"since {others[0]!r} names its absence"
+        if origin == "names"
+        else "A MERE GUESS, the last in sorted order"
     )
     return (
-        f"{matrix['images']} images{aside}, {groups}, classes: {counts(matrix['classes'])}{positive}.\n"
-        f"Backbones: {', '.join(spec['name'] for spec in matrix['backbones'])}. Views: {', '.join(views)}.{tuned}"
+        f"Positive class: {name!r} (FS406 {CATALOGUE['FS406'].name}: {why}; if it is the other one, add"
+        f" --positive {quote(others[0])})."
     )
 
 
@@ -186,4 +253,4 @@ def _wish_text(result: Comparison) -> str:
 def _number(value: float | None, interval: tuple[float, float] | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else " [no interval]")

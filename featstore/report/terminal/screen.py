@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from featstore.evaluation.metrics import PRIMARY
 from featstore.report.plain import printable, table
-from featstore.report.terminal.scores import HEADS, SHOWN, asides, data_text
+from featstore.report.terminal.findings import findings_brief
+from featstore.report.terminal.scores import HEADS, SHOWN, asides, data_text, leader_calibration, scored_on
 from featstore.report.verdict import fusions_that_pay, summary, verdict_lines, winner_text
 
 if TYPE_CHECKING:
@@ -70,21 +71,24 @@ def comparison_screen(result: Comparison, width: int = 80, marks: Marks = DRAWN)
     width = min(max(width, NARROWEST), WIDEST)
     shown = sorted(result.standings, key=lambda s: -s.primary)[:SHOWN]
     hidden = len(result.standings) - len(shown)
-    folds = result.folds * result.repeats
+    listed = [*shown, *result.shortcuts]
     lines = [
         *_prose(data_text(result.matrix), width),
         Line(""),
-        Line(f"{HEADS[PRIMARY]}, mean of {folds} folds, with its 95 % interval", "strong"),
-        *_bars(shown, width, marks),
+        Line(f"{HEADS[PRIMARY]}, {scored_on(result)}, with its 95 % interval", "strong"),
+        *_bars(listed, width, marks),
         Line(""),
-        Line("Other scores, mean of the folds", "strong"),
-        *_others(shown, width),
+        Line("Other scores, mean of the folds; ECE of all images together", "strong"),
+        *_others(listed, width),
+        *_prose(leader_calibration(result), width),
         Line("Intervals and all other scores: --json, --csv, or pipe this.", "faint"),
     ]
     if hidden:
         lines.append(
             Line(f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json.", "faint")
         )
+    if told := findings_brief(result.findings):
+        lines += [Line(""), *_prose(told, width, hanging="    ")]
     for part in filter(None, asides(result)):
         lines += [Line(""), Line(part)]
     lines += [Line(""), *_prose(winner_text(result), width), Line("")]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from featstore.findings import ordered
 from featstore.report.plain import counts, duration, printable, size, table, view_name
+from featstore.report.terminal.findings import findings_text
 from featstore.report.terminal.scores import comparison_text, fusion_text, operating_text
 from featstore.report.verdict import summary
 
@@ -14,13 +14,19 @@ if TYPE_CHECKING:
 
     from featstore.demonstration import Demonstration
     from featstore.evaluation.check import Check
-    from featstore.evaluation.predict import Predictions
+    from featstore.evaluation.prediction_table import Counts, MeanOfPages, Prediction, Predictions
+    from featstore.evaluation.scores import Score
     from featstore.extraction.bench import Bench, Rate
     from featstore.extraction.precision import PrecisionCheck
     from featstore.extraction.summary import Extraction
-    from featstore.findings import Finding
 
 LISTED = 10
+CLASSES_SHOWN = 4
+"""So many classes have a column each in a table for the terminal."""
+LOOKED_FOR = """\
+Looked for: unreadable files; pictures in two classes or splits; patients in two splits or under two names;
+copies across patients (compressed, mirrored, turned, cropped); odd layouts and names; what is guessed without a
+network. Wrong labels and other hospitals cannot be seen from here."""
 NEXT = """On your own images:
   featstore check   DATA
   featstore extract DATA --recipe mild --seeds 1-2
@@ -30,14 +36,26 @@ DATA is a folder with one folder per class, or a CSV: path,label[,group][,split]
 
 def extraction_text(result: Extraction) -> str:
     """Dry run or closing summary of `featstore extract`."""
-    rows = [[c.backbone, view_name(c.recipe, c.seed), c.stored, c.missing] for c in result.cells]
     parts = [
-        table(["backbone", "view", "stored", "missing"], rows),
+        _cells_text(result),
         _extraction_sentence(result),
         _bad_text(result.bad),
         findings_text(result.findings),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _cells_text(result: Extraction) -> str:
+    """What there is to do, or what there is now."""
+    if result.dry_run:
+        header = ["stored", "missing"]
+        numbers = [[c.stored, c.missing] for c in result.cells]
+    else:
+        header = ["stored now", "of them new", "missing"]
+        numbers = [[c.stored_now, c.stored_now - c.stored, c.missing_now] for c in result.cells]
+    names = [[c.backbone, view_name(c.recipe, c.seed)] for c in result.cells]
+    rows = [[*name, *number] for name, number in zip(names, numbers, strict=True)]
+    return table(["backbone", "view", *header], rows)
 
 
 def precision_text(result: PrecisionCheck) -> str:
@@ -48,38 +66,85 @@ def precision_text(result: PrecisionCheck) -> str:
     return "\n\n".join(part for part in (table(header, rows), sentence, _bad_text(result.bad)) if part)
 
 
-def predictions_text(result: Predictions) -> str:
-    """One line per image."""
+def predictions_text(result: Predictions, most: int | None = None) -> str:
+    """One line per image or page, of which at most `most` are shown; the columns name the class."""
     if not result.predictions:
         return _bad_text(result.bad)
-    names = list(result.predictions[0].votes)
-    rows = [
-        [printable(p.path), p.label, f"{p.probability[p.label]:.3f}", *(p.votes[name] for name in names)]
-        for p in result.predictions
-    ]
+    shown = result.predictions[:most]
+    more = len(result.predictions) - len(shown)
     parts = [
-        table(["image", "label", "probability", *names], rows),
-        operating_text(result.operating, list(result.predictions[0].probability)),
-        _tuned_text(result),
+        _predictions_table(result, shown) + (f"\nand {more} more" if more else ""),
+        _means_text(result),
+        "" if result.counts is None else _counts_text(result.counts),
+        operating_text(result.operating, result.classes),
+        f"{result.skipped} other files were passed over." if result.skipped else "",
         _bad_text(result.bad),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _tuned_text(result: Predictions) -> str:
-    lines = [f"  {printable(p.path)}: {', '.join(p.tuned_on)}" for p in result.predictions if p.tuned_on]
-    head = "A backbone was tuned on these very images, so the answers say nothing about new ones:"
-    return "\n".join([head, *lines]) if lines else ""
+def _predictions_table(result: Predictions, shown: Sequence[Prediction]) -> str:
+    """Columns beyond the answer stand there only where they say something."""
+    everything = result.predictions
+    columns: dict[str, Sequence[object]] = {"image": [p.path for p in shown]}
+    if any(p.page for p in everything):
+        columns["page"] = [p.page or 1 for p in shown]
+    if any(p.given for p in everything):
+        columns["label"] = [p.given or "" for p in shown]
+    columns["predicted"] = [p.label for p in shown]
+    columns |= _probability_columns(shown, result.classes)
+    columns |= {name: [p.votes[name] for p in shown] for name in everything[0].votes}
+    if not all(p.is_new for p in everything):
+        columns["in training"] = [_training_cell(p) for p in shown]
+    return table(list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _probability_columns(
+    found: Sequence[Prediction | MeanOfPages], classes: Sequence[str]
+) -> dict[str, Sequence[str]]:
+    """A column per class; of many classes the predicted one's alone."""
+    if len(classes) > CLASSES_SHOWN:
+        return {"P(predicted)": [f"{p.probability[p.label]:.3f}" for p in found]}
+    return {f"P({name})": [f"{p.probability[name]:.3f}" for p in found] for name in classes}
+
+
+def _training_cell(p: Prediction) -> str:
+    tuned = [f"{'+'.join(p.tuned_on)} tuned on it"] if p.tuned_on else []
+    return ", ".join([*([p.in_training] if p.in_training else []), *tuned])
+
+
+def _means_text(result: Predictions) -> str:
+    if not result.files:
+        return ""
+    columns: dict[str, Sequence[object]] = {
+        "file": [f.path for f in result.files],
+        "pages": [f.pages for f in result.files],
+        "predicted": [f.label for f in result.files],
+        **_probability_columns(result.files, result.classes),
+    }
+    rows = list(zip(*columns.values(), strict=True))
+    return "Mean probability over the pages of each file:\n" + table(list(columns), rows)
+
+
+def _counts_text(counts: Counts) -> str:
+    if not counts.labelled:
+        return f"All {counts.seen} images with a label were in training, so none is counted."
+    seen = f"; {counts.seen} more were in training and are not counted" if counts.seen else ""
+    share = counts.right / counts.labelled
+    return f"Right: {counts.right} of {counts.labelled} images with a label ({share:.3f}){seen}."
 
 
 def check_text(result: Check) -> str:
     """Findings of an audit."""
-    parts = [f"{result.images} images, {result.groups} groups, classes: {counts(result.classes)}."]
-    parts.append(findings_text(result.findings))
-    parts += [_bad_text(result.bad), _shortcut_text(result.shortcuts)]
-    parts.append(
-        "The data set is sound." if result.sound else "The data set would give a false answer: mend it first."
-    )
+    grave = [finding for finding in result.findings if not finding.accepted]
+    warnings = sum(finding.severity == "warning" for finding in grave)
+    about = f"{result.images} images, {result.groups} groups, classes: {counts(result.classes)}."
+    if not result.no_error_found:
+        answer = "Errors found: every score on this data set would be false. Mend it first."
+    else:
+        answer = f"No error found; {warnings or 'no'} warning{'' if warnings == 1 else 's'}."
+    parts = [f"{answer}\n{about}", findings_text(result.findings), _bad_text(result.bad)]
+    parts += [_shortcut_text(result.shortcuts), LOOKED_FOR]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -154,19 +219,19 @@ def _bad_text(bad: Sequence[tuple[str, str, str]]) -> str:
     return "\n".join([f"{len(bad)} images are in quarantine; everything else goes on:", *lines, *more])
 
 
-def findings_text(found: Sequence[Finding]) -> str:
-    """Findings, the gravest first: code, what was met, one example, what to do."""
-    return "\n".join(_finding_text(finding) for finding in ordered(found) if not finding.accepted)
-
-
-def _finding_text(finding: Finding) -> str:
-    lines = [f"{finding.severity.upper()} {finding.title}: {printable(finding.message)}"]
-    lines += [f"  for example {printable(example)}" for example in finding.examples[:1]]
-    return "\n".join([*lines, f"  {finding.remedy}"])
-
-
-def _shortcut_text(shortcuts: Mapping[str, float]) -> str:
+def _shortcut_text(shortcuts: Mapping[str, Score]) -> str:
     if not shortcuts:
         return ""
-    rows = [[name, f"{value:.3f}"] for name, value in shortcuts.items()]
-    return "AUC of guessing the label without a network (0.5 and less is harmless):\n" + table(None, rows)
+    rows = [[name, spoken_score(score)] for name, score in shortcuts.items()]
+    return "AUC of guessing the class without a network, 95 % interval (0.5 is harmless):\n" + table(
+        None, rows
+    )
+
+
+def spoken_score(score: Score) -> str:
+    """Value and interval."""
+    if score.value is None:
+        return "-"
+    return f"{score.value:.3f}" + (
+        "" if score.interval is None else "  [{:.3f}, {:.3f}]".format(*score.interval)
+    )

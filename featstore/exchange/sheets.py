@@ -1,0 +1,140 @@
+"""Tables of columns as spreadsheets and data frames are written: CSV and Parquet."""
+
+from __future__ import annotations
+
+import csv
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from featstore.exchange.formats import require_pyarrow
+from featstore.exchange.table import (
+    NOT_NUMBERS,
+    NOT_SAID,
+    Table,
+    block_of,
+    called,
+    chosen,
+    numbered,
+    picked,
+)
+from featstore.store.guard import FOREIGN_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+FLOAT_BYTES = 8
+
+
+def from_parquet(path: Path, features: str | None, names: str | None) -> Table:
+    """A column of lists, or columns of numbers."""
+    kinds = require_pyarrow().types
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        groups = [file.metadata.row_group(at) for at in range(file.metadata.num_row_groups)]
+        values = sum(group.column(at).num_values for group in groups for at in range(group.num_columns))
+        if values * FLOAT_BYTES > FOREIGN_BYTES:
+            raise ValueError(f"it unpacks to {values:,} values")
+        page = file.read()
+    lists = [f.name for f in page.schema if kinds.is_fixed_size_list(f.type) or kinds.is_list(f.type)]
+    texts = [f.name for f in page.schema if kinds.is_string(f.type) or kinds.is_large_string(f.type)]
+    single = [f.name for f in page.schema if kinds.is_floating(f.type) or kinds.is_integer(f.type)]
+    column = chosen("--rows", names, called(texts) or texts)
+    rows = tuple(map(str, page[column].to_pylist()))
+    if lists and not (features and _is_about(features, single)):
+        name, wanted = block_of(features, lists)
+        block = _lists(page[name])
+        others = {other: NOT_SAID for other in (*lists, *single) if other != name}
+        columns = numbered(name, block)
+    else:
+        block = (
+            np.column_stack([page[name].to_numpy() for name in single])
+            if single
+            else np.empty((len(rows), 0))
+        )
+        columns, wanted, others = tuple(single), features, dict.fromkeys(lists, NOT_SAID)
+    left = {name: NOT_NUMBERS for name in page.schema.names if name not in {*lists, *single, column}}
+    return picked(rows, block, columns, wanted, {**left, **others})
+
+
+def _is_about(features: str, columns: Sequence[str]) -> bool:
+    """Whether columns were named, and not a block."""
+    return any(fnmatchcase(name, part.strip()) for part in features.split(",") for name in columns)
+
+
+def _lists(column: Any) -> NDArray[Any]:  # noqa: ANN401
+    """``(n, d)`` from a column of n lists."""
+    from pyarrow.compute import list_value_length
+
+    lengths = set(list_value_length(column).to_pylist())
+    if len(lengths) != 1 or None in lengths:
+        raise ValueError("its lists of numbers are not all of one length")
+    flat: NDArray[Any] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(column), -1)
+
+
+def from_csv(path: Path, features: str | None, names: str | None) -> Table:
+    """Columns of numbers, as the first line below the header tells."""
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        lines = csv.reader(file, delimiter=_delimiter(file))
+        header = _headed(next(lines, []))
+        first = next(lines, [])
+        _require_width(first, header, 2)
+        texts = [name for name, cell in zip(header, first, strict=True) if not _is_number(cell)]
+        column = chosen("--rows", names, called(header) or texts, header)
+        numbers = [at for at, name in enumerate(header) if name not in {column, *texts}]
+        found = [_numbers(first, 2, header, numbers)]
+        found += [_numbers(line, lines.line_num, header, numbers) for line in lines]
+    at = header.index(column)
+    values = np.array([row for _, row in found], np.float64).reshape(len(found), len(numbers))
+    left = {name: f"{NOT_NUMBERS}: {first[header.index(name)]!r}" for name in texts if name != column}
+    return picked(tuple(line[at] for line, _ in found), values, [header[n] for n in numbers], features, left)
+
+
+def _delimiter(file: TextIO) -> str:
+    """What stands between the names of the header: a comma or, where there is none, a semicolon or a tab."""
+    line = file.readline()
+    file.seek(0)
+    return next((mark for mark in (",", ";", "\t") if mark in line), ",")
+
+
+def _headed(header: Sequence[str]) -> list[str]:
+    """The header, with ``(column 3)`` for what has no name, and the number beside a name that stands there before."""
+    seen: set[str] = set()
+    names = []
+    for at, name in enumerate(header, start=1):
+        told = name if name.strip() and name not in seen else f"{name.strip()} (column {at})".strip()
+        seen.add(told)
+        names.append(told)
+    return names
+
+
+def _require_width(line: Sequence[str], header: Sequence[str], number: int) -> None:
+    if len(line) != len(header):
+        raise ValueError(f"line {number} has {len(line)} cells, the header {len(header)}")
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(
+    line: Sequence[str], number: int, header: Sequence[str], wanted: Sequence[int]
+) -> tuple[Sequence[str], list[float]]:
+    _require_width(line, header, number)
+    try:
+        return line, [float(line[at]) for at in wanted]
+    except ValueError as error:
+        at = next(at for at in wanted if not _is_number(line[at]))
+        raise ValueError(
+            f"line {number}, column {header[at]!r} holds {line[at][:40]!r}, which is no number"
+        ) from error

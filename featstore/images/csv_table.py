@@ -1,0 +1,367 @@
+"""The text of a CSV file as columns and rows, and which column means what."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import re
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from featstore.errors import ManifestError, UsageError
+from featstore.files import read_regular
+from featstore.images.signature import SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+TABLES = frozenset({".csv", ".tsv", ".tab", ".txt"})
+"""Suffixes of tables; what separates the cells is seen in the first line."""
+ROLES = ("path", "label", "group", "split", "site")
+REQUIRED = ("path", "label")
+_MAX_BYTES = 1 << 28
+_DELIMITERS = (",", ";", "\t", "|", " ")
+_HEAD = 1 << 16
+_FEW = 20
+"""Rows that are looked at to tell what a column holds."""
+_MARK = re.compile(r'"?sep=(.)"?[ \t]*\r?\n', re.IGNORECASE)
+_ZEROS_AND_ONES = frozenset({"0", "1", "0.0", "1.0"})
+_ONES = frozenset({"1", "1.0"})
+_LIKELY = {
+    "path": (
+        "paths", "filepath", "imagepath", "imgpath", "filename", "filenames", "imagename", "imgname",
+        "file", "files", "imagefile", "image", "images", "img", "imageid", "imgid", "imageindex",
+        "isicid", "slide", "picture", "photo", "name", "id", "uid",
+    ),
+    "label": (
+        "labels", "class", "classes", "classname", "classlabel", "category", "target", "diagnosis",
+        "diagnoses", "dx", "finding", "findings", "findinglabels", "disease", "pathology", "outcome",
+        "condition", "groundtruth", "gt", "y", "grade", "status", "type", "result",
+    ),
+}  # fmt: skip
+"""Usual names of columns, without capitals and signs, the likeliest first."""
+_PATIENT = re.compile(
+    r"(?:id)?(?:anon(?:ymi[sz]ed)?)?(?:(?:patient|subject|subj|person|participant|individual|donor|animal)s?|pat|case)"
+    r"(?:id|ids|ident|identifier|index|key|name|no|nr|num|number|code|uid|hash)?(?:anon(?:ymi[sz]ed)?)?"
+    r"|group(?:id|s|ids|name)?|pid|ptid|subid|mrn|lesionid|eid|medicalrecordnumber|hospitalnumber"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A CSV file, read.
+
+    Attributes
+    ----------
+    file
+        Where it is.
+    columns
+        Names in the first line, without those that are empty all the way down.
+    rows
+        Number of the line and cells of each line that is not blank.
+    line
+        Number of the line with the names.
+    delimiter
+        What separates the cells.
+    """
+
+    file: Path
+    columns: list[str]
+    rows: list[tuple[int, list[str]]]
+    line: int
+    delimiter: str
+
+    def cells(self, column: str) -> list[str]:
+        """All cells of a column, without spaces around them."""
+        at = self.columns.index(column)
+        return [cells[at].strip() for _, cells in self.rows]
+
+    def wrong(self, what: str, remedy: str, line: int | None = None) -> ManifestError:
+        """Complain about a line, by default that of the names."""
+        return wrong(self.file, line or self.line, what, remedy)
+
+
+def wrong(file: Path, line: int, what: str, remedy: str) -> ManifestError:
+    """Complain about a line of a file."""
+    return ManifestError(f"{str(file)!r}, line {line}: {what}.", remedy)
+
+
+def read_table(file: Path, columns: Mapping[str, str]) -> Table:
+    """Read the text of a CSV file.
+
+    UTF-8 or UTF-16, commas, semicolons, tabs, bars or spaces between the cells, spaces behind them, a first line
+    ``sep=;``, empty columns and empty rows at the end: all as spreadsheets write them.
+
+    Raises
+    ------
+    ManifestError
+        If it is no text, a cell is quoted badly, or a row has more or fewer cells than there are names.
+    """
+    text, skipped = _text(file), 0
+    if mark := _MARK.match(text):
+        text, skipped = text[mark.end() :], 1
+    delimiter = mark[1] if mark else _delimiter(text[:_HEAD], {*ROLES, *columns.values()})
+    spaced = delimiter == " " or _is_spaced(text[:_HEAD], delimiter)
+    lines = _lines(file, text, delimiter, skipped, spaced=spaced)
+    first = next(lines, None)
+    if first is None:
+        raise wrong(
+            file, 1, "the file is empty", "Its first line must be: path,label[,group][,split][,site]."
+        )
+    names = [cell.strip() for cell in first[1]]
+    rows = [(line, _fitted(file, line, cells, names)) for line, cells in lines if any(map(str.strip, cells))]
+    used = [bool(name) or any(cells[at].strip() for _, cells in rows) for at, name in enumerate(names)]
+    if not all(used):
+        names = [name for name, keep in zip(names, used, strict=True) if keep]
+        rows = [(line, [c for c, keep in zip(cells, used, strict=True) if keep]) for line, cells in rows]
+    return Table(file, names, rows, first[0], delimiter)
+
+
+def find_columns(table: Table, columns: Mapping[str, str]) -> dict[str, int]:
+    """Position of the column of each role that there is.
+
+    Parameters
+    ----------
+    table
+        The file.
+    columns
+        Names that the user gave to roles; each other role is looked for under its own name, in any capitals.
+
+    Raises
+    ------
+    ManifestError
+        If a column that was named is not there, or one occurs twice.
+    """
+    found: dict[str, int] = {}
+    for role in ROLES:
+        name = columns.get(role, role)
+        same = [at for at, column in enumerate(table.columns) if column == name.strip()]
+        same = same or [at for at, column in enumerate(table.columns) if _plain(column) == _plain(name) != ""]
+        if len(same) > 1:
+            raise table.wrong(f"the column {name!r} occurs twice", "Rename or delete one of them.")
+        if same:
+            found[role] = same[0]
+        elif role in columns:
+            near = difflib.get_close_matches(name, table.columns, n=1)
+            use = shlex.quote(f"{role}={near[0]}") if near else ""
+            hint = f"Did you mean --columns {use}?" if near else "Give one of these names."
+            raise table.wrong(f"there is no column {name!r} in {_listed(table.columns)}", hint)
+    return found
+
+
+def require_roles(columns: Mapping[str, str]) -> dict[str, str]:
+    """Names that the user gave to roles, checked.
+
+    Raises
+    ------
+    UsageError
+        If one is given to something that is no role.
+    """
+    for role, name in columns.items():
+        if role not in ROLES:
+            turned = f"{name}={role}" if name in ROLES else ""
+            near = difflib.get_close_matches(role, ROLES, n=1)
+            meant = turned or (f"{near[0]}={name}" if near else "")
+            raise UsageError(
+                f"--columns {role}={name}: {role!r} is none of {', '.join(ROLES)}.",
+                f"Did you mean --columns {shlex.quote(meant)}?"
+                if meant
+                else "Write for instance --columns group=patient_id.",
+            )
+        if not name.strip():
+            raise UsageError(
+                f"--columns {role}= names no column.", f"Write for instance --columns {role}={role}."
+            )
+    return dict(columns)
+
+
+def missing_columns(table: Table, found: Mapping[str, int], columns: Mapping[str, str]) -> ManifestError:
+    """What to say where there is no column for path or label: the very line to type, if it can be told."""
+    lacking = [role for role in REQUIRED if role not in found]
+    if role := next((cell for cell in table.columns if _is_image_name(cell)), None):
+        header = table.delimiter.join(_invented(table))
+        return table.wrong(
+            f"it names no columns, but an image: {role!r}",
+            f"Write a line with the names of the columns above it: {header!r}.",
+        )
+    meant = {role: columns[role] for role in ROLES if role in columns}
+    free = [column for at, column in enumerate(table.columns) if column and at not in found.values()]
+    for role in lacking:
+        if guess := _likely(table, role, [column for column in free if column not in meant.values()]):
+            meant[role] = guess
+    if "group" not in found and (patients := patient_columns(table, free)):
+        meant["group"] = patients[0]
+    what = f"there is no column {lacking[0]!r} in {_listed(table.columns)}"
+    unknown = [
+        role
+        for role in lacking
+        if role not in meant and not (role == "label" and one_hot(table, found, meant))
+    ]
+    if unknown == ["label"] and (flags := _flags(table, {*meant.values()})):
+        meant["label"] = flags[0]
+        what += f"; {len(flags)} columns of zeros and ones are not one class for each image"
+    elif unknown:
+        return table.wrong(
+            what,
+            f"Say which column is the {unknown[0]}: --columns {unknown[0]}=COLUMN; or write a first line"
+            " path,label[,group][,split][,site].",
+        )
+    return table.wrong(what, f"If these are meant, say so: {columns_flag(meant)}")
+
+
+def columns_flag(columns: Mapping[str, str]) -> str:
+    """The flag that gives these columns their roles, as a shell takes it."""
+    entries = (f"{role}={columns[role]}" for role in ROLES if role in columns)
+    return f"--columns {shlex.quote(','.join(entries))}"
+
+
+def patient_columns(table: Table, names: Sequence[str]) -> list[str]:
+    """Those of some columns that look like the patient, by name, and are neither constant nor a mere yes and no."""
+    likely = [name for name in names if _PATIENT.fullmatch(_plain(name))]
+    return [name for name in likely if len(set(table.cells(name))) > min(2, len(table.rows) // 2)]
+
+
+def one_hot(table: Table, found: Mapping[str, int], columns: Mapping[str, str]) -> list[str]:
+    """Columns of zeros and ones of which each row has a single one; none where there are no such."""
+    taken = {table.columns[at] for at in found.values()} | set(columns.values())
+    flags = _flags(table, taken)
+    at = [table.columns.index(name) for name in flags]
+    if len(flags) < 2 or _likely(table, "label", [name for name in table.columns if name not in flags]):  # noqa: PLR2004
+        return []
+    single = all(sum(cells[i].strip() in _ONES for i in at) == 1 for _, cells in table.rows)
+    return flags if single else []
+
+
+def _flags(table: Table, taken: set[str]) -> list[str]:
+    free = [name for name in table.columns if name and name not in taken and table.columns.count(name) == 1]
+    return [name for name in free if set(table.cells(name)) <= _ZEROS_AND_ONES and table.rows]
+
+
+def _likely(table: Table, role: str, names: Sequence[str]) -> str | None:
+    """Column that is likely to have a role, by its name, or by what is in it."""
+    plain = {_plain(name): name for name in reversed(names)}
+    named = next((plain[name] for name in _LIKELY[role] if name in plain), None)
+    if role == "path":
+        holding = [name for name in names if _holds_images(table, name)]
+        return next((name for name in holding if name == named), None) or (holding[0] if holding else named)
+    return named
+
+
+def _holds_images(table: Table, name: str) -> bool:
+    cells = list(islice(table.cells(name), _FEW)) if table.columns.count(name) == 1 else []
+    return bool(cells) and all(map(_is_image_name, cells))
+
+
+def _is_image_name(cell: str) -> bool:
+    return cell.strip().lower().endswith(tuple(SUFFIXES)) and "." in cell.strip()[1:]
+
+
+def _invented(table: Table) -> list[str]:
+    """Names for columns that have none: what holds images is the path, what has the fewest values the label."""
+    every = [(table.line, table.columns), *table.rows]
+    values = [[cells[at].strip() for _, cells in every] for at in range(len(table.columns))]
+    path = next(at for at, cells in enumerate(values) if _is_image_name(cells[0]))
+    kinds = {at: len(set(cells)) for at, cells in enumerate(values) if at != path and len(set(cells)) > 1}
+    label = min(kinds, key=lambda at: kinds[at]) if kinds else -1
+    return [
+        "path" if at == path else "label" if at == label else f"column{at + 1}" for at in range(len(values))
+    ]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).casefold()
+
+
+def _listed(names: Sequence[str], most: int = 20) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{list(names[:most])}{more}"
+
+
+def _fitted(file: Path, line: int, cells: list[str], names: Sequence[str]) -> list[str]:
+    """Cells of a row, as many as there are names; empty ones too many are dropped."""
+    if len(cells) > len(names) and not any(map(str.strip, cells[len(names) :])):
+        cells = cells[: len(names)]
+    if len(cells) != len(names):
+        raise wrong(
+            file,
+            line,
+            f"{len(cells)} cells under {len(names)} columns",
+            'Put names with a comma into double quotes: "a,b.png".',
+        )
+    return cells
+
+
+def _delimiter(head: str, wanted: set[str]) -> str:
+    """What separates the cells of the first line: what gives most of the columns that are wanted."""
+    plain = {_plain(name) for name in wanted}
+
+    def worth(delimiter: str) -> tuple[int, bool, int]:
+        try:
+            cells = next((c for c in csv.reader(io.StringIO(head, newline=""), delimiter=delimiter) if c), [])
+        except csv.Error:
+            return 0, False, 0
+        names = Counter(_plain(cell) for cell in cells)
+        return sum(name in plain for name in names), delimiter != " " and len(cells) > 1, len(cells)
+
+    return max(_DELIMITERS, key=worth)
+
+
+def _is_spaced(head: str, delimiter: str) -> bool:
+    """Whether every delimiter of the first line is followed by a space."""
+    line = next((line for line in head.splitlines() if line.strip()), "").rstrip()
+    return 0 < line.count(delimiter) == line.count(f"{delimiter} ")
+
+
+def _lines(
+    file: Path, text: str, delimiter: str, skipped: int, *, spaced: bool
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield, for every record that is not blank, the number of its first line and its cells."""
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=spaced, strict=True
+    )
+    while True:
+        start = reader.line_num + 1 + skipped
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            remedy = 'Quote a cell as "..." and double the quotes inside it: "a ""b"".png".'
+            raise wrong(file, start, f"bad quoting ({error})", remedy) from error
+        if cells:
+            yield start, cells
+
+
+def _text(file: Path) -> str:
+    try:
+        data = read_regular(file, _MAX_BYTES)
+    except OSError as error:
+        raise ManifestError(f"{str(file)!r} cannot be read: {error.strerror}.", "Check the path.") from error
+    encoding = _encoding(data[:_HEAD])
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise wrong(
+            file,
+            line,
+            f"the text is not {'UTF-8' if encoding == 'utf-8-sig' else encoding.upper()}",
+            "Save it as 'CSV UTF-8' in the spreadsheet, or convert it: iconv -f cp1252 -t utf-8 OLD.csv > NEW.csv",
+        ) from error
+
+
+def _encoding(head: bytes) -> str:
+    """UTF-16 where a mark or zeros between the letters say so, else UTF-8; other encodings cannot be told apart."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    pairs = head[: len(head) // 2 * 2]
+    if pairs and not any(pairs[1::2]) and all(pairs[::2]):
+        return "utf-16-le"
+    if pairs and not any(pairs[::2]) and all(pairs[1::2]):
+        return "utf-16-be"
+    return "utf-8-sig"

@@ -1,0 +1,233 @@
+"""Which parts of a TIFF are images: its pages, or the slices that lie behind its only page."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import struct
+from dataclasses import dataclass
+from itertools import islice
+from typing import IO, TYPE_CHECKING
+
+from featstore.errors import BadImageError
+from featstore.images import tiff
+from featstore.images.structure import MAX_PAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from featstore.images.tiff import Directory
+
+PAGE_NOTES: dict[str, str] = {
+    "channels": "The pages are colour or stain channels of one picture.",
+    "cut_short": "The file announces more slices than it holds.",
+    "pages": "Each page or slice is an image.",
+    "reduced": "Smaller copies of a picture (pyramids, thumbnails) and masks were skipped.",
+    "sizes": "The pages are of different sizes.",
+}
+"""What is odd about the pages of a file: code -> what it means."""
+
+_KEPT = (
+    tiff.WIDTH, tiff.HEIGHT, tiff.BITS, tiff.PHOTOMETRIC, tiff.FILL_ORDER, tiff.ORIENTATION, tiff.SAMPLES,
+    tiff.PLANAR, tiff.COLOR_MAP, tiff.EXTRA_SAMPLES, tiff.SAMPLE_FORMAT,
+)  # fmt: skip
+_IMAGEJ = re.compile(r"^(images|channels|slices|frames)=(\d{1,9})\s*$", re.MULTILINE)
+_MAX_BELOW = 256
+_OME = re.compile(r"<(?:\w+:)?Pixels\s[^<>]*\bSizeC\s*=\s*[\"'](\d{1,6})[\"']")
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Pages of a file that are images.
+
+    Attributes
+    ----------
+    frames
+        Their numbers, from 0; what `featstore.images.decode.decode` takes as `frame`.
+    total
+        How many pages the file has, with those that are skipped.
+    notes
+        Keys of `PAGE_NOTES`, sorted.
+    """
+
+    frames: tuple[int, ...] = (0,)
+    total: int = 1
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Slices of equal size that lie behind one another, of which only the first has a directory.
+
+    Attributes
+    ----------
+    directory
+        The directory of the first slice.
+    start
+        Where that slice begins.
+    length
+        Bytes of a slice.
+    count
+        Slices that the file really holds.
+    """
+
+    directory: Directory
+    start: int
+    length: int
+    count: int
+
+    def slice_tiff(self, frame: int) -> bytes:
+        """One slice as a TIFF of its own.
+
+        Raises
+        ------
+        BadImageError
+            ``corrupt`` if there is no such slice.
+        """
+        if not 0 <= frame < self.count:
+            raise BadImageError("corrupt", f"The stack has {self.count} slices and none of number {frame}.")
+        first, file = self.directory, self.directory.file
+        tags = {tag: values for tag in _KEPT if (values := first.values(tag))}
+        planes = first.samples if first.value(tiff.PLANAR) == tiff.SEPARATE else 1
+        if planes == 1:
+            tags.pop(tiff.PLANAR, None)
+        part = self.length // planes
+        tags |= {
+            tiff.COMPRESSION: (tiff.UNCOMPRESSED,),
+            tiff.STRIP_OFFSETS: tuple(range(0, part * planes, part)),
+            tiff.STRIP_ROWS: (first.size[1],),
+            tiff.STRIP_BYTES: (part,) * planes,
+        }
+        try:
+            file.seek(self.start + frame * self.length)
+            return tiff.tiff_bytes(first.order, tags, file.read(self.length))
+        except (struct.error, OSError, OverflowError, ValueError) as error:
+            raise BadImageError("corrupt", "The TIFF names sizes or places that no file has.") from error
+
+
+def list_pages(file: IO[bytes]) -> Pages:
+    """Find the pages of a TIFF that are images.
+
+    Parameters
+    ----------
+    file
+        The TIFF, open for reading.
+
+    Raises
+    ------
+    BadImageError
+        ``too_large`` if there are more than `MAX_PAGES`; ``unsupported`` if all of them are previews.
+    """
+    offsets = tiff.directory_offsets(file)
+    if not offsets:
+        return Pages()
+    first = tiff.read_directory(file, offsets[0])
+    announced, channels = _announced(first)
+    stack = _stack(first, offsets, announced)
+    if stack is not None:
+        frames, total, notes = tuple(range(stack.count)), stack.count, set[str]()
+    else:
+        chain = [tiff.read_directory(file, offset) for offset in offsets]
+        frames, notes = _full_size(chain)
+        total = len(chain)
+        if len({chain[frame].size for frame in frames}) > 1:
+            notes.add("sizes")
+    if announced > total:
+        notes.add("cut_short")
+    if len(frames) > 1:
+        notes |= {"pages"} | ({"channels"} if channels > 1 else set())
+    return Pages(frames, total, tuple(sorted(notes)))
+
+
+def page_tiff(data: bytes, frame: int) -> tuple[bytes, int, Directory]:
+    """Where to find one page of a TIFF: a file, the number of the page in it, and its directory.
+
+    A slice of a stack comes as a file of its own, and so does a page that Pillow would take for another.
+
+    Raises
+    ------
+    BadImageError
+        ``corrupt`` if the file has no such page.
+    """
+    file = io.BytesIO(data)
+    offsets = tiff.directory_offsets(file)
+    if not offsets:
+        raise BadImageError("corrupt", "The header of the TIFF makes no sense.")
+    first = tiff.read_directory(file, offsets[0])
+    if (stack := _stack(first, offsets, _announced(first)[0])) is not None:
+        return page_tiff(stack.slice_tiff(frame), 0)
+    if not 0 <= frame < len(offsets):
+        raise BadImageError("corrupt", f"The TIFF has {len(offsets)} pages and none of number {frame}.")
+    directory = tiff.read_directory(file, offsets[frame])
+    if directory.misleads_pillow and (place := directory.contiguous()) is not None:
+        return page_tiff(Stack(directory, *place, 1).slice_tiff(0), 0)
+    return data, frame, directory
+
+
+def _stack(first: Directory, offsets: Sequence[int], announced: int) -> Stack | None:
+    """Slices behind the first page: as many as are announced, and as fit before a directory or the end."""
+    if announced <= len(offsets) or (place := first.contiguous()) is None:
+        return None
+    start, length = place
+    end = min((offset for offset in offsets if offset > start), default=first.file.seek(0, 2))
+    count = min(announced, (end - start) // length)
+    if count <= len(offsets):
+        return None
+    if count > MAX_PAGES:
+        raise BadImageError("too_large", f"The TIFF has more than {MAX_PAGES} slices.")
+    return Stack(first, start, length, count)
+
+
+def _full_size(chain: Sequence[Directory]) -> tuple[tuple[int, ...], set[str]]:
+    """Pages that are pictures of their own, and the note ``reduced`` if any were left out.
+
+    Raises
+    ------
+    BadImageError
+        ``unsupported`` if a picture itself lies below the chain, as in camera raw files.
+    """
+    pairs = ((page, sub) for page in chain for sub in tiff.sub_directories(page))
+    below = [(page, sub) for page, sub in islice(pairs, _MAX_BELOW) if sub.fields]
+    if any(_area(sub) > _area(page) for page, sub in below):
+        raise BadImageError(
+            "unsupported", "The TIFF shows a preview of a picture stored elsewhere in it (camera raw)."
+        )
+    frames = tuple(frame for frame, directory in enumerate(chain) if not directory.is_reduced)
+    if not frames:  # a writer that marks its only picture as reduced
+        frames = (max(range(len(chain)), key=lambda frame: (_area(chain[frame]), -frame)),)
+    return frames, {"reduced"} if below or len(frames) < len(chain) else set()
+
+
+def _area(directory: Directory) -> int:
+    width, height = directory.size
+    return width * height
+
+
+def _announced(first: Directory) -> tuple[int, int]:
+    """How many pages or slices the first page announces, and how many channels of one picture; else 1."""
+    text = first.text(tiff.DESCRIPTION)
+    if text.startswith("ImageJ="):
+        numbers = {name: int(number) for name, number in _IMAGEJ.findall(text)}
+        channels = numbers.get("channels", 1)
+        product = channels * numbers.get("slices", 1) * numbers.get("frames", 1)
+        return numbers.get("images", product), channels
+    if text.startswith('{"shape"'):
+        return _shaped(first, text)
+    if channels := max(map(int, _OME.findall(text)), default=0):
+        return 1, channels // max(first.samples, 1)
+    return (first.fields[tiff.STK_PLANES].number if tiff.STK_PLANES in first.fields else 1), 1
+
+
+def _shaped(first: Directory, text: str) -> tuple[int, int]:
+    """What tifffile writes for arrays of any shape."""
+    try:
+        said = json.loads(text)
+        shape, axes = [int(side) for side in said["shape"]], str(said.get("axes", ""))
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return 1, 1
+    width, height = first.size
+    pages = math.prod(shape) // max(1, width * height * first.samples) if len(shape) < 16 else 1  # noqa: PLR2004
+    channels = shape[axes.index("C")] if "C" in axes and len(axes) == len(shape) else 1
+    return (pages if said.get("truncated") else 1), channels // max(first.samples, 1)

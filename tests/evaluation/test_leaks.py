@@ -1,0 +1,115 @@
+"""The leaks that identity features uncover: with random labels nothing can be told, unless a copy gives it away.
+
+Each picture has a vector of its own and each patient a random label. Every second patient is a copy of the one before
+under another name, so that whoever splits by name alone learns the answers by heart.
+"""
+
+import unicodedata
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+import featstore
+from featstore.errors import FeatstoreError
+
+PATIENTS = 30
+
+
+def textures():
+    rng = np.random.default_rng(3)
+    for _ in range(PATIENTS):
+        field = gaussian_filter(rng.normal(size=(80, 80)), 2)
+        yield Image.fromarray((128 + 50 * field / field.std()).clip(0, 255).astype(np.uint8))
+
+
+def identical(picture, path):
+    picture.save(path)
+
+
+def saved_anew(picture, path):
+    picture.save(path, compress_level=1)
+
+
+def mirrored(picture, path):
+    picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
+
+
+def turned(picture, path):
+    picture.rotate(3, Image.Resampling.BILINEAR).save(path)
+
+
+def other_picture(picture, path):
+    """Another slice of the same patient: only its name tells."""
+    seed = int(np.asarray(picture).astype(int).sum())
+    noise = np.random.default_rng(seed).integers(0, 256, (80, 80), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+LEAKS = {
+    "the same bytes": (identical, lambda n: f"copy{n:02d}"),
+    "saved anew": (saved_anew, lambda n: f"copy{n:02d}"),
+    "mirrored": (mirrored, lambda n: f"copy{n:02d}"),
+    "turned by 3 degrees": (turned, lambda n: f"copy{n:02d}"),
+    "other capitals": (other_picture, lambda n: f"ren\u00e9{n:02d}"),
+    "other spaces": (other_picture, lambda n: f"Ren\u00e9{n:02d}  "),
+    "other encoding of accents": (other_picture, lambda n: unicodedata.normalize("NFD", f"Ren\u00e9{n:02d}")),
+}
+
+
+def data_set(root, leak):
+    """CSV file, and a file of identity features: a copy has the vector of its original."""
+    copy, name = LEAKS[leak]
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(["ill", "well"] * (PATIENTS // 2))
+    lines, files, vectors = ["path,label,group"], [], []
+    for n, (picture, label) in enumerate(zip(textures(), labels, strict=True)):
+        vector = rng.normal(size=64)
+        for file, write, patient in (
+            (f"o{n:02d}.png", identical, f"Ren\u00e9{n:02d}"),
+            (f"c{n:02d}.png", copy, name(n)),
+        ):
+            write(picture, root / file)
+            lines.append(f"{file},{label},{patient}")
+            files.append(file)
+            vectors.append(vector)
+    (root / "data.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    np.savez(root.parent / "identity.npz", features=np.array(vectors, np.float32), filenames=np.array(files))
+    return root / "data.csv", root.parent / "identity.npz"
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_identity_features_with_random_labels_tell_nothing_under_any_leak(tmp_path, leak):
+    data, features = data_set(tmp_path / "data", leak)
+    featstore.import_features(data, features, name="Identity", cache=tmp_path / "cache")
+    try:
+        result = featstore.compare(
+            data, strategies=["concat_logreg"], folds=3, positive="ill", cache=tmp_path / "cache"
+        )
+    except FeatstoreError as refused:
+        assert "patients" in refused.cause or "groups" in refused.cause  # noqa: PT017
+        return
+    estimate = result.standings[0].estimates["auc"]
+    assert estimate.interval[0] < 0.5, estimate
+    codes = {finding.name for finding in result.findings}
+    assert "groups_merged" in codes
+
+
+def test_accepted_copies_are_not_merged_and_stay_in_the_list(tmp_path):
+    data, features = data_set(tmp_path / "data", "mirrored")
+    featstore.import_features(data, features, name="Identity", cache=tmp_path / "cache")
+    kept = featstore.compare(
+        data,
+        strategies=["concat_logreg"],
+        folds=3,
+        positive="ill",
+        cache=tmp_path / "cache",
+        accept=["FS102"],
+    )
+    (copies,) = [finding for finding in kept.findings if finding.code == "FS102"]
+    assert copies.accepted
+    assert copies.count == PATIENTS
+    assert kept.matrix["groups"] == 2 * PATIENTS
+    assert kept.standings[0].estimates["auc"].mean > 0.7

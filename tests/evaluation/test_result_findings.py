@@ -1,0 +1,106 @@
+"""What a result can be used for: one answer for everyone, few patients, a guessed positive class."""
+
+import numpy as np
+import pytest
+
+from featstore.evaluation.findings import Answered, comparison_findings, fusion_findings
+from featstore.evaluation.positive import positive_class
+from featstore.evaluation.standing import Arena
+
+CLASSES = ("covid", "normal")
+ASKED = positive_class(CLASSES, "covid")
+
+
+def answered(y, answers, groups=None, name="test"):
+    groups = np.arange(len(y)) if groups is None else groups
+    return Answered(name, np.array(y), np.array(answers), np.asarray(groups).astype(str))
+
+
+def codes(found):
+    return [finding.code for finding in found]
+
+
+def test_a_model_that_calls_everyone_ill_is_found():
+    y = [0] * 30 + [1] * 10
+    (finding,) = fusion_findings(CLASSES, [answered(y, [0] * 40)], ASKED)
+    assert finding.title == "FS402 one_answer"
+    assert finding.count == 40
+    assert finding.message == (
+        "On the split 'test' the model answers 'covid' for 40 of 40 images: 0 of 10 images of 'normal' are found."
+    )
+    assert "--sensitivity" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "found"), [(0, 40, True), (1, 40, True), (2, 40, True), (3, 40, False), (40, 40, False)]
+)
+def test_nearly_one_answer_is_one(right, of, found):
+    y = [0] * 40 + [1] * of
+    answers = [0] * 40 + [1] * right + [0] * (of - right)
+    assert ("FS402" in codes(fusion_findings(CLASSES, [answered(y, answers)], ASKED))) == found
+
+
+def test_a_third_class_that_is_never_answered_is_found():
+    y = [0] * 20 + [1] * 20 + [2] * 20
+    found = fusion_findings("abc", [answered(y, [0] * 20 + [1] * 40)], positive_class("abc"))
+    assert codes(found) == ["FS402"]
+    assert "0 of 20 images of 'c' are found" in found[0].message
+
+
+def test_few_patients_are_counted_by_class_and_not_by_image():
+    y = [0] * 60 + [1] * 60
+    groups = ["p"] * 60 + [f"q{i}" for i in range(60)]
+    (finding,) = fusion_findings(CLASSES, [answered(y, y, groups)], ASKED)
+    assert (finding.code, finding.count) == ("FS403", 1)
+    assert "1 patient of class 'covid' was scored: no interval: 1 patient of class 'covid'" in finding.message
+    groups = [f"p{i % 4}" for i in range(60)] + groups[60:]
+    (finding,) = fusion_findings(CLASSES, [answered(y, y, groups)], ASKED)
+    assert finding.message.endswith("4 patients of class 'covid' were scored: intervals say next to nothing.")
+
+
+def test_without_groups_images_are_counted_and_called_so():
+    y = [0] * 3 + [1] * 30
+    (finding,) = fusion_findings(CLASSES, [answered(y, y)], ASKED, has_groups=False)
+    assert "3 images of class 'covid'" in finding.message
+
+
+def test_enough_patients_and_a_named_class_are_no_finding():
+    y = [0] * 30 + [1] * 30
+    assert fusion_findings(CLASSES, [answered(y, y)], ASKED) == ()
+
+
+def test_a_guessed_positive_class_is_said_with_the_line_to_type():
+    y = [0] * 30 + [1] * 30
+    (finding,) = fusion_findings(CLASSES, [answered(y, y)], positive_class(CLASSES))
+    assert finding.title == "FS406 positive_guessed"
+    assert "'covid'" in finding.message
+    assert finding.remedy == "If that is wrong: --positive normal; if it is right: --positive covid"
+    (finding,) = fusion_findings(("a b", "c"), [answered(y, y)], positive_class(("a b", "c")))
+    assert "a mere guess" in finding.message
+    assert "--positive 'a b'" in finding.remedy
+
+
+def arena(y, groups):
+    return Arena(np.array(y), np.asarray(groups).astype(str), [], 1, 0)
+
+
+def test_a_comparison_says_it_of_its_leader_and_counts_the_others():
+    y = [0] * 30 + [1] * 30
+    good, bad = answered(y, y, name="good"), answered(y, [0] * 60, name="bad")
+    worse = answered(y, [1] * 60, name="worse")
+    place = arena(y, range(60))
+    (finding,) = comparison_findings(CLASSES, place, [good, bad, worse], "bad", ASKED)
+    assert finding.count == 2
+    assert finding.message.startswith("bad, which has the highest AUC, answers 'covid' for 60 of 60 images")
+    assert "So do 1 of the 2 others: 'worse'" in finding.message
+    (finding,) = comparison_findings(CLASSES, place, [good, bad, worse], "good", ASKED)
+    assert "2 of 3 candidates" in finding.message
+    assert "the one with the highest AUC does not" in finding.message
+    assert comparison_findings(CLASSES, place, [good], "good", ASKED) == ()
+
+
+def test_messages_name_no_patient():
+    y, groups = [0] * 3 + [1] * 3, [f"Meier-{i}" for i in range(6)]
+    found = fusion_findings(CLASSES, [answered(y, [0] * 6, groups)], positive_class(CLASSES))
+    assert codes(found) == ["FS402", "FS403", "FS406"]
+    assert not any("Meier" in f"{finding.to_json()}" for finding in found)

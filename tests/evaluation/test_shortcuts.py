@@ -1,0 +1,118 @@
+"""Guesses that need no network stand beside every score, and the answer says so when nothing is above them."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import featstore
+from featstore import run
+from featstore.report.page.writing import write_report
+from featstore.report.terminal.scores import comparison_text, fusion_text
+
+IMAGES = 40
+
+
+def picture(rng, size=48):
+    return Image.fromarray(rng.integers(0, 256, (size, size), dtype=np.uint8))
+
+
+def written(root, sizes):
+    """A data set of noise whose classes have images of these sizes, and features that know nothing."""
+    rng = np.random.default_rng(0)
+    files = []
+    for n in range(IMAGES):
+        label = ("covid", "normal")[n % 2]
+        path = root / label / f"p{n:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(rng, sizes[label][n // 2 % len(sizes[label])]).save(path)
+        files.append(path.relative_to(root).as_posix())
+    np.savez(
+        root.parent / "noise.npz",
+        features=rng.normal(size=(IMAGES, 16)).astype(np.float32),
+        filenames=np.array(files),
+    )
+    return root
+
+
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory):
+    """Neither class is larger on average: only a band of sizes gives the label away."""
+    folder = tmp_path_factory.mktemp("leaky")
+    data = written(folder / "data", {"covid": [40, 56], "normal": [48]})
+    featstore.import_features(data, folder / "noise.npz", name="Noise", cache=folder / "cache")
+    return data, folder / "cache"
+
+
+def named(result, name):
+    return [finding for finding in result.findings if finding.name == name]
+
+
+def test_check_tells_a_shortcut_with_its_interval_and_says_no_error_not_sound(leaky):
+    result = featstore.check(leaky[0])
+    (found,) = named(result, "shortcut")
+    assert found.value > 0.95
+    assert found.interval[0] > 0.8
+    assert result.no_error_found
+    assert "sound" not in json.dumps(result.to_json())
+
+
+def test_a_data_set_without_a_shortcut_has_no_such_finding(tmp_path):
+    assert (
+        named(featstore.check(written(tmp_path / "data", {"covid": [48], "normal": [48]})), "shortcut") == []
+    )
+
+
+def test_compare_shows_the_shortcuts_as_rows_and_says_that_nothing_is_above_them(leaky, tmp_path):
+    data, cache = leaky
+    result = featstore.compare(
+        data, strategies=["concat_logreg"], folds=4, positive="covid", cache=cache, out=tmp_path / "run"
+    )
+    assert [s.contestant.label for s in result.shortcuts] == [
+        "file alone", "grey histogram alone", "most frequent class",
+    ]  # fmt: skip
+    assert result.shortcuts[0].primary > 0.95
+    assert result.shortcuts[2].estimates["auc"].mean == 0.5
+    (verdict,) = named(result, "not_above_shortcut")
+    text = comparison_text(result)
+    assert "file alone" in text
+    assert verdict.message in text
+    kept = json.loads((tmp_path / "run" / run.METRICS).read_text("utf-8"))
+    assert {"FS101", "FS401"} <= {finding["code"] for finding in kept["findings"]}
+    assert all(finding["examples"] == [] for finding in kept["findings"])
+    page = write_report([tmp_path / "run"], tmp_path / "report.html").read_text("utf-8")
+    assert verdict.message in page
+    assert "file alone" in page
+    assert str(data) not in page
+
+
+def test_fuse_shows_them_too(leaky, tmp_path):
+    data, cache = leaky
+    result = featstore.fuse(data, positive="covid", cache=cache, out=tmp_path / "run")
+    assert result.shortcuts["test"]["file alone"]["auc"].value > 0.9
+    assert named(result, "shortcut")
+    assert "test: file alone" in fusion_text(result)
+    page = write_report([tmp_path / "run"], tmp_path / "report.html").read_text("utf-8")
+    assert page.count(named(result, "shortcut")[0].message.split(":")[0]) >= 2
+
+
+def test_the_own_split_is_named_when_it_is_not_used_and_can_be_used(leaky, tmp_path):
+    data, cache = leaky
+    files = sorted(data.rglob("*.png"))
+    lines = [
+        f"{path.relative_to(data).as_posix()},{path.parent.name},{('train', 'train', 'test')[n % 3]}"
+        for n, path in enumerate(files)
+    ]
+    table = data / "split.csv"
+    table.write_text("\n".join(["path,label,split", *lines]) + "\n", encoding="utf-8")
+    shared = {"strategies": ["concat_logreg"], "positive": "covid", "cache": cache}
+    drawn = featstore.compare(table, folds=4, **shared)
+    assert named(drawn, "split_ignored")
+    own = featstore.compare(table, folds="split", **shared, out=tmp_path / "run")
+    assert not named(own, "split_ignored")
+    assert own.own_split
+    assert len(own.standings[0].proba) == 1
+    assert len(own.standings[0].proba[0]) == sum(line.endswith(",test") for line in lines)
+    assert "the data set's own test images" in comparison_text(own)
+    assert "own test images" in write_report([tmp_path / "run"], tmp_path / "r.html").read_text("utf-8")

@@ -1,0 +1,84 @@
+"""Facts of images lie beside the shards, and nothing there is believed that does not verify."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from featstore.extraction.facts import image_facts, notes_found
+from featstore.images.decode import decoder_version
+from featstore.images.facts import FACT, FACTS_REVISION
+from featstore.images.phantom import make_phantoms
+from featstore.images.scan import scan
+from featstore.store import facts as stored
+from featstore.store.surroundings import survey
+from featstore.types import Decoding
+
+DECODING = Decoding(decoder_version())
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    return scan(make_phantoms(tmp_path / "phantoms", patients=4, slices=2, size=32))
+
+
+def test_what_was_looked_at_once_is_not_read_again(manifest, tmp_path):
+    first = image_facts(manifest.records, DECODING, tmp_path / "cache")
+    for record in manifest.records:
+        record.path.unlink()
+    again = image_facts(manifest.records, DECODING, tmp_path / "cache")
+    assert (again.rows == first.rows).all()
+    assert again.bad == {}
+
+
+def test_a_damaged_file_of_facts_is_reported_and_looked_at_anew(manifest, tmp_path):
+    first = image_facts(manifest.records, DECODING, tmp_path / "cache")
+    (page,) = (tmp_path / "cache").rglob("*.rows")
+    data = bytearray(page.read_bytes())
+    data[-1] ^= 1
+    page.write_bytes(data)
+    assert [path for path, _ in survey(tmp_path / "cache").bad] == [page]
+    assert len(stored.recorded_facts(tmp_path / "cache", DECODING, FACTS_REVISION, FACT)) == 0
+    assert (image_facts(manifest.records, DECODING, tmp_path / "cache").rows == first.rows).all()
+
+
+def test_many_small_files_become_one(manifest, tmp_path):
+    rows = image_facts(manifest.records, DECODING).rows
+    for number in range(stored.SEGMENTS + 2):
+        row = rows[:1].copy()
+        row["id"] = bytes([number + 1]) * 32
+        stored.record_facts(tmp_path, DECODING, FACTS_REVISION, row)
+    found = stored.recorded_facts(tmp_path, DECODING, FACTS_REVISION, FACT)
+    assert len(found) == stored.SEGMENTS + 2
+    assert len(list(tmp_path.rglob("*.rows"))) == 1
+    assert (stored.recorded_facts(tmp_path, DECODING, FACTS_REVISION, FACT) == found).all()
+
+
+def test_a_file_that_is_gone_has_a_reason_and_no_facts(manifest):
+    victim = manifest.records[0]
+    victim.path.unlink()
+    table = image_facts(manifest.records, DECODING)
+    assert [reason for reason, _ in table.bad.values()] == ["missing"]
+    assert len(table.records) == len(table.rows) == len(manifest.records) - 1
+
+
+def test_an_id_that_ends_in_zeros_is_found_again(manifest, tmp_path):
+    rows = image_facts(manifest.records, DECODING).rows[:1].copy()
+    rows["id"] = b"\x07" * 30 + b"\0\0"
+    stored.record_facts(tmp_path, DECODING, FACTS_REVISION, rows)
+    record = replace(manifest.records[0], id=(b"\x07" * 30 + b"\0\0").hex())
+    assert len(image_facts([record], DECODING, tmp_path).rows) == 1
+
+
+def test_what_decoding_noted_is_counted(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for number in range(3):
+        Image.new("L", (32 + number, 32), 0).save(tmp_path / "a" / f"{number}.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)).save(
+        tmp_path / "b" / "x.png"
+    )
+    (found,) = notes_found(image_facts(scan(tmp_path).records, DECODING))
+    assert (found.code, found.count) == ("FS307", 3)
