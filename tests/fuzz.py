@@ -43,6 +43,7 @@ from featstore.fusion.notation import Notation
 from featstore.images.contents import read_contents
 from featstore.images.csv_manifest import list_csv
 from featstore.images.decode import decode, probe
+from featstore.images.facts import FACT, plausible
 from featstore.images.folder import list_folder
 from featstore.images.recipe import PRESETS, parse_recipe
 from featstore.images.signature import identify
@@ -50,7 +51,7 @@ from featstore.images.structure import check_structure
 from featstore.report.records.answers import read_answers
 from featstore.report.records.readback import read_comparison, read_fusion
 from featstore.report.records.shape import ShapeError
-from featstore.store import claim, guard, index, learned, quarantine, rates, shard
+from featstore.store import claim, facts, guard, index, learned, quarantine, rates, shard
 from featstore.store.ids import IdSet
 from featstore.store.owner import this_process
 from featstore.types import View
@@ -131,6 +132,8 @@ def targets(folder: Path) -> dict[str, Target]:
 
 def _texts(folder: Path) -> dict[str, Target]:
     table = folder / "manifest.csv"
+    (folder / "ct").mkdir(exist_ok=True)
+    (folder / "ct" / "0.png").touch()  # a table none of whose files is there is refused at once
     csv_seed = b'path,label,group,split,site\nct/0.png,ill,p1,train,x\n"a,""b"".png",well,p2,test,\n'
     recipes = [text.encode() for text in [*PRESETS, *PRESETS.values(), "rotate(-5,5)|fill(constant,7)"]]
 
@@ -181,6 +184,9 @@ def _stores(folder: Path) -> dict[str, Target]:
     rates.record_rate(folder, "here", spec(), rates.Rate(1.0, 2.0))
     (rate,) = (folder / "rates").rglob("*.json")
 
+    facts_page = facts.record_facts(folder, DECODING, 1, np.zeros(3, FACT))
+    assert facts_page is not None
+
     learned.remember(folder, spec(), learned.Learned(spec().weights, frozenset(ids), frozenset()))
     (page,) = folder.glob("features/*/learned.json")
     tuned = folder / "tuned.weights.h5"
@@ -207,6 +213,11 @@ def _stores(folder: Path) -> dict[str, Target]:
         # `Index` drops a segment on any of these and rebuilds it.
         "index segment": Target(
             [index.encode(entries)], index.decode, (ValueError, LookupError, TypeError, OverflowError)
+        ),
+        "facts": Target(
+            [facts_page.read_bytes()],
+            lambda data: plausible(facts.decode(data, FACT)),
+            (ValueError, document.DocumentError),
         ),
         "lease": Target([lease], lambda data: claim.decode("t", data), claims),
         "quarantine row": Target([row.read_bytes()], read_row),

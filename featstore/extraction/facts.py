@@ -12,7 +12,7 @@ import numpy as np
 from featstore.errors import BadImageError
 from featstore.extraction.engine import threads
 from featstore.fingerprint import digest
-from featstore.images.facts import FACT, FACTS_REVISION, look, notes_of
+from featstore.images.facts import FACT, FACTS_REVISION, look, notes_of, plausible
 from featstore.images.near_copies import find_copies
 from featstore.images.notes import findings_of_notes
 from featstore.store.facts import record_copies, record_facts, recorded_copies, recorded_facts
@@ -80,7 +80,10 @@ def image_facts(
     progress
         Show a bar on stderr while files are read.
     """
-    known = {} if cache is None else _by_id(recorded_facts(cache, decoding, FACTS_REVISION, FACT))
+    known = {}
+    if cache is not None:
+        kept = recorded_facts(cache, decoding, FACTS_REVISION, FACT)
+        known = _by_id(kept[plausible(kept)])
     missing = [record for record in records if bytes.fromhex(record.id) not in known]
     bad: dict[str, tuple[str, str]] = {}
     fresh, miniatures = [], {}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FACTS_REVISION = 1
 """Raised when a fact is computed otherwise, or another is added."""
 BINS = 16
+ROUNDING = 1e-3
 SIDE = 64
 """Side of the grey miniature, pixels."""
 KINDS = ("", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -85,6 +86,14 @@ def look(record: ImageRecord, decoding: Decoding) -> tuple[NDArray[np.void], Pix
 def pixel_digest(pixels: Pixels) -> bytes:
     """SHA-256 (32 bytes) of shape and values: equal for the same picture in any lossless format."""
     return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).digest()
+
+
+def plausible(facts: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Which rows ``(n,)`` can be facts of an image at all: they may come from somebody else's cache."""
+    sizes = (facts["bytes"] > 0) & (facts["width"] > 0) & (facts["height"] > 0)
+    shares = facts["histogram"]
+    whole: NDArray[np.bool_] = sizes & (shares >= 0).all(axis=1) & (np.abs(shares.sum(axis=1) - 1) < ROUNDING)
+    return whole
 
 
 def notes_of(row: Any) -> tuple[str, ...]:  # noqa: ANN401

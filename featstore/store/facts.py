@@ -114,6 +114,11 @@ def read(page: Path, dtype: np.dtype[Any] | None = None) -> NDArray[np.void]:
     data = read_regular(page, MAX_BYTES)
     if digest_bytes(data) != page.stem:
         raise ValueError("its bytes are not those of its name")
+    return decode(data, dtype)
+
+
+def decode(data: bytes, dtype: np.dtype[Any] | None = None) -> NDArray[np.void]:
+    """Rows of the bytes of one file; ValueError if they are none, or not of the type that is asked for."""
     end = data.find(b"\n", 0, MAX_HEAD)
     if end < 0:
         raise ValueError("it has no head")

@@ -95,3 +95,12 @@ def test_which_images_are_copies_is_kept_by_id_and_no_picture_is(manifest, tmp_p
     assert image_copies(again, groups, DECODING, tmp_path / "cache") == found
     assert FACT.itemsize < 256
     assert survey(tmp_path / "cache").strangers == []
+
+
+def test_facts_that_no_image_can_have_are_not_believed(manifest, tmp_path):
+    rows = image_facts(manifest.records, DECODING).rows.copy()
+    rows["width"][0], rows["histogram"][1] = 0, np.nan
+    stored.record_facts(tmp_path, DECODING, FACTS_REVISION, rows)
+    again = image_facts(manifest.records, DECODING, tmp_path).rows
+    assert (again["width"] > 0).all()
+    assert np.isfinite(again["histogram"]).all()
