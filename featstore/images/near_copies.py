@@ -29,12 +29,15 @@ IN_PLACE = 0.95
 """Correlation of the middle frequencies from which two miniatures may show one picture, or neighbouring slices."""
 LIKELY = 0.5
 """Correlation from which a pair is worth aligning."""
-ALIGNED = 0.9
+ALIGNED = 0.975
 """Correlation after alignment from which a pair may count."""
 STANDS_OUT = 0.24
 """Largest ratio of what a pair lacks to 1 and of what pairs with others lack."""
 WORTH_A_CLOSE_LOOK = 0.7
 """Correlation after alignment at half the resolution, from which a pair is aligned at the full one."""
+WORTH_REFINING, LOOSELY = 0.8, 0.6
+"""Correlation and ratio from which the alignment of a pair is refined to any affine move."""
+EVALUATIONS = 300
 NEIGHBOURS = 2
 """Likely pairs that are aligned for each image and way of looking."""
 OTHERS = 3
@@ -136,7 +139,49 @@ def _moved(
     wanted = [look for look in by_likelihood if look[:2] not in found][:MOST_ALIGNED]
     aligned = dict(_aligned(_halved(miniatures), wanted))
     close = [look for look, value in aligned.items() if value >= WORTH_A_CLOSE_LOOK]
-    yield from _that_stand_out(aligned | dict(_aligned(miniatures, close)), len(miniatures))
+    aligned |= dict(_aligned(miniatures, close))
+    for look in list(_that_stand_out(aligned, len(miniatures), WORTH_REFINING, LOOSELY)):
+        aligned[look] = max(aligned[look], _refined(miniatures, look))
+    for one, other, mirrored in _that_stand_out(aligned, len(miniatures), ALIGNED, STANDS_OUT):
+        yield Pair(one, other, aligned[one, other, mirrored], "mirrored and moved" if mirrored else "moved")
+
+
+def _refined(miniatures: NDArray[np.uint8], look: Look) -> float:
+    """Correlation after the best affine move (stretch and shear, too: pictures are squeezed into squares)."""
+    from scipy.ndimage import affine_transform, gaussian_filter
+    from scipy.optimize import minimize
+
+    one, other, mirrored = look
+    side = miniatures.shape[1]
+    taper = np.outer(*(np.hanning(side + 2)[1:-1],) * 2) ** 0.5
+    greys = miniatures[[one, other]].astype(np.float64)
+    sharp = [grey - gaussian_filter(grey, BEFORE_TURNING, mode="nearest") for grey in greys]
+    target, moving = _unit(sharp[0] * taper), sharp[1][:, ::-1] if mirrored else sharp[1]
+    centre = (side - 1) / 2
+
+    def lacks(change: NDArray[np.float64]) -> float:
+        matrix = np.eye(2) + change[:4].reshape(2, 2) / side
+        offset = centre + change[4:] - matrix @ np.full(2, centre)
+        moved = affine_transform(moving, matrix, offset, order=1, mode="nearest")
+        return 1 - float((target * _unit(moved * taper)).sum())
+
+    best = min((_start(turn, zoom, side) for turn in TURNS for zoom in ZOOMS), key=lacks)
+    found = minimize(
+        lacks, best, method="Powell", options={"maxfev": EVALUATIONS, "xtol": 0.02, "ftol": 1e-4}
+    )
+    return min(1.0, 1 - float(found.fun))
+
+
+def _start(degrees: float, zoom: float, side: int) -> NDArray[np.float64]:
+    turn = np.deg2rad(degrees)
+    matrix = zoom * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    return np.concatenate([((matrix - np.eye(2)) * side).ravel(), np.zeros(2)])
+
+
+def _unit(picture: NDArray[np.float64]) -> NDArray[np.float64]:
+    centred = picture - picture.mean()
+    unit: NDArray[np.float64] = centred / max(float(np.linalg.norm(centred)), 1e-6)
+    return unit
 
 
 def _usual(values: Floats) -> NDArray[np.float64]:
@@ -158,16 +203,16 @@ def _note(likely: dict[Look, float], rows: range, values: Floats, *, mirrored: b
                 likely[look] = max(float(values[at, column]), likely.get(look, 0.0))
 
 
-def _that_stand_out(aligned: dict[Look, float], count: int) -> Iterator[Pair]:
-    """Aligned pairs that are far more alike than the other likely pairs of their images."""
+def _that_stand_out(aligned: Mapping[Look, float], count: int, least: float, ratio: float) -> Iterator[Look]:
+    """Pairs that are alike, and far more so than the other likely pairs of their images."""
     of_image: list[list[float]] = [[] for _ in range(count)]
     for (one, other, _), value in aligned.items():
         of_image[one].append(value)
         of_image[other].append(value)
     for (one, other, mirrored), value in aligned.items():
         usual = max(_middle(of_image[one], value), _middle(of_image[other], value))
-        if value >= ALIGNED and 1 - value <= STANDS_OUT * (1 - usual):
-            yield Pair(one, other, value, "mirrored and moved" if mirrored else "moved")
+        if value >= least and 1 - value <= ratio * (1 - usual):
+            yield one, other, mirrored
 
 
 def _middle(values: list[float], value: float) -> float:
