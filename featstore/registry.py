@@ -8,7 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from featstore.errors import UnknownNameError
+from featstore.errors import UnknownNameError, did_you_mean
+
+KINDS = {
+    "featstore.fusion.strategies": ("strategy", "featstore strategies"),
+    "featstore.executors": ("executor", None),
+}
+"""What the modules of a folder are called, and the command that lists them."""
 
 
 def names(package: str) -> list[str]:
@@ -46,7 +52,8 @@ def load(package: str, name: str) -> Any:  # noqa: ANN401
     """
     known = names(package)
     if name not in known:
-        raise UnknownNameError(f"There is no {name!r} in {package}.", f"Choose one of: {', '.join(known)}.")
+        kind, listing = KINDS.get(package, ("module", None))
+        raise UnknownNameError(f"There is no {kind} {name!r}.", did_you_mean(name, known, listing))
     module = importlib.import_module(f"{package}.{name}")
     return getattr(module, _class_name(name))
 

@@ -19,6 +19,7 @@ from featstore.folds import group_folds
 from featstore.images.audit import audit
 from featstore.images.decode import decoder_version
 from featstore.images.scan import ScanOptions, scan
+from featstore.signatures import public
 from featstore.store.store import default_cache
 from featstore.types import Decoding
 
@@ -84,6 +85,7 @@ class Readable:
         return cls(tuple(records), tuple(classes.tolist()), y, groups)
 
 
+@public
 def check(
     data: str | Path | Manifest,
     *,

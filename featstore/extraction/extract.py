@@ -31,6 +31,7 @@ from featstore.images.losses import one_class_left
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import ScanOptions, scan
 from featstore.run import prepare
+from featstore.signatures import public
 from featstore.store.commit import require_writable
 from featstore.store.learned import remember
 from featstore.store.request import Request, record_request
@@ -51,6 +52,7 @@ DEFAULT_BACKBONES = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite
 DEFAULT_RECIPE = "paper"
 
 
+@public
 def extract(
     data: str | Path | Manifest,
     *,
