@@ -142,7 +142,7 @@ def compare(
     known = [resolve(code) for code in accept]
     matrix = unknown(load_matrix(data, **source))
     facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
-    matrix = merge_copies(matrix, facts, known)
+    matrix = merge_copies(matrix, facts, cache, known, progress=progress)
     contestants = with_views(
         line_up(strategies, subsets, matrix.backbones), views, test_views, len(matrix.views)
     )

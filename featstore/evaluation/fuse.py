@@ -161,10 +161,9 @@ def fuse(
     settings = gather(strategy, preset, options or {})
     codes = [resolve(code) for code in accept]
     matrix = load_matrix(data, **source)
-    facts = image_facts(
-        matrix.records, matrix.decoding, Path(source.get("cache") or default_cache()), progress=progress
-    )
-    matrix = merge_copies(matrix, facts, codes)
+    cache = Path(source.get("cache") or default_cache())
+    facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
+    matrix = merge_copies(matrix, facts, cache, codes, progress=progress)
     earlier = None if init_from is None else read_earlier(Path(init_from), strategy, matrix)
     if earlier is not None:
         settings = {**earlier.options(), **settings}
