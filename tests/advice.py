@@ -43,6 +43,7 @@ class Source:
     modules: set[str] = field(default_factory=set)
     imports: dict[str, dict[str, str]] = field(default_factory=dict)
     constants: dict[str, str] = field(default_factory=dict)
+    families: dict[str, set[str]] = field(default_factory=dict)
 
     def resolve(self, name: str) -> str:
         """Follow ``module:name`` to where it is defined."""
@@ -54,8 +55,9 @@ class Source:
             name = further
         return name
 
-    def reach(self, roots: Iterable[str], by: dict[str, str] | None = None) -> set[str]:
+    def reach(self, roots: Iterable[str]) -> set[str]:
         """Nodes that can run from `roots`: names as imported, members by their name in any class that is used."""
+        families = self._families()
         reached: set[str] = set()
         attributes: dict[str, set[str]] = {}
         todo = set(roots)
@@ -65,24 +67,24 @@ class Source:
                 for attribute in self.nodes[name].attributes:
                     attributes.setdefault(attribute, set()).add(name.partition(":")[0])
             used = {self.resolve(other) for name in todo for other in self.nodes[name].uses}
-            if by is not None:
-                for name in todo:
-                    for o in self.nodes[name].uses: by.setdefault(self.resolve(o), name)
             for one in reached & self.members.keys():
                 for own, member in self.members[one].items():
                     modules = attributes.get(own, set())
-                    if own.startswith("__") or (modules & self._family(one) if own.startswith("_") else modules):
+                    if own.startswith("__") or (modules & families[one] if own.startswith("_") else modules):
                         used.add(member)
-                        if by is not None and member not in by:
-                            by[member] = next((n for n in reached if own in self.nodes[n].attributes), one)+" ."+own
             todo = (used & self.nodes.keys()) - reached
         return reached
 
-    def _family(self, one: str) -> set[str]:
-        """Modules of a class, of its bases and of the classes made from it: they know its private members."""
-        bases = {self.resolve(base) for base in self.nodes[one].uses}
-        heirs = {other for other in self.members if one in map(self.resolve, self.nodes[other].uses)}
-        return {name.partition(":")[0] for name in {one} | bases | heirs}
+    def _families(self) -> dict[str, set[str]]:
+        """Modules of each class, of its bases and of the classes made from it: they know its private members."""
+        if not self.families:
+            found = {one: {one.partition(":")[0]} for one in self.members}
+            for one in self.members:
+                for base in map(self.resolve, self.nodes[one].uses):
+                    found[one].add(base.partition(":")[0])
+                    found.get(base, set()).add(one.partition(":")[0])
+            self.families = found
+        return self.families
 
 
 def read(packages: Mapping[str, Path] = PACKAGES) -> Source:
@@ -101,7 +103,9 @@ def build(trees: Mapping[str, ast.Module]) -> Source:
     for module, tree in trees.items():
         source.imports[module] = dict(_imports(module, tree, source.modules))
         for statement in tree.body:
-            if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(statement.value, ast.Constant):
+            if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(
+                statement.value, ast.Constant
+            ):
                 for name in _targets(statement):
                     source.constants[f"{module}:{name}"] = str(statement.value.value)
     for module, tree in trees.items():
@@ -113,16 +117,23 @@ def build(trees: Mapping[str, ast.Module]) -> Source:
 
 def _imports(module: str, tree: ast.Module, modules: set[str]) -> Iterator[tuple[str, str]]:
     """Names that a module imports anywhere, and what they are; a module is ``name:``."""
-    package = module if any(other.startswith(f"{module}.") for other in modules) else module.rpartition(".")[0]
+    package = (
+        module if any(other.startswith(f"{module}.") for other in modules) else module.rpartition(".")[0]
+    )
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((alias.asname or alias.name.partition(".")[0], f"{alias.name}:") for alias in node.names)
+            yield from (
+                (alias.asname or alias.name.partition(".")[0], f"{alias.name}:") for alias in node.names
+            )
         elif isinstance(node, ast.ImportFrom):
             above = package if node.level == 1 else ""
             origin = ".".join(part for part in (above, node.module or "") if part)
             for alias in node.names:
                 inner = f"{origin}.{alias.name}"
-                yield alias.asname or alias.name, f"{inner}:" if inner in modules else f"{origin}:{alias.name}"
+                yield (
+                    alias.asname or alias.name,
+                    f"{inner}:" if inner in modules else f"{origin}:{alias.name}",
+                )
 
 
 def _targets(statement: ast.stmt) -> list[str]:
@@ -140,6 +151,8 @@ def _defined(statement: ast.stmt) -> list[str]:
 
 
 def _add(source: Source, module: str, own: set[str], statement: ast.stmt) -> None:
+    """Nodes of a statement of a module: of a class one more for each member, of the catalogue one for each code."""
+
     def node(name: str, parts: Iterable[ast.AST]) -> str:
         found = Node(f"{module}:{name}", statement.lineno)
         for part in parts:
@@ -150,9 +163,8 @@ def _add(source: Source, module: str, own: set[str], statement: ast.stmt) -> Non
     if isinstance(statement, ast.ClassDef):
         whole = node(statement.name, [*statement.bases, *statement.decorator_list])
         members = source.members.setdefault(whole, {})
-        for part in statement.body:
-            for name in _defined(part):
-                members[name] = node(f"{statement.name}.{name}", [part])
+        parts = [(name, part) for part in statement.body for name in _defined(part)]
+        members.update({name: node(f"{statement.name}.{name}", [part]) for name, part in parts})
     elif _targets(statement) == ["CATALOGUE"] and isinstance(statement.value, ast.Dict):
         for key, value in zip(statement.value.keys, statement.value.values, strict=True):
             node(ast.literal_eval(key), [value])
@@ -169,7 +181,12 @@ class _Reader(ast.NodeVisitor):
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         arguments = node.args
-        for part in (*node.decorator_list, *arguments.defaults, *filter(None, arguments.kw_defaults), *node.body):
+        for part in (
+            *node.decorator_list,
+            *arguments.defaults,
+            *filter(None, arguments.kw_defaults),
+            *node.body,
+        ):
             self.visit(part)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
@@ -187,9 +204,9 @@ class _Reader(ast.NodeVisitor):
             return
         if called == "getattr" and isinstance(node.args[1], ast.Constant):
             self.found.attributes.add(node.args[1].value)
-        if called.endswith("Finding") and node.args and isinstance(node.args[0], ast.Constant):
-            if not any(keyword.arg == "remedy" for keyword in node.keywords):
-                self.found.uses.add(f"featstore.findings:{node.args[0].value}")
+        own = any(keyword.arg == "remedy" for keyword in node.keywords)
+        if called.endswith("Finding") and not own and node.args and isinstance(node.args[0], ast.Constant):
+            self.found.uses.add(f"featstore.findings:{node.args[0].value}")
         self.generic_visit(node)
 
     def visit_Name(self, node: ast.Name) -> None:
@@ -199,7 +216,11 @@ class _Reader(ast.NodeVisitor):
             self.found.uses.add(f"{self.module}:{node.id}")
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        origin = self.source.imports[self.module].get(node.value.id, "") if isinstance(node.value, ast.Name) else ""
+        origin = (
+            self.source.imports[self.module].get(node.value.id, "")
+            if isinstance(node.value, ast.Name)
+            else ""
+        )
         if origin.endswith(":"):
             self.found.uses.add(origin + node.attr)
         elif not origin or origin.partition(":")[0] in self.source.modules:
@@ -216,7 +237,9 @@ class _Reader(ast.NodeVisitor):
             self.found.texts.append((node.lineno, node.value))
             inside = f"{node.value}." if "." in node.value else "nothing "
             below = (name for name in self.source.modules if name.startswith(inside))
-            self.found.uses |= {f"{name}:{''.join(w.capitalize() for w in name.split('.')[-1].split('_'))}" for name in below}
+            self.found.uses |= {
+                f"{name}:{''.join(w.capitalize() for w in name.split('.')[-1].split('_'))}" for name in below
+            }
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
         text = "".join(
