@@ -204,8 +204,7 @@ class _Reader(ast.NodeVisitor):
             return
         if called == "getattr" and isinstance(node.args[1], ast.Constant):
             self.found.attributes.add(node.args[1].value)
-        own = any(keyword.arg == "remedy" for keyword in node.keywords)
-        if called.endswith("Finding") and not own and node.args and isinstance(node.args[0], ast.Constant):
+        if called.endswith("Finding") and node.args and isinstance(node.args[0], ast.Constant):
             self.found.uses.add(f"featstore.findings:{node.args[0].value}")
         self.generic_visit(node)
 

@@ -195,6 +195,18 @@ def test_every_text_is_true_in_every_command_that_can_say_it(source, sayers):
     assert not wrong, "\n".join(wrong)
 
 
+def test_no_advice_is_out_of_reach(source, sayers):
+    """What no command can say would be held against none: dead, or unseen by the syntax trees."""
+    unseen = {
+        where
+        for where, node in source.nodes.items()
+        if where not in sayers
+        and any(advice.FLAG.search(text) or list(named(text)) for _, text in node.texts)
+    }
+    unseen = {where for where in unseen if not where.startswith("featstore_cli.main:")}
+    assert unseen == {"featstore.images.recipe:summary"}, "called from Python only"
+
+
 def test_every_exception_is_needed(source, sayers):
     for names, reasons in EXCEPTIONS.items():
         for node in (node for nodes in reasons.values() for node in nodes):
