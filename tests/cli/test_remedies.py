@@ -421,3 +421,29 @@ def test_a_wrong_number_is_said_of_the_option_that_it_was_given_to():
     error = run("bench", "--batch-sizes", "many")
     assert str(error).count("--batch-sizes") == 2
     assert "--seeds" not in str(error)
+
+
+def test_a_fit_that_goes_on_from_another_is_mended_as_advised(plain, tmp_path):
+    data, cache = plain
+    fuse = ("fuse", data, "--cache", cache, "--set", "epochs=2")
+    earlier = tmp_path / "earlier"
+    assert run(*fuse, "--strategy", "concat_head", "--out", earlier) is None
+    error = run(*fuse, "--freeze-blocks", NET, "--out", tmp_path / "a")
+    onward = typed(error.remedy, RUN=earlier)
+    assert onward == [f"--init-from={earlier}"]
+    error = run(*fuse, *onward, "--calibrate", "platt", "--out", tmp_path / "a")
+    assert error.remedy == "Leave out --calibrate and --sensitivity."
+    error = run(*fuse[:-2], *onward, "--out", tmp_path / "a")
+    onward += typed(error.remedy)
+    assert onward[1:] == ["--strategy=concat_head"]
+    error = run(*fuse, *onward, "--split-seed", "1", "--out", tmp_path / "a")
+    assert error.remedy == "Give the --test-size and --split-seed of that run."
+    assert run(*fuse, *onward, "--test-size", "0.25", "--split-seed", "0", "--out", tmp_path / "a") is None
+
+
+def test_a_strategy_without_presets_is_set_as_advised(plain, tmp_path):
+    data, cache = plain
+    fuse = ("fuse", data, "--cache", cache, "--strategy", "knn", "--out", tmp_path / "run")
+    error = run(*fuse, "--preset", "paper")
+    assert run(*fuse, *typed(error.remedy, NAME="n_neighbors", VALUE=3)) is None
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["asked"]["options"] == {"n_neighbors": 3}
