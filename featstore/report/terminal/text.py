@@ -149,7 +149,7 @@ def check_text(result: Check) -> str:
 
 
 def bench_text(result: Bench) -> str:
-    """Rates of `featstore bench`, and for each backbone the command that asks for the fastest."""
+    """Rates of `featstore bench`, and for each backbone the command that computes fastest."""
     header = ["backbone", "precision", "batch", "processes", "threads", "images/s", ""]
     rows = [
         [
