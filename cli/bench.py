@@ -41,7 +41,7 @@ def command(
     result = bench(
         options.parse_names(backbones) or DEFAULT_BACKBONES,
         precisions=options.parse_names(precisions) or [],
-        batch_sizes=options.parse_seeds(batch_sizes) or [],
+        batch_sizes=options.parse_seeds(batch_sizes, "--batch-sizes", "1,16") or [],
         seconds=seconds,
         record=record,
         cache=cache,

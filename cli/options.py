@@ -176,13 +176,13 @@ def parse_folds(text: str) -> int | str:
     return int(text)
 
 
-def parse_seeds(text: str | None) -> list[int] | None:
+def parse_seeds(text: str | None, option: str = "--seeds", example: str = "1-4") -> list[int] | None:
     """``1-3,7`` as numbers; ``none`` is the empty list."""
     if text is None:
         return None
     if text == "none":
         return []
-    return [seed for part in text.split(",") for seed in _seed_range(part.strip())]
+    return [seed for part in text.split(",") for seed in _numbers(part.strip(), option, example)]
 
 
 def parse_range(text: str | None) -> tuple[float, float] | None:
@@ -274,10 +274,10 @@ def source(
     }
 
 
-def _seed_range(part: str) -> range:
+def _numbers(part: str, option: str, example: str) -> range:
     first, dash, last = part.partition("-")
     if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
         raise UsageError(
-            f"--seeds {part!r} is neither a number nor a range.", "Write for instance --seeds 1-4."
+            f"{option} {part!r} is neither a number nor a range.", f"Write for instance {option} {example}."
         )
     return range(int(first), int(last if dash else first) + 1)

@@ -138,7 +138,7 @@ CATALOGUE: dict[str, Kind] = {
         "split_ignored",
         "warning",
         "The data set names training and test images, and a cross-validation draws folds of its own over all.",
-        "Score on the given test split instead: --folds split",
+        "Score on the given test split instead: `featstore compare DATA --folds split`",
     ),
     # FS2xx, layouts and cells that may be meant otherwise
     "FS201": Kind(
@@ -313,8 +313,9 @@ CATALOGUE: dict[str, Kind] = {
         "warning",
         "The model gives every image the same answer, or nearly so: of one class 5 % or less is found, so sensitivity"
         " or specificity is (nearly) zero.",
-        "If the AUC is well above 0.5, choose an operating point, --sensitivity 0.9, or calibrate with --calibrate"
-        " platt; if it is not, the model has learned nothing that tells the classes apart.",
+        "If the AUC is well above 0.5, choose an operating point with `featstore fuse` or `featstore compare`,"
+        " --sensitivity 0.9, or calibrate, --calibrate platt; if it is not, the model has learned nothing that tells"
+        " the classes apart.",
     ),
     "FS403": Kind(
         "few_patients",
@@ -328,13 +329,13 @@ CATALOGUE: dict[str, Kind] = {
         "warning",
         "Vectors were computed by another program: featstore cannot tell whether they contain the label or were tuned"
         " on these images.",
-        "Say in the paper where they come from, and compare without them: --backbones",
+        "Say in the paper where they come from, and compare without them: --backbones A,B",
     ),
     "FS405": Kind(
         "backbones_left_out",
         "note",
         "Networks in the store lack vectors of this data set, and took no part.",
-        "Compute the missing ones with featstore extract, or name those that are wanted: --backbones",
+        "Compute the missing ones with featstore extract, or name those that are wanted: --backbones A,B",
     ),
     "FS406": Kind(
         "positive_guessed",
@@ -361,7 +362,7 @@ CATALOGUE: dict[str, Kind] = {
         "note",
         "The run, or the one that it went on from, comes from an earlier featstore and does not tell which images its"
         " model has learned from.",
-        "Make these runs again, featstore fuse DATA --out RUN --overwrite: then images in training are marked.",
+        "Make these runs again, `featstore fuse DATA --out RUN --overwrite`: then images in training are marked.",
     ),
     "FS410": Kind(
         "label_unknown",

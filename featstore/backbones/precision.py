@@ -58,12 +58,13 @@ def require_hardware(precision: str, gpus: Sequence[tuple[int, int]]) -> None:
     if precision == FLOAT16 and not gpus:
         raise UsageError(
             "float16 is for GPUs, and TensorFlow sees none.",
-            "Use --precision float32, or bfloat16 on a CPU that has it.",
+            "Use a machine with a GPU, or float32 in all steps: `featstore extract DATA --precision float32`.",
         )
     if precision == BFLOAT16 and not _has_bfloat16(gpus):
         raise UsageError(
             "This machine does not say that it computes in bfloat16 (CPU flag avx512_bf16 or amx_bf16, GPU 8.0).",
-            f"Use --precision float32, or set {FORCE}=1 if you know better.",
+            "Use another machine, or float32 in all steps: `featstore extract DATA --precision float32`;"
+            f" or set {FORCE}=1 if you know better.",
         )
 
 

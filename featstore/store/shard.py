@@ -35,7 +35,9 @@ ID_BYTES = 32
 CHUNK_BYTES = 1 << 20
 MAX_BYTES = 1 << 31
 LIMITS = Limits(members=2, depth=1, values=None, filters=frozenset({h5py.h5z.FILTER_FLETCHER32}))
-REMEDY = "Run `featstore extract` again: it recomputes what is missing."
+REMEDY = (
+    "Run `featstore extract` again (for imported features `featstore cache import`): it adds what is missing."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,29 @@
 """What a command advises can be typed into that very command; what is misspelt is answered by what was meant."""
 
+import json
 import re
+import shlex
 
 import numpy as np
 import pytest
 import typer
 from featstore_cli.main import app
+from featstore_cli.options import parse_columns, parse_range
 from PIL import Image
 
 import featstore
-from featstore.errors import AuditError, FeatstoreError, UnknownNameError, UsageError
+from featstore.errors import (
+    AuditError,
+    BadImageError,
+    FeatstoreError,
+    MissingFeaturesError,
+    UnknownNameError,
+    UsageError,
+)
+from featstore.extraction.depth import refuse_undeclared_range
+from featstore.images.decode import REASONS, decode
+from featstore.images.scan import scan
+from featstore.types import Decoding
 
 NET = "Vectors"
 COMMANDS = typer.main.get_command(app)
@@ -236,3 +250,200 @@ def test_one_text_stands_for_a_list_of_one(plain):
     assert [standing.contestant.label for standing in found.standings] == [NET]
     with pytest.raises(UnknownNameError, match="There is no strategy 'kn'"):
         featstore.compare(data, strategies="kn", folds=2, cache=cache)
+
+
+def typed(remedy, **meant):
+    """Flags of a remedy with their values, as typed; `meant` says what stands for a word in capitals."""
+    words = []
+    for flag, value in re.findall(r"(--[a-z][a-z-]*)(?:[ =]('[^']*'|[^\s;:`]+))?", remedy):
+        own = re.sub("|".join(meant) or "(?!)", lambda word: str(meant[word[0]]), value)
+        words += [f"{flag}={shlex.split(own.rstrip('.,)'))[0]}" if own else flag]
+    return words
+
+
+def answered(capsys, *arguments):
+    """JSON document of a command, with its findings by code."""
+    capsys.readouterr()
+    assert run(*arguments, "--json") is None
+    document = json.loads(capsys.readouterr().out)
+    return document, {finding["code"]: finding for finding in document["findings"]}
+
+
+@pytest.fixture(scope="module")
+def nameless(tmp_path_factory):
+    """Images of twelve patients that only their paths name, with training and test images."""
+    rows = [
+        (f"patient{10 + at}-{label}-{at}.png", label, "train" if at < 8 else "test")
+        for at in range(12)
+        for label in ("ill", "well")
+    ]
+    return store(tmp_path_factory.mktemp("nameless"), rows, "path,label,split")
+
+
+def comparing(nameless, *more):
+    data, cache = nameless
+    return ("compare", data, "--cache", cache, "--strategies", "knn", "--folds", "2", *more)
+
+
+def test_remedies_of_a_comparison_work_when_followed(nameless, capsys):
+    _, found = answered(capsys, *comparing(nameless))
+    assert {"FS104", "FS114", "FS406"} <= found.keys()
+
+    (pattern,) = typed(found["FS104"]["remedy"])
+    wrong, right = typed(found["FS406"]["remedy"])
+    assert (pattern, wrong, right) == (
+        r"--group-pattern=patient(\d+)",
+        "--positive=well",
+        "--positive=ill",
+    )
+    grouped, after = answered(capsys, *comparing(nameless, pattern, right, "--accept", "FS114"))
+    assert not {"FS104", "FS406"} & after.keys()
+    assert (grouped["matrix"]["groups"], grouped["matrix"]["positive"]) == (12, "ill")
+    assert after["FS114"]["accepted"]
+
+    quoted = re.search(r"`featstore (\w+) DATA (.*)`", found["FS114"]["remedy"])
+    assert quoted[1] == "compare"
+    own, after = answered(capsys, *comparing(nameless, *shlex.split(quoted[2]), wrong))
+    assert not {"FS114", "FS406"} & after.keys()
+    assert not after["FS104"]["accepted"]
+    assert (own["protocol"]["own_split"], own["matrix"]["positive"]) == (True, "well")
+
+
+def test_options_that_exclude_each_other_are_left_out_as_advised(nameless):
+    both = comparing(nameless, "--folds", "split", "--repeats", "2")
+    error = run(*both)
+    assert error.remedy == "Leave out --repeats."
+    assert run(*both[:-2]) is None
+
+
+def test_a_run_that_is_there_is_replaced_or_stays_as_advised(plain, tmp_path):
+    data, cache = plain
+    command = ("fuse", data, "--cache", cache, "--strategy", "nearest_centroid", "--out", tmp_path / "run")
+    assert run(*command) is None
+    error = run(*command)
+    other, overwrite = typed(error.remedy)
+    assert (other, overwrite) == ("--out", "--overwrite")
+    assert run(*command, overwrite) is None
+    assert run(*command, other, tmp_path / "other") is None
+
+
+def test_a_store_elsewhere_is_named_as_advised(nameless, tmp_path):
+    command = comparing(nameless)
+    at = command.index("--cache")
+    error = run(*command[:at], "--cache", tmp_path, *command[at + 2 :])
+    assert isinstance(error, MissingFeaturesError)
+    assert run(*command[:at], *command[at + 2 :], *typed(error.remedy, FOLDER=command[at + 1])) is None
+
+
+def test_paths_and_links_that_lead_elsewhere_are_followed_as_advised(nameless, tmp_path):
+    data, _ = nameless
+    table = tmp_path / "lists" / "table.csv"
+    table.parent.mkdir()
+    table.write_bytes(data.read_bytes())
+    error = run("check", table)
+    assert "--root" in error.remedy
+    assert run("check", table, *typed(error.remedy, FOLDER=data.parent)) is None
+
+    for label in ("ill", "well"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for path in data.parent.glob(f"*-{label}-*.png"):
+            (tmp_path / "set" / label / path.name).symlink_to(path)
+    error = run("check", tmp_path / "set")
+    assert typed(error.remedy) == ["--follow-links"]
+    assert run("check", tmp_path / "set", "--follow-links") is None
+
+
+def test_columns_are_named_as_advised(nameless):
+    data, _ = nameless
+    lines = [line.split(",") for line in data.read_text().splitlines()[1:]]
+    rows = [f"{path},{path[:9]},{int(label == 'ill')},{int(label == 'well')}" for path, label, _ in lines]
+    table = data.parent / "columns.csv"
+    table.write_text("\n".join(["path,who,ill,well", *rows]) + "\n")
+
+    def read(*flags):
+        return scan(table, columns=parse_columns([flag.removeprefix("--columns=") for flag in flags]))
+
+    found = {finding.code: finding.remedy for finding in read().findings}
+    grouped = read(*typed(found["FS205"], NAME="group", COLUMN="who"))
+    assert len({record.group for record in grouped.records}) == 12
+    labelled = read(*typed(found["FS211"], COLUMN="ill"))
+    assert labelled.classes == ("0", "1")
+    assert "FS211" not in {finding.code for finding in labelled.findings}
+
+
+def test_the_range_of_deep_images_is_given_as_advised(tmp_path):
+    for step, label in ((50, "ill"), (60, "well")):
+        (tmp_path / label).mkdir()
+        Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * step).save(
+            tmp_path / label / f"{label}.png"
+        )
+    records = scan(tmp_path).records
+    with pytest.raises(UsageError, match="2 images hold 16-bit") as caught:
+        refuse_undeclared_range(records, Decoding("any"))
+    for flag in typed(caught.value.remedy + " " + REASONS["needs_range"], LOW=0, HIGH=4000):
+        name, _, value = flag.partition("=")
+        assert name == "--range"
+        span = parse_range(value)
+        refuse_undeclared_range(records, Decoding("any", value_range=span))
+        decode(records[0].path.read_bytes(), 0, span)
+    with pytest.raises(BadImageError, match="needs_range"):
+        decode(records[0].path.read_bytes())
+
+
+def test_a_bad_shard_is_set_aside_and_imported_anew_as_advised(tmp_path, capsys):
+    data, cache = store(tmp_path, CASES["tiny"])
+    (shard,) = cache.glob("features/**/*.h5")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    verify = ("cache", "verify", "--cache", cache)
+    run(*verify)
+    advice = re.findall(r"`featstore (cache [^`]*)`", capsys.readouterr().out)
+    assert "cache verify --repair" in advice
+    run(*shlex.split("cache verify --repair"), "--cache", cache)
+    said = capsys.readouterr().out
+    again = ("cache", "import", data, tmp_path / "vectors.npz", "--name", NET, "--cache", cache)
+    assert "featstore cache import" in said
+    assert run(*again) is None
+    capsys.readouterr()
+    assert run(*verify) is None
+    assert "0 bad" in capsys.readouterr().out
+    np.savez(
+        tmp_path / "others.npz",
+        features=np.ones((4, 4), np.float32),
+        filenames=np.load(tmp_path / "vectors.npz")["filenames"],
+    )
+    others = ("cache", "import", data, tmp_path / "others.npz", "--cache", cache, "--name")
+    error = run(*others, NET)
+    assert "another --name" in error.remedy
+    assert run(*others, "Others") is None
+
+
+def test_a_wrong_number_is_said_of_the_option_that_it_was_given_to():
+    error = run("bench", "--batch-sizes", "many")
+    assert str(error).count("--batch-sizes") == 2
+    assert "--seeds" not in str(error)
+
+
+def test_a_fit_that_goes_on_from_another_is_mended_as_advised(plain, tmp_path):
+    data, cache = plain
+    fuse = ("fuse", data, "--cache", cache, "--set", "epochs=2")
+    earlier = tmp_path / "earlier"
+    assert run(*fuse, "--strategy", "concat_head", "--out", earlier) is None
+    error = run(*fuse, "--freeze-blocks", NET, "--out", tmp_path / "a")
+    onward = typed(error.remedy, RUN=earlier)
+    assert onward == [f"--init-from={earlier}"]
+    error = run(*fuse, *onward, "--calibrate", "platt", "--out", tmp_path / "a")
+    assert error.remedy == "Leave out --calibrate and --sensitivity."
+    error = run(*fuse[:-2], *onward, "--out", tmp_path / "a")
+    onward += typed(error.remedy)
+    assert onward[1:] == ["--strategy=concat_head"]
+    error = run(*fuse, *onward, "--split-seed", "1", "--out", tmp_path / "a")
+    assert error.remedy == "Give the --test-size and --split-seed of that run."
+    assert run(*fuse, *onward, "--test-size", "0.25", "--split-seed", "0", "--out", tmp_path / "a") is None
+
+
+def test_a_strategy_without_presets_is_set_as_advised(plain, tmp_path):
+    data, cache = plain
+    fuse = ("fuse", data, "--cache", cache, "--strategy", "knn", "--out", tmp_path / "run")
+    error = run(*fuse, "--preset", "paper")
+    assert run(*fuse, *typed(error.remedy, NAME="n_neighbors", VALUE=3)) is None
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["asked"]["options"] == {"n_neighbors": 3}

@@ -6,6 +6,7 @@ from commandline import featstore
 from featstore.errors import BackboneError, UnknownNameError
 from featstore.extraction import bench as module
 from featstore.extraction.bench import Layout, bench, layouts
+from featstore.report.terminal.text import bench_text
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,10 @@ def test_the_fastest_is_chosen_for_each_backbone(monkeypatch):
     result = bench(["VGG16", "VGG19"])
     assert [(r.backbone, r.processes) for r in result.best] == [("VGG16", 2), ("VGG19", 1)]
     assert len(result.rates) == 4
+    assert bench_text(result).splitlines()[-2:] == [
+        "  featstore extract DATA --backbones VGG16 --precision float32 --executor processes --workers 2",
+        "  featstore extract DATA --backbones VGG19 --precision float32",
+    ]
 
 
 def test_an_unknown_backbone_is_named():

@@ -73,7 +73,8 @@ def verification_text(result: Verification) -> str:
     ]
     if result.bad and not result.repair:
         parts.append(
-            "`featstore cache verify --repair` sets aside what is bad; `featstore extract` computes it again."
+            "`featstore cache verify --repair` sets aside what is bad; `featstore extract` computes it again, and"
+            " `featstore cache import` takes imported features from their file again."
         )
     return "\n\n".join(part for part in parts if part)
 
@@ -181,7 +182,8 @@ def _repair_text(repair: Repair) -> str:
     if repair.lost:
         rows = [[lost.backbone, f"{lost.view} #{lost.seed}", _rows_lost(lost)] for lost in repair.lost]
         parts.append(
-            "To be computed again by the next `featstore extract` with the same data, backbones, recipe and seeds:\n"
+            "To be computed again by the next `featstore extract` with the same data, backbones, recipe and seeds"
+            " (imported features: by `featstore cache import` of the same file):\n"
             + table(["backbone", "view", "vectors"], rows)
         )
     return "\n\n".join(part for part in parts if part) or "There was nothing to repair."

@@ -149,7 +149,7 @@ def check_text(result: Check) -> str:
 
 
 def bench_text(result: Bench) -> str:
-    """Rates of `featstore bench`, and for each backbone the flags that ask for the fastest."""
+    """Rates of `featstore bench`, and for each backbone the command that computes fastest."""
     header = ["backbone", "precision", "batch", "processes", "threads", "images/s", ""]
     rows = [
         [
@@ -164,7 +164,7 @@ def bench_text(result: Bench) -> str:
         for r in result.rates
     ]
     chosen = [
-        f"  {r.backbone}: --precision {r.precision}"
+        f"  featstore extract DATA --backbones {r.backbone} --precision {r.precision}"
         + (f" --executor processes --workers {r.processes}" if r.processes > 1 else "")
         for r in result.best
     ]
