@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 class FeatstoreError(Exception):
@@ -70,6 +71,13 @@ class BadImageError(FeatstoreError, ValueError):
     def __reduce__(self) -> tuple[type[BadImageError], tuple[str, str]]:
         """Survive the trip between processes."""
         return type(self), (self.reason, self.detail)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Question after the names that are spelt nearly so, with a space behind it; empty where there is none."""
+    spelling = {other.lower(): other for other in known}
+    close = [spelling[match] for match in get_close_matches(name.lower(), spelling, n=3)]
+    return f"Did you mean {' or '.join(close)}? " if close else ""
 
 
 class UnknownNameError(UsageError, LookupError):

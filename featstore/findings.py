@@ -354,7 +354,7 @@ CATALOGUE: dict[str, Kind] = {
         "shortcut_unknown",
         "note",
         "How well the label is guessed without a network could not be computed on these images.",
-        "Add patients: five of each class are needed.",
+        "Add patients: three of each class are needed.",
     ),
     "FS409": Kind(
         "training_unknown",
@@ -477,6 +477,11 @@ def resolve(code: str) -> str:
     raise UsageError(
         f"There is no finding {code!r}.", f"Codes are {', '.join(CATALOGUE)}: see docs/findings.md."
     )
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Count and noun, with its verb if there is one: ``1 file is``, ``2 files are``."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def shown(names: Sequence[str], most: int = 3) -> str:

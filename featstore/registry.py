@@ -8,7 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from featstore.errors import UnknownNameError
+from featstore.errors import UnknownNameError, nearest
+
+FEW = 8
+"""So many names can be listed in one line."""
 
 
 def names(package: str) -> list[str]:
@@ -46,7 +49,10 @@ def load(package: str, name: str) -> Any:  # noqa: ANN401
     """
     known = names(package)
     if name not in known:
-        raise UnknownNameError(f"There is no {name!r} in {package}.", f"Choose one of: {', '.join(known)}.")
+        folder = package.rpartition(".")[2]
+        kind = f"{folder[:-3]}y" if folder.endswith("ies") else folder.removesuffix("s")
+        every = f"`featstore {folder}` lists all." if len(known) > FEW else f"There are: {', '.join(known)}."
+        raise UnknownNameError(f"There is no {kind} {name!r}.", f"{nearest(name, known)}{every}")
     module = importlib.import_module(f"{package}.{name}")
     return getattr(module, _class_name(name))
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
-from featstore.errors import BackboneError, UnknownNameError
+from featstore.errors import BackboneError, UnknownNameError, nearest
 
 if TYPE_CHECKING:
     import keras
@@ -86,7 +85,7 @@ def row(name: str) -> Row:
     foreign = _foreign()
     if name in foreign:
         return _load(foreign[name])
-    remedy = f"{_suggest(name)}`featstore backbones` lists all."
+    remedy = f"{nearest(name, names())}`featstore backbones` lists all."
     raise UnknownNameError(f"There is no backbone {name!r}.", remedy)
 
 
@@ -124,12 +123,6 @@ def _load(point: EntryPoint) -> Row:
     if not isinstance(found, Row) or found.name != point.name:
         raise BackboneError(f"{what} is not a Row of that name.", remedy)
     return found
-
-
-def _suggest(name: str) -> str:
-    spelling = {known.lower(): known for known in names()}
-    close = [spelling[match] for match in get_close_matches(name.lower(), spelling, n=3)]
-    return f"Did you mean {' or '.join(close)}? " if close else ""
 
 
 _PAPER = frozenset({

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore import registry
-from featstore.errors import UnknownNameError, UsageError
+from featstore.errors import UnknownNameError, UsageError, nearest
 from featstore.evaluation.views import (
     EXPAND,
     IDENTITY,
@@ -244,6 +244,7 @@ def _in_order(subset: Sequence[str], everything: tuple[str, ...]) -> tuple[str, 
     if unknown or not subset:
         raise UnknownNameError(
             f"The subset {'+'.join(subset)!r} names no loaded backbone: {', '.join(unknown)}.",
+            f"{nearest(unknown[0] if unknown else '', everything)}"
             f"Use singles, all, greedy, or names joined by plus signs: {', '.join(everything)}.",
         )
     return tuple(name for name in everything if name in subset)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore.findings import Finding, mark_accepted
+from featstore.findings import Finding, counted, mark_accepted
 from featstore.images.grouping import Union
 from featstore.images.near_copies import find_copies
 
@@ -67,7 +67,7 @@ def _findings(records: Sequence[ImageRecord], pairs: Sequence[Pair]) -> tuple[Fi
     ways = sorted({pair.how for pair in pairs})
     across = f", {straddling} of them across splits" if straddling else ""
     message = (
-        f"{len(pairs)} pairs of pictures under different patients (groups) look the same{across}:"
+        f"{counted(len(pairs), 'pair')} of pictures under different patients (groups) look the same{across}:"
         f" {len(images)} images ({', '.join(ways)})."
     )
     examples = tuple(
@@ -101,8 +101,11 @@ def merge_copies(matrix: FeatureMatrix, facts: FactTable, accepted: Collection[s
         union.join([str(matrix.groups[row_of[image]]) for image in pair])
     groups = np.array([union.find(str(group)) for group in matrix.groups])
     merged = len(set(matrix.groups.tolist())) - len(set(groups.tolist()))
-    unit = "patients (groups)" if matrix.has_groups else "images"
-    message = f"{merged} {unit} were merged with others that show the same picture: they stay on one side of a split."
+    unit = ("patient (group)", "patients (groups)") if matrix.has_groups else ("image", "images")
+    one, many = (f"{noun} {verb}" for noun, verb in zip(unit, ("was", "were"), strict=True))
+    message = (
+        f"{counted(merged, one, many)} merged with another that shows the same picture, as of one patient."
+    )
     return replace(
         matrix, groups=groups, findings=(*matrix.findings, *told, Finding("FS103", message, merged))
     )
@@ -126,7 +129,10 @@ def without_copies_of(
         scored |= set(matrix.groups[clean].tolist())
     if not dropped:
         return splits, ()
-    message = f"{dropped} images that look like test images under another patient were left out of training."
+    message = (
+        f"{counted(dropped, 'training image was', 'training images were')} left out:"
+        " the same picture is a test image under another patient."
+    )
     return {name: kept[name] for name in splits}, (Finding("FS103", message, dropped),)
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from featstore import registry
-from featstore.errors import UnknownNameError, UsageError
+from featstore.errors import UnknownNameError, UsageError, nearest
 from featstore.evaluation.contestants import STRATEGIES
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def gather(strategy: str, preset: str | None, options: Mapping[str, Any]) -> dic
     unknown = sorted(set(options) - set(names))
     if unknown:
         raise UnknownNameError(
-            f"{strategy} has no parameter {', '.join(unknown)}.", f"It has: {', '.join(names) or 'none'}."
+            f"{strategy} has no parameter {', '.join(unknown)}.",
+            f"{nearest(unknown[0], names)}It has: {', '.join(names) or 'none'}.",
         )
     return {**_preset(strategy, preset), **options}
 
@@ -52,6 +53,7 @@ def _preset(strategy: str, preset: str | None) -> Mapping[str, Any]:
         return {}
     if preset not in presets:
         raise UnknownNameError(
-            f"{strategy} has no preset {preset!r}.", f"It has: {', '.join(presets) or 'none'}."
+            f"{strategy} has no preset {preset!r}.",
+            f"{nearest(preset, presets)}It has: {', '.join(presets) or 'none'}.",
         )
     return presets[preset]

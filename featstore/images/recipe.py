@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from featstore.errors import RecipeError, UnknownNameError
+from featstore.errors import RecipeError, UnknownNameError, nearest
 from featstore.types import IDENTITY_RECIPE
 
 Range = tuple[float, float]
@@ -155,7 +155,10 @@ def summary(preset: str) -> str:
         If there is no such preset.
     """
     if preset not in PRESETS:
-        raise UnknownNameError(f"There is no preset {preset!r}.", f"Choose one of: {', '.join(PRESETS)}.")
+        raise UnknownNameError(
+            f"There is no preset {preset!r}.",
+            f"{nearest(preset, PRESETS)}Choose one of: {', '.join(PRESETS)}.",
+        )
     return _SUMMARIES[preset]
 
 

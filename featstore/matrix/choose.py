@@ -7,11 +7,10 @@ those that are complete. Vectors that were imported for these images are always 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from featstore.backbones import catalog
-from featstore.errors import MissingFeaturesError, UnknownNameError, UsageError
+from featstore.errors import MissingFeaturesError, UnknownNameError, UsageError, nearest
 from featstore.images.recipe import parse_recipe
 from featstore.matrix.absence import incomplete, nothing
 from featstore.matrix.holdings import extract_command
@@ -127,9 +126,7 @@ def _require_known(name: str, known: Collection[str]) -> None:
     there = {*known, *catalog.names()}
     if name in there:
         return
-    spelling = {other.lower(): other for other in sorted(there)}
-    close = [spelling[match] for match in get_close_matches(name.lower(), spelling, n=3)]
-    hint = f"Did you mean {' or '.join(close)}? " if close else ""
+    hint = nearest(name, sorted(there))
     raise UnknownNameError(
         f"There is no backbone {name!r}.",
         f"{hint}`featstore cache ls` lists what is stored, `featstore backbones` what can be.",
