@@ -275,14 +275,16 @@ def _on_columns(
 ) -> list[Finding]:
     findings = []
     used = {*places.values(), *flags.values()}
-    unknown = [name for at, name in enumerate(table.columns) if at not in used]
+    named = {name: at for name, at in table.places.items() if at not in used}
+    patients = [] if "group" in places else patient_columns(table, named)
+    told = {named[name] for name in patients}
+    unknown = [name for at, name in enumerate(table.columns) if at not in used | told]
     if unknown:
         message = f"{counted(len(unknown), 'column')} of the CSV file took no part."
         findings.append(
             Finding("FS205", message, len(unknown), tuple(name or "(no name)" for name in unknown))
         )
-    named = {name: at for name, at in table.places.items() if at not in used}
-    if "group" not in places and (patients := patient_columns(table, named)):
+    if patients:
         flag = columns_flag({**given, "group": patients[0]})
         empty = table.cells(named[patients[0]]).count("")
         remedy = f"If that is the patient, say so: {flag}"
@@ -291,7 +293,7 @@ def _on_columns(
         alike = counted(
             len(patients), "column looks like the patient and is", "columns look like the patient and are"
         )
-        message = f"{alike} not used as the group."
+        message = f"{alike} not used as the group; to use it: {flag}"
         findings.append(Finding("FS113", message, len(patients), tuple(patients), remedy=remedy))
     if flags:
         message = f"The label is the name of the one of {len(flags)} columns that holds a 1."

@@ -152,7 +152,9 @@ def check_text(result: Check) -> str:
         answer = f"No error found; {warnings or 'no'} warning{'' if warnings == 1 else 's'}."
     listed = [replace(f, examples=()) if f.code in LISTED_BELOW else f for f in result.findings]
     parts = [f"{answer}\n{about}", findings_text(listed if result.bad else result.findings)]
-    parts.append(_bad_text(result.bad, "Files in quarantine:"))
+    parts.append(
+        _bad_text(result.bad, "Files in quarantine:", cured=len({row[1] for row in result.bad}) == 1)
+    )
     parts += [_shortcut_text(result.shortcuts), LOOKED_FOR]
     return "\n\n".join(part for part in parts if part)
 
@@ -220,15 +222,15 @@ def _extraction_sentence(result: Extraction) -> str:
     )
 
 
-def _bad_text(bad: Sequence[tuple[str, str, str]], head: str = "") -> str:
-    """Files in quarantine with the reason of each, and below what to do about each kind of reason."""
+def _bad_text(bad: Sequence[tuple[str, str, str]], head: str = "", *, cured: bool = False) -> str:
+    """Files in quarantine with the reason of each, and unless it was said above what to do about each reason."""
     if not bad:
         return ""
     lines = [f"  {printable(path)}: {reason} ({printable(detail)})" for path, reason, detail in bad[:LISTED]]
     more = [f"  and {len(bad) - LISTED} more"] if len(bad) > LISTED else []
     head = head or f"{counted(len(bad), 'image is', 'images are')} in quarantine; everything else goes on:"
     cures = [f"{reason}: {REASONS[reason]}" for reason in sorted({row[1] for row in bad} & REASONS.keys())]
-    return "\n".join([head, *lines, *more, *cures])
+    return "\n".join([head, *lines, *more, *([] if cured else cures)])
 
 
 def _shortcut_text(shortcuts: Mapping[str, Score]) -> str:
