@@ -12,6 +12,7 @@ from featstore.evaluation.fuse import Fusion, fuse
 from featstore.extraction.extract import extract
 from featstore.images.phantom import make_phantoms
 from featstore.report.page.writing import NAME, write_report
+from featstore.signatures import public
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,7 @@ class Demonstration:
         }
 
 
+@public
 def demo(
     out: str | Path = "runs/demo",
     *,

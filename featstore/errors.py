@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
+import difflib
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+MOST_NAMES = 12
+"""So many names are listed in a remedy; more are left to the command that lists them."""
+LIKENESS = 0.6
+"""Of two names, from 0 to 1, from which one may be meant for the other."""
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Names that a misspelt one can mean, the nearest first; capitals, ``_``, ``-`` and spaces do not count."""
+    plain: dict[str, str] = {}
+    for one in known:
+        plain.setdefault(_plain(one), one)
+    return [plain[one] for one in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=LIKENESS)]
+
+
+def did_you_mean(name: str, known: Iterable[str], listing: str | None = None) -> str:
+    """Remedy for a name that does not exist.
+
+    Parameters
+    ----------
+    name
+        What was written.
+    known
+        All names.
+    listing
+        Command that lists them, such as ``featstore strategies``; without one they stand in the remedy.
+    """
+    names = list(known)
+    close = nearest(name, names)
+    question = f"Did you mean {' or '.join(close)}? " if close else ""
+    if listing is not None:
+        return f"{question}`{listing}` lists all."
+    if not names:
+        return "There are none to choose from."
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"{question}Choose one of: {', '.join(names[:MOST_NAMES])}{more}."
+
+
+def _plain(name: str) -> str:
+    return name.casefold().translate(str.maketrans("", "", "_- "))
 
 
 class FeatstoreError(Exception):
@@ -71,13 +111,6 @@ class BadImageError(FeatstoreError, ValueError):
     def __reduce__(self) -> tuple[type[BadImageError], tuple[str, str]]:
         """Survive the trip between processes."""
         return type(self), (self.reason, self.detail)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Question after the names that are spelt nearly so, with a space behind it; empty where there is none."""
-    spelling = {other.lower(): other for other in known}
-    close = [spelling[match] for match in get_close_matches(name.lower(), spelling, n=3)]
-    return f"Did you mean {' or '.join(close)}? " if close else ""
 
 
 class UnknownNameError(UsageError, LookupError):

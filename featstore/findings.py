@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from featstore.errors import UsageError
+from featstore.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -474,9 +474,9 @@ def resolve(code: str) -> str:
     for known, kind in CATALOGUE.items():
         if wanted in {known.casefold(), kind.name}:
             return known
-    raise UsageError(
-        f"There is no finding {code!r}.", f"Codes are {', '.join(CATALOGUE)}: see docs/findings.md."
-    )
+    close = nearest(code, [name for known, kind in CATALOGUE.items() for name in (known, kind.name)])
+    question = f"Did you mean {close[0]}? " if close else ""
+    raise UsageError(f"There is no finding {code!r}.", f"{question}docs/findings.md lists all.")
 
 
 def counted(count: int, one: str, many: str = "") -> str:

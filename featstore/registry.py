@@ -8,10 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from featstore.errors import UnknownNameError, nearest
+from featstore.errors import UnknownNameError, did_you_mean
 
-FEW = 8
-"""So many names can be listed in one line."""
+KINDS = {
+    "featstore.fusion.strategies": ("strategy", "featstore strategies"),
+    "featstore.executors": ("executor", None),
+}
+"""What the modules of a folder are called, and the command that lists them."""
 
 
 def names(package: str) -> list[str]:
@@ -49,10 +52,8 @@ def load(package: str, name: str) -> Any:  # noqa: ANN401
     """
     known = names(package)
     if name not in known:
-        folder = package.rpartition(".")[2]
-        kind = f"{folder[:-3]}y" if folder.endswith("ies") else folder.removesuffix("s")
-        every = f"`featstore {folder}` lists all." if len(known) > FEW else f"There are: {', '.join(known)}."
-        raise UnknownNameError(f"There is no {kind} {name!r}.", f"{nearest(name, known)}{every}")
+        kind, listing = KINDS.get(package, ("module", None))
+        raise UnknownNameError(f"There is no {kind} {name!r}.", did_you_mean(name, known, listing))
     module = importlib.import_module(f"{package}.{name}")
     return getattr(module, _class_name(name))
 

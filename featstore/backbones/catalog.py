@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
-from featstore.errors import BackboneError, UnknownNameError, nearest
+from featstore.errors import BackboneError, UnknownNameError, did_you_mean
 
 if TYPE_CHECKING:
     import keras
@@ -85,8 +85,9 @@ def row(name: str) -> Row:
     foreign = _foreign()
     if name in foreign:
         return _load(foreign[name])
-    remedy = f"{nearest(name, names())}`featstore backbones` lists all."
-    raise UnknownNameError(f"There is no backbone {name!r}.", remedy)
+    raise UnknownNameError(
+        f"There is no backbone {name!r}.", did_you_mean(name, names(), "featstore backbones")
+    )
 
 
 def mobilenet_025(**options: Any) -> keras.Model:  # noqa: ANN401

@@ -24,7 +24,7 @@ from featstore.backbones.weights import (
     one_line,
     resolve_weights,
 )
-from featstore.errors import BackboneError, UsageError, WeightsError
+from featstore.errors import BackboneError, UnknownNameError, WeightsError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,8 +46,9 @@ def require_preprocess(preprocess: str) -> None:
         If it is none of `PREPROCESSES`.
     """
     if preprocess not in PREPROCESSES:
-        remedy = f"Choose one of: {', '.join(PREPROCESSES)}."
-        raise UsageError(f"There is no preprocessing {preprocess!r}.", remedy)
+        raise UnknownNameError(
+            f"There is no preprocessing {preprocess!r}.", did_you_mean(preprocess, PREPROCESSES)
+        )
 
 
 def prepare_keras() -> list[tuple[int, int]]:

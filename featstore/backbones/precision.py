@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from featstore.errors import UsageError
+from featstore.errors import UnknownNameError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ def require_precision(precision: str) -> None:
         If `precision` is none of `POLICIES`.
     """
     if precision not in POLICIES:
-        raise UsageError(f"There is no precision {precision!r}.", f"Choose one of: {', '.join(POLICIES)}.")
+        raise UnknownNameError(f"There is no precision {precision!r}.", did_you_mean(precision, POLICIES))
 
 
 def require_hardware(precision: str, gpus: Sequence[tuple[int, int]]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featstore.backbones import catalog
-from featstore.errors import UsageError, WeightsError
+from featstore.errors import UsageError, WeightsError, nearest
 from featstore.fingerprint import digest_file
 
 if TYPE_CHECKING:
@@ -62,6 +62,9 @@ class Weights:
     digest: str | None
 
 
+_CHOICES = "A choice is imagenet, random:SEED or the path of a weights file: --weights Xception=weights.h5."
+
+
 def resolve_weights(row: Row, choice: str = IMAGENET) -> Weights:
     """Turn a choice into weights; reads (and hashes) files, never the network.
 
@@ -90,6 +93,8 @@ def resolve_weights(row: Row, choice: str = IMAGENET) -> Weights:
         return Weights("random", None, seed, f"random:{seed} keras {version('keras')}")
     if choice.startswith("random:"):
         raise UsageError(f"{choice!r} has no seed of 1 to 9 digits.", "Write random:SEED, such as random:1.")
+    if not _looks_like_a_path(choice) and (close := nearest(choice, [IMAGENET, "random"])):
+        raise UsageError(f"There are no weights {choice!r}.", f"Did you mean {close[0]}? {_CHOICES}")
     path = Path(choice).expanduser()
     _require_loadable(row, path)
     return Weights("file", path, None, _digest(path))
@@ -127,7 +132,15 @@ def parse_weights_options(options: Iterable[str]) -> dict[str, str]:
 
 
 def choice_for(name: str, choices: Mapping[str, str]) -> str:
-    """Choice for the backbone `name`: its own, else the one for every backbone, else ``imagenet``."""
+    """Choice for the backbone `name`: its own, else the one for every backbone, else ``imagenet``.
+
+    Raises
+    ------
+    UnknownNameError
+        If one of the choices is for a backbone that does not exist: it would have no effect.
+    """
+    for other in set(choices) - {name, EVERY_BACKBONE, *catalog.names()}:
+        catalog.row(other)  # refuses it
     return choices.get(name, choices.get(EVERY_BACKBONE, IMAGENET))
 
 
@@ -179,12 +192,16 @@ def _parse_option(option: str) -> tuple[str, str]:
     name, choice = (named[1], named[2]) if named else (EVERY_BACKBONE, option)
     if not (choice == IMAGENET or _RANDOM.fullmatch(choice) or _looks_like_a_path(choice)):
         raise UsageError(
-            f"--weights {option!r} is neither NAME=CHOICE nor CHOICE.",
-            "A choice is imagenet, random:SEED or the path of a weights file: --weights Xception=weights.h5.",
+            f"--weights {option!r} is neither NAME=CHOICE nor CHOICE.", f"{_meant_weights(choice)}{_CHOICES}"
         )
     if name != EVERY_BACKBONE:
         catalog.row(name)  # refuses a name that does not exist
     return name, choice
+
+
+def _meant_weights(choice: str) -> str:
+    close = nearest(choice, [IMAGENET, "random"])
+    return f"Did you mean {close[0]}? " if close else ""
 
 
 def _looks_like_a_path(choice: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from featstore.errors import RunError, UnknownNameError, nearest
+from featstore.errors import RunError, UnknownNameError, did_you_mean
 from featstore.evaluation.metrics import ALMOST_NEVER
 
 if TYPE_CHECKING:
@@ -126,10 +126,7 @@ def method(name: str) -> type[Temperature | Platt | Isotonic]:
         If there is none.
     """
     if name not in METHODS:
-        raise UnknownNameError(
-            f"There is no calibration {name!r}.",
-            f"{nearest(name, METHODS)}Choose among: {', '.join(METHODS)}.",
-        )
+        raise UnknownNameError(f"There is no calibration {name!r}.", did_you_mean(name, METHODS))
     return METHODS[name]
 
 

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore.errors import AuditError
-from featstore.evaluation.copies import copies_across_groups
+from featstore.evaluation.copies import copies_found
 from featstore.evaluation.scores import Score, held_out_scores
 from featstore.evaluation.shortcuts import MAJORITY, shortcut_findings, shortcut_probabilities
-from featstore.extraction.facts import image_facts, notes_found
+from featstore.extraction.facts import image_copies, image_facts, notes_found
 from featstore.findings import Finding, counted, mark_accepted, ordered
 from featstore.folds import group_folds
 from featstore.images.audit import audit
 from featstore.images.decode import REASONS, decoder_version
 from featstore.images.losses import losses
 from featstore.images.scan import ScanOptions, scan
+from featstore.signatures import public
 from featstore.store.store import default_cache
 from featstore.types import Decoding
 
@@ -84,6 +85,7 @@ class Readable:
         return cls(tuple(records), tuple(classes.tolist()), y, groups)
 
 
+@public
 def check(
     data: str | Path | Manifest,
     *,
@@ -116,8 +118,10 @@ def check(
     facts = image_facts(manifest.records, decoding, kept if kept.is_dir() else None, progress=progress)
     shortcuts, told = _shortcuts(facts)
     found = [*audit(manifest), *_unreadable(manifest, facts), *notes_found(facts), *told]
-    if len(facts.records) > 1:
-        found += copies_across_groups(facts, [record.group for record in facts.records]).findings
+    groups = [record.group for record in facts.records]
+    found += copies_found(
+        facts.records, image_copies(facts, groups, decoding, kept if kept.is_dir() else None)
+    )
     findings = ordered(mark_accepted(found, accept))
     bad = [(str(r.path), *facts.bad[r.id]) for r in manifest.records if r.id in facts.bad]
     return Check(

@@ -13,7 +13,7 @@ from featstore import run
 from featstore.errors import UsageError
 from featstore.evaluation.bootstrap import group_weights
 from featstore.evaluation.comparison import Comparison
-from featstore.evaluation.contestants import Contestant, line_up, reseed, with_views
+from featstore.evaluation.contestants import Contestant, draws, line_up, reseed, with_views
 from featstore.evaluation.copies import merge_copies, without_copies_of
 from featstore.evaluation.crew import one_thread
 from featstore.evaluation.curves import curves
@@ -37,6 +37,7 @@ from featstore.extraction.facts import image_facts
 from featstore.findings import mark_accepted, ordered, resolve
 from featstore.folds import OWN_SPLIT, group_folds, own_split
 from featstore.matrix import Source, load_matrix
+from featstore.signatures import public
 from featstore.store.store import default_cache
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     Play = Callable[..., list[list[Vector]]]
 
 
+@public
 def compare(
     data: str | Path | Manifest,
     *,
@@ -134,11 +136,13 @@ def compare(
     """
     if out is not None:
         run.prepare(Path(out), overwrite=overwrite)
+    if view_curve is not None:
+        draws(view_curve)  # refuses a strategy that does not exist, before anything is fitted
     cache = Path(source.get("cache") or default_cache())
     known = [resolve(code) for code in accept]
     matrix = unknown(load_matrix(data, **source))
     facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
-    matrix = merge_copies(matrix, facts, known)
+    matrix = merge_copies(matrix, facts, cache, known, progress=progress)
     contestants = with_views(
         line_up(strategies, subsets, matrix.backbones), views, test_views, len(matrix.views)
     )

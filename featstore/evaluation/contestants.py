@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore import registry
-from featstore.errors import UnknownNameError, UsageError, nearest
+from featstore.errors import UnknownNameError, UsageError, did_you_mean
 from featstore.evaluation.views import (
     EXPAND,
     IDENTITY,
@@ -35,6 +35,8 @@ MAX_EXHAUSTIVE = 8
 SEED = "random_state"
 """Parameter by which a strategy takes its training seed."""
 GREEDY = "greedy"
+WORDS = ("singles", "all", GREEDY)
+"""What `subsets` understands beside names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,12 @@ def line_up(
     UnknownNameError
         If a strategy or a backbone does not exist.
     """
-    names = registry.names(STRATEGIES) if strategies == "all" else list(dict.fromkeys(strategies))
+    if isinstance(strategies, str):
+        strategies = registry.names(STRATEGIES) if strategies == "all" else [strategies]
+    names = list(dict.fromkeys(strategies))
     for name in names:
         registry.load(STRATEGIES, name)
-    wanted = subsets.split(",") if isinstance(subsets, str) else [tuple(subset) for subset in subsets]
+    wanted = _wanted(subsets)
     chosen = list(dict.fromkeys(part for want in wanted for part in _subsets(want, tuple(backbones))))
     singles = [Contestant(PROBE, subset, subset[0]) for subset in chosen if len(subset) == 1]
     fused = [
@@ -225,6 +229,16 @@ def _rows(
     return training_rows(matrix, images, contestant.backbones, contestant.views, contestant.seed or 0)
 
 
+def _wanted(subsets: Sequence[Sequence[str] | str] | str) -> list[tuple[str, ...] | str]:
+    """Words, and tuples of names; a text in a list is what it would be by itself."""
+    if isinstance(subsets, str):
+        return [word.strip() for word in subsets.split(",")]
+    wanted: list[tuple[str, ...] | str] = []
+    for subset in subsets:
+        wanted += _wanted(subset) if isinstance(subset, str) else [tuple(subset)]
+    return wanted
+
+
 def _subsets(want: Sequence[str] | str, everything: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Fixed subsets that one word or list of names asks for."""
     if want == "all" and len(everything) <= MAX_EXHAUSTIVE:
@@ -244,7 +258,7 @@ def _in_order(subset: Sequence[str], everything: tuple[str, ...]) -> tuple[str, 
     if unknown or not subset:
         raise UnknownNameError(
             f"The subset {'+'.join(subset)!r} names no loaded backbone: {', '.join(unknown)}.",
-            f"{nearest(unknown[0] if unknown else '', everything)}"
-            f"Use singles, all, greedy, or names joined by plus signs: {', '.join(everything)}.",
+            did_you_mean("+".join(unknown), [*everything, *WORDS])
+            + " Names are joined by plus signs; singles, all and greedy are sets of subsets.",
         )
     return tuple(name for name in everything if name in subset)

@@ -29,6 +29,7 @@ from featstore.folds import hold_out, inner_folds
 from featstore.fusion.bundle import write_bundle
 from featstore.fusion.neural import NeuralStrategy
 from featstore.matrix import Source, load_matrix
+from featstore.signatures import public
 from featstore.store.store import default_cache
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Fusion:
         return {**asdict(self), "findings": [finding.to_json(examples=examples) for finding in self.findings]}
 
 
+@public
 def fuse(
     data: str | Path | Manifest,
     *,
@@ -159,10 +161,9 @@ def fuse(
     settings = gather(strategy, preset, options or {})
     codes = [resolve(code) for code in accept]
     matrix = load_matrix(data, **source)
-    facts = image_facts(
-        matrix.records, matrix.decoding, Path(source.get("cache") or default_cache()), progress=progress
-    )
-    matrix = merge_copies(matrix, facts, codes)
+    cache = Path(source.get("cache") or default_cache())
+    facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
+    matrix = merge_copies(matrix, facts, cache, codes, progress=progress)
     earlier = None if init_from is None else read_earlier(Path(init_from), strategy, matrix)
     if earlier is not None:
         settings = {**earlier.options(), **settings}
@@ -294,7 +295,7 @@ def _operating_point(
     """Fit once more for each fold within the training images, and choose on what these models had not seen."""
     if wish.is_none:
         return NEUTRAL
-    folds = inner_folds(matrix, train, INNER_FOLDS, seed)
+    folds = inner_folds(matrix, train, INNER_FOLDS, seed, needed_by="--calibrate and --sensitivity")
     models = [fit(build(contestant, matrix, settings), matrix, rest, contestant) for rest, _ in folds]
     tests = [test for _, test in folds]
     proba = [

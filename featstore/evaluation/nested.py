@@ -27,7 +27,9 @@ def with_inner(matrix: FeatureMatrix, splits: Sequence[Split], seed: int) -> lis
     """Return all rounds to be played where something is chosen inside: the splits, then those within each."""
     rounds = list(splits)
     for train, _ in splits:
-        rounds += inner_folds(matrix, train, INNER_FOLDS, seed)
+        rounds += inner_folds(
+            matrix, train, INNER_FOLDS, seed, needed_by="--calibrate, --sensitivity and --nested"
+        )
     return rounds
 
 

@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from featstore.errors import UnknownNameError, nearest
+from featstore.errors import UnknownNameError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,10 +86,7 @@ def positive_class(classes: Sequence[str], asked: str | None = None) -> Positive
     """
     if asked is not None:
         if asked not in classes:
-            raise UnknownNameError(
-                f"There is no class {asked!r}.",
-                f"{nearest(asked, classes)}Choose among: {', '.join(classes)}.",
-            )
+            raise UnknownNameError(f"There is no class {asked!r}.", did_you_mean(asked, classes))
         return Positive(list(classes).index(asked), "asked")
     if len(classes) != TWO:
         return Positive(None, "macro")

@@ -25,6 +25,7 @@ from featstore.images.pixel_digest import pixel_digest_of
 from featstore.images.reading import read_pixels
 from featstore.images.scan import ScanOptions, refuse_unknown_options
 from featstore.recognition import WAYS, recognise, seen_finding
+from featstore.signatures import public
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,6 +86,7 @@ class Prepared:
     findings: tuple[Finding, ...]
 
 
+@public
 def predict(
     folder: str | Path,
     images: str | Path | Sequence[str | Path],

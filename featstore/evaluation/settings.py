@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from featstore import registry
-from featstore.errors import UnknownNameError, UsageError, nearest
+from featstore.errors import UnknownNameError, UsageError, did_you_mean
 from featstore.evaluation.contestants import STRATEGIES
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ def gather(strategy: str, preset: str | None, options: Mapping[str, Any]) -> dic
     unknown = sorted(set(options) - set(names))
     if unknown:
         raise UnknownNameError(
-            f"{strategy} has no parameter {', '.join(unknown)}.",
-            f"{nearest(unknown[0], names)}It has: {', '.join(names) or 'none'}.",
+            f"{strategy} has no parameter {', '.join(unknown)}.", did_you_mean(unknown[0], names)
         )
     return {**_preset(strategy, preset), **options}
 
@@ -54,6 +53,8 @@ def _preset(strategy: str, preset: str | None) -> Mapping[str, Any]:
     if preset not in presets:
         raise UnknownNameError(
             f"{strategy} has no preset {preset!r}.",
-            f"{nearest(preset, presets)}It has: {', '.join(presets) or 'none'}.",
+            did_you_mean(preset, presets)
+            if presets
+            else "It has none; its parameters are given by --set NAME=VALUE.",
         )
     return presets[preset]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.errors import UsageError
+from featstore.errors import UnknownNameError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,8 +32,9 @@ def read_policies(names: Iterable[str]) -> tuple[str, ...]:
     wanted = tuple(dict.fromkeys(names))
     unknown = [name for name in wanted if name not in POLICIES]
     if unknown or not wanted:
-        raise UsageError(
-            f"There is no view policy {', '.join(unknown) or 'named'}.", f"Use --views {','.join(POLICIES)}."
+        raise UnknownNameError(
+            f"There is no view policy {', '.join(map(repr, unknown)) or 'named'}.",
+            did_you_mean(unknown[0] if unknown else "", POLICIES),
         )
     return wanted
 
@@ -47,9 +48,7 @@ def require_test_policy(name: str) -> None:
         If they cannot.
     """
     if name not in TEST_POLICIES:
-        raise UsageError(
-            f"Test views cannot be treated by {name!r}.", "Use --test-views identity or average."
-        )
+        raise UsageError(f"Test views cannot be treated by {name!r}.", did_you_mean(name, TEST_POLICIES))
 
 
 def training_rows(

@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from featstore.errors import StoreError, UsageError
+from featstore.errors import StoreError, UsageError, did_you_mean
 from featstore.exchange import formats
 from featstore.exchange.frame import frame
 from featstore.files import PRIVATE_FOLDER, write_private
 from featstore.matrix import Source, load_matrix
+from featstore.signatures import public
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,6 +52,7 @@ class Exported:
         return asdict(self)
 
 
+@public
 def export_features(
     data: str | Path,
     out: str | Path,
@@ -94,8 +96,7 @@ def export_features(
     kind = layout or SUFFIXES.get(target.suffix, "")
     if kind not in formats.WRITERS:
         raise UsageError(
-            f"{kind or target.suffix!r} is no format of an export.",
-            f"Choose one of: {', '.join(formats.WRITERS)}.",
+            f"{kind or target.suffix!r} is no format of an export.", did_you_mean(kind, formats.WRITERS)
         )
     source["seeds"] = () if seed is None else (seed,)
     table = frame(load_matrix(data, **source), Path(source.get("root") or data))

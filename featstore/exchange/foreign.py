@@ -17,6 +17,7 @@ from featstore.exchange.rows import match, some
 from featstore.fingerprint import digest_file
 from featstore.images.decode import decoder_version
 from featstore.images.scan import ScanOptions, scan
+from featstore.signatures import public
 from featstore.store.ids import IdSet
 from featstore.store.lease import Leases
 from featstore.store.store import Store, default_cache
@@ -77,6 +78,7 @@ class Imported:
         return asdict(self)
 
 
+@public
 def import_features(
     data: str | Path,
     file: str | Path,

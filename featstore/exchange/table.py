@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from featstore.errors import UsageError
+from featstore.errors import UsageError, nearest
 from featstore.exchange.columns import matching
 
 if TYPE_CHECKING:
@@ -107,4 +107,6 @@ def chosen(option: str, wanted: str | None, there: Sequence[str], allowed: Seque
             "Write one beside the features.",
         )
     said = "It is not said which" if wanted is None else f"There is no {wanted!r} as a"
-    raise UsageError(f"{said} {what}; the file has: {have}.", f"Say which with {option} NAME.")
+    close = nearest(wanted, there) if wanted is not None else []
+    question = f"Did you mean {close[0]}? " if close else ""
+    raise UsageError(f"{said} {what}; the file has: {have}.", f"{question}Say which with {option} NAME.")

@@ -15,6 +15,7 @@ from featstore.backbones import catalog
 from featstore.errors import BackboneError, UsageError
 from featstore.extraction.meter import machine
 from featstore.extraction.networks import BATCH_SIZE
+from featstore.signatures import public
 from featstore.store.layouts import record_layouts
 from featstore.store.store import default_cache
 
@@ -57,6 +58,7 @@ class Bench:
         return asdict(self)
 
 
+@public
 def bench(
     backbones: Sequence[str],
     *,

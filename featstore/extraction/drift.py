@@ -17,6 +17,7 @@ from featstore.extraction.networks import Networks
 from featstore.extraction.plan import Cell, Plan, blocks
 from featstore.images.decode import decoder_version
 from featstore.images.scan import ScanOptions, scan
+from featstore.signatures import public
 from featstore.store.ids import IdSet
 from featstore.store.store import Store, default_cache
 from featstore.types import Decoding
@@ -78,6 +79,7 @@ class Drift:
         return {**asdict(self), "drifted": self.drifted}
 
 
+@public
 def drift(
     data: str | Path,
     *,

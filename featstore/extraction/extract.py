@@ -16,7 +16,7 @@ from featstore.extraction.bar import Bar
 from featstore.extraction.cost import expected
 from featstore.extraction.crew import crew
 from featstore.extraction.depth import lacking, refuse_undeclared_range
-from featstore.extraction.facts import image_facts, notes_found
+from featstore.extraction.facts import image_copies, image_facts, notes_found
 from featstore.extraction.memory import passes, peak
 from featstore.extraction.networks import BATCH_SIZE, Networks
 from featstore.extraction.networks import specs as specs_of
@@ -31,6 +31,7 @@ from featstore.images.losses import one_class_left
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import ScanOptions, scan
 from featstore.run import prepare
+from featstore.signatures import public
 from featstore.store.commit import require_writable
 from featstore.store.learned import remember
 from featstore.store.request import Request, record_request
@@ -51,6 +52,7 @@ DEFAULT_BACKBONES = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite
 DEFAULT_RECIPE = "paper"
 
 
+@public
 def extract(
     data: str | Path | Manifest,
     *,
@@ -209,6 +211,7 @@ def extract(
 def _findings(manifest: Manifest, decoding: Decoding, store: Store, *, progress: bool) -> tuple[Finding, ...]:
     """What reading the data set and decoding its images met; looking at images is kept for stage two."""
     facts = image_facts(manifest.records, decoding, store.root, progress=progress)
+    image_copies(facts, [record.group for record in facts.records], decoding, store.root)
     return ordered([*manifest.findings, *notes_found(facts)])
 
 

@@ -31,6 +31,7 @@ from featstore.images.losses import require_two_classes
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import ScanOptions, scan
 from featstore.recognition import known_images, recognise
+from featstore.signatures import public
 from featstore.store.known_images import salt_of
 from featstore.store.learned import HASHED, Learned, inscribe
 from featstore.types import Decoding
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 DEFAULT_RECIPE = "mild"
 
 
+@public
 def finetune(
     data: str | Path,
     *,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from featstore.errors import UsageError
 from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options, scan, scan_options
+from featstore.signatures import public
 from featstore.store.collection import collect
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from featstore.store.collection import GarbageCollection
 
 
+@public
 def gc(
     *data: str | Path,
     cache: str | Path | None = None,

@@ -81,12 +81,32 @@ def divide(records: Iterable[ImageRecord], test_size: float, split_seed: int, se
     whole = Sides(table, tuple(classes.tolist()), y, groups, nothing, nothing, {})
     held_out = hold_out(whole, test_size, split_seed)
     train = held_out.pop("train")
-    numbers = np.unique(groups[train], return_inverse=True)[1]
-    chosen = validation(y[train], numbers, SHARE, np.random.default_rng(seed))
-    lacking = [name for c, name in enumerate(whole.classes) if not (y[train[chosen]] == c).any()]
-    if lacking:
+    chosen = _validated(whole, train, seed)
+    if lacking := _lacking(whole, train[chosen]):
         raise AuditError(
             f"No group (patient) of {', '.join(lacking)} can be spared to tell when to stop learning.",
-            "Add patients, or hold out fewer: a smaller --test-size.",
+            _more_patients(whole, test_size, split_seed, seed),
         )
     return Sides(table, whole.classes, y, groups, train[~chosen], train[chosen], held_out)
+
+
+def _validated(whole: Sides, train: Rows, seed: int) -> NDArray[np.bool_]:
+    """Which of the training rows validate."""
+    numbers = np.unique(whole.groups[train], return_inverse=True)[1]
+    return validation(whole.y[train], numbers, SHARE, np.random.default_rng(seed))
+
+
+def _lacking(whole: Sides, rows: Rows) -> list[str]:
+    return [name for c, name in enumerate(whole.classes) if not (whole.y[rows] == c).any()]
+
+
+def _more_patients(whole: Sides, test_size: float, split_seed: int, seed: int) -> str:
+    """Remedy where a class has no group to validate on: a share that was tried, where one helps."""
+    if any(record.split for record in whole.records):
+        return "Move patients (groups) of every such class into train, until each has three there."
+    for share in (0.4, 0.3, 0.25, 0.2, 0.1):
+        if share < test_size:
+            train = hold_out(whole, share, split_seed)["train"]
+            if not _lacking(whole, train[_validated(whole, train, seed)]):
+                return f"Hold out fewer, --test-size {share}, or add patients (groups) of these classes."
+    return "Add patients (groups): of each class four or more are needed."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
-from featstore.errors import UsageError
+from featstore.errors import UsageError, did_you_mean, nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,16 +39,21 @@ def row_weights(
     elif class_weight == "balanced":
         factors = compute_class_weight("balanced", classes=np.arange(len(classes)), y=y)
     else:
-        raise UsageError(f"class_weight={class_weight} is out of range.", "Set class_weight as documented.")
+        raise UsageError(
+            f"class_weight={class_weight} is out of range.", did_you_mean(str(class_weight), ["balanced"])
+        )
     weights: NDArray[np.float32] = factors[y].astype(np.float32)
     return weights
 
 
 def _by_label(given: Mapping[Any, float], labels: list[str]) -> NDArray[np.float64]:
     factors = {str(label): float(factor) for label, factor in given.items()}
-    if set(factors) - set(labels) or min(factors.values(), default=0.0) < 0:
+    strange = sorted(set(factors) - set(labels))
+    close = nearest(strange[0], labels) if strange else []
+    question = f"Did you mean {close[0]}? " if close else ""
+    if strange or min(factors.values(), default=0.0) < 0:
         raise UsageError(
             f"class_weight={dict(given)} is out of range.",
-            f"Name labels ({', '.join(labels)}), none below 0.",
+            f"{question}Name labels ({', '.join(labels)}), none below 0.",
         )
     return np.array([factors.get(label, 1.0) for label in labels])

@@ -171,7 +171,8 @@ def _refresh(state: DualSolution, models: Models, target: Floats, double: Produc
 def _newton(task: _Task, product: Product, state: DualSolution, live: Models, tolerance: float) -> Models:
     """Improve some models of `state`, in place, until the bound of each is under the tolerance.
 
-    Returns the models that had to move: the others were there already.
+    At most `STEPS` times; a model that no part of a step improves (rounding, or a number that is not finite) stays
+    where it is. Returns the models that were not there already.
     """
     moved = np.zeros(len(state.dual), np.bool_)
     for _ in range(STEPS):
@@ -181,7 +182,7 @@ def _newton(task: _Task, product: Product, state: DualSolution, live: Models, to
         slope = product(live, residual)
         energy = np.maximum(dot(residual, slope), 0)
         bound = task.reach[live] * np.sqrt(energy)
-        far = bound > tolerance
+        far = ~(bound <= tolerance)  # so that NaN counts as far
         if not far.any():
             break
         live, slope = live[far], slope[far]
@@ -189,16 +190,20 @@ def _newton(task: _Task, product: Product, state: DualSolution, live: Models, to
         system = NewtonSystem(product, live, curvature, task.sketch.solver(curvature, live))
         direction, image = system.solve(slope, energy[far], bound[far])
         change = direction - residual[far], image - slope
-        new = _descend([part[far] for part in old], change, task.target, task.C[live])
-        state.dual[live], state.values[live], state.intercept[live] = new
         moved[live] = True
+        better, new = _descend([part[far] for part in old], change, task.target, task.C[live])
+        live = live[better]
+        state.dual[live], state.values[live], state.intercept[live] = new
     return np.flatnonzero(moved)
 
 
 def _descend(
     old: Sequence[Floats], step: Sequence[Floats], target: Floats, C: Floats
-) -> tuple[Floats, Floats, Floats]:
-    """Take the step, or for subsets whose objective would grow as small a part of it as it takes."""
+) -> tuple[Mask, tuple[Floats, Floats, Floats]]:
+    """Take the step, or for subsets whose objective would grow as small a part of it as it takes.
+
+    Returns which subsets got on, and where these are now.
+    """
     (dual, values, intercept), (change, moved) = old, step
     before = C * loss(values + intercept[:, :, None], target)
     linear, square = dot(dual, moved), dot(change, moved) / 2
@@ -208,11 +213,11 @@ def _descend(
         new_intercept = best_intercept(new_values, target, intercept)
         taken = part[:, 0, 0]
         after = C * loss(new_values + new_intercept[:, :, None], target) + taken * (linear + taken * square)
-        worse = after > before + SLACK * np.abs(before)
-        if not worse.any():
+        better = after <= before + SLACK * np.abs(before)
+        if better.all():
             break
-        part[worse] /= 2
-    return new_dual, new_values, new_intercept
+        part[~better] /= 2
+    return better, (new_dual[better], new_values[better], new_intercept[better])
 
 
 def _warn(count: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from scipy.special import expit, logsumexp, softmax
+from scipy.special import expit
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 INTERCEPT_STEPS = 50
 INTERCEPT_TOLERANCE = 1e-11
-LONGEST_STEP = 2.0
+SAFE_STEP = 1.5
+"""No logit is moved further against another one by a full Newton step in the intercepts: so far it always gains."""
+LEAST = 1e-30
+"""Curvature below it counts for this much, so that its inverse is finite, in single precision too."""
+GRAIN = 1e-12
+"""The same, relative to the largest between two classes; what is below is lost to rounding in an inverse."""
 
 
 def targets(y: NDArray[np.intp], n_classes: int) -> NDArray[np.float64]:
@@ -29,15 +34,24 @@ def targets(y: NDArray[np.intp], n_classes: int) -> NDArray[np.float64]:
 
 
 def inverse_link(logits: Floats) -> Floats:
-    """Probabilities ``(models, logits, rows)``."""
-    proba: Floats = expit(logits) if logits.shape[1] == 1 else softmax(logits, axis=1)
-    return proba
+    """Probabilities ``(models, logits, rows)``, whatever the size of the logits."""
+    if logits.shape[1] == 1:
+        proba: Floats = expit(logits)
+        return proba
+    odds: Floats = np.exp(logits - logits.max(axis=1, keepdims=True))
+    odds /= odds.sum(axis=1, keepdims=True)
+    return odds
 
 
 def loss(logits: Floats, target: Floats) -> Floats:
-    """Negative log-likelihood ``(models,)``, summed over rows."""
-    partition = _softplus(logits[:, 0]) if logits.shape[1] == 1 else logsumexp(logits, axis=1)
-    total: Floats = partition.sum(axis=1) - (logits * target).sum(axis=(1, 2))
+    """Negative log-likelihood ``(models,)``, summed over rows, whatever the size of the logits."""
+    if logits.shape[1] == 1:
+        single: Floats = _softplus(logits[:, 0]).sum(axis=1) - (logits * target).sum(axis=(1, 2))
+        return single
+    # By how much each logit is above that of the row's class: rows that are answered well add next to nothing.
+    above = logits - (logits * target).sum(axis=1, keepdims=True)
+    most = above.max(axis=1)
+    total: Floats = (most + np.log(np.exp(above - most[:, None]).sum(axis=1))).sum(axis=1)
     return total
 
 
@@ -47,28 +61,50 @@ def _softplus(logits: Floats) -> Floats:
 
 
 def best_intercept(values: Floats, target: Floats, start: Floats) -> Floats:
-    """Intercepts ``(models, logits)`` that maximise the likelihood of ``values + intercept``, by damped Newton."""
+    """Intercepts ``(models, logits)`` that maximise the likelihood of ``values + intercept``, by damped Newton.
+
+    A step is as long as it may be without losing likelihood (Bach 2010: the curvature of a logistic loss changes by
+    no more than ``exp(r)`` where logits move by r against each other), so no line search is needed. Where classes
+    are apart there may be no best intercept, or only far away; then it is a better one than `start`.
+    """
     intercept = start.copy()
     for _ in range(INTERCEPT_STEPS):
         proba = inverse_link(values + intercept[:, :, None])
         slope = (proba - target).sum(axis=2)
-        step = (_information(proba) @ slope[:, :, None])[:, :, 0]
-        intercept -= np.clip(step, -LONGEST_STEP, LONGEST_STEP)
-        if np.abs(step).max(initial=0.0) < INTERCEPT_TOLERANCE:
+        step = (_information(proba, GRAIN) @ slope[:, :, None])[:, :, 0]
+        reach = np.ptp(step, axis=1) if step.shape[1] > 1 else np.abs(step[:, 0])
+        if not reach.max(initial=0.0) >= INTERCEPT_TOLERANCE:
             break
+        allowed = np.maximum(SAFE_STEP, np.log1p(reach))
+        step *= np.divide(allowed, reach, out=np.ones_like(reach), where=reach > allowed)[:, None]
+        intercept -= step
     return intercept
 
 
-def _information(proba: Floats) -> Floats:
-    """(Pseudo-)inverse ``(models, logits, logits)`` of the curvature in the intercepts."""
+def _information(proba: Floats, grain: float) -> Floats:
+    """(Pseudo-)inverse ``(models, logits, logits)`` of the curvature in the intercepts.
+
+    For more logits than one the curvature is the Laplacian of a graph, the edge between two classes being the sum of
+    ``p q`` over rows. Summed up from its edges nothing cancels, so classes that are (all but) separated keep a small,
+    positive curvature; an edge below `grain` times the largest counts for that much.
+    """
     if proba.shape[1] == 1:
         curvature = (proba * (1 - proba)).sum(axis=2, keepdims=True)
-        reciprocal: Floats = 1 / np.maximum(curvature, np.finfo(proba.dtype).tiny)
+        reciprocal: Floats = 1 / np.maximum(curvature, LEAST)
         return reciprocal
-    curvature = -proba @ proba.swapaxes(1, 2)
-    index = np.arange(proba.shape[1])
-    curvature[:, index, index] += proba.sum(axis=2)
-    inverse: Floats = np.linalg.pinv(curvature, hermitian=True)
+    n_logits = proba.shape[1]
+    corner = np.arange(n_logits)
+    edges = proba @ proba.swapaxes(1, 2)
+    edges[:, corner, corner] = 0
+    largest = edges.max(axis=(1, 2), keepdims=True)
+    edges = np.maximum(edges, np.maximum(grain * largest, LEAST))
+    edges[:, corner, corner] = 0
+    degrees = edges.sum(axis=2)
+    laplacian = -edges
+    laplacian[:, corner, corner] = degrees
+    # The same shift of all logits changes nothing: it is given a curvature of its own, and taken out again.
+    common = degrees.mean(axis=1)[:, None, None]
+    inverse: Floats = np.linalg.inv(laplacian + common / n_logits) - 1 / (common * n_logits)
     return inverse
 
 
@@ -99,7 +135,9 @@ class Curvature:
         binary = proba.shape[1] == 1
         root = np.sqrt(C[:, None, None] * (proba * (1 - proba) if binary else proba))
         blind = None if binary else np.sqrt(proba).astype(dtype)
-        return cls(root.astype(dtype), blind, (_information(proba) / C[:, None, None]).astype(dtype))
+        # Below its own rounding a shift cannot be told from none.
+        information = _information(proba, max(GRAIN, float(np.finfo(dtype).eps)))
+        return cls(root.astype(dtype), blind, (information / C[:, None, None]).astype(dtype))
 
     def times(self, values: Floats) -> Floats:
         """L times values that `project` or `transposed` gave."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 512
 # A spread below this part of a column's magnitude is rounding of float32 features (4 x 2^-23), not signal.
 CONSTANT = 4 * float(np.finfo(np.float32).eps)
+# Columns of float64 with larger or smaller values are measured in units of the largest: squares of these overflow.
+SQUARABLE = 1e-140, 1e140
 # Ridge on the Gram matrix, relative to its mean diagonal: centring makes it singular, Cholesky needs it not to be.
 JITTER = 1e-11
 
@@ -170,11 +172,22 @@ def _gram_root(products: Floats) -> Floats:
 
 
 def _standardise_block(part: NDArray[Any]) -> tuple[Floats, Floats]:
-    mean = part.mean(axis=0, dtype=np.float64)
-    std = part.std(axis=0, dtype=np.float64)
-    varies = std > CONSTANT * np.abs(part).max(axis=0)
+    largest = np.abs(part).max(axis=0)
+    mean, std = _moments(part)
+    magnitude = largest.astype(np.float64)
+    extreme = (magnitude > 0) & ((magnitude < SQUARABLE[0]) | (magnitude > SQUARABLE[1]))
+    if extreme.any():
+        unit = largest[extreme]
+        mean[extreme], std[extreme] = (moment * unit for moment in _moments(part[:, extreme] / unit))
+    varies = std > CONSTANT * largest
     scale = np.divide(part.shape[1] ** -0.5, std, out=np.zeros_like(std), where=varies)
     return mean, scale
+
+
+def _moments(part: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of each column."""
+    with np.errstate(over="ignore", invalid="ignore"):  # such columns are measured anew
+        return part.mean(axis=0, dtype=np.float64), part.std(axis=0, dtype=np.float64)
 
 
 def _runs(n_rows: int) -> Iterator[slice]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from featstore.errors import UsageError
+from featstore.errors import UsageError, did_you_mean
 from featstore.fusion.class_weights import row_weights
 from featstore.fusion.holdout import hold_out
 from featstore.fusion.kinship import require_kin
@@ -157,7 +157,7 @@ class NeuralStrategy(FusionStrategy):
         if unknown:
             raise UsageError(
                 f"There is no block {', '.join(unknown)} to freeze.",
-                f"There are: {', '.join(block.name for block in self.blocks_)}.",
+                did_you_mean(unknown[0], [block.name for block in self.blocks_]),
             )
         self._train(*admitted, read_validation(self, validation), earlier, freeze)
         return self

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 from sklearn.utils import check_random_state
 
-from featstore.errors import UsageError
+from featstore.errors import UsageError, did_you_mean
 from featstore.fusion.optimisers import RULES
 from featstore.fusion.schedules import SCHEDULES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from featstore.fusion.neural import NeuralStrategy
 
@@ -30,6 +30,10 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     "optimizer": lambda name: name in RULES,
     "schedule": lambda name: name in SCHEDULES,
 }
+
+
+WORDS: dict[str, Iterable[str]] = {"optimizer": RULES, "schedule": SCHEDULES}
+"""Settings that are one of several names."""
 
 
 class Settings(Protocol):
@@ -89,7 +93,11 @@ class Regimen:
             except TypeError:
                 fine = False
             if not fine:
-                raise UsageError(f"{name}={value} is out of range.", f"Set {name} as documented.")
+                words = WORDS.get(name)
+                raise UsageError(
+                    f"{name}={value} is out of range.",
+                    did_you_mean(str(value), words) if words else f"Set {name} as documented.",
+                )
         return cls(
             learning_rate,
             min(settings.batch_size or n_rows, n_rows),

@@ -1,7 +1,8 @@
-"""What one image shows without a network: its file, its grey levels, a miniature, and what decoding it noted.
+"""What one image shows without a network: its file, its grey levels, and what decoding it noted.
 
 A fact follows from the bytes of the file and the way of decoding alone, like a feature vector, so it can be kept with
-them. Facts are what shortcuts, copies and odd files are found by.
+them. Facts are what shortcuts and odd files are found by. Copies are found by miniatures, which are pictures of
+patients and are never kept.
 """
 
 from __future__ import annotations
@@ -44,13 +45,12 @@ FACT = np.dtype(
         ("mode", "u1"),
         ("notes", "<u4"),
         ("histogram", "<f4", (BINS,)),
-        ("miniature", "u1", (SIDE, SIDE)),
     ]
 )
-"""One image: id and SHA-256 of its pixels (32 bytes each), the file's head, grey histogram, miniature."""
+"""One image: id and SHA-256 of its pixels (32 bytes each), the file's head, grey histogram."""
 
 
-def look(record: ImageRecord, decoding: Decoding) -> NDArray[np.void]:
+def look(record: ImageRecord, decoding: Decoding) -> tuple[NDArray[np.void], Pixels]:
     """Read one image and note what it shows.
 
     Parameters
@@ -62,7 +62,7 @@ def look(record: ImageRecord, decoding: Decoding) -> NDArray[np.void]:
 
     Returns
     -------
-    Array of shape ``()`` and dtype `FACT`.
+    Array of shape ``()`` and dtype `FACT`, and a grey miniature ``(SIDE, SIDE)`` uint8.
 
     Raises
     ------
@@ -78,8 +78,8 @@ def look(record: ImageRecord, decoding: Decoding) -> NDArray[np.void]:
     row["kind"], row["mode"] = _index(KINDS, identify(data)), _index(MODES, _stored_mode(data))
     row["notes"] = sum(1 << NOTES.index(note) for note in notes)
     row["histogram"] = np.bincount(pixels.ravel() // (256 // BINS), minlength=BINS) / pixels.size
-    row["miniature"] = np.rint(resize(pixels, SIDE).mean(axis=2))
-    return row
+    miniature: Pixels = np.rint(resize(pixels, SIDE).mean(axis=2)).astype(np.uint8)
+    return row, miniature
 
 
 def pixel_digest(pixels: Pixels) -> bytes:

@@ -67,7 +67,6 @@ def find_copies(
     miniatures: NDArray[np.uint8],
     digests: Sequence[bytes] | NDArray[np.bytes_],
     sides: Sequence[str],
-    vectors: NDArray[np.float32] | None = None,
 ) -> tuple[Pair, ...]:
     """Find pairs of images on different sides that show the same picture.
 
@@ -79,8 +78,6 @@ def find_copies(
         ``(n,)`` digest of the decoded pixels.
     sides
         ``(n,)`` patient (group) of each image: pairs within one are no finding.
-    vectors
-        ``(n, columns)`` features of trained networks, if there are any: what is alike to them is aligned, too.
 
     Returns
     -------
@@ -96,7 +93,7 @@ def find_copies(
     for rows, values in _across(bands, bands, side, shows):
         usual[rows] = _usual(values)
     for mirrored in (False, True):
-        for left, right, in_place in _looks(miniatures, bands, vectors, mirrored=mirrored):
+        for left, right, in_place in _looks(miniatures, bands, mirrored=mirrored):
             for rows, values in _across(left, right, side, shows):
                 _note(likely, rows, values, mirrored=mirrored)
                 if in_place:
@@ -114,15 +111,12 @@ def _keep(found: dict[tuple[int, int], Pair], pairs: Iterable[Pair]) -> None:
 
 
 def _looks(
-    miniatures: NDArray[np.uint8], bands: Floats, vectors: NDArray[np.float32] | None, *, mirrored: bool
+    miniatures: NDArray[np.uint8], bands: Floats, *, mirrored: bool
 ) -> Iterator[tuple[Floats, Floats, bool]]:
     """What is correlated with what to find likely pairs, and whether a high correlation is enough by itself."""
     seen = miniatures[:, :, ::-1] if mirrored else miniatures
     yield bands, _middle_frequencies(seen)[0], True
     yield bands, _middle_frequencies(_enlarged(seen))[0], False
-    if vectors is not None:
-        unit = _standardised(vectors)
-        yield unit, unit, False
 
 
 def _in_place(rows: range, values: Floats, usual: NDArray[np.float64], *, mirrored: bool) -> Iterator[Pair]:
@@ -205,14 +199,6 @@ def _across(
         values = bands[part] @ others.T
         values[(side[part][:, None] == side) | ~shows[part][:, None] | ~shows] = -1.0
         yield rows, values
-
-
-def _standardised(vectors: NDArray[np.float32]) -> Floats:
-    """Columns with mean 0 and deviation 1, then rows with norm 1."""
-    spread = vectors.std(axis=0)
-    rows = (vectors - vectors.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    unit: Floats = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)).astype(np.float32)
-    return unit
 
 
 def _middle_frequencies(miniatures: NDArray[np.uint8]) -> tuple[Floats, NDArray[np.bool_]]:

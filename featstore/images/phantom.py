@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from featstore.errors import UnknownNameError, UsageError
+from featstore.errors import UnknownNameError, UsageError, did_you_mean
 from featstore.images.phantom_anatomy import Chest, draw_chest, paint_slice
 from featstore.images.phantom_findings import Findings, density, draw_findings
 from featstore.images.phantom_scanner import SCANNERS, Exposure, Scanner, draw_exposure, scan
+from featstore.signatures import public
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +48,7 @@ class Patient:
     exposure: Exposure
 
 
+@public
 def make_phantoms(folder: Path, patients: int = 48, slices: int = 4, size: int = 256, seed: int = 0) -> Path:
     """Write a labelled data set of generated chest CT slices.
 
@@ -133,7 +135,7 @@ def phantom_slice(
     _check(FEWEST_PATIENTS, 1, size, seed)
     for name, known in ((label, LABELS), (site, tuple(SCANNERS))):
         if name not in known:
-            raise UnknownNameError(f"A phantom has no {name!r}.", f"Choose one of: {', '.join(known)}.")
+            raise UnknownNameError(f"A phantom has no {name!r}.", did_you_mean(name, known))
     rng = np.random.default_rng(seed)
     return render(draw_patient(label, severity, rng), z, size, SCANNERS[site], rng)
 

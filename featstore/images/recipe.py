@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from featstore.errors import RecipeError, UnknownNameError, nearest
+from featstore.errors import RecipeError, UnknownNameError, did_you_mean, nearest
 from featstore.types import IDENTITY_RECIPE
 
 Range = tuple[float, float]
@@ -156,8 +156,7 @@ def summary(preset: str) -> str:
     """
     if preset not in PRESETS:
         raise UnknownNameError(
-            f"There is no preset {preset!r}.",
-            f"{nearest(preset, PRESETS)}Choose one of: {', '.join(PRESETS)}.",
+            f"There is no preset {preset!r}.", did_you_mean(preset, PRESETS, "featstore recipes")
         )
     return _SUMMARIES[preset]
 
@@ -172,12 +171,21 @@ def slug(recipe: Recipe) -> str:
     return named.get(str(recipe)) or safe[:SLUG_LENGTH].rstrip("-._")
 
 
+def _instead_of(step: str) -> str:
+    """Remedy for what is neither a step nor a preset."""
+    name = step.partition("(")[0].strip()
+    steps = [*_RANGED, "flip", "fill"]
+    close = nearest(name, steps if "(" in step else [*PRESETS, *steps])
+    question = f"Did you mean {close[0]}? " if close else ""
+    return f"{question}Steps are {', '.join(steps)}, joined by |; `featstore recipes` lists the presets."
+
+
 def _split(step: str) -> tuple[str, str]:
     match = _STEP.fullmatch(step)
     if match is None or match[1] not in {*_RANGED, "flip", "fill"}:
         raise RecipeError(
             f"{step[:80]!r} is no step of a recipe.",
-            f"Use {', '.join(_RANGED)}, flip and fill, joined by |, or a preset: {', '.join(PRESETS)}.",
+            _instead_of(step),
         )
     return match[1], match[2].strip()
 

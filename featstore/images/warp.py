@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from featstore.errors import RecipeError
+from featstore.errors import RecipeError, did_you_mean
 from featstore.images.transform import affine
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def warp(image: Image, transform: Transform, fill: str = "nearest", cval: float 
         If `fill` is unknown.
     """
     if fill not in _FOLDS:
-        raise RecipeError(f"There is no fill {fill!r}.", f"Use one of: {', '.join(_FOLDS)}.")
+        raise RecipeError(f"There is no fill {fill!r}.", did_you_mean(fill, _FOLDS))
     height, width, _ = image.shape
     rows, columns = _grid(transform, height, width)
     # Flips walk the output backwards instead of entering the matrix: at the hard edges of constant and wrap

@@ -126,7 +126,8 @@ def _require_known(name: str, known: Collection[str]) -> None:
     there = {*known, *catalog.names()}
     if name in there:
         return
-    hint = nearest(name, sorted(there))
+    close = nearest(name, sorted(there))
+    hint = f"Did you mean {' or '.join(close)}? " if close else ""
     raise UnknownNameError(
         f"There is no backbone {name!r}.",
         f"{hint}`featstore cache ls` lists what is stored, `featstore backbones` what can be.",

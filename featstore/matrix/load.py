@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from featstore.backbones import catalog
+from featstore.backbones.network import require_preprocess
+from featstore.backbones.precision import require_precision
 from featstore.backbones.weights import EVERY_BACKBONE, choice_for, resolve_weights
 from featstore.files import read_regular
 from featstore.findings import Finding, ordered
@@ -22,6 +24,7 @@ from featstore.matrix.choose import choose
 from featstore.matrix.features import FeatureMatrix
 from featstore.matrix.holdings import Asked, Holdings
 from featstore.recognition import recognise, seen_finding
+from featstore.signatures import public
 from featstore.store.learned import recall
 from featstore.store.request import recorded_request
 from featstore.store.store import Store, default_cache
@@ -66,6 +69,7 @@ class Source(ScanOptions, total=False):
     cache: str | Path | None
 
 
+@public
 def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> FeatureMatrix:
     """Assemble the stored features of a data set.
 
@@ -88,9 +92,15 @@ def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> Featur
         leaves one class of it.
     MissingFeaturesError
         If no network is complete, or one that was named is not: what is there, and how to get at it.
+    UnknownNameError
+        If there is no such backbone, preprocessing or precision.
     StoreError
         If what tuned weights have learned from cannot be read.
     """
+    if (preprocess := source.get("preprocess")) is not None:
+        require_preprocess(preprocess)
+    if (precision := source.get("precision")) is not None:
+        require_precision(precision)
     manifest = scan(data, **scan_options(source))
     require_sound(manifest)
     cache = source.get("cache")

@@ -20,6 +20,7 @@ from featstore.reproduction.plates import draw_all
 from featstore.reproduction.protocol import STEPS, Settings, compute_features, cross_validate, fit_paper
 from featstore.reproduction.samples import Sitters
 from featstore.reproduction.sides import leak, require_every_class, sample, split, table
+from featstore.signatures import public
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ PARTS = frozenset({"by_image", "by_patient", run.FIGURES, run.METRICS, NAME})
 """What a run that was killed may have left."""
 
 
+@public
 def paper(
     data: str | Path | Manifest,
     *,

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from featstore import run
 from featstore.evaluation.compare import compare
 from featstore.evaluation.fuse import fuse
 from featstore.extraction.extract import extract
+from featstore.partition import most_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -158,7 +161,7 @@ def cross_validate(manifest: Manifest, settings: Settings, out: Path) -> Compari
         manifest,
         strategies=[HONEST, HEAD, VOTE],
         subsets="singles",
-        folds=max(2, min(FOLDS, *manifest.groups_by_class().values())),
+        folds=max(2, _possible_folds(manifest)),
         positive=settings.positive,
         jobs=settings.jobs,
         progress=settings.progress,
@@ -167,6 +170,12 @@ def cross_validate(manifest: Manifest, settings: Settings, out: Path) -> Compari
         overwrite=True,
         **settings.own,
     )
+
+
+def _possible_folds(manifest: Manifest) -> int:
+    """As many as the protocol has, or as can have every class each: `paper` has no option for their number."""
+    labels = np.unique([record.label for record in manifest.records], return_inverse=True)[1]
+    return most_parts(labels, np.array([record.group for record in manifest.records]), FOLDS)
 
 
 def _several(settings: Settings) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.errors import StoreError, UsageError
+from featstore.signatures import public
 from featstore.store import rewriting
 from featstore.store.ids import IdSet, pack
 from featstore.store.lease import Leases
@@ -79,6 +80,7 @@ class _Task:
     duplicates: int
 
 
+@public
 def compact(cache: str | Path | None = None, *, target: int = TARGET, dry_run: bool = False) -> Compaction:
     """Merge the small shards of every key, and shards that share a row with another.
 

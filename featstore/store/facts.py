@@ -1,4 +1,4 @@
-"""Facts of images, kept beside the shards: an accelerator that can be deleted at any time.
+"""Facts of images and which are copies, kept beside the shards: an accelerator that can be deleted at any time.
 
 One file holds the rows of one pass, is written once and named by the hash of its bytes, like a shard, so writers
 cannot disturb each other; whatever does not verify is passed over, and those images are looked at again.
@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featstore import document
 from featstore.document import parse
 from featstore.errors import StoreError
 from featstore.files import read_regular
-from featstore.fingerprint import canonical_json, digest_bytes, short_digest
-from featstore.store.commit import commit_named_by_hash
+from featstore.fingerprint import canonical_json, digest, digest_bytes, short_digest
+from featstore.store.commit import commit, commit_named_by_hash
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -72,6 +74,39 @@ def recorded_facts(root: Path, decoding: Decoding, revision: int, dtype: np.dtyp
             with contextlib.suppress(OSError):
                 page.unlink()
     return rows
+
+
+def record_copies(root: Path, key: Mapping[str, Any], pairs: Sequence[tuple[str, str, float, str]]) -> None:
+    """Keep which images are copies of each other: their ids, how alike they are, and how that was made.
+
+    Parameters
+    ----------
+    root
+        The cache folder.
+    key
+        Everything that can change the answer, as JSON.
+    pairs
+        The most alike first.
+    """
+    note = document.seal({"key": dict(key), "pairs": [list(pair) for pair in pairs]})
+    try:
+        commit(_copies_page(root, key), canonical_json(note).encode())
+    except StoreError as error:
+        log.warning("copies are not kept: %s", error.cause)
+
+
+def recorded_copies(root: Path, key: Mapping[str, Any]) -> list[tuple[str, str, float, str]] | None:
+    """What `record_copies` kept under `key`; None where there is nothing that can be believed."""
+    try:
+        note = document.unseal(document.read(_copies_page(root, key), document.LARGE))
+        pairs = [(str(a), str(b), float(value), str(how)) for a, b, value, how in note["pairs"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return pairs if note.get("key") == key else None
+
+
+def _copies_page(root: Path, key: Mapping[str, Any]) -> Path:
+    return root / FOLDER / f"{digest(dict(key))}.json"
 
 
 def read(page: Path, dtype: np.dtype[Any] | None = None) -> NDArray[np.void]:

@@ -10,7 +10,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featstore.errors import UsageError
+from featstore.errors import UsageError, did_you_mean
+from featstore.signatures import public
 from featstore.store import layout, listing
 from featstore.store.store import Store, default_cache
 
@@ -58,6 +59,7 @@ SORTED_BY: dict[str, Callable[[Entry], Any]] = {
 }
 
 
+@public
 def inventory(cache: str | Path | None = None, *, by: str = "backbone") -> list[Entry]:
     """List what a store holds, a line per backbone and view.
 
@@ -78,6 +80,7 @@ def inventory(cache: str | Path | None = None, *, by: str = "backbone") -> list[
     return sorted((_entry(store, key) for key in store.feature_keys()), key=SORTED_BY[by])
 
 
+@public
 def usage(cache: str | Path | None = None, *, by: str = "backbone") -> dict[str, int]:
     """Sum the bytes of the shards, and of quarantine.
 
@@ -137,4 +140,4 @@ def _age(seconds: float) -> str:
 
 def _require(by: str) -> None:
     if by not in SORTED_BY:
-        raise UsageError(f"--by {by!r} is no order.", f"Choose one of: {', '.join(SORTED_BY)}.")
+        raise UsageError(f"--by {by!r} is no order.", did_you_mean(by, SORTED_BY))

@@ -90,6 +90,10 @@ ROOMS: tuple[tuple[re.Pattern[str], Callable[[Path], object] | None], ...] = (
     (re.compile(r"features/[^/]+@[0-9a-f]{8}/learned\.json"), learned.read),
     (re.compile(r"features/[^/]+@[0-9a-f]{8}/[^/]+@[0-9a-f]{8}/seed-\d+/[^/.][^/]*\.h5"), None),
     (re.compile(r"facts/[0-9a-f]{8}/[0-9a-f]{64}\.rows"), facts.read),
+    (
+        re.compile(r"facts/[0-9a-f]{64}\.json"),
+        lambda page: document.unseal(document.read(page, document.LARGE)),
+    ),
     (re.compile(r"index/[0-9a-f]{64}\.ids"), index.check),
     (re.compile(r"index/[0-9a-f]{64}\.json"), request.check),
     (re.compile(r"quarantine/images/[0-9a-f]{8}/[0-9a-f]{64}\.json"), quarantine.read),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.errors import ShardCorruptError
+from featstore.signatures import public
 from featstore.store import header, layout, listing, shard, surroundings
 from featstore.store.repair import Repair, mend
 from featstore.store.store import default_cache
@@ -56,6 +57,7 @@ class Verification:
         return asdict(self)
 
 
+@public
 def verify(
     cache: str | Path | None = None,
     *,

@@ -473,7 +473,11 @@ ERRORS = {
         2,
         "may know",
     ),
-    "unknown strategy": (["fuse", "{data}", "--strategy", "magic", "--cache", "{cache}"], 2, "concat_logreg"),
+    "unknown strategy": (
+        ["fuse", "{data}", "--strategy", "magic", "--cache", "{cache}"],
+        2,
+        "featstore strategies",
+    ),
     "unknown preset": (["fuse", "{data}", "--preset", "paper", "--cache", "{cache}"], 2, "no preset"),
     "unknown class": (["compare", "{data}", "--positive", "flu", "--cache", "{cache}"], 2, "covid, normal"),
     "too many folds": (["compare", "{data}", "--folds", "30", "--cache", "{cache}"], 5, "--folds 8"),

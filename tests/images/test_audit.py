@@ -31,16 +31,16 @@ def test_a_data_set_without_groups_is_warned_of_and_not_refused(write):
 
 def test_same_bytes_in_two_classes_are_a_conflict(write):
     manifest = scan_with_groups(write({"a/p1.png": 1, "a/copy of p1.png": 1, "b/p1.png": 1, "b/p2.png": 2}))
-    (finding,) = audit(manifest)
-    assert (finding.severity, finding.name) == ("error", "label_conflict")
-    assert finding.message.startswith("1 images")
+    finding, copies = audit(manifest)
+    assert (finding.severity, finding.name, copies.name) == ("error", "label_conflict", "copies")
+    assert finding.message == "1 image is in two classes."
     assert "/a/p1.png" in finding.examples[0]
     assert "/b/p1.png" in finding.examples[0]
 
 
 def test_same_bytes_in_two_splits_are_a_leak(write):
     manifest = scan(write({"train/a/1.png": 1, "test/a/2.png": 1, "test/b/3.png": 3}))
-    assert codes(manifest) == [("error", "leak_exact"), ("warning", "no_groups")]
+    assert codes(manifest) == [("error", "leak_exact"), ("warning", "no_groups"), ("note", "copies")]
 
 
 def test_a_group_in_two_splits_is_a_leak(write):
@@ -55,7 +55,7 @@ def test_a_group_that_reaches_the_other_split_only_by_a_copy_is_a_leak(write):
     manifest = scan_with_groups(
         write({"test/a/p1.png": 1, "train/a/p2-1.png": 1, "test/a/p2-2.png": 2, "train/b/p4.png": 4})
     )
-    assert {code for _, code in codes(manifest)} == {"leak_exact", "leak_group", "groups_merged"}
+    assert {code for _, code in codes(manifest)} == {"leak_exact", "leak_group", "groups_merged", "copies"}
 
 
 def test_one_class_is_an_error_for_fitting_and_not_for_extracting(write):
@@ -68,7 +68,7 @@ def test_one_class_is_an_error_for_fitting_and_not_for_extracting(write):
 
 def test_the_same_image_in_two_groups_is_worth_a_warning(write):
     manifest = scan_with_groups(write({"a/p1.png": 1, "a/p2.png": 1, "b/p3.png": 3}))
-    assert codes(manifest) == [("warning", "groups_merged")]
+    assert codes(manifest) == [("warning", "groups_merged"), ("note", "copies")]
 
 
 def test_junk_with_the_same_bytes_in_two_classes_is_no_conflict(write):

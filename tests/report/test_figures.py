@@ -648,5 +648,5 @@ def test_umap_keeps_clouds_apart_and_is_the_same_every_time():
 
 
 def test_an_unknown_map_is_refused():
-    with pytest.raises(UsageError, match="Use one of: pca, tsne, umap"):
+    with pytest.raises(UsageError, match="Choose one of: pca, tsne, umap"):
         figures.embedding_map(RNG.normal(size=(20, 3)), {"label": ["a"] * 20}, "isomap")

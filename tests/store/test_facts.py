@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featstore.extraction.facts import image_facts, notes_found
+from featstore.extraction.facts import image_copies, image_facts, notes_found
 from featstore.images.decode import decoder_version
 from featstore.images.facts import FACT, FACTS_REVISION
 from featstore.images.phantom import make_phantoms
@@ -82,3 +82,16 @@ def test_what_decoding_noted_is_counted(tmp_path):
     )
     (found,) = notes_found(image_facts(scan(tmp_path).records, DECODING))
     assert (found.code, found.count) == ("FS307", 3)
+
+
+def test_which_images_are_copies_is_kept_by_id_and_no_picture_is(manifest, tmp_path):
+    facts = image_facts(manifest.records, DECODING, tmp_path / "cache")
+    groups = [record.id for record in facts.records]
+    found = image_copies(facts, groups, DECODING, tmp_path / "cache")
+    for record in manifest.records:
+        record.path.unlink()
+    again = image_facts(manifest.records, DECODING, tmp_path / "cache")
+    assert not again.miniatures
+    assert image_copies(again, groups, DECODING, tmp_path / "cache") == found
+    assert FACT.itemsize < 256
+    assert survey(tmp_path / "cache").strangers == []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.errors import UsageError
+from featstore.errors import UsageError, did_you_mean
 from featstore.report.figures.canvas import below, blank, distinct, entry, mark, panels
 from featstore.report.figures.picture import GREY, Picture, drawing
 from featstore.report.plain import printable
@@ -72,7 +72,7 @@ def embedding_map(
     van der Maaten & Hinton, Visualizing data using t-SNE, JMLR 9, 2008; McInnes, Healy & Melville, UMAP, 2018.
     """
     if method not in NAMES:
-        raise UsageError(f"There is no map {method!r}.", f"Use one of: {', '.join(NAMES)}.")
+        raise UsageError(f"There is no map {method!r}.", did_you_mean(method, NAMES))
     name, title = name or f"map-{method}", title or f"The images by their vectors ({NAMES[method]})"
     vectors = np.asarray(X, float)
     if any(len(values) != len(vectors) for values in colours.values()):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featstore.errors import UnknownNameError, did_you_mean
+from featstore.evaluation.metrics import METRICS
 from featstore.report.figures.canvas import SMALL, abbreviated, below, between, blank, canvas
 from featstore.report.figures.picture import GREY, INK, PALETTE, Picture, drawing
 from featstore.report.figures.ranks import alike, friedman, mean_ranks, nemenyi
@@ -45,7 +47,14 @@ def forest(
         Which one; `featstore.evaluation.metrics.METRICS` has the names.
     name, title
         Of the picture.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such metric.
     """
+    if metric not in METRICS:
+        raise UnknownNameError(f"There is no metric {metric!r}.", did_you_mean(metric, METRICS))
     spoken = _spoken(metric)
     title = title or f"{spoken[:1].upper()}{spoken[1:]} of every contestant, with 95 % intervals"
     known = [c for c in contestants if c["metrics"].get(metric, {}).get("mean") is not None]

@@ -12,6 +12,7 @@ from featstore.report.page.dataset import read_dataset
 from featstore.report.page.html import MARK, render
 from featstore.report.page.page import compose
 from featstore.report.records.record import read_records
+from featstore.signatures import public
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ HEAD = 1024
 """Bytes within which a report says that it is one."""
 
 
+@public
 def write_report(
     runs: Sequence[str | Path] | str | Path,
     out: str | Path | None = None,

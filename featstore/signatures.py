@@ -1,0 +1,111 @@
+"""What every public function does with its arguments before it looks at them.
+
+A name that it does not take is refused with the nearest one that it does; a single text or number where several are
+meant is one item; and what `typing.Unpack` hides in ``**source`` is listed by `help` and `inspect.signature`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import re
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from featstore.errors import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_SEVERAL = re.compile(r"\b(?:Sequence|Collection|Iterable)\[(int|str)( \| Path)?\]")
+_UNPACKED = re.compile(r"Unpack\[(\w+)\]")
+
+
+def public(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a public function: exact names, lists where lists are meant, and a signature that names everything."""
+    signature = _spelt_out(function)
+    names = [name for name, one in signature.parameters.items() if one.kind is not one.VAR_POSITIONAL]
+    several = {
+        name: match
+        for name, one in signature.parameters.items()
+        if one.kind is not one.VAR_POSITIONAL and (match := _SEVERAL.search(str(one.annotation)))
+    }
+    whole = {
+        name
+        for name in several
+        if re.search(r"(^|\| )str( \||$)", str(signature.parameters[name].annotation))
+    }
+    positions = dict(enumerate(signature.parameters))
+
+    def listed(name: str, value: Any) -> Any:  # noqa: ANN401
+        if name not in several or name in whole:
+            return value
+        return _numbers(name, value) if several[name][1] == "int" else _texts(value)
+
+    @wraps(function)
+    def checked(*arguments: P.args, **options: P.kwargs) -> R:
+        refuse_unknown(function.__name__, options, names)
+        given = [listed(positions.get(at, ""), value) for at, value in enumerate(arguments)]
+        return function(*given, **{name: listed(name, value) for name, value in options.items()})
+
+    checked.__signature__ = signature  # type: ignore[attr-defined]
+    return checked
+
+
+def refuse_unknown(function: str, options: Iterable[str], names: Iterable[str]) -> None:
+    """Refuse arguments that a function does not take, as Python does, and name the nearest.
+
+    Raises
+    ------
+    TypeError
+        If an option is none of the names.
+    """
+    known = list(names)
+    for option in options:
+        if option not in known:
+            close = nearest(option, known)
+            hint = f"Did you mean {close[0]!r}?" if close else f"See help(featstore.{function})."
+            raise TypeError(f"{function}() got an unexpected keyword argument {option!r}. {hint}")
+
+
+def _spelt_out(function: Callable[..., Any]) -> inspect.Signature:
+    """Signature with the entries of an unpacked TypedDict in the place of ``**``."""
+    signature = inspect.signature(function)
+    parameters: list[inspect.Parameter] = []
+    for one in signature.parameters.values():
+        unpacked = _UNPACKED.search(str(one.annotation))
+        if one.kind is not one.VAR_KEYWORD or unpacked is None:
+            parameters.append(one)
+            continue
+        entries = function.__globals__[unpacked[1]].__annotations__
+        parameters += [_parameter(name, kind) for name, kind in entries.items()]
+    return signature.replace(parameters=parameters)
+
+
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:  # noqa: ANN401
+    kind = getattr(annotation, "__forward_arg__", annotation)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False if kind in {"bool", bool} else None,
+        annotation=kind,
+    )
+
+
+def _texts(value: Any) -> Any:  # noqa: ANN401
+    return [value] if isinstance(value, (str, Path)) else value
+
+
+def _numbers(name: str, value: Any) -> Any:  # noqa: ANN401
+    """Whole numbers; text is none, not even letter by letter."""
+    try:
+        return [operator.index(value)]
+    except TypeError:
+        if isinstance(value, (str, bytes)):
+            message = f"{name}={value!r} is text: give whole numbers, such as {name}=[1, 2]."
+            raise TypeError(message) from None
+        return value

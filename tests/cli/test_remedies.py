@@ -1,0 +1,238 @@
+"""What a command advises can be typed into that very command; what is misspelt is answered by what was meant."""
+
+import re
+
+import numpy as np
+import pytest
+import typer
+from featstore_cli.main import app
+from PIL import Image
+
+import featstore
+from featstore.errors import AuditError, FeatstoreError, UnknownNameError, UsageError
+
+NET = "Vectors"
+COMMANDS = typer.main.get_command(app)
+
+
+def flags_of(*command):
+    found = COMMANDS
+    for name in command:
+        found = found.commands[name]
+    return {flag for parameter in found.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+
+
+def run(*arguments):
+    """Run a command in this process; its error, or None."""
+    try:
+        app([str(argument) for argument in arguments], standalone_mode=False)
+    except FeatstoreError as error:
+        return error
+    return None
+
+
+def advised(error):
+    return set(re.findall(r"--[a-z][a-z-]*", error.remedy))
+
+
+def picture(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def store(folder, rows, header="path,label,group"):
+    """A data set of ``path, class, group`` as a CSV file, or as a folder, with vectors in a cache."""
+    for at, (path, *_) in enumerate(rows):
+        picture(folder / "data" / path, at)
+    data = folder / "data"
+    if header:
+        data = folder / "data" / "table.csv"
+        data.write_text("\n".join([header, *(",".join(row) for row in rows)]) + "\n")
+    rng = np.random.default_rng(0)
+    np.savez(
+        folder / "vectors.npz",
+        features=rng.normal(size=(len(rows), 4)).astype(np.float32),
+        filenames=np.array([path for path, *_ in rows]),
+    )
+    featstore.import_features(data, folder / "vectors.npz", NET, cache=folder / "cache")
+    return data, folder / "cache"
+
+
+def patients(counts):
+    """CSV rows from images by group and class."""
+    return [
+        (f"{group}-{label}-{at}.png", label, group)
+        for group, row in counts.items()
+        for label, count in row.items()
+        for at in range(count)
+    ]
+
+
+CASES = {
+    "four patients, one of both classes": patients(
+        {"g0": {"neg": 6, "pos": 2}, "g1": {"pos": 8}, "g2": {"neg": 8}, "g3": {"neg": 2}}
+    ),
+    "uneven": patients(
+        {f"P{i}": {"pos": 13 if i == 3 else 1} for i in range(4)} | {f"N{i}": {"neg": 1} for i in range(16)}
+    ),
+    "lone member": patients(
+        {f"b{i}": {"benign": 1} for i in range(6)}
+        | {f"m{i}": {"malignant": 1} for i in range(6)}
+        | {"r": {"rare": 1}}
+    ),
+    "tiny": patients({"p": {"a": 1}, "q": {"a": 1}, "r": {"b": 1}, "s": {"b": 1}}),
+    "pairs only": patients({"p": {"a": 2, "b": 2}, "q": {"b": 2, "c": 2}, "r": {"a": 2, "c": 2}}),
+    "two patients a class, one of both": patients({"p": {"a": 3}, "q": {"a": 3, "b": 3}, "r": {"b": 3}}),
+}
+CLASS_ABSENT = [
+    (f"{split}/{label}/{at}.png",)
+    for split, size in (("train", 4), ("test", 3))
+    for label in ("0", "90", "180", "270")
+    for at in range(size)
+    if (split, label) != ("test", "180")
+]
+CASE_OF_NAMES = [
+    (f"{split}/{label}/{at}.png",)
+    for split, labels in (("train", ("NORMAL", "PNEUMONIA")), ("test", ("Normal", "Pneumonia")))
+    for label in labels
+    for at in range(4)
+]
+MORE = [("--calibrate", "platt"), ("--nested", "--calibrate", "platt")]
+
+
+@pytest.fixture(scope="module", params=[*CASES, "class absent in test", "case of names"])
+def odd(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("odd")
+    if request.param in CASES:
+        return request.param, *store(folder, CASES[request.param])
+    rows = CLASS_ABSENT if "absent" in request.param else CASE_OF_NAMES
+    return request.param, *store(folder, rows, header=None)
+
+
+@pytest.mark.parametrize("arguments", [(), MORE[0]])
+def test_fuse_answers_or_advises_what_fuse_has(odd, arguments):
+    name, data, cache = odd
+    error = run("fuse", data, "--cache", cache, "--out", "run", *arguments)
+    if not arguments:
+        refused = {"lone member", "pairs only", "class absent in test", "case of names"}
+        assert (error is not None) == (name in refused)
+    if error is not None:
+        assert isinstance(error, AuditError)
+        assert advised(error) <= flags_of("fuse"), error.remedy
+
+
+@pytest.mark.parametrize("folds", ["2", "5"])
+@pytest.mark.parametrize("arguments", [(), MORE[1]])
+def test_compare_answers_or_advises_what_compare_has_and_what_it_advises_works(odd, folds, arguments):
+    _, data, cache = odd
+    command = ["compare", data, "--cache", cache, "--strategies", "knn", *arguments]
+    error = run(*command, "--folds", folds)
+    if error is None:
+        return
+    assert isinstance(error, AuditError)
+    assert advised(error) <= flags_of("compare"), error.remedy
+    number = re.search(r"--folds (\d+)", error.remedy)
+    if number:
+        assert number[1] != folds
+        again = run(*command, "--folds", number[1])
+        assert again is None or "Leave out --calibrate, --sensitivity and --nested" in again.remedy
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_four_patients_are_compared_whatever_the_seed(tmp_path, seed):
+    data, cache = store(tmp_path, CASES["four patients, one of both classes"])
+    found = featstore.compare(data, strategies="knn", folds=2, fold_seed=seed, cache=cache)
+    assert found.folds == 2
+    assert [standing.contestant.label for standing in found.standings] == [NET]
+
+
+def test_what_fuse_advises_about_a_lone_class_member_works(tmp_path):
+    rows = CASES["lone member"]
+    more = [*rows, ("another.png", "rare", "s")]
+    less = [row for row in rows if row[1] != "rare"]
+    for at, mended in enumerate((more, less)):
+        data, cache = store(tmp_path / str(at), mended)
+        assert run("fuse", data, "--cache", cache, "--out", "run", "--overwrite") is None
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    counts = {f"p{i}": {"ill": 1} for i in range(6)} | {f"q{i}": {"well": 1} for i in range(6)}
+    return store(tmp_path_factory.mktemp("plain"), patients(counts))
+
+
+TYPOS = [
+    (("fuse", "--out", "r", "--strategy", "concat_logrge"), "concat_logreg", "featstore strategies"),
+    (("fuse", "--out", "r", "--strategy", "Soft-Vote"), "soft_vote", "featstore strategies"),
+    (("fuse", "--out", "r", "--preset", "tunde"), "tuned", None),
+    (("fuse", "--out", "r", "--set", "c=3"), "C", None),
+    (("fuse", "--out", "r", "--calibrate", "plat"), "platt", None),
+    (("fuse", "--out", "r", "--positive", "Ill"), "ill", None),
+    (("fuse", "--out", "r", "--weights", "Xcepton=random:1"), "Xception", "featstore backbones"),
+    (("fuse", "--out", "r", "--weights", "Xception=imagnet"), "imagenet", None),
+    (("compare", "--strategies", "knn,staking"), "stacking", "featstore strategies"),
+    (("compare", "--backbones", "Vektors"), NET, "featstore cache ls"),
+    (("compare", "--subsets", "vectors"), NET, None),
+    (("compare", "--subsets", "gredy"), "greedy", None),
+    (("compare", "--views", "expnad", "--strategies", "knn"), "expand", None),
+    (("compare", "--test-views", "averge", "--strategies", "knn"), "average", None),
+    (("compare", "--precision", "flaot32"), "float32", None),
+    (("compare", "--preprocess", "rescal"), "rescale", None),
+    (("compare", "--view-curve", "concat_logrge"), "concat_logreg", "featstore strategies"),
+    (("fuse", "--out", "r", "--strategy", "concat_head", "--set", "optimizer=adamm"), "adam", None),
+    (("fuse", "--out", "r", "--strategy", "concat_head", "--set", "schedule=cosin"), "cosine", None),
+    (("fuse", "--out", "r", "--strategy", "concat_head", "--set", "class_weight=balance"), "balanced", None),
+    (("extract", "--backbones", "MobilenetV2x"), "MobileNetV2", "featstore backbones"),
+    (("extract", "--recipe", "papr", "--seeds", "1"), "paper", "featstore recipes"),
+    (("extract", "--executor", "proceses"), "processes", None),
+    (("extract", "--precision", "bfloat"), "bfloat16", None),
+    (
+        ("finetune", "--out", "r", "--backbone", "efficientnetlite"),
+        "EfficientNetLite0",
+        "featstore backbones",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "meant", "listing"), TYPOS, ids=[" ".join(t[0][-2:]) for t in TYPOS])
+def test_a_name_that_does_not_exist_is_answered_by_the_one_that_was_meant(plain, arguments, meant, listing):
+    data, cache = plain
+    command, *rest = arguments
+    where = [] if command == "finetune" else ["--cache", cache]
+    error = run(command, data, *where, *rest)
+    assert isinstance(error, UsageError)
+    assert re.search(rf"Did you mean ([^?]* or )?{meant}\b[^?]*\?", error.remedy), error
+    assert len(str(error)) < 300
+    assert "featstore." not in str(error)
+    if listing is not None:
+        assert f"`{listing}` lists" in error.remedy
+        flags_of(*listing.split()[1:])
+
+
+def test_a_name_like_no_other_leads_to_the_list(plain):
+    data, cache = plain
+    error = run("fuse", data, "--cache", cache, "--out", "r", "--strategy", "qqq")
+    assert error.cause == "There is no strategy 'qqq'."
+    assert error.remedy == "`featstore strategies` lists all."
+    error = run("compare", data, "--cache", cache, "--backbones", "TheTypo")
+    assert isinstance(error, UnknownNameError)
+    assert "extract" not in error.remedy
+
+
+@pytest.mark.parametrize("wrong", ["comapre", "extarct", "predit"])
+def test_a_command_that_does_not_exist_is_answered_by_the_one_that_was_meant(wrong):
+    with pytest.raises(typer.BadParameter.__base__, match="Did you mean"):
+        app([wrong], standalone_mode=False)
+
+
+def test_one_text_stands_for_a_list_of_one(plain):
+    data, cache = plain
+    named = featstore.load_matrix(data, backbones=NET, cache=cache, seeds=())
+    assert named.backbones == (NET,)
+    found = featstore.compare(
+        data, strategies="knn", backbones=NET, views="identity", subsets=[NET], folds=2, cache=cache
+    )
+    assert [standing.contestant.label for standing in found.standings] == [NET]
+    with pytest.raises(UnknownNameError, match="There is no strategy 'kn'"):
+        featstore.compare(data, strategies="kn", folds=2, cache=cache)
