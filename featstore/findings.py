@@ -355,7 +355,7 @@ CATALOGUE: dict[str, Kind] = {
         "shortcut_unknown",
         "note",
         "How well the label is guessed without a network could not be computed on these images.",
-        "Add patients: five of each class are needed.",
+        "Add patients: three of each class are needed.",
     ),
     "FS409": Kind(
         "training_unknown",
@@ -478,6 +478,11 @@ def resolve(code: str) -> str:
     close = nearest(code, [name for known, kind in CATALOGUE.items() for name in (known, kind.name)])
     question = f"Did you mean {close[0]}? " if close else ""
     raise UsageError(f"There is no finding {code!r}.", f"{question}docs/findings.md lists all.")
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Count and noun, with its verb if there is one: ``1 file is``, ``2 files are``."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def shown(names: Sequence[str], most: int = 3) -> str:

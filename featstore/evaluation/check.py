@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -14,10 +13,11 @@ from featstore.evaluation.copies import copies_found
 from featstore.evaluation.scores import Score, held_out_scores
 from featstore.evaluation.shortcuts import MAJORITY, shortcut_findings, shortcut_probabilities
 from featstore.extraction.facts import image_copies, image_facts, notes_found
-from featstore.findings import Finding, mark_accepted, ordered
+from featstore.findings import Finding, counted, mark_accepted, ordered
 from featstore.folds import group_folds
 from featstore.images.audit import audit
-from featstore.images.decode import decoder_version
+from featstore.images.decode import REASONS, decoder_version
+from featstore.images.losses import losses
 from featstore.images.scan import ScanOptions, scan
 from featstore.signatures import public
 from featstore.store.store import default_cache
@@ -137,21 +137,27 @@ def check(
 
 def _unreadable(manifest: Manifest, facts: FactTable) -> tuple[Finding, ...]:
     """Images in quarantine, by class where it is known; an error if they leave a single class."""
-    lost = Counter(record.label for record in manifest.records if record.id in facts.bad)
-    count = sum(lost.values()) + len(manifest.unreadable)
-    if not count:
+    reasons = {record.id: facts.bad[record.id][0] for record in manifest.records if record.id in facts.bad}
+    rows = [(record.path, reasons[record.id]) for record in manifest.records if record.id in reasons]
+    rows += [(row.path, row.reason) for row in manifest.unreadable]
+    if not rows:
         return ()
-    sizes, left = manifest.count_by_class(), {record.label for record in facts.records}
-    by_class = [f"{name} {n} of {sizes[name]}" for name, n in sorted(lost.items())]
-    unlisted = [f"{len(manifest.unreadable)} more"] if manifest.unreadable else []
-    message = f"{count} files cannot be read and are in quarantine: {', '.join(by_class + unlisted)}."
-    examples = [f"{r.path} ({facts.bad[r.id][0]})" for r in manifest.records if r.id in facts.bad]
-    examples += [f"{q.path} ({q.reason})" for q in manifest.unreadable]
-    found = [Finding("FS301", message, count, tuple(examples))]
+    lost, left = losses(manifest, reasons), {record.label for record in facts.records}
+    by_class = [f"{loss.label} {loss.bad} of {loss.files}" for loss in lost]
+    if nameless := len(rows) - sum(loss.bad for loss in lost):
+        by_class.append(f"{nameless} of no class")
+    whats = counted(len(rows), "file cannot be read and is", "files cannot be read and are")
+    message = f"{whats} in quarantine: {', '.join(by_class)}."
+    examples = tuple(f"{path} ({reason})" for path, reason in rows)
+    why = {reason for _, reason in rows}
+    cure = REASONS.get(min(why), "") if len(why) == 1 else ""
+    found = [Finding("FS301", message, len(rows), examples, remedy=cure)]
     if len(manifest.classes) > 1 and len(left) < 2:  # noqa: PLR2004
-        gone = ", ".join(f"{name} ({lost[name]} of {sizes[name]})" for name in sizes if name not in left)
+        gone = ", ".join(f"{x.label} ({x.bad} of {x.files})" for x in lost if x.label not in left)
         text = f"No image of these classes can be read, all are in quarantine: {gone}."
-        found.append(Finding("FS109", text, count, tuple(examples), remedy="Mend the files in quarantine."))
+        found.append(
+            Finding("FS109", text, len(rows), examples, remedy=cure or "Mend the files in quarantine.")
+        )
     return tuple(found)
 
 
@@ -162,7 +168,11 @@ def _shortcuts(facts: FactTable) -> tuple[dict[str, Score], tuple[Finding, ...]]
     if len(table.classes) < 2:  # noqa: PLR2004
         return {}, ()
     if fewest < FEWEST:
-        return {}, (Finding("FS408", f"Shortcuts were not looked for: a class has {fewest} patients only."),)
+        return {}, (
+            Finding(
+                "FS408", f"Shortcuts were not looked for: a class has {counted(fewest, 'patient')} only."
+            ),
+        )
     try:
         splits = group_folds(table, min(FOLDS, fewest))
     except AuditError as error:

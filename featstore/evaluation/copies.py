@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.extraction.facts import image_copies
-from featstore.findings import Finding, mark_accepted
+from featstore.findings import Finding, counted, mark_accepted
 from featstore.images.grouping import Union
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def copies_found(records: Sequence[ImageRecord], copies: Sequence[Copy]) -> tupl
     ways = sorted({copy.how for copy in copies})
     across = f", {straddling} of them across splits" if straddling else ""
     message = (
-        f"{len(copies)} pairs of pictures under different patients (groups) look the same{across}:"
+        f"{counted(len(copies), 'pair')} of pictures under different patients (groups) look the same{across}:"
         f" {len(images)} images ({', '.join(ways)})."
     )
     examples = tuple(
@@ -86,8 +86,11 @@ def merge_copies(
         union.join([str(matrix.groups[row_of[image]]) for image in copy[:2]])
     united = np.array([union.find(str(group)) for group in matrix.groups])
     merged = len(set(matrix.groups.tolist())) - len(set(united.tolist()))
-    unit = "patients (groups)" if matrix.has_groups else "images"
-    message = f"{merged} {unit} were merged with others that show the same picture: they stay on one side of a split."
+    unit = ("patient (group)", "patients (groups)") if matrix.has_groups else ("image", "images")
+    one, many = (f"{noun} {verb}" for noun, verb in zip(unit, ("was", "were"), strict=True))
+    message = (
+        f"{counted(merged, one, many)} merged with another that shows the same picture, as of one patient."
+    )
     return replace(
         matrix, groups=united, findings=(*matrix.findings, *told, Finding("FS103", message, merged))
     )
@@ -111,5 +114,8 @@ def without_copies_of(
         scored |= set(matrix.groups[clean].tolist())
     if not dropped:
         return splits, ()
-    message = f"{dropped} images that look like test images under another patient were left out of training."
+    message = (
+        f"{counted(dropped, 'training image was', 'training images were')} left out:"
+        " the same picture is a test image under another patient."
+    )
     return {name: kept[name] for name in splits}, (Finding("FS103", message, dropped),)

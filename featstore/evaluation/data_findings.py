@@ -14,7 +14,7 @@ from featstore.evaluation.scores import held_out_scores
 from featstore.evaluation.shortcuts import not_above, shortcut_findings, shortcut_probabilities
 from featstore.evaluation.standing import standings
 from featstore.extraction.facts import notes_found
-from featstore.findings import Finding
+from featstore.findings import Finding, counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ def data_findings(matrix: FeatureMatrix, facts: FactTable, *, draws_folds: bool)
             Finding("FS104", "No groups are given: images of one patient may stand on both sides of a split.")
         )
     if matrix.excluded and not any(finding.code == "FS301" for finding in found):
-        message = f"{matrix.excluded} files of the data set are in quarantine and took no part."
+        message = f"{counted(matrix.excluded, 'file')} of the data set took no part: in quarantine."
         found.append(Finding("FS301", message, matrix.excluded))
     named = sum(record.split is not None for record in matrix.records)
     if draws_folds and named:
@@ -95,9 +95,9 @@ def shortcut_verdict(ranked: Sequence[Standing], shortcuts: Sequence[Standing]) 
     """FS101 for shortcuts that work, and FS401 where the best contestant is not above the best of them."""
     estimates = {s.contestant.label: s.estimates[PRIMARY] for s in shortcuts}
     found = shortcut_findings({name: (e.mean, e.interval) for name, e in estimates.items()})
-    if not found:
-        return ()
     best, guess = (max(some, key=lambda s: s.primary) for some in (ranked, shortcuts))
+    if not found and best.primary > guess.primary:
+        return ()
     interval = difference_interval(
         (guess.primary, best.primary), (guess.resampled, best.resampled), (guess.basis, best.basis)
     )
@@ -118,7 +118,7 @@ def held_out_verdict(
 ) -> tuple[Finding, ...]:
     """As `shortcut_verdict`, of one model on held-out images."""
     found = shortcut_findings({n: (s[PRIMARY].value, s[PRIMARY].interval) for n, s in scores.items()})
-    if not found:
+    if not shortcuts:
         return ()
     guess = max(shortcuts, key=lambda n: scores[n][PRIMARY].value or 0.0)
     weights = np.vstack([np.ones((1, len(rows))), group_weights(matrix.groups[rows])])
@@ -126,6 +126,8 @@ def held_out_verdict(
     mine, theirs = (primary_score(y, p, weights, positive) for p in both)
     if not np.isfinite(mine[0] - theirs[0]):
         return found
+    if not found and mine[0] > theirs[0]:
+        return ()
     own, other = (bases(y, p, decide(p, positive), groups, positive)[PRIMARY] for p in both)
     values = float(theirs[0]), float(mine[0])
     interval = difference_interval(values, (theirs[1:], mine[1:]), (other, own))

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from featstore.errors import AuditError
-from featstore.findings import EXAMPLES, Finding, ordered
+from featstore.findings import EXAMPLES, Finding, counted, ordered
 from featstore.images.losses import losses, told
 
 if TYPE_CHECKING:
@@ -60,13 +60,13 @@ def require_sound(manifest: Manifest, *, fitting: bool = True) -> None:
 
 def _errors(manifest: Manifest) -> Iterator[Finding]:
     if conflicts := _mixed(manifest.files, lambda r: r.id, lambda r: r.label):
-        message = f"{len(conflicts)} images are in two classes."
+        message = f"{counted(len(conflicts), 'image is', 'images are')} in two classes."
         yield Finding("FS106", message, len(conflicts), _few(map(_places, conflicts)))
     if leaks := _mixed(manifest.files, lambda r: r.id, lambda r: r.split):
-        message = f"{len(leaks)} images are in two splits."
+        message = f"{counted(len(leaks), 'image is', 'images are')} in two splits."
         yield Finding("FS107", message, len(leaks), _few(map(_places, leaks)))
     if manifest.has_groups and (leaks := _mixed(manifest.files, lambda r: r.group, lambda r: r.split)):
-        message = f"{len(leaks)} groups are in two splits."
+        message = f"{counted(len(leaks), 'group is', 'groups are')} in two splits."
         yield Finding("FS108", message, len(leaks), _few(map(_group_and_splits, leaks)))
     if len(manifest.classes) == 1:
         lost = told(losses(manifest, {}))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featstore.errors import ManifestError, UsageError
-from featstore.findings import Finding
+from featstore.findings import Finding, counted
 from featstore.images.csv_paths import Locator, PathRefusedError, difference
 from featstore.images.csv_table import (
     ROLES,
@@ -258,11 +258,14 @@ def _on_paths(found: _Found) -> list[Finding]:
     findings = []
     if mended := found.mended:
         kinds = ", ".join(f"{kind} ({n})" for kind, n in Counter(how for *_, how in mended).most_common())
-        message = f"{len(mended)} paths name their files nearly, and were taken for them: {kinds}."
+        message = (
+            f"{counted(len(mended), 'path names its file', 'paths name their files')} nearly,"
+            f" taken for the only one that can be meant: {kinds}."
+        )
         lines = tuple(f"{text!r} is {name!r}" for text, name, _ in mended)
         findings.append(Finding("FS207", message, len(mended), lines))
     if repeated := found.repeated:
-        message = f"{len(repeated)} lines repeat a path and were ignored."
+        message = f"{counted(len(repeated), 'line repeats', 'lines repeat')} a path and took no part."
         findings.append(Finding("FS206", message, len(repeated), tuple(repeated)))
     return findings
 
@@ -272,20 +275,25 @@ def _on_columns(
 ) -> list[Finding]:
     findings = []
     used = {*places.values(), *flags.values()}
-    unknown = [name for at, name in enumerate(table.columns) if at not in used]
+    named = {name: at for name, at in table.places.items() if at not in used}
+    patients = [] if "group" in places else patient_columns(table, named)
+    told = {named[name] for name in patients}
+    unknown = [name for at, name in enumerate(table.columns) if at not in used | told]
     if unknown:
-        message = f"{len(unknown)} columns of the CSV file are ignored."
+        message = f"{counted(len(unknown), 'column')} of the CSV file took no part."
         findings.append(
             Finding("FS205", message, len(unknown), tuple(name or "(no name)" for name in unknown))
         )
-    named = {name: at for name, at in table.places.items() if at not in used}
-    if "group" not in places and (patients := patient_columns(table, named)):
+    if patients:
         flag = columns_flag({**given, "group": patients[0]})
         empty = table.cells(named[patients[0]]).count("")
         remedy = f"If that is the patient, say so: {flag}"
         if empty:
             remedy = f"If that is the patient, fill in its {empty} empty cells, and say so: {flag}"
-        message = f"Groups are not taken from what looks like the patient; to take them from there: {flag}"
+        alike = counted(
+            len(patients), "column looks like the patient and is", "columns look like the patient and are"
+        )
+        message = f"{alike} not used as the group; to use it: {flag}"
         findings.append(Finding("FS113", message, len(patients), tuple(patients), remedy=remedy))
     if flags:
         message = f"The label is the name of the one of {len(flags)} columns that holds a 1."

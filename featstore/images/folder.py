@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import ManifestError
 from featstore.files import open_regular
-from featstore.findings import Finding, shown
+from featstore.findings import Finding, counted, shown
 from featstore.images.listing import Entry, Listing, quarantine, real_path_inside
 from featstore.images.manifest import Quarantined
 from featstore.images.signature import HEAD, SUFFIXES, raster_format
@@ -27,6 +27,7 @@ _TEXT = frozenset({
     ".xls", ".xlsx", ".xml", ".yaml", ".yml",
 })  # fmt: skip
 _DEEPEST = 100
+_TABLES = frozenset({".csv", ".tsv", ".tab"})
 _PATIENT = re.compile(
     r"(?:p|pt|pat|patient|person|s|sub|subj|subject|case|id|study|series|scan|slice|n)?[ _.-]*\d+",
     re.IGNORECASE,
@@ -345,19 +346,27 @@ def _leave_out(walk: _Walk, folders: list[_Found]) -> None:
     lines = [
         f"{folder.path.relative_to(walk.root).as_posix()!r}: {count}" for folder, count in counts.items()
     ]
-    message = (
-        f"{total} images in {len(folders)} folders beside the splits, or without a class, were left out."
-    )
+    where = counted(len(folders), "folder")
+    message = f"{counted(total, 'image')} in {where} beside the splits, or without a class, took no part."
     walk.findings.append(Finding("FS209", message, total, tuple(lines)))
+
+
+def _tables_beside(root: Path) -> list[str]:
+    """Names of tables beside the class folders."""
+    return sorted(path.name for path in root.iterdir() if path.suffix.lower() in _TABLES and path.is_file())
 
 
 def _doubts(walk: _Walk, tops: list[_Found]) -> list[Finding]:
     """Say that folders are taken for classes which are named like parts of a data set: legal, rarely meant."""
     named = [name for top in tops if names_a_part(name := top.path.name) or says_nothing(name)]
     others = [top.path.name for top in tops if top.path.name not in named]
+    if len(tops) == 1 and (tables := _tables_beside(walk.root)):
+        message = "The folder holds a single folder of images, and a table: it may name the classes."
+        remedy = "If the table names the classes, give it in place of the folder."
+        return [Finding("FS201", message, len(tables), tuple(tables), remedy=remedy)]
     if named:
         beside = f"{shown(named)} beside {shown(others)}" if others else shown(named)
-        message = f"{len(named)} folders named like parts of a data set are read as classes."
+        message = f"{counted(len(named), 'folder')} named like a part of a data set, read as a class."
         return [Finding("FS201", message, len(named), (beside,))]
     nested = [folder.path for top in tops for folder in walk.inside(top)[0] if split_name(folder.path.name)]
     if len({split_name(path.name) for path in nested}) > 1:

@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from featstore.findings import Finding
+from featstore.findings import Finding, counted
 from featstore.images.spelling import is_missing, spelt_alike
 
 if TYPE_CHECKING:
@@ -45,14 +45,21 @@ def check_labels(entries: Sequence[Entry]) -> Iterator[Finding]:
         name for name in sorted(counts) if is_missing(name) and not (name == "-" and "+" in counts)
     ]:
         total = sum(counts[name] for name in missing)
-        message = f"{total} images are of a class that is called like a missing value."
-        yield Finding("FS203", message, total, tuple(f"{name!r}: {counts[name]} images" for name in missing))
+        message = (
+            f"{counted(total, 'image is', 'images are')} of a class that is called like a missing value."
+        )
+        yield Finding(
+            "FS203", message, total, tuple(f"{name!r}: {counted(counts[name], 'image')}" for name in missing)
+        )
     if several := [name for name in sorted(counts) if _is_combination(name, counts)]:
         total = sum(counts[name] for name in several)
         message = (
-            f"{total} images have labels that look like several in one; {len(several)} such count as classes."
+            f"{counted(total, 'image has a label', 'images have labels')} that look like several in one;"
+            f" {counted(len(several), 'such label counts as a class', 'such labels count as classes')}."
         )
-        yield Finding("FS204", message, total, tuple(f"{name!r}: {counts[name]} images" for name in several))
+        yield Finding(
+            "FS204", message, total, tuple(f"{name!r}: {counted(counts[name], 'image')}" for name in several)
+        )
 
 
 def check_groups(entries: Sequence[Entry], pattern: str | None = None) -> Iterator[Finding]:
@@ -67,15 +74,20 @@ def check_groups(entries: Sequence[Entry], pattern: str | None = None) -> Iterat
             "FS105", message, names, tuple(_spellings(same, counts) for same in alike), remedy=_SPELL
         )
     if block := _block(entries, counts):
-        lines = (f"{name!r}: {count} images" for name, count in counts.items())
+        lines = (f"{name!r}: {counted(count, 'image')}" for name, count in counts.items())
         yield Finding("FS110", block, len(counts), tuple(lines))
     elif restart := _restart(entries):
         yield _restart_finding(entries, *restart, pattern)
     if placeholders := _placeholders(counts):
         total = sum(counts[name] for name in placeholders)
-        message = f"{total} images share a group that is called like a missing value."
+        message = (
+            f"{counted(total, 'image has', 'images share')} a group that is called like a missing value."
+        )
         yield Finding(
-            "FS112", message, total, tuple(f"{name!r}: {counts[name]} images" for name in placeholders)
+            "FS112",
+            message,
+            total,
+            tuple(f"{name!r}: {counted(counts[name], 'image')}" for name in placeholders),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from featstore.findings import Finding
+from featstore.findings import Finding, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,9 +82,5 @@ def findings_of_pages(files: Iterable[tuple[str, Contents]]) -> tuple[Finding, .
 
 
 def _finding(code: str, message: str, examples: list[str], count: int, pages: int = 0) -> Finding:
-    text = message.format(files=_many(count, "file"), images=_many(count, "image"), pages=pages)
+    text = message.format(files=counted(count, "file"), images=counted(count, "image"), pages=pages)
     return Finding(code, text, count, tuple(examples))
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -191,7 +191,9 @@ def _check_depth(image: ImageFile, data: bytes, value_range: tuple[float, float]
         raise BadImageError("unsupported", f"PNM with values up to {maximum}; convert it to PNG.")
     if _is_deep(image):
         if value_range is None:
-            raise BadImageError("needs_range", f"Pixels of mode {image.mode}, with no declared range.")
+            raise BadImageError(
+                "needs_range", f"Values deeper than 8 bits (mode {image.mode}), with no declared range."
+            )
     elif image.mode not in _SHALLOW:
         raise BadImageError("unsupported", f"Colour mode {image.mode}; convert it to 8-bit RGB.")
     elif image.format == "PNG" and data[24] > _BITS_OF_BYTE:

@@ -12,10 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from featstore.errors import ManifestError
-from featstore.findings import Finding
+from featstore.findings import Finding, counted
 from featstore.images.contents import Contents, read_contents
 from featstore.images.csv_manifest import list_csv
 from featstore.images.csv_table import TABLES
+from featstore.images.decode import REASONS
 from featstore.images.folder import list_folder
 from featstore.images.grouping import merged_groups
 from featstore.images.manifest import Manifest, Quarantined
@@ -239,8 +240,8 @@ def _merge_groups(
         return records, copies, ()
     examples = tuple(f"{old!r} is taken for {new!r}" for old, new in sorted(merged.items()))
     message = (
-        f"{len(merged)} groups (patients) were merged with others that share a file, or are called the same but for"
-        " capitals, accents and spaces."
+        f"{counted(len(merged), 'group (patient) was', 'groups (patients) were')} merged with one that shares a file,"
+        " or is called the same but for capitals, accents and spaces."
     )
     records, copies = (
         [replace(file, group=merged.get(file.group, file.group)) for file in rows]
@@ -254,13 +255,15 @@ def _findings(
 ) -> Iterable[Finding]:
     labels = {record.id: record.label for record in records}
     if same := list(dict.fromkeys(str(copy.path) for copy in copies if labels[copy.id] == copy.label)):
-        message = f"{len(same)} files repeat the bytes of another of their class; each image is kept once."
+        repeats = counted(len(same), "file repeats", "files repeat")
+        message = f"{repeats} the bytes of another of the same class; each image is kept once."
         yield Finding("FS302", message, len(same), tuple(same))
     if twins := _twins(entry.name for entry, _ in images):
         message = f"{len(twins)} names differ only in how accents are encoded (NFC, NFD)."
         yield Finding("FS208", message, len(twins), tuple(twins))
     if other := [entry.name for entry, found in images if _is_misnamed(entry.name, found.kind)]:
-        message = f"{len(other)} files are not what their suffix says and are decoded by content."
+        files = counted(len(other), "file is", "files are")
+        message = f"{files} of another format than the suffix says, and decoded by content."
         yield Finding("FS303", message, len(other), tuple(other))
     yield from findings_of_pages((entry.name, found) for entry, found in images)
 
@@ -283,7 +286,11 @@ def _nothing_left(data: Path, bad: Sequence[Quarantined]) -> ManifestError:
     if not bad:
         return ManifestError(f"{str(data)!r} holds no images.", "Put the images into one folder per class.")
     reasons = sorted({row.reason for row in bad})
+    first = bad[0]
+    cause = f"None of the {len(bad)} files of {str(data)!r} is an image ({', '.join(reasons)})."
+    if "missing" not in reasons:
+        return ManifestError(f"{cause} First: {first.path.name!r}. {first.detail}", REASONS[first.reason])
     return ManifestError(
-        f"None of the {len(bad)} files of {str(data)!r} is an image ({', '.join(reasons)}).",
+        cause,
         "Check that the data set was downloaded completely, and that paths are relative to the CSV file.",
     )

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featstore.errors import ManifestError
 from featstore.evaluation.check import check
+from featstore.findings import counted
 from featstore.images.phantom import make_phantoms
+from featstore.report.terminal.text import LOOKED_FOR, check_text
 
 
 @pytest.fixture
@@ -61,3 +64,59 @@ def test_a_bad_image_is_listed_and_the_rest_is_audited(phantoms):
     result = check(phantoms)
     assert [(path, reason) for path, reason, _ in result.bad] == [(str(victim), "truncated")]
     assert result.shortcuts
+
+
+def test_a_class_of_which_no_file_is_an_image_is_named_with_its_count(tmp_path):
+    root = make_phantoms(tmp_path / "phantoms", patients=8, slices=1, size=48).parent
+    for path in (root / "covid").glob("*.png"):
+        path.write_bytes(b"no image at all")
+    result = check(root, group_pattern=r"([^/]+)\.png$")
+    found = {finding.name: finding for finding in result.findings}
+    lost = len(result.bad)
+    assert found["quarantined"].message.endswith(f"in quarantine: covid {lost} of {lost}.")
+    assert not result.no_error_found
+
+
+def test_what_is_printed_says_each_thing_once_and_what_to_do_about_deep_images(tmp_path):
+    for label in ("ill", "well"):
+        for i in range(3):
+            path = tmp_path / "data" / label / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((32, 32), 900 + i + 10 * len(label), np.uint16)).save(path)
+    result = check(tmp_path / "data")
+    text = check_text(result)
+    assert text.startswith("Errors found")
+    assert text.count("0.png: needs_range") == 2
+    assert "for example" not in text, "the files are listed below"
+    assert {f.remedy for f in result.findings if f.name in {"one_class", "quarantined"}} == {
+        "16-bit, signed and float images need the range of their values: --range LOW,HIGH"
+    }
+    assert check(tmp_path / "data", value_range=(0, 1000)).bad == ()
+
+
+def test_lines_that_are_always_printed_fit_a_terminal():
+    assert max(map(len, LOOKED_FOR.splitlines())) <= 80
+
+
+def test_a_folder_of_one_kind_beside_a_table_points_to_the_table(tmp_path):
+    make_phantoms(tmp_path / "all", patients=4, slices=1, size=48)
+    shutil.move(tmp_path / "all" / "covid", tmp_path / "data" / "covid")
+    assert "folders_as_classes" not in codes(check(tmp_path / "data"))
+    (tmp_path / "data" / "labels.csv").write_text("path,label\n")
+    (found,) = [f for f in check(tmp_path / "data").findings if f.name == "folders_as_classes"]
+    assert found.examples == ("labels.csv",)
+    assert "give it in place of the folder" in found.remedy
+
+
+def test_a_folder_of_another_format_is_refused_with_the_cure_of_that_format(tmp_path):
+    for label in ("ill", "well"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "slice.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 400)
+    with pytest.raises(ManifestError, match="The file is DICOM") as caught:
+        check(tmp_path)
+    assert "downloaded completely" not in caught.value.remedy
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "1 file is"), (2, "2 files are"), (0, "0 files are")])
+def test_counts_agree_with_their_verbs(count, said):
+    assert counted(count, "file is", "files are") == said

@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from fakes_comparison import standing
 from PIL import Image
 
 import featstore
 from featstore import run
+from featstore.evaluation import data_findings
 from featstore.report.page.writing import write_report
 from featstore.report.terminal.scores import comparison_text, fusion_text
 
@@ -109,10 +111,25 @@ def test_the_own_split_is_named_when_it_is_not_used_and_can_be_used(leaky, tmp_p
     shared = {"strategies": ["concat_logreg"], "positive": "covid", "cache": cache}
     drawn = featstore.compare(table, folds=4, **shared)
     assert named(drawn, "split_ignored")
+    text = comparison_text(drawn)
+    assert text.startswith("The data set's own split is NOT used (FS114): 4 folds are drawn over all images.")
+    assert (text.partition("\n")[0].split()[-2:], text.count("FS114")) == (["--folds", "split"], 1)
     own = featstore.compare(table, folds="split", **shared, out=tmp_path / "run")
     assert not named(own, "split_ignored")
     assert own.own_split
+    assert comparison_text(own).startswith("Scored on the data set's own test images.")
     assert len(own.standings[0].proba) == 1
     assert len(own.standings[0].proba[0]) == sum(line.endswith(",test") for line in lines)
     assert "the data set's own test images" in comparison_text(own)
     assert "own test images" in write_report([tmp_path / "run"], tmp_path / "r.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("best", "said"), [(0.4, True), (0.85, True), (0.95, False)])
+def test_a_best_score_below_a_guess_is_told_even_where_that_guess_may_be_luck(best, said, monkeypatch):
+    monkeypatch.setattr(data_findings, "difference_interval", lambda *_: (-0.5, 0.4))
+    ranked = [standing("concat_logreg", best, (0.0, 1.0))]
+    guesses = [standing("file alone", 0.9, (0.4, 1.0)), standing("most frequent class", 0.5, (0.2, 0.8))]
+    for one in (*ranked, *guesses):
+        one.resampled = one.basis = None
+    found = [finding.code for finding in data_findings.shortcut_verdict(ranked, guesses)]
+    assert found == (["FS401"] if said else [])

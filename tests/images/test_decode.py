@@ -9,13 +9,11 @@ import sys
 import warnings
 import zlib
 from contextlib import nullcontext
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import PIL
 import pytest
-from featstore.images.dhash import dhash
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -374,21 +372,6 @@ def test_decoding_and_resizing_equal_keras(load_img, picture, encode, tmp_path, 
 def test_an_image_of_the_right_size_is_left_alone(picture):
     pixels = np.asarray(picture(size=(50, 50)))
     np.testing.assert_array_equal(resize(pixels, 50), pixels)
-
-
-def test_dhash_asks_of_each_pixel_whether_its_right_neighbour_is_brighter():
-    rows = np.random.default_rng(0).permutation(72).reshape(8, 9).astype(np.uint8)
-    bits = "".join("1" if right > left else "0" for row in rows for left, right in pairwise(row))
-    assert dhash(rows[..., None]) == int(bits, 2)
-
-
-def test_dhash_survives_scaling_and_jpeg_and_tells_pictures_apart(picture, encode):
-    smooth = picture(size=(16, 12)).resize((300, 220), Image.Resampling.BICUBIC)
-    other = picture(seed=9, size=(16, 12)).transpose(Image.Transpose.ROTATE_180).resize((300, 220))
-    copy = decode(encode(smooth.resize((140, 100)), "JPEG", quality=60))[0]
-    original = dhash(np.asarray(smooth))
-    assert (original ^ dhash(copy)).bit_count() <= 4
-    assert (original ^ dhash(np.asarray(other))).bit_count() > 10
 
 
 def test_the_decoder_names_itself_without_loading_pillow():

@@ -169,7 +169,7 @@ def test_a_suffix_that_lies_is_worth_a_warning(write, picture, encode):
         write({"a/1.png": encode(picture(), "JPEG"), "a/2.JPG": encode(picture(1), "JPEG"), "a/3": 3})
     )
     assert len(manifest.records) == 3
-    assert manifest.findings[0].message.startswith("1 files are not what their suffix says")
+    assert manifest.findings[0].message.startswith("1 file is of another format than the suffix says")
     assert manifest.findings[0].examples[0] == "a/1.png"
 
 

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from featstore.evaluation.comparison import Comparison
     from featstore.evaluation.fuse import Fusion
     from featstore.evaluation.standing import Standing
+    from featstore.findings import Finding
 
 SHOWN = 20
 """Contestants in a printed table."""
+SAID_FIRST = ("FS114", "FS406")
+"""Findings that `first_text` and `positive_text` tell, with the flag that changes it."""
 PARTS = {
     "Does it put the ill above the well?": RANKING,
     "Does it answer right?": DECISION,
@@ -58,17 +61,34 @@ def comparison_text(result: Comparison) -> str:
     return "\n\n".join(
         part
         for part in (
-            data_text(result.matrix),
+            f"{first_text(result)}{data_text(result.matrix)}",
             _tables(head, names, rows),
             leader_calibration(result),
             f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json." if hidden else "",
-            findings_brief(result.findings),
+            findings_brief(unsaid(result.findings)),
             *asides(result),
             winner_text(result),
             verdict(result),
         )
         if part
     )
+
+
+def first_text(result: Comparison) -> str:
+    """A first line where the data set has a split of its own: whether scores are on it, and how they could be."""
+    if result.own_split:
+        return "Scored on the data set's own test images.\n"
+    if not any(finding.code == "FS114" and not finding.accepted for finding in result.findings):
+        return ""
+    return (
+        f"The data set's own split is NOT used (FS114): {result.folds} folds are drawn over all images."
+        " To score on its test images: --folds split\n"
+    )
+
+
+def unsaid(found: Sequence[Finding]) -> list[Finding]:
+    """Findings that the first lines of a result have not told yet."""
+    return [finding for finding in found if finding.accepted or finding.code not in SAID_FIRST]
 
 
 def scored_on(result: Comparison) -> str:
@@ -136,7 +156,7 @@ def fusion_text(result: Fusion) -> str:
             *_calibrations(result),
             operating_text(result.operating, list(result.matrix["classes"])),
             _continuation_text(result),
-            findings_brief(result.findings),
+            findings_brief(unsaid(result.findings)),
             f"The run is in {result.run}: model/, metrics.json, predictions.csv, run.json.",
             f"Next: featstore predict {result.run} IMAGE...",
         )

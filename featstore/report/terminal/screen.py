@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from featstore.evaluation.metrics import PRIMARY
 from featstore.report.plain import printable, table
 from featstore.report.terminal.findings import findings_brief
-from featstore.report.terminal.scores import HEADS, SHOWN, asides, data_text, leader_calibration, scored_on
+from featstore.report.terminal.scores import (
+    HEADS,
+    SHOWN,
+    asides,
+    data_text,
+    first_text,
+    leader_calibration,
+    scored_on,
+    unsaid,
+)
 from featstore.report.verdict import fusions_that_pay, summary, verdict_lines, winner_text
 
 if TYPE_CHECKING:
@@ -73,7 +82,7 @@ def comparison_screen(result: Comparison, width: int = 80, marks: Marks = DRAWN)
     hidden = len(result.standings) - len(shown)
     listed = [*shown, *result.shortcuts]
     lines = [
-        *_prose(data_text(result.matrix), width),
+        *_prose(f"{first_text(result)}{data_text(result.matrix)}", width),
         Line(""),
         Line(f"{HEADS[PRIMARY]}, {scored_on(result)}, with its 95 % interval", "strong"),
         *_bars(listed, width, marks),
@@ -87,7 +96,7 @@ def comparison_screen(result: Comparison, width: int = 80, marks: Marks = DRAWN)
         lines.append(
             Line(f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json.", "faint")
         )
-    if told := findings_brief(result.findings):
+    if told := findings_brief(unsaid(result.findings)):
         lines += [Line(""), *_prose(told, width, hanging="    ")]
     for part in filter(None, asides(result)):
         lines += [Line(""), Line(part)]

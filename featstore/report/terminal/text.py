@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from featstore.findings import counted
+from featstore.images.decode import REASONS
 from featstore.report.plain import counts, duration, printable, size, table, view_name
 from featstore.report.terminal.findings import findings_text
 from featstore.report.terminal.scores import comparison_text, fusion_text, operating_text
@@ -23,10 +26,13 @@ if TYPE_CHECKING:
 LISTED = 10
 CLASSES_SHOWN = 4
 """So many classes have a column each in a table for the terminal."""
+LISTED_BELOW = ("FS109", "FS301")
+"""Findings about files that are listed one by one below."""
 LOOKED_FOR = """\
-Looked for: unreadable files; pictures in two classes or splits; patients in two splits or under two names;
-copies across patients (compressed, mirrored, turned, cropped); odd layouts and names; what is guessed without a
-network. Wrong labels and other hospitals cannot be seen from here."""
+Looked for: unreadable files; pictures in two classes or splits; patients in two
+splits or under two names; copies across patients (compressed, mirrored, turned,
+cropped); odd layouts and names; what is guessed without a network.
+Wrong labels and other hospitals cannot be seen from here."""
 NEXT = """On your own images:
   featstore check   DATA
   featstore extract DATA --recipe mild --seeds 1-2
@@ -138,12 +144,17 @@ def check_text(result: Check) -> str:
     """Findings of an audit."""
     grave = [finding for finding in result.findings if not finding.accepted]
     warnings = sum(finding.severity == "warning" for finding in grave)
-    about = f"{result.images} images, {result.groups} groups, classes: {counts(result.classes)}."
+    size_of = f"{counted(result.images, 'image')}, {counted(result.groups, 'group')}"
+    about = f"{size_of}, classes: {counts(result.classes)}."
     if not result.no_error_found:
         answer = "Errors found: every score on this data set would be false. Mend it first."
     else:
         answer = f"No error found; {warnings or 'no'} warning{'' if warnings == 1 else 's'}."
-    parts = [f"{answer}\n{about}", findings_text(result.findings), _bad_text(result.bad)]
+    listed = [replace(f, examples=()) if f.code in LISTED_BELOW else f for f in result.findings]
+    parts = [f"{answer}\n{about}", findings_text(listed if result.bad else result.findings)]
+    parts.append(
+        _bad_text(result.bad, "Files in quarantine:", cured=len({row[1] for row in result.bad}) == 1)
+    )
     parts += [_shortcut_text(result.shortcuts), LOOKED_FOR]
     return "\n\n".join(part for part in parts if part)
 
@@ -211,12 +222,15 @@ def _extraction_sentence(result: Extraction) -> str:
     )
 
 
-def _bad_text(bad: Sequence[tuple[str, str, str]]) -> str:
+def _bad_text(bad: Sequence[tuple[str, str, str]], head: str = "", *, cured: bool = False) -> str:
+    """Files in quarantine with the reason of each, and unless it was said above what to do about each reason."""
     if not bad:
         return ""
     lines = [f"  {printable(path)}: {reason} ({printable(detail)})" for path, reason, detail in bad[:LISTED]]
     more = [f"  and {len(bad) - LISTED} more"] if len(bad) > LISTED else []
-    return "\n".join([f"{len(bad)} images are in quarantine; everything else goes on:", *lines, *more])
+    head = head or f"{counted(len(bad), 'image is', 'images are')} in quarantine; everything else goes on:"
+    cures = [f"{reason}: {REASONS[reason]}" for reason in sorted({row[1] for row in bad} & REASONS.keys())]
+    return "\n".join([head, *lines, *more, *([] if cured else cures)])
 
 
 def _shortcut_text(shortcuts: Mapping[str, Score]) -> str:
