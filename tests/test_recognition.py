@@ -65,7 +65,9 @@ def test_the_shape_counts_as_well_as_the_values(tmp_path):
 def test_digests_that_the_cache_keeps_are_those_of_the_files_and_spare_reading_them(tmp_path):
     records = [saved(tmp_path / f"{n}.png", noise(n, 9, 9)) for n in range(9)]
     expected = pixel_digests(records, DECODING)
-    record_facts(tmp_path, DECODING, FACTS_REVISION, np.array([look(r, DECODING) for r in records[:8]], FACT))
+    record_facts(
+        tmp_path, DECODING, FACTS_REVISION, np.array([look(r, DECODING)[0] for r in records[:8]], FACT)
+    )
     for record in records[:8]:
         record.path.unlink()
     assert pixel_digests(records, DECODING, tmp_path) == expected
