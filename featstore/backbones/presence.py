@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from featstore.backbones.catalog import Row
 
 INSTALLED, CACHED, ABSENT, UNPUBLISHED = "installed", "in the Keras cache", "not here", "none published"
-PATIENCE = 3.0
+PATIENCE = 8.0
 """Seconds that the address of the weights has for any answer."""
 REMEMBERED = 30.0
 """Seconds for which an answer, or none, is believed."""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featstore.backbones import catalog
+from featstore.backbones import catalog, presence
 from featstore.backbones.weights import resolve_weights
 from featstore.errors import BackboneError, UnknownNameError
 
@@ -185,6 +185,7 @@ def test_keras_asks_for_the_weights_file_of_the_row(name, monkeypatch, keras_hom
         asked.append((fname, options["cache_subdir"]))
         raise OSError("stop here")
 
+    monkeypatch.setattr(presence, "can_fetch", lambda _row: True)
     monkeypatch.setattr(file_utils, "get_file", refuse)
     with pytest.raises(WeightsError, match="stop here"):
         load_backbone(name)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featstore.backbones import catalog
+from featstore.backbones import catalog, presence
 from featstore.backbones import network as networks
 from featstore.backbones.keras_backbone import load_backbone, spec
 from featstore.backbones.weights import Weights, resolve_weights
@@ -376,6 +376,7 @@ def test_without_a_network_the_message_names_the_cause_the_file_and_the_flag(ker
     def offline(*_):
         raise urllib.error.URLError(OSError(-2, "Name or service not known"))
 
+    monkeypatch.setattr(presence, "can_fetch", lambda _row: True)
     monkeypatch.setattr(file_utils, "urlretrieve", offline)
 
     with pytest.raises(WeightsError) as error:
@@ -400,6 +401,7 @@ def test_after_a_download_the_digest_is_that_of_the_file_now_in_the_cache(
     network = keras_network("MobileNet025")
     with h5py.File(served, "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, network)
+    monkeypatch.setattr(presence, "can_fetch", lambda _row: True)
     monkeypatch.setattr(file_utils, "urlretrieve", lambda _, target, *__: shutil.copy(served, target))
 
     backbone = load_backbone("MobileNet025", batch_size=BATCH)
