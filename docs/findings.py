@@ -30,6 +30,11 @@ GROUPS = {
 }
 
 
+def escaped(text: str) -> str:
+    """Text whose brackets are no link and no footnote."""
+    return text.replace("[", "\\[").replace("]", "\\]")
+
+
 def page() -> str:
     """The whole page."""
     parts = [HEAD]
@@ -40,7 +45,7 @@ def page() -> str:
                 anchor = f"({code.lower()})="
                 parts.append(
                     f"{anchor}\n### {code} {kind.name}\n\n*{kind.severity}*. {kind.meaning}\n\n"
-                    f"**What to do:** {kind.remedy}\n"
+                    f"**What to do:** {escaped(kind.remedy)}\n"
                 )
     return "\n".join(parts)
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 IN_PLACE = 0.95
 """Correlation of the middle frequencies from which two miniatures may show one picture, or neighbouring slices."""
+MIRRORED = 0.98
+"""The same for a mirrored picture: no neighbouring slice is mirrored, so only copies need to pass."""
 LIKELY = 0.5
 """Correlation from which a pair is worth aligning."""
 ALIGNED = 0.975
@@ -124,7 +126,7 @@ def _looks(
 
 def _in_place(rows: range, values: Floats, usual: NDArray[np.float64], *, mirrored: bool) -> Iterator[Pair]:
     """Pairs that are alike as they lie, and more so than either is to others."""
-    for row, column in np.argwhere(values >= IN_PLACE):
+    for row, column in np.argwhere(values >= (MIRRORED if mirrored else IN_PLACE)):
         one, other = rows.start + int(row), int(column)
         value = min(1.0, float(values[row, column]))
         if 1 - value <= STANDS_OUT * (1 - max(usual[one], usual[other])):
