@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from featstore.findings import CATALOGUE
@@ -30,9 +31,13 @@ GROUPS = {
 }
 
 
-def escaped(text: str) -> str:
-    """Text whose brackets are no link and no footnote."""
-    return text.replace("[", "\\[").replace("]", "\\]")
+FLAG = re.compile(r"--[a-z][a-z-]*(?: '[^']*')?")
+
+
+def marked(text: str) -> str:
+    """Text with its flags set as code, where a whole command line is not already."""
+    parts = text.split("`")
+    return "`".join(part if at % 2 else FLAG.sub(r"`\g<0>`", part) for at, part in enumerate(parts))
 
 
 def page() -> str:
@@ -44,8 +49,8 @@ def page() -> str:
             if code.startswith(prefix):
                 anchor = f"({code.lower()})="
                 parts.append(
-                    f"{anchor}\n### {code} {kind.name}\n\n*{kind.severity}*. {kind.meaning}\n\n"
-                    f"**What to do:** {escaped(kind.remedy)}\n"
+                    f"{anchor}\n### {code} {kind.name}\n\n*{kind.severity}*. {marked(kind.meaning)}\n\n"
+                    f"**What to do:** {marked(kind.remedy)}\n"
                 )
     return "\n".join(parts)
 
