@@ -223,7 +223,7 @@ def test_predict_takes_a_folder_says_what_was_in_training_and_writes_a_table(wor
     done = featstore("predict", fused, tmp_path / "scans", "--csv", "--out", "t.csv")
     assert done.code == 0, done.err
     assert "FS407" in done.err
-    assert done.err.index("FS407") < done.err.index("Loading"), "said before anything is computed"
+    assert done.err.index("FS407") < done.err.index("loading"), "said before anything is computed"
     assert done.out == (tmp_path / "t.csv").read_text()
     header, *_ = done.out.splitlines()
     assert header == "path,predicted,P(covid),P(normal),in_training,tuned_on"
