@@ -139,8 +139,8 @@ def choice_for(name: str, choices: Mapping[str, str]) -> str:
     UnknownNameError
         If one of the choices is for a backbone that does not exist: it would have no effect.
     """
-    for other in set(choices) - {name, EVERY_BACKBONE, *catalog.names()}:
-        catalog.row(other)  # refuses it
+    for other in choices.keys() - {name, EVERY_BACKBONE}:
+        catalog.row(other)  # which is a look into the table, and refuses what is not there
     return choices.get(name, choices.get(EVERY_BACKBONE, IMAGENET))
 
 
