@@ -37,7 +37,7 @@ STANDS_OUT = 0.24
 """Largest ratio of what a pair lacks to 1 and of what pairs with others lack."""
 WORTH_A_CLOSE_LOOK = 0.7
 """Correlation after alignment at half the resolution, from which a pair is aligned at the full one."""
-WORTH_REFINING, LOOSELY = 0.8, 0.6
+WORTH_REFINING, LOOSELY = 0.88, 0.45
 """Correlation and ratio from which the alignment of a pair is refined to any affine move."""
 EVALUATIONS = 300
 NEIGHBOURS = 2

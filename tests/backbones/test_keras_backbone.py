@@ -112,6 +112,7 @@ def test_networks_that_preprocess_inside_do_so_once_when_official_and_never_when
     assert largest_difference(rescale.embed(images), bare(images / 255).numpy()) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preprocess", ["official", pytest.param("rescale", marks=pytest.mark.slow)])
 def test_efficientnet_gives_the_features_of_imagenet_weights_from_their_file_by_path(
     preprocess, pixels, tmp_path

@@ -91,7 +91,7 @@ def test_the_kernels_of_this_process_keep_rows():
 @pytest.mark.parametrize(
     ("isa", "names"),
     [
-        ("AVX2", ["MobileNet025"]),
+        pytest.param("AVX2", ["MobileNet025"], marks=pytest.mark.slow),
         *(
             pytest.param(isa, ["MobileNet025", "EfficientNetLite0", "ResNet50"], marks=pytest.mark.slow)
             for isa in ("SSE41", "AVX", "AVX2", "DEFAULT")

@@ -190,6 +190,7 @@ def test_the_best_of_thirty_guessers_is_seen_through():
     assert sum(covered) >= 4
 
 
+@pytest.mark.slow
 def test_picked_anew_inside_each_fold_the_best_of_thirty_guessers_is_worth_nothing():
     naive, honest = [], []
     for seed in range(12):

@@ -163,6 +163,7 @@ def test_random_weights_are_marked_in_table_and_captions_and_absent_ones_named(w
     assert "could not be fetched" in absent["reason"]
 
 
+@pytest.mark.slow
 def test_the_same_call_again_computes_nothing_and_ends_the_same(world, no_figures):
     before, loaded = document(world), Grids.loaded
     account = (world.arguments["out"] / "by_image" / "extract" / run.RUN).read_bytes()
@@ -186,6 +187,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(world, tmp_path):
         world.again(out=tmp_path / "mine")
 
 
+@pytest.mark.slow
 def test_without_patients_it_says_that_the_honest_protocol_can_be_no_more_honest(world, no_figures, tmp_path):
     lines = [line.split(",")[:2] for line in world.data.read_text().splitlines()]
     bare = world.data.with_name("bare.csv")
