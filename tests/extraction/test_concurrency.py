@@ -118,7 +118,8 @@ def test_what_a_dead_run_had_claimed_is_taken_over_at_once(images, alone, tmp_pa
         tried("runs at once", 3)
         tried("rows computed", sum(computed) + victim.acknowledged)
         tried("rows computed twice", expected_twice)
-        assert expected_twice == 0 or not killed
+        # Below zero: the victim died between the commit of rows and its word about them, which is no double work.
+        assert expected_twice <= 0 or not killed
 
 
 def is_stopped(pid):
