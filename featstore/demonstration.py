@@ -12,6 +12,7 @@ from featstore.evaluation.fuse import Fusion, fuse
 from featstore.extraction.extract import extract
 from featstore.images.phantom import make_phantoms
 from featstore.report.page.writing import NAME, write_report
+from featstore.run import alone_in
 from featstore.signatures import public
 
 if TYPE_CHECKING:
@@ -71,8 +72,14 @@ def demo(
     progress
         Show bars on stderr.
     """
+    with alone_in(Path(out)):
+        return _demonstrate(Path(out), cache, patients, backbones, progress=progress)
+
+
+def _demonstrate(
+    folder: Path, cache: str | Path | None, patients: int, backbones: Sequence[str], *, progress: bool
+) -> Demonstration:
     started = perf_counter()
-    folder = Path(out)
     data = make_phantoms(folder / "phantoms", patients=patients)
     extraction = extract(
         data,

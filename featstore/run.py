@@ -7,23 +7,29 @@ import io
 import json
 import platform
 import shutil
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import wraps
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from featstore import document
 from featstore.errors import RunError, UsageError
 from featstore.files import PRIVATE_FOLDER, read_regular, write_private
 from featstore.fingerprint import digest, digest_bytes, digest_file
+from featstore.sole_writer import LOCK, sole_writer
 from featstore.types import FeatureKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from featstore.matrix import FeatureMatrix
     from featstore.types import ImageRecord
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 RUN, METRICS, PREDICTIONS, RESULTS = "run.json", "metrics.json", "predictions.csv", "results.csv"
 MODEL = "model"
@@ -40,15 +46,74 @@ LIBRARIES = ("featstore", "h5py", "keras", "numba", "numpy", "pillow", "scikit-l
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
+def writes_run(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate what writes a run to its argument `out`: from its first line to its last it is the folder's writer."""
+
+    @wraps(function)
+    def alone(*arguments: P.args, **options: P.kwargs) -> R:
+        out: Any = options.get("out")
+        if out is None:
+            return function(*arguments, **options)
+        if options.get("dry_run"):
+            prepare(Path(out), overwrite=bool(options.get("overwrite")))
+            return function(*arguments, **options)
+        with reserved(Path(out), overwrite=bool(options.get("overwrite"))):
+            return function(*arguments, **options)
+
+    return alone
+
+
+@contextmanager
+def reserved(out: Path, *, overwrite: bool) -> Iterator[None]:
+    """Make sure, before any work is done, that a run may be written to `out`, and by nobody else meanwhile.
+
+    Raises
+    ------
+    UsageError
+        If a run is there already and `overwrite` is off, the folder holds something else, or another writes to it.
+    RunError
+        If the disk refuses.
+    """
+    prepare(out, overwrite=overwrite)
+    with alone_in(out):
+        prepare(out, overwrite=overwrite)  # again: another may have ended meanwhile
+        yield
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Be the only one who writes to a folder, whatever it holds.
+
+    Raises
+    ------
+    UsageError
+        If another is writing to it.
+    RunError
+        If the disk refuses.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(sole_writer(out))
+        except OSError as error:
+            raise unwritable(out, error) from error
+        yield
+
+
 def prepare(out: Path, *, overwrite: bool) -> None:
-    """Make sure, before any work is done, that a run may be written to `out`.
+    """Look whether a run may be written to `out`.
 
     Raises
     ------
     UsageError
         If a run is there already and `overwrite` is off, or the folder holds something else.
+    RunError
+        If the disk refuses.
     """
-    if not out.exists() or not any(out.iterdir()):
+    try:
+        is_free = not out.exists() or all(path.name == LOCK for path in out.iterdir())
+    except OSError as error:
+        raise unwritable(out, error) from error
+    if is_free:
         return
     if not (out / RUN).exists():
         raise UsageError(f"{out} holds files that are no run.", "Choose another folder with --out.")

@@ -81,7 +81,7 @@ def _spelt_out(function: Callable[..., Any]) -> inspect.Signature:
         if one.kind is not one.VAR_KEYWORD or unpacked is None:
             parameters.append(one)
             continue
-        entries = function.__globals__[unpacked[1]].__annotations__
+        entries = inspect.unwrap(function).__globals__[unpacked[1]].__annotations__
         parameters += [_parameter(name, kind) for name, kind in entries.items()]
     return signature.replace(parameters=parameters)
 

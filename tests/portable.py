@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -40,6 +41,20 @@ def die_of(number):
 def sleep_and_tell(folder):
     (Path(folder) / str(os.getpid())).touch()
     time.sleep(60)
+
+
+def hold_the_interpreter(folder, *_):
+    """Be in a library that keeps Python's lock: no other thread of this process gets a turn."""
+    (Path(folder) / str(os.getpid())).touch()
+    ctypes.PyDLL(None).sleep(60)
+
+
+def is_running(pid):
+    """A zombie, which waits for whoever adopted it, does not run."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @dataclass(frozen=True)

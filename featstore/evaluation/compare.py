@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
 
 @public
+@run.writes_run
 def compare(
     data: str | Path | Manifest,
     *,
@@ -69,7 +70,7 @@ def compare(
     calibrate: str | None = None,
     sensitivity: float | None = None,
     out: str | Path | None = None,
-    overwrite: bool = False,
+    overwrite: bool = False,  # noqa: ARG001  # `writes_run` looks at it
     views: Sequence[str] = (EXPAND,),
     test_views: str = IDENTITY,
     view_curve: str | None = None,
@@ -134,8 +135,6 @@ def compare(
     **source
         Which features: see `featstore.matrix.Source`.
     """
-    if out is not None:
-        run.prepare(Path(out), overwrite=overwrite)
     if view_curve is not None:
         draws(view_curve)  # refuses a strategy that does not exist, before anything is fitted
     cache = Path(source.get("cache") or default_cache())

@@ -91,6 +91,7 @@ class Fusion:
 
 
 @public
+@run.writes_run
 def fuse(
     data: str | Path | Manifest,
     *,
@@ -105,7 +106,7 @@ def fuse(
     init_from: str | Path | None = None,
     freeze_blocks: Sequence[str] = (),
     out: str | Path,
-    overwrite: bool = False,
+    overwrite: bool = False,  # noqa: ARG001  # `writes_run` looks at it
     accept: Collection[str] = (),
     progress: bool = False,
     **source: Unpack[Source],
@@ -156,7 +157,6 @@ def fuse(
     UsageError
         If `options` names a parameter that the strategy does not have, or a value is out of range.
     """
-    run.prepare(Path(out), overwrite=overwrite)
     refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
     settings = gather(strategy, preset, options or {})
     codes = [resolve(code) for code in accept]

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from featstore.child_process import end_with_parent, parentage
 from featstore.errors import UsageError, WorkerLostError
 from featstore.executors._place import Place, available_cores, default_workers, places, visible_devices
 
@@ -72,21 +71,16 @@ class Processes:
 def _pool(place: Place) -> Any:  # noqa: ANN401 - loky's class has no types
     from joblib.externals.loky import ProcessPoolExecutor
 
-    return ProcessPoolExecutor(1, initializer=_serve_the_parent, env=place.environment())
+    return ProcessPoolExecutor(
+        1, initializer=_serve_the_parent, initargs=parentage(), env=place.environment()
+    )
 
 
 def _end(pool: Any) -> None:  # noqa: ANN401
     pool.shutdown(wait=True, kill_workers=True)
 
 
-def _serve_the_parent() -> None:
+def _serve_the_parent(parent: int, thread_stays: bool) -> None:
     """End with the parent and not before: Ctrl-C, which reaches every process of a terminal, is for it to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """Leave at once when the parent is gone, as after kill -9: nobody would take the answer."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+    end_with_parent(parent, thread_stays)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featstore.backbones import catalog
+from featstore.child_process import parentage
 from featstore.errors import BackboneError, UsageError
 from featstore.extraction.meter import machine
 from featstore.extraction.networks import BATCH_SIZE
@@ -131,7 +132,13 @@ def _measure(name: str, precision: str, batch_size: int, layout: Layout, seconds
     """Start the processes, wait until all have warmed up, let them run together, add their rates."""
     catalog.row(name)
     order = json.dumps(
-        {"name": name, "precision": precision, "batch_size": batch_size, "threads": layout.threads}
+        {
+            "name": name,
+            "precision": precision,
+            "batch_size": batch_size,
+            "threads": layout.threads,
+            "parentage": parentage(),
+        }
     )
     command = [sys.executable, "-m", WORKER, order, str(seconds)]
     workers = [_start(command) for _ in range(layout.processes)]

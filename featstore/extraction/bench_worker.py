@@ -7,10 +7,13 @@ import os
 import sys
 import time
 
+from featstore.child_process import end_with_parent
+
 
 def main() -> None:
     """Read the order from the arguments; print ``ready``, and after a line on stdin the images per second."""
     order, seconds = json.loads(sys.argv[1]), float(sys.argv[2])
+    end_with_parent(*order["parentage"])
     for variable in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
         os.environ[variable] = str(order["threads"])
     import numpy as np

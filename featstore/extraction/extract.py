@@ -30,7 +30,7 @@ from featstore.images.decode import decoder_version
 from featstore.images.losses import one_class_left
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import ScanOptions, scan
-from featstore.run import prepare
+from featstore.run import writes_run
 from featstore.signatures import public
 from featstore.store.commit import require_writable
 from featstore.store.learned import remember
@@ -53,6 +53,7 @@ DEFAULT_RECIPE = "paper"
 
 
 @public
+@writes_run
 def extract(
     data: str | Path | Manifest,
     *,
@@ -71,7 +72,7 @@ def extract(
     worker_index: int = 0,
     memory: int | None = None,
     out: str | Path | None = None,
-    overwrite: bool = False,
+    overwrite: bool = False,  # noqa: ARG001  # `writes_run` looks at it
     dry_run: bool = False,
     progress: bool = False,
     as_default: bool = True,
@@ -128,8 +129,6 @@ def extract(
         One line of cause and one of remedy.
     """
     started = perf_counter()
-    if out is not None:
-        prepare(Path(out), overwrite=overwrite)
     store = Store(Path(cache) if cache is not None else default_cache())
     chosen = crew(executor, workers, scheduler, store.root, backbones, precision)
     team = chosen.executor

@@ -48,6 +48,7 @@ DEFAULT_RECIPE = "mild"
 
 
 @public
+@run.writes_run
 def finetune(
     data: str | Path,
     *,
@@ -65,7 +66,7 @@ def finetune(
     split_seed: int = 0,
     value_range: tuple[float, float] | None = None,
     out: str | Path,
-    overwrite: bool = False,
+    overwrite: bool = False,  # noqa: ARG001  # `writes_run` looks at it
     progress: bool = False,
     **reading: Unpack[ScanOptions],
 ) -> Finetuning:
@@ -119,7 +120,6 @@ def finetune(
     """
     started = perf_counter()
     folder = Path(out)
-    run.prepare(folder, overwrite=overwrite)
     _require_options(epochs, patience, learning_rate, batch_size)
     recipe = str(parse_recipe(recipe))
     start = Networks(weights or {}, preprocess).spec(backbone, fetch=True)

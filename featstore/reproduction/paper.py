@@ -21,6 +21,7 @@ from featstore.reproduction.protocol import STEPS, Settings, compute_features, c
 from featstore.reproduction.samples import Sitters
 from featstore.reproduction.sides import leak, require_every_class, sample, split, table
 from featstore.signatures import public
+from featstore.sole_writer import LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from featstore.reproduction.outcome import Member
 
 RECIPE = "paper"
-PARTS = frozenset({"by_image", "by_patient", run.FIGURES, run.METRICS, NAME})
+PARTS = frozenset({"by_image", "by_patient", run.FIGURES, run.METRICS, NAME, LOCK})
 """What a run that was killed may have left."""
 
 
@@ -98,43 +99,48 @@ def paper(
     AuditError
         If the data set would give a false answer, or is too small to be split.
     """
-    folder = Path(out)
-    require_some(backbones, weights or {})
-    whole = scan(data, **reading)
-    part = sample(whole.with_splits(None), images, seed)
-    networks = members(backbones, weights or {}, precision)
-    settings = Settings(
-        backbones=[member.name for member in networks if member.is_here],
-        epochs=epochs,
-        positive=positive,
-        views={"recipe": RECIPE, "seeds": range(1, views + 1)},
-        source={
-            "weights": choices(networks, weights or {}),
+    with run.alone_in(Path(out)):
+        folder = Path(out)
+        require_some(backbones, weights or {})
+        whole = scan(data, **reading)
+        part = sample(whole.with_splits(None), images, seed)
+        networks = members(backbones, weights or {}, precision)
+        settings = Settings(
+            backbones=[member.name for member in networks if member.is_here],
+            epochs=epochs,
+            positive=positive,
+            views={"recipe": RECIPE, "seeds": range(1, views + 1)},
+            source={
+                "weights": choices(networks, weights or {}),
+                "precision": precision,
+                "value_range": value_range,
+                "cache": cache,
+            },
+            memory=memory,
+            jobs=jobs,
+            progress=progress,
+        )
+        arguments = {
+            "data_sha256": run.data_digest(part.records),
+            "networks": {member.name: member.digest for member in networks},
             "precision": precision,
-            "value_range": value_range,
-            "cache": cache,
-        },
-        memory=memory,
-        jobs=jobs,
-        progress=progress,
-    )
-    arguments = {
-        "data_sha256": run.data_digest(part.records),
-        "networks": {member.name: member.digest for member in networks},
-        "precision": precision,
-        "images": images,
-        "views": views,
-        "epochs": epochs,
-        "seed": seed,
-        "positive": positive,
-    }
-    positive_class(part.classes, positive)  # refuses a class that does not exist
-    _prepare(folder, arguments, overwrite=overwrite)
-    audit = _audit(whole.only({record.id for record in part.files}), value_range)
-    result = _reproduce(part, networks, settings, audit, arguments, folder)
-    run.write_run(folder, {"kind": "paper", "arguments": arguments}, result.to_json())
-    write_report(folder, folder / NAME, with_images=True)  # in the run folder, where the images are anyway
-    return result
+            "images": images,
+            "views": views,
+            "epochs": epochs,
+            "seed": seed,
+            "positive": positive,
+        }
+        positive_class(part.classes, positive)  # refuses a class that does not exist
+        _refuse_other(folder, arguments, overwrite=overwrite)
+        with run.alone_in(folder):
+            _prepare(folder, arguments, overwrite=overwrite)
+            audit = _audit(whole.only({record.id for record in part.files}), value_range)
+            result = _reproduce(part, networks, settings, audit, arguments, folder)
+            run.write_run(folder, {"kind": "paper", "arguments": arguments}, result.to_json())
+            write_report(
+                folder, folder / NAME, with_images=True
+            )  # in the run folder, where the images are anyway
+        return result
 
 
 def _reproduce(

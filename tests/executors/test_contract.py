@@ -3,14 +3,12 @@
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import portable
 import pytest
+from portable import is_running
 
 from featstore import errors, registry
 from featstore.errors import BadImageError, FeatstoreError, UsageError, WorkerLostError
@@ -112,33 +110,6 @@ def test_abandoned_results_end_the_children(tmp_path):
     pids = [int(path.name) for path in tmp_path.iterdir()]
     assert len(pids) == 2
     assert not any(is_running(pid) for pid in pids)
-
-
-def test_a_parent_that_is_killed_leaves_no_children(tmp_path):
-    script = (
-        "import sys, portable\nfrom featstore.executors.processes import Processes\n"
-        "list(Processes(workers=2).run(portable.sleep_and_tell, [sys.argv[1]] * 2))\n"
-    )
-    env = {**os.environ, "PYTHONPATH": str(Path(portable.__file__).parent)}
-    parent = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=env)
-    deadline = time.monotonic() + 50
-    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    parent.kill()
-    parent.wait()
-    pids = [int(path.name) for path in tmp_path.iterdir()]
-    assert len(pids) == 2
-    while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(is_running(pid) for pid in pids)
-
-
-def is_running(pid):
-    """A zombie, which waits for whoever adopted it, does not run."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.parametrize(

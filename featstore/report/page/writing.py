@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -12,6 +13,7 @@ from featstore.report.page.dataset import read_dataset
 from featstore.report.page.html import MARK, render
 from featstore.report.page.page import compose
 from featstore.report.records.record import read_records
+from featstore.run import RUN, alone_in
 from featstore.signatures import public
 
 if TYPE_CHECKING:
@@ -79,7 +81,8 @@ def write_report(
     page = compose(records, dataset, None if cache is None else Path(cache), with_images=with_images)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_private(target, render(page).encode())
+        with alone_in(target.parent) if (target.parent / RUN).exists() else nullcontext():
+            write_private(target, render(page).encode())
     except OSError as error:
         raise RunError(f"Cannot write {target}: {error.strerror}.", "Choose another --out.") from error
     return target
