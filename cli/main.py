@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import traceback
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from featstore import interruption
 from featstore.errors import FeatstoreError, InterruptionError
 
 from . import bench, cache, check, compare, demo, extract, finetune, fuse, lists, paper, predict, report
@@ -79,7 +79,7 @@ def featstore(
 def main() -> None:
     """Run the command line; an error is one line of cause and one of remedy, a traceback only with --debug."""
     escape_unshowable()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interruption.listen()
     debug = DEBUG in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     handler = logging.StreamHandler(sys.stderr)
@@ -88,27 +88,23 @@ def main() -> None:
     try:
         app(arguments, prog_name="featstore")
     except FeatstoreError as error:
-        _fail(error.cause, error.remedy, error.exit_code, debug=debug)
+        _fail(InterruptionError() if interruption.was_asked() else error, debug=debug)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  # the last line of defence: no user should meet a bare traceback
         cause = f"{type(error).__name__}: {error}".partition("\n")[0]
-        _fail(
-            cause,
-            "This is a defect of featstore; run again with --debug and report what it prints.",
-            1,
-            debug=debug,
-        )
+        remedy = "This is a defect of featstore; run again with --debug and report what it prints."
+        _fail(InterruptionError() if interruption.was_asked() else FeatstoreError(cause, remedy), debug=debug)
 
 
-def _fail(cause: str, remedy: str, code: int, *, debug: bool) -> None:
+def _fail(error: FeatstoreError, *, debug: bool) -> None:
     from featstore.report.plain import printable, printable_lines
 
     if debug:
         typer.echo(printable_lines(traceback.format_exc()), err=True)
-    typer.echo(f"featstore: {printable(cause)}\n           {printable(remedy)}", err=True)
-    sys.exit(code)
+    typer.echo(f"featstore: {printable(error.cause)}\n           {printable(error.remedy)}", err=True)
+    sys.exit(error.exit_code)
 
 
 class Printable(logging.Formatter):

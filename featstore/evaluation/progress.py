@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from featstore import interruption
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -21,4 +23,6 @@ class Progress:
         """Items as they come, `total` of them, under a bar that bears the name of the phase."""
         from tqdm import tqdm
 
-        yield from tqdm(items, desc=phase, unit=unit, total=total, disable=not self.shown)
+        for item in tqdm(items, desc=phase, unit=unit, total=total, disable=not self.shown):
+            interruption.heed()
+            yield item

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from featstore import interruption
 from featstore.extraction.batches import Batch, batches
 from featstore.extraction.prefetch import prefetch
 from featstore.extraction.writer import BackgroundWriter
@@ -165,6 +166,7 @@ def run(
     clock = _Clock(tally.seconds)
     with closing(stream), BackgroundWriter(sink) as writer:
         for item in stream:
+            interruption.heed()
             clock.lap("pixels")
             if not isinstance(item, Batch):
                 _set_aside(item, decoding, writer, tally)

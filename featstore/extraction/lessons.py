@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featstore import interruption
 from featstore.errors import BadImageError
 from featstore.extraction.batches import Batch, batches
 from featstore.extraction.engine import threads
@@ -83,6 +84,7 @@ class Lessons:
         source = prefetch(batches(wanted, by_id, self.decoding, self.batch_size, threads()))
         with closing(source):
             for item in source:
+                interruption.heed()
                 if not isinstance(item, Batch):
                     raise BadImageError(item.reason, f"{by_id[item.id].path}: {item.detail}")
                 yield np.array([numbers[i] for i in item.ids]), item.pixels

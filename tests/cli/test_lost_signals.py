@@ -1,0 +1,94 @@
+"""A signal that a library has lost, or made an error of its own of, ends a command all the same."""
+
+import signal
+from dataclasses import replace
+
+import pytest
+from fakes import DECODING, GridBackbone, key, records
+from featstore_cli import main
+
+from featstore import interruption
+from featstore.errors import BackboneError
+from featstore.evaluation.progress import Progress
+from featstore.extraction import engine
+from featstore.extraction.lessons import Lessons
+from featstore.extraction.plan import blocks, plan
+from featstore.images.decode import decoder_version
+from featstore.store.store import Store
+from featstore.types import IDENTITY
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """A signal has come, and its exception was dropped on the way."""
+    monkeypatch.setattr(interruption, "_asked", False)
+    with pytest.raises(KeyboardInterrupt):
+        interruption.interrupt(signal.SIGINT, None)
+
+
+@pytest.mark.parametrize(
+    "error", [SystemError("bad argument to internal function"), BackboneError("A.", "B.")]
+)
+def test_whatever_ends_a_command_after_a_signal_is_the_interruption(asked, error, monkeypatch, capsys):
+    def app(*_, **__):
+        raise error
+
+    monkeypatch.setattr(main, "app", app)
+    monkeypatch.setattr(main.interruption, "listen", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.startswith("featstore: Interrupted.\n")
+
+
+def test_without_a_signal_a_defect_stays_one(monkeypatch, capsys):
+    def app(*_, **__):
+        raise SystemError("bad argument to internal function")
+
+    monkeypatch.setattr(interruption, "_asked", False)
+    monkeypatch.setattr(main, "app", app)
+    monkeypatch.setattr(main.interruption, "listen", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 1
+    assert "defect of featstore" in capsys.readouterr().err
+
+
+def test_a_lost_signal_ends_an_extraction_before_the_next_batch(asked, tmp_path):
+    images = records(tmp_path / "data", 3)
+    wanted = replace(key(), decoding=replace(DECODING, decoder=decoder_version()))
+    grids = {wanted.backbone: GridBackbone(wanted.backbone)}
+    todo = blocks(plan([wanted], list(images), {}))
+    with pytest.raises(KeyboardInterrupt):
+        engine.run(todo, images, wanted.decoding, grids, Store(tmp_path / "cache"), engine.Silence())
+    assert not list((tmp_path / "cache").rglob("*.h5"))
+
+
+def test_a_lost_signal_ends_a_fine_tuning_before_the_next_batch(asked, tmp_path):
+    import numpy as np
+
+    images = tuple(records(tmp_path / "data", 3).values())
+    decoding = replace(DECODING, decoder=decoder_version())
+    lessons = Lessons(images, np.zeros(3, np.int32), np.ones(3, np.float32), decoding, 16, 2)
+    with pytest.raises(KeyboardInterrupt):
+        list(lessons.stream(IDENTITY))
+
+
+def test_a_lost_signal_ends_a_comparison_before_the_next_fit(asked):
+    with pytest.raises(KeyboardInterrupt):
+        list(Progress().over([1], "fit", "fit", 1))
+
+
+def test_a_job_that_the_shell_has_made_deaf_to_ctrl_c_stays_so():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interruption.listen()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is interruption.interrupt
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        interruption.listen()
+        assert signal.getsignal(signal.SIGINT) is interruption.interrupt
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
