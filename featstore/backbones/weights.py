@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featstore.backbones import catalog
+from featstore.backbones.published import require_published
 from featstore.errors import UsageError, WeightsError, nearest
 from featstore.fingerprint import digest_file
 
@@ -82,11 +83,15 @@ def resolve_weights(row: Row, choice: str = IMAGENET) -> Weights:
     UsageError
         If ``random:`` is not followed by a seed.
     WeightsError
-        If a file is absent, or of a kind that could run code or cannot be read.
+        If a file is absent, or of a kind that could run code or cannot be read, or one in Keras' folder is not the
+        one that was published.
     """
     if choice == IMAGENET:
         path = weights_file(row)
-        return Weights(IMAGENET, path, None, _digest(path) if path else None)
+        digest = _digest(path) if path else None
+        if path and digest:
+            require_published(row, path, digest.removeprefix("sha256:"))
+        return Weights(IMAGENET, path, None, digest)
     seeded = _RANDOM.fullmatch(choice)
     if seeded:
         seed = int(seeded[1])

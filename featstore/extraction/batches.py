@@ -13,6 +13,7 @@ from featstore.errors import BadImageError
 from featstore.images.reading import read_pixels
 from featstore.images.recipe import parse_recipe
 from featstore.images.resize import resize
+from featstore.images.room import room_for
 from featstore.images.transform import draw
 from featstore.images.warp import warp
 from featstore.store.quarantine import BadImage
@@ -104,11 +105,12 @@ _parsed = cache(parse_recipe)
 
 
 def _load(record: ImageRecord, decoding: Decoding, sizes: Sequence[int]) -> dict[int, Pixels] | BadImage:
-    try:
-        pixels = read_pixels(record, decoding)
-    except BadImageError as error:
-        return BadImage(record.id, error.reason, error.detail)
-    return {size: resize(pixels, size) for size in sizes}
+    with room_for(record.path):
+        try:
+            pixels = read_pixels(record, decoding)
+        except BadImageError as error:
+            return BadImage(record.id, error.reason, error.detail)
+        return {size: resize(pixels, size) for size in sizes}
 
 
 def _step_batches(

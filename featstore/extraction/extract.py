@@ -17,7 +17,7 @@ from featstore.extraction.cost import expected
 from featstore.extraction.crew import crew
 from featstore.extraction.depth import lacking, refuse_undeclared_range
 from featstore.extraction.facts import image_copies, image_facts, notes_found
-from featstore.extraction.memory import passes, peak
+from featstore.extraction.memory import Pictures, passes, peak, room_for_pictures
 from featstore.extraction.networks import BATCH_SIZE, Networks
 from featstore.extraction.networks import specs as specs_of
 from featstore.extraction.plan import Plan, plan
@@ -29,10 +29,12 @@ from featstore.findings import ordered
 from featstore.images.decode import decoder_version
 from featstore.images.losses import one_class_left
 from featstore.images.recipe import parse_recipe
+from featstore.images.room import bounded
 from featstore.images.scan import ScanOptions, scan
 from featstore.run import writes_run
 from featstore.signatures import public
 from featstore.store.commit import require_writable
+from featstore.store.ids import NO_IDS, pack
 from featstore.store.learned import remember
 from featstore.store.request import Request, record_request
 from featstore.store.store import Store, default_cache
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from featstore.findings import Finding
     from featstore.images.manifest import Manifest
     from featstore.store.learned import Learned
-    from featstore.types import BackboneSpec
+    from featstore.types import BackboneSpec, Executor
 
 DEFAULT_BACKBONES = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2")
 DEFAULT_RECIPE = "paper"
@@ -150,7 +152,10 @@ def extract(
         tally = engine.Tally()
         if not dry_run:
             _remember_tuned(store, specs, known)
-        parts = passes(todo, memory and memory // team.workers, BATCH_SIZE)
+        budget = memory and memory // team.workers
+        pictures = _pictures(manifest, todo, team)
+        parts = passes(todo, budget, BATCH_SIZE, pictures)
+        room = room_for_pictures(parts, BATCH_SIZE, pictures, budget)
         if todo.rows_missing and not dry_run:
             refuse_undeclared_range(lacking(manifest, todo), decoding)
             require_writable(store.root)
@@ -158,7 +163,7 @@ def extract(
             if not team.in_process:
                 bar.say(f"starting {team.workers} workers; each loads TensorFlow and its networks")
             told = bar if team.in_process else engine.Silence()
-            work = Work(networks, decoding, store.root.absolute(), told, bounded=len(parts) > 1)
+            work = Work(networks, decoding, store.root.absolute(), told, len(parts) > 1, room=room)
             records = {r.id: r for r in manifest.records}
             for part in parts:
                 wanted = [cell.key for cell in part.cells]
@@ -171,6 +176,8 @@ def extract(
         **{i: b.reason for i, b in store.bad_images(decoding).items()},
         **{b.id: b.reason for b in tally.bad},
     }
+    with bounded(room):
+        found = manifest.findings if dry_run else _findings(manifest, decoding, store, progress=progress)
     result = Extraction(
         dry_run=dry_run,
         cache=str(store.root),
@@ -178,19 +185,14 @@ def extract(
         cells=tuple(_summary(cell, now, cost) for cell, now in zip(todo.cells, finished.cells, strict=True)),
         computed=tally.rows,
         bad=_bad_images(manifest, store, decoding, tally),
-        findings=ordered(
-            (
-                *(manifest.findings if dry_run else _findings(manifest, decoding, store, progress=progress)),
-                *one_class_left(manifest, reasons),
-            )
-        ),
+        findings=ordered((*found, *one_class_left(manifest, reasons))),
         phases={name: round(value, 3) for name, value in tally.seconds.items()},
         seconds=round(perf_counter() - started, 3),
         estimated_seconds=round(cost.seconds, 1),
         estimated_from=cost.basis,
         idle=round(tally.idle, 3),
         passes=len(parts),
-        announced_bytes=team.workers * peak(parts, BATCH_SIZE),
+        announced_bytes=team.workers * peak(parts, BATCH_SIZE, pictures, budget),
         measured_bytes=sum(sorted(tally.peaks.values())[-team.workers :]),
         throughput=tally.throughput,
         paces=tuple(_done(name, pace) for name, pace in tally.paces.items()),
@@ -205,6 +207,15 @@ def extract(
         }  # fmt: skip
         write_account(Path(out), result, keys, manifest.records, options)
     return result
+
+
+def _pictures(manifest: Manifest, todo: Plan, team: Executor) -> Pictures:
+    """Look at the headers of the images that will be decoded."""
+    missing = NO_IDS.union(*(cell.missing for cell in todo.cells))
+    held = missing.holds(pack([record.id for record in manifest.records]))
+    paths = dict.fromkeys(r.path for r, lacks in zip(manifest.records, held, strict=True) if lacks)
+    each = engine.threads() if team.in_process else max(1, engine.threads() // team.workers)
+    return Pictures.of(paths, each, team.workers)
 
 
 def _findings(manifest: Manifest, decoding: Decoding, store: Store, *, progress: bool) -> tuple[Finding, ...]:

@@ -15,6 +15,7 @@ from featstore.fingerprint import digest
 from featstore.images.facts import FACT, FACTS_REVISION, look, notes_of, plausible
 from featstore.images.near_copies import find_copies
 from featstore.images.notes import findings_of_notes
+from featstore.images.room import room_for
 from featstore.store.facts import record_copies, record_facts, recorded_copies, recorded_facts
 
 if TYPE_CHECKING:
@@ -181,7 +182,8 @@ def notes_found(facts: FactTable) -> tuple[Finding, ...]:
 
 def _look(record: ImageRecord, decoding: Decoding) -> Seen:
     try:
-        return look(record, decoding)
+        with room_for(record.path):
+            return look(record, decoding)
     except BadImageError as error:
         return error
 

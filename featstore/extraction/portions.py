@@ -20,6 +20,7 @@ from featstore.extraction.meter import Metered, record_rates
 from featstore.extraction.plan import BLOCK_ROWS, Cell, Plan, blocks
 from featstore.extraction.resident import peak_resident
 from featstore.images.decode import decoder_version
+from featstore.images.room import bounded
 from featstore.store.ids import IdSet
 from featstore.store.lease import Leases
 from featstore.store.store import Store
@@ -74,6 +75,8 @@ class Work:
         Whether memory is short, so that networks that a portion does not need have to go.
     run
         Name of the run: what its workers claim, other runs leave to them.
+    room
+        Bytes that pictures may take in a process while they are decoded; None for no bound.
     """
 
     networks: NetworkSource
@@ -82,6 +85,7 @@ class Work:
     progress: engine.Progress = field(default_factory=engine.Silence)
     bounded: bool = False
     run: str = field(default_factory=partial(secrets.token_hex, 8))
+    room: int | None = None
 
     def __call__(self, portion: Portion) -> engine.Tally:
         """Compute what the portion lacks and nobody else is computing.
@@ -106,7 +110,7 @@ class Work:
         records = {record.id: record for record in portion.records}
         started = perf_counter()
         try:
-            with Leases(self.cache, run=self.run) as leases:
+            with bounded(self.room), Leases(self.cache, run=self.run) as leases:
                 claims = Claims(store, leases)
                 wanted = claims.take(blocks(portion.plan))
                 tally = engine.run(wanted, records, self.decoding, backbones, claims, self.progress)

@@ -28,6 +28,7 @@ FACTS_REVISION = 1
 """Raised when a fact is computed otherwise, or another is added."""
 BINS = 16
 ROUNDING = 1e-3
+_AT_ONCE = 1 << 22  # values that are counted in one go
 SIDE = 64
 """Side of the grey miniature, pixels."""
 KINDS = ("", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -78,14 +79,24 @@ def look(record: ImageRecord, decoding: Decoding) -> tuple[NDArray[np.void], Pix
     row["bytes"], row["width"], row["height"], row["channels"] = len(data), width, height, channels
     row["kind"], row["mode"] = _index(KINDS, identify(data)), _index(MODES, _stored_mode(data))
     row["notes"] = sum(1 << NOTES.index(note) for note in notes)
-    row["histogram"] = np.bincount(pixels.ravel() // (256 // BINS), minlength=BINS) / pixels.size
+    row["histogram"] = _counts(pixels) / pixels.size
     miniature: Pixels = np.rint(resize(pixels, SIDE).mean(axis=2)).astype(np.uint8)
     return row, miniature
 
 
 def pixel_digest(pixels: Pixels) -> bytes:
     """SHA-256 (32 bytes) of shape and values: equal for the same picture in any lossless format."""
-    return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).digest()
+    found = hashlib.sha256(repr(pixels.shape).encode())
+    found.update(np.ascontiguousarray(pixels).data)
+    return found.digest()
+
+
+def _counts(pixels: Pixels) -> NDArray[np.intp]:
+    """Values by bin; NumPy makes eight bytes of each that it counts, so only some rows at a time."""
+    rows = max(1, _AT_ONCE * len(pixels) // pixels.size)
+    parts = (pixels[top : top + rows].ravel() // (256 // BINS) for top in range(0, len(pixels), rows))
+    counts: NDArray[np.intp] = np.sum([np.bincount(part, minlength=BINS) for part in parts], axis=0)
+    return counts
 
 
 def plausible(facts: NDArray[np.void]) -> NDArray[np.bool_]:

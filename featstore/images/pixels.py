@@ -9,6 +9,7 @@ import numpy as np
 from featstore.errors import BadImageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from numpy.typing import NDArray
@@ -56,14 +57,14 @@ def window(values: NDArray[Any], value_range: tuple[float, float], *, inverted: 
     BadImageError
         ``nonfinite`` if there is NaN or infinity anywhere.
     """
-    if bad := values.size - int(np.count_nonzero(np.isfinite(values))):
+    finite = sum(int(np.count_nonzero(np.isfinite(values[rows]))) for rows in _strips(values))
+    if bad := values.size - finite:
         raise BadImageError("nonfinite", f"{bad} of {values.size} pixels are NaN or infinite.")
     low, high = value_range
     shown: Pixels = np.empty(values.shape, np.uint8)
-    step = max(1, _AT_ONCE * len(values) // values.size)
-    for top in range(0, len(values), step):
-        part = values[top : top + step].astype(np.float64)
-        shown[top : top + step] = np.rint((np.clip(part, low, high) - low) / (high - low) * 255)
+    for rows in _strips(values):
+        part = values[rows].astype(np.float64)
+        shown[rows] = np.rint((np.clip(part, low, high) - low) / (high - low) * 255)
     if values.ndim == 2:  # noqa: PLR2004
         shown = shown[..., None]
     return 255 - shown if inverted else shown
@@ -98,21 +99,43 @@ def flatten(image: Image.Image) -> tuple[Pixels, frozenset[str]]:
         ``alpha`` or ``cmyk``, where that was met.
     """
     if image.has_transparency_data:
-        rgba = np.array(image.convert("RGBA"))
-        return finish(np.ascontiguousarray(rgba[..., :3]), Alpha(rgba[..., 3:], is_associated=False))
+        rgba = _as_array(image, "RGBA")
+        return finish(rgba[..., :3], Alpha(rgba[..., 3:], is_associated=False))
     if image.mode in {"1", "L"}:
-        return np.array(image.convert("L"))[..., None], frozenset()
+        return _as_array(image, "L")[..., None], frozenset()
     notes = frozenset({"cmyk"}) if image.mode == "CMYK" else frozenset[str]()
-    return _collapse(np.array(image.convert("RGB"))), notes
+    return _collapse(_as_array(image, "RGB")), notes
+
+
+def _as_array(image: Image.Image, mode: str) -> Pixels:
+    """Convert and copy strip by strip: whole, Pillow would hold a large picture four times over."""
+    width, height = image.size
+    rows = max(1, _AT_ONCE // width)
+    if height <= rows:
+        return np.array(image.convert(mode))
+    shown: Pixels = np.empty((height, width) if mode == "L" else (height, width, len(mode)), np.uint8)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        strip = image.crop((0, top, width, bottom))
+        shown[top:bottom] = np.asarray(strip if strip.mode == mode else strip.convert(mode))
+    return shown
 
 
 def _on_black(colour: Pixels, alpha: Pixels) -> Pixels:
-    composited: Pixels = ((colour.astype(np.uint16) * alpha + _OPAQUE // 2) // _OPAQUE).astype(np.uint8)
+    composited: Pixels = np.empty(colour.shape, np.uint8)
+    for rows in _strips(colour):
+        composited[rows] = (colour[rows].astype(np.uint16) * alpha[rows] + _OPAQUE // 2) // _OPAQUE
     return composited
 
 
 def _collapse(rgb: Pixels) -> Pixels:
     red, green, blue = (rgb[..., channel] for channel in range(3))
-    if np.array_equal(red, green) and np.array_equal(red, blue):
+    if all(np.array_equal(red[rows], other[rows]) for other in (green, blue) for rows in _strips(rgb)):
         return np.ascontiguousarray(rgb[..., :1])
-    return rgb
+    return np.ascontiguousarray(rgb)
+
+
+def _strips(values: NDArray[Any]) -> Iterator[slice]:
+    """Rows that are treated in one go."""
+    step = max(1, _AT_ONCE * len(values) // values.size)
+    return (slice(top, top + step) for top in range(0, len(values), step))

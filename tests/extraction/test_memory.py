@@ -1,19 +1,23 @@
 """Memory is announced before the work and kept under a budget by letting networks take turns."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
-from commandline import featstore
+from commandline import featstore as run_command
 from fakes import DECODING
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+import featstore
 from featstore.backbones import catalog
 from featstore.errors import UsageError
-from featstore.extraction.memory import BASE, announced, passes, peak
+from featstore.extraction.memory import BASE, Pictures, announced, passes, peak, room_for_pictures
 from featstore.extraction.plan import plan
+from featstore.images.extent import decoding_bytes
 from featstore.images.phantom import make_phantoms
 from featstore.types import IDENTITY, BackboneSpec, FeatureKey
 
@@ -68,11 +72,62 @@ def test_more_images_are_more_memory_up_to_one_block_and_no_further():
     assert one < block == many
 
 
+def test_the_largest_pictures_are_announced_as_threads_meet_them(tmp_path):
+    paths = [tmp_path / f"{side}.png" for side in (400, 300, 200, 100)]
+    for path in paths:
+        Image.new("RGB", (int(path.stem), int(path.stem))).save(path)
+    costs = [decoding_bytes(path) for path in paths]
+    assert Pictures.of(paths, 1, 1) == Pictures(costs[0], costs[0])
+    assert Pictures.of(paths, 3, 1) == Pictures(costs[0], sum(costs[:3]))
+    assert Pictures.of(paths, 1, 2) == Pictures(costs[0], costs[0])
+    assert Pictures.of([], 4, 2) == Pictures()
+
+
+LARGE = Pictures(alone=500_000_000, together=4_000_000_000)
+
+
+def test_pictures_take_what_a_budget_leaves_and_the_largest_always_fits():
+    whole, free = todo(["Xception"]), peak([todo(["Xception"])], 16)
+    assert peak([whole], 16, LARGE) == free + LARGE.together
+    assert passes(whole, free + LARGE.alone, 16, LARGE) == [whole]
+    for budget in (free + LARGE.alone, free + 2 * LARGE.alone, 10**11):
+        announcement = peak([whole], 16, LARGE, budget)
+        assert announcement == min(budget, free + LARGE.together)
+        assert room_for_pictures([whole], 16, LARGE, budget) == budget - free
+    assert room_for_pictures([whole], 16, LARGE, None) is None
+
+
+def test_a_picture_that_does_not_fit_is_named_with_the_budget_that_it_needs():
+    whole = todo(["MobileNetV2"])
+    with pytest.raises(UsageError, match="decoding the largest image 500 MB") as caught:
+        passes(whole, 1_400_000_000, 16, LARGE)
+    enough = int(re.search(r"--memory (\d+)MB", caught.value.remedy)[1]) * 1_000_000
+    assert passes(whole, enough, 16, LARGE) == [whole]
+
+
 @pytest.mark.parametrize(("text", "code"), [("4GB", 0), ("900MB", 2), ("lots", 2), ("0", 2)])
 def test_the_flag_is_read_and_refused_like_any_other(text, code, tmp_path):
     data = make_phantoms(tmp_path / "data", patients=4, slices=1, size=32)
     arguments = ["extract", data, "--backbones", "ResNet50,NASNetLarge", "--weights", "random:1", "--dry-run"]
-    assert featstore(*arguments, "--memory", text).code == code
+    assert run_command(*arguments, "--memory", text).code == code
+
+
+@pytest.mark.slow
+def test_a_budget_is_kept_with_large_pictures_by_the_whole_command(tmp_path):
+    """Peak of the process from its first line to its last, looking for copies included."""
+    for number in range(6):
+        path = tmp_path / "data" / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.linear_gradient("L").convert("RGB").resize((6000, 4000 + number)).save(path)
+    options = {
+        "data": str(tmp_path / "data"), "backbones": ["MobileNet025"], "weights": {"*": "random:1"},
+        "cache": str(tmp_path / "cache"), "memory": 1_000_000_000,
+    }  # fmt: skip
+    told = featstore.extract(**options, dry_run=True).announced_bytes
+    assert told <= 1_000_000_000
+    command = [sys.executable, "-c", MEASURE, json.dumps(options)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)[1] == pytest.approx(told, rel=0.15)
 
 
 MEASURE = """
@@ -110,7 +165,7 @@ def test_the_peak_is_within_15_percent_of_what_the_dry_run_announced(
         "--dry-run",
         "--json",
     ]
-    told = featstore(*arguments, *(["--memory", memory] if memory else [])).json
+    told = run_command(*arguments, *(["--memory", memory] if memory else [])).json
     options = {
         "data": str(data), "backbones": networks, "weights": {"*": "random:1"},
         "cache": str(tmp_path / "cache"), "memory": memory,
