@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from featstore import interruption
-from featstore.errors import FeatstoreError, InterruptionError
+from featstore.errors import FeatstoreError, InterruptionError, StoreError
 
 from . import bench, cache, check, compare, demo, extract, finetune, fuse, lists, paper, predict, report
 from .printing import escape_unshowable
 
 DEBUG = "--debug"
+SHOWN = 100
+"""Characters of a path that nobody can have meant."""
 
 
 class Commands(TyperGroup):
@@ -92,13 +95,27 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            _fail_unforeseen(error, debug=debug)
+        where = (
+            os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else str(error.filename)
+        )
+        shown = where if len(where) <= SHOWN else f"{where[:SHOWN]}…"
+        cause = f"The system refuses {shown}: {error.strerror}."
+        remedy = "Check this path, and whether you may read and write there."
+        _fail(InterruptionError() if interruption.was_asked() else StoreError(cause, remedy), debug=debug)
     except Exception as error:  # noqa: BLE001  # the last line of defence: no user should meet a bare traceback
-        cause = f"{type(error).__name__}: {error}".partition("\n")[0]
-        remedy = "This is a defect of featstore; run again with --debug and report what it prints."
-        _fail(InterruptionError() if interruption.was_asked() else FeatstoreError(cause, remedy), debug=debug)
+        _fail_unforeseen(error, debug=debug)
 
 
-def _fail(error: FeatstoreError, *, debug: bool) -> None:
+def _fail_unforeseen(error: Exception, *, debug: bool) -> NoReturn:
+    cause = f"{type(error).__name__}: {error}".partition("\n")[0]
+    remedy = "This is a defect of featstore; run again with --debug and report what it prints."
+    _fail(InterruptionError() if interruption.was_asked() else FeatstoreError(cause, remedy), debug=debug)
+
+
+def _fail(error: FeatstoreError, *, debug: bool) -> NoReturn:
     from featstore.report.plain import printable, printable_lines
 
     if debug:

@@ -7,6 +7,7 @@ shown; an error arrives as the exception it is; and only a bounded number of ite
 from __future__ import annotations
 
 import os
+import re
 import threading
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -23,6 +24,10 @@ R = TypeVar("R")
 WORKERS_EXPECTED = 8
 AHEAD = 3
 CONNECT_SECONDS = 20
+_ADDRESS = re.compile(
+    r"(?:[a-z][a-z0-9+]{0,15}://)?(?:[A-Za-z0-9_](?:[\w.-]{0,252})|\[[0-9A-Fa-f:.%\w]{2,60}\]):[0-9]{1,5}"
+)
+_LAST_PORT = 65535
 FETCH_SECONDS = 30
 
 
@@ -45,6 +50,13 @@ class Dask:
                 "The executor dask needs the address of a scheduler.",
                 "Start one with `dask scheduler`, and say --scheduler tcp://HOST:8786.",
             )
+        if not _is_address(scheduler):
+            raise UsageError(
+                f"{scheduler[:200]!r} is no address of a dask scheduler.",
+                "Write it as `dask scheduler` prints it, such as tcp://10.0.0.1:8786.",
+            )
+        if workers is not None and workers < 1:
+            raise UsageError(f"--workers is {workers}.", "Use 1 or more, or leave it out.")
         self.workers = workers or WORKERS_EXPECTED
         self._scheduler = scheduler
 
@@ -68,6 +80,13 @@ class Dask:
             client.close()  # releases its futures: what is not running yet is cancelled
         if lost:
             raise WorkerLostError.after(len(lost))
+
+
+def _is_address(text: str) -> bool:
+    """Whether it is worth waiting for an answer: one that is misspelt gives none, after a long while."""
+    if text.startswith("inproc://"):
+        return True
+    return bool(_ADDRESS.fullmatch(text)) and int(text.rpartition(":")[2]) <= _LAST_PORT
 
 
 def _finished(client: Any, work: Callable[[T], R], items: Sequence[T], ahead: int) -> Iterator[tuple[Any, T]]:  # noqa: ANN401
@@ -141,8 +160,8 @@ def _connect(address: str) -> Any:  # noqa: ANN401 - distributed is optional and
         ) from error
     try:
         return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a protocol that is not installed, or without its certificates, is anything
         raise UsageError(
-            f"No dask scheduler answers at {address}: {' '.join(str(error).split())[:200]}",
+            f"No dask scheduler answers at {address}: {' '.join(str(error).split())[:200] or type(error).__name__}",
             "Check the address that `dask scheduler` printed, and that this machine may reach it.",
         ) from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from featstore import interruption
+from featstore.errors import UsageError
 from featstore.extraction.batches import Batch, batches
 from featstore.extraction.prefetch import prefetch
 from featstore.extraction.writer import BackgroundWriter
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 OF_THE_FILE = {CHANGED, MISSING, PERMISSION}
 """Reasons that say something about the file system, not about the bytes: tried again next time."""
 
+THREADS = "FEATSTORE_THREADS"
+_DIGITS = 4
+"""More threads than these can count are a slip of the hand."""
 PHASES = ("pixels", "forward", "write", "writer")
 SHOWN = ("pixels", "forward")
 """Phases beside the bar: what does not fit a narrow terminal is in the summary."""
@@ -193,8 +197,22 @@ def run(
 
 
 def threads() -> int:
-    """Threads that make pixels: all cores, or a worker's share of them."""
-    return int(os.environ.get("FEATSTORE_THREADS") or os.cpu_count() or 1)
+    """Threads that make pixels: all cores, or a worker's share of them.
+
+    Raises
+    ------
+    UsageError
+        If ``FEATSTORE_THREADS`` is set and no number of threads.
+    """
+    wanted = os.environ.get(THREADS, "").strip()
+    if not wanted:
+        return os.cpu_count() or 1
+    if not (wanted.isascii() and wanted.isdecimal() and int(wanted[:_DIGITS]) > 0 and len(wanted) <= _DIGITS):
+        raise UsageError(
+            f"{THREADS}={wanted[:40]!r} is no number of threads.",
+            f"Set it to a whole number such as 4, or to nothing: unset {THREADS}",
+        )
+    return int(wanted)
 
 
 def _set_aside(bad: BadImage, decoding: Decoding, sink: Sink, tally: Tally) -> None:

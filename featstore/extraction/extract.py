@@ -131,6 +131,7 @@ def extract(
         One line of cause and one of remedy.
     """
     started = perf_counter()
+    engine.threads()  # refuses a number that is none
     store = Store(Path(cache) if cache is not None else default_cache())
     chosen = crew(executor, workers, scheduler, store.root, backbones, precision)
     team = chosen.executor

@@ -117,6 +117,7 @@ def scan(
     if isinstance(data, Manifest):
         return data
     data = Path(data)
+    _refuse_impossible(data)
     if data.is_file() and data.suffix.lower() in TABLES:
         listing = list_csv(data, follow_links=follow_links, columns=columns, root=root, suffix=suffix)
     else:
@@ -165,6 +166,17 @@ def _list_folder(data: Path, *, follow_links: bool) -> Listing:
         f"The data set {str(data)!r} {what}.",
         "Give a folder with one folder per class, or a CSV file with the columns path,label.",
     )
+
+
+def _refuse_impossible(data: Path) -> None:
+    """Refuse a name that no file can have; of one that is not there, or not to be read, the listing says so."""
+    try:
+        data.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ManifestError(f"{str(data)[:100]!r} cannot be a data set: {why}.", "Check its path.") from error
 
 
 def _refuse_table_options(data: Path, *options: object) -> None:

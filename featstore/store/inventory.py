@@ -131,7 +131,12 @@ def _entry(store: Store, key: FeatureKey) -> Entry:
 
 
 def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    """Time of a file's clock, which some file systems let run beyond the last year of the calendar."""
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        moment = datetime.max.replace(tzinfo=UTC) if seconds > 0 else datetime.min.replace(tzinfo=UTC)
+    return moment.isoformat(timespec="seconds")
 
 
 def _age(seconds: float) -> str:

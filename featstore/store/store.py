@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from dataclasses import asdict
@@ -13,7 +14,7 @@ import numpy as np
 from featstore.errors import MissingFeaturesError, ShardCorruptError, StoreError
 from featstore.fingerprint import canonical_json, digest
 from featstore.store import layout, listing, quarantine, shard
-from featstore.store.commit import commit, commit_named_by_hash
+from featstore.store.commit import ELSEWHERE, commit, commit_named_by_hash
 from featstore.store.ids import ID, NO_IDS, IdSet
 from featstore.store.index import Entry, Index
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from featstore.types import BackboneSpec, Decoding, FeatureKey, Features
 
 log = logging.getLogger(__name__)
+_LONGEST = 255
+"""Bytes of a name; hardly any file system has longer ones."""
+_SHOWN = 100
+_MOST = (1 << 63) - 1
 CACHE_VARIABLE = "FEATSTORE_CACHE"
 
 
@@ -42,9 +47,15 @@ class Store:
     ----------
     root
         The cache folder. It need not exist; reading never creates it.
+
+    Raises
+    ------
+    StoreError
+        If no folder can have this name.
     """
 
     def __init__(self, root: Path) -> None:
+        _require_possible(root)
         self.root = root
         self._index = Index(layout.index_folder(root))
         self._unions: dict[frozenset[bytes], IdSet] = {}
@@ -234,6 +245,26 @@ class Store:
             log.warning("bad shard moved to %s: %s %s", target, error.cause, error.remedy)
 
 
+def _require_possible(root: Path) -> None:
+    """Refuse a name that no folder can have; of one that is not there, or not to be used, whoever uses it says so."""
+    try:
+        root.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        if all(len(os.fsencode(part)) <= _LONGEST for part in root.parts):
+            return
+        why = os.strerror(errno.ENAMETOOLONG)
+    except (OSError, ValueError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    else:
+        return
+    raise StoreError(f"{_short(root)} cannot be a cache: {why}.", ELSEWHERE)
+
+
+def _short(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
 def digest_of(key: FeatureKey) -> bytes:
     """SHA-256 of a feature key, by which the index knows it."""
     return bytes.fromhex(digest(key.to_json()))
@@ -247,4 +278,5 @@ def _name_bytes(name: str) -> bytes:
 
 
 def _size_and_time(stat: os.stat_result) -> tuple[int, int]:
-    return stat.st_size, stat.st_mtime_ns
+    """Size and nanoseconds, which beyond the year 2262 are more than a segment has room for."""
+    return stat.st_size, max(-_MOST, min(stat.st_mtime_ns, _MOST))
