@@ -370,6 +370,13 @@ CATALOGUE: dict[str, Kind] = {
         "Labels of images are not classes of the model, so no answer on them can be right; they are not counted.",
         "Spell the labels as the model's classes, or take them out of the CSV file.",
     ),
+    "FS411": Kind(
+        "strategies_not_fitted",
+        "warning",
+        "Strategies that were named took no part: they fuse several networks, and every subset that was compared has"
+        " a single one, for which the linear probe stands.",
+        "Compare two networks or more, or fit the strategy on the single one with `featstore fuse`, --strategy NAME",
+    ),
 }  # fmt: skip
 """Code to its row; the order is that of the documentation."""
 

@@ -13,7 +13,7 @@ from featstore import run
 from featstore.errors import UsageError
 from featstore.evaluation.bootstrap import group_weights
 from featstore.evaluation.comparison import Comparison
-from featstore.evaluation.contestants import Contestant, draws, line_up, reseed, with_views
+from featstore.evaluation.contestants import Contestant, draws, line_up, not_fitted, reseed, with_views
 from featstore.evaluation.copies import merge_copies, without_copies_of
 from featstore.evaluation.crew import one_thread
 from featstore.evaluation.curves import curves
@@ -21,6 +21,7 @@ from featstore.evaluation.data_findings import data_findings, shortcut_standings
 from featstore.evaluation.duels import duels
 from featstore.evaluation.economics import economics as weigh
 from featstore.evaluation.findings import findings_of
+from featstore.evaluation.forecast import forecast
 from featstore.evaluation.innocence import unknown
 from featstore.evaluation.ledger import Ledger
 from featstore.evaluation.nested import picks, points, with_inner
@@ -33,6 +34,7 @@ from featstore.evaluation.tournament import draft, play
 from featstore.evaluation.viewcurve import view_curve as curve_of_views
 from featstore.evaluation.views import EXPAND, IDENTITY
 from featstore.evaluation.winner import guard
+from featstore.executors._place import available_cores
 from featstore.extraction.facts import image_facts
 from featstore.findings import mark_accepted, ordered, resolve
 from featstore.folds import OWN_SPLIT, group_folds, own_split
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featstore.evaluation.forecast import Forecast
     from featstore.evaluation.standing import Standing
     from featstore.findings import Finding
     from featstore.folds import Split
@@ -154,6 +157,8 @@ def compare(
     chooses = nested or not wish.is_none
     rounds = with_inner(matrix, arena.splits, fold_seed) if chooses else list(arena.splits)
     bars = Progress(progress)
+    idle = not_fitted(strategies, contestants)
+    _foretell(bars, matrix, forecast(matrix, contestants, rounds, jobs, available_cores()), idle)
     drafts = draft(matrix, contestants, rounds, jobs, bars)
     play_in = partial(_play, root=cache, resume=resume, jobs=jobs, bars=bars)
     play_all = partial(play_in, matrix)
@@ -202,6 +207,7 @@ def compare(
     told = [
         *data_findings(matrix, facts, draws_folds=not own),
         *dropped,
+        *([] if idle is None else [idle]),
         *shortcut_verdict(ranked, result.shortcuts),
         *findings_of(result, arena, preferred, has_groups=matrix.has_groups),
     ]
@@ -232,6 +238,18 @@ def compare(
             result.rows(),
         )
     return result
+
+
+def _foretell(bars: Progress, matrix: FeatureMatrix, ahead: Forecast, idle: Finding | None) -> None:
+    """Say before the first fit what will not be fitted, and what a long comparison takes."""
+    if idle is not None:
+        bars.say(f"compare: {idle.message}")
+    if ahead.is_worth_telling:
+        rows, columns = len(matrix.views) * len(matrix.records), matrix.features.shape[2]
+        bars.say(
+            f"compare: at most {ahead.fits:,} fits on {rows:,} rows of {columns:,} numbers: very roughly"
+            f" {max(1, round(ahead.seconds / 60)):,} minutes and {ahead.bytes / 1e9:.1f} GB of memory."
+        )
 
 
 def _splits(

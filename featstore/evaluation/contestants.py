@@ -20,6 +20,7 @@ from featstore.evaluation.views import (
     require_test_policy,
     training_rows,
 )
+from featstore.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ MAX_EXHAUSTIVE = 8
 SEED = "random_state"
 """Parameter by which a strategy takes its training seed."""
 GREEDY = "greedy"
+_SHOWN = 200
 WORDS = ("singles", "all", GREEDY)
 """What `subsets` understands beside names."""
 
@@ -114,6 +116,24 @@ def line_up(
     if not singles + fused:
         raise UsageError("There is nothing to compare.", "Name strategies and subsets, or leave both out.")
     return singles + fused
+
+
+def not_fitted(strategies: Sequence[str] | str, contestants: Sequence[Contestant]) -> Finding | None:
+    """FS411 where strategies were named that nobody fields, since no subset has two networks."""
+    named = dict.fromkeys([strategies] if isinstance(strategies, str) else strategies)
+    everyone = {contestant.strategy for contestant in contestants}
+    idle = [name for name in named if name not in {*everyone, "all"}]
+    if not idle:
+        return None
+    probes = ", ".join(dict.fromkeys(contestant.label for contestant in contestants))
+    return Finding(
+        "FS411",
+        f"Not fitted: {', '.join(idle)}. Only single networks are compared ({probes[:_SHOWN]}), each under"
+        f" {PROBE}.",
+        count=len(idle),
+        remedy="Compare two networks or more, --backbones A,B, or fit it on the single one: "
+        f"`featstore fuse DATA --strategy {idle[0]} --out RUN`",
+    )
 
 
 def with_views(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,6 +19,13 @@ class Progress:
     """Bars, if `shown`."""
 
     shown: bool = False
+
+    def say(self, text: str) -> None:
+        """Write a line of its own to stderr."""
+        from tqdm import tqdm
+
+        if self.shown:
+            tqdm.write(text, file=sys.stderr)
 
     def over(self, items: Iterable[Item], phase: str, unit: str, total: int) -> Iterator[Item]:
         """Items as they come, `total` of them, under a bar that bears the name of the phase."""

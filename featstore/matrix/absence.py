@@ -78,6 +78,29 @@ def incomplete(
     return MissingFeaturesError(cause, _complete(held, specs, views, asked))
 
 
+def unfinished(
+    held: Holdings, specs: Sequence[BackboneSpec], others: int, views: Sequence[View], asked: Asked
+) -> MissingFeaturesError:
+    """Error where nothing was asked for, and no network has all images.
+
+    Parameters
+    ----------
+    held, views, asked
+        As for `incomplete`.
+    specs
+        Those of the last extraction, or those that have the most.
+    others
+        How many more have some.
+    """
+    more = f", and {others} more {'has' if others == 1 else 'have'} some" if others else ""
+    augmented = [view for view in views if not view.is_identity]
+    lines = [_count_line(held, spec, augmented) for spec in specs]
+    beyond = [f"{len(lines) - NAMES} more"] if len(lines) > NAMES else []
+    listed = "; ".join([*lines[:NAMES], *beyond])
+    cause = f"No network in {held.store.root} has features of all {held.images} images: {listed}{more}."
+    return MissingFeaturesError(cause, _complete(held, specs, views, asked))
+
+
 def _complete(held: Holdings, specs: Sequence[BackboneSpec], views: Sequence[View], asked: Asked) -> str:
     """Remedy: compute, import, or go on with what is there."""
     lacking = [spec for spec in specs if not _has(held, spec, views)]

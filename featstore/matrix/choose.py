@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from featstore.backbones import catalog
 from featstore.errors import MissingFeaturesError, UnknownNameError, UsageError, nearest
 from featstore.images.recipe import parse_recipe
-from featstore.matrix.absence import incomplete, nothing
+from featstore.matrix.absence import incomplete, nothing, unfinished
 from featstore.matrix.holdings import extract_command
 from featstore.matrix.notes import imported, left_out
 from featstore.types import IDENTITY, View
@@ -91,7 +91,10 @@ def _unnamed(held: Holdings, asked: Asked, last: Request | None) -> list[Backbon
     partly = [spec for spec in held.best(asked) if held.specs[spec] and asked.expects(spec)]
     if not partly:
         raise nothing(held, asked, None)
-    raise incomplete(held, partly, [IDENTITY, *_usual(held, partly)], asked)
+    wanted = [spec for spec in partly if spec.name in remembered]
+    most = max(held.specs[spec] for spec in partly)
+    wanted = wanted or [spec for spec in partly if held.specs[spec] == most]
+    raise unfinished(held, wanted, len(partly) - len(wanted), [IDENTITY, *_usual(held, wanted)], asked)
 
 
 def _usual(held: Holdings, specs: Collection[BackboneSpec]) -> list[View]:

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -70,6 +70,12 @@ def test_what_has_no_header_costs_nothing(content, tmp_path):
     assert dearest([path, tmp_path / "gone"], 2) == (0, 0)
 
 
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    return tmp_path_factory.mktemp("odd")
+
+
+@settings(max_examples=40)
 @given(
     st.binary(max_size=300), st.sampled_from([b"\xff\xd8\xff", b"GIF89a", b"RIFF", b"MM\0*", b"P6\n", b""])
 )

@@ -465,3 +465,16 @@ def test_where_no_image_can_be_read_every_class_says_so(data):
     extract(data, "MobileNet")
     with pytest.raises(AuditError, match=r"No image can be read: class ill: 6 of 6 .*; class well: 6 of 6"):
         load_matrix(data)
+
+
+def test_where_nothing_was_asked_for_the_fullest_is_named_and_the_others_are_counted(data, tmp_path):
+    """Of three networks with some of the images, one has the most: it is the nearest way on."""
+    few = write_images(tmp_path / "few", N - 8)
+    extract(few, "MobileNet", "ResNet50", "Xception")
+    extract(write_images(tmp_path / "some", N - 4), "Xception")
+    with pytest.raises(MissingFeaturesError) as caught:
+        load_matrix(data)
+    cause, remedy = caught.value.cause, caught.value.remedy
+    assert "asked for" not in cause
+    assert f"Xception {N - 4} of {N} images, and 2 more have some." in cause
+    assert "--backbones Xception " in remedy

@@ -1,0 +1,107 @@
+"""What is not fitted, and what a long comparison takes, is said before it begins."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fakes import GridBackbone, spec, write_images
+from fakes_matrix import make_matrix
+
+import featstore
+from featstore.evaluation import compare as module
+from featstore.evaluation.contestants import line_up, not_fitted
+from featstore.evaluation.forecast import Forecast, forecast
+from featstore.extraction import engine
+from featstore.extraction.plan import blocks, plan
+from featstore.images.decode import decoder_version
+from featstore.images.scan import scan
+from featstore.store.store import Store
+from featstore.types import IDENTITY, Decoding, FeatureKey
+
+
+@pytest.mark.parametrize(
+    ("strategies", "subsets", "backbones", "idle"),
+    [
+        (["knn"], "singles", ["A"], 1),
+        (["knn", "concat_logreg", "vote_backbones"], "singles", ["A"], 2),
+        (["knn"], [["A"], ["B"]], ["A", "B"], 1),
+        (["concat_logreg"], "singles", ["A"], 0),
+        ("all", "singles", ["A"], 0),
+        ("knn", "all", ["A"], 1),
+        (["knn"], "singles", ["A", "B"], 0),
+        (["knn"], "greedy", ["A", "B"], 0),
+    ],
+)
+def test_a_strategy_that_was_named_and_fits_nothing_is_told(strategies, subsets, backbones, idle):
+    finding = not_fitted(strategies, line_up(strategies, subsets, backbones))
+    assert (0 if finding is None else finding.count) == idle
+    if finding is not None:
+        assert finding.message.startswith("Not fitted: ")
+        assert "knn" in finding.message
+
+
+def test_the_forecast_grows_with_what_is_compared():
+    matrix = make_matrix()
+    contestants = line_up(["concat_logreg", "knn"], "singles", matrix.backbones)
+    images = np.arange(len(matrix.records))
+    rounds = [(images[30:], images[:30]), (images[:-30], images[-30:])]
+    one = forecast(matrix, contestants, rounds[:1], 1, 4)
+    assert one.fits == len(contestants)
+    both = forecast(matrix, contestants, rounds, 1, 4)
+    assert (both.fits, both.seconds, both.bytes) == (2 * one.fits, pytest.approx(2 * one.seconds), one.bytes)
+    shared = forecast(matrix, contestants, rounds, 2, 4)
+    assert shared.seconds == both.seconds / 2
+    assert shared.bytes > both.bytes > matrix.features.nbytes
+    assert forecast(matrix, contestants, rounds, -1, 2) == shared
+    few = forecast(replace(matrix, views=matrix.views[:1]), contestants, rounds, 1, 4)
+    assert few.seconds == both.seconds / 2
+    assert not both.is_worth_telling
+
+
+def test_twenty_thousand_images_are_told_as_measured():
+    """20,000 images x 14,144 columns, one network: 8 to 12 minutes a fold and 6.4 GB."""
+    matrix = make_matrix(signal=(1.0,), views=1)
+    large = replace(
+        matrix,
+        specs=(replace(matrix.specs[0], dimension=14_144),),
+        features=np.broadcast_to(np.float32(0), (1, 20_000, 14_144)),
+    )
+    fold = np.arange(16_000), np.arange(16_000, 20_000)
+    told = forecast(large, line_up(["knn"], "singles", large.backbones), [fold], 1, 2)
+    assert 8 * 60 <= told.seconds <= 12 * 60
+    assert told.bytes == pytest.approx(6.4e9, rel=0.15)
+    assert told.is_worth_telling
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("forecast")
+    data = write_images(folder / "data", 32)
+    images = {record.id: record for record in scan(data).records}
+    key = FeatureKey(spec(), IDENTITY, Decoding(decoder_version()))
+    todo = plan([key], list(images), {})
+    grids = {key.backbone: GridBackbone(key.backbone)}
+    engine.run(blocks(todo), images, key.decoding, grids, Store(folder / "cache"), engine.Silence())
+    return data, folder / "cache"
+
+
+def test_a_comparison_says_it_before_the_first_fit_and_keeps_it(world, tmp_path, monkeypatch, capsys):
+    data, cache = world
+    monkeypatch.setattr(module, "forecast", lambda *_: Forecast(55, 3000.0, 6_600_000_000))
+    result = featstore.compare(
+        data, strategies=["knn"], folds=3, positive="ill", cache=cache, out=tmp_path / "run", progress=True
+    )
+    said = capsys.readouterr().err
+    assert said.index("Not fitted: knn") < said.index("at most 55 fits") < said.index("fit: ")
+    assert "50 minutes and 6.6 GB" in said
+    assert {finding.code for finding in result.findings} >= {"FS411"}
+    assert "FS411" in (tmp_path / "run" / "metrics.json").read_text()
+
+
+def test_a_short_comparison_of_what_was_asked_for_says_neither(world, capsys):
+    data, cache = world
+    result = featstore.compare(data, folds=3, positive="ill", cache=cache, progress=True)
+    said = capsys.readouterr().err
+    assert "fits on" not in said
+    assert "Not fitted" not in said
+    assert "FS411" not in {finding.code for finding in result.findings}
