@@ -122,7 +122,8 @@ def test_a_row_in_bfloat16_depends_on_its_image_alone(name, forced, images):
     assert backbone.embed(others)[1:].tobytes() == expected[::-1][1:].tobytes()
 
 
-@pytest.mark.parametrize("chosen", [BFLOAT16, pytest.param(FLOAT32, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("chosen", [FLOAT32, BFLOAT16])
 def test_every_output_is_float32_whatever_the_last_layer(chosen, forced):
     """ConvNeXt ends in a layer norm behind its pooling."""
     backbone = load_backbone("ConvNeXtTiny", "random:1", batch_size=1, precision=chosen)

@@ -50,6 +50,7 @@ def test_check_answers_in_any_encoding(data, setting):
         assert f"{ILL.encode('ascii', 'backslashreplace').decode()} " in out
 
 
+@pytest.mark.slow
 def test_json_help_and_errors_are_spelt_out_too(data):
     code, out, _ = ask("ascii", "check", data, "--json")
     assert json.loads(out)["classes"][WELL] == 4
