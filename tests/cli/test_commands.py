@@ -121,6 +121,7 @@ def test_a_dry_run_counts_what_is_missing_computes_nothing_and_does_not_load_ten
     assert sorted(world.cache.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_adding_a_seed_computes_only_that_seed(world, tmp_path):
     cache = tmp_path / "cache"
     shutil.copytree(world.cache, cache)
@@ -246,6 +247,7 @@ def test_predict_refuses_what_it_can_before_tensorflow_is_loaded(fused, tmp_path
         assert (code, loaded & {"tensorflow", "keras"}) == (2, set()), arguments
 
 
+@pytest.mark.slow
 def test_predictions_of_a_file_agree_with_those_of_the_run(world, tmp_path):
     """The held-out probabilities in predictions.csv come back when the same files are given to predict."""
     import csv
@@ -289,6 +291,7 @@ def test_the_papers_preset_trains_the_papers_head_and_records_its_curves(world, 
     assert all(len(curve) == 100 for curve in document["history"].values())
 
 
+@pytest.mark.slow
 def test_fine_tuning_reports_before_and_after_on_the_same_patients(world, tmp_path):
     arguments = ["fuse", world.data, "--strategy", "concat_head", "--cache", world.cache]
     chosen = ["--set", "optimizer=nag", "--set", "epochs=7"]
@@ -364,6 +367,7 @@ def test_compare_gives_the_same_numbers_twice_and_a_verdict(world, tmp_path):
     assert (tmp_path / "run" / "predictions.csv").read_text().count("\n") == 1 + len(names) * 32
 
 
+@pytest.mark.slow
 def test_compare_chooses_operating_points_in_the_fold_and_tells_the_kinds_of_luck_apart(world):
     arguments = ["compare", world.data, "--strategies", "concat_head", "--folds", "3", "--positive", "covid"]
     wishes = ["--calibrate", "temperature", "--sensitivity", "0.9", "--repeats", "2", "--training-seeds", "2"]
