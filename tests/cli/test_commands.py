@@ -60,7 +60,11 @@ def test_the_first_extraction_says_what_it_did(world):
     assert "extract: " in world.first.err, "the progress bar belongs to stderr"
 
 
-def test_the_first_extraction_names_its_phases_before_its_bar_and_ends_with_what_is_stored_now(world):
+@pytest.mark.slow
+def test_an_extraction_names_its_phases_before_its_bar_and_ends_with_what_is_stored_now(world, tmp_path):
+    """In a fresh interpreter: the forks of these tests have loaded TensorFlow."""
+    arguments = ["extract", world.data, *NETS, "--recipe", "mild", "--seeds", "1"]
+    done = featstore(*arguments, "--cache", tmp_path / "cache", fresh=True)
     phases = [
         "reading the data set",
         "32 images, 128 vectors to compute, about",
@@ -69,10 +73,10 @@ def test_the_first_extraction_names_its_phases_before_its_bar_and_ends_with_what
         "computing",
         "  0%|",
     ]
-    places = [world.first.err.index(f"extract: {phase}") for phase in phases]
+    places = [done.err.index(f"extract: {phase}") for phase in phases]
     assert places == sorted(places)
     assert places[0] == 0
-    header, *rows = (re.split(r" {2,}", line.strip()) for line in world.first.out.splitlines()[:5])
+    header, *rows = (re.split(r" {2,}", line.strip()) for line in done.out.splitlines()[:5])
     assert header == ["backbone", "view", "stored now", "of them new", "missing"]
     assert [row[2:] for row in rows] == [["32", "32", "0"]] * 4
 
