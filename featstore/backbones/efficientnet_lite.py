@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from featstore.backbones.torch_archive import read_state_dict
+from featstore.backbones.weights import require_sound
 from featstore.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -219,6 +220,8 @@ def _convolve(x: KerasTensor, name: str, norm: str, activate: bool = True, **siz
 
 def _load(model: Model, path: Path) -> None:
     state = read_state_dict(path) if path.suffix == ".pth" else None
+    if state is None:
+        require_sound(path)
     try:
         if state is not None:
             _assign(model, state)

@@ -12,17 +12,18 @@ import math
 import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from h5py import h5o, h5t
+from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5t
 
 from featstore.errors import RefusedFileError
-from featstore.store.storage import FILTERS, Extents, check_inflation, check_layout, check_storage
+from featstore.store.storage import FILTERS, Extents, Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -35,6 +36,7 @@ KINDS = "biufS"
 OPAQUE = "V"
 """What Keras writes numbers of 16 bits as that numpy has no name for."""
 ATTRIBUTE_BYTES = 1 << 16
+_files = count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +103,10 @@ def read_plain(source: bytes | Path, limits: Limits = FOREIGN) -> Plain:
         If the file is no HDF5, reaches outside itself, is not of plain numbers, or exceeds the limits.
     """
     with _refusing("The HDF5 file"), _opened(source) as file:
-        datasets = dict(_walk(file, limits))
-        _check_values(file, datasets, limits)
-        return Plain(_attributes(file, limits), {name: _values(found) for name, found in datasets.items()})
+        root = h5g.open(file.id, b"/")
+        found = [Stored.of(name, member) for name, member in _members(root, limits) if _is_dataset(member)]
+        _check_values(file, found, limits)
+        return Plain(_attributes(root, limits), {one.name: one.values() for one in found})
 
 
 def read_datasets(source: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
@@ -121,10 +124,10 @@ def read_datasets(source: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]
     except OSError:
         return {}
     with _refusing(str(source)), file:
-        found = {name: _descend(file, name) for name in names}
-        datasets = {name: dataset for name, dataset in found.items() if dataset is not None}
-        _check_values(file, datasets, FOREIGN)
-        return {name: _values(dataset) for name, dataset in datasets.items()}
+        members = ((name, _descend(h5g.open(file.id, b"/"), name)) for name in names)
+        found = [Stored.of(name, member) for name, member in members if member is not None]
+        _check_values(file, found, FOREIGN)
+        return {one.name: one.values() for one in found}
 
 
 def check_weights(path: Path) -> None:
@@ -138,15 +141,21 @@ def check_weights(path: Path) -> None:
         If it reaches outside itself, holds other things than numbers, texts and lists of them, or is not whole.
     """
     with _refusing(str(path)), _opened(path) as file:
-        _attributes(file, WEIGHTS)
-        datasets = {}
-        for name, member in _members(file, WEIGHTS):
+        root = h5g.open(file.id, b"/")
+        found = []
+        for name, member in [("", root), *_members(root, WEIGHTS)]:
             _attributes(member, WEIGHTS)
-            if isinstance(member, h5py.Dataset):
-                datasets[name] = member
-        _check_values(file, datasets, WEIGHTS)
-        for dataset in datasets.values():
-            _values(dataset)
+            if _is_dataset(member):
+                found.append(Stored.of(name, member))
+        _check_values(file, found, WEIGHTS)
+        for one in found:
+            one.values()
+
+
+def weights_are_sound(path: Path) -> tuple[bool, list[NDArray[Any]]]:
+    """`check_weights`; run by `featstore.isolation`."""
+    check_weights(path)
+    return True, []
 
 
 @contextmanager
@@ -158,80 +167,89 @@ def _refusing(what: str) -> Iterator[None]:
         raise RefusedFileError(f"{what} is refused: {why}.", REMEDY) from error
 
 
-def _descend(file: Any, name: str) -> Any:  # noqa: ANN401
-    member = file
-    for part in name.split("/"):
-        if not isinstance(member, h5py.Group) or part not in member:
-            return None
-        member = _member(member, part)
-    if not isinstance(member, h5py.Dataset):
-        raise ValueError(f"{name} is no data set")  # noqa: TRY004
-    return member
-
-
 def _opened(source: bytes | Path) -> Any:  # noqa: ANN401
     if not isinstance(source, bytes):
         if not stat.S_ISREG(source.stat().st_mode):  # a pipe would be waited for
             raise ValueError("it is a folder, pipe, socket or device")
         return h5py.File(source, "r", locking=False)
-    if not source:  # h5py would begin a new file
+    if not source:  # HDF5 would begin a new file
         raise ValueError("it is empty")
-    return h5py.File.in_memory(source)
+    access = h5p.create(h5p.FILE_ACCESS)
+    access.set_fapl_core(backing_store=False)
+    access.set_file_image(source)
+    # Read-only, unlike `h5py.File.in_memory`: what HDF5 mends in a file that it may write can be attacked, too.
+    return h5py.File(h5f.open(b"in memory %d" % next(_files), h5f.ACC_RDONLY, access))
 
 
-def _walk(file: Any, limits: Limits) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
-    """Data sets by path, level by level."""
-    for name, member in _members(file, limits):
-        if isinstance(member, h5py.Dataset):
-            yield name, member
+def _is_dataset(member: Any) -> bool:  # noqa: ANN401
+    return isinstance(member, h5d.DatasetID)
 
 
-def _members(file: Any, limits: Limits) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
-    """Groups and data sets by path; a member that is reached twice is refused, hence every circle too."""
-    seen: set[int] = {h5o.get_info(file.id).addr}
-    level = [("", file)]
+def _descend(group: Any, name: str) -> Any:  # noqa: ANN401
+    """The data set of a path; None where there is none."""
+    member = group
+    for part in name.split("/"):
+        key = part.encode()
+        if not isinstance(member, h5g.GroupID) or not member.links.exists(key):
+            return None
+        member, _ = _member(member, key)
+    if not _is_dataset(member):
+        raise ValueError(f"{name} is no data set")
+    return member
+
+
+def _members(root: Any, limits: Limits) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    """Groups and data sets by path, level by level; one that is reached twice is refused, hence every circle too."""
+    seen: set[int] = {h5o.get_info(root).addr}
+    level = [("", root)]
     for _ in range(limits.depth):
         groups = []
         for prefix, group in level:
-            for name in group:
-                member = _member(group, name)
-                address = h5o.get_info(member.id).addr
+            for key in group:
+                member, address = _member(group, key)
+                name = f"{prefix}{_shown(key)}"
                 if address in seen:
-                    raise ValueError(f"{prefix}{name} is another name of something else")
+                    raise ValueError(f"{name} is another name of something else")
                 seen.add(address)
                 if len(seen) > limits.members + 1:
                     raise ValueError(f"it has more than {limits.members} members")
-                if isinstance(member, h5py.Group):
-                    groups.append((f"{prefix}{name}/", member))
-                yield f"{prefix}{name}", member
+                if not _is_dataset(member):
+                    groups.append((f"{name}/", member))
+                yield name, member
         level = groups
     if level:
         raise ValueError(f"it is nested deeper than {limits.depth}")
 
 
-def _member(group: Any, name: str) -> Any:  # noqa: ANN401
-    if not isinstance(name, str) or name in {"", "."} or "/" in name:  # HDF5 would follow it as a path
-        raise ValueError(f"{name!r} cannot be the name of a member")
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise ValueError(f"{name} is a link to somewhere else")  # noqa: TRY004
-    member = group[name]
-    if not isinstance(member, h5py.Group | h5py.Dataset):
-        raise ValueError(f"{name} is neither a group nor a data set")  # noqa: TRY004
-    return member
+def _member(group: Any, key: bytes) -> tuple[Any, int]:  # noqa: ANN401
+    """What lies under a name, and its address."""
+    if key in {b"", b"."} or b"/" in key:  # HDF5 would follow it as a path
+        raise ValueError(f"{_shown(key)!r} cannot be the name of a member")
+    if group.links.get_info(key).type != h5l.TYPE_HARD:
+        raise ValueError(f"{_shown(key)} is a link to somewhere else")
+    member = h5o.open(group, key)
+    if not isinstance(member, h5g.GroupID | h5d.DatasetID):
+        raise ValueError(f"{_shown(key)} is neither a group nor a data set")  # noqa: TRY004
+    return member, h5o.get_info(member).addr
 
 
-def _check_values(file: Any, datasets: Mapping[str, Any], limits: Limits) -> None:  # noqa: ANN401
+def _shown(key: bytes) -> str:
+    return key.decode("utf-8", "surrogateescape")
+
+
+def _check_values(file: Any, found: Sequence[Stored], limits: Limits) -> None:  # noqa: ANN401
     """Refuse what is not all there, or is more than it may be; only then is anything unpacked."""
     size = int(file.id.get_filesize())
     extents, total = Extents(size), 0
-    for name, dataset in datasets.items():
-        total += _announced(name, dataset, limits, size)
-        check_storage(name, dataset, extents)
+    for one in found:
+        one.check_pipeline(limits.filters)
+        total += _announced(one, limits, size)
+        one.check_storage(extents)
     extents.require_apart()
     if total > _most(limits, size):
         raise ValueError(f"it announces {total:,} bytes, more than it may hold")
-    for name, dataset in datasets.items():
-        check_inflation(name, dataset)
+    for one in found:
+        one.check_inflation()
 
 
 def _most(limits: Limits, size: int) -> int:
@@ -239,21 +257,20 @@ def _most(limits: Limits, size: int) -> int:
     return size if limits.values is None else min(limits.values, ALLOWANCE + EXPANSION * size)
 
 
-def _announced(name: str, dataset: Any, limits: Limits, size: int) -> int:  # noqa: ANN401
+def _announced(one: Stored, limits: Limits, size: int) -> int:
     """Bytes of a data set in memory, those of its chunks that reach beyond it included."""
-    check_layout(name, dataset, limits.filters)
-    shape, dtype, chunks = dataset.shape, dataset.dtype, dataset.chunks
+    shape, dtype, chunks = one.shape, one.dtype, one.chunks
     plain = (
         dtype.kind in limits.kinds and dtype.names is None and dtype.subdtype is None and not dtype.hasobject
     )
-    if not plain or not _is_usual(dataset.id.get_type(), dtype):
-        raise ValueError(f"{name} holds {dtype}, neither numbers nor text of fixed length")
-    sides = shape
+    if not plain or not _is_usual(one.kept, dtype):
+        raise ValueError(f"{one.name} holds {dtype}, neither numbers nor text of fixed length")
+    sides: Sequence[int] | None = shape
     if shape is not None and chunks is not None:
         sides = [max(-(-side // chunk), 1) * chunk for side, chunk in zip(shape, chunks, strict=True)]
-    announced: int = -1 if sides is None else math.prod(sides) * dtype.itemsize
+    announced = -1 if sides is None else math.prod(sides) * dtype.itemsize
     if not 0 <= announced <= (size if limits.values is None else limits.values):
-        raise ValueError(f"{name} announces {shape} {dtype}, more than the file may hold")
+        raise ValueError(f"{one.name} announces {shape} {dtype}, more than the file may hold")
     return announced
 
 
@@ -265,27 +282,24 @@ def _is_usual(kept: Any, dtype: np.dtype[Any]) -> bool:  # noqa: ANN401
 
 
 def _attributes(member: Any, limits: Limits) -> dict[str, Any]:  # noqa: ANN401
-    attributes = member.attrs
-    if len(attributes) > limits.attributes:
+    if h5a.get_num_attrs(member) > limits.attributes:
         raise ValueError(f"it has more than {limits.attributes} attributes")
-    for name in attributes:
-        _check_attribute(name, attributes.get_id(name), limits)
-    return dict(attributes)
+    found = (h5a.open(member, index=number) for number in range(h5a.get_num_attrs(member)))
+    return dict(_attribute(one, limits) for one in found)
 
 
-def _check_attribute(name: str, found: Any, limits: Limits) -> None:  # noqa: ANN401
-    shape, dtype = found.shape, found.dtype
+def _attribute(found: Any, limits: Limits) -> tuple[str, Any]:  # noqa: ANN401
+    name, shape, dtype = _shown(found.name), found.shape, found.dtype
     single = shape == () and found.get_storage_size() <= ATTRIBUTE_BYTES
     listed = limits.lists and (shape is None or (len(shape) <= 1 and math.prod(shape) <= limits.lists))
     if not single and not listed:
         raise ValueError(f"the attribute {name} is no single value")
-    text = h5py.check_string_dtype(dtype) is not None
-    if not text and (dtype.kind not in KINDS or not _is_usual(found.get_type(), dtype)):
+    if h5py.check_string_dtype(dtype) is None and (
+        dtype.kind not in KINDS or not _is_usual(found.get_type(), dtype)
+    ):
         raise ValueError(f"the attribute {name} is neither a number nor text")
-
-
-def _values(dataset: Any) -> NDArray[Any]:  # noqa: ANN401
-    values: NDArray[Any] = np.empty(dataset.shape, dataset.dtype)
-    if dataset.size:
-        dataset.read_direct(values)
-    return values
+    values = np.empty(shape or (), dtype)
+    if shape is not None and values.size:
+        found.read(values)
+    value: Any = values[()]
+    return name, _shown(value) if isinstance(value, bytes) and dtype.kind == "O" else value

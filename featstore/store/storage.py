@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from h5py import h5d, h5z
+from h5py import h5d, h5s, h5z
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from numpy.typing import NDArray
 
 SHUFFLE, DEFLATE, FLETCHER32 = h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE, h5z.FILTER_FLETCHER32
 FILTERS = {DEFLATE: "gzip", SHUFFLE: "shuffle", FLETCHER32: "fletcher32"}
@@ -49,92 +51,135 @@ class Extents:
 
     def require_apart(self) -> None:
         """ValueError if bytes are taken twice."""
-        starts, sizes = np.array(self.starts, np.int64), np.array(self.sizes, np.int64)
-        order = np.lexsort((sizes, starts))
-        ends = (starts + sizes)[order]
-        if (ends[:-1] > starts[order][1:]).any():
-            raise ValueError("the same bytes of it are the values of several places")
+        end = 0
+        for start, size in sorted(zip(self.starts, self.sizes, strict=True)):
+            if start < end:
+                raise ValueError("the same bytes of it are the values of several places")
+            end = start + size
 
 
-def check_layout(name: str, dataset: Any, allowed: Collection[int]) -> None:  # noqa: ANN401
-    """ValueError if values lie elsewhere, or went through filters not `allowed` or in an order that nobody writes."""
-    plan = dataset.id.get_create_plist()
-    if plan.get_layout() not in LAYOUTS or plan.get_external_count():
-        raise ValueError(f"{name} keeps its values outside the file")
-    pipeline = [plan.get_filter(number) for number in range(plan.get_nfilters())]
-    codes = tuple(code for code, *_ in pipeline)
-    unknown = next((code for code in codes if code not in allowed), None)
-    if unknown is not None:
-        raise ValueError(f"{name} has gone through the filter {FILTERS.get(unknown, unknown)}")
-    if codes not in ORDERS:
-        shown = ", ".join(FILTERS[code] for code in codes[:8])
-        raise ValueError(f"{name} has gone through filters in an order that no program writes ({shown})")
-    for code, _, options, _ in pipeline:
-        if not _is_plausible(code, options, dataset.id.get_type().get_size()):
-            raise ValueError(f"{name} has gone through {FILTERS[code]} with options {options[:8]}")
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """A data set as its header describes it.
+
+    Attributes
+    ----------
+    name
+        Its path.
+    found, plan, kept
+        HDF5's handles of the data set, of how it was created, and of its type in the file.
+    shape, dtype, chunks
+        As h5py has them.
+    pipeline
+        Number and options of each filter, in the order of writing.
+    """
+
+    name: str
+    found: Any
+    plan: Any
+    kept: Any
+    shape: tuple[int, ...] | None
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...] | None
+    pipeline: tuple[tuple[int, tuple[int, ...]], ...]
+
+    @classmethod
+    def of(cls, name: str, found: Any) -> Stored:  # noqa: ANN401
+        """Describe a data set."""
+        plan, kept, space = found.get_create_plist(), found.get_type(), found.get_space()
+        shape = None if space.get_simple_extent_type() == h5s.NULL else space.get_simple_extent_dims()
+        chunks = plan.get_chunk() if plan.get_layout() == h5d.CHUNKED else None
+        filters = (plan.get_filter(number) for number in range(plan.get_nfilters()))
+        pipeline = tuple((code, options) for code, _, options, _ in filters)
+        return cls(name, found, plan, kept, shape, kept.dtype, chunks, pipeline)
+
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """Numbers of the filters."""
+        return tuple(code for code, _ in self.pipeline)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Chunks in each direction."""
+        return tuple(
+            -(-side // chunk) for side, chunk in zip(self.shape or (), self.chunks or (), strict=True)
+        )
+
+    def check_pipeline(self, allowed: Collection[int]) -> None:
+        """ValueError if values lie elsewhere, or went through filters not `allowed` or in an order nobody writes."""
+        if self.plan.get_layout() not in LAYOUTS or self.plan.get_external_count():
+            raise ValueError(f"{self.name} keeps its values outside the file")
+        unknown = next((code for code in self.codes if code not in allowed), None)
+        if unknown is not None:
+            raise ValueError(f"{self.name} has gone through the filter {FILTERS.get(unknown, unknown)}")
+        if self.codes not in ORDERS:
+            shown = ", ".join(FILTERS[code] for code in self.codes[:8])
+            raise ValueError(
+                f"{self.name} has gone through filters in an order that no program writes ({shown})"
+            )
+        for code, options in self.pipeline:
+            if not _is_plausible(code, options, self.kept.get_size()):
+                raise ValueError(f"{self.name} has gone through {FILTERS[code]} with options {options[:8]}")
+
+    def check_storage(self, extents: Extents) -> None:
+        """ValueError if not every value has its place in the file, or a place is of another size than it must be."""
+        if self.chunks is not None:
+            self._check_chunks(extents)
+            return
+        size = math.prod(self.shape or ()) * self.kept.get_size()
+        if self.found.get_storage_size() != size:
+            raise self._incomplete()
+        if size and self.plan.get_layout() == h5d.CONTIGUOUS:
+            extents.take(self.name, self.found.get_offset(), size)
+
+    def check_inflation(self) -> None:
+        """ValueError if a packed chunk is not, unpacked, of the size that it must be; after `check_storage`."""
+        if DEFLATE not in self.codes or self.chunks is None:
+            return
+        size = math.prod(self.chunks) * self.kept.get_size()
+        for number, place in enumerate(np.ndindex(*self.grid)):
+            corner = tuple(at * chunk for at, chunk in zip(place, self.chunks, strict=True))
+            _, stored = self.found.read_direct_chunk(corner)
+            _check_inflation(f"chunk {number} of {self.name}", stored, self.codes, size)
+
+    def values(self) -> NDArray[Any]:
+        """Read all of it; after the checks."""
+        values: NDArray[Any] = np.empty(self.shape or (), self.dtype)
+        if values.size:
+            self.found.read(h5s.ALL, h5s.ALL, values)
+        return values
+
+    def _incomplete(self) -> ValueError:
+        return ValueError(f"{self.name} announces {self.shape}, and not all of that is in the file")
+
+    def _check_chunks(self, extents: Extents) -> None:
+        chunks, grid, places = self.chunks or (), self.grid, array("q")
+        size, packed = math.prod(chunks) * self.kept.get_size(), DEFLATE in self.codes
+        fixed, count = size + CHECKSUM * (FLETCHER32 in self.codes), math.prod(grid)
+
+        def look(chunk: Any) -> None:  # noqa: ANN401
+            which = f"chunk {len(places)} of {self.name}"
+            at = _place(chunk.chunk_offset, chunks, grid)
+            if at is None or len(places) == count:
+                raise ValueError(f"{which} is where none belongs")
+            if chunk.filter_mask:
+                unpacked = f", and does not inflate to the {size:,} bytes that it should" if packed else ""
+                raise ValueError(f"{which} has skipped a filter{unpacked}")
+            if not packed and chunk.size != fixed:
+                raise ValueError(f"{which} has {chunk.size:,} bytes, and must have {fixed:,}")
+            extents.take(which, chunk.byte_offset, chunk.size)
+            places.append(at)
+
+        if count <= extents.size:
+            self.found.chunk_iter(look)
+        if len(places) != count or len(set(places)) != count:
+            raise self._incomplete()
 
 
 def _is_plausible(code: int, options: tuple[int, ...], width: int) -> bool:
     if code == DEFLATE:
         return len(options) == 1 and options[0] <= zlib.Z_BEST_COMPRESSION
     return options == ((width,) if code == SHUFFLE else ())
-
-
-def check_storage(name: str, dataset: Any, extents: Extents) -> None:  # noqa: ANN401
-    """ValueError if not every value has its place in the file, or a place is of another size than it must be."""
-    found, shape, width = dataset.id, dataset.shape, dataset.id.get_type().get_size()
-    layout, size = found.get_create_plist().get_layout(), math.prod(shape) * width
-    if layout == h5d.CHUNKED:
-        _check_chunks(name, dataset, math.prod(dataset.chunks) * width, extents)
-    elif found.get_storage_size() != size:
-        raise ValueError(f"{name} announces {shape}, and not all of that is in the file")
-    elif layout == h5d.CONTIGUOUS and size:
-        extents.take(name, found.get_offset(), size)
-
-
-def check_inflation(name: str, dataset: Any) -> None:  # noqa: ANN401
-    """ValueError if a packed chunk is not, unpacked, of the size that it must be; after `check_storage`."""
-    codes = _codes(dataset.id)
-    if DEFLATE not in codes:
-        return
-    size = math.prod(dataset.chunks) * dataset.id.get_type().get_size()
-    for number, place in enumerate(np.ndindex(*_grid(dataset))):
-        corner = tuple(at * chunk for at, chunk in zip(place, dataset.chunks, strict=True))
-        _, stored = dataset.id.read_direct_chunk(corner)
-        _check_inflation(f"chunk {number} of {name}", stored, codes, size)
-
-
-def _codes(found: Any) -> tuple[int, ...]:  # noqa: ANN401
-    plan = found.get_create_plist()
-    return tuple(plan.get_filter(number)[0] for number in range(plan.get_nfilters()))
-
-
-def _grid(dataset: Any) -> tuple[int, ...]:  # noqa: ANN401
-    return tuple(-(-side // chunk) for side, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-
-
-def _check_chunks(name: str, dataset: Any, size: int, extents: Extents) -> None:  # noqa: ANN401
-    chunks, grid, codes = dataset.chunks, _grid(dataset), _codes(dataset.id)
-    fixed = None if DEFLATE in codes else size + CHECKSUM * (FLETCHER32 in codes)
-    count, places = math.prod(grid), array("q")
-
-    def look(chunk: Any) -> None:  # noqa: ANN401
-        which = f"chunk {len(places)} of {name}"
-        at = _place(chunk.chunk_offset, chunks, grid)
-        if at is None or len(places) == count:
-            raise ValueError(f"{which} is where none belongs")
-        if chunk.filter_mask:
-            unpacked = f", and does not inflate to the {size:,} bytes that it should" if fixed is None else ""
-            raise ValueError(f"{which} has skipped a filter{unpacked}")
-        if fixed is not None and chunk.size != fixed:
-            raise ValueError(f"{which} has {chunk.size:,} bytes, and must have {fixed:,}")
-        extents.take(which, chunk.byte_offset, chunk.size)
-        places.append(at)
-
-    if count <= extents.size:
-        dataset.id.chunk_iter(look)
-    if len(places) != count or len(np.unique(places)) != count:
-        raise ValueError(f"{name} announces {dataset.shape}, and not all of that is in the file")
 
 
 def _place(corner: tuple[int, ...], chunks: tuple[int, ...], grid: tuple[int, ...]) -> int | None:
