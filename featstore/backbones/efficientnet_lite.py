@@ -220,12 +220,11 @@ def _convolve(x: KerasTensor, name: str, norm: str, activate: bool = True, **siz
 
 def _load(model: Model, path: Path) -> None:
     state = read_state_dict(path) if path.suffix == ".pth" else None
-    if state is None:
-        require_sound(path)
     try:
         if state is not None:
             _assign(model, state)
         else:
+            require_sound(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Keras warns of every misfit before it raises
                 model.load_weights(path)

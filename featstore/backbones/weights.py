@@ -151,12 +151,11 @@ def load_weights(row: Row, network: keras.Model, path: Path) -> None:
     Raises
     ------
     WeightsError
-        If the file does not fit the network.
-    RefusedFileError
-        If it reaches outside itself, is not whole, or ends the process that looks at it first.
+        If the file does not fit the network, reaches outside itself, is not whole, or ends the process that looks at
+        it first.
     """
-    require_sound(path)
     try:
+        require_sound(path)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             network.load_weights(str(path))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PATIENCE, BYTES_PER_SECOND = 120.0, 1 << 18
 """Seconds that an answer may take: so many, and one for so many bytes of the file."""
 ANSWER = 32 << 30
+TOO_LONG = "reading it takes longer than a file of its size may"
 START = (
     "import sys; sys.path[:] = sys.argv[2:]; "
     "from featstore.isolation.server import serve; serve(int(sys.argv[1]))"
@@ -42,7 +43,17 @@ ENVIRONMENT = {
 
 
 class LostError(Exception):
-    """The process that read a file ended on it; the text says of what, and no more than that."""
+    """The process that read a file ended on it; the text says of what, and no more than that.
+
+    Attributes
+    ----------
+    again
+        Whether it may have died of a file that it read before, so that a new process should try.
+    """
+
+    def __init__(self, why: str, *, again: bool = False) -> None:
+        super().__init__(why)
+        self.again = again
 
 
 def call(work: str, path: Path, *arguments: Any) -> tuple[Any, list[NDArray[Any]]]:  # noqa: ANN401
@@ -67,22 +78,36 @@ def call(work: str, path: Path, *arguments: Any) -> tuple[Any, list[NDArray[Any]
     """
     if os.name == "nt":  # which cannot hand a socket to a process
         return pkgutil.resolve_name(work)(path, *arguments)  # type: ignore[no-any-return]
-    server = _asked([os.getcwd(), work, os.fspath(path), arguments])  # noqa: PTH109 - text, as the path is
+    question = [os.getcwd(), work, os.fspath(path), arguments]  # noqa: PTH109 - text, as the path is
     try:
-        page, arrays = server.answer(_size(path))
-    except BaseException:
-        server.end()
-        raise
-    with _lock:
-        _idle.append(server)
+        page, arrays = _asked(question, _size(path))
+    except LostError as error:
+        if not error.again:
+            raise
+        page, arrays = _asked(question, _size(path), anew=True)
     return _value(page), arrays
 
 
-def _asked(question: object) -> _Server:
+def _asked(question: object, size: int, *, anew: bool = False) -> tuple[Any, list[NDArray[Any]]]:
+    server = _taker(question, anew=anew)
+    try:
+        page, arrays = server.answer(size)
+    except BaseException:
+        server.end()
+        raise
+    if isinstance(page, dict) and page.get("last"):
+        server.end()
+    else:
+        with _lock:
+            _idle.append(server)
+    return page, arrays
+
+
+def _taker(question: object, *, anew: bool) -> _Server:
     """A process that has taken the question: one that waits for it, if it still does, else a new one."""
     while True:
         with _lock:
-            waiting = _idle.pop() if _idle else None
+            waiting = _idle.pop() if _idle and not anew else None
         try:
             server = waiting or _Server()
         except OSError as error:
@@ -105,7 +130,7 @@ def _value(page: dict[str, Any]) -> Any:  # noqa: ANN401
     match page:
         case {"value": value}:
             return value
-        case {"error": name, "lines": [cause, remedy]}:
+        case {"error": str() as name, "lines": [str() as cause, str() as remedy]} if name.endswith("Error"):
             raise getattr(errors, name)(cause, remedy)
         case {"errno": number, "strerror": why}:
             raise OSError(number, why)
@@ -124,6 +149,7 @@ class _Server:
     """A process that answers."""
 
     def __init__(self) -> None:
+        self._answers = 0
         self._channel, theirs = socket.socketpair()
         with theirs:
             path = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109
@@ -147,20 +173,22 @@ class _Server:
         """Wait for the answer about a file of `size` bytes; `LostError` if there is none."""
         self._channel.settimeout(PATIENCE + size / BYTES_PER_SECOND)
         try:
-            return frames.receive(self._channel, ANSWER)
+            page, arrays = frames.receive(self._channel, ANSWER)
         except (frames.FrameError, OSError) as error:
-            raise LostError(self._why(error)) from error
+            raise self._lost(error) from error
+        self._answers += 1
+        return page, arrays
 
-    def _why(self, error: Exception) -> str:
+    def _lost(self, error: Exception) -> LostError:
         if isinstance(error, TimeoutError):
-            return "reading it takes longer than a file of its size may"
+            return LostError(TOO_LONG)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(PATIENCE)
         code = self._process.returncode
         if code == -signal.SIGXCPU:
-            return "reading it takes longer than a file of its size may"
+            return LostError(TOO_LONG)
         name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        return f"the library that reads it dies of it ({name})"
+        return LostError(f"the library that reads it dies of it ({name})", again=self._answers > 0)
 
     def end(self) -> None:
         """Stop it at once."""

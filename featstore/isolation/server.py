@@ -20,7 +20,7 @@ IDLE = 10.0
 """Seconds without a question after which the process ends; the next question starts another."""
 MEMORY, MEMORY_PER_BYTE = 256 << 20, 128
 """Bytes that reading a file may take: so many, and so many for each byte of it."""
-SECONDS, BYTES_PER_SECOND = 20, 1 << 20
+SECONDS, BYTES_PER_SECOND = 10, 1 << 20
 """Seconds of computing that it may take: so many, and one for so many bytes."""
 
 
@@ -38,14 +38,19 @@ def serve(descriptor: int) -> None:
             frames.send(channel, "begun")
             os.chdir(folder)
             _limit(path)
-            _answer(channel, work, path, arguments)
+            if not _answer(channel, work, path, arguments):
+                return
 
 
-def _answer(channel: socket.socket, work: str, path: str, arguments: list[Any]) -> None:
+def _answer(channel: socket.socket, work: str, path: str, arguments: list[Any]) -> bool:
+    """Whether the next file may be read here: where a library stumbled, its memory may be anything."""
     try:
         page, arrays = pkgutil.resolve_name(work)(Path(path), *arguments)
     except FeatstoreError as error:
-        frames.send(channel, {"error": type(error).__name__, "lines": [error.cause, error.remedy]})
+        stumbled = error.__cause__ is not None
+        lines = [error.cause, error.remedy]
+        frames.send(channel, {"error": type(error).__name__, "lines": lines, "last": stumbled})
+        return not stumbled
     except MemoryError:
         frames.send(channel, {"lost": "it takes more memory than a file of its size may"})
     except OSError as error:
@@ -54,6 +59,7 @@ def _answer(channel: socket.socket, work: str, path: str, arguments: list[Any]) 
         frames.send(channel, {"defect": f"{type(error).__name__}: {error}"})
     else:
         frames.send(channel, {"value": page}, arrays)
+    return True
 
 
 def _limit(path: str) -> None:

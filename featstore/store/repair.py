@@ -100,8 +100,8 @@ def _mend(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
         elif path.suffix == layout.SHARD_SUFFIX:
             try:
                 target = quarantine.set_aside_shard(layout.quarantine_folder(root), path, cause)
-            except OSError as error:
-                stuck.append((path, error))
+            except OSError as failure:
+                stuck.append((path, failure))
                 continue
             shards.append(path)
             set_aside.append(str(target))
@@ -110,10 +110,10 @@ def _mend(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
             rebuilt.append(str(path))
     _describe_again(root)
     if stuck:  # said when all else is done
-        path, error = stuck[0]
+        where, why = stuck[0]
         more = f", and {len(stuck) - 1} more bad shards" if stuck[1:] else ""
         raise StoreError(
-            f"Cannot set aside {path}{more}: {error.strerror or error}",
+            f"Cannot set aside {where}{more}: {why.strerror or why}",
             "Check the rights of the cache folder.",
         )
     return Repair(tuple(set_aside), tuple(put_back), tuple(rebuilt), tuple(_lost(root, shards)))

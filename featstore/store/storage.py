@@ -108,7 +108,7 @@ class Stored:
     def check_pipeline(self, allowed: Collection[int]) -> None:
         """ValueError if values lie elsewhere, or went through filters not `allowed` or in an order nobody writes."""
         if self.plan.get_layout() not in LAYOUTS or self.plan.get_external_count():
-            raise ValueError(f"{self.name} keeps its values outside the file")
+            raise ValueError(f"{self.name} keeps its values outside the file, in external or virtual storage")
         unknown = next((code for code in self.codes if code not in allowed), None)
         if unknown is not None:
             raise ValueError(f"{self.name} has gone through the filter {FILTERS.get(unknown, unknown)}")
