@@ -56,7 +56,17 @@ def twice(path: Path, names: list[str]) -> Answer:
 def refuse(path: Path, kind: str) -> Answer:
     """Raise."""
     if kind == "stumble":
-        raise RefusedFileError("cause", "remedy") from ValueError("HDF5 says no")
+        import h5py
+
+        try:
+            h5py.h5f.open(b"/dev/null")
+        except OSError as error:
+            raise RefusedFileError("cause", "remedy") from error
+    if kind == "refuse":
+        try:
+            int("x")
+        except ValueError as error:
+            raise RefusedFileError("cause", "remedy") from error
     raise (
         UsageError("cause", "remedy") if kind == "usage" else FileNotFoundError(2, "No such file", str(path))
     )

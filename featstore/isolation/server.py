@@ -47,7 +47,7 @@ def _answer(channel: socket.socket, work: str, path: str, arguments: list[Any]) 
     try:
         page, arrays = pkgutil.resolve_name(work)(Path(path), *arguments)
     except FeatstoreError as error:
-        stumbled = error.__cause__ is not None
+        stumbled = _is_of_a_library(error.__cause__)
         lines = [error.cause, error.remedy]
         frames.send(channel, {"error": type(error).__name__, "lines": lines, "last": stumbled})
         return not stumbled
@@ -60,6 +60,14 @@ def _answer(channel: socket.socket, work: str, path: str, arguments: list[Any]) 
     else:
         frames.send(channel, {"value": page}, arrays)
     return True
+
+
+def _is_of_a_library(error: BaseException | None) -> bool:
+    """Whether compiled code raised it; what Python code refuses, it has refused in time."""
+    last = error.__traceback__ if error is not None else None
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and not last.tb_frame.f_code.co_filename.endswith(".py")
 
 
 def _limit(path: str) -> None:
