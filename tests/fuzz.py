@@ -43,6 +43,7 @@ from featstore.fusion.notation import Notation
 from featstore.images.contents import read_contents
 from featstore.images.csv_manifest import list_csv
 from featstore.images.decode import decode, probe
+from featstore.images.extent import decoding_bytes
 from featstore.images.facts import FACT, plausible
 from featstore.images.folder import list_folder
 from featstore.images.recipe import PRESETS, parse_recipe
@@ -381,6 +382,7 @@ def _images(folder: Path) -> dict[str, Target]:
         "image structure": Target(files, structure, (BadImageError,)),
         "image contents": Target(files, _from_file(path, read_contents)),
         "image header": Target(files, probe),
+        "image extent": Target(files, _from_file(path, decoding_bytes)),
         "image": Target(files, lambda data: decode(data, value_range=(0, 99)), (BadImageError,)),
         "torch archive": Target([_archive()], _from_file(folder / "x.pth", read_state_dict), (WeightsError,)),
     }

@@ -26,6 +26,12 @@ from featstore.evaluation.crew import work
 shared = numpy.zeros(1_000_000)
 list(work(portable.hold_the_interpreter, [(sys.argv[1], shared)] * 4, 2))
 """
+READING = """
+import sys, portable
+from pathlib import Path
+from featstore.isolation.caller import call
+call("portable:hold_the_interpreter", Path(sys.argv[1]))
+"""
 IN_A_THREAD = """
 import sys, threading, numpy, portable
 from featstore.evaluation.crew import work
@@ -91,6 +97,7 @@ def wait_until(condition):
     [
         pytest.param(EXECUTOR, 2, id="executor"),
         pytest.param(COMPARISON, 2, id="comparison"),
+        pytest.param(READING, 1, id="reading"),
         pytest.param(IN_A_THREAD, 2, id="in-a-thread", marks=pytest.mark.slow),
         pytest.param(BENCH, 1, id="bench", marks=pytest.mark.slow),
     ],
