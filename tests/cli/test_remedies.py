@@ -125,7 +125,7 @@ def odd(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("arguments", [(), MORE[0]])
-def test_fuse_answers_or_advises_what_fuse_has(odd, arguments):
+def test_fuse_answers_or_advises_what_fuse_has(odd, arguments, tmp_path):
     name, data, cache = odd
     error = run("fuse", data, "--cache", cache, "--out", "run", *arguments)
     if not arguments:
