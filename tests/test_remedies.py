@@ -53,6 +53,11 @@ EXCEPTIONS = {
             "featstore.backbones.presence:unfetched",
         ],
     },
+    ("finetune",): {
+        "there only the process that reads foreign files can be lost, with a remedy of its own": [
+            "featstore.errors:WorkerLostError.REMEDY",
+        ],
+    },
     ("predict", "finetune"): {
         "they name no cache, and write to none": ["featstore.store.commit:ELSEWHERE"],
     },
