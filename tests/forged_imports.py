@@ -81,7 +81,7 @@ def _npz(rng: random.Random, names: list[str], values: np.ndarray) -> bytes:
             with zipfile.ZipFile(buffer, "w") as archive:
                 archive.writestr("features.npy", page.getvalue())
         case "bomb":
-            np.savez_compressed(buffer, path=_bytes(names), features=np.zeros((len(names), 1 << 18), "f4"))
+            np.savez_compressed(buffer, path=_bytes(names), features=np.zeros((len(names), 1 << 13), "f4"))
     return buffer.getvalue()
 
 

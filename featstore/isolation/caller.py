@@ -79,7 +79,7 @@ def call(work: str, path: Path, *arguments: Any) -> tuple[Any, list[NDArray[Any]
     """
     if os.name == "nt":  # which cannot hand a socket to a process
         return pkgutil.resolve_name(work)(path, *arguments)  # type: ignore[no-any-return]
-    question = [os.getcwd(), work, os.fspath(path), arguments]  # noqa: PTH109 - text, as the path is
+    question = [_folder(), work, os.fspath(path), arguments]
     try:
         page, arrays = _asked(question, _size(path))
     except LostError as error:
@@ -140,6 +140,14 @@ def _value(page: dict[str, Any]) -> Any:  # noqa: ANN401
     raise RuntimeError(f"the process that reads files failed: {page}")
 
 
+def _folder() -> str:
+    """The working folder, to which relative paths belong; it may be gone."""
+    try:
+        return os.getcwd()  # noqa: PTH109 - text, as the paths are
+    except OSError:
+        return os.sep
+
+
 def _size(path: Path) -> int:
     with suppress(OSError, ValueError):
         return path.stat().st_size
@@ -153,7 +161,7 @@ class _Server:
         self._answers = 0
         self._channel, theirs = socket.socketpair()
         with theirs:
-            path = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109
+            path = [entry or _folder() for entry in sys.path]
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with this very text
                 [sys.executable, "-c", START, str(theirs.fileno()), *map(str, parentage()), *path],
                 pass_fds=[theirs.fileno()],

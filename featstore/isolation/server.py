@@ -38,7 +38,8 @@ def serve(descriptor: int, parent: int, thread_stays: bool) -> None:
         while select.select([channel], [], [], IDLE)[0]:
             (folder, work, path, arguments), _ = frames.receive(channel, 0)
             frames.send(channel, "begun")
-            os.chdir(folder)
+            with suppress(OSError):
+                os.chdir(folder)
             _limit(path)
             if not _answer(channel, work, path, arguments):
                 return

@@ -102,7 +102,8 @@ def read_plain(source: bytes | Path, limits: Limits = FOREIGN) -> Plain:
     RefusedFileError
         If the file is no HDF5, reaches outside itself, is not of plain numbers, or exceeds the limits.
     """
-    with _refusing("The HDF5 file"), _opened(source) as file:
+    what = "The HDF5 file" if isinstance(source, bytes) else str(source)
+    with _refusing(what), _opened(source) as file:
         root = h5g.open(file.id, b"/")
         found = [Stored.of(name, member) for name, member in _members(root, limits) if _is_dataset(member)]
         _check_values(file, found, limits)

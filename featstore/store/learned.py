@@ -128,7 +128,11 @@ def inscription(path: Path, weights: str) -> Learned | None:
         names, arrays = call("featstore.store.learned:read_record", path)
     except LostError as error:
         raise RefusedFileError(f"{path} is refused: {error}.", guard.REMEDY) from error
-    found = dict(zip(names, arrays, strict=True))
+    return decode(path, weights, dict(zip(names, arrays, strict=True)))
+
+
+def decode(path: Path, weights: str, found: Mapping[str, NDArray[Any]]) -> Learned | None:
+    """Record out of the data sets of a weights file; `RefusedFileError` where they are no record."""
     if not found:
         return None
     try:

@@ -45,6 +45,14 @@ def test_one_process_reads_one_file_after_the_other_where_the_caller_is(tmp_path
     assert (second["folder"], second["name"]) == (str(tmp_path), "here.h5")
 
 
+def test_a_working_folder_that_is_gone_is_no_hindrance(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert alive(tmp_path / "x.h5")["name"] == str(tmp_path / "x.h5")
+
+
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
 def test_a_process_that_dies_of_a_file_is_told_in_one_line_and_replaced(number, tmp_path, capfd):
     with pytest.raises(LostError) as caught:
