@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import ShardCorruptError, StoreError
 from featstore.fingerprint import canonical_json
-from featstore.store import layout, quarantine, shard
-from featstore.store.commit import commit, make_folder
+from featstore.store import layout, quarantine, rooms, shard
+from featstore.store.commit import commit
 from featstore.store.ids import NO_IDS, IdSet
 from featstore.store.index import Index
 from featstore.store.store import Store, digest_of
@@ -94,7 +94,7 @@ def _mend(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
             shards.append(path)
             set_aside.append(str(quarantine.set_aside_shard(layout.quarantine_folder(root), path, cause)))
         elif path.name != layout.LEARNED_PAGE:
-            path.unlink(missing_ok=True)
+            rooms.unlink(root, path)
             rebuilt.append(str(path))
     _describe_again(root)
     return Repair(tuple(set_aside), tuple(put_back), tuple(rebuilt), tuple(_lost(root, shards)))
@@ -109,16 +109,16 @@ def _put_back(root: Path, path: Path) -> bool:
     home = layout.shard_folder(root, key)
     if home == path.parent:
         return False
-    make_folder(home)
-    path.replace(home / path.name)
+    rooms.make(root, home)
+    rooms.rename(root, path, home / path.name)
     return True
 
 
 def _describe_again(root: Path) -> None:
     for key in Store(root).feature_keys():
         page = layout.backbone_folder(root, key.backbone) / layout.BACKBONE_PAGE
-        if not page.exists():
-            commit(page, canonical_json(asdict(key.backbone)).encode())
+        if not rooms.is_file(page):
+            commit(root, page, canonical_json(asdict(key.backbone)).encode())
 
 
 def _lost(root: Path, gone: Iterable[Path]) -> list[Lost]:

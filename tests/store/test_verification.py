@@ -65,10 +65,6 @@ def test_a_whole_store_is_whole(store, fast):
     assert everything(store.root) == before
 
 
-def test_a_store_that_does_not_exist_is_whole_and_empty(tmp_path):
-    assert verify(tmp_path / "none").shards == 0
-
-
 def test_a_flipped_bit_is_found_by_the_full_look_and_a_missing_end_by_the_fast_one(store):
     rotten, short, *_ = shards(store, key())
     flip(rotten, at=3000)
