@@ -5,12 +5,12 @@ import contextlib
 import os
 import shutil
 import stat
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes import DECODING, key
+from unprivileged import ROOT_USER, without_rights
 
 from featstore.errors import MissingFeaturesError, StoreError
 from featstore.extraction.garbage import gc
@@ -31,7 +31,6 @@ from featstore.types import IDENTITY
 ROOT = Path(__file__).parents[2]
 IDS = [digest(number) for number in range(12)]
 MACHINE = "4-cores-0123abcd"
-ROOT_USER = os.geteuid() == 0
 
 
 def rows(ids):
@@ -243,28 +242,6 @@ def test_what_is_no_cache_is_refused_by_every_command_and_not_touched(tmp_path, 
             run(root)
         assert (caught.value.exit_code, str(root) in caught.value.cause) == (4, True)
     assert manifest(tmp_path) == before
-
-
-@contextlib.contextmanager
-def without_rights():
-    """Root may read everything, so for a while this process is nobody."""
-    if not ROOT_USER:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-@pytest.fixture
-def open_folder():
-    """A temporary folder that nobody can reach, too."""
-    folder = Path(tempfile.mkdtemp(prefix="rooms-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 def test_a_cache_that_cannot_be_read_is_no_empty_one(open_folder):

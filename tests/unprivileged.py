@@ -1,0 +1,33 @@
+"""What a user without rights meets, although the tests may be run by root, who may read everything."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+ROOT_USER = os.geteuid() == 0
+NOBODY = 65534
+
+
+@contextlib.contextmanager
+def without_rights():
+    """For a while this process is nobody; nothing to do where it is no root."""
+    if ROOT_USER:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if ROOT_USER:
+            os.seteuid(0)
+
+
+@contextlib.contextmanager
+def with_rights():
+    """Back to root inside of `without_rights`."""
+    if ROOT_USER:
+        os.seteuid(0)
+    try:
+        yield
+    finally:
+        if ROOT_USER:
+            os.seteuid(NOBODY)
