@@ -12,7 +12,7 @@ from pathlib import Path
 
 import doomed
 import numpy as np
-from fakes import DECODING, key, spec
+from fakes import DECODING, key
 
 from featstore.errors import FeatstoreError
 from featstore.extraction.garbage import gc
@@ -31,7 +31,7 @@ from featstore.store.verification import verify
 from featstore.types import IDENTITY, View
 
 IDS = [digest(number) for number in range(12)]
-KEYS = [key(), key(spec("Beta")), key(view=View("flip(h)", 1))]
+KEYS = [key(), key(view=View("flip(h)", 1))]
 MACHINE = "4-cores-0123abcd"
 OWN = [f"{'ab' * 16}.json", *(f"{'ab' * 32}{end}" for end in (".json", ".ids", ".rows", ".h5"))]
 BAIT = ("run.json", "backbone.json", "learned.json", ".tmp-0123456789abcdef", *OWN)
@@ -65,7 +65,7 @@ def fill(root):
     weights = key().backbone.weights
     learned.remember(root, key().backbone, learned.Learned(weights, frozenset(IDS), frozenset()))
     for each in KEYS:
-        for part in (IDS[:5], IDS[5:8], IDS[8:]):
+        for part in (IDS[:5], IDS[5:]):
             store.write(each, part, np.ones((len(part), 12), np.float32))
     store.flush()
     store.record_bad_image(DECODING, BadImage("ab" * 32, "truncated", "8 bytes are missing"))
@@ -185,7 +185,9 @@ def owner(path, draw, outside):
 
 def deep(path, draw, outside):
     folder = path if path.is_dir() else path.parent
-    (folder / "/".join(["d"] * draw.choice([40, 900]))).mkdir(parents=True, exist_ok=True)
+    (folder / "/".join(["d"] * draw.choice([8, 40, 40, 40, 40, 40, 40, 900]))).mkdir(
+        parents=True, exist_ok=True
+    )
     return "deep folders"
 
 
@@ -235,7 +237,6 @@ COMMANDS = (
     compact,
     lambda root: verify(root, repair=True),
     extract_by_hand,
-    lambda root: gc(cache=root),
 )
 
 
@@ -268,8 +269,8 @@ def caches(folder, count, seed):
             except FeatstoreError as error:
                 refused += 1
                 causes.append(error.cause)
-            after = surroundings(outside)
-            assert after == before, (number, done, set(before.items()) ^ set(after.items()))
+        after = surroundings(outside)
+        assert after == before, (number, done, set(before.items()) ^ set(after.items()))
         assert sorted(path.name for path in world.iterdir()) == ["cache", "outside"], (number, done)
         _open(root)
         shutil.rmtree(world)
@@ -278,7 +279,8 @@ def caches(folder, count, seed):
 
 
 def _open(root):
-    for folder, inner, _ in os.walk(root):
+    """Let everything be deleted again; root needs no rights."""
+    for folder, inner, _ in os.walk(root) if os.geteuid() else ():
         for name in inner:
             if not Path(folder, name).is_symlink():
                 Path(folder, name).chmod(0o755)

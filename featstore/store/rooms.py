@@ -53,21 +53,21 @@ _ALONE = stat.S_IRWXU
 class LinkError(StoreError):
     """A link where a folder of a cache should be."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         super().__init__(
             f"{path} is a link. featstore enters no folder of a cache through a link: it may lead anywhere.",
             "Delete the link, or put the folder itself there. The cache as a whole may be a link.",
         )
         self.path = path
 
-    def __reduce__(self) -> tuple[type[LinkError], tuple[Path]]:
+    def __reduce__(self) -> tuple[type[LinkError], tuple[Path | str]]:
         """Survive the trip between processes."""
         return type(self), (self.path,)
 
 
 def kind_of(root: Path, path: Path) -> str | None:
     """Which of `FILES` a path is by its name, or `TEMPORARY`; None for a file that is not featstore's."""
-    parts = path.relative_to(root).parts
+    parts = _below(root, path)
     for kind, pattern in FILES.items():
         if _fits(parts, pattern):
             return kind
@@ -104,9 +104,9 @@ def enter(root: Path, room: Path, *, to_write: bool = False) -> bool:
     if top is None:
         return False
     _require_folder(root, top)
-    path = root
-    for part in room.relative_to(root).parts:
-        path = path / part
+    path = os.fspath(root)
+    for part in _below(root, room):
+        path = f"{path}{os.sep}{part}"
         found = _state(path)
         if found is None:
             return False
@@ -116,6 +116,14 @@ def enter(root: Path, room: Path, *, to_write: bool = False) -> bool:
         if to_write:
             _require_owner(path, found, top)
     return True
+
+
+def _below(root: Path, path: Path) -> tuple[str, ...]:
+    """Names on the way from a cache to something in it: `Path.relative_to`, ten times as fast."""
+    depth = len(root.parts)
+    if path.parts[:depth] != root.parts or ".." in path.parts[depth:]:
+        raise ValueError(f"{path} is not in {root}")
+    return path.parts[depth:]
 
 
 def names(root: Path, room: Path) -> list[str]:
@@ -149,7 +157,7 @@ def everything(root: Path, folder: Path) -> list[Path]:
     """
     found = [folder / name for name in names(root, folder)]
     for path in found:
-        if is_room(path.relative_to(root).parts) and is_link(path):
+        if is_room(_below(root, path)) and is_link(path):
             raise LinkError(path)
     return found
 
@@ -300,7 +308,7 @@ def rename(root: Path, source: Path, target: Path) -> None:
 
 def remove_empty(root: Path, room: Path) -> bool:
     """Delete a room if it holds nothing; whether it did."""
-    if not is_room(room.relative_to(root).parts) or not enter(root, room, to_write=True) or names(root, room):
+    if not is_room(_below(root, room)) or not enter(root, room, to_write=True) or names(root, room):
         return False
     room.rmdir()
     return True
@@ -342,7 +350,7 @@ def _is_own_room(root: Path, room: Path) -> bool:
     if not (is_folder(room) or is_link(room)):
         return False
     inside = [room / name for name in names(root, room)]
-    own = (kind_of(root, path) or is_room(path.relative_to(root).parts) for path in inside)
+    own = (kind_of(root, path) or is_room(_below(root, path)) for path in inside)
     return not inside or any(each and each != TEMPORARY for each in own) or room.name == "leases"
 
 
@@ -357,17 +365,17 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(text, re.DOTALL)
 
 
-def _state(path: Path, *, follow: bool = False) -> os.stat_result | None:
+def _state(path: Path | str, *, follow: bool = False) -> os.stat_result | None:
     """What is at a path, or behind a link there; None if nothing is."""
     try:
-        return path.stat(follow_symlinks=follow)
+        return os.stat(path, follow_symlinks=follow)  # noqa: PTH116  # a text where it must be fast
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise _unreadable(path, error) from error
 
 
-def _require_folder(path: Path, state: os.stat_result) -> None:
+def _require_folder(path: Path | str, state: os.stat_result) -> None:
     if not stat.S_ISDIR(state.st_mode):
         raise StoreError(
             f"{path} is no folder, and a cache needs one there.",
@@ -375,7 +383,7 @@ def _require_folder(path: Path, state: os.stat_result) -> None:
         )
 
 
-def _require_owner(path: Path, state: os.stat_result, top: os.stat_result) -> None:
+def _require_owner(path: Path | str, state: os.stat_result, top: os.stat_result) -> None:
     """Refuse a folder of somebody who could not have made it here: he would see what is written there."""
     shared = top.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if not shared and state.st_uid not in {0, top.st_uid, getattr(os, "geteuid", lambda: 0)()}:
@@ -390,5 +398,5 @@ def _require_own(root: Path, path: Path) -> None:
         raise StoreError(f"{path} is not a file of featstore's.", "Move it out of the cache by hand.")
 
 
-def _unreadable(path: Path, error: OSError) -> StoreError:
+def _unreadable(path: Path | str, error: OSError) -> StoreError:
     return StoreError(f"Cannot read {path}: {error.strerror or error}.", RIGHTS)
