@@ -64,9 +64,8 @@ def fill(root):
     store = Store(root)
     weights = key().backbone.weights
     learned.remember(root, key().backbone, learned.Learned(weights, frozenset(IDS), frozenset()))
-    for each in KEYS:
-        for part in (IDS[:5], IDS[5:]):
-            store.write(each, part, np.ones((len(part), 12), np.float32))
+    for each, part in ((KEYS[0], IDS[:5]), (KEYS[0], IDS[5:]), (KEYS[1], IDS)):
+        store.write(each, part, np.ones((len(part), 12), np.float32))
     store.flush()
     store.record_bad_image(DECODING, BadImage("ab" * 32, "truncated", "8 bytes are missing"))
     facts.record_facts(root, DECODING, 1, np.zeros(3, FACT))
@@ -229,7 +228,6 @@ def extract_by_hand(root):
 
 COMMANDS = (
     verify,
-    lambda root: verify(root, fast=True),
     inventory,
     lambda root: usage(root, by="view"),
     extract_by_hand,
@@ -261,7 +259,9 @@ def caches(folder, count, seed):
         shutil.copytree(whole, root)
         done = forge(root, draw, outside)
         before = surroundings(outside)
-        commands = [*COMMANDS, *([lambda root: doomed.extract(images, root)] if number % 20 == 0 else [])]
+        commands = [*COMMANDS]
+        if number % 20 == 0:
+            commands += [lambda root: verify(root, fast=True), lambda root: doomed.extract(images, root)]
         refused, causes = 0, []
         for command in commands:
             try:

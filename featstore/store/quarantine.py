@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from featstore.types import Decoding
 
 log = logging.getLogger(__name__)
-HASH = 64
-"""Letters of a name that are kept: those of a shard, and enough of any other."""
+DIGEST = 64
+"""Characters of a shard's name; one that a stranger gave may leave no room for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def set_aside_shard(folder: Path, shard: Path, cause: str) -> Path:
     """
     root = folder.parent
     origin = shard.relative_to(root).as_posix()
-    target = folder / "shards" / f"{shard.stem[:HASH]}-{short_digest(origin)}{shard.suffix}"
+    target = folder / "shards" / f"{shard.stem[:DIGEST]}-{short_digest(origin)}{shard.suffix}"
     rooms.make(root, target.parent)
     rooms.rename(root, shard, target)
     commit(root, target.with_suffix(".json"), canonical_json({"from": origin, "cause": cause}).encode())

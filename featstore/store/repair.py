@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from featstore.errors import ShardCorruptError, StoreError
+from featstore.errors import StoreError
 from featstore.fingerprint import canonical_json
 from featstore.store import layout, quarantine, rooms, shard
 from featstore.store.commit import commit
@@ -17,6 +18,8 @@ from featstore.store.store import Store, digest_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +104,16 @@ def _mend(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
 
 
 def _put_back(root: Path, path: Path) -> bool:
-    """Move a shard that is good but misplaced into the folder of its key; whether it was one."""
+    """Move a shard that is good but misplaced into the folder of its key; whether that was possible."""
     try:
-        key = shard.read(path).key
-    except (OSError, ShardCorruptError):
+        home = layout.shard_folder(root, shard.read(path).key)
+        if home == path.parent:
+            return False
+        rooms.make(root, home)
+        rooms.rename(root, path, home / path.name)
+    except (OSError, ValueError) as error:  # a folder that no cache can have, for one
+        log.debug("%s cannot be put back: %s", path, error)
         return False
-    home = layout.shard_folder(root, key)
-    if home == path.parent:
-        return False
-    rooms.make(root, home)
-    rooms.rename(root, path, home / path.name)
     return True
 
 
