@@ -234,7 +234,6 @@ COMMANDS = (
     lambda root: gc(cache=root),
     compact,
     lambda root: verify(root, repair=True),
-    extract_by_hand,
 )
 
 
@@ -261,7 +260,11 @@ def caches(folder, count, seed):
         before = surroundings(outside)
         commands = [*COMMANDS]
         if number % 20 == 0:
-            commands += [lambda root: verify(root, fast=True), lambda root: doomed.extract(images, root)]
+            commands += [
+                lambda root: verify(root, fast=True),
+                extract_by_hand,
+                lambda root: doomed.extract(images, root),
+            ]
         refused, causes = 0, []
         for command in commands:
             try:
