@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 
@@ -12,6 +13,7 @@ NOBODY = 65534
 @contextlib.contextmanager
 def without_rights():
     """For a while this process is nobody; nothing to do where it is no root."""
+    codecs.lookup("ascii")  # loaded by root, where nobody may not look into the library
     if ROOT_USER:
         os.seteuid(NOBODY)
     try:

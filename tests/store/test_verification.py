@@ -309,7 +309,7 @@ def test_shards_that_fit_nowhere_are_set_aside_and_repair_goes_on(store):
     hostile = {
         write_as_shard(folder, forged(address, IDS[:4], rows(IDS[:4]))) for _, address in unplaceable()
     }
-    odd = folder.with_name("seed-x")
+    odd = folder.with_name("seed-0099")
     odd.mkdir()
     for name in ("A" * 252, "a.b", "\udcff", "x"):
         (odd / f"{name}.h5").write_bytes(b"no shard")
