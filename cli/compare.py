@@ -116,6 +116,9 @@ def command(
             reading,
         ),
     )
+    if result.fits_taken:
+        taken = f"{result.fits_taken} of {result.fits} fits were taken as earlier runs left them in the cache"
+        say("compare", f"{taken}; --no-resume fits them anew", json=json)
     if json:
         print_json(result.to_json())
     elif csv:

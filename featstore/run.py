@@ -172,6 +172,9 @@ def clear(out: Path) -> None:
     """
     try:
         out.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        for folder in (out / FIGURES, out / MODEL):
+            if folder.is_symlink():  # what it leads to is no part of the run
+                folder.unlink()
         for path in (
             *(out / name for name in (RUN, METRICS, PREDICTIONS, RESULTS)),
             *(out / FIGURES).glob("*.svg"),

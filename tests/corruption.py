@@ -114,7 +114,7 @@ class World:
             self._spoil(victim)
         self.cache = folder / "cache"
         self.extract()
-        record_rate(self.cache, "here", SPECS[0], Rate(0.5, 2.0))
+        record_rate(self.cache, "4-cores-0123abcd", SPECS[0], Rate(0.5, 2.0))
         self.whole = self.rows()
 
     def _spoil(self, victim) -> None:
@@ -205,11 +205,13 @@ def quarantine_rows(world: World, rng: random.Random, rounds: int) -> Iterator[C
 
 def rates(world: World, rng: random.Random, rounds: int) -> Iterator[Counter[str]]:
     """A damaged rate is no rate, or another number: it can only spoil an estimate."""
-    (page,) = world.files("rates/here/*.json")
+    (page,) = world.files("rates/4-cores-0123abcd/*.json")
     good = page.read_bytes()
     for _ in range(rounds):
         kind = damage(page, rng)
-        assert all(rate.core_seconds > 0 for rate in recorded_rates(world.cache, "here").values()), kind
+        assert all(
+            rate.core_seconds > 0 for rate in recorded_rates(world.cache, "4-cores-0123abcd").values()
+        ), kind
         page.write_bytes(good)
         yield Counter([kind])
 

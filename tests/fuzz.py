@@ -180,9 +180,11 @@ def _stores(folder: Path) -> dict[str, Target]:
         file.create_dataset("label", data=np.arange(5))
     entries = [index.Entry(bytes(32), bytes([n]) * 32, 9, 9, bytes(64)) for n in range(3)]
     lease = claim.encode(claim.Claim("t", "r", this_process(), "2026", {"k": IdSet.of(ids)}))
-    quarantine.record_bad_image(folder / "q", DECODING, quarantine.BadImage("ab" * 32, "truncated", "cut"))
-    (row,) = (folder / "q").rglob("*.json")
-    rates.record_rate(folder, "here", spec(), rates.Rate(1.0, 2.0))
+    quarantine.record_bad_image(
+        folder / "quarantine", DECODING, quarantine.BadImage("ab" * 32, "truncated", "cut")
+    )
+    (row,) = (folder / "quarantine").rglob("*.json")
+    rates.record_rate(folder, "4-cores-0123abcd", spec(), rates.Rate(1.0, 2.0))
     (rate,) = (folder / "rates").rglob("*.json")
 
     facts_page = facts.record_facts(folder, DECODING, 1, np.zeros(3, FACT))
@@ -201,9 +203,9 @@ def _stores(folder: Path) -> dict[str, Target]:
 
     def read_row(data: bytes) -> object:
         row.write_bytes(data)
-        quarantine.bad_images(folder / "q", DECODING)
+        quarantine.bad_images(folder / "quarantine", DECODING)
         row.write_bytes(resealed(data))
-        return quarantine.bad_images(folder / "q", DECODING)
+        return quarantine.bad_images(folder / "quarantine", DECODING)
 
     def read_tuned(path: Path) -> object:
         """What `learned.inscription` does, in this process."""
@@ -233,7 +235,9 @@ def _stores(folder: Path) -> dict[str, Target]:
             _from_file(tuned, read_tuned),
             (RefusedFileError,),
         ),
-        "rate": Target([rate.read_bytes()], _from_file(rate, lambda _: rates.recorded_rates(folder, "here"))),
+        "rate": Target(
+            [rate.read_bytes()], _from_file(rate, lambda _: rates.recorded_rates(folder, "4-cores-0123abcd"))
+        ),
     }
 
 

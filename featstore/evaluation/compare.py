@@ -23,7 +23,7 @@ from featstore.evaluation.economics import economics as weigh
 from featstore.evaluation.findings import findings_of
 from featstore.evaluation.forecast import forecast
 from featstore.evaluation.innocence import unknown
-from featstore.evaluation.ledger import Ledger
+from featstore.evaluation.ledger import Ledger, Reuse
 from featstore.evaluation.nested import picks, points, with_inner
 from featstore.evaluation.operating import Wish
 from featstore.evaluation.positive import positive_class
@@ -160,7 +160,8 @@ def compare(
     idle = not_fitted(strategies, contestants)
     _foretell(bars, matrix, forecast(matrix, contestants, rounds, jobs, available_cores()), idle)
     drafts = draft(matrix, contestants, rounds, jobs, bars)
-    play_in = partial(_play, root=cache, resume=resume, jobs=jobs, bars=bars)
+    reuse = Reuse()
+    play_in = partial(_play, root=cache, resume=resume, jobs=jobs, bars=bars, reuse=reuse)
     play_all = partial(play_in, matrix)
     raw = play_all(contestants, rounds, drafts)
     chosen = [points(matrix.y, arena.splits, rounds, values, wish) for values in raw]
@@ -203,6 +204,8 @@ def compare(
         else None,
         own_split=own,
         shortcuts=shortcut_standings(arena, facts, weights),
+        fits=reuse.asked,
+        fits_taken=reuse.taken,
     )
     told = [
         *data_findings(matrix, facts, draws_folds=not own),
@@ -232,6 +235,7 @@ def compare(
                 },
                 "matrix": document["matrix"],
                 "protocol": document["protocol"],
+                "fits": {"asked": result.fits, "taken_from_cache": result.fits_taken},
             },
             document,
             out_of_fold(matrix, ranked, arena.splits, data),
@@ -277,10 +281,11 @@ def _play(
     resume: bool,
     jobs: int,
     bars: Progress,
+    reuse: Reuse,
 ) -> list[list[Vector]]:
     """Probabilities of the test images, by contestant and round."""
     proba: list[list[Vector]] = [[np.empty(0)] * len(rounds) for _ in contestants]
-    ledger = Ledger.of(matrix, root, believes=resume)
+    ledger = Ledger.of(matrix, root, believes=resume, reuse=reuse)
     results = play(matrix, contestants, rounds, drafts, jobs, ledger)
     for at, fold, values in bars.over(results, "fit", "fit", len(contestants) * len(rounds)):
         proba[at][fold] = values

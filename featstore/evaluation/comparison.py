@@ -49,6 +49,9 @@ class Comparison:
         Guesses that need no network, on the same images: see `featstore.evaluation.shortcuts`.
     findings
         What a reader of the scores must know, the gravest first.
+    fits, fits_taken
+        Fits that were asked for, and those of them that earlier runs had left in the cache. In ``run.json``, and not
+        among the scores, which are the same however they were come by.
     """
 
     matrix: Mapping[str, Any]
@@ -66,6 +69,8 @@ class Comparison:
     own_split: bool = False
     shortcuts: tuple[Standing, ...] = ()
     findings: tuple[Finding, ...] = ()
+    fits: int = 0
+    fits_taken: int = 0
 
     def to_json(self, *, examples: bool = True) -> dict[str, Any]:
         """Plain dict for ``--json`` and, without the examples of findings, which name files, ``metrics.json``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +31,17 @@ CODE = ("fusion/**/*.py", "evaluation/contestants.py", "evaluation/views.py")
 """Source files that can change an answer: they stand in the key by their content, not by a version number."""
 
 
+@dataclass(slots=True)
+class Reuse:
+    """How many fits were asked for, and how many of them the cache had: their answers are what it says.
+
+    A cache of a stranger may hold any answers: see docs/security.md.
+    """
+
+    asked: int = 0
+    taken: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """Answers by round: who, on which vectors, trained on which images, asked about which.
@@ -43,14 +54,19 @@ class Ledger:
         SHA-256 of the vectors of each backbone in each view, by backbone.
     believes
         Whether what is in it is used; if not, it is only written.
+    reuse
+        Counts what is asked for.
     """
 
     root: Path
     vectors: Mapping[str, tuple[str, ...]]
     believes: bool = True
+    reuse: Reuse = field(default_factory=Reuse, compare=False)
 
     @classmethod
-    def of(cls, matrix: FeatureMatrix, root: Path, *, believes: bool = True) -> Self:
+    def of(
+        cls, matrix: FeatureMatrix, root: Path, *, believes: bool = True, reuse: Reuse | None = None
+    ) -> Self:
         """Ledger in `root` for the vectors of a matrix."""
         return cls(
             root,
@@ -62,14 +78,18 @@ class Ledger:
                 for block in matrix.blocks
             },
             believes,
+            reuse or Reuse(),
         )
 
     def find(self, matrix: FeatureMatrix, team: Sequence[Contestant], split: Split) -> list[Vector] | None:
         """Probabilities of the test images by contestant, if this round was played before."""
+        self.reuse.asked += len(team)
         if not self.believes:
             return None
         shape = len(split[1]), len(matrix.classes)
-        return recorded_result(self.root, self._key(matrix, team, split), [shape] * len(team))
+        found = recorded_result(self.root, self._key(matrix, team, split), [shape] * len(team))
+        self.reuse.taken += len(found or ())
+        return found
 
     def enter(
         self, matrix: FeatureMatrix, team: Sequence[Contestant], split: Split, proba: Sequence[Vector]

@@ -12,6 +12,8 @@ from featstore.exchange.frame import frame
 from featstore.files import PRIVATE_FOLDER, write_private
 from featstore.matrix import Source, load_matrix
 from featstore.signatures import public
+from featstore.store import rooms
+from featstore.store.store import default_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,7 +92,7 @@ def export_features(
     MissingFeaturesError
         If an image lacks a vector.
     StoreError
-        If a file cannot be written.
+        If there is no cache, or a file cannot be written.
     """
     target = Path(out)
     kind = layout or SUFFIXES.get(target.suffix, "")
@@ -98,6 +100,7 @@ def export_features(
         raise UsageError(
             f"{kind or target.suffix!r} is no format of an export.", did_you_mean(kind, formats.WRITERS)
         )
+    rooms.require_cache(Path(source.get("cache") or default_cache()))
     source["seeds"] = () if seed is None else (seed,)
     table = frame(load_matrix(data, **source), Path(source.get("root") or data))
     pages = formats.WRITERS[kind](table, target)

@@ -19,6 +19,7 @@ from featstore.images.decode import decoder_version
 from featstore.images.scan import ScanOptions, scan
 from featstore.signatures import public
 from featstore.store.ids import IdSet
+from featstore.store.rooms import require_cache
 from featstore.store.store import Store, default_cache
 from featstore.types import Decoding
 
@@ -119,12 +120,15 @@ def drift(
         If fewer than 3 rows are asked for.
     MissingFeaturesError
         If nothing of the data set is stored that this machine could compute.
+    StoreError
+        If there is no cache.
     """
     if rows < FEWEST:
         raise UsageError(
             f"{rows} rows say nothing about the spread between images.", f"Give at least {FEWEST}."
         )
     store = Store(Path(cache) if cache is not None else default_cache())
+    require_cache(store.root)
     decoding = Decoding(decoder_version(), value_range=value_range)
     manifest = scan(Path(data), **reading)
     ids = IdSet.of(record.id for record in manifest.records)

@@ -50,7 +50,7 @@ def gc(
     UsageError
         If a data set has files that cannot be read: their vectors could not be told from garbage.
     StoreError
-        If another run is writing to the store, or the disk fails.
+        If there is no cache, another run is writing to it, or the disk fails.
     """
     refuse_unknown_options(reading)
     tables = [each for each in data if not Path(each).is_dir()]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featstore.errors import StoreError
-from featstore.store import layout, listing, rewriting, surroundings
+from featstore.store import layout, listing, rewriting, rooms, surroundings
 from featstore.store.ids import NO_IDS, IdSet
 from featstore.store.lease import Leases
 from featstore.store.solitude import require_solitude
@@ -84,6 +84,7 @@ def collect(
         As for `featstore.gc`.
     """
     store = Store(Path(cache) if cache is not None else default_cache())
+    rooms.require_cache(store.root)
     with Leases(store.root) as leases:
         if not dry_run:
             require_solitude(leases)
@@ -118,7 +119,7 @@ def _rows(store: Store, key: FeatureKey, kind: str, wanted: IdSet) -> Iterator[G
         kept = int(wanted.holds(ids).sum())
         if kept < len(ids):
             gone = len(ids) - kept
-            yield Garbage(str(path), kind, gone, kept, path.stat().st_size * gone // len(ids))
+            yield Garbage(str(path), kind, gone, kept, path.lstat().st_size * gone // len(ids))
 
 
 def _is_current(key: FeatureKey) -> bool:
@@ -130,11 +131,11 @@ def _delete(store: Store, found: GarbageCollection, keep: Collection[str] | None
     for item in found.garbage:
         path = Path(item.path)
         if item.kind == TEMPORARY:
-            path.unlink(missing_ok=True)
+            rooms.unlink(store.root, path)
         else:
             _shrink(store, path, wanted[item.kind])
         if item.kind == REVISION:
-            _leave_no_empty_folder(path.parent)
+            _leave_no_empty_folder(store.root, path.parent)
     store.settle()
 
 
@@ -147,17 +148,16 @@ def _shrink(store: Store, path: Path, keep: IdSet) -> None:
     if stay:
         ids = tuple(old.ids[row] for row in stay)
         rewriting.write_checked(store, old.key, ids, old.features[stay], old.batch_size)
-    rewriting.remove([path])
+    rewriting.remove(store.root, [path])
 
 
-def _leave_no_empty_folder(folder: Path) -> None:
+def _leave_no_empty_folder(root: Path, folder: Path) -> None:
     """Delete a shard folder without shards, and the folders above that hold nothing else."""
     view, backbone = folder.parent, folder.parent.parent
     for empty in (folder, view):
-        if empty.is_dir() and not any(empty.iterdir()):
-            empty.rmdir()
+        rooms.remove_empty(root, empty)
     pages = {layout.BACKBONE_PAGE, layout.LEARNED_PAGE}
-    if backbone.is_dir() and {p.name for p in backbone.iterdir()} <= pages:
-        for page in pages:
-            (backbone / page).unlink(missing_ok=True)
-        backbone.rmdir()
+    if set(rooms.names(root, backbone)) <= pages:
+        for page in sorted(pages):
+            rooms.unlink(root, backbone / page)
+        rooms.remove_empty(root, backbone)

@@ -11,7 +11,7 @@ import numpy as np
 
 from featstore.errors import StoreError, UsageError
 from featstore.signatures import public
-from featstore.store import rewriting
+from featstore.store import rewriting, rooms
 from featstore.store.ids import IdSet, pack
 from featstore.store.lease import Leases
 from featstore.store.solitude import require_solitude
@@ -100,11 +100,12 @@ def compact(cache: str | Path | None = None, *, target: int = TARGET, dry_run: b
     Raises
     ------
     StoreError
-        If another run is writing to the store, or the disk fails.
+        If there is no cache, another run is writing to it, or the disk fails.
     """
     if target < FLOAT_BYTES:
         raise UsageError(f"--target {target} holds no vector.", "Write for instance --target 4MB.")
     store = Store(Path(cache) if cache is not None else default_cache())
+    rooms.require_cache(store.root)
     done: list[Compacted] = []
     with Leases(store.root) as leases:
         if not dry_run:
@@ -153,7 +154,7 @@ def _carry_out(store: Store, task: _Task) -> int:
         for part, first in zip(parts, edges, strict=False):
             rows = features[first : first + len(part)]
             fresh.append(rewriting.write_checked(store, task.key, tuple(IdSet(part)), rows, batch_size))
-    rewriting.remove(task.old, keep=fresh)
+    rewriting.remove(store.root, task.old, keep=fresh)
     return unequal
 
 

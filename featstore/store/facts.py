@@ -16,8 +16,8 @@ import numpy as np
 from featstore import document
 from featstore.document import parse
 from featstore.errors import StoreError
-from featstore.files import read_regular
 from featstore.fingerprint import canonical_json, digest, digest_bytes, short_digest
+from featstore.store import rooms
 from featstore.store.commit import commit, commit_named_by_hash
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def record_facts(root: Path, decoding: Decoding, revision: int, rows: NDArray[np
     """
     head = canonical_json({"featstore": "facts", "fields": _layout(rows.dtype)}).encode()
     try:
-        return commit_named_by_hash(_folder(root, decoding, revision), head + b"\n" + rows.tobytes(), SUFFIX)
+        folder, data = _folder(root, decoding, revision), head + b"\n" + rows.tobytes()
+        return commit_named_by_hash(root, folder, data, SUFFIX, MAX_BYTES)
     except StoreError as error:
         log.warning("facts of images are not kept: %s", error.cause)
         return None
@@ -60,7 +61,7 @@ def record_facts(root: Path, decoding: Decoding, revision: int, rows: NDArray[np
 def recorded_facts(root: Path, decoding: Decoding, revision: int, dtype: np.dtype[Any]) -> NDArray[np.void]:
     """All rows that `record_facts` kept and that can be believed; one per image."""
     folder = _folder(root, decoding, revision)
-    pages = sorted(folder.glob(f"*{SUFFIX}"))
+    pages = rooms.files(root, folder, "facts")
     parts = []
     for page in pages:
         try:
@@ -72,7 +73,7 @@ def recorded_facts(root: Path, decoding: Decoding, revision: int, dtype: np.dtyp
     if len(pages) > SEGMENTS and (merged := record_facts(root, decoding, revision, rows)):
         for page in set(pages) - {merged}:
             with contextlib.suppress(OSError):
-                page.unlink()
+                rooms.unlink(root, page)
     return rows
 
 
@@ -90,7 +91,7 @@ def record_copies(root: Path, key: Mapping[str, Any], pairs: Sequence[tuple[str,
     """
     note = document.seal({"key": dict(key), "pairs": [list(pair) for pair in pairs]})
     try:
-        commit(_copies_page(root, key), canonical_json(note).encode())
+        commit(root, _copies_page(root, key), canonical_json(note).encode(), document.LARGE)
     except StoreError as error:
         log.warning("copies are not kept: %s", error.cause)
 
@@ -98,9 +99,9 @@ def record_copies(root: Path, key: Mapping[str, Any], pairs: Sequence[tuple[str,
 def recorded_copies(root: Path, key: Mapping[str, Any]) -> list[tuple[str, str, float, str]] | None:
     """What `record_copies` kept under `key`; None where there is nothing that can be believed."""
     try:
-        note = document.unseal(document.read(_copies_page(root, key), document.LARGE))
+        note = document.unseal(document.parse(rooms.read(root, _copies_page(root, key), document.LARGE)))
         pairs = [(str(a), str(b), float(value), str(how)) for a, b, value, how in note["pairs"]]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
         return None
     return pairs if note.get("key") == key else None
 
@@ -111,7 +112,7 @@ def _copies_page(root: Path, key: Mapping[str, Any]) -> Path:
 
 def read(page: Path, dtype: np.dtype[Any] | None = None) -> NDArray[np.void]:
     """Rows of one file; OSError or ValueError if it is none, or not of the type that is asked for."""
-    data = read_regular(page, MAX_BYTES)
+    data = rooms.read_file(page, MAX_BYTES)
     if digest_bytes(data) != page.stem:
         raise ValueError("its bytes are not those of its name")
     return decode(data, dtype)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
 from featstore.errors import ShardCorruptError
+from featstore.files import UnfitFileError, open_regular
 from featstore.store.shard import REMEDY
 
 if TYPE_CHECKING:
@@ -28,9 +30,11 @@ def check(path: Path) -> int:
     """
     if not DIGEST.fullmatch(path.stem):
         raise ShardCorruptError("its name is no SHA-256", REMEDY)
-    with path.open("rb") as file:
-        start = file.read(LONGEST)
-    size = path.stat().st_size
+    try:
+        with open_regular(path, follow_links=False) as file:
+            start, size = file.read(LONGEST), os.fstat(file.fileno()).st_size
+    except UnfitFileError as error:
+        raise ShardCorruptError(str(error.strerror), REMEDY) from error
     if not start.startswith(SIGNATURE) or len(start) < LONGEST or start[8] not in END_OF_FILE:
         raise ShardCorruptError("it does not begin like an HDF5 file", REMEDY)
     first, last = END_OF_FILE[start[8]]

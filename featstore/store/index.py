@@ -18,8 +18,9 @@ import numpy as np
 
 from featstore.document import parse
 from featstore.errors import StoreError
-from featstore.files import UnfitFileError, read_regular
+from featstore.files import UnfitFileError
 from featstore.fingerprint import canonical_json, digest_bytes
+from featstore.store import rooms
 from featstore.store.commit import commit_named_by_hash
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Index:
     Parameters
     ----------
     folder
-        Where the segments lie; it need not exist.
+        Where the segments lie, in the cache folder; it need not exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -112,16 +113,16 @@ class Index:
     def forget(self) -> None:
         """Delete every segment: the next plan opens the shards."""
         self._known = None
-        for path in self._folder.glob(f"*{SUFFIX}"):
+        for path in self._segments():
             _remove(path)
 
     def keep(self, shards: Collection[bytes]) -> None:
         """Drop the entries of all shards but those with these digests."""
-        segments = sorted(self._folder.glob(f"*{SUFFIX}"))
+        segments = self._segments()
         self._merge([entry for entry in self if entry.shard in shards], segments)
 
     def _load(self) -> dict[bytes, dict[Stamp, Entry]]:
-        segments = sorted(self._folder.glob(f"*{SUFFIX}"))
+        segments = self._segments()
         lists: dict[bytes, bytes] = {}
         found = [entry for path in segments for entry in _read(path, lists)]
         if len(segments) > SEGMENTS:
@@ -130,6 +131,9 @@ class Index:
         for entry in found:
             known.setdefault(entry.key, {})[entry.shard, entry.size, entry.mtime_ns] = entry
         return known
+
+    def _segments(self) -> list[Path]:
+        return rooms.files(self._folder.parent, self._folder, "index")
 
     def _merge(self, entries: Iterable[Entry], segments: Iterable[Path]) -> None:
         """Write one segment for many. Only what has been read is deleted, so no writer's work is lost."""
@@ -140,7 +144,7 @@ class Index:
 
     def _write(self, entries: Iterable[Entry]) -> Path | None:
         try:
-            return commit_named_by_hash(self._folder, encode(entries), SUFFIX)
+            return commit_named_by_hash(self._folder.parent, self._folder, encode(entries), SUFFIX, MAX_BYTES)
         except StoreError as error:
             log.debug("index not written: %s", error.cause)
             return None
@@ -219,7 +223,7 @@ def _read(path: Path, lists: dict[bytes, bytes]) -> list[Entry]:
     is opened again, as git does with a racy index. Equal lists of ids become one object across segments.
     """
     try:
-        written = path.stat().st_mtime_ns
+        written = path.lstat().st_mtime_ns
         entries = decode(_verified(path))
     except UnfitFileError as error:
         return _dropped(path, error)
@@ -238,7 +242,7 @@ def _dropped(path: Path, error: Exception) -> list[Entry]:
 
 
 def _verified(path: Path) -> bytes:
-    data = read_regular(path, MAX_BYTES)
+    data = rooms.read_file(path, MAX_BYTES)
     if digest_bytes(data) != path.stem:
         raise ValueError("its bytes are not those of its name")
     return data
@@ -246,4 +250,4 @@ def _verified(path: Path) -> bytes:
 
 def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):
-        path.unlink()
+        rooms.unlink(path.parents[1], path)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from featstore.errors import UsageError, did_you_mean
 from featstore.signatures import public
-from featstore.store import layout, listing
+from featstore.store import layout, listing, rooms, surroundings
 from featstore.store.store import Store, default_cache
 
 if TYPE_CHECKING:
@@ -74,9 +74,12 @@ def inventory(cache: str | Path | None = None, *, by: str = "backbone") -> list[
     ------
     UsageError
         If `by` is none of these.
+    StoreError
+        If there is no cache, or it cannot be read.
     """
     _require(by)
     store = Store(Path(cache) if cache is not None else default_cache())
+    rooms.require_cache(store.root)
     return sorted((_entry(store, key) for key in store.feature_keys()), key=SORTED_BY[by])
 
 
@@ -95,9 +98,12 @@ def usage(cache: str | Path | None = None, *, by: str = "backbone") -> dict[str,
     ------
     UsageError
         If `by` is none of these.
+    StoreError
+        If there is no cache, or it cannot be read.
     """
     _require(by)
     root = Path(cache) if cache is not None else default_cache()
+    rooms.require_cache(root)
     sizes: Counter[str] = Counter()
     now = time.time()
     for path, stat in listing.stats(listing.all_shards(root)):
@@ -105,7 +111,7 @@ def usage(cache: str | Path | None = None, *, by: str = "backbone") -> dict[str,
         group = {"backbone": backbone, "view": f"{view}/{seed}", "age": _age(now - stat.st_mtime)}[by]
         sizes[group] += stat.st_size
     order = [f"less than {name}" for name, _ in AGES] if by == "age" else []
-    aside = listing.stats(p for p in layout.quarantine_folder(root).rglob("*") if p.is_file())
+    aside = listing.stats(surroundings.files_below(root, layout.quarantine_folder(root)))
     sizes["quarantine"] = sum(stat.st_size for _, stat in aside)
     return {group: sizes[group] for group in [*order, *sorted({*sizes} - {*order})] if group in sizes}
 

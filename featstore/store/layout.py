@@ -55,6 +55,11 @@ def names(folder: Path) -> tuple[str, str, int]:
     return backbone.rpartition("@")[0], view.rpartition("@")[0], number
 
 
+def root_of(folder: Path) -> Path:
+    """Return the cache in which a shard folder lies."""
+    return folder.parents[3]
+
+
 def slug(recipe: str) -> str:
     """Shorten a recipe's text to a folder name: ``rotate(0,40)|flip(hv)`` becomes ``rotate0-40-fliphv``."""
     safe = "".join(c if c.isalnum() or c in ".-" else "" if c in "()" else "-" for c in recipe)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from featstore import document
 from featstore.fingerprint import canonical_json
+from featstore.store import rooms
 from featstore.store.commit import commit
 
 if TYPE_CHECKING:
@@ -25,13 +26,13 @@ def record_layouts(
         If the cache folder cannot be written.
     """
     note = {str(processes): speed for processes, speed in speeds.items()}
-    commit(_page(root, machine, backbone, precision), canonical_json(note).encode())
+    commit(root, _page(root, machine, backbone, precision), canonical_json(note).encode())
 
 
 def recorded_layouts(root: Path, machine: str, backbone: str, precision: str) -> dict[int, float]:
     """Return images per second by number of processes; empty where nothing sound was noted."""
     try:
-        note = document.read(_page(root, machine, backbone, precision))
+        note = document.parse(rooms.read(root, _page(root, machine, backbone, precision), document.SMALL))
         speeds = {int(processes): float(speed) for processes, speed in note.items()}
     except (OSError, ValueError, TypeError, AttributeError, OverflowError):
         return {}

@@ -14,11 +14,10 @@ import numpy as np
 
 from featstore import document
 from featstore.errors import RefusedFileError, StoreError
-from featstore.files import write_private
 from featstore.fingerprint import canonical_json
 from featstore.isolation.caller import LostError, call
-from featstore.store import guard, layout
-from featstore.store.commit import make_folder
+from featstore.store import guard, layout, rooms
+from featstore.store.commit import commit
 from featstore.store.known_images import KnownImages
 
 if TYPE_CHECKING:
@@ -159,18 +158,11 @@ def remember(root: Path, backbone: BackboneSpec, learned: Learned) -> None:
         If the disk refuses.
     """
     path = _page(root, backbone)
-    try:
-        if path.exists() and _is_of(path, learned.weights):
-            return
-        make_folder(path.parent)
-        digests = {field: sorted(learned.digests(field)) for field in FIELDS}
-        content = {"format": FORMAT, "weights": learned.weights, **digests}
-        write_private(path, canonical_json(document.seal(content)).encode())
-    except OSError as error:
-        raise StoreError(
-            f"Cannot write {path}: {error.strerror}",
-            "Check that the cache folder is writable, or choose another with --cache.",
-        ) from error
+    if rooms.enter(root, path.parent) and _is_of(path, learned.weights):
+        return
+    digests = {field: sorted(learned.digests(field)) for field in FIELDS}
+    content = {"format": FORMAT, "weights": learned.weights, **digests}
+    commit(root, path, canonical_json(document.seal(content)).encode(), document.LARGE)
 
 
 def recall(root: Path, backbone: BackboneSpec) -> Learned | None:
@@ -183,11 +175,15 @@ def recall(root: Path, backbone: BackboneSpec) -> Learned | None:
     """
     path = _page(root, backbone)
     try:
+        if not rooms.enter(root, path.parent):
+            return None
         found = read(path)
         if found.weights != backbone.weights:
             raise document.DocumentError("it is about other weights")  # noqa: TRY301
     except FileNotFoundError:
         return None
+    except StoreError:
+        raise
     except (OSError, document.DocumentError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise StoreError(
@@ -199,7 +195,7 @@ def recall(root: Path, backbone: BackboneSpec) -> Learned | None:
 
 def read(path: Path) -> Learned:
     """Read a record of a cache; OSError or DocumentError if the file is none."""
-    content = document.unseal(document.read(path, document.LARGE))
+    content = document.unseal(document.parse(rooms.read_file(path, document.LARGE)))
     fields = SIDES if content.pop("format", 1) == 1 else FIELDS
     if set(content) != {"weights", *fields} or not isinstance(content["weights"], str):
         raise document.DocumentError("it is no record of what these weights have learned from")

@@ -19,12 +19,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 from featstore.errors import StoreError
-from featstore.files import read_regular
+from featstore.files import UnfitFileError
 from featstore.fingerprint import digest
+from featstore.store import rooms
 from featstore.store.claim import Claim, decode, encode, overlapping, without
 from featstore.store.commit import commit
 from featstore.store.ids import NO_IDS, IdSet
-from featstore.store.owner import is_gone, this_process
+from featstore.store.owner import Owner, is_gone, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUFFIX = ".json"
+UNKNOWN = "unknown"
 MAX_BYTES = 1 << 31
 EXPIRY = 120.0
 """Seconds; NFS clients may show a file's time a minute late."""
@@ -61,9 +63,11 @@ class Leases:
 
     def __init__(self, root: Path, *, run: str | None = None, expiry: float = EXPIRY) -> None:
         self.run = run or secrets.token_hex(8)
+        self.root = root
         self._folder = root / "leases"
-        self._expiry = expiry
+        self.expiry = expiry
         self._beats_seen: dict[str, tuple[int, float]] = {}
+        self._beating: set[str] = set()
         self._held: dict[str, Lease] = {}
         self._heart: threading.Thread | None = None
         self._stop = threading.Event()
@@ -81,10 +85,18 @@ class Leases:
             lease.release()
 
     def live(self) -> list[Claim]:
-        """Claims of living owners, those of this run included; the files of dead ones are removed."""
+        """Claims of living owners, those of this run included; the files of dead ones are removed.
+
+        Raises
+        ------
+        StoreError
+            If the folder of the leases is a link or cannot be read. A file in its place holds none.
+        """
+        if rooms.is_file(self._folder):
+            return []
         found = []
-        for path in sorted(self._folder.glob(f"[!.]*{SUFFIX}")):
-            claim = _read(path)
+        for path in rooms.files(self.root, self._folder, "lease"):
+            claim = self._read(path)
             if claim is not None and self._lives(claim, path):
                 found.append(claim)
         return found
@@ -127,8 +139,23 @@ class Leases:
         """File of a lease."""
         return self._folder / f"{lease.token}{SUFFIX}"
 
+    def require_readable(self) -> None:
+        """Raise StoreError if the leases cannot be read: that none are seen would mean nothing."""
+        rooms.names(self.root, self._folder)
+
+    def is_certain(self, claim: Claim) -> bool:
+        """Whether the owner of a live claim is known to live: it runs on this host, or its heart was seen to beat.
+
+        For all others, which no one here can ask, the expiry has to be waited for.
+        """
+        return is_gone(claim.owner) is False or claim.token in self._beating
+
+    def file_of(self, claim: Claim) -> Path:
+        """File of a claim."""
+        return self._folder / f"{claim.token}{SUFFIX}"
+
     def _beat(self) -> None:
-        while not self._stop.wait(self._expiry / BEATS):
+        while not self._stop.wait(self.expiry / BEATS):
             for lease in list(self._held.values()):
                 with contextlib.suppress(OSError):
                     os.utime(self.path(lease))
@@ -138,20 +165,47 @@ class Leases:
         if gone is None:
             gone = self._is_silent(path)
         if gone:
-            _remove(path)
+            self._remove(path)
         return not gone
 
     def _is_silent(self, path: Path) -> bool:
         try:
-            beat = path.stat().st_mtime_ns
+            beat = path.lstat().st_mtime_ns
         except OSError:
             return True
         now = time.monotonic()
         last, since = self._beats_seen.get(path.name, (None, now))
         if beat != last:
+            if last is not None:
+                self._beating.add(path.stem)
             self._beats_seen[path.name] = beat, now
             return False
-        return now - since > self._expiry
+        return now - since > self.expiry
+
+    def _read(self, path: Path) -> Claim | None:
+        """What a lease file says; what says nothing is nobody's, and removed.
+
+        One that may not be read has an owner all the same: a colleague, of whom nothing is known.
+        """
+        try:
+            return decode(path.stem, rooms.read_file(path, MAX_BYTES))
+        except (FileNotFoundError, UnfitFileError):  # released meanwhile, or no lease
+            return None
+        except OSError as error:
+            log.debug("%s cannot be read: %s", path, error)
+            return Claim(path.stem, "", Owner(UNKNOWN, 1, -1), UNKNOWN, {})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            log.debug("%s is no lease: %s", path, error)
+            self._remove(path)
+            return None
+
+    def _remove(self, path: Path) -> None:
+        with contextlib.suppress(OSError):
+            rooms.unlink(self.root, path)
+
+    def remove(self, lease: Lease) -> None:
+        """Take the file of a lease away."""
+        self._remove(self.path(lease))
 
 
 class Lease:
@@ -190,7 +244,7 @@ class Lease:
         since = datetime.now(UTC).isoformat(timespec="seconds")
         claim = Claim(self.token, self._leases.run, this_process(), since, self.rows)
         try:
-            commit(self._leases.path(self), encode(claim))
+            commit(self._leases.root, self._leases.path(self), encode(claim))
         except StoreError as error:
             log.debug("lease not written: %s", error.cause)
         else:
@@ -199,21 +253,4 @@ class Lease:
     def release(self) -> None:
         """Remove the file."""
         self._leases.drop(self)
-        _remove(self._leases.path(self))
-
-
-def _read(path: Path) -> Claim | None:
-    """What a lease file says; what says nothing is nobody's, and removed."""
-    try:
-        return decode(path.stem, read_regular(path, MAX_BYTES))
-    except OSError:  # released meanwhile
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        log.debug("%s is no lease: %s", path, error)
-        _remove(path)
-        return None
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
+        self._leases.remove(self)

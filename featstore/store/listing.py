@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from itertools import count
 from typing import TYPE_CHECKING
 
-from featstore.store import layout
+from featstore.store import layout, rooms
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 
 def folders(root: Path) -> list[Path]:
     """Folders of a store that hold the shards of one feature key each, in order of name."""
-    return sorted(layout.features_folder(root).glob("*@*/*@*/seed-*"))
+    found = [layout.features_folder(root)]
+    for depth in (1, 2, 3):
+        found = [inner for folder in found for inner in rooms.rooms(root, folder, depth, "shard")]
+    return sorted(found)
 
 
 def shards(folder: Path) -> list[Path]:
     """Shard files of one folder, in order of name; other files are passed over."""
-    try:
-        with os.scandir(folder) as found:
-            names = sorted(item.name for item in found)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [folder / name for name in names if name.endswith(layout.SHARD_SUFFIX) and name[0] != "."]
+    return rooms.files(layout.root_of(folder), folder, "shard")
 
 
 def settled(folder: Path) -> Iterator[Path]:
@@ -48,7 +46,7 @@ def stats(paths: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
     """Each file with its size and times; one that is gone by now is passed over."""
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            yield path, path.stat()
+            yield path, path.lstat()
 
 
 def all_shards(root: Path) -> Iterator[Path]:

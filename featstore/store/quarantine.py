@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from featstore import document
 from featstore.document import DocumentError
 from featstore.fingerprint import canonical_json, short_digest
-from featstore.store.commit import commit, make_folder
+from featstore.store import rooms
+from featstore.store.commit import commit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,19 +47,20 @@ def set_aside_shard(folder: Path, shard: Path, cause: str) -> Path:
 
     The note says where in the cache it lay; where the cache lies is nobody's business who is sent the note.
     """
-    origin = shard.relative_to(folder.parent).as_posix()
+    root = folder.parent
+    origin = shard.relative_to(root).as_posix()
     target = folder / "shards" / f"{shard.stem[:DIGEST]}-{short_digest(origin)}{shard.suffix}"
-    make_folder(target.parent)
-    shard.rename(target)
-    commit(target.with_suffix(".json"), canonical_json({"from": origin, "cause": cause}).encode())
+    rooms.make(root, target.parent)
+    rooms.rename(root, shard, target)
+    commit(root, target.with_suffix(".json"), canonical_json({"from": origin, "cause": cause}).encode())
     return target
 
 
 def record_bad_image(folder: Path, decoding: Decoding, bad: BadImage) -> None:
     """Enter one image in the table: one small file a row, so that writers cannot disturb each other."""
     target = _table(folder, decoding) / f"{bad.id}.json"
-    if not target.exists():
-        commit(target, canonical_json(document.seal(asdict(bad))).encode())
+    if not rooms.is_file(target):
+        commit(folder.parent, target, canonical_json(document.seal(asdict(bad))).encode())
 
 
 def bad_images(folder: Path, decoding: Decoding) -> dict[str, BadImage]:
@@ -67,14 +69,14 @@ def bad_images(folder: Path, decoding: Decoding) -> dict[str, BadImage]:
     A damaged row says nothing: it is taken out, and the next extraction looks at that image again.
     """
     table, damaged = {}, 0
-    for page in sorted(_table(folder, decoding).glob("*.json")):
+    for page in rooms.files(folder.parent, _table(folder, decoding), "bad image"):
         try:
             bad = read(page)
         except (OSError, DocumentError) as error:
             log.debug("row %s of the quarantine table dropped: %s", page, error)
             damaged += 1
             with contextlib.suppress(OSError):
-                page.unlink()
+                rooms.unlink(folder.parent, page)
         else:
             table[bad.id] = bad
     if damaged:
@@ -84,7 +86,7 @@ def bad_images(folder: Path, decoding: Decoding) -> dict[str, BadImage]:
 
 def read(page: Path) -> BadImage:
     """Read one row of the table; OSError or DocumentError if the file is none."""
-    row = document.unseal(document.read(page))
+    row = document.unseal(document.parse(rooms.read_file(page, document.SMALL)))
     if set(row) != {field.name for field in fields(BadImage)} or not all(
         isinstance(v, str) for v in row.values()
     ):

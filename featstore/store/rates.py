@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from featstore import document
 from featstore.errors import StoreError
 from featstore.fingerprint import canonical_json, digest
+from featstore.store import rooms
 from featstore.store.commit import commit
 from featstore.types import BackboneSpec
 
@@ -39,20 +40,21 @@ def record_rate(root: Path, machine: str, backbone: BackboneSpec, rate: Rate) ->
     """Note the latest rate of a backbone; a folder that cannot be written costs only the estimate."""
     note = {"backbone": asdict(backbone), **asdict(rate)}
     try:
-        commit(_folder(root, machine) / f"{digest(asdict(backbone))}.json", canonical_json(note).encode())
+        page = _folder(root, machine) / f"{digest(asdict(backbone))}.json"
+        commit(root, page, canonical_json(note).encode())
     except StoreError as error:
         log.debug("rate not recorded: %s", error.cause)
 
 
 def recorded_rates(root: Path, machine: str) -> dict[BackboneSpec, Rate]:
     """Return the latest rate of every backbone that a machine has run; notes that make no sense are passed over."""
-    notes = (_read(page) for page in sorted(_folder(root, machine).glob("*.json")))
+    notes = (_read(page) for page in rooms.files(root, _folder(root, machine), "rate"))
     return dict(note for note in notes if note is not None)
 
 
 def _read(page: Path) -> tuple[BackboneSpec, Rate] | None:
     try:
-        note = document.read(page)
+        note = document.parse(rooms.read_file(page, document.SMALL))
         backbone = BackboneSpec.from_json(note.pop("backbone"))
         rate = Rate(**note)
         sound = all(isinstance(seconds, int | float) and isfinite(seconds) for seconds in note.values())

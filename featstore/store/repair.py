@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from featstore.errors import StoreError
 from featstore.fingerprint import canonical_json
 from featstore.isolation.caller import LostError, call
-from featstore.store import layout, quarantine, shard
-from featstore.store.commit import commit, make_folder
+from featstore.store import layout, quarantine, rooms, shard
+from featstore.store.commit import commit
 from featstore.store.ids import NO_IDS, IdSet
 from featstore.store.index import Index
 from featstore.store.store import Store, digest_of
@@ -106,14 +106,14 @@ def _mend(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
             shards.append(path)
             set_aside.append(str(target))
         elif path.name != layout.LEARNED_PAGE:
-            path.unlink(missing_ok=True)
+            rooms.unlink(root, path)
             rebuilt.append(str(path))
     _describe_again(root)
     if stuck:  # said when all else is done
         where, why = stuck[0]
         more = f", and {len(stuck) - 1} more bad shards" if stuck[1:] else ""
         raise StoreError(
-            f"Cannot set aside {where}{more}: {why.strerror or why}",
+            f"Cannot set aside {where}{more}: {why.cause if isinstance(why, StoreError) else why.strerror or why}",
             "Check the rights of the cache folder.",
         )
     return Repair(tuple(set_aside), tuple(put_back), tuple(rebuilt), tuple(_lost(root, shards)))
@@ -126,8 +126,8 @@ def _put_back(root: Path, path: Path) -> bool:
         home = layout.shard_folder(root, FeatureKey.from_json(key))
         if home == path.parent:
             return False
-        make_folder(home)
-        path.replace(home / path.name)
+        rooms.make(root, home)
+        rooms.rename(root, path, home / path.name)
     except (OSError, ValueError, LostError) as error:  # a folder that no disk can have, for one
         log.debug("%s cannot be put back: %s", path, error)
         return False
@@ -142,8 +142,8 @@ def key_of(path: Path) -> tuple[dict[str, Any], list[NDArray[Any]]]:
 def _describe_again(root: Path) -> None:
     for key in Store(root).feature_keys():
         page = layout.backbone_folder(root, key.backbone) / layout.BACKBONE_PAGE
-        if not page.exists():
-            commit(page, canonical_json(asdict(key.backbone)).encode())
+        if not rooms.is_file(page):
+            commit(root, page, canonical_json(asdict(key.backbone)).encode())
 
 
 def _lost(root: Path, gone: Iterable[Path]) -> list[Lost]:

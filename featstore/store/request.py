@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from featstore import document
 from featstore.errors import StoreError
 from featstore.fingerprint import canonical_json, digest, digest_bytes
-from featstore.store import layout
+from featstore.store import layout, rooms
 from featstore.store.commit import commit
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View
 
@@ -54,7 +54,7 @@ def record_request(root: Path, images: Collection[str], decoding: Decoding, requ
         return
     note = document.seal({"request": asdict(request), "data": _address(images, decoding)})
     try:
-        commit(_page(root, images, decoding), canonical_json(note).encode())
+        commit(root, _page(root, images, decoding), canonical_json(note).encode(), document.LARGE)
     except StoreError as error:
         log.warning("what this extraction asked for is not remembered: %s", error.cause)
 
@@ -62,15 +62,16 @@ def record_request(root: Path, images: Collection[str], decoding: Decoding, requ
 def recorded_request(root: Path, images: Collection[str], decoding: Decoding) -> Request | None:
     """What the last extraction of just these images asked for; None where nothing is known or can be believed."""
     try:
-        address, found = _parse(document.read(_page(root, images, decoding), document.LARGE))
-    except (OSError, ValueError, TypeError, LookupError):
+        data = rooms.read(root, _page(root, images, decoding), document.LARGE)
+        address, found = _parse(document.parse(data))
+    except (OSError, ValueError, TypeError, LookupError, OverflowError):
         return None
     return found if address == _address(images, decoding) else None
 
 
 def check(page: Path) -> Request:
     """Read one record; OSError, ValueError, TypeError or LookupError if the file is none."""
-    return _parse(document.read(page, document.LARGE))[1]
+    return _parse(document.parse(rooms.read_file(page, document.LARGE)))[1]
 
 
 def _parse(value: Any) -> tuple[Mapping[str, Any], Request]:  # noqa: ANN401

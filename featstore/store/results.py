@@ -10,6 +10,7 @@ import numpy as np
 from featstore import document
 from featstore.errors import StoreError
 from featstore.fingerprint import canonical_json, digest
+from featstore.store import rooms
 from featstore.store.commit import commit
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FOLDER = "results"
+MAX_BYTES = document.LARGE
+"""Of one round, written and read: more is computed again by a comparison that goes on."""
 
 
 def record_result(root: Path, key: Mapping[str, Any], proba: Sequence[Vector]) -> None:
@@ -38,7 +41,7 @@ def record_result(root: Path, key: Mapping[str, Any], proba: Sequence[Vector]) -
     """
     note = document.seal({"key": dict(key), "proba": [values.tolist() for values in proba]})
     try:
-        commit(_page(root, key), canonical_json(note).encode())
+        commit(root, _page(root, key), canonical_json(note).encode(), MAX_BYTES)
     except StoreError as error:
         log.warning("results are not kept: %s", error.cause)
 
@@ -56,12 +59,23 @@ def recorded_result(
         Images and classes of each contestant's answers.
     """
     try:
-        note = document.unseal(document.read(_page(root, key), document.LARGE))
+        note = _read(root, _page(root, key))
         proba = [np.array(values, np.float64) for values in note["proba"]]
         sound = note["key"] == key and [p.shape for p in proba] == list(shapes)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
         return None
     return proba if sound and all(_are_probabilities(p) for p in proba) else None
+
+
+def check(page: Path) -> None:
+    """OSError, ValueError, TypeError, KeyError or OverflowError if a file is no round's answers."""
+    note = document.unseal(document.parse(rooms.read_file(page, MAX_BYTES)))
+    for values in note["proba"]:
+        np.array(values, np.float64)
+
+
+def _read(root: Path, page: Path) -> dict[str, Any]:
+    return document.unseal(document.parse(rooms.read(root, page, MAX_BYTES)))
 
 
 def _are_probabilities(proba: Vector) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from featstore.errors import StoreError
-from featstore.store.commit import sync_folder
+from featstore.store import rooms
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -35,7 +35,7 @@ def write_checked(
     return path
 
 
-def remove(paths: Iterable[Path], keep: Collection[Path] = ()) -> None:
+def remove(root: Path, paths: Iterable[Path], keep: Collection[Path] = ()) -> None:
     """Delete shards in order of name, but those in `keep`.
 
     The order matters where two shards hold unequal vectors of one image: a reader takes the last by name, so that
@@ -43,5 +43,5 @@ def remove(paths: Iterable[Path], keep: Collection[Path] = ()) -> None:
     """
     for path in sorted(paths):
         if path not in keep:
-            path.unlink(missing_ok=True)
-            sync_folder(path.parent)
+            rooms.unlink(root, path)
+            rooms.sync(path.parent)

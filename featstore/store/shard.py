@@ -136,7 +136,7 @@ def read(path: Path) -> Shard:
         If they cannot be read.
     """
     try:
-        data = read_regular(path, MAX_BYTES)
+        data = read_regular(path, MAX_BYTES, follow_links=False)
     except UnfitFileError as error:
         raise ShardCorruptError(f"Not a feature shard: {error.strerror}.", REMEDY) from error
     if digest_bytes(data) != path.stem:

@@ -13,7 +13,7 @@ import numpy as np
 
 from featstore.errors import MissingFeaturesError, ShardCorruptError, StoreError
 from featstore.fingerprint import canonical_json, digest
-from featstore.store import layout, listing, quarantine, shard
+from featstore.store import layout, listing, quarantine, rooms, shard
 from featstore.store.commit import ELSEWHERE, commit, commit_named_by_hash
 from featstore.store.ids import ID, NO_IDS, IdSet
 from featstore.store.index import Entry, Index
@@ -74,9 +74,9 @@ class Store:
         self._describe(key.backbone)
         folder = layout.shard_folder(self.root, key)
         data = shard.encode(key, ids, features, batch_size)
-        path = commit_named_by_hash(folder, data, layout.SHARD_SUFFIX)
+        path = commit_named_by_hash(self.root, folder, data, layout.SHARD_SUFFIX)
         try:
-            stamp = bytes.fromhex(path.stem), *_size_and_time(path.stat())
+            stamp = bytes.fromhex(path.stem), *_size_and_time(path.lstat())
         except FileNotFoundError as error:
             raise StoreError(f"{path} vanished as soon as it was written.", shard.REMEDY) from error
         self._index.add(Entry(digest_of(key), *stamp, bytes.fromhex("".join(ids))))
@@ -196,7 +196,7 @@ class Store:
         known = self._index.entries(digest_of_key)
         for path in listing.settled(layout.shard_folder(self.root, key)):
             try:
-                stamp = _name_bytes(path.stem), *_size_and_time(path.stat())
+                stamp = _name_bytes(path.stem), *_size_and_time(path.lstat())
             except FileNotFoundError:
                 continue
             entry = known.get(stamp) or self._opened(key, digest_of_key, path, stamp)
@@ -221,12 +221,12 @@ class Store:
 
     def _describe(self, backbone: BackboneSpec) -> None:
         page = layout.backbone_folder(self.root, backbone) / layout.BACKBONE_PAGE
-        if not page.exists():
+        if not (rooms.enter(self.root, page.parent) and rooms.is_file(page)):
             if page in self._described:
                 raise StoreError(
                     f"{page.parent} was deleted while features were written to it.", shard.REMEDY
                 )
-            commit(page, canonical_json(asdict(backbone)).encode())
+            commit(self.root, page, canonical_json(asdict(backbone)).encode())
         self._described.add(page)
 
     def _key_of(self, folder: Path) -> FeatureKey | None:

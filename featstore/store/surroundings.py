@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featstore import document
 from featstore.errors import StoreError
-from featstore.store import facts, index, layout, learned, quarantine, request
-from featstore.store.commit import TEMPORARY_PREFIX
+from featstore.store import facts, index, layout, learned, quarantine, request, results, rooms
 from featstore.types import BackboneSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-QUARANTINED_SHARD = re.compile(r"quarantine/shards/[^/]+\.h5")
-MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+DEEPEST = 32
+"""Folders below each other that are looked into; what lies deeper is named by its folder."""
+MALFORMED = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -44,67 +44,87 @@ class Surroundings:
 
 
 def survey(root: Path) -> Surroundings:
-    """Look at everything in a cache but its shards; links are not followed."""
+    """Look at everything in a cache but its shards; links are not followed.
+
+    Raises
+    ------
+    StoreError
+        If a folder of it cannot be read, or a link stands in the place of one of featstore's.
+    """
     found = Surroundings()
-    for path in _files(root):
-        name = path.relative_to(root).as_posix()
-        kind, check = next(((p, c) for p, c in ROOMS if p.fullmatch(name)), (None, None))
-        if path.name.startswith(TEMPORARY_PREFIX):
+    for path in files_below(root, root):
+        kind = rooms.kind_of(root, path)
+        if kind == rooms.TEMPORARY:
             found.temporaries.append(path)
         elif kind is None:
             found.strangers.append(path)
-        elif check is not None:
-            cause = _cause(check, path)
-            if cause:
-                found.bad.append((path, cause))
-        found.quarantined += kind is QUARANTINED_SHARD
+        elif cause := _cause(CHECKS[kind], path):
+            found.bad.append((path, cause))
+        found.quarantined += kind == "quarantined"
     return found
 
 
-def _files(root: Path) -> Iterator[Path]:
-    for folder, inner, names in os.walk(root):
-        inner.sort()
-        links = (name for name in inner if Path(folder, name).is_symlink())
-        yield from (Path(folder, name) for name in sorted([*names, *links]))
+def files_below(root: Path, folder: Path) -> Iterator[Path]:
+    """All files and links below a folder of a cache, and folders too deep to be looked into, room by room."""
+    waiting = [folder]
+    while waiting:
+        inner = []
+        for path in rooms.everything(root, waiting.pop()):
+            if rooms.is_folder(path) and len(path.relative_to(root).parts) < DEEPEST:
+                inner.append(path)
+            else:
+                yield path
+        waiting += reversed(inner)
 
 
-def _cause(check: Callable[[Path], object], path: Path) -> str | None:
+def _cause(check: Callable[[Path], object] | None, path: Path) -> str | None:
+    if check is None:
+        return None
     try:
         check(path)
     except FileNotFoundError:  # gone since it was listed
         return None
     except MALFORMED as error:
-        what = error.cause if isinstance(error, StoreError) else str(error) or type(error).__name__
+        what = error.cause if isinstance(error, StoreError) else _told(error) or type(error).__name__
         return " ".join(what.split())
     return None
 
 
+def _told(error: Exception) -> str:
+    """What an error says, without the path, which stands beside it anyway."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 def _check_backbone(path: Path) -> None:
-    spec = BackboneSpec.from_json(document.read(path))
+    spec = BackboneSpec.from_json(document.parse(rooms.read_file(path, document.SMALL)))
     if path.parent != layout.backbone_folder(path.parents[2], spec):
         raise ValueError("it describes another backbone than its folder")
 
 
-ROOMS: tuple[tuple[re.Pattern[str], Callable[[Path], object] | None], ...] = (
-    (re.compile(r"features/[^/]+@[0-9a-f]{8}/backbone\.json"), _check_backbone),
-    (re.compile(r"features/[^/]+@[0-9a-f]{8}/learned\.json"), learned.read),
-    (re.compile(r"features/[^/]+@[0-9a-f]{8}/[^/]+@[0-9a-f]{8}/seed-\d+/[^/.][^/]*\.h5"), None),
-    (re.compile(r"facts/[0-9a-f]{8}/[0-9a-f]{64}\.rows"), facts.read),
-    (
-        re.compile(r"facts/[0-9a-f]{64}\.json"),
-        lambda page: document.unseal(document.read(page, document.LARGE)),
-    ),
-    (re.compile(r"index/[0-9a-f]{64}\.ids"), index.check),
-    (re.compile(r"index/[0-9a-f]{64}\.json"), request.check),
-    (re.compile(r"quarantine/images/[0-9a-f]{8}/[0-9a-f]{64}\.json"), quarantine.read),
-    (QUARANTINED_SHARD, None),
-    (re.compile(r"quarantine/[^/]+/[^/]+\.json"), None),
-    (re.compile(r"rates/[^/]+/[0-9a-f]{64}\.json"), None),
-    (re.compile(r"layouts/[^/]+/[^/]+\.json"), None),
-    (re.compile(r"leases/[^/]+"), None),
-    (
-        re.compile(r"results/[0-9a-f]{64}\.json"),
-        lambda page: document.unseal(document.read(page, document.LARGE)),
-    ),
-)
-"""Names of all files that featstore writes, below the cache, and how to tell whether one is sound."""
+def _check_page(path: Path) -> None:
+    document.unseal(document.parse(rooms.read_file(path, document.LARGE)))
+
+
+def _check_file(path: Path) -> None:
+    """Of what it says nothing is believed; it must be a file."""
+    if not rooms.is_file(path):
+        raise ValueError("it is a link, folder, pipe, socket or device")
+
+
+CHECKS: dict[str, Callable[[Path], object] | None] = {
+    "backbone": _check_backbone,
+    "learned": learned.read,
+    "shard": None,
+    "facts": facts.read,
+    "copies": _check_page,
+    "index": index.check,
+    "request": request.check,
+    "bad image": quarantine.read,
+    "quarantined": None,
+    "cause": _check_file,
+    "rate": _check_file,
+    "layouts": _check_file,
+    "lease": _check_file,
+    "result": results.check,
+}
+"""How to tell whether a file is sound, for each kind in `rooms.FILES`; None for shards, which are read elsewhere."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from featstore.errors import ShardCorruptError
 from featstore.isolation.caller import LostError, call
 from featstore.signatures import public
-from featstore.store import header, layout, listing, shard, surroundings
+from featstore.store import header, layout, listing, rooms, shard, surroundings
 from featstore.store.repair import Repair, mend
 from featstore.store.store import default_cache
 
@@ -88,9 +88,10 @@ def verify(
     Raises
     ------
     StoreError
-        If something cannot be read or, in a repair, not be moved.
+        If there is no cache, something in it cannot be read or, in a repair, not be moved.
     """
     root = Path(cache) if cache is not None else default_cache()
+    rooms.require_cache(root)
     check = header.check if fast else partial(_rows, root=root)
     rows: list[int] = []
     bad: list[tuple[Path, str]] = []

@@ -30,10 +30,24 @@ def test_every_command_explains_itself_and_loads_nothing_heavy(command):
 
 
 @pytest.mark.parametrize("command", ["ls", "du", "verify", "gc", "compact"])
-def test_tidying_loads_nothing_heavy_and_is_content_with_no_cache_at_all(command, tmp_path):
+def test_tidying_loads_nothing_heavy_and_refuses_what_is_no_cache(command, tmp_path):
     more = ["--dry-run"] if command == "gc" else []
-    assert modules_loaded("cache", command, *more, "--cache", tmp_path / "none") == (0, set())
+    assert modules_loaded("cache", command, *more, "--cache", tmp_path / "none") == (4, set())
     assert not (tmp_path / "none").exists()
+    (tmp_path / "thesis").mkdir()
+    for path, words in (
+        (tmp_path / "none", "There is no cache at"),
+        (tmp_path, "is no cache"),
+        (FEATSTORE, "is no folder"),
+    ):
+        refused = featstore("cache", command, *more, "--cache", path)
+        assert (refused.code, words in refused.err, str(path) in refused.err) == (4, True, True)
+
+
+def test_a_cache_without_shards_is_not_called_good(tmp_path):
+    (tmp_path / "cache" / "leases").mkdir(parents=True)
+    looked = featstore("cache", "verify", "--cache", tmp_path / "cache")
+    assert (looked.code, "good" in looked.out, "holds no shards" in looked.out) == (0, False, True)
 
 
 def test_ls_and_du_by_backbone_view_and_age(cache):

@@ -1,6 +1,7 @@
 """`featstore compare` at the command line: resumed after kill -9, as CSV, without TensorFlow."""
 
 import csv
+import json
 import signal
 import subprocess
 import time
@@ -19,6 +20,10 @@ def test_csv_has_a_line_per_contestant_and_economics_and_views_need_no_tensorflo
     assert len(rows) == 6
     assert {row["views"] for row in rows} == {"identity", "average"}
     assert (tmp_path / "run" / "results.csv").read_text() == done.out
+    fits = json.loads((tmp_path / "run" / "run.json").read_text())["fits"]
+    assert fits["taken_from_cache"] < fits["asked"]
+    assert f"{fits['asked']} of {fits['asked']} fits were taken as earlier runs left them" in done.err
+    assert "--no-resume" in done.err
 
 
 @pytest.mark.slow

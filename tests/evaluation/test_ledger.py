@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 from fakes_matrix import make_matrix
 
+from featstore import document
 from featstore.document import seal
 from featstore.evaluation import tournament
 from featstore.evaluation.contestants import line_up, with_views
-from featstore.evaluation.ledger import Ledger
+from featstore.evaluation.ledger import Ledger, Reuse
 from featstore.evaluation.tournament import play
+from featstore.fingerprint import canonical_json
 from featstore.folds import group_folds
+from featstore.store import results
+from featstore.store.verification import verify
 
 MATRIX = make_matrix(signal=(1.0, 0.5), patients=16, views=2)
 SPLITS = group_folds(MATRIX, 2)
@@ -120,3 +124,43 @@ def test_every_fit_has_one_thread_of_blas():
         assert {pool["num_threads"] for pool in threadpool_info()} == {2}
         (pools,) = work(threadpool_info, [()], 1)
     assert {pool["num_threads"] for pool in pools} == {1}
+
+
+def test_a_number_beyond_all_measure_is_no_answer_and_no_defect(tmp_path, fits):
+    first = answers(tmp_path)
+    for page in tmp_path.glob("results/*.json"):
+        note = document.unseal(document.read(page))
+        note["proba"][0][0][0] = 10**400
+        page.write_text(canonical_json(document.seal(note)))
+    fits.clear()
+    bad = verify(tmp_path).bad
+    assert {path for path, _ in bad} == {str(page) for page in tmp_path.glob("results/*.json")}
+    assert answers(tmp_path) == first
+    assert len(fits) == 4
+
+
+def test_what_is_too_large_to_be_read_again_is_not_written(tmp_path, fits, monkeypatch, caplog):
+    """One limit for both sides: at it, a note is written and believed; above it, it is neither."""
+    first = answers(tmp_path / "a")
+    sizes = sorted(page.stat().st_size for page in tmp_path.glob("a/results/*.json"))
+    for limit in (sizes[-1], sizes[-1] - 1, sizes[0]):
+        monkeypatch.setattr(results, "MAX_BYTES", limit)
+        root = tmp_path / str(limit)
+        answers(root)
+        kept = sorted(page.stat().st_size for page in root.glob("results/*.json"))
+        assert kept == [size for size in sizes if size <= limit] != []
+        assert verify(root).bad == ()
+        fits.clear()
+        assert answers(root) == first
+        assert len(fits) == 4 - len(kept)
+    assert "are read back" in caplog.text
+
+
+def test_a_run_tells_how_many_fits_it_took_from_the_cache(tmp_path):
+    told = []
+    for _ in range(2):
+        reuse = Reuse()
+        ledger = Ledger.of(MATRIX, tmp_path, reuse=reuse)
+        assert len(list(play(MATRIX, CONTESTANTS, SPLITS, ledger=ledger))) == 2 * len(CONTESTANTS)
+        told.append((reuse.asked, reuse.taken))
+    assert told == [(2 * len(CONTESTANTS), 0), (2 * len(CONTESTANTS), 2 * len(CONTESTANTS))]

@@ -95,18 +95,18 @@ def test_a_pass_of_few_batches_says_nothing(tmp_path):
     ],
 )
 def test_a_note_that_makes_no_sense_is_no_note(tmp_path, spoil):
-    record_rate(tmp_path, "here", spec(), Rate(1.0, 2.0))
+    record_rate(tmp_path, "4-cores-0123abcd", spec(), Rate(1.0, 2.0))
     (page,) = tmp_path.rglob("*.json")
     page.write_text(spoil(json.loads(page.read_text())))
-    assert recorded_rates(tmp_path, "here") == {}
+    assert recorded_rates(tmp_path, "4-cores-0123abcd") == {}
 
 
 def test_rates_are_kept_per_machine_and_per_network(tmp_path):
-    record_rate(tmp_path, "here", spec(), Rate(1.0, 2.0))
-    record_rate(tmp_path, "here", spec(weights="random:1"), Rate(3.0, 4.0))
-    record_rate(tmp_path, "here", spec(), Rate(5.0, 6.0))
+    record_rate(tmp_path, "4-cores-0123abcd", spec(), Rate(1.0, 2.0))
+    record_rate(tmp_path, "4-cores-0123abcd", spec(weights="random:1"), Rate(3.0, 4.0))
+    record_rate(tmp_path, "4-cores-0123abcd", spec(), Rate(5.0, 6.0))
     assert recorded_rates(tmp_path, "there") == {}
-    assert recorded_rates(tmp_path, "here") == {
+    assert recorded_rates(tmp_path, "4-cores-0123abcd") == {
         spec(): Rate(5.0, 6.0),
         spec(weights="random:1"): Rate(3.0, 4.0),
     }

@@ -86,10 +86,10 @@ def test_gpus_get_one_process_each_whatever_was_measured(cache, monkeypatch):
     "note", ["", "[]", '{"x": 1}', '{"0": 1.0}', '{"1": -1}', '{"1": null}', '{"1": 1e999}']
 )
 def test_a_note_that_makes_no_sense_is_no_note(tmp_path, note):
-    record_layouts(tmp_path, "here", "Net", "float32", {1: 2.0})
+    record_layouts(tmp_path, "4-cores-0123abcd", "Net", "float32", {1: 2.0})
     (page,) = tmp_path.rglob("*.json")
     page.write_text(note)
-    assert recorded_layouts(tmp_path, "here", "Net", "float32") == {}
+    assert recorded_layouts(tmp_path, "4-cores-0123abcd", "Net", "float32") == {}
 
 
 def test_other_batch_sizes_alone_cannot_be_recorded(tmp_path):

@@ -1,10 +1,12 @@
 """Drift: stored vectors computed again, and what it means if they are not the same."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from fakes import GridBackbone, spec, write_images
 
-from featstore.errors import MissingFeaturesError, UsageError
+from featstore.errors import MissingFeaturesError, StoreError, UsageError
 from featstore.extraction import drift as module
 from featstore.extraction.drift import drift
 from featstore.images.decode import decoder_version
@@ -117,5 +119,8 @@ def test_an_image_that_has_gone_is_told_and_the_rest_is_compared(data):
 def test_too_few_rows_and_an_empty_store_are_refused(data):
     with pytest.raises(UsageError, match="2 rows"):
         drift(data, rows=2, cache="cache")
+    Path("empty", "features").mkdir(parents=True)
     with pytest.raises(MissingFeaturesError, match="could be computed again"):
+        drift(data, cache="empty")
+    with pytest.raises(StoreError, match="There is no cache at elsewhere"):
         drift(data, cache="elsewhere")

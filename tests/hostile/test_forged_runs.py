@@ -239,3 +239,18 @@ def test_the_model_of_another_run_is_refused(out, made):
     assert read_bundle(out / "model"), "it is a good model; it is not this run's"
     with pytest.raises(RunError, match=r"not the file that run\.json was written with"):
         predict(out, ["x.png"])
+
+
+@pytest.mark.parametrize("name", [run.MODEL, run.FIGURES])
+def test_a_run_that_is_replaced_takes_nothing_with_it_to_which_a_link_in_it_leads(tmp_path, name):
+    outside, out = tmp_path / "outside", tmp_path / "run"
+    outside.mkdir()
+    out.mkdir()
+    for file in ("drawing.svg", "model.json", "arrays.npz"):
+        (outside / file).write_text("precious")
+    (out / name).symlink_to(outside)
+    (out / run.RUN).write_text("{}")
+    run.clear(out)
+    assert list(out.iterdir()) == []
+    assert {path.read_text() for path in outside.iterdir()} == {"precious"}
+    assert len(list(outside.iterdir())) == 3

@@ -3,7 +3,6 @@
 import os
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,7 +151,7 @@ def _of_another_format(paths):
     for path in paths:
         data = path.read_bytes().replace(b"featstore index 1", b"featstore index 9")
         path.unlink()
-        index.commit_named_by_hash(path.parent, data, ".ids")
+        index.commit_named_by_hash(path.parents[1], path.parent, data, ".ids")
 
 
 def _of_another_cache(paths):
@@ -160,7 +159,7 @@ def _of_another_cache(paths):
     for path in paths:
         moved = [Entry(e.key, e.shard, e.size + 1, e.mtime_ns - 5, b"") for e in decode(path.read_bytes())]
         path.unlink()
-        index.commit_named_by_hash(path.parent, encode(moved), ".ids")
+        index.commit_named_by_hash(path.parents[1], path.parent, encode(moved), ".ids")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +227,7 @@ def test_an_index_that_promised_what_is_not_there_is_forgotten(root):
         for e in decode(segment.read_bytes())
     ]
     segment.unlink()
-    index.commit_named_by_hash(root / "index", encode(lies), ".ids")
+    index.commit_named_by_hash(root, root / "index", encode(lies), ".ids")
     assert Store(root).stored_ids(KEYS[0]) == {digest(99)}
     with pytest.raises(MissingFeaturesError):
         Store(root).read(KEYS[0], [digest(99)])
@@ -241,7 +240,7 @@ def test_many_segments_are_merged_into_one_and_nothing_is_lost(root, opened, mon
     found = decode(whole.read_bytes())
     whole.unlink()
     for entry in found:
-        index.commit_named_by_hash(root / "index", encode([entry]), ".ids")
+        index.commit_named_by_hash(root, root / "index", encode([entry]), ".ids")
     assert len(segments(root)) == len(found) > 3
     require_truth(root)
     require_truth(root)
@@ -272,9 +271,9 @@ def test_a_store_without_shards_writes_no_index(tmp_path):
 
 def test_entries_wait_in_memory_until_there_are_many(tmp_path, monkeypatch):
     monkeypatch.setattr(index, "PENDING", 3)
-    new = Index(tmp_path)
+    new = Index(tmp_path / "index")
     for number in range(7):
         new.add(Entry(bytes(32), bytes([number]) * 32, 1, 1, b""))
-    assert len(list(Path(tmp_path).glob("*.ids"))) == 2
+    assert len(segments(tmp_path)) == 2
     new.flush()
-    assert len(Index(tmp_path).entries(bytes(32))) == 7
+    assert len(Index(tmp_path / "index").entries(bytes(32))) == 7

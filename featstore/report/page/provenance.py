@@ -75,7 +75,16 @@ def facts_of(record: Record) -> list[tuple[str, str]]:
         ("Python, machine", f"{about['python']}, {about['machine']}"),
         ("Libraries", ", ".join(f"{name} {found}" for name, found in sorted(about["libraries"].items()))),
         *((f"{name}, SHA-256", found) for name, found in files),
+        *_taken(about.get("fits")),
     ]
+
+
+def _taken(fits: object) -> list[tuple[str, str]]:
+    """How many of a comparison's fits the cache had; older runs do not tell."""
+    match fits:
+        case {"asked": int(asked), "taken_from_cache": int(taken)}:
+            return [("Fits taken from the cache", f"{taken} of {asked}")]
+    return []
 
 
 def _reproducing(arguments: Mapping[str, Any]) -> list[str]:

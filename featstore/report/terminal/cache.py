@@ -59,10 +59,12 @@ def usage_text(sizes: Mapping[str, int]) -> str:
 def verification_text(result: Verification) -> str:
     """Outcome of `featstore cache verify`."""
     good = f" with {result.rows} rows are good" if result.rows is not None else " look whole from outside"
+    counted = f"{result.shards} shards{good}" if result.shards else "This cache holds no shards"
+    bad = f", {len(result.bad)} bad." if result.shards or result.bad else "."
     parts = [
         "\n".join(
             [
-                f"{result.shards} shards{good}, {len(result.bad)} bad.",
+                f"{counted}{bad}",
                 *(f"  {printable(path)}: {cause}" for path, cause in result.bad),
             ]
         ),
