@@ -10,7 +10,7 @@ import numpy as np
 
 from featstore.errors import AuditError
 from featstore.evaluation.copies import copies_found
-from featstore.evaluation.scores import Score, held_out_scores
+from featstore.evaluation.scores import Score, held_out_primary
 from featstore.evaluation.shortcuts import MAJORITY, shortcut_findings, shortcut_probabilities
 from featstore.extraction.facts import image_copies, image_facts, notes_found
 from featstore.findings import Finding, counted, mark_accepted, ordered
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 FOLDS, FEWEST = 5, 3
 """Folds in which shortcuts are tried, or as many as the rarest class has patients, if these are not too few."""
-PRIMARY = "auc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,8 @@ def check(
     found = [*audit(manifest), *_unreadable(manifest, facts), *notes_found(facts), *told]
     groups = [record.group for record in facts.records]
     found += copies_found(
-        facts.records, image_copies(facts, groups, decoding, kept if kept.is_dir() else None)
+        facts.records,
+        image_copies(facts, groups, decoding, kept if kept.is_dir() else None, progress=progress),
     )
     findings = ordered(mark_accepted(found, accept))
     bad = [(str(r.path), *facts.bad[r.id]) for r in manifest.records if r.id in facts.bad]
@@ -178,9 +178,8 @@ def _shortcuts(facts: FactTable) -> tuple[dict[str, Score], tuple[Finding, ...]]
     except AuditError as error:
         return {}, (Finding("FS408", f"Shortcuts were not looked for: {error.cause}"),)
     order = np.concatenate([test for _, test in splits])
-    scores = {
-        name: held_out_scores(table, order, np.concatenate(proba), None)[PRIMARY]
-        for name, proba in shortcut_probabilities(facts.rows, table.y, splits).items()
-        if name != MAJORITY
-    }
+    answers = shortcut_probabilities(facts.rows, table.y, splits)
+    scores = held_out_primary(
+        table, order, {name: np.concatenate(answers[name]) for name in answers if name != MAJORITY}, None
+    )
     return scores, shortcut_findings({name: (score.value, score.interval) for name, score in scores.items()})

@@ -29,6 +29,8 @@ HISTOGRAM = "grey histogram alone"
 MAJORITY = "most frequent class"
 SHORTCUTS = (FILE, HISTOGRAM, MAJORITY)
 TREES, LEAF = 100, 3
+LEARNED = 20_000
+"""Images that a guess is learned from at most: more would only cost time and memory."""
 GUESS, NOTABLE = 0.5, 0.6
 """AUC of guessing, and from which on a shortcut is worth a finding if its interval is above guessing."""
 
@@ -113,6 +115,8 @@ def _guess(x: Vector, y: NDArray[np.intp], split: Split, classes: int) -> Vector
     from sklearn.ensemble import ExtraTreesClassifier
 
     train, test = split
+    if len(train) > LEARNED:
+        train = np.sort(np.random.default_rng(0).choice(train, LEARNED, replace=False))
     trees = ExtraTreesClassifier(TREES, min_samples_leaf=LEAF, random_state=0).fit(x[train], y[train])
     proba = np.zeros((len(test), classes))
     proba[:, trees.classes_] = trees.predict_proba(x[test])

@@ -211,7 +211,7 @@ def extract(
 def _findings(manifest: Manifest, decoding: Decoding, store: Store, *, progress: bool) -> tuple[Finding, ...]:
     """What reading the data set and decoding its images met; looking at images is kept for stage two."""
     facts = image_facts(manifest.records, decoding, store.root, progress=progress)
-    image_copies(facts, [record.group for record in facts.records], decoding, store.root)
+    image_copies(facts, [record.group for record in facts.records], decoding, store.root, progress=progress)
     return ordered([*manifest.findings, *notes_found(facts)])
 
 
