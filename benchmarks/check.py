@@ -68,7 +68,7 @@ def run(folder: Path, few: Path) -> tuple[float, float, float, float]:
     return float(cpu), float(wall), float(before), float(peak)
 
 
-def fill(folder: Path, draw, count: int) -> None:  # noqa: ANN001
+def fill(folder: Path, draw, count: int) -> None:
     rng = np.random.default_rng(count)
     for label in ("covid", "normal"):
         (folder / label).mkdir(parents=True)
@@ -93,6 +93,7 @@ class Phantoms:
         ).reshape(BASES, SIDE, SIDE)
 
     def __call__(self, _: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw one."""
         one, other = self.bases[rng.choice(BASES, 2, replace=False)].astype(np.float32)
         share = rng.uniform(0.3, 0.7)
         noise = rng.normal(0, 3, one.shape)

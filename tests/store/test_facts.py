@@ -91,7 +91,7 @@ def test_which_images_are_copies_is_kept_by_id_and_no_picture_is(manifest, tmp_p
     for record in manifest.records:
         record.path.unlink()
     again = image_facts(manifest.records, DECODING, tmp_path / "cache")
-    assert not again.miniatures
+    assert not again.miniatures.rows
     assert image_copies(again, groups, DECODING, tmp_path / "cache") == found
     assert FACT.itemsize < 256
     assert survey(tmp_path / "cache").strangers == []
