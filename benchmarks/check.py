@@ -7,6 +7,7 @@ same few hundred phantoms. Each check runs in a fresh process, so that its peak 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -63,7 +64,9 @@ def main() -> None:
 def run(folder: Path, few: Path) -> tuple[float, float, float, float]:
     """CPU and wall seconds, and KiB of memory before and at the peak."""
     command = [sys.executable, "-c", CHILD, str(folder), str(few)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )  # noqa: S603
     _, cpu, wall, before, peak, _ = done.stdout.split()[-6:]
     return float(cpu), float(wall), float(before), float(peak)
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from featstore.bars import showing_bars
 from featstore.errors import FeatstoreError, InterruptionError
 
 from . import bench, cache, check, compare, demo, extract, finetune, fuse, lists, paper, predict, report
@@ -86,7 +87,8 @@ def main() -> None:
     handler.setFormatter(Printable("featstore: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
-        app(arguments, prog_name="featstore")
+        with showing_bars(wanted="--json" not in arguments):
+            app(arguments, prog_name="featstore")
     except FeatstoreError as error:
         _fail(error.cause, error.remedy, error.exit_code, debug=debug)
     except BrokenPipeError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from featstore.bars import showing_bars
 from featstore.errors import AuditError
 from featstore.evaluation.copies import copies_found
 from featstore.evaluation.scores import Score, held_out_primary
@@ -111,7 +112,8 @@ def check(
     **options
         How the data set is read: see `featstore.images.scan.ScanOptions`.
     """
-    manifest = scan(data, **options)
+    with showing_bars(wanted=progress):
+        manifest = scan(data, **options)
     decoding = Decoding(decoder_version(), value_range=value_range)
     kept = Path(cache) if cache is not None else default_cache()
     facts = image_facts(manifest.records, decoding, kept if kept.is_dir() else None, progress=progress)

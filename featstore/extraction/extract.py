@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Unpack
 
+from featstore.bars import showing_bars
 from featstore.errors import UsageError
 from featstore.extraction import engine
 from featstore.extraction.account import write_account
@@ -141,7 +142,8 @@ def extract(
         networks = Networks(weights or {}, preprocess, precision)
         specs = specs_of(networks, backbones, fetch=not dry_run)
         known = learned(specs, weights or {})
-        manifest = scan(data, **reading)
+        with showing_bars(wanted=progress):
+            manifest = scan(data, **reading)
         everyone = [record.id for record in manifest.records]
         manifest = share(manifest, num_workers, worker_index)
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]

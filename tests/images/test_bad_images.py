@@ -122,7 +122,24 @@ def tagged(channels: int, dtype: str = "u1", **tags: int) -> bytes:
     )
 
 
+def scanned(scans: int, side: int = 64) -> bytes:
+    """A progressive JPEG whose scans are a few bytes each, and yet each goes over every block."""
+    whole = saved(np.zeros((side, side), np.uint8), "JPEG", progressive=True)
+    first = whole.index(b"\xff\xda")
+    ends = (whole.find(marker, first + 2) for marker in (b"\xff\xc4", b"\xff\xda"))
+    table = b"\xff\xc4" + struct.pack(">HB", 20, 0x10) + bytes([1] + [0] * 15) + b"\xe0"
+    scan = b"\xff\xda" + struct.pack(">HBBBBBB", 8, 1, 1, 0, 1, 63, 0) + bytes(2)
+    return whole[: min(end for end in ends if end > 0)] + table + scan * (scans - 1) + b"\xff\xd9"
+
+
+def in_tiff(jpeg: bytes, side: int = 64) -> bytes:
+    return tiff(page(np.zeros((side, side), np.uint8), {259: 7, 278: side, 279: len(jpeg)}, jpeg))
+
+
 TABLE = [
+    ("jpeg-of-101-scans", scanned(101), "unsupported"),
+    ("jpeg-of-4000-scans-behind-stray-bytes", b"\n" + scanned(4000), "unsupported"),
+    ("tiff-of-a-jpeg-of-101-scans", in_tiff(scanned(101)), "unsupported"),
     ("0-byte-file", b"", "empty"),
     ("html-error-page-saved-as-jpg", b"<!DOCTYPE html>\n<html><body>404 <svg></svg></body></html>", "not_image"),
     ("download-of-zeros", b"\0" * 5000, "not_image"),
