@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FLOAT_BYTES = 8
+DELTA = frozenset({"DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"})
+"""Encodings of texts that share their beginnings, which pyarrow does not take for a dictionary."""
 BATCH_ROWS, BATCH_BYTES = 1 << 13, 64 << 20
 """Names that are unpacked at once, and bytes that they may take."""
 
@@ -94,18 +96,23 @@ def _names(path: Path, column: str) -> tuple[str, ...]:
 
     rows: list[str] = []
     total = 0
-    with ParquetFile(path, read_dictionary=[column]) as file:
+    with ParquetFile(path) as file:
         parts = [*_columns(file, [column])]
-        size = BATCH_ROWS
-        if any("DELTA_BYTE_ARRAY" in part.encodings for part in parts):  # texts that share their beginnings
-            longest = max(part.total_uncompressed_size for part in parts)
-            size = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, longest)))
+        shares_beginnings = any(DELTA & {*part.encodings} for part in parts)
+    options: dict[str, Any] = {} if shares_beginnings else {"read_dictionary": [column]}
+    size = BATCH_ROWS
+    if shares_beginnings:
+        longest = max(part.total_uncompressed_size for part in parts)
+        size = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, longest)))
+    with ParquetFile(path, **options) as file:
         for batch in file.iter_batches(size, columns=[column]):
-            coded = batch.column(0)
+            found = batch.column(0)
+            coded = found if hasattr(found, "dictionary") else found.dictionary_encode()
             lengths = compute.binary_length(coded.dictionary)
             total += compute.sum(compute.take(lengths, coded.indices)).as_py() or 0
             require_names(compute.max(lengths).as_py() or 0, total)
-            rows += map(str, coded.to_pylist())
+            texts = [str(text) for text in coded.dictionary.to_pylist()]
+            rows += ["None" if at is None else texts[at] for at in coded.indices.to_pylist()]
     return tuple(rows)
 
 

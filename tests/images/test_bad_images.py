@@ -12,6 +12,7 @@ import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -480,3 +481,24 @@ def test_a_page_that_is_not_there_is_refused():
 def test_reasons_are_codes_with_one_line_each():
     assert all(re.fullmatch("[a-z_]+", code) for code in REASONS)
     assert not any("\n" in hint for hint in REASONS.values())
+
+
+def test_a_hundred_scans_are_decoded_and_those_of_previews_and_of_what_lies_behind_the_end_do_not_count():
+    many = b"\xff\xda\0\x02" * 4000
+    bulky = scanned(100).replace(
+        b"\xff\xdb", b"\xff\xef" + struct.pack(">H", 2 + len(many)) + many + b"\xff\xdb", 1
+    )
+    for data in (scanned(100), bulky, scanned(100) + many, in_tiff(scanned(100))):
+        assert decode(data)[0].shape == (64, 64, 1)
+
+
+def test_strips_of_jpeg_that_overlap_are_not_looked_at_again_and_again():
+    jpeg = scanned(50)
+    tags = {259: 7, 278: 8, 273: (8,) * 4000, 279: (len(jpeg),) * 4000}
+    once = tiff(page(np.zeros((64, 64), np.uint8), tags, jpeg))
+    crowd = tiff(page(np.zeros((64, 64), np.uint8), tags | {273: tuple(range(8, 4008))}, jpeg + bytes(4000)))
+    with pytest.raises(BadImageError) as caught:
+        decode(crowd)
+    assert caught.value.reason == "truncated"
+    with suppress(BadImageError):
+        decode(once)
