@@ -44,7 +44,7 @@ def read_picture(record: ImageRecord, decoding: Decoding) -> Picture:
         If the file is gone, unreadable, changed since the scan, or does not decode.
     """
     try:
-        file = SHELF.file(record.path, record.frame)
+        file = SHELF.file(record.path)
     except PermissionError as error:
         raise BadImageError(PERMISSION, "the file may not be read") from error
     except OSError as error:
@@ -58,7 +58,7 @@ def read_picture(record: ImageRecord, decoding: Decoding) -> Picture:
 def needs_range(record: ImageRecord) -> bool:
     """Whether an image needs a declared value range; not if its file cannot be read."""
     try:
-        file = SHELF.file(record.path, record.frame)
+        file = SHELF.file(record.path)
     except OSError:
         return False
     return probe(file.data, record.frame, file.chain)

@@ -34,11 +34,14 @@ class File:
         Where its pages are; None for what is no TIFF, or a damaged one.
     stamp
         By which another file in its place, or a change, is noticed.
+    asked
+        How many pages were asked for.
     """
 
     data: bytes
     chain: Chain | None
     stamp: Stamp
+    asked: int = 0
     _digest: str = ""
     _hashing: Lock = field(default_factory=Lock)
 
@@ -57,7 +60,7 @@ class File:
 
 
 class Shelf:
-    """Holds one file of several pages, until another file is read or its last page was asked for."""
+    """Holds one file of several pages, until another file is read or all of its pages were asked for."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -65,7 +68,7 @@ class Shelf:
         self._file: File | None = None
         self._reading: dict[Path, Lock] = {}
 
-    def file(self, path: Path, page: int) -> File:
+    def file(self, path: Path) -> File:
         """Read a file, unless it is at hand and unchanged; threads that want the same wait for the first of them.
 
         Raises
@@ -80,7 +83,7 @@ class Shelf:
                 found = self._at_hand(path)
                 if found is None:
                     found = _read(path)
-                self._keep(path, found, page)
+                self._keep(path, found)
             finally:
                 with self._lock:
                     self._reading.pop(path, None)
@@ -91,10 +94,10 @@ class Shelf:
             found = self._file if self._path == path else None
         return found if found is not None and found.stamp == _stamp(path.stat()) else None
 
-    def _keep(self, path: Path, file: File, page: int) -> None:
+    def _keep(self, path: Path, file: File) -> None:
         with self._lock:
-            is_done = page >= file.pages - 1
-            self._path, self._file = (None, None) if is_done else (path, file)
+            file.asked += 1
+            self._path, self._file = (None, None) if file.asked >= file.pages else (path, file)
 
 
 def _read(path: Path) -> File:

@@ -30,6 +30,8 @@ MAX_PAGES = 4096
 """Most pages that a file may have."""
 MAX_SCANS = 100
 """Most scans of a JPEG: each goes over the whole picture, and ten are usual."""
+MAX_SEGMENTS = 1024
+"""Most segments in the header of a JPEG: decoders put some of them together, each time anew."""
 MIN_SIDE = 8
 """Smallest side that is decoded, in pixels."""
 MAX_ASPECT = 20
@@ -121,16 +123,22 @@ def _check_jpeg(data: bytes) -> None:
     if data.rfind(b"\xff\xd9") < 0:
         raise BadImageError("truncated", "The JPEG ends before its end marker.")
     check_scans(data)
-    position = 2
+    position, segments, is_framed = 2, 0, False
     while (position := data.find(b"\xff", position)) >= 0 and position + 10 < len(data):
         marker = data[position + 1]
         position += 1 if marker == _FILL else 2
         if marker in _JPEG_ENDS:
             return
-        if marker in _JPEG_FRAMES or marker in _JPEG_RARE:
+        if not is_framed and (marker in _JPEG_FRAMES or marker in _JPEG_RARE):
             _check_frame(marker, bits=data[position + 2], channels=data[position + 7])
-            return
-        if marker in _JPEG_SEGMENTS:
+            is_framed = True
+        segments += marker != _FILL
+        if segments > MAX_SEGMENTS:
+            raise BadImageError(
+                "unsupported",
+                f"The JPEG has more than {MAX_SEGMENTS} segments. Save it anew, or as PNG, first.",
+            )
+        if marker in _JPEG_SEGMENTS or marker in _JPEG_FRAMES:
             position += max(2, int.from_bytes(data[position : position + 2]))
 
 

@@ -178,10 +178,10 @@ def test_memory_and_steps_grow_with_the_bytes_of_a_file_and_no_faster(name, tmp_
     if read is list_csv:
         path = tmp_path / "manifest.csv"
         read = lambda data: (path.write_bytes(data), list_csv(path))  # noqa: E731
-    few, many = make(1_500), make(9_000)
+    few, more, many = make(1_500), make(3_500), make(5_500)
     steps(read, few)  # what is loaded once does not count
-    small, large = steps(read, few), steps(read, many)
-    assert large <= 1.3 * small * len(many) / len(few) + 500
+    small, middle, large = (steps(read, data) for data in (few, more, many))
+    assert large - middle <= 1.3 * (middle - small) + 500
     assert peak(read, many) <= SMALL + most * len(many)
 
 
