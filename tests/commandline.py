@@ -41,9 +41,12 @@ def featstore(*arguments, cwd=None, timeout=240, fresh=False) -> Outcome:
     return _run(FEATSTORE, words, LIBRARIES + NETWORKS if networks else LIBRARIES, cwd, timeout, fresh=fresh)
 
 
-def modules_loaded(*arguments, fresh=False) -> tuple[int, set[str]]:
-    """Run a command where nothing heavy is loaded; return its exit code and which heavy libraries it has loaded."""
-    done = _run(SCRIPT, list(map(str, arguments)), LIGHT, None, 240, fresh=fresh)
+def modules_loaded(*arguments, fresh=False, within=LIGHT) -> tuple[int, set[str]]:
+    """Run a command where nothing heavy is loaded; return its exit code and which heavy libraries it has loaded.
+
+    `within` other modules, those are among them.
+    """
+    done = _run(SCRIPT, list(map(str, arguments)), within, None, 240, fresh=fresh)
     code, loaded = json.loads(done.out.rpartition("LOADED")[2])
     return code, set(loaded).intersection(HEAVY)
 

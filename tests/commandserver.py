@@ -40,13 +40,24 @@ ENVIRONMENT = dict(os.environ)
 """What servers start with, whenever that is."""
 
 
+def read_at_start() -> dict[str, str]:
+    """Return the variables that an interpreter that started now would read."""
+    return {name: value for name, value in os.environ.items() if name.startswith(STARTING)}
+
+
+BEFORE = read_at_start()
+"""Those of when the test began: featstore sets some of them before it imports Keras, wherever that was."""
+
+
+def remember() -> None:
+    """Say that a test begins."""
+    BEFORE.clear()
+    BEFORE.update(read_at_start())
+
+
 def may_fork() -> bool:
-    """Whether an interpreter that started now would read the environment that servers have read."""
-    now, then = (
-        {name: value for name, value in variables.items() if name.startswith(STARTING)}
-        for variables in (os.environ, ENVIRONMENT)
-    )
-    return now == then
+    """Whether the test has changed nothing that an interpreter would read when it starts."""
+    return read_at_start() == BEFORE
 
 
 class Server:

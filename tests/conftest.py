@@ -18,6 +18,7 @@ sys.dont_write_bytecode = False
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import commandserver  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
@@ -33,6 +34,7 @@ settings.load_profile("repeat" if os.environ.get("CI") else "explore")
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path, monkeypatch):
     """Each test runs in a folder of its own, so that no default writes into the checkout or the user's home."""
+    commandserver.remember()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FEATSTORE_CACHE", raising=False)
 

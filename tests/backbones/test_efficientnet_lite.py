@@ -20,6 +20,8 @@ from featstore.backbones.torch_archive import read_state_dict
 from featstore.errors import UsageError, WeightsError
 
 VARIANTS = (0, 1, 2)
+LARGER = pytest.mark.slow
+SAMPLES = [0, pytest.param(1, marks=LARGER), pytest.param(2, marks=LARGER)]
 SIDES = (224, 240, 260)
 BUILDERS = (
     efficientnet_lite.EfficientNetLite0,
@@ -124,7 +126,10 @@ def test_the_archive_holds_the_published_architecture(variant):
     assert {name: array.shape for name, array in archive(variant).items()} == expected_shapes(variant)
 
 
-@pytest.mark.parametrize(("variant", "millions"), [(0, 4.7), (1, 5.4), (2, 6.1)])
+@pytest.mark.parametrize(
+    ("variant", "millions"),
+    [(0, 4.7), pytest.param(1, 5.4, marks=LARGER), pytest.param(2, 6.1, marks=LARGER)],
+)
 def test_the_network_has_the_published_number_of_parameters(variant, millions):
     trainable = sum(int(np.prod(v.shape)) for v in network(variant).trainable_weights)
     assert round(trainable / 1e6, 1) == millions
@@ -132,7 +137,7 @@ def test_the_network_has_the_published_number_of_parameters(variant, millions):
     assert trainable == published
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", SAMPLES)
 def test_every_variable_holds_one_tensor_of_the_archive(variant):
     """Sorted numbers do not care about names and axes, so they are an independent account of both sides."""
     tensors = [a for name, a in archive(variant).items() if not name.endswith("num_batches_tracked")]
@@ -140,7 +145,7 @@ def test_every_variable_holds_one_tensor_of_the_archive(variant):
     assert ours == sorted(np.sort(a, axis=None).tobytes() for a in tensors)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", SAMPLES)
 def test_the_networks_recognise_everyday_pictures(variant):
     images = np.stack([picture(name, SIDES[variant]) for name in PICTURES])
     probabilities = network(variant)(preprocess_input(images), training=False).numpy()
@@ -150,7 +155,15 @@ def test_the_networks_recognise_everyday_pictures(variant):
         assert guesses & labels, f"{name}: {guesses}"
 
 
-@pytest.mark.parametrize(("variant", "shape"), [(0, (64, 64)), (1, (45, 70)), (2, (65, 33))])
+@pytest.mark.parametrize(
+    ("variant", "shape"),
+    [
+        (0, (45, 64)),
+        pytest.param(0, (65, 33), marks=LARGER),
+        pytest.param(1, (45, 70), marks=LARGER),
+        pytest.param(2, (65, 33), marks=LARGER),
+    ],
+)
 def test_features_equal_a_network_written_in_numpy(variant, shape):
     """Padding at odd and even sides, epsilon, axis order, skip connections: nothing is shared with Keras."""
     images = preprocess_input(random_images(2, *shape))
@@ -197,7 +210,7 @@ def numpy_unit(state, x, conv, norm, stride=1, six=6.0):
     return np.clip(y, 0 if np.isfinite(six) else -np.inf, six)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", SAMPLES)
 def test_without_the_top_a_network_ends_in_the_mean_of_its_feature_map(variant):
     import keras
 
@@ -217,7 +230,7 @@ def test_pooling_is_a_choice():
     np.testing.assert_array_equal(maximum, maps.max(axis=(1, 2)))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", SAMPLES)
 def test_the_default_input_is_the_square_of_the_variant(variant):
     assert network(variant).input_shape == (None, SIDES[variant], SIDES[variant], 3)
 
@@ -337,6 +350,7 @@ def test_a_path_gives_the_weights_that_imagenet_gives():
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras saving, NumPy 2.4
+@pytest.mark.slow
 def test_weights_survive_a_keras_file(tmp_path):
     path = tmp_path / "lite0.weights.h5"
     model = network(0, include_top=False)

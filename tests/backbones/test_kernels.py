@@ -109,6 +109,7 @@ def test_on_every_instruction_set_neither_place_nor_threads_move_a_bit(run_pytho
     assert "keeps True" in one
 
 
+@pytest.mark.slow
 def test_kernels_that_move_rows_are_told_on_stderr(run_process):
     """A notebook that imported TensorFlow first, or a user who turned oneDNN off."""
     done = run_process(SCRIPT, "tensorflow", 4, "MobileNet025", **settings(2, "0", "AVX2"))

@@ -96,7 +96,10 @@ def test_float16_wants_a_gpu(monkeypatch):
 
 @pytest.mark.parametrize(
     ("chosen", "name", "weights"),
-    [(BFLOAT16, "MobileNet025", "random:1"), (FLOAT16, "EfficientNetLite0", "imagenet")],
+    [
+        (BFLOAT16, "MobileNet025", "random:1"),
+        pytest.param(FLOAT16, "EfficientNetLite0", "imagenet", marks=pytest.mark.slow),
+    ],
 )
 def test_low_precision_stays_near_float32_and_is_not_it(chosen, name, weights, forced, images):
     """float16 runs here as on a GPU, mixed policy and XLA; it has not the range for MobileNet025's random weights."""
@@ -119,6 +122,7 @@ def test_a_row_in_bfloat16_depends_on_its_image_alone(name, forced, images):
     assert backbone.embed(others)[1:].tobytes() == expected[::-1][1:].tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [FLOAT32, BFLOAT16])
 def test_every_output_is_float32_whatever_the_last_layer(chosen, forced):
     """ConvNeXt ends in a layer norm behind its pooling."""

@@ -25,6 +25,6 @@ def world(tmp_path_factory):
     data = make_phantoms(folder / "phantoms", patients=16, slices=2, size=64)
     cache = folder / "cache"
     arguments = ["extract", data, *NETS, "--recipe", "mild", "--seeds", "1", "--cache", cache]
-    first = featstore(*arguments, "--out", folder / "run", fresh=True)
+    first = featstore(*arguments, "--out", folder / "run")
     assert first.code == 0, first.err
     return World(data, cache, first)

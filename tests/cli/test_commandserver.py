@@ -5,7 +5,9 @@ import signal
 
 import pytest
 from commandline import featstore, modules_loaded
-from commandserver import Server
+from commandserver import Server, may_fork
+
+from featstore.backbones.network import prepare_keras
 
 PROBE = """
 import atexit, logging, os, sys
@@ -63,6 +65,23 @@ def test_a_fork_has_arguments_folder_environment_and_streams_of_its_own(server, 
     assert (code, err) == (7, "talk 中\n")
     assert out.splitlines() == [f"__main__ a b c {tmp_path} yes False ", "1", "last words"]
     assert os.environ["OF_THIS_TEST"] == "yes"
+
+
+def test_who_changes_what_an_interpreter_reads_gets_one(monkeypatch):
+    assert may_fork()
+    monkeypatch.setenv("OF_THIS_TEST", "yes")
+    assert may_fork()
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert not may_fork()
+
+
+@pytest.mark.parametrize("import_keras", [True, False], ids=["sets variables", "finds them"])
+def test_what_an_earlier_test_left_to_be_read_is_no_reason(import_keras):
+    """featstore sets variables before it imports Keras; the processes of tests do, now or for an earlier test."""
+    if import_keras:
+        prepare_keras()
+    else:
+        assert may_fork()
 
 
 def test_nothing_is_left_for_the_next(server, probe):

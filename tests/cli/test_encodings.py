@@ -41,7 +41,7 @@ def ask(setting, *arguments):
     return done.returncode, out, err
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", [pytest.param("ascii", marks=pytest.mark.slow), "cp1252", "C locale"])
 def test_check_answers_in_any_encoding(data, setting):
     code, out, err = ask(setting, "check", data)
     assert code in {0, 3}, err
@@ -50,6 +50,7 @@ def test_check_answers_in_any_encoding(data, setting):
         assert f"{ILL.encode('ascii', 'backslashreplace').decode()} " in out
 
 
+@pytest.mark.slow
 def test_json_help_and_errors_are_spelt_out_too(data):
     code, out, _ = ask("ascii", "check", data, "--json")
     assert json.loads(out)["classes"][WELL] == 4

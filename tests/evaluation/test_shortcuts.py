@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from fakes_comparison import standing
 from PIL import Image
+from sklearn.ensemble import ExtraTreesClassifier
 
 import featstore
 from featstore import run
 from featstore.evaluation import data_findings
+from featstore.evaluation.shortcuts import HISTOGRAM, LEAF, MAJORITY, TREES, shortcut_probabilities
+from featstore.images.facts import FACT
 from featstore.report.page.writing import write_report
 from featstore.report.terminal.scores import comparison_text, fusion_text
 
@@ -18,6 +21,26 @@ IMAGES = 40
 
 def picture(rng, size=48):
     return Image.fromarray(rng.integers(0, 256, (size, size), dtype=np.uint8))
+
+
+def test_guesses_are_those_of_scikit_learns_extremely_randomised_trees():
+    rng = np.random.default_rng(3)
+    facts = np.ones(90, FACT)
+    facts["histogram"] = rng.integers(0, 9, facts["histogram"].shape)
+    y = np.repeat([0, 1, 2], 30)
+    splits = [(np.flatnonzero(at), np.flatnonzero(~at)) for at in (rng.random(90) < 0.6, y < 2)]
+
+    answers = shortcut_probabilities(facts, y, splits)
+
+    for (train, test), proba, shares in zip(splits, answers[HISTOGRAM], answers[MAJORITY], strict=True):
+        trees = ExtraTreesClassifier(TREES, min_samples_leaf=LEAF, random_state=0)
+        trees.fit(facts["histogram"][train], y[train])
+        known = np.unique(y[train])
+        np.testing.assert_array_equal(
+            proba[:, known], trees.predict_proba(facts["histogram"][test].astype(np.float64))
+        )
+        assert not np.delete(proba, known, axis=1).any()
+        np.testing.assert_array_equal(shares[0], np.bincount(y[train], minlength=3) / len(train))
 
 
 def written(root, sizes):

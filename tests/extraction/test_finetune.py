@@ -87,6 +87,7 @@ def test_a_planted_signal_is_learned(world):
     assert {len(values) for values in tuned.history.values()} == {2}
 
 
+@pytest.mark.slow
 def test_equal_arguments_give_equal_bytes(world, tmp_path):
     again = featstore.finetune(world.data, out=tmp_path / "again", **COURSE)
     assert Path(again.weights).read_bytes() == Path(world.tuned.weights).read_bytes()

@@ -55,7 +55,17 @@ def name(request):
     return request.param
 
 
-@parametrize_with_checks([make(name, blocks=None) for name in NAMES])
+CHECKS = parametrize_with_checks([make(name, blocks=None) for name in NAMES])
+
+
+def cost(check):
+    """The long check runs once quickly; the slow tests repeat it with other kinds of arrays."""
+    return pytest.mark.slow if check.keywords.get("readonly_memmap") else ()
+
+
+@pytest.mark.parametrize(
+    CHECKS.args[0], [pytest.param(*pair, marks=cost(pair[1])) for pair in CHECKS.args[1]], **CHECKS.kwargs
+)
 def test_is_a_scikit_learn_classifier(estimator, check):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the checks warn about their own data

@@ -49,8 +49,12 @@ def keras():
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
     ("n_classes", "gain"),
-    [(2, 1.0), (2, 60.0), (3, 1.0), (3, 60.0)],
-    ids=["sigmoid", "sigmoid saturated at the start", "softmax", "softmax saturated at the start"],
+    [
+        pytest.param(2, 1.0, id="sigmoid"),
+        pytest.param(2, 60.0, id="sigmoid saturated at the start", marks=pytest.mark.slow),
+        pytest.param(3, 1.0, id="softmax", marks=pytest.mark.slow),
+        pytest.param(3, 60.0, id="softmax saturated at the start"),
+    ],
 )
 def test_weights_and_curves_equal_those_of_keras(keras, n_classes, gain):
     """Same first weights, same batches (the last one short), four epochs; a saturated start tells logits from

@@ -168,6 +168,7 @@ def test_the_same_patient_is_denser_with_the_disease():
     assert np.mean(ill) > np.mean(healthy) + 10
 
 
+@pytest.mark.slow
 def test_covid_lungs_are_brighter_on_average_but_the_classes_overlap(tmp_path):
     areas = []
     for seed in range(3):

@@ -186,6 +186,7 @@ def test_an_unknown_figure_is_an_attribute_error():
         _ = figures.pie_chart
 
 
+@pytest.mark.slow
 def test_drawing_everything_twice_gives_the_same_bytes():
     first = [(p.inline(), p.alt) for p in gallery()]
     assert [(p.inline(), p.alt) for p in gallery.__wrapped__()] == first
@@ -243,6 +244,7 @@ def assert_documents(pictures):
             document(picture.inline())
 
 
+@pytest.mark.slow
 def test_nasty_names_are_data_in_every_figure():
     """No formula is parsed, no markup obeyed, no letter missed, and the file stays a document."""
     assert_documents(gallery.__wrapped__(NASTY, NASTY[:2]))
@@ -375,7 +377,7 @@ def crossings(figure):
     ]
 
 
-@pytest.mark.parametrize(("contestants", "classes"), [(12, 2), (2, 12)])
+@pytest.mark.parametrize(("contestants", "classes"), [(2, 12), pytest.param(12, 2, marks=pytest.mark.slow)])
 def test_no_label_covers_another_and_every_picture_fits_a_phone(contestants, classes):
     names = tuple(f"contestant with a long name {i}" for i in range(contestants))
     for picture in gallery(names, tuple(f"class {i}" for i in range(classes))):
