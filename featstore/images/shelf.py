@@ -122,3 +122,5 @@ def _stamp(found: os.stat_result) -> Stamp:
 
 SHELF = Shelf()
 """The one of this process."""
+if hasattr(os, "register_at_fork"):  # a thread that is not in the fork may hold a lock
+    os.register_at_fork(after_in_child=SHELF.__init__)  # type: ignore[misc]
