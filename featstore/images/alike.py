@@ -109,10 +109,11 @@ def cells_of(bands: Bands) -> Cells:
     shown = np.flatnonzero(bands.shows)
     number = 1 if len(shown) <= ALL_WITH_ALL else min(MOST_CELLS, -(-len(shown) // PER_CELL))
     centres = _centres(bands, shown, number)
-    probed = np.zeros((count, min(PROBES, number)), np.int32)
+    probes = min(PROBES, number)
+    probed = np.zeros((count, probes), np.int32)
     if number > 1:
         for part, near in _by_part(count, lambda part: bands.rows(part) @ centres.T):
-            best = np.argpartition(-near, PROBES - 1, axis=1)[:, :PROBES]
+            best = np.argpartition(-near, probes - 1, axis=1)[:, :probes]
             ranked = np.argsort(-np.take_along_axis(near, best, axis=1), axis=1, kind="stable")
             probed[part] = np.take_along_axis(best, ranked, axis=1)
     return Cells(centres, probed)

@@ -21,6 +21,7 @@ def small_cells(monkeypatch):
     monkeypatch.setattr(alike, "PER_CELL", 32)
     monkeypatch.setattr(alike, "MOST_IN_CELL", 48)
     monkeypatch.setattr(alike, "ROWS", 64)
+    monkeypatch.setattr(near_copies, "ROWS", 64)
 
 
 @pytest.fixture
@@ -115,15 +116,15 @@ def test_copies_that_are_equal_are_all_found_in_a_crowd(monkeypatch):
     assert len(pairs) < 5 * 200
 
 
-def test_memory_beside_the_miniatures_is_a_few_bytes_for_each_value(monkeypatch):
-    monkeypatch.setattr(alike, "ALL_WITH_ALL", 256)
-    noise = np.random.default_rng(0).integers(0, 256, (1200, SIDE, SIDE), dtype=np.uint8)
+@pytest.mark.usefixtures("small_cells")
+def test_memory_beside_the_miniatures_is_a_few_bytes_for_each_value():
+    noise = np.random.default_rng(0).integers(0, 256, (600, SIDE, SIDE), dtype=np.uint8)
     peaks = []
-    for count in (400, 1200):
+    for count in (200, 600):
         tracemalloc.start()
         try:
             found(noise[:count])
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()
-    assert (peaks[1] - peaks[0]) / 800 < 3 << 10
+    assert (peaks[1] - peaks[0]) / 400 < 3 << 10
