@@ -4,17 +4,18 @@ VENV   ?= .venv
 DEMO   ?=
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+SHARED := -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
 .PHONY: demo test test-slow lint docs commands clean
 
 demo: $(READY)            ## the whole product on generated images, offline
 	$(BIN)/featstore demo $(DEMO)
 
-test: $(READY)            ## the fast tests, by two processes
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(READY)            ## the fast tests, in two processes
+	$(BIN)/python -m pytest $(SHARED)
 
 test-slow: $(READY)       ## crash loops, real data, every network
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(SHARED)
 
 lint: $(READY)            ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -22,6 +22,8 @@ IDENTITY_RECIPE = "identity"
 BACKBONE_REVISION = 3
 DECODING_REVISION = 1
 FOREIGN = "foreign:"
+LONGEST_NAME, LARGEST_SEED = 200, 10**200
+"""Folders bear the name of a backbone and the seed of a view, and a disk takes 255 bytes for a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,8 @@ class BackboneSpec:
     def from_json(cls, value: Any) -> BackboneSpec:  # noqa: ANN401
         """Build the spec that `dataclasses.asdict` described; ValueError as for `FeatureKey.from_json`."""
         spec = cls(**_checked(cls, value))
-        if spec.name.startswith(".") or not all(c.isalnum() or c in "._+-" for c in spec.name):
+        safe = all(c.isalnum() or c in "._+-" for c in spec.name) and not spec.name.startswith(".")
+        if not safe or len(spec.name.encode()) > LONGEST_NAME:
             raise ValueError(f"{spec.name!r} cannot name a backbone, whose folder bears its name")
         return spec
 
@@ -170,10 +173,11 @@ class FeatureKey:
         """
         if not isinstance(value, dict) or set(value) != {"backbone", "view", "decoding"}:
             raise ValueError("it is no feature key")
+        view = View(**_checked(View, value["view"]))
+        if not 0 <= view.seed < LARGEST_SEED:
+            raise ValueError("its seed cannot name a folder")
         return cls(
-            BackboneSpec.from_json(value["backbone"]),
-            View(**_checked(View, value["view"])),
-            Decoding(**_checked(Decoding, value["decoding"])),
+            BackboneSpec.from_json(value["backbone"]), view, Decoding(**_checked(Decoding, value["decoding"]))
         )
 
 

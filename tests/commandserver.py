@@ -32,6 +32,7 @@ STARTING += ("TF_", "XLA_", "KERAS_", "ONEDNN_", "CUDA_")
 
 LIGHT = ("typer._adapters", "featstore_cli.main", "numpy", "h5py")
 LIBRARIES = (*LIGHT, "numba", "matplotlib.figure", "PIL.PngImagePlugin", "featstore.demonstration")
+LIBRARIES += ("sklearn.tree", "sklearn.discriminant_analysis", "tqdm", "jinja2")
 LIBRARIES += ("featstore.reproduction.paper", "featstore.report.page.writing")
 NETWORKS = ("tensorflow", "keras", "featstore.backbones.keras_backbone")
 

@@ -31,11 +31,20 @@ settings.register_profile("repeat", deadline=None, derandomize=True)
 settings.load_profile("repeat" if os.environ.get("CI") else "explore")
 
 
+@pytest.fixture(scope="session")
+def _elsewhere(tmp_path_factory):
+    return tmp_path_factory.mktemp("elsewhere")
+
+
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    """Each test runs in a folder of its own, so that no default writes into the checkout or the user's home."""
+def _not_in_the_checkout(request, monkeypatch):
+    """No default writes into the checkout or the user's home: a test runs in the folder that it asks for.
+
+    Thousands ask for none, and to make and remove one takes longer than they do.
+    """
     commandserver.remember()
-    monkeypatch.chdir(tmp_path)
+    folder = "tmp_path" if "tmp_path" in request.fixturenames else "_elsewhere"
+    monkeypatch.chdir(request.getfixturevalue(folder))
     monkeypatch.delenv("FEATSTORE_CACHE", raising=False)
 
 
@@ -54,16 +63,37 @@ TOGETHER = ("tests/backbones/", "tests/cli/")
 """Folders whose tests share what is dear: TensorFlow and networks, servers of commands and an extracted data set."""
 
 
+APART = ("tests/backbones/test_catalog.py", "tests/backbones/test_folding.py")
+"""Files whose slow tests share nothing: each makes a network of its own."""
+FIRST = ("tests/test_seven_networks.py", "tests/test_real_data.py", "tests/reproduction/", *TOGETHER)
+"""What takes longest begins first, so that no process is left alone with it at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(
+        key=lambda item: next(
+            (n for n, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST)
+        )
+    )
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """With `--dist loadfile` a process runs all tests of a file, and all of such a folder."""
     from xdist.scheduler import LoadFileScheduling
 
+    slow = config.option.markexpr == "slow"
+
     class Sharing(LoadFileScheduling):
         def _split_scope(self, nodeid):
-            return next(
-                (folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid)
+            if slow and nodeid.startswith(APART):
+                return nodeid
+            shared = (
+                folder
+                for folder in TOGETHER
+                if nodeid.startswith(folder) and not (slow and "backbones" in folder)
             )
+            return next(shared, super()._split_scope(nodeid))
 
     return Sharing(config, log) if config.getvalue("dist") == "loadfile" else None
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from featstore.backbones.torch_archive import read_state_dict
+from featstore.backbones.weights import require_sound
 from featstore.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -223,6 +224,7 @@ def _load(model: Model, path: Path) -> None:
         if state is not None:
             _assign(model, state)
         else:
+            require_sound(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Keras warns of every misfit before it raises
                 model.load_weights(path)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featstore.backbones import catalog
-from featstore.errors import UsageError, WeightsError, nearest
+from featstore.errors import RefusedFileError, UsageError, WeightsError, nearest
 from featstore.fingerprint import digest_file
+from featstore.isolation.caller import LostError, call
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -150,9 +151,11 @@ def load_weights(row: Row, network: keras.Model, path: Path) -> None:
     Raises
     ------
     WeightsError
-        If the file does not fit the network.
+        If the file does not fit the network, reaches outside itself, is not whole, or ends the process that looks at
+        it first.
     """
     try:
+        require_sound(path)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             network.load_weights(str(path))
@@ -162,6 +165,20 @@ def load_weights(row: Row, network: keras.Model, path: Path) -> None:
     for warning in caught:
         if issubclass(warning.category, UserWarning):
             raise _misfit(row, path, warning.message)
+
+
+def require_sound(path: Path) -> None:
+    """Have an HDF5 file read by another process before Keras reads it here, as any file may be a stranger's.
+
+    Raises
+    ------
+    RefusedFileError
+        If it reaches outside itself, is not whole, or ends that process.
+    """
+    try:
+        call("featstore.store.guard:weights_are_sound", path)
+    except LostError as error:
+        raise RefusedFileError(f"{path} is refused: {error}.", _SAVE_WEIGHTS) from error
 
 
 def one_line(foreign: object) -> str:

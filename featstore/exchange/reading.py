@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from numpy.lib import format as npy
 
 from featstore.errors import RefusedFileError, UsageError
@@ -24,13 +25,13 @@ from featstore.exchange.table import (
     require_names,
     require_unpacked,
 )
-from featstore.store.guard import FOREIGN_BYTES, read_plain
+from featstore.isolation.caller import LostError, call
+from featstore.store.guard import FOREIGN_BYTES, REMEDY, read_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     _Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
@@ -63,11 +64,20 @@ def read_table(path: Path, features: str | None, names: str | None) -> Table:
     UsageError
         If it cannot be told which part of it is meant.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
+    if path.suffix.lower() not in READERS:
         raise UsageError(f"{path} is of no kind that can be imported.", f"Give one of: {', '.join(READERS)}.")
     try:
-        return reader(path, features, names)
+        page, (values,) = call("featstore.exchange.reading:read", path, features, names)
+    except LostError as error:
+        raise RefusedFileError(f"{path} is refused: {error}.", REMEDY) from error
+    return Table(tuple(page["names"]), values, tuple(page["columns"]), page["named"], page["unused"])
+
+
+def read(path: Path, features: str | None, names: str | None) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """Read a table, as `read_table` says; run by `featstore.isolation`."""
+    try:
+        table = READERS[path.suffix.lower()](path, features, names)
+        values = np.ascontiguousarray(table.features)
     except (RefusedFileError, UsageError):
         raise
     except MALFORMED as error:
@@ -75,6 +85,8 @@ def read_table(path: Path, features: str | None, names: str | None) -> Table:
         raise RefusedFileError(
             f"{path} is refused: {why}.", "Write it again, without pickled objects."
         ) from error
+    page = {"names": table.names, "columns": table.columns, "named": table.named, "unused": table.unused}
+    return page, [values]
 
 
 def _from_npz(path: Path, features: str | None, names: str | None) -> Table:

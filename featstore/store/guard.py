@@ -1,37 +1,42 @@
 """HDF5 from a stranger: which files may be opened, and how much of them is read (law 7).
 
 HDF5 can point outside itself (external storage, external links, virtual data sets), announce more than it holds
-(shapes, chunks that inflate) and name filters that are loaded as code. `read_plain` refuses all of that before it
-reads a value. It cannot vouch for the HDF5 library: a file made to exploit a defect in it is stopped by nothing
-here, which is why shards are hashed before they come this far.
+(shapes, chunks that inflate), store less than it announces, and name filters that are loaded as code. `read_plain`
+refuses all of that before it reads a value. It cannot vouch for the HDF5 library: a file made to exploit a defect
+in it costs the process that opens it, which is why strangers' files are read in `featstore.store.isolation`.
 """
 
 from __future__ import annotations
 
 import math
-import zlib
+import stat
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from h5py import h5d, h5o, h5z
+from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5t
 
 from featstore.errors import RefusedFileError
+from featstore.store.storage import FILTERS, Extents, Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 REMEDY = "Copy its numbers into a plain HDF5 file with h5py, or ask for such a file."
 FOREIGN_BYTES = 16 << 30
+EXPANSION, ALLOWANCE = 100, 64 << 20
+"""Values may take so many times the size of the file, and so many bytes beside; what is packed closer says little."""
 KINDS = "biufS"
-CHECKSUM = 4
-"""Bytes of a Fletcher-32 checksum, where it was added before packing."""
-_NAMES = {h5z.FILTER_DEFLATE: "gzip", h5z.FILTER_SHUFFLE: "shuffle", h5z.FILTER_FLETCHER32: "fletcher32"}
-_LAYOUTS = {h5d.COMPACT, h5d.CONTIGUOUS, h5d.CHUNKED}
+OPAQUE = "V"
+"""What Keras writes numbers of 16 bits as that numpy has no name for."""
+ATTRIBUTE_BYTES = 1 << 16
+_files = count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +54,24 @@ class Limits:
     filters
         Numbers of the HDF5 filters that chunks may have gone through.
     attributes
-        Attributes of the root; those of other members are not read.
+        Attributes of the root, or of any member where they are looked at.
+    kinds
+        Kinds of numpy's types that data sets may be of.
+    lists
+        Values in a list that is an attribute; 0 where each must be a single value.
     """
 
     members: int = 1000
     depth: int = 8
     values: int | None = FOREIGN_BYTES
-    filters: frozenset[int] = frozenset(_NAMES)
+    filters: frozenset[int] = frozenset(FILTERS)
     attributes: int = 64
+    kinds: str = KINDS
+    lists: int = 0
 
 
 FOREIGN = Limits()
+WEIGHTS = Limits(members=100_000, depth=64, attributes=256, kinds=KINDS + OPAQUE, lists=1 << 20)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,16 +102,11 @@ def read_plain(source: bytes | Path, limits: Limits = FOREIGN) -> Plain:
     RefusedFileError
         If the file is no HDF5, reaches outside itself, is not of plain numbers, or exceeds the limits.
     """
-    try:
-        with _opened(source) as file:
-            datasets = dict(_walk(file, limits))
-            _check_total(file, datasets, limits)
-            return Plain(
-                _attributes(file, limits), {name: _values(found) for name, found in datasets.items()}
-            )
-    except (OSError, LookupError, ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError) as error:
-        why = str(error).partition("\n")[0] or type(error).__name__
-        raise RefusedFileError(f"The HDF5 file is refused: {why}.", REMEDY) from error
+    with _refusing("The HDF5 file"), _opened(source) as file:
+        root = h5g.open(file.id, b"/")
+        found = [Stored.of(name, member) for name, member in _members(root, limits) if _is_dataset(member)]
+        _check_values(file, found, limits)
+        return Plain(_attributes(root, limits), {one.name: one.values() for one in found})
 
 
 def read_datasets(source: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
@@ -116,133 +123,183 @@ def read_datasets(source: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]
         file = _opened(source)
     except OSError:
         return {}
+    with _refusing(str(source)), file:
+        members = ((name, _descend(h5g.open(file.id, b"/"), name)) for name in names)
+        found = [Stored.of(name, member) for name, member in members if member is not None]
+        _check_values(file, found, FOREIGN)
+        return {one.name: one.values() for one in found}
+
+
+def check_weights(path: Path) -> None:
+    """Look at a file that another program is going to read, attributes of all members included, and read all of it.
+
+    What would end the other program ends this one, which is for `featstore.store.isolation` to bear.
+
+    Raises
+    ------
+    RefusedFileError
+        If it reaches outside itself, holds other things than numbers, texts and lists of them, or is not whole.
+    """
+    with _refusing(str(path)), _opened(path) as file:
+        root = h5g.open(file.id, b"/")
+        found = []
+        for name, member in [("", root), *_members(root, WEIGHTS)]:
+            _attributes(member, WEIGHTS)
+            if _is_dataset(member):
+                found.append(Stored.of(name, member))
+        _check_values(file, found, WEIGHTS)
+        for one in found:
+            one.values()
+
+
+def weights_are_sound(path: Path) -> tuple[bool, list[NDArray[Any]]]:
+    """`check_weights`; run by `featstore.isolation`."""
+    check_weights(path)
+    return True, []
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
     try:
-        with file:
-            found = {name: _descend(file, name) for name in names}
-            return {name: _values(dataset) for name, dataset in found.items() if dataset is not None}
+        yield
     except (OSError, LookupError, ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError) as error:
         why = str(error).partition("\n")[0] or type(error).__name__
-        raise RefusedFileError(f"{source} is refused: {why}.", REMEDY) from error
-
-
-def _descend(file: Any, name: str) -> Any:  # noqa: ANN401
-    member = file
-    for part in name.split("/"):
-        if not isinstance(member, h5py.Group) or part not in member:
-            return None
-        member = _member(member, part)
-    if not isinstance(member, h5py.Dataset):
-        raise ValueError(f"{name} is no data set")  # noqa: TRY004
-    _check_dataset(name, member, FOREIGN)
-    return member
+        raise RefusedFileError(f"{what} is refused: {why}.", REMEDY) from error
 
 
 def _opened(source: bytes | Path) -> Any:  # noqa: ANN401
     if not isinstance(source, bytes):
+        if not stat.S_ISREG(source.stat().st_mode):  # a pipe would be waited for
+            raise ValueError("it is a folder, pipe, socket or device")
         return h5py.File(source, "r", locking=False)
-    if not source:  # h5py would begin a new file
+    if not source:  # HDF5 would begin a new file
         raise ValueError("it is empty")
-    return h5py.File.in_memory(source)
+    access = h5p.create(h5p.FILE_ACCESS)
+    access.set_fapl_core(backing_store=False)
+    access.set_file_image(source)
+    # Read-only, unlike `h5py.File.in_memory`: what HDF5 mends in a file that it may write can be attacked, too.
+    return h5py.File(h5f.open(b"in memory %d" % next(_files), h5f.ACC_RDONLY, access))
 
 
-def _walk(file: Any, limits: Limits) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
-    """Data sets by path, level by level; a member that is reached twice is refused, hence every circle too."""
-    seen: set[int] = {h5o.get_info(file.id).addr}
-    level = [("", file)]
+def _is_dataset(member: Any) -> bool:  # noqa: ANN401
+    return isinstance(member, h5d.DatasetID)
+
+
+def _descend(group: Any, name: str) -> Any:  # noqa: ANN401
+    """The data set of a path; None where there is none."""
+    member = group
+    for part in name.split("/"):
+        key = part.encode()
+        if not isinstance(member, h5g.GroupID) or not member.links.exists(key):
+            return None
+        member, _ = _member(member, key)
+    if not _is_dataset(member):
+        raise ValueError(f"{name} is no data set")
+    return member
+
+
+def _members(root: Any, limits: Limits) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    """Groups and data sets by path, level by level; one that is reached twice is refused, hence every circle too."""
+    seen: set[int] = {h5o.get_info(root).addr}
+    level = [("", root)]
     for _ in range(limits.depth):
         groups = []
         for prefix, group in level:
-            for name in group:
-                member = _member(group, name)
-                address = h5o.get_info(member.id).addr
+            for key in group:
+                member, address = _member(group, key)
+                name = f"{prefix}{_shown(key)}"
                 if address in seen:
-                    raise ValueError(f"{prefix}{name} is another name of something else")
+                    raise ValueError(f"{name} is another name of something else")
                 seen.add(address)
                 if len(seen) > limits.members + 1:
                     raise ValueError(f"it has more than {limits.members} members")
-                if isinstance(member, h5py.Group):
-                    groups.append((f"{prefix}{name}/", member))
-                else:
-                    _check_dataset(f"{prefix}{name}", member, limits)
-                    yield f"{prefix}{name}", member
+                if not _is_dataset(member):
+                    groups.append((f"{name}/", member))
+                yield name, member
         level = groups
     if level:
         raise ValueError(f"it is nested deeper than {limits.depth}")
 
 
-def _member(group: Any, name: str) -> Any:  # noqa: ANN401
-    if not isinstance(name, str) or not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise ValueError(f"{name} is a link to somewhere else")  # noqa: TRY004
-    member = group[name]
-    if not isinstance(member, h5py.Group | h5py.Dataset):
-        raise ValueError(f"{name} is neither a group nor a data set")  # noqa: TRY004
-    return member
+def _member(group: Any, key: bytes) -> tuple[Any, int]:  # noqa: ANN401
+    """What lies under a name, and its address."""
+    if key in {b"", b"."} or b"/" in key:  # HDF5 would follow it as a path
+        raise ValueError(f"{_shown(key)!r} cannot be the name of a member")
+    if group.links.get_info(key).type != h5l.TYPE_HARD:
+        raise ValueError(f"{_shown(key)} is a link to somewhere else")
+    member = h5o.open(group, key)
+    if not isinstance(member, h5g.GroupID | h5d.DatasetID):
+        raise ValueError(f"{_shown(key)} is neither a group nor a data set")  # noqa: TRY004
+    return member, h5o.get_info(member).addr
 
 
-def _check_dataset(name: str, dataset: Any, limits: Limits) -> None:  # noqa: ANN401
-    plan = dataset.id.get_create_plist()
-    if plan.get_layout() not in _LAYOUTS or plan.get_external_count():
-        raise ValueError(f"{name} keeps its values outside the file")
-    shape, dtype, chunks = dataset.shape, dataset.dtype, dataset.chunks
-    if dtype.kind not in KINDS or dtype.hasobject:
-        raise ValueError(f"{name} holds {dtype}, neither numbers nor text of fixed length")
-    filters = [plan.get_filter(number)[0] for number in range(plan.get_nfilters())]
-    if not limits.filters.issuperset(filters):
-        unknown = next(_NAMES.get(number, number) for number in filters if number not in limits.filters)
-        raise ValueError(f"{name} has gone through the filter {unknown}")
-    if shape is None or math.prod(shape) * dtype.itemsize > _most(dataset.file, limits):
-        raise ValueError(f"{name} announces {shape} {dtype}, more than the file may hold")
-    if not _is_complete(dataset.id, shape, chunks, dtype.itemsize):
-        raise ValueError(f"{name} announces {shape}, and not all of that is in the file")
-    if h5z.FILTER_DEFLATE in filters:
-        _check_inflation(name, dataset.id, math.prod(chunks) * dtype.itemsize)
+def _shown(key: bytes) -> str:
+    return key.decode("utf-8", "surrogateescape")
 
 
-def _is_complete(found: Any, shape: tuple[int, ...], chunks: tuple[int, ...] | None, width: int) -> bool:  # noqa: ANN401
-    """Whether every value has its place in the file; HDF5 would make up the others."""
-    if chunks is None:
-        return bool(found.get_storage_size() >= math.prod(shape) * width)
-    needed = math.prod(-(-side // chunk) for side, chunk in zip(shape, chunks, strict=True))
-    return bool(found.get_num_chunks() == needed)
-
-
-def _most(file: Any, limits: Limits) -> int:  # noqa: ANN401
-    """Bytes that the values may take."""
-    return int(file.id.get_filesize()) if limits.values is None else limits.values
-
-
-def _check_total(file: Any, datasets: Mapping[str, Any], limits: Limits) -> None:  # noqa: ANN401
-    total = sum(dataset.nbytes for dataset in datasets.values())
-    if total > _most(file, limits):
+def _check_values(file: Any, found: Sequence[Stored], limits: Limits) -> None:  # noqa: ANN401
+    """Refuse what is not all there, or is more than it may be; only then is anything unpacked."""
+    size = int(file.id.get_filesize())
+    extents, total = Extents(size), 0
+    for one in found:
+        one.check_pipeline(limits.filters)
+        total += _announced(one, limits, size)
+        one.check_storage(extents)
+    extents.require_apart()
+    if total > _most(limits, size):
         raise ValueError(f"it announces {total:,} bytes, more than it may hold")
+    for one in found:
+        one.check_inflation()
 
 
-def _check_inflation(name: str, found: Any, size: int) -> None:  # noqa: ANN401
-    """Inflate each chunk with a bound: HDF5 would go on as long as there is something to inflate."""
-    for number in range(found.get_num_chunks()):
-        mask, packed = found.read_direct_chunk(found.get_chunk_info(number).chunk_offset)
-        try:
-            inflated = -1 if mask else len(zlib.decompressobj().decompress(packed, size + CHECKSUM + 1))
-        except zlib.error as error:
-            raise ValueError(f"chunk {number} of {name} does not inflate") from error
-        if inflated not in {size, size + CHECKSUM}:
-            raise ValueError(
-                f"chunk {number} of {name} does not inflate to the {size:,} bytes that it should"
-            )
+def _most(limits: Limits, size: int) -> int:
+    """Bytes that the values of a file of `size` bytes may take."""
+    return size if limits.values is None else min(limits.values, ALLOWANCE + EXPANSION * size)
 
 
-def _attributes(file: Any, limits: Limits) -> dict[str, Any]:  # noqa: ANN401
-    attributes = file.attrs
-    if len(attributes) > limits.attributes:
+def _announced(one: Stored, limits: Limits, size: int) -> int:
+    """Bytes of a data set in memory, those of its chunks that reach beyond it included."""
+    shape, dtype, chunks = one.shape, one.dtype, one.chunks
+    plain = (
+        dtype.kind in limits.kinds and dtype.names is None and dtype.subdtype is None and not dtype.hasobject
+    )
+    if not plain or not _is_usual(one.kept, dtype):
+        raise ValueError(f"{one.name} holds {dtype}, neither numbers nor text of fixed length")
+    sides: Sequence[int] | None = shape
+    if shape is not None and chunks is not None:
+        sides = [max(-(-side // chunk), 1) * chunk for side, chunk in zip(shape, chunks, strict=True)]
+    announced = -1 if sides is None else math.prod(sides) * dtype.itemsize
+    if not 0 <= announced <= (size if limits.values is None else limits.values):
+        raise ValueError(f"{one.name} announces {shape} {dtype}, more than the file may hold")
+    return announced
+
+
+def _is_usual(kept: Any, dtype: np.dtype[Any]) -> bool:  # noqa: ANN401
+    """Whether values are kept as they are in memory; HDF5 also converts numbers of any bits in any place."""
+    if kept.get_size() != dtype.itemsize:
+        return False
+    return dtype.kind not in "iuf" or bool(kept.equal(h5t.py_create(dtype, logical=True)))
+
+
+def _attributes(member: Any, limits: Limits) -> dict[str, Any]:  # noqa: ANN401
+    if h5a.get_num_attrs(member) > limits.attributes:
         raise ValueError(f"it has more than {limits.attributes} attributes")
-    for name in attributes:
-        if attributes.get_id(name).shape != ():
-            raise ValueError(f"the attribute {name} is no single value")
-    return dict(attributes)
+    found = (h5a.open(member, index=number) for number in range(h5a.get_num_attrs(member)))
+    return dict(_attribute(one, limits) for one in found)
 
 
-def _values(dataset: Any) -> NDArray[Any]:  # noqa: ANN401
-    values: NDArray[Any] = np.empty(dataset.shape, dataset.dtype)
-    if dataset.size:
-        dataset.read_direct(values)
-    return values
+def _attribute(found: Any, limits: Limits) -> tuple[str, Any]:  # noqa: ANN401
+    name, shape, dtype = _shown(found.name), found.shape, found.dtype
+    single = shape == () and found.get_storage_size() <= ATTRIBUTE_BYTES
+    listed = limits.lists and (shape is None or (len(shape) <= 1 and math.prod(shape) <= limits.lists))
+    if not single and not listed:
+        raise ValueError(f"the attribute {name} is no single value")
+    if h5py.check_string_dtype(dtype) is None and (
+        dtype.kind not in KINDS or not _is_usual(found.get_type(), dtype)
+    ):
+        raise ValueError(f"the attribute {name} is neither a number nor text")
+    values = np.empty(shape or (), dtype)
+    if shape is not None and values.size:
+        found.read(values)
+    value: Any = values[()]
+    return name, _shown(value) if isinstance(value, bytes) and dtype.kind == "O" else value

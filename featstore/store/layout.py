@@ -48,7 +48,11 @@ def shard_folder(root: Path, key: FeatureKey) -> Path:
 def names(folder: Path) -> tuple[str, str, int]:
     """Backbone, view and seed as the name of a shard folder tells them: for people, where no key can be read."""
     backbone, view, seed = folder.parts[-3:]
-    return backbone.rpartition("@")[0], view.rpartition("@")[0], int(seed.removeprefix("seed-"))
+    digits = seed.removeprefix("seed-")
+    number = (
+        int(digits) if digits.isascii() and digits.isdigit() else -1
+    )  # a stranger names folders as he likes
+    return backbone.rpartition("@")[0], view.rpartition("@")[0], number
 
 
 def slug(recipe: str) -> str:

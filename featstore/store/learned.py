@@ -16,9 +16,9 @@ from featstore import document
 from featstore.errors import RefusedFileError, StoreError
 from featstore.files import write_private
 from featstore.fingerprint import canonical_json
-from featstore.store import layout
+from featstore.isolation.caller import LostError, call
+from featstore.store import guard, layout
 from featstore.store.commit import make_folder
-from featstore.store.guard import read_datasets
 from featstore.store.known_images import KnownImages
 
 if TYPE_CHECKING:
@@ -124,7 +124,11 @@ def inscription(path: Path, weights: str) -> Learned | None:
     RefusedFileError
         If there is something in its place that is no record.
     """
-    found = read_datasets(path, DATASETS)
+    try:
+        names, arrays = call("featstore.store.learned:read_record", path)
+    except LostError as error:
+        raise RefusedFileError(f"{path} is refused: {error}.", guard.REMEDY) from error
+    found = dict(zip(names, arrays, strict=True))
     if not found:
         return None
     try:
@@ -134,6 +138,12 @@ def inscription(path: Path, weights: str) -> Learned | None:
             f"{path} says that its weights were tuned, but not on which images.",
             "Make the weights again with `featstore finetune`.",
         ) from error
+
+
+def read_record(path: Path) -> tuple[list[str], list[NDArray[Any]]]:
+    """Data sets of a record inside a weights file; run by `featstore.isolation`."""
+    found = guard.read_datasets(path, DATASETS)
+    return [*found], [*found.values()]
 
 
 def remember(root: Path, backbone: BackboneSpec, learned: Learned) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from featstore.types import Decoding
 
 log = logging.getLogger(__name__)
+DIGEST = 64
+"""Characters of a shard's name; one that a stranger gave may leave no room for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ def set_aside_shard(folder: Path, shard: Path, cause: str) -> Path:
     The note says where in the cache it lay; where the cache lies is nobody's business who is sent the note.
     """
     origin = shard.relative_to(folder.parent).as_posix()
-    target = folder / "shards" / f"{shard.stem}-{short_digest(origin)}{shard.suffix}"
+    target = folder / "shards" / f"{shard.stem[:DIGEST]}-{short_digest(origin)}{shard.suffix}"
     make_folder(target.parent)
     shard.rename(target)
     commit(target.with_suffix(".json"), canonical_json({"from": origin, "cause": cause}).encode())

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from featstore.errors import ShardCorruptError, StoreError
+from featstore.errors import StoreError
 from featstore.fingerprint import canonical_json
+from featstore.isolation.caller import LostError, call
 from featstore.store import layout, quarantine, shard
 from featstore.store.commit import commit, make_folder
 from featstore.store.ids import NO_IDS, IdSet
 from featstore.store.index import Index
 from featstore.store.store import Store, digest_of
+from featstore.types import FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,32 +93,50 @@ def mend(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
 
 
 def _mend(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
-    set_aside, put_back, rebuilt, shards = [], [], [], []
+    set_aside, put_back, rebuilt, shards, stuck = [], [], [], [], []
     for path, cause in bad:
         if path.suffix == layout.SHARD_SUFFIX and _put_back(root, path):
             put_back.append(str(path))
         elif path.suffix == layout.SHARD_SUFFIX:
+            try:
+                target = quarantine.set_aside_shard(layout.quarantine_folder(root), path, cause)
+            except OSError as failure:
+                stuck.append((path, failure))
+                continue
             shards.append(path)
-            set_aside.append(str(quarantine.set_aside_shard(layout.quarantine_folder(root), path, cause)))
+            set_aside.append(str(target))
         elif path.name != layout.LEARNED_PAGE:
             path.unlink(missing_ok=True)
             rebuilt.append(str(path))
     _describe_again(root)
+    if stuck:  # said when all else is done
+        where, why = stuck[0]
+        more = f", and {len(stuck) - 1} more bad shards" if stuck[1:] else ""
+        raise StoreError(
+            f"Cannot set aside {where}{more}: {why.strerror or why}",
+            "Check the rights of the cache folder.",
+        )
     return Repair(tuple(set_aside), tuple(put_back), tuple(rebuilt), tuple(_lost(root, shards)))
 
 
 def _put_back(root: Path, path: Path) -> bool:
-    """Move a shard that is good but misplaced into the folder of its key; whether it was one."""
+    """Move a shard that is good but misplaced into the folder of its key; whether that was possible."""
     try:
-        key = shard.read(path).key
-    except (OSError, ShardCorruptError):
+        key, _ = call("featstore.store.repair:key_of", path)
+        home = layout.shard_folder(root, FeatureKey.from_json(key))
+        if home == path.parent:
+            return False
+        make_folder(home)
+        path.replace(home / path.name)
+    except (OSError, ValueError, LostError) as error:  # a folder that no disk can have, for one
+        log.debug("%s cannot be put back: %s", path, error)
         return False
-    home = layout.shard_folder(root, key)
-    if home == path.parent:
-        return False
-    make_folder(home)
-    path.replace(home / path.name)
     return True
+
+
+def key_of(path: Path) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """Key of a good shard; run by `featstore.isolation`."""
+    return shard.read(path).key.to_json(), []
 
 
 def _describe_again(root: Path) -> None:

@@ -119,6 +119,12 @@ def decode(data: bytes) -> Shard:
         raise ShardCorruptError(f"Not a feature shard: {why}.", REMEDY) from error
 
 
+def _is_finite(features: Features) -> bool:
+    """Whether all values are. Their sum, which takes no memory, is finite only then, but for an overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(features.sum()) or np.isfinite(features).all())
+
+
 def read(path: Path) -> Shard:
     """Read a shard file: its bytes, whose hash must be that of its name, before anything is made of them.
 
@@ -173,5 +179,10 @@ def _checked(plain: Plain) -> Shard:
     rows = int(found["rows"])
     if (ids.shape, features.shape) != ((rows, ID_BYTES), (rows, key.backbone.dimension)):
         raise ValueError(f"{rows} rows announced, {ids.shape} ids and {features.shape} features found")
+    if not _is_finite(features):
+        raise ValueError("a value is not finite")
+    names = unpack_ids(ids)
+    if len(set(names)) != rows:
+        raise ValueError("an image id stands twice in it")
     batch_size = found.get("batch_size")
-    return Shard(key, unpack_ids(ids), features, None if batch_size is None else int(batch_size))
+    return Shard(key, names, features, None if batch_size is None else int(batch_size))

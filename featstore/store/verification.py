@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from featstore.errors import ShardCorruptError
+from featstore.isolation.caller import LostError, call
 from featstore.signatures import public
 from featstore.store import header, layout, listing, shard, surroundings
 from featstore.store.repair import Repair, mend
@@ -19,6 +18,8 @@ from featstore.store.store import default_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
 
 THREADS = 8
 """Beyond these, the disk or the one lock of the HDF5 library is the limit."""
@@ -137,9 +138,23 @@ def _outcome(check: Callable[[Path], int], path: Path) -> int | ShardCorruptErro
 
 
 def _rows(path: Path, root: Path) -> int:
+    """Rows of a good shard, which is opened by another process: the cache may be a stranger's."""
+    try:
+        rows, _ = call("featstore.store.verification:look", path, str(root))
+    except LostError as error:
+        raise ShardCorruptError(f"{error}", shard.REMEDY) from error
+    return int(rows)
+
+
+def look(path: Path, root: str) -> tuple[int, list[NDArray[Any]]]:
+    """Rows of a shard; run by `featstore.isolation`.
+
+    Raises
+    ------
+    ShardCorruptError
+        If it is not good, or lies in the folder of another key.
+    """
     found = shard.read(path)
-    if not np.isfinite(found.features).all():
-        raise ShardCorruptError("a value is not finite", shard.REMEDY)
-    if layout.shard_folder(root, found.key) != path.parent:
+    if layout.shard_folder(Path(root), found.key) != path.parent:
         raise ShardCorruptError("it lies in the folder of another key", shard.REMEDY)
-    return len(found.ids)
+    return len(found.ids), []

@@ -60,7 +60,11 @@ def test_the_first_extraction_says_what_it_did(world):
     assert "extract: " in world.first.err, "the progress bar belongs to stderr"
 
 
-def test_the_first_extraction_names_its_phases_before_its_bar_and_ends_with_what_is_stored_now(world):
+@pytest.mark.slow
+def test_an_extraction_names_its_phases_before_its_bar_and_ends_with_what_is_stored_now(world, tmp_path):
+    """In a fresh interpreter: the forks of these tests have loaded TensorFlow."""
+    arguments = ["extract", world.data, *NETS, "--recipe", "mild", "--seeds", "1"]
+    done = featstore(*arguments, "--cache", tmp_path / "cache", fresh=True)
     phases = [
         "reading the data set",
         "32 images, 128 vectors to compute, about",
@@ -69,10 +73,10 @@ def test_the_first_extraction_names_its_phases_before_its_bar_and_ends_with_what
         "computing",
         "  0%|",
     ]
-    places = [world.first.err.index(f"extract: {phase}") for phase in phases]
+    places = [done.err.index(f"extract: {phase}") for phase in phases]
     assert places == sorted(places)
     assert places[0] == 0
-    header, *rows = (re.split(r" {2,}", line.strip()) for line in world.first.out.splitlines()[:5])
+    header, *rows = (re.split(r" {2,}", line.strip()) for line in done.out.splitlines()[:5])
     assert header == ["backbone", "view", "stored now", "of them new", "missing"]
     assert [row[2:] for row in rows] == [["32", "32", "0"]] * 4
 
@@ -121,6 +125,7 @@ def test_a_dry_run_counts_what_is_missing_computes_nothing_and_does_not_load_ten
     assert sorted(world.cache.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_adding_a_seed_computes_only_that_seed(world, tmp_path):
     cache = tmp_path / "cache"
     shutil.copytree(world.cache, cache)
@@ -246,6 +251,7 @@ def test_predict_refuses_what_it_can_before_tensorflow_is_loaded(fused, tmp_path
         assert (code, loaded & {"tensorflow", "keras"}) == (2, set()), arguments
 
 
+@pytest.mark.slow
 def test_predictions_of_a_file_agree_with_those_of_the_run(world, tmp_path):
     """The held-out probabilities in predictions.csv come back when the same files are given to predict."""
     import csv
@@ -289,6 +295,7 @@ def test_the_papers_preset_trains_the_papers_head_and_records_its_curves(world, 
     assert all(len(curve) == 100 for curve in document["history"].values())
 
 
+@pytest.mark.slow
 def test_fine_tuning_reports_before_and_after_on_the_same_patients(world, tmp_path):
     arguments = ["fuse", world.data, "--strategy", "concat_head", "--cache", world.cache]
     chosen = ["--set", "optimizer=nag", "--set", "epochs=7"]
@@ -364,6 +371,7 @@ def test_compare_gives_the_same_numbers_twice_and_a_verdict(world, tmp_path):
     assert (tmp_path / "run" / "predictions.csv").read_text().count("\n") == 1 + len(names) * 32
 
 
+@pytest.mark.slow
 def test_compare_chooses_operating_points_in_the_fold_and_tells_the_kinds_of_luck_apart(world):
     arguments = ["compare", world.data, "--strategies", "concat_head", "--folds", "3", "--positive", "covid"]
     wishes = ["--calibrate", "temperature", "--sensitivity", "0.9", "--repeats", "2", "--training-seeds", "2"]

@@ -137,7 +137,7 @@ def test_fuse_answers_or_advises_what_fuse_has(odd, arguments):
 
 
 @pytest.mark.parametrize("folds", ["2", "5"])
-@pytest.mark.parametrize("arguments", [(), MORE[1]])
+@pytest.mark.parametrize("arguments", [(), pytest.param(MORE[1], marks=pytest.mark.slow)])
 def test_compare_answers_or_advises_what_compare_has_and_what_it_advises_works(odd, folds, arguments):
     _, data, cache = odd
     command = ["compare", data, "--cache", cache, "--strategies", "knn", *arguments]

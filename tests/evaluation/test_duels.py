@@ -73,6 +73,7 @@ def test_a_bad_contestant_is_said_to_be_worse():
     assert (duel.a, duel.b, duel.verdict) == ("NetB", "NetA", "b_better")
 
 
+@pytest.mark.slow
 def test_on_random_labels_no_pair_is_told_and_intervals_cover_chance():
     """95 % intervals may miss now and then: of 20 data sets and 3 contestants, 3 misses of 60 are expected."""
     chance = dict.fromkeys(("auc", "accuracy", "balanced_accuracy", "average_precision", "f1"), 0.5)

@@ -2,6 +2,7 @@
 
 import tracemalloc
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +12,17 @@ from pyarrow.parquet import ParquetFile, write_table
 
 from featstore.errors import RefusedFileError
 from featstore.exchange import reading, sheets
-from featstore.exchange.reading import read_table
 
 LONG = "class0/" + "a" * 400_000
 ROWS = 300
 SMALL = 64 << 20
 """Bytes that a refusal may take."""
+
+
+def read_table(path, features, names):
+    """In this process, so that what it takes is seen; `reading.read_table` lets another one read."""
+    page, (values,) = reading.read(path, features, names)
+    return SimpleNamespace(names=tuple(page["names"]), features=values)
 
 
 def repeated(text, rows=ROWS):

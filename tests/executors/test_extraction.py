@@ -98,6 +98,7 @@ def test_workers_that_are_killed_in_mid_portion_cost_only_time(remote, images, t
     assert tally.rows == bar.count == len(KEYS) * len(images)
 
 
+@pytest.mark.slow
 def test_after_three_rounds_it_says_how_many_vectors_are_missing(images, tmp_path, monkeypatch):
     monkeypatch.setattr(cut, "__defaults__", (len(images),))
     deaths = tmp_path / "deaths"

@@ -320,6 +320,7 @@ def require_the_same_from_its_file(name, learner, pixels, folder):
     np.testing.assert_allclose(backbone.embed(pixels), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_only_the_last_layers_move_and_what_was_kept_comes_back(tmp_path):
     """In one test, since a network takes seconds to compile."""
     learner, pixels = taught(NET, unfreeze=2)

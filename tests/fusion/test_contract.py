@@ -30,6 +30,13 @@ LABELS = {
     "three": np.array(["a", "b", "c"]),
     "negative": np.array([-1, 0, 1], dtype=np.int8),
 }
+KINDS = [
+    pytest.param(labels, id=kind, marks=() if kind in {"text", "three"} else pytest.mark.slow)
+    for kind, labels in LABELS.items()
+]
+LONG = {"BilinearHead", "ClassDecomposition", "ConcatMlp", "ConcatSvm", "EnsembleSelection", "GatedHead"}
+LONG |= {"SugenoIntegral", "WeightedVote"}
+"""Strategies whose fits take longest: the slow tests put scikit-learn's checks to them."""
 
 
 def blocky(n=90, n_classes=2, seed=0, widths=WIDTHS):
@@ -58,13 +65,14 @@ def name(request):
 CHECKS = parametrize_with_checks([make(name, blocks=None) for name in NAMES])
 
 
-def cost(check):
-    """The long check runs once quickly; the slow tests repeat it with other kinds of arrays."""
-    return pytest.mark.slow if check.keywords.get("readonly_memmap") else ()
+def cost(estimator, check):
+    """The slow tests also repeat the longest check with other kinds of arrays."""
+    long = check.keywords.get("readonly_memmap") or type(estimator).__name__ in LONG
+    return pytest.mark.slow if long else ()
 
 
 @pytest.mark.parametrize(
-    CHECKS.args[0], [pytest.param(*pair, marks=cost(pair[1])) for pair in CHECKS.args[1]], **CHECKS.kwargs
+    CHECKS.args[0], [pytest.param(*pair, marks=cost(*pair)) for pair in CHECKS.args[1]], **CHECKS.kwargs
 )
 def test_is_a_scikit_learn_classifier(estimator, check):
     with warnings.catch_warnings():
@@ -100,7 +108,7 @@ def test_constructor_only_stores(name):
     assert all(clone(strategy).get_params(deep=False)[key] == value for key, value in given.items())
 
 
-@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+@pytest.mark.parametrize("labels", KINDS)
 def test_learns_labels_of_any_type(name, labels):
     X, y = blocky(n_classes=len(labels))
     X_new, y_new = X[::2], y[::2]
@@ -234,7 +242,7 @@ def test_works_in_a_pipeline_and_a_grid_search(name):
     assert search.best_score_ > 0.7
 
 
-@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+@pytest.mark.parametrize("labels", KINDS)
 def test_bundle_restores_the_same_bytes(name, labels, tmp_path):
     X, y = blocky(n_classes=len(labels))
     strategy = make(name).fit(X, labels[y], groups=np.arange(len(y)) // 3)

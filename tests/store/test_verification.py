@@ -2,13 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 from fakes import DECODING, key, spec
 
-from featstore.fingerprint import digest, digest_bytes
-from featstore.store import layout, shard
+from featstore.errors import MissingFeaturesError, ShardCorruptError
+from featstore.fingerprint import canonical_json, digest, digest_bytes
+from featstore.isolation.caller import LostError
+from featstore.store import layout, shard, verification
 from featstore.store.quarantine import BadImage
 from featstore.store.repair import Lost
 from featstore.store.store import Store
@@ -194,3 +198,149 @@ def test_a_second_repair_has_nothing_to_do(store):
     verify(store.root, repair=True)
     again = verify(store.root, repair=True)
     assert (again.bad, again.repair.set_aside, again.repair.lost) == ((), (), ())
+
+
+def forged(address, ids, features, *, chunk=None):
+    """A shard as nobody but a forger writes it: any key, any values, any bytes for the chunk of features."""
+    with h5py.File.in_memory() as file:
+        shard._write_dataset(file, "ids", shard.pack_ids(ids))
+        if chunk is None:
+            shard._write_dataset(file, "features", np.asarray(features, np.float32))
+        else:
+            found = file.create_dataset(
+                "features", features.shape, "f4", chunks=features.shape, fletcher32=True
+            )
+            found.id.write_direct_chunk((0, 0), chunk)
+            file.create_group("padding").attrs["x"] = np.zeros(4000)
+            del file["padding"]
+        file.attrs["format"], file.attrs["rows"] = shard.FORMAT, len(ids)
+        file.attrs["key"] = canonical_json(address if isinstance(address, dict) else address.to_json())
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+SHORT = {
+    "two bytes": b"ab",
+    "a checksum alone": bytes(4),
+    "half of it": bytes(100),
+    "all but the checksum": bytes(192),
+}
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("chunk", SHORT.values(), ids=SHORT)
+def test_a_shard_whose_chunk_is_shorter_than_it_announces_costs_that_shard_alone(store, chunk):
+    """HDF5 itself dies of it, or returns what lies behind in memory."""
+    path = write_as_shard(
+        layout.shard_folder(store.root, key()), forged(key(), IDS[:4], rows(IDS[:4]), chunk=chunk)
+    )
+    found = verify(store.root, repair=True)
+    ((bad, why),) = found.bad
+    assert (bad, found.shards) == (str(path), 4)
+    assert "bytes, and must have 196" in why
+    assert len(found.repair.set_aside) == 1
+
+
+@pytest.mark.hostile
+def test_a_shard_of_which_the_library_dies_costs_that_shard_alone(store, monkeypatch):
+    path = shards(store, key())[0]
+
+    def call(work, where, *arguments):
+        if where == path:
+            raise LostError("the library that reads it dies of it (SIGSEGV)")
+        return verification_call(work, where, *arguments)
+
+    verification_call = verification.call
+    monkeypatch.setattr(verification, "call", call)
+    found = verify(store.root)
+    assert (found.bad, found.shards) == (((str(path), "the library that reads it dies of it (SIGSEGV)"),), 3)
+
+
+BROKEN = {
+    "not a number": np.nan,
+    "infinite": np.inf,
+    "infinite both ways": [np.inf, -np.inf, *[0] * 10],
+}
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("value", BROKEN.values(), ids=BROKEN)
+def test_a_shard_of_right_name_that_is_not_finite_is_set_aside_and_its_rows_are_missing_again(store, value):
+    features = rows(IDS[:4])
+    features[2] = value
+    good = layout.shard_folder(store.root, key())
+    shutil.rmtree(good)
+    good.mkdir()
+    path = write_as_shard(good, forged(key(), IDS[:4], features))
+    with pytest.raises(ShardCorruptError, match="not finite"):
+        shard.read(path)
+    with pytest.raises(MissingFeaturesError):
+        store.read(key(), IDS[:4])
+    assert not path.exists()
+    again = Store(store.root)
+    assert len(again.stored_ids(key())) == 0
+    again.write(key(), IDS[:4], rows(IDS[:4]))
+    np.testing.assert_array_equal(again.read(key(), IDS[:4]), rows(IDS[:4]))
+
+
+def test_large_values_whose_sum_is_not_finite_are_good():
+    features = np.full((4, 12), 3e38, "f4")
+    np.testing.assert_array_equal(shard.decode(shard.encode(key(), IDS[:4], features)).features, features)
+
+
+@pytest.mark.hostile
+def test_an_id_that_stands_twice_is_found():
+    with pytest.raises(ShardCorruptError, match="stands twice"):
+        shard.decode(forged(key(), [IDS[0], IDS[0]], rows(IDS[:2])))
+
+
+def unplaceable():
+    """Keys whose folder no disk can have, or that name none."""
+    good = key().to_json()
+    view, backbone = good["view"], good["backbone"]
+    yield "4,000 digits", good | {"view": view | {"seed": int("1" * 4000)}}
+    yield "260 digits", good | {"view": view | {"seed": int("1" * 260)}}
+    yield "negative", good | {"view": view | {"seed": -3}}
+    yield "long name", good | {"backbone": backbone | {"name": "A" * 300}}
+    yield "long name in few letters", good | {"backbone": backbone | {"name": "\u00e4" * 120}}
+    yield "a name that climbs", good | {"backbone": backbone | {"name": "../../x"}}
+    yield "no name", good | {"backbone": backbone | {"name": "."}}
+
+
+@pytest.mark.hostile
+def test_shards_that_fit_nowhere_are_set_aside_and_repair_goes_on(store):
+    folder = layout.shard_folder(store.root, key())
+    hostile = {
+        write_as_shard(folder, forged(address, IDS[:4], rows(IDS[:4]))) for _, address in unplaceable()
+    }
+    odd = folder.with_name("seed-x")
+    odd.mkdir()
+    for name in ("A" * 252, "a.b", "\udcff", "x"):
+        (odd / f"{name}.h5").write_bytes(b"no shard")
+        hostile.add(odd / f"{name}.h5")
+    misplaced = shards(store, key(view=VIEW))[0]
+    moved = folder / misplaced.name
+    misplaced.rename(moved)
+    found = verify(store.root, repair=True)
+    assert {path for path, _ in found.bad} == {str(path) for path in (*hostile, moved)}
+    assert len(found.repair.set_aside) == len(hostile)
+    assert found.repair.put_back == (str(moved),)
+    assert misplaced.exists()
+    assert verify(store.root).bad == ()
+
+
+@pytest.mark.hostile
+def test_a_good_shard_whose_folder_cannot_be_made_is_set_aside(store):
+    """Something else stands where its folder should be."""
+    misplaced = shards(store, key(view=VIEW))[0]
+    misplaced.rename(layout.shard_folder(store.root, key()) / misplaced.name)
+    misplaced.parent.rmdir()
+    misplaced.parent.write_bytes(b"in the way")
+    found = verify(store.root, repair=True)
+    assert (len(found.repair.set_aside), found.repair.put_back) == (1, ())
+
+
+def test_seeds_that_name_a_folder_are_taken():
+    for seed in (0, 2**64, 10**199):
+        address = replace(key(), view=replace(VIEW, seed=seed))
+        assert shard.decode(shard.encode(address, IDS[:4], rows(IDS[:4]))).key == address
