@@ -49,7 +49,7 @@ NEIGHBOURS = 2
 """Likely pairs that are aligned for each image and way of looking."""
 OTHERS = 3
 """The fourth most alike image tells how alike those of a collection are: a picture may have three copies."""
-MOST_ALIGNED, MOST_REFINED = 20_000, 1_000
+MOST_ALIGNED, MOST_REFINED = 20_000, 500
 """Pairs that are aligned, and whose alignment is refined, in all: those that stand out most."""
 FAINT = 1.5
 """Grey levels: a miniature whose middle frequencies have a smaller root mean square shows nothing to compare."""
