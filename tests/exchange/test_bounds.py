@@ -11,7 +11,7 @@ from pyarrow import compute
 from pyarrow.parquet import ParquetFile, write_table
 
 from featstore.errors import RefusedFileError
-from featstore.exchange import reading, sheets
+from featstore.exchange import reading, sheets, table
 
 LONG = "class0/" + "a" * 400_000
 ROWS = 300
@@ -143,13 +143,14 @@ def npz_of(path, kind, arrays):
     [
         (zipfile.ZIP_DEFLATED, {"path": np.full(100, "a", "U100000"), "x": np.zeros((100, 4))}),
         (zipfile.ZIP_DEFLATED, {"path": np.full(100, b"a", "S5000"), "x": np.zeros((100, 4))}),
-        (zipfile.ZIP_DEFLATED, {"path": np.full(90_000, b"a", "S4000"), "x": np.zeros((90_000, 4))}),
+        (zipfile.ZIP_DEFLATED, {"path": np.full(1000, b"a", "S4000"), "x": np.zeros((1000, 4))}),
         (zipfile.ZIP_LZMA, {"path": np.full(4, "a"), "x": np.zeros((4, 4))}),
         (zipfile.ZIP_BZIP2, {"path": np.full(4, "a"), "x": np.zeros((4, 4))}),
     ],
 )
 def test_a_small_archive_that_unpacks_to_long_names_is_refused(tmp_path, monkeypatch, kind, arrays):
     read = []
+    monkeypatch.setattr(table, "MAX_NAMES", 1 << 20)
     monkeypatch.setattr(reading, "_npz_array", lambda _, member: read.append(member))
     npz_of(tmp_path / "bomb.npz", kind, arrays)
     with pytest.raises(RefusedFileError):
