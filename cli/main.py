@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from featstore import interruption
+from featstore.bars import showing_bars
 from featstore.errors import FeatstoreError, InterruptionError, StoreError
 
 from . import bench, cache, check, compare, demo, extract, finetune, fuse, lists, paper, predict, report
@@ -89,7 +90,8 @@ def main() -> None:
     handler.setFormatter(Printable("featstore: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
-        app(arguments, prog_name="featstore")
+        with showing_bars(wanted="--json" not in arguments):
+            app(arguments, prog_name="featstore")
     except FeatstoreError as error:
         _fail(InterruptionError() if interruption.was_asked() else error, debug=debug)
     except BrokenPipeError:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 SMALL, LARGE = 1 << 16, 1 << 26
 """Bytes that a note of a few fields and a document of a run may have."""
 MAX_DEPTH = 64
+MAX_LISTS = 1 << 21
+"""Lists and objects of one document: empty ones take thirty times their bytes."""
 SEAL = "sha256"
 
 
@@ -29,11 +31,12 @@ def parse(data: bytes | str) -> Any:  # noqa: ANN401
     Raises
     ------
     DocumentError
-        If the text is no JSON in UTF-8, holds NaN, an infinity, a number beyond all measure or a key twice, or is
-        nested deeper than `MAX_DEPTH`.
+        If the text is no JSON in UTF-8, holds NaN, an infinity, a number beyond all measure or a key twice, is nested
+        deeper than `MAX_DEPTH`, or holds more than `MAX_LISTS`.
     """
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
+        _check_lists(text)
         value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
         _check_depth(value)
     except DocumentError:
@@ -43,6 +46,11 @@ def parse(data: bytes | str) -> Any:  # noqa: ANN401
     except ValueError as error:  # UnicodeDecodeError, JSONDecodeError, an integer of thousands of digits
         raise DocumentError(f"it is no JSON: {str(error).partition(';')[0]}") from error
     return value
+
+
+def _check_lists(text: str) -> None:
+    if text.count("[") + text.count("{") > MAX_LISTS:
+        raise DocumentError(f"it holds more than {MAX_LISTS:,} lists and objects")
 
 
 def read(path: Path, limit: int = SMALL) -> Any:  # noqa: ANN401

@@ -59,10 +59,15 @@ def read_regular(path: Path, limit: int, *, follow_links: bool = True) -> bytes:
         If it cannot be read.
     """
     with open_regular(path, follow_links=follow_links) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > limit:
-            raise UnfitFileError(errno.EFBIG, f"it has {size:,} bytes, more than {limit:,}", str(path))
-        return file.read(size)
+        return read_bounded(file, path, limit)
+
+
+def read_bounded(file: BufferedReader, path: Path, limit: int) -> bytes:
+    """All bytes of an open file; see `read_regular`."""
+    size = os.fstat(file.fileno()).st_size
+    if size > limit:
+        raise UnfitFileError(errno.EFBIG, f"it has {size:,} bytes, more than {limit:,}", str(path))
+    return file.read(size)
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -300,6 +300,14 @@ CATALOGUE: dict[str, Kind] = {
         " several stains has; these were left out.",
         "Nothing needs to be done for RGB with a padding channel; otherwise merge the channels into RGB files first.",
     ),
+    "FS315": Kind(
+        "copies_partly_sought",
+        "note",
+        "So many pictures look alike that each was compared closely with the likest of them only, which keeps time"
+        " and memory in bounds. Among these a copy that was mirrored, turned or cropped may have gone unseen; copies"
+        " that are equal pixel by pixel are all found.",
+        "Check a part of the data set by itself where it matters, such as one source or one class.",
+    ),
     # FS4xx, what a result can be used for
     "FS401": Kind(
         "not_above_shortcut",

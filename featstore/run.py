@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import platform
+import re
 import shutil
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -43,7 +44,10 @@ FIGURES = "figures"
 MAX_BYTES = 1 << 31
 REMEDY = "Make the run again: featstore fuse DATA --out RUN"
 LIBRARIES = ("featstore", "h5py", "keras", "numba", "numpy", "pillow", "scikit-learn", "scipy", "tensorflow")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = re.compile(
+    r"^(?=[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n])|(?<=[;\t\r\n])(?=[ \"]*[=+\-@\uff1d\uff0b\uff0d\uff20])"
+)
+"""Where a formula may begin: a cell, or what a spreadsheet takes for one where tables are split at ``;`` or tabs."""
 
 
 def writes_run(function: Callable[P, R]) -> Callable[P, R]:
@@ -275,7 +279,7 @@ def json_text(value: Any) -> str:  # noqa: ANN401
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """CSV with one line per row; a cell that a spreadsheet would run as a formula is quoted with an apostrophe."""
+    """CSV with one line per row; what a spreadsheet would run as a formula is quoted with an apostrophe."""
     return "".join(map(_line, rows))
 
 
@@ -290,7 +294,7 @@ def _cell(value: Any) -> Any:  # noqa: ANN401
     if not isinstance(value, str):
         return value
     text = value.encode("utf-8", "backslashreplace").decode()
-    return f"'{text}" if text.startswith(FORMULA) else text
+    return FORMULA.sub("'", text)
 
 
 def unwritable(out: Path, error: OSError) -> RunError:

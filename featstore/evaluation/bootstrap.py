@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
 RESAMPLES = 2000
+BLOCK = 1 << 20
+"""Weights that are held at once where resamples are drawn one block after the other."""
 LEVEL = 0.95
 
 
@@ -37,6 +39,24 @@ def group_weights(groups: NDArray[np.str_], resamples: int = RESAMPLES, seed: in
         len(names), np.full(len(names), 1 / len(names)), resamples
     )
     return draws[:, index].astype(np.float64)
+
+
+def weight_blocks(
+    groups: NDArray[np.str_], resamples: int = RESAMPLES, seed: int = 0
+) -> Iterator[NDArray[np.float64]]:
+    """The rows of `group_weights`, a few at a time: memory does not grow with the number of images.
+
+    Parameters
+    ----------
+    groups
+        ``(n,)`` group of each image.
+    """
+    names, index = np.unique(groups, return_inverse=True)
+    shares, rng = np.full(len(names), 1 / len(names)), np.random.default_rng(seed)
+    step = max(1, BLOCK // len(index))
+    for start in range(0, resamples, step):
+        draws = rng.multinomial(len(names), shares, min(step, resamples - start))
+        yield draws[:, index].astype(np.float64)
 
 
 def percentile_interval(values: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float] | None:

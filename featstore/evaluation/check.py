@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from featstore.bars import showing_bars
 from featstore.errors import AuditError
 from featstore.evaluation.copies import copies_found
-from featstore.evaluation.scores import Score, held_out_scores
+from featstore.evaluation.scores import Score, held_out_primary
 from featstore.evaluation.shortcuts import MAJORITY, shortcut_findings, shortcut_probabilities
 from featstore.extraction.facts import image_copies, image_facts, notes_found
 from featstore.findings import Finding, counted, mark_accepted, ordered
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 FOLDS, FEWEST = 5, 3
 """Folds in which shortcuts are tried, or as many as the rarest class has patients, if these are not too few."""
-PRIMARY = "auc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,8 @@ def check(
     **options
         How the data set is read: see `featstore.images.scan.ScanOptions`.
     """
-    manifest = scan(data, **options)
+    with showing_bars(wanted=progress):
+        manifest = scan(data, **options)
     decoding = Decoding(decoder_version(), value_range=value_range)
     kept = Path(cache) if cache is not None else default_cache()
     facts = image_facts(manifest.records, decoding, kept if kept.is_dir() else None, progress=progress)
@@ -120,7 +121,8 @@ def check(
     found = [*audit(manifest), *_unreadable(manifest, facts), *notes_found(facts), *told]
     groups = [record.group for record in facts.records]
     found += copies_found(
-        facts.records, image_copies(facts, groups, decoding, kept if kept.is_dir() else None)
+        facts.records,
+        image_copies(facts, groups, decoding, kept if kept.is_dir() else None, progress=progress),
     )
     findings = ordered(mark_accepted(found, accept))
     bad = [(str(r.path), *facts.bad[r.id]) for r in manifest.records if r.id in facts.bad]
@@ -178,9 +180,8 @@ def _shortcuts(facts: FactTable) -> tuple[dict[str, Score], tuple[Finding, ...]]
     except AuditError as error:
         return {}, (Finding("FS408", f"Shortcuts were not looked for: {error.cause}"),)
     order = np.concatenate([test for _, test in splits])
-    scores = {
-        name: held_out_scores(table, order, np.concatenate(proba), None)[PRIMARY]
-        for name, proba in shortcut_probabilities(facts.rows, table.y, splits).items()
-        if name != MAJORITY
-    }
+    answers = shortcut_probabilities(facts.rows, table.y, splits)
+    scores = held_out_primary(
+        table, order, {name: np.concatenate(answers[name]) for name in answers if name != MAJORITY}, None
+    )
     return scores, shortcut_findings({name: (score.value, score.interval) for name, score in scores.items()})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import run
+from featstore.bars import showing_bars
 from featstore.errors import UsageError
 from featstore.evaluation.bootstrap import group_weights
 from featstore.evaluation.comparison import Comparison
@@ -142,7 +143,8 @@ def compare(
         draws(view_curve)  # refuses a strategy that does not exist, before anything is fitted
     cache = Path(source.get("cache") or default_cache())
     known = [resolve(code) for code in accept]
-    matrix = unknown(load_matrix(data, **source))
+    with showing_bars(wanted=progress):
+        matrix = unknown(load_matrix(data, **source))
     facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
     matrix = merge_copies(matrix, facts, cache, known, progress=progress)
     contestants = with_views(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.extraction.facts import image_copies
-from featstore.findings import Finding, counted, mark_accepted
+from featstore.findings import EXAMPLES, Finding, counted, mark_accepted
 from featstore.images.grouping import Union
 
 if TYPE_CHECKING:
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.extraction.facts import Copy, FactTable
+    from featstore.extraction.facts import Copies, Copy, FactTable
     from featstore.matrix import FeatureMatrix
     from featstore.types import ImageRecord
 
 
-def copies_found(records: Sequence[ImageRecord], copies: Sequence[Copy]) -> tuple[Finding, ...]:
+def copies_found(records: Sequence[ImageRecord], copies: Copies) -> tuple[Finding, ...]:
     """Say how many pictures stand under several patients (groups) or, where none are given, twice.
 
     Parameters
@@ -30,24 +30,42 @@ def copies_found(records: Sequence[ImageRecord], copies: Sequence[Copy]) -> tupl
     records
         The images.
     copies
-        Pairs of them: `featstore.extraction.facts.image_copies`.
+        Pairs of them, and what was not looked at closely: `featstore.extraction.facts.image_copies`.
     """
-    if not copies:
+    return (*_pairs_found(records, copies.pairs), *_not_compared(copies))
+
+
+def _pairs_found(records: Sequence[ImageRecord], pairs: Sequence[Copy]) -> tuple[Finding, ...]:
+    if not pairs:
         return ()
     of = {record.id: record for record in records}
-    images = {image for copy in copies for image in copy[:2]}
-    straddling = sum(of[copy.first].split != of[copy.second].split for copy in copies)
-    ways = sorted({copy.how for copy in copies})
+    images = {image for copy in pairs for image in copy[:2]}
+    straddling = sum(of[copy.first].split != of[copy.second].split for copy in pairs)
+    ways = sorted({copy.how for copy in pairs})
     across = f", {straddling} of them across splits" if straddling else ""
     message = (
-        f"{counted(len(copies), 'pair')} of pictures under different patients (groups) look the same{across}:"
+        f"{counted(len(pairs), 'pair')} of pictures under different patients (groups) look the same{across}:"
         f" {len(images)} images ({', '.join(ways)})."
     )
     examples = tuple(
         f"{of[copy.first].path} and {of[copy.second].path} ({copy.how}, {copy.similarity:.3f})"
-        for copy in copies
+        for copy in pairs[:EXAMPLES]
     )
-    return (Finding("FS102", message, len(copies), examples),)
+    return (Finding("FS102", message, len(pairs), examples),)
+
+
+def _not_compared(copies: Copies) -> tuple[Finding, ...]:
+    """What was left out so that time and memory stay in bounds."""
+    parts = []
+    if copies.crowded:
+        resemble = counted(copies.crowded, "image resembles", "images resemble")
+        parts.append(f"{resemble} so many others that only the nearest of these were compared")
+    if copies.left:
+        were = counted(copies.left, "likely pair was", "likely pairs were")
+        parts.append(f"{were} not aligned closely, since others stand out more")
+    if not parts:
+        return ()
+    return (Finding("FS315", f"{'; '.join(parts)}.", copies.crowded + copies.left),)
 
 
 def merge_copies(
@@ -79,10 +97,10 @@ def merge_copies(
     groups = [str(matrix.groups[row_of[record.id]]) for record in facts.records]
     copies = image_copies(facts, groups, matrix.decoding, cache, progress=progress)
     told = mark_accepted(copies_found(facts.records, copies), {"FS102"} & set(accepted))
-    if not told or told[0].accepted:
+    if not copies.pairs or told[0].accepted:
         return replace(matrix, findings=(*matrix.findings, *told))
     union = Union()
-    for copy in copies:
+    for copy in copies.pairs:
         union.join([str(matrix.groups[row_of[image]]) for image in copy[:2]])
     united = np.array([union.find(str(group)) for group in matrix.groups])
     merged = len(set(matrix.groups.tolist())) - len(set(united.tolist()))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import run
+from featstore.bars import showing_bars
 from featstore.evaluation.contestants import Contestant, build, fit, predict_proba
 from featstore.evaluation.continuation import Continuation, read_earlier, refuse_contradiction
 from featstore.evaluation.copies import merge_copies, without_copies_of
@@ -160,7 +161,8 @@ def fuse(
     refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
     settings = gather(strategy, preset, options or {})
     codes = [resolve(code) for code in accept]
-    matrix = load_matrix(data, **source)
+    with showing_bars(wanted=progress):
+        matrix = load_matrix(data, **source)
     cache = Path(source.get("cache") or default_cache())
     facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
     matrix = merge_copies(matrix, facts, cache, codes, progress=progress)

@@ -29,6 +29,8 @@ HISTOGRAM = "grey histogram alone"
 MAJORITY = "most frequent class"
 SHORTCUTS = (FILE, HISTOGRAM, MAJORITY)
 TREES, LEAF = 100, 3
+LEARNED = 20_000
+"""Images that a guess is learned from at most: more would only cost time and memory."""
 GUESS, NOTABLE = 0.5, 0.6
 """AUC of guessing, and from which on a shortcut is worth a finding if its interval is above guessing."""
 
@@ -117,6 +119,8 @@ def _guess(x: Vector, y: NDArray[np.intp], split: Split, classes: int) -> Vector
     from sklearn.tree import ExtraTreeClassifier
 
     train, test = split
+    if len(train) > LEARNED:
+        train = np.sort(np.random.default_rng(0).choice(train, LEARNED, replace=False))
     known, encoded = np.unique(y[train], return_inverse=True)
     seen, new = x[train].astype(np.float32), x[test].astype(np.float32)
     target = encoded.astype(np.float64)[:, np.newaxis]

@@ -18,36 +18,42 @@ from featstore.exchange.table import (
     chosen,
     numbered,
     picked,
+    require_names,
+    require_unpacked,
 )
 from featstore.store.guard import FOREIGN_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 FLOAT_BYTES = 8
+DELTA = frozenset({"DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"})
+"""Encodings of texts that share their beginnings, which pyarrow does not take for a dictionary."""
+BATCH_ROWS, BATCH_BYTES = 1 << 13, 64 << 20
+"""Names that are unpacked at once, and bytes that they may take."""
 
 
 def from_parquet(path: Path, features: str | None, names: str | None) -> Table:
-    """A column of lists, or columns of numbers."""
+    """A column of lists, or columns of numbers: the names are read first, and no other text at all."""
     kinds = require_pyarrow().types
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
-        groups = [file.metadata.row_group(at) for at in range(file.metadata.num_row_groups)]
-        values = sum(group.column(at).num_values for group in groups for at in range(group.num_columns))
-        if values * FLOAT_BYTES > FOREIGN_BYTES:
-            raise ValueError(f"it unpacks to {values:,} values")
-        page = file.read()
-    lists = [f.name for f in page.schema if kinds.is_fixed_size_list(f.type) or kinds.is_list(f.type)]
-    texts = [f.name for f in page.schema if kinds.is_string(f.type) or kinds.is_large_string(f.type)]
-    single = [f.name for f in page.schema if kinds.is_floating(f.type) or kinds.is_integer(f.type)]
-    column = chosen("--rows", names, called(texts) or texts)
-    rows = tuple(map(str, page[column].to_pylist()))
-    if lists and not (features and _is_about(features, single)):
-        name, wanted = block_of(features, lists)
+        schema = file.schema_arrow
+        lists = [f.name for f in schema if kinds.is_fixed_size_list(f.type) or kinds.is_list(f.type)]
+        texts = [f.name for f in schema if _is_text(kinds, f.type)]
+        single = [f.name for f in schema if kinds.is_floating(f.type) or kinds.is_integer(f.type)]
+        column = chosen("--rows", names, called(texts) or texts)
+        about = bool(lists) and not (features and _is_about(features, single))
+        name, wanted = block_of(features, lists) if about else ("", features)
+        read = [name] if about else single
+        _require_bounded(file, [column, *read])
+        rows = _names(path, column)
+        page = file.read(columns=read)
+    if about:
         block = _lists(page[name])
         others = {other: NOT_SAID for other in (*lists, *single) if other != name}
         columns = numbered(name, block)
@@ -57,9 +63,57 @@ def from_parquet(path: Path, features: str | None, names: str | None) -> Table:
             if single
             else np.empty((len(rows), 0))
         )
-        columns, wanted, others = tuple(single), features, dict.fromkeys(lists, NOT_SAID)
-    left = {name: NOT_NUMBERS for name in page.schema.names if name not in {*lists, *single, column}}
+        columns, others = tuple(single), dict.fromkeys(lists, NOT_SAID)
+    left = {name: NOT_NUMBERS for name in schema.names if name not in {*lists, *single, column}}
     return picked(rows, block, columns, wanted, {**left, **others})
+
+
+def _is_text(kinds: Any, kind: Any) -> bool:  # noqa: ANN401
+    if kinds.is_dictionary(kind):
+        return _is_text(kinds, kind.value_type)
+    return bool(kinds.is_string(kind) or kinds.is_large_string(kind))
+
+
+def _columns(file: Any, wanted: Sequence[str]) -> Iterator[Any]:  # noqa: ANN401
+    """What the file says of the parts of some columns."""
+    groups = (file.metadata.row_group(at) for at in range(file.metadata.num_row_groups))
+    parts = (group.column(at) for group in groups for at in range(group.num_columns))
+    return (part for part in parts if part.path_in_schema.split(".")[0] in wanted)
+
+
+def _require_bounded(file: Any, wanted: Sequence[str]) -> None:  # noqa: ANN401
+    """Refuse columns that hold far more values than the file has bytes: one value can stand for any number."""
+    values = FLOAT_BYTES * sum(part.num_values for part in _columns(file, wanted))
+    if values > FOREIGN_BYTES:
+        raise ValueError(f"it unpacks to {values // FLOAT_BYTES:,} values")
+    require_unpacked(values, sum(part.total_compressed_size for part in _columns(file, wanted)))
+
+
+def _names(path: Path, column: str) -> tuple[str, ...]:
+    """One text for each row, unpacked a few at a time: a text that stands there once may be meant in every row."""
+    from pyarrow import compute
+    from pyarrow.parquet import ParquetFile
+
+    rows: list[str] = []
+    total = 0
+    with ParquetFile(path) as file:
+        parts = [*_columns(file, [column])]
+        shares_beginnings = any(DELTA & {*part.encodings} for part in parts)
+    options: dict[str, Any] = {} if shares_beginnings else {"read_dictionary": [column]}
+    size = BATCH_ROWS
+    if shares_beginnings:
+        longest = max(part.total_uncompressed_size for part in parts)
+        size = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, longest)))
+    with ParquetFile(path, **options) as file:
+        for batch in file.iter_batches(size, columns=[column]):
+            found = batch.column(0)
+            coded = found if hasattr(found, "dictionary") else found.dictionary_encode()
+            lengths = compute.binary_length(coded.dictionary)
+            total += compute.sum(compute.take(lengths, coded.indices)).as_py() or 0
+            require_names(compute.max(lengths).as_py() or 0, total)
+            texts = [str(text) for text in coded.dictionary.to_pylist()]
+            rows += ["None" if at is None else texts[at] for at in coded.indices.to_pylist()]
+    return tuple(rows)
 
 
 def _is_about(features: str, columns: Sequence[str]) -> bool:
@@ -88,12 +142,13 @@ def from_csv(path: Path, features: str | None, names: str | None) -> Table:
         texts = [name for name, cell in zip(header, first, strict=True) if not _is_number(cell)]
         column = chosen("--rows", names, called(header) or texts, header)
         numbers = [at for at, name in enumerate(header) if name not in {column, *texts}]
-        found = [_numbers(first, 2, header, numbers)]
-        found += [_numbers(line, lines.line_num, header, numbers) for line in lines]
-    at = header.index(column)
-    values = np.array([row for _, row in found], np.float64).reshape(len(found), len(numbers))
+        at = header.index(column)
+        rows, values = [first[at]], [_numbers(first, 2, header, numbers)]
+        for line in lines:
+            values.append(_numbers(line, lines.line_num, header, numbers))
+            rows.append(line[at])
     left = {name: f"{NOT_NUMBERS}: {first[header.index(name)]!r}" for name in texts if name != column}
-    return picked(tuple(line[at] for line, _ in found), values, [header[n] for n in numbers], features, left)
+    return picked(tuple(rows), np.array(values), [header[n] for n in numbers], features, left)
 
 
 def _delimiter(file: TextIO) -> str:
@@ -129,10 +184,10 @@ def _is_number(cell: str) -> bool:
 
 def _numbers(
     line: Sequence[str], number: int, header: Sequence[str], wanted: Sequence[int]
-) -> tuple[Sequence[str], list[float]]:
+) -> NDArray[np.float64]:
     _require_width(line, header, number)
     try:
-        return line, [float(line[at]) for at in wanted]
+        return np.array([float(line[at]) for at in wanted], np.float64)
     except ValueError as error:
         at = next(at for at in wanted if not _is_number(line[at]))
         raise ValueError(

@@ -18,6 +18,10 @@ NAMES = (
     "image", "images", "image_id", "image_path", "img", "img_path",
 )  # fmt: skip
 """What the column that says which image a row belongs to is called elsewhere, likeliest first, in small letters."""
+MAX_NAME, MAX_NAMES = 1 << 12, 256 << 20
+"""Bytes of the name of a row, as of the longest path, and of all names together."""
+UNPACKED, UNPACKED_PER_BYTE = 64 << 20, 1 << 10
+"""Bytes that a file may unpack to: so many, and so many for each of its own, which deflate can reach."""
 NOT_NUMBERS = "no numbers"
 NOT_SAID = "not asked for"
 
@@ -45,6 +49,20 @@ class Table:
     columns: tuple[str, ...]
     named: bool = False
     unused: dict[str, str] = field(default_factory=dict)
+
+
+def require_names(longest: int, total: int) -> None:
+    """Refuse names that are too long to be any, before they are unpacked."""
+    if longest > MAX_NAME:
+        raise ValueError(f"the name of a row has {longest:,} bytes, more than {MAX_NAME:,}")
+    if total > MAX_NAMES:
+        raise ValueError(f"its names have {total:,} bytes, more than {MAX_NAMES:,}")
+
+
+def require_unpacked(size: int, stored: int) -> None:
+    """Refuse what unpacks to far more bytes than the file has."""
+    if size > UNPACKED + UNPACKED_PER_BYTE * stored:
+        raise ValueError(f"its {stored:,} bytes unpack to {size:,}")
 
 
 def block_of(features: str | None, blocks: Sequence[str]) -> tuple[str, str | None]:

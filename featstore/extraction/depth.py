@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from featstore.errors import UsageError
-from featstore.files import read_regular
-from featstore.images.decode import probe
-from featstore.images.structure import MAX_BYTES
+from featstore.images.reading import needs_range
 from featstore.store.ids import NO_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from featstore.extraction.plan import Plan
     from featstore.images.manifest import Manifest
@@ -36,17 +32,9 @@ def refuse_undeclared_range(records: Iterable[ImageRecord], decoding: Decoding) 
     """
     if decoding.value_range is not None:
         return
-    read = lru_cache(maxsize=1)(_bytes)  # the pages of one file come one after another
-    deep = [record.path for record in records if probe(read(record.path), record.frame)]
+    deep = [record.path for record in records if needs_range(record)]
     if deep:
         raise UsageError(
             f"{len(deep)} images hold 16-bit or float values and no range is declared; the first is {deep[0]}.",
             "Declare what is black and what is white: --range LOW,HIGH (lung CT in HU: --range=-1350,150).",
         )
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return read_regular(path, MAX_BYTES)
-    except OSError:
-        return b""

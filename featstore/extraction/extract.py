@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Unpack
 
+from featstore.bars import showing_bars
 from featstore.errors import UsageError
 from featstore.extraction import engine
 from featstore.extraction.account import write_account
@@ -143,7 +144,8 @@ def extract(
         networks = Networks(weights or {}, preprocess, precision)
         specs = specs_of(networks, backbones, fetch=not dry_run)
         known = learned(specs, weights or {})
-        manifest = scan(data, **reading)
+        with showing_bars(wanted=progress):
+            manifest = scan(data, **reading)
         everyone = [record.id for record in manifest.records]
         manifest = share(manifest, num_workers, worker_index)
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
@@ -222,7 +224,7 @@ def _pictures(manifest: Manifest, todo: Plan, team: Executor) -> Pictures:
 def _findings(manifest: Manifest, decoding: Decoding, store: Store, *, progress: bool) -> tuple[Finding, ...]:
     """What reading the data set and decoding its images met; looking at images is kept for stage two."""
     facts = image_facts(manifest.records, decoding, store.root, progress=progress)
-    image_copies(facts, [record.group for record in facts.records], decoding, store.root)
+    image_copies(facts, [record.group for record in facts.records], decoding, store.root, progress=progress)
     return ordered([*manifest.findings, *notes_found(facts)])
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,11 +13,17 @@ import numpy as np
 from featstore.errors import BadImageError
 from featstore.extraction.engine import threads
 from featstore.fingerprint import digest
-from featstore.images.facts import FACT, FACTS_REVISION, look, notes_of, plausible
+from featstore.images.facts import FACT, FACTS_REVISION, SIDE, look, notes_of, plausible
 from featstore.images.near_copies import find_copies
 from featstore.images.notes import findings_of_notes
 from featstore.images.room import room_for
-from featstore.store.facts import record_copies, record_facts, recorded_copies, recorded_facts
+from featstore.store.facts import (
+    CopiesNote,
+    record_copies,
+    record_facts,
+    recorded_copies,
+    recorded_facts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +37,9 @@ if TYPE_CHECKING:
     Seen = tuple[NDArray[np.void], Pixels] | BadImageError
 
 ID_BYTES = 32
-COPIES_REVISION = 1
+AHEAD = 8
+"""Images that each thread looks at before the first of them is asked for."""
+COPIES_REVISION = 2
 """Raised when copies are found otherwise."""
 
 
@@ -41,6 +50,23 @@ class Copy(NamedTuple):
     second: str
     similarity: float
     how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Images that show the same picture.
+
+    Attributes
+    ----------
+    pairs
+        The most alike first.
+    crowded, left
+        What was not looked at closely: see `featstore.images.near_copies.Copies`.
+    """
+
+    pairs: tuple[Copy, ...] = ()
+    crowded: int = 0
+    left: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,13 +82,44 @@ class FactTable:
     bad
         The others, by id: reason and detail.
     miniatures
-        By id, of those that were read just now. They are pictures of patients, and nowhere kept.
+        Of those that were read just now. They are pictures of patients, and nowhere kept.
     """
 
     records: tuple[ImageRecord, ...]
     rows: NDArray[np.void]
     bad: Mapping[str, tuple[str, str]]
-    miniatures: Mapping[str, Pixels]
+    miniatures: Miniatures
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Miniatures:
+    """Small grey pictures in one array.
+
+    Attributes
+    ----------
+    rows
+        Row of each image, by id; counted from 0 as they came.
+    pictures
+        ``(n, SIDE, SIDE)``; n may be larger.
+    """
+
+    rows: dict[str, int]
+    pictures: Pixels
+
+    @classmethod
+    def room_for(cls, most: int) -> Miniatures:
+        """Room that takes memory only as it is filled."""
+        return cls({}, np.zeros((most, SIDE, SIDE), np.uint8))
+
+    def add(self, image: str, picture: Pixels) -> None:
+        """Keep one more."""
+        self.pictures[len(self.rows)] = picture
+        self.rows[image] = len(self.rows)
+
+    def of(self, images: Sequence[str]) -> Pixels:
+        """Those of some images; without a copy where they are all, in their order."""
+        at = [self.rows[image] for image in images]
+        return self.pictures[: len(at)] if at == list(range(len(at))) else self.pictures[at]
 
 
 def image_facts(
@@ -87,13 +144,13 @@ def image_facts(
         known = _by_id(kept[plausible(kept)])
     missing = [record for record in records if bytes.fromhex(record.id) not in known]
     bad: dict[str, tuple[str, str]] = {}
-    fresh, miniatures = [], {}
+    fresh, miniatures = [], Miniatures.room_for(len(missing))
     for record, seen in _looks(missing, decoding, progress=progress):
         if isinstance(seen, BadImageError):
             bad[record.id] = seen.reason, seen.detail
         else:
-            row, miniatures[record.id] = seen
-            fresh.append(row)
+            fresh.append(seen[0])
+            miniatures.add(record.id, seen[1])
     if fresh:
         rows = np.array(fresh, FACT)
         known |= _by_id(rows)
@@ -111,7 +168,7 @@ def image_copies(
     cache: Path | None = None,
     *,
     progress: bool = False,
-) -> tuple[Copy, ...]:
+) -> Copies:
     """Find pairs of images of different groups that show the same picture, once for each data set.
 
     Parameters
@@ -122,10 +179,6 @@ def image_copies(
         ``(n,)`` patient (group) of each of them.
     decoding, cache, progress
         As for `image_facts`. What is kept are ids, never a picture.
-
-    Returns
-    -------
-    The most alike first.
     """
     ids = [record.id for record in facts.records]
     sides = {group: at for at, group in enumerate(dict.fromkeys(groups))}
@@ -134,44 +187,55 @@ def image_copies(
         "decoding": digest(asdict(decoding)),
         "images": digest([[image, sides[group]] for image, group in zip(ids, groups, strict=True)]),
     }
-    known = None if cache is None else recorded_copies(cache, key)
-    if known is None or not {image for pair in known for image in pair[:2]} <= set(ids):
-        known = _find_copies(facts, groups, decoding, progress=progress)
-        if cache is not None:
-            record_copies(cache, key, known)
-    return tuple(Copy(*pair) for pair in known)
+    kept = None if cache is None else recorded_copies(cache, key)
+    if kept is not None and {image for pair in kept.pairs for image in pair[:2]} <= set(ids):
+        return Copies(tuple(Copy(*pair) for pair in kept.pairs), kept.crowded, kept.left)
+    found = _find_copies(facts, groups, decoding, progress=progress)
+    if cache is not None:
+        record_copies(cache, key, CopiesNote(found.pairs, found.crowded, found.left))
+    return found
 
 
-def _find_copies(
-    facts: FactTable, groups: Sequence[str], decoding: Decoding, *, progress: bool
-) -> list[tuple[str, str, float, str]]:
-    """Look at those images again whose miniatures are not at hand, and compare all with all."""
-    small = dict(facts.miniatures)
-    missing = [record for record in facts.records if record.id not in small]
-    for record, seen in _looks(missing, decoding, progress=progress):
-        if not isinstance(seen, BadImageError):
-            small[record.id] = seen[1]
-    rows = [row for row, record in enumerate(facts.records) if record.id in small]
-    if len(rows) < 2:  # noqa: PLR2004
-        return []
-    pairs = find_copies(
-        np.stack([small[facts.records[row].id] for row in rows]),
+def _find_copies(facts: FactTable, groups: Sequence[str], decoding: Decoding, *, progress: bool) -> Copies:
+    """Look at those images again whose miniatures are not at hand, and compare each with the likest others."""
+    small = facts.miniatures
+    missing = [record for record in facts.records if record.id not in small.rows]
+    if missing:
+        small = Miniatures.room_for(len(facts.records))
+        for image in facts.miniatures.rows:
+            small.add(image, facts.miniatures.of([image])[0])
+        for record, seen in _looks(missing, decoding, progress=progress):
+            if not isinstance(seen, BadImageError):
+                small.add(record.id, seen[1])
+    rows = [row for row, record in enumerate(facts.records) if record.id in small.rows]
+    ids = [facts.records[row].id for row in rows]
+    found = find_copies(
+        small.of(ids),
         facts.rows["pixels"][rows],
         [groups[row] for row in rows],
+        progress=progress,
     )
-    ids = [facts.records[row].id for row in rows]
-    return [(ids[pair.first], ids[pair.second], round(pair.similarity, 4), pair.how) for pair in pairs]
+    pairs = [Copy(ids[p.first], ids[p.second], round(p.similarity, 4), p.how) for p in found.pairs]
+    return Copies(tuple(pairs), found.crowded, found.left)
 
 
 def _looks(
     records: Sequence[ImageRecord], decoding: Decoding, *, progress: bool
 ) -> Iterator[tuple[ImageRecord, Seen]]:
+    """Look at each image, a few ahead of what is asked for: what is found does not pile up."""
     from tqdm import tqdm
 
-    with ThreadPoolExecutor(threads()) as pool:
-        found = pool.map(partial(_look, decoding=decoding), records)
-        hidden = not (progress and records)
-        yield from zip(records, tqdm(found, "look", len(records), disable=hidden, unit="img"), strict=True)
+    with (
+        ThreadPoolExecutor(threads()) as pool,
+        tqdm(total=len(records), desc="look", disable=not (progress and records), unit="img") as bar,
+    ):
+        coming = iter(records)
+        begun = deque((r, pool.submit(_look, r, decoding)) for r in islice(coming, AHEAD * threads()))
+        while begun:
+            record, future = begun.popleft()
+            yield record, future.result()
+            bar.update()
+            begun.extend((r, pool.submit(_look, r, decoding)) for r in islice(coming, 1))
 
 
 def notes_found(facts: FactTable) -> tuple[Finding, ...]:

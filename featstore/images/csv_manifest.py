@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featstore.bars import over
 from featstore.errors import ManifestError, UsageError
 from featstore.findings import Finding, counted
 from featstore.images.csv_paths import Locator, PathRefusedError, difference
@@ -179,7 +180,7 @@ def _rows(table: Table, places: Mapping[str, int], flags: Mapping[str, int], *, 
 def _read_rows(rows: Sequence[_Row], locator: Locator, *, follow_links: bool) -> _Found:
     found = _Found()
     seen: dict[str, tuple[int, Entry]] = {}
-    for row in rows:
+    for row in over(rows, "list", "file", len(rows)):
         text = row.path
         try:
             name = locator.locate(text)

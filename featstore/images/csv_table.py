@@ -24,6 +24,8 @@ TABLES = frozenset({".csv", ".tsv", ".tab", ".txt"})
 ROLES = ("path", "label", "group", "split", "site")
 REQUIRED = ("path", "label")
 _MAX_BYTES = 1 << 28
+_MAX_CELLS, _ROW = 1 << 25, 8
+"""Cells of a table, and how many of them the row itself counts for: a row of two cells takes half a kilobyte."""
 _DELIMITERS = (",", ";", "\t", "|", " ")
 _HEAD = 1 << 16
 _FEW = 20
@@ -334,6 +336,7 @@ def _lines(
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=spaced, strict=True
     )
+    left = _MAX_CELLS
     while True:
         start = reader.line_num + 1 + skipped
         try:
@@ -343,6 +346,9 @@ def _lines(
         except csv.Error as error:
             remedy = 'Quote a cell as "..." and double the quotes inside it: "a ""b"".png".'
             raise wrong(file, start, f"bad quoting ({error})", remedy) from error
+        left -= len(cells) + _ROW
+        if left < 0:
+            raise wrong(file, start, "there are more rows and columns than can be read", "Split the table.")
         if cells:
             yield start, cells
 

@@ -12,6 +12,7 @@ from featstore.images.signature import HEAD, identify, without_stray_bytes
 from featstore.images.structure import check_structure
 
 if TYPE_CHECKING:
+    from featstore.images.pages import Chain
     from featstore.types import Pixels
 
 REASONS: dict[str, str] = {
@@ -46,7 +47,10 @@ WARNINGS: dict[str, str] = {
 
 
 def decode(
-    data: bytes, frame: int = 0, value_range: tuple[float, float] | None = None
+    data: bytes,
+    frame: int = 0,
+    value_range: tuple[float, float] | None = None,
+    chain: Chain | None = None,
 ) -> tuple[Pixels, tuple[str, ...]]:
     """Decode one picture of a raster file.
 
@@ -62,6 +66,8 @@ def decode(
     value_range
         ``(low, high)`` in stored values, mapped linearly to 0..255, clipped and rounded. For images of more than
         8 bits, of signed or of float values, which are refused without; 8-bit images ignore it.
+    chain
+        Where the pages of the TIFF are, if that is known: see `featstore.images.pages.read_chain`.
 
     Returns
     -------
@@ -85,10 +91,10 @@ def decode(
         data = without_bulk(data)
     from featstore.images import raster
 
-    return raster.read(data, kind, frame, value_range)
+    return raster.read(data, kind, frame, value_range, chain)
 
 
-def probe(data: bytes, frame: int = 0) -> bool:
+def probe(data: bytes, frame: int = 0, chain: Chain | None = None) -> bool:
     """Whether an image needs a declared value range, from its header alone.
 
     Bytes that are no image, or a damaged one, need none: `decode` will name the reason.
@@ -99,10 +105,12 @@ def probe(data: bytes, frame: int = 0) -> bool:
         The whole file.
     frame
         Page of a multi-page TIFF, from 0.
+    chain
+        As for `decode`.
     """
     from featstore.images import raster
 
-    return raster.needs_range(data, frame)
+    return raster.needs_range(data, frame, chain)
 
 
 def decoder_version() -> str:

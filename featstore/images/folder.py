@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from featstore.bars import over
 from featstore.errors import ManifestError
 from featstore.files import open_regular
 from featstore.findings import Finding, counted, shown
@@ -92,7 +93,8 @@ class _Walk:
     def _look(self, folder: Path, *, linked: bool) -> tuple[list[_Found], list[_Found]]:
         folders: list[_Found] = []
         files: list[_Found] = []
-        for name in self._names(folder):
+        names = self._names(folder)
+        for name in over(names, "list", "file", len(names)):
             path = folder / name
             found = None if _is_clutter(name) else self._find(path, linked=linked)
             if found is None:

@@ -24,8 +24,11 @@ class Union:
 
     def find(self, name: str) -> str:
         """Name of the set."""
+        passed = []
         while (parent := self._parent.get(name, name)) != name:
+            passed.append(name)
             name = parent
+        self._parent.update(dict.fromkeys(passed, name))  # the next way is short
         return name
 
 

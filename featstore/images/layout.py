@@ -104,6 +104,11 @@ class Layout:
         return any(extra not in _ALPHA for extra in self.extras)
 
     @property
+    def is_jpeg(self) -> bool:
+        """Whether each strip or tile is a JPEG."""
+        return self.compression in _JPEG
+
+    @property
     def is_optional(self) -> bool:
         """Whether the compression is one that not every machine can undo."""
         return self.compression in _OPTIONAL

@@ -1,29 +1,34 @@
 """Pictures that are copies of each other: the same, compressed anew, mirrored, turned a little or cropped a little.
 
 Miniatures are compared by their middle spatial frequencies: low ones (a bright chest in a dark frame) are common to
-all patients, high ones do not survive compression. All pairs are correlated; likely ones that are not copies in place
-are then aligned (small turns and zooms, and shifts by cross-correlation in the Fourier domain: Kuglin & Hines, The
-phase correlation image alignment method, 1975) and correlated once more. A pair counts if it is alike by itself and
-stands out from how alike these images are to others (Lowe, Distinctive image features from scale-invariant keypoints,
-2004, section 7.1): in a collection where all pictures resemble each other, resemblance means nothing. The thresholds
-were set on 746 CT slices, see ``docs/decisions/020-copies-across-patients.md``.
+all patients, high ones do not survive compression. Each is compared with all others or, in a large collection, with
+those of its cells (`featstore.images.alike`); likely pairs that are not copies in place are then aligned (small
+turns and zooms, and shifts by cross-correlation in the Fourier domain: Kuglin & Hines, The phase correlation image
+alignment method, 1975) and correlated once more. A pair counts if it is alike by itself and stands out from how
+alike these images are to others (Lowe, Distinctive image features from scale-invariant keypoints, 2004, section
+7.1): in a collection where all pictures resemble each other, resemblance means nothing. The thresholds were set on
+746 CT slices, see ``docs/decisions/020-copies-across-patients.md``.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from featstore.images.alike import ROWS, Bands, Likest, Look, cells_of, crowded, likest, unit
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
     How = Literal["same pixels", "copy", "mirrored", "moved", "mirrored and moved"]
-    Look = tuple[int, int, bool]
+    Way = tuple[int, int, bool]
 
 IN_PLACE = 0.95
 """Correlation of the middle frequencies from which two miniatures may show one picture, or neighbouring slices."""
@@ -44,7 +49,8 @@ NEIGHBOURS = 2
 """Likely pairs that are aligned for each image and way of looking."""
 OTHERS = 3
 """The fourth most alike image tells how alike those of a collection are: a picture may have three copies."""
-MOST_ALIGNED = 20_000
+MOST_ALIGNED, MOST_REFINED = 20_000, 500
+"""Pairs that are aligned, and whose alignment is refined, in all: those that stand out most."""
 FAINT = 1.5
 """Grey levels: a miniature whose middle frequencies have a smaller root mean square shows nothing to compare."""
 FINE, COARSE, BEFORE_TURNING = 2.0, 8.0, 4.0
@@ -56,7 +62,6 @@ LOOK_ZOOM = 0.9
 """The likely ones are also looked for with one picture enlarged by so much, which finds cropped copies."""
 SHIFT_SHARE = 12
 """The largest shift is the side divided by this."""
-ROWS = 1024
 
 
 class Pair(NamedTuple):
@@ -68,11 +73,32 @@ class Pair(NamedTuple):
     how: How
 
 
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Pairs that show the same picture, and what was not looked at closely.
+
+    Attributes
+    ----------
+    pairs
+        The most alike first.
+    crowded
+        Images that resemble so many others that they were compared with the nearest of these only.
+    left
+        Likely pairs that were not aligned as closely as those that stand out more.
+    """
+
+    pairs: tuple[Pair, ...] = ()
+    crowded: int = 0
+    left: int = 0
+
+
 def find_copies(
     miniatures: NDArray[np.uint8],
     digests: Sequence[bytes] | NDArray[np.bytes_],
     sides: Sequence[str],
-) -> tuple[Pair, ...]:
+    *,
+    progress: bool = False,
+) -> Copies:
     """Find pairs of images on different sides that show the same picture.
 
     Parameters
@@ -83,28 +109,47 @@ def find_copies(
         ``(n,)`` digest of the decoded pixels.
     sides
         ``(n,)`` patient (group) of each image: pairs within one are no finding.
+    progress
+        Show a bar on stderr.
 
     Returns
     -------
-    The most alike first; memory grows with n, time with n squared (seconds for 1,000 images, minutes for 20,000).
+    Time grows with n. So does memory, by less than 2 KiB per image beside the miniature.
     """
+    from tqdm import tqdm
+
     if len(miniatures) < 2:  # noqa: PLR2004
-        return ()
+        return Copies()
     side = np.unique(np.asarray(sides), return_inverse=True)[1]
-    bands, shows = _middle_frequencies(miniatures)
-    found = {pair: Pair(*pair, 1.0, "same pixels") for pair in _equal(digests, side, shows)}
-    likely: dict[Look, float] = {}
-    usual = np.full(len(miniatures), -1.0)
-    for rows, values in _across(bands, bands, side, shows):
-        usual[rows] = _usual(values)
-    for mirrored in (False, True):
-        for left, right, in_place in _looks(miniatures, bands, mirrored=mirrored):
-            for rows, values in _across(left, right, side, shows):
-                _note(likely, rows, values, mirrored=mirrored)
-                if in_place:
-                    _keep(found, _in_place(rows, values, usual, mirrored=mirrored))
-    _keep(found, _moved(miniatures, likely, frozenset(found)))
-    return tuple(sorted(found.values(), key=lambda pair: (-pair.similarity, pair.first, pair.second)))
+    bands = _bands(miniatures)
+    cells = cells_of(bands)
+    found = {pair: Pair(*pair, 1.0, "same pixels") for pair in _equal(digests, side, bands.shows)}
+    likely: list[Likely] = []
+    usual = np.empty(0)
+    looks = tuple(_looks(miniatures.shape[1] // 2))
+    steps = len(looks) * int(bands.shows.sum()) * cells.probed.shape[1]
+    with tqdm(total=steps, desc="compare", unit="look", disable=not progress, smoothing=0.05) as bar:
+        for look in looks:
+            best = likest(bands, cells, look, side, OTHERS + 1, bar.update)
+            if not look.mirrored and not look.enlarged:
+                usual = _usual(best)
+            if not look.enlarged:
+                _keep(found, _in_place(best, usual, mirrored=look.mirrored))
+            likely.append(_likely(best, mirrored=look.mirrored))
+    wanted, left = _that_stand_out_most(likely, found)
+    moved, unrefined = _moved(miniatures, wanted, progress=progress)
+    _keep(found, moved)
+    pairs = sorted(found.values(), key=lambda pair: (-pair.similarity, pair.first, pair.second))
+    return Copies(tuple(pairs), crowded(bands, cells), left + unrefined)
+
+
+class Likely(NamedTuple):
+    """Pairs that are worth aligning; `ratios` is what they lack to 1, against what is usual for the first image."""
+
+    rows: NDArray[np.intp]
+    others: NDArray[np.intp]
+    ratios: NDArray[np.float64]
+    mirrored: bool
 
 
 def _keep(found: dict[tuple[int, int], Pair], pairs: Iterable[Pair]) -> None:
@@ -115,45 +160,90 @@ def _keep(found: dict[tuple[int, int], Pair], pairs: Iterable[Pair]) -> None:
             found[pair[:2]] = pair
 
 
-def _looks(
-    miniatures: NDArray[np.uint8], bands: Floats, *, mirrored: bool
-) -> Iterator[tuple[Floats, Floats, bool]]:
-    """What is correlated with what to find likely pairs, and whether a high correlation is enough by itself."""
-    seen = miniatures[:, :, ::-1] if mirrored else miniatures
-    yield bands, _middle_frequencies(seen)[0], True
-    yield bands, _middle_frequencies(_enlarged(seen))[0], False
+def _looks(side: int) -> Iterator[Look]:
+    """Ways in which likely pairs are looked for; all but the enlarged ones may be enough by themselves."""
+    operator = _turn_and_zoom(side, 0.0, LOOK_ZOOM)
+    for mirrored in (False, True):
+        for enlarged in (False, True):
+            yield Look(
+                mirrored,
+                enlarged,
+                partial(_seen, side=side, operator=operator if enlarged else None, mirrored=mirrored),
+            )
 
 
-def _in_place(rows: range, values: Floats, usual: NDArray[np.float64], *, mirrored: bool) -> Iterator[Pair]:
+def _seen(vectors: Floats, *, side: int, operator: Any, mirrored: bool) -> Floats:  # noqa: ANN401
+    if mirrored:
+        vectors = vectors.reshape(-1, side, side)[:, :, ::-1].reshape(len(vectors), -1)
+    if operator is None:
+        return vectors
+    enlarged = (operator @ vectors.T).T
+    return unit(enlarged - enlarged.mean(axis=1, keepdims=True))
+
+
+def _in_place(best: Likest, usual: NDArray[np.float64], *, mirrored: bool) -> Iterator[Pair]:
     """Pairs that are alike as they lie, and more so than either is to others."""
-    for row, column in np.argwhere(values >= (MIRRORED if mirrored else IN_PLACE)):
-        one, other = rows.start + int(row), int(column)
-        value = min(1.0, float(values[row, column]))
-        if 1 - value <= STANDS_OUT * (1 - max(usual[one], usual[other])):
-            yield Pair(min(one, other), max(one, other), value, "mirrored" if mirrored else "copy")
+    for row, rank in np.argwhere(best.values >= (MIRRORED if mirrored else IN_PLACE)).tolist():
+        other = int(best.rows[row, rank])
+        value = min(1.0, float(best.values[row, rank]))
+        if 1 - value <= STANDS_OUT * (1 - max(usual[row], usual[other])):
+            yield Pair(min(row, other), max(row, other), value, "mirrored" if mirrored else "copy")
 
 
-def _moved(
-    miniatures: NDArray[np.uint8], likely: Mapping[Look, float], found: Collection[tuple[int, int]]
-) -> Iterator[Pair]:
-    """Align the likeliest pairs, at half the resolution first, and yield those that are alike then."""
-    by_likelihood = sorted(likely, key=lambda look: -likely[look])
-    wanted = [look for look in by_likelihood if look[:2] not in found][:MOST_ALIGNED]
-    aligned = dict(_aligned(_halved(miniatures), wanted))
-    close = [look for look, value in aligned.items() if value >= WORTH_A_CLOSE_LOOK]
-    aligned |= dict(_aligned(miniatures, close))
-    for look in list(_that_stand_out(aligned, len(miniatures), WORTH_REFINING, LOOSELY)):
-        aligned[look] = max(aligned[look], _refined(miniatures, look))
-    for one, other, mirrored in _that_stand_out(aligned, len(miniatures), ALIGNED, STANDS_OUT):
-        yield Pair(one, other, aligned[one, other, mirrored], "mirrored and moved" if mirrored else "moved")
+def _likely(best: Likest, *, mirrored: bool) -> Likely:
+    """The pairs of each image that are most likely copies of it in another place."""
+    values = best.values[:, :NEIGHBOURS]
+    rows, ranks = np.nonzero((values >= LIKELY) & (best.rows[:, :NEIGHBOURS] >= 0))
+    lacks = 1 - values[rows, ranks].astype(np.float64)
+    ratios = lacks / np.maximum(1 - _usual(best)[rows], 1e-6)
+    return Likely(rows, best.rows[rows, ranks].astype(np.intp), ratios, mirrored)
 
 
-def _refined(miniatures: NDArray[np.uint8], look: Look) -> float:
+def _that_stand_out_most(
+    likely: Sequence[Likely], found: Collection[tuple[int, int]]
+) -> tuple[list[Way], int]:
+    """The pairs to be aligned, and how many are left: all likely pairs of the images that have the likeliest ones."""
+    rows, others, ratios = (
+        np.concatenate([getattr(part, name) for part in likely]) for name in Likely._fields[:3]
+    )
+    mirrored = np.concatenate([np.full(len(part.rows), part.mirrored) for part in likely])
+    ways = np.column_stack([np.minimum(rows, others), np.maximum(rows, others), mirrored])
+    rank = np.full(int(ways.max(initial=0)) + 1, np.inf)
+    np.minimum.at(rank, rows, ratios)
+    order = np.lexsort((ratios, rows, rank[rows]))
+    firsts = np.sort(np.unique(ways[order], axis=0, return_index=True)[1])
+    every = [(one, other, bool(m)) for one, other, m in ways[order][firsts].tolist()]
+    wanted = [way for way in every if way[:2] not in found]
+    return wanted[:MOST_ALIGNED], len(wanted[MOST_ALIGNED:])
+
+
+def _moved(miniatures: NDArray[np.uint8], wanted: Sequence[Way], *, progress: bool) -> tuple[list[Pair], int]:
+    """Align likely pairs, at half the resolution first: those that are alike then, and how many were not refined."""
+    from tqdm import tqdm
+
+    with tqdm(total=len(wanted), desc="align", unit="pair", disable=not (progress and wanted)) as bar:
+        aligned = {}
+        for way, value in _aligned(lambda row: _halved(miniatures[row]), wanted):
+            aligned[way] = value
+            bar.update()
+    close = [way for way, value in aligned.items() if value >= WORTH_A_CLOSE_LOOK]
+    aligned |= dict(_aligned(miniatures.__getitem__, close))
+    worth = sorted(_that_stand_out(aligned, WORTH_REFINING, LOOSELY), key=lambda way: -aligned[way])
+    for way in worth[:MOST_REFINED]:
+        aligned[way] = max(aligned[way], _refined(miniatures, way))
+    pairs = [
+        Pair(one, other, aligned[one, other, mirrored], "mirrored and moved" if mirrored else "moved")
+        for one, other, mirrored in _that_stand_out(aligned, ALIGNED, STANDS_OUT)
+    ]
+    return pairs, len(worth[MOST_REFINED:])
+
+
+def _refined(miniatures: NDArray[np.uint8], way: Way) -> float:
     """Correlation after the best affine move (stretch and shear, too: pictures are squeezed into squares)."""
     from scipy.ndimage import affine_transform, gaussian_filter
     from scipy.optimize import minimize
 
-    one, other, mirrored = look
+    one, other, mirrored = way
     side = miniatures.shape[1]
     taper = np.outer(*(np.hanning(side + 2)[1:-1],) * 2) ** 0.5
     greys = miniatures[[one, other]].astype(np.float64)
@@ -186,28 +276,15 @@ def _unit(picture: NDArray[np.float64]) -> NDArray[np.float64]:
     return unit
 
 
-def _usual(values: Floats) -> NDArray[np.float64]:
+def _usual(best: Likest) -> NDArray[np.float64]:
     """How alike each image is to its fourth most alike one; of a small collection, to the middle one."""
-    rank = min(OTHERS, values.shape[1] // 2)
-    ranked = -np.partition(-values, rank, axis=1)[:, rank]
-    return ranked.astype(np.float64)
+    usual: NDArray[np.float64] = best.values[:, min(OTHERS, len(best.values) // 2)].astype(np.float64)
+    return usual
 
 
-def _note(likely: dict[Look, float], rows: range, values: Floats, *, mirrored: bool) -> None:
-    """Remember the likeliest pairs of each image."""
-    count = min(NEIGHBOURS, values.shape[1] - 1)
-    best = np.argpartition(-values, count, axis=1)[:, :count]
-    for at, columns in enumerate(best):
-        for column in columns:
-            if values[at, column] >= LIKELY:
-                one, other = sorted((rows.start + at, int(column)))
-                look = one, other, mirrored
-                likely[look] = max(float(values[at, column]), likely.get(look, 0.0))
-
-
-def _that_stand_out(aligned: Mapping[Look, float], count: int, least: float, ratio: float) -> Iterator[Look]:
+def _that_stand_out(aligned: Mapping[Way, float], least: float, ratio: float) -> Iterator[Way]:
     """Pairs that are alike, and far more so than the other likely pairs of their images."""
-    of_image: list[list[float]] = [[] for _ in range(count)]
+    of_image: defaultdict[int, list[float]] = defaultdict(list)
     for (one, other, _), value in aligned.items():
         of_image[one].append(value)
         of_image[other].append(value)
@@ -236,50 +313,37 @@ def _equal(
         yield from ((first, other) for other in others if side[first] != side[other])
 
 
-def _across(
-    bands: Floats, others: Floats, side: NDArray[np.intp], shows: NDArray[np.bool_]
-) -> Iterator[tuple[range, Floats]]:
-    """Correlation of some rows with all, block by block; -1 within a side and where there is nothing to be seen."""
-    for start in range(0, len(bands), ROWS):
-        rows = range(start, min(start + ROWS, len(bands)))
-        part = slice(rows.start, rows.stop)
-        values = bands[part] @ others.T
-        values[(side[part][:, None] == side) | ~shows[part][:, None] | ~shows] = -1.0
-        yield rows, values
+def _bands(miniatures: NDArray[np.uint8]) -> Bands:
+    """The middle spatial frequencies of each miniature, at half its resolution, and whether there are any."""
+    from scipy.ndimage import gaussian_filter1d
 
-
-def _middle_frequencies(miniatures: NDArray[np.uint8]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Rows ``(n, values)`` with mean 0 and norm 1, and whether there is anything to be seen."""
-    from scipy.ndimage import gaussian_filter
-
-    rows = np.empty((len(miniatures), (miniatures.shape[1] // 2) ** 2), np.float32)
-    for row, miniature in zip(rows, miniatures, strict=True):
-        grey = miniature.astype(np.float32)
-        band = gaussian_filter(grey, FINE, mode="nearest") - gaussian_filter(grey, COARSE, mode="nearest")
-        row[:] = band[::2, ::2].ravel()
-    rows -= rows.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(rows, axis=1)
-    shows = norms > FAINT * np.sqrt(rows.shape[1])
-    return rows / np.maximum(norms, 1e-6)[:, None].astype(np.float32), shows
-
-
-def _halved(miniatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Mean of each two by two pixels."""
     count, side, _ = miniatures.shape
-    means = miniatures.reshape(count, side // 2, 2, side // 2, 2).mean(axis=(2, 4))
-    halved: NDArray[np.uint8] = np.rint(means).astype(np.uint8)
+    halving = np.repeat(np.eye(side // 2), 2, axis=1) / 2
+    fine, coarse = (
+        (halving @ gaussian_filter1d(np.eye(side), width, axis=0, mode="nearest")).astype(np.float32)
+        for width in (FINE, COARSE)
+    )
+    bands = Bands.empty(count, (side // 2) ** 2)
+    for start in range(0, count, ROWS):
+        grey = miniatures[start : start + ROWS].astype(np.float32)
+        rows = (fine @ grey @ fine.T - coarse @ grey @ coarse.T).reshape(len(grey), -1)
+        rows -= rows.mean(axis=1, keepdims=True)
+        bands.put(start, unit(rows), np.linalg.norm(rows, axis=1) > FAINT * np.sqrt(rows.shape[1]))
+    return bands
+
+
+def _halved(miniature: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Mean of each two by two pixels."""
+    half = len(miniature) // 2
+    halved: NDArray[np.uint8] = np.rint(miniature.reshape(half, 2, half, 2).mean(axis=(1, 3))).astype(
+        np.uint8
+    )
     return halved
 
 
-def _enlarged(miniatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The middle of each miniature, stretched to its size."""
-    operator = _turn_and_zoom(miniatures.shape[1], 0.0, LOOK_ZOOM)
-    flat = miniatures.reshape(len(miniatures), -1).astype(np.float32)
-    stretched: NDArray[np.uint8] = np.rint((operator @ flat.T).T).astype(np.uint8).reshape(miniatures.shape)
-    return stretched
-
-
-def _aligned(miniatures: NDArray[np.uint8], pairs: Iterable[Look]) -> Iterator[tuple[Look, float]]:
+def _aligned(
+    picture: Callable[[int], NDArray[np.uint8]], pairs: Iterable[Way]
+) -> Iterator[tuple[Way, float]]:
     """Correlation of each pair after the best turn, zoom and shift of its second image."""
     from scipy.fft import irfft2, rfft2
     from scipy.ndimage import gaussian_filter
@@ -290,13 +354,13 @@ def _aligned(miniatures: NDArray[np.uint8], pairs: Iterable[Look]) -> Iterator[t
         by_second[other, mirrored].append(one)
     if not by_second:
         return
-    side = miniatures.shape[1]
+    side = len(picture(next(iter(by_second))[0]))
     moves = vstack([_turn_and_zoom(side, turn, zoom) for turn in TURNS for zoom in ZOOMS]).tocsr()
     shifts = np.arange(-side // SHIFT_SHARE, side // SHIFT_SHARE + 1)
     taper = np.sqrt(np.outer(*(np.hanning(side + 2)[1:-1],) * 2)).astype(np.float32)
 
     def sharpened(row: int) -> Floats:
-        grey = miniatures[row].astype(np.float32)
+        grey = picture(row).astype(np.float32)
         fine: Floats = grey - gaussian_filter(grey, BEFORE_TURNING * side / 64, mode="nearest")
         return fine
 

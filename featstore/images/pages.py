@@ -141,29 +141,94 @@ def list_pages(file: IO[bytes]) -> Pages:
     return Pages(frames, total, tuple(sorted(notes)))
 
 
-def page_tiff(data: bytes, frame: int) -> tuple[bytes, int, Directory]:
-    """Where to find one page of a TIFF: a file, the number of the page in it, and its directory.
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Where the pages of a TIFF are, found once for all of them.
 
-    A slice of a stack comes as a file of its own, and so does a page that Pillow would take for another.
+    Attributes
+    ----------
+    offsets
+        Of the directories.
+    slices
+        Where the first slice of a stack begins, bytes of a slice, and how many there are; None where it is none.
+    """
+
+    offsets: tuple[int, ...]
+    slices: tuple[int, int, int] | None = None
+
+    @property
+    def last(self) -> int:
+        """Number of the last page or slice."""
+        return (len(self.offsets) if self.slices is None else self.slices[2]) - 1
+
+
+def read_chain(data: bytes) -> Chain:
+    """Find the pages of a TIFF.
 
     Raises
     ------
     BadImageError
-        ``corrupt`` if the file has no such page.
+        ``corrupt`` if it has none, ``too_large`` if it has too many.
     """
     file = io.BytesIO(data)
     offsets = tiff.directory_offsets(file)
     if not offsets:
         raise BadImageError("corrupt", "The header of the TIFF makes no sense.")
     first = tiff.read_directory(file, offsets[0])
-    if (stack := _stack(first, offsets, _announced(first)[0])) is not None:
-        return page_tiff(stack.slice_tiff(frame), 0)
-    if not 0 <= frame < len(offsets):
-        raise BadImageError("corrupt", f"The TIFF has {len(offsets)} pages and none of number {frame}.")
-    directory = tiff.read_directory(file, offsets[frame])
+    stack = _stack(first, offsets, _announced(first)[0])
+    return Chain(tuple(offsets), None if stack is None else (stack.start, stack.length, stack.count))
+
+
+def page_tiff(data: bytes, frame: int, chain: Chain | None = None) -> tuple[io.BytesIO, Directory]:
+    """One page of a TIFF, as a file whose first page it is, and its directory.
+
+    A slice of a stack comes as a file of its own, and so does a page that Pillow would take for another.
+
+    Parameters
+    ----------
+    data, frame
+        The TIFF, and the number of the page.
+    chain
+        What `read_chain` says of `data`, if that is known.
+
+    Raises
+    ------
+    BadImageError
+        ``corrupt`` if the file has no such page.
+    """
+    chain = chain or read_chain(data)
+    file = io.BytesIO(data)
+    if chain.slices is not None:
+        first = tiff.read_directory(file, chain.offsets[0])
+        return page_tiff(Stack(first, *chain.slices).slice_tiff(frame), 0)
+    if not 0 <= frame < len(chain.offsets):
+        raise BadImageError("corrupt", f"The TIFF has {len(chain.offsets)} pages and none of number {frame}.")
+    directory = tiff.read_directory(file, chain.offsets[frame])
     if directory.misleads_pillow and (place := directory.contiguous()) is not None:
         return page_tiff(Stack(directory, *place, 1).slice_tiff(0), 0)
-    return data, frame, directory
+    return (_PageFirst(data, chain.offsets[frame]) if frame else io.BytesIO(data)), directory
+
+
+class _PageFirst(io.BytesIO):
+    """A TIFF whose header names another directory as the first: no chain is followed, and no byte is copied."""
+
+    def __init__(self, data: bytes, offset: int) -> None:
+        super().__init__(data)
+        order = "<" if data[:2] == b"II" else ">"
+        is_big = data[2:4] in {b"+\0", b"\0+"}
+        self._head = (
+            data[:8] + struct.pack(f"{order}Q", offset)
+            if is_big
+            else data[:4] + struct.pack(f"{order}I", offset)
+        )
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Bytes from where it stands, with the header as it should be."""
+        start = self.tell()
+        found = super().read(size)
+        if start >= len(self._head) or not found:
+            return found
+        return (self._head[start : start + len(found)] + found[len(self._head) - start :])[: len(found)]
 
 
 def _stack(first: Directory, offsets: Sequence[int], announced: int) -> Stack | None:

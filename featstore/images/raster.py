@@ -29,8 +29,15 @@ from featstore.images.png import without_bulk
 from featstore.images.quiet import no_native_messages, no_warnings
 from featstore.images.samples import read_samples, to_pixels
 from featstore.images.signature import HEAD, identify, without_stray_bytes
-from featstore.images.structure import check_size
-from featstore.images.tiff import ORIENTATION, PHOTOMETRIC
+from featstore.images.structure import check_scans, check_size
+from featstore.images.tiff import (
+    ORIENTATION,
+    PHOTOMETRIC,
+    STRIP_BYTES,
+    STRIP_OFFSETS,
+    TILE_BYTES,
+    TILE_OFFSETS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +45,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
     from featstore.images.layout import Layout
+    from featstore.images.pages import Chain
     from featstore.types import Pixels
 
 _DEEP = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
@@ -67,22 +75,39 @@ _MAX_8_BIT, _MAX_16_BIT = 255, 65535
 
 
 def read(
-    data: bytes, kind: str, frame: int, value_range: tuple[float, float] | None
+    data: bytes, kind: str, frame: int, value_range: tuple[float, float] | None, chain: Chain | None = None
 ) -> tuple[Pixels, tuple[str, ...]]:
     """Decode a file whose format and structure are known; see `featstore.images.decode.decode`."""
-    layout = None
+    layout, file = None, io.BytesIO(data)
     if kind == "TIFF":
-        data, frame, directory = page_tiff(data, frame)
-        layout = read_layout(directory)
+        file, directory = page_tiff(data, frame, chain)
+        layout, data = read_layout(directory), file.getvalue()
+        if layout.is_jpeg:
+            _check_parts(data, layout)
     if layout is not None and layout.needs_own_reader:
         pixels, notes = _read_samples(data, layout, value_range)
     else:
-        pixels, notes = _read_image(data, kind, frame, layout, value_range)
+        pixels, notes = _read_image(file, data, kind, layout, value_range)
     if layout is not None and layout.has_spare_channels:
         notes |= {"extra_channels"}
     if pixels.min() == pixels.max():
         notes |= {"constant"}
     return pixels, tuple(sorted(notes))
+
+
+def _check_parts(data: bytes, layout: Layout) -> None:
+    """Look at the JPEG in each strip or tile as at one that is a file; equal tiles may stand in one place."""
+    directory = layout.directory
+    places = zip(
+        directory.values(TILE_OFFSETS) or directory.values(STRIP_OFFSETS),
+        directory.values(TILE_BYTES) or directory.values(STRIP_BYTES),
+        strict=False,
+    )
+    parts = set(places)
+    if sum(length for _, length in parts) > len(data):
+        raise BadImageError("truncated", "The TIFF ends before its samples do.")
+    for start, length in parts:
+        check_scans(data[start : start + length])
 
 
 def _read_samples(
@@ -102,10 +127,10 @@ def _read_samples(
 
 
 def _read_image(
-    data: bytes, kind: str, frame: int, layout: Layout | None, value_range: tuple[float, float] | None
+    file: io.BytesIO, data: bytes, kind: str, layout: Layout | None, value_range: tuple[float, float] | None
 ) -> tuple[Pixels, frozenset[str]]:
     """Everything for which Pillow has a mode."""
-    with no_warnings(), _opened(data, kind, frame, layout) as image:
+    with no_warnings(), _opened(file, kind, layout) as image:
         check_size(*image.size)
         _check_depth(image, data, value_range)
         with _blamed(kind, layout):
@@ -120,7 +145,7 @@ def _read_image(
     return pixels, notes
 
 
-def needs_range(data: bytes, frame: int) -> bool:
+def needs_range(data: bytes, frame: int, chain: Chain | None = None) -> bool:
     """Whether the header says 16-bit, 32-bit or float; see `featstore.images.decode.probe`."""
     try:
         kind = identify(data[:HEAD])
@@ -129,23 +154,22 @@ def needs_range(data: bytes, frame: int) -> bool:
         layout, data = None, without_stray_bytes(data)
         if kind == "PNG":
             data = without_bulk(data)
+        file = io.BytesIO(data)
         if kind == "TIFF":
-            data, frame, directory = page_tiff(data, frame)
+            file, directory = page_tiff(data, frame, chain)
             layout = read_layout(directory)
             if layout.needs_own_reader:
                 return layout.is_deep
-        with no_warnings(), _opened(data, kind, frame, layout) as image:
+        with no_warnings(), _opened(file, kind, layout) as image:
             return _is_deep(image) and _declared_maximum(image) is None
     except BadImageError:
         return False
 
 
 @contextmanager
-def _opened(data: bytes, kind: str, frame: int, layout: Layout | None) -> Iterator[ImageFile]:
+def _opened(file: io.BytesIO, kind: str, layout: Layout | None) -> Iterator[ImageFile]:
     with _blamed(kind, layout):
-        image = Image.open(io.BytesIO(data), formats=[kind])
-        if frame:
-            image.seek(frame)
+        image = Image.open(file, formats=[kind])
     with image:
         yield image
 

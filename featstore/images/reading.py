@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from featstore.errors import BadImageError
-from featstore.files import read_regular
-from featstore.fingerprint import digest_bytes
 from featstore.images.contents import page_id
-from featstore.images.decode import decode
-from featstore.images.structure import MAX_BYTES
+from featstore.images.decode import decode, probe
+from featstore.images.shelf import SHELF
 
 if TYPE_CHECKING:
     from featstore.types import Decoding, ImageRecord, Pixels
@@ -46,16 +44,24 @@ def read_picture(record: ImageRecord, decoding: Decoding) -> Picture:
         If the file is gone, unreadable, changed since the scan, or does not decode.
     """
     try:
-        data = read_regular(record.path, MAX_BYTES)
+        file = SHELF.file(record.path)
     except PermissionError as error:
         raise BadImageError(PERMISSION, "the file may not be read") from error
     except OSError as error:
         raise BadImageError(MISSING, f"the file cannot be read any more: {error.strerror}") from error
-    digest = digest_bytes(data)
-    if record.id not in {digest, page_id(digest, record.frame)}:
+    if record.id not in {file.digest, page_id(file.digest, record.frame)}:
         raise BadImageError(CHANGED, "the file changed after it was scanned")
-    pixels, notes = decode(data, record.frame, decoding.value_range)
-    return Picture(data, pixels, notes)
+    pixels, notes = decode(file.data, record.frame, decoding.value_range, file.chain)
+    return Picture(file.data, pixels, notes)
+
+
+def needs_range(record: ImageRecord) -> bool:
+    """Whether an image needs a declared value range; not if its file cannot be read."""
+    try:
+        file = SHELF.file(record.path)
+    except OSError:
+        return False
+    return probe(file.data, record.frame, file.chain)
 
 
 def read_pixels(record: ImageRecord, decoding: Decoding) -> Pixels:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
+from featstore.bars import over
 from featstore.errors import ManifestError
 from featstore.findings import Finding, counted
 from featstore.images.contents import Contents, read_contents
@@ -127,7 +128,8 @@ def scan(
         listing = _with_groups(listing, group_pattern)
     entries = _once_by_real_path(sorted(listing.entries, key=lambda entry: entry.name))
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        contents = list(pool.map(read_contents, [entry.path for entry in entries]))
+        read = pool.map(read_contents, [entry.path for entry in entries])
+        contents = list(over(read, "hash", "file", len(entries)))
     images = [
         (entry, found) for entry, found in zip(entries, contents, strict=True) if isinstance(found, Contents)
     ]

@@ -18,7 +18,8 @@ _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # what libjpeg decodes
 _JPEG_RARE = dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical JPEG")
 _JPEG_RARE |= {0xC3: "lossless JPEG", 0xCB: "lossless JPEG", 0xF7: "JPEG-LS"}
 _JPEG_SEGMENTS = frozenset({0xC4, 0xC8, 0xCC, *range(0xDB, 0xFF)}) - _JPEG_RARE.keys()
-_JPEG_ENDS = frozenset({0xD9, 0xDA})
+_JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
+_JPEG_ENDS = frozenset({_JPEG_END, _JPEG_SCAN})
 _JPEG_CHANNELS = frozenset({1, 3, 4})
 
 MAX_PIXELS = 64_000_000
@@ -27,6 +28,10 @@ MAX_BYTES = 1 << 30
 """Largest file that is read, in bytes."""
 MAX_PAGES = 4096
 """Most pages that a file may have."""
+MAX_SCANS = 100
+"""Most scans of a JPEG: each goes over the whole picture, and ten are usual."""
+MAX_SEGMENTS = 1024
+"""Most segments in the header of a JPEG: decoders put some of them together, each time anew."""
 MIN_SIDE = 8
 """Smallest side that is decoded, in pixels."""
 MAX_ASPECT = 20
@@ -117,16 +122,50 @@ def _check_jpeg(data: bytes) -> None:
     """
     if data.rfind(b"\xff\xd9") < 0:
         raise BadImageError("truncated", "The JPEG ends before its end marker.")
-    position = 2
+    check_scans(data)
+    position, segments, is_framed = 2, 0, False
     while (position := data.find(b"\xff", position)) >= 0 and position + 10 < len(data):
         marker = data[position + 1]
         position += 1 if marker == _FILL else 2
         if marker in _JPEG_ENDS:
             return
-        if marker in _JPEG_FRAMES or marker in _JPEG_RARE:
+        if not is_framed and (marker in _JPEG_FRAMES or marker in _JPEG_RARE):
             _check_frame(marker, bits=data[position + 2], channels=data[position + 7])
+            is_framed = True
+        segments += marker != _FILL
+        if segments > MAX_SEGMENTS:
+            raise BadImageError(
+                "unsupported",
+                f"The JPEG has more than {MAX_SEGMENTS} segments. Save it anew, or as PNG, first.",
+            )
+        if marker in _JPEG_SEGMENTS or marker in _JPEG_FRAMES:
+            position += max(2, int.from_bytes(data[position : position + 2]))
+
+
+def check_scans(data: bytes) -> None:
+    """Refuse a JPEG of more scans than `MAX_SCANS`: a hundred bytes may send a decoder over the whole picture.
+
+    Scans of previews, which lie within the segments of the header, and whatever is behind the end do not count.
+
+    Raises
+    ------
+    BadImageError
+        ``unsupported``.
+    """
+    if data.count(bytes((_FILL, _JPEG_SCAN))) <= MAX_SCANS:
+        return
+    scans, position = 0, 2
+    while (position := data.find(b"\xff", position)) >= 0 and position + 3 < len(data):
+        marker = data[position + 1]
+        position += 1 if marker == _FILL else 2
+        if marker == _JPEG_END:
             return
-        if marker in _JPEG_SEGMENTS:
+        scans += marker == _JPEG_SCAN
+        if scans > MAX_SCANS:
+            raise BadImageError(
+                "unsupported", f"The JPEG has more than {MAX_SCANS} scans. Save it anew, or as PNG, first."
+            )
+        if marker in _JPEG_SEGMENTS or marker == _JPEG_SCAN:
             position += max(2, int.from_bytes(data[position : position + 2]))
 
 

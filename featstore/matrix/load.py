@@ -12,14 +12,13 @@ from featstore.backbones import catalog
 from featstore.backbones.network import require_preprocess
 from featstore.backbones.precision import require_precision
 from featstore.backbones.weights import EVERY_BACKBONE, choice_for, resolve_weights
-from featstore.files import read_regular
 from featstore.findings import Finding, ordered
 from featstore.fusion.blocks import lay_out
 from featstore.images.audit import require_sound
-from featstore.images.decode import decoder_version, probe
+from featstore.images.decode import decoder_version
 from featstore.images.losses import Loss, losses, require_two_classes, told
+from featstore.images.reading import needs_range
 from featstore.images.scan import ScanOptions, scan, scan_options
-from featstore.images.structure import MAX_BYTES
 from featstore.matrix.choose import choose
 from featstore.matrix.features import FeatureMatrix
 from featstore.matrix.holdings import Asked, Holdings
@@ -111,7 +110,7 @@ def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> Featur
     require_two_classes(manifest, reasons)
     ids = [record.id for record in manifest.records]
     good = [record for record in manifest.records if record.id not in reasons]
-    held = Holdings(store, keys, [r.id for r in good], decoding, lambda: any(map(_is_deep, good)))
+    held = Holdings(store, keys, [r.id for r in good], decoding, lambda: any(map(needs_range, good)))
     choice = choose(held, _asked(source, held), recorded_request(store.root, ids, decoding))
     matrix = assemble(manifest, store, choice.specs, choice.views, decoding)
     return replace(
@@ -179,13 +178,6 @@ def _learned(
 def _as_stored(decoding: Decoding, keys: Iterable[FeatureKey]) -> Decoding:
     """The decoding as the store spells it: a range may be of integers here and of fractions there."""
     return next((key.decoding for key in keys if key.decoding == decoding), decoding)
-
-
-def _is_deep(record: ImageRecord) -> bool:
-    try:
-        return probe(read_regular(record.path, MAX_BYTES), record.frame)
-    except OSError:
-        return False
 
 
 def _quarantined(lost: list[Loss]) -> list[Finding]:

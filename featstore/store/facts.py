@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -77,7 +77,23 @@ def recorded_facts(root: Path, decoding: Decoding, revision: int, dtype: np.dtyp
     return rows
 
 
-def record_copies(root: Path, key: Mapping[str, Any], pairs: Sequence[tuple[str, str, float, str]]) -> None:
+class CopiesNote(NamedTuple):
+    """Which images are copies of each other.
+
+    Attributes
+    ----------
+    pairs
+        Two ids, how alike they are, and how that was made; the most alike first.
+    crowded, left
+        Images and pairs that were not looked at closely.
+    """
+
+    pairs: Sequence[tuple[str, str, float, str]]
+    crowded: int = 0
+    left: int = 0
+
+
+def record_copies(root: Path, key: Mapping[str, Any], copies: CopiesNote) -> None:
     """Keep which images are copies of each other: their ids, how alike they are, and how that was made.
 
     Parameters
@@ -86,24 +102,35 @@ def record_copies(root: Path, key: Mapping[str, Any], pairs: Sequence[tuple[str,
         The cache folder.
     key
         Everything that can change the answer, as JSON.
-    pairs
-        The most alike first.
+    copies
+        What is known; of more pairs than fit into a document none are kept.
     """
-    note = document.seal({"key": dict(key), "pairs": [list(pair) for pair in pairs]})
+    note = document.seal(
+        {
+            "key": dict(key),
+            "pairs": [list(pair) for pair in copies.pairs],
+            "crowded": copies.crowded,
+            "left": copies.left,
+        }
+    )
+    text = canonical_json(note).encode()
+    if len(text) > document.LARGE:
+        return
     try:
-        commit(root, _copies_page(root, key), canonical_json(note).encode(), document.LARGE)
+        commit(root, _copies_page(root, key), text, document.LARGE)
     except StoreError as error:
         log.warning("copies are not kept: %s", error.cause)
 
 
-def recorded_copies(root: Path, key: Mapping[str, Any]) -> list[tuple[str, str, float, str]] | None:
+def recorded_copies(root: Path, key: Mapping[str, Any]) -> CopiesNote | None:
     """What `record_copies` kept under `key`; None where there is nothing that can be believed."""
     try:
         note = document.unseal(document.parse(rooms.read(root, _copies_page(root, key), document.LARGE)))
         pairs = [(str(a), str(b), float(value), str(how)) for a, b, value, how in note["pairs"]]
+        copies = CopiesNote(pairs, int(note["crowded"]), int(note["left"]))
     except (OSError, ValueError, TypeError, KeyError, OverflowError):
         return None
-    return pairs if note.get("key") == key else None
+    return copies if note.get("key") == key else None
 
 
 def _copies_page(root: Path, key: Mapping[str, Any]) -> Path:

@@ -1,9 +1,15 @@
 """Resampling draws patients, and its intervals keep their promises."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from featstore.evaluation.bootstrap import group_weights, percentile_interval, widen
+from featstore.evaluation import bootstrap
+from featstore.evaluation.bootstrap import group_weights, percentile_interval, weight_blocks, widen
+from featstore.evaluation.check import Readable
+from featstore.evaluation.scores import held_out_primary, held_out_scores
+from featstore.types import ImageRecord
 
 
 def test_images_of_a_patient_are_drawn_together():
@@ -54,3 +60,19 @@ def test_widening_keeps_what_was_seen_in_the_middle():
     wide = widen(values, 0.2, 3.0)
     assert np.nanmedian(wide) == pytest.approx(0.2)
     assert np.nanstd(wide) == pytest.approx(3 * np.nanstd(values))
+
+
+def test_blocks_of_resamples_are_the_same_resamples_and_so_is_the_interval(monkeypatch):
+    monkeypatch.setattr(bootstrap, "BLOCK", 1000)
+    rng = np.random.default_rng(0)
+    groups = np.array([f"p{n // 2}" for n in range(120)])
+    blocks = [*weight_blocks(groups)]
+    assert max(block.size for block in blocks) <= 1000
+    np.testing.assert_array_equal(np.concatenate(blocks), group_weights(groups))
+    records = [
+        ImageRecord(f"{n:064x}", Path(f"{n}.png"), "ab"[n // 2 % 2], group) for n, group in enumerate(groups)
+    ]
+    proba = rng.dirichlet([1, 1], 120)
+    table = Readable.of(records)
+    whole = held_out_scores(table, np.arange(120), proba, None)["auc"]
+    assert held_out_primary(table, np.arange(120), {"x": proba}, None) == {"x": whole}

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from commandline import featstore
 from fakes import DECODING, GridBackbone, key, spec
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from featstore import run
@@ -160,6 +162,27 @@ def test_a_formula_in_a_name_is_text_in_the_predictions(cell, tried):
     text = run.csv_text([["path"], [cell], ["plain=1"]])
     assert list(csv.reader(io.StringIO(text, newline=""))) == [["path"], [f"'{cell}"], ["plain=1"]]
     tried("formulas in names")
+
+
+CELLS = st.lists(st.text("a;\t\r\n\"' ,=+-@\uff1d1", max_size=12), min_size=1, max_size=3)
+
+
+@given(CELLS)
+def test_no_cell_begins_with_a_formula_wherever_a_spreadsheet_splits_the_line(cells):
+    """Programs that know quotes, with a comma, a semicolon or a tab; and those that split at every mark."""
+    text = run.csv_text([cells])
+    found = [text.replace("\n", mark).replace("\r", mark).split(mark) for mark in ";\t"]
+    for mark in ",;\t":
+        found += csv.reader(io.StringIO(text, newline=""), delimiter=mark)
+    assert not [cell for line in found for cell in line if cell.startswith(tuple("=+-@\uff1d"))]
+
+
+@pytest.mark.parametrize("cell", ["a;=3+3", "a\t+1", "a\n-1", "a\r@b", 'a; "=1"', "\n=1"])
+def test_a_formula_behind_what_splits_cells_is_quoted(cell):
+    at = next(at for at, mark in enumerate(cell) if mark in ";\t\r\n") + 1
+    text = run.csv_text([[cell]])
+    (line,) = csv.reader(io.StringIO(text, newline=""))
+    assert line[0].lstrip("'") == f"{cell[:at]}'{cell[at:]}".lstrip("'")
 
 
 @pytest.mark.slow

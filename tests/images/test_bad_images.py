@@ -12,6 +12,7 @@ import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -122,7 +123,25 @@ def tagged(channels: int, dtype: str = "u1", **tags: int) -> bytes:
     )
 
 
+def scanned(scans: int, side: int = 64) -> bytes:
+    """A progressive JPEG whose scans are a few bytes each, and yet each goes over every block."""
+    whole = saved(np.zeros((side, side), np.uint8), "JPEG", progressive=True)
+    first = whole.index(b"\xff\xda")
+    ends = (whole.find(marker, first + 2) for marker in (b"\xff\xc4", b"\xff\xda"))
+    table = b"\xff\xc4" + struct.pack(">HB", 20, 0x10) + bytes([1] + [0] * 15) + b"\xe0"
+    scan = b"\xff\xda" + struct.pack(">HBBBBBB", 8, 1, 1, 0, 1, 63, 0) + bytes(2)
+    return whole[: min(end for end in ends if end > 0)] + table + scan * (scans - 1) + b"\xff\xd9"
+
+
+def in_tiff(jpeg: bytes, side: int = 64) -> bytes:
+    return tiff(page(np.zeros((side, side), np.uint8), {259: 7, 278: side, 279: len(jpeg)}, jpeg))
+
+
 TABLE = [
+    ("jpeg-of-1100-exif-segments", JPEG[:2] + b"\xff\xe1\0\x0cExif\0\0abcd" * 1100 + JPEG[2:], "unsupported"),
+    ("jpeg-of-101-scans", scanned(101), "unsupported"),
+    ("jpeg-of-4000-scans-behind-stray-bytes", b"\n" + scanned(4000), "unsupported"),
+    ("tiff-of-a-jpeg-of-101-scans", in_tiff(scanned(101)), "unsupported"),
     ("0-byte-file", b"", "empty"),
     ("html-error-page-saved-as-jpg", b"<!DOCTYPE html>\n<html><body>404 <svg></svg></body></html>", "not_image"),
     ("download-of-zeros", b"\0" * 5000, "not_image"),
@@ -463,3 +482,24 @@ def test_a_page_that_is_not_there_is_refused():
 def test_reasons_are_codes_with_one_line_each():
     assert all(re.fullmatch("[a-z_]+", code) for code in REASONS)
     assert not any("\n" in hint for hint in REASONS.values())
+
+
+def test_a_hundred_scans_are_decoded_and_those_of_previews_and_of_what_lies_behind_the_end_do_not_count():
+    many = b"\xff\xda\0\x02" * 4000
+    bulky = scanned(100).replace(
+        b"\xff\xdb", b"\xff\xef" + struct.pack(">H", 2 + len(many)) + many + b"\xff\xdb", 1
+    )
+    for data in (scanned(100), bulky, scanned(100) + many):
+        assert decode(data)[0].shape == (64, 64, 1)
+
+
+def test_strips_of_jpeg_that_overlap_are_not_looked_at_again_and_again():
+    jpeg = scanned(50)
+    tags = {259: 7, 278: 8, 273: (8,) * 4000, 279: (len(jpeg),) * 4000}
+    once = tiff(page(np.zeros((64, 64), np.uint8), tags, jpeg))
+    crowd = tiff(page(np.zeros((64, 64), np.uint8), tags | {273: tuple(range(8, 4008))}, jpeg + bytes(4000)))
+    with pytest.raises(BadImageError) as caught:
+        decode(crowd)
+    assert caught.value.reason == "truncated"
+    with suppress(BadImageError):
+        decode(once)

@@ -1,9 +1,11 @@
 """Patients under two names are one patient."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featstore.images.grouping import merged_groups, spelling
+from featstore.images.grouping import Union, merged_groups, spelling
 from featstore.images.scan import scan
 
 
@@ -37,3 +39,20 @@ def test_merged_groups_share_no_image_and_no_spelling(members):
         assert by_image.setdefault(image, group) == group
     names = {group for group, _ in groups}
     assert len({spelling(name) for name in names}) == len(names)
+
+
+def test_a_chain_of_merged_groups_is_not_walked_again_and_again():
+    class Counting(dict):
+        asked = 0
+
+        def get(self, *arguments):
+            Counting.asked += 1
+            return super().get(*arguments)
+
+    union, count = Union(), 2000
+    union._parent = Counting()
+    names = [f"{at:06}" for at in range(count)]
+    for one, other in reversed([*pairwise(names)]):
+        union.join([other, one])
+    assert {union.find(name) for name in names} == {names[0]}
+    assert Counting.asked < 12 * count

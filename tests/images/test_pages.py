@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,13 +16,16 @@ import tifffile
 from fakes import DECODING
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from tiffs import page, stack, tiff
 
 from featstore.errors import BadImageError, UsageError
 from featstore.extraction.batches import read_pixels
 from featstore.extraction.depth import refuse_undeclared_range
 from featstore.findings import CATALOGUE
+from featstore.images import pages as pages_module
+from featstore.images import shelf
+from featstore.images import tiff as tiff_module
 from featstore.images.contents import Contents, read_contents
 from featstore.images.decode import WARNINGS, decode
 from featstore.images.notes import DECODING as OF_DECODING
@@ -327,3 +332,60 @@ def test_notes_of_decoding_become_counted_findings_with_examples():
     assert not any("p1" in finding.message for finding in (frames, alpha, constant))
     assert findings_of_notes([]) == ()
     assert findings_of_pages([]) == ()
+
+
+def test_the_pages_of_a_file_are_read_hashed_and_followed_once(tmp_path, monkeypatch):
+    """Whatever is done for all pages of a file grows with the pages, not with their square."""
+    counts = []
+    for count in (20, 60):
+        done = Counter()
+        for owner, name in (
+            (shelf, "read_bounded"), (shelf, "digest_bytes"), (pages_module, "_announced"),
+            (tiff_module, "_unpack"), (TiffImagePlugin.ImageFileDirectory_v2, "load"),
+        ):  # fmt: skip
+            monkeypatch.setattr(owner, name, counting(getattr(owner, name), done, name))
+        rng = np.random.default_rng(0)
+        shown = rng.integers(0, 255, (count, 16, 16), dtype=np.uint8)
+        first, *others = map(Image.fromarray, shown)
+        path = tmp_path / f"{count}.tif"
+        first.save(path, save_all=True, append_images=others, compression="tiff_lzw")
+        contents = read_contents(path)
+        records = [
+            ImageRecord(image, path, "a", contents.digest, None, None, frame)
+            for image, frame in zip(contents.ids, contents.frames, strict=True)
+        ]
+        done.clear()
+        with ThreadPoolExecutor(4) as pool:
+            read = list(pool.map(lambda record: read_pixels(record, DECODING), records))
+        np.testing.assert_array_equal(np.array(read)[..., 0], shown)
+        assert done["read_bounded"] == done["digest_bytes"] == 1
+        counts.append(done)
+        monkeypatch.undo()
+    for name in ("_announced", "_unpack", "load"):
+        assert counts[1][name] <= 3 * counts[0][name], name
+    assert shelf.SHELF._file is None, "a file is let go with its last page"
+
+
+def counting(function, done, name):
+    def counted(*arguments, **options):
+        done[name] += 1
+        return function(*arguments, **options)
+
+    return counted
+
+
+def test_a_file_that_changes_while_its_pages_are_read_is_noticed(tmp_path):
+    path = tmp_path / "stack.tif"
+    greys = [Image.new("L", (16, 16), grey) for grey in range(4)]
+    greys[0].save(path, save_all=True, append_images=greys[1:])
+    contents = read_contents(path)
+    records = [ImageRecord(i, path, "a", "g", None, None, f) for f, i in enumerate(contents.ids)]
+    read_pixels(records[0], DECODING)
+    greys[3].save(path, save_all=True, append_images=greys[:3])
+    with pytest.raises(BadImageError) as caught:
+        read_pixels(records[1], DECODING)
+    assert caught.value.reason == "changed"
+    path.unlink()
+    with pytest.raises(BadImageError) as caught:
+        read_pixels(records[2], DECODING)
+    assert caught.value.reason == "missing"

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from featstore import bars
 from featstore.errors import ManifestError
 from featstore.fingerprint import canonical_json
 from featstore.images.contents import read_contents
@@ -411,3 +412,33 @@ def test_the_shared_ct_images_scan_as_counted(covid_ct):
     assert by_csv.count_by_split() == {"test": 150, "train": 447, "val": 149}
     assert by_csv.has_groups
     assert {record.id for record in by_csv.records} == {record.id for record in manifest.records}
+
+
+def test_a_bar_is_shown_while_many_files_are_listed_and_hashed(tmp_path, monkeypatch, capsys):
+    """From the start on: not only once the last file is hashed; and only where bars are wanted."""
+    monkeypatch.setattr(bars, "DELAY", 0)
+    for number in range(bars.FEW):
+        path = tmp_path / "data" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), number).save(path)
+    monkeypatch.setattr(bars, "FEW", 8)
+    table = tmp_path / "all.csv"
+    lines = [f"data/{'ab'[n % 2]}/{n}.png,{'ab'[n % 2]}" for n in range(32)]
+    table.write_text("\n".join(["path,label", *lines]))
+    scan(tmp_path / "data")
+    assert capsys.readouterr() == ("", "")
+    for data in (tmp_path / "data", table):
+        with bars.showing_bars(wanted=True):
+            scan(data)
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert {"list", "hash"} <= {text.split(":")[0].strip() for text in err.split("\r")}
+        assert "hash:   0%" in err, "it is there before the first file is read"
+
+
+def test_a_few_files_need_no_bar(tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    Image.new("L", (16, 16), 7).save(tmp_path / "a" / "x.png")
+    with bars.showing_bars(wanted=True):
+        scan(tmp_path)
+    assert capsys.readouterr().err == ""

@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from featstore.errors import BadImageError
+from featstore.extraction import facts as facts_module
 from featstore.extraction.facts import image_copies, image_facts, notes_found
 from featstore.images.decode import decoder_version
 from featstore.images.facts import FACT, FACTS_REVISION
@@ -91,7 +93,7 @@ def test_which_images_are_copies_is_kept_by_id_and_no_picture_is(manifest, tmp_p
     for record in manifest.records:
         record.path.unlink()
     again = image_facts(manifest.records, DECODING, tmp_path / "cache")
-    assert not again.miniatures
+    assert not again.miniatures.rows
     assert image_copies(again, groups, DECODING, tmp_path / "cache") == found
     assert FACT.itemsize < 256
     assert survey(tmp_path / "cache").strangers == []
@@ -104,3 +106,29 @@ def test_facts_that_no_image_can_have_are_not_believed(manifest, tmp_path):
     again = image_facts(manifest.records, DECODING, tmp_path).rows
     assert (again["width"] > 0).all()
     assert np.isfinite(again["histogram"]).all()
+
+
+def test_images_are_looked_at_a_few_ahead_of_what_is_asked_for(manifest, monkeypatch):
+    """What was found does not pile up while the first of it is still worked on."""
+    begun = []
+    monkeypatch.setattr(
+        facts_module, "_look", lambda record, _: begun.append(record) or BadImageError("x", "")
+    )
+    monkeypatch.setattr(facts_module, "threads", lambda: 1)
+    records = manifest.records[:1] * 100
+    looked = facts_module._looks(records, DECODING, progress=False)
+    next(looked)
+    assert len(begun) <= facts_module.AHEAD + 1
+    assert len([*looked]) == 99
+
+
+def test_more_copies_than_a_document_may_hold_are_looked_for_again(tmp_path, monkeypatch):
+    key = {"images": "x"}
+    pair = ("a" * 64, "b" * 64, 0.5, "copy")
+    stored.record_copies(tmp_path, key, stored.CopiesNote([pair] * 3, 4, 5))
+    assert stored.recorded_copies(tmp_path, key) == stored.CopiesNote([pair] * 3, 4, 5)
+    monkeypatch.setattr(stored.document, "LARGE", 1000)
+    other = {"images": "y"}
+    stored.record_copies(tmp_path, other, stored.CopiesNote([pair] * 30))
+    assert stored.recorded_copies(tmp_path, other) is None
+    assert len([*(tmp_path / "facts").iterdir()]) == 1
