@@ -175,10 +175,6 @@ def extract(
             finished = _plan_again(keys, manifest, store.root, decoding, {bad.id for bad in tally.bad})
     if as_default and not dry_run and todo.rows_stored + tally.rows:
         record_request(store.root, everyone, decoding, Request(tuple(specs), tuple(views)))
-    reasons = {
-        **{i: b.reason for i, b in store.bad_images(decoding).items()},
-        **{b.id: b.reason for b in tally.bad},
-    }
     with bounded(room):
         found = manifest.findings if dry_run else _findings(manifest, decoding, store, progress=progress)
     result = Extraction(
@@ -188,7 +184,7 @@ def extract(
         cells=tuple(_summary(cell, now, cost) for cell, now in zip(todo.cells, finished.cells, strict=True)),
         computed=tally.rows,
         bad=_bad_images(manifest, store, decoding, tally),
-        findings=ordered((*found, *one_class_left(manifest, reasons))),
+        findings=ordered((*found, *one_class_left(manifest, _reasons(store, decoding, tally)))),
         phases={name: round(value, 3) for name, value in tally.seconds.items()},
         seconds=round(perf_counter() - started, 3),
         estimated_seconds=round(cost.seconds, 1),
@@ -219,6 +215,12 @@ def _pictures(manifest: Manifest, todo: Plan, team: Executor) -> Pictures:
     paths = dict.fromkeys(r.path for r, lacks in zip(manifest.records, held, strict=True) if lacks)
     each = engine.threads() if team.in_process else max(1, engine.threads() // team.workers)
     return Pictures.of(paths, each, team.workers)
+
+
+def _reasons(store: Store, decoding: Decoding, tally: engine.Tally) -> dict[str, str]:
+    """Why images are left out, by id: of earlier runs and of this one."""
+    earlier = {i: bad.reason for i, bad in store.bad_images(decoding).items()}
+    return earlier | {bad.id: bad.reason for bad in tally.bad}
 
 
 def _findings(manifest: Manifest, decoding: Decoding, store: Store, *, progress: bool) -> tuple[Finding, ...]:
