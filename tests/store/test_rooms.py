@@ -337,6 +337,7 @@ ELSEWHERE = {
     "featstore/run.py": ("clear", "the run folder that --overwrite names"),
     "featstore/extraction/finetune.py": ("_write", "the weights of the run folder that --overwrite names"),
     "featstore/images/phantom.py": ("_write", "pictures of the demonstration"),
+    "featstore/sole_writer.py": ("sole_writer", "the lock of a run folder"),
 }
 """File: function that deletes or replaces, and what; none of it lies in a cache."""
 
