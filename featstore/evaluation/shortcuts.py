@@ -113,24 +113,22 @@ def not_above(
 def _guess(x: Vector, y: NDArray[np.intp], split: Split, classes: int) -> Vector:
     """Extremely randomised trees, which need no scaling and see thresholds and bands (Geurts et al. 2006).
 
-    The numbers are those of scikit-learn's ``ExtraTreesClassifier(TREES, min_samples_leaf=LEAF, random_state=0)``,
-    whose bookkeeping for each tree takes longer than the tree where images are few.
+    Regression on the indicators of the classes: their variance is half of Gini's impurity, so that it splits as
+    classification does. The numbers are those of scikit-learn's ``ExtraTreesRegressor(TREES, min_samples_leaf=LEAF,
+    max_features="sqrt", random_state=0)``, whose bookkeeping takes twice as long as its trees where images are few.
     """
-    from sklearn.tree import ExtraTreeClassifier
+    from sklearn import config_context
+    from sklearn.tree import ExtraTreeRegressor
 
     train, test = split
     if len(train) > LEARNED:
         train = np.sort(np.random.default_rng(0).choice(train, LEARNED, replace=False))
-    known, encoded = np.unique(y[train], return_inverse=True)
     seen, new = x[train].astype(np.float32), x[test].astype(np.float32)
-    target = encoded.astype(np.float64)[:, np.newaxis]
     seeds = np.random.RandomState(0)
-    votes = np.zeros((len(test), len(known)))
-    for _ in range(TREES):
-        seed = seeds.randint(np.iinfo(np.int32).max)
-        tree = ExtraTreeClassifier(min_samples_leaf=LEAF, max_features="sqrt", random_state=seed)
-        tree.fit(seen, target, check_input=False)
-        votes += tree.predict_proba(new, check_input=False)
-    proba = np.zeros((len(test), classes))
-    proba[:, known] = votes / TREES
-    return proba
+    indicators, proba = np.eye(classes)[y[train]], np.zeros((len(test), classes))
+    with config_context(skip_parameter_validation=True, assume_finite=True):
+        for _ in range(TREES):
+            seed = seeds.randint(np.iinfo(np.int32).max)
+            tree = ExtraTreeRegressor(min_samples_leaf=LEAF, max_features="sqrt", random_state=seed)
+            proba += tree.fit(seen, indicators, check_input=False).predict(new, check_input=False)
+    return proba / TREES

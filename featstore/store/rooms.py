@@ -53,16 +53,12 @@ _ALONE = stat.S_IRWXU
 class LinkError(StoreError):
     """A link where a folder of a cache should be."""
 
-    def __init__(self, path: Path | str) -> None:
-        super().__init__(
-            f"{path} is a link. featstore enters no folder of a cache through a link: it may lead anywhere.",
-            "Delete the link, or put the folder itself there. The cache as a whole may be a link.",
-        )
-        self.path = path
 
-    def __reduce__(self) -> tuple[type[LinkError], tuple[Path | str]]:
-        """Survive the trip between processes."""
-        return type(self), (self.path,)
+def _link(path: Path | str) -> LinkError:
+    return LinkError(
+        f"{path} is a link. featstore enters no folder of a cache through a link: it may lead anywhere.",
+        "Delete the link, or put the folder itself there. The cache as a whole may be a link.",
+    )
 
 
 def kind_of(root: Path, path: Path) -> str | None:
@@ -111,7 +107,7 @@ def enter(root: Path, room: Path, *, to_write: bool = False) -> bool:
         if found is None:
             return False
         if stat.S_ISLNK(found.st_mode):
-            raise LinkError(path)
+            raise _link(path)
         _require_folder(path, found)
         if to_write:
             _require_owner(path, found, top)
@@ -161,7 +157,7 @@ def everything(root: Path, folder: Path) -> list[Path]:
     found = [folder / name for name in names(root, folder)]
     for path in found:
         if is_room(_below(root, path)) and is_link(path):
-            raise LinkError(path)
+            raise _link(path)
     return found
 
 
@@ -185,7 +181,7 @@ def rooms(root: Path, room: Path, depth: int, kind: str) -> list[Path]:
             inner = room / name
             state = _state(inner)
             if state is not None and stat.S_ISLNK(state.st_mode):
-                raise LinkError(inner)
+                raise _link(inner)
             if state is not None and stat.S_ISDIR(state.st_mode):
                 found.append(inner)
     return found

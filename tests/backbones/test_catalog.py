@@ -16,7 +16,7 @@ from featstore.backbones import catalog, presence
 from featstore.backbones.weights import resolve_weights
 from featstore.errors import BackboneError, UnknownNameError
 
-SMALL = {"MobileNet025", "EfficientNetLite0"}
+SMALL = {"MobileNet025"}
 EVERY_ROW = [
     pytest.param(name, marks=() if name in SMALL else pytest.mark.slow, id=name) for name in catalog.names()
 ]

@@ -223,6 +223,7 @@ def test_without_the_top_a_network_ends_in_the_mean_of_its_feature_map(variant):
     np.testing.assert_allclose(pooled.numpy(), maps.numpy().mean(axis=(1, 2)), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_pooling_is_a_choice():
     images = preprocess_input(random_images(2, 224, 224))
     maps = network(0, include_top=False)(images, training=False).numpy()

@@ -111,7 +111,13 @@ def test_low_precision_stays_near_float32_and_is_not_it(chosen, name, weights, f
     assert 0 < np.abs(cheap - reference).max() / np.abs(reference).max() < 0.01
 
 
-@pytest.mark.parametrize("name", ["EfficientNetLite0", pytest.param("DenseNet121", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MobileNet025",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("EfficientNetLite0", "DenseNet121")),
+    ],
+)
 def test_a_row_in_bfloat16_depends_on_its_image_alone(name, forced, images):
     backbone = load_backbone(name, "random:1", batch_size=BATCH, precision=BFLOAT16)
     expected = backbone.embed(images)

@@ -10,6 +10,7 @@ import pytest
 from commandline import FEATSTORE, featstore, modules_loaded
 
 
+@pytest.mark.slow
 def test_csv_has_a_line_per_contestant_and_economics_and_views_need_no_tensorflow(world, tmp_path):
     arguments = ["compare", world.data, "--strategies", "concat_logreg", "--folds", "2", "--economics"]
     arguments += ["--views", "identity,average", "--view-curve", "concat_logreg", "--cache", world.cache]

@@ -178,6 +178,7 @@ def noise_arena(seed, contestants=30, patients=60):
     return arena, ranked, weights
 
 
+@pytest.mark.slow
 def test_the_best_of_thirty_guessers_is_seen_through():
     naive, guarded, covered = [], [], []
     for seed in range(5):

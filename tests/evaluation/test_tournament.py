@@ -11,6 +11,7 @@ from featstore.evaluation.tournament import draft, play, teams
 from featstore.folds import group_folds
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one_to_the_last_bit():
     matrix = make_matrix(patients=20)
     contestants = line_up(["concat_logreg"], "singles", matrix.backbones)

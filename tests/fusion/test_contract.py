@@ -34,9 +34,8 @@ KINDS = [
     pytest.param(labels, id=kind, marks=() if kind in {"text", "three"} else pytest.mark.slow)
     for kind, labels in LABELS.items()
 ]
-LONG = {"BilinearHead", "ClassDecomposition", "ConcatMlp", "ConcatSvm", "EnsembleSelection", "GatedHead"}
-LONG |= {"SugenoIntegral", "WeightedVote"}
-"""Strategies whose fits take longest: the slow tests put scikit-learn's checks to them."""
+OFTEN = {"ConcatHead", "ConcatLogreg", "SoftVote", "Stacking"}
+"""One of each level: scikit-learn's checks are put to all others by the slow tests."""
 
 
 def blocky(n=90, n_classes=2, seed=0, widths=WIDTHS):
@@ -67,8 +66,8 @@ CHECKS = parametrize_with_checks([make(name, blocks=None) for name in NAMES])
 
 def cost(estimator, check):
     """The slow tests also repeat the longest check with other kinds of arrays."""
-    long = check.keywords.get("readonly_memmap") or type(estimator).__name__ in LONG
-    return pytest.mark.slow if long else ()
+    often = type(estimator).__name__ in OFTEN and not check.keywords.get("readonly_memmap")
+    return () if often else pytest.mark.slow
 
 
 @pytest.mark.parametrize(

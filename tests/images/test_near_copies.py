@@ -89,6 +89,7 @@ def test_equal_pixels_are_told_as_such_and_rank_first(chests):
     assert pairs[0] == (3, len(chests), 1.0, "same pixels")
 
 
+@pytest.mark.slow
 def test_different_patients_are_no_copies_and_images_of_one_patient_are_no_finding(chests):
     small = np.array([miniature(p) for p in chests])
     digests = [digest(p) for p in chests]

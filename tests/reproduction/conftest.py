@@ -52,7 +52,7 @@ class World:
         return paper(self.data, **{**self.arguments, **changed})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("paper")
     data = make_phantoms(folder / "phantoms", patients=16, slices=3, size=48)

@@ -33,6 +33,7 @@ def document(world, *steps, name=run.METRICS):
     return json.loads((world.arguments["out"].joinpath(*steps) / name).read_text())
 
 
+@pytest.mark.slow
 def test_every_figure_of_the_paper_has_a_file_by_its_number_and_a_line_in_the_index(world):
     index = [plate for plate in document(world)["figures"] if plate["number"] is not None]
     assert [plate["number"] for plate in index] == list(range(1, 24))
@@ -62,6 +63,7 @@ def test_the_run_seals_its_figures_and_is_for_its_owner_alone(world):
     assert modes == {True: {0o700}, False: {0o600}}
 
 
+@pytest.mark.slow
 def test_its_page_lies_in_the_run_and_a_page_elsewhere_shows_no_image_unasked(world, tmp_path):
     out = world.arguments["out"]
     assert (out / "report.html").read_text().count('<img class="paper"') == 25

@@ -48,7 +48,7 @@ def fill(root):
     store.flush()
     store.record_bad_image(DECODING, BadImage("ab" * 32, "truncated", "8 bytes are missing"))
     facts.record_facts(root, DECODING, 1, np.zeros(3, FACT))
-    facts.record_copies(root, {"a": 1}, [])
+    facts.record_copies(root, {"a": 1}, facts.CopiesNote([]))
     record_rate(root, MACHINE, key().backbone, Rate(1.0, 2.0))
     layouts.record_layouts(root, MACHINE, "Alpha", "float32", {1: 2.0})
     results.record_result(root, {"a": 1}, [np.full((2, 2), 0.5)])
