@@ -494,7 +494,11 @@ ERRORS = {
     "too many folds": (["compare", "{data}", "--folds", "30", "--cache", "{cache}"], 5, "--folds 8"),
     "bad range": (["extract", "{data}", "--range", "9,1"], 2, "--range"),
     "no run": (["predict", "nowhere", "x.png"], 1, "featstore fuse"),
-    "cache is a file": (["extract", "{data}", "--weights", "random:1", "--cache", "{data}"], 4, "another cache"),
+    "cache is a file": (
+        ["extract", "{data}", "--weights", "random:1", "--cache", "{data}"],
+        4,
+        "another cache",
+    ),
 }
 
 
