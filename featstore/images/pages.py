@@ -33,7 +33,7 @@ _KEPT = (
     tiff.WIDTH, tiff.HEIGHT, tiff.BITS, tiff.PHOTOMETRIC, tiff.FILL_ORDER, tiff.ORIENTATION, tiff.SAMPLES,
     tiff.PLANAR, tiff.COLOR_MAP, tiff.EXTRA_SAMPLES, tiff.SAMPLE_FORMAT,
 )  # fmt: skip
-_IMAGEJ = re.compile(r"^(images|channels|slices|frames)=(\d{1,9})\s*$", re.MULTILINE)
+_IMAGEJ = re.compile(r"^(images|channels|slices|frames)=(\d{1,18})\s*$", re.MULTILINE)
 _MAX_BELOW = 256
 _OME = re.compile(r"<(?:\w+:)?Pixels\s[^<>]*\bSizeC\s*=\s*[\"'](\d{1,6})[\"']")
 

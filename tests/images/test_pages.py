@@ -146,7 +146,7 @@ def test_the_slices_of_a_stack_in_colour_or_palette_look_like_the_first(tmp_path
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(announced=st.integers(0, 10**9), held=st.integers(1, 9), rest=st.integers(0, 479))
+@given(announced=st.integers(0, 10**12), held=st.integers(1, 9), rest=st.integers(0, 479))
 def test_a_stack_has_the_slices_that_it_announces_and_holds_and_none_that_it_does_not(
     tmp_path, announced, held, rest
 ):
