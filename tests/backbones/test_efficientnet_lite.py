@@ -236,6 +236,7 @@ def test_the_default_input_is_the_square_of_the_variant(variant):
     assert network(variant).input_shape == (None, SIDES[variant], SIDES[variant], 3)
 
 
+@pytest.mark.slow
 def test_the_network_is_made_of_public_layers_that_keras_can_rebuild():
     import keras
 
@@ -253,6 +254,7 @@ def test_random_weights_keep_the_signal_alive():
     assert 0.1 < features.mean() < 6
 
 
+@pytest.mark.slow
 def test_building_never_opens_a_connection(monkeypatch):
     def refuse(*_arguments, **_options):
         pytest.fail("a socket was asked for")
@@ -331,6 +333,7 @@ def test_weights_that_are_not_exactly_those_of_the_network_are_refused(tampered,
         tampered(tamper)
 
 
+@pytest.mark.slow
 def test_the_classifier_is_wanted_with_the_top_and_ignored_without(tampered):
     def behead(state):
         del state["_fc.weight"], state["_fc.bias"]
@@ -340,11 +343,13 @@ def test_the_classifier_is_wanted_with_the_top_and_ignored_without(tampered):
     assert tampered(behead, include_top=False).output_shape == (None, 7, 7, 1280)
 
 
+@pytest.mark.slow
 def test_weights_of_another_variant_are_refused():
     with pytest.raises(WeightsError, match="does not hold the weights of efficientnetlite0"):
         build(0, weights_path(1))
 
 
+@pytest.mark.slow
 def test_a_path_gives_the_weights_that_imagenet_gives():
     by_path, by_name = build(0, str(weights_path(0))).get_weights(), network(0).get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(by_path, by_name, strict=True))

@@ -317,6 +317,7 @@ def mobilenet_file(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_refused_in_one_line(mobilenet_file):
     with pytest.raises(WeightsError, match="does not fit the network") as error:
         load_backbone("MobileNetV3Small", str(mobilenet_file))
@@ -395,6 +396,7 @@ def test_without_a_network_the_message_names_the_cause_the_file_and_the_flag(ker
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_after_a_download_the_digest_is_that_of_the_file_now_in_the_cache(
     keras_home, monkeypatch, capsys, pixels, tmp_path
 ):

@@ -124,7 +124,7 @@ def odd(request, tmp_path_factory):
     return request.param, *store(folder, rows, header=None)
 
 
-@pytest.mark.parametrize("arguments", [(), MORE[0]])
+@pytest.mark.parametrize("arguments", [(), pytest.param(MORE[0], marks=pytest.mark.slow)])
 def test_fuse_answers_or_advises_what_fuse_has(odd, arguments, tmp_path):
     name, data, cache = odd
     error = run("fuse", data, "--cache", cache, "--out", "run", *arguments)
@@ -136,7 +136,7 @@ def test_fuse_answers_or_advises_what_fuse_has(odd, arguments, tmp_path):
         assert advised(error) <= flags_of("fuse"), error.remedy
 
 
-@pytest.mark.parametrize("folds", ["2", "5"])
+@pytest.mark.parametrize("folds", [pytest.param("2", marks=pytest.mark.slow), "5"])
 @pytest.mark.parametrize("arguments", [(), pytest.param(MORE[1], marks=pytest.mark.slow)])
 def test_compare_answers_or_advises_what_compare_has_and_what_it_advises_works(odd, folds, arguments):
     _, data, cache = odd

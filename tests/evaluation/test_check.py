@@ -28,6 +28,7 @@ def test_a_data_set_without_errors_says_so(phantoms):
     assert (result.images, result.groups, dict(result.classes)) == (40, 20, {"covid": 20, "normal": 20})
 
 
+@pytest.mark.slow
 def test_a_resaved_copy_in_another_split_is_a_near_leak_and_other_chests_are_not(phantoms, tmp_path):
     root = tmp_path / "split"
     for i, path in enumerate(sorted(phantoms.parent.glob("*/*.png"))):

@@ -79,6 +79,7 @@ def ids_in(path):
         return {line["image_id"] for line in csv.DictReader(lines)}
 
 
+@pytest.mark.slow
 def test_a_planted_signal_is_learned(world):
     tuned = world.tuned
     assert tuned.best_epoch == tuned.epochs == 2
@@ -94,6 +95,7 @@ def test_equal_arguments_give_equal_bytes(world, tmp_path):
     assert again.history == world.tuned.history
 
 
+@pytest.mark.slow
 def test_what_is_held_out_is_what_fuse_holds_out(world, tmp_path):
     fuse(world.data, out=tmp_path / "fit", **world.source)
     run = read_run(Path(world.tuned.run))
@@ -103,12 +105,14 @@ def test_what_is_held_out_is_what_fuse_holds_out(world, tmp_path):
     assert world.tuned.sizes == {"trained": 20, "validated": 4, "test": len(scored)}
 
 
+@pytest.mark.slow
 def test_validation_keeps_patients_whole(world):
     run = read_run(Path(world.tuned.run))
     group = {r.id: r.group for r in featstore.load_matrix(world.data, **world.source).records}
     assert not {group[i] for i in run["trained"]} & {group[i] for i in run["validated"]}
 
 
+@pytest.mark.slow
 def test_the_new_features_are_those_that_plain_keras_computes_under_a_key_of_their_own(world):
     entries = inventory(world.cache)
     assert {entry.weights for entry in entries} == {world.tuned.started_from, world.tuned.digest}
@@ -124,6 +128,7 @@ def test_the_new_features_are_those_that_plain_keras_computes_under_a_key_of_the
     assert np.abs(got - expected.numpy()).max() <= 1e-5 * np.abs(got).max()
 
 
+@pytest.mark.slow
 def test_images_that_were_learned_from_are_not_scored(world, tmp_path):
     with pytest.raises(AuditError, match=r"tuned on \d of the 8 images") as caught:
         fuse(world.data, split_seed=1, out=tmp_path / "fit", **world.source)
@@ -134,11 +139,13 @@ def test_images_that_were_learned_from_are_not_scored(world, tmp_path):
 
 
 @pytest.mark.parametrize("choice", [{"calibrate": "platt"}, {"sensitivity": 0.9}])
+@pytest.mark.slow
 def test_no_threshold_is_chosen_on_images_that_were_learned_from(world, tmp_path, choice):
     with pytest.raises(AuditError, match="nothing can be chosen"):
         fuse(world.data, out=tmp_path / "fit", **choice, **world.source)
 
 
+@pytest.mark.slow
 def test_a_comparison_leaves_out_what_was_learned_from_and_says_so(world):
     result = featstore.compare(world.data, folds=2, strategies=["concat_logreg"], **world.source)
     assert (result.matrix["images"], result.matrix["set_apart"]) == (8, 24)
@@ -148,6 +155,7 @@ def test_a_comparison_leaves_out_what_was_learned_from_and_says_so(world):
     assert (everyone.matrix["images"], everyone.matrix["set_apart"]) == (32, 0)
 
 
+@pytest.mark.slow
 def test_a_prediction_says_when_the_image_was_learned_from(world, tmp_path):
     fuse(world.data, out=tmp_path / "fit", **world.source)
     known = set(read_run(Path(world.tuned.run))["trained"])
@@ -158,6 +166,7 @@ def test_a_prediction_says_when_the_image_was_learned_from(world, tmp_path):
     assert [p.tuned_on for p in answer.predictions] == [(NET,), ()]
 
 
+@pytest.mark.slow
 def test_the_weights_know_pixels_and_patients_of_all_their_images_and_name_none(world):
     record = inscription(Path(world.tuned.weights), world.tuned.digest)
     records = {r.id: r for r in featstore.load_matrix(world.data, **world.source).records}
@@ -177,6 +186,7 @@ def page(world):
     return path
 
 
+@pytest.mark.slow
 def test_the_record_beside_the_shards_is_private_sound_and_comes_back_from_the_weights_file(world):
     path = page(world)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -189,6 +199,7 @@ def test_the_record_beside_the_shards_is_private_sound_and_comes_back_from_the_w
     assert path.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_damaged_record_closes_the_door_until_extract_has_mended_it(world, tmp_path):
     path = page(world)
     path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
@@ -202,6 +213,7 @@ def test_a_damaged_record_closes_the_door_until_extract_has_mended_it(world, tmp
     fuse(world.data, out=tmp_path / "fit", **world.source)
 
 
+@pytest.mark.slow
 def test_weights_that_are_tuned_on_know_all_that_they_ever_learned_from(world, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "train", lambda *_, **__: UNTAUGHT)
     more = {**COURSE, "weights": {NET: world.tuned.weights}}
@@ -214,6 +226,7 @@ def test_weights_that_are_tuned_on_know_all_that_they_ever_learned_from(world, t
     assert read_run(tmp_path / "more")["started_from"] == world.tuned.digest
 
 
+@pytest.mark.slow
 def test_the_run_is_sealed_private_and_names_no_file(world):
     folder = Path(world.tuned.run)
     assert {path.name for path in folder.iterdir()} == {"run.json", "metrics.json", f"{NET}.weights.h5"}
@@ -226,6 +239,7 @@ def test_the_run_is_sealed_private_and_names_no_file(world):
     assert str(world.data.parent) not in (folder / "run.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_forged_record_is_refused(world, tmp_path):
     forged = tmp_path / f"{NET}.weights.h5"
     forged.write_bytes(Path(world.tuned.weights).read_bytes())
@@ -235,6 +249,7 @@ def test_a_forged_record_is_refused(world, tmp_path):
         featstore.extract(world.data, backbones=[NET], weights={NET: str(forged)}, cache=tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_a_disk_that_refuses_leaves_no_half_file(world, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -280,6 +295,7 @@ def test_what_cannot_be_meant_is_refused_with_a_cause_and_a_remedy(make, options
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_there_stays(world):
     with pytest.raises(UsageError, match="holds a run already"):
         featstore.finetune(world.data, out=world.tuned.run, **COURSE)

@@ -182,6 +182,7 @@ def test_covid_lungs_are_brighter_on_average_but_the_classes_overlap(tmp_path):
     assert 0.62 < np.mean(areas) < 0.88
 
 
+@pytest.mark.slow
 def test_file_size_tells_nothing_about_the_label(tmp_path):
     manifest = make_phantoms(tmp_path, size=64)
     size = defaultdict(list)

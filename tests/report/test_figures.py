@@ -283,6 +283,7 @@ def test_a_short_name_is_shown_letter_by_letter(name):
     assert [p.name for p in shown if name not in p.alt] == []
 
 
+@pytest.mark.slow
 def test_a_hundred_and_twenty_seven_contestants():
     subsets = all_subsets()
     names = [c["name"] for c in subsets]
@@ -377,7 +378,8 @@ def crossings(figure):
     ]
 
 
-@pytest.mark.parametrize(("contestants", "classes"), [(2, 12), pytest.param(12, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("contestants", "classes"), [(2, 12), (12, 2)])
+@pytest.mark.slow
 def test_no_label_covers_another_and_every_picture_fits_a_phone(contestants, classes):
     names = tuple(f"contestant with a long name {i}" for i in range(contestants))
     for picture in gallery(names, tuple(f"class {i}" for i in range(classes))):

@@ -51,6 +51,7 @@ def test_every_figure_of_the_paper_has_a_file_by_its_number_and_a_line_in_the_in
     assert all(title.startswith("MobileNetV2") for title in extra)
 
 
+@pytest.mark.slow
 def test_the_run_seals_its_figures_and_is_for_its_owner_alone(world):
     out = world.arguments["out"]
     files = run.read_run(out)["files"]
@@ -76,6 +77,7 @@ def test_its_page_lies_in_the_run_and_a_page_elsewhere_shows_no_image_unasked(wo
     )
 
 
+@pytest.mark.slow
 def test_neither_run_json_nor_the_numbers_name_a_path_or_a_patient(world):
     for name in (run.RUN, run.METRICS):
         text = (world.arguments["out"] / name).read_text()
@@ -83,6 +85,7 @@ def test_neither_run_json_nor_the_numbers_name_a_path_or_a_patient(world):
         assert not re.search(r"\bp0\d\d\b", text)
 
 
+@pytest.mark.slow
 def test_the_claims_are_those_of_the_runs_that_were_made_on_the_way(world):
     found = {claim.name: claim for claim in world.result.claims}
     assert list(found) == ["paper", "by_image", "by_patient", "honest"]
@@ -98,6 +101,7 @@ def test_the_claims_are_those_of_the_runs_that_were_made_on_the_way(world):
     assert list(found["honest"].accuracy.interval) == logreg["interval"]
 
 
+@pytest.mark.slow
 def test_the_interval_around_the_papers_number_is_that_of_a_test_as_large_as_ours(world):
     paper, here = world.result.claims[:2]
     n, k = here.images, round(0.96 * here.images)
@@ -106,6 +110,7 @@ def test_the_interval_around_the_papers_number_is_that_of_a_test_as_large_as_our
     assert paper.accuracy.interval == pytest.approx((low, high))
 
 
+@pytest.mark.slow
 def test_the_text_lays_the_numbers_side_by_side_with_intervals_and_says_why_they_differ(world):
     text = reproduction_text(world.result)
     for claim in world.result.claims:
@@ -118,6 +123,7 @@ def test_the_text_lays_the_numbers_side_by_side_with_intervals_and_says_why_they
     assert f"{torn.in_both} of {torn.patients} patients have images on both sides" in text
 
 
+@pytest.mark.slow
 def test_the_split_by_image_is_marked_and_that_by_patient_is_clean(world):
     image, patient = (document(world, side, "head", name=run.RUN) for side in ("by_image", "by_patient"))
     assert image["matrix"]["groups_set_aside"]
@@ -133,6 +139,7 @@ def test_the_split_by_image_is_marked_and_that_by_patient_is_clean(world):
     assert sum(1 for group, _ in held) == 3 * len(sides), "all three images of each"
 
 
+@pytest.mark.slow
 def test_the_papers_recipe_trains_on_views_and_validates_on_plain_images_by_the_papers_scale(world):
     head = document(world, "by_image", "head", name=run.RUN)
     assert {spec["preprocess"] for spec in head["matrix"]["backbones"]} == {"rescale"}
@@ -146,6 +153,7 @@ def test_the_papers_recipe_trains_on_views_and_validates_on_plain_images_by_the_
     assert len(honest["matrix"]["views"]) == 1
 
 
+@pytest.mark.slow
 def test_random_weights_are_marked_in_table_and_captions_and_absent_ones_named(world):
     text = reproduction_text(world.result)
     assert re.search(r"^ResNet50 +yes +RANDOM WEIGHTS \(random:3 keras", text, re.MULTILINE)
@@ -177,11 +185,13 @@ def test_the_same_call_again_computes_nothing_and_ends_the_same(world, no_figure
     assert (world.arguments["out"] / "by_image" / "extract" / run.RUN).read_bytes() == account
 
 
+@pytest.mark.slow
 def test_another_call_does_not_write_over_a_run(world):
     with pytest.raises(UsageError, match="another run already"):
         world.again(epochs=4)
 
 
+@pytest.mark.slow
 def test_a_folder_with_other_things_in_it_is_left_alone(world, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
@@ -204,6 +214,7 @@ def test_without_patients_it_says_that_the_honest_protocol_can_be_no_more_honest
     assert found.computed == 0
 
 
+@pytest.mark.slow
 def test_a_small_part_is_whole_patients_of_every_class(world):
     part = module.sample(scan(world.data), 24, seed=0)
     assert part.count_by_class() == {"covid": 12, "normal": 12}
@@ -212,6 +223,7 @@ def test_a_small_part_is_whole_patients_of_every_class(world):
     assert part != module.sample(scan(world.data), 24, seed=1)
 
 
+@pytest.mark.slow
 def test_without_any_weights_it_stops_with_a_remedy(world, tmp_path, monkeypatch):
     monkeypatch.setattr("featstore.reproduction.members.can_fetch", lambda _row: True)
     with pytest.raises(WeightsError, match="None of the 1 networks") as error:
@@ -219,6 +231,7 @@ def test_without_any_weights_it_stops_with_a_remedy(world, tmp_path, monkeypatch
     assert "--weights" in error.value.remedy
 
 
+@pytest.mark.slow
 def test_offline_it_names_all_that_is_missing_before_it_looks_at_an_image(world, tmp_path, monkeypatch):
     monkeypatch.setattr("featstore.reproduction.members.can_fetch", lambda _row: False)
     monkeypatch.setattr(module, "scan", None)
@@ -228,11 +241,13 @@ def test_offline_it_names_all_that_is_missing_before_it_looks_at_an_image(world,
     assert "--weights VGG19=" in error.value.remedy
 
 
+@pytest.mark.slow
 def test_a_weights_file_that_is_not_there_is_an_error_and_not_an_absence(world, tmp_path):
     with pytest.raises(WeightsError, match="no weights file"):
         world.again(weights={"VGG19": "typo.weights.h5", "Xception": "random:1"}, out=tmp_path / "typo")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_meant_is_refused_before_any_network_is_loaded(world, tmp_path):
     loaded = Grids.loaded
     with pytest.raises(UnknownNameError, match="no class 'flu'"):
@@ -245,6 +260,7 @@ def test_what_cannot_be_meant_is_refused_before_any_network_is_loaded(world, tmp
     assert Grids.loaded == loaded
 
 
+@pytest.mark.slow
 def test_an_image_that_does_not_decode_is_on_no_side_and_counted(world, tmp_path):
     rng = np.random.default_rng(0)
     for at in range(6):
