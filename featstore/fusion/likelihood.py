@@ -72,6 +72,10 @@ def best_intercept(values: Floats, target: Floats, start: Floats) -> Floats:
         proba = inverse_link(values + intercept[:, :, None])
         slope = (proba - target).sum(axis=2)
         step = (_information(proba, GRAIN) @ slope[:, :, None])[:, :, 0]
+        if (
+            step.shape[1] > 1
+        ):  # where classes are apart, the inverse is so large that its rounding shifts all logits
+            step -= step.mean(axis=1, keepdims=True)
         reach = np.ptp(step, axis=1) if step.shape[1] > 1 else np.abs(step[:, 0])
         if not reach.max(initial=0.0) >= INTERCEPT_TOLERANCE:
             break

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -143,11 +143,16 @@ def test_columns_that_are_all_constant_leave_the_shares_of_the_classes():
     np.testing.assert_allclose(proba, np.broadcast_to([0.5, 0.3, 0.2], proba.shape), atol=1e-9)
 
 
+APART = np.full((2, 3, 9), -106.0)
+APART[1, [0, 0, 0, 0, 1, 1, 1, 2, 2], [2, 5, 7, 8, 1, 4, 6, 0, 3]] = 0
+
+
 @given(
     arrays(np.float64, (2, 3, 9), elements=st.floats(-1e6, 1e6)),
     st.floats(-12, 6),
     st.permutations([0, 1, 2] * 3),
 )
+@example(APART, 0.0, [0, 1, 2] * 3)
 @settings(max_examples=30, deadline=None)
 def test_the_best_intercept_is_finite_never_worse_and_shifts_nothing_in_common(values, exponent, y):
     values, target = values * 10**exponent, targets(np.array(y), 3)
