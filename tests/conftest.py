@@ -59,7 +59,7 @@ def _no_network_outlives_a_slow_test(request):
         sys.modules["keras"].backend.clear_session()
 
 
-TOGETHER = ("tests/backbones/", "tests/cli/")
+TOGETHER = ("tests/backbones/", "tests/cli/", "tests/report/")
 """Folders whose tests share what is dear: TensorFlow and networks, servers of commands and an extracted data set."""
 
 

@@ -76,6 +76,7 @@ def test_a_pipe_gets_the_text_that_scripts_have_always_read(printed):
     assert printed(looked_at=False) == comparison_text(SEEN).replace("\x1b", "\\x1b") + "\n"
 
 
+@pytest.mark.slow
 def test_the_command_knows_a_terminal_when_it_has_one(world):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, WIDTH, 0, 0))

@@ -156,6 +156,7 @@ def stop_while_it_computes(run, cache, alone):
     pytest.fail("it was over before it could be stopped")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_but_lives_keeps_its_rows_and_the_other_waits_for_it(
     images, alone, tmp_path, tried
 ):

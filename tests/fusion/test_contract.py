@@ -118,7 +118,7 @@ def test_learns_labels_of_any_type(name, labels):
     assert (predicted == labels[y_new]).mean() > 0.85
 
 
-@pytest.mark.parametrize("n_classes", [2, 3, 5])
+@pytest.mark.parametrize("n_classes", [2, 3, pytest.param(5, marks=pytest.mark.slow)])
 def test_generalises_to_new_rows(name, n_classes):
     X, y = blocky(n=400, n_classes=n_classes)
     strategy = make(name).fit(X[:200], y[:200])

@@ -414,7 +414,9 @@ def test_a_file_cut_anywhere_never_crashes_the_decoder(name, cut, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n == "tiff-tiles" else ()) for n in FORMATS]
+)
 @fuzzing
 @given(
     damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6)
