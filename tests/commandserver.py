@@ -24,6 +24,7 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from featstore.backbones.kernels import ask_for_onednn
 from featstore.backbones.quiet import quiet_start
 
 STARTING = ("PYTHON", "LC_", "LANG", "HOME", "XDG_", "OMP_", "OPENBLAS_", "MKL_", "NUMBA_", "MPL")
@@ -145,6 +146,7 @@ def end(code):
 
 
 if __name__ == "__main__":
+    ask_for_onednn()  # as a command does before it imports TensorFlow, which reads its settings once
     with quiet_start():
         for name in sys.argv[2:]:
             import_module(name)
