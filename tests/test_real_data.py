@@ -77,7 +77,7 @@ def test_xception_features_are_those_of_keras(cache):
 
 def test_fusion_on_the_published_split_is_better_than_chance_and_no_miracle(cache, tmp_path):
     document = featstore(
-        "fuse", DATA, "--strategy", "vote_backbones", "--positive", "COVID", "--seeds", "none",
+        "fuse", DATA, *NETS, "--strategy", "vote_backbones", "--positive", "COVID", "--seeds", "none",
         "--cache", cache, "--out", tmp_path / "run", "--json",
     ).json  # fmt: skip
     # Of 447 training images, those of patients of whom a test image shows a neighbouring slice are left out.
@@ -88,7 +88,15 @@ def test_fusion_on_the_published_split_is_better_than_chance_and_no_miracle(cach
 
 def test_compare_agrees_with_the_independent_baseline(cache):
     """Plain Keras + StandardScaler + logistic regression gave AUC .773 (Xception) and .788 (MobileNetV2)."""
-    arguments = ["compare", DATA, "--strategies", "concat_logreg,vote_backbones", "--positive", "COVID"]
+    arguments = [
+        "compare",
+        DATA,
+        *NETS,
+        "--strategies",
+        "concat_logreg,vote_backbones",
+        "--positive",
+        "COVID",
+    ]
     arguments += ["--seeds", "none", "--cache", cache, "--json"]
     one, two = featstore(*arguments), featstore(*arguments)
     assert one.out == two.out
