@@ -134,7 +134,9 @@ def test_no_folder_of_a_cache_is_entered_through_a_link(tmp_path, cache, monkeyp
         before = manifest(outside)
         refused = outcome(COMMANDS[command], root)
         assert manifest(outside) == before, name
-        assert (str(root / name) in refused) or (refused == "" and command not in {"verify", "repair", "gc"})
+        assert (f"{root / name} is a link" in refused) or (
+            refused == "" and command not in {"verify", "repair", "gc"}
+        )
 
 
 @pytest.mark.parametrize("command", ["verify", "repair", "plan and write"])
