@@ -8,7 +8,6 @@ damaged HDF5, which can hang the library, never reaches it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -96,8 +95,8 @@ def encode(key: FeatureKey, ids: Sequence[str], features: Features, batch_size: 
         file.attrs["rows"] = len(ids)
         if batch_size is not None:
             file.attrs["batch_size"] = batch_size
-        file.attrs["h5py"] = version("h5py")
-        file.attrs["numpy"] = version("numpy")
+        file.attrs["h5py"] = h5py.__version__
+        file.attrs["numpy"] = np.__version__
         file.flush()
         return bytes(file.id.get_file_image())
 

@@ -252,6 +252,9 @@ def test_a_cache_that_cannot_be_read_is_no_empty_one(open_folder):
     (root / "leases").mkdir(exist_ok=True)
     for path in (root, *root.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
+    imported = fill(open_folder / "another").root  # so that nothing is imported once rights are given up
+    for run in LOOKS.values():
+        run(imported)
     closed = [".", *folders(root)]
     for name in closed:
         (root / name).chmod(0)
