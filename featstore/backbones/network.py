@@ -85,7 +85,7 @@ def download(row: Row) -> Weights:
     """Let Keras download ImageNet weights into its cache, where `build` finds them like any other file."""
     try:
         with contextlib.redirect_stdout(sys.stderr), _python_seed(0):
-            pkgutil.resolve_name(row.builder)(weights=IMAGENET, **_options(row, OFFICIAL))
+            build_published(row)
     except Exception as error:  # Keras wraps network failures into a bare Exception
         raise WeightsError(
             f"{row.name}: its ImageNet weights are not in {keras_models_folder()},"
@@ -93,6 +93,12 @@ def download(row: Row) -> Weights:
             f"Fetch {row.weights_file} elsewhere and use --weights {row.name}=PATH/{row.weights_file}.",
         ) from error
     return resolve_weights(row)
+
+
+def build_published(row: Row) -> keras.Model:
+    """Build the network of a row with the weights that Keras publishes and, where they are not here, downloads."""
+    network: keras.Model = pkgutil.resolve_name(row.builder)(weights=IMAGENET, **_options(row, OFFICIAL))
+    return network
 
 
 def build(row: Row, weights: Weights, preprocess: str) -> keras.Model:

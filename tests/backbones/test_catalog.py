@@ -150,14 +150,20 @@ def test_builder_and_preprocessing_of_a_row_exist(name):
 
 
 @pytest.mark.parametrize("name", EVERY_ROW)
-def test_a_network_has_the_size_dimension_and_cost_of_its_row(name, pixels):
+def test_a_network_has_the_weights_file_size_dimension_and_cost_of_its_row(name, pixels, asked):
     from featstore.backbones import keras_backbone
     from featstore.backbones import network as networks
 
     row = catalog.row(name)
     weights = resolve_weights(row, "random:1")
     identity = keras_backbone.spec(row, weights)
-    network = networks.build(row, weights, "official")
+    if row.weights_file.endswith(".pth"):
+        assert resolve_weights(row).path.name == row.weights_file
+        network = networks.build(row, weights, "official")
+    else:
+        published = networks.build_published(row)
+        assert asked == [(row.weights_file, "models")]
+        network = networks.cut(row, published)
     forward = keras_backbone._compile(row, network, identity, 1)
 
     features = forward(pixels(1, row.input_size)).numpy()
@@ -168,29 +174,33 @@ def test_a_network_has_the_size_dimension_and_cost_of_its_row(name, pixels):
     assert row.gflops == pytest.approx(2 * multiply_adds(network) / 1e9, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", EVERY_ROW)
-def test_keras_asks_for_the_weights_file_of_the_row(name, monkeypatch, keras_home):
+@pytest.fixture
+def asked(monkeypatch):
+    """Files that Keras wants to download, with their folder; the networks keep the weights that they began with."""
+    import keras
+    from keras.src.utils import file_utils
+
+    files = []
+    monkeypatch.setattr(
+        file_utils, "get_file", lambda name, _url, **options: files.append((name, options["cache_subdir"]))
+    )
+    monkeypatch.setattr(keras.Model, "load_weights", lambda *_args, **_options: None)
+    return files
+
+
+def test_weights_that_cannot_be_fetched_are_an_error_with_the_cause(monkeypatch, keras_home):
     from keras.src.utils import file_utils
 
     from featstore.backbones.keras_backbone import load_backbone
     from featstore.errors import WeightsError
 
-    row = catalog.row(name)
-    if row.weights_file.endswith(".pth"):
-        assert resolve_weights(row).path.name == row.weights_file
-        return
-    asked = []
-
-    def refuse(fname=None, origin=None, **options):
-        asked.append((fname, options["cache_subdir"]))
+    def refuse(*_args, **_options):
         raise OSError("stop here")
 
     monkeypatch.setattr(presence, "can_fetch", lambda _row: True)
     monkeypatch.setattr(file_utils, "get_file", refuse)
     with pytest.raises(WeightsError, match="stop here"):
-        load_backbone(name)
-
-    assert asked == [(row.weights_file, "models")]
+        load_backbone("MobileNet025")
 
 
 def test_a_row_that_lies_about_its_dimension_is_caught(monkeypatch):
