@@ -112,3 +112,41 @@ def test_the_site_builds_without_a_warning_and_without_a_network(tmp_path):
     assert len(pages) > 50
     loaded = re.compile(r'<(?:script|img|link)\b[^>]*\b(?:src|href)="(?:https?:)?//')
     assert [page.name for page in pages if loaded.search(page.read_text())] == []
+
+
+PATH = re.compile(r"(?<![\w/.~-])((?:featstore|cli|tests|docs|benchmarks|examples|\.ci)/[\w./*-]*[\w*/])")
+NO_PATHS = {"featstore/trained", "featstore/validated", "benchmarks/NAME.py"}
+"""Names of HDF5 attributes, and a placeholder."""
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.name != "CHANGELOG.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_every_path_of_this_repository_that_a_page_names_exists(page):
+    """The changelog keeps the names of its time."""
+    named = {path for path in PATH.findall(page.read_text()) if path not in NO_PATHS}
+    assert [path for path in sorted(named) if not list(ROOT.glob(path))] == []
+
+
+MODULE = re.compile(r"(?<![\w/.@-])(featstore(?:\.(?!__)[a-z_]\w*)+(?:\.[A-Z]\w*)?)(?![\w:/-]*\w)")
+SOURCES = [*sorted((ROOT / "featstore").rglob("*.py")), *sorted((ROOT / "cli").rglob("*.py"))]
+
+
+def is_there(dotted):
+    """Whether it names a module, or what a module defines; nothing is imported."""
+    path, *rest = ROOT, *dotted.split(".")
+    while rest and (path / rest[0]).is_dir():
+        path, *rest = path / rest[0], *rest[1:]
+    if rest and (path / f"{rest[0]}.py").exists():
+        path, *rest = path / f"{rest[0]}.py", *rest[1:]
+    if not rest:
+        return True
+    if path.is_dir():
+        return re.search(rf"\b{rest[0]}\b", (path / "__init__.py").read_text())
+    return re.search(rf"^(?:def |class |){rest[0]}\b", path.read_text(), re.MULTILINE)
+
+
+def test_every_dotted_name_in_texts_and_docstrings_is_there():
+    texts = [*(page for page in PAGES if page.name != "CHANGELOG.md"), *SOURCES]
+    named = ((path, name) for path in texts for name in MODULE.findall(path.read_text()))
+    assert [(str(path.relative_to(ROOT)), name) for path, name in named if not is_there(name)] == []

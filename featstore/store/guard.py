@@ -3,7 +3,7 @@
 HDF5 can point outside itself (external storage, external links, virtual data sets), announce more than it holds
 (shapes, chunks that inflate), store less than it announces, and name filters that are loaded as code. `read_plain`
 refuses all of that before it reads a value. It cannot vouch for the HDF5 library: a file made to exploit a defect
-in it costs the process that opens it, which is why strangers' files are read in `featstore.store.isolation`.
+in it costs the process that opens it, which is why strangers' files are read in `featstore.isolation`.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def read_datasets(source: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]
 def check_weights(path: Path) -> None:
     """Look at a file that another program is going to read, attributes of all members included, and read all of it.
 
-    What would end the other program ends this one, which is for `featstore.store.isolation` to bear.
+    What would end the other program ends this one, which is for `featstore.isolation` to bear.
 
     Raises
     ------
