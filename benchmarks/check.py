@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from featstore.images.phantom import phantom_slice
+from featstore.phantom import phantom_slice
 
 SIDE, BLACK_SIDE = 64, 24
 BASES = 200

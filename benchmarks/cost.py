@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from featstore.images.phantom import make_phantoms
+from featstore.phantom import make_phantoms
 
 NETWORKS = ("MobileNetV2", "EfficientNetLite0", "ResNet50", "DenseNet121")
 FEATSTORE = Path(sys.executable).with_name("featstore")

@@ -1,6 +1,6 @@
 """Peak memory of each network in MB, over that of a process with TensorFlow loaded.
 
-It fills the table of `featstore/backbones/footprint.py`.
+It fills the table of `featstore/backbones/catalog.py`.
 
 Usage: python benchmarks/footprint.py [NETWORK ...]      (default: all; 16 images a batch)
 
@@ -37,9 +37,8 @@ def in_a_process(names: list[str]) -> tuple[float, float]:
 def child(names: list[str]) -> None:
     import numpy as np
 
-    from featstore.backbones.keras_backbone import load_backbone
-    from featstore.backbones.network import prepare_keras
-    from featstore.extraction.resident import peak_resident
+    from featstore.backbones.keras_backbone import load_backbone, prepare_keras
+    from featstore.extraction.scheduler import peak_resident
 
     prepare_keras()
     base = peak_resident()

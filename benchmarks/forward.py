@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.backbones import catalog
-from featstore.backbones.keras_backbone import load_backbone
-from featstore.backbones.network import build
+from featstore.backbones.keras_backbone import build, load_backbone
 from featstore.backbones.weights import resolve_weights
 
 if TYPE_CHECKING:

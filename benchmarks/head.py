@@ -17,10 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore.fusion.head import Head
-from featstore.fusion.regimen import Regimen
 from featstore.fusion.strategies.concat_head import ConcatHead
-from featstore.fusion.training import Rows, train
+from featstore.fusion.training import Head, Regimen, Rows, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable

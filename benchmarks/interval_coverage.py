@@ -18,15 +18,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from featstore.evaluation.bootstrap import group_weights, percentile_interval, widen
-from featstore.evaluation.contestants import Contestant
-from featstore.evaluation.duels import duels
+from featstore.evaluation.candidates import Contestant
+from featstore.evaluation.estimates import Arena, held_out_scores, standings
+from featstore.evaluation.intervals import group_weights, percentile_interval, widen
 from featstore.evaluation.metrics import BOUNDED, score
-from featstore.evaluation.nested import picks, with_inner
-from featstore.evaluation.scores import held_out_scores
-from featstore.evaluation.standing import Arena, standings
-from featstore.evaluation.winner import guard
-from featstore.folds import group_folds
+from featstore.evaluation.pairwise_tests import duels
+from featstore.evaluation.selection_bias import guard, picks, with_inner
+from featstore.splits import group_folds
 
 CHANCE = ("auc", "accuracy", "balanced_accuracy", "average_precision")
 """Scores that are one half when nothing is to be learned from two classes of one size."""

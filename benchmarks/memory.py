@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from featstore.extraction.resident import peak_resident
+from featstore.extraction.scheduler import peak_resident
 
 BATCH = 16
 

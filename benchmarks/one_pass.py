@@ -14,11 +14,11 @@ from paper_way import DECODING
 from timing import report, take_turns
 
 from featstore.backbones.keras_backbone import load_backbone
-from featstore.extraction import engine
+from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import blocks, plan
-from featstore.images.phantom import make_phantoms
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
+from featstore.phantom import make_phantoms
 from featstore.store.store import Store
 from featstore.types import IDENTITY, FeatureKey, View
 

@@ -19,11 +19,11 @@ from timing import report, take_turns
 
 from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import load_backbone
-from featstore.extraction import engine
+from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import blocks, plan
-from featstore.images.decode import decoder_version
-from featstore.images.phantom import make_phantoms
+from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
+from featstore.phantom import make_phantoms
 from featstore.store.store import Store
 from featstore.types import IDENTITY, Decoding, FeatureKey
 

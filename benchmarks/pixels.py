@@ -15,12 +15,12 @@ import numpy as np
 from PIL import Image
 from timing import report, take_turns
 
-from featstore.extraction.batches import batches
+from featstore.extraction.pipeline import batches
 from featstore.extraction.plan import blocks, plan
-from featstore.images.decode import decoder_version
-from featstore.images.phantom import make_phantoms
+from featstore.images.formats.decode import decoder_version
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
+from featstore.phantom import make_phantoms
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View
 
 SIDE = 299

@@ -18,9 +18,9 @@ from time import perf_counter
 import numpy as np
 
 from featstore.extraction.plan import plan
-from featstore.extraction.resident import peak_resident
-from featstore.fingerprint import digest
-from featstore.store import layout
+from featstore.extraction.scheduler import peak_resident
+from featstore.serialization import digest
+from featstore.store import paths as layout
 from featstore.store.store import Store
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View
 

@@ -14,10 +14,10 @@ import os
 import numpy as np
 from forward import BATCH, ROUNDS, STUDY, WEIGHTS, take_turns
 
+from featstore.api.extract import relative_error
 from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import load_backbone
 from featstore.backbones.weights import parse_weights_options
-from featstore.extraction.precision import relative_error
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from featstore.images.phantom import make_phantoms
+from featstore.phantom import make_phantoms
 
 NETWORK = sys.argv[1] if len(sys.argv) > 1 else "ResNet50"
 CORES = os.cpu_count() or 1

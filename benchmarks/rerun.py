@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore.extraction.extract import extract
-from featstore.fingerprint import digest_file
-from featstore.images.decode import decoder_version
-from featstore.images.phantom import make_phantoms
+from featstore.api.extract import extract
+from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
+from featstore.phantom import make_phantoms
+from featstore.serialization import digest_file
 from featstore.store.store import Store
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View
 

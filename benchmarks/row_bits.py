@@ -1,6 +1,6 @@
 """Law 2 per set of kernels: numbers that move with threads and place in the batch, and what the remedy costs.
 
-TensorFlow's own convolution kernels against oneDNN's (`featstore.backbones.kernels`), each in processes of its own
+TensorFlow's own convolution kernels against oneDNN's (`featstore.backbones.precision`), each in processes of its own
 with one, two and four threads, at the engine's batch of 16: how many different digests of the features, the share of
 numbers that move when the rows of a batch of 4 change places, and CPU ms per image (median of 3, two threads).
 
@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 
-from featstore.backbones.kernels import ONEDNN
+from featstore.backbones.precision import ONEDNN
 
 NAMES = ("MobileNet025", "EfficientNetLite0", "ResNet50", "Xception")
 THREADS = (1, 2, 4)

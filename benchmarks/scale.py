@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.extraction.plan import BLOCK_ROWS, blocks, plan
-from featstore.extraction.resident import peak_resident
-from featstore.fingerprint import digest
+from featstore.extraction.scheduler import peak_resident
+from featstore.serialization import digest
 from featstore.store.inventory import inventory
 from featstore.store.store import Store
-from featstore.store.verification import verify
+from featstore.store.verify import verify
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:

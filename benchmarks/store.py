@@ -20,9 +20,9 @@ import numpy as np
 from timing import ROUNDS, report, take_turns
 
 from featstore.extraction.plan import BLOCK_ROWS
-from featstore.fingerprint import digest
+from featstore.serialization import digest
 from featstore.store.store import Store
-from featstore.store.verification import verify
+from featstore.store.verify import verify
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey
 
 if TYPE_CHECKING:

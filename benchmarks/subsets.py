@@ -37,9 +37,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from featstore.fusion.blocks import lay_out
-from featstore.fusion.dual import solve
-from featstore.fusion.grams import Kernel, scaled_blocks
-from featstore.fusion.likelihood import targets
+from featstore.fusion.dual_newton import Kernel, scaled_blocks, solve, targets
 from featstore.fusion.linear import standardise
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ import numpy as np
 from forward import BATCH, ROUNDS, STUDY, WEIGHTS, take_turns
 
 from featstore.backbones import catalog
-from featstore.backbones.keras_backbone import load_backbone
-from featstore.backbones.network import build
+from featstore.backbones.keras_backbone import build, load_backbone
 from featstore.backbones.weights import resolve_weights
 
 if TYPE_CHECKING:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.ndimage import affine_transform
 
+from featstore.images.augment import Transform, affine, draw, warp
 from featstore.images.recipe import FILLS, parse_recipe
-from featstore.images.transform import Transform, affine, draw
-from featstore.images.warp import warp
 
 if TYPE_CHECKING:
     from collections.abc import Callable

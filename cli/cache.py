@@ -1,4 +1,7 @@
-"""featstore cache: look at the store, mend it, tidy it up, and carry features in and out."""
+"""featstore cache: look at the store, mend it, tidy it up, and carry features in and out.
+
+featstore cache export and import: features to and from tools that know nothing of featstore.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,102 @@ import typer
 
 from featstore.errors import UsageError
 
-from . import exchange, options
+from . import options
 from .printing import finish, print_json, print_result, print_text, say
+
+
+@options.reads_data
+def export(
+    data: options.Data,
+    out: Annotated[Path, typer.Argument(help="X.npz, X.parquet, or a folder for gap_<Backbone>.h5.")],
+    layout: Annotated[
+        str | None,
+        typer.Option("--format", help="npz, parquet or gap; default by the name of OUT.", show_default=False),
+    ] = None,
+    backbones: options.StoredBackbones = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe of the view, where several are stored.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the augmented view; default the identity view.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there already.")
+    ] = False,
+    weights: options.Weights = None,
+    preprocess: options.StoredPreprocess = None,
+    precision: options.StoredPrecision = None,
+    value_range: options.ValueRange = None,
+    cache: options.Cache = None,
+    reading: options.Reading = options.PLAIN,
+    json: options.Json = False,
+) -> None:
+    """Write the stored features of DATA in one view to OUT, for tools that know nothing of featstore.
+
+    Rows carry image id, relative path, label, group and split: keep the file as safe as the images.
+    """
+    from featstore.exchange.export import export_features
+    from featstore.reporting.terminal.results import export_text
+
+    source = options.source(
+        backbones,
+        weights,
+        preprocess,
+        precision,
+        recipe,
+        None,
+        value_range,
+        cache,
+        reading,
+    )
+    result = export_features(data, out, layout=layout, seed=seed, overwrite=overwrite, **source)
+    print_result(result, export_text, json=json)
+
+
+@options.reads_data
+def import_(
+    data: options.Data,
+    file: Annotated[Path, typer.Argument(help="Features of another program: .npz, .h5, .parquet or .csv.")],
+    name: Annotated[str, typer.Option(help="What the backbone shall be called.")],
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="Block of numbers in the file, where it has several; or columns, A,B or 'f*', whatever they are.",
+            show_default=False,
+        ),
+    ] = None,
+    ignore: Annotated[
+        str | None,
+        typer.Option(help="Columns that are no features: A,B or 'meta*'.", show_default=False, metavar="A,B"),
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="Column of image ids or paths in the file.", show_default=False)
+    ] = None,
+    value_range: options.ValueRange = None,
+    cache: options.Cache = None,
+    reading: options.Reading = options.PLAIN,
+    json: options.Json = False,
+) -> None:
+    """Take in vectors that another program computed, as a backbone of their own.
+
+    Rows are matched to the images of DATA by image id, relative path or a name that fits one image alone, never by
+    position. Columns without a name, that count the rows or that tell the class are left out and listed. A file that
+    could run code or reaches outside itself is refused, and so is one with a row that belongs to no image.
+    """
+    from featstore.exchange.importing import import_features
+    from featstore.reporting.terminal.results import import_text
+
+    result = import_features(
+        data,
+        file,
+        name,
+        features=features,
+        ignore=options.parse_names(ignore) or (),
+        rows=rows,
+        value_range=options.parse_range(value_range),
+        cache=cache,
+        **reading,
+    )
+    print_result(result, import_text, json=json)
+
 
 app = typer.Typer(
     no_args_is_help=True, help="Look at the store, mend it, tidy it up; carry features in and out."
@@ -26,7 +123,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 @app.command("ls")
 def ls(by: By = "backbone", cache: options.Cache = None, json: options.Json = False) -> None:
     """List what is stored, a line per backbone and view, in the order of --by."""
-    from featstore.report.terminal.cache import inventory_text
+    from featstore.reporting.terminal.results import inventory_text
     from featstore.store.inventory import inventory
 
     entries = inventory(cache, by=by)
@@ -39,7 +136,7 @@ def ls(by: By = "backbone", cache: options.Cache = None, json: options.Json = Fa
 @app.command("du")
 def du(by: By = "backbone", cache: options.Cache = None, json: options.Json = False) -> None:
     """Sum the bytes by backbone, view or age, and those of quarantine."""
-    from featstore.report.terminal.cache import usage_text
+    from featstore.reporting.terminal.results import usage_text
     from featstore.store.inventory import usage
 
     sizes = usage(cache, by=by)
@@ -65,8 +162,8 @@ def verify(
 
     Changes nothing without --repair. Exit code 4 if anything is bad.
     """
-    from featstore.report.terminal.cache import verification_text
-    from featstore.store.verification import verify
+    from featstore.reporting.terminal.results import verification_text
+    from featstore.store.verify import verify
 
     result = verify(cache, fast=fast, repair=repair, threads=threads, progress=not json)
     print_result(result, verification_text, json=json)
@@ -94,8 +191,8 @@ def gc(
     With DATA also the vectors of images that are in none of these data sets. Lists everything and asks first.
     Quarantine is left alone; delete it by hand when you no longer need it.
     """
-    from featstore.extraction.garbage import gc
-    from featstore.report.terminal.cache import garbage_text
+    from featstore.api.cache import gc
+    from featstore.reporting.terminal.results import garbage_text
 
     if not (dry_run or yes) and (json or not sys.stdin.isatty()):
         raise UsageError("There is nobody here to ask.", "Look with --dry-run first, then delete with --yes.")
@@ -116,8 +213,8 @@ def compact(
     json: options.Json = False,
 ) -> None:
     """Merge small shards into few; the same rows, read back before the old files go."""
-    from featstore.report.terminal.cache import compaction_text
-    from featstore.store.compaction import compact
+    from featstore.reporting.terminal.results import compaction_text
+    from featstore.store.cleanup import compact
 
     result = compact(cache, target=options.parse_bytes(target, "--target"), dry_run=dry_run)
     print_result(result, compaction_text, json=json)
@@ -143,8 +240,8 @@ def drift(
 
     Exit code 1 if a value moved by more than --tolerance of the spread between images.
     """
-    from featstore.extraction.drift import drift
-    from featstore.report.terminal.cache import drift_text
+    from featstore.api.cache import drift
+    from featstore.reporting.terminal.results import drift_text
 
     say("drift", "reading the data set, then loading TensorFlow and the networks", json=json)
     result = drift(
@@ -166,5 +263,5 @@ def drift(
     finish(result.bad)
 
 
-app.command("export")(exchange.export)
-app.command("import")(exchange.import_)
+app.command("export")(export)
+app.command("import")(import_)

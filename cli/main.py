@@ -11,11 +11,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from featstore import interruption
-from featstore.bars import showing_bars
+from featstore import processes
 from featstore.errors import FeatstoreError, InterruptionError, StoreError
+from featstore.processes import showing_bars
 
-from . import bench, cache, check, compare, demo, extract, finetune, fuse, lists, paper, predict, report
+from . import cache, evaluation, extraction, reporting
 from .printing import escape_unshowable
 
 DEBUG = "--debug"
@@ -42,20 +42,20 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(demo.command)
-app.command("check")(check.command)
-app.command("extract")(extract.command)
-app.command("fuse")(fuse.command)
-app.command("compare")(compare.command)
-app.command("predict")(predict.command)
-app.command("report")(report.command)
-app.command("paper")(paper.command)
-app.command("finetune")(finetune.command)
-app.command("bench")(bench.command)
+app.command("demo")(reporting.demo)
+app.command("check")(evaluation.check)
+app.command("extract")(extraction.extract)
+app.command("fuse")(evaluation.fuse)
+app.command("compare")(evaluation.compare)
+app.command("predict")(evaluation.predict)
+app.command("report")(reporting.report)
+app.command("paper")(reporting.paper)
+app.command("finetune")(extraction.finetune)
+app.command("bench")(extraction.bench)
 app.add_typer(cache.app, name="cache")
-app.command("backbones")(lists.backbones)
-app.command("strategies")(lists.strategies)
-app.command("recipes")(lists.recipes)
+app.command("backbones")(reporting.backbones)
+app.command("strategies")(reporting.strategies)
+app.command("recipes")(reporting.recipes)
 
 
 def _print_version(wanted: bool) -> None:
@@ -83,7 +83,7 @@ def featstore(
 def main() -> None:
     """Run the command line; an error is one line of cause and one of remedy, a traceback only with --debug."""
     escape_unshowable()
-    interruption.listen()
+    processes.listen()
     debug = DEBUG in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     handler = logging.StreamHandler(sys.stderr)
@@ -93,7 +93,7 @@ def main() -> None:
         with showing_bars(wanted="--json" not in arguments):
             app(arguments, prog_name="featstore")
     except FeatstoreError as error:
-        _fail(InterruptionError() if interruption.was_asked() else error, debug=debug)
+        _fail(InterruptionError() if processes.was_asked() else error, debug=debug)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
@@ -106,7 +106,7 @@ def main() -> None:
         shown = where if len(where) <= SHOWN else f"{where[:SHOWN]}…"
         cause = f"The system refuses {shown}: {error.strerror}."
         remedy = "Check this path, and whether you may read and write there."
-        _fail(InterruptionError() if interruption.was_asked() else StoreError(cause, remedy), debug=debug)
+        _fail(InterruptionError() if processes.was_asked() else StoreError(cause, remedy), debug=debug)
     except Exception as error:  # noqa: BLE001  # the last line of defence: no user should meet a bare traceback
         _fail_unforeseen(error, debug=debug)
 
@@ -114,11 +114,11 @@ def main() -> None:
 def _fail_unforeseen(error: Exception, *, debug: bool) -> NoReturn:
     cause = f"{type(error).__name__}: {error}".partition("\n")[0]
     remedy = "This is a defect of featstore; run again with --debug and report what it prints."
-    _fail(InterruptionError() if interruption.was_asked() else FeatstoreError(cause, remedy), debug=debug)
+    _fail(InterruptionError() if processes.was_asked() else FeatstoreError(cause, remedy), debug=debug)
 
 
 def _fail(error: FeatstoreError, *, debug: bool) -> NoReturn:
-    from featstore.report.plain import printable, printable_lines
+    from featstore.reporting.tables import printable, printable_lines
 
     if debug:
         typer.echo(printable_lines(traceback.format_exc()), err=True)
@@ -131,6 +131,6 @@ class Printable(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Line of a record."""
-        from featstore.report.plain import printable_lines
+        from featstore.reporting.tables import printable_lines
 
         return printable_lines(super().format(record))

@@ -15,8 +15,9 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from featstore.evaluation.comparison import Comparison
-    from featstore.report.terminal.screen import Line
+    from featstore.reporting.terminal.comparison import Line
+    from featstore.results.comparison import Comparison
+
 
 QUARANTINED = 3
 PLAIN_ASCII = "plain_ascii"
@@ -59,7 +60,7 @@ def _plain_ascii(name: str) -> codecs.CodecInfo | None:
 
 def say(command: str, phase: str, *, json: bool) -> None:
     """Name on stderr what a command is about to do, before it does it; a caller that wants JSON is told nothing."""
-    from featstore.report.plain import printable
+    from featstore.reporting.tables import printable
 
     if not json:
         typer.echo(f"{command}: {printable(phase)}", err=True)
@@ -67,15 +68,15 @@ def say(command: str, phase: str, *, json: bool) -> None:
 
 def print_text(text: str, *, err: bool = False) -> None:
     """Print lines for people; whatever a stranger's name or cell would tell the terminal to do is spelt out."""
-    from featstore.report.plain import printable_lines
+    from featstore.reporting.tables import printable_lines
 
     typer.echo(printable_lines(text), err=err)
 
 
 def print_csv(rows: Iterable[Sequence[Any]]) -> None:
     """Print a table as CSV, formulas quoted, whatever would steer a terminal spelt out."""
-    from featstore.report.plain import printable
-    from featstore.run import csv_text
+    from featstore.reporting.tables import printable
+    from featstore.runs import csv_text
 
     cells = ([printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     typer.echo(csv_text(cells), nl=False)
@@ -96,8 +97,7 @@ def print_result(result: Any, text: Callable[[Any], str], *, json: bool) -> None
 
 def print_comparison(result: Comparison) -> None:
     """Print a comparison: laid out for the terminal if stdout is one, else as text that scripts may read."""
-    from featstore.report.terminal.scores import comparison_text
-    from featstore.report.terminal.screen import ASCII, DRAWN, comparison_screen
+    from featstore.reporting.terminal.comparison import ASCII, DRAWN, comparison_screen, comparison_text
 
     if not sys.stdout.isatty():
         print_text(comparison_text(result))
@@ -108,7 +108,7 @@ def print_comparison(result: Comparison) -> None:
 
 def _print_lines(lines: Sequence[Line]) -> None:
     """Print lines in the styles of a terminal, or plainly where it has none or the user wants none (no-color.org)."""
-    from featstore.report.plain import printable_lines
+    from featstore.reporting.tables import printable_lines
 
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     for line in lines:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import featstore
 from featstore import errors, registry
 from featstore.fusion.strategy import FOLDER, FusionStrategy
-from featstore.report import figures
+from featstore.reporting import figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

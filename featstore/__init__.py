@@ -10,25 +10,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from featstore.demonstration import demo
-    from featstore.evaluation.check import check
-    from featstore.evaluation.compare import compare
-    from featstore.evaluation.fuse import fuse
-    from featstore.evaluation.predict import predict
+    from featstore.api.bench import bench
+    from featstore.api.cache import drift, gc
+    from featstore.api.check import check
+    from featstore.api.compare import compare
+    from featstore.api.demo import demo
+    from featstore.api.extract import extract
+    from featstore.api.finetune import finetune
+    from featstore.api.fuse import fuse
+    from featstore.api.predict import predict
+    from featstore.api.report import write_report
     from featstore.exchange.export import export_features
-    from featstore.exchange.foreign import import_features
-    from featstore.extraction.bench import bench
-    from featstore.extraction.drift import drift
-    from featstore.extraction.extract import extract
-    from featstore.extraction.finetune import finetune
-    from featstore.extraction.garbage import gc
-    from featstore.images.phantom import make_phantoms
+    from featstore.exchange.importing import import_features
     from featstore.matrix import load_matrix
-    from featstore.report.page.writing import write_report
+    from featstore.phantom import make_phantoms
     from featstore.reproduction.paper import paper
-    from featstore.store.compaction import compact
+    from featstore.store.cleanup import compact
     from featstore.store.inventory import inventory, usage
-    from featstore.store.verification import verify
+    from featstore.store.verify import verify
+
 
 __all__ = [
     "bench", "check", "compact", "compare", "demo", "drift", "export_features", "extract", "finetune", "fuse",
@@ -37,26 +37,26 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "bench": "featstore.extraction.bench",
-    "check": "featstore.evaluation.check",
-    "compact": "featstore.store.compaction",
-    "compare": "featstore.evaluation.compare",
-    "demo": "featstore.demonstration",
-    "drift": "featstore.extraction.drift",
+    "bench": "featstore.api.bench",
+    "check": "featstore.api.check",
+    "compact": "featstore.store.cleanup",
+    "compare": "featstore.api.compare",
+    "demo": "featstore.api.demo",
+    "drift": "featstore.api.cache",
     "export_features": "featstore.exchange.export",
-    "extract": "featstore.extraction.extract",
-    "finetune": "featstore.extraction.finetune",
-    "fuse": "featstore.evaluation.fuse",
-    "gc": "featstore.extraction.garbage",
-    "import_features": "featstore.exchange.foreign",
+    "extract": "featstore.api.extract",
+    "finetune": "featstore.api.finetune",
+    "fuse": "featstore.api.fuse",
+    "gc": "featstore.api.cache",
+    "import_features": "featstore.exchange.importing",
     "inventory": "featstore.store.inventory",
     "load_matrix": "featstore.matrix",
-    "make_phantoms": "featstore.images.phantom",
+    "make_phantoms": "featstore.phantom",
     "paper": "featstore.reproduction.paper",
-    "predict": "featstore.evaluation.predict",
+    "predict": "featstore.api.predict",
     "usage": "featstore.store.inventory",
-    "verify": "featstore.store.verification",
-    "write_report": "featstore.report.page.writing",
+    "verify": "featstore.store.verify",
+    "write_report": "featstore.api.report",
 }
 
 

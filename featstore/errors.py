@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+
 MOST_NAMES = 12
 """So many names are listed in a remedy; more are left to the command that lists them."""
 LIKENESS = 0.6
@@ -98,7 +99,7 @@ class BadImageError(FeatstoreError, ValueError):
     Parameters
     ----------
     reason
-        Short code such as ``truncated``; one of `featstore.images.decode.REASONS`.
+        Short code such as ``truncated``; one of `featstore.images.formats.decode.REASONS`.
     detail
         What exactly was met.
     """

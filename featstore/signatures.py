@@ -18,6 +18,7 @@ from featstore.errors import nearest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -45,7 +45,7 @@ def child(arguments, limits, errors, output):
     """Entry of a process: what the console script does."""
     from featstore_cli.main import main
 
-    from featstore.extraction import extract
+    from featstore.api import extract
 
     for path, descriptor in ((output, 1), (errors, 2)):
         opened = os.open(path, os.O_WRONLY | os.O_CREAT)

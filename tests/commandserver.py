@@ -24,17 +24,17 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from featstore.backbones.kernels import ask_for_onednn
-from featstore.backbones.quiet import quiet_start
+from featstore.backbones.keras_backbone import quiet_start
+from featstore.backbones.precision import ask_for_onednn
 
 STARTING = ("PYTHON", "LC_", "LANG", "HOME", "XDG_", "OMP_", "OPENBLAS_", "MKL_", "NUMBA_", "MPL")
 STARTING += ("TF_", "XLA_", "KERAS_", "ONEDNN_", "CUDA_")
 """What begins like this is read when an interpreter or a library starts."""
 
 LIGHT = ("typer._adapters", "featstore_cli.main", "numpy", "h5py")
-LIBRARIES = (*LIGHT, "numba", "matplotlib.figure", "PIL.PngImagePlugin", "featstore.demonstration")
+LIBRARIES = (*LIGHT, "numba", "matplotlib.figure", "PIL.PngImagePlugin", "featstore.api.demo")
 LIBRARIES += ("sklearn.tree", "sklearn.discriminant_analysis", "tqdm", "jinja2")
-LIBRARIES += ("featstore.reproduction.paper", "featstore.report.page.writing")
+LIBRARIES += ("featstore.reproduction.paper", "featstore.api.report")
 NETWORKS = ("tensorflow", "keras", "featstore.backbones.keras_backbone")
 
 

@@ -22,7 +22,7 @@ import commandserver  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from featstore.backbones.kernels import ask_for_onednn  # noqa: E402
+from featstore.backbones.precision import ask_for_onednn  # noqa: E402
 
 ask_for_onednn()  # as the commands do, before a test imports TensorFlow, which reads its settings once
 
@@ -59,7 +59,7 @@ def _no_network_outlives_a_slow_test(request):
         sys.modules["keras"].backend.clear_session()
 
 
-TOGETHER = ("tests/backbones/", "tests/cli/", "tests/report/")
+TOGETHER = ("tests/backbones/", "tests/cli/", "tests/reporting/")
 """Folders whose tests share what is dear: TensorFlow and networks, servers of commands and an extracted data set."""
 
 

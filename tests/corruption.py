@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from fakes import DECODING, RECIPE, GridBackbone, key, records, spec
 
-from featstore import run
+from featstore import runs as run
 from featstore.errors import FeatstoreError, ManifestError, MissingFeaturesError, RunError
-from featstore.extraction import engine, plan
+from featstore.extraction import pipeline as engine
+from featstore.extraction import plan
 from featstore.fusion.blocks import lay_out
-from featstore.fusion.bundle import export_model, read_bundle, write_bundle
+from featstore.fusion.model_io import export_model, read_bundle, write_bundle
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
-from featstore.images.csv_manifest import list_csv
-from featstore.store.rates import Rate, record_rate, recorded_rates
+from featstore.images.csv import list_csv
+from featstore.store.notes import Rate, record_rate, recorded_rates
 from featstore.store.store import Store
-from featstore.store.verification import verify
+from featstore.store.verify import verify
 from featstore.types import IDENTITY, View
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class World:
         data = victim.path.read_bytes()[:-30]
         victim.path.write_bytes(data)
         del self.images[victim.id]
-        from featstore.fingerprint import digest_bytes
+        from featstore.serialization import digest_bytes
 
         found = {**asdict(victim), "id": digest_bytes(data)}
         self.images[found["id"]] = type(victim)(**found)

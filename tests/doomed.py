@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 from fakes import DECODING, RECIPE, GridBackbone, key, records, spec
 
 from featstore.executors.serial import Serial
-from featstore.extraction import engine, portions
+from featstore.extraction import pipeline as engine
+from featstore.extraction import scheduler as portions
 from featstore.extraction.plan import plan
-from featstore.extraction.portions import Work, compute
-from featstore.fingerprint import digest_bytes
-from featstore.images.decode import decoder_version
+from featstore.extraction.scheduler import Work, compute
+from featstore.images.formats.decode import decoder_version
+from featstore.serialization import digest_bytes
 from featstore.store.store import Store
 from featstore.types import IDENTITY, View
 
@@ -35,12 +36,12 @@ SPECS = [spec("Alpha"), spec("Beta", side=24)]
 KEYS = [replace(key(s, v), decoding=NOW) for v in (IDENTITY, View(RECIPE, 1)) for s in SPECS]
 BLOCK = 6
 PRELOADED = ["pytest", "hypothesis", "PIL.Image", "PIL.PngImagePlugin", "numpy", "h5py"]
-PRELOADED += ["featstore.executors.serial", "featstore.extraction.portions", "featstore.images.scan"]
+PRELOADED += ["featstore.executors.serial", "featstore.extraction.scheduler", "featstore.images.scan"]
 PRELOADED += [
     "typer._adapters",
     "featstore_cli.main",
-    "featstore.extraction.extract",
-    "featstore.report.terminal.text",
+    "featstore.api.extract",
+    "featstore.reporting.terminal.results",
 ]
 
 KINDS = ("shard", "backbone", "index", "quarantine", "rate", "lease")

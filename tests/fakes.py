@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from featstore.fingerprint import digest_bytes
+from featstore.serialization import digest_bytes
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, ImageRecord, View
 
 if TYPE_CHECKING:

@@ -2,11 +2,11 @@
 
 from types import SimpleNamespace
 
-from featstore.evaluation.duels import Duel
+from featstore.evaluation.calibration import Wish
+from featstore.evaluation.estimates import Estimate
 from featstore.evaluation.metrics import METRICS
-from featstore.evaluation.operating import Wish
-from featstore.evaluation.standing import Estimate
-from featstore.evaluation.winner import Winner
+from featstore.evaluation.pairwise_tests import Duel
+from featstore.evaluation.selection_bias import Winner
 
 
 def standing(label, auc, interval, backbones=("A", "B")):

@@ -14,20 +14,25 @@ import doomed
 import numpy as np
 from fakes import DECODING, key
 
+from featstore.api.cache import gc
 from featstore.errors import FeatstoreError
-from featstore.extraction.garbage import gc
-from featstore.fingerprint import digest
-from featstore.images.facts import FACT
-from featstore.store import facts, layouts, learned, rates, request, results, solitude
-from featstore.store.claim import Claim, encode
-from featstore.store.compaction import compact
+from featstore.images.reading import FACT
+from featstore.serialization import digest
+from featstore.store import leases as solitude
+from featstore.store import notes as facts
+from featstore.store import notes as layouts
+from featstore.store import notes as rates
+from featstore.store import notes as request
+from featstore.store import notes as results
+from featstore.store import training_record as learned
+from featstore.store.cleanup import compact
 from featstore.store.ids import IdSet
 from featstore.store.inventory import inventory, usage
-from featstore.store.lease import Leases
-from featstore.store.owner import Owner
-from featstore.store.quarantine import BadImage
+from featstore.store.leases import Claim, Leases, Owner
+from featstore.store.leases import encode_claim as encode
+from featstore.store.notes import BadImage
 from featstore.store.store import Store
-from featstore.store.verification import verify
+from featstore.store.verify import verify
 from featstore.types import IDENTITY, View
 
 IDS = [digest(number) for number in range(12)]

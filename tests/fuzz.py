@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiffs import page, stack, tiff
 
-from featstore import document, run
-from featstore.backbones.torch_archive import read_state_dict
+from featstore import runs as run
+from featstore import serialization as document
+from featstore.backbones.efficientnet_lite import read_state_dict
 from featstore.errors import (
     BadImageError,
     ManifestError,
@@ -34,27 +35,29 @@ from featstore.errors import (
     StoreError,
     WeightsError,
 )
+from featstore.evaluation.leakage import read_training_images
 from featstore.evaluation.metrics import METRICS
-from featstore.evaluation.training_images import read_training_images
-from featstore.fingerprint import digest_bytes
-from featstore.fusion.archive import ArchiveError, read_arrays
-from featstore.fusion.bundle import read_bundle
-from featstore.fusion.notation import Notation
-from featstore.images.contents import read_contents
-from featstore.images.csv_manifest import list_csv
-from featstore.images.decode import decode, probe
-from featstore.images.extent import decoding_bytes
-from featstore.images.facts import FACT, plausible
+from featstore.fusion.model_io import ArchiveError, Notation, read_arrays, read_bundle
+from featstore.images.csv import list_csv
 from featstore.images.folder import list_folder
+from featstore.images.formats.container import check_structure, identify
+from featstore.images.formats.decode import decode, probe
+from featstore.images.manifest import read_contents
+from featstore.images.reading import FACT, decoding_bytes, plausible
 from featstore.images.recipe import PRESETS, parse_recipe
-from featstore.images.signature import identify
-from featstore.images.structure import check_structure
-from featstore.report.records.answers import read_answers
-from featstore.report.records.readback import read_comparison, read_fusion
-from featstore.report.records.shape import ShapeError
-from featstore.store import claim, facts, guard, index, learned, quarantine, rates, shard
+from featstore.reporting.run_record import read_comparison, read_fusion
+from featstore.reporting.schema import ShapeError, read_answers
+from featstore.serialization import digest_bytes
+from featstore.store import hdf5_guard as guard
+from featstore.store import leases as claim
+from featstore.store import notes as facts
+from featstore.store import notes as quarantine
+from featstore.store import notes as rates
+from featstore.store import shard
+from featstore.store import store as index
+from featstore.store import training_record as learned
 from featstore.store.ids import IdSet
-from featstore.store.owner import this_process
+from featstore.store.leases import this_process
 from featstore.types import View
 
 if TYPE_CHECKING:
@@ -179,7 +182,7 @@ def _stores(folder: Path) -> dict[str, Target]:
         file.create_dataset("train/x", data=rows, compression="gzip", shuffle=True, chunks=(2, 5))
         file.create_dataset("label", data=np.arange(5))
     entries = [index.Entry(bytes(32), bytes([n]) * 32, 9, 9, bytes(64)) for n in range(3)]
-    lease = claim.encode(claim.Claim("t", "r", this_process(), "2026", {"k": IdSet.of(ids)}))
+    lease = claim.encode_claim(claim.Claim("t", "r", this_process(), "2026", {"k": IdSet.of(ids)}))
     quarantine.record_bad_image(
         folder / "quarantine", DECODING, quarantine.BadImage("ab" * 32, "truncated", "cut")
     )
@@ -210,7 +213,7 @@ def _stores(folder: Path) -> dict[str, Target]:
     def read_tuned(path: Path) -> object:
         """What `learned.inscription` does, in this process."""
         names, arrays = learned.read_record(path)
-        return learned.decode(path, "sha256:", dict(zip(names, arrays, strict=True)))
+        return learned.decode_record(path, "sha256:", dict(zip(names, arrays, strict=True)))
 
     claims = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
     return {
@@ -220,14 +223,16 @@ def _stores(folder: Path) -> dict[str, Target]:
         "foreign HDF5": Target([buffer.getvalue()], guard.read_plain, (RefusedFileError,)),
         # `Index` drops a segment on any of these and rebuilds it.
         "index segment": Target(
-            [index.encode(entries)], index.decode, (ValueError, LookupError, TypeError, OverflowError)
+            [index.encode_entries(entries)],
+            index.decode_entries,
+            (ValueError, LookupError, TypeError, OverflowError),
         ),
         "facts": Target(
             [facts_page.read_bytes()],
-            lambda data: plausible(facts.decode(data, FACT)),
+            lambda data: plausible(facts.decode_facts(data, FACT)),
             (ValueError, document.DocumentError),
         ),
-        "lease": Target([lease], lambda data: claim.decode("t", data), claims),
+        "lease": Target([lease], lambda data: claim.decode_claim("t", data), claims),
         "quarantine row": Target([row.read_bytes()], read_row),
         "record of tuned weights": Target([page.read_bytes()], read_page, (StoreError,)),
         "tuned weights": Target(

@@ -20,7 +20,8 @@ import numpy as np
 from fakes import key
 
 from featstore.errors import RefusedFileError, ShardCorruptError
-from featstore.store import guard, shard
+from featstore.store import hdf5_guard as guard
+from featstore.store import shard
 
 SEALED = (
     b"OHDR",

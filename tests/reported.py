@@ -8,14 +8,15 @@ from pathlib import Path  # noqa: TC003 - dataclass field
 
 from fakes import RECIPE, GridBackbone, spec, write_images
 
-from featstore import document, run
-from featstore.evaluation.compare import compare
-from featstore.evaluation.fuse import fuse
-from featstore.extraction import engine
+from featstore import runs as run
+from featstore import serialization as document
+from featstore.api.compare import compare
+from featstore.api.fuse import fuse
+from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import blocks, plan
-from featstore.fingerprint import digest_bytes
-from featstore.images.decode import decoder_version
+from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
+from featstore.serialization import digest_bytes
 from featstore.store.store import Store
 from featstore.types import IDENTITY, Decoding, FeatureKey, View
 

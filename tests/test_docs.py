@@ -70,7 +70,7 @@ def test_the_reference_has_every_public_function_strategy_error_and_figure():
     from featstore import errors
     from featstore.fusion.strategy import FOLDER
     from featstore.registry import names
-    from featstore.report import figures
+    from featstore.reporting import figures
 
     pages = script("reference").pages()
     assert {f"featstore.{name}" for name in package.__all__} <= set(pages)
@@ -84,7 +84,7 @@ def test_the_reference_has_every_public_function_strategy_error_and_figure():
 
 
 def test_the_gallery_draws_every_figure():
-    from featstore.report import figures
+    from featstore.reporting import figures
 
     drawn = (DOCS / "gallery.md").read_text()
     assert [name for name in figures.__all__ if name != "Picture" and f"figures.{name}(" not in drawn] == []

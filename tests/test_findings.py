@@ -8,7 +8,7 @@ import pytest
 
 from featstore.errors import UsageError
 from featstore.findings import CATALOGUE, EXAMPLES, SEVERITIES, Finding, mark_accepted, ordered, resolve
-from featstore.report.terminal.findings import findings_brief, findings_text, said
+from featstore.reporting.verdict import findings_brief, findings_text, said
 
 PAGE = Path(__file__).parents[1] / "docs" / "findings.md"
 

@@ -13,9 +13,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
-from featstore import partition
+from featstore import splits as partition
 from featstore.errors import AuditError, UsageError
-from featstore.folds import acquainted, group_folds, hold_out, inner_folds
+from featstore.splits import acquainted, group_folds, hold_out, inner_folds
 from featstore.types import ImageRecord
 
 

@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from featstore.fingerprint import digest_file
-from featstore.images.facts import FACT, FACTS_REVISION, look
-from featstore.images.pixel_digest import pixel_digest_of
-from featstore.recognition import known_images, pixel_digests, recognise, seen_finding
-from featstore.store.facts import record_facts
-from featstore.store.known_images import KnownImages, salted
+from featstore.image_facts import known_images, pixel_digests, recognise, seen_finding
+from featstore.images.reading import FACT, FACTS_REVISION, look, pixel_digest_of
+from featstore.serialization import digest_file
+from featstore.store.notes import record_facts
+from featstore.store.training_record import KnownImages, salted
 from featstore.types import Decoding, ImageRecord
 
 DECODING = Decoding("pillow")

@@ -16,41 +16,41 @@ PAPER_HAS = "`featstore paper` has extracted those very features the moment befo
 EXCEPTIONS = {
     ("paper",): {
         PAPER_SETS: [
-            "featstore.evaluation.compare:_splits",
-            "featstore.evaluation.continuation:Earlier.held_out",
-            "featstore.evaluation.continuation:refuse_contradiction",
-            "featstore.evaluation.continuation:read_earlier",
-            "featstore.evaluation.fuse:_operating_point",
-            "featstore.evaluation.innocence:require_unknown",
-            "featstore.evaluation.nested:with_inner",
-            "featstore.evaluation.operating:Wish.__post_init__",
-            "featstore.evaluation.settings:_preset",
+            "featstore.api.compare:_splits",
+            "featstore.api.fuse:Earlier.held_out",
+            "featstore.api.fuse:refuse_contradiction",
+            "featstore.api.fuse:read_earlier",
+            "featstore.api.fuse:_operating_point",
+            "featstore.evaluation.leakage:require_unknown",
+            "featstore.evaluation.selection_bias:with_inner",
+            "featstore.evaluation.calibration:Wish.__post_init__",
+            "featstore.evaluation.candidates:_preset",
             "featstore.executors.dask:Dask.__init__",
             "featstore.executors.processes:Processes.__init__",
             "featstore.executors.serial:Serial.__init__",
             "featstore.errors:WorkerLostError.REMEDY",
-            "featstore.extraction.extract:_views",
-            "featstore.extraction.share:share",
-            "featstore.folds:group_folds",
-            "featstore.folds:_too_many",
-            "featstore.folds:hold_out",
-            "featstore.folds:own_split",
-            "featstore.report.page.page:_part",
-            "featstore.report.page.dataset:read_dataset",
-            "featstore.report.page.writing:write_report",
+            "featstore.api.extract:_views",
+            "featstore.api.extract:share",
+            "featstore.splits:group_folds",
+            "featstore.splits:_too_many",
+            "featstore.splits:hold_out",
+            "featstore.splits:own_split",
+            "featstore.reporting.page.report:_part",
+            "featstore.api.report:read_dataset",
+            "featstore.api.report:write_report",
         ],
         PAPER_HAS: [
-            "featstore.backbones.presence:unfetched",
-            "featstore.matrix.absence:_way",
-            "featstore.matrix.choose:_views",
-            "featstore.matrix.choose:_recipe_of",
-            "featstore.matrix.choose:_no_view",
-            "featstore.matrix.notes:_cure",
+            "featstore.backbones.weights:unfetched",
+            "featstore.holdings:_way",
+            "featstore.matrix:_views",
+            "featstore.matrix:_recipe_of",
+            "featstore.matrix:_no_view",
+            "featstore.holdings:_cure",
         ],
     },
     ("predict", "finetune", "cache drift"): {
         "only `featstore extract --dry-run` and `featstore paper` fetch nothing": [
-            "featstore.backbones.presence:unfetched",
+            "featstore.backbones.weights:unfetched",
         ],
     },
     ("finetune",): {
@@ -59,27 +59,27 @@ EXCEPTIONS = {
         ],
     },
     ("predict", "finetune"): {
-        "they name no cache, and write to none": ["featstore.store.commit:ELSEWHERE"],
+        "they name no cache, and write to none": ["featstore.store.paths:ELSEWHERE"],
     },
     ("predict", "report"): {
         "read from a run, where it becomes an error of the run": [
-            "featstore.evaluation.operating:Wish.__post_init__",
+            "featstore.evaluation.calibration:Wish.__post_init__",
         ],
     },
     ("predict",): {
         "said of files that were listed and not decoded; decoding says `predict.UNDECLARED`": [
-            "featstore.images.decode:REASONS",
+            "featstore.images.formats.decode:REASONS",
         ],
     },
     ("cache gc", "report"): {
         "listing files needs no range, and a report reads them with the range of its runs": [
-            "featstore.images.decode:REASONS",
+            "featstore.images.formats.decode:REASONS",
         ],
     },
     ("check", "report"): {
         "the number of folds is in range, and of the audit's errors the cause alone is told": [
-            "featstore.folds:group_folds",
-            "featstore.folds:_too_many",
+            "featstore.splits:group_folds",
+            "featstore.splits:_too_many",
         ],
     },
     ("backbones",): {
@@ -90,21 +90,21 @@ EXCEPTIONS = {
     },
     ("cache export",): {
         "an export asks for one view, so none is left to choose": [
-            "featstore.matrix.choose:_views",
-            "featstore.matrix.notes:_cure",
+            "featstore.matrix:_views",
+            "featstore.holdings:_cure",
         ],
     },
 }
 """Command: reason: texts that the syntax trees let it say, and that it cannot say."""
 LINES = {
-    "featstore.matrix.holdings:extract_command": ["extract"],
-    "featstore.report.page.provenance:_reproducing": ["paper"],
-    "featstore.report.page.provenance:_fusing": ["fuse"],
-    "featstore.report.page.provenance:_settings": ["fuse"],
-    "featstore.report.page.provenance:_comparing": ["compare"],
-    "featstore.report.page.provenance:_source": ["fuse", "compare"],
-    "featstore.report.terminal.text:bench_text": ["extract"],
-    "featstore.report.terminal.finetuning:next_commands": ["extract", "fuse"],
+    "featstore.holdings:extract_command": ["extract"],
+    "featstore.reporting.page.tables:_reproducing": ["paper"],
+    "featstore.reporting.page.tables:_fusing": ["fuse"],
+    "featstore.reporting.page.tables:_settings": ["fuse"],
+    "featstore.reporting.page.tables:_comparing": ["compare"],
+    "featstore.reporting.page.tables:_source": ["fuse", "compare"],
+    "featstore.reporting.terminal.results:bench_text": ["extract"],
+    "featstore.reporting.terminal.results:next_commands": ["extract", "fuse"],
 }
 """Where whole command lines are put together, and of which commands."""
 
@@ -238,11 +238,11 @@ def test_the_syntax_trees_reach_what_is_known_to_be_said(sayers):
     assert "extract" in sayers["featstore.executors.dask:Dask.__init__"]
     assert {"check", "extract", "fuse", "predict"} <= sayers["featstore.images.csv_paths:Locator._absolute"]
     assert {"fuse", "compare"} <= sayers["featstore.fusion.strategies.knn:Knn"]
-    assert {"fuse", "compare", "cache export"} <= sayers["featstore.matrix.absence:_never"]
+    assert {"fuse", "compare", "cache export"} <= sayers["featstore.holdings:_never"]
     assert "cache verify" in sayers["featstore.store.shard:REMEDY"]
     assert "bench" in sayers["featstore_cli.options:_numbers"]
-    assert "check" not in sayers.get("featstore.matrix.absence:_never", set())
-    assert "extract" not in sayers["featstore.evaluation.fuse:_operating_point"]
+    assert "check" not in sayers.get("featstore.holdings:_never", set())
+    assert "extract" not in sayers["featstore.api.fuse:_operating_point"]
 
 
 PLANT = '''

@@ -16,13 +16,13 @@ import pytest
 from fakes import GridBackbone, spec, write_images
 
 import featstore
-from featstore import run
+from featstore import runs as run
 from featstore.errors import RunError, UsageError
-from featstore.extraction import engine
+from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import blocks, plan
-from featstore.images.decode import decoder_version
+from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
-from featstore.sole_writer import LOCK, sole_writer
+from featstore.runs import LOCK, sole_writer
 from featstore.store.store import Store
 from featstore.types import IDENTITY, Decoding, FeatureKey
 
@@ -86,7 +86,7 @@ def test_a_step_of_the_same_call_goes_on(tmp_path):
 
 def test_what_a_killed_writer_left_is_nobodys(tmp_path):
     script = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom featstore.sole_writer import sole_writer\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom featstore.runs import sole_writer\n"
         "with sole_writer(Path(sys.argv[1])):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     folder = tmp_path / "x"

@@ -4,6 +4,15 @@ At inference a batch norm is one multiplication and one addition per channel. Be
 kernel and bias (Jacob et al., "Quantization and Training of Neural Networks", CVPR 2018, section 3.2). Elsewhere, as
 in DenseNet, it becomes a depthwise convolution of 1 x 1, which takes in the ReLU behind it: 10 % faster than
 `tf.nn.fused_batch_norm` for the whole network. What is not understood here stays the layer that it was.
+
+Layers for inference alone: a convolution with everything folded in, and a ReLU of its own.
+
+Which layers of a network bear bfloat16, chosen by the shape of the computation.
+
+A weight in bfloat16 is off by up to 1/512 of itself. A full convolution averages over its input channels; a depthwise
+one sums nine products, and a network of them averages over nothing but its width. So a depthwise convolution with
+fewer than 256 channels, and all that comes before it, stays float32; behind, kernels and biases are kept as two
+numbers of bfloat16, rounded value and remainder. Measured in docs/decisions/014-where-bfloat16-rounds.md.
 """
 
 from __future__ import annotations
@@ -14,14 +23,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
-from featstore.backbones.allocation import Allocation, allocate, is_depthwise
-from featstore.backbones.frozen_layers import Convolution, Rectifier
-from featstore.backbones.precision import FLOAT32
+from featstore.backbones.precision import BFLOAT16, FLOAT32
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from numpy.typing import NDArray
+
 
 _CONVOLUTIONS: Final = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 # TensorFlow fuses a ReLU with these, if nobody else looks at what stands between.
@@ -45,7 +56,7 @@ def fold(network: keras.Model, policy: str = FLOAT32) -> keras.Model:
         where `policy` is ``float32``.
     policy
         Keras' dtype policy of everything but rescaling, normalisation and global average pooling, and of what
-        `featstore.backbones.allocation` exempts.
+        `featstore.backbones.folding` exempts.
 
     Returns
     -------
@@ -250,3 +261,165 @@ def _affine(norm: keras.layers.BatchNormalization) -> tuple[NDArray[np.float64],
 
 def _double(variable: keras.Variable) -> NDArray[np.float64]:
     return np.asarray(variable.value.numpy(), np.float64)
+
+
+class Convolution(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Depthwise convolution, full convolution, or both in this order; then bias and activation.
+
+    Parameters
+    ----------
+    name, dtype
+        As of any Keras layer.
+    depthwise, kernel
+        ``(rows, columns, channels, multiplier)`` and ``(rows, columns, channels, filters)``, or None.
+    bias
+        ``(filters,)``.
+    shape
+        Of the output.
+    strides, dilations, padding, activation
+        As of a Keras convolution.
+    splits
+        Whether what rounding to `dtype` takes from a full kernel and its bias is kept as numbers of that type, too,
+        and convolved beside them. Without effect in ``float32``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dtype: str,
+        *,
+        depthwise: NDArray[Any] | None,
+        kernel: NDArray[Any] | None,
+        bias: NDArray[Any],
+        shape: Sequence[int | None],
+        strides: Sequence[int] = (1, 1),
+        dilations: Sequence[int] = (1, 1),
+        padding: str = "valid",
+        activation: Callable[[tf.Tensor], tf.Tensor] = keras.activations.linear,
+        splits: bool = False,
+    ) -> None:
+        super().__init__(name=name, dtype=dtype, trainable=False)
+        self.depthwise = self._variable("depthwise", depthwise)
+        self.kernel = self._variable("kernel", kernel)
+        self.bias = self._variable("bias", bias)
+        splits = splits and kernel is not None and self.variable_dtype != "float32"
+        rests = (self._remainder(kernel), self._remainder(bias)) if splits else (None, None)
+        self.kernel_remainder = self._variable("kernel_remainder", rests[0])
+        self.bias_remainder = self._variable("bias_remainder", rests[1])
+        self.shape, self.strides, self.dilations = tuple(shape), list(strides), list(dilations)
+        self.padding, self.activation = padding.upper(), activation
+        self.built = True
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Convolve, add the bias, activate."""
+        strides, dilations = self.strides, self.dilations
+        if self.depthwise is not None:
+            x = tf.nn.depthwise_conv2d(x, self.depthwise, [1, *strides, 1], self.padding, dilations=dilations)
+            strides, dilations = [1, 1], [1, 1]
+        if self.kernel is None:
+            return self.activation(tf.nn.bias_add(x, self.bias))
+
+        def convolve(kernel: keras.Variable, bias: keras.Variable) -> tf.Tensor:
+            return tf.nn.bias_add(tf.nn.conv2d(x, kernel, strides, self.padding, dilations=dilations), bias)
+
+        y = convolve(self.kernel, self.bias)
+        if self.kernel_remainder is not None:
+            # Compiled, oneDNN adds it before it rounds; beside a rounded sum it would be too small to count.
+            y += convolve(self.kernel_remainder, self.bias_remainder)
+        return self.activation(y)
+
+    def compute_output_spec(self, _: Any) -> keras.KerasTensor:  # noqa: ANN401
+        """Shape of the output, known without tracing."""
+        return keras.KerasTensor(self.shape, self.compute_dtype)
+
+    def _remainder(self, value: Any) -> NDArray[np.float64]:  # noqa: ANN401
+        rounded: NDArray[np.float64] = tf.cast(tf.cast(value, self.variable_dtype), tf.float64).numpy()
+        return np.asarray(value - rounded)
+
+    def _variable(self, name: str, value: NDArray[Any] | None) -> keras.Variable | None:
+        # No constant: those are copied into every compiled graph, at twice the memory.
+        if value is None:
+            return None
+        return self.add_weight(
+            value.shape, lambda *_, **__: value, self.variable_dtype, trainable=False, name=name
+        )
+
+
+class Rectifier(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """ReLU that TensorFlow's graph optimiser does not recognise, in bfloat16 several times faster than its own.
+
+    Where a sum is needed both as it is and rectified (Xception, NASNet), the remapper of TensorFlow 2.21 fails on
+    the whole graph, and then no convolution gets its bias and ReLU fused.
+    """
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Negative numbers become zero; in bfloat16 some NaN too, as in oneDNN's fused ReLU."""
+        if x.dtype != tf.bfloat16:
+            return tf.maximum(x, tf.zeros((), x.dtype))
+        # The bits of bfloat16, read as an integer, have the same sign and order; TensorFlow's ReLU unpacks them.
+        return tf.bitcast(tf.maximum(tf.bitcast(x, tf.int16), tf.zeros((), tf.int16)), tf.bfloat16)
+
+    def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """Shape of the input."""
+        return keras.KerasTensor(x.shape, self.compute_dtype)
+
+
+WIDE: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """The dtype policy of each layer.
+
+    Attributes
+    ----------
+    policy
+        Of every layer but those in `exact`.
+    exact
+        Names of the layers that stay float32.
+    splits
+        Whether full convolutions that do not stay float32 carry the remainder of their weights.
+    """
+
+    policy: str
+    exact: frozenset[str] = frozenset()
+    splits: bool = False
+
+    def of(self, layer: Any) -> str:  # noqa: ANN401
+        """Keras' dtype policy for `layer`."""
+        return FLOAT32 if layer.name in self.exact else self.policy
+
+
+def is_depthwise(layer: Any) -> bool:  # noqa: ANN401
+    """Whether every output channel sees one input channel; ConvNeXt spells that as a convolution in groups of one."""
+    if type(layer) is keras.layers.Conv2D:
+        return bool(layer.groups > 1 and layer.kernel.shape[-2] == 1)
+    return type(layer) is keras.layers.DepthwiseConv2D
+
+
+def allocate(network: keras.Model, policy: str) -> Allocation:
+    """Choose the arithmetic of each layer of a functional network.
+
+    Parameters
+    ----------
+    network
+        Any functional Keras network.
+    policy
+        Keras' dtype policy that is asked for. Only ``bfloat16`` is not given to every layer of every network.
+    """
+    if policy != BFLOAT16:
+        return Allocation(policy)
+    by_depth = network._nodes_by_depth  # noqa: SLF001 - Keras has no public word for the edges of its graph
+    exact: set[str] = set()
+    upstream: set[int] = set()
+    splits = False
+    for depth in sorted(by_depth):  # from the outputs to the inputs
+        for node in by_depth[depth]:
+            layer = node.operation
+            depthwise = is_depthwise(layer)
+            splits |= depthwise
+            narrow = depthwise and layer.output.shape[-1] < WIDE
+            if narrow or not upstream.isdisjoint(map(id, node.output_tensors)):
+                exact.add(layer.name)
+                upstream.update(map(id, node.input_tensors))
+    return Allocation(policy, frozenset(exact), splits)

@@ -1,27 +1,39 @@
-"""Weights: which file, seed or download a choice such as ``Xception=path.h5`` means, without TensorFlow."""
+"""Weights: which file, seed or download a choice such as ``Xception=path.h5`` means, without TensorFlow.
+
+Where the weights that a kept model was fitted with are now: found by their digest, never downloaded unasked.
+
+Which ImageNet weights are on this machine, and whether the others can be fetched: told at once, without Keras.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import threading
+import time
+import urllib.request
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featstore.backbones import catalog
-from featstore.backbones.published import require_published
-from featstore.errors import RefusedFileError, UsageError, WeightsError, nearest
-from featstore.fingerprint import digest_file
-from featstore.isolation.caller import LostError, call
+from featstore.backbones.weights_check import SAVE_WEIGHTS, require_published, require_sound
+from featstore.errors import AbsentWeightsError, UsageError, WeightsError, nearest
+from featstore.serialization import digest_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import keras
 
     from featstore.backbones.catalog import Row
+    from featstore.types import BackboneSpec
+
 
 IMAGENET = "imagenet"
 EVERY_BACKBONE = "*"
@@ -30,7 +42,6 @@ _RANDOM = re.compile(r"random:(\d{1,9})")
 _NAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL)
 _LITE = "featstore.backbones.efficientnet_lite:"
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_SAVE_WEIGHTS = "Save the weights alone, model.save_weights('x.weights.h5'), and name that file."
 _REFUSED = {
     ".keras": "holds a whole model, whose configuration can run code",
     ".pkl": "is a pickle, which runs code when it is loaded",
@@ -172,20 +183,6 @@ def load_weights(row: Row, network: keras.Model, path: Path) -> None:
             raise _misfit(row, path, warning.message)
 
 
-def require_sound(path: Path) -> None:
-    """Have an HDF5 file read by another process before Keras reads it here, as any file may be a stranger's.
-
-    Raises
-    ------
-    RefusedFileError
-        If it reaches outside itself, is not whole, or ends that process.
-    """
-    try:
-        call("featstore.store.guard:weights_are_sound", path)
-    except LostError as error:
-        raise RefusedFileError(f"{path} is refused: {error}.", _SAVE_WEIGHTS) from error
-
-
 def one_line(foreign: object) -> str:
     """Message of a foreign error or warning, on one line of bounded length."""
     return " ".join(str(foreign).split())[:300] or type(foreign).__name__
@@ -266,7 +263,7 @@ def _require_loadable(row: Row, path: Path) -> None:
     legible = path.name.endswith(".h5") or (path.suffix == ".pth" and row.builder.startswith(_LITE))
     if not legible:
         why = _REFUSED.get(path.suffix.lower(), "is not a kind of weights file that featstore reads")
-        raise WeightsError(f"{row.name}: {path} {why}.", _SAVE_WEIGHTS)
+        raise WeightsError(f"{row.name}: {path} {why}.", SAVE_WEIGHTS)
     if not path.is_file():
         raise WeightsError(f"{row.name}: there is no weights file {path}.", "Check the path after --weights.")
     if path.suffix == ".h5" and not _is_hdf5(path):
@@ -283,3 +280,211 @@ def _is_hdf5(path: Path) -> bool:
 
 def _digest(path: Path) -> str:
     return f"sha256:{digest_file(path)}"
+
+
+_SEEDED = re.compile(r"(random:\d{1,9}) keras (.+)")
+
+
+def find_weights(spec: BackboneSpec, choices: Mapping[str, str], folders: Sequence[Path] = ()) -> str:
+    """Choice of weights that gives the digest of a spec; reads and hashes files, loads and downloads nothing.
+
+    Where nothing is said of the backbone, ImageNet weights and files that bear its name are looked at in Keras'
+    cache and in `folders`, and random weights are drawn again.
+
+    Parameters
+    ----------
+    spec
+        Of the model.
+    choices
+        As for `featstore.extract`. ``imagenet``, said aloud, allows Keras to download its weights.
+    folders
+        Where else files may lie, such as runs of `featstore.finetune`.
+
+    Raises
+    ------
+    WeightsError
+        If the weights are not here, or those that were chosen are others.
+    """
+    if spec.name in choices or EVERY_BACKBONE in choices:
+        return _confirmed(spec, choice_for(spec.name, choices))
+    if drawn := _SEEDED.fullmatch(spec.weights):
+        return _drawn_again(spec, drawn[1], drawn[2])
+    official = _official(spec)
+    if official == spec.weights:
+        return IMAGENET
+    for path in _namesakes(spec, [keras_models_folder(), *folders]):
+        with suppress(OSError):  # a file that may not be read is not the one
+            if f"sha256:{digest_file(path)}" == spec.weights:
+                return str(path)
+    raise _absent(spec, official)
+
+
+def _confirmed(spec: BackboneSpec, choice: str) -> str:
+    found = resolve_weights(catalog.row(spec.name), choice).digest
+    if found is None or found == spec.weights:
+        return choice
+    raise WeightsError(
+        f"{spec.name} is wanted with the weights {spec.weights}, and {choice} are others: {found}.",
+        f"Pass the same file or seed as when the features were computed: --weights {spec.name}=CHOICE.",
+    )
+
+
+def _drawn_again(spec: BackboneSpec, choice: str, keras: str) -> str:
+    if keras == version("keras"):
+        return choice
+    raise WeightsError(
+        f"{spec.name} is wanted with the weights {spec.weights}, and Keras {version('keras')} draws other ones.",
+        f"Install keras=={keras}, or make the run again: featstore extract, then featstore fuse.",
+    )
+
+
+def _official(spec: BackboneSpec) -> str | None:
+    """Digest of the published weights, if they are on this machine."""
+    try:
+        return resolve_weights(catalog.row(spec.name), IMAGENET).digest
+    except WeightsError:
+        return None
+
+
+def _namesakes(spec: BackboneSpec, folders: Sequence[Path]) -> Iterator[Path]:
+    """Weights files that bear the backbone's name."""
+    wanted = _letters(spec.name)
+    for folder in folders:
+        with suppress(OSError):
+            yield from [p for p in sorted(folder.glob("*.h5")) if wanted in _letters(p.name) and p.is_file()]
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
+def _absent(spec: BackboneSpec, official: str | None) -> WeightsError:
+    if official is not None:
+        return WeightsError(
+            f"{spec.name} is wanted with the weights {spec.weights}, and those for ImageNet are others: {official}.",
+            f"Name the file with that digest: --weights {spec.name}=PATH.",
+        )
+    return WeightsError(
+        f"{spec.name} is wanted with the weights {spec.weights}, which are neither in {keras_models_folder()}"
+        " nor beside the run.",
+        f"Name the file with that digest: --weights {spec.name}=PATH. If they are Keras' own for ImageNet, let Keras"
+        f" fetch them: --weights {spec.name}=imagenet.",
+    )
+
+
+INSTALLED, CACHED, ABSENT, UNPUBLISHED = "installed", "in the Keras cache", "not here", "none published"
+PATIENCE = 8.0
+"""Seconds that the address of the weights has for any answer."""
+REMEMBERED = 30.0
+"""Seconds for which an answer, or none, is believed."""
+ADDRESS = re.compile(r"""WEIGHT\w*\s*=\s*\(?\s*f?["'](https?://[^/"']+)""")
+
+_answers: dict[str, tuple[float, bool]] = {}
+
+
+def whereabouts(row: Row) -> str:
+    """Where the ImageNet weights of a network are; looks for the file alone, and reads nothing of it."""
+    try:
+        here = weights_file(row) is not None
+    except WeightsError:
+        return ABSENT if packaged(row) else UNPUBLISHED
+    return (INSTALLED if packaged(row) else CACHED) if here else ABSENT
+
+
+def absent(names: Iterable[str], choices: Mapping[str, str]) -> list[str]:
+    """Those of the networks that want ImageNet weights which would have to be fetched.
+
+    Parameters
+    ----------
+    names
+        Catalogue names.
+    choices
+        Choice of weights by name, as for `featstore.backbones.weights.choice_for`.
+    """
+    wanted = [name for name in dict.fromkeys(names) if choice_for(name, choices) == IMAGENET]
+    return [name for name in wanted if weights_file(catalog.row(name)) is None]
+
+
+def require_reachable(row: Row) -> None:
+    """Refuse to fetch weights of a network from an address that does not answer, before anything is loaded for it.
+
+    Raises
+    ------
+    AbsentWeightsError
+        If it does not. Where Keras does not tell the address, the download itself has to find out.
+    """
+    if not can_fetch(row):
+        raise unreachable([row.name])
+
+
+def can_fetch(row: Row) -> bool:
+    """Whether the server of a network's weights answers, or nobody knows which that is."""
+    address = _address(row.builder.rpartition(":")[2])
+    if address is None:
+        return True
+    asked, answer = _answers.get(address, (-REMEMBERED, False))
+    if time.monotonic() - asked > REMEMBERED:
+        answer = _answers_in_time(address)
+        _answers[address] = time.monotonic(), answer
+    return answer
+
+
+def unreachable(names: Sequence[str]) -> AbsentWeightsError:
+    """Error for weights that are not here and cannot be fetched."""
+    return AbsentWeightsError(
+        f"{_whose(names)} not on this machine, and cannot be fetched: the address that Keras has for them does not"
+        " answer.",
+        f"Name a file for each (--weights {names[0]}=FILE.h5), or run the same command on a machine with internet and"
+        f" copy what it leaves in ~/.keras/models to {keras_models_folder()}. `featstore backbones` shows which"
+        " weights are here.",
+        names,
+    )
+
+
+def unfetched(names: Sequence[str]) -> AbsentWeightsError:
+    """Error for weights that are not here and must not be fetched."""
+    return AbsentWeightsError(
+        f"{_whose(names)} not on this machine yet.",
+        f"Leave out --dry-run to let Keras download them, or name a file for each: --weights {names[0]}=FILE.h5."
+        " `featstore backbones` shows which weights are here.",
+        names,
+    )
+
+
+def _whose(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"The ImageNet weights of {names[0]} are"
+    return f"The ImageNet weights of {len(names)} networks ({', '.join(names)}) are"
+
+
+@lru_cache
+def _address(name: str) -> str | None:
+    """Scheme and host from which Keras fetches the weights of a network, read from its source, not imported."""
+    found = find_spec("keras")
+    if found is None or found.origin is None:
+        return None
+    folder = Path(found.origin).parent / "src" / "applications"
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("*.py"))]
+    own = [text for text in texts if re.search(rf"^def {re.escape(name)}\(", text, re.MULTILINE)]
+    addresses = [match[1] for text in (*own, *texts) for match in ADDRESS.finditer(text)]
+    return addresses[0] if addresses else None
+
+
+def _answers_in_time(address: str) -> bool:
+    """Whether anything answers at an address, by the proxies of the environment; a name server may hang as well."""
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(_answers_at_all(address)), daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return bool(answers and answers[0])
+
+
+def _answers_at_all(address: str) -> bool:
+    request = urllib.request.Request(f"{address}/", method="HEAD")  # noqa: S310 - https, from Keras' source
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE):  # noqa: S310
+            return True
+    except urllib.error.HTTPError:  # a server that has no such page is a server
+        return True
+    except OSError:
+        return False

@@ -1,7 +1,19 @@
-"""Maps that turn a model's probabilities into ones to be taken at their word.
+"""Calibration of probabilities, operating points, and how far probabilities are from the truth.
+
+Maps that turn a model's probabilities into ones to be taken at their word.
 
 Fitted on out-of-fold probabilities by scikit-learn's `CalibratedClassifierCV`, kept as a few numbers: a run holds no
 pickle (law 7). With more than two classes Platt's and the isotonic map are one per class, scaled to sum to one.
+
+Operating points: what is added to a fitted model before its answer is given.
+
+A calibration of the probabilities, and the probability from which an image is called positive. Both are chosen on
+out-of-fold probabilities of the *training* images, by folds over whole groups within them (law 6), and then applied
+to the model that was fitted on all of these.
+
+How far probabilities are from the truth, and how far they would be by chance alone.
+
+Curves for whoever has to choose an operating point; ``metrics.json`` keeps them, a report draws them.
 """
 
 from __future__ import annotations
@@ -11,8 +23,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from featstore.errors import RunError, UnknownNameError, did_you_mean
-from featstore.evaluation.metrics import ALMOST_NEVER
+from featstore.errors import RunError, UnknownNameError, UsageError, did_you_mean
+from featstore.evaluation.intervals import LEVEL
+from featstore.evaluation.metrics import ALMOST_NEVER, calibration_error, decide, mass_bins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Vector = NDArray[np.float64]
-
 
 REMEDY = "Fit again with `featstore fuse`."
 
@@ -202,3 +214,402 @@ def _numbers(value: Any) -> Any:  # noqa: ANN401
     if not np.isfinite(number := float(value)):
         raise ValueError(f"{value!r} is not finite")
     return number
+
+
+INNER_FOLDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked of an operating point.
+
+    Attributes
+    ----------
+    calibrate
+        ``temperature``, ``platt``, ``isotonic``, or None.
+    sensitivity
+        Share of the positive class to be found, above 0 and at most 1; None leaves the most probable class.
+    positive
+        Index of the positive class.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such calibration.
+    UsageError
+        If the sensitivity is none, or nobody said of which class.
+    """
+
+    calibrate: str | None = None
+    sensitivity: float | None = None
+    positive: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant before anything is fitted."""
+        if self.calibrate is not None:
+            method(self.calibrate)
+        if self.sensitivity is None:
+            return
+        if not 0 < self.sensitivity <= 1:
+            raise UsageError(
+                f"A sensitivity of {self.sensitivity} cannot be aimed at.", "Use a share: --sensitivity 0.95."
+            )
+        if self.positive is None:
+            raise UsageError("A sensitivity is about one class.", "Say which: --positive CLASS.")
+
+    @property
+    def is_none(self) -> bool:
+        """Whether nothing is asked, so that nothing need be fitted within the training images."""
+        return self.calibrate is None and self.sensitivity is None
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """A fitted calibration and a threshold; either may be absent.
+
+    Attributes
+    ----------
+    calibration
+        Applied to the model's probabilities.
+    threshold
+        Calibrated probability from which an image is called positive; None for the most probable class.
+    wish
+        What was asked for.
+    """
+
+    calibration: Temperature | Platt | Isotonic | None
+    threshold: float | None
+    wish: Wish
+
+    def calibrate(self, proba: Vector) -> Vector:
+        """Calibrated probabilities ``(n, classes)``."""
+        return proba if self.calibration is None else self.calibration.apply(proba)
+
+    def decide(self, calibrated: Vector) -> NDArray[np.intp]:
+        """Class index ``(n,)`` that is answered."""
+        return decide(calibrated, self.wish.positive, self.threshold)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict for the run and its model."""
+        return {
+            "calibration": None if self.calibration is None else to_json(self.calibration),
+            "threshold": self.threshold,
+            "sensitivity": self.wish.sensitivity,
+            "positive": self.wish.positive,
+        }
+
+
+NEUTRAL = OperatingPoint(None, None, Wish())
+"""The model's own probabilities, and the most probable class."""
+
+
+def choose(y: NDArray[np.intp], proba: Vector, wish: Wish) -> OperatingPoint:
+    """Fit what is wished for.
+
+    Parameters
+    ----------
+    y
+        ``(n,)`` true class index of the training images.
+    proba
+        ``(n, classes)`` their out-of-fold probabilities.
+    wish
+        What to fit.
+
+    Notes
+    -----
+    The threshold is the highest one that finds at least the wished share of the positive images in `y`. Of other
+    patients it may find more or fewer: the scores on held-out images say how many.
+    """
+    calibration = None if wish.calibrate is None else method(wish.calibrate).fit(y, proba)
+    point = OperatingPoint(calibration, None, wish)
+    if wish.sensitivity is None or wish.positive is None:
+        return point
+    found = np.sort(point.calibrate(proba)[y == wish.positive, wish.positive])[::-1]
+    # Rounded first: 0.9 of 10 images are 9, whatever the last bit of the product says.
+    enough = int(np.ceil(round(wish.sensitivity * len(found), 9)))
+    return OperatingPoint(calibration, float(found[enough - 1]), wish)
+
+
+def read_point(document: Mapping[str, Any] | None, classes: int) -> OperatingPoint:
+    """Rebuild what `OperatingPoint.to_json` wrote for a model of so many classes; None is the neutral point.
+
+    Raises
+    ------
+    RunError
+        If it is damaged.
+    """
+    if document is None:
+        return NEUTRAL
+    try:
+        kept = document["calibration"]
+        wish = Wish(None if kept is None else kept["method"], document["sensitivity"], document["positive"])
+        calibration = None if kept is None else from_json(kept, classes)
+        threshold = None if document["threshold"] is None else float(document["threshold"])
+        sound = (threshold is None) == (wish.sensitivity is None)
+        sound &= threshold is None or bool(np.isfinite(threshold))
+        sound &= wish.positive is None or (type(wish.positive) is int and 0 <= wish.positive < classes)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"The run's operating point cannot be read: {error!r}.", REMEDY) from error
+    if not sound:
+        raise RunError("The run's operating point does not fit its model.", REMEDY)
+    return OperatingPoint(calibration, threshold, wish)
+
+
+DRAWS = 1000
+CELLS = 4_000_000
+"""Random numbers held at once."""
+LIMIT = 50_000_000
+"""Random numbers drawn for one expected error: of very many images fewer sets of labels are enough."""
+STEPS = 50
+CLOSE = 1e-10
+FEWEST = 2
+"""Patients of each class from which on a slope has an interval."""
+
+
+def calibration_summary(y: NDArray[np.intp], proba: Vector, positive: int | None = None) -> dict[str, Any]:
+    """ECE of all images together, and the one that a perfectly calibrated model would show on as many.
+
+    Returns
+    -------
+    ``ece`` and ``expected``, both None of fewer than 100 images; ``images``.
+    """
+    value = float(calibration_error(y, proba, np.ones((1, len(y))), positive)[0])
+    known = bool(np.isfinite(value))
+    return {
+        "ece": value if known else None,
+        "expected": expected_error(proba, positive) if known else None,
+        "images": len(y),
+    }
+
+
+def expected_error(proba: Vector, positive: int | None = None, seed: int = 0) -> float:
+    """Mean ECE of labels that are drawn from the probabilities themselves: never zero, the less so the fewer images.
+
+    Each image's label is drawn on its own. Where patients have several images chance alone makes it larger still.
+
+    Parameters
+    ----------
+    proba
+        ``(n, classes)``.
+    positive
+        As for `featstore.evaluation.metrics.score`.
+
+    References
+    ----------
+    Broecker & Smith, Increasing the reliability of reliability diagrams, Weather and Forecasting 22, 2007
+    (consistency resampling); Vaicenavicius et al., Evaluating model calibration in classification, AISTATS 2019.
+    """
+    rng = np.random.default_rng(seed)
+    images = len(proba)
+    draws = max(100, min(DRAWS, LIMIT // max(1, images)))
+    bins = {
+        c: mass_bins(proba[:, c]) for c in ([positive] if positive is not None else range(proba.shape[1]))
+    }
+    bounds = np.cumsum(proba, axis=1)
+    total = 0.0
+    for start in range(0, draws, step := max(1, CELLS // max(1, images))):
+        chance = rng.random((min(step, draws - start), images))
+        for c, number in bins.items():
+            label = (chance < bounds[:, c]) & (chance >= (bounds[:, c - 1] if c else 0.0))
+            sums = (proba[:, c] - label) @ (number[:, None] == np.arange(number.max() + 1))
+            total += float(np.abs(sums).sum()) / images / len(bins)
+    return total / draws
+
+
+def recalibration(truth: NDArray[np.bool_], values: Vector, groups: NDArray[np.str_]) -> dict[str, Any]:
+    """Slope and intercept of a logistic regression of the outcome on the log-odds of the probability.
+
+    One and zero are best. A slope below one: the probabilities are too sure; an intercept above zero: too low.
+    Intervals by the covariance that allows for images of one patient to depend on each other.
+
+    Parameters
+    ----------
+    truth, values, groups
+        ``(n,)`` whether an image is positive, its probability, its patient.
+
+    Returns
+    -------
+    ``slope`` and ``intercept``, each with ``value`` and ``interval``; ``why`` they are not known, otherwise empty.
+
+    References
+    ----------
+    Cox, Two further applications of a model for binary regression, Biometrika 45, 1958. Liang & Zeger, Longitudinal
+    data analysis using generalized linear models, Biometrika 73, 1986.
+    """
+    odds = np.log(values.clip(ALMOST_NEVER, 1)) - np.log((1 - values).clip(ALMOST_NEVER, 1))
+    why = _undefined(truth, odds)
+    found = None if why else _logistic(truth, odds)
+    if found is None:
+        unknown = {"value": None, "interval": None}
+        return {"slope": unknown, "intercept": unknown, "why": why or "the fit does not settle"}
+    beta, design, curvature = found
+    errors = _errors(truth, beta, design, curvature, groups)
+    slope, intercept = (
+        {
+            "value": float(beta[at]),
+            "interval": None
+            if errors is None
+            else [float(beta[at] - errors[at]), float(beta[at] + errors[at])],
+        }
+        for at in (1, 0)
+    )
+    return {"slope": slope, "intercept": intercept, "why": ""}
+
+
+def _undefined(truth: NDArray[np.bool_], odds: Vector) -> str:
+    if truth.all() or not truth.any():
+        return "all images are of one class"
+    if np.ptp(odds) < CLOSE:
+        return "every image has the same probability"
+    ill, well = odds[truth], odds[~truth]
+    if ill.min() >= well.max() or ill.max() <= well.min():
+        return "the probabilities part the classes without an error"
+    return ""
+
+
+def _logistic(truth: NDArray[np.bool_], odds: Vector) -> tuple[Vector, Vector, Vector] | None:
+    """Coefficients, design and curvature by Newton's method with halved steps; None where it does not settle."""
+    design = np.column_stack([np.ones_like(odds), odds])
+    beta, loss = np.zeros(2), np.inf
+    step = np.zeros(2)
+    for _ in range(STEPS):
+        for _ in range(STEPS):
+            eta = design @ (beta + step)
+            now = float((np.logaddexp(0, eta) - truth * eta).sum())
+            if now <= loss + CLOSE:
+                break
+            step = step / 2
+        beta, loss = beta + step, now
+        fitted = 1 / (1 + np.exp(-eta.clip(-500, 500)))
+        curvature = (design * (fitted * (1 - fitted))[:, None]).T @ design
+        try:
+            step = np.linalg.solve(curvature, design.T @ (truth - fitted))
+        except np.linalg.LinAlgError:
+            return None
+        if not np.isfinite(step).all():
+            return None
+        if np.abs(step).max() < CLOSE:
+            return beta, design, curvature
+    return None
+
+
+def _errors(
+    truth: NDArray[np.bool_], beta: Vector, design: Vector, curvature: Vector, groups: NDArray[np.str_]
+) -> Vector | None:
+    """Half widths of 95 % intervals; None with fewer than two patients of a class."""
+    from scipy.special import stdtrit
+
+    names, index = np.unique(groups, return_inverse=True)
+    if min(len(np.unique(index[side])) for side in (truth, ~truth)) < FEWEST:
+        return None
+    scores = np.zeros((len(names), 2))
+    np.add.at(scores, index, design * (truth - 1 / (1 + np.exp(-design @ beta)))[:, None])
+    inverse = np.linalg.inv(curvature)
+    covariance = inverse @ (scores.T @ scores) @ inverse * len(names) / (len(names) - 1)
+    quantile = float(stdtrit(len(names) - 1, (1 + LEVEL) / 2))
+    half: Vector = quantile * np.sqrt(covariance.diagonal().clip(0.0))
+    return half
+
+
+THRESHOLDS = np.arange(1, 100) / 100
+COVERAGES = np.arange(1, 21) / 20
+
+
+def curves(
+    y: NDArray[np.intp],
+    proba: Vector,
+    decisions: NDArray[np.intp],
+    positive: int | None,
+    groups: NDArray[np.str_] | None = None,
+) -> dict[str, Any]:
+    """Every curve of one contestant on images that its models had not seen.
+
+    Parameters
+    ----------
+    y, proba, decisions
+        ``(n,)`` true class index, ``(n, classes)`` probabilities, ``(n,)`` class index answered.
+    positive
+        Decision and calibration curve, calibration slope and intercept are about this class; None leaves them out.
+    groups
+        ``(n,)`` patient of each image; None takes every image for a patient of its own.
+    """
+    confidence = proba[np.arange(len(y)), decisions]
+    drawn: dict[str, Any] = {
+        "risk_coverage": risk_coverage(decisions == y, confidence),
+        "calibration_error": calibration_summary(y, proba, positive),
+    }
+    if positive is not None:
+        truth, values = y == positive, proba[:, positive]
+        drawn["decision"] = decision_curve(truth, values)
+        drawn["calibration"] = calibration_curve(truth, values)
+        patients = np.arange(len(y)).astype(str) if groups is None else groups
+        drawn["recalibration"] = recalibration(truth, values, patients)
+    return drawn
+
+
+def decision_curve(truth: NDArray[np.bool_], values: Vector) -> dict[str, list[float]]:
+    """Net benefit of acting on a probability, by the probability from which one would act.
+
+    Of n images, ``true positives / n - false positives / n * t / (1 - t)``: whoever acts from t on says that a missed
+    patient is as bad as (1 - t) / t needless treatments. Beside it, treating everyone; treating no one is 0. The
+    values must be calibrated to be read as probabilities.
+
+    Parameters
+    ----------
+    truth, values
+        ``(n,)`` whether an image is positive, and its probability.
+
+    References
+    ----------
+    Vickers & Elkin, Decision curve analysis, Medical Decision Making 26, 2006.
+    """
+    called = values >= THRESHOLDS[:, None]
+    odds = THRESHOLDS / (1 - THRESHOLDS)
+    model = (called & truth).mean(axis=1) - (called & ~truth).mean(axis=1) * odds
+    share = truth.mean()
+    return {
+        "threshold": THRESHOLDS.tolist(),
+        "net_benefit": model.tolist(),
+        "treat_all": (share - (1 - share) * odds).tolist(),
+    }
+
+
+def risk_coverage(right: NDArray[np.bool_], confidence: Vector) -> dict[str, Any]:
+    """Share of wrong answers among the images answered, when the least sure ones are left to a physician.
+
+    Parameters
+    ----------
+    right, confidence
+        ``(n,)`` whether an answer is right, and how sure it is. Images that are equally sure are taken in every
+        order: each counts the mean error of all of them.
+
+    Returns
+    -------
+    ``coverage`` (share answered), ``risk`` (share wrong among these), and ``aurc``, the mean risk over all coverages.
+
+    References
+    ----------
+    Geifman & El-Yaniv, Selective classification for deep neural networks, NeurIPS 2017.
+    """
+    _, level = np.unique(-confidence, return_inverse=True)
+    wrong = (np.bincount(level, ~right) / np.bincount(level))[np.sort(level)]
+    count = np.arange(1, len(right) + 1)
+    risk = np.cumsum(wrong) / count
+    at = np.ceil((COVERAGES * len(right)).round(9)).astype(int) - 1
+    return {
+        "coverage": (count[at] / len(right)).tolist(),
+        "risk": risk[at].tolist(),
+        "aurc": float(risk.mean()),
+    }
+
+
+def calibration_curve(truth: NDArray[np.bool_], values: Vector) -> dict[str, list[float]]:
+    """Mean probability and share of positives in each bin of the calibration error, and its number of images."""
+    bins = mass_bins(values)
+    count = np.bincount(bins)
+    filled = count > 0
+    return {
+        "predicted": (np.bincount(bins, values)[filled] / count[filled]).tolist(),
+        "observed": (np.bincount(bins, truth)[filled] / count[filled]).tolist(),
+        "images": count[filled].tolist(),
+    }

@@ -1,24 +1,125 @@
-"""Scores of class probabilities, for many weightings of the images at once.
+"""Metrics of class probabilities, and the class that they are about.
+
+Scores of class probabilities, for many weightings of the images at once.
 
 A bootstrap resample is a vector of weights (how often each image was drawn), so every score here takes a whole
 ``(resamples, n)`` array of weights and returns one value per resample; weights of one give the plain score.
 
 With a positive class, everything but accuracy, balanced accuracy and log-loss is about that class against the rest.
 Without one it is taken for each class against the rest and averaged without weights (macro).
+
+Scores of how well probabilities put one class above the rest: they need the order of the images, no threshold.
+
+Which of two classes is the positive one, where nobody said so.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from featstore.evaluation.ranking import RANKING, auc, rank_scores, ratio
+from featstore.errors import UnknownNameError, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Vector = NDArray[np.float64]
+    Origin = Literal["asked", "names", "order", "macro"]
+
+AT = (0.90, 0.95)
+RANKING = (
+    "auc",
+    "average_precision",
+    *(f"sensitivity_at_specificity_{100 * at:.0f}" for at in AT),
+    *(f"specificity_at_sensitivity_{100 * at:.0f}" for at in AT),
+)
+SLACK = 1e-9
+"""Rounding of a sum of weights must not push a rate of exactly 95 % under its mark."""
+
+
+def rank_scores(truth: NDArray[np.bool_], values: Vector, weights: Vector) -> dict[str, Vector]:
+    """Every score of `RANKING`, for many weightings of the images at once.
+
+    Parameters
+    ----------
+    truth
+        ``(n,)`` whether an image is positive.
+    values
+        ``(n,)`` score that should be higher for positives; images with equal scores cross a threshold together.
+    weights
+        ``(resamples, n)`` non-negative.
+
+    Returns
+    -------
+    For each name one value per resample, ``(resamples,)``; NaN where positives or negatives are missing. Average
+    precision is the step-wise sum of scikit-learn. Sensitivity at a specificity is the highest that a threshold
+    reaches whose specificity is not below the mark, without interpolation; and the reverse.
+    """
+    gained, hits, alarms = cumulate(truth, values, weights)
+    positives, negatives = hits[:, -1], alarms[:, -1]
+    called = hits + alarms
+    precision = np.divide(hits, called, out=np.zeros(hits.shape), where=called > 0)
+    scores = {
+        "auc": _area(gained, hits, alarms),
+        "average_precision": ratio((gained * precision).sum(axis=1), positives),
+    }
+    for at in AT:
+        reached = _last_within(hits, alarms <= ((1 - at) + SLACK) * negatives[:, None])
+        scores[f"sensitivity_at_specificity_{100 * at:.0f}"] = ratio(reached, positives, negatives)
+    for at in AT:
+        first = (hits < (at - SLACK) * positives[:, None]).sum(axis=1).clip(max=hits.shape[1] - 1)
+        spared = negatives - np.take_along_axis(alarms, first[:, None], axis=1)[:, 0]
+        scores[f"specificity_at_sensitivity_{100 * at:.0f}"] = ratio(spared, negatives, positives)
+    return scores
+
+
+def auc(truth: NDArray[np.bool_], values: Vector, weights: Vector) -> Vector:
+    """Area under the ROC curve (Mann-Whitney; ties count one half); arguments as for `rank_scores`."""
+    return _area(*cumulate(truth, values, weights))
+
+
+def cumulate(truth: NDArray[np.bool_], values: Vector, weights: Vector) -> tuple[Vector, Vector, Vector]:
+    """From the highest score down, at each distinct score: positives gained; positives and negatives so far.
+
+    Arguments as for `rank_scores`; three arrays ``(resamples, distinct scores)``.
+    """
+    order = np.argsort(-values, kind="stable")
+    starts = np.flatnonzero(np.diff(-values[order], prepend=-np.inf))
+    every = weights[:, order]
+    gained = every * truth[order]
+    if len(starts) < len(order):
+        every, gained = (np.add.reduceat(part, starts, axis=1) for part in (every, gained))
+    hits = np.cumsum(gained, axis=1)
+    return gained, hits, np.cumsum(every, axis=1) - hits
+
+
+def ratio(top: Vector, bottom: Vector, also: Vector | float = 1.0) -> Vector:
+    """``top / bottom``; NaN where `bottom`, or `also`, is not above zero."""
+    defined = (bottom > 0) & (np.asarray(also) > 0)
+    quotient: Vector = np.divide(top, bottom, out=np.full(top.shape, np.nan), where=defined)
+    return quotient
+
+
+def _area(gained: Vector, hits: Vector, alarms: Vector) -> Vector:
+    """Each positive beats the negatives below it, and half of those level with it."""
+    negatives = alarms[:, -1]
+    level = np.diff(alarms, axis=1, prepend=0.0)
+    beaten = negatives[:, None] - alarms + level / 2
+    return ratio((gained * beaten).sum(axis=1), hits[:, -1] * negatives)
+
+
+def _last_within(hits: Vector, within: NDArray[np.bool_]) -> Vector:
+    count = within.sum(axis=1)
+    last = np.take_along_axis(hits, count.clip(min=1)[:, None] - 1, axis=1)[:, 0]
+    reached: Vector = np.where(count > 0, last, 0.0)
+    return reached
+
 
 DECISION = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1")
 PROBABILITY = ("brier", "ece", "log_loss")
@@ -159,3 +260,119 @@ def _one_against_rest(
         "brier": ratio(square, total),
         "ece": ratio(np.abs(sums[:, len(counts) :]).sum(axis=1), total),
     }
+
+
+TWO = 2
+WORDS = """
+normal healthy health negative neg negatives control controls ctrl ctl benign no none non not absent
+absence well clean clear false background unaffected uninfected unremarkable 0 00 nil without
+gesund gesunde negativ negativer kontrolle kontrollen kein keine keiner ohne unauffällig gutartig nein
+falsch
+sain saine sains normale normaux négatif négative témoin témoins bénin bénigne sans aucun aucune
+sano sana sanos negativo negativa controles benigno benigna ninguno ninguna sin ausente normali saudável
+controllo controlli nessuno nessuna senza nenhum nenhuma sem não
+正常 健康 阴性 陰性 对照 對照 良性 无 無 没有 沒有 否 対照 なし 異常なし 정상 음성 대조군 없음
+норма здоровый здоровые здоров отрицательный контроль нет
+"""
+ABSENT = frozenset(WORDS.split())
+"""Words that name the absence of a finding, alone or as the first word of a name (``no finding``, ``non-covid``)."""
+MILD = frozenset(
+    ["control", "controls", "benign", "benigno", "benigna", "bénin", "bénigne", "gutartig", "良性"]
+)
+"""Beside a word for health these are the other class."""
+NEGATING = (
+    "not",
+    "non",
+    "no",
+    "un",
+    "without",
+    "kein",
+    "keine",
+    "keiner",
+    "nicht",
+    "ohne",
+    "sans",
+    "sin",
+    "senza",
+    "sem",
+)
+SIGNS = frozenset({"-", "\N{MINUS SIGN}", "\N{EN DASH}"})
+
+
+@dataclass(frozen=True, slots=True)
+class Positive:
+    """The positive class, and who chose it.
+
+    Attributes
+    ----------
+    index
+        Of the class; None for averages over all classes.
+    origin
+        ``asked`` by the user, the only one of two ``names`` that does not say "normal", the last in sorted ``order``
+        where the names say nothing, or ``macro``: there is none.
+    """
+
+    index: int | None
+    origin: Origin
+
+    @property
+    def guessed(self) -> bool:
+        """Whether featstore chose."""
+        return self.origin in {"names", "order"}
+
+
+def positive_class(classes: Sequence[str], asked: str | None = None) -> Positive:
+    """Choose the positive class.
+
+    The one asked for; else of two classes the one that is not called normal, healthy, negative, control, 0 or the
+    like in some language; else, where names do not say it, the last in sorted order. More than two have none.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such class.
+    """
+    if asked is not None:
+        if asked not in classes:
+            raise UnknownNameError(f"There is no class {asked!r}.", did_you_mean(asked, classes))
+        return Positive(list(classes).index(asked), "asked")
+    if len(classes) != TWO:
+        return Positive(None, "macro")
+    first, second = (says_absent(name, other) for name, other in (classes, classes[::-1]))
+    if first != second:
+        return Positive(1 if first else 0, "names")
+    return Positive(1, "order")
+
+
+def says_absent(name: str, other: str = "") -> bool:
+    """Whether the name of a class says that nothing was found, or that the `other` class was not."""
+    words, others = _words(name), _words(other)
+    while len(words) > 1 and len(others) > 1 and words[0] == others[0]:
+        words, others = words[1:], others[1:]
+    whole, theirs = "".join(words), "".join(others)
+    if whole in MILD and theirs in ABSENT - MILD:
+        return False
+    negated = _negated(words, whole, theirs)
+    if negated is not None:
+        return negated not in ABSENT
+    if name.strip() in SIGNS:
+        return True
+    return whole in ABSENT or any(word in ABSENT for word in (words[:1] + words[-1:]))
+
+
+def _negated(words: list[str], whole: str, theirs: str) -> str | None:
+    """What a name says is not there (``covid`` of ``non-covid``); None where it denies nothing."""
+    if len(words) > 1 and words[0] in NEGATING:
+        return "".join(words[1:])
+    for word in NEGATING:
+        rest = whole.removeprefix(word)
+        if theirs and rest != whole and rest and theirs.startswith(rest):
+            return rest
+    return None
+
+
+def _words(name: str) -> list[str]:
+    """Words in lower case, apart at anything that is no letter or digit and between capitals (``NoFinding``)."""
+    text = unicodedata.normalize("NFC", name.strip())
+    text = re.sub(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-Þ])", " ", text)
+    return [word for word in re.split(r"[\W_]+", text.casefold()) if word]

@@ -1,22 +1,37 @@
-"""export: the aligned features of a data set as one file, for tools that know nothing of featstore."""
+"""export: the aligned features of a data set as one file, for tools that know nothing of featstore.
+
+One view of a data set as columns: what every format of an export holds.
+
+The formats of an export. Each writer says which files it makes, and how to make the bytes of each.
+"""
 
 from __future__ import annotations
 
+import io
+import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+import numpy as np
+
 from featstore.errors import StoreError, UsageError, did_you_mean
-from featstore.exchange import formats
-from featstore.exchange.frame import frame
-from featstore.files import PRIVATE_FOLDER, write_private
 from featstore.matrix import Source, load_matrix
+from featstore.serialization import PRIVATE_FOLDER, write_private
 from featstore.signatures import public
-from featstore.store import rooms
+from featstore.store import paths, shard
 from featstore.store.store import default_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    from numpy.typing import NDArray
+
+    from featstore.matrix import FeatureMatrix
+    from featstore.types import Features, ImageRecord
+
+    Pages = dict[Path, Callable[[], bytes]]
 
 SUFFIXES = {".npz": "npz", ".parquet": "parquet", ".h5": "gap", "": "gap"}
 
@@ -96,14 +111,12 @@ def export_features(
     """
     target = Path(out)
     kind = layout or SUFFIXES.get(target.suffix, "")
-    if kind not in formats.WRITERS:
-        raise UsageError(
-            f"{kind or target.suffix!r} is no format of an export.", did_you_mean(kind, formats.WRITERS)
-        )
-    rooms.require_cache(Path(source.get("cache") or default_cache()))
+    if kind not in WRITERS:
+        raise UsageError(f"{kind or target.suffix!r} is no format of an export.", did_you_mean(kind, WRITERS))
+    paths.require_cache(Path(source.get("cache") or default_cache()))
     source["seeds"] = () if seed is None else (seed,)
     table = frame(load_matrix(data, **source), Path(source.get("root") or data))
-    pages = formats.WRITERS[kind](table, target)
+    pages = WRITERS[kind](table, target)
     _refuse_existing(pages, overwrite=overwrite)
     for path, encode in pages.items():
         _write(path, encode())
@@ -133,3 +146,172 @@ def _write(path: Path, data: bytes) -> None:
             f"Cannot write {len(data):,} bytes to {path}: {error.strerror or error}",
             "Make room or choose another place, and run it again.",
         ) from error
+
+
+TEST = "test"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """Aligned columns, a row per image in manifest order.
+
+    Attributes
+    ----------
+    ids, paths, labels, groups, splits
+        ``(n,)`` text; paths are relative to the data set; no split is an empty text.
+    y
+        ``(n,)`` index into `classes`.
+    classes
+        Sorted names.
+    features
+        ``(n, dimension)`` float32 by name of the backbone.
+    provenance
+        JSON: the whole keys of backbones, view and decoding.
+    recipe, seed
+        The view.
+    excluded
+        Images that are not here because they are in quarantine.
+    """
+
+    ids: NDArray[np.str_]
+    paths: NDArray[np.str_]
+    labels: NDArray[np.str_]
+    groups: NDArray[np.str_]
+    splits: NDArray[np.str_]
+    y: NDArray[np.intp]
+    classes: tuple[str, ...]
+    features: dict[str, Features]
+    provenance: str
+    recipe: str
+    seed: int
+    excluded: int
+
+    @property
+    def texts(self) -> dict[str, NDArray[np.str_]]:
+        """Columns of text by the names that they have in every format."""
+        return {
+            "id": self.ids,
+            "path": self.paths,
+            "label": self.labels,
+            "group": self.groups,
+            "split": self.splits,
+        }
+
+
+def frame(matrix: FeatureMatrix, data: Path) -> Frame:
+    """Columns of the last view of a matrix that was loaded from `data`."""
+    view, values = matrix.views[-1], matrix.features[-1]
+    root = data if data.is_dir() else data.parent
+    known: dict[str, Any] = {
+        "backbones": [asdict(spec) for spec in matrix.specs],
+        "view": asdict(view),
+        "decoding": asdict(matrix.decoding),
+    }
+    return Frame(
+        np.array([record.id for record in matrix.records]),
+        np.array([_relative(record, root) for record in matrix.records]),
+        np.array([record.label for record in matrix.records]),
+        matrix.groups,
+        np.array([record.split or "" for record in matrix.records]),
+        matrix.y,
+        matrix.classes,
+        {block.name: np.ascontiguousarray(values[:, block.start : block.stop]) for block in matrix.blocks},
+        json.dumps(known, sort_keys=True),
+        view.recipe,
+        view.seed,
+        matrix.excluded,
+    )
+
+
+def _relative(record: ImageRecord, root: Path) -> str:
+    path = record.path
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
+def npz(table: Frame, out: Path) -> Pages:
+    """One archive: text columns, ``y``, ``classes``, ``provenance``, and ``features/<Backbone>``."""
+    return {out: partial(_npz, table)}
+
+
+def parquet(table: Frame, out: Path) -> Pages:
+    """One table: text columns, ``y``, and a list column named after each backbone."""
+    return {out: partial(_parquet, table)}
+
+
+def gap(table: Frame, out: Path) -> Pages:
+    """``gap_<Backbone>.h5`` as the Keras scripts of feature fusion read it: ``train``, ``test``, ``label``.
+
+    Beside these stand what the scripts do not know and a careful reader needs: ids, paths, groups and labels of both
+    parts. Whatever is not in the split ``test`` is ``train``; where there are no splits, ``test`` is empty.
+    """
+    if out.suffix and len(table.features) > 1:
+        raise UsageError(
+            f"{out} is one file, and there are {len(table.features)} backbones.", "Give a folder."
+        )
+    return {
+        out if out.suffix else out / f"gap_{name}.h5": partial(_gap, table, values)
+        for name, values in table.features.items()
+    }
+
+
+WRITERS: dict[str, Callable[[Frame, Path], Pages]] = {"npz": npz, "parquet": parquet, "gap": gap}
+
+
+def _npz(table: Frame) -> bytes:
+    buffer = io.BytesIO()
+    blocks = {f"features/{name}": values for name, values in table.features.items()}
+    rest = {"y": table.y, "classes": np.array(table.classes), "provenance": np.array(table.provenance)}
+    np.savez(buffer, allow_pickle=False, **table.texts, **rest, **blocks)
+    return buffer.getvalue()
+
+
+def _parquet(table: Frame) -> bytes:
+    arrow = require_pyarrow()
+    from pyarrow.parquet import write_table
+
+    columns = {name: arrow.array([_valid(text) for text in texts]) for name, texts in table.texts.items()}
+    columns["y"] = arrow.array(table.y)
+    for name, values in table.features.items():
+        columns[name] = arrow.FixedSizeListArray.from_arrays(values.ravel(), values.shape[1])
+    page = arrow.table(columns).replace_schema_metadata({"featstore": table.provenance})
+    buffer = io.BytesIO()
+    write_table(page, buffer)
+    return buffer.getvalue()
+
+
+def _gap(table: Frame, values: Features) -> bytes:
+    parts = {"train": table.splits != TEST, "test": table.splits == TEST}
+    arrays: dict[str, NDArray[Any]] = {name: values[rows] for name, rows in parts.items()}
+    arrays["label"] = table.y[parts["train"]].astype(np.int32)  # as flow_from_directory(...).classes
+    arrays["test_label"] = table.y[parts["test"]].astype(np.int32)
+    for name, rows in parts.items():
+        for column in ("id", "path", "group"):
+            arrays[f"{name}_{column}"] = _fixed(table.texts[column][rows])
+    arrays["classes"] = _fixed(table.classes)
+    return shard.encode_arrays(arrays, {"provenance": table.provenance})
+
+
+def require_pyarrow() -> Any:  # noqa: ANN401
+    """Return the module ``pyarrow``, an extra of featstore.
+
+    Raises
+    ------
+    UsageError
+        If it is not installed.
+    """
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise UsageError("Parquet needs pyarrow.", "Install it: pip install 'featstore[parquet]'.") from error
+    return pa
+
+
+def _fixed(texts: Iterable[str]) -> NDArray[np.bytes_]:
+    """Fixed-length bytes, UTF-8: they cannot point anywhere, and keep file names that are no Unicode."""
+    coded = [text.encode("utf-8", "surrogateescape") for text in texts]
+    return np.array(coded, f"S{max([1, *map(len, coded)])}")
+
+
+def _valid(text: str) -> str:
+    """Parquet takes Unicode alone; a byte of a file name that is none is written out as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode()

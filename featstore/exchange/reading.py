@@ -1,40 +1,321 @@
-"""A feature file from elsewhere as a table: named rows and columns of numbers. Nothing in it is believed."""
+"""A feature file from elsewhere as a table: named rows and columns of numbers. Nothing in it is believed.
+
+A table out of a foreign file: named rows and columns of numbers, and what else there was.
+
+Tables of columns as spreadsheets and data frames are written: CSV and Parquet.
+
+Which columns of a foreign table are features: not those that count its rows or tell its classes.
+"""
 
 from __future__ import annotations
 
 import csv
 import math
+import re
 import zipfile
 import zlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 from numpy.lib import format as npy
 
-from featstore.errors import RefusedFileError, UsageError
-from featstore.exchange.sheets import from_csv, from_parquet
-from featstore.exchange.table import (
-    NOT_NUMBERS,
-    NOT_SAID,
-    Table,
-    block_of,
-    called,
-    chosen,
-    numbered,
-    picked,
-    require_names,
-    require_unpacked,
-)
-from featstore.isolation.caller import LostError, call
-from featstore.store.guard import FOREIGN_BYTES, REMEDY, read_plain
+from featstore.errors import RefusedFileError, UsageError, nearest
+from featstore.exchange.export import require_pyarrow
+from featstore.isolation import LostError, call
+from featstore.store.hdf5_guard import FOREIGN_BYTES, REMEDY, read_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     _Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
+
+NAMES = (
+    "id", "ids", "path", "paths", "file", "files", "filename", "filenames", "file_name", "filepath", "name", "names",
+    "image", "images", "image_id", "image_path", "img", "img_path",
+)  # fmt: skip
+"""What the column that says which image a row belongs to is called elsewhere, likeliest first, in small letters."""
+MAX_NAME, MAX_NAMES = 1 << 12, 256 << 20
+"""Bytes of the name of a row, as of the longest path, and of all names together."""
+UNPACKED, UNPACKED_PER_BYTE = 64 << 20, 1 << 10
+"""Bytes that a file may unpack to: so many, and so many for each of its own, which deflate can reach."""
+NOT_NUMBERS = "no numbers"
+NOT_SAID = "not asked for"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """Rows of a foreign file.
+
+    Attributes
+    ----------
+    names
+        ``(n,)`` what each row is called: an image id or a path.
+    features
+        ``(n, d)`` numbers as they were found.
+    columns
+        Names of the d columns; those of a block are ``block.0``, ``block.1`` ...
+    named
+        Whether the caller named these columns, and not only the block that they are in.
+    unused
+        Name of all else in the file, and why it is not in `features`.
+    """
+
+    names: tuple[str, ...]
+    features: NDArray[Any]
+    columns: tuple[str, ...]
+    named: bool = False
+    unused: dict[str, str] = field(default_factory=dict)
+
+
+def require_names(longest: int, total: int) -> None:
+    """Refuse names that are too long to be any, before they are unpacked."""
+    if longest > MAX_NAME:
+        raise ValueError(f"the name of a row has {longest:,} bytes, more than {MAX_NAME:,}")
+    if total > MAX_NAMES:
+        raise ValueError(f"its names have {total:,} bytes, more than {MAX_NAMES:,}")
+
+
+def require_unpacked(size: int, stored: int) -> None:
+    """Refuse what unpacks to far more bytes than the file has."""
+    if size > UNPACKED + UNPACKED_PER_BYTE * stored:
+        raise ValueError(f"its {stored:,} bytes unpack to {size:,}")
+
+
+def block_of(features: str | None, blocks: Sequence[str]) -> tuple[str, str | None]:
+    """The block that is meant, and what was said of its columns: ``block.0,block.7``, or nothing."""
+    if features is None or features in blocks:
+        return chosen("--features", features, blocks), None
+    named = {part.strip().rpartition(".")[0] for part in features.split(",")}
+    if len(named) == 1 and named <= {*blocks}:
+        return named.pop(), features
+    return chosen("--features", features, blocks), None
+
+
+def numbered(block: str, values: NDArray[Any]) -> tuple[str, ...]:
+    """Names of the columns of a block."""
+    return tuple(f"{block}.{at}" for at in range(values.shape[1]))
+
+
+def picked(
+    names: tuple[str, ...],
+    values: NDArray[Any],
+    columns: Sequence[str],
+    wanted: str | None,
+    unused: dict[str, str],
+) -> Table:
+    """Table of the columns that were named; of all where none were."""
+    if wanted is None:
+        return Table(names, values, tuple(columns), unused=unused)
+    parts = [wanted] if wanted in columns else [part.strip() for part in wanted.split(",")]
+    asked = {name for part in parts for name in matching(part, columns, "--features")}
+    kept = [at for at, name in enumerate(columns) if name in asked]
+    left = {name: NOT_SAID for name in columns if name not in asked}
+    return Table(
+        names, values[:, kept], tuple(columns[at] for at in kept), named=True, unused={**unused, **left}
+    )
+
+
+def called(columns: Sequence[str]) -> list[str]:
+    """The column that is called most like names of images, if any is."""
+    found = {name.strip().casefold(): name for name in reversed(columns)}
+    return [found[name] for name in NAMES if name in found][:1]
+
+
+def chosen(option: str, wanted: str | None, there: Sequence[str], allowed: Sequence[str] = ()) -> str:
+    """The one of `there` that an option names; without, the only one. What is `allowed` beside is never guessed.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be told which is meant.
+    """
+    if wanted is None and len(there) == 1:
+        return there[0]
+    if wanted is not None and wanted in (*there, *allowed):
+        return wanted
+    have = ", ".join(there) or "none"
+    what = "block of numbers" if option == "--features" else "column of image ids or paths"
+    if wanted is None and not there:
+        raise UsageError(
+            f"The file has no {what}, so its rows cannot be matched to images.",
+            "Write one beside the features.",
+        )
+    said = "It is not said which" if wanted is None else f"There is no {wanted!r} as a"
+    close = nearest(wanted, there) if wanted is not None else []
+    question = f"Did you mean {close[0]}? " if close else ""
+    raise UsageError(f"{said} {what}; the file has: {have}.", f"{question}Say which with {option} NAME.")
+
+
+FLOAT_BYTES = 8
+DELTA = frozenset({"DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"})
+"""Encodings of texts that share their beginnings, which pyarrow does not take for a dictionary."""
+BATCH_ROWS, BATCH_BYTES = 1 << 13, 64 << 20
+"""Names that are unpacked at once, and bytes that they may take."""
+
+
+def from_parquet(path: Path, features: str | None, names: str | None) -> Table:
+    """A column of lists, or columns of numbers: the names are read first, and no other text at all."""
+    kinds = require_pyarrow().types
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        schema = file.schema_arrow
+        lists = [f.name for f in schema if kinds.is_fixed_size_list(f.type) or kinds.is_list(f.type)]
+        texts = [f.name for f in schema if _is_text(kinds, f.type)]
+        single = [f.name for f in schema if kinds.is_floating(f.type) or kinds.is_integer(f.type)]
+        column = chosen("--rows", names, called(texts) or texts)
+        about = bool(lists) and not (features and _is_about(features, single))
+        name, wanted = block_of(features, lists) if about else ("", features)
+        read = [name] if about else single
+        _require_bounded(file, [column, *read])
+        rows = _names(path, column)
+        page = file.read(columns=read)
+    if about:
+        block = _lists(page[name])
+        others = {other: NOT_SAID for other in (*lists, *single) if other != name}
+        columns = numbered(name, block)
+    else:
+        block = (
+            np.column_stack([page[name].to_numpy() for name in single])
+            if single
+            else np.empty((len(rows), 0))
+        )
+        columns, others = tuple(single), dict.fromkeys(lists, NOT_SAID)
+    left = {name: NOT_NUMBERS for name in schema.names if name not in {*lists, *single, column}}
+    return picked(rows, block, columns, wanted, {**left, **others})
+
+
+def _is_text(kinds: Any, kind: Any) -> bool:  # noqa: ANN401
+    if kinds.is_dictionary(kind):
+        return _is_text(kinds, kind.value_type)
+    return bool(kinds.is_string(kind) or kinds.is_large_string(kind))
+
+
+def _columns(file: Any, wanted: Sequence[str]) -> Iterator[Any]:  # noqa: ANN401
+    """What the file says of the parts of some columns."""
+    groups = (file.metadata.row_group(at) for at in range(file.metadata.num_row_groups))
+    parts = (group.column(at) for group in groups for at in range(group.num_columns))
+    return (part for part in parts if part.path_in_schema.split(".")[0] in wanted)
+
+
+def _require_bounded(file: Any, wanted: Sequence[str]) -> None:  # noqa: ANN401
+    """Refuse columns that hold far more values than the file has bytes: one value can stand for any number."""
+    values = FLOAT_BYTES * sum(part.num_values for part in _columns(file, wanted))
+    if values > FOREIGN_BYTES:
+        raise ValueError(f"it unpacks to {values // FLOAT_BYTES:,} values")
+    require_unpacked(values, sum(part.total_compressed_size for part in _columns(file, wanted)))
+
+
+def _names(path: Path, column: str) -> tuple[str, ...]:
+    """One text for each row, unpacked a few at a time: a text that stands there once may be meant in every row."""
+    from pyarrow import compute
+    from pyarrow.parquet import ParquetFile
+
+    rows: list[str] = []
+    total = 0
+    with ParquetFile(path) as file:
+        parts = [*_columns(file, [column])]
+        shares_beginnings = any(DELTA & {*part.encodings} for part in parts)
+    options: dict[str, Any] = {} if shares_beginnings else {"read_dictionary": [column]}
+    size = BATCH_ROWS
+    if shares_beginnings:
+        longest = max(part.total_uncompressed_size for part in parts)
+        size = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, longest)))
+    with ParquetFile(path, **options) as file:
+        for batch in file.iter_batches(size, columns=[column]):
+            found = batch.column(0)
+            coded = found if hasattr(found, "dictionary") else found.dictionary_encode()
+            lengths = compute.binary_length(coded.dictionary)
+            total += compute.sum(compute.take(lengths, coded.indices)).as_py() or 0
+            require_names(compute.max(lengths).as_py() or 0, total)
+            texts = [str(text) for text in coded.dictionary.to_pylist()]
+            rows += ["None" if at is None else texts[at] for at in coded.indices.to_pylist()]
+    return tuple(rows)
+
+
+def _is_about(features: str, columns: Sequence[str]) -> bool:
+    """Whether columns were named, and not a block."""
+    return any(fnmatchcase(name, part.strip()) for part in features.split(",") for name in columns)
+
+
+def _lists(column: Any) -> NDArray[Any]:  # noqa: ANN401
+    """``(n, d)`` from a column of n lists."""
+    from pyarrow.compute import list_value_length
+
+    lengths = set(list_value_length(column).to_pylist())
+    if len(lengths) != 1 or None in lengths:
+        raise ValueError("its lists of numbers are not all of one length")
+    flat: NDArray[Any] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(column), -1)
+
+
+def from_csv(path: Path, features: str | None, names: str | None) -> Table:
+    """Columns of numbers, as the first line below the header tells."""
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        lines = csv.reader(file, delimiter=_delimiter(file))
+        header = _headed(next(lines, []))
+        first = next(lines, [])
+        _require_width(first, header, 2)
+        texts = [name for name, cell in zip(header, first, strict=True) if not _is_number(cell)]
+        column = chosen("--rows", names, called(header) or texts, header)
+        numbers = [at for at, name in enumerate(header) if name not in {column, *texts}]
+        at = header.index(column)
+        rows, values = [first[at]], [_numbers(first, 2, header, numbers)]
+        for line in lines:
+            values.append(_numbers(line, lines.line_num, header, numbers))
+            rows.append(line[at])
+    left = {name: f"{NOT_NUMBERS}: {first[header.index(name)]!r}" for name in texts if name != column}
+    return picked(tuple(rows), np.array(values), [header[n] for n in numbers], features, left)
+
+
+def _delimiter(file: TextIO) -> str:
+    """What stands between the names of the header: a comma or, where there is none, a semicolon or a tab."""
+    line = file.readline()
+    file.seek(0)
+    return next((mark for mark in (",", ";", "\t") if mark in line), ",")
+
+
+def _headed(header: Sequence[str]) -> list[str]:
+    """The header, with ``(column 3)`` for what has no name, and the number beside a name that stands there before."""
+    seen: set[str] = set()
+    names = []
+    for at, name in enumerate(header, start=1):
+        told = name if name.strip() and name not in seen else f"{name.strip()} (column {at})".strip()
+        seen.add(told)
+        names.append(told)
+    return names
+
+
+def _require_width(line: Sequence[str], header: Sequence[str], number: int) -> None:
+    if len(line) != len(header):
+        raise ValueError(f"line {number} has {len(line)} cells, the header {len(header)}")
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(
+    line: Sequence[str], number: int, header: Sequence[str], wanted: Sequence[int]
+) -> NDArray[np.float64]:
+    _require_width(line, header, number)
+    try:
+        return np.array([float(line[at]) for at in wanted], np.float64)
+    except ValueError as error:
+        at = next(at for at in wanted if not _is_number(line[at]))
+        raise ValueError(
+            f"line {number}, column {header[at]!r} holds {line[at][:40]!r}, which is no number"
+        ) from error
+
 
 MATRIX = 2
 MALFORMED = (
@@ -193,3 +474,191 @@ READERS: dict[str, Callable[[Path, str | None, str | None], Table]] = {
     ".parquet": from_parquet,
     ".csv": from_csv,
 }
+
+
+NAMELESS = re.compile(
+    r"\s*|unnamed: ?\d+(_level_\d+)?|__index_level_\d+__|level_\d+|\(column \d+\)", re.IGNORECASE
+)
+"""Headers that pandas gives to what has no name: first of all to the row numbers."""
+NO_FEATURE = frozenset({
+    "label", "labels", "class", "classes", "classname", "class_name", "class_id", "class_index",
+    "class_label", "category", "target", "targets", "y", "y_true", "ytrue", "truth", "ground_truth", "gt",
+    "diagnosis", "outcome", "status", "dx", "split", "fold", "folds", "set", "subset", "partition", "phase",
+    "is_train", "is_test", "train", "test", "val", "group", "groups", "patient", "patients", "patient_id",
+    "patientid", "subject", "subjects", "subject_id", "subjectid", "case", "case_id", "study", "study_id",
+    "series", "series_id", "site", "center", "centre", "hospital", "frame", "page", "slice", "id", "ids",
+    "uid", "index", "idx", "row", "row_id", "row_number", "rownames", "no", "nr", "number", "path", "paths",
+    "file", "files", "filename", "filenames", "name", "names", "image", "images", "image_id", "image_path",
+    "filepath", "prediction", "pred", "y_pred", "predicted",
+})  # fmt: skip
+"""Columns that are called so are about the row; what they hold is no feature of the picture."""
+FEWEST = 6
+"""Rows below which numbers that happen to count, or to follow the class, are taken for chance."""
+SURE = 12
+"""Rows from which numbers that only ever rise, or fall, cannot be chance even among thousands of columns."""
+LISTED = 10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """Columns that are taken, and those that are not.
+
+    Attributes
+    ----------
+    values
+        ``(n, d)``.
+    names
+        Of the columns of `values`.
+    unused
+        Name and reason of every column that is left out.
+    doubtful
+        Name and reason of every column that was taken only because it was named.
+    """
+
+    values: NDArray[Any]
+    names: tuple[str, ...]
+    unused: dict[str, str]
+    doubtful: dict[str, str]
+
+
+def select(
+    values: NDArray[Any],
+    names: Sequence[str],
+    labels: Sequence[str],
+    *,
+    named: bool,
+    ignore: Sequence[str] = (),
+) -> Selection:
+    """Sort out the columns of a table.
+
+    Parameters
+    ----------
+    values
+        ``(n, d)`` numbers.
+    names
+        Of the columns.
+    labels
+        Class of each row.
+    named
+        Whether the caller named these columns one by one; then all are taken.
+    ignore
+        Names of columns to leave out, or patterns with ``*``.
+
+    Raises
+    ------
+    UsageError
+        If nothing is left, or `ignore` names what is not there.
+    """
+    dropped = {name: "--ignore" for pattern in ignore for name in matching(pattern, names, "--ignore")}
+    classes = np.unique(np.asarray(labels), return_inverse=True)[1]
+    order = np.argsort(classes, kind="stable")
+    doubts = {
+        name: why
+        for at, name in enumerate(names)
+        if name not in dropped and (why := doubt(name, values[:, at], classes, order))
+    }
+    unused = dropped if named else {**dropped, **doubts}
+    kept = [at for at, name in enumerate(names) if name not in unused]
+    if not kept:
+        raise UsageError(
+            f"No column of features is left: {listed(unused)}.",
+            "Name those that are features all the same: --features A,B, or with a pattern: --features 'f*'.",
+        )
+    whole = len(kept) == len(names)
+    return Selection(
+        values if whole else values[:, kept],
+        tuple(names[at] for at in kept),
+        {name: unused[name] for name in names if name in unused},
+        doubts if named else {},
+    )
+
+
+def doubt(name: str, column: NDArray[Any], classes: NDArray[np.intp], order: NDArray[np.intp]) -> str:
+    """Why a column is probably no feature; empty if nothing speaks against it.
+
+    Parameters
+    ----------
+    name, column
+        The column.
+    classes
+        ``(n,)`` number of each row's class.
+    order
+        The rows, class by class.
+    """
+    called = name.strip().casefold()
+    if NAMELESS.fullmatch(called):
+        return "it has no name, as row numbers have"
+    if re.sub(r"[\s.-]+", "_", called) in NO_FEATURE:
+        return "it is called like a label, a split, a patient or a row number"
+    if counts_rows(column):
+        return "it counts the rows"
+    if tells_class(column[order], classes[order]):
+        return "its values tell the class"
+    return ""
+
+
+def counts_rows(column: NDArray[Any]) -> bool:
+    """Whether a column is a row number, a counter, or one that was shuffled."""
+    rows = len(column)
+    if rows < FEWEST or not np.isfinite(column).all():
+        return False
+    steps = np.diff(column.astype(np.float64))
+    if rows >= SURE and ((steps > 0).all() or (steps < 0).all()):
+        return True
+    if not (np.mod(column, 1) == 0).all():
+        return False
+    even = bool((steps == steps[0]).all()) and steps[0] != 0
+    return even or bool((np.diff(np.sort(column)) == 1).all())
+
+
+def tells_class(column: NDArray[Any], classes: NDArray[np.intp]) -> bool:
+    """Whether a column is a label in numbers: one value within each class, or a few of which each is of one class.
+
+    Parameters
+    ----------
+    column, classes
+        Values and classes of the rows, sorted by class.
+    """
+    starts = np.flatnonzero(np.diff(classes)) + 1
+    if len(column) < FEWEST or not len(starts):
+        return False
+    parts = np.split(column, starts)
+    distinct = [np.unique(part) for part in parts]
+    if all(len(mine) == 1 for mine in distinct):
+        return len({mine[0] for mine in distinct}) > 1
+    repeats = all(2 * len(mine) <= len(part) for mine, part in zip(distinct, parts, strict=True))
+    kinds = len(np.unique(column))
+    # Copies of pictures repeat measurements, too; a code is a whole number, or one of few values.
+    is_code = kinds <= 2 * len(parts) or bool((column == np.rint(column)).all())
+    return repeats and is_code and kinds == sum(map(len, distinct))
+
+
+def matching(pattern: str, names: Sequence[str], option: str) -> list[str]:
+    """Names that a pattern with ``*`` and ``?`` fits; one that has none of these fits itself.
+
+    Raises
+    ------
+    UsageError
+        If it fits none.
+    """
+    found = [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
+    if not found:
+        raise UsageError(
+            f"{option} names {pattern!r}, and there is no such column of numbers.",
+            f"Columns of numbers are: {listed(dict.fromkeys(names, ''))}.",
+        )
+    return found
+
+
+def spanned(names: Sequence[str]) -> str:
+    """``5 columns: f0 … f4``."""
+    if len(names) == 1:
+        return f"1 column: {names[0]}"
+    return f"{len(names)} columns: {names[0]} … {names[-1]}"
+
+
+def listed(reasons: dict[str, str]) -> str:
+    """Names, each with its reason in brackets."""
+    shown: Iterable[str] = (f"{name} ({why})" if why else name for name, why in [*reasons.items()][:LISTED])
+    more = [f"{len(reasons) - LISTED} more"] if len(reasons) > LISTED else []
+    return ", ".join([*shown, *more]) or "none"

@@ -13,10 +13,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from featstore.errors import UsageError, WorkerLostError
-from featstore.executors._place import Place
+from featstore.processes import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+
 
 T = TypeVar("T")
 R = TypeVar("R")

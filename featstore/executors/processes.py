@@ -13,13 +13,21 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from featstore.child_process import end_with_parent, parentage
 from featstore.errors import UsageError, WorkerLostError
-from featstore.executors._place import Place, available_cores, default_workers, places, visible_devices
+from featstore.processes import (
+    Place,
+    available_cores,
+    default_workers,
+    end_with_parent,
+    parentage,
+    places,
+    visible_devices,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
+
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -9,6 +9,7 @@ from featstore.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -1,4 +1,4 @@
-"""One measuring process of `featstore.extraction.bench`: warm up, wait for the word, count images."""
+"""One measuring process of `featstore.api.bench`: warm up, wait for the word, count images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from featstore.child_process import end_with_parent
+from featstore.processes import end_with_parent
 
 
 def main() -> None:

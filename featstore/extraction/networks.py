@@ -1,24 +1,42 @@
-"""The networks of one extraction: known by spec at once, built only when something has to pass through them."""
+"""The networks of one extraction: known by spec at once, built only when something has to pass through them.
+
+When a batch does not fit into a device's memory: halve it and go on.
+
+What each backbone of a pass costs, measured while it works.
+
+What weights have learned from, wherever they are about to be used.
+"""
 
 from __future__ import annotations
 
 import gc
+import logging
+import sys
+import time
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import median
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
 
 from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import load_backbone, spec
-from featstore.backbones.presence import unfetched, unreachable
-from featstore.backbones.weights import IMAGENET, choice_for, resolve_weights
-from featstore.errors import AbsentWeightsError, WeightsError
-from featstore.extraction.halving import HalvingBackbone
+from featstore.backbones.weights import IMAGENET, choice_for, resolve_weights, unfetched, unreachable
+from featstore.costs import IMPORT_SECONDS, machine
+from featstore.errors import AbsentWeightsError, OutOfMemoryError, WeightsError
+from featstore.store.notes import Rate, record_rate
+from featstore.store.training_record import HASHED, inscription
 from featstore.types import BACKBONE_REVISION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from featstore.types import Backbone, BackboneSpec
+    from numpy.typing import NDArray
+
+    from featstore.store.training_record import Learned
+    from featstore.types import Backbone, BackboneSpec, Features
+
 
 BATCH_SIZE = 16
 """The engine's constant: only the size of a batch can move the last bits of a row (law 2)."""
@@ -143,3 +161,175 @@ def _absolute(choice: str) -> str:
     if choice == IMAGENET or choice.startswith("random:"):
         return choice
     return str(Path(choice).expanduser().absolute())
+
+
+log = logging.getLogger(__name__)
+
+
+class Resizable(Protocol):
+    """A backbone that can be compiled anew for a smaller batch."""
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """Identity of the network."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Images per call of `embed`."""
+        ...
+
+    def embed(self, images: NDArray[np.float32]) -> Features:
+        """Map images to features; raises `OutOfMemoryError` where they do not fit."""
+        ...
+
+    def with_batch_size(self, batch_size: int) -> Backbone:
+        """Return the same network compiled for another batch."""
+        ...
+
+
+class HalvingBackbone:
+    """A backbone that keeps its batch size to the outside, and works in smaller portions once memory ran out.
+
+    A smaller portion can move the last bits of a row (law 2), so it is said in the log.
+
+    Parameters
+    ----------
+    backbone
+        The network; portions are whole halves of its batch.
+    """
+
+    def __init__(self, backbone: Resizable) -> None:
+        self.spec = backbone.spec
+        self.batch_size = backbone.batch_size
+        self._inner: Resizable = backbone
+
+    @property
+    def portion(self) -> int:
+        """Images computed at a time: `batch_size`, or less where memory ran out."""
+        return self._inner.batch_size
+
+    def embed(self, images: NDArray[np.float32]) -> Features:
+        """Map ``(batch_size, side, side, 3)`` to ``(batch_size, dimension)`` in as many portions as needed.
+
+        Raises
+        ------
+        OutOfMemoryError
+            If not even one image fits.
+        """
+        while True:
+            portion = self._inner.batch_size
+            try:
+                parts = [
+                    self._inner.embed(images[at : at + portion]) for at in range(0, len(images), portion)
+                ]
+            except OutOfMemoryError:
+                if portion == 1:
+                    raise
+                self._halve(portion)
+            else:
+                return np.concatenate(parts)
+
+    def _halve(self, portion: int) -> None:
+        smaller = portion // 2
+        log.warning(
+            "%s: %d images do not fit into memory, going on with %d at a time (last bits of features may differ)",
+            self.spec.name,
+            portion,
+            smaller,
+        )
+        self._inner = self._inner.with_batch_size(smaller)  # type: ignore[assignment]
+
+
+LEAST_BATCHES = 3
+"""The first batch of a network pays for its start, and counts as loading; fewer others say nothing."""
+
+
+class Metered:
+    """A backbone that notes the seconds of each batch; otherwise the backbone itself."""
+
+    def __init__(self, source: NetworkSource, wanted: BackboneSpec) -> None:
+        started, had_tensorflow = time.perf_counter(), "tensorflow" in sys.modules
+        self._backbone = source.load(wanted)
+        importing = "tensorflow" in sys.modules and not had_tensorflow
+        seconds = time.perf_counter() - started
+        self.load_seconds = max(0.0, seconds - IMPORT_SECONDS) if importing else seconds
+        self.batch_seconds: list[float] = []
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """Identity of the network."""
+        return self._backbone.spec
+
+    @property
+    def batch_size(self) -> int:
+        """Images per call of `embed`."""
+        return self._backbone.batch_size
+
+    @property
+    def portion(self) -> int:
+        """Images computed at a time: `batch_size`, or less where memory ran out."""
+        return self._backbone.portion
+
+    def embed(self, images: NDArray[np.float32]) -> Features:
+        """Do what the backbone does, with an eye on the clock."""
+        started = time.perf_counter()
+        features = self._backbone.embed(images)
+        self.batch_seconds.append(time.perf_counter() - started)
+        return features
+
+
+def record_rates(root: Path, backbones: Collection[Metered], seconds: float, threads: int) -> None:
+    """Note the rates of a pass in the store of `root`.
+
+    Pixels and shards are everyone's: what the pass took beyond the forward passes is shared in proportion.
+
+    Parameters
+    ----------
+    backbones
+        All backbones of the pass.
+    seconds
+        Wall time of the pass.
+    threads
+        Cores that the pass had to itself.
+    """
+    forward = sum(sum(backbone.batch_seconds) for backbone in backbones)
+    for backbone in backbones:
+        batches = backbone.batch_seconds[1:]
+        if len(batches) >= LEAST_BATCHES:
+            each = median(batches) / backbone.batch_size * seconds / forward
+            warm_up = max(0.0, backbone.batch_seconds[0] - median(batches))
+            rate = Rate(each * threads, backbone.load_seconds + warm_up)
+            record_rate(root, machine(), backbone.spec, rate)
+
+
+def learned(specs: Iterable[BackboneSpec], weights: Mapping[str, str]) -> dict[str, Learned]:
+    """Records inside the weights files of backbones, by name; those of weights that featstore did not tune have none.
+
+    Parameters
+    ----------
+    specs
+        The backbones.
+    weights
+        The choices that they were resolved from, as for `featstore.extract`.
+    """
+    found = {}
+    for own in specs:
+        choice = choice_for(own.name, weights)
+        if own.weights.startswith(HASHED) and choice != IMAGENET:
+            record = inscription(Path(choice).expanduser(), own.weights)
+            if record is not None:
+                found[own.name] = record
+    return found
+
+
+class NetworkSource(Protocol):
+    """Where a worker gets its backbones; picklable, and in one process the same networks every time."""
+
+    def load(self, wanted: BackboneSpec) -> Backbone:
+        """Build the backbone of a spec, or return the one that was built before."""
+        ...
+
+    def keep(self, wanted: Collection[BackboneSpec]) -> None:
+        """Let go of all other backbones."""
+        ...

@@ -1,4 +1,11 @@
-"""Linear models as plain arrays: standardise blocks, solve a logistic regression, predict."""
+"""Linear models as plain arrays: standardise blocks, solve a logistic regression, predict.
+
+Projections of a block onto a few axes, and the logistic regression behind them.
+
+Elastic-net logistic regression on many columns of which few matter.
+
+A common space for all backbones: generalised Procrustes analysis of their principal components.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
+from scipy.optimize import minimize
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
+from featstore.errors import UsageError
 from featstore.fusion.blocks import split
+from featstore.fusion.strategy import FusionStrategy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from featstore.fusion.blocks import Block
 
     Floats = NDArray[np.float64]
+    Solution = tuple[Floats, Floats]
 
 ROWS_AT_ONCE = 512
 # A spread below this part of a column's magnitude is rounding of float32 features (4 x 2^-23), not signal.
@@ -192,3 +204,297 @@ def _moments(part: NDArray[Any]) -> tuple[Floats, Floats]:
 
 def _runs(n_rows: int) -> Iterator[slice]:
     return (slice(start, start + ROWS_AT_ONCE) for start in range(0, n_rows, ROWS_AT_ONCE))
+
+
+# Directions with less than this part of the first one's spread are rounding.
+NEGLIGIBLE = 1e-7
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Projection:
+    """Scores ``((x - mean) * scale) @ axes`` of one block; all arrays float64.
+
+    Attributes
+    ----------
+    axes
+        ``(width, n_axes)``.
+    mean, scale
+        ``(width,)`` each.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not belong together or a number is not finite.
+    """
+
+    axes: Floats
+    mean: Floats
+    scale: Floats
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that could not project."""
+        width = (self.axes.shape[0],)
+        if self.axes.ndim != 2 or self.mean.shape != width or self.scale.shape != width:  # noqa: PLR2004
+            raise ValueError(
+                f"axes {self.axes.shape}, mean {self.mean.shape}, scale {self.scale.shape} do not match"
+            )
+        for field in fields(self):
+            array = getattr(self, field.name)
+            if array.dtype != np.float64 or not np.isfinite(array).all():
+                raise ValueError(f"{field.name} must be finite float64")
+
+    def score(self, part: NDArray[Any]) -> Floats:
+        """Scores ``(n, n_axes)`` of the columns ``(n, width)`` of the block."""
+        scores: Floats = ((part - self.mean) * self.scale) @ self.axes
+        return scores
+
+
+def principal_axes(Z: Floats, n_axes: int, random_state: int | np.random.RandomState | None) -> Floats:
+    """First principal axes ``(width, m)`` of centred columns ``(n, width)``, m at most `n_axes` and the rank.
+
+    scikit-learn's PCA, whose ``svd_solver="auto"`` is exact for small blocks and randomised (Halko, Martinsson
+    & Tropp 2011) for large ones.
+    """
+    if n_axes < 1:
+        raise UsageError(f"{n_axes} components are too few.", "Ask for at least one.")
+    pca = PCA(min(n_axes, *Z.shape), random_state=random_state).fit(Z)
+    spread = pca.singular_values_
+    axes: Floats = pca.components_[spread > NEGLIGIBLE * max(spread[0], NEGLIGIBLE)].T
+    return axes if axes.size else np.zeros((Z.shape[1], 1))
+
+
+def principal_parts(
+    X: NDArray[Any],
+    blocks: Sequence[Block],
+    mean: Floats,
+    scale: Floats,
+    n_axes: int,
+    random_state: int | np.random.RandomState | None,
+) -> tuple[list[Floats], list[Floats]]:
+    """Principal axes ``(width, m)`` and scores ``(n, m)`` of each standardised block."""
+    axes, scores = [], []
+    for block in blocks:
+        scaled = scaled_block(X, block, mean, scale)
+        axes.append(principal_axes(scaled, n_axes, random_state))
+        scores.append(scaled @ axes[-1])
+    return axes, scores
+
+
+def fit_concatenated(
+    scores: Sequence[Floats],
+    axes: Sequence[Floats],
+    y: NDArray[np.intp],
+    C: float,
+    mean: Floats,
+    scale: Floats,
+) -> LinearModel:
+    """Logistic regression on the blocks' scores side by side, each block weighed to a total variance of one.
+
+    A projection followed by a linear model is a linear model of the columns, so that is what comes back.
+
+    Parameters
+    ----------
+    scores
+        ``(n, m)`` of each block, centred.
+    axes
+        ``(width, m)`` of each block.
+    y, C
+        As for `featstore.fusion.linear.fit_logistic`.
+    mean, scale
+        ``(d,)`` of all columns.
+    """
+    weights = [weight_of(part) for part in scores]
+    joined = np.concatenate([part * weight for part, weight in zip(scores, weights, strict=True)], axis=1)
+    coef, intercept = solve_logistic(joined, y, C)
+    parts = np.split(coef, np.cumsum([part.shape[1] for part in scores])[:-1], axis=1)
+    columns = [part @ (axis * weight).T for part, axis, weight in zip(parts, axes, weights, strict=True)]
+    return LinearModel(np.concatenate(columns, axis=1), intercept, mean, scale)
+
+
+def fit_merged(scores: Floats, y: NDArray[np.intp], C: float) -> LinearModel:
+    """Logistic regression on merged scores ``(n, m)``, centred and weighed to a total variance of one."""
+    mean = scores.mean(axis=0)
+    scale = np.full(len(mean), weight_of(scores))
+    return LinearModel(*solve_logistic((scores - mean) * scale, y, C), mean, scale)
+
+
+def weight_of(scores: Floats) -> float:
+    """Factor that gives ``(n, m)`` scores a total variance of one; 0 where they do not vary."""
+    total = float(scores.var(axis=0).sum())
+    return total**-0.5 if total > NEGLIGIBLE**2 else 0.0
+
+
+def project(X: NDArray[Any], blocks: Sequence[Block], projections: Sequence[Projection]) -> list[Floats]:
+    """Scores ``(n, m)`` of each block."""
+    return [projection.score(part) for projection, part in zip(projections, split(X, blocks), strict=True)]
+
+
+# Of the largest penalty: by so much a silent column may break its optimality condition.
+SLACK = 1e-6
+FIRST_COLUMNS = 100
+MAX_ROUNDS = 50
+PRECISION = {"maxiter": 20_000, "maxfun": 40_000, "maxcor": 30, "ftol": 1e-15, "gtol": 1e-9}
+
+
+def fit_elasticnet(Z: Floats, y: NDArray[np.intp], penalty: float, l1_ratio: float) -> Solution:
+    """Minimise ``mean log-loss + strength * (l1_ratio * |w|_1 + (1 - l1_ratio) / 2 * |w|_2^2)``, intercept free.
+
+    The strength is `penalty` times the smallest one at which all coefficients vanish, so that one number means
+    about the same for any number of rows and columns. Few columns matter, so the problem is solved on a growing
+    working set until no column outside it breaks its optimality condition (Friedman, Hastie & Tibshirani 2010,
+    section 2.6); on the set by L-BFGS-B, every coefficient being the difference of two that are not negative.
+
+    Parameters
+    ----------
+    Z
+        ``(n, d)`` float64 columns, standardised.
+    y
+        ``(n,)`` class numbers 0..n_classes-1, all present.
+    penalty
+        Above 0; 1 and more silence every column.
+    l1_ratio
+        Above 0, at most 1, which is the lasso.
+
+    Returns
+    -------
+    Coefficients ``(1, d)`` and intercept ``(1,)`` for two classes; ``(n_classes, d)`` and ``(n_classes,)`` for more.
+    """
+    truth = np.eye(y.max() + 1)[y]
+    targets = truth[:, 1:] if truth.shape[1] == 2 else truth  # noqa: PLR2004
+    coef, intercept = np.zeros((targets.shape[1], Z.shape[1])), np.log(truth.mean(axis=0))
+    intercept = intercept[1:] - intercept[:1] if targets.shape[1] == 1 else intercept
+    threshold = penalty * float(np.abs(_slope(Z, targets, coef, intercept)).max())
+    ridge = threshold * (1 - l1_ratio) / l1_ratio
+    working = np.zeros(Z.shape[1], np.bool_)
+    for _ in range(MAX_ROUNDS):
+        excess = np.abs(_slope(Z, targets, coef, intercept)).max(axis=0) - threshold
+        broken = np.flatnonzero((excess > SLACK * threshold) & ~working)
+        if not broken.size or not threshold:
+            break
+        room = max(FIRST_COLUMNS, int(working.sum()))
+        working[broken[np.argsort(-excess[broken], kind="stable")[:room]]] = True
+        start = coef[:, working], intercept
+        coef[:, working], intercept = _solve(Z[:, working], targets, threshold, ridge, start)
+    return coef, intercept
+
+
+def _slope(Z: Floats, targets: Floats, coef: Floats, intercept: Floats) -> Floats:
+    """Gradient ``(n_logits, d)`` of the mean log-loss."""
+    slope: Floats = _residuals(Z @ coef.T + intercept, targets).T @ Z / len(Z)
+    return slope
+
+
+def _residuals(logits: Floats, targets: Floats) -> Floats:
+    residuals: Floats = probabilities(logits)[:, -targets.shape[1] :] - targets
+    return residuals
+
+
+def _solve(Z: Floats, targets: Floats, threshold: float, ridge: float, start: Solution) -> Solution:
+    """Solution on all the given columns."""
+    shape = start[0].shape
+    size = start[0].size
+
+    def objective(parts: Floats) -> tuple[float, Floats]:
+        up, down, intercept = parts[:size], parts[size : 2 * size], parts[2 * size :]
+        coef = (up - down).reshape(shape)
+        logits = Z @ coef.T + intercept
+        residuals = _residuals(logits, targets)
+        slope = (residuals.T @ Z / len(Z) + ridge * coef).ravel()
+        value = _log_loss(logits, targets) + threshold * (up.sum() + down.sum()) + ridge / 2 * (coef**2).sum()
+        gradient = np.concatenate([slope + threshold, threshold - slope, residuals.mean(axis=0)])
+        return float(value), gradient
+
+    coef, intercept = start
+    first = np.concatenate([np.maximum(coef, 0).ravel(), np.maximum(-coef, 0).ravel(), intercept])
+    bounds = [(0, None)] * (2 * size) + [(None, None)] * shape[0]
+    best = minimize(objective, first, jac=True, method="L-BFGS-B", bounds=bounds, options=PRECISION).x
+    return (best[:size] - best[size : 2 * size]).reshape(shape), best[2 * size :]
+
+
+def _log_loss(logits: Floats, targets: Floats) -> float:
+    if logits.shape[1] == 1:
+        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+    of_truth = (logits[:, -targets.shape[1] :] * targets).sum(axis=1)
+    return float((np.logaddexp.reduce(logits, axis=1) - of_truth).mean())
+
+
+TURNS = 100
+SETTLED = 1e-12
+
+
+class ConsensusStrategy(FusionStrategy):
+    """Base of the strategies that bring every backbone into one space of `n_components` axes.
+
+    The principal components of each backbone are rotated, never stretched one against another, until axis i means
+    the same in every backbone; subclasses say how the scores are then merged.
+
+    Parameters
+    ----------
+    blocks
+        Columns of each backbone; None means a single block.
+    C
+        Inverse strength of the penalty on the merged scores, which together have variance one.
+    n_components
+        Axes of the common space, at most the rank of the smallest block.
+    random_state
+        Seed of the randomised PCA of large blocks. The default 0 makes two fits the same bytes.
+    """
+
+    def __init__(
+        self,
+        blocks: tuple[Block, ...] | None = None,
+        C: float = 5.0,
+        n_components: int = 64,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
+        self.blocks = blocks
+        self.C = C
+        self.n_components = n_components
+        self.random_state = random_state
+
+    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
+        mean, scale = standardise(X, self.blocks_)
+        axes, scores = principal_parts(X, self.blocks_, mean, scale, self.n_components, self.random_state)
+        shared = min(part.shape[1] for part in scores)
+        weights = [weight_of(part[:, :shared]) for part in scores]
+        leading = [part[:, :shared] * weight for part, weight in zip(scores, weights, strict=True)]
+        self.projections_ = tuple(
+            Projection(
+                axis[:, :shared] @ turn * weight,
+                mean[block.start : block.stop],
+                scale[block.start : block.stop],
+            )
+            for axis, turn, weight, block in zip(axes, align(leading), weights, self.blocks_, strict=True)
+        )
+        self.model_ = fit_merged(self._merge(project(X, self.blocks_, self.projections_)), y, self.C)
+
+    def _fuse(self, X: NDArray[Any]) -> Floats:
+        return self.model_.proba(self._merge(project(X, self.blocks_, self.projections_)))
+
+    def _merge(self, scores: list[Floats]) -> Floats:
+        """Features ``(n, k)`` of aligned scores ``(n, m)``, one array per block."""
+        raise NotImplementedError
+
+
+def align(scores: Sequence[Floats]) -> list[Floats]:
+    """Rotations ``(m, m)`` that bring centred scores ``(n, m)`` as near to their mean as rotations can.
+
+    Each is turned to the mean of all, and the mean taken again, until it settles (Gower 1975). At the end all are
+    turned together to the principal axes of the mean, so that the outcome does not hang on which one came first.
+    """
+    turns = [np.eye(scores[0].shape[1])] * len(scores)
+    mean: Floats = scores[0]
+    for _ in range(TURNS):
+        turns = [_rotation(part.T @ mean) for part in scores]
+        before, mean = mean, np.mean([part @ turn for part, turn in zip(scores, turns, strict=True)], axis=0)
+        if ((mean - before) ** 2).sum() <= SETTLED * (mean**2).sum():
+            break
+    _, _, principal = np.linalg.svd(mean, full_matrices=False)
+    final = principal.T * np.where(principal.sum(axis=1) < 0, -1.0, 1.0)
+    return [turn @ final for turn in turns]
+
+
+def _rotation(product: Floats) -> Floats:
+    left, _, right = np.linalg.svd(product)
+    rotation: Floats = left @ right
+    return rotation

@@ -1,28 +1,36 @@
-"""Strategies that are small networks: one trainer, and one way to go on from earlier weights."""
+"""Strategies that are small networks: one trainer, and one way to go on from earlier weights.
+
+Neural strategies with hidden units.
+
+Whether the weights of one network mean the same in another.
+
+Rows that a caller wants a network to be validated on.
+
+Factors on the loss of each row, by its class.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.validation import validate_data
 
-from featstore.errors import UsageError, did_you_mean
-from featstore.fusion.class_weights import row_weights
-from featstore.fusion.holdout import hold_out
-from featstore.fusion.kinship import require_kin
+from featstore.errors import UsageError, did_you_mean, nearest
 from featstore.fusion.linear import ROWS_AT_ONCE, probabilities, rescale, standardise
-from featstore.fusion.regimen import Regimen, settled_rate, streams
-from featstore.fusion.strategy import FusionStrategy, number_rows
-from featstore.fusion.training import Rows, encode, train
-from featstore.fusion.validation import read_validation
+from featstore.fusion.strategy import FLOATS, FusionStrategy, number_rows
+from featstore.fusion.training import Regimen, Rows, encode, streams, train
+from featstore.splits import validation_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     from featstore.fusion.blocks import Block
-    from featstore.fusion.network import Network
+    from featstore.fusion.training import Network
 
 
 class NeuralStrategy(FusionStrategy):
@@ -53,7 +61,7 @@ class NeuralStrategy(FusionStrategy):
         ``sgd``, ``momentum``, ``nag``, ``adagrad``, ``adadelta``, ``rmsprop`` or ``adam``.
     schedule
         ``constant``, ``piecewise_constant``, ``cosine``, ``exponential`` or ``reduce_on_plateau``: see
-        `featstore.fusion.schedules`.
+        `featstore.fusion.training`.
     class_weight
         ``balanced``, or a factor on the loss by label (or its text); None weighs every row alike.
 
@@ -200,7 +208,7 @@ class NeuralStrategy(FusionStrategy):
         regimen = Regimen.of(self, settled_rate(self, X.shape[1], earlier), per_epoch)
         split_rng, init_rng, shuffle_rng, dropout_rng = streams(self.random_state)
         share = 0.0 if given else self.validation_fraction
-        held = self.held_out_ = hold_out(y, groups, share, split_rng)
+        held = self.held_out_ = validation_mask(y, groups, share, split_rng)
         scaling = self._scaling(X[~held]) if earlier is None else (earlier.mean_, earlier.scale_)
         self.mean_, self.scale_ = scaling
         targets = encode(y, len(self.classes_))
@@ -248,3 +256,177 @@ class NeuralStrategy(FusionStrategy):
         if self.standardize:
             return standardise(X, self.blocks_)
         return np.zeros(X.shape[1]), np.ones(X.shape[1])
+
+
+class HiddenStrategy(NeuralStrategy):
+    """Base of the networks with a hidden layer; the parameters are those of `NeuralStrategy`, and one more.
+
+    Dropout is of the inputs, of which a hidden layer needs more at a time than a single sum does: 0.2, as Srivastava
+    et al. 2014 advise for inputs.
+
+    Parameters
+    ----------
+    units
+        Width of the hidden layer, 1 or more.
+    """
+
+    def __init__(
+        self,
+        blocks: tuple[Block, ...] | None = None,
+        units: int = 32,
+        dropout: float = 0.2,
+        learning_rate: float | None = None,
+        batch_size: int | None = 16,
+        epochs: int = 40,
+        validation_fraction: float = 0.1,
+        patience: int | None = None,
+        standardize: bool = True,
+        random_state: int | np.random.RandomState | None = 0,
+        optimizer: str = "adam",
+        schedule: str = "constant",
+        class_weight: str | Mapping[Any, float] | None = None,
+    ) -> None:
+        super().__init__(
+            blocks=blocks,
+            dropout=dropout,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            epochs=epochs,
+            validation_fraction=validation_fraction,
+            patience=patience,
+            standardize=standardize,
+            random_state=random_state,
+            optimizer=optimizer,
+            schedule=schedule,
+            class_weight=class_weight,
+        )
+        self.units = units
+
+    def _train(self, X: NDArray[Any], y: NDArray[np.intp], *more: Any, **named: Any) -> None:  # noqa: ANN401
+        if self.units < 1:
+            raise UsageError(f"units={self.units} is out of range.", "Set units as documented.")
+        super()._train(X, y, *more, **named)
+
+
+def require_kin(earlier: FusionStrategy, now: FusionStrategy) -> None:
+    """Make sure that both are the same strategy, over the same blocks and classes.
+
+    Raises
+    ------
+    UsageError
+        If they are not.
+    """
+    if type(earlier) is not type(now):
+        raise UsageError(
+            f"The earlier model is {type(earlier).__name__}, this one {type(now).__name__}.",
+            "Use the same strategy.",
+        )
+    if earlier.blocks_ != now.blocks_:
+        raise UsageError(
+            f"The earlier model reads the blocks {_blocks(earlier)}, this one {_blocks(now)}.",
+            "Give the same backbones, in the same order.",
+        )
+    theirs, ours = earlier.classes_.tolist(), now.classes_.tolist()
+    if theirs != ours:
+        raise UsageError(
+            f"The earlier model knows the classes {theirs}, these rows {ours}.",
+            "Fine-tune with the same classes.",
+        )
+    if getattr(earlier, "units", None) != getattr(now, "units", None):
+        raise UsageError("The earlier model has another number of units.", "Give the same units.")
+
+
+def _blocks(strategy: FusionStrategy) -> str:
+    return "+".join(f"{block.name}({block.width})" for block in strategy.blocks_)
+
+
+def read_validation(
+    strategy: FusionStrategy, validation: tuple[ArrayLike, ArrayLike] | None
+) -> tuple[NDArray[Any], NDArray[np.intp]] | None:
+    """Check rows to validate on, and number their classes as the training rows of `strategy` are numbered.
+
+    Parameters
+    ----------
+    strategy
+        It has seen its training rows, but has not been trained.
+    validation
+        Features ``(m, d)`` and labels ``(m,)``; None stays None.
+
+    Raises
+    ------
+    UsageError
+        If they hold a class without a training row.
+    """
+    if validation is None:
+        return None
+    labels = np.asarray(validation[1])
+    unknown = sorted(set(labels.tolist()) - set(strategy.classes_.tolist()))
+    if unknown:
+        raise UsageError(
+            f"There are validation rows of {unknown[0]!r}, and no training row.",
+            "Train on images of every class.",
+        )
+    X: NDArray[Any] = validate_data(strategy, validation[0], dtype=FLOATS, reset=False)
+    return X, np.searchsorted(strategy.classes_, labels)
+
+
+def row_weights(
+    class_weight: str | Mapping[Any, float] | None, classes: NDArray[Any], y: NDArray[np.intp]
+) -> NDArray[np.float32] | None:
+    """Factors ``(n,)`` of rows with class numbers ``y (n,)``; None where every row counts alike.
+
+    Parameters
+    ----------
+    class_weight
+        ``balanced`` (n / (number of classes * rows of the class), as in scikit-learn), or a factor by label or by its
+        text, 1 for a label that is not there.
+    classes
+        ``(n_classes,)`` labels.
+
+    Raises
+    ------
+    UsageError
+        If it is another word, a label does not exist, or a factor is negative.
+    """
+    if class_weight is None:
+        return None
+    if isinstance(class_weight, Mapping):
+        factors = _by_label(class_weight, [str(label) for label in classes.tolist()])
+    elif class_weight == "balanced":
+        factors = compute_class_weight("balanced", classes=np.arange(len(classes)), y=y)
+    else:
+        raise UsageError(
+            f"class_weight={class_weight} is out of range.", did_you_mean(str(class_weight), ["balanced"])
+        )
+    weights: NDArray[np.float32] = factors[y].astype(np.float32)
+    return weights
+
+
+def _by_label(given: Mapping[Any, float], labels: list[str]) -> NDArray[np.float64]:
+    factors = {str(label): float(factor) for label, factor in given.items()}
+    strange = sorted(set(factors) - set(labels))
+    close = nearest(strange[0], labels) if strange else []
+    question = f"Did you mean {close[0]}? " if close else ""
+    if strange or min(factors.values(), default=0.0) < 0:
+        raise UsageError(
+            f"class_weight={dict(given)} is out of range.",
+            f"{question}Name labels ({', '.join(labels)}), none below 0.",
+        )
+    return np.array([factors.get(label, 1.0) for label in labels])
+
+
+GENTLER = 0.1
+"""Factor on the learning rate of earlier weights, where none is given."""
+
+
+def settled_rate(strategy: NeuralStrategy, n_columns: int, earlier: NeuralStrategy | None) -> float:
+    """Learning rate: the one given, else a tenth of the earlier strategy's, else one that suits the width."""
+    if strategy.learning_rate is not None:
+        return strategy.learning_rate
+    if earlier is not None:
+        return GENTLER * (earlier.learning_rate or _own_rate(n_columns))
+    return _own_rate(n_columns)
+
+
+def _own_rate(n_columns: int) -> float:
+    return 0.1 / float(np.sqrt(n_columns))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from featstore.fusion.blocks import Block
 
+
 FOLDER = "featstore.fusion.strategies"
 # Float input stays as it is; the first is what anything else becomes.
 FLOATS = [np.float64, np.float32]
@@ -55,7 +56,7 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
     A subclass stores its parameters in ``__init__`` (``blocks`` among them), learns in `_learn` and predicts in
     `_fuse`. What it learns must live in attributes that end in an underscore and hold arrays, numbers, text,
     `Block`, `LinearModel`, `Projection`, another strategy, or lists, tuples and dicts of these: all that
-    `featstore.fusion.bundle` needs to save it.
+    `featstore.fusion.model_io` needs to save it.
 
     A strategy to which many subsets of the backbones cost little more than one offers `SubsetStrategy`.
 

@@ -1,29 +1,46 @@
-"""Mini-batch training as Keras trains, without TensorFlow and far faster: `benchmarks/head.py` prints the ratio."""
+"""Small networks over blocks of columns, and how they are trained.
+
+Mini-batch training as Keras trains, without TensorFlow and far faster: `benchmarks/head.py` prints the ratio.
+
+How a network is trained: the settings in force, checked.
+
+Small networks over blocks of columns: parameters in one vector, forward and backward by hand.
+
+The paper's head, Dropout -> Dense: the smallest network.
+
+Optimisers by Keras' formulas and defaults, each one compiled sweep over the parameters.
+
+Learning rates over the course of a training, named as in Keras.
+
+Inverted dropout whose mask is computed, not stored: a hash of column and key decides.
+
+Loops compiled by Numba: where NumPy would sweep an array once per operation.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache, wraps
+from math import cos, pi
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 import numpy as np
 from scipy.special import expit
+from sklearn.utils import check_random_state
 from threadpoolctl import threadpool_limits
 
-from featstore.fusion.dropout import Dropout
+from featstore.errors import UsageError, did_you_mean
 from featstore.fusion.linear import probabilities
-from featstore.fusion.optimisers import Optimiser
-from featstore.fusion.schedules import PLATEAU, SCHEDULES, plateau_factor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from featstore.fusion.network import Network
-    from featstore.fusion.regimen import Regimen
-
     Float32s = NDArray[np.float32]
     History = dict[str, list[float]]
+    Floats = NDArray[Any]
+    Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,3 +228,412 @@ def _record(
 def _decide(logits: Float32s) -> NDArray[np.intp]:
     winners: NDArray[np.intp] = probabilities(logits).argmax(axis=1)
     return winners
+
+
+class Network(Protocol):
+    """What `featstore.fusion.training.train` can train.
+
+    Attributes
+    ----------
+    parameters, gradient
+        ``(size,)`` each; the layers are windows on them, so that an optimiser moves everything in one sweep.
+    """
+
+    parameters: Floats
+    gradient: Floats
+
+    def forward(self, X: Floats, gain: float = 1.0) -> Floats:
+        """Logits ``(n, k)`` of ``gain * X``, ``X (n, d)``: in training X comes masked, but not scaled up."""
+
+    def backward(self, slope: Floats) -> None:
+        """Write the gradient, given the slope ``(n, k)`` of the loss by the logits of the last `forward`."""
+
+    def draw(self, rng: np.random.Generator) -> None:
+        """First weights."""
+
+    def reading(self, columns: slice) -> Floats:
+        """Window on the gradients of the weights that multiply these input columns."""
+
+
+class Dense:
+    """Layer ``x @ weights.T + bias``: weights ``(n_out, n_in)`` and bias ``(n_out,)`` in a `Ledger`."""
+
+    def __init__(self, ledger: Ledger, n_in: int, n_out: int) -> None:
+        self.weights, self.weight_gradient = ledger.take((n_out, n_in))
+        self.bias, self.bias_gradient = ledger.take((n_out,))
+
+    def forward(self, x: Floats, gain: float = 1.0) -> Floats:
+        """Outputs ``(n, n_out)`` of ``gain * x``, ``x (n, n_in)``."""
+        self._x, self._gain = x, gain
+        out: Floats = x @ self.weights.T
+        # The gain of inverted dropout rides on n_out numbers a row instead of n_in.
+        if gain != 1:
+            out *= np.asarray(gain, out.dtype)
+        out += self.bias
+        return out
+
+    def backward(self, slope: Floats) -> None:
+        """Write the gradients, given the slope ``(n, n_out)`` of the loss by the outputs."""
+        np.matmul((slope * np.asarray(self._gain, slope.dtype)).T, self._x, out=self.weight_gradient)
+        slope.sum(axis=0, out=self.bias_gradient)
+
+    def pull(self, slope: Floats) -> Floats:
+        """Slope ``(n, n_in)`` of the loss by the inputs."""
+        pulled: Floats = slope @ self.weights
+        return pulled
+
+    def draw(self, rng: np.random.Generator, variance: float | None = None) -> None:
+        """Weights for inputs of a known total variance that give outputs of variance one; else Glorot-uniform."""
+        n_out, n_in = self.weights.shape
+        limit = np.sqrt(6.0 / (n_in + n_out) if variance is None else 3.0 / variance)
+        self.weights[:] = rng.uniform(-limit, limit, (n_out, n_in))
+        self.bias[:] = 0
+
+
+class Ledger:
+    """One vector of parameters and one of gradients, handed out as windows."""
+
+    def __init__(self, size: int, dtype: type[np.floating[Any]] = np.float32) -> None:
+        self.parameters, self.gradient = np.zeros(size, dtype), np.zeros(size, dtype)
+        self._taken = 0
+
+    def take(self, shape: Sequence[int]) -> tuple[Floats, Floats]:
+        """Next windows of this shape on parameters and gradient."""
+        window = slice(self._taken, self._taken + int(np.prod(shape)))
+        self._taken = window.stop
+        return self.parameters[window].reshape(shape), self.gradient[window].reshape(shape)
+
+
+def dense_size(n_in: int, n_out: int) -> int:
+    """Parameters of a dense layer."""
+    return (n_in + 1) * n_out
+
+
+class Head:
+    """Dense layer from ``d`` columns to ``k`` logits: 1 for two classes (sigmoid), else one per class (softmax)."""
+
+    def __init__(self, width: int, n_logits: int, dtype: type[np.floating[Any]] = np.float32) -> None:
+        ledger = Ledger(dense_size(width, n_logits), dtype)
+        self.parameters, self.gradient = ledger.parameters, ledger.gradient
+        self.dense = Dense(ledger, width, n_logits)
+
+    def forward(self, X: Floats, gain: float = 1.0) -> Floats:
+        """Logits ``(n, k)`` of ``gain * X``, ``X (n, d)``."""
+        return self.dense.forward(X, gain)
+
+    def backward(self, slope: Floats) -> None:
+        """Write the gradient."""
+        self.dense.backward(slope)
+
+    def draw(self, rng: np.random.Generator) -> None:
+        """Glorot-uniform weights (Glorot & Bengio 2010), zero bias."""
+        self.dense.draw(rng)
+
+    def reading(self, columns: slice) -> Floats:
+        """Window on the gradients of the weights of these columns."""
+        return self.dense.weight_gradient[:, columns]
+
+
+PLATEAU = "reduce_on_plateau"
+PLATEAU_FACTOR, PLATEAU_PATIENCE, PLATEAU_DELTA = 0.1, 10, 1e-4
+LAST = 0.01
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda _: 1.0,
+    "piecewise_constant": lambda done: 1.0 if done < 1 / 2 else 0.1 if done < 3 / 4 else 0.01,
+    "cosine": lambda done: (1 + cos(pi * done)) / 2,
+    "exponential": lambda done: LAST**done,
+    PLATEAU: lambda _: 1.0,
+}
+"""Factor on the learning rate by the part of all steps that is done, 0 to 1: Keras' `PiecewiseConstantDecay` (a tenth
+at a half and again at three quarters), `CosineDecay` and `ExponentialDecay` (to a hundredth) over the training."""
+
+
+def plateau_factor(losses: Sequence[float]) -> float:
+    """Factor after epochs with these losses, by the rule and defaults of Keras' `ReduceLROnPlateau`."""
+    best, waited, factor = float("inf"), 0, 1.0
+    for loss in losses:
+        if loss < best - PLATEAU_DELTA:
+            best, waited = loss, 0
+            continue
+        waited += 1
+        if waited >= PLATEAU_PATIENCE:
+            factor, waited = factor * PLATEAU_FACTOR, 0
+    return factor
+
+
+def compiled(loop: Loop) -> Loop:
+    """Compile `loop` when it is first called; whoever trains no network never loads Numba.
+
+    Nothing is kept on disk: Numba's cache is a pickle, and nothing loaded may run code. Division as NumPy does it,
+    without a test for zero, and products contracted into additions are what lets the loops use the wide registers.
+    """
+
+    @cache
+    def program() -> Callable[..., Any]:
+        import numba
+
+        return cast(
+            "Callable[..., Any]",
+            numba.njit(loop, error_model="numpy", fastmath={"contract"}, nogil=True),
+        )
+
+    @wraps(loop)
+    def run(*arguments: Any) -> Any:  # noqa: ANN401
+        return program()(*arguments)
+
+    return cast("Loop", run)
+
+
+EPSILON = np.float32(1e-7)
+MOMENTUM = np.float32(0.9)
+BETA_1, BETA_2 = 0.9, 0.999
+FRESH_1, FRESH_2 = np.float32(1 - BETA_1), np.float32(1 - BETA_2)
+RHO_DELTA, FRESH_DELTA = np.float32(0.95), np.float32(1 - 0.95)
+RHO_RMS, FRESH_RMS = np.float32(0.9), np.float32(1 - 0.9)
+ACCUMULATED = np.float32(0.1)
+
+
+class Optimiser:
+    """One of `RULES`, with its state: two float32 numbers per parameter.
+
+    Parameters
+    ----------
+    name
+        Key of `RULES`.
+    size
+        Number of parameters.
+    """
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name, self.steps, self._rule = name, 0, RULES[name]
+        self._first = np.full(size, ACCUMULATED if name == "adagrad" else 0, np.float32)
+        self._second = np.zeros(size, np.float32)
+
+    def step(self, parameters: Float32s, gradient: Float32s, rate: float) -> None:
+        """Move `parameters` ``(size,)`` in place, against `gradient`, by the learning rate `rate`."""
+        self.steps += 1
+        if self.name == "adam":
+            rate *= np.sqrt(1 - BETA_2**self.steps) / (1 - BETA_1**self.steps)
+        self._rule(parameters, gradient, self._first, self._second, np.float32(rate))
+
+
+@compiled
+def _sgd(w: Any, g: Any, _: Any, __: Any, rate: Any) -> None:  # noqa: ANN401
+    for i in range(len(w)):
+        w[i] -= rate * g[i]
+
+
+@compiled
+def _momentum(w: Any, g: Any, velocity: Any, _: Any, rate: Any) -> None:  # noqa: ANN401
+    for i in range(len(w)):
+        velocity[i] = MOMENTUM * velocity[i] - rate * g[i]
+        w[i] += velocity[i]
+
+
+@compiled
+def _nag(w: Any, g: Any, velocity: Any, _: Any, rate: Any) -> None:  # noqa: ANN401
+    for i in range(len(w)):
+        velocity[i] = MOMENTUM * velocity[i] - rate * g[i]
+        w[i] += MOMENTUM * velocity[i] - rate * g[i]
+
+
+@compiled
+def _adagrad(w: Any, g: Any, total: Any, _: Any, rate: Any) -> None:  # noqa: ANN401
+    for i in range(len(w)):
+        total[i] += g[i] * g[i]
+        w[i] -= rate * g[i] / np.sqrt(total[i] + EPSILON)
+
+
+@compiled
+def _adadelta(w: Any, g: Any, gradients: Any, moves: Any, rate: Any) -> None:  # noqa: ANN401
+    for i in range(len(w)):
+        gradients[i] = RHO_DELTA * gradients[i] + FRESH_DELTA * g[i] * g[i]
+        move = np.sqrt(moves[i] + EPSILON) * g[i] / np.sqrt(gradients[i] + EPSILON)
+        moves[i] = RHO_DELTA * moves[i] + FRESH_DELTA * move * move
+        w[i] -= rate * move
+
+
+@compiled
+def _rmsprop(w: Any, g: Any, squares: Any, _: Any, rate: Any) -> None:  # noqa: ANN401
+    for i in range(len(w)):
+        squares[i] = RHO_RMS * squares[i] + FRESH_RMS * g[i] * g[i]
+        w[i] -= rate * g[i] / np.sqrt(squares[i] + EPSILON)
+
+
+@compiled
+def _adam(w: Any, g: Any, first: Any, second: Any, rate: Any) -> None:  # noqa: ANN401
+    for i in range(len(w)):
+        first[i] += (g[i] - first[i]) * FRESH_1
+        second[i] += (g[i] * g[i] - second[i]) * FRESH_2
+        w[i] -= rate * first[i] / (np.sqrt(second[i]) + EPSILON)
+
+
+RULES: dict[str, Callable[..., None]] = {
+    "sgd": _sgd,
+    "momentum": _momentum,
+    "nag": _nag,
+    "adagrad": _adagrad,
+    "adadelta": _adadelta,
+    "rmsprop": _rmsprop,
+    "adam": _adam,
+}
+"""Gradient descent; with momentum 0.9 (Polyak 1964); Nesterov 1983; Duchi et al. 2011; Zeiler 2012; Tieleman & Hinton
+2012; Kingma & Ba 2015 (epsilon outside the root's correction, as in Keras)."""
+
+
+RANGES: dict[str, Callable[[Any], bool]] = {
+    "dropout": lambda rate: 0 <= rate < 1,
+    "learning_rate": lambda rate: rate is None or 0 < rate < np.inf,
+    "batch_size": lambda size: size is None or size >= 1,
+    "epochs": lambda count: count >= 1,
+    "validation_fraction": lambda share: 0 <= share < 1,
+    "patience": lambda count: count is None or count >= 1,
+    "optimizer": lambda name: name in RULES,
+    "schedule": lambda name: name in SCHEDULES,
+}
+
+
+WORDS: dict[str, Iterable[str]] = {"optimizer": RULES, "schedule": SCHEDULES}
+"""Settings that are one of several names."""
+
+
+class Settings(Protocol):
+    """Parameters of a strategy as the user set them: see `featstore.fusion.neural.NeuralStrategy`."""
+
+    dropout: float
+    batch_size: int | None
+    epochs: int
+    patience: int | None
+    optimizer: str
+    schedule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Regimen:
+    """How a network is trained.
+
+    Attributes
+    ----------
+    learning_rate
+        The optimiser's.
+    batch_size
+        Rows per step; the last batch of an epoch is smaller, as in Keras.
+    epochs
+        Passes over the training rows, at most.
+    dropout
+        Probability that an input is zeroed, 0 to below 1; the others are scaled up.
+    patience
+        Stop after so many epochs without a lower validation loss and go back to the best one; None trains to the end.
+    optimizer
+        Key of `RULES`.
+    schedule
+        Key of `SCHEDULES`.
+    """
+
+    learning_rate: float
+    batch_size: int
+    epochs: int
+    dropout: float = 0.0
+    patience: int | None = None
+    optimizer: str = "adam"
+    schedule: str = "constant"
+
+    @classmethod
+    def of(cls, settings: Settings, learning_rate: float, n_rows: int) -> Self:
+        """Regimen for epochs of `n_rows` rows.
+
+        Raises
+        ------
+        UsageError
+            If a setting is out of range: fit, not the constructor, is where scikit-learn wants it.
+        """
+        for name, in_range in RANGES.items():
+            value = getattr(settings, name)
+            try:
+                fine = in_range(value)
+            except TypeError:
+                fine = False
+            if not fine:
+                words = WORDS.get(name)
+                raise UsageError(
+                    f"{name}={value} is out of range.",
+                    did_you_mean(str(value), words) if words else f"Set {name} as documented.",
+                )
+        return cls(
+            learning_rate,
+            min(settings.batch_size or n_rows, n_rows),
+            settings.epochs,
+            settings.dropout,
+            settings.patience,
+            settings.optimizer,
+            settings.schedule,
+        )
+
+
+def streams(random_state: int | np.random.RandomState | None) -> list[np.random.Generator]:
+    """Four independent generators, so that a longer training does not change who is held out."""
+    seed = check_random_state(random_state).randint(2**31 - 1) if random_state is not None else None
+    return [np.random.Generator(np.random.PCG64(part)) for part in np.random.SeedSequence(seed).spawn(4)]
+
+
+LEVELS = 2**16
+SPREAD = 0x9E3779B9
+
+
+class Dropout:
+    """Zeroes each input with probability `rate` and scales the others up (Srivastava et al. 2014).
+
+    The mask of a row is a counter hashed with the row's key (the 32-bit finaliser "lowbias32" of Wellons), which
+    vectorises; a stream of random numbers does not. One hash decides two columns.
+
+    Parameters
+    ----------
+    rate
+        0 to below 1, in steps of 2^-16.
+    width
+        Number of columns.
+    rng
+        Source of one 32-bit key per row and epoch.
+    """
+
+    def __init__(self, rate: float, width: int, rng: np.random.Generator) -> None:
+        self.kept = np.uint32(max(LEVELS - round(rate * LEVELS), 1))
+        self.gain = LEVELS / float(self.kept)
+        self._counter = np.arange((width + 1) // 2, dtype=np.uint32) * np.uint32(SPREAD)
+        self._rng = rng
+
+    def keys(self, n_rows: int) -> NDArray[np.uint32]:
+        """Keys ``(n_rows,)`` for `pick`."""
+        return self._rng.integers(2**32, size=n_rows, dtype=np.uint32)
+
+    def pick(
+        self,
+        X: NDArray[np.float32],
+        rows: NDArray[np.intp],
+        keys: NDArray[np.uint32],
+        out: NDArray[np.float32],
+    ) -> None:
+        """Write the rows `rows` of ``X (n, d)``, masked but not scaled up, to ``out (len(rows), d)``."""
+        if self.gain > 1:
+            _pick(X, rows, keys, self._counter, self.kept, out)
+        else:
+            X.take(rows, axis=0, out=out, mode="clip")
+
+
+@compiled
+def _pick(X: Any, rows: Any, keys: Any, counter: Any, kept: Any, out: Any) -> None:  # noqa: ANN401
+    # The two halves share the middle column where their number is odd.
+    half = len(counter)
+    offset = X.shape[1] - half
+    for i in range(len(rows)):
+        left, right = X[rows[i], :half], X[rows[i], offset:]
+        left_out, right_out, key = out[i, :half], out[i, offset:], keys[i]
+        for j in range(half):
+            # Numba widens what two 32-bit numbers make; casting every step back is what keeps the registers full.
+            h = np.uint32(counter[j] ^ key)
+            h = np.uint32(np.uint32(h ^ np.uint32(h >> np.uint32(16))) * np.uint32(0x7FEB352D))
+            h = np.uint32(np.uint32(h ^ np.uint32(h >> np.uint32(15))) * np.uint32(0x846CA68B))
+            h = np.uint32(h ^ np.uint32(h >> np.uint32(16)))
+            left_out[j] = left[j] if np.uint32(h & np.uint32(0xFFFF)) < kept else np.float32(0)
+            right_out[j] = right[j] if np.uint32(h >> np.uint32(16)) < kept else np.float32(0)

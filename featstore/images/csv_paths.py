@@ -15,10 +15,11 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from featstore.images.signature import SUFFIXES
+from featstore.images.formats.container import SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
 
 _URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:")

@@ -8,20 +8,26 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from featstore.bars import over
 from featstore.errors import ManifestError
-from featstore.files import open_regular
 from featstore.findings import Finding, counted, shown
-from featstore.images.listing import Entry, Listing, quarantine, real_path_inside
-from featstore.images.manifest import Quarantined
-from featstore.images.signature import HEAD, SUFFIXES, raster_format
-from featstore.images.spelling import spelling_key
-from featstore.images.splits import names_a_part, one_split_word, says_nothing, split_name, split_names
+from featstore.images.formats.container import HEAD, SUFFIXES, raster_format
+from featstore.images.manifest import Entry, Listing, Quarantined, quarantine, real_path_inside
+from featstore.images.names import (
+    names_a_part,
+    one_split_word,
+    says_nothing,
+    spelling_key,
+    split_name,
+    split_names,
+)
+from featstore.processes import over
+from featstore.serialization import open_regular
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
     from pathlib import Path
+
 
 _TEXT = frozenset({
     ".cfg", ".csv", ".htm", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".rst", ".toml", ".tsv", ".txt",

@@ -1,16 +1,37 @@
-"""The table of a data set: which image, which class, which group, which side of the split."""
+"""The table of a data set, how it is listed, and what an audit of it finds.
+
+The table of a data set: which image, which class, which group, which side of the split.
+
+What a data set claims to hold, before any file is opened.
+
+What the scan learns from opening a file: its digest, its format, its pages.
+
+What was noted about files while scanning and decoding them, as findings: counted, with a few examples.
+
+Would a score on this data set mean anything? Conflicts and leaks that its table tells.
+
+Which class loses how many files to the quarantine: one that is all bad looks as if it had never been there.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+import errno
+import hashlib
+import os
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
-    from pathlib import Path
+from featstore.errors import AuditError, BadImageError, ManifestError
+from featstore.findings import EXAMPLES, Finding, counted, ordered
+from featstore.images.formats.container import HEAD, check_length, identify
+from featstore.images.formats.tiff import Pages, list_pages
+from featstore.serialization import digest_bytes, open_regular
 
-    from featstore.findings import Finding
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
     from featstore.types import ImageRecord
 
 
@@ -25,7 +46,7 @@ class Quarantined:
     id
         Image id, or None where not even the bytes could be read.
     reason
-        One of `featstore.images.decode.REASONS`.
+        One of `featstore.images.formats.decode.REASONS`.
     detail
         What exactly was met.
     label
@@ -134,3 +155,385 @@ class Manifest:
 
 def _counts(names: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(names).items()))
+
+
+_REASONS = {
+    errno.ENOENT: "missing",
+    errno.ENOTDIR: "missing",
+    errno.ELOOP: "loop",
+    errno.EINVAL: "not_file",
+    errno.EISDIR: "not_file",
+    errno.EFBIG: "too_large",
+    errno.EACCES: "permission",
+    errno.EPERM: "permission",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file that is said to be an image.
+
+    Attributes
+    ----------
+    name
+        Path relative to the root, with ``/``.
+    path
+        Where to open it.
+    label, group, split, site
+        As in `featstore.types.ImageRecord`; group None where not known.
+    real
+        For a file reached through a link, where it really is; else None.
+    """
+
+    name: str
+    path: Path
+    label: str
+    group: str | None = None
+    split: str | None = None
+    site: str | None = None
+    real: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All entries of a data set, and what was met on the way to them."""
+
+    root: Path
+    entries: tuple[Entry, ...]
+    unreadable: tuple[Quarantined, ...] = ()
+    skipped: int = 0
+    findings: tuple[Finding, ...] = ()
+    has_groups: bool = False
+
+
+def quarantine(path: Path, error: OSError) -> Quarantined:
+    """Turn the operating system's refusal into a row of the quarantine table."""
+    reason = _REASONS.get(error.errno or 0, "unreadable")
+    return Quarantined(path, None, reason, error.strerror or str(error))
+
+
+def real_path_inside(path: Path, root: Path, *, follow_links: bool) -> str:
+    """Where `path` really is, links resolved.
+
+    Raises
+    ------
+    ManifestError
+        If that is outside `root` and links must not be followed: a data set that reaches outside its folder
+        is not the data set that gets copied, archived or cited.
+    """
+    real = os.path.realpath(path)
+    home = os.path.realpath(root)
+    if not follow_links and not Path(real).is_relative_to(home):
+        raise ManifestError(
+            f"{str(path)!r} is a link out of the data set, to {real!r}.",
+            "Copy the images into the folder, or allow such links with --follow-links.",
+        )
+    return real
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is in a file.
+
+    Attributes
+    ----------
+    digest
+        SHA-256 of the bytes, 64 hex digits.
+    kind
+        Raster format by content.
+    frames
+        Numbers of the pages that are images, from 0; the second argument of `featstore.images.formats.decode.decode`.
+    total
+        Pages of the file, with those that are skipped: smaller copies and masks.
+    notes
+        What is odd about the pages, keys of `featstore.images.formats.tiff.PAGE_NOTES`.
+    """
+
+    digest: str
+    kind: str
+    frames: tuple[int, ...] = (0,)
+    total: int = 1
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pages(self) -> int:
+        """How many images the file gives."""
+        return len(self.frames)
+
+    @property
+    def ids(self) -> list[str]:
+        """One image id per entry of `frames`."""
+        if self.total == 1:
+            return [self.digest]
+        return [page_id(self.digest, frame) for frame in self.frames]
+
+
+def page_id(digest: str, page: int) -> str:
+    """Image id of one page of a file that holds several."""
+    return digest_bytes(f"{digest}#{page}".encode())
+
+
+def read_contents(path: Path) -> Contents | Quarantined:
+    """Read a file once, in blocks; what cannot be an image comes back as a row for the quarantine."""
+    digest = None
+    try:
+        with open_regular(path) as file:
+            head = file.read(HEAD)
+            file.seek(0)
+            check_length(os.fstat(file.fileno()).st_size)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            kind = identify(head)
+            pages = list_pages(file) if kind == "TIFF" else Pages()
+            return Contents(digest, kind, pages.frames, pages.total, pages.notes)
+    except OSError as error:
+        return quarantine(path, error)
+    except BadImageError as error:
+        return Quarantined(path, digest, error.reason, error.detail)
+
+
+DECODING: dict[str, tuple[str, str]] = {
+    "frames": ("FS304", "{files} of several pictures: only the first was taken."),
+    "alpha": ("FS305", "{files} with transparent pixels: these were put on black."),
+    "cmyk": ("FS306", "{files} in CMYK: converted to RGB without a colour profile."),
+    "constant": ("FS307", "{images} of one colour throughout, showing nothing."),
+    "orientation": ("FS308", "{files} with an unreadable orientation tag: taken as stored."),
+    "extra_channels": ("FS314", "{files} with channels beyond grey or RGB: these were left out."),
+}
+"""Key of `featstore.images.formats.decode.WARNINGS` to the code of its finding and the message."""
+
+PAGES: dict[str, tuple[str, str]] = {
+    "pages": ("FS309", "{files} of several pages or slices: each of their {pages} pages is an image."),
+    "reduced": ("FS310", "{files} with smaller copies or masks of a picture: these pages were skipped."),
+    "channels": ("FS311", "{files} whose pages are channels of one picture: each of {pages} is an image."),
+    "cut_short": ("FS312", "{files} with fewer slices than announced: those that are there were taken."),
+    "sizes": ("FS313", "{files} with pages of different sizes: each of their {pages} pages is an image."),
+}
+"""Key of `featstore.images.formats.tiff.PAGE_NOTES` to the code of its finding and the message."""
+
+
+def findings_of_notes(notes: Iterable[tuple[Path | str, Iterable[str]]]) -> tuple[Finding, ...]:
+    """Count what decoding noted.
+
+    Parameters
+    ----------
+    notes
+        Path of an image and what `featstore.images.formats.decode.decode` noted about it, one pair per image.
+        Notes that no finding belongs to are passed over.
+
+    Returns
+    -------
+    tuple of Finding
+        One per kind of note, in the order of the codes, with the number of images and a few paths.
+    """
+    paths: dict[str, list[str]] = {note: [] for note in DECODING}
+    for path, said in notes:
+        for note in set(said) & paths.keys():
+            paths[note].append(str(path))
+    return tuple(
+        _finding(*DECODING[note], list(dict.fromkeys(found)), len(found))
+        for note, found in paths.items()
+        if found
+    )
+
+
+def findings_of_pages(files: Iterable[tuple[str, Contents]]) -> tuple[Finding, ...]:
+    """Count what the scan noted about the pages of files.
+
+    Parameters
+    ----------
+    files
+        Name of a file and what is in it.
+
+    Returns
+    -------
+    tuple of Finding
+        One per kind of note, in the order of the codes, with the number of files and a few names.
+    """
+    files = list(files)
+    found = {note: [(name, contents) for name, contents in files if note in contents.notes] for note in PAGES}
+    return tuple(
+        _finding(
+            *PAGES[note], [name for name, _ in rows], len(rows), sum(contents.pages for _, contents in rows)
+        )
+        for note, rows in found.items()
+        if rows
+    )
+
+
+def _finding(code: str, message: str, examples: list[str], count: int, pages: int = 0) -> Finding:
+    text = message.format(files=counted(count, "file"), images=counted(count, "image"), pages=pages)
+    return Finding(code, text, count, tuple(examples))
+
+
+def audit(manifest: Manifest) -> tuple[Finding, ...]:
+    """Look for what the table of a data set alone says against scores on it.
+
+    Copies that only the pictures tell are `featstore.images.near_copies`' business.
+
+    Parameters
+    ----------
+    manifest
+        The scanned data set.
+
+    Returns
+    -------
+    tuple of Finding
+        Errors first.
+    """
+    return ordered([*_errors(manifest), *_warnings(manifest), *manifest.findings])
+
+
+def require_sound(manifest: Manifest, *, fitting: bool = True) -> None:
+    """Refuse a data set on which nothing should be fitted.
+
+    Parameters
+    ----------
+    manifest
+        The scanned data set.
+    fitting
+        Whether a classifier is to be fitted; without, one class is enough.
+
+    Raises
+    ------
+    AuditError
+        With the first error, its count, and the codes of the others.
+    """
+    errors = [finding for finding in _errors(manifest) if fitting or finding.name != "one_class"]
+    if not errors:
+        return
+    first, *others = errors
+    also = f" Also found: {', '.join(finding.title for finding in others)}." if others else ""
+    example = f" First: {first.examples[0]}." if first.examples else ""
+    raise AuditError(f"{first.title}: {first.message}{example}{also}", first.remedy)
+
+
+def _errors(manifest: Manifest) -> Iterator[Finding]:
+    if conflicts := _mixed(manifest.files, lambda r: r.id, lambda r: r.label):
+        message = f"{counted(len(conflicts), 'image is', 'images are')} in two classes."
+        yield Finding("FS106", message, len(conflicts), _few(map(_places, conflicts)))
+    if leaks := _mixed(manifest.files, lambda r: r.id, lambda r: r.split):
+        message = f"{counted(len(leaks), 'image is', 'images are')} in two splits."
+        yield Finding("FS107", message, len(leaks), _few(map(_places, leaks)))
+    if manifest.has_groups and (leaks := _mixed(manifest.files, lambda r: r.group, lambda r: r.split)):
+        message = f"{counted(len(leaks), 'group is', 'groups are')} in two splits."
+        yield Finding("FS108", message, len(leaks), _few(map(_group_and_splits, leaks)))
+    if len(manifest.classes) == 1:
+        lost = told(losses(manifest, {}))
+        also = f": {lost}" if lost else ""
+        remedy = "Mend or replace the files in quarantine, or add images of a second class." if lost else ""
+        yield Finding("FS109", f"All images are of the class {manifest.classes[0]!r}{also}.", remedy=remedy)
+
+
+def _warnings(manifest: Manifest) -> Iterator[Finding]:
+    if not manifest.has_groups:
+        yield Finding(
+            "FS104", "No groups are given: images of one patient may stand on both sides of a split."
+        )
+
+
+def _mixed(
+    records: Iterable[ImageRecord],
+    key: Callable[[ImageRecord], str],
+    side: Callable[[ImageRecord], str | None],
+) -> list[list[ImageRecord]]:
+    """Collect records that share a key and yet differ in their side; a side of None is none."""
+    together: defaultdict[str, list[ImageRecord]] = defaultdict(list)
+    for record in records:
+        if side(record) is not None:
+            together[key(record)].append(record)
+    return [same for same in together.values() if len({side(record) for record in same}) > 1]
+
+
+def _few(lines: Iterable[str]) -> tuple[str, ...]:
+    return tuple(line for line, _ in zip(lines, range(EXAMPLES), strict=False))
+
+
+def _places(records: list[ImageRecord]) -> str:
+    return ", ".join(repr(str(record.path)) for record in records)
+
+
+def _group_and_splits(records: list[ImageRecord]) -> str:
+    return f"{records[0].group!r} in {', '.join(sorted({str(record.split) for record in records}))}"
+
+
+REMEDY = "Mend or replace these files; `featstore extract` lists them and goes on from where it was."
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What one class loses.
+
+    Attributes
+    ----------
+    label
+        Name of the class.
+    bad, files
+        Files in quarantine, and all files.
+    reasons
+        Codes of `featstore.images.formats.decode.REASONS`, sorted.
+    """
+
+    label: str
+    bad: int
+    files: int
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One clause, such as ``class ill: 8 of 8 files are in quarantine (truncated)``."""
+        why = ", ".join(self.reasons)
+        return f"class {self.label}: {self.bad} of {self.files} files are in quarantine ({why})"
+
+
+def losses(manifest: Manifest, reasons: Mapping[str, str]) -> list[Loss]:
+    """Losses of every class that has any, by name.
+
+    Parameters
+    ----------
+    manifest
+        The scanned data set.
+    reasons
+        Id of every image that does not decode -> why.
+    """
+    found: defaultdict[str, list[str | None]] = defaultdict(list)
+    for label, reason in _files(manifest, reasons):
+        found[label].append(reason)
+    bad = {label: [reason for reason in mine if reason is not None] for label, mine in sorted(found.items())}
+    return [
+        Loss(label, len(mine), len(found[label]), tuple(sorted(set(mine))))
+        for label, mine in bad.items()
+        if mine
+    ]
+
+
+def told(found: list[Loss]) -> str:
+    """All of them in one line; empty where nothing is lost."""
+    return "; ".join(map(str, found))
+
+
+def one_class_left(manifest: Manifest, reasons: Mapping[str, str]) -> Iterator[Finding]:
+    """FS109 where the quarantine leaves images of one class or none."""
+    found = losses(manifest, reasons)
+    left = sorted({record.label for record in manifest.records if record.id not in reasons})
+    if found and len(left) < 2:  # noqa: PLR2004
+        what = f"All images that can be read are of the class {left[0]!r}" if left else "No image can be read"
+        yield Finding("FS109", f"{what}: {told(found)}.", sum(loss.bad for loss in found), remedy=REMEDY)
+
+
+def require_two_classes(manifest: Manifest, reasons: Mapping[str, str]) -> None:
+    """Refuse a data set of which the quarantine leaves one class or none.
+
+    Raises
+    ------
+    AuditError
+        With what each class lost.
+    """
+    for finding in one_class_left(manifest, reasons):
+        raise AuditError(finding.message, finding.remedy)
+
+
+def _files(manifest: Manifest, reasons: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
+    for record in manifest.records:
+        yield record.label, reasons.get(record.id)
+    for row in manifest.unreadable:
+        if row.label:
+            yield row.label, row.reason

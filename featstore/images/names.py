@@ -1,20 +1,30 @@
-"""What the names of classes and groups give away: two spellings of one, missing values, numbers that begin anew."""
+"""Names of classes, groups and splits: spellings of one, words that mean a split, groups that must be one.
+
+What the names of classes and groups give away: two spellings of one, missing values, numbers that begin anew.
+
+Whether two names are one name spelt in two ways, and whether a name is one at all.
+
+Which names of folders and cells mean the training, the validation and the test part of a data set.
+
+Which patients (groups) must be one: those that share a file, or whose names are the same but for spelling.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from itertools import combinations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from featstore.findings import Finding, counted
-from featstore.images.spelling import is_missing, spelt_alike
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from featstore.images.listing import Entry
+    from featstore.images.manifest import Entry
+
 
 _SPLITTERS = re.compile(r"[|;]")
 _LOOSE_SPLITTERS = re.compile(r"[,+&/]|\s(?:and|und|et|y|with)\s", re.IGNORECASE)
@@ -255,3 +265,207 @@ def _by(
         if (at := key(entry)) is not None:
             found[at].add(value(entry))
     return dict(found)
+
+
+_SEPARATORS = re.compile(r"[\s_.,:;'\u2019()\-\u2010-\u2015]+")
+_SPELT_NUMBER = re.compile(r"[+-]?\d{1,30}(?:\.\d{0,30})?")
+_LEADING = re.compile(r"(?:(?<=^)|(?<=[^\W\d])|(?<= ))0+(?=\d)")
+_MISSING = frozenset({
+    "", "#n/a", "#n/a n/a", "#na", "#null!", "#ref!", "#value!", "-", "--", "-nan", ".", "<na>", "?", "empty",
+    "missing", "n.a", "n.a.", "n/a", "na", "nan", "nat", "nil", "no label", "none", "not applicable",
+    "not available", "not known", "null", "tbd", "todo", "unclassified", "undefined", "unk", "unknown",
+    "unlabeled", "unlabelled", "unspecified",
+})  # fmt: skip
+
+
+def spelling_key(name: str, *, accents: bool = False) -> str:
+    """Text that is equal for two spellings of a name.
+
+    Capitals, the encoding of accents, invisible characters, spaces and punctuation between words do not matter, nor
+    do zeros before a number. A sign at the end (``HER2+``) and what stands between two digits (``1.5``) do.
+
+    Parameters
+    ----------
+    name
+        Any text.
+    accents
+        Whether an accent makes another name.
+    """
+    text = unicodedata.normalize("NFKC", name).casefold()
+    text = "".join(c for c in text if unicodedata.category(c) != "Cf").strip()
+    if not accents:
+        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    if _SPELT_NUMBER.fullmatch(text):
+        whole, _, rest = text.partition(".")
+        rest = rest.rstrip("0")
+        return f"{int(whole)}.{rest}" if rest else str(int(whole))
+    return _LEADING.sub("", _joined(text)) or text
+
+
+def _joined(text: str) -> str:
+    """Leave out what separates words; keep a gap between two digits, and signs at either end."""
+
+    def gap(match: re.Match[str]) -> str:
+        before, after = text[max(match.start() - 1, 0) : match.start()], text[match.end() : match.end() + 1]
+        if not before or not after:
+            return match[0].strip() if match[0].strip() in {"-", "+"} else ""
+        if before.isdigit() and after.isdigit():
+            return "." if match[0].strip() == "." else " "
+        return "" if before.isalnum() and after.isalnum() else match[0].strip()
+
+    return _SEPARATORS.sub(gap, text)
+
+
+def is_missing(name: str) -> bool:
+    """Whether a name is one of the usual marks of a missing value."""
+    return " ".join(name.casefold().split()).strip("'\"[]{}") in _MISSING
+
+
+def spelt_alike(names: Iterable[str], *, accents: bool = False) -> list[list[str]]:
+    """Names that are spellings of one another, each set sorted."""
+    together: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(set(names)):
+        together[spelling_key(name, accents=accents)].append(name)
+    return [same for same in together.values() if len(same) > 1]
+
+
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+_FILLERS = frozenset({
+    "data", "dataset", "datasets", "dir", "files", "folder", "image", "images", "img", "imgs", "jpeg", "jpg",
+    "part", "partition", "photos", "picture", "pictures", "png", "sample", "samples", "seg", "set", "sets",
+    "split", "splits", "subset",
+})  # fmt: skip
+_PARTS = frozenset({
+    "crossval", "eval", "evaluation", "extra", "holdout", "leftover", "submission", "testval", "traintest",
+    "trainval", "unlabeled", "unlabelled", "unsorted",
+})  # fmt: skip
+"""Words that name a part of a data set, but not which of the three."""
+_GLUED = re.compile(
+    f"({'|'.join(sorted(_SPLITS, key=len, reverse=True))})({'|'.join(sorted(_FILLERS, key=len, reverse=True))})"
+)
+_CHUNK = re.compile(r"[^\W\d_]+|\d+")
+_CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|[^\W\d_]+|\d+")
+
+
+def split_name(text: str) -> str | None:
+    """Return ``train``, ``val`` or ``test`` for any usual spelling of it (``Training set``), else None."""
+    named, others = _read(text)
+    return named[0] if len(named) == 1 and not others else None
+
+
+def split_names(names: Sequence[str]) -> list[str | None]:
+    """Return the split that each of the folders beside one another means, or None.
+
+    Beside names that mean one by themselves these are names with a number (``test1``), or with further words that
+    several have in common (``covid_train``, ``covid_test``), if they mean more than one split.
+    """
+    found = [split_name(name) for name in names]
+    alike: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    for at, name in enumerate(names):
+        named, others = _read(name)
+        if len(named) == 1:
+            alike[tuple(word for word in others if not word.isdecimal())].append(at)
+    for places in alike.values():
+        splits = {at: _read(names[at])[0][0] for at in places}
+        if len(set(splits.values())) > 1:
+            for at, split in splits.items():
+                found[at] = split
+    return found
+
+
+def one_split_word(name: str) -> str | None:
+    """The split that a name speaks of among other words (``ct_train_final``), if it is one only."""
+    named, _ = _read(name)
+    return named[0] if len(named) == 1 else None
+
+
+def names_a_part(name: str) -> bool:
+    """Whether a name speaks of a part of a data set: a split, several, or what was left over."""
+    named, others = _read(name)
+    return bool(named) or any(word in _PARTS for word in others)
+
+
+def says_nothing(name: str) -> bool:
+    """Whether a name has only words like ``images`` and ``data``."""
+    words = _words(name)
+    return bool(words) and all(word in _FILLERS for word in words)
+
+
+def _read(name: str) -> tuple[list[str], list[str]]:
+    """Splits that a name speaks of, and its other words; words like ``set`` and ``data`` do not count."""
+    words = list(dict.fromkeys(_words(name)))
+    named = list(dict.fromkeys(_SPLITS[word] for word in words if word in _SPLITS))
+    return named, [word for word in words if word not in _SPLITS and word not in _FILLERS]
+
+
+def _words(name: str) -> list[str]:
+    words: list[str] = []
+    for chunk in _CHUNK.findall(name):
+        low = chunk.lower()
+        if low in _SPLITS or low in _FILLERS or low in _PARTS:
+            words.append(low)
+        elif glued := _GLUED.fullmatch(low):
+            words += glued.groups()
+        else:
+            words += [word.lower() for word in _CAMEL.findall(chunk)]
+    return words
+
+
+class Union:
+    """Disjoint sets of names, each called by the first of its names in sorted order."""
+
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
+
+    def join(self, names: Iterable[str]) -> None:
+        """Put names into one set."""
+        first, *others = sorted({self.find(name) for name in names})
+        for other in others:
+            self._parent[other] = first
+
+    def find(self, name: str) -> str:
+        """Name of the set."""
+        passed = []
+        while (parent := self._parent.get(name, name)) != name:
+            passed.append(name)
+            name = parent
+        self._parent.update(dict.fromkeys(passed, name))  # the next way is short
+        return name
+
+
+def spelling(name: str) -> str:
+    """A group's name without what people and systems spell differently: capitals, encoding of accents, spaces."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def merged_groups(members: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Map each group that must be merged to the name of the merged one.
+
+    Parameters
+    ----------
+    members
+        (group, image id) of every file, copies included.
+
+    Returns
+    -------
+    Only groups whose name changes.
+    """
+    by_image: defaultdict[str, set[str]] = defaultdict(set)
+    by_spelling: defaultdict[str, set[str]] = defaultdict(set)
+    for group, image in members:
+        by_image[image].add(group)
+        by_spelling[spelling(group)].add(group)
+    union = Union()
+    for names in (*by_image.values(), *by_spelling.values()):
+        union.join(names)
+    groups = {name for names in by_spelling.values() for name in names}
+    return {name: union.find(name) for name in groups if union.find(name) != name}

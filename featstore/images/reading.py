@@ -1,16 +1,60 @@
-"""A file of a manifest as pixels, if its bytes are still those of its id."""
+"""Images read as pixels within the memory that there is, and what each shows without a network.
+
+A file of a manifest as pixels, if its bytes are still those of its id.
+
+The file of several pages that was read last: its pages come one after another, and it is read and hashed once.
+
+Memory for pictures that are being decoded: no more at once than a budget has room for.
+
+How much memory decoding a file takes, from its header.
+
+What one image shows without a network: its file, its grey levels, and what decoding it noted.
+
+A fact follows from the bytes of the file and the way of decoding alone, like a feature vector, so it can be kept with
+them. Facts are what shortcuts and odd files are found by. Copies are found by miniatures, which are pictures of
+patients and are never kept.
+
+Digest of what a file decodes to: the same picture saved anew in another lossless format has the same one.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import ctypes
+import hashlib
+import heapq
+import io
+import os
+import struct
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from PIL import Image
 
 from featstore.errors import BadImageError
-from featstore.images.contents import page_id
-from featstore.images.decode import decode, probe
-from featstore.images.shelf import SHELF
+from featstore.images.augment import resize
+from featstore.images.formats.container import HEAD, MAX_BYTES, MAX_PIXELS, identify, raster_format
+from featstore.images.formats.decode import WARNINGS, decode, probe
+from featstore.images.formats.samples import no_warnings
+from featstore.images.formats.tiff import read_chain
+from featstore.images.manifest import page_id
+from featstore.serialization import digest_bytes, open_regular, read_bounded
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from io import BufferedReader
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from PIL.Image import Image as PilImage
+
+    from featstore.images.formats.tiff import Chain
     from featstore.types import Decoding, ImageRecord, Pixels
+
+    Stamp = tuple[int, ...]
 
 CHANGED = "changed"
 MISSING = "missing"
@@ -27,7 +71,7 @@ class Picture(NamedTuple):
     pixels
         ``(height, width, 1 or 3)`` uint8.
     notes
-        Keys of `featstore.images.decode.WARNINGS`: what was done to the image, or is odd about it.
+        Keys of `featstore.images.formats.decode.WARNINGS`: what was done to the image, or is odd about it.
     """
 
     data: bytes
@@ -67,3 +111,394 @@ def needs_range(record: ImageRecord) -> bool:
 def read_pixels(record: ImageRecord, decoding: Decoding) -> Pixels:
     """Pixels ``(height, width, 1 or 3)`` uint8 of one file; see `read_picture`."""
     return read_picture(record, decoding).pixels
+
+
+@dataclass(slots=True, eq=False)
+class File:
+    """An image file in memory.
+
+    Attributes
+    ----------
+    data
+        Its bytes.
+    chain
+        Where its pages are; None for what is no TIFF, or a damaged one.
+    stamp
+        By which another file in its place, or a change, is noticed.
+    asked
+        How many pages were asked for.
+    """
+
+    data: bytes
+    chain: Chain | None
+    stamp: Stamp
+    asked: int = 0
+    _digest: str = ""
+    _hashing: Lock = field(default_factory=Lock)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the bytes, computed once."""
+        with self._hashing:
+            if not self._digest:
+                self._digest = digest_bytes(self.data)
+            return self._digest
+
+    @property
+    def pages(self) -> int:
+        """How many pages the file has."""
+        return 1 if self.chain is None else self.chain.last + 1
+
+
+class Shelf:
+    """Holds one file of several pages, until another file is read or all of its pages were asked for."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._path: Path | None = None
+        self._file: File | None = None
+        self._reading: dict[Path, Lock] = {}
+
+    def file(self, path: Path) -> File:
+        """Read a file, unless it is at hand and unchanged; threads that want the same wait for the first of them.
+
+        Raises
+        ------
+        OSError
+            As for `featstore.serialization.read_regular`.
+        """
+        with self._lock:
+            reading = self._reading.setdefault(path, Lock())
+        with reading:
+            try:
+                found = self._at_hand(path)
+                if found is None:
+                    found = _read(path)
+                self._keep(path, found)
+            finally:
+                with self._lock:
+                    self._reading.pop(path, None)
+        return found
+
+    def _at_hand(self, path: Path) -> File | None:
+        with self._lock:
+            found = self._file if self._path == path else None
+        return found if found is not None and found.stamp == _stamp(path.stat()) else None
+
+    def _keep(self, path: Path, file: File) -> None:
+        with self._lock:
+            file.asked += 1
+            self._path, self._file = (None, None) if file.asked >= file.pages else (path, file)
+
+
+def _read(path: Path) -> File:
+    with open_regular(path) as file:
+        data = read_bounded(file, path, MAX_BYTES)
+        stamp = _stamp(os.fstat(file.fileno()))
+    return File(data, _chain(data), stamp)
+
+
+def _chain(data: bytes) -> Chain | None:
+    if raster_format(data[:HEAD]) != "TIFF":
+        return None
+    try:
+        return read_chain(data)
+    except BadImageError:
+        return None  # decoding will say what is wrong with it
+
+
+def _stamp(found: os.stat_result) -> Stamp:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+SHELF = Shelf()
+"""The one of this process."""
+if hasattr(os, "register_at_fork"):  # a thread that is not in the fork may hold a lock
+    os.register_at_fork(after_in_child=SHELF.__init__)  # type: ignore[misc]
+
+
+_M_MMAP_THRESHOLD, _LARGE = -3, 1 << 20
+
+
+class Room:
+    """So many bytes; a picture that takes more has all of it for itself."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+        self._turn = threading.Lock()
+        self._change = threading.Condition()
+
+    @contextmanager
+    def taken(self, wanted: int) -> Iterator[None]:
+        """Wait for room, first come first served, and take it until the block ends."""
+        with self._turn, self._change:
+            self._change.wait_for(lambda: not self._taken or self._taken + wanted <= self._limit)
+            self._taken += wanted
+        try:
+            yield
+        finally:
+            with self._change:
+                self._taken -= wanted
+                self._change.notify_all()
+
+
+_room: Room | None = None
+
+
+@contextmanager
+def bounded(limit: int | None) -> Iterator[None]:
+    """Let pictures of this process share `limit` bytes until the block ends; None sets no bound."""
+    global _room  # noqa: PLW0603  # memory is the process's
+    if limit is not None:
+        _return_what_is_free()
+    before, _room = _room, None if limit is None else Room(limit)
+    try:
+        yield
+    finally:
+        _room = before
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Hold what decoding a file takes, if memory is bounded."""
+    room = _room
+    if room is None:
+        yield
+        return
+    with room.taken(decoding_bytes(path)):
+        yield
+
+
+def _return_what_is_free() -> None:
+    """Have glibc give large blocks back as they are freed: else each thread keeps those of its last pictures."""
+    with suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        libc.malloc_trim(0)
+
+
+_HEADERS = {"PNG": (">II", 16), "GIF": ("<HH", 6), "BMP": ("<ii", 18)}
+"""Where width and height stand."""
+_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+_FILL = 0xFF
+_JPEG_HEAD = 1 << 18
+"""Bytes of a JPEG within which its frame begins, whatever cameras put before it."""
+GREY, COLOUR, PROGRESSIVE, TURNED, ALPHA, WEBP = 2, 7.5, 10, 12, 12, 21
+"""Bytes per pixel at the peak of decoding and scaling, measured with pictures of 30 megapixels."""
+_TURNS = 0x0112
+_MOST_LOOKED_AT = 4
+"""For each file that is asked for; pixels alone rank them up to the dearest of the kinds above."""
+
+
+def dearest(paths: Iterable[Path], count: int) -> tuple[int, ...]:
+    """Bytes that decoding takes of the `count` files that take the most, the dearest first."""
+    large = heapq.nlargest(_MOST_LOOKED_AT * count, paths, key=pixel_count)
+    return tuple(heapq.nlargest(count, map(decoding_bytes, large)))
+
+
+def pixel_count(path: Path) -> int:
+    """Pixels that the header announces; 0 where it cannot be read, or announces more than is ever decoded."""
+    try:
+        with open_regular(path) as file:
+            width, height = _size(file)
+    except Exception:  # noqa: BLE001  # decoding will say what is wrong with it
+        return 0
+    return width * height if width * height <= MAX_PIXELS else 0
+
+
+def decoding_bytes(path: Path) -> int:
+    """Bytes that reading, decoding and scaling a file takes at most; 0 where its header cannot be read."""
+    from PIL import Image
+
+    from featstore.images.formats import pillow  # noqa: F401  # which makes Pillow's plugins known
+
+    pixels = pixel_count(path)
+    if not pixels:
+        return 0
+    try:
+        with open_regular(path) as file, no_warnings():
+            kind = identify(file.read(HEAD))
+            with Image.open(file, formats=[kind]) as image:
+                each = _each(image, kind)
+            return round(pixels * each) + path.stat().st_size
+    except Exception:  # noqa: BLE001
+        return round(pixels * COLOUR)
+
+
+def _each(image: PilImage, kind: str) -> float:
+    if kind == "WEBP":
+        return WEBP
+    if image.has_transparency_data:
+        return ALPHA
+    if kind == "JPEG" and image.getexif().get(_TURNS, 1) != 1:
+        return TURNED
+    if image.info.get("progressive"):
+        return PROGRESSIVE
+    return GREY if image.mode in {"1", "L"} else COLOUR
+
+
+def _size(file: BufferedReader) -> tuple[int, int]:
+    head = file.read(HEAD)
+    kind = identify(head)
+    if kind in _HEADERS:
+        form, at = _HEADERS[kind]
+        width, height = struct.unpack_from(form, head, at)
+        return abs(width), abs(height)
+    if kind == "JPEG":
+        return _jpeg_size(head + file.read(_JPEG_HEAD))
+    from PIL import Image
+
+    from featstore.images.formats import pillow  # noqa: F401
+
+    file.seek(0)
+    with no_warnings(), Image.open(file, formats=[kind]) as image:
+        return image.size
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    at = 2
+    while (at := data.find(b"\xff", at)) >= 0:
+        marker = data[at + 1]
+        if marker in _FRAMES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return width, height
+        if marker == _FILL:
+            at += 1
+        elif marker in _ALONE:
+            at += 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return 0, 0
+
+
+FACTS_REVISION = 1
+"""Raised when a fact is computed otherwise, or another is added."""
+BINS = 16
+ROUNDING = 1e-3
+_AT_ONCE = 1 << 22  # values that are counted in one go
+SIDE = 64
+"""Side of the grey miniature, pixels."""
+KINDS = ("", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MODES = ("", "1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F")
+NOTES = tuple(sorted(WARNINGS))
+
+FACT = np.dtype(
+    [
+        ("id", "S32"),
+        ("pixels", "S32"),
+        ("bytes", "<u8"),
+        ("width", "<u4"),
+        ("height", "<u4"),
+        ("channels", "u1"),
+        ("kind", "u1"),
+        ("mode", "u1"),
+        ("notes", "<u4"),
+        ("histogram", "<f4", (BINS,)),
+    ]
+)
+"""One image: id and SHA-256 of its pixels (32 bytes each), the file's head, grey histogram."""
+
+
+def look(record: ImageRecord, decoding: Decoding) -> tuple[NDArray[np.void], Pixels]:
+    """Read one image and note what it shows.
+
+    Parameters
+    ----------
+    record
+        The image.
+    decoding
+        How its bytes become pixels.
+
+    Returns
+    -------
+    Array of shape ``()`` and dtype `FACT`, and a grey miniature ``(SIDE, SIDE)`` uint8.
+
+    Raises
+    ------
+    BadImageError
+        As for `featstore.images.reading.read_picture`.
+    """
+    data, pixels, notes = read_picture(record, decoding)
+    height, width, channels = pixels.shape
+    row = np.zeros((), FACT)
+    row["id"] = bytes.fromhex(record.id)
+    row["pixels"] = pixel_digest(pixels)
+    row["bytes"], row["width"], row["height"], row["channels"] = len(data), width, height, channels
+    row["kind"], row["mode"] = _index(KINDS, identify(data)), _index(MODES, _stored_mode(data))
+    row["notes"] = sum(1 << NOTES.index(note) for note in notes)
+    row["histogram"] = _counts(pixels) / pixels.size
+    miniature: Pixels = np.rint(resize(pixels, SIDE).mean(axis=2)).astype(np.uint8)
+    return row, miniature
+
+
+def pixel_digest(pixels: Pixels) -> bytes:
+    """SHA-256 (32 bytes) of shape and values: equal for the same picture in any lossless format."""
+    found = hashlib.sha256(repr(pixels.shape).encode())
+    found.update(np.ascontiguousarray(pixels).data)
+    return found.digest()
+
+
+def _counts(pixels: Pixels) -> NDArray[np.intp]:
+    """Values by bin; NumPy makes eight bytes of each that it counts, so only some rows at a time."""
+    rows = max(1, _AT_ONCE * len(pixels) // pixels.size)
+    parts = (pixels[top : top + rows].ravel() // (256 // BINS) for top in range(0, len(pixels), rows))
+    counts: NDArray[np.intp] = np.sum([np.bincount(part, minlength=BINS) for part in parts], axis=0)
+    return counts
+
+
+def plausible(facts: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Which rows ``(n,)`` can be facts of an image at all: they may come from somebody else's cache."""
+    sizes = (facts["bytes"] > 0) & (facts["width"] > 0) & (facts["height"] > 0)
+    shares = facts["histogram"]
+    whole: NDArray[np.bool_] = sizes & (shares >= 0).all(axis=1) & (np.abs(shares.sum(axis=1) - 1) < ROUNDING)
+    return whole
+
+
+def notes_of(row: Any) -> tuple[str, ...]:  # noqa: ANN401
+    """Keys of `featstore.images.formats.decode.WARNINGS` that decoding this image gave."""
+    return tuple(note for bit, note in enumerate(NOTES) if int(row["notes"]) >> bit & 1)
+
+
+def file_columns(facts: NDArray[np.void]) -> NDArray[np.float64]:
+    """What is known of the files without looking at a picture, as columns ``(n, features)``.
+
+    Bytes, width, height and bytes per pixel on a logarithmic scale; channels; format and stored mode as 0 and 1.
+    """
+    size, width, height = (facts[name].astype(np.float64) for name in ("bytes", "width", "height"))
+    columns = [
+        np.log(size),
+        np.log(width),
+        np.log(height),
+        np.log(size / (width * height)),
+        facts["channels"],
+    ]
+    columns += [facts["kind"] == kind for kind in np.unique(facts["kind"])]
+    columns += [facts["mode"] == mode for mode in np.unique(facts["mode"])]
+    return np.column_stack(columns).astype(np.float64)
+
+
+def _stored_mode(data: bytes) -> str:
+    """Colour mode that the header names, where Pillow reads it."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.mode
+    except Exception:  # noqa: BLE001 - it has been decoded; what its header is called is no reason to fail
+        return ""
+
+
+def _index(names: tuple[str, ...], name: str) -> int:
+    return names.index(name) if name in names else 0
+
+
+def pixel_digest_of(record: ImageRecord, decoding: Decoding) -> str | None:
+    """SHA-256 (64 hex digits) of shape and values of the decoded pixels; None if the file is gone or does not decode.
+
+    JPEG decoders differ by grey levels, and 16-bit pixels depend on the declared range: digests are comparable
+    under one `decoding` only.
+    """
+    try:
+        return pixel_digest(read_pixels(record, decoding)).hex()
+    except BadImageError:
+        return None

@@ -11,25 +11,22 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from featstore.bars import over
 from featstore.errors import ManifestError
 from featstore.findings import Finding, counted
-from featstore.images.contents import Contents, read_contents
-from featstore.images.csv_manifest import list_csv
-from featstore.images.csv_table import TABLES
-from featstore.images.decode import REASONS
+from featstore.images.csv import TABLES, list_csv
 from featstore.images.folder import list_folder
-from featstore.images.grouping import merged_groups
-from featstore.images.manifest import Manifest, Quarantined
-from featstore.images.names import check_groups, check_labels
-from featstore.images.notes import findings_of_pages
-from featstore.images.signature import SUFFIXES
+from featstore.images.formats.container import SUFFIXES
+from featstore.images.formats.decode import REASONS
+from featstore.images.manifest import Contents, Manifest, Quarantined, findings_of_pages, read_contents
+from featstore.images.names import check_groups, check_labels, merged_groups
+from featstore.processes import over
 from featstore.types import ImageRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from featstore.images.listing import Entry, Listing
+    from featstore.images.manifest import Entry, Listing
+
 
 _MAX_THREADS = 8
 

@@ -1,36 +1,58 @@
-"""`paper`: the steps of Ji et al. 2020 in their order, beside the honest protocol."""
+"""`paper`: the steps of Ji et al. 2020 in their order, beside the honest protocol.
+
+Which formats the data set comes in, and what the decoder makes of them.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from featstore import run
-from featstore.errors import UsageError
-from featstore.evaluation.check import check
-from featstore.evaluation.positive import positive_class
-from featstore.files import PRIVATE_FOLDER
+from featstore import runs
+from featstore.api.check import check
+from featstore.api.report import NAME, write_report
+from featstore.errors import BadImageError, UsageError
+from featstore.evaluation.metrics import positive_class
+from featstore.images.formats.container import HEAD, MAX_BYTES, identify
+from featstore.images.formats.decode import decode
+from featstore.images.manifest import require_two_classes
 from featstore.images.scan import ScanOptions, scan
-from featstore.report.page.writing import NAME, write_report
-from featstore.reproduction.claims import METRIC, claims, floor, reasons
-from featstore.reproduction.conversion import convert
-from featstore.reproduction.members import SEVEN, choices, members, require_some
-from featstore.reproduction.outcome import Reproduction
-from featstore.reproduction.plates import draw_all
-from featstore.reproduction.protocol import STEPS, Settings, compute_features, cross_validate, fit_paper
-from featstore.reproduction.samples import Sitters
-from featstore.reproduction.sides import leak, require_every_class, sample, split, table
+from featstore.reproduction.figures import Sitters, draw_all
+from featstore.reproduction.protocol import (
+    METRIC,
+    SEVEN,
+    STEPS,
+    Settings,
+    choices,
+    claims,
+    compute_features,
+    cross_validate,
+    fit_paper,
+    floor,
+    leak,
+    members,
+    reasons,
+    require_every_class,
+    require_some,
+    sample,
+    split,
+    table,
+)
+from featstore.results.paper import Conversion, Reproduction
+from featstore.runs import LOCK
+from featstore.serialization import PRIVATE_FOLDER, read_regular
 from featstore.signatures import public
-from featstore.sole_writer import LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from featstore.images.manifest import Manifest
-    from featstore.reproduction.outcome import Member
+    from featstore.results.paper import Member
+
 
 RECIPE = "paper"
-PARTS = frozenset({"by_image", "by_patient", run.FIGURES, run.METRICS, NAME, LOCK})
+PARTS = frozenset({"by_image", "by_patient", runs.FIGURES, runs.METRICS, NAME, LOCK})
 """What a run that was killed may have left."""
 
 
@@ -99,7 +121,7 @@ def paper(
     AuditError
         If the data set would give a false answer, or is too small to be split.
     """
-    with run.alone_in(Path(out)):
+    with runs.alone_in(Path(out)):
         folder = Path(out)
         require_some(backbones, weights or {})
         whole = scan(data, **reading)
@@ -121,7 +143,7 @@ def paper(
             progress=progress,
         )
         arguments = {
-            "data_sha256": run.data_digest(part.records),
+            "data_sha256": runs.data_digest(part.records),
             "networks": {member.name: member.digest for member in networks},
             "precision": precision,
             "images": images,
@@ -132,11 +154,11 @@ def paper(
         }
         positive_class(part.classes, positive)  # refuses a class that does not exist
         _refuse_other(folder, arguments, overwrite=overwrite)
-        with run.alone_in(folder):
+        with runs.alone_in(folder):
             _prepare(folder, arguments, overwrite=overwrite)
             audit = _audit(whole.only({record.id for record in part.files}), value_range)
             result = _reproduce(part, networks, settings, audit, arguments, folder)
-            run.write_run(folder, {"kind": "paper", "arguments": arguments}, result.to_json())
+            runs.write_run(folder, {"kind": "paper", "arguments": arguments}, result.to_json())
             write_report(
                 folder, folder / NAME, with_images=True
             )  # in the run folder, where the images are anyway
@@ -169,7 +191,7 @@ def _reproduce(
     honest = cross_validate(part, settings, folder / "by_patient" / "compare")
     torn = leak(part, splits["by_image"])
     laid = claims(fits["by_image"], fits.get("by_patient"), honest)
-    run.clear(folder)
+    runs.clear(folder)
     return Reproduction(
         run=str(folder),
         arguments=arguments,
@@ -189,7 +211,7 @@ def _reproduce(
         computed=sum(extraction.computed for extraction in extractions),
         stored=sum(extraction.stored for extraction in extractions),
         figures=draw_all(
-            Sitters.of(splits["by_image"], settings), networks, fits["by_image"], folder / run.FIGURES
+            Sitters.of(splits["by_image"], settings), networks, fits["by_image"], folder / runs.FIGURES
         ),
         steps={step: what for step, what in STEPS.items() if (folder / step).exists()},
     )
@@ -208,18 +230,76 @@ def _audit(whole: Manifest, value_range: tuple[float, float] | None) -> dict[str
 def _prepare(folder: Path, arguments: Mapping[str, Any], *, overwrite: bool) -> None:
     """Make the folders, if the run may be written here: going on where a killed one was, or repeating the same."""
     _refuse_other(folder, arguments, overwrite=overwrite)
-    for part in ("", "by_image", "by_image/heads", "by_patient", run.FIGURES):
+    for part in ("", "by_image", "by_image/heads", "by_patient", runs.FIGURES):
         (folder / part).mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
 
 
 def _refuse_other(folder: Path, arguments: Mapping[str, Any], *, overwrite: bool) -> None:
-    if not (folder / run.RUN).exists():
+    if not (folder / runs.RUN).exists():
         strange = sorted(path.name for path in folder.glob("*") if path.name not in PARTS)
         if strange:
             raise UsageError(
                 f"{folder} holds files that are no run: {strange[0]}.", "Choose another folder with --out."
             )
         return
-    earlier = run.read_run(folder)
+    earlier = runs.read_run(folder)
     if not overwrite and (earlier.get("kind"), earlier.get("arguments")) != ("paper", arguments):
         raise UsageError(f"{folder} holds another run already.", "Choose another --out, or add --overwrite.")
+
+
+NEEDS_RANGE = "needs_range"
+
+
+def convert(manifest: Manifest, value_range: tuple[float, float] | None) -> tuple[Conversion, Manifest]:
+    """Decode every image once and count; nothing is written, since features are made from the files as they are.
+
+    Returns
+    -------
+    What was met, and the data set without what does not decode: so the sides of a split are drawn, and a leak is
+    counted, among images that take part. Deep images without a declared range stay, for `extract` to refuse.
+
+    Raises
+    ------
+    AuditError
+        If one class is left, or none.
+    """
+    formats: Counter[str] = Counter()
+    channels: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
+    unread = Counter(row.reason for row in manifest.unreadable)
+    lost: dict[str, str] = {}
+    sides: list[int] = []
+    taken = set()
+    for record in manifest.records:
+        try:
+            data = read_regular(record.path, MAX_BYTES)
+            pixels, said = decode(data, record.frame, value_range)
+        except OSError:
+            unread["missing"] += 1
+            lost[record.id] = "missing"
+        except BadImageError as error:
+            unread[error.reason] += 1
+            if error.reason == NEEDS_RANGE:
+                taken.add(record.id)
+            else:
+                lost[record.id] = error.reason
+        else:
+            formats[identify(data[:HEAD])] += 1
+            channels["grey" if pixels.shape[2] == 1 else "colour"] += 1
+            notes.update(said)
+            sides += pixels.shape[:2]
+            taken.add(record.id)
+    require_two_classes(manifest, lost)
+    found = Conversion(
+        _sorted(formats),
+        _sorted(channels),
+        _sorted(notes),
+        _sorted(unread),
+        min(sides, default=0),
+        max(sides, default=0),
+    )
+    return found, manifest.only(taken)
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))

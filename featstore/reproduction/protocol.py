@@ -1,26 +1,47 @@
-"""The fits of both protocols, by the public functions and into run folders of their own."""
+"""The fits of both protocols, by the public functions and into run folders of their own.
+
+Which networks take part: those of the paper and any others asked for, as far as there are weights.
+
+Who is trained on and who is tested on: a sample of whole patients, a split by image or patient, and the leak.
+
+The paper's number beside this run's, and why they differ.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore import run
-from featstore.evaluation.compare import compare
-from featstore.evaluation.fuse import fuse
-from featstore.extraction.extract import extract
-from featstore.partition import most_parts
+from featstore import runs
+from featstore.api.compare import compare
+from featstore.api.extract import extract
+from featstore.api.fuse import fuse
+from featstore.backbones import catalog
+from featstore.backbones.weights import IMAGENET, absent, can_fetch, choice_for, unreachable
+from featstore.errors import AuditError, WeightsError
+from featstore.evaluation.estimates import Score
+from featstore.extraction.networks import Networks
+from featstore.results.paper import Claim, Leak, Member
+from featstore.splits import most_parts, validation_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from featstore.evaluation.comparison import Comparison
-    from featstore.evaluation.fuse import Fusion
-    from featstore.extraction.summary import Extraction
+    from numpy.typing import NDArray
+
+    from featstore.evaluation.estimates import Standing
     from featstore.images.manifest import Manifest
+    from featstore.results.comparison import Comparison
+    from featstore.results.extraction import Extraction
+    from featstore.results.fusion import Fusion
+    from featstore.types import ImageRecord
+
 
 HEAD, VOTE = "concat_head", "vote_backbones"
 HONEST = "concat_logreg"
@@ -118,7 +139,7 @@ def compute_features(
         "backbones": settings.backbones, "memory": settings.memory, "as_default": False, **features,
     }  # fmt: skip
     planned = extract(manifest, dry_run=True, **wanted)
-    if not planned.missing and (out / run.RUN).exists():
+    if not planned.missing and (out / runs.RUN).exists():
         return planned
     return extract(manifest, out=out, overwrite=True, progress=settings.progress, **wanted)
 
@@ -180,3 +201,336 @@ def _possible_folds(manifest: Manifest) -> int:
 
 def _several(settings: Settings) -> bool:
     return len(settings.backbones) > 1
+
+
+log = logging.getLogger(__name__)
+ABSENT = "Its ImageNet weights are not on this machine, and could not be fetched."
+
+SEVEN = ("InceptionV3", "DenseNet201", "ResNet50", "Xception", "VGG19", "NASNetLarge", "InceptionResNetV2")
+"""The paper's networks, in the order in which their figures are numbered here."""
+
+
+def members(names: Sequence[str], weights: Mapping[str, str], precision: str) -> tuple[Member, ...]:
+    """Find the weights of each network; Keras may download those of ImageNet.
+
+    Parameters
+    ----------
+    names
+        Catalogue names.
+    weights
+        Choice by name, ``*`` for all others; ``imagenet`` where nothing is said.
+    precision
+        As for `featstore.extract`.
+
+    Raises
+    ------
+    WeightsError
+        If no network has weights, or a file that was named is not what it should be.
+    """
+    found = tuple(_member(name, choice_for(name, weights), precision) for name in dict.fromkeys(names))
+    if not any(member.is_here for member in found):
+        raise WeightsError(
+            f"None of the {len(found)} networks has weights: those of ImageNet could not be fetched.",
+            "Give files (--weights Xception=xception.weights.h5), or random:0 to see the machinery run.",
+        )
+    return found
+
+
+def require_some(names: Sequence[str], weights: Mapping[str, str]) -> None:
+    """Refuse, before any image is read, networks of which none has weights here or can get them.
+
+    Raises
+    ------
+    AbsentWeightsError
+        If there is none, with the names of all.
+    """
+    missing = absent(names, weights)
+    if missing and len(missing) == len({*names}) and not any(can_fetch(catalog.row(n)) for n in missing):
+        raise unreachable(missing)
+
+
+def choices(found: Sequence[Member], weights: Mapping[str, str]) -> dict[str, str]:
+    """Choice of weights of every network that takes part, by name."""
+    return {member.name: choice_for(member.name, weights) for member in found if member.is_here}
+
+
+def _member(name: str, choice: str, precision: str) -> Member:
+    row = catalog.row(name)
+    digest, reason = None, ""
+    try:
+        digest = Networks({name: choice}, "official", precision).spec(name, fetch=True).weights
+    except WeightsError as error:
+        if choice != IMAGENET:
+            raise
+        log.warning("%s It does not take part.", error.cause)  # names folders, which a run does not
+        reason = ABSENT
+    kind = choice.partition(":")[0] if choice == IMAGENET or choice.startswith("random:") else "file"
+    kind = kind if digest is not None else "absent"
+    return Member(name, name in SEVEN, kind, digest, reason, row.input_size, row.dimension)
+
+
+TEST = 0.25
+"""Share of the images held out for testing; what the paper took is not known here."""
+VALIDATION = 0.4
+"""The paper's share of the other images to validate on."""
+
+
+def sample(manifest: Manifest, images: int | None, seed: int) -> Manifest:
+    """About so many images, as whole patients, each class in proportion; all where None or no fewer are there.
+
+    Parameters
+    ----------
+    manifest
+        The data set.
+    images
+        Number wanted; the patients' sizes decide how near it is met.
+    seed
+        Of the draw.
+    """
+    if images is None or images >= len(manifest.records):
+        return manifest
+    y, groups = _numbered(manifest.records)
+    taken = validation_mask(y, groups, images / len(y), np.random.default_rng([seed, 0]))
+    return manifest.only({record.id for record, take in zip(manifest.records, taken, strict=True) if take})
+
+
+def split(manifest: Manifest, seed: int) -> Manifest:
+    """Draw the sides ``train``, ``val`` and ``test`` over whole groups, each class in proportion."""
+    y, groups = _numbered(manifest.records)
+    rng = np.random.default_rng([seed, 1])
+    sides = np.full(len(y), "train", dtype="<U5")
+    sides[validation_mask(y, groups, TEST, rng)] = "test"
+    rest = np.flatnonzero(sides == "train")
+    compact = np.unique(groups[rest], return_inverse=True)[1]
+    sides[rest[validation_mask(y[rest], compact, VALIDATION, rng)]] = "val"
+    return manifest.with_splits(
+        {record.id: str(side) for record, side in zip(manifest.records, sides, strict=True)}
+    )
+
+
+def require_every_class(manifest: Manifest) -> None:
+    """Make sure, before hours of extraction, that every side of a split can be learnt from or scored.
+
+    Raises
+    ------
+    AuditError
+        If a side lacks a class.
+    """
+    for side, classes in table(manifest).items():
+        if absent := [name for name, count in classes.items() if not count]:
+            raise AuditError(
+                f"The {side} side of a split came out without {absent[0]}: there are too few patients of it.",
+                "Give more --images or patients, or another --seed.",
+            )
+
+
+def table(manifest: Manifest) -> dict[str, dict[str, int]]:
+    """Images by side and class, in the order in which they are used."""
+    counts = Counter((record.split, record.label) for record in manifest.records)
+    return {side: {c: counts[side, c] for c in manifest.classes} for side in ("train", "val", "test")}
+
+
+def leak(manifest: Manifest, by_image: Manifest) -> Leak | None:
+    """Count the patients of `manifest` that the split of `by_image` tears apart; None where no patients are named."""
+    if not manifest.has_groups:
+        return None
+    group = {record.id: record.group for record in manifest.records}
+    members: defaultdict[str | None, list[str]] = defaultdict(list)
+    for record in by_image.records:
+        members[record.split].append(group[record.id])
+    trained = set(members["train"])
+    known = [name for name in members["test"] if name in trained]
+    return Leak(len(set(group.values())), len(set(known)), len(members["test"]), len(known))
+
+
+def _numbered(records: Iterable[ImageRecord]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Class and group numbers."""
+    labels, names = zip(*((record.label, record.group) for record in records), strict=True)
+    return np.unique(labels, return_inverse=True)[1], np.unique(names, return_inverse=True)[1]
+
+
+PAPER = 0.96
+"""Accuracy that Ji et al. 2020 report."""
+METRIC = "accuracy"
+LEARNT = 0.9
+"""Accuracy in training, with dropout, from which a head knows its training images."""
+
+
+def claims(by_image: Fits, by_patient: Fits | None, honest: Comparison) -> tuple[Claim, ...]:
+    """Lay the accuracies side by side: the paper's, its protocol here, the same by patient, and the honest one."""
+    tested = by_image.tuned.sizes["test"]
+    rows = [
+        Claim(
+            "paper",
+            f"Ji et al. 2020, as claimed (interval as if on {tested} test images)",
+            Score(PAPER, exact_interval(PAPER, tested)),
+            None,
+            None,
+            "exact binomial; the paper's own test size is not known here",
+        ),
+        _held_out(
+            "by_image", "the paper's protocol here, split by image", by_image, "images as if independent"
+        ),
+    ]
+    if by_patient is not None:
+        rows.append(_held_out("by_patient", "the same, but patients kept together", by_patient, "patients"))
+    chosen = contestant(honest)
+    unit = "patients" if honest.matrix["has_groups"] else "images"
+    estimate = chosen.estimates[METRIC]
+    rows.append(
+        Claim(
+            "honest",
+            f"honest: {chosen.contestant.label}, {honest.folds}-fold over {unit}, each network's own preprocessing",
+            Score(estimate.mean, estimate.interval),
+            honest.matrix["images"],
+            honest.matrix["groups"] if honest.matrix["has_groups"] else None,
+            f"bootstrap over {unit}, widened for the overlap of the folds",
+        )
+    )
+    return tuple(rows)
+
+
+def contestant(honest: Comparison) -> Standing:
+    """Who the honest number is about: settled in advance, not the best."""
+    fused = [s for s in honest.standings if s.contestant.label == HONEST]
+    return (fused or list(honest.standings))[0]
+
+
+def exact_interval(share: float, images: int) -> tuple[float, float]:
+    """95 % interval of a share of so many images: Clopper & Pearson, Biometrika 26, 1934."""
+    from scipy.stats import binomtest
+
+    found = binomtest(round(share * images), images).proportion_ci(0.95, method="exact")
+    return float(found.low), float(found.high)
+
+
+def floor(sides: Mapping[str, Mapping[str, int]]) -> float:
+    """Accuracy on the test images of answering what is most frequent among the training images."""
+    train, test = sides["train"], sides["test"]
+    return test[max(train, key=lambda name: train[name])] / sum(test.values())
+
+
+def reasons(
+    found: Sequence[Claim],
+    leak: Leak | None,
+    members: Sequence[Member],
+    by_image: Fits,
+    honest: Comparison,
+    audit: Mapping[str, object],
+) -> tuple[str, ...]:
+    """Sentences on why the numbers differ, the heaviest first."""
+    by_name = {claim.name: claim for claim in found}
+    return tuple(
+        sentence
+        for sentence in (
+            *_untrained(members),
+            _leak(leak, by_name),
+            _preprocessing(by_name),
+            _training(by_image),
+            _selection(by_image, honest),
+            _size(by_name),
+            _shortcuts(audit),
+        )
+        if sentence
+    )
+
+
+def _held_out(name: str, title: str, fits: Fits, unit: str) -> Claim:
+    fusion = fits.tuned
+    return Claim(
+        name,
+        title,
+        fusion.scores["test"][METRIC],
+        fusion.sizes["test"],
+        None,
+        f"bootstrap over {unit}; one split",
+    )
+
+
+def _untrained(members: Sequence[Member]) -> Iterator[str]:
+    here = [member for member in members if member.is_here]
+    if absent := [member.name for member in members if not member.is_here]:
+        yield f"Weights absent: {', '.join(absent)} did not take part, so this is not the paper's set of networks."
+    if drawn := [member.name for member in here if member.weights == "random"]:
+        yield (
+            f"Random weights, never trained: {', '.join(drawn)} ({len(drawn)} of {len(here)} networks)."
+            " No number of this run says what trained ones would give."
+        )
+
+
+def _leak(leak: Leak | None, by_name: Mapping[str, Claim]) -> str:
+    if leak is None:
+        return (
+            "Leak: the data set names no patients, so nothing can be kept together, and the honest protocol cannot be"
+            " more honest than the paper's here. Add a group column, or --group-pattern."
+        )
+    counted = (
+        f"Leak: split by image, {leak.in_both} of {leak.patients} patients have images on both sides, and"
+        f" {leak.known_images} of {leak.test_images} test images show a patient whom the model was trained on."
+    )
+    apart, together = by_name["by_image"].accuracy.value, by_name["by_patient"].accuracy.value
+    if apart is None or together is None:
+        return counted
+    return (
+        f"{counted} With everything else equal and patients kept together: {together:.3f} instead of {apart:.3f}"
+        f" ({apart - together:+.3f} for the split by image; one split each, so the luck of the split is in it)."
+    )
+
+
+def _preprocessing(by_name: Mapping[str, Claim]) -> str:
+    return (
+        "Preprocessing: the paper divides pixels by 255 for every network; most were trained on other scales, and the"
+        " honest protocol gives each its own. It also trains on plain images only, and fuses by"
+        f" {by_name['honest'].title.partition(': ')[2].partition(',')[0]}."
+    )
+
+
+def _training(by_image: Fits) -> str:
+    """Say how far the paper's head came: its rate is made for many steps."""
+    history = by_image.head.history
+    if not history or not history["loss"]:
+        return ""
+    loss, right = history["loss"], history["accuracy"]
+    guessing = math.log(len(by_image.head.matrix["classes"]))
+    told = (
+        f"Training: in {len(loss)} epochs at a rate of {by_image.head.options['learning_rate']:g} the loss of the"
+        f" fusion head went from {loss[0]:.3f} to {loss[-1]:.3f} nats (guessing: {guessing:.3f}), its accuracy in"
+        f" training to {right[-1]:.3f}."
+    )
+    return told if right[-1] > LEARNT else f"{told} The less it knows its own images, the less a leak shows."
+
+
+def _selection(by_image: Fits, honest: Comparison) -> str:
+    tried = {**by_image.heads, **by_image.fusions}
+    scores = {name: fit.scores["test"][METRIC].value for name, fit in tried.items()}
+    known = {name: value for name, value in scores.items() if value is not None}
+    if not known:
+        return ""
+    best = max(known, key=lambda name: known[name])
+    told = (
+        f"Selection: {len(known)} models were scored on the same test images; the best, {best}, has"
+        f" {known[best]:.3f}. Whoever picks the best on the images that it is scored on reports luck as well"
+    )
+    if honest.winner is None:
+        return f"{told}."
+    return (
+        f"{told}: in the honest comparison the best AUC of {honest.winner.of} is {honest.winner.naive:.3f}, and"
+        f" {honest.winner.guarded:.3f} without the luck of having been picked."
+    )
+
+
+def _size(by_name: Mapping[str, Claim]) -> str:
+    small, honest = by_name["by_image"], by_name["honest"]
+    units = f" of {honest.patients} patients" if honest.patients is not None else ""
+    return (
+        f"Size: {small.images} test images of one split against {honest.images} images{units}, each tested once."
+        " Two numbers whose intervals overlap are not told apart."
+    )
+
+
+def _shortcuts(audit: Mapping[str, object]) -> str:
+    shortcuts = audit.get("shortcuts")
+    if not isinstance(shortcuts, dict) or not shortcuts:
+        return ""
+    guessed = ", ".join(f"{name} {auc:.3f}" for name, auc in shortcuts.items())
+    return f"Shortcuts: AUC of guessing the label without looking at anatomy: {guessed}."

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from featstore.errors import UsageError, did_you_mean
 from featstore.signatures import public
-from featstore.store import layout, listing, rooms, surroundings
+from featstore.store import paths, verify
 from featstore.store.store import Store, default_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from featstore.types import FeatureKey
+
 
 DAY = 86_400
 AGES = (("a day", DAY), ("a week", 7 * DAY), ("a month", 30 * DAY), ("a year", 365 * DAY))
@@ -79,7 +80,7 @@ def inventory(cache: str | Path | None = None, *, by: str = "backbone") -> list[
     """
     _require(by)
     store = Store(Path(cache) if cache is not None else default_cache())
-    rooms.require_cache(store.root)
+    paths.require_cache(store.root)
     return sorted((_entry(store, key) for key in store.feature_keys()), key=SORTED_BY[by])
 
 
@@ -103,21 +104,21 @@ def usage(cache: str | Path | None = None, *, by: str = "backbone") -> dict[str,
     """
     _require(by)
     root = Path(cache) if cache is not None else default_cache()
-    rooms.require_cache(root)
+    paths.require_cache(root)
     sizes: Counter[str] = Counter()
     now = time.time()
-    for path, stat in listing.stats(listing.all_shards(root)):
+    for path, stat in paths.stats(paths.all_shards(root)):
         _, backbone, view, seed, _ = path.relative_to(root).parts
         group = {"backbone": backbone, "view": f"{view}/{seed}", "age": _age(now - stat.st_mtime)}[by]
         sizes[group] += stat.st_size
     order = [f"less than {name}" for name, _ in AGES] if by == "age" else []
-    aside = listing.stats(surroundings.files_below(root, layout.quarantine_folder(root)))
+    aside = paths.stats(verify.files_below(root, paths.quarantine_folder(root)))
     sizes["quarantine"] = sum(stat.st_size for _, stat in aside)
     return {group: sizes[group] for group in [*order, *sorted({*sizes} - {*order})] if group in sizes}
 
 
 def _entry(store: Store, key: FeatureKey) -> Entry:
-    stats = [stat for _, stat in listing.stats(listing.settled(layout.shard_folder(store.root, key)))]
+    stats = [stat for _, stat in paths.stats(paths.settled(paths.shard_folder(store.root, key)))]
     backbone, view = key.backbone, key.view
     written = [stat.st_mtime for stat in stats]
     return Entry(

@@ -3,31 +3,43 @@
 Working on bytes keeps two promises cheap. The name of a shard is the SHA-256 of exactly what is written; and
 a reader hashes exactly what it then opens, so that a file that changes in between cannot slip through, and
 damaged HDF5, which can hang the library, never reaches it.
+
+The first bytes of a shard: enough to see, without reading it, that a file was cut short or is something else.
+
+Plain HDF5 for other people's scripts: arrays by name, readable by anything that reads HDF5.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-from featstore.document import parse
 from featstore.errors import RefusedFileError, ShardCorruptError
-from featstore.files import UnfitFileError, read_regular
-from featstore.fingerprint import canonical_json, digest_bytes
-from featstore.store.guard import Limits, read_plain
+from featstore.serialization import (
+    UnfitFileError,
+    canonical_json,
+    digest_bytes,
+    open_regular,
+    parse,
+    read_regular,
+)
+from featstore.store.hdf5_guard import Limits, read_plain
 from featstore.types import FeatureKey
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from featstore.store.guard import Plain
+    from featstore.store.hdf5_guard import Plain
     from featstore.types import Features
+
 
 FORMAT = 1
 ID_BYTES = 32
@@ -185,3 +197,53 @@ def _checked(plain: Plain) -> Shard:
         raise ValueError("an image id stands twice in it")
     batch_size = found.get("batch_size")
     return Shard(key, names, features, None if batch_size is None else int(batch_size))
+
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+END_OF_FILE = {0: (40, 48), 1: (44, 52), 2: (28, 36), 3: (28, 36)}
+"""Where the superblock of each version keeps the length of the file (HDF5 File Format Specification, II.A)."""
+LONGEST = 52
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def check_header(path: Path) -> int:
+    """Return 0 if name, header and size of a shard file belong together.
+
+    Raises
+    ------
+    ShardCorruptError
+        If they do not.
+    """
+    if not DIGEST.fullmatch(path.stem):
+        raise ShardCorruptError("its name is no SHA-256", REMEDY)
+    try:
+        with open_regular(path, follow_links=False) as file:
+            start, size = file.read(LONGEST), os.fstat(file.fileno()).st_size
+    except UnfitFileError as error:
+        raise ShardCorruptError(str(error.strerror), REMEDY) from error
+    if not start.startswith(SIGNATURE) or len(start) < LONGEST or start[8] not in END_OF_FILE:
+        raise ShardCorruptError("it does not begin like an HDF5 file", REMEDY)
+    first, last = END_OF_FILE[start[8]]
+    announced = int.from_bytes(start[first:last], "little")
+    if announced != size:
+        raise ShardCorruptError(f"it has {size} bytes, and its header says {announced}", REMEDY)
+    return 0
+
+
+def encode_arrays(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, str]) -> bytes:
+    """Serialise arrays to the bytes of an HDF5 file without filters; equal content gives equal bytes.
+
+    Parameters
+    ----------
+    arrays
+        Numbers, or fixed-length bytes (``S``), by data set name.
+    attributes
+        Text, attached to the root.
+    """
+    with h5py.File.in_memory() as file:
+        for name, values in arrays.items():
+            file.create_dataset(name, data=values, track_times=False).flush()
+        for name, text in attributes.items():
+            file.attrs[name] = text
+        file.flush()
+        return bytes(file.id.get_file_image())

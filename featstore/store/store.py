@@ -1,31 +1,40 @@
-"""The cache folder as an object: write rows, ask which are there, read them back by image id."""
+"""The cache folder as an object: write rows, ask which are there, read them back by image id.
+
+Which ids each shard holds, so that planning need not open every shard. An accelerator, never a truth.
+
+The index is a folder of segments. A segment is written once and named by the hash of its bytes, like a shard, so
+writers cannot disturb each other; whatever does not verify is dropped and rebuilt from the shards. An entry
+counts only while its shard has the size and the time of modification that it had when its ids were read. The
+shards of one block of images share one list of ids, which makes the index of 7 million rows a few megabytes.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
-from dataclasses import asdict
+import threading
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featstore.errors import MissingFeaturesError, ShardCorruptError, StoreError
-from featstore.fingerprint import canonical_json, digest
-from featstore.store import layout, listing, quarantine, rooms, shard
-from featstore.store.commit import ELSEWHERE, commit, commit_named_by_hash
+from featstore.serialization import UnfitFileError, canonical_json, digest, digest_bytes, parse
+from featstore.store import notes, paths, shard
 from featstore.store.ids import ID, NO_IDS, IdSet
-from featstore.store.index import Entry, Index
+from featstore.store.paths import ELSEWHERE, commit, commit_named_by_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from featstore.store.ids import PackedIds
-    from featstore.store.index import Stamp
-    from featstore.store.quarantine import BadImage
+    from featstore.store.notes import BadImage
     from featstore.store.shard import Shard
     from featstore.types import BackboneSpec, Decoding, FeatureKey, Features
+
 
 log = logging.getLogger(__name__)
 _LONGEST = 255
@@ -57,7 +66,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         _require_possible(root)
         self.root = root
-        self._index = Index(layout.index_folder(root))
+        self._index = Index(paths.index_folder(root))
         self._unions: dict[frozenset[bytes], IdSet] = {}
         self._described: set[Path] = set()
 
@@ -72,9 +81,9 @@ class Store:
             As for `featstore.store.shard.encode`.
         """
         self._describe(key.backbone)
-        folder = layout.shard_folder(self.root, key)
+        folder = paths.shard_folder(self.root, key)
         data = shard.encode(key, ids, features, batch_size)
-        path = commit_named_by_hash(self.root, folder, data, layout.SHARD_SUFFIX)
+        path = commit_named_by_hash(self.root, folder, data, paths.SHARD_SUFFIX)
         try:
             stamp = bytes.fromhex(path.stem), *_size_and_time(path.lstat())
         except FileNotFoundError as error:
@@ -89,7 +98,7 @@ class Store:
     def settle(self) -> None:
         """Drop from the index what is no longer there, after shards were replaced or deleted."""
         self._index.flush()
-        self._index.keep({bytes.fromhex(path.stem) for path in listing.all_shards(self.root)})
+        self._index.keep({bytes.fromhex(path.stem) for path in paths.all_shards(self.root)})
 
     def stored_ids(self, key: FeatureKey) -> IdSet:
         """Ids of the images whose vector under `key` is in the store.
@@ -152,7 +161,7 @@ class Store:
         Two shards that share an id hold the same vector (law 2). While another process compacts the store, a shard
         may be met both in its old and in its new form, but no row is passed over.
         """
-        for path in listing.settled(layout.shard_folder(self.root, key)):
+        for path in paths.settled(paths.shard_folder(self.root, key)):
             rows = self.load(path)
             if rows is not None and rows.key == key:
                 yield path, rows
@@ -163,16 +172,16 @@ class Store:
 
     def feature_keys(self) -> list[FeatureKey]:
         """All feature keys that have at least one good shard."""
-        found = (self._key_of(folder) for folder in listing.folders(self.root))
+        found = (self._key_of(folder) for folder in paths.shard_folders(self.root))
         return [key for key in found if key is not None]
 
     def bad_images(self, decoding: Decoding) -> Mapping[str, BadImage]:
         """Return the quarantined images under one decoding, by image id."""
-        return quarantine.bad_images(layout.quarantine_folder(self.root), decoding)
+        return notes.bad_images(paths.quarantine_folder(self.root), decoding)
 
     def record_bad_image(self, decoding: Decoding, bad: BadImage) -> None:
         """Enter an image in the quarantine table."""
-        quarantine.record_bad_image(layout.quarantine_folder(self.root), decoding, bad)
+        notes.record_bad_image(paths.quarantine_folder(self.root), decoding, bad)
 
     def load(self, path: Path) -> Shard | None:
         """Read one shard: bytes, hash, then structure. A bad one is set aside and counts as absent."""
@@ -194,7 +203,7 @@ class Store:
     def _entries(self, key: FeatureKey) -> Iterator[tuple[Path, Entry]]:
         digest_of_key = digest_of(key)
         known = self._index.entries(digest_of_key)
-        for path in listing.settled(layout.shard_folder(self.root, key)):
+        for path in paths.settled(paths.shard_folder(self.root, key)):
             try:
                 stamp = _name_bytes(path.stem), *_size_and_time(path.lstat())
             except FileNotFoundError:
@@ -220,8 +229,8 @@ class Store:
         return self._unions[lists]
 
     def _describe(self, backbone: BackboneSpec) -> None:
-        page = layout.backbone_folder(self.root, backbone) / layout.BACKBONE_PAGE
-        if not (rooms.enter(self.root, page.parent) and rooms.is_file(page)):
+        page = paths.backbone_folder(self.root, backbone) / paths.BACKBONE_PAGE
+        if not (paths.enter(self.root, page.parent) and paths.is_file(page)):
             if page in self._described:
                 raise StoreError(
                     f"{page.parent} was deleted while features were written to it.", shard.REMEDY
@@ -230,15 +239,15 @@ class Store:
         self._described.add(page)
 
     def _key_of(self, folder: Path) -> FeatureKey | None:
-        for path in listing.settled(folder):
+        for path in paths.settled(folder):
             rows = self.load(path)
-            if rows is not None and layout.shard_folder(self.root, rows.key) == folder:
+            if rows is not None and paths.shard_folder(self.root, rows.key) == folder:
                 return rows.key
         return None
 
     def _set_aside(self, path: Path, error: ShardCorruptError) -> None:
         try:
-            target = quarantine.set_aside_shard(layout.quarantine_folder(self.root), path, error.cause)
+            target = notes.set_aside_shard(paths.quarantine_folder(self.root), path, error.cause)
         except OSError:
             log.warning("bad shard %s ignored; it could not be moved to quarantine: %s", path, error.cause)
         else:
@@ -280,3 +289,229 @@ def _name_bytes(name: str) -> bytes:
 def _size_and_time(stat: os.stat_result) -> tuple[int, int]:
     """Size and nanoseconds, which beyond the year 2262 are more than a segment has room for."""
     return stat.st_size, max(-_MOST, min(stat.st_mtime_ns, _MOST))
+
+
+SUFFIX = ".ids"
+HASH = 32
+MAGIC = "featstore index 1"
+PENDING = 256
+"""Entries that wait in memory; after a kill, that many shards are opened by the next plan."""
+MAX_BYTES = 1 << 31
+SEGMENTS = 16
+"""More than these are merged when they are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one shard holds.
+
+    Attributes
+    ----------
+    key
+        Digest of the feature key in whose folder the shard lies.
+    shard
+        Digest of the shard's bytes, its name.
+    size, mtime_ns
+        Of the file when its ids were read.
+    ids
+        32 bytes each, in row order; empty where the shard belongs to another key.
+    """
+
+    key: bytes
+    shard: bytes
+    size: int
+    mtime_ns: int
+    ids: bytes
+
+
+Stamp = tuple[bytes, int, int]
+"""Name, size and time of modification of a shard file."""
+
+
+class Index:
+    """All segments of one folder, read when first asked for.
+
+    Parameters
+    ----------
+    folder
+        Where the segments lie, in the cache folder; it need not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[bytes, dict[Stamp, Entry]] | None = None
+        self._pending: list[Entry] = []
+        self._lock = threading.Lock()
+
+    def entries(self, key: bytes) -> dict[Stamp, Entry]:
+        """Entries of one feature key, by the stamp that their file must still bear."""
+        if self._known is None:
+            self._known = self._load()
+        return self._known.get(key, {})
+
+    def __iter__(self) -> Iterator[Entry]:
+        """All entries, those of shards that are gone included."""
+        if self._known is None:
+            self._known = self._load()
+        return (entry for of_key in self._known.values() for entry in of_key.values())
+
+    def add(self, entry: Entry) -> None:
+        """Remember an entry; it is on disk after `flush` at the latest."""
+        if self._known is not None:
+            self._known.setdefault(entry.key, {})[entry.shard, entry.size, entry.mtime_ns] = entry
+        with self._lock:
+            self._pending.append(entry)
+            full = len(self._pending) >= PENDING
+        if full:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending as one new segment; a folder that cannot be written only costs time."""
+        with self._lock:
+            pending, self._pending = self._pending, []
+        if pending:
+            self._write(pending)
+
+    def forget(self) -> None:
+        """Delete every segment: the next plan opens the shards."""
+        self._known = None
+        for path in self._segments():
+            _remove(path)
+
+    def keep(self, shards: Collection[bytes]) -> None:
+        """Drop the entries of all shards but those with these digests."""
+        segments = self._segments()
+        self._merge([entry for entry in self if entry.shard in shards], segments)
+
+    def _load(self) -> dict[bytes, dict[Stamp, Entry]]:
+        segments = self._segments()
+        lists: dict[bytes, bytes] = {}
+        found = [entry for path in segments for entry in _read(path, lists)]
+        if len(segments) > SEGMENTS:
+            self._merge(found, segments)
+        known: dict[bytes, dict[Stamp, Entry]] = {}
+        for entry in found:
+            known.setdefault(entry.key, {})[entry.shard, entry.size, entry.mtime_ns] = entry
+        return known
+
+    def _segments(self) -> list[Path]:
+        return paths.files(self._folder.parent, self._folder, "index")
+
+    def _merge(self, entries: Iterable[Entry], segments: Iterable[Path]) -> None:
+        """Write one segment for many. Only what has been read is deleted, so no writer's work is lost."""
+        merged = self._write(dict.fromkeys(entries))
+        for path in segments:
+            if merged is not None and path != merged:
+                _remove(path)
+
+    def _write(self, entries: Iterable[Entry]) -> Path | None:
+        try:
+            return commit_named_by_hash(
+                self._folder.parent, self._folder, encode_entries(entries), SUFFIX, MAX_BYTES
+            )
+        except StoreError as error:
+            log.debug("index not written: %s", error.cause)
+            return None
+
+
+def encode_entries(entries: Iterable[Entry]) -> bytes:
+    """Serialise entries to the bytes of a segment; equal lists of ids are written once."""
+    entries = list(entries)
+    lists = {ids: number for number, ids in enumerate(dict.fromkeys(entry.ids for entry in entries))}
+    header = {"entries": len(entries), "lists": len(lists), "format": MAGIC}
+    return b"".join([
+        canonical_json(header).encode() + b"\n",
+        np.array([len(ids) // HASH for ids in lists], "<u4").tobytes(),
+        *lists,
+        *(entry.key for entry in entries),
+        *(entry.shard for entry in entries),
+        np.array([entry.size for entry in entries], "<i8").tobytes(),
+        np.array([entry.mtime_ns for entry in entries], "<i8").tobytes(),
+        np.array([lists[entry.ids] for entry in entries], "<u4").tobytes(),
+    ])  # fmt: skip
+
+
+def decode_entries(data: bytes) -> list[Entry]:
+    """Read back what `encode` wrote.
+
+    Raises
+    ------
+    ValueError, LookupError, TypeError, OverflowError
+        If the bytes are not a segment of this format.
+    """
+    line, _, body = data.partition(b"\n")
+    header = parse(line)
+    if header["format"] != MAGIC:
+        raise ValueError(f"format {header['format']}")
+    take = _Taker(body)
+    count = int(header["entries"])
+    lists = [take(HASH * size) for size in take.numbers("<u4", int(header["lists"]))]
+    keys, shards = take.digests(count), take.digests(count)
+    sizes, times = take.numbers("<i8", count), take.numbers("<i8", count)
+    rows = [lists[number] for number in take.numbers("<u4", count)]
+    return [Entry(*fields) for fields in zip(keys, shards, sizes, times, rows, strict=True)]
+
+
+def check_index(path: Path) -> None:
+    """Raise what `decode` raises, or OSError, if a segment cannot be believed."""
+    decode_entries(_verified(path))
+
+
+class _Taker:
+    """Takes bytes from the front."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def __call__(self, size: int) -> bytes:
+        part = self._data[self._at : self._at + size]
+        if size < 0 or len(part) != size:
+            raise ValueError("too short")
+        self._at += size
+        return part
+
+    def numbers(self, kind: str, count: int) -> list[int]:
+        values: list[int] = np.frombuffer(self(np.dtype(kind).itemsize * count), kind).tolist()
+        return values
+
+    def digests(self, count: int) -> list[bytes]:
+        part = self(HASH * count)
+        return [part[at : at + HASH] for at in range(0, len(part), HASH)]
+
+
+def _read(path: Path, lists: dict[bytes, bytes]) -> list[Entry]:
+    """Entries of a segment that may be believed; a segment that does not verify is deleted.
+
+    A shard that is not older than the segment may have been replaced within one tick of the file clock, and
+    is opened again, as git does with a racy index. Equal lists of ids become one object across segments.
+    """
+    try:
+        written = path.lstat().st_mtime_ns
+        entries = decode_entries(_verified(path))
+    except UnfitFileError as error:
+        return _dropped(path, error)
+    except OSError:
+        return []
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
+        return _dropped(path, error)
+    older = (entry for entry in entries if entry.mtime_ns < written)
+    return [replace(entry, ids=lists.setdefault(entry.ids, entry.ids)) for entry in older]
+
+
+def _dropped(path: Path, error: Exception) -> list[Entry]:
+    log.debug("index segment %s dropped: %s", path, error)
+    _remove(path)
+    return []
+
+
+def _verified(path: Path) -> bytes:
+    data = paths.read_file(path, MAX_BYTES)
+    if digest_bytes(data) != path.stem:
+        raise ValueError("its bytes are not those of its name")
+    return data
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        paths.unlink(path.parents[1], path)

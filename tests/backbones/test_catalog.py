@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featstore.backbones import catalog, presence
+from featstore.backbones import catalog
+from featstore.backbones import weights as presence
 from featstore.backbones.weights import resolve_weights
 from featstore.errors import BackboneError, UnknownNameError
 
@@ -152,7 +153,7 @@ def test_builder_and_preprocessing_of_a_row_exist(name):
 @pytest.mark.parametrize("name", EVERY_ROW)
 def test_a_network_has_the_weights_file_size_dimension_and_cost_of_its_row(name, pixels, asked):
     from featstore.backbones import keras_backbone
-    from featstore.backbones import network as networks
+    from featstore.backbones import keras_backbone as networks
 
     row = catalog.row(name)
     weights = resolve_weights(row, "random:1")

@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from featstore.backbones import efficientnet_lite
-from featstore.backbones.efficientnet_lite import build, preprocess_input, weights_path
-from featstore.backbones.torch_archive import read_state_dict
+from featstore.backbones.efficientnet_lite import build, preprocess_input, read_state_dict, weights_path
 from featstore.errors import UsageError, WeightsError
 
 VARIANTS = (0, 1, 2)

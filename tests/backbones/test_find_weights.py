@@ -3,9 +3,9 @@
 import pytest
 
 from featstore.backbones import catalog
-from featstore.backbones.find_weights import find_weights
+from featstore.backbones.weights import find_weights
 from featstore.errors import WeightsError
-from featstore.fingerprint import digest_bytes
+from featstore.serialization import digest_bytes
 from featstore.types import BackboneSpec
 
 NAME = "MobileNetV2"

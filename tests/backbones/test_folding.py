@@ -12,9 +12,8 @@ import tensorflow as tf
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from featstore.backbones import catalog
-from featstore.backbones.folding import fold
-from featstore.backbones.frozen_layers import Convolution, Rectifier
-from featstore.backbones.network import build
+from featstore.backbones.folding import Convolution, Rectifier, fold
+from featstore.backbones.keras_backbone import build
 from featstore.backbones.weights import resolve_weights
 
 layers = keras.layers

@@ -18,8 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featstore.backbones import catalog, presence
-from featstore.backbones import network as networks
+from featstore.backbones import catalog
+from featstore.backbones import keras_backbone as networks
+from featstore.backbones import weights as presence
 from featstore.backbones.keras_backbone import load_backbone, spec
 from featstore.backbones.weights import Weights, resolve_weights
 from featstore.errors import BackboneError, NonFiniteFeaturesError, UsageError, WeightsError

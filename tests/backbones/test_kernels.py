@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from featstore.backbones import kernels, precision
-from featstore.backbones.kernels import ONEDNN, ask_for_onednn, keeps_rows
-from featstore.backbones.precision import cpu_flags
+from featstore.backbones import precision
+from featstore.backbones import precision as kernels
+from featstore.backbones.precision import ONEDNN, ask_for_onednn, cpu_flags, keeps_rows
 
 # Features of a batch, hashed, and how many numbers move when its rows change places; then what the probe says.
 SCRIPT = """
@@ -18,7 +18,7 @@ first, batch, *names = sys.argv[1:]
 if first == "tensorflow":
     import tensorflow
 from featstore.backbones.keras_backbone import load_backbone
-from featstore.backbones.kernels import ONEDNN, keeps_rows
+from featstore.backbones.precision import ONEDNN, keeps_rows
 for name in names:
     backbone = load_backbone(name, "random:1", batch_size=int(batch))
     side = backbone.spec.input_size

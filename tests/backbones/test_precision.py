@@ -11,7 +11,7 @@ from featstore.backbones.keras_backbone import load_backbone, spec
 from featstore.backbones.precision import BFLOAT16, FLOAT16, FLOAT32, FORCE, require_hardware
 from featstore.backbones.weights import resolve_weights
 from featstore.errors import FeatstoreError, OutOfMemoryError, UsageError
-from featstore.fingerprint import digest
+from featstore.serialization import digest
 from featstore.types import BACKBONE_REVISION
 
 BATCH = 4

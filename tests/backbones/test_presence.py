@@ -9,11 +9,12 @@ import pytest
 from commandline import featstore
 
 import featstore as package
-from featstore.backbones import catalog, presence
+from featstore.api import extract as module
+from featstore.backbones import catalog
+from featstore.backbones import weights as presence
 from featstore.backbones.keras_backbone import load_backbone
 from featstore.backbones.weights import keras_models_folder
 from featstore.errors import AbsentWeightsError
-from featstore.extraction import extract as module
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from featstore.backbones.torch_archive import read_state_dict
+from featstore.backbones.efficientnet_lite import read_state_dict
 from featstore.errors import WeightsError
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -239,7 +239,8 @@ def test_a_forbidden_global_is_named_in_the_refusal(read):
 def test_reading_raises_no_audit_event_but_opening_the_file():
     """CPython reports every unpickled global, import, exec and system call; here none may come."""
     program = (
-        "import sys; from pathlib import Path; import featstore.backbones.torch_archive as archive; events = set()\n"
+        "import sys; from pathlib import Path\n"
+        "import featstore.backbones.efficientnet_lite as archive; events = set()\n"
         "sys.addaudithook(lambda event, arguments: events.add(event))\n"
         f"archive.read_state_dict(Path({str(published(0))!r})); seen = sorted(events); print(*seen)"
     )

@@ -8,7 +8,7 @@ from pathlib import Path  # noqa: TC003 - dataclass field
 import pytest
 from commandline import NETS, Outcome, featstore
 
-from featstore.images.phantom import make_phantoms
+from featstore.phantom import make_phantoms
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 from commandline import FEATSTORE, NETS, featstore, modules_loaded
 
 from featstore.store.ids import IdSet
-from featstore.store.lease import Leases
+from featstore.store.leases import Leases
 from featstore.store.store import Store
 
 COMMANDS = ("ls", "du", "verify", "gc", "compact", "export", "import", "drift")

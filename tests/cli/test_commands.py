@@ -15,7 +15,7 @@ from PIL import Image
 
 from featstore import load_matrix
 from featstore.errors import MissingFeaturesError
-from featstore.store.verification import verify
+from featstore.store.verify import verify
 
 COMMANDS = [
     "demo", "check", "extract", "fuse", "compare", "predict", "report", "paper", "finetune", "backbones",

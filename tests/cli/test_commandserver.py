@@ -7,7 +7,7 @@ import pytest
 from commandline import featstore, modules_loaded
 from commandserver import Server, may_fork
 
-from featstore.backbones.network import prepare_keras
+from featstore.backbones.keras_backbone import prepare_keras
 
 PROBE = """
 import atexit, logging, os, sys

@@ -11,10 +11,10 @@ from featstore_cli.main import app
 from typer.main import get_command
 
 import featstore as package
+from featstore.api.cache import gc
 from featstore.errors import UsageError
 from featstore.exchange.export import export_features
-from featstore.extraction.garbage import gc
-from featstore.images.decode import decoder_version
+from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import ScanOptions, scan
 from featstore.matrix import Source, load_matrix
 from featstore.store.store import Store

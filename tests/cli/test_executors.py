@@ -10,7 +10,7 @@ import pytest
 from commandline import FEATSTORE, NETS, featstore
 
 from featstore.store.store import Store
-from featstore.store.verification import verify
+from featstore.store.verify import verify
 
 OPTIONS = [*NETS, "--recipe", "mild", "--seeds", "1-4"]
 KEYS = 2 * 5

@@ -14,9 +14,9 @@ from commandchild import Command, Limits
 from fakes import write_images
 
 from featstore.errors import StoreError
-from featstore.store.lease import Leases
+from featstore.store.leases import Leases
 from featstore.store.store import Store
-from featstore.store.verification import verify
+from featstore.store.verify import verify
 
 pytestmark = pytest.mark.crash
 

@@ -9,7 +9,7 @@ import pytest
 from commandline import FEATSTORE, NETS
 
 from featstore.store.store import Store
-from featstore.store.verification import verify
+from featstore.store.verify import verify
 
 pytestmark = pytest.mark.slow
 

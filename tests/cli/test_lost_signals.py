@@ -7,13 +7,13 @@ import pytest
 from fakes import DECODING, GridBackbone, key, records
 from featstore_cli import main
 
-from featstore import interruption
+from featstore import processes as interruption
 from featstore.errors import BackboneError
-from featstore.evaluation.progress import Progress
-from featstore.extraction import engine
-from featstore.extraction.lessons import Lessons
+from featstore.extraction import pipeline as engine
+from featstore.extraction.finetune_loop import Lessons
 from featstore.extraction.plan import blocks, plan
-from featstore.images.decode import decoder_version
+from featstore.images.formats.decode import decoder_version
+from featstore.processes import Progress
 from featstore.store.store import Store
 from featstore.types import IDENTITY
 
@@ -34,7 +34,7 @@ def test_whatever_ends_a_command_after_a_signal_is_the_interruption(asked, error
         raise error
 
     monkeypatch.setattr(main, "app", app)
-    monkeypatch.setattr(main.interruption, "listen", lambda: None)
+    monkeypatch.setattr(main.processes, "listen", lambda: None)
     with pytest.raises(SystemExit) as ended:
         main.main()
     assert ended.value.code == 130
@@ -47,7 +47,7 @@ def test_without_a_signal_a_defect_stays_one(monkeypatch, capsys):
 
     monkeypatch.setattr(interruption, "_asked", False)
     monkeypatch.setattr(main, "app", app)
-    monkeypatch.setattr(main.interruption, "listen", lambda: None)
+    monkeypatch.setattr(main.processes, "listen", lambda: None)
     with pytest.raises(SystemExit) as ended:
         main.main()
     assert ended.value.code == 1

@@ -20,8 +20,8 @@ from featstore.errors import (
     UnknownNameError,
     UsageError,
 )
-from featstore.extraction.depth import refuse_undeclared_range
-from featstore.images.decode import REASONS, decode
+from featstore.extraction.pipeline import refuse_undeclared_range
+from featstore.images.formats.decode import REASONS, decode
 from featstore.images.scan import scan
 from featstore.types import Decoding
 

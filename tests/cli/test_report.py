@@ -3,7 +3,7 @@
 import pytest
 from commandline import featstore
 
-from featstore.report.page.html import MARK
+from featstore.reporting.page.report import MARK
 
 
 @pytest.fixture(scope="module")

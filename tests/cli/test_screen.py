@@ -13,7 +13,7 @@ from commandline import FEATSTORE
 from fakes_comparison import result, standing
 from featstore_cli.printing import print_comparison
 
-from featstore.report.terminal.scores import comparison_text
+from featstore.reporting.terminal.comparison import comparison_text
 
 WIDTH = 80
 SEEN = result([standing("fused\x1b[31m", 0.9, (0.8, 0.95)), standing("A", 0.8, (0.7, 0.9), ("A",))])

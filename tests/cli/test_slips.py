@@ -8,9 +8,9 @@ from fakes import key, spec, write_images
 from featstore_cli import main
 
 import featstore
+from featstore import processes
 from featstore.errors import FeatstoreError, ManifestError, StoreError, UsageError
 from featstore.executors.dask import Dask
-from featstore.extraction import engine
 from featstore.store import inventory
 from featstore.store.store import Store
 
@@ -28,7 +28,7 @@ def test_threads_that_are_no_number_are_refused_before_any_work(text, tmp_path, 
 @pytest.mark.parametrize(("text", "threads"), [("3", 3), (" 2 ", 2), ("", os.cpu_count())])
 def test_threads_are_as_many_as_asked_for(text, threads, monkeypatch):
     monkeypatch.setenv("FEATSTORE_THREADS", text)
-    assert engine.threads() == threads
+    assert processes.threads() == threads
 
 
 @pytest.mark.parametrize("name", [LONG, f"folder/{LONG}/cache", "a\0b", "x/" * 3000])
@@ -58,7 +58,7 @@ def test_what_the_system_refuses_is_no_defect(monkeypatch, capsys):
         open(LONG)  # noqa: PTH123, SIM115
 
     monkeypatch.setattr(main, "app", app)
-    monkeypatch.setattr(main.interruption, "listen", lambda: None)
+    monkeypatch.setattr(main.processes, "listen", lambda: None)
     with pytest.raises(SystemExit) as ended:
         main.main()
     cause, remedy = capsys.readouterr().err.splitlines()

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featstore.evaluation import bootstrap
-from featstore.evaluation.bootstrap import group_weights, percentile_interval, weight_blocks, widen
-from featstore.evaluation.check import Readable
-from featstore.evaluation.scores import held_out_primary, held_out_scores
+from featstore.api.check import Readable
+from featstore.evaluation import intervals as bootstrap
+from featstore.evaluation.estimates import held_out_primary, held_out_scores
+from featstore.evaluation.intervals import group_weights, percentile_interval, weight_blocks, widen
 from featstore.types import ImageRecord
 
 

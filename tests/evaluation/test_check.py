@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featstore.api.check import check
 from featstore.errors import ManifestError
-from featstore.evaluation.check import check
 from featstore.findings import counted
-from featstore.images.phantom import make_phantoms
-from featstore.report.terminal.text import LOOKED_FOR, check_text
+from featstore.phantom import make_phantoms
+from featstore.reporting.terminal.results import LOOKED_FOR, check_text
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve as reference
 
-from featstore.evaluation.curves import calibration_curve, curves, decision_curve, risk_coverage
+from featstore.evaluation.calibration import calibration_curve, curves, decision_curve, risk_coverage
 
 
 def sample(n=300, seed=0):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from featstore.evaluation.delong import auc_covariance
+from featstore.evaluation.pairwise_tests import auc_covariance
 
 
 def each_alone(n):

@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from fakes_matrix import make_matrix
 
-from featstore.evaluation.bootstrap import group_weights
-from featstore.evaluation.contestants import Contestant, line_up
-from featstore.evaluation.duels import duels
+from featstore.evaluation.candidates import Contestant, line_up
+from featstore.evaluation.crossval import play
+from featstore.evaluation.estimates import Arena, standings
+from featstore.evaluation.intervals import group_weights
 from featstore.evaluation.metrics import METRICS
-from featstore.evaluation.nested import picks, with_inner
-from featstore.evaluation.standing import Arena, standings
-from featstore.evaluation.tournament import play
-from featstore.evaluation.winner import guard
-from featstore.folds import group_folds
+from featstore.evaluation.pairwise_tests import duels
+from featstore.evaluation.selection_bias import guard, picks, with_inner
+from featstore.splits import group_folds
 
 
 def compete(matrix, contestants, seed=0, folds=4, repeats=1, positive=1):

@@ -10,14 +10,20 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
-from featstore.evaluation import economics as worth_and_cost
-from featstore.evaluation.economics import economics
-from featstore.evaluation.standing import Arena
-from featstore.evaluation.tournament import play
-from featstore.evaluation.transferability import h_score, linear_cka, log_me
-from featstore.evaluation.worth import pareto, shapley, subsets_to_fit
-from featstore.extraction.cost import CATALOGUE, Estimate
-from featstore.folds import group_folds
+from featstore.costs import CATALOGUE, Estimate
+from featstore.evaluation import backbone_value as worth_and_cost
+from featstore.evaluation.backbone_value import (
+    economics,
+    h_score,
+    linear_cka,
+    log_me,
+    pareto,
+    shapley,
+    subsets_to_fit,
+)
+from featstore.evaluation.crossval import play
+from featstore.evaluation.estimates import Arena
+from featstore.splits import group_folds
 
 RNG = np.random.default_rng(0)
 FOUR = ("a", "b", "c", "d")

@@ -8,12 +8,12 @@ from fakes import GridBackbone, spec, write_images
 from fakes_matrix import make_matrix
 
 import featstore
-from featstore.evaluation import compare as module
-from featstore.evaluation.contestants import line_up, not_fitted
-from featstore.evaluation.forecast import Forecast, forecast
-from featstore.extraction import engine
+from featstore.api import compare as module
+from featstore.evaluation.candidates import line_up, not_fitted
+from featstore.evaluation.crossval import Forecast, forecast
+from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import blocks, plan
-from featstore.images.decode import decoder_version
+from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
 from featstore.store.store import Store
 from featstore.types import IDENTITY, Decoding, FeatureKey

@@ -11,17 +11,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from featstore.errors import AuditError
-from featstore.evaluation.innocence import require_unknown, unknown
-from featstore.extraction import engine
+from featstore.evaluation.leakage import require_unknown, unknown
+from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import blocks, plan
-from featstore.folds import hold_out
-from featstore.images.decode import decoder_version
+from featstore.image_facts import known_images
+from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
 from featstore.matrix import load_matrix
-from featstore.recognition import known_images
-from featstore.store.known_images import KnownImages
-from featstore.store.learned import Learned, remember
+from featstore.splits import hold_out
 from featstore.store.store import Store
+from featstore.store.training_record import KnownImages, Learned, remember
 from featstore.types import IDENTITY, Decoding, FeatureKey
 
 

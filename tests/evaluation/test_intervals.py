@@ -10,23 +10,22 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import binomtest
 
-from featstore.evaluation.bootstrap import group_weights
-from featstore.evaluation.contestants import Contestant
-from featstore.evaluation.continuation import _change
-from featstore.evaluation.duels import duels
+from featstore.api.fuse import _change
+from featstore.evaluation.candidates import Contestant
+from featstore.evaluation.estimates import Arena, held_out_scores, standings
 from featstore.evaluation.intervals import (
     bases,
     correlation,
     difference_interval,
+    group_weights,
     newcombe,
     paired,
     wilson,
 )
 from featstore.evaluation.metrics import BOUNDED, METRICS, decide, score
-from featstore.evaluation.scores import held_out_scores
-from featstore.evaluation.standing import Arena, standings
-from featstore.evaluation.winner import guard
-from featstore.folds import group_folds
+from featstore.evaluation.pairwise_tests import duels
+from featstore.evaluation.selection_bias import guard
+from featstore.splits import group_folds
 
 
 class Table:

@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 from fakes_matrix import make_matrix
 
-from featstore import document
-from featstore.document import seal
-from featstore.evaluation import tournament
-from featstore.evaluation.contestants import line_up, with_views
-from featstore.evaluation.ledger import Ledger, Reuse
-from featstore.evaluation.tournament import play
-from featstore.fingerprint import canonical_json
-from featstore.folds import group_folds
-from featstore.store import results
-from featstore.store.verification import verify
+from featstore import serialization as document
+from featstore.evaluation import crossval as tournament
+from featstore.evaluation.candidates import line_up, with_views
+from featstore.evaluation.crossval import Ledger, Reuse, play
+from featstore.serialization import canonical_json, seal
+from featstore.splits import group_folds
+from featstore.store import notes as results
+from featstore.store.verify import verify
 
 MATRIX = make_matrix(signal=(1.0, 0.5), patients=16, views=2)
 SPLITS = group_folds(MATRIX, 2)
@@ -117,7 +115,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_resumption(tmp_path, cap
 def test_every_fit_has_one_thread_of_blas():
     from threadpoolctl import threadpool_info, threadpool_limits
 
-    from featstore.evaluation.crew import work
+    from featstore.evaluation.crossval import work
 
     np.ones((2, 2)) @ np.ones((2, 2))
     with threadpool_limits(2):
@@ -144,7 +142,7 @@ def test_what_is_too_large_to_be_read_again_is_not_written(tmp_path, fits, monke
     first = answers(tmp_path / "a")
     sizes = sorted(page.stat().st_size for page in tmp_path.glob("a/results/*.json"))
     for limit in (sizes[-1], sizes[-1] - 1, sizes[0]):
-        monkeypatch.setattr(results, "MAX_BYTES", limit)
+        monkeypatch.setattr(results, "MAX_RESULT_BYTES", limit)
         root = tmp_path / str(limit)
         answers(root)
         kept = sorted(page.stat().st_size for page in root.glob("results/*.json"))

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
-from featstore.evaluation.metrics import METRICS, decide, mass_bins, primary_score, score
-from featstore.evaluation.ranking import AT, auc
+from featstore.evaluation.metrics import AT, METRICS, auc, decide, mass_bins, primary_score, score
 
 
 def case(rng, n=40, classes=2):

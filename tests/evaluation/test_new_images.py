@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featstore.api.predict import find_images
 from featstore.errors import ManifestError, UsageError
-from featstore.evaluation.new_images import find_images
 
 
 def picture(path, seed=0, pages=1):

@@ -11,12 +11,20 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
 from featstore.errors import AuditError, FeatstoreError, RunError, UsageError
-from featstore.evaluation.calibration import METHODS, Platt, Temperature
+from featstore.evaluation.calibration import (
+    METHODS,
+    NEUTRAL,
+    OperatingPoint,
+    Platt,
+    Temperature,
+    Wish,
+    choose,
+    read_point,
+)
+from featstore.evaluation.estimates import Arena
 from featstore.evaluation.metrics import decide, score
-from featstore.evaluation.nested import picks, points, with_inner
-from featstore.evaluation.operating import NEUTRAL, OperatingPoint, Wish, choose, read_point
-from featstore.evaluation.standing import Arena
-from featstore.folds import group_folds, inner_folds
+from featstore.evaluation.selection_bias import picks, points, with_inner
+from featstore.splits import group_folds, inner_folds
 
 
 def overconfident(rng, n=600, classes=2):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.errors import UnknownNameError
-from featstore.evaluation.positive import ABSENT, positive_class
+from featstore.evaluation.metrics import ABSENT, positive_class
 
 
 @pytest.mark.parametrize(

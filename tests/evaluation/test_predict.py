@@ -12,15 +12,16 @@ from fakes import GridBackbone, spec, write_images
 from PIL import Image
 
 import featstore
-from featstore import document, run
+from featstore import runs as run
+from featstore import serialization as document
+from featstore.api import predict as prediction_table
+from featstore.api.predict import answer, prepare
 from featstore.errors import RunError, UsageError, WeightsError
-from featstore.evaluation import prediction_table
-from featstore.evaluation.predict import answer, prepare
-from featstore.extraction import engine
+from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import blocks, plan
-from featstore.images.decode import decoder_version
+from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
-from featstore.report.terminal.text import predictions_text
+from featstore.reporting.terminal.results import predictions_text
 from featstore.store.store import Store
 from featstore.types import IDENTITY, Decoding, FeatureKey
 
@@ -43,7 +44,7 @@ class Grids:
 
 @pytest.fixture(autouse=True)
 def _grids(monkeypatch):
-    monkeypatch.setattr("featstore.extraction.embed.Networks", Grids)
+    monkeypatch.setattr("featstore.extraction.pipeline.Networks", Grids)
     Grids.loaded = 0
 
 

@@ -5,8 +5,7 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
-from featstore.evaluation.curves import curves
-from featstore.evaluation.reliability import calibration_summary, expected_error, recalibration
+from featstore.evaluation.calibration import calibration_summary, curves, expected_error, recalibration
 
 
 def sample(n, seed=0, slope=1.0, offset=0.0):

@@ -9,12 +9,12 @@ from PIL import Image
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
 import featstore
-from featstore import run
-from featstore.evaluation import data_findings
+from featstore import runs as run
+from featstore.api.report import write_report
+from featstore.evaluation import shortcuts as data_findings
 from featstore.evaluation.shortcuts import HISTOGRAM, LEAF, MAJORITY, TREES, shortcut_probabilities
-from featstore.images.facts import FACT
-from featstore.report.page.writing import write_report
-from featstore.report.terminal.scores import comparison_text, fusion_text
+from featstore.images.reading import FACT
+from featstore.reporting.terminal.comparison import comparison_text, fusion_text
 
 IMAGES = 40
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from featstore.evaluation.significance import (
+from featstore.evaluation.pairwise_tests import (
     bootstrap_p,
     corrected_t_p,
     delong_p,

@@ -6,9 +6,9 @@ from fakes_matrix import make_matrix
 
 from featstore import registry
 from featstore.errors import UnknownNameError, UsageError
-from featstore.evaluation.contestants import STRATEGIES, Contestant, build, line_up, reseed
-from featstore.evaluation.tournament import draft, play, teams
-from featstore.folds import group_folds
+from featstore.evaluation.candidates import STRATEGIES, Contestant, build, line_up, reseed
+from featstore.evaluation.crossval import draft, play, teams
+from featstore.splits import group_folds
 
 
 @pytest.mark.slow
@@ -23,7 +23,8 @@ def test_two_processes_give_the_numbers_of_one_to_the_last_bit():
 
 
 def test_all_views_of_the_training_images_are_trained_on_and_only_the_identity_is_scored(monkeypatch):
-    from featstore.evaluation import contestants, tournament
+    from featstore.evaluation import candidates as contestants
+    from featstore.evaluation import crossval as tournament
 
     matrix = make_matrix(views=3)
     seen = {}

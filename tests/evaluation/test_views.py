@@ -5,14 +5,22 @@ import pytest
 from fakes_matrix import make_matrix
 
 from featstore.errors import UsageError
-from featstore.evaluation.contestants import Contestant, build, fit, line_up, reseed, with_views
-from featstore.evaluation.standing import Arena
-from featstore.evaluation.tournament import play
-from featstore.evaluation.viewcurve import view_curve
-from featstore.evaluation.views import answers, training_rows
-from featstore.folds import group_folds
+from featstore.evaluation.backbone_value import view_curve
+from featstore.evaluation.candidates import (
+    Contestant,
+    answers,
+    build,
+    fit,
+    line_up,
+    reseed,
+    training_rows,
+    with_views,
+)
+from featstore.evaluation.crossval import play
+from featstore.evaluation.estimates import Arena
 from featstore.fusion.strategies.concat_head import ConcatHead
 from featstore.fusion.training import Rows
+from featstore.splits import group_folds
 
 MATRIX = make_matrix(signal=(1.0, 1.0), patients=20, views=3)
 IMAGES = np.array([4, 1, 30])

@@ -11,7 +11,9 @@ from pyarrow import compute
 from pyarrow.parquet import ParquetFile, write_table
 
 from featstore.errors import RefusedFileError
-from featstore.exchange import reading, sheets, table
+from featstore.exchange import reading
+from featstore.exchange import reading as sheets
+from featstore.exchange import reading as table
 
 LONG = "class0/" + "a" * 400_000
 ROWS = 300

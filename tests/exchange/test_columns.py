@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.errors import FeatstoreError, UsageError
-from featstore.exchange.columns import counts_rows, doubt, select, tells_class
-from featstore.exchange.foreign import import_features
+from featstore.exchange.importing import import_features
+from featstore.exchange.reading import counts_rows, doubt, select, tells_class
 from featstore.images.scan import scan
 from featstore.matrix import load_matrix
-from featstore.report.terminal.cache import import_text
+from featstore.reporting.terminal.results import import_text
 
 N = 16
 FEATURES = [f"f{k}" for k in range(5)]

@@ -14,12 +14,12 @@ from fakes import spec, write_images
 
 from featstore.errors import FeatstoreError, NonFiniteFeaturesError, RefusedFileError, UsageError
 from featstore.exchange.export import export_features
-from featstore.exchange.foreign import import_features
+from featstore.exchange.importing import import_features
 from featstore.extraction.networks import Networks
-from featstore.fingerprint import digest_file
-from featstore.images.decode import decoder_version
+from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
 from featstore.matrix import load_matrix
+from featstore.serialization import digest_file
 from featstore.store.store import Store
 from featstore.types import IDENTITY, Decoding, FeatureKey
 

@@ -11,7 +11,7 @@ import portable
 import pytest
 from portable import is_running
 
-from featstore.extraction import bench
+from featstore.api import bench
 
 PATIENCE = 60
 """Seconds for processes to start and to end on a busy machine; they sleep longer than that, if nobody ends them."""
@@ -22,19 +22,19 @@ list(Processes(workers=2).run(portable.hold_the_interpreter, [sys.argv[1]] * 2))
 """
 COMPARISON = """
 import sys, numpy, portable
-from featstore.evaluation.crew import work
+from featstore.evaluation.crossval import work
 shared = numpy.zeros(1_000_000)
 list(work(portable.hold_the_interpreter, [(sys.argv[1], shared)] * 4, 2))
 """
 READING = """
 import sys, portable
 from pathlib import Path
-from featstore.isolation.caller import call
+from featstore.isolation import call
 call("portable:hold_the_interpreter", Path(sys.argv[1]))
 """
 IN_A_THREAD = """
 import sys, threading, numpy, portable
-from featstore.evaluation.crew import work
+from featstore.evaluation.crossval import work
 def run():
     list(work(portable.sleep_and_tell, [(sys.argv[1],)] * 4, 2))
 thread = threading.Thread(target=run)
@@ -43,7 +43,7 @@ thread.join()
 """
 LATER = """
 import sys, threading, portable
-from featstore.evaluation.crew import work
+from featstore.evaluation.crossval import work
 def run():
     print(list(work(portable.double, [(1,), (2,)], 2)), flush=True)
 for _ in range(2):
@@ -56,8 +56,8 @@ ORDER = {"name": "Xception", "precision": "float32", "batch_size": 1, "threads":
 BENCH = f"""
 import json, sys, time
 from pathlib import Path
-from featstore.child_process import parentage
-from featstore.extraction import bench
+from featstore.processes import parentage
+from featstore.api import bench
 order = json.dumps({ORDER} | {{"parentage": parentage()}})
 worker = bench._start([sys.executable, "-m", bench.WORKER, order, "600"])
 (Path(sys.argv[1]) / str(worker.pid)).touch()

@@ -10,12 +10,12 @@ from portable import Grids
 from featstore.errors import NonFiniteFeaturesError, UsageError, WorkerLostError
 from featstore.executors.processes import Processes
 from featstore.executors.serial import Serial
-from featstore.extraction import portions
+from featstore.extraction import scheduler as portions
 from featstore.extraction.plan import plan
-from featstore.extraction.portions import Work, compute, cut
-from featstore.images.decode import decoder_version
+from featstore.extraction.scheduler import Work, compute, cut
+from featstore.images.formats.decode import decoder_version
 from featstore.store.store import Store
-from featstore.store.verification import verify
+from featstore.store.verify import verify
 from featstore.types import IDENTITY, View
 
 SPECS = [spec("Alpha"), spec("Beta"), spec("Gamma", side=24)]
@@ -125,7 +125,7 @@ def test_an_error_in_a_worker_ends_the_run_as_the_error_it_is_and_keeps_what_was
 
 
 def test_a_bad_image_in_a_worker_is_reported_once_and_the_run_goes_on(executor, images, tmp_path):
-    from featstore.fingerprint import digest_bytes
+    from featstore.serialization import digest_bytes
 
     victim, gone = list(images.values())[4], list(images.values())[9]
     data = victim.path.read_bytes()[:-30]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featstore.executors._place import default_workers, places, visible_devices
+from featstore.processes import default_workers, places, visible_devices
 
 
 @given(st.integers(1, 64), st.integers(1, 64))

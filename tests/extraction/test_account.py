@@ -6,15 +6,15 @@ import re
 import pytest
 from fakes import GridBackbone, spec, write_images
 
+from featstore.api import extract as module
+from featstore.api.extract import extract
+from featstore.api.predict import predict
 from featstore.errors import RunError, UsageError
-from featstore.evaluation.predict import predict
-from featstore.extraction import extract as module
-from featstore.extraction.engine import Pace, Tally
-from featstore.extraction.extract import extract
-from featstore.extraction.resident import peak_resident
+from featstore.extraction.pipeline import Pace, Tally
+from featstore.extraction.scheduler import peak_resident
 from featstore.images.scan import scan
-from featstore.report.terminal.text import extraction_text
-from featstore.run import data_digest
+from featstore.reporting.terminal.results import extraction_text
+from featstore.runs import data_digest
 
 NAME = "MobileNet025"
 MILLISECOND = 0.001

@@ -6,10 +6,9 @@ from dataclasses import replace
 import pytest
 from fakes import key, spec
 
-from featstore.extraction import bar as module
-from featstore.extraction.bar import Bar, about
-from featstore.extraction.cost import CATALOGUE, Estimate
-from featstore.extraction.plan import Plan, plan
+from featstore.costs import CATALOGUE, Estimate
+from featstore.extraction import plan as module
+from featstore.extraction.plan import Bar, Plan, about, plan
 
 SPECS = [spec("Alpha"), spec("Beta")]
 IDS = [f"{number:064x}" for number in range(50)]

@@ -3,10 +3,12 @@
 import pytest
 from commandline import featstore
 
+from featstore.api import bench as module
+from featstore.api.bench import bench, layouts
 from featstore.errors import BackboneError, UnknownNameError
-from featstore.extraction import bench as module
-from featstore.extraction.bench import Layout, bench, layouts
-from featstore.report.terminal.text import bench_text
+from featstore.reporting.terminal.results import bench_text
+from featstore.results import extraction
+from featstore.results.extraction import Layout
 
 
 @pytest.mark.parametrize(
@@ -26,7 +28,7 @@ def test_the_fastest_is_chosen_for_each_backbone(monkeypatch):
     speeds = {("VGG16", 1): 5.0, ("VGG16", 2): 7.0, ("VGG19", 1): 4.0, ("VGG19", 2): 3.0}
 
     def measure(name, precision, batch, layout, _seconds):
-        return module.Rate(
+        return extraction.Rate(
             name, precision, batch, layout.processes, layout.threads, speeds[name, layout.processes]
         )
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.backbones import catalog
-from featstore.extraction.cost import CATALOGUE, MEASURED, SCALED, estimate
-from featstore.extraction.meter import IMPORT_SECONDS, Metered, record_rates
-from featstore.extraction.meter import machine as this_machine
-from featstore.store.rates import Rate, record_rate, recorded_rates
+from featstore.costs import CATALOGUE, IMPORT_SECONDS, MEASURED, SCALED, estimate
+from featstore.costs import machine as this_machine
+from featstore.extraction.networks import Metered, record_rates
+from featstore.store.notes import Rate, record_rate, recorded_rates
 
 RESNET, MOBILE = spec("ResNet50"), spec("MobileNetV2")
 
@@ -115,10 +115,9 @@ def test_rates_are_kept_per_machine_and_per_network(tmp_path):
 def test_a_run_leaves_the_rates_that_the_next_dry_run_uses(tmp_path):
     from fakes import key, records
 
-    from featstore.extraction.cost import expected
-    from featstore.extraction.plan import plan
-    from featstore.extraction.portions import Work, whole
-    from featstore.images.decode import decoder_version
+    from featstore.extraction.plan import expected, plan
+    from featstore.extraction.scheduler import Work, whole
+    from featstore.images.formats.decode import decoder_version
     from featstore.types import Decoding
 
     images = records(tmp_path / "data", 24)

@@ -2,13 +2,14 @@
 
 import pytest
 
+from featstore.api import bench as bench_module
+from featstore.api.bench import bench
+from featstore.costs import machine
 from featstore.errors import UsageError
-from featstore.extraction import bench as bench_module
-from featstore.extraction import crew as module
-from featstore.extraction.bench import Rate, bench
-from featstore.extraction.crew import ASKED, BENCHED, DEFAULT, crew, fastest
-from featstore.extraction.meter import machine
-from featstore.store.layouts import record_layouts, recorded_layouts
+from featstore.extraction import plan as module
+from featstore.extraction.plan import ASKED, BENCHED, DEFAULT, crew, fastest
+from featstore.results.extraction import Rate
+from featstore.store.notes import record_layouts, recorded_layouts
 
 SPEEDS = {("VGG16", 1): 5.0, ("VGG16", 2): 9.0, ("ResNet50", 1): 8.0, ("ResNet50", 2): 7.0}
 

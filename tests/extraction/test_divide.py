@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from featstore.errors import AuditError
-from featstore.extraction.sides import divide
+from featstore.splits import split_for_finetuning as divide
 from featstore.types import ImageRecord
 
 

@@ -9,12 +9,12 @@ import pytest
 from fakes import DECODING, RECIPE, GridBackbone, key, records, spec, write_images
 
 from featstore.errors import BadImageError
-from featstore.extraction import engine
-from featstore.extraction.batches import view_pixels
+from featstore.extraction import pipeline as engine
+from featstore.extraction.pipeline import view_pixels
 from featstore.extraction.plan import blocks, plan
-from featstore.images.decode import decode
+from featstore.images.augment import resize
+from featstore.images.formats.decode import decode
 from featstore.images.reading import read_pixels
-from featstore.images.resize import resize
 from featstore.store import shard
 from featstore.store.store import Store
 from featstore.types import IDENTITY, View
@@ -113,7 +113,7 @@ def test_a_bad_image_keeps_its_id_and_the_run_goes_on(store, images):
     victim = list(images.values())[4]
     data = victim.path.read_bytes()[:-30]
     victim.path.write_bytes(data)
-    from featstore.fingerprint import digest_bytes
+    from featstore.serialization import digest_bytes
 
     broken = dataclasses.replace(victim, id=digest_bytes(data))
     images = {broken.id if i == victim.id else i: broken if i == victim.id else r for i, r in images.items()}

@@ -17,9 +17,11 @@ from commandline import featstore as command
 from fakes import write_images
 
 import featstore
+from featstore.api import finetune as module
+from featstore.api.fuse import fuse
 from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import load_backbone
-from featstore.backbones.tuning import Head, Learner
+from featstore.backbones.trainable import Head, Learner
 from featstore.errors import (
     AuditError,
     BackboneError,
@@ -29,17 +31,15 @@ from featstore.errors import (
     UsageError,
     WeightsError,
 )
-from featstore.evaluation.fuse import fuse
-from featstore.extraction import finetune as module
-from featstore.extraction.course import Course, Measure
-from featstore.extraction.finetuning import Finetuning
-from featstore.images.decode import decoder_version
-from featstore.images.phantom import make_phantoms
-from featstore.images.pixel_digest import pixel_digest_of
-from featstore.run import read_run
+from featstore.extraction.finetune_loop import Course, Measure
+from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import pixel_digest_of
+from featstore.phantom import make_phantoms
+from featstore.results.extraction import Finetuning
+from featstore.runs import read_run
 from featstore.store.inventory import inventory
-from featstore.store.learned import inscription
 from featstore.store.store import Store
+from featstore.store.training_record import inscription
 from featstore.types import Decoding
 
 NET = "MobileNet025"

@@ -7,7 +7,7 @@ import pytest
 from fakes import GridBackbone, spec
 
 from featstore.errors import OutOfMemoryError
-from featstore.extraction.halving import HalvingBackbone
+from featstore.extraction.networks import HalvingBackbone
 
 
 class Cramped(GridBackbone):

@@ -15,10 +15,9 @@ from PIL import Image
 import featstore
 from featstore.backbones import catalog
 from featstore.errors import UsageError
-from featstore.extraction.memory import BASE, Pictures, announced, passes, peak, room_for_pictures
-from featstore.extraction.plan import plan
-from featstore.images.extent import decoding_bytes
-from featstore.images.phantom import make_phantoms
+from featstore.extraction.plan import BASE, Pictures, announced, passes, peak, plan, room_for_pictures
+from featstore.images.reading import decoding_bytes
+from featstore.phantom import make_phantoms
 from featstore.types import IDENTITY, BackboneSpec, FeatureKey
 
 NAMES = ["ResNet50", "Xception", "VGG19", "MobileNetV2", "NASNetLarge", "DenseNet121"]
@@ -133,7 +132,7 @@ def test_a_budget_is_kept_with_large_pictures_by_the_whole_command(tmp_path):
 MEASURE = """
 import json, sys
 from featstore import extract
-from featstore.extraction.resident import peak_resident
+from featstore.extraction.scheduler import peak_resident
 options = json.loads(sys.argv[1])
 result = extract(**options)
 print(json.dumps([result.passes, peak_resident()]))

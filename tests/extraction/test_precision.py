@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
+from featstore.api.extract import agreement, check_precision, relative_error
 from featstore.backbones.precision import cpu_flags
 from featstore.errors import UsageError
-from featstore.extraction.precision import agreement, check_precision, relative_error
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
 DATA = SHARED / "data" / "covid_ct" / "manifest.csv"

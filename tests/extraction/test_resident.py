@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from featstore.extraction import resident
+from featstore.extraction import scheduler as resident
 
 CHILD = """
 import sys
-from featstore.extraction.resident import peak_resident
+from featstore.extraction.scheduler import peak_resident
 block = b"x" * int(sys.argv[1])
 print(peak_resident())
 """

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featstore.api.extract import share
 from featstore.errors import UsageError
-from featstore.extraction.share import share
-from featstore.fingerprint import digest
 from featstore.images.manifest import Manifest, Quarantined
+from featstore.serialization import digest
 from featstore.types import ImageRecord
 
 

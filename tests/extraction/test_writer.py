@@ -9,8 +9,8 @@ import pytest
 from fakes import DECODING, key
 
 from featstore.errors import StoreError
-from featstore.extraction.writer import DEPTH, BackgroundWriter
-from featstore.store.quarantine import BadImage
+from featstore.extraction.pipeline import DEPTH, BackgroundWriter
+from featstore.store.notes import BadImage
 
 ROWS = np.zeros((1, 12), np.float32)
 

@@ -9,15 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featstore.document import seal
 from featstore.errors import RunError
-from featstore.fingerprint import digest_file
 from featstore.fusion.blocks import Block, lay_out
-from featstore.fusion.bundle import export_model, read_bundle, restore_model, write_bundle
-from featstore.fusion.notation import Notation, NotationError
+from featstore.fusion.model_io import (
+    Notation,
+    NotationError,
+    export_model,
+    read_bundle,
+    restore_model,
+    write_bundle,
+)
 from featstore.fusion.strategies.concat_head import ConcatHead
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
 from featstore.fusion.strategy import FusionStrategy
+from featstore.serialization import digest_file, seal
 
 
 def data():

@@ -16,7 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from featstore import registry
 from featstore.errors import AuditError, RunError, UsageError
 from featstore.fusion.blocks import lay_out
-from featstore.fusion.bundle import export_model, read_bundle, restore_model, write_bundle
+from featstore.fusion.model_io import export_model, read_bundle, restore_model, write_bundle
 from featstore.fusion.strategy import FusionStrategy
 
 FOLDER = "featstore.fusion.strategies"

@@ -17,10 +17,8 @@ from sklearn.svm import SVC
 
 from featstore.errors import UsageError
 from featstore.fusion.blocks import lay_out
-from featstore.fusion.bundle import export_model, restore_model
-from featstore.fusion.consensus import align
-from featstore.fusion.projection import Projection, principal_parts
-from featstore.fusion.sparse import fit_elasticnet
+from featstore.fusion.linear import Projection, align, fit_elasticnet, principal_parts
+from featstore.fusion.model_io import export_model, restore_model
 from featstore.fusion.strategies.cca_concat import CcaConcat, canonical_turns
 from featstore.fusion.strategies.class_decomposition import ClassDecomposition
 from featstore.fusion.strategies.concat_elasticnet import ConcatElasticnet

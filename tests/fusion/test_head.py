@@ -7,13 +7,20 @@ import numpy as np
 import pytest
 
 from featstore.errors import UsageError
-from featstore.fusion.dropout import Dropout
-from featstore.fusion.head import Head
-from featstore.fusion.optimisers import RULES, Optimiser
-from featstore.fusion.regimen import Regimen
-from featstore.fusion.schedules import SCHEDULES, plateau_factor
 from featstore.fusion.strategies.concat_head import ConcatHead
-from featstore.fusion.training import Rows, Trainer, encode, train
+from featstore.fusion.training import (
+    RULES,
+    SCHEDULES,
+    Dropout,
+    Head,
+    Optimiser,
+    Regimen,
+    Rows,
+    Trainer,
+    encode,
+    plateau_factor,
+    train,
+)
 
 
 def rows(n, d, n_classes, seed=0):

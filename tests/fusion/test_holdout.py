@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featstore.fusion.holdout import hold_out
+from featstore.splits import validation_mask as hold_out
 
 
 @st.composite

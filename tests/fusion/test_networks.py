@@ -8,13 +8,11 @@ import pytest
 
 from featstore.errors import UsageError
 from featstore.fusion.blocks import lay_out
-from featstore.fusion.head import Head
-from featstore.fusion.regimen import Regimen
 from featstore.fusion.strategies.bilinear_head import BilinearHead, LowRankBilinear
 from featstore.fusion.strategies.concat_head import ConcatHead
 from featstore.fusion.strategies.concat_mlp import ConcatMlp, Perceptron
 from featstore.fusion.strategies.gated_head import GatedAttention, GatedHead
-from featstore.fusion.training import Rows, activate, cross_entropy, encode, train
+from featstore.fusion.training import Head, Regimen, Rows, activate, cross_entropy, encode, train
 
 BLOCKS = lay_out({"a": 7, "b": 4, "c": 2})
 WIDTH = 13

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featstore.fusion.blocks import lay_out
-from featstore.fusion.out_of_fold import ALWAYS_TRAINED, inner_folds, out_of_fold
+from featstore.fusion.decision import ALWAYS_TRAINED, inner_folds, out_of_fold
 from featstore.fusion.strategies.stacking import Stacking
 from featstore.fusion.strategies.weighted_vote import WeightedVote
 

@@ -8,13 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from featstore.fusion import dual
+from featstore.fusion import dual_newton as dual
 from featstore.fusion.blocks import lay_out
-from featstore.fusion.family import LogisticFamily
-from featstore.fusion.likelihood import best_intercept, inverse_link, loss, targets
+from featstore.fusion.dual_newton import best_intercept, inverse_link, loss, targets
 from featstore.fusion.linear import standardise
-from featstore.fusion.penalty import GRID
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
+from featstore.fusion.subset_logistic import GRID, LogisticFamily
 
 WIDTHS = {"a": 12, "b": 5}
 BLOCKS = lay_out(WIDTHS)

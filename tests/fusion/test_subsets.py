@@ -13,13 +13,10 @@ from sklearn.preprocessing import StandardScaler
 
 from featstore.errors import UsageError
 from featstore.fusion.blocks import Block, lay_out
-from featstore.fusion.dual import solve
-from featstore.fusion.family import LogisticFamily, forward_selection
-from featstore.fusion.grams import Kernel, apply, membership
-from featstore.fusion.likelihood import targets
-from featstore.fusion.penalty import GRID, inner_folds
+from featstore.fusion.dual_newton import Kernel, apply, membership, solve, targets
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
 from featstore.fusion.strategy import SubsetStrategy
+from featstore.fusion.subset_logistic import GRID, LogisticFamily, forward_selection, inner_folds
 
 SAME = 1e-6
 

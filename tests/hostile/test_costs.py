@@ -17,16 +17,18 @@ import pytest
 from PIL import Image
 from tiffs import page, tiff
 
-from featstore import document
-from featstore.backbones import torch_archive
+from featstore import serialization as document
+from featstore.backbones import efficientnet_lite as torch_archive
 from featstore.errors import FeatstoreError, ManifestError
-from featstore.fusion.archive import read_arrays
-from featstore.images.csv_manifest import list_csv
-from featstore.images.decode import decode
-from featstore.images.pages import list_pages
-from featstore.store import claim, facts, index
+from featstore.fusion.model_io import read_arrays
+from featstore.images.csv import list_csv
+from featstore.images.formats.decode import decode
+from featstore.images.formats.tiff import list_pages
+from featstore.store import leases as claim
+from featstore.store import notes as facts
+from featstore.store import store as index
 from featstore.store.ids import IdSet
-from featstore.store.owner import this_process
+from featstore.store.leases import this_process
 
 pytestmark = pytest.mark.hostile
 
@@ -57,7 +59,7 @@ def wide(n):
 
 
 def segment(n):
-    return index.encode(
+    return index.encode_entries(
         [
             index.Entry(bytes(32), at.to_bytes(32, "big"), 9, 9, at.to_bytes(64, "big"))
             for at in range(n // 150)
@@ -67,7 +69,7 @@ def segment(n):
 
 def lease(n):
     ids = IdSet.of(f"{at:064x}" for at in range(n // 40))
-    return claim.encode(claim.Claim("t", "r", this_process(), "2026", {"k": ids}))
+    return claim.encode_claim(claim.Claim("t", "r", this_process(), "2026", {"k": ids}))
 
 
 def fact_rows(n):
@@ -130,9 +132,9 @@ COSTS = {
     "CSV of blank rows": (table(b"path,label\n", b" , \n"), list_csv, 200),
     "CSV of many columns": (wide, list_csv, 200),
     "CSV of one cell": (table(b"path,label\na,", b"z"), list_csv, 200),
-    "index": (segment, index.decode, 20),
-    "lease": (lease, lambda data: claim.decode("t", data), 20),
-    "facts": (fact_rows, facts.decode, 2),
+    "index": (segment, index.decode_entries, 20),
+    "lease": (lease, lambda data: claim.decode_claim("t", data), 20),
+    "facts": (fact_rows, facts.decode_facts, 2),
     "npz of a run": (archive, read_arrays, 20),
     ".pth": (pickles, lambda data: torch_archive._read(io.BytesIO(data)), 100),
     "PNG of chunks": (png, decode, 40),
@@ -194,7 +196,7 @@ def test_a_document_of_millions_of_lists_is_refused_before_one_is_made(monkeypat
 
 
 def test_a_table_of_more_rows_or_columns_than_fit_is_refused_with_its_line(monkeypatch, tmp_path):
-    monkeypatch.setattr("featstore.images.csv_table._MAX_CELLS", 3000)
+    monkeypatch.setattr("featstore.images.csv._MAX_CELLS", 3000)
     for name, text_of in (("rows", b"path,label\n" + b"a,b\n" * 400), ("columns", wide(20_000))):
         path = tmp_path / f"{name}.csv"
         path.write_bytes(text_of)

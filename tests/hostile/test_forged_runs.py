@@ -12,12 +12,12 @@ import pytest
 from corruption import make_runs
 from fakes import key
 
-from featstore import document, run
+from featstore import runs as run
+from featstore import serialization as document
+from featstore.api.predict import predict
 from featstore.errors import RunError
-from featstore.evaluation.predict import predict
-from featstore.fingerprint import digest_bytes
-from featstore.fusion.archive import ArchiveError, read_arrays
-from featstore.fusion.bundle import read_bundle
+from featstore.fusion.model_io import ArchiveError, read_arrays, read_bundle
+from featstore.serialization import digest_bytes
 
 pytestmark = pytest.mark.hostile
 

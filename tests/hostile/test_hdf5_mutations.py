@@ -9,9 +9,9 @@ import pytest
 from fakes import write_images
 
 from featstore.errors import FeatstoreError
-from featstore.exchange.foreign import import_features
+from featstore.exchange.importing import import_features
 from featstore.images.scan import scan
-from featstore.isolation.caller import LostError, call
+from featstore.isolation import LostError, call
 from featstore.store.store import Store
 
 pytestmark = pytest.mark.hostile

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from featstore import run
-from featstore.evaluation.fuse import fuse
-from featstore.extraction import engine
+from featstore import runs as run
+from featstore.api.fuse import fuse
+from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import blocks, plan
 from featstore.images.scan import scan
 from featstore.matrix import FeatureMatrix
 from featstore.store.store import Store
-from featstore.store.verification import verify
+from featstore.store.verify import verify
 from featstore.types import IDENTITY
 
 pytestmark = pytest.mark.hostile
@@ -147,7 +147,7 @@ def test_a_run_names_patients_in_its_predictions_alone_and_nobody_else_may_read_
         has_groups=True,
         excluded=0,
     )
-    monkeypatch.setattr("featstore.evaluation.fuse.load_matrix", lambda *_, **__: matrix)
+    monkeypatch.setattr("featstore.api.fuse.load_matrix", lambda *_, **__: matrix)
     out = tmp_path / "run"
     fuse(data, out=out)
     assert {path.name for path in leaks(out)} == {run.PREDICTIONS}

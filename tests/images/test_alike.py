@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from featstore.evaluation.copies import copies_found
-from featstore.extraction.facts import Copies
-from featstore.images import alike, near_copies
-from featstore.images.facts import SIDE
+from featstore.evaluation.leakage import copies_found
+from featstore.image_facts import Copies
+from featstore.images import near_copies
+from featstore.images import near_copies as alike
 from featstore.images.near_copies import find_copies
+from featstore.images.reading import SIDE
 
 
 @pytest.fixture

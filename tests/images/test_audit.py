@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from featstore.errors import AuditError
-from featstore.images.audit import audit, require_sound
+from featstore.images.manifest import audit, require_sound
 from featstore.images.scan import scan
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featstore.images.grouping import Union, merged_groups, spelling
+from featstore.images.names import Union, merged_groups, spelling
 from featstore.images.scan import scan
 
 

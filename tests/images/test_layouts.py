@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featstore.errors import ManifestError
+from featstore.images.names import split_name, split_names
 from featstore.images.scan import scan
-from featstore.images.splits import split_name, split_names
 
 
 def tally(manifest):

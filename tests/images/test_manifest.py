@@ -4,7 +4,7 @@ import pytest
 from fakes import write_images
 
 from featstore.errors import AuditError
-from featstore.images.audit import require_sound
+from featstore.images.manifest import require_sound
 from featstore.images.scan import scan
 
 

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.errors import ManifestError
-from featstore.images.listing import Entry
-from featstore.images.names import check_groups, check_labels
+from featstore.images.manifest import Entry
+from featstore.images.names import check_groups, check_labels, is_missing, spelling_key
 from featstore.images.scan import scan
-from featstore.images.spelling import is_missing, spelling_key
 
 
 def entries(*rows):

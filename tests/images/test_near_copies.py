@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from featstore.images.facts import SIDE, pixel_digest
+from featstore.images.augment import resize
 from featstore.images.near_copies import find_copies
-from featstore.images.phantom import phantom_slice
-from featstore.images.resize import resize
+from featstore.images.reading import SIDE, pixel_digest
+from featstore.phantom import phantom_slice
 
 PATIENTS = 24
 

@@ -20,19 +20,17 @@ from PIL import Image, TiffImagePlugin
 from tiffs import page, stack, tiff
 
 from featstore.errors import BadImageError, UsageError
-from featstore.extraction.batches import read_pixels
-from featstore.extraction.depth import refuse_undeclared_range
+from featstore.extraction.pipeline import read_pixels, refuse_undeclared_range
 from featstore.findings import CATALOGUE
-from featstore.images import pages as pages_module
-from featstore.images import shelf
-from featstore.images import tiff as tiff_module
-from featstore.images.contents import Contents, read_contents
-from featstore.images.decode import WARNINGS, decode
-from featstore.images.notes import DECODING as OF_DECODING
-from featstore.images.notes import PAGES, findings_of_notes, findings_of_pages
-from featstore.images.pages import PAGE_NOTES
+from featstore.images import reading as shelf
+from featstore.images.formats import tiff as pages_module
+from featstore.images.formats import tiff as tiff_module
+from featstore.images.formats.container import MAX_PAGES
+from featstore.images.formats.decode import WARNINGS, decode
+from featstore.images.formats.tiff import PAGE_NOTES
+from featstore.images.manifest import DECODING as OF_DECODING
+from featstore.images.manifest import PAGES, Contents, findings_of_notes, findings_of_pages, read_contents
 from featstore.images.scan import scan
-from featstore.images.structure import MAX_PAGES
 from featstore.types import ImageRecord
 
 if TYPE_CHECKING:

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from featstore.errors import UnknownNameError, UsageError
-from featstore.images.phantom import make_phantoms, phantom_slice
-from featstore.images.phantom_scanner import SCANNERS
+from featstore.phantom import SCANNERS, make_phantoms, phantom_slice
 
 SMALL = {"patients": 16, "slices": 3, "size": 64}
 
@@ -58,7 +57,7 @@ def test_two_calls_give_the_same_bytes(manifest, tmp_path):
 
 def test_bytes_do_not_depend_on_the_process(manifest, tmp_path):
     code = (
-        "import sys, pathlib; from featstore.images.phantom import make_phantoms; "
+        "import sys, pathlib; from featstore.phantom import make_phantoms; "
         "make_phantoms(pathlib.Path(sys.argv[1]), patients=16, slices=3, size=64)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
@@ -227,7 +226,7 @@ def test_unknown_names_are_refused_with_the_known_ones(wrong):
 
 def test_importing_phantoms_loads_no_learning_library():
     code = (
-        "import sys, featstore.images.phantom; "
+        "import sys, featstore.phantom; "
         "print([m for m in ('tensorflow', 'keras', 'sklearn', 'scipy', 'h5py') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -8,20 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from featstore.images import pixels
-from featstore.images.decode import decode
-from featstore.images.extent import (
+from featstore.images.formats import samples as pixels
+from featstore.images.formats.decode import decode
+from featstore.images.reading import (
     ALPHA,
     COLOUR,
     GREY,
     PROGRESSIVE,
     TURNED,
     WEBP,
+    Room,
+    bounded,
     dearest,
     decoding_bytes,
     pixel_count,
+    room_for,
 )
-from featstore.images.room import Room, bounded, room_for
 
 SIZE = 52, 37
 

@@ -20,13 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from featstore import bars
+from featstore import processes as bars
 from featstore.errors import ManifestError
-from featstore.fingerprint import canonical_json
-from featstore.images.contents import read_contents
-from featstore.images.decode import REASONS, decode
+from featstore.images.formats.decode import REASONS, decode
+from featstore.images.manifest import read_contents
 from featstore.images.scan import scan
-from featstore.report.terminal.text import findings_text
+from featstore.reporting.terminal.results import findings_text
+from featstore.serialization import canonical_json
 
 
 def names(manifest) -> list[str]:
@@ -396,7 +396,7 @@ def test_scanning_loads_no_heavy_library(write, encode, tmp_path):
     root = write({"a/1.png": 1, "a/stack.tif": pages(encode, 3)})
     program = (
         "import sys; from pathlib import Path; from featstore.images.scan import scan;"
-        "from featstore.images.audit import audit;"
+        "from featstore.images.manifest import audit;"
         "print(len(scan(Path(sys.argv[1])).records)); audit(scan(Path(sys.argv[1])));"
         "print(sorted({'numpy', 'PIL', 'scipy', 'sklearn', 'tensorflow', 'keras', 'h5py'} & set(sys.modules)))"
     )

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 from scipy.stats import kstest
 
-from featstore.images import transform as module
+from featstore.images import augment as module
+from featstore.images.augment import Transform, affine, draw, uniforms
 from featstore.images.recipe import PRESETS, Recipe, parse_recipe
-from featstore.images.transform import Transform, affine, draw, uniforms
 
 ID = "a" * 64
 PAPER = parse_recipe("paper")
@@ -79,7 +79,7 @@ def test_neither_order_nor_anyones_random_state_changes_a_draw():
 @pytest.mark.parametrize("hash_seed", ["0", "1"])
 def test_another_process_draws_the_same(hash_seed):
     code = (
-        "from featstore.images.transform import draw; from featstore.images.recipe import parse_recipe;"
+        "from featstore.images.augment import draw; from featstore.images.recipe import parse_recipe;"
         f"print(draw(parse_recipe('paper'), 3, {ID!r}, 299, 299))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}

@@ -10,12 +10,12 @@ import pytest
 from fakes import DECODING
 
 from featstore.errors import BadImageError, ManifestError, RecipeError
-from featstore.files import UnfitFileError, open_regular, read_regular, write_private
-from featstore.images import structure
-from featstore.images.contents import read_contents
+from featstore.images.formats import container as structure
+from featstore.images.manifest import read_contents
 from featstore.images.reading import read_pixels
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
+from featstore.serialization import UnfitFileError, open_regular, read_regular, write_private
 from featstore.types import ImageRecord
 
 pytestmark = pytest.mark.hostile

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
 from featstore.errors import RecipeError
+from featstore.images.augment import Transform, draw, warp
 from featstore.images.recipe import FILLS, parse_recipe
-from featstore.images.transform import Transform, draw
-from featstore.images.warp import warp
 
 # Keras still reaches scipy through a namespace that scipy has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Please import `affine_transform`:DeprecationWarning")

@@ -13,16 +13,16 @@ from fakes import GridBackbone, spec, write_images
 from PIL import Image
 
 import featstore
+from featstore.api import extract as module
 from featstore.errors import AuditError, MissingFeaturesError, UnknownNameError, UsageError
-from featstore.extraction import extract as module
-from featstore.folds import group_folds
-from featstore.images.decode import decoder_version
+from featstore.holdings import extract_command
+from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
 from featstore.matrix import load_matrix
-from featstore.matrix.holdings import extract_command
-from featstore.store.request import recorded_request
+from featstore.splits import group_folds
+from featstore.store.notes import recorded_request
 from featstore.store.store import Store
-from featstore.store.verification import verify
+from featstore.store.verify import verify
 from featstore.types import IDENTITY, Decoding, FeatureKey, View
 
 N = 12

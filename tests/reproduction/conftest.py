@@ -12,7 +12,7 @@ from fakes import GridBackbone, spec
 from featstore.backbones import catalog
 from featstore.backbones.weights import choice_for, resolve_weights
 from featstore.errors import WeightsError
-from featstore.images.phantom import make_phantoms
+from featstore.phantom import make_phantoms
 from featstore.reproduction.paper import paper
 
 ASKED = ("ResNet50", "Xception", "VGG19", "MobileNetV2")
@@ -62,8 +62,8 @@ def world(tmp_path_factory):
         (folder / f"{name}.weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + name.encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_HOME", str(folder / "keras"))
-        patch.setattr("featstore.extraction.extract.Networks", Grids)
-        patch.setattr("featstore.reproduction.members.Networks", Grids)
+        patch.setattr("featstore.api.extract.Networks", Grids)
+        patch.setattr("featstore.reproduction.protocol.Networks", Grids)
         arguments = {
             "backbones": ASKED, "weights": weights, "out": folder / "run", "cache": folder / "cache",
             "epochs": 3, "views": 1,

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 from scipy.stats import beta
 
-from featstore import run
+from featstore import runs as run
+from featstore.api.report import write_report
 from featstore.errors import AbsentWeightsError, AuditError, UnknownNameError, UsageError, WeightsError
-from featstore.fingerprint import digest_file
 from featstore.images.scan import scan
-from featstore.report.page.writing import write_report
-from featstore.report.terminal.reproduction import reproduction_text
+from featstore.reporting.terminal.results import reproduction_text
 from featstore.reproduction import paper as module
-from featstore.reproduction.conversion import convert
-from featstore.reproduction.members import SEVEN
+from featstore.reproduction.paper import convert
+from featstore.reproduction.protocol import SEVEN
+from featstore.serialization import digest_file
 
 from .conftest import ABSENT, Grids
 
@@ -225,7 +225,7 @@ def test_a_small_part_is_whole_patients_of_every_class(world):
 
 @pytest.mark.slow
 def test_without_any_weights_it_stops_with_a_remedy(world, tmp_path, monkeypatch):
-    monkeypatch.setattr("featstore.reproduction.members.can_fetch", lambda _row: True)
+    monkeypatch.setattr("featstore.reproduction.protocol.can_fetch", lambda _row: True)
     with pytest.raises(WeightsError, match="None of the 1 networks") as error:
         world.again(backbones=[ABSENT], out=tmp_path / "none")
     assert "--weights" in error.value.remedy
@@ -233,7 +233,7 @@ def test_without_any_weights_it_stops_with_a_remedy(world, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_offline_it_names_all_that_is_missing_before_it_looks_at_an_image(world, tmp_path, monkeypatch):
-    monkeypatch.setattr("featstore.reproduction.members.can_fetch", lambda _row: False)
+    monkeypatch.setattr("featstore.reproduction.protocol.can_fetch", lambda _row: False)
     monkeypatch.setattr(module, "scan", None)
     with pytest.raises(AbsentWeightsError, match="of 2 networks \\(VGG19, VGG16\\) are not on") as error:
         world.again(backbones=["VGG19", "VGG16", "VGG19"], out=tmp_path / "none")

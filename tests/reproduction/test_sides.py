@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featstore.images.manifest import Manifest
-from featstore.reproduction.sides import leak, sample, split, table
+from featstore.reproduction.protocol import leak, sample, split, table
 from featstore.types import ImageRecord
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from featstore.store import repair, verification
+from featstore.store import verify as repair
+from featstore.store import verify as verification
 
 
 @pytest.fixture

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from fakes import DECODING, key, spec, write_images
 
+from featstore.api.cache import gc
 from featstore.errors import StoreError, UsageError
-from featstore.extraction.garbage import gc
-from featstore.fingerprint import digest
 from featstore.images.scan import scan
-from featstore.store import layout
+from featstore.serialization import digest
+from featstore.store import paths as layout
 from featstore.store.ids import IdSet
-from featstore.store.lease import Leases
-from featstore.store.quarantine import BadImage
+from featstore.store.leases import Leases
+from featstore.store.notes import BadImage
 from featstore.store.store import Store
-from featstore.store.verification import verify
+from featstore.store.verify import verify
 from featstore.types import FOREIGN, FeatureKey, View
 
 VIEW = key(view=View("flip(h)", 1))

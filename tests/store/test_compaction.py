@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featstore.errors import StoreError, UsageError
-from featstore.fingerprint import digest
-from featstore.store import compaction, layout
+from featstore.serialization import digest
+from featstore.store import cleanup as compaction
+from featstore.store import paths as layout
 from featstore.store import store as store_module
-from featstore.store.compaction import compact
+from featstore.store.cleanup import compact
 from featstore.store.ids import IdSet
-from featstore.store.lease import Leases
+from featstore.store.leases import Leases
 from featstore.store.store import Store
-from featstore.store.verification import verify
+from featstore.store.verify import verify
 from featstore.types import View
 
 IDS = sorted(digest(number) for number in range(40))
@@ -214,7 +215,7 @@ def test_a_plan_finds_every_row_when_compaction_falls_into_its_listing(tmp_path,
     """A listing that began before the new shard came, and went on after the old ones had gone, shows neither."""
     fill(tmp_path, IDS[:20], IDS[20:])
     expected = ask(Store(tmp_path))
-    listed, looks = store_module.listing.shards, []
+    listed, looks = store_module.paths.shards, []
 
     def torn(folder):
         looks.append(folder)
@@ -225,7 +226,7 @@ def test_a_plan_finds_every_row_when_compaction_falls_into_its_listing(tmp_path,
         return listed(folder)
 
     (tmp_path / "index").rename(tmp_path / "gone")
-    monkeypatch.setattr(store_module.listing, "shards", torn)
+    monkeypatch.setattr(store_module.paths, "shards", torn)
     assert ask(Store(tmp_path)) == expected
 
 
@@ -236,10 +237,10 @@ sys.path.insert(0, sys.argv[1])
 warnings.simplefilter("ignore")
 import numpy as np
 from fakes import key
-from featstore.fingerprint import digest
-from featstore.store.compaction import compact
+from featstore.serialization import digest
+from featstore.store.cleanup import compact
 from featstore.store.store import Store
-from featstore.store.verification import verify
+from featstore.store.verify import verify
 
 IDS = sorted(digest(number) for number in range(16))
 origin, work = Path("origin"), Path("work")

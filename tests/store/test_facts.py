@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from featstore import image_facts as facts_module
 from featstore.errors import BadImageError
-from featstore.extraction import facts as facts_module
-from featstore.extraction.facts import image_copies, image_facts, notes_found
-from featstore.images.decode import decoder_version
-from featstore.images.facts import FACT, FACTS_REVISION
-from featstore.images.phantom import make_phantoms
+from featstore.image_facts import image_copies, image_facts, notes_found
+from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import FACT, FACTS_REVISION
 from featstore.images.scan import scan
-from featstore.store import facts as stored
-from featstore.store.surroundings import survey
+from featstore.phantom import make_phantoms
+from featstore.store import notes as stored
+from featstore.store.verify import survey
 from featstore.types import Decoding
 
 DECODING = Decoding(decoder_version())
@@ -127,7 +127,7 @@ def test_more_copies_than_a_document_may_hold_are_looked_for_again(tmp_path, mon
     pair = ("a" * 64, "b" * 64, 0.5, "copy")
     stored.record_copies(tmp_path, key, stored.CopiesNote([pair] * 3, 4, 5))
     assert stored.recorded_copies(tmp_path, key) == stored.CopiesNote([pair] * 3, 4, 5)
-    monkeypatch.setattr(stored.document, "LARGE", 1000)
+    monkeypatch.setattr(stored.serialization, "LARGE", 1000)
     other = {"images": "y"}
     stored.record_copies(tmp_path, other, stored.CopiesNote([pair] * 30))
     assert stored.recorded_copies(tmp_path, other) is None

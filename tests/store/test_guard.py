@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from featstore.errors import RefusedFileError
-from featstore.store.guard import FOREIGN, Limits, check_weights, read_datasets, read_plain
+from featstore.store.hdf5_guard import FOREIGN, Limits, check_weights, read_datasets, read_plain
 
 pytestmark = pytest.mark.hostile
 

@@ -11,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.errors import MissingFeaturesError
-from featstore.fingerprint import digest
-from featstore.store import index, layout, shard
-from featstore.store.index import Entry, Index, decode, encode
-from featstore.store.store import Store
+from featstore.serialization import digest
+from featstore.store import paths as layout
+from featstore.store import shard
+from featstore.store import store as index
+from featstore.store.store import Entry, Index, Store
+from featstore.store.store import decode_entries as decode
+from featstore.store.store import encode_entries as encode
 from featstore.types import View
 
 KEYS = [key(view=View("flip(h)", seed)) for seed in range(1, 5)]

@@ -9,9 +9,9 @@ from fakes import spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featstore import document
+from featstore import serialization as document
 from featstore.errors import RefusedFileError, StoreError
-from featstore.store.learned import Learned, inscribe, inscription, recall, remember
+from featstore.store.training_record import Learned, inscribe, inscription, recall, remember
 
 WEIGHTS = f"sha256:{'ab' * 32}"
 IDS = st.frozensets(st.binary(min_size=32, max_size=32).map(bytes.hex), max_size=20)

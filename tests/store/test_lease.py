@@ -15,12 +15,12 @@ from fakes import key, spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featstore.fingerprint import digest
-from featstore.store import lease as module
-from featstore.store.claim import Claim, decode, encode, overlapping, without
+from featstore.serialization import digest
+from featstore.store import leases as module
 from featstore.store.ids import IdSet
-from featstore.store.lease import Leases
-from featstore.store.owner import Owner, _start, is_gone, this_process
+from featstore.store.leases import Claim, Leases, Owner, _start, is_gone, overlapping, this_process, without
+from featstore.store.leases import decode_claim as decode
+from featstore.store.leases import encode_claim as encode
 from featstore.types import View
 
 IDS = [digest(n) for n in range(12)]
@@ -51,7 +51,7 @@ def leave_a_claim(root, owner, ids=IDS[:4]):
 
 
 def dead_process():
-    script = "from featstore.store.owner import this_process as me; print(me().pid, me().start)"
+    script = "from featstore.store.leases import this_process as me; print(me().pid, me().start)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     pid, start = map(int, done.stdout.split())
     return replace(this_process(), pid=pid, start=start)

@@ -10,17 +10,17 @@ import pytest
 from fakes import key
 from unprivileged import with_rights, without_rights
 
+from featstore.api.cache import gc
 from featstore.errors import StoreError
-from featstore.extraction.garbage import gc
-from featstore.fingerprint import digest
-from featstore.store import lease, solitude
-from featstore.store.claim import Claim, encode
-from featstore.store.compaction import compact
+from featstore.serialization import digest
+from featstore.store import leases as lease
+from featstore.store import leases as solitude
+from featstore.store.cleanup import compact
 from featstore.store.ids import IdSet
-from featstore.store.lease import EXPIRY
-from featstore.store.owner import Owner, this_process
+from featstore.store.leases import EXPIRY, Claim, Owner, this_process
+from featstore.store.leases import encode_claim as encode
 from featstore.store.store import Store
-from featstore.store.verification import verify
+from featstore.store.verify import verify
 
 IDS = [digest(number) for number in range(4)]
 NAME, BOOT, SPACE = this_process().host.split(" ")

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.errors import MissingFeaturesError, StoreError
-from featstore.fingerprint import digest_file
+from featstore.serialization import digest_file
 from featstore.store.inventory import inventory, usage
-from featstore.store.quarantine import BadImage
+from featstore.store.notes import BadImage
 from featstore.store.store import Store, default_cache
-from featstore.store.verification import verify
+from featstore.store.verify import verify
 from featstore.types import Decoding, View
 
 

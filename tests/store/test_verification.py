@@ -10,13 +10,14 @@ import pytest
 from fakes import DECODING, key, spec
 
 from featstore.errors import MissingFeaturesError, ShardCorruptError
-from featstore.fingerprint import canonical_json, digest, digest_bytes
-from featstore.isolation.caller import LostError
-from featstore.store import layout, shard, verification
-from featstore.store.quarantine import BadImage
-from featstore.store.repair import Lost
+from featstore.isolation import LostError
+from featstore.serialization import canonical_json, digest, digest_bytes
+from featstore.store import paths as layout
+from featstore.store import shard
+from featstore.store import verify as verification
+from featstore.store.notes import BadImage
 from featstore.store.store import Store
-from featstore.store.verification import verify
+from featstore.store.verify import Lost, verify
 from featstore.types import View
 
 IDS = [digest(number) for number in range(12)]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from featstore.fusion.hidden import HiddenStrategy
-from featstore.fusion.network import Dense, Ledger, dense_size
+from featstore.fusion.neural import HiddenStrategy
+from featstore.fusion.training import Dense, Ledger, dense_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ class LowRankBilinear:
 class BilinearHead(HiddenStrategy):
     """Feature-level fusion by low-rank bilinear pooling: what two backbones see together counts, beside each alone.
 
-    Parameters and attributes are those of `featstore.fusion.hidden.HiddenStrategy`. Of a single block only the sum is
+    Parameters and attributes are those of `featstore.fusion.neural.HiddenStrategy`. Of a single block only the sum is
     left, a perceptron with tanh.
 
     References

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from featstore.errors import UsageError
-from featstore.fusion.linear import standardise
-from featstore.fusion.projection import fit_concatenated, principal_parts
+from featstore.fusion.linear import fit_concatenated, principal_parts, standardise
 from featstore.fusion.strategy import FusionStrategy
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from sklearn.cluster import KMeans
 
 from featstore import registry
 from featstore.errors import UsageError
-from featstore.fusion.linear import standardise
-from featstore.fusion.projection import principal_parts
+from featstore.fusion.linear import principal_parts, standardise
 from featstore.fusion.strategy import FOLDER, FusionStrategy
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from featstore.errors import UsageError
 from featstore.fusion.blocks import Block
-from featstore.fusion.linear import LinearModel, scaled_block, standardise
-from featstore.fusion.sparse import fit_elasticnet
+from featstore.fusion.linear import LinearModel, fit_elasticnet, scaled_block, standardise
 from featstore.fusion.strategy import FusionStrategy
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from featstore.fusion.head import Head
 from featstore.fusion.neural import NeuralStrategy
+from featstore.fusion.training import Head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

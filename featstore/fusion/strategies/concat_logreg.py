@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from featstore.fusion.family import LogisticFamily, choose_penalty
 from featstore.fusion.linear import fit_logistic
 from featstore.fusion.strategy import FusionStrategy
+from featstore.fusion.subset_logistic import LogisticFamily, choose_penalty
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class ConcatLogreg(FusionStrategy):
     C
         Inverse strength of the penalty. On the frozen ImageNet features of 746 chest-CT slices the AUC is flat from
         3 to 10 for one backbone and for two. "auto" takes the best of a grid on inner folds over groups
-        (`featstore.fusion.penalty`).
+        (`featstore.fusion.subset_logistic`).
 
     Attributes
     ----------

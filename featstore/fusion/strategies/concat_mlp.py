@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from featstore.fusion.hidden import HiddenStrategy
-from featstore.fusion.network import Dense, Ledger, dense_size
+from featstore.fusion.neural import HiddenStrategy
+from featstore.fusion.training import Dense, Ledger, dense_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,7 +48,7 @@ class Perceptron:
 class ConcatMlp(HiddenStrategy):
     """Feature-level fusion by a multilayer perceptron: concatenate, Dropout, Dense, ReLU, Dense.
 
-    Parameters and attributes are those of `featstore.fusion.hidden.HiddenStrategy`.
+    Parameters and attributes are those of `featstore.fusion.neural.HiddenStrategy`.
 
     References
     ----------

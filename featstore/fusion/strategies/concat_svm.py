@@ -8,9 +8,8 @@ import numpy as np
 from sklearn.svm import SVC
 
 from featstore.errors import UsageError
+from featstore.fusion.decision import inner_folds, out_of_fold, scale_decisions
 from featstore.fusion.linear import LinearModel, gram, standardise, unfold
-from featstore.fusion.out_of_fold import inner_folds, out_of_fold
-from featstore.fusion.platt import scale_decisions
 from featstore.fusion.strategy import FusionStrategy
 
 if TYPE_CHECKING:

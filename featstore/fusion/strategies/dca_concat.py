@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from featstore.fusion.linear import scaled_block, standardise
-from featstore.fusion.projection import fit_concatenated
+from featstore.fusion.linear import fit_concatenated, scaled_block, standardise
 from featstore.fusion.strategy import FusionStrategy
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from scipy.special import expit, softmax
 
-from featstore.fusion.hidden import HiddenStrategy
-from featstore.fusion.network import Dense, Ledger, dense_size
+from featstore.fusion.neural import HiddenStrategy
+from featstore.fusion.training import Dense, Ledger, dense_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ class GatedAttention:
 class GatedHead(HiddenStrategy):
     """Feature-level fusion by gated attention: which backbone counts is decided image by image.
 
-    Parameters and attributes are those of `featstore.fusion.hidden.HiddenStrategy`; `attention` reads the gate. The
+    Parameters and attributes are those of `featstore.fusion.neural.HiddenStrategy`; `attention` reads the gate. The
     gate says what the model uses, not what is right: it is no evidence that a backbone is better.
 
     References

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from featstore.fusion.linear import standardise
-from featstore.fusion.projection import fit_concatenated, principal_parts
+from featstore.fusion.linear import fit_concatenated, principal_parts, standardise
 from featstore.fusion.strategy import FusionStrategy
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from featstore.fusion.consensus import ConsensusStrategy
+from featstore.fusion.linear import ConsensusStrategy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

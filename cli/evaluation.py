@@ -1,0 +1,320 @@
+"""featstore check, fuse, compare and predict: what judges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from featstore.errors import UsageError
+
+from . import options
+from .printing import finish, print_comparison, print_csv, print_json, print_text, say
+
+
+@options.reads_data
+def fuse(
+    data: options.Data,
+    strategy: Annotated[str, typer.Option(help="Name; `featstore strategies` lists them.")] = "concat_logreg",
+    preset: Annotated[str | None, typer.Option(help="Named settings, such as paper for concat_head.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Parameter of the strategy, such as optimizer=sgd or epochs=200; repeat for more.",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(help="Run of the same network whose weights to go on from, at a lower rate."),
+    ] = None,
+    freeze_blocks: Annotated[
+        str | None, typer.Option(help="Backbones, with commas, whose weights stay as --init-from has them.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/STRATEGY.")] = None,
+    overwrite: options.Overwrite = False,
+    test_size: Annotated[float, typer.Option(help="Share held out where the data has no splits.")] = 0.25,
+    split_seed: Annotated[int, typer.Option(help="Seed of that hold-out.")] = 0,
+    positive: options.Positive = None,
+    calibrate: options.Calibrate = None,
+    sensitivity: options.Sensitivity = None,
+    backbones: options.StoredBackbones = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe of the views to train on; default as for --seeds.")
+    ] = None,
+    seeds: options.StoredSeeds = None,
+    weights: options.Weights = None,
+    preprocess: options.StoredPreprocess = None,
+    precision: options.StoredPrecision = None,
+    value_range: options.ValueRange = None,
+    cache: options.Cache = None,
+    reading: options.Reading = options.PLAIN,
+    accept: options.Accept = None,
+    json: options.Json = False,
+) -> None:
+    """Stage two: train one strategy and keep the model.
+
+    Uses stored features only. Scores come from held-out patients: the data set's own splits where it has them.
+    """
+    from featstore.api.fuse import fuse
+    from featstore.reporting.terminal.comparison import fusion_text
+
+    say("fuse", "reading the data set and its features, then training", json=json)
+    result = fuse(
+        data,
+        strategy=strategy,
+        preset=preset,
+        options=options.parse_settings(settings),
+        test_size=test_size,
+        split_seed=split_seed,
+        positive=positive,
+        calibrate=calibrate,
+        sensitivity=sensitivity,
+        init_from=init_from,
+        freeze_blocks=[] if freeze_blocks is None else freeze_blocks.split(","),
+        out=out or Path("runs") / strategy,
+        overwrite=overwrite,
+        accept=options.parse_codes(accept),
+        progress=not json,
+        **options.source(
+            backbones,
+            weights,
+            preprocess,
+            precision,
+            recipe,
+            seeds,
+            value_range,
+            cache,
+            reading,
+        ),
+    )
+    if json:
+        print_json(result.to_json())
+    else:
+        print_text(fusion_text(result))
+
+
+@options.reads_data
+def compare(
+    data: options.Data,
+    strategies: Annotated[str, typer.Option(help="all, or names with commas.")] = "all",
+    subsets: Annotated[
+        str, typer.Option(help="singles, all, greedy, A+B, or several with commas.")
+    ] = "singles",
+    folds: Annotated[
+        str,
+        typer.Option(
+            help="Folds of the cross-validation, over whole groups; split: the data set's own test images.",
+            metavar="N|split",
+        ),
+    ] = "5",
+    repeats: Annotated[int, typer.Option(help="Times to repeat it with other folds.")] = 1,
+    fold_seed: Annotated[int, typer.Option(help="Seed of folds and resamples.")] = 0,
+    training_seeds: Annotated[
+        int, typer.Option(help="Seeds to train with, for strategies that draw random numbers.")
+    ] = 1,
+    positive: options.Positive = None,
+    calibrate: options.Calibrate = None,
+    sensitivity: options.Sensitivity = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the run; default none is written.")] = None,
+    overwrite: options.Overwrite = False,
+    views: Annotated[
+        str, typer.Option(help="Training on views: identity, expand, average, sample, with commas.")
+    ] = "expand",
+    test_views: Annotated[str, typer.Option(help="Testing on views: identity or average.")] = "identity",
+    view_curve: Annotated[
+        str | None,
+        typer.Option(
+            help="Score of this strategy against the number of augmented views.", metavar="STRATEGY"
+        ),
+    ] = None,
+    economics: Annotated[
+        bool, typer.Option("--economics", help="Cost and worth of each backbone; fits all subsets.")
+    ] = False,
+    nested: Annotated[
+        bool,
+        typer.Option("--nested", help="Pick the winner anew inside each fold too; five further fits of all."),
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option(help="Processes, one thread each; -1 for one per core; numbers stay.")
+    ] = 1,
+    resume: Annotated[
+        bool, typer.Option(help="Take fits that an earlier comparison left in the cache.")
+    ] = True,
+    backbones: options.StoredBackbones = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe of the views to train on; default as for --seeds.")
+    ] = None,
+    seeds: options.StoredSeeds = None,
+    weights: options.Weights = None,
+    preprocess: options.StoredPreprocess = None,
+    precision: options.StoredPrecision = None,
+    value_range: options.ValueRange = None,
+    cache: options.Cache = None,
+    reading: options.Reading = options.PLAIN,
+    accept: options.Accept = None,
+    json: options.Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print one line of CSV per contestant.")] = False,
+) -> None:
+    """Stage two: compare strategies, with a verdict.
+
+    Strategies and single backbones on identical folds over whole patients, from stored features only.
+    """
+    from featstore.api.compare import compare
+    from featstore.runs import csv_text
+
+    names = options.parse_names(strategies) or []
+    say("compare", "reading the data set and its features", json=json)
+    result = compare(
+        data,
+        strategies="all" if strategies == "all" else names,
+        subsets=subsets,
+        folds=options.parse_folds(folds),
+        repeats=repeats,
+        fold_seed=fold_seed,
+        training_seeds=training_seeds,
+        positive=positive,
+        calibrate=calibrate,
+        sensitivity=sensitivity,
+        out=out,
+        overwrite=overwrite,
+        views=options.parse_names(views) or [],
+        test_views=test_views,
+        view_curve=view_curve,
+        economics=economics,
+        nested=nested,
+        jobs=jobs,
+        resume=resume,
+        accept=options.parse_codes(accept),
+        progress=not json,
+        **options.source(
+            backbones,
+            weights,
+            preprocess,
+            precision,
+            recipe,
+            seeds,
+            value_range,
+            cache,
+            reading,
+        ),
+    )
+    if result.fits_taken:
+        taken = f"{result.fits_taken} of {result.fits} fits were taken as earlier runs left them in the cache"
+        say("compare", f"{taken}; --no-resume fits them anew", json=json)
+    if json:
+        print_json(result.to_json())
+    elif csv:
+        print_text(csv_text(result.rows()).rstrip("\n"))
+    else:
+        print_comparison(result)
+
+
+SHOWN = 20
+"""Lines on the terminal where all of them go into a file."""
+
+
+@options.reads_data
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Images, folders of images, CSV files with a column path, or quoted patterns."),
+    ],
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where the run's own weights are: a file, random:SEED or imagenet; repeat for more backbones."
+            " By default they are looked for by their digest.",
+            metavar="NAME=CHOICE",
+        ),
+    ] = None,
+    reading: options.Reading = options.PLAIN,
+    out: Annotated[
+        Path | None, typer.Option(help="Write all answers to this .csv or .json file.", metavar="FILE")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print a CSV table to stdout.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Apply a kept model to new images.
+
+    Every page of a TIFF gets an answer. Images that the model has learned from are told before anything is computed,
+    and marked. The backbones' weights are found by their digest, or named with --weights.
+
+    Example: featstore predict runs/mine new_scans --out answers.csv
+    """
+    if csv and json:
+        raise UsageError(
+            "--csv and --json both want stdout.", "Choose one; --out FILE.json may go beside --csv."
+        )
+    from featstore.api.predict import refuse_unwritable, write_table
+
+    if out is not None:
+        refuse_unwritable(out, overwrite=overwrite)
+    from featstore.api.predict import answer, prepare
+    from featstore.reporting.terminal.results import predictions_text
+    from featstore.reporting.verdict import findings_text
+
+    say("predict", "reading the images and what the run has learned from", json=json)
+    prepared = prepare(
+        run,
+        images,
+        weights=options.parse_weights(weights),
+        **reading,
+    )
+    if prepared.findings:
+        print_text(findings_text(prepared.findings), err=True)
+    networks = ", ".join(prepared.weights)
+    say("predict", f"{len(prepared.images.records)} images; loading {networks}", json=json)
+    result = answer(prepared)
+    if out is not None:
+        write_table(out, result)
+    if json:
+        print_json(result.to_json())
+    elif csv:
+        print_csv(result.rows())
+    else:
+        print_text(predictions_text(result, SHOWN if out else None))
+    if out is not None:
+        print_text(f"Written to {out}.", err=True)
+    finish(result.bad)
+
+
+AUDIT_FAILED = 5
+
+
+@options.reads_data
+def check(
+    data: options.Data,
+    value_range: options.ValueRange = None,
+    reading: options.Reading = options.PLAIN,
+    cache: options.Cache = None,
+    accept: options.Accept = None,
+    json: options.Json = False,
+) -> None:
+    """Audit a data set: duplicates, leaks, shortcuts.
+
+    Also lists unreadable files, and how well the label is guessed from file sizes and grey levels alone.
+    """
+    from featstore.api.check import check
+    from featstore.reporting.terminal.results import check_text
+
+    say("check", "reading the data set", json=json)
+    result = check(
+        data,
+        value_range=options.parse_range(value_range),
+        **reading,
+        cache=cache,
+        accept=options.parse_codes(accept),
+        progress=not json,
+    )
+    if json:
+        print_json(result.to_json())
+    else:
+        print_text(check_text(result))
+    if not result.no_error_found:
+        raise typer.Exit(AUDIT_FAILED)
+    finish(result.bad)

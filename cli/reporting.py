@@ -1,0 +1,193 @@
+"""featstore report, paper, demo, and the lists of what there is: backbones, strategies, recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+from .printing import finish, print_json, print_result, print_text, say
+
+
+@options.reads_data
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of extract, fuse and compare.", metavar="RUN...")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The file; default report.html in the first RUN.", metavar="FILE")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="What the runs were made from: adds audit, distribution and map.", metavar="DATA"),
+    ] = None,
+    cache: options.Cache = None,
+    with_images: Annotated[
+        bool, typer.Option("--with-images", help="Thumbnails of the cases answered wrong; needs --data.")
+    ] = False,
+    reading: options.Reading = options.PLAIN,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is no report, too.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """One HTML file that says what runs found.
+
+    Verdict, tables, figures, cases answered wrong, provenance, limits, model card and reporting checklists. It loads
+    nothing and works offline; several runs are set side by side.
+    """
+    from featstore.api.report import write_report
+
+    written = write_report(
+        runs,
+        out,
+        data,
+        cache,
+        with_images,
+        **reading,
+        overwrite=overwrite,
+    )
+    if json:
+        print_json({"report": str(written), "bytes": written.stat().st_size})
+    else:
+        print_text(f"The report is in {written}: open it in any browser.")
+
+
+@options.reads_data
+def paper(
+    data: options.Data,
+    backbones: Annotated[
+        str | None,
+        typer.Option(
+            help="Names, with commas; default the seven of the paper. Others are extra.", metavar="A,B"
+        ),
+    ] = None,
+    weights: options.Weights = None,
+    precision: options.Precision = "float32",
+    out: Annotated[Path, typer.Option(help="Folder of the run and of its steps.")] = Path("runs/paper"),
+    overwrite: options.Overwrite = False,
+    images: Annotated[
+        int | None, typer.Option(help="About so many images, as whole patients; default all.", min=8)
+    ] = None,
+    views: Annotated[int, typer.Option(help="Augmented views of each training image.", min=1)] = 2,
+    epochs: Annotated[int, typer.Option(help="Epochs of each head.", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the sample of patients and of the splits.", min=0)] = 0,
+    positive: options.Positive = None,
+    value_range: options.ValueRange = None,
+    cache: options.Cache = None,
+    reading: options.Reading = options.PLAIN,
+    memory: Annotated[
+        str | None, typer.Option(help="Memory budget of an extraction, such as 4GB.", metavar="SIZE")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes of the comparison; -1 for one per core.")] = 1,
+    json: options.Json = False,
+) -> None:
+    """Reproduce Ji et al. 2020 on your images, beside an honest protocol.
+
+    Prints the paper's accuracy, this run's under the paper's protocol (split by image) and under an honest one
+    (patients kept together), says why they differ, and draws a twin of every figure of the paper. A network whose
+    weights are absent is listed as such. The same command again computes no feature.
+    """
+    from featstore.reporting.terminal.results import reproduction_text
+    from featstore.reproduction.paper import paper
+    from featstore.reproduction.protocol import SEVEN
+
+    say("paper", "reading the data set", json=json)
+    result = paper(
+        data,
+        backbones=options.parse_names(backbones) or SEVEN,
+        weights=options.parse_weights(weights),
+        precision=precision,
+        out=out,
+        overwrite=overwrite,
+        images=images,
+        views=views,
+        epochs=epochs,
+        seed=seed,
+        positive=positive,
+        value_range=options.parse_range(value_range),
+        cache=cache,
+        **reading,
+        memory=None if memory is None else options.parse_bytes(memory, "--memory"),
+        jobs=jobs,
+        progress=not json,
+    )
+    print_result(result, reproduction_text, json=json)
+    finish([reason for reason, count in result.conversion.unread.items() if count])
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the generated images and the runs.")] = Path(
+        "runs/demo"
+    ),
+    cache: options.Cache = None,
+    patients: Annotated[int, typer.Option(help="Generated patients, four slices each.")] = 48,
+    json: options.Json = False,
+) -> None:
+    """Run everything on generated lung-CT slices, offline.
+
+    Generates a data set, extracts features, fits a fusion, compares strategies, and writes a report.
+    """
+    from featstore.api.demo import demo
+    from featstore.reporting.terminal.results import demo_text
+
+    result = demo(out, cache=cache, patients=patients, progress=not json)
+    if json:
+        print_json(result.to_json())
+    else:
+        print_text(demo_text(result))
+
+
+def backbones(json: options.Json = False) -> None:
+    """List the frozen networks: input size, dimension, cost, and whether their ImageNet weights are here."""
+    from dataclasses import asdict
+
+    from featstore.backbones import catalog
+    from featstore.backbones.weights import whereabouts
+    from featstore.reporting.tables import table
+
+    rows = [catalog.row(name) for name in catalog.names()]
+    if json:
+        print_json([{**asdict(row), "weights": whereabouts(row)} for row in rows])
+        return
+    header = ["backbone", "input px", "dimension", "GFLOP/image", "weights", "in the paper"]
+    cells = [
+        [r.name, r.input_size, r.dimension, f"{r.gflops:.1f}", whereabouts(r), "yes" if r.in_paper else ""]
+        for r in rows
+    ]
+    typer.echo(table(header, cells))
+
+
+def strategies(json: options.Json = False) -> None:
+    """List the fusion strategies: where they fuse, from how many backbones, and what they do."""
+    from featstore import registry
+    from featstore.reporting.tables import table
+
+    package = "featstore.fusion.strategies"
+    rows = {
+        name: {**registry.constants(package, name), "summary": registry.summary(package, name)}
+        for name in registry.names(package)
+    }
+    if json:
+        print_json(rows)
+        return
+    cells = [[name, row["level"], row["min_blocks"], row["summary"]] for name, row in rows.items()]
+    typer.echo(table(["strategy", "level", "backbones", "what it does"], cells))
+
+
+def recipes(json: options.Json = False) -> None:
+    """List the augmentation presets."""
+    from featstore.images.recipe import PRESETS
+
+    _print_pairs(dict(PRESETS), json)
+
+
+def _print_pairs(pairs: dict[str, str], json: bool) -> None:
+    from featstore.reporting.tables import table
+
+    if json:
+        print_json(pairs)
+    else:
+        typer.echo(table(None, list(pairs.items())))

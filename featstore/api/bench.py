@@ -1,0 +1,153 @@
+"""`bench`: what this machine does with each backbone, and in which layout of processes and threads it does most."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featstore.backbones import catalog
+from featstore.costs import machine
+from featstore.errors import BackboneError, UsageError
+from featstore.extraction.networks import BATCH_SIZE
+from featstore.processes import parentage
+from featstore.results.extraction import Bench, Layout, Rate
+from featstore.signatures import public
+from featstore.store.notes import record_layouts
+from featstore.store.store import default_cache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+WORKER = "featstore.extraction.bench_worker"
+READY = "ready"
+
+
+@public
+def bench(
+    backbones: Sequence[str],
+    *,
+    precisions: Sequence[str] = ("float32",),
+    batch_sizes: Sequence[int] = (16,),
+    seconds: float = 2.0,
+    record: bool = False,
+    cache: str | Path | None = None,
+) -> Bench:
+    """Measure the forward pass in every layout that uses all cores.
+
+    Parameters
+    ----------
+    backbones
+        Catalogue names.
+    precisions
+        As for `featstore.extract`.
+    batch_sizes
+        Images per call. Extraction itself uses one size for all, since the size moves the last bits of a row.
+    seconds
+        Time to measure each combination for, after a warm-up.
+    record
+        Keep the speeds in the cache, where ``featstore.extract(executor="processes")`` without a number of workers
+        takes the fastest from.
+    cache
+        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
+
+    Raises
+    ------
+    UsageError
+        If speeds are to be recorded and the batch size of extraction is not among those to measure.
+    BackboneError
+        If a measuring process fails, for instance for lack of memory.
+    """
+    if record and BATCH_SIZE not in batch_sizes:
+        raise UsageError(
+            f"Extraction computes {BATCH_SIZE} images at a time, and that is not to be measured.",
+            f"Leave --record out, or add {BATCH_SIZE} to --batch-sizes.",
+        )
+    rates = [
+        _measure(name, precision, batch, layout, seconds)
+        for name in backbones
+        for precision in precisions
+        for batch in batch_sizes
+        for layout in layouts(os.cpu_count() or 1)
+    ]
+    best = (
+        max((r for r in rates if r.backbone == name), key=lambda r: r.images_per_second) for name in backbones
+    )
+    if record:
+        _record(rates, Path(cache) if cache is not None else default_cache())
+    return Bench(tuple(rates), tuple(best))
+
+
+def layouts(cores: int) -> list[Layout]:
+    """All ways to cut the cores into equal processes: ``4`` gives 1 x 4, 2 x 2 and 4 x 1."""
+    return [Layout(count, cores // count) for count in range(1, cores + 1) if cores % count == 0]
+
+
+def _record(rates: Sequence[Rate], cache: Path) -> None:
+    speeds: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for rate in rates:
+        if rate.batch_size == BATCH_SIZE:
+            speeds[rate.backbone, rate.precision][rate.processes] = rate.images_per_second
+    for (backbone, precision), found in speeds.items():
+        record_layouts(cache, machine(), backbone, precision, found)
+
+
+def _measure(name: str, precision: str, batch_size: int, layout: Layout, seconds: float) -> Rate:
+    """Start the processes, wait until all have warmed up, let them run together, add their rates."""
+    catalog.row(name)
+    order = json.dumps(
+        {
+            "name": name,
+            "precision": precision,
+            "batch_size": batch_size,
+            "threads": layout.threads,
+            "parentage": parentage(),
+        }
+    )
+    command = [sys.executable, "-m", WORKER, order, str(seconds)]
+    workers = [_start(command) for _ in range(layout.processes)]
+    try:
+        total = sum(_together(workers, name))
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+    return Rate(name, precision, batch_size, layout.processes, layout.threads, round(total, 2))
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603  # this interpreter, this package, JSON as argument
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+
+
+def _together(workers: Sequence[subprocess.Popen[str]], name: str) -> Iterator[float]:
+    for worker in workers:
+        if _line(worker, name) != READY:
+            raise _failure(name)
+    for worker in workers:
+        assert worker.stdin is not None  # noqa: S101  # opened as a pipe
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    for worker in workers:
+        yield float(_line(worker, name))
+
+
+def _line(worker: subprocess.Popen[str], name: str) -> str:
+    assert worker.stdout is not None  # noqa: S101  # opened as a pipe
+    text = worker.stdout.readline().strip()
+    if not text:
+        raise _failure(name)
+    return text
+
+
+def _failure(name: str) -> BackboneError:
+    return BackboneError(
+        f"{name} could not be measured: its process ended early.",
+        f"Try it alone to see why: featstore extract DATA --backbones {name} --weights random:1",
+    )

@@ -1,0 +1,250 @@
+"""What keeps a cache small and true: gc and drift.
+
+gc: what no run will ask for, and what no data set names.
+
+drift: does this machine, with these libraries, still compute what is stored.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+import numpy as np
+
+from featstore.errors import MissingFeaturesError, UsageError
+from featstore.extraction import pipeline
+from featstore.extraction.networks import Networks
+from featstore.extraction.pipeline import Memory
+from featstore.extraction.plan import Cell, Plan, blocks
+from featstore.images.formats.decode import decoder_version
+from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options, scan, scan_options
+from featstore.results.extraction import BackboneDrift, Drift
+from featstore.signatures import public
+from featstore.store.cleanup import collect
+from featstore.store.ids import IdSet
+from featstore.store.paths import require_cache
+from featstore.store.store import Store, default_cache
+from featstore.types import Decoding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from featstore.images.manifest import Manifest
+    from featstore.store.cleanup import GarbageCollection
+    from featstore.types import BackboneSpec, FeatureKey, Features
+
+
+@public
+def gc(
+    *data: str | Path,
+    cache: str | Path | None = None,
+    dry_run: bool = False,
+    confirm: Callable[[GarbageCollection], bool] | None = None,
+    **reading: Unpack[ScanOptions],
+) -> GarbageCollection:
+    """Delete from a store what no run will ever ask for.
+
+    That is: unfinished files of killed writers; vectors of an earlier revision of featstore; and, if data sets are
+    given, the vectors of all images that are in none of them. Quarantine is left alone. Rows that stay are
+    written as a new shard and read back before the old shard goes.
+
+    Parameters
+    ----------
+    *data
+        All data sets that are still wanted, folders or CSV manifests. Without any, no image's vectors go.
+    cache
+        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
+    dry_run
+        Only say what would go.
+    confirm
+        Asked with what was found, before any of it goes.
+    **reading
+        How the data sets are read: see `featstore.images.scan.ScanOptions`. What is about CSV files is for
+        those among them.
+
+    Raises
+    ------
+    UsageError
+        If a data set has files that cannot be read: their vectors could not be told from garbage.
+    StoreError
+        If there is no cache, another run is writing to it, or the disk fails.
+    """
+    refuse_unknown_options(reading)
+    tables = [each for each in data if not Path(each).is_dir()]
+    manifests = [scan(Path(each), **_fitting(each, reading, tables)) for each in data]
+    for each, manifest in zip(data, manifests, strict=True):
+        _require_known(str(each), manifest)
+    keep = {record.id for manifest in manifests for record in manifest.records} if data else None
+    return collect(cache, keep, dry_run=dry_run, confirm=confirm)
+
+
+def _fitting(each: str | Path, options: ScanOptions, tables: Sequence[str | Path]) -> ScanOptions:
+    """What applies to one of several data sets: no folder is asked for the columns of a table beside it."""
+    if each in tables or not tables:
+        return options
+    return scan_options({name: value for name, value in options.items() if name not in TABLE_OPTIONS})
+
+
+def _require_known(data: str, manifest: Manifest) -> None:
+    nameless = [str(bad.path) for bad in manifest.unreadable if bad.id is None]
+    if nameless:
+        raise UsageError(
+            f"{len(nameless)} files of {data} cannot be read: their vectors would be taken for garbage."
+            f" The first is {nameless[0]}.",
+            "Mount, mend or remove the files first, or leave DATA out: then no image's vectors go.",
+        )
+    if not manifest.records:
+        raise UsageError(f"{data} names no image.", "Leave it out, or give the data set that is wanted.")
+
+
+FEWEST = 3
+TOLERANCE = 0.001
+"""Of the spread between images: a hundred times what the order of a float32 sum moves, and far below bfloat16."""
+
+
+@public
+def drift(
+    data: str | Path,
+    *,
+    rows: int = 20,
+    backbones: Sequence[str] | None = None,
+    weights: Mapping[str, str] | None = None,
+    preprocess: str = "official",
+    precision: str = "float32",
+    value_range: tuple[float, float] | None = None,
+    cache: str | Path | None = None,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+    **reading: Unpack[ScanOptions],
+) -> Drift:
+    """Compute some stored vectors again and compare; nothing is stored.
+
+    Parameters
+    ----------
+    data
+        A folder or a CSV manifest whose features are stored.
+    rows
+        Vectors per backbone, drawn at random from all its stored views; at least 3.
+    backbones
+        Names; default all in the store that can be computed here.
+    weights, preprocess, precision, value_range, cache
+        As for `featstore.extract`.
+    seed
+        Of the draw.
+    tolerance
+        Share of the spread between images that a value may move.
+    **reading
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
+
+    Raises
+    ------
+    UsageError
+        If fewer than 3 rows are asked for.
+    MissingFeaturesError
+        If nothing of the data set is stored that this machine could compute.
+    StoreError
+        If there is no cache.
+    """
+    if rows < FEWEST:
+        raise UsageError(
+            f"{rows} rows say nothing about the spread between images.", f"Give at least {FEWEST}."
+        )
+    store = Store(Path(cache) if cache is not None else default_cache())
+    require_cache(store.root)
+    decoding = Decoding(decoder_version(), value_range=value_range)
+    manifest = scan(Path(data), **reading)
+    ids = IdSet.of(record.id for record in manifest.records)
+    stored = _stored(store, ids, decoding, backbones, (preprocess, precision))
+    if not stored:
+        raise MissingFeaturesError(
+            f"{store.root} holds no vectors of {data} that could be computed again here.",
+            "Give the same --backbones, --preprocess, --precision and --range as to `featstore extract`.",
+        )
+    networks = Networks(weights or {}, preprocess, precision)
+    draw = random.Random(seed)  # noqa: S311 - no secret
+    ours = {spec.name: networks.spec(spec.name, fetch=True) for spec in stored}
+    found, bad = [], {}
+    for spec, keys in stored.items():
+        if spec != ours[spec.name] in stored:
+            continue  # the same backbone with other weights than those chosen
+        chosen = _choose(keys, rows, draw)
+        memory = _compute(manifest, chosen, networks, decoding)
+        found.append(_compare(spec, store, chosen, memory, tolerance))
+        bad.update(memory.bad)
+        networks.keep(())
+    paths = {record.id: str(record.path) for record in manifest.records}
+    return Drift(tolerance, tuple(found), tuple((paths[b.id], b.reason, b.detail) for b in bad.values()))
+
+
+def _stored(
+    store: Store, ids: IdSet, decoding: Decoding, backbones: Sequence[str] | None, wanted: tuple[str, str]
+) -> dict[BackboneSpec, dict[FeatureKey, list[str]]]:
+    """Ids of the data set that are stored, by backbone and key."""
+    found: defaultdict[BackboneSpec, dict[FeatureKey, list[str]]] = defaultdict(dict)
+    for key in store.feature_keys():
+        spec = key.backbone
+        meant = backbones is None or spec.name in backbones
+        computable = spec.is_current and not spec.is_foreign and (spec.preprocess, spec.precision) == wanted
+        if meant and computable and key.decoding == decoding:
+            here = ids.difference(ids.difference(store.stored_ids(key)))
+            if here:
+                found[spec][key] = list(here)
+    return dict(sorted(found.items(), key=lambda item: item[0].name))
+
+
+def _choose(
+    keys: Mapping[FeatureKey, Sequence[str]], rows: int, draw: random.Random
+) -> dict[FeatureKey, list[str]]:
+    """Draw rows from all views together."""
+    all_rows = [(key, image) for key, images in keys.items() for image in images]
+    chosen: defaultdict[FeatureKey, list[str]] = defaultdict(list)
+    for key, image in draw.sample(all_rows, min(rows, len(all_rows))):
+        chosen[key].append(image)
+    return dict(chosen)
+
+
+def _compute(
+    manifest: Manifest, chosen: Mapping[FeatureKey, list[str]], networks: Networks, decoding: Decoding
+) -> Memory:
+    records = {record.id: record for record in manifest.records}
+    ids = tuple(dict.fromkeys(image for images in chosen.values() for image in images))
+    todo = Plan(ids, tuple(Cell(key, IdSet.of(images), 0) for key, images in chosen.items()))
+    backbones = {key.backbone: networks.load(key.backbone) for key in chosen}
+    memory = Memory()
+    pipeline.run(blocks(todo), records, decoding, backbones, memory, pipeline.Silence())
+    return memory
+
+
+def _compare(
+    spec: BackboneSpec, store: Store, chosen: Mapping[FeatureKey, list[str]], memory: Memory, tolerance: float
+) -> BackboneDrift:
+    pairs = [np.stack(pair) for pair in _pairs(store, chosen, memory)]
+    if not pairs:
+        return BackboneDrift(spec.name, spec.weights, 0, 0, 0.0, 0.0, drifted=False)
+    stored, computed = np.stack(pairs, axis=1).astype(np.float64)
+    difference = float(np.abs(stored - computed).max())
+    spread = float(np.sqrt(np.mean(np.var(stored, axis=0))))
+    relative = difference / spread if spread else (float("inf") if difference else 0.0)
+    return BackboneDrift(
+        spec.name,
+        spec.weights,
+        len(pairs),
+        sum(old.tobytes() == new.tobytes() for old, new in pairs),
+        difference,
+        relative if np.isfinite(relative) else None,
+        drifted=relative > tolerance,
+    )
+
+
+def _pairs(
+    store: Store, chosen: Mapping[FeatureKey, list[str]], memory: Memory
+) -> Iterator[tuple[Features, Features]]:
+    """Stored and computed vector of each row whose image still decodes."""
+    for key, images in chosen.items():
+        computed = memory.rows.get(key, {})
+        good = [image for image in images if image in computed]
+        for image, vector in zip(good, store.read(key, good), strict=True):
+            yield vector, computed[image]

@@ -1,0 +1,486 @@
+"""Stage one as one public function.
+
+What an extraction leaves in its run folder: what was asked, of which images, what it took; no path, no patient.
+
+The images of one job of an array: the same share for the same job, whoever asks and whatever is stored.
+
+What cheaper arithmetic costs: its error on the user's own images, against the spread between them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+
+from featstore import processes
+from featstore.errors import UsageError
+from featstore.extraction import pipeline
+from featstore.extraction.networks import BATCH_SIZE, Networks, learned
+from featstore.extraction.networks import specs as specs_of
+from featstore.extraction.pipeline import embed_images, lacking, refuse_undeclared_range
+from featstore.extraction.plan import (
+    Bar,
+    Pictures,
+    Plan,
+    crew,
+    expected,
+    passes,
+    peak,
+    plan,
+    room_for_pictures,
+)
+from featstore.extraction.scheduler import Work, compute
+from featstore.findings import ordered
+from featstore.image_facts import image_copies, image_facts, notes_found
+from featstore.images.formats.decode import decoder_version
+from featstore.images.manifest import one_class_left
+from featstore.images.reading import bounded
+from featstore.images.recipe import parse_recipe
+from featstore.images.scan import ScanOptions, scan
+from featstore.processes import showing_bars
+from featstore.results.extraction import CellSummary, Extraction, PaceSummary, PrecisionCheck, PrecisionCost
+from featstore.runs import clear, data_digest, write_run, writes_run
+from featstore.signatures import public
+from featstore.store.ids import NO_IDS, pack
+from featstore.store.notes import Request, record_request
+from featstore.store.paths import require_writable
+from featstore.store.store import Store, default_cache
+from featstore.store.training_record import remember
+from featstore.types import IDENTITY, Decoding, FeatureKey, View
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from featstore.costs import Estimate
+    from featstore.extraction.plan import Cell
+    from featstore.findings import Finding
+    from featstore.images.manifest import Manifest
+    from featstore.store.notes import BadImage
+    from featstore.store.training_record import Learned
+    from featstore.types import BackboneSpec, Executor, Features, ImageRecord
+
+
+DEFAULT_BACKBONES = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2")
+DEFAULT_RECIPE = "paper"
+
+
+@public
+@writes_run
+def extract(
+    data: str | Path | Manifest,
+    *,
+    backbones: Sequence[str] = DEFAULT_BACKBONES,
+    weights: Mapping[str, str] | None = None,
+    preprocess: str = "official",
+    precision: str = "float32",
+    recipe: str = DEFAULT_RECIPE,
+    seeds: Iterable[int] = (),
+    value_range: tuple[float, float] | None = None,
+    cache: str | Path | None = None,
+    executor: str = "serial",
+    workers: int | None = None,
+    scheduler: str | None = None,
+    num_workers: int = 1,
+    worker_index: int = 0,
+    memory: int | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,  # noqa: ARG001  # `writes_run` looks at it
+    dry_run: bool = False,
+    progress: bool = False,
+    as_default: bool = True,
+    **reading: Unpack[ScanOptions],
+) -> Extraction:
+    """Compute and store every vector that is wanted and missing.
+
+    Parameters
+    ----------
+    data
+        A folder (``class/…`` or ``split/class/…``), a CSV file, or a `Manifest` that `scan` gave.
+    backbones
+        Catalogue names.
+    weights
+        For each backbone ``imagenet`` (default), ``random:SEED``, or a local file. The entry ``*`` is for all.
+    preprocess
+        ``official`` (each network's own) or ``rescale`` (1/255).
+    precision
+        ``float32``, ``bfloat16`` (CPUs and GPUs that have it) or ``float16`` (GPUs).
+    recipe
+        Augmentation of the seeded views, a preset's name or recipe text.
+    seeds
+        One augmented view per seed; the identity view is always extracted.
+    value_range
+        ``(low, high)`` of 16-bit and float images.
+    cache
+        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
+    executor
+        Where to compute: ``serial`` (this process), ``processes`` or ``dask``; the vectors are the same bytes.
+    workers, scheduler
+        Number of processes, and address of the dask scheduler. The default number is one per GPU, else the one that
+        `featstore.bench` has recorded in this cache as the fastest, else one per core.
+    num_workers, worker_index
+        Take only the images of share `worker_index` of `num_workers`, as a job of an array does.
+    memory
+        Budget in bytes for all processes of this machine; networks that do not fit together take turns, in
+        several passes over the images. None for one pass.
+    out, overwrite
+        Folder for ``run.json``: what was asked, the keys, and what it took, without paths; None writes none, and so
+        does a dry run.
+    dry_run
+        Only say what would be done; loads no network.
+    progress
+        Name each phase on stderr, show a bar, and put the estimate right after the first batches.
+    as_default
+        Whether `featstore.compare` and its like shall take these networks and views of these images where they are
+        told none.
+    **reading
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
+
+    Raises
+    ------
+    FeatstoreError
+        One line of cause and one of remedy.
+    """
+    started = perf_counter()
+    processes.threads()  # refuses a number that is none
+    store = Store(Path(cache) if cache is not None else default_cache())
+    chosen = crew(executor, workers, scheduler, store.root, backbones, precision)
+    team = chosen.executor
+    decoding = Decoding(decoder_version(), value_range=value_range)
+    views = [IDENTITY, *_views(recipe, seeds)]
+    with ExitStack() as stack:
+        bar = stack.enter_context(Bar(shown=progress))
+        bar.say("reading the data set")
+        networks = Networks(weights or {}, preprocess, precision)
+        specs = specs_of(networks, backbones, fetch=not dry_run)
+        known = learned(specs, weights or {})
+        with showing_bars(wanted=progress):
+            manifest = scan(data, **reading)
+        everyone = [record.id for record in manifest.records]
+        manifest = share(manifest, num_workers, worker_index)
+        keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
+        todo = _plan(keys, manifest, store, decoding)
+        cost = expected(todo, store.root)
+        finished = todo
+        tally = pipeline.Tally()
+        if not dry_run:
+            _remember_tuned(store, specs, known)
+        budget = memory and memory // team.workers
+        pictures = _pictures(manifest, todo, team)
+        parts = passes(todo, budget, BATCH_SIZE, pictures)
+        room = room_for_pictures(parts, BATCH_SIZE, pictures, budget)
+        if todo.rows_missing and not dry_run:
+            refuse_undeclared_range(lacking(manifest, todo), decoding)
+            require_writable(store.root)
+            bar.expect(todo, cost)
+            if not team.in_process:
+                bar.say(f"starting {team.workers} workers; each loads TensorFlow and its networks")
+            told = bar if team.in_process else pipeline.Silence()
+            work = Work(networks, decoding, store.root.absolute(), told, len(parts) > 1, room=room)
+            records = {r.id: r for r in manifest.records}
+            for part in parts:
+                wanted = [cell.key for cell in part.cells]
+                replan = partial(_plan_again, wanted, manifest, store.root, decoding)
+                tally.add(compute(part, records, work, team, bar, replan))
+            finished = _plan_again(keys, manifest, store.root, decoding, {bad.id for bad in tally.bad})
+    if as_default and not dry_run and todo.rows_stored + tally.rows:
+        record_request(store.root, everyone, decoding, Request(tuple(specs), tuple(views)))
+    with bounded(room):
+        found = manifest.findings if dry_run else _findings(manifest, decoding, store, progress=progress)
+    result = Extraction(
+        dry_run=dry_run,
+        cache=str(store.root),
+        images=len(manifest.records) + len(manifest.unreadable),
+        cells=tuple(_summary(cell, now, cost) for cell, now in zip(todo.cells, finished.cells, strict=True)),
+        computed=tally.rows,
+        bad=_bad_images(manifest, store, decoding, tally),
+        findings=ordered((*found, *one_class_left(manifest, _reasons(store, decoding, tally)))),
+        phases={name: round(value, 3) for name, value in tally.seconds.items()},
+        seconds=round(perf_counter() - started, 3),
+        estimated_seconds=round(cost.seconds, 1),
+        estimated_from=cost.basis,
+        idle=round(tally.idle, 3),
+        passes=len(parts),
+        announced_bytes=team.workers * peak(parts, BATCH_SIZE, pictures, budget),
+        measured_bytes=sum(sorted(tally.peaks.values())[-team.workers :]),
+        throughput=tally.throughput,
+        paces=tuple(_done(name, pace) for name, pace in tally.paces.items()),
+        batch_size=BATCH_SIZE,
+        precision=precision,
+        workers=team.workers,
+        workers_from=chosen.grounds,
+    )
+    if out is not None and not dry_run:
+        options = {
+            "executor": executor, "memory": memory, "num_workers": num_workers, "worker_index": worker_index,
+        }  # fmt: skip
+        write_account(Path(out), result, keys, manifest.records, options)
+    return result
+
+
+def _pictures(manifest: Manifest, todo: Plan, team: Executor) -> Pictures:
+    """Look at the headers of the images that will be decoded."""
+    missing = NO_IDS.union(*(cell.missing for cell in todo.cells))
+    held = missing.holds(pack([record.id for record in manifest.records]))
+    paths = dict.fromkeys(r.path for r, lacks in zip(manifest.records, held, strict=True) if lacks)
+    each = processes.threads() if team.in_process else max(1, processes.threads() // team.workers)
+    return Pictures.of(paths, each, team.workers)
+
+
+def _reasons(store: Store, decoding: Decoding, tally: pipeline.Tally) -> dict[str, str]:
+    """Why images are left out, by id: of earlier runs and of this one."""
+    earlier = {i: bad.reason for i, bad in store.bad_images(decoding).items()}
+    return earlier | {bad.id: bad.reason for bad in tally.bad}
+
+
+def _findings(manifest: Manifest, decoding: Decoding, store: Store, *, progress: bool) -> tuple[Finding, ...]:
+    """What reading the data set and decoding its images met; looking at images is kept for stage two."""
+    facts = image_facts(manifest.records, decoding, store.root, progress=progress)
+    image_copies(facts, [record.group for record in facts.records], decoding, store.root, progress=progress)
+    return ordered([*manifest.findings, *notes_found(facts)])
+
+
+def _remember_tuned(store: Store, specs: Iterable[BackboneSpec], known: Mapping[str, Learned]) -> None:
+    """Keep what tuned weights have learned from before their first vector: it must never be lacking."""
+    for spec in specs:
+        if spec.name in known:
+            remember(store.root, spec, known[spec.name])
+
+
+def _views(recipe: str, seeds: Iterable[int]) -> list[View]:
+    wanted = sorted(set(seeds))
+    text = str(parse_recipe(recipe))
+    if wanted and text == IDENTITY.recipe:
+        raise UsageError(
+            f"The recipe {recipe!r} changes nothing, so seeds {wanted} would all be the identity view.",
+            "Give an augmenting recipe, such as --recipe paper, or leave --seeds out.",
+        )
+    return [View(text, seed) for seed in wanted]
+
+
+def _plan(keys: Sequence[FeatureKey], manifest: Manifest, store: Store, decoding: Decoding) -> Plan:
+    ids = list(dict.fromkeys(record.id for record in manifest.records))
+    return plan(keys, ids, store.stored(keys), store.bad_images(decoding))
+
+
+def _plan_again(
+    keys: Sequence[FeatureKey], manifest: Manifest, cache: Path, decoding: Decoding, bad: Collection[str]
+) -> Plan:
+    good = tuple(record for record in manifest.records if record.id not in bad)
+    return _plan(keys, replace(manifest, records=good), Store(cache), decoding)
+
+
+def _summary(cell: Cell, now: Cell, cost: Estimate) -> CellSummary:
+    backbone, view = cell.key.backbone, cell.key.view
+    return CellSummary(
+        backbone.name,
+        backbone.weights,
+        view.recipe,
+        view.seed,
+        cell.stored,
+        len(cell.missing),
+        cell.bytes_missing,
+        round(len(cell.missing) * cost.per_vector[backbone], 1),
+        now.stored,
+        len(now.missing),
+    )
+
+
+def _done(name: str, pace: pipeline.Pace) -> PaceSummary:
+    return PaceSummary(name, pace.vectors, round(pace.seconds, 3), round(pace.vectors / pace.seconds, 2))
+
+
+def _bad_images(
+    manifest: Manifest, store: Store, decoding: Decoding, tally: pipeline.Tally
+) -> tuple[tuple[str, str, str], ...]:
+    known = {**store.bad_images(decoding), **{bad.id: bad for bad in tally.bad}}
+    decoded = [
+        (str(r.path), known[r.id].reason, known[r.id].detail) for r in manifest.records if r.id in known
+    ]
+    unread = [(str(q.path), q.reason, q.detail) for q in manifest.unreadable]
+    return tuple(sorted(decoded + unread))
+
+
+def write_account(
+    out: Path,
+    result: Extraction,
+    keys: Sequence[FeatureKey],
+    records: Iterable[ImageRecord],
+    options: Mapping[str, Any],
+) -> None:
+    """Write ``run.json`` of an extraction, as `featstore.runs.prepare` left the folder.
+
+    Parameters
+    ----------
+    out
+        The run's folder.
+    result
+        What the extraction did.
+    keys
+        Every feature key that was wanted.
+    records
+        The images of the manifest.
+    options
+        What was asked for beside the keys.
+    """
+    clear(out)
+    write_run(
+        out,
+        {
+            "kind": "extract",
+            "options": dict(options),
+            "data_sha256": data_digest(records),
+            "images": result.images,
+            "quarantined": dict(Counter(reason for _, reason, _ in result.bad)),
+            "backbones": _distinct(asdict(key.backbone) for key in keys),
+            "views": _distinct(asdict(key.view) for key in keys),
+            "decoding": asdict(keys[0].decoding) if keys else None,
+            "findings": [finding.to_json(examples=False) for finding in result.findings],
+            **{name: value for name, value in result.to_json().items() if name not in ELSEWHERE},
+        },
+    )
+
+
+ELSEWHERE = frozenset({"dry_run", "cache", "images", "bad", "findings"})
+"""Told above in another form, or naming files: the summary and the quarantine table name them."""
+
+
+def _distinct(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
+
+
+DIGITS = 16
+
+
+def share(manifest: Manifest, num_workers: int, worker_index: int) -> Manifest:
+    """Keep the images whose id, a hash, falls to worker `worker_index` (from 0) of `num_workers`.
+
+    The shares are disjoint and together complete, so that jobs need not know of each other. Files without an
+    id, which could not even be read, are reported by worker 0.
+
+    Raises
+    ------
+    UsageError
+        If there is no such worker.
+    """
+    if not 0 <= worker_index < num_workers:
+        raise UsageError(
+            f"There is no worker {worker_index} among {num_workers}.",
+            "Workers are numbered from 0: --num-workers 4 has --worker-index 0 to 3.",
+        )
+    if num_workers == 1:
+        return manifest
+    return replace(
+        manifest,
+        records=tuple(r for r in manifest.records if _owner(r.id, num_workers) == worker_index),
+        unreadable=tuple(q for q in manifest.unreadable if _owner(q.id, num_workers) == worker_index),
+        copies=tuple(r for r in manifest.copies if _owner(r.id, num_workers) == worker_index),
+    )
+
+
+def _owner(image: str | None, num_workers: int) -> int:
+    return 0 if image is None else int(image[:DIGITS], 16) % num_workers
+
+
+FEWEST = 3
+
+
+def check_precision(
+    data: str | Path,
+    *,
+    backbones: Sequence[str] = DEFAULT_BACKBONES,
+    weights: Mapping[str, str] | None = None,
+    preprocess: str = "official",
+    precision: str = "bfloat16",
+    images: int = 64,
+    value_range: tuple[float, float] | None = None,
+    **reading: Unpack[ScanOptions],
+) -> PrecisionCheck:
+    """Embed some images of a data set in float32 and in `precision`, and compare; nothing is stored.
+
+    Parameters
+    ----------
+    data, backbones, weights, preprocess, value_range
+        As for `featstore.extract`.
+    precision
+        ``bfloat16`` or ``float16``.
+    images
+        How many to look at, at least 3: those with the smallest ids, which is a random and repeatable choice.
+    **reading
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
+
+    Raises
+    ------
+    UsageError
+        If fewer than 3 images are wanted or decode.
+    FeatstoreError
+        As `featstore.extract` does.
+    """
+    _require_enough(images)
+    manifest = scan(Path(data), **reading)
+    single = sorted((r for r in manifest.records if r.frame == 0), key=lambda record: record.id)[:images]
+    decoding = Decoding(decoder_version(), value_range=value_range)
+    costs: list[PrecisionCost] = []
+    bad: dict[str, BadImage] = {}
+    count = 0
+    for name in dict.fromkeys(backbones):
+        specs = [
+            Networks(weights or {}, preprocess, p).spec(name, fetch=True) for p in ("float32", precision)
+        ]
+        keys = [FeatureKey(spec, IDENTITY, decoding) for spec in specs]
+        features, bad = embed_images(single, keys, weights or {})
+        count = len(features)
+        _require_enough(count)
+        reference, cheap = np.hsplit(np.array(list(features.values())), 2)
+        costs.append(
+            PrecisionCost(
+                name, specs[0].weights, relative_error(reference, cheap), agreement(reference, cheap)
+            )
+        )
+    return PrecisionCheck(
+        precision,
+        count,
+        tuple(costs),
+        tuple((str(r.path), bad[r.id].reason, bad[r.id].detail) for r in single if r.id in bad),
+    )
+
+
+def relative_error(reference: Features, other: Features) -> float:
+    """Root mean square difference over the root mean square standard deviation between rows.
+
+    Both are ``(n, dimension)``. Infinite where all rows of `reference` are alike and `other` differs.
+    """
+    spread = float(np.sqrt(np.mean(np.var(reference, axis=0, dtype=np.float64))))
+    error = float(np.sqrt(np.mean(np.square(np.subtract(other, reference, dtype=np.float64)))))
+    return error / spread if spread else (np.inf if error else 0.0)
+
+
+def agreement(reference: Features, other: Features) -> float:
+    """Pearson correlation of the distances between all pairs of rows in `reference` and in `other`."""
+    return float(np.corrcoef(_distances(reference), _distances(other))[0, 1])
+
+
+def _distances(rows: Features) -> Any:  # noqa: ANN401
+    first, second = np.triu_indices(len(rows), 1)
+    centred = rows - rows.mean(axis=0, dtype=np.float64)
+    gram = centred @ centred.T
+    squares = np.diag(gram)
+    return np.sqrt(np.maximum(squares[first] + squares[second] - 2 * gram[first, second], 0))
+
+
+def _require_enough(images: int) -> None:
+    if images < FEWEST:
+        raise UsageError(
+            f"{images} images say nothing about the spread between images.",
+            f"Give at least {FEWEST}, better 64.",
+        )

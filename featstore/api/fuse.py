@@ -1,0 +1,421 @@
+"""`fuse`: train one strategy, score it on images it has not seen, and keep the model.
+
+Going on from the weights of an earlier run: what the two must share, and what it changed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+
+from featstore import runs
+from featstore.errors import RunError, UsageError
+from featstore.evaluation.calibration import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose, curves
+from featstore.evaluation.candidates import (
+    Contestant,
+    blamed_on,
+    build,
+    fit,
+    gather,
+    predict_proba,
+    training_rows,
+)
+from featstore.evaluation.estimates import held_out, held_out_scores
+from featstore.evaluation.intervals import bases, difference_interval, group_weights
+from featstore.evaluation.leakage import (
+    merge_copies,
+    read_training_images,
+    require_unknown,
+    training_images,
+    without_copies_of,
+    write_training_images,
+)
+from featstore.evaluation.metrics import BOUNDED, ENOUGH_IMAGES, decide, positive_class, score
+from featstore.evaluation.shortcuts import data_findings, held_out_verdict, shortcut_scores
+from featstore.findings import mark_accepted, ordered, resolve
+from featstore.fusion.model_io import read_bundle, write_bundle
+from featstore.fusion.neural import NeuralStrategy
+from featstore.image_facts import image_facts
+from featstore.matrix import Source, load_matrix
+from featstore.processes import showing_bars
+from featstore.results.comparison import Answered, fusion_findings
+from featstore.results.fusion import Change, Continuation, Fusion
+from featstore.signatures import public
+from featstore.splits import hold_out, inner_folds
+from featstore.store.store import default_cache
+from featstore.store.training_record import KnownImages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from featstore.evaluation.intervals import Basis
+    from featstore.images.manifest import Manifest
+    from featstore.matrix import FeatureMatrix
+
+
+@public
+@runs.writes_run
+def fuse(
+    data: str | Path | Manifest,
+    *,
+    strategy: str = "concat_logreg",
+    preset: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    test_size: float = 0.25,
+    split_seed: int = 0,
+    positive: str | None = None,
+    calibrate: str | None = None,
+    sensitivity: float | None = None,
+    init_from: str | Path | None = None,
+    freeze_blocks: Sequence[str] = (),
+    out: str | Path,
+    overwrite: bool = False,  # noqa: ARG001  # `writes_run` looks at it
+    accept: Collection[str] = (),
+    progress: bool = False,
+    **source: Unpack[Source],
+) -> Fusion:
+    """Train a fusion strategy on stored features and score it on held-out images.
+
+    The data set's own splits are used where it has them; else whole groups are held out, stratified by class.
+    Training sees all views of the training images; scores are those of the identity view. Where the data set has a
+    split ``val``, its identity view is what a network validates on: with `patience` that picks the epoch, so trust
+    ``test``.
+
+    Parameters
+    ----------
+    data
+        A folder, a CSV file or a `Manifest` whose features are in the store.
+    strategy
+        Name; `featstore strategies` lists them.
+    preset
+        Named settings of the strategy, such as ``paper`` of ``concat_head``.
+    options
+        Constructor parameters that override strategy and preset.
+    test_size, split_seed
+        Share of the groups to hold out where the data set has no splits, and its seed.
+    positive
+        As for `featstore.compare`.
+    calibrate, sensitivity
+        As for `featstore.compare`; chosen on out-of-fold probabilities of the training images, kept with the model,
+        and used by `featstore.predict`.
+    init_from, freeze_blocks
+        Run of the same strategy, features and classes whose weights to go on from, at a tenth of its learning rate
+        unless `options` has one, and its other settings unless `preset` or `options` say otherwise; and names of
+        backbones whose input weights stay. Not together with `calibrate` or `sensitivity`: images to choose them on
+        would have to be unknown to the earlier run.
+    out, overwrite
+        Folder of the run.
+    accept
+        As for `featstore.compare`.
+    progress
+        Show a bar on stderr while files are looked at.
+    **source
+        Which features: see `featstore.matrix.Source`.
+
+    Raises
+    ------
+    AuditError
+        If the split leaks, a side lacks a class, or a backbone was tuned on images that would be scored or, with
+        `calibrate` or `sensitivity`, chosen on.
+    UsageError
+        If `options` names a parameter that the strategy does not have, or a value is out of range.
+    """
+    refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
+    settings = gather(strategy, preset, options or {})
+    codes = [resolve(code) for code in accept]
+    with showing_bars(wanted=progress):
+        matrix = load_matrix(data, **source)
+    cache = Path(source.get("cache") or default_cache())
+    facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
+    matrix = merge_copies(matrix, facts, cache, codes, progress=progress)
+    earlier = None if init_from is None else read_earlier(Path(init_from), strategy, matrix)
+    if earlier is not None:
+        settings = {**earlier.options(), **settings}
+    chosen = positive_class(matrix.classes, positive)
+    index = chosen.index
+    splits, dropped = without_copies_of(matrix, hold_out(matrix, test_size, split_seed))
+    require_unknown(matrix, splits, choosing=bool(calibrate or sensitivity))
+    wish = Wish(calibrate, sensitivity, index)
+    contestant = Contestant(strategy, matrix.backbones, strategy)
+    tested = {name: rows for name, rows in splits.items() if name != "train"}
+    known = None if earlier is None else earlier.held_out(matrix, np.concatenate(list(tested.values())))
+
+    def ask(model: Any, images: NDArray[np.intp]) -> NDArray[np.float64]:  # noqa: ANN401
+        return predict_proba(model, matrix, images, contestant)
+
+    train = splits["train"]
+    with blamed_on(options or {}):
+        unfitted = build(contestant, matrix, settings)
+        validation = _validation(unfitted, matrix, splits)
+        if earlier is None:
+            model = fit(unfitted, matrix, train, contestant, **validation)
+        else:
+            rows = training_rows(matrix, train, matrix.backbones)
+            model = unfitted.fine_tune(earlier.model, *rows, freeze=freeze_blocks, **validation)
+    point = _operating_point(matrix, contestant, settings, train, wish, split_seed)
+    raw = {name: ask(model, rows) for name, rows in tested.items()}
+    proba = {name: point.calibrate(p) for name, p in raw.items()}
+    decisions = {name: point.decide(p) for name, p in proba.items()}
+    votes = {}
+    if hasattr(model, "votes"):
+        votes = {name: model.votes(matrix.rows(rows, matrix.backbones, [0])) for name, rows in tested.items()}
+    guesses, answers = shortcut_scores(matrix, facts, train, tested, index)
+    told = [
+        *data_findings(matrix, facts, draws_folds=False),
+        *dropped,
+        *(
+            finding
+            for name, rows in tested.items()
+            if answers
+            for finding in held_out_verdict(
+                matrix, rows, strategy, proba[name], answers[name], guesses[name], index
+            )
+        ),
+        *fusion_findings(
+            matrix.classes,
+            [
+                Answered(name, matrix.y[rows], decisions[name], matrix.groups[rows])
+                for name, rows in tested.items()
+            ],
+            chosen,
+            has_groups=matrix.has_groups,
+        ),
+    ]
+    result = Fusion(
+        run=str(out),
+        strategy=strategy,
+        options=settings,
+        matrix={**runs.describe(matrix, index), "positive_origin": chosen.origin},
+        sizes={name: len(rows) for name, rows in splits.items()},
+        operating=point.to_json(),
+        scores={
+            name: held_out_scores(matrix, splits[name], p, index, point.threshold)
+            for name, p in proba.items()
+        },
+        curves={
+            name: curves(matrix.y[rows], proba[name], decisions[name], index, matrix.groups[rows])
+            for name, rows in tested.items()
+        },
+        history=getattr(model, "history_", None),
+        continuation=None
+        if earlier is None
+        else Continuation(
+            str(init_from), tuple(freeze_blocks), known, earlier.changes(matrix, tested, ask, raw, index)
+        ),
+        shortcuts=guesses,
+        findings=ordered(mark_accepted(told, codes)),
+    )
+    document = result.to_json(examples=False)
+    learned = training_images(
+        matrix,
+        np.concatenate([train, splits["val"]]) if validation else train,
+        None if earlier is None else earlier.learned(),
+        Path(source.get("cache") or default_cache()),
+    )
+    runs.clear(Path(out))
+    write_bundle(
+        Path(out) / runs.MODEL, model, {"classes": list(matrix.classes), "operating": result.operating}
+    )
+    write_training_images(Path(out), learned)
+    runs.write_run(
+        Path(out),
+        {
+            "kind": "fuse",
+            "asked": {
+                "preset": preset,
+                "options": dict(options or {}),
+                "test_size": test_size,
+                "split_seed": split_seed,
+                "accepted": codes,
+            },
+            **{k: document[k] for k in ("strategy", "options", "matrix", "sizes", "operating")},
+        },
+        document,
+        held_out(matrix, splits, proba, decisions, votes, data),
+    )
+    return result
+
+
+def _validation(
+    unfitted: Any,  # noqa: ANN401
+    matrix: FeatureMatrix,
+    splits: Mapping[str, NDArray[np.intp]],
+) -> dict[str, Any]:
+    """Plain rows of the split ``val``, for a network."""
+    if "val" not in splits or not isinstance(unfitted, NeuralStrategy):
+        return {}
+    rows = splits["val"]
+    return {"validation": (matrix.rows(rows, matrix.backbones, [0]), matrix.y[rows])}
+
+
+def _operating_point(
+    matrix: FeatureMatrix,
+    contestant: Contestant,
+    settings: Mapping[str, Any],
+    train: NDArray[np.intp],
+    wish: Wish,
+    seed: int,
+) -> OperatingPoint:
+    """Fit once more for each fold within the training images, and choose on what these models had not seen."""
+    if wish.is_none:
+        return NEUTRAL
+    folds = inner_folds(matrix, train, INNER_FOLDS, seed, needed_by="--calibrate and --sensitivity")
+    models = [fit(build(contestant, matrix, settings), matrix, rest, contestant) for rest, _ in folds]
+    tests = [test for _, test in folds]
+    proba = [
+        predict_proba(model, matrix, test, contestant) for model, test in zip(models, tests, strict=True)
+    ]
+    return choose(matrix.y[np.concatenate(tests)], np.concatenate(proba), wish)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Earlier:
+    """A fitted network, and what its run says of itself."""
+
+    folder: Path
+    model: NeuralStrategy
+    document: Mapping[str, Any]
+
+    def options(self) -> dict[str, Any]:
+        """Parameters to go on with: the same, but at a rate of its own."""
+        params: dict[str, Any] = self.model.get_params(deep=False)
+        return {key: value for key, value in params.items() if key not in {"blocks", "learning_rate"}}
+
+    def learned(self) -> KnownImages:
+        """What it has learned from, as far as it says so."""
+        found = read_training_images(self.folder, self.document)
+        return KnownImages(is_complete=False) if found is None else found
+
+    def held_out(self, matrix: FeatureMatrix, rows: NDArray[np.intp]) -> bool | None:
+        """Whether it held out these images, None if it saw another table.
+
+        Raises
+        ------
+        UsageError
+            If it saw this table, and was trained on some of them.
+        """
+        if self.document["matrix"]["data_sha256"] != runs.data_digest(matrix.records):
+            return None
+        runs.require_own(self.folder, self.document, runs.PREDICTIONS)
+        with (self.folder / runs.PREDICTIONS).open(encoding="utf-8", newline="") as lines:
+            known = {line["image_id"] for line in csv.DictReader(lines)}
+        seen = sum(matrix.records[row].id not in known for row in rows)
+        if seen:
+            raise UsageError(
+                f"{self.folder} was trained on {seen} of the {len(rows)} images held out here.",
+                "Give the --test-size and --split-seed of that run.",
+            )
+        return True
+
+    def changes(
+        self,
+        matrix: FeatureMatrix,
+        tested: Mapping[str, NDArray[np.intp]],
+        ask: Callable[[NeuralStrategy, NDArray[np.intp]], NDArray[np.float64]],
+        after: Mapping[str, NDArray[np.float64]],
+        positive: int | None,
+    ) -> dict[str, dict[str, Change]]:
+        """By split and metric, from its own answers to `ask` to the probabilities `after` ``(rows, classes)``."""
+        found = {}
+        for name, rows in tested.items():
+            y, groups = matrix.y[rows], matrix.groups[rows]
+            weights = np.vstack([np.ones((1, len(rows))), group_weights(groups)])
+            both = ask(self.model, rows), after[name]
+            old, new = (score(y, p, weights, positive) for p in both)
+            first, last = (bases(y, p, decide(p, positive), groups, positive) for p in both)
+            found[name] = {
+                metric: _change(metric, (old[metric], new[metric]), (first[metric], last[metric]))
+                for metric in new
+            }
+            if len(rows) < ENOUGH_IMAGES:
+                found[name]["ece"] = Change(None, None, None, None)
+        return found
+
+
+def refuse_contradiction(
+    init_from: str | Path | None, freeze_blocks: Sequence[str], *, calibrated: bool
+) -> None:
+    """Make sure that the options of a fine-tuning can be meant together.
+
+    Raises
+    ------
+    UsageError
+        If they cannot.
+    """
+    if freeze_blocks and init_from is None:
+        raise UsageError("There are no earlier weights to freeze.", "Add --init-from RUN.")
+    if calibrated and init_from is not None:
+        raise UsageError(
+            "A fine-tuned model cannot be calibrated: the earlier one may know the images to calibrate on.",
+            "Leave out --calibrate and --sensitivity.",
+        )
+
+
+def read_earlier(folder: Path, strategy: str, matrix: FeatureMatrix) -> Earlier:
+    """Read the network of a run, if `matrix` holds what it was fitted on.
+
+    Raises
+    ------
+    RunError
+        If there is no model, or it is damaged.
+    UsageError
+        If it is another strategy, no network, or one of other features or classes.
+    """
+    document = runs.read_run(folder)
+    if document.get("kind") != "fuse":
+        raise RunError(f"{folder} holds no model.", "Give a run of `featstore fuse`.")
+    if document["strategy"] != strategy:
+        raise UsageError(
+            f"{folder} holds {document['strategy']}, not {strategy}.",
+            f"Add --strategy {document['strategy']}.",
+        )
+    runs.require_own(folder, document, runs.MODEL_STATE)
+    model, extra = read_bundle(folder / runs.MODEL)
+    if not isinstance(model, NeuralStrategy):
+        raise UsageError(
+            f"{strategy} has no weights to go on from.",
+            "Use concat_head, concat_mlp, gated_head or bilinear_head.",
+        )
+    theirs, ours = document["matrix"]["backbones"], _plain(runs.describe(matrix, None)["backbones"])
+    if theirs != ours:
+        raise UsageError(
+            f"{folder} was fitted on {_names(theirs)}, these features are {_names(ours)}"
+            f"{' with other weights or preprocessing' if _names(theirs) == _names(ours) else ''}.",
+            "Give the same --backbones, --weights, --preprocess and --precision.",
+        )
+    if extra.get("classes") != list(matrix.classes):
+        raise UsageError(
+            f"{folder} knows other classes: {', '.join(extra.get('classes', []))}.",
+            "Fine-tune with the same classes.",
+        )
+    return Earlier(folder, model, document)
+
+
+def _change(
+    name: str,
+    scores: tuple[NDArray[np.float64], NDArray[np.float64]],
+    around: tuple[Basis | None, Basis | None],
+) -> Change:
+    before, after = float(scores[0][0]), float(scores[1][0])
+    if not np.isfinite(after - before):
+        return Change(None, None, None, None)
+    interval = difference_interval(
+        (before, after), (scores[0][1:], scores[1][1:]), around, bounded=name in BOUNDED
+    )
+    return Change(before, after, after - before, interval)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """As it comes back from JSON."""
+    return json.loads(json.dumps(value))
+
+
+def _names(specs: Sequence[Mapping[str, Any]]) -> str:
+    return "+".join(str(spec["name"]) for spec in specs)

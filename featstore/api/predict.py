@@ -1,0 +1,590 @@
+"""`predict`: what a kept model says about new images.
+
+Images to predict: named one by one, by folder, by CSV file or by pattern; no class folders are needed.
+
+Answers for new images, as objects and as a table.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+
+from featstore import runs
+from featstore.backbones.weights import find_weights
+from featstore.errors import BadImageError, ManifestError, RunError, UsageError
+from featstore.evaluation.calibration import OperatingPoint, read_point
+from featstore.evaluation.leakage import read_training_images
+from featstore.extraction.networks import learned, require_computable
+from featstore.extraction.pipeline import embed_images
+from featstore.findings import Finding, ordered
+from featstore.fusion.model_io import read_bundle
+from featstore.image_facts import WAYS, recognise, seen_finding
+from featstore.images.csv import TABLES, list_csv
+from featstore.images.formats.container import HEAD, SUFFIXES, raster_format
+from featstore.images.formats.decode import REASONS
+from featstore.images.manifest import (
+    Contents,
+    Quarantined,
+    findings_of_pages,
+    quarantine,
+    read_contents,
+    real_path_inside,
+)
+from featstore.images.reading import pixel_digest_of, read_pixels
+from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options
+from featstore.results.fusion import MeanOfPages, Prediction, Predictions
+from featstore.serialization import open_regular, write_private
+from featstore.signatures import public
+from featstore.types import ImageRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from featstore.fusion.strategy import FusionStrategy
+    from featstore.image_facts import Way
+    from featstore.store.training_record import KnownImages
+    from featstore.types import Decoding, FeatureKey, Features
+
+
+MODEL = "the model"
+UNDECLARED = (
+    "The run knows no range of values: give 8-bit images, or make it anew from `featstore extract DATA"
+    " --range LOW,HIGH`."
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A model of a run folder, and what is needed to use it.
+
+    `learned` is what it has learned from; None for a run of an earlier featstore, which does not say.
+    """
+
+    folder: Path
+    strategy: FusionStrategy
+    classes: tuple[str, ...]
+    point: OperatingPoint
+    keys: tuple[FeatureKey, ...]
+    learned: KnownImages | None
+
+    @property
+    def decoding(self) -> Decoding:
+        """How pixels are made."""
+        return self.keys[0].decoding
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """All that can be known before a network is loaded.
+
+    Attributes
+    ----------
+    model, images
+        What answers, and what is asked about.
+    weights
+        Where the weights are, by backbone.
+    seen
+        How images are recognised that the model or its backbones have learned from, by name and image id.
+    findings
+        What should be said before anything is computed.
+    """
+
+    model: Model
+    images: NewImages
+    weights: Mapping[str, str]
+    seen: Mapping[str, Mapping[str, Way]]
+    findings: tuple[Finding, ...]
+
+
+@public
+def predict(
+    folder: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    weights: Mapping[str, str] | None = None,
+    **reading: Unpack[ScanOptions],
+) -> Predictions:
+    """Apply the model of a run to new images: one answer per image, and per page where a file holds several.
+
+    Parameters
+    ----------
+    folder
+        Run of `featstore.fuse`.
+    images
+        An image file, a folder (walked at any depth), a CSV file with a column ``path``, a pattern such as
+        ``scans/**/*.png``, or several of these. Labels of a CSV file are shown beside the answers and counted.
+    weights
+        Where the backbones' weights are now, as for `featstore.extract`; their digests must be the run's. Those in
+        Keras' cache or in a run beside this one are found, and random ones drawn again, without being named.
+    **reading
+        How a CSV file is read, and how a path names the patient, so that patients who were in training are
+        recognised: see `featstore.images.scan.ScanOptions`.
+
+    Raises
+    ------
+    RunError
+        If the folder holds no model.
+    UsageError
+        If nothing that was given is an image.
+    WeightsError
+        If the weights that the model was fitted with are not here.
+    """
+    return answer(prepare(folder, images, weights=weights, **reading))
+
+
+def prepare(
+    folder: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    weights: Mapping[str, str] | None = None,
+    **reading: Unpack[ScanOptions],
+) -> Prepared:
+    """Check everything that can be checked without loading a network; arguments are those of `predict`."""
+    refuse_unknown_options(reading)
+    model = read_model(Path(folder))
+    asked = find_images(images, **reading)
+    found = _find_all_weights(model, weights or {})
+    if not any(pixel_digest_of(record, model.decoding) for record in asked.records):
+        raise _undecodable(asked.records, model.decoding)
+    tuned = learned([key.backbone for key in model.keys], found)
+    known = {name: record.known for name, record in tuned.items()}
+    if model.learned is not None:
+        known[MODEL] = model.learned
+    seen = recognise(asked.records, known, model.decoding)
+    met = [seen_finding(name[:1].upper() + name[1:], asked.records, ways) for name, ways in seen.items()]
+    findings = [*asked.findings, *(finding for finding in met if finding), *_label_findings(model, asked)]
+    if model.learned is None or not model.learned.is_complete:
+        findings.append(Finding("FS409", "The run does not tell all images that its model has learned from."))
+    return Prepared(model, asked, found, seen, ordered(findings))
+
+
+def answer(prepared: Prepared) -> Predictions:
+    """Load the networks, and let the model answer."""
+    model, asked = prepared.model, prepared.images
+    features, bad = embed_images(asked.records, model.keys, prepared.weights)
+    records = [record for record in asked.records if record.id in features]
+    return Predictions(
+        str(model.folder),
+        model.point.to_json(),
+        model.classes,
+        tuple(_answers(prepared, records, features)),
+        tuple(_means(prepared, records, features)),
+        tuple(
+            (str(path), reason, detail)
+            for path, reason, detail in (
+                *asked.bad,
+                *((r.path, bad[r.id].reason, bad[r.id].detail) for r in asked.records if r.id in bad),
+            )
+        ),
+        asked.skipped,
+        prepared.findings,
+    )
+
+
+def read_model(folder: Path) -> Model:
+    """Read the model of a run folder.
+
+    Raises
+    ------
+    RunError
+        If there is none, or it is damaged.
+    """
+    document = runs.read_run(folder)
+    if document.get("kind") != "fuse":
+        raise RunError(f"{folder} holds no model.", "Give a run of `featstore fuse`.")
+    runs.require_own(folder, document, runs.MODEL_STATE)
+    strategy, extra = read_bundle(folder / runs.MODEL)
+    classes = _classes(extra, strategy)
+    point = read_point(extra.get("operating"), len(classes))
+    keys = runs.keys_of(document)
+    if sum(key.backbone.dimension for key in keys) != strategy.n_features_in_:
+        raise RunError("The model was not fitted on the features that run.json names.", runs.REMEDY)
+    return Model(folder, strategy, classes, point, tuple(keys), read_training_images(folder, document))
+
+
+def _find_all_weights(model: Model, weights: Mapping[str, str]) -> dict[str, str]:
+    """Choice by backbone that gives the digests of the model's keys."""
+    names = [key.backbone.name for key in model.keys]
+    if strange := [name for name in weights if name not in {*names, "*"}]:
+        raise UsageError(
+            f"--weights names {strange[0]}, and the model does without it.",
+            f"The backbones of this run are {', '.join(names)}.",
+        )
+    for key in model.keys:
+        require_computable(key.backbone)
+    return {key.backbone.name: find_weights(key.backbone, weights, _beside(model)) for key in model.keys}
+
+
+def _beside(model: Model) -> list[Path]:
+    """Folders in which `featstore.finetune` may have left weights: the runs beside this one."""
+    try:
+        return [path for path in sorted(model.folder.absolute().parent.iterdir()) if path.is_dir()]
+    except OSError:
+        return []
+
+
+def _undecodable(records: Sequence[ImageRecord], decoding: Decoding) -> UsageError:
+    try:
+        read_pixels(records[0], decoding)
+    except BadImageError as error:
+        reason, detail = error.reason, error.detail
+    else:
+        reason, detail = "unreadable", "the file changed"
+    head = (
+        f"None of the {len(records)} images can be decoded, for example"
+        if len(records) > 1
+        else "Undecodable:"
+    )
+    return UsageError(
+        f"{head} {str(records[0].path)!r}: {reason} ({detail})",
+        UNDECLARED if reason == "needs_range" else REASONS.get(reason, "Give other images."),
+    )
+
+
+def _label_findings(model: Model, asked: NewImages) -> list[Finding]:
+    strange = [record for record in asked.records if record.label and record.label not in model.classes]
+    if not strange:
+        return []
+    message = (
+        f"{len(strange)} images have labels that are no classes of the model ({', '.join(model.classes)})."
+    )
+    examples = tuple(f"{record.path}: {record.label}" for record in strange)
+    return [Finding("FS410", message, len(strange), examples)]
+
+
+def _answers(
+    prepared: Prepared, records: Sequence[ImageRecord], features: Mapping[str, Features]
+) -> list[Prediction]:
+    if not records:
+        return []
+    model, several = prepared.model, prepared.images.several
+    X = np.array([features[record.id] for record in records])
+    proba = _probabilities(model, X)
+    ballots = model.strategy.votes(X) if hasattr(model.strategy, "votes") else np.empty((len(X), 0), int)
+    names = [key.backbone.name for key in model.keys]
+    own = prepared.seen.get(MODEL, {})
+    return [
+        Prediction(
+            path=str(record.path),
+            label=model.classes[chosen],
+            probability=dict(zip(model.classes, p.tolist(), strict=True)),
+            votes={name: model.classes[int(vote)] for name, vote in zip(names, ballot, strict=False)},
+            tuned_on=tuple(name for name in names if record.id in prepared.seen.get(name, {})),
+            page=record.frame + 1 if record.path in several else None,
+            given=record.label or None,
+            in_training=WAYS[own[record.id]] if record.id in own else None,
+        )
+        for record, p, chosen, ballot in zip(records, proba, model.point.decide(proba), ballots, strict=True)
+    ]
+
+
+def _means(
+    prepared: Prepared, records: Sequence[ImageRecord], features: Mapping[str, Features]
+) -> list[MeanOfPages]:
+    """Mean over the pages of each file that has several."""
+    model, found = prepared.model, []
+    for path in dict.fromkeys(record.path for record in records if record.path in prepared.images.several):
+        pages = [record.id for record in records if record.path == path]
+        mean = _probabilities(model, np.array([features[page] for page in pages])).mean(axis=0)
+        label = model.classes[int(model.point.decide(mean[None])[0])]
+        found.append(
+            MeanOfPages(str(path), len(pages), label, dict(zip(model.classes, mean.tolist(), strict=True)))
+        )
+    return found
+
+
+def _probabilities(model: Model, X: Features) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return model.point.calibrate(np.asarray(model.strategy.predict_proba(X), np.float64))
+
+
+def _classes(extra: Any, strategy: FusionStrategy) -> tuple[str, ...]:  # noqa: ANN401
+    """Names of the classes, one for each that the model knows."""
+    classes = extra.get("classes") if isinstance(extra, dict) else None
+    if (
+        not isinstance(classes, list)
+        or len(classes) != len(strategy.classes_)
+        or not all(isinstance(name, str) for name in classes)
+    ):
+        raise RunError("The model does not say what its classes are called.", runs.REMEDY)
+    return tuple(classes)
+
+
+REMEDY = (
+    "Give image files, a folder of images, a CSV file with a column path, or a quoted pattern: 'scans/*.png'."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NewImages:
+    """What was asked for.
+
+    Attributes
+    ----------
+    records
+        An image each, those of one file in the order of its pages; label and group are empty where not given.
+    several
+        Files that give several images.
+    bad
+        Files that are no images, as (path, reason, detail).
+    skipped
+        Files in folders that do not look like images.
+    findings
+        What reading a CSV file met.
+    """
+
+    records: tuple[ImageRecord, ...]
+    several: frozenset[Path]
+    bad: tuple[tuple[Path, str, str], ...]
+    skipped: int
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A file that somebody named, and what he said about it."""
+
+    path: Path
+    name: str
+    label: str = ""
+    group: str = ""
+
+
+@dataclass(slots=True)
+class _Search:
+    """Turns what was given into files; keeps what it met on the way."""
+
+    follow_links: bool
+    table: Mapping[str, Any]
+    tables: int = 0
+    unreadable: list[Quarantined] = field(default_factory=list)
+    passed_over: list[Path] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def files(self, given: str | Path) -> list[_Named]:
+        path = Path(given)
+        if path.is_dir():
+            return self._folder(path)
+        if path.is_file() and path.suffix.lower() in TABLES:
+            return self._csv(path)
+        if not path.exists() and glob.has_magic(str(given)):
+            return self._pattern(str(given))
+        return [_Named(path, str(path))]
+
+    def _folder(self, folder: Path) -> list[_Named]:
+        found = []
+        for path in self._below(folder):
+            if _looks_like_image(path):
+                found.append(_Named(path, path.relative_to(folder).as_posix()))
+            else:
+                self.passed_over.append(path)
+        return found
+
+    def _below(self, folder: Path) -> list[Path]:
+        """Files at any depth, sorted; hidden ones are passed over, a folder inside itself is entered once."""
+        found: list[Path] = []
+        seen = {os.path.realpath(folder)}
+        for top, folders, names in os.walk(folder, followlinks=True, onerror=self._refused):
+            entered = []
+            for name in filter(_is_visible, sorted(folders)):
+                real = real_path_inside(Path(top, name), folder, follow_links=self.follow_links)
+                if real not in seen:
+                    seen.add(real)
+                    entered.append(name)
+            folders[:] = entered
+            for name in filter(_is_visible, names):
+                path = Path(top, name)
+                real_path_inside(path, folder, follow_links=self.follow_links)
+                found.append(path)
+        return sorted(found)
+
+    def _refused(self, error: OSError) -> None:
+        self.unreadable.append(quarantine(Path(error.filename), error))
+
+    def _csv(self, file: Path) -> list[_Named]:
+        self.tables += 1
+        listing = list_csv(file, follow_links=self.follow_links, labelled=False, **self.table)
+        self.unreadable += listing.unreadable
+        self.findings += listing.findings
+        return [_Named(e.path, e.name, e.label, e.group or "") for e in listing.entries]
+
+    def _pattern(self, pattern: str) -> list[_Named]:
+        found = []
+        for path in map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207 - absolute patterns, too
+            found += self._folder(path) if path.is_dir() else [_Named(path, str(path))]
+        return found
+
+
+def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[ScanOptions]) -> NewImages:
+    """List and hash the images that are meant, page by page.
+
+    Parameters
+    ----------
+    images
+        A file, a folder (walked at any depth), a CSV file with a column ``path`` (and ``label`` and ``group``), a
+        pattern such as ``scans/**/*.png``, or several of these.
+    **reading
+        See `featstore.images.scan.ScanOptions`; the group pattern is searched in paths relative to the folder or CSV
+        file that was given, and need not be found in all.
+
+    Raises
+    ------
+    UsageError
+        If nothing that was given is an image; with one example.
+    """
+    refuse_unknown_options(reading)
+    given = [images] if isinstance(images, str | os.PathLike) else list(images)
+    table = {name: reading.get(name) for name in TABLE_OPTIONS}
+    search = _Search(reading.get("follow_links", False), table)
+    named: dict[Path, _Named] = {}
+    empty = []
+    for one in given:
+        files = search.files(one)
+        empty += [] if files else [Quarantined(Path(one), None, "missing", "No image was found there.")]
+        for file in files:
+            named.setdefault(file.path, file)
+    regex = _compiled(reading.get("group_pattern"))
+    if not search.tables and (unused := [name for name, value in table.items() if value]):
+        raise UsageError(
+            f"--{unused[0]} is for a CSV file, and none was given.",
+            f"Leave out --{unused[0]}, or give the file.",
+        )
+    records: list[ImageRecord] = []
+    several = set()
+    read: list[tuple[str, Contents]] = []
+    bad = list(search.unreadable)
+    for path, file in named.items():
+        contents = read_contents(path)
+        if isinstance(contents, Contents):
+            records += _pages(file, contents, regex)
+            several |= {path} if contents.pages > 1 else set()
+            read.append((str(path), contents))
+        else:
+            bad.append(contents)
+    if not records:
+        raise _nothing(given, bad, search.passed_over)
+    return NewImages(
+        tuple(records),
+        frozenset(several),
+        tuple((row.path, row.reason, row.detail) for row in [*bad, *empty]),
+        len(search.passed_over),
+        (*search.findings, *findings_of_pages(read)),
+    )
+
+
+def _pages(file: _Named, contents: Contents, regex: re.Pattern[str] | None) -> Iterator[ImageRecord]:
+    group = file.group or _group(file.name, regex)
+    for image, frame in zip(contents.ids, contents.frames, strict=True):
+        yield ImageRecord(image, file.path, file.label, group, frame=frame)
+
+
+def _compiled(pattern: str | None) -> re.Pattern[str] | None:
+    if pattern is None:
+        return None
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise ManifestError(
+            f"The group pattern {pattern!r} is no regular expression: {error}.", "Mend it."
+        ) from error
+    if not regex.groups:
+        raise ManifestError(
+            f"The group pattern {pattern!r} captures nothing.", r"Put the patient in parentheses: '(p\d+)_'."
+        )
+    return regex
+
+
+def _group(name: str, regex: re.Pattern[str] | None) -> str:
+    match = regex.search(name) if regex else None
+    return next((part for part in match.groups() if part), "") if match else ""
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def _looks_like_image(path: Path) -> bool:
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        with open_regular(path) as file:
+            return raster_format(file.read(HEAD)) is not None
+    except OSError:
+        return False
+
+
+def _nothing(given: Sequence[str | Path], bad: Sequence[Quarantined], other: Sequence[Path]) -> UsageError:
+    if bad:
+        one = bad[0]
+        head = (
+            f"None of the {len(bad)} files is an image, for example" if len(bad) > 1 else "This is no image:"
+        )
+        return UsageError(
+            f"{head} {str(one.path)!r}: {one.reason} ({one.detail})",
+            REASONS.get(one.reason, REMEDY) if len(bad) == 1 else REMEDY,
+        )
+    if other:
+        found = read_contents(other[0])
+        why = f": {found.detail}" if isinstance(found, Quarantined) else "."
+        what = f"{len(other)} other files, for example" if len(other) > 1 else "only"
+        return UsageError(f"There is no image in {_shown(given)}, {what} {str(other[0])!r}{why}", REMEDY)
+    if not given:
+        return UsageError("No image was given.", REMEDY)
+    return UsageError(f"There is no image in {_shown(given)}.{_near(Path(given[0]))}", REMEDY)
+
+
+def _shown(given: Sequence[str | Path]) -> str:
+    more = f" and {len(given) - 1} more" if len(given) > 1 else ""
+    return f"{str(given[0])!r}{more}"
+
+
+def _near(pattern: Path) -> str:
+    """One example of what lies where a pattern looked."""
+    folder = next((p for p in pattern.parents if p.is_dir() and not glob.has_magic(str(p))), None)
+    if folder is None:
+        return ""
+    there = (p for p in sorted(folder.iterdir()) if _is_visible(p.name) and p.suffix.lower() in SUFFIXES)
+    one = next(there, None)
+    return f" In {str(folder)!r} there is for example {one.name!r}." if one else ""
+
+
+def refuse_unwritable(path: Path, *, overwrite: bool) -> None:
+    """Make sure, before any work is done, that a table may be written to `path`.
+
+    Raises
+    ------
+    UsageError
+        If it is neither ``.csv`` nor ``.json``, lies in no folder, or is there already and `overwrite` is off.
+    """
+    if path.suffix.lower() not in {".csv", ".json"}:
+        raise UsageError(
+            f"--out {path} is neither a .csv nor a .json file.", "Write for instance --out answers.csv."
+        )
+    if not path.parent.is_dir():
+        raise UsageError(f"There is no folder {path.parent}.", "Make it first, or choose another --out.")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder.", "Choose another --out.")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} is there already.", "Choose another --out, or add --overwrite.")
+
+
+def write_table(path: Path, result: Predictions) -> None:
+    """Write all answers as ``.csv`` or ``.json``, for the owner alone.
+
+    Raises
+    ------
+    RunError
+        If the disk refuses.
+    """
+    is_csv = path.suffix.lower() == ".csv"
+    text = runs.csv_text(result.rows()) if is_csv else runs.json_text(result.to_json())
+    try:
+        write_private(path, text.encode())
+    except OSError as error:
+        raise RunError(f"Cannot write {path}: {error.strerror}", "Choose another --out.") from error

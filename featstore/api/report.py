@@ -1,0 +1,136 @@
+"""`write_report`: runs as one HTML file.
+
+What the data set itself adds to a report, where it is at hand: audit, counts, thumbnails, vectors.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+from featstore.api.check import check
+from featstore.errors import RunError, UsageError
+from featstore.images.formats.decode import decoder_version
+from featstore.images.scan import ScanOptions, refuse_unknown_options, scan
+from featstore.reporting.page.cases import Dataset
+from featstore.reporting.page.report import MARK, compose, render
+from featstore.reporting.run_record import read_records
+from featstore.runs import RUN, alone_in
+from featstore.serialization import open_regular, write_private
+from featstore.signatures import public
+from featstore.types import Decoding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from featstore.reporting.run_record import Record
+
+
+NAME = "report.html"
+HEAD = 1024
+"""Bytes within which a report says that it is one."""
+
+
+@public
+def write_report(
+    runs: Sequence[str | Path] | str | Path,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    cache: str | Path | None = None,
+    with_images: bool = False,
+    *,
+    overwrite: bool = False,
+    **reading: Unpack[ScanOptions],
+) -> Path:
+    """Write a report of one or more runs: one HTML file, offline, for its owner alone.
+
+    Equal runs and equal data give equal bytes.
+
+    Parameters
+    ----------
+    runs
+        Folders of `featstore.extract`, `featstore.fuse` and `featstore.compare`; of several, the scored ones are set
+        side by side.
+    out
+        The file; default ``report.html`` in the folder of the first run.
+    data
+        What the runs were made from. With it the report has the audit of `featstore.check`, the images by split and
+        class, and a map of the features.
+    cache
+        Where the features are, for that map; default as for `featstore.extract`.
+    with_images
+        Show thumbnails of the cases answered wrong, which needs `data`, and those figures of a reproduction that show
+        images. The file then holds pictures of patients.
+    overwrite
+        Replace a file that is no report of featstore.
+    **reading
+        How `data` is read: see `featstore.images.scan.ScanOptions`.
+
+    Returns
+    -------
+    The file.
+
+    Raises
+    ------
+    UsageError
+        If `out` is something else than a report, or `data` is not what any of the runs saw.
+    RunError
+        If a run is damaged, or the disk refuses.
+    """
+    refuse_unknown_options(reading)
+    folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
+    records = read_records(folders)
+    if with_images and data is None and not any(record.kind == "paper" for record in records):
+        raise UsageError("Thumbnails need the images.", "Add --data DATA, or leave out --with-images.")
+    target = Path(out) if out is not None else folders[0] / NAME
+    _require_free(target, overwrite=overwrite)
+    dataset = None if data is None else read_dataset(Path(data), records, **reading)
+    page = compose(records, dataset, None if cache is None else Path(cache), with_images=with_images)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with alone_in(target.parent) if (target.parent / RUN).exists() else nullcontext():
+            write_private(target, render(page).encode())
+    except OSError as error:
+        raise RunError(f"Cannot write {target}: {error.strerror}.", "Choose another --out.") from error
+    return target
+
+
+def _require_free(target: Path, *, overwrite: bool) -> None:
+    """A report takes the place of an earlier one, since it can be made again; of nothing else without being told."""
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder.", "Name a file: --out report.html.")
+    if overwrite or not (target.exists() or target.is_symlink()):
+        return
+    try:
+        with open_regular(target) as file:
+            is_report = MARK.encode() in file.read(HEAD)
+    except OSError:
+        is_report = False
+    if not is_report:
+        raise UsageError(
+            f"{target} is there already, and no report.", "Choose another --out, or add --overwrite."
+        )
+
+
+def read_dataset(data: Path, records: Sequence[Record], **reading: Unpack[ScanOptions]) -> Dataset:
+    """Look at a data set that runs were made from.
+
+    Raises
+    ------
+    UsageError
+        If none of the runs saw this table.
+    """
+    ranges = [(record.matrix.get("decoding") or {}).get("value_range") for record in records]
+    window = next((tuple(found) for found in ranges if found), None)
+    manifest = scan(data, **reading)
+    audit = check(data, value_range=window, **reading)
+    bad = {path for path, _, _ in audit.bad}
+    images = {record.id: record for record in manifest.records if str(record.path) not in bad}
+    found = Dataset(manifest, audit, images, Decoding(decoder_version(), value_range=window))
+    if not any(found.is_of(record) for record in records):
+        raise UsageError(
+            f"None of the runs was made from {data} as it is now (other images, labels, groups or splits).",
+            "Give the DATA of the run, with its --group-pattern and --columns, or leave out --data.",
+        )
+    return found

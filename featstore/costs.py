@@ -1,0 +1,130 @@
+"""What an extraction will cost, before it begins: vectors times the seconds of each backbone on this machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from featstore.backbones import catalog
+from featstore.serialization import short_digest
+from featstore.store.notes import Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from featstore.types import BackboneSpec
+
+
+MEASURED = "measured in earlier runs of this cache on this machine"
+SCALED = "scaled from other networks that this cache has seen on this machine"
+CATALOGUE = "the catalogue's speed of another machine"
+LOAD_SECONDS = 2.0
+SPEEDS = {
+    "": 80.0,
+    "ConvNeXt": 13.0,
+    "DenseNet": 97.0,
+    "EfficientNetB": 38.0,
+    "EfficientNetLite": 76.0,
+    "EfficientNetV2": 94.0,
+    "EfficientNetV2B": 76.0,
+    "InceptionResNetV2": 132.0,
+    "InceptionV3": 135.0,
+    "MobileNet": 91.0,
+    "MobileNet025": 38.0,
+    "MobileNetV2": 57.0,
+    "MobileNetV3Large": 44.0,
+    "MobileNetV3Small": 34.0,
+    "NASNetLarge": 98.0,
+    "NASNetMobile": 46.0,
+    "ResNet": 129.0,
+    "VGG": 154.0,
+    "Xception": 118.0,
+}
+"""GFLOP/s of one core by the first letters of a name, the longest that fit: float32, batches of 16, folded, by CPU
+time (``python benchmarks/speeds.py``), on a virtual machine with 2 Xeon cores (AVX-512, AMX) under a load of 7 to 14,
+TensorFlow 2.21, November 2026. Depthwise convolutions are several times slower than plain ones, so one number would
+not do."""
+OF_FLOAT32 = {"bfloat16": 0.25}
+"""Time of a precision as a share of float32: 1/7 to 1/3.6 on a CPU with AMX (`benchmarks/precision.py`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Expected wall time.
+
+    Attributes
+    ----------
+    seconds
+        Of all that is missing, networks loaded included.
+    per_vector
+        Of each backbone, on all cores.
+    basis
+        Where the least certain of the numbers comes from.
+    """
+
+    seconds: float
+    per_vector: Mapping[BackboneSpec, float]
+    basis: str
+
+
+def estimate(vectors: Mapping[BackboneSpec, int], known: Mapping[BackboneSpec, Rate], cores: int) -> Estimate:
+    """Predict the wall time of an extraction.
+
+    Every backbone has a rate of its own: recorded by an earlier run of the same network in this cache on this
+    machine; else the catalogue's, times how much slower than its rates this machine has been so far.
+
+    Parameters
+    ----------
+    vectors
+        Missing vectors of each backbone: images times views.
+    known
+        Rates that `featstore.store.notes` has recorded, of these and of other backbones.
+    cores
+        Cores that will compute, over all processes and machines.
+    """
+    slowness = _slowness(known)
+    rates = {s: known.get(s) or Rate(_by_catalogue(s) * slowness, LOAD_SECONDS) for s in vectors}
+    busy = [spec for spec, count in vectors.items() if count]
+    seconds = sum(
+        vectors[spec] * rates[spec].core_seconds / cores + rates[spec].load_seconds for spec in busy
+    )
+    basis = MEASURED if all(s in known for s in busy) else SCALED if known else CATALOGUE
+    per_vector = {spec: rate.core_seconds / cores for spec, rate in rates.items()}
+    return Estimate(seconds + IMPORT_SECONDS * bool(busy), per_vector, basis)
+
+
+def _slowness(known: Mapping[BackboneSpec, Rate]) -> float:
+    listed = set(catalog.names())
+    ratios = [r.core_seconds / _by_catalogue(spec) for spec, r in known.items() if spec.name in listed]
+    return median(ratios) if ratios else 1.0
+
+
+def _by_catalogue(spec: BackboneSpec) -> float:
+    row = catalog.row(spec.name)
+    return row.gflops / _gflops_per_second(spec.name) * OF_FLOAT32.get(spec.precision, 1.0)
+
+
+def _gflops_per_second(name: str) -> float:
+    family = max((f for f in SPEEDS if name.startswith(f)), key=len, default="")
+    return SPEEDS[family]
+
+
+IMPORT_SECONDS = 4.0
+"""Of TensorFlow, once per process."""
+
+
+def machine() -> str:
+    """Name this kind of machine: processor and number of cores, shortened to a folder's name."""
+    return f"{os.cpu_count()}-cores-{short_digest([platform.machine(), _processor()])}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

@@ -1,0 +1,436 @@
+"""Who takes part in a comparison: a strategy over a subset of backbones.
+
+What a contestant makes of the view axis: which rows it is trained on, and which it answers for.
+
+The parameters that a user gives a strategy: by preset, by name, or from an earlier run.
+"""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featstore import registry
+from featstore.errors import UnknownNameError, UsageError, did_you_mean
+from featstore.findings import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from featstore.matrix import FeatureMatrix
+
+    Rows = NDArray[np.intp]
+
+IDENTITY, EXPAND, AVERAGE, SAMPLE = POLICIES = ("identity", "expand", "average", "sample")
+TEST_POLICIES = (IDENTITY, AVERAGE)
+
+
+def read_policies(names: Iterable[str]) -> tuple[str, ...]:
+    """Distinct policies for training, in the order named.
+
+    Raises
+    ------
+    UsageError
+        If one does not exist, or there is none.
+    """
+    wanted = tuple(dict.fromkeys(names))
+    unknown = [name for name in wanted if name not in POLICIES]
+    if unknown or not wanted:
+        raise UnknownNameError(
+            f"There is no view policy {', '.join(map(repr, unknown)) or 'named'}.",
+            did_you_mean(unknown[0] if unknown else "", POLICIES),
+        )
+    return wanted
+
+
+def require_test_policy(name: str) -> None:
+    """Make sure that views can be treated so in testing.
+
+    Raises
+    ------
+    UsageError
+        If they cannot.
+    """
+    if name not in TEST_POLICIES:
+        raise UsageError(f"Test views cannot be treated by {name!r}.", did_you_mean(name, TEST_POLICIES))
+
+
+def training_rows(
+    matrix: FeatureMatrix, images: Rows, backbones: Sequence[str], policy: str = EXPAND, seed: int = 0
+) -> tuple[NDArray[np.float32], Rows, NDArray[np.str_]]:
+    """Rows to train on: features, classes, groups.
+
+    Parameters
+    ----------
+    matrix, images, backbones
+        Which features.
+    policy
+        ``identity``: the unaugmented view; ``expand``: every view is a row; ``average``: the mean vector of all
+        views; ``sample``: one view for each image, drawn from `seed` and the image id, the same for all backbones.
+        That is for strategies that see their rows once; a `ViewStrategy` is given all and draws anew in each epoch.
+    seed
+        Of ``sample``.
+    """
+    n_views = len(matrix.views)
+    match policy:
+        case "expand":
+            rows = matrix.rows(images, backbones, range(n_views))
+            return rows, np.tile(matrix.y[images], n_views), np.tile(matrix.groups[images], n_views)
+        case "average":
+            rows = mean_rows(matrix, images, backbones)
+        case "sample":
+            drawn = np.array([_draw(matrix.records[i].id, seed, n_views) for i in images])
+            every = matrix.rows(images, backbones, range(n_views)).reshape(n_views, len(images), -1)
+            rows = every[drawn, np.arange(len(images))]
+        case _:
+            rows = matrix.rows(images, backbones, [0])
+    return rows, matrix.y[images], matrix.groups[images]
+
+
+def answers(
+    predict: Callable[[NDArray[np.float32]], NDArray[Any]],
+    matrix: FeatureMatrix,
+    images: Rows,
+    backbones: Sequence[str],
+    policy: str = EXPAND,
+    test_policy: str = IDENTITY,
+) -> NDArray[np.float64]:
+    """Probabilities ``(..., len(images), classes)`` float64 of test images.
+
+    Parameters
+    ----------
+    predict
+        From rows to probabilities ``(..., rows, classes)``.
+    matrix, images, backbones
+        Which features.
+    policy
+        How it was trained.
+    test_policy
+        ``identity``: the unaugmented view alone; ``average``: the mean of the answers to every view, or the answer to
+        the mean vector where mean vectors were trained on.
+    """
+    if test_policy == IDENTITY:
+        return np.asarray(predict(matrix.rows(images, backbones, [0])), np.float64)
+    if policy == AVERAGE:
+        return np.asarray(predict(mean_rows(matrix, images, backbones)), np.float64)
+    each = [predict(matrix.rows(images, backbones, [view])) for view in range(len(matrix.views))]
+    return np.asarray(np.mean(each, axis=0, dtype=np.float64))
+
+
+def mean_rows(matrix: FeatureMatrix, images: Rows, backbones: Sequence[str]) -> NDArray[np.float32]:
+    """Mean vector of all views of each image: ``(len(images), columns)`` float32."""
+    n_views = len(matrix.views)
+    every = matrix.rows(images, backbones, range(n_views)).reshape(n_views, len(images), -1)
+    return np.asarray(every.mean(axis=0, dtype=np.float64).astype(np.float32))
+
+
+def _draw(image_id: str, seed: int, n_views: int) -> int:
+    """A view from the seed and the image alone, so that neither fold nor order moves it."""
+    return int(np.random.default_rng([seed, int(image_id, 16)]).integers(n_views))
+
+
+STRATEGIES = "featstore.fusion.strategies"
+PROBE = "concat_logreg"
+"""On a single backbone nothing is fused: one plain linear probe stands for it."""
+MAX_EXHAUSTIVE = 8
+SEED = "random_state"
+"""Parameter by which a strategy takes its training seed."""
+GREEDY = "greedy"
+_SHOWN = 200
+WORDS = ("singles", "all", GREEDY)
+"""What `subsets` understands beside names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A strategy over a subset of the backbones.
+
+    Attributes
+    ----------
+    strategy
+        Name of the strategy.
+    backbones
+        Its backbones; those to choose from where it is greedy.
+    label
+        How it is called in tables.
+    seed
+        Training seed; None is the strategy's own.
+    greedy
+        Whether its backbones are chosen in each fold, by forward selection on the training images.
+    views, test_views
+        What it makes of the views in training and in testing: see `featstore.evaluation.candidates`.
+    """
+
+    strategy: str
+    backbones: tuple[str, ...]
+    label: str
+    seed: int | None = None
+    greedy: bool = False
+    views: str = EXPAND
+    test_views: str = IDENTITY
+
+    @property
+    def draws_views(self) -> bool:
+        """Whether the views that it trains on are drawn at random."""
+        return self.views == SAMPLE
+
+
+def line_up(
+    strategies: Sequence[str] | str, subsets: Sequence[Sequence[str]] | str, backbones: Sequence[str]
+) -> list[Contestant]:
+    """Pair strategies with subsets; a subset of one gets the linear probe only.
+
+    Parameters
+    ----------
+    strategies
+        Names, or ``all``.
+    subsets
+        Text as for ``--subsets``: ``singles`` (each backbone, and all together), ``all`` (every subset; of more than
+        eight backbones ``singles,greedy``), ``greedy`` (singles, and a subset chosen in each fold), names joined by
+        plus signs, or several of these with commas. Or a list of lists of names.
+    backbones
+        Names, in column order.
+
+    Raises
+    ------
+    UnknownNameError
+        If a strategy or a backbone does not exist.
+    """
+    if isinstance(strategies, str):
+        strategies = registry.names(STRATEGIES) if strategies == "all" else [strategies]
+    names = list(dict.fromkeys(strategies))
+    for name in names:
+        registry.load(STRATEGIES, name)
+    wanted = _wanted(subsets)
+    chosen = list(dict.fromkeys(part for want in wanted for part in _subsets(want, tuple(backbones))))
+    singles = [Contestant(PROBE, subset, subset[0]) for subset in chosen if len(subset) == 1]
+    fused = [
+        Contestant(name, subset, name if len(subset) == len(backbones) else f"{name}:{'+'.join(subset)}")
+        for subset in chosen
+        if len(subset) > 1
+        for name in names
+    ]
+    greedy = [Contestant(name, tuple(backbones), f"{name}:{GREEDY}", greedy=True) for name in names]
+    if len(backbones) > 1 and _asks_for_greedy(wanted, len(backbones)):
+        fused += greedy
+    if not singles + fused:
+        raise UsageError("There is nothing to compare.", "Name strategies and subsets, or leave both out.")
+    return singles + fused
+
+
+def not_fitted(strategies: Sequence[str] | str, contestants: Sequence[Contestant]) -> Finding | None:
+    """FS411 where strategies were named that nobody fields, since no subset has two networks."""
+    named = dict.fromkeys([strategies] if isinstance(strategies, str) else strategies)
+    everyone = {contestant.strategy for contestant in contestants}
+    idle = [name for name in named if name not in {*everyone, "all"}]
+    if not idle:
+        return None
+    probes = ", ".join(dict.fromkeys(contestant.label for contestant in contestants))
+    return Finding(
+        "FS411",
+        f"Not fitted: {', '.join(idle)}. Only single networks are compared ({probes[:_SHOWN]}), each under"
+        f" {PROBE}.",
+        count=len(idle),
+        remedy="Compare two networks or more, --backbones A,B, or fit it on the single one: "
+        f"`featstore fuse DATA --strategy {idle[0]} --out RUN`",
+    )
+
+
+def with_views(
+    contestants: Sequence[Contestant], policies: Sequence[str], test_policy: str, n_views: int
+) -> list[Contestant]:
+    """Everyone once for each view policy; where several are tried, a label ends in ``@policy``.
+
+    With the identity view alone all policies are the same, and nobody plays twice.
+    """
+    require_test_policy(test_policy)
+    chosen = read_policies(policies)
+    if n_views == 1:
+        return list(contestants)
+    return [
+        replace(
+            contestant,
+            label=f"{contestant.label}@{policy}" if len(chosen) > 1 else contestant.label,
+            views=policy,
+            test_views=test_policy,
+        )
+        for policy in chosen
+        for contestant in contestants
+    ]
+
+
+def build(contestant: Contestant, matrix: FeatureMatrix, options: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401
+    """Make the unfitted estimator of a contestant, with the columns that `fit_rows` will give it."""
+    strategy = registry.load(STRATEGIES, contestant.strategy)
+    seed = {SEED: contestant.seed} if contestant.seed is not None and draws(contestant.strategy) else {}
+    return strategy(blocks=matrix.columns(contestant.backbones), **{**(options or {}), **seed})
+
+
+def reseed(contestant: Contestant, seeds: Sequence[int]) -> list[Contestant]:
+    """Return the contestant once for each training seed; no one if its training leaves nothing to chance."""
+    if not contestant.draws_views and not draws(contestant.strategy):
+        return []
+    return [replace(contestant, seed=seed) for seed in seeds]
+
+
+def draws(strategy: str) -> bool:
+    """Whether training the strategy takes a seed."""
+    return SEED in inspect.signature(registry.load(STRATEGIES, strategy)).parameters
+
+
+def competing_options(strategy: str) -> Mapping[str, Any]:
+    """Parameters by which a strategy uses all its training rows when it competes with others."""
+    options: Mapping[str, Any] = getattr(registry.load(STRATEGIES, strategy), "COMPETING", {})
+    return options
+
+
+def fit(
+    estimator: Any,  # noqa: ANN401
+    matrix: FeatureMatrix,
+    images: NDArray[np.intp],
+    contestant: Contestant,
+    **more: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    """Fit on the views of `images` that the contestant wants; groups go along for inner splits, `more` too."""
+    from featstore.fusion.strategy import ViewStrategy
+
+    if contestant.draws_views and isinstance(estimator, ViewStrategy):
+        every = training_rows(matrix, images, contestant.backbones, EXPAND)
+        return estimator.fit_views(*every, np.tile(images, len(matrix.views)), **more)
+    X, y, groups = _rows(matrix, images, contestant)
+    return estimator.fit(X, y, groups=groups, **more)
+
+
+def predict_proba(
+    estimator: Any,  # noqa: ANN401
+    matrix: FeatureMatrix,
+    images: NDArray[np.intp],
+    contestant: Contestant,
+) -> NDArray[np.float64]:
+    """Class probabilities ``(len(images), classes)`` float64, of the identity view or averaged over views."""
+    return answers(
+        estimator.predict_proba, matrix, images, contestant.backbones, contestant.views, contestant.test_views
+    )
+
+
+def fits_subsets(strategy: str) -> bool:
+    """Whether the strategy can fit many subsets of the backbones together."""
+    from featstore.fusion.strategy import SubsetStrategy
+
+    return issubclass(registry.load(STRATEGIES, strategy), SubsetStrategy)
+
+
+def play_together(
+    matrix: FeatureMatrix, team: Sequence[Contestant], train: NDArray[np.intp], test: NDArray[np.intp]
+) -> list[NDArray[np.float64]]:
+    """Fit contestants of one strategy and view policy together; probabilities ``(len(test), classes)`` of each."""
+    union = {name for contestant in team for name in contestant.backbones}
+    backbones = tuple(name for name in matrix.backbones if name in union)
+    everyone = replace(team[0], backbones=backbones)
+    unfitted = build(everyone, matrix, competing_options(everyone.strategy))
+    X, y, groups = _rows(matrix, train, everyone)
+    family = unfitted.fit_subsets(X, y, [contestant.backbones for contestant in team], groups)
+    return list(predict_proba(family, matrix, test, everyone))
+
+
+def select_backbones(matrix: FeatureMatrix, train: NDArray[np.intp]) -> tuple[str, ...]:
+    """Backbones that greedy forward selection picks, from all views of training images alone."""
+    from featstore.fusion.subset_logistic import DEFAULT, forward_selection
+
+    X, y, groups = training_rows(matrix, train, matrix.backbones)
+    numbers = np.unique(groups, return_inverse=True)[1]
+    return forward_selection(X, y, matrix.blocks, DEFAULT, numbers)
+
+
+def _rows(
+    matrix: FeatureMatrix, images: NDArray[np.intp], contestant: Contestant
+) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.str_]]:
+    return training_rows(matrix, images, contestant.backbones, contestant.views, contestant.seed or 0)
+
+
+def _wanted(subsets: Sequence[Sequence[str] | str] | str) -> list[tuple[str, ...] | str]:
+    """Words, and tuples of names; a text in a list is what it would be by itself."""
+    if isinstance(subsets, str):
+        return [word.strip() for word in subsets.split(",")]
+    wanted: list[tuple[str, ...] | str] = []
+    for subset in subsets:
+        wanted += _wanted(subset) if isinstance(subset, str) else [tuple(subset)]
+    return wanted
+
+
+def _subsets(want: Sequence[str] | str, everything: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Fixed subsets that one word or list of names asks for."""
+    if want == "all" and len(everything) <= MAX_EXHAUSTIVE:
+        sizes = range(1, len(everything) + 1)
+        return [subset for size in sizes for subset in combinations(everything, size)]
+    if want in {"all", "singles", GREEDY}:
+        return [*((name,) for name in everything), everything]
+    return [_in_order(want.split("+") if isinstance(want, str) else want, everything)]
+
+
+def _asks_for_greedy(wanted: Sequence[Sequence[str] | str], n_backbones: int) -> bool:
+    return GREEDY in wanted or ("all" in wanted and n_backbones > MAX_EXHAUSTIVE)
+
+
+def _in_order(subset: Sequence[str], everything: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = sorted(set(subset) - set(everything))
+    if unknown or not subset:
+        raise UnknownNameError(
+            f"The subset {'+'.join(subset)!r} names no loaded backbone: {', '.join(unknown)}.",
+            did_you_mean("+".join(unknown), [*everything, *WORDS])
+            + " Names are joined by plus signs; singles, all and greedy are sets of subsets.",
+        )
+    return tuple(name for name in everything if name in subset)
+
+
+def gather(strategy: str, preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a preset, overridden by `options`.
+
+    Raises
+    ------
+    UnknownNameError
+        If the strategy has no such preset or parameter.
+    """
+    known = inspect.signature(registry.load(STRATEGIES, strategy)).parameters
+    names = [name for name in known if name != "blocks"]
+    unknown = sorted(set(options) - set(names))
+    if unknown:
+        raise UnknownNameError(
+            f"{strategy} has no parameter {', '.join(unknown)}.", did_you_mean(unknown[0], names)
+        )
+    return {**_preset(strategy, preset), **options}
+
+
+@contextmanager
+def blamed_on(options: Mapping[str, Any]) -> Iterator[None]:
+    """Where the user has set parameters, what scikit-learn cannot make sense of is about them."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if not options or isinstance(error, UsageError):
+            raise
+        given = ", ".join(f"{name}={value}" for name, value in options.items())
+        raise UsageError(
+            f"It cannot be trained with {given}: {error}", "Set the parameters as documented."
+        ) from error
+
+
+def _preset(strategy: str, preset: str | None) -> Mapping[str, Any]:
+    presets: dict[str, dict[str, Any]] = getattr(registry.load(STRATEGIES, strategy), "PRESETS", {})
+    if preset is None:
+        return {}
+    if preset not in presets:
+        raise UnknownNameError(
+            f"{strategy} has no preset {preset!r}.",
+            did_you_mean(preset, presets)
+            if presets
+            else "It has none; its parameters are given by --set NAME=VALUE.",
+        )
+    return presets[preset]

@@ -1,0 +1,438 @@
+"""Scores with their intervals, over folds and on held-out images, and the answers behind them.
+
+How good each contestant is, and how sure that is.
+
+Metrics on held-out images, each with its interval.
+
+The lines of ``predictions.csv``: what was said about each image that a model had not seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featstore.evaluation.intervals import (
+    Z,
+    bases,
+    group_weights,
+    least_interval,
+    overlap_factor,
+    ranking_bases,
+    score_interval,
+    weight_blocks,
+)
+from featstore.evaluation.metrics import (
+    ENOUGH_IMAGES,
+    METRICS,
+    PRIMARY,
+    calibration_error,
+    decide,
+    primary_score,
+    score,
+)
+from featstore.images.manifest import Manifest
+from featstore.processes import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from featstore.evaluation.candidates import Contestant
+    from featstore.evaluation.intervals import Basis
+    from featstore.matrix import FeatureMatrix
+    from featstore.splits import Split, Table
+
+    Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arena:
+    """What everyone is tested on.
+
+    Attributes
+    ----------
+    y
+        ``(n,)`` true class index.
+    groups
+        ``(n,)`` patient of each image.
+    splits
+        Folds of the first repeat, then of the second, and so on.
+    repeats
+        How many times all images are tested.
+    positive
+        Class that sensitivity is about; None for macro averages.
+    """
+
+    y: NDArray[np.intp]
+    groups: NDArray[np.str_]
+    splits: Sequence[Split]
+    repeats: int = 1
+    positive: int | None = None
+
+    @property
+    def factor(self) -> float:
+        """How much wider intervals are for the overlap of the training sets."""
+        return overlap_factor(self.splits)
+
+    @property
+    def first_repeat(self) -> range:
+        """Folds that test every image once."""
+        return range(len(self.splits) // self.repeats)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One metric of one contestant.
+
+    Attributes
+    ----------
+    mean, deviation
+        Over the folds; the deviation has ``ddof=1``, and there is none of one split. None where a fold has no value.
+        The ECE is that of all images together, each tested once (the first repeat), and has no deviation.
+    interval
+        95 %, by bootstrap over groups of the mean over folds, widened for the overlap of the training sets
+        (`featstore.evaluation.intervals.overlap_factor`), and never narrower than so many patients allow
+        (`featstore.evaluation.intervals`); None where undefined.
+    folds
+        The value in each fold.
+    """
+
+    mean: float | None
+    deviation: float | None
+    interval: tuple[float, float] | None
+    folds: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Where the uncertainty of the primary metric comes from, as standard deviations.
+
+    Attributes
+    ----------
+    patients
+        With other patients: deviation of the resampled means, widened like the interval; where so many patients allow
+        no such precision, what they do allow. None where there are too few for an interval.
+    folds
+        With other folds of the same patients: deviation between repeats; None with one repeat.
+    training
+        With other training seeds on the same folds; None where they were not varied, or the strategy has none.
+    """
+
+    patients: float | None
+    folds: float | None
+    training: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """A contestant with its out-of-fold probabilities, its decisions and its scores.
+
+    Attributes
+    ----------
+    proba, decisions
+        For each fold, probabilities ``(test images, classes)`` and class index ``(test images,)``.
+    estimates
+        By metric.
+    spread
+        Of the primary metric.
+    resampled
+        ``(resamples,)`` primary metric in each resample, mean over folds, not widened.
+    least
+        The narrowest interval of the primary metric that so many patients allow; None if they are too few.
+    basis
+        What the primary metric rests on.
+    """
+
+    contestant: Contestant
+    proba: tuple[Vector, ...]
+    decisions: tuple[NDArray[np.intp], ...]
+    estimates: Mapping[str, Estimate]
+    spread: Spread
+    resampled: Vector
+    least: tuple[float, float] | None = None
+    basis: Basis | None = None
+
+    @property
+    def primary(self) -> float:
+        """Mean of the primary metric over the folds."""
+        return self.estimates[PRIMARY].mean or 0.0
+
+
+def standings(
+    arena: Arena,
+    contestants: Sequence[Contestant],
+    proba: Sequence[Sequence[Vector]],
+    weights: Vector,
+    thresholds: Sequence[Sequence[float | None]] | None = None,
+    reseeded: Mapping[Contestant, Sequence[Sequence[Vector]]] | None = None,
+    bars: Progress = Progress(),  # noqa: B008  # frozen
+) -> list[Standing]:
+    """Score everyone.
+
+    Parameters
+    ----------
+    arena
+        What they were tested on.
+    contestants
+        In the order of `proba`.
+    proba
+        For each contestant and split, probabilities ``(test images, classes)``.
+    weights
+        ``(resamples, n)`` of `featstore.evaluation.intervals.group_weights`, shared by all.
+    thresholds
+        For each contestant and split, the probability from which an image is called positive; None for the most
+        probable class.
+    reseeded
+        By contestant, for each training seed, the uncalibrated probabilities on the folds of the first repeat.
+    bars
+        Told of every fold that is scored.
+    """
+    cuts = thresholds or [[None] * len(arena.splits)] * len(contestants)
+    scores: list[list[dict[str, Vector]]] = [[] for _ in contestants]
+    for at, (_, test) in enumerate(bars.over(arena.splits, "score", "fold", len(arena.splits))):
+        # The plain score comes first and the resamples after it, so that one pass over the images gives both.
+        drawn = np.vstack([np.ones((1, len(test))), weights[:, test]])
+        for mine, values, cut in zip(scores, proba, cuts, strict=True):
+            mine.append(score(arena.y[test], values[at], drawn, arena.positive, cut[at]))
+    return [
+        _standing(arena, contestant, values, cut, mine, weights, (reseeded or {}).get(contestant, ()))
+        for contestant, values, cut, mine in zip(contestants, proba, cuts, scores, strict=True)
+    ]
+
+
+def fold_mean(values: Sequence[Vector]) -> Vector:
+    """Mean over folds, leaving out the folds in which a resample lacks a class; NaN where all do."""
+    stacked = np.array(values)
+    defined = np.isfinite(stacked)
+    total = np.where(defined, stacked, 0.0).sum(axis=0)
+    count = defined.sum(axis=0)
+    mean: Vector = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return mean
+
+
+def primary_mean(arena: Arena, proba: Sequence[Vector], weights: Vector, folds: Sequence[int]) -> Vector:
+    """Primary metric, mean over `folds`, for each row of ``weights (resamples, n)``."""
+    tests = [arena.splits[at][1] for at in folds]
+    return fold_mean(
+        [
+            primary_score(arena.y[test], p, weights[:, test], arena.positive)
+            for test, p in zip(tests, proba, strict=True)
+        ]
+    )
+
+
+def _standing(
+    arena: Arena,
+    contestant: Contestant,
+    proba: Sequence[Vector],
+    cuts: Sequence[float | None],
+    scores: Sequence[dict[str, Vector]],
+    weights: Vector,
+    reseeded: Sequence[Sequence[Vector]],
+) -> Standing:
+    decisions = tuple(decide(p, arena.positive, cut) for p, cut in zip(proba, cuts, strict=True))
+    known = _bases(arena, proba, decisions)
+    estimates, resampled = {}, {}
+    for name in METRICS:
+        resampled[name] = fold_mean([part[name][1:] for part in scores])
+        folds = np.array([part[name][0] for part in scores])
+        estimates[name] = _estimate(name, folds, resampled[name], known[name], arena.factor)
+    estimates["ece"] = _pooled_error(arena, proba, weights, known["ece"])
+    seen = np.array([part[PRIMARY][0] for part in scores])
+    least = None
+    if np.isfinite(seen).all():
+        least = least_interval(float(seen.mean()), resampled[PRIMARY], known[PRIMARY])
+    spread = _spread(arena, seen, resampled[PRIMARY], least, reseeded)
+    return Standing(
+        contestant,
+        tuple(proba),
+        decisions,
+        estimates,
+        spread,
+        resampled[PRIMARY],
+        least,
+        known[PRIMARY],
+    )
+
+
+def _bases(
+    arena: Arena, proba: Sequence[Vector], decisions: Sequence[NDArray[np.intp]]
+) -> dict[str, Basis | None]:
+    """What the scores rest on: every image once, ranked within its fold."""
+    folds = arena.first_repeat
+    tests = [arena.splits[at][1] for at in folds]
+    rows = np.concatenate(tests)
+    ends = np.cumsum([len(test) for test in tests])
+    return bases(
+        arena.y[rows],
+        np.concatenate([proba[at] for at in folds]),
+        np.concatenate([decisions[at] for at in folds]),
+        arena.groups[rows],
+        arena.positive,
+        np.split(np.arange(len(rows)), ends[:-1]),
+    )
+
+
+def _estimate(name: str, folds: Vector, resampled: Vector, basis: Basis | None, factor: float) -> Estimate:
+    each = tuple(float(value) if np.isfinite(value) else None for value in folds)
+    if None in each:
+        return Estimate(None, None, None, each)
+    mean = float(folds.mean())
+    return Estimate(mean, _deviation(folds), score_interval(name, mean, resampled, basis, factor), each)
+
+
+def _pooled_error(arena: Arena, proba: Sequence[Vector], weights: Vector, basis: Basis | None) -> Estimate:
+    """Calibration error of all images together: a fold alone has too few for bins."""
+    folds = arena.first_repeat
+    rows = np.concatenate([arena.splits[at][1] for at in folds])
+    whole = np.empty((len(arena.y), proba[0].shape[1]))
+    whole[rows] = np.concatenate([proba[at] for at in folds])
+    tested = np.sort(rows)
+    # All images as a rule, which spares a copy of the weights.
+    drawn = weights if len(tested) == len(arena.y) else weights[:, tested]
+    y, values = arena.y[tested], whole[tested]
+    seen, errors = (
+        calibration_error(y, values, each, arena.positive) for each in (np.ones((1, len(y))), drawn)
+    )
+    none = (None,) * len(arena.splits)
+    if not np.isfinite(seen[0]):
+        return Estimate(None, None, None, none)
+    value = float(seen[0])
+    return Estimate(value, None, score_interval("ece", value, errors, basis, arena.factor), none)
+
+
+def _spread(
+    arena: Arena,
+    folds: Vector,
+    resampled: Vector,
+    least: tuple[float, float] | None,
+    reseeded: Sequence[Sequence[Vector]],
+) -> Spread:
+    means = folds.reshape(arena.repeats, -1).mean(axis=1)
+    plain = np.ones((1, len(arena.y)))
+    seeds = [primary_mean(arena, p, plain, arena.first_repeat)[0] for p in reseeded]
+    patients = None
+    if least is not None:
+        finite = resampled[np.isfinite(resampled)]
+        drawn = arena.factor * float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
+        # No number between 0 and 1 can deviate by more than one half.
+        patients = min(0.5, max(drawn, (least[1] - least[0]) / (2 * Z)))
+    return Spread(patients, _deviation(means), _deviation(np.array(seeds)))
+
+
+def _deviation(values: Vector) -> float | None:
+    return float(values.std(ddof=1)) if len(values) > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A metric on held-out images and its 95 % interval (`featstore.evaluation.intervals`); None where undefined."""
+
+    value: float | None
+    interval: tuple[float, float] | None
+
+
+def held_out_scores(
+    matrix: Table,
+    rows: NDArray[np.intp],
+    proba: NDArray[np.float64],
+    positive: int | None,
+    threshold: float | None = None,
+) -> dict[str, Score]:
+    """Every metric with its interval over resamples of the held-out groups; no ECE of too few images."""
+    y, groups = matrix.y[rows], matrix.groups[rows]
+    weights = np.vstack([np.ones((1, len(rows))), group_weights(groups)])
+    scores = score(y, proba, weights, positive, threshold)
+    if len(rows) < ENOUGH_IMAGES:
+        scores["ece"] = np.full(len(weights), np.nan)
+    known = bases(y, proba, decide(proba, positive, threshold), groups, positive)
+    return {name: _score(name, values[0], values[1:], known[name]) for name, values in scores.items()}
+
+
+def held_out_primary(
+    matrix: Table, rows: NDArray[np.intp], answers: Mapping[str, NDArray[np.float64]], positive: int | None
+) -> dict[str, Score]:
+    """`PRIMARY` of each one's answers, as `held_out_scores` gives it, without holding all resamples at once."""
+    y, groups = matrix.y[rows], matrix.groups[rows]
+    resampled: dict[str, list[NDArray[np.float64]]] = {name: [] for name in answers}
+    for weights in weight_blocks(groups):
+        for name, proba in answers.items():
+            resampled[name].append(primary_score(y, proba, weights, positive))
+    scores = {}
+    for name, proba in answers.items():
+        targets = [positive] if positive is not None else range(proba.shape[1])
+        basis = ranking_bases([(y == c, proba[:, c]) for c in targets], groups)[PRIMARY]
+        value = float(primary_score(y, proba, np.ones((1, len(rows))), positive)[0])
+        scores[name] = _score(PRIMARY, value, np.concatenate(resampled[name]), basis)
+    return scores
+
+
+def _score(name: str, value: float, resampled: NDArray[np.float64], basis: Basis | None) -> Score:
+    if not np.isfinite(value):
+        return Score(None, None)
+    return Score(float(value), score_interval(name, float(value), resampled, basis))
+
+
+IMAGE = ("image_id", "path", "frame", "group", "label")
+
+
+def out_of_fold(
+    matrix: FeatureMatrix, standings: Sequence[Standing], splits: Sequence[Split], data: str | Path | Manifest
+) -> Iterator[list[Any]]:
+    """A line per contestant, fold and image, the header first."""
+    yield ["contestant", "fold", *IMAGE, "predicted", *(f"p({name})" for name in matrix.classes)]
+    for s in standings:
+        for fold, ((_, test), proba, answers) in enumerate(zip(splits, s.proba, s.decisions, strict=True)):
+            for line in _lines(matrix, test, proba, answers, data):
+                yield [s.contestant.label, fold, *line]
+
+
+def held_out(
+    matrix: FeatureMatrix,
+    splits: Mapping[str, NDArray[np.intp]],
+    proba: Mapping[str, NDArray[np.float64]],
+    decisions: Mapping[str, NDArray[np.intp]],
+    votes: Mapping[str, NDArray[np.intp]],
+    data: str | Path | Manifest,
+) -> Iterator[list[Any]]:
+    """A line per evaluated split and image, the header first.
+
+    The last columns are the class that each backbone alone would have answered, by split ``(images, backbones)``;
+    a strategy whose backbones do not vote has none.
+    """
+    voters = matrix.backbones if votes else ()
+    columns = [*(f"p({name})" for name in matrix.classes), *(f"vote({name})" for name in voters)]
+    yield ["split", *IMAGE, "predicted", *columns]
+    for name, values in proba.items():
+        ballots = votes.get(name, np.empty((len(values), 0), np.intp))
+        lines = _lines(matrix, splits[name], values, decisions[name], data)
+        for line, ballot in zip(lines, ballots, strict=True):
+            yield [name, *line, *(matrix.classes[vote] for vote in ballot)]
+
+
+def _lines(
+    matrix: FeatureMatrix,
+    rows: NDArray[np.intp],
+    proba: NDArray[np.float64],
+    answers: NDArray[np.intp],
+    data: str | Path | Manifest,
+) -> Iterator[list[Any]]:
+    """Which image, its path relative to the data set, the class answered and the probabilities."""
+    root = _root(data)
+    for row, p, answer in zip(rows, proba, answers, strict=True):
+        record = matrix.records[row]
+        path = record.path.relative_to(root) if record.path.is_relative_to(root) else record.path
+        image = [record.id, str(path), record.frame, record.group, record.label]
+        yield [*image, matrix.classes[answer], *map(float, p)]
+
+
+def _root(data: str | Path | Manifest) -> Path:
+    """Folder that the paths of a data set are relative to."""
+    if isinstance(data, Manifest):
+        return data.root
+    return Path(data) if Path(data).is_dir() else Path(data).parent

@@ -1,0 +1,378 @@
+"""import: vectors that another program computed, as a backbone of their own.
+
+Which image each row of a foreign table belongs to: by image id, path, or a name that fits one image alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+
+from featstore.backbones import catalog
+from featstore.errors import NonFiniteFeaturesError, UsageError
+from featstore.exchange.reading import read_table, select, spanned
+from featstore.images.formats.decode import decoder_version
+from featstore.images.scan import ScanOptions, scan
+from featstore.serialization import digest_file
+from featstore.signatures import public
+from featstore.store.ids import IdSet
+from featstore.store.leases import Leases
+from featstore.store.store import Store, default_cache
+from featstore.types import FOREIGN, IDENTITY, BackboneSpec, Decoding, FeatureKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from featstore.images.manifest import Manifest
+    from featstore.types import Features
+
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+BLOCK_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What was taken in.
+
+    Attributes
+    ----------
+    name
+        The backbone that `featstore.fuse` now knows.
+    weights
+        ``foreign:<SHA-256 of the file>``.
+    images
+        Number of vectors.
+    dimension
+        Length of each.
+    without
+        Images of the data set that the file has no vector of; nothing can be fused until they are there, too.
+    columns
+        What was taken for features, such as ``5 columns: f0 … f4``.
+    unused
+        Name and reason of all else that the file holds.
+    doubtful
+        Name and reason of columns that were taken because they were named, and are hardly features.
+    matched
+        How rows were matched: ``image id``, ``path relative to the data set``, or another of `rows.WAYS`.
+    example
+        One row's name and the file that it was taken for, where that is not the same.
+    """
+
+    name: str
+    weights: str
+    images: int
+    dimension: int
+    without: int
+    columns: str
+    unused: dict[str, str]
+    doubtful: dict[str, str]
+    matched: str
+    example: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict for ``--json``."""
+        return asdict(self)
+
+
+@public
+def import_features(
+    data: str | Path,
+    file: str | Path,
+    name: str,
+    *,
+    features: str | None = None,
+    ignore: str | Sequence[str] = (),
+    rows: str | None = None,
+    value_range: tuple[float, float] | None = None,
+    cache: str | Path | None = None,
+    **reading: Unpack[ScanOptions],
+) -> Imported:
+    """Store the vectors of a foreign file as the identity view of a backbone of its own.
+
+    Rows are matched to images by image id, by path relative to the data set or, where that fits one image alone, by a
+    part of the path; never by position. All of them are taken, or none. Columns that have no name, count the rows or
+    tell the class are no features and are left out, unless they are named.
+
+    Parameters
+    ----------
+    data
+        A folder or a CSV manifest: the images that the vectors belong to.
+    file
+        ``.npz``, ``.h5``, ``.parquet`` or ``.csv``; see `featstore.exchange.reading.read_table`.
+    name
+        What the backbone shall be called; no name of the catalogue.
+    features
+        Name of the block of numbers, where the file has several; or names of the columns that are features, with
+        commas, ``*`` for any part of a name. The columns of a block are called ``block.0``, ``block.1`` ...
+    ignore
+        Names of columns to leave out, ``*`` as well; one text may hold several with commas.
+    rows
+        Name of the column of ids or paths in the file, where it has several.
+    value_range, cache
+        As for `featstore.extract`.
+    **reading
+        How the data set is read: see `featstore.images.scan.ScanOptions`.
+
+    Raises
+    ------
+    UsageError
+        If the name is taken, a row belongs to no image, or two unequal rows to the same.
+    NonFiniteFeaturesError
+        If a value is not finite in float32.
+    RefusedFileError
+        If the file is damaged or hostile.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.", "Check the path.")
+    store = Store(Path(cache) if cache is not None else default_cache())
+    weights = f"{FOREIGN}{digest_file(path)}"
+    _require_free(name, weights, store)
+    table = read_table(path, features, rows)
+    _require_rows(table.names, table.features)
+    manifest = scan(Path(data), **reading)
+    matching = match(table.names, manifest)
+    label = {record.id: record.label for record in manifest.records}
+    labels = [label[image] for image in matching.ids]
+    unwanted = [part.strip() for part in ignore.split(",")] if isinstance(ignore, str) else ignore
+    chosen = select(table.features, table.columns, labels, named=table.named, ignore=unwanted)
+    ids, values = _distinct(matching.ids, _finite(table.names, chosen.values), table.names)
+    spec = BackboneSpec(name, weights, 0, "foreign", values.shape[1])
+    key = FeatureKey(spec, IDENTITY, Decoding(decoder_version(), value_range=value_range))
+    with Leases(store.root) as leases, leases.claim({key: IdSet.of(ids)}):
+        for start in range(0, len(ids), BLOCK_ROWS):
+            store.write(key, ids[start : start + BLOCK_ROWS], values[start : start + BLOCK_ROWS])
+        store.flush()
+    without = len({record.id for record in manifest.records} - {*ids})
+    return Imported(
+        name,
+        weights,
+        len(ids),
+        values.shape[1],
+        without,
+        spanned(chosen.names),
+        {**table.unused, **chosen.unused},
+        chosen.doubtful,
+        matching.way,
+        matching.example,
+    )
+
+
+def _require_free(name: str, weights: str, store: Store) -> None:
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot name a backbone.", "Use letters, digits, - and _, a letter first.")
+    taken = {key.backbone.weights for key in store.feature_keys() if key.backbone.name == name} - {weights}
+    if name in catalog.names() or taken:
+        where = "in the catalogue" if name in catalog.names() else f"in {store.root}, with other vectors"
+        raise UsageError(f"There is a {name} {where} already.", "Give these vectors another --name.")
+
+
+def _require_rows(names: Sequence[str], found: NDArray[Any]) -> None:
+    if found.ndim != 2 or found.shape[0] != len(names) or not found.size:  # noqa: PLR2004
+        raise UsageError(
+            f"The file has {len(names)} row names and features of shape {found.shape}.",
+            "There must be one row of features, of one length, for each name.",
+        )
+
+
+def _finite(names: Sequence[str], found: NDArray[Any]) -> Features:
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(found, np.float32)
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()
+    if bad:
+        raise NonFiniteFeaturesError(
+            f"{len(bad)} rows hold NaN, infinity or more than float32 can: {some([names[at] for at in bad])}.",
+            "Compute them again; nothing was stored.",
+        )
+    return values
+
+
+def _distinct(ids: Sequence[str], values: Features, names: Sequence[str]) -> tuple[list[str], Features]:
+    """One row per image; copies of a file may be there twice if their vectors are the same."""
+    first: dict[str, int] = {}
+    unequal = [
+        names[at]
+        for at, image in enumerate(ids)
+        if not np.array_equal(values[first.setdefault(image, at)], values[at])
+    ]
+    if unequal:
+        raise UsageError(
+            f"{len(unequal)} rows are a second, unequal vector of an image: {some(unequal)}.",
+            "Leave one row for each image.",
+        )
+    return list(first), values[list(first.values())]
+
+
+ID = re.compile(r"[0-9a-f]{64}")
+LISTED = 5
+SEARCHED = 5000
+"""Files among which the nearest name is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Image id of each row, and in which way the rows were matched, with one example."""
+
+    ids: tuple[str, ...]
+    way: str
+    example: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way of naming files: what it is called, keys of a file, and keys that a row may mean, best first."""
+
+    name: str
+    of_file: Callable[[str, str], Iterable[str]]
+    of_row: Callable[[str], Iterable[str]]
+
+
+def _bare(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).name else name
+
+
+def _tails(name: str) -> Iterator[str]:
+    parts = name.split("/")
+    return ("/".join(parts[at:]) for at in range(1, len(parts)))
+
+
+EXACT = "path relative to the data set"
+WAYS = (
+    Way(EXACT, lambda relative, _path: [relative], lambda name: [name]),
+    Way(
+        "absolute path",
+        lambda _relative, path: {path, os.path.realpath(path)},
+        lambda name: [name] if name.startswith("/") else [],
+    ),
+    Way("end of the path", lambda relative, _path: [relative], _tails),
+    Way(
+        "end of the path",
+        lambda relative, _path: _tails(relative),
+        lambda name: [name] if "/" in name else [],
+    ),
+    Way(
+        "path without suffix",
+        lambda relative, _path: [_bare(relative)],
+        lambda name: [name, _bare(name), *_tails(name), *_tails(_bare(name))],
+    ),
+    Way(
+        "file name alone",
+        lambda relative, _path: [PurePosixPath(relative).name],
+        lambda name: [] if "/" in name else [name],
+    ),
+    Way(
+        "file name without suffix",
+        lambda relative, _path: [PurePosixPath(_bare(relative)).name],
+        lambda name: [] if "/" in name else [name, _bare(name)],
+    ),
+)
+"""Tried one after the other; the first in which every row means a single image counts."""
+
+
+def match(names: Sequence[str], manifest: Manifest) -> Matching:
+    """Find the image of each row.
+
+    Parameters
+    ----------
+    names
+        Image ids, or names of files in one of `WAYS`.
+    manifest
+        The scanned data set.
+
+    Raises
+    ------
+    UsageError
+        If a row means no image, or several.
+    """
+    if all(ID.fullmatch(name) for name in names):
+        known = {record.id: {record.id} for record in manifest.records}
+        return _by_key(names, known, manifest, lambda name: [name], "image id") or _fail(
+            names, manifest, known
+        )
+    names = [PurePosixPath(name.strip().replace("\\", "/")).as_posix() for name in names]
+    climbs = any(".." in name.split("/") for name in names)
+    for way in WAYS[:1] if climbs else WAYS:
+        found = _by_key(names, _table(manifest, way), manifest, way.of_row, way.name)
+        if found is not None:
+            return found
+    return _fail(names, manifest, _table(manifest, WAYS[0]))
+
+
+def relative_path(path: os.PathLike[str], manifest: Manifest) -> str:
+    """Path of a file relative to the data set, with ``/``; the whole path of one that lies elsewhere."""
+    whole = PurePosixPath(os.fspath(path))
+    root = PurePosixPath(os.fspath(manifest.root))
+    return (whole.relative_to(root) if whole.is_relative_to(root) else whole).as_posix()
+
+
+def _table(manifest: Manifest, way: Way) -> dict[str, set[str]]:
+    table: defaultdict[str, set[str]] = defaultdict(set)
+    for record in manifest.files:
+        for key in way.of_file(relative_path(record.path, manifest), os.path.abspath(record.path)):  # noqa: PTH100
+            table[key].add(record.id)
+    return dict(table)
+
+
+def _by_key(
+    names: Sequence[str],
+    table: dict[str, set[str]],
+    manifest: Manifest,
+    keys: Callable[[str], Iterable[str]],
+    way: str,
+) -> Matching | None:
+    ids: list[str] = []
+    for name in names:
+        found = next((table[key] for key in keys(name) if key in table), set())
+        if len(found) != 1:
+            return None
+        ids.extend(found)
+    if way in {EXACT, "image id"}:
+        return Matching(tuple(ids), way)
+    first = next(relative_path(r.path, manifest) for r in manifest.records if r.id == ids[0])
+    return Matching(tuple(ids), way, f"{names[0]!r} for {first!r}")
+
+
+def _fail(names: Sequence[str], manifest: Manifest, table: dict[str, set[str]]) -> Matching:
+    """Name the rows that mean no single image, with the files that come nearest.
+
+    Raises
+    ------
+    UsageError
+        Always.
+    """
+    files = [relative_path(record.path, manifest) for record in manifest.files]
+    by_name: defaultdict[str, list[str]] = defaultdict(list)
+    for file in files:
+        by_name[PurePosixPath(_bare(file)).name.casefold()].append(file)
+    unknown = [name for name in names if len(table.get(name, ())) != 1]
+    missing = [name for name in unknown if len(by_name[PurePosixPath(_bare(name)).name.casefold()]) != 1]
+    culprits = missing or unknown
+    raise UsageError(
+        f"{len(culprits)} of {len(names)} rows belong to no single image of {manifest.root}:"
+        f" {some(culprits)}{_nearest(culprits[0], files, by_name)}.",
+        "Name rows by image id or by path relative to the data set, and leave out those of other images.",
+    )
+
+
+def _nearest(name: str, files: Sequence[str], by_name: dict[str, list[str]]) -> str:
+    same = by_name.get(PurePosixPath(_bare(name)).name.casefold(), [])
+    if len(set(same)) > 1:
+        return f"; the first could be {same[0]!r} or {same[1]!r}"
+    near = same or get_close_matches(name, files[:SEARCHED], n=1)
+    return f"; nearest to the first is {near[0]!r}" if near else ""
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, quoted."""
+    more = ", …" if len(names) > LISTED else ""
+    return ", ".join(repr(name) for name in names[:LISTED]) + more

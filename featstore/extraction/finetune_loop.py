@@ -1,0 +1,261 @@
+"""A course of training: the head first, then epoch by epoch until validation gets no better.
+
+Labelled images in batches for a network that learns: the same pixels that an extraction would make (law 1).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featstore import processes
+from featstore.backbones.trainable import Head
+from featstore.errors import BadImageError
+from featstore.extraction.pipeline import Batch, batches, prefetch
+from featstore.extraction.plan import Block, Step
+from featstore.fusion.blocks import lay_out
+from featstore.fusion.linear import fit_logistic
+from featstore.fusion.subset_logistic import DEFAULT
+from featstore.images.reading import read_pixels
+from featstore.processes import threads
+from featstore.store.notes import BadImage
+from featstore.types import IDENTITY, View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from featstore.backbones.trainable import Learner
+    from featstore.types import Decoding, ImageRecord
+
+    Rows = NDArray[np.intp]
+    Pixels = NDArray[np.float32]
+
+LEAST = 1e-7
+"""Probability below which the loss grows no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Loss (nats, classes balanced) and accuracy (all images alike) on some images."""
+
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What came of the training.
+
+    Attributes
+    ----------
+    before
+        Validation of the frozen network under a linear head.
+    after
+        Validation of the weights that are kept.
+    best_epoch
+        When they were reached; 0 if no epoch was better than the frozen network.
+    history
+        By epoch: ``loss`` and ``accuracy`` in training, ``val_loss`` and ``val_accuracy``.
+    """
+
+    before: Measure
+    after: Measure
+    best_epoch: int
+    history: Mapping[str, tuple[float, ...]]
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were trained."""
+        return len(self.history["loss"])
+
+
+def train(
+    learner: Learner,
+    lessons: Lessons,
+    validation: Lessons,
+    recipe: str,
+    *,
+    epochs: int,
+    patience: int,
+    seed: int,
+    told: Callable[[int], object],
+) -> Course:
+    """Teach a network, and leave it with the weights of its best epoch.
+
+    Parameters
+    ----------
+    learner
+        The network, still without a head.
+    lessons, validation
+        Images that teach, and images by which the best epoch is chosen, seen as they are.
+    recipe
+        Augmentation, canonical text. In epoch e each image is shown in the view (recipe, seed e).
+    epochs, patience
+        At most so many epochs, and so many without a better validation loss.
+    seed
+        Of the order of the images.
+    told
+        Called with the number of images after each batch.
+    """
+    learner.take(fit_head(learner, lessons))
+    before = best = measure(learner, validation)
+    best_epoch = 0
+    learner.keep()
+    rng = np.random.default_rng(seed)
+    rows: list[tuple[Measure, Measure]] = []
+    for epoch in range(1, epochs + 1):
+        taught = _teach(learner, lessons, View(recipe, epoch), rng.permutation(len(lessons)), told)
+        now = measure(learner, validation)
+        rows.append((taught, now))
+        if now.loss < best.loss:
+            best, best_epoch = now, epoch
+            learner.keep()
+        if epoch - best_epoch >= patience:
+            break
+    learner.restore()
+    history = {
+        "loss": tuple(taught.loss for taught, _ in rows),
+        "accuracy": tuple(taught.accuracy for taught, _ in rows),
+        "val_loss": tuple(now.loss for _, now in rows),
+        "val_accuracy": tuple(now.accuracy for _, now in rows),
+    }
+    return Course(before, best, best_epoch, history)
+
+
+def fit_head(learner: Learner, lessons: Lessons) -> Head:
+    """Logistic regression on the frozen features of the images as they are: featstore's own linear probe.
+
+    Its bias is moved from the classes' frequencies to equal ones (King & Zeng 2001), as the lessons are balanced.
+    """
+    features = np.empty((len(lessons), learner.dimension), np.float32)
+    for rows, pixels in lessons.stream(IDENTITY):
+        features[rows] = learner.features(pixels)[: len(rows)]
+    model = fit_logistic(
+        features, lessons.y.astype(np.intp), lay_out({learner.name: learner.dimension}), DEFAULT
+    )
+    kernel, bias = model.coef.T, model.intercept
+    if kernel.shape[1] == 1:
+        kernel, bias = np.hstack([-kernel / 2, kernel / 2]), np.array([-bias[0] / 2, bias[0] / 2])
+    frequencies = np.bincount(lessons.y) / len(lessons)
+    return Head(model.mean, model.scale, kernel, bias - np.log(frequencies))
+
+
+def measure(learner: Learner, lessons: Lessons) -> Measure:
+    """Loss and accuracy on the identity view."""
+    proba: NDArray[np.float64] = np.concatenate(
+        [learner.probabilities(pixels)[: len(rows)] for rows, pixels in lessons.stream(IDENTITY)]
+    )
+    chances = proba[np.arange(len(lessons)), lessons.y].clip(LEAST)
+    right = proba.argmax(axis=1) == lessons.y
+    return Measure(float(np.average(-np.log(chances), weights=lessons.factors)), float(right.mean()))
+
+
+def _teach(
+    learner: Learner,
+    lessons: Lessons,
+    view: View,
+    order: NDArray[np.intp],
+    told: Callable[[int], object],
+) -> Measure:
+    total, right = 0.0, 0
+    for rows, pixels in lessons.stream(view, order):
+        loss, hits = learner.learn(pixels, *lessons.padded(rows))
+        total, right = total + loss, right + hits
+        told(len(rows))
+    return Measure(total / float(lessons.factors.sum()), right / len(lessons))
+
+
+BATCHES = 8
+"""Decoded at a time."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lessons:
+    """Images with what a network should say of them.
+
+    Attributes
+    ----------
+    records
+        The images.
+    y
+        ``(n,)`` int32 class numbers.
+    factors
+        ``(n,)`` float32 factors on the loss of each image.
+    decoding
+        How their pixels are made.
+    side, batch_size
+        Of the network.
+    """
+
+    records: tuple[ImageRecord, ...]
+    y: NDArray[np.int32]
+    factors: NDArray[np.float32]
+    decoding: Decoding
+    side: int
+    batch_size: int
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.records)
+
+    def stream(self, view: View, order: Rows | None = None) -> Iterator[tuple[Rows, Pixels]]:
+        """Yield row numbers, and pixels ``(batch_size, side, side, 3)`` float32 of which the last may be padding.
+
+        Parameters
+        ----------
+        view
+            How every image is shown.
+        order
+            Row numbers in the order wanted; None for all as they are.
+
+        Raises
+        ------
+        BadImageError
+            If a file has changed or vanished since it was looked at.
+        """
+        rows = np.arange(len(self)) if order is None else order
+        by_id = {record.id: record for record in self.records}
+        numbers = {record.id: row for row, record in enumerate(self.records)}
+        wanted = self._blocks(view, [self.records[row].id for row in rows])
+        source = prefetch(batches(wanted, by_id, self.decoding, self.batch_size, threads()))
+        with closing(source):
+            for item in source:
+                processes.heed()
+                if not isinstance(item, Batch):
+                    raise BadImageError(item.reason, f"{by_id[item.id].path}: {item.detail}")
+                yield np.array([numbers[i] for i in item.ids]), item.pixels
+
+    def padded(self, rows: Rows) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Classes and factors ``(batch_size,)`` of a batch; padding counts nothing."""
+        y = np.zeros(self.batch_size, np.int32)
+        factors = np.zeros(self.batch_size, np.float32)
+        y[: len(rows)], factors[: len(rows)] = self.y[rows], self.factors[rows]
+        return y, factors
+
+    def _blocks(self, view: View, ids: list[str]) -> Iterator[Block]:
+        size = BATCHES * self.batch_size
+        for start in range(0, len(ids), size):
+            part = tuple(ids[start : start + size])
+            yield Block(part, (Step(view, self.side, part, ()),))
+
+
+def unreadable(records: Iterable[ImageRecord], decoding: Decoding) -> dict[str, BadImage]:
+    """Images that do not decode, by id: they will have no features, hence no place in a split."""
+    with ThreadPoolExecutor(threads(), thread_name_prefix="pixels") as pool:
+        found = pool.map(partial(_trouble, decoding=decoding), records)
+        return {bad.id: bad for bad in found if bad is not None}
+
+
+def _trouble(record: ImageRecord, decoding: Decoding) -> BadImage | None:
+    try:
+        read_pixels(record, decoding)
+    except BadImageError as error:
+        return BadImage(record.id, error.reason, error.detail)
+    return None

@@ -1,0 +1,498 @@
+"""The forward pass over a plan: embed each batch, commit each finished step.
+
+From a block of files to batches at a network's door: read, decode, resize, warp, stack.
+
+Work one step ahead: the next batch is made while the current one is embedded.
+
+Commit shards while the next batch is embedded.
+
+Images of more than 8 bits need a declared range.
+
+Vectors of a few images for a finished model, without a store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cache, partial
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+
+import numpy as np
+
+from featstore import processes
+from featstore.errors import BadImageError, UsageError
+from featstore.extraction.networks import Networks
+from featstore.extraction.plan import blocks, plan
+from featstore.images.augment import draw, resize, warp
+from featstore.images.reading import CHANGED, MISSING, PERMISSION, needs_range, read_pixels, room_for
+from featstore.images.recipe import parse_recipe
+from featstore.processes import threads
+from featstore.store.ids import NO_IDS
+from featstore.store.notes import BadImage
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from featstore.extraction.plan import Block, Plan, Step
+    from featstore.images.manifest import Manifest
+    from featstore.types import (
+        Backbone,
+        BackboneSpec,
+        Decoding,
+        FeatureKey,
+        Features,
+        ImageRecord,
+        Pixels,
+        View,
+    )
+
+
+OF_THE_FILE = {CHANGED, MISSING, PERMISSION}
+"""Reasons that say something about the file system, not about the bytes: tried again next time."""
+PHASES = ("pixels", "forward", "write", "writer")
+SHOWN = ("pixels", "forward")
+"""Phases beside the bar: what does not fit a narrow terminal is in the summary."""
+
+
+class Progress(Protocol):
+    """What is told of progress: `featstore.extraction.plan.Bar` shows it."""
+
+    def say(self, phase: str) -> object:
+        """Name what is done now."""
+        ...
+
+    def update(self, n: int = 1, backbone: BackboneSpec | None = None) -> object:
+        """Count `n` more vectors, of a backbone if these are of one batch."""
+        ...
+
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> object:
+        """Say something beside the bar."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A progress bar that shows nothing."""
+
+    def say(self, phase: str) -> None:
+        """Do nothing."""
+
+    def update(self, n: int = 1, backbone: BackboneSpec | None = None) -> None:
+        """Do nothing."""
+
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Vectors that a backbone has computed, and the seconds that it took, waiting for nothing."""
+
+    vectors: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Pace) -> Pace:
+        """Both together."""
+        return Pace(self.vectors + other.vectors, self.seconds + other.seconds)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one pass did.
+
+    Attributes
+    ----------
+    rows
+        Vectors computed and committed.
+    bad
+        Images that did not decode, in order.
+    left
+        Vectors that other runs were computing, and that were left to them.
+    seconds
+        Wall time of the pass: waiting for pixels, in the forward pass, and waiting for the writer; and beside it
+        the time that the writer was busy in the background.
+    paces
+        What each backbone did, by its name.
+    peaks
+        Peak resident bytes of each process that took part, by its name.
+    """
+
+    rows: int = 0
+    bad: list[BadImage] = field(default_factory=list)
+    left: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    paces: dict[str, Pace] = field(default_factory=dict)
+    peaks: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def idle(self) -> float:
+        """Share of the pass in which no network was at work, 0 to 1."""
+        wall = sum(self.seconds[phase] for phase in ("pixels", "forward", "write"))
+        return 1 - self.seconds["forward"] / wall if wall else 0.0
+
+    @property
+    def throughput(self) -> dict[str, float]:
+        """Vectors per second by phase, of those phases that took any time."""
+        return {phase: round(self.rows / s, 1) for phase, s in self.seconds.items() if s}
+
+    def so_far(self, vectors: int) -> str:
+        """What a bar says of so many vectors: how many a second each phase made; the slowest holds up the rest."""
+        return ", ".join(
+            f"{phase} {vectors / s:.0f}/s" for phase, s in self.seconds.items() if s and phase in SHOWN
+        )
+
+    def paced(self, backbone: BackboneSpec, vectors: int, seconds: float) -> None:
+        """Note a batch of a backbone."""
+        self.paces[backbone.name] = self.paces.get(backbone.name, Pace()) + Pace(vectors, seconds)
+
+    def add(self, other: Tally) -> None:
+        """Add what another pass did; an image that is bad in both counts once, seconds of workers add up."""
+        self.rows += other.rows
+        self.left += other.left
+        known = {bad.id for bad in self.bad}
+        self.bad += [bad for bad in other.bad if bad.id not in known]
+        for account, seconds in other.seconds.items():
+            self.seconds[account] = self.seconds.get(account, 0.0) + seconds
+        for name, pace in other.paces.items():
+            self.paces[name] = self.paces.get(name, Pace()) + pace
+        for process, peak in other.peaks.items():
+            self.peaks[process] = max(peak, self.peaks.get(process, 0))
+
+
+def run(
+    wanted: Iterable[Block],
+    records: Mapping[str, ImageRecord],
+    decoding: Decoding,
+    backbones: Mapping[BackboneSpec, Backbone],
+    sink: Sink,
+    progress: Progress,
+) -> Tally:
+    """Compute every vector of the blocks that are wanted, and commit it.
+
+    A kill at any moment loses the vectors since the last committed step, at most one block of images in one view.
+
+    Raises
+    ------
+    NonFiniteFeaturesError
+        If a backbone returns NaN or infinity.
+    StoreError
+        If a shard cannot be written.
+    """
+    tally = Tally()
+    pending: defaultdict[FeatureKey, list[Features]] = defaultdict(list)
+    finished: list[str] = []
+    embedded = 0
+    (batch_size,) = {backbone.batch_size for backbone in backbones.values()}
+    stream = prefetch(batches(wanted, records, decoding, batch_size, threads()))
+    clock = _Clock(tally.seconds)
+    with closing(stream), BackgroundWriter(sink) as writer:
+        for item in stream:
+            processes.heed()
+            clock.lap("pixels")
+            if not isinstance(item, Batch):
+                _set_aside(item, decoding, writer, tally)
+                continue
+            finished.extend(item.ids)
+            for key in item.keys:
+                started = time.perf_counter()
+                pending[key].append(backbones[key.backbone].embed(item.pixels)[: len(item.ids)])
+                tally.paced(key.backbone, len(item.ids), time.perf_counter() - started)
+                progress.update(len(item.ids), key.backbone)
+            clock.lap("forward")
+            embedded += len(item.ids) * len(item.keys)
+            progress.set_postfix_str(tally.so_far(embedded), refresh=False)
+            if item.is_last:
+                for key in item.keys:
+                    portion = backbones[key.backbone].portion
+                    writer.write(key, finished, np.concatenate(pending.pop(key)), portion)
+                    tally.rows += len(finished)
+                finished = []
+            clock.lap("write")
+    clock.lap("write")
+    tally.seconds["writer"] = writer.seconds
+    return tally
+
+
+def _set_aside(bad: BadImage, decoding: Decoding, sink: Sink, tally: Tally) -> None:
+    tally.bad.append(bad)
+    if bad.reason not in OF_THE_FILE:
+        sink.record_bad_image(decoding, bad)
+
+
+class _Clock:
+    """Adds the time since the last lap to a named account."""
+
+    def __init__(self, accounts: dict[str, float]) -> None:
+        self._accounts = accounts
+        self._last = time.perf_counter()
+
+    def lap(self, account: str) -> None:
+        now = time.perf_counter()
+        self._accounts[account] += now - self._last
+        self._last = now
+
+
+CHANNELS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Images at the door of the backbones of one step.
+
+    Attributes
+    ----------
+    keys
+        Feature keys to compute from these pixels.
+    ids
+        Image ids of the real rows; the rest of `pixels` is padding.
+    pixels
+        ``(batch_size, side, side, 3)`` float32, RGB, 0..255.
+    is_last
+        Whether the step ends with this batch.
+    """
+
+    keys: tuple[FeatureKey, ...]
+    ids: tuple[str, ...]
+    pixels: NDArray[np.float32]
+    is_last: bool
+
+
+def batches(
+    blocks: Iterable[Block],
+    records: Mapping[str, ImageRecord],
+    decoding: Decoding,
+    batch_size: int,
+    threads: int,
+) -> Iterator[Batch | BadImage]:
+    """Stream batches, and each image that does not decode as a `BadImage` in its place.
+
+    A file is read and decoded once for all views, resized once per input size, warped once per view and size.
+    Grey images keep one channel until the door.
+    """
+    with ThreadPoolExecutor(threads, thread_name_prefix="pixels") as pool:
+        for block in blocks:
+            sizes = sorted({step.input_size for step in block.steps})
+            load = partial(_load, decoding=decoding, sizes=sizes)
+            loaded = pool.map(load, (records[i] for i in block.ids))
+            images: dict[str, dict[int, Pixels]] = {}
+            for image, result in zip(block.ids, loaded, strict=True):
+                if isinstance(result, BadImage):
+                    yield result
+                else:
+                    images[image] = result
+            for step in block.steps:
+                yield from _step_batches(step, images, batch_size, pool)
+
+
+def view_pixels(pixels: Pixels, view: View, image: str) -> NDArray[np.float32]:
+    """Show `pixels` in one view: the same numbers for every backbone, batch, worker and order (law 1).
+
+    Parameters
+    ----------
+    pixels
+        ``(side, side, 1 or 3)`` uint8, already of the input size.
+    view
+        Recipe and seed.
+    image
+        Image id; with the seed it fixes the transform.
+
+    Returns
+    -------
+    ``(side, side, 1 or 3)`` float32, 0..255.
+    """
+    if view.is_identity:
+        return pixels.astype(np.float32)
+    recipe = _parsed(view.recipe)
+    height, width, _ = pixels.shape
+    return warp(pixels, draw(recipe, view.seed, image, height, width), recipe.fill, recipe.cval)
+
+
+_parsed = cache(parse_recipe)
+
+
+def _load(record: ImageRecord, decoding: Decoding, sizes: Sequence[int]) -> dict[int, Pixels] | BadImage:
+    with room_for(record.path):
+        try:
+            pixels = read_pixels(record, decoding)
+        except BadImageError as error:
+            return BadImage(record.id, error.reason, error.detail)
+        return {size: resize(pixels, size) for size in sizes}
+
+
+def _step_batches(
+    step: Step, images: Mapping[str, Mapping[int, Pixels]], batch_size: int, pool: ThreadPoolExecutor
+) -> Iterator[Batch]:
+    ids = tuple(i for i in step.ids if i in images)
+    for start in range(0, len(ids), batch_size):
+        part = ids[start : start + batch_size]
+        pixels = np.zeros((batch_size, step.input_size, step.input_size, CHANNELS), np.float32)
+        views = pool.map(lambda i: view_pixels(images[i][step.input_size], step.view, i), part)
+        for row, seen in enumerate(views):
+            pixels[row] = seen
+        yield Batch(step.keys, part, pixels, is_last=start + batch_size >= len(ids))
+
+
+T = TypeVar("T")
+
+
+def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
+    """Yield `items` in order while one thread keeps up to `depth` of them ready.
+
+    Memory is bounded by `depth`; an exception in `items` is raised here, in its place.
+    """
+    source = iter(items)
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
+        ready = deque(pool.submit(next, source, end) for _ in range(depth))
+        while (item := ready.popleft().result()) is not end:
+            ready.append(pool.submit(next, source, end))
+            yield item  # type: ignore[misc]  # `end` is the only item that is not a T
+
+
+DEPTH = 8
+"""Shards that may wait to be written; bounds memory where the disk is slower than the networks."""
+
+
+class Sink(Protocol):
+    """Where finished rows go: a `Store`, or memory."""
+
+    def write(self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int) -> object:
+        """Take rows ``(len(ids), dimension)`` float32 that were computed `batch_size` at a time."""
+        ...
+
+    def record_bad_image(self, decoding: Decoding, bad: BadImage) -> None:
+        """Take note of an image whose bytes do not decode."""
+        ...
+
+
+class BackgroundWriter:
+    """A sink that writes to another one in a single thread, in order.
+
+    An error of the sink is raised by the next call, at the latest on leaving the context, which waits for what is
+    under way: after Ctrl-C every shard is either committed or was never begun.
+
+    Attributes
+    ----------
+    seconds
+        Time that the thread has spent writing.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self.seconds = 0.0
+        self._sink = sink
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._waiting: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Self:
+        """Start taking rows."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish everything; if the block fails, or this is interrupted, only what is under way.
+
+        Results are waited for before threads: in CPython 3.11 a join that a signal interrupts takes the thread for
+        ended, and the process would leave in the middle of a commit.
+        """
+        try:
+            if error is None:
+                self._raise_errors(0)
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def write(self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int) -> None:
+        """Queue rows, waiting while `DEPTH` shards wait already."""
+        self._raise_errors(DEPTH - 1)
+        self._waiting.append(self._pool.submit(self._timed_write, key, tuple(ids), features, batch_size))
+
+    def record_bad_image(self, decoding: Decoding, bad: BadImage) -> None:
+        """Pass an image on; it is rare and small."""
+        self._sink.record_bad_image(decoding, bad)
+
+    def _timed_write(self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int) -> None:
+        started = perf_counter()
+        self._sink.write(key, ids, features, batch_size)
+        self.seconds += perf_counter() - started
+
+    def _raise_errors(self, allowed: int) -> None:
+        while self._waiting and (len(self._waiting) > allowed or self._waiting[0].done()):
+            self._waiting.popleft().result()
+
+
+def lacking(manifest: Manifest, todo: Plan) -> list[ImageRecord]:
+    """Images that lack a vector."""
+    ids = frozenset(NO_IDS.union(*(cell.missing for cell in todo.cells)))
+    return [record for record in manifest.records if record.id in ids]
+
+
+def refuse_undeclared_range(records: Iterable[ImageRecord], decoding: Decoding) -> None:
+    """Refuse 16-bit and float images before any work: without a range they would be silently wrong.
+
+    Raises
+    ------
+    UsageError
+        If an image is deep, and no range is declared.
+    """
+    if decoding.value_range is not None:
+        return
+    deep = [record.path for record in records if needs_range(record)]
+    if deep:
+        raise UsageError(
+            f"{len(deep)} images hold 16-bit or float values and no range is declared; the first is {deep[0]}.",
+            "Declare what is black and what is white: --range LOW,HIGH (lung CT in HU: --range=-1350,150).",
+        )
+
+
+def embed_images(
+    records: Sequence[ImageRecord], keys: Sequence[FeatureKey], weights: Mapping[str, str]
+) -> tuple[dict[str, Features], dict[str, BadImage]]:
+    """Compute the vectors of images under `keys`, backbones side by side.
+
+    Parameters
+    ----------
+    records
+        The images; those of one id are computed once.
+    keys
+        One key per backbone, all of one view and one decoding.
+    weights
+        Where the weights are now, as for `featstore.extract`; they must be those of the keys.
+
+    Returns
+    -------
+    features, bad
+        By image id: ``(columns,)`` float32; and why the others do not decode.
+    """
+    networks = Networks(weights, keys[0].backbone.preprocess)
+    backbones = {key.backbone: networks.load(key.backbone) for key in keys}
+    images = {record.id: record for record in records}
+    memory = Memory()
+    todo = plan(keys, list(images), {})
+    tally = run(blocks(todo), images, keys[0].decoding, backbones, memory, Silence())
+    bad = {found.id: found for found in tally.bad}
+    good = [image for image in images if image not in bad]
+    return {image: np.concatenate([memory.rows[key][image] for key in keys]) for image in good}, bad
+
+
+class Memory:
+    """A sink that keeps rows by key and image id."""
+
+    def __init__(self) -> None:
+        self.rows: dict[FeatureKey, dict[str, Features]] = {}
+        self.bad: dict[str, BadImage] = {}
+
+    def write(self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int) -> None:  # noqa: ARG002
+        """Keep rows."""
+        self.rows.setdefault(key, {}).update(zip(ids, features, strict=True))
+
+    def record_bad_image(self, decoding: Decoding, bad: BadImage) -> None:  # noqa: ARG002
+        """Keep a note of an image that does not decode."""
+        self.bad[bad.id] = bad

@@ -1,0 +1,384 @@
+"""What images show without a network, and which were learned from already.
+
+Facts of every image of a data set: taken from the cache, else from the files, and kept for the next command.
+
+Which images of a table were learned from already, seen by their bytes, their pixels or their patient's name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from featstore.errors import BadImageError
+from featstore.findings import Finding
+from featstore.images.manifest import findings_of_notes
+from featstore.images.near_copies import find_copies
+from featstore.images.reading import (
+    FACT,
+    FACTS_REVISION,
+    SIDE,
+    look,
+    notes_of,
+    pixel_digest_of,
+    plausible,
+    room_for,
+)
+from featstore.processes import threads
+from featstore.serialization import digest
+from featstore.store.notes import CopiesNote, record_copies, record_facts, recorded_copies, recorded_facts
+from featstore.store.training_record import KnownImages, salt_of, salted_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from featstore.types import Decoding, ImageRecord, Pixels
+
+    Seen = tuple[NDArray[np.void], Pixels] | BadImageError
+    Way = Literal["file", "pixels", "group"]
+
+ID_BYTES = 32
+AHEAD = 8
+"""Images that each thread looks at before the first of them is asked for."""
+COPIES_REVISION = 2
+"""Raised when copies are found otherwise."""
+
+
+class Copy(NamedTuple):
+    """Ids of two images that show the same picture, how alike they are (1 for equal), and in what way."""
+
+    first: str
+    second: str
+    similarity: float
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Images that show the same picture.
+
+    Attributes
+    ----------
+    pairs
+        The most alike first.
+    crowded, left
+        What was not looked at closely: see `featstore.images.near_copies.Copies`.
+    """
+
+    pairs: tuple[Copy, ...] = ()
+    crowded: int = 0
+    left: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FactTable:
+    """What the images of a data set show without a network.
+
+    Attributes
+    ----------
+    records
+        The images whose facts are known, in the order of the data set.
+    rows
+        ``(len(records),)`` of dtype `featstore.images.reading.FACT`.
+    bad
+        The others, by id: reason and detail.
+    miniatures
+        Of those that were read just now. They are pictures of patients, and nowhere kept.
+    """
+
+    records: tuple[ImageRecord, ...]
+    rows: NDArray[np.void]
+    bad: Mapping[str, tuple[str, str]]
+    miniatures: Miniatures
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Miniatures:
+    """Small grey pictures in one array.
+
+    Attributes
+    ----------
+    rows
+        Row of each image, by id; counted from 0 as they came.
+    pictures
+        ``(n, SIDE, SIDE)``; n may be larger.
+    """
+
+    rows: dict[str, int]
+    pictures: Pixels
+
+    @classmethod
+    def room_for(cls, most: int) -> Miniatures:
+        """Room that takes memory only as it is filled."""
+        return cls({}, np.zeros((most, SIDE, SIDE), np.uint8))
+
+    def add(self, image: str, picture: Pixels) -> None:
+        """Keep one more."""
+        self.pictures[len(self.rows)] = picture
+        self.rows[image] = len(self.rows)
+
+    def of(self, images: Sequence[str]) -> Pixels:
+        """Those of some images; without a copy where they are all, in their order."""
+        at = [self.rows[image] for image in images]
+        return self.pictures[: len(at)] if at == list(range(len(at))) else self.pictures[at]
+
+
+def image_facts(
+    records: Sequence[ImageRecord], decoding: Decoding, cache: Path | None = None, *, progress: bool = False
+) -> FactTable:
+    """Look at every image once, and at none whose facts are in the cache.
+
+    Parameters
+    ----------
+    records
+        Images; their files must be where the records say, unless their facts are known.
+    decoding
+        How bytes become pixels.
+    cache
+        Where facts are kept; None keeps none.
+    progress
+        Show a bar on stderr while files are read.
+    """
+    known = {}
+    if cache is not None:
+        kept = recorded_facts(cache, decoding, FACTS_REVISION, FACT)
+        known = _by_id(kept[plausible(kept)])
+    missing = [record for record in records if bytes.fromhex(record.id) not in known]
+    bad: dict[str, tuple[str, str]] = {}
+    fresh, miniatures = [], Miniatures.room_for(len(missing))
+    for record, seen in _looks(missing, decoding, progress=progress):
+        if isinstance(seen, BadImageError):
+            bad[record.id] = seen.reason, seen.detail
+        else:
+            fresh.append(seen[0])
+            miniatures.add(record.id, seen[1])
+    if fresh:
+        rows = np.array(fresh, FACT)
+        known |= _by_id(rows)
+        if cache is not None:
+            record_facts(cache, decoding, FACTS_REVISION, rows)
+    good = tuple(record for record in records if record.id not in bad)
+    table = np.array([known[bytes.fromhex(record.id)] for record in good], FACT)
+    return FactTable(good, table, bad, miniatures)
+
+
+def image_copies(
+    facts: FactTable,
+    groups: Sequence[str],
+    decoding: Decoding,
+    cache: Path | None = None,
+    *,
+    progress: bool = False,
+) -> Copies:
+    """Find pairs of images of different groups that show the same picture, once for each data set.
+
+    Parameters
+    ----------
+    facts
+        The images.
+    groups
+        ``(n,)`` patient (group) of each of them.
+    decoding, cache, progress
+        As for `image_facts`. What is kept are ids, never a picture.
+    """
+    ids = [record.id for record in facts.records]
+    sides = {group: at for at, group in enumerate(dict.fromkeys(groups))}
+    key = {
+        "revision": COPIES_REVISION,
+        "decoding": digest(asdict(decoding)),
+        "images": digest([[image, sides[group]] for image, group in zip(ids, groups, strict=True)]),
+    }
+    kept = None if cache is None else recorded_copies(cache, key)
+    if kept is not None and {image for pair in kept.pairs for image in pair[:2]} <= set(ids):
+        return Copies(tuple(Copy(*pair) for pair in kept.pairs), kept.crowded, kept.left)
+    found = _find_copies(facts, groups, decoding, progress=progress)
+    if cache is not None:
+        record_copies(cache, key, CopiesNote(found.pairs, found.crowded, found.left))
+    return found
+
+
+def _find_copies(facts: FactTable, groups: Sequence[str], decoding: Decoding, *, progress: bool) -> Copies:
+    """Look at those images again whose miniatures are not at hand, and compare each with the likest others."""
+    small = facts.miniatures
+    missing = [record for record in facts.records if record.id not in small.rows]
+    if missing:
+        small = Miniatures.room_for(len(facts.records))
+        for image in facts.miniatures.rows:
+            small.add(image, facts.miniatures.of([image])[0])
+        for record, seen in _looks(missing, decoding, progress=progress):
+            if not isinstance(seen, BadImageError):
+                small.add(record.id, seen[1])
+    rows = [row for row, record in enumerate(facts.records) if record.id in small.rows]
+    ids = [facts.records[row].id for row in rows]
+    found = find_copies(
+        small.of(ids),
+        facts.rows["pixels"][rows],
+        [groups[row] for row in rows],
+        progress=progress,
+    )
+    pairs = [Copy(ids[p.first], ids[p.second], round(p.similarity, 4), p.how) for p in found.pairs]
+    return Copies(tuple(pairs), found.crowded, found.left)
+
+
+def _looks(
+    records: Sequence[ImageRecord], decoding: Decoding, *, progress: bool
+) -> Iterator[tuple[ImageRecord, Seen]]:
+    """Look at each image, a few ahead of what is asked for: what is found does not pile up."""
+    from tqdm import tqdm
+
+    with (
+        ThreadPoolExecutor(threads()) as pool,
+        tqdm(total=len(records), desc="look", disable=not (progress and records), unit="img") as bar,
+    ):
+        coming = iter(records)
+        begun = deque((r, pool.submit(_look, r, decoding)) for r in islice(coming, AHEAD * threads()))
+        while begun:
+            record, future = begun.popleft()
+            yield record, future.result()
+            bar.update()
+            begun.extend((r, pool.submit(_look, r, decoding)) for r in islice(coming, 1))
+
+
+def notes_found(facts: FactTable) -> tuple[Finding, ...]:
+    """What decoding noted about the images, counted."""
+    noted = [(record.path, notes_of(row)) for record, row in zip(facts.records, facts.rows, strict=True)]
+    return findings_of_notes(noted)
+
+
+def _look(record: ImageRecord, decoding: Decoding) -> Seen:
+    try:
+        with room_for(record.path):
+            return look(record, decoding)
+    except BadImageError as error:
+        return error
+
+
+def _by_id(rows: NDArray[np.void]) -> dict[bytes, NDArray[np.void]]:
+    """Rows by id; NumPy drops the zeros at the end of bytes, which belong to an id."""
+    return {bytes(row["id"]).ljust(ID_BYTES, b"\0"): row for row in rows}
+
+
+WIDTH = 32
+WAYS: dict[Way, str] = {
+    "file": "the same file",
+    "pixels": "the same pixels",
+    "group": "the same patient name",
+}
+"""How an image is recognised, the surest first."""
+
+
+def pixel_digests(
+    records: Iterable[ImageRecord], decoding: Decoding, cache: Path | None = None
+) -> dict[str, str]:
+    """Digests of pixels by image id, of the images that decode; from the cache where it has them."""
+    rows = list(records)
+    kept = {} if cache is None or not rows else _kept(cache, decoding)
+    missing = [row for row in rows if row.id not in kept]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        fresh = list(pool.map(lambda row: pixel_digest_of(row, decoding), missing))
+    found = kept | {row.id: value for row, value in zip(missing, fresh, strict=True) if value is not None}
+    return {row.id: found[row.id] for row in rows if row.id in found}
+
+
+def _kept(cache: Path, decoding: Decoding) -> dict[str, str]:
+    """Digests that an earlier command kept; NumPy drops the zeros at the end of bytes, which belong to them."""
+    facts = recorded_facts(cache, decoding, FACTS_REVISION, FACT)
+    ids, pixels = (
+        [bytes(value).ljust(WIDTH, b"\0").hex() for value in facts[name]] for name in ("id", "pixels")
+    )
+    return dict(zip(ids, pixels, strict=True))
+
+
+def known_images(
+    records: Sequence[ImageRecord],
+    decoding: Decoding,
+    *,
+    has_groups: bool,
+    salt: str = "",
+    cache: Path | None = None,
+) -> KnownImages:
+    """Digests of images that are learned from, to be kept beside what learns.
+
+    Parameters
+    ----------
+    records
+        The images.
+    decoding
+        How their pixels are made.
+    has_groups
+        Whether their groups are names, and not made up.
+    salt
+        That of an earlier record that this one is joined to; a new one if empty.
+    cache
+        Where facts of images are kept, so that files need not be read again.
+    """
+    ids = frozenset(record.id for record in records)
+    salt = salt or salt_of(ids)
+    groups = salted_names(salt, (record.group for record in records)) if has_groups else frozenset()
+    return KnownImages(ids, frozenset(pixel_digests(records, decoding, cache).values()), groups, salt)
+
+
+def recognise(
+    records: Sequence[ImageRecord],
+    known: Mapping[str, KnownImages],
+    decoding: Decoding,
+    *,
+    has_groups: bool = True,
+    cache: Path | None = None,
+) -> dict[str, dict[str, Way]]:
+    """Say which images are known, and how.
+
+    Files are decoded only where there are digests of pixels to compare with, and only those that are not known by
+    their bytes.
+
+    Parameters
+    ----------
+    records
+        The images asked about.
+    known
+        What each of those asked has learned from, by name.
+    decoding
+        How the pixels are made.
+    has_groups
+        Whether the groups of `records` are names, and not made up.
+    cache
+        As for `known_images`.
+
+    Returns
+    -------
+    By name of `known`, the known image ids with the surest of `WAYS`.
+    """
+    unread = [r for r in records if any(k.pixels and r.id not in k.ids for k in known.values())]
+    pixels = pixel_digests(unread, decoding, cache)
+
+    def way(record: ImageRecord, images: KnownImages) -> Way | None:
+        if record.id in images.ids:
+            return "file"
+        if pixels.get(record.id) in images.pixels:
+            return "pixels"
+        return "group" if has_groups and images.has_group(record.group) else None
+
+    return {
+        name: {record.id: how for record in records if (how := way(record, images)) is not None}
+        for name, images in known.items()
+    }
+
+
+def seen_finding(who: str, records: Iterable[ImageRecord], found: Mapping[str, Way]) -> Finding | None:
+    """Finding about images that `who` (a network, a model) has learned from; None if there is none."""
+    seen = [record for record in records if record.id in found]
+    if not seen:
+        return None
+    counts = Counter(found[record.id] for record in seen)
+    how = ", ".join(f"{counts[way]} by {text}" for way, text in WAYS.items() if counts[way])
+    examples = tuple(f"{record.path}: {WAYS[found[record.id]]}" for record in seen)
+    return Finding("FS407", f"{who} learned from {len(seen)} of these images ({how}).", len(seen), examples)

@@ -1,0 +1,373 @@
+"""One view's geometry for one image: drawn from (seed, image id) alone, composed into one affine map.
+
+Bilinear warp in plain NumPy: Keras' pixels, the coordinates computed once for all channels.
+
+From any size to the square that a network takes.
+
+Small pictures for people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import operator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from PIL import Image
+
+from featstore.errors import RecipeError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from featstore.images.recipe import Range, Recipe
+    from featstore.types import Pixels
+
+    Matrix = NDArray[np.float64]
+    Raster = NDArray[np.uint8] | NDArray[np.float32]
+    Plane = NDArray[np.float32]
+    Coordinates = NDArray[np.float64]
+
+# Changing a letter of this, or a slot of `draw`, changes every view ever cached: raise Decoding.revision.
+_DOMAIN: Final = "featstore view 1"
+_WORDS: Final = 8
+_HALF: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """Parameters of one affine transform, in the names of Keras' ``get_random_transform``.
+
+    Attributes
+    ----------
+    theta
+        Rotation, degrees.
+    tx, ty
+        Shifts, pixels. As in Keras, `tx` is drawn from the height and `ty` from the width; and as Keras swaps
+        its axes later, `tx` then moves the image along its columns and `ty` along its rows.
+    shear
+        Shear angle, degrees.
+    zx, zy
+        Sampling steps along columns and rows: above 1 the image shrinks.
+    flip_horizontal, flip_vertical
+        Reversal of columns and of rows, after all of the above.
+    """
+
+    theta: float = 0.0
+    tx: float = 0.0
+    ty: float = 0.0
+    shear: float = 0.0
+    zx: float = 1.0
+    zy: float = 1.0
+    flip_horizontal: bool = False
+    flip_vertical: bool = False
+
+
+def uniforms(seed: int, image_id: str) -> tuple[float, ...]:
+    """Eight numbers in [0, 1) with 53 random bits each: SHA-512 of seed and image id, and nothing else.
+
+    No generator and no state: the order of calls, the process and the versions of libraries cannot matter.
+    """
+    text = f"{_DOMAIN}\n{operator.index(seed)}\n{image_id}"
+    raw = hashlib.sha512(text.encode()).digest()
+    words = (int.from_bytes(raw[8 * k : 8 * k + 8], "big") for k in range(_WORDS))
+    return tuple((word >> 11) * 2.0**-53 for word in words)
+
+
+def draw(recipe: Recipe, seed: int, image_id: str, height: int, width: int) -> Transform:
+    """Draw the transform of one image in one view.
+
+    Every operation owns one of the eight uniforms, so changing one never changes the draws of the others. The
+    sixth is kept for a zoom that differs between the axes.
+
+    Parameters
+    ----------
+    recipe
+        Ranges to draw from.
+    seed
+        Augmentation seed of the view.
+    image_id
+        SHA-256 of the image, 64 hex digits.
+    height, width
+        Size of the image that will be warped, pixels.
+    """
+    u_theta, u_tx, u_ty, u_shear, u_zoom, _, u_horizontal, u_vertical = uniforms(seed, image_id)
+    zoom = _scale(recipe.zoom, u_zoom)
+    return Transform(
+        theta=_scale(recipe.rotate, u_theta),
+        tx=_scale(recipe.shift, u_tx) * height,
+        ty=_scale(recipe.shift, u_ty) * width,
+        shear=_scale(recipe.shear, u_shear),
+        zx=zoom,
+        zy=zoom,
+        flip_horizontal="h" in recipe.flip and u_horizontal < _HALF,
+        flip_vertical="v" in recipe.flip and u_vertical < _HALF,
+    )
+
+
+def affine(transform: Transform, height: int, width: int) -> Matrix:
+    """Compose the map from output to input pixels, shape (2, 3), float64, in (row, column) order.
+
+    ``input = matrix[:, :2] @ (row, column) + matrix[:, 2]`` is where Keras' ``apply_affine_transform``
+    (rows, columns, channels) and the flips after it read the value of an output pixel. Keras centres the map
+    at ``((width - 1) / 2, (height - 1) / 2)``, off the middle of an image that is not square; so do we.
+    """
+    matrix = _centred(_linear(transform), height, width)
+    if transform.flip_horizontal:
+        matrix = _reversed(matrix, 1, width)
+    if transform.flip_vertical:
+        matrix = _reversed(matrix, 0, height)
+    return matrix
+
+
+def _scale(values: Range, u: float) -> float:
+    """Map u of [0, 1) to (lo, hi]."""
+    lo, hi = values
+    return max(hi - u * (hi - lo), math.nextafter(lo, hi))  # rounding must not reach lo
+
+
+def _linear(transform: Transform) -> Matrix:
+    """Compose rotation, shift, shear and zoom in Keras' order and Keras' (x, y) axes, shape (3, 3)."""
+    theta, shear = np.deg2rad(transform.theta), np.deg2rad(transform.shear)
+    rotated = np.array(
+        [[np.cos(theta), -np.sin(theta), 0.0], [np.sin(theta), np.cos(theta), 0.0], [0.0, 0.0, 1.0]]
+    )
+    shifted = np.array([[1.0, 0.0, transform.tx], [0.0, 1.0, transform.ty], [0.0, 0.0, 1.0]])
+    sheared = np.array([[1.0, -np.sin(shear), 0.0], [0.0, np.cos(shear), 0.0], [0.0, 0.0, 1.0]])
+    zoomed = np.diag([transform.zx, transform.zy, 1.0])
+    composed: Matrix = rotated @ shifted @ sheared @ zoomed
+    return composed
+
+
+def _centred(matrix: Matrix, height: int, width: int) -> Matrix:
+    """Turn about Keras' centre, then swap its (x, y) for (row, column)."""
+    x, y = height / 2 - 0.5, width / 2 - 0.5
+    there = np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
+    back = np.array([[1.0, 0.0, -x], [0.0, 1.0, -y], [0.0, 0.0, 1.0]])
+    swap = [1, 0, 2]
+    centred: Matrix = there @ matrix @ back
+    return centred[np.ix_(swap[:2], swap)]
+
+
+def _reversed(matrix: Matrix, axis: int, size: int) -> Matrix:
+    """Read the output backwards along `axis`."""
+    flipped = matrix.copy()
+    flipped[:, axis] = -matrix[:, axis]
+    flipped[:, 2] += matrix[:, axis] * (size - 1)
+    return flipped
+
+
+# Output pixels at a time: the temporaries of a block (8 bytes each) stay in the second-level cache.
+_BLOCK: Final = 16_384
+_UNMOVED: Final = np.eye(2, 3)
+
+
+def warp(
+    image: Raster, transform: Transform, fill: str = "nearest", cval: float = 0.0
+) -> NDArray[np.float32]:
+    """Read `image` through `transform` with bilinear interpolation.
+
+    The result is that of Keras' ``ImageDataGenerator.apply_transform`` on float32 pixels, which calls
+    ``scipy.ndimage.affine_transform(order=1)`` channel by channel: also its ``wrap``, whose period is one
+    pixel short, and its ``constant``, which starts hard at the centres of the border pixels. A grey image
+    gives exactly the values that it gives repeated on three channels. Safe to call from many threads: NumPy
+    lets go of the interpreter lock in each step.
+
+    Parameters
+    ----------
+    image
+        Shape (height, width, channels), uint8 or finite float32.
+    transform
+        Parameters in pixels of this image.
+    fill
+        Outside of the image: ``nearest``, ``reflect``, ``wrap`` or ``constant``.
+    cval
+        Grey level outside, for ``constant``.
+
+    Returns
+    -------
+    NDArray
+        Shape of `image`, float32. Flips alone, or nothing, move pixels without touching them.
+
+    Raises
+    ------
+    RecipeError
+        If `fill` is unknown.
+    """
+    if fill not in _FOLDS:
+        raise RecipeError(f"There is no fill {fill!r}.", did_you_mean(fill, _FOLDS))
+    height, width, _ = image.shape
+    rows, columns = _grid(transform, height, width)
+    # Flips walk the output backwards instead of entering the matrix: at the hard edges of constant and wrap
+    # the last bit of a coordinate decides, and this way it is Keras'.
+    matrix = affine(replace(transform, flip_horizontal=False, flip_vertical=False), height, width)
+    if np.array_equal(matrix, _UNMOVED):
+        return np.ascontiguousarray(image[np.ix_(rows, columns)], dtype=np.float32)
+    planes, stride = _planes(image)
+    out = np.empty(image.shape, dtype=np.float32)
+    step = max(1, _BLOCK // width)
+    for top in range(0, height, step):
+        block = slice(top, top + step)
+        y, x = _coordinates(matrix, rows[block], columns)
+        outside = _outside(y, x, height, width) if fill == "constant" else None
+        taps = _taps(_FOLDS[fill](y, height), _FOLDS[fill](x, width), planes.shape[1] // stride, stride)
+        for channel, plane in enumerate(planes):
+            values = _interpolate(plane, *taps, stride)
+            if outside is not None:
+                np.putmask(values, outside, cval)
+            out[block, :, channel] = values
+    return out
+
+
+def _grid(transform: Transform, height: int, width: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Row and column that Keras computes for each output row and column before it flips."""
+    rows, columns = np.arange(height), np.arange(width)
+    return (
+        rows[::-1] if transform.flip_vertical else rows,
+        columns[::-1] if transform.flip_horizontal else columns,
+    )
+
+
+def _planes(image: Raster) -> tuple[Plane, int]:
+    """Channels as flat planes of at least two rows and columns, (channels, pixels), and pixels per row."""
+    height, width, channels = image.shape
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
+    if min(height, width) == 1:
+        planes = np.pad(planes, ((0, 0), (0, int(height == 1)), (0, int(width == 1))), mode="edge")
+    return planes.reshape(channels, -1), planes.shape[2]
+
+
+def _coordinates(
+    matrix: NDArray[np.float64], rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> tuple[Coordinates, Coordinates]:
+    """Input row and column of each output pixel, added up in scipy's order so that the last bits agree."""
+    y, x = (
+        offset + along_row * rows[:, None] + along_column * columns
+        for along_row, along_column, offset in matrix
+    )
+    return y, x
+
+
+def _outside(y: Coordinates, x: Coordinates, height: int, width: int) -> NDArray[np.bool_]:
+    return (y < 0) | (y > height - 1) | (x < 0) | (x > width - 1)
+
+
+def _fold_nearest(x: Coordinates, size: int) -> Coordinates:
+    return np.clip(x, 0, size - 1, out=x)
+
+
+def _fold_reflect(x: Coordinates, size: int) -> Coordinates:
+    """Mirror at the outer edges of the border pixels: d c b a | a b c d | d c b a."""
+    period = 2 * size
+    x += 0.5
+    x -= period * np.floor(x / period)
+    np.minimum(x, period - x, out=x)
+    x -= 0.5
+    return _fold_nearest(x, size)
+
+
+def _fold_wrap(x: Coordinates, size: int) -> Coordinates:
+    """Repeat with scipy's period ``size - 1``: the last pixel lies upon the first.
+
+    On a seam scipy shows the last pixel left of the image, and the first pixel right of it.
+    """
+    period = size - 1
+    if period == 0:
+        return np.zeros_like(x)
+    turns = np.trunc(x / period)
+    turns -= x < 0
+    turns[x == period] = 0
+    x -= period * turns
+    return _fold_nearest(x, size)
+
+
+_FOLDS: Final[dict[str, Callable[[Coordinates, int], Coordinates]]] = {
+    "nearest": _fold_nearest,
+    "reflect": _fold_reflect,
+    "wrap": _fold_wrap,
+    "constant": _fold_nearest,
+}
+
+
+def _taps(y: Coordinates, x: Coordinates, height: int, width: int) -> tuple[NDArray[np.intp], Plane, Plane]:
+    """Flat index of the upper left of four neighbours, and the fractions of the way down and right.
+
+    On the last row or column the fraction is 1, so the other neighbours always exist.
+    """
+    upper = np.minimum(np.floor(y), height - 2)
+    left = np.minimum(np.floor(x), width - 2)
+    down = np.subtract(y, upper, out=y).astype(np.float32)
+    right = np.subtract(x, left, out=x).astype(np.float32)
+    upper *= width
+    upper += left
+    return upper.astype(np.intp), down, right
+
+
+def _interpolate(plane: Plane, index: NDArray[np.intp], down: Plane, right: Plane, stride: int) -> Plane:
+    # mode="clip" skips the bounds check that `_taps` has made needless.
+    first = plane.take(index, mode="clip")
+    upper = plane[1:].take(index, mode="clip")
+    upper -= first
+    upper *= right
+    upper += first
+    first = plane[stride:].take(index, mode="clip")
+    lower = plane[stride + 1 :].take(index, mode="clip")
+    lower -= first
+    lower *= right
+    lower += first
+    lower -= upper
+    lower *= down
+    lower += upper
+    return lower
+
+
+def resize(pixels: Pixels, side: int) -> Pixels:
+    """Scale to a square with Pillow's bilinear filter, which widens when it shrinks (no aliasing).
+
+    Equal, to the bit, to ``keras.utils.load_img(target_size=(side, side), interpolation="bilinear")``. The
+    aspect ratio is not kept; nothing is cropped.
+
+    Parameters
+    ----------
+    pixels
+        uint8, shape (height, width, 1 or 3).
+    side
+        Pixels.
+
+    Returns
+    -------
+    ndarray of uint8, shape (side, side, 1 or 3)
+    """
+    if pixels.shape[:2] == (side, side):
+        return pixels
+    grey = pixels.shape[2] == 1
+    image = Image.fromarray(pixels[..., 0] if grey else pixels)
+    scaled = np.array(image.resize((side, side), Image.Resampling.BILINEAR))
+    return scaled[..., None] if grey else scaled
+
+
+def thumbnail(pixels: Pixels, side: int = 96) -> bytes:
+    """PNG of at most `side` pixels in height and width; the aspect ratio is kept, and nothing is enlarged.
+
+    Parameters
+    ----------
+    pixels
+        uint8, shape (height, width, 1 or 3).
+    side
+        Pixels.
+
+    Returns
+    -------
+    Bytes without any tag; equal pixels give equal bytes.
+    """
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+    image.thumbnail((side, side), Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

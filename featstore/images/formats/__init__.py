@@ -1,0 +1,1 @@
+"""Formats of image files: what a file is, and how it becomes pixels."""

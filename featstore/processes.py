@@ -1,0 +1,242 @@
+"""A command at work: processes that end with it, its cores and GPUs, Ctrl-C, and its bars on stderr.
+
+A process that ends with the one that started it, however that ends, as after kill -9: nobody takes its answer.
+
+Ctrl-C and SIGTERM, heard also where a library loses them.
+
+Python raises `KeyboardInterrupt` in whatever the first thread is running. Compiled code that calls back into Python,
+as TensorFlow's does while it traces a network, drops it now and then or makes an error of its own out of it
+(``SystemError: bad argument to internal function``). So the wish is noted as well, and looked up between two steps.
+
+What each worker process gets: its share of the cores, and its GPU.
+
+A bar on stderr for work on a data set that no command asked for by name: listing its files, hashing them.
+
+What stage two tells of its progress: a bar on stderr for each phase, with its rate and the time to go.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from featstore.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from types import FrameType
+
+    Item = TypeVar("Item")
+
+PR_SET_PDEATHSIG = 1
+SECONDS = 0.5
+"""Between two looks at the parent."""
+
+
+def parentage() -> tuple[int, bool]:
+    """What `end_with_parent` takes in the child: this process, and whether the thread that starts the child stays.
+
+    Linux ends a child with the thread that started it, and of threads only the first is sure to stay.
+    """
+    return os.getpid(), threading.current_thread() is threading.main_thread()
+
+
+def end_with_parent(parent: int, thread_stays: bool) -> None:  # as `parentage` gives it
+    """See to it, in a child, that it ends with its parent, and at once if that is gone already.
+
+    Linux does it whatever the child is busy with. Elsewhere, and for a child of a passing thread, another thread of
+    the child watches, which has to wait where a library holds Python's lock.
+    """
+    if thread_stays and sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+    threading.Thread(target=_watch, args=(parent,), name="parent", daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(SECONDS)
+    os._exit(1)
+
+
+_asked = False
+
+
+def listen() -> None:
+    """Note both signals from now on; Ctrl-C stays ignored where the shell wants it so, as in a background job."""
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupt)
+
+
+def interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Note that an end was asked for, and raise `KeyboardInterrupt`: a handler of signals."""
+    global _asked  # noqa: PLW0603  # signals are the process's own
+    _asked = True
+    raise KeyboardInterrupt
+
+
+def was_asked() -> bool:
+    """Whether a signal has asked for an end."""
+    return _asked
+
+
+def heed() -> None:
+    """Raise `KeyboardInterrupt` if a signal has asked for an end and nothing has come of it yet."""
+    if _asked:
+        raise KeyboardInterrupt
+
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+THREAD_VARIABLES = ("FEATSTORE_THREADS", "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+MOST_BY_DEFAULT = 8
+"""Each process holds its own networks, so a machine of 64 cores does not get 64 of them unasked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One worker's part of the machine.
+
+    Attributes
+    ----------
+    threads
+        Cores to compute with.
+    device
+        The GPU, as ``CUDA_VISIBLE_DEVICES`` names it; None where there is none.
+    """
+
+    threads: int
+    device: str | None = None
+
+    def environment(self) -> dict[str, str]:
+        """Variables to set before TensorFlow starts: it reads them once."""
+        pinned = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
+        return pinned if self.device is None else {**pinned, VISIBLE: self.device}
+
+
+def places(workers: int, cores: int, devices: Sequence[str]) -> tuple[Place, ...]:
+    """Divide a machine: the threads of all places are its cores, and the GPUs go round.
+
+    Parameters
+    ----------
+    workers
+        Number of processes; more than cores, or than GPUs, share.
+    cores
+        Cores of the machine.
+    devices
+        Visible GPUs; a worker uses one, so fewer workers than GPUs leave some idle.
+    """
+    each, more = divmod(cores, workers)
+    return tuple(
+        Place(max(1, each + (number < more)), devices[number % len(devices)] if devices else None)
+        for number in range(workers)
+    )
+
+
+def default_workers(cores: int, devices: Sequence[str]) -> int:
+    """One process per visible GPU, else per core, at most `MOST_BY_DEFAULT`."""
+    return len(devices) or min(cores, MOST_BY_DEFAULT)
+
+
+def visible_devices(environment: Mapping[str, str], folder: Path = Path("/dev")) -> tuple[str, ...]:
+    """GPUs that this process may use: those that ``CUDA_VISIBLE_DEVICES`` lists, else all that Linux shows.
+
+    As in CUDA, what follows an invalid entry (``-1``) is invisible.
+    """
+    listed = environment.get(VISIBLE)
+    if listed is None:
+        numbers = (path.name.removeprefix("nvidia") for path in folder.glob("nvidia[0-9]*"))
+        return tuple(sorted((n for n in numbers if n.isdecimal()), key=int))
+    names = [name.strip() for name in listed.split(",")]
+    stop = next((at for at, name in enumerate(names) if name in {"", "-1"}), len(names))
+    return tuple(names[:stop])
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+FEW = 32
+"""Items that are done before anyone could read a bar."""
+DELAY = 0.5
+"""Seconds after which a bar appears."""
+_shown: ContextVar[bool] = ContextVar("shown", default=False)
+
+
+@contextmanager
+def showing_bars(*, wanted: bool) -> Iterator[None]:
+    """Show bars within; what was asked for outside stays."""
+    before = _shown.set(wanted or _shown.get())
+    try:
+        yield
+    finally:
+        _shown.reset(before)
+
+
+def over(items: Iterable[Item], phase: str, unit: str, total: int) -> Iterator[Item]:
+    """Items as they come, `total` of them, under a bar if bars are wanted and the items are many."""
+    if total < FEW or not _shown.get():
+        yield from items
+        return
+    from tqdm import tqdm
+
+    yield from tqdm(items, desc=phase, unit=unit, total=total, delay=DELAY, leave=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Bars, if `shown`."""
+
+    shown: bool = False
+
+    def say(self, text: str) -> None:
+        """Write a line of its own to stderr."""
+        from tqdm import tqdm
+
+        if self.shown:
+            tqdm.write(text, file=sys.stderr)
+
+    def over(self, items: Iterable[Item], phase: str, unit: str, total: int) -> Iterator[Item]:
+        """Items as they come, `total` of them, under a bar that bears the name of the phase."""
+        from tqdm import tqdm
+
+        for item in tqdm(items, desc=phase, unit=unit, total=total, disable=not self.shown):
+            heed()
+            yield item
+
+
+THREADS = "FEATSTORE_THREADS"
+_DIGITS = 4
+"""More threads than these can count are a slip of the hand."""
+
+
+def threads() -> int:
+    """Threads that make pixels: all cores, or a worker's share of them.
+
+    Raises
+    ------
+    UsageError
+        If ``FEATSTORE_THREADS`` is set and no number of threads.
+    """
+    wanted = os.environ.get(THREADS, "").strip()
+    if not wanted:
+        return os.cpu_count() or 1
+    if not (wanted.isascii() and wanted.isdecimal() and int(wanted[:_DIGITS]) > 0 and len(wanted) <= _DIGITS):
+        raise UsageError(
+            f"{THREADS}={wanted[:40]!r} is no number of threads.",
+            f"Set it to a whole number such as 4, or to nothing: unset {THREADS}",
+        )
+    return int(wanted)

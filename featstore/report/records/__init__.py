@@ -1,1 +1,0 @@
-"""Run folders read back for a report: checked, and trusted in nothing."""

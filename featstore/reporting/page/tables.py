@@ -1,0 +1,561 @@
+"""The tables of each kind of run.
+
+Where a run comes from: keys, digests, versions, and the command that makes it again.
+
+Runs side by side: paired on the images that both were tested on, where they saw the same table.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featstore.evaluation.intervals import bases, difference_interval, group_weights
+from featstore.evaluation.metrics import METRICS, PRIMARY, decide, score
+from featstore.reporting import run_record
+from featstore.reporting.run_record import leader
+from featstore.reporting.tables import (
+    SHORT,
+    Cell,
+    Sheet,
+    figure,
+    short_weights,
+    size,
+    view_name,
+    whole,
+    words,
+)
+from featstore.reporting.terminal.comparison import HEADS, PARTS, scored_on
+from featstore.reporting.verdict import chance_text, spoken
+from featstore.reporting.wording import kept
+from featstore.results.comparison import Comparison
+from featstore.results.fusion import Fusion
+from featstore.serialization import digest
+from featstore.types import FeatureKey
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from featstore.evaluation.backbone_value import Economics
+    from featstore.reporting.run_record import Record
+    from featstore.reporting.schema import Answers
+    from featstore.results.fusion import Continuation
+
+
+MEANING = {
+    "auc": "chance that a random positive image gets a higher probability than a random other one; 0.5 is guessing",
+    "average_precision": "mean share of true alarms along the list from most to least suspicious",
+    "sensitivity_at_specificity_90": "positives found when at most 10 % of the others are called positive",
+    "sensitivity_at_specificity_95": "positives found when at most 5 % of the others are called positive",
+    "specificity_at_sensitivity_90": "others left alone when 90 % of the positives must be found",
+    "specificity_at_sensitivity_95": "others left alone when 95 % of the positives must be found",
+    "accuracy": "right answers",
+    "balanced_accuracy": "mean over the classes of the share found",
+    "sensitivity": "positives that were found",
+    "specificity": "others that were left alone",
+    "f1": "harmonic mean of sensitivity and precision",
+    "brier": "mean squared distance of the probability from the truth; 0 is best",
+    "ece": "how far probabilities are from observed shares, over all images; 0 is best, never quite 0 by chance",
+    "log_loss": "punishes sure mistakes most; 0 is best",
+}
+
+
+def sheets_of(record: Record) -> list[Sheet]:
+    """Tables of a run, the one that matters first."""
+    match record.outcome:
+        case Comparison() as comparison:
+            return [
+                _contestants(record, comparison),
+                *([_views(comparison)] if comparison.view_curve else []),
+                *([] if comparison.economics is None else _economics(comparison.economics)),
+            ]
+        case Fusion() as fusion:
+            return [
+                _scores(record, fusion),
+                *([] if fusion.continuation is None else [_changes(fusion.continuation)]),
+            ]
+        case _ if record.kind == "paper":
+            return run_record.sheets(record.metrics)
+        case _:
+            return [_cells(record.about), _phases(record.about)]
+
+
+def head(metric: str) -> str:
+    """Name of a metric for a table."""
+    return HEADS.get(metric, metric.replace("_", " "))
+
+
+def _contestants(record: Record, comparison: Comparison) -> Sheet:
+    ranked = sorted([*comparison.standings, *comparison.shortcuts], key=lambda s: -s.primary)
+    rows = tuple(
+        (
+            words(s.contestant.label, _made_of(s.contestant.backbones)),
+            *(
+                _beside(
+                    m,
+                    figure(s.estimates[m].mean, s.estimates[m].interval),
+                    comparison.curves.get(s.contestant.label, {}),
+                )
+                for m in METRICS
+            ),
+        )
+        for s in ranked
+    )
+    first = leader(comparison).contestant.label
+    return Sheet(
+        f"All {len(comparison.standings)} contestants, {scored_on(comparison)}",
+        ("Contestant", *(head(m) for m in METRICS)),
+        rows,
+        f"Mean over the folds (ECE: all images together), with its 95 % interval from resampled {kept(record)}, never"
+        " narrower than so many allow. Sort by any column.",
+        marked=next(at for at, s in enumerate(ranked) if s.contestant.label == first),
+        sorted_by=1 + METRICS.index(PRIMARY),
+    )
+
+
+def _beside(metric: str, cell: Cell, curves: Mapping[str, Any]) -> Cell:
+    """Put the ECE of a perfectly calibrated model beside an ECE."""
+    chance = chance_text(curves) if metric == "ece" else ""
+    return replace(cell, small="; ".join(filter(None, (cell.small, chance)))) if chance else cell
+
+
+def _made_of(backbones: tuple[str, ...]) -> str:
+    if not backbones:
+        return "no network"
+    return "alone" if len(backbones) == 1 else f"{len(backbones)} backbones"
+
+
+def _views(comparison: Comparison) -> Sheet:
+    points = comparison.view_curve
+    return Sheet(
+        f"How many augmented views pay? ({points[0].contestant})",
+        ("Augmented views", head(points[0].metric)),
+        tuple((whole(p.views), figure(p.mean, p.interval)) for p in points),
+        "Every view is a row in training.",
+    )
+
+
+def _economics(found: Economics) -> list[Sheet]:
+    prices = tuple(
+        (
+            words(p.name, size(p.bytes)),
+            figure(p.milliseconds, digits=1),
+            figure(p.alone),
+            figure(p.shapley, signed=True),
+            figure(p.caruana, digits=2),
+        )
+        for p in found.prices
+    )
+    front = tuple(
+        (words("+".join(b.backbones)), figure(b.milliseconds, digits=1), figure(b.score)) for b in found.front
+    )
+    metric = head(found.metric)
+    return [
+        Sheet(
+            "What a backbone costs, and what it is worth",
+            ("Backbone", "ms per image", f"{metric} alone", "Shapley", "Caruana"),
+            prices,
+            f"Shapley: mean gain in {metric} when backbones join at random. Caruana: weight in a greedy ensemble.",
+        ),
+        Sheet(
+            "Subsets that no cheaper one surpasses",
+            ("Backbones", "ms per image", metric),
+            front,
+            "Point estimates, not verdicts.",
+        ),
+    ]
+
+
+def _scores(record: Record, fusion: Fusion) -> Sheet:
+    shown = record.shown or ""
+    splits = [shown, *(name for name in fusion.scores if name != shown)]
+    rows = tuple(
+        (
+            words(head(metric), MEANING[metric]),
+            *(
+                _beside(
+                    metric,
+                    figure(fusion.scores[s][metric].value, fusion.scores[s][metric].interval),
+                    fusion.curves[s],
+                )
+                for s in splits
+            ),
+        )
+        for metrics in PARTS.values()
+        for metric in metrics
+    )
+    return Sheet(
+        "Scores on images that the model had not seen",
+        ("Score", *(f"{name} ({fusion.sizes[name]:,} images)" for name in splits)),
+        rows,
+        f"With the 95 % interval from resampled {kept(record)}."
+        + ("" if fusion.matrix["positive"] else " Averaged over the classes, each against the rest."),
+    )
+
+
+def _changes(continuation: Continuation) -> Sheet:
+    rows = [
+        (
+            words(f"{split} {head(metric)}"),
+            figure(change.before),
+            figure(change.after),
+            figure(change.difference, change.interval, signed=True),
+        )
+        for split, changes in continuation.changes.items()
+        for metric, change in changes.items()
+    ]
+    return Sheet("What fine-tuning changed", ("Score", "Before", "After", "Difference"), tuple(rows))
+
+
+def _cells(about: Mapping[str, Any]) -> Sheet:
+    rows = tuple(
+        (
+            words(c["backbone"]),
+            words(view_name(c["recipe"], c["seed"])),
+            whole(c["stored"]),
+            whole(c["missing"]),
+        )
+        for c in about["cells"]
+    )
+    return Sheet(
+        "Vectors by backbone and view",
+        ("Backbone", "View", "Stored before", "Computed for this run"),
+        rows,
+        "One vector per image.",
+    )
+
+
+def _phases(about: Mapping[str, Any]) -> Sheet:
+    rows = tuple((words(name), figure(seconds, digits=1)) for name, seconds in about["phases"].items())
+    return Sheet(
+        "Where the time went",
+        ("Phase", "Seconds"),
+        (*rows, (words("all, wall time"), figure(about["seconds"], digits=1))),
+        f"The networks idled {100 * about['idle']:.0f} % of the time. Peak memory {size(about['measured_bytes'])},"
+        f" announced {size(about['announced_bytes'])}.",
+    )
+
+
+RANDOM = "random:"
+
+
+def command(record: Record) -> str:
+    """Command line that makes the run again, with DATA for the data set."""
+    about = record.about
+    words_ = ["featstore", record.kind, "DATA"]
+    if record.kind == "paper":
+        return shlex.join([*words_, *_reproducing(about["arguments"]), "--out", "RUN"])
+    match record.outcome:
+        case Fusion() as fusion:
+            words_ += _fusing(fusion, _asked(about))
+        case Comparison() as comparison:
+            words_ += _comparing(comparison, _asked(about))
+    return shlex.join([*words_, *_source(record.matrix), "--out", "RUN"])
+
+
+def keys_sheet(record: Record) -> Sheet | None:
+    """The feature keys: everything that can change a vector, and the digest by which the cache names it.
+
+    None of a reproduction: its steps are runs of their own and have them.
+    """
+    if record.kind == "paper":
+        return None
+    matrix = record.matrix
+    rows = []
+    for spec in matrix["backbones"]:
+        for view in matrix["views"]:
+            key = {"backbone": spec, "view": view, "decoding": matrix["decoding"]}
+            rows.append(
+                (
+                    words(spec["name"], short_weights(spec["weights"])),
+                    words(view_name(view["recipe"], view["seed"])),
+                    whole(spec["input_size"]),
+                    whole(spec["dimension"]),
+                    words(spec["preprocess"]),
+                    words(spec["precision"]),
+                    words(_address(key)[:SHORT]),
+                )
+            )
+    heads = ("Backbone, weights", "View", "Input, px", "Values", "Preprocessing", "Precision", "Key")
+    return Sheet("Feature keys", heads, tuple(rows))
+
+
+def facts_of(record: Record) -> list[tuple[str, str]]:
+    """Digests and versions, each with its name."""
+    about = record.about
+    decoding = record.matrix.get("decoding") or {}
+    files = sorted(about["files"].items())
+    backbones = record.matrix.get("backbones", [])
+    return [
+        ("Made", about["created"]),
+        ("Table of the data set, SHA-256", record.data_sha256),
+        *((f"Weights of {spec['name']}", spec["weights"]) for spec in backbones),
+        *([("Decoder", str(decoding["decoder"]))] if decoding else []),
+        ("Python, machine", f"{about['python']}, {about['machine']}"),
+        ("Libraries", ", ".join(f"{name} {found}" for name, found in sorted(about["libraries"].items()))),
+        *((f"{name}, SHA-256", found) for name, found in files),
+        *_taken(about.get("fits")),
+    ]
+
+
+def _taken(fits: object) -> list[tuple[str, str]]:
+    """How many of a comparison's fits the cache had; older runs do not tell."""
+    match fits:
+        case {"asked": int(asked), "taken_from_cache": int(taken)}:
+            return [("Fits taken from the cache", f"{taken} of {asked}")]
+    return []
+
+
+def _reproducing(arguments: Mapping[str, Any]) -> list[str]:
+    networks = arguments.get("networks")
+    known = networks if isinstance(networks, dict) else {}
+    random = [
+        f"{name}={str(found).partition(' ')[0]}"
+        for name, found in known.items()
+        if str(found).startswith(RANDOM)
+    ]
+    return [
+        *_option("--backbones", ",".join(known)),
+        *(part for choice in random for part in ("--weights", choice)),
+        *_option("--precision", arguments.get("precision"), "float32"),
+        *_option("--images", arguments.get("images")),
+        *_option("--views", arguments.get("views")),
+        *_option("--epochs", arguments.get("epochs")),
+        *_option("--seed", arguments.get("seed")),
+        *_option("--positive", arguments.get("positive")),
+    ]
+
+
+def _address(key: dict[str, Any]) -> str:
+    """Digest of a key; of one that cannot be read back as a key, of what stands there."""
+    try:
+        return digest(FeatureKey.from_json(key).to_json())
+    except ValueError:
+        return digest(key)
+
+
+def _asked(about: Mapping[str, Any]) -> Mapping[str, Any]:
+    asked = about.get("asked")
+    return asked if isinstance(asked, dict) else {}
+
+
+def _fusing(fusion: Fusion, asked: Mapping[str, Any]) -> list[str]:
+    calibration = fusion.operating["calibration"]
+    return [
+        "--strategy", fusion.strategy,
+        *_option("--preset", asked.get("preset")),
+        *_settings(asked.get("options")),
+        *_option("--test-size", asked.get("test_size"), 0.25),
+        *_option("--split-seed", asked.get("split_seed"), 0),
+        *_option("--positive", fusion.matrix["positive"]),
+        *_option("--calibrate", None if calibration is None else calibration["method"]),
+        *_option("--sensitivity", fusion.operating["sensitivity"]),
+        *(["--init-from", "EARLIER"] if fusion.continuation else []),
+        *_option("--freeze-blocks", ",".join(fusion.continuation.frozen) if fusion.continuation else None, ""),
+    ]  # fmt: skip
+
+
+def _settings(options: Any) -> list[str]:  # noqa: ANN401
+    """Parameters as ``--set`` takes them: text as it is, everything else as a Python literal."""
+    given = options.items() if isinstance(options, dict) else ()
+    texts = [f"{name}={value if isinstance(value, str) else repr(value)}" for name, value in given]
+    return [part for text in texts for part in ("--set", text)]
+
+
+def _comparing(comparison: Comparison, asked: Mapping[str, Any]) -> list[str]:
+    return [
+        *_option("--strategies", _joined(asked.get("strategies")), "all"),
+        *_option("--subsets", _joined(asked.get("subsets")), "singles"),
+        *_option("--folds", comparison.folds),
+        *_option("--repeats", comparison.repeats, 1),
+        *_option("--fold-seed", comparison.fold_seed),
+        *_option("--training-seeds", asked.get("training_seeds"), 1),
+        *_option("--positive", comparison.matrix["positive"]),
+        *_option("--calibrate", comparison.wish.calibrate),
+        *_option("--sensitivity", comparison.wish.sensitivity),
+        *_option("--views", _joined(asked.get("views")), "expand"),
+        *_option("--test-views", asked.get("test_views"), "identity"),
+        *_option("--view-curve", asked.get("view_curve")),
+        *(["--economics"] if asked.get("economics") is True else []),
+        *(["--nested"] if asked.get("nested") is True else []),
+    ]  # fmt: skip
+
+
+def _source(matrix: Mapping[str, Any]) -> list[str]:
+    specs, views = matrix["backbones"], matrix["views"]
+    augmented = [view for view in views if view["recipe"] != "identity"]
+    decoding = matrix["decoding"] or {}
+    window = decoding.get("value_range")
+    random = [
+        f"{spec['name']}={spec['weights'].partition(' ')[0]}"
+        for spec in specs
+        if spec["weights"].startswith(RANDOM)
+    ]
+    return [
+        *_option("--backbones", ",".join(spec["name"] for spec in specs)),
+        *(part for choice in random for part in ("--weights", choice)),
+        *_option("--preprocess", specs[0]["preprocess"] if specs else None, "official"),
+        *_option("--precision", specs[0]["precision"] if specs else None, "float32"),
+        *_option("--recipe", augmented[0]["recipe"] if augmented else None),
+        *_option("--seeds", ",".join(str(view["seed"]) for view in augmented) or "none"),
+        *([] if window is None else [f"--range={window[0]:g},{window[1]:g}"]),
+    ]
+
+
+def _option(name: str, value: Any, default: Any = None) -> list[str]:  # noqa: ANN401
+    """A flag with its value, unless that is what the command does anyway."""
+    if value is None or value == default or isinstance(value, dict | list):
+        return []
+    return [name, str(value)]
+
+
+def _joined(value: Any) -> Any:  # noqa: ANN401
+    """Lists as the command line has them: names with commas, subsets with plus signs."""
+    if not isinstance(value, list):
+        return value
+    return ",".join("+".join(map(str, part)) if isinstance(part, list) else str(part) for part in value)
+
+
+ENOUGH = 2
+"""Groups from which resampling them says anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Every two runs of a report.
+
+    Attributes
+    ----------
+    sheet
+        The pairs that could be compared; None without any.
+    sentences
+        What may be said of each pair, and why the others may not be compared.
+    """
+
+    sheet: Sheet | None
+    sentences: tuple[str, ...]
+
+
+def pair(records: Sequence[Record]) -> Pairs | None:
+    """Set fits and comparisons side by side; None where there are fewer than two."""
+    scored = [record for record in records if record.outcome is not None]
+    if len(scored) < 2:  # noqa: PLR2004
+        return None
+    rows, sentences = [], []
+    for one, two in combinations(scored, 2):
+        why = _apart(one, two)
+        if why:
+            sentences.append(why)
+            continue
+        y, groups, proba = _common(one, two)
+        values, interval = _difference(y, groups, proba, _positive(one))
+        rows.append(
+            (
+                words(f"{_who(one)} and {_who(two)}"),
+                whole(len(y)),
+                figure(values[0]),
+                figure(values[1]),
+                figure(_minus(values), interval, signed=True),
+            )
+        )
+        sentences.append(_sentence(one, two, len(y), values, interval))
+    heads = ("Runs", "Images in common", f"{PRIMARY.upper()} of the first", "of the second", "Difference")
+    note = (
+        f"Images answered unseen by both, all together (a comparison's own table has means over folds); 95 % interval"
+        f" from resampled {kept(scored[0])}, for each pair alone."
+    )
+    sheet = Sheet("The same images, two runs", heads, tuple(rows), note) if rows else None
+    return Pairs(sheet, tuple(sentences))
+
+
+def _apart(one: Record, two: Record) -> str:
+    """Why two runs may not be paired; empty where they may."""
+    if one.data_sha256 != two.data_sha256:
+        return (
+            f"{one.name} and {two.name} saw different tables of images and labels: their numbers stand beside each"
+            " other, but a difference between them may be the data's and not the method's."
+        )
+    if list(one.matrix["classes"]) != list(two.matrix["classes"]) or _positive(one) != _positive(two):
+        return f"{one.name} and {two.name} are about different classes: their scores cannot be compared."
+    _, groups, _ = _common(one, two)
+    if len(set(groups.tolist())) < ENOUGH:
+        return f"{one.name} and {two.name} were tested on no images in common: their scores cannot be paired."
+    return ""
+
+
+def _common(one: Record, two: Record) -> tuple[NDArray[np.intp], NDArray[np.str_], list[NDArray[np.float64]]]:
+    """True classes, groups and both probabilities of the images in common, in the order of the first."""
+    first, second = _answers(one), _answers(two)
+    place = {image: row for row, image in enumerate(second.ids)}
+    rows = np.array([row for row, image in enumerate(first.ids) if image in place], np.intp)
+    others = np.array([place[first.ids[row]] for row in rows], np.intp)
+    return first.y[rows], first.groups[rows], [first.proba[rows], second.proba[others]]
+
+
+def _difference(
+    y: NDArray[np.intp], groups: NDArray[np.str_], proba: Sequence[NDArray[np.float64]], positive: int | None
+) -> tuple[tuple[float | None, float | None], tuple[float, float] | None]:
+    weights = np.vstack([np.ones((1, len(y))), group_weights(groups)])
+    one, two = (score(y, p, weights, positive)[PRIMARY] for p in proba)
+    if not np.isfinite(one[0] + two[0]):
+        return (None, None), None
+    values = float(one[0]), float(two[0])
+    first, second = (bases(y, p, decide(p, positive), groups, positive)[PRIMARY] for p in proba)
+    return values, difference_interval(values, (one[1:], two[1:]), (first, second))
+
+
+def _minus(values: tuple[float | None, float | None]) -> float | None:
+    one, two = values
+    return None if one is None or two is None else two - one
+
+
+def _sentence(
+    one: Record,
+    two: Record,
+    images: int,
+    values: tuple[float | None, float | None],
+    interval: tuple[float, float] | None,
+) -> str:
+    if values[0] is None or values[1] is None or interval is None:
+        why = (
+            "a class is missing"
+            if values[0] is None
+            else "a class has a single patient, so nothing can be tested"
+        )
+        return f"On the {images:,} images that {_who(one)} and {_who(two)} were both tested on, {why}."
+    low, high = interval
+    delta = values[1] - values[0]
+    word = "higher" if delta >= 0 else "lower"
+    by = spoken(delta, (low, high)) if delta >= 0 else spoken(-delta, (-high, -low))
+    told = f"On the {images:,} images that both were tested on, {_who(two)} has an AUC {by} {word}"
+    unclear = low <= 0 <= high
+    if unclear:
+        return f"{told} than {_who(one)}; that may be chance."
+    return f"{told} than {_who(one)}; {_picked(one, two) or 'that is more than chance would explain'}."
+
+
+def _picked(*records: Record) -> str:
+    picked = [record.name for record in records if isinstance(record.outcome, Comparison)]
+    if not picked:
+        return ""
+    return f"but the leader of {' and '.join(picked)} was picked on these images, so that part of it is luck"
+
+
+def _who(record: Record) -> str:
+    what = record.outcome.strategy if isinstance(record.outcome, Fusion) else record.shown
+    return f"{record.name} ({what})"
+
+
+def _answers(record: Record) -> Answers:
+    return record.answers[record.shown or ""]
+
+
+def _positive(record: Record) -> int | None:
+    matrix = record.matrix
+    return None if matrix["positive"] is None else list(matrix["classes"]).index(matrix["positive"])

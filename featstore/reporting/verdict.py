@@ -1,0 +1,318 @@
+"""The outcome of a comparison in sentences that claim no more than was seen.
+
+How well probabilities are calibrated, in sentences that terminal, report and card share.
+
+Findings as lines of text: in full where files are looked for, in brief beside scores.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import ceil, floor, log10
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featstore.evaluation.metrics import ENOUGH_IMAGES
+from featstore.evaluation.pairwise_tests import MOST
+from featstore.findings import ordered
+from featstore.reporting.tables import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from featstore.evaluation.estimates import Standing
+    from featstore.evaluation.pairwise_tests import Duel
+    from featstore.evaluation.selection_bias import Nested
+    from featstore.findings import Finding
+    from featstore.results.comparison import Comparison
+    from featstore.results.fusion import Fusion
+
+
+SHOWN = 12
+"""Pairs that are printed; all are computed."""
+CHANCE = 0.5
+WIDE = 0.2
+"""Width of an interval of the AUC from which on it says little: from useless to good is hardly more."""
+
+
+def verdict(result: Comparison) -> str:
+    """Say for the pairs that matter most whether their difference is real, and how many of all are."""
+    return "\n".join(line for line, _ in verdict_lines(result))
+
+
+def verdict_lines(result: Comparison) -> list[tuple[str, bool]]:
+    """Lines of the verdict, and of each whether it tells a pair apart."""
+    if not result.duels:
+        return [("Verdict: there was nothing to compare with.", False)]
+    pairs = len(result.duels)
+    head = f"Verdict (paired bootstrap over groups, p adjusted for {pairs} pairs by Holm):"
+    shown = zip(pair_lines(result), _that_matter(result), strict=False)
+    lines = [(f"  {line}", _told(duel)) for line, duel in shown]
+    rest = f"  Of all {pairs} pairs, {told_apart(result)} are told apart; --json has every one."
+    return [(head, False), *lines, *([(rest, False)] if pairs > SHOWN else [])]
+
+
+def pair_lines(result: Comparison) -> list[str]:
+    """One sentence for each of the pairs that matter most, at most `SHOWN`."""
+    unit = "patients (groups)" if result.matrix["has_groups"] else "images"
+    return [_duel_text(duel, result.matrix["groups"], unit) for duel in _that_matter(result)[:SHOWN]]
+
+
+def told_apart(result: Comparison) -> int:
+    """How many of all pairs have a difference that is more than noise."""
+    return sum(map(_told, result.duels))
+
+
+def summary(result: Comparison) -> str:
+    """One sentence: who is ahead, and whether that means anything."""
+    leader, single = _leader(result), _best_single(result)
+    ahead = f"{leader.contestant.label} has the highest AUC ({leader.primary:.3f})"
+    if single is None:
+        return f"{ahead}."
+    name = single.contestant.label
+    won = fusions_that_pay(result)
+    if won:
+        return f"{ahead}; fusion pays: {', '.join(won)} beat the best single network, {name}."
+    return f"{ahead}, but no fusion is told apart from the best single network, {name}, by these data."
+
+
+def fusion_summary(result: Fusion, split: str, groups: int) -> str:
+    """One sentence on a fit, and one on what its interval allows to be said.
+
+    Parameters
+    ----------
+    split
+        The evaluated split that is told.
+    groups
+        Patients in it.
+    """
+    score, matrix = result.scores[split]["auc"], result.matrix
+    images = f"{result.sizes[split]} images"
+    seen = f"On {images} of {groups} patients that it had not seen"
+    if matrix.get("groups_set_aside"):
+        seen = f"On {images} that it had not seen, of patients that it may have seen"
+    elif not matrix["has_groups"]:
+        seen = f"On {images} that it had not seen (their patients are not known)"
+    if score.value is None:
+        return f"{seen}, {result.strategy} has no AUC: a class is missing among them."
+    if score.interval is None:
+        return (
+            f"{seen}, {result.strategy} reaches an AUC of {score.value:.3f}. There is no interval, and nothing can be"
+            " concluded: a class has a single patient."
+        )
+    low, high = score.interval
+    told = f"{seen}, {result.strategy} reaches an AUC of {spoken(score.value, score.interval)}."
+    if low <= CHANCE <= high:
+        return f"{told} The interval includes {CHANCE}: by these data it cannot be told from guessing."
+    if high < CHANCE:
+        return f"{told} That is worse than guessing: look for swapped labels."
+    wide = high - low > WIDE
+    return f"{told} It is better than guessing" + (
+        "; how good, these patients are too few to say." if wide else "."
+    )
+
+
+def spoken(value: float | None, interval: tuple[float, float] | None) -> str:
+    """A number with its 95 % interval, in words."""
+    if value is None:
+        return "undefined"
+    return f"{value:.3f}" + (f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+
+
+def fusions_that_pay(result: Comparison) -> list[str]:
+    """Contestants of several networks that are told from the best single one, and better."""
+    single = _best_single(result)
+    name = single.contestant.label if single else None
+    fusions = {s.contestant.label for s in result.standings if len(s.contestant.backbones) > 1}
+    return [d.a for d in result.duels if d.b == name and d.verdict == "a_better" and d.a in fusions]
+
+
+def winner_text(result: Comparison) -> str:
+    """What the best is worth once the luck of being picked is taken off, and where its uncertainty comes from."""
+    leader = _leader(result)
+    return "\n".join(part for part in (_guarded(result), _spread(leader)) if part)
+
+
+def _guarded(result: Comparison) -> str:
+    winner = result.winner
+    if winner is None:
+        return ""
+    interval = "no interval" if winner.interval is None else "{:.3f}, {:.3f}".format(*winner.interval)
+    return (
+        f"Best of {winner.of}: {winner.name}, {winner.metric.upper()} {winner.naive:.3f}. It was picked on the images"
+        f" it is scored on; expect {winner.guarded:.3f} [{interval}] on others"
+        f" (it came first in {100 * winner.picked:.0f} % of resamples).{_nested(winner.nested)}"
+    )
+
+
+def _nested(nested: Nested | None) -> str:
+    if nested is None:
+        return ""
+    interval = f" [{nested.interval[0]:.3f}, {nested.interval[1]:.3f}]" if nested.interval else ""
+    names = ", ".join(f"{name} in {times}" for name, times in Counter(nested.picked).most_common())
+    return (
+        f"\nPicked anew inside each of {len(nested.picked)} folds, on its training images: {nested.mean:.3f}"
+        f"{interval}; the pick was {names}."
+    )
+
+
+def _spread(leader: Standing) -> str:
+    """Write the components as deviations; those that were not looked at are left out."""
+    spread = leader.spread
+    parts = [] if spread.patients is None else [f"{spread.patients:.3f} with other patients"]
+    if spread.folds is not None:
+        parts.append(f"{spread.folds:.3f} with other folds of the same patients")
+    if spread.training is not None:
+        parts.append(f"{spread.training:.3f} with another training seed")
+    if not parts:
+        return "How much the AUC moves with other patients cannot be said: a class has a single patient."
+    return f"The AUC of {leader.contestant.label} moves by about {', '.join(parts)} (one standard deviation)."
+
+
+def _leader(result: Comparison) -> Standing:
+    return max(result.standings, key=lambda s: s.primary)
+
+
+def _best_single(result: Comparison) -> Standing | None:
+    singles = [s for s in result.standings if len(s.contestant.backbones) == 1]
+    return max(singles, key=lambda s: s.primary, default=None)
+
+
+def _that_matter(result: Comparison) -> list[Duel]:
+    """Fusions against the best single network first, then the leader against the others, then the rest."""
+    leader, single = _leader(result).contestant.label, _best_single(result)
+    name = single.contestant.label if single else leader
+    fusions = {s.contestant.label for s in result.standings if len(s.contestant.backbones) > 1}
+
+    def rank(duel: Duel) -> tuple[bool, bool, float]:
+        return (
+            not (duel.b == name and duel.a in fusions),
+            leader not in {duel.a, duel.b},
+            -duel.delta,
+        )
+
+    return sorted(result.duels, key=rank)
+
+
+def _told(duel: Duel) -> bool:
+    return duel.verdict != "cannot_tell"
+
+
+def _duel_text(duel: Duel, groups: int, unit: str) -> str:
+    interval = f" [{duel.interval[0]:+.3f}, {duel.interval[1]:+.3f}]" if duel.interval else ""
+    p = f"p = {duel.p:.3f}" if duel.p >= 0.0005 else "p < 0.001"  # noqa: PLR2004
+    words = {
+        "a_better": f"{duel.a} beats {duel.b}",
+        "b_better": f"{duel.b} beats {duel.a}",
+        "cannot_tell": f"cannot tell {duel.a} from {duel.b} with {groups} {unit}; {_needed(duel)}",
+    }
+    return f"{words[duel.verdict]}: {duel.metric.upper()} difference {duel.delta:+.3f}{interval}, {p}."
+
+
+def _needed(duel: Duel) -> str:
+    if duel.needed is None:
+        return f"more than {MOST} times as many would be needed"
+    digit = 10 ** max(0, floor(log10(duel.needed)) - 1)
+    return f"about {digit * ceil(duel.needed / digit)} would be needed"
+
+
+def calibration_text(curves: Mapping[str, Any]) -> str:
+    """ECE beside that of a perfectly calibrated model, calibration slope and intercept; empty of an older run.
+
+    Parameters
+    ----------
+    curves
+        Of one contestant or split, as in metrics.json.
+    """
+    return " ".join(
+        part
+        for part in (_error(curves.get("calibration_error")), _slope(curves.get("recalibration")))
+        if part
+    )
+
+
+def calibration_error(part: Mapping[str, Any]) -> float:
+    """Mean over the images of the distance between what a bin was told and what it was (ECE)."""
+    gap = np.abs(np.subtract(part["predicted"], part["observed"]))
+    return float(np.average(gap, weights=part["images"]))
+
+
+def chance_text(curves: Mapping[str, Any]) -> str:
+    """ECE of a perfectly calibrated model on as many images, for a table; empty where it is not known."""
+    expected = (curves.get("calibration_error") or {}).get("expected")
+    return "" if expected is None else f"{expected:.3f} by chance"
+
+
+def _error(part: Mapping[str, Any] | None) -> str:
+    if part is None:
+        return ""
+    if part["ece"] is None or part["expected"] is None:
+        return f"ECE not computed: fewer than {ENOUGH_IMAGES} images ({part['images']})."
+    return (
+        f"ECE {part['ece']:.3f}; a perfectly calibrated model would show {part['expected']:.3f} on as many images, by"
+        " chance alone."
+    )
+
+
+def _slope(part: Mapping[str, Any] | None) -> str:
+    if part is None:
+        return ""
+    if part["why"] or part["slope"]["value"] is None or part["intercept"]["value"] is None:
+        return f"Calibration slope and intercept are undefined: {part['why']}."
+    return (
+        f"Calibration slope {_number(part['slope'])} (1 is best; below: too sure), intercept"
+        f" {_number(part['intercept'])} (0 is best)."
+    )
+
+
+def _number(part: Mapping[str, Any]) -> str:
+    interval = part["interval"]
+    told = "no interval" if interval is None else f"{interval[0]:.2f}, {interval[1]:.2f}"
+    return f"{part['value']:.2f} [{told}]"
+
+
+WHERE = "docs/findings.md explains each code; featstore check DATA names the files."
+
+
+def findings_text(found: Sequence[Finding]) -> str:
+    """Findings, the gravest first: code, what was met, one example, what to do; accepted ones in one line."""
+    known = ordered(found)
+    blocks = [_block(finding) for finding in known if not finding.accepted]
+    return "\n".join([*blocks, *_accepted(known)])
+
+
+def findings_brief(found: Sequence[Finding]) -> str:
+    """A line for each finding that bears on the scores, and one for all notes."""
+    known = ordered(found)
+    open_ones = [finding for finding in known if not finding.accepted]
+    lines = [_line(finding) for finding in open_ones if finding.severity != "note"]
+    notes = [f"{f.title} ({f.count})" for f in open_ones if f.severity == "note"]
+    if notes:
+        lines.append(f"Notes: {', '.join(notes)}.")
+    lines += _accepted(known)
+    return "\n".join([*lines, WHERE]) if lines else ""
+
+
+def said(found: Sequence[Finding]) -> tuple[str, ...]:
+    """Sentences for a report and a model card: errors and warnings, accepted ones too, without any path."""
+    return tuple(
+        f"{finding.title}: {finding.message}{' (Accepted.)' if finding.accepted else ''}"
+        for finding in ordered(found)
+        if finding.severity != "note"
+    )
+
+
+def _block(finding: Finding) -> str:
+    lines = [_line(finding)]
+    lines += [f"  for example {printable(example)}" for example in finding.examples[:1]]
+    return "\n".join([*lines, f"  {finding.remedy}"])
+
+
+def _line(finding: Finding) -> str:
+    return f"{finding.severity.upper()} {finding.title}: {printable(finding.message)}"
+
+
+def _accepted(found: Sequence[Finding]) -> list[str]:
+    titles = [finding.title for finding in found if finding.accepted]
+    return [f"Accepted: {', '.join(titles)}."] if titles else []

@@ -1,0 +1,368 @@
+"""What is known of a run, in sentences that its card, its worksheet and its verdict share.
+
+What a run found and how it was tested, in sentences that its card and its worksheet share.
+
+The verdict on a run: what a hurried reader should take away, and what he must not miss.
+
+What a report must never be read without.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from featstore import registry
+from featstore.evaluation.candidates import STRATEGIES
+from featstore.evaluation.metrics import PRIMARY
+from featstore.reporting import run_record
+from featstore.reporting.run_record import leader
+from featstore.reporting.tables import counts, duration, short_weights, view_name
+from featstore.reporting.terminal.comparison import operating_text
+from featstore.reporting.verdict import (
+    calibration_text,
+    fusion_summary,
+    said,
+    spoken,
+    summary,
+    told_apart,
+    winner_text,
+)
+from featstore.results.comparison import Comparison
+from featstore.results.fusion import Fusion
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from featstore.reporting.run_record import Record
+    from featstore.reporting.schema import Answers
+
+
+RANDOM = "random:"
+
+
+def data(record: Record) -> str:
+    """How many images, patients and classes."""
+    matrix = record.matrix
+    if record.kind == "paper":
+        networks, steps = len(record.metrics["networks"]), len(record.metrics["steps"])
+        return f"{networks} networks, {len(record.twins)} figures, {steps} steps."
+    if record.outcome is None:
+        return f"{matrix['images']:,} images{_aside(sum(matrix['quarantined'].values()))}."
+    whom = (
+        f"of {matrix['groups']:,} patients (groups)"
+        if matrix["has_groups"]
+        else "whose patients are not named"
+    )
+    return f"{matrix['images']:,} images {whom}; {counts(matrix['classes'])}{_aside(matrix['quarantined'])}."
+
+
+def kept(record: Record) -> str:
+    """What was kept together, and is resampled."""
+    return "patients" if record.matrix["has_groups"] else "images"
+
+
+def disjoint(record: Record) -> str:
+    """At which level the parts of the data are disjoint."""
+    if record.matrix.get("groups_set_aside"):
+        return (
+            "Images, on purpose: the data set names patients, who were not kept together. Images of one patient are"
+            " on both sides of the split, and scores are too high. All views of an image stay together."
+        )
+    if record.matrix["has_groups"]:
+        return (
+            "Patients (groups): no patient is on both sides of a split. All views of an image stay together."
+        )
+    return (
+        "Images: the data set names no patients, so that images of one patient may be on both sides of a split."
+        " Scores may then be too high. All views of an image stay together."
+    )
+
+
+def partition(record: Record) -> str:
+    """How images came to be trained on or tested on."""
+    match record.outcome:
+        case Fusion() as fusion:
+            sizes = ", ".join(f"{name} {size:,}" for name, size in fusion.sizes.items())
+            asked = record.about.get("asked")
+            seed = asked.get("split_seed") if isinstance(asked, dict) else None
+            drawn = (
+                f" (drawn by class with seed {seed} where the data set has no splits of its own)"
+                if seed is not None
+                else ""
+            )
+            return f"Whole groups held out{drawn}; images: {sizes}."
+        case Comparison() as comparison:
+            times = f", repeated {comparison.repeats} times" if comparison.repeats > 1 else ""
+            return (
+                f"{comparison.folds}-fold cross-validation over whole groups, stratified by class{times}"
+                f" (seed {comparison.fold_seed}); every contestant on the same folds."
+            )
+        case _:
+            return ""
+
+
+def preprocessing(record: Record) -> str:
+    """How a file becomes the pixels at a network's door."""
+    matrix = record.matrix
+    decoding, backbones = matrix["decoding"] or {}, matrix["backbones"]
+    sides = sorted({spec["input_size"] for spec in backbones})
+    how = {
+        "official": "normalised as each network's authors do",
+        "rescale": "divided by 255 for every network",
+    }
+    kinds = sorted({spec["preprocess"] for spec in backbones})
+    between = f" to {sides[-1]}" if len(sides) > 1 else ""
+    window = decoding.get("value_range")
+    cut = f", grey values {window[0]:g} to {window[1]:g} taken for black and white" if window else ""
+    return (
+        f"Decoded with {decoding.get('decoder', 'a decoder that is not recorded')}{cut}; resized to squares of"
+        f" {sides[0]}{between} pixels ({decoding.get('interpolation', 'not recorded')}, stretched if need be);"
+        f" {' or '.join(how.get(kind, kind) for kind in kinds)}."
+    )
+
+
+def views(record: Record) -> str:
+    """Which views were trained on."""
+    names = [view_name(view["recipe"], view["seed"]) for view in record.matrix["views"]]
+    augmented = len(names) - 1
+    if augmented < 1:
+        return "No augmentation: every image in its identity view."
+    more = ", ".join(names[1:])
+    return f"The identity view and {augmented} augmented in training ({more}); tested on the identity view."
+
+
+def networks(record: Record) -> str:
+    """The frozen networks and the length of their vectors."""
+    specs = record.matrix["backbones"]
+    names = ", ".join(f"{spec['name']} ({spec['dimension']:,})" for spec in specs)
+    total = sum(spec["dimension"] for spec in specs)
+    return (
+        f"Global average pooling of {len(specs)} frozen {'network' if len(specs) == 1 else 'networks'}"
+        f" ({names} values; together {total:,})."
+    )
+
+
+def strategy(record: Record) -> str:
+    """What was fitted on the vectors."""
+    match record.outcome:
+        case Fusion() as fusion:
+            options = ", ".join(f"{name} {value}" for name, value in sorted(fusion.options.items()))
+            return f"{fusion.strategy}: {_told(fusion.strategy)}{f' Settings: {options}.' if options else ''}"
+        case Comparison() as comparison:
+            first = leader(comparison).contestant
+            return (
+                f"{len(comparison.standings)} contestants; the one with the highest AUC is {first.label}:"
+                f" {_told(first.strategy)}"
+            )
+        case _:
+            return ""
+
+
+def weights(record: Record) -> str:
+    """Where the weights of the networks come from."""
+    found = "; ".join(
+        f"{spec['name']} {short_weights(spec['weights'])}" for spec in record.matrix["backbones"]
+    )
+    return f"The networks are frozen, with weights {found}."
+
+
+def operating(record: Record) -> str:
+    """How an answer comes from a probability."""
+    match record.outcome:
+        case Fusion() as fusion:
+            told = operating_text(fusion.operating, list(fusion.matrix["classes"]))
+        case Comparison(wish=wish):
+            parts = [
+                *([] if wish.calibrate is None else [f"Probabilities are calibrated ({wish.calibrate})."]),
+                *(
+                    []
+                    if wish.sensitivity is None
+                    else [f"The threshold aims at a sensitivity of {wish.sensitivity:g}."]
+                ),
+            ]
+            told = " ".join([*parts, "Chosen within the training images of each fold."] if parts else [])
+        case _:
+            told = ""
+    return told or "The most probable class is answered; probabilities are the model's own, not calibrated."
+
+
+def untrained(record: Record) -> list[str]:
+    """Warn of networks with random weights, which no number of a run can speak for."""
+    names = [spec["name"] for spec in record.matrix["backbones"] if spec["weights"].startswith(RANDOM)]
+    return [f"Random weights, never trained: {', '.join(names)}."] if names else []
+
+
+def software(record: Record) -> str:
+    """Libraries with their versions."""
+    libraries = ", ".join(f"{name} {version}" for name, version in sorted(record.about["libraries"].items()))
+    return f"Python {record.about['python']} on {record.about['machine']}; {libraries}."
+
+
+def _told(name: str) -> str:
+    """First line of a strategy's own description; what a stranger calls a strategy need not be one."""
+    known = name in registry.names(STRATEGIES)
+    return registry.summary(STRATEGIES, name) if known else "a strategy that this featstore does not know."
+
+
+def _aside(quarantined: int) -> str:
+    return f"; {quarantined:,} more could not be read and are in quarantine" if quarantined else ""
+
+
+def performance(record: Record) -> str:
+    """The primary metric with its interval, guarded where it is the best of many."""
+    match record.outcome:
+        case Fusion() as fusion:
+            score = fusion.scores[record.shown or ""][PRIMARY]
+            size = fusion.sizes[record.shown or ""]
+            return f"{PRIMARY.upper()} {spoken(score.value, score.interval)} on {size:,} images that it had not seen."
+        case Comparison(winner=None) as comparison:
+            estimate = leader(comparison).estimates[PRIMARY]
+            return f"{PRIMARY.upper()} {spoken(estimate.mean, estimate.interval)}, mean of the folds."
+        case Comparison(winner=winner) if winner is not None:
+            return (
+                f"Best of {winner.of}: {winner.name}, {winner.metric.upper()} {winner.naive:.3f}; on other patients"
+                f" expect {spoken(winner.guarded, winner.interval)}, since it was picked on these."
+            )
+        case _:
+            return ""
+
+
+def calibration(record: Record) -> str:
+    """How well its probabilities are calibrated, or those of the leader."""
+    match record.outcome:
+        case Fusion() | Comparison() as outcome:
+            return calibration_text(outcome.curves.get(record.shown or "", {}))
+        case _:
+            return ""
+
+
+def selection(record: Record) -> str:
+    """How the model was chosen among others."""
+    match record.outcome:
+        case Comparison() as comparison:
+            return (
+                f"The highest AUC of {len(comparison.standings)} contestants, out of fold. The guarded estimate picks"
+                " anew in each resample (bootstrap bias-corrected cross-validation, Tsamardinos 2018)."
+            )
+        case Fusion():
+            return "One model was fitted; this run chose among none."
+        case _:
+            return ""
+
+
+def internal(record: Record) -> str:
+    """What kind of testing the scores are."""
+    whom = "patients" if record.matrix["has_groups"] else "images"
+    return f"All scores are from held-out {whom} of the same data set (internal testing)."
+
+
+def uncertainty(record: Record) -> str:
+    """Where intervals and p values come from."""
+    whom = "patients, not images" if record.matrix["has_groups"] else "images, since no patients are named"
+    told = (
+        f"95 % intervals from 2,000 bootstrap resamples of {whom}, and never narrower than score intervals for so"
+        " many (shares: Wilson 1927; AUC: Newcombe 2006)"
+    )
+    if not isinstance(record.outcome, Comparison):
+        return f"{told}."
+    return (
+        f"{told}; the bootstrap is widened for the overlap of the training sets (Nadeau & Bengio 2003). Differences"
+        " are paired, their"
+        " p values adjusted for all pairs (Holm)."
+    )
+
+
+def shortcuts(record: Record) -> str:
+    """How well the class is guessed without a network, on the images that the scores are about."""
+    match record.outcome:
+        case Fusion() as fusion:
+            found = {
+                name: (scores[PRIMARY].value, scores[PRIMARY].interval)
+                for name, scores in fusion.shortcuts.get(record.shown or "", {}).items()
+            }
+        case Comparison() as comparison:
+            found = {
+                s.contestant.label: (s.estimates[PRIMARY].mean, s.estimates[PRIMARY].interval)
+                for s in comparison.shortcuts
+            }
+        case _:
+            found = {}
+    told = "; ".join(f"{name} {spoken(*score)}" for name, score in found.items())
+    return f"Guessing without a network, on the same images: {PRIMARY.upper()} of {told}." if told else ""
+
+
+def mistakes(record: Record) -> str:
+    """How many answers were wrong."""
+    shown = _shown(record)
+    if shown is None:
+        return ""
+    return (
+        f"{len(shown.wrong):,} of {len(shown.ids):,} images were answered wrong ({record.shown}); the report lists"
+        " them, the surest mistakes first."
+    )
+
+
+def tested_groups(record: Record) -> int:
+    """Patients among the images that the report's answers are about."""
+    shown = _shown(record)
+    return 0 if shown is None else len(set(shown.groups.tolist()))
+
+
+def _shown(record: Record) -> Answers | None:
+    return None if record.shown is None else record.answers[record.shown]
+
+
+def opening(record: Record) -> tuple[str, ...]:
+    """Sentences that a report begins with, the one that matters first."""
+    match record.outcome:
+        case Comparison() as comparison:
+            told = f"Of all {len(comparison.duels):,} pairs, {told_apart(comparison):,} are told apart."
+            lines = winner_text(comparison).splitlines()
+            return (
+                summary(comparison),
+                *lines,
+                *([told] if comparison.duels else []),
+                *untrained(record),
+                *said(comparison.findings),
+            )
+        case Fusion() as fusion:
+            return (
+                fusion_summary(fusion, record.shown or "", tested_groups(record)),
+                *([] if record.matrix["has_groups"] else [disjoint(record)]),
+                *untrained(record),
+                mistakes(record),
+                *said(fusion.findings),
+            )
+        case _ if record.kind == "paper":
+            return tuple(run_record.verdict(record.metrics))
+        case _:
+            about = record.about
+            done = f"{about['computed']:,} vectors computed in {duration(about['seconds'])}"
+            of = (
+                f"{len(about['backbones'])} networks, {len(about['views'])} views, {about['images']:,} images"
+            )
+            return (
+                f"{done}, {about['stored']:,} were stored before: {of}.",
+                _quarantine(about["quarantined"]),
+            )
+
+
+def _quarantine(reasons: Mapping[str, int]) -> str:
+    if not reasons:
+        return "Every image could be read."
+    told = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
+    return f"{sum(reasons.values()):,} images are in quarantine ({told}); nothing was computed from them."
+
+
+PURPOSE = "Research only. featstore is no medical device, and nothing it computes may decide about a patient."
+SHORTCUTS = (
+    "A good score does not mean that the networks saw the disease: scanners, markers, cropping and compression can"
+    " give a label away. The audit guesses the label from file sizes and grey levels alone; compare its AUC."
+)
+LIMITS = (
+    PURPOSE,
+    SHORTCUTS,
+    "It does not mean that the model works elsewhere: another hospital is another population.",
+    "An interval tells what other patients like these would change: nothing of wrong labels or another hospital.",
+    "The best of many was picked on the images it is scored on. Quote the guarded value, not the highest.",
+)

@@ -1,0 +1,1 @@
+"""What the commands return, and what their runs hold."""

@@ -1,0 +1,339 @@
+"""What the commands that look at images return: extract, check, finetune, bench and cache drift.
+
+What an extraction did, or would do.
+
+What a fine-tuning did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from featstore.evaluation.estimates import Score
+    from featstore.extraction.finetune_loop import Measure
+    from featstore.findings import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class CellSummary:
+    """One line of a dry run or of a closing summary: a backbone in one view.
+
+    Attributes
+    ----------
+    stored, missing
+        Vectors that were in the store when the call began, and those that were not.
+    bytes_missing, seconds
+        What the missing ones would take.
+    stored_now, missing_now
+        The same when the call ended; an image that is in quarantine is not missing.
+    """
+
+    backbone: str
+    weights: str
+    recipe: str
+    seed: int
+    stored: int
+    missing: int
+    bytes_missing: int
+    seconds: float
+    stored_now: int = 0
+    missing_now: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PaceSummary:
+    """What one backbone did, over all views: vectors, and seconds in its forward pass alone (of all workers)."""
+
+    backbone: str
+    vectors: int
+    seconds: float
+    vectors_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What an extraction did, or with ``dry_run`` would do.
+
+    Attributes
+    ----------
+    images
+        Number of images of the data set, bad ones included.
+    cells
+        Backbone by view: what was stored before, and what was missing.
+    computed
+        Vectors computed and committed.
+    bad
+        Quarantined images: ``(path, reason, detail)``.
+    findings
+        What a user should know about the data.
+    idle
+        Share of the pass in which no network was at work, 0 to 1.
+    passes, announced_bytes
+        Passes over the images that the memory budget asks for, and the peak memory to expect, all processes.
+    measured_bytes
+        Peak memory that it took: of as many processes as work at a time, those with the highest peaks. A process
+        that had done other things before counts with these.
+    phases
+        Seconds spent waiting for pixels, in the forward pass, and waiting for the writer; beside it what the writer
+        was busy in the background. Seconds of several workers add up.
+    throughput
+        Vectors per second by phase; a phase that took no time has none.
+    paces
+        What each backbone did.
+    batch_size, precision
+        Images per call, a constant of the engine, and arithmetic.
+    workers, workers_from
+        Processes at a time, and where that number comes from.
+    seconds
+        Wall time of the whole call.
+    estimated_seconds, estimated_from
+        Wall time that was expected for what was missing, and on what grounds.
+    """
+
+    dry_run: bool
+    cache: str
+    images: int
+    cells: tuple[CellSummary, ...]
+    computed: int = 0
+    bad: tuple[tuple[str, str, str], ...] = ()
+    findings: tuple[Finding, ...] = ()
+    phases: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    estimated_seconds: float = 0.0
+    estimated_from: str = ""
+    idle: float = 0.0
+    passes: int = 1
+    announced_bytes: int = 0
+    measured_bytes: int = 0
+    throughput: Mapping[str, float] = field(default_factory=dict)
+    paces: tuple[PaceSummary, ...] = ()
+    batch_size: int = 0
+    precision: str = ""
+    workers: int = 1
+    workers_from: str = ""
+
+    @property
+    def missing(self) -> int:
+        """Vectors that were not in the store when the call began."""
+        return sum(cell.missing for cell in self.cells)
+
+    @property
+    def stored(self) -> int:
+        """Vectors that were in the store when the call began."""
+        return sum(cell.stored for cell in self.cells)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict for ``--json``."""
+        return {
+            **asdict(self),
+            "findings": [finding.to_json() for finding in self.findings],
+            "missing": self.missing,
+            "stored": self.stored,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Finetuning:
+    """Outcome of `featstore.finetune`.
+
+    Attributes
+    ----------
+    run
+        Folder that holds the weights, ``run.json`` and ``metrics.json``.
+    backbone
+        Its name.
+    weights, digest
+        The new weights file, and its digest, which is in the key of every feature that it gives.
+    started_from
+        Digest of the weights before.
+    options
+        What was asked for, defaults included.
+    classes
+        Images by class, all sides.
+    sizes
+        Images by side: ``trained``, ``validated``, and what `featstore.fuse` will score.
+    layers, of_layers
+        Layers that learned, of those that could.
+    epochs, best_epoch
+        Epochs trained, and the one whose weights were kept; 0 if none was better than the frozen network.
+    before, after
+        On the validation images, the frozen network under a linear probe, and the weights that were kept.
+    history
+        By epoch: ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``.
+    bad
+        Images that do not decode: ``(path, reason, detail)``.
+    findings
+        What a user should know about the data.
+    seconds
+        Wall time.
+    """
+
+    run: str
+    backbone: str
+    weights: str
+    digest: str
+    started_from: str
+    options: Mapping[str, Any]
+    classes: Mapping[str, int]
+    sizes: Mapping[str, int]
+    layers: int
+    of_layers: int
+    epochs: int
+    best_epoch: int
+    before: Measure
+    after: Measure
+    history: Mapping[str, tuple[float, ...]]
+    bad: tuple[tuple[str, str, str], ...] = ()
+    findings: tuple[Finding, ...] = ()
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict for ``--json``."""
+        return {**asdict(self), "findings": [finding.to_json() for finding in self.findings]}
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionCost:
+    """What a precision does to the features of one backbone.
+
+    Attributes
+    ----------
+    error
+        Root mean square of the difference from float32, as a share of the standard deviation between images
+        (root mean square over features). Our mark is 0.05: what a classifier
+        makes of it must be tried (`featstore compare` with both precisions).
+    correlation
+        Pearson correlation of the Euclidean distances between all pairs of images, before and after.
+    """
+
+    backbone: str
+    weights: str
+    error: float
+    correlation: float
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionCheck:
+    """Cost by backbone on `images` images; `bad` ones as (path, reason, detail)."""
+
+    precision: str
+    images: int
+    costs: tuple[PrecisionCost, ...]
+    bad: tuple[tuple[str, str, str], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict for ``--json``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Outcome of an audit.
+
+    Attributes
+    ----------
+    no_error_found
+        Whether no error was found, that is, nothing that would make every score false. Warnings may remain.
+    findings
+        Errors first, then warnings, then notes.
+    bad
+        Images that do not decode, as (path, reason, detail).
+    shortcuts
+        AUC of guessing the label, in cross-validation over whole groups, from the file alone (bytes, width, height,
+        channels, format, colour mode) and from a grey histogram, with its 95 % interval; empty where there are too
+        few groups.
+    """
+
+    images: int
+    groups: int
+    classes: Mapping[str, int]
+    no_error_found: bool
+    findings: tuple[Finding, ...]
+    bad: tuple[tuple[str, str, str], ...]
+    shortcuts: Mapping[str, Score]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict for ``--json``."""
+        return {**asdict(self), "findings": [finding.to_json() for finding in self.findings]}
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneDrift:
+    """Stored against computed anew, for one backbone.
+
+    Attributes
+    ----------
+    rows
+        Vectors compared, in all views.
+    equal
+        Those that are the same bytes.
+    difference
+        Largest difference of a value.
+    relative
+        The same as a share of the spread between images: the standard deviation over the stored vectors that were
+        compared, root mean square over features. None where it is infinite.
+    drifted
+        Whether that is beyond the tolerance.
+    """
+
+    backbone: str
+    weights: str
+    rows: int
+    equal: int
+    difference: float
+    relative: float | None
+    drifted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Outcome of `drift`; images that did not decode any more as (path, reason, detail)."""
+
+    tolerance: float
+    backbones: tuple[BackboneDrift, ...]
+    bad: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def drifted(self) -> bool:
+        """Whether any backbone is beyond the tolerance."""
+        return any(found.drifted for found in self.backbones)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict for ``--json``."""
+        return {**asdict(self), "drifted": self.drifted}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Processes side by side, and threads in each."""
+
+    processes: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Images per second of all processes together: pixels in memory to vectors in memory, random weights."""
+
+    backbone: str
+    precision: str
+    batch_size: int
+    processes: int
+    threads: int
+    images_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """All rates, and for each backbone the fastest."""
+
+    rates: tuple[Rate, ...]
+    best: tuple[Rate, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict for ``--json``."""
+        return asdict(self)

@@ -1,0 +1,237 @@
+"""What `fuse` and `predict` return."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from featstore.evaluation.estimates import Score
+    from featstore.findings import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """Outcome of a fit.
+
+    Attributes
+    ----------
+    run
+        Folder that holds the model, predictions and metrics.
+    strategy, options
+        What was fitted.
+    matrix
+        What it was fitted on, as a plain dict.
+    sizes
+        Images by split; the model is fitted on ``train`` only.
+    operating
+        Calibration and threshold, as plain dict; both None where none were asked for.
+    scores
+        By evaluated split and metric, on the identity view, at the operating point.
+    curves
+        By evaluated split: decision, calibration and risk-coverage curve, and how well probabilities are calibrated.
+    history
+        Learning curves by epoch, for strategies that have them.
+    continuation
+        What it was fine-tuned from, before and after; None for a fit from scratch.
+    shortcuts
+        By evaluated split: scores of guesses that need no network, as `scores`.
+    findings
+        What a reader of the scores must know, the gravest first.
+    """
+
+    run: str
+    strategy: str
+    options: Mapping[str, Any]
+    matrix: Mapping[str, Any]
+    sizes: Mapping[str, int]
+    operating: Mapping[str, Any]
+    scores: Mapping[str, Mapping[str, Score]]
+    curves: Mapping[str, Any]
+    history: Mapping[str, Sequence[float]] | None
+    continuation: Continuation | None = None
+    shortcuts: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    def to_json(self, *, examples: bool = True) -> dict[str, Any]:
+        """Plain dict for ``--json`` and, without the examples of findings, which name files, ``metrics.json``."""
+        return {**asdict(self), "findings": [finding.to_json(examples=examples) for finding in self.findings]}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A metric on the same held-out images before and after, and the difference with its paired 95 % interval.
+
+    None where undefined. The interval: `featstore.evaluation.intervals.difference_interval`.
+    """
+
+    before: float | None
+    after: float | None
+    difference: float | None
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """What a fine-tuning went on from, and what came of it.
+
+    Attributes
+    ----------
+    run
+        Folder of the earlier run.
+    frozen
+        Blocks whose input weights stayed.
+    held_out_then
+        Whether the earlier run is known to have held out the images scored here; None where it saw another table,
+        which may have held the same patients: "before" may then flatter it.
+    changes
+        By evaluated split and metric, on probabilities before any calibration.
+    """
+
+    run: str
+    frozen: tuple[str, ...]
+    held_out_then: bool | None
+    changes: Mapping[str, Mapping[str, Change]]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer for one image, or one page of a file that holds several.
+
+    Attributes
+    ----------
+    path
+        The file.
+    label
+        Predicted class, at the run's operating point.
+    probability
+        By class, summing to one; calibrated if the run is.
+    votes
+        Class that each backbone alone would choose, for strategies whose members can vote; else empty.
+    tuned_on
+        Backbones whose weights have learned from this image or its patient: the answer says nothing about new ones.
+    page
+        Number of the page, from 1, where the file holds several; else None.
+    given
+        Label that the CSV file gives, if it does.
+    in_training
+        How the image was recognised as one that the model has learned from: ``the same file``, ``the same pixels`` or
+        ``the same patient name``; None for a new image.
+    """
+
+    path: str
+    label: str
+    probability: Mapping[str, float]
+    votes: Mapping[str, str]
+    tuned_on: tuple[str, ...] = ()
+    page: int | None = None
+    given: str | None = None
+    in_training: str | None = None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether neither the model nor a backbone has learned from it, as far as can be seen."""
+        return self.in_training is None and not self.tuned_on
+
+
+@dataclass(frozen=True, slots=True)
+class MeanOfPages:
+    """Mean probability over the pages of a file, and the class that the operating point makes of it."""
+
+    path: str
+    pages: int
+    label: str
+    probability: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many of the new images that bear a label were answered rightly.
+
+    Attributes
+    ----------
+    labelled, right
+        Images with a label that is a class of the model and that were not in training, and the right answers on them.
+    seen
+        Further ones with a label, not counted since they were in training.
+    """
+
+    labelled: int
+    right: int
+    seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Answers for all images that decoded, and the others as (path, reason, detail).
+
+    Attributes
+    ----------
+    run
+        Folder of the model.
+    operating
+        Its calibration and threshold, as plain dict.
+    classes
+        Names of its classes.
+    predictions
+        An answer per image, or per page.
+    files
+        A summary of each file that holds several pages.
+    bad
+        What could not be answered.
+    skipped
+        Files in the folders given that do not look like images.
+    findings
+        What a reader should know, such as images that were in training.
+    """
+
+    run: str
+    operating: Mapping[str, Any]
+    classes: tuple[str, ...]
+    predictions: tuple[Prediction, ...]
+    files: tuple[MeanOfPages, ...]
+    bad: tuple[tuple[str, str, str], ...]
+    skipped: int = 0
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def counts(self) -> Counts | None:
+        """Right answers, where labels were given."""
+        known = [p for p in self.predictions if p.given in self.classes]
+        if not known:
+            return None
+        new = [p for p in known if p.is_new]
+        return Counts(len(new), sum(p.given == p.label for p in new), len(known) - len(new))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict for ``--json``."""
+        counts = self.counts
+        return {
+            **asdict(self),
+            "findings": [finding.to_json() for finding in self.findings],
+            "counts": None if counts is None else asdict(counts),
+        }
+
+    def rows(self) -> Iterator[list[Any]]:
+        """Table with the header first: an image or page per line, a column ``P(class)`` per class.
+
+        ``page``, ``label`` and ``vote(backbone)`` are there only where there are any.
+        """
+        first = self.predictions[0] if self.predictions else None
+        paged = any(p.page for p in self.predictions)
+        labelled = any(p.given for p in self.predictions)
+        voters = list(first.votes) if first else []
+        yield [
+            "path", *(["page"] if paged else []), *(["label"] if labelled else []), "predicted",
+            *(f"P({name})" for name in self.classes), *(f"vote({name})" for name in voters),
+            "in_training", "tuned_on",
+        ]  # fmt: skip
+        for p in self.predictions:
+            yield [
+                p.path, *([p.page or 1] if paged else []), *([p.given or ""] if labelled else []), p.label,
+                *(p.probability[name] for name in self.classes), *(p.votes[name] for name in voters),
+                p.in_training or "", "+".join(p.tuned_on),
+            ]  # fmt: skip

@@ -1,0 +1,432 @@
+"""Is the cache whole: every shard, and everything beside the shards; and what to do about what is not.
+
+Mending a cache: nothing is deleted that cannot be rebuilt from what stays.
+
+What lies in a cache beside its shards: index, tables, pages of backbones, leftovers, and other people's files.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featstore import serialization
+from featstore.errors import ShardCorruptError, StoreError
+from featstore.isolation import LostError, call
+from featstore.serialization import canonical_json
+from featstore.signatures import public
+from featstore.store import notes, paths, shard, store, training_record
+from featstore.store.ids import NO_IDS, IdSet
+from featstore.store.paths import commit
+from featstore.store.store import Index, Store, default_cache, digest_of
+from featstore.types import BackboneSpec, FeatureKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+
+THREADS = 8
+"""Beyond these, the disk or the one lock of the HDF5 library is the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Outcome of `verify`.
+
+    Attributes
+    ----------
+    shards, rows
+        Good shards, and the vectors in them; `rows` is None after a fast look, which opens nothing.
+    bad
+        What is damaged, as (path, cause): shards, index segments, tables of bad images, pages of backbones.
+    strangers
+        Files in the cache that featstore did not put there; they do no harm and are left alone.
+    temporaries
+        What killed writers left, or living ones are writing: `featstore.gc` tells the two apart.
+    quarantined
+        Bad shards that were set aside before.
+    repair
+        What was done about `bad`; None if nothing was asked for.
+    """
+
+    shards: int
+    rows: int | None
+    bad: tuple[tuple[str, str], ...]
+    strangers: tuple[str, ...] = ()
+    temporaries: tuple[str, ...] = ()
+    quarantined: int = 0
+    repair: Repair | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict for ``--json``."""
+        return asdict(self)
+
+
+@public
+def verify(
+    cache: str | Path | None = None,
+    *,
+    fast: bool = False,
+    repair: bool = False,
+    threads: int | None = None,
+    progress: bool = False,
+) -> Verification:
+    """Look at every file of a store; changes nothing unless told to repair.
+
+    A shard must have the bytes of its name, pass the guard against hostile HDF5, have the shape that its key
+    demands, finite values, and lie in the folder of its key.
+
+    Parameters
+    ----------
+    cache
+        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
+    fast
+        Only names, sizes and headers: finds what is cut short, not what has rotten.
+    repair
+        Move bad shards to quarantine, put misplaced ones back, drop what can be rebuilt; see `Repair`.
+    threads
+        How many shards are hashed at a time; default one per core, at most 8.
+    progress
+        Show a bar on stderr if that is a terminal.
+
+    Raises
+    ------
+    StoreError
+        If there is no cache, something in it cannot be read or, in a repair, not be moved.
+    """
+    root = Path(cache) if cache is not None else default_cache()
+    paths.require_cache(root)
+    check = shard.check_header if fast else partial(_rows, root=root)
+    rows: list[int] = []
+    bad: list[tuple[Path, str]] = []
+    for path, outcome in _checked(check, list(paths.all_shards(root)), threads, progress=progress):
+        if isinstance(outcome, ShardCorruptError):
+            bad.append((path, outcome.cause))
+        elif outcome is not None:
+            rows.append(outcome)
+    found = survey(root)
+    damaged = [*bad, *found.bad]
+    return Verification(
+        len(rows),
+        None if fast else sum(rows),
+        tuple((str(path), cause) for path, cause in damaged),
+        tuple(map(str, found.strangers)),
+        tuple(map(str, found.temporaries)),
+        found.quarantined,
+        mend(root, damaged) if repair else None,
+    )
+
+
+def _checked(
+    check: Callable[[Path], int], paths: list[Path], threads: int | None, *, progress: bool
+) -> Iterator[tuple[Path, int | ShardCorruptError | None]]:
+    """Rows of each shard, or what is wrong with it; None for one that was compacted away meanwhile."""
+    from tqdm import tqdm
+
+    with ThreadPoolExecutor(threads or min(THREADS, os.cpu_count() or 1)) as pool:
+        outcomes: Iterable[int | ShardCorruptError | None] = pool.map(partial(_outcome, check), paths)
+        bar = tqdm(
+            outcomes, total=len(paths), unit="shard", desc="verify", disable=None if progress else True
+        )
+        yield from zip(paths, bar, strict=True)
+
+
+def _outcome(check: Callable[[Path], int], path: Path) -> int | ShardCorruptError | None:
+    try:
+        return check(path)
+    except ShardCorruptError as error:
+        return error
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return ShardCorruptError(f"it cannot be read: {error.strerror}", "Check the disk and its rights.")
+
+
+def _rows(path: Path, root: Path) -> int:
+    """Rows of a good shard, which is opened by another process: the cache may be a stranger's."""
+    try:
+        rows, _ = call("featstore.store.verify:look", path, str(root))
+    except LostError as error:
+        raise ShardCorruptError(f"{error}", shard.REMEDY) from error
+    return int(rows)
+
+
+def look(path: Path, root: str) -> tuple[int, list[NDArray[Any]]]:
+    """Rows of a shard; run by `featstore.isolation`.
+
+    Raises
+    ------
+    ShardCorruptError
+        If it is not good, or lies in the folder of another key.
+    """
+    found = shard.read(path)
+    if paths.shard_folder(Path(root), found.key) != path.parent:
+        raise ShardCorruptError("it lies in the folder of another key", shard.REMEDY)
+    return len(found.ids), []
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What has to be computed again in one view of one backbone.
+
+    Attributes
+    ----------
+    backbone, view, seed
+        As the folder names them.
+    shards
+        Number of shards that were set aside.
+    rows
+        Vectors that they held and no other shard holds, as far as the index knows; None if it knows nothing.
+    """
+
+    backbone: str
+    view: str
+    seed: int
+    shards: int
+    rows: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What `mend` did, as paths.
+
+    Attributes
+    ----------
+    set_aside
+        Shards that went to quarantine.
+    put_back
+        Good shards that lay in the folder of another key, and now lie in their own.
+    rebuilt
+        Damaged files that carry nothing of their own: index segments and rows of the table of bad images, dropped
+        and rebuilt at need; pages of backbones, written again. A damaged record of what weights have learned from is
+        not among them: it stays, and features of these weights are refused, until `featstore extract` has read it off
+        the weights file again.
+    lost
+        What `featstore extract` will compute again when next asked for it.
+    """
+
+    set_aside: tuple[str, ...]
+    put_back: tuple[str, ...]
+    rebuilt: tuple[str, ...]
+    lost: tuple[Lost, ...]
+
+
+def mend(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
+    """Mend what `featstore.verify` found: `bad` are paths and causes.
+
+    Safe beside a running extraction: a shard that bears its final name is finished, so a bad one is nobody's work.
+
+    Raises
+    ------
+    StoreError
+        If a file cannot be moved.
+    """
+    try:
+        return _mend(root, bad)
+    except StoreError:
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"Cannot mend {error.filename}: {error.strerror}", "Check the rights of the cache folder."
+        ) from error
+
+
+def _mend(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
+    set_aside, put_back, rebuilt, shards, stuck = [], [], [], [], []
+    for path, cause in bad:
+        if path.suffix == paths.SHARD_SUFFIX and _put_back(root, path):
+            put_back.append(str(path))
+        elif path.suffix == paths.SHARD_SUFFIX:
+            try:
+                target = notes.set_aside_shard(paths.quarantine_folder(root), path, cause)
+            except OSError as failure:
+                stuck.append((path, failure))
+                continue
+            shards.append(path)
+            set_aside.append(str(target))
+        elif path.name != paths.LEARNED_PAGE:
+            paths.unlink(root, path)
+            rebuilt.append(str(path))
+    _describe_again(root)
+    if stuck:  # said when all else is done
+        where, why = stuck[0]
+        more = f", and {len(stuck) - 1} more bad shards" if stuck[1:] else ""
+        raise StoreError(
+            f"Cannot set aside {where}{more}: {why.cause if isinstance(why, StoreError) else why.strerror or why}",
+            "Check the rights of the cache folder.",
+        )
+    return Repair(tuple(set_aside), tuple(put_back), tuple(rebuilt), tuple(_lost(root, shards)))
+
+
+def _put_back(root: Path, path: Path) -> bool:
+    """Move a shard that is good but misplaced into the folder of its key; whether that was possible."""
+    try:
+        key, _ = call("featstore.store.verify:key_of", path)
+        home = paths.shard_folder(root, FeatureKey.from_json(key))
+        if home == path.parent:
+            return False
+        paths.make(root, home)
+        paths.rename(root, path, home / path.name)
+    except (OSError, ValueError, LostError) as error:  # a folder that no disk can have, for one
+        log.debug("%s cannot be put back: %s", path, error)
+        return False
+    return True
+
+
+def key_of(path: Path) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """Key of a good shard; run by `featstore.isolation`."""
+    return shard.read(path).key.to_json(), []
+
+
+def _describe_again(root: Path) -> None:
+    for key in Store(root).feature_keys():
+        page = paths.backbone_folder(root, key.backbone) / paths.BACKBONE_PAGE
+        if not paths.is_file(page):
+            commit(root, page, canonical_json(asdict(key.backbone)).encode())
+
+
+def _lost(root: Path, gone: Iterable[Path]) -> list[Lost]:
+    """Sum up by folder, with the rows where the index remembers them."""
+    by_folder: defaultdict[Path, list[Path]] = defaultdict(list)
+    for path in gone:
+        by_folder[path.parent].append(path)
+    store, index = Store(root), Index(paths.index_folder(root))
+    keys = {digest_of(key): key for key in store.feature_keys()}
+    remembered = {entry.shard.hex(): entry for entry in index}
+    lost = []
+    for folder, shards in sorted(by_folder.items()):
+        entries = [remembered[path.stem] for path in shards if path.stem in remembered]
+        rows = None
+        if len(entries) == len(shards):
+            key = keys.get(entries[0].key)
+            stored = store.stored_ids(key) if key else NO_IDS
+            rows = len(IdSet.from_bytes(b"".join(entry.ids for entry in entries)).difference(stored))
+        lost.append(Lost(*paths.folder_names(folder), len(shards), rows))
+    return lost
+
+
+DEEPEST = 32
+"""Folders below each other that are looked into; what lies deeper is named by its folder."""
+MALFORMED = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What `survey` found.
+
+    Attributes
+    ----------
+    bad
+        Damaged files, with the cause.
+    strangers
+        Files that featstore did not put there.
+    temporaries
+        Unfinished files.
+    quarantined
+        Number of bad shards set aside.
+    """
+
+    bad: list[tuple[Path, str]] = field(default_factory=list)
+    strangers: list[Path] = field(default_factory=list)
+    temporaries: list[Path] = field(default_factory=list)
+    quarantined: int = 0
+
+
+def survey(root: Path) -> Surroundings:
+    """Look at everything in a cache but its shards; links are not followed.
+
+    Raises
+    ------
+    StoreError
+        If a folder of it cannot be read, or a link stands in the place of one of featstore's.
+    """
+    found = Surroundings()
+    for path in files_below(root, root):
+        kind = paths.kind_of(root, path)
+        if kind == paths.TEMPORARY:
+            found.temporaries.append(path)
+        elif kind is None:
+            found.strangers.append(path)
+        elif cause := _cause(CHECKS[kind], path):
+            found.bad.append((path, cause))
+        found.quarantined += kind == "quarantined"
+    return found
+
+
+def files_below(root: Path, folder: Path) -> Iterator[Path]:
+    """All files and links below a folder of a cache, and folders too deep to be looked into, room by room."""
+    waiting = [folder]
+    while waiting:
+        inner = []
+        for path in paths.everything(root, waiting.pop()):
+            if paths.is_folder(path) and len(path.relative_to(root).parts) < DEEPEST:
+                inner.append(path)
+            else:
+                yield path
+        waiting += reversed(inner)
+
+
+def _cause(check: Callable[[Path], object] | None, path: Path) -> str | None:
+    if check is None:
+        return None
+    try:
+        check(path)
+    except FileNotFoundError:  # gone since it was listed
+        return None
+    except MALFORMED as error:
+        what = error.cause if isinstance(error, StoreError) else _told(error) or type(error).__name__
+        return " ".join(what.split())
+    return None
+
+
+def _told(error: Exception) -> str:
+    """What an error says, without the path, which stands beside it anyway."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def _check_backbone(path: Path) -> None:
+    spec = BackboneSpec.from_json(serialization.parse(paths.read_file(path, serialization.SMALL)))
+    if path.parent != paths.backbone_folder(path.parents[2], spec):
+        raise ValueError("it describes another backbone than its folder")
+
+
+def _check_page(path: Path) -> None:
+    serialization.unseal(serialization.parse(paths.read_file(path, serialization.LARGE)))
+
+
+def _check_file(path: Path) -> None:
+    """Of what it says nothing is believed; it must be a file."""
+    if not paths.is_file(path):
+        raise ValueError("it is a link, folder, pipe, socket or device")
+
+
+CHECKS: dict[str, Callable[[Path], object] | None] = {
+    "backbone": _check_backbone,
+    "learned": training_record.read_page,
+    "shard": None,
+    "facts": notes.read_facts,
+    "copies": _check_page,
+    "index": store.check_index,
+    "request": notes.check_request,
+    "bad image": notes.read_bad_image,
+    "quarantined": None,
+    "cause": _check_file,
+    "rate": _check_file,
+    "layouts": _check_file,
+    "lease": _check_file,
+    "result": notes.check_result,
+}
+"""How to tell whether a file is sound, for each kind in `rooms.FILES`; None for shards, which are read elsewhere."""

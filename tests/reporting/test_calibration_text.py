@@ -1,0 +1,158 @@
+"""Calibration, intervals and the positive class in words; an older run says no number twice."""
+
+import copy
+
+import numpy as np
+import pytest
+from fakes_comparison import result, standing
+
+from featstore import runs as run
+from featstore import serialization as document
+from featstore.evaluation.calibration import curves
+from featstore.evaluation.selection_bias import Winner
+from featstore.reporting import figures
+from featstore.reporting.run_record import read_comparison, read_fusion
+from featstore.reporting.terminal.comparison import (
+    comparison_screen,
+    comparison_text,
+    data_text,
+    positive_text,
+)
+from featstore.reporting.verdict import calibration_error, calibration_text, chance_text, winner_text
+
+
+def metrics_of(folder):
+    return document.parse((folder / run.METRICS).read_bytes())
+
+
+def drawn(n, seed=0, sure=1.0):
+    rng = np.random.default_rng(seed)
+    odds = rng.normal(0, 1.5, n)
+    y = (rng.random(n) < 1 / (1 + np.exp(-odds))).astype(int)
+    p = 1 / (1 + np.exp(-sure * odds))
+    proba = np.column_stack([1 - p, p])
+    return curves(y, proba, proba.argmax(axis=1), 1)
+
+
+def test_an_error_never_stands_without_what_chance_would_make():
+    part = drawn(300)
+    text = calibration_text(part)
+    error, slope = part["calibration_error"], part["recalibration"]["slope"]
+    assert f"ECE {error['ece']:.3f}; a perfectly calibrated model would show {error['expected']:.3f}" in text
+    low, high = slope["interval"]
+    assert f"slope {slope['value']:.2f} [{low:.2f}, {high:.2f}]" in text
+    assert chance_text(part) == f"{error['expected']:.3f} by chance"
+
+
+def test_what_does_not_exist_is_said_and_why():
+    y = np.arange(60) % 2
+    p = np.where(y == 1, 0.9, 0.2) + np.linspace(0, 0.05, 60)
+    proba = np.column_stack([1 - p, p])
+    text = calibration_text(curves(y, proba, y, 1))
+    assert "ECE not computed: fewer than 100 images (60)." in text
+    assert "slope and intercept are undefined: the probabilities part the classes without an error" in text
+    assert calibration_text({}) == ""
+
+
+def test_the_reliability_figure_says_what_the_text_says():
+    part = drawn(300)
+    error = part["calibration_error"]
+    picture = figures.reliability({"a": part})
+    assert f"a ECE {error['ece']:.3f} (by chance {error['expected']:.3f})" in picture.alt
+    assert calibration_error(part["calibration"]) == pytest.approx(error["ece"])
+
+
+def test_few_images_have_a_picture_and_no_error():
+    """The row that was seen: "31 images in 1 bins of 31 to 31"."""
+    picture = figures.reliability({"a": drawn(31)})
+    text = " ".join(t.get_text() for t in picture.figure.findobj() if hasattr(t, "get_text"))
+    assert "no ECE: fewer than 100 images" in picture.alt
+    assert "bins of" not in text
+    assert "31 images, too few for more than one point." in text.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [
+        ("asked", "Positive class: 'ill'."),
+        (
+            "names",
+            "(FS406 positive_guessed: since 'well' names its absence; if it is the other one, add --positive",
+        ),
+        (
+            "order",
+            "(FS406 positive_guessed: A MERE GUESS, the last in sorted order; if it is the other one, add",
+        ),
+    ],
+)
+def test_the_first_line_says_which_class_is_positive_and_who_chose_it(origin, words):
+    whole = result([standing("a", 0.8, (0.7, 0.9)), standing("b", 0.7, (0.6, 0.8))])
+    whole.matrix["positive_origin"] = origin
+    assert words in comparison_text(whole).partition("\n")[0]
+    screen = [line.text for line in comparison_screen(whole, 300)]
+    assert " ".join(" ".join(screen[:3]).split()).startswith("Positive class: 'ill'")
+    assert words in " ".join(" ".join(screen[:3]).split())
+
+
+def test_a_run_of_before_and_more_than_two_classes_are_not_called_a_guess():
+    matrix = result([standing("a", 0.8, None), standing("b", 0.7, None)]).matrix
+    assert positive_text(matrix) == "Positive class: 'ill'."
+    assert data_text({**matrix, "positive": None}).startswith("No positive class: scores are averaged")
+
+
+def test_a_winner_and_a_table_without_an_interval_say_so():
+    whole = result([standing("a", 1.0, None), standing("b", 0.7, (0.6, 0.8))])
+    whole.winner = Winner("a", 2, "auc", 1.0, 1.0, None, 0.0, 0.3)
+    whole.standings[0].spread.patients = None
+    text = comparison_text(whole)
+    assert "1.000 [no interval]" in text
+    assert "expect 1.000 [no interval] on others" in text
+    assert "cannot be said: a class has a single patient" in winner_text(whole)
+
+
+def older(page, read):
+    """What a run of before the calibration error was pooled looks like."""
+    page = copy.deepcopy(page)
+    holders = page["contestants"] if read is read_comparison else [None]
+    for holder in holders:
+        parts = [holder["curves"]] if holder else page["curves"].values()
+        for part in parts:
+            del part["calibration_error"], part["recalibration"]
+        if holder:
+            holder["metrics"]["ece"] = {
+                "mean": 0.044,
+                "deviation": 0.01,
+                "interval": [0.02, 0.07],
+                "folds": [0.04, 0.044, 0.05],
+            }
+    del page["matrix"]["positive_origin"]
+    return page
+
+
+def test_a_run_of_before_is_read_and_its_table_has_the_error_of_its_figure(world):
+    page = older(metrics_of(world.compare), read_comparison)
+    for contestant, standing_ in zip(page["contestants"], read_comparison(page).standings, strict=True):
+        bins = contestant["curves"]["calibration"]
+        assert sum(bins["images"]) == 96
+        assert standing_.estimates["ece"].mean is None
+        bins["images"] = [2 * count for count in bins["images"]]
+        again = next(s for s in read_comparison(page).standings if s.contestant.label == contestant["name"])
+        assert again.estimates["ece"].mean == pytest.approx(calibration_error(bins))
+    fused = read_fusion(older(metrics_of(world.fuse), read_fusion))
+    assert fused.scores["test"]["ece"].value is None
+    assert fused.scores["test"]["auc"].interval is not None
+
+
+def test_a_run_of_now_is_read_as_it_was_written(world):
+    page = metrics_of(world.compare)
+    for contestant, one in zip(page["contestants"], read_comparison(page).standings, strict=True):
+        assert one.estimates["ece"].mean == contestant["metrics"]["ece"]["mean"]
+    assert page["matrix"]["positive_origin"] == "names"
+    assert page["matrix"]["positive"] == "ill"
+
+
+def test_a_run_of_before_that_expected_more_than_was_seen_is_told_without_it(world):
+    page = metrics_of(world.compare)
+    page["winner"] |= {"naive": 0.857, "guarded": 0.859, "optimism": -0.002}
+    winner = read_comparison(page).winner
+    assert (winner.guarded, winner.optimism) == (0.857, 0.0)

@@ -1,0 +1,70 @@
+"""Runs side by side: paired where they saw the same, and an honest sentence where they did not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from featstore.reporting.page.tables import pair
+from featstore.reporting.run_record import read_records
+
+
+@pytest.fixture(scope="module")
+def records(world):
+    return read_records([world.fuse, world.head, world.compare])
+
+
+def test_two_fits_are_paired_on_their_common_test_images(records):
+    vote, head, _ = records
+    found = pair([vote, head])
+    (row,) = found.sheet.rows
+    one, two = vote.answers["test"], head.answers["test"]
+    assert one.ids == two.ids, "one hold-out"
+    assert row[1].key == len(one.ids)
+    for cell, answers in ((row[2], one), (row[3], two)):
+        assert cell.key == pytest.approx(roc_auc_score(answers.y, answers.proba[:, 1]))
+    assert row[4].key == pytest.approx(row[3].key - row[2].key)
+    low, high = (float(end.replace("\N{MINUS SIGN}", "-")) for end in row[4].small.split(" to "))
+    assert low <= row[4].key <= high
+
+
+def test_a_fit_and_a_comparison_are_paired_on_the_images_of_the_fit(records):
+    vote, _, compare = records
+    found = pair([vote, compare])
+    (row,) = found.sheet.rows
+    assert row[1].key == len(vote.answers["test"].ids)
+    leader = compare.answers[compare.shown]
+    place = {image: at for at, image in enumerate(leader.ids)}
+    rows = np.array([place[image] for image in vote.answers["test"].ids])
+    assert row[3].key == pytest.approx(roc_auc_score(leader.y[rows], leader.proba[rows, 1]))
+    told = found.sentences[0]
+    assert "that may be chance" in told or "was picked on these images, so that part of it is luck" in told
+
+
+def test_every_two_of_several_runs_are_paired(records):
+    assert len(pair(records).sheet.rows) == 3
+    assert pair(records[:1]) is None
+
+
+def test_runs_on_different_tables_are_not_paired_and_it_says_why(records):
+    vote, head, _ = records
+    other = replace(head, outcome=replace(head.outcome, matrix={**head.matrix, "data_sha256": "0" * 64}))
+    found = pair([vote, other])
+    assert found.sheet is None
+    assert "saw different tables" in found.sentences[0]
+    assert "may be the data's and not the method's" in found.sentences[0]
+
+
+def test_runs_about_different_classes_are_not_paired(records):
+    vote, head, _ = records
+    other = replace(head, outcome=replace(head.outcome, matrix={**head.matrix, "positive": "well"}))
+    assert "are about different classes" in pair([vote, other]).sentences[0]
+
+
+def test_chance_is_called_chance(records):
+    vote, _, _ = records
+    twin = replace(vote, name="twin")
+    (sentence,) = pair([vote, twin]).sentences
+    assert "0.000" in sentence
+    assert "that may be chance" in sentence

@@ -1,0 +1,65 @@
+"""Checklists and card: the sources' own numbers, and nothing that a run cannot know."""
+
+import pytest
+
+from featstore.reporting.page.model_card import CLAIM, CLAIM_ANSWERS, TRIPOD, TRIPOD_ANSWERS, card, worksheet
+from featstore.reporting.run_record import read_records
+
+TRIPOD_ITEMS = (
+    "1 2 3a 3b 3c 4 5a 5b 6a 6b 6c 7 8a 8b 8c 9a 9b 9c 10 11 12a 12b 12c 12d 12e 12f 12g 13 14 15 16 17"
+    " 18a 18b 18c 18d 18e 18f 19 20a 20b 20c 21 22 23a 23b 24 25 26 27a 27b 27c"
+)
+"""As in table 2 of the statement: 27 items, 52 with their parts."""
+FOR_AUTHORS = {
+    "CLAIM": "2 3 4 5 7 8 11 13 14 15 16 17 18 21 33 34 36 41 42 44",
+    "TRIPOD": "3a 5b 6a 8a 10 14 17 18a 19 25",
+}
+
+
+@pytest.fixture(scope="module")
+def records(world):
+    return read_records([world.compare, world.fuse])
+
+
+def test_the_items_are_numbered_as_in_the_sources():
+    assert [number for part in CLAIM.values() for number in part] == [str(n) for n in range(1, 45)]
+    assert [number for part in TRIPOD.values() for number in part] == TRIPOD_ITEMS.split()
+
+
+def test_every_prepared_answer_belongs_to_an_item():
+    assert set(CLAIM_ANSWERS) <= {number for part in CLAIM.values() for number in part}
+    assert set(TRIPOD_ANSWERS) <= set(TRIPOD_ITEMS.split())
+
+
+def test_what_only_authors_know_is_left_to_them(records):
+    claim, tripod = worksheet(records)
+    for items, numbers in ((claim.items, FOR_AUTHORS["CLAIM"]), (tripod.items, FOR_AUTHORS["TRIPOD"])):
+        known = {item.number: item.known for item in items}
+        assert [number for number in numbers.split() if known[number]] == []
+
+
+def test_one_answer_of_several_runs_stands_once_and_different_ones_bear_names(records):
+    claim, _ = worksheet(records)
+    known = {item.number: item.known for item in claim.items}
+    classes = records[0].matrix["classes"]
+    told = f"ill {classes['ill']}, well {classes['well']}"
+    assert known["35"] == (f"96 images of 48 patients (groups); {told}.",)
+    assert [sentence.partition(":")[0] for sentence in known["19"]] == ["compare", "vote"]
+    assert any("no patient is on both sides" in sentence for sentence in known["20"])
+
+
+def test_an_extraction_has_neither_model_nor_answers(records):
+    assert worksheet([]) == ()
+    assert [section.title for section in card(records[1])] == [
+        "Model details", "Intended use", "Factors", "Metrics", "Evaluation data", "Training data",
+        "Quantitative analyses", "Ethical considerations", "Caveats and recommendations",
+    ]  # fmt: skip
+    assert all(section.open for section in card(records[1])), (
+        "something is left to the authors in every section"
+    )
+
+
+def test_a_card_says_whose_it_is(records):
+    compare, vote = (" ".join(card(record)[0].known) for record in records)
+    assert "A comparison keeps no model" in compare
+    assert "vote_backbones: One logistic regression per backbone" in vote
