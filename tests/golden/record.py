@@ -51,11 +51,30 @@ class Rule(NamedTuple):
     instead: str
 
 
-RULES = (Rule("", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)?", "<moment>"),)
+WORKS = r"(commands|files/runs)/.*(extract|paper|demo|finetune)"
+RULES = (
+    Rule("", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)?", "<moment>"),
+    # How long things took, how fast they were, what memory they needed: as JSON, and as text.
+    Rule(
+        WORKS,
+        r'"(seconds|pixels|forward|write|writer|idle|vectors_per_second|estimated_seconds|measured_bytes)": [\d.e-]+',
+        r'"\1": <measured>',
+    ),
+    Rule(WORKS, r"in [\d.]+ (s|min), [\d.,]+ vectors/s \(.*\)\.", "in <measured>."),
+    Rule(WORKS, r"Peak memory [\d.]+ .B,", "Peak memory <measured>,"),
+    Rule(WORKS, r"about \d+ (s|min) \((measured|scaled)", r"about <measured> (\2"),
+    Rule(WORKS, r"extract: about .* left by the first batches.*\n", ""),
+    Rule("commands/bench", r"[\d.]+(  fastest)?\n", "<measured>\n"),
+    # What is salted, and what holds something of the above.
+    Rule("files/.*/training.json", r'"groups":\[[^\]]*\]', '"groups":<salted>'),
+    Rule("files/.*/training.json", r'"(salt|sha256)":"[0-9a-f]+"', r'"\1":"<random>"'),
+    Rule("files/.*html", r'(training.json, SHA-256</dt><dd class="digest">)[0-9a-f]{64}', r"\1<digest>"),
+    Rule("files/.*/run.json", r'"(model/training.json|sha256)": "[0-9a-f]{64}"', r'"\1": "<digest>"'),
+)
 """Applied in this order. Each is as narrow as it can be: what a rule hides, the record does not guard."""
 
 
-BARS = re.compile(r"\n*(\r[^\r\n]*)+\n*")
+BARS = re.compile(r"(\n*\r[^\r\n]*\n*)+")
 
 
 def normalise(path: str, text: str) -> str:

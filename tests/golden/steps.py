@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import logging
 import os
 import pty
 import re
@@ -17,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -68,9 +70,18 @@ class Recorder:
     def run(self, name: str, line: str = "", *, terminal: bool = False) -> str:
         """Run ``featstore LINE`` and write down its exit code, stdout and stderr; return its stdout."""
         line = line.replace("NETS", NETS)
+        started = time.perf_counter()
         with redirected(terminal=terminal) as said:
             code = self._call(shlex.split(line))
-        texts = (f"$ featstore {line}", f"exit {code}", "--- stderr", without_bars(said[1]), "--- stdout", said[0])
+        sys.stderr.write(f"{time.perf_counter() - started:6.1f} s  {name}\n")
+        texts = (
+            f"$ featstore {line}",
+            f"exit {code}",
+            "--- stderr",
+            without_bars(said[1]),
+            "--- stdout",
+            said[0],
+        )
         self.write(f"commands/{name}.txt", "\n".join(texts))
         return said[0]
 
@@ -93,6 +104,7 @@ class Recorder:
 
     def _call(self, words: list[str]) -> Any:
         sys.argv = ["featstore", *words]
+        logging.getLogger().handlers.clear()  # that of the command before
         try:
             self.command()
         except SystemExit as ended:
@@ -105,7 +117,7 @@ def redirected(*, terminal: bool) -> Iterator[list[str]]:
     """Lead stdout and stderr, native code's too, into files; the list holds both texts when the block has ended."""
     said: list[str] = []
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        with _led(1, out, terminal=terminal), _led(2, err):
+        with _led("stdout", out, terminal=terminal), _led("stderr", err):
             yield said
         for file in (out, err):
             file.seek(0)
@@ -113,26 +125,31 @@ def redirected(*, terminal: bool) -> Iterator[list[str]]:
 
 
 @contextmanager
-def _led(descriptor: int, file: BinaryIO, *, terminal: bool = False) -> Iterator[None]:
-    """Lead a descriptor into a file, by way of a terminal where it shall look like one."""
+def _led(name: str, file: BinaryIO, *, terminal: bool = False) -> Iterator[None]:
+    """Lead a stream into a file, by way of a terminal where it shall look like one."""
+    before = getattr(sys, name)
+    descriptor = before.fileno()
     kept = os.dup(descriptor)
     leader, follower = pty.openpty() if terminal else (None, file.fileno())
     copying = threading.Thread(target=_copy, args=(leader, file))
     if terminal:
         copying.start()
     os.dup2(follower, descriptor)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.dup2(kept, descriptor)
-        os.close(kept)
-        if leader is not None:
-            os.write(follower, END)
-            copying.join()
-            os.close(leader)
-            os.close(follower)
+    with open(descriptor, "w", encoding="utf-8", closefd=False) as stream:
+        setattr(sys, name, stream)
+        try:
+            yield
+        finally:
+            setattr(sys, name, before)
+            stream.flush()
+            before.flush()
+            os.dup2(kept, descriptor)
+            os.close(kept)
+    if leader is not None:
+        os.write(follower, END)
+        copying.join()
+        os.close(leader)
+        os.close(follower)
 
 
 def _copy(leader: int, file: BinaryIO) -> None:
@@ -232,30 +249,41 @@ def stage_one(tell: Recorder) -> None:
     tell.both("extract-planned", f"extract {lungs} NETS --recipe mild --seeds 1,2 --cache cache --dry-run")
     tell.run("extract", f"extract {lungs} NETS --recipe mild --seeds 1,2 --cache cache --out runs/extract")
     tell.run("extract.json", f"extract {lungs} NETS --recipe mild --seeds 1,2 --cache cache --json")
-    tell.both(
-        "extract-bad",
-        "extract bad --backbones MobileNet025 --weights MobileNet025=random:1 --recipe flips --seeds 1"
-        " --cache bad-cache --group-pattern (p[0-9]+)",
-    )
-    tell.both(
-        "extract-precision",
-        f"extract {lungs} --backbones MobileNet025 --weights MobileNet025=random:1 --precision-check"
-        " --check-images 8",
-    )
+    one = "--backbones MobileNet025 --weights MobileNet025=random:1"
+    bad = f"extract bad {one} --recipe flips --seeds 1 --cache bad-cache --group-pattern (p[0-9]+)"
+    tell.run("extract-no-range", bad)
+    tell.both("extract-bad", f"{bad} --range=0,65535")
+    tell.run("fuse-bad", "fuse bad --cache bad-cache --group-pattern (p[0-9]+) --range=0,65535")
+    tell.run("extract-no-bfloat16", f"extract {lungs} {one} --precision-check --check-images 8")
+    with forced_precision():
+        tell.both("extract-precision", f"extract {lungs} {one} --precision-check --check-images 8")
     for name, other in (("Alien", "import"), ("Other", "import-other")):
         tell.both(other, f"cache import many/split.csv {name}.npz --name {name} --cache many-cache")
     tell.both("cache-export", f"cache export {lungs} exported.npz --cache cache --seed 1 --overwrite")
     tell.run("cache-export-gap", f"cache export {lungs} exported --format gap --cache cache")
+    fixed_ages(Path("cache"))
     for by in ("backbone", "view", "age"):
         tell.run(f"cache-ls-{by}", f"cache ls --by {by} --cache cache")
         tell.run(f"cache-du-{by}", f"cache du --by {by} --cache cache")
     for name in ("ls", "du", "verify", "verify --fast", "gc --dry-run", "compact --dry-run"):
         tell.both(f"cache-{name.replace(' --', '-')}", f"cache {name} --cache cache")
     tell.both("cache-gc-bad", "cache gc bad --dry-run --cache cache --group-pattern (p[0-9]+)")
-    tell.both(
-        "cache-drift",
-        f"cache drift {lungs} --rows 4 --cache cache --backbones MobileNet025 --weights MobileNet025=random:1",
-    )
+    tell.both("cache-drift", f"cache drift {lungs} --rows 4 --cache cache {one}")
+
+
+@contextmanager
+def forced_precision() -> Iterator[None]:
+    """Compute in bfloat16 whether or not the processor does."""
+    os.environ["FEATSTORE_FORCE_PRECISION"] = "1"
+    yield
+    del os.environ["FEATSTORE_FORCE_PRECISION"]
+
+
+def fixed_ages(cache: Path) -> None:
+    """Make shards one, two, three days old and so on, and some hours, so that a slow record is no other one."""
+    for days, path in enumerate(sorted(cache.glob("features/*/*/*/*.h5")), 1):
+        moment = time.time() - 86400 * (days + 0.4)
+        os.utime(path, (moment, moment))
 
 
 def fixed_rates(cache: Path) -> None:
@@ -307,7 +335,7 @@ def stage_two(tell: Recorder, strategies: list[str]) -> None:
         " --calibrate isotonic --nested --economics --cache many-cache --out runs/compare-many",
     )
 
-    tell.both("predict", "predict runs/stacking new lungs/covid/p000-s0.png")
+    tell.both("predict", "predict runs/stacking new lungs/covid/p002-s0.png")
     tell.run("predict-csv", "predict runs/stacking new --csv")
     tell.run("predict-out", "predict runs/concat_logreg new/manifest.csv --out answers.csv")
     tell.run("predict-torn", "predict runs/concat_logreg bad/covid --out answers.json")
@@ -330,11 +358,17 @@ def whole_works(tell: Recorder) -> None:
     nets = NETS.replace("MobileNetV3Large", "VGG19").replace(" --weights VGG19=random:3", "")
     paper = f"paper lungs/manifest.csv {nets} --epochs 3 --views 1 --cache cache --out runs/paper"
     tell.both("paper", paper)
-    tune = "finetune lungs/manifest.csv --backbone MobileNet025 --weights MobileNet025=random:1 --epochs 2"
+    tune = "finetune lungs/manifest.csv --backbone MobileNet025 --weights MobileNet025=random:1 --epochs 3"
+    tune += " --learning-rate 0.001"
     tell.run("finetune", f"{tune} --out runs/finetune")
     tell.run("finetune.json", f"{tune} --out runs/finetune --overwrite --json")
-    tell.run("demo", "demo --patients 4 --out runs/demo --cache demo-cache")
-    tell.run("demo.json", "demo --patients 4 --out runs/demo --cache demo-cache --json")
+    tuned = "--backbones MobileNet025 --weights MobileNet025=runs/finetune/MobileNet025.weights.h5"
+    tuned += " --cache tuned-cache"
+    tell.run("extract-tuned", f"extract lungs/manifest.csv {tuned}")
+    tell.run("fuse-tuned", f"fuse lungs/manifest.csv {tuned} --out runs/tuned")
+    tell.run("compare-tuned", f"compare lungs/manifest.csv {tuned} --folds 2 --strategies concat_logreg")
+    tell.run("demo", "demo --patients 10 --out runs/demo --cache demo-cache")
+    tell.run("demo.json", "demo --patients 10 --out runs/demo --cache demo-cache --json")
     tell.both("bench", "bench --backbones MobileNet025 --seconds 0.1 --cache bench-cache")
 
 
@@ -359,7 +393,7 @@ def main(folder: Path) -> None:
         tell.write(f"files/{cache}/results.jsonl", fits(cache))
         for part in ("rates", "results"):
             shutil.rmtree(cache / part, ignore_errors=True)
-    for part in sorted(path for path in Path().iterdir() if path.name not in {"many", "new"}):
+    for part in sorted(path for path in Path().iterdir() if path.name not in {"keras", "many", "new"}):
         tell.keep(part)
 
 
