@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from PIL import Image
 
 from featstore.errors import RecipeError, did_you_mean
 
@@ -344,6 +343,8 @@ def resize(pixels: Pixels, side: int) -> Pixels:
     -------
     ndarray of uint8, shape (side, side, 1 or 3)
     """
+    from PIL import Image
+
     if pixels.shape[:2] == (side, side):
         return pixels
     grey = pixels.shape[2] == 1
@@ -366,6 +367,8 @@ def thumbnail(pixels: Pixels, side: int = 96) -> bytes:
     -------
     Bytes without any tag; equal pixels give equal bytes.
     """
+    from PIL import Image
+
     image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
     image.thumbnail((side, side), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()

@@ -32,7 +32,6 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from featstore.errors import BadImageError
 from featstore.images.augment import resize
@@ -481,6 +480,8 @@ def file_columns(facts: NDArray[np.void]) -> NDArray[np.float64]:
 
 def _stored_mode(data: bytes) -> str:
     """Colour mode that the header names, where Pillow reads it."""
+    from PIL import Image
+
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.mode

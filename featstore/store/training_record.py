@@ -12,7 +12,6 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from featstore import serialization
@@ -111,6 +110,8 @@ class Learned:
 
 def inscribe(draft: Path, record: Learned) -> None:
     """Put the record into a weights file that has not got its name yet: from then on its digest covers both."""
+    import h5py
+
     with h5py.File(draft, "r+", locking=False) as file:
         for name, field in zip(DATASETS, FIELDS, strict=True):
             file.create_dataset(name, data=_pack(record.digests(field)), track_times=False)
