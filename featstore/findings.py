@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from featstore.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     Severity = Literal["error", "warning", "note"]
 
@@ -504,3 +504,10 @@ def shown(names: Sequence[str], most: int = 3) -> str:
     """Quote the first few names, on one line whatever is in them."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(repr(name) for name in names[:most]) + more
+
+
+def with_reasons(reasons: Mapping[str, str], most: int = 10) -> str:
+    """Name the first few, each with its reason in brackets."""
+    named = [f"{name} ({why})" if why else name for name, why in [*reasons.items()][:most]]
+    more = [f"{len(reasons) - most} more"] if len(reasons) > most else []
+    return ", ".join([*named, *more]) or "none"

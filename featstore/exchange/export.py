@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore.errors import StoreError, UsageError, did_you_mean
+from featstore.exchange.reading import require_pyarrow
 from featstore.matrix import Source, load_matrix
 from featstore.serialization import PRIVATE_FOLDER, write_private
 from featstore.signatures import public
@@ -289,21 +290,6 @@ def _gap(table: Frame, values: Features) -> bytes:
             arrays[f"{name}_{column}"] = _fixed(table.texts[column][rows])
     arrays["classes"] = _fixed(table.classes)
     return shard.encode_arrays(arrays, {"provenance": table.provenance})
-
-
-def require_pyarrow() -> Any:  # noqa: ANN401
-    """Return the module ``pyarrow``, an extra of featstore.
-
-    Raises
-    ------
-    UsageError
-        If it is not installed.
-    """
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise UsageError("Parquet needs pyarrow.", "Install it: pip install 'featstore[parquet]'.") from error
-    return pa
 
 
 def _fixed(texts: Iterable[str]) -> NDArray[np.bytes_]:

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.lib import format as npy
 
 from featstore.errors import RefusedFileError, UsageError, nearest
-from featstore.exchange.export import require_pyarrow
+from featstore.findings import with_reasons
 from featstore.isolation import LostError, call
 from featstore.store.hdf5_guard import FOREIGN_BYTES, REMEDY, read_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -496,7 +496,6 @@ FEWEST = 6
 """Rows below which numbers that happen to count, or to follow the class, are taken for chance."""
 SURE = 12
 """Rows from which numbers that only ever rise, or fall, cannot be chance even among thousands of columns."""
-LISTED = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -561,7 +560,7 @@ def select(
     kept = [at for at, name in enumerate(names) if name not in unused]
     if not kept:
         raise UsageError(
-            f"No column of features is left: {listed(unused)}.",
+            f"No column of features is left: {with_reasons(unused)}.",
             "Name those that are features all the same: --features A,B, or with a pattern: --features 'f*'.",
         )
     whole = len(kept) == len(names)
@@ -645,7 +644,7 @@ def matching(pattern: str, names: Sequence[str], option: str) -> list[str]:
     if not found:
         raise UsageError(
             f"{option} names {pattern!r}, and there is no such column of numbers.",
-            f"Columns of numbers are: {listed(dict.fromkeys(names, ''))}.",
+            f"Columns of numbers are: {with_reasons(dict.fromkeys(names, ''))}.",
         )
     return found
 
@@ -657,8 +656,16 @@ def spanned(names: Sequence[str]) -> str:
     return f"{len(names)} columns: {names[0]} … {names[-1]}"
 
 
-def listed(reasons: dict[str, str]) -> str:
-    """Names, each with its reason in brackets."""
-    shown: Iterable[str] = (f"{name} ({why})" if why else name for name, why in [*reasons.items()][:LISTED])
-    more = [f"{len(reasons) - LISTED} more"] if len(reasons) > LISTED else []
-    return ", ".join([*shown, *more]) or "none"
+def require_pyarrow() -> Any:  # noqa: ANN401
+    """Return the module ``pyarrow``, an extra of featstore.
+
+    Raises
+    ------
+    UsageError
+        If it is not installed.
+    """
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise UsageError("Parquet needs pyarrow.", "Install it: pip install 'featstore[parquet]'.") from error
+    return pa

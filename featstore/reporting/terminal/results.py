@@ -14,8 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from featstore.exchange.reading import listed
-from featstore.findings import counted
+from featstore.findings import counted, with_reasons
 from featstore.images.formats.decode import REASONS
 from featstore.reporting.tables import counts, duration, printable, size, table, view_name
 from featstore.reporting.terminal.comparison import comparison_text, fusion_text, operating_text
@@ -535,9 +534,9 @@ def import_text(result: Imported) -> str:
         f"Taken: {printable(result.columns)}.",
     ]
     if result.unused:
-        lines.append(f"Not used: {printable(listed(result.unused))}.")
+        lines.append(f"Not used: {printable(with_reasons(result.unused))}.")
     if result.doubtful:
-        lines.append(f"warning: taken because they were named: {printable(listed(result.doubtful))}.")
+        lines.append(f"warning: taken because they were named: {printable(with_reasons(result.doubtful))}.")
     if result.example:
         lines.append(f"Rows were matched by {result.matched}: {printable(result.example)}.")
     lines.append(
