@@ -38,17 +38,17 @@ def child(names: list[str]) -> None:
     import numpy as np
 
     from featstore.backbones.keras_backbone import load_backbone, prepare_keras
-    from featstore.extraction.scheduler import peak_resident
+    from featstore.extraction.scheduler import peak_resident_bytes
 
     prepare_keras()
-    base = peak_resident()
+    base = peak_resident_bytes()
     backbones = [load_backbone(name, "random:1", batch_size=BATCH) for name in names]
     for backbone in backbones:
         side = backbone.spec.input_size
         pixels = np.full((BATCH, side, side, 3), 100.0, np.float32)
         for _ in range(CALLS):
             backbone.embed(pixels)
-    print(base / 1e6, peak_resident() / 1e6)
+    print(base / 1e6, peak_resident_bytes() / 1e6)
 
 
 if __name__ == "__main__":

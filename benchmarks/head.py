@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.fusion.strategies.concat_head import ConcatHead
-from featstore.fusion.training import Head, Regimen, Rows, train
+from featstore.fusion.training import DenseHead, TrainingConfig, TrainingRows, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ def main() -> None:
         f" load {os.getloadavg()[0]:.1f}"
     )
     for rate in RATES:
-        ours = featstore_epoch(data, validation, Regimen(1e-5, batch_size, EPOCHS, rate))
+        ours = featstore_epoch(data, validation, TrainingConfig(1e-5, batch_size, EPOCHS, rate))
         theirs = keras_epoch(data, validation, batch_size, rate)
         turns = [(seconds(ours), seconds(theirs)) for _ in range(TURNS + 1)][1:]  # the first compiles
         for clock, name in enumerate(("wall", "CPU")):
@@ -59,18 +59,22 @@ def main() -> None:
     )
 
 
-def problem(rng: np.random.Generator, rows: int, columns: int) -> Rows:
+def problem(rng: np.random.Generator, rows: int, columns: int) -> TrainingRows:
     X = rng.random((rows, columns), dtype=np.float32)
-    return Rows(X, rng.integers(0, 2, (rows, 1)).astype(np.float32))
+    return TrainingRows(X, rng.integers(0, 2, (rows, 1)).astype(np.float32))
 
 
-def featstore_epoch(data: Rows, validation: Rows, regimen: Regimen) -> Callable[[], object]:
-    head, rng = Head(data.X.shape[1], 1), np.random.default_rng(0)
-    head.draw(rng)
+def featstore_epoch(
+    data: TrainingRows, validation: TrainingRows, regimen: TrainingConfig
+) -> Callable[[], object]:
+    head, rng = DenseHead(data.X.shape[1], 1), np.random.default_rng(0)
+    head.initialise(rng)
     return lambda: train(head, regimen, data, validation, rng, rng)
 
 
-def keras_epoch(data: Rows, validation: Rows, batch_size: int, rate: float) -> Callable[[], object]:
+def keras_epoch(
+    data: TrainingRows, validation: TrainingRows, batch_size: int, rate: float
+) -> Callable[[], object]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 

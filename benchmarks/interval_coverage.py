@@ -18,12 +18,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from featstore.evaluation.candidates import Contestant
-from featstore.evaluation.estimates import Arena, held_out_scores, standings
+from featstore.evaluation.candidates import Candidate
+from featstore.evaluation.estimates import EvaluationDesign, held_out_scores, score_candidates
 from featstore.evaluation.intervals import group_weights, percentile_interval, widen
 from featstore.evaluation.metrics import BOUNDED, score
-from featstore.evaluation.pairwise_tests import duels
-from featstore.evaluation.selection_bias import guard, picks, with_inner
+from featstore.evaluation.pairwise_tests import pairwise_tests
+from featstore.evaluation.selection_bias import (
+    correct_selection_bias,
+    select_in_inner_folds,
+    with_inner_folds,
+)
 from featstore.splits import group_folds
 
 CHANCE = ("auc", "accuracy", "balanced_accuracy", "average_precision")
@@ -113,7 +117,7 @@ def noise(patients: int, studies: int) -> None:
             for name in CHANCE:
                 low, high = s.estimates[name].interval
                 covered[name] += low < 0.5 < high
-        found = duels(arena, ranked)
+        found = pairwise_tests(arena, ranked)
         told += any(duel.verdict != "cannot_tell" for duel in found)
         for duel in found:
             raw.update(name for name, test in duel.tests.items() if test.p is not None and test.p < 0.05)
@@ -129,7 +133,7 @@ def many(patients: int, contestants: int, studies: int) -> None:
     naive, guarded, nested, covered, within, plain, told = [], [], [], 0, 0, 0, 0
     for seed in range(studies):
         arena, ranked, weights, chosen = study(seed, patients, [(0.0,)] * contestants, inside=True)
-        winner = guard(arena, ranked, weights, chosen)
+        winner = correct_selection_bias(arena, ranked, weights, chosen)
         nested.append(winner.nested.mean)
         within += winner.nested.interval[0] < 0.5 < winner.nested.interval[1]
         best = max(ranked, key=lambda s: s.primary).estimates["auc"].interval
@@ -137,7 +141,7 @@ def many(patients: int, contestants: int, studies: int) -> None:
         guarded.append(winner.guarded)
         covered += winner.interval[0] < 0.5 < winner.interval[1]
         plain += best[0] < 0.5 < best[1]
-        told += any(duel.verdict != "cannot_tell" for duel in duels(arena, ranked))
+        told += any(duel.verdict != "cannot_tell" for duel in pairwise_tests(arena, ranked))
     pairs = contestants * (contestants - 1) // 2
     print(
         f"best of {contestants} that guess, {patients} patients: AUC {np.mean(naive):.3f}, guarded"
@@ -151,7 +155,7 @@ def planted(patients: int, signal: float, studies: int) -> None:
     right = wrong = 0
     for seed in range(studies):
         arena, ranked, *_ = study(seed, patients, [(1.0,), (1.0 + signal,)])
-        (duel,) = duels(arena, ranked)
+        (duel,) = pairwise_tests(arena, ranked)
         right += duel.verdict == "a_better"
         wrong += duel.verdict == "b_better"
     print(
@@ -162,8 +166,8 @@ def planted(patients: int, signal: float, studies: int) -> None:
 
 def study(
     seed: int, patients: int, signals: list[tuple[float, ...]], *, inside: bool = False
-) -> tuple[Arena, list, np.ndarray, list[int]]:
-    """One comparison; each entry of `signals` is a contestant over as many networks of its own.
+) -> tuple[EvaluationDesign, list, np.ndarray, list[int]]:
+    """One comparison; each entry of `signals` is a candidate over as many networks of its own.
 
     `inside` also plays the rounds within each fold, and tells who is picked by them.
     """
@@ -172,13 +176,18 @@ def study(
     y = np.repeat(np.arange(patients) % 2, IMAGES)
     matrix = SimpleNamespace(y=y, groups=groups, classes=("a", "b"))
     splits = group_folds(matrix, FOLDS, seed=seed)
-    arena = Arena(y, groups, splits, 1, 1)
-    rounds = with_inner(matrix, splits, seed) if inside else splits
+    arena = EvaluationDesign(y, groups, splits, 1, 1)
+    rounds = with_inner_folds(matrix, splits, seed) if inside else splits
     proba = [cross_validate(y, rounds, features(rng, y, patients, signal)) for signal in signals]
-    who = [Contestant("concat_logreg", ("A",), f"c{i}") for i in range(len(signals))]
+    who = [Candidate("concat_logreg", ("A",), f"c{i}") for i in range(len(signals))]
     weights = group_weights(groups, seed=seed)
     outer = [answers[:FOLDS] for answers in proba]
-    return arena, standings(arena, who, outer, weights), weights, picks(arena, rounds, proba)
+    return (
+        arena,
+        score_candidates(arena, who, outer, weights),
+        weights,
+        select_in_inner_folds(arena, rounds, proba),
+    )
 
 
 def features(rng: np.random.Generator, y: np.ndarray, patients: int, signal: tuple[float, ...]) -> np.ndarray:

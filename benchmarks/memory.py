@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from featstore.extraction.scheduler import peak_resident
+from featstore.extraction.scheduler import peak_resident_bytes
 
 BATCH = 16
 
@@ -82,6 +82,6 @@ def featstore_way(name: str, data: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["child"]:
         {"keras_way": keras_way, "featstore_way": featstore_way}[sys.argv[2]](sys.argv[3], Path(sys.argv[4]))
-        print(peak_resident() / 1e6)
+        print(peak_resident_bytes() / 1e6)
     else:
         main()

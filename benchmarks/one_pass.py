@@ -15,7 +15,7 @@ from timing import report, take_turns
 
 from featstore.backbones.keras_backbone import load_backbone
 from featstore.extraction import pipeline as engine
-from featstore.extraction.plan import blocks, plan
+from featstore.extraction.plan import image_blocks, plan
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
 from featstore.phantom import make_phantoms
@@ -38,13 +38,13 @@ def main() -> None:
             store = Store(folder / f"cache{next(fresh)}")
             for some in together:
                 keys = [FeatureKey(b.spec, view, DECODING) for view in VIEWS for b in some]
-                engine.run(
-                    blocks(plan(keys, list(records), {})),
+                engine.run_pass(
+                    image_blocks(plan(keys, list(records), {})),
                     records,
                     DECODING,
                     {b.spec: b for b in some},
                     store,
-                    engine.Silence(),
+                    engine.NullProgress(),
                 )
 
         contenders = {

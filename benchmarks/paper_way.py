@@ -20,7 +20,7 @@ from timing import report, take_turns
 from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import load_backbone
 from featstore.extraction import pipeline as engine
-from featstore.extraction.plan import blocks, plan
+from featstore.extraction.plan import image_blocks, plan
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
 from featstore.phantom import make_phantoms
@@ -90,7 +90,9 @@ def keras_way(name: str, network, folder: Path) -> np.ndarray:
 def featstore_way(backbones, records, store: Store) -> None:
     keys = [FeatureKey(b.spec, IDENTITY, DECODING) for b in backbones]
     todo = plan(keys, list(records), {})
-    engine.run(blocks(todo), records, DECODING, {b.spec: b for b in backbones}, store, engine.Silence())
+    engine.run_pass(
+        image_blocks(todo), records, DECODING, {b.spec: b for b in backbones}, store, engine.NullProgress()
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from PIL import Image
 from timing import report, take_turns
 
 from featstore.extraction.pipeline import batches
-from featstore.extraction.plan import blocks, plan
+from featstore.extraction.plan import image_blocks, plan
 from featstore.images.formats.decode import decoder_version
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
@@ -51,7 +51,7 @@ def featstore_pixels(records: dict, view: View) -> int:
     decoding = Decoding(decoder_version())
     key = FeatureKey(BackboneSpec("None", "", SIDE, "official", 1), view, decoding)
     todo = plan([key], list(records), {})
-    return sum(len(batch.ids) for batch in batches(blocks(todo), records, decoding, 16, threads=1))
+    return sum(len(batch.ids) for batch in batches(image_blocks(todo), records, decoding, 16, threads=1))
 
 
 def keras_pixels(paths: list[Path]) -> None:

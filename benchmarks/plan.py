@@ -18,7 +18,7 @@ from time import perf_counter
 import numpy as np
 
 from featstore.extraction.plan import plan
-from featstore.extraction.scheduler import peak_resident
+from featstore.extraction.scheduler import peak_resident_bytes
 from featstore.serialization import digest
 from featstore.store import paths as layout
 from featstore.store.store import Store
@@ -45,9 +45,9 @@ def measure(root: Path) -> None:
         for view in [IDENTITY, *(View("flip(h)", seed) for seed in range(1, SEEDS))]
     ]
     made = timed(lambda: make(root, keys, ids[:-MISSING]))
-    before = peak_resident() / 1e6
+    before = peak_resident_bytes() / 1e6
     indexed = [timed(lambda: require(root, keys, ids)) for _ in range(REPEATS)]
-    after = peak_resident() / 1e6
+    after = peak_resident_bytes() / 1e6
     shutil.move(layout.index_folder(root), root / "aside")
     sample = keys[:SAMPLE]
     opened = timed(lambda: Store(root).stored(sample)) * len(keys) / len(sample)

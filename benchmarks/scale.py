@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore.extraction.plan import BLOCK_ROWS, blocks, plan
-from featstore.extraction.scheduler import peak_resident
+from featstore.extraction.plan import BLOCK_ROWS, image_blocks, plan
+from featstore.extraction.scheduler import peak_resident_bytes
 from featstore.serialization import digest
 from featstore.store.inventory import inventory
 from featstore.store.store import Store
@@ -111,7 +111,7 @@ def plan_all(root: Path, ids: list[str]) -> None:
     """Plan for all images of the store and for a hundredth more, cut into blocks."""
     more = [digest(-number) for number in range(1, 1 + len(ids) // MISSING)]
     todo = plan(KEYS, ids + more, Store(root).stored(KEYS))
-    assert todo.rows_missing == sum(len(s.ids) * len(s.keys) for b in blocks(todo) for s in b.steps)
+    assert todo.rows_missing == sum(len(s.ids) * len(s.keys) for b in image_blocks(todo) for s in b.steps)
     assert todo.rows_missing == len(more) * len(KEYS)
 
 
@@ -145,9 +145,9 @@ def alone(name: str, root: Path, rows: int) -> Cost:
 
 def measured(name: str, root: Path, rows: int) -> Cost:
     ids = images(rows)
-    memory, cpu, wall = peak_resident(), process_time(), perf_counter()
+    memory, cpu, wall = peak_resident_bytes(), process_time(), perf_counter()
     OPERATIONS[name](root, ids)
-    return Cost(process_time() - cpu, perf_counter() - wall, peak_resident() - memory)
+    return Cost(process_time() - cpu, perf_counter() - wall, peak_resident_bytes() - memory)
 
 
 def report(name: str, rows: int, costs: list[Cost], first: dict[str, float]) -> None:

@@ -20,7 +20,7 @@ import time
 import numpy as np
 
 from featstore import registry
-from featstore.fusion.blocks import lay_out
+from featstore.fusion.blocks import make_blocks
 
 FOLDER = "featstore.fusion.strategies"
 REFERENCE = "concat_logreg"
@@ -62,7 +62,7 @@ def cohort(rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def cpu_seconds(name: str, X: np.ndarray, y: np.ndarray, groups: np.ndarray) -> float:
     kind = registry.load(FOLDER, name)
-    strategy = kind(blocks=lay_out(WIDTHS), **getattr(kind, "COMPETING", {}))
+    strategy = kind(blocks=make_blocks(WIDTHS), **getattr(kind, "COMPARISON_OPTIONS", {}))
     started = time.process_time()
     strategy.fit(X, y, groups=groups)
     return time.process_time() - started

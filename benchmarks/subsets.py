@@ -36,7 +36,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from featstore.fusion.blocks import lay_out
+from featstore.fusion.blocks import make_blocks
 from featstore.fusion.dual_newton import Kernel, scaled_blocks, solve, targets
 from featstore.fusion.linear import standardise
 
@@ -52,7 +52,7 @@ WIDTHS = {
     "NASNetLarge": 4032,
     "InceptionResNetV2": 1536,
 }
-BLOCKS = lay_out(WIDTHS)
+BLOCKS = make_blocks(WIDTHS)
 SUBSETS = [s for size in range(1, 8) for s in itertools.combinations(range(7), size)]
 HELD_OUT = 300
 TIGHT = 1e-10
@@ -189,7 +189,7 @@ def block_grams(train, test):
 
 
 def batched(train, labels, test, C):
-    """What `LogisticFamily` does, without the weights of the blocks; ``(subsets, rows)``."""
+    """What `SubsetLogistic` does, without the weights of the blocks; ``(subsets, rows)``."""
     inside, outside = plainly_standardised(train, test)
     kernels = [Kernel.of(part) for part in inside]
     members = np.array([[m in subset for m in range(len(BLOCKS))] for subset in SUBSETS])

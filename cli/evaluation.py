@@ -156,7 +156,7 @@ def compare(
     reading: options.Reading = options.PLAIN,
     accept: options.Accept = None,
     json: options.Json = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Print one line of CSV per contestant.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print one line of CSV per candidate.")] = False,
 ) -> None:
     """Stage two: compare strategies, with a verdict.
 
@@ -201,8 +201,10 @@ def compare(
             reading,
         ),
     )
-    if result.fits_taken:
-        taken = f"{result.fits_taken} of {result.fits} fits were taken as earlier runs left them in the cache"
+    if result.fits_reused:
+        taken = (
+            f"{result.fits_reused} of {result.fits} fits were taken as earlier runs left them in the cache"
+        )
         say("compare", f"{taken}; --no-resume fits them anew", json=json)
     if json:
         print_json(result.to_json())
@@ -254,7 +256,7 @@ def predict(
 
     if out is not None:
         refuse_unwritable(out, overwrite=overwrite)
-    from featstore.api.predict import answer, prepare
+    from featstore.api.predict import predict_prepared, prepare
     from featstore.reporting.terminal.results import predictions_text
     from featstore.reporting.verdict import findings_text
 
@@ -269,7 +271,7 @@ def predict(
         print_text(findings_text(prepared.findings), err=True)
     networks = ", ".join(prepared.weights)
     say("predict", f"{len(prepared.images.records)} images; loading {networks}", json=json)
-    result = answer(prepared)
+    result = predict_prepared(prepared)
     if out is not None:
         write_table(out, result)
     if json:

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from featstore import processes
 from featstore.errors import FeatstoreError, InterruptionError, StoreError
-from featstore.processes import showing_bars
+from featstore.processes import progress_bars
 
 from . import cache, evaluation, extraction, reporting
 from .printing import escape_unshowable
@@ -83,17 +83,17 @@ def featstore(
 def main() -> None:
     """Run the command line; an error is one line of cause and one of remedy, a traceback only with --debug."""
     escape_unshowable()
-    processes.listen()
+    processes.install_handlers()
     debug = DEBUG in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Printable("featstore: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
-        with showing_bars(wanted="--json" not in arguments):
+        with progress_bars(wanted="--json" not in arguments):
             app(arguments, prog_name="featstore")
     except FeatstoreError as error:
-        _fail(InterruptionError() if processes.was_asked() else error, debug=debug)
+        _fail(InterruptionError() if processes.was_requested() else error, debug=debug)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
@@ -106,7 +106,7 @@ def main() -> None:
         shown = where if len(where) <= SHOWN else f"{where[:SHOWN]}…"
         cause = f"The system refuses {shown}: {error.strerror}."
         remedy = "Check this path, and whether you may read and write there."
-        _fail(InterruptionError() if processes.was_asked() else StoreError(cause, remedy), debug=debug)
+        _fail(InterruptionError() if processes.was_requested() else StoreError(cause, remedy), debug=debug)
     except Exception as error:  # noqa: BLE001  # the last line of defence: no user should meet a bare traceback
         _fail_unforeseen(error, debug=debug)
 
@@ -114,7 +114,7 @@ def main() -> None:
 def _fail_unforeseen(error: Exception, *, debug: bool) -> NoReturn:
     cause = f"{type(error).__name__}: {error}".partition("\n")[0]
     remedy = "This is a defect of featstore; run again with --debug and report what it prints."
-    _fail(InterruptionError() if processes.was_asked() else FeatstoreError(cause, remedy), debug=debug)
+    _fail(InterruptionError() if processes.was_requested() else FeatstoreError(cause, remedy), debug=debug)
 
 
 def _fail(error: FeatstoreError, *, debug: bool) -> NoReturn:

@@ -87,7 +87,7 @@ def paper(
     """Reproduce Ji et al. 2020 on your images, beside an honest protocol.
 
     Prints the paper's accuracy, this run's under the paper's protocol (split by image) and under an honest one
-    (patients kept together), says why they differ, and draws a twin of every figure of the paper. A network whose
+    (patients kept together), says why they differ, and draws every figure of the paper. A network whose
     weights are absent is listed as such. The same command again computes no feature.
     """
     from featstore.reporting.terminal.results import reproduction_text
@@ -145,16 +145,23 @@ def backbones(json: options.Json = False) -> None:
     from dataclasses import asdict
 
     from featstore.backbones import catalog
-    from featstore.backbones.weights import whereabouts
+    from featstore.backbones.weights import weights_location
     from featstore.reporting.tables import table
 
     rows = [catalog.row(name) for name in catalog.names()]
     if json:
-        print_json([{**asdict(row), "weights": whereabouts(row)} for row in rows])
+        print_json([{**asdict(row), "weights": weights_location(row)} for row in rows])
         return
     header = ["backbone", "input px", "dimension", "GFLOP/image", "weights", "in the paper"]
     cells = [
-        [r.name, r.input_size, r.dimension, f"{r.gflops:.1f}", whereabouts(r), "yes" if r.in_paper else ""]
+        [
+            r.name,
+            r.input_size,
+            r.dimension,
+            f"{r.gflops:.1f}",
+            weights_location(r),
+            "yes" if r.in_paper else "",
+        ]
         for r in rows
     ]
     typer.echo(table(header, cells))

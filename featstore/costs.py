@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from featstore.backbones import catalog
 from featstore.serialization import short_digest
-from featstore.store.notes import Rate
+from featstore.store.notes import BackboneTiming
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,12 +48,12 @@ SPEEDS = {
 time (``python benchmarks/speeds.py``), on a virtual machine with 2 Xeon cores (AVX-512, AMX) under a load of 7 to 14,
 TensorFlow 2.21, November 2026. Depthwise convolutions are several times slower than plain ones, so one number would
 not do."""
-OF_FLOAT32 = {"bfloat16": 0.25}
+RELATIVE_TO_FLOAT32 = {"bfloat16": 0.25}
 """Time of a precision as a share of float32: 1/7 to 1/3.6 on a CPU with AMX (`benchmarks/precision.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class TimeEstimate:
     """Expected wall time.
 
     Attributes
@@ -71,7 +71,9 @@ class Estimate:
     basis: str
 
 
-def estimate(vectors: Mapping[BackboneSpec, int], known: Mapping[BackboneSpec, Rate], cores: int) -> Estimate:
+def estimate_time(
+    vectors: Mapping[BackboneSpec, int], known: Mapping[BackboneSpec, BackboneTiming], cores: int
+) -> TimeEstimate:
     """Predict the wall time of an extraction.
 
     Every backbone has a rate of its own: recorded by an earlier run of the same network in this cache on this
@@ -86,18 +88,18 @@ def estimate(vectors: Mapping[BackboneSpec, int], known: Mapping[BackboneSpec, R
     cores
         Cores that will compute, over all processes and machines.
     """
-    slowness = _slowness(known)
-    rates = {s: known.get(s) or Rate(_by_catalogue(s) * slowness, LOAD_SECONDS) for s in vectors}
+    slowness = _relative_slowness(known)
+    rates = {s: known.get(s) or BackboneTiming(_by_catalogue(s) * slowness, LOAD_SECONDS) for s in vectors}
     busy = [spec for spec, count in vectors.items() if count]
     seconds = sum(
         vectors[spec] * rates[spec].core_seconds / cores + rates[spec].load_seconds for spec in busy
     )
     basis = MEASURED if all(s in known for s in busy) else SCALED if known else CATALOGUE
     per_vector = {spec: rate.core_seconds / cores for spec, rate in rates.items()}
-    return Estimate(seconds + IMPORT_SECONDS * bool(busy), per_vector, basis)
+    return TimeEstimate(seconds + IMPORT_SECONDS * bool(busy), per_vector, basis)
 
 
-def _slowness(known: Mapping[BackboneSpec, Rate]) -> float:
+def _relative_slowness(known: Mapping[BackboneSpec, BackboneTiming]) -> float:
     listed = set(catalog.names())
     ratios = [r.core_seconds / _by_catalogue(spec) for spec, r in known.items() if spec.name in listed]
     return median(ratios) if ratios else 1.0
@@ -105,7 +107,7 @@ def _slowness(known: Mapping[BackboneSpec, Rate]) -> float:
 
 def _by_catalogue(spec: BackboneSpec) -> float:
     row = catalog.row(spec.name)
-    return row.gflops / _gflops_per_second(spec.name) * OF_FLOAT32.get(spec.precision, 1.0)
+    return row.gflops / _gflops_per_second(spec.name) * RELATIVE_TO_FLOAT32.get(spec.precision, 1.0)
 
 
 def _gflops_per_second(name: str) -> float:
@@ -117,7 +119,7 @@ IMPORT_SECONDS = 4.0
 """Of TensorFlow, once per process."""
 
 
-def machine() -> str:
+def machine_name() -> str:
     """Name this kind of machine: processor and number of cores, shortened to a folder's name."""
     return f"{os.cpu_count()}-cores-{short_digest([platform.machine(), _processor()])}"
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 MOST_NAMES = 12
 """So many names are listed in a remedy; more are left to the command that lists them."""
-LIKENESS = 0.6
+SIMILARITY_CUTOFF = 0.6
 """Of two names, from 0 to 1, from which one may be meant for the other."""
 
 
@@ -20,7 +20,9 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     plain: dict[str, str] = {}
     for one in known:
         plain.setdefault(_plain(one), one)
-    return [plain[one] for one in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=LIKENESS)]
+    return [
+        plain[one] for one in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=SIMILARITY_CUTOFF)
+    ]
 
 
 def did_you_mean(name: str, known: Iterable[str], listing: str | None = None) -> str:

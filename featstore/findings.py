@@ -24,7 +24,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 """``error``: every score would be false; ``warning``: it bears on their meaning; ``note``: what was done to files."""
 
 
-class Kind(NamedTuple):
+class FindingKind(NamedTuple):
     """A row of the catalogue.
 
     Attributes
@@ -45,9 +45,9 @@ class Kind(NamedTuple):
     remedy: str
 
 
-CATALOGUE: dict[str, Kind] = {
+CATALOGUE: dict[str, FindingKind] = {
     # FS1xx, would a score on these data mean anything?
-    "FS101": Kind(
+    "FS101": FindingKind(
         "shortcut",
         "warning",
         "The class can be guessed without looking at the picture: from the file alone (bytes, width, height,"
@@ -56,7 +56,7 @@ CATALOGUE: dict[str, Kind] = {
         "Prepare the images of all classes alike (same source, format, size and grey scale), or report the shortcut"
         " beside every score.",
     ),
-    "FS102": Kind(
+    "FS102": FindingKind(
         "copies_across_groups",
         "warning",
         "Pictures that look the same belong to different patients (groups) or splits: copies, mirrored or cropped"
@@ -64,147 +64,147 @@ CATALOGUE: dict[str, Kind] = {
         "Look at the examples; give images of one patient one group in a CSV file with a group column, or delete the"
         " copies.",
     ),
-    "FS103": Kind(
+    "FS103": FindingKind(
         "groups_merged",
         "warning",
         "Patients (groups) share a file, are called the same but for capitals, accents and spaces, or show the same"
         " picture (see FS102). They were taken for one patient, so that no picture is learned from and tested on.",
         "Find out which patient each of these files belongs to, and correct the groups.",
     ),
-    "FS104": Kind(
+    "FS104": FindingKind(
         "no_groups",
         "warning",
         "Nothing says which images belong to one patient, so images of one patient may be learned from and tested on:"
         " scores may be too high.",
         "Say how the path tells the patient, --group-pattern 'patient(\\d+)', or add a group column to the CSV file.",
     ),
-    "FS105": Kind(
+    "FS105": FindingKind(
         "group_spelling",
         "warning",
         "Names of patients (groups) differ only in capitals, accents' encoding or spaces, so one patient may count as"
         " several and stand on both sides of a split.",
         "Spell each patient in one way.",
     ),
-    "FS106": Kind(
+    "FS106": FindingKind(
         "label_conflict",
         "error",
         "The same picture is in two classes.",
         "Decide which class is right and delete the other copies.",
     ),
-    "FS107": Kind(
+    "FS107": FindingKind(
         "leak_exact",
         "error",
         "The same picture is in two splits.",
         "Delete the copies from all splits but one.",
     ),
-    "FS108": Kind(
+    "FS108": FindingKind(
         "leak_group",
         "error",
         "Images of one patient (group) are in two splits.",
         "Move all images of a group into one split.",
     ),
-    "FS109": Kind(
+    "FS109": FindingKind(
         "one_class",
         "error",
         "All images that can be read are of one class: there is nothing to tell apart.",
         "Add images of a second class.",
     ),
-    "FS110": Kind(
+    "FS110": FindingKind(
         "group_is_class",
         "warning",
         "The groups are the classes or split them into a handful of blocks: they name something else than patients.",
         "Give a group pattern or a group column that names the patient.",
     ),
-    "FS111": Kind(
+    "FS111": FindingKind(
         "group_numbers_restart",
         "warning",
         "The same group names occur in every class (or site), as where each folder numbers its files from 1:"
         " strangers then count as one patient.",
         "Let the pattern take in the class as well, for instance --group-pattern '([^/]+/[^/]*\\d+)'.",
     ),
-    "FS112": Kind(
+    "FS112": FindingKind(
         "group_placeholder",
         "warning",
         "A group is called like a missing value (NA, nan, unknown): strangers would count as one patient.",
         "Give each of these images its patient, or a name of its own.",
     ),
-    "FS113": Kind(
+    "FS113": FindingKind(
         "patient_column_unused",
         "warning",
         "A column looks like the patient, and the groups are not taken from it.",
         "Say so: --columns group=NAME",
     ),
-    "FS114": Kind(
+    "FS114": FindingKind(
         "split_ignored",
         "warning",
         "The data set names training and test images, and a cross-validation draws folds of its own over all.",
         "Score on the given test split instead: `featstore compare DATA --folds split`",
     ),
     # FS2xx, layouts and cells that may be meant otherwise
-    "FS201": Kind(
+    "FS201": FindingKind(
         "folders_as_classes",
         "warning",
         "Folders that look like parts of a data set (training, test, unlabelled) are read as classes.",
         "Rename the folders to train, val and test, move others away, or give a CSV file: path,label.",
     ),
-    "FS202": Kind(
+    "FS202": FindingKind(
         "class_spelling",
         "warning",
         "Names of classes differ only in capitals, accents' encoding, spaces or punctuation, and count as several.",
         "Spell each class in one way.",
     ),
-    "FS203": Kind(
+    "FS203": FindingKind(
         "label_placeholder",
         "warning",
         "A class is called like a missing value (NA, nan, unknown).",
         "Give these images their class, or take them out of the data set.",
     ),
-    "FS204": Kind(
+    "FS204": FindingKind(
         "label_combination",
         "warning",
         "Labels look like several findings in one cell (A|B); each combination counts as a class of its own.",
         "Write a CSV file whose label column answers one question, such as Effusion against no Effusion.",
     ),
-    "FS205": Kind(
+    "FS205": FindingKind(
         "columns_ignored",
         "note",
         "The CSV file has columns that mean nothing to featstore.",
         "Nothing needs to be done; to use one: --columns NAME=COLUMN",
     ),
-    "FS206": Kind(
+    "FS206": FindingKind(
         "lines_repeated",
         "note",
         "Lines of the CSV file repeat a path with the same meaning; each image is kept once.",
         "Nothing needs to be done.",
     ),
-    "FS207": Kind(
+    "FS207": FindingKind(
         "paths_mended",
         "note",
         "Paths of the CSV file name their files nearly, not exactly (suffix, capitals, spaces, backslashes), and were"
         " taken for the only file that they can mean.",
         "Look at the example; correct the CSV file where it is wrong.",
     ),
-    "FS208": Kind(
+    "FS208": FindingKind(
         "name_encoding",
         "warning",
         "Names of files differ only in how accents are encoded (NFC, NFD): often one file copied by two systems.",
         "Delete one of each pair if they are copies.",
     ),
-    "FS209": Kind(
+    "FS209": FindingKind(
         "split_folder_ignored",
         "warning",
         "Images that belong to no class or to no split were left out: a folder beside training and test, or a test"
         " folder without class folders.",
         "Nothing needs to be done if they are not meant; else sort them into class folders of train, val or test.",
     ),
-    "FS210": Kind(
+    "FS210": FindingKind(
         "layout_found",
         "note",
         "Folders are not arranged as class/... or split/class/..., and could be understood in one way only: the data"
         " set lies in a folder inside, or each class folder holds splits.",
         "Look at the counts of classes and splits; nothing needs to be done if they are right.",
     ),
-    "FS211": Kind(
+    "FS211": FindingKind(
         "labels_from_columns",
         "note",
         "The CSV file has no label column, but columns of zeros and ones with a single one in each line: the name of"
@@ -212,95 +212,95 @@ CATALOGUE: dict[str, Kind] = {
         "Nothing needs to be done if that is meant; else name the right column: --columns label=COLUMN",
     ),
     # FS3xx is about files and pixels
-    "FS301": Kind(
+    "FS301": FindingKind(
         "quarantined",
         "warning",
         "Files cannot be decoded and are left out. Where one class loses more of them than another, that alone can"
         " bias a score.",
         "See the reason of each file in docs/inputs.md; mend or delete the files.",
     ),
-    "FS302": Kind(
+    "FS302": FindingKind(
         "copies",
         "note",
         "Files repeat the bytes of another one; each picture is kept once.",
         "Nothing needs to be done.",
     ),
-    "FS303": Kind(
+    "FS303": FindingKind(
         "misnamed",
         "note",
         "Files are of another format than their suffix says, and are decoded by content.",
         "Nothing needs to be done.",
     ),
-    "FS304": Kind(
+    "FS304": FindingKind(
         "first_frame_only",
         "warning",
         "Files hold several pictures of which only the first was taken (animations, multi-picture files).",
         "Save the pictures one by one, or as pages of a TIFF.",
     ),
-    "FS305": Kind(
+    "FS305": FindingKind(
         "transparency",
         "note",
         "Transparent pixels were put on black.",
         "Save the images without transparency if that is not meant.",
     ),
-    "FS306": Kind(
+    "FS306": FindingKind(
         "cmyk",
         "note",
         "CMYK was converted to RGB without a colour profile.",
         "Save the images as RGB if colours matter.",
     ),
-    "FS307": Kind(
+    "FS307": FindingKind(
         "constant",
         "warning",
         "All pixels of an image are equal: it shows nothing.",
         "Look at the files; delete what is empty.",
     ),
-    "FS308": Kind(
+    "FS308": FindingKind(
         "orientation_unread",
         "note",
         "The orientation tag could not be read; the image was taken as stored.",
         "Look at the example.",
     ),
-    "FS309": Kind(
+    "FS309": FindingKind(
         "slices_of_one_file",
         "note",
         "A file holds several slices or pages; each is an image, and all of one file belong to one group.",
         "Nothing needs to be done.",
     ),
-    "FS310": Kind(
+    "FS310": FindingKind(
         "reduced_pages_skipped",
         "note",
         "Pages that repeat a picture in a smaller size (pyramids, thumbnails, masks) were skipped.",
         "Nothing needs to be done.",
     ),
-    "FS311": Kind(
+    "FS311": FindingKind(
         "channels_as_images",
         "warning",
         "Pages of a file are colour or stain channels of one picture, and each is taken for an image.",
         "Merge the channels into RGB files first if one picture is meant.",
     ),
-    "FS312": Kind(
+    "FS312": FindingKind(
         "slices_missing",
         "warning",
         "A file announces more slices than it holds: it was cut short, or saved by a program that keeps only the"
         " first slice. The slices that are there were taken.",
         "Export the stack again, as a TIFF with all its slices.",
     ),
-    "FS313": Kind(
+    "FS313": FindingKind(
         "pages_of_different_sizes",
         "warning",
         "Pages of one file differ in size and are not marked as smaller copies. Levels of a pyramid, labels or"
         " overview pictures may be among the images.",
         "Look at the example; save the wanted pages as files of their own.",
     ),
-    "FS314": Kind(
+    "FS314": FindingKind(
         "channels_left_out",
         "warning",
         "Files have channels beyond grey, or red, green and blue, without saying what they are, as microscopy with"
         " several stains has; these were left out.",
         "Nothing needs to be done for RGB with a padding channel; otherwise merge the channels into RGB files first.",
     ),
-    "FS315": Kind(
+    "FS315": FindingKind(
         "copies_partly_sought",
         "note",
         "So many pictures look alike that each was compared closely with the likest of them only, which keeps time"
@@ -309,14 +309,14 @@ CATALOGUE: dict[str, Kind] = {
         "Check a part of the data set by itself where it matters, such as one source or one class.",
     ),
     # FS4xx, what a result can be used for
-    "FS401": Kind(
+    "FS401": FindingKind(
         "not_above_shortcut",
         "warning",
         "The best score is not above that of guessing without a network: the data allow no statement about the"
         " pictures.",
         "Mend the shortcut (FS101) first.",
     ),
-    "FS402": Kind(
+    "FS402": FindingKind(
         "one_answer",
         "warning",
         "The model gives every image the same answer, or nearly so: of one class 5 % or less is found, so sensitivity"
@@ -325,27 +325,27 @@ CATALOGUE: dict[str, Kind] = {
         " --sensitivity 0.9, or calibrate, --calibrate platt; if it is not, the model has learned nothing that tells"
         " the classes apart.",
     ),
-    "FS403": Kind(
+    "FS403": FindingKind(
         "few_patients",
         "warning",
         "Fewer than ten patients of a class were scored: intervals say next to nothing, and with a single patient"
         " there is none.",
         "Collect more patients of that class before drawing a conclusion.",
     ),
-    "FS404": Kind(
+    "FS404": FindingKind(
         "imported_features",
         "warning",
         "Vectors were computed by another program: featstore cannot tell whether they contain the label or were tuned"
         " on these images.",
         "Say in the paper where they come from, and compare without them: --backbones A,B",
     ),
-    "FS405": Kind(
+    "FS405": FindingKind(
         "backbones_left_out",
         "note",
         "Networks in the store lack vectors of this data set, and took no part.",
         "Compute the missing ones with featstore extract, or name those that are wanted: --backbones A,B",
     ),
-    "FS406": Kind(
+    "FS406": FindingKind(
         "positive_guessed",
         "warning",
         "Nobody said which of two classes is the positive one, so featstore chose: the one that is not called normal,"
@@ -353,32 +353,32 @@ CATALOGUE: dict[str, Kind] = {
         " Sensitivity, specificity, F1, average precision and the calibration curve are about that class.",
         "Say which: --positive NAME",
     ),
-    "FS407": Kind(
+    "FS407": FindingKind(
         "seen_in_training",
         "warning",
         "Images, or images of the same patient, were learned from: an answer on them says nothing about new ones.",
         "Leave them out of every count.",
     ),
-    "FS408": Kind(
+    "FS408": FindingKind(
         "shortcut_unknown",
         "note",
         "How well the label is guessed without a network could not be computed on these images.",
         "Add patients: three of each class are needed.",
     ),
-    "FS409": Kind(
+    "FS409": FindingKind(
         "training_unknown",
         "note",
         "The run, or the one that it went on from, comes from an earlier featstore and does not tell which images its"
         " model has learned from.",
         "Make these runs again, `featstore fuse DATA --out RUN --overwrite`: then images in training are marked.",
     ),
-    "FS410": Kind(
+    "FS410": FindingKind(
         "label_unknown",
         "warning",
         "Labels of images are not classes of the model, so no answer on them can be right; they are not counted.",
         "Spell the labels as the model's classes, or take them out of the CSV file.",
     ),
-    "FS411": Kind(
+    "FS411": FindingKind(
         "strategies_not_fitted",
         "warning",
         "Strategies that were named took no part: they fuse several networks, and every subset that was compared has"
@@ -500,7 +500,7 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
-def shown(names: Sequence[str], most: int = 3) -> str:
+def quoted(names: Sequence[str], most: int = 3) -> str:
     """Quote the first few names, on one line whatever is in them."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(repr(name) for name in names[:most]) + more

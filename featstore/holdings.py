@@ -25,7 +25,7 @@ from featstore.types import IDENTITY, Decoding, FeatureKey
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from featstore.store.notes import Request
+    from featstore.store.notes import ExtractionRequest
     from featstore.store.store import Store
     from featstore.types import BackboneSpec, View
 
@@ -36,7 +36,7 @@ SEEDED = re.compile(r"random:(\d+) ")
 
 
 @dataclass(frozen=True)
-class Asked:
+class FeatureQuery:
     """What a caller wants of the store; None or empty where it is left open.
 
     Attributes
@@ -63,17 +63,17 @@ class Asked:
         """Whether nothing that was said speaks against this network."""
         if self.digests.get(spec.name, spec.weights) != spec.weights:
             return False
-        return spec.is_foreign or (
+        return spec.is_imported or (
             self.preprocess in {None, spec.preprocess} and self.precision in {None, spec.precision}
         )
 
     def expects(self, spec: BackboneSpec) -> bool:
         """Whether it is what is meant where nothing more is known."""
         usual = (self.preprocess or PREPROCESS, self.precision or PRECISION)
-        return self.admits(spec) and (spec.is_foreign or (spec.preprocess, spec.precision) == usual)
+        return self.admits(spec) and (spec.is_imported or (spec.preprocess, spec.precision) == usual)
 
 
-class Holdings:
+class StoredFeatures:
     """How many of the images of a data set have a vector under each feature key.
 
     Parameters
@@ -133,7 +133,7 @@ class Holdings:
         """Whether a network has the identity view of every image."""
         return self.specs.get(spec, 0) == self.images
 
-    def best(self, asked: Asked) -> list[BackboneSpec]:
+    def best(self, asked: FeatureQuery) -> list[BackboneSpec]:
         """By name, the spec that comes nearest to what is asked: complete and as expected, else with most images."""
 
         def rank(spec: BackboneSpec) -> tuple[bool, int, bool]:
@@ -209,7 +209,7 @@ NAMES = 10
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Way:
+class Alternative:
     """How features of these images can be had that were asked for otherwise.
 
     Attributes
@@ -240,12 +240,14 @@ class Way:
         return f"{' and '.join(parts)}."
 
 
-def nothing(held: Holdings, asked: Asked, names: Collection[str] | None) -> MissingFeaturesError:
+def nothing_stored_error(
+    held: StoredFeatures, asked: FeatureQuery, names: Collection[str] | None
+) -> MissingFeaturesError:
     """Error for networks (all, where `names` is None) of which the store has nothing that was asked for."""
     there = _there(held, asked, names)
     what = "features" if names is None else f"{', '.join(names)} features"
     if not there:
-        return _never(held, asked, names, what)
+        return _never_stored_error(held, asked, names, what)
     ways = sorted(there, key=lambda way: (way.lost, -max(there[way].values()), str(way)))
     listed = "; ".join(f"{_listed(held, there[way])} {way}" for way in ways[:GROUPS])
     cause = f"There are no {what} of these images in {held.store.root} as asked for. There are: {listed}."
@@ -255,8 +257,8 @@ def nothing(held: Holdings, asked: Asked, names: Collection[str] | None) -> Miss
     return MissingFeaturesError(cause, best.remedy)
 
 
-def incomplete(
-    held: Holdings, specs: Sequence[BackboneSpec], views: Sequence[View], asked: Asked
+def incomplete_error(
+    held: StoredFeatures, specs: Sequence[BackboneSpec], views: Sequence[View], asked: FeatureQuery
 ) -> MissingFeaturesError:
     """Error for networks of which some images lack a vector in some view."""
     augmented = [view for view in views if not view.is_identity]
@@ -265,15 +267,19 @@ def incomplete(
     return MissingFeaturesError(cause, _complete(held, specs, views, asked))
 
 
-def unfinished(
-    held: Holdings, specs: Sequence[BackboneSpec], others: int, views: Sequence[View], asked: Asked
+def unfinished_error(
+    held: StoredFeatures,
+    specs: Sequence[BackboneSpec],
+    others: int,
+    views: Sequence[View],
+    asked: FeatureQuery,
 ) -> MissingFeaturesError:
     """Error where nothing was asked for, and no network has all images.
 
     Parameters
     ----------
     held, views, asked
-        As for `incomplete`.
+        As for `incomplete_error`.
     specs
         Those of the last extraction, or those that have the most.
     others
@@ -288,11 +294,13 @@ def unfinished(
     return MissingFeaturesError(cause, _complete(held, specs, views, asked))
 
 
-def _complete(held: Holdings, specs: Sequence[BackboneSpec], views: Sequence[View], asked: Asked) -> str:
+def _complete(
+    held: StoredFeatures, specs: Sequence[BackboneSpec], views: Sequence[View], asked: FeatureQuery
+) -> str:
     """Remedy: compute, import, or go on with what is there."""
     lacking = [spec for spec in specs if not _has(held, spec, views)]
-    foreign = [spec.name for spec in lacking if spec.is_foreign]
-    own = [spec for spec in specs if not spec.is_foreign]
+    foreign = [spec.name for spec in lacking if spec.is_imported]
+    own = [spec for spec in specs if not spec.is_imported]
     ready = sorted({s.name for s in held.specs if asked.expects(s) and _has(held, s, views)})
     parts = []
     if len(foreign) < len(lacking):
@@ -305,11 +313,11 @@ def _complete(held: Holdings, specs: Sequence[BackboneSpec], views: Sequence[Vie
     return f"{', '.join(parts)}."
 
 
-def _has(held: Holdings, spec: BackboneSpec, views: Sequence[View]) -> bool:
+def _has(held: StoredFeatures, spec: BackboneSpec, views: Sequence[View]) -> bool:
     return held.has_all(spec) and all(n == held.images for n in held.shared([spec], views).values())
 
 
-def _count_line(held: Holdings, spec: BackboneSpec, augmented: Sequence[View]) -> str:
+def _count_line(held: StoredFeatures, spec: BackboneSpec, augmented: Sequence[View]) -> str:
     parts = [] if held.has_all(spec) else [held.phrase(held.specs.get(spec, 0))]
     lacking = [n for n in held.shared([spec], augmented).values() if n < held.images]
     if lacking:
@@ -317,7 +325,9 @@ def _count_line(held: Holdings, spec: BackboneSpec, augmented: Sequence[View]) -
     return f"{spec.name} {' and '.join(parts)}" if parts else ""
 
 
-def _never(held: Holdings, asked: Asked, names: Collection[str] | None, what: str) -> MissingFeaturesError:
+def _never_stored_error(
+    held: StoredFeatures, asked: FeatureQuery, names: Collection[str] | None, what: str
+) -> MissingFeaturesError:
     """None of these images has any such vector, in whatever way."""
     needs = held.decoding.value_range is None and held.deep()
     flag = "--range=LOW,HIGH" if needs else range_flag(held.decoding)
@@ -337,56 +347,58 @@ def _never(held: Holdings, asked: Asked, names: Collection[str] | None, what: st
     return MissingFeaturesError(cause, f"Run `{first}` first.{why}{rest}")
 
 
-def _there(held: Holdings, asked: Asked, names: Collection[str] | None) -> dict[Way, dict[str, int]]:
+def _there(
+    held: StoredFeatures, asked: FeatureQuery, names: Collection[str] | None
+) -> dict[Alternative, dict[str, int]]:
     """Images by network, and by the way in which they can be had."""
     wanted = [
         key for key in held.keys if key.view.is_identity and (names is None or key.backbone.name in names)
     ]
-    found: defaultdict[Way, dict[str, int]] = defaultdict(dict)
+    found: defaultdict[Alternative, dict[str, int]] = defaultdict(dict)
     for key, count in held.counts(wanted).items():
         if count:
-            mine = found[_way(key, held, asked)]
+            mine = found[_alternative(key, held, asked)]
             mine[key.backbone.name] = max(count, mine.get(key.backbone.name, 0))
     return dict(found)
 
 
-def _way(key: FeatureKey, held: Holdings, asked: Asked) -> Way:
+def _alternative(key: FeatureKey, held: StoredFeatures, asked: FeatureQuery) -> Alternative:
     flags: list[str] = []
     dropped: list[str] = []
     spec, span = key.backbone, key.decoding.value_range
     if span != held.decoding.value_range:
         (dropped if span is None else flags).append("--range" if span is None else range_flag(key.decoding))
-    if not spec.is_foreign and spec.preprocess != (asked.preprocess or PREPROCESS):
+    if not spec.is_imported and spec.preprocess != (asked.preprocess or PREPROCESS):
         flags.append(f"--preprocess {spec.preprocess}")
-    if not spec.is_foreign and spec.precision != (asked.precision or PRECISION):
+    if not spec.is_imported and spec.precision != (asked.precision or PRECISION):
         flags.append(f"--precision {spec.precision}")
     if asked.digests.get(spec.name, spec.weights) != spec.weights:
         choice = weights_choice(spec)
         (flags if choice else dropped).append(f"--weights {spec.name}={choice}" if choice else "--weights")
-    return Way(_lost(key, held), tuple(flags), tuple(dropped))
+    return Alternative(_lost(key, held), tuple(flags), tuple(dropped))
 
 
-def _lost(key: FeatureKey, held: Holdings) -> str:
+def _lost(key: FeatureKey, held: StoredFeatures) -> str:
     if replace(key.decoding, value_range=held.decoding.value_range) != held.decoding:
         return f"decoded by {key.decoding.decoder}, and this machine has {decoder_version()}"
     return "" if key.backbone.is_current else "computed by an earlier featstore"
 
 
-def _again(held: Holdings, names: Collection[str]) -> str:
+def _again(held: StoredFeatures, names: Collection[str]) -> str:
     specs = {key.backbone.name: key.backbone for key in held.keys if key.backbone.name in names}
     return extract_command(list(specs.values()), [IDENTITY], held.decoding)
 
 
-def _listed(held: Holdings, counts: dict[str, int]) -> str:
+def _listed(held: StoredFeatures, counts: dict[str, int]) -> str:
     shown = [f"{name} ({held.phrase(n)})" for name, n in sorted(counts.items())]
     more = [f"{len(shown) - NAMES} more"] if len(shown) > NAMES else []
     return ", ".join([*shown[:NAMES], *more])
 
 
-def imported(specs: Collection[BackboneSpec]) -> Finding | None:
+def imported_finding(specs: Collection[BackboneSpec]) -> Finding | None:
     """FS404 where vectors take part that another program computed."""
-    names = [spec.name for spec in specs if spec.is_foreign]
-    own = [spec.name for spec in specs if not spec.is_foreign]
+    names = [spec.name for spec in specs if spec.is_imported]
+    own = [spec.name for spec in specs if not spec.is_imported]
     if not names:
         return None
     cure = (
@@ -402,8 +414,12 @@ def imported(specs: Collection[BackboneSpec]) -> Finding | None:
     )
 
 
-def left_out(
-    held: Holdings, specs: list[BackboneSpec], views: list[View], asked: Asked, last: Request | None
+def left_out_findings(
+    held: StoredFeatures,
+    specs: list[BackboneSpec],
+    views: list[View],
+    asked: FeatureQuery,
+    last: ExtractionRequest | None,
 ) -> Finding | None:
     """What the store has and what does not take part, unless the caller chose it himself."""
     taken = {spec.name for spec in specs}
@@ -418,11 +434,15 @@ def left_out(
         parts.append(f"Complete and not asked for: {_views(unused)}.")
     if partial:
         parts.append(f"Not complete for all of these, and left out: {_views(partial)}.")
-    return Finding("FS405", " ".join(parts), len(others), remedy=_cure(held, specs, views, others, asked))
+    return Finding("FS405", " ".join(parts), len(others), remedy=_remedy(held, specs, views, others, asked))
 
 
 def _other_views(
-    held: Holdings, specs: list[BackboneSpec], views: list[View], asked: Asked, last: Request | None
+    held: StoredFeatures,
+    specs: list[BackboneSpec],
+    views: list[View],
+    asked: FeatureQuery,
+    last: ExtractionRequest | None,
 ) -> tuple[int, int]:
     """Number of augmented views that are complete and not taken, and that are not complete."""
     if asked.seeds is not None or asked.recipe is not None:
@@ -433,7 +453,9 @@ def _other_views(
     return len({*shared} - partial - {*views}), len(partial)
 
 
-def _why(held: Holdings, specs: list[BackboneSpec], asked: Asked, last: Request | None) -> str:
+def _why(
+    held: StoredFeatures, specs: list[BackboneSpec], asked: FeatureQuery, last: ExtractionRequest | None
+) -> str:
     if asked.backbones is not None:
         return "named"
     if last is not None and last.covers(specs):
@@ -445,26 +467,30 @@ def _views(number: int) -> str:
     return f"{number} augmented view{'s' if number > 1 else ''}"
 
 
-def _state(held: Holdings, spec: BackboneSpec, asked: Asked) -> str:
+def _state(held: StoredFeatures, spec: BackboneSpec, asked: FeatureQuery) -> str:
     count = held.specs[spec]
     extent = f"all {count} images" if count == held.images else held.phrase(count)
     return f"{spec.name} ({extent})" if asked.expects(spec) else f"{spec.name} ({extent}, {spec.precision})"
 
 
-def _cure(
-    held: Holdings, specs: list[BackboneSpec], views: list[View], others: list[BackboneSpec], asked: Asked
+def _remedy(
+    held: StoredFeatures,
+    specs: list[BackboneSpec],
+    views: list[View],
+    others: list[BackboneSpec],
+    asked: FeatureQuery,
 ) -> str:
     """What to do to have others; every command line does it when typed."""
     done = "Nothing needs to be done"
     taken = [spec.name for spec in specs]
     ready = [spec.name for spec in others if held.has_all(spec) and asked.expects(spec)]
-    partly = [spec for spec in others if asked.expects(spec) and not spec.is_foreign]
+    partly = [spec for spec in others if asked.expects(spec) and not spec.is_imported]
     if not others:
         return f"{done}; to choose views: --recipe and --seeds."
     if ready:
         return f"{done}; to take more in, name all that are wanted: --backbones {','.join([*taken, *ready])}"
     if partly:
-        own = [spec for spec in [*specs, *partly] if not spec.is_foreign]
+        own = [spec for spec in [*specs, *partly] if not spec.is_imported]
         return f"{done}; to take more in: {extract_command(own, views, held.decoding)}"
     return f"{done}."
 

@@ -24,11 +24,11 @@ from featstore.images.reading import (
     FACT,
     FACTS_REVISION,
     SIDE,
-    look,
+    compute_facts,
     notes_of,
     pixel_digest_of,
     plausible,
-    room_for,
+    reserve_for_decoding,
 )
 from featstore.processes import threads
 from featstore.serialization import digest
@@ -53,7 +53,7 @@ COPIES_REVISION = 2
 """Raised when copies are found otherwise."""
 
 
-class Copy(NamedTuple):
+class CopyPair(NamedTuple):
     """Ids of two images that show the same picture, how alike they are (1 for equal), and in what way."""
 
     first: str
@@ -63,7 +63,7 @@ class Copy(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Copies:
+class CopiesFound:
     """Images that show the same picture.
 
     Attributes
@@ -71,10 +71,10 @@ class Copies:
     pairs
         The most alike first.
     crowded, left
-        What was not looked at closely: see `featstore.images.near_copies.Copies`.
+        What was not looked at closely: see `featstore.images.near_copies.CopiesFound`.
     """
 
-    pairs: tuple[Copy, ...] = ()
+    pairs: tuple[CopyPair, ...] = ()
     crowded: int = 0
     left: int = 0
 
@@ -155,7 +155,7 @@ def image_facts(
     missing = [record for record in records if bytes.fromhex(record.id) not in known]
     bad: dict[str, tuple[str, str]] = {}
     fresh, miniatures = [], Miniatures.room_for(len(missing))
-    for record, seen in _looks(missing, decoding, progress=progress):
+    for record, seen in _stream_facts(missing, decoding, progress=progress):
         if isinstance(seen, BadImageError):
             bad[record.id] = seen.reason, seen.detail
         else:
@@ -178,7 +178,7 @@ def image_copies(
     cache: Path | None = None,
     *,
     progress: bool = False,
-) -> Copies:
+) -> CopiesFound:
     """Find pairs of images of different groups that show the same picture, once for each data set.
 
     Parameters
@@ -199,14 +199,16 @@ def image_copies(
     }
     kept = None if cache is None else recorded_copies(cache, key)
     if kept is not None and {image for pair in kept.pairs for image in pair[:2]} <= set(ids):
-        return Copies(tuple(Copy(*pair) for pair in kept.pairs), kept.crowded, kept.left)
+        return CopiesFound(tuple(CopyPair(*pair) for pair in kept.pairs), kept.crowded, kept.left)
     found = _find_copies(facts, groups, decoding, progress=progress)
     if cache is not None:
         record_copies(cache, key, CopiesNote(found.pairs, found.crowded, found.left))
     return found
 
 
-def _find_copies(facts: FactTable, groups: Sequence[str], decoding: Decoding, *, progress: bool) -> Copies:
+def _find_copies(
+    facts: FactTable, groups: Sequence[str], decoding: Decoding, *, progress: bool
+) -> CopiesFound:
     """Look at those images again whose miniatures are not at hand, and compare each with the likest others."""
     small = facts.miniatures
     missing = [record for record in facts.records if record.id not in small.rows]
@@ -214,7 +216,7 @@ def _find_copies(facts: FactTable, groups: Sequence[str], decoding: Decoding, *,
         small = Miniatures.room_for(len(facts.records))
         for image in facts.miniatures.rows:
             small.add(image, facts.miniatures.of([image])[0])
-        for record, seen in _looks(missing, decoding, progress=progress):
+        for record, seen in _stream_facts(missing, decoding, progress=progress):
             if not isinstance(seen, BadImageError):
                 small.add(record.id, seen[1])
     rows = [row for row, record in enumerate(facts.records) if record.id in small.rows]
@@ -225,11 +227,11 @@ def _find_copies(facts: FactTable, groups: Sequence[str], decoding: Decoding, *,
         [groups[row] for row in rows],
         progress=progress,
     )
-    pairs = [Copy(ids[p.first], ids[p.second], round(p.similarity, 4), p.how) for p in found.pairs]
-    return Copies(tuple(pairs), found.crowded, found.left)
+    pairs = [CopyPair(ids[p.first], ids[p.second], round(p.similarity, 4), p.how) for p in found.pairs]
+    return CopiesFound(tuple(pairs), found.crowded, found.left)
 
 
-def _looks(
+def _stream_facts(
     records: Sequence[ImageRecord], decoding: Decoding, *, progress: bool
 ) -> Iterator[tuple[ImageRecord, Seen]]:
     """Look at each image, a few ahead of what is asked for: what is found does not pile up."""
@@ -240,12 +242,12 @@ def _looks(
         tqdm(total=len(records), desc="look", disable=not (progress and records), unit="img") as bar,
     ):
         coming = iter(records)
-        begun = deque((r, pool.submit(_look, r, decoding)) for r in islice(coming, AHEAD * threads()))
+        begun = deque((r, pool.submit(_facts_of, r, decoding)) for r in islice(coming, AHEAD * threads()))
         while begun:
             record, future = begun.popleft()
             yield record, future.result()
             bar.update()
-            begun.extend((r, pool.submit(_look, r, decoding)) for r in islice(coming, 1))
+            begun.extend((r, pool.submit(_facts_of, r, decoding)) for r in islice(coming, 1))
 
 
 def notes_found(facts: FactTable) -> tuple[Finding, ...]:
@@ -254,10 +256,10 @@ def notes_found(facts: FactTable) -> tuple[Finding, ...]:
     return findings_of_notes(noted)
 
 
-def _look(record: ImageRecord, decoding: Decoding) -> Seen:
+def _facts_of(record: ImageRecord, decoding: Decoding) -> Seen:
     try:
-        with room_for(record.path):
-            return look(record, decoding)
+        with reserve_for_decoding(record.path):
+            return compute_facts(record, decoding)
     except BadImageError as error:
         return error
 

@@ -1,4 +1,4 @@
-"""Files of strangers are read in a process of their own: a defect of a library there costs one file, not the run.
+"""Foreign files are read in a process of their own: a defect of a library there costs one file, not the run.
 
 Ask another process what is in a file. It starts when first needed, stays, and is replaced if it dies.
 
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from featstore import errors
 from featstore.errors import FeatstoreError
-from featstore.processes import end_with_parent, parentage
+from featstore.processes import end_with_parent, parent_info
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-PATIENCE, BYTES_PER_SECOND = 120.0, 1 << 18
+TIMEOUT_SECONDS, BYTES_PER_SECOND = 120.0, 1 << 18
 """Seconds that an answer may take: so many, and one for so many bytes of the file."""
 ANSWER = 32 << 30
 TOO_LONG = "reading it takes longer than a file of its size may"
@@ -104,7 +104,7 @@ def call(work: str, path: Path, *arguments: Any) -> tuple[Any, list[NDArray[Any]
 
 
 def _asked(question: object, size: int, *, anew: bool = False) -> tuple[Any, list[NDArray[Any]]]:
-    server = _taker(question, anew=anew)
+    server = _server_for(question, anew=anew)
     try:
         page, arrays = server.answer(size)
     except BaseException:
@@ -118,7 +118,7 @@ def _asked(question: object, size: int, *, anew: bool = False) -> tuple[Any, lis
     return page, arrays
 
 
-def _taker(question: object, *, anew: bool) -> _Server:
+def _server_for(question: object, *, anew: bool) -> _Server:
     """A process that has taken the question: one that waits for it, if it still does, else a new one."""
     while True:
         with _lock:
@@ -177,7 +177,7 @@ class _Server:
         with theirs:
             path = [entry or _folder() for entry in sys.path]
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with this very text
-                [sys.executable, "-c", START, str(theirs.fileno()), *map(str, parentage()), *path],
+                [sys.executable, "-c", START, str(theirs.fileno()), *map(str, parent_info()), *path],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **ENVIRONMENT},
@@ -185,7 +185,7 @@ class _Server:
 
     def takes(self, question: object) -> bool:
         """Whether it begins with a question; a process that had nothing to do for long has ended."""
-        self._channel.settimeout(PATIENCE)
+        self._channel.settimeout(TIMEOUT_SECONDS)
         try:
             send(self._channel, question)
             return receive(self._channel, 0) == ("begun", [])
@@ -194,7 +194,7 @@ class _Server:
 
     def answer(self, size: int) -> tuple[Any, list[NDArray[Any]]]:
         """Wait for the answer about a file of `size` bytes; `LostError` if there is none."""
-        self._channel.settimeout(PATIENCE + size / BYTES_PER_SECOND)
+        self._channel.settimeout(TIMEOUT_SECONDS + size / BYTES_PER_SECOND)
         try:
             page, arrays = receive(self._channel, ANSWER)
         except (FrameError, OSError) as error:
@@ -206,7 +206,7 @@ class _Server:
         if isinstance(error, TimeoutError):
             return LostError(TOO_LONG)
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(PATIENCE)
+            self._process.wait(TIMEOUT_SECONDS)
         code = self._process.returncode
         if code == -signal.SIGXCPU:
             return LostError(TOO_LONG)

@@ -22,27 +22,33 @@ from featstore.backbones.precision import require_precision
 from featstore.backbones.weights import EVERY_BACKBONE, choice_for, resolve_weights
 from featstore.errors import MissingFeaturesError, UnknownNameError, UsageError, nearest
 from featstore.findings import Finding, ordered
-from featstore.fusion.blocks import Block, lay_out
+from featstore.fusion.blocks import Block, make_blocks
 from featstore.holdings import (
-    Asked,
-    Holdings,
+    FeatureQuery,
+    StoredFeatures,
     extract_command,
-    imported,
-    incomplete,
-    left_out,
-    nothing,
-    unfinished,
+    imported_finding,
+    incomplete_error,
+    left_out_findings,
+    nothing_stored_error,
+    unfinished_error,
 )
 from featstore.image_facts import recognise, seen_finding
 from featstore.images.formats.decode import decoder_version
-from featstore.images.manifest import Loss, losses, require_sound, require_two_classes, told
+from featstore.images.manifest import (
+    ClassQuarantine,
+    quarantine_text,
+    quarantined_by_class,
+    require_no_errors,
+    require_two_classes,
+)
 from featstore.images.reading import needs_range
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import ScanOptions, scan, scan_options
 from featstore.signatures import public
 from featstore.store.notes import recorded_request
 from featstore.store.store import Store, default_cache
-from featstore.store.training_record import recall
+from featstore.store.training_record import load_training_record
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
@@ -51,7 +57,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.images.manifest import Manifest
-    from featstore.store.notes import Request
+    from featstore.store.notes import ExtractionRequest
     from featstore.types import Features, ImageRecord
 
 
@@ -120,7 +126,7 @@ def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> Featur
     if (precision := source.get("precision")) is not None:
         require_precision(precision)
     manifest = scan(data, **scan_options(source))
-    require_sound(manifest)
+    require_no_errors(manifest)
     cache = source.get("cache")
     store = Store(Path(cache) if cache is not None else default_cache())
     keys = store.feature_keys()
@@ -129,12 +135,14 @@ def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> Featur
     require_two_classes(manifest, reasons)
     ids = [record.id for record in manifest.records]
     good = [record for record in manifest.records if record.id not in reasons]
-    held = Holdings(store, keys, [r.id for r in good], decoding, lambda: any(map(needs_range, good)))
-    choice = choose(held, _asked(source, held), recorded_request(store.root, ids, decoding))
+    held = StoredFeatures(store, keys, [r.id for r in good], decoding, lambda: any(map(needs_range, good)))
+    choice = choose_features(held, _asked(source, held), recorded_request(store.root, ids, decoding))
     matrix = assemble(manifest, store, choice.specs, choice.views, decoding)
     return replace(
         matrix,
-        findings=ordered((*matrix.findings, *choice.findings, *_quarantined(losses(manifest, reasons)))),
+        findings=ordered(
+            (*matrix.findings, *choice.findings, *_quarantined(quarantined_by_class(manifest, reasons)))
+        ),
     )
 
 
@@ -149,14 +157,14 @@ def assemble(
     bad = store.bad_images(decoding)
     records = tuple(r for r in manifest.records if r.id not in bad)
     ids = [record.id for record in records]
-    blocks = lay_out({spec.name: spec.dimension for spec in specs})
+    blocks = make_blocks({spec.name: spec.dimension for spec in specs})
     features = np.empty((len(views), len(ids), blocks[-1].stop), np.float32)
     for at, view in enumerate(views):
         for spec, block in zip(specs, blocks, strict=True):
             columns = features[at, :, block.start : block.stop]
             store.read_into(FeatureKey(spec, view, decoding), ids, columns)
     classes, y = np.unique([record.label for record in records], return_inverse=True)
-    learned, met = _learned(store, specs, records, decoding, has_groups=manifest.has_groups)
+    learned, met = _seen_by_backbone(store, specs, records, decoding, has_groups=manifest.has_groups)
     return FeatureMatrix(
         records,
         tuple(classes.tolist()),
@@ -169,12 +177,12 @@ def assemble(
         manifest.has_groups,
         len(manifest.records) - len(records) + len(manifest.unreadable),
         manifest.groups_set_aside,
-        learned=learned,
+        seen_by_backbone=learned,
         findings=ordered([*manifest.findings, *met]),
     )
 
 
-def _learned(
+def _seen_by_backbone(
     store: Store,
     specs: Sequence[BackboneSpec],
     records: Sequence[ImageRecord],
@@ -183,7 +191,9 @@ def _learned(
     has_groups: bool,
 ) -> tuple[dict[str, frozenset[str]], list[Finding]]:
     """Ids by backbone that its weights have learned from, in other files or under the same patient, too."""
-    pages = {spec.name: page for spec in specs if (page := recall(store.root, spec)) is not None}
+    pages = {
+        spec.name: page for spec in specs if (page := load_training_record(store.root, spec)) is not None
+    }
     known = {name: page.known for name, page in pages.items()}
     found = recognise(records, known, decoding, has_groups=has_groups, cache=store.root)
     ids = {name: images.ids | frozenset(found[name]) for name, images in known.items()}
@@ -199,14 +209,14 @@ def _as_stored(decoding: Decoding, keys: Iterable[FeatureKey]) -> Decoding:
     return next((key.decoding for key in keys if key.decoding == decoding), decoding)
 
 
-def _quarantined(lost: list[Loss]) -> list[Finding]:
-    text, count = told(lost), sum(loss.bad for loss in lost)
+def _quarantined(lost: list[ClassQuarantine]) -> list[Finding]:
+    text, count = quarantine_text(lost), sum(loss.bad for loss in lost)
     return [Finding("FS301", f"{text[0].upper()}{text[1:]}.", count)] if lost else []
 
 
-def _asked(source: Source, held: Holdings) -> Asked:
+def _asked(source: Source, held: StoredFeatures) -> FeatureQuery:
     weights = source.get("weights") or {}
-    return Asked(
+    return FeatureQuery(
         source.get("backbones"),
         _digests(weights, held.specs),
         {*weights} - {EVERY_BACKBONE},
@@ -221,12 +231,12 @@ def _digests(weights: Mapping[str, str], found: Iterable[BackboneSpec]) -> dict[
     """Digests of the weights that were chosen by name, or by a choice for every backbone that the store holds."""
     names = set(weights) - {EVERY_BACKBONE}
     if EVERY_BACKBONE in weights:
-        names |= {spec.name for spec in found if not spec.is_foreign}
+        names |= {spec.name for spec in found if not spec.is_imported}
     return {name: resolve_weights(catalog.row(name), choice_for(name, weights)).digest for name in names}
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class FeatureChoice:
     """What is loaded: networks in column order, views with the identity first, and what the reader must know."""
 
     specs: tuple[BackboneSpec, ...]
@@ -234,7 +244,9 @@ class Choice:
     findings: tuple[Finding, ...] = ()
 
 
-def choose(held: Holdings, asked: Asked, last: Request | None) -> Choice:
+def choose_features(
+    held: StoredFeatures, asked: FeatureQuery, last: ExtractionRequest | None
+) -> FeatureChoice:
     """Settle backbones and views.
 
     Parameters
@@ -257,12 +269,14 @@ def choose(held: Holdings, asked: Asked, last: Request | None) -> Choice:
     views = _views(held, specs, asked, last)
     whole = all(held.has_all(spec) for spec in specs)
     if not whole or any(n < held.images for n in held.shared(specs, views).values()):
-        raise incomplete(held, specs, views, asked)
-    found = [imported(specs), left_out(held, specs, views, asked, last)]
-    return Choice(tuple(specs), tuple(views), tuple(finding for finding in found if finding is not None))
+        raise incomplete_error(held, specs, views, asked)
+    found = [imported_finding(specs), left_out_findings(held, specs, views, asked, last)]
+    return FeatureChoice(
+        tuple(specs), tuple(views), tuple(finding for finding in found if finding is not None)
+    )
 
 
-def _named(held: Holdings, asked: Asked, last: Request | None) -> list[BackboneSpec]:
+def _named(held: StoredFeatures, asked: FeatureQuery, last: ExtractionRequest | None) -> list[BackboneSpec]:
     """Specs of the names that the caller gave, in that order."""
     names = list(dict.fromkeys(asked.backbones or ()))
     if not names:
@@ -273,11 +287,11 @@ def _named(held: Holdings, asked: Asked, last: Request | None) -> list[BackboneS
     specs = {name: _of_name(name, held, asked, last) for name in names}
     absent = [name for name, spec in specs.items() if spec is None or not held.specs[spec]]
     if absent:
-        raise nothing(held, asked, absent)
+        raise nothing_stored_error(held, asked, absent)
     return [spec for spec in specs.values() if spec is not None]
 
 
-def _unnamed(held: Holdings, asked: Asked, last: Request | None) -> list[BackboneSpec]:
+def _unnamed(held: StoredFeatures, asked: FeatureQuery, last: ExtractionRequest | None) -> list[BackboneSpec]:
     """Specs by name: those of the last extraction as far as they are complete, else all that are."""
     remembered = {spec.name for spec in last.backbones} | {*asked.named} if last is not None else set()
     for names in (remembered, {spec.name for spec in held.specs}):
@@ -285,26 +299,28 @@ def _unnamed(held: Holdings, asked: Asked, last: Request | None) -> list[Backbon
         there = (_of_name(name, held, asked, last) for name in sorted(ready.intersection(names)))
         chosen = [spec for spec in there if spec is not None and held.has_all(spec)]
         if chosen:
-            foreign = [s for s in held.specs if s.is_foreign and held.has_all(s) and s.name not in names]
+            foreign = [s for s in held.specs if s.is_imported and held.has_all(s) and s.name not in names]
             return sorted([*chosen, *foreign], key=lambda spec: spec.name)
     partly = [spec for spec in held.best(asked) if held.specs[spec] and asked.expects(spec)]
     if not partly:
-        raise nothing(held, asked, None)
+        raise nothing_stored_error(held, asked, None)
     wanted = [spec for spec in partly if spec.name in remembered]
     most = max(held.specs[spec] for spec in partly)
     wanted = wanted or [spec for spec in partly if held.specs[spec] == most]
-    raise unfinished(held, wanted, len(partly) - len(wanted), [IDENTITY, *_usual(held, wanted)], asked)
+    raise unfinished_error(held, wanted, len(partly) - len(wanted), [IDENTITY, *_usual(held, wanted)], asked)
 
 
-def _usual(held: Holdings, specs: Collection[BackboneSpec]) -> list[View]:
+def _usual(held: StoredFeatures, specs: Collection[BackboneSpec]) -> list[View]:
     """Augmented views that the networks share for some images, of the recipe that has most of them."""
-    own = [spec for spec in specs if not spec.is_foreign]
+    own = [spec for spec in specs if not spec.is_imported]
     views = [view for view, count in held.views(own).items() if count] if own else []
     recipes = sorted({v.recipe for v in views}, key=lambda text: -sum(v.recipe == text for v in views))
     return sorted(view for view in views if view.recipe == recipes[0])
 
 
-def _of_name(name: str, held: Holdings, asked: Asked, last: Request | None) -> BackboneSpec | None:
+def _of_name(
+    name: str, held: StoredFeatures, asked: FeatureQuery, last: ExtractionRequest | None
+) -> BackboneSpec | None:
     """Spec of a name; None where there is none that fits what was asked."""
     there = [spec for spec in held.specs if spec.name == name and asked.admits(spec)]
     remembered = [spec for spec in there if last is not None and spec in last.backbones]
@@ -336,7 +352,9 @@ def _require_known(name: str, known: Collection[str]) -> None:
     )
 
 
-def _views(held: Holdings, specs: Collection[BackboneSpec], asked: Asked, last: Request | None) -> list[View]:
+def _views(
+    held: StoredFeatures, specs: Collection[BackboneSpec], asked: FeatureQuery, last: ExtractionRequest | None
+) -> list[View]:
     """Identity first, then the augmented views: those asked for, those of the last extraction, else all complete."""
     text = str(parse_recipe(asked.recipe)) if asked.recipe is not None else None
     shared = held.views(specs)
@@ -359,11 +377,11 @@ def _views(held: Holdings, specs: Collection[BackboneSpec], asked: Asked, last: 
     return [IDENTITY, *sorted(v for v in whole if len(recipes) == 1 or v.recipe in preferred)]
 
 
-def _recipes(last: Request | None) -> set[str]:
+def _recipes(last: ExtractionRequest | None) -> set[str]:
     return {view.recipe for view in last.views if not view.is_identity} if last is not None else set()
 
 
-def _recipe_of(text: str | None, held: Mapping[View, int], last: Request | None) -> str:
+def _recipe_of(text: str | None, held: Mapping[View, int], last: ExtractionRequest | None) -> str:
     if text is not None:
         return text
     recipes = {view.recipe for view in held}
@@ -378,11 +396,11 @@ def _recipe_of(text: str | None, held: Mapping[View, int], last: Request | None)
 
 
 def _no_view(
-    held: Holdings, specs: Collection[BackboneSpec], text: str, shared: Mapping[View, int]
+    held: StoredFeatures, specs: Collection[BackboneSpec], text: str, shared: Mapping[View, int]
 ) -> MissingFeaturesError:
     others = sorted({view.recipe for view, count in shared.items() if count == held.images})
     there = f"those of {', '.join(others)}" if others else "none"
-    own = [spec for spec in specs if not spec.is_foreign]
+    own = [spec for spec in specs if not spec.is_imported]
     command = f"{extract_command(own, [IDENTITY, View(text, 1)], held.decoding)}, or " if own else ""
     return MissingFeaturesError(
         f"No view of the recipe {text} is complete for {', '.join(s.name for s in specs)}; complete are: {there}.",
@@ -418,7 +436,7 @@ class FeatureMatrix:
         Number of images left out because they are in quarantine.
     groups_set_aside
         Whether groups were given and are not kept together: `featstore.images.manifest.Manifest.by_image`.
-    learned
+    seen_by_backbone
         By backbone whose weights were tuned: ids of the images that they have learned from, in this data set or not,
         and of the images here that show the same pixels or the same patient.
     set_apart
@@ -438,14 +456,14 @@ class FeatureMatrix:
     has_groups: bool
     excluded: int
     groups_set_aside: bool = False
-    learned: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    seen_by_backbone: Mapping[str, frozenset[str]] = field(default_factory=dict)
     set_apart: int = 0
     findings: tuple[Finding, ...] = ()
 
     @property
     def blocks(self) -> tuple[Block, ...]:
         """Column block of each backbone, in order."""
-        return lay_out({spec.name: spec.dimension for spec in self.specs})
+        return make_blocks({spec.name: spec.dimension for spec in self.specs})
 
     @property
     def backbones(self) -> tuple[str, ...]:
@@ -465,7 +483,7 @@ class FeatureMatrix:
     def columns(self, backbones: Sequence[str]) -> tuple[Block, ...]:
         """Blocks of the named backbones, renumbered to lie side by side."""
         widths = {block.name: block.width for block in self.blocks}
-        return lay_out({name: widths[name] for name in backbones})
+        return make_blocks({name: widths[name] for name in backbones})
 
     def rows(self, images: NDArray[np.intp], backbones: Sequence[str], views: Sequence[int]) -> Features:
         """One row per view and image: ``(len(views) * len(images), columns)`` float32, view by view."""

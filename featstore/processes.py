@@ -6,7 +6,7 @@ Ctrl-C and SIGTERM, heard also where a library loses them.
 
 Python raises `KeyboardInterrupt` in whatever the first thread is running. Compiled code that calls back into Python,
 as TensorFlow's does while it traces a network, drops it now and then or makes an error of its own out of it
-(``SystemError: bad argument to internal function``). So the wish is noted as well, and looked up between two steps.
+(``SystemError: bad argument to internal function``). So it is noted as well, and looked up between two steps.
 
 What each worker process gets: its share of the cores, and its GPU.
 
@@ -42,7 +42,7 @@ SECONDS = 0.5
 """Between two looks at the parent."""
 
 
-def parentage() -> tuple[int, bool]:
+def parent_info() -> tuple[int, bool]:
     """What `end_with_parent` takes in the child: this process, and whether the thread that starts the child stays.
 
     Linux ends a child with the thread that started it, and of threads only the first is sure to stay.
@@ -50,7 +50,7 @@ def parentage() -> tuple[int, bool]:
     return os.getpid(), threading.current_thread() is threading.main_thread()
 
 
-def end_with_parent(parent: int, thread_stays: bool) -> None:  # as `parentage` gives it
+def end_with_parent(parent: int, thread_stays: bool) -> None:  # as `parent_info` gives it
     """See to it, in a child, that it ends with its parent, and at once if that is gone already.
 
     Linux does it whatever the child is busy with. Elsewhere, and for a child of a passing thread, another thread of
@@ -69,10 +69,10 @@ def _watch(parent: int) -> None:
     os._exit(1)
 
 
-_asked = False
+_requested = False
 
 
-def listen() -> None:
+def install_handlers() -> None:
     """Note both signals from now on; Ctrl-C stays ignored where the shell wants it so, as in a background job."""
     signal.signal(signal.SIGTERM, interrupt)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -81,19 +81,19 @@ def listen() -> None:
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
     """Note that an end was asked for, and raise `KeyboardInterrupt`: a handler of signals."""
-    global _asked  # noqa: PLW0603  # signals are the process's own
-    _asked = True
+    global _requested  # noqa: PLW0603  # signals are the process's own
+    _requested = True
     raise KeyboardInterrupt
 
 
-def was_asked() -> bool:
+def was_requested() -> bool:
     """Whether a signal has asked for an end."""
-    return _asked
+    return _requested
 
 
-def heed() -> None:
+def raise_if_requested() -> None:
     """Raise `KeyboardInterrupt` if a signal has asked for an end and nothing has come of it yet."""
-    if _asked:
+    if _requested:
         raise KeyboardInterrupt
 
 
@@ -177,7 +177,7 @@ _shown: ContextVar[bool] = ContextVar("shown", default=False)
 
 
 @contextmanager
-def showing_bars(*, wanted: bool) -> Iterator[None]:
+def progress_bars(*, wanted: bool) -> Iterator[None]:
     """Show bars within; what was asked for outside stays."""
     before = _shown.set(wanted or _shown.get())
     try:
@@ -186,7 +186,7 @@ def showing_bars(*, wanted: bool) -> Iterator[None]:
         _shown.reset(before)
 
 
-def over(items: Iterable[Item], phase: str, unit: str, total: int) -> Iterator[Item]:
+def track(items: Iterable[Item], phase: str, unit: str, total: int) -> Iterator[Item]:
     """Items as they come, `total` of them, under a bar if bars are wanted and the items are many."""
     if total < FEW or not _shown.get():
         yield from items
@@ -197,7 +197,7 @@ def over(items: Iterable[Item], phase: str, unit: str, total: int) -> Iterator[I
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class PhaseProgress:
     """Bars, if `shown`."""
 
     shown: bool = False
@@ -209,12 +209,12 @@ class Progress:
         if self.shown:
             tqdm.write(text, file=sys.stderr)
 
-    def over(self, items: Iterable[Item], phase: str, unit: str, total: int) -> Iterator[Item]:
+    def track(self, items: Iterable[Item], phase: str, unit: str, total: int) -> Iterator[Item]:
         """Items as they come, `total` of them, under a bar that bears the name of the phase."""
         from tqdm import tqdm
 
         for item in tqdm(items, desc=phase, unit=unit, total=total, disable=not self.shown):
-            heed()
+            raise_if_requested()
             yield item
 
 

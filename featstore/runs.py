@@ -79,14 +79,14 @@ def writes_run(function: Callable[P, R]) -> Callable[P, R]:
         if options.get("dry_run"):
             prepare(Path(out), overwrite=bool(options.get("overwrite")))
             return function(*arguments, **options)
-        with reserved(Path(out), overwrite=bool(options.get("overwrite"))):
+        with reserve_folder(Path(out), overwrite=bool(options.get("overwrite"))):
             return function(*arguments, **options)
 
     return alone
 
 
 @contextmanager
-def reserved(out: Path, *, overwrite: bool) -> Iterator[None]:
+def reserve_folder(out: Path, *, overwrite: bool) -> Iterator[None]:
     """Make sure, before any work is done, that a run may be written to `out`, and by nobody else meanwhile.
 
     Raises
@@ -97,13 +97,13 @@ def reserved(out: Path, *, overwrite: bool) -> Iterator[None]:
         If the disk refuses.
     """
     prepare(out, overwrite=overwrite)
-    with alone_in(out):
+    with exclusive_access(out):
         prepare(out, overwrite=overwrite)  # again: another may have ended meanwhile
         yield
 
 
 @contextmanager
-def alone_in(out: Path) -> Iterator[None]:
+def exclusive_access(out: Path) -> Iterator[None]:
     """Be the only one who writes to a folder, whatever it holds.
 
     Raises
@@ -166,7 +166,7 @@ def write_run(
     predictions
         Rows of ``predictions.csv``, the header first, if images were classified.
     results
-        Rows of ``results.csv``, the header first, if contestants were compared.
+        Rows of ``results.csv``, the header first, if candidates were compared.
     """
     try:
         if metrics is not None:
@@ -224,7 +224,7 @@ def read_run(out: Path) -> dict[str, Any]:
         raise RunError(f"{out} holds no readable run: {why}.", REMEDY) from error
 
 
-def read_own(out: Path, run: Mapping[str, Any], name: str) -> bytes:
+def read_verified(out: Path, run: Mapping[str, Any], name: str) -> bytes:
     """Return the bytes of a file of a run folder, if it is the one that ``run.json`` was written with.
 
     Raises
@@ -242,9 +242,9 @@ def read_own(out: Path, run: Mapping[str, Any], name: str) -> bytes:
     return data
 
 
-def require_own(out: Path, run: Mapping[str, Any], name: str) -> None:
-    """Make sure of what `read_own` makes sure of."""
-    read_own(out, run, name)
+def require_verified(out: Path, run: Mapping[str, Any], name: str) -> None:
+    """Make sure of what `read_verified` makes sure of."""
+    read_verified(out, run, name)
 
 
 def data_digest(records: Iterable[ImageRecord]) -> str:
@@ -262,7 +262,7 @@ def describe(matrix: FeatureMatrix, positive: int | None) -> dict[str, Any]:
         "images": len(matrix.records),
         "quarantined": matrix.excluded,
         "set_apart": matrix.set_apart,
-        "tuned": sorted(matrix.learned),
+        "tuned": sorted(matrix.seen_by_backbone),
         "groups": len(set(matrix.groups.tolist())),
         "has_groups": matrix.has_groups,
         "groups_set_aside": matrix.groups_set_aside,
@@ -339,7 +339,7 @@ _OWNER = re.compile(rb"process \d+ on [\w.-]+")
 _MOST_BYTES = 300
 _ATTEMPTS = 100
 """Each fails only because another writer has ended in the very moment."""
-_mine: ContextVar[frozenset[Path]] = ContextVar(
+_held_folders: ContextVar[frozenset[Path]] = ContextVar(
     "folders of which this call is the writer", default=frozenset()
 )
 
@@ -358,15 +358,15 @@ def sole_writer(folder: Path) -> Iterator[None]:
         If the folder cannot be made or written to.
     """
     place = folder.resolve()
-    if place in _mine.get():
+    if place in _held_folders.get():
         yield
         return
     made, descriptor = _take(place, folder)
-    token = _mine.set(_mine.get() | {place})
+    token = _held_folders.set(_held_folders.get() | {place})
     try:
         yield
     finally:
-        _mine.reset(token)
+        _held_folders.reset(token)
         with suppress(OSError):
             (place / LOCK).unlink()
         os.close(descriptor)

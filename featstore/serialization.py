@@ -4,7 +4,7 @@ Canonical JSON and SHA-256: how a value becomes a name.
 
 JSON from a stranger: finite numbers, one meaning a key, bounded depth; and a seal that shows damage.
 
-Files that strangers laid out, read without waiting or overflowing; files that only their owner may read.
+Files from elsewhere, read without waiting or overflowing; files that only their owner may read.
 """
 
 from __future__ import annotations

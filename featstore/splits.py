@@ -11,7 +11,7 @@ and balance.
 
 Holding out validation rows: whole groups, every class in proportion.
 
-Who may teach a network, who says when to stop, and who must never meet it (law 6).
+Who may train a network, who says when to stop, and who must never meet it (law 6).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from featstore.errors import AuditError, UsageError
-from featstore.findings import shown
+from featstore.findings import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -46,7 +46,7 @@ OWN_SPLIT = "split"
 Split = tuple["NDArray[np.intp]", "NDArray[np.intp]"]
 
 
-class Table(Protocol):
+class LabelledImages(Protocol):
     """What a split looks at: images with class and group, before or after there are features.
 
     `records`, `classes`, `y` and `groups` are those of `featstore.matrix.FeatureMatrix`.
@@ -73,8 +73,8 @@ class Table(Protocol):
         ...
 
 
-def group_folds(table: Table, folds: int, repeats: int = 1, seed: int = 0) -> list[Split]:
-    """Stratified folds over whole groups, the same for every contestant.
+def group_folds(table: LabelledImages, folds: int, repeats: int = 1, seed: int = 0) -> list[Split]:
+    """Stratified folds over whole groups, the same for every candidate.
 
     They are those of scikit-learn's StratifiedGroupKFold; where one of these lacks a class, others are searched for,
     and found wherever there are any (`featstore.splits`).
@@ -94,23 +94,23 @@ def group_folds(table: Table, folds: int, repeats: int = 1, seed: int = 0) -> li
         )
     _require_two_groups(table)
     if min(_groups_by_class(table)) < folds:
-        raise _too_many(
+        raise _too_many_folds_error(
             table,
             folds,
             f"{folds} folds need at least {folds} groups (patients) in each class; there are: {_listed(table)}."
-            + _losses(table),
+            + _quarantined_text(table),
         )
     splits: list[Split] = []
     for repeat in range(repeats):
-        drawn = _drawn(table.y, table.groups, folds, seed + repeat)
+        drawn = _stratified_folds(table.y, table.groups, folds, seed + repeat)
         if not all(_has_every_class(table, test) for _, test in drawn):
-            drawn = _searched(table, folds, seed + repeat)
+            drawn = _folds_by_search(table, folds, seed + repeat)
         splits.extend(drawn)
     return splits
 
 
 def inner_folds(
-    table: Table,
+    table: LabelledImages,
     train: NDArray[np.intp],
     folds: int,
     seed: int = 0,
@@ -146,10 +146,10 @@ def inner_folds(
             "The training images of a class are of one group, so nothing can be chosen on held-out ones.",
             f"Leave out {needed_by}, or add patients.",
         )
-    drawn = _drawn(y, groups, min(folds, fewest), seed)
+    drawn = _stratified_folds(y, groups, min(folds, fewest), seed)
     if not all(_has_every_class(table, train[rest]) for rest, _ in drawn):
         parts = most_parts(y, groups, min(folds, fewest))
-        part_of = divide(y, groups, [1 / parts] * parts, seed) if parts > 1 else None
+        part_of = partition_groups(y, groups, [1 / parts] * parts, seed) if parts > 1 else None
         if part_of is None:
             raise AuditError(
                 "The groups (patients) of the training images cannot be divided so that every class is on both"
@@ -160,7 +160,7 @@ def inner_folds(
     return [(train[rest], train[part]) for rest, part in drawn]
 
 
-def hold_out(table: Table, test_size: float, seed: int = 0) -> dict[str, NDArray[np.intp]]:
+def hold_out(table: LabelledImages, test_size: float, seed: int = 0) -> dict[str, NDArray[np.intp]]:
     """Training and evaluation images: the manifest's own splits, else a group-stratified share of `test_size`.
 
     Where a share of whole groups with every class on both sides cannot be had by dealing out (a class with few
@@ -187,17 +187,17 @@ def hold_out(table: Table, test_size: float, seed: int = 0) -> dict[str, NDArray
     _require_two_groups(table)
     folds = max(2, round(1 / test_size))
     if min(_groups_by_class(table)) >= folds:
-        train, test = _drawn(table.y, table.groups, folds, seed)[0]
+        train, test = _stratified_folds(table.y, table.groups, folds, seed)[0]
         if _has_every_class(table, test) and _has_every_class(table, train):
             return {"train": train, "test": test}
-    part_of = divide(table.y, table.groups, (test_size, 1 - test_size), seed)
+    part_of = partition_groups(table.y, table.groups, (test_size, 1 - test_size), seed)
     if part_of is None:
-        raise _indivisible(table)
+        raise _indivisible_error(table)
     (train, test), _ = _by_part(part_of, 2)
     return {"train": train, "test": test}
 
 
-def own_split(table: Table) -> dict[str, NDArray[np.intp]]:
+def own_split(table: LabelledImages) -> dict[str, NDArray[np.intp]]:
     """The data set's own split, to be scored on its test images.
 
     Returns
@@ -217,13 +217,13 @@ def own_split(table: Table) -> dict[str, NDArray[np.intp]]:
     return _own_splits(table, named)
 
 
-def acquainted(table: Table, ids: Collection[str]) -> NDArray[np.bool_]:
+def seen_or_same_group(table: LabelledImages, ids: Collection[str]) -> NDArray[np.bool_]:
     """Images ``(n,)`` that are among `ids`, or of the same group (patient) as one that is."""
     known = np.array([record.id in ids for record in table.records], np.bool_)
     return np.isin(table.groups, table.groups[known])
 
 
-def _own_splits(table: Table, named: NDArray[np.str_]) -> dict[str, NDArray[np.intp]]:
+def _own_splits(table: LabelledImages, named: NDArray[np.str_]) -> dict[str, NDArray[np.intp]]:
     splits = {
         name: np.flatnonzero(named == name) for name in ("train", "val", "test") if (named == name).any()
     }
@@ -236,20 +236,20 @@ def _own_splits(table: Table, named: NDArray[np.str_]) -> dict[str, NDArray[np.i
     for name, rows in splits.items():
         if absent := _absent(table, rows):
             raise AuditError(
-                f"The data set's own split {name} has no image of {shown(absent)}.",
-                _cure_of_absence(table, absent, name),
+                f"The data set's own split {name} has no image of {quoted(absent)}.",
+                _absent_class_remedy(table, absent, name),
             )
     return splits
 
 
-def _cure_of_absence(table: Table, absent: Sequence[str], split: str) -> str:
+def _absent_class_remedy(table: LabelledImages, absent: Sequence[str], split: str) -> str:
     """What to do about classes that a split lacks; often they are there in another spelling."""
     for name in absent:
         alike = [other for other in table.classes if other != name and _plain(other) == _plain(name)]
         if alike:
             return f"{name!r} and {alike[0]!r} look like one class: spell it in one way everywhere."
     return (
-        f"Move some patients of {shown(absent, 1)} into {split}, or take the class out of the data set; or leave out"
+        f"Move some patients of {quoted(absent, 1)} into {split}, or take the class out of the data set; or leave out"
         " the split (no column, no folders train and test): then patients are held out by chance."
     )
 
@@ -258,7 +258,7 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in unicodedata.normalize("NFKC", name).casefold() if letter.isalnum())
 
 
-def _drawn(y: NDArray[np.intp], groups: NDArray[np.str_], folds: int, seed: int) -> list[Split]:
+def _stratified_folds(y: NDArray[np.intp], groups: NDArray[np.str_], folds: int, seed: int) -> list[Split]:
     """What scikit-learn deals out, whatever it is."""
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -268,10 +268,10 @@ def _drawn(y: NDArray[np.intp], groups: NDArray[np.str_], folds: int, seed: int)
         return list(splitter.split(y, y, groups))
 
 
-def _searched(table: Table, folds: int, seed: int) -> list[Split]:
-    part_of = divide(table.y, table.groups, [1 / folds] * folds, seed)
+def _folds_by_search(table: LabelledImages, folds: int, seed: int) -> list[Split]:
+    part_of = partition_groups(table.y, table.groups, [1 / folds] * folds, seed)
     if part_of is None:
-        raise _too_many(
+        raise _too_many_folds_error(
             table,
             folds,
             f"The groups (patients) cannot be divided into {folds} folds that have every class each: too many groups"
@@ -284,30 +284,30 @@ def _by_part(part_of: NDArray[np.intp], parts: int) -> list[Split]:
     return [(np.flatnonzero(part_of != part), np.flatnonzero(part_of == part)) for part in range(parts)]
 
 
-def _require_two_groups(table: Table) -> None:
+def _require_two_groups(table: LabelledImages) -> None:
     """Refuse a single class, and a class that cannot be on both sides of any split."""
     if len(table.classes) < 2:  # noqa: PLR2004
         raise AuditError(
-            f"There is one class only: {table.classes[0]}.{_losses(table)}",
+            f"There is one class only: {table.classes[0]}.{_quarantined_text(table)}",
             "Give images of at least two classes.",
         )
     lone = [name for name, count in zip(table.classes, _groups_by_class(table), strict=True) if count < 2]  # noqa: PLR2004
     if lone:
         raise AuditError(
-            f"All images of {shown(lone)} are of one group (patient): they can be learned from or scored, not both.",
-            f"Add patients of {shown(lone, 1)}, or take the class out of the data set.",
+            f"All images of {quoted(lone)} are of one group (patient): they can be learned from or scored, not both.",
+            f"Add patients of {quoted(lone, 1)}, or take the class out of the data set.",
         )
 
 
-def _too_many(table: Table, folds: int, cause: str) -> AuditError:
+def _too_many_folds_error(table: LabelledImages, folds: int, cause: str) -> AuditError:
     """Error of too many folds, with a number that was tried, if there is one."""
     possible = most_parts(table.y, table.groups, min(folds - 1, *_groups_by_class(table)))
     if possible < 2:  # noqa: PLR2004
-        return _indivisible(table)
+        return _indivisible_error(table)
     return AuditError(cause, f"Use --folds {possible}, or add patients to the smallest class.")
 
 
-def _indivisible(table: Table) -> AuditError:
+def _indivisible_error(table: LabelledImages) -> AuditError:
     """Error of groups that cannot be on two sides with every class on both; names a class to take out that helps."""
     several = len(table.classes) > 2  # noqa: PLR2004
     helps = [name for c, name in enumerate(table.classes) if several and _divides_without(table, c)]
@@ -319,17 +319,17 @@ def _indivisible(table: Table) -> AuditError:
     )
 
 
-def _divides_without(table: Table, c: int) -> bool:
+def _divides_without(table: LabelledImages, c: int) -> bool:
     rest = table.y != c
     numbers = np.unique(table.y[rest], return_inverse=True)[1]
     return most_parts(numbers, table.groups[rest], 2) > 1
 
 
-def _groups_by_class(table: Table) -> list[int]:
+def _groups_by_class(table: LabelledImages) -> list[int]:
     return [len(set(table.groups[table.y == c])) for c in range(len(table.classes))]
 
 
-def _listed(table: Table) -> str:
+def _listed(table: LabelledImages) -> str:
     counts = sorted(zip(_groups_by_class(table), table.classes, strict=True))
     more = (
         f" and {len(counts) - MOST_LISTED} classes with as many or more" if len(counts) > MOST_LISTED else ""
@@ -337,16 +337,16 @@ def _listed(table: Table) -> str:
     return ", ".join(f"{name} {count}" for count, name in counts[:MOST_LISTED]) + more
 
 
-def _has_every_class(table: Table, rows: NDArray[np.intp]) -> bool:
+def _has_every_class(table: LabelledImages, rows: NDArray[np.intp]) -> bool:
     return not _absent(table, rows)
 
 
-def _absent(table: Table, rows: NDArray[np.intp]) -> list[str]:
+def _absent(table: LabelledImages, rows: NDArray[np.intp]) -> list[str]:
     present = set(table.y[rows].tolist())
     return [name for c, name in enumerate(table.classes) if c not in present]
 
 
-def _losses(table: Table) -> str:
+def _quarantined_text(table: LabelledImages) -> str:
     """What each class has lost to the quarantine, where the table knows it."""
     told = [finding.message for finding in getattr(table, "findings", ()) if finding.code == "FS301"]
     return f" {told[0]}" if told else ""
@@ -358,7 +358,9 @@ MOST_STATES = 50_000
 """States of the search before it is given up; a dozen groups of five classes need some hundred."""
 
 
-def divide(y: Rows, groups: NDArray[np.generic], shares: Sequence[float], seed: int = 0) -> Rows | None:
+def partition_groups(
+    y: Rows, groups: NDArray[np.generic], shares: Sequence[float], seed: int = 0
+) -> Rows | None:
     """Part ``(n,)`` of each row: whole groups, every class in every part, near the wanted shares of each class.
 
     Parameters
@@ -385,7 +387,7 @@ def divide(y: Rows, groups: NDArray[np.generic], shares: Sequence[float], seed: 
         cores = _cores(table > 0, len(shares), rng)
         if cores is None:
             return None
-        part_of, distance = _fill(table, cores, np.asarray(shares), rng)
+        part_of, distance = _assign_rest(table, cores, np.asarray(shares), rng)
         if distance < nearest:
             best, nearest = part_of, distance
     return None if best is None else best[numbers]
@@ -471,7 +473,7 @@ def _rows_by_part(path: Sequence[tuple[State, int]], parts: int) -> list[list[in
     return found
 
 
-def _fill(
+def _assign_rest(
     table: Rows, cores: Sequence[Sequence[int]], shares: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[Rows, float]:
     """Part of each group, and how far the parts are from their shares: the rest goes where it is most wanted."""
@@ -532,13 +534,15 @@ def validation_mask(
     held = np.zeros(len(sizes), dtype=np.bool_)
     for label in range(table.shape[1]):
         members = rng.permutation(np.flatnonzero(owners == label))
-        held[_take(members, sizes, fraction)] = True
+        held[_closest_to_fraction(members, sizes, fraction)] = True
     for orphan in np.flatnonzero(table[~held].sum(axis=0) == 0):
         held[table[:, orphan].argmax()] = False
     return held[groups]
 
 
-def _take(members: NDArray[np.intp], sizes: NDArray[np.intp], fraction: float) -> NDArray[np.intp]:
+def _closest_to_fraction(
+    members: NDArray[np.intp], sizes: NDArray[np.intp], fraction: float
+) -> NDArray[np.intp]:
     """Shortest head of `members`, but the last, whose rows come closest to the fraction."""
     filled = np.concatenate([[0], np.cumsum(sizes[members])])
     wanted = fraction * filled[-1]
@@ -546,20 +550,20 @@ def _take(members: NDArray[np.intp], sizes: NDArray[np.intp], fraction: float) -
     return members[:count]
 
 
-SHARE = 0.2
+VALIDATION_SHARE = 0.2
 """Of the training side, in images: the validation by which the best epoch is chosen."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sides:
+class TrainValHoldout:
     """A data set, divided.
 
     Attributes
     ----------
     records, classes, y, groups
-        The table: see `Table`.
+        The table: see `LabelledImages`.
     trained, validated
-        Row numbers of the images that teach, and of those by which the best epoch is chosen.
+        Row numbers of the training images, and of those by which the best epoch is chosen.
     held_out
         The rest, by split: what `featstore.fuse` scores.
     """
@@ -585,7 +589,7 @@ class Sides:
 
 def split_for_finetuning(
     records: Iterable[ImageRecord], test_size: float, split_seed: int, seed: int
-) -> Sides:
+) -> TrainValHoldout:
     """Hold out what `featstore.fuse` would hold out, and whole groups of the rest for validation.
 
     Parameters
@@ -606,35 +610,35 @@ def split_for_finetuning(
     classes, y = np.unique([record.label for record in table], return_inverse=True)
     groups = np.array([record.group for record in table])
     nothing = np.empty(0, np.intp)
-    whole = Sides(table, tuple(classes.tolist()), y, groups, nothing, nothing, {})
+    whole = TrainValHoldout(table, tuple(classes.tolist()), y, groups, nothing, nothing, {})
     held_out = hold_out(whole, test_size, split_seed)
     train = held_out.pop("train")
-    chosen = _validated(whole, train, seed)
-    if lacking := _lacking(whole, train[chosen]):
+    chosen = _validation_mask(whole, train, seed)
+    if lacking := _absent_classes(whole, train[chosen]):
         raise AuditError(
             f"No group (patient) of {', '.join(lacking)} can be spared to tell when to stop learning.",
-            _more_patients(whole, test_size, split_seed, seed),
+            _more_patients_remedy(whole, test_size, split_seed, seed),
         )
-    return Sides(table, whole.classes, y, groups, train[~chosen], train[chosen], held_out)
+    return TrainValHoldout(table, whole.classes, y, groups, train[~chosen], train[chosen], held_out)
 
 
-def _validated(whole: Sides, train: Rows, seed: int) -> NDArray[np.bool_]:
+def _validation_mask(whole: TrainValHoldout, train: Rows, seed: int) -> NDArray[np.bool_]:
     """Which of the training rows validate."""
     numbers = np.unique(whole.groups[train], return_inverse=True)[1]
-    return validation_mask(whole.y[train], numbers, SHARE, np.random.default_rng(seed))
+    return validation_mask(whole.y[train], numbers, VALIDATION_SHARE, np.random.default_rng(seed))
 
 
-def _lacking(whole: Sides, rows: Rows) -> list[str]:
+def _absent_classes(whole: TrainValHoldout, rows: Rows) -> list[str]:
     return [name for c, name in enumerate(whole.classes) if not (whole.y[rows] == c).any()]
 
 
-def _more_patients(whole: Sides, test_size: float, split_seed: int, seed: int) -> str:
+def _more_patients_remedy(whole: TrainValHoldout, test_size: float, split_seed: int, seed: int) -> str:
     """Remedy where a class has no group to validate on: a share that was tried, where one helps."""
     if any(record.split for record in whole.records):
         return "Move patients (groups) of every such class into train, until each has three there."
     for share in (0.4, 0.3, 0.25, 0.2, 0.1):
         if share < test_size:
             train = hold_out(whole, share, split_seed)["train"]
-            if not _lacking(whole, train[_validated(whole, train, seed)]):
+            if not _absent_classes(whole, train[_validation_mask(whole, train, seed)]):
                 return f"Hold out fewer, --test-size {share}, or add patients (groups) of these classes."
     return "Add patients (groups): of each class four or more are needed."

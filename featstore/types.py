@@ -21,7 +21,7 @@ R = TypeVar("R")
 IDENTITY_RECIPE = "identity"
 BACKBONE_REVISION = 3
 DECODING_REVISION = 1
-FOREIGN = "foreign:"
+IMPORTED_PREFIX = "foreign:"
 LONGEST_NAME, LARGEST_SEED = 200, 10**200
 """Folders bear the name of a backbone and the seed of a view, and a disk takes 255 bytes for a name."""
 
@@ -118,14 +118,14 @@ class BackboneSpec:
         return spec
 
     @property
-    def is_foreign(self) -> bool:
+    def is_imported(self) -> bool:
         """Whether the vectors were imported; featstore has no network that would compute them."""
-        return self.weights.startswith(FOREIGN)
+        return self.weights.startswith(IMPORTED_PREFIX)
 
     @property
     def is_current(self) -> bool:
         """Whether this featstore would compute the same, or need not."""
-        return self.is_foreign or self.revision == BACKBONE_REVISION
+        return self.is_imported or self.revision == BACKBONE_REVISION
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ class Backbone(Protocol):
         ...
 
     @property
-    def portion(self) -> int:
+    def effective_batch_size(self) -> int:
         """Images computed at a time: `batch_size`, or less where memory ran out."""
         ...
 

@@ -53,7 +53,7 @@ def child(arguments, limits, errors, output):
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     extract.Networks, Networks.delay = Networks, limits.delay
-    plan.blocks.__defaults__ = (BLOCK,)
+    plan.image_blocks.__defaults__ = (BLOCK,)
     if limits.file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
     sys.argv = ["featstore", *map(str, arguments)]

@@ -24,8 +24,8 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from featstore.backbones.keras_backbone import quiet_start
-from featstore.backbones.precision import ask_for_onednn
+from featstore.backbones.keras_backbone import redirect_native_stderr
+from featstore.backbones.precision import prefer_onednn
 
 STARTING = ("PYTHON", "LC_", "LANG", "HOME", "XDG_", "OMP_", "OPENBLAS_", "MKL_", "NUMBA_", "MPL")
 STARTING += ("TF_", "XLA_", "KERAS_", "ONEDNN_", "CUDA_")
@@ -146,8 +146,8 @@ def end(code):
 
 
 if __name__ == "__main__":
-    ask_for_onednn()  # as a command does before it imports TensorFlow, which reads its settings once
-    with quiet_start():
+    prefer_onednn()  # as a command does before it imports TensorFlow, which reads its settings once
+    with redirect_native_stderr():
         for name in sys.argv[2:]:
             import_module(name)
     assert len([*Path("/proc/self/task").iterdir()]) == 1, "only a process of one thread may be forked"

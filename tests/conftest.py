@@ -22,9 +22,9 @@ import commandserver  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from featstore.backbones.precision import ask_for_onednn  # noqa: E402
+from featstore.backbones.precision import prefer_onednn  # noqa: E402
 
-ask_for_onednn()  # as the commands do, before a test imports TensorFlow, which reads its settings once
+prefer_onednn()  # as the commands do, before a test imports TensorFlow, which reads its settings once
 
 settings.register_profile("explore", deadline=None)
 settings.register_profile("repeat", deadline=None, derandomize=True)

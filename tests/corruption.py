@@ -18,11 +18,11 @@ from featstore import runs as run
 from featstore.errors import FeatstoreError, ManifestError, MissingFeaturesError, RunError
 from featstore.extraction import pipeline as engine
 from featstore.extraction import plan
-from featstore.fusion.blocks import lay_out
-from featstore.fusion.model_io import export_model, read_bundle, write_bundle
+from featstore.fusion.blocks import make_blocks
+from featstore.fusion.model_io import export_model, load_strategy, save_strategy
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
 from featstore.images.csv import list_csv
-from featstore.store.notes import Rate, record_rate, recorded_rates
+from featstore.store.notes import BackboneTiming, record_timing, recorded_timings
 from featstore.store.store import Store
 from featstore.store.verify import verify
 from featstore.types import IDENTITY, View
@@ -115,7 +115,7 @@ class World:
             self._spoil(victim)
         self.cache = folder / "cache"
         self.extract()
-        record_rate(self.cache, "4-cores-0123abcd", SPECS[0], Rate(0.5, 2.0))
+        record_timing(self.cache, "4-cores-0123abcd", SPECS[0], BackboneTiming(0.5, 2.0))
         self.whole = self.rows()
 
     def _spoil(self, victim) -> None:
@@ -127,12 +127,12 @@ class World:
         found = {**asdict(victim), "id": digest_bytes(data)}
         self.images[found["id"]] = type(victim)(**found)
 
-    def extract(self) -> engine.Tally:
+    def extract(self) -> engine.PassStats:
         store = Store(self.cache)
         todo = plan.plan(KEYS, sorted(self.images), store.stored(KEYS), store.bad_images(DECODING))
         backbones = {s: GridBackbone(s) for s in SPECS}
-        tally = engine.run(
-            plan.blocks(todo, BLOCK), self.images, DECODING, backbones, store, engine.Silence()
+        tally = engine.run_pass(
+            plan.image_blocks(todo, BLOCK), self.images, DECODING, backbones, store, engine.NullProgress()
         )
         store.flush()
         return tally
@@ -211,7 +211,7 @@ def rates(world: World, rng: random.Random, rounds: int) -> Iterator[Counter[str
     for _ in range(rounds):
         kind = damage(page, rng)
         assert all(
-            rate.core_seconds > 0 for rate in recorded_rates(world.cache, "4-cores-0123abcd").values()
+            rate.core_seconds > 0 for rate in recorded_timings(world.cache, "4-cores-0123abcd").values()
         ), kind
         page.write_bytes(good)
         yield Counter([kind])
@@ -224,10 +224,10 @@ def make_runs(folder: Path) -> list[Path]:
     X, y = rng.normal(size=(24, 4)), np.arange(24) % 2
     for number, strength in enumerate((1.0, 0.1)):
         out = folder / f"run{number}"
-        model = ConcatLogreg(lay_out({"a": 3, "b": 1}), C=strength).fit(
+        model = ConcatLogreg(make_blocks({"a": 3, "b": 1}), C=strength).fit(
             X + y[:, None], np.array(["no", "yes"])[y]
         )
-        write_bundle(out / run.MODEL, model, {"classes": ["no", "yes"]})
+        save_strategy(out / run.MODEL, model, {"classes": ["no", "yes"]})
         about = {"kind": "fuse", "options": {"C": strength}, "matrix": {"classes": {"no": 12, "yes": 12}}}
         run.write_run(out, about, {"auc": strength}, [["image_id", "p"], [str(number), 0.5]])
         made.append(out)
@@ -238,8 +238,8 @@ def read_all(out: Path) -> object:
     """Everything in a run folder, in a form that can be compared."""
     about = run.read_run(out)
     for name in (run.METRICS, run.PREDICTIONS, run.MODEL_STATE):
-        run.require_own(out, about, name)
-    model, extra = read_bundle(out / run.MODEL)
+        run.require_verified(out, about, name)
+    model, extra = load_strategy(out / run.MODEL)
     state, arrays = export_model(model)
     return about, extra, state, {name: array.tobytes() for name, array in arrays.items()}
 

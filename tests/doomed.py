@@ -22,7 +22,7 @@ from featstore.executors.serial import Serial
 from featstore.extraction import pipeline as engine
 from featstore.extraction import scheduler as portions
 from featstore.extraction.plan import plan
-from featstore.extraction.scheduler import Work, compute
+from featstore.extraction.scheduler import ExtractWorker, compute_plan
 from featstore.images.formats.decode import decoder_version
 from featstore.serialization import digest_bytes
 from featstore.store.store import Store
@@ -92,9 +92,9 @@ def extract(images, cache, *, keys=KEYS, delay=0.0, store=Store):
         ids = [i for i in images if i not in bad]
         return plan(keys, ids, found.stored(keys), found.bad_images(NOW))
 
-    portions.blocks.__defaults__ = (BLOCK,)
-    work = Work(Nets(delay), NOW, cache)
-    return compute(replan(()), images, work, Serial(), engine.Silence(), replan)
+    portions.image_blocks.__defaults__ = (BLOCK,)
+    work = ExtractWorker(Nets(delay), NOW, cache)
+    return compute_plan(replan(()), images, work, Serial(), engine.NullProgress(), replan)
 
 
 class Reaper:

@@ -29,7 +29,7 @@ def key(backbone: BackboneSpec | None = None, view: View = IDENTITY) -> FeatureK
 class GridBackbone:
     """Average colour of the cells of a 2 x 2 grid, scaled by a number that its name gives."""
 
-    batch_size = portion = 4
+    batch_size = effective_batch_size = 4
 
     def __init__(self, identity: BackboneSpec, delay: float = 0.0) -> None:
         assert identity.dimension == 12

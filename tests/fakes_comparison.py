@@ -2,16 +2,16 @@
 
 from types import SimpleNamespace
 
-from featstore.evaluation.calibration import Wish
-from featstore.evaluation.estimates import Estimate
+from featstore.evaluation.calibration import OperatingPointRequest
+from featstore.evaluation.estimates import MetricEstimate
 from featstore.evaluation.metrics import METRICS
-from featstore.evaluation.pairwise_tests import Duel
-from featstore.evaluation.selection_bias import Winner
+from featstore.evaluation.pairwise_tests import PairwiseDifference
+from featstore.evaluation.selection_bias import SelectionBias
 
 
 def standing(label, auc, interval, backbones=("A", "B")):
-    plain = Estimate(0.7, 0.1, (0.6, 0.8), (0.7, 0.7))
-    estimates = {**dict.fromkeys(METRICS, plain), "auc": Estimate(auc, 0.1, interval, (auc, auc))}
+    plain = MetricEstimate(0.7, 0.1, (0.6, 0.8), (0.7, 0.7))
+    estimates = {**dict.fromkeys(METRICS, plain), "auc": MetricEstimate(auc, 0.1, interval, (auc, auc))}
     return SimpleNamespace(
         contestant=SimpleNamespace(label=label, backbones=backbones),
         primary=auc or 0.0,
@@ -40,9 +40,9 @@ def result(standings, verdict="cannot_tell"):
         folds=5,
         repeats=1,
         standings=standings,
-        duels=[Duel(a, b, "auc", 0.02, (-0.1, 0.1), 0.5, verdict, 900, {})],
-        winner=Winner(a, 2, "auc", 0.9, 0.86, (0.8, 0.91), 0.04, 0.3),
-        wish=Wish(None, None, 1),
+        duels=[PairwiseDifference(a, b, "auc", 0.02, (-0.1, 0.1), 0.5, verdict, 900, {})],
+        winner=SelectionBias(a, 2, "auc", 0.9, 0.86, (0.8, 0.91), 0.04, 0.3),
+        wish=OperatingPointRequest(None, None, 1),
         curves={},
         drafts=(),
         view_curve=(),

@@ -28,7 +28,7 @@ from featstore.store import training_record as learned
 from featstore.store.cleanup import compact
 from featstore.store.ids import IdSet
 from featstore.store.inventory import inventory, usage
-from featstore.store.leases import Claim, Leases, Owner
+from featstore.store.leases import LeaseRecord, Leases, Owner
 from featstore.store.leases import encode_claim as encode
 from featstore.store.notes import BadImage
 from featstore.store.store import Store
@@ -68,20 +68,22 @@ def fill(root):
     """A cache with a file of every kind, and the lease of a machine that is no more."""
     store = Store(root)
     weights = key().backbone.weights
-    learned.remember(root, key().backbone, learned.Learned(weights, frozenset(IDS), frozenset()))
+    learned.save_training_record(
+        root, key().backbone, learned.TrainingRecord(weights, frozenset(IDS), frozenset())
+    )
     for each, part in ((KEYS[0], IDS[:5]), (KEYS[0], IDS[5:]), (KEYS[1], IDS)):
         store.write(each, part, np.ones((len(part), 12), np.float32))
     store.flush()
     store.record_bad_image(DECODING, BadImage("ab" * 32, "truncated", "8 bytes are missing"))
     facts.record_facts(root, DECODING, 1, np.zeros(3, FACT))
     facts.record_copies(root, {"a": 1}, facts.CopiesNote([]))
-    rates.record_rate(root, MACHINE, key().backbone, rates.Rate(1.0, 2.0))
-    layouts.record_layouts(root, MACHINE, "Alpha", "float32", {1: 2.0})
+    rates.record_timing(root, MACHINE, key().backbone, rates.BackboneTiming(1.0, 2.0))
+    layouts.record_worker_speeds(root, MACHINE, "Alpha", "float32", {1: 2.0})
     results.record_result(root, {"a": 1}, [np.full((2, 2), 0.5)])
-    request.record_request(root, IDS, DECODING, request.Request((key().backbone,), (IDENTITY,)))
+    request.record_request(root, IDS, DECODING, request.ExtractionRequest((key().backbone,), (IDENTITY,)))
     store.write(key(), IDS[:1], np.ones((1, 12), np.float32)).write_bytes(b"rotten")
     verify(root, repair=True)
-    claim = Claim(
+    claim = LeaseRecord(
         "ef" * 16, "theirs", Owner("elsewhere", 1, 1), "2026", {digest(key().to_json()): IdSet.of(IDS)}
     )
     (root / "leases").mkdir(exist_ok=True)
@@ -212,17 +214,17 @@ def forge(root, draw, outside):
 def extract_by_hand(root):
     """What an extraction does to a cache, without images."""
     store = Store(root)
-    with Leases(root) as leases, leases.claim({key(): IdSet.of(IDS)}):
+    with Leases(root) as leases, leases.acquire({key(): IdSet.of(IDS)}):
         store.stored(KEYS)
         store.bad_images(DECODING)
         store.write(key(), IDS[3:9], np.ones((6, 12), np.float32))
         store.record_bad_image(DECODING, BadImage("cd" * 32, "truncated", "8 bytes are missing"))
         store.flush()
-        learned.recall(root, key().backbone)
-        rates.recorded_rates(root, MACHINE)
-        rates.record_rate(root, MACHINE, key().backbone, rates.Rate(1.0, 2.0))
-        layouts.recorded_layouts(root, MACHINE, "Alpha", "float32")
-        layouts.record_layouts(root, MACHINE, "Alpha", "float32", {1: 2.0})
+        learned.load_training_record(root, key().backbone)
+        rates.recorded_timings(root, MACHINE)
+        rates.record_timing(root, MACHINE, key().backbone, rates.BackboneTiming(1.0, 2.0))
+        layouts.recorded_worker_speeds(root, MACHINE, "Alpha", "float32")
+        layouts.record_worker_speeds(root, MACHINE, "Alpha", "float32", {1: 2.0})
         request.recorded_request(root, IDS, DECODING)
         facts.recorded_facts(root, DECODING, 1, FACT)
         facts.recorded_copies(root, {"a": 1})

@@ -37,7 +37,7 @@ from featstore.errors import (
 )
 from featstore.evaluation.leakage import read_training_images
 from featstore.evaluation.metrics import METRICS
-from featstore.fusion.model_io import ArchiveError, Notation, read_arrays, read_bundle
+from featstore.fusion.model_io import ArchiveError, ModelCodec, load_strategy, read_arrays
 from featstore.images.csv import list_csv
 from featstore.images.folder import list_folder
 from featstore.images.formats.container import check_structure, identify
@@ -46,7 +46,7 @@ from featstore.images.manifest import read_contents
 from featstore.images.reading import FACT, decoding_bytes, plausible
 from featstore.images.recipe import PRESETS, parse_recipe
 from featstore.reporting.run_record import read_comparison, read_fusion
-from featstore.reporting.schema import ShapeError, read_answers
+from featstore.reporting.schema import ShapeError, read_predictions
 from featstore.serialization import digest_bytes
 from featstore.store import hdf5_guard as guard
 from featstore.store import leases as claim
@@ -142,7 +142,7 @@ def _texts(folder: Path) -> dict[str, Target]:
     recipes = [text.encode() for text in [*PRESETS, *PRESETS.values(), "rotate(-5,5)|fill(constant,7)"]]
 
     def notation(data: bytes) -> object:
-        return Notation({"x": np.zeros(3)}).read(document.parse(data))
+        return ModelCodec({"x": np.zeros(3)}).read(document.parse(data))
 
     def listing(data: bytes) -> object:
         root = folder / os.urandom(4).hex()
@@ -181,28 +181,32 @@ def _stores(folder: Path) -> dict[str, Target]:
     with h5py.File(buffer, "w") as file:
         file.create_dataset("train/x", data=rows, compression="gzip", shuffle=True, chunks=(2, 5))
         file.create_dataset("label", data=np.arange(5))
-    entries = [index.Entry(bytes(32), bytes([n]) * 32, 9, 9, bytes(64)) for n in range(3)]
-    lease = claim.encode_claim(claim.Claim("t", "r", this_process(), "2026", {"k": IdSet.of(ids)}))
+    entries = [index.IndexEntry(bytes(32), bytes([n]) * 32, 9, 9, bytes(64)) for n in range(3)]
+    lease = claim.encode_claim(claim.LeaseRecord("t", "r", this_process(), "2026", {"k": IdSet.of(ids)}))
     quarantine.record_bad_image(
         folder / "quarantine", DECODING, quarantine.BadImage("ab" * 32, "truncated", "cut")
     )
     (row,) = (folder / "quarantine").rglob("*.json")
-    rates.record_rate(folder, "4-cores-0123abcd", spec(), rates.Rate(1.0, 2.0))
+    rates.record_timing(folder, "4-cores-0123abcd", spec(), rates.BackboneTiming(1.0, 2.0))
     (rate,) = (folder / "rates").rglob("*.json")
 
     facts_page = facts.record_facts(folder, DECODING, 1, np.zeros(3, FACT))
     assert facts_page is not None
 
-    learned.remember(folder, spec(), learned.Learned(spec().weights, frozenset(ids), frozenset()))
+    learned.save_training_record(
+        folder, spec(), learned.TrainingRecord(spec().weights, frozenset(ids), frozenset())
+    )
     (page,) = folder.glob("features/*/learned.json")
     tuned = folder / "tuned.weights.h5"
     with h5py.File(tuned, "w") as file:
         file["layers/dense/vars/0"] = np.eye(3)
-    learned.inscribe(tuned, learned.Learned("", *(frozenset(part) for part in (ids[:3], ids[3:], ids))))
+    learned.write_to_weights(
+        tuned, learned.TrainingRecord("", *(frozenset(part) for part in (ids[:3], ids[3:], ids)))
+    )
 
     def read_page(data: bytes) -> object:
         page.write_bytes(resealed(data))
-        return learned.recall(folder, spec())
+        return learned.load_training_record(folder, spec())
 
     def read_row(data: bytes) -> object:
         row.write_bytes(data)
@@ -241,7 +245,8 @@ def _stores(folder: Path) -> dict[str, Target]:
             (RefusedFileError,),
         ),
         "rate": Target(
-            [rate.read_bytes()], _from_file(rate, lambda _: rates.recorded_rates(folder, "4-cores-0123abcd"))
+            [rate.read_bytes()],
+            _from_file(rate, lambda _: rates.recorded_timings(folder, "4-cores-0123abcd")),
         ),
     }
 
@@ -261,7 +266,7 @@ def _runs(folder: Path) -> dict[str, Target]:
 
     def read_model(data: bytes) -> object:
         state.write_bytes(resealed(data))
-        return read_bundle(out / run.MODEL)
+        return load_strategy(out / run.MODEL)
 
     def read_archive(data: bytes) -> object:
         return {name: array.sum() for name, array in read_arrays(data).items() if array.dtype.kind in "iu"}
@@ -294,7 +299,7 @@ def _runs(folder: Path) -> dict[str, Target]:
         "outcomes to report": Target(_outcomes(), read_outcome, (ShapeError, document.DocumentError)),
         "predictions to report": Target(
             [_predictions()],
-            lambda data: read_answers(data, "split", ["test"], ["no", "=yes"]),
+            lambda data: read_predictions(data, "split", ["test"], ["no", "=yes"]),
             (ShapeError,),
         ),
         "bundle JSON": Target([state.read_bytes()], read_model, (RunError,)),

@@ -13,7 +13,7 @@ from featstore import serialization as document
 from featstore.api.compare import compare
 from featstore.api.fuse import fuse
 from featstore.extraction import pipeline as engine
-from featstore.extraction.plan import blocks, plan
+from featstore.extraction.plan import image_blocks, plan
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
 from featstore.serialization import digest_bytes
@@ -73,7 +73,14 @@ def extract_with_fakes(data, cache):
     todo = plan(keys, [record.id for record in manifest.records], {})
     images = {record.id: record for record in manifest.records}
     store = Store(cache)
-    engine.run(blocks(todo), images, decoding, {s: GridBackbone(s) for s in specs}, store, engine.Silence())
+    engine.run_pass(
+        image_blocks(todo),
+        images,
+        decoding,
+        {s: GridBackbone(s) for s in specs},
+        store,
+        engine.NullProgress(),
+    )
     store.flush()
 
 

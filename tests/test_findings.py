@@ -8,7 +8,7 @@ import pytest
 
 from featstore.errors import UsageError
 from featstore.findings import CATALOGUE, EXAMPLES, SEVERITIES, Finding, mark_accepted, ordered, resolve
-from featstore.reporting.verdict import findings_brief, findings_text, said
+from featstore.reporting.verdict import findings_brief, findings_sentences, findings_text
 
 PAGE = Path(__file__).parents[1] / "docs" / "findings.md"
 
@@ -60,7 +60,7 @@ def test_an_accepted_finding_stays_in_the_list_and_leaves_the_screen(code):
     assert finding.accepted
     assert findings_text([finding]) == "Accepted: FS101 shortcut."
     assert "The label is guessed." not in findings_brief([finding])
-    assert said([finding]) == ("FS101 shortcut: The label is guessed. (Accepted.)",)
+    assert findings_sentences([finding]) == ("FS101 shortcut: The label is guessed. (Accepted.)",)
 
 
 def test_an_error_cannot_be_accepted_and_an_unknown_code_is_refused():

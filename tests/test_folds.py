@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from featstore import splits as partition
 from featstore.errors import AuditError, UsageError
-from featstore.splits import acquainted, group_folds, hold_out, inner_folds
+from featstore.splits import group_folds, hold_out, inner_folds, seen_or_same_group
 from featstore.types import ImageRecord
 
 
@@ -188,14 +188,14 @@ def test_uneven_patients_are_told_how_many_folds_they_have():
 
 def test_a_search_that_is_given_up_says_that_nothing_was_found(monkeypatch):
     monkeypatch.setattr(partition, "MOST_STATES", 1)
-    assert partition.divide(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), [0.5, 0.5]) is None
+    assert partition.partition_groups(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), [0.5, 0.5]) is None
 
 
 def test_many_groups_are_divided_near_the_wanted_shares():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(300), rng.integers(1, 9, 300))
     y = rng.integers(0, 5, len(groups))
-    part_of = partition.divide(y, groups, [0.5, 0.3, 0.2], seed=1)
+    part_of = partition.partition_groups(y, groups, [0.5, 0.3, 0.2], seed=1)
     for c in range(5):
         shares = np.bincount(part_of[y == c], minlength=3) / (y == c).sum()
         np.testing.assert_allclose(shares, [0.5, 0.3, 0.2], atol=0.02)
@@ -291,6 +291,6 @@ def test_a_share_that_cannot_be_held_out_is_refused(share):
 @given(st.sets(st.integers(0, 119)), st.integers(0, 99))
 def test_whoever_shares_a_patient_with_a_known_image_is_acquainted(rows, seed):
     matrix = make_matrix(seed=seed)
-    mask = acquainted(matrix, {matrix.records[row].id for row in rows})
+    mask = seen_or_same_group(matrix, {matrix.records[row].id for row in rows})
     assert {*matrix.groups[mask]} == {matrix.groups[row] for row in rows}
     assert not {*matrix.groups[mask]} & {*matrix.groups[~mask]}

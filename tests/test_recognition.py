@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from featstore.image_facts import known_images, pixel_digests, recognise, seen_finding
-from featstore.images.reading import FACT, FACTS_REVISION, look, pixel_digest_of
+from featstore.images.reading import FACT, FACTS_REVISION, compute_facts, pixel_digest_of
 from featstore.serialization import digest_file
 from featstore.store.notes import record_facts
 from featstore.store.training_record import KnownImages, salted
@@ -65,7 +65,10 @@ def test_digests_that_the_cache_keeps_are_those_of_the_files_and_spare_reading_t
     records = [saved(tmp_path / f"{n}.png", noise(n, 9, 9)) for n in range(9)]
     expected = pixel_digests(records, DECODING)
     record_facts(
-        tmp_path, DECODING, FACTS_REVISION, np.array([look(r, DECODING)[0] for r in records[:8]], FACT)
+        tmp_path,
+        DECODING,
+        FACTS_REVISION,
+        np.array([compute_facts(r, DECODING)[0] for r in records[:8]], FACT),
     )
     for record in records[:8]:
         record.path.unlink()

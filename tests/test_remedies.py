@@ -17,22 +17,22 @@ EXCEPTIONS = {
     ("paper",): {
         PAPER_SETS: [
             "featstore.api.compare:_splits",
-            "featstore.api.fuse:Earlier.held_out",
+            "featstore.api.fuse:PreviousRun.held_out",
             "featstore.api.fuse:refuse_contradiction",
-            "featstore.api.fuse:read_earlier",
+            "featstore.api.fuse:read_previous_run",
             "featstore.api.fuse:_operating_point",
-            "featstore.evaluation.leakage:require_unknown",
-            "featstore.evaluation.selection_bias:with_inner",
-            "featstore.evaluation.calibration:Wish.__post_init__",
+            "featstore.evaluation.leakage:require_unseen",
+            "featstore.evaluation.selection_bias:with_inner_folds",
+            "featstore.evaluation.calibration:OperatingPointRequest.__post_init__",
             "featstore.evaluation.candidates:_preset",
             "featstore.executors.dask:Dask.__init__",
             "featstore.executors.processes:Processes.__init__",
             "featstore.executors.serial:Serial.__init__",
             "featstore.errors:WorkerLostError.REMEDY",
             "featstore.api.extract:_views",
-            "featstore.api.extract:share",
+            "featstore.api.extract:worker_partition",
             "featstore.splits:group_folds",
-            "featstore.splits:_too_many",
+            "featstore.splits:_too_many_folds_error",
             "featstore.splits:hold_out",
             "featstore.splits:own_split",
             "featstore.reporting.page.report:_part",
@@ -40,17 +40,17 @@ EXCEPTIONS = {
             "featstore.api.report:write_report",
         ],
         PAPER_HAS: [
-            "featstore.backbones.weights:unfetched",
-            "featstore.holdings:_way",
+            "featstore.backbones.weights:not_downloaded_error",
+            "featstore.holdings:_alternative",
             "featstore.matrix:_views",
             "featstore.matrix:_recipe_of",
             "featstore.matrix:_no_view",
-            "featstore.holdings:_cure",
+            "featstore.holdings:_remedy",
         ],
     },
     ("predict", "finetune", "cache drift"): {
         "only `featstore extract --dry-run` and `featstore paper` fetch nothing": [
-            "featstore.backbones.weights:unfetched",
+            "featstore.backbones.weights:not_downloaded_error",
         ],
     },
     ("finetune",): {
@@ -63,7 +63,7 @@ EXCEPTIONS = {
     },
     ("predict", "report"): {
         "read from a run, where it becomes an error of the run": [
-            "featstore.evaluation.calibration:Wish.__post_init__",
+            "featstore.evaluation.calibration:OperatingPointRequest.__post_init__",
         ],
     },
     ("predict",): {
@@ -79,7 +79,7 @@ EXCEPTIONS = {
     ("check", "report"): {
         "the number of folds is in range, and of the audit's errors the cause alone is told": [
             "featstore.splits:group_folds",
-            "featstore.splits:_too_many",
+            "featstore.splits:_too_many_folds_error",
         ],
     },
     ("backbones",): {
@@ -91,7 +91,7 @@ EXCEPTIONS = {
     ("cache export",): {
         "an export asks for one view, so none is left to choose": [
             "featstore.matrix:_views",
-            "featstore.holdings:_cure",
+            "featstore.holdings:_remedy",
         ],
     },
 }
@@ -238,10 +238,10 @@ def test_the_syntax_trees_reach_what_is_known_to_be_said(sayers):
     assert "extract" in sayers["featstore.executors.dask:Dask.__init__"]
     assert {"check", "extract", "fuse", "predict"} <= sayers["featstore.images.csv_paths:Locator._absolute"]
     assert {"fuse", "compare"} <= sayers["featstore.fusion.strategies.knn:Knn"]
-    assert {"fuse", "compare", "cache export"} <= sayers["featstore.holdings:_never"]
+    assert {"fuse", "compare", "cache export"} <= sayers["featstore.holdings:_never_stored_error"]
     assert "cache verify" in sayers["featstore.store.shard:REMEDY"]
     assert "bench" in sayers["featstore_cli.options:_numbers"]
-    assert "check" not in sayers.get("featstore.holdings:_never", set())
+    assert "check" not in sayers.get("featstore.holdings:_never_stored_error", set())
     assert "extract" not in sayers["featstore.api.fuse:_operating_point"]
 
 

@@ -19,7 +19,7 @@ import featstore
 from featstore import runs as run
 from featstore.errors import RunError, UsageError
 from featstore.extraction import pipeline as engine
-from featstore.extraction.plan import blocks, plan
+from featstore.extraction.plan import image_blocks, plan
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
 from featstore.runs import LOCK, sole_writer
@@ -94,7 +94,7 @@ def test_what_a_killed_writer_left_is_nobodys(tmp_path):
     assert done.returncode == -signal.SIGKILL
     assert [path.name for path in folder.iterdir()] == [LOCK]
     assert stat.S_IMODE((folder / LOCK).stat().st_mode) == 0o600
-    with run.reserved(folder, overwrite=False):
+    with run.reserve_folder(folder, overwrite=False):
         pass
     assert list(folder.iterdir()) == []
 
@@ -105,7 +105,10 @@ def test_a_lock_that_a_stranger_laid_out_touches_nothing_else(tmp_path, planted)
     folder.mkdir()
     target.write_text("mine")
     (folder / LOCK).symlink_to(target) if planted == "link" else (folder / LOCK).mkdir()
-    with pytest.raises(RunError, match="Cannot write the run to"), run.reserved(folder, overwrite=False):
+    with (
+        pytest.raises(RunError, match="Cannot write the run to"),
+        run.reserve_folder(folder, overwrite=False),
+    ):
         pass
     assert target.read_text() == "mine"
 
@@ -124,7 +127,7 @@ def test_where_the_file_system_has_no_locks_the_work_goes_on(tmp_path, monkeypat
 def test_a_place_that_is_no_folder_is_refused_in_a_line(tmp_path, place):
     (tmp_path / "file").touch()
     out = tmp_path / "file" if place == "file" else tmp_path / "file" / "x"
-    with pytest.raises(RunError, match="Not a directory"), run.reserved(out, overwrite=True):
+    with pytest.raises(RunError, match="Not a directory"), run.reserve_folder(out, overwrite=True):
         pass
 
 
@@ -166,7 +169,9 @@ def world(tmp_path_factory):
     key = FeatureKey(spec(), IDENTITY, Decoding(decoder_version()))
     todo = plan([key], list(images), {})
     grids = {key.backbone: GridBackbone(key.backbone)}
-    engine.run(blocks(todo), images, key.decoding, grids, Store(folder / "cache"), engine.Silence())
+    engine.run_pass(
+        image_blocks(todo), images, key.decoding, grids, Store(folder / "cache"), engine.NullProgress()
+    )
     return data, folder / "cache"
 
 
@@ -194,7 +199,7 @@ def test_of_two_fits_with_one_folder_one_is_refused_and_the_run_is_that_of_the_o
         (winner,) = [name for name, fit in zip(names, fits, strict=True) if not fit.exitcode]
         about = run.read_run(out)
         for name in about["files"]:
-            run.require_own(out, about, name)
+            run.require_verified(out, about, name)
         assert about["strategy"] == json.loads((out / run.METRICS).read_text())["strategy"] == winner
         assert not (out / LOCK).exists()
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featstore.backbones import catalog
-from featstore.costs import machine
+from featstore.costs import machine_name
 from featstore.errors import BackboneError, UsageError
 from featstore.extraction.networks import BATCH_SIZE
-from featstore.processes import parentage
+from featstore.processes import parent_info
 from featstore.results.extraction import Bench, Layout, Rate
 from featstore.signatures import public
-from featstore.store.notes import record_layouts
+from featstore.store.notes import record_worker_speeds
 from featstore.store.store import default_cache
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def bench(
         for name in backbones
         for precision in precisions
         for batch in batch_sizes
-        for layout in layouts(os.cpu_count() or 1)
+        for layout in parallelisms(os.cpu_count() or 1)
     ]
     best = (
         max((r for r in rates if r.backbone == name), key=lambda r: r.images_per_second) for name in backbones
@@ -83,7 +83,7 @@ def bench(
     return Bench(tuple(rates), tuple(best))
 
 
-def layouts(cores: int) -> list[Layout]:
+def parallelisms(cores: int) -> list[Layout]:
     """All ways to cut the cores into equal processes: ``4`` gives 1 x 4, 2 x 2 and 4 x 1."""
     return [Layout(count, cores // count) for count in range(1, cores + 1) if cores % count == 0]
 
@@ -94,7 +94,7 @@ def _record(rates: Sequence[Rate], cache: Path) -> None:
         if rate.batch_size == BATCH_SIZE:
             speeds[rate.backbone, rate.precision][rate.processes] = rate.images_per_second
     for (backbone, precision), found in speeds.items():
-        record_layouts(cache, machine(), backbone, precision, found)
+        record_worker_speeds(cache, machine_name(), backbone, precision, found)
 
 
 def _measure(name: str, precision: str, batch_size: int, layout: Layout, seconds: float) -> Rate:
@@ -106,13 +106,13 @@ def _measure(name: str, precision: str, batch_size: int, layout: Layout, seconds
             "precision": precision,
             "batch_size": batch_size,
             "threads": layout.threads,
-            "parentage": parentage(),
+            "parentage": parent_info(),
         }
     )
     command = [sys.executable, "-m", WORKER, order, str(seconds)]
     workers = [_start(command) for _ in range(layout.processes)]
     try:
-        total = sum(_together(workers, name))
+        total = sum(_total_rate(workers, name))
     finally:
         for worker in workers:
             worker.kill()
@@ -126,7 +126,7 @@ def _start(command: Sequence[str]) -> subprocess.Popen[str]:
     )
 
 
-def _together(workers: Sequence[subprocess.Popen[str]], name: str) -> Iterator[float]:
+def _total_rate(workers: Sequence[subprocess.Popen[str]], name: str) -> Iterator[float]:
     for worker in workers:
         if _line(worker, name) != READY:
             raise _failure(name)

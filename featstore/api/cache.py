@@ -17,8 +17,8 @@ import numpy as np
 from featstore.errors import MissingFeaturesError, UsageError
 from featstore.extraction import pipeline
 from featstore.extraction.networks import Networks
-from featstore.extraction.pipeline import Memory
-from featstore.extraction.plan import Cell, Plan, blocks
+from featstore.extraction.pipeline import MemorySink
+from featstore.extraction.plan import KeyPlan, Plan, image_blocks
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options, scan, scan_options
 from featstore.results.extraction import BackboneDrift, Drift
@@ -187,7 +187,7 @@ def _stored(
     for key in store.feature_keys():
         spec = key.backbone
         meant = backbones is None or spec.name in backbones
-        computable = spec.is_current and not spec.is_foreign and (spec.preprocess, spec.precision) == wanted
+        computable = spec.is_current and not spec.is_imported and (spec.preprocess, spec.precision) == wanted
         if meant and computable and key.decoding == decoding:
             here = ids.difference(ids.difference(store.stored_ids(key)))
             if here:
@@ -208,18 +208,22 @@ def _choose(
 
 def _compute(
     manifest: Manifest, chosen: Mapping[FeatureKey, list[str]], networks: Networks, decoding: Decoding
-) -> Memory:
+) -> MemorySink:
     records = {record.id: record for record in manifest.records}
     ids = tuple(dict.fromkeys(image for images in chosen.values() for image in images))
-    todo = Plan(ids, tuple(Cell(key, IdSet.of(images), 0) for key, images in chosen.items()))
+    todo = Plan(ids, tuple(KeyPlan(key, IdSet.of(images), 0) for key, images in chosen.items()))
     backbones = {key.backbone: networks.load(key.backbone) for key in chosen}
-    memory = Memory()
-    pipeline.run(blocks(todo), records, decoding, backbones, memory, pipeline.Silence())
+    memory = MemorySink()
+    pipeline.run_pass(image_blocks(todo), records, decoding, backbones, memory, pipeline.NullProgress())
     return memory
 
 
 def _compare(
-    spec: BackboneSpec, store: Store, chosen: Mapping[FeatureKey, list[str]], memory: Memory, tolerance: float
+    spec: BackboneSpec,
+    store: Store,
+    chosen: Mapping[FeatureKey, list[str]],
+    memory: MemorySink,
+    tolerance: float,
 ) -> BackboneDrift:
     pairs = [np.stack(pair) for pair in _pairs(store, chosen, memory)]
     if not pairs:
@@ -240,7 +244,7 @@ def _compare(
 
 
 def _pairs(
-    store: Store, chosen: Mapping[FeatureKey, list[str]], memory: Memory
+    store: Store, chosen: Mapping[FeatureKey, list[str]], memory: MemorySink
 ) -> Iterator[tuple[Features, Features]]:
     """Stored and computed vector of each row whose image still decodes."""
     for key, images in chosen.items():

@@ -1,4 +1,4 @@
-"""`check`: find out whether a data set is fit to be learned from, before anyone believes a score."""
+"""`check`: find out whether a data set is fit to be learned from, before anyone trusts a score."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from featstore.evaluation.shortcuts import MAJORITY, shortcut_findings, shortcut
 from featstore.findings import Finding, counted, mark_accepted, ordered
 from featstore.image_facts import image_copies, image_facts, notes_found
 from featstore.images.formats.decode import REASONS, decoder_version
-from featstore.images.manifest import audit, losses
+from featstore.images.manifest import audit, quarantined_by_class
 from featstore.images.scan import ScanOptions, scan
-from featstore.processes import showing_bars
+from featstore.processes import progress_bars
 from featstore.results.extraction import Check
 from featstore.signatures import public
 from featstore.splits import group_folds
@@ -39,7 +39,7 @@ FOLDS, FEWEST = 5, 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Readable:
+class ReadableImages:
     """The images of a data set that can be read, as a table to be split: see `featstore.splits.Table`."""
 
     records: tuple[ImageRecord, ...]
@@ -48,7 +48,7 @@ class Readable:
     groups: NDArray[np.str_]
 
     @classmethod
-    def of(cls, records: Sequence[ImageRecord]) -> Readable:
+    def of(cls, records: Sequence[ImageRecord]) -> ReadableImages:
         """Table of these images."""
         classes, y = np.unique([record.label for record in records], return_inverse=True)
         groups = np.array([record.group for record in records])
@@ -82,7 +82,7 @@ def check(
     **options
         How the data set is read: see `featstore.images.scan.ScanOptions`.
     """
-    with showing_bars(wanted=progress):
+    with progress_bars(wanted=progress):
         manifest = scan(data, **options)
     decoding = Decoding(decoder_version(), value_range=value_range)
     kept = Path(cache) if cache is not None else default_cache()
@@ -114,7 +114,7 @@ def _unreadable(manifest: Manifest, facts: FactTable) -> tuple[Finding, ...]:
     rows += [(row.path, row.reason) for row in manifest.unreadable]
     if not rows:
         return ()
-    lost, left = losses(manifest, reasons), {record.label for record in facts.records}
+    lost, left = quarantined_by_class(manifest, reasons), {record.label for record in facts.records}
     by_class = [f"{loss.label} {loss.bad} of {loss.files}" for loss in lost]
     if nameless := len(rows) - sum(loss.bad for loss in lost):
         by_class.append(f"{nameless} of no class")
@@ -135,7 +135,7 @@ def _unreadable(manifest: Manifest, facts: FactTable) -> tuple[Finding, ...]:
 
 def _shortcuts(facts: FactTable) -> tuple[dict[str, Score], tuple[Finding, ...]]:
     """Score the guesses that need no network, pooled over the folds."""
-    table = Readable.of(facts.records)
+    table = ReadableImages.of(facts.records)
     fewest = min((len(set(table.groups[table.y == c])) for c in range(len(table.classes))), default=0)
     if len(table.classes) < 2:  # noqa: PLR2004
         return {}, ()

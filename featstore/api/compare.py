@@ -11,31 +11,43 @@ import numpy as np
 
 from featstore import runs
 from featstore.errors import UsageError
-from featstore.evaluation.backbone_value import economics as weigh
+from featstore.evaluation.backbone_value import backbone_value as weigh
 from featstore.evaluation.backbone_value import view_curve as curve_of_views
-from featstore.evaluation.calibration import Wish, curves
+from featstore.evaluation.calibration import OperatingPointRequest, curves
 from featstore.evaluation.candidates import (
     EXPAND,
     IDENTITY,
-    Contestant,
-    draws,
-    line_up,
+    Candidate,
+    is_seeded,
+    make_candidates,
     not_fitted,
-    reseed,
+    with_seeds,
     with_views,
 )
-from featstore.evaluation.crossval import Ledger, Reuse, draft, forecast, one_thread, play
-from featstore.evaluation.estimates import Arena, out_of_fold, standings
+from featstore.evaluation.crossval import (
+    CacheUsage,
+    PredictionCache,
+    cross_validate,
+    forecast,
+    one_thread,
+    select_per_fold,
+)
+from featstore.evaluation.estimates import EvaluationDesign, out_of_fold, score_candidates
 from featstore.evaluation.intervals import group_weights
-from featstore.evaluation.leakage import merge_copies, unknown, without_copies_of
+from featstore.evaluation.leakage import drop_seen, merge_copies, without_copies_of
 from featstore.evaluation.metrics import positive_class
-from featstore.evaluation.pairwise_tests import duels
-from featstore.evaluation.selection_bias import guard, picks, points, with_inner
-from featstore.evaluation.shortcuts import data_findings, shortcut_standings, shortcut_verdict
+from featstore.evaluation.pairwise_tests import pairwise_tests
+from featstore.evaluation.selection_bias import (
+    correct_selection_bias,
+    operating_points,
+    select_in_inner_folds,
+    with_inner_folds,
+)
+from featstore.evaluation.shortcuts import cross_validated_shortcuts, data_findings, shortcut_verdict
 from featstore.findings import mark_accepted, ordered, resolve
 from featstore.image_facts import image_facts
 from featstore.matrix import Source, load_matrix
-from featstore.processes import Progress, available_cores, showing_bars
+from featstore.processes import PhaseProgress, available_cores, progress_bars
 from featstore.results.comparison import Comparison, findings_of
 from featstore.signatures import public
 from featstore.splits import OWN_SPLIT, group_folds, own_split
@@ -47,7 +59,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.evaluation.crossval import Forecast
-    from featstore.evaluation.estimates import Standing
+    from featstore.evaluation.estimates import CandidateScores
     from featstore.findings import Finding
     from featstore.images.manifest import Manifest
     from featstore.matrix import FeatureMatrix
@@ -99,7 +111,7 @@ def compare(
         Names, or ``all``.
     subsets
         ``singles`` (each backbone alone, and all together), ``all``, ``greedy``, names joined by plus signs, several
-        of these with commas, or lists of names: see `featstore.evaluation.candidates.line_up`.
+        of these with commas, or lists of names: see `featstore.evaluation.candidates.make_candidates`.
     folds, repeats, fold_seed
         Cross-validation; two calls with the same values give the same folds and the same numbers. ``split`` takes the
         data set's own instead: trained on ``train`` and ``val``, scored on ``test``.
@@ -138,45 +150,47 @@ def compare(
         Which features: see `featstore.matrix.Source`.
     """
     if view_curve is not None:
-        draws(view_curve)  # refuses a strategy that does not exist, before anything is fitted
+        is_seeded(view_curve)  # refuses a strategy that does not exist, before anything is fitted
     cache = Path(source.get("cache") or default_cache())
     known = [resolve(code) for code in accept]
-    with showing_bars(wanted=progress):
-        matrix = unknown(load_matrix(data, **source))
+    with progress_bars(wanted=progress):
+        matrix = drop_seen(load_matrix(data, **source))
     facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
     matrix = merge_copies(matrix, facts, cache, known, progress=progress)
-    contestants = with_views(
-        line_up(strategies, subsets, matrix.backbones), views, test_views, len(matrix.views)
+    candidates = with_views(
+        make_candidates(strategies, subsets, matrix.backbones), views, test_views, len(matrix.views)
     )
     preferred = positive_class(matrix.classes, positive)
     index = preferred.index
-    wish = Wish(calibrate, sensitivity, index)
+    request = OperatingPointRequest(calibrate, sensitivity, index)
     splits, dropped = _splits(matrix, folds, repeats, fold_seed)
     own = folds == OWN_SPLIT
-    arena = Arena(matrix.y, matrix.groups, splits, repeats, index)
-    chooses = nested or not wish.is_none
-    rounds = with_inner(matrix, arena.splits, fold_seed) if chooses else list(arena.splits)
-    bars = Progress(progress)
-    idle = not_fitted(strategies, contestants)
-    _foretell(bars, matrix, forecast(matrix, contestants, rounds, jobs, available_cores()), idle)
-    drafts = draft(matrix, contestants, rounds, jobs, bars)
-    reuse = Reuse()
-    play_in = partial(_play, root=cache, resume=resume, jobs=jobs, bars=bars, reuse=reuse)
+    design = EvaluationDesign(matrix.y, matrix.groups, splits, repeats, index)
+    chooses = nested or not request.is_none
+    rounds = with_inner_folds(matrix, design.splits, fold_seed) if chooses else list(design.splits)
+    bars = PhaseProgress(progress)
+    idle = not_fitted(strategies, candidates)
+    _announce_forecast(bars, matrix, forecast(matrix, candidates, rounds, jobs, available_cores()), idle)
+    selections = select_per_fold(matrix, candidates, rounds, jobs, bars)
+    reuse = CacheUsage()
+    play_in = partial(_cross_validate, root=cache, resume=resume, jobs=jobs, bars=bars, reuse=reuse)
     play_all = partial(play_in, matrix)
-    raw = play_all(contestants, rounds, drafts)
-    chosen = [points(matrix.y, arena.splits, rounds, values, wish) for values in raw]
+    raw = play_all(candidates, rounds, selections)
+    chosen = [operating_points(matrix.y, design.splits, rounds, values, request) for values in raw]
     proba = [
         [point.calibrate(values) for point, values in zip(mine, answers, strict=False)]
         for mine, answers in zip(chosen, raw, strict=True)
     ]
     weights = group_weights(matrix.groups, seed=fold_seed)
-    ranked = standings(
-        arena,
-        contestants,
+    ranked = score_candidates(
+        design,
+        candidates,
         proba,
         weights,
         [[point.threshold for point in mine] for mine in chosen],
-        _reseeded(play_all, dict(zip(contestants, raw, strict=True)), arena, drafts, training_seeds),
+        _vary_training_seeds(
+            play_all, dict(zip(candidates, raw, strict=True)), design, selections, training_seeds
+        ),
         bars,
     )
     result = Comparison(
@@ -184,35 +198,35 @@ def compare(
         len(splits) // repeats,
         repeats,
         fold_seed,
-        wish,
+        request,
         tuple(ranked),
-        tuple(duels(arena, ranked)),
-        guard(arena, ranked, weights, picks(arena, rounds, raw)),
-        {s.contestant.label: _curves(arena, s) for s in ranked},
-        tuple(drafts[: len(arena.splits)]),
+        tuple(pairwise_tests(design, ranked)),
+        correct_selection_bias(design, ranked, weights, select_in_inner_folds(design, rounds, raw)),
+        {s.candidate.label: _curves(design, s) for s in ranked},
+        tuple(selections[: len(design.splits)]),
         ()
         if view_curve is None
         else curve_of_views(
             matrix,
-            arena,
-            Contestant(view_curve, matrix.backbones, view_curve),
-            lambda part, contestant: play_in(part, [contestant], arena.splits, ())[0],
+            design,
+            Candidate(view_curve, matrix.backbones, view_curve),
+            lambda part, contestant: play_in(part, [contestant], design.splits, ())[0],
             weights,
         ),
-        one_thread(weigh, matrix, arena, lambda everyone: play_all(everyone, arena.splits, ()), cache)
+        one_thread(weigh, matrix, design, lambda everyone: play_all(everyone, design.splits, ()), cache)
         if economics
         else None,
         own_split=own,
-        shortcuts=shortcut_standings(arena, facts, weights),
-        fits=reuse.asked,
-        fits_taken=reuse.taken,
+        shortcuts=cross_validated_shortcuts(design, facts, weights),
+        fits=reuse.requests,
+        fits_reused=reuse.hits,
     )
     told = [
         *data_findings(matrix, facts, draws_folds=not own),
         *dropped,
         *([] if idle is None else [idle]),
         *shortcut_verdict(ranked, result.shortcuts),
-        *findings_of(result, arena, preferred, has_groups=matrix.has_groups),
+        *findings_of(result, design, preferred, has_groups=matrix.has_groups),
     ]
     result = replace(result, findings=ordered(mark_accepted(told, known)))
     if out is not None:
@@ -235,20 +249,22 @@ def compare(
                 },
                 "matrix": document["matrix"],
                 "protocol": document["protocol"],
-                "fits": {"asked": result.fits, "taken_from_cache": result.fits_taken},
+                "fits": {"asked": result.fits, "taken_from_cache": result.fits_reused},
             },
             document,
-            out_of_fold(matrix, ranked, arena.splits, data),
+            out_of_fold(matrix, ranked, design.splits, data),
             result.rows(),
         )
     return result
 
 
-def _foretell(bars: Progress, matrix: FeatureMatrix, ahead: Forecast, idle: Finding | None) -> None:
+def _announce_forecast(
+    bars: PhaseProgress, matrix: FeatureMatrix, ahead: Forecast, idle: Finding | None
+) -> None:
     """Say before the first fit what will not be fitted, and what a long comparison takes."""
     if idle is not None:
         bars.say(f"compare: {idle.message}")
-    if ahead.is_worth_telling:
+    if ahead.is_notable:
         rows, columns = len(matrix.views) * len(matrix.records), matrix.features.shape[2]
         bars.say(
             f"compare: at most {ahead.fits:,} fits on {rows:,} rows of {columns:,} numbers: very roughly"
@@ -271,51 +287,51 @@ def _splits(
     return group_folds(matrix, folds, repeats, seed), ()
 
 
-def _play(
+def _cross_validate(
     matrix: FeatureMatrix,
-    contestants: Sequence[Contestant],
+    candidates: Sequence[Candidate],
     rounds: Sequence[Split],
-    drafts: Sequence[tuple[str, ...]],
+    selections: Sequence[tuple[str, ...]],
     *,
     root: Path,
     resume: bool,
     jobs: int,
-    bars: Progress,
-    reuse: Reuse,
+    bars: PhaseProgress,
+    reuse: CacheUsage,
 ) -> list[list[Vector]]:
-    """Probabilities of the test images, by contestant and round."""
-    proba: list[list[Vector]] = [[np.empty(0)] * len(rounds) for _ in contestants]
-    ledger = Ledger.of(matrix, root, believes=resume, reuse=reuse)
-    results = play(matrix, contestants, rounds, drafts, jobs, ledger)
-    for at, fold, values in bars.over(results, "fit", "fit", len(contestants) * len(rounds)):
+    """Probabilities of the test images, by candidate and round."""
+    proba: list[list[Vector]] = [[np.empty(0)] * len(rounds) for _ in candidates]
+    prediction_cache = PredictionCache.for_matrix(matrix, root, reads=resume, usage=reuse)
+    results = cross_validate(matrix, candidates, rounds, selections, jobs, prediction_cache)
+    for at, fold, values in bars.track(results, "fit", "fit", len(candidates) * len(rounds)):
         proba[at][fold] = values
     return proba
 
 
-def _reseeded(
+def _vary_training_seeds(
     play_all: Play,
-    first: Mapping[Contestant, Sequence[Vector]],
-    arena: Arena,
-    drafts: Sequence[tuple[str, ...]],
+    first: Mapping[Candidate, Sequence[Vector]],
+    design: EvaluationDesign,
+    selections: Sequence[tuple[str, ...]],
     seeds: int,
-) -> dict[Contestant, list[Sequence[Vector]]]:
+) -> dict[Candidate, list[Sequence[Vector]]]:
     """Probabilities on the first repeat with each training seed, for those whose training has one."""
-    others = {contestant: reseed(contestant, range(1, seeds)) for contestant in first}
-    folds = [arena.splits[at] for at in arena.first_repeat]
+    others = {candidate: with_seeds(candidate, range(1, seeds)) for candidate in first}
+    folds = [design.splits[at] for at in design.first_repeat]
     drawn = [other for reseeded in others.values() for other in reseeded]
     if not drawn:
         return {}
-    answers = iter(play_all(drawn, folds, drafts[: len(folds)]))
+    answers = iter(play_all(drawn, folds, selections[: len(folds)]))
     return {
-        contestant: [first[contestant][: len(folds)], *(next(answers) for _ in reseeded)]
-        for contestant, reseeded in others.items()
+        candidate: [first[candidate][: len(folds)], *(next(answers) for _ in reseeded)]
+        for candidate, reseeded in others.items()
     }
 
 
-def _curves(arena: Arena, standing: Standing) -> dict[str, Any]:
-    folds = arena.first_repeat
-    y = np.concatenate([arena.y[arena.splits[at][1]] for at in folds])
-    proba = np.concatenate([standing.proba[at] for at in folds])
-    decisions = np.concatenate([standing.decisions[at] for at in folds])
-    groups = np.concatenate([arena.groups[arena.splits[at][1]] for at in folds])
-    return curves(y, proba, decisions, arena.positive, groups)
+def _curves(design: EvaluationDesign, scored: CandidateScores) -> dict[str, Any]:
+    folds = design.first_repeat
+    y = np.concatenate([design.y[design.splits[at][1]] for at in folds])
+    proba = np.concatenate([scored.proba[at] for at in folds])
+    decisions = np.concatenate([scored.decisions[at] for at in folds])
+    groups = np.concatenate([design.groups[design.splits[at][1]] for at in folds])
+    return curves(y, proba, decisions, design.positive, groups)

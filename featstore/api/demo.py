@@ -12,7 +12,7 @@ from featstore.api.fuse import fuse
 from featstore.api.report import NAME, write_report
 from featstore.phantom import make_phantoms
 from featstore.results.paper import Demonstration
-from featstore.runs import alone_in
+from featstore.runs import exclusive_access
 from featstore.signatures import public
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def demo(
     progress
         Show bars on stderr.
     """
-    with alone_in(Path(out)):
+    with exclusive_access(Path(out)):
         return _demonstrate(Path(out), cache, patients, backbones, progress=progress)
 
 

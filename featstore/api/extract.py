@@ -22,48 +22,54 @@ import numpy as np
 from featstore import processes
 from featstore.errors import UsageError
 from featstore.extraction import pipeline
-from featstore.extraction.networks import BATCH_SIZE, Networks, learned
+from featstore.extraction.networks import BATCH_SIZE, Networks, training_records
 from featstore.extraction.networks import specs as specs_of
-from featstore.extraction.pipeline import embed_images, lacking, refuse_undeclared_range
+from featstore.extraction.pipeline import embed_images, images_without_vector, refuse_undeclared_range
 from featstore.extraction.plan import (
-    Bar,
-    Pictures,
+    DecodingMemory,
     Plan,
-    crew,
-    expected,
+    ProgressBar,
+    choose_workers,
+    decoding_budget,
+    expected_time,
     passes,
     peak,
     plan,
-    room_for_pictures,
 )
-from featstore.extraction.scheduler import Work, compute
+from featstore.extraction.scheduler import ExtractWorker, compute_plan
 from featstore.findings import ordered
 from featstore.image_facts import image_copies, image_facts, notes_found
 from featstore.images.formats.decode import decoder_version
 from featstore.images.manifest import one_class_left
-from featstore.images.reading import bounded
+from featstore.images.reading import memory_budget
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import ScanOptions, scan
-from featstore.processes import showing_bars
-from featstore.results.extraction import CellSummary, Extraction, PaceSummary, PrecisionCheck, PrecisionCost
+from featstore.processes import progress_bars
+from featstore.results.extraction import (
+    Extraction,
+    KeySummary,
+    PrecisionCheck,
+    PrecisionCost,
+    ThroughputSummary,
+)
 from featstore.runs import clear, data_digest, write_run, writes_run
 from featstore.signatures import public
 from featstore.store.ids import NO_IDS, pack
-from featstore.store.notes import Request, record_request
+from featstore.store.notes import ExtractionRequest, record_request
 from featstore.store.paths import require_writable
 from featstore.store.store import Store, default_cache
-from featstore.store.training_record import remember
+from featstore.store.training_record import save_training_record
 from featstore.types import IDENTITY, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from featstore.costs import Estimate
-    from featstore.extraction.plan import Cell
+    from featstore.costs import TimeEstimate
+    from featstore.extraction.plan import KeyPlan
     from featstore.findings import Finding
     from featstore.images.manifest import Manifest
     from featstore.store.notes import BadImage
-    from featstore.store.training_record import Learned
+    from featstore.store.training_record import TrainingRecord
     from featstore.types import BackboneSpec, Executor, Features, ImageRecord
 
 
@@ -150,93 +156,98 @@ def extract(
     started = perf_counter()
     processes.threads()  # refuses a number that is none
     store = Store(Path(cache) if cache is not None else default_cache())
-    chosen = crew(executor, workers, scheduler, store.root, backbones, precision)
-    team = chosen.executor
+    chosen = choose_workers(executor, workers, scheduler, store.root, backbones, precision)
+    choice = chosen.executor
     decoding = Decoding(decoder_version(), value_range=value_range)
     views = [IDENTITY, *_views(recipe, seeds)]
     with ExitStack() as stack:
-        bar = stack.enter_context(Bar(shown=progress))
+        bar = stack.enter_context(ProgressBar(shown=progress))
         bar.say("reading the data set")
         networks = Networks(weights or {}, preprocess, precision)
         specs = specs_of(networks, backbones, fetch=not dry_run)
-        known = learned(specs, weights or {})
-        with showing_bars(wanted=progress):
+        known = training_records(specs, weights or {})
+        with progress_bars(wanted=progress):
             manifest = scan(data, **reading)
         everyone = [record.id for record in manifest.records]
-        manifest = share(manifest, num_workers, worker_index)
+        manifest = worker_partition(manifest, num_workers, worker_index)
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
         todo = _plan(keys, manifest, store, decoding)
-        cost = expected(todo, store.root)
+        cost = expected_time(todo, store.root)
         finished = todo
-        tally = pipeline.Tally()
+        stats = pipeline.PassStats()
         if not dry_run:
-            _remember_tuned(store, specs, known)
-        budget = memory and memory // team.workers
-        pictures = _pictures(manifest, todo, team)
+            _save_training_records(store, specs, known)
+        budget = memory and memory // choice.workers
+        pictures = _decoding_memory(manifest, todo, choice)
         parts = passes(todo, budget, BATCH_SIZE, pictures)
-        room = room_for_pictures(parts, BATCH_SIZE, pictures, budget)
+        room = decoding_budget(parts, BATCH_SIZE, pictures, budget)
         if todo.rows_missing and not dry_run:
-            refuse_undeclared_range(lacking(manifest, todo), decoding)
+            refuse_undeclared_range(images_without_vector(manifest, todo), decoding)
             require_writable(store.root)
             bar.expect(todo, cost)
-            if not team.in_process:
-                bar.say(f"starting {team.workers} workers; each loads TensorFlow and its networks")
-            told = bar if team.in_process else pipeline.Silence()
-            work = Work(networks, decoding, store.root.absolute(), told, len(parts) > 1, room=room)
+            if not choice.in_process:
+                bar.say(f"starting {choice.workers} workers; each loads TensorFlow and its networks")
+            told = bar if choice.in_process else pipeline.NullProgress()
+            work = ExtractWorker(
+                networks, decoding, store.root.absolute(), told, len(parts) > 1, decoding_budget=room
+            )
             records = {r.id: r for r in manifest.records}
             for part in parts:
-                wanted = [cell.key for cell in part.cells]
+                wanted = [key_plan.key for key_plan in part.key_plans]
                 replan = partial(_plan_again, wanted, manifest, store.root, decoding)
-                tally.add(compute(part, records, work, team, bar, replan))
-            finished = _plan_again(keys, manifest, store.root, decoding, {bad.id for bad in tally.bad})
-    if as_default and not dry_run and todo.rows_stored + tally.rows:
-        record_request(store.root, everyone, decoding, Request(tuple(specs), tuple(views)))
-    with bounded(room):
+                stats.add(compute_plan(part, records, work, choice, bar, replan))
+            finished = _plan_again(keys, manifest, store.root, decoding, {bad.id for bad in stats.bad})
+    if as_default and not dry_run and todo.rows_stored + stats.rows:
+        record_request(store.root, everyone, decoding, ExtractionRequest(tuple(specs), tuple(views)))
+    with memory_budget(room):
         found = manifest.findings if dry_run else _findings(manifest, decoding, store, progress=progress)
     result = Extraction(
         dry_run=dry_run,
         cache=str(store.root),
         images=len(manifest.records) + len(manifest.unreadable),
-        cells=tuple(_summary(cell, now, cost) for cell, now in zip(todo.cells, finished.cells, strict=True)),
-        computed=tally.rows,
-        bad=_bad_images(manifest, store, decoding, tally),
-        findings=ordered((*found, *one_class_left(manifest, _reasons(store, decoding, tally)))),
-        phases={name: round(value, 3) for name, value in tally.seconds.items()},
+        cells=tuple(
+            _summary(key_plan, now, cost)
+            for key_plan, now in zip(todo.key_plans, finished.key_plans, strict=True)
+        ),
+        computed=stats.rows,
+        bad=_bad_images(manifest, store, decoding, stats),
+        findings=ordered((*found, *one_class_left(manifest, _quarantine_reasons(store, decoding, stats)))),
+        phases={name: round(value, 3) for name, value in stats.seconds.items()},
         seconds=round(perf_counter() - started, 3),
         estimated_seconds=round(cost.seconds, 1),
         estimated_from=cost.basis,
-        idle=round(tally.idle, 3),
+        idle=round(stats.idle, 3),
         passes=len(parts),
-        announced_bytes=team.workers * peak(parts, BATCH_SIZE, pictures, budget),
-        measured_bytes=sum(sorted(tally.peaks.values())[-team.workers :]),
-        throughput=tally.throughput,
-        paces=tuple(_done(name, pace) for name, pace in tally.paces.items()),
+        announced_bytes=choice.workers * peak(parts, BATCH_SIZE, pictures, budget),
+        measured_bytes=sum(sorted(stats.peaks.values())[-choice.workers :]),
+        throughput=stats.rates,
+        paces=tuple(_throughput_summary(name, throughput) for name, throughput in stats.throughputs.items()),
         batch_size=BATCH_SIZE,
         precision=precision,
-        workers=team.workers,
-        workers_from=chosen.grounds,
+        workers=choice.workers,
+        workers_from=chosen.reason,
     )
     if out is not None and not dry_run:
         options = {
             "executor": executor, "memory": memory, "num_workers": num_workers, "worker_index": worker_index,
         }  # fmt: skip
-        write_account(Path(out), result, keys, manifest.records, options)
+        write_run_record(Path(out), result, keys, manifest.records, options)
     return result
 
 
-def _pictures(manifest: Manifest, todo: Plan, team: Executor) -> Pictures:
+def _decoding_memory(manifest: Manifest, todo: Plan, choice: Executor) -> DecodingMemory:
     """Look at the headers of the images that will be decoded."""
-    missing = NO_IDS.union(*(cell.missing for cell in todo.cells))
+    missing = NO_IDS.union(*(key_plan.missing for key_plan in todo.key_plans))
     held = missing.holds(pack([record.id for record in manifest.records]))
     paths = dict.fromkeys(r.path for r, lacks in zip(manifest.records, held, strict=True) if lacks)
-    each = processes.threads() if team.in_process else max(1, processes.threads() // team.workers)
-    return Pictures.of(paths, each, team.workers)
+    each = processes.threads() if choice.in_process else max(1, processes.threads() // choice.workers)
+    return DecodingMemory.of(paths, each, choice.workers)
 
 
-def _reasons(store: Store, decoding: Decoding, tally: pipeline.Tally) -> dict[str, str]:
+def _quarantine_reasons(store: Store, decoding: Decoding, stats: pipeline.PassStats) -> dict[str, str]:
     """Why images are left out, by id: of earlier runs and of this one."""
     earlier = {i: bad.reason for i, bad in store.bad_images(decoding).items()}
-    return earlier | {bad.id: bad.reason for bad in tally.bad}
+    return earlier | {bad.id: bad.reason for bad in stats.bad}
 
 
 def _findings(manifest: Manifest, decoding: Decoding, store: Store, *, progress: bool) -> tuple[Finding, ...]:
@@ -246,11 +257,13 @@ def _findings(manifest: Manifest, decoding: Decoding, store: Store, *, progress:
     return ordered([*manifest.findings, *notes_found(facts)])
 
 
-def _remember_tuned(store: Store, specs: Iterable[BackboneSpec], known: Mapping[str, Learned]) -> None:
+def _save_training_records(
+    store: Store, specs: Iterable[BackboneSpec], known: Mapping[str, TrainingRecord]
+) -> None:
     """Keep what tuned weights have learned from before their first vector: it must never be lacking."""
     for spec in specs:
         if spec.name in known:
-            remember(store.root, spec, known[spec.name])
+            save_training_record(store.root, spec, known[spec.name])
 
 
 def _views(recipe: str, seeds: Iterable[int]) -> list[View]:
@@ -276,30 +289,35 @@ def _plan_again(
     return _plan(keys, replace(manifest, records=good), Store(cache), decoding)
 
 
-def _summary(cell: Cell, now: Cell, cost: Estimate) -> CellSummary:
-    backbone, view = cell.key.backbone, cell.key.view
-    return CellSummary(
+def _summary(key_plan: KeyPlan, now: KeyPlan, cost: TimeEstimate) -> KeySummary:
+    backbone, view = key_plan.key.backbone, key_plan.key.view
+    return KeySummary(
         backbone.name,
         backbone.weights,
         view.recipe,
         view.seed,
-        cell.stored,
-        len(cell.missing),
-        cell.bytes_missing,
-        round(len(cell.missing) * cost.per_vector[backbone], 1),
+        key_plan.stored,
+        len(key_plan.missing),
+        key_plan.bytes_missing,
+        round(len(key_plan.missing) * cost.per_vector[backbone], 1),
         now.stored,
         len(now.missing),
     )
 
 
-def _done(name: str, pace: pipeline.Pace) -> PaceSummary:
-    return PaceSummary(name, pace.vectors, round(pace.seconds, 3), round(pace.vectors / pace.seconds, 2))
+def _throughput_summary(name: str, throughput: pipeline.Throughput) -> ThroughputSummary:
+    return ThroughputSummary(
+        name,
+        throughput.vectors,
+        round(throughput.seconds, 3),
+        round(throughput.vectors / throughput.seconds, 2),
+    )
 
 
 def _bad_images(
-    manifest: Manifest, store: Store, decoding: Decoding, tally: pipeline.Tally
+    manifest: Manifest, store: Store, decoding: Decoding, stats: pipeline.PassStats
 ) -> tuple[tuple[str, str, str], ...]:
-    known = {**store.bad_images(decoding), **{bad.id: bad for bad in tally.bad}}
+    known = {**store.bad_images(decoding), **{bad.id: bad for bad in stats.bad}}
     decoded = [
         (str(r.path), known[r.id].reason, known[r.id].detail) for r in manifest.records if r.id in known
     ]
@@ -307,7 +325,7 @@ def _bad_images(
     return tuple(sorted(decoded + unread))
 
 
-def write_account(
+def write_run_record(
     out: Path,
     result: Extraction,
     keys: Sequence[FeatureKey],
@@ -342,12 +360,12 @@ def write_account(
             "views": _distinct(asdict(key.view) for key in keys),
             "decoding": asdict(keys[0].decoding) if keys else None,
             "findings": [finding.to_json(examples=False) for finding in result.findings],
-            **{name: value for name, value in result.to_json().items() if name not in ELSEWHERE},
+            **{name: value for name, value in result.to_json().items() if name not in NOT_IN_RUN_RECORD},
         },
     )
 
 
-ELSEWHERE = frozenset({"dry_run", "cache", "images", "bad", "findings"})
+NOT_IN_RUN_RECORD = frozenset({"dry_run", "cache", "images", "bad", "findings"})
 """Told above in another form, or naming files: the summary and the quarantine table name them."""
 
 
@@ -362,7 +380,7 @@ def _distinct(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 DIGITS = 16
 
 
-def share(manifest: Manifest, num_workers: int, worker_index: int) -> Manifest:
+def worker_partition(manifest: Manifest, num_workers: int, worker_index: int) -> Manifest:
     """Keep the images whose id, a hash, falls to worker `worker_index` (from 0) of `num_workers`.
 
     The shares are disjoint and together complete, so that jobs need not know of each other. Files without an
@@ -382,13 +400,13 @@ def share(manifest: Manifest, num_workers: int, worker_index: int) -> Manifest:
         return manifest
     return replace(
         manifest,
-        records=tuple(r for r in manifest.records if _owner(r.id, num_workers) == worker_index),
-        unreadable=tuple(q for q in manifest.unreadable if _owner(q.id, num_workers) == worker_index),
-        copies=tuple(r for r in manifest.copies if _owner(r.id, num_workers) == worker_index),
+        records=tuple(r for r in manifest.records if _worker_of(r.id, num_workers) == worker_index),
+        unreadable=tuple(q for q in manifest.unreadable if _worker_of(q.id, num_workers) == worker_index),
+        copies=tuple(r for r in manifest.copies if _worker_of(r.id, num_workers) == worker_index),
     )
 
 
-def _owner(image: str | None, num_workers: int) -> int:
+def _worker_of(image: str | None, num_workers: int) -> int:
     return 0 if image is None else int(image[:DIGITS], 16) % num_workers
 
 

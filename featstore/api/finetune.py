@@ -15,21 +15,21 @@ from featstore import runs
 from featstore.backbones import trainable
 from featstore.backbones.weights import choice_for
 from featstore.errors import AuditError, UsageError
-from featstore.extraction.finetune_loop import Lessons, train, unreadable
-from featstore.extraction.networks import Networks, learned
+from featstore.extraction.finetune_loop import TrainingBatches, train, unreadable
+from featstore.extraction.networks import Networks, training_records
 from featstore.extraction.pipeline import refuse_undeclared_range
 from featstore.findings import ordered
 from featstore.image_facts import known_images, recognise
 from featstore.images.formats.decode import decoder_version
-from featstore.images.manifest import require_sound, require_two_classes
+from featstore.images.manifest import require_no_errors, require_two_classes
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import ScanOptions, scan
 from featstore.results.extraction import Finetuning
 from featstore.runs import data_digest, write_run
 from featstore.serialization import PRIVATE_FILE, digest_file
 from featstore.signatures import public
-from featstore.splits import acquainted, split_for_finetuning
-from featstore.store.training_record import HASHED, Learned, inscribe, salt_of
+from featstore.splits import seen_or_same_group, split_for_finetuning
+from featstore.store.training_record import HASHED, TrainingRecord, salt_of, write_to_weights
 from featstore.types import Decoding
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.backbones.trainable import Learner
-    from featstore.splits import Sides
+    from featstore.backbones.trainable import TrainableBackbone
+    from featstore.splits import TrainValHoldout
 
 
 DEFAULT_RECIPE = "mild"
@@ -121,18 +121,18 @@ def finetune(
     recipe = str(parse_recipe(recipe))
     start = Networks(weights or {}, preprocess).spec(backbone, fetch=True)
     manifest = scan(Path(data), **reading)
-    require_sound(manifest)
+    require_no_errors(manifest)
     decoding = Decoding(decoder_version(), value_range=value_range)
     refuse_undeclared_range(manifest.records, decoding)
     bad = unreadable(manifest.records, decoding)
     require_two_classes(manifest, {image: row.reason for image, row in bad.items()})
-    sides = split_for_finetuning(
+    split = split_for_finetuning(
         (r for r in manifest.records if r.id not in bad), test_size, split_seed, seed
     )
-    before = learned([start], weights or {}).get(backbone)
+    before = training_records([start], weights or {}).get(backbone)
     if before is not None:
-        _require_unknown(sides, before, decoding, has_groups=manifest.has_groups)
-    learner = trainable.Learner(
+        _require_unseen(split, before, decoding, has_groups=manifest.has_groups)
+    network = trainable.TrainableBackbone(
         backbone,
         choice_for(backbone, weights or {}),
         preprocess,
@@ -141,16 +141,23 @@ def finetune(
         learning_rate=learning_rate,
         seed=seed,
     )
-    lessons, validation = (
-        _lessons(sides, rows, decoding, learner) for rows in (sides.trained, sides.validated)
+    training_batches, validation = (
+        _training_batches(split, rows, decoding, network) for rows in (split.trained, split.validated)
     )
-    with _bar(epochs * len(lessons), show=progress) as bar:
+    with _bar(epochs * len(training_batches), show=progress) as bar:
         course = train(
-            learner, lessons, validation, recipe, epochs=epochs, patience=patience, seed=seed, told=bar.update
+            network,
+            training_batches,
+            validation,
+            recipe,
+            epochs=epochs,
+            patience=patience,
+            seed=seed,
+            progress=bar.update,
         )
-    record = _record(sides, before, decoding, has_groups=manifest.has_groups)
+    record = _training_record(split, before, decoding, has_groups=manifest.has_groups)
     runs.clear(folder)
-    path = _write(learner, folder / f"{backbone}{trainable.SUFFIX}", record)
+    path = _write(network, folder / f"{backbone}{trainable.SUFFIX}", record)
     options = {
         "preprocess": preprocess, "recipe": recipe, "epochs": epochs, "patience": patience,
         "learning_rate": learning_rate, "unfreeze": unfreeze, "batch_size": batch_size, "seed": seed,
@@ -163,10 +170,10 @@ def finetune(
         digest=f"{HASHED}{digest_file(path)}",
         started_from=start.weights,
         options=options,
-        classes={name: int((sides.y == c).sum()) for c, name in enumerate(sides.classes)},
-        sizes=sides.sizes,
-        layers=learner.layers,
-        of_layers=learner.of_layers,
+        classes={name: int((split.y == c).sum()) for c, name in enumerate(split.classes)},
+        sizes=split.sizes,
+        layers=network.layers,
+        of_layers=network.of_layers,
         epochs=course.epochs,
         best_epoch=course.best_epoch,
         before=course.before,
@@ -181,7 +188,7 @@ def finetune(
         findings=ordered(manifest.findings),
         seconds=round(perf_counter() - started, 3),
     )
-    write_account(folder, result, sides)
+    write_account(folder, result, split)
     return result
 
 
@@ -195,14 +202,16 @@ def _require_options(epochs: int, patience: int, learning_rate: float, batch_siz
         )
 
 
-def _require_unknown(sides: Sides, before: Learned, decoding: Decoding, *, has_groups: bool) -> None:
+def _require_unseen(
+    split: TrainValHoldout, before: TrainingRecord, decoding: Decoding, *, has_groups: bool
+) -> None:
     """Weights that are tuned on must not have met what is scored later, nor what chooses the epoch now."""
-    scored = np.concatenate([*sides.held_out.values()])
-    apart = np.concatenate([scored, sides.validated])
+    scored = np.concatenate([*split.held_out.values()])
+    apart = np.concatenate([scored, split.validated])
     asked = {"at all": before.known, "trained": before.known_trained}
-    found = recognise(sides.records, asked, decoding, has_groups=has_groups)
-    known = int(acquainted(sides, found["at all"])[scored].sum())
-    known += int(acquainted(sides, found["trained"])[sides.validated].sum())
+    found = recognise(split.records, asked, decoding, has_groups=has_groups)
+    known = int(seen_or_same_group(split, found["at all"])[scored].sum())
+    known += int(seen_or_same_group(split, found["trained"])[split.validated].sum())
     if known:
         raise AuditError(
             f"The weights have learned from {known} of the {len(apart)} images held out here or their patients.",
@@ -217,37 +226,41 @@ def _bar(images: int, *, show: bool) -> Any:  # noqa: ANN401
     return tqdm(total=images, unit="img", desc="finetune", disable=not show, smoothing=0.05)
 
 
-def _lessons(sides: Sides, rows: NDArray[np.intp], decoding: Decoding, learner: Learner) -> Lessons:
+def _training_batches(
+    split: TrainValHoldout, rows: NDArray[np.intp], decoding: Decoding, network: TrainableBackbone
+) -> TrainingBatches:
     """Images of one side, each class weighing as much as any other."""
-    factors = len(sides.trained) / (len(sides.classes) * np.bincount(sides.y[sides.trained]))
-    return Lessons(
-        tuple(sides.records[row] for row in rows),
-        sides.y[rows].astype(np.int32),
-        factors[sides.y[rows]].astype(np.float32),
+    factors = len(split.trained) / (len(split.classes) * np.bincount(split.y[split.trained]))
+    return TrainingBatches(
+        tuple(split.records[row] for row in rows),
+        split.y[rows].astype(np.int32),
+        factors[split.y[rows]].astype(np.float32),
         decoding,
-        learner.input_size,
-        learner.batch_size,
+        network.input_size,
+        network.batch_size,
     )
 
 
-def _record(sides: Sides, before: Learned | None, decoding: Decoding, *, has_groups: bool) -> Learned:
+def _training_record(
+    split: TrainValHoldout, before: TrainingRecord | None, decoding: Decoding, *, has_groups: bool
+) -> TrainingRecord:
     """Everything that the new weights know, with what those before knew; their digest is not known yet."""
-    salt = (before.salt if before else "") or salt_of(record.id for record in sides.records)
+    salt = (before.salt if before else "") or salt_of(record.id for record in split.records)
     trained, validated = (
-        known_images([sides.records[row] for row in rows], decoding, has_groups=has_groups, salt=salt)
-        for rows in (sides.trained, sides.validated)
+        known_images([split.records[row] for row in rows], decoding, has_groups=has_groups, salt=salt)
+        for rows in (split.trained, split.validated)
     )
     if before is not None:
         trained, validated = trained | before.known_trained, validated | before.known_validated
-    return Learned.of("", trained, validated)
+    return TrainingRecord.from_images("", trained, validated)
 
 
-def _write(learner: Learner, path: Path, record: Learned) -> Path:
+def _write(network: TrainableBackbone, path: Path, record: TrainingRecord) -> Path:
     """Put the weights in their place whole or not at all, with the digests of all images that they know inside."""
     draft = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
     try:
-        learner.write(draft)
-        inscribe(draft, record)
+        network.write_weights(draft)
+        write_to_weights(draft, record)
         draft.chmod(PRIVATE_FILE)
         with draft.open("rb") as file:
             os.fsync(file.fileno())
@@ -268,19 +281,19 @@ MEASURED = frozenset({"before", "after", "history"})
 """Kept in ``metrics.json``."""
 
 
-def write_account(folder: Path, result: Finetuning, sides: Sides) -> None:
+def write_account(folder: Path, result: Finetuning, split: TrainValHoldout) -> None:
     """Keep in the run folder, as `featstore.runs.clear` left it, what was done, without paths."""
     document = {k: v for k, v in result.to_json().items() if k not in ELSEWHERE}
     write_run(
         folder,
         {
             "kind": "finetune",
-            "data_sha256": data_digest(sides.records),
+            "data_sha256": data_digest(split.records),
             **{k: document.pop(k) for k in list(document) if k not in MEASURED},
             "findings": [finding.to_json(examples=False) for finding in result.findings],
             "quarantined": dict(Counter(reason for _, reason, _ in result.bad)),
-            "trained": sides.ids(sides.trained),
-            "validated": sides.ids(sides.validated),
+            "trained": split.ids(split.trained),
+            "validated": split.ids(split.validated),
         },
         document,
     )

@@ -15,36 +15,43 @@ import numpy as np
 
 from featstore import runs
 from featstore.errors import RunError, UsageError
-from featstore.evaluation.calibration import INNER_FOLDS, NEUTRAL, OperatingPoint, Wish, choose, curves
+from featstore.evaluation.calibration import (
+    INNER_FOLDS,
+    NEUTRAL,
+    OperatingPoint,
+    OperatingPointRequest,
+    curves,
+    fit_operating_point,
+)
 from featstore.evaluation.candidates import (
-    Contestant,
-    blamed_on,
+    Candidate,
+    blame_options,
     build,
-    fit,
-    gather,
+    fit_candidate,
     predict_proba,
+    resolve_options,
     training_rows,
 )
 from featstore.evaluation.estimates import held_out, held_out_scores
-from featstore.evaluation.intervals import bases, difference_interval, group_weights
+from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
 from featstore.evaluation.leakage import (
     merge_copies,
     read_training_images,
-    require_unknown,
+    require_unseen,
     training_images,
     without_copies_of,
     write_training_images,
 )
 from featstore.evaluation.metrics import BOUNDED, ENOUGH_IMAGES, decide, positive_class, score
-from featstore.evaluation.shortcuts import data_findings, held_out_verdict, shortcut_scores
+from featstore.evaluation.shortcuts import data_findings, held_out_shortcuts, held_out_verdict
 from featstore.findings import mark_accepted, ordered, resolve
-from featstore.fusion.model_io import read_bundle, write_bundle
+from featstore.fusion.model_io import load_strategy, save_strategy
 from featstore.fusion.neural import NeuralStrategy
 from featstore.image_facts import image_facts
 from featstore.matrix import Source, load_matrix
-from featstore.processes import showing_bars
-from featstore.results.comparison import Answered, fusion_findings
-from featstore.results.fusion import Change, Continuation, Fusion
+from featstore.processes import progress_bars
+from featstore.results.comparison import ScoredImages, fusion_findings
+from featstore.results.fusion import Fusion, MetricChange, WarmStart
 from featstore.signatures import public
 from featstore.splits import hold_out, inner_folds
 from featstore.store.store import default_cache
@@ -55,7 +62,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.intervals import Basis
+    from featstore.evaluation.intervals import SampleSize
     from featstore.images.manifest import Manifest
     from featstore.matrix import FeatureMatrix
 
@@ -128,45 +135,45 @@ def fuse(
         If `options` names a parameter that the strategy does not have, or a value is out of range.
     """
     refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
-    settings = gather(strategy, preset, options or {})
+    settings = resolve_options(strategy, preset, options or {})
     codes = [resolve(code) for code in accept]
-    with showing_bars(wanted=progress):
+    with progress_bars(wanted=progress):
         matrix = load_matrix(data, **source)
     cache = Path(source.get("cache") or default_cache())
     facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
     matrix = merge_copies(matrix, facts, cache, codes, progress=progress)
-    earlier = None if init_from is None else read_earlier(Path(init_from), strategy, matrix)
+    earlier = None if init_from is None else read_previous_run(Path(init_from), strategy, matrix)
     if earlier is not None:
         settings = {**earlier.options(), **settings}
     chosen = positive_class(matrix.classes, positive)
     index = chosen.index
     splits, dropped = without_copies_of(matrix, hold_out(matrix, test_size, split_seed))
-    require_unknown(matrix, splits, choosing=bool(calibrate or sensitivity))
-    wish = Wish(calibrate, sensitivity, index)
-    contestant = Contestant(strategy, matrix.backbones, strategy)
+    require_unseen(matrix, splits, choosing=bool(calibrate or sensitivity))
+    request = OperatingPointRequest(calibrate, sensitivity, index)
+    candidate = Candidate(strategy, matrix.backbones, strategy)
     tested = {name: rows for name, rows in splits.items() if name != "train"}
     known = None if earlier is None else earlier.held_out(matrix, np.concatenate(list(tested.values())))
 
     def ask(model: Any, images: NDArray[np.intp]) -> NDArray[np.float64]:  # noqa: ANN401
-        return predict_proba(model, matrix, images, contestant)
+        return predict_proba(model, matrix, images, candidate)
 
     train = splits["train"]
-    with blamed_on(options or {}):
-        unfitted = build(contestant, matrix, settings)
+    with blame_options(options or {}):
+        unfitted = build(candidate, matrix, settings)
         validation = _validation(unfitted, matrix, splits)
         if earlier is None:
-            model = fit(unfitted, matrix, train, contestant, **validation)
+            model = fit_candidate(unfitted, matrix, train, candidate, **validation)
         else:
             rows = training_rows(matrix, train, matrix.backbones)
             model = unfitted.fine_tune(earlier.model, *rows, freeze=freeze_blocks, **validation)
-    point = _operating_point(matrix, contestant, settings, train, wish, split_seed)
+    point = _operating_point(matrix, candidate, settings, train, request, split_seed)
     raw = {name: ask(model, rows) for name, rows in tested.items()}
     proba = {name: point.calibrate(p) for name, p in raw.items()}
     decisions = {name: point.decide(p) for name, p in proba.items()}
     votes = {}
     if hasattr(model, "votes"):
         votes = {name: model.votes(matrix.rows(rows, matrix.backbones, [0])) for name, rows in tested.items()}
-    guesses, answers = shortcut_scores(matrix, facts, train, tested, index)
+    guesses, answers = held_out_shortcuts(matrix, facts, train, tested, index)
     told = [
         *data_findings(matrix, facts, draws_folds=False),
         *dropped,
@@ -181,7 +188,7 @@ def fuse(
         *fusion_findings(
             matrix.classes,
             [
-                Answered(name, matrix.y[rows], decisions[name], matrix.groups[rows])
+                ScoredImages(name, matrix.y[rows], decisions[name], matrix.groups[rows])
                 for name, rows in tested.items()
             ],
             chosen,
@@ -206,7 +213,7 @@ def fuse(
         history=getattr(model, "history_", None),
         continuation=None
         if earlier is None
-        else Continuation(
+        else WarmStart(
             str(init_from), tuple(freeze_blocks), known, earlier.changes(matrix, tested, ask, raw, index)
         ),
         shortcuts=guesses,
@@ -216,11 +223,11 @@ def fuse(
     learned = training_images(
         matrix,
         np.concatenate([train, splits["val"]]) if validation else train,
-        None if earlier is None else earlier.learned(),
+        None if earlier is None else earlier.training_images(),
         Path(source.get("cache") or default_cache()),
     )
     runs.clear(Path(out))
-    write_bundle(
+    save_strategy(
         Path(out) / runs.MODEL, model, {"classes": list(matrix.classes), "operating": result.operating}
     )
     write_training_images(Path(out), learned)
@@ -257,26 +264,24 @@ def _validation(
 
 def _operating_point(
     matrix: FeatureMatrix,
-    contestant: Contestant,
+    candidate: Candidate,
     settings: Mapping[str, Any],
     train: NDArray[np.intp],
-    wish: Wish,
+    request: OperatingPointRequest,
     seed: int,
 ) -> OperatingPoint:
     """Fit once more for each fold within the training images, and choose on what these models had not seen."""
-    if wish.is_none:
+    if request.is_none:
         return NEUTRAL
     folds = inner_folds(matrix, train, INNER_FOLDS, seed, needed_by="--calibrate and --sensitivity")
-    models = [fit(build(contestant, matrix, settings), matrix, rest, contestant) for rest, _ in folds]
+    models = [fit_candidate(build(candidate, matrix, settings), matrix, rest, candidate) for rest, _ in folds]
     tests = [test for _, test in folds]
-    proba = [
-        predict_proba(model, matrix, test, contestant) for model, test in zip(models, tests, strict=True)
-    ]
-    return choose(matrix.y[np.concatenate(tests)], np.concatenate(proba), wish)
+    proba = [predict_proba(model, matrix, test, candidate) for model, test in zip(models, tests, strict=True)]
+    return fit_operating_point(matrix.y[np.concatenate(tests)], np.concatenate(proba), request)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Earlier:
+class PreviousRun:
     """A fitted network, and what its run says of itself."""
 
     folder: Path
@@ -288,7 +293,7 @@ class Earlier:
         params: dict[str, Any] = self.model.get_params(deep=False)
         return {key: value for key, value in params.items() if key not in {"blocks", "learning_rate"}}
 
-    def learned(self) -> KnownImages:
+    def training_images(self) -> KnownImages:
         """What it has learned from, as far as it says so."""
         found = read_training_images(self.folder, self.document)
         return KnownImages(is_complete=False) if found is None else found
@@ -303,7 +308,7 @@ class Earlier:
         """
         if self.document["matrix"]["data_sha256"] != runs.data_digest(matrix.records):
             return None
-        runs.require_own(self.folder, self.document, runs.PREDICTIONS)
+        runs.require_verified(self.folder, self.document, runs.PREDICTIONS)
         with (self.folder / runs.PREDICTIONS).open(encoding="utf-8", newline="") as lines:
             known = {line["image_id"] for line in csv.DictReader(lines)}
         seen = sum(matrix.records[row].id not in known for row in rows)
@@ -321,7 +326,7 @@ class Earlier:
         ask: Callable[[NeuralStrategy, NDArray[np.intp]], NDArray[np.float64]],
         after: Mapping[str, NDArray[np.float64]],
         positive: int | None,
-    ) -> dict[str, dict[str, Change]]:
+    ) -> dict[str, dict[str, MetricChange]]:
         """By split and metric, from its own answers to `ask` to the probabilities `after` ``(rows, classes)``."""
         found = {}
         for name, rows in tested.items():
@@ -329,13 +334,13 @@ class Earlier:
             weights = np.vstack([np.ones((1, len(rows))), group_weights(groups)])
             both = ask(self.model, rows), after[name]
             old, new = (score(y, p, weights, positive) for p in both)
-            first, last = (bases(y, p, decide(p, positive), groups, positive) for p in both)
+            first, last = (sample_sizes(y, p, decide(p, positive), groups, positive) for p in both)
             found[name] = {
-                metric: _change(metric, (old[metric], new[metric]), (first[metric], last[metric]))
+                metric: _metric_change(metric, (old[metric], new[metric]), (first[metric], last[metric]))
                 for metric in new
             }
             if len(rows) < ENOUGH_IMAGES:
-                found[name]["ece"] = Change(None, None, None, None)
+                found[name]["ece"] = MetricChange(None, None, None, None)
         return found
 
 
@@ -358,7 +363,7 @@ def refuse_contradiction(
         )
 
 
-def read_earlier(folder: Path, strategy: str, matrix: FeatureMatrix) -> Earlier:
+def read_previous_run(folder: Path, strategy: str, matrix: FeatureMatrix) -> PreviousRun:
     """Read the network of a run, if `matrix` holds what it was fitted on.
 
     Raises
@@ -376,8 +381,8 @@ def read_earlier(folder: Path, strategy: str, matrix: FeatureMatrix) -> Earlier:
             f"{folder} holds {document['strategy']}, not {strategy}.",
             f"Add --strategy {document['strategy']}.",
         )
-    runs.require_own(folder, document, runs.MODEL_STATE)
-    model, extra = read_bundle(folder / runs.MODEL)
+    runs.require_verified(folder, document, runs.MODEL_STATE)
+    model, extra = load_strategy(folder / runs.MODEL)
     if not isinstance(model, NeuralStrategy):
         raise UsageError(
             f"{strategy} has no weights to go on from.",
@@ -395,21 +400,21 @@ def read_earlier(folder: Path, strategy: str, matrix: FeatureMatrix) -> Earlier:
             f"{folder} knows other classes: {', '.join(extra.get('classes', []))}.",
             "Fine-tune with the same classes.",
         )
-    return Earlier(folder, model, document)
+    return PreviousRun(folder, model, document)
 
 
-def _change(
+def _metric_change(
     name: str,
     scores: tuple[NDArray[np.float64], NDArray[np.float64]],
-    around: tuple[Basis | None, Basis | None],
-) -> Change:
+    around: tuple[SampleSize | None, SampleSize | None],
+) -> MetricChange:
     before, after = float(scores[0][0]), float(scores[1][0])
     if not np.isfinite(after - before):
-        return Change(None, None, None, None)
+        return MetricChange(None, None, None, None)
     interval = difference_interval(
         (before, after), (scores[0][1:], scores[1][1:]), around, bounded=name in BOUNDED
     )
-    return Change(before, after, after - before, interval)
+    return MetricChange(before, after, after - before, interval)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401

@@ -19,12 +19,12 @@ import numpy as np
 from featstore import runs
 from featstore.backbones.weights import find_weights
 from featstore.errors import BadImageError, ManifestError, RunError, UsageError
-from featstore.evaluation.calibration import OperatingPoint, read_point
+from featstore.evaluation.calibration import OperatingPoint, read_operating_point
 from featstore.evaluation.leakage import read_training_images
-from featstore.extraction.networks import learned, require_computable
+from featstore.extraction.networks import require_computable, training_records
 from featstore.extraction.pipeline import embed_images
 from featstore.findings import Finding, ordered
-from featstore.fusion.model_io import read_bundle
+from featstore.fusion.model_io import load_strategy
 from featstore.image_facts import WAYS, recognise, seen_finding
 from featstore.images.csv import TABLES, list_csv
 from featstore.images.formats.container import HEAD, SUFFIXES, raster_format
@@ -64,7 +64,7 @@ UNDECLARED = (
 class Model:
     """A model of a run folder, and what is needed to use it.
 
-    `learned` is what it has learned from; None for a run of an earlier featstore, which does not say.
+    `training_images` is what it has learned from; None for a run of an earlier featstore, which does not say.
     """
 
     folder: Path
@@ -72,7 +72,7 @@ class Model:
     classes: tuple[str, ...]
     point: OperatingPoint
     keys: tuple[FeatureKey, ...]
-    learned: KnownImages | None
+    training_images: KnownImages | None
 
     @property
     def decoding(self) -> Decoding:
@@ -136,7 +136,7 @@ def predict(
     WeightsError
         If the weights that the model was fitted with are not here.
     """
-    return answer(prepare(folder, images, weights=weights, **reading))
+    return predict_prepared(prepare(folder, images, weights=weights, **reading))
 
 
 def prepare(
@@ -153,19 +153,19 @@ def prepare(
     found = _find_all_weights(model, weights or {})
     if not any(pixel_digest_of(record, model.decoding) for record in asked.records):
         raise _undecodable(asked.records, model.decoding)
-    tuned = learned([key.backbone for key in model.keys], found)
+    tuned = training_records([key.backbone for key in model.keys], found)
     known = {name: record.known for name, record in tuned.items()}
-    if model.learned is not None:
-        known[MODEL] = model.learned
+    if model.training_images is not None:
+        known[MODEL] = model.training_images
     seen = recognise(asked.records, known, model.decoding)
     met = [seen_finding(name[:1].upper() + name[1:], asked.records, ways) for name, ways in seen.items()]
     findings = [*asked.findings, *(finding for finding in met if finding), *_label_findings(model, asked)]
-    if model.learned is None or not model.learned.is_complete:
+    if model.training_images is None or not model.training_images.is_complete:
         findings.append(Finding("FS409", "The run does not tell all images that its model has learned from."))
     return Prepared(model, asked, found, seen, ordered(findings))
 
 
-def answer(prepared: Prepared) -> Predictions:
+def predict_prepared(prepared: Prepared) -> Predictions:
     """Load the networks, and let the model answer."""
     model, asked = prepared.model, prepared.images
     features, bad = embed_images(asked.records, model.keys, prepared.weights)
@@ -174,7 +174,7 @@ def answer(prepared: Prepared) -> Predictions:
         str(model.folder),
         model.point.to_json(),
         model.classes,
-        tuple(_answers(prepared, records, features)),
+        tuple(_predictions(prepared, records, features)),
         tuple(_means(prepared, records, features)),
         tuple(
             (str(path), reason, detail)
@@ -199,10 +199,10 @@ def read_model(folder: Path) -> Model:
     document = runs.read_run(folder)
     if document.get("kind") != "fuse":
         raise RunError(f"{folder} holds no model.", "Give a run of `featstore fuse`.")
-    runs.require_own(folder, document, runs.MODEL_STATE)
-    strategy, extra = read_bundle(folder / runs.MODEL)
+    runs.require_verified(folder, document, runs.MODEL_STATE)
+    strategy, extra = load_strategy(folder / runs.MODEL)
     classes = _classes(extra, strategy)
-    point = read_point(extra.get("operating"), len(classes))
+    point = read_operating_point(extra.get("operating"), len(classes))
     keys = runs.keys_of(document)
     if sum(key.backbone.dimension for key in keys) != strategy.n_features_in_:
         raise RunError("The model was not fitted on the features that run.json names.", runs.REMEDY)
@@ -259,7 +259,7 @@ def _label_findings(model: Model, asked: NewImages) -> list[Finding]:
     return [Finding("FS410", message, len(strange), examples)]
 
 
-def _answers(
+def _predictions(
     prepared: Prepared, records: Sequence[ImageRecord], features: Mapping[str, Features]
 ) -> list[Prediction]:
     if not records:

@@ -16,7 +16,7 @@ from featstore.images.scan import ScanOptions, refuse_unknown_options, scan
 from featstore.reporting.page.cases import Dataset
 from featstore.reporting.page.report import MARK, compose, render
 from featstore.reporting.run_record import read_records
-from featstore.runs import RUN, alone_in
+from featstore.runs import RUN, exclusive_access
 from featstore.serialization import open_regular, write_private
 from featstore.signatures import public
 from featstore.types import Decoding
@@ -24,7 +24,7 @@ from featstore.types import Decoding
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from featstore.reporting.run_record import Record
+    from featstore.reporting.run_record import RunRecord
 
 
 NAME = "report.html"
@@ -89,7 +89,7 @@ def write_report(
     page = compose(records, dataset, None if cache is None else Path(cache), with_images=with_images)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with alone_in(target.parent) if (target.parent / RUN).exists() else nullcontext():
+        with exclusive_access(target.parent) if (target.parent / RUN).exists() else nullcontext():
             write_private(target, render(page).encode())
     except OSError as error:
         raise RunError(f"Cannot write {target}: {error.strerror}.", "Choose another --out.") from error
@@ -113,7 +113,7 @@ def _require_free(target: Path, *, overwrite: bool) -> None:
         )
 
 
-def read_dataset(data: Path, records: Sequence[Record], **reading: Unpack[ScanOptions]) -> Dataset:
+def read_dataset(data: Path, records: Sequence[RunRecord], **reading: Unpack[ScanOptions]) -> Dataset:
     """Look at a data set that runs were made from.
 
     Raises

@@ -68,7 +68,7 @@ def names() -> list[str]:
 
     Entry points are read from metadata; nothing of another package is imported.
     """
-    return [*_TABLE, *sorted(_foreign())]
+    return [*_TABLE, *sorted(_from_entry_points())]
 
 
 def row(name: str) -> Row:
@@ -88,7 +88,7 @@ def row(name: str) -> Row:
     """
     if name in _TABLE:
         return _TABLE[name]
-    foreign = _foreign()
+    foreign = _from_entry_points()
     if name in foreign:
         return _load(foreign[name])
     raise UnknownNameError(
@@ -115,7 +115,7 @@ def imagenet_statistics(images: tf.Tensor) -> tf.Tensor:
     return imagenet_utils.preprocess_input(images, mode="torch")
 
 
-def _foreign() -> dict[str, EntryPoint]:
+def _from_entry_points() -> dict[str, EntryPoint]:
     # Dropping names of the table keeps an installed package from changing what a stored key means.
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in _TABLE}
 
@@ -278,7 +278,7 @@ _UNKNOWN = (250.0, 35.0)
 """For a network of another package, which was not measured: a constant, and so much per GFLOP of an image."""
 
 
-def footprint(name: str) -> float:
+def peak_megabytes(name: str) -> float:
     """Peak megabytes (10^6 bytes) of a network alone, beyond the process itself."""
     constant, per_gflop = _UNKNOWN
     return _MEGABYTES.get(name) or constant + per_gflop * row(name).gflops

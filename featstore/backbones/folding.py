@@ -63,15 +63,15 @@ def fold(network: keras.Model, policy: str = FLOAT32) -> keras.Model:
     keras.Model
         In ``float32`` its output differs from that of `network` by rounding alone (less than 1e-6 relative).
     """
-    workshop = _Workshop(_examine(network), allocate(network, policy))
+    workshop = _LayerRebuilder(_find_foldable(network), choose_policies(network, policy))
     folded = keras.models.clone_model(network, clone_function=workshop.replace, call_function=_call)
-    workshop.fill()
+    workshop.copy_weights()
     folded.trainable = False
     return folded
 
 
 @dataclass(slots=True)
-class _Findings:
+class _Foldable:
     """What can be made cheaper, by layer name.
 
     Attributes
@@ -93,24 +93,24 @@ class _Findings:
     lone_relus: set[str] = field(default_factory=set)
 
 
-def _examine(network: keras.Model) -> _Findings:
+def _find_foldable(network: keras.Model) -> _Foldable:
     by_depth = network._nodes_by_depth  # noqa: SLF001 - Keras has no public word for the edges of its graph
     nodes = [node for level in by_depth.values() for node in level if not node.is_input]
     calls = Counter(node.operation.name for node in nodes)
     uses = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
     uses.update(map(id, network.outputs))
     makers = {id(tensor): node.operation for node in nodes for tensor in node.output_tensors}
-    findings = _Findings()
+    findings = _Foldable()
     for node in nodes:
         if calls[node.operation.name] == 1:
             source = id(node.input_tensors[-1])
             maker = makers.get(source)
             private = maker is not None and uses[source] == 1 and calls[maker.name] == 1
-            _note(findings, node.operation, maker if private else None)
+            _examine_layer(findings, node.operation, maker if private else None)
     return findings
 
 
-def _note(findings: _Findings, layer: Any, maker: Any) -> None:  # noqa: ANN401
+def _examine_layer(findings: _Foldable, layer: Any, maker: Any) -> None:  # noqa: ANN401
     """Look at one layer; `maker` is what feeds it, and it alone, or None."""
     linear = _is_convolution(maker) and maker.activation is keras.activations.linear
     if _is_batch_norm(layer):
@@ -125,10 +125,10 @@ def _note(findings: _Findings, layer: Any, maker: Any) -> None:  # noqa: ANN401
         findings.lone_relus.add(layer.name)
 
 
-class _Workshop:
+class _LayerRebuilder:
     """Makes the new layers, and remembers which copies still want the weights of their originals."""
 
-    def __init__(self, findings: _Findings, allocation: Allocation) -> None:
+    def __init__(self, findings: _Foldable, allocation: LayerPolicies) -> None:
         self._findings = findings
         self._allocation = allocation
         self._taken_in = {norm.name for norm in findings.norms.values()}
@@ -136,11 +136,12 @@ class _Workshop:
 
     def replace(self, layer: Any) -> Any:  # noqa: ANN401
         """Layer or operation that does the work of `layer` in the new network."""
-        name = {"name": layer.name, "dtype": self._allocation.of(layer)}
+        name = {"name": layer.name, "dtype": self._allocation.policy_of(layer)}
         match layer:
             case keras.Model():
                 return fold(
-                    keras.Model(layer.inputs, layer.outputs, name=layer.name), self._allocation.of(layer)
+                    keras.Model(layer.inputs, layer.outputs, name=layer.name),
+                    self._allocation.policy_of(layer),
                 )
             case _ if _is_convolution(layer):
                 return self._convolution(layer)
@@ -160,7 +161,7 @@ class _Workshop:
                 new = self._copy(layer)
         return new
 
-    def fill(self) -> None:
+    def copy_weights(self) -> None:
         """Give the copies, which Keras has built by now, their weights."""
         for original, copy in self._copies:
             copy.set_weights([weight.value.numpy() for weight in original.weights])
@@ -168,7 +169,7 @@ class _Workshop:
     def _copy(self, layer: Any) -> Any:  # noqa: ANN401
         # An operation that is no layer, such as `x + 3`, computes in the type that it is given.
         as_it_is = isinstance(layer, _ALWAYS_FLOAT32) or not isinstance(layer, keras.Layer)
-        policy = self._allocation.of(layer)
+        policy = self._allocation.policy_of(layer)
         if policy == FLOAT32 or as_it_is:
             return layer
         copy = type(layer).from_config({**layer.get_config(), "dtype": policy})
@@ -188,8 +189,8 @@ class _Workshop:
             depthwise = depthwise * scale.reshape(depthwise.shape[2:])
         return Convolution(
             layer.name,
-            self._allocation.of(layer),
-            splits=self._allocation.splits,
+            self._allocation.policy_of(layer),
+            splits=self._allocation.keeps_remainder,
             depthwise=depthwise,
             kernel=kernel,
             bias=bias,
@@ -364,11 +365,11 @@ class Rectifier(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         return keras.KerasTensor(x.shape, self.compute_dtype)
 
 
-WIDE: Final = 256
+WIDE_CHANNELS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Allocation:
+class LayerPolicies:
     """The dtype policy of each layer.
 
     Attributes
@@ -377,15 +378,15 @@ class Allocation:
         Of every layer but those in `exact`.
     exact
         Names of the layers that stay float32.
-    splits
+    keeps_remainder
         Whether full convolutions that do not stay float32 carry the remainder of their weights.
     """
 
     policy: str
     exact: frozenset[str] = frozenset()
-    splits: bool = False
+    keeps_remainder: bool = False
 
-    def of(self, layer: Any) -> str:  # noqa: ANN401
+    def policy_of(self, layer: Any) -> str:  # noqa: ANN401
         """Keras' dtype policy for `layer`."""
         return FLOAT32 if layer.name in self.exact else self.policy
 
@@ -397,7 +398,7 @@ def is_depthwise(layer: Any) -> bool:  # noqa: ANN401
     return type(layer) is keras.layers.DepthwiseConv2D
 
 
-def allocate(network: keras.Model, policy: str) -> Allocation:
+def choose_policies(network: keras.Model, policy: str) -> LayerPolicies:
     """Choose the arithmetic of each layer of a functional network.
 
     Parameters
@@ -408,7 +409,7 @@ def allocate(network: keras.Model, policy: str) -> Allocation:
         Keras' dtype policy that is asked for. Only ``bfloat16`` is not given to every layer of every network.
     """
     if policy != BFLOAT16:
-        return Allocation(policy)
+        return LayerPolicies(policy)
     by_depth = network._nodes_by_depth  # noqa: SLF001 - Keras has no public word for the edges of its graph
     exact: set[str] = set()
     upstream: set[int] = set()
@@ -418,8 +419,8 @@ def allocate(network: keras.Model, policy: str) -> Allocation:
             layer = node.operation
             depthwise = is_depthwise(layer)
             splits |= depthwise
-            narrow = depthwise and layer.output.shape[-1] < WIDE
+            narrow = depthwise and layer.output.shape[-1] < WIDE_CHANNELS
             if narrow or not upstream.isdisjoint(map(id, node.output_tensors)):
                 exact.add(layer.name)
                 upstream.update(map(id, node.input_tensors))
-    return Allocation(policy, frozenset(exact), splits)
+    return LayerPolicies(policy, frozenset(exact), splits)

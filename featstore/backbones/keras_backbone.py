@@ -26,11 +26,11 @@ from featstore.backbones.precision import (
     FLOAT16,
     FLOAT32,
     POLICIES,
-    ask_for_onednn,
     capabilities,
+    prefer_onednn,
     require_hardware,
     require_precision,
-    warn_unless_rows_are_kept,
+    warn_if_rows_are_dependent,
 )
 from featstore.backbones.weights import (
     IMAGENET,
@@ -85,8 +85,8 @@ def prepare_keras() -> list[tuple[int, int]]:
     asked = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     _require("backend", asked, "tensorflow", "Unset KERAS_BACKEND, or set it to tensorflow.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    ask_for_onednn()
-    with quiet_start():
+    prefer_onednn()
+    with redirect_native_stderr():
         import keras
         import tensorflow as tf
 
@@ -101,7 +101,7 @@ def prepare_keras() -> list[tuple[int, int]]:
         with contextlib.suppress(RuntimeError):  # the GPU is in use already
             tf.config.experimental.set_memory_growth(gpu, enable=True)
     if not gpus:
-        warn_unless_rows_are_kept()
+        warn_if_rows_are_dependent()
     return capabilities(gpus)
 
 
@@ -140,16 +140,16 @@ def build(row: Row, weights: Weights, preprocess: str) -> keras.Model:
     BackboneError
         If the network is not what its row says.
     """
-    return cut(row, build_whole(row, weights, preprocess))
+    return strip_preprocessing(row, build_with_preprocessing(row, weights, preprocess))
 
 
-def build_whole(row: Row, weights: Weights, preprocess: str) -> keras.Model:
-    """Build it with the preprocessing layers that `cut` takes off: only so do its weights fit into a file."""
+def build_with_preprocessing(row: Row, weights: Weights, preprocess: str) -> keras.Model:
+    """Build it with the layers that `strip_preprocessing` takes off: only so do its weights fit into a file."""
     with _python_seed(weights.seed or 0):
         return _load(row, weights, _options(row, preprocess))
 
 
-def cut(row: Row, network: keras.Model) -> keras.Model:
+def strip_preprocessing(row: Row, network: keras.Model) -> keras.Model:
     """Take off preprocessing layers, freeze, and make sure that the rest is what the row says; layers are shared."""
     import keras
 
@@ -165,7 +165,7 @@ def cut(row: Row, network: keras.Model) -> keras.Model:
     return network
 
 
-def preparation(row: Row, preprocess: str) -> Callable[[tf.Tensor], tf.Tensor]:
+def preprocessing_function(row: Row, preprocess: str) -> Callable[[tf.Tensor], tf.Tensor]:
     """Function from RGB values in 0..255 to the input of the network."""
     if preprocess == OFFICIAL:
         official: Callable[[tf.Tensor], tf.Tensor] = pkgutil.resolve_name(row.preprocess)
@@ -202,7 +202,7 @@ def _load(row: Row, weights: Weights, options: dict[str, Any]) -> keras.Model:
 
 
 @contextlib.contextmanager
-def fresh_names() -> Iterator[None]:
+def fresh_layer_names() -> Iterator[None]:
     """Let Keras number layers that are given no name from nothing, and not from what this process built before."""
     from keras.src.backend.common import global_state
 
@@ -240,7 +240,7 @@ class KerasBackbone:
     _forward: Callable[[NDArray[np.float32]], tf.Tensor] = field(repr=False, compare=False)
 
     @property
-    def portion(self) -> int:
+    def effective_batch_size(self) -> int:
         """Images computed at a time: all of a batch."""
         return self.batch_size
 
@@ -386,7 +386,7 @@ def _compile(
 ) -> Callable[..., tf.Tensor]:
     import tensorflow as tf
 
-    prepare = preparation(row, identity.preprocess)
+    prepare = preprocessing_function(row, identity.preprocess)
 
     def embed(images: tf.Tensor) -> tf.Tensor:
         features = tf.cast(network(prepare(images), training=False), tf.float32)
@@ -409,7 +409,7 @@ STDERR = 2
 
 
 @contextlib.contextmanager
-def quiet_start() -> Iterator[None]:
+def redirect_native_stderr() -> Iterator[None]:
     """Send what native code writes to stderr to the debug log, or back to stderr if the block fails.
 
     Does nothing once TensorFlow is loaded, so that later messages are seen.

@@ -119,7 +119,7 @@ _PROBES: Final = ((3, 3), (3, 5))
 _CHANNELS: Final = 32
 
 
-def ask_for_onednn() -> None:
+def prefer_onednn() -> None:
     """Have TensorFlow use oneDNN's convolutions on an x86 CPU without AVX-512, unless the user chose.
 
     With AVX-512 TensorFlow's own kernels sum every pixel alike: there its choice, and every stored byte, stays.
@@ -134,7 +134,7 @@ def ask_for_onednn() -> None:
 
 
 @cache
-def keeps_rows() -> bool:
+def rows_are_independent() -> bool:
     """Whether copies of one image come out of a convolution with equal bytes; measured, once per process."""
     import tensorflow as tf
 
@@ -150,9 +150,9 @@ def keeps_rows() -> bool:
 
 
 @cache
-def warn_unless_rows_are_kept() -> None:
+def warn_if_rows_are_dependent() -> None:
     """Say once per process that the last bits of a vector are not those of other runs, and what to do about it."""
-    if keeps_rows():
+    if rows_are_independent():
         return
     log.warning(
         "The last bits of features depend here on the number of threads and on the place in the batch:"

@@ -14,13 +14,13 @@ import numpy as np
 
 from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import (
-    build_whole,
-    cut,
+    build_with_preprocessing,
     download,
-    fresh_names,
-    preparation,
+    fresh_layer_names,
     prepare_keras,
+    preprocessing_function,
     require_preprocess,
+    strip_preprocessing,
 )
 from featstore.backbones.weights import IMAGENET, one_line, require_reachable, resolve_weights
 from featstore.errors import BackboneError, OutOfMemoryError, UsageError
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
 
 DROPOUT: Final = 0.2
-SHARE: Final = 4
+UNFROZEN_SHARE: Final = 4
 """One in so many of the weighted layers learns, if nothing else is said: the last ones."""
 SUFFIX: Final = ".weights.h5"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Head:
+class LinearHead:
     """Linear classifier on pooled features: ``((x - mean) * scale) @ kernel + bias`` are the logits.
 
     Attributes
@@ -60,7 +60,7 @@ class Head:
     bias: NDArray[np.float64]
 
 
-class Learner:
+class TrainableBackbone:
     """One network of the catalogue, of which the last layers learn.
 
     Parameters
@@ -104,16 +104,16 @@ class Learner:
             require_reachable(row)
         gpus = prepare_keras()
         if gpus:
-            _be_deterministic()
+            _enable_determinism()
         if found.digest is None:
             found = download(row)
         self.name, self.digest = name, str(found.digest)
         self.input_size, self.dimension, self.batch_size = row.input_size, row.dimension, batch_size
         self._rate, self._seed = learning_rate, seed
-        with fresh_names():  # which get into the weights file, and hence into its digest
-            self._whole = build_whole(row, found, preprocess)
-        self._network = cut(row, self._whole)
-        self._prepare = preparation(row, preprocess)
+        with fresh_layer_names():  # which get into the weights file, and hence into its digest
+            self._whole = build_with_preprocessing(row, found, preprocess)
+        self._network = strip_preprocessing(row, self._whole)
+        self._prepare = preprocessing_function(row, preprocess)
         self.layers, self.of_layers = _unfreeze(name, self._network, unfreeze)
         self._embed = self._compiled(lambda images: self._network(self._prepare(images), training=False))
         self._best: list[NDArray[Any]] = []
@@ -123,7 +123,7 @@ class Learner:
         features: Features = self._run(self._embed, images).numpy()
         return features
 
-    def take(self, head: Head) -> None:
+    def attach_head(self, head: LinearHead) -> None:
         """Put a head on the network; only now can it learn."""
         import keras
 
@@ -138,16 +138,16 @@ class Learner:
         self._optimizer = keras.optimizers.Adam(self._rate)
         self._optimizer.build(self._model.trainable_variables)
         self._answer = self._compiled(lambda images: self._model(self._prepare(images), training=False))
-        self._step = self._compiled(self._learn, y="int32", factors="float32")
+        self._step = self._compiled(self._train_step, y="int32", factors="float32")
 
-    def probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
+    def predict_proba(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
         """Class probabilities ``(batch_size, classes)`` of images as for `features`."""
         logits = self._run(self._answer, images).numpy().astype(np.float64)
         odds: NDArray[np.float64] = np.exp(logits - logits.max(axis=1, keepdims=True))
         odds /= odds.sum(axis=1, keepdims=True)
         return odds
 
-    def learn(
+    def train_on_batch(
         self, images: NDArray[np.float32], y: NDArray[np.int32], factors: NDArray[np.float32]
     ) -> tuple[float, int]:
         """Take one step.
@@ -180,7 +180,7 @@ class Learner:
             )
         return float(loss), int(right)
 
-    def keep(self) -> None:
+    def snapshot(self) -> None:
         """Remember the weights as they are now."""
         self._best = [variable.numpy().copy() for variable in self._model.trainable_variables]
 
@@ -189,14 +189,14 @@ class Learner:
         for variable, value in zip(self._model.trainable_variables, self._best, strict=True):
             variable.assign(value)
 
-    def write(self, path: Path) -> None:
+    def write_weights(self, path: Path) -> None:
         """Write the weights, without the head, as ``--weights NAME=PATH`` reads them; the name ends in `SUFFIX`."""
         with warnings.catch_warnings():
             # Keras 3.15 asks TensorFlow's variables for an array in a way that NumPy 2 will give up.
             warnings.simplefilter("ignore", DeprecationWarning)
             self._whole.save_weights(path)
 
-    def _learn(self, images: tf.Tensor, y: tf.Tensor, factors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _train_step(self, images: tf.Tensor, y: tf.Tensor, factors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         import tensorflow as tf
 
         variables = self._model.trainable_variables
@@ -246,7 +246,7 @@ def _unfreeze(name: str, network: keras.Model, wanted: int | None) -> tuple[int,
     ]
     if not able:
         raise BackboneError(f"{name} has no layer that could learn.", "Use its features as they are.")
-    count = max(1, round(len(able) / SHARE)) if wanted is None else wanted
+    count = max(1, round(len(able) / UNFROZEN_SHARE)) if wanted is None else wanted
     if not 1 <= count <= len(able):
         raise UsageError(
             f"--unfreeze {count} cannot be done: {name} has {len(able)} layers that could learn.",
@@ -257,7 +257,7 @@ def _unfreeze(name: str, network: keras.Model, wanted: int | None) -> tuple[int,
     return count, len(able)
 
 
-def _be_deterministic() -> None:
+def _enable_determinism() -> None:
     """Equal seeds must give equal weights on a GPU, too, where TensorFlow's gradients usually vary."""
     import tensorflow as tf
 

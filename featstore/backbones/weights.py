@@ -176,11 +176,11 @@ def load_weights(row: Row, network: keras.Model, path: Path) -> None:
             warnings.simplefilter("always")
             network.load_weights(str(path))
     except Exception as error:  # h5py and Keras raise what they like about a foreign file
-        raise _misfit(row, path, error) from error
+        raise _mismatch_error(row, path, error) from error
     # Keras only warns of some layers that it leaves unfilled.
     for warning in caught:
         if issubclass(warning.category, UserWarning):
-            raise _misfit(row, path, warning.message)
+            raise _mismatch_error(row, path, warning.message)
 
 
 def one_line(foreign: object) -> str:
@@ -199,7 +199,7 @@ def keras_models_folder() -> Path:
     return folder / "models"
 
 
-def _misfit(row: Row, path: Path, why: object) -> WeightsError:
+def _mismatch_error(row: Row, path: Path, why: object) -> WeightsError:
     return WeightsError(
         f"{row.name}: {path} does not fit the network: {one_line(why)}",
         f"Give weights of {row.name} without its top: --weights {row.name}=PATH.",
@@ -211,14 +211,14 @@ def _parse_option(option: str) -> tuple[str, str]:
     name, choice = (named[1], named[2]) if named else (EVERY_BACKBONE, option)
     if not (choice == IMAGENET or _RANDOM.fullmatch(choice) or _looks_like_a_path(choice)):
         raise UsageError(
-            f"--weights {option!r} is neither NAME=CHOICE nor CHOICE.", f"{_meant_weights(choice)}{_CHOICES}"
+            f"--weights {option!r} is neither NAME=CHOICE nor CHOICE.", f"{_parse_choice(choice)}{_CHOICES}"
         )
     if name != EVERY_BACKBONE:
         catalog.row(name)  # refuses a name that does not exist
     return name, choice
 
 
-def _meant_weights(choice: str) -> str:
+def _parse_choice(choice: str) -> str:
     close = nearest(choice, [IMAGENET, "random"])
     return f"Did you mean {close[0]}? " if close else ""
 
@@ -306,20 +306,20 @@ def find_weights(spec: BackboneSpec, choices: Mapping[str, str], folders: Sequen
         If the weights are not here, or those that were chosen are others.
     """
     if spec.name in choices or EVERY_BACKBONE in choices:
-        return _confirmed(spec, choice_for(spec.name, choices))
+        return _matching_choice(spec, choice_for(spec.name, choices))
     if drawn := _SEEDED.fullmatch(spec.weights):
-        return _drawn_again(spec, drawn[1], drawn[2])
+        return _random_weights(spec, drawn[1], drawn[2])
     official = _official(spec)
     if official == spec.weights:
         return IMAGENET
-    for path in _namesakes(spec, [keras_models_folder(), *folders]):
+    for path in _files_of_backbone(spec, [keras_models_folder(), *folders]):
         with suppress(OSError):  # a file that may not be read is not the one
             if f"sha256:{digest_file(path)}" == spec.weights:
                 return str(path)
-    raise _absent(spec, official)
+    raise _missing_weights_error(spec, official)
 
 
-def _confirmed(spec: BackboneSpec, choice: str) -> str:
+def _matching_choice(spec: BackboneSpec, choice: str) -> str:
     found = resolve_weights(catalog.row(spec.name), choice).digest
     if found is None or found == spec.weights:
         return choice
@@ -329,7 +329,7 @@ def _confirmed(spec: BackboneSpec, choice: str) -> str:
     )
 
 
-def _drawn_again(spec: BackboneSpec, choice: str, keras: str) -> str:
+def _random_weights(spec: BackboneSpec, choice: str, keras: str) -> str:
     if keras == version("keras"):
         return choice
     raise WeightsError(
@@ -346,7 +346,7 @@ def _official(spec: BackboneSpec) -> str | None:
         return None
 
 
-def _namesakes(spec: BackboneSpec, folders: Sequence[Path]) -> Iterator[Path]:
+def _files_of_backbone(spec: BackboneSpec, folders: Sequence[Path]) -> Iterator[Path]:
     """Weights files that bear the backbone's name."""
     wanted = _letters(spec.name)
     for folder in folders:
@@ -358,7 +358,7 @@ def _letters(name: str) -> str:
     return "".join(filter(str.isalnum, name.casefold()))
 
 
-def _absent(spec: BackboneSpec, official: str | None) -> WeightsError:
+def _missing_weights_error(spec: BackboneSpec, official: str | None) -> WeightsError:
     if official is not None:
         return WeightsError(
             f"{spec.name} is wanted with the weights {spec.weights}, and those for ImageNet are others: {official}.",
@@ -373,16 +373,16 @@ def _absent(spec: BackboneSpec, official: str | None) -> WeightsError:
 
 
 INSTALLED, CACHED, ABSENT, UNPUBLISHED = "installed", "in the Keras cache", "not here", "none published"
-PATIENCE = 8.0
+TIMEOUT_SECONDS = 8.0
 """Seconds that the address of the weights has for any answer."""
-REMEMBERED = 30.0
+CACHE_SECONDS = 30.0
 """Seconds for which an answer, or none, is believed."""
 ADDRESS = re.compile(r"""WEIGHT\w*\s*=\s*\(?\s*f?["'](https?://[^/"']+)""")
 
 _answers: dict[str, tuple[float, bool]] = {}
 
 
-def whereabouts(row: Row) -> str:
+def weights_location(row: Row) -> str:
     """Where the ImageNet weights of a network are; looks for the file alone, and reads nothing of it."""
     try:
         here = weights_file(row) is not None
@@ -391,7 +391,7 @@ def whereabouts(row: Row) -> str:
     return (INSTALLED if packaged(row) else CACHED) if here else ABSENT
 
 
-def absent(names: Iterable[str], choices: Mapping[str, str]) -> list[str]:
+def missing_weights(names: Iterable[str], choices: Mapping[str, str]) -> list[str]:
     """Those of the networks that want ImageNet weights which would have to be fetched.
 
     Parameters
@@ -414,7 +414,7 @@ def require_reachable(row: Row) -> None:
         If it does not. Where Keras does not tell the address, the download itself has to find out.
     """
     if not can_fetch(row):
-        raise unreachable([row.name])
+        raise unreachable_error([row.name])
 
 
 def can_fetch(row: Row) -> bool:
@@ -422,17 +422,17 @@ def can_fetch(row: Row) -> bool:
     address = _address(row.builder.rpartition(":")[2])
     if address is None:
         return True
-    asked, answer = _answers.get(address, (-REMEMBERED, False))
-    if time.monotonic() - asked > REMEMBERED:
+    asked, answer = _answers.get(address, (-CACHE_SECONDS, False))
+    if time.monotonic() - asked > CACHE_SECONDS:
         answer = _answers_in_time(address)
         _answers[address] = time.monotonic(), answer
     return answer
 
 
-def unreachable(names: Sequence[str]) -> AbsentWeightsError:
+def unreachable_error(names: Sequence[str]) -> AbsentWeightsError:
     """Error for weights that are not here and cannot be fetched."""
     return AbsentWeightsError(
-        f"{_whose(names)} not on this machine, and cannot be fetched: the address that Keras has for them does not"
+        f"{_named(names)} not on this machine, and cannot be fetched: the address that Keras has for them does not"
         " answer.",
         f"Name a file for each (--weights {names[0]}=FILE.h5), or run the same command on a machine with internet and"
         f" copy what it leaves in ~/.keras/models to {keras_models_folder()}. `featstore backbones` shows which"
@@ -441,17 +441,17 @@ def unreachable(names: Sequence[str]) -> AbsentWeightsError:
     )
 
 
-def unfetched(names: Sequence[str]) -> AbsentWeightsError:
+def not_downloaded_error(names: Sequence[str]) -> AbsentWeightsError:
     """Error for weights that are not here and must not be fetched."""
     return AbsentWeightsError(
-        f"{_whose(names)} not on this machine yet.",
+        f"{_named(names)} not on this machine yet.",
         f"Leave out --dry-run to let Keras download them, or name a file for each: --weights {names[0]}=FILE.h5."
         " `featstore backbones` shows which weights are here.",
         names,
     )
 
 
-def _whose(names: Sequence[str]) -> str:
+def _named(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"The ImageNet weights of {names[0]} are"
     return f"The ImageNet weights of {len(names)} networks ({', '.join(names)}) are"
@@ -475,14 +475,14 @@ def _answers_in_time(address: str) -> bool:
     answers: list[bool] = []
     thread = threading.Thread(target=lambda: answers.append(_answers_at_all(address)), daemon=True)
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT_SECONDS)
     return bool(answers and answers[0])
 
 
 def _answers_at_all(address: str) -> bool:
     request = urllib.request.Request(f"{address}/", method="HEAD")  # noqa: S310 - https, from Keras' source
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE):  # noqa: S310
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):  # noqa: S310
             return True
     except urllib.error.HTTPError:  # a server that has no such page is a server
         return True

@@ -48,17 +48,17 @@ def require_published(row: Row, path: Path, sha256: str) -> None:
     named = _NAMED.search(path.name)
     if named is not None:
         if not sha256.startswith(named[1]):
-            raise _doctored(row, path, "Install the package that brings it anew")
+            raise _tampered_error(row, path, "Install the package that brings it anew")
         return
     known = digests(row.builder.rpartition(":")[2])
     if not known:
-        _say_unknown(row.name, sha256)
+        _log_unknown_digest(row.name, sha256)
         return
     stat = path.stat()
     of_md5 = any(len(one) == _MD5_DIGITS for one in known)
     mine = {sha256, _md5(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)} if of_md5 else {sha256}
     if known.isdisjoint(mine):
-        raise _doctored(row, path, "Delete it, and Keras fetches it anew")
+        raise _tampered_error(row, path, "Delete it, and Keras fetches it anew")
 
 
 @lru_cache
@@ -80,11 +80,11 @@ def _md5(path: Path, *_state: int) -> str:
 
 
 @lru_cache
-def _say_unknown(name: str, sha256: str) -> None:
+def _log_unknown_digest(name: str, sha256: str) -> None:
     log.warning("Keras publishes no digest of the ImageNet weights of %s; taken on trust: %s", name, sha256)
 
 
-def _doctored(row: Row, path: Path, remedy: str) -> WeightsError:
+def _tampered_error(row: Row, path: Path, remedy: str) -> WeightsError:
     return WeightsError(
         f"{row.name}: {path} is not the file that was published as its ImageNet weights.",
         f"{remedy}; or, if it is meant, name it: --weights {row.name}=PATH.",

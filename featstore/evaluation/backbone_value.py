@@ -2,7 +2,7 @@
 
 What each backbone adds: Shapley values over subsets, and the subsets that nobody beats for less.
 
-How many views pay: the score of one contestant against the number of augmented views that it trains on.
+How many views pay: the score of one candidate against the number of augmented views that it trains on.
 
 What features promise before anything is fitted to them, and how far two networks say the same. Advice only.
 """
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.costs import CATALOGUE, MEASURED, SCALED, estimate, machine
-from featstore.evaluation.candidates import PROBE, Contestant
-from featstore.evaluation.estimates import primary_mean, standings
+from featstore.costs import CATALOGUE, MEASURED, SCALED, estimate_time, machine_name
+from featstore.evaluation.candidates import PROBE, Candidate
+from featstore.evaluation.estimates import primary_mean, score_candidates
 from featstore.evaluation.metrics import PRIMARY
-from featstore.store.notes import recorded_rates
+from featstore.store.notes import recorded_timings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.estimates import Arena
+    from featstore.evaluation.estimates import EvaluationDesign
     from featstore.matrix import FeatureMatrix
 
     Vector = NDArray[np.float64]
@@ -44,7 +44,7 @@ FEWEST = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
+class BackboneCost:
     """One backbone.
 
     Attributes
@@ -75,7 +75,7 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
-class Bargain:
+class ParetoPoint:
     """A subset that no cheaper one surpasses: its cost per image and its primary metric."""
 
     backbones: tuple[str, ...]
@@ -84,7 +84,7 @@ class Bargain:
 
 
 @dataclass(frozen=True, slots=True)
-class Economics:
+class BackboneValue:
     """Cost and worth.
 
     Attributes
@@ -98,13 +98,14 @@ class Economics:
     redundancy
         Linear CKA ``(backbones, backbones)`` of the identity view.
     agreement
-        Spearman correlation of each transferability score with `Price.alone`; None for fewer than three backbones.
+        Spearman correlation of each transferability score with `BackboneCost.alone`; None for fewer than three
+        backbones.
     """
 
     metric: str
-    prices: tuple[Price, ...]
+    prices: tuple[BackboneCost, ...]
     exact: bool
-    front: tuple[Bargain, ...]
+    front: tuple[ParetoPoint, ...]
     redundancy: tuple[tuple[float, ...], ...]
     agreement: Mapping[str, float | None]
 
@@ -113,32 +114,35 @@ class Economics:
         return asdict(self)
 
 
-def economics(
-    matrix: FeatureMatrix, arena: Arena, play: Callable[[list[Contestant]], list[list[Vector]]], cache: Path
-) -> Economics:
+def backbone_value(
+    matrix: FeatureMatrix,
+    design: EvaluationDesign,
+    play: Callable[[list[Candidate]], list[list[Vector]]],
+    cache: Path,
+) -> BackboneValue:
     """Weigh the backbones of a matrix.
 
     Parameters
     ----------
-    matrix, arena
+    matrix, design
         As of the comparison.
     play
-        Fits contestants on the arena's folds; all subsets are one team.
+        Fits candidates on the arena's folds; all subsets are one team.
     cache
         Folder whose recorded rates tell the cost.
     """
     names = matrix.backbones
     subsets = subsets_to_fit(names)
-    proba = play([Contestant(PROBE, subset, "+".join(subset)) for subset in subsets])
-    everyone, folds = np.ones((1, len(arena.y))), range(len(arena.splits))
-    scores = [float(primary_mean(arena, values, everyone, folds)[0]) for values in proba]
+    proba = play([Candidate(PROBE, subset, "+".join(subset)) for subset in subsets])
+    everyone, folds = np.ones((1, len(design.y))), range(len(design.splits))
+    scores = [float(primary_mean(design, values, everyone, folds)[0]) for values in proba]
     value = {frozenset(): CHANCE, **dict(zip(map(frozenset, subsets), scores, strict=True))}
     costs = _costs(matrix, cache)
     worth = shapley(names, value)
-    picked = _caruana(names, arena, dict(zip(subsets, proba, strict=True)))
+    picked = _caruana(names, design, dict(zip(subsets, proba, strict=True)))
     parts = [matrix.features[0, :, block.start : block.stop] for block in matrix.blocks]
     prices = tuple(
-        Price(
+        BackboneCost(
             spec.name,
             *costs[spec.name],
             4 * spec.dimension,
@@ -153,11 +157,11 @@ def economics(
     priced = [at for at, subset in enumerate(subsets) if all(costs[name][0] is not None for name in subset)]
     total = [sum(costs[name][0] or 0.0 for name in subsets[at]) for at in priced]
     cheapest = pareto(total, [scores[at] for at in priced])
-    return Economics(
+    return BackboneValue(
         PRIMARY,
         prices,
         len(names) <= MAX_EXACT,
-        tuple(Bargain(subsets[priced[i]], total[i], scores[priced[i]]) for i in cheapest),
+        tuple(ParetoPoint(subsets[priced[i]], total[i], scores[priced[i]]) for i in cheapest),
         _redundancy(parts),
         {name: _agreement(prices, name) for name in ("log_me", "h_score")},
     )
@@ -165,9 +169,9 @@ def economics(
 
 def _costs(matrix: FeatureMatrix, cache: Path) -> dict[str, tuple[float | None, str]]:
     """Milliseconds per image, and what they rest on."""
-    known = recorded_rates(cache, machine())
-    own = [spec for spec in matrix.specs if not spec.is_foreign]
-    seconds = estimate(dict.fromkeys(own, 0), known, os.cpu_count() or 1).per_vector
+    known = recorded_timings(cache, machine_name())
+    own = [spec for spec in matrix.specs if not spec.is_imported]
+    seconds = estimate_time(dict.fromkeys(own, 0), known, os.cpu_count() or 1).per_vector
     guess = SCALED if known else CATALOGUE
     costs = {spec.name: (1000 * seconds[spec], MEASURED if spec in known else guess) for spec in own}
     return {name: costs.get(name, (None, IMPORTED)) for name in matrix.backbones}
@@ -182,18 +186,20 @@ def _redundancy(parts: Sequence[NDArray[np.float32]]) -> tuple[tuple[float, ...]
 
 
 def _caruana(
-    names: Sequence[str], arena: Arena, proba: Mapping[tuple[str, ...], Sequence[Vector]]
+    names: Sequence[str], design: EvaluationDesign, proba: Mapping[tuple[str, ...], Sequence[Vector]]
 ) -> dict[str, float]:
     """Weights of the ensemble that `featstore.fusion.strategies.ensemble_selection` would pick from all images."""
-    from featstore.fusion.strategies.ensemble_selection import pick
+    from featstore.fusion.strategies.ensemble_selection import select_ensemble
 
-    y = np.concatenate([arena.y[arena.splits[at][1]] for at in arena.first_repeat])
-    each = [np.concatenate([proba[(name,)][at] for at in arena.first_repeat]) for name in names]
-    team = pick(np.stack([answers[np.arange(len(y)), y] for answers in each], axis=1), SELECTION_ROUNDS)
-    return {name: team.count(at) / len(team) for at, name in enumerate(names)}
+    y = np.concatenate([design.y[design.splits[at][1]] for at in design.first_repeat])
+    each = [np.concatenate([proba[(name,)][at] for at in design.first_repeat]) for name in names]
+    ensemble = select_ensemble(
+        np.stack([answers[np.arange(len(y)), y] for answers in each], axis=1), SELECTION_ROUNDS
+    )
+    return {name: ensemble.count(at) / len(ensemble) for at, name in enumerate(names)}
 
 
-def _agreement(prices: Sequence[Price], score: str) -> float | None:
+def _agreement(prices: Sequence[BackboneCost], score: str) -> float | None:
     from scipy.stats import spearmanr
 
     promised, seen = [getattr(price, score) for price in prices], [price.alone for price in prices]
@@ -281,19 +287,19 @@ class ViewPoint:
 
 def view_curve(
     matrix: FeatureMatrix,
-    arena: Arena,
-    contestant: Contestant,
-    play: Callable[[FeatureMatrix, Contestant], list[Vector]],
+    design: EvaluationDesign,
+    candidate: Candidate,
+    play: Callable[[FeatureMatrix, Candidate], list[Vector]],
     weights: Vector,
 ) -> tuple[ViewPoint, ...]:
-    """Play one contestant with no augmented view, then one, up to all of them, in the order of the view axis.
+    """Play one candidate with no augmented view, then one, up to all of them, in the order of the view axis.
 
     Parameters
     ----------
-    matrix, arena, weights
+    matrix, design, weights
         As of the comparison.
-    contestant
-        Who plays; every view is a row in training.
+    candidate
+        The candidate; every view is a row in training.
     play
         Probabilities of the test images in each fold.
     """
@@ -301,9 +307,9 @@ def view_curve(
     for count in range(len(matrix.views)):
         kept = slice(count + 1)
         part = replace(matrix, views=matrix.views[kept], features=matrix.features[kept])
-        (standing,) = standings(arena, [contestant], [play(part, contestant)], weights)
-        estimate = standing.estimates[PRIMARY]
-        points.append(ViewPoint(contestant.label, PRIMARY, count, estimate.mean, estimate.interval))
+        (scored,) = score_candidates(design, [candidate], [play(part, candidate)], weights)
+        estimate = scored.estimates[PRIMARY]
+        points.append(ViewPoint(candidate.label, PRIMARY, count, estimate.mean, estimate.interval))
     return tuple(points)
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from featstore.errors import RunError, UnknownNameError, UsageError, did_you_mean
 from featstore.evaluation.intervals import LEVEL
-from featstore.evaluation.metrics import ALMOST_NEVER, calibration_error, decide, mass_bins
+from featstore.evaluation.metrics import ALMOST_NEVER, calibration_error, decide, equal_mass_bins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -220,7 +220,7 @@ INNER_FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class OperatingPointRequest:
     """What is asked of an operating point.
 
     Attributes
@@ -273,13 +273,13 @@ class OperatingPoint:
         Applied to the model's probabilities.
     threshold
         Calibrated probability from which an image is called positive; None for the most probable class.
-    wish
+    request
         What was asked for.
     """
 
     calibration: Temperature | Platt | Isotonic | None
     threshold: float | None
-    wish: Wish
+    request: OperatingPointRequest
 
     def calibrate(self, proba: Vector) -> Vector:
         """Calibrated probabilities ``(n, classes)``."""
@@ -287,24 +287,24 @@ class OperatingPoint:
 
     def decide(self, calibrated: Vector) -> NDArray[np.intp]:
         """Class index ``(n,)`` that is answered."""
-        return decide(calibrated, self.wish.positive, self.threshold)
+        return decide(calibrated, self.request.positive, self.threshold)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for the run and its model."""
         return {
             "calibration": None if self.calibration is None else to_json(self.calibration),
             "threshold": self.threshold,
-            "sensitivity": self.wish.sensitivity,
-            "positive": self.wish.positive,
+            "sensitivity": self.request.sensitivity,
+            "positive": self.request.positive,
         }
 
 
-NEUTRAL = OperatingPoint(None, None, Wish())
+NEUTRAL = OperatingPoint(None, None, OperatingPointRequest())
 """The model's own probabilities, and the most probable class."""
 
 
-def choose(y: NDArray[np.intp], proba: Vector, wish: Wish) -> OperatingPoint:
-    """Fit what is wished for.
+def fit_operating_point(y: NDArray[np.intp], proba: Vector, request: OperatingPointRequest) -> OperatingPoint:
+    """Fit what is requested.
 
     Parameters
     ----------
@@ -312,25 +312,25 @@ def choose(y: NDArray[np.intp], proba: Vector, wish: Wish) -> OperatingPoint:
         ``(n,)`` true class index of the training images.
     proba
         ``(n, classes)`` their out-of-fold probabilities.
-    wish
+    request
         What to fit.
 
     Notes
     -----
-    The threshold is the highest one that finds at least the wished share of the positive images in `y`. Of other
+    The threshold is the highest one that finds at least the requested share of the positive images in `y`. Of other
     patients it may find more or fewer: the scores on held-out images say how many.
     """
-    calibration = None if wish.calibrate is None else method(wish.calibrate).fit(y, proba)
-    point = OperatingPoint(calibration, None, wish)
-    if wish.sensitivity is None or wish.positive is None:
+    calibration = None if request.calibrate is None else method(request.calibrate).fit(y, proba)
+    point = OperatingPoint(calibration, None, request)
+    if request.sensitivity is None or request.positive is None:
         return point
-    found = np.sort(point.calibrate(proba)[y == wish.positive, wish.positive])[::-1]
+    found = np.sort(point.calibrate(proba)[y == request.positive, request.positive])[::-1]
     # Rounded first: 0.9 of 10 images are 9, whatever the last bit of the product says.
-    enough = int(np.ceil(round(wish.sensitivity * len(found), 9)))
-    return OperatingPoint(calibration, float(found[enough - 1]), wish)
+    enough = int(np.ceil(round(request.sensitivity * len(found), 9)))
+    return OperatingPoint(calibration, float(found[enough - 1]), request)
 
 
-def read_point(document: Mapping[str, Any] | None, classes: int) -> OperatingPoint:
+def read_operating_point(document: Mapping[str, Any] | None, classes: int) -> OperatingPoint:
     """Rebuild what `OperatingPoint.to_json` wrote for a model of so many classes; None is the neutral point.
 
     Raises
@@ -342,17 +342,21 @@ def read_point(document: Mapping[str, Any] | None, classes: int) -> OperatingPoi
         return NEUTRAL
     try:
         kept = document["calibration"]
-        wish = Wish(None if kept is None else kept["method"], document["sensitivity"], document["positive"])
+        request = OperatingPointRequest(
+            None if kept is None else kept["method"], document["sensitivity"], document["positive"]
+        )
         calibration = None if kept is None else from_json(kept, classes)
         threshold = None if document["threshold"] is None else float(document["threshold"])
-        sound = (threshold is None) == (wish.sensitivity is None)
+        sound = (threshold is None) == (request.sensitivity is None)
         sound &= threshold is None or bool(np.isfinite(threshold))
-        sound &= wish.positive is None or (type(wish.positive) is int and 0 <= wish.positive < classes)
+        sound &= request.positive is None or (
+            type(request.positive) is int and 0 <= request.positive < classes
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"The run's operating point cannot be read: {error!r}.", REMEDY) from error
     if not sound:
         raise RunError("The run's operating point does not fit its model.", REMEDY)
-    return OperatingPoint(calibration, threshold, wish)
+    return OperatingPoint(calibration, threshold, request)
 
 
 DRAWS = 1000
@@ -403,7 +407,8 @@ def expected_error(proba: Vector, positive: int | None = None, seed: int = 0) ->
     images = len(proba)
     draws = max(100, min(DRAWS, LIMIT // max(1, images)))
     bins = {
-        c: mass_bins(proba[:, c]) for c in ([positive] if positive is not None else range(proba.shape[1]))
+        c: equal_mass_bins(proba[:, c])
+        for c in ([positive] if positive is not None else range(proba.shape[1]))
     }
     bounds = np.cumsum(proba, axis=1)
     total = 0.0
@@ -522,7 +527,7 @@ def curves(
     positive: int | None,
     groups: NDArray[np.str_] | None = None,
 ) -> dict[str, Any]:
-    """Every curve of one contestant on images that its models had not seen.
+    """Every curve of one candidate on images that its models had not seen.
 
     Parameters
     ----------
@@ -605,7 +610,7 @@ def risk_coverage(right: NDArray[np.bool_], confidence: Vector) -> dict[str, Any
 
 def calibration_curve(truth: NDArray[np.bool_], values: Vector) -> dict[str, list[float]]:
     """Mean probability and share of positives in each bin of the calibration error, and its number of images."""
-    bins = mass_bins(values)
+    bins = equal_mass_bins(values)
     count = np.bincount(bins)
     filled = count > 0
     return {

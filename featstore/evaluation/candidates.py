@@ -1,6 +1,6 @@
-"""Who takes part in a comparison: a strategy over a subset of backbones.
+"""Candidates of a comparison: a strategy over a subset of backbones.
 
-What a contestant makes of the view axis: which rows it is trained on, and which it answers for.
+What a candidate makes of the view axis: which rows it is trained on, and which it answers for.
 
 The parameters that a user gives a strategy: by preset, by name, or from an earlier run.
 """
@@ -86,7 +86,7 @@ def training_rows(
         case "average":
             rows = mean_rows(matrix, images, backbones)
         case "sample":
-            drawn = np.array([_draw(matrix.records[i].id, seed, n_views) for i in images])
+            drawn = np.array([_sample_view(matrix.records[i].id, seed, n_views) for i in images])
             every = matrix.rows(images, backbones, range(n_views)).reshape(n_views, len(images), -1)
             rows = every[drawn, np.arange(len(images))]
         case _:
@@ -94,7 +94,7 @@ def training_rows(
     return rows, matrix.y[images], matrix.groups[images]
 
 
-def answers(
+def predict_views(
     predict: Callable[[NDArray[np.float32]], NDArray[Any]],
     matrix: FeatureMatrix,
     images: Rows,
@@ -131,7 +131,7 @@ def mean_rows(matrix: FeatureMatrix, images: Rows, backbones: Sequence[str]) -> 
     return np.asarray(every.mean(axis=0, dtype=np.float64).astype(np.float32))
 
 
-def _draw(image_id: str, seed: int, n_views: int) -> int:
+def _sample_view(image_id: str, seed: int, n_views: int) -> int:
     """A view from the seed and the image alone, so that neither fold nor order moves it."""
     return int(np.random.default_rng([seed, int(image_id, 16)]).integers(n_views))
 
@@ -144,12 +144,12 @@ SEED = "random_state"
 """Parameter by which a strategy takes its training seed."""
 GREEDY = "greedy"
 _SHOWN = 200
-WORDS = ("singles", "all", GREEDY)
+SUBSET_WORDS = ("singles", "all", GREEDY)
 """What `subsets` understands beside names."""
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
+class Candidate:
     """A strategy over a subset of the backbones.
 
     Attributes
@@ -177,14 +177,14 @@ class Contestant:
     test_views: str = IDENTITY
 
     @property
-    def draws_views(self) -> bool:
+    def samples_views(self) -> bool:
         """Whether the views that it trains on are drawn at random."""
         return self.views == SAMPLE
 
 
-def line_up(
+def make_candidates(
     strategies: Sequence[str] | str, subsets: Sequence[Sequence[str]] | str, backbones: Sequence[str]
-) -> list[Contestant]:
+) -> list[Candidate]:
     """Pair strategies with subsets; a subset of one gets the linear probe only.
 
     Parameters
@@ -210,14 +210,14 @@ def line_up(
         registry.load(STRATEGIES, name)
     wanted = _wanted(subsets)
     chosen = list(dict.fromkeys(part for want in wanted for part in _subsets(want, tuple(backbones))))
-    singles = [Contestant(PROBE, subset, subset[0]) for subset in chosen if len(subset) == 1]
+    singles = [Candidate(PROBE, subset, subset[0]) for subset in chosen if len(subset) == 1]
     fused = [
-        Contestant(name, subset, name if len(subset) == len(backbones) else f"{name}:{'+'.join(subset)}")
+        Candidate(name, subset, name if len(subset) == len(backbones) else f"{name}:{'+'.join(subset)}")
         for subset in chosen
         if len(subset) > 1
         for name in names
     ]
-    greedy = [Contestant(name, tuple(backbones), f"{name}:{GREEDY}", greedy=True) for name in names]
+    greedy = [Candidate(name, tuple(backbones), f"{name}:{GREEDY}", greedy=True) for name in names]
     if len(backbones) > 1 and _asks_for_greedy(wanted, len(backbones)):
         fused += greedy
     if not singles + fused:
@@ -225,14 +225,14 @@ def line_up(
     return singles + fused
 
 
-def not_fitted(strategies: Sequence[str] | str, contestants: Sequence[Contestant]) -> Finding | None:
-    """FS411 where strategies were named that nobody fields, since no subset has two networks."""
+def not_fitted(strategies: Sequence[str] | str, candidates: Sequence[Candidate]) -> Finding | None:
+    """FS411 where strategies were named that no candidate uses, since no subset has two networks."""
     named = dict.fromkeys([strategies] if isinstance(strategies, str) else strategies)
-    everyone = {contestant.strategy for contestant in contestants}
+    everyone = {candidate.strategy for candidate in candidates}
     idle = [name for name in named if name not in {*everyone, "all"}]
     if not idle:
         return None
-    probes = ", ".join(dict.fromkeys(contestant.label for contestant in contestants))
+    probes = ", ".join(dict.fromkeys(candidate.label for candidate in candidates))
     return Finding(
         "FS411",
         f"Not fitted: {', '.join(idle)}. Only single networks are compared ({probes[:_SHOWN]}), each under"
@@ -244,67 +244,67 @@ def not_fitted(strategies: Sequence[str] | str, contestants: Sequence[Contestant
 
 
 def with_views(
-    contestants: Sequence[Contestant], policies: Sequence[str], test_policy: str, n_views: int
-) -> list[Contestant]:
+    candidates: Sequence[Candidate], policies: Sequence[str], test_policy: str, n_views: int
+) -> list[Candidate]:
     """Everyone once for each view policy; where several are tried, a label ends in ``@policy``.
 
-    With the identity view alone all policies are the same, and nobody plays twice.
+    With the identity view alone all policies are the same, and nobody is fitted twice.
     """
     require_test_policy(test_policy)
     chosen = read_policies(policies)
     if n_views == 1:
-        return list(contestants)
+        return list(candidates)
     return [
         replace(
-            contestant,
-            label=f"{contestant.label}@{policy}" if len(chosen) > 1 else contestant.label,
+            candidate,
+            label=f"{candidate.label}@{policy}" if len(chosen) > 1 else candidate.label,
             views=policy,
             test_views=test_policy,
         )
         for policy in chosen
-        for contestant in contestants
+        for candidate in candidates
     ]
 
 
-def build(contestant: Contestant, matrix: FeatureMatrix, options: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401
-    """Make the unfitted estimator of a contestant, with the columns that `fit_rows` will give it."""
-    strategy = registry.load(STRATEGIES, contestant.strategy)
-    seed = {SEED: contestant.seed} if contestant.seed is not None and draws(contestant.strategy) else {}
-    return strategy(blocks=matrix.columns(contestant.backbones), **{**(options or {}), **seed})
+def build(candidate: Candidate, matrix: FeatureMatrix, options: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401
+    """Make the unfitted estimator of a candidate, with the columns that `fit_rows` will give it."""
+    strategy = registry.load(STRATEGIES, candidate.strategy)
+    seed = {SEED: candidate.seed} if candidate.seed is not None and is_seeded(candidate.strategy) else {}
+    return strategy(blocks=matrix.columns(candidate.backbones), **{**(options or {}), **seed})
 
 
-def reseed(contestant: Contestant, seeds: Sequence[int]) -> list[Contestant]:
-    """Return the contestant once for each training seed; no one if its training leaves nothing to chance."""
-    if not contestant.draws_views and not draws(contestant.strategy):
+def with_seeds(candidate: Candidate, seeds: Sequence[int]) -> list[Candidate]:
+    """Return the candidate once for each training seed; no one if its training leaves nothing to chance."""
+    if not candidate.samples_views and not is_seeded(candidate.strategy):
         return []
-    return [replace(contestant, seed=seed) for seed in seeds]
+    return [replace(candidate, seed=seed) for seed in seeds]
 
 
-def draws(strategy: str) -> bool:
+def is_seeded(strategy: str) -> bool:
     """Whether training the strategy takes a seed."""
     return SEED in inspect.signature(registry.load(STRATEGIES, strategy)).parameters
 
 
-def competing_options(strategy: str) -> Mapping[str, Any]:
+def comparison_options(strategy: str) -> Mapping[str, Any]:
     """Parameters by which a strategy uses all its training rows when it competes with others."""
-    options: Mapping[str, Any] = getattr(registry.load(STRATEGIES, strategy), "COMPETING", {})
+    options: Mapping[str, Any] = getattr(registry.load(STRATEGIES, strategy), "COMPARISON_OPTIONS", {})
     return options
 
 
-def fit(
+def fit_candidate(
     estimator: Any,  # noqa: ANN401
     matrix: FeatureMatrix,
     images: NDArray[np.intp],
-    contestant: Contestant,
+    candidate: Candidate,
     **more: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401
-    """Fit on the views of `images` that the contestant wants; groups go along for inner splits, `more` too."""
+    """Fit on the views of `images` that the candidate wants; groups go along for inner splits, `more` too."""
     from featstore.fusion.strategy import ViewStrategy
 
-    if contestant.draws_views and isinstance(estimator, ViewStrategy):
-        every = training_rows(matrix, images, contestant.backbones, EXPAND)
+    if candidate.samples_views and isinstance(estimator, ViewStrategy):
+        every = training_rows(matrix, images, candidate.backbones, EXPAND)
         return estimator.fit_views(*every, np.tile(images, len(matrix.views)), **more)
-    X, y, groups = _rows(matrix, images, contestant)
+    X, y, groups = _rows(matrix, images, candidate)
     return estimator.fit(X, y, groups=groups, **more)
 
 
@@ -312,11 +312,11 @@ def predict_proba(
     estimator: Any,  # noqa: ANN401
     matrix: FeatureMatrix,
     images: NDArray[np.intp],
-    contestant: Contestant,
+    candidate: Candidate,
 ) -> NDArray[np.float64]:
     """Class probabilities ``(len(images), classes)`` float64, of the identity view or averaged over views."""
-    return answers(
-        estimator.predict_proba, matrix, images, contestant.backbones, contestant.views, contestant.test_views
+    return predict_views(
+        estimator.predict_proba, matrix, images, candidate.backbones, candidate.views, candidate.test_views
     )
 
 
@@ -327,16 +327,16 @@ def fits_subsets(strategy: str) -> bool:
     return issubclass(registry.load(STRATEGIES, strategy), SubsetStrategy)
 
 
-def play_together(
-    matrix: FeatureMatrix, team: Sequence[Contestant], train: NDArray[np.intp], test: NDArray[np.intp]
+def fit_jointly(
+    matrix: FeatureMatrix, joint: Sequence[Candidate], train: NDArray[np.intp], test: NDArray[np.intp]
 ) -> list[NDArray[np.float64]]:
-    """Fit contestants of one strategy and view policy together; probabilities ``(len(test), classes)`` of each."""
-    union = {name for contestant in team for name in contestant.backbones}
+    """Fit candidates of one strategy and view policy together; probabilities ``(len(test), classes)`` of each."""
+    union = {name for candidate in joint for name in candidate.backbones}
     backbones = tuple(name for name in matrix.backbones if name in union)
-    everyone = replace(team[0], backbones=backbones)
-    unfitted = build(everyone, matrix, competing_options(everyone.strategy))
+    everyone = replace(joint[0], backbones=backbones)
+    unfitted = build(everyone, matrix, comparison_options(everyone.strategy))
     X, y, groups = _rows(matrix, train, everyone)
-    family = unfitted.fit_subsets(X, y, [contestant.backbones for contestant in team], groups)
+    family = unfitted.fit_subsets(X, y, [candidate.backbones for candidate in joint], groups)
     return list(predict_proba(family, matrix, test, everyone))
 
 
@@ -350,9 +350,9 @@ def select_backbones(matrix: FeatureMatrix, train: NDArray[np.intp]) -> tuple[st
 
 
 def _rows(
-    matrix: FeatureMatrix, images: NDArray[np.intp], contestant: Contestant
+    matrix: FeatureMatrix, images: NDArray[np.intp], candidate: Candidate
 ) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.str_]]:
-    return training_rows(matrix, images, contestant.backbones, contestant.views, contestant.seed or 0)
+    return training_rows(matrix, images, candidate.backbones, candidate.views, candidate.seed or 0)
 
 
 def _wanted(subsets: Sequence[Sequence[str] | str] | str) -> list[tuple[str, ...] | str]:
@@ -384,13 +384,13 @@ def _in_order(subset: Sequence[str], everything: tuple[str, ...]) -> tuple[str, 
     if unknown or not subset:
         raise UnknownNameError(
             f"The subset {'+'.join(subset)!r} names no loaded backbone: {', '.join(unknown)}.",
-            did_you_mean("+".join(unknown), [*everything, *WORDS])
+            did_you_mean("+".join(unknown), [*everything, *SUBSET_WORDS])
             + " Names are joined by plus signs; singles, all and greedy are sets of subsets.",
         )
     return tuple(name for name in everything if name in subset)
 
 
-def gather(strategy: str, preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_options(strategy: str, preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of a preset, overridden by `options`.
 
     Raises
@@ -409,7 +409,7 @@ def gather(strategy: str, preset: str | None, options: Mapping[str, Any]) -> dic
 
 
 @contextmanager
-def blamed_on(options: Mapping[str, Any]) -> Iterator[None]:
+def blame_options(options: Mapping[str, Any]) -> Iterator[None]:
     """Where the user has set parameters, what scikit-learn cannot make sense of is about them."""
     try:
         yield

@@ -1,8 +1,6 @@
-"""Cross-validation: everyone on the same folds, a cache of their answers, and what it will take.
+"""Cross-validation: every candidate on the same folds, a cache of their answers, and what it will take.
 
-Everyone on the same folds.
-
-The results table as a cache: what a round answered is never computed twice.
+The results table as a cache: what a fit predicted is never computed twice.
 
 Many small fits at once, on a machine of few cores.
 
@@ -21,16 +19,16 @@ import numpy as np
 
 from featstore.evaluation.candidates import (
     EXPAND,
-    Contestant,
+    Candidate,
     build,
-    competing_options,
-    fit,
+    comparison_options,
+    fit_candidate,
+    fit_jointly,
     fits_subsets,
-    play_together,
     predict_proba,
     select_backbones,
 )
-from featstore.processes import Progress, end_with_parent, parentage
+from featstore.processes import PhaseProgress, end_with_parent, parent_info
 from featstore.serialization import digest, digest_bytes, digest_file
 from featstore.store.notes import record_result, recorded_result
 
@@ -45,100 +43,102 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 
-def play(
+def cross_validate(
     matrix: FeatureMatrix,
-    contestants: Sequence[Contestant],
+    candidates: Sequence[Candidate],
     splits: Sequence[Split],
-    drafts: Sequence[tuple[str, ...]] = (),
+    selections: Sequence[tuple[str, ...]] = (),
     jobs: int = 1,
-    ledger: Ledger | None = None,
+    prediction_cache: PredictionCache | None = None,
 ) -> Iterator[tuple[int, int, Vector]]:
-    """Fit every contestant on every fold; yield (contestant, fold, probabilities of the test images).
+    """Fit every candidate on every fold; yield (candidate, fold, probabilities of the test images).
 
-    Contestants whose strategy can fit many subsets together (`featstore.fusion.strategy.SubsetStrategy`) share a fit
-    in each fold. `drafts` is what `draft` returns; without greedy contestants nobody looks at it. What the ledger
-    knows is taken from it and comes first; what is new is entered there by the process that computed it, at once.
+    Candidates whose strategy can fit many subsets together (`featstore.fusion.strategy.SubsetStrategy`) share a fit
+    in each fold. `selections` is what `select_per_fold` returns; without greedy candidates nobody looks at it. What
+    the cache knows is taken from it and comes first; what is new is saved by the process that computed it, at once.
     """
     fresh = []
-    for team, f in ((team, f) for team in teams(contestants) for f in range(len(splits))):
-        fielded = [_fielded(contestants[c], drafts, f) for c in team]
-        known = ledger.find(matrix, fielded, splits[f]) if ledger else None
+    for joint, f in ((joint, f) for joint in joint_fits(candidates) for f in range(len(splits))):
+        resolved = [_with_selected_backbones(candidates[c], selections, f) for c in joint]
+        known = prediction_cache.load(matrix, resolved, splits[f]) if prediction_cache else None
         if known is None:
-            fresh.append((team, f, fielded))
+            fresh.append((joint, f, resolved))
         else:
-            yield from zip(team, [f] * len(team), known, strict=True)
-    calls = [(matrix, fielded, splits[f], ledger) for _, f, fielded in fresh]
-    for (team, f, _), proba in zip(fresh, work(_one_round, calls, jobs), strict=True):
-        yield from zip(team, [f] * len(team), proba, strict=True)
+            yield from zip(joint, [f] * len(joint), known, strict=True)
+    calls = [(matrix, resolved, splits[f], prediction_cache) for _, f, resolved in fresh]
+    for (joint, f, _), proba in zip(fresh, parallel_starmap(_fit_fold, calls, jobs), strict=True):
+        yield from zip(joint, [f] * len(joint), proba, strict=True)
 
 
-def draft(
+def select_per_fold(
     matrix: FeatureMatrix,
-    contestants: Sequence[Contestant],
+    candidates: Sequence[Candidate],
     splits: Sequence[Split],
     jobs: int = 1,
-    bars: Progress = Progress(),  # noqa: B008  # frozen
+    bars: PhaseProgress = PhaseProgress(),  # noqa: B008  # frozen
 ) -> list[tuple[str, ...]]:
-    """Backbones for the greedy contestants, chosen in each fold from its training images; empty if no one is greedy.
+    """Backbones for the greedy candidates, chosen in each fold from its training images; empty if no one is greedy.
 
     The linear probe chooses for all strategies: it is cheap, and they meet on the same backbones.
     """
-    if not any(contestant.greedy for contestant in contestants):
+    if not any(candidate.greedy for candidate in candidates):
         return []
-    chosen = work(select_backbones, [(matrix, train) for train, _ in splits], jobs)
-    return list(bars.over(chosen, "choose", "fold", len(splits)))
+    chosen = parallel_starmap(select_backbones, [(matrix, train) for train, _ in splits], jobs)
+    return list(bars.track(chosen, "choose", "fold", len(splits)))
 
 
-def teams(contestants: Sequence[Contestant]) -> list[list[int]]:
+def joint_fits(candidates: Sequence[Candidate]) -> list[list[int]]:
     """Who is fitted together, as positions: all of a strategy on the same rows if it offers that, else each alone."""
     alike: dict[tuple[str, str, str, int | None], list[int]] = {}
-    for at, one in enumerate(contestants):
+    for at, one in enumerate(candidates):
         alike.setdefault((one.strategy, one.views, one.test_views, one.seed), []).append(at)
     return [
-        team
+        joint
         for (strategy, *_), members in alike.items()
-        for team in ([members] if fits_subsets(strategy) else [[at] for at in members])
+        for joint in ([members] if fits_subsets(strategy) else [[at] for at in members])
     ]
 
 
-def _fielded(contestant: Contestant, drafts: Sequence[tuple[str, ...]], fold: int) -> Contestant:
-    return replace(contestant, backbones=drafts[fold]) if contestant.greedy else contestant
+def _with_selected_backbones(
+    candidate: Candidate, selections: Sequence[tuple[str, ...]], fold: int
+) -> Candidate:
+    return replace(candidate, backbones=selections[fold]) if candidate.greedy else candidate
 
 
-def _one_round(
-    matrix: FeatureMatrix, team: Sequence[Contestant], split: Split, ledger: Ledger | None
+def _fit_fold(
+    matrix: FeatureMatrix, joint: Sequence[Candidate], split: Split, prediction_cache: PredictionCache | None
 ) -> list[Vector]:
-    """Fit a team on one fold, and return each member's probabilities of the test images."""
+    """Fit candidates together on one fold, and return the probabilities of each of the test images."""
     train, test = split
-    if len(team) > 1:
-        proba = play_together(matrix, team, train, test)
+    if len(joint) > 1:
+        proba = fit_jointly(matrix, joint, train, test)
     else:
-        (contestant,) = team
-        unfitted = build(contestant, matrix, competing_options(contestant.strategy))
-        proba = [predict_proba(fit(unfitted, matrix, train, contestant), matrix, test, contestant)]
-    if ledger is not None:
-        ledger.enter(matrix, team, split, proba)
+        (candidate,) = joint
+        unfitted = build(candidate, matrix, comparison_options(candidate.strategy))
+        proba = [predict_proba(fit_candidate(unfitted, matrix, train, candidate), matrix, test, candidate)]
+    if prediction_cache is not None:
+        prediction_cache.save(matrix, joint, split, proba)
     return proba
 
 
 LIBRARIES = ("joblib", "numba", "numpy", "scikit-learn", "scipy")
-CODE = ("fusion/**/*.py", "evaluation/candidates.py", "splits.py")
+SOURCE_PATTERNS = ("fusion/**/*.py", "evaluation/candidates.py", "splits.py")
 """Source files that can change an answer: they stand in the key by their content, not by a version number."""
 
 
 @dataclass(slots=True)
-class Reuse:
+class CacheUsage:
     """How many fits were asked for, and how many of them the cache had: their answers are what it says.
 
     A cache of a stranger may hold any answers: see docs/security.md.
     """
 
-    asked: int = 0
-    taken: int = 0
+    requests: int = 0
+    hits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class PredictionCache:
     """Answers by round: who, on which vectors, trained on which images, asked about which.
 
     Attributes
@@ -147,22 +147,22 @@ class Ledger:
         The cache folder.
     vectors
         SHA-256 of the vectors of each backbone in each view, by backbone.
-    believes
+    reads
         Whether what is in it is used; if not, it is only written.
-    reuse
+    usage
         Counts what is asked for.
     """
 
     root: Path
     vectors: Mapping[str, tuple[str, ...]]
-    believes: bool = True
-    reuse: Reuse = field(default_factory=Reuse, compare=False)
+    reads: bool = True
+    usage: CacheUsage = field(default_factory=CacheUsage, compare=False)
 
     @classmethod
-    def of(
-        cls, matrix: FeatureMatrix, root: Path, *, believes: bool = True, reuse: Reuse | None = None
+    def for_matrix(
+        cls, matrix: FeatureMatrix, root: Path, *, reads: bool = True, usage: CacheUsage | None = None
     ) -> Self:
-        """Ledger in `root` for the vectors of a matrix."""
+        """Prediction cache in `root` for the vectors of a matrix."""
         return cls(
             root,
             {
@@ -172,47 +172,47 @@ class Ledger:
                 )
                 for block in matrix.blocks
             },
-            believes,
-            reuse or Reuse(),
+            reads,
+            usage or CacheUsage(),
         )
 
-    def find(self, matrix: FeatureMatrix, team: Sequence[Contestant], split: Split) -> list[Vector] | None:
-        """Probabilities of the test images by contestant, if this round was played before."""
-        self.reuse.asked += len(team)
-        if not self.believes:
+    def load(self, matrix: FeatureMatrix, joint: Sequence[Candidate], split: Split) -> list[Vector] | None:
+        """Probabilities of the test images by candidate, if this split was fitted before."""
+        self.usage.requests += len(joint)
+        if not self.reads:
             return None
         shape = len(split[1]), len(matrix.classes)
-        found = recorded_result(self.root, self._key(matrix, team, split), [shape] * len(team))
-        self.reuse.taken += len(found or ())
+        found = recorded_result(self.root, self._key(matrix, joint, split), [shape] * len(joint))
+        self.usage.hits += len(found or ())
         return found
 
-    def enter(
-        self, matrix: FeatureMatrix, team: Sequence[Contestant], split: Split, proba: Sequence[Vector]
+    def save(
+        self, matrix: FeatureMatrix, joint: Sequence[Candidate], split: Split, proba: Sequence[Vector]
     ) -> None:
         """Keep what was answered."""
-        record_result(self.root, self._key(matrix, team, split), proba)
+        record_result(self.root, self._key(matrix, joint, split), proba)
 
-    def _key(self, matrix: FeatureMatrix, team: Sequence[Contestant], split: Split) -> dict[str, Any]:
+    def _key(self, matrix: FeatureMatrix, joint: Sequence[Candidate], split: Split) -> dict[str, Any]:
         """Who is fitted together is part of it: company can change the last bits."""
         train, test = split
         learned = [train.tolist(), matrix.y[train].tolist(), matrix.groups[train].tolist()]
         return {
-            "team": [_describe(contestant, matrix) for contestant in team],
-            "vectors": {n: list(self.vectors[n]) for contestant in team for n in contestant.backbones},
+            "team": [_describe(candidate, matrix) for candidate in joint],
+            "vectors": {n: list(self.vectors[n]) for candidate in joint for n in candidate.backbones},
             "training": digest(learned),
             "test": digest(test.tolist()),
             "software": _software(),
         }
 
 
-def _describe(contestant: Contestant, matrix: FeatureMatrix) -> dict[str, Any]:
-    unfitted = build(contestant, matrix, competing_options(contestant.strategy))
+def _describe(candidate: Candidate, matrix: FeatureMatrix) -> dict[str, Any]:
+    unfitted = build(candidate, matrix, comparison_options(candidate.strategy))
     return {
-        "strategy": contestant.strategy,
-        "backbones": list(contestant.backbones),
-        "views": contestant.views,
-        "test_views": contestant.test_views,
-        "ids": digest([record.id for record in matrix.records]) if contestant.draws_views else None,
+        "strategy": candidate.strategy,
+        "backbones": list(candidate.backbones),
+        "views": candidate.views,
+        "test_views": candidate.test_views,
+        "ids": digest([record.id for record in matrix.records]) if candidate.samples_views else None,
         "parameters": {name: repr(value) for name, value in unfitted.get_params().items()},
     }
 
@@ -220,10 +220,10 @@ def _describe(contestant: Contestant, matrix: FeatureMatrix) -> dict[str, Any]:
 @cache
 def _software() -> str:
     here = Path(__file__).parents[1]
-    found = {pattern: list(here.glob(pattern)) for pattern in CODE}
+    found = {pattern: list(here.glob(pattern)) for pattern in SOURCE_PATTERNS}
     if not all(found.values()):
         raise FileNotFoundError(
-            f"Of {', '.join(CODE)} some are no source files: their changes would go unnoticed."
+            f"Of {', '.join(SOURCE_PATTERNS)} some are no source files: their changes would go unnoticed."
         )
     files = sorted(path for paths in found.values() for path in paths)
     return digest(
@@ -234,7 +234,9 @@ def _software() -> str:
     )
 
 
-def work(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], jobs: int) -> Iterator[Any]:
+def parallel_starmap(
+    function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], jobs: int
+) -> Iterator[Any]:
     """Results of ``function(*call)`` in order, computed by `jobs` processes (-1: one per core).
 
     Each fit has one BLAS thread. The fits are small: more threads would wait for each other most of the time, and
@@ -243,7 +245,7 @@ def work(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], jobs: i
     """
     from joblib import Parallel, delayed
 
-    with_this_one = {"initializer": end_with_parent, "initargs": parentage()}
+    with_this_one = {"initializer": end_with_parent, "initargs": parent_info()}
     yield from Parallel(n_jobs=jobs, return_as="generator", **with_this_one)(
         delayed(one_thread)(function, *call) for call in calls
     )
@@ -278,19 +280,19 @@ class Forecast:
     bytes: int
 
     @property
-    def is_worth_telling(self) -> bool:
+    def is_notable(self) -> bool:
         """Whether anybody would want to know before it begins."""
         return self.seconds >= LONG or self.bytes >= LARGE
 
 
 def forecast(
-    matrix: FeatureMatrix, contestants: Sequence[Contestant], rounds: Sequence[Split], jobs: int, cores: int
+    matrix: FeatureMatrix, candidates: Sequence[Candidate], rounds: Sequence[Split], jobs: int, cores: int
 ) -> Forecast:
     """Estimate a comparison from the sizes alone.
 
     Parameters
     ----------
-    matrix, contestants, rounds
+    matrix, candidates, rounds
         What is compared, and the folds.
     jobs
         As for `featstore.compare`.
@@ -304,7 +306,7 @@ def forecast(
             rows * (len(matrix.views) if one.views == EXPAND else 1),
             sum(columns[name] for name in one.backbones),
         )
-        for one in contestants
+        for one in candidates
         for rows in images
     ]
     cells = [rows * width for rows, width in shapes]

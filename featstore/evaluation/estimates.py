@@ -1,6 +1,6 @@
 """Scores with their intervals, over folds and on held-out images, and the answers behind them.
 
-How good each contestant is, and how sure that is.
+How good each candidate is, and how sure that is.
 
 Metrics on held-out images, each with its interval.
 
@@ -17,11 +17,11 @@ import numpy as np
 
 from featstore.evaluation.intervals import (
     Z,
-    bases,
     group_weights,
-    least_interval,
+    minimal_interval,
     overlap_factor,
-    ranking_bases,
+    ranking_sample_sizes,
+    sample_sizes,
     score_interval,
     weight_blocks,
 )
@@ -35,23 +35,23 @@ from featstore.evaluation.metrics import (
     score,
 )
 from featstore.images.manifest import Manifest
-from featstore.processes import Progress
+from featstore.processes import PhaseProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.candidates import Contestant
-    from featstore.evaluation.intervals import Basis
+    from featstore.evaluation.candidates import Candidate
+    from featstore.evaluation.intervals import SampleSize
     from featstore.matrix import FeatureMatrix
-    from featstore.splits import Split, Table
+    from featstore.splits import LabelledImages, Split
 
     Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Arena:
+class EvaluationDesign:
     """What everyone is tested on.
 
     Attributes
@@ -75,7 +75,7 @@ class Arena:
     positive: int | None = None
 
     @property
-    def factor(self) -> float:
+    def overlap_factor(self) -> float:
         """How much wider intervals are for the overlap of the training sets."""
         return overlap_factor(self.splits)
 
@@ -86,8 +86,8 @@ class Arena:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """One metric of one contestant.
+class MetricEstimate:
+    """One metric of one candidate.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class VarianceComponents:
     """Where the uncertainty of the primary metric comes from, as standard deviations.
 
     Attributes
@@ -129,8 +129,8 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Standing:
-    """A contestant with its out-of-fold probabilities, its decisions and its scores.
+class CandidateScores:
+    """A candidate with its out-of-fold probabilities, its decisions and its scores.
 
     Attributes
     ----------
@@ -138,24 +138,24 @@ class Standing:
         For each fold, probabilities ``(test images, classes)`` and class index ``(test images,)``.
     estimates
         By metric.
-    spread
+    variance_components
         Of the primary metric.
     resampled
         ``(resamples,)`` primary metric in each resample, mean over folds, not widened.
-    least
+    minimal_interval
         The narrowest interval of the primary metric that so many patients allow; None if they are too few.
-    basis
+    sample_size
         What the primary metric rests on.
     """
 
-    contestant: Contestant
+    candidate: Candidate
     proba: tuple[Vector, ...]
     decisions: tuple[NDArray[np.intp], ...]
-    estimates: Mapping[str, Estimate]
-    spread: Spread
+    estimates: Mapping[str, MetricEstimate]
+    variance_components: VarianceComponents
     resampled: Vector
-    least: tuple[float, float] | None = None
-    basis: Basis | None = None
+    minimal_interval: tuple[float, float] | None = None
+    sample_size: SampleSize | None = None
 
     @property
     def primary(self) -> float:
@@ -163,45 +163,45 @@ class Standing:
         return self.estimates[PRIMARY].mean or 0.0
 
 
-def standings(
-    arena: Arena,
-    contestants: Sequence[Contestant],
+def score_candidates(
+    design: EvaluationDesign,
+    candidates: Sequence[Candidate],
     proba: Sequence[Sequence[Vector]],
     weights: Vector,
     thresholds: Sequence[Sequence[float | None]] | None = None,
-    reseeded: Mapping[Contestant, Sequence[Sequence[Vector]]] | None = None,
-    bars: Progress = Progress(),  # noqa: B008  # frozen
-) -> list[Standing]:
+    reseeded: Mapping[Candidate, Sequence[Sequence[Vector]]] | None = None,
+    bars: PhaseProgress = PhaseProgress(),  # noqa: B008  # frozen
+) -> list[CandidateScores]:
     """Score everyone.
 
     Parameters
     ----------
-    arena
+    design
         What they were tested on.
-    contestants
+    candidates
         In the order of `proba`.
     proba
-        For each contestant and split, probabilities ``(test images, classes)``.
+        For each candidate and split, probabilities ``(test images, classes)``.
     weights
         ``(resamples, n)`` of `featstore.evaluation.intervals.group_weights`, shared by all.
     thresholds
-        For each contestant and split, the probability from which an image is called positive; None for the most
+        For each candidate and split, the probability from which an image is called positive; None for the most
         probable class.
     reseeded
-        By contestant, for each training seed, the uncalibrated probabilities on the folds of the first repeat.
+        By candidate, for each training seed, the uncalibrated probabilities on the folds of the first repeat.
     bars
         Told of every fold that is scored.
     """
-    cuts = thresholds or [[None] * len(arena.splits)] * len(contestants)
-    scores: list[list[dict[str, Vector]]] = [[] for _ in contestants]
-    for at, (_, test) in enumerate(bars.over(arena.splits, "score", "fold", len(arena.splits))):
+    cuts = thresholds or [[None] * len(design.splits)] * len(candidates)
+    scores: list[list[dict[str, Vector]]] = [[] for _ in candidates]
+    for at, (_, test) in enumerate(bars.track(design.splits, "score", "fold", len(design.splits))):
         # The plain score comes first and the resamples after it, so that one pass over the images gives both.
         drawn = np.vstack([np.ones((1, len(test))), weights[:, test]])
         for mine, values, cut in zip(scores, proba, cuts, strict=True):
-            mine.append(score(arena.y[test], values[at], drawn, arena.positive, cut[at]))
+            mine.append(score(design.y[test], values[at], drawn, design.positive, cut[at]))
     return [
-        _standing(arena, contestant, values, cut, mine, weights, (reseeded or {}).get(contestant, ()))
-        for contestant, values, cut, mine in zip(contestants, proba, cuts, scores, strict=True)
+        _score_candidate(design, candidate, values, cut, mine, weights, (reseeded or {}).get(candidate, ()))
+        for candidate, values, cut, mine in zip(candidates, proba, cuts, scores, strict=True)
     ]
 
 
@@ -215,41 +215,43 @@ def fold_mean(values: Sequence[Vector]) -> Vector:
     return mean
 
 
-def primary_mean(arena: Arena, proba: Sequence[Vector], weights: Vector, folds: Sequence[int]) -> Vector:
+def primary_mean(
+    design: EvaluationDesign, proba: Sequence[Vector], weights: Vector, folds: Sequence[int]
+) -> Vector:
     """Primary metric, mean over `folds`, for each row of ``weights (resamples, n)``."""
-    tests = [arena.splits[at][1] for at in folds]
+    tests = [design.splits[at][1] for at in folds]
     return fold_mean(
         [
-            primary_score(arena.y[test], p, weights[:, test], arena.positive)
+            primary_score(design.y[test], p, weights[:, test], design.positive)
             for test, p in zip(tests, proba, strict=True)
         ]
     )
 
 
-def _standing(
-    arena: Arena,
-    contestant: Contestant,
+def _score_candidate(
+    design: EvaluationDesign,
+    candidate: Candidate,
     proba: Sequence[Vector],
     cuts: Sequence[float | None],
     scores: Sequence[dict[str, Vector]],
     weights: Vector,
     reseeded: Sequence[Sequence[Vector]],
-) -> Standing:
-    decisions = tuple(decide(p, arena.positive, cut) for p, cut in zip(proba, cuts, strict=True))
-    known = _bases(arena, proba, decisions)
+) -> CandidateScores:
+    decisions = tuple(decide(p, design.positive, cut) for p, cut in zip(proba, cuts, strict=True))
+    known = _sample_sizes(design, proba, decisions)
     estimates, resampled = {}, {}
     for name in METRICS:
         resampled[name] = fold_mean([part[name][1:] for part in scores])
         folds = np.array([part[name][0] for part in scores])
-        estimates[name] = _estimate(name, folds, resampled[name], known[name], arena.factor)
-    estimates["ece"] = _pooled_error(arena, proba, weights, known["ece"])
+        estimates[name] = _metric_estimate(name, folds, resampled[name], known[name], design.overlap_factor)
+    estimates["ece"] = _pooled_error(design, proba, weights, known["ece"])
     seen = np.array([part[PRIMARY][0] for part in scores])
     least = None
     if np.isfinite(seen).all():
-        least = least_interval(float(seen.mean()), resampled[PRIMARY], known[PRIMARY])
-    spread = _spread(arena, seen, resampled[PRIMARY], least, reseeded)
-    return Standing(
-        contestant,
+        least = minimal_interval(float(seen.mean()), resampled[PRIMARY], known[PRIMARY])
+    spread = _variance_components(design, seen, resampled[PRIMARY], least, reseeded)
+    return CandidateScores(
+        candidate,
         tuple(proba),
         decisions,
         estimates,
@@ -260,69 +262,77 @@ def _standing(
     )
 
 
-def _bases(
-    arena: Arena, proba: Sequence[Vector], decisions: Sequence[NDArray[np.intp]]
-) -> dict[str, Basis | None]:
+def _sample_sizes(
+    design: EvaluationDesign, proba: Sequence[Vector], decisions: Sequence[NDArray[np.intp]]
+) -> dict[str, SampleSize | None]:
     """What the scores rest on: every image once, ranked within its fold."""
-    folds = arena.first_repeat
-    tests = [arena.splits[at][1] for at in folds]
+    folds = design.first_repeat
+    tests = [design.splits[at][1] for at in folds]
     rows = np.concatenate(tests)
     ends = np.cumsum([len(test) for test in tests])
-    return bases(
-        arena.y[rows],
+    return sample_sizes(
+        design.y[rows],
         np.concatenate([proba[at] for at in folds]),
         np.concatenate([decisions[at] for at in folds]),
-        arena.groups[rows],
-        arena.positive,
+        design.groups[rows],
+        design.positive,
         np.split(np.arange(len(rows)), ends[:-1]),
     )
 
 
-def _estimate(name: str, folds: Vector, resampled: Vector, basis: Basis | None, factor: float) -> Estimate:
+def _metric_estimate(
+    name: str, folds: Vector, resampled: Vector, sample_size: SampleSize | None, factor: float
+) -> MetricEstimate:
     each = tuple(float(value) if np.isfinite(value) else None for value in folds)
     if None in each:
-        return Estimate(None, None, None, each)
+        return MetricEstimate(None, None, None, each)
     mean = float(folds.mean())
-    return Estimate(mean, _deviation(folds), score_interval(name, mean, resampled, basis, factor), each)
+    return MetricEstimate(
+        mean, _deviation(folds), score_interval(name, mean, resampled, sample_size, factor), each
+    )
 
 
-def _pooled_error(arena: Arena, proba: Sequence[Vector], weights: Vector, basis: Basis | None) -> Estimate:
+def _pooled_error(
+    design: EvaluationDesign, proba: Sequence[Vector], weights: Vector, sample_size: SampleSize | None
+) -> MetricEstimate:
     """Calibration error of all images together: a fold alone has too few for bins."""
-    folds = arena.first_repeat
-    rows = np.concatenate([arena.splits[at][1] for at in folds])
-    whole = np.empty((len(arena.y), proba[0].shape[1]))
+    folds = design.first_repeat
+    rows = np.concatenate([design.splits[at][1] for at in folds])
+    whole = np.empty((len(design.y), proba[0].shape[1]))
     whole[rows] = np.concatenate([proba[at] for at in folds])
     tested = np.sort(rows)
     # All images as a rule, which spares a copy of the weights.
-    drawn = weights if len(tested) == len(arena.y) else weights[:, tested]
-    y, values = arena.y[tested], whole[tested]
+    drawn = weights if len(tested) == len(design.y) else weights[:, tested]
+    y, values = design.y[tested], whole[tested]
     seen, errors = (
-        calibration_error(y, values, each, arena.positive) for each in (np.ones((1, len(y))), drawn)
+        calibration_error(y, values, each, design.positive) for each in (np.ones((1, len(y))), drawn)
     )
-    none = (None,) * len(arena.splits)
+    none = (None,) * len(design.splits)
     if not np.isfinite(seen[0]):
-        return Estimate(None, None, None, none)
+        return MetricEstimate(None, None, None, none)
     value = float(seen[0])
-    return Estimate(value, None, score_interval("ece", value, errors, basis, arena.factor), none)
+    return MetricEstimate(
+        value, None, score_interval("ece", value, errors, sample_size, design.overlap_factor), none
+    )
 
 
-def _spread(
-    arena: Arena,
+def _variance_components(
+    design: EvaluationDesign,
     folds: Vector,
     resampled: Vector,
     least: tuple[float, float] | None,
     reseeded: Sequence[Sequence[Vector]],
-) -> Spread:
-    means = folds.reshape(arena.repeats, -1).mean(axis=1)
-    plain = np.ones((1, len(arena.y)))
-    seeds = [primary_mean(arena, p, plain, arena.first_repeat)[0] for p in reseeded]
+) -> VarianceComponents:
+    means = folds.reshape(design.repeats, -1).mean(axis=1)
+    plain = np.ones((1, len(design.y)))
+    seeds = [primary_mean(design, p, plain, design.first_repeat)[0] for p in reseeded]
     patients = None
     if least is not None:
         finite = resampled[np.isfinite(resampled)]
-        drawn = arena.factor * float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
+        drawn = design.overlap_factor * float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
         # No number between 0 and 1 can deviate by more than one half.
         patients = min(0.5, max(drawn, (least[1] - least[0]) / (2 * Z)))
-    return Spread(patients, _deviation(means), _deviation(np.array(seeds)))
+    return VarianceComponents(patients, _deviation(means), _deviation(np.array(seeds)))
 
 
 def _deviation(values: Vector) -> float | None:
@@ -338,7 +348,7 @@ class Score:
 
 
 def held_out_scores(
-    matrix: Table,
+    matrix: LabelledImages,
     rows: NDArray[np.intp],
     proba: NDArray[np.float64],
     positive: int | None,
@@ -350,12 +360,15 @@ def held_out_scores(
     scores = score(y, proba, weights, positive, threshold)
     if len(rows) < ENOUGH_IMAGES:
         scores["ece"] = np.full(len(weights), np.nan)
-    known = bases(y, proba, decide(proba, positive, threshold), groups, positive)
+    known = sample_sizes(y, proba, decide(proba, positive, threshold), groups, positive)
     return {name: _score(name, values[0], values[1:], known[name]) for name, values in scores.items()}
 
 
 def held_out_primary(
-    matrix: Table, rows: NDArray[np.intp], answers: Mapping[str, NDArray[np.float64]], positive: int | None
+    matrix: LabelledImages,
+    rows: NDArray[np.intp],
+    answers: Mapping[str, NDArray[np.float64]],
+    positive: int | None,
 ) -> dict[str, Score]:
     """`PRIMARY` of each one's answers, as `held_out_scores` gives it, without holding all resamples at once."""
     y, groups = matrix.y[rows], matrix.groups[rows]
@@ -366,30 +379,33 @@ def held_out_primary(
     scores = {}
     for name, proba in answers.items():
         targets = [positive] if positive is not None else range(proba.shape[1])
-        basis = ranking_bases([(y == c, proba[:, c]) for c in targets], groups)[PRIMARY]
+        sample_size = ranking_sample_sizes([(y == c, proba[:, c]) for c in targets], groups)[PRIMARY]
         value = float(primary_score(y, proba, np.ones((1, len(rows))), positive)[0])
-        scores[name] = _score(PRIMARY, value, np.concatenate(resampled[name]), basis)
+        scores[name] = _score(PRIMARY, value, np.concatenate(resampled[name]), sample_size)
     return scores
 
 
-def _score(name: str, value: float, resampled: NDArray[np.float64], basis: Basis | None) -> Score:
+def _score(name: str, value: float, resampled: NDArray[np.float64], sample_size: SampleSize | None) -> Score:
     if not np.isfinite(value):
         return Score(None, None)
-    return Score(float(value), score_interval(name, float(value), resampled, basis))
+    return Score(float(value), score_interval(name, float(value), resampled, sample_size))
 
 
 IMAGE = ("image_id", "path", "frame", "group", "label")
 
 
 def out_of_fold(
-    matrix: FeatureMatrix, standings: Sequence[Standing], splits: Sequence[Split], data: str | Path | Manifest
+    matrix: FeatureMatrix,
+    scored_candidates: Sequence[CandidateScores],
+    splits: Sequence[Split],
+    data: str | Path | Manifest,
 ) -> Iterator[list[Any]]:
-    """A line per contestant, fold and image, the header first."""
+    """A line per candidate, fold and image, the header first."""
     yield ["contestant", "fold", *IMAGE, "predicted", *(f"p({name})" for name in matrix.classes)]
-    for s in standings:
+    for s in scored_candidates:
         for fold, ((_, test), proba, answers) in enumerate(zip(splits, s.proba, s.decisions, strict=True)):
             for line in _lines(matrix, test, proba, answers, data):
-                yield [s.contestant.label, fold, *line]
+                yield [s.candidate.label, fold, *line]
 
 
 def held_out(

@@ -20,7 +20,7 @@ Uncertainty by resampling patients, not images.
 
 Images of one patient are not independent, so a resample draws whole groups with replacement (cluster bootstrap:
 Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). The same resamples serve every
-contestant, which makes differences between contestants paired.
+candidate, which makes differences between candidates paired.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ HALVINGS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Basis:
+class SampleSize:
     """How much was seen of what a score is about.
 
     Attributes
@@ -57,35 +57,35 @@ class Basis:
         ``share``, ``f1`` or ``area``.
     patients
         Effective number of patients, if the images of one are copies of each other (Kish).
-    others
+    negative_patients
         The same of the negatives, for ``area``.
-    most
+    max_ratio
         How many times as many independent images there could be.
-    rarer
+    minority_patients
         Patients with a right answer, or with a wrong one, whichever are fewer.
-    top
+    upper_bound
         Largest value that the score can plausibly have.
-    alone
+    independent_variance
         Variance with so many patients and one image of each, as DeLong has it, for ``area``; 0 where it is not known.
     """
 
     kind: Literal["share", "f1", "area"]
     patients: float
-    most: float
-    rarer: int
-    others: float = 0.0
-    top: float = 1.0
-    alone: float = 0.0
+    max_ratio: float
+    minority_patients: int
+    negative_patients: float = 0.0
+    upper_bound: float = 1.0
+    independent_variance: float = 0.0
 
 
-def bases(
+def sample_sizes(
     y: NDArray[np.intp],
     proba: Vector,
     predicted: NDArray[np.intp],
     groups: NDArray[np.str_],
     positive: int | None,
     parts: Sequence[NDArray[np.intp]] = (),
-) -> dict[str, Basis | None]:
+) -> dict[str, SampleSize | None]:
     """What each score of `METRICS` rests on.
 
     Parameters
@@ -105,27 +105,27 @@ def bases(
     right = predicted == y
     targets = [positive] if positive is not None else range(proba.shape[1])
     every = _share(index, np.ones(len(y), bool), right)
-    loss = None if every is None else replace(every, most=np.inf)
+    loss = None if every is None else replace(every, max_ratio=np.inf)
     found = [_share(index, y == c, right) for c in range(proba.shape[1])]
-    ranked = ranking_bases([(y == c, proba[:, c]) for c in targets], groups, parts)
+    ranked = ranking_sample_sizes([(y == c, proba[:, c]) for c in targets], groups, parts)
     cost = -np.log(np.maximum(proba.min(initial=1.0), ALMOST_NEVER) / 2)
     return ranked | {
         "accuracy": every,
-        "balanced_accuracy": _together(found),
-        "sensitivity": _together([found[c] for c in targets]),
-        "specificity": _scarcest(_share(index, y != c, predicted != c) for c in targets),
-        "f1": _scarcest(_overlap(index, y == c, predicted == c) for c in targets),
+        "balanced_accuracy": _pooled_sample(found),
+        "sensitivity": _pooled_sample([found[c] for c in targets]),
+        "specificity": _smallest_sample(_share(index, y != c, predicted != c) for c in targets),
+        "f1": _smallest_sample(_overlap(index, y == c, predicted == c) for c in targets),
         "brier": loss,
         "ece": loss,
-        "log_loss": None if loss is None else replace(loss, top=float(cost)),
+        "log_loss": None if loss is None else replace(loss, upper_bound=float(cost)),
     }
 
 
-def ranking_bases(
+def ranking_sample_sizes(
     tasks: Iterable[tuple[NDArray[np.bool_], Vector]],
     groups: NDArray[np.str_],
     parts: Sequence[NDArray[np.intp]] = (),
-) -> dict[str, Basis | None]:
+) -> dict[str, SampleSize | None]:
     """What the scores of `RANKING` rest on.
 
     Parameters
@@ -133,20 +133,20 @@ def ranking_bases(
     tasks
         Whether each image is positive ``(n,)``, and its score ``(n,)``: one for each class that is averaged over.
     groups, parts
-        As for `bases`.
+        As for `sample_sizes`.
     """
     index = np.unique(groups, return_inverse=True)[1]
     areas = [_area(index, truth, values, parts) for truth, values in tasks]
     shares = [None if a is None else replace(a, kind="share") for a in areas]
-    marks = [None if s is None else replace(s, patients=min(s.patients, s.others)) for s in shares]
+    marks = [None if s is None else replace(s, patients=min(s.patients, s.negative_patients)) for s in shares]
     return {
-        **dict.fromkeys(RANKING, _scarcest(marks)),
-        "auc": _scarcest(areas),
-        "average_precision": _scarcest(shares),
+        **dict.fromkeys(RANKING, _smallest_sample(marks)),
+        "auc": _smallest_sample(areas),
+        "average_precision": _smallest_sample(shares),
     }
 
 
-def least_interval(value: float, resampled: Vector, basis: Basis | None) -> Interval | None:
+def minimal_interval(value: float, resampled: Vector, sample_size: SampleSize | None) -> Interval | None:
     """Interval that so many patients allow at best, by a score test; None where there are fewer than two.
 
     Parameters
@@ -156,25 +156,25 @@ def least_interval(value: float, resampled: Vector, basis: Basis | None) -> Inte
     resampled
         ``(resamples,)`` the score in each resample, not widened.
     """
-    if basis is None:
+    if sample_size is None:
         return None
-    share = min(value / basis.top, 1.0)
-    times = repeats(share, resampled / basis.top, basis)
-    if basis.kind == "area":
-        low, high = newcombe(share, times * basis.patients, times * basis.others)
-    elif basis.kind == "f1":
+    share = min(value / sample_size.upper_bound, 1.0)
+    times = sample_size_ratio(share, resampled / sample_size.upper_bound, sample_size)
+    if sample_size.kind == "area":
+        low, high = newcombe(share, times * sample_size.patients, times * sample_size.negative_patients)
+    elif sample_size.kind == "f1":
         low, high = (
-            float(2 * end / (1 + end)) for end in wilson(share / (2 - share), times * basis.patients)
+            float(2 * end / (1 + end)) for end in wilson(share / (2 - share), times * sample_size.patients)
         )
     else:
-        low, high = map(float, wilson(share, times * basis.patients))
-    return min(value, low * basis.top), max(value, high * basis.top)
+        low, high = map(float, wilson(share, times * sample_size.patients))
+    return min(value, low * sample_size.upper_bound), max(value, high * sample_size.upper_bound)
 
 
 def score_interval(
-    name: str, value: float, resampled: Vector, basis: Basis | None, factor: float = 1.0
+    name: str, value: float, resampled: Vector, sample_size: SampleSize | None, factor: float = 1.0
 ) -> Interval | None:
-    """95 % interval of a score: by bootstrap, and never narrower than `least_interval`.
+    """95 % interval of a score: by bootstrap, and never narrower than `minimal_interval`.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def score_interval(
     factor
         How much wider the bootstrap's part is for the overlap of training sets.
     """
-    least = least_interval(value, resampled, basis)
+    least = minimal_interval(value, resampled, sample_size)
     if least is None:
         return None
     drawn = percentile_interval(widen(resampled, value, factor).clip(0.0, 1.0 if name in BOUNDED else None))
@@ -194,19 +194,19 @@ def score_interval(
 def difference_interval(
     values: tuple[float, float],
     resampled: tuple[Vector, Vector],
-    around: tuple[Basis | None, Basis | None],
+    around: tuple[SampleSize | None, SampleSize | None],
     *,
     bounded: bool = True,
 ) -> Interval | None:
     """95 % interval of ``second - first`` on the same images: bootstrap, never narrower than `paired` allows."""
-    one, two = (least_interval(*each) for each in zip(values, resampled, around, strict=True))
+    one, two = (minimal_interval(*each) for each in zip(values, resampled, around, strict=True))
     if one is None or two is None or around[0] is None:
         return None
     both = np.isfinite(resampled[0]) & np.isfinite(resampled[1])
     first, second = (part[both] for part in resampled)
     seen = values[1] - values[0]
     spread = np.array([_variance(part) for part in (second, first, second - first)])
-    related = correlation(spread[:1], spread[1:2], spread[2:], effective(around[0]))
+    related = correlation(spread[:1], spread[1:2], spread[2:], effective_patients(around[0]))
     ends = np.array([[values[1] - two[0], two[1] - values[1], values[0] - one[0], one[1] - values[0]]]).T
     least = paired(np.array([seen]), ends[0], ends[1], ends[2], ends[3], related)
     drawn = widen(second - first, seen, 1.0)
@@ -274,20 +274,22 @@ def correlation(a: Vector, b: Vector, difference: Vector, patients: float) -> Ve
     return shrunk
 
 
-def repeats(share: float, resampled: Vector, basis: Basis) -> float:
+def sample_size_ratio(share: float, resampled: Vector, sample_size: SampleSize) -> float:
     """How many times Kish's number of patients the images count for; 1 where nothing can be known about it."""
     variance = _variance(resampled)
-    if basis.rarer < FEWEST or not variance or not 0 < share < 1:
+    if sample_size.minority_patients < FEWEST or not variance or not 0 < share < 1:
         return 1.0
     from scipy.special import stdtrit
 
-    if basis.kind == "area":
-        alone = basis.alone or float(area_variance(np.array(share), basis.patients, basis.others))
+    if sample_size.kind == "area":
+        alone = sample_size.independent_variance or float(
+            area_variance(np.array(share), sample_size.patients, sample_size.negative_patients)
+        )
     else:
-        steep = (2 - share) ** 2 / 2 if basis.kind == "f1" else 1.0
-        alone = share * (1 - share) * steep / basis.patients
-    quantile = float(stdtrit(basis.rarer - 1, (1 + LEVEL) / 2))
-    return float(np.clip(alone / variance * (Z / quantile) ** 2, 1.0, basis.most))
+        steep = (2 - share) ** 2 / 2 if sample_size.kind == "f1" else 1.0
+        alone = share * (1 - share) * steep / sample_size.patients
+    quantile = float(stdtrit(sample_size.minority_patients - 1, (1 + LEVEL) / 2))
+    return float(np.clip(alone / variance * (Z / quantile) ** 2, 1.0, sample_size.max_ratio))
 
 
 def _variance(resampled: Vector) -> float:
@@ -302,16 +304,18 @@ def _kish(index: NDArray[np.intp], among: NDArray[np.bool_]) -> tuple[int, float
     return int((images > 0).sum()), float(images.sum() ** 2 / max(1, (images**2).sum()))
 
 
-def _share(index: NDArray[np.intp], among: NDArray[np.bool_], right: NDArray[np.bool_]) -> Basis | None:
+def _share(index: NDArray[np.intp], among: NDArray[np.bool_], right: NDArray[np.bool_]) -> SampleSize | None:
     """Of the right answers among some images."""
     patients, effective = _kish(index, among)
     if patients < FEWEST:
         return None
     rarer = min(len(np.unique(index[among & answer])) for answer in (right, ~right))
-    return Basis("share", effective, among.sum() / effective, rarer)
+    return SampleSize("share", effective, among.sum() / effective, rarer)
 
 
-def _overlap(index: NDArray[np.intp], truth: NDArray[np.bool_], called: NDArray[np.bool_]) -> Basis | None:
+def _overlap(
+    index: NDArray[np.intp], truth: NDArray[np.bool_], called: NDArray[np.bool_]
+) -> SampleSize | None:
     """Of the images that are positive or called so."""
     if _kish(index, truth)[0] < FEWEST:
         return None
@@ -321,10 +325,10 @@ def _overlap(index: NDArray[np.intp], truth: NDArray[np.bool_], called: NDArray[
 
 def _area(
     index: NDArray[np.intp], truth: NDArray[np.bool_], values: Vector, parts: Sequence[NDArray[np.intp]]
-) -> Basis | None:
+) -> SampleSize | None:
     """Of the positives that should be above the negatives of their fold."""
-    (ill, positives), (well, negatives) = _kish(index, truth), _kish(index, ~truth)
-    if min(ill, well) < FEWEST:
+    (pos, positives), (neg, negatives) = _kish(index, truth), _kish(index, ~truth)
+    if min(pos, neg) < FEWEST:
         return None
     above, below = np.zeros((2, len(truth)), bool)
     variances = []
@@ -339,14 +343,21 @@ def _area(
     rarer = min(len(np.unique(index[side])) for side in (above, below))
     most = min(truth.sum() / positives, (~truth).sum() / negatives)
     alone = float(most) * float(np.mean(variances)) / len(variances) if variances else 0.0
-    return Basis("area", positives, float(most), rarer, negatives, alone=alone if np.isfinite(alone) else 0.0)
+    return SampleSize(
+        "area",
+        positives,
+        float(most),
+        rarer,
+        negatives,
+        independent_variance=alone if np.isfinite(alone) else 0.0,
+    )
 
 
-def _delong(ill: Vector, well: Vector) -> float:
+def _delong(pos: Vector, neg: Vector) -> float:
     """Variance of an area over images that do not depend on each other; NaN with fewer than two of a kind."""
-    if min(len(ill), len(well)) < FEWEST:
+    if min(len(pos), len(neg)) < FEWEST:
         return float("nan")
-    both = [(ill, np.sort(well)), (well, np.sort(ill))]
+    both = [(pos, np.sort(neg)), (neg, np.sort(pos))]
     parts = [
         (np.searchsorted(other, one, "left") + np.searchsorted(other, one, "right")) / 2 / len(other)
         for one, other in both
@@ -354,28 +365,38 @@ def _delong(ill: Vector, well: Vector) -> float:
     return float(sum(part.var(ddof=1) / len(part) for part in parts))
 
 
-def _scarcest(found: Iterable[Basis | None]) -> Basis | None:
+def _smallest_sample(found: Iterable[SampleSize | None]) -> SampleSize | None:
     """Basis of a mean over classes that may all move together: that of the fewest patients."""
     known = list(found)
-    parts = [basis for basis in known if basis is not None]
+    parts = [sample_size for sample_size in known if sample_size is not None]
     if len(parts) < len(known):
         return None
-    least = min(parts, key=effective)
-    return replace(least, rarer=min(b.rarer for b in parts), most=min(b.most for b in parts))
+    least = min(parts, key=effective_patients)
+    return replace(
+        least,
+        minority_patients=min(b.minority_patients for b in parts),
+        max_ratio=min(b.max_ratio for b in parts),
+    )
 
 
-def _together(found: Sequence[Basis | None]) -> Basis | None:
+def _pooled_sample(found: Sequence[SampleSize | None]) -> SampleSize | None:
     """Basis of a mean over classes that share no image."""
-    parts = [basis for basis in found if basis is not None]
+    parts = [sample_size for sample_size in found if sample_size is not None]
     if len(parts) < len(found):
         return None
-    patients = len(parts) ** 2 / sum(1 / basis.patients for basis in parts)
-    return Basis("share", patients, min(b.most for b in parts), min(b.rarer for b in parts))
+    patients = len(parts) ** 2 / sum(1 / sample_size.patients for sample_size in parts)
+    return SampleSize(
+        "share", patients, min(b.max_ratio for b in parts), min(b.minority_patients for b in parts)
+    )
 
 
-def effective(basis: Basis) -> float:
+def effective_patients(sample_size: SampleSize) -> float:
     """Effective number of patients; of the rarer class where two are needed."""
-    return min(basis.patients, basis.others) if basis.kind == "area" else basis.patients
+    return (
+        min(sample_size.patients, sample_size.negative_patients)
+        if sample_size.kind == "area"
+        else sample_size.patients
+    )
 
 
 RESAMPLES = 2000

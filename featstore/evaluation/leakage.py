@@ -19,9 +19,9 @@ from featstore import runs, serialization
 from featstore.errors import AuditError, RunError
 from featstore.findings import EXAMPLES, Finding, counted, mark_accepted
 from featstore.image_facts import image_copies, known_images
-from featstore.images.names import Union
+from featstore.images.names import DisjointSets
 from featstore.serialization import canonical_json, write_private
-from featstore.splits import acquainted
+from featstore.splits import seen_or_same_group
 from featstore.store.training_record import KnownImages
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.image_facts import Copies, Copy, FactTable
+    from featstore.image_facts import CopiesFound, CopyPair, FactTable
     from featstore.matrix import FeatureMatrix
     from featstore.types import ImageRecord
 
@@ -41,7 +41,7 @@ SAME_SPLIT = (
 )
 
 
-def require_unknown(
+def require_unseen(
     matrix: FeatureMatrix, splits: Mapping[str, NDArray[np.intp]], *, choosing: bool = False
 ) -> None:
     """Refuse to score a backbone on images that it has learned from, or on other images of their patients.
@@ -60,8 +60,8 @@ def require_unknown(
     AuditError
         With the number of images.
     """
-    for name, ids in matrix.learned.items():
-        known = acquainted(matrix, ids)
+    for name, ids in matrix.seen_by_backbone.items():
+        known = seen_or_same_group(matrix, ids)
         scored = np.concatenate([rows for split, rows in splits.items() if split != "train"])
         if met := int(known[scored].sum()):
             raise AuditError(
@@ -75,7 +75,7 @@ def require_unknown(
             )
 
 
-def unknown(matrix: FeatureMatrix) -> FeatureMatrix:
+def drop_seen(matrix: FeatureMatrix) -> FeatureMatrix:
     """Leave out the images that a backbone has learned from, and other images of their patients.
 
     Raises
@@ -84,20 +84,20 @@ def unknown(matrix: FeatureMatrix) -> FeatureMatrix:
         If nothing stays.
     """
     known = np.zeros(len(matrix.records), np.bool_)
-    for ids in matrix.learned.values():
-        known |= acquainted(matrix, ids)
+    for ids in matrix.seen_by_backbone.values():
+        known |= seen_or_same_group(matrix, ids)
     if not known.any():
         return matrix
     if known.all():
         raise AuditError(
-            f"{', '.join(sorted(matrix.learned))} learned from all these images, or from their patients.",
+            f"{', '.join(sorted(matrix.seen_by_backbone))} learned from all these images, or from their patients.",
             "Compare on images held out from `featstore finetune`, or use the --weights from before; where other"
             " patients only bear the same names, give them other ones.",
         )
     return replace(matrix.only(np.flatnonzero(~known)), set_apart=int(known.sum()))
 
 
-def copies_found(records: Sequence[ImageRecord], copies: Copies) -> tuple[Finding, ...]:
+def copies_found(records: Sequence[ImageRecord], copies: CopiesFound) -> tuple[Finding, ...]:
     """Say how many pictures stand under several patients (groups) or, where none are given, twice.
 
     Parameters
@@ -110,7 +110,7 @@ def copies_found(records: Sequence[ImageRecord], copies: Copies) -> tuple[Findin
     return (*_pairs_found(records, copies.pairs), *_not_compared(copies))
 
 
-def _pairs_found(records: Sequence[ImageRecord], pairs: Sequence[Copy]) -> tuple[Finding, ...]:
+def _pairs_found(records: Sequence[ImageRecord], pairs: Sequence[CopyPair]) -> tuple[Finding, ...]:
     if not pairs:
         return ()
     of = {record.id: record for record in records}
@@ -129,7 +129,7 @@ def _pairs_found(records: Sequence[ImageRecord], pairs: Sequence[Copy]) -> tuple
     return (Finding("FS102", message, len(pairs), examples),)
 
 
-def _not_compared(copies: Copies) -> tuple[Finding, ...]:
+def _not_compared(copies: CopiesFound) -> tuple[Finding, ...]:
     """What was left out so that time and memory stay in bounds."""
     parts = []
     if copies.crowded:
@@ -174,7 +174,7 @@ def merge_copies(
     told = mark_accepted(copies_found(facts.records, copies), {"FS102"} & set(accepted))
     if not copies.pairs or told[0].accepted:
         return replace(matrix, findings=(*matrix.findings, *told))
-    union = Union()
+    union = DisjointSets()
     for copy in copies.pairs:
         union.join([str(matrix.groups[row_of[image]]) for image in copy[:2]])
     united = np.array([union.find(str(group)) for group in matrix.groups])
@@ -276,7 +276,7 @@ def read_training_images(out: Path, about: Mapping[str, Any]) -> KnownImages | N
     if isinstance(files, dict) and runs.TRAINING not in files:
         return None
     try:
-        content = serialization.unseal(serialization.parse(runs.read_own(out, about, runs.TRAINING)))
+        content = serialization.unseal(serialization.parse(runs.read_verified(out, about, runs.TRAINING)))
         return _known(content)
     except serialization.DocumentError as error:
         raise RunError(f"{out / runs.TRAINING} cannot be read: {error}.", runs.REMEDY) from error

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
     Origin = Literal["asked", "names", "order", "macro"]
 
-AT = (0.90, 0.95)
+SPECIFICITIES = (0.90, 0.95)
 RANKING = (
     "auc",
     "average_precision",
-    *(f"sensitivity_at_specificity_{100 * at:.0f}" for at in AT),
-    *(f"specificity_at_sensitivity_{100 * at:.0f}" for at in AT),
+    *(f"sensitivity_at_specificity_{100 * at:.0f}" for at in SPECIFICITIES),
+    *(f"specificity_at_sensitivity_{100 * at:.0f}" for at in SPECIFICITIES),
 )
 SLACK = 1e-9
 """Rounding of a sum of weights must not push a rate of exactly 95 % under its mark."""
@@ -61,30 +61,32 @@ def rank_scores(truth: NDArray[np.bool_], values: Vector, weights: Vector) -> di
     precision is the step-wise sum of scikit-learn. Sensitivity at a specificity is the highest that a threshold
     reaches whose specificity is not below the mark, without interpolation; and the reverse.
     """
-    gained, hits, alarms = cumulate(truth, values, weights)
-    positives, negatives = hits[:, -1], alarms[:, -1]
-    called = hits + alarms
-    precision = np.divide(hits, called, out=np.zeros(hits.shape), where=called > 0)
+    gained, tp, fp = cumulative_counts(truth, values, weights)
+    positives, negatives = tp[:, -1], fp[:, -1]
+    called = tp + fp
+    precision = np.divide(tp, called, out=np.zeros(tp.shape), where=called > 0)
     scores = {
-        "auc": _area(gained, hits, alarms),
+        "auc": _area(gained, tp, fp),
         "average_precision": ratio((gained * precision).sum(axis=1), positives),
     }
-    for at in AT:
-        reached = _last_within(hits, alarms <= ((1 - at) + SLACK) * negatives[:, None])
+    for at in SPECIFICITIES:
+        reached = _last_allowed(tp, fp <= ((1 - at) + SLACK) * negatives[:, None])
         scores[f"sensitivity_at_specificity_{100 * at:.0f}"] = ratio(reached, positives, negatives)
-    for at in AT:
-        first = (hits < (at - SLACK) * positives[:, None]).sum(axis=1).clip(max=hits.shape[1] - 1)
-        spared = negatives - np.take_along_axis(alarms, first[:, None], axis=1)[:, 0]
+    for at in SPECIFICITIES:
+        first = (tp < (at - SLACK) * positives[:, None]).sum(axis=1).clip(max=tp.shape[1] - 1)
+        spared = negatives - np.take_along_axis(fp, first[:, None], axis=1)[:, 0]
         scores[f"specificity_at_sensitivity_{100 * at:.0f}"] = ratio(spared, negatives, positives)
     return scores
 
 
 def auc(truth: NDArray[np.bool_], values: Vector, weights: Vector) -> Vector:
     """Area under the ROC curve (Mann-Whitney; ties count one half); arguments as for `rank_scores`."""
-    return _area(*cumulate(truth, values, weights))
+    return _area(*cumulative_counts(truth, values, weights))
 
 
-def cumulate(truth: NDArray[np.bool_], values: Vector, weights: Vector) -> tuple[Vector, Vector, Vector]:
+def cumulative_counts(
+    truth: NDArray[np.bool_], values: Vector, weights: Vector
+) -> tuple[Vector, Vector, Vector]:
     """From the highest score down, at each distinct score: positives gained; positives and negatives so far.
 
     Arguments as for `rank_scores`; three arrays ``(resamples, distinct scores)``.
@@ -95,8 +97,8 @@ def cumulate(truth: NDArray[np.bool_], values: Vector, weights: Vector) -> tuple
     gained = every * truth[order]
     if len(starts) < len(order):
         every, gained = (np.add.reduceat(part, starts, axis=1) for part in (every, gained))
-    hits = np.cumsum(gained, axis=1)
-    return gained, hits, np.cumsum(every, axis=1) - hits
+    tp = np.cumsum(gained, axis=1)
+    return gained, tp, np.cumsum(every, axis=1) - tp
 
 
 def ratio(top: Vector, bottom: Vector, also: Vector | float = 1.0) -> Vector:
@@ -106,17 +108,17 @@ def ratio(top: Vector, bottom: Vector, also: Vector | float = 1.0) -> Vector:
     return quotient
 
 
-def _area(gained: Vector, hits: Vector, alarms: Vector) -> Vector:
+def _area(gained: Vector, tp: Vector, fp: Vector) -> Vector:
     """Each positive beats the negatives below it, and half of those level with it."""
-    negatives = alarms[:, -1]
-    level = np.diff(alarms, axis=1, prepend=0.0)
-    beaten = negatives[:, None] - alarms + level / 2
-    return ratio((gained * beaten).sum(axis=1), hits[:, -1] * negatives)
+    negatives = fp[:, -1]
+    level = np.diff(fp, axis=1, prepend=0.0)
+    beaten = negatives[:, None] - fp + level / 2
+    return ratio((gained * beaten).sum(axis=1), tp[:, -1] * negatives)
 
 
-def _last_within(hits: Vector, within: NDArray[np.bool_]) -> Vector:
+def _last_allowed(tp: Vector, within: NDArray[np.bool_]) -> Vector:
     count = within.sum(axis=1)
-    last = np.take_along_axis(hits, count.clip(min=1)[:, None] - 1, axis=1)[:, 0]
+    last = np.take_along_axis(tp, count.clip(min=1)[:, None] - 1, axis=1)[:, 0]
     reached: Vector = np.where(count > 0, last, 0.0)
     return reached
 
@@ -200,7 +202,7 @@ def calibration_error(
 
 def binned_gaps(truth: NDArray[np.bool_], values: Vector) -> Vector:
     """Probability minus truth of each image, in the column of its bin ``(n, bins)``."""
-    bins = mass_bins(values)
+    bins = equal_mass_bins(values)
     gaps: Vector = (values - truth)[:, None] * (bins[:, None] == np.arange(bins.max() + 1))
     return gaps
 
@@ -219,7 +221,7 @@ def decide(proba: Vector, positive: int | None = None, threshold: float | None =
     return answers
 
 
-def mass_bins(values: Vector) -> NDArray[np.intp]:
+def equal_mass_bins(values: Vector) -> NDArray[np.intp]:
     """Bin number ``(n,)`` of each probability: at most ten equal-mass bins (quantiles) of 20 images or more.
 
     The bins are those of the sample and stay the same in every resample. Images with one probability share a bin.
@@ -236,11 +238,11 @@ def _over_all_classes(
     of_class = y[:, None] == np.arange(proba.shape[1])
     right = of_class & (predicted == y)[:, None]
     sums = weights @ np.column_stack([loss, of_class, right])
-    counts, hits = np.split(sums[:, 1:], 2, axis=1)
+    counts, tp = np.split(sums[:, 1:], 2, axis=1)
     total = counts.sum(axis=1)
     return {
-        "accuracy": ratio(hits.sum(axis=1), total),
-        "balanced_accuracy": ratio(hits, counts).mean(axis=1),
+        "accuracy": ratio(tp.sum(axis=1), total),
+        "balanced_accuracy": ratio(tp, counts).mean(axis=1),
         "log_loss": ratio(sums[:, 0], total),
     }
 
@@ -263,7 +265,7 @@ def _one_against_rest(
 
 
 TWO = 2
-WORDS = """
+ABSENT_WORDS = """
 normal healthy health negative neg negatives control controls ctrl ctl benign no none non not absent
 absence well clean clear false background unaffected uninfected unremarkable 0 00 nil without
 gesund gesunde negativ negativer kontrolle kontrollen kein keine keiner ohne unauffällig gutartig nein
@@ -274,7 +276,7 @@ controllo controlli nessuno nessuna senza nenhum nenhuma sem não
 正常 健康 阴性 陰性 对照 對照 良性 无 無 没有 沒有 否 対照 なし 異常なし 정상 음성 대조군 없음
 норма здоровый здоровые здоров отрицательный контроль нет
 """
-ABSENT = frozenset(WORDS.split())
+ABSENT = frozenset(ABSENT_WORDS.split())
 """Words that name the absence of a finding, alone or as the first word of a name (``no finding``, ``non-covid``)."""
 MILD = frozenset(
     ["control", "controls", "benign", "benigno", "benigna", "bénin", "bénigne", "gutartig", "良性"]

@@ -1,10 +1,10 @@
-"""Everyone against everyone: which differences are real.
+"""Pairwise tests: which differences between candidates are real.
 
-Tests of "no difference" between two contestants, for all pairs at once.
+Tests of "no difference" between two candidates, for all pairs at once.
 
 The verdict rests on the first; the others are given beside it, because readers and reviewers ask for them.
 
-Covariance of the AUCs of many contestants on the same images, without resampling.
+Covariance of the AUCs of many candidates on the same images, without resampling.
 
 One image per patient: DeLong, DeLong & Clarke-Pearson, Biometrics 44, 1988. Several: Obuchowski, Biometrics 53, 1997,
 which sums the same components over each patient first, so that images of a patient may depend on each other; with one
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.evaluation.intervals import LEVEL, Z, correlation, effective, paired
+from featstore.evaluation.intervals import LEVEL, Z, correlation, effective_patients, paired
 from featstore.evaluation.metrics import PRIMARY
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.estimates import Arena, Standing
+    from featstore.evaluation.estimates import CandidateScores, EvaluationDesign
 
     Vector = NDArray[np.float64]
     Numbers = NDArray[np.intp]
@@ -40,7 +40,7 @@ FEWEST_RESAMPLES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class TestResult:
     """A p value as such, and adjusted for the number of pairs (Holm); None where the test is undefined."""
 
     __test__ = False
@@ -50,13 +50,13 @@ class Test:
 
 
 @dataclass(frozen=True, slots=True)
-class Duel:
+class PairwiseDifference:
     """The difference ``a - b`` in the primary metric, on the same images and resamples.
 
     Attributes
     ----------
     a, b
-        Labels; `a` comes later in the line-up, so that a fusion is measured against a single backbone.
+        Labels; `a` comes later among the candidates, so that a fusion is measured against a single backbone.
     delta, interval
         Difference of the means over folds, and its 95 % interval, for this pair alone, within -1 and 1; None where a
         class has fewer than two patients.
@@ -80,28 +80,30 @@ class Duel:
     p: float
     verdict: str
     needed: int | None
-    tests: Mapping[str, Test]
+    tests: Mapping[str, TestResult]
 
 
-def duels(arena: Arena, standings: Sequence[Standing]) -> list[Duel]:
-    """Compare all pairs of contestants, in the order of the line-up."""
-    a, b = np.tril_indices(len(standings), -1)
+def pairwise_tests(
+    design: EvaluationDesign, scored_candidates: Sequence[CandidateScores]
+) -> list[PairwiseDifference]:
+    """Compare all pairs of candidates, in the order of the candidates."""
+    a, b = np.tril_indices(len(scored_candidates), -1)
     if not len(a):
         return []
-    means = np.array([s.primary for s in standings])
+    means = np.array([s.primary for s in scored_candidates])
     delta = means[a] - means[b]
-    intervals, errors, p = _resampled(arena, standings, a, b, delta)
+    intervals, errors, p = _resampled(design, scored_candidates, a, b, delta)
     raw = {
         "bootstrap": p,
-        "delong": delong_p(delta, _delong_errors(arena, standings, a, b)),
-        "mcnemar": mcnemar_p(*_wins(arena, standings, a, b)),
-        "corrected_t": _corrected_t(arena, standings, a, b),
+        "delong": delong_p(delta, _delong_errors(design, scored_candidates, a, b)),
+        "mcnemar": mcnemar_p(*_discordant_counts(design, scored_candidates, a, b)),
+        "corrected_t": _corrected_t(design, scored_candidates, a, b),
     }
     adjusted = {name: holm(values) for name, values in raw.items()}
-    needed = groups_needed(delta, errors, len(np.unique(arena.groups)), ALPHA / len(a))
-    labels = [s.contestant.label for s in standings]
+    needed = groups_needed(delta, errors, len(np.unique(design.groups)), ALPHA / len(a))
+    labels = [s.candidate.label for s in scored_candidates]
     return [
-        Duel(
+        PairwiseDifference(
             labels[a[i]],
             labels[b[i]],
             PRIMARY,
@@ -110,7 +112,7 @@ def duels(arena: Arena, standings: Sequence[Standing]) -> list[Duel]:
             float(adjusted["bootstrap"][i]),
             _verdict(adjusted["bootstrap"][i], delta[i]),
             int(np.ceil(needed[i])) if np.isfinite(needed[i]) else None,
-            {name: Test(_known(raw[name][i]), _known(adjusted[name][i])) for name in raw},
+            {name: TestResult(_known(raw[name][i]), _known(adjusted[name][i])) for name in raw},
         )
         for i in range(len(a))
     ]
@@ -130,23 +132,31 @@ def _chunks(*pairs: NDArray[Any]) -> Iterator[list[NDArray[Any]]]:
 
 
 def _resampled(
-    arena: Arena, standings: Sequence[Standing], a: Numbers, b: Numbers, delta: Vector
+    design: EvaluationDesign,
+    scored_candidates: Sequence[CandidateScores],
+    a: Numbers,
+    b: Numbers,
+    delta: Vector,
 ) -> tuple[list[tuple[float, float] | None], Vector, Vector]:
     """Interval, standard error and p of each difference; a resample that lacks a class lacks it for everyone."""
-    known = [(s.least, s.basis) for s in standings if s.least is not None and s.basis is not None]
-    resampled = np.array([s.resampled for s in standings])
+    known = [
+        (s.minimal_interval, s.sample_size)
+        for s in scored_candidates
+        if s.minimal_interval is not None and s.sample_size is not None
+    ]
+    resampled = np.array([s.resampled for s in scored_candidates])
     usable = resampled[:, np.isfinite(resampled).all(axis=0)]
-    if len(known) < len(standings) or usable.shape[1] < FEWEST_RESAMPLES:
+    if len(known) < len(scored_candidates) or usable.shape[1] < FEWEST_RESAMPLES:
         return [None] * len(a), np.full(len(a), np.inf), np.ones(len(a))
-    means = np.array([s.primary for s in standings])
+    means = np.array([s.primary for s in scored_candidates])
     below, above = means - [least[0] for least, _ in known], [least[1] for least, _ in known] - means
-    patients = min(effective(basis) for _, basis in known)
-    groups = len(np.unique(arena.groups))
+    patients = min(effective_patients(sample_size) for _, sample_size in known)
+    groups = len(np.unique(design.groups))
     tails = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
     limits, errors, p = [], [], []
     for one, two, seen in _chunks(a, b, delta):
         plain = usable[one] - usable[two]
-        drawn = arena.factor * plain
+        drawn = design.overlap_factor * plain
         centred = drawn - np.median(drawn, axis=1, keepdims=True) + seen[:, None]
         related = correlation(usable[one].var(axis=1), usable[two].var(axis=1), plain.var(axis=1), patients)
         low, high = paired(seen, below[one], above[one], below[two], above[two], related)
@@ -160,47 +170,51 @@ def _resampled(
     return list(intervals), np.concatenate(errors), np.concatenate(p)
 
 
-def _delong_errors(arena: Arena, standings: Sequence[Standing], a: Numbers, b: Numbers) -> Vector:
+def _delong_errors(
+    design: EvaluationDesign, scored_candidates: Sequence[CandidateScores], a: Numbers, b: Numbers
+) -> Vector:
     """Standard error of the difference of two mean AUCs over folds, widened like the interval.
 
     Folds of one repeat share no patient, so their variances add; another repeat sees the same patients again and is
     taken to add no knowledge of them.
     """
-    if arena.positive is None:
+    if design.positive is None:
         return np.full(len(a), np.nan)
-    total = np.zeros((len(standings), len(standings)))
+    total = np.zeros((len(scored_candidates), len(scored_candidates)))
     with np.errstate(
         invalid="ignore"
     ):  # a fold with a single ill or well patient has infinite entries of either sign
-        for at, (_, test) in enumerate(arena.splits):
-            values = np.array([s.proba[at][:, arena.positive] for s in standings])
-            total += auc_covariance(arena.y[test] == arena.positive, values, arena.groups[test])[1]
-    covariance = arena.factor**2 * arena.repeats / len(arena.splits) ** 2 * total
+        for at, (_, test) in enumerate(design.splits):
+            values = np.array([s.proba[at][:, design.positive] for s in scored_candidates])
+            total += auc_covariance(design.y[test] == design.positive, values, design.groups[test])[1]
+    covariance = design.overlap_factor**2 * design.repeats / len(design.splits) ** 2 * total
     own = covariance.diagonal()
     variance = own[a] + own[b] - 2 * covariance[a, b]
     # Equal probabilities leave a rounding error where there is no variance.
     return np.sqrt(np.where(variance > 1e-12 * (own[a] + own[b]), variance, 0.0))
 
 
-def _wins(
-    arena: Arena, standings: Sequence[Standing], a: Numbers, b: Numbers
+def _discordant_counts(
+    design: EvaluationDesign, scored_candidates: Sequence[CandidateScores], a: Numbers, b: Numbers
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Patients of whose images `a`, or `b`, gets more right; with one image per patient, McNemar's two cells."""
-    folds = arena.first_repeat
-    tests = np.concatenate([arena.splits[at][1] for at in folds])
-    names, index = np.unique(arena.groups[tests], return_inverse=True)
-    right = np.zeros((len(standings), len(names)))
-    for mine, standing in zip(right, standings, strict=True):
-        decided = np.concatenate([standing.decisions[at] for at in folds])
-        np.add.at(mine, index, decided == arena.y[tests])
+    folds = design.first_repeat
+    tests = np.concatenate([design.splits[at][1] for at in folds])
+    names, index = np.unique(design.groups[tests], return_inverse=True)
+    right = np.zeros((len(scored_candidates), len(names)))
+    for mine, scored in zip(right, scored_candidates, strict=True):
+        decided = np.concatenate([scored.decisions[at] for at in folds])
+        np.add.at(mine, index, decided == design.y[tests])
     wins = [np.sign(right[one] - right[two]) for one, two in _chunks(a, b)]
     signs = np.concatenate(wins)
     return (signs > 0).sum(axis=1), (signs < 0).sum(axis=1)
 
 
-def _corrected_t(arena: Arena, standings: Sequence[Standing], a: Numbers, b: Numbers) -> Vector:
-    folds = np.array([s.estimates[PRIMARY].folds for s in standings], np.float64)
-    share = float(np.mean([len(test) / len(train) for train, test in arena.splits]))
+def _corrected_t(
+    design: EvaluationDesign, scored_candidates: Sequence[CandidateScores], a: Numbers, b: Numbers
+) -> Vector:
+    folds = np.array([s.estimates[PRIMARY].folds for s in scored_candidates], np.float64)
+    share = float(np.mean([len(test) / len(train) for train, test in design.splits]))
     return corrected_t_p(folds[a] - folds[b], share)
 
 
@@ -277,7 +291,7 @@ def corrected_t_p(folds: Vector, share: float) -> Vector:
 
 
 def mcnemar_p(wins: NDArray[np.intp], losses: NDArray[np.intp]) -> Vector:
-    """Exact McNemar test, which is a sign test on the units where two contestants differ.
+    """Exact McNemar test, which is a sign test on the units where two candidates differ.
 
     Parameters
     ----------
@@ -339,30 +353,30 @@ def _two_sided(delta: Vector, errors: Vector, tail: Callable[[Vector], Vector]) 
 def auc_covariance(
     truth: NDArray[np.bool_], values: Vector, groups: NDArray[np.str_]
 ) -> tuple[Vector, Vector]:
-    """AUC of each contestant, and the covariance of these AUCs over samples of patients.
+    """AUC of each candidate, and the covariance of these AUCs over samples of patients.
 
     Parameters
     ----------
     truth
         ``(n,)`` whether an image is positive.
     values
-        ``(contestants, n)`` score that should be higher for positives.
+        ``(candidates, n)`` score that should be higher for positives.
     groups
         ``(n,)`` patient of each image.
 
     Returns
     -------
-    AUCs ``(contestants,)`` and covariances ``(contestants, contestants)``; not finite where there are fewer than
+    AUCs ``(candidates,)`` and covariances ``(candidates, candidates)``; not finite where there are fewer than
     two patients with positive, or with negative, images.
     """
     above, below = _placements(truth, values)
     areas = above.mean(axis=1)
     of_ill, n_ill = _sum_by_group(above - areas[:, None], groups[truth])
     of_well, n_well = _sum_by_group(below - areas[:, None], groups[~truth])
-    ill, well = truth.sum(), (~truth).sum()
+    pos, neg = truth.sum(), (~truth).sum()
     with np.errstate(divide="ignore", invalid="ignore"):
-        within = np.float64(n_ill) / (n_ill - 1) / ill**2 * (of_ill @ of_ill.T)
-        within = within + np.float64(n_well) / (n_well - 1) / well**2 * (of_well @ of_well.T)
+        within = np.float64(n_ill) / (n_ill - 1) / pos**2 * (of_ill @ of_ill.T)
+        within = within + np.float64(n_well) / (n_well - 1) / neg**2 * (of_well @ of_well.T)
     return areas, within + _mixed(above, below, areas, truth, groups)
 
 
@@ -371,9 +385,9 @@ def _placements(truth: NDArray[np.bool_], values: Vector) -> tuple[Vector, Vecto
     from scipy.stats import rankdata
 
     together = rankdata(values, axis=1)
-    ill, well = values[:, truth], values[:, ~truth]
-    above = (together[:, truth] - rankdata(ill, axis=1)) / well.shape[1]
-    below = 1 - (together[:, ~truth] - rankdata(well, axis=1)) / ill.shape[1]
+    pos, neg = values[:, truth], values[:, ~truth]
+    above = (together[:, truth] - rankdata(pos, axis=1)) / neg.shape[1]
+    below = 1 - (together[:, ~truth] - rankdata(neg, axis=1)) / pos.shape[1]
     return above, below
 
 

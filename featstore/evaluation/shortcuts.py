@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore.evaluation.candidates import Contestant
-from featstore.evaluation.estimates import held_out_scores, standings
-from featstore.evaluation.intervals import bases, difference_interval, group_weights
+from featstore.evaluation.candidates import Candidate
+from featstore.evaluation.estimates import held_out_scores, score_candidates
+from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
 from featstore.evaluation.metrics import PRIMARY, decide, primary_score
 from featstore.findings import Finding, counted
 from featstore.image_facts import notes_found
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.estimates import Arena, Score, Standing
+    from featstore.evaluation.estimates import CandidateScores, EvaluationDesign, Score
     from featstore.image_facts import FactTable
     from featstore.matrix import FeatureMatrix
     from featstore.splits import Split
@@ -171,16 +171,18 @@ def data_findings(matrix: FeatureMatrix, facts: FactTable, *, draws_folds: bool)
     return tuple(found)
 
 
-def shortcut_standings(arena: Arena, facts: FactTable, weights: Vector) -> tuple[Standing, ...]:
+def cross_validated_shortcuts(
+    design: EvaluationDesign, facts: FactTable, weights: Vector
+) -> tuple[CandidateScores, ...]:
     """Scores of the guesses that need no network, on the folds of a comparison; none if an image is not known."""
-    if len(facts.records) < len(arena.y):
+    if len(facts.records) < len(design.y):
         return ()
-    answers = shortcut_probabilities(facts.rows, arena.y, arena.splits)
-    guesses = [Contestant("shortcut", (), name) for name in answers]
-    return tuple(standings(arena, guesses, list(answers.values()), weights))
+    answers = shortcut_probabilities(facts.rows, design.y, design.splits)
+    guesses = [Candidate("shortcut", (), name) for name in answers]
+    return tuple(score_candidates(design, guesses, list(answers.values()), weights))
 
 
-def shortcut_scores(
+def held_out_shortcuts(
     matrix: FeatureMatrix,
     facts: FactTable,
     train: NDArray[np.intp],
@@ -206,19 +208,23 @@ def shortcut_scores(
     return scores, answers
 
 
-def shortcut_verdict(ranked: Sequence[Standing], shortcuts: Sequence[Standing]) -> tuple[Finding, ...]:
-    """FS101 for shortcuts that work, and FS401 where the best contestant is not above the best of them."""
-    estimates = {s.contestant.label: s.estimates[PRIMARY] for s in shortcuts}
+def shortcut_verdict(
+    ranked: Sequence[CandidateScores], shortcuts: Sequence[CandidateScores]
+) -> tuple[Finding, ...]:
+    """FS101 for shortcuts that work, and FS401 where the best candidate is not above the best of them."""
+    estimates = {s.candidate.label: s.estimates[PRIMARY] for s in shortcuts}
     found = shortcut_findings({name: (e.mean, e.interval) for name, e in estimates.items()})
     best, guess = (max(some, key=lambda s: s.primary) for some in (ranked, shortcuts))
     if not found and best.primary > guess.primary:
         return ()
     interval = difference_interval(
-        (guess.primary, best.primary), (guess.resampled, best.resampled), (guess.basis, best.basis)
+        (guess.primary, best.primary),
+        (guess.resampled, best.resampled),
+        (guess.sample_size, best.sample_size),
     )
     return (
         *found,
-        *not_above(best.contestant.label, best.primary, guess.contestant.label, guess.primary, interval),
+        *not_above(best.candidate.label, best.primary, guess.candidate.label, guess.primary, interval),
     )
 
 
@@ -243,7 +249,7 @@ def held_out_verdict(
         return found
     if not found and mine[0] > theirs[0]:
         return ()
-    own, other = (bases(y, p, decide(p, positive), groups, positive)[PRIMARY] for p in both)
+    own, other = (sample_sizes(y, p, decide(p, positive), groups, positive)[PRIMARY] for p in both)
     values = float(theirs[0]), float(mine[0])
     interval = difference_interval(values, (theirs[1:], mine[1:]), (other, own))
     return (*found, *not_above(name, float(mine[0]), guess, float(theirs[0]), interval))

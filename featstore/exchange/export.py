@@ -116,7 +116,7 @@ def export_features(
         raise UsageError(f"{kind or target.suffix!r} is no format of an export.", did_you_mean(kind, WRITERS))
     paths.require_cache(Path(source.get("cache") or default_cache()))
     source["seeds"] = () if seed is None else (seed,)
-    table = frame(load_matrix(data, **source), Path(source.get("root") or data))
+    table = export_frame(load_matrix(data, **source), Path(source.get("root") or data))
     pages = WRITERS[kind](table, target)
     _refuse_existing(pages, overwrite=overwrite)
     for path, encode in pages.items():
@@ -153,7 +153,7 @@ TEST = "test"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Frame:
+class ExportFrame:
     """Aligned columns, a row per image in manifest order.
 
     Attributes
@@ -199,7 +199,7 @@ class Frame:
         }
 
 
-def frame(matrix: FeatureMatrix, data: Path) -> Frame:
+def export_frame(matrix: FeatureMatrix, data: Path) -> ExportFrame:
     """Columns of the last view of a matrix that was loaded from `data`."""
     view, values = matrix.views[-1], matrix.features[-1]
     root = data if data.is_dir() else data.parent
@@ -208,7 +208,7 @@ def frame(matrix: FeatureMatrix, data: Path) -> Frame:
         "view": asdict(view),
         "decoding": asdict(matrix.decoding),
     }
-    return Frame(
+    return ExportFrame(
         np.array([record.id for record in matrix.records]),
         np.array([_relative(record, root) for record in matrix.records]),
         np.array([record.label for record in matrix.records]),
@@ -229,17 +229,17 @@ def _relative(record: ImageRecord, root: Path) -> str:
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
-def npz(table: Frame, out: Path) -> Pages:
+def npz(table: ExportFrame, out: Path) -> Pages:
     """One archive: text columns, ``y``, ``classes``, ``provenance``, and ``features/<Backbone>``."""
     return {out: partial(_npz, table)}
 
 
-def parquet(table: Frame, out: Path) -> Pages:
+def parquet(table: ExportFrame, out: Path) -> Pages:
     """One table: text columns, ``y``, and a list column named after each backbone."""
     return {out: partial(_parquet, table)}
 
 
-def gap(table: Frame, out: Path) -> Pages:
+def gap_files(table: ExportFrame, out: Path) -> Pages:
     """``gap_<Backbone>.h5`` as the Keras scripts of feature fusion read it: ``train``, ``test``, ``label``.
 
     Beside these stand what the scripts do not know and a careful reader needs: ids, paths, groups and labels of both
@@ -255,10 +255,10 @@ def gap(table: Frame, out: Path) -> Pages:
     }
 
 
-WRITERS: dict[str, Callable[[Frame, Path], Pages]] = {"npz": npz, "parquet": parquet, "gap": gap}
+WRITERS: dict[str, Callable[[ExportFrame, Path], Pages]] = {"npz": npz, "parquet": parquet, "gap": gap_files}
 
 
-def _npz(table: Frame) -> bytes:
+def _npz(table: ExportFrame) -> bytes:
     buffer = io.BytesIO()
     blocks = {f"features/{name}": values for name, values in table.features.items()}
     rest = {"y": table.y, "classes": np.array(table.classes), "provenance": np.array(table.provenance)}
@@ -266,7 +266,7 @@ def _npz(table: Frame) -> bytes:
     return buffer.getvalue()
 
 
-def _parquet(table: Frame) -> bytes:
+def _parquet(table: ExportFrame) -> bytes:
     arrow = require_pyarrow()
     from pyarrow.parquet import write_table
 
@@ -280,7 +280,7 @@ def _parquet(table: Frame) -> bytes:
     return buffer.getvalue()
 
 
-def _gap(table: Frame, values: Features) -> bytes:
+def _gap(table: ExportFrame, values: Features) -> bytes:
     parts = {"train": table.splits != TEST, "test": table.splits == TEST}
     arrays: dict[str, NDArray[Any]] = {name: values[rows] for name, rows in parts.items()}
     arrays["label"] = table.y[parts["train"]].astype(np.int32)  # as flow_from_directory(...).classes

@@ -25,7 +25,7 @@ from featstore.signatures import public
 from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
 from featstore.store.store import Store, default_cache
-from featstore.types import FOREIGN, IDENTITY, BackboneSpec, Decoding, FeatureKey
+from featstore.types import IDENTITY, IMPORTED_PREFIX, BackboneSpec, Decoding, FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -63,7 +63,7 @@ class Imported:
     doubtful
         Name and reason of columns that were taken because they were named, and are hardly features.
     matched
-        How rows were matched: ``image id``, ``path relative to the data set``, or another of `rows.WAYS`.
+        How rows were matched: ``image id``, ``path relative to the data set``, or another of `rows.MATCH_RULES`.
     example
         One row's name and the file that it was taken for, where that is not the same.
     """
@@ -136,7 +136,7 @@ def import_features(
     if not path.is_file():
         raise UsageError(f"There is no file {path}.", "Check the path.")
     store = Store(Path(cache) if cache is not None else default_cache())
-    weights = f"{FOREIGN}{digest_file(path)}"
+    weights = f"{IMPORTED_PREFIX}{digest_file(path)}"
     _require_free(name, weights, store)
     table = read_table(path, features, rows)
     _require_rows(table.names, table.features)
@@ -149,7 +149,7 @@ def import_features(
     ids, values = _distinct(matching.ids, _finite(table.names, chosen.values), table.names)
     spec = BackboneSpec(name, weights, 0, "foreign", values.shape[1])
     key = FeatureKey(spec, IDENTITY, Decoding(decoder_version(), value_range=value_range))
-    with Leases(store.root) as leases, leases.claim({key: IdSet.of(ids)}):
+    with Leases(store.root) as leases, leases.acquire({key: IdSet.of(ids)}):
         for start in range(0, len(ids), BLOCK_ROWS):
             store.write(key, ids[start : start + BLOCK_ROWS], values[start : start + BLOCK_ROWS])
         store.flush()
@@ -229,7 +229,7 @@ class Matching:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class MatchRule:
     """One way of naming files: what it is called, keys of a file, and keys that a row may mean, best first."""
 
     name: str
@@ -237,43 +237,48 @@ class Way:
     of_row: Callable[[str], Iterable[str]]
 
 
-def _bare(name: str) -> str:
+def _without_suffix(name: str) -> str:
     return str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).name else name
 
 
-def _tails(name: str) -> Iterator[str]:
+def _path_suffixes(name: str) -> Iterator[str]:
     parts = name.split("/")
     return ("/".join(parts[at:]) for at in range(1, len(parts)))
 
 
 EXACT = "path relative to the data set"
-WAYS = (
-    Way(EXACT, lambda relative, _path: [relative], lambda name: [name]),
-    Way(
+MATCH_RULES = (
+    MatchRule(EXACT, lambda relative, _path: [relative], lambda name: [name]),
+    MatchRule(
         "absolute path",
         lambda _relative, path: {path, os.path.realpath(path)},
         lambda name: [name] if name.startswith("/") else [],
     ),
-    Way("end of the path", lambda relative, _path: [relative], _tails),
-    Way(
+    MatchRule("end of the path", lambda relative, _path: [relative], _path_suffixes),
+    MatchRule(
         "end of the path",
-        lambda relative, _path: _tails(relative),
+        lambda relative, _path: _path_suffixes(relative),
         lambda name: [name] if "/" in name else [],
     ),
-    Way(
+    MatchRule(
         "path without suffix",
-        lambda relative, _path: [_bare(relative)],
-        lambda name: [name, _bare(name), *_tails(name), *_tails(_bare(name))],
+        lambda relative, _path: [_without_suffix(relative)],
+        lambda name: [
+            name,
+            _without_suffix(name),
+            *_path_suffixes(name),
+            *_path_suffixes(_without_suffix(name)),
+        ],
     ),
-    Way(
+    MatchRule(
         "file name alone",
         lambda relative, _path: [PurePosixPath(relative).name],
         lambda name: [] if "/" in name else [name],
     ),
-    Way(
+    MatchRule(
         "file name without suffix",
-        lambda relative, _path: [PurePosixPath(_bare(relative)).name],
-        lambda name: [] if "/" in name else [name, _bare(name)],
+        lambda relative, _path: [PurePosixPath(_without_suffix(relative)).name],
+        lambda name: [] if "/" in name else [name, _without_suffix(name)],
     ),
 )
 """Tried one after the other; the first in which every row means a single image counts."""
@@ -285,7 +290,7 @@ def match(names: Sequence[str], manifest: Manifest) -> Matching:
     Parameters
     ----------
     names
-        Image ids, or names of files in one of `WAYS`.
+        Image ids, or names of files in one of `MATCH_RULES`.
     manifest
         The scanned data set.
 
@@ -301,11 +306,11 @@ def match(names: Sequence[str], manifest: Manifest) -> Matching:
         )
     names = [PurePosixPath(name.strip().replace("\\", "/")).as_posix() for name in names]
     climbs = any(".." in name.split("/") for name in names)
-    for way in WAYS[:1] if climbs else WAYS:
+    for way in MATCH_RULES[:1] if climbs else MATCH_RULES:
         found = _by_key(names, _table(manifest, way), manifest, way.of_row, way.name)
         if found is not None:
             return found
-    return _fail(names, manifest, _table(manifest, WAYS[0]))
+    return _fail(names, manifest, _table(manifest, MATCH_RULES[0]))
 
 
 def relative_path(path: os.PathLike[str], manifest: Manifest) -> str:
@@ -315,7 +320,7 @@ def relative_path(path: os.PathLike[str], manifest: Manifest) -> str:
     return (whole.relative_to(root) if whole.is_relative_to(root) else whole).as_posix()
 
 
-def _table(manifest: Manifest, way: Way) -> dict[str, set[str]]:
+def _table(manifest: Manifest, way: MatchRule) -> dict[str, set[str]]:
     table: defaultdict[str, set[str]] = defaultdict(set)
     for record in manifest.files:
         for key in way.of_file(relative_path(record.path, manifest), os.path.abspath(record.path)):  # noqa: PTH100
@@ -353,9 +358,11 @@ def _fail(names: Sequence[str], manifest: Manifest, table: dict[str, set[str]]) 
     files = [relative_path(record.path, manifest) for record in manifest.files]
     by_name: defaultdict[str, list[str]] = defaultdict(list)
     for file in files:
-        by_name[PurePosixPath(_bare(file)).name.casefold()].append(file)
+        by_name[PurePosixPath(_without_suffix(file)).name.casefold()].append(file)
     unknown = [name for name in names if len(table.get(name, ())) != 1]
-    missing = [name for name in unknown if len(by_name[PurePosixPath(_bare(name)).name.casefold()]) != 1]
+    missing = [
+        name for name in unknown if len(by_name[PurePosixPath(_without_suffix(name)).name.casefold()]) != 1
+    ]
     culprits = missing or unknown
     raise UsageError(
         f"{len(culprits)} of {len(names)} rows belong to no single image of {manifest.root}:"
@@ -365,7 +372,7 @@ def _fail(names: Sequence[str], manifest: Manifest, table: dict[str, set[str]]) 
 
 
 def _nearest(name: str, files: Sequence[str], by_name: dict[str, list[str]]) -> str:
-    same = by_name.get(PurePosixPath(_bare(name)).name.casefold(), [])
+    same = by_name.get(PurePosixPath(_without_suffix(name)).name.casefold(), [])
     if len(set(same)) > 1:
         return f"; the first could be {same[0]!r} or {same[1]!r}"
     near = same or get_close_matches(name, files[:SEARCHED], n=1)

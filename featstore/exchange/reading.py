@@ -48,7 +48,7 @@ NOT_SAID = "not asked for"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Table:
+class FeatureTable:
     """Rows of a foreign file.
 
     Attributes
@@ -89,11 +89,11 @@ def require_unpacked(size: int, stored: int) -> None:
 def block_of(features: str | None, blocks: Sequence[str]) -> tuple[str, str | None]:
     """The block that is meant, and what was said of its columns: ``block.0,block.7``, or nothing."""
     if features is None or features in blocks:
-        return chosen("--features", features, blocks), None
+        return choose_one("--features", features, blocks), None
     named = {part.strip().rpartition(".")[0] for part in features.split(",")}
     if len(named) == 1 and named <= {*blocks}:
         return named.pop(), features
-    return chosen("--features", features, blocks), None
+    return choose_one("--features", features, blocks), None
 
 
 def numbered(block: str, values: NDArray[Any]) -> tuple[str, ...]:
@@ -101,32 +101,32 @@ def numbered(block: str, values: NDArray[Any]) -> tuple[str, ...]:
     return tuple(f"{block}.{at}" for at in range(values.shape[1]))
 
 
-def picked(
+def select_columns(
     names: tuple[str, ...],
     values: NDArray[Any],
     columns: Sequence[str],
     wanted: str | None,
     unused: dict[str, str],
-) -> Table:
+) -> FeatureTable:
     """Table of the columns that were named; of all where none were."""
     if wanted is None:
-        return Table(names, values, tuple(columns), unused=unused)
+        return FeatureTable(names, values, tuple(columns), unused=unused)
     parts = [wanted] if wanted in columns else [part.strip() for part in wanted.split(",")]
     asked = {name for part in parts for name in matching(part, columns, "--features")}
     kept = [at for at, name in enumerate(columns) if name in asked]
     left = {name: NOT_SAID for name in columns if name not in asked}
-    return Table(
+    return FeatureTable(
         names, values[:, kept], tuple(columns[at] for at in kept), named=True, unused={**unused, **left}
     )
 
 
-def called(columns: Sequence[str]) -> list[str]:
+def name_column(columns: Sequence[str]) -> list[str]:
     """The column that is called most like names of images, if any is."""
     found = {name.strip().casefold(): name for name in reversed(columns)}
     return [found[name] for name in NAMES if name in found][:1]
 
 
-def chosen(option: str, wanted: str | None, there: Sequence[str], allowed: Sequence[str] = ()) -> str:
+def choose_one(option: str, wanted: str | None, there: Sequence[str], allowed: Sequence[str] = ()) -> str:
     """The one of `there` that an option names; without, the only one. What is `allowed` beside is never guessed.
 
     Raises
@@ -158,7 +158,7 @@ BATCH_ROWS, BATCH_BYTES = 1 << 13, 64 << 20
 """Names that are unpacked at once, and bytes that they may take."""
 
 
-def from_parquet(path: Path, features: str | None, names: str | None) -> Table:
+def from_parquet(path: Path, features: str | None, names: str | None) -> FeatureTable:
     """A column of lists, or columns of numbers: the names are read first, and no other text at all."""
     kinds = require_pyarrow().types
     from pyarrow.parquet import ParquetFile
@@ -168,7 +168,7 @@ def from_parquet(path: Path, features: str | None, names: str | None) -> Table:
         lists = [f.name for f in schema if kinds.is_fixed_size_list(f.type) or kinds.is_list(f.type)]
         texts = [f.name for f in schema if _is_text(kinds, f.type)]
         single = [f.name for f in schema if kinds.is_floating(f.type) or kinds.is_integer(f.type)]
-        column = chosen("--rows", names, called(texts) or texts)
+        column = choose_one("--rows", names, name_column(texts) or texts)
         about = bool(lists) and not (features and _is_about(features, single))
         name, wanted = block_of(features, lists) if about else ("", features)
         read = [name] if about else single
@@ -187,7 +187,7 @@ def from_parquet(path: Path, features: str | None, names: str | None) -> Table:
         )
         columns, others = tuple(single), dict.fromkeys(lists, NOT_SAID)
     left = {name: NOT_NUMBERS for name in schema.names if name not in {*lists, *single, column}}
-    return picked(rows, block, columns, wanted, {**left, **others})
+    return select_columns(rows, block, columns, wanted, {**left, **others})
 
 
 def _is_text(kinds: Any, kind: Any) -> bool:  # noqa: ANN401
@@ -254,7 +254,7 @@ def _lists(column: Any) -> NDArray[Any]:  # noqa: ANN401
     return flat.reshape(len(column), -1)
 
 
-def from_csv(path: Path, features: str | None, names: str | None) -> Table:
+def from_csv(path: Path, features: str | None, names: str | None) -> FeatureTable:
     """Columns of numbers, as the first line below the header tells."""
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         lines = csv.reader(file, delimiter=_delimiter(file))
@@ -262,7 +262,7 @@ def from_csv(path: Path, features: str | None, names: str | None) -> Table:
         first = next(lines, [])
         _require_width(first, header, 2)
         texts = [name for name, cell in zip(header, first, strict=True) if not _is_number(cell)]
-        column = chosen("--rows", names, called(header) or texts, header)
+        column = choose_one("--rows", names, name_column(header) or texts, header)
         numbers = [at for at, name in enumerate(header) if name not in {column, *texts}]
         at = header.index(column)
         rows, values = [first[at]], [_numbers(first, 2, header, numbers)]
@@ -270,7 +270,7 @@ def from_csv(path: Path, features: str | None, names: str | None) -> Table:
             values.append(_numbers(line, lines.line_num, header, numbers))
             rows.append(line[at])
     left = {name: f"{NOT_NUMBERS}: {first[header.index(name)]!r}" for name in texts if name != column}
-    return picked(tuple(rows), np.array(values), [header[n] for n in numbers], features, left)
+    return select_columns(tuple(rows), np.array(values), [header[n] for n in numbers], features, left)
 
 
 def _delimiter(file: TextIO) -> str:
@@ -325,7 +325,7 @@ MALFORMED = (
 """What zipfile, numpy, csv and pyarrow raise about a file that is not what it says."""
 
 
-def read_table(path: Path, features: str | None, names: str | None) -> Table:
+def read_table(path: Path, features: str | None, names: str | None) -> FeatureTable:
     """Read a table of features.
 
     Parameters
@@ -351,7 +351,7 @@ def read_table(path: Path, features: str | None, names: str | None) -> Table:
         page, (values,) = call("featstore.exchange.reading:read", path, features, names)
     except LostError as error:
         raise RefusedFileError(f"{path} is refused: {error}.", REMEDY) from error
-    return Table(tuple(page["names"]), values, tuple(page["columns"]), page["named"], page["unused"])
+    return FeatureTable(tuple(page["names"]), values, tuple(page["columns"]), page["named"], page["unused"])
 
 
 def read(path: Path, features: str | None, names: str | None) -> tuple[dict[str, Any], list[NDArray[Any]]]:
@@ -370,19 +370,19 @@ def read(path: Path, features: str | None, names: str | None) -> tuple[dict[str,
     return page, [values]
 
 
-def _from_npz(path: Path, features: str | None, names: str | None) -> Table:
+def _from_npz(path: Path, features: str | None, names: str | None) -> FeatureTable:
     with zipfile.ZipFile(path) as archive:
         members = _npz_members(archive)
-        kinds = {name: Kind(header.shape, header.dtype) for name, header in members.items()}
+        kinds = {name: ArrayHeader(header.shape, header.dtype) for name, header in members.items()}
         return _from_arrays(kinds, lambda name: _npz_array(archive, members[name]), features, names)
 
 
-def _from_hdf5(path: Path, features: str | None, names: str | None) -> Table:
+def _from_hdf5(path: Path, features: str | None, names: str | None) -> FeatureTable:
     arrays = read_plain(path).arrays
     return _from_arrays(arrays, arrays.__getitem__, features, names)
 
 
-class Kind(NamedTuple):
+class ArrayHeader(NamedTuple):
     """What an array says of itself before it is read."""
 
     shape: tuple[int, ...]
@@ -395,22 +395,22 @@ class Kind(NamedTuple):
 
 
 def _from_arrays(
-    arrays: Mapping[str, Kind | NDArray[Any]],
+    arrays: Mapping[str, ArrayHeader | NDArray[Any]],
     read: Callable[[str], NDArray[Any]],
     features: str | None,
     names: str | None,
-) -> Table:
+) -> FeatureTable:
     """Table of one block of numbers and one column of names: nothing else is read, and the names first."""
     blocks = [name for name, values in arrays.items() if values.ndim == MATRIX and values.dtype.kind == "f"]
     texts = [name for name, values in arrays.items() if values.ndim == 1 and values.dtype.kind in "SU"]
     block, wanted = block_of(features, blocks)
-    column = chosen("--rows", names, called(texts) or texts)
+    column = choose_one("--rows", names, name_column(texts) or texts)
     others = {name: _why_not(name, arrays[name], blocks) for name in arrays if name not in {block, column}}
     width = arrays[column].dtype.itemsize // (4 if arrays[column].dtype.kind == "U" else 1)
     require_names(width, width * math.prod(arrays[column].shape))
     rows = tuple(_text(cell) for cell in read(column).tolist())
     values = read(block)
-    return picked(
+    return select_columns(
         rows,
         values,
         numbered(block, values),
@@ -419,7 +419,7 @@ def _from_arrays(
     )
 
 
-def _why_not(name: str, values: Kind | NDArray[Any], blocks: Sequence[str]) -> str:
+def _why_not(name: str, values: ArrayHeader | NDArray[Any], blocks: Sequence[str]) -> str:
     if name in blocks:
         return NOT_SAID
     if values.dtype.kind not in "fiu":
@@ -467,7 +467,7 @@ def _text(cell: str | bytes) -> str:
     return cell.decode("utf-8", "surrogateescape") if isinstance(cell, bytes) else cell
 
 
-READERS: dict[str, Callable[[Path, str | None, str | None], Table]] = {
+READERS: dict[str, Callable[[Path, str | None, str | None], FeatureTable]] = {
     ".npz": _from_npz,
     ".h5": _from_hdf5,
     ".hdf5": _from_hdf5,
@@ -494,7 +494,7 @@ NO_FEATURE = frozenset({
 """Columns that are called so are about the row; what they hold is no feature of the picture."""
 FEWEST = 6
 """Rows below which numbers that happen to count, or to follow the class, are taken for chance."""
-SURE = 12
+ENOUGH_ROWS = 12
 """Rows from which numbers that only ever rise, or fall, cannot be chance even among thousands of columns."""
 
 
@@ -554,7 +554,7 @@ def select(
     doubts = {
         name: why
         for at, name in enumerate(names)
-        if name not in dropped and (why := doubt(name, values[:, at], classes, order))
+        if name not in dropped and (why := doubtful_reason(name, values[:, at], classes, order))
     }
     unused = dropped if named else {**dropped, **doubts}
     kept = [at for at, name in enumerate(names) if name not in unused]
@@ -572,7 +572,9 @@ def select(
     )
 
 
-def doubt(name: str, column: NDArray[Any], classes: NDArray[np.intp], order: NDArray[np.intp]) -> str:
+def doubtful_reason(
+    name: str, column: NDArray[Any], classes: NDArray[np.intp], order: NDArray[np.intp]
+) -> str:
     """Why a column is probably no feature; empty if nothing speaks against it.
 
     Parameters
@@ -602,7 +604,7 @@ def counts_rows(column: NDArray[Any]) -> bool:
     if rows < FEWEST or not np.isfinite(column).all():
         return False
     steps = np.diff(column.astype(np.float64))
-    if rows >= SURE and ((steps > 0).all() or (steps < 0).all()):
+    if rows >= ENOUGH_ROWS and ((steps > 0).all() or (steps < 0).all()):
         return True
     if not (np.mod(column, 1) == 0).all():
         return False

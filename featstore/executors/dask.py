@@ -74,7 +74,7 @@ class Dask:
             yield from _answers(_finished(client, pinned, items, ahead), lost)
             if (
                 len(lost) > 1
-            ):  # dask blames every item that waited on a dying worker: alone, the innocent are answered
+            ):  # dask blames every item that waited on a dying worker: alone, the others are answered
                 suspects, lost = lost, []
                 yield from _answers(((client.submit(pinned, i, pure=False), i) for i in suspects), lost)
         finally:

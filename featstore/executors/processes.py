@@ -19,7 +19,7 @@ from featstore.processes import (
     available_cores,
     default_workers,
     end_with_parent,
-    parentage,
+    parent_info,
     places,
     visible_devices,
 )
@@ -80,7 +80,7 @@ def _pool(place: Place) -> Any:  # noqa: ANN401 - loky's class has no types
     from joblib.externals.loky import ProcessPoolExecutor
 
     return ProcessPoolExecutor(
-        1, initializer=_serve_the_parent, initargs=parentage(), env=place.environment()
+        1, initializer=_serve_the_parent, initargs=parent_info(), env=place.environment()
     )
 
 

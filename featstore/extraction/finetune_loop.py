@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore import processes
-from featstore.backbones.trainable import Head
+from featstore.backbones.trainable import LinearHead
 from featstore.errors import BadImageError
 from featstore.extraction.pipeline import Batch, batches, prefetch
-from featstore.extraction.plan import Block, Step
-from featstore.fusion.blocks import lay_out
+from featstore.extraction.plan import ImageBlock, Step
+from featstore.fusion.blocks import make_blocks
 from featstore.fusion.linear import fit_logistic
 from featstore.fusion.subset_logistic import DEFAULT
 from featstore.images.reading import read_pixels
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.backbones.trainable import Learner
+    from featstore.backbones.trainable import TrainableBackbone
     from featstore.types import Decoding, ImageRecord
 
     Rows = NDArray[np.intp]
     Pixels = NDArray[np.float32]
 
-LEAST = 1e-7
+MIN_DELTA = 1e-7
 """Probability below which the loss grows no more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class LossAndAccuracy:
     """Loss (nats, classes balanced) and accuracy (all images alike) on some images."""
 
     loss: float
@@ -50,7 +50,7 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class TrainingResult:
     """What came of the training.
 
     Attributes
@@ -65,8 +65,8 @@ class Course:
         By epoch: ``loss`` and ``accuracy`` in training, ``val_loss`` and ``val_accuracy``.
     """
 
-    before: Measure
-    after: Measure
+    before: LossAndAccuracy
+    after: LossAndAccuracy
     best_epoch: int
     history: Mapping[str, tuple[float, ...]]
 
@@ -77,99 +77,103 @@ class Course:
 
 
 def train(
-    learner: Learner,
-    lessons: Lessons,
-    validation: Lessons,
+    network: TrainableBackbone,
+    training_batches: TrainingBatches,
+    validation: TrainingBatches,
     recipe: str,
     *,
     epochs: int,
     patience: int,
     seed: int,
-    told: Callable[[int], object],
-) -> Course:
-    """Teach a network, and leave it with the weights of its best epoch.
+    progress: Callable[[int], object],
+) -> TrainingResult:
+    """Train a network, and leave it with the weights of its best epoch.
 
     Parameters
     ----------
-    learner
+    network
         The network, still without a head.
-    lessons, validation
-        Images that teach, and images by which the best epoch is chosen, seen as they are.
+    training_batches, validation
+        Training images, and images by which the best epoch is chosen, seen as they are.
     recipe
         Augmentation, canonical text. In epoch e each image is shown in the view (recipe, seed e).
     epochs, patience
         At most so many epochs, and so many without a better validation loss.
     seed
         Of the order of the images.
-    told
+    progress
         Called with the number of images after each batch.
     """
-    learner.take(fit_head(learner, lessons))
-    before = best = measure(learner, validation)
+    network.attach_head(fit_head(network, training_batches))
+    before = best = evaluate(network, validation)
     best_epoch = 0
-    learner.keep()
+    network.snapshot()
     rng = np.random.default_rng(seed)
-    rows: list[tuple[Measure, Measure]] = []
+    rows: list[tuple[LossAndAccuracy, LossAndAccuracy]] = []
     for epoch in range(1, epochs + 1):
-        taught = _teach(learner, lessons, View(recipe, epoch), rng.permutation(len(lessons)), told)
-        now = measure(learner, validation)
+        taught = _train_epoch(
+            network, training_batches, View(recipe, epoch), rng.permutation(len(training_batches)), progress
+        )
+        now = evaluate(network, validation)
         rows.append((taught, now))
         if now.loss < best.loss:
             best, best_epoch = now, epoch
-            learner.keep()
+            network.snapshot()
         if epoch - best_epoch >= patience:
             break
-    learner.restore()
+    network.restore()
     history = {
         "loss": tuple(taught.loss for taught, _ in rows),
         "accuracy": tuple(taught.accuracy for taught, _ in rows),
         "val_loss": tuple(now.loss for _, now in rows),
         "val_accuracy": tuple(now.accuracy for _, now in rows),
     }
-    return Course(before, best, best_epoch, history)
+    return TrainingResult(before, best, best_epoch, history)
 
 
-def fit_head(learner: Learner, lessons: Lessons) -> Head:
+def fit_head(network: TrainableBackbone, training_batches: TrainingBatches) -> LinearHead:
     """Logistic regression on the frozen features of the images as they are: featstore's own linear probe.
 
-    Its bias is moved from the classes' frequencies to equal ones (King & Zeng 2001), as the lessons are balanced.
+    Its bias is moved from the classes' frequencies to equal ones (King & Zeng 2001), as the batches are balanced.
     """
-    features = np.empty((len(lessons), learner.dimension), np.float32)
-    for rows, pixels in lessons.stream(IDENTITY):
-        features[rows] = learner.features(pixels)[: len(rows)]
+    features = np.empty((len(training_batches), network.dimension), np.float32)
+    for rows, pixels in training_batches.stream(IDENTITY):
+        features[rows] = network.features(pixels)[: len(rows)]
     model = fit_logistic(
-        features, lessons.y.astype(np.intp), lay_out({learner.name: learner.dimension}), DEFAULT
+        features, training_batches.y.astype(np.intp), make_blocks({network.name: network.dimension}), DEFAULT
     )
     kernel, bias = model.coef.T, model.intercept
     if kernel.shape[1] == 1:
         kernel, bias = np.hstack([-kernel / 2, kernel / 2]), np.array([-bias[0] / 2, bias[0] / 2])
-    frequencies = np.bincount(lessons.y) / len(lessons)
-    return Head(model.mean, model.scale, kernel, bias - np.log(frequencies))
+    frequencies = np.bincount(training_batches.y) / len(training_batches)
+    return LinearHead(model.mean, model.scale, kernel, bias - np.log(frequencies))
 
 
-def measure(learner: Learner, lessons: Lessons) -> Measure:
+def evaluate(network: TrainableBackbone, training_batches: TrainingBatches) -> LossAndAccuracy:
     """Loss and accuracy on the identity view."""
     proba: NDArray[np.float64] = np.concatenate(
-        [learner.probabilities(pixels)[: len(rows)] for rows, pixels in lessons.stream(IDENTITY)]
+        [network.predict_proba(pixels)[: len(rows)] for rows, pixels in training_batches.stream(IDENTITY)]
     )
-    chances = proba[np.arange(len(lessons)), lessons.y].clip(LEAST)
-    right = proba.argmax(axis=1) == lessons.y
-    return Measure(float(np.average(-np.log(chances), weights=lessons.factors)), float(right.mean()))
+    chances = proba[np.arange(len(training_batches)), training_batches.y].clip(MIN_DELTA)
+    right = proba.argmax(axis=1) == training_batches.y
+    return LossAndAccuracy(
+        float(np.average(-np.log(chances), weights=training_batches.factors)), float(right.mean())
+    )
 
 
-def _teach(
-    learner: Learner,
-    lessons: Lessons,
+def _train_epoch(
+    network: TrainableBackbone,
+    training_batches: TrainingBatches,
     view: View,
     order: NDArray[np.intp],
-    told: Callable[[int], object],
-) -> Measure:
+    progress: Callable[[int], object],
+) -> LossAndAccuracy:
     total, right = 0.0, 0
-    for rows, pixels in lessons.stream(view, order):
-        loss, hits = learner.learn(pixels, *lessons.padded(rows))
+    for rows, pixels in training_batches.stream(view, order):
+        loss, hits = network.train_on_batch(pixels, *training_batches.padded(rows))
         total, right = total + loss, right + hits
-        told(len(rows))
-    return Measure(total / float(lessons.factors.sum()), right / len(lessons))
+        progress(len(rows))
+    return LossAndAccuracy(total / float(training_batches.factors.sum()), right / len(training_batches))
 
 
 BATCHES = 8
@@ -177,7 +181,7 @@ BATCHES = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lessons:
+class TrainingBatches:
     """Images with what a network should say of them.
 
     Attributes
@@ -227,7 +231,7 @@ class Lessons:
         source = prefetch(batches(wanted, by_id, self.decoding, self.batch_size, threads()))
         with closing(source):
             for item in source:
-                processes.heed()
+                processes.raise_if_requested()
                 if not isinstance(item, Batch):
                     raise BadImageError(item.reason, f"{by_id[item.id].path}: {item.detail}")
                 yield np.array([numbers[i] for i in item.ids]), item.pixels
@@ -239,21 +243,21 @@ class Lessons:
         y[: len(rows)], factors[: len(rows)] = self.y[rows], self.factors[rows]
         return y, factors
 
-    def _blocks(self, view: View, ids: list[str]) -> Iterator[Block]:
+    def _blocks(self, view: View, ids: list[str]) -> Iterator[ImageBlock]:
         size = BATCHES * self.batch_size
         for start in range(0, len(ids), size):
             part = tuple(ids[start : start + size])
-            yield Block(part, (Step(view, self.side, part, ()),))
+            yield ImageBlock(part, (Step(view, self.side, part, ()),))
 
 
 def unreadable(records: Iterable[ImageRecord], decoding: Decoding) -> dict[str, BadImage]:
     """Images that do not decode, by id: they will have no features, hence no place in a split."""
     with ThreadPoolExecutor(threads(), thread_name_prefix="pixels") as pool:
-        found = pool.map(partial(_trouble, decoding=decoding), records)
+        found = pool.map(partial(_decoding_failure, decoding=decoding), records)
         return {bad.id: bad for bad in found if bad is not None}
 
 
-def _trouble(record: ImageRecord, decoding: Decoding) -> BadImage | None:
+def _decoding_failure(record: ImageRecord, decoding: Decoding) -> BadImage | None:
     try:
         read_pixels(record, decoding)
     except BadImageError as error:

@@ -22,11 +22,17 @@ import numpy as np
 
 from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import load_backbone, spec
-from featstore.backbones.weights import IMAGENET, choice_for, resolve_weights, unfetched, unreachable
-from featstore.costs import IMPORT_SECONDS, machine
+from featstore.backbones.weights import (
+    IMAGENET,
+    choice_for,
+    not_downloaded_error,
+    resolve_weights,
+    unreachable_error,
+)
+from featstore.costs import IMPORT_SECONDS, machine_name
 from featstore.errors import AbsentWeightsError, OutOfMemoryError, WeightsError
-from featstore.store.notes import Rate, record_rate
-from featstore.store.training_record import HASHED, inscription
+from featstore.store.notes import BackboneTiming, record_timing
+from featstore.store.training_record import HASHED, read_from_weights
 from featstore.types import BACKBONE_REVISION
 
 if TYPE_CHECKING:
@@ -34,7 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.store.training_record import Learned
+    from featstore.store.training_record import TrainingRecord
     from featstore.types import Backbone, BackboneSpec, Features
 
 
@@ -79,7 +85,7 @@ class Networks:
         if found.digest is not None:
             return spec(row, found, self._preprocess, self._precision)
         if not fetch:
-            raise unfetched([name])
+            raise not_downloaded_error([name])
         return self._load(name, self._precision).spec
 
     def load(self, wanted: BackboneSpec) -> Backbone:
@@ -107,7 +113,7 @@ class Networks:
 
     def _load(self, name: str, precision: str) -> Backbone:
         choice = choice_for(name, self._weights)
-        backbone = HalvingBackbone(load_backbone(name, choice, self._preprocess, BATCH_SIZE, precision))
+        backbone = BackoffBackbone(load_backbone(name, choice, self._preprocess, BATCH_SIZE, precision))
         self._loaded[backbone.spec] = backbone
         return backbone
 
@@ -128,7 +134,7 @@ def specs(networks: Networks, names: Iterable[str], *, fetch: bool) -> list[Back
         except AbsentWeightsError as error:
             missing += error.names
     if missing:
-        raise unreachable(missing) if fetch else unfetched(missing)
+        raise unreachable_error(missing) if fetch else not_downloaded_error(missing)
     return found
 
 
@@ -140,7 +146,7 @@ def require_computable(wanted: BackboneSpec) -> None:
     WeightsError
         If its vectors were imported, or come from an earlier featstore.
     """
-    if wanted.is_foreign:
+    if wanted.is_imported:
         raise WeightsError(
             f"{wanted.name} was imported: there is no network here that computes its vectors.",
             "Fit again without it, or import vectors of these images, too, and use `featstore compare`.",
@@ -166,7 +172,7 @@ def _absolute(choice: str) -> str:
 log = logging.getLogger(__name__)
 
 
-class Resizable(Protocol):
+class ResizableBackbone(Protocol):
     """A backbone that can be compiled anew for a smaller batch."""
 
     @property
@@ -188,29 +194,29 @@ class Resizable(Protocol):
         ...
 
 
-class HalvingBackbone:
-    """A backbone that keeps its batch size to the outside, and works in smaller portions once memory ran out.
+class BackoffBackbone:
+    """A backbone that keeps its batch size to the outside, and works in smaller batches once memory ran out.
 
-    A smaller portion can move the last bits of a row (law 2), so it is said in the log.
+    A smaller batch can move the last bits of a row (law 2), so it is said in the log.
 
     Parameters
     ----------
     backbone
-        The network; portions are whole halves of its batch.
+        The network; smaller ones are whole halves of its batch.
     """
 
-    def __init__(self, backbone: Resizable) -> None:
+    def __init__(self, backbone: ResizableBackbone) -> None:
         self.spec = backbone.spec
         self.batch_size = backbone.batch_size
-        self._inner: Resizable = backbone
+        self._inner: ResizableBackbone = backbone
 
     @property
-    def portion(self) -> int:
+    def effective_batch_size(self) -> int:
         """Images computed at a time: `batch_size`, or less where memory ran out."""
         return self._inner.batch_size
 
     def embed(self, images: NDArray[np.float32]) -> Features:
-        """Map ``(batch_size, side, side, 3)`` to ``(batch_size, dimension)`` in as many portions as needed.
+        """Map ``(batch_size, side, side, 3)`` to ``(batch_size, dimension)`` in as many batches as needed.
 
         Raises
         ------
@@ -218,24 +224,22 @@ class HalvingBackbone:
             If not even one image fits.
         """
         while True:
-            portion = self._inner.batch_size
+            chunk = self._inner.batch_size
             try:
-                parts = [
-                    self._inner.embed(images[at : at + portion]) for at in range(0, len(images), portion)
-                ]
+                parts = [self._inner.embed(images[at : at + chunk]) for at in range(0, len(images), chunk)]
             except OutOfMemoryError:
-                if portion == 1:
+                if chunk == 1:
                     raise
-                self._halve(portion)
+                self._back_off(chunk)
             else:
                 return np.concatenate(parts)
 
-    def _halve(self, portion: int) -> None:
-        smaller = portion // 2
+    def _back_off(self, chunk: int) -> None:
+        smaller = chunk // 2
         log.warning(
             "%s: %d images do not fit into memory, going on with %d at a time (last bits of features may differ)",
             self.spec.name,
-            portion,
+            chunk,
             smaller,
         )
         self._inner = self._inner.with_batch_size(smaller)  # type: ignore[assignment]
@@ -245,7 +249,7 @@ LEAST_BATCHES = 3
 """The first batch of a network pays for its start, and counts as loading; fewer others say nothing."""
 
 
-class Metered:
+class TimedBackbone:
     """A backbone that notes the seconds of each batch; otherwise the backbone itself."""
 
     def __init__(self, source: NetworkSource, wanted: BackboneSpec) -> None:
@@ -267,9 +271,9 @@ class Metered:
         return self._backbone.batch_size
 
     @property
-    def portion(self) -> int:
+    def effective_batch_size(self) -> int:
         """Images computed at a time: `batch_size`, or less where memory ran out."""
-        return self._backbone.portion
+        return self._backbone.effective_batch_size
 
     def embed(self, images: NDArray[np.float32]) -> Features:
         """Do what the backbone does, with an eye on the clock."""
@@ -279,7 +283,7 @@ class Metered:
         return features
 
 
-def record_rates(root: Path, backbones: Collection[Metered], seconds: float, threads: int) -> None:
+def record_timings(root: Path, backbones: Collection[TimedBackbone], seconds: float, threads: int) -> None:
     """Note the rates of a pass in the store of `root`.
 
     Pixels and shards are everyone's: what the pass took beyond the forward passes is shared in proportion.
@@ -299,11 +303,11 @@ def record_rates(root: Path, backbones: Collection[Metered], seconds: float, thr
         if len(batches) >= LEAST_BATCHES:
             each = median(batches) / backbone.batch_size * seconds / forward
             warm_up = max(0.0, backbone.batch_seconds[0] - median(batches))
-            rate = Rate(each * threads, backbone.load_seconds + warm_up)
-            record_rate(root, machine(), backbone.spec, rate)
+            rate = BackboneTiming(each * threads, backbone.load_seconds + warm_up)
+            record_timing(root, machine_name(), backbone.spec, rate)
 
 
-def learned(specs: Iterable[BackboneSpec], weights: Mapping[str, str]) -> dict[str, Learned]:
+def training_records(specs: Iterable[BackboneSpec], weights: Mapping[str, str]) -> dict[str, TrainingRecord]:
     """Records inside the weights files of backbones, by name; those of weights that featstore did not tune have none.
 
     Parameters
@@ -317,7 +321,7 @@ def learned(specs: Iterable[BackboneSpec], weights: Mapping[str, str]) -> dict[s
     for own in specs:
         choice = choice_for(own.name, weights)
         if own.weights.startswith(HASHED) and choice != IMAGENET:
-            record = inscription(Path(choice).expanduser(), own.weights)
+            record = read_from_weights(Path(choice).expanduser(), own.weights)
             if record is not None:
                 found[own.name] = record
     return found

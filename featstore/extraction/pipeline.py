@@ -27,9 +27,16 @@ import numpy as np
 from featstore import processes
 from featstore.errors import BadImageError, UsageError
 from featstore.extraction.networks import Networks
-from featstore.extraction.plan import blocks, plan
+from featstore.extraction.plan import image_blocks, plan
 from featstore.images.augment import draw, resize, warp
-from featstore.images.reading import CHANGED, MISSING, PERMISSION, needs_range, read_pixels, room_for
+from featstore.images.reading import (
+    CHANGED,
+    MISSING,
+    PERMISSION,
+    needs_range,
+    read_pixels,
+    reserve_for_decoding,
+)
 from featstore.images.recipe import parse_recipe
 from featstore.processes import threads
 from featstore.store.ids import NO_IDS
@@ -41,7 +48,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.extraction.plan import Block, Plan, Step
+    from featstore.extraction.plan import ImageBlock, Plan, Step
     from featstore.images.manifest import Manifest
     from featstore.types import (
         Backbone,
@@ -55,15 +62,15 @@ if TYPE_CHECKING:
     )
 
 
-OF_THE_FILE = {CHANGED, MISSING, PERMISSION}
+FILE_PROBLEMS = {CHANGED, MISSING, PERMISSION}
 """Reasons that say something about the file system, not about the bytes: tried again next time."""
 PHASES = ("pixels", "forward", "write", "writer")
 SHOWN = ("pixels", "forward")
 """Phases beside the bar: what does not fit a narrow terminal is in the summary."""
 
 
-class Progress(Protocol):
-    """What is told of progress: `featstore.extraction.plan.Bar` shows it."""
+class ProgressReporter(Protocol):
+    """What is told of progress: `featstore.extraction.plan.ProgressBar` shows it."""
 
     def say(self, phase: str) -> object:
         """Name what is done now."""
@@ -79,7 +86,7 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
+class NullProgress:
     """A progress bar that shows nothing."""
 
     def say(self, phase: str) -> None:
@@ -93,19 +100,19 @@ class Silence:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Throughput:
     """Vectors that a backbone has computed, and the seconds that it took, waiting for nothing."""
 
     vectors: int = 0
     seconds: float = 0.0
 
-    def __add__(self, other: Pace) -> Pace:
+    def __add__(self, other: Throughput) -> Throughput:
         """Both together."""
-        return Pace(self.vectors + other.vectors, self.seconds + other.seconds)
+        return Throughput(self.vectors + other.vectors, self.seconds + other.seconds)
 
 
 @dataclass(slots=True)
-class Tally:
+class PassStats:
     """What one pass did.
 
     Attributes
@@ -114,12 +121,12 @@ class Tally:
         Vectors computed and committed.
     bad
         Images that did not decode, in order.
-    left
+    left_to_others
         Vectors that other runs were computing, and that were left to them.
     seconds
         Wall time of the pass: waiting for pixels, in the forward pass, and waiting for the writer; and beside it
         the time that the writer was busy in the background.
-    paces
+    throughputs
         What each backbone did, by its name.
     peaks
         Peak resident bytes of each process that took part, by its name.
@@ -127,9 +134,9 @@ class Tally:
 
     rows: int = 0
     bad: list[BadImage] = field(default_factory=list)
-    left: int = 0
+    left_to_others: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
-    paces: dict[str, Pace] = field(default_factory=dict)
+    throughputs: dict[str, Throughput] = field(default_factory=dict)
     peaks: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -139,42 +146,44 @@ class Tally:
         return 1 - self.seconds["forward"] / wall if wall else 0.0
 
     @property
-    def throughput(self) -> dict[str, float]:
+    def rates(self) -> dict[str, float]:
         """Vectors per second by phase, of those phases that took any time."""
         return {phase: round(self.rows / s, 1) for phase, s in self.seconds.items() if s}
 
-    def so_far(self, vectors: int) -> str:
+    def rates_text(self, vectors: int) -> str:
         """What a bar says of so many vectors: how many a second each phase made; the slowest holds up the rest."""
         return ", ".join(
             f"{phase} {vectors / s:.0f}/s" for phase, s in self.seconds.items() if s and phase in SHOWN
         )
 
-    def paced(self, backbone: BackboneSpec, vectors: int, seconds: float) -> None:
+    def add_batch(self, backbone: BackboneSpec, vectors: int, seconds: float) -> None:
         """Note a batch of a backbone."""
-        self.paces[backbone.name] = self.paces.get(backbone.name, Pace()) + Pace(vectors, seconds)
+        self.throughputs[backbone.name] = self.throughputs.get(backbone.name, Throughput()) + Throughput(
+            vectors, seconds
+        )
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: PassStats) -> None:
         """Add what another pass did; an image that is bad in both counts once, seconds of workers add up."""
         self.rows += other.rows
-        self.left += other.left
+        self.left_to_others += other.left_to_others
         known = {bad.id for bad in self.bad}
         self.bad += [bad for bad in other.bad if bad.id not in known]
         for account, seconds in other.seconds.items():
             self.seconds[account] = self.seconds.get(account, 0.0) + seconds
-        for name, pace in other.paces.items():
-            self.paces[name] = self.paces.get(name, Pace()) + pace
+        for name, throughput in other.throughputs.items():
+            self.throughputs[name] = self.throughputs.get(name, Throughput()) + throughput
         for process, peak in other.peaks.items():
             self.peaks[process] = max(peak, self.peaks.get(process, 0))
 
 
-def run(
-    wanted: Iterable[Block],
+def run_pass(
+    wanted: Iterable[ImageBlock],
     records: Mapping[str, ImageRecord],
     decoding: Decoding,
     backbones: Mapping[BackboneSpec, Backbone],
     sink: Sink,
-    progress: Progress,
-) -> Tally:
+    progress: ProgressReporter,
+) -> PassStats:
     """Compute every vector of the blocks that are wanted, and commit it.
 
     A kill at any moment loses the vectors since the last committed step, at most one block of images in one view.
@@ -186,48 +195,48 @@ def run(
     StoreError
         If a shard cannot be written.
     """
-    tally = Tally()
+    stats = PassStats()
     pending: defaultdict[FeatureKey, list[Features]] = defaultdict(list)
     finished: list[str] = []
     embedded = 0
     (batch_size,) = {backbone.batch_size for backbone in backbones.values()}
     stream = prefetch(batches(wanted, records, decoding, batch_size, threads()))
-    clock = _Clock(tally.seconds)
+    clock = _PhaseTimer(stats.seconds)
     with closing(stream), BackgroundWriter(sink) as writer:
         for item in stream:
-            processes.heed()
+            processes.raise_if_requested()
             clock.lap("pixels")
             if not isinstance(item, Batch):
-                _set_aside(item, decoding, writer, tally)
+                _quarantine(item, decoding, writer, stats)
                 continue
             finished.extend(item.ids)
             for key in item.keys:
                 started = time.perf_counter()
                 pending[key].append(backbones[key.backbone].embed(item.pixels)[: len(item.ids)])
-                tally.paced(key.backbone, len(item.ids), time.perf_counter() - started)
+                stats.add_batch(key.backbone, len(item.ids), time.perf_counter() - started)
                 progress.update(len(item.ids), key.backbone)
             clock.lap("forward")
             embedded += len(item.ids) * len(item.keys)
-            progress.set_postfix_str(tally.so_far(embedded), refresh=False)
+            progress.set_postfix_str(stats.rates_text(embedded), refresh=False)
             if item.is_last:
                 for key in item.keys:
-                    portion = backbones[key.backbone].portion
+                    portion = backbones[key.backbone].effective_batch_size
                     writer.write(key, finished, np.concatenate(pending.pop(key)), portion)
-                    tally.rows += len(finished)
+                    stats.rows += len(finished)
                 finished = []
             clock.lap("write")
     clock.lap("write")
-    tally.seconds["writer"] = writer.seconds
-    return tally
+    stats.seconds["writer"] = writer.seconds
+    return stats
 
 
-def _set_aside(bad: BadImage, decoding: Decoding, sink: Sink, tally: Tally) -> None:
-    tally.bad.append(bad)
-    if bad.reason not in OF_THE_FILE:
+def _quarantine(bad: BadImage, decoding: Decoding, sink: Sink, stats: PassStats) -> None:
+    stats.bad.append(bad)
+    if bad.reason not in FILE_PROBLEMS:
         sink.record_bad_image(decoding, bad)
 
 
-class _Clock:
+class _PhaseTimer:
     """Adds the time since the last lap to a named account."""
 
     def __init__(self, accounts: dict[str, float]) -> None:
@@ -266,7 +275,7 @@ class Batch:
 
 
 def batches(
-    blocks: Iterable[Block],
+    blocks: Iterable[ImageBlock],
     records: Mapping[str, ImageRecord],
     decoding: Decoding,
     batch_size: int,
@@ -319,7 +328,7 @@ _parsed = cache(parse_recipe)
 
 
 def _load(record: ImageRecord, decoding: Decoding, sizes: Sequence[int]) -> dict[int, Pixels] | BadImage:
-    with room_for(record.path):
+    with reserve_for_decoding(record.path):
         try:
             pixels = read_pixels(record, decoding)
         except BadImageError as error:
@@ -428,9 +437,9 @@ class BackgroundWriter:
             self._waiting.popleft().result()
 
 
-def lacking(manifest: Manifest, todo: Plan) -> list[ImageRecord]:
+def images_without_vector(manifest: Manifest, todo: Plan) -> list[ImageRecord]:
     """Images that lack a vector."""
-    ids = frozenset(NO_IDS.union(*(cell.missing for cell in todo.cells)))
+    ids = frozenset(NO_IDS.union(*(cell.missing for cell in todo.key_plans)))
     return [record for record in manifest.records if record.id in ids]
 
 
@@ -474,15 +483,15 @@ def embed_images(
     networks = Networks(weights, keys[0].backbone.preprocess)
     backbones = {key.backbone: networks.load(key.backbone) for key in keys}
     images = {record.id: record for record in records}
-    memory = Memory()
+    memory = MemorySink()
     todo = plan(keys, list(images), {})
-    tally = run(blocks(todo), images, keys[0].decoding, backbones, memory, Silence())
-    bad = {found.id: found for found in tally.bad}
+    stats = run_pass(image_blocks(todo), images, keys[0].decoding, backbones, memory, NullProgress())
+    bad = {found.id: found for found in stats.bad}
     good = [image for image in images if image not in bad]
     return {image: np.concatenate([memory.rows[key][image] for key in keys]) for image in good}, bad
 
 
-class Memory:
+class MemorySink:
     """A sink that keeps rows by key and image id."""
 
     def __init__(self) -> None:

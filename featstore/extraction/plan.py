@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from featstore import registry
-from featstore.backbones.catalog import footprint
-from featstore.costs import estimate, machine
+from featstore.backbones.catalog import peak_megabytes
+from featstore.costs import estimate_time, machine_name
 from featstore.errors import UsageError
-from featstore.images.reading import dearest
+from featstore.images.reading import largest_decoding_bytes
 from featstore.processes import available_cores, visible_devices
 from featstore.store.ids import NO_IDS, IdSet, pack
-from featstore.store.notes import recorded_layouts, recorded_rates
+from featstore.store.notes import recorded_timings, recorded_worker_speeds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.costs import Estimate
+    from featstore.costs import TimeEstimate
     from featstore.types import BackboneSpec, Executor, FeatureKey, View
 
 
@@ -46,7 +46,7 @@ BLOCK_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class KeyPlan:
     """One feature key and the images that lack a vector under it."""
 
     key: FeatureKey
@@ -64,22 +64,22 @@ class Plan:
     """All cells of one extraction, and the image ids in the order in which they will be read."""
 
     ids: tuple[str, ...]
-    cells: tuple[Cell, ...]
+    key_plans: tuple[KeyPlan, ...]
 
     @property
     def rows_missing(self) -> int:
         """Number of vectors to compute: one per image, view and backbone."""
-        return sum(len(cell.missing) for cell in self.cells)
+        return sum(len(key_plan.missing) for key_plan in self.key_plans)
 
     @property
     def rows_stored(self) -> int:
         """Number of wanted vectors that are in the store already."""
-        return sum(cell.stored for cell in self.cells)
+        return sum(key_plan.stored for key_plan in self.key_plans)
 
     @property
     def bytes_missing(self) -> int:
         """Size of all vectors to come, in bytes."""
-        return sum(cell.bytes_missing for cell in self.cells)
+        return sum(key_plan.bytes_missing for key_plan in self.key_plans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class ImageBlock:
     """Images decoded once, then used for every step. After each step its shards are committed."""
 
     ids: tuple[str, ...]
@@ -122,59 +122,61 @@ def plan(
     good = tuple(i for i in ids if i not in bad)
     wanted = IdSet.of(good)
     held = [stored.get(key, NO_IDS) for key in keys]
-    missing = {id(there): wanted.difference(there) for there in _once(held)}
+    missing = {id(there): wanted.difference(there) for there in _deduplicated(held)}
     return Plan(
-        good, tuple(_cell(key, wanted, missing[id(there)]) for key, there in zip(keys, held, strict=True))
+        good, tuple(_key_plan(key, wanted, missing[id(there)]) for key, there in zip(keys, held, strict=True))
     )
 
 
-def blocks(todo: Plan, rows: int = BLOCK_ROWS) -> Iterator[Block]:
+def image_blocks(todo: Plan, rows: int = BLOCK_ROWS) -> Iterator[ImageBlock]:
     """Cut a plan into blocks of at most `rows` images, leaving out images that lack nothing."""
-    cells = [cell for cell in todo.cells if cell.missing]
-    lacks = _lacking(cells, todo.ids)
+    key_plans = [key_plan for key_plan in todo.key_plans if key_plan.missing]
+    lacks = _lacking(key_plans, todo.ids)
     lacking = np.flatnonzero(lacks.any(axis=0))
     for start in range(0, len(lacking), rows):
         block = lacking[start : start + rows]
         ids = tuple(todo.ids[at] for at in block)
-        yield Block(ids, tuple(_steps(cells, ids, lacks[:, block])))
+        yield ImageBlock(ids, tuple(_steps(key_plans, ids, lacks[:, block])))
 
 
-def _once(objects: Iterable[T]) -> Collection[T]:
+def _deduplicated(objects: Iterable[T]) -> Collection[T]:
     """Each object once: views of the same images share one set of ids, and a million ids take their time."""
     return {id(found): found for found in objects}.values()
 
 
-def _cell(key: FeatureKey, wanted: IdSet, missing: IdSet) -> Cell:
-    return Cell(key, missing, len(wanted) - len(missing))
+def _key_plan(key: FeatureKey, wanted: IdSet, missing: IdSet) -> KeyPlan:
+    return KeyPlan(key, missing, len(wanted) - len(missing))
 
 
-def _lacking(cells: Sequence[Cell], ids: Sequence[str]) -> NDArray[np.bool_]:
+def _lacking(key_plans: Sequence[KeyPlan], ids: Sequence[str]) -> NDArray[np.bool_]:
     """``(cells, ids)``: whether a cell lacks an id. Sorted questions are answered several times faster."""
     packed = pack(ids)
     order = np.argsort(packed)
     ascending = packed[order]
-    lacks = np.zeros((len(cells), len(ids)), bool)
-    for missing in _once(cell.missing for cell in cells):
-        alike = [cell.missing is missing for cell in cells]
+    lacks = np.zeros((len(key_plans), len(ids)), bool)
+    for missing in _deduplicated(key_plan.missing for key_plan in key_plans):
+        alike = [key_plan.missing is missing for key_plan in key_plans]
         answer = np.empty(len(ids), bool)
         answer[order] = missing.holds(ascending)
         lacks[alike] = answer
     return lacks
 
 
-def _steps(cells: Sequence[Cell], block: tuple[str, ...], lacks: NDArray[np.bool_]) -> Iterator[Step]:
+def _steps(key_plans: Sequence[KeyPlan], block: tuple[str, ...], lacks: NDArray[np.bool_]) -> Iterator[Step]:
     """Keys that share view, input size and missing images share one warp; they go through together."""
     together: dict[tuple[View, int, tuple[str, ...]], list[FeatureKey]] = {}
-    for cell, row in zip(cells, lacks, strict=True):
+    for key_plan, row in zip(key_plans, lacks, strict=True):
         if row.any():
             ids = tuple(block[at] for at in np.flatnonzero(row))
-            together.setdefault((cell.key.view, cell.key.backbone.input_size, ids), []).append(cell.key)
+            together.setdefault((key_plan.key.view, key_plan.key.backbone.input_size, ids), []).append(
+                key_plan.key
+            )
     for (view, size, ids), keys in together.items():
         yield Step(view, size, ids, tuple(keys))
 
 
 MEGABYTE = 1_000_000
-BASE = 640 * MEGABYTE
+BASE_BYTES = 640 * MEGABYTE
 """A process with TensorFlow, Keras, h5py and the images' code loaded."""
 SHARED = 0.43
 """Networks in one process share workspace: each but the largest adds this much of what it takes alone."""
@@ -183,7 +185,7 @@ BATCHES_IN_FLIGHT = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class DecodingMemory:
     """What a process needs beside its networks, to decode the largest pictures of a data set.
 
     Attributes
@@ -198,7 +200,7 @@ class Pictures:
     together: int = 0
 
     @classmethod
-    def of(cls, paths: Iterable[Path], threads: int, processes: int) -> Pictures:
+    def of(cls, paths: Iterable[Path], threads: int, processes: int) -> DecodingMemory:
         """Look at the headers of all files.
 
         Parameters
@@ -210,29 +212,31 @@ class Pictures:
         processes
             Among which the largest are spread.
         """
-        costs = dearest(paths, threads * processes)
+        costs = largest_decoding_bytes(paths, threads * processes)
         return cls(max(costs, default=0), max(max(costs, default=0), sum(costs) // processes))
 
 
-NO_PICTURES = Pictures()
+NO_DECODING_MEMORY = DecodingMemory()
 
 
-def announced(specs: Sequence[BackboneSpec], images: int, batch_size: int) -> int:
+def announced_bytes(specs: Sequence[BackboneSpec], images: int, batch_size: int) -> int:
     """Peak resident bytes of one process that holds these networks together and reads so many images.
 
     The numbers of the catalogue were measured with batches of 16 in float32 (`benchmarks/footprint.py`); other
     precisions are announced like float32, which is more than they take.
     """
-    alone = sorted((footprint(spec.name) * MEGABYTE for spec in specs), reverse=True)
+    alone = sorted((peak_megabytes(spec.name) * MEGABYTE for spec in specs), reverse=True)
     networks = sum(alone[:1]) + SHARED * sum(alone[1:])
     return (
-        round(BASE + networks + _pixels({spec.input_size for spec in specs}, images, batch_size))
+        round(BASE_BYTES + networks + _pixels({spec.input_size for spec in specs}, images, batch_size))
         if specs
-        else BASE
+        else BASE_BYTES
     )
 
 
-def passes(todo: Plan, budget: int | None, batch_size: int, pictures: Pictures = NO_PICTURES) -> list[Plan]:
+def passes(
+    todo: Plan, budget: int | None, batch_size: int, pictures: DecodingMemory = NO_DECODING_MEMORY
+) -> list[Plan]:
     """Cut a plan into passes over the images whose networks fit into `budget` bytes together.
 
     The largest picture has to fit beside them; more at a time are decoded where there is room (`room`).
@@ -245,36 +249,40 @@ def passes(todo: Plan, budget: int | None, batch_size: int, pictures: Pictures =
         If a network alone does not fit.
     """
     budget = None if budget is None else budget - pictures.alone
-    needed = {cell.key.backbone for cell in todo.cells if cell.missing}
+    needed = {key_plan.key.backbone for key_plan in todo.key_plans if key_plan.missing}
     images = len(todo.ids)
-    if budget is None or announced(list(needed), images, batch_size) <= budget:
+    if budget is None or announced_bytes(list(needed), images, batch_size) <= budget:
         return [todo]
-    waiting = sorted(needed, key=lambda spec: (-footprint(spec.name), spec.name))
+    waiting = sorted(needed, key=lambda spec: (-peak_megabytes(spec.name), spec.name))
     groups: list[list[BackboneSpec]] = []
     for spec in waiting:
         _require_room(spec, budget, images, batch_size, pictures)
-        fitting = next((g for g in groups if announced([*g, spec], images, batch_size) <= budget), None)
+        fitting = next((g for g in groups if announced_bytes([*g, spec], images, batch_size) <= budget), None)
         if fitting is None:
             groups.append([spec])
         else:
             fitting.append(spec)
     return [
-        Plan(todo.ids, tuple(cell for cell in todo.cells if cell.key.backbone in group)) for group in groups
+        Plan(todo.ids, tuple(key_plan for key_plan in todo.key_plans if key_plan.key.backbone in group))
+        for group in groups
     ]
 
 
 def peak(
-    parts: Sequence[Plan], batch_size: int, pictures: Pictures = NO_PICTURES, budget: int | None = None
+    parts: Sequence[Plan],
+    batch_size: int,
+    pictures: DecodingMemory = NO_DECODING_MEMORY,
+    budget: int | None = None,
 ) -> int:
     """Largest announced peak of these passes, in bytes, the pictures that are decoded at a time included."""
-    room = room_for_pictures(parts, batch_size, pictures, budget)
+    room = decoding_budget(parts, batch_size, pictures, budget)
     return _networks(parts, batch_size) + (
         pictures.together if room is None else min(room, pictures.together)
     )
 
 
-def room_for_pictures(
-    parts: Sequence[Plan], batch_size: int, pictures: Pictures, budget: int | None
+def decoding_budget(
+    parts: Sequence[Plan], batch_size: int, pictures: DecodingMemory, budget: int | None
 ) -> int | None:
     """Bytes that pictures may take while they are decoded; None without a budget."""
     if budget is None:
@@ -284,7 +292,9 @@ def room_for_pictures(
 
 def _networks(parts: Sequence[Plan], batch_size: int) -> int:
     return max(
-        announced(list({c.key.backbone for c in part.cells if c.missing}), len(part.ids), batch_size)
+        announced_bytes(
+            list({c.key.backbone for c in part.key_plans if c.missing}), len(part.ids), batch_size
+        )
         for part in parts
     )
 
@@ -296,9 +306,11 @@ def _pixels(sides: set[int], images: int, batch_size: int) -> int:
     return block + batches
 
 
-def _require_room(spec: BackboneSpec, budget: int, images: int, batch_size: int, pictures: Pictures) -> None:
+def _require_room(
+    spec: BackboneSpec, budget: int, images: int, batch_size: int, pictures: DecodingMemory
+) -> None:
     """Refuse a network that does not fit into `budget`, which is what the largest picture leaves."""
-    needed = announced([spec], images, batch_size)
+    needed = announced_bytes([spec], images, batch_size)
     if needed > budget:
         beside = f" and decoding the largest image {pictures.alone / MEGABYTE:.0f} MB"
         beside = beside if pictures.alone >= MEGABYTE else ""
@@ -310,27 +322,27 @@ def _require_room(spec: BackboneSpec, budget: int, images: int, batch_size: int,
 
 
 EXECUTORS = "featstore.executors"
-ASKED = "as asked"
+AS_ASKED = "as asked"
 BENCHED = "as measured by featstore bench"
 DEFAULT = "by default"
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class WorkerChoice:
     """An executor, and where its number of workers comes from."""
 
     executor: Executor
-    grounds: str
+    reason: str
 
 
-def crew(
+def choose_workers(
     executor: str,
     workers: int | None,
     scheduler: str | None,
     cache: Path,
     backbones: Sequence[str],
     precision: str,
-) -> Crew:
+) -> WorkerChoice:
     """Set an executor up.
 
     Where the processes of this machine are asked for without a number, it is the one with which ``featstore bench
@@ -339,14 +351,18 @@ def crew(
     """
     best = None
     if executor == "processes" and workers is None and not visible_devices(os.environ):
-        best = fastest(cache, backbones, precision)
-    grounds = ASKED if workers is not None else BENCHED if best is not None else DEFAULT
-    return Crew(registry.load(EXECUTORS, executor)(best if workers is None else workers, scheduler), grounds)
+        best = fastest_workers(cache, backbones, precision)
+    reason = AS_ASKED if workers is not None else BENCHED if best is not None else DEFAULT
+    return WorkerChoice(
+        registry.load(EXECUTORS, executor)(best if workers is None else workers, scheduler), reason
+    )
 
 
-def fastest(cache: Path, backbones: Sequence[str], precision: str) -> int | None:
+def fastest_workers(cache: Path, backbones: Sequence[str], precision: str) -> int | None:
     """Return the number of processes with the least time for an image through all backbones; None if not measured."""
-    notes = [recorded_layouts(cache, machine(), name, precision) for name in dict.fromkeys(backbones)]
+    notes = [
+        recorded_worker_speeds(cache, machine_name(), name, precision) for name in dict.fromkeys(backbones)
+    ]
     shared = set.intersection(*(set(note) for note in notes)) if notes else set()
     feasible = [processes for processes in sorted(shared) if processes <= available_cores()]
     return min(feasible, key=lambda processes: sum(1 / note[processes] for note in notes), default=None)
@@ -359,7 +375,7 @@ FAR_OFF, MATTERS = 1.5, 5.0
 MINUTE, HOUR = 60, 3600
 
 
-class Bar:
+class ProgressBar:
     """Phases and a bar, if `shown`; the bar comes with the first vectors, so that it counts no loading.
 
     Parameters
@@ -372,7 +388,7 @@ class Bar:
         self._shown = shown
         self._bar: Any = None
         self._total = 0
-        self._cost: Estimate | None = None
+        self._cost: TimeEstimate | None = None
         self._left = 0.0
         self._begun: set[BackboneSpec] = set()
         self._last = 0.0
@@ -399,12 +415,14 @@ class Bar:
         else:
             self._bar.write(line, file=sys.stderr)
 
-    def expect(self, todo: Plan, cost: Estimate) -> None:
+    def expect(self, todo: Plan, cost: TimeEstimate) -> None:
         """Say how much there is to do and how long that should take."""
         self._total, self._cost = todo.rows_missing, cost
-        self._left = sum(len(cell.missing) * cost.per_vector[cell.key.backbone] for cell in todo.cells)
+        self._left = sum(
+            len(key_plan.missing) * cost.per_vector[key_plan.key.backbone] for key_plan in todo.key_plans
+        )
         what = f"{len(todo.ids):,} images, {self._total:,} vectors to compute"
-        self.say(f"{what}, about {about(cost.seconds)} ({cost.basis})")
+        self.say(f"{what}, about {roughly(cost.seconds)} ({cost.basis})")
 
     def update(self, n: int = 1, backbone: BackboneSpec | None = None) -> None:
         """Count `n` more vectors, of a backbone if these are of one batch."""
@@ -423,7 +441,7 @@ class Bar:
         if self._bar is not None:
             self._bar.set_postfix_str(s, refresh=refresh)
 
-    def _time(self, n: int, backbone: BackboneSpec, cost: Estimate) -> None:
+    def _time(self, n: int, backbone: BackboneSpec, cost: TimeEstimate) -> None:
         now, before = perf_counter(), self._last
         self._last = now
         expected = n * cost.per_vector[backbone]
@@ -434,25 +452,27 @@ class Bar:
             self._took.append(now - before)
             self._expected += expected
             if len(self._took) == TIMED_BATCHES:
-                self._put_right()
+                self._correct_estimate()
 
-    def _put_right(self) -> None:
+    def _correct_estimate(self) -> None:
         slower = sum(self._took) / self._expected
         left = self._left * slower
         if abs(left - self._left) > MATTERS and not 1 / FAR_OFF < slower < FAR_OFF:
-            self.say(f"about {about(left)} left by the first batches; the estimate was {about(self._left)}")
+            self.say(
+                f"about {roughly(left)} left by the first batches; the estimate was {roughly(self._left)}"
+            )
 
 
-def about(seconds: float) -> str:
+def roughly(seconds: float) -> str:
     """Round seconds for people: ``30 s``, ``4 min``, ``3 h``."""
     if seconds < 1.5 * MINUTE:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / MINUTE)} min" if seconds < 1.5 * HOUR else f"{seconds / HOUR:.1f} h"
 
 
-def expected(todo: Plan, cache: Path) -> Estimate:
-    """`estimate` of a plan on all cores of this machine, from what this cache has recorded."""
-    vectors = Counter({cell.key.backbone: 0 for cell in todo.cells})
-    for cell in todo.cells:
-        vectors[cell.key.backbone] += len(cell.missing)
-    return estimate(vectors, recorded_rates(cache, machine()), os.cpu_count() or 1)
+def expected_time(todo: Plan, cache: Path) -> TimeEstimate:
+    """`estimate_time` of a plan on all cores of this machine, from what this cache has recorded."""
+    vectors = Counter({key_plan.key.backbone: 0 for key_plan in todo.key_plans})
+    for key_plan in todo.key_plans:
+        vectors[key_plan.key.backbone] += len(key_plan.missing)
+    return estimate_time(vectors, recorded_timings(cache, machine_name()), os.cpu_count() or 1)

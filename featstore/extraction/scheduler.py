@@ -1,4 +1,4 @@
-"""A plan cut into portions that any worker can compute, and the rounds until every portion is there.
+"""Work units of a plan, and the rounds until every unit is computed.
 
 What other runs are computing is left to them: rows are claimed block by block, before anything is read.
 
@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING
 from featstore import processes
 from featstore.errors import UsageError, WorkerLostError
 from featstore.extraction import pipeline
-from featstore.extraction.networks import Metered, record_rates
-from featstore.extraction.plan import BLOCK_ROWS, Cell, Plan, blocks
+from featstore.extraction.networks import TimedBackbone, record_timings
+from featstore.extraction.plan import BLOCK_ROWS, KeyPlan, Plan, image_blocks
 from featstore.images.formats.decode import decoder_version
-from featstore.images.reading import bounded
+from featstore.images.reading import memory_budget
 from featstore.serialization import digest
 from featstore.store.ids import IdSet
 from featstore.store.leases import Leases, overlapping, without
@@ -38,19 +38,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 
     from featstore.extraction.networks import NetworkSource
-    from featstore.extraction.plan import Block, Step
-    from featstore.store.leases import Claim, Lease, Rows
+    from featstore.extraction.plan import ImageBlock, Step
+    from featstore.store.leases import Lease, LeaseRecord, Rows
     from featstore.store.notes import BadImage
     from featstore.types import BackboneSpec, Decoding, Executor, FeatureKey, Features, ImageRecord
 
 
 ROUNDS = 3
-PORTIONS_PER_WORKER = 2
+UNITS_PER_WORKER = 2
 """So that a worker that ends early finds more to do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
+class WorkUnit:
     """Some images through some feature keys, with all that a worker must know about them."""
 
     plan: Plan
@@ -58,8 +58,8 @@ class Portion:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """Compute a portion and commit it: the same engine, batches and bytes wherever it is called.
+class ExtractWorker:
+    """Compute a work unit and commit it: the same engine, batches and bytes wherever it is called.
 
     Attributes
     ----------
@@ -71,24 +71,24 @@ class Work:
         Folder of the store, absolute, the same for all workers.
     progress
         Told of every batch; the parent's bar if the work is done in its process.
-    bounded
-        Whether memory is short, so that networks that a portion does not need have to go.
+    memory_is_bounded
+        Whether memory is short, so that networks that a work unit does not need have to go.
     run
         Name of the run: what its workers claim, other runs leave to them.
-    room
+    decoding_budget
         Bytes that pictures may take in a process while they are decoded; None for no bound.
     """
 
     networks: NetworkSource
     decoding: Decoding
     cache: Path
-    progress: pipeline.Progress = field(default_factory=pipeline.Silence)
-    bounded: bool = False
+    progress: pipeline.ProgressReporter = field(default_factory=pipeline.NullProgress)
+    memory_is_bounded: bool = False
     run: str = field(default_factory=partial(secrets.token_hex, 8))
-    room: int | None = None
+    decoding_budget: int | None = None
 
-    def __call__(self, portion: Portion) -> pipeline.Tally:
-        """Compute what the portion lacks and nobody else is computing.
+    def __call__(self, unit: WorkUnit) -> pipeline.PassStats:
+        """Compute what the unit lacks and nobody else is computing.
 
         Raises
         ------
@@ -101,59 +101,59 @@ class Work:
                 "Install the same packages everywhere: pip install -c constraints.txt featstore.",
             )
         store = Store(self.cache)
-        specs = dict.fromkeys(cell.key.backbone for cell in portion.plan.cells if cell.missing)
-        if self.bounded:
+        specs = dict.fromkeys(key_plan.key.backbone for key_plan in unit.plan.key_plans if key_plan.missing)
+        if self.memory_is_bounded:
             self.networks.keep(specs)
         backbones = {spec: self._load(spec) for spec in specs}
         if specs:
             self.progress.say("computing; the first batch of a network takes longer")
-        records = {record.id: record for record in portion.records}
+        records = {record.id: record for record in unit.records}
         started = perf_counter()
         try:
-            with bounded(self.room), Leases(self.cache, run=self.run) as leases:
-                claims = Claims(store, leases)
-                wanted = claims.take(blocks(portion.plan))
-                tally = pipeline.run(wanted, records, self.decoding, backbones, claims, self.progress)
+            with memory_budget(self.decoding_budget), Leases(self.cache, run=self.run) as leases:
+                claims = ReservingSink(store, leases)
+                wanted = claims.reserve(image_blocks(unit.plan))
+                stats = pipeline.run_pass(wanted, records, self.decoding, backbones, claims, self.progress)
         finally:
             store.flush()
-        tally.peaks = {f"{platform.node()} {os.getpid()}": peak_resident()}
-        tally.left = claims.left
-        record_rates(self.cache, backbones.values(), perf_counter() - started, processes.threads())
-        return tally
+        stats.peaks = {f"{platform.node()} {os.getpid()}": peak_resident_bytes()}
+        stats.left_to_others = claims.left_to_others
+        record_timings(self.cache, backbones.values(), perf_counter() - started, processes.threads())
+        return stats
 
-    def _load(self, spec: BackboneSpec) -> Metered:
+    def _load(self, spec: BackboneSpec) -> TimedBackbone:
         self.progress.say(
             f"loading {spec.name}" if "tensorflow" in sys.modules else f"loading TensorFlow and {spec.name}"
         )
-        return Metered(self.networks, spec)
+        return TimedBackbone(self.networks, spec)
 
 
-def whole(todo: Plan, records: Mapping[str, ImageRecord]) -> Portion:
-    """Return the plan as one portion, which the engine streams from end to end."""
-    return Portion(todo, tuple(records[i] for i in todo.ids))
+def as_one_unit(todo: Plan, records: Mapping[str, ImageRecord]) -> WorkUnit:
+    """Return the plan as one work unit, which the engine streams from end to end."""
+    return WorkUnit(todo, tuple(records[i] for i in todo.ids))
 
 
-def cut(
+def split_into_units(
     todo: Plan, records: Mapping[str, ImageRecord], workers: int, rows: int = BLOCK_ROWS
-) -> list[Portion]:
+) -> list[WorkUnit]:
     """Cut a plan where the engine would begin a new block, so that the shards are those of one process.
 
     Where there are fewer blocks than workers can do, the views and input sizes of a block go to different
     workers, each of which decodes its images.
     """
-    found = list(blocks(todo, rows))
-    pieces = -(-PORTIONS_PER_WORKER * workers // max(1, len(found)))
-    return [_portion(block, steps, records) for block in found for steps in _split(block.steps, pieces)]
+    found = list(image_blocks(todo, rows))
+    pieces = -(-UNITS_PER_WORKER * workers // max(1, len(found)))
+    return [_work_unit(block, steps, records) for block in found for steps in _split(block.steps, pieces)]
 
 
-def compute(
+def compute_plan(
     todo: Plan,
     records: Mapping[str, ImageRecord],
-    work: Work,
+    work: ExtractWorker,
     executor: Executor,
-    progress: pipeline.Progress,
+    progress: pipeline.ProgressReporter,
     replan: Callable[[Collection[str]], Plan],
-) -> pipeline.Tally:
+) -> pipeline.PassStats:
     """Have a plan computed, and what lost workers or other runs left undone planned and computed again.
 
     Parameters
@@ -176,17 +176,17 @@ def compute(
     WorkerLostError
         If vectors are missing after workers were lost in `ROUNDS` rounds.
     """
-    total, first, losses, told = pipeline.Tally(), todo, 0, 0
+    total, first, losses, told = pipeline.PassStats(), todo, 0, 0
 
     def again() -> Plan:
         return replan({bad.id for bad in total.bad})
 
     leases = Leases(work.cache, run=work.run)
-    while (todo := unclaimed(todo, leases, again)).rows_missing:
+    while (todo := wait_for_unreserved(todo, leases, again)).rows_missing:
         once, lost = _round(todo, records, work, executor, progress)
         total.add(once)
         told += once.rows
-        if not lost and not once.left:
+        if not lost and not once.left_to_others:
             todo = _finished(first, total)
             break
         todo = again()
@@ -206,39 +206,43 @@ def compute(
 def _round(
     todo: Plan,
     records: Mapping[str, ImageRecord],
-    work: Work,
+    work: ExtractWorker,
     executor: Executor,
-    progress: pipeline.Progress,
-) -> tuple[pipeline.Tally, bool]:
+    progress: pipeline.ProgressReporter,
+) -> tuple[pipeline.PassStats, bool]:
     """Go through the plan once; tell what was done, and whether workers were lost."""
-    done = pipeline.Tally()
+    done = pipeline.PassStats()
     try:
-        with closing(_results(work, _portions(todo, records, executor), executor)) as results:
-            for tally in results:
-                done.add(tally)
+        with closing(_results(work, _work_units(todo, records, executor), executor)) as results:
+            for stats in results:
+                done.add(stats)
                 if not executor.in_process:
-                    progress.set_postfix_str(done.so_far(done.rows), refresh=False)
-                    progress.update(tally.rows)
+                    progress.set_postfix_str(done.rates_text(done.rows), refresh=False)
+                    progress.update(stats.rows)
     except WorkerLostError:
         return done, True
     return done, False
 
 
-def _portions(todo: Plan, records: Mapping[str, ImageRecord], executor: Executor) -> list[Portion]:
-    return [whole(todo, records)] if executor.in_process else cut(todo, records, executor.workers)
+def _work_units(todo: Plan, records: Mapping[str, ImageRecord], executor: Executor) -> list[WorkUnit]:
+    return (
+        [as_one_unit(todo, records)]
+        if executor.in_process
+        else split_into_units(todo, records, executor.workers)
+    )
 
 
 def _results(
-    work: Work, portions: Sequence[Portion], executor: Executor
-) -> Generator[pipeline.Tally, None, None]:
-    yield from executor.run(work, portions)
+    work: ExtractWorker, units: Sequence[WorkUnit], executor: Executor
+) -> Generator[pipeline.PassStats, None, None]:
+    yield from executor.run(work, units)
 
 
-def _portion(block: Block, steps: Sequence[Step], records: Mapping[str, ImageRecord]) -> Portion:
-    cells = tuple(Cell(key, IdSet.of(step.ids), 0) for step in steps for key in step.keys)
+def _work_unit(block: ImageBlock, steps: Sequence[Step], records: Mapping[str, ImageRecord]) -> WorkUnit:
+    key_plans = tuple(KeyPlan(key, IdSet.of(step.ids), 0) for step in steps for key in step.keys)
     wanted = {i for step in steps for i in step.ids}
     ids = tuple(i for i in block.ids if i in wanted)
-    return Portion(Plan(ids, cells), tuple(records[i] for i in ids))
+    return WorkUnit(Plan(ids, key_plans), tuple(records[i] for i in ids))
 
 
 def _split(steps: Sequence[Step], pieces: int) -> Iterator[Sequence[Step]]:
@@ -249,7 +253,7 @@ def _split(steps: Sequence[Step], pieces: int) -> Iterator[Sequence[Step]]:
     return (ordered[start:stop] for start, stop in pairwise(edges))
 
 
-def _finished(first: Plan, done: pipeline.Tally) -> Plan:
+def _finished(first: Plan, done: pipeline.PassStats) -> Plan:
     """Return what is left of a plan when all is done: its good images, and nothing missing."""
     bad = {image.id for image in done.bad}
     return Plan(tuple(image for image in first.ids if image not in bad), ())
@@ -258,7 +262,7 @@ def _finished(first: Plan, done: pipeline.Tally) -> Plan:
 def _rows_done(first: Plan, now: Plan) -> int:
     """Vectors of the first plan that are no longer missing, those of bad images aside."""
     good = IdSet.of(now.ids)
-    wanted = sum(int(good.holds(cell.missing.rows).sum()) for cell in first.cells)
+    wanted = sum(int(good.holds(key_plan.missing.rows).sum()) for key_plan in first.key_plans)
     return wanted - now.rows_missing
 
 
@@ -268,8 +272,8 @@ POLL = 0.2
 """Seconds between two looks at the leases of others."""
 
 
-class Claims:
-    """A store that is written to by several runs at once: a sink, and the turnstile before the engine.
+class ReservingSink:
+    """A store that is written to by several runs at once: a sink, and what reserves rows before the pipeline.
 
     Parameters
     ----------
@@ -285,15 +289,15 @@ class Claims:
     """
 
     def __init__(self, store: Store, leases: Leases) -> None:
-        self.left = 0
+        self.left_to_others = 0
         self._store = store
         self._leases = leases
         self._open: dict[Lease, set[FeatureKey]] = {}
 
-    def take(self, wanted: Iterable[Block]) -> Iterator[Block]:
+    def reserve(self, wanted: Iterable[ImageBlock]) -> Iterator[ImageBlock]:
         """Claim block after block, and yield what of each is granted and not stored by now."""
         for block in wanted:
-            yield from blocks(self._granted(block), len(block.ids))
+            yield from image_blocks(self._granted(block), len(block.ids))
 
     def write(self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int) -> None:
         """Commit rows. A lease ends with the last key of its block; with the run, where a key had only bad images."""
@@ -307,17 +311,17 @@ class Claims:
         """Enter an image in the quarantine table."""
         self._store.record_bad_image(decoding, bad)
 
-    def _granted(self, block: Block) -> Plan:
+    def _granted(self, block: ImageBlock) -> Plan:
         """Claim first, then look what is stored: whoever let go of a row in between has stored it before."""
         wanted = {key: IdSet.of(step.ids) for step in block.steps for key in step.keys}
-        lease = self._leases.claim(wanted)
+        lease = self._leases.acquire(wanted)
         granted = {key: lease.granted(key) for key in wanted if lease.granted(key)}
-        self.left += sum(map(len, wanted.values())) - sum(map(len, granted.values()))
+        self.left_to_others += sum(map(len, wanted.values())) - sum(map(len, granted.values()))
         stored = self._store.stored(granted)
         missing = {key: ids.difference(stored[key]) for key, ids in granted.items()}
         self._open[lease] = {key for key, ids in missing.items() if ids}
         self._close(lease)
-        return Plan(block.ids, tuple(Cell(key, ids, 0) for key, ids in missing.items()))
+        return Plan(block.ids, tuple(KeyPlan(key, ids, 0) for key, ids in missing.items()))
 
     def _close(self, lease: Lease) -> None:
         """Let go of a lease that has nothing open any more."""
@@ -326,7 +330,7 @@ class Claims:
             lease.release()
 
 
-def unclaimed(todo: Plan, leases: Leases, replan: Callable[[], Plan]) -> Plan:
+def wait_for_unreserved(todo: Plan, leases: Leases, replan: Callable[[], Plan]) -> Plan:
     """Return `todo` as soon as it holds a row that no other run is computing, or nothing any more.
 
     While others compute all that is missing, this waits and says so; what they have stored, or left behind when
@@ -335,22 +339,24 @@ def unclaimed(todo: Plan, leases: Leases, replan: Callable[[], Plan]) -> Plan:
     others = leases.others()
     told: set[str] = set()
     while todo.rows_missing and others and not without(_rows(todo), others):
-        _tell([claim for claim in overlapping(_rows(todo), others) if claim.run not in told], todo)
-        told.update(claim.run for claim in others)
+        _log_waiting([record for record in overlapping(_rows(todo), others) if record.run not in told], todo)
+        told.update(record.run for record in others)
         time.sleep(POLL)
         before, others = others, leases.others()
-        if {claim.token for claim in others} != {claim.token for claim in before}:
+        if {record.token for record in others} != {record.token for record in before}:
             todo = replan()
     return todo
 
 
 def _rows(todo: Plan) -> Rows:
-    return {digest(cell.key.to_json()): cell.missing for cell in todo.cells if cell.missing}
+    return {
+        digest(key_plan.key.to_json()): key_plan.missing for key_plan in todo.key_plans if key_plan.missing
+    }
 
 
-def _tell(claims: Sequence[Claim], todo: Plan) -> None:
-    if claims:
-        who = {f"process {claim.owner.pid} on {claim.owner.host.partition(' ')[0]}" for claim in claims}
+def _log_waiting(records: Sequence[LeaseRecord], todo: Plan) -> None:
+    if records:
+        who = {f"process {record.owner.pid} on {record.owner.host.partition(' ')[0]}" for record in records}
         log.warning(
             "waiting for %s, which computes the last %d vectors.", ", ".join(sorted(who)), todo.rows_missing
         )
@@ -360,7 +366,7 @@ STATUS = Path("/proc/self/status")
 KIBIBYTE = 1024
 
 
-def peak_resident() -> int:
+def peak_resident_bytes() -> int:
     """Peak resident bytes of this program.
 
     Linux carries ``ru_maxrss`` over fork and exec, so that a program inherits the peak of the one that started it;
@@ -371,10 +377,10 @@ def peak_resident() -> int:
     except OSError:
         lines = []
     own = next((int(line.split()[1]) * KIBIBYTE for line in lines if line.startswith("VmHWM:")), None)
-    return _ever() if own is None else own
+    return _max_resident_bytes() if own is None else own
 
 
-def _ever() -> int:
+def _max_resident_bytes() -> int:
     """``ru_maxrss``, which macOS gives in bytes and all others in KiB."""
     unit = 1 if sys.platform == "darwin" else KIBIBYTE
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

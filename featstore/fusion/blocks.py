@@ -39,7 +39,7 @@ class Block:
         return self.stop - self.start
 
 
-def lay_out(widths: Mapping[str, int]) -> tuple[Block, ...]:
+def make_blocks(widths: Mapping[str, int]) -> tuple[Block, ...]:
     """Blocks side by side, in the order of `widths` (name to number of columns).
 
     Examples
@@ -51,7 +51,7 @@ def lay_out(widths: Mapping[str, int]) -> tuple[Block, ...]:
     return tuple(Block(name, *edge) for name, edge in zip(widths, pairwise(edges), strict=True))
 
 
-def tile(blocks: Iterable[Block] | None, n_columns: int) -> tuple[Block, ...]:
+def check_blocks(blocks: Iterable[Block] | None, n_columns: int) -> tuple[Block, ...]:
     """Check that `blocks` cover all the columns once, left to right; None is one block named "all".
 
     Gaps are refused because a forgotten backbone would look like a bad one.
@@ -74,6 +74,6 @@ def tile(blocks: Iterable[Block] | None, n_columns: int) -> tuple[Block, ...]:
     return tiled
 
 
-def split(X: NDArray[Any], blocks: Iterable[Block]) -> list[NDArray[Any]]:
+def split_columns(X: NDArray[Any], blocks: Iterable[Block]) -> list[NDArray[Any]]:
     """Views (not copies) of the columns of each block: ``(n, D)`` to a list of ``(n, width)``."""
     return [X[:, block.start : block.stop] for block in blocks]

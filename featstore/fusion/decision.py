@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
 from featstore.errors import UsageError
-from featstore.fusion.blocks import Block, split
+from featstore.fusion.blocks import Block, split_columns
 from featstore.fusion.linear import LinearModel, fit_logistic, probabilities
 from featstore.fusion.strategy import FusionStrategy
 
@@ -58,13 +58,13 @@ class DecisionStrategy(FusionStrategy):
 
     def block_proba(self, X: ArrayLike) -> Floats:
         """Probabilities ``(n, n_blocks, n_classes)`` of each backbone alone."""
-        return softmax(ask(self.models_, self._read(X), self.blocks_))
+        return softmax(block_logits(self.models_, self._check_features(X), self.blocks_))
 
-    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
+    def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
         self.models_ = fit_each(X, y, self.blocks_, self.C)
 
-    def _fuse(self, X: NDArray[Any]) -> Floats:
-        return self._combine(ask(self.models_, X, self.blocks_))
+    def _predict_proba(self, X: NDArray[Any]) -> Floats:
+        return self._combine(block_logits(self.models_, X, self.blocks_))
 
     def _combine(self, logits: Floats) -> Floats:
         """Probabilities ``(n, n_classes)`` from ``(n, n_blocks, n_logits)``; one logit for two classes."""
@@ -76,7 +76,7 @@ class TrainedDecisionStrategy(DecisionStrategy):
 
     In the rows they were fitted to, all backbones look perfect. So each is fitted again on inner folds that keep
     groups whole, and judged by its answers for groups it has not seen; the backbones that predict later are fitted
-    to all rows. The price is `inner_folds` more fits per backbone.
+    to all rows. The price is `fold_numbers` more fits per backbone.
 
     Parameters
     ----------
@@ -97,18 +97,18 @@ class TrainedDecisionStrategy(DecisionStrategy):
         self.inner_folds = inner_folds
         self.random_state = random_state
 
-    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
+    def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
         if self.inner_folds < 2:  # noqa: PLR2004
             raise UsageError(f"inner_folds={self.inner_folds} holds nobody out.", "Set inner_folds=3.")
-        super()._learn(X, y, groups)
-        fold_of = inner_folds(y, groups, self.inner_folds, self.random_state)
-        self._judge(out_of_fold(self._fit_inside, X, y, fold_of), y)
+        super()._fit(X, y, groups)
+        fold_of = fold_numbers(y, groups, self.inner_folds, self.random_state)
+        self._fit_combiner(out_of_fold(self._fit_inside, X, y, fold_of), y)
 
     def _fit_inside(self, X: NDArray[Any], y: NDArray[np.intp]) -> Any:  # noqa: ANN401
         models = fit_each(X, y, self.blocks_, self.C)
-        return lambda rows: ask(models, rows, self.blocks_)
+        return lambda rows: block_logits(models, rows, self.blocks_)
 
-    def _judge(self, logits: Floats, y: NDArray[np.intp]) -> None:
+    def _fit_combiner(self, logits: Floats, y: NDArray[np.intp]) -> None:
         """Learn from out-of-fold logits ``(n, n_blocks, n_logits)`` and class numbers ``(n,)``."""
         raise NotImplementedError
 
@@ -117,13 +117,13 @@ def fit_each(
     X: NDArray[Any], y: NDArray[np.intp], blocks: tuple[Block, ...], C: float
 ) -> tuple[LinearModel, ...]:
     """One logistic regression per block, on its own columns."""
-    parts = zip(blocks, split(X, blocks), strict=True)
+    parts = zip(blocks, split_columns(X, blocks), strict=True)
     return tuple(fit_logistic(part, y, (Block(block.name, 0, block.width),), C) for block, part in parts)
 
 
-def ask(models: tuple[LinearModel, ...], X: NDArray[Any], blocks: tuple[Block, ...]) -> Floats:
+def block_logits(models: tuple[LinearModel, ...], X: NDArray[Any], blocks: tuple[Block, ...]) -> Floats:
     """Logits ``(n, n_blocks, n_logits)`` of each backbone."""
-    parts = zip(models, split(X, blocks), strict=True)
+    parts = zip(models, split_columns(X, blocks), strict=True)
     return np.stack([model.decision(part) for model, part in parts], axis=1)
 
 
@@ -145,7 +145,7 @@ def balanced_accuracies(proba: Floats, y: NDArray[np.intp]) -> Floats:
 ALWAYS_TRAINED = -1
 
 
-def inner_folds(
+def fold_numbers(
     y: Numbers, groups: Numbers | None, folds: int, random_state: int | np.random.RandomState | None
 ) -> Numbers:
     """Fold ``(n,)`` in which each row is held out: whole groups, every class in proportion.
@@ -198,7 +198,7 @@ def out_of_fold(
     X, y
         ``(n, d)`` features and ``(n,)`` class numbers.
     fold_of
-        As from `inner_folds`.
+        As from `fold_numbers`.
     """
     answers: Floats | None = None
     for fold in np.unique(fold_of):

@@ -23,7 +23,7 @@ from scipy.linalg.lapack import dpotrf, dpotri
 from scipy.special import expit
 from threadpoolctl import ThreadpoolController
 
-from featstore.fusion.blocks import split
+from featstore.fusion.blocks import split_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-7
 """On any logit, by the bound in `solve`; in effect errors are far smaller."""
-GUESS = 50.0
+INITIAL_ERROR = 50.0
 """The same, of the first guess: what the sketch leaves out is worth no more digits."""
 ROUGH = 0.01
 """The same, until values are computed in float64: later steps are short, and so is their rounding."""
 STEPS = 30
 HALVINGS = 40
-TEAM = 16
+SUBSETS_PER_THREAD = 16
 """Subsets, at least, that are worth a thread."""
 SLACK = 1e-11
 
@@ -92,7 +92,7 @@ def solve(
     preconditioned by `Sketch`; residuals, logits and objectives are float64. The first guess solves the same problem
     for the sketch itself, which costs next to nothing.
 
-    Where BLAS may use several threads, as many teams of subsets are solved at a time, with one thread each: a product
+    Where BLAS may use several threads, so many groups are solved at a time, with one thread each: a product
     of a few dozen rows is too small to share.
 
     A subset is done when its distance from the optimum is certified. The objective is strongly convex in w with
@@ -120,7 +120,7 @@ def solve(
     sketch = Sketch.of(coarse, members)
     reach = np.sqrt(members @ np.array([kernel.diagonal().max() for kernel in kernels]))
     task = _Task(target, C, reach, sketch)
-    state = _nothing(members, target) if start is None else start.copy()
+    state = _zero_solution(members, target) if start is None else start.copy()
 
     def double(models: Models, A: Floats) -> Floats:
         return apply(kernels, members[models], A)
@@ -131,7 +131,7 @@ def solve(
     def settle(live: Models) -> int:
         """Solve for some subsets, in place; how many did not get there."""
         if start is None:
-            _newton(task, sketch.times, state, live, GUESS)
+            _newton(task, sketch.times, state, live, INITIAL_ERROR)
             _refresh(state, live, target, double)
         _newton(task, single, state, live, ROUGH)
         for product in (single, single, double, double):
@@ -141,17 +141,17 @@ def solve(
                 break
         return len(live)
 
-    left = _in_teams(settle, len(members))
+    left = _in_threads(settle, len(members))
     if left:
         _warn(left)
     return state
 
 
-def _in_teams(settle: Callable[[Models], int], subsets: int) -> int:
-    """Settle all subsets, by as many teams at a time as BLAS has threads; subsets of all sizes are in each."""
+def _in_threads(settle: Callable[[Models], int], subsets: int) -> int:
+    """Settle all subsets, by as many groups at a time as BLAS has threads; subsets of all sizes are in each."""
     blas = ThreadpoolController().select(user_api="blas")
     threads = max((pool["num_threads"] for pool in blas.info()), default=1)
-    teams = min(threads, subsets // TEAM)
+    teams = min(threads, subsets // SUBSETS_PER_THREAD)
     if teams < 2:  # noqa: PLR2004
         return settle(np.arange(subsets))
     with blas.limit(limits=1), ThreadPoolExecutor(teams) as pool:
@@ -168,7 +168,7 @@ class _Task:
     sketch: Sketch
 
 
-def _nothing(members: Mask, target: Floats) -> DualSolution:
+def _zero_solution(members: Mask, target: Floats) -> DualSolution:
     zeros = np.zeros((len(members), *target.shape))
     return DualSolution(zeros, zeros.copy(), best_intercept(zeros, target, zeros[:, :, 0]))
 
@@ -609,7 +609,7 @@ def scaled_blocks(
 ) -> list[NDArray[np.float64]]:
     """Each block of ``(X - mean) * scale``, float64 ``(n, d)``."""
     parts = []
-    for part, block in zip(split(X, blocks), blocks, strict=True):
+    for part, block in zip(split_columns(X, blocks), blocks, strict=True):
         scaled = part - mean[block.start : block.stop]
         scaled *= scale[block.start : block.stop]
         parts.append(scaled)

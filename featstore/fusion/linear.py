@@ -19,7 +19,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
 from featstore.errors import UsageError
-from featstore.fusion.blocks import split
+from featstore.fusion.blocks import split_columns
 from featstore.fusion.strategy import FusionStrategy
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def standardise(X: NDArray[Any], blocks: Iterable[Block]) -> tuple[Floats, Float
     their Gram matrices; without the weight 4032 columns of NASNetLarge outvote 512 of VGG19 eight to one for their
     number alone, and one value of C would mean a different penalty for every subset of backbones.
     """
-    parts = [_standardise_block(part) for part in split(X, blocks)]
+    parts = [_standardise_block(part) for part in split_columns(X, blocks)]
     return np.concatenate([mean for mean, _ in parts]), np.concatenate([scale for _, scale in parts])
 
 
@@ -303,7 +303,7 @@ def fit_concatenated(
     mean, scale
         ``(d,)`` of all columns.
     """
-    weights = [weight_of(part) for part in scores]
+    weights = [unit_variance_factor(part) for part in scores]
     joined = np.concatenate([part * weight for part, weight in zip(scores, weights, strict=True)], axis=1)
     coef, intercept = solve_logistic(joined, y, C)
     parts = np.split(coef, np.cumsum([part.shape[1] for part in scores])[:-1], axis=1)
@@ -314,11 +314,11 @@ def fit_concatenated(
 def fit_merged(scores: Floats, y: NDArray[np.intp], C: float) -> LinearModel:
     """Logistic regression on merged scores ``(n, m)``, centred and weighed to a total variance of one."""
     mean = scores.mean(axis=0)
-    scale = np.full(len(mean), weight_of(scores))
+    scale = np.full(len(mean), unit_variance_factor(scores))
     return LinearModel(*solve_logistic((scores - mean) * scale, y, C), mean, scale)
 
 
-def weight_of(scores: Floats) -> float:
+def unit_variance_factor(scores: Floats) -> float:
     """Factor that gives ``(n, m)`` scores a total variance of one; 0 where they do not vary."""
     total = float(scores.var(axis=0).sum())
     return total**-0.5 if total > NEGLIGIBLE**2 else 0.0
@@ -326,7 +326,9 @@ def weight_of(scores: Floats) -> float:
 
 def project(X: NDArray[Any], blocks: Sequence[Block], projections: Sequence[Projection]) -> list[Floats]:
     """Scores ``(n, m)`` of each block."""
-    return [projection.score(part) for projection, part in zip(projections, split(X, blocks), strict=True)]
+    return [
+        projection.score(part) for projection, part in zip(projections, split_columns(X, blocks), strict=True)
+    ]
 
 
 # Of the largest penalty: by so much a silent column may break its optimality condition.
@@ -418,11 +420,11 @@ def _log_loss(logits: Floats, targets: Floats) -> float:
     return float((np.logaddexp.reduce(logits, axis=1) - of_truth).mean())
 
 
-TURNS = 100
-SETTLED = 1e-12
+MAX_ROTATIONS = 100
+ROTATION_TOLERANCE = 1e-12
 
 
-class ConsensusStrategy(FusionStrategy):
+class ProcrustesStrategy(FusionStrategy):
     """Base of the strategies that bring every backbone into one space of `n_components` axes.
 
     The principal components of each backbone are rotated, never stretched one against another, until axis i means
@@ -452,11 +454,11 @@ class ConsensusStrategy(FusionStrategy):
         self.n_components = n_components
         self.random_state = random_state
 
-    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
+    def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
         mean, scale = standardise(X, self.blocks_)
         axes, scores = principal_parts(X, self.blocks_, mean, scale, self.n_components, self.random_state)
         shared = min(part.shape[1] for part in scores)
-        weights = [weight_of(part[:, :shared]) for part in scores]
+        weights = [unit_variance_factor(part[:, :shared]) for part in scores]
         leading = [part[:, :shared] * weight for part, weight in zip(scores, weights, strict=True)]
         self.projections_ = tuple(
             Projection(
@@ -468,7 +470,7 @@ class ConsensusStrategy(FusionStrategy):
         )
         self.model_ = fit_merged(self._merge(project(X, self.blocks_, self.projections_)), y, self.C)
 
-    def _fuse(self, X: NDArray[Any]) -> Floats:
+    def _predict_proba(self, X: NDArray[Any]) -> Floats:
         return self.model_.proba(self._merge(project(X, self.blocks_, self.projections_)))
 
     def _merge(self, scores: list[Floats]) -> Floats:
@@ -482,16 +484,19 @@ def align(scores: Sequence[Floats]) -> list[Floats]:
     Each is turned to the mean of all, and the mean taken again, until it settles (Gower 1975). At the end all are
     turned together to the principal axes of the mean, so that the outcome does not hang on which one came first.
     """
-    turns = [np.eye(scores[0].shape[1])] * len(scores)
+    rotations = [np.eye(scores[0].shape[1])] * len(scores)
     mean: Floats = scores[0]
-    for _ in range(TURNS):
-        turns = [_rotation(part.T @ mean) for part in scores]
-        before, mean = mean, np.mean([part @ turn for part, turn in zip(scores, turns, strict=True)], axis=0)
-        if ((mean - before) ** 2).sum() <= SETTLED * (mean**2).sum():
+    for _ in range(MAX_ROTATIONS):
+        rotations = [_rotation(part.T @ mean) for part in scores]
+        before, mean = (
+            mean,
+            np.mean([part @ turn for part, turn in zip(scores, rotations, strict=True)], axis=0),
+        )
+        if ((mean - before) ** 2).sum() <= ROTATION_TOLERANCE * (mean**2).sum():
             break
     _, _, principal = np.linalg.svd(mean, full_matrices=False)
     final = principal.T * np.where(principal.sum(axis=1) < 0, -1.0, 1.0)
-    return [turn @ final for turn in turns]
+    return [turn @ final for turn in rotations]
 
 
 def _rotation(product: Floats) -> Floats:

@@ -21,7 +21,7 @@ from numpy.lib import format as npy
 
 from featstore import registry, serialization
 from featstore.errors import FeatstoreError, RunError
-from featstore.fusion.blocks import Block, tile
+from featstore.fusion.blocks import Block, check_blocks
 from featstore.fusion.linear import LinearModel, Projection
 from featstore.fusion.strategy import FOLDER, FusionStrategy
 from featstore.serialization import PRIVATE_FOLDER, DocumentError, digest_bytes, read_regular, write_private
@@ -41,7 +41,7 @@ MAX_BYTES = 1 << 31
 STATE_FILE, ARRAYS_FILE = "model.json", "arrays.npz"
 REMEDY = "Fit the strategy again with `featstore fuse`."
 # What a hand-made bundle can provoke while an estimator is rebuilt and asked once; anything else is a bug of ours.
-MISFIT = (
+RESTORE_ERRORS = (
     FeatstoreError,
     ValueError,
     TypeError,
@@ -75,10 +75,10 @@ def export_model(strategy: FusionStrategy) -> tuple[State, Arrays]:
         raise RunError(f"{type(strategy).__name__} is not a strategy of {FOLDER}.", "Put its file there.")
     if not hasattr(strategy, "classes_"):
         raise RunError(f"This {name} is not fitted, so there is nothing to save.", "Call fit first.")
-    notation = Notation({})
+    notation = ModelCodec({})
     try:
         state = {"format": FORMAT, **notation.write_strategy("", strategy)}
-    except NotationError as error:
+    except ModelFormatError as error:
         raise RunError(
             f"{name} cannot be saved: {error}.", "Keep to numbers, text, arrays, blocks and models."
         ) from error
@@ -97,13 +97,13 @@ def restore_model(state: State, arrays: Arrays) -> FusionStrategy:
     _check_format(state.get("format"))
     try:
         strategy = _rebuild(state, arrays)
-        _try_out(strategy)
-    except MISFIT as error:
+        _check_predicts(strategy)
+    except RESTORE_ERRORS as error:
         raise RunError(f"The model cannot be restored: {_first_line(error)}.", REMEDY) from error
     return strategy
 
 
-def write_bundle(folder: Path, strategy: FusionStrategy, extra: State) -> None:
+def save_strategy(folder: Path, strategy: FusionStrategy, extra: State) -> None:
     """Write ``model.json`` and ``arrays.npz`` to `folder`, created if need be.
 
     Each file appears whole, and the JSON last: it names the digest of the arrays, so the two cannot be mixed up.
@@ -115,7 +115,7 @@ def write_bundle(folder: Path, strategy: FusionStrategy, extra: State) -> None:
     strategy
         Fitted.
     extra
-        JSON-able; handed back by `read_bundle`.
+        JSON-able; handed back by `load_strategy`.
 
     Raises
     ------
@@ -138,8 +138,8 @@ def write_bundle(folder: Path, strategy: FusionStrategy, extra: State) -> None:
         ) from error
 
 
-def read_bundle(folder: Path) -> tuple[FusionStrategy, State]:
-    """Read the strategy and the extra state that `write_bundle` left in `folder`.
+def load_strategy(folder: Path) -> tuple[FusionStrategy, State]:
+    """Read the strategy and the extra state that `save_strategy` left in `folder`.
 
     Raises
     ------
@@ -152,20 +152,20 @@ def read_bundle(folder: Path) -> tuple[FusionStrategy, State]:
 
 
 def _rebuild(state: State, arrays: Arrays) -> FusionStrategy:
-    notation = Notation(dict(arrays))
+    notation = ModelCodec(dict(arrays))
     strategy = notation.read_strategy(state)
     if notation.arrays:
-        raise NotationError(f"nothing refers to the array {min(notation.arrays)!r}")
+        raise ModelFormatError(f"nothing refers to the array {min(notation.arrays)!r}")
     return strategy
 
 
-def _try_out(strategy: FusionStrategy) -> None:
+def _check_predicts(strategy: FusionStrategy) -> None:
     """Ask for one row: whatever does not fit together shows here and not at the first patient."""
-    tile(strategy.blocks_, strategy.n_features_in_)
+    check_blocks(strategy.blocks_, strategy.n_features_in_)
     answer = strategy.predict_proba(np.zeros((1, strategy.n_features_in_)))
     expected = (1, len(strategy.classes_))
     if answer.shape != expected or not np.isfinite(answer).all():
-        raise NotationError(f"it answers {answer.shape} numbers where {expected} finite ones are due")
+        raise ModelFormatError(f"it answers {answer.shape} numbers where {expected} finite ones are due")
     strategy.predict(np.zeros((1, strategy.n_features_in_)))
 
 
@@ -209,12 +209,12 @@ ARRAY_KINDS = "biufU"
 LEARNED = re.compile(r"[A-Za-z]\w*[A-Za-z0-9]_")
 
 
-class NotationError(ValueError):
+class ModelFormatError(ValueError):
     """A value that cannot be written, or a text that is not a value. One line, without a full stop."""
 
 
 @dataclass(frozen=True, slots=True)
-class Notation:
+class ModelCodec:
     """Writes values as JSON and arrays by name, and reads them back; `arrays` fills up or is used up on the way.
 
     Text, finite numbers, booleans, None, lists and dicts with text keys stand for themselves. Everything else
@@ -243,7 +243,7 @@ class Notation:
                 return [self.write(f"{path}.{i}", item) for i, item in enumerate(value)]
             case dict() if all(isinstance(key, str) and not key.startswith("$") for key in value):
                 return {key: self.write(f"{path}.{key}", item) for key, item in value.items()}
-        return self._write_marked(path, value)
+        return self._write_tagged(path, value)
 
     def read(self, text: Any) -> Any:  # noqa: ANN401
         """Value that `write` turned into `text`.
@@ -257,11 +257,11 @@ class Notation:
             case list():
                 return [self.read(item) for item in text]
             case dict() if len(text) == 1 and next(iter(text)).startswith("$"):
-                return self._read_marked(*next(iter(text.items())))
+                return self._read_tagged(*next(iter(text.items())))
             case dict():
                 return {key: self.read(item) for key, item in text.items()}
             case float() if not isfinite(text):
-                raise NotationError("a number is not finite")
+                raise ModelFormatError("a number is not finite")
         return text
 
     def write_strategy(self, path: str, strategy: FusionStrategy) -> dict[str, Any]:
@@ -294,11 +294,11 @@ class Notation:
         strategy: FusionStrategy = kind(**self.read(text["parameters"]))
         for name, value in self.read(text["learned"]).items():
             if not LEARNED.fullmatch(name) or hasattr(kind, name):
-                raise NotationError(f"{name!r} cannot be something learned")
+                raise ModelFormatError(f"{name!r} cannot be something learned")
             setattr(strategy, name, value)
         return strategy
 
-    def _write_marked(self, path: str, value: Any) -> dict[str, Any]:  # noqa: ANN401
+    def _write_tagged(self, path: str, value: Any) -> dict[str, Any]:  # noqa: ANN401
         if isinstance(value, tuple):
             return {"$tuple": self.write(path, list(value))}
         if isinstance(value, np.ndarray):
@@ -309,20 +309,22 @@ class Notation:
             if type(value) is kind:
                 parts = {part.name: getattr(value, part.name) for part in fields(kind)}
                 return {f"${mark}": self.write(path, parts)}
-        raise NotationError(f"{path} is {type(value).__name__} {value!r:.40}, which has no place in a bundle")
+        raise ModelFormatError(
+            f"{path} is {type(value).__name__} {value!r:.40}, which has no place in a bundle"
+        )
 
     def _write_array(self, path: str, array: NDArray[Any]) -> dict[str, Any]:
         if array.dtype == object:
             labels = [self.write(path, label) for label in array]
             if array.ndim != 1 or not all(isinstance(label, str | int) for label in labels):
-                raise NotationError(f"{path} holds objects that are neither text nor integers")
+                raise ModelFormatError(f"{path} holds objects that are neither text nor integers")
             return {"$labels": labels}
         if array.dtype.kind not in ARRAY_KINDS or not _finite(array):
-            raise NotationError(f"{path} is not an array of text or finite numbers")
+            raise ModelFormatError(f"{path} is not an array of text or finite numbers")
         self.arrays[path] = array
         return {"$array": {"name": path, "dtype": array.dtype.str, "shape": list(array.shape)}}
 
-    def _read_marked(self, mark: str, content: Any) -> Any:  # noqa: ANN401
+    def _read_tagged(self, mark: str, content: Any) -> Any:  # noqa: ANN401
         match mark, content:
             case "$array", {"name": str(name), "dtype": str(dtype), "shape": [*shape]}:
                 return self._read_array(name, dtype, tuple(shape))
@@ -339,19 +341,19 @@ class Notation:
         kind = VALUES.get(mark.removeprefix("$"))
         parts = self.read(content)
         if kind is None or not isinstance(parts, dict) or set(parts) != {part.name for part in fields(kind)}:
-            raise NotationError(f"{mark!r} is no notation of this version")
+            raise ModelFormatError(f"{mark!r} is no notation of this version")
         return kind(**parts)
 
     def _read_array(self, name: str, dtype: str, shape: tuple[Any, ...]) -> NDArray[Any]:
         if name not in self.arrays:
-            raise NotationError(f"the array {name!r} is missing")
+            raise ModelFormatError(f"the array {name!r} is missing")
         array = self.arrays.pop(name)
         if array.dtype.str != dtype or array.shape != shape:
-            raise NotationError(
+            raise ModelFormatError(
                 f"the array {name!r} is {array.dtype.str} {array.shape}, noted {dtype} {shape}"
             )
         if array.dtype.kind not in ARRAY_KINDS or not _finite(array):
-            raise NotationError(f"the array {name!r} is not finite numbers or text")
+            raise ModelFormatError(f"the array {name!r} is not finite numbers or text")
         return array
 
 

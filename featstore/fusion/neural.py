@@ -21,7 +21,7 @@ from sklearn.utils.validation import validate_data
 from featstore.errors import UsageError, did_you_mean, nearest
 from featstore.fusion.linear import ROWS_AT_ONCE, probabilities, rescale, standardise
 from featstore.fusion.strategy import FLOATS, FusionStrategy, number_rows
-from featstore.fusion.training import Regimen, Rows, encode, streams, train
+from featstore.fusion.training import TrainingConfig, TrainingRows, encode, rng_streams, train
 from featstore.splits import validation_mask
 
 if TYPE_CHECKING:
@@ -76,11 +76,11 @@ class NeuralStrategy(FusionStrategy):
         where no row could be held out.
     held_out_
         ``(n,)`` mask of the validation rows.
-    COMPETING
+    COMPARISON_OPTIONS
         Parameters for a comparison: rows held out for the learning curves alone would be a handicap there.
     """
 
-    COMPETING: ClassVar[Mapping[str, Any]] = {"validation_fraction": 0.0}
+    COMPARISON_OPTIONS: ClassVar[Mapping[str, Any]] = {"validation_fraction": 0.0}
     parameters_: NDArray[np.float32]
     mean_: NDArray[np.float64]
     scale_: NDArray[np.float64]
@@ -130,7 +130,7 @@ class NeuralStrategy(FusionStrategy):
             Features ``(m, d)`` and labels ``(m,)`` to validate on, as Keras' ``validation_data``; no row of `X` is
             held out then. So curves can be those of plain images.
         """
-        self._train(*self._admit(X, y, groups), read_validation(self, validation))
+        self._train(*self._validate(X, y, groups), read_validation(self, validation))
         return self
 
     def fine_tune(
@@ -159,8 +159,8 @@ class NeuralStrategy(FusionStrategy):
         UsageError
             If the two do not match, a block to freeze does not exist, or `fit` would refuse.
         """
-        admitted = self._admit(X, y, groups)
-        require_kin(earlier, self)
+        admitted = self._validate(X, y, groups)
+        check_compatible(earlier, self)
         unknown = sorted(set(freeze) - {block.name for block in self.blocks_})
         if unknown:
             raise UsageError(
@@ -189,7 +189,7 @@ class NeuralStrategy(FusionStrategy):
 
         Raises UsageError if there is not one image per row, or `fit` would refuse.
         """
-        admitted = self._admit(X, y, groups)
+        admitted = self._validate(X, y, groups)
         numbers = number_rows(images, len(admitted[0]), "image")
         self._train(*admitted, read_validation(self, validation), images=numbers)
         return self
@@ -205,8 +205,10 @@ class NeuralStrategy(FusionStrategy):
         images: NDArray[np.intp] | None = None,
     ) -> None:
         per_epoch = len(X) if images is None else len(np.unique(images))
-        regimen = Regimen.of(self, settled_rate(self, X.shape[1], earlier), per_epoch)
-        split_rng, init_rng, shuffle_rng, dropout_rng = streams(self.random_state)
+        config = TrainingConfig.from_options(
+            self, resolve_learning_rate(self, X.shape[1], earlier), per_epoch
+        )
+        split_rng, init_rng, shuffle_rng, dropout_rng = rng_streams(self.random_state)
         share = 0.0 if given else self.validation_fraction
         held = self.held_out_ = validation_mask(y, groups, share, split_rng)
         scaling = self._scaling(X[~held]) if earlier is None else (earlier.mean_, earlier.scale_)
@@ -214,18 +216,18 @@ class NeuralStrategy(FusionStrategy):
         targets = encode(y, len(self.classes_))
         weights = row_weights(self.class_weight, self.classes_, y[~held])
         shown = None if images is None else images[~held]
-        training = Rows(rescale(X[~held], *scaling), targets[~held], weights, shown)
+        training = TrainingRows(rescale(X[~held], *scaling), targets[~held], weights, shown)
         seen, truth = given or (X[held], y[held])
-        validation = Rows(rescale(seen, *scaling), encode(truth, len(self.classes_)))
+        validation = TrainingRows(rescale(seen, *scaling), encode(truth, len(self.classes_)))
         network = self._network(targets.shape[1], np.float32)
-        network.draw(init_rng)
+        network.initialise(init_rng)
         if earlier is not None:
             network.parameters[:] = earlier.parameters_
         frozen = [slice(block.start, block.stop) for block in self.blocks_ if block.name in freeze]
-        self.history_ = train(network, regimen, training, validation, shuffle_rng, dropout_rng, frozen)
+        self.history_ = train(network, config, training, validation, shuffle_rng, dropout_rng, frozen)
         self.parameters_ = network.parameters
 
-    def _fuse(self, X: NDArray[Any]) -> NDArray[np.float64]:
+    def _predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
         network = self._restored()
         parts = [network.forward(part) for part in self._scaled(X)]
         proba: NDArray[np.float64] = probabilities(np.concatenate(parts))
@@ -308,7 +310,7 @@ class HiddenStrategy(NeuralStrategy):
         super()._train(X, y, *more, **named)
 
 
-def require_kin(earlier: FusionStrategy, now: FusionStrategy) -> None:
+def check_compatible(earlier: FusionStrategy, now: FusionStrategy) -> None:
     """Make sure that both are the same strategy, over the same blocks and classes.
 
     Raises
@@ -415,16 +417,16 @@ def _by_label(given: Mapping[Any, float], labels: list[str]) -> NDArray[np.float
     return np.array([factors.get(label, 1.0) for label in labels])
 
 
-GENTLER = 0.1
+FINE_TUNE_FACTOR = 0.1
 """Factor on the learning rate of earlier weights, where none is given."""
 
 
-def settled_rate(strategy: NeuralStrategy, n_columns: int, earlier: NeuralStrategy | None) -> float:
+def resolve_learning_rate(strategy: NeuralStrategy, n_columns: int, earlier: NeuralStrategy | None) -> float:
     """Learning rate: the one given, else a tenth of the earlier strategy's, else one that suits the width."""
     if strategy.learning_rate is not None:
         return strategy.learning_rate
     if earlier is not None:
-        return GENTLER * (earlier.learning_rate or _own_rate(n_columns))
+        return FINE_TUNE_FACTOR * (earlier.learning_rate or _own_rate(n_columns))
     return _own_rate(n_columns)
 
 

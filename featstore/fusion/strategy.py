@@ -10,7 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from featstore.errors import AuditError, UsageError
-from featstore.fusion.blocks import split, tile
+from featstore.fusion.blocks import check_blocks, split_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ FOLDER = "featstore.fusion.strategies"
 FLOATS = [np.float64, np.float32]
 
 
-class Family(Protocol):
+class SubsetModels(Protocol):
     """One fitted model per subset of the blocks."""
 
     def predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
@@ -38,7 +38,7 @@ class SubsetStrategy(Protocol):
 
     def fit_subsets(
         self, X: ArrayLike, y: ArrayLike, subsets: Sequence[Sequence[str]], groups: ArrayLike | None = None
-    ) -> Family:
+    ) -> SubsetModels:
         """Fit each subset as `FusionStrategy.fit` would fit its columns alone; X has the columns of all blocks."""
 
 
@@ -53,9 +53,9 @@ class ViewStrategy(Protocol):
 class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unused-ignore]
     """Base of the strategies: reads and checks input, keeps the classes, and leaves two steps to the subclass.
 
-    A subclass stores its parameters in ``__init__`` (``blocks`` among them), learns in `_learn` and predicts in
-    `_fuse`. What it learns must live in attributes that end in an underscore and hold arrays, numbers, text,
-    `Block`, `LinearModel`, `Projection`, another strategy, or lists, tuples and dicts of these: all that
+    A subclass stores its parameters in ``__init__`` (``blocks`` among them), learns in `_fit` and predicts in
+    `_predict_proba`. What it learns must live in attributes that end in an underscore and hold arrays, numbers, text,
+    `ImageBlock`, `LinearModel`, `Projection`, another strategy, or lists, tuples and dicts of these: all that
     `featstore.fusion.model_io` needs to save it.
 
     A strategy to which many subsets of the backbones cost little more than one offers `SubsetStrategy`.
@@ -97,16 +97,16 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
         UsageError
             If a feature is not finite, the blocks do not tile the columns, or a parameter is out of range.
         """
-        self._learn(*self._admit(X, y, groups))
+        self._fit(*self._validate(X, y, groups))
         return self
 
-    def _admit(
+    def _validate(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
     ) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[np.intp] | None]:
         """Check what is to be learned from, and number its classes and groups."""
         features, labels = validate_data(self, X, y, dtype=FLOATS, ensure_all_finite=False)
         check_classification_targets(labels)
-        self.blocks_ = tile(self.blocks, features.shape[1])
+        self.blocks_ = check_blocks(self.blocks, features.shape[1])
         self._refuse_nonfinite(features)
         self.classes_, numbers = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:  # noqa: PLR2004
@@ -117,7 +117,7 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Class probabilities ``(n, n_classes)`` of ``X (n, d)``, columns in the order of `classes_`."""
-        return self._fuse(self._read(X))
+        return self._predict_proba(self._check_features(X))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Most probable label ``(n,)`` of each row of ``X (n, d)``; the first in `classes_` where two are level."""
@@ -125,22 +125,22 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
         labels: NDArray[Any] = self.classes_[winners]
         return labels
 
-    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
+    def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
         """Fit on class numbers and group numbers."""
         raise NotImplementedError
 
-    def _fuse(self, X: NDArray[Any]) -> NDArray[np.float64]:
+    def _predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
         """Return probabilities of checked rows."""
         raise NotImplementedError
 
-    def _read(self, X: ArrayLike) -> NDArray[Any]:
+    def _check_features(self, X: ArrayLike) -> NDArray[Any]:
         check_is_fitted(self)
         features: NDArray[Any] = validate_data(self, X, dtype=FLOATS, ensure_all_finite=False, reset=False)
         self._refuse_nonfinite(features)
         return features
 
     def _refuse_nonfinite(self, X: NDArray[Any]) -> None:
-        for block, part in zip(self.blocks_, split(X, self.blocks_), strict=True):
+        for block, part in zip(self.blocks_, split_columns(X, self.blocks_), strict=True):
             bad = ~np.isfinite(part).all(axis=1)
             if bad.any():
                 where = (

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LogisticFamily:
+class SubsetLogistic:
     """The same models as `ConcatLogreg` fitted on each subset by itself, to 1e-6 in any probability.
 
     A column's mean and scale, and its block's weight, do not depend on which other blocks are there, so one
@@ -118,7 +118,7 @@ class LogisticFamily:
 def choose_penalty(
     X: NDArray[Any], y: Rows, blocks: tuple[Block, ...], C: float | str, groups: Rows | None
 ) -> float:
-    """C for one model over all blocks: the number given, or for "auto" just what `LogisticFamily` would choose."""
+    """C for one model over all blocks: the number given, or for "auto" just what `SubsetLogistic` would choose."""
     kernels = _kernels(X, blocks) if C == AUTO else ()
     return float(penalties(C, kernels, np.ones((1, len(blocks)), np.bool_), y, groups)[0])
 
@@ -199,7 +199,7 @@ def held_out_losses(
     """
     target = targets(y, int(y.max()) + 1)
     total, count = np.zeros((len(grid), len(members))), 0
-    for train, test in inner_folds(y, groups):
+    for train, test in penalty_folds(y, groups):
         inside = [kernel.between(train, train) for kernel in kernels]
         across = [kernel.between(test, train) for kernel in kernels]
         solution: DualSolution | None = None
@@ -210,7 +210,7 @@ def held_out_losses(
     return total / count if count else None
 
 
-def inner_folds(y: Rows, groups: Rows | None) -> Iterator[tuple[Rows, Rows]]:
+def penalty_folds(y: Rows, groups: Rows | None) -> Iterator[tuple[Rows, Rows]]:
     """Stratified folds of whole groups, every class in training; fewer, or none, where a class has few groups."""
     from sklearn.model_selection import StratifiedGroupKFold
 

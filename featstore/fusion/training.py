@@ -2,7 +2,7 @@
 
 Mini-batch training as Keras trains, without TensorFlow and far faster: `benchmarks/head.py` prints the ratio.
 
-How a network is trained: the settings in force, checked.
+Training configuration: the settings in force, checked.
 
 Small networks over blocks of columns: parameters in one vector, forward and backward by hand.
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class TrainingRows:
     """What is learnt from, float32.
 
     Attributes
@@ -97,17 +97,17 @@ class Trainer:
     def __init__(
         self,
         network: Network,
-        regimen: Regimen,
+        config: TrainingConfig,
         rng: np.random.Generator,
         frozen: Sequence[slice] = (),
     ) -> None:
-        self.network, self.regimen = network, regimen
-        self._silenced = [network.reading(columns) for columns in frozen]
+        self.network, self.regimen = network, config
+        self._silenced = [network.input_weight_gradient(columns) for columns in frozen]
         self._rng = rng
-        self.optimiser = Optimiser(regimen.optimizer, len(network.parameters))
+        self.optimiser = Optimiser(config.optimizer, len(network.parameters))
         self.factor = 1.0
 
-    def epoch(self, data: Rows, order: NDArray[np.intp]) -> Float32s:
+    def epoch(self, data: TrainingRows, order: NDArray[np.intp]) -> Float32s:
         """One pass over the rows `order`; returns the logits ``(len(order), k)`` on the way."""
         size = self.regimen.batch_size
         batch = np.empty((size, data.X.shape[1]), np.float32)
@@ -140,9 +140,9 @@ class Trainer:
 
 def train(
     network: Network,
-    regimen: Regimen,
-    data: Rows,
-    validation: Rows,
+    config: TrainingConfig,
+    data: TrainingRows,
+    validation: TrainingRows,
     shuffle: np.random.Generator,
     dropout: np.random.Generator,
     frozen: Sequence[slice] = (),
@@ -151,7 +151,7 @@ def train(
 
     Parameters
     ----------
-    network, regimen
+    network, config
         What to train, and how.
     data, validation
         Rows. With no validation rows the ``val_`` curves are empty and `patience` has nothing to watch; a plateau is
@@ -166,24 +166,24 @@ def train(
     ``loss, accuracy, val_loss, val_accuracy``, one number per epoch. As in Keras, the first two are taken on the way,
     with dropout and changing weights; the loss is weighted if the rows are.
     """
-    trainer = Trainer(network, regimen, dropout, frozen)
+    trainer = Trainer(network, config, dropout, frozen)
     history: History = {"loss": [], "accuracy": [], "val_loss": [], "val_accuracy": []}
     best, best_epoch = network.parameters.copy(), -1
     # A batch is too small to share: several BLAS threads cost many times the CPU and gain nothing.
     with threadpool_limits(1, user_api="blas"):
-        for epoch in range(regimen.epochs):
+        for epoch in range(config.epochs):
             order = data.order(shuffle)
             _record(history, "", trainer.epoch(data, order), data, order)
             if len(validation.X):
                 _record(history, "val_", network.forward(validation.X), validation)
             watched = history["val_loss"] or history["loss"]
-            if regimen.schedule == PLATEAU:
+            if config.schedule == PLATEAU:
                 trainer.factor = plateau_factor(watched)
-            if regimen.patience is None or not len(validation.X):
+            if config.patience is None or not len(validation.X):
                 continue
             if best_epoch < 0 or watched[-1] < watched[best_epoch]:
                 best, best_epoch = network.parameters.copy(), epoch
-            if epoch - best_epoch >= regimen.patience:
+            if epoch - best_epoch >= config.patience:
                 break
     if best_epoch >= 0:
         network.parameters[:] = best
@@ -213,7 +213,7 @@ def cross_entropy(logits: Float32s, targets: Float32s) -> Float32s:
 
 
 def _record(
-    history: History, prefix: str, logits: Float32s, data: Rows, order: NDArray[np.intp] | None = None
+    history: History, prefix: str, logits: Float32s, data: TrainingRows, order: NDArray[np.intp] | None = None
 ) -> None:
     rows = slice(None) if order is None else order
     targets = data.targets[rows]
@@ -248,19 +248,19 @@ class Network(Protocol):
     def backward(self, slope: Floats) -> None:
         """Write the gradient, given the slope ``(n, k)`` of the loss by the logits of the last `forward`."""
 
-    def draw(self, rng: np.random.Generator) -> None:
+    def initialise(self, rng: np.random.Generator) -> None:
         """First weights."""
 
-    def reading(self, columns: slice) -> Floats:
+    def input_weight_gradient(self, columns: slice) -> Floats:
         """Window on the gradients of the weights that multiply these input columns."""
 
 
 class Dense:
-    """Layer ``x @ weights.T + bias``: weights ``(n_out, n_in)`` and bias ``(n_out,)`` in a `Ledger`."""
+    """Layer ``x @ weights.T + bias``: weights ``(n_out, n_in)`` and bias ``(n_out,)`` in a `ParameterVector`."""
 
-    def __init__(self, ledger: Ledger, n_in: int, n_out: int) -> None:
-        self.weights, self.weight_gradient = ledger.take((n_out, n_in))
-        self.bias, self.bias_gradient = ledger.take((n_out,))
+    def __init__(self, vector: ParameterVector, n_in: int, n_out: int) -> None:
+        self.weights, self.weight_gradient = vector.allocate((n_out, n_in))
+        self.bias, self.bias_gradient = vector.allocate((n_out,))
 
     def forward(self, x: Floats, gain: float = 1.0) -> Floats:
         """Outputs ``(n, n_out)`` of ``gain * x``, ``x (n, n_in)``."""
@@ -277,12 +277,12 @@ class Dense:
         np.matmul((slope * np.asarray(self._gain, slope.dtype)).T, self._x, out=self.weight_gradient)
         slope.sum(axis=0, out=self.bias_gradient)
 
-    def pull(self, slope: Floats) -> Floats:
+    def backward_input(self, slope: Floats) -> Floats:
         """Slope ``(n, n_in)`` of the loss by the inputs."""
         pulled: Floats = slope @ self.weights
         return pulled
 
-    def draw(self, rng: np.random.Generator, variance: float | None = None) -> None:
+    def initialise(self, rng: np.random.Generator, variance: float | None = None) -> None:
         """Weights for inputs of a known total variance that give outputs of variance one; else Glorot-uniform."""
         n_out, n_in = self.weights.shape
         limit = np.sqrt(6.0 / (n_in + n_out) if variance is None else 3.0 / variance)
@@ -290,14 +290,14 @@ class Dense:
         self.bias[:] = 0
 
 
-class Ledger:
+class ParameterVector:
     """One vector of parameters and one of gradients, handed out as windows."""
 
     def __init__(self, size: int, dtype: type[np.floating[Any]] = np.float32) -> None:
         self.parameters, self.gradient = np.zeros(size, dtype), np.zeros(size, dtype)
         self._taken = 0
 
-    def take(self, shape: Sequence[int]) -> tuple[Floats, Floats]:
+    def allocate(self, shape: Sequence[int]) -> tuple[Floats, Floats]:
         """Next windows of this shape on parameters and gradient."""
         window = slice(self._taken, self._taken + int(np.prod(shape)))
         self._taken = window.stop
@@ -309,13 +309,13 @@ def dense_size(n_in: int, n_out: int) -> int:
     return (n_in + 1) * n_out
 
 
-class Head:
+class DenseHead:
     """Dense layer from ``d`` columns to ``k`` logits: 1 for two classes (sigmoid), else one per class (softmax)."""
 
     def __init__(self, width: int, n_logits: int, dtype: type[np.floating[Any]] = np.float32) -> None:
-        ledger = Ledger(dense_size(width, n_logits), dtype)
-        self.parameters, self.gradient = ledger.parameters, ledger.gradient
-        self.dense = Dense(ledger, width, n_logits)
+        vector = ParameterVector(dense_size(width, n_logits), dtype)
+        self.parameters, self.gradient = vector.parameters, vector.gradient
+        self.dense = Dense(vector, width, n_logits)
 
     def forward(self, X: Floats, gain: float = 1.0) -> Floats:
         """Logits ``(n, k)`` of ``gain * X``, ``X (n, d)``."""
@@ -325,11 +325,11 @@ class Head:
         """Write the gradient."""
         self.dense.backward(slope)
 
-    def draw(self, rng: np.random.Generator) -> None:
+    def initialise(self, rng: np.random.Generator) -> None:
         """Glorot-uniform weights (Glorot & Bengio 2010), zero bias."""
-        self.dense.draw(rng)
+        self.dense.initialise(rng)
 
-    def reading(self, columns: slice) -> Floats:
+    def input_weight_gradient(self, columns: slice) -> Floats:
         """Window on the gradients of the weights of these columns."""
         return self.dense.weight_gradient[:, columns]
 
@@ -494,11 +494,11 @@ RANGES: dict[str, Callable[[Any], bool]] = {
 }
 
 
-WORDS: dict[str, Iterable[str]] = {"optimizer": RULES, "schedule": SCHEDULES}
+CHOICES: dict[str, Iterable[str]] = {"optimizer": RULES, "schedule": SCHEDULES}
 """Settings that are one of several names."""
 
 
-class Settings(Protocol):
+class TrainingOptions(Protocol):
     """Parameters of a strategy as the user set them: see `featstore.fusion.neural.NeuralStrategy`."""
 
     dropout: float
@@ -510,7 +510,7 @@ class Settings(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Regimen:
+class TrainingConfig:
     """How a network is trained.
 
     Attributes
@@ -540,8 +540,8 @@ class Regimen:
     schedule: str = "constant"
 
     @classmethod
-    def of(cls, settings: Settings, learning_rate: float, n_rows: int) -> Self:
-        """Regimen for epochs of `n_rows` rows.
+    def from_options(cls, settings: TrainingOptions, learning_rate: float, n_rows: int) -> Self:
+        """Training configuration for epochs of `n_rows` rows.
 
         Raises
         ------
@@ -555,7 +555,7 @@ class Regimen:
             except TypeError:
                 fine = False
             if not fine:
-                words = WORDS.get(name)
+                words = CHOICES.get(name)
                 raise UsageError(
                     f"{name}={value} is out of range.",
                     did_you_mean(str(value), words) if words else f"Set {name} as documented.",
@@ -571,7 +571,7 @@ class Regimen:
         )
 
 
-def streams(random_state: int | np.random.RandomState | None) -> list[np.random.Generator]:
+def rng_streams(random_state: int | np.random.RandomState | None) -> list[np.random.Generator]:
     """Four independent generators, so that a longer training does not change who is held out."""
     seed = check_random_state(random_state).randint(2**31 - 1) if random_state is not None else None
     return [np.random.Generator(np.random.PCG64(part)) for part in np.random.SeedSequence(seed).spawn(4)]

@@ -21,9 +21,9 @@ from featstore.errors import ManifestError, UsageError
 from featstore.findings import Finding, counted
 from featstore.images.csv_paths import Locator, PathRefusedError, difference
 from featstore.images.formats.container import SUFFIXES
-from featstore.images.manifest import Entry, Listing, Quarantined, quarantine, real_path_inside
+from featstore.images.manifest import ListedFile, Listing, Quarantined, quarantine, real_path_inside
 from featstore.images.names import split_name
-from featstore.processes import over
+from featstore.processes import track
 from featstore.serialization import read_regular
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _NEAR = 5
 class _Row:
     """A line of the file that can complain about itself; `cells` by role."""
 
-    table: Table
+    table: CsvTable
     line: int
     cells: dict[str, str]
     labelled: bool = True
@@ -84,7 +84,7 @@ class _Row:
 class _Found:
     """What the lines of a file came to."""
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[ListedFile] = field(default_factory=list)
     unreadable: list[Quarantined] = field(default_factory=list)
     lost: list[tuple[str, Quarantined]] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
@@ -163,7 +163,9 @@ def _suffix(suffix: str | None) -> str | None:
     return f".{suffix.removeprefix('.')}"
 
 
-def _rows(table: Table, places: Mapping[str, int], flags: Mapping[str, int], *, labelled: bool) -> list[_Row]:
+def _rows(
+    table: CsvTable, places: Mapping[str, int], flags: Mapping[str, int], *, labelled: bool
+) -> list[_Row]:
     rows = []
     for line, cells in table.rows:
         row = {role: cells[place] for role, place in places.items()}
@@ -175,21 +177,21 @@ def _rows(table: Table, places: Mapping[str, int], flags: Mapping[str, int], *, 
 
 def _read_rows(rows: Sequence[_Row], locator: Locator, *, follow_links: bool) -> _Found:
     found = _Found()
-    seen: dict[str, tuple[int, Entry]] = {}
-    for row in over(rows, "list", "file", len(rows)):
+    seen: dict[str, tuple[int, ListedFile]] = {}
+    for row in track(rows, "list", "file", len(rows)):
         text = row.path
         try:
             name = locator.locate(text)
         except PathRefusedError as error:
             raise row.wrong(error.what, error.remedy) from error
-        entry = Entry(name, locator.root / name, row.label, row.group, row.split, row.site)
+        entry = ListedFile(name, locator.root / name, row.label, row.group, row.split, row.site)
         if name in seen:
             _refuse_contradiction(row, entry, *seen[name])
             found.repeated.append(name)
             continue
         seen[name] = row.line, entry
         place = _locate(entry, locator.root, follow_links=follow_links)
-        if isinstance(place, Entry):
+        if isinstance(place, ListedFile):
             found.entries.append(place)
             if how := difference(text, name):
                 found.mended.append((text, name, how))
@@ -200,7 +202,7 @@ def _read_rows(rows: Sequence[_Row], locator: Locator, *, follow_links: bool) ->
     return found
 
 
-def _locate(entry: Entry, root: Path, *, follow_links: bool) -> Entry | Quarantined:
+def _locate(entry: ListedFile, root: Path, *, follow_links: bool) -> ListedFile | Quarantined:
     try:
         info = entry.path.stat()
     except OSError as error:
@@ -214,7 +216,7 @@ def _locate(entry: Entry, root: Path, *, follow_links: bool) -> Entry | Quaranti
     return replace(entry, real=real if linked else None)
 
 
-def _refuse_contradiction(row: _Row, entry: Entry, line: int, known: Entry) -> None:
+def _refuse_contradiction(row: _Row, entry: ListedFile, line: int, known: ListedFile) -> None:
     for column in ROLES[1:]:
         new, old = getattr(entry, column), getattr(known, column)
         if new != old:
@@ -268,7 +270,7 @@ def _on_paths(found: _Found) -> list[Finding]:
 
 
 def _on_columns(
-    table: Table, places: Mapping[str, int], flags: Mapping[str, int], given: Mapping[str, str]
+    table: CsvTable, places: Mapping[str, int], flags: Mapping[str, int], given: Mapping[str, str]
 ) -> list[Finding]:
     findings = []
     used = {*places.values(), *flags.values()}
@@ -333,7 +335,7 @@ _PATIENT = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class CsvTable:
     """A CSV file, read.
 
     Attributes
@@ -376,7 +378,7 @@ def wrong(file: Path, line: int, what: str, remedy: str) -> ManifestError:
     return ManifestError(f"{str(file)!r}, line {line}: {what}.", remedy)
 
 
-def read_table(file: Path, columns: Mapping[str, str]) -> Table:
+def read_table(file: Path, columns: Mapping[str, str]) -> CsvTable:
     """Read the text of a CSV file.
 
     UTF-8 or UTF-16, commas, semicolons, tabs, bars or spaces between the cells, spaces behind them, a first line
@@ -404,10 +406,10 @@ def read_table(file: Path, columns: Mapping[str, str]) -> Table:
     if not all(used):
         names = [name for name, keep in zip(names, used, strict=True) if keep]
         rows = [(line, [c for c, keep in zip(cells, used, strict=True) if keep]) for line, cells in rows]
-    return Table(file, names, rows, first[0], delimiter)
+    return CsvTable(file, names, rows, first[0], delimiter)
 
 
-def find_columns(table: Table, columns: Mapping[str, str]) -> dict[str, int]:
+def find_columns(table: CsvTable, columns: Mapping[str, str]) -> dict[str, int]:
     """Position of the column of each role that there is.
 
     Parameters
@@ -466,7 +468,7 @@ def require_roles(columns: Mapping[str, str]) -> dict[str, str]:
     return dict(columns)
 
 
-def missing_columns(table: Table, found: Mapping[str, int], columns: Mapping[str, str]) -> ManifestError:
+def missing_columns(table: CsvTable, found: Mapping[str, int], columns: Mapping[str, str]) -> ManifestError:
     """What to say where there is no column for path or label: the very line to type, if it can be told."""
     lacking = [role for role in REQUIRED if role not in found]
     if role := next((cell for cell in table.columns if _is_image_name(cell)), None):
@@ -507,13 +509,13 @@ def columns_flag(columns: Mapping[str, str]) -> str:
     return f"--columns {shlex.quote(','.join(entries))}"
 
 
-def patient_columns(table: Table, places: Mapping[str, int]) -> list[str]:
+def patient_columns(table: CsvTable, places: Mapping[str, int]) -> list[str]:
     """Those of some columns that look like the patient, by name, and are neither constant nor a mere yes and no."""
     likely = {name: at for name, at in places.items() if _PATIENT.fullmatch(_plain(name))}
     return [name for name, at in likely.items() if len(set(table.cells(at))) > min(2, len(table.rows) // 2)]
 
 
-def one_hot(table: Table, found: Mapping[str, int], columns: Mapping[str, str]) -> dict[str, int]:
+def one_hot(table: CsvTable, found: Mapping[str, int], columns: Mapping[str, str]) -> dict[str, int]:
     """Columns of zeros and ones of which each row has a single one; none where there are no such."""
     free = _free(table, found, columns)
     flags = _flags(table, free)
@@ -523,13 +525,13 @@ def one_hot(table: Table, found: Mapping[str, int], columns: Mapping[str, str]) 
     return flags if single else {}
 
 
-def _free(table: Table, found: Mapping[str, int], columns: Mapping[str, str]) -> dict[str, int]:
+def _free(table: CsvTable, found: Mapping[str, int], columns: Mapping[str, str]) -> dict[str, int]:
     """Columns that have no role yet."""
     taken = {*found.values()}
     return {n: at for n, at in table.places.items() if at not in taken and n not in columns.values()}
 
 
-def _flags(table: Table, places: Mapping[str, int]) -> dict[str, int]:
+def _flags(table: CsvTable, places: Mapping[str, int]) -> dict[str, int]:
     if not table.rows:
         return {}
     few = [cells for _, cells in table.rows[:_FEW]]
@@ -537,7 +539,7 @@ def _flags(table: Table, places: Mapping[str, int]) -> dict[str, int]:
     return {n: at for n, at in likely.items() if set(table.cells(at)) <= _ZEROS_AND_ONES}
 
 
-def _likely(table: Table, role: str, places: Mapping[str, int]) -> str | None:
+def _likely(table: CsvTable, role: str, places: Mapping[str, int]) -> str | None:
     """Column that is likely to have a role, by its name, or by what is in it."""
     plain = {_plain(name): name for name in reversed([*places])}
     named = next((plain[name] for name in _LIKELY[role] if name in plain), None)
@@ -552,7 +554,7 @@ def _is_image_name(cell: str) -> bool:
     return cell.strip().lower().endswith(tuple(SUFFIXES)) and "." in cell.strip()[1:]
 
 
-def _invented(table: Table) -> list[str]:
+def _invented(table: CsvTable) -> list[str]:
     """Names for columns that have none: what holds images is the path, what has the fewest values the label."""
     every = [(table.line, table.columns), *table.rows]
     values = [[cells[at].strip() for _, cells in every] for at in range(len(table.columns))]

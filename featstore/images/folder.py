@@ -9,9 +9,9 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from featstore.errors import ManifestError
-from featstore.findings import Finding, counted, shown
+from featstore.findings import Finding, counted, quoted
 from featstore.images.formats.container import HEAD, SUFFIXES, raster_format
-from featstore.images.manifest import Entry, Listing, Quarantined, quarantine, real_path_inside
+from featstore.images.manifest import ListedFile, Listing, Quarantined, quarantine, real_path_inside
 from featstore.images.names import (
     names_a_part,
     one_split_word,
@@ -20,7 +20,7 @@ from featstore.images.names import (
     split_name,
     split_names,
 )
-from featstore.processes import over
+from featstore.processes import track
 from featstore.serialization import open_regular
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class _Walk:
         folders: list[_Found] = []
         files: list[_Found] = []
         names = self._names(folder)
-        for name in over(names, "list", "file", len(names)):
+        for name in track(names, "list", "file", len(names)):
             path = folder / name
             found = None if _is_clutter(name) else self._find(path, linked=linked)
             if found is None:
@@ -269,7 +269,7 @@ def _inside(walk: _Walk, tops: list[_Found]) -> _Found | None:
     if len(found) > 1:
         names = [inner.path.relative_to(walk.root).as_posix() for inner in found.values()]
         raise ManifestError(
-            f"{str(walk.root)!r} holds {len(found)} data sets side by side, each with splits: {shown(names)}.",
+            f"{str(walk.root)!r} holds {len(found)} data sets side by side, each with splits: {quoted(names)}.",
             f"Give one of them, such as {str(next(iter(found.values())).path)!r}.",
         )
     for top, inner in found.items():
@@ -373,7 +373,7 @@ def _doubts(walk: _Walk, tops: list[_Found]) -> list[Finding]:
         remedy = "If the table names the classes, give it in place of the folder."
         return [Finding("FS201", message, len(tables), tuple(tables), remedy=remedy)]
     if named:
-        beside = f"{shown(named)} beside {shown(others)}" if others else shown(named)
+        beside = f"{quoted(named)} beside {quoted(others)}" if others else quoted(named)
         message = f"{counted(len(named), 'folder')} named like a part of a data set, read as a class."
         return [Finding("FS201", message, len(named), (beside,))]
     nested = [folder.path for top in tops for folder in walk.inside(top)[0] if split_name(folder.path.name)]
@@ -387,12 +387,12 @@ def _doubts(walk: _Walk, tops: list[_Found]) -> list[Finding]:
     return []
 
 
-def _entries(walk: _Walk, part: _Part) -> list[Entry]:
+def _entries(walk: _Walk, part: _Part) -> list[ListedFile]:
     files = walk.below(part.folder)
     path = part.folder.path
     _refuse_empty(path, files or [bad for bad in walk.unreadable if bad.path.is_relative_to(path)])
     return [
-        Entry(
+        ListedFile(
             file.path.relative_to(walk.root).as_posix(),
             file.path,
             part.label,
@@ -413,7 +413,7 @@ def _refuse_empty(folder: Path, content: Sequence[_Found | Quarantined]) -> None
 
 def _nothing_here(folder: Path) -> ManifestError:
     tables = _tables(folder)
-    there = f", only files such as {shown(tables)}" if tables else ""
+    there = f", only files such as {quoted(tables)}" if tables else ""
     return ManifestError(f"{str(folder)!r} holds no class folders{there}.", _instead(folder, tables))
 
 
@@ -422,7 +422,7 @@ def _refuse_strays(walk: _Walk, folder: Path, files: list[_Found]) -> None:
     images = [file.path.name for file in files if _looks_like_image(file.path)]
     if images:
         raise ManifestError(
-            f"{len(images)} images lie directly in {str(folder)!r}, outside any class: {shown(images)}.",
+            f"{len(images)} images lie directly in {str(folder)!r}, outside any class: {quoted(images)}.",
             _instead(folder, _tables(folder)),
         )
     walk.skipped += len(files)

@@ -170,7 +170,7 @@ _REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ListedFile:
     """A file that is said to be an image.
 
     Attributes
@@ -199,7 +199,7 @@ class Listing:
     """All entries of a data set, and what was met on the way to them."""
 
     root: Path
-    entries: tuple[Entry, ...]
+    entries: tuple[ListedFile, ...]
     unreadable: tuple[Quarantined, ...] = ()
     skipped: int = 0
     findings: tuple[Finding, ...] = ()
@@ -383,7 +383,7 @@ def audit(manifest: Manifest) -> tuple[Finding, ...]:
     return ordered([*_errors(manifest), *_warnings(manifest), *manifest.findings])
 
 
-def require_sound(manifest: Manifest, *, fitting: bool = True) -> None:
+def require_no_errors(manifest: Manifest, *, fitting: bool = True) -> None:
     """Refuse a data set on which nothing should be fitted.
 
     Parameters
@@ -418,7 +418,7 @@ def _errors(manifest: Manifest) -> Iterator[Finding]:
         message = f"{counted(len(leaks), 'group is', 'groups are')} in two splits."
         yield Finding("FS108", message, len(leaks), _few(map(_group_and_splits, leaks)))
     if len(manifest.classes) == 1:
-        lost = told(losses(manifest, {}))
+        lost = quarantine_text(quarantined_by_class(manifest, {}))
         also = f": {lost}" if lost else ""
         remedy = "Mend or replace the files in quarantine, or add images of a second class." if lost else ""
         yield Finding("FS109", f"All images are of the class {manifest.classes[0]!r}{also}.", remedy=remedy)
@@ -460,7 +460,7 @@ REMEDY = "Mend or replace these files; `featstore extract` lists them and goes o
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class ClassQuarantine:
     """What one class loses.
 
     Attributes
@@ -484,7 +484,7 @@ class Loss:
         return f"class {self.label}: {self.bad} of {self.files} files are in quarantine ({why})"
 
 
-def losses(manifest: Manifest, reasons: Mapping[str, str]) -> list[Loss]:
+def quarantined_by_class(manifest: Manifest, reasons: Mapping[str, str]) -> list[ClassQuarantine]:
     """Losses of every class that has any, by name.
 
     Parameters
@@ -499,24 +499,26 @@ def losses(manifest: Manifest, reasons: Mapping[str, str]) -> list[Loss]:
         found[label].append(reason)
     bad = {label: [reason for reason in mine if reason is not None] for label, mine in sorted(found.items())}
     return [
-        Loss(label, len(mine), len(found[label]), tuple(sorted(set(mine))))
+        ClassQuarantine(label, len(mine), len(found[label]), tuple(sorted(set(mine))))
         for label, mine in bad.items()
         if mine
     ]
 
 
-def told(found: list[Loss]) -> str:
+def quarantine_text(found: list[ClassQuarantine]) -> str:
     """All of them in one line; empty where nothing is lost."""
     return "; ".join(map(str, found))
 
 
 def one_class_left(manifest: Manifest, reasons: Mapping[str, str]) -> Iterator[Finding]:
     """FS109 where the quarantine leaves images of one class or none."""
-    found = losses(manifest, reasons)
+    found = quarantined_by_class(manifest, reasons)
     left = sorted({record.label for record in manifest.records if record.id not in reasons})
     if found and len(left) < 2:  # noqa: PLR2004
         what = f"All images that can be read are of the class {left[0]!r}" if left else "No image can be read"
-        yield Finding("FS109", f"{what}: {told(found)}.", sum(loss.bad for loss in found), remedy=REMEDY)
+        yield Finding(
+            "FS109", f"{what}: {quarantine_text(found)}.", sum(loss.bad for loss in found), remedy=REMEDY
+        )
 
 
 def require_two_classes(manifest: Manifest, reasons: Mapping[str, str]) -> None:

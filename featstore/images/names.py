@@ -23,7 +23,7 @@ from featstore.findings import Finding, counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from featstore.images.manifest import Entry
+    from featstore.images.manifest import ListedFile
 
 
 _SPLITTERS = re.compile(r"[|;]")
@@ -43,7 +43,7 @@ _MOST = 50
 """Classes or sites, the largest, that are compared with one another."""
 
 
-def check_labels(entries: Sequence[Entry]) -> Iterator[Finding]:
+def check_labels(entries: Sequence[ListedFile]) -> Iterator[Finding]:
     """Look for classes that are spelt in several ways, mark a missing value, or are several in one."""
     counts = Counter(entry.label for entry in entries)
     if alike := spelt_alike(counts):
@@ -72,7 +72,7 @@ def check_labels(entries: Sequence[Entry]) -> Iterator[Finding]:
         )
 
 
-def check_groups(entries: Sequence[Entry], pattern: str | None = None) -> Iterator[Finding]:
+def check_groups(entries: Sequence[ListedFile], pattern: str | None = None) -> Iterator[Finding]:
     """Look for groups that are no patients; `pattern` is what the groups were found by, if not in a column."""
     counts = Counter(entry.group for entry in entries if entry.group is not None)
     if alike := spelt_alike(counts, accents=True):
@@ -135,14 +135,14 @@ def _placeholders(counts: Mapping[str, int]) -> list[str]:
     return sorted(found)
 
 
-def _block(entries: Sequence[Entry], counts: Mapping[str, int]) -> str | None:
+def _block(entries: Sequence[ListedFile], counts: Mapping[str, int]) -> str | None:
     """Say what the groups are, if it is nothing finer than classes, splits, sites or what these have in common."""
     if len(entries) < _BLOCK * len(counts):
         return None
     one_each = _by(entries, lambda entry: entry.label, lambda entry: str(entry.group))
     if len(one_each) > 1 and all(len(groups) == 1 for groups in one_each.values()):
         return f"All images of a class are of one group: {len(counts)} groups, {len(one_each)} classes."
-    keys: dict[str, Callable[[Entry], object]] = {
+    keys: dict[str, Callable[[ListedFile], object]] = {
         "splits": lambda entry: entry.split,
         "sites": lambda entry: entry.site,
         "classes of each split": lambda entry: (entry.label, entry.split),
@@ -157,7 +157,7 @@ def _block(entries: Sequence[Entry], counts: Mapping[str, int]) -> str | None:
     return None
 
 
-def _restart(entries: Sequence[Entry]) -> tuple[str, list[str]] | None:
+def _restart(entries: Sequence[ListedFile]) -> tuple[str, list[str]] | None:
     """What numbers begin anew in (class, site, split), and the groups that occur in several of it; None if in none.
 
     One patient can have images of both classes. So the groups must be numbers that run from 0 or 1 in each of two
@@ -167,7 +167,7 @@ def _restart(entries: Sequence[Entry]) -> tuple[str, list[str]] | None:
     numbers = {name: number for name in names if (number := _number(name)) is not None}
     if len(numbers) < _NUMBERED * len(names):
         return None
-    parts: dict[str, Callable[[Entry], str | None]] = {
+    parts: dict[str, Callable[[ListedFile], str | None]] = {
         "class": lambda entry: entry.label,
         "site": lambda entry: entry.site,
         "split": lambda entry: entry.split,
@@ -200,7 +200,7 @@ def _counts_up(numbers: Sequence[int]) -> bool:
 
 
 def _are_strangers(
-    entries: Sequence[Entry],
+    entries: Sequence[ListedFile],
     classes: tuple[str, str],
     sets: Mapping[str, set[str]],
     numbers: Mapping[str, int],
@@ -228,7 +228,7 @@ def _are_strangers(
 
 
 def _restart_finding(
-    entries: Sequence[Entry], what: str, common: Sequence[str], pattern: str | None
+    entries: Sequence[ListedFile], what: str, common: Sequence[str], pattern: str | None
 ) -> Finding:
     shared = set(common)
     total = sum(entry.group in shared for entry in entries)
@@ -257,7 +257,7 @@ _FIELD = {"class": "label", "site": "site", "split": "split"}
 
 
 def _by(
-    entries: Sequence[Entry], key: Callable[[Entry], str | None], value: Callable[[Entry], str]
+    entries: Sequence[ListedFile], key: Callable[[ListedFile], str | None], value: Callable[[ListedFile], str]
 ) -> dict[str, set[str]]:
     """Values that occur with each key but None."""
     found: defaultdict[str, set[str]] = defaultdict(set)
@@ -420,7 +420,7 @@ def _words(name: str) -> list[str]:
     return words
 
 
-class Union:
+class DisjointSets:
     """Disjoint sets of names, each called by the first of its names in sorted order."""
 
     def __init__(self) -> None:
@@ -464,7 +464,7 @@ def merged_groups(members: Iterable[tuple[str, str]]) -> dict[str, str]:
     for group, image in members:
         by_image[image].add(group)
         by_spelling[spelling(group)].add(group)
-    union = Union()
+    union = DisjointSets()
     for names in (*by_image.values(), *by_spelling.values()):
         union.join(names)
     groups = {name for names in by_spelling.values() for name in names}

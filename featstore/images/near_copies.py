@@ -138,7 +138,7 @@ def find_copies(
     steps = len(looks) * int(bands.shows.sum()) * cells.probed.shape[1]
     with tqdm(total=steps, desc="compare", unit="look", disable=not progress, smoothing=0.05) as bar:
         for look in looks:
-            best = likest(bands, cells, look, side, OTHERS + 1, bar.update)
+            best = nearest_neighbours(bands, cells, look, side, OTHERS + 1, bar.update)
             if not look.mirrored and not look.enlarged:
                 usual = _usual(best)
             if not look.enlarged:
@@ -168,12 +168,12 @@ def _keep(found: dict[tuple[int, int], Pair], pairs: Iterable[Pair]) -> None:
             found[pair[:2]] = pair
 
 
-def _looks(side: int) -> Iterator[Look]:
+def _looks(side: int) -> Iterator[ComparisonMode]:
     """Ways in which likely pairs are looked for; all but the enlarged ones may be enough by themselves."""
     operator = _turn_and_zoom(side, 0.0, LOOK_ZOOM)
     for mirrored in (False, True):
         for enlarged in (False, True):
-            yield Look(
+            yield ComparisonMode(
                 mirrored,
                 enlarged,
                 partial(_seen, side=side, operator=operator if enlarged else None, mirrored=mirrored),
@@ -189,7 +189,7 @@ def _seen(vectors: Floats, *, side: int, operator: Any, mirrored: bool) -> Float
     return unit(enlarged - enlarged.mean(axis=1, keepdims=True))
 
 
-def _in_place(best: Likest, usual: NDArray[np.float64], *, mirrored: bool) -> Iterator[Pair]:
+def _in_place(best: Neighbours, usual: NDArray[np.float64], *, mirrored: bool) -> Iterator[Pair]:
     """Pairs that are alike as they lie, and more so than either is to others."""
     for row, rank in np.argwhere(best.values >= (MIRRORED if mirrored else IN_PLACE)).tolist():
         other = int(best.rows[row, rank])
@@ -198,7 +198,7 @@ def _in_place(best: Likest, usual: NDArray[np.float64], *, mirrored: bool) -> It
             yield Pair(min(row, other), max(row, other), value, "mirrored" if mirrored else "copy")
 
 
-def _likely(best: Likest, *, mirrored: bool) -> Likely:
+def _likely(best: Neighbours, *, mirrored: bool) -> Likely:
     """The pairs of each image that are most likely copies of it in another place."""
     values = best.values[:, :NEIGHBOURS]
     rows, ranks = np.nonzero((values >= LIKELY) & (best.rows[:, :NEIGHBOURS] >= 0))
@@ -284,7 +284,7 @@ def _unit(picture: NDArray[np.float64]) -> NDArray[np.float64]:
     return unit
 
 
-def _usual(best: Likest) -> NDArray[np.float64]:
+def _usual(best: Neighbours) -> NDArray[np.float64]:
     """How alike each image is to its fourth most alike one; of a small collection, to the middle one."""
     usual: NDArray[np.float64] = best.values[:, min(OTHERS, len(best.values) // 2)].astype(np.float64)
     return usual
@@ -321,7 +321,7 @@ def _equal(
         yield from ((first, other) for other in others if side[first] != side[other])
 
 
-def _bands(miniatures: NDArray[np.uint8]) -> Bands:
+def _bands(miniatures: NDArray[np.uint8]) -> UnitVectors:
     """The middle spatial frequencies of each miniature, at half its resolution, and whether there are any."""
     from scipy.ndimage import gaussian_filter1d
 
@@ -331,7 +331,7 @@ def _bands(miniatures: NDArray[np.uint8]) -> Bands:
         (halving @ gaussian_filter1d(np.eye(side), width, axis=0, mode="nearest")).astype(np.float32)
         for width in (FINE, COARSE)
     )
-    bands = Bands.empty(count, (side // 2) ** 2)
+    bands = UnitVectors.empty(count, (side // 2) ** 2)
     for start in range(0, count, ROWS):
         grey = miniatures[start : start + ROWS].astype(np.float32)
         rows = (fine @ grey @ fine.T - coarse @ grey @ coarse.T).reshape(len(grey), -1)
@@ -421,7 +421,7 @@ FULL = 127.0
 
 
 @dataclass(frozen=True, slots=True)
-class Bands:
+class UnitVectors:
     """Unit vectors with mean 0, a byte for each value.
 
     Attributes
@@ -436,7 +436,7 @@ class Bands:
     shows: NDArray[np.bool_]
 
     @classmethod
-    def empty(cls, count: int, dimension: int) -> Bands:
+    def empty(cls, count: int, dimension: int) -> UnitVectors:
         """Room for so many, to be filled by `put`."""
         return cls(np.zeros((count, dimension), np.int8), np.zeros(count, bool))
 
@@ -451,7 +451,7 @@ class Bands:
         return unit(self.values[at].astype(np.float32))
 
 
-class Look(NamedTuple):
+class ComparisonMode(NamedTuple):
     """A way of looking at the second picture of each pair: how its vectors follow from the plain ones."""
 
     mirrored: bool
@@ -459,7 +459,7 @@ class Look(NamedTuple):
     seen: Callable[[Floats], Floats]
 
 
-class Likest(NamedTuple):
+class Neighbours(NamedTuple):
     """The pictures that each is most like, the most alike first; -1 where there are fewer."""
 
     rows: NDArray[np.int32]
@@ -489,7 +489,7 @@ def unit(vectors: Floats) -> Floats:
     return units
 
 
-def cells_of(bands: Bands) -> Cells:
+def cells_of(bands: UnitVectors) -> Cells:
     """Sort pictures into cells of like ones."""
     count = len(bands.values)
     shown = np.flatnonzero(bands.shows)
@@ -505,7 +505,7 @@ def cells_of(bands: Bands) -> Cells:
     return Cells(centres, probed)
 
 
-def crowded(bands: Bands, cells: Cells) -> int:
+def crowded(bands: UnitVectors, cells: Cells) -> int:
     """How many pictures lie in cells that hold more than each of them is compared with."""
     if len(cells.centres) == 1:
         return 0
@@ -513,14 +513,14 @@ def crowded(bands: Bands, cells: Cells) -> int:
     return int(sizes[sizes > MOST_IN_CELL].sum())
 
 
-def likest(
-    bands: Bands,
+def nearest_neighbours(
+    bands: UnitVectors,
     cells: Cells,
-    look: Look,
+    look: ComparisonMode,
     side: NDArray[np.intp],
     keep: int,
     done: Callable[[int], object] = lambda _: None,
-) -> Likest:
+) -> Neighbours:
     """Find the pictures of other sides that each is most like.
 
     Parameters
@@ -537,10 +537,10 @@ def likest(
         Is told how many were looked for just now.
     """
     count = len(side)
-    best = Likest(np.full((count, keep), -1, np.int32), np.full((count, keep), -1.0, np.float32))
+    best = Neighbours(np.full((count, keep), -1, np.int32), np.full((count, keep), -1.0, np.float32))
     number = len(cells.centres)
     shown = np.flatnonzero(bands.shows)
-    in_cell = _grouped(_homes(bands, cells, look)[shown], shown, number)
+    in_cell = _grouped(_cell_of_each(bands, cells, look)[shown], shown, number)
     probes = cells.probed.shape[1]
     by_cell = _grouped(cells.probed[shown].ravel(), np.repeat(shown, probes), number)
     whole = number == 1
@@ -559,7 +559,7 @@ def _grouped(cells: NDArray[np.int32], rows: Rows, number: int) -> list[Rows]:
     return np.split(rows[order], np.searchsorted(cells[order], np.arange(1, number)))
 
 
-def _homes(bands: Bands, cells: Cells, look: Look) -> NDArray[np.int32]:
+def _cell_of_each(bands: UnitVectors, cells: Cells, look: ComparisonMode) -> NDArray[np.int32]:
     """The cell that each picture lies in when it is looked at in this way."""
     if len(cells.centres) == 1:
         return np.zeros(len(bands.values), np.int32)
@@ -571,7 +571,7 @@ def _homes(bands: Bands, cells: Cells, look: Look) -> NDArray[np.int32]:
 
 
 def _windows(
-    bands: Bands, look: Look, asking: Rows, members: Rows, *, whole: bool
+    bands: UnitVectors, look: ComparisonMode, asking: Rows, members: Rows, *, whole: bool
 ) -> Iterator[tuple[Rows, Rows]]:
     """Pictures to be compared with each other, few at a time: all of a cell, or the near ones of a large cell."""
     if not len(members):
@@ -594,7 +594,7 @@ def _windows(
         yield asking[start : start + step], members[first : first + MOST_IN_CELL]
 
 
-def _merge(best: Likest, ones: Rows, others: Rows, values: Floats) -> None:
+def _merge(best: Neighbours, ones: Rows, others: Rows, values: Floats) -> None:
     """Keep the most alike of what was known and what is new."""
     keep = best.rows.shape[1]
     if values.shape[1] > keep:
@@ -610,7 +610,7 @@ def _merge(best: Likest, ones: Rows, others: Rows, values: Floats) -> None:
     best.rows[ones] = np.take_along_axis(all_rows, order, axis=1)
 
 
-def _centres(bands: Bands, shown: Rows, number: int) -> Floats:
+def _centres(bands: UnitVectors, shown: Rows, number: int) -> Floats:
     """Spherical k-means on a sample, the same for the same pictures."""
     if number == 1:
         return np.zeros((1, bands.values.shape[1]), np.float32)

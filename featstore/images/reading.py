@@ -87,7 +87,7 @@ def read_picture(record: ImageRecord, decoding: Decoding) -> Picture:
         If the file is gone, unreadable, changed since the scan, or does not decode.
     """
     try:
-        file = SHELF.file(record.path)
+        file = FILE_CACHE.file(record.path)
     except PermissionError as error:
         raise BadImageError(PERMISSION, "the file may not be read") from error
     except OSError as error:
@@ -101,7 +101,7 @@ def read_picture(record: ImageRecord, decoding: Decoding) -> Picture:
 def needs_range(record: ImageRecord) -> bool:
     """Whether an image needs a declared value range; not if its file cannot be read."""
     try:
-        file = SHELF.file(record.path)
+        file = FILE_CACHE.file(record.path)
     except OSError:
         return False
     return probe(file.data, record.frame, file.chain)
@@ -113,7 +113,7 @@ def read_pixels(record: ImageRecord, decoding: Decoding) -> Pixels:
 
 
 @dataclass(slots=True, eq=False)
-class File:
+class CachedFile:
     """An image file in memory.
 
     Attributes
@@ -149,16 +149,16 @@ class File:
         return 1 if self.chain is None else self.chain.last + 1
 
 
-class Shelf:
+class FileCache:
     """Holds one file of several pages, until another file is read or all of its pages were asked for."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._path: Path | None = None
-        self._file: File | None = None
+        self._file: CachedFile | None = None
         self._reading: dict[Path, Lock] = {}
 
-    def file(self, path: Path) -> File:
+    def file(self, path: Path) -> CachedFile:
         """Read a file, unless it is at hand and unchanged; threads that want the same wait for the first of them.
 
         Raises
@@ -179,22 +179,22 @@ class Shelf:
                     self._reading.pop(path, None)
         return found
 
-    def _at_hand(self, path: Path) -> File | None:
+    def _at_hand(self, path: Path) -> CachedFile | None:
         with self._lock:
             found = self._file if self._path == path else None
         return found if found is not None and found.stamp == _stamp(path.stat()) else None
 
-    def _keep(self, path: Path, file: File) -> None:
+    def _keep(self, path: Path, file: CachedFile) -> None:
         with self._lock:
             file.asked += 1
             self._path, self._file = (None, None) if file.asked >= file.pages else (path, file)
 
 
-def _read(path: Path) -> File:
+def _read(path: Path) -> CachedFile:
     with open_regular(path) as file:
         data = read_bounded(file, path, MAX_BYTES)
         stamp = _stamp(os.fstat(file.fileno()))
-    return File(data, _chain(data), stamp)
+    return CachedFile(data, _chain(data), stamp)
 
 
 def _chain(data: bytes) -> Chain | None:
@@ -210,16 +210,16 @@ def _stamp(found: os.stat_result) -> Stamp:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-SHELF = Shelf()
+FILE_CACHE = FileCache()
 """The one of this process."""
 if hasattr(os, "register_at_fork"):  # a thread that is not in the fork may hold a lock
-    os.register_at_fork(after_in_child=SHELF.__init__)  # type: ignore[misc]
+    os.register_at_fork(after_in_child=FILE_CACHE.__init__)  # type: ignore[misc]
 
 
 _M_MMAP_THRESHOLD, _LARGE = -3, 1 << 20
 
 
-class Room:
+class MemoryBudget:
     """So many bytes; a picture that takes more has all of it for itself."""
 
     def __init__(self, limit: int) -> None:
@@ -229,7 +229,7 @@ class Room:
         self._change = threading.Condition()
 
     @contextmanager
-    def taken(self, wanted: int) -> Iterator[None]:
+    def reserved(self, wanted: int) -> Iterator[None]:
         """Wait for room, first come first served, and take it until the block ends."""
         with self._turn, self._change:
             self._change.wait_for(lambda: not self._taken or self._taken + wanted <= self._limit)
@@ -242,34 +242,34 @@ class Room:
                 self._change.notify_all()
 
 
-_room: Room | None = None
+_budget: MemoryBudget | None = None
 
 
 @contextmanager
-def bounded(limit: int | None) -> Iterator[None]:
+def memory_budget(limit: int | None) -> Iterator[None]:
     """Let pictures of this process share `limit` bytes until the block ends; None sets no bound."""
-    global _room  # noqa: PLW0603  # memory is the process's
+    global _budget  # noqa: PLW0603  # memory is the process's
     if limit is not None:
-        _return_what_is_free()
-    before, _room = _room, None if limit is None else Room(limit)
+        _return_free_memory()
+    before, _budget = _budget, None if limit is None else MemoryBudget(limit)
     try:
         yield
     finally:
-        _room = before
+        _budget = before
 
 
 @contextmanager
-def room_for(path: Path) -> Iterator[None]:
+def reserve_for_decoding(path: Path) -> Iterator[None]:
     """Hold what decoding a file takes, if memory is bounded."""
-    room = _room
+    room = _budget
     if room is None:
         yield
         return
-    with room.taken(decoding_bytes(path)):
+    with room.reserved(decoding_bytes(path)):
         yield
 
 
-def _return_what_is_free() -> None:
+def _return_free_memory() -> None:
     """Have glibc give large blocks back as they are freed: else each thread keeps those of its last pictures."""
     with suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL(None)
@@ -291,7 +291,7 @@ _MOST_LOOKED_AT = 4
 """For each file that is asked for; pixels alone rank them up to the dearest of the kinds above."""
 
 
-def dearest(paths: Iterable[Path], count: int) -> tuple[int, ...]:
+def largest_decoding_bytes(paths: Iterable[Path], count: int) -> tuple[int, ...]:
     """Bytes that decoding takes of the `count` files that take the most, the dearest first."""
     large = heapq.nlargest(_MOST_LOOKED_AT * count, paths, key=pixel_count)
     return tuple(heapq.nlargest(count, map(decoding_bytes, large)))
@@ -400,7 +400,7 @@ FACT = np.dtype(
 """One image: id and SHA-256 of its pixels (32 bytes each), the file's head, grey histogram."""
 
 
-def look(record: ImageRecord, decoding: Decoding) -> tuple[NDArray[np.void], Pixels]:
+def compute_facts(record: ImageRecord, decoding: Decoding) -> tuple[NDArray[np.void], Pixels]:
     """Read one image and note what it shows.
 
     Parameters

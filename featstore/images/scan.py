@@ -19,13 +19,13 @@ from featstore.images.formats.container import SUFFIXES
 from featstore.images.formats.decode import REASONS
 from featstore.images.manifest import Contents, Manifest, Quarantined, findings_of_pages, read_contents
 from featstore.images.names import check_groups, check_labels, merged_groups
-from featstore.processes import over
+from featstore.processes import track
 from featstore.types import ImageRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from featstore.images.manifest import Entry, Listing
+    from featstore.images.manifest import ListedFile, Listing
 
 
 _MAX_THREADS = 8
@@ -126,7 +126,7 @@ def scan(
     entries = _once_by_real_path(sorted(listing.entries, key=lambda entry: entry.name))
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
         read = pool.map(read_contents, [entry.path for entry in entries])
-        contents = list(over(read, "hash", "file", len(entries)))
+        contents = list(track(read, "hash", "file", len(entries)))
     images = [
         (entry, found) for entry, found in zip(entries, contents, strict=True) if isinstance(found, Contents)
     ]
@@ -214,22 +214,22 @@ def _with_groups(listing: Listing, pattern: str) -> Listing:
     return replace(listing, entries=entries, has_groups=True)
 
 
-def _group_of(entry: Entry, regex: re.Pattern[str]) -> str:
+def _group_of(entry: ListedFile, regex: re.Pattern[str]) -> str:
     """What the first group of the pattern that took part has matched; empty where there is none."""
     match = regex.search(entry.name)
     return next((text for text in match.groups() if text is not None), "") if match else ""
 
 
-def _once_by_real_path(entries: Sequence[Entry]) -> list[Entry]:
+def _once_by_real_path(entries: Sequence[ListedFile]) -> list[ListedFile]:
     """Drop links to a file that is listed anyway with the same meaning; other links stay, for the audit."""
-    kept: dict[tuple[str, str, str | None, str | None], Entry] = {}
+    kept: dict[tuple[str, str, str | None, str | None], ListedFile] = {}
     for entry in sorted(entries, key=lambda entry: entry.real is not None):
         real = entry.real or os.path.realpath(entry.path)
         kept.setdefault((real, entry.label, entry.split, entry.group), entry)
     return sorted(kept.values(), key=lambda entry: entry.name)
 
 
-def _once_by_id(images: Iterable[tuple[Entry, Contents]]) -> tuple[list[ImageRecord], list[ImageRecord]]:
+def _once_by_id(images: Iterable[tuple[ListedFile, Contents]]) -> tuple[list[ImageRecord], list[ImageRecord]]:
     records: dict[str, ImageRecord] = {}
     copies: list[ImageRecord] = []
     for entry, contents in images:
@@ -262,16 +262,18 @@ def _merge_groups(
 
 
 def _findings(
-    images: Sequence[tuple[Entry, Contents]], records: Sequence[ImageRecord], copies: Sequence[ImageRecord]
+    images: Sequence[tuple[ListedFile, Contents]],
+    records: Sequence[ImageRecord],
+    copies: Sequence[ImageRecord],
 ) -> Iterable[Finding]:
     labels = {record.id: record.label for record in records}
     if same := list(dict.fromkeys(str(copy.path) for copy in copies if labels[copy.id] == copy.label)):
         repeats = counted(len(same), "file repeats", "files repeat")
         message = f"{repeats} the bytes of another of the same class; each image is kept once."
         yield Finding("FS302", message, len(same), tuple(same))
-    if twins := _twins(entry.name for entry, _ in images):
-        message = f"{len(twins)} names differ only in how accents are encoded (NFC, NFD)."
-        yield Finding("FS208", message, len(twins), tuple(twins))
+    if collisions := _unicode_collisions(entry.name for entry, _ in images):
+        message = f"{len(collisions)} names differ only in how accents are encoded (NFC, NFD)."
+        yield Finding("FS208", message, len(collisions), tuple(collisions))
     if other := [entry.name for entry, found in images if _is_misnamed(entry.name, found.kind)]:
         files = counted(len(other), "file is", "files are")
         message = f"{files} of another format than the suffix says, and decoded by content."
@@ -279,7 +281,7 @@ def _findings(
     yield from findings_of_pages((entry.name, found) for entry, found in images)
 
 
-def _twins(names: Iterable[str]) -> list[str]:
+def _unicode_collisions(names: Iterable[str]) -> list[str]:
     """Paths that would collide on a file system that normalises, whole or in one of their folders."""
     spellings: dict[str, set[str]] = {}
     for name in names:

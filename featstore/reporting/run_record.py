@@ -15,13 +15,13 @@ import numpy as np
 
 from featstore import runs, serialization
 from featstore.errors import RunError, UsageError
-from featstore.evaluation.backbone_value import Bargain, Economics, Price, ViewPoint
-from featstore.evaluation.calibration import Wish
-from featstore.evaluation.candidates import Contestant
-from featstore.evaluation.estimates import Estimate, Score, Spread, Standing
+from featstore.evaluation.backbone_value import BackboneCost, BackboneValue, ParetoPoint, ViewPoint
+from featstore.evaluation.calibration import OperatingPointRequest
+from featstore.evaluation.candidates import Candidate
+from featstore.evaluation.estimates import CandidateScores, MetricEstimate, Score, VarianceComponents
 from featstore.evaluation.metrics import ENOUGH_IMAGES, METRICS
-from featstore.evaluation.pairwise_tests import Duel, Test
-from featstore.evaluation.selection_bias import Winner
+from featstore.evaluation.pairwise_tests import PairwiseDifference, TestResult
+from featstore.evaluation.selection_bias import SelectionBias
 from featstore.findings import Finding
 from featstore.reporting.schema import (
     COMPARISON,
@@ -35,16 +35,16 @@ from featstore.reporting.schema import (
     REPRODUCTION,
     SHORTCUTS,
     TWO_CLASS_CURVES,
-    Answers,
+    RunPredictions,
     ShapeError,
     fields,
-    read_answers,
+    read_predictions,
     with_votes,
 )
-from featstore.reporting.tables import DASH, Sheet, figure, short_weights, whole, words
-from featstore.reporting.verdict import calibration_error, spoken
+from featstore.reporting.tables import DASH, Table, count_cell, number_cell, short_weights, text_cell
+from featstore.reporting.verdict import calibration_error, phrase
 from featstore.results.comparison import Comparison
-from featstore.results.fusion import Change, Continuation, Fusion
+from featstore.results.fusion import Fusion, MetricChange, WarmStart
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Record:
+class RunRecord:
     """A run.
 
     Attributes
@@ -69,10 +69,10 @@ class Record:
         ``metrics.json``; empty of an extraction.
     outcome
         What a fit or a comparison found, but for its probabilities; None of other kinds.
-    twins
+    paper_figures
         Figures that the run keeps as files; empty but for a reproduction of the paper.
-    answers
-        By split, or by contestant: the leader and the single backbones, on the folds of the first repeat.
+    predictions
+        By split, or by candidate: the leader and the single backbones, on the folds of the first repeat.
     """
 
     folder: Path
@@ -81,8 +81,8 @@ class Record:
     about: Mapping[str, Any]
     metrics: Mapping[str, Any]
     outcome: Fusion | Comparison | None
-    answers: Mapping[str, Answers]
-    twins: tuple[Twin, ...] = ()
+    predictions: Mapping[str, RunPredictions]
+    paper_figures: tuple[RecordedFigure, ...] = ()
 
     @property
     def data_sha256(self) -> str:
@@ -98,13 +98,13 @@ class Record:
 
     @property
     def shown(self) -> str | None:
-        """Split or contestant whose answers a report is about: the test split, or the leader."""
+        """Split or candidate whose answers a report is about: the test split, or the leader."""
         if isinstance(self.outcome, Fusion):
             return "test" if "test" in self.outcome.scores else list(self.outcome.scores)[-1]
-        return None if self.outcome is None else leader(self.outcome).contestant.label
+        return None if self.outcome is None else leader(self.outcome).candidate.label
 
 
-def read_records(folders: Sequence[Path]) -> list[Record]:
+def read_records(folders: Sequence[Path]) -> list[RunRecord]:
     """Read several run folders, each under a name of its own.
 
     Raises
@@ -127,7 +127,7 @@ def read_records(folders: Sequence[Path]) -> list[Record]:
     ]
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: Path) -> RunRecord:
     """Read a run folder.
 
     Raises
@@ -154,42 +154,49 @@ def read_record(folder: Path) -> Record:
         raise RunError(f"{folder} holds no readable run: {error}.", runs.REMEDY) from error
 
 
-def leader(comparison: Comparison) -> Standing:
-    """Contestant with the highest primary metric."""
-    return max(comparison.standings, key=lambda standing: standing.primary)
+def leader(comparison: Comparison) -> CandidateScores:
+    """Candidate with the highest primary metric."""
+    return max(comparison.candidates, key=lambda scored: scored.primary)
 
 
-def _read_extract(folder: Path, about: Mapping[str, Any]) -> Record:
+def _read_extract(folder: Path, about: Mapping[str, Any]) -> RunRecord:
     EXTRACTION(about, runs.RUN)
-    return Record(folder, folder.resolve().name, "extract", about, {}, None, {})
+    return RunRecord(folder, folder.resolve().name, "extract", about, {}, None, {})
 
 
-def _read_paper(folder: Path, about: Mapping[str, Any]) -> Record:
+def _read_paper(folder: Path, about: Mapping[str, Any]) -> RunRecord:
     REPRODUCED(about, runs.RUN)
     metrics = _metrics(folder, about)
-    return Record(
-        folder, folder.resolve().name, "paper", about, metrics, None, {}, twins(folder, about, metrics)
+    return RunRecord(
+        folder,
+        folder.resolve().name,
+        "paper",
+        about,
+        metrics,
+        None,
+        {},
+        recorded_figures(folder, about, metrics),
     )
 
 
-def _read_fuse(folder: Path, about: Mapping[str, Any]) -> Record:
+def _read_fuse(folder: Path, about: Mapping[str, Any]) -> RunRecord:
     metrics = _metrics(folder, about)
     outcome = read_fusion(metrics)
-    answers = read_answers(
-        runs.read_own(folder, about, runs.PREDICTIONS),
+    answers = read_predictions(
+        runs.read_verified(folder, about, runs.PREDICTIONS),
         "split",
         list(outcome.scores),
         list(outcome.matrix["classes"]),
     )
-    return Record(folder, folder.resolve().name, "fuse", about, metrics, outcome, answers)
+    return RunRecord(folder, folder.resolve().name, "fuse", about, metrics, outcome, answers)
 
 
-def _read_compare(folder: Path, about: Mapping[str, Any]) -> Record:
+def _read_compare(folder: Path, about: Mapping[str, Any]) -> RunRecord:
     metrics = _metrics(folder, about)
     outcome = read_comparison(metrics)
-    first, singles = leader(outcome).contestant, _voters(outcome)
-    answers = read_answers(
-        runs.read_own(folder, about, runs.PREDICTIONS),
+    first, singles = leader(outcome).candidate, _voters(outcome)
+    answers = read_predictions(
+        runs.read_verified(folder, about, runs.PREDICTIONS),
         "contestant",
         list(dict.fromkeys([first.label, *singles])),
         list(outcome.matrix["classes"]),
@@ -197,24 +204,24 @@ def _read_compare(folder: Path, about: Mapping[str, Any]) -> Record:
     )
     voters = {backbone: answers[label] for label, backbone in singles.items()}
     voted = with_votes(answers[first.label], voters)
-    return Record(
+    return RunRecord(
         folder, folder.resolve().name, "compare", about, metrics, outcome, {**answers, first.label: voted}
     )
 
 
 def _voters(comparison: Comparison) -> dict[str, str]:
     """Backbone by label of the single backbones that trained and were tested on the views that the leader had."""
-    first = leader(comparison).contestant
+    first = leader(comparison).candidate
     return {
-        s.contestant.label: s.contestant.backbones[0]
-        for s in comparison.standings
-        if len(s.contestant.backbones) == 1
-        and (s.contestant.views, s.contestant.test_views) == (first.views, first.test_views)
+        s.candidate.label: s.candidate.backbones[0]
+        for s in comparison.candidates
+        if len(s.candidate.backbones) == 1
+        and (s.candidate.views, s.candidate.test_views) == (first.views, first.test_views)
     }
 
 
 def _metrics(folder: Path, about: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    return serialization.parse(runs.read_own(folder, about, runs.METRICS))
+    return serialization.parse(runs.read_verified(folder, about, runs.METRICS))
 
 
 def read_fusion(document: Any) -> Fusion:  # noqa: ANN401
@@ -249,7 +256,7 @@ def read_fusion(document: Any) -> Fusion:  # noqa: ANN401
         },
         curves=document["curves"],
         history=document["history"],
-        continuation=_continuation(document["continuation"]),
+        continuation=_warm_start(document["continuation"]),
         shortcuts=_held_out_shortcuts(document.get("shortcuts", {}), document["scores"]),
         findings=read_findings(document.get("findings", [])),
     )
@@ -266,31 +273,31 @@ def read_comparison(document: Any) -> Comparison:  # noqa: ANN401
     COMPARISON(document, "the comparison")
     matrix, protocol = document["matrix"], document["protocol"]
     _require_classes(matrix)
-    names = [contestant["name"] for contestant in document["contestants"]]
-    _require(bool(names), "there are no contestants")
-    _require(len(set(names)) == len(names), "two contestants have one name")
-    for contestant in document["contestants"]:
-        _require_metrics(contestant["metrics"])
-        _require_curves(contestant["curves"], matrix)
-        _require(bool(contestant["backbones"]), f"{contestant['name']} has no backbone")
-    for duel in document["comparisons"]:
-        _require({duel["a"], duel["b"]} <= set(names), "strangers are compared")
+    names = [candidate["name"] for candidate in document["contestants"]]
+    _require(bool(names), "there are no candidates")
+    _require(len(set(names)) == len(names), "two candidates have one name")
+    for candidate in document["contestants"]:
+        _require_metrics(candidate["metrics"])
+        _require_curves(candidate["curves"], matrix)
+        _require(bool(candidate["backbones"]), f"{candidate['name']} has no backbone")
+    for pair in document["comparisons"]:
+        _require({pair["a"], pair["b"]} <= set(names), "strangers are compared")
     winner = document["winner"]
     _require(winner is None or winner["name"] in names, "a stranger won")
-    drafts: list[list[str]] = next((c["chosen"] for c in document["contestants"] if c["chosen"]), [])
+    selections: list[list[str]] = next((c["chosen"] for c in document["contestants"] if c["chosen"]), [])
     return Comparison(
         matrix=matrix,
         folds=protocol["folds"],
         repeats=protocol["repeats"],
         fold_seed=protocol["fold_seed"],
-        wish=_wish(protocol, matrix),
-        standings=tuple(_standing(contestant) for contestant in document["contestants"]),
-        duels=tuple(_duel(duel) for duel in document["comparisons"]),
-        winner=None if winner is None else _winner(winner),
+        operating_point_request=_operating_point_request(protocol, matrix),
+        candidates=tuple(_candidate_scores(candidate) for candidate in document["contestants"]),
+        pairs=tuple(_pairwise_difference(pair) for pair in document["comparisons"]),
+        selection_bias=None if winner is None else _selection_bias(winner),
         curves={c["name"]: c["curves"] for c in document["contestants"]},
-        drafts=tuple(tuple(draft) for draft in drafts),
+        selected_backbones=tuple(tuple(selection) for selection in selections),
         view_curve=tuple(_view_point(point) for point in document["view_curve"]),
-        economics=_economics(document["economics"]),
+        backbone_value=_backbone_value(document["economics"]),
         own_split=protocol.get("own_split") is True,
         shortcuts=_shortcuts(document.get("shortcuts", [])),
         findings=read_findings(document.get("findings", [])),
@@ -329,41 +336,41 @@ def _held_out_shortcuts(document: Any, scored: Iterable[str]) -> dict[str, dict[
     }
 
 
-def _shortcuts(document: Any) -> tuple[Standing, ...]:  # noqa: ANN401
+def _shortcuts(document: Any) -> tuple[CandidateScores, ...]:  # noqa: ANN401
     SHORTCUTS(document, "the shortcuts")
     for shortcut in document:
         _require_metrics(shortcut["metrics"])
     return tuple(
-        Standing(
-            Contestant("shortcut", (), shortcut["name"]),
+        CandidateScores(
+            Candidate("shortcut", (), shortcut["name"]),
             (),
             (),
             _estimates(shortcut["metrics"]),
-            Spread(None, None, None),
+            VarianceComponents(None, None, None),
             np.empty(0),
         )
         for shortcut in document
     )
 
 
-def _estimates(document: Mapping[str, Any]) -> dict[str, Estimate]:
+def _estimates(document: Mapping[str, Any]) -> dict[str, MetricEstimate]:
     return {
-        name: Estimate(e["mean"], e["deviation"], _pair(e["interval"]), tuple(e["folds"]))
+        name: MetricEstimate(e["mean"], e["deviation"], _pair(e["interval"]), tuple(e["folds"]))
         for name, e in document.items()
     }
 
 
-def _wish(protocol: Mapping[str, Any], matrix: Mapping[str, Any]) -> Wish:
+def _operating_point_request(protocol: Mapping[str, Any], matrix: Mapping[str, Any]) -> OperatingPointRequest:
     positive = matrix["positive"]
     index = None if positive is None else list(matrix["classes"]).index(positive)
     try:
-        return Wish(protocol["calibrate"], protocol["sensitivity"], index)
+        return OperatingPointRequest(protocol["calibrate"], protocol["sensitivity"], index)
     except ValueError as error:
         raise ShapeError("nothing can be calibrated as the protocol says") from error
 
 
-def _standing(document: Mapping[str, Any]) -> Standing:
-    contestant = Contestant(
+def _candidate_scores(document: Mapping[str, Any]) -> CandidateScores:
+    candidate = Candidate(
         document["strategy"],
         tuple(document["backbones"]),
         document["name"],
@@ -374,14 +381,14 @@ def _standing(document: Mapping[str, Any]) -> Standing:
     estimates = _estimates(document["metrics"])
     pooled = _pooled_score(document["curves"])
     if "ece" in pooled:
-        estimates["ece"] = Estimate(pooled["ece"].value, None, None, ())
+        estimates["ece"] = MetricEstimate(pooled["ece"].value, None, None, ())
     spread = document["spread"]
-    return Standing(
-        contestant,
+    return CandidateScores(
+        candidate,
         (),
         (),
         estimates,
-        Spread(spread["patients"], spread["folds"], spread["training"]),
+        VarianceComponents(spread["patients"], spread["folds"], spread["training"]),
         np.empty(0),
     )
 
@@ -395,20 +402,20 @@ def _pooled_score(curves: Mapping[str, Any]) -> dict[str, Score]:
     return {"ece": Score(calibration_error(bins) if enough else None, None)}
 
 
-def _duel(document: Mapping[str, Any]) -> Duel:
-    tests = {name: Test(t["p"], t["adjusted"]) for name, t in document["tests"].items()}
+def _pairwise_difference(document: Mapping[str, Any]) -> PairwiseDifference:
+    tests = {name: TestResult(t["p"], t["adjusted"]) for name, t in document["tests"].items()}
     known = {name: document[name] for name in ("a", "b", "metric", "delta", "p", "verdict", "needed")}
-    return Duel(**known, interval=_pair(document["interval"]), tests=tests)
+    return PairwiseDifference(**known, interval=_pair(document["interval"]), tests=tests)
 
 
-def _winner(document: Mapping[str, Any]) -> Winner:
+def _selection_bias(document: Mapping[str, Any]) -> SelectionBias:
     # Runs of before could expect more than was seen, by the luck of the resamples.
-    guarded = min(document["naive"], document["guarded"])
+    corrected = min(document["naive"], document["guarded"])
     known = {name: document[name] for name in ("name", "of", "metric", "naive", "picked")}
-    return Winner(
+    return SelectionBias(
         **known,
-        guarded=guarded,
-        optimism=document["naive"] - guarded,
+        guarded=corrected,
+        optimism=document["naive"] - corrected,
         interval=_pair(document["interval"]),
     )
 
@@ -423,29 +430,34 @@ def _view_point(document: Mapping[str, Any]) -> ViewPoint:
     )
 
 
-def _economics(document: Mapping[str, Any] | None) -> Economics | None:
+def _backbone_value(document: Mapping[str, Any] | None) -> BackboneValue | None:
     if document is None:
         return None
     prices = tuple(
-        Price(**{name: price[name] for name in Price.__dataclass_fields__}) for price in document["prices"]
+        BackboneCost(**{name: price[name] for name in BackboneCost.__dataclass_fields__})
+        for price in document["prices"]
     )
-    front = tuple(Bargain(tuple(b["backbones"]), b["milliseconds"], b["score"]) for b in document["front"])
+    front = tuple(
+        ParetoPoint(tuple(b["backbones"]), b["milliseconds"], b["score"]) for b in document["front"]
+    )
     redundancy = tuple(tuple(row) for row in document["redundancy"])
     _require(all(len(row) == len(prices) for row in (*redundancy, redundancy)), "the redundancy is no square")
-    return Economics(document["metric"], prices, document["exact"], front, redundancy, document["agreement"])
+    return BackboneValue(
+        document["metric"], prices, document["exact"], front, redundancy, document["agreement"]
+    )
 
 
-def _continuation(document: Mapping[str, Any] | None) -> Continuation | None:
+def _warm_start(document: Mapping[str, Any] | None) -> WarmStart | None:
     if document is None:
         return None
     changes = {
         split: {
-            name: Change(c["before"], c["after"], c["difference"], _pair(c["interval"]))
+            name: MetricChange(c["before"], c["after"], c["difference"], _pair(c["interval"]))
             for name, c in part.items()
         }
         for split, part in document["changes"].items()
     }
-    return Continuation(document["run"], tuple(document["frozen"]), document["held_out_then"], changes)
+    return WarmStart(document["run"], tuple(document["frozen"]), document["held_out_then"], changes)
 
 
 def _require_classes(matrix: Mapping[str, Any]) -> None:
@@ -500,13 +512,13 @@ STEPS = {"head": "fusion head", "tuned": "fusion head, fine-tuned", "vote": "maj
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
+class RecordedFigure:
     """A figure that a run keeps as a file.
 
     Attributes
     ----------
     number
-        Of its twin in the paper; None where the paper has none.
+        Of this figure in the paper; None where the paper has none.
     title, alt, caption
         As the run has them.
     shows_images
@@ -523,7 +535,9 @@ class Twin:
     source: str
 
 
-def twins(folder: Path, about: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[Twin, ...]:
+def recorded_figures(
+    folder: Path, about: Mapping[str, Any], document: Mapping[str, Any]
+) -> tuple[RecordedFigure, ...]:
     """Figures of a reproduction, each checked against the digest in ``run.json``.
 
     Raises
@@ -537,18 +551,18 @@ def twins(folder: Path, about: Mapping[str, Any], document: Mapping[str, Any]) -
         name = plate["file"]
         if name.count("/") != 1 or not name.startswith(f"{runs.FIGURES}/") or not name.endswith(".svg"):
             raise ShapeError("a figure lies elsewhere than in its folder")
-        data = runs.read_own(folder, about, name)
+        data = runs.read_verified(folder, about, name)
         source = URI + base64.b64encode(data).decode()
         known = {key: plate[key] for key in ("number", "title", "alt", "caption", "shows_images")}
-        found.append(Twin(**known, source=source))
+        found.append(RecordedFigure(**known, source=source))
     return tuple(found)
 
 
-def verdict(document: Mapping[str, Any]) -> Iterator[str]:
+def paper_verdict(document: Mapping[str, Any]) -> Iterator[str]:
     """The paper's accuracy and this run's in one sentence, then why they differ."""
     scores = {claim["name"]: claim["accuracy"] for claim in document["claims"]}
     told = [
-        f"{words} {spoken(*_score(scores[name]))}"
+        f"{words} {phrase(*_score(scores[name]))}"
         for name, words in SPOKEN.items()
         if name in scores and scores[name]["value"] is not None
     ]
@@ -558,45 +572,49 @@ def verdict(document: Mapping[str, Any]) -> Iterator[str]:
     yield from document["reasons"]
 
 
-def sheets(document: Mapping[str, Any]) -> list[Sheet]:
+def paper_tables(document: Mapping[str, Any]) -> list[Table]:
     """The claims, the networks, the fusions under both protocols, and the sides of the splits."""
     claims = tuple(
         (
-            words(c["title"], c["basis"]),
-            figure(c["accuracy"]["value"], c["accuracy"]["interval"]),
-            *(words(DASH) if c[key] is None else whole(c[key]) for key in ("images", "patients")),
+            text_cell(c["title"], c["basis"]),
+            number_cell(c["accuracy"]["value"], c["accuracy"]["interval"]),
+            *(text_cell(DASH) if c[key] is None else count_cell(c[key]) for key in ("images", "patients")),
         )
         for c in document["claims"]
     )
     heads = document["heads"]
     networks = tuple(
         (
-            words(n["label"], n["reason"] or short_weights(n["digest"] or "")),
-            words("yes" if n["in_paper"] else "extra"),
-            whole(n["input_size"]),
-            whole(n["dimension"]),
-            figure(*_score(heads.get(n["name"]))),
+            text_cell(n["label"], n["reason"] or short_weights(n["digest"] or "")),
+            text_cell("yes" if n["in_paper"] else "extra"),
+            count_cell(n["input_size"]),
+            count_cell(n["dimension"]),
+            number_cell(*_score(heads.get(n["name"]))),
         )
         for n in document["networks"]
     )
     fusions = tuple(
-        (words(STEPS.get(step, step)), words(PROTOCOLS.get(protocol, protocol)), figure(*_score(score)))
+        (
+            text_cell(STEPS.get(step, step)),
+            text_cell(PROTOCOLS.get(protocol, protocol)),
+            number_cell(*_score(score)),
+        )
         for protocol, steps in document["fusions"].items()
         for step, score in steps.items()
     )
     sides = tuple(
-        (words(PROTOCOLS.get(protocol, protocol)), words(split), words(label), whole(count))
+        (text_cell(PROTOCOLS.get(protocol, protocol)), text_cell(split), text_cell(label), count_cell(count))
         for protocol, splits in document["sides"].items()
         for split, labels in splits.items()
         for label, count in labels.items()
     )
     return [
-        Sheet("The paper's accuracy and this run's", ("Accuracy of", "Accuracy", "Images", "Patients"), claims,
+        Table("The paper's accuracy and this run's", ("Accuracy of", "Accuracy", "Images", "Patients"), claims,
               f"Always answering the most frequent class is right in {document['floor']:.3f} of the test images."),
-        Sheet("Networks", ("Network", "In the paper", "Input, px", "Values", "Accuracy of its own head"), networks,
+        Table("Networks", ("Network", "In the paper", "Input, px", "Values", "Accuracy of its own head"), networks,
               "Under the paper's protocol: split by image."),
-        Sheet("Fusions", ("Fusion", "Protocol", "Accuracy"), fusions, "On test images."),
-        Sheet("Sides of the splits", ("Protocol", "Side", "Class", "Images"), sides),
+        Table("Fusions", ("Fusion", "Protocol", "Accuracy"), fusions, "On test images."),
+        Table("Sides of the splits", ("Protocol", "Side", "Class", "Images"), sides),
     ]  # fmt: skip
 
 

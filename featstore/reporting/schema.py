@@ -29,8 +29,8 @@ ID_DIGITS = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """Answers of one contestant, or on one split.
+class RunPredictions:
+    """Answers of one candidate, or on one split.
 
     Attributes
     ----------
@@ -62,9 +62,9 @@ class Answers:
         return order
 
 
-def read_answers(
+def read_predictions(
     data: bytes, by: str, wanted: Sequence[str], classes: Sequence[str], folds: int | None = None
-) -> dict[str, Answers]:
+) -> dict[str, RunPredictions]:
     """Read the file, and part its rows by a column.
 
     Parameters
@@ -74,7 +74,7 @@ def read_answers(
     by
         ``split`` or ``contestant``.
     wanted
-        Splits or contestants that must be there; rows of others are passed over.
+        Splits or candidates that must be there; rows of others are passed over.
     classes
         Names of the classes, in the order of the model.
     folds
@@ -92,10 +92,12 @@ def read_answers(
     for line in _lines(data, {by, "image_id", "group", "label", "predicted", *map(_as_written, columns)}):
         if line[by] in parts and (first is None or line.get("fold") in first):
             parts[line[by]].append(line)
-    return {name: _answers(part, known, columns) for name, part in zip(wanted, parts.values(), strict=True)}
+    return {
+        name: _predictions(part, known, columns) for name, part in zip(wanted, parts.values(), strict=True)
+    }
 
 
-def with_votes(answers: Answers, voters: Mapping[str, Answers]) -> Answers:
+def with_votes(answers: RunPredictions, voters: Mapping[str, RunPredictions]) -> RunPredictions:
     """Add the votes of others about the same images.
 
     Raises
@@ -107,7 +109,7 @@ def with_votes(answers: Answers, voters: Mapping[str, Answers]) -> Answers:
     for name, other in voters.items():
         row = {image: at for at, image in enumerate(other.ids)}
         if set(row) != set(answers.ids):
-            raise ShapeError("its contestants were not asked about the same images")
+            raise ShapeError("its candidates were not asked about the same images")
         order = np.array([row[image] for image in answers.ids])
         if (other.y[order] != answers.y).any():
             raise ShapeError("an image has two labels in it")
@@ -115,9 +117,9 @@ def with_votes(answers: Answers, voters: Mapping[str, Answers]) -> Answers:
     return replace(answers, votes=votes)
 
 
-def _answers(
+def _predictions(
     rows: Sequence[Mapping[str, str]], classes: Mapping[str, int], columns: Sequence[str]
-) -> Answers:
+) -> RunPredictions:
     if not rows:
         raise ShapeError("someone who was scored has no predictions")
     if len({row["image_id"] for row in rows}) < len(rows):
@@ -125,7 +127,7 @@ def _answers(
     cells = [_as_written(name) for name in columns]
     proba = np.array([[_share(row[cell]) for cell in cells] for row in rows])
     names = [name for name in rows[0] if name.startswith(VOTE[0]) and name.endswith(VOTE[1])]
-    return Answers(
+    return RunPredictions(
         tuple(_id(row["image_id"]) for row in rows),
         np.array([row["group"] for row in rows]),
         np.array([_class(row["label"], classes) for row in rows]),
@@ -364,7 +366,7 @@ FUSION = fields(
 )
 
 ESTIMATE = fields(mean=maybe(number), deviation=maybe(number), interval=INTERVAL, folds=each(maybe(number)))
-CONTESTANT = fields(
+CANDIDATE = fields(
     name=text,
     strategy=text,
     backbones=each(text),
@@ -375,7 +377,7 @@ CONTESTANT = fields(
     spread=fields(patients=maybe(number), folds=maybe(number), training=maybe(number)),
     curves=CURVES,
 )
-DUEL = fields(
+PAIRWISE_DIFFERENCE = fields(
     a=text,
     b=text,
     metric=text,
@@ -386,7 +388,7 @@ DUEL = fields(
     needed=maybe(count),
     tests=table(fields(p=maybe(share), adjusted=maybe(share))),
 )
-WINNER = fields(
+SELECTION_BIAS = fields(
     name=text,
     of=count,
     metric=text,
@@ -397,7 +399,7 @@ WINNER = fields(
     picked=share,
 )
 VIEW_POINT = fields(contestant=text, metric=text, views=count, mean=maybe(number), interval=INTERVAL)
-PRICE = fields(
+BACKBONE_COST = fields(
     name=text,
     milliseconds=maybe(number),
     basis=text,
@@ -408,9 +410,9 @@ PRICE = fields(
     log_me=number,
     h_score=number,
 )
-ECONOMICS = fields(
+BACKBONE_VALUE = fields(
     metric=text,
-    prices=each(PRICE),
+    prices=each(BACKBONE_COST),
     exact=flag,
     front=each(fields(backbones=each(text), milliseconds=number, score=number)),
     redundancy=each(each(number)),
@@ -435,14 +437,14 @@ HELD_OUT_SHORTCUTS = table(table(table(fields(value=maybe(number), interval=INTE
 COMPARISON = fields(
     matrix=MATRIX,
     protocol=PROTOCOL,
-    contestants=each(CONTESTANT),
-    comparisons=each(DUEL),
-    winner=maybe(WINNER),
+    contestants=each(CANDIDATE),
+    comparisons=each(PAIRWISE_DIFFERENCE),
+    winner=maybe(SELECTION_BIAS),
     view_curve=each(VIEW_POINT),
-    economics=maybe(ECONOMICS),
+    economics=maybe(BACKBONE_VALUE),
 )
 
-CELL = fields(backbone=text, weights=text, recipe=text, seed=count, stored=count, missing=count)
+KEY_SUMMARY = fields(backbone=text, weights=text, recipe=text, seed=count, stored=count, missing=count)
 EXTRACTION = fields(
     data_sha256=text,
     images=count,
@@ -450,7 +452,7 @@ EXTRACTION = fields(
     backbones=each(BACKBONE),
     views=each(VIEW),
     decoding=maybe(DECODING),
-    cells=each(CELL),
+    cells=each(KEY_SUMMARY),
     computed=count,
     missing=count,
     stored=count,

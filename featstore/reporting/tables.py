@@ -115,7 +115,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class Table:
     """A table whose first column names its rows.
 
     Attributes
@@ -149,12 +149,12 @@ class Sheet:
         )
 
 
-def words(text: str, small: str = "") -> Cell:
+def text_cell(text: str, small: str = "") -> Cell:
     """A cell of text."""
     return Cell(text, small)
 
 
-def figure(
+def number_cell(
     value: float | None, interval: Sequence[float] | None = None, digits: int = 3, *, signed: bool = False
 ) -> Cell:
     """A cell with a number and its interval; a dash where it is undefined, which sorts last."""
@@ -165,7 +165,7 @@ def figure(
     return Cell(_minus(format(value, form)), _minus(small), value)
 
 
-def whole(value: int) -> Cell:
+def count_cell(value: int) -> Cell:
     """A cell with a count."""
     return Cell(f"{value:,}", "", float(value))
 

@@ -21,9 +21,9 @@ from featstore.reporting.tables import printable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from featstore.evaluation.estimates import Standing
-    from featstore.evaluation.pairwise_tests import Duel
-    from featstore.evaluation.selection_bias import Nested
+    from featstore.evaluation.estimates import CandidateScores
+    from featstore.evaluation.pairwise_tests import PairwiseDifference
+    from featstore.evaluation.selection_bias import NestedSelection
     from featstore.findings import Finding
     from featstore.results.comparison import Comparison
     from featstore.results.fusion import Fusion
@@ -43,34 +43,34 @@ def verdict(result: Comparison) -> str:
 
 def verdict_lines(result: Comparison) -> list[tuple[str, bool]]:
     """Lines of the verdict, and of each whether it tells a pair apart."""
-    if not result.duels:
+    if not result.pairs:
         return [("Verdict: there was nothing to compare with.", False)]
-    pairs = len(result.duels)
+    pairs = len(result.pairs)
     head = f"Verdict (paired bootstrap over groups, p adjusted for {pairs} pairs by Holm):"
     shown = zip(pair_lines(result), _that_matter(result), strict=False)
-    lines = [(f"  {line}", _told(duel)) for line, duel in shown]
-    rest = f"  Of all {pairs} pairs, {told_apart(result)} are told apart; --json has every one."
+    lines = [(f"  {line}", _is_significant(pair)) for line, pair in shown]
+    rest = f"  Of all {pairs} pairs, {significant_pairs(result)} are told apart; --json has every one."
     return [(head, False), *lines, *([(rest, False)] if pairs > SHOWN else [])]
 
 
 def pair_lines(result: Comparison) -> list[str]:
     """One sentence for each of the pairs that matter most, at most `SHOWN`."""
     unit = "patients (groups)" if result.matrix["has_groups"] else "images"
-    return [_duel_text(duel, result.matrix["groups"], unit) for duel in _that_matter(result)[:SHOWN]]
+    return [_difference_text(pair, result.matrix["groups"], unit) for pair in _that_matter(result)[:SHOWN]]
 
 
-def told_apart(result: Comparison) -> int:
+def significant_pairs(result: Comparison) -> int:
     """How many of all pairs have a difference that is more than noise."""
-    return sum(map(_told, result.duels))
+    return sum(map(_is_significant, result.pairs))
 
 
 def summary(result: Comparison) -> str:
     """One sentence: who is ahead, and whether that means anything."""
     leader, single = _leader(result), _best_single(result)
-    ahead = f"{leader.contestant.label} has the highest AUC ({leader.primary:.3f})"
+    ahead = f"{leader.candidate.label} has the highest AUC ({leader.primary:.3f})"
     if single is None:
         return f"{ahead}."
-    name = single.contestant.label
+    name = single.candidate.label
     won = fusions_that_pay(result)
     if won:
         return f"{ahead}; fusion pays: {', '.join(won)} beat the best single network, {name}."
@@ -102,7 +102,7 @@ def fusion_summary(result: Fusion, split: str, groups: int) -> str:
             " concluded: a class has a single patient."
         )
     low, high = score.interval
-    told = f"{seen}, {result.strategy} reaches an AUC of {spoken(score.value, score.interval)}."
+    told = f"{seen}, {result.strategy} reaches an AUC of {phrase(score.value, score.interval)}."
     if low <= CHANCE <= high:
         return f"{told} The interval includes {CHANCE}: by these data it cannot be told from guessing."
     if high < CHANCE:
@@ -113,7 +113,7 @@ def fusion_summary(result: Fusion, split: str, groups: int) -> str:
     )
 
 
-def spoken(value: float | None, interval: tuple[float, float] | None) -> str:
+def phrase(value: float | None, interval: tuple[float, float] | None) -> str:
     """A number with its 95 % interval, in words."""
     if value is None:
         return "undefined"
@@ -121,21 +121,21 @@ def spoken(value: float | None, interval: tuple[float, float] | None) -> str:
 
 
 def fusions_that_pay(result: Comparison) -> list[str]:
-    """Contestants of several networks that are told from the best single one, and better."""
+    """Candidates of several networks that are told from the best single one, and better."""
     single = _best_single(result)
-    name = single.contestant.label if single else None
-    fusions = {s.contestant.label for s in result.standings if len(s.contestant.backbones) > 1}
-    return [d.a for d in result.duels if d.b == name and d.verdict == "a_better" and d.a in fusions]
+    name = single.candidate.label if single else None
+    fusions = {s.candidate.label for s in result.candidates if len(s.candidate.backbones) > 1}
+    return [d.a for d in result.pairs if d.b == name and d.verdict == "a_better" and d.a in fusions]
 
 
-def winner_text(result: Comparison) -> str:
+def selection_bias_text(result: Comparison) -> str:
     """What the best is worth once the luck of being picked is taken off, and where its uncertainty comes from."""
     leader = _leader(result)
-    return "\n".join(part for part in (_guarded(result), _spread(leader)) if part)
+    return "\n".join(part for part in (_corrected(result), _variance_components(leader)) if part)
 
 
-def _guarded(result: Comparison) -> str:
-    winner = result.winner
+def _corrected(result: Comparison) -> str:
+    winner = result.selection_bias
     if winner is None:
         return ""
     interval = "no interval" if winner.interval is None else "{:.3f}, {:.3f}".format(*winner.interval)
@@ -146,7 +146,7 @@ def _guarded(result: Comparison) -> str:
     )
 
 
-def _nested(nested: Nested | None) -> str:
+def _nested(nested: NestedSelection | None) -> str:
     if nested is None:
         return ""
     interval = f" [{nested.interval[0]:.3f}, {nested.interval[1]:.3f}]" if nested.interval else ""
@@ -157,9 +157,9 @@ def _nested(nested: Nested | None) -> str:
     )
 
 
-def _spread(leader: Standing) -> str:
+def _variance_components(leader: CandidateScores) -> str:
     """Write the components as deviations; those that were not looked at are left out."""
-    spread = leader.spread
+    spread = leader.variance_components
     parts = [] if spread.patients is None else [f"{spread.patients:.3f} with other patients"]
     if spread.folds is not None:
         parts.append(f"{spread.folds:.3f} with other folds of the same patients")
@@ -167,54 +167,54 @@ def _spread(leader: Standing) -> str:
         parts.append(f"{spread.training:.3f} with another training seed")
     if not parts:
         return "How much the AUC moves with other patients cannot be said: a class has a single patient."
-    return f"The AUC of {leader.contestant.label} moves by about {', '.join(parts)} (one standard deviation)."
+    return f"The AUC of {leader.candidate.label} moves by about {', '.join(parts)} (one standard deviation)."
 
 
-def _leader(result: Comparison) -> Standing:
-    return max(result.standings, key=lambda s: s.primary)
+def _leader(result: Comparison) -> CandidateScores:
+    return max(result.candidates, key=lambda s: s.primary)
 
 
-def _best_single(result: Comparison) -> Standing | None:
-    singles = [s for s in result.standings if len(s.contestant.backbones) == 1]
+def _best_single(result: Comparison) -> CandidateScores | None:
+    singles = [s for s in result.candidates if len(s.candidate.backbones) == 1]
     return max(singles, key=lambda s: s.primary, default=None)
 
 
-def _that_matter(result: Comparison) -> list[Duel]:
+def _that_matter(result: Comparison) -> list[PairwiseDifference]:
     """Fusions against the best single network first, then the leader against the others, then the rest."""
-    leader, single = _leader(result).contestant.label, _best_single(result)
-    name = single.contestant.label if single else leader
-    fusions = {s.contestant.label for s in result.standings if len(s.contestant.backbones) > 1}
+    leader, single = _leader(result).candidate.label, _best_single(result)
+    name = single.candidate.label if single else leader
+    fusions = {s.candidate.label for s in result.candidates if len(s.candidate.backbones) > 1}
 
-    def rank(duel: Duel) -> tuple[bool, bool, float]:
+    def rank(pair: PairwiseDifference) -> tuple[bool, bool, float]:
         return (
-            not (duel.b == name and duel.a in fusions),
-            leader not in {duel.a, duel.b},
-            -duel.delta,
+            not (pair.b == name and pair.a in fusions),
+            leader not in {pair.a, pair.b},
+            -pair.delta,
         )
 
-    return sorted(result.duels, key=rank)
+    return sorted(result.pairs, key=rank)
 
 
-def _told(duel: Duel) -> bool:
-    return duel.verdict != "cannot_tell"
+def _is_significant(pair: PairwiseDifference) -> bool:
+    return pair.verdict != "cannot_tell"
 
 
-def _duel_text(duel: Duel, groups: int, unit: str) -> str:
-    interval = f" [{duel.interval[0]:+.3f}, {duel.interval[1]:+.3f}]" if duel.interval else ""
-    p = f"p = {duel.p:.3f}" if duel.p >= 0.0005 else "p < 0.001"  # noqa: PLR2004
+def _difference_text(pair: PairwiseDifference, groups: int, unit: str) -> str:
+    interval = f" [{pair.interval[0]:+.3f}, {pair.interval[1]:+.3f}]" if pair.interval else ""
+    p = f"p = {pair.p:.3f}" if pair.p >= 0.0005 else "p < 0.001"  # noqa: PLR2004
     words = {
-        "a_better": f"{duel.a} beats {duel.b}",
-        "b_better": f"{duel.b} beats {duel.a}",
-        "cannot_tell": f"cannot tell {duel.a} from {duel.b} with {groups} {unit}; {_needed(duel)}",
+        "a_better": f"{pair.a} beats {pair.b}",
+        "b_better": f"{pair.b} beats {pair.a}",
+        "cannot_tell": f"cannot tell {pair.a} from {pair.b} with {groups} {unit}; {_needed(pair)}",
     }
-    return f"{words[duel.verdict]}: {duel.metric.upper()} difference {duel.delta:+.3f}{interval}, {p}."
+    return f"{words[pair.verdict]}: {pair.metric.upper()} difference {pair.delta:+.3f}{interval}, {p}."
 
 
-def _needed(duel: Duel) -> str:
-    if duel.needed is None:
+def _needed(pair: PairwiseDifference) -> str:
+    if pair.needed is None:
         return f"more than {MOST} times as many would be needed"
-    digit = 10 ** max(0, floor(log10(duel.needed)) - 1)
-    return f"about {digit * ceil(duel.needed / digit)} would be needed"
+    digit = 10 ** max(0, floor(log10(pair.needed)) - 1)
+    return f"about {digit * ceil(pair.needed / digit)} would be needed"
 
 
 def calibration_text(curves: Mapping[str, Any]) -> str:
@@ -223,7 +223,7 @@ def calibration_text(curves: Mapping[str, Any]) -> str:
     Parameters
     ----------
     curves
-        Of one contestant or split, as in metrics.json.
+        Of one candidate or split, as in metrics.json.
     """
     return " ".join(
         part
@@ -294,7 +294,7 @@ def findings_brief(found: Sequence[Finding]) -> str:
     return "\n".join([*lines, WHERE]) if lines else ""
 
 
-def said(found: Sequence[Finding]) -> tuple[str, ...]:
+def findings_sentences(found: Sequence[Finding]) -> tuple[str, ...]:
     """Sentences for a report and a model card: errors and warnings, accepted ones too, without any path."""
     return tuple(
         f"{finding.title}: {finding.message}{' (Accepted.)' if finding.accepted else ''}"

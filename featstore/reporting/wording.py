@@ -1,6 +1,6 @@
-"""What is known of a run, in sentences that its card, its worksheet and its verdict share.
+"""What is known of a run, in sentences that its model card, its checklists and its verdict share.
 
-What a run found and how it was tested, in sentences that its card and its worksheet share.
+What a run found and how it was tested, in sentences that its model card and its checklists share.
 
 The verdict on a run: what a hurried reader should take away, and what he must not miss.
 
@@ -20,12 +20,12 @@ from featstore.reporting.tables import counts, duration, short_weights, view_nam
 from featstore.reporting.terminal.comparison import operating_text
 from featstore.reporting.verdict import (
     calibration_text,
+    findings_sentences,
     fusion_summary,
-    said,
-    spoken,
+    phrase,
+    selection_bias_text,
+    significant_pairs,
     summary,
-    told_apart,
-    winner_text,
 )
 from featstore.results.comparison import Comparison
 from featstore.results.fusion import Fusion
@@ -33,19 +33,19 @@ from featstore.results.fusion import Fusion
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from featstore.reporting.run_record import Record
-    from featstore.reporting.schema import Answers
+    from featstore.reporting.run_record import RunRecord
+    from featstore.reporting.schema import RunPredictions
 
 
 RANDOM = "random:"
 
 
-def data(record: Record) -> str:
+def data(record: RunRecord) -> str:
     """How many images, patients and classes."""
     matrix = record.matrix
     if record.kind == "paper":
         networks, steps = len(record.metrics["networks"]), len(record.metrics["steps"])
-        return f"{networks} networks, {len(record.twins)} figures, {steps} steps."
+        return f"{networks} networks, {len(record.paper_figures)} figures, {steps} steps."
     if record.outcome is None:
         return f"{matrix['images']:,} images{_aside(sum(matrix['quarantined'].values()))}."
     whom = (
@@ -56,12 +56,12 @@ def data(record: Record) -> str:
     return f"{matrix['images']:,} images {whom}; {counts(matrix['classes'])}{_aside(matrix['quarantined'])}."
 
 
-def kept(record: Record) -> str:
+def kept(record: RunRecord) -> str:
     """What was kept together, and is resampled."""
     return "patients" if record.matrix["has_groups"] else "images"
 
 
-def disjoint(record: Record) -> str:
+def disjoint(record: RunRecord) -> str:
     """At which level the parts of the data are disjoint."""
     if record.matrix.get("groups_set_aside"):
         return (
@@ -78,7 +78,7 @@ def disjoint(record: Record) -> str:
     )
 
 
-def partition(record: Record) -> str:
+def partition(record: RunRecord) -> str:
     """How images came to be trained on or tested on."""
     match record.outcome:
         case Fusion() as fusion:
@@ -95,13 +95,13 @@ def partition(record: Record) -> str:
             times = f", repeated {comparison.repeats} times" if comparison.repeats > 1 else ""
             return (
                 f"{comparison.folds}-fold cross-validation over whole groups, stratified by class{times}"
-                f" (seed {comparison.fold_seed}); every contestant on the same folds."
+                f" (seed {comparison.fold_seed}); every candidate on the same folds."
             )
         case _:
             return ""
 
 
-def preprocessing(record: Record) -> str:
+def preprocessing(record: RunRecord) -> str:
     """How a file becomes the pixels at a network's door."""
     matrix = record.matrix
     decoding, backbones = matrix["decoding"] or {}, matrix["backbones"]
@@ -121,7 +121,7 @@ def preprocessing(record: Record) -> str:
     )
 
 
-def views(record: Record) -> str:
+def views(record: RunRecord) -> str:
     """Which views were trained on."""
     names = [view_name(view["recipe"], view["seed"]) for view in record.matrix["views"]]
     augmented = len(names) - 1
@@ -131,7 +131,7 @@ def views(record: Record) -> str:
     return f"The identity view and {augmented} augmented in training ({more}); tested on the identity view."
 
 
-def networks(record: Record) -> str:
+def networks(record: RunRecord) -> str:
     """The frozen networks and the length of their vectors."""
     specs = record.matrix["backbones"]
     names = ", ".join(f"{spec['name']} ({spec['dimension']:,})" for spec in specs)
@@ -142,23 +142,23 @@ def networks(record: Record) -> str:
     )
 
 
-def strategy(record: Record) -> str:
+def strategy(record: RunRecord) -> str:
     """What was fitted on the vectors."""
     match record.outcome:
         case Fusion() as fusion:
             options = ", ".join(f"{name} {value}" for name, value in sorted(fusion.options.items()))
             return f"{fusion.strategy}: {_told(fusion.strategy)}{f' Settings: {options}.' if options else ''}"
         case Comparison() as comparison:
-            first = leader(comparison).contestant
+            first = leader(comparison).candidate
             return (
-                f"{len(comparison.standings)} contestants; the one with the highest AUC is {first.label}:"
+                f"{len(comparison.candidates)} candidates; the one with the highest AUC is {first.label}:"
                 f" {_told(first.strategy)}"
             )
         case _:
             return ""
 
 
-def weights(record: Record) -> str:
+def weights(record: RunRecord) -> str:
     """Where the weights of the networks come from."""
     found = "; ".join(
         f"{spec['name']} {short_weights(spec['weights'])}" for spec in record.matrix["backbones"]
@@ -166,18 +166,22 @@ def weights(record: Record) -> str:
     return f"The networks are frozen, with weights {found}."
 
 
-def operating(record: Record) -> str:
+def operating(record: RunRecord) -> str:
     """How an answer comes from a probability."""
     match record.outcome:
         case Fusion() as fusion:
             told = operating_text(fusion.operating, list(fusion.matrix["classes"]))
-        case Comparison(wish=wish):
+        case Comparison(operating_point_request=request):
             parts = [
-                *([] if wish.calibrate is None else [f"Probabilities are calibrated ({wish.calibrate})."]),
                 *(
                     []
-                    if wish.sensitivity is None
-                    else [f"The threshold aims at a sensitivity of {wish.sensitivity:g}."]
+                    if request.calibrate is None
+                    else [f"Probabilities are calibrated ({request.calibrate})."]
+                ),
+                *(
+                    []
+                    if request.sensitivity is None
+                    else [f"The threshold aims at a sensitivity of {request.sensitivity:g}."]
                 ),
             ]
             told = " ".join([*parts, "Chosen within the training images of each fold."] if parts else [])
@@ -186,13 +190,13 @@ def operating(record: Record) -> str:
     return told or "The most probable class is answered; probabilities are the model's own, not calibrated."
 
 
-def untrained(record: Record) -> list[str]:
+def untrained(record: RunRecord) -> list[str]:
     """Warn of networks with random weights, which no number of a run can speak for."""
     names = [spec["name"] for spec in record.matrix["backbones"] if spec["weights"].startswith(RANDOM)]
     return [f"Random weights, never trained: {', '.join(names)}."] if names else []
 
 
-def software(record: Record) -> str:
+def software(record: RunRecord) -> str:
     """Libraries with their versions."""
     libraries = ", ".join(f"{name} {version}" for name, version in sorted(record.about["libraries"].items()))
     return f"Python {record.about['python']} on {record.about['machine']}; {libraries}."
@@ -208,26 +212,26 @@ def _aside(quarantined: int) -> str:
     return f"; {quarantined:,} more could not be read and are in quarantine" if quarantined else ""
 
 
-def performance(record: Record) -> str:
-    """The primary metric with its interval, guarded where it is the best of many."""
+def performance(record: RunRecord) -> str:
+    """The primary metric with its interval, corrected where it is the best of many."""
     match record.outcome:
         case Fusion() as fusion:
             score = fusion.scores[record.shown or ""][PRIMARY]
             size = fusion.sizes[record.shown or ""]
-            return f"{PRIMARY.upper()} {spoken(score.value, score.interval)} on {size:,} images that it had not seen."
-        case Comparison(winner=None) as comparison:
+            return f"{PRIMARY.upper()} {phrase(score.value, score.interval)} on {size:,} images that it had not seen."
+        case Comparison(selection_bias=None) as comparison:
             estimate = leader(comparison).estimates[PRIMARY]
-            return f"{PRIMARY.upper()} {spoken(estimate.mean, estimate.interval)}, mean of the folds."
-        case Comparison(winner=winner) if winner is not None:
+            return f"{PRIMARY.upper()} {phrase(estimate.mean, estimate.interval)}, mean of the folds."
+        case Comparison(selection_bias=winner) if winner is not None:
             return (
                 f"Best of {winner.of}: {winner.name}, {winner.metric.upper()} {winner.naive:.3f}; on other patients"
-                f" expect {spoken(winner.guarded, winner.interval)}, since it was picked on these."
+                f" expect {phrase(winner.guarded, winner.interval)}, since it was picked on these."
             )
         case _:
             return ""
 
 
-def calibration(record: Record) -> str:
+def calibration(record: RunRecord) -> str:
     """How well its probabilities are calibrated, or those of the leader."""
     match record.outcome:
         case Fusion() | Comparison() as outcome:
@@ -236,13 +240,13 @@ def calibration(record: Record) -> str:
             return ""
 
 
-def selection(record: Record) -> str:
+def selection(record: RunRecord) -> str:
     """How the model was chosen among others."""
     match record.outcome:
         case Comparison() as comparison:
             return (
-                f"The highest AUC of {len(comparison.standings)} contestants, out of fold. The guarded estimate picks"
-                " anew in each resample (bootstrap bias-corrected cross-validation, Tsamardinos 2018)."
+                f"The highest AUC of {len(comparison.candidates)} candidates, out of fold. The corrected estimate"
+                " picks anew in each resample (bootstrap bias-corrected cross-validation, Tsamardinos 2018)."
             )
         case Fusion():
             return "One model was fitted; this run chose among none."
@@ -250,13 +254,13 @@ def selection(record: Record) -> str:
             return ""
 
 
-def internal(record: Record) -> str:
+def internal(record: RunRecord) -> str:
     """What kind of testing the scores are."""
     whom = "patients" if record.matrix["has_groups"] else "images"
     return f"All scores are from held-out {whom} of the same data set (internal testing)."
 
 
-def uncertainty(record: Record) -> str:
+def uncertainty(record: RunRecord) -> str:
     """Where intervals and p values come from."""
     whom = "patients, not images" if record.matrix["has_groups"] else "images, since no patients are named"
     told = (
@@ -272,7 +276,7 @@ def uncertainty(record: Record) -> str:
     )
 
 
-def shortcuts(record: Record) -> str:
+def shortcuts(record: RunRecord) -> str:
     """How well the class is guessed without a network, on the images that the scores are about."""
     match record.outcome:
         case Fusion() as fusion:
@@ -282,16 +286,16 @@ def shortcuts(record: Record) -> str:
             }
         case Comparison() as comparison:
             found = {
-                s.contestant.label: (s.estimates[PRIMARY].mean, s.estimates[PRIMARY].interval)
+                s.candidate.label: (s.estimates[PRIMARY].mean, s.estimates[PRIMARY].interval)
                 for s in comparison.shortcuts
             }
         case _:
             found = {}
-    told = "; ".join(f"{name} {spoken(*score)}" for name, score in found.items())
+    told = "; ".join(f"{name} {phrase(*score)}" for name, score in found.items())
     return f"Guessing without a network, on the same images: {PRIMARY.upper()} of {told}." if told else ""
 
 
-def mistakes(record: Record) -> str:
+def mistakes(record: RunRecord) -> str:
     """How many answers were wrong."""
     shown = _shown(record)
     if shown is None:
@@ -302,28 +306,30 @@ def mistakes(record: Record) -> str:
     )
 
 
-def tested_groups(record: Record) -> int:
+def tested_groups(record: RunRecord) -> int:
     """Patients among the images that the report's answers are about."""
     shown = _shown(record)
     return 0 if shown is None else len(set(shown.groups.tolist()))
 
 
-def _shown(record: Record) -> Answers | None:
-    return None if record.shown is None else record.answers[record.shown]
+def _shown(record: RunRecord) -> RunPredictions | None:
+    return None if record.shown is None else record.predictions[record.shown]
 
 
-def opening(record: Record) -> tuple[str, ...]:
+def headline(record: RunRecord) -> tuple[str, ...]:
     """Sentences that a report begins with, the one that matters first."""
     match record.outcome:
         case Comparison() as comparison:
-            told = f"Of all {len(comparison.duels):,} pairs, {told_apart(comparison):,} are told apart."
-            lines = winner_text(comparison).splitlines()
+            told = (
+                f"Of all {len(comparison.pairs):,} pairs, {significant_pairs(comparison):,} are told apart."
+            )
+            lines = selection_bias_text(comparison).splitlines()
             return (
                 summary(comparison),
                 *lines,
-                *([told] if comparison.duels else []),
+                *([told] if comparison.pairs else []),
                 *untrained(record),
-                *said(comparison.findings),
+                *findings_sentences(comparison.findings),
             )
         case Fusion() as fusion:
             return (
@@ -331,10 +337,10 @@ def opening(record: Record) -> tuple[str, ...]:
                 *([] if record.matrix["has_groups"] else [disjoint(record)]),
                 *untrained(record),
                 mistakes(record),
-                *said(fusion.findings),
+                *findings_sentences(fusion.findings),
             )
         case _ if record.kind == "paper":
-            return tuple(run_record.verdict(record.metrics))
+            return tuple(run_record.paper_verdict(record.metrics))
         case _:
             about = record.about
             done = f"{about['computed']:,} vectors computed in {duration(about['seconds'])}"
@@ -359,10 +365,10 @@ SHORTCUTS = (
     "A good score does not mean that the networks saw the disease: scanners, markers, cropping and compression can"
     " give a label away. The audit guesses the label from file sizes and grey levels alone; compare its AUC."
 )
-LIMITS = (
+CAVEATS = (
     PURPOSE,
     SHORTCUTS,
     "It does not mean that the model works elsewhere: another hospital is another population.",
     "An interval tells what other patients like these would change: nothing of wrong labels or another hospital.",
-    "The best of many was picked on the images it is scored on. Quote the guarded value, not the highest.",
+    "The best of many was picked on the images it is scored on. Quote the corrected value, not the highest.",
 )

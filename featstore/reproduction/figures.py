@@ -19,7 +19,7 @@ from featstore.images.reading import read_pixels
 from featstore.images.recipe import parse_recipe
 from featstore.reporting import figures
 from featstore.reproduction.protocol import SEVEN, TEST, VALIDATION, table
-from featstore.results.paper import Plate
+from featstore.results.paper import SavedFigure
 from featstore.runs import FIGURES
 from featstore.types import Decoding, View
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from featstore.images.manifest import Manifest
     from featstore.reporting.figures.style import Picture
-    from featstore.reproduction.protocol import Fits, Settings
-    from featstore.results.paper import Member
+    from featstore.reproduction.protocol import Fits, PaperSettings
+    from featstore.results.paper import PaperNetwork
     from featstore.types import ImageRecord, Pixels
 
 
@@ -40,7 +40,7 @@ HISTORY = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Drawn:
+class DrawnFigure:
     """A picture with its place in the paper and its caption."""
 
     number: int | None
@@ -49,12 +49,14 @@ class Drawn:
     caption: str
 
 
-def draw_all(sitters: Sitters, networks: Sequence[Member], fits: Fits, folder: Path) -> tuple[Plate, ...]:
+def draw_all(
+    samples: SampleImages, networks: Sequence[PaperNetwork], fits: Fits, folder: Path
+) -> tuple[SavedFigure, ...]:
     """Draw and save every figure; the numbered ones come first.
 
     Parameters
     ----------
-    sitters
+    samples
         Images to show.
     networks
         Everyone who was asked for; a network of the paper that was not asked for counts as absent.
@@ -64,9 +66,9 @@ def draw_all(sitters: Sitters, networks: Sequence[Member], fits: Fits, folder: P
         Where to write ``figure-NN-<slug>.svg`` and, for what the paper has no number for, ``extra-NN-<slug>.svg``.
     """
     drawn = [
-        *_samples(sitters),
-        *_data(sitters),
-        *_models(networks, fits, sitters.manifest.classes),
+        *_samples(samples),
+        *_data(samples),
+        *_models(networks, fits, samples.manifest.classes),
         *_curves(networks, fits),
         *_fused(networks, fits),
     ]
@@ -75,11 +77,11 @@ def draw_all(sitters: Sitters, networks: Sequence[Member], fits: Fits, folder: P
     return tuple(_save(one, f"{one.number or next(extras):02d}", folder) for one in ordered)
 
 
-def _save(drawn: Drawn, number: str, folder: Path) -> Plate:
+def _save(drawn: DrawnFigure, number: str, folder: Path) -> SavedFigure:
     prefix = "extra" if drawn.number is None else "figure"
     picture = replace(drawn.picture, name=f"{prefix}-{number}-{drawn.slug}")
     path = picture.save(folder)
-    return Plate(
+    return SavedFigure(
         drawn.number,
         f"{FIGURES}/{path.name}",
         picture.title,
@@ -89,8 +91,8 @@ def _save(drawn: Drawn, number: str, folder: Path) -> Plate:
     )
 
 
-def _samples(sitters: Sitters) -> Iterator[Drawn]:
-    shown = [one for ones in sitters.by_class.values() for one in ones]
+def _samples(samples: SampleImages) -> Iterator[DrawnFigure]:
+    shown = [one for ones in samples.by_class.values() for one in ones]
     labels = [one.label for one in shown]
     before = figures.image_grid(
         [one.plain for one in shown], labels, name="before", title="Before augmentation"
@@ -98,13 +100,13 @@ def _samples(sitters: Sitters) -> Iterator[Drawn]:
     after = figures.image_grid(
         [one.augmented for one in shown], labels, name="after", title="After augmentation"
     )
-    yield Drawn(
+    yield DrawnFigure(
         1,
         "before-augmentation",
         before,
         "Images of each class before augmentation, scaled to one size. This data set's images, not the paper's.",
     )
-    yield Drawn(
+    yield DrawnFigure(
         2,
         "after-augmentation",
         after,
@@ -112,10 +114,10 @@ def _samples(sitters: Sitters) -> Iterator[Drawn]:
         " zoom and fill open: ours are those of `featstore recipes`. Its generator draws a new view in every epoch;"
         " here there is a fixed number of views, the same for every network.",
     )
-    for number, label, what in ((5, sitters.normal, "normal"), (6, sitters.infected, "infected")):
-        ones = sitters.by_class[label][:1]
+    for number, label, what in ((5, samples.normal, "normal"), (6, samples.infected, "infected")):
+        ones = samples.by_class[label][:1]
         if ones:
-            yield Drawn(
+            yield DrawnFigure(
                 number,
                 f"processed-{what}",
                 figures.image_grid(
@@ -129,31 +131,31 @@ def _samples(sitters: Sitters) -> Iterator[Drawn]:
             )
 
 
-def _data(sitters: Sitters) -> Iterator[Drawn]:
-    yield Drawn(
+def _data(samples: SampleImages) -> Iterator[DrawnFigure]:
+    yield DrawnFigure(
         4,
         "distribution",
-        figures.distribution(table(sitters.manifest)),
-        f"Images by side of the split and class: {sitters.infected} is the paper's pne, all else its nor. Split by"
+        figures.distribution(table(samples.manifest)),
+        f"Images by side of the split and class: {samples.infected} is the paper's pne, all else its nor. Split by"
         f" image as in the paper, {100 * TEST:.0f} % for testing (the paper's share is not known here) and"
         f" {100 * VALIDATION:.0f} % of the others for validation.",
     )
 
 
-def _models(networks: Sequence[Member], fits: Fits, classes: Sequence[str]) -> Iterator[Drawn]:
-    inputs = {_boxed(member): member.input_size for member in networks}
-    here = {_boxed(member): member.dimension for member in networks if member.is_here}
-    seven = {_boxed(member): member.dimension for member in networks if member.in_paper} or here
+def _models(networks: Sequence[PaperNetwork], fits: Fits, classes: Sequence[str]) -> Iterator[DrawnFigure]:
+    inputs = {_boxed(network): network.input_size for network in networks}
+    here = {_boxed(network): network.dimension for network in networks if network.is_here}
+    seven = {_boxed(network): network.dimension for network in networks if network.in_paper} or here
     rate = fits.head.options.get("dropout", 0.5)
     head = f"dropout {rate:g}, sigmoid" if len(classes) == 2 else f"dropout {rate:g}, softmax"  # noqa: PLR2004
-    yield Drawn(
+    yield DrawnFigure(
         3,
         "model-fusion",
         figures.fusion_diagram(seven, head, classes, inputs=inputs, title="Model fusion"),
         "Model fusion as the paper plans it: the pooled vectors of its networks side by side, true in length."
         f"{_aside(networks)}",
     )
-    yield Drawn(
+    yield DrawnFigure(
         7,
         "fusion-network",
         figures.fusion_diagram(here, head, classes, inputs=inputs, title="The fusion network of this run"),
@@ -162,34 +164,34 @@ def _models(networks: Sequence[Member], fits: Fits, classes: Sequence[str]) -> I
     )
 
 
-def _curves(networks: Sequence[Member], fits: Fits) -> Iterator[Drawn]:
+def _curves(networks: Sequence[PaperNetwork], fits: Fits) -> Iterator[DrawnFigure]:
     """Accuracy and loss of each network's own head: two numbers each for the seven, the others without."""
-    by_name = {member.name: member for member in networks}
+    by_name = {network.name: network for network in networks}
     for at, name in enumerate(SEVEN):
         mark = by_name[name].mark if name in by_name else "not asked for"
         yield from _pair(FIRST_CURVE + 2 * at, name, mark, _history(fits, name))
-    for member in networks:
-        if not member.in_paper and member.is_here:
-            yield from _pair(None, member.name, member.mark, _history(fits, member.name))
+    for network in networks:
+        if not network.in_paper and network.is_here:
+            yield from _pair(None, network.name, network.mark, _history(fits, network.name))
 
 
-def _fused(networks: Sequence[Member], fits: Fits) -> Iterator[Drawn]:
-    name = f"Fusion of {sum(member.is_here for member in networks)} networks"
-    drawn = sum(member.weights == "random" for member in networks)
+def _fused(networks: Sequence[PaperNetwork], fits: Fits) -> Iterator[DrawnFigure]:
+    name = f"Fusion of {sum(network.is_here for network in networks)} networks"
+    drawn = sum(network.weights == "random" for network in networks)
     mark = f"{drawn} with random weights" if drawn else ""
     yield from _pair(FIRST_FUSED, name, mark, dict(fits.head.history or _none()))
 
 
 def _pair(
     number: int | None, name: str, mark: str, history: Mapping[str, Sequence[float]]
-) -> Iterator[Drawn]:
+) -> Iterator[DrawnFigure]:
     """Accuracy, then loss; the mark stands in the file name too, since the drawing has no title of its own."""
     label = f"{name} ({mark})" if mark else name
     for step, (what, draw) in enumerate(
         (("accuracy", figures.accuracy_curves), ("loss", figures.loss_curves))
     ):
         slug = "-".join(f"{name} {mark} {what}".lower().split())
-        yield Drawn(
+        yield DrawnFigure(
             None if number is None else number + step,
             slug,
             draw(history, name=slug, title=f"{label}: {what} by epoch"),
@@ -198,9 +200,9 @@ def _pair(
         )
 
 
-def _boxed(member: Member) -> str:
+def _boxed(network: PaperNetwork) -> str:
     """Name in a box, which cuts what is long: so a mark comes first."""
-    return f"{member.weights}: {member.name}" if member.mark else member.name
+    return f"{network.weights}: {network.name}" if network.mark else network.name
 
 
 def _history(fits: Fits, name: str) -> dict[str, Sequence[float]]:
@@ -212,9 +214,9 @@ def _none() -> dict[str, Sequence[float]]:
     return dict.fromkeys(HISTORY, ())
 
 
-def _aside(networks: Sequence[Member]) -> str:
-    absent = [member.name for member in networks if not member.is_here]
-    drawn = [member.name for member in networks if member.weights == "random"]
+def _aside(networks: Sequence[PaperNetwork]) -> str:
+    absent = [network.name for network in networks if not network.is_here]
+    drawn = [network.name for network in networks if network.weights == "random"]
     parts = [f" Weights absent: {', '.join(absent)}."] if absent else []
     parts += [f" Random weights: {', '.join(drawn)}."] if drawn else []
     return "".join(parts)
@@ -227,7 +229,7 @@ SMALL, LARGE = 160, 299
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sitter:
+class SampleImage:
     """One image of the data set.
 
     Attributes
@@ -252,7 +254,7 @@ class Sitter:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sitters:
+class SampleImages:
     """A few images of each class.
 
     Attributes
@@ -266,12 +268,12 @@ class Sitters:
     """
 
     manifest: Manifest
-    by_class: dict[str, list[Sitter]]
+    by_class: dict[str, list[SampleImage]]
     normal: str
     infected: str
 
     @classmethod
-    def of(cls, manifest: Manifest, settings: Settings) -> Self:
+    def of(cls, manifest: Manifest, settings: PaperSettings) -> Self:
         """Pick the images whose ids come first, so that the same data set always shows the same ones."""
         view = View(str(parse_recipe(settings.views["recipe"])), min(settings.views["seeds"], default=0))
         decoding = Decoding(decoder_version(), value_range=settings.source["value_range"])
@@ -286,8 +288,8 @@ class Sitters:
         return cls(manifest, by_class, normal, infected)
 
 
-def _first(records: Sequence[ImageRecord], decoding: Decoding, view: View) -> list[Sitter]:
-    found: list[Sitter] = []
+def _first(records: Sequence[ImageRecord], decoding: Decoding, view: View) -> list[SampleImage]:
+    found: list[SampleImage] = []
     for record in records:
         if len(found) == EACH:
             break
@@ -297,7 +299,7 @@ def _first(records: Sequence[ImageRecord], decoding: Decoding, view: View) -> li
             continue
         small = resize(pixels, SMALL)
         seen = np.rint(view_pixels(small, view, record.id)).astype(np.uint8)
-        found.append(Sitter(record.label, _flat(pixels), _flat(small), _flat(seen)))
+        found.append(SampleImage(record.label, _flat(pixels), _flat(small), _flat(seen)))
     return found
 
 

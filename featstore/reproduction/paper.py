@@ -18,20 +18,20 @@ from featstore.images.formats.container import HEAD, MAX_BYTES, identify
 from featstore.images.formats.decode import decode
 from featstore.images.manifest import require_two_classes
 from featstore.images.scan import ScanOptions, scan
-from featstore.reproduction.figures import Sitters, draw_all
+from featstore.reproduction.figures import SampleImages, draw_all
 from featstore.reproduction.protocol import (
     METRIC,
     SEVEN,
     STEPS,
-    Settings,
+    PaperSettings,
     choices,
     claims,
+    compare_on_folds,
     compute_features,
-    cross_validate,
+    find_networks,
     fit_paper,
-    floor,
     leak,
-    members,
+    majority_baseline,
     reasons,
     require_every_class,
     require_some,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from featstore.images.manifest import Manifest
-    from featstore.results.paper import Member
+    from featstore.results.paper import PaperNetwork
 
 
 RECIPE = "paper"
@@ -79,7 +79,7 @@ def paper(
 ) -> Reproduction:
     """Reproduce Ji et al. 2020 on a data set, and say what its number is worth.
 
-    Each step is a call of a public function, in a run folder of its own under `out`; ``out/figures`` holds a twin of
+    Each step is a call of a public function, in a run folder of its own under `out`; ``out/figures`` holds
     every figure of the paper, ``out/report.html`` all of it on one page. Features come from the cache, as does every
     answer of the comparison: the same call again computes none.
 
@@ -121,13 +121,13 @@ def paper(
     AuditError
         If the data set would give a false answer, or is too small to be split.
     """
-    with runs.alone_in(Path(out)):
+    with runs.exclusive_access(Path(out)):
         folder = Path(out)
         require_some(backbones, weights or {})
         whole = scan(data, **reading)
         part = sample(whole.with_splits(None), images, seed)
-        networks = members(backbones, weights or {}, precision)
-        settings = Settings(
+        networks = find_networks(backbones, weights or {}, precision)
+        settings = PaperSettings(
             backbones=[member.name for member in networks if member.is_here],
             epochs=epochs,
             positive=positive,
@@ -154,7 +154,7 @@ def paper(
         }
         positive_class(part.classes, positive)  # refuses a class that does not exist
         _refuse_other(folder, arguments, overwrite=overwrite)
-        with runs.alone_in(folder):
+        with runs.exclusive_access(folder):
             _prepare(folder, arguments, overwrite=overwrite)
             audit = _audit(whole.only({record.id for record in part.files}), value_range)
             result = _reproduce(part, networks, settings, audit, arguments, folder)
@@ -167,8 +167,8 @@ def paper(
 
 def _reproduce(
     part: Manifest,
-    networks: Sequence[Member],
-    settings: Settings,
+    networks: Sequence[PaperNetwork],
+    settings: PaperSettings,
     audit: Mapping[str, Any],
     arguments: Mapping[str, Any],
     folder: Path,
@@ -182,13 +182,13 @@ def _reproduce(
         require_every_class(sides)
     extractions = [
         compute_features(part, settings, features, folder / protocol / "extract")
-        for protocol, features in (("by_image", settings.papers), ("by_patient", settings.own))
+        for protocol, features in (("by_image", settings.paper_source), ("by_patient", settings.own_source))
     ]
     fits = {
         protocol: fit_paper(sides, settings, folder / protocol, singles=protocol == "by_image")
         for protocol, sides in splits.items()
     }
-    honest = cross_validate(part, settings, folder / "by_patient" / "compare")
+    honest = compare_on_folds(part, settings, folder / "by_patient" / "compare")
     torn = leak(part, splits["by_image"])
     laid = claims(fits["by_image"], fits.get("by_patient"), honest)
     runs.clear(folder)
@@ -200,7 +200,7 @@ def _reproduce(
         networks=tuple(networks),
         sides={protocol: table(sides) for protocol, sides in splits.items()},
         leak=torn,
-        floor=floor(table(splits["by_image"])),
+        floor=majority_baseline(table(splits["by_image"])),
         heads={name: fit.scores["test"][METRIC] for name, fit in fits["by_image"].heads.items()},
         fusions={
             protocol: {step: fit.scores["test"][METRIC] for step, fit in mine.fusions.items()}
@@ -211,7 +211,7 @@ def _reproduce(
         computed=sum(extraction.computed for extraction in extractions),
         stored=sum(extraction.stored for extraction in extractions),
         figures=draw_all(
-            Sitters.of(splits["by_image"], settings), networks, fits["by_image"], folder / runs.FIGURES
+            SampleImages.of(splits["by_image"], settings), networks, fits["by_image"], folder / runs.FIGURES
         ),
         steps={step: what for step, what in STEPS.items() if (folder / step).exists()},
     )

@@ -22,11 +22,11 @@ from featstore.api.compare import compare
 from featstore.api.extract import extract
 from featstore.api.fuse import fuse
 from featstore.backbones import catalog
-from featstore.backbones.weights import IMAGENET, absent, can_fetch, choice_for, unreachable
+from featstore.backbones.weights import IMAGENET, can_fetch, choice_for, missing_weights, unreachable_error
 from featstore.errors import AuditError, WeightsError
 from featstore.evaluation.estimates import Score
 from featstore.extraction.networks import Networks
-from featstore.results.paper import Claim, Leak, Member
+from featstore.results.paper import Claim, Leak, PaperNetwork
 from featstore.splits import most_parts, validation_mask
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.estimates import Standing
+    from featstore.evaluation.estimates import CandidateScores
     from featstore.images.manifest import Manifest
     from featstore.results.comparison import Comparison
     from featstore.results.extraction import Extraction
@@ -62,7 +62,7 @@ STEPS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class PaperSettings:
     """What all fits share.
 
     Attributes
@@ -95,12 +95,12 @@ class Settings:
     progress: bool
 
     @property
-    def papers(self) -> dict[str, Any]:
+    def paper_source(self) -> dict[str, Any]:
         """Features as the paper has them: pixels divided by 255 for every network, and augmented views beside."""
         return {"preprocess": "rescale", **self.views, **self.source}
 
     @property
-    def own(self) -> dict[str, Any]:
+    def own_source(self) -> dict[str, Any]:
         """Features as each network was trained to have them, of the plain images."""
         return {"preprocess": "official", "seeds": (), **self.source}
 
@@ -132,7 +132,7 @@ class Fits:
 
 
 def compute_features(
-    manifest: Manifest, settings: Settings, features: Mapping[str, Any], out: Path
+    manifest: Manifest, settings: PaperSettings, features: Mapping[str, Any], out: Path
 ) -> Extraction:
     """Compute what is missing; where nothing is, the account of the extraction that did it stays."""
     wanted: dict[str, Any] = {
@@ -144,7 +144,7 @@ def compute_features(
     return extract(manifest, out=out, overwrite=True, progress=settings.progress, **wanted)
 
 
-def fit_paper(split: Manifest, settings: Settings, out: Path, *, singles: bool) -> Fits:
+def fit_paper(split: Manifest, settings: PaperSettings, out: Path, *, singles: bool) -> Fits:
     """Train as the paper does: on augmented views of the training images, validated and tested on plain ones.
 
     Parameters
@@ -158,7 +158,7 @@ def fit_paper(split: Manifest, settings: Settings, out: Path, *, singles: bool) 
     singles
         Whether each network gets a head of its own, too.
     """
-    shared: dict[str, Any] = {"positive": settings.positive, "overwrite": True, **settings.papers}
+    shared: dict[str, Any] = {"positive": settings.positive, "overwrite": True, **settings.paper_source}
     paper: dict[str, Any] = {
         "strategy": HEAD,
         "preset": "paper",
@@ -176,7 +176,7 @@ def fit_paper(split: Manifest, settings: Settings, out: Path, *, singles: bool) 
     return Fits(heads, head, tuned, vote)
 
 
-def cross_validate(manifest: Manifest, settings: Settings, out: Path) -> Comparison:
+def compare_on_folds(manifest: Manifest, settings: PaperSettings, out: Path) -> Comparison:
     """Compare fusions and single networks on folds over whole patients, with each network's own preprocessing."""
     return compare(
         manifest,
@@ -189,7 +189,7 @@ def cross_validate(manifest: Manifest, settings: Settings, out: Path) -> Compari
         backbones=settings.backbones,
         out=out,
         overwrite=True,
-        **settings.own,
+        **settings.own_source,
     )
 
 
@@ -199,7 +199,7 @@ def _possible_folds(manifest: Manifest) -> int:
     return most_parts(labels, np.array([record.group for record in manifest.records]), FOLDS)
 
 
-def _several(settings: Settings) -> bool:
+def _several(settings: PaperSettings) -> bool:
     return len(settings.backbones) > 1
 
 
@@ -210,7 +210,9 @@ SEVEN = ("InceptionV3", "DenseNet201", "ResNet50", "Xception", "VGG19", "NASNetL
 """The paper's networks, in the order in which their figures are numbered here."""
 
 
-def members(names: Sequence[str], weights: Mapping[str, str], precision: str) -> tuple[Member, ...]:
+def find_networks(
+    names: Sequence[str], weights: Mapping[str, str], precision: str
+) -> tuple[PaperNetwork, ...]:
     """Find the weights of each network; Keras may download those of ImageNet.
 
     Parameters
@@ -227,8 +229,8 @@ def members(names: Sequence[str], weights: Mapping[str, str], precision: str) ->
     WeightsError
         If no network has weights, or a file that was named is not what it should be.
     """
-    found = tuple(_member(name, choice_for(name, weights), precision) for name in dict.fromkeys(names))
-    if not any(member.is_here for member in found):
+    found = tuple(_network(name, choice_for(name, weights), precision) for name in dict.fromkeys(names))
+    if not any(network.is_here for network in found):
         raise WeightsError(
             f"None of the {len(found)} networks has weights: those of ImageNet could not be fetched.",
             "Give files (--weights Xception=xception.weights.h5), or random:0 to see the machinery run.",
@@ -244,17 +246,17 @@ def require_some(names: Sequence[str], weights: Mapping[str, str]) -> None:
     AbsentWeightsError
         If there is none, with the names of all.
     """
-    missing = absent(names, weights)
+    missing = missing_weights(names, weights)
     if missing and len(missing) == len({*names}) and not any(can_fetch(catalog.row(n)) for n in missing):
-        raise unreachable(missing)
+        raise unreachable_error(missing)
 
 
-def choices(found: Sequence[Member], weights: Mapping[str, str]) -> dict[str, str]:
+def choices(found: Sequence[PaperNetwork], weights: Mapping[str, str]) -> dict[str, str]:
     """Choice of weights of every network that takes part, by name."""
-    return {member.name: choice_for(member.name, weights) for member in found if member.is_here}
+    return {network.name: choice_for(network.name, weights) for network in found if network.is_here}
 
 
-def _member(name: str, choice: str, precision: str) -> Member:
+def _network(name: str, choice: str, precision: str) -> PaperNetwork:
     row = catalog.row(name)
     digest, reason = None, ""
     try:
@@ -266,7 +268,7 @@ def _member(name: str, choice: str, precision: str) -> Member:
         reason = ABSENT
     kind = choice.partition(":")[0] if choice == IMAGENET or choice.startswith("random:") else "file"
     kind = kind if digest is not None else "absent"
-    return Member(name, name in SEVEN, kind, digest, reason, row.input_size, row.dimension)
+    return PaperNetwork(name, name in SEVEN, kind, digest, reason, row.input_size, row.dimension)
 
 
 TEST = 0.25
@@ -335,12 +337,12 @@ def leak(manifest: Manifest, by_image: Manifest) -> Leak | None:
     if not manifest.has_groups:
         return None
     group = {record.id: record.group for record in manifest.records}
-    members: defaultdict[str | None, list[str]] = defaultdict(list)
+    networks: defaultdict[str | None, list[str]] = defaultdict(list)
     for record in by_image.records:
-        members[record.split].append(group[record.id])
-    trained = set(members["train"])
-    known = [name for name in members["test"] if name in trained]
-    return Leak(len(set(group.values())), len(set(known)), len(members["test"]), len(known))
+        networks[record.split].append(group[record.id])
+    trained = set(networks["train"])
+    known = [name for name in networks["test"] if name in trained]
+    return Leak(len(set(group.values())), len(set(known)), len(networks["test"]), len(known))
 
 
 def _numbered(records: Iterable[ImageRecord]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -352,7 +354,7 @@ def _numbered(records: Iterable[ImageRecord]) -> tuple[NDArray[np.intp], NDArray
 PAPER = 0.96
 """Accuracy that Ji et al. 2020 report."""
 METRIC = "accuracy"
-LEARNT = 0.9
+LEARNT_ACCURACY = 0.9
 """Accuracy in training, with dropout, from which a head knows its training images."""
 
 
@@ -374,13 +376,13 @@ def claims(by_image: Fits, by_patient: Fits | None, honest: Comparison) -> tuple
     ]
     if by_patient is not None:
         rows.append(_held_out("by_patient", "the same, but patients kept together", by_patient, "patients"))
-    chosen = contestant(honest)
+    chosen = honest_candidate(honest)
     unit = "patients" if honest.matrix["has_groups"] else "images"
     estimate = chosen.estimates[METRIC]
     rows.append(
         Claim(
             "honest",
-            f"honest: {chosen.contestant.label}, {honest.folds}-fold over {unit}, each network's own preprocessing",
+            f"honest: {chosen.candidate.label}, {honest.folds}-fold over {unit}, each network's own preprocessing",
             Score(estimate.mean, estimate.interval),
             honest.matrix["images"],
             honest.matrix["groups"] if honest.matrix["has_groups"] else None,
@@ -390,10 +392,10 @@ def claims(by_image: Fits, by_patient: Fits | None, honest: Comparison) -> tuple
     return tuple(rows)
 
 
-def contestant(honest: Comparison) -> Standing:
+def honest_candidate(honest: Comparison) -> CandidateScores:
     """Who the honest number is about: settled in advance, not the best."""
-    fused = [s for s in honest.standings if s.contestant.label == HONEST]
-    return (fused or list(honest.standings))[0]
+    fused = [s for s in honest.candidates if s.candidate.label == HONEST]
+    return (fused or list(honest.candidates))[0]
 
 
 def exact_interval(share: float, images: int) -> tuple[float, float]:
@@ -404,7 +406,7 @@ def exact_interval(share: float, images: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def floor(sides: Mapping[str, Mapping[str, int]]) -> float:
+def majority_baseline(sides: Mapping[str, Mapping[str, int]]) -> float:
     """Accuracy on the test images of answering what is most frequent among the training images."""
     train, test = sides["train"], sides["test"]
     return test[max(train, key=lambda name: train[name])] / sum(test.values())
@@ -413,7 +415,7 @@ def floor(sides: Mapping[str, Mapping[str, int]]) -> float:
 def reasons(
     found: Sequence[Claim],
     leak: Leak | None,
-    members: Sequence[Member],
+    networks: Sequence[PaperNetwork],
     by_image: Fits,
     honest: Comparison,
     audit: Mapping[str, object],
@@ -423,7 +425,7 @@ def reasons(
     return tuple(
         sentence
         for sentence in (
-            *_untrained(members),
+            *_untrained(networks),
             _leak(leak, by_name),
             _preprocessing(by_name),
             _training(by_image),
@@ -447,11 +449,11 @@ def _held_out(name: str, title: str, fits: Fits, unit: str) -> Claim:
     )
 
 
-def _untrained(members: Sequence[Member]) -> Iterator[str]:
-    here = [member for member in members if member.is_here]
-    if absent := [member.name for member in members if not member.is_here]:
+def _untrained(networks: Sequence[PaperNetwork]) -> Iterator[str]:
+    here = [network for network in networks if network.is_here]
+    if absent := [network.name for network in networks if not network.is_here]:
         yield f"Weights absent: {', '.join(absent)} did not take part, so this is not the paper's set of networks."
-    if drawn := [member.name for member in here if member.weights == "random"]:
+    if drawn := [network.name for network in here if network.weights == "random"]:
         yield (
             f"Random weights, never trained: {', '.join(drawn)} ({len(drawn)} of {len(here)} networks)."
             " No number of this run says what trained ones would give."
@@ -497,7 +499,11 @@ def _training(by_image: Fits) -> str:
         f" fusion head went from {loss[0]:.3f} to {loss[-1]:.3f} nats (guessing: {guessing:.3f}), its accuracy in"
         f" training to {right[-1]:.3f}."
     )
-    return told if right[-1] > LEARNT else f"{told} The less it knows its own images, the less a leak shows."
+    return (
+        told
+        if right[-1] > LEARNT_ACCURACY
+        else f"{told} The less it knows its own images, the less a leak shows."
+    )
 
 
 def _selection(by_image: Fits, honest: Comparison) -> str:
@@ -511,11 +517,12 @@ def _selection(by_image: Fits, honest: Comparison) -> str:
         f"Selection: {len(known)} models were scored on the same test images; the best, {best}, has"
         f" {known[best]:.3f}. Whoever picks the best on the images that it is scored on reports luck as well"
     )
-    if honest.winner is None:
+    if honest.selection_bias is None:
         return f"{told}."
+    winner = honest.selection_bias
     return (
-        f"{told}: in the honest comparison the best AUC of {honest.winner.of} is {honest.winner.naive:.3f}, and"
-        f" {honest.winner.guarded:.3f} without the luck of having been picked."
+        f"{told}: in the honest comparison the best AUC of {winner.of} is {winner.naive:.3f}, and"
+        f" {winner.guarded:.3f} without the luck of having been picked."
     )
 
 

@@ -2,7 +2,7 @@
 
 What a result can be used for, as findings: one answer for everyone, too few patients, a guessed positive class.
 
-Pure functions of labels and answers. Messages name classes, splits and contestants, never a path or a patient.
+Pure functions of labels and answers. Messages name classes, splits and candidates, never a path or a patient.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.findings import Finding, ordered, shown
+from featstore.findings import Finding, ordered, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.backbone_value import Economics, ViewPoint
-    from featstore.evaluation.calibration import Wish
-    from featstore.evaluation.estimates import Arena, Standing
+    from featstore.evaluation.backbone_value import BackboneValue, ViewPoint
+    from featstore.evaluation.calibration import OperatingPointRequest
+    from featstore.evaluation.estimates import CandidateScores, EvaluationDesign
     from featstore.evaluation.metrics import Positive
-    from featstore.evaluation.pairwise_tests import Duel
-    from featstore.evaluation.selection_bias import Winner
+    from featstore.evaluation.pairwise_tests import PairwiseDifference
+    from featstore.evaluation.selection_bias import SelectionBias
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,21 +37,21 @@ class Comparison:
         What was compared on, as a plain dict: counts, classes, backbones, views.
     folds, repeats, fold_seed
         The cross-validation.
-    wish
+    operating_point_request
         Calibration and sensitivity asked for, and the positive class.
-    standings
-        Every contestant, in the order of the line-up: singles first.
-    duels
-        Every pair of contestants.
-    winner
-        The best of them, guarded against the winner's curse; None with a single contestant.
+    candidates
+        Every candidate, in the order of the candidates: singles first.
+    pairs
+        Every pair of candidates.
+    selection_bias
+        The best of them, corrected for selection bias (the winner's curse); None with a single candidate.
     curves
-        By contestant: decision, calibration and risk-coverage curve over the out-of-fold probabilities of all images.
-    drafts
-        Backbones that the greedy contestants had in each fold; empty without any.
+        By candidate: decision, calibration and risk-coverage curve over the out-of-fold probabilities of all images.
+    selected_backbones
+        Backbones that the greedy candidates had in each fold; empty without any.
     view_curve
         A score by number of augmented views, if asked for.
-    economics
+    backbone_value
         Cost and worth of the backbones, if asked for.
     own_split
         Whether the data set's own test images were scored, once, in place of folds.
@@ -59,7 +59,7 @@ class Comparison:
         Guesses that need no network, on the same images: see `featstore.evaluation.shortcuts`.
     findings
         What a reader of the scores must know, the gravest first.
-    fits, fits_taken
+    fits, fits_reused
         Fits that were asked for, and those of them that earlier runs had left in the cache. In ``run.json``, and not
         among the scores, which are the same however they were come by.
     """
@@ -68,19 +68,19 @@ class Comparison:
     folds: int
     repeats: int
     fold_seed: int
-    wish: Wish
-    standings: tuple[Standing, ...]
-    duels: tuple[Duel, ...]
-    winner: Winner | None
+    operating_point_request: OperatingPointRequest
+    candidates: tuple[CandidateScores, ...]
+    pairs: tuple[PairwiseDifference, ...]
+    selection_bias: SelectionBias | None
     curves: Mapping[str, Any]
-    drafts: tuple[tuple[str, ...], ...] = ()
+    selected_backbones: tuple[tuple[str, ...], ...] = ()
     view_curve: tuple[ViewPoint, ...] = ()
-    economics: Economics | None = None
+    backbone_value: BackboneValue | None = None
     own_split: bool = False
-    shortcuts: tuple[Standing, ...] = ()
+    shortcuts: tuple[CandidateScores, ...] = ()
     findings: tuple[Finding, ...] = ()
     fits: int = 0
-    fits_taken: int = 0
+    fits_reused: int = 0
 
     def to_json(self, *, examples: bool = True) -> dict[str, Any]:
         """Plain dict for ``--json`` and, without the examples of findings, which name files, ``metrics.json``."""
@@ -90,42 +90,44 @@ class Comparison:
                 "folds": self.folds,
                 "repeats": self.repeats,
                 "fold_seed": self.fold_seed,
-                "calibrate": self.wish.calibrate,
-                "sensitivity": self.wish.sensitivity,
+                "calibrate": self.operating_point_request.calibrate,
+                "sensitivity": self.operating_point_request.sensitivity,
                 "own_split": self.own_split,
             },
             "findings": [finding.to_json(examples=examples) for finding in self.findings],
             "shortcuts": [
-                {"name": s.contestant.label, "metrics": {m: asdict(e) for m, e in s.estimates.items()}}
+                {"name": s.candidate.label, "metrics": {m: asdict(e) for m, e in s.estimates.items()}}
                 for s in self.shortcuts
             ],
             "contestants": [
                 {
-                    "name": s.contestant.label,
-                    "strategy": s.contestant.strategy,
-                    "backbones": list(s.contestant.backbones),
-                    "views": s.contestant.views,
-                    "test_views": s.contestant.test_views,
-                    "chosen": [list(names) for names in self.drafts] if s.contestant.greedy else None,
+                    "name": s.candidate.label,
+                    "strategy": s.candidate.strategy,
+                    "backbones": list(s.candidate.backbones),
+                    "views": s.candidate.views,
+                    "test_views": s.candidate.test_views,
+                    "chosen": [list(names) for names in self.selected_backbones]
+                    if s.candidate.greedy
+                    else None,
                     "metrics": {name: asdict(estimate) for name, estimate in s.estimates.items()},
-                    "spread": asdict(s.spread),
-                    "curves": self.curves[s.contestant.label],
+                    "spread": asdict(s.variance_components),
+                    "curves": self.curves[s.candidate.label],
                 }
-                for s in self.standings
+                for s in self.candidates
             ],
-            "comparisons": [asdict(duel) for duel in self.duels],
-            "winner": None if self.winner is None else asdict(self.winner),
+            "comparisons": [asdict(pair) for pair in self.pairs],
+            "winner": None if self.selection_bias is None else asdict(self.selection_bias),
             "view_curve": [asdict(point) for point in self.view_curve],
-            "economics": None if self.economics is None else self.economics.to_json(),
+            "economics": None if self.backbone_value is None else self.backbone_value.to_json(),
         }
 
     def rows(self) -> Iterator[list[Any]]:
-        """Lines of ``results.csv``: one per contestant, the header first; an empty cell is undefined."""
-        metrics = list(self.standings[0].estimates)
+        """Lines of ``results.csv``: one per candidate, the header first; an empty cell is undefined."""
+        metrics = list(self.candidates[0].estimates)
         columns = [f"{name}{end}" for name in metrics for end in ("", "_low", "_high")]
         yield ["contestant", "strategy", "backbones", "views", "test_views", *columns]
-        for s in self.standings:
-            who = s.contestant
+        for s in self.candidates:
+            who = s.candidate
             estimates = [s.estimates[name] for name in metrics]
             scores = [value for e in estimates for value in (e.mean, *(e.interval or (None, None)))]
             yield [who.label, who.strategy, "+".join(who.backbones), who.views, who.test_views, *scores]
@@ -138,13 +140,13 @@ FEW = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answered:
+class ScoredImages:
     """Images that were answered.
 
     Attributes
     ----------
     name
-        What a message calls them: a split, or a contestant.
+        What a message calls them: a split, or a candidate.
     y, answers
         ``(n,)`` true class index, and the one answered.
     groups
@@ -158,7 +160,7 @@ class Answered:
 
 
 def fusion_findings(
-    classes: Sequence[str], tested: Sequence[Answered], positive: Positive, *, has_groups: bool = True
+    classes: Sequence[str], tested: Sequence[ScoredImages], positive: Positive, *, has_groups: bool = True
 ) -> tuple[Finding, ...]:
     """Findings of a fit.
 
@@ -176,14 +178,14 @@ def fusion_findings(
     found = [
         *(_one_answer(f"On the split {part.name!r} the model", classes, part) for part in tested),
         *(_few_patients(classes, part.y, part.groups, part.name, has_groups=has_groups) for part in tested),
-        guessed(classes, positive),
+        guessed_positive_class(classes, positive),
     ]
     return ordered(finding for finding in found if finding is not None)
 
 
 def comparison_findings(
     classes: Sequence[str],
-    tested: Sequence[Answered],
+    tested: Sequence[ScoredImages],
     leader: str,
     positive: Positive,
     *,
@@ -196,40 +198,40 @@ def comparison_findings(
     classes, positive, has_groups
         As for `fusion_findings`.
     tested
-        Answers of each contestant about the same images, every image once.
+        Answers of each candidate about the same images, every image once.
     leader
-        Name of the contestant with the highest primary metric.
+        Name of the candidate with the highest primary metric.
     """
     found = [
         _one_sided(classes, tested, leader),
         *(_few_patients(classes, part.y, part.groups, "", has_groups=has_groups) for part in tested[:1]),
-        guessed(classes, positive),
+        guessed_positive_class(classes, positive),
     ]
     return ordered(finding for finding in found if finding is not None)
 
 
 def findings_of(
-    result: Comparison, arena: Arena, positive: Positive, *, has_groups: bool = True
+    result: Comparison, design: EvaluationDesign, positive: Positive, *, has_groups: bool = True
 ) -> tuple[Finding, ...]:
     """`comparison_findings` of the answers that a comparison holds."""
-    folds = arena.first_repeat
-    rows = np.concatenate([arena.splits[at][1] for at in folds])
+    folds = design.first_repeat
+    rows = np.concatenate([design.splits[at][1] for at in folds])
     tested = [
-        Answered(
-            s.contestant.label,
-            arena.y[rows],
+        ScoredImages(
+            s.candidate.label,
+            design.y[rows],
             np.concatenate([s.decisions[at] for at in folds]),
-            arena.groups[rows],
+            design.groups[rows],
         )
-        for s in result.standings
+        for s in result.candidates
     ]
-    leader = max(result.standings, key=lambda s: s.primary).contestant.label
+    leader = max(result.candidates, key=lambda s: s.primary).candidate.label
     return comparison_findings(
         list(result.matrix["classes"]), tested, leader, positive, has_groups=has_groups
     )
 
 
-def guessed(classes: Sequence[str], positive: Positive) -> Finding | None:
+def guessed_positive_class(classes: Sequence[str], positive: Positive) -> Finding | None:
     """FS406 where featstore chose the positive class."""
     if not positive.guessed or positive.index is None:
         return None
@@ -253,7 +255,7 @@ def _shell(name: str) -> str:
     return quote(name)
 
 
-def missed_classes(classes: Sequence[str], part: Answered) -> list[str]:
+def missed_classes(classes: Sequence[str], part: ScoredImages) -> list[str]:
     """Say of each class that is as good as never answered how many of its images were found."""
     missed = []
     for at, name in enumerate(classes):
@@ -264,7 +266,7 @@ def missed_classes(classes: Sequence[str], part: Answered) -> list[str]:
     return missed
 
 
-def _one_answer(whose: str, classes: Sequence[str], part: Answered) -> Finding | None:
+def _one_answer(whose: str, classes: Sequence[str], part: ScoredImages) -> Finding | None:
     missed = missed_classes(classes, part)
     if not missed:
         return None
@@ -278,12 +280,12 @@ def _one_answer(whose: str, classes: Sequence[str], part: Answered) -> Finding |
     )
 
 
-def _one_sided(classes: Sequence[str], tested: Sequence[Answered], leader: str) -> Finding | None:
-    """One finding for all contestants, the leader's case spelt out."""
+def _one_sided(classes: Sequence[str], tested: Sequence[ScoredImages], leader: str) -> Finding | None:
+    """One finding for all candidates, the leader's case spelt out."""
     flagged = [part for part in tested if missed_classes(classes, part)]
     if not flagged:
         return None
-    names = shown([part.name for part in flagged if part.name != leader])
+    names = quoted([part.name for part in flagged if part.name != leader])
     first = next((part for part in flagged if part.name == leader), None)
     if first is None:
         message = (

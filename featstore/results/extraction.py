@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from featstore.evaluation.estimates import Score
-    from featstore.extraction.finetune_loop import Measure
+    from featstore.extraction.finetune_loop import LossAndAccuracy
     from featstore.findings import Finding
 
 
 @dataclass(frozen=True, slots=True)
-class CellSummary:
+class KeySummary:
     """One line of a dry run or of a closing summary: a backbone in one view.
 
     Attributes
@@ -45,7 +45,7 @@ class CellSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class PaceSummary:
+class ThroughputSummary:
     """What one backbone did, over all views: vectors, and seconds in its forward pass alone (of all workers)."""
 
     backbone: str
@@ -97,7 +97,7 @@ class Extraction:
     dry_run: bool
     cache: str
     images: int
-    cells: tuple[CellSummary, ...]
+    cells: tuple[KeySummary, ...]
     computed: int = 0
     bad: tuple[tuple[str, str, str], ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -110,7 +110,7 @@ class Extraction:
     announced_bytes: int = 0
     measured_bytes: int = 0
     throughput: Mapping[str, float] = field(default_factory=dict)
-    paces: tuple[PaceSummary, ...] = ()
+    paces: tuple[ThroughputSummary, ...] = ()
     batch_size: int = 0
     precision: str = ""
     workers: int = 1
@@ -184,8 +184,8 @@ class Finetuning:
     of_layers: int
     epochs: int
     best_epoch: int
-    before: Measure
-    after: Measure
+    before: LossAndAccuracy
+    after: LossAndAccuracy
     history: Mapping[str, tuple[float, ...]]
     bad: tuple[tuple[str, str, str], ...] = ()
     findings: tuple[Finding, ...] = ()

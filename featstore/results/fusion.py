@@ -52,7 +52,7 @@ class Fusion:
     scores: Mapping[str, Mapping[str, Score]]
     curves: Mapping[str, Any]
     history: Mapping[str, Sequence[float]] | None
-    continuation: Continuation | None = None
+    continuation: WarmStart | None = None
     shortcuts: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
 
@@ -62,7 +62,7 @@ class Fusion:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class MetricChange:
     """A metric on the same held-out images before and after, and the difference with its paired 95 % interval.
 
     None where undefined. The interval: `featstore.evaluation.intervals.difference_interval`.
@@ -75,7 +75,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Continuation:
+class WarmStart:
     """What a fine-tuning went on from, and what came of it.
 
     Attributes
@@ -94,7 +94,7 @@ class Continuation:
     run: str
     frozen: tuple[str, ...]
     held_out_then: bool | None
-    changes: Mapping[str, Mapping[str, Change]]
+    changes: Mapping[str, Mapping[str, MetricChange]]
 
 
 @dataclass(frozen=True, slots=True)

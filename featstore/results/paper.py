@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from featstore.results.fusion import Fusion
 
 
-MARKS = {"random": "random weights", "absent": "weights absent"}
+WEIGHTS_MARKS = {"random": "random weights", "absent": "weights absent"}
 """What stands in every table, caption and file name beside a network that was not trained, by kind of weights."""
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class PaperNetwork:
     """A network that was asked for.
 
     Attributes
@@ -57,7 +57,7 @@ class Member:
     @property
     def mark(self) -> str:
         """What must stand beside its name: ``random weights``, ``weights absent``, or nothing."""
-        return MARKS.get(self.weights, "")
+        return WEIGHTS_MARKS.get(self.weights, "")
 
     @property
     def label(self) -> str:
@@ -139,13 +139,13 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Plate:
+class SavedFigure:
     """A figure of the run.
 
     Attributes
     ----------
     number
-        Number of its twin in the paper; None where the paper has none.
+        Number of this figure in the paper; None where the paper has none.
     file
         Where it lies in the run folder.
     title, alt
@@ -207,7 +207,7 @@ class Reproduction:
     arguments: Mapping[str, Any]
     conversion: Conversion
     audit: Mapping[str, Any]
-    networks: tuple[Member, ...]
+    networks: tuple[PaperNetwork, ...]
     sides: Mapping[str, Mapping[str, Mapping[str, int]]]
     leak: Leak | None
     floor: float
@@ -217,14 +217,14 @@ class Reproduction:
     reasons: tuple[str, ...]
     computed: int
     stored: int
-    figures: tuple[Plate, ...]
+    figures: tuple[SavedFigure, ...]
     steps: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for ``--json`` and ``metrics.json``."""
         document = asdict(self)
-        for row, member in zip(document["networks"], self.networks, strict=True):
-            row["label"] = member.label
+        for row, network in zip(document["networks"], self.networks, strict=True):
+            row["label"] = network.label
         return document
 
 

@@ -20,7 +20,7 @@ from featstore.errors import StoreError, UsageError
 from featstore.signatures import public
 from featstore.store import paths, verify
 from featstore.store.ids import NO_IDS, IdSet, pack
-from featstore.store.leases import Leases, require_solitude
+from featstore.store.leases import Leases, require_exclusive
 from featstore.store.store import Store, default_cache
 from featstore.types import DECODING_REVISION
 
@@ -117,18 +117,18 @@ def compact(cache: str | Path | None = None, *, target: int = TARGET, dry_run: b
     done: list[Compacted] = []
     with Leases(store.root) as leases:
         if not dry_run:
-            require_solitude(leases)
+            require_exclusive(leases)
         for key in store.feature_keys():
             task = _task(key, store.ids_by_shard(key), target)
             if task is None:
                 continue
             unequal = 0
             if not dry_run:
-                with leases.claim({key: IdSet.union(*map(IdSet, task.new))}):
+                with leases.acquire({key: IdSet.union(*map(IdSet, task.new))}):
                     unequal = _carry_out(store, task)
             done.append(_summary(task, unequal))
     if done and not dry_run:
-        store.settle()
+        store.refresh_index()
     return Compaction(dry_run, tuple(done))
 
 
@@ -285,11 +285,11 @@ def collect(
     paths.require_cache(store.root)
     with Leases(store.root) as leases:
         if not dry_run:
-            require_solitude(leases)
+            require_exclusive(leases)
         found = GarbageCollection(tuple(_garbage(store, keep)), deleted=False)
         if dry_run or not found.garbage or (confirm and not confirm(found)):
             return found
-        require_solitude(leases)  # whoever asks for a confirmation may wait for hours
+        require_exclusive(leases)  # whoever asks for a confirmation may wait for hours
         try:
             _delete(store, found, keep)
         except StoreError:
@@ -334,7 +334,7 @@ def _delete(store: Store, found: GarbageCollection, keep: Collection[str] | None
             _shrink(store, path, wanted[item.kind])
         if item.kind == REVISION:
             _leave_no_empty_folder(store.root, path.parent)
-    store.settle()
+    store.refresh_index()
 
 
 def _shrink(store: Store, path: Path, keep: IdSet) -> None:
@@ -354,7 +354,7 @@ def _leave_no_empty_folder(root: Path, folder: Path) -> None:
     view, backbone = folder.parent, folder.parent.parent
     for empty in (folder, view):
         paths.remove_empty(root, empty)
-    pages = {paths.BACKBONE_PAGE, paths.LEARNED_PAGE}
+    pages = {paths.BACKBONE_PAGE, paths.TRAINING_RECORD_PAGE}
     if set(paths.names(root, backbone)) <= pages:
         for page in sorted(pages):
             paths.unlink(root, backbone / page)

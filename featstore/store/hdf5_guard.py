@@ -3,7 +3,7 @@
 HDF5 can point outside itself (external storage, external links, virtual data sets), announce more than it holds
 (shapes, chunks that inflate), store less than it announces, and name filters that are loaded as code. `read_plain`
 refuses all of that before it reads a value. It cannot vouch for the HDF5 library: a file made to exploit a defect
-in it costs the process that opens it, which is why strangers' files are read in `featstore.isolation`.
+in it costs the process that opens it, which is why foreign files are read in `featstore.isolation`.
 
 What an HDF5 data set keeps in the file, against what it announces; looked at before HDF5 unpacks any of it.
 
@@ -57,7 +57,7 @@ class Extents:
     starts: array[int] = field(default_factory=lambda: array("q"))
     sizes: array[int] = field(default_factory=lambda: array("q"))
 
-    def take(self, name: str, start: int | None, size: int) -> None:
+    def add(self, name: str, start: int | None, size: int) -> None:
         """Note bytes; ValueError if they are not in the file."""
         if start is None or start < 0 or size < 0 or start + size > self.size:
             raise ValueError(f"{name} keeps values beyond the end of the file")
@@ -74,7 +74,7 @@ class Extents:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stored:
+class StoredDataset:
     """A data set as its header describes it.
 
     Attributes
@@ -99,7 +99,7 @@ class Stored:
     pipeline: tuple[tuple[int, tuple[int, ...]], ...]
 
     @classmethod
-    def of(cls, name: str, found: Any) -> Stored:  # noqa: ANN401
+    def of(cls, name: str, found: Any) -> StoredDataset:  # noqa: ANN401
         """Describe a data set."""
         plan, kept, space = found.get_create_plist(), found.get_type(), found.get_space()
         shape = None if space.get_simple_extent_type() == h5s.NULL else space.get_simple_extent_dims()
@@ -145,7 +145,7 @@ class Stored:
         if self.found.get_storage_size() != size:
             raise self._incomplete()
         if size and self.plan.get_layout() == h5d.CONTIGUOUS:
-            extents.take(self.name, self.found.get_offset(), size)
+            extents.add(self.name, self.found.get_offset(), size)
 
     def check_inflation(self) -> None:
         """ValueError if a packed chunk is not, unpacked, of the size that it must be; after `check_storage`."""
@@ -182,7 +182,7 @@ class Stored:
                 raise ValueError(f"{which} has skipped a filter{unpacked}")
             if not packed and chunk.size != fixed:
                 raise ValueError(f"{which} has {chunk.size:,} bytes, and must have {fixed:,}")
-            extents.take(which, chunk.byte_offset, chunk.size)
+            extents.add(which, chunk.byte_offset, chunk.size)
             places.append(at)
 
         if count <= extents.size:
@@ -268,14 +268,14 @@ WEIGHTS = Limits(members=100_000, depth=64, attributes=256, kinds=KINDS + OPAQUE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plain:
+class PlainContent:
     """Everything in a file: scalar attributes of the root, and arrays by their path, such as ``train/features``."""
 
     attributes: Mapping[str, Any]
     arrays: Mapping[str, NDArray[Any]]
 
 
-def read_plain(source: bytes | Path, limits: Limits = FOREIGN) -> Plain:
+def read_plain(source: bytes | Path, limits: Limits = FOREIGN) -> PlainContent:
     """Read a whole HDF5 file that refers to nothing but itself.
 
     Parameters
@@ -298,9 +298,11 @@ def read_plain(source: bytes | Path, limits: Limits = FOREIGN) -> Plain:
     what = "The HDF5 file" if isinstance(source, bytes) else str(source)
     with _refusing(what), _opened(source) as file:
         root = h5g.open(file.id, b"/")
-        found = [Stored.of(name, member) for name, member in _members(root, limits) if _is_dataset(member)]
+        found = [
+            StoredDataset.of(name, member) for name, member in _members(root, limits) if _is_dataset(member)
+        ]
         _check_values(file, found, limits)
-        return Plain(_attributes(root, limits), {one.name: one.values() for one in found})
+        return PlainContent(_attributes(root, limits), {one.name: one.values() for one in found})
 
 
 def read_datasets(source: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
@@ -319,7 +321,7 @@ def read_datasets(source: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]
         return {}
     with _refusing(str(source)), file:
         members = ((name, _descend(h5g.open(file.id, b"/"), name)) for name in names)
-        found = [Stored.of(name, member) for name, member in members if member is not None]
+        found = [StoredDataset.of(name, member) for name, member in members if member is not None]
         _check_values(file, found, FOREIGN)
         return {one.name: one.values() for one in found}
 
@@ -340,7 +342,7 @@ def check_weights(path: Path) -> None:
         for name, member in [("", root), *_members(root, WEIGHTS)]:
             _attributes(member, WEIGHTS)
             if _is_dataset(member):
-                found.append(Stored.of(name, member))
+                found.append(StoredDataset.of(name, member))
         _check_values(file, found, WEIGHTS)
         for one in found:
             one.values()
@@ -371,7 +373,7 @@ def _opened(source: bytes | Path) -> Any:  # noqa: ANN401
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_fapl_core(backing_store=False)
     access.set_file_image(source)
-    # Read-only, unlike `h5py.File.in_memory`: what HDF5 mends in a file that it may write can be attacked, too.
+    # Read-only, unlike `h5py.CachedFile.in_memory`: what HDF5 mends in a file that it may write can be attacked, too.
     return h5py.File(h5f.open(b"in memory %d" % next(_files), h5f.ACC_RDONLY, access))
 
 
@@ -431,7 +433,7 @@ def _shown(key: bytes) -> str:
     return key.decode("utf-8", "surrogateescape")
 
 
-def _check_values(file: Any, found: Sequence[Stored], limits: Limits) -> None:  # noqa: ANN401
+def _check_values(file: Any, found: Sequence[StoredDataset], limits: Limits) -> None:  # noqa: ANN401
     """Refuse what is not all there, or is more than it may be; only then is anything unpacked."""
     size = int(file.id.get_filesize())
     extents, total = Extents(size), 0
@@ -451,7 +453,7 @@ def _most(limits: Limits, size: int) -> int:
     return size if limits.values is None else min(limits.values, ALLOWANCE + EXPANSION * size)
 
 
-def _announced(one: Stored, limits: Limits, size: int) -> int:
+def _announced(one: StoredDataset, limits: Limits, size: int) -> int:
     """Bytes of a data set in memory, those of its chunks that reach beyond it included."""
     shape, dtype, chunks = one.shape, one.dtype, one.chunks
     plain = (

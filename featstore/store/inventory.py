@@ -26,7 +26,7 @@ AGES = (("a day", DAY), ("a week", 7 * DAY), ("a month", 30 * DAY), ("a year", 3
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class InventoryEntry:
     """One backbone in one view.
 
     Attributes
@@ -53,7 +53,7 @@ class Entry:
     newest: str
 
 
-SORTED_BY: dict[str, Callable[[Entry], Any]] = {
+SORTED_BY: dict[str, Callable[[InventoryEntry], Any]] = {
     "backbone": attrgetter("backbone", "recipe", "seed"),
     "view": attrgetter("recipe", "seed", "backbone"),
     "age": attrgetter("oldest", "backbone", "recipe", "seed"),
@@ -61,7 +61,7 @@ SORTED_BY: dict[str, Callable[[Entry], Any]] = {
 
 
 @public
-def inventory(cache: str | Path | None = None, *, by: str = "backbone") -> list[Entry]:
+def inventory(cache: str | Path | None = None, *, by: str = "backbone") -> list[InventoryEntry]:
     """List what a store holds, a line per backbone and view.
 
     Parameters
@@ -117,11 +117,11 @@ def usage(cache: str | Path | None = None, *, by: str = "backbone") -> dict[str,
     return {group: sizes[group] for group in [*order, *sorted({*sizes} - {*order})] if group in sizes}
 
 
-def _entry(store: Store, key: FeatureKey) -> Entry:
-    stats = [stat for _, stat in paths.stats(paths.settled(paths.shard_folder(store.root, key)))]
+def _entry(store: Store, key: FeatureKey) -> InventoryEntry:
+    stats = [stat for _, stat in paths.stats(paths.list_until_stable(paths.shard_folder(store.root, key)))]
     backbone, view = key.backbone, key.view
     written = [stat.st_mtime for stat in stats]
-    return Entry(
+    return InventoryEntry(
         backbone.name,
         backbone.weights,
         backbone.preprocess,

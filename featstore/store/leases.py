@@ -1,8 +1,8 @@
-"""Who is computing which rows right now, so that nobody else does: an economy, never a truth.
+"""Who is computing which rows right now, so that nobody else does: it saves work and guarantees nothing.
 
 A shard is named by its bytes, so work that is done twice costs time and nothing else; hence no kernel locks, which
 network file systems lack or get wrong, and no error where a lease cannot be written. A lease is a small file that
-ends with its owner. On the owner's host, the process itself is looked at. Elsewhere its heart must beat: the file's
+ends with its owner. On the owner's host, the process itself is looked at. Elsewhere it must renew it: the file's
 time of modification must *change* before `expiry` seconds of the observer's own monotonic clock are over. Times of
 two machines are never compared.
 
@@ -51,7 +51,7 @@ EXPIRY = 120.0
 """Seconds; NFS clients may show a file's time a minute late."""
 BEATS = 8
 """Heartbeats within the time of expiry."""
-PATIENCE = 0.5
+RETRY_SECONDS = 0.5
 """Seconds that two simultaneous claims have to sort themselves out."""
 
 
@@ -91,7 +91,7 @@ class Leases:
         for lease in list(self._held.values()):
             lease.release()
 
-    def live(self) -> list[Claim]:
+    def live(self) -> list[LeaseRecord]:
         """Claims of living owners, those of this run included; the files of dead ones are removed.
 
         Raises
@@ -103,16 +103,16 @@ class Leases:
             return []
         found = []
         for path in paths.files(self.root, self._folder, "lease"):
-            claim = self._read(path)
-            if claim is not None and self._lives(claim, path):
-                found.append(claim)
+            record = self._read(path)
+            if record is not None and self._lives(record, path):
+                found.append(record)
         return found
 
-    def others(self) -> list[Claim]:
+    def others(self) -> list[LeaseRecord]:
         """Live claims of other runs."""
-        return [claim for claim in self.live() if claim.run != self.run]
+        return [record for record in self.live() if record.run != self.run]
 
-    def claim(self, rows: Mapping[FeatureKey, IdSet]) -> Lease:
+    def acquire(self, rows: Mapping[FeatureKey, IdSet]) -> Lease:
         """Claim those of `rows` that no other live run claims; ``lease.rows`` tells which.
 
         Two that claim at once both write and then look. If both see each other, the smaller token keeps the rows. If
@@ -121,25 +121,25 @@ class Leases:
         wanted = {digest(key.to_json()): ids for key, ids in rows.items()}
         lease = Lease(self, secrets.token_hex(16), without(wanted, self.others()))
         lease.publish()
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + RETRY_SECONDS
         while rivals := overlapping(lease.rows, self.others()):
             stronger = [rival for rival in rivals if rival.token < lease.token]
             if stronger or time.monotonic() > deadline:
                 lease.rows = without(lease.rows, stronger or rivals)
                 lease.publish()
             else:
-                time.sleep(PATIENCE / 50)
+                time.sleep(RETRY_SECONDS / 50)
         return lease
 
-    def hold(self, lease: Lease) -> None:
-        """Let the heart beat for a lease, too."""
+    def start_renewal(self, lease: Lease) -> None:
+        """Renew a lease from now on."""
         self._held[lease.token] = lease
         if self._heart is None:
             self._heart = threading.Thread(target=self._beat, name="leases", daemon=True)
             self._heart.start()
 
-    def drop(self, lease: Lease) -> None:
-        """Let the heart beat no longer for a lease."""
+    def stop_renewal(self, lease: Lease) -> None:
+        """Renew a lease no longer."""
         self._held.pop(lease.token, None)
 
     def path(self, lease: Lease) -> Path:
@@ -150,16 +150,16 @@ class Leases:
         """Raise StoreError if the leases cannot be read: that none are seen would mean nothing."""
         paths.names(self.root, self._folder)
 
-    def is_certain(self, claim: Claim) -> bool:
-        """Whether the owner of a live claim is known to live: it runs on this host, or its heart was seen to beat.
+    def is_certain(self, record: LeaseRecord) -> bool:
+        """Whether the owner of a live claim is known to live: it runs on this host, or was seen to renew its lease.
 
         For all others, which no one here can ask, the expiry has to be waited for.
         """
-        return is_gone(claim.owner) is False or claim.token in self._beating
+        return is_gone(record.owner) is False or record.token in self._beating
 
-    def file_of(self, claim: Claim) -> Path:
+    def file_of(self, record: LeaseRecord) -> Path:
         """File of a claim."""
-        return self._folder / f"{claim.token}{SUFFIX}"
+        return self._folder / f"{record.token}{SUFFIX}"
 
     def _beat(self) -> None:
         while not self._stop.wait(self.expiry / BEATS):
@@ -167,8 +167,8 @@ class Leases:
                 with contextlib.suppress(OSError):
                     os.utime(self.path(lease))
 
-    def _lives(self, claim: Claim, path: Path) -> bool:
-        gone = is_gone(claim.owner)
+    def _lives(self, record: LeaseRecord, path: Path) -> bool:
+        gone = is_gone(record.owner)
         if gone is None:
             gone = self._is_silent(path)
         if gone:
@@ -189,7 +189,7 @@ class Leases:
             return False
         return now - since > self.expiry
 
-    def _read(self, path: Path) -> Claim | None:
+    def _read(self, path: Path) -> LeaseRecord | None:
         """What a lease file says; what says nothing is nobody's, and removed.
 
         One that may not be read has an owner all the same: a colleague, of whom nothing is known.
@@ -200,7 +200,7 @@ class Leases:
             return None
         except OSError as error:
             log.debug("%s cannot be read: %s", path, error)
-            return Claim(path.stem, "", Owner(UNKNOWN, 1, -1), UNKNOWN, {})
+            return LeaseRecord(path.stem, "", Owner(UNKNOWN, 1, -1), UNKNOWN, {})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             log.debug("%s is no lease: %s", path, error)
             self._remove(path)
@@ -249,17 +249,17 @@ class Lease:
             self.release()
             return
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        claim = Claim(self.token, self._leases.run, this_process(), since, self.rows)
+        record = LeaseRecord(self.token, self._leases.run, this_process(), since, self.rows)
         try:
-            commit(self._leases.root, self._leases.path(self), encode_claim(claim))
+            commit(self._leases.root, self._leases.path(self), encode_claim(record))
         except StoreError as error:
             log.debug("lease not written: %s", error.cause)
         else:
-            self._leases.hold(self)
+            self._leases.start_renewal(self)
 
     def release(self) -> None:
         """Remove the file."""
-        self._leases.drop(self)
+        self._leases.stop_renewal(self)
         self._leases.remove(self)
 
 
@@ -267,7 +267,7 @@ LAST_PID = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class LeaseRecord:
     """What a lease file says.
 
     Attributes
@@ -291,29 +291,29 @@ class Claim:
     rows: Rows
 
 
-def overlapping(rows: Rows, claims: Iterable[Claim]) -> list[Claim]:
+def overlapping(rows: Rows, records: Iterable[LeaseRecord]) -> list[LeaseRecord]:
     """Those of the claims that have a row in common with `rows`."""
-    return [c for c in claims if any(_common(ids, c.rows.get(key, NO_IDS)) for key, ids in rows.items())]
+    return [c for c in records if any(_common(ids, c.rows.get(key, NO_IDS)) for key, ids in rows.items())]
 
 
-def without(rows: Rows, claims: Iterable[Claim]) -> Rows:
+def without(rows: Rows, records: Iterable[LeaseRecord]) -> Rows:
     """Subtract the rows of all claims; keys with no row left are left out."""
-    for claim in claims:
-        rows = {key: ids.difference(claim.rows.get(key, NO_IDS)) for key, ids in rows.items()}
+    for record in records:
+        rows = {key: ids.difference(record.rows.get(key, NO_IDS)) for key, ids in rows.items()}
     return {key: ids for key, ids in rows.items() if ids}
 
 
-def encode_claim(claim: Claim) -> bytes:
+def encode_claim(record: LeaseRecord) -> bytes:
     """Serialise a claim to JSON; keys with the same images share one list."""
     lists: dict[bytes, list[str]] = {}
-    for key, ids in claim.rows.items():
+    for key, ids in record.rows.items():
         lists.setdefault(ids.rows.tobytes(), []).append(key)
     rows = [{"ids": packed.hex(), "keys": keys} for packed, keys in lists.items()]
-    page = {"run": claim.run, "owner": asdict(claim.owner), "since": claim.since, "rows": rows}
+    page = {"run": record.run, "owner": asdict(record.owner), "since": record.since, "rows": rows}
     return canonical_json(page).encode()
 
 
-def decode_claim(token: str, data: bytes) -> Claim:
+def decode_claim(token: str, data: bytes) -> LeaseRecord:
     """Read back what `encode` wrote.
 
     Raises
@@ -331,7 +331,7 @@ def decode_claim(token: str, data: bytes) -> Claim:
         for ids in [IdSet.from_bytes(bytes.fromhex(group["ids"]))]
         for key in group["keys"]
     }
-    return Claim(token, str(page["run"]), owner, str(page["since"]), rows)
+    return LeaseRecord(token, str(page["run"]), owner, str(page["since"]), rows)
 
 
 def _common(ids: IdSet, others: IdSet) -> bool:
@@ -407,11 +407,11 @@ POLL = 0.5
 """Seconds between two looks at a lease whose owner cannot be asked."""
 
 
-def require_solitude(leases: Leases) -> None:
+def require_exclusive(leases: Leases) -> None:
     """Refuse while another run writes to the store.
 
     A lease of another host, of before a reboot or of an ended container has an owner who cannot be asked. It is
-    watched until its heart beats, or until the expiry is over and it counts as left behind.
+    watched until it is renewed, or until the expiry is over and it counts as left behind.
 
     Raises
     ------
@@ -421,11 +421,11 @@ def require_solitude(leases: Leases) -> None:
     leases.require_readable()
     told: set[str] = set()
     while others := leases.others():
-        certain = [claim for claim in others if leases.is_certain(claim)]
+        certain = [record for record in others if leases.is_certain(record)]
         if certain:
             raise _written_to(leases, certain)
-        if fresh := [claim for claim in others if claim.token not in told]:
-            told.update(claim.token for claim in fresh)
+        if fresh := [record for record in others if record.token not in told]:
+            told.update(record.token for record in fresh)
             log.warning(
                 "%s: %s cannot be asked from here; its lease is watched for %.0f s, and left behind if it is still.",
                 leases.file_of(fresh[0]),
@@ -435,17 +435,17 @@ def require_solitude(leases: Leases) -> None:
         time.sleep(POLL)
 
 
-def _written_to(leases: Leases, claims: Sequence[Claim]) -> StoreError:
-    who = "; ".join(sorted({f"{_who(claim)}, since {claim.since}" for claim in claims}))
+def _written_to(leases: Leases, records: Sequence[LeaseRecord]) -> StoreError:
+    who = "; ".join(sorted({f"{_who(record)}, since {record.since}" for record in records}))
     return StoreError(
         f"This cache is being written to: {who}.",
         "Wait until that is done, and run the same command again. Should nothing run there, delete"
-        f" {leases.file_of(claims[0])}.",
+        f" {leases.file_of(records[0])}.",
     )
 
 
-def _who(claim: Claim) -> str:
-    host = claim.owner.host.partition(" ")[0]
+def _who(record: LeaseRecord) -> str:
+    host = record.owner.host.partition(" ")[0]
     return (
-        "an owner whose lease may not be read" if host == UNKNOWN else f"process {claim.owner.pid} on {host}"
+        "an owner whose lease may not be read" if host == UNKNOWN else f"process {record.owner.pid} on {host}"
     )

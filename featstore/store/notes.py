@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class BackboneTiming:
     """What one backbone costs on one machine.
 
     Attributes
@@ -63,7 +63,7 @@ class Rate:
     load_seconds: float
 
 
-def record_rate(root: Path, machine: str, backbone: BackboneSpec, rate: Rate) -> None:
+def record_timing(root: Path, machine: str, backbone: BackboneSpec, rate: BackboneTiming) -> None:
     """Note the latest rate of a backbone; a folder that cannot be written costs only the estimate."""
     note = {"backbone": asdict(backbone), **asdict(rate)}
     try:
@@ -73,17 +73,17 @@ def record_rate(root: Path, machine: str, backbone: BackboneSpec, rate: Rate) ->
         log.debug("rate not recorded: %s", error.cause)
 
 
-def recorded_rates(root: Path, machine: str) -> dict[BackboneSpec, Rate]:
+def recorded_timings(root: Path, machine: str) -> dict[BackboneSpec, BackboneTiming]:
     """Return the latest rate of every backbone that a machine has run; notes that make no sense are passed over."""
     notes = (_read(page) for page in paths.files(root, _folder(root, machine), "rate"))
     return dict(note for note in notes if note is not None)
 
 
-def _read(page: Path) -> tuple[BackboneSpec, Rate] | None:
+def _read(page: Path) -> tuple[BackboneSpec, BackboneTiming] | None:
     try:
         note = serialization.parse(paths.read_file(page, serialization.SMALL))
         backbone = BackboneSpec.from_json(note.pop("backbone"))
-        rate = Rate(**note)
+        rate = BackboneTiming(**note)
         sound = all(isinstance(seconds, int | float) and isfinite(seconds) for seconds in note.values())
         sound = sound and rate.core_seconds > 0 <= rate.load_seconds
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
@@ -95,7 +95,7 @@ def _folder(root: Path, machine: str) -> Path:
     return root / "rates" / machine
 
 
-def record_layouts(
+def record_worker_speeds(
     root: Path, machine: str, backbone: str, precision: str, speeds: Mapping[int, float]
 ) -> None:
     """Note images per second by number of processes, in place of an earlier note.
@@ -109,7 +109,7 @@ def record_layouts(
     commit(root, _page(root, machine, backbone, precision), canonical_json(note).encode())
 
 
-def recorded_layouts(root: Path, machine: str, backbone: str, precision: str) -> dict[int, float]:
+def recorded_worker_speeds(root: Path, machine: str, backbone: str, precision: str) -> dict[int, float]:
     """Return images per second by number of processes; empty where nothing sound was noted."""
     try:
         note = serialization.parse(
@@ -141,7 +141,7 @@ def record_result(root: Path, key: Mapping[str, Any], proba: Sequence[Vector]) -
     key
         Everything that can change the answers, as JSON.
     proba
-        Probabilities ``(test images, classes)`` of each contestant.
+        Probabilities ``(test images, classes)`` of each candidate.
     """
     note = serialization.seal({"key": dict(key), "proba": [values.tolist() for values in proba]})
     try:
@@ -160,7 +160,7 @@ def recorded_result(
     root, key
         As for `record_result`.
     shapes
-        Images and classes of each contestant's answers.
+        Images and classes of each candidate's answers.
     """
     try:
         note = _read_result(root, _result_page(root, key))
@@ -191,7 +191,7 @@ def _result_page(root: Path, key: Mapping[str, Any]) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ExtractionRequest:
     """Networks, and views through each of them; the identity view is one of these."""
 
     backbones: tuple[BackboneSpec, ...]
@@ -199,10 +199,12 @@ class Request:
 
     def covers(self, specs: Iterable[BackboneSpec]) -> bool:
         """Whether it asked for all of these networks; imported vectors are never asked for."""
-        return all(spec.is_foreign or spec in self.backbones for spec in specs)
+        return all(spec.is_imported or spec in self.backbones for spec in specs)
 
 
-def record_request(root: Path, images: Collection[str], decoding: Decoding, request: Request) -> None:
+def record_request(
+    root: Path, images: Collection[str], decoding: Decoding, request: ExtractionRequest
+) -> None:
     """Keep what an extraction asked for; a folder that cannot be written costs only the convenience.
 
     Parameters
@@ -227,7 +229,7 @@ def record_request(root: Path, images: Collection[str], decoding: Decoding, requ
         log.warning("what this extraction asked for is not remembered: %s", error.cause)
 
 
-def recorded_request(root: Path, images: Collection[str], decoding: Decoding) -> Request | None:
+def recorded_request(root: Path, images: Collection[str], decoding: Decoding) -> ExtractionRequest | None:
     """What the last extraction of just these images asked for; None where nothing is known or can be believed."""
     try:
         data = paths.read(root, _request_page(root, images, decoding), serialization.LARGE)
@@ -237,12 +239,12 @@ def recorded_request(root: Path, images: Collection[str], decoding: Decoding) ->
     return found if address == _address(images, decoding) else None
 
 
-def check_request(page: Path) -> Request:
+def check_request(page: Path) -> ExtractionRequest:
     """Read one record; OSError, ValueError, TypeError or LookupError if the file is none."""
     return _parse(serialization.parse(paths.read_file(page, serialization.LARGE)))[1]
 
 
-def _parse(value: Any) -> tuple[Mapping[str, Any], Request]:  # noqa: ANN401
+def _parse(value: Any) -> tuple[Mapping[str, Any], ExtractionRequest]:  # noqa: ANN401
     content = serialization.unseal(value)
     asked = content["request"]
     keys = [
@@ -250,7 +252,7 @@ def _parse(value: Any) -> tuple[Mapping[str, Any], Request]:  # noqa: ANN401
         for spec in asked["backbones"]
         for view in asked["views"]
     ]
-    found = Request(
+    found = ExtractionRequest(
         tuple(dict.fromkeys(key.backbone for key in keys)), tuple(dict.fromkeys(key.view for key in keys))
     )
     if IDENTITY not in found.views:

@@ -81,23 +81,23 @@ def kind_of(root: Path, path: Path) -> str | None:
     for kind, pattern in FILES.items():
         if _fits(parts, pattern):
             return kind
-    draft = _pattern(_DRAFT).fullmatch(path.name) and is_room(parts[:-1])
+    draft = _pattern(_DRAFT).fullmatch(path.name) and is_cache_folder(parts[:-1])
     return TEMPORARY if draft or _fits(parts, _OLD_DRAFT) else None
 
 
-def is_room(parts: tuple[str, ...]) -> bool:
+def is_cache_folder(parts: tuple[str, ...]) -> bool:
     """Whether a folder below the cache is one of featstore's, by its name."""
     return any(_fits(parts, pattern) for pattern in _FOLDERS)
 
 
-def enter(root: Path, room: Path, *, to_write: bool = False) -> bool:
+def require_enterable(root: Path, folder: Path, *, to_write: bool = False) -> bool:
     """Make sure that a room may be entered; whether it is there at all.
 
     Parameters
     ----------
     root
         The cache folder; it may be a link.
-    room
+    folder
         A folder of it, or the cache folder itself.
     to_write
         Whether something will be made, renamed or deleted there. Then every folder on the way must belong to this
@@ -115,7 +115,7 @@ def enter(root: Path, room: Path, *, to_write: bool = False) -> bool:
         return False
     _require_folder(root, top)
     path = os.fspath(root)
-    for part in _below(root, room):
+    for part in _below(root, folder):
         path = f"{path}{os.sep}{part}"
         found = _state(path)
         if found is None:
@@ -139,23 +139,23 @@ def _below(root: Path, path: Path) -> tuple[str, ...]:
     return path.parts[depth:]
 
 
-def names(root: Path, room: Path) -> list[str]:
+def names(root: Path, folder: Path) -> list[str]:
     """Names of all that lies in a room, in order; none where the room is not there.
 
     Raises
     ------
     StoreError
-        As for `enter`, and if the room cannot be read.
+        As for `require_enterable`, and if the room cannot be read.
     """
-    if not enter(root, room):
+    if not require_enterable(root, folder):
         return []
     try:
-        with os.scandir(room) as found:
+        with os.scandir(folder) as found:
             return sorted(item.name for item in found)
     except FileNotFoundError:  # gone meanwhile
         return []
     except OSError as error:
-        raise _unreadable(room, error) from error
+        raise _unreadable(folder, error) from error
 
 
 def everything(root: Path, folder: Path) -> list[Path]:
@@ -170,18 +170,18 @@ def everything(root: Path, folder: Path) -> list[Path]:
     """
     found = [folder / name for name in names(root, folder)]
     for path in found:
-        if is_room(_below(root, path)) and is_link(path):
+        if is_cache_folder(_below(root, path)) and is_link(path):
             raise _link(path)
     return found
 
 
-def files(root: Path, room: Path, kind: str) -> list[Path]:
+def files(root: Path, folder: Path, kind: str) -> list[Path]:
     """Files of one kind in a room, by their names, in order."""
     fits = _pattern(FILES[kind][-1]).fullmatch
-    return [room / name for name in names(root, room) if fits(name)]
+    return [folder / name for name in names(root, folder) if fits(name)]
 
 
-def rooms(root: Path, room: Path, depth: int, kind: str) -> list[Path]:
+def subfolders(root: Path, folder: Path, depth: int, kind: str) -> list[Path]:
     """Folders in a room whose names are those of folders on the way to a kind of file, in order.
 
     Raises
@@ -190,9 +190,9 @@ def rooms(root: Path, room: Path, depth: int, kind: str) -> list[Path]:
         If one of them is a link.
     """
     fits, found = _pattern(FILES[kind][depth]).fullmatch, []
-    for name in names(root, room):
+    for name in names(root, folder):
         if fits(name):
-            inner = room / name
+            inner = folder / name
             state = _state(inner)
             if state is not None and stat.S_ISLNK(state.st_mode):
                 raise _link(inner)
@@ -207,9 +207,9 @@ def read(root: Path, path: Path, limit: int) -> bytes:
     Raises
     ------
     OSError
-        As for `enter` and `read_file`.
+        As for `require_enterable` and `read_file`.
     """
-    enter(root, path.parent)
+    require_enterable(root, path.parent)
     return read_file(path, limit)
 
 
@@ -236,7 +236,7 @@ def is_file(path: Path) -> bool:
     return found is not None and stat.S_ISREG(found.st_mode)
 
 
-def make(root: Path, room: Path) -> None:
+def make(root: Path, folder: Path) -> None:
     """Create a room and what is missing on the way, each made durable in its own parent.
 
     A cache that is not there yet is made for its owner alone (0700). Whatever featstore makes inside has the rights
@@ -245,21 +245,21 @@ def make(root: Path, room: Path) -> None:
     Raises
     ------
     StoreError
-        As for `enter`.
+        As for `require_enterable`.
     OSError
         If the disk refuses.
     """
-    if enter(root, room, to_write=True):
+    if require_enterable(root, folder, to_write=True):
         return
-    if room == root:
+    if folder == root:
         _make_parents(root)
-        room.mkdir(mode=_ALONE, exist_ok=True)
+        folder.mkdir(mode=_ALONE, exist_ok=True)
     else:
-        make(root, room.parent)
-        room.mkdir(mode=_ALONE, exist_ok=True)
+        make(root, folder.parent)
+        folder.mkdir(mode=_ALONE, exist_ok=True)
         with contextlib.suppress(OSError):  # a colleague's of this very moment; a disk without rights
-            room.chmod(folder_mode(root))
-    sync(room.parent)
+            folder.chmod(folder_mode(root))
+    sync(folder.parent)
 
 
 def _make_parents(folder: Path) -> None:
@@ -295,12 +295,12 @@ def unlink(root: Path, path: Path) -> None:
     Raises
     ------
     StoreError
-        As for `enter`, and if its name is none of featstore's.
+        As for `require_enterable`, and if its name is none of featstore's.
     OSError
         If the disk refuses.
     """
     _require_own(root, path)
-    if enter(root, path.parent, to_write=True):
+    if require_enterable(root, path.parent, to_write=True):
         path.unlink(missing_ok=True)
 
 
@@ -316,15 +316,19 @@ def rename(root: Path, source: Path, target: Path) -> None:
     """
     for path in (source, target):
         _require_own(root, path)
-        enter(root, path.parent, to_write=True)
+        require_enterable(root, path.parent, to_write=True)
     source.rename(target)
 
 
-def remove_empty(root: Path, room: Path) -> bool:
+def remove_empty(root: Path, folder: Path) -> bool:
     """Delete a room if it holds nothing; whether it did."""
-    if not is_room(_below(root, room)) or not enter(root, room, to_write=True) or names(root, room):
+    if (
+        not is_cache_folder(_below(root, folder))
+        or not require_enterable(root, folder, to_write=True)
+        or names(root, folder)
+    ):
         return False
-    room.rmdir()
+    folder.rmdir()
     return True
 
 
@@ -345,27 +349,27 @@ def require_cache(root: Path) -> None:
     StoreError
         If there is nothing, no folder, one that cannot be read, or one without a single room of featstore's.
     """
-    if not enter(root, root):
+    if not require_enterable(root, root):
         raise StoreError(
             f"There is no cache at {root}.", "`featstore extract` makes one; name another with --cache."
         )
-    tops = [root / name for name in names(root, root) if is_room((name,))]
-    if not any(_is_own_room(root, top) for top in tops):
+    tops = [root / name for name in names(root, root) if is_cache_folder((name,))]
+    if not any(_is_own_folder(root, top) for top in tops):
         raise StoreError(
             f"{root} is no cache: nothing in it was made by featstore.", "Name the cache with --cache."
         )
 
 
-def _is_own_room(root: Path, room: Path) -> bool:
+def _is_own_folder(root: Path, folder: Path) -> bool:
     """Whether a folder of a name that others use, too, is featstore's: it holds nothing, or something of ours.
 
     A link in its place is refused, which tells more than that there is no cache.
     """
-    if not (is_folder(room) or is_link(room)):
+    if not (is_folder(folder) or is_link(folder)):
         return False
-    inside = [room / name for name in names(root, room)]
-    own = (kind_of(root, path) or is_room(_below(root, path)) for path in inside)
-    return not inside or any(each and each != TEMPORARY for each in own) or room.name == "leases"
+    inside = [folder / name for name in names(root, folder)]
+    own = (kind_of(root, path) or is_cache_folder(_below(root, path)) for path in inside)
+    return not inside or any(each and each != TEMPORARY for each in own) or folder.name == "leases"
 
 
 def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
@@ -418,9 +422,9 @@ def _unreadable(path: Path | str, error: OSError) -> StoreError:
 
 SHARD_SUFFIX = ".h5"
 BACKBONE_PAGE = "backbone.json"
-LEARNED_PAGE = "learned.json"
+TRAINING_RECORD_PAGE = "learned.json"
 """Beside the vectors of tuned weights: the images that these have learned from. Nothing in a cache can replace it."""
-READABLE = 40
+READABLE_LENGTH = 40
 
 
 def features_folder(root: Path) -> Path:
@@ -467,7 +471,7 @@ def root_of(folder: Path) -> Path:
 def slug(recipe: str) -> str:
     """Shorten a recipe's text to a folder name: ``rotate(0,40)|flip(hv)`` becomes ``rotate0-40-fliphv``."""
     safe = "".join(c if c.isalnum() or c in ".-" else "" if c in "()" else "-" for c in recipe)
-    return safe[:READABLE].strip("-.") or "recipe"
+    return safe[:READABLE_LENGTH].strip("-.") or "recipe"
 
 
 def _view_digest(view: View, decoding: Decoding) -> str:
@@ -478,7 +482,7 @@ def shard_folders(root: Path) -> list[Path]:
     """Folders of a store that hold the shards of one feature key each, in order of name."""
     found = [features_folder(root)]
     for depth in (1, 2, 3):
-        found = [inner for folder in found for inner in rooms(root, folder, depth, "shard")]
+        found = [inner for folder in found for inner in subfolders(root, folder, depth, "shard")]
     return sorted(found)
 
 
@@ -487,7 +491,7 @@ def shards(folder: Path) -> list[Path]:
     return files(root_of(folder), folder, "shard")
 
 
-def settled(folder: Path) -> Iterator[Path]:
+def list_until_stable(folder: Path) -> Iterator[Path]:
     """Shard files of one folder, listed again until a second look brings nothing new.
 
     Compaction commits the new form of a row before the old one goes. Whoever lists, reads, and lists again meets
@@ -523,7 +527,7 @@ def commit_named_by_hash(
 ) -> Path:
     """Write `data` to ``folder/<sha256><suffix>`` and return that path; nothing to do where it exists."""
     target = folder / f"{digest_bytes(data)}{suffix}"
-    if not (enter(root, folder) and is_file(target)):
+    if not (require_enterable(root, folder) and is_file(target)):
         commit(root, target, data, limit)
     return target
 

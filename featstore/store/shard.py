@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.store.hdf5_guard import Plain
+    from featstore.store.hdf5_guard import PlainContent
     from featstore.types import Features
 
 
@@ -177,7 +177,7 @@ def _write_dataset(file: Any, name: str, values: NDArray[Any]) -> None:  # noqa:
     dataset.flush()
 
 
-def _checked(plain: Plain) -> Shard:
+def _checked(plain: PlainContent) -> Shard:
     found, arrays = plain.attributes, plain.arrays
     if found["format"] != FORMAT:
         raise ValueError(f"format {found['format']}, this version reads {FORMAT}")

@@ -88,14 +88,14 @@ class Store:
             stamp = bytes.fromhex(path.stem), *_size_and_time(path.lstat())
         except FileNotFoundError as error:
             raise StoreError(f"{path} vanished as soon as it was written.", shard.REMEDY) from error
-        self._index.add(Entry(digest_of(key), *stamp, bytes.fromhex("".join(ids))))
+        self._index.add(IndexEntry(digest_of(key), *stamp, bytes.fromhex("".join(ids))))
         return path
 
     def flush(self) -> None:
         """Write what the index has learned; without it the next plan only takes longer."""
         self._index.flush()
 
-    def settle(self) -> None:
+    def refresh_index(self) -> None:
         """Drop from the index what is no longer there, after shards were replaced or deleted."""
         self._index.flush()
         self._index.keep({bytes.fromhex(path.stem) for path in paths.all_shards(self.root)})
@@ -104,7 +104,7 @@ class Store:
         """Ids of the images whose vector under `key` is in the store.
 
         A shard that the index knows, with the size and time of modification that it had, is believed without
-        opening it; `read` believes nothing. All others are hashed and opened.
+        opening it; `read` trusts nothing. All others are hashed and opened.
         """
         return self.stored([key])[key]
 
@@ -151,7 +151,7 @@ class Store:
                 f"{missing} of {len(ids)} images have no {key.backbone.name} features "
                 f"for the view {key.view.recipe}, seed {key.view.seed}.",
                 "Import a file that has them: `featstore cache import`."
-                if key.backbone.is_foreign
+                if key.backbone.is_imported
                 else "Run `featstore extract` with the same data, backbones, recipe and seeds.",
             )
 
@@ -161,13 +161,13 @@ class Store:
         Two shards that share an id hold the same vector (law 2). While another process compacts the store, a shard
         may be met both in its old and in its new form, but no row is passed over.
         """
-        for path in paths.settled(paths.shard_folder(self.root, key)):
+        for path in paths.list_until_stable(paths.shard_folder(self.root, key)):
             rows = self.load(path)
             if rows is not None and rows.key == key:
                 yield path, rows
 
     def ids_by_shard(self, key: FeatureKey) -> dict[Path, PackedIds]:
-        """Ids that each shard of `key` holds, in row order; as `stored_ids`, this believes the index."""
+        """Ids that each shard of `key` holds, in row order; as `stored_ids`, this trusts the index."""
         return {path: np.frombuffer(entry.ids, ID) for path, entry in self._entries(key) if entry.ids}
 
     def feature_keys(self) -> list[FeatureKey]:
@@ -200,10 +200,10 @@ class Store:
     def _ids(self, key: FeatureKey) -> IdSet:
         return self._union(frozenset(entry.ids for _, entry in self._entries(key)))
 
-    def _entries(self, key: FeatureKey) -> Iterator[tuple[Path, Entry]]:
+    def _entries(self, key: FeatureKey) -> Iterator[tuple[Path, IndexEntry]]:
         digest_of_key = digest_of(key)
         known = self._index.entries(digest_of_key)
-        for path in paths.settled(paths.shard_folder(self.root, key)):
+        for path in paths.list_until_stable(paths.shard_folder(self.root, key)):
             try:
                 stamp = _name_bytes(path.stem), *_size_and_time(path.lstat())
             except FileNotFoundError:
@@ -212,11 +212,13 @@ class Store:
             if entry is not None:
                 yield path, entry
 
-    def _opened(self, key: FeatureKey, digest_of_key: bytes, path: Path, stamp: Stamp) -> Entry | None:
+    def _opened(self, key: FeatureKey, digest_of_key: bytes, path: Path, stamp: Stamp) -> IndexEntry | None:
         rows = self.load(path)
         if rows is None:
             return None
-        entry = Entry(digest_of_key, *stamp, bytes.fromhex("".join(rows.ids)) if rows.key == key else b"")
+        entry = IndexEntry(
+            digest_of_key, *stamp, bytes.fromhex("".join(rows.ids)) if rows.key == key else b""
+        )
         self._index.add(entry)
         return entry
 
@@ -230,7 +232,7 @@ class Store:
 
     def _describe(self, backbone: BackboneSpec) -> None:
         page = paths.backbone_folder(self.root, backbone) / paths.BACKBONE_PAGE
-        if not (paths.enter(self.root, page.parent) and paths.is_file(page)):
+        if not (paths.require_enterable(self.root, page.parent) and paths.is_file(page)):
             if page in self._described:
                 raise StoreError(
                     f"{page.parent} was deleted while features were written to it.", shard.REMEDY
@@ -239,7 +241,7 @@ class Store:
         self._described.add(page)
 
     def _key_of(self, folder: Path) -> FeatureKey | None:
-        for path in paths.settled(folder):
+        for path in paths.list_until_stable(folder):
             rows = self.load(path)
             if rows is not None and paths.shard_folder(self.root, rows.key) == folder:
                 return rows.key
@@ -302,7 +304,7 @@ SEGMENTS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class IndexEntry:
     """What one shard holds.
 
     Attributes
@@ -339,23 +341,23 @@ class Index:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known: dict[bytes, dict[Stamp, Entry]] | None = None
-        self._pending: list[Entry] = []
+        self._known: dict[bytes, dict[Stamp, IndexEntry]] | None = None
+        self._pending: list[IndexEntry] = []
         self._lock = threading.Lock()
 
-    def entries(self, key: bytes) -> dict[Stamp, Entry]:
+    def entries(self, key: bytes) -> dict[Stamp, IndexEntry]:
         """Entries of one feature key, by the stamp that their file must still bear."""
         if self._known is None:
             self._known = self._load()
         return self._known.get(key, {})
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[IndexEntry]:
         """All entries, those of shards that are gone included."""
         if self._known is None:
             self._known = self._load()
         return (entry for of_key in self._known.values() for entry in of_key.values())
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: IndexEntry) -> None:
         """Remember an entry; it is on disk after `flush` at the latest."""
         if self._known is not None:
             self._known.setdefault(entry.key, {})[entry.shard, entry.size, entry.mtime_ns] = entry
@@ -383,13 +385,13 @@ class Index:
         segments = self._segments()
         self._merge([entry for entry in self if entry.shard in shards], segments)
 
-    def _load(self) -> dict[bytes, dict[Stamp, Entry]]:
+    def _load(self) -> dict[bytes, dict[Stamp, IndexEntry]]:
         segments = self._segments()
         lists: dict[bytes, bytes] = {}
         found = [entry for path in segments for entry in _read(path, lists)]
         if len(segments) > SEGMENTS:
             self._merge(found, segments)
-        known: dict[bytes, dict[Stamp, Entry]] = {}
+        known: dict[bytes, dict[Stamp, IndexEntry]] = {}
         for entry in found:
             known.setdefault(entry.key, {})[entry.shard, entry.size, entry.mtime_ns] = entry
         return known
@@ -397,14 +399,14 @@ class Index:
     def _segments(self) -> list[Path]:
         return paths.files(self._folder.parent, self._folder, "index")
 
-    def _merge(self, entries: Iterable[Entry], segments: Iterable[Path]) -> None:
+    def _merge(self, entries: Iterable[IndexEntry], segments: Iterable[Path]) -> None:
         """Write one segment for many. Only what has been read is deleted, so no writer's work is lost."""
         merged = self._write(dict.fromkeys(entries))
         for path in segments:
             if merged is not None and path != merged:
                 _remove(path)
 
-    def _write(self, entries: Iterable[Entry]) -> Path | None:
+    def _write(self, entries: Iterable[IndexEntry]) -> Path | None:
         try:
             return commit_named_by_hash(
                 self._folder.parent, self._folder, encode_entries(entries), SUFFIX, MAX_BYTES
@@ -414,7 +416,7 @@ class Index:
             return None
 
 
-def encode_entries(entries: Iterable[Entry]) -> bytes:
+def encode_entries(entries: Iterable[IndexEntry]) -> bytes:
     """Serialise entries to the bytes of a segment; equal lists of ids are written once."""
     entries = list(entries)
     lists = {ids: number for number, ids in enumerate(dict.fromkeys(entry.ids for entry in entries))}
@@ -431,7 +433,7 @@ def encode_entries(entries: Iterable[Entry]) -> bytes:
     ])  # fmt: skip
 
 
-def decode_entries(data: bytes) -> list[Entry]:
+def decode_entries(data: bytes) -> list[IndexEntry]:
     """Read back what `encode` wrote.
 
     Raises
@@ -443,13 +445,13 @@ def decode_entries(data: bytes) -> list[Entry]:
     header = parse(line)
     if header["format"] != MAGIC:
         raise ValueError(f"format {header['format']}")
-    take = _Taker(body)
+    take = _ByteReader(body)
     count = int(header["entries"])
     lists = [take(HASH * size) for size in take.numbers("<u4", int(header["lists"]))]
     keys, shards = take.digests(count), take.digests(count)
     sizes, times = take.numbers("<i8", count), take.numbers("<i8", count)
     rows = [lists[number] for number in take.numbers("<u4", count)]
-    return [Entry(*fields) for fields in zip(keys, shards, sizes, times, rows, strict=True)]
+    return [IndexEntry(*fields) for fields in zip(keys, shards, sizes, times, rows, strict=True)]
 
 
 def check_index(path: Path) -> None:
@@ -457,7 +459,7 @@ def check_index(path: Path) -> None:
     decode_entries(_verified(path))
 
 
-class _Taker:
+class _ByteReader:
     """Takes bytes from the front."""
 
     def __init__(self, data: bytes) -> None:
@@ -480,7 +482,7 @@ class _Taker:
         return [part[at : at + HASH] for at in range(0, len(part), HASH)]
 
 
-def _read(path: Path, lists: dict[bytes, bytes]) -> list[Entry]:
+def _read(path: Path, lists: dict[bytes, bytes]) -> list[IndexEntry]:
     """Entries of a segment that may be believed; a segment that does not verify is deleted.
 
     A shard that is not older than the segment may have been replaced within one tick of the file clock, and
@@ -499,7 +501,7 @@ def _read(path: Path, lists: dict[bytes, bytes]) -> list[Entry]:
     return [replace(entry, ids=lists.setdefault(entry.ids, entry.ids)) for entry in older]
 
 
-def _dropped(path: Path, error: Exception) -> list[Entry]:
+def _dropped(path: Path, error: Exception) -> list[IndexEntry]:
     log.debug("index segment %s dropped: %s", path, error)
     _remove(path)
     return []

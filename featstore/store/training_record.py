@@ -40,7 +40,7 @@ WIDTH = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class TrainingRecord:
     """What weights have learned from.
 
     Attributes
@@ -69,7 +69,7 @@ class Learned:
     salt: str = ""
 
     @classmethod
-    def of(cls, weights: str, trained: KnownImages, validated: KnownImages) -> Learned:
+    def from_images(cls, weights: str, trained: KnownImages, validated: KnownImages) -> TrainingRecord:
         """Record of images whose groups were salted alike."""
         return cls(
             weights,
@@ -108,7 +108,7 @@ class Learned:
         return value if isinstance(value, frozenset) else frozenset([value] if value else [])
 
 
-def inscribe(draft: Path, record: Learned) -> None:
+def write_to_weights(draft: Path, record: TrainingRecord) -> None:
     """Put the record into a weights file that has not got its name yet: from then on its digest covers both."""
     import h5py
 
@@ -117,7 +117,7 @@ def inscribe(draft: Path, record: Learned) -> None:
             file.create_dataset(name, data=_pack(record.digests(field)), track_times=False)
 
 
-def inscription(path: Path, weights: str) -> Learned | None:
+def read_from_weights(path: Path, weights: str) -> TrainingRecord | None:
     """Record inside the weights file whose digest is `weights`; None for weights that featstore did not tune.
 
     A file that is no HDF5 has none: nothing can be loaded from it either.
@@ -134,12 +134,14 @@ def inscription(path: Path, weights: str) -> Learned | None:
     return decode_record(path, weights, dict(zip(names, arrays, strict=True)))
 
 
-def decode_record(path: Path, weights: str, found: Mapping[str, NDArray[Any]]) -> Learned | None:
+def decode_record(path: Path, weights: str, found: Mapping[str, NDArray[Any]]) -> TrainingRecord | None:
     """Record out of the data sets of a weights file; `RefusedFileError` where they are no record."""
     if not found:
         return None
     try:
-        return _learned(weights, {name.partition("/")[2]: _unpack(rows) for name, rows in found.items()})
+        return _training_record(
+            weights, {name.partition("/")[2]: _unpack(rows) for name, rows in found.items()}
+        )
     except (KeyError, ValueError) as error:
         raise RefusedFileError(
             f"{path} says that its weights were tuned, but not on which images.",
@@ -153,7 +155,7 @@ def read_record(path: Path) -> tuple[list[str], list[NDArray[Any]]]:
     return [*found], [*found.values()]
 
 
-def remember(root: Path, backbone: BackboneSpec, learned: Learned) -> None:
+def save_training_record(root: Path, backbone: BackboneSpec, learned: TrainingRecord) -> None:
     """Keep a record in a cache beside the features that it concerns; what is there already and sound stays.
 
     Raises
@@ -162,14 +164,14 @@ def remember(root: Path, backbone: BackboneSpec, learned: Learned) -> None:
         If the disk refuses.
     """
     path = _page(root, backbone)
-    if paths.enter(root, path.parent) and _is_of(path, learned.weights):
+    if paths.require_enterable(root, path.parent) and _is_of(path, learned.weights):
         return
     digests = {field: sorted(learned.digests(field)) for field in FIELDS}
     content = {"format": FORMAT, "weights": learned.weights, **digests}
     commit(root, path, canonical_json(serialization.seal(content)).encode(), serialization.LARGE)
 
 
-def recall(root: Path, backbone: BackboneSpec) -> Learned | None:
+def load_training_record(root: Path, backbone: BackboneSpec) -> TrainingRecord | None:
     """Record that a cache keeps of these weights; None where it keeps none.
 
     Raises
@@ -179,7 +181,7 @@ def recall(root: Path, backbone: BackboneSpec) -> Learned | None:
     """
     path = _page(root, backbone)
     try:
-        if not paths.enter(root, path.parent):
+        if not paths.require_enterable(root, path.parent):
             return None
         found = read_page(path)
         if found.weights != backbone.weights:
@@ -197,25 +199,27 @@ def recall(root: Path, backbone: BackboneSpec) -> Learned | None:
     return found
 
 
-def read_page(path: Path) -> Learned:
+def read_page(path: Path) -> TrainingRecord:
     """Read a record of a cache; OSError or DocumentError if the file is none."""
     content = serialization.unseal(serialization.parse(paths.read_file(path, serialization.LARGE)))
     fields = SIDES if content.pop("format", 1) == 1 else FIELDS
     if set(content) != {"weights", *fields} or not isinstance(content["weights"], str):
         raise serialization.DocumentError("it is no record of what these weights have learned from")
     try:
-        return _learned(content["weights"], {field: _unpack(_pack(content[field])) for field in fields})
+        return _training_record(
+            content["weights"], {field: _unpack(_pack(content[field])) for field in fields}
+        )
     except (ValueError, TypeError, KeyError) as error:
         raise serialization.DocumentError("it names something that is no image") from error
 
 
-def _learned(weights: str, digests: Mapping[str, frozenset[str]]) -> Learned:
+def _training_record(weights: str, digests: Mapping[str, frozenset[str]]) -> TrainingRecord:
     """Record of digests by field; one of format 1 has the ids alone."""
     found = dict(digests)
     salt = found.pop("salt", frozenset())
     if set(SIDES) - set(found) or len(salt) > 1:
         raise ValueError("there are no ids, or several salts")
-    return Learned(weights, **found, salt=next(iter(salt), ""))
+    return TrainingRecord(weights, **found, salt=next(iter(salt), ""))
 
 
 def _is_of(path: Path, weights: str) -> bool:
@@ -226,7 +230,7 @@ def _is_of(path: Path, weights: str) -> bool:
 
 
 def _page(root: Path, backbone: BackboneSpec) -> Path:
-    return paths.backbone_folder(root, backbone) / paths.LEARNED_PAGE
+    return paths.backbone_folder(root, backbone) / paths.TRAINING_RECORD_PAGE
 
 
 def _pack(ids: Collection[str]) -> NDArray[np.uint8]:

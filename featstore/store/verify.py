@@ -118,10 +118,10 @@ def verify(
         len(rows),
         None if fast else sum(rows),
         tuple((str(path), cause) for path, cause in damaged),
-        tuple(map(str, found.strangers)),
+        tuple(map(str, found.unknown_files)),
         tuple(map(str, found.temporaries)),
         found.quarantined,
-        mend(root, damaged) if repair else None,
+        repair_cache(root, damaged) if repair else None,
     )
 
 
@@ -153,13 +153,13 @@ def _outcome(check: Callable[[Path], int], path: Path) -> int | ShardCorruptErro
 def _rows(path: Path, root: Path) -> int:
     """Rows of a good shard, which is opened by another process: the cache may be a stranger's."""
     try:
-        rows, _ = call("featstore.store.verify:look", path, str(root))
+        rows, _ = call("featstore.store.verify:count_rows", path, str(root))
     except LostError as error:
         raise ShardCorruptError(f"{error}", shard.REMEDY) from error
     return int(rows)
 
 
-def look(path: Path, root: str) -> tuple[int, list[NDArray[Any]]]:
+def count_rows(path: Path, root: str) -> tuple[int, list[NDArray[Any]]]:
     """Rows of a shard; run by `featstore.isolation`.
 
     Raises
@@ -177,7 +177,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class LostRows:
     """What has to be computed again in one view of one backbone.
 
     Attributes
@@ -199,7 +199,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What `mend` did, as paths.
+    """What `repair_cache` did, as paths.
 
     Attributes
     ----------
@@ -219,10 +219,10 @@ class Repair:
     set_aside: tuple[str, ...]
     put_back: tuple[str, ...]
     rebuilt: tuple[str, ...]
-    lost: tuple[Lost, ...]
+    lost: tuple[LostRows, ...]
 
 
-def mend(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
+def repair_cache(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
     """Mend what `featstore.verify` found: `bad` are paths and causes.
 
     Safe beside a running extraction: a shard that bears its final name is finished, so a bad one is nobody's work.
@@ -233,7 +233,7 @@ def mend(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
         If a file cannot be moved.
     """
     try:
-        return _mend(root, bad)
+        return _repair(root, bad)
     except StoreError:
         raise
     except OSError as error:
@@ -242,7 +242,7 @@ def mend(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
         ) from error
 
 
-def _mend(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
+def _repair(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
     set_aside, put_back, rebuilt, shards, stuck = [], [], [], [], []
     for path, cause in bad:
         if path.suffix == paths.SHARD_SUFFIX and _put_back(root, path):
@@ -255,7 +255,7 @@ def _mend(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
                 continue
             shards.append(path)
             set_aside.append(str(target))
-        elif path.name != paths.LEARNED_PAGE:
+        elif path.name != paths.TRAINING_RECORD_PAGE:
             paths.unlink(root, path)
             rebuilt.append(str(path))
     _describe_again(root)
@@ -296,7 +296,7 @@ def _describe_again(root: Path) -> None:
             commit(root, page, canonical_json(asdict(key.backbone)).encode())
 
 
-def _lost(root: Path, gone: Iterable[Path]) -> list[Lost]:
+def _lost(root: Path, gone: Iterable[Path]) -> list[LostRows]:
     """Sum up by folder, with the rows where the index remembers them."""
     by_folder: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in gone:
@@ -312,7 +312,7 @@ def _lost(root: Path, gone: Iterable[Path]) -> list[Lost]:
             key = keys.get(entries[0].key)
             stored = store.stored_ids(key) if key else NO_IDS
             rows = len(IdSet.from_bytes(b"".join(entry.ids for entry in entries)).difference(stored))
-        lost.append(Lost(*paths.folder_names(folder), len(shards), rows))
+        lost.append(LostRows(*paths.folder_names(folder), len(shards), rows))
     return lost
 
 
@@ -324,14 +324,14 @@ MALFORMED = (
 
 
 @dataclass(slots=True)
-class Surroundings:
+class OtherFiles:
     """What `survey` found.
 
     Attributes
     ----------
     bad
         Damaged files, with the cause.
-    strangers
+    unknown_files
         Files that featstore did not put there.
     temporaries
         Unfinished files.
@@ -340,12 +340,12 @@ class Surroundings:
     """
 
     bad: list[tuple[Path, str]] = field(default_factory=list)
-    strangers: list[Path] = field(default_factory=list)
+    unknown_files: list[Path] = field(default_factory=list)
     temporaries: list[Path] = field(default_factory=list)
     quarantined: int = 0
 
 
-def survey(root: Path) -> Surroundings:
+def survey(root: Path) -> OtherFiles:
     """Look at everything in a cache but its shards; links are not followed.
 
     Raises
@@ -353,13 +353,13 @@ def survey(root: Path) -> Surroundings:
     StoreError
         If a folder of it cannot be read, or a link stands in the place of one of featstore's.
     """
-    found = Surroundings()
+    found = OtherFiles()
     for path in files_below(root, root):
         kind = paths.kind_of(root, path)
         if kind == paths.TEMPORARY:
             found.temporaries.append(path)
         elif kind is None:
-            found.strangers.append(path)
+            found.unknown_files.append(path)
         elif cause := _cause(CHECKS[kind], path):
             found.bad.append((path, cause))
         found.quarantined += kind == "quarantined"

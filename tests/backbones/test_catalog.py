@@ -164,7 +164,7 @@ def test_a_network_has_the_weights_file_size_dimension_and_cost_of_its_row(name,
     else:
         published = networks.build_published(row)
         assert asked == [(row.weights_file, "models")]
-        network = networks.cut(row, published)
+        network = networks.strip_preprocessing(row, published)
     forward = keras_backbone._compile(row, network, identity, 1)
 
     features = forward(pixels(1, row.input_size)).numpy()

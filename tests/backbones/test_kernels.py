@@ -8,7 +8,7 @@ import pytest
 
 from featstore.backbones import precision
 from featstore.backbones import precision as kernels
-from featstore.backbones.precision import ONEDNN, ask_for_onednn, cpu_flags, keeps_rows
+from featstore.backbones.precision import ONEDNN, cpu_flags, prefer_onednn, rows_are_independent
 
 # Features of a batch, hashed, and how many numbers move when its rows change places; then what the probe says.
 SCRIPT = """
@@ -47,7 +47,7 @@ def before_tensorflow(monkeypatch):
         path.write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n")
         monkeypatch.setattr(precision, "_CPUINFO", path)
         monkeypatch.setattr(kernels.platform, "machine", lambda: machine)
-        ask_for_onednn()
+        prefer_onednn()
         return kernels.os.environ.get(ONEDNN)
 
     return asked
@@ -85,7 +85,7 @@ def test_nothing_is_asked_of_a_tensorflow_that_has_read_its_settings(
 
 
 def test_the_kernels_of_this_process_keep_rows():
-    assert keeps_rows()
+    assert rows_are_independent()
 
 
 @pytest.mark.parametrize(

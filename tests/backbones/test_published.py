@@ -29,7 +29,7 @@ def place(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", [n for n in catalog.names() if not packaged(catalog.row(n))])
 def test_another_file_under_the_name_is_refused_or_said_for_every_network(name, place, caplog):
-    published._say_unknown.cache_clear()
+    published._log_unknown_digest.cache_clear()
     path = place(name)
     if name in UNPUBLISHED:
         assert resolve_weights(catalog.row(name)).path == path

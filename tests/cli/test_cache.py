@@ -142,7 +142,7 @@ def test_gc_of_a_smaller_data_set_leaves_its_vectors_alone(world, cache, tmp_pat
 
 def test_gc_and_compact_refuse_beside_a_writer_and_say_who(cache):
     key = Store(cache).feature_keys()[0]
-    with Leases(cache) as leases, leases.claim({key: IdSet.of(["ab" * 32])}):
+    with Leases(cache) as leases, leases.acquire({key: IdSet.of(["ab" * 32])}):
         for command in (["gc", "--yes"], ["compact"]):
             refused = featstore("cache", *command, "--cache", cache)
             assert refused.code == 4

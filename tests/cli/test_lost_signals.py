@@ -10,10 +10,10 @@ from featstore_cli import main
 from featstore import processes as interruption
 from featstore.errors import BackboneError
 from featstore.extraction import pipeline as engine
-from featstore.extraction.finetune_loop import Lessons
-from featstore.extraction.plan import blocks, plan
+from featstore.extraction.finetune_loop import TrainingBatches
+from featstore.extraction.plan import image_blocks, plan
 from featstore.images.formats.decode import decoder_version
-from featstore.processes import Progress
+from featstore.processes import PhaseProgress
 from featstore.store.store import Store
 from featstore.types import IDENTITY
 
@@ -21,7 +21,7 @@ from featstore.types import IDENTITY
 @pytest.fixture
 def asked(monkeypatch):
     """A signal has come, and its exception was dropped on the way."""
-    monkeypatch.setattr(interruption, "_asked", False)
+    monkeypatch.setattr(interruption, "_requested", False)
     with pytest.raises(KeyboardInterrupt):
         interruption.interrupt(signal.SIGINT, None)
 
@@ -34,7 +34,7 @@ def test_whatever_ends_a_command_after_a_signal_is_the_interruption(asked, error
         raise error
 
     monkeypatch.setattr(main, "app", app)
-    monkeypatch.setattr(main.processes, "listen", lambda: None)
+    monkeypatch.setattr(main.processes, "install_handlers", lambda: None)
     with pytest.raises(SystemExit) as ended:
         main.main()
     assert ended.value.code == 130
@@ -45,9 +45,9 @@ def test_without_a_signal_a_defect_stays_one(monkeypatch, capsys):
     def app(*_, **__):
         raise SystemError("bad argument to internal function")
 
-    monkeypatch.setattr(interruption, "_asked", False)
+    monkeypatch.setattr(interruption, "_requested", False)
     monkeypatch.setattr(main, "app", app)
-    monkeypatch.setattr(main.processes, "listen", lambda: None)
+    monkeypatch.setattr(main.processes, "install_handlers", lambda: None)
     with pytest.raises(SystemExit) as ended:
         main.main()
     assert ended.value.code == 1
@@ -58,9 +58,11 @@ def test_a_lost_signal_ends_an_extraction_before_the_next_batch(asked, tmp_path)
     images = records(tmp_path / "data", 3)
     wanted = replace(key(), decoding=replace(DECODING, decoder=decoder_version()))
     grids = {wanted.backbone: GridBackbone(wanted.backbone)}
-    todo = blocks(plan([wanted], list(images), {}))
+    todo = image_blocks(plan([wanted], list(images), {}))
     with pytest.raises(KeyboardInterrupt):
-        engine.run(todo, images, wanted.decoding, grids, Store(tmp_path / "cache"), engine.Silence())
+        engine.run_pass(
+            todo, images, wanted.decoding, grids, Store(tmp_path / "cache"), engine.NullProgress()
+        )
     assert not list((tmp_path / "cache").rglob("*.h5"))
 
 
@@ -69,25 +71,25 @@ def test_a_lost_signal_ends_a_fine_tuning_before_the_next_batch(asked, tmp_path)
 
     images = tuple(records(tmp_path / "data", 3).values())
     decoding = replace(DECODING, decoder=decoder_version())
-    lessons = Lessons(images, np.zeros(3, np.int32), np.ones(3, np.float32), decoding, 16, 2)
+    lessons = TrainingBatches(images, np.zeros(3, np.int32), np.ones(3, np.float32), decoding, 16, 2)
     with pytest.raises(KeyboardInterrupt):
         list(lessons.stream(IDENTITY))
 
 
 def test_a_lost_signal_ends_a_comparison_before_the_next_fit(asked):
     with pytest.raises(KeyboardInterrupt):
-        list(Progress().over([1], "fit", "fit", 1))
+        list(PhaseProgress().track([1], "fit", "fit", 1))
 
 
 def test_a_job_that_the_shell_has_made_deaf_to_ctrl_c_stays_so():
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        interruption.listen()
+        interruption.install_handlers()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         assert signal.getsignal(signal.SIGTERM) is interruption.interrupt
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        interruption.listen()
+        interruption.install_handlers()
         assert signal.getsignal(signal.SIGINT) is interruption.interrupt
     finally:
         for number, handler in before.items():

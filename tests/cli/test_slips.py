@@ -58,7 +58,7 @@ def test_what_the_system_refuses_is_no_defect(monkeypatch, capsys):
         open(LONG)  # noqa: PTH123, SIM115
 
     monkeypatch.setattr(main, "app", app)
-    monkeypatch.setattr(main.processes, "listen", lambda: None)
+    monkeypatch.setattr(main.processes, "install_handlers", lambda: None)
     with pytest.raises(SystemExit) as ended:
         main.main()
     cause, remedy = capsys.readouterr().err.splitlines()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featstore.api.check import Readable
+from featstore.api.check import ReadableImages
 from featstore.evaluation import intervals as bootstrap
 from featstore.evaluation.estimates import held_out_primary, held_out_scores
 from featstore.evaluation.intervals import group_weights, percentile_interval, weight_blocks, widen
@@ -73,6 +73,6 @@ def test_blocks_of_resamples_are_the_same_resamples_and_so_is_the_interval(monke
         ImageRecord(f"{n:064x}", Path(f"{n}.png"), "ab"[n // 2 % 2], group) for n, group in enumerate(groups)
     ]
     proba = rng.dirichlet([1, 1], 120)
-    table = Readable.of(records)
+    table = ReadableImages.of(records)
     whole = held_out_scores(table, np.arange(120), proba, None)["auc"]
     assert held_out_primary(table, np.arange(120), {"x": proba}, None) == {"x": whole}

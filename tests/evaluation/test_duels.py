@@ -6,31 +6,35 @@ import numpy as np
 import pytest
 from fakes_matrix import make_matrix
 
-from featstore.evaluation.candidates import Contestant, line_up
-from featstore.evaluation.crossval import play
-from featstore.evaluation.estimates import Arena, standings
+from featstore.evaluation.candidates import Candidate, make_candidates
+from featstore.evaluation.crossval import cross_validate
+from featstore.evaluation.estimates import EvaluationDesign, score_candidates
 from featstore.evaluation.intervals import group_weights
 from featstore.evaluation.metrics import METRICS
-from featstore.evaluation.pairwise_tests import duels
-from featstore.evaluation.selection_bias import guard, picks, with_inner
+from featstore.evaluation.pairwise_tests import pairwise_tests
+from featstore.evaluation.selection_bias import (
+    correct_selection_bias,
+    select_in_inner_folds,
+    with_inner_folds,
+)
 from featstore.splits import group_folds
 
 
 def compete(matrix, contestants, seed=0, folds=4, repeats=1, positive=1):
     splits = group_folds(matrix, folds, repeats, seed)
     proba = [[] for _ in contestants]
-    for c, _, values in play(matrix, contestants, splits):
+    for c, _, values in cross_validate(matrix, contestants, splits):
         proba[c].append(values)
-    arena = Arena(matrix.y, matrix.groups, splits, repeats, positive)
-    return arena, standings(arena, contestants, proba, group_weights(matrix.groups, seed=seed))
+    arena = EvaluationDesign(matrix.y, matrix.groups, splits, repeats, positive)
+    return arena, score_candidates(arena, contestants, proba, group_weights(matrix.groups, seed=seed))
 
 
 def singles_and_fusion(matrix):
-    return line_up(["concat_logreg"], "singles", matrix.backbones)
+    return make_candidates(["concat_logreg"], "singles", matrix.backbones)
 
 
 def told(matrix, *arguments, **options):
-    return {(d.a, d.b): d for d in duels(*compete(matrix, *arguments, **options))}
+    return {(d.a, d.b): d for d in pairwise_tests(*compete(matrix, *arguments, **options))}
 
 
 def test_fusing_two_halves_of_the_truth_beats_either_half():
@@ -85,14 +89,14 @@ def test_on_random_labels_no_pair_is_told_and_intervals_cover_chance():
             for name, value in chance.items():
                 low, high = s.estimates[name].interval
                 covered[name].append(low < value < high)
-        verdicts += [duel.verdict for duel in duels(arena, ranked)]
+        verdicts += [duel.verdict for duel in pairwise_tests(arena, ranked)]
     assert {name for name, hits in covered.items() if sum(hits) < 54} == set()
     assert verdicts.count("cannot_tell") >= 58
 
 
 def test_a_contestant_against_its_twin_is_a_draw_in_every_test():
     matrix = make_matrix(patients=20)
-    twins = [Contestant("concat_logreg", ("NetA",), name) for name in ("one", "other")]
+    twins = [Candidate("concat_logreg", ("NetA",), name) for name in ("one", "other")]
     (duel,) = told(matrix, twins).values()
     assert (duel.delta, duel.p, duel.verdict, duel.needed) == (0.0, 1.0, "cannot_tell", None)
     assert [test.p for test in duel.tests.values()] == [1.0] * 4
@@ -118,9 +122,9 @@ def test_mcnemar_counts_patients_not_images():
     bad = good.copy()
     bad[:30] = 1 - good[:30]
     proba = [[np.column_stack([1 - p, p])[test] for _, test in splits] for p in (bad, good)]
-    arena = Arena(y, groups, splits, 1, 1)
-    who = [Contestant("concat_logreg", ("A",), name) for name in ("bad", "good")]
-    (duel,) = duels(arena, standings(arena, who, proba, group_weights(groups, 200)))
+    arena = EvaluationDesign(y, groups, splits, 1, 1)
+    who = [Candidate("concat_logreg", ("A",), name) for name in ("bad", "good")]
+    (duel,) = pairwise_tests(arena, score_candidates(arena, who, proba, group_weights(groups, 200)))
     assert duel.tests["mcnemar"].p == pytest.approx(2 / 2**3)
 
 
@@ -128,11 +132,13 @@ def test_repeats_bring_out_the_luck_of_the_folds_and_do_not_add_patients():
     matrix = make_matrix(signal=(1.0, 1.0), patients=40)
     _, (once, *_) = compete(matrix, singles_and_fusion(matrix))
     _, (often, *_) = compete(matrix, singles_and_fusion(matrix), repeats=4)
-    assert once.spread.folds is None
-    assert 0 < often.spread.folds < often.spread.patients
-    assert often.spread.patients / once.spread.patients == pytest.approx(1, abs=0.25)
+    assert once.variance_components.folds is None
+    assert 0 < often.variance_components.folds < often.variance_components.patients
+    assert often.variance_components.patients / once.variance_components.patients == pytest.approx(
+        1, abs=0.25
+    )
     means = np.reshape(often.estimates["auc"].folds, (4, 4)).mean(axis=1)
-    assert often.spread.folds == pytest.approx(means.std(ddof=1))
+    assert often.variance_components.folds == pytest.approx(means.std(ddof=1))
 
 
 def test_training_seeds_are_told_apart_from_folds_and_patients():
@@ -145,20 +151,25 @@ def test_training_seeds_are_told_apart_from_folds_and_patients():
         values = [rng.normal(size=len(test)) * noise + matrix.y[test] for _, test in splits]
         return [np.column_stack([-v, v]) for v in values]
 
-    arena, weights = Arena(matrix.y, matrix.groups, splits, 1, 1), group_weights(matrix.groups, 100)
+    arena, weights = (
+        EvaluationDesign(matrix.y, matrix.groups, splits, 1, 1),
+        group_weights(matrix.groups, 100),
+    )
     first = answers(1.0)
-    same = standings(arena, [contestant], [first], weights, None, {contestant: [first, first]})
-    other = standings(arena, [contestant], [first], weights, None, {contestant: [answers(1.0), answers(1.0)]})
-    assert same[0].spread.training == 0.0
-    assert other[0].spread.training > 0.001
-    assert standings(arena, [contestant], [first], weights)[0].spread.training is None
+    same = score_candidates(arena, [contestant], [first], weights, None, {contestant: [first, first]})
+    other = score_candidates(
+        arena, [contestant], [first], weights, None, {contestant: [answers(1.0), answers(1.0)]}
+    )
+    assert same[0].variance_components.training == 0.0
+    assert other[0].variance_components.training > 0.001
+    assert score_candidates(arena, [contestant], [first], weights)[0].variance_components.training is None
 
 
 def test_two_runs_give_the_same_numbers():
     matrix = make_matrix()
     one, two = (compete(matrix, singles_and_fusion(matrix)) for _ in range(2))
     assert [s.estimates for s in one[1]] == [s.estimates for s in two[1]]
-    assert duels(*one) == duels(*two)
+    assert pairwise_tests(*one) == pairwise_tests(*two)
 
 
 def noise_arena(seed, contestants=30, patients=60):
@@ -166,14 +177,14 @@ def noise_arena(seed, contestants=30, patients=60):
     rng = np.random.default_rng(seed)
     matrix = make_matrix(signal=(0.0,), patients=patients, images=1, seed=seed, views=1)
     splits = group_folds(matrix, 5, seed=seed)
-    arena = Arena(matrix.y, matrix.groups, splits, 1, 1)
+    arena = EvaluationDesign(matrix.y, matrix.groups, splits, 1, 1)
     proba = [
         [np.column_stack([1 - p, p]) for p in (rng.random(len(test)) for _, test in splits)]
         for _ in range(contestants)
     ]
-    who = [Contestant("concat_logreg", ("A", "B"), f"c{i}") for i in range(contestants)]
+    who = [Candidate("concat_logreg", ("A", "B"), f"c{i}") for i in range(contestants)]
     weights = group_weights(matrix.groups, 500)
-    ranked = standings(arena, who, proba, weights)
+    ranked = score_candidates(arena, who, proba, weights)
     return arena, ranked, weights
 
 
@@ -181,7 +192,7 @@ def noise_arena(seed, contestants=30, patients=60):
 def test_the_best_of_thirty_guessers_is_seen_through():
     naive, guarded, covered = [], [], []
     for seed in range(5):
-        winner = guard(*noise_arena(seed))
+        winner = correct_selection_bias(*noise_arena(seed))
         naive.append(winner.naive)
         guarded.append(winner.guarded)
         covered.append(winner.interval[0] < 0.5 < winner.interval[1])
@@ -198,10 +209,10 @@ def test_picked_anew_inside_each_fold_the_best_of_thirty_guessers_is_worth_nothi
         rng = np.random.default_rng(seed)
         arena, ranked, weights = noise_arena(seed)
         matrix = SimpleNamespace(y=arena.y, groups=arena.groups, classes=("a", "b"))
-        rounds = with_inner(matrix, arena.splits, seed)
+        rounds = with_inner_folds(matrix, arena.splits, seed)
         inner = [[rng.dirichlet((1, 1), len(test)) for _, test in rounds[5:]] for _ in ranked]
         answers = [[*s.proba, *guesses] for s, guesses in zip(ranked, inner, strict=True)]
-        winner = guard(arena, ranked, weights, picks(arena, rounds, answers))
+        winner = correct_selection_bias(arena, ranked, weights, select_in_inner_folds(arena, rounds, answers))
         naive.append(winner.naive)
         honest.append(winner.nested.mean)
         assert len(winner.nested.picked) == 5
@@ -213,13 +224,13 @@ def test_picked_anew_inside_each_fold_the_best_of_thirty_guessers_is_worth_nothi
 def test_among_thirty_guessers_no_pair_is_told():
     for seed in range(2):
         arena, ranked, _ = noise_arena(seed)
-        assert {duel.verdict for duel in duels(arena, ranked)} == {"cannot_tell"}
+        assert {duel.verdict for duel in pairwise_tests(arena, ranked)} == {"cannot_tell"}
 
 
 def test_a_winner_that_is_truly_better_loses_little_to_the_guard():
     matrix = make_matrix(signal=(5.0, 0.0), patients=80)
     arena, ranked = compete(matrix, singles_and_fusion(matrix)[:2])
-    winner = guard(arena, ranked, group_weights(matrix.groups, seed=0))
+    winner = correct_selection_bias(arena, ranked, group_weights(matrix.groups, seed=0))
     assert (winner.name, winner.of, winner.picked) == ("NetA", 2, 1.0)
     assert abs(winner.optimism) < 0.02
 
@@ -227,5 +238,5 @@ def test_a_winner_that_is_truly_better_loses_little_to_the_guard():
 def test_there_is_no_winner_of_one():
     matrix = make_matrix(patients=20)
     arena, ranked = compete(matrix, singles_and_fusion(matrix)[:1])
-    assert guard(arena, ranked, group_weights(matrix.groups, 50)) is None
-    assert duels(arena, ranked) == []
+    assert correct_selection_bias(arena, ranked, group_weights(matrix.groups, 50)) is None
+    assert pairwise_tests(arena, ranked) == []

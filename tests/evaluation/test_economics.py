@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
-from featstore.costs import CATALOGUE, Estimate
+from featstore.costs import CATALOGUE, TimeEstimate
 from featstore.evaluation import backbone_value as worth_and_cost
 from featstore.evaluation.backbone_value import (
-    economics,
+    backbone_value,
     h_score,
     linear_cka,
     log_me,
@@ -21,8 +21,8 @@ from featstore.evaluation.backbone_value import (
     shapley,
     subsets_to_fit,
 )
-from featstore.evaluation.crossval import play
-from featstore.evaluation.estimates import Arena
+from featstore.evaluation.crossval import cross_validate
+from featstore.evaluation.estimates import EvaluationDesign
 from featstore.splits import group_folds
 
 RNG = np.random.default_rng(0)
@@ -107,19 +107,19 @@ def test_h_score_tells_networks_apart_that_have_more_columns_than_images():
 
 def test_what_knows_the_class_is_worth_more_than_what_does_not(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        worth_and_cost, "estimate", lambda specs, *_: Estimate(0.0, dict.fromkeys(specs, 0.01), "")
+        worth_and_cost, "estimate_time", lambda specs, *_: TimeEstimate(0.0, dict.fromkeys(specs, 0.01), "")
     )
     matrix = make_matrix(signal=(3.0, 0.0, 1.0), patients=40, views=1)
     splits = group_folds(matrix, 2)
-    arena = Arena(matrix.y, matrix.groups, splits, 1, 1)
+    arena = EvaluationDesign(matrix.y, matrix.groups, splits, 1, 1)
 
     def play_all(contestants):
         proba = [[None] * len(splits) for _ in contestants]
-        for c, f, values in play(matrix, contestants, splits):
+        for c, f, values in cross_validate(matrix, contestants, splits):
             proba[c][f] = values
         return proba
 
-    result = economics(matrix, arena, play_all, tmp_path)
+    result = backbone_value(matrix, arena, play_all, tmp_path)
     best, useless, middling = result.prices
     assert best.shapley > middling.shapley > useless.shapley
     assert best.caruana > useless.caruana

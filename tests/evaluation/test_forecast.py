@@ -9,10 +9,10 @@ from fakes_matrix import make_matrix
 
 import featstore
 from featstore.api import compare as module
-from featstore.evaluation.candidates import line_up, not_fitted
+from featstore.evaluation.candidates import make_candidates, not_fitted
 from featstore.evaluation.crossval import Forecast, forecast
 from featstore.extraction import pipeline as engine
-from featstore.extraction.plan import blocks, plan
+from featstore.extraction.plan import image_blocks, plan
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
 from featstore.store.store import Store
@@ -33,7 +33,7 @@ from featstore.types import IDENTITY, Decoding, FeatureKey
     ],
 )
 def test_a_strategy_that_was_named_and_fits_nothing_is_told(strategies, subsets, backbones, idle):
-    finding = not_fitted(strategies, line_up(strategies, subsets, backbones))
+    finding = not_fitted(strategies, make_candidates(strategies, subsets, backbones))
     assert (0 if finding is None else finding.count) == idle
     if finding is not None:
         assert finding.message.startswith("Not fitted: ")
@@ -42,7 +42,7 @@ def test_a_strategy_that_was_named_and_fits_nothing_is_told(strategies, subsets,
 
 def test_the_forecast_grows_with_what_is_compared():
     matrix = make_matrix()
-    contestants = line_up(["concat_logreg", "knn"], "singles", matrix.backbones)
+    contestants = make_candidates(["concat_logreg", "knn"], "singles", matrix.backbones)
     images = np.arange(len(matrix.records))
     rounds = [(images[30:], images[:30]), (images[:-30], images[-30:])]
     one = forecast(matrix, contestants, rounds[:1], 1, 4)
@@ -55,7 +55,7 @@ def test_the_forecast_grows_with_what_is_compared():
     assert forecast(matrix, contestants, rounds, -1, 2) == shared
     few = forecast(replace(matrix, views=matrix.views[:1]), contestants, rounds, 1, 4)
     assert few.seconds == both.seconds / 2
-    assert not both.is_worth_telling
+    assert not both.is_notable
 
 
 def test_twenty_thousand_images_are_told_as_measured():
@@ -67,10 +67,10 @@ def test_twenty_thousand_images_are_told_as_measured():
         features=np.broadcast_to(np.float32(0), (1, 20_000, 14_144)),
     )
     fold = np.arange(16_000), np.arange(16_000, 20_000)
-    told = forecast(large, line_up(["knn"], "singles", large.backbones), [fold], 1, 2)
+    told = forecast(large, make_candidates(["knn"], "singles", large.backbones), [fold], 1, 2)
     assert 8 * 60 <= told.seconds <= 12 * 60
     assert told.bytes == pytest.approx(6.4e9, rel=0.15)
-    assert told.is_worth_telling
+    assert told.is_notable
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,9 @@ def world(tmp_path_factory):
     key = FeatureKey(spec(), IDENTITY, Decoding(decoder_version()))
     todo = plan([key], list(images), {})
     grids = {key.backbone: GridBackbone(key.backbone)}
-    engine.run(blocks(todo), images, key.decoding, grids, Store(folder / "cache"), engine.Silence())
+    engine.run_pass(
+        image_blocks(todo), images, key.decoding, grids, Store(folder / "cache"), engine.NullProgress()
+    )
     return data, folder / "cache"
 
 

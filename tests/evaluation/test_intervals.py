@@ -10,21 +10,21 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import binomtest
 
-from featstore.api.fuse import _change
-from featstore.evaluation.candidates import Contestant
-from featstore.evaluation.estimates import Arena, held_out_scores, standings
+from featstore.api.fuse import _metric_change
+from featstore.evaluation.candidates import Candidate
+from featstore.evaluation.estimates import EvaluationDesign, held_out_scores, score_candidates
 from featstore.evaluation.intervals import (
-    bases,
     correlation,
     difference_interval,
     group_weights,
     newcombe,
     paired,
+    sample_sizes,
     wilson,
 )
 from featstore.evaluation.metrics import BOUNDED, METRICS, decide, score
-from featstore.evaluation.pairwise_tests import duels
-from featstore.evaluation.selection_bias import guard
+from featstore.evaluation.pairwise_tests import pairwise_tests
+from featstore.evaluation.selection_bias import correct_selection_bias
 from featstore.splits import group_folds
 
 
@@ -183,7 +183,7 @@ def test_where_there_are_many_patients_and_errors_the_bootstrap_stands_as_it_was
 def test_a_difference_of_two_perfect_scores_is_known_as_far_as_their_patients_allow():
     y = np.array([0, 1] * 5)
     p = two(np.where(y == 1, 0.9, 0.1))
-    basis = bases(y, p, decide(p), np.arange(10).astype(str), 1)["auc"]
+    basis = sample_sizes(y, p, decide(p), np.arange(10).astype(str), 1)["auc"]
     ones = np.ones(100)
     low, high = difference_interval((1.0, 1.0), (ones, ones), (basis, basis))
     assert (-0.5 < low < -0.2, high) == (True, -low)
@@ -209,11 +209,11 @@ def test_few_patients_cannot_show_that_two_scores_move_as_one():
 def arena_of(y, groups, folds, proba):
     table = Table(y, groups)
     splits = group_folds(table, folds)
-    arena = Arena(table.y, table.groups, splits, 1, 1)
-    who = [Contestant("concat_logreg", ("A",), f"c{i}") for i in range(len(proba))]
+    arena = EvaluationDesign(table.y, table.groups, splits, 1, 1)
+    who = [Candidate("concat_logreg", ("A",), f"c{i}") for i in range(len(proba))]
     weights = group_weights(table.groups, seed=0)
     answers = [[p[test] for _, test in splits] for p in proba]
-    return arena, standings(arena, who, answers, weights), weights
+    return arena, score_candidates(arena, who, answers, weights), weights
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -223,14 +223,14 @@ def test_differences_stay_within_minus_one_and_one_and_are_never_a_point(seed):
     y = np.array([0, 1] * 3)
     proba = [two(rng.random(6)) for _ in range(3)] + [two(np.where(y == 1, 0.9, 0.1))] * 2
     arena, ranked, weights = arena_of(y, np.arange(6), 2, proba)
-    for duel in duels(arena, ranked):
+    for duel in pairwise_tests(arena, ranked):
         low, high = duel.interval
         assert -1 <= low < duel.delta + 1e-12
         assert duel.delta - 1e-12 < high <= 1
         assert high - low > 0.1
         assert duel.verdict == "cannot_tell"
-    assert max(one.spread.patients for one in ranked) <= 0.5
-    winner = guard(arena, ranked, weights)
+    assert max(one.variance_components.patients for one in ranked) <= 0.5
+    winner = correct_selection_bias(arena, ranked, weights)
     assert winner.interval[1] - winner.interval[0] > 0.2
     assert 0 <= winner.interval[0] <= winner.guarded <= winner.interval[1] <= 1
     assert winner.guarded <= winner.naive
@@ -243,7 +243,7 @@ def test_a_p_value_is_below_five_percent_only_where_the_interval_leaves_zero_out
     y = np.arange(patients) % 2
     proba = [two(1 / (1 + np.exp(-(s * (y - 0.5) + rng.normal(size=patients))))) for s in (0.0, signal)]
     arena, ranked, _ = arena_of(y, np.arange(patients), 4, proba)
-    (duel,) = duels(arena, ranked)
+    (duel,) = pairwise_tests(arena, ranked)
     low, high = duel.interval
     # Resamples are counted, so at the very mark the two may part by a hair.
     if duel.p < 0.045:
@@ -256,17 +256,17 @@ def test_a_p_value_is_below_five_percent_only_where_the_interval_leaves_zero_out
 def test_a_single_patient_of_a_class_makes_no_pair_and_no_winner_sure():
     y, groups = np.array([0] * 6 + [1] * 6), [f"w{i}" for i in range(6)] + ["ill"] * 6
     splits = [(np.arange(12), np.array([0, 1, 2, 6, 7, 8])), (np.arange(12), np.array([3, 4, 5, 9, 10, 11]))]
-    arena = Arena(y, np.array(groups), splits, 1, 1)
-    who = [Contestant("concat_logreg", ("A",), name) for name in "ab"]
+    arena = EvaluationDesign(y, np.array(groups), splits, 1, 1)
+    who = [Candidate("concat_logreg", ("A",), name) for name in "ab"]
     weights = group_weights(arena.groups, 200)
     perfect = two(np.where(y == 1, 0.9, 0.1))
     answers = [[p[test] for _, test in splits] for p in (perfect, 1 - perfect)]
-    ranked = standings(arena, who, answers, weights)
+    ranked = score_candidates(arena, who, answers, weights)
     assert ranked[0].estimates["auc"].interval is None
-    assert ranked[0].spread.patients is None
-    (duel,) = duels(arena, ranked)
+    assert ranked[0].variance_components.patients is None
+    (duel,) = pairwise_tests(arena, ranked)
     assert (duel.interval, duel.p, duel.verdict, duel.needed) == (None, 1.0, "cannot_tell", None)
-    winner = guard(arena, ranked, weights)
+    winner = correct_selection_bias(arena, ranked, weights)
     assert winner is None or winner.interval is None
 
 
@@ -276,8 +276,8 @@ def test_the_spread_over_other_patients_is_never_nothing():
     _arena, (one, _), _ = arena_of(y, np.arange(20), 5, [two(np.where(y == 1, 0.9, 0.1))] * 2)
     assert one.primary == 1.0
     low, high = one.estimates["auc"].interval
-    assert one.spread.patients == pytest.approx((high - low) / (2 * 1.96), abs=1e-4)
-    assert one.spread.patients > 0.03
+    assert one.variance_components.patients == pytest.approx((high - low) / (2 * 1.96), abs=1e-4)
+    assert one.variance_components.patients > 0.03
 
 
 @pytest.mark.parametrize("seed", [0, 1, 6])
@@ -289,7 +289,7 @@ def test_a_correction_for_luck_never_raises(seed):
     noise = rng.normal(size=(2, 60))
     proba = [two(1 / (1 + np.exp(0.75 - base - 0.1 * part))) for part in noise]
     arena, ranked, weights = arena_of(y, np.arange(60), 5, proba)
-    winner = guard(arena, ranked, weights)
+    winner = correct_selection_bias(arena, ranked, weights)
     assert winner.guarded <= winner.naive
     assert winner.optimism >= 0
     assert winner.interval[0] < winner.guarded < winner.interval[1]
@@ -298,10 +298,10 @@ def test_a_correction_for_luck_never_raises(seed):
 def test_what_fine_tuning_changed_is_never_known_to_the_last_digit():
     y = np.array([0, 1] * 4)
     p = two(np.where(y == 1, 0.9, 0.1))
-    known = bases(y, p, decide(p), np.arange(8).astype(str), 1)
+    known = sample_sizes(y, p, decide(p), np.arange(8).astype(str), 1)
     ones = np.ones(101)
     for name in ("auc", "accuracy", "f1"):
-        change = _change(name, (ones, ones), (known[name], known[name]))
+        change = _metric_change(name, (ones, ones), (known[name], known[name]))
         assert change.difference == 0
         assert change.interval[0] < -0.05 < 0.05 < change.interval[1]
 
@@ -311,9 +311,11 @@ def test_the_calibration_error_of_a_comparison_is_that_of_all_images_together():
     matrix = make_matrix(patients=60, images=2)
     values = rng.random(120)
     splits = group_folds(matrix, 5)
-    arena = Arena(matrix.y, matrix.groups, splits, 1, 1)
+    arena = EvaluationDesign(matrix.y, matrix.groups, splits, 1, 1)
     answers = [[two(values)[test] for _, test in splits]]
-    (one,) = standings(arena, [Contestant("x", ("A",), "x")], answers, group_weights(matrix.groups, 200))
+    (one,) = score_candidates(
+        arena, [Candidate("x", ("A",), "x")], answers, group_weights(matrix.groups, 200)
+    )
     rows = np.concatenate([test for _, test in splits])
     pooled = score(matrix.y[rows], two(values)[rows], np.ones((1, 120)), 1)["ece"][0]
     assert one.estimates["ece"].mean == pytest.approx(pooled)
@@ -325,10 +327,10 @@ def test_a_single_split_has_no_deviation_and_the_interval_of_one_fixed_model():
     """The data set's own test images, scored once: what `fuse` says of them, no wider."""
     y, proba, groups = random_scores(4, 60, 2, signal=1.5)
     test = np.arange(40, 120)
-    arena = Arena(y, groups.astype(str), [(np.arange(40), test)], 1, 1)
-    who = [Contestant("concat_logreg", ("A",), name) for name in "ab"]
+    arena = EvaluationDesign(y, groups.astype(str), [(np.arange(40), test)], 1, 1)
+    who = [Candidate("concat_logreg", ("A",), name) for name in "ab"]
     weights = group_weights(arena.groups)
-    ranked = standings(arena, who, [[proba[test]], [proba[test]]], weights)
+    ranked = score_candidates(arena, who, [[proba[test]], [proba[test]]], weights)
     held_out = scored(y[test], proba[test], groups[test])
     for name, estimate in ranked[0].estimates.items():
         assert estimate.deviation is None
@@ -337,7 +339,7 @@ def test_a_single_split_has_no_deviation_and_the_interval_of_one_fixed_model():
         )
         if estimate.mean is not None:
             assert estimate.interval == pytest.approx(held_out[name].interval, abs=0.06)
-    (duel,) = duels(arena, ranked)
+    (duel,) = pairwise_tests(arena, ranked)
     assert duel.tests["corrected_t"].p is None
 
 

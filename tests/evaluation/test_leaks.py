@@ -97,7 +97,7 @@ def test_identity_features_with_random_labels_tell_nothing_under_any_leak(tmp_pa
     except FeatstoreError as refused:
         assert "patients" in refused.cause or "groups" in refused.cause  # noqa: PT017
         return
-    estimate = result.standings[0].estimates["auc"]
+    estimate = result.candidates[0].estimates["auc"]
     assert estimate.interval[0] < 0.5, estimate
     assert result.matrix["groups"] == PATIENTS
     merged = {"FS103"} & {finding.code for finding in result.findings}
@@ -119,4 +119,4 @@ def test_accepted_copies_are_not_merged_and_stay_in_the_list(tmp_path):
     assert copies.accepted
     assert copies.count == PATIENTS
     assert kept.matrix["groups"] == 2 * PATIENTS
-    assert kept.standings[0].estimates["auc"].mean > 0.7
+    assert kept.candidates[0].estimates["auc"].mean > 0.7

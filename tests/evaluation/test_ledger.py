@@ -8,8 +8,8 @@ from fakes_matrix import make_matrix
 
 from featstore import serialization as document
 from featstore.evaluation import crossval as tournament
-from featstore.evaluation.candidates import line_up, with_views
-from featstore.evaluation.crossval import Ledger, Reuse, play
+from featstore.evaluation.candidates import make_candidates, with_views
+from featstore.evaluation.crossval import CacheUsage, PredictionCache, cross_validate
 from featstore.serialization import canonical_json, seal
 from featstore.splits import group_folds
 from featstore.store import notes as results
@@ -17,11 +17,13 @@ from featstore.store.verify import verify
 
 MATRIX = make_matrix(signal=(1.0, 0.5), patients=16, views=2)
 SPLITS = group_folds(MATRIX, 2)
-CONTESTANTS = line_up(["vote_backbones", "concat_logreg"], "singles", MATRIX.backbones)
+CONTESTANTS = make_candidates(["vote_backbones", "concat_logreg"], "singles", MATRIX.backbones)
 
 
 def answers(root, matrix=MATRIX, contestants=CONTESTANTS, splits=SPLITS):
-    played = play(matrix, contestants, splits, ledger=Ledger.of(matrix, root))
+    played = cross_validate(
+        matrix, contestants, splits, prediction_cache=PredictionCache.for_matrix(matrix, root)
+    )
     return {(c, f): proba.tobytes() for c, f, proba in played}
 
 
@@ -29,13 +31,13 @@ def answers(root, matrix=MATRIX, contestants=CONTESTANTS, splits=SPLITS):
 def fits(monkeypatch):
     """Names of the rounds that were really computed."""
     seen = []
-    plain = tournament._one_round
+    plain = tournament._fit_fold
 
     def spy(matrix, team, split, ledger):
         seen.append("+".join(contestant.label for contestant in team))
         return plain(matrix, team, split, ledger)
 
-    monkeypatch.setattr(tournament, "_one_round", spy)
+    monkeypatch.setattr(tournament, "_fit_fold", spy)
     return seen
 
 
@@ -50,7 +52,9 @@ def test_a_second_comparison_fits_nothing_and_gives_the_same_bytes(tmp_path, fit
 def test_an_interrupted_comparison_loses_only_what_was_under_way(tmp_path, fits):
     undisturbed = answers(tmp_path / "whole")
     fits.clear()
-    game = play(MATRIX, CONTESTANTS, SPLITS, ledger=Ledger.of(MATRIX, tmp_path / "torn"))
+    game = cross_validate(
+        MATRIX, CONTESTANTS, SPLITS, prediction_cache=PredictionCache.for_matrix(MATRIX, tmp_path / "torn")
+    )
     next(game)
     game.close()
     done = len(fits)
@@ -115,12 +119,12 @@ def test_a_folder_that_cannot_be_written_costs_only_the_resumption(tmp_path, cap
 def test_every_fit_has_one_thread_of_blas():
     from threadpoolctl import threadpool_info, threadpool_limits
 
-    from featstore.evaluation.crossval import work
+    from featstore.evaluation.crossval import parallel_starmap
 
     np.ones((2, 2)) @ np.ones((2, 2))
     with threadpool_limits(2):
         assert {pool["num_threads"] for pool in threadpool_info()} == {2}
-        (pools,) = work(threadpool_info, [()], 1)
+        (pools,) = parallel_starmap(threadpool_info, [()], 1)
     assert {pool["num_threads"] for pool in pools} == {1}
 
 
@@ -157,8 +161,10 @@ def test_what_is_too_large_to_be_read_again_is_not_written(tmp_path, fits, monke
 def test_a_run_tells_how_many_fits_it_took_from_the_cache(tmp_path):
     told = []
     for _ in range(2):
-        reuse = Reuse()
-        ledger = Ledger.of(MATRIX, tmp_path, reuse=reuse)
-        assert len(list(play(MATRIX, CONTESTANTS, SPLITS, ledger=ledger))) == 2 * len(CONTESTANTS)
-        told.append((reuse.asked, reuse.taken))
+        reuse = CacheUsage()
+        ledger = PredictionCache.for_matrix(MATRIX, tmp_path, usage=reuse)
+        assert len(list(cross_validate(MATRIX, CONTESTANTS, SPLITS, prediction_cache=ledger))) == 2 * len(
+            CONTESTANTS
+        )
+        told.append((reuse.requests, reuse.hits))
     assert told == [(2 * len(CONTESTANTS), 0), (2 * len(CONTESTANTS), 2 * len(CONTESTANTS))]

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
-from featstore.evaluation.metrics import AT, METRICS, auc, decide, mass_bins, primary_score, score
+from featstore.evaluation.metrics import (
+    METRICS,
+    SPECIFICITIES,
+    auc,
+    decide,
+    equal_mass_bins,
+    primary_score,
+    score,
+)
 
 
 def case(rng, n=40, classes=2):
@@ -20,7 +28,7 @@ def at_a_mark(truth, values, weights):
     """Sensitivity at fixed specificity and the reverse, read off scikit-learn's ROC curve."""
     alarms, hits, _ = reference.roc_curve(truth, values, sample_weight=weights, drop_intermediate=False)
     scores = {}
-    for at in AT:
+    for at in SPECIFICITIES:
         scores[f"sensitivity_at_specificity_{100 * at:.0f}"] = hits[alarms <= 1 - at + 1e-9].max()
         scores[f"specificity_at_sensitivity_{100 * at:.0f}"] = 1 - alarms[hits >= at - 1e-9].min()
     return scores
@@ -28,7 +36,7 @@ def at_a_mark(truth, values, weights):
 
 def one_against_rest(truth, called, values, weights):
     recall = lambda one, other: reference.recall_score(one, other, sample_weight=weights)  # noqa: E731
-    bins = mass_bins(values)
+    bins = equal_mass_bins(values)
     error = sum(abs((weights * (values - truth))[bins == b].sum()) for b in set(bins)) / weights.sum()
     return {
         "auc": reference.roc_auc_score(truth, values, sample_weight=weights),
@@ -92,7 +100,7 @@ def test_the_calibration_error_is_that_of_scikit_learns_quantile_bins():
     p = rng.random(400)
     y = (rng.random(400) < p**2).astype(int)
     observed, predicted = calibration_curve(y, p, n_bins=10, strategy="quantile")
-    counts = np.bincount(mass_bins(p))
+    counts = np.bincount(equal_mass_bins(p))
     assert counts.tolist() == [40] * 10
     expected = (counts * abs(observed - predicted)).sum() / 400
     ours = score(y, np.column_stack([1 - p, p]), np.ones((1, 400)), 1)["ece"][0]
@@ -101,8 +109,8 @@ def test_the_calibration_error_is_that_of_scikit_learns_quantile_bins():
 
 def test_few_images_have_few_bins():
     values = np.random.default_rng(0).random(45)
-    assert len(set(mass_bins(values))) == 2
-    assert set(mass_bins(values[:10])) == {0}
+    assert len(set(equal_mass_bins(values))) == 2
+    assert set(equal_mass_bins(values[:10])) == {0}
 
 
 def test_a_threshold_decides_for_the_positive_class_and_otherwise_for_the_likeliest_other():

@@ -15,15 +15,15 @@ from featstore.evaluation.calibration import (
     METHODS,
     NEUTRAL,
     OperatingPoint,
+    OperatingPointRequest,
     Platt,
     Temperature,
-    Wish,
-    choose,
-    read_point,
+    fit_operating_point,
+    read_operating_point,
 )
-from featstore.evaluation.estimates import Arena
+from featstore.evaluation.estimates import EvaluationDesign
 from featstore.evaluation.metrics import decide, score
-from featstore.evaluation.selection_bias import picks, points, with_inner
+from featstore.evaluation.selection_bias import operating_points, select_in_inner_folds, with_inner_folds
 from featstore.splits import group_folds, inner_folds
 
 
@@ -89,7 +89,7 @@ def test_certainty_survives_calibration(name):
 def test_the_threshold_is_the_highest_that_reaches_the_sensitivity(target):
     rng = np.random.default_rng(3)
     y, _, proba = overconfident(rng, 300)
-    point = choose(y, proba, Wish(sensitivity=target, positive=1))
+    point = fit_operating_point(y, proba, OperatingPointRequest(sensitivity=target, positive=1))
     reached = (proba[y == 1, 1] >= point.threshold).mean()
     assert reached >= target
     higher = np.nextafter(point.threshold, 1)
@@ -100,15 +100,20 @@ def test_the_threshold_is_the_highest_that_reaches_the_sensitivity(target):
 def test_ninety_percent_of_ten_is_nine():
     y = np.r_[np.ones(10, int), np.zeros(5, int)]
     p = np.r_[np.arange(10, 0, -1) / 11, np.full(5, 0.01)]
-    assert choose(y, np.column_stack([1 - p, p]), Wish(sensitivity=0.9, positive=1)).threshold == 2 / 11
+    assert (
+        fit_operating_point(
+            y, np.column_stack([1 - p, p]), OperatingPointRequest(sensitivity=0.9, positive=1)
+        ).threshold
+        == 2 / 11
+    )
 
 
 @pytest.mark.parametrize("name", [None, *METHODS])
 @pytest.mark.parametrize("sensitivity", [None, 0.95])
 def test_an_operating_point_comes_back_from_json_as_it_was(name, sensitivity):
     y, _, proba = overconfident(np.random.default_rng(4), 200)
-    point = choose(y, proba, Wish(name, sensitivity, 1))
-    again = read_point(json.loads(json.dumps(point.to_json())), 2)
+    point = fit_operating_point(y, proba, OperatingPointRequest(name, sensitivity, 1))
+    again = read_operating_point(json.loads(json.dumps(point.to_json())), 2)
     np.testing.assert_array_equal(again.calibrate(proba), point.calibrate(proba))
     np.testing.assert_array_equal(again.decide(again.calibrate(proba)), point.decide(point.calibrate(proba)))
     assert again.to_json() == point.to_json()
@@ -116,12 +121,12 @@ def test_an_operating_point_comes_back_from_json_as_it_was(name, sensitivity):
 
 def test_a_run_from_before_there_were_operating_points_has_the_neutral_one():
     proba = np.array([[0.4, 0.6], [0.5, 0.5]])
-    assert read_point(None, 2) is NEUTRAL
+    assert read_operating_point(None, 2) is NEUTRAL
     np.testing.assert_array_equal(NEUTRAL.calibrate(proba), proba)
     assert NEUTRAL.decide(proba).tolist() == [1, 0]
 
 
-SOUND = OperatingPoint(Platt((1.0,), (0.0,)), 0.4, Wish("platt", 0.9, 1)).to_json()
+SOUND = OperatingPoint(Platt((1.0,), (0.0,)), 0.4, OperatingPointRequest("platt", 0.9, 1)).to_json()
 DAMAGE = {
     "no calibration key": {"threshold": None, "sensitivity": None, "positive": None},
     "unknown method": {**SOUND, "calibration": {"method": "magic"}},
@@ -144,14 +149,14 @@ DAMAGE = {
 @pytest.mark.parametrize("document", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_operating_point_is_refused(document):
     with pytest.raises(FeatstoreError) as caught:
-        read_point(document, 2)
+        read_operating_point(document, 2)
     assert isinstance(caught.value, RunError)
 
 
 @pytest.mark.parametrize("wish", [("magic", None, 1), (None, 0.95, None), (None, 95, 1), (None, 0, 1)])
 def test_a_wish_that_cannot_be_meant_is_refused(wish):
     with pytest.raises(UsageError):
-        Wish(*wish)
+        OperatingPointRequest(*wish)
 
 
 def test_inner_folds_stay_within_the_training_images_and_keep_patients_together():
@@ -177,15 +182,15 @@ def test_no_test_label_reaches_the_operating_point_of_its_fold():
     """Law 6: turning the labels of one fold's test images around leaves that fold's operating point as it was."""
     matrix = make_matrix(patients=40)
     splits = group_folds(matrix, 4)
-    wish = Wish("platt", 0.9, 1)
-    rounds = with_inner(matrix, splits, 0)
+    wish = OperatingPointRequest("platt", 0.9, 1)
+    rounds = with_inner_folds(matrix, splits, 0)
     rng = np.random.default_rng(0)
     values = rng.random(len(matrix.y)) * 0.5 + 0.5 * matrix.y
     proba = [np.column_stack([1 - values[test], values[test]]) for _, test in rounds]
-    before = points(matrix.y, splits, rounds, proba, wish)
+    before = operating_points(matrix.y, splits, rounds, proba, wish)
     turned = matrix.y.copy()
     turned[splits[0][1]] = 1 - turned[splits[0][1]]
-    after = points(turned, splits, rounds, proba, wish)
+    after = operating_points(turned, splits, rounds, proba, wish)
     assert before[0] == after[0]
     assert all(one != two for one, two in zip(before[1:], after[1:], strict=True))
 
@@ -193,21 +198,21 @@ def test_no_test_label_reaches_the_operating_point_of_its_fold():
 def test_no_test_label_reaches_the_pick_of_its_fold():
     """Law 6, for the winner that is picked anew inside each fold."""
     matrix = make_matrix(patients=40)
-    arena = Arena(matrix.y, matrix.groups, group_folds(matrix, 4), 1, 1)
-    rounds = with_inner(matrix, arena.splits, 0)
+    arena = EvaluationDesign(matrix.y, matrix.groups, group_folds(matrix, 4), 1, 1)
+    rounds = with_inner_folds(matrix, arena.splits, 0)
     right = [[np.column_stack([1 - matrix.y[t], matrix.y[t]]).astype(float) for _, t in rounds]]
     wrong = [[1 - p for p in right[0]]]
-    assert picks(arena, rounds, right + wrong) == [0, 0, 0, 0]
-    assert picks(arena, rounds, wrong + right) == [1, 1, 1, 1]
+    assert select_in_inner_folds(arena, rounds, right + wrong) == [0, 0, 0, 0]
+    assert select_in_inner_folds(arena, rounds, wrong + right) == [1, 1, 1, 1]
     turned = matrix.y.copy()
     turned[arena.splits[0][1]] = 1 - turned[arena.splits[0][1]]
-    for fold, pick in enumerate(picks(replace(arena, y=1 - turned), rounds, right + wrong)):
+    for fold, pick in enumerate(select_in_inner_folds(replace(arena, y=1 - turned), rounds, right + wrong)):
         inner = turned[arena.splits[fold][0]] == matrix.y[arena.splits[fold][0]]
         assert pick == int(inner.mean() > 0.5)
-    assert picks(arena, arena.splits, right) == []
+    assert select_in_inner_folds(arena, arena.splits, right) == []
 
 
 def test_nothing_wished_for_costs_nothing():
     matrix = make_matrix(patients=20)
     splits = group_folds(matrix, 3)
-    assert points(matrix.y, splits, splits, [], Wish()) == [NEUTRAL] * 3
+    assert operating_points(matrix.y, splits, splits, [], OperatingPointRequest()) == [NEUTRAL] * 3

@@ -15,10 +15,10 @@ import featstore
 from featstore import runs as run
 from featstore import serialization as document
 from featstore.api import predict as prediction_table
-from featstore.api.predict import answer, prepare
+from featstore.api.predict import predict_prepared, prepare
 from featstore.errors import RunError, UsageError, WeightsError
 from featstore.extraction import pipeline as engine
-from featstore.extraction.plan import blocks, plan
+from featstore.extraction.plan import image_blocks, plan
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
 from featstore.reporting.terminal.results import predictions_text
@@ -51,8 +51,13 @@ def _grids(monkeypatch):
 def extract(manifest, cache):
     images = {record.id: record for record in manifest.records}
     todo = plan([KEY], list(images), {})
-    engine.run(
-        blocks(todo), images, KEY.decoding, {ALPHA: GridBackbone(ALPHA)}, Store(cache), engine.Silence()
+    engine.run_pass(
+        image_blocks(todo),
+        images,
+        KEY.decoding,
+        {ALPHA: GridBackbone(ALPHA)},
+        Store(cache),
+        engine.NullProgress(),
     )
 
 
@@ -75,7 +80,7 @@ def test_a_held_out_image_gets_the_answer_of_the_run_and_a_training_image_is_tol
     assert Grids.loaded == 0
     (finding,) = prepared.findings
     assert (finding.code, finding.count) == ("FS407", 32 - len(held_out))
-    result = answer(prepared)
+    result = predict_prepared(prepared)
     assert len(result.predictions) == 32
     ids = {record.path: image for image, record in records.items()}
     for p in result.predictions:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from featstore.evaluation.metrics import positive_class
-from featstore.results.comparison import Answered, comparison_findings, fusion_findings
+from featstore.results.comparison import ScoredImages, comparison_findings, fusion_findings
 
 CLASSES = ("covid", "normal")
 ASKED = positive_class(CLASSES, "covid")
@@ -12,7 +12,7 @@ ASKED = positive_class(CLASSES, "covid")
 
 def answered(y, answers, groups=None, name="test"):
     groups = np.arange(len(y)) if groups is None else groups
-    return Answered(name, np.array(y), np.array(answers), np.asarray(groups).astype(str))
+    return ScoredImages(name, np.array(y), np.array(answers), np.asarray(groups).astype(str))
 
 
 def codes(found):

@@ -96,7 +96,7 @@ def test_compare_shows_the_shortcuts_as_rows_and_says_that_nothing_is_above_them
     result = featstore.compare(
         data, strategies=["concat_logreg"], folds=4, positive="covid", cache=cache, out=tmp_path / "run"
     )
-    assert [s.contestant.label for s in result.shortcuts] == [
+    assert [s.candidate.label for s in result.shortcuts] == [
         "file alone", "grey histogram alone", "most frequent class",
     ]  # fmt: skip
     assert result.shortcuts[0].primary > 0.95
@@ -144,8 +144,8 @@ def test_the_own_split_is_named_when_it_is_not_used_and_can_be_used(leaky, tmp_p
     assert not named(own, "split_ignored")
     assert own.own_split
     assert comparison_text(own).startswith("Scored on the data set's own test images.")
-    assert len(own.standings[0].proba) == 1
-    assert len(own.standings[0].proba[0]) == sum(line.endswith(",test") for line in lines)
+    assert len(own.candidates[0].proba) == 1
+    assert len(own.candidates[0].proba[0]) == sum(line.endswith(",test") for line in lines)
     assert "the data set's own test images" in comparison_text(own)
     assert "own test images" in write_report([tmp_path / "run"], tmp_path / "r.html").read_text("utf-8")
 

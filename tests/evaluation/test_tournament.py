@@ -6,17 +6,17 @@ from fakes_matrix import make_matrix
 
 from featstore import registry
 from featstore.errors import UnknownNameError, UsageError
-from featstore.evaluation.candidates import STRATEGIES, Contestant, build, line_up, reseed
-from featstore.evaluation.crossval import draft, play, teams
+from featstore.evaluation.candidates import STRATEGIES, Candidate, build, make_candidates, with_seeds
+from featstore.evaluation.crossval import cross_validate, joint_fits, select_per_fold
 from featstore.splits import group_folds
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one_to_the_last_bit():
     matrix = make_matrix(patients=20)
-    contestants = line_up(["concat_logreg"], "singles", matrix.backbones)
+    contestants = make_candidates(["concat_logreg"], "singles", matrix.backbones)
     splits = group_folds(matrix, 3)
-    one, two = (list(play(matrix, contestants, splits, jobs=jobs)) for jobs in (1, 2))
+    one, two = (list(cross_validate(matrix, contestants, splits, jobs=jobs)) for jobs in (1, 2))
     for (c, f, p), (c2, f2, p2) in zip(one, two, strict=True):
         assert (c, f) == (c2, f2)
         np.testing.assert_array_equal(p, p2)
@@ -39,57 +39,57 @@ def test_all_views_of_the_training_images_are_trained_on_and_only_the_identity_i
             return np.full((len(X), 2), 0.5)
 
     monkeypatch.setattr(tournament, "build", lambda *_: Spy())
-    contestant = contestants.Contestant("concat_logreg", matrix.backbones, "all")
+    contestant = contestants.Candidate("concat_logreg", matrix.backbones, "all")
     (train, test), *_ = group_folds(matrix, 4)
-    list(tournament.play(matrix, [contestant], [(train, test)]))
+    list(tournament.cross_validate(matrix, [contestant], [(train, test)]))
     assert seen == {"train": (3 * len(train),) * 3, "test": len(test)}
 
 
 def alone(matrix, contestant, split):
     """What a contestant answers when nobody else plays."""
-    ((_, _, proba),) = play(matrix, [contestant], [split])
+    ((_, _, proba),) = cross_validate(matrix, [contestant], [split])
     return proba
 
 
 def test_who_plays_together_answers_as_if_alone():
     matrix = make_matrix(signal=(1.0, 0.5, 1.0), patients=18, classes=("a", "b", "c"), width=3)
-    contestants = line_up(["concat_logreg"], "all", matrix.backbones)
+    contestants = make_candidates(["concat_logreg"], "all", matrix.backbones)
     splits = group_folds(matrix, 2)
-    results = list(play(matrix, contestants, splits))
+    results = list(cross_validate(matrix, contestants, splits))
     assert {(c, f) for c, f, _ in results} == {(c, f) for c in range(len(contestants)) for f in range(2)}
     for c, f, proba in results:
         np.testing.assert_allclose(proba, alone(matrix, contestants[c], splits[f]), atol=1e-6)
 
 
 def test_only_strategies_that_fit_subsets_together_are_teamed_up():
-    contestants = line_up(["concat_logreg", "vote_backbones"], "all", ("A", "B", "C"))
-    together = [len(team) for team in teams(contestants)]
+    contestants = make_candidates(["concat_logreg", "vote_backbones"], "all", ("A", "B", "C"))
+    together = [len(team) for team in joint_fits(contestants)]
     assert together == [7, 1, 1, 1, 1]
 
 
 def test_greedy_plays_in_each_fold_what_that_folds_training_images_chose():
     matrix = make_matrix(signal=(3.0, 0.0, 3.0), patients=40, views=1, width=3)
     splits = group_folds(matrix, 2)
-    contestants = line_up(["concat_logreg", "vote_backbones"], "greedy", matrix.backbones)
-    drafts = draft(matrix, contestants, splits)
+    contestants = make_candidates(["concat_logreg", "vote_backbones"], "greedy", matrix.backbones)
+    drafts = select_per_fold(matrix, contestants, splits)
     assert all({"NetA", "NetC"} <= set(names) for names in drafts)
-    assert draft(matrix, contestants[:3], splits) == []
-    for c, f, proba in play(matrix, contestants, splits, drafts):
+    assert select_per_fold(matrix, contestants[:3], splits) == []
+    for c, f, proba in cross_validate(matrix, contestants, splits, drafts):
         if contestants[c].greedy:
-            fixed = Contestant(contestants[c].strategy, drafts[f], "fixed")
+            fixed = Candidate(contestants[c].strategy, drafts[f], "fixed")
             np.testing.assert_allclose(proba, alone(matrix, fixed, splits[f]), atol=1e-6)
 
 
 def test_greedy_selection_cannot_see_the_test_images():
     matrix = make_matrix(signal=(1.0, 1.0, 1.0), patients=20, views=1)
     splits = group_folds(matrix, 2)
-    contestants = line_up(["concat_logreg"], "greedy", matrix.backbones)
-    before = draft(matrix, contestants, splits)
+    contestants = make_candidates(["concat_logreg"], "greedy", matrix.backbones)
+    before = select_per_fold(matrix, contestants, splits)
     for fold, (_, test) in enumerate(splits):
         shuffled = make_matrix(signal=(1.0, 1.0, 1.0), patients=20, views=1)
         shuffled.features[:, test] = np.random.default_rng(0).normal(size=shuffled.features[:, test].shape)
         shuffled.y[test] = 1 - shuffled.y[test]
-        assert draft(shuffled, contestants, splits)[fold] == before[fold]
+        assert select_per_fold(shuffled, contestants, splits)[fold] == before[fold]
 
 
 def test_rows_put_the_columns_of_a_subset_side_by_side():
@@ -107,7 +107,7 @@ def test_rows_put_the_columns_of_a_subset_side_by_side():
 
 
 def labels(*arguments):
-    return [c.label for c in line_up(*arguments)]
+    return [c.label for c in make_candidates(*arguments)]
 
 
 def test_the_line_up():
@@ -147,13 +147,13 @@ def test_of_more_than_eight_backbones_all_means_greedy():
 )
 def test_a_line_up_that_cannot_be_meant_is_refused(arguments, error):
     with pytest.raises(error):
-        line_up(*arguments)
+        make_candidates(*arguments)
 
 
 def test_only_training_that_draws_random_numbers_is_repeated_with_other_seeds():
     matrix = make_matrix()
-    single, head = line_up(["concat_head"], "singles", matrix.backbones)[-2:]
-    assert reseed(single, [1, 2]) == []
-    reseeded = reseed(head, [1, 2])
+    single, head = make_candidates(["concat_head"], "singles", matrix.backbones)[-2:]
+    assert with_seeds(single, [1, 2]) == []
+    reseeded = with_seeds(head, [1, 2])
     assert [build(c, matrix).random_state for c in reseeded] == [1, 2]
     assert build(head, matrix).random_state == 0

@@ -7,19 +7,19 @@ from fakes_matrix import make_matrix
 from featstore.errors import UsageError
 from featstore.evaluation.backbone_value import view_curve
 from featstore.evaluation.candidates import (
-    Contestant,
-    answers,
+    Candidate,
     build,
-    fit,
-    line_up,
-    reseed,
+    fit_candidate,
+    make_candidates,
+    predict_views,
     training_rows,
+    with_seeds,
     with_views,
 )
-from featstore.evaluation.crossval import play
-from featstore.evaluation.estimates import Arena
+from featstore.evaluation.crossval import cross_validate
+from featstore.evaluation.estimates import EvaluationDesign
 from featstore.fusion.strategies.concat_head import ConcatHead
-from featstore.fusion.training import Rows
+from featstore.fusion.training import TrainingRows
 from featstore.splits import group_folds
 
 MATRIX = make_matrix(signal=(1.0, 1.0), patients=20, views=3)
@@ -53,14 +53,18 @@ def test_test_views_average_answers_or_the_vectors_where_mean_vectors_were_learn
 
     features = MATRIX.features[:, IMAGES].astype(np.float64)
     mean_answer = np.mean([predict(view) for view in features], axis=0)
-    np.testing.assert_allclose(answers(predict, MATRIX, IMAGES, NETS, "expand", "average"), mean_answer, 1e-5)
+    np.testing.assert_allclose(
+        predict_views(predict, MATRIX, IMAGES, NETS, "expand", "average"), mean_answer, 1e-5
+    )
     to_mean = predict(features.mean(axis=0))
-    np.testing.assert_allclose(answers(predict, MATRIX, IMAGES, NETS, "average", "average"), to_mean, 1e-4)
-    np.testing.assert_allclose(answers(predict, MATRIX, IMAGES, NETS), predict(features[0]), 1e-5)
+    np.testing.assert_allclose(
+        predict_views(predict, MATRIX, IMAGES, NETS, "average", "average"), to_mean, 1e-4
+    )
+    np.testing.assert_allclose(predict_views(predict, MATRIX, IMAGES, NETS), predict(features[0]), 1e-5)
 
 
 def test_policies_multiply_the_line_up_only_where_there_are_views():
-    three = line_up(["concat_logreg"], "singles", NETS)
+    three = make_candidates(["concat_logreg"], "singles", NETS)
     both = with_views(three, ["identity", "average"], "identity", 3)
     assert [c.label for c in both[2:4]] == ["concat_logreg@identity", "NetA@average"]
     assert [c.label for c in with_views(three, ["average"], "average", 3)] == [c.label for c in three]
@@ -77,25 +81,25 @@ def test_a_policy_that_does_not_exist_is_refused(policies, test_policy):
 
 def test_who_plays_together_by_another_policy_answers_as_if_alone():
     contestants = with_views(
-        line_up(["concat_logreg"], "all", NETS), ["identity", "average"], "average", len(MATRIX.views)
+        make_candidates(["concat_logreg"], "all", NETS), ["identity", "average"], "average", len(MATRIX.views)
     )
     splits = group_folds(MATRIX, 2)
-    for c, f, proba in play(MATRIX, contestants, splits):
-        ((_, _, alone),) = play(MATRIX, [contestants[c]], [splits[f]])
+    for c, f, proba in cross_validate(MATRIX, contestants, splits):
+        ((_, _, alone),) = cross_validate(MATRIX, [contestants[c]], [splits[f]])
         np.testing.assert_allclose(proba, alone, atol=1e-6)
 
 
 def test_sampled_views_are_drawn_anew_for_each_training_seed():
-    (single, *_) = line_up(["concat_logreg"], "singles", NETS)
+    (single, *_) = make_candidates(["concat_logreg"], "singles", NETS)
     (sampled,) = with_views([single], ["sample"], "identity", 3)
     split = group_folds(MATRIX, 2)[:1]
-    one, two = [next(play(MATRIX, [c], split))[2] for c in reseed(sampled, [1, 2])]
+    one, two = [next(cross_validate(MATRIX, [c], split))[2] for c in with_seeds(sampled, [1, 2])]
     assert (one != two).any()
 
 
 def test_a_network_that_samples_meets_every_view_of_an_image_in_turn_and_one_in_each_epoch():
     images = np.repeat(np.arange(7), 3)
-    rows = Rows(np.zeros((21, 1), np.float32), np.zeros((21, 1), np.float32), None, images)
+    rows = TrainingRows(np.zeros((21, 1), np.float32), np.zeros((21, 1), np.float32), None, images)
     rng = np.random.default_rng(0)
     epochs = [rows.order(rng) for _ in range(40)]
     assert all(sorted(images[epoch]) == list(range(7)) for epoch in epochs)
@@ -108,8 +112,8 @@ def test_sampling_gives_a_network_all_views_and_others_one(name, monkeypatch):
     """Trained on one drawn view per image for good, a network would answer as `identity` does on these rows."""
     met = []
     monkeypatch.setattr("featstore.fusion.neural.train", lambda *given: met.append(given[2]) or {"loss": []})
-    sampled = Contestant(name, NETS, name, views="sample")
-    fit(build(sampled, MATRIX, {"validation_fraction": 0.0}), MATRIX, IMAGES, sampled)
+    sampled = Candidate(name, NETS, name, views="sample")
+    fit_candidate(build(sampled, MATRIX, {"validation_fraction": 0.0}), MATRIX, IMAGES, sampled)
     (rows,) = met
     assert len(rows.X) == len(IMAGES) * len(MATRIX.views)
     assert len(np.unique(rows.images)) == len(IMAGES)
@@ -123,14 +127,14 @@ def test_images_must_be_as_many_as_rows():
 
 def test_the_view_curve_scores_the_contestant_on_each_number_of_views():
     splits = group_folds(MATRIX, 2)
-    arena = Arena(MATRIX.y, MATRIX.groups, splits, 1, 1)
+    arena = EvaluationDesign(MATRIX.y, MATRIX.groups, splits, 1, 1)
     seen = []
 
     def spy(part, contestant):
         seen.append(len(part.views))
-        return [proba for *_, proba in play(part, [contestant], splits)]
+        return [proba for *_, proba in cross_validate(part, [contestant], splits)]
 
-    contestant = Contestant("concat_logreg", NETS, "concat_logreg")
+    contestant = Candidate("concat_logreg", NETS, "concat_logreg")
     points = view_curve(MATRIX, arena, contestant, spy, np.ones((3, len(MATRIX.y))))
     assert seen == [1, 2, 3]
     assert [p.views for p in points] == [0, 1, 2]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from featstore.errors import FeatstoreError, UsageError
 from featstore.exchange.importing import import_features
-from featstore.exchange.reading import counts_rows, doubt, select, tells_class
+from featstore.exchange.reading import counts_rows, doubtful_reason, select, tells_class
 from featstore.images.scan import scan
 from featstore.matrix import load_matrix
 from featstore.reporting.terminal.results import import_text
@@ -278,7 +278,7 @@ def test_any_renaming_of_the_classes_is_a_label(rows, count, seed):
     classes = np.sort(np.arange(rows) % count)
     codes = rng.choice(1000, count, replace=False)
     assert tells_class(codes[classes], classes)
-    assert doubt("x", codes[classes].astype(float), classes, np.arange(rows)) != ""
+    assert doubtful_reason("x", codes[classes].astype(float), classes, np.arange(rows)) != ""
 
 
 @given(st.integers(6, 40), st.integers(-5, 5), st.integers(0, 2**31))

@@ -12,7 +12,7 @@ from featstore.executors.processes import Processes
 from featstore.executors.serial import Serial
 from featstore.extraction import scheduler as portions
 from featstore.extraction.plan import plan
-from featstore.extraction.scheduler import Work, compute, cut
+from featstore.extraction.scheduler import ExtractWorker, compute_plan, split_into_units
 from featstore.images.formats.decode import decoder_version
 from featstore.store.store import Store
 from featstore.store.verify import verify
@@ -42,8 +42,8 @@ class Bar:
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     """Blocks of few images, in the parent and (since a portion is one block) in every worker."""
-    monkeypatch.setattr(portions.blocks, "__defaults__", (ROWS,))
-    monkeypatch.setattr(cut, "__defaults__", (ROWS,))
+    monkeypatch.setattr(portions.image_blocks, "__defaults__", (ROWS,))
+    monkeypatch.setattr(split_into_units, "__defaults__", (ROWS,))
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def extract(images, cache, executor, networks=None, decoding=REAL, bar=None, tod
         ids = [i for i in images if i not in bad]
         return plan(KEYS, ids, store.stored(KEYS), store.bad_images(decoding))
 
-    work = Work(networks or Grids(), decoding, cache)
-    return compute(todo or replan(()), images, work, executor, bar or Bar(), replan)
+    work = ExtractWorker(networks or Grids(), decoding, cache)
+    return compute_plan(todo or replan(()), images, work, executor, bar or Bar(), replan)
 
 
 def files(cache):
@@ -100,7 +100,7 @@ def test_workers_that_are_killed_in_mid_portion_cost_only_time(remote, images, t
 
 @pytest.mark.slow
 def test_after_three_rounds_it_says_how_many_vectors_are_missing(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(cut, "__defaults__", (len(images),))
+    monkeypatch.setattr(split_into_units, "__defaults__", (len(images),))
     deaths = tmp_path / "deaths"
     deaths.mkdir()
     with pytest.raises(
@@ -108,7 +108,7 @@ def test_after_three_rounds_it_says_how_many_vectors_are_missing(images, tmp_pat
     ) as caught:
         extract(images, tmp_path / "cache", Processes(workers=2), Grids(deaths, kills=10**6, after=1))
     assert "fewer --workers" in caught.value.remedy
-    portions_a_round = len(cut(plan(KEYS, list(images), {}), images, 2))
+    portions_a_round = len(split_into_units(plan(KEYS, list(images), {}), images, 2))
     assert len(list(deaths.iterdir())) == 3 * portions_a_round
 
 
@@ -172,9 +172,9 @@ def test_two_runs_at_once_share_the_work_whoever_computes(executor, images, tmp_
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])
 def test_portions_are_the_plan_cut_where_the_engine_cuts(images, workers):
     todo = plan(KEYS, list(images), {KEYS[0]: list(images)[:5]})
-    whole = [step for block in portions.blocks(todo) for step in block.steps]
-    parts = cut(todo, images, workers)
-    steps = [step for part in parts for block in portions.blocks(part.plan) for step in block.steps]
+    whole = [step for block in portions.image_blocks(todo) for step in block.steps]
+    parts = split_into_units(todo, images, workers)
+    steps = [step for part in parts for block in portions.image_blocks(part.plan) for step in block.steps]
     assert sorted(map(str, steps)) == sorted(map(str, whole))
     assert len(parts) >= workers
     assert all({r.id for r in part.records} == set(part.plan.ids) for part in parts)

@@ -10,8 +10,8 @@ from featstore.api import extract as module
 from featstore.api.extract import extract
 from featstore.api.predict import predict
 from featstore.errors import RunError, UsageError
-from featstore.extraction.pipeline import Pace, Tally
-from featstore.extraction.scheduler import peak_resident
+from featstore.extraction.pipeline import PassStats, Throughput
+from featstore.extraction.scheduler import peak_resident_bytes
 from featstore.images.scan import scan
 from featstore.reporting.terminal.results import extraction_text
 from featstore.runs import data_digest
@@ -92,7 +92,7 @@ def test_throughput_is_vectors_over_the_seconds_of_each_phase_and_of_each_backbo
 def test_the_measured_peak_stands_beside_the_announced_one_in_the_run_and_in_the_summary(world):
     folder, _, _, result = world
     run = document(folder)
-    assert 10**7 < run["measured_bytes"] <= peak_resident()
+    assert 10**7 < run["measured_bytes"] <= peak_resident_bytes()
     assert run["announced_bytes"] > 640 * 10**6
     assert re.search(r"Peak memory \d\S* [kMG]?B, announced \d\S* [kMG]?B\.", extraction_text(result))
 
@@ -134,8 +134,8 @@ def test_predicting_with_it_is_refused_in_one_line(world):
 
 
 def test_what_workers_did_adds_up_and_their_peaks_stay_apart():
-    total = Tally()
+    total = PassStats()
     for worker, peak in (("a", 5), ("b", 7), ("a", 4)):
-        total.add(Tally(paces={"Net": Pace(3, 0.5)}, peaks={worker: peak}))
-    assert total.paces == {"Net": Pace(9, 1.5)}
+        total.add(PassStats(throughputs={"Net": Throughput(3, 0.5)}, peaks={worker: peak}))
+    assert total.throughputs == {"Net": Throughput(9, 1.5)}
     assert total.peaks == {"a": 5, "b": 7}

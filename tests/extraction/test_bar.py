@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 from fakes import key, spec
 
-from featstore.costs import CATALOGUE, Estimate
+from featstore.costs import CATALOGUE, TimeEstimate
 from featstore.extraction import plan as module
-from featstore.extraction.plan import Bar, Plan, about, plan
+from featstore.extraction.plan import Plan, ProgressBar, plan, roughly
 
 SPECS = [spec("Alpha"), spec("Beta")]
 IDS = [f"{number:064x}" for number in range(50)]
 PER_VECTOR = {SPECS[0]: 0.1, SPECS[1]: 0.3}
-COST = Estimate(20.0, PER_VECTOR, CATALOGUE)
+COST = TimeEstimate(20.0, PER_VECTOR, CATALOGUE)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def todo() -> Plan:
 
 def extraction(clock, slower, batches=6, *, shown=True):
     """Batches of five that take `slower` times the expected time; the first of a network a minute more."""
-    with Bar(shown=shown) as bar:
+    with ProgressBar(shown=shown) as bar:
         bar.say("reading the data set")
         bar.expect(todo(), COST)
         for number in range(batches):
@@ -54,7 +54,7 @@ def test_the_first_batches_put_the_estimate_right(clock, capsys, slower):
     extraction(clock, slower)
     told = re.findall(r"about (.*) left by the first batches; the estimate was (.*)", capsys.readouterr().err)
     left = (50 - 3 * 5) * PER_VECTOR[SPECS[0]] + (50 - 2 * 5) * PER_VECTOR[SPECS[1]]
-    assert told == [(about(left * slower), about(left))]
+    assert told == [(roughly(left * slower), roughly(left))]
 
 
 @pytest.mark.parametrize("slower", [0.8, 1.0, 1.3])
@@ -69,7 +69,7 @@ def test_nobody_is_told_anything_who_did_not_ask(clock, capsys):
 
 
 def test_without_a_rate_there_is_no_correction(clock, capsys):
-    with Bar(shown=True) as bar:
+    with ProgressBar(shown=True) as bar:
         bar.expect(todo(), replace(COST, seconds=7.0))
         for _ in range(6):
             clock[0] += 99
@@ -81,4 +81,4 @@ def test_without_a_rate_there_is_no_correction(clock, capsys):
     ("seconds", "text"), [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (263, "4 min"), (5400, "1.5 h")]
 )
 def test_times_are_round(seconds, text):
-    assert about(seconds) == text
+    assert roughly(seconds) == text

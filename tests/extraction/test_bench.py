@@ -4,7 +4,7 @@ import pytest
 from commandline import featstore
 
 from featstore.api import bench as module
-from featstore.api.bench import bench, layouts
+from featstore.api.bench import bench, parallelisms
 from featstore.errors import BackboneError, UnknownNameError
 from featstore.reporting.terminal.results import bench_text
 from featstore.results import extraction
@@ -21,7 +21,7 @@ from featstore.results.extraction import Layout
     ],
 )
 def test_layouts_use_all_cores(cores, expected):
-    assert layouts(cores) == [Layout(*pair) for pair in expected]
+    assert parallelisms(cores) == [Layout(*pair) for pair in expected]
 
 
 def test_the_fastest_is_chosen_for_each_backbone(monkeypatch):

@@ -184,10 +184,10 @@ def test_a_run_that_is_stopped_but_lives_keeps_its_rows_and_the_other_waits_for_
 
 
 def test_while_it_waits_it_says_for_whom_once(images, alone, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(portions.blocks, "__defaults__", (BLOCK,))
+    monkeypatch.setattr(portions.image_blocks, "__defaults__", (BLOCK,))
     monkeypatch.setattr(claims, "POLL", 0.02)
     with Leases(tmp_path) as somebody, caplog.at_level(logging.WARNING):
-        somebody.claim({KEYS[1]: IdSet.of(list(images)[5:9])})
+        somebody.acquire({KEYS[1]: IdSet.of(list(images)[5:9])})
         waiting = threading.Thread(target=extract, args=(images, tmp_path))
         waiting.start()
         while not caplog.records:

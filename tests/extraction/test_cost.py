@@ -9,33 +9,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.backbones import catalog
-from featstore.costs import CATALOGUE, IMPORT_SECONDS, MEASURED, SCALED, estimate
-from featstore.costs import machine as this_machine
-from featstore.extraction.networks import Metered, record_rates
-from featstore.store.notes import Rate, record_rate, recorded_rates
+from featstore.costs import CATALOGUE, IMPORT_SECONDS, MEASURED, SCALED, estimate_time
+from featstore.costs import machine_name as this_machine
+from featstore.extraction.networks import TimedBackbone, record_timings
+from featstore.store.notes import BackboneTiming, record_timing, recorded_timings
 
 RESNET, MOBILE = spec("ResNet50"), spec("MobileNetV2")
 
 
 @given(st.integers(1, 10**7), st.floats(1e-4, 10), st.floats(0, 60), st.integers(1, 64))
 def test_what_was_recorded_is_believed(vectors, core_seconds, load, cores):
-    found = estimate({RESNET: vectors}, {RESNET: Rate(core_seconds, load)}, cores)
+    found = estimate_time({RESNET: vectors}, {RESNET: BackboneTiming(core_seconds, load)}, cores)
     assert found.seconds == pytest.approx(vectors * core_seconds / cores + load + IMPORT_SECONDS)
     assert found.basis == MEASURED
 
 
 def test_networks_add_up_and_those_with_nothing_to_do_cost_nothing():
-    rates = {RESNET: Rate(0.1, 2.0), MOBILE: Rate(0.02, 1.0)}
-    both = estimate({RESNET: 100, MOBILE: 1000}, rates, 2)
+    rates = {RESNET: BackboneTiming(0.1, 2.0), MOBILE: BackboneTiming(0.02, 1.0)}
+    both = estimate_time({RESNET: 100, MOBILE: 1000}, rates, 2)
     assert both.seconds == pytest.approx(5 + 10 + 3 + IMPORT_SECONDS)
-    assert estimate({RESNET: 100, MOBILE: 0}, rates, 2).seconds == pytest.approx(7 + IMPORT_SECONDS)
-    assert estimate({RESNET: 0, MOBILE: 0}, rates, 2).seconds == 0
+    assert estimate_time({RESNET: 100, MOBILE: 0}, rates, 2).seconds == pytest.approx(7 + IMPORT_SECONDS)
+    assert estimate_time({RESNET: 0, MOBILE: 0}, rates, 2).seconds == 0
 
 
 def test_a_network_that_was_never_seen_is_as_slow_here_as_its_neighbours():
-    alone = estimate({MOBILE: 1}, {}, 1)
-    resnet = estimate({RESNET: 1}, {}, 1).per_vector[RESNET]
-    slow = estimate({MOBILE: 1}, {RESNET: Rate(3 * resnet, 0.0), spec("Unlisted"): Rate(9.0, 9.0)}, 1)
+    alone = estimate_time({MOBILE: 1}, {}, 1)
+    resnet = estimate_time({RESNET: 1}, {}, 1).per_vector[RESNET]
+    slow = estimate_time(
+        {MOBILE: 1}, {RESNET: BackboneTiming(3 * resnet, 0.0), spec("Unlisted"): BackboneTiming(9.0, 9.0)}, 1
+    )
     assert alone.basis == CATALOGUE
     assert slow.basis == SCALED
     assert slow.per_vector[MOBILE] == pytest.approx(3 * alone.per_vector[MOBILE])
@@ -43,7 +45,7 @@ def test_a_network_that_was_never_seen_is_as_slow_here_as_its_neighbours():
 
 def test_a_gflop_of_a_depthwise_network_costs_more_than_one_of_a_plain_network():
     per_gflop = {
-        name: estimate({spec(name): 1}, {}, 1).per_vector[spec(name)] / catalog.row(name).gflops
+        name: estimate_time({spec(name): 1}, {}, 1).per_vector[spec(name)] / catalog.row(name).gflops
         for name in ("MobileNetV3Small", "EfficientNetB0", "ResNet50", "VGG19")
     }
     assert list(per_gflop) == sorted(per_gflop, key=per_gflop.get, reverse=True)
@@ -51,7 +53,7 @@ def test_a_gflop_of_a_depthwise_network_costs_more_than_one_of_a_plain_network()
 
 @pytest.mark.parametrize("name", catalog.names())
 def test_every_row_of_the_catalogue_has_an_estimate(name):
-    assert 0 < estimate({spec(name): 1}, {}, 1).per_vector[spec(name)] < 30
+    assert 0 < estimate_time({spec(name): 1}, {}, 1).per_vector[spec(name)] < 30
 
 
 class Source:
@@ -62,7 +64,7 @@ class Source:
 def test_a_pass_is_metered_without_its_first_batch_and_shares_what_pixels_cost(tmp_path):
     import numpy as np
 
-    backbone = Metered(Source(), spec())
+    backbone = TimedBackbone(Source(), spec())
     pixels = np.ones((4, 16, 16, 3), np.float32)
     started = time.perf_counter()
     for _ in range(5):
@@ -70,17 +72,17 @@ def test_a_pass_is_metered_without_its_first_batch_and_shares_what_pixels_cost(t
     assert len(backbone.batch_seconds) == 5
     assert 0.05 <= sum(backbone.batch_seconds) <= time.perf_counter() - started
     backbone.batch_seconds = [9.0, 1.0, 1.0, 1.0]
-    record_rates(tmp_path, [backbone], seconds=24.0, threads=3)
-    found = recorded_rates(tmp_path, this_machine())[spec()]
+    record_timings(tmp_path, [backbone], seconds=24.0, threads=3)
+    found = recorded_timings(tmp_path, this_machine())[spec()]
     assert found.core_seconds == pytest.approx(1.0 / 4 * (24 / 12) * 3)
     assert found.load_seconds == pytest.approx(8.0, abs=0.1)
 
 
 def test_a_pass_of_few_batches_says_nothing(tmp_path):
-    backbone = Metered(Source(), spec())
+    backbone = TimedBackbone(Source(), spec())
     backbone.batch_seconds = [9.0, 1.0]
-    record_rates(tmp_path, [backbone], seconds=12.0, threads=1)
-    assert recorded_rates(tmp_path, this_machine()) == {}
+    record_timings(tmp_path, [backbone], seconds=12.0, threads=1)
+    assert recorded_timings(tmp_path, this_machine()) == {}
 
 
 @pytest.mark.parametrize(
@@ -95,34 +97,34 @@ def test_a_pass_of_few_batches_says_nothing(tmp_path):
     ],
 )
 def test_a_note_that_makes_no_sense_is_no_note(tmp_path, spoil):
-    record_rate(tmp_path, "4-cores-0123abcd", spec(), Rate(1.0, 2.0))
+    record_timing(tmp_path, "4-cores-0123abcd", spec(), BackboneTiming(1.0, 2.0))
     (page,) = tmp_path.rglob("*.json")
     page.write_text(spoil(json.loads(page.read_text())))
-    assert recorded_rates(tmp_path, "4-cores-0123abcd") == {}
+    assert recorded_timings(tmp_path, "4-cores-0123abcd") == {}
 
 
 def test_rates_are_kept_per_machine_and_per_network(tmp_path):
-    record_rate(tmp_path, "4-cores-0123abcd", spec(), Rate(1.0, 2.0))
-    record_rate(tmp_path, "4-cores-0123abcd", spec(weights="random:1"), Rate(3.0, 4.0))
-    record_rate(tmp_path, "4-cores-0123abcd", spec(), Rate(5.0, 6.0))
-    assert recorded_rates(tmp_path, "there") == {}
-    assert recorded_rates(tmp_path, "4-cores-0123abcd") == {
-        spec(): Rate(5.0, 6.0),
-        spec(weights="random:1"): Rate(3.0, 4.0),
+    record_timing(tmp_path, "4-cores-0123abcd", spec(), BackboneTiming(1.0, 2.0))
+    record_timing(tmp_path, "4-cores-0123abcd", spec(weights="random:1"), BackboneTiming(3.0, 4.0))
+    record_timing(tmp_path, "4-cores-0123abcd", spec(), BackboneTiming(5.0, 6.0))
+    assert recorded_timings(tmp_path, "there") == {}
+    assert recorded_timings(tmp_path, "4-cores-0123abcd") == {
+        spec(): BackboneTiming(5.0, 6.0),
+        spec(weights="random:1"): BackboneTiming(3.0, 4.0),
     }
 
 
 def test_a_run_leaves_the_rates_that_the_next_dry_run_uses(tmp_path):
     from fakes import key, records
 
-    from featstore.extraction.plan import expected, plan
-    from featstore.extraction.scheduler import Work, whole
+    from featstore.extraction.plan import expected_time, plan
+    from featstore.extraction.scheduler import ExtractWorker, as_one_unit
     from featstore.images.formats.decode import decoder_version
     from featstore.types import Decoding
 
     images = records(tmp_path / "data", 24)
     todo = plan([key()], list(images), {})
-    Work(Source(), Decoding(decoder_version()), tmp_path / "cache")(whole(todo, images))
-    found = expected(todo, tmp_path / "cache")
+    ExtractWorker(Source(), Decoding(decoder_version()), tmp_path / "cache")(as_one_unit(todo, images))
+    found = expected_time(todo, tmp_path / "cache")
     assert found.basis == MEASURED
     assert 24 * 0.0025 <= found.seconds - IMPORT_SECONDS < 24 * 0.25

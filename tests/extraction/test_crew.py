@@ -4,12 +4,12 @@ import pytest
 
 from featstore.api import bench as bench_module
 from featstore.api.bench import bench
-from featstore.costs import machine
+from featstore.costs import machine_name
 from featstore.errors import UsageError
 from featstore.extraction import plan as module
-from featstore.extraction.plan import ASKED, BENCHED, DEFAULT, crew, fastest
+from featstore.extraction.plan import AS_ASKED, BENCHED, DEFAULT, choose_workers, fastest_workers
 from featstore.results.extraction import Rate
-from featstore.store.notes import record_layouts, recorded_layouts
+from featstore.store.notes import record_worker_speeds, recorded_worker_speeds
 
 SPEEDS = {("VGG16", 1): 5.0, ("VGG16", 2): 9.0, ("ResNet50", 1): 8.0, ("ResNet50", 2): 7.0}
 
@@ -36,8 +36,8 @@ def cache(tmp_path, monkeypatch):
 
 
 def asked(cache, executor="processes", workers=None, backbones=("VGG16",), precision="float32"):
-    found = crew(executor, workers, None, cache, backbones, precision)
-    return found.executor.workers, found.grounds
+    found = choose_workers(executor, workers, None, cache, backbones, precision)
+    return found.executor.workers, found.reason
 
 
 def test_the_fastest_measured_number_is_taken_where_none_is_given(cache):
@@ -51,11 +51,11 @@ def test_of_several_backbones_the_time_of_an_image_through_all_of_them_counts(ca
 
 
 def test_what_was_measured_is_that_of_the_batch_size_that_extraction_uses(cache):
-    assert recorded_layouts(cache, machine(), "VGG16", "float32") == {1: 5.0, 2: 9.0}
+    assert recorded_worker_speeds(cache, machine_name(), "VGG16", "float32") == {1: 5.0, 2: 9.0}
 
 
 def test_a_number_that_is_given_is_taken_and_a_wrong_one_refused(cache):
-    assert asked(cache, workers=3) == (3, ASKED)
+    assert asked(cache, workers=3) == (3, AS_ASKED)
     with pytest.raises(UsageError, match="--workers is 0"):
         asked(cache, workers=0)
 
@@ -73,9 +73,9 @@ def test_what_was_not_measured_gets_the_default(cache, unmeasured):
 
 def test_the_machine_where_it_was_measured_and_the_cores_that_there_are_count(cache, monkeypatch):
     monkeypatch.setattr(module, "available_cores", lambda: 1)
-    assert fastest(cache, ["VGG16"], "float32") == 1
-    monkeypatch.setattr(module, "machine", lambda: "another")
-    assert fastest(cache, ["VGG16"], "float32") is None
+    assert fastest_workers(cache, ["VGG16"], "float32") == 1
+    monkeypatch.setattr(module, "machine_name", lambda: "another")
+    assert fastest_workers(cache, ["VGG16"], "float32") is None
 
 
 def test_gpus_get_one_process_each_whatever_was_measured(cache, monkeypatch):
@@ -87,10 +87,10 @@ def test_gpus_get_one_process_each_whatever_was_measured(cache, monkeypatch):
     "note", ["", "[]", '{"x": 1}', '{"0": 1.0}', '{"1": -1}', '{"1": null}', '{"1": 1e999}']
 )
 def test_a_note_that_makes_no_sense_is_no_note(tmp_path, note):
-    record_layouts(tmp_path, "4-cores-0123abcd", "Net", "float32", {1: 2.0})
+    record_worker_speeds(tmp_path, "4-cores-0123abcd", "Net", "float32", {1: 2.0})
     (page,) = tmp_path.rglob("*.json")
     page.write_text(note)
-    assert recorded_layouts(tmp_path, "4-cores-0123abcd", "Net", "float32") == {}
+    assert recorded_worker_speeds(tmp_path, "4-cores-0123abcd", "Net", "float32") == {}
 
 
 def test_other_batch_sizes_alone_cannot_be_recorded(tmp_path):

@@ -102,7 +102,7 @@ def test_the_difference_is_measured_against_the_spread_between_images(data, tmp_
 
 def test_the_draw_is_random_and_repeatable(data, monkeypatch):
     drawn = []
-    monkeypatch.setattr(module, "_compute", lambda *a: drawn.append(a[1]) or module.Memory())
+    monkeypatch.setattr(module, "_compute", lambda *a: drawn.append(a[1]) or module.MemorySink())
     for seed in (0, 0, 1):
         drift(data, rows=5, cache="cache", backbones=["Alpha"], seed=seed)
     assert drawn[0] == drawn[1] != drawn[2]

@@ -11,7 +11,7 @@ from fakes import DECODING, RECIPE, GridBackbone, key, records, spec, write_imag
 from featstore.errors import BadImageError
 from featstore.extraction import pipeline as engine
 from featstore.extraction.pipeline import view_pixels
-from featstore.extraction.plan import blocks, plan
+from featstore.extraction.plan import image_blocks, plan
 from featstore.images.augment import resize
 from featstore.images.formats.decode import decode
 from featstore.images.reading import read_pixels
@@ -29,7 +29,7 @@ def extract(store, images, keys=KEYS, ids=None):
     backbones = {s: GridBackbone(s) for s in SPECS}
     stored = {k: store.stored_ids(k) for k in keys}
     todo = plan(keys, ids or list(images), stored, store.bad_images(DECODING))
-    tally = engine.run(blocks(todo), images, DECODING, backbones, store, engine.Silence())
+    tally = engine.run_pass(image_blocks(todo), images, DECODING, backbones, store, engine.NullProgress())
     return tally, {s.name: b.images_seen for s, b in backbones.items()}
 
 
@@ -67,10 +67,12 @@ def test_the_shards_say_how_many_images_went_through_a_network_together(store, i
 
 def test_once_memory_ran_out_the_shards_say_the_smaller_number(store, images):
     class Halved(GridBackbone):
-        portion = 2
+        effective_batch_size = 2
 
     todo = plan(KEYS, list(images), {})
-    engine.run(blocks(todo), images, DECODING, {s: Halved(s) for s in SPECS}, store, engine.Silence())
+    engine.run_pass(
+        image_blocks(todo), images, DECODING, {s: Halved(s) for s in SPECS}, store, engine.NullProgress()
+    )
     assert {shard.decode(path.read_bytes()).batch_size for path in store.root.rglob("*.h5")} == {2}
 
 
@@ -166,7 +168,7 @@ def test_an_exception_in_a_backbone_stops_the_run_and_keeps_what_was_committed(s
     backbones = {s: Failing(s) for s in SPECS}
     todo = plan(KEYS, list(images), {})
     with pytest.raises(FloatingPointError, match="burnt"):
-        engine.run(blocks(todo), images, DECODING, backbones, store, engine.Silence())
+        engine.run_pass(image_blocks(todo), images, DECODING, backbones, store, engine.NullProgress())
     kept = sum(len(store.stored_ids(k)) for k in KEYS)
     assert 0 < kept < len(KEYS) * len(images)
     extract(store, images)
@@ -219,7 +221,9 @@ class Bar:
 def test_a_bar_counts_vectors_and_says_how_fast_pixels_and_networks_are(store, images):
     bar = Bar()
     todo = plan(KEYS, list(images), {}, {})
-    tally = engine.run(blocks(todo), images, DECODING, {s: GridBackbone(s) for s in SPECS}, store, bar)
+    tally = engine.run_pass(
+        image_blocks(todo), images, DECODING, {s: GridBackbone(s) for s in SPECS}, store, bar
+    )
     assert bar.vectors == tally.rows == len(KEYS) * len(images)
     told = re.fullmatch(r"pixels (\d+)/s, forward (\d+)/s", bar.said[-1])
-    assert float(told[2]) == pytest.approx(tally.throughput["forward"], rel=0.2)
+    assert float(told[2]) == pytest.approx(tally.rates["forward"], rel=0.2)

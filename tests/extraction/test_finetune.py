@@ -21,7 +21,7 @@ from featstore.api import finetune as module
 from featstore.api.fuse import fuse
 from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import load_backbone
-from featstore.backbones.trainable import Head, Learner
+from featstore.backbones.trainable import LinearHead, TrainableBackbone
 from featstore.errors import (
     AuditError,
     BackboneError,
@@ -31,7 +31,7 @@ from featstore.errors import (
     UsageError,
     WeightsError,
 )
-from featstore.extraction.finetune_loop import Course, Measure
+from featstore.extraction.finetune_loop import LossAndAccuracy, TrainingResult
 from featstore.images.formats.decode import decoder_version
 from featstore.images.reading import pixel_digest_of
 from featstore.phantom import make_phantoms
@@ -39,7 +39,7 @@ from featstore.results.extraction import Finetuning
 from featstore.runs import read_run
 from featstore.store.inventory import inventory
 from featstore.store.store import Store
-from featstore.store.training_record import inscription
+from featstore.store.training_record import read_from_weights
 from featstore.types import Decoding
 
 NET = "MobileNet025"
@@ -47,7 +47,7 @@ RANDOM = {NET: "random:1"}
 COURSE = {
     "backbone": NET, "recipe": "flips", "epochs": 2, "batch_size": 8, "unfreeze": 3, "weights": RANDOM,
 }  # fmt: skip
-UNTAUGHT = Course(Measure(1.0, 0.5), Measure(1.0, 0.5), 0, {"loss": ()})
+UNTAUGHT = TrainingResult(LossAndAccuracy(1.0, 0.5), LossAndAccuracy(1.0, 0.5), 0, {"loss": ()})
 """For tests of what becomes of the weights, whatever they have learned."""
 
 
@@ -168,7 +168,7 @@ def test_a_prediction_says_when_the_image_was_learned_from(world, tmp_path):
 
 @pytest.mark.slow
 def test_the_weights_know_pixels_and_patients_of_all_their_images_and_name_none(world):
-    record = inscription(Path(world.tuned.weights), world.tuned.digest)
+    record = read_from_weights(Path(world.tuned.weights), world.tuned.digest)
     records = {r.id: r for r in featstore.load_matrix(world.data, **world.source).records}
     taught = [records[image] for image in record.trained]
     pixels = {pixel_digest_of(r, Decoding(decoder_version())) for r in taught}
@@ -220,7 +220,7 @@ def test_weights_that_are_tuned_on_know_all_that_they_ever_learned_from(world, t
     with pytest.raises(AuditError, match="held out here"):
         featstore.finetune(world.data, out=tmp_path / "other", **more, split_seed=1)
     again = featstore.finetune(world.data, out=tmp_path / "more", **more)
-    known = inscription(Path(again.weights), again.digest)
+    known = read_from_weights(Path(again.weights), again.digest)
     run = read_run(Path(world.tuned.run))
     assert (known.trained, known.validated) == (set(run["trained"]), set(run["validated"]))
     assert read_run(tmp_path / "more")["started_from"] == world.tuned.digest
@@ -255,7 +255,7 @@ def test_a_disk_that_refuses_leaves_no_half_file(world, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "train", lambda *_, **__: UNTAUGHT)
-    monkeypatch.setattr(module, "inscribe", full)
+    monkeypatch.setattr(module, "write_to_weights", full)
     with pytest.raises(RunError, match="No space left"):
         featstore.finetune(world.data, out=tmp_path / "run", **COURSE)
     assert not (tmp_path / "run").exists()
@@ -311,7 +311,7 @@ def head(learner, pixels):
     """Random weights on features of about one: random networks damp their signal."""
     kernel = np.random.default_rng(0).normal(size=(learner.dimension, 2))
     size = np.abs(learner.features(pixels)).max()
-    return Head(np.zeros(learner.dimension), np.full(learner.dimension, 1 / size), kernel, np.zeros(2))
+    return LinearHead(np.zeros(learner.dimension), np.full(learner.dimension, 1 / size), kernel, np.zeros(2))
 
 
 CLASSES, ALIKE = np.array([0, 1], np.int32), np.ones(2, np.float32)
@@ -319,12 +319,12 @@ CLASSES, ALIKE = np.array([0, 1], np.int32), np.ones(2, np.float32)
 
 def taught(name, unfreeze, steps=2):
     """A network after some steps on two images, and these images."""
-    learner = Learner(name, "random:1", batch_size=2, unfreeze=unfreeze, learning_rate=1e-2)
+    learner = TrainableBackbone(name, "random:1", batch_size=2, unfreeze=unfreeze, learning_rate=1e-2)
     pixels = blobs(learner.input_size)
-    learner.take(head(learner, pixels))
-    learner.keep()
+    learner.attach_head(head(learner, pixels))
+    learner.snapshot()
     for _ in range(steps):
-        learner.learn(pixels, CLASSES, ALIKE)
+        learner.train_on_batch(pixels, CLASSES, ALIKE)
     return learner, pixels
 
 
@@ -349,11 +349,11 @@ def test_only_the_last_layers_move_and_what_was_kept_comes_back(tmp_path):
     before = learner._network.get_weights()
     moved = {n for n, old, new in zip(names, before, after, strict=True) if not np.array_equal(old, new)}
     assert moved == {"conv_dw_13/kernel", "conv_pw_13/kernel"}, "no batch norm, and nothing before"
-    untouched = Learner(NET, "random:1", batch_size=2).features(pixels)
+    untouched = TrainableBackbone(NET, "random:1", batch_size=2).features(pixels)
     np.testing.assert_array_equal(learner.features(pixels), untouched)
     assert not np.array_equal(moved_features, untouched)
     with pytest.raises(BackboneError, match="not finite") as caught:
-        learner.learn(np.full_like(pixels, np.inf), CLASSES, ALIKE)
+        learner.train_on_batch(np.full_like(pixels, np.inf), CLASSES, ALIKE)
     assert "--learning-rate" in caught.value.remedy
 
 

@@ -7,7 +7,7 @@ import pytest
 from fakes import GridBackbone, spec
 
 from featstore.errors import OutOfMemoryError
-from featstore.extraction.networks import HalvingBackbone
+from featstore.extraction.networks import BackoffBackbone
 
 
 class Cramped(GridBackbone):
@@ -32,17 +32,17 @@ def test_the_rows_are_those_of_a_roomy_device(room, caplog):
     images = np.random.default_rng(0).uniform(0, 255, (16, 16, 16, 3)).astype(np.float32)
     roomy = GridBackbone(spec())
     roomy.batch_size = 16
-    backbone = HalvingBackbone(Cramped(spec(), 16, room))
+    backbone = BackoffBackbone(Cramped(spec(), 16, room))
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(backbone.embed(images), roomy.embed(images))
     assert ("do not fit" in caplog.text) == (room < 16)
     assert backbone.batch_size == 16
-    assert backbone.portion == max(size for size in (16, 8, 4, 2, 1) if size <= room)
+    assert backbone.effective_batch_size == max(size for size in (16, 8, 4, 2, 1) if size <= room)
 
 
 def test_it_stays_with_what_fits_instead_of_failing_again_every_time():
     cramped = Cramped(spec(), 16, 4)
-    backbone = HalvingBackbone(cramped)
+    backbone = BackoffBackbone(cramped)
     images = np.zeros((16, 16, 16, 3), np.float32)
     for _ in range(3):
         backbone.embed(images)
@@ -51,4 +51,4 @@ def test_it_stays_with_what_fits_instead_of_failing_again_every_time():
 
 def test_where_not_one_image_fits_the_error_is_given_on():
     with pytest.raises(OutOfMemoryError):
-        HalvingBackbone(Cramped(spec(), 16, 0)).embed(np.zeros((16, 16, 16, 3), np.float32))
+        BackoffBackbone(Cramped(spec(), 16, 0)).embed(np.zeros((16, 16, 16, 3), np.float32))

@@ -133,7 +133,7 @@ def test_the_failure_points_are_real(images, tmp_path):
 def test_every_commit_syncs_the_bytes_before_the_name_and_the_name_before_the_promise(tmp_path, monkeypatch):
     """What a power cut leaves is up to the order of these calls."""
     images, calls, cache = pictures(tmp_path / "data"), [], tmp_path / "cache"
-    monkeypatch.setattr(portions.blocks, "__defaults__", (BLOCK,))
+    monkeypatch.setattr(portions.image_blocks, "__defaults__", (BLOCK,))
     fsync, rename = os.fsync, Path.rename
 
     def noted_fsync(descriptor):

@@ -15,7 +15,15 @@ from PIL import Image
 import featstore
 from featstore.backbones import catalog
 from featstore.errors import UsageError
-from featstore.extraction.plan import BASE, Pictures, announced, passes, peak, plan, room_for_pictures
+from featstore.extraction.plan import (
+    BASE_BYTES,
+    DecodingMemory,
+    announced_bytes,
+    decoding_budget,
+    passes,
+    peak,
+    plan,
+)
 from featstore.images.reading import decoding_bytes
 from featstore.phantom import make_phantoms
 from featstore.types import IDENTITY, BackboneSpec, FeatureKey
@@ -41,7 +49,7 @@ def test_every_pass_fits_and_together_they_do_all_the_work_once(chosen, megabyte
     whole, budget = todo(chosen), megabytes * 1_000_000
     parts = passes(whole, budget, 16)
     assert peak(parts, 16) <= budget
-    assert sorted(c.key.backbone.name for part in parts for c in part.cells) == sorted(chosen)
+    assert sorted(c.key.backbone.name for part in parts for c in part.key_plans) == sorted(chosen)
     assert sum(part.rows_missing for part in parts) == whole.rows_missing
 
 
@@ -63,11 +71,11 @@ def test_a_network_that_does_not_fit_alone_is_named_with_the_budget_it_needs():
 @given(names)
 def test_more_networks_are_never_announced_as_less(chosen):
     specs = [spec(name) for name in chosen]
-    assert announced(specs, 20, 16) >= announced(specs[1:], 20, 16) >= BASE
+    assert announced_bytes(specs, 20, 16) >= announced_bytes(specs[1:], 20, 16) >= BASE_BYTES
 
 
 def test_more_images_are_more_memory_up_to_one_block_and_no_further():
-    one, block, many = (announced([spec("Xception")], images, 16) for images in (1, 256, 1_000_000))
+    one, block, many = (announced_bytes([spec("Xception")], images, 16) for images in (1, 256, 1_000_000))
     assert one < block == many
 
 
@@ -76,13 +84,13 @@ def test_the_largest_pictures_are_announced_as_threads_meet_them(tmp_path):
     for path in paths:
         Image.new("RGB", (int(path.stem), int(path.stem))).save(path)
     costs = [decoding_bytes(path) for path in paths]
-    assert Pictures.of(paths, 1, 1) == Pictures(costs[0], costs[0])
-    assert Pictures.of(paths, 3, 1) == Pictures(costs[0], sum(costs[:3]))
-    assert Pictures.of(paths, 1, 2) == Pictures(costs[0], costs[0])
-    assert Pictures.of([], 4, 2) == Pictures()
+    assert DecodingMemory.of(paths, 1, 1) == DecodingMemory(costs[0], costs[0])
+    assert DecodingMemory.of(paths, 3, 1) == DecodingMemory(costs[0], sum(costs[:3]))
+    assert DecodingMemory.of(paths, 1, 2) == DecodingMemory(costs[0], costs[0])
+    assert DecodingMemory.of([], 4, 2) == DecodingMemory()
 
 
-LARGE = Pictures(alone=500_000_000, together=4_000_000_000)
+LARGE = DecodingMemory(alone=500_000_000, together=4_000_000_000)
 
 
 def test_pictures_take_what_a_budget_leaves_and_the_largest_always_fits():
@@ -92,8 +100,8 @@ def test_pictures_take_what_a_budget_leaves_and_the_largest_always_fits():
     for budget in (free + LARGE.alone, free + 2 * LARGE.alone, 10**11):
         announcement = peak([whole], 16, LARGE, budget)
         assert announcement == min(budget, free + LARGE.together)
-        assert room_for_pictures([whole], 16, LARGE, budget) == budget - free
-    assert room_for_pictures([whole], 16, LARGE, None) is None
+        assert decoding_budget([whole], 16, LARGE, budget) == budget - free
+    assert decoding_budget([whole], 16, LARGE, None) is None
 
 
 def test_a_picture_that_does_not_fit_is_named_with_the_budget_that_it_needs():

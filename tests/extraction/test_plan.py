@@ -4,7 +4,7 @@ from fakes import key, spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featstore.extraction.plan import blocks, plan
+from featstore.extraction.plan import image_blocks, plan
 from featstore.store.ids import IdSet
 from featstore.types import View
 
@@ -20,7 +20,11 @@ stores = st.fixed_dictionaries(dict.fromkeys(KEYS, subsets))
 
 def pairs(todo, rows):
     return [
-        (k, i) for block in blocks(todo, rows) for step in block.steps for k in step.keys for i in step.ids
+        (k, i)
+        for block in image_blocks(todo, rows)
+        for step in block.steps
+        for k in step.keys
+        for i in step.ids
     ]
 
 
@@ -36,7 +40,7 @@ def test_exactly_what_is_missing_is_computed_once(stored, bad, rows):
 
 @given(stores, st.integers(1, 15))
 def test_a_step_holds_one_view_and_one_size_and_fits_its_block(stored, rows):
-    for block in blocks(plan(KEYS, IDS, stored), rows):
+    for block in image_blocks(plan(KEYS, IDS, stored), rows):
         assert len(block.ids) <= rows
         for step in block.steps:
             assert set(step.ids) <= set(block.ids)
@@ -45,19 +49,19 @@ def test_a_step_holds_one_view_and_one_size_and_fits_its_block(stored, rows):
 
 
 def test_backbones_of_one_size_share_their_pixels():
-    (block,) = blocks(plan(KEYS, IDS, {}))
+    (block,) = image_blocks(plan(KEYS, IDS, {}))
     assert sorted(len(step.keys) for step in block.steps) == [1, 1, 2, 2]
 
 
 def test_nothing_missing_is_no_work():
     todo = plan(KEYS, IDS, dict.fromkeys(KEYS, IDS))
-    assert (todo.rows_missing, todo.bytes_missing, list(blocks(todo))) == (0, 0, [])
+    assert (todo.rows_missing, todo.bytes_missing, list(image_blocks(todo))) == (0, 0, [])
 
 
 def test_views_of_the_same_images_share_one_answer():
     """Fourteen keys of a million images would else take fourteen times the memory, and the time."""
     held = IdSet.of(IDS[:5])
-    cells = plan(KEYS, IDS, dict.fromkeys(KEYS[1:], held)).cells
+    cells = plan(KEYS, IDS, dict.fromkeys(KEYS[1:], held)).key_plans
     assert len({id(cell.missing) for cell in cells[1:]}) == 1
     assert [set(cell.missing) for cell in cells] == [set(IDS), *[set(IDS[5:])] * 5]
 

@@ -47,4 +47,4 @@ def test_without_proc_the_peak_of_the_process_counts(monkeypatch, tmp_path):
     monkeypatch.setattr(resident, "STATUS", tmp_path / "absent")
     monkeypatch.setattr(resident.sys, "platform", "linux")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    assert resident.peak_resident() == pytest.approx(before, rel=0.01)
+    assert resident.peak_resident_bytes() == pytest.approx(before, rel=0.01)

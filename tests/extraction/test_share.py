@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featstore.api.extract import share
+from featstore.api.extract import worker_partition
 from featstore.errors import UsageError
 from featstore.images.manifest import Manifest, Quarantined
 from featstore.serialization import digest
@@ -21,22 +21,22 @@ def manifest(count):
 @given(st.integers(0, 60), st.integers(1, 9))
 def test_every_image_falls_to_one_worker(count, workers):
     whole = manifest(count)
-    parts = [share(whole, workers, index) for index in range(workers)]
+    parts = [worker_partition(whole, workers, index) for index in range(workers)]
     assert sorted(r.id for part in parts for r in part.records) == sorted(r.id for r in whole.records)
     assert sum(len(part.unreadable) for part in parts) == 1
 
 
 def test_more_images_move_none():
-    few, many = share(manifest(20), 3, 1), share(manifest(50), 3, 1)
+    few, many = worker_partition(manifest(20), 3, 1), worker_partition(manifest(50), 3, 1)
     assert set(few.records) == {r for r in many.records if r in set(manifest(20).records)}
 
 
 def test_the_shares_are_of_similar_size():
-    sizes = [len(share(manifest(3000), 3, index).records) for index in range(3)]
+    sizes = [len(worker_partition(manifest(3000), 3, index).records) for index in range(3)]
     assert min(sizes) > 900
 
 
 @pytest.mark.parametrize(("workers", "index"), [(2, 2), (2, -1), (0, 0)])
 def test_a_worker_that_does_not_exist_is_refused(workers, index):
     with pytest.raises(UsageError, match="There is no worker"):
-        share(manifest(3), workers, index)
+        worker_partition(manifest(3), workers, index)

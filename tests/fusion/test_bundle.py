@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.errors import RunError
-from featstore.fusion.blocks import Block, lay_out
+from featstore.fusion.blocks import Block, make_blocks
 from featstore.fusion.model_io import (
-    Notation,
-    NotationError,
+    ModelCodec,
+    ModelFormatError,
     export_model,
-    read_bundle,
+    load_strategy,
     restore_model,
-    write_bundle,
+    save_strategy,
 )
 from featstore.fusion.strategies.concat_head import ConcatHead
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
@@ -33,12 +33,12 @@ def data():
 
 @pytest.fixture
 def strategy():
-    return ConcatLogreg(lay_out({"a": 3, "b": 1})).fit(*data())
+    return ConcatLogreg(make_blocks({"a": 3, "b": 1})).fit(*data())
 
 
 @pytest.fixture
 def folder(tmp_path, strategy):
-    write_bundle(tmp_path / "model", strategy, {})
+    save_strategy(tmp_path / "model", strategy, {})
     return tmp_path / "model"
 
 
@@ -135,14 +135,14 @@ def test_damaged_files_are_refused(folder, file, damage):
         flipped = content[:40] + bytes([content[40] ^ 0xFF]) + content[41:]
         path.write_bytes({"empty": b"", "truncate": content[: len(content) // 2], "flip": flipped}[damage])
     with pytest.raises(RunError, match=file):
-        read_bundle(folder)
+        load_strategy(folder)
 
 
 def test_arrays_of_another_model_are_refused(folder, tmp_path):
-    write_bundle(tmp_path / "other", ConcatLogreg(C=0.1).fit(*data()), {})
+    save_strategy(tmp_path / "other", ConcatLogreg(C=0.1).fit(*data()), {})
     (tmp_path / "other" / "arrays.npz").replace(folder / "arrays.npz")
     with pytest.raises(RunError, match=r"is not the file that model\.json was written with"):
-        read_bundle(folder)
+        load_strategy(folder)
 
 
 def test_a_pickled_array_is_never_loaded(folder):
@@ -157,34 +157,34 @@ def test_a_pickled_array_is_never_loaded(folder):
     (folder / "model.json").write_text(json.dumps(seal(state)))
     assert zipfile.is_zipfile(folder / "arrays.npz")
     with pytest.raises(RunError, match=r"allow_pickle=False"):
-        read_bundle(folder)
+        load_strategy(folder)
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "3", '"model"', "[" * 100_000])
 def test_json_that_is_no_model_is_refused(folder, text):
     (folder / "model.json").write_text(text)
     with pytest.raises(RunError, match=r"model\.json"):
-        read_bundle(folder)
+        load_strategy(folder)
 
 
 def test_writing_twice_leaves_the_second(folder):
     second = ConcatLogreg(C=0.01).fit(*data())
-    write_bundle(folder, second, {"turn": 2})
-    restored, extra = read_bundle(folder)
+    save_strategy(folder, second, {"turn": 2})
+    restored, extra = load_strategy(folder)
     assert (restored.C, extra) == (0.01, {"turn": 2})
 
 
 def test_extra_that_is_not_json_is_refused_and_leaves_no_model(tmp_path, strategy):
     for extra in ({"x": object()}, {"x": float("nan")}):
         with pytest.raises(RunError, match="cannot be written"):
-            write_bundle(tmp_path / "m", strategy, extra)
+            save_strategy(tmp_path / "m", strategy, extra)
     assert not (tmp_path / "m" / "model.json").exists()
 
 
 def test_a_folder_that_cannot_be_is_a_run_error(tmp_path, strategy):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be written"):
-        write_bundle(tmp_path / "file" / "model", strategy, {})
+        save_strategy(tmp_path / "file" / "model", strategy, {})
 
 
 def test_what_has_no_notation_is_refused_by_name():
@@ -215,13 +215,13 @@ values = st.recursive(
 
 @given(values)
 def test_any_value_comes_back_through_json(value):
-    text = json.dumps(Notation().write("value", value), allow_nan=False)
-    assert Notation().read(json.loads(text)) == value
+    text = json.dumps(ModelCodec().write("value", value), allow_nan=False)
+    assert ModelCodec().read(json.loads(text)) == value
 
 
 @pytest.mark.parametrize(
     "value", [float("nan"), object(), {1: 2}, {"$array": 1}, np.array([1j]), np.array([None]), b"x"]
 )
 def test_values_without_notation_are_refused(value):
-    with pytest.raises(NotationError, match=r"^value"):
-        Notation().write("value", value)
+    with pytest.raises(ModelFormatError, match=r"^value"):
+        ModelCodec().write("value", value)

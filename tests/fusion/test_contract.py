@@ -15,8 +15,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featstore import registry
 from featstore.errors import AuditError, RunError, UsageError
-from featstore.fusion.blocks import lay_out
-from featstore.fusion.model_io import export_model, read_bundle, restore_model, write_bundle
+from featstore.fusion.blocks import make_blocks
+from featstore.fusion.model_io import export_model, load_strategy, restore_model, save_strategy
 from featstore.fusion.strategy import FusionStrategy
 
 FOLDER = "featstore.fusion.strategies"
@@ -53,7 +53,7 @@ def blocky(n=90, n_classes=2, seed=0, widths=WIDTHS):
 def make(name, **parameters):
     kind = registry.load(FOLDER, name)
     seeded = {"random_state": 0} if "random_state" in inspect.signature(kind).parameters else {}
-    return kind(**{"blocks": lay_out(WIDTHS), **seeded, **parameters})
+    return kind(**{"blocks": make_blocks(WIDTHS), **seeded, **parameters})
 
 
 @pytest.fixture(params=NAMES)
@@ -154,7 +154,7 @@ def test_labels_are_names_not_numbers(name):
 def test_order_of_backbones_hardly_matters(name):
     X, y = blocky(n=400)
     turned = np.roll(X, WIDTHS["noise"], axis=1)
-    turned_blocks = lay_out({key: WIDTHS[key] for key in ("noise", "wide", "narrow")})
+    turned_blocks = make_blocks({key: WIDTHS[key] for key in ("noise", "wide", "narrow")})
     straight = make(name).fit(X[:200], y[:200]).predict(X[200:])
     other = make(name, blocks=turned_blocks).fit(turned[:200], y[:200]).predict(turned[200:])
     assert (straight == other).mean() > 0.95
@@ -162,14 +162,14 @@ def test_order_of_backbones_hardly_matters(name):
 
 def test_one_backbone_is_enough_to_run(name):
     X, y = blocky(widths={"wide": 30})
-    for blocks in (None, lay_out({"wide": 30})):
+    for blocks in (None, make_blocks({"wide": 30})):
         assert make(name, blocks=blocks).fit(X, y).score(X, y) > 0.85
 
 
 def test_more_columns_than_rows(name):
     widths = {"wide": 300, "narrow": 40}
     X, y = blocky(n=60, widths=widths)
-    strategy = make(name, blocks=lay_out(widths)).fit(X[:40], y[:40])
+    strategy = make(name, blocks=make_blocks(widths)).fit(X[:40], y[:40])
     assert strategy.score(X[40:], y[40:]) > 0.85
 
 
@@ -229,14 +229,14 @@ def test_a_feature_that_is_not_finite_is_refused_by_name_of_backbone(name, value
 def test_blocks_that_do_not_tile_the_columns_are_refused(name):
     X, y = blocky()
     with pytest.raises(UsageError, match="do not tile 48 columns"):
-        make(name, blocks=lay_out({"wide": 30, "narrow": 6})).fit(X, y)
+        make(name, blocks=make_blocks({"wide": 30, "narrow": 6})).fit(X, y)
 
 
 def test_works_in_a_pipeline_and_a_grid_search(name):
     X, y = blocky()
     pipe = make_pipeline(FunctionTransformer(), make(name))
     step = pipe.steps[-1][0]
-    knob = {"C": [0.1, 1.0]} if "C" in pipe[-1].get_params() else {"blocks": [None, lay_out(WIDTHS)]}
+    knob = {"C": [0.1, 1.0]} if "C" in pipe[-1].get_params() else {"blocks": [None, make_blocks(WIDTHS)]}
     search = GridSearchCV(pipe, {f"{step}__{key}": values for key, values in knob.items()}, cv=3).fit(X, y)
     assert search.best_score_ > 0.7
 
@@ -245,8 +245,8 @@ def test_works_in_a_pipeline_and_a_grid_search(name):
 def test_bundle_restores_the_same_bytes(name, labels, tmp_path):
     X, y = blocky(n_classes=len(labels))
     strategy = make(name).fit(X, labels[y], groups=np.arange(len(y)) // 3)
-    write_bundle(tmp_path / "run" / "model", strategy, {"backbones": ["wide", "narrow"], "note": "é"})
-    restored, extra = read_bundle(tmp_path / "run" / "model")
+    save_strategy(tmp_path / "run" / "model", strategy, {"backbones": ["wide", "narrow"], "note": "é"})
+    restored, extra = load_strategy(tmp_path / "run" / "model")
     assert sorted(path.name for path in (tmp_path / "run" / "model").iterdir()) == [
         "arrays.npz",
         "model.json",
@@ -262,8 +262,8 @@ def test_bundle_restores_the_same_bytes(name, labels, tmp_path):
 def test_bundle_of_a_restored_strategy_is_the_same_bundle(name, tmp_path):
     X, y = blocky()
     strategy = make(name).fit(X, y)
-    write_bundle(tmp_path / "a", strategy, {})
-    write_bundle(tmp_path / "b", read_bundle(tmp_path / "a")[0], {})
+    save_strategy(tmp_path / "a", strategy, {})
+    save_strategy(tmp_path / "b", load_strategy(tmp_path / "a")[0], {})
     for file in ("model.json", "arrays.npz"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 

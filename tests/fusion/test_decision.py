@@ -15,9 +15,9 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from featstore import registry
 from featstore.errors import UsageError
-from featstore.fusion.blocks import lay_out
+from featstore.fusion.blocks import make_blocks
 from featstore.fusion.decision import DecisionStrategy
-from featstore.fusion.strategies.ensemble_selection import EnsembleSelection, pick
+from featstore.fusion.strategies.ensemble_selection import EnsembleSelection, select_ensemble
 from featstore.fusion.strategies.gompertz_rank import GompertzRank, fuzzy_score
 from featstore.fusion.strategies.mean_logit import MeanLogit
 from featstore.fusion.strategies.soft_vote import SoftVote
@@ -58,7 +58,7 @@ def parts_of(X):
 @pytest.mark.parametrize("kind", DECISION)
 def test_votes_and_probabilities_of_each_backbone_can_be_asked_for(kind):
     X, y, groups = data(n_classes=3)
-    strategy = kind(lay_out(WIDTHS)).fit(X, y, groups=groups)
+    strategy = kind(make_blocks(WIDTHS)).fit(X, y, groups=groups)
     proba = strategy.block_proba(X)
     expected = np.stack([reference_block().fit(part, y).predict_proba(part) for part in parts_of(X)], axis=1)
     np.testing.assert_allclose(proba, expected, atol=1e-6)
@@ -69,7 +69,7 @@ def test_votes_and_probabilities_of_each_backbone_can_be_asked_for(kind):
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_soft_vote_is_the_arithmetic_and_mean_logit_the_geometric_mean(n_classes):
     X, y, _ = data(n_classes=n_classes)
-    soft, geometric = (kind(lay_out(WIDTHS)).fit(X, y) for kind in (SoftVote, MeanLogit))
+    soft, geometric = (kind(make_blocks(WIDTHS)).fit(X, y) for kind in (SoftVote, MeanLogit))
     np.testing.assert_allclose(soft.predict_proba(X), soft.block_proba(X).mean(axis=1), atol=1e-12)
     pooled = gmean(geometric.block_proba(X), axis=1)
     np.testing.assert_allclose(
@@ -89,16 +89,16 @@ def test_stacking_is_what_scikit_learn_makes_of_cross_validated_logits():
     )
     second = reference_block().fit(logits, y)
     whole = [reference_block().fit(part, y).decision_function(part) for part in parts_of(X)]
-    ours = Stacking(lay_out(WIDTHS)).fit(X, y, groups=groups).predict_proba(X)
+    ours = Stacking(make_blocks(WIDTHS)).fit(X, y, groups=groups).predict_proba(X)
     np.testing.assert_allclose(ours, second.predict_proba(np.stack(whole, axis=1)), atol=1e-6)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_noise_weighs_less_and_is_left_out_by_ensemble_selection(n_classes):
     X, y, groups = data(n_classes=n_classes)
-    vote = WeightedVote(lay_out(WIDTHS)).fit(X, y, groups=groups)
+    vote = WeightedVote(make_blocks(WIDTHS)).fit(X, y, groups=groups)
     assert vote.weights_[0] > vote.weights_[1] > 3 * vote.weights_[2]
-    picked = EnsembleSelection(lay_out(WIDTHS)).fit(X, y, groups=groups)
+    picked = EnsembleSelection(make_blocks(WIDTHS)).fit(X, y, groups=groups)
     assert picked.weights_[2] < 0.05 < picked.weights_[1] < picked.weights_[0]
     for strategy in (vote, picked):
         expected = np.average(strategy.block_proba(X), axis=1, weights=strategy.weights_)
@@ -125,7 +125,7 @@ def test_each_member_is_the_one_that_lowers_the_loss_most(seed, n_blocks, rounds
         team.append(int(np.argmin(trials)))
         losses.append(min(trials))
     best = next(size for size, loss in enumerate(losses, 1) if loss <= min(losses) + 1e-12)
-    assert pick(of_truth, rounds) == team[:best]
+    assert select_ensemble(of_truth, rounds) == team[:best]
 
 
 def gompertz_as_published(confidence, top):
@@ -146,7 +146,7 @@ def test_gompertz_scores_are_the_published_ones_and_the_lowest_wins(top):
     scores = fuzzy_score(proba, top)
     np.testing.assert_allclose(scores, [gompertz_as_published(row, top) for row in proba], atol=1e-12)
     X, y, _ = data(n_classes=3)
-    fusion = GompertzRank(lay_out(WIDTHS), top=top).fit(X, y)
+    fusion = GompertzRank(make_blocks(WIDTHS), top=top).fit(X, y)
     winners = fuzzy_score(fusion.block_proba(X), top).argmin(axis=1)
     np.testing.assert_array_equal(fusion.predict_proba(X).argmax(axis=1), winners)
 
@@ -198,11 +198,11 @@ def test_sugeno_integral_is_the_best_coalition_of_all(seed, total):
 
 def test_sugeno_trusts_follow_the_inner_accuracies():
     X, y, groups = data()
-    fusion = SugenoIntegral(lay_out(WIDTHS)).fit(X, y, groups=groups)
+    fusion = SugenoIntegral(make_blocks(WIDTHS)).fit(X, y, groups=groups)
     assert fusion.trusts_.sum() == pytest.approx(1)
     assert fusion.interaction_ == 0
     assert fusion.trusts_[0] > fusion.trusts_[1] > fusion.trusts_[2]
-    assert SugenoIntegral(lay_out(WIDTHS), total=2.0).fit(X, y).interaction_ < 0
+    assert SugenoIntegral(make_blocks(WIDTHS), total=2.0).fit(X, y).interaction_ < 0
 
 
 @pytest.mark.parametrize(
@@ -217,4 +217,4 @@ def test_sugeno_trusts_follow_the_inner_accuracies():
 def test_a_parameter_out_of_range_is_refused_by_name(kind, wrong):
     X, y, _ = data(n=30)
     with pytest.raises(UsageError, match=f"{next(iter(wrong))}="):
-        kind(lay_out(WIDTHS), **wrong).fit(X, y)
+        kind(make_blocks(WIDTHS), **wrong).fit(X, y)

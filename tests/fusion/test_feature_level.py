@@ -16,15 +16,15 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
 from featstore.errors import UsageError
-from featstore.fusion.blocks import lay_out
+from featstore.fusion.blocks import make_blocks
 from featstore.fusion.linear import Projection, align, fit_elasticnet, principal_parts
 from featstore.fusion.model_io import export_model, restore_model
-from featstore.fusion.strategies.cca_concat import CcaConcat, canonical_turns
+from featstore.fusion.strategies.cca_concat import CcaConcat, canonical_rotations
 from featstore.fusion.strategies.class_decomposition import ClassDecomposition
 from featstore.fusion.strategies.concat_elasticnet import ConcatElasticnet
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
 from featstore.fusion.strategies.concat_svm import ConcatSvm
-from featstore.fusion.strategies.dca_concat import DcaConcat, pairing_turns, separating_axes
+from featstore.fusion.strategies.dca_concat import DcaConcat, pairing_rotations, separating_axes
 from featstore.fusion.strategies.knn import Knn
 from featstore.fusion.strategies.mrmr import Mrmr, choose
 from featstore.fusion.strategies.nearest_centroid import NearestCentroid
@@ -33,7 +33,7 @@ from featstore.fusion.strategies.project_max import ProjectMax
 from featstore.fusion.strategies.project_mean import ProjectMean
 
 WIDTHS = {"a": 20, "b": 12}
-BLOCKS = lay_out(WIDTHS)
+BLOCKS = make_blocks(WIDTHS)
 
 
 def data(n=120, n_classes=2, seed=0):
@@ -142,10 +142,10 @@ def test_elastic_net_finds_the_columns_that_matter_among_thousands():
 
 def test_canonical_variates_of_two_blocks_are_those_of_scikit_learn():
     X, _ = data(n=300)
-    blocks = lay_out({"a": 20, "b": 12})
+    blocks = make_blocks({"a": 20, "b": 12})
     mean, scale = X.mean(axis=0), 1 / X.std(axis=0)
     _, scores = principal_parts(X, blocks, mean, scale, 99, 0)
-    ours = [part @ turn for part, turn in zip(scores, canonical_turns(scores, 3, ridge=0.0), strict=True)]
+    ours = [part @ turn for part, turn in zip(scores, canonical_rotations(scores, 3, ridge=0.0), strict=True)]
     theirs = CCA(3, max_iter=20_000, tol=1e-12).fit(*parts_of(X)).transform(*parts_of(X))
     for i in range(3):
         correlations = [np.corrcoef(pair[0][:, i], pair[1][:, i])[0, 1] for pair in (ours, theirs)]
@@ -159,11 +159,13 @@ def test_cca_keeps_what_backbones_share_and_drops_what_only_one_sees():
     private = 6 * rng.normal(size=(400, 1)) * rng.normal(size=(1, 20))
     shared = (2 * y[:, None] - 1) @ rng.normal(size=(1, 20))
     X = np.concatenate([shared + private, 0.5 * shared, shared], axis=1) + rng.normal(size=(400, 60))
-    blocks = lay_out({"a": 20, "b": 20, "c": 20})
+    blocks = make_blocks({"a": 20, "b": 20, "c": 20})
     first = CcaConcat(blocks, n_variates=1).fit(X[:200], y[:200])
     assert first.score(X[200:], y[200:]) > 0.95
     assert (
-        PcaConcat(lay_out({"a": 20}), n_components=1).fit(X[:200, :20], y[:200]).score(X[200:, :20], y[200:])
+        PcaConcat(make_blocks({"a": 20}), n_components=1)
+        .fit(X[:200, :20], y[:200])
+        .score(X[200:, :20], y[200:])
         < 0.7
     )
 
@@ -180,13 +182,13 @@ def test_dca_unitises_the_scatter_between_classes_and_the_covariance_between_set
             [score[y == label].mean(axis=0) * np.sqrt((y == label).sum()) for label in range(n_classes)]
         )
         np.testing.assert_allclose(means.T @ means, np.eye(n_classes - 1), atol=1e-8)
-    left, right = (score @ turn for score, turn in zip(scores, pairing_turns(scores), strict=True))
+    left, right = (score @ turn for score, turn in zip(scores, pairing_rotations(scores), strict=True))
     np.testing.assert_allclose(left.T @ right, np.eye(n_classes - 1), atol=1e-8)
 
 
 def test_dca_of_two_classes_projects_on_the_line_between_the_means():
     X, y = data()
-    model = DcaConcat(lay_out({"a": 20, "b": 12})).fit(X, y).model_
+    model = DcaConcat(make_blocks({"a": 20, "b": 12})).fit(X, y).model_
     Z = StandardScaler().fit_transform(X)
     between = Z[y == 1].mean(axis=0) - Z[y == 0].mean(axis=0)
     for part, line in zip(parts_of(model.coef), parts_of(between[None]), strict=True):
@@ -210,7 +212,7 @@ def test_projections_agree_on_a_backbone_and_its_rotation(kind):
     X, y = data(n=200)
     one = StandardScaler().fit_transform(X[:, :12])
     X2 = np.concatenate([one, one @ np.linalg.qr(rng.normal(size=(12, 12)))[0]], axis=1)
-    fusion = kind(lay_out({"one": 12, "other": 12})).fit(X2, y)
+    fusion = kind(make_blocks({"one": 12, "other": 12})).fit(X2, y)
     first, second = (
         p.score(part) for p, part in zip(fusion.projections_, (X2[:, :12], X2[:, 12:]), strict=True)
     )
@@ -224,7 +226,7 @@ def test_a_maximum_hears_the_backbone_that_a_mean_drowns():
     y = np.arange(600) % 2
     quiet = rng.normal(size=(600, 5))[:, None].repeat(4, axis=1) + 0.1 * rng.normal(size=(600, 4, 5))
     quiet[np.arange(600), rng.integers(0, 4, 600), 0] += 4.0 * y
-    X, blocks = quiet.reshape(600, 20), lay_out(dict.fromkeys("abcd", 5))
+    X, blocks = quiet.reshape(600, 20), make_blocks(dict.fromkeys("abcd", 5))
     scores = [
         kind(blocks).fit(X[:300], y[:300]).score(X[300:], y[300:]) for kind in (ProjectMax, ProjectMean)
     ]

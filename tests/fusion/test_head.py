@@ -11,12 +11,12 @@ from featstore.fusion.strategies.concat_head import ConcatHead
 from featstore.fusion.training import (
     RULES,
     SCHEDULES,
+    DenseHead,
     Dropout,
-    Head,
     Optimiser,
-    Regimen,
-    Rows,
     Trainer,
+    TrainingConfig,
+    TrainingRows,
     encode,
     plateau_factor,
     train,
@@ -36,14 +36,14 @@ def generators(*seeds):
 
 
 def head_of(weights):
-    head = Head(weights.shape[1], weights.shape[0])
+    head = DenseHead(weights.shape[1], weights.shape[0])
     head.dense.weights[:] = weights
     return head
 
 
 def drawn(n_logits, width, seed=0):
-    head = Head(width, n_logits)
-    head.draw(np.random.default_rng(seed))
+    head = DenseHead(width, n_logits)
+    head.initialise(np.random.default_rng(seed))
     return head
 
 
@@ -78,9 +78,9 @@ def test_weights_and_curves_equal_those_of_keras(keras, n_classes, gain):
     layer.set_weights([head.dense.weights.T, head.dense.bias])
     model.compile(keras.optimizers.Adam(1e-3), f"{loss}_crossentropy", metrics=["accuracy"])
 
-    regimen = Regimen(learning_rate=1e-3, batch_size=8, epochs=4)
+    regimen = TrainingConfig(learning_rate=1e-3, batch_size=8, epochs=4)
     shuffle, again, masks = generators(5, 5, 6)
-    ours = train(head, regimen, Rows(X, targets), Rows(X_new, new_targets), shuffle, masks)
+    ours = train(head, regimen, TrainingRows(X, targets), TrainingRows(X_new, new_targets), shuffle, masks)
     theirs = {key: [] for key in ours}
     for _ in range(regimen.epochs):
         order = again.permutation(len(X))
@@ -121,8 +121,8 @@ def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(rate):
     X = np.ones((400, 501), np.float32)
     (rng,) = generators(0)
     head = head_of(np.full((1, 501), 1 / 501, np.float32))
-    trainer = Trainer(head, Regimen(learning_rate=1e-30, batch_size=7, epochs=1, dropout=rate), rng)
-    logits = trainer.epoch(Rows(X, np.zeros((400, 1), np.float32)), np.arange(400))[:, 0]
+    trainer = Trainer(head, TrainingConfig(learning_rate=1e-30, batch_size=7, epochs=1, dropout=rate), rng)
+    logits = trainer.epoch(TrainingRows(X, np.zeros((400, 1), np.float32)), np.arange(400))[:, 0]
     kept = logits * (1 - rate) * 501
     np.testing.assert_allclose(kept, np.round(kept), atol=0.1)
     assert logits.mean() == pytest.approx(1, abs=4 * np.sqrt(rate / (1 - rate) / 501 / 400))
@@ -132,9 +132,9 @@ def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(rate):
 def test_a_dropped_input_gets_no_gradient():
     (rng,) = generators(0)
     head = head_of(np.zeros((1, 1000), np.float32))
-    regimen = Regimen(learning_rate=1.0, batch_size=1, epochs=1, dropout=0.5)
+    regimen = TrainingConfig(learning_rate=1.0, batch_size=1, epochs=1, dropout=0.5)
     Trainer(head, regimen, rng).epoch(
-        Rows(np.ones((1, 1000), np.float32), np.ones((1, 1), np.float32)), np.arange(1)
+        TrainingRows(np.ones((1, 1000), np.float32), np.ones((1, 1), np.float32)), np.arange(1)
     )
     moved = np.count_nonzero(head.dense.weights)
     assert 400 < moved < 600
@@ -145,10 +145,10 @@ def test_gradient_under_dropout_is_that_of_the_scaled_up_inputs(monkeypatch):
     X, y = rows(6, 300, 2)
     (rng,) = generators(0)
     head = drawn(1, 300)
-    trainer = Trainer(head, Regimen(learning_rate=1.0, batch_size=1, epochs=1, dropout=0.75), rng)
+    trainer = Trainer(head, TrainingConfig(learning_rate=1.0, batch_size=1, epochs=1, dropout=0.75), rng)
     seen = []
     monkeypatch.setattr(trainer.optimiser, "step", lambda _, gradient, __: seen.append(gradient.copy()))
-    logits = trainer.epoch(Rows(X, encode(y, 2)), np.arange(6))
+    logits = trainer.epoch(TrainingRows(X, encode(y, 2)), np.arange(6))
     for x, label, logit, gradient in zip(X, y, logits[:, 0], seen, strict=True):
         inputs = np.where(gradient[:-1] != 0, 4 * x, 0)
         assert logit == pytest.approx(inputs @ head.dense.weights[0], abs=1e-4)

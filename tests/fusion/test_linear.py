@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from featstore.fusion.blocks import lay_out
+from featstore.fusion.blocks import make_blocks
 from featstore.fusion.linear import LinearModel, probabilities, rescale, standardise
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
 
@@ -37,7 +37,7 @@ def test_concat_logreg_equals_scikit_learn_on_weighted_standardised_columns(n, w
         FunctionTransformer(lambda Z: Z * weights),
         LogisticRegression(C=5.0, tol=1e-10, max_iter=9999),
     ).fit(X.astype(np.float64), y)
-    ours = ConcatLogreg(lay_out(widths), C=5.0).fit(X, y)
+    ours = ConcatLogreg(make_blocks(widths), C=5.0).fit(X, y)
     np.testing.assert_allclose(ours.predict_proba(new), reference.predict_proba(new), atol=1e-6)
     np.testing.assert_allclose(ours.model_.coef, reference[-1].coef_, atol=1e-5)
 
@@ -45,7 +45,7 @@ def test_concat_logreg_equals_scikit_learn_on_weighted_standardised_columns(n, w
 @pytest.mark.parametrize("C", [1e-3, 1.0, 1e3])
 def test_wide_solution_is_a_stationary_point_of_the_penalised_likelihood(C):
     X, y = gap_like(50, {"a": 300, "b": 40})
-    model = ConcatLogreg(lay_out({"a": 300, "b": 40}), C=C).fit(X, y).model_
+    model = ConcatLogreg(make_blocks({"a": 300, "b": 40}), C=C).fit(X, y).model_
     Z = (X - model.mean) * model.scale
     slope = y - expit(Z @ model.coef[0] + model.intercept[0])
     np.testing.assert_allclose(C * slope @ Z, model.coef[0], atol=1e-6 * max(C, 1))
@@ -55,7 +55,7 @@ def test_wide_solution_is_a_stationary_point_of_the_penalised_likelihood(C):
 def test_every_block_has_the_same_total_variance_whatever_its_width():
     widths = {"NASNetLarge": 4032, "VGG19": 512, "narrow": 3}
     X, _ = gap_like(30, widths)
-    mean, scale = standardise(X, lay_out(widths))
+    mean, scale = standardise(X, make_blocks(widths))
     variances = ((X - mean) * scale).var(axis=0)
     edges = np.cumsum(list(widths.values()))[:-1]
     np.testing.assert_allclose([part.sum() for part in np.split(variances, edges)], 1.0, rtol=1e-6)
@@ -73,12 +73,12 @@ def test_a_column_without_signal_is_silenced(noise):
     X = np.full((50, 2), 1000.0, np.float32)
     X[:, 0] = np.arange(50)
     X[::2, 1] += np.float32(noise * np.spacing(np.float32(1000)))
-    assert standardise(X, lay_out({"a": 2}))[1][1] == 0.0
+    assert standardise(X, make_blocks({"a": 2}))[1][1] == 0.0
 
 
 def test_a_small_but_real_spread_is_kept():
     X = np.random.default_rng(0).normal(1.0, 1e-4, (50, 1)).astype(np.float32)
-    assert standardise(X, lay_out({"a": 1}))[1][0] == pytest.approx(1 / X.std(dtype=float))
+    assert standardise(X, make_blocks({"a": 1}))[1][0] == pytest.approx(1 / X.std(dtype=float))
 
 
 def test_decision_does_not_depend_on_how_rows_are_chunked():

@@ -7,20 +7,28 @@ import numpy as np
 import pytest
 
 from featstore.errors import UsageError
-from featstore.fusion.blocks import lay_out
+from featstore.fusion.blocks import make_blocks
 from featstore.fusion.strategies.bilinear_head import BilinearHead, LowRankBilinear
 from featstore.fusion.strategies.concat_head import ConcatHead
 from featstore.fusion.strategies.concat_mlp import ConcatMlp, Perceptron
 from featstore.fusion.strategies.gated_head import GatedAttention, GatedHead
-from featstore.fusion.training import Head, Regimen, Rows, activate, cross_entropy, encode, train
+from featstore.fusion.training import (
+    DenseHead,
+    TrainingConfig,
+    TrainingRows,
+    activate,
+    cross_entropy,
+    encode,
+    train,
+)
 
-BLOCKS = lay_out({"a": 7, "b": 4, "c": 2})
+BLOCKS = make_blocks({"a": 7, "b": 4, "c": 2})
 WIDTH = 13
 
 
 def networks(n_logits, dtype=np.float64):
     return [
-        Head(WIDTH, n_logits, dtype),
+        DenseHead(WIDTH, n_logits, dtype),
         Perceptron((WIDTH, 5, n_logits), len(BLOCKS), dtype),
         GatedAttention(BLOCKS, 5, n_logits, dtype),
         LowRankBilinear(BLOCKS, 5, n_logits, dtype),
@@ -58,8 +66,15 @@ def test_frozen_columns_stay_and_all_others_move(which):
     before = network.parameters.copy()
     X, targets = problem(1)
     rngs = [np.random.default_rng(seed) for seed in (0, 1)]
-    data = Rows(X.astype(np.float32), targets)
-    train(network, Regimen(1e-2, 3, 5), data, Rows(data.X[:0], targets[:0]), *rngs, [slice(7, 11)])
+    data = TrainingRows(X.astype(np.float32), targets)
+    train(
+        network,
+        TrainingConfig(1e-2, 3, 5),
+        data,
+        TrainingRows(data.X[:0], targets[:0]),
+        *rngs,
+        [slice(7, 11)],
+    )
     network.gradient[:] = 0
     network.reading(slice(7, 11))[:] = 1
     stayed = network.gradient == 1
@@ -73,7 +88,7 @@ def test_perceptron_trains_as_in_keras():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     keras = importlib.import_module("keras")
     network = Perceptron((WIDTH, 5, 1), len(BLOCKS), np.float32)
-    network.draw(np.random.default_rng(0))
+    network.initialise(np.random.default_rng(0))
     layers = [keras.layers.Dense(5, activation="relu"), keras.layers.Dense(1, activation="sigmoid")]
     model = keras.Sequential([keras.Input((WIDTH,)), *layers])
     for layer, dense in zip(layers, (network.hidden, network.output), strict=True):
@@ -82,8 +97,8 @@ def test_perceptron_trains_as_in_keras():
     X, targets = problem(1, n=40)
     X = X.astype(np.float32)
     order = np.random.default_rng(3).permutation(40)
-    data, none = Rows(X, targets), Rows(X[:0], targets[:0])
-    train(network, Regimen(1e-3, 8, 1), data, none, np.random.default_rng(3), np.random.default_rng(0))
+    data, none = TrainingRows(X, targets), TrainingRows(X[:0], targets[:0])
+    train(network, TrainingConfig(1e-3, 8, 1), data, none, np.random.default_rng(3), np.random.default_rng(0))
     model.fit(X[order], targets[order], batch_size=8, shuffle=False, verbose=0)
     for layer, dense in zip(layers, (network.hidden, network.output), strict=True):
         np.testing.assert_allclose(dense.weights.T, layer.get_weights()[0], rtol=1e-5, atol=1e-6)
@@ -98,7 +113,9 @@ def test_the_gate_follows_the_backbone_that_knows():
     X[np.arange(600), owner, 0] = 3
     X[np.arange(600), owner, 1] += 2 * y - 1
     X[np.arange(600), 1 - owner, 1] += 2 * rng.integers(0, 2, 600) - 1
-    head = GatedHead(lay_out({"a": 8, "b": 8}), dropout=0.0, epochs=60).fit(X[:400].reshape(400, 16), y[:400])
+    head = GatedHead(make_blocks({"a": 8, "b": 8}), dropout=0.0, epochs=60).fit(
+        X[:400].reshape(400, 16), y[:400]
+    )
     gates = head.attention(X[400:].reshape(200, 16))
     np.testing.assert_allclose(gates.sum(axis=1), 1, atol=1e-12)
     assert (gates.argmax(axis=1) == owner[400:]).mean() > 0.9
@@ -109,7 +126,7 @@ def test_bilinear_learns_what_two_backbones_know_only_together():
     rng = np.random.default_rng(0)
     X = rng.choice([-1.0, 1.0], size=(600, 2)) + rng.normal(size=(600, 2)) * 0.1
     y = (X[:, 0] * X[:, 1] > 0).astype(int)
-    head = BilinearHead(lay_out({"a": 1, "b": 1}), dropout=0.0, epochs=60).fit(X[:400], y[:400])
+    head = BilinearHead(make_blocks({"a": 1, "b": 1}), dropout=0.0, epochs=60).fit(X[:400], y[:400])
     assert head.score(X[400:], y[400:]) > 0.95
 
 
@@ -155,7 +172,7 @@ def test_earlier_weights_of_another_meaning_are_refused():
     with pytest.raises(UsageError, match="earlier model is ConcatHead, this one ConcatMlp"):
         ConcatMlp(BLOCKS).fine_tune(earlier, X, y)
     with pytest.raises(UsageError, match=r"reads the blocks a\(7\)\+b\(4\)\+c\(2\), this one b\(7\)"):
-        ConcatHead(lay_out({"b": 7, "a": 4, "c": 2})).fine_tune(earlier, X, y)
+        ConcatHead(make_blocks({"b": 7, "a": 4, "c": 2})).fine_tune(earlier, X, y)
     with pytest.raises(UsageError, match=r"classes \[0, 1\], these rows \[1, 2\]"):
         ConcatHead(BLOCKS).fine_tune(earlier, X, y + 1)
     with pytest.raises(UsageError, match="no block z to freeze"):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featstore.fusion.blocks import lay_out
-from featstore.fusion.decision import ALWAYS_TRAINED, inner_folds, out_of_fold
+from featstore.fusion.blocks import make_blocks
+from featstore.fusion.decision import ALWAYS_TRAINED, fold_numbers, out_of_fold
 from featstore.fusion.strategies.stacking import Stacking
 from featstore.fusion.strategies.weighted_vote import WeightedVote
 
@@ -24,7 +24,7 @@ def cohorts(draw):
 @given(cohorts(), st.integers(2, 5))
 def test_groups_stay_whole_and_every_class_stays_in_training(cohort, folds):
     y, groups = cohort
-    fold_of = inner_folds(y, groups, folds, 0)
+    fold_of = fold_numbers(y, groups, folds, 0)
     assert fold_of.max() < folds
     for group in np.unique(groups):
         assert len(set(fold_of[groups == group])) == 1
@@ -34,20 +34,20 @@ def test_groups_stay_whole_and_every_class_stays_in_training(cohort, folds):
 
 def test_folds_share_rows_and_classes_evenly():
     y = np.tile([0, 0, 1], 40)
-    fold_of = inner_folds(y, np.arange(120) // 3, 4, 0)
+    fold_of = fold_numbers(y, np.arange(120) // 3, 4, 0)
     assert np.bincount(fold_of).tolist() == [30] * 4
     assert np.bincount(fold_of[y == 1]).tolist() == [10] * 4
 
 
 def test_without_groups_every_row_is_its_own():
-    assert len(set(inner_folds(np.array([0, 1]).repeat(2), None, 2, 0))) == 2
-    assert (inner_folds(np.array([0, 1]), np.array([0, 0]), 5, 0) == ALWAYS_TRAINED).all()
+    assert len(set(fold_numbers(np.array([0, 1]).repeat(2), None, 2, 0))) == 2
+    assert (fold_numbers(np.array([0, 1]), np.array([0, 0]), 5, 0) == ALWAYS_TRAINED).all()
 
 
 def test_answers_come_from_models_that_never_saw_the_group():
     groups = np.arange(30) // 2
     y = groups % 2
-    fold_of = inner_folds(y, groups, 3, 0)
+    fold_of = fold_numbers(y, groups, 3, 0)
 
     def remember(rows, labels):
         seen = set(rows[:, 0].astype(int) // 2)
@@ -73,7 +73,7 @@ def test_a_backbone_that_only_recognises_patients_is_not_trusted(kind):
     y = rng.permutation(np.arange(40) % 2)[groups]
     memory = 3 * rng.normal(size=(40, 60))[groups] + 0.1 * rng.normal(size=(240, 60))
     honest = y[:, None] + rng.normal(size=(240, 5))
-    X, blocks = np.concatenate([memory, honest], axis=1), lay_out({"memory": 60, "honest": 5})
+    X, blocks = np.concatenate([memory, honest], axis=1), make_blocks({"memory": 60, "honest": 5})
 
     def trust(strategy):
         weights = strategy.weights_ if kind is WeightedVote else strategy.stack_.coef[0]

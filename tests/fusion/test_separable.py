@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from featstore.fusion import dual_newton as dual
-from featstore.fusion.blocks import lay_out
+from featstore.fusion.blocks import make_blocks
 from featstore.fusion.dual_newton import best_intercept, inverse_link, loss, targets
 from featstore.fusion.linear import standardise
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
-from featstore.fusion.subset_logistic import GRID, LogisticFamily
+from featstore.fusion.subset_logistic import GRID, SubsetLogistic
 
 WIDTHS = {"a": 12, "b": 5}
-BLOCKS = lay_out(WIDTHS)
+BLOCKS = make_blocks(WIDTHS)
 BOTH = [("a",), ("a", "b")]
 
 
@@ -74,7 +74,7 @@ def _nothing_warned():
 def test_separable_classes_have_the_model_of_newtons_method(n_classes, gap, C):
     X, y = clusters(n_classes, 20, gap)
     exact = newton(X, y, C)
-    family = LogisticFamily.fit(X, y, BLOCKS, BOTH, C).predict_proba(X)
+    family = SubsetLogistic.fit(X, y, BLOCKS, BOTH, C).predict_proba(X)
     np.testing.assert_allclose(family[1], exact, atol=1e-6)
     np.testing.assert_allclose(ConcatLogreg(BLOCKS, C).fit(X, y).predict_proba(X), exact, atol=1e-6)
 
@@ -118,7 +118,7 @@ def test_odd_rows_have_the_model_of_newtons_method(kind, C):
     elif kind == "tiny":
         X = X * np.float32(1e-30)
     exact = newton(X, y, C)
-    family = LogisticFamily.fit(X, y, BLOCKS, BOTH, C).predict_proba(X)
+    family = SubsetLogistic.fit(X, y, BLOCKS, BOTH, C).predict_proba(X)
     np.testing.assert_allclose(family[1], exact, atol=1e-6)
     np.testing.assert_allclose(ConcatLogreg(BLOCKS, C).fit(X, y).predict_proba(X), exact, atol=1e-6)
 
@@ -185,5 +185,5 @@ def test_a_step_that_is_no_number_ends_with_the_state_before_it(n_classes, monke
     X, y = clusters(n_classes, 30, 1)
     monkeypatch.setattr(dual.NewtonSystem, "solve", lambda _, slope, *__: (slope * np.nan, slope * np.nan))
     with pytest.warns(UserWarning, match="2 subsets did not reach the optimum"):
-        family = LogisticFamily.fit(X, y, BLOCKS, BOTH, 5.0)
+        family = SubsetLogistic.fit(X, y, BLOCKS, BOTH, 5.0)
     assert np.isfinite(family.predict_proba(X)).all()

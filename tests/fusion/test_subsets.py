@@ -12,11 +12,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from featstore.errors import UsageError
-from featstore.fusion.blocks import Block, lay_out
+from featstore.fusion.blocks import Block, make_blocks
 from featstore.fusion.dual_newton import Kernel, apply, membership, solve, targets
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
 from featstore.fusion.strategy import SubsetStrategy
-from featstore.fusion.subset_logistic import GRID, LogisticFamily, forward_selection, inner_folds
+from featstore.fusion.subset_logistic import GRID, SubsetLogistic, forward_selection, penalty_folds
 
 SAME = 1e-6
 
@@ -50,7 +50,7 @@ def one_by_one(X, y, X_new, blocks, subset, C):
 
 def assert_same(X, y, X_new, blocks, C=5.0, tolerance=SAME):
     subsets = all_subsets(blocks)
-    proba = LogisticFamily.fit(X, y, blocks, subsets, C).predict_proba(X_new)
+    proba = SubsetLogistic.fit(X, y, blocks, subsets, C).predict_proba(X_new)
     for subset, ours in zip(subsets, proba, strict=True):
         theirs = one_by_one(X, y, X_new, blocks, subset, C)
         assert np.abs(ours - theirs).max() <= tolerance, subset
@@ -63,7 +63,7 @@ def test_every_subset_is_the_model_scikit_learn_finds(n, n_classes, seed):
     widths = {"a": 30, "b": 7, "c": 60}
     X, y = gap_like(n, widths, n_classes, seed)
     X_new, _ = gap_like(50, widths, n_classes, seed + 100)
-    assert_same(X, y, X_new, lay_out(widths))
+    assert_same(X, y, X_new, make_blocks(widths))
 
 
 @given(
@@ -78,7 +78,7 @@ def test_whatever_the_shape(n, widths, n_classes, C, seed):
     named = {str(at): width for at, width in enumerate(widths)}
     X, y = gap_like(n, named, n_classes, seed)
     X_new, _ = gap_like(20, named, n_classes, seed + 1)
-    assert_same(X, y, X_new, lay_out(named), C)
+    assert_same(X, y, X_new, make_blocks(named), C)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -90,27 +90,27 @@ def test_columns_that_carry_nothing_new_do_no_harm(n_classes):
         Z[:, 20:35] = Z[:, 35:50]
         Z[:, 50:53] = 7.5
         Z[:, 55:] = 0.0
-    assert_same(X, y, X_new, lay_out(widths))
+    assert_same(X, y, X_new, make_blocks(widths))
 
 
 def test_repeated_rows_do_no_harm():
     widths = {"a": 80, "b": 10}
     X, y = gap_like(25, widths)
     X_new, _ = gap_like(30, widths, seed=1)
-    assert_same(np.tile(X, (3, 1)), np.tile(y, 3), X_new, lay_out(widths))
+    assert_same(np.tile(X, (3, 1)), np.tile(y, 3), X_new, make_blocks(widths))
 
 
 def test_a_hardly_penalised_model_of_separable_rows_still_converges():
     widths = {"a": 200, "b": 50}
     X, y = gap_like(60, widths)
     X_new, _ = gap_like(30, widths, seed=1)
-    assert_same(X, y, X_new, lay_out(widths), C=1e4, tolerance=1e-5)
+    assert_same(X, y, X_new, make_blocks(widths), C=1e4, tolerance=1e-5)
 
 
 def test_one_lonely_image_of_a_class_is_enough():
     widths = {"a": 30}
     X, _ = gap_like(40, widths)
-    assert_same(X, (np.arange(40) == 3).astype(int), X, lay_out(widths))
+    assert_same(X, (np.arange(40) == 3).astype(int), X, make_blocks(widths))
 
 
 def test_the_solution_is_stationary_and_does_not_depend_on_where_it_started():
@@ -118,7 +118,7 @@ def test_the_solution_is_stationary_and_does_not_depend_on_where_it_started():
     _, y = gap_like(50, widths)
     rng = np.random.default_rng(0)
     kernels = [Kernel.of(rng.normal(size=(50, width)) * width**-0.5) for width in widths.values()]
-    members = membership(all_subsets(lay_out(widths)), lay_out(widths))
+    members = membership(all_subsets(make_blocks(widths)), make_blocks(widths))
     target = targets(y, 2)
     cold = solve(kernels, members, target, np.full(3, 5.0))
     warm = solve(kernels, members, target, np.full(3, 5.0), solve(kernels, members, target, np.full(3, 0.5)))
@@ -158,10 +158,10 @@ def test_concat_logreg_offers_its_subsets_together():
     widths = {"a": 40, "b": 15}
     X, y = gap_like(60, widths, 3)
     labels = np.array(["x", "y", "z"])[y]
-    strategy = ConcatLogreg(lay_out(widths), C=2.0)
+    strategy = ConcatLogreg(make_blocks(widths), C=2.0)
     assert isinstance(strategy, SubsetStrategy)
     together = strategy.fit_subsets(X, labels, [("b",), ("a", "b")]).predict_proba(X)
-    alone = ConcatLogreg(lay_out({"b": 15}), C=2.0).fit(X[:, 40:], labels).predict_proba(X[:, 40:])
+    alone = ConcatLogreg(make_blocks({"b": 15}), C=2.0).fit(X[:, 40:], labels).predict_proba(X[:, 40:])
     np.testing.assert_allclose(together[0], alone, atol=SAME)
     np.testing.assert_allclose(together[1], strategy.fit(X, labels).predict_proba(X), atol=SAME)
 
@@ -171,7 +171,7 @@ def loss_on_inner_folds(X, y, groups, blocks, C):
     weights = np.concatenate([np.full(b.width, b.width**-0.5) for b in blocks])
     Z = StandardScaler().fit_transform(X.astype(float)) * weights
     total = 0.0
-    for train, test in inner_folds(y, groups):
+    for train, test in penalty_folds(y, groups):
         solver = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-10).fit(Z[train], y[train])
         total -= solver.predict_log_proba(Z[test])[np.arange(len(test)), y[test]].sum()
     return total
@@ -182,7 +182,7 @@ def test_c_is_the_best_of_the_grid_on_inner_folds_and_the_same_alone_as_together
     widths = {"a": 40, "b": 15}
     X, y = gap_like(60, widths, n_classes)
     groups = np.arange(60) // 2
-    blocks = lay_out(widths)
+    blocks = make_blocks(widths)
     best = min(GRID, key=lambda C: loss_on_inner_folds(X, y, groups, blocks, C))
     alone = ConcatLogreg(blocks, C="auto").fit(X, y, groups=groups)
     together = ConcatLogreg(blocks, C="auto").fit_subsets(X, y, [("a",), ("a", "b")], groups)
@@ -195,12 +195,12 @@ def test_c_is_the_best_of_the_grid_on_inner_folds_and_the_same_alone_as_together
 def test_inner_folds_keep_groups_whole_and_every_class_in_training():
     y = np.arange(60) % 3
     groups = np.arange(60) // 6
-    folds = list(inner_folds(y, groups))
+    folds = list(penalty_folds(y, groups))
     assert len(folds) == 3
     for train, test in folds:
         assert not set(groups[train]) & set(groups[test])
         assert set(y[train]) == {0, 1, 2}
-    assert list(inner_folds(y, y)) == []
+    assert list(penalty_folds(y, y)) == []
 
 
 def test_where_nothing_can_be_held_out_c_is_the_default():
@@ -218,7 +218,7 @@ def test_a_penalty_that_cannot_be_meant_is_refused(C):
 def test_forward_selection_takes_what_carries_signal_and_leaves_noise():
     rng = np.random.default_rng(0)
     y = np.arange(200) % 2
-    blocks = lay_out({"noise": 10, "left": 10, "copy": 10, "right": 10})
+    blocks = make_blocks({"noise": 10, "left": 10, "copy": 10, "right": 10})
     X = rng.normal(size=(200, 40))
     X[:, 10] += 1.5 * y
     X[:, 30] += 1.5 * y

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from featstore.fusion.blocks import lay_out
+from featstore.fusion.blocks import make_blocks
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
-from featstore.fusion.strategies.vote_backbones import VoteBackbones, elect
+from featstore.fusion.strategies.vote_backbones import VoteBackbones, majority
 
 BY_HAND = {
     "two against one: the third's 0.99 does not count": (
@@ -33,7 +33,7 @@ BY_HAND = {
 
 @pytest.mark.parametrize(("ballots", "expected"), BY_HAND.values(), ids=BY_HAND)
 def test_election_by_hand(ballots, expected):
-    np.testing.assert_allclose(elect(np.array([ballots]))[0], expected, atol=1e-12)
+    np.testing.assert_allclose(majority(np.array([ballots]))[0], expected, atol=1e-12)
 
 
 @st.composite
@@ -46,7 +46,7 @@ def ballots(draw):
 
 @given(ballots())
 def test_peak_of_the_probability_is_a_class_with_most_votes(block_proba):
-    proba = elect(block_proba)
+    proba = majority(block_proba)
     np.testing.assert_allclose(proba.sum(axis=1), 1, atol=1e-12)
     for row, voters in zip(proba, block_proba, strict=True):
         counts = np.bincount(voters.argmax(axis=1), minlength=len(row))
@@ -62,7 +62,7 @@ def test_order_of_voters_does_not_matter(seed, n_voters, n_classes):
     rng = np.random.default_rng(seed)
     block_proba = rng.dirichlet(np.ones(n_classes), size=(5, n_voters))
     shuffled = block_proba[:, rng.permutation(n_voters)]
-    np.testing.assert_allclose(elect(shuffled), elect(block_proba), atol=1e-12)
+    np.testing.assert_allclose(majority(shuffled), majority(block_proba), atol=1e-12)
 
 
 def data(n=60):
@@ -77,17 +77,17 @@ def data(n=60):
 def test_each_backbone_is_a_logistic_regression_on_its_own_columns():
     X, y = data()
     widths = {"good": 8, "fair": 5, "poor": 4}
-    vote = VoteBackbones(lay_out(widths), C=2.0).fit(X, y)
+    vote = VoteBackbones(make_blocks(widths), C=2.0).fit(X, y)
     proba = vote.block_proba(X)
     assert proba.shape == (60, 3, 3)
-    for i, block in enumerate(lay_out(widths)):
+    for i, block in enumerate(make_blocks(widths)):
         alone = ConcatLogreg(C=2.0).fit(X[:, block.start : block.stop], y)
         assert proba[:, i].tobytes() == alone.predict_proba(X[:, block.start : block.stop]).tobytes()
 
 
 def test_votes_are_class_numbers_and_elect_the_prediction():
     X, y = data()
-    vote = VoteBackbones(lay_out({"good": 8, "fair": 5, "poor": 4})).fit(X, y)
+    vote = VoteBackbones(make_blocks({"good": 8, "fair": 5, "poor": 4})).fit(X, y)
     votes = vote.votes(X)
     assert votes.shape == (60, 3)
     counts = np.apply_along_axis(np.bincount, 1, votes, minlength=3)

@@ -61,7 +61,7 @@ def wide(n):
 def segment(n):
     return index.encode_entries(
         [
-            index.Entry(bytes(32), at.to_bytes(32, "big"), 9, 9, at.to_bytes(64, "big"))
+            index.IndexEntry(bytes(32), at.to_bytes(32, "big"), 9, 9, at.to_bytes(64, "big"))
             for at in range(n // 150)
         ]
     )
@@ -69,7 +69,7 @@ def segment(n):
 
 def lease(n):
     ids = IdSet.of(f"{at:064x}" for at in range(n // 40))
-    return claim.encode_claim(claim.Claim("t", "r", this_process(), "2026", {"k": ids}))
+    return claim.encode_claim(claim.LeaseRecord("t", "r", this_process(), "2026", {"k": ids}))
 
 
 def fact_rows(n):

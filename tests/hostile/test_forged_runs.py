@@ -16,7 +16,7 @@ from featstore import runs as run
 from featstore import serialization as document
 from featstore.api.predict import predict
 from featstore.errors import RunError
-from featstore.fusion.model_io import ArchiveError, read_arrays, read_bundle
+from featstore.fusion.model_io import ArchiveError, load_strategy, read_arrays
 from featstore.serialization import digest_bytes
 
 pytestmark = pytest.mark.hostile
@@ -236,7 +236,7 @@ def test_the_model_of_another_run_is_refused(out, made):
     other = made.with_name("run1")
     for name in ("model.json", "arrays.npz"):
         (out / "model" / name).write_bytes((other / "model" / name).read_bytes())
-    assert read_bundle(out / "model"), "it is a good model; it is not this run's"
+    assert load_strategy(out / "model"), "it is a good model; it is not this run's"
     with pytest.raises(RunError, match=r"not the file that run\.json was written with"):
         predict(out, ["x.png"])
 

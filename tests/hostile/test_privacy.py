@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from featstore import runs as run
 from featstore.api.fuse import fuse
 from featstore.extraction import pipeline as engine
-from featstore.extraction.plan import blocks, plan
+from featstore.extraction.plan import image_blocks, plan
 from featstore.images.scan import scan
 from featstore.matrix import FeatureMatrix
 from featstore.store.store import Store
@@ -89,8 +89,8 @@ def extracted(data, cache):
     store = Store(cache)
     todo = plan([key()], [record.id for record in manifest.records], {})
     images = {record.id: record for record in manifest.records}
-    tally = engine.run(
-        blocks(todo), images, DECODING, {spec(): GridBackbone(spec())}, store, engine.Silence()
+    tally = engine.run_pass(
+        image_blocks(todo), images, DECODING, {spec(): GridBackbone(spec())}, store, engine.NullProgress()
     )
     store.stored([key()])
     return manifest, tally

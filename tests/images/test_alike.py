@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from featstore.evaluation.leakage import copies_found
-from featstore.image_facts import Copies
+from featstore.image_facts import CopiesFound
 from featstore.images import near_copies
 from featstore.images import near_copies as alike
 from featstore.images.near_copies import find_copies
@@ -101,10 +101,10 @@ def test_what_was_not_compared_closely_is_said(monkeypatch):
     assert copies.crowded > 48
     assert copies.left > 20
     assert len(copies.pairs) < 4 * 300, "pairs grow with the pictures, not with their square"
-    (said,) = [f for f in copies_found((), Copies((), copies.crowded, copies.left)) if f.code == "FS315"]
+    (said,) = [f for f in copies_found((), CopiesFound((), copies.crowded, copies.left)) if f.code == "FS315"]
     assert f"{copies.crowded} images resemble so many others" in said.message
     assert f"{copies.left} likely pairs were not aligned closely" in said.message
-    assert copies_found((), Copies()) == ()
+    assert copies_found((), CopiesFound()) == ()
 
 
 @pytest.mark.usefixtures("small_cells")

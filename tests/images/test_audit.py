@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from featstore.errors import AuditError
-from featstore.images.manifest import audit, require_sound
+from featstore.images.manifest import audit, require_no_errors
 from featstore.images.scan import scan
 
 
@@ -20,13 +20,13 @@ def scan_with_groups(root):
 def test_a_clean_data_set_with_groups_has_no_findings(write):
     manifest = scan_with_groups(write({"train/a/p1.png": 1, "train/b/p2.png": 2, "test/a/p3.png": 3}))
     assert audit(manifest) == ()
-    require_sound(manifest)
+    require_no_errors(manifest)
 
 
 def test_a_data_set_without_groups_is_warned_of_and_not_refused(write):
     manifest = scan(write({"a/1.png": 1, "b/2.png": 2}))
     assert codes(manifest) == [("warning", "no_groups")]
-    require_sound(manifest)
+    require_no_errors(manifest)
 
 
 def test_same_bytes_in_two_classes_are_a_conflict(write):
@@ -61,9 +61,9 @@ def test_a_group_that_reaches_the_other_split_only_by_a_copy_is_a_leak(write):
 def test_one_class_is_an_error_for_fitting_and_not_for_extracting(write):
     manifest = scan_with_groups(write({"a/p1.png": 1, "a/p2.png": 2}))
     assert codes(manifest) == [("error", "one_class")]
-    require_sound(manifest, fitting=False)
+    require_no_errors(manifest, fitting=False)
     with pytest.raises(AuditError, match="one_class"):
-        require_sound(manifest)
+        require_no_errors(manifest)
 
 
 def test_the_same_image_in_two_groups_is_worth_a_warning(write):
@@ -81,7 +81,7 @@ def test_a_refusal_counts_names_and_mends(write):
     files = {f"{split}/a/{seed}.png": seed for seed in range(7) for split in ("train", "test")}
     manifest = scan(write(files))
     with pytest.raises(AuditError) as caught:
-        require_sound(manifest)
+        require_no_errors(manifest)
     error = caught.value
     assert error.exit_code == 5
     assert "leak_exact: 7 images are in two splits." in error.cause

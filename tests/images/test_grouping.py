@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featstore.images.names import Union, merged_groups, spelling
+from featstore.images.names import DisjointSets, merged_groups, spelling
 from featstore.images.scan import scan
 
 
@@ -49,7 +49,7 @@ def test_a_chain_of_merged_groups_is_not_walked_again_and_again():
             Counting.asked += 1
             return super().get(*arguments)
 
-    union, count = Union(), 2000
+    union, count = DisjointSets(), 2000
     union._parent = Counting()
     names = [f"{at:06}" for at in range(count)]
     for one, other in reversed([*pairwise(names)]):

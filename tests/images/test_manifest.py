@@ -4,7 +4,7 @@ import pytest
 from fakes import write_images
 
 from featstore.errors import AuditError
-from featstore.images.manifest import require_sound
+from featstore.images.manifest import require_no_errors
 from featstore.images.scan import scan
 
 
@@ -34,7 +34,7 @@ def test_a_part_keeps_the_copies_of_its_images_and_no_others(whole):
 def test_sides_are_given_by_id_so_that_a_copy_is_no_leak(whole):
     sides = {record.id: ("train", "test")[at % 2] for at, record in enumerate(whole.by_image().records)}
     split = whole.by_image().with_splits(sides)
-    require_sound(split)
+    require_no_errors(split)
     assert {r.split for r in split.copies} == {sides[whole.copies[0].id]}
     assert split.with_splits(None).splits == ()
 
@@ -42,9 +42,9 @@ def test_sides_are_given_by_id_so_that_a_copy_is_no_leak(whole):
 def test_a_split_that_tears_patients_apart_is_refused_unless_groups_were_set_aside_by_name(whole):
     sides = {record.id: ("train", "test")[at % 2] for at, record in enumerate(whole.records)}
     with pytest.raises(AuditError, match="leak_group"):
-        require_sound(whole.with_splits(sides))
+        require_no_errors(whole.with_splits(sides))
     apart = whole.by_image()
-    require_sound(apart.with_splits(sides))
+    require_no_errors(apart.with_splits(sides))
     assert apart.groups_set_aside
     assert not apart.has_groups
     assert len({record.group for record in apart.records}) == len(apart.records) == 8

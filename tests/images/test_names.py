@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.errors import ManifestError
-from featstore.images.manifest import Entry
+from featstore.images.manifest import ListedFile
 from featstore.images.names import check_groups, check_labels, is_missing, spelling_key
 from featstore.images.scan import scan
 
@@ -18,13 +18,13 @@ from featstore.images.scan import scan
 def entries(*rows):
     """Entries of (label, group) or (label, group, site), each with a file name of its own."""
     return [
-        Entry(f"img/x{at:03d}y.png", None, label, group, site=rest[0] if rest else None)
+        ListedFile(f"img/x{at:03d}y.png", None, label, group, site=rest[0] if rest else None)
         for at, (label, group, *rest) in enumerate(rows)
     ]
 
 
 def labels(**counts):
-    return [Entry(f"{name}{at}", None, name) for name, n in counts.items() for at in range(n)]
+    return [ListedFile(f"{name}{at}", None, name) for name, n in counts.items() for at in range(n)]
 
 
 def named(found):

@@ -361,7 +361,7 @@ def test_the_pages_of_a_file_are_read_hashed_and_followed_once(tmp_path, monkeyp
         monkeypatch.undo()
     for name in ("_announced", "_unpack", "load"):
         assert counts[1][name] <= 3 * counts[0][name], name
-    assert shelf.SHELF._file is None, "a file is let go with its last page"
+    assert shelf.FILE_CACHE._file is None, "a file is let go with its last page"
 
 
 def counting(function, done, name):

@@ -17,12 +17,12 @@ from featstore.images.reading import (
     PROGRESSIVE,
     TURNED,
     WEBP,
-    Room,
-    bounded,
-    dearest,
+    MemoryBudget,
     decoding_bytes,
+    largest_decoding_bytes,
+    memory_budget,
     pixel_count,
-    room_for,
+    reserve_for_decoding,
 )
 
 SIZE = 52, 37
@@ -69,7 +69,7 @@ def test_what_has_no_header_costs_nothing(content, tmp_path):
     path = tmp_path / "x"
     path.write_bytes(content)
     assert pixel_count(path) == decoding_bytes(path) == 0
-    assert dearest([path, tmp_path / "gone"], 2) == (0, 0)
+    assert largest_decoding_bytes([path, tmp_path / "gone"], 2) == (0, 0)
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +100,10 @@ def test_a_picture_in_strips_is_the_picture(mode, tmp_path, monkeypatch):
 
 
 def test_pictures_share_the_room_and_a_larger_one_has_it_alone():
-    room, inside, seen, lock = Room(10), [], [], threading.Lock()
+    room, inside, seen, lock = MemoryBudget(10), [], [], threading.Lock()
 
     def decode_one(cost):
-        with room.taken(cost):
+        with room.reserved(cost):
             with lock:
                 inside.append(cost)
                 seen.append(sum(inside))
@@ -123,9 +123,9 @@ def test_pictures_share_the_room_and_a_larger_one_has_it_alone():
 def test_a_bound_ends_with_its_block_and_after_an_error(tmp_path):
     path = tmp_path / "x.png"
     picture("L").save(path)
-    with bounded(1):
+    with memory_budget(1):
         for _ in range(2):
-            with pytest.raises(ZeroDivisionError), room_for(path):
+            with pytest.raises(ZeroDivisionError), reserve_for_decoding(path):
                 raise ZeroDivisionError
-    with room_for(path), room_for(path):  # would wait for itself for ever
+    with reserve_for_decoding(path), reserve_for_decoding(path):  # would wait for itself for ever
         pass

@@ -428,7 +428,7 @@ def test_a_bar_is_shown_while_many_files_are_listed_and_hashed(tmp_path, monkeyp
     scan(tmp_path / "data")
     assert capsys.readouterr() == ("", "")
     for data in (tmp_path / "data", table):
-        with bars.showing_bars(wanted=True):
+        with bars.progress_bars(wanted=True):
             scan(data)
         out, err = capsys.readouterr()
         assert out == ""
@@ -439,6 +439,6 @@ def test_a_bar_is_shown_while_many_files_are_listed_and_hashed(tmp_path, monkeyp
 def test_a_few_files_need_no_bar(tmp_path, capsys):
     (tmp_path / "a").mkdir()
     Image.new("L", (16, 16), 7).save(tmp_path / "a" / "x.png")
-    with bars.showing_bars(wanted=True):
+    with bars.progress_bars(wanted=True):
         scan(tmp_path)
     assert capsys.readouterr().err == ""

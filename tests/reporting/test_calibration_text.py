@@ -9,7 +9,7 @@ from fakes_comparison import result, standing
 from featstore import runs as run
 from featstore import serialization as document
 from featstore.evaluation.calibration import curves
-from featstore.evaluation.selection_bias import Winner
+from featstore.evaluation.selection_bias import SelectionBias
 from featstore.reporting import figures
 from featstore.reporting.run_record import read_comparison, read_fusion
 from featstore.reporting.terminal.comparison import (
@@ -18,7 +18,7 @@ from featstore.reporting.terminal.comparison import (
     data_text,
     positive_text,
 )
-from featstore.reporting.verdict import calibration_error, calibration_text, chance_text, winner_text
+from featstore.reporting.verdict import calibration_error, calibration_text, chance_text, selection_bias_text
 
 
 def metrics_of(folder):
@@ -102,12 +102,12 @@ def test_a_run_of_before_and_more_than_two_classes_are_not_called_a_guess():
 
 def test_a_winner_and_a_table_without_an_interval_say_so():
     whole = result([standing("a", 1.0, None), standing("b", 0.7, (0.6, 0.8))])
-    whole.winner = Winner("a", 2, "auc", 1.0, 1.0, None, 0.0, 0.3)
-    whole.standings[0].spread.patients = None
+    whole.selection_bias = SelectionBias("a", 2, "auc", 1.0, 1.0, None, 0.0, 0.3)
+    whole.candidates[0].variance_components.patients = None
     text = comparison_text(whole)
     assert "1.000 [no interval]" in text
     assert "expect 1.000 [no interval] on others" in text
-    assert "cannot be said: a class has a single patient" in winner_text(whole)
+    assert "cannot be said: a class has a single patient" in selection_bias_text(whole)
 
 
 def older(page, read):
@@ -131,12 +131,12 @@ def older(page, read):
 
 def test_a_run_of_before_is_read_and_its_table_has_the_error_of_its_figure(world):
     page = older(metrics_of(world.compare), read_comparison)
-    for contestant, standing_ in zip(page["contestants"], read_comparison(page).standings, strict=True):
+    for contestant, standing_ in zip(page["contestants"], read_comparison(page).candidates, strict=True):
         bins = contestant["curves"]["calibration"]
         assert sum(bins["images"]) == 96
         assert standing_.estimates["ece"].mean is None
         bins["images"] = [2 * count for count in bins["images"]]
-        again = next(s for s in read_comparison(page).standings if s.contestant.label == contestant["name"])
+        again = next(s for s in read_comparison(page).candidates if s.candidate.label == contestant["name"])
         assert again.estimates["ece"].mean == pytest.approx(calibration_error(bins))
     fused = read_fusion(older(metrics_of(world.fuse), read_fusion))
     assert fused.scores["test"]["ece"].value is None
@@ -145,7 +145,7 @@ def test_a_run_of_before_is_read_and_its_table_has_the_error_of_its_figure(world
 
 def test_a_run_of_now_is_read_as_it_was_written(world):
     page = metrics_of(world.compare)
-    for contestant, one in zip(page["contestants"], read_comparison(page).standings, strict=True):
+    for contestant, one in zip(page["contestants"], read_comparison(page).candidates, strict=True):
         assert one.estimates["ece"].mean == contestant["metrics"]["ece"]["mean"]
     assert page["matrix"]["positive_origin"] == "names"
     assert page["matrix"]["positive"] == "ill"
@@ -154,5 +154,5 @@ def test_a_run_of_now_is_read_as_it_was_written(world):
 def test_a_run_of_before_that_expected_more_than_was_seen_is_told_without_it(world):
     page = metrics_of(world.compare)
     page["winner"] |= {"naive": 0.857, "guarded": 0.859, "optimism": -0.002}
-    winner = read_comparison(page).winner
+    winner = read_comparison(page).selection_bias
     assert (winner.guarded, winner.optimism) == (0.857, 0.0)

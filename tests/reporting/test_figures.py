@@ -26,8 +26,14 @@ from featstore.evaluation.calibration import curves
 from featstore.evaluation.intervals import newcombe
 from featstore.evaluation.metrics import score
 from featstore.reporting import figures
-from featstore.reporting.figures.comparison import alike, mean_ranks, nemenyi
-from featstore.reporting.figures.curves import GRID, calibration_error, measured, precisions, sensitivities
+from featstore.reporting.figures.comparison import indistinguishable, mean_ranks, nemenyi
+from featstore.reporting.figures.curves import (
+    GRID,
+    calibration_error,
+    measured,
+    precision_at_recall,
+    sensitivity_at_fpr,
+)
 from featstore.reporting.figures.data import project
 from featstore.reporting.figures.style import INK, abbreviated, distinct, fitted, wide
 
@@ -350,7 +356,7 @@ def test_a_resample_without_a_class_does_not_matter():
 
 def test_one_patient_of_a_class_allows_no_interval_and_no_band():
     (curve,) = measured(
-        [1, 0, 0, 0], {"a": [0.9, 0.1, 0.2, 0.3]}, list("pqrs"), 1, 0, "auc", sensitivities, 1
+        [1, 0, 0, 0], {"a": [0.9, 0.1, 0.2, 0.3]}, list("pqrs"), 1, 0, "auc", sensitivity_at_fpr, 1
     )
     assert (curve.score, curve.interval, curve.band) == (1.0, None, None)
 
@@ -415,8 +421,8 @@ def test_subsets_are_called_by_letters_and_the_key_says_which():
 def test_the_curves_are_those_of_scikit_learn():
     y, proba, groups = images_of_patients()
     values = proba[:, 1].round(2)
-    (roc,) = measured(y, {"a": values}, groups, 1, 0, "auc", sensitivities, 1)
-    (pr,) = measured(y, {"a": values}, groups, 1, 0, "average_precision", precisions, 1)
+    (roc,) = measured(y, {"a": values}, groups, 1, 0, "auc", sensitivity_at_fpr, 1)
+    (pr,) = measured(y, {"a": values}, groups, 1, 0, "average_precision", precision_at_recall, 1)
     false, found, _ = roc_curve(y, values, drop_intermediate=False)
     np.testing.assert_allclose(roc.seen, np.interp(GRID, false, found), atol=1e-12)
     assert roc.score == pytest.approx(roc_auc_score(y, values))
@@ -429,7 +435,7 @@ def test_the_curves_are_those_of_scikit_learn():
 
 def test_more_than_two_classes_are_averaged_one_against_the_rest():
     y, proba, groups = images_of_patients(classes=3)
-    (curve,) = measured(y, {"a": proba}, groups, 1, 0, "auc", sensitivities, 1)
+    (curve,) = measured(y, {"a": proba}, groups, 1, 0, "auc", sensitivity_at_fpr, 1)
     assert curve.score == pytest.approx(roc_auc_score(y, proba, multi_class="ovr"))
     parts = []
     for c in range(3):
@@ -442,10 +448,10 @@ def test_bands_resample_patients_and_not_images():
     """Four copies of every image under one patient tell nothing new; taken for four patients they would."""
     y, proba, _ = images_of_patients(60)
     values, who = proba[:, 1], np.arange(60).astype(str)
-    (once,) = measured(y, {"a": values}, who, 1, 0, "auc", sensitivities, 1)
+    (once,) = measured(y, {"a": values}, who, 1, 0, "auc", sensitivity_at_fpr, 1)
     four = (np.repeat(y, 4), {"a": np.repeat(values, 4)})
-    (copied,) = measured(*four, np.repeat(who, 4), 1, 0, "auc", sensitivities, 1)
-    (fooled,) = measured(*four, None, 1, 0, "auc", sensitivities, 1)
+    (copied,) = measured(*four, np.repeat(who, 4), 1, 0, "auc", sensitivity_at_fpr, 1)
+    (fooled,) = measured(*four, None, 1, 0, "auc", sensitivity_at_fpr, 1)
     np.testing.assert_allclose(copied.band, once.band, atol=1e-9)
     assert copied.interval == pytest.approx(once.interval)
     assert np.mean(fooled.band[1] - fooled.band[0]) < 0.7 * np.mean(once.band[1] - once.band[0])
@@ -455,11 +461,11 @@ def test_the_band_holds_the_curve_of_most_other_samples():
     rng = np.random.default_rng(3)
     truth = rng.integers(0, 2, 4000)
     values = truth + rng.normal(0, 1.2, 4000)
-    whole = measured(truth, {"a": values}, None, 1, 0, "auc", sensitivities, 0)[0].seen
+    whole = measured(truth, {"a": values}, None, 1, 0, "auc", sensitivity_at_fpr, 0)[0].seen
     inside = []
     for _ in range(20):
         some = rng.choice(4000, 150)
-        (curve,) = measured(truth[some], {"a": values[some]}, None, 1, 0, "auc", sensitivities, 1)
+        (curve,) = measured(truth[some], {"a": values[some]}, None, 1, 0, "auc", sensitivity_at_fpr, 1)
         inside.append((curve.band[0] <= whole) & (whole <= curve.band[1]))
     assert 0.85 < np.mean(inside) <= 1.0
 
@@ -503,7 +509,7 @@ def test_bars_join_just_those_that_are_alike(ranks, difference):
     ranks = sorted(ranks)
     joined = {
         (a, b)
-        for first, last in alike(ranks, difference)
+        for first, last in indistinguishable(ranks, difference)
         for a in range(first, last)
         for b in range(a + 1, last + 1)
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from featstore.reporting.page.tables import pair
+from featstore.reporting.page.tables import compare_runs
 from featstore.reporting.run_record import read_records
 
 
@@ -17,8 +17,8 @@ def records(world):
 
 def test_two_fits_are_paired_on_their_common_test_images(records):
     vote, head, _ = records
-    found = pair([vote, head])
-    (row,) = found.sheet.rows
+    found = compare_runs([vote, head])
+    (row,) = found.table.rows
     one, two = vote.answers["test"], head.answers["test"]
     assert one.ids == two.ids, "one hold-out"
     assert row[1].key == len(one.ids)
@@ -31,8 +31,8 @@ def test_two_fits_are_paired_on_their_common_test_images(records):
 
 def test_a_fit_and_a_comparison_are_paired_on_the_images_of_the_fit(records):
     vote, _, compare = records
-    found = pair([vote, compare])
-    (row,) = found.sheet.rows
+    found = compare_runs([vote, compare])
+    (row,) = found.table.rows
     assert row[1].key == len(vote.answers["test"].ids)
     leader = compare.answers[compare.shown]
     place = {image: at for at, image in enumerate(leader.ids)}
@@ -43,15 +43,15 @@ def test_a_fit_and_a_comparison_are_paired_on_the_images_of_the_fit(records):
 
 
 def test_every_two_of_several_runs_are_paired(records):
-    assert len(pair(records).sheet.rows) == 3
-    assert pair(records[:1]) is None
+    assert len(compare_runs(records).table.rows) == 3
+    assert compare_runs(records[:1]) is None
 
 
 def test_runs_on_different_tables_are_not_paired_and_it_says_why(records):
     vote, head, _ = records
     other = replace(head, outcome=replace(head.outcome, matrix={**head.matrix, "data_sha256": "0" * 64}))
-    found = pair([vote, other])
-    assert found.sheet is None
+    found = compare_runs([vote, other])
+    assert found.table is None
     assert "saw different tables" in found.sentences[0]
     assert "may be the data's and not the method's" in found.sentences[0]
 
@@ -59,12 +59,12 @@ def test_runs_on_different_tables_are_not_paired_and_it_says_why(records):
 def test_runs_about_different_classes_are_not_paired(records):
     vote, head, _ = records
     other = replace(head, outcome=replace(head.outcome, matrix={**head.matrix, "positive": "well"}))
-    assert "are about different classes" in pair([vote, other]).sentences[0]
+    assert "are about different classes" in compare_runs([vote, other]).sentences[0]
 
 
 def test_chance_is_called_chance(records):
     vote, _, _ = records
     twin = replace(vote, name="twin")
-    (sentence,) = pair([vote, twin]).sentences
+    (sentence,) = compare_runs([vote, twin]).sentences
     assert "0.000" in sentence
     assert "that may be chance" in sentence

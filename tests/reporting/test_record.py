@@ -41,7 +41,7 @@ def test_what_is_read_back_is_what_was_written(world):
 
 def test_the_answers_are_those_of_the_file_without_paths(world):
     record = read_record(world.fuse)
-    answers = record.answers["test"]
+    answers = record.predictions["test"]
     assert len(answers.ids) == record.outcome.sizes["test"] == 24
     assert (answers.proba.argmax(axis=1) == answers.answered).all()
     accuracy = (answers.y == answers.answered).mean()
@@ -52,7 +52,7 @@ def test_the_answers_are_those_of_the_file_without_paths(world):
 
 
 def test_a_vote_is_told_by_those_who_voted(world):
-    answers = read_record(world.fuse).answers["test"]
+    answers = read_record(world.fuse).predictions["test"]
     assert set(answers.votes) == {"Xception", "ResNet50"}
     agreed = answers.votes["Xception"] == answers.votes["ResNet50"]
     assert agreed.any()
@@ -61,7 +61,7 @@ def test_a_vote_is_told_by_those_who_voted(world):
 
 def test_the_votes_in_a_comparison_are_the_answers_of_the_single_backbones(world):
     record = read_record(world.compare)
-    leader, alone = record.answers[record.shown], record.answers["Xception"]
+    leader, alone = record.predictions[record.shown], record.predictions["Xception"]
     said = dict(zip(alone.ids, alone.answered.tolist(), strict=True))
     assert [said[image] for image in leader.ids] == leader.votes["Xception"].tolist()
     assert len(leader.ids) == 96, "every image once"

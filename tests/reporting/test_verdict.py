@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from featstore.evaluation.pairwise_tests import Duel
-from featstore.evaluation.selection_bias import Winner
+from featstore.evaluation.pairwise_tests import PairwiseDifference
+from featstore.evaluation.selection_bias import SelectionBias
 from featstore.reporting.terminal.comparison import operating_text
-from featstore.reporting.verdict import SHOWN, summary, verdict, winner_text
+from featstore.reporting.verdict import SHOWN, selection_bias_text, summary, verdict
 
 
 def standing(label, auc, backbones=("A", "B"), **spread):
@@ -17,7 +17,7 @@ def standing(label, auc, backbones=("A", "B"), **spread):
 
 
 def duel(a, b, verdict, needed=873, p=0.5, delta=0.02):
-    return Duel(a, b, "auc", delta, (delta - 0.1, delta + 0.1), p, verdict, needed, {})
+    return PairwiseDifference(a, b, "auc", delta, (delta - 0.1, delta + 0.1), p, verdict, needed, {})
 
 
 def result(duels, standings=None, winner=None):
@@ -64,16 +64,16 @@ def test_fusion_pays_only_where_it_is_told_from_the_best_single_network():
 
 
 def test_the_best_of_many_is_quoted_without_its_luck():
-    winner = Winner("fused", 127, "auc", 0.9, 0.86, (0.8, 0.91), 0.04, 0.3)
-    text = winner_text(result([], winner=winner))
+    winner = SelectionBias("fused", 127, "auc", 0.9, 0.86, (0.8, 0.91), 0.04, 0.3)
+    text = selection_bias_text(result([], winner=winner))
     assert "Best of 127: fused, AUC 0.900." in text
     assert "expect 0.860 [0.800, 0.910] on others" in text
 
 
 def test_the_kinds_of_luck_are_named_where_they_were_looked_at():
-    few = winner_text(result([], [standing("one", 0.9)]))
+    few = selection_bias_text(result([], [standing("one", 0.9)]))
     assert few == "The AUC of one moves by about 0.031 with other patients (one standard deviation)."
-    every = winner_text(result([], [standing("one", 0.9, folds=0.006, training=0.004)]))
+    every = selection_bias_text(result([], [standing("one", 0.9, folds=0.006, training=0.004)]))
     assert "0.006 with other folds of the same patients, 0.004 with another training seed" in every
 
 

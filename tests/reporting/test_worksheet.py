@@ -2,7 +2,14 @@
 
 import pytest
 
-from featstore.reporting.page.model_card import CLAIM, CLAIM_ANSWERS, TRIPOD, TRIPOD_ANSWERS, card, worksheet
+from featstore.reporting.page.model_card import (
+    CLAIM,
+    CLAIM_ANSWERS,
+    TRIPOD,
+    TRIPOD_ANSWERS,
+    fill_checklists,
+    model_card,
+)
 from featstore.reporting.run_record import read_records
 
 TRIPOD_ITEMS = (
@@ -32,14 +39,14 @@ def test_every_prepared_answer_belongs_to_an_item():
 
 
 def test_what_only_authors_know_is_left_to_them(records):
-    claim, tripod = worksheet(records)
+    claim, tripod = fill_checklists(records)
     for items, numbers in ((claim.items, FOR_AUTHORS["CLAIM"]), (tripod.items, FOR_AUTHORS["TRIPOD"])):
         known = {item.number: item.known for item in items}
         assert [number for number in numbers.split() if known[number]] == []
 
 
 def test_one_answer_of_several_runs_stands_once_and_different_ones_bear_names(records):
-    claim, _ = worksheet(records)
+    claim, _ = fill_checklists(records)
     known = {item.number: item.known for item in claim.items}
     classes = records[0].matrix["classes"]
     told = f"ill {classes['ill']}, well {classes['well']}"
@@ -49,17 +56,17 @@ def test_one_answer_of_several_runs_stands_once_and_different_ones_bear_names(re
 
 
 def test_an_extraction_has_neither_model_nor_answers(records):
-    assert worksheet([]) == ()
-    assert [section.title for section in card(records[1])] == [
+    assert fill_checklists([]) == ()
+    assert [section.title for section in model_card(records[1])] == [
         "Model details", "Intended use", "Factors", "Metrics", "Evaluation data", "Training data",
         "Quantitative analyses", "Ethical considerations", "Caveats and recommendations",
     ]  # fmt: skip
-    assert all(section.open for section in card(records[1])), (
+    assert all(section.open for section in model_card(records[1])), (
         "something is left to the authors in every section"
     )
 
 
 def test_a_card_says_whose_it_is(records):
-    compare, vote = (" ".join(card(record)[0].known) for record in records)
+    compare, vote = (" ".join(model_card(record)[0].known) for record in records)
     assert "A comparison keeps no model" in compare
     assert "vote_backbones: One logistic regression per backbone" in vote

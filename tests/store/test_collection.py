@@ -16,7 +16,7 @@ from featstore.store.leases import Leases
 from featstore.store.notes import BadImage
 from featstore.store.store import Store
 from featstore.store.verify import verify
-from featstore.types import FOREIGN, FeatureKey, View
+from featstore.types import IMPORTED_PREFIX, FeatureKey, View
 
 VIEW = key(view=View("flip(h)", 1))
 OLD = key(replace(spec(), revision=1))
@@ -107,7 +107,7 @@ def test_without_data_no_image_is_garbage_but_old_revisions_and_leftovers_are(st
 
 
 def test_imported_vectors_have_no_revision_that_could_be_old(store, wanted):
-    foreign = key(replace(spec("Theirs"), weights=f"{FOREIGN}abc", revision=0))
+    foreign = key(replace(spec("Theirs"), weights=f"{IMPORTED_PREFIX}abc", revision=0))
     store.write(foreign, wanted, rows(wanted))
     assert gc(cache=store.root).garbage == ()
 
@@ -157,7 +157,7 @@ def test_an_unreadable_file_may_be_any_image_so_nothing_is_taken_for_garbage(sto
 
 def test_a_running_extraction_is_not_disturbed(store, data):
     before = files(store.root)
-    with Leases(store.root) as theirs, theirs.claim({VIEW: IdSet.of(STRANGERS)}):
+    with Leases(store.root) as theirs, theirs.acquire({VIEW: IdSet.of(STRANGERS)}):
         with pytest.raises(StoreError, match="is being written to: process") as caught:
             gc(data, cache=store.root)
         assert gc(data, cache=store.root, dry_run=True).garbage, "a look is allowed"
@@ -169,7 +169,7 @@ def test_an_extraction_that_begins_while_the_question_is_open_is_not_disturbed(s
     leases = Leases(store.root)
 
     def then_somebody_starts(_found):
-        leases.claim({VIEW: IdSet.of(STRANGERS)})
+        leases.acquire({VIEW: IdSet.of(STRANGERS)})
         return True
 
     before = files(store.root)

@@ -146,7 +146,7 @@ def test_the_index_follows_and_the_plan_opens_no_shard(tmp_path, monkeypatch):
 def test_compaction_refuses_while_somebody_else_writes_and_says_who(tmp_path):
     fill(tmp_path, IDS[:2], IDS[2:4])
     before = contents(tmp_path)
-    with Leases(tmp_path) as theirs, theirs.claim({key(spec("Beta")): IdSet.of(IDS[:1])}):
+    with Leases(tmp_path) as theirs, theirs.acquire({key(spec("Beta")): IdSet.of(IDS[:1])}):
         with pytest.raises(StoreError, match=f"process {os.getpid()} on "):
             compact(tmp_path)
         assert compact(tmp_path, dry_run=True).keys, "a look is allowed"

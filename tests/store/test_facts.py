@@ -96,7 +96,7 @@ def test_which_images_are_copies_is_kept_by_id_and_no_picture_is(manifest, tmp_p
     assert not again.miniatures.rows
     assert image_copies(again, groups, DECODING, tmp_path / "cache") == found
     assert FACT.itemsize < 256
-    assert survey(tmp_path / "cache").strangers == []
+    assert survey(tmp_path / "cache").unknown_files == []
 
 
 def test_facts_that_no_image_can_have_are_not_believed(manifest, tmp_path):
@@ -112,11 +112,11 @@ def test_images_are_looked_at_a_few_ahead_of_what_is_asked_for(manifest, monkeyp
     """What was found does not pile up while the first of it is still worked on."""
     begun = []
     monkeypatch.setattr(
-        facts_module, "_look", lambda record, _: begun.append(record) or BadImageError("x", "")
+        facts_module, "_facts_of", lambda record, _: begun.append(record) or BadImageError("x", "")
     )
     monkeypatch.setattr(facts_module, "threads", lambda: 1)
     records = manifest.records[:1] * 100
-    looked = facts_module._looks(records, DECODING, progress=False)
+    looked = facts_module._stream_facts(records, DECODING, progress=False)
     next(looked)
     assert len(begun) <= facts_module.AHEAD + 1
     assert len([*looked]) == 99

@@ -15,7 +15,7 @@ from featstore.serialization import digest
 from featstore.store import paths as layout
 from featstore.store import shard
 from featstore.store import store as index
-from featstore.store.store import Entry, Index, Store
+from featstore.store.store import Index, IndexEntry, Store
 from featstore.store.store import decode_entries as decode
 from featstore.store.store import encode_entries as encode
 from featstore.types import View
@@ -25,7 +25,7 @@ IDS = [digest(number) for number in range(12)]
 
 hashes = st.binary(min_size=32, max_size=32)
 id_lists = st.lists(hashes, max_size=4).map(b"".join)
-entries = st.builds(Entry, hashes, hashes, st.integers(0, 2**62), st.integers(-(2**62), 2**62), id_lists)
+entries = st.builds(IndexEntry, hashes, hashes, st.integers(0, 2**62), st.integers(-(2**62), 2**62), id_lists)
 
 
 def rows(ids):
@@ -160,7 +160,9 @@ def _of_another_format(paths):
 def _of_another_cache(paths):
     """Sizes and times of files that are not these."""
     for path in paths:
-        moved = [Entry(e.key, e.shard, e.size + 1, e.mtime_ns - 5, b"") for e in decode(path.read_bytes())]
+        moved = [
+            IndexEntry(e.key, e.shard, e.size + 1, e.mtime_ns - 5, b"") for e in decode(path.read_bytes())
+        ]
         path.unlink()
         index.commit_named_by_hash(path.parents[1], path.parent, encode(moved), ".ids")
 
@@ -226,7 +228,7 @@ def test_reading_never_trusts_the_index(root):
 def test_an_index_that_promised_what_is_not_there_is_forgotten(root):
     (segment,) = segments(root)
     lies = [
-        Entry(e.key, e.shard, e.size, e.mtime_ns, bytes.fromhex(digest(99))) if e.ids else e
+        IndexEntry(e.key, e.shard, e.size, e.mtime_ns, bytes.fromhex(digest(99))) if e.ids else e
         for e in decode(segment.read_bytes())
     ]
     segment.unlink()
@@ -263,7 +265,7 @@ def test_a_folder_that_cannot_be_written_costs_only_time(root, monkeypatch):
 
 def test_shards_of_the_same_images_share_one_list_of_ids():
     ids = b"".join(bytes.fromhex(i) for i in IDS)
-    one = [Entry(bytes(32), bytes([n]) * 32, 1, 1, ids) for n in range(70)]
+    one = [IndexEntry(bytes(32), bytes([n]) * 32, 1, 1, ids) for n in range(70)]
     assert len(encode(one)) < 70 * 90 + len(ids) + 100
 
 
@@ -276,7 +278,7 @@ def test_entries_wait_in_memory_until_there_are_many(tmp_path, monkeypatch):
     monkeypatch.setattr(index, "PENDING", 3)
     new = Index(tmp_path / "index")
     for number in range(7):
-        new.add(Entry(bytes(32), bytes([number]) * 32, 1, 1, b""))
+        new.add(IndexEntry(bytes(32), bytes([number]) * 32, 1, 1, b""))
     assert len(segments(tmp_path)) == 2
     new.flush()
     assert len(Index(tmp_path / "index").entries(bytes(32))) == 7

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from featstore import serialization as document
 from featstore.errors import RefusedFileError, StoreError
-from featstore.store.training_record import Learned, inscribe, inscription, recall, remember
+from featstore.store.training_record import (
+    TrainingRecord,
+    load_training_record,
+    read_from_weights,
+    save_training_record,
+    write_to_weights,
+)
 
 WEIGHTS = f"sha256:{'ab' * 32}"
 IDS = st.frozensets(st.binary(min_size=32, max_size=32).map(bytes.hex), max_size=20)
@@ -28,26 +34,26 @@ def weights_file(path):
 def test_ids_come_back_from_the_weights_file_and_from_the_cache(tmp_path_factory, trained, validated):
     folder = tmp_path_factory.mktemp("learned")
     path = weights_file(folder / "x.weights.h5")
-    learned = Learned(WEIGHTS, trained, validated, validated, trained, frozenset(), trained, ONE)
-    inscribe(path, learned)
-    assert inscription(path, WEIGHTS) == learned
+    learned = TrainingRecord(WEIGHTS, trained, validated, validated, trained, frozenset(), trained, ONE)
+    write_to_weights(path, learned)
+    assert read_from_weights(path, WEIGHTS) == learned
     backbone = spec(weights=WEIGHTS)
-    remember(folder, backbone, learned)
-    assert recall(folder, backbone) == learned
+    save_training_record(folder, backbone, learned)
+    assert load_training_record(folder, backbone) == learned
 
 
 def test_equal_ids_are_equal_bytes_in_any_order(tmp_path):
     paths = [weights_file(tmp_path / f"{n}.weights.h5") for n in "ab"]
     for path, ids in zip(paths, ([ONE, TWO], [TWO, ONE]), strict=True):
-        inscribe(path, Learned("", frozenset(ids), frozenset()))
+        write_to_weights(path, TrainingRecord("", frozenset(ids), frozenset()))
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_weights_that_were_not_tuned_have_no_record(tmp_path):
-    assert inscription(weights_file(tmp_path / "x.weights.h5"), WEIGHTS) is None
+    assert read_from_weights(weights_file(tmp_path / "x.weights.h5"), WEIGHTS) is None
     (tmp_path / "cut.weights.h5").write_bytes((tmp_path / "x.weights.h5").read_bytes()[:100])
-    assert inscription(tmp_path / "cut.weights.h5", WEIGHTS) is None
-    assert recall(tmp_path, spec()) is None
+    assert read_from_weights(tmp_path / "cut.weights.h5", WEIGHTS) is None
+    assert load_training_record(tmp_path, spec()) is None
 
 
 def test_a_record_of_the_first_format_still_says_what_it_said(tmp_path):
@@ -55,13 +61,13 @@ def test_a_record_of_the_first_format_still_says_what_it_said(tmp_path):
     with h5py.File(path, "r+") as file:
         for name, image in (("trained", ONE), ("validated", TWO)):
             file[f"featstore/{name}"] = np.frombuffer(bytes.fromhex(image), np.uint8)[None]
-    old = inscription(path, WEIGHTS)
-    assert old == Learned(WEIGHTS, frozenset([ONE]), frozenset([TWO]))
-    remember(tmp_path, backbone, old)
+    old = read_from_weights(path, WEIGHTS)
+    assert old == TrainingRecord(WEIGHTS, frozenset([ONE]), frozenset([TWO]))
+    save_training_record(tmp_path, backbone, old)
     (page,) = tmp_path.glob("features/*/learned.json")
     content = {"weights": WEIGHTS, "trained": [ONE], "validated": [TWO]}
     page.write_text(json.dumps(document.seal(content)))
-    assert recall(tmp_path, backbone) == old
+    assert load_training_record(tmp_path, backbone) == old
     assert (old.known.pixels, old.known.groups) == (frozenset(), frozenset())
 
 
@@ -70,12 +76,12 @@ def test_a_record_of_the_first_format_still_says_what_it_said(tmp_path):
 )
 def test_a_page_that_is_no_record_closes_the_door(tmp_path, change):
     backbone = spec(weights=WEIGHTS)
-    remember(tmp_path, backbone, Learned(WEIGHTS, frozenset([ONE]), frozenset()))
+    save_training_record(tmp_path, backbone, TrainingRecord(WEIGHTS, frozenset([ONE]), frozenset()))
     (page,) = tmp_path.glob("features/*/learned.json")
     content = document.unseal(json.loads(page.read_text()))
     page.write_text(json.dumps(document.seal(content | change)))
     with pytest.raises(StoreError, match="learned from"):
-        recall(tmp_path, backbone)
+        load_training_record(tmp_path, backbone)
 
 
 def soft(file):
@@ -105,14 +111,14 @@ def test_what_is_no_record_is_refused(tmp_path, forge):
     with h5py.File(path, "r+") as file:
         forge(file)
     with pytest.raises(RefusedFileError):
-        inscription(path, WEIGHTS)
+        read_from_weights(path, WEIGHTS)
 
 
 def test_a_record_of_other_weights_is_no_record_of_these(tmp_path):
     backbone, other = spec(weights=WEIGHTS), f"sha256:{'cd' * 32}"
-    remember(tmp_path, backbone, Learned(other, frozenset([ONE]), frozenset()))
+    save_training_record(tmp_path, backbone, TrainingRecord(other, frozenset([ONE]), frozenset()))
     with pytest.raises(StoreError, match="other weights"):
-        recall(tmp_path, backbone)
-    right = Learned(WEIGHTS, frozenset([TWO]), frozenset())
-    remember(tmp_path, backbone, right)
-    assert recall(tmp_path, backbone) == right
+        load_training_record(tmp_path, backbone)
+    right = TrainingRecord(WEIGHTS, frozenset([TWO]), frozenset())
+    save_training_record(tmp_path, backbone, right)
+    assert load_training_record(tmp_path, backbone) == right

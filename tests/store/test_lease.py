@@ -18,7 +18,16 @@ from hypothesis import strategies as st
 from featstore.serialization import digest
 from featstore.store import leases as module
 from featstore.store.ids import IdSet
-from featstore.store.leases import Claim, Leases, Owner, _start, is_gone, overlapping, this_process, without
+from featstore.store.leases import (
+    LeaseRecord,
+    Leases,
+    Owner,
+    _start,
+    is_gone,
+    overlapping,
+    this_process,
+    without,
+)
 from featstore.store.leases import decode_claim as decode
 from featstore.store.leases import encode_claim as encode
 from featstore.types import View
@@ -43,7 +52,7 @@ def files(root):
 def leave_a_claim(root, owner, ids=IDS[:4]):
     """Write the lease of somebody else."""
     told = {digest(KEYS[0].to_json()): IdSet.of(ids)}
-    claim = Claim("ab" * 16, "their run", owner, "2026-01-01T00:00:00+00:00", told)
+    claim = LeaseRecord("ab" * 16, "their run", owner, "2026-01-01T00:00:00+00:00", told)
     path = root / "leases" / f"{claim.token}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode(claim))
@@ -64,26 +73,26 @@ def test_looking_at_a_store_without_leases_creates_nothing(tmp_path):
 
 def test_what_one_holds_another_does_not_get_until_it_is_released(tmp_path):
     one, two = Leases(tmp_path), Leases(tmp_path)
-    with one.claim(rows(0, 8)) as first:
+    with one.acquire(rows(0, 8)) as first:
         assert granted(first) == [8, 8, 8]
-        assert granted(two.claim(rows(4, 12))) == [4, 4, 4]
-        assert granted(two.claim(rows(0, 2))) == [0, 0, 0]
-    assert granted(Leases(tmp_path).claim(rows(0, 12))) == [8, 8, 8]
+        assert granted(two.acquire(rows(4, 12))) == [4, 4, 4]
+        assert granted(two.acquire(rows(0, 2))) == [0, 0, 0]
+    assert granted(Leases(tmp_path).acquire(rows(0, 12))) == [8, 8, 8]
 
 
 def test_other_keys_of_the_same_images_are_free(tmp_path):
-    with Leases(tmp_path).claim(rows(0, 8, KEYS[:1])):
-        assert granted(Leases(tmp_path).claim(rows(0, 8))) == [0, 8, 8]
+    with Leases(tmp_path).acquire(rows(0, 8, KEYS[:1])):
+        assert granted(Leases(tmp_path).acquire(rows(0, 8))) == [0, 8, 8]
 
 
 def test_the_workers_of_one_run_do_not_exclude_each_other(tmp_path):
-    with Leases(tmp_path, run="run 1").claim(rows(0, 8)):
-        assert granted(Leases(tmp_path, run="run 1").claim(rows(0, 8))) == [8, 8, 8]
+    with Leases(tmp_path, run="run 1").acquire(rows(0, 8)):
+        assert granted(Leases(tmp_path, run="run 1").acquire(rows(0, 8))) == [8, 8, 8]
 
 
 def test_a_claim_tells_who_and_what(tmp_path):
     leases = Leases(tmp_path, run="run 1")
-    with leases.claim(rows(0, 8)):
+    with leases.acquire(rows(0, 8)):
         (claim,) = leases.live()
     assert (claim.owner.pid, claim.run) == (os.getpid(), "run 1")
     assert claim.rows == {digest(k.to_json()): set(IDS[:8]) for k in KEYS}
@@ -91,20 +100,20 @@ def test_a_claim_tells_who_and_what(tmp_path):
 
 def test_no_file_is_left_behind(tmp_path):
     with Leases(tmp_path) as leases:
-        leases.claim(rows(0, 8))
+        leases.acquire(rows(0, 8))
         assert len(files(tmp_path)) == 1
     assert files(tmp_path) == []
 
 
 def test_nothing_granted_leaves_no_file(tmp_path):
-    with Leases(tmp_path).claim(rows(0, 8)):
-        Leases(tmp_path).claim(rows(2, 5))
+    with Leases(tmp_path).acquire(rows(0, 8)):
+        Leases(tmp_path).acquire(rows(2, 5))
         assert len(files(tmp_path)) == 1
 
 
 def test_the_lease_of_a_dead_process_of_this_host_is_taken_over_at_once(tmp_path):
     path = leave_a_claim(tmp_path, dead_process())
-    assert granted(Leases(tmp_path).claim(rows(0, 8))) == [8, 8, 8]
+    assert granted(Leases(tmp_path).acquire(rows(0, 8))) == [8, 8, 8]
     assert not path.exists()
 
 
@@ -130,7 +139,7 @@ def test_a_living_process_keeps_its_lease_however_old_and_silent_it_is(tmp_path)
     os.utime(path, (0, 0))
     leases = Leases(tmp_path, expiry=0.0)
     for _ in range(3):
-        assert granted(leases.claim(rows(0, 4, KEYS[:1])), KEYS[:1]) == [0]
+        assert granted(leases.acquire(rows(0, 4, KEYS[:1])), KEYS[:1]) == [0]
     assert path.exists()
 
 
@@ -158,7 +167,7 @@ def test_an_owner_elsewhere_that_is_silent_is_taken_over_after_the_expiry(tmp_pa
     clock.now += 99
     assert len(leases.live()) == 1
     clock.now += 2
-    assert granted(leases.claim(rows(0, 4, KEYS[:1])), KEYS[:1]) == [4]
+    assert granted(leases.acquire(rows(0, 4, KEYS[:1])), KEYS[:1]) == [4]
     assert not path.exists()
 
 
@@ -180,7 +189,7 @@ def test_clocks_of_other_machines_and_clocks_set_back_mean_nothing(tmp_path, mon
 
 def test_the_heart_beats_while_a_lease_is_held_and_not_after(tmp_path):
     leases = Leases(tmp_path, expiry=0.08)
-    with leases, leases.claim(rows(0, 8)):
+    with leases, leases.acquire(rows(0, 8)):
         (path,) = files(tmp_path)
         os.utime(path, (0, 0))
         while path.stat().st_mtime_ns == 0:
@@ -206,7 +215,7 @@ class Blind(Leases):
 
 
 def test_of_claims_made_at_once_exactly_one_keeps_each_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", 20.0)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 20.0)
     for attempt in range(5):
         met = Barrier(3)
         rivals = [Blind(tmp_path / str(attempt), partial(met.wait, 10)) for _ in range(3)]
@@ -217,20 +226,22 @@ def test_of_claims_made_at_once_exactly_one_keeps_each_row(tmp_path, monkeypatch
 
 
 def test_who_has_looked_already_keeps_the_rows_whatever_the_token(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.05)
     for attempt in range(8):
         root = tmp_path / str(attempt)
         early = Leases(root)
         late = Blind(root, meet=lambda: None)
-        with early.claim(rows(0, 8)) as first:
-            assert granted(late.claim(rows(4, 12))) == [4, 4, 4]
+        with early.acquire(rows(0, 8)) as first:
+            assert granted(late.acquire(rows(4, 12))) == [4, 4, 4]
             assert granted(first) == [8, 8, 8]
 
 
 @given(st.sets(st.integers(0, 11)), st.lists(st.sets(st.integers(0, 11), min_size=1), max_size=3))
 def test_rows_without_claims_are_a_difference_of_sets(mine, theirs):
     name = digest("key")
-    claims = [Claim("t", "r", ELSEWHERE, "", {name: IdSet.of([IDS[n] for n in part])}) for part in theirs]
+    claims = [
+        LeaseRecord("t", "r", ELSEWHERE, "", {name: IdSet.of([IDS[n] for n in part])}) for part in theirs
+    ]
     left = without({name: IdSet.of([IDS[n] for n in mine])}, claims)
     expected = {IDS[n] for n in mine.difference(*theirs)}
     assert left == ({name: expected} if expected else {})
@@ -240,7 +251,7 @@ def test_rows_without_claims_are_a_difference_of_sets(mine, theirs):
 @given(st.dictionaries(st.integers(0, 5), st.sets(st.integers(0, 11), min_size=1), max_size=5))
 def test_a_claim_comes_back_as_it_was_written(content):
     told = {digest(k): IdSet.of([IDS[n] for n in ids]) for k, ids in content.items()}
-    claim = Claim("ab", "run", ELSEWHERE, "2026-01-01T00:00:00+00:00", told)
+    claim = LeaseRecord("ab", "run", ELSEWHERE, "2026-01-01T00:00:00+00:00", told)
     assert decode("ab", encode(claim)) == claim
 
 
@@ -269,9 +280,9 @@ GARBAGE = {
 def test_a_file_that_is_no_claim_is_nobodys(tmp_path, data):
     (tmp_path / "leases").mkdir()
     (tmp_path / "leases" / "x.json").write_bytes(data)
-    assert granted(Leases(tmp_path).claim(rows(0, 8))) == [8, 8, 8]
+    assert granted(Leases(tmp_path).acquire(rows(0, 8))) == [8, 8, 8]
 
 
 def test_where_leases_cannot_be_written_everything_is_granted(tmp_path):
     (tmp_path / "leases").write_text("in the way")
-    assert granted(Leases(tmp_path).claim(rows(0, 8))) == [8, 8, 8]
+    assert granted(Leases(tmp_path).acquire(rows(0, 8))) == [8, 8, 8]

@@ -25,7 +25,7 @@ from featstore.store.cleanup import compact
 from featstore.store.ids import IdSet
 from featstore.store.inventory import inventory, usage
 from featstore.store.leases import Leases
-from featstore.store.notes import BadImage, Rate, Request, record_rate, record_request
+from featstore.store.notes import BackboneTiming, BadImage, ExtractionRequest, record_request, record_timing
 from featstore.store.store import Store
 from featstore.store.verify import verify
 from featstore.types import IDENTITY
@@ -42,8 +42,8 @@ def rows(ids):
 def fill(root):
     """A cache with a file of every kind; the lease alone ends with its owner."""
     store = Store(root)
-    learned.remember(
-        root, key().backbone, learned.Learned(key().backbone.weights, frozenset(IDS), frozenset())
+    learned.save_training_record(
+        root, key().backbone, learned.TrainingRecord(key().backbone.weights, frozenset(IDS), frozenset())
     )
     for part in (IDS[:6], IDS[6:]):
         store.write(key(), part, rows(part))
@@ -51,10 +51,10 @@ def fill(root):
     store.record_bad_image(DECODING, BadImage("ab" * 32, "truncated", "8 bytes are missing"))
     facts.record_facts(root, DECODING, 1, np.zeros(3, FACT))
     facts.record_copies(root, {"a": 1}, facts.CopiesNote([]))
-    record_rate(root, MACHINE, key().backbone, Rate(1.0, 2.0))
-    layouts.record_layouts(root, MACHINE, "Alpha", "float32", {1: 2.0})
+    record_timing(root, MACHINE, key().backbone, BackboneTiming(1.0, 2.0))
+    layouts.record_worker_speeds(root, MACHINE, "Alpha", "float32", {1: 2.0})
     results.record_result(root, {"a": 1}, [np.full((2, 2), 0.5)])
-    record_request(root, IDS, DECODING, Request((key().backbone,), (IDENTITY,)))
+    record_request(root, IDS, DECODING, ExtractionRequest((key().backbone,), (IDENTITY,)))
     bad = store.write(key(), IDS[:1], rows(IDS[:1]))
     bad.write_bytes(b"rotten")
     verify(root, repair=True)
@@ -81,7 +81,7 @@ def manifest(folder):
 
 
 def test_the_fixture_has_a_file_of_every_kind(cache):
-    with Leases(cache) as leases, leases.claim({key(): IdSet.of(IDS)}):
+    with Leases(cache) as leases, leases.acquire({key(): IdSet.of(IDS)}):
         files = [path for path in cache.rglob("*") if path.is_file()]
         assert {rooms.kind_of(cache, path) for path in files} == set(rooms.FILES)
     assert verify(cache).strangers == ()
@@ -108,7 +108,7 @@ def outcome(run, root):
 
 
 def everything_that_extraction_does(store):
-    with Leases(store.root) as leases, leases.claim({key(): IdSet.of(IDS)}):
+    with Leases(store.root) as leases, leases.acquire({key(): IdSet.of(IDS)}):
         store.stored([key()])
         store.bad_images(DECODING)
         store.write(key(), IDS[3:9], rows(IDS[3:9]))
@@ -117,7 +117,7 @@ def everything_that_extraction_does(store):
         with contextlib.suppress(MissingFeaturesError):  # where a shard had to be set aside
             store.read(key(), IDS)
         facts.recorded_facts(store.root, DECODING, 1, FACT)
-        store.settle()
+        store.refresh_index()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

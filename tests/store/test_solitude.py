@@ -17,7 +17,7 @@ from featstore.store import leases as lease
 from featstore.store import leases as solitude
 from featstore.store.cleanup import compact
 from featstore.store.ids import IdSet
-from featstore.store.leases import EXPIRY, Claim, Owner, this_process
+from featstore.store.leases import EXPIRY, LeaseRecord, Owner, this_process
 from featstore.store.leases import encode_claim as encode
 from featstore.store.store import Store
 from featstore.store.verify import verify
@@ -67,7 +67,7 @@ def leave_a_lease(root, owner, age=200 * 86_400):
     told = {digest(key().to_json()): IdSet.of(IDS)}
     path = root / "leases" / f"{'ab' * 16}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(encode(Claim(path.stem, "theirs", owner, "2026-01-01T00:00:00+00:00", told)))
+    path.write_bytes(encode(LeaseRecord(path.stem, "theirs", owner, "2026-01-01T00:00:00+00:00", told)))
     then = time.time() - age
     os.utime(path, (then, then))
     return path

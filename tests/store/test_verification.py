@@ -17,7 +17,7 @@ from featstore.store import shard
 from featstore.store import verify as verification
 from featstore.store.notes import BadImage
 from featstore.store.store import Store
-from featstore.store.verify import Lost, verify
+from featstore.store.verify import LostRows, verify
 from featstore.types import View
 
 IDS = [digest(number) for number in range(12)]
@@ -137,7 +137,7 @@ def test_repair_sets_bad_shards_aside_and_says_how_many_vectors_of_what_are_gone
     damaged = {path.read_bytes() for path in (first, second, other)}
     found = verify(store.root, repair=True)
     assert len(found.bad) == 3
-    assert found.repair.lost == (Lost("Alpha", "fliph", 2, 1, 6), Lost("Alpha", "identity", 0, 2, 8))
+    assert found.repair.lost == (LostRows("Alpha", "fliph", 2, 1, 6), LostRows("Alpha", "identity", 0, 2, 8))
     assert {path.read_bytes() for path in store.root.glob("quarantine/shards/*.h5")} == damaged, (
         "nothing is lost"
     )
@@ -151,13 +151,13 @@ def test_vectors_that_another_shard_holds_too_are_not_counted_as_lost(store):
     path = store.write(key(), IDS[2:5], rows(IDS[2:5]))
     store.flush()
     flip(path)
-    assert verify(store.root, repair=True).repair.lost == (Lost("Alpha", "identity", 0, 1, 0),)
+    assert verify(store.root, repair=True).repair.lost == (LostRows("Alpha", "identity", 0, 1, 0),)
 
 
 def test_without_an_index_the_number_is_not_guessed(store):
     shutil.rmtree(store.root / "index")
     flip(shards(store, key())[0])
-    assert verify(store.root, repair=True).repair.lost == (Lost("Alpha", "identity", 0, 1, None),)
+    assert verify(store.root, repair=True).repair.lost == (LostRows("Alpha", "identity", 0, 1, None),)
 
 
 def test_a_misplaced_shard_is_put_back(store):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from featstore.fusion.neural import HiddenStrategy
-from featstore.fusion.training import Dense, Ledger, dense_size
+from featstore.fusion.training import Dense, ParameterVector, dense_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,17 +30,17 @@ class LowRankBilinear:
         self, blocks: Sequence[Block], n_units: int, n_logits: int, dtype: type[np.floating[Any]]
     ) -> None:
         size = sum(dense_size(block.width, n_units) for block in blocks)
-        ledger = Ledger(size + dense_size(2 * n_units, n_logits), dtype)
-        self.parameters, self.gradient = ledger.parameters, ledger.gradient
+        vector = ParameterVector(size + dense_size(2 * n_units, n_logits), dtype)
+        self.parameters, self.gradient = vector.parameters, vector.gradient
         self._blocks, self._n_units = blocks, n_units
-        self.projections = [Dense(ledger, block.width, n_units) for block in blocks]
-        self.output = Dense(ledger, 2 * n_units, n_logits)
+        self.projections = [Dense(vector, block.width, n_units) for block in blocks]
+        self.output = Dense(vector, 2 * n_units, n_logits)
 
-    def draw(self, rng: np.random.Generator) -> None:
+    def initialise(self, rng: np.random.Generator) -> None:
         """Weights that project blocks of variance one to units of variance one; Glorot-uniform behind."""
         for projection in self.projections:
-            projection.draw(rng, 1.0)
-        self.output.draw(rng)
+            projection.initialise(rng, 1.0)
+        self.output.initialise(rng)
 
     def forward(self, X: Floats, gain: float = 1.0) -> Floats:
         """Logits ``(n, k)`` of ``gain * X``, ``X (n, d)``."""
@@ -56,11 +56,11 @@ class LowRankBilinear:
     def backward(self, slope: Floats) -> None:
         """Write the gradient."""
         self.output.backward(slope)
-        first, second = np.split(self.output.pull(slope), [self._n_units], axis=1)
+        first, second = np.split(self.output.backward_input(slope), [self._n_units], axis=1)
         for projection, units in zip(self.projections, self._units, strict=True):
             projection.backward((first + second * (self._total - units)) * (1 - units**2))
 
-    def reading(self, columns: slice) -> Floats:
+    def input_weight_gradient(self, columns: slice) -> Floats:
         """Window on the gradients of the weights of a block."""
         starts = [block.start for block in self._blocks]
         return self.projections[starts.index(columns.start)].weight_gradient

@@ -75,23 +75,23 @@ class CcaConcat(FusionStrategy):
         self.ridge = ridge
         self.random_state = random_state
 
-    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
+    def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
         if self.n_variates < 1 or self.ridge < 0:
             raise UsageError(
                 f"n_variates={self.n_variates}, ridge={self.ridge} is out of range.", "Set at least 1 and 0."
             )
         mean, scale = standardise(X, self.blocks_)
         axes, scores = principal_parts(X, self.blocks_, mean, scale, self.n_components, self.random_state)
-        turns = canonical_turns(scores, self.n_variates, self.ridge)
-        variates = [part @ turn for part, turn in zip(scores, turns, strict=True)]
-        canonical = [axis @ turn for axis, turn in zip(axes, turns, strict=True)]
+        rotations = canonical_rotations(scores, self.n_variates, self.ridge)
+        variates = [part @ turn for part, turn in zip(scores, rotations, strict=True)]
+        canonical = [axis @ turn for axis, turn in zip(axes, rotations, strict=True)]
         self.model_ = fit_concatenated(variates, canonical, y, self.C, mean, scale)
 
-    def _fuse(self, X: NDArray[Any]) -> NDArray[np.float64]:
+    def _predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
         return self.model_.proba(X)
 
 
-def canonical_turns(scores: Sequence[Floats], n_variates: int, ridge: float) -> list[Floats]:
+def canonical_rotations(scores: Sequence[Floats], n_variates: int, ridge: float) -> list[Floats]:
     """Matrices ``(m, r)`` that take each block's centred, uncorrelated scores ``(n, m)`` to the shared variates."""
     spreads = [(part**2).sum(axis=0) for part in scores]
     damped = [np.maximum(spread + ridge * spread.mean(), np.finfo(float).tiny) for spread in spreads]

@@ -69,7 +69,7 @@ class ClassDecomposition(FusionStrategy):
         self.n_components = n_components
         self.random_state = random_state
 
-    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
+    def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
         if self.n_subclasses < 1:
             raise UsageError(f"n_subclasses={self.n_subclasses} leaves no class.", "Set n_subclasses=2.")
         kind = registry.load(FOLDER, self.strategy)
@@ -80,7 +80,7 @@ class ClassDecomposition(FusionStrategy):
         self.parents_ = np.array([y[subclass == number][0] for number in numbers])
         self.inner_ = kind(blocks=self.blocks_).fit(X, subclass, groups)
 
-    def _fuse(self, X: NDArray[Any]) -> NDArray[np.float64]:
+    def _predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
         belongs = self.parents_[:, None] == np.arange(len(self.classes_))
         merged: NDArray[np.float64] = self.inner_.predict_proba(X) @ belongs.astype(np.float64)
         return merged

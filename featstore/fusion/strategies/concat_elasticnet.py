@@ -56,7 +56,7 @@ class ConcatElasticnet(FusionStrategy):
         self.penalty = penalty
         self.l1_ratio = l1_ratio
 
-    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
+    def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
         if not (0 < self.penalty <= 1 and 0 < self.l1_ratio <= 1):
             raise UsageError(
                 f"penalty={self.penalty}, l1_ratio={self.l1_ratio} is out of range.",
@@ -66,5 +66,5 @@ class ConcatElasticnet(FusionStrategy):
         scaled = scaled_block(X, Block("all", 0, X.shape[1]), mean, scale)
         self.model_ = LinearModel(*fit_elasticnet(scaled, y, self.penalty, self.l1_ratio), mean, scale)
 
-    def _fuse(self, X: NDArray[Any]) -> NDArray[np.float64]:
+    def _predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
         return self.model_.proba(X)

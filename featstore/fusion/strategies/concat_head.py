@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from featstore.fusion.neural import NeuralStrategy
-from featstore.fusion.training import Head
+from featstore.fusion.training import DenseHead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,5 +50,5 @@ class ConcatHead(NeuralStrategy):
         }
     }
 
-    def _network(self, n_logits: int, dtype: type[np.floating[Any]]) -> Head:
-        return Head(self.n_features_in_, n_logits, dtype)
+    def _network(self, n_logits: int, dtype: type[np.floating[Any]]) -> DenseHead:
+        return DenseHead(self.n_features_in_, n_logits, dtype)

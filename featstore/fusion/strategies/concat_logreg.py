@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from featstore.fusion.linear import fit_logistic
 from featstore.fusion.strategy import FusionStrategy
-from featstore.fusion.subset_logistic import LogisticFamily, choose_penalty
+from featstore.fusion.subset_logistic import SubsetLogistic, choose_penalty
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,14 +61,14 @@ class ConcatLogreg(FusionStrategy):
 
     def fit_subsets(
         self, X: ArrayLike, y: ArrayLike, subsets: Sequence[Sequence[str]], groups: ArrayLike | None = None
-    ) -> LogisticFamily:
+    ) -> SubsetLogistic:
         """Fit each subset of the blocks, as `fit` would on its columns alone; all at once, so that it is cheap."""
-        features, numbers, units = self._admit(X, y, groups)
-        return LogisticFamily.fit(features, numbers, self.blocks_, subsets, self.C, units)
+        features, numbers, units = self._validate(X, y, groups)
+        return SubsetLogistic.fit(features, numbers, self.blocks_, subsets, self.C, units)
 
-    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
+    def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
         self.C_ = choose_penalty(X, y, self.blocks_, self.C, groups)
         self.model_ = fit_logistic(X, y, self.blocks_, self.C_)
 
-    def _fuse(self, X: NDArray[Any]) -> NDArray[np.float64]:
+    def _predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
         return self.model_.proba(X)

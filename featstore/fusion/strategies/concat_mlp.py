@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from featstore.fusion.neural import HiddenStrategy
-from featstore.fusion.training import Dense, Ledger, dense_size
+from featstore.fusion.training import Dense, ParameterVector, dense_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,15 +20,15 @@ class Perceptron:
 
     def __init__(self, widths: tuple[int, int, int], n_blocks: int, dtype: type[np.floating[Any]]) -> None:
         n_in, n_units, n_logits = widths
-        ledger = Ledger(dense_size(n_in, n_units) + dense_size(n_units, n_logits), dtype)
-        self.parameters, self.gradient = ledger.parameters, ledger.gradient
-        self.hidden, self.output = Dense(ledger, n_in, n_units), Dense(ledger, n_units, n_logits)
+        vector = ParameterVector(dense_size(n_in, n_units) + dense_size(n_units, n_logits), dtype)
+        self.parameters, self.gradient = vector.parameters, vector.gradient
+        self.hidden, self.output = Dense(vector, n_in, n_units), Dense(vector, n_units, n_logits)
         self._variance = n_blocks
 
-    def draw(self, rng: np.random.Generator) -> None:
+    def initialise(self, rng: np.random.Generator) -> None:
         """Weights that give hidden units of variance one from blocks of variance one; Glorot-uniform behind."""
-        self.hidden.draw(rng, self._variance)
-        self.output.draw(rng)
+        self.hidden.initialise(rng, self._variance)
+        self.output.initialise(rng)
 
     def forward(self, X: Floats, gain: float = 1.0) -> Floats:
         """Logits ``(n, k)`` of ``gain * X``, ``X (n, d)``."""
@@ -38,9 +38,9 @@ class Perceptron:
     def backward(self, slope: Floats) -> None:
         """Write the gradient."""
         self.output.backward(slope)
-        self.hidden.backward(self.output.pull(slope) * (self._active > 0))
+        self.hidden.backward(self.output.backward_input(slope) * (self._active > 0))
 
-    def reading(self, columns: slice) -> Floats:
+    def input_weight_gradient(self, columns: slice) -> Floats:
         """Window on the gradients of the weights of these columns."""
         return self.hidden.weight_gradient[:, columns]
 

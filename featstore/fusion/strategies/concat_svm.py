@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.svm import SVC
 
 from featstore.errors import UsageError
-from featstore.fusion.decision import inner_folds, out_of_fold, scale_decisions
+from featstore.fusion.decision import fold_numbers, out_of_fold, scale_decisions
 from featstore.fusion.linear import LinearModel, gram, standardise, unfold
 from featstore.fusion.strategy import FusionStrategy
 
@@ -68,17 +68,17 @@ class ConcatSvm(FusionStrategy):
         self.inner_folds = inner_folds
         self.random_state = random_state
 
-    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
+    def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
         if self.inner_folds < 2:  # noqa: PLR2004
             raise UsageError(f"inner_folds={self.inner_folds} holds nobody out.", "Set inner_folds=3.")
-        fold_of = inner_folds(y, groups, self.inner_folds, self.random_state)
+        fold_of = fold_numbers(y, groups, self.inner_folds, self.random_state)
         slope, offset = scale_decisions(out_of_fold(self._separate, X, y, fold_of), y)
         machine = self._machine(X, y)
         self.model_ = LinearModel(
             slope @ machine.coef, slope @ machine.intercept + offset, machine.mean, machine.scale
         )
 
-    def _fuse(self, X: NDArray[Any]) -> Floats:
+    def _predict_proba(self, X: NDArray[Any]) -> Floats:
         return self.model_.proba(X)
 
     def _separate(self, X: NDArray[Any], y: NDArray[np.intp]) -> Callable[[NDArray[Any]], Floats]:

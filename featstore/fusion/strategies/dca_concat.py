@@ -57,19 +57,19 @@ class DcaConcat(FusionStrategy):
         self.blocks = blocks
         self.C = C
 
-    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
+    def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
         mean, scale = standardise(X, self.blocks_)
         scaled = [scaled_block(X, block, mean, scale) for block in self.blocks_]
         axes = [separating_axes(part, y) for part in scaled]
         rank = min(axis.shape[1] for axis in axes)
         axes = [axis[:, :rank] for axis in axes]
         scores = [part @ axis for part, axis in zip(scaled, axes, strict=True)]
-        turns = pairing_turns(scores)
-        paired = [part @ turn for part, turn in zip(scores, turns, strict=True)]
-        turned = [axis @ turn for axis, turn in zip(axes, turns, strict=True)]
+        rotations = pairing_rotations(scores)
+        paired = [part @ turn for part, turn in zip(scores, rotations, strict=True)]
+        turned = [axis @ turn for axis, turn in zip(axes, rotations, strict=True)]
         self.model_ = fit_concatenated(paired, turned, y, self.C, mean, scale)
 
-    def _fuse(self, X: NDArray[Any]) -> NDArray[np.float64]:
+    def _predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
         return self.model_.proba(X)
 
 
@@ -90,16 +90,17 @@ def separating_axes(Z: Floats, y: NDArray[np.intp]) -> Floats:
     return axes if axes.size else np.zeros((Z.shape[1], 1))
 
 
-def pairing_turns(scores: Sequence[Floats]) -> list[Floats]:
+def pairing_rotations(scores: Sequence[Floats]) -> list[Floats]:
     """Matrices ``(r, r)`` that make the covariance of each block with the sum of the others the identity."""
     total = sum(scores[1:], scores[0])
-    turns = []
+    rotations = []
     for part in scores:
         others = total - part if len(scores) > 1 else part
         left, strength, _ = np.linalg.svd(part.T @ others)
-        turns.append(left / np.sqrt(np.maximum(strength, RANK * max(strength[0], RANK))))
+        rotations.append(left / np.sqrt(np.maximum(strength, RANK * max(strength[0], RANK))))
     return [
-        turn * _signs(scores[0] @ turns[0], part @ turn) for part, turn in zip(scores, turns, strict=True)
+        turn * _signs(scores[0] @ rotations[0], part @ turn)
+        for part, turn in zip(scores, rotations, strict=True)
     ]
 
 

@@ -67,28 +67,28 @@ class EnsembleSelection(TrainedDecisionStrategy):
         super().__init__(blocks, C, inner_folds, random_state)
         self.rounds = rounds
 
-    def _judge(self, logits: NDArray[np.float64], y: NDArray[np.intp]) -> None:
+    def _fit_combiner(self, logits: NDArray[np.float64], y: NDArray[np.intp]) -> None:
         if self.rounds < 1:
             raise UsageError(f"rounds={self.rounds} picks nobody.", "Set rounds=50.")
         of_truth = softmax(logits)[np.arange(len(y)), :, y]
-        team = pick(of_truth, self.rounds)
-        self.weights_ = np.bincount(team, minlength=len(self.blocks_)) / len(team)
+        ensemble = select_ensemble(of_truth, self.rounds)
+        self.weights_ = np.bincount(ensemble, minlength=len(self.blocks_)) / len(ensemble)
 
     def _combine(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         mean: NDArray[np.float64] = np.einsum("nbc,b->nc", softmax(logits), self.weights_)
         return mean
 
 
-def pick(of_truth: NDArray[np.float64], rounds: int) -> list[int]:
+def select_ensemble(of_truth: NDArray[np.float64], rounds: int) -> list[int]:
     """Members of the best team as they were picked, from the probabilities ``(n, n_blocks)`` of the true class."""
-    team: list[int] = []
+    ensemble: list[int] = []
     losses: list[float] = []
     total = np.zeros((len(of_truth), 1))
     for size in range(1, rounds + 1):
         mean = np.maximum((total + of_truth) / size, np.finfo(float).tiny)
         loss = -np.log(mean).mean(axis=0)
-        team.append(int(loss.argmin()))
+        ensemble.append(int(loss.argmin()))
         losses.append(float(loss.min()))
-        total += of_truth[:, team[-1], None]
+        total += of_truth[:, ensemble[-1], None]
     level = np.array(losses) <= min(losses) + ROUNDING
-    return team[: int(level.argmax()) + 1]
+    return ensemble[: int(level.argmax()) + 1]

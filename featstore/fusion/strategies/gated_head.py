@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from featstore.fusion.neural import HiddenStrategy
-from featstore.fusion.training import Dense, Ledger, dense_size
+from featstore.fusion.training import Dense, ParameterVector, dense_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,19 +31,19 @@ class GatedAttention:
     ) -> None:
         gate_size = 2 * dense_size(n_units, n_units) + dense_size(n_units, 1)
         size = sum(dense_size(block.width, n_units) for block in blocks)
-        ledger = Ledger(size + gate_size + dense_size(n_units, n_logits), dtype)
-        self.parameters, self.gradient = ledger.parameters, ledger.gradient
+        vector = ParameterVector(size + gate_size + dense_size(n_units, n_logits), dtype)
+        self.parameters, self.gradient = vector.parameters, vector.gradient
         self._blocks = blocks
-        self.projections = [Dense(ledger, block.width, n_units) for block in blocks]
-        self.content, self.gate = Dense(ledger, n_units, n_units), Dense(ledger, n_units, n_units)
-        self.score, self.output = Dense(ledger, n_units, 1), Dense(ledger, n_units, n_logits)
+        self.projections = [Dense(vector, block.width, n_units) for block in blocks]
+        self.content, self.gate = Dense(vector, n_units, n_units), Dense(vector, n_units, n_units)
+        self.score, self.output = Dense(vector, n_units, 1), Dense(vector, n_units, n_logits)
 
-    def draw(self, rng: np.random.Generator) -> None:
+    def initialise(self, rng: np.random.Generator) -> None:
         """Weights that project blocks of variance one to units of variance one; Glorot-uniform behind."""
         for projection in self.projections:
-            projection.draw(rng, 1.0)
+            projection.initialise(rng, 1.0)
         for dense in (self.content, self.gate, self.score, self.output):
-            dense.draw(rng)
+            dense.initialise(rng)
 
     def forward(self, X: Floats, gain: float = 1.0) -> Floats:
         """Logits ``(n, k)`` of ``gain * X``, ``X (n, d)``."""
@@ -62,27 +62,27 @@ class GatedAttention:
     def backward(self, slope: Floats) -> None:
         """Write the gradient."""
         self.output.backward(slope)
-        merged = self.output.pull(slope)
+        merged = self.output.backward_input(slope)
         projected = self.attention[:, :, None] * merged[:, None, :]
         by_attention = np.einsum("nu,nbu->nb", merged, self._projected)
         centred = by_attention - (self.attention * by_attention).sum(axis=1, keepdims=True)
-        projected += self._pull_gate((self.attention * centred).reshape(-1, 1)).reshape(projected.shape)
+        projected += self._backward_gate((self.attention * centred).reshape(-1, 1)).reshape(projected.shape)
         for i, projection in enumerate(self.projections):
             projection.backward(projected[:, i])
 
-    def reading(self, columns: slice) -> Floats:
+    def input_weight_gradient(self, columns: slice) -> Floats:
         """Window on the gradients of the weights of a block."""
         starts = [block.start for block in self._blocks]
         return self.projections[starts.index(columns.start)].weight_gradient
 
-    def _pull_gate(self, slope: Floats) -> Floats:
+    def _backward_gate(self, slope: Floats) -> Floats:
         self.score.backward(slope)
-        mixed = self.score.pull(slope)
+        mixed = self.score.backward_input(slope)
         content = mixed * self._gate * (1 - self._content**2)
         gate = mixed * self._content * self._gate * (1 - self._gate)
         self.content.backward(content)
         self.gate.backward(gate)
-        return self.content.pull(content) + self.gate.pull(gate)
+        return self.content.backward_input(content) + self.gate.backward_input(gate)
 
 
 class GatedHead(HiddenStrategy):
@@ -102,7 +102,7 @@ class GatedHead(HiddenStrategy):
 
     def attention(self, X: ArrayLike) -> NDArray[np.float64]:
         """Gate weights ``(n, n_blocks)`` of each row of ``X (n, d)``; every row sums to one."""
-        features = self._read(X)
+        features = self._check_features(X)
         network = self._restored()
         gates = []
         for part in self._scaled(features):

@@ -51,10 +51,10 @@ class GompertzRank(DecisionStrategy):
         super().__init__(blocks, C)
         self.top = top
 
-    def _learn(self, X: NDArray[np.float64], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
+    def _fit(self, X: NDArray[np.float64], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
         if self.top < 1:
             raise UsageError(f"top={self.top} leaves no class.", "Set top=2, as in the paper.")
-        super()._learn(X, y, groups)
+        super()._fit(X, y, groups)
 
     def _combine(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         score = fuzzy_score(softmax(logits), self.top)

@@ -56,13 +56,13 @@ class Knn(FusionStrategy):
         self.blocks = blocks
         self.n_neighbors = n_neighbors
 
-    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
+    def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
         if self.n_neighbors < 1:
             raise UsageError(f"n_neighbors={self.n_neighbors} asks nobody.", "Set n_neighbors=15.")
         self.mean_, self.scale_ = standardise(X, self.blocks_)
         self.rows_, self.labels_ = rescale(X, self.mean_, self.scale_), y
 
-    def _fuse(self, X: NDArray[Any]) -> NDArray[np.float64]:
+    def _predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
         count = min(self.n_neighbors, len(self.rows_))
         index = NearestNeighbors(n_neighbors=count, algorithm="brute", metric="cosine").fit(self.rows_)
         neighbours = index.kneighbors(rescale(X, self.mean_, self.scale_), return_distance=False)

@@ -60,13 +60,13 @@ class Mrmr(FusionStrategy):
         self.C = C
         self.n_columns = n_columns
 
-    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
+    def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
         if self.n_columns < 1:
             raise UsageError(f"n_columns={self.n_columns} chooses none.", "Set n_columns=200.")
         self.chosen_ = choose(X, y, self.n_columns)
         self.model_ = fit_logistic(X[:, self.chosen_], y, (Block("chosen", 0, len(self.chosen_)),), self.C)
 
-    def _fuse(self, X: NDArray[Any]) -> Floats:
+    def _predict_proba(self, X: NDArray[Any]) -> Floats:
         return self.model_.proba(X[:, self.chosen_])
 
 

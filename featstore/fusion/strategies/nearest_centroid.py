@@ -44,7 +44,7 @@ class NearestCentroid(FusionStrategy):
     def __init__(self, blocks: tuple[Block, ...] | None = None) -> None:
         self.blocks = blocks
 
-    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
+    def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
         mean, scale = standardise(X, self.blocks_)
         labels = range(len(self.classes_))
         centroids = np.empty((len(labels), X.shape[1]))
@@ -60,5 +60,5 @@ class NearestCentroid(FusionStrategy):
             coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
         self.model_ = LinearModel(coef, intercept, mean, scale)
 
-    def _fuse(self, X: NDArray[Any]) -> NDArray[np.float64]:
+    def _predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
         return self.model_.proba(X)

@@ -59,10 +59,10 @@ class PcaConcat(FusionStrategy):
         self.n_components = n_components
         self.random_state = random_state
 
-    def _learn(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
+    def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
         mean, scale = standardise(X, self.blocks_)
         axes, scores = principal_parts(X, self.blocks_, mean, scale, self.n_components, self.random_state)
         self.model_ = fit_concatenated(scores, axes, y, self.C, mean, scale)
 
-    def _fuse(self, X: NDArray[Any]) -> NDArray[np.float64]:
+    def _predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
         return self.model_.proba(X)

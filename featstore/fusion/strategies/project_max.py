@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from featstore.fusion.linear import ConsensusStrategy
+from featstore.fusion.linear import ProcrustesStrategy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class ProjectMax(ConsensusStrategy):
+class ProjectMax(ProcrustesStrategy):
     """Feature-level fusion: on each axis of a common space, the highest score any backbone gives.
 
     The space is that of `ProjectMean`. The maximum lets one backbone that sees something be heard; it also lets

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from featstore.fusion.linear import ConsensusStrategy
+from featstore.fusion.linear import ProcrustesStrategy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class ProjectMean(ConsensusStrategy):
+class ProjectMean(ProcrustesStrategy):
     """Feature-level fusion: the mean of the backbones' scores in a common space.
 
     The space is the consensus of a generalised Procrustes analysis of their principal components; it looks at no

@@ -60,7 +60,7 @@ class Stacking(TrainedDecisionStrategy):
         super().__init__(blocks, C, inner_folds, random_state)
         self.stack_C = stack_C
 
-    def _judge(self, logits: NDArray[np.float64], y: NDArray[np.intp]) -> None:
+    def _fit_combiner(self, logits: NDArray[np.float64], y: NDArray[np.intp]) -> None:
         rows = _flat(logits)
         self.stack_ = fit_logistic(rows, y, (Block("logits", 0, rows.shape[1]),), self.stack_C)
 

@@ -71,7 +71,7 @@ class SugenoIntegral(TrainedDecisionStrategy):
         super().__init__(blocks, C, inner_folds, random_state)
         self.total = total
 
-    def _judge(self, logits: Floats, y: NDArray[np.intp]) -> None:
+    def _fit_combiner(self, logits: Floats, y: NDArray[np.intp]) -> None:
         if not 0 < self.total < np.inf:
             raise UsageError(f"total={self.total} is no sum of trusts.", "Set total=1.")
         accuracies = np.maximum(balanced_accuracies(softmax(logits), y), 0.5 / len(y))

@@ -42,10 +42,10 @@ class VoteBackbones(DecisionStrategy):
     min_blocks: ClassVar[int] = 2
 
     def _combine(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        return elect(softmax(logits))
+        return majority(softmax(logits))
 
 
-def elect(block_proba: NDArray[np.float64]) -> NDArray[np.float64]:
+def majority(block_proba: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probability of the majority ``(n, n_classes)`` from ``(n, n_voters, n_classes)``, as `VoteBackbones` says."""
     votes = block_proba.argmax(axis=2)
     counts = (votes[:, :, None] == np.arange(block_proba.shape[2])).sum(axis=1)

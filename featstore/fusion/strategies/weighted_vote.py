@@ -48,7 +48,7 @@ class WeightedVote(TrainedDecisionStrategy):
     level: ClassVar[str] = "decision"
     min_blocks: ClassVar[int] = 2
 
-    def _judge(self, logits: NDArray[np.float64], y: NDArray[np.intp]) -> None:
+    def _fit_combiner(self, logits: NDArray[np.float64], y: NDArray[np.intp]) -> None:
         accuracies = balanced_accuracies(softmax(logits), y)
         self.weights_ = log_odds_weights(accuracies, len(self.classes_), len(y))
 

@@ -28,7 +28,7 @@ from featstore.images.formats.samples import (
     flatten,
     no_native_messages,
     no_warnings,
-    read_layout,
+    read_sample_layout,
     read_samples,
     to_pixels,
     window,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from PIL.ImageFile import ImageFile
 
-    from featstore.images.formats.samples import Layout
+    from featstore.images.formats.samples import SampleLayout
     from featstore.images.formats.tiff import Chain
     from featstore.types import Pixels
 
@@ -86,7 +86,7 @@ def read(
     layout, file = None, io.BytesIO(data)
     if kind == "TIFF":
         file, directory = page_tiff(data, frame, chain)
-        layout, data = read_layout(directory), file.getvalue()
+        layout, data = read_sample_layout(directory), file.getvalue()
         if layout.is_jpeg:
             _check_parts(data, layout)
     if layout is not None and layout.needs_own_reader:
@@ -100,7 +100,7 @@ def read(
     return pixels, tuple(sorted(notes))
 
 
-def _check_parts(data: bytes, layout: Layout) -> None:
+def _check_parts(data: bytes, layout: SampleLayout) -> None:
     """Look at the JPEG in each strip or tile as at one that is a file; equal tiles may stand in one place."""
     directory = layout.directory
     places = zip(
@@ -116,7 +116,7 @@ def _check_parts(data: bytes, layout: Layout) -> None:
 
 
 def _read_samples(
-    data: bytes, layout: Layout, value_range: tuple[float, float] | None
+    data: bytes, layout: SampleLayout, value_range: tuple[float, float] | None
 ) -> tuple[Pixels, frozenset[str]]:
     """Pages for which Pillow has no mode, or a wrong one."""
     if not min(layout.directory.size):
@@ -132,7 +132,11 @@ def _read_samples(
 
 
 def _read_image(
-    file: io.BytesIO, data: bytes, kind: str, layout: Layout | None, value_range: tuple[float, float] | None
+    file: io.BytesIO,
+    data: bytes,
+    kind: str,
+    layout: SampleLayout | None,
+    value_range: tuple[float, float] | None,
 ) -> tuple[Pixels, frozenset[str]]:
     """Everything for which Pillow has a mode."""
     with no_warnings(), _opened(file, kind, layout) as image:
@@ -162,7 +166,7 @@ def needs_range(data: bytes, frame: int, chain: Chain | None = None) -> bool:
         file = io.BytesIO(data)
         if kind == "TIFF":
             file, directory = page_tiff(data, frame, chain)
-            layout = read_layout(directory)
+            layout = read_sample_layout(directory)
             if layout.needs_own_reader:
                 return layout.is_deep
         with no_warnings(), _opened(file, kind, layout) as image:
@@ -172,7 +176,7 @@ def needs_range(data: bytes, frame: int, chain: Chain | None = None) -> bool:
 
 
 @contextmanager
-def _opened(file: io.BytesIO, kind: str, layout: Layout | None) -> Iterator[ImageFile]:
+def _opened(file: io.BytesIO, kind: str, layout: SampleLayout | None) -> Iterator[ImageFile]:
     with _blamed(kind, layout):
         image = Image.open(file, formats=[kind])
     with image:
@@ -180,7 +184,7 @@ def _opened(file: io.BytesIO, kind: str, layout: Layout | None) -> Iterator[Imag
 
 
 @contextmanager
-def _blamed(kind: str, layout: Layout | None = None) -> Iterator[None]:
+def _blamed(kind: str, layout: SampleLayout | None = None) -> Iterator[None]:
     """Turn whatever a decoder throws at damaged data, or at data that it does not know, into a reason.
 
     Beside OSError, ValueError, SyntaxError, EOFError and struct.error, fuzzing meets TypeError, IndexError,
@@ -195,7 +199,7 @@ def _blamed(kind: str, layout: Layout | None = None) -> Iterator[None]:
         raise _blame(error, kind, layout) from error
 
 
-def _blame(error: Exception, kind: str, layout: Layout | None) -> BadImageError:
+def _blame(error: Exception, kind: str, layout: SampleLayout | None) -> BadImageError:
     if isinstance(error, (Image.DecompressionBombError, MemoryError)):
         memory = f"The {kind} needs more memory than there is."
         bomb = f"The header of the {kind} declares hundreds of megapixels."

@@ -77,7 +77,7 @@ _BYTE, _UNDEFINED = 8, 4
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class SampleLayout:
     """The samples of a page.
 
     Attributes
@@ -205,7 +205,7 @@ class Layout:
         return f"TIFF with {channels} ({named}{', ' + packed if packed else ''})"
 
 
-def read_layout(directory: Directory) -> Layout:
+def read_sample_layout(directory: Directory) -> SampleLayout:
     """Read how the samples of a page are stored.
 
     Raises
@@ -239,7 +239,7 @@ def read_layout(directory: Directory) -> Layout:
     if not extras and photometric == RGB and spare == 1:
         extras = (2,)  # Pillow, too, takes the fourth for alpha where nothing is said
     extras = (*extras, *(0,) * spare)[:spare]
-    return Layout(directory, photometric, compression, colours, extras, form, bits[0])
+    return SampleLayout(directory, photometric, compression, colours, extras, form, bits[0])
 
 
 _MAX_UNPACKED = 170_000_000  # bytes; beyond, Pillow takes the file for a bomb
@@ -273,7 +273,7 @@ class _Blocks:
     is_tiled: bool
 
 
-def read_samples(data: bytes, layout: Layout) -> NDArray[Any]:
+def read_samples(data: bytes, layout: SampleLayout) -> NDArray[Any]:
     """Colour samples of a page, and its alpha behind them if there is any.
 
     Returns
@@ -297,7 +297,7 @@ def read_samples(data: bytes, layout: Layout) -> NDArray[Any]:
 
 
 def to_pixels(
-    samples: NDArray[Any], layout: Layout, value_range: tuple[float, float] | None
+    samples: NDArray[Any], layout: SampleLayout, value_range: tuple[float, float] | None
 ) -> tuple[Pixels, frozenset[str]]:
     """Make samples grey or RGB: window what is deep, put transparency on black, turn what is inverted.
 
@@ -318,7 +318,7 @@ def to_pixels(
     return finish(shown, Alpha(window(alpha, (0.0, opaque)), is_associated=layout.is_associated))
 
 
-def _blocks(layout: Layout, planes: int) -> _Blocks:
+def _blocks(layout: SampleLayout, planes: int) -> _Blocks:
     directory = layout.directory
     width, height = directory.size
     starts = directory.values(tiff.TILE_OFFSETS)
@@ -339,7 +339,7 @@ def _blocks(layout: Layout, planes: int) -> _Blocks:
     return _Blocks(*size, across, down, starts, lengths, is_tiled)
 
 
-def _rows(data: bytes, layout: Layout, blocks: _Blocks, plane: int, each: int) -> NDArray[np.uint8]:
+def _rows(data: bytes, layout: SampleLayout, blocks: _Blocks, plane: int, each: int) -> NDArray[np.uint8]:
     """Bytes of one plane, row by row; with tiles, to the end of the last one."""
     height = layout.directory.size[1]
     row = blocks.across * -(-blocks.width * each * layout.bits // _BITS_OF_A_BYTE)
@@ -369,7 +369,12 @@ def _joined(data: bytes, starts: tuple[int, ...], row: int, step: int, height: i
 
 
 def _unpacked(
-    data: bytes, layout: Layout, blocks: _Blocks, row: int, starts: tuple[int, ...], lengths: tuple[int, ...]
+    data: bytes,
+    layout: SampleLayout,
+    blocks: _Blocks,
+    row: int,
+    starts: tuple[int, ...],
+    lengths: tuple[int, ...],
 ) -> NDArray[np.uint8]:
     """Undo the compression: a TIFF of the same strips or tiles that says they are 8-bit grey."""
     directory = layout.directory
@@ -401,7 +406,7 @@ def _unpacked(
         return np.array(image)
 
 
-def _numbers(rows: NDArray[np.uint8], layout: Layout, blocks: _Blocks, each: int) -> NDArray[Any]:
+def _numbers(rows: NDArray[np.uint8], layout: SampleLayout, blocks: _Blocks, each: int) -> NDArray[Any]:
     """What the bytes of one plane mean, cropped to the page."""
     width, height = layout.directory.size
     if layout.bits % _BITS_OF_A_BYTE:

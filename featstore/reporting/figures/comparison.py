@@ -3,7 +3,7 @@
 Demsar draws the ranks along a line with names hung from it. The lines of sixteen long names cross, and cover names
 on a phone: here the diagram is turned, a row for each.
 
-Ranks of contestants over folds, and the tests that are usual for them (Demsar, JMLR 7, 2006).
+Ranks of candidates over folds, and the tests that are usual for them (Demsar, JMLR 7, 2006).
 
 Which backbones, and what they cost: the lattice of subsets, the Pareto front.
 
@@ -49,20 +49,20 @@ if TYPE_CHECKING:
     Subset = frozenset[str]
 
 ROWS = 30
-"""Contestants that a picture has room for; the critical difference is that of all."""
+"""Candidates that a picture has room for; the critical difference is that of all."""
 ROW, NAMES, AXIS = 0.21, 1.5, 2.0
 """Inches from row to row, for the names, and for the axis beside them."""
 LOWER_IS_BETTER = frozenset({"brier", "ece", "log_loss"})
 
 
 def forest(
-    contestants: Contestants, *, metric: str = "auc", name: str = "forest", title: str | None = None
+    candidates: Contestants, *, metric: str = "auc", name: str = "forest", title: str | None = None
 ) -> Picture:
-    """Every contestant's metric with its 95 % interval, best first.
+    """Every candidate's metric with its 95 % interval, best first.
 
     Parameters
     ----------
-    contestants
+    candidates
         As in metrics.json of a comparison: ``name``, ``backbones`` and ``metrics[metric]`` with ``mean``,
         ``interval`` and ``folds``.
     metric
@@ -78,13 +78,13 @@ def forest(
     if metric not in METRICS:
         raise UnknownNameError(f"There is no metric {metric!r}.", did_you_mean(metric, METRICS))
     spoken = _spoken(metric)
-    title = title or f"{spoken[:1].upper()}{spoken[1:]} of every contestant, with 95 % intervals"
-    known = [c for c in contestants if c["metrics"].get(metric, {}).get("mean") is not None]
+    title = title or f"{spoken[:1].upper()}{spoken[1:]} of every candidate, with 95 % intervals"
+    known = [c for c in candidates if c["metrics"].get(metric, {}).get("mean") is not None]
     if not known:
-        return blank(name, title, f"No contestant has a defined {_spoken(metric)}: a fold lacks a class.")
+        return blank(name, title, f"No candidate has a defined {_spoken(metric)}: a fold lacks a class.")
     sign = 1 if metric in LOWER_IS_BETTER else -1
     ranked = sorted(known, key=lambda c: sign * c["metrics"][metric]["mean"])
-    return _forest(ranked, metric, len(contestants) - len(known), name, title)
+    return _forest(ranked, metric, len(candidates) - len(known), name, title)
 
 
 def critical_difference(
@@ -94,7 +94,7 @@ def critical_difference(
     name: str = "critical-difference",
     title: str | None = None,
 ) -> Picture:
-    """Mean rank of every contestant; a bar joins those whose ranks differ by less than the critical difference.
+    """Mean rank of every candidate; a bar joins those whose ranks differ by less than the critical difference.
 
     Friedman's test, then Nemenyi's. Both were made for independent data sets, and folds of one cross-validation share
     their training images: the picture describes, the paired tests of `compare` decide.
@@ -102,7 +102,7 @@ def critical_difference(
     Parameters
     ----------
     scores
-        By contestant, its metric in each fold, in the same order of folds. A fold in which anyone has none is left
+        By candidate, its metric in each fold, in the same order of folds. A fold in which anyone has none is left
         out.
     metric
         Name of the metric; some are better when lower.
@@ -117,7 +117,7 @@ def critical_difference(
     table = np.array([[np.nan if v is None else v for v in values] for values in scores.values()], float)
     table = table[:, np.isfinite(table).all(axis=0)] if table.ndim == 2 else table.reshape(0, 0)  # noqa: PLR2004
     if len(table) < 2 or table.shape[1] < 2:  # noqa: PLR2004
-        why = f"Ranks need two contestants and two folds; here are {len(scores)} and {table.shape[-1]}."
+        why = f"Ranks need two candidates and two folds; here are {len(scores)} and {table.shape[-1]}."
         return blank(name, title, why)
     ranks = mean_ranks(table if metric in LOWER_IS_BETTER else -table)
     return _ranks(dict(zip(scores, ranks.tolist(), strict=True)), table, name, title)
@@ -133,8 +133,8 @@ def _spoken(metric: str) -> str:
 def _forest(ranked: Contestants, metric: str, undefined: int, name: str, title: str) -> Picture:
     shown = ranked[:ROWS]
     figure, axes = canvas(ROW * (len(shown) + 0.5), AXIS)
-    for row, contestant in enumerate(shown):
-        _interval(axes, row, contestant["metrics"][metric], fused=len(contestant["backbones"]) > 1)
+    for row, candidate in enumerate(shown):
+        _interval(axes, row, candidate["metrics"][metric], fused=len(candidate["backbones"]) > 1)
     labels, key = abbreviated([c["name"] for c in shown], NAMES, 8)
     _rows(axes, labels, -0.6)
     axes.set_xlabel(_spoken(metric))
@@ -173,7 +173,7 @@ def _ranks(ranks: Mapping[str, float], table: Vector, name: str, title: str) -> 
     difference = nemenyi(*table.shape)
     ordered = sorted(ranks, key=lambda who: ranks[who])
     places = [ranks[who] for who in ordered[:ROWS]]
-    bars = alike(places, difference)
+    bars = indistinguishable(places, difference)
     figure, axes = canvas(ROW * (len(places) + 1.5), AXIS)
     labels, key = abbreviated(ordered[:ROWS], NAMES, 8)
     _rows(axes, labels, -2.0)
@@ -192,7 +192,7 @@ def _ranks(ranks: Mapping[str, float], table: Vector, name: str, title: str) -> 
             clip_on=False,
         )
     note = (
-        f"{friedman(table)} Upright bars join contestants whose ranks differ by less than {difference:.2f} (Nemenyi,"
+        f"{friedman(table)} Upright bars join candidates whose ranks differ by less than {difference:.2f} (Nemenyi,"
         f" 5 %). Ranks over {table.shape[1]} folds of one cross-validation, which are not independent data sets:"
         f" descriptive, no verdict.{_best_of(ordered)}"
     )
@@ -217,7 +217,7 @@ def _scale(axes: Axes, places: Sequence[float], difference: float) -> None:
 
 
 def _rows(axes: Axes, labels: Sequence[str], top: float) -> None:
-    """A row for each contestant, its name at the left."""
+    """A row for each candidate, its name at the left."""
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.set_ylim(len(labels) - 0.4, top)
     axes.tick_params(axis="y", length=0)
@@ -259,38 +259,38 @@ def _ranks_alt(
 
 ALPHA = 0.05
 FRIEDMAN = 3
-"""Contestants from which Friedman's test is one."""
+"""Candidates from which Friedman's test is one."""
 
 
 def friedman(table: Vector) -> str:
-    """Say what Friedman's test finds in scores ``(contestants, folds)``."""
+    """Say what Friedman's test finds in scores ``(candidates, folds)``."""
     from scipy.stats import friedmanchisquare
 
     if len(table) < FRIEDMAN:
-        return "Friedman's test needs three contestants."
+        return "Friedman's test needs three candidates."
     if (np.ptp(table, axis=0) == 0).all():
-        return "All contestants are equal in every fold."
+        return "All candidates are equal in every fold."
     p = float(friedmanchisquare(*table).pvalue)
     return f"Friedman p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}."  # noqa: PLR2004
 
 
 def mean_ranks(losses: Vector) -> Vector:
-    """Mean over the folds ``(k,)`` of the rank of each of k contestants; losses ``(k, folds)``, ties share a rank."""
+    """Mean over the folds ``(k,)`` of the rank of each of k candidates; losses ``(k, folds)``, ties share a rank."""
     from scipy.stats import rankdata
 
     mean: Vector = rankdata(losses, axis=0).mean(axis=1)
     return mean
 
 
-def nemenyi(contestants: int, folds: int) -> float:
+def nemenyi(candidates: int, folds: int) -> float:
     """Difference between two mean ranks from which they are told apart, at 5 % (Demsar 2006, section 3.2.2)."""
     from scipy.stats import studentized_range
 
-    quantile = float(studentized_range.ppf(1 - ALPHA, contestants, math.inf)) / math.sqrt(2)
-    return quantile * math.sqrt(contestants * (contestants + 1) / (6 * folds))
+    quantile = float(studentized_range.ppf(1 - ALPHA, candidates, math.inf)) / math.sqrt(2)
+    return quantile * math.sqrt(candidates * (candidates + 1) / (6 * folds))
 
 
-def alike(ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
+def indistinguishable(ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
     """Longest stretches (first, last) of sorted ranks within the critical difference, none inside another."""
     stretches: list[tuple[int, int]] = []
     for first in range(len(ranks)):
@@ -313,7 +313,7 @@ FRONT_NAMED = 6
 
 
 def lattice(
-    contestants: Sequence[Mapping[str, Any]],
+    candidates: Sequence[Mapping[str, Any]],
     *,
     metric: str = "auc",
     strategy: str | None = None,
@@ -322,11 +322,11 @@ def lattice(
 ) -> Picture:
     """Score of each subset by its size; a line joins a subset to each that has one backbone more.
 
-    Where a subset was tried with several view policies, its best score is drawn. Greedy contestants are left out.
+    Where a subset was tried with several view policies, its best score is drawn. Greedy candidates are left out.
 
     Parameters
     ----------
-    contestants
+    candidates
         As in metrics.json of a comparison: ``strategy``, ``backbones``, ``chosen`` (null unless greedy), ``views``
         and ``metrics[metric]["mean"]``.
     metric
@@ -337,16 +337,16 @@ def lattice(
         Of the picture.
     """
     known = [
-        c for c in contestants if c["metrics"].get(metric, {}).get("mean") is not None and not c.get("chosen")
+        c for c in candidates if c["metrics"].get(metric, {}).get("mean") is not None and not c.get("chosen")
     ]
     fused = [c for c in known if len(c["backbones"]) > 1]
     counted = Counter(c["strategy"] for c in fused)
     chosen = strategy or (max(counted, key=lambda s: counted[s]) if counted else "")
     part = [c for c in fused if c["strategy"] == chosen] + [c for c in known if len(c["backbones"]) == 1]
     scores: dict[Subset, float] = {}
-    for contestant in part:
-        subset = frozenset(contestant["backbones"])
-        scores[subset] = max(contestant["metrics"][metric]["mean"], scores.get(subset, float("-inf")))
+    for candidate in part:
+        subset = frozenset(candidate["backbones"])
+        scores[subset] = max(candidate["metrics"][metric]["mean"], scores.get(subset, float("-inf")))
     if not scores:
         return blank(name, title, "No subset has a score, so there is no lattice to draw.")
     return _lattice(scores, metric.upper(), chosen, name, title)
@@ -407,7 +407,8 @@ def _lattice(scores: Mapping[Subset, float], metric: str, strategy: str, name: s
     axes.set_ylim(low - 0.06 * (high - low) - 1e-3, high + 0.12 * (high - low) + 1e-3)
     key = "; ".join(f"{code[b]} {fitted(b, 1.6, 7.5)}" for b in backbones)
     below(
-        axes, f"{key}. {_fused_by(strategy)} The best of many is partly luck: see the winner's guarded value."
+        axes,
+        f"{key}. {_fused_by(strategy)} The best of many is partly luck: see the winner's corrected value.",
     )
     top = max(scores, key=lambda s: scores[s])
     single = max((scores[s] for s in scores if len(s) == 1), default=None)
@@ -505,7 +506,7 @@ def views_curve(
     name: str = "views",
     title: str = "How many augmented views pay",
 ) -> Picture:
-    """A contestant's score against the number of augmented views that it was trained on.
+    """A candidate's score against the number of augmented views that it was trained on.
 
     Parameters
     ----------

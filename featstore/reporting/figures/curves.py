@@ -14,14 +14,14 @@ import numpy as np
 
 from featstore.errors import UsageError
 from featstore.evaluation.intervals import (
-    effective,
+    effective_patients,
     group_weights,
-    ranking_bases,
-    repeats,
+    ranking_sample_sizes,
+    sample_size_ratio,
     score_interval,
     wilson,
 )
-from featstore.evaluation.metrics import ENOUGH_IMAGES, cumulate, rank_scores, ratio
+from featstore.evaluation.metrics import ENOUGH_IMAGES, cumulative_counts, rank_scores, ratio
 from featstore.reporting.figures.style import (
     GREY,
     PALETTE,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike, NDArray
 
-    from featstore.evaluation.intervals import Basis
+    from featstore.evaluation.intervals import SampleSize
 
     Vector = NDArray[np.float64]
     Stated = tuple[float, tuple[float, float] | None]
@@ -76,7 +76,7 @@ def roc(
     y
         ``(n,)`` true class index, or whether an image is positive.
     scores
-        By contestant: ``(n,)`` probability of the positive class, or ``(n, classes)`` probabilities. With more than
+        By candidate: ``(n,)`` probability of the positive class, or ``(n, classes)`` probabilities. With more than
         two classes, each is taken against the rest and the curves are averaged at equal specificity (macro).
     groups
         ``(n,)`` patient of each image; None takes every image for a patient of its own.
@@ -85,7 +85,7 @@ def roc(
     seed
         Of the 500 resamples.
     stated
-        By contestant, the area and its interval where a table has them: a number has one interval, whatever it is
+        By candidate, the area and its interval where a table has them: a number has one interval, whatever it is
         drawn from. Otherwise both are those of all images together.
     name, title
         Of the picture.
@@ -99,7 +99,7 @@ def roc(
     ----------
     Fawcett, An introduction to ROC analysis, Pattern Recognition Letters 27, 2006 (vertical averaging).
     """
-    curves = measured(y, scores, groups, positive, seed, "auc", sensitivities, SHOWN, stated)
+    curves = measured(y, scores, groups, positive, seed, "auc", sensitivity_at_fpr, SHOWN, stated)
     why = "No ROC curve can be drawn: it needs images of the positive class and others."
     return (
         _plane(curves, "AUC", _told(scores, groups, stated), name, title)
@@ -136,7 +136,9 @@ def precision_recall(
     Davis & Goadrich, The relationship between precision-recall and ROC curves, ICML 2006: between two thresholds
     precision is not a straight line, hence steps.
     """
-    curves = measured(y, scores, groups, positive, seed, "average_precision", precisions, SHOWN, stated)
+    curves = measured(
+        y, scores, groups, positive, seed, "average_precision", precision_at_recall, SHOWN, stated
+    )
     why = "No precision-recall curve can be drawn: it needs images of the positive class and others."
     if not curves:
         return blank(name, title, why)
@@ -165,7 +167,7 @@ def _told(
 
 @drawing
 def _plane(
-    curves: Sequence[Curve], short: str, basis: str, name: str, title: str, chance: float | None = None
+    curves: Sequence[Curve], short: str, sample_size: str, name: str, title: str, chance: float | None = None
 ) -> Picture:
     figure, axes = canvas(SIDE, SIDE)
     named, others = curves[:SHOWN], curves[SHOWN:]
@@ -180,7 +182,7 @@ def _plane(
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
     first = f" Bands of the first {BANDS} only." if len(named) > BANDS else ""
     grey = f" Grey: {len(others)} others with a lower {short}." if others else ""
-    below(axes, f"{basis}{first}{grey}\n{key}")
+    below(axes, f"{sample_size}{first}{grey}\n{key}")
     words = "; ".join(f"{printable(c.name)} {short} {between(c.score, c.interval)}" for c in named)
     also = f"; {len(others)} others lower" if others else ""
     return Picture(name, title, f"{title}, 95 % intervals: {words}{also}.", figure)
@@ -204,7 +206,7 @@ RESAMPLES = 500
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """One contestant's curve on `GRID`, its band, and the score that sums it up."""
+    """One candidate's curve on `GRID`, its band, and the score that sums it up."""
 
     name: str
     seen: Vector
@@ -224,7 +226,7 @@ def measured(
     most: int,
     stated: Mapping[str, Stated] | None = None,
 ) -> list[Curve]:
-    """Curves of all contestants that have one, best first; only the first `most` are resampled.
+    """Curves of all candidates that have one, best first; only the first `most` are resampled.
 
     Parameters
     ----------
@@ -233,11 +235,11 @@ def measured(
     score
         Name in `featstore.evaluation.metrics.RANKING` that sums a curve up.
     trace
-        `sensitivities` or `precisions`.
+        `sensitivity_at_fpr` or `precision_at_recall`.
     most
         Curves that get a band.
     stated
-        By contestant, the score and its interval as a table has them, which then stand at the curve too.
+        By candidate, the score and its interval as a table has them, which then stand at the curve too.
 
     Raises
     ------
@@ -263,7 +265,7 @@ def measured(
             score,
             known[who],
             _scored(tasks[who], weights, score, trace),
-            ranking_bases(tasks[who], names),
+            ranking_sample_sizes(tasks[who], names),
             stated=who in (stated or {}),
         )
         if rank < most
@@ -292,8 +294,8 @@ def _scored(
     lines, sums = [], []
     for truth, values in tasks:
         if len(truth):
-            _, hits, alarms = cumulate(truth, values, weights)
-            lines.append(trace(hits, alarms))
+            _, tp, fp = cumulative_counts(truth, values, weights)
+            lines.append(trace(tp, fp))
             sums.append(rank_scores(truth, values, weights)[score])
     if not lines:
         return np.full((len(weights), len(GRID)), np.nan), np.full(len(weights), np.nan)
@@ -305,37 +307,39 @@ def _banded(
     score: str,
     value: float,
     drawn: tuple[Vector, Vector],
-    known: Mapping[str, Basis | None],
+    known: Mapping[str, SampleSize | None],
     *,
     stated: bool,
 ) -> Curve:
     """Add the band, nowhere narrower than so many patients allow, and the interval where no table has one."""
-    basis = known[score]
-    if basis is None:
+    sample_size = known[score]
+    if sample_size is None:
         return curve
     lines, values = drawn
     whole = lines[np.isfinite(values)]
     low, high = np.percentile(whole, [2.5, 97.5], axis=0) if len(whole) else (curve.seen, curve.seen)
-    least = wilson(curve.seen, effective(basis) * repeats(value, values, basis))
+    least = wilson(
+        curve.seen, effective_patients(sample_size) * sample_size_ratio(value, values, sample_size)
+    )
     band = np.minimum(low, least[0]), np.maximum(high, least[1])
     if score == "auc":
         band[0][-1] = 1.0  # whoever calls everyone positive finds all
-    interval = curve.interval if stated else score_interval(score, value, values, basis)
+    interval = curve.interval if stated else score_interval(score, value, values, sample_size)
     return replace(curve, band=band, interval=interval)
 
 
-def sensitivities(hits: Vector, alarms: Vector) -> Vector:
+def sensitivity_at_fpr(tp: Vector, fp: Vector) -> Vector:
     """Sensitivity at each share of false alarms of `GRID`, straight between two thresholds; ``(resamples, grid)``."""
-    start = np.zeros((len(hits), 1))
-    found = np.hstack([start, ratio(hits, hits[:, -1:])])
-    false = np.hstack([start, ratio(alarms, alarms[:, -1:])])
+    start = np.zeros((len(tp), 1))
+    found = np.hstack([start, ratio(tp, tp[:, -1:])])
+    false = np.hstack([start, ratio(fp, fp[:, -1:])])
     return np.array([np.interp(GRID, x, line) for x, line in zip(false, found, strict=True)])
 
 
-def precisions(hits: Vector, alarms: Vector) -> Vector:
+def precision_at_recall(tp: Vector, fp: Vector) -> Vector:
     """Precision of the highest threshold that reaches each recall of `GRID`; ``(resamples, grid)``."""
-    found = ratio(hits, hits[:, -1:])
-    precise = ratio(hits, hits + alarms)
+    found = ratio(tp, tp[:, -1:])
+    precise = ratio(tp, tp + fp)
     first = [np.searchsorted(line, np.maximum(GRID, 1e-9) - 1e-9) for line in found]
     return np.array([line[at.clip(max=len(line) - 1)] for line, at in zip(precise, first, strict=True)])
 
@@ -354,8 +358,8 @@ def reliability(
     Parameters
     ----------
     curves
-        By contestant, as in metrics.json: the key ``calibration`` has ``predicted``, ``observed`` (shares) and
-        ``images`` of each bin. Contestants without it are left out. The key ``calibration_error`` has the ECE that a
+        By candidate, as in metrics.json: the key ``calibration`` has ``predicted``, ``observed`` (shares) and
+        ``images`` of each bin. Candidates without it are left out. The key ``calibration_error`` has the ECE that a
         perfectly calibrated model would show, ``expected``.
     name, title
         Of the picture.
@@ -380,8 +384,8 @@ def decision_curves(
     Parameters
     ----------
     curves
-        By contestant, as in metrics.json: the key ``decision`` has ``threshold``, ``net_benefit`` and ``treat_all``,
-        per image. Contestants without it are left out.
+        By candidate, as in metrics.json: the key ``decision`` has ``threshold``, ``net_benefit`` and ``treat_all``,
+        per image. Candidates without it are left out.
     name, title
         Of the picture.
 
@@ -404,7 +408,7 @@ def risk_coverage(
     Parameters
     ----------
     curves
-        By contestant, as in metrics.json: the key ``risk_coverage`` has ``coverage``, ``risk`` (shares) and ``aurc``.
+        By candidate, as in metrics.json: the key ``risk_coverage`` has ``coverage``, ``risk`` (shares) and ``aurc``.
     name, title
         Of the picture.
 

@@ -32,9 +32,9 @@ from featstore.reporting.figures.style import (
     drawing,
     entry,
     fitted,
+    joined_names,
     mark,
     panels,
-    told,
     wide,
 )
 from featstore.reporting.tables import printable
@@ -215,7 +215,7 @@ def _drawn_samples(
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(visible=True, color=GREY, linewidth=0.5)
         axes.set_xlabel(fitted(caption, side, 7.5), fontsize=7.5, labelpad=2)
-    return Picture(name, title, f"{title}, {len(images)} images: {told(captions, 12)}.", figure)
+    return Picture(name, title, f"{title}, {len(images)} images: {joined_names(captions, 12)}.", figure)
 
 
 SIDE = 3.6

@@ -21,8 +21,8 @@ from featstore.reporting.figures.style import (
     canvas,
     drawing,
     fitted,
+    joined_names,
     stroke,
-    told,
 )
 from featstore.reporting.tables import printable
 
@@ -108,7 +108,7 @@ def _drawn(
         place = _place(at, len(outputs), height)
         _box(axes, "class", place, _lines(label, 0.74, 2), PALETTE[3])
         _arrow(axes, (sum(COLUMNS["head"]), middle), (COLUMNS["class"][0], place))
-    return Picture(name, title, f"{alt}; then {printable(head)}; answers: {told(classes)}.", figure)
+    return Picture(name, title, f"{alt}; then {printable(head)}; answers: {joined_names(classes)}.", figure)
 
 
 def _backbones(axes: Axes, dimensions: Mapping[str, int], inputs: Mapping[str, int], height: float) -> None:

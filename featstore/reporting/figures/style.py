@@ -130,7 +130,7 @@ class Picture:
 
 
 def drawing(function: Callable[Draw, Picture]) -> Callable[Draw, Picture]:
-    """Draw in the house's style, without touching anyone's global one."""
+    """Draw in the style of all figures, without touching anyone's global one."""
 
     @wraps(function)
     def draw(*args: Draw.args, **kwargs: Draw.kwargs) -> Picture:
@@ -219,7 +219,7 @@ def distinct(names: Sequence[str], inches: float, size: float = 9.0) -> list[str
 
 
 def abbreviated(names: Sequence[str], inches: float, size: float = 9.0) -> tuple[list[str], str]:
-    """Names of contestants that fit, and the key to them, which is empty where all names fit as they are.
+    """Names of candidates that fit, and the key to them, which is empty where all names fit as they are.
 
     Of joined backbones (``concat_svm:ResNet50+VGG19``) each is called by a letter; what is still too long is cut.
     """
@@ -291,7 +291,7 @@ def below(axes: Axes, note: str = "", *, drop: float = 0.5, left: float = 0.0, c
     axes.annotate(words, (0, 0), xycoords=box, xytext=(0, -5), textcoords="offset points", **style)
 
 
-def told(names: Sequence[str], most: int = SHOWN) -> str:
+def joined_names(names: Sequence[str], most: int = SHOWN) -> str:
     """Names joined by commas, the first `most` of them and the number of the others."""
     first = ", ".join(printable(name) for name in names[:most])
     return f"{first} and {len(names) - most} more" if len(names) > most else first

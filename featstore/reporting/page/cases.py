@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from featstore.matrix import FeatureMatrix
     from featstore.reporting.figures import Picture
     from featstore.reporting.figures.curves import Stated
-    from featstore.reporting.run_record import Record
-    from featstore.reporting.schema import Answers
+    from featstore.reporting.run_record import RunRecord
+    from featstore.reporting.schema import RunPredictions
     from featstore.results.extraction import Check
     from featstore.types import Decoding, ImageRecord
 
@@ -85,13 +85,13 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
-    """The wrong answers about one split, or of one contestant.
+class WrongCases:
+    """The wrong answers about one split, or of one candidate.
 
     Attributes
     ----------
     about
-        Split or contestant.
+        Split or candidate.
     images, wrong
         How many were answered, and how many of them wrong.
     kinds
@@ -114,7 +114,7 @@ class Board:
         return any(case.votes for _, _, cases in self.kinds for case in cases)
 
 
-def board(record: Record, thumbnails: Mapping[str, str]) -> Board | None:
+def wrong_cases(record: RunRecord, thumbnails: Mapping[str, str]) -> WrongCases | None:
     """Wrong answers of a fit on its test split, or of the leader of a comparison; None of an extraction.
 
     Parameters
@@ -124,7 +124,7 @@ def board(record: Record, thumbnails: Mapping[str, str]) -> Board | None:
     """
     if record.shown is None:
         return None
-    answers, classes = record.answers[record.shown], list(record.matrix["classes"])
+    answers, classes = record.predictions[record.shown], list(record.matrix["classes"])
     kinds: dict[tuple[str, str], list[Case]] = {}
     for row in answers.wrong[:SHOWN].tolist():
         truth, answer = classes[answers.y[row]], classes[answers.answered[row]]
@@ -141,7 +141,7 @@ def board(record: Record, thumbnails: Mapping[str, str]) -> Board | None:
         )
         kinds.setdefault((truth, answer), []).append(case)
     ordered = sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0]))
-    return Board(
+    return WrongCases(
         record.shown,
         len(answers.ids),
         len(answers.wrong),
@@ -150,21 +150,21 @@ def board(record: Record, thumbnails: Mapping[str, str]) -> Board | None:
 
 
 BEST = 24
-"""Contestants in a figure; the table has all."""
+"""Candidates in a figure; the table has all."""
 POINTS = 2000
 """Images on a map; more of them hide each other."""
 CURVES = 5
-"""Contestants whose curves can be told apart in one figure."""
+"""Candidates whose curves can be told apart in one figure."""
 
 
-def pictures_of(record: Record) -> list[Picture]:
+def pictures_of(record: RunRecord) -> list[Picture]:
     """Pictures that a run's own numbers suffice for, the one that matters first."""
     match record.outcome:
         case Comparison() as comparison:
             return [
                 *_standings(record, comparison),
-                *_answers(record, list(record.answers)[:CURVES]),
-                *_curves({name: comparison.curves[name] for name in list(record.answers)[:CURVES]}),
+                *_answers(record, list(record.predictions)[:CURVES]),
+                *_curves({name: comparison.curves[name] for name in list(record.predictions)[:CURVES]}),
                 *_prices(record.metrics),
             ]
         case Fusion() as fusion:
@@ -208,7 +208,7 @@ def maps_of(matrix: FeatureMatrix) -> list[Picture]:
     ]
 
 
-def _standings(record: Record, comparison: Comparison) -> Iterator[Picture]:
+def _standings(record: RunRecord, comparison: Comparison) -> Iterator[Picture]:
     """Who stands where."""
     everyone = sorted(record.metrics["contestants"], key=lambda c: -(c["metrics"][PRIMARY]["mean"] or 0.0))
     best = everyone[:BEST]
@@ -222,9 +222,9 @@ def _standings(record: Record, comparison: Comparison) -> Iterator[Picture]:
         yield figures.views_curve(record.metrics["view_curve"])
 
 
-def _answers(record: Record, names: list[str]) -> Iterator[Picture]:
+def _answers(record: RunRecord, names: list[str]) -> Iterator[Picture]:
     """What was answered, and how well the probabilities rank the images."""
-    answers = record.answers[record.shown or ""]
+    answers = record.predictions[record.shown or ""]
     classes = [printable(name) for name in record.matrix["classes"]]
     counts = np.zeros((len(classes), len(classes)), int)
     np.add.at(counts, (answers.y, answers.answered), 1)
@@ -232,20 +232,20 @@ def _answers(record: Record, names: list[str]) -> Iterator[Picture]:
     place = record.matrix["positive"]
     positive = None if place is None else list(record.matrix["classes"]).index(place)
     y = answers.y if positive is None else answers.y == positive
-    scores = {printable(name): _ranked(record.answers[name], answers, positive) for name in names}
+    scores = {printable(name): _ranked(record.predictions[name], answers, positive) for name in names}
     groups = answers.groups if record.matrix["has_groups"] else None
     yield figures.roc(y, scores, groups, stated=_stated(record, names, "auc"))
     yield figures.precision_recall(y, scores, groups, stated=_stated(record, names, "average_precision"))
 
 
-def _stated(record: Record, names: list[str], metric: str) -> dict[str, Stated]:
+def _stated(record: RunRecord, names: list[str], metric: str) -> dict[str, Stated]:
     """The numbers of the table, so that no figure has others."""
     match record.outcome:
         case Fusion() as fusion:
             found = {name: fusion.scores[name][metric] for name in names}
             return {printable(n): (s.value, s.interval) for n, s in found.items() if s.value is not None}
         case Comparison() as comparison:
-            means = {s.contestant.label: s.estimates[metric] for s in comparison.standings}
+            means = {s.candidate.label: s.estimates[metric] for s in comparison.candidates}
             return {
                 printable(n): (mean, means[n].interval) for n in names if (mean := means[n].mean) is not None
             }
@@ -253,7 +253,7 @@ def _stated(record: Record, names: list[str], metric: str) -> dict[str, Stated]:
             return {}
 
 
-def _ranked(answers: Answers, first: Answers, positive: int | None) -> NDArray[np.float64]:
+def _ranked(answers: RunPredictions, first: RunPredictions, positive: int | None) -> NDArray[np.float64]:
     """Probabilities of the same images in the order of the first."""
     row = {image: at for at, image in enumerate(answers.ids)}
     order = np.array([row[image] for image in first.ids])
@@ -278,7 +278,7 @@ def _training(fusion: Fusion) -> Iterator[Picture]:
         yield figures.loss_curves(history, name="loss", title="Loss by epoch")
 
 
-def _diagram(record: Record, strategy: str) -> Picture:
+def _diagram(record: RunRecord, strategy: str) -> Picture:
     specs = record.matrix["backbones"]
     return figures.fusion_diagram(
         {spec["name"]: spec["dimension"] for spec in specs},
@@ -321,7 +321,7 @@ class Dataset:
     images: Mapping[str, ImageRecord]
     decoding: Decoding
 
-    def is_of(self, record: Record) -> bool:
+    def is_of(self, record: RunRecord) -> bool:
         """Whether the run saw this table: with the images that do not decode, or without them."""
         tables = (self.manifest.records, self.images.values())
         return record.data_sha256 in {data_digest(table) for table in tables}
@@ -337,18 +337,18 @@ class Dataset:
             found[image] = URI + base64.b64encode(thumbnail(pixels)).decode()
         return found
 
-    def counts(self, record: Record) -> dict[str, dict[str, int]]:
+    def counts(self, record: RunRecord) -> dict[str, dict[str, int]]:
         """Images by split and class: the run's hold-out, else the data set's own splits, else all together."""
         held = {}
         if isinstance(record.outcome, Fusion):
-            held = {image: split for split, part in record.answers.items() for image in part.ids}
+            held = {image: split for split, part in record.predictions.items() for image in part.ids}
         rest = "train" if held else WHOLE
         found = Counter((held.get(r.id, r.split or rest), r.label) for r in self.images.values())
         classes = sorted({label for _, label in found})
         splits = sorted({split for split, _ in found}, key=["train", "val", "test", WHOLE].index)
         return {split: {label: found[split, label] for label in classes} for split in splits}
 
-    def matrix(self, record: Record, cache: Path | None) -> FeatureMatrix:
+    def matrix(self, record: RunRecord, cache: Path | None) -> FeatureMatrix:
         """Vectors of the identity view that the run was about.
 
         Raises

@@ -19,16 +19,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from featstore.reporting import wording
-from featstore.reporting.verdict import said
+from featstore.reporting.verdict import findings_sentences
 from featstore.reporting.wording import PURPOSE
 from featstore.results.fusion import Fusion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from featstore.reporting.run_record import Record
+    from featstore.reporting.run_record import RunRecord
 
-    Answer = Callable[[Record], str]
+    Answer = Callable[[RunRecord], str]
 
 SOURCE = "Mitchell et al. 2019, Model cards for model reporting (doi 10.1145/3287560.3287596)"
 
@@ -58,7 +58,7 @@ class Section:
     open: tuple[str, ...]
 
 
-def card(record: Record) -> tuple[Section, ...]:
+def model_card(record: RunRecord) -> tuple[Section, ...]:
     """Model card of a fit, or of the leader of a comparison; nothing of an extraction, which has no model."""
     if record.outcome is None:
         return ()
@@ -117,14 +117,14 @@ def card(record: Record) -> tuple[Section, ...]:
             "Caveats and recommendations",
             (
                 "Nothing here was tested on data of another hospital than those in the data set.",
-                *said(record.outcome.findings),
+                *findings_sentences(record.outcome.findings),
             ),
             ("What should be tested next, and what users must know.",),
         ),
     )
 
 
-def _kept(record: Record) -> list[str]:
+def _kept(record: RunRecord) -> list[str]:
     if isinstance(record.outcome, Fusion):
         return ["The fitted model is kept in the run's folder; featstore predict uses it."]
     return [
@@ -161,7 +161,7 @@ class Checklist:
         return tuple(item for _, items in self.sections for item in items)
 
 
-def worksheet(records: Sequence[Record]) -> tuple[Checklist, ...]:
+def fill_checklists(records: Sequence[RunRecord]) -> tuple[Checklist, ...]:
     """CLAIM and TRIPOD+AI, pre-filled from the fits and comparisons of a report; nothing without any.
 
     Where several runs give one answer it stands once; where they differ, each bears the name of its run.
@@ -179,7 +179,7 @@ def _fill(
     source: str,
     items: Mapping[str, Mapping[str, str]],
     answers: Mapping[str, Sequence[Answer]],
-    records: Sequence[Record],
+    records: Sequence[RunRecord],
 ) -> Checklist:
     return Checklist(
         source,
@@ -196,7 +196,7 @@ def _fill(
     )
 
 
-def _known(answers: Sequence[Answer], records: Sequence[Record]) -> tuple[str, ...]:
+def _known(answers: Sequence[Answer], records: Sequence[RunRecord]) -> tuple[str, ...]:
     told = []
     for answer in answers:
         said = [(record.name, answer(record)) for record in records]

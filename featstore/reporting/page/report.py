@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from featstore.errors import FeatstoreError
 from featstore.reporting import wording
-from featstore.reporting.page.cases import SHOWN, board, distribution_of, maps_of, pictures_of
-from featstore.reporting.page.model_card import SOURCE, card, worksheet
-from featstore.reporting.page.tables import command, facts_of, keys_sheet, pair, sheets_of
-from featstore.reporting.tables import Sheet, figure, printable, words
+from featstore.reporting.page.cases import SHOWN, distribution_of, maps_of, pictures_of, wrong_cases
+from featstore.reporting.page.model_card import SOURCE, fill_checklists, model_card
+from featstore.reporting.page.tables import command, compare_runs, facts_of, keys_table, tables_of
+from featstore.reporting.tables import Table, number_cell, printable, text_cell
 from featstore.reporting.verdict import pair_lines
-from featstore.reporting.wording import LIMITS, opening
+from featstore.reporting.wording import CAVEATS, headline
 from featstore.results.comparison import Comparison
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from featstore.reporting.figures import Picture
-    from featstore.reporting.page.cases import Board, Dataset
+    from featstore.reporting.page.cases import Dataset, WrongCases
     from featstore.reporting.page.model_card import Checklist, Section
-    from featstore.reporting.page.tables import Pairs
-    from featstore.reporting.run_record import Record, Twin
+    from featstore.reporting.page.tables import SideBySide
+    from featstore.reporting.run_record import RecordedFigure, RunRecord
     from featstore.results.extraction import Check
 
 
@@ -58,9 +58,9 @@ class Part:
         Sentences, the one that matters first.
     pairs
         A sentence for each pair that matters; empty but for comparisons.
-    sheets, pictures, board, card
+    tables, pictures, wrong_cases, model_card
         Tables, figures, wrong answers, and the model card; the last two None and empty of an extraction.
-    twins
+    paper_figures
         Figures by the paper's numbers.
     omitted
         What is not shown, and how to get it.
@@ -75,14 +75,14 @@ class Part:
     about: str
     verdict: tuple[str, ...]
     pairs: tuple[str, ...]
-    sheets: tuple[Sheet, ...]
+    tables: tuple[Table, ...]
     pictures: tuple[Picture, ...]
-    twins: tuple[Twin, ...]
+    paper_figures: tuple[RecordedFigure, ...]
     omitted: tuple[str, ...]
-    board: Board | None
-    card: tuple[Section, ...]
+    wrong_cases: WrongCases | None
+    model_card: tuple[Section, ...]
     command: str
-    keys: Sheet | None
+    keys: Table | None
     facts: tuple[tuple[str, str], ...]
 
 
@@ -94,21 +94,21 @@ class Page:
     ----------
     parts
         Its runs.
-    pairs
+    side_by_side
         The scored ones side by side; None with fewer than two.
     audit, maps, without_maps
         What the data set itself shows: its audit, its vectors in the plane, and why there are none of these.
-    worksheet, limits
+    checklists, caveats
         Checklists, pre-filled, and what must not be left unsaid.
     """
 
     parts: tuple[Part, ...]
-    pairs: Pairs | None
+    side_by_side: SideBySide | None
     audit: Check | None
     maps: tuple[Picture, ...]
     without_maps: str
-    worksheet: tuple[Checklist, ...]
-    limits: tuple[str, ...] = LIMITS
+    checklists: tuple[Checklist, ...]
+    caveats: tuple[str, ...] = CAVEATS
 
     @property
     def title(self) -> str:
@@ -118,7 +118,7 @@ class Page:
 
 
 def compose(
-    records: Sequence[Record],
+    records: Sequence[RunRecord],
     dataset: Dataset | None = None,
     cache: Path | None = None,
     *,
@@ -143,18 +143,18 @@ def compose(
             _part(f"run{at}", record, dataset, with_images=with_images)
             for at, record in enumerate(records, 1)
         ),
-        pair(records),
+        compare_runs(records),
         None if dataset is None else dataset.audit,
         maps,
         without,
-        worksheet(records),
+        fill_checklists(records),
     )
 
 
-def _part(anchor: str, record: Record, dataset: Dataset | None, *, with_images: bool) -> Part:
+def _part(anchor: str, record: RunRecord, dataset: Dataset | None, *, with_images: bool) -> Part:
     known = dataset if dataset is not None and dataset.is_of(record) else None
     pictures, omitted = _pictures(record, known)
-    private = 0 if with_images else sum(twin.shows_images for twin in record.twins)
+    private = 0 if with_images else sum(twin.shows_images for twin in record.paper_figures)
     if private:
         omitted.append(f"{private} figures show images of the data set; --with-images adds them.")
     if dataset is not None and known is None:
@@ -165,21 +165,21 @@ def _part(anchor: str, record: Record, dataset: Dataset | None, *, with_images: 
         record.kind,
         KINDS[record.kind],
         wording.data(record),
-        opening(record),
+        headline(record),
         tuple(pair_lines(record.outcome)) if isinstance(record.outcome, Comparison) else (),
-        tuple(sheets_of(record)),
+        tuple(tables_of(record)),
         tuple(replace(picture, name=f"{anchor}-{picture.name}") for picture in pictures),
-        tuple(twin for twin in record.twins if with_images or not twin.shows_images),
+        tuple(twin for twin in record.paper_figures if with_images or not twin.shows_images),
         tuple(omitted),
-        board(record, _thumbnails(record, known) if with_images else {}),
-        card(record),
+        wrong_cases(record, _thumbnails(record, known) if with_images else {}),
+        model_card(record),
         command(record),
-        keys_sheet(record),
+        keys_table(record),
         tuple(facts_of(record)),
     )
 
 
-def _pictures(record: Record, dataset: Dataset | None) -> tuple[list[Picture], list[str]]:
+def _pictures(record: RunRecord, dataset: Dataset | None) -> tuple[list[Picture], list[str]]:
     found = pictures_of(record)
     if record.kind == "paper":
         return found, [
@@ -192,7 +192,7 @@ def _pictures(record: Record, dataset: Dataset | None) -> tuple[list[Picture], l
 
 
 def _maps(
-    records: Sequence[Record], dataset: Dataset | None, cache: Path | None
+    records: Sequence[RunRecord], dataset: Dataset | None, cache: Path | None
 ) -> tuple[tuple[Picture, ...], str]:
     """Maps of the vectors of the first run that was made from the data, or why there are none."""
     known = [r for r in records if dataset is not None and r.kind != "paper" and dataset.is_of(r)]
@@ -207,10 +207,10 @@ def _maps(
         )
 
 
-def _thumbnails(record: Record, dataset: Dataset | None) -> dict[str, str]:
+def _thumbnails(record: RunRecord, dataset: Dataset | None) -> dict[str, str]:
     if dataset is None or record.shown is None:
         return {}
-    answers = record.answers[record.shown]
+    answers = record.predictions[record.shown]
     return dataset.thumbnails(answers.ids[row] for row in answers.wrong[:SHOWN].tolist())
 
 
@@ -251,15 +251,16 @@ def render(page: Page) -> str:
     )
 
 
-def _shortcuts(page: Page) -> Sheet | None:
+def _shortcuts(page: Page) -> Table | None:
     """How well the label is guessed without a network."""
     if page.audit is None or not page.audit.shortcuts:
         return None
     rows = tuple(
-        (words(name), figure(score.value, score.interval)) for name, score in page.audit.shortcuts.items()
+        (text_cell(name), number_cell(score.value, score.interval))
+        for name, score in page.audit.shortcuts.items()
     )
     note = "0.5 and less is harmless. A model that is hardly better has learned little more."
-    return Sheet("Guessing the label without a network", ("From", "AUC"), rows, note)
+    return Table("Guessing the label without a network", ("From", "AUC"), rows, note)
 
 
 def _text(name: str) -> str:

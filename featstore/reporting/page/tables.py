@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.evaluation.intervals import bases, difference_interval, group_weights
+from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
 from featstore.evaluation.metrics import METRICS, PRIMARY, decide, score
 from featstore.reporting import run_record
 from featstore.reporting.run_record import leader
 from featstore.reporting.tables import (
     SHORT,
     Cell,
-    Sheet,
-    figure,
+    Table,
+    count_cell,
+    number_cell,
     short_weights,
     size,
+    text_cell,
     view_name,
-    whole,
-    words,
 )
 from featstore.reporting.terminal.comparison import HEADS, PARTS, scored_on
-from featstore.reporting.verdict import chance_text, spoken
+from featstore.reporting.verdict import chance_text, phrase
 from featstore.reporting.wording import kept
 from featstore.results.comparison import Comparison
 from featstore.results.fusion import Fusion
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.backbone_value import Economics
-    from featstore.reporting.run_record import Record
-    from featstore.reporting.schema import Answers
-    from featstore.results.fusion import Continuation
+    from featstore.evaluation.backbone_value import BackboneValue
+    from featstore.reporting.run_record import RunRecord
+    from featstore.reporting.schema import RunPredictions
+    from featstore.results.fusion import WarmStart
 
 
 MEANING = {
@@ -66,14 +66,18 @@ MEANING = {
 }
 
 
-def sheets_of(record: Record) -> list[Sheet]:
+def tables_of(record: RunRecord) -> list[Table]:
     """Tables of a run, the one that matters first."""
     match record.outcome:
         case Comparison() as comparison:
             return [
-                _contestants(record, comparison),
+                _candidates_table(record, comparison),
                 *([_views(comparison)] if comparison.view_curve else []),
-                *([] if comparison.economics is None else _economics(comparison.economics)),
+                *(
+                    []
+                    if comparison.backbone_value is None
+                    else _backbone_value_table(comparison.backbone_value)
+                ),
             ]
         case Fusion() as fusion:
             return [
@@ -81,40 +85,40 @@ def sheets_of(record: Record) -> list[Sheet]:
                 *([] if fusion.continuation is None else [_changes(fusion.continuation)]),
             ]
         case _ if record.kind == "paper":
-            return run_record.sheets(record.metrics)
+            return run_record.paper_tables(record.metrics)
         case _:
             return [_cells(record.about), _phases(record.about)]
 
 
-def head(metric: str) -> str:
+def metric_heading(metric: str) -> str:
     """Name of a metric for a table."""
     return HEADS.get(metric, metric.replace("_", " "))
 
 
-def _contestants(record: Record, comparison: Comparison) -> Sheet:
-    ranked = sorted([*comparison.standings, *comparison.shortcuts], key=lambda s: -s.primary)
+def _candidates_table(record: RunRecord, comparison: Comparison) -> Table:
+    ranked = sorted([*comparison.candidates, *comparison.shortcuts], key=lambda s: -s.primary)
     rows = tuple(
         (
-            words(s.contestant.label, _made_of(s.contestant.backbones)),
+            text_cell(s.candidate.label, _made_of(s.candidate.backbones)),
             *(
                 _beside(
                     m,
-                    figure(s.estimates[m].mean, s.estimates[m].interval),
-                    comparison.curves.get(s.contestant.label, {}),
+                    number_cell(s.estimates[m].mean, s.estimates[m].interval),
+                    comparison.curves.get(s.candidate.label, {}),
                 )
                 for m in METRICS
             ),
         )
         for s in ranked
     )
-    first = leader(comparison).contestant.label
-    return Sheet(
-        f"All {len(comparison.standings)} contestants, {scored_on(comparison)}",
-        ("Contestant", *(head(m) for m in METRICS)),
+    first = leader(comparison).candidate.label
+    return Table(
+        f"All {len(comparison.candidates)} contestants, {scored_on(comparison)}",
+        ("Contestant", *(metric_heading(m) for m in METRICS)),
         rows,
         f"Mean over the folds (ECE: all images together), with its 95 % interval from resampled {kept(record)}, never"
         " narrower than so many allow. Sort by any column.",
-        marked=next(at for at, s in enumerate(ranked) if s.contestant.label == first),
+        marked=next(at for at, s in enumerate(ranked) if s.candidate.label == first),
         sorted_by=1 + METRICS.index(PRIMARY),
     )
 
@@ -131,39 +135,40 @@ def _made_of(backbones: tuple[str, ...]) -> str:
     return "alone" if len(backbones) == 1 else f"{len(backbones)} backbones"
 
 
-def _views(comparison: Comparison) -> Sheet:
+def _views(comparison: Comparison) -> Table:
     points = comparison.view_curve
-    return Sheet(
+    return Table(
         f"How many augmented views pay? ({points[0].contestant})",
-        ("Augmented views", head(points[0].metric)),
-        tuple((whole(p.views), figure(p.mean, p.interval)) for p in points),
+        ("Augmented views", metric_heading(points[0].metric)),
+        tuple((count_cell(p.views), number_cell(p.mean, p.interval)) for p in points),
         "Every view is a row in training.",
     )
 
 
-def _economics(found: Economics) -> list[Sheet]:
+def _backbone_value_table(found: BackboneValue) -> list[Table]:
     prices = tuple(
         (
-            words(p.name, size(p.bytes)),
-            figure(p.milliseconds, digits=1),
-            figure(p.alone),
-            figure(p.shapley, signed=True),
-            figure(p.caruana, digits=2),
+            text_cell(p.name, size(p.bytes)),
+            number_cell(p.milliseconds, digits=1),
+            number_cell(p.alone),
+            number_cell(p.shapley, signed=True),
+            number_cell(p.caruana, digits=2),
         )
         for p in found.prices
     )
     front = tuple(
-        (words("+".join(b.backbones)), figure(b.milliseconds, digits=1), figure(b.score)) for b in found.front
+        (text_cell("+".join(b.backbones)), number_cell(b.milliseconds, digits=1), number_cell(b.score))
+        for b in found.front
     )
-    metric = head(found.metric)
+    metric = metric_heading(found.metric)
     return [
-        Sheet(
+        Table(
             "What a backbone costs, and what it is worth",
             ("Backbone", "ms per image", f"{metric} alone", "Shapley", "Caruana"),
             prices,
             f"Shapley: mean gain in {metric} when backbones join at random. Caruana: weight in a greedy ensemble.",
         ),
-        Sheet(
+        Table(
             "Subsets that no cheaper one surpasses",
             ("Backbones", "ms per image", metric),
             front,
@@ -172,16 +177,16 @@ def _economics(found: Economics) -> list[Sheet]:
     ]
 
 
-def _scores(record: Record, fusion: Fusion) -> Sheet:
+def _scores(record: RunRecord, fusion: Fusion) -> Table:
     shown = record.shown or ""
     splits = [shown, *(name for name in fusion.scores if name != shown)]
     rows = tuple(
         (
-            words(head(metric), MEANING[metric]),
+            text_cell(metric_heading(metric), MEANING[metric]),
             *(
                 _beside(
                     metric,
-                    figure(fusion.scores[s][metric].value, fusion.scores[s][metric].interval),
+                    number_cell(fusion.scores[s][metric].value, fusion.scores[s][metric].interval),
                     fusion.curves[s],
                 )
                 for s in splits
@@ -190,7 +195,7 @@ def _scores(record: Record, fusion: Fusion) -> Sheet:
         for metrics in PARTS.values()
         for metric in metrics
     )
-    return Sheet(
+    return Table(
         "Scores on images that the model had not seen",
         ("Score", *(f"{name} ({fusion.sizes[name]:,} images)" for name in splits)),
         rows,
@@ -199,31 +204,31 @@ def _scores(record: Record, fusion: Fusion) -> Sheet:
     )
 
 
-def _changes(continuation: Continuation) -> Sheet:
+def _changes(continuation: WarmStart) -> Table:
     rows = [
         (
-            words(f"{split} {head(metric)}"),
-            figure(change.before),
-            figure(change.after),
-            figure(change.difference, change.interval, signed=True),
+            text_cell(f"{split} {metric_heading(metric)}"),
+            number_cell(change.before),
+            number_cell(change.after),
+            number_cell(change.difference, change.interval, signed=True),
         )
         for split, changes in continuation.changes.items()
         for metric, change in changes.items()
     ]
-    return Sheet("What fine-tuning changed", ("Score", "Before", "After", "Difference"), tuple(rows))
+    return Table("What fine-tuning changed", ("Score", "Before", "After", "Difference"), tuple(rows))
 
 
-def _cells(about: Mapping[str, Any]) -> Sheet:
+def _cells(about: Mapping[str, Any]) -> Table:
     rows = tuple(
         (
-            words(c["backbone"]),
-            words(view_name(c["recipe"], c["seed"])),
-            whole(c["stored"]),
-            whole(c["missing"]),
+            text_cell(c["backbone"]),
+            text_cell(view_name(c["recipe"], c["seed"])),
+            count_cell(c["stored"]),
+            count_cell(c["missing"]),
         )
         for c in about["cells"]
     )
-    return Sheet(
+    return Table(
         "Vectors by backbone and view",
         ("Backbone", "View", "Stored before", "Computed for this run"),
         rows,
@@ -231,12 +236,14 @@ def _cells(about: Mapping[str, Any]) -> Sheet:
     )
 
 
-def _phases(about: Mapping[str, Any]) -> Sheet:
-    rows = tuple((words(name), figure(seconds, digits=1)) for name, seconds in about["phases"].items())
-    return Sheet(
+def _phases(about: Mapping[str, Any]) -> Table:
+    rows = tuple(
+        (text_cell(name), number_cell(seconds, digits=1)) for name, seconds in about["phases"].items()
+    )
+    return Table(
         "Where the time went",
         ("Phase", "Seconds"),
-        (*rows, (words("all, wall time"), figure(about["seconds"], digits=1))),
+        (*rows, (text_cell("all, wall time"), number_cell(about["seconds"], digits=1))),
         f"The networks idled {100 * about['idle']:.0f} % of the time. Peak memory {size(about['measured_bytes'])},"
         f" announced {size(about['announced_bytes'])}.",
     )
@@ -245,7 +252,7 @@ def _phases(about: Mapping[str, Any]) -> Sheet:
 RANDOM = "random:"
 
 
-def command(record: Record) -> str:
+def command(record: RunRecord) -> str:
     """Command line that makes the run again, with DATA for the data set."""
     about = record.about
     words_ = ["featstore", record.kind, "DATA"]
@@ -259,7 +266,7 @@ def command(record: Record) -> str:
     return shlex.join([*words_, *_source(record.matrix), "--out", "RUN"])
 
 
-def keys_sheet(record: Record) -> Sheet | None:
+def keys_table(record: RunRecord) -> Table | None:
     """The feature keys: everything that can change a vector, and the digest by which the cache names it.
 
     None of a reproduction: its steps are runs of their own and have them.
@@ -273,20 +280,20 @@ def keys_sheet(record: Record) -> Sheet | None:
             key = {"backbone": spec, "view": view, "decoding": matrix["decoding"]}
             rows.append(
                 (
-                    words(spec["name"], short_weights(spec["weights"])),
-                    words(view_name(view["recipe"], view["seed"])),
-                    whole(spec["input_size"]),
-                    whole(spec["dimension"]),
-                    words(spec["preprocess"]),
-                    words(spec["precision"]),
-                    words(_address(key)[:SHORT]),
+                    text_cell(spec["name"], short_weights(spec["weights"])),
+                    text_cell(view_name(view["recipe"], view["seed"])),
+                    count_cell(spec["input_size"]),
+                    count_cell(spec["dimension"]),
+                    text_cell(spec["preprocess"]),
+                    text_cell(spec["precision"]),
+                    text_cell(_address(key)[:SHORT]),
                 )
             )
     heads = ("Backbone, weights", "View", "Input, px", "Values", "Preprocessing", "Precision", "Key")
-    return Sheet("Feature keys", heads, tuple(rows))
+    return Table("Feature keys", heads, tuple(rows))
 
 
-def facts_of(record: Record) -> list[tuple[str, str]]:
+def facts_of(record: RunRecord) -> list[tuple[str, str]]:
     """Digests and versions, each with its name."""
     about = record.about
     decoding = record.matrix.get("decoding") or {}
@@ -377,8 +384,8 @@ def _comparing(comparison: Comparison, asked: Mapping[str, Any]) -> list[str]:
         *_option("--fold-seed", comparison.fold_seed),
         *_option("--training-seeds", asked.get("training_seeds"), 1),
         *_option("--positive", comparison.matrix["positive"]),
-        *_option("--calibrate", comparison.wish.calibrate),
-        *_option("--sensitivity", comparison.wish.sensitivity),
+        *_option("--calibrate", comparison.operating_point_request.calibrate),
+        *_option("--sensitivity", comparison.operating_point_request.sensitivity),
         *_option("--views", _joined(asked.get("views")), "expand"),
         *_option("--test-views", asked.get("test_views"), "identity"),
         *_option("--view-curve", asked.get("view_curve")),
@@ -427,29 +434,29 @@ ENOUGH = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class SideBySide:
     """Every two runs of a report.
 
     Attributes
     ----------
-    sheet
+    table
         The pairs that could be compared; None without any.
     sentences
         What may be said of each pair, and why the others may not be compared.
     """
 
-    sheet: Sheet | None
+    table: Table | None
     sentences: tuple[str, ...]
 
 
-def pair(records: Sequence[Record]) -> Pairs | None:
+def compare_runs(records: Sequence[RunRecord]) -> SideBySide | None:
     """Set fits and comparisons side by side; None where there are fewer than two."""
     scored = [record for record in records if record.outcome is not None]
     if len(scored) < 2:  # noqa: PLR2004
         return None
     rows, sentences = [], []
     for one, two in combinations(scored, 2):
-        why = _apart(one, two)
+        why = _why_unpaired(one, two)
         if why:
             sentences.append(why)
             continue
@@ -457,11 +464,11 @@ def pair(records: Sequence[Record]) -> Pairs | None:
         values, interval = _difference(y, groups, proba, _positive(one))
         rows.append(
             (
-                words(f"{_who(one)} and {_who(two)}"),
-                whole(len(y)),
-                figure(values[0]),
-                figure(values[1]),
-                figure(_minus(values), interval, signed=True),
+                text_cell(f"{_who(one)} and {_who(two)}"),
+                count_cell(len(y)),
+                number_cell(values[0]),
+                number_cell(values[1]),
+                number_cell(_minus(values), interval, signed=True),
             )
         )
         sentences.append(_sentence(one, two, len(y), values, interval))
@@ -470,11 +477,11 @@ def pair(records: Sequence[Record]) -> Pairs | None:
         f"Images answered unseen by both, all together (a comparison's own table has means over folds); 95 % interval"
         f" from resampled {kept(scored[0])}, for each pair alone."
     )
-    sheet = Sheet("The same images, two runs", heads, tuple(rows), note) if rows else None
-    return Pairs(sheet, tuple(sentences))
+    sheet = Table("The same images, two runs", heads, tuple(rows), note) if rows else None
+    return SideBySide(sheet, tuple(sentences))
 
 
-def _apart(one: Record, two: Record) -> str:
+def _why_unpaired(one: RunRecord, two: RunRecord) -> str:
     """Why two runs may not be paired; empty where they may."""
     if one.data_sha256 != two.data_sha256:
         return (
@@ -489,7 +496,9 @@ def _apart(one: Record, two: Record) -> str:
     return ""
 
 
-def _common(one: Record, two: Record) -> tuple[NDArray[np.intp], NDArray[np.str_], list[NDArray[np.float64]]]:
+def _common(
+    one: RunRecord, two: RunRecord
+) -> tuple[NDArray[np.intp], NDArray[np.str_], list[NDArray[np.float64]]]:
     """True classes, groups and both probabilities of the images in common, in the order of the first."""
     first, second = _answers(one), _answers(two)
     place = {image: row for row, image in enumerate(second.ids)}
@@ -506,7 +515,7 @@ def _difference(
     if not np.isfinite(one[0] + two[0]):
         return (None, None), None
     values = float(one[0]), float(two[0])
-    first, second = (bases(y, p, decide(p, positive), groups, positive)[PRIMARY] for p in proba)
+    first, second = (sample_sizes(y, p, decide(p, positive), groups, positive)[PRIMARY] for p in proba)
     return values, difference_interval(values, (one[1:], two[1:]), (first, second))
 
 
@@ -516,8 +525,8 @@ def _minus(values: tuple[float | None, float | None]) -> float | None:
 
 
 def _sentence(
-    one: Record,
-    two: Record,
+    one: RunRecord,
+    two: RunRecord,
     images: int,
     values: tuple[float | None, float | None],
     interval: tuple[float, float] | None,
@@ -532,30 +541,30 @@ def _sentence(
     low, high = interval
     delta = values[1] - values[0]
     word = "higher" if delta >= 0 else "lower"
-    by = spoken(delta, (low, high)) if delta >= 0 else spoken(-delta, (-high, -low))
+    by = phrase(delta, (low, high)) if delta >= 0 else phrase(-delta, (-high, -low))
     told = f"On the {images:,} images that both were tested on, {_who(two)} has an AUC {by} {word}"
     unclear = low <= 0 <= high
     if unclear:
         return f"{told} than {_who(one)}; that may be chance."
-    return f"{told} than {_who(one)}; {_picked(one, two) or 'that is more than chance would explain'}."
+    return f"{told} than {_who(one)}; {_chosen_models(one, two) or 'that is more than chance would explain'}."
 
 
-def _picked(*records: Record) -> str:
+def _chosen_models(*records: RunRecord) -> str:
     picked = [record.name for record in records if isinstance(record.outcome, Comparison)]
     if not picked:
         return ""
     return f"but the leader of {' and '.join(picked)} was picked on these images, so that part of it is luck"
 
 
-def _who(record: Record) -> str:
+def _who(record: RunRecord) -> str:
     what = record.outcome.strategy if isinstance(record.outcome, Fusion) else record.shown
     return f"{record.name} ({what})"
 
 
-def _answers(record: Record) -> Answers:
-    return record.answers[record.shown or ""]
+def _answers(record: RunRecord) -> RunPredictions:
+    return record.predictions[record.shown or ""]
 
 
-def _positive(record: Record) -> int | None:
+def _positive(record: RunRecord) -> int | None:
     matrix = record.matrix
     return None if matrix["positive"] is None else list(matrix["classes"]).index(matrix["positive"])

@@ -1,4 +1,4 @@
-"""Scores of stage two as plain text: tables of contestants and of held-out images.
+"""Scores of stage two as plain text: tables of candidates and of held-out images.
 
 Cost and worth of backbones and views, as plain text.
 
@@ -23,17 +23,17 @@ from featstore.reporting.verdict import (
     chance_text,
     findings_brief,
     fusions_that_pay,
+    selection_bias_text,
     summary,
     verdict,
     verdict_lines,
-    winner_text,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from featstore.evaluation.backbone_value import Economics, ViewPoint
-    from featstore.evaluation.estimates import Standing
+    from featstore.evaluation.backbone_value import BackboneValue, ViewPoint
+    from featstore.evaluation.estimates import CandidateScores
     from featstore.findings import Finding
     from featstore.results.comparison import Comparison
     from featstore.results.fusion import Fusion
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     Stress = Literal["", "strong", "told", "untold", "faint"]
 
 SHOWN = 20
-"""Contestants in a printed table."""
-SAID_FIRST = ("FS114", "FS406")
+"""Candidates in a printed table."""
+SHOWN_FIRST = ("FS114", "FS406")
 """Findings that `first_text` and `positive_text` tell, with the flag that changes it."""
 PARTS = {
     "Does it put the ill above the well?": RANKING,
@@ -64,18 +64,18 @@ HEADS = {
 
 def comparison_text(result: Comparison) -> str:
     """Tables of a comparison, and the verdict in words."""
-    shown = _best(result.standings)
+    shown = _best(result.candidates)
     listed = [*shown, *result.shortcuts]
-    names = [s.contestant.label for s in listed]
+    names = [s.candidate.label for s in listed]
     head = f"{scored_on(result)} [95 %]; ECE: all images"
     rows = [
         {m: _number(e.mean, e.interval) for m, e in s.estimates.items()}
         | _error_cell(
-            s.estimates["ece"].mean, s.estimates["ece"].interval, result.curves.get(s.contestant.label)
+            s.estimates["ece"].mean, s.estimates["ece"].interval, result.curves.get(s.candidate.label)
         )
         for s in listed
     ]
-    hidden = len(result.standings) - len(shown)
+    hidden = len(result.candidates) - len(shown)
     return "\n\n".join(
         part
         for part in (
@@ -83,9 +83,9 @@ def comparison_text(result: Comparison) -> str:
             _tables(head, names, rows),
             leader_calibration(result),
             f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json." if hidden else "",
-            findings_brief(unsaid(result.findings)),
-            *asides(result),
-            winner_text(result),
+            findings_brief(findings_not_shown_yet(result.findings)),
+            *extra_sections(result),
+            selection_bias_text(result),
             verdict(result),
         )
         if part
@@ -104,9 +104,9 @@ def first_text(result: Comparison) -> str:
     )
 
 
-def unsaid(found: Sequence[Finding]) -> list[Finding]:
+def findings_not_shown_yet(found: Sequence[Finding]) -> list[Finding]:
     """Findings that the first lines of a result have not told yet."""
-    return [finding for finding in found if finding.accepted or finding.code not in SAID_FIRST]
+    return [finding for finding in found if finding.accepted or finding.code not in SHOWN_FIRST]
 
 
 def scored_on(result: Comparison) -> str:
@@ -126,7 +126,7 @@ def _error_cell(
 
 def leader_calibration(result: Comparison) -> str:
     """How well the probabilities of the one with the highest AUC are calibrated."""
-    leader = max(result.standings, key=lambda s: s.primary).contestant.label
+    leader = max(result.candidates, key=lambda s: s.primary).candidate.label
     told = calibration_text(result.curves.get(leader, {}))
     return f"{leader}, all images together: {told}" if told else ""
 
@@ -136,19 +136,19 @@ def _calibrations(result: Fusion) -> list[str]:
     return [f"{name}: {text}" for name, text in texts.items() if text]
 
 
-def asides(result: Comparison) -> tuple[str, ...]:
+def extra_sections(result: Comparison) -> tuple[str, ...]:
     """What a comparison says beside the scores, empty where it was not asked for."""
     return (
-        _wish_text(result),
-        _drafts_text(result.drafts),
+        _request_text(result),
+        _selected_backbones_text(result.selected_backbones),
         view_curve_text(result.view_curve) if result.view_curve else "",
-        economics_text(result.economics) if result.economics else "",
+        backbone_value_text(result.backbone_value) if result.backbone_value else "",
     )
 
 
-def _drafts_text(drafts: Sequence[Sequence[str]]) -> str:
-    """Say which backbones the greedy contestants had."""
-    chosen = [f"  fold {fold}: {', '.join(names)}" for fold, names in enumerate(drafts, 1)]
+def _selected_backbones_text(selections: Sequence[Sequence[str]]) -> str:
+    """Say which backbones the greedy candidates had."""
+    chosen = [f"  fold {fold}: {', '.join(names)}" for fold, names in enumerate(selections, 1)]
     head = "Greedy selection, made in each fold from its training images, took:"
     return "\n".join([head, *chosen]) if chosen else ""
 
@@ -173,8 +173,8 @@ def fusion_text(result: Fusion) -> str:
             _tables("score [95 %]", names, rows),
             *_calibrations(result),
             operating_text(result.operating, list(result.matrix["classes"])),
-            _continuation_text(result),
-            findings_brief(unsaid(result.findings)),
+            _warm_start_text(result),
+            findings_brief(findings_not_shown_yet(result.findings)),
             f"The run is in {result.run}: model/, metrics.json, predictions.csv, run.json.",
             f"Next: featstore predict {result.run} IMAGE...",
         )
@@ -182,7 +182,7 @@ def fusion_text(result: Fusion) -> str:
     )
 
 
-def _continuation_text(result: Fusion) -> str:
+def _warm_start_text(result: Fusion) -> str:
     """Say what fine-tuning changed on the images held out."""
     continuation = result.continuation
     if continuation is None:
@@ -263,10 +263,10 @@ def positive_text(matrix: Mapping[str, Any]) -> str:
     )
 
 
-def _best(standings: Sequence[Standing]) -> list[Standing]:
-    """Everyone who fits on the screen, in the order of the line-up."""
-    kept = sorted(standings, key=lambda s: -s.primary)[:SHOWN]
-    return [s for s in standings if s in kept]
+def _best(scored_candidates: Sequence[CandidateScores]) -> list[CandidateScores]:
+    """Everyone who fits on the screen, in the order of the candidates."""
+    kept = sorted(scored_candidates, key=lambda s: -s.primary)[:SHOWN]
+    return [s for s in scored_candidates if s in kept]
 
 
 def _tables(head: str, names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
@@ -278,13 +278,13 @@ def _tables(head: str, names: Sequence[str], rows: Sequence[Mapping[str, str]]) 
     return "\n\n".join(parts)
 
 
-def _wish_text(result: Comparison) -> str:
-    wish = result.wish
+def _request_text(result: Comparison) -> str:
+    request = result.operating_point_request
     parts = []
-    if wish.calibrate is not None:
-        parts.append(f"probabilities calibrated ({wish.calibrate})")
-    if wish.sensitivity is not None:
-        parts.append(f"threshold for a sensitivity of {wish.sensitivity:g}")
+    if request.calibrate is not None:
+        parts.append(f"probabilities calibrated ({request.calibrate})")
+    if request.sensitivity is not None:
+        parts.append(f"threshold for a sensitivity of {request.sensitivity:g}")
     chosen = " and ".join(parts)
     return (
         f"{chosen[0].upper()}{chosen[1:]}, chosen within the training images of each fold." if chosen else ""
@@ -297,7 +297,7 @@ def _number(value: float | None, interval: tuple[float, float] | None) -> str:
     return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else " [no interval]")
 
 
-def economics_text(result: Economics) -> str:
+def backbone_value_text(result: BackboneValue) -> str:
     """Tables of prices, of the Pareto front and of redundancy."""
     names = [price.name for price in result.prices]
     prices = [
@@ -357,7 +357,7 @@ def view_curve_text(points: Sequence[ViewPoint]) -> str:
     return f"How many views pay? ({first.contestant}, every view a row in training)\n{head}"
 
 
-def _advice(result: Economics) -> str:
+def _advice(result: BackboneValue) -> str:
     known = [
         f"{name} {value:+.2f}"
         for name, value in zip(("LogME", "H-score"), result.agreement.values(), strict=True)
@@ -416,8 +416,8 @@ def comparison_screen(result: Comparison, width: int = 80, marks: Marks = DRAWN)
         What bars are drawn with: `ASCII` where the terminal can show nothing else.
     """
     width = min(max(width, NARROWEST), WIDEST)
-    shown = sorted(result.standings, key=lambda s: -s.primary)[:SHOWN]
-    hidden = len(result.standings) - len(shown)
+    shown = sorted(result.candidates, key=lambda s: -s.primary)[:SHOWN]
+    hidden = len(result.candidates) - len(shown)
     listed = [*shown, *result.shortcuts]
     lines = [
         *_prose(f"{first_text(result)}{data_text(result.matrix)}", width),
@@ -434,11 +434,11 @@ def comparison_screen(result: Comparison, width: int = 80, marks: Marks = DRAWN)
         lines.append(
             Line(f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json.", "faint")
         )
-    if told := findings_brief(unsaid(result.findings)):
+    if told := findings_brief(findings_not_shown_yet(result.findings)):
         lines += [Line(""), *_prose(told, width, hanging="    ")]
-    for part in filter(None, asides(result)):
+    for part in filter(None, extra_sections(result)):
         lines += [Line(""), Line(part)]
-    lines += [Line(""), *_prose(winner_text(result), width), Line("")]
+    lines += [Line(""), *_prose(selection_bias_text(result), width), Line("")]
     lines += _verdict(result, width)
     stress: Stress = "told" if fusions_that_pay(result) else "untold"
     return [*lines, Line(""), *_prose(f"Found: {summary(result)}", width, stress)]
@@ -464,49 +464,49 @@ def bar(
     return "".join(drawn).rstrip()
 
 
-def _bars(shown: Sequence[Standing], width: int, marks: Marks) -> Iterator[Line]:
-    """Yield a line per contestant under a common scale, the best first."""
+def _bars(shown: Sequence[CandidateScores], width: int, marks: Marks) -> Iterator[Line]:
+    """Yield a line per candidate under a common scale, the best first."""
     name = _name_width(shown, width, FEWEST_CELLS + len("  0.000  "))
     cells = width - name - len("  0.000  ")
     scale = _scale(shown)
     ends = f"{scale[0]:.2f}".ljust(cells - 4) + f"{scale[1]:.2f}"
     yield Line(" " * (width - cells) + ends, "faint")
-    for standing in shown:
-        estimate = standing.estimates[PRIMARY]
+    for scored in shown:
+        estimate = scored.estimates[PRIMARY]
         value = "    -" if estimate.mean is None else f"{estimate.mean:.3f}"
         drawn = "" if estimate.mean is None else bar(estimate.mean, estimate.interval, scale, cells, marks)
-        label = _label(standing, name, width)
-        stress: Stress = "strong" if standing.primary == shown[0].primary else ""
+        label = _label(scored, name, width)
+        stress: Stress = "strong" if scored.primary == shown[0].primary else ""
         yield Line(f"{label}  {value}  {drawn}".rstrip(), stress)
 
 
-def _others(shown: Sequence[Standing], width: int) -> Iterator[Line]:
-    """Yield a line per contestant with the scores that have no bar."""
+def _others(shown: Sequence[CandidateScores], width: int) -> Iterator[Line]:
+    """Yield a line per candidate with the scores that have no bar."""
     heads = [SHORT.get(m, HEADS.get(m, m)) for m in BESIDE]
     numbers = [[_screen_number(s.estimates[m].mean) for m in BESIDE] for s in shown]
     name = _name_width(shown, width, 2 + len(table(heads, numbers).partition("\n")[0]))
     top, *rows = table(heads, numbers).split("\n")
     yield Line(" " * (name + 2) + top, "faint")
-    for standing, row in zip(shown, rows, strict=True):
-        stress: Stress = "strong" if standing.primary == shown[0].primary else ""
-        yield Line(f"{_label(standing, name, width)}  {row}", stress)
+    for scored, row in zip(shown, rows, strict=True):
+        stress: Stress = "strong" if scored.primary == shown[0].primary else ""
+        yield Line(f"{_label(scored, name, width)}  {row}", stress)
 
 
-def _name_width(shown: Sequence[Standing], width: int, taken: int) -> int:
+def _name_width(shown: Sequence[CandidateScores], width: int, taken: int) -> int:
     """Columns for names: those of the longest that leaves `taken` columns to the rest."""
-    lengths = [len(printable(s.contestant.label)) for s in shown]
+    lengths = [len(printable(s.candidate.label)) for s in shown]
     return max([length for length in lengths if length <= width - taken], default=0)
 
 
-def _label(standing: Standing, columns: int, width: int) -> str:
+def _label(scored: CandidateScores, columns: int, width: int) -> str:
     """Name padded to its columns; a longer one stands above, on lines of its own."""
-    label = printable(standing.contestant.label)
+    label = printable(scored.candidate.label)
     if len(label) <= columns:
         return label.ljust(columns)
     return f"{fill(label, width, subsequent_indent='  ')}\n{' ' * columns}"
 
 
-def _scale(shown: Sequence[Standing]) -> tuple[float, float]:
+def _scale(shown: Sequence[CandidateScores]) -> tuple[float, float]:
     """Ends of the common scale, round numbers that hold every interval."""
     estimates = [s.estimates[PRIMARY] for s in shown if s.estimates[PRIMARY].mean is not None]
     values = [value for e in estimates for value in (e.mean, *(e.interval or ())) if value is not None]

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
         Rate,
     )
     from featstore.results.fusion import Counts, MeanOfPages, Prediction, Predictions
-    from featstore.results.paper import Claim, Conversion, Demonstration, Member, Reproduction
+    from featstore.results.paper import Claim, Conversion, Demonstration, PaperNetwork, Reproduction
     from featstore.store.cleanup import Compaction, Garbage, GarbageCollection
-    from featstore.store.inventory import Entry
-    from featstore.store.verify import Lost, Repair, Verification
+    from featstore.store.inventory import InventoryEntry
+    from featstore.store.verify import LostRows, Repair, Verification
 
 
 LISTED = 10
@@ -256,13 +256,13 @@ def _bad_text(bad: Sequence[tuple[str, str, str]], head: str = "", *, cured: boo
 def _shortcut_text(shortcuts: Mapping[str, Score]) -> str:
     if not shortcuts:
         return ""
-    rows = [[name, spoken_score(score)] for name, score in shortcuts.items()]
+    rows = [[name, score_text(score)] for name, score in shortcuts.items()]
     return "AUC of guessing the class without a network, 95 % interval (0.5 is harmless):\n" + table(
         None, rows
     )
 
 
-def spoken_score(score: Score) -> str:
+def score_text(score: Score) -> str:
     """Value and interval."""
     if score.value is None:
         return "-"
@@ -369,22 +369,22 @@ def _conversion(found: Conversion) -> str:
 def _networks(result: Reproduction) -> str:
     rows = [
         [
-            member.name,
-            "yes" if member.in_paper else "extra",
-            _weights(member),
-            member.input_size,
-            member.dimension,
-            _score(result.heads.get(member.name)),
+            network.name,
+            "yes" if network.in_paper else "extra",
+            _weights(network),
+            network.input_size,
+            network.dimension,
+            _score(result.heads.get(network.name)),
         ]
-        for member in result.networks
+        for network in result.networks
     ]
     head = ["network", "in the paper", "weights", "input", "vector", "own head, accuracy [95 %]"]
     return f"Networks, each with a head of its own, split by image:\n{table(head, rows)}"
 
 
-def _weights(member: Member) -> str:
-    return {"absent": "weights absent", "random": f"RANDOM WEIGHTS ({member.digest})"}.get(
-        member.weights, member.weights
+def _weights(network: PaperNetwork) -> str:
+    return {"absent": "weights absent", "random": f"RANDOM WEIGHTS ({network.digest})"}.get(
+        network.weights, network.weights
     )
 
 
@@ -429,7 +429,7 @@ KINDS = {
 }
 
 
-def inventory_text(entries: Sequence[Entry]) -> str:
+def inventory_text(entries: Sequence[InventoryEntry]) -> str:
     """Lines of `featstore cache ls`."""
     header = ["backbone", "weights", "preprocess", "precision", "view", "images", "shards", "size", "age"]
     rows = [
@@ -591,7 +591,7 @@ def _repair_text(repair: Repair) -> str:
     return "\n\n".join(part for part in parts if part) or "There was nothing to repair."
 
 
-def _rows_lost(lost: Lost) -> str:
+def _rows_lost(lost: LostRows) -> str:
     return f"those of {lost.shards} shards" if lost.rows is None else str(lost.rows)
 
 
@@ -615,7 +615,7 @@ def _more(head: str, lines: Sequence[str]) -> str:
     return "\n  ".join([head, *lines[:LISTED], *more])
 
 
-def _ages(entry: Entry) -> str:
+def _ages(entry: InventoryEntry) -> str:
     oldest, newest = (_age(moment) for moment in (entry.oldest, entry.newest))
     return oldest if oldest == newest else f"{newest} to {oldest}"
 
