@@ -71,7 +71,7 @@ class CopiesFound:
     pairs
         The most alike first.
     crowded, left
-        What was not looked at closely: see `featstore.images.near_copies.CopiesFound`.
+        What was not looked at closely: see `featstore.images.near_copies.Copies`.
     """
 
     pairs: tuple[CopyPair, ...] = ()

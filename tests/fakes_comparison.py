@@ -13,15 +13,15 @@ def standing(label, auc, interval, backbones=("A", "B")):
     plain = MetricEstimate(0.7, 0.1, (0.6, 0.8), (0.7, 0.7))
     estimates = {**dict.fromkeys(METRICS, plain), "auc": MetricEstimate(auc, 0.1, interval, (auc, auc))}
     return SimpleNamespace(
-        contestant=SimpleNamespace(label=label, backbones=backbones),
+        candidate=SimpleNamespace(label=label, backbones=backbones),
         primary=auc or 0.0,
-        spread=SimpleNamespace(patients=0.03, folds=None, training=None),
+        variance_components=SimpleNamespace(patients=0.03, folds=None, training=None),
         estimates=estimates,
     )
 
 
-def result(standings, verdict="cannot_tell"):
-    a, b = standings[0].contestant.label, standings[1].contestant.label
+def result(scored, verdict="cannot_tell"):
+    a, b = scored[0].candidate.label, scored[1].candidate.label
     matrix = {
         "images": 96,
         "groups": 24,
@@ -39,14 +39,14 @@ def result(standings, verdict="cannot_tell"):
         matrix=matrix,
         folds=5,
         repeats=1,
-        standings=standings,
-        duels=[PairwiseDifference(a, b, "auc", 0.02, (-0.1, 0.1), 0.5, verdict, 900, {})],
-        winner=SelectionBias(a, 2, "auc", 0.9, 0.86, (0.8, 0.91), 0.04, 0.3),
-        wish=OperatingPointRequest(None, None, 1),
+        candidates=scored,
+        pairs=[PairwiseDifference(a, b, "auc", 0.02, (-0.1, 0.1), 0.5, verdict, 900, {})],
+        selection_bias=SelectionBias(a, 2, "auc", 0.9, 0.86, (0.8, 0.91), 0.04, 0.3),
+        operating_point_request=OperatingPointRequest(None, None, 1),
         curves={},
-        drafts=(),
+        selected_backbones=(),
         view_curve=(),
-        economics=None,
+        backbone_value=None,
         own_split=False,
         shortcuts=(),
         findings=(),

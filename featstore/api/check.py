@@ -40,7 +40,7 @@ FOLDS, FEWEST = 5, 3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReadableImages:
-    """The images of a data set that can be read, as a table to be split: see `featstore.splits.Table`."""
+    """The images of a data set that can be read, as a table to be split: see `featstore.splits.LabelledImages`."""
 
     records: tuple[ImageRecord, ...]
     classes: tuple[str, ...]

@@ -210,7 +210,7 @@ def compare(
             matrix,
             design,
             Candidate(view_curve, matrix.backbones, view_curve),
-            lambda part, contestant: play_in(part, [contestant], design.splits, ())[0],
+            lambda part, candidate: play_in(part, [candidate], design.splits, ())[0],
             weights,
         ),
         one_thread(weigh, matrix, design, lambda everyone: play_all(everyone, design.splits, ()), cache)

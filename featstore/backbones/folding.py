@@ -63,9 +63,9 @@ def fold(network: keras.Model, policy: str = FLOAT32) -> keras.Model:
     keras.Model
         In ``float32`` its output differs from that of `network` by rounding alone (less than 1e-6 relative).
     """
-    workshop = _LayerRebuilder(_find_foldable(network), choose_policies(network, policy))
-    folded = keras.models.clone_model(network, clone_function=workshop.replace, call_function=_call)
-    workshop.copy_weights()
+    rebuilder = _LayerRebuilder(_find_foldable(network), choose_policies(network, policy))
+    folded = keras.models.clone_model(network, clone_function=rebuilder.replace, call_function=_call)
+    rebuilder.copy_weights()
     folded.trainable = False
     return folded
 

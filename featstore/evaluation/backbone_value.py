@@ -120,14 +120,14 @@ def backbone_value(
     play: Callable[[list[Candidate]], list[list[Vector]]],
     cache: Path,
 ) -> BackboneValue:
-    """Weigh the backbones of a matrix.
+    """Cost, redundancy and contribution of each backbone of a matrix.
 
     Parameters
     ----------
     matrix, design
         As of the comparison.
     play
-        Fits candidates on the arena's folds; all subsets are one team.
+        Fits candidates on the folds of the comparison; all subsets are fitted together.
     cache
         Folder whose recorded rates tell the cost.
     """

@@ -40,7 +40,7 @@ class NestedSelection:
     Attributes
     ----------
     mean, interval
-        Primary metric over the folds, and its 95 % interval as of `featstore.evaluation.estimates.Estimate`.
+        Primary metric over the folds, and its 95 % interval as of `featstore.evaluation.estimates.MetricEstimate`.
     picked
         Who was picked in each fold.
     """
@@ -52,7 +52,7 @@ class NestedSelection:
 
 @dataclass(frozen=True, slots=True)
 class SelectionBias:
-    """The best of k, with and without the curse.
+    """The score of the best of k candidates, corrected for having been selected by it.
 
     Attributes
     ----------
@@ -95,9 +95,9 @@ def correct_selection_bias(
     Parameters
     ----------
     design, scored_candidates
-        As of `featstore.evaluation.estimates.standings`.
+        As of `featstore.evaluation.estimates.score_candidates`.
     weights
-        ``(resamples, n)``, those that the standings were resampled with.
+        ``(resamples, n)``, those that the candidates were scored with.
     selected
         Of `selected`: who is best inside each split, if anyone asked.
 

@@ -220,8 +220,8 @@ def run_pass(
             progress.set_postfix_str(stats.rates_text(embedded), refresh=False)
             if item.is_last:
                 for key in item.keys:
-                    portion = backbones[key.backbone].effective_batch_size
-                    writer.write(key, finished, np.concatenate(pending.pop(key)), portion)
+                    batch_size = backbones[key.backbone].effective_batch_size
+                    writer.write(key, finished, np.concatenate(pending.pop(key)), batch_size)
                     stats.rows += len(finished)
                 finished = []
             clock.lap("write")

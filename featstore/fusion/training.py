@@ -86,7 +86,7 @@ class Trainer:
     ----------
     network
         Trained in place.
-    regimen
+    config
         Batch size, rates; `patience` is the business of `train`.
     rng
         Source of dropout masks.
@@ -101,7 +101,7 @@ class Trainer:
         rng: np.random.Generator,
         frozen: Sequence[slice] = (),
     ) -> None:
-        self.network, self.regimen = network, config
+        self.network, self.config = network, config
         self._silenced = [network.input_weight_gradient(columns) for columns in frozen]
         self._rng = rng
         self.optimiser = Optimiser(config.optimizer, len(network.parameters))
@@ -109,11 +109,11 @@ class Trainer:
 
     def epoch(self, data: TrainingRows, order: NDArray[np.intp]) -> Float32s:
         """One pass over the rows `order`; returns the logits ``(len(order), k)`` on the way."""
-        size = self.regimen.batch_size
+        size = self.config.batch_size
         batch = np.empty((size, data.X.shape[1]), np.float32)
-        dropout = Dropout(self.regimen.dropout, data.X.shape[1], self._rng)
+        dropout = Dropout(self.config.dropout, data.X.shape[1], self._rng)
         keys = dropout.keys(len(order))
-        steps = -(-len(order) // size) * self.regimen.epochs
+        steps = -(-len(order) // size) * self.config.epochs
         met = np.empty((len(order), data.targets.shape[1]), np.float32)
         targets = data.targets[order]
         weights = None if data.weights is None else data.weights[order, None]
@@ -133,8 +133,8 @@ class Trainer:
         self.network.backward(slope)
         for gradient in self._silenced:
             gradient[:] = 0
-        rate = self.regimen.learning_rate * self.factor
-        rate *= SCHEDULES[self.regimen.schedule](min(self.optimiser.steps / steps, 1.0))
+        rate = self.config.learning_rate * self.factor
+        rate *= SCHEDULES[self.config.schedule](min(self.optimiser.steps / steps, 1.0))
         self.optimiser.step(self.network.parameters, self.network.gradient, rate)
 
 

@@ -326,9 +326,9 @@ def _bands(miniatures: NDArray[np.uint8]) -> UnitVectors:
     from scipy.ndimage import gaussian_filter1d
 
     count, side, _ = miniatures.shape
-    halving = np.repeat(np.eye(side // 2), 2, axis=1) / 2
+    halve = np.repeat(np.eye(side // 2), 2, axis=1) / 2
     fine, coarse = (
-        (halving @ gaussian_filter1d(np.eye(side), width, axis=0, mode="nearest")).astype(np.float32)
+        (halve @ gaussian_filter1d(np.eye(side), width, axis=0, mode="nearest")).astype(np.float32)
         for width in (FINE, COARSE)
     )
     bands = UnitVectors.empty(count, (side // 2) ** 2)

@@ -547,13 +547,13 @@ def recorded_figures(
     """
     REPRODUCTION(document, "the reproduction")
     found = []
-    for plate in document["figures"]:
-        name = plate["file"]
+    for figure in document["figures"]:
+        name = figure["file"]
         if name.count("/") != 1 or not name.startswith(f"{runs.FIGURES}/") or not name.endswith(".svg"):
             raise ShapeError("a figure lies elsewhere than in its folder")
         data = runs.read_verified(folder, about, name)
         source = URI + base64.b64encode(data).decode()
-        known = {key: plate[key] for key in ("number", "title", "alt", "caption", "shows_images")}
+        known = {key: figure[key] for key in ("number", "title", "alt", "caption", "shows_images")}
         found.append(RecordedFigure(**known, source=source))
     return tuple(found)
 

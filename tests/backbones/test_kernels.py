@@ -18,7 +18,7 @@ first, batch, *names = sys.argv[1:]
 if first == "tensorflow":
     import tensorflow
 from featstore.backbones.keras_backbone import load_backbone
-from featstore.backbones.precision import ONEDNN, keeps_rows
+from featstore.backbones.precision import ONEDNN, rows_are_independent
 for name in names:
     backbone = load_backbone(name, "random:1", batch_size=int(batch))
     side = backbone.spec.input_size
@@ -28,7 +28,7 @@ for name in names:
         int((np.roll(backbone.embed(np.roll(images, by, 0)), -by, 0) != features).sum()) for by in (1, 2, 3)
     )
     print(name, hashlib.sha256(features.tobytes()).hexdigest(), "moved", moved)
-print("keeps", keeps_rows(), "asked", os.environ.get(ONEDNN))
+print("keeps", rows_are_independent(), "asked", os.environ.get(ONEDNN))
 """
 
 

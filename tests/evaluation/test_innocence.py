@@ -106,9 +106,9 @@ def test_one_known_patient_on_the_wrong_side_is_enough():
 def test_the_second_backbone_is_looked_at_as_well():
     splits = hold_out(make_matrix(), 0.25)
     matrix = knowing(splits["train"])
-    both = {**matrix.learned, "NetB": frozenset([matrix.records[splits["test"][0]].id])}
+    both = {**matrix.seen_by_backbone, "NetB": frozenset([matrix.records[splits["test"][0]].id])}
     with pytest.raises(AuditError, match="NetB"):
-        require_unseen(replace(matrix, learned=both), splits)
+        require_unseen(replace(matrix, seen_by_backbone=both), splits)
 
 
 def test_nothing_is_chosen_on_training_images_that_are_known():

@@ -156,6 +156,6 @@ def test_a_best_score_below_a_guess_is_told_even_where_that_guess_may_be_luck(be
     ranked = [standing("concat_logreg", best, (0.0, 1.0))]
     guesses = [standing("file alone", 0.9, (0.4, 1.0)), standing("most frequent class", 0.5, (0.2, 0.8))]
     for one in (*ranked, *guesses):
-        one.resampled = one.basis = None
+        one.resampled = one.sample_size = None
     found = [finding.code for finding in data_findings.shortcut_verdict(ranked, guesses)]
     assert found == (["FS401"] if said else [])

@@ -22,9 +22,9 @@ list(Processes(workers=2).run(portable.hold_the_interpreter, [sys.argv[1]] * 2))
 """
 COMPARISON = """
 import sys, numpy, portable
-from featstore.evaluation.crossval import work
+from featstore.evaluation.crossval import parallel_starmap
 shared = numpy.zeros(1_000_000)
-list(work(portable.hold_the_interpreter, [(sys.argv[1], shared)] * 4, 2))
+list(parallel_starmap(portable.hold_the_interpreter, [(sys.argv[1], shared)] * 4, 2))
 """
 READING = """
 import sys, portable
@@ -34,18 +34,18 @@ call("portable:hold_the_interpreter", Path(sys.argv[1]))
 """
 IN_A_THREAD = """
 import sys, threading, numpy, portable
-from featstore.evaluation.crossval import work
+from featstore.evaluation.crossval import parallel_starmap
 def run():
-    list(work(portable.sleep_and_tell, [(sys.argv[1],)] * 4, 2))
+    list(parallel_starmap(portable.sleep_and_tell, [(sys.argv[1],)] * 4, 2))
 thread = threading.Thread(target=run)
 thread.start()
 thread.join()
 """
 LATER = """
 import sys, threading, portable
-from featstore.evaluation.crossval import work
+from featstore.evaluation.crossval import parallel_starmap
 def run():
-    print(list(work(portable.double, [(1,), (2,)], 2)), flush=True)
+    print(list(parallel_starmap(portable.double, [(1,), (2,)], 2)), flush=True)
 for _ in range(2):
     thread = threading.Thread(target=run)
     thread.start()
@@ -56,9 +56,9 @@ ORDER = {"name": "Xception", "precision": "float32", "batch_size": 1, "threads":
 BENCH = f"""
 import json, sys, time
 from pathlib import Path
-from featstore.processes import parentage
+from featstore.processes import parent_info
 from featstore.api import bench
-order = json.dumps({ORDER} | {{"parentage": parentage()}})
+order = json.dumps({ORDER} | {{"parentage": parent_info()}})
 worker = bench._start([sys.executable, "-m", bench.WORKER, order, "600"])
 (Path(sys.argv[1]) / str(worker.pid)).touch()
 time.sleep(600)

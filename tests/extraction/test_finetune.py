@@ -330,7 +330,7 @@ def taught(name, unfreeze, steps=2):
 
 def require_the_same_from_its_file(name, learner, pixels, folder):
     path = folder / f"{name}.weights.h5"
-    learner.write(path)
+    learner.write_weights(path)
     backbone = load_backbone(name, str(path), batch_size=2)
     expected = learner.features(pixels)
     np.testing.assert_allclose(backbone.embed(pixels), expected, rtol=0, atol=1e-5 * np.abs(expected).max())

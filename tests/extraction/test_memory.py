@@ -140,10 +140,10 @@ def test_a_budget_is_kept_with_large_pictures_by_the_whole_command(tmp_path):
 MEASURE = """
 import json, sys
 from featstore import extract
-from featstore.extraction.scheduler import peak_resident
+from featstore.extraction.scheduler import peak_resident_bytes
 options = json.loads(sys.argv[1])
 result = extract(**options)
-print(json.dumps([result.passes, peak_resident()]))
+print(json.dumps([result.passes, peak_resident_bytes()]))
 """
 
 

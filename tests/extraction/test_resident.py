@@ -11,9 +11,9 @@ from featstore.extraction import scheduler as resident
 
 CHILD = """
 import sys
-from featstore.extraction.scheduler import peak_resident
+from featstore.extraction.scheduler import peak_resident_bytes
 block = b"x" * int(sys.argv[1])
-print(peak_resident())
+print(peak_resident_bytes())
 """
 PARENT = """
 import subprocess, sys

@@ -46,7 +46,7 @@ def problem(n_logits, n=9):
 def test_gradient_is_the_slope_of_the_loss(which, n_logits):
     """Central differences in float64, every parameter, with the gain of dropout."""
     network = networks(n_logits)[which]
-    network.draw(np.random.default_rng(0))
+    network.initialise(np.random.default_rng(0))
     X, targets = problem(n_logits)
     logits = network.forward(X, 1.7)
     network.backward((activate(logits) - targets) / len(X))
@@ -62,7 +62,7 @@ def test_gradient_is_the_slope_of_the_loss(which, n_logits):
 @pytest.mark.parametrize("which", range(4), ids=["head", "mlp", "gated", "bilinear"])
 def test_frozen_columns_stay_and_all_others_move(which):
     network = networks(1, np.float32)[which]
-    network.draw(np.random.default_rng(0))
+    network.initialise(np.random.default_rng(0))
     before = network.parameters.copy()
     X, targets = problem(1)
     rngs = [np.random.default_rng(seed) for seed in (0, 1)]
@@ -76,7 +76,7 @@ def test_frozen_columns_stay_and_all_others_move(which):
         [slice(7, 11)],
     )
     network.gradient[:] = 0
-    network.reading(slice(7, 11))[:] = 1
+    network.input_weight_gradient(slice(7, 11))[:] = 1
     stayed = network.gradient == 1
     assert stayed.any()
     np.testing.assert_array_equal(network.parameters[stayed], before[stayed])

@@ -19,7 +19,7 @@ def test_two_fits_are_paired_on_their_common_test_images(records):
     vote, head, _ = records
     found = compare_runs([vote, head])
     (row,) = found.table.rows
-    one, two = vote.answers["test"], head.answers["test"]
+    one, two = vote.predictions["test"], head.predictions["test"]
     assert one.ids == two.ids, "one hold-out"
     assert row[1].key == len(one.ids)
     for cell, answers in ((row[2], one), (row[3], two)):
@@ -33,10 +33,10 @@ def test_a_fit_and_a_comparison_are_paired_on_the_images_of_the_fit(records):
     vote, _, compare = records
     found = compare_runs([vote, compare])
     (row,) = found.table.rows
-    assert row[1].key == len(vote.answers["test"].ids)
-    leader = compare.answers[compare.shown]
+    assert row[1].key == len(vote.predictions["test"].ids)
+    leader = compare.predictions[compare.shown]
     place = {image: at for at, image in enumerate(leader.ids)}
-    rows = np.array([place[image] for image in vote.answers["test"].ids])
+    rows = np.array([place[image] for image in vote.predictions["test"].ids])
     assert row[3].key == pytest.approx(roc_auc_score(leader.y[rows], leader.proba[rows, 1]))
     told = found.sentences[0]
     assert "that may be chance" in told or "was picked on these images, so that part of it is luck" in told

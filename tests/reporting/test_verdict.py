@@ -12,18 +12,18 @@ from featstore.reporting.verdict import SHOWN, selection_bias_text, summary, ver
 
 def standing(label, auc, backbones=("A", "B"), **spread):
     parts = {"patients": 0.031, "folds": None, "training": None, **spread}
-    contestant = SimpleNamespace(label=label, backbones=backbones)
-    return SimpleNamespace(contestant=contestant, primary=auc, spread=SimpleNamespace(**parts))
+    candidate = SimpleNamespace(label=label, backbones=backbones)
+    return SimpleNamespace(candidate=candidate, primary=auc, variance_components=SimpleNamespace(**parts))
 
 
 def duel(a, b, verdict, needed=873, p=0.5, delta=0.02):
     return PairwiseDifference(a, b, "auc", delta, (delta - 0.1, delta + 0.1), p, verdict, needed, {})
 
 
-def result(duels, standings=None, winner=None):
-    ranked = standings or [standing("NetA", 0.8, ("A",)), standing("fused", 0.9), standing("voted", 0.7)]
+def result(pairs, scored=None, selection_bias=None):
+    ranked = scored or [standing("NetA", 0.8, ("A",)), standing("fused", 0.9), standing("voted", 0.7)]
     matrix = {"groups": 48, "has_groups": True}
-    return SimpleNamespace(matrix=matrix, duels=duels, standings=ranked, winner=winner)
+    return SimpleNamespace(matrix=matrix, pairs=pairs, candidates=ranked, selection_bias=selection_bias)
 
 
 def test_the_three_verdicts_in_words():
@@ -65,7 +65,7 @@ def test_fusion_pays_only_where_it_is_told_from_the_best_single_network():
 
 def test_the_best_of_many_is_quoted_without_its_luck():
     winner = SelectionBias("fused", 127, "auc", 0.9, 0.86, (0.8, 0.91), 0.04, 0.3)
-    text = selection_bias_text(result([], winner=winner))
+    text = selection_bias_text(result([], selection_bias=winner))
     assert "Best of 127: fused, AUC 0.900." in text
     assert "expect 0.860 [0.800, 0.910] on others" in text
 

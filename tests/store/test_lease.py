@@ -220,7 +220,7 @@ def test_of_claims_made_at_once_exactly_one_keeps_each_row(tmp_path, monkeypatch
         met = Barrier(3)
         rivals = [Blind(tmp_path / str(attempt), partial(met.wait, 10)) for _ in range(3)]
         with ThreadPoolExecutor(3) as pool:
-            leases = list(pool.map(lambda rival: rival.claim(rows(0, 8)), rivals))
+            leases = list(pool.map(lambda rival: rival.acquire(rows(0, 8)), rivals))
         smallest = min(leases, key=lambda lease: lease.token)
         assert [granted(lease) for lease in leases] == [[8 * (lease is smallest)] * 3 for lease in leases]
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    Contestants = Sequence[Mapping[str, Any]]
+    Candidates = Sequence[Mapping[str, Any]]
     Vector = NDArray[np.float64]
     Subset = frozenset[str]
 
@@ -56,7 +56,7 @@ LOWER_IS_BETTER = frozenset({"brier", "ece", "log_loss"})
 
 
 def forest(
-    candidates: Contestants, *, metric: str = "auc", name: str = "forest", title: str | None = None
+    candidates: Candidates, *, metric: str = "auc", name: str = "forest", title: str | None = None
 ) -> Picture:
     """Every candidate's metric with its 95 % interval, best first.
 
@@ -130,7 +130,7 @@ def _spoken(metric: str) -> str:
 
 
 @drawing
-def _forest(ranked: Contestants, metric: str, undefined: int, name: str, title: str) -> Picture:
+def _forest(ranked: Candidates, metric: str, undefined: int, name: str, title: str) -> Picture:
     shown = ranked[:ROWS]
     figure, axes = canvas(ROW * (len(shown) + 0.5), AXIS)
     for row, candidate in enumerate(shown):
@@ -159,7 +159,7 @@ def _interval(axes: Axes, row: int, estimate: Mapping[str, Any], *, fused: bool)
     _beside(axes, row, between(mean, interval))
 
 
-def _forest_alt(ranked: Contestants, metric: str, title: str) -> str:
+def _forest_alt(ranked: Candidates, metric: str, title: str) -> str:
     said = "; ".join(
         f"{printable(c['name'])} {between(c['metrics'][metric]['mean'], c['metrics'][metric].get('interval'))}"
         for c in ranked[:5]

@@ -162,7 +162,7 @@ def pictures_of(record: RunRecord) -> list[Picture]:
     match record.outcome:
         case Comparison() as comparison:
             return [
-                *_standings(record, comparison),
+                *_comparison_pictures(record, comparison),
                 *_answers(record, list(record.predictions)[:CURVES]),
                 *_curves({name: comparison.curves[name] for name in list(record.predictions)[:CURVES]}),
                 *_prices(record.metrics),
@@ -208,8 +208,8 @@ def maps_of(matrix: FeatureMatrix) -> list[Picture]:
     ]
 
 
-def _standings(record: RunRecord, comparison: Comparison) -> Iterator[Picture]:
-    """Who stands where."""
+def _comparison_pictures(record: RunRecord, comparison: Comparison) -> Iterator[Picture]:
+    """Scores and ranks of the candidates."""
     everyone = sorted(record.metrics["contestants"], key=lambda c: -(c["metrics"][PRIMARY]["mean"] or 0.0))
     best = everyone[:BEST]
     yield figures.forest(best)

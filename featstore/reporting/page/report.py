@@ -154,7 +154,7 @@ def compose(
 def _part(anchor: str, record: RunRecord, dataset: Dataset | None, *, with_images: bool) -> Part:
     known = dataset if dataset is not None and dataset.is_of(record) else None
     pictures, omitted = _pictures(record, known)
-    private = 0 if with_images else sum(twin.shows_images for twin in record.paper_figures)
+    private = 0 if with_images else sum(figure.shows_images for figure in record.paper_figures)
     if private:
         omitted.append(f"{private} figures show images of the data set; --with-images adds them.")
     if dataset is not None and known is None:
@@ -169,7 +169,7 @@ def _part(anchor: str, record: RunRecord, dataset: Dataset | None, *, with_image
         tuple(pair_lines(record.outcome)) if isinstance(record.outcome, Comparison) else (),
         tuple(tables_of(record)),
         tuple(replace(picture, name=f"{anchor}-{picture.name}") for picture in pictures),
-        tuple(twin for twin in record.paper_figures if with_images or not twin.shows_images),
+        tuple(figure for figure in record.paper_figures if with_images or not figure.shows_images),
         tuple(omitted),
         wrong_cases(record, _thumbnails(record, known) if with_images else {}),
         model_card(record),

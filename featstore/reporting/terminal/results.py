@@ -235,10 +235,10 @@ def _extraction_sentence(result: Extraction) -> str:
     phases = ", ".join(f"{name} {value:.1f} s" for name, value in result.phases.items())
     busy = f"{phases}; networks idle {100 * result.idle:.0f} %"
     memory = f"Peak memory {size(result.measured_bytes)}, announced {size(result.announced_bytes)}"
-    crew = f", {result.workers} processes {result.workers_from}" if result.workers > 1 else ""
+    workers = f", {result.workers} processes {result.workers_from}" if result.workers > 1 else ""
     return (
         f"Computed {result.computed} of {planned} in {duration(result.seconds)}, {rate:.1f} vectors/s ({busy}).\n"
-        f"{memory}{crew}."
+        f"{memory}{workers}."
     )
 
 
@@ -344,7 +344,7 @@ def reproduction_text(result: Reproduction) -> str:
 
 
 def _place(result: Reproduction) -> str:
-    numbered = sum(plate.number is not None for plate in result.figures)
+    numbered = sum(figure.number is not None for figure in result.figures)
     extra = len(result.figures) - numbered
     more = f" and {extra} more" if extra else ""
     return (
