@@ -90,7 +90,7 @@ def test_unknown_format_is_refused(strategy, version):
         lambda state: state["parameters"].update(C={"$code": "import os"}),
         lambda state: state["learned"].update(predict="x"),
         lambda state: state["learned"].update(__class__="x"),
-        lambda state: state["learned"].update(_fuse="x"),
+        lambda state: state["learned"].update(_predict_proba="x"),
         lambda state: state["learned"].update(n_features_in_=5),
         lambda state: state["learned"].update(n_features_in_=10**30),
         lambda state: state["learned"].update(n_features_in_=-1),

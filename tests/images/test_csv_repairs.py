@@ -434,7 +434,10 @@ def test_a_table_of_paths_to_nowhere_looks_at_each_folder_once(read, monkeypatch
     body = "".join(f"{'deep/' * (n % 50)}{n}/{n}.png,ill\n" for n in range(5000))
     with pytest.raises(ManifestError):
         read("path,label\n" + body)
-    assert len(looks) < 50
+    looks = [
+        path for path in looks if not path.startswith("/proc/")
+    ]  # of another test's process, in a thread
+    assert 0 < len(looks) < 50
     tried("hostile manifests")
 
 
