@@ -165,7 +165,7 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-# Progress bars on stderr
+# Progress bars on stderr; `track` is for work that no command asked for by name: listing a data set, hashing it.
 
 FEW = 32
 """Items that are done before anyone could read a bar."""
@@ -196,7 +196,7 @@ def track(items: Iterable[Item], phase: str, unit: str, total: int) -> Iterator[
 
 @dataclass(frozen=True, slots=True)
 class PhaseProgress:
-    """Bars, if `shown`."""
+    """Bars of stage two, if `shown`: one for each phase, with its rate and the time to go."""
 
     shown: bool = False
 
@@ -216,7 +216,7 @@ class PhaseProgress:
             yield item
 
 
-# Threads
+# Threads that make pixels
 
 THREADS = "FEATSTORE_THREADS"
 _DIGITS = 4
