@@ -149,7 +149,7 @@ SOURCES = [*sorted((ROOT / "featstore").rglob("*.py")), *sorted((ROOT / "cli").r
 def is_there(dotted):
     """Whether it names a module, or what a module defines; nothing is imported."""
     path, *rest = ROOT, *dotted.split(".")
-    while rest and (path / rest[0]).is_dir():
+    while rest and (path / rest[0] / "__init__.py").exists():
         path, *rest = path / rest[0], *rest[1:]
     if rest and (path / f"{rest[0]}.py").exists():
         path, *rest = path / f"{rest[0]}.py", *rest[1:]
