@@ -54,22 +54,30 @@ class Rule(NamedTuple):
 WORKS = r"(commands|files/runs)/.*(extract|paper|demo|finetune)"
 RULES = (
     Rule("", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)?", "<moment>"),
-    # How long things took, how fast they were, what memory they needed: as JSON, and as text.
+    Rule("files/.*run.json", r'"sha256": "[0-9a-f]{64}"\n\}', r'"sha256": "<of the above>"\n}'),
+    Rule("commands/extract-precision", r"\b[EIW]0000 [\d:.]+ +\d+ ", "<when and who> "),
+    # How long it took, how fast it was, what memory it needed: as JSON, as text, on a page.
     Rule(
         WORKS,
         r'"(seconds|pixels|forward|write|writer|idle|vectors_per_second|estimated_seconds|measured_bytes)": [\d.e-]+',
         r'"\1": <measured>',
     ),
     Rule(WORKS, r"in [\d.]+ (s|min), [\d.,]+ vectors/s \(.*\)\.", "in <measured>."),
-    Rule(WORKS, r"Peak memory [\d.]+ .B,", "Peak memory <measured>,"),
     Rule(WORKS, r"about \d+ (s|min) \((measured|scaled)", r"about <measured> (\2"),
     Rule(WORKS, r"extract: about .* left by the first batches.*\n", ""),
-    Rule("commands/bench", r"[\d.]+(  fastest)?\n", "<measured>\n"),
-    # What is salted, and what holds something of the above.
-    Rule("files/.*/training.json", r'"groups":\[[^\]]*\]', '"groups":<salted>'),
-    Rule("files/.*/training.json", r'"(salt|sha256)":"[0-9a-f]+"', r'"\1":"<random>"'),
-    Rule("files/.*html", r'(training.json, SHA-256</dt><dd class="digest">)[0-9a-f]{64}', r"\1<digest>"),
-    Rule("files/.*/run.json", r'"(model/training.json|sha256)": "[0-9a-f]{64}"', r'"\1": "<digest>"'),
+    Rule(WORKS, r"It took [\d.]+ (s|min)", "It took <measured>"),
+    Rule("files/.*html", r"computed in [\d.]+ (s|min)", "computed in <measured>"),
+    Rule("files/.*html", r"networks idled \d+ %", "networks idled <measured> %"),
+    Rule(
+        "files/.*html",
+        r'((pixels|forward|write|writer|all, wall time)</th>\n<td class="number") .*<',
+        r"\1 <measured><",
+    ),
+    Rule("", r"Peak memory [\d.]+ .?B,", "Peak memory <measured>,"),
+    Rule("commands/bench", r"(\nMobileNet025 .*?\d) +[\d.]+(  fastest)?(?=\n)", r"\1  <measured>"),
+    Rule("commands/bench", r"(--precision float32) --executor .*", r"\1"),
+    Rule("commands/bench", r'"images_per_second": [\d.]+', '"images_per_second": <measured>'),
+    Rule("commands/bench", r'"best": \[[^\]]*\]', '"best": [<measured>]'),
 )
 """Applied in this order. Each is as narrow as it can be: what a rule hides, the record does not guard."""
 

@@ -70,10 +70,10 @@ class Recorder:
     def run(self, name: str, line: str = "", *, terminal: bool = False) -> str:
         """Run ``featstore LINE`` and write down its exit code, stdout and stderr; return its stdout."""
         line = line.replace("NETS", NETS)
-        started = time.perf_counter()
+        started = time.process_time()
         with redirected(terminal=terminal) as said:
             code = self._call(shlex.split(line))
-        sys.stderr.write(f"{time.perf_counter() - started:6.1f} s  {name}\n")
+        sys.stderr.write(f"{time.process_time() - started:6.1f} s of CPU  {name}\n")
         texts = (
             f"$ featstore {line}",
             f"exit {code}",
@@ -335,21 +335,24 @@ def stage_two(tell: Recorder, strategies: list[str]) -> None:
         " --calibrate isotonic --nested --economics --cache many-cache --out runs/compare-many",
     )
 
-    tell.both("predict", "predict runs/stacking new lungs/covid/p002-s0.png")
-    tell.run("predict-csv", "predict runs/stacking new --csv")
-    tell.run("predict-out", "predict runs/concat_logreg new/manifest.csv --out answers.csv")
-    tell.run("predict-torn", "predict runs/concat_logreg bad/covid --out answers.json")
+    one = f"fuse {lungs} --backbones MobileNet025 --strategy concat_svm --calibrate temperature --cache cache"
+    tell.run("fuse-one", f"{one} --out runs/one")
+    tell.run("predict", "predict runs/stacking new lungs/covid/p002-s0.png")
+    tell.run("predict.json", "predict runs/one new lungs/covid/p002-s0.png --json")
+    tell.run("predict-csv", "predict runs/one new --csv")
+    tell.run("predict-out", "predict runs/one new/manifest.csv --out answers.csv")
+    tell.run("predict-bad", "predict runs/one bad/covid --out answers.json")
 
 
 def pages(tell: Recorder) -> None:
     """Reports of one run and of several, with and without what they were made from."""
-    lungs, many = "--data lungs/manifest.csv --cache cache", "--data many/split.csv --cache many-cache"
+    lungs = "--data lungs/manifest.csv --cache cache"
     tell.run(
         "report",
         f"report runs/compare runs/stacking runs/extract {lungs} --with-images --out pages/lungs.html",
     )
     tell.run("report.json", "report runs/compare-all --out pages/all.html --json")
-    tell.run("report-many", f"report runs/compare-many runs/many runs/further {many} --out pages/many.html")
+    tell.run("report-many", "report runs/compare-many runs/many runs/further --out pages/many.html")
     tell.run("report-views", "report runs/views runs/gated_head --out pages/views.html")
 
 
@@ -393,6 +396,8 @@ def main(folder: Path) -> None:
         tell.write(f"files/{cache}/results.jsonl", fits(cache))
         for part in ("rates", "results"):
             shutil.rmtree(cache / part, ignore_errors=True)
+        for index in cache.glob("index/*.ids"):  # it names the times of files
+            index.unlink()
     for part in sorted(path for path in Path().iterdir() if path.name not in {"keras", "many", "new"}):
         tell.keep(part)
 
