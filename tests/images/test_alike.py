@@ -11,7 +11,7 @@ from featstore.evaluation.leakage import copies_found
 from featstore.image_facts import CopiesFound
 from featstore.images import near_copies
 from featstore.images import near_copies as alike
-from featstore.images.near_copies import find_copies
+from featstore.images.near_copies import Miniatures, find_copies
 from featstore.images.reading import SIDE
 
 
@@ -56,7 +56,7 @@ def lookalikes(count, seed=0):
 
 def found(pictures):
     return find_copies(
-        pictures,
+        Miniatures.of(pictures),
         [n.to_bytes(32, "big") for n in range(len(pictures))],
         [str(n) for n in range(len(pictures))],
     )
@@ -112,7 +112,7 @@ def test_copies_that_are_equal_are_all_found_in_a_crowd(monkeypatch):
     monkeypatch.setattr(near_copies, "MOST_ALIGNED", 20)
     monkeypatch.setattr(near_copies, "MOST_REFINED", 2)
     pictures = lookalikes(1).repeat(200, axis=0)
-    pairs = find_copies(pictures, [bytes([7]) * 32] * 200, [str(n) for n in range(200)]).pairs
+    pairs = find_copies(Miniatures.of(pictures), [bytes([7]) * 32] * 200, [str(n) for n in range(200)]).pairs
     assert {(0, n) for n in range(1, 200)} <= {pair[:2] for pair in pairs}
     assert len(pairs) < 5 * 200
 
