@@ -6,11 +6,9 @@ recognised by their bytes, their pixels or their patient's name.
 
 from __future__ import annotations
 
-import os
-from collections import Counter, deque
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -28,7 +26,7 @@ from featstore.images.reading import (
     plausible,
     reserve_for_decoding,
 )
-from featstore.processes import threads
+from featstore.processes import map_ahead, threads
 from featstore.serialization import digest
 from featstore.store.notes import CopiesNote, record_copies, record_facts, recorded_copies, recorded_facts
 from featstore.store.training_record import KnownImages, salt_of, salted_names
@@ -204,13 +202,10 @@ def _stream_facts(
         ThreadPoolExecutor(threads()) as pool,
         tqdm(total=len(rows), desc="look", disable=not (progress and rows), unit="img") as bar,
     ):
-        coming = ((row, pool.submit(_facts_of, records[row], decoding)) for row in rows)
-        begun = deque(islice(coming, AHEAD * threads()))
-        while begun:
-            row, future = begun.popleft()
-            yield row, future.result()
+        look = map_ahead(pool, lambda row: _facts_of(records[row], decoding), rows, AHEAD * threads())
+        for row, seen in zip(rows, look, strict=True):
+            yield row, seen
             bar.update()
-            begun.extend(islice(coming, 1))
 
 
 def notes_found(facts: FactTable) -> tuple[Finding, ...]:
@@ -256,8 +251,8 @@ def pixel_digests(
     rows = list(records)
     kept = {} if cache is None or not rows else _kept(cache, decoding)
     missing = [row for row in rows if row.id not in kept]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        fresh = list(pool.map(lambda row: pixel_digest_of(row, decoding), missing))
+    with ThreadPoolExecutor(threads()) as pool:
+        fresh = list(map_ahead(pool, lambda row: pixel_digest_of(row, decoding), missing, AHEAD * threads()))
     found = kept | {row.id: value for row, value in zip(missing, fresh, strict=True) if value is not None}
     return {row.id: found[row.id] for row in rows if row.id in found}
 

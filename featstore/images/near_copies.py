@@ -76,7 +76,7 @@ LOOK_ZOOM = 0.9
 """The likely ones are also looked for with one picture enlarged by so much, which finds cropped copies."""
 SHIFT_SHARE = 12
 """The largest shift is the side divided by this."""
-AT_HAND, AT_ONCE = 4096, 1024
+AT_HAND, AT_ONCE = 2048, 1024
 """Miniatures that stay in memory, and those of pairs to be aligned that are read again together."""
 
 
