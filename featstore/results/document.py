@@ -86,7 +86,7 @@ def read(kind: type[T], document: Any, what: str, opaque: Collection[str] = ()) 
         _require_bounds([document], what)
     try:
         return convert(document, kind)
-    except ValidationError as error:
+    except (ValidationError, UnicodeError) as error:
         # A text of the document may stand in the message: on one line, and without what a terminal would obey.
         raise ShapeError(f"{what}: {str(error)[:200].encode('unicode_escape').decode()}") from error
 
