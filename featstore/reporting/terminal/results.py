@@ -332,9 +332,9 @@ def reproduction_text(result: Reproduction) -> str:
     parts = [
         _conversion(result.conversion),
         _networks(result),
-        _sides(result.sides),
+        _sides(result.splits),
         _fusions(result),
-        _claims(result.claims, result.floor),
+        _claims(result.claims, result.majority_baseline),
         "Why they differ:\n" + "\n".join(f"  {printable(reason)}" for reason in result.reasons),
         _place(result),
         "Research only: not a medical device.",
