@@ -1,31 +1,51 @@
 """Classes that signatures name, found as a type checker finds them: what is imported for types only counts too."""
 
 import ast
+import builtins
 import functools
 import inspect
 import typing
 from importlib import import_module
 
 
+class Scope(dict):
+    """What annotations of a module may name: its globals, and what it imports or defines ``if TYPE_CHECKING``.
+
+    That is looked up when it is asked for: some of it would load TensorFlow.
+    """
+
+    def __init__(self, module):
+        super().__init__(vars(builtins) | vars(import_module(module)))
+        self.only_types = {}
+        for block in ast.parse(inspect.getsource(import_module(module))).body:
+            if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING":
+                for line in block.body:
+                    names = line.names if isinstance(line, ast.Import | ast.ImportFrom) else line.targets
+                    self.only_types |= {_bound(name): line for name in names}
+
+    def __missing__(self, name):
+        line = self.only_types[name]
+        if isinstance(line, ast.ImportFrom) and line.module.startswith("featstore"):
+            (original,) = (alias.name for alias in line.names if name in {alias.name, alias.asname})
+            try:
+                self[name] = scope(line.module)[original]
+            except KeyError:
+                self[name] = import_module(f"{line.module}.{original}")
+        elif isinstance(line, ast.Assign):
+            self[name] = eval(ast.unparse(line.value), {}, self)  # noqa: S307  # our own source
+        else:
+            exec(ast.unparse(line), {}, self)  # noqa: S102
+        return self[name]
+
+
+def _bound(name):
+    """What an imported or assigned name is called here."""
+    return name.id if isinstance(name, ast.Name) else name.asname or name.name
+
+
 @functools.cache
 def scope(module):
-    """What annotations in a module may name: its globals, and what it imports or defines ``if TYPE_CHECKING``."""
-    known = dict(vars(import_module(module)))
-    for block in ast.parse(inspect.getsource(import_module(module))).body:
-        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING":
-            for line in block.body:
-                _define(line, known)
-    return known
-
-
-def _define(line, known):
-    if isinstance(line, ast.ImportFrom) and line.module.startswith("featstore"):
-        for alias in line.names:
-            home = scope(line.module)
-            there = home[alias.name] if alias.name in home else import_module(f"{line.module}.{alias.name}")
-            known[alias.asname or alias.name] = there
-    else:
-        exec(ast.unparse(line), known)  # noqa: S102  # our own source
+    return Scope(module)
 
 
 def classes(hint, module):
@@ -33,7 +53,7 @@ def classes(hint, module):
     if isinstance(hint, typing.ForwardRef):
         hint = hint.__forward_arg__
     if isinstance(hint, str):
-        hint = eval(hint, scope(module))  # noqa: S307  # our own annotations
+        hint = eval(hint, {}, scope(module))  # noqa: S307  # our own annotations
     if isinstance(hint, list | tuple):
         return {found for each in hint for found in classes(each, module)}
     if typing.get_origin(hint) is typing.Literal:
