@@ -20,8 +20,7 @@ class Scope(dict):
         for block in ast.parse(inspect.getsource(import_module(module))).body:
             if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING":
                 for line in block.body:
-                    names = line.names if isinstance(line, ast.Import | ast.ImportFrom) else line.targets
-                    self.only_types |= {_bound(name): line for name in names}
+                    self.only_types |= dict.fromkeys(_bound(line), line)
 
     def __missing__(self, name):
         line = self.only_types[name]
@@ -31,16 +30,18 @@ class Scope(dict):
                 self[name] = scope(line.module)[original]
             except KeyError:
                 self[name] = import_module(f"{line.module}.{original}")
-        elif isinstance(line, ast.Assign):
+        elif isinstance(line, ast.Assign | ast.AnnAssign):
             self[name] = eval(ast.unparse(line.value), {}, self)  # noqa: S307  # our own source
         else:
             exec(ast.unparse(line), {}, self)  # noqa: S102
         return self[name]
 
 
-def _bound(name):
-    """What an imported or assigned name is called here."""
-    return name.id if isinstance(name, ast.Name) else name.asname or name.name
+def _bound(line):
+    """Names that an import or an assignment gives."""
+    if isinstance(line, ast.Import | ast.ImportFrom):
+        return [alias.asname or alias.name for alias in line.names]
+    return [name.id for name in (line.targets if isinstance(line, ast.Assign) else [line.target])]
 
 
 @functools.cache
@@ -60,7 +61,14 @@ def classes(hint, module):
         return set()
     inner = {found for each in typing.get_args(hint) for found in classes(each, module)}
     named = typing.get_origin(hint) or hint
-    return inner | ({named} if inspect.isclass(named) and named.__module__.startswith("featstore") else set())
+    return inner | ({named} if inspect.isclass(named) and _is_ours(named) else set())
+
+
+def _is_ours(kind):
+    """Whether one of our modules defines it under its name; what is made of another class's fields has none."""
+    return kind.__module__.startswith("featstore") and hasattr(
+        import_module(kind.__module__), kind.__qualname__
+    )
 
 
 def of_function(function):

@@ -164,7 +164,7 @@ def is_there(dotted):
     if not rest:
         return True
     if path.is_dir():
-        names = "".join(file.read_text() for file in path.glob("__init__.py*"))  # featstore says in its stub what it has
+        names = "".join(file.read_text() for file in path.glob("__init__.py*"))  # and the stub of featstore
         return re.search(rf"\b{rest[0]}\b", names)
     return re.search(rf"^(?:def |class |){rest[0]}\b", path.read_text(), re.MULTILINE)
 
