@@ -35,8 +35,8 @@ def write_report(
     out: str | Path | None = None,
     data: str | Path | None = None,
     cache: str | Path | None = None,
-    with_images: bool = False,
     *,
+    with_images: bool = False,
     overwrite: bool = False,
     **reading: Unpack[ScanOptions],
 ) -> Path:

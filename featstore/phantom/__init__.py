@@ -51,7 +51,9 @@ class Patient:
 
 
 @public
-def make_phantoms(folder: Path, patients: int = 48, slices: int = 4, size: int = 256, seed: int = 0) -> Path:
+def make_phantoms(
+    folder: str | Path, *, patients: int = 48, slices: int = 4, size: int = 256, seed: int = 0
+) -> Path:
     """Write a labelled data set of generated chest CT slices.
 
     Half of the patients are ``covid``, half ``normal``. Equal arguments give equal bytes. Each file is written
