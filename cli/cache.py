@@ -1,6 +1,6 @@
-"""featstore cache: look at the store, mend it, tidy it up, and carry features in and out.
+"""Commands `featstore cache`: list, verify, repair and compact the store, export and import features.
 
-featstore cache export and import: features to and from tools that know nothing of featstore.
+Export and import carry features to and from tools that know nothing of featstore.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from featstore.errors import UsageError
 
 from . import options
 from .printing import finish, print_json, print_result, print_text, say
+
+# Export and import
 
 
 @options.reads_data
@@ -110,6 +112,8 @@ def import_(
     )
     print_result(result, import_text, json=json)
 
+
+# The commands on the store itself
 
 app = typer.Typer(
     no_args_is_help=True, help="Look at the store, mend it, tidy it up; carry features in and out."

@@ -1,4 +1,4 @@
-"""featstore check, fuse, compare and predict: what judges."""
+"""Commands of stage two: `featstore check`, `fuse`, `compare` and `predict`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""featstore extract, finetune and bench: what computes on images."""
+"""Commands that compute on images: `featstore extract`, `finetune` and `bench`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entry point: the list of commands, and what an error looks like."""
+"""Entry point of the command line: the list of commands, and how an error is printed."""
 
 from __future__ import annotations
 

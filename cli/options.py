@@ -1,4 +1,4 @@
-"""Options that several commands share, and the small languages in which their values are written."""
+"""Options that several commands share, and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from featstore.errors import UsageError
+
+# Options, as annotated types
 
 Data = Annotated[
     Path, typer.Argument(help="Folder (class/… or split/class/…) or CSV (path,label[,group][,split][,site]).")
@@ -122,6 +124,9 @@ Reading = dict[str, Any]
 PLAIN: Reading = {}
 
 
+# The options that say how DATA is read
+
+
 def reads_data(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command, in the place of its argument `reading`, the options that say how DATA is read."""
 
@@ -155,6 +160,9 @@ _READING: dict[str, tuple[Any, Any]] = {
     "follow_links": (FollowLinks, False),
 }
 """Annotation and default of each; the names are those of `featstore.images.scan.ScanOptions`."""
+
+
+# Values of options, parsed
 
 
 def parse_names(text: str | None) -> list[str] | None:

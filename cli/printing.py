@@ -1,4 +1,4 @@
-"""stdout is data, stderr is talk."""
+"""Printing: results on stdout, as text, CSV or JSON; everything else on stderr."""
 
 from __future__ import annotations
 

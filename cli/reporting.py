@@ -1,4 +1,4 @@
-"""featstore report, paper, demo, and the lists of what there is: backbones, strategies, recipes."""
+"""Commands `featstore report`, `paper` and `demo`, and the lists of backbones, strategies and recipes."""
 
 from __future__ import annotations
 

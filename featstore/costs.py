@@ -1,4 +1,4 @@
-"""What an extraction will cost, before it begins: vectors times the seconds of each backbone on this machine."""
+"""Expected time of an extraction: vectors times the seconds of each backbone on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, said in one line of cause and one of remedy."""
+"""Errors that featstore raises on purpose, each with one line of cause and one of remedy."""
 
 from __future__ import annotations
 

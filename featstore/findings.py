@@ -1,4 +1,4 @@
-"""Findings: what was met in a data set, its files or a result that a reader must know, each under a stable code.
+"""Findings: what a reader must know of a data set, its files or a result, each under a stable code.
 
 One mechanism for every command: whatever is odd becomes a `Finding` with a code of `CATALOGUE`, is shown by the
 command, kept in the run, repeated in the report and explained in ``docs/findings.md``.

@@ -1,9 +1,4 @@
-"""What a store holds of the images of one data set, and how to ask for it on the command line.
-
-Features that were asked for and are not there: what is there instead, and how to ask for it or compute it.
-
-What a reader must know of the features that were chosen: what was imported, and what was left out.
-"""
+"""Features that a store holds of the images of one data set, and what to do about those that are missing."""
 
 from __future__ import annotations
 
@@ -29,6 +24,8 @@ if TYPE_CHECKING:
     from featstore.store.store import Store
     from featstore.types import BackboneSpec, View
 
+
+# What is stored, and how to ask for it on the command line
 
 PREPROCESS, PRECISION = "official", "float32"
 """What is meant where neither the caller nor the last extraction says."""
@@ -203,6 +200,8 @@ def _runs(seeds: Iterable[int]) -> str:
             runs.append([seed])
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
+
+# Features that were asked for and are not there: what is there instead, and how to compute or import it
 
 GROUPS = 3
 NAMES = 10
@@ -393,6 +392,9 @@ def _listed(held: StoredFeatures, counts: dict[str, int]) -> str:
     shown = [f"{name} ({held.phrase(n)})" for name, n in sorted(counts.items())]
     more = [f"{len(shown) - NAMES} more"] if len(shown) > NAMES else []
     return ", ".join([*shown[:NAMES], *more])
+
+
+# What a reader must know of the features that were chosen: what was imported, and what was left out
 
 
 def imported_finding(specs: Collection[BackboneSpec]) -> Finding | None:

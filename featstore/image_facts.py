@@ -1,8 +1,7 @@
-"""What images show without a network, and which were learned from already.
+"""Facts of the images of a data set, found without a network, and images that were learned from already.
 
-Facts of every image of a data set: taken from the cache, else from the files, and kept for the next command.
-
-Which images of a table were learned from already, seen by their bytes, their pixels or their patient's name.
+Facts are taken from the cache, else from the files, and kept for the next command. Images that were learned from are
+recognised by their bytes, their pixels or their patient's name.
 """
 
 from __future__ import annotations
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
 
     Seen = tuple[NDArray[np.void], Pixels] | BadImageError
     Way = Literal["file", "pixels", "group"]
+
+# Facts, and pairs of images that show the same picture
 
 ID_BYTES = 32
 AHEAD = 8
@@ -268,6 +269,8 @@ def _by_id(rows: NDArray[np.void]) -> dict[bytes, NDArray[np.void]]:
     """Rows by id; NumPy drops the zeros at the end of bytes, which belong to an id."""
     return {bytes(row["id"]).ljust(ID_BYTES, b"\0"): row for row in rows}
 
+
+# Images that were learned from already
 
 WIDTH = 32
 WAYS: dict[Way, str] = {

@@ -1,14 +1,10 @@
 """Foreign files are read in a process of their own: a defect of a library there costs one file, not the run.
 
-Ask another process what is in a file. It starts when first needed, stays, and is replaced if it dies.
+The process starts when first needed, stays, and is replaced if it dies. What it died of is told in one line: a
+signal, time, memory. Threads that ask at the same time have a process each.
 
-What it died of is told in one line: a signal, time, memory. Threads that ask at the same time have a process each.
-
-The process that reads: does what it is asked, one file after the other, each with limits on memory and time.
-
-How two processes talk: JSON and the bytes of arrays, never a pickle, since one of them has read strange files.
-
-A message is its length, JSON of that length and, one behind the other, the arrays that the JSON announces.
+Both talk in JSON and the bytes of arrays, never a pickle, since one of them has read strange files. A message is its
+length, JSON of that length and, one behind the other, the arrays that the JSON announces.
 """
 
 from __future__ import annotations
@@ -38,6 +34,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+
+# The process that asks
 
 TIMEOUT_SECONDS, BYTES_PER_SECOND = 120.0, 1 << 18
 """Seconds that an answer may take: so many, and one for so many bytes of the file."""
@@ -247,6 +245,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_disown_all)
 
 
+# The process that reads: one file after the other, each with limits on memory and time
+
 IDLE = 10.0
 """Seconds without a question after which the process ends; the next question starts another."""
 MEMORY, MEMORY_PER_BYTE = 256 << 20, 128
@@ -328,6 +328,8 @@ def _lower(kind: int, limit: int) -> None:
     _, hard = resource.getrlimit(kind)
     resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
+
+# Messages between both
 
 LENGTH = 8
 LONGEST = 1 << 30

@@ -1,11 +1,8 @@
-"""From a data set and a store to a matrix.
+"""The feature matrix: stored features of a data set, assembled for stage two.
 
-Which backbones and views are meant, where the caller leaves it to the store.
-
-Where nothing is said, they are those that the last extraction of these images asked for; where that is not known,
-those that are complete. Vectors that were imported for these images are always among them. What is left out is named.
-
-Features as stage two sees them: aligned images, named column blocks, and a view axis.
+Where the caller names no backbones and views, they are those that the last extraction of these images asked for;
+where that is not known, those that are complete. Vectors that were imported for these images are always among them.
+What is left out is named.
 """
 
 from __future__ import annotations
@@ -59,6 +56,9 @@ if TYPE_CHECKING:
     from featstore.images.manifest import Manifest
     from featstore.store.notes import ExtractionRequest
     from featstore.types import Features, ImageRecord
+
+
+# From a data set and a store to a matrix
 
 
 class Source(ScanOptions, total=False):
@@ -235,6 +235,9 @@ def _digests(weights: Mapping[str, str], found: Iterable[BackboneSpec]) -> dict[
     return {name: resolve_weights(catalog.row(name), choice_for(name, weights)).digest for name in names}
 
 
+# Which backbones and views are meant
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureChoice:
     """What is loaded: networks in column order, views with the identity first, and what the reader must know."""
@@ -406,6 +409,9 @@ def _no_view(
         f"No view of the recipe {text} is complete for {', '.join(s.name for s in specs)}; complete are: {there}.",
         f"Run {command}leave out --recipe.",
     )
+
+
+# Features as stage two sees them: aligned images, named column blocks, and a view axis
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,18 +1,8 @@
-"""A command at work: processes that end with it, its cores and GPUs, Ctrl-C, and its bars on stderr.
-
-A process that ends with the one that started it, however that ends, as after kill -9: nobody takes its answer.
-
-Ctrl-C and SIGTERM, heard also where a library loses them.
+"""Processes of a command: children that end with it, signals, cores and GPUs of workers, and progress bars.
 
 Python raises `KeyboardInterrupt` in whatever the first thread is running. Compiled code that calls back into Python,
 as TensorFlow's does while it traces a network, drops it now and then or makes an error of its own out of it
-(``SystemError: bad argument to internal function``). So it is noted as well, and looked up between two steps.
-
-What each worker process gets: its share of the cores, and its GPU.
-
-A bar on stderr for work on a data set that no command asked for by name: listing its files, hashing them.
-
-What stage two tells of its progress: a bar on stderr for each phase, with its rate and the time to go.
+(``SystemError: bad argument to internal function``). So a signal is noted as well, and looked up between two steps.
 """
 
 from __future__ import annotations
@@ -36,6 +26,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     Item = TypeVar("Item")
+
+# Processes that end with their parent, however that ends, as after kill -9: nobody takes their answer.
 
 PR_SET_PDEATHSIG = 1
 SECONDS = 0.5
@@ -69,6 +61,8 @@ def _watch(parent: int) -> None:
     os._exit(1)
 
 
+# Ctrl-C and SIGTERM, heard also where a library loses them
+
 _requested = False
 
 
@@ -96,6 +90,8 @@ def raise_if_requested() -> None:
     if _requested:
         raise KeyboardInterrupt
 
+
+# Cores and GPU of each worker process
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 THREAD_VARIABLES = ("FEATSTORE_THREADS", "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -169,6 +165,8 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+# Progress bars on stderr; `track` is for work that no command asked for by name: listing a data set, hashing it.
+
 FEW = 32
 """Items that are done before anyone could read a bar."""
 DELAY = 0.5
@@ -198,7 +196,7 @@ def track(items: Iterable[Item], phase: str, unit: str, total: int) -> Iterator[
 
 @dataclass(frozen=True, slots=True)
 class PhaseProgress:
-    """Bars, if `shown`."""
+    """Bars of stage two, if `shown`: one for each phase, with its rate and the time to go."""
 
     shown: bool = False
 
@@ -217,6 +215,8 @@ class PhaseProgress:
             raise_if_requested()
             yield item
 
+
+# Threads that make pixels
 
 THREADS = "FEATSTORE_THREADS"
 _DIGITS = 4

@@ -1,4 +1,4 @@
-"""Find what a folder offers by its file names, without importing any of it."""
+"""Plug-ins found by their file names, without importing any of them."""
 
 from __future__ import annotations
 

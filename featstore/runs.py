@@ -1,9 +1,8 @@
-"""The folder that an extraction, a fit or a comparison leaves: what was done, what came out, and the model.
+"""Run folders: what an extraction, a fit or a comparison leaves - what was done, what came out, and the model.
 
-One writer for a run folder: who comes second is refused at once, and the folder stays whole.
-
-The lock is the kernel's, on a file in the folder, so that it ends with its owner, however that ends. Where a file
-system knows no locks, nobody is refused.
+A run folder has one writer: who comes second is refused at once, and the folder stays whole. The lock is the
+kernel's, on a file in the folder, so that it ends with its owner, however that ends. Where a file system knows no
+locks, nobody is refused.
 """
 
 from __future__ import annotations
@@ -46,6 +45,8 @@ if TYPE_CHECKING:
     from featstore.matrix import FeatureMatrix
     from featstore.types import ImageRecord
 
+
+# Documents of a run
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -330,6 +331,8 @@ def _provenance() -> dict[str, Any]:
         "libraries": {name: version(name) for name in LIBRARIES},
     }
 
+
+# One writer for a run folder
 
 LOCK = ".lock"
 """File that is there while somebody writes to the folder; what a killed one left is nobody's."""

@@ -1,11 +1,4 @@
-"""Canonical JSON, digests, sealed documents, and files that are read without trust.
-
-Canonical JSON and SHA-256: how a value becomes a name.
-
-JSON from a stranger: finite numbers, one meaning a key, bounded depth; and a seal that shows damage.
-
-Files from elsewhere, read without waiting or overflowing; files that only their owner may read.
-"""
+"""Canonical JSON, digests, sealed documents, and files that are read without trust."""
 
 from __future__ import annotations
 
@@ -23,6 +16,8 @@ if TYPE_CHECKING:
     from io import BufferedReader
     from pathlib import Path
 
+
+# Canonical JSON and SHA-256: how a value becomes a name
 
 SHORT = 8
 
@@ -52,6 +47,8 @@ def digest_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
+
+# JSON that is not trusted: finite numbers, one meaning a key, bounded depth; and a seal that shows damage
 
 SMALL, LARGE = 1 << 16, 1 << 26
 """Bytes that a note of a few fields and a document of a run may have."""
@@ -159,6 +156,8 @@ def _parts(value: Any) -> Any:  # noqa: ANN401
         return value.values()
     return value if isinstance(value, list) else ()
 
+
+# Files from elsewhere, read without waiting or overflowing; files that only their owner may read
 
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 # A pipe would keep its reader waiting for a writer that never comes; this flag makes opening it return at once.

@@ -1,4 +1,4 @@
-"""What every public function does with its arguments before it looks at them.
+"""Arguments of the public functions: checked, and completed, before a function looks at them.
 
 A name that it does not take is refused with the nearest one that it does; a single text or number where several are
 meant is one item; and what `typing.Unpack` hides in ``**source`` is listed by `help` and `inspect.signature`.

@@ -1,17 +1,11 @@
-"""Every split there is: folds over groups, hold-out, validation rows, and the sides of a fine-tuning.
+"""Splits of a data set: folds over groups, hold-out, validation rows, and the sides of a fine-tuning.
 
-Splits that keep every group, and with it every view of an image, on one side (law 6).
-
-Dividing whole groups (patients) into parts that each hold every class, wherever that can be done.
+Every split keeps each group, and with it every view of an image, on one side (law 6).
 
 scikit-learn's StratifiedGroupKFold deals groups out by size and never looks back, so with few groups it may leave a
 part without a class although other divisions have them all. Here such a division is searched for: first which kinds
 of groups (by the classes that they hold) make every part complete, by exhaustive search, then who exactly, by chance
 and balance.
-
-Holding out validation rows: whole groups, every class in proportion.
-
-Who may train a network, who says when to stop, and who must never meet it (law 6).
 """
 
 from __future__ import annotations
@@ -38,6 +32,8 @@ if TYPE_CHECKING:
     Kind = tuple[bool, ...]
     State = tuple[int, tuple[int, ...], tuple[int, ...]]
 
+# Folds and hold-out
+
 MOST_LISTED = 8
 """Classes that an error counts out, the smallest first."""
 
@@ -47,7 +43,7 @@ Split = tuple["NDArray[np.intp]", "NDArray[np.intp]"]
 
 
 class LabelledImages(Protocol):
-    """What a split looks at: images with class and group, before or after there are features.
+    """Images with class and group, as a split sees them, before or after there are features.
 
     `records`, `classes`, `y` and `groups` are those of `featstore.matrix.FeatureMatrix`.
     """
@@ -352,6 +348,8 @@ def _quarantined_text(table: LabelledImages) -> str:
     return f" {told[0]}" if told else ""
 
 
+# Whole groups (patients) divided into parts that each hold every class, wherever that can be done
+
 TRIES = 20
 """Divisions among which the one nearest to the wanted shares is taken."""
 MOST_STATES = 50_000
@@ -503,6 +501,9 @@ def most_parts(y: Rows, groups: NDArray[np.generic], most: int) -> int:
     return 1
 
 
+# Validation rows: whole groups, every class in proportion
+
+
 def validation_mask(
     y: NDArray[np.intp], groups: NDArray[np.intp] | None, fraction: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
@@ -550,13 +551,15 @@ def _closest_to_fraction(
     return members[:count]
 
 
+# Fine-tuning: who may train a network, who says when to stop, and who must never meet it (law 6)
+
 VALIDATION_SHARE = 0.2
 """Of the training side, in images: the validation by which the best epoch is chosen."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainValHoldout:
-    """A data set, divided.
+    """A data set divided for a fine-tuning.
 
     Attributes
     ----------

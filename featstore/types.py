@@ -1,4 +1,4 @@
-"""The nouns that cross a floor: keys, views, records, and the protocols with two sides."""
+"""Types that several packages share: keys, views, records, and the protocols of backbones and executors."""
 
 from __future__ import annotations
 

@@ -128,6 +128,20 @@ def test_every_path_of_this_repository_that_a_page_names_exists(page):
     assert [path for path in sorted(named) if not list(ROOT.glob(path))] == []
 
 
+SHORT_PATH = re.compile(r"`([a-z_]+(?:/[a-z_]+)*/[a-z_]+\.py)")
+"""A file by its room: ``store/shard.py``."""
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.name not in {"CHANGELOG.md", "reliability.md"}], ids=lambda page: page.name
+)
+def test_every_file_that_a_page_names_by_its_room_is_there(page):
+    """Reliability names files of other projects."""
+    named = SHORT_PATH.findall(page.read_text())
+    roots = (ROOT, ROOT / "featstore", ROOT / "tests")
+    assert [path for path in named if not any((root / path).exists() for root in roots)] == []
+
+
 MODULE = re.compile(r"(?<![\w/.@-])(featstore(?:\.(?!__)[a-z_]\w*)+(?:\.[A-Z]\w*)?)(?![\w:/-]*\w)")
 SOURCES = [*sorted((ROOT / "featstore").rglob("*.py")), *sorted((ROOT / "cli").rglob("*.py"))]
 
@@ -135,7 +149,7 @@ SOURCES = [*sorted((ROOT / "featstore").rglob("*.py")), *sorted((ROOT / "cli").r
 def is_there(dotted):
     """Whether it names a module, or what a module defines; nothing is imported."""
     path, *rest = ROOT, *dotted.split(".")
-    while rest and (path / rest[0]).is_dir():
+    while rest and (path / rest[0] / "__init__.py").exists():
         path, *rest = path / rest[0], *rest[1:]
     if rest and (path / f"{rest[0]}.py").exists():
         path, *rest = path / f"{rest[0]}.py", *rest[1:]

@@ -1,1 +1,1 @@
-"""What the commands do, as functions: one file a command."""
+"""The public functions behind the commands, one file per command."""

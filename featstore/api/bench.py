@@ -1,4 +1,4 @@
-"""`bench`: what this machine does with each backbone, and in which layout of processes and threads it does most."""
+"""`bench`: the speed of each backbone on this machine, in every layout of processes and threads."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What keeps a cache small and true: gc and drift.
+"""`gc` and `drift`: delete what no run will ask for, and check that stored vectors are still reproduced.
 
-gc: what no run will ask for, and what no data set names.
-
-drift: does this machine, with these libraries, still compute what is stored.
+`gc` deletes what no run will ask for and what no data set names. `drift` finds out whether this machine, with these
+libraries, still computes what is stored.
 """
 
 from __future__ import annotations
@@ -35,6 +34,9 @@ if TYPE_CHECKING:
     from featstore.images.manifest import Manifest
     from featstore.store.cleanup import GarbageCollection
     from featstore.types import BackboneSpec, FeatureKey, Features
+
+
+# Garbage collection
 
 
 @public
@@ -99,6 +101,8 @@ def _require_known(data: str, manifest: Manifest) -> None:
     if not manifest.records:
         raise UsageError(f"{data} names no image.", "Leave it out, or give the data set that is wanted.")
 
+
+# Drift
 
 FEWEST = 3
 TOLERANCE = 0.001

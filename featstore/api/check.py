@@ -1,4 +1,4 @@
-"""`check`: find out whether a data set is fit to be learned from, before anyone trusts a score."""
+"""`check`: audit whether a data set is fit to be learned from, before anyone trusts a score."""
 
 from __future__ import annotations
 

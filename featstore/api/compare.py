@@ -1,4 +1,4 @@
-"""`compare`: strategies and single backbones on identical folds, and what the difference is worth."""
+"""`compare`: strategies and single backbones on identical folds, with tests of the differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`demo`: the whole product on generated images, with pretrained networks, offline."""
+"""`demo`: every stage on generated images with pretrained networks, offline."""
 
 from __future__ import annotations
 

@@ -1,10 +1,7 @@
-"""Stage one as one public function.
+"""`extract`, stage one: compute and store the features of a data set that are missing.
 
-What an extraction leaves in its run folder: what was asked, of which images, what it took; no path, no patient.
-
-The images of one job of an array: the same share for the same job, whoever asks and whatever is stored.
-
-What cheaper arithmetic costs: its error on the user's own images, against the spread between them.
+Beside the function itself: the record of an extraction in its run folder, the share of the images that one job of an
+array computes, and the check of what a cheaper precision costs.
 """
 
 from __future__ import annotations
@@ -325,6 +322,9 @@ def _bad_images(
     return tuple(sorted(decoded + unread))
 
 
+# Run record: what was asked, of which images, and what it took; no path, no patient.
+
+
 def write_run_record(
     out: Path,
     result: Extraction,
@@ -377,6 +377,8 @@ def _distinct(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+# Array jobs: the same share of the images for the same job, whoever asks and whatever is stored.
+
 DIGITS = 16
 
 
@@ -409,6 +411,8 @@ def worker_partition(manifest: Manifest, num_workers: int, worker_index: int) ->
 def _worker_of(image: str | None, num_workers: int) -> int:
     return 0 if image is None else int(image[:DIGITS], 16) % num_workers
 
+
+# Precision check: error on the user's own images, against the spread between them.
 
 FEWEST = 3
 

@@ -1,4 +1,4 @@
-"""`finetune`: let the last layers of a backbone learn from the training images, and keep the new weights."""
+"""`finetune`: train the last layers of a backbone on the training images, and keep the new weights."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""`fuse`: train one strategy, score it on images it has not seen, and keep the model.
-
-Going on from the weights of an earlier run: what the two must share, and what it changed.
-"""
+"""`fuse`: train one strategy, score it on images it has not seen, and keep the model."""
 
 from __future__ import annotations
 
@@ -278,6 +275,9 @@ def _operating_point(
     tests = [test for _, test in folds]
     proba = [predict_proba(model, matrix, test, candidate) for model, test in zip(models, tests, strict=True)]
     return fit_operating_point(matrix.y[np.concatenate(tests)], np.concatenate(proba), request)
+
+
+# Going on from the weights of an earlier run: what both must share, and what it changed.
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,9 +1,4 @@
-"""`predict`: what a kept model says about new images.
-
-Images to predict: named one by one, by folder, by CSV file or by pattern; no class folders are needed.
-
-Answers for new images, as objects and as a table.
-"""
+"""`predict`: apply a kept model to new images."""
 
 from __future__ import annotations
 
@@ -53,6 +48,8 @@ if TYPE_CHECKING:
     from featstore.types import Decoding, FeatureKey, Features
 
 
+# The model of a run, and its predictions
+
 MODEL = "the model"
 UNDECLARED = (
     "The run knows no range of values: give 8-bit images, or make it anew from `featstore extract DATA"
@@ -82,7 +79,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """All that can be known before a network is loaded.
+    """A prediction with everything checked that can be before a network is loaded.
 
     Attributes
     ----------
@@ -316,6 +313,8 @@ def _classes(extra: Any, strategy: FusionStrategy) -> tuple[str, ...]:  # noqa: 
     return tuple(classes)
 
 
+# Images to predict: by name, by folder, by CSV file or by pattern; no class folders are needed.
+
 REMEDY = (
     "Give image files, a folder of images, a CSV file with a column path, or a quoted pattern: 'scans/*.png'."
 )
@@ -323,7 +322,7 @@ REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class NewImages:
-    """What was asked for.
+    """New images to predict, as the caller named them.
 
     Attributes
     ----------
@@ -552,6 +551,9 @@ def _near(pattern: Path) -> str:
     there = (p for p in sorted(folder.iterdir()) if _is_visible(p.name) and p.suffix.lower() in SUFFIXES)
     one = next(there, None)
     return f" In {str(folder)!r} there is for example {one.name!r}." if one else ""
+
+
+# Predictions as a table
 
 
 def refuse_unwritable(path: Path, *, overwrite: bool) -> None:

@@ -1,7 +1,4 @@
-"""`write_report`: runs as one HTML file.
-
-What the data set itself adds to a report, where it is at hand: audit, counts, thumbnails, vectors.
-"""
+"""`write_report`: runs as one HTML file, with what their data set adds where it is at hand."""
 
 from __future__ import annotations
 
@@ -111,6 +108,9 @@ def _require_free(target: Path, *, overwrite: bool) -> None:
         raise UsageError(
             f"{target} is there already, and no report.", "Choose another --out, or add --overwrite."
         )
+
+
+# Of the data set itself: audit, counts, thumbnails, vectors.
 
 
 def read_dataset(data: Path, records: Sequence[RunRecord], **reading: Unpack[ScanOptions]) -> Dataset:

@@ -1,8 +1,7 @@
-"""The catalogue of backbones: a table of plain values, read without TensorFlow.
+"""The catalogue of backbones, and the memory of each: tables of plain values, read without TensorFlow.
 
-Memory of the networks: what each adds to the peak of a process that has TensorFlow loaded.
-
-Measured by ``python benchmarks/footprint.py`` in November 2026 with TensorFlow 2.21: batches of 16, float32.
+Memory was measured by ``python benchmarks/footprint.py`` in November 2026 with TensorFlow 2.21: batches of 16,
+float32.
 """
 
 from __future__ import annotations
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
 
 
 ENTRY_POINT_GROUP = "featstore.backbones"
+
+
+# Look-up of backbones
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,8 @@ def _load(point: EntryPoint) -> Row:
     return found
 
 
+# Rows of the table
+
 _PAPER = frozenset({
     "InceptionV3", "DenseNet121", "DenseNet169", "DenseNet201", "ResNet50", "Xception", "VGG19",
     "NASNetLarge", "InceptionResNetV2",
@@ -227,6 +231,8 @@ _ROWS = (
 )
 _TABLE = {known.name: known for known in _ROWS}
 
+
+# Memory: what each network adds to the peak of a process that has TensorFlow loaded
 
 _MEGABYTES = {
     "InceptionV3": 545,

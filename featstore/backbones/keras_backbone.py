@@ -1,9 +1,4 @@
-"""Keras networks as backbones: build, load, freeze, compile once, embed.
-
-Keras set up, and one network of the catalogue built, filled and frozen.
-
-TensorFlow's greeting: a dozen lines on stderr that no setting of TensorFlow 2.21 turns off.
-"""
+"""Keras networks as backbones: build, load, freeze, compile once, embed."""
 
 from __future__ import annotations
 
@@ -62,6 +57,8 @@ if TYPE_CHECKING:
     from featstore.backbones.catalog import Row
     from featstore.types import Features
 
+
+# Keras set up, and networks of the catalogue built, filled and frozen
 
 PREPROCESSES = OFFICIAL, RESCALE = ("official", "rescale")
 
@@ -225,6 +222,9 @@ def _python_seed(seed: int) -> Iterator[None]:
 
     with mock.patch.object(seed_generator, "python_random", random.Random(seed)):  # noqa: S311 - no secret
         yield
+
+
+# The compiled forward pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,6 +403,8 @@ def _compile(
     forward.get_concrete_function()
     return forward  # type: ignore[no-any-return]
 
+
+# TensorFlow's greeting: a dozen lines on stderr that no setting of TensorFlow 2.21 turns off.
 
 log = logging.getLogger(__name__)
 STDERR = 2

@@ -1,11 +1,10 @@
-"""Arithmetics by name, and whether this machine has them.
+"""Precisions by name, whether this machine has them, and whether its convolutions keep rows apart (law 2).
 
-TensorFlow's two sets of convolution kernels on a CPU, and whether those in use keep rows apart (law 2).
-
-TensorFlow's own convolutions are one product of matrices over all pixels of a batch. With AVX2, the last one to three
-pixels of a block are summed in another order than the rest, and where blocks end depends on the place in the batch
-and on the number of threads. oneDNN's convolutions work image by image. TensorFlow turns them on by itself where the
-CPU has AVX512-VNNI or better; see docs/decisions/019-rows-and-kernels.md.
+TensorFlow has two sets of convolution kernels on a CPU. Its own are one product of matrices over all pixels of a
+batch. With AVX2, the last one to three pixels of a block are summed in another order than the rest, and where blocks
+end depends on the place in the batch and on the number of threads. oneDNN's convolutions work image by image.
+TensorFlow turns them on by itself where the CPU has AVX512-VNNI or better; see
+docs/decisions/019-rows-and-kernels.md.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ from featstore.errors import UnknownNameError, UsageError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+
+# Precisions, and the hardware that they need
 
 FLOAT32: Final = "float32"
 BFLOAT16: Final = "bfloat16"
@@ -107,6 +108,8 @@ def capabilities(gpus: Sequence[Any]) -> list[tuple[int, int]]:
 def _has_bfloat16(gpus: Sequence[tuple[int, int]]) -> bool:
     return all(gpu >= _BFLOAT16_GPU for gpu in gpus) if gpus else bool(_BFLOAT16_FLAGS & cpu_flags())
 
+
+# Convolution kernels of the CPU
 
 log = logging.getLogger(__name__)
 

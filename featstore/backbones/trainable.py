@@ -1,4 +1,4 @@
-"""A Keras network that learns, for fine-tuning: a temporary head, one compiled step, and a weights file at the end.
+"""Keras networks for fine-tuning: a temporary head, one compiled step, and a weights file at the end.
 
 After Keras' guide to transfer learning: batch norms stay in inference mode, and the head is fitted before anything
 below it may move (Kumar et al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022).

@@ -1,8 +1,7 @@
-"""Weights: which file, seed or download a choice such as ``Xception=path.h5`` means, without TensorFlow.
+"""Weights of backbones: the file, seed or download that a choice such as ``Xception=path.h5`` means.
 
-Where the weights that a kept model was fitted with are now: found by their digest, never downloaded unasked.
-
-Which ImageNet weights are on this machine, and whether the others can be fetched: told at once, without Keras.
+What a choice means, and whether it is on this machine, is told without TensorFlow or Keras; nothing is downloaded
+unasked.
 """
 
 from __future__ import annotations
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
     from featstore.backbones.catalog import Row
     from featstore.types import BackboneSpec
 
+
+# Choices of weights
 
 IMAGENET = "imagenet"
 EVERY_BACKBONE = "*"
@@ -227,6 +228,9 @@ def _looks_like_a_path(choice: str) -> bool:
     return not choice.startswith(("random:", "=")) and bool(Path(choice).suffix or {"/", os.sep} & {*choice})
 
 
+# Files of the ImageNet weights
+
+
 def packaged(row: Row) -> bool:
     """Whether the ImageNet weights of a network come as a package of their own."""
     return row.builder.startswith(_LITE)
@@ -281,6 +285,8 @@ def _is_hdf5(path: Path) -> bool:
 def _digest(path: Path) -> str:
     return f"sha256:{digest_file(path)}"
 
+
+# Weights found by the digest that a kept model was fitted with
 
 _SEEDED = re.compile(r"(random:\d{1,9}) keras (.+)")
 
@@ -371,6 +377,8 @@ def _missing_weights_error(spec: BackboneSpec, official: str | None) -> WeightsE
         f" fetch them: --weights {spec.name}=imagenet.",
     )
 
+
+# Whether ImageNet weights are on this machine, and whether the others can be fetched
 
 INSTALLED, CACHED, ABSENT, UNPUBLISHED = "installed", "in the Keras cache", "not here", "none published"
 TIMEOUT_SECONDS = 8.0

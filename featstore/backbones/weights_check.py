@@ -1,7 +1,4 @@
-"""Whether a weights file may be read at all, and whether it is the one that was published.
-
-Whether a file in Keras' folder is the one that was published: anybody may have put another there.
-"""
+"""Checks of weights files: whether one may be read at all, and whether it is the one that was published."""
 
 from __future__ import annotations
 
@@ -19,6 +16,8 @@ from featstore.isolation import LostError, call
 if TYPE_CHECKING:
     from featstore.backbones.catalog import Row
 
+
+# Published digests: anybody may have put another file into Keras' folder.
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +89,8 @@ def _tampered_error(row: Row, path: Path, remedy: str) -> WeightsError:
         f"{remedy}; or, if it is meant, name it: --weights {row.name}=PATH.",
     )
 
+
+# Structure
 
 SAVE_WEIGHTS = "Save the weights alone, model.save_weights('x.weights.h5'), and name that file."
 

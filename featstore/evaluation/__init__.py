@@ -1,1 +1,1 @@
-"""Stage two: the only place where a matrix meets a strategy."""
+"""Evaluation, stage two: the only place where a matrix meets a strategy."""

@@ -1,10 +1,6 @@
-"""What each backbone costs beside what it is worth, by the linear probe on the folds of the comparison.
+"""Cost and worth of backbones and views, by the linear probe on the folds of the comparison.
 
-What each backbone adds: Shapley values over subsets, and the subsets that nobody beats for less.
-
-How many views pay: the score of one candidate against the number of augmented views that it trains on.
-
-What features promise before anything is fitted to them, and how far two networks say the same. Advice only.
+What each backbone adds is told by Shapley values over subsets, and by the Pareto front of score and cost.
 """
 
 from __future__ import annotations
@@ -35,6 +31,8 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
     Subset = frozenset[str]
 
+# Cost, redundancy and contribution of each backbone
+
 CHANCE = 0.5
 """AUC of no backbone at all."""
 IMPORTED = "unknown, since the vectors were imported"
@@ -45,7 +43,7 @@ FEWEST = 3
 
 @dataclass(frozen=True, slots=True)
 class BackboneCost:
-    """One backbone.
+    """Cost and worth of one backbone.
 
     Attributes
     ----------
@@ -85,7 +83,7 @@ class ParetoPoint:
 
 @dataclass(frozen=True, slots=True)
 class BackboneValue:
-    """Cost and worth.
+    """Cost and worth of all backbones of a matrix.
 
     Attributes
     ----------
@@ -208,6 +206,8 @@ def _agreement(prices: Sequence[BackboneCost], score: str) -> float | None:
     return float(spearmanr(promised, seen).statistic)
 
 
+# Shapley values over subsets, and the Pareto front
+
 MAX_EXACT = 8
 PERMUTATIONS = 100
 
@@ -274,6 +274,9 @@ def _gains(order: Sequence[str], value: Mapping[Subset, float]) -> dict[str, flo
     return dict(zip(order, np.diff(values).tolist(), strict=True))
 
 
+# Score of one candidate by the number of augmented views that it trains on
+
+
 @dataclass(frozen=True, slots=True)
 class ViewPoint:
     """Primary metric, mean over folds and 95 % interval, with `views` augmented views beside the identity."""
@@ -312,6 +315,8 @@ def view_curve(
         points.append(ViewPoint(candidate.label, PRIMARY, count, estimate.mean, estimate.interval))
     return tuple(points)
 
+
+# What features promise before anything is fitted to them, and how alike networks are. Advice only.
 
 EVIDENCE_ROUNDS = 100
 TOLERANCE = 1e-6

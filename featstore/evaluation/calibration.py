@@ -1,19 +1,12 @@
-"""Calibration of probabilities, operating points, and how far probabilities are from the truth.
+"""Calibration of probabilities, operating points, calibration errors, and the curves to choose them by.
 
-Maps that turn a model's probabilities into ones to be taken at their word.
+Calibrations are fitted on out-of-fold probabilities by scikit-learn's `CalibratedClassifierCV` and kept as a few
+numbers: a run holds no pickle (law 7). With more than two classes Platt's and the isotonic map are one per class,
+scaled to sum to one.
 
-Fitted on out-of-fold probabilities by scikit-learn's `CalibratedClassifierCV`, kept as a few numbers: a run holds no
-pickle (law 7). With more than two classes Platt's and the isotonic map are one per class, scaled to sum to one.
-
-Operating points: what is added to a fitted model before its answer is given.
-
-A calibration of the probabilities, and the probability from which an image is called positive. Both are chosen on
-out-of-fold probabilities of the *training* images, by folds over whole groups within them (law 6), and then applied
-to the model that was fitted on all of these.
-
-How far probabilities are from the truth, and how far they would be by chance alone.
-
-Curves for whoever has to choose an operating point; ``metrics.json`` keeps them, a report draws them.
+An operating point is a calibration of the probabilities, and the probability from which an image is called positive.
+Both are chosen on out-of-fold probabilities of the *training* images, by folds over whole groups within them (law 6),
+and then applied to the model that was fitted on all of these.
 """
 
 from __future__ import annotations
@@ -33,6 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Vector = NDArray[np.float64]
+
+# Calibrations
 
 REMEDY = "Fit again with `featstore fuse`."
 
@@ -216,6 +211,8 @@ def _numbers(value: Any) -> Any:  # noqa: ANN401
     return number
 
 
+# Operating points
+
 INNER_FOLDS = 5
 
 
@@ -358,6 +355,8 @@ def read_operating_point(document: Mapping[str, Any] | None, classes: int) -> Op
         raise RunError("The run's operating point does not fit its model.", REMEDY)
     return OperatingPoint(calibration, threshold, request)
 
+
+# How far probabilities are from the truth, and how far they would be by chance alone
 
 DRAWS = 1000
 CELLS = 4_000_000
@@ -515,6 +514,8 @@ def _errors(
     half: Vector = quantile * np.sqrt(covariance.diagonal().clip(0.0))
     return half
 
+
+# Curves by which to choose an operating point; ``metrics.json`` keeps them, a report draws them.
 
 THRESHOLDS = np.arange(1, 100) / 100
 COVERAGES = np.arange(1, 21) / 20

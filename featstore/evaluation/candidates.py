@@ -1,9 +1,4 @@
-"""Candidates of a comparison: a strategy over a subset of backbones.
-
-What a candidate makes of the view axis: which rows it is trained on, and which it answers for.
-
-The parameters that a user gives a strategy: by preset, by name, or from an earlier run.
-"""
+"""Candidates of a comparison: a strategy over a subset of backbones, with its views and parameters."""
 
 from __future__ import annotations
 
@@ -27,6 +22,8 @@ if TYPE_CHECKING:
     from featstore.matrix import FeatureMatrix
 
     Rows = NDArray[np.intp]
+
+# View policies: which rows a candidate is trained on, and which it answers for
 
 IDENTITY, EXPAND, AVERAGE, SAMPLE = POLICIES = ("identity", "expand", "average", "sample")
 TEST_POLICIES = (IDENTITY, AVERAGE)
@@ -135,6 +132,8 @@ def _sample_view(image_id: str, seed: int, n_views: int) -> int:
     """A view from the seed and the image alone, so that neither fold nor order moves it."""
     return int(np.random.default_rng([seed, int(image_id, 16)]).integers(n_views))
 
+
+# Candidates
 
 STRATEGIES = "featstore.fusion.strategies"
 PROBE = "concat_logreg"
@@ -388,6 +387,9 @@ def _in_order(subset: Sequence[str], everything: tuple[str, ...]) -> tuple[str, 
             + " Names are joined by plus signs; singles, all and greedy are sets of subsets.",
         )
     return tuple(name for name in everything if name in subset)
+
+
+# Parameters of a strategy: by preset, by name, or from an earlier run
 
 
 def resolve_options(strategy: str, preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,4 @@
-"""Cross-validation: every candidate on the same folds, a cache of their answers, and what it will take.
-
-The results table as a cache: what a fit predicted is never computed twice.
-
-Many small fits at once, on a machine of few cores.
-
-What a comparison will take, told before it begins: how many fits, about how long, and how much memory.
-"""
+"""Cross-validation: every candidate on the same folds, with a cache of predictions and a forecast."""
 
 from __future__ import annotations
 
@@ -41,6 +34,9 @@ if TYPE_CHECKING:
     from featstore.splits import Split
 
     Vector = NDArray[np.float64]
+
+
+# Fits on folds
 
 
 def cross_validate(
@@ -88,7 +84,7 @@ def select_per_fold(
 
 
 def joint_fits(candidates: Sequence[Candidate]) -> list[list[int]]:
-    """Who is fitted together, as positions: all of a strategy on the same rows if it offers that, else each alone."""
+    """Positions of candidates fitted together: all of a strategy on the same rows if it offers that, else each."""
     alike: dict[tuple[str, str, str, int | None], list[int]] = {}
     for at, one in enumerate(candidates):
         alike.setdefault((one.strategy, one.views, one.test_views, one.seed), []).append(at)
@@ -120,6 +116,8 @@ def _fit_fold(
         prediction_cache.save(matrix, joint, split, proba)
     return proba
 
+
+# Prediction cache: what a fit predicted is never computed twice.
 
 LIBRARIES = ("joblib", "numba", "numpy", "scikit-learn", "scipy")
 SOURCE_PATTERNS = ("fusion/**/*.py", "evaluation/candidates.py", "splits.py")
@@ -234,6 +232,9 @@ def _software() -> str:
     )
 
 
+# Many small fits at once, on a machine of few cores
+
+
 def parallel_starmap(
     function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], jobs: int
 ) -> Iterator[Any]:
@@ -258,6 +259,8 @@ def one_thread(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: A
     with threadpool_limits(1):
         return function(*arguments)
 
+
+# Forecast: how many fits, about how long, and how much memory
 
 SECONDS_PER_PRODUCT = 1.8e-10
 """Of the linear probe on two cores, an order of magnitude: it multiplies its rows by each other, or its columns.

@@ -1,11 +1,4 @@
-"""Scores with their intervals, over folds and on held-out images, and the answers behind them.
-
-How good each candidate is, and how sure that is.
-
-Metrics on held-out images, each with its interval.
-
-The lines of ``predictions.csv``: what was said about each image that a model had not seen.
-"""
+"""Scores with their intervals, over folds and on held-out images, and the lines of ``predictions.csv``."""
 
 from __future__ import annotations
 
@@ -48,6 +41,9 @@ if TYPE_CHECKING:
     from featstore.splits import LabelledImages, Split
 
     Vector = NDArray[np.float64]
+
+
+# Candidates over folds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,7 +168,7 @@ def score_candidates(
     reseeded: Mapping[Candidate, Sequence[Sequence[Vector]]] | None = None,
     bars: PhaseProgress = PhaseProgress(),  # noqa: B008  # frozen
 ) -> list[CandidateScores]:
-    """Score everyone.
+    """Score every candidate.
 
     Parameters
     ----------
@@ -339,6 +335,9 @@ def _deviation(values: Vector) -> float | None:
     return float(values.std(ddof=1)) if len(values) > 1 else None
 
 
+# One model on held-out images
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """A metric on held-out images and its 95 % interval (`featstore.evaluation.intervals`); None where undefined."""
@@ -390,6 +389,8 @@ def _score(name: str, value: float, resampled: NDArray[np.float64], sample_size:
         return Score(None, None)
     return Score(float(value), score_interval(name, float(value), resampled, sample_size))
 
+
+# Lines of ``predictions.csv``: answers about images that a model had not seen
 
 IMAGE = ("image_id", "path", "frame", "group", "label")
 

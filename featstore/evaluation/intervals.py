@@ -1,4 +1,4 @@
-"""Intervals that know how many patients there are, also where every answer is right.
+"""Confidence intervals of scores: score tests by the number of patients, and the cluster bootstrap.
 
 A bootstrap can only draw what it has seen: where all answers are right every resample is perfect, and its interval is
 a point. So each score has a second interval, by inverting a score test with the number of patients, and the wider end
@@ -16,11 +16,9 @@ Graubard, Survey Methodology 24, 1998), as far as it can be known: from the vari
 t quantile for as many patients as were seen on the rarer side (right or wrong), and never fewer patients than Kish's
 effective number (Survey Sampling, 1965), which takes the images of a patient to be copies of each other.
 
-Uncertainty by resampling patients, not images.
-
-Images of one patient are not independent, so a resample draws whole groups with replacement (cluster bootstrap:
-Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). The same resamples serve every
-candidate, which makes differences between candidates paired.
+The bootstrap resamples patients, not images: images of one patient are not independent, so a resample draws whole
+groups with replacement (cluster bootstrap: Davison & Hinkley, Bootstrap Methods and their Application, 1997, section
+3.8). The same resamples serve every candidate, which makes differences between candidates paired.
 """
 
 from __future__ import annotations
@@ -40,6 +38,8 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
     Interval = tuple[float, float]
 
+# Score tests by the number of patients
+
 Z = 1.959963984540054
 """Quantile of the normal distribution for an interval of 95 %."""
 FEWEST = 2
@@ -49,7 +49,7 @@ HALVINGS = 60
 
 @dataclass(frozen=True, slots=True)
 class SampleSize:
-    """How much was seen of what a score is about.
+    """Sample size of a score: how much was seen of what it is about.
 
     Attributes
     ----------
@@ -398,6 +398,8 @@ def effective_patients(sample_size: SampleSize) -> float:
         else sample_size.patients
     )
 
+
+# Cluster bootstrap
 
 RESAMPLES = 2000
 BLOCK = 1 << 20

@@ -1,11 +1,4 @@
-"""Images that a model or a backbone has learned from, and copies across patients.
-
-Images that no backbone knows: only on these may features of tuned weights be scored (law 6).
-
-Copies across patients: patients that share a picture are taken for one, lest it be learned from and tested on.
-
-The images that a kept model has learned from, beside the model: so that `predict` can say when it meets one.
-"""
+"""Leakage: images that a model or a backbone has learned from, and copies across patients."""
 
 from __future__ import annotations
 
@@ -34,6 +27,8 @@ if TYPE_CHECKING:
     from featstore.matrix import FeatureMatrix
     from featstore.types import ImageRecord
 
+
+# Only on images that no backbone has learned from may features of tuned weights be scored (law 6).
 
 SAME_SPLIT = (
     "Give the --test-size and --split-seed of `featstore finetune`, or the --weights from before; where other"
@@ -95,6 +90,9 @@ def drop_seen(matrix: FeatureMatrix) -> FeatureMatrix:
             " patients only bear the same names, give them other ones.",
         )
     return replace(matrix.only(np.flatnonzero(~known)), set_apart=int(known.sum()))
+
+
+# Patients that share a picture are taken for one, lest it be learned from and tested on.
 
 
 def copies_found(records: Sequence[ImageRecord], copies: CopiesFound) -> tuple[Finding, ...]:
@@ -213,6 +211,8 @@ def without_copies_of(
     )
     return {name: kept[name] for name in splits}, (Finding("FS103", message, dropped),)
 
+
+# The images that a kept model has learned from, beside it: so that `predict` can say when it meets one.
 
 FORMAT = 1
 DIGESTS = ("ids", "pixels", "groups")

@@ -1,16 +1,10 @@
-"""Metrics of class probabilities, and the class that they are about.
-
-Scores of class probabilities, for many weightings of the images at once.
+"""Metrics of class probabilities, for many weightings of the images at once, and the positive class.
 
 A bootstrap resample is a vector of weights (how often each image was drawn), so every score here takes a whole
 ``(resamples, n)`` array of weights and returns one value per resample; weights of one give the plain score.
 
 With a positive class, everything but accuracy, balanced accuracy and log-loss is about that class against the rest.
 Without one it is taken for each class against the rest and averaged without weights (macro).
-
-Scores of how well probabilities put one class above the rest: they need the order of the images, no threshold.
-
-Which of two classes is the positive one, where nobody said so.
 """
 
 from __future__ import annotations
@@ -31,6 +25,8 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
     Origin = Literal["asked", "names", "order", "macro"]
+
+# Ranking: scores that need the order of the images and no threshold
 
 SPECIFICITIES = (0.90, 0.95)
 RANKING = (
@@ -122,6 +118,8 @@ def _last_allowed(tp: Vector, within: NDArray[np.bool_]) -> Vector:
     reached: Vector = np.where(count > 0, last, 0.0)
     return reached
 
+
+# All scores
 
 DECISION = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1")
 PROBABILITY = ("brier", "ece", "log_loss")
@@ -263,6 +261,8 @@ def _one_against_rest(
         "ece": ratio(np.abs(sums[:, len(counts) :]).sum(axis=1), total),
     }
 
+
+# The positive class, where nobody said which one it is
 
 TWO = 2
 ABSENT_WORDS = """

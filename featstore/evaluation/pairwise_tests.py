@@ -1,15 +1,13 @@
 """Pairwise tests: which differences between candidates are real.
 
-Tests of "no difference" between two candidates, for all pairs at once.
+The verdict rests on the first test (by resamples); the others are given beside it, because readers and reviewers ask
+for them.
 
-The verdict rests on the first; the others are given beside it, because readers and reviewers ask for them.
-
-Covariance of the AUCs of many candidates on the same images, without resampling.
-
-One image per patient: DeLong, DeLong & Clarke-Pearson, Biometrics 44, 1988. Several: Obuchowski, Biometrics 53, 1997,
-which sums the same components over each patient first, so that images of a patient may depend on each other; with one
-image per patient its formula *is* DeLong's, so there is one function for both. Components by mid-ranks, which is what
-makes it quick: Sun & Xu, IEEE Signal Processing Letters 21, 2014.
+The covariance of the AUCs of many candidates on the same images is computed without resampling. One image per
+patient: DeLong, DeLong & Clarke-Pearson, Biometrics 44, 1988. Several: Obuchowski, Biometrics 53, 1997, which sums
+the same components over each patient first, so that images of a patient may depend on each other; with one image per
+patient its formula *is* DeLong's, so there is one function for both. Components by mid-ranks, which is what makes it
+quick: Sun & Xu, IEEE Signal Processing Letters 21, 2014.
 """
 
 from __future__ import annotations
@@ -31,6 +29,8 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
     Numbers = NDArray[np.intp]
+
+# All pairs of candidates
 
 ALPHA = 0.05
 CHUNK = 256
@@ -218,6 +218,8 @@ def _corrected_t(
     return corrected_t_p(folds[a] - folds[b], share)
 
 
+# Tests of "no difference" between two candidates, for all pairs at once
+
 POWER = 0.8
 FEW = 10
 """Resamples beyond zero that are too few to count."""
@@ -348,6 +350,9 @@ def _two_sided(delta: Vector, errors: Vector, tail: Callable[[Vector], Vector]) 
     z = np.divide(np.abs(delta), errors, out=np.zeros(delta.shape), where=spread)
     p: Vector = np.where(spread, 2 * tail(z), np.where(delta == 0, 1.0, np.nan))
     return p
+
+
+# Covariance of AUCs
 
 
 def auc_covariance(

@@ -1,10 +1,8 @@
-"""Selection bias: the best of many looks better than it is, because it was picked on the images it is scored on.
+"""Selection bias: the best of many candidates looks better than it is, since it was picked on the test images.
 
 Bootstrap bias-corrected cross-validation (Tsamardinos, Greasidou & Borboudakis, Machine Learning 107, 2018): in each
 resample of the patients the winner is picked anew, on the patients drawn, and scored on those that were not drawn. It
 needs nothing but the out-of-fold probabilities that are there already.
-
-What is chosen inside each fold, from folds within its training images: operating points, and a winner.
 """
 
 from __future__ import annotations
@@ -31,6 +29,9 @@ if TYPE_CHECKING:
     from featstore.splits import Split
 
     Vector = NDArray[np.float64]
+
+
+# Correction by resampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,9 @@ def _nested(
     return NestedSelection(
         mean, interval, tuple(scored_candidates[chosen].candidate.label for chosen in selected)
     )
+
+
+# Choices inside each fold, from folds within its training images: operating points, and a winner
 
 
 def with_inner_folds(matrix: FeatureMatrix, splits: Sequence[Split], seed: int) -> list[Split]:

@@ -3,8 +3,6 @@
 A score of a network means nothing unless it is clearly above these (Roberts et al., Common pitfalls and
 recommendations for using machine learning to detect and prognosticate for COVID-19, Nature Machine Intelligence 3,
 2021; Geirhos et al., Shortcut learning in deep neural networks, Nature Machine Intelligence 2, 2020).
-
-What the data set itself says about the scores that it gives, repeated by every command that scores on it.
 """
 
 from __future__ import annotations
@@ -32,6 +30,8 @@ if TYPE_CHECKING:
     from featstore.splits import Split
 
     Vector = NDArray[np.float64]
+
+# The guesses
 
 FILE = "file alone"
 """Bytes, width, height, channels, format and colour mode of the file: `featstore.images.reading.file_columns`."""
@@ -142,6 +142,9 @@ def _guess(x: Vector, y: NDArray[np.intp], split: Split, classes: int) -> Vector
             tree = ExtraTreeRegressor(min_samples_leaf=LEAF, max_features="sqrt", random_state=seed)
             proba += tree.fit(seen, indicators, check_input=False).predict(new, check_input=False)
     return proba / TREES
+
+
+# Findings of the data set about the scores on it, repeated by every command that scores on it
 
 
 def data_findings(matrix: FeatureMatrix, facts: FactTable, *, draws_folds: bool) -> tuple[Finding, ...]:

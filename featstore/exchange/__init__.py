@@ -1,1 +1,1 @@
-"""Features out of the store for other people's tools, and other people's features into it."""
+"""Export of features for other tools, and import of their features."""

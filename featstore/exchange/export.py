@@ -1,9 +1,4 @@
-"""export: the aligned features of a data set as one file, for tools that know nothing of featstore.
-
-One view of a data set as columns: what every format of an export holds.
-
-The formats of an export. Each writer says which files it makes, and how to make the bytes of each.
-"""
+"""Export: the aligned features of a data set as one file, for tools that know nothing of featstore."""
 
 from __future__ import annotations
 
@@ -34,12 +29,14 @@ if TYPE_CHECKING:
 
     Pages = dict[Path, Callable[[], bytes]]
 
+# Export of one view to a file
+
 SUFFIXES = {".npz": "npz", ".parquet": "parquet", ".h5": "gap", "": "gap"}
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written.
+    """Outcome of an export.
 
     Attributes
     ----------
@@ -149,6 +146,8 @@ def _write(path: Path, data: bytes) -> None:
         ) from error
 
 
+# One view of a data set as columns: what every format holds
+
 TEST = "test"
 
 
@@ -227,6 +226,9 @@ def export_frame(matrix: FeatureMatrix, data: Path) -> ExportFrame:
 def _relative(record: ImageRecord, root: Path) -> str:
     path = record.path
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
+# Formats. Each writer says which files it makes, and how to make the bytes of each.
 
 
 def npz(table: ExportFrame, out: Path) -> Pages:

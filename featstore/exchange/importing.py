@@ -1,7 +1,4 @@
-"""import: vectors that another program computed, as a backbone of their own.
-
-Which image each row of a foreign table belongs to: by image id, path, or a name that fits one image alone.
-"""
+"""Import: vectors that another program computed, as a backbone of their own."""
 
 from __future__ import annotations
 
@@ -36,13 +33,15 @@ if TYPE_CHECKING:
     from featstore.types import Features
 
 
+# Import
+
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What was taken in.
+    """Outcome of an import.
 
     Attributes
     ----------
@@ -212,6 +211,8 @@ def _distinct(ids: Sequence[str], values: Features, names: Sequence[str]) -> tup
         )
     return list(first), values[list(first.values())]
 
+
+# Which image each row belongs to: by image id, path, or a name that fits one image alone
 
 ID = re.compile(r"[0-9a-f]{64}")
 LISTED = 5

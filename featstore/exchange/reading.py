@@ -1,11 +1,4 @@
-"""A feature file from elsewhere as a table: named rows and columns of numbers. Nothing in it is believed.
-
-A table out of a foreign file: named rows and columns of numbers, and what else there was.
-
-Tables of columns as spreadsheets and data frames are written: CSV and Parquet.
-
-Which columns of a foreign table are features: not those that count its rows or tell its classes.
-"""
+"""Foreign feature files read as tables, named rows and columns of numbers; nothing in them is trusted."""
 
 from __future__ import annotations
 
@@ -33,6 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     _Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
+
+# Tables, and the limits on them
 
 NAMES = (
     "id", "ids", "path", "paths", "file", "files", "filename", "filenames", "file_name", "filepath", "name", "names",
@@ -150,6 +145,8 @@ def choose_one(option: str, wanted: str | None, there: Sequence[str], allowed: S
     question = f"Did you mean {close[0]}? " if close else ""
     raise UsageError(f"{said} {what}; the file has: {have}.", f"{question}Say which with {option} NAME.")
 
+
+# CSV and Parquet
 
 FLOAT_BYTES = 8
 DELTA = frozenset({"DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"})
@@ -317,6 +314,8 @@ def _numbers(
         ) from error
 
 
+# Files of all formats
+
 MATRIX = 2
 MALFORMED = (
     OSError, ValueError, LookupError, TypeError, RuntimeError, ArithmeticError, MemoryError, EOFError,
@@ -475,6 +474,8 @@ READERS: dict[str, Callable[[Path, str | None, str | None], FeatureTable]] = {
     ".csv": from_csv,
 }
 
+
+# Which columns are features: not those that count rows or tell classes
 
 NAMELESS = re.compile(
     r"\s*|unnamed: ?\d+(_level_\d+)?|__index_level_\d+__|level_\d+|\(column \d+\)", re.IGNORECASE

@@ -1,1 +1,1 @@
-"""Stage one: the only place where images, a backbone and a store meet."""
+"""Extraction, stage one: the only place where images, a backbone and a store meet."""

@@ -1,4 +1,4 @@
-"""One measuring process of `featstore.api.bench`: warm up, wait for the word, count images."""
+"""One measuring process of `featstore.api.bench`: warms up, waits for the start, and counts images."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A course of training: the head first, then epoch by epoch until validation gets no better.
+"""Training loop of a fine-tuning: the head first, then epoch by epoch until validation gets no better.
 
-Labelled images in batches for a network that learns: the same pixels that an extraction would make (law 1).
+The batches have the same pixels that an extraction would make (law 1).
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     Rows = NDArray[np.intp]
     Pixels = NDArray[np.float32]
 
+# Training
+
 MIN_DELTA = 1e-7
 """Probability below which the loss grows no more."""
 
@@ -51,7 +53,7 @@ class LossAndAccuracy:
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What came of the training.
+    """Outcome of a training.
 
     Attributes
     ----------
@@ -175,6 +177,8 @@ def _train_epoch(
         progress(len(rows))
     return LossAndAccuracy(total / float(training_batches.factors.sum()), right / len(training_batches))
 
+
+# Labelled images in batches
 
 BATCHES = 8
 """Decoded at a time."""

@@ -1,11 +1,4 @@
-"""The networks of one extraction: known by spec at once, built only when something has to pass through them.
-
-When a batch does not fit into a device's memory: halve it and go on.
-
-What each backbone of a pass costs, measured while it works.
-
-What weights have learned from, wherever they are about to be used.
-"""
+"""Networks of one extraction: known by spec at once, built only when something has to pass through them."""
 
 from __future__ import annotations
 
@@ -43,6 +36,8 @@ if TYPE_CHECKING:
     from featstore.store.training_record import TrainingRecord
     from featstore.types import Backbone, BackboneSpec, Features
 
+
+# Networks by spec
 
 BATCH_SIZE = 16
 """The engine's constant: only the size of a batch can move the last bits of a row (law 2)."""
@@ -169,6 +164,8 @@ def _absolute(choice: str) -> str:
     return str(Path(choice).expanduser().absolute())
 
 
+# When a batch does not fit into a device's memory, it is halved.
+
 log = logging.getLogger(__name__)
 
 
@@ -245,6 +242,8 @@ class BackoffBackbone:
         self._inner = self._inner.with_batch_size(smaller)  # type: ignore[assignment]
 
 
+# Timings: what each backbone of a pass costs, measured while it works
+
 LEAST_BATCHES = 3
 """The first batch of a network pays for its start, and counts as loading; fewer others say nothing."""
 
@@ -305,6 +304,9 @@ def record_timings(root: Path, backbones: Collection[TimedBackbone], seconds: fl
             warm_up = max(0.0, backbone.batch_seconds[0] - median(batches))
             rate = BackboneTiming(each * threads, backbone.load_seconds + warm_up)
             record_timing(root, machine_name(), backbone.spec, rate)
+
+
+# What weights have learned from, and where workers get networks
 
 
 def training_records(specs: Iterable[BackboneSpec], weights: Mapping[str, str]) -> dict[str, TrainingRecord]:

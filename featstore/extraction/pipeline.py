@@ -1,14 +1,6 @@
 """The forward pass over a plan: embed each batch, commit each finished step.
 
-From a block of files to batches at a network's door: read, decode, resize, warp, stack.
-
-Work one step ahead: the next batch is made while the current one is embedded.
-
-Commit shards while the next batch is embedded.
-
-Images of more than 8 bits need a declared range.
-
-Vectors of a few images for a finished model, without a store.
+Batches are made one step ahead, and shards are committed while the next batch is embedded.
 """
 
 from __future__ import annotations
@@ -61,6 +53,8 @@ if TYPE_CHECKING:
         View,
     )
 
+
+# The pass
 
 FILE_PROBLEMS = {CHANGED, MISSING, PERMISSION}
 """Reasons that say something about the file system, not about the bytes: tried again next time."""
@@ -249,12 +243,14 @@ class _PhaseTimer:
         self._last = now
 
 
+# From a block of files to batches: read, decode, resize, warp, stack
+
 CHANNELS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Images at the door of the backbones of one step.
+    """Images of one step as a batch for its backbones.
 
     Attributes
     ----------
@@ -349,6 +345,8 @@ def _step_batches(
         yield Batch(step.keys, part, pixels, is_last=start + batch_size >= len(ids))
 
 
+# The next batch is made while the current one is embedded.
+
 T = TypeVar("T")
 
 
@@ -366,12 +364,14 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
             yield item  # type: ignore[misc]  # `end` is the only item that is not a T
 
 
+# Shards are committed while the next batch is embedded.
+
 DEPTH = 8
 """Shards that may wait to be written; bounds memory where the disk is slower than the networks."""
 
 
 class Sink(Protocol):
-    """Where finished rows go: a `Store`, or memory."""
+    """Destination of finished rows: a `Store`, or memory."""
 
     def write(self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int) -> object:
         """Take rows ``(len(ids), dimension)`` float32 that were computed `batch_size` at a time."""
@@ -437,6 +437,9 @@ class BackgroundWriter:
             self._waiting.popleft().result()
 
 
+# Images of more than 8 bits need a declared range.
+
+
 def images_without_vector(manifest: Manifest, todo: Plan) -> list[ImageRecord]:
     """Images that lack a vector."""
     ids = frozenset(NO_IDS.union(*(cell.missing for cell in todo.key_plans)))
@@ -459,6 +462,9 @@ def refuse_undeclared_range(records: Iterable[ImageRecord], decoding: Decoding) 
             f"{len(deep)} images hold 16-bit or float values and no range is declared; the first is {deep[0]}.",
             "Declare what is black and what is white: --range LOW,HIGH (lung CT in HU: --range=-1350,150).",
         )
+
+
+# Vectors of a few images for a finished model, without a store
 
 
 def embed_images(

@@ -1,12 +1,6 @@
-"""What has to be computed, what it costs, and what is said of it while it runs.
+"""Plan of an extraction: what has to be computed, its memory and its workers, and its progress.
 
-What has to be computed: wanted minus stored, as a pure function (law 5).
-
-How much memory an extraction takes, announced before it begins and kept under a budget.
-
-How many processes an extraction gets, and on what grounds.
-
-What an extraction says of itself on stderr: each phase by name, then a bar, and the estimate put right.
+The plan itself is a pure function, wanted minus stored (law 5).
 """
 
 from __future__ import annotations
@@ -39,6 +33,8 @@ if TYPE_CHECKING:
     from featstore.costs import TimeEstimate
     from featstore.types import BackboneSpec, Executor, FeatureKey, View
 
+
+# Plan: wanted minus stored
 
 T = TypeVar("T")
 FLOAT_BYTES = 4
@@ -174,6 +170,8 @@ def _steps(key_plans: Sequence[KeyPlan], block: tuple[str, ...], lacks: NDArray[
     for (view, size, ids), keys in together.items():
         yield Step(view, size, ids, tuple(keys))
 
+
+# Memory, announced before an extraction begins and kept under a budget
 
 MEGABYTE = 1_000_000
 BASE_BYTES = 640 * MEGABYTE
@@ -321,6 +319,8 @@ def _require_room(
         )
 
 
+# Number of processes, and on what grounds
+
 EXECUTORS = "featstore.executors"
 AS_ASKED = "as asked"
 BENCHED = "as measured by featstore bench"
@@ -367,6 +367,8 @@ def fastest_workers(cache: Path, backbones: Sequence[str], precision: str) -> in
     feasible = [processes for processes in sorted(shared) if processes <= available_cores()]
     return min(feasible, key=lambda processes: sum(1 / note[processes] for note in notes), default=None)
 
+
+# Progress on stderr: each phase by name, then a bar, and the estimate corrected
 
 TIMED_BATCHES = 3
 """Batches that put the estimate right; the first of each network is not among them, for it pays for the start."""

@@ -1,8 +1,6 @@
 """Work units of a plan, and the rounds until every unit is computed.
 
 What other runs are computing is left to them: rows are claimed block by block, before anything is read.
-
-How much memory this process has held at most, measured.
 """
 
 from __future__ import annotations
@@ -43,6 +41,8 @@ if TYPE_CHECKING:
     from featstore.store.notes import BadImage
     from featstore.types import BackboneSpec, Decoding, Executor, FeatureKey, Features, ImageRecord
 
+
+# Work units and rounds
 
 ROUNDS = 3
 UNITS_PER_WORKER = 2
@@ -266,6 +266,8 @@ def _rows_done(first: Plan, now: Plan) -> int:
     return wanted - now.rows_missing
 
 
+# Rows reserved against other runs
+
 log = logging.getLogger(__name__)
 
 POLL = 0.2
@@ -361,6 +363,8 @@ def _log_waiting(records: Sequence[LeaseRecord], todo: Plan) -> None:
             "waiting for %s, which computes the last %d vectors.", ", ".join(sorted(who)), todo.rows_missing
         )
 
+
+# Peak memory of this process, measured
 
 STATUS = Path("/proc/self/status")
 KIBIBYTE = 1024

@@ -1,9 +1,4 @@
-"""Decision level: every backbone has a logistic regression of its own, and only their answers are fused.
-
-Out-of-fold answers: what a model says about rows whose groups it has not seen.
-
-Platt scaling: decision values into probabilities.
-"""
+"""Decision-level fusion: one logistic regression per backbone, and only their answers are fused."""
 
 from __future__ import annotations
 
@@ -26,6 +21,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Numbers = NDArray[np.intp]
+
+
+# Strategies at decision level
 
 
 class DecisionStrategy(FusionStrategy):
@@ -142,6 +140,8 @@ def balanced_accuracies(proba: Floats, y: NDArray[np.intp]) -> Floats:
     return accuracies
 
 
+# Out-of-fold answers: what a model says about rows whose groups it has not seen
+
 ALWAYS_TRAINED = -1
 
 
@@ -210,6 +210,9 @@ def out_of_fold(
         answers[asked] = answer
     assert answers is not None  # noqa: S101  # there is at least one row
     return answers
+
+
+# Platt scaling: decision values into probabilities
 
 
 def scale_decisions(decisions: Floats, y: NDArray[np.intp]) -> tuple[Floats, Floats]:

@@ -1,14 +1,8 @@
 """L2 logistic regressions over many subsets of blocks at once, solved in the dual to a certified accuracy.
 
-The multinomial likelihood of many models at once: arrays are ``(models, logits, rows)``.
-
-One logit is that of the second of two classes; with more classes every class has its own (softmax).
-
-The linear systems of a Newton step, of many models at once, by conjugate gradients.
-
-A preconditioner for many Newton systems at once: what the leading directions of all blocks together explain.
-
-Gram matrices of standardised blocks: a linear model over any subset of backbones needs only their sum.
+Gram matrices make that cheap: a linear model over any subset of backbones needs only their sum. Arrays of the
+multinomial likelihood are ``(models, logits, rows)``; one logit is that of the second of two classes, and with more
+classes every class has its own (softmax).
 """
 
 from __future__ import annotations
@@ -36,6 +30,8 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Models = NDArray[np.intp]
     Product = Callable[[Models, Floats], Floats]
+
+# Newton's method
 
 TOLERANCE = 1e-7
 """On any logit, by the bound in `solve`; in effect errors are far smaller."""
@@ -240,6 +236,8 @@ def _warn(count: int) -> None:
     )
 
 
+# The multinomial likelihood of many models at once
+
 INTERCEPT_STEPS = 50
 INTERCEPT_TOLERANCE = 1e-11
 SAFE_STEP = 1.5
@@ -388,6 +386,8 @@ class Curvature:
         return seen
 
 
+# The linear systems of a Newton step, of many models at once, by conjugate gradients
+
 INNER_STEPS = 300
 FORCING = 0.001, 0.1
 """Least and largest error of a step relative to the step; between them it is `EASE` by the root of the bound."""
@@ -470,6 +470,8 @@ def _ratio(a: Floats, b: Floats, where: Mask) -> Floats:
     return np.divide(a, b, out=np.zeros_like(a), where=where & (b > 0))[:, None, None]
 
 
+# A preconditioner for many Newton systems: what the leading directions of all blocks explain
+
 RANK = 64
 JITTER = 1e-5
 
@@ -551,6 +553,9 @@ def _inverse(A: Floats) -> Floats:
         upper = dpotri(factor)[0]
         inverse[:] = np.triu(upper) + np.triu(upper, 1).T
     return out
+
+
+# Gram matrices of standardised blocks
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,11 +1,4 @@
-"""Linear models as plain arrays: standardise blocks, solve a logistic regression, predict.
-
-Projections of a block onto a few axes, and the logistic regression behind them.
-
-Elastic-net logistic regression on many columns of which few matter.
-
-A common space for all backbones: generalised Procrustes analysis of their principal components.
-"""
+"""Linear models as plain arrays: standardise blocks, project them, fit logistic regressions, predict."""
 
 from __future__ import annotations
 
@@ -31,6 +24,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Solution = tuple[Floats, Floats]
+
+# L2 logistic regression on standardised blocks
 
 ROWS_AT_ONCE = 512
 # A spread below this part of a column's magnitude is rounding of float32 features (4 x 2^-23), not signal.
@@ -206,6 +201,8 @@ def _runs(n_rows: int) -> Iterator[slice]:
     return (slice(start, start + ROWS_AT_ONCE) for start in range(0, n_rows, ROWS_AT_ONCE))
 
 
+# Projections of a block onto a few axes, and the logistic regression behind them
+
 # Directions with less than this part of the first one's spread are rounding.
 NEGLIGIBLE = 1e-7
 
@@ -331,6 +328,8 @@ def project(X: NDArray[Any], blocks: Sequence[Block], projections: Sequence[Proj
     ]
 
 
+# Elastic-net logistic regression on many columns of which few matter
+
 # Of the largest penalty: by so much a silent column may break its optimality condition.
 SLACK = 1e-6
 FIRST_COLUMNS = 100
@@ -419,6 +418,8 @@ def _log_loss(logits: Floats, targets: Floats) -> float:
     of_truth = (logits[:, -targets.shape[1] :] * targets).sum(axis=1)
     return float((np.logaddexp.reduce(logits, axis=1) - of_truth).mean())
 
+
+# A common space for all backbones: generalised Procrustes analysis of principal components
 
 MAX_ROTATIONS = 100
 ROTATION_TOLERANCE = 1e-12

@@ -1,9 +1,4 @@
-"""Fitted strategies as JSON and arrays: saved and restored without pickle, so that nothing loaded can run code.
-
-Values a strategy may hold, written as JSON with the arrays set aside.
-
-Arrays by name in an ``.npz``, read back without trusting the ZIP, the headers, or anything pickled.
-"""
+"""Fitted strategies as JSON and arrays, without pickle: nothing that is loaded can run code."""
 
 from __future__ import annotations
 
@@ -34,6 +29,8 @@ if TYPE_CHECKING:
 
     State = dict[str, Any]
     Arrays = dict[str, NDArray[Any]]
+
+# Strategies
 
 FORMAT = 2
 """2: sealed, so that a damaged parameter or class name shows as damaged arrays do."""
@@ -204,6 +201,8 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
+# Values a strategy may hold, as JSON with the arrays set aside
+
 VALUES = {"block": Block, "linear_model": LinearModel, "projection": Projection}
 ARRAY_KINDS = "biufU"
 LEARNED = re.compile(r"[A-Za-z]\w*[A-Za-z0-9]_")
@@ -360,6 +359,8 @@ class ModelCodec:
 def _finite(array: NDArray[Any]) -> bool:
     return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
+
+# Arrays by name in an ``.npz``, read without trusting the ZIP, the headers, or anything pickled
 
 SUFFIX = ".npy"
 _ENCRYPTED = 0x1

@@ -1,13 +1,4 @@
-"""Strategies that are small networks: one trainer, and one way to go on from earlier weights.
-
-Neural strategies with hidden units.
-
-Whether the weights of one network mean the same in another.
-
-Rows that a caller wants a network to be validated on.
-
-Factors on the loss of each row, by its class.
-"""
+"""Strategies that are small networks: one trainer, and one way to go on from earlier weights."""
 
 from __future__ import annotations
 
@@ -260,6 +251,9 @@ class NeuralStrategy(FusionStrategy):
         return np.zeros(X.shape[1]), np.ones(X.shape[1])
 
 
+# Networks with hidden units
+
+
 class HiddenStrategy(NeuralStrategy):
     """Base of the networks with a hidden layer; the parameters are those of `NeuralStrategy`, and one more.
 
@@ -310,6 +304,9 @@ class HiddenStrategy(NeuralStrategy):
         super()._train(X, y, *more, **named)
 
 
+# Whether the weights of one network mean the same in another
+
+
 def check_compatible(earlier: FusionStrategy, now: FusionStrategy) -> None:
     """Make sure that both are the same strategy, over the same blocks and classes.
 
@@ -342,6 +339,9 @@ def _blocks(strategy: FusionStrategy) -> str:
     return "+".join(f"{block.name}({block.width})" for block in strategy.blocks_)
 
 
+# Rows that a caller wants a network to be validated on
+
+
 def read_validation(
     strategy: FusionStrategy, validation: tuple[ArrayLike, ArrayLike] | None
 ) -> tuple[NDArray[Any], NDArray[np.intp]] | None:
@@ -370,6 +370,9 @@ def read_validation(
         )
     X: NDArray[Any] = validate_data(strategy, validation[0], dtype=FLOATS, reset=False)
     return X, np.searchsorted(strategy.classes_, labels)
+
+
+# Factors on the loss of each row, by its class
 
 
 def row_weights(
@@ -416,6 +419,8 @@ def _by_label(given: Mapping[Any, float], labels: list[str]) -> NDArray[np.float
         )
     return np.array([factors.get(label, 1.0) for label in labels])
 
+
+# Learning rates
 
 FINE_TUNE_FACTOR = 0.1
 """Factor on the learning rate of earlier weights, where none is given."""

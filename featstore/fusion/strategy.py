@@ -1,4 +1,4 @@
-"""What every fusion strategy is: a scikit-learn classifier whose columns are named blocks."""
+"""`FusionStrategy`, the base of every strategy: a scikit-learn classifier whose columns are named blocks."""
 
 from __future__ import annotations
 

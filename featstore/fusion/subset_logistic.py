@@ -1,7 +1,4 @@
-"""One logistic regression per subset of blocks, all fitted together from Gram matrices.
-
-Choosing C on inner folds over groups, for any number of subsets of blocks at once.
-"""
+"""One logistic regression per subset of blocks, all fitted together from Gram matrices."""
 
 from __future__ import annotations
 
@@ -150,6 +147,8 @@ def forward_selection(
 def _kernels(X: NDArray[Any], blocks: tuple[Block, ...]) -> list[Kernel]:
     return [Kernel.of(part) for part in scaled_blocks(X, blocks, *standardise(X, blocks))]
 
+
+# The penalty C, chosen on inner folds over groups for any number of subsets at once
 
 AUTO = "auto"
 GRID = (0.05, 0.15, 0.5, 1.5, 5.0, 15.0, 50.0)

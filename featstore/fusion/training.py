@@ -1,20 +1,6 @@
-"""Small networks over blocks of columns, and how they are trained.
+"""Small networks over blocks of columns, and their mini-batch training in NumPy and Numba.
 
-Mini-batch training as Keras trains, without TensorFlow and far faster: `benchmarks/head.py` prints the ratio.
-
-Training configuration: the settings in force, checked.
-
-Small networks over blocks of columns: parameters in one vector, forward and backward by hand.
-
-The paper's head, Dropout -> Dense: the smallest network.
-
-Optimisers by Keras' formulas and defaults, each one compiled sweep over the parameters.
-
-Learning rates over the course of a training, named as in Keras.
-
-Inverted dropout whose mask is computed, not stored: a hash of column and key decides.
-
-Loops compiled by Numba: where NumPy would sweep an array once per operation.
+Trains as Keras trains, without TensorFlow and far faster: `benchmarks/head.py` prints the ratio.
 """
 
 from __future__ import annotations
@@ -43,9 +29,12 @@ if TYPE_CHECKING:
     Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 
+# Training
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingRows:
-    """What is learnt from, float32.
+    """Rows to train on, float32.
 
     Attributes
     ----------
@@ -230,6 +219,9 @@ def _decide(logits: Float32s) -> NDArray[np.intp]:
     return winners
 
 
+# Networks: parameters in one vector, forward and backward by hand
+
+
 class Network(Protocol):
     """What `featstore.fusion.training.train` can train.
 
@@ -309,6 +301,9 @@ def dense_size(n_in: int, n_out: int) -> int:
     return (n_in + 1) * n_out
 
 
+# The paper's head, Dropout -> Dense: the smallest network
+
+
 class DenseHead:
     """Dense layer from ``d`` columns to ``k`` logits: 1 for two classes (sigmoid), else one per class (softmax)."""
 
@@ -333,6 +328,8 @@ class DenseHead:
         """Window on the gradients of the weights of these columns."""
         return self.dense.weight_gradient[:, columns]
 
+
+# Learning rates over the course of a training, named as in Keras
 
 PLATEAU = "reduce_on_plateau"
 PLATEAU_FACTOR, PLATEAU_PATIENCE, PLATEAU_DELTA = 0.1, 10, 1e-4
@@ -362,6 +359,9 @@ def plateau_factor(losses: Sequence[float]) -> float:
     return factor
 
 
+# Loops compiled by Numba: where NumPy would sweep an array once per operation
+
+
 def compiled(loop: Loop) -> Loop:
     """Compile `loop` when it is first called; whoever trains no network never loads Numba.
 
@@ -384,6 +384,8 @@ def compiled(loop: Loop) -> Loop:
 
     return cast("Loop", run)
 
+
+# Optimisers by Keras' formulas and defaults, each one compiled sweep over the parameters
 
 EPSILON = np.float32(1e-7)
 MOMENTUM = np.float32(0.9)
@@ -482,6 +484,8 @@ RULES: dict[str, Callable[..., None]] = {
 2012; Kingma & Ba 2015 (epsilon outside the root's correction, as in Keras)."""
 
 
+# Training configuration: the settings in force, checked
+
 RANGES: dict[str, Callable[[Any], bool]] = {
     "dropout": lambda rate: 0 <= rate < 1,
     "learning_rate": lambda rate: rate is None or 0 < rate < np.inf,
@@ -576,6 +580,8 @@ def rng_streams(random_state: int | np.random.RandomState | None) -> list[np.ran
     seed = check_random_state(random_state).randint(2**31 - 1) if random_state is not None else None
     return [np.random.Generator(np.random.PCG64(part)) for part in np.random.SeedSequence(seed).spawn(4)]
 
+
+# Inverted dropout whose mask is computed, not stored: a hash of column and key decides
 
 LEVELS = 2**16
 SPREAD = 0x9E3779B9

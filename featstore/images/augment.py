@@ -1,10 +1,6 @@
-"""One view's geometry for one image: drawn from (seed, image id) alone, composed into one affine map.
+"""Augmentation and resizing: the affine map of a view, the warp, the square that a network takes, thumbnails.
 
-Bilinear warp in plain NumPy: Keras' pixels, the coordinates computed once for all channels.
-
-From any size to the square that a network takes.
-
-Small pictures for people.
+The geometry of a view is drawn from (seed, image id) alone and composed into one affine map.
 """
 
 from __future__ import annotations
@@ -32,6 +28,8 @@ if TYPE_CHECKING:
     Raster = NDArray[np.uint8] | NDArray[np.float32]
     Plane = NDArray[np.float32]
     Coordinates = NDArray[np.float64]
+
+# Geometry of one view of one image
 
 # Changing a letter of this, or a slot of `draw`, changes every view ever cached: raise Decoding.revision.
 _DOMAIN: Final = "featstore view 1"
@@ -161,6 +159,8 @@ def _reversed(matrix: Matrix, axis: int, size: int) -> Matrix:
     flipped[:, 2] += matrix[:, axis] * (size - 1)
     return flipped
 
+
+# Bilinear warp in plain NumPy: Keras' pixels, the coordinates computed once for all channels
 
 # Output pixels at a time: the temporaries of a block (8 bytes each) stay in the second-level cache.
 _BLOCK: Final = 16_384
@@ -324,6 +324,9 @@ def _interpolate(plane: Plane, index: NDArray[np.intp], down: Plane, right: Plan
     lower *= down
     lower += upper
     return lower
+
+
+# From any size to the square that a network takes; thumbnails for people
 
 
 def resize(pixels: Pixels, side: int) -> Pixels:

@@ -1,7 +1,4 @@
-"""A data set as a CSV file: ``path,label[,group][,split][,site]``.
-
-The text of a CSV file as columns and rows, and which column means what.
-"""
+"""Data sets as CSV files: ``path,label[,group][,split][,site]``."""
 
 from __future__ import annotations
 
@@ -29,6 +26,8 @@ from featstore.serialization import read_regular
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+
+# Listing of the images
 
 _SUFFIX = re.compile(r"\.?[A-Za-z0-9]+(?:\.[A-Za-z0-9]+)?")
 _NEAR = 5
@@ -300,6 +299,8 @@ def _on_columns(
     return findings
 
 
+# The text of a CSV file as columns and rows, and which column means what
+
 TABLES = frozenset({".csv", ".tsv", ".tab", ".txt"})
 """Suffixes of tables; what separates the cells is seen in the first line."""
 ROLES = ("path", "label", "group", "split", "site")
@@ -336,7 +337,7 @@ _PATIENT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class CsvTable:
-    """A CSV file, read.
+    """Columns and rows of a CSV file.
 
     Attributes
     ----------

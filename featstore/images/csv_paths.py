@@ -1,4 +1,4 @@
-"""Which file a path of a CSV file means: the one of exactly that name, else the only one that it can mean."""
+"""Paths in a CSV file: the file of exactly that name, else the only one that the path can mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A data set as folders: ``class/...`` or ``split/class/...``."""
+"""Data sets as folders: ``class/...`` or ``split/class/...``."""
 
 from __future__ import annotations
 

@@ -1,17 +1,4 @@
-"""The table of a data set, how it is listed, and what an audit of it finds.
-
-The table of a data set: which image, which class, which group, which side of the split.
-
-What a data set claims to hold, before any file is opened.
-
-What the scan learns from opening a file: its digest, its format, its pages.
-
-What was noted about files while scanning and decoding them, as findings: counted, with a few examples.
-
-Would a score on this data set mean anything? Conflicts and leaks that its table tells.
-
-Which class loses how many files to the quarantine: one that is all bad looks as if it had never been there.
-"""
+"""The manifest, the table of a data set: how it is listed, and what an audit of it finds."""
 
 from __future__ import annotations
 
@@ -33,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from featstore.types import ImageRecord
+
+
+# Which image, which class, which group, which side of the split
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +147,8 @@ def _counts(names: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(names).items()))
 
 
+# What a data set claims to hold, before any file is opened
+
 _REASONS = {
     errno.ENOENT: "missing",
     errno.ENOTDIR: "missing",
@@ -231,9 +223,12 @@ def real_path_inside(path: Path, root: Path, *, follow_links: bool) -> str:
     return real
 
 
+# What the scan learns from opening a file: its digest, its format, its pages
+
+
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What is in a file.
+    """Content of a file, as the scan sees it.
 
     Attributes
     ----------
@@ -290,6 +285,8 @@ def read_contents(path: Path) -> Contents | Quarantined:
     except BadImageError as error:
         return Quarantined(path, digest, error.reason, error.detail)
 
+
+# What was noted while scanning and decoding, as findings: counted, with a few examples
 
 DECODING: dict[str, tuple[str, str]] = {
     "frames": ("FS304", "{files} of several pictures: only the first was taken."),
@@ -363,6 +360,9 @@ def findings_of_pages(files: Iterable[tuple[str, Contents]]) -> tuple[Finding, .
 def _finding(code: str, message: str, examples: list[str], count: int, pages: int = 0) -> Finding:
     text = message.format(files=counted(count, "file"), images=counted(count, "image"), pages=pages)
     return Finding(code, text, count, tuple(examples))
+
+
+# Audit: conflicts and leaks that the table tells, by which no score would mean anything
 
 
 def audit(manifest: Manifest) -> tuple[Finding, ...]:
@@ -456,12 +456,14 @@ def _group_and_splits(records: list[ImageRecord]) -> str:
     return f"{records[0].group!r} in {', '.join(sorted({str(record.split) for record in records}))}"
 
 
+# Losses to the quarantine: a class that is all bad looks as if it had never been there.
+
 REMEDY = "Mend or replace these files; `featstore extract` lists them and goes on from where it was."
 
 
 @dataclass(frozen=True, slots=True)
 class ClassQuarantine:
-    """What one class loses.
+    """Files of one class in the quarantine.
 
     Attributes
     ----------

@@ -1,13 +1,4 @@
-"""Names of classes, groups and splits: spellings of one, words that mean a split, groups that must be one.
-
-What the names of classes and groups give away: two spellings of one, missing values, numbers that begin anew.
-
-Whether two names are one name spelt in two ways, and whether a name is one at all.
-
-Which names of folders and cells mean the training, the validation and the test part of a data set.
-
-Which patients (groups) must be one: those that share a file, or whose names are the same but for spelling.
-"""
+"""Names of classes, groups and splits: spellings, missing values, words for splits, groups to be merged."""
 
 from __future__ import annotations
 
@@ -25,6 +16,8 @@ if TYPE_CHECKING:
 
     from featstore.images.manifest import ListedFile
 
+
+# What names of classes and groups give away: two spellings, missing values, numbers that begin anew
 
 _SPLITTERS = re.compile(r"[|;]")
 _LOOSE_SPLITTERS = re.compile(r"[,+&/]|\s(?:and|und|et|y|with)\s", re.IGNORECASE)
@@ -267,6 +260,8 @@ def _by(
     return dict(found)
 
 
+# Whether two names are one name spelt in two ways, and whether a name is one at all
+
 _SEPARATORS = re.compile(r"[\s_.,:;'\u2019()\-\u2010-\u2015]+")
 _SPELT_NUMBER = re.compile(r"[+-]?\d{1,30}(?:\.\d{0,30})?")
 _LEADING = re.compile(r"(?:(?<=^)|(?<=[^\W\d])|(?<= ))0+(?=\d)")
@@ -328,6 +323,8 @@ def spelt_alike(names: Iterable[str], *, accents: bool = False) -> list[list[str
         together[spelling_key(name, accents=accents)].append(name)
     return [same for same in together.values() if len(same) > 1]
 
+
+# Which names of folders and cells mean the training, the validation and the test part
 
 _SPLITS = {
     "train": "train",
@@ -418,6 +415,9 @@ def _words(name: str) -> list[str]:
         else:
             words += [word.lower() for word in _CAMEL.findall(chunk)]
     return words
+
+
+# Groups (patients) that must be one: they share a file, or their names differ in spelling alone.
 
 
 class DisjointSets:

@@ -1,22 +1,20 @@
-"""Pictures that are copies of each other: the same, compressed anew, mirrored, turned a little or cropped a little.
+"""Near copies: pictures that are the same, compressed anew, mirrored, turned a little or cropped a little.
 
 Miniatures are compared by their middle spatial frequencies: low ones (a bright chest in a dark frame) are common to
 all patients, high ones do not survive compression. Each is compared with all others or, in a large collection, with
-those of its cells (`featstore.images.near_copies`); likely pairs that are not copies in place are then aligned (small
-turns and zooms, and shifts by cross-correlation in the Fourier domain: Kuglin & Hines, The phase correlation image
-alignment method, 1975) and correlated once more. A pair counts if it is alike by itself and stands out from how
-alike these images are to others (Lowe, Distinctive image features from scale-invariant keypoints, 2004, section
-7.1): in a collection where all pictures resemble each other, resemblance means nothing. The thresholds were set on
-746 CT slices, see ``docs/decisions/020-copies-across-patients.md``.
+those of its cells; likely pairs that are not copies in place are then aligned (small turns and zooms, and shifts by
+cross-correlation in the Fourier domain: Kuglin & Hines, The phase correlation image alignment method, 1975) and
+correlated once more. A pair counts if it is alike by itself and stands out from how alike these images are to others
+(Lowe, Distinctive image features from scale-invariant keypoints, 2004, section 7.1): in a collection where all
+pictures resemble each other, resemblance means nothing. The thresholds were set on 746 CT slices, see
+``docs/decisions/020-copies-across-patients.md``.
 
-Which pictures are most like each, without comparing all with all: an inverted file of cells.
-
-Up to `ALL_WITH_ALL` pictures are compared all with all. Beyond, spherical k-means on a sample finds centres, one for
-`PER_CELL` pictures; each picture lies in the cell of its nearest centre and is compared with the pictures of its
-`PROBES` nearest cells (Sivic & Zisserman, Video Google, 2003; Jegou et al., Product quantization for nearest
-neighbor search, 2011). A cell that holds more than `MOST_IN_CELL` is sorted along its longest axis, and each picture
-is compared with the `MOST_IN_CELL` that lie nearest on it. So time and memory per picture are bounded, whatever the
-pictures show.
+Up to `ALL_WITH_ALL` pictures are compared all with all. Beyond, an inverted file of cells is used: spherical k-means
+on a sample finds centres, one for `PER_CELL` pictures; each picture lies in the cell of its nearest centre and is
+compared with the pictures of its `PROBES` nearest cells (Sivic & Zisserman, Video Google, 2003; Jegou et al., Product
+quantization for nearest neighbor search, 2011). A cell that holds more than `MOST_IN_CELL` is sorted along its
+longest axis, and each picture is compared with the `MOST_IN_CELL` that lie nearest on it. So time and memory per
+picture are bounded, whatever the pictures show.
 """
 
 from __future__ import annotations
@@ -37,6 +35,8 @@ if TYPE_CHECKING:
     How = Literal["same pixels", "copy", "mirrored", "moved", "mirrored and moved"]
     Way = tuple[int, int, bool]
     Rows = NDArray[np.intp]
+
+# Pairs that show the same picture
 
 IN_PLACE = 0.95
 """Correlation of the middle frequencies from which two miniatures may show one picture, or neighbouring slices."""
@@ -408,6 +408,8 @@ def _turn_and_zoom(side: int, degrees: float, zoom: float) -> Any:  # noqa: ANN4
         (weights.astype(np.float32), (np.tile(np.arange(side**2), 4), sources)), shape=(side**2, side**2)
     )
 
+
+# Nearest neighbours without comparing all with all: an inverted file of cells
 
 ALL_WITH_ALL = 2048
 PER_CELL, PROBES = 256, 4

@@ -1,20 +1,8 @@
-"""Images read as pixels within the memory that there is, and what each shows without a network.
+"""Images read as pixels within the memory that there is, and their facts: what each shows without a network.
 
-A file of a manifest as pixels, if its bytes are still those of its id.
-
-The file of several pages that was read last: its pages come one after another, and it is read and hashed once.
-
-Memory for pictures that are being decoded: no more at once than a budget has room for.
-
-How much memory decoding a file takes, from its header.
-
-What one image shows without a network: its file, its grey levels, and what decoding it noted.
-
-A fact follows from the bytes of the file and the way of decoding alone, like a feature vector, so it can be kept with
-them. Facts are what shortcuts and odd files are found by. Copies are found by miniatures, which are pictures of
-patients and are never kept.
-
-Digest of what a file decodes to: the same picture saved anew in another lossless format has the same one.
+A file is read only if its bytes are still those of its id. A fact follows from the bytes of the file and the way of
+decoding alone, like a feature vector, so it can be kept with them. Facts are what shortcuts and odd files are found
+by. Copies are found by miniatures, which are pictures of patients and are never kept.
 """
 
 from __future__ import annotations
@@ -55,13 +43,15 @@ if TYPE_CHECKING:
 
     Stamp = tuple[int, ...]
 
+# A file of a manifest as pixels
+
 CHANGED = "changed"
 MISSING = "missing"
 PERMISSION = "permission"
 
 
 class Picture(NamedTuple):
-    """What a file held.
+    """Content of an image file: its bytes and its pixels.
 
     Attributes
     ----------
@@ -110,6 +100,9 @@ def needs_range(record: ImageRecord) -> bool:
 def read_pixels(record: ImageRecord, decoding: Decoding) -> Pixels:
     """Pixels ``(height, width, 1 or 3)`` uint8 of one file; see `read_picture`."""
     return read_picture(record, decoding).pixels
+
+
+# The file of several pages that was read last: its pages follow each other; it is read and hashed once.
 
 
 @dataclass(slots=True, eq=False)
@@ -216,6 +209,8 @@ if hasattr(os, "register_at_fork"):  # a thread that is not in the fork may hold
     os.register_at_fork(after_in_child=FILE_CACHE.__init__)  # type: ignore[misc]
 
 
+# Memory for pictures that are being decoded: no more at once than a budget has room for
+
 _M_MMAP_THRESHOLD, _LARGE = -3, 1 << 20
 
 
@@ -276,6 +271,8 @@ def _return_free_memory() -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
         libc.malloc_trim(0)
 
+
+# Memory that decoding a file takes, from its header
 
 _HEADERS = {"PNG": (">II", 16), "GIF": ("<HH", 6), "BMP": ("<ii", 18)}
 """Where width and height stand."""
@@ -371,6 +368,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
             at += 2 + int.from_bytes(data[at + 2 : at + 4])
     return 0, 0
 
+
+# Facts: the file, its grey levels, and what decoding it noted
 
 FACTS_REVISION = 1
 """Raised when a fact is computed otherwise, or another is added."""
@@ -491,6 +490,9 @@ def _stored_mode(data: bytes) -> str:
 
 def _index(names: tuple[str, ...], name: str) -> int:
     return names.index(name) if name in names else 0
+
+
+# Pixel digests: the same for a picture saved anew in another lossless format
 
 
 def pixel_digest_of(record: ImageRecord, decoding: Decoding) -> str | None:

@@ -1,4 +1,4 @@
-"""The augmentation as text: people read it, HDF5 keeps it, the feature key hashes it."""
+"""Augmentation recipes as text, which people read, HDF5 keeps and the feature key hashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a folder or a CSV file to a manifest."""
+"""Scan of a data set: from a folder or a CSV file to a manifest."""
 
 from __future__ import annotations
 

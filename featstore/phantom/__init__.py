@@ -1,7 +1,4 @@
-"""Generated lung-CT slices: a labelled data set for demo, docs and tests, without a patient in it.
-
-The scanners of the phantoms: how density becomes grey values, differently on each.
-"""
+"""Generated lung-CT slices: a labelled data set for demo, docs and tests, without a patient in it."""
 
 from __future__ import annotations
 
@@ -25,6 +22,8 @@ if TYPE_CHECKING:
     from featstore.phantom.anatomy import Field
     from featstore.types import Pixels
 
+
+# Data sets, patients and slices
 
 LABELS = ("covid", "normal")
 COLUMNS = ("path", "label", "group", "site")
@@ -221,6 +220,9 @@ def _write(path: Path, data: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+# Scanners: how density becomes grey values, differently on each
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,7 @@
-"""The healthy chest of a phantom: one axial slice painted in Hounsfield units (HU).
+"""Anatomy of the phantoms: the healthy chest as one axial slice in Hounsfield units (HU), and its diseases.
 
-Lengths are in the half frames of `featstore.phantom.anatomy`. The level z runs from 0 (apex of the lungs) to
-1 (below the diaphragm).
-
-What changes the density of a phantom's lung: COVID-19 opacities, and the things mistaken for them.
-
-The drawing board of the phantoms: outlines, smooth noise, and a canvas of Hounsfield units.
-
-Lengths are in half frames: x and y run from -1 to 1, x towards the patient's left (the picture's right), y
-towards the back.
+Lengths are in half frames: x and y run from -1 to 1, x towards the patient's left (the picture's right), y towards
+the back. The level z runs from 0 (apex of the lungs) to 1 (below the diaphragm).
 """
 
 from __future__ import annotations
@@ -25,6 +18,8 @@ if TYPE_CHECKING:
 
     Field = NDArray[np.float32]
     Outline = NDArray[np.float64]
+
+# The healthy chest
 
 AIR, FAT, MUSCLE, BLOOD, MARROW, CORTEX = -1000.0, -105.0, 45.0, 55.0, 190.0, 650.0
 SIDES = (-1, 1)
@@ -248,6 +243,8 @@ def _rounded(lung: Canvas) -> Field:
     return np.clip((soft - 0.5) * 2.2 + 0.5, 0.0, 1.0)
 
 
+# Changes of the lung's density: COVID-19 opacities, and the things mistaken for them
+
 # Shares: of covid patients that are mild, of all that have a nodule, of patches on the right side.
 MILD, NODULE, RIGHT = 0.17, 0.3, 0.55
 
@@ -287,7 +284,7 @@ class Opacity:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Everything but health in one patient.
+    """Disease findings of one patient.
 
     Attributes
     ----------
@@ -414,6 +411,8 @@ def _nodule(rng: np.random.Generator) -> Opacity:
         paving=0.0,
     )
 
+
+# Drawing: outlines, smooth noise, and a canvas of Hounsfield units
 
 SUPERSAMPLING = 2
 

@@ -1,1 +1,1 @@
-"""What a person reads: tables and verdicts."""
+"""Reporting: tables, verdicts, figures and the HTML report."""

@@ -1,9 +1,4 @@
-"""A run folder read back: checked against its seals, and every number of the shape that it should have.
-
-Outcomes of `featstore.fuse` and `featstore.compare` from the numbers that they left, without probabilities.
-
-A reproduction of the paper read back: its numbers beside the paper's, and its figures by their numbers.
-"""
+"""Run folders read back: checked against their seals, and every number of the shape that it should have."""
 
 from __future__ import annotations
 
@@ -51,9 +46,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# Records of runs
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RunRecord:
-    """A run.
+    """A run folder that was read back.
 
     Attributes
     ----------
@@ -222,6 +220,9 @@ def _voters(comparison: Comparison) -> dict[str, str]:
 
 def _metrics(folder: Path, about: Mapping[str, Any]) -> Any:  # noqa: ANN401
     return serialization.parse(runs.read_verified(folder, about, runs.METRICS))
+
+
+# Outcomes of `featstore.fuse` and `featstore.compare` from their numbers, without probabilities
 
 
 def read_fusion(document: Any) -> Fusion:  # noqa: ANN401
@@ -501,6 +502,8 @@ def _require(right: bool, otherwise: str) -> None:
 def _pair(value: list[float] | None) -> tuple[float, float] | None:
     return None if value is None else (value[0], value[1])
 
+
+# A reproduction of the paper read back: its numbers beside the paper's, and its figures by their numbers
 
 URI = "data:image/svg+xml;base64,"
 PROTOCOLS = {"by_image": "split by image", "by_patient": "patients kept together"}

@@ -1,9 +1,4 @@
-"""What ``run.json`` and ``metrics.json`` of each kind of run must look like to be reported.
-
-What ``predictions.csv`` says: what a model answered for images that it had not seen.
-
-The shape that a stranger's document must have before anyone looks into it.
-"""
+"""Schemas of ``run.json`` and ``metrics.json`` for each kind of run, and the reading of ``predictions.csv``."""
 
 from __future__ import annotations
 
@@ -23,6 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+
+# ``predictions.csv``: what a model answered for images that it had not seen
 
 VOTE = "vote(", ")"
 ID_DIGITS = 64
@@ -182,6 +179,8 @@ def _id(cell: str) -> str:
     return cell
 
 
+# The shape that a foreign document must have before anyone looks into it
+
 Shape = Callable[[Any, str], None]
 """Looks at a value, and raises `ShapeError` naming the place where it is not what it should be."""
 
@@ -299,6 +298,8 @@ def fields(**shapes: Shape) -> Shape:
 
     return check
 
+
+# Shapes of ``run.json`` and ``metrics.json``
 
 INTERVAL = maybe(row(number, number))
 BACKBONE = fields(

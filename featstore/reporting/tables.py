@@ -1,7 +1,4 @@
-"""Building blocks of plain text: columns, sizes, durations, harmless names.
-
-Tables for a page: what stands in a cell, and by what it is sorted.
-"""
+"""Tables: building blocks of plain text (columns, sizes, durations, harmless names), and cells of a page."""
 
 from __future__ import annotations
 
@@ -13,6 +10,8 @@ from featstore.images.recipe import PRESETS, parse_recipe
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+
+# Plain text
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
 STEP = 1000
@@ -90,6 +89,8 @@ def printable_lines(text: str) -> str:
 def _is_number(cell: Any) -> bool:  # noqa: ANN401
     return isinstance(cell, int | float) or (isinstance(cell, str) and cell.replace(".", "", 1).isdigit())
 
+
+# Tables for a page: what stands in a cell, and by what it is sorted
 
 DASH = "\N{EN DASH}"
 """Stands where there is no number."""

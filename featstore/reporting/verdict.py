@@ -1,9 +1,4 @@
-"""The outcome of a comparison in sentences that claim no more than was seen.
-
-How well probabilities are calibrated, in sentences that terminal, report and card share.
-
-Findings as lines of text: in full where files are looked for, in brief beside scores.
-"""
+"""Verdicts: comparisons, calibration and findings in sentences that claim no more than was seen."""
 
 from __future__ import annotations
 
@@ -28,6 +23,8 @@ if TYPE_CHECKING:
     from featstore.results.comparison import Comparison
     from featstore.results.fusion import Fusion
 
+
+# The outcome of a comparison
 
 SHOWN = 12
 """Pairs that are printed; all are computed."""
@@ -217,6 +214,9 @@ def _needed(pair: PairwiseDifference) -> str:
     return f"about {digit * ceil(pair.needed / digit)} would be needed"
 
 
+# How well probabilities are calibrated: for terminal, report and card
+
+
 def calibration_text(curves: Mapping[str, Any]) -> str:
     """ECE beside that of a perfectly calibrated model, calibration slope and intercept; empty of an older run.
 
@@ -271,6 +271,8 @@ def _number(part: Mapping[str, Any]) -> str:
     told = "no interval" if interval is None else f"{interval[0]:.2f}, {interval[1]:.2f}"
     return f"{part['value']:.2f} [{told}]"
 
+
+# Findings as lines of text: in full where files are looked for, in brief beside scores
 
 WHERE = "docs/findings.md explains each code; featstore check DATA names the files."
 

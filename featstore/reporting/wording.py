@@ -1,11 +1,4 @@
-"""What is known of a run, in sentences that its model card, its checklists and its verdict share.
-
-What a run found and how it was tested, in sentences that its model card and its checklists share.
-
-The verdict on a run: what a hurried reader should take away, and what he must not miss.
-
-What a report must never be read without.
-"""
+"""Sentences on a run that its model card, its checklists and its verdict share."""
 
 from __future__ import annotations
 
@@ -36,6 +29,8 @@ if TYPE_CHECKING:
     from featstore.reporting.run_record import RunRecord
     from featstore.reporting.schema import RunPredictions
 
+
+# What is known of a run
 
 RANDOM = "random:"
 
@@ -212,6 +207,9 @@ def _aside(quarantined: int) -> str:
     return f"; {quarantined:,} more could not be read and are in quarantine" if quarantined else ""
 
 
+# What a run found, and how it was tested
+
+
 def performance(record: RunRecord) -> str:
     """The primary metric with its interval, corrected where it is the best of many."""
     match record.outcome:
@@ -316,6 +314,9 @@ def _shown(record: RunRecord) -> RunPredictions | None:
     return None if record.shown is None else record.predictions[record.shown]
 
 
+# The verdict on a run: what a hurried reader should take away, and what he must not miss
+
+
 def headline(record: RunRecord) -> tuple[str, ...]:
     """Sentences that a report begins with, the one that matters first."""
     match record.outcome:
@@ -359,6 +360,8 @@ def _quarantine(reasons: Mapping[str, int]) -> str:
     told = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
     return f"{sum(reasons.values()):,} images are in quarantine ({told}); nothing was computed from them."
 
+
+# What a report must never be read without
 
 PURPOSE = "Research only. featstore is no medical device, and nothing it computes may decide about a patient."
 SHORTCUTS = (

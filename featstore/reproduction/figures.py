@@ -1,7 +1,4 @@
-"""The figures of the paper, by their numbers, drawn by the plotting functions that every run uses.
-
-The images that sit for the figures, as the paper's steps see them.
-"""
+"""Figures of the paper, by their numbers, drawn by the plotting functions that every run uses."""
 
 from __future__ import annotations
 
@@ -33,6 +30,8 @@ if TYPE_CHECKING:
     from featstore.results.paper import PaperNetwork
     from featstore.types import ImageRecord, Pixels
 
+
+# Figures
 
 FIRST_CURVE, FIRST_FUSED = 8, 22
 WITH_IMAGES = frozenset({1, 2, 5, 6})
@@ -221,6 +220,8 @@ def _aside(networks: Sequence[PaperNetwork]) -> str:
     parts += [f" Random weights: {', '.join(drawn)}."] if drawn else []
     return "".join(parts)
 
+
+# Sample images for the figures, as the paper's steps see them
 
 EACH = 4
 """Images of a class in a grid."""

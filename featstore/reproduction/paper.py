@@ -1,7 +1,4 @@
-"""`paper`: the steps of Ji et al. 2020 in their order, beside the honest protocol.
-
-Which formats the data set comes in, and what the decoder makes of them.
-"""
+"""`paper`: the steps of Ji et al. 2020 in their order, beside the honest protocol."""
 
 from __future__ import annotations
 
@@ -50,6 +47,8 @@ if TYPE_CHECKING:
     from featstore.images.manifest import Manifest
     from featstore.results.paper import PaperNetwork
 
+
+# The steps
 
 RECIPE = "paper"
 PARTS = frozenset({"by_image", "by_patient", runs.FIGURES, runs.METRICS, NAME, LOCK})
@@ -246,6 +245,8 @@ def _refuse_other(folder: Path, arguments: Mapping[str, Any], *, overwrite: bool
     if not overwrite and (earlier.get("kind"), earlier.get("arguments")) != ("paper", arguments):
         raise UsageError(f"{folder} holds another run already.", "Choose another --out, or add --overwrite.")
 
+
+# Formats of the data set, and what the decoder makes of them
 
 NEEDS_RANGE = "needs_range"
 

@@ -1,10 +1,6 @@
 """The fits of both protocols, by the public functions and into run folders of their own.
 
-Which networks take part: those of the paper and any others asked for, as far as there are weights.
-
-Who is trained on and who is tested on: a sample of whole patients, a split by image or patient, and the leak.
-
-The paper's number beside this run's, and why they differ.
+Beside them: which networks take part, who is trained on and tested on, and why the numbers differ.
 """
 
 from __future__ import annotations
@@ -43,6 +39,8 @@ if TYPE_CHECKING:
     from featstore.types import ImageRecord
 
 
+# Fits
+
 HEAD, VOTE = "concat_head", "vote_backbones"
 HONEST = "concat_logreg"
 """The fusion that the honest number is about: featstore's default, settled before any score was seen."""
@@ -63,7 +61,7 @@ STEPS = {
 
 @dataclass(frozen=True, slots=True)
 class PaperSettings:
-    """What all fits share.
+    """Settings that all fits share.
 
     Attributes
     ----------
@@ -203,6 +201,8 @@ def _several(settings: PaperSettings) -> bool:
     return len(settings.backbones) > 1
 
 
+# Networks: those of the paper and any others asked for, as far as there are weights
+
 log = logging.getLogger(__name__)
 ABSENT = "Its ImageNet weights are not on this machine, and could not be fetched."
 
@@ -270,6 +270,8 @@ def _network(name: str, choice: str, precision: str) -> PaperNetwork:
     kind = kind if digest is not None else "absent"
     return PaperNetwork(name, name in SEVEN, kind, digest, reason, row.input_size, row.dimension)
 
+
+# Sides: a sample of whole patients, a split by image or patient, and the leak
 
 TEST = 0.25
 """Share of the images held out for testing; what the paper took is not known here."""
@@ -351,6 +353,8 @@ def _numbered(records: Iterable[ImageRecord]) -> tuple[NDArray[np.intp], NDArray
     return np.unique(labels, return_inverse=True)[1], np.unique(names, return_inverse=True)[1]
 
 
+# The paper's number beside this run's, and why they differ
+
 PAPER = 0.96
 """Accuracy that Ji et al. 2020 report."""
 METRIC = "accuracy"
@@ -393,7 +397,7 @@ def claims(by_image: Fits, by_patient: Fits | None, honest: Comparison) -> tuple
 
 
 def honest_candidate(honest: Comparison) -> CandidateScores:
-    """Who the honest number is about: settled in advance, not the best."""
+    """Candidate that the honest number is about: settled in advance, not the best."""
     fused = [s for s in honest.candidates if s.candidate.label == HONEST]
     return (fused or list(honest.candidates))[0]
 

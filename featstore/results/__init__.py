@@ -1,1 +1,1 @@
-"""What the commands return, and what their runs hold."""
+"""Results that the commands return and that their runs hold."""

@@ -1,8 +1,7 @@
-"""Outcome of a comparison.
+"""Outcome of `compare`, and findings about the use of a result.
 
-What a result can be used for, as findings: one answer for everyone, too few patients, a guessed positive class.
-
-Pure functions of labels and answers. Messages name classes, splits and candidates, never a path or a patient.
+Findings are pure functions of labels and answers. Messages name classes, splits and candidates, never a path or a
+patient.
 """
 
 from __future__ import annotations
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     from featstore.evaluation.metrics import Positive
     from featstore.evaluation.pairwise_tests import PairwiseDifference
     from featstore.evaluation.selection_bias import SelectionBias
+
+
+# Outcome
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,6 +134,8 @@ class Comparison:
             scores = [value for e in estimates for value in (e.mean, *(e.interval or (None, None)))]
             yield [who.label, who.strategy, "+".join(who.backbones), who.views, who.test_views, *scores]
 
+
+# Findings: one answer for everyone, too few patients, a guessed positive class
 
 MISSED = 0.05
 """Share of a class found, from which down the class is as good as never answered."""

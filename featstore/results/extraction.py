@@ -1,9 +1,4 @@
-"""What the commands that look at images return: extract, check, finetune, bench and cache drift.
-
-What an extraction did, or would do.
-
-What a fine-tuning did.
-"""
+"""Outcomes of the commands that look at images: extract, check, finetune, bench and cache drift."""
 
 from __future__ import annotations
 
@@ -16,6 +11,9 @@ if TYPE_CHECKING:
     from featstore.evaluation.estimates import Score
     from featstore.extraction.finetune_loop import LossAndAccuracy
     from featstore.findings import Finding
+
+
+# Extraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +134,9 @@ class Extraction:
         }
 
 
+# Fine-tuning
+
+
 @dataclass(frozen=True, slots=True)
 class Finetuning:
     """Outcome of `featstore.finetune`.
@@ -194,6 +195,9 @@ class Finetuning:
     def to_json(self) -> dict[str, Any]:
         """Plain dict for ``--json``."""
         return {**asdict(self), "findings": [finding.to_json() for finding in self.findings]}
+
+
+# Precision check, audit, drift and bench
 
 
 @dataclass(frozen=True, slots=True)

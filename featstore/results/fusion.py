@@ -1,4 +1,4 @@
-"""What `fuse` and `predict` return."""
+"""Outcomes of `fuse` and `predict`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What whole studies return: the reproduction of the paper, and the demo.
-
-What a reproduction found, as plain values.
-"""
+"""Outcomes of whole studies: the reproduction of the paper, and the demo."""
 
 from __future__ import annotations
 

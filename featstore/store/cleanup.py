@@ -1,11 +1,4 @@
-"""Fewer and smaller shards: compaction, and the collection of garbage.
-
-Many small shards of a key into few: the same rows, read back before the old ones go.
-
-Garbage in a cache: what no run will ever ask for. Found first, shown, and only then deleted.
-
-Replacing shards: the new one is read back before an old one goes, so that a crash leaves both or one.
-"""
+"""Compaction and garbage collection: fewer and smaller shards."""
 
 from __future__ import annotations
 
@@ -30,6 +23,8 @@ if TYPE_CHECKING:
     from featstore.store.ids import PackedIds
     from featstore.types import FeatureKey, Features
 
+
+# Compaction: many small shards of a key into few, the same rows, read back before the old ones go
 
 TARGET = 4_000_000
 """Bytes of vectors in a shard: about two blocks of the engine for 2048 columns."""
@@ -217,6 +212,8 @@ def _summary(task: _Task, unequal: int) -> Compacted:
     )
 
 
+# Garbage: what no run will ever ask for. Found first, shown, and only then deleted.
+
 TEMPORARY, REVISION, IMAGE = "temporary", "revision", "image"
 
 
@@ -359,6 +356,9 @@ def _leave_no_empty_folder(root: Path, folder: Path) -> None:
         for page in sorted(pages):
             paths.unlink(root, backbone / page)
         paths.remove_empty(root, backbone)
+
+
+# Shards replaced: the new one is read back before an old one goes; a crash leaves both or one.
 
 
 def write_checked(

@@ -1,16 +1,14 @@
-"""HDF5 from a stranger: which files may be opened, and how much of them is read (law 7).
+"""HDF5 files that are not trusted: which may be opened, and how much of them is read (law 7).
 
 HDF5 can point outside itself (external storage, external links, virtual data sets), announce more than it holds
 (shapes, chunks that inflate), store less than it announces, and name filters that are loaded as code. `read_plain`
-refuses all of that before it reads a value. It cannot vouch for the HDF5 library: a file made to exploit a defect
-in it costs the process that opens it, which is why foreign files are read in `featstore.isolation`.
+refuses all of that before it reads a value. It cannot vouch for the HDF5 library: a file made to exploit a defect in
+it costs the process that opens it, which is why foreign files are read in `featstore.isolation`.
 
-What an HDF5 data set keeps in the file, against what it announces; looked at before HDF5 unpacks any of it.
-
-HDF5 1.14 trusts a chunk to be as long as its filters left it. A shorter one is read beyond its end: heap bytes as
-values, or the death of the process (HDFGroup/hdf5 #6488, #6579, #6585). So the stored size of every chunk must be
-exactly what the filters give, and the filters are the three that everybody has, each once, in an order that some
-library writes.
+What a data set keeps in the file is held against what it announces before HDF5 unpacks any of it. HDF5 1.14 trusts a
+chunk to be as long as its filters left it. A shorter one is read beyond its end: heap bytes as values, or the death
+of the process (HDFGroup/hdf5 #6488, #6579, #6585). So the stored size of every chunk must be exactly what the filters
+give, and the filters are the three that everybody has, each once, in an order that some library writes.
 """
 
 from __future__ import annotations
@@ -36,6 +34,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+
+# Stored data sets
 
 SHUFFLE, DEFLATE, FLETCHER32 = h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE, h5z.FILTER_FLETCHER32
 FILTERS = {DEFLATE: "gzip", SHUFFLE: "shuffle", FLETCHER32: "fletcher32"}
@@ -221,6 +221,8 @@ def _check_inflation(name: str, stored: bytes, codes: tuple[int, ...], size: int
         raise ValueError(f"{name} does not inflate to the {size:,} bytes that it should")
 
 
+# Whole files
+
 REMEDY = "Copy its numbers into a plain HDF5 file with h5py, or ask for such a file."
 FOREIGN_BYTES = 16 << 30
 EXPANSION, ALLOWANCE = 100, 64 << 20
@@ -234,7 +236,7 @@ _files = count()
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a file may hold.
+    """Limits on what a file may hold.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Image ids by the hundred thousand: a sorted array of 32 bytes each, with the arithmetic of a set."""
+"""Sets of image ids by the hundred thousand: a sorted array of 32 bytes each, with the arithmetic of a set."""
 
 from __future__ import annotations
 

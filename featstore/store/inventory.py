@@ -1,4 +1,4 @@
-"""What a store holds, how big it is, and how old."""
+"""Inventory of a store: what it holds, how big it is, and how old."""
 
 from __future__ import annotations
 

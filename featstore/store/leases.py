@@ -1,16 +1,10 @@
-"""Who is computing which rows right now, so that nobody else does: it saves work and guarantees nothing.
+"""Leases: rows that a run has reserved, so that no other run computes them; they save work and guarantee nothing.
 
 A shard is named by its bytes, so work that is done twice costs time and nothing else; hence no kernel locks, which
 network file systems lack or get wrong, and no error where a lease cannot be written. A lease is a small file that
-ends with its owner. On the owner's host, the process itself is looked at. Elsewhere it must renew it: the file's
-time of modification must *change* before `expiry` seconds of the observer's own monotonic clock are over. Times of
-two machines are never compared.
-
-What a lease file says: which process computes which rows.
-
-Which process something belongs to, and whether that process is still there.
-
-Being the only one who writes: what gc and compaction insist on.
+ends with its owner. On the owner's host, the process itself is looked at. Elsewhere it must renew it: the file's time
+of modification must *change* before `expiry` seconds of the observer's own monotonic clock are over. Times of two
+machines are never compared.
 """
 
 from __future__ import annotations
@@ -41,6 +35,8 @@ if TYPE_CHECKING:
     from featstore.types import FeatureKey
 
     Rows = Mapping[str, IdSet]
+
+# Leases of one store
 
 log = logging.getLogger(__name__)
 
@@ -263,12 +259,14 @@ class Lease:
         self._leases.remove(self)
 
 
+# Lease files: which process computes which rows
+
 LAST_PID = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseRecord:
-    """What a lease file says.
+    """Content of a lease file.
 
     Attributes
     ----------
@@ -338,6 +336,8 @@ def _common(ids: IdSet, others: IdSet) -> bool:
     return bool(others.holds(ids.rows).any())
 
 
+# Owners: which process something belongs to, and whether that process is still there
+
 PROC = Path("/proc")
 STATE, START = 0, 19
 """Fields of ``/proc/PID/stat`` behind the name: state, and time of start in ticks since boot."""
@@ -402,6 +402,8 @@ def _start(pid: int) -> int | None:
     fields = text.rpartition(")")[2].split()
     return 0 if fields[STATE] in ENDED else int(fields[START])
 
+
+# Exclusive use of a store, which gc and compaction insist on
 
 POLL = 0.5
 """Seconds between two looks at a lease whose owner cannot be asked."""

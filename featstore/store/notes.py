@@ -1,23 +1,4 @@
-"""Notes beside the shards: speeds, answers, requests, facts of images, and what was set aside.
-
-How long a vector took on which machine: notes beside the shards, for estimates alone.
-
-Which layout of processes is fastest on which machine: notes beside the shards, for a default alone.
-
-What cross-validation answered, kept beside the shards: a comparison that was interrupted goes on from here.
-
-What the last extraction of a data set asked for: networks and views that stage two takes where it is told none.
-
-The record is found by the images that it is about and the range that was declared for them, not by the path of the
-data set; it names no path and no patient. It saves saying things twice: without it, stage two looks at what is there.
-
-Facts of images and which are copies, kept beside the shards: an accelerator that can be deleted at any time.
-
-One file holds the rows of one pass, is written once and named by the hash of its bytes, like a shard, so writers
-cannot disturb each other; whatever does not verify is passed over, and those images are looked at again.
-
-What was set aside: shards that do not verify, and images that do not decode. Never deleted silently.
-"""
+"""Notes beside the shards: speeds, predictions, requests, facts of images, and what was set aside."""
 
 from __future__ import annotations
 
@@ -43,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Vector = NDArray[np.float64]
+
+# Timings: how long a vector took on which machine, for estimates alone
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +78,9 @@ def _folder(root: Path, machine: str) -> Path:
     return root / "rates" / machine
 
 
+# Worker speeds: which layout of processes is fastest on which machine, for a default alone
+
+
 def record_worker_speeds(
     root: Path, machine: str, backbone: str, precision: str, speeds: Mapping[int, float]
 ) -> None:
@@ -125,6 +111,8 @@ def recorded_worker_speeds(root: Path, machine: str, backbone: str, precision: s
 def _page(root: Path, machine: str, backbone: str, precision: str) -> Path:
     return root / "layouts" / machine / f"{backbone}-{precision}.json"
 
+
+# Predictions of cross-validation: a comparison that was interrupted goes on from here.
 
 RESULTS_FOLDER = "results"
 MAX_RESULT_BYTES = serialization.LARGE
@@ -190,6 +178,9 @@ def _result_page(root: Path, key: Mapping[str, Any]) -> Path:
     return root / RESULTS_FOLDER / f"{digest(dict(key))}.json"
 
 
+# Requests: networks and views of the last extraction, which stage two takes where it is told none.
+
+
 @dataclass(frozen=True, slots=True)
 class ExtractionRequest:
     """Networks, and views through each of them; the identity view is one of these."""
@@ -206,6 +197,10 @@ def record_request(
     root: Path, images: Collection[str], decoding: Decoding, request: ExtractionRequest
 ) -> None:
     """Keep what an extraction asked for; a folder that cannot be written costs only the convenience.
+
+    The record is found by the images that it is about and the range that was declared for them, not by the path
+    of the data set; it names no path and no patient. It saves saying things twice: without it, stage two looks at
+    what is there.
 
     Parameters
     ----------
@@ -269,6 +264,8 @@ def _request_page(root: Path, images: Collection[str], decoding: Decoding) -> Pa
     return paths.index_folder(root) / f"{digest(_address(images, decoding))}.json"
 
 
+# Facts of images, and which are copies: an accelerator that can be deleted at any time.
+
 FACTS_FOLDER = "facts"
 SUFFIX = ".rows"
 MAX_FACTS_BYTES = 1 << 31
@@ -279,6 +276,9 @@ SEGMENTS = 16
 
 def record_facts(root: Path, decoding: Decoding, revision: int, rows: NDArray[np.void]) -> Path | None:
     """Keep rows and return their file; a cache that cannot be written costs only the next look.
+
+    One file holds the rows of one pass, is written once and named by the hash of its bytes, like a shard, so writers
+    cannot disturb each other; whatever does not verify is passed over, and those images are looked at again.
 
     Parameters
     ----------
@@ -409,6 +409,8 @@ def _layout(dtype: np.dtype[Any]) -> str:
 def _facts_folder(root: Path, decoding: Decoding, revision: int) -> Path:
     return root / FACTS_FOLDER / short_digest({"decoding": asdict(decoding), "revision": revision})
 
+
+# Set aside: shards that do not verify, and images that do not decode. Never deleted silently.
 
 DIGEST = 64
 """Characters of a shard's name; one that a stranger gave may leave no room for more."""

@@ -1,14 +1,8 @@
-"""The rooms of a cache: its own folders, entered through no link, and the names of featstore's own files in them.
+"""Paths in a cache: its folders and file names, their safe reading and writing, and the listing of shards.
 
-A cache may come from a stranger, and its folders may be links to anywhere. So nothing else in featstore lists, makes,
-renames or deletes anything in a cache (`tests/store/test_rooms.py` holds that over the syntax trees). The cache as a
-whole may be a link or lie behind one; who named it to featstore meant it.
-
-Where things lie in a cache folder. Folder names are for people; the key inside each shard decides.
-
-Which shard files there are, while others write and compact.
-
-Put bytes on disk whole or not at all (law 3).
+A cache may come from a stranger, and its folders may be links to anywhere; they are entered through no link. So
+nothing else in featstore lists, makes, renames or deletes anything in a cache (`tests/store/test_rooms.py` holds that
+over the syntax trees). The cache as a whole may be a link or lie behind one; who named it to featstore meant it.
 """
 
 from __future__ import annotations
@@ -33,6 +27,8 @@ if TYPE_CHECKING:
 
     from featstore.types import BackboneSpec, Decoding, FeatureKey, View
 
+
+# Folders of a cache, and the names of featstore's own files in them
 
 _KEY, _HASH, _MACHINE = "[0-9a-f]{8}", "[0-9a-f]{64}", ".+-cores-[0-9a-f]{8}"
 _BACKBONE, _VIEW, _SEED = f".+@{_KEY}", f".+@{_KEY}", "seed-[0-9]+"
@@ -420,6 +416,8 @@ def _unreadable(path: Path | str, error: OSError) -> StoreError:
     return StoreError(f"Cannot read {path}: {error.strerror or error}.", RIGHTS)
 
 
+# Where things lie. Folder names are for people; the key inside each shard decides.
+
 SHARD_SUFFIX = ".h5"
 BACKBONE_PAGE = "backbone.json"
 TRAINING_RECORD_PAGE = "learned.json"
@@ -491,6 +489,9 @@ def shards(folder: Path) -> list[Path]:
     return files(root_of(folder), folder, "shard")
 
 
+# Which shard files there are, while others write and compact
+
+
 def list_until_stable(folder: Path) -> Iterator[Path]:
     """Shard files of one folder, listed again until a second look brings nothing new.
 
@@ -518,6 +519,8 @@ def all_shards(root: Path) -> Iterator[Path]:
     for folder in shard_folders(root):
         yield from shards(folder)
 
+
+# Bytes on disk whole or not at all (law 3)
 
 ELSEWHERE = "Check that the cache folder is writable, or choose another with --cache."
 

@@ -1,12 +1,8 @@
-"""A shard as bytes: rows of (image id, vector) for one feature key, encoded and decoded in memory.
+"""Shards as bytes: rows of (image id, vector) for one feature key, encoded and decoded in memory.
 
-Working on bytes keeps two promises cheap. The name of a shard is the SHA-256 of exactly what is written; and
-a reader hashes exactly what it then opens, so that a file that changes in between cannot slip through, and
-damaged HDF5, which can hang the library, never reaches it.
-
-The first bytes of a shard: enough to see, without reading it, that a file was cut short or is something else.
-
-Plain HDF5 for other people's scripts: arrays by name, readable by anything that reads HDF5.
+Working on bytes keeps two promises cheap. The name of a shard is the SHA-256 of exactly what is written; and a reader
+hashes exactly what it then opens, so that a file that changes in between cannot slip through, and damaged HDF5, which
+can hang the library, never reaches it.
 """
 
 from __future__ import annotations
@@ -41,6 +37,8 @@ if TYPE_CHECKING:
     from featstore.types import Features
 
 
+# Shards
+
 FORMAT = 1
 ID_BYTES = 32
 CHUNK_BYTES = 1 << 20
@@ -53,7 +51,7 @@ REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What one shard file holds.
+    """Content of one shard file.
 
     Attributes
     ----------
@@ -199,6 +197,8 @@ def _checked(plain: PlainContent) -> Shard:
     return Shard(key, names, features, None if batch_size is None else int(batch_size))
 
 
+# First bytes of a shard: enough to see that a file was cut short or is something else
+
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 END_OF_FILE = {0: (40, 48), 1: (44, 52), 2: (28, 36), 3: (28, 36)}
 """Where the superblock of each version keeps the length of the file (HDF5 File Format Specification, II.A)."""
@@ -228,6 +228,9 @@ def check_header(path: Path) -> int:
     if announced != size:
         raise ShardCorruptError(f"it has {size} bytes, and its header says {announced}", REMEDY)
     return 0
+
+
+# Plain HDF5 for other people's scripts: arrays by name, readable by anything that reads HDF5
 
 
 def encode_arrays(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, str]) -> bytes:

@@ -1,11 +1,10 @@
-"""The cache folder as an object: write rows, ask which are there, read them back by image id.
+"""The feature store: write rows, ask which are there, read them back by image id; and its index.
 
-Which ids each shard holds, so that planning need not open every shard. An accelerator, never a truth.
-
-The index is a folder of segments. A segment is written once and named by the hash of its bytes, like a shard, so
-writers cannot disturb each other; whatever does not verify is dropped and rebuilt from the shards. An entry
-counts only while its shard has the size and the time of modification that it had when its ids were read. The
-shards of one block of images share one list of ids, which makes the index of 7 million rows a few megabytes.
+The index tells which ids each shard holds, so that planning need not open every shard: an accelerator, never a truth.
+It is a folder of segments. A segment is written once and named by the hash of its bytes, like a shard, so writers
+cannot disturb each other; whatever does not verify is dropped and rebuilt from the shards. An entry counts only while
+its shard has the size and the time of modification that it had when its ids were read. The shards of one block of
+images share one list of ids, which makes the index of 7 million rows a few megabytes.
 """
 
 from __future__ import annotations
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from featstore.store.shard import Shard
     from featstore.types import BackboneSpec, Decoding, FeatureKey, Features
 
+
+# The cache folder as an object
 
 log = logging.getLogger(__name__)
 _LONGEST = 255
@@ -293,6 +294,8 @@ def _size_and_time(stat: os.stat_result) -> tuple[int, int]:
     return stat.st_size, max(-_MOST, min(stat.st_mtime_ns, _MOST))
 
 
+# Index
+
 SUFFIX = ".ids"
 HASH = 32
 MAGIC = "featstore index 1"
@@ -305,7 +308,7 @@ SEGMENTS = 16
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """What one shard holds.
+    """Index entry of one shard.
 
     Attributes
     ----------

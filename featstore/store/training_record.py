@@ -1,9 +1,8 @@
-"""Which images a network's weights have learned from: features of these images would flatter whatever they score.
+"""Training records: which images a network's weights have learned from.
 
-The record lies inside the weights file, so that it goes wherever the weights go, under their digest; and beside the
-vectors that they gave, so that stage two, which sees no weights, knows it, and so does whoever copies that folder.
-
-Images that something has learned from, in digests: to be recognised later without a path, a name or a picture.
+Features of these images would flatter whatever they score. The record lies inside the weights file, so that it goes
+wherever the weights go, under their digest; and beside the vectors that they gave, so that stage two, which sees no
+weights, knows it, and so does whoever copies that folder.
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 
     from featstore.types import BackboneSpec
 
+
+# Records in weights files and caches
 
 FORMAT = 2
 """2: with digests of pixels and of salted names of groups; a record of format 1 has ids alone."""
@@ -242,6 +243,9 @@ def _unpack(packed: NDArray[Any]) -> frozenset[str]:
     if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != WIDTH:  # noqa: PLR2004
         raise ValueError(f"{packed.dtype} of shape {packed.shape} are no image ids")
     return frozenset(row.tobytes().hex() for row in packed)
+
+
+# Images in digests: to be recognised later without a path, a name or a picture
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,4 @@
-"""Is the cache whole: every shard, and everything beside the shards; and what to do about what is not.
-
-Mending a cache: nothing is deleted that cannot be rebuilt from what stays.
-
-What lies in a cache beside its shards: index, tables, pages of backbones, leftovers, and other people's files.
-"""
+"""Verification and repair of a cache: every shard, and everything beside the shards."""
 
 from __future__ import annotations
 
@@ -32,6 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+
+# Verification
 
 THREADS = 8
 """Beyond these, the disk or the one lock of the HDF5 library is the limit."""
@@ -173,12 +170,14 @@ def count_rows(path: Path, root: str) -> tuple[int, list[NDArray[Any]]]:
     return len(found.ids), []
 
 
+# Repair: nothing is deleted that cannot be rebuilt from what stays.
+
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class LostRows:
-    """What has to be computed again in one view of one backbone.
+    """Rows to be computed again in one view of one backbone.
 
     Attributes
     ----------
@@ -316,6 +315,8 @@ def _lost(root: Path, gone: Iterable[Path]) -> list[LostRows]:
     return lost
 
 
+# What lies beside the shards: index, tables, pages of backbones, leftovers, other people's files
+
 DEEPEST = 32
 """Folders below each other that are looked into; what lies deeper is named by its folder."""
 MALFORMED = (
@@ -325,7 +326,7 @@ MALFORMED = (
 
 @dataclass(slots=True)
 class OtherFiles:
-    """What `survey` found.
+    """Files beside the shards, as `survey` found them.
 
     Attributes
     ----------

@@ -51,6 +51,7 @@ class Rule(NamedTuple):
     instead: str
 
 
+TIME = r"(\d+ h \d+ min|\d+ min \d+ s|[\d.]+ (s|min|h))"
 WORKS = r"(commands|files/runs)/.*(extract|paper|demo|finetune)"
 RULES = (
     Rule("", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)?", "<moment>"),
@@ -62,11 +63,11 @@ RULES = (
         r'"(seconds|pixels|forward|write|writer|idle|vectors_per_second|estimated_seconds|measured_bytes)": [\d.e-]+',
         r'"\1": <measured>',
     ),
-    Rule(WORKS, r"in [\d.]+ (s|min), [\d.,]+ vectors/s \(.*\)\.", "in <measured>."),
-    Rule(WORKS, r"about \d+ (s|min) \((measured|scaled)", r"about <measured> (\2"),
+    Rule(WORKS, rf"in {TIME}, [\d.,]+ vectors/s \(.*\)\.", "in <measured>."),
+    Rule(WORKS, rf"about {TIME} (?=\((measured|scaled))", "about <measured> "),
     Rule(WORKS, r"extract: about .* left by the first batches.*\n", ""),
-    Rule(WORKS, r"It took [\d.]+ (s|min)", "It took <measured>"),
-    Rule("files/.*html", r"computed in [\d.]+ (s|min)", "computed in <measured>"),
+    Rule(WORKS, rf"It took {TIME}", "It took <measured>"),
+    Rule("files/.*html", rf"computed in {TIME}", "computed in <measured>"),
     Rule("files/.*html", r"networks idled \d+ %", "networks idled <measured> %"),
     Rule(
         "files/.*html",

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 TEXTS = {".csv", ".html", ".json", ".svg"}
 """Suffixes of files that are kept as they are; of others the record keeps the SHA-256."""
+INTERRUPTED = 130
+"""Exit code of a command that a signal has ended; all that follow would end alike."""
 SMALLEST = ("MobileNet025", "MobileNetV3Small", "MobileNetV3Large")
 NETS = f"--backbones {','.join(SMALLEST)} " + " ".join(
     f"--weights {name}=random:{seed}" for seed, name in enumerate(SMALLEST, 1)
@@ -73,6 +75,8 @@ class Recorder:
         started = time.process_time()
         with redirected(terminal=terminal) as said:
             code = self._call(shlex.split(line))
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
         sys.stderr.write(f"{time.process_time() - started:6.1f} s of CPU  {name}\n")
         texts = (
             f"$ featstore {line}",

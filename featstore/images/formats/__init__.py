@@ -1,1 +1,1 @@
-"""Formats of image files: what a file is, and how it becomes pixels."""
+"""Formats of image files: how a file is recognised, checked and decoded."""

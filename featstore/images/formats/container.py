@@ -1,11 +1,4 @@
-"""What a file is by its first bytes, and what its container promises.
-
-What a file is, by its first bytes and never by its name.
-
-What the container promises, checked before a decoder allocates or forgives anything.
-
-PNG files with more beside the picture than Pillow takes: whole profiles of scanners, protocols as text.
-"""
+"""Container formats of images: the format of a file by its first bytes, and checks before it is decoded."""
 
 from __future__ import annotations
 
@@ -19,6 +12,8 @@ from featstore.errors import BadImageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+
+# What a file is, by its first bytes and never by its name
 
 HEAD = 1024
 
@@ -170,6 +165,8 @@ def _describe(head: bytes) -> str:
         return "The file is an HTML page; the download was answered with an error page."
     return f"The file begins with {head[:12]!r}, which is no known image format."
 
+
+# What the container promises, checked before a decoder allocates or forgives anything
 
 _GIF_EXTENSION, _GIF_FRAME = 0x21, 0x2C
 _BITS_OF_BYTE = 8
@@ -393,6 +390,8 @@ _CHECKS: dict[str, Callable[[bytes], None]] = {
     "WEBP": _check_webp,
 }
 
+
+# PNG files with more beside the picture than Pillow takes: profiles of scanners, protocols as text
 
 _MAX_CHUNK = 1 << 20
 _MAX_ALL = 64 << 20

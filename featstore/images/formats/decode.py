@@ -1,4 +1,4 @@
-"""From the bytes of a file to 8-bit pixels, or to the reason why not."""
+"""Decoding of one picture: from the bytes of a file to 8-bit pixels, or to the reason why not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rasters through Pillow: open, look at the header, load, turn upright, make 8-bit."""
+"""Raster images through Pillow: open, look at the header, load, turn upright, make 8-bit."""
 
 from __future__ import annotations
 

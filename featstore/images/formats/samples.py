@@ -1,15 +1,8 @@
-"""Samples of pictures: how they are stored, and how they become 8-bit grey or RGB.
+"""Samples of images: how they are stored in TIFF pages, and how they become 8-bit grey or RGB.
 
-How the samples of a TIFF page are stored, and who can read them: Pillow, featstore, or nobody here.
-
-Samples of TIFF pages for which Pillow has no mode: 16-bit colour, 64-bit numbers, half floats, signed bytes.
-
-Pillow and libtiff undo the compression, of rows that are described to them as bytes; what the bytes mean is settled
-here. So their limits and their hardening hold here, too.
-
-Loaded pictures of any mode to 8-bit grey or RGB.
-
-Silence around Pillow, without changing anything for anyone else.
+Samples of TIFF pages for which Pillow has no mode are read here: 16-bit colour, 64-bit numbers, half floats, signed
+bytes. Pillow and libtiff undo the compression, of rows that are described to them as bytes; what the bytes mean is
+settled here. So their limits and their hardening hold here, too.
 """
 
 from __future__ import annotations
@@ -38,6 +31,8 @@ if TYPE_CHECKING:
     from featstore.images.formats.tiff import Directory
     from featstore.types import Pixels
 
+
+# How the samples of a TIFF page are stored, and who can read them: Pillow, featstore, or nobody here
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
 """Values of PhotometricInterpretation."""
@@ -241,6 +236,8 @@ def read_sample_layout(directory: Directory) -> SampleLayout:
     extras = (*extras, *(0,) * spare)[:spare]
     return SampleLayout(directory, photometric, compression, colours, extras, form, bits[0])
 
+
+# Samples for which Pillow has no mode
 
 _MAX_UNPACKED = 170_000_000  # bytes; beyond, Pillow takes the file for a bomb
 _LETTERS = {UNSIGNED: "u", SIGNED: "i", FLOAT: "f"}
@@ -448,6 +445,8 @@ def _bit_by_bit(rows: NDArray[np.uint8], bits: int, columns: int) -> NDArray[np.
     return numbers
 
 
+# Loaded pictures of any mode to 8-bit grey or RGB
+
 _OPAQUE = 255
 _AT_ONCE = 1 << 22  # samples that are windowed in one go
 
@@ -571,6 +570,8 @@ def _strips(values: NDArray[Any]) -> Iterator[slice]:
     step = max(1, _AT_ONCE * len(values) // values.size)
     return (slice(top, top + step) for top in range(0, len(values), step))
 
+
+# Pillow's warnings and native messages silenced, without changing anything for anyone else
 
 _PILLOW = r"PIL(\.|$)"
 _lock = threading.Lock()

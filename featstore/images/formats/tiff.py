@@ -1,6 +1,6 @@
-"""Which parts of a TIFF are images: its pages, or the slices that lie behind its only page.
+"""TIFF files: their directories, and which of their pages or slices are images.
 
-The directories of a TIFF: what its pages are, and where their samples lie. The scan reads them, without numpy.
+Slices may lie behind the only page of a file. The scan reads directories, without numpy.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from featstore.images.formats.container import MAX_PAGES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+
+# Directories: what the pages of a TIFF are, and where their samples lie
 
 NEW_SUBFILE_TYPE, SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION = 254, 255, 256, 257, 258, 259
 PHOTOMETRIC, FILL_ORDER, DESCRIPTION, STRIP_OFFSETS, SAMPLES, STRIP_ROWS = 262, 266, 270, 273, 277, 278
@@ -272,6 +274,8 @@ def _unpack(file: IO[bytes], offset: int, form: str) -> tuple[int, ...]:
     file.seek(offset)
     return struct.unpack(form, file.read(struct.calcsize(form)))
 
+
+# Pages that are images
 
 PAGE_NOTES: dict[str, str] = {
     "channels": "The pages are colour or stain channels of one picture.",

@@ -1,13 +1,7 @@
-"""Who is ahead, and by how much: forest plot of intervals, critical-difference diagram of ranks.
+"""Figures that compare candidates, backbones and views: forest plot, ranks, lattice, Pareto front, views.
 
-Demsar draws the ranks along a line with names hung from it. The lines of sixteen long names cross, and cover names
-on a phone: here the diagram is turned, a row for each.
-
-Ranks of candidates over folds, and the tests that are usual for them (Demsar, JMLR 7, 2006).
-
-Which backbones, and what they cost: the lattice of subsets, the Pareto front.
-
-How many augmented views pay.
+Demsar draws the critical-difference diagram along a line with names hung from it. The lines of sixteen long names
+cross, and cover names on a phone: here the diagram is turned, a row for each.
 """
 
 from __future__ import annotations
@@ -47,6 +41,8 @@ if TYPE_CHECKING:
     Candidates = Sequence[Mapping[str, Any]]
     Vector = NDArray[np.float64]
     Subset = frozenset[str]
+
+# Forest plot of intervals, critical-difference diagram of ranks
 
 ROWS = 30
 """Candidates that a picture has room for; the critical difference is that of all."""
@@ -257,6 +253,8 @@ def _ranks_alt(
     return f"{title}; {folds} folds, 1 is best: {said}{rest}. {beyond}."
 
 
+# Ranks of candidates over folds, and the tests that are usual for them (Demsar, JMLR 7, 2006)
+
 ALPHA = 0.05
 FRIEDMAN = 3
 """Candidates from which Friedman's test is one."""
@@ -301,6 +299,8 @@ def indistinguishable(ranks: Sequence[float], difference: float) -> list[tuple[i
             stretches.append((first, last))
     return stretches
 
+
+# Which backbones, and what they cost: the lattice of subsets, the Pareto front
 
 SUBSETS_HEIGHT = 3.2
 SPREAD = 0.33
@@ -496,6 +496,8 @@ def _pareto(points: Sequence[Mapping[str, Any]], metric: str, name: str, title: 
 def _joined(backbones: Iterable[str]) -> str:
     return "+".join(printable(b) for b in sorted(backbones))
 
+
+# Score by the number of augmented views
 
 VIEWS_HEIGHT = 2.6
 

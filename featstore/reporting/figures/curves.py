@@ -1,9 +1,4 @@
-"""Whether it puts the ill above the well: ROC and precision-recall curves with bands.
-
-Curves over all thresholds and how far they would move with other patients.
-
-Whether probabilities can be taken at their word, acted upon, and left out where unsure.
-"""
+"""Figures of probabilities: ROC and precision-recall curves, reliability, decision and risk-coverage curves."""
 
 from __future__ import annotations
 
@@ -52,6 +47,8 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
     Stated = tuple[float, tuple[float, float] | None]
     Curves = Mapping[str, Mapping[str, Any]]
+
+# ROC and precision-recall curves with bands
 
 BANDS = 3
 """Bands that can lie over each other and still be seen."""
@@ -200,6 +197,8 @@ def _guessing(axes: Axes, chance: float | None) -> None:
         axes.set(xlabel="found among the ill (recall)", ylabel="ill among the alarms (precision)")
 
 
+# Curves over all thresholds, and how far they would move with other patients
+
 GRID = np.linspace(0.0, 1.0, 201)
 RESAMPLES = 500
 
@@ -343,6 +342,8 @@ def precision_at_recall(tp: Vector, fp: Vector) -> Vector:
     first = [np.searchsorted(line, np.maximum(GRID, 1e-9) - 1e-9) for line in found]
     return np.array([line[at.clip(max=len(line) - 1)] for line, at in zip(precise, first, strict=True)])
 
+
+# Whether probabilities can be taken at their word, acted upon, and left out where unsure
 
 HEIGHT = 2.8
 TOO_FEW = f"no ECE: fewer than {ENOUGH_IMAGES} images"

@@ -1,11 +1,4 @@
-"""What there is to learn from: images by split and class (Fig. 4 of Ji et al. 2020).
-
-What the networks see: images, and one image under augmentation (Fig. 1, 2, 5, 6 of Ji et al. 2020).
-
-What was answered for which class: the confusion matrix.
-
-Where the images lie: a map of their vectors in two dimensions.
-"""
+"""Figures of the data: class distribution, images and augmentations, confusion matrix, map of the vectors."""
 
 from __future__ import annotations
 
@@ -47,6 +40,8 @@ if TYPE_CHECKING:
 
     Image = NDArray[np.uint8]
     Vector = NDArray[np.float64]
+
+# Images by split and class (Fig. 4 of Ji et al. 2020)
 
 ROW = 0.22
 """Inches from bar to bar; a split begins one bar further down."""
@@ -107,6 +102,8 @@ def _drawn(counts: Mapping[str, Mapping[str, int]], name: str, title: str) -> Pi
     )
     return Picture(name, title, f"{title}: {said}.", figure)
 
+
+# Images, and one image under augmentation (Fig. 1, 2, 5, 6 of Ji et al. 2020)
 
 ACROSS = 4
 """Images side by side, at most."""
@@ -218,6 +215,8 @@ def _drawn_samples(
     return Picture(name, title, f"{title}, {len(images)} images: {joined_names(captions, 12)}.", figure)
 
 
+# Confusion matrix: what was answered for which class
+
 SIDE = 3.6
 FEW = 6
 """Classes whose cells have room for a share beside the count."""
@@ -316,6 +315,8 @@ def _class_ticks(axes: Axes, classes: Sequence[str], cell: float) -> float:
     axes.set(xlabel="answered", ylabel="true class")
     return max(map(wide, beside)) + 0.3
 
+
+# Map of the vectors in two dimensions
 
 NAMED_VALUES = 6
 """Values that get a colour; the rest are grey."""

@@ -1,7 +1,4 @@
-"""How the vectors become an answer (Fig. 3 and 7 of Ji et al. 2020).
-
-How a network learnt: accuracy and loss by epoch (Fig. 8 to 23 of Ji et al. 2020).
-"""
+"""Figures of the networks: the fusion diagram, and the learning curves."""
 
 from __future__ import annotations
 
@@ -31,6 +28,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+
+# Fusion diagram: how the vectors become an answer (Fig. 3 and 7 of Ji et al. 2020)
 
 ROW = 0.46
 """Inches from box to box."""
@@ -178,6 +177,8 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> 
         arrowprops={"arrowstyle": "-|>", "color": GREY, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 1},
     )
 
+
+# Learning curves: accuracy and loss by epoch (Fig. 8 to 23 of Ji et al. 2020)
 
 HEIGHT = 2.6
 ON_THE_WAY = (

@@ -1,8 +1,7 @@
-"""A drawn figure with its words, and how it becomes the same bytes every time.
+"""Style of all figures, and `Picture`: a drawn figure with its words, the same bytes every time.
 
-What all figures share: axes of one width, names that fit, lines that differ in more than colour, words below.
-
-A figure is as wide as a phone held upright needs it; what is more goes below, not beside.
+All figures share axes of one width, names that fit, lines that differ in more than colour, and words below. A figure
+is as wide as a phone held upright needs it; what is more goes below, not beside.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     Draw = ParamSpec("Draw")
+
+# A drawn figure with its words, and how it becomes the same bytes every time
 
 INK = "#1b1e23"
 """Text and axes: `Picture.inline` lets the page choose this colour."""
@@ -147,6 +148,8 @@ def _escaped(text: str) -> str:
 
     return escape(printable(text), quote=True)
 
+
+# Axes, names, lines and words that all figures share
 
 WIDTH = 4.4
 """Of a whole figure, in inches."""

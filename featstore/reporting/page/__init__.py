@@ -1,1 +1,1 @@
-"""The report: one HTML file that asks nobody for anything."""
+"""The HTML report: one file that loads nothing from elsewhere."""

@@ -1,7 +1,4 @@
-"""The cases that were answered wrong: what was said about each, and who said otherwise.
-
-Which pictures a run has, and what they are drawn from.
-"""
+"""Cases of a report that were answered wrong, and the pictures of a run."""
 
 from __future__ import annotations
 
@@ -43,6 +40,8 @@ if TYPE_CHECKING:
     from featstore.results.extraction import Check
     from featstore.types import Decoding, ImageRecord
 
+
+# The cases that were answered wrong: what was said about each, and who said otherwise
 
 SHOWN = 200
 """Cases on a page, the surest mistakes first; predictions.csv has all."""
@@ -148,6 +147,8 @@ def wrong_cases(record: RunRecord, thumbnails: Mapping[str, str]) -> WrongCases 
         tuple((truth, answer, tuple(cases)) for (truth, answer), cases in ordered),
     )
 
+
+# Which pictures a run has, and what they are drawn from
 
 BEST = 24
 """Candidates in a figure; the table has all."""
@@ -302,7 +303,7 @@ WHOLE = "all"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """A data set, looked at.
+    """A data set with its audit and its images, for the pictures of a report.
 
     Attributes
     ----------

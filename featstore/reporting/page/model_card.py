@@ -1,16 +1,16 @@
-"""Model card of a run (Mitchell et al. 2019): what is known, and what only its maker can say.
+"""Model card of a run, and reporting checklists: what is known, and what only the authors can say.
 
-Mitchell, Wu, Zaldivar, Barnes, Vasserman, Hutchinson, Spitzer, Raji & Gebru, Model cards for model reporting,
-FAT* 2019, doi 10.1145/3287560.3287596. The nine sections and their order are theirs (sections 4.1 to 4.9).
+Mitchell, Wu, Zaldivar, Barnes, Vasserman, Hutchinson, Spitzer, Raji & Gebru, Model cards for model reporting, FAT*
+2019, doi 10.1145/3287560.3287596. The nine sections and their order are theirs (sections 4.1 to 4.9).
 
-Reporting checklists with the answers that runs can give; every other item is left to the authors.
-
-The item lists that reviewers ask for, by number. The wording is ours and short; the source's counts.
+The checklists are those that reviewers ask for, by number, with the answers that runs can give; every other item is
+left to the authors. The wording is ours and short; numbers and order are the sources', and the sources' wording
+counts.
 
 CLAIM 2024: Tejani, Klontzas, Gatti, Mongan, Moy, Park, Kahn et al., Checklist for Artificial Intelligence in Medical
 Imaging (CLAIM): 2024 update, Radiology: Artificial Intelligence 6(4), 2024, doi 10.1148/ryai.240300; 44 items.
 TRIPOD+AI: Collins, Moons, Dhiman et al., BMJ 385:e078378, 2024, doi 10.1136/bmj-2023-078378, table 2; 27 items, 52
-with their parts. Numbers and order are theirs.
+with their parts.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from featstore.reporting.run_record import RunRecord
 
     Answer = Callable[[RunRecord], str]
+
+# Model card
 
 SOURCE = "Mitchell et al. 2019, Model cards for model reporting (doi 10.1145/3287560.3287596)"
 
@@ -131,6 +133,8 @@ def _kept(record: RunRecord) -> list[str]:
         "A comparison keeps no model: this card is about the procedure of its leader. featstore fuse fits one."
     ]
 
+
+# Checklists, and the answers that runs can give
 
 METRICS = (
     "Discrimination: AUC, average precision, sensitivity at fixed specificity and the reverse. Answers: accuracy,"
@@ -259,6 +263,8 @@ TRIPOD_ANSWERS: dict[str, Sequence[Answer]] = {
     "26": [_LIMITS],
 }
 
+
+# Items of the checklists, by number
 
 CLAIM_SOURCE = "CLAIM, 2024 update (Tejani et al. 2024, doi 10.1148/ryai.240300)"
 TRIPOD_SOURCE = "TRIPOD+AI (Collins et al. 2024, doi 10.1136/bmj-2023-078378)"

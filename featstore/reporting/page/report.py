@@ -1,7 +1,4 @@
-"""What stands on the page: every part of a report, in the order in which it is read.
-
-A page as one HTML file that asks nobody for anything.
-"""
+"""The report page: every part in the order in which it is read, as one HTML file that loads nothing."""
 
 from __future__ import annotations
 
@@ -32,6 +29,8 @@ if TYPE_CHECKING:
     from featstore.reporting.run_record import RecordedFigure, RunRecord
     from featstore.results.extraction import Check
 
+
+# Parts of a report
 
 POOLED = (
     "Curves and the table of answers are drawn from the out-of-fold answers of all images together; the table of"
@@ -88,7 +87,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Page:
-    """A report.
+    """All parts of a report.
 
     Attributes
     ----------
@@ -213,6 +212,8 @@ def _thumbnails(record: RunRecord, dataset: Dataset | None) -> dict[str, str]:
     answers = record.predictions[record.shown]
     return dataset.thumbnails(answers.ids[row] for row in answers.wrong[:SHOWN].tolist())
 
+
+# HTML
 
 MARK = '<meta name="generator" content="featstore report">'
 """By this line a file is known to be a report."""

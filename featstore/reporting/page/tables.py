@@ -1,9 +1,4 @@
-"""The tables of each kind of run.
-
-Where a run comes from: keys, digests, versions, and the command that makes it again.
-
-Runs side by side: paired on the images that both were tested on, where they saw the same table.
-"""
+"""Tables of a report: for each kind of run, for its provenance, and for runs side by side."""
 
 from __future__ import annotations
 
@@ -47,6 +42,8 @@ if TYPE_CHECKING:
     from featstore.reporting.schema import RunPredictions
     from featstore.results.fusion import WarmStart
 
+
+# Tables of each kind of run
 
 MEANING = {
     "auc": "chance that a random positive image gets a higher probability than a random other one; 0.5 is guessing",
@@ -249,6 +246,8 @@ def _phases(about: Mapping[str, Any]) -> Table:
     )
 
 
+# Provenance: keys, digests, versions, and the command that makes a run again
+
 RANDOM = "random:"
 
 
@@ -429,13 +428,15 @@ def _joined(value: Any) -> Any:  # noqa: ANN401
     return ",".join("+".join(map(str, part)) if isinstance(part, list) else str(part) for part in value)
 
 
+# Runs side by side: paired on the images that both were tested on, where they saw the same table
+
 ENOUGH = 2
 """Groups from which resampling them says anything."""
 
 
 @dataclass(frozen=True, slots=True)
 class SideBySide:
-    """Every two runs of a report.
+    """Comparisons of every two runs of a report.
 
     Attributes
     ----------

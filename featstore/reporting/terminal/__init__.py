@@ -1,1 +1,1 @@
-"""Results as plain text, and for a terminal."""
+"""Results as plain text and for a terminal."""

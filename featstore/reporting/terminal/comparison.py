@@ -1,10 +1,7 @@
-"""Scores of stage two as plain text: tables of candidates and of held-out images.
+"""Fits and comparisons as plain text, and a comparison laid out for a terminal.
 
-Cost and worth of backbones and views, as plain text.
-
-A comparison for a terminal: the score that verdicts are about as small bars, some of the others, the verdict.
-
-What is piped is `comparison_text`: every score with its interval, however wide.
+Plain text, which is what is piped, has every score with its interval, however wide (`comparison_text`). A terminal
+shows the score that verdicts are about as small bars, some of the others, and the verdict.
 """
 
 from __future__ import annotations
@@ -39,6 +36,8 @@ if TYPE_CHECKING:
     from featstore.results.fusion import Fusion
 
     Stress = Literal["", "strong", "told", "untold", "faint"]
+
+# Scores as plain text: tables of candidates and of held-out images
 
 SHOWN = 20
 """Candidates in a printed table."""
@@ -297,6 +296,9 @@ def _number(value: float | None, interval: tuple[float, float] | None) -> str:
     return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else " [no interval]")
 
 
+# Cost and worth of backbones and views
+
+
 def backbone_value_text(result: BackboneValue) -> str:
     """Tables of prices, of the Pareto front and of redundancy."""
     names = [price.name for price in result.prices]
@@ -370,6 +372,8 @@ def _advice(result: BackboneValue) -> str:
         f" {', '.join(known)} over {len(result.prices)} backbones."
     )
 
+
+# A comparison for a terminal
 
 NARROWEST, WIDEST = 60, 120
 FEWEST_CELLS = 32

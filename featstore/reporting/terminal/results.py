@@ -1,11 +1,4 @@
-"""Results as plain text for a terminal.
-
-A fine-tuning as plain text.
-
-What `featstore paper` found, as plain text.
-
-What the `featstore cache` commands say, as plain text for a terminal.
-"""
+"""Results of all other commands as plain text for a terminal."""
 
 from __future__ import annotations
 
@@ -42,6 +35,8 @@ if TYPE_CHECKING:
     from featstore.store.inventory import InventoryEntry
     from featstore.store.verify import LostRows, Repair, Verification
 
+
+# Extraction, predictions, audit, bench and demo
 
 LISTED = 10
 CLASSES_SHOWN = 4
@@ -271,6 +266,8 @@ def score_text(score: Score) -> str:
     )
 
 
+# Fine-tuning
+
 ROLES = {"trained": "learned from", "validated": "to choose the epoch"}
 
 
@@ -323,6 +320,8 @@ def _verdict(result: Finetuning) -> str:
         f" ({duration(result.seconds)})."
     )
 
+
+# `featstore paper`
 
 FUSIONS = {"head": "fusion head", "tuned": "fusion head, fine-tuned", "vote": "majority vote over networks"}
 PROTOCOLS = {"by_image": "split by image", "by_patient": "patients kept together"}
@@ -420,6 +419,8 @@ def _score(score: Score | None) -> str:
     bounds = "" if score.interval is None else f" [{score.interval[0]:.3f}, {score.interval[1]:.3f}]"
     return f"{score.value:.3f}{bounds}"
 
+
+# `featstore cache`
 
 DAY, YEAR = 86_400, 365 * 86_400
 KINDS = {
