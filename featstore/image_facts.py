@@ -6,11 +6,9 @@ recognised by their bytes, their pixels or their patient's name.
 
 from __future__ import annotations
 
-import os
-from collections import Counter, deque
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -18,18 +16,17 @@ import numpy as np
 from featstore.errors import BadImageError
 from featstore.findings import Finding
 from featstore.images.manifest import findings_of_notes
-from featstore.images.near_copies import find_copies
+from featstore.images.near_copies import Miniatures, find_copies
 from featstore.images.reading import (
     FACT,
     FACTS_REVISION,
-    SIDE,
     compute_facts,
     notes_of,
     pixel_digest_of,
     plausible,
     reserve_for_decoding,
 )
-from featstore.processes import threads
+from featstore.processes import map_ahead, threads
 from featstore.serialization import digest
 from featstore.store.notes import CopiesNote, record_copies, record_facts, recorded_copies, recorded_facts
 from featstore.store.training_record import KnownImages, salt_of, salted_names
@@ -47,7 +44,6 @@ if TYPE_CHECKING:
 
 # Facts, and pairs of images that show the same picture
 
-ID_BYTES = 32
 AHEAD = 8
 """Images that each thread looks at before the first of them is asked for."""
 COPIES_REVISION = 2
@@ -93,44 +89,13 @@ class FactTable:
     bad
         The others, by id: reason and detail.
     miniatures
-        Of those that were read just now. They are pictures of patients, and nowhere kept.
+        Of those that were read just now, by row. They are pictures of patients, and nowhere kept.
     """
 
     records: tuple[ImageRecord, ...]
     rows: NDArray[np.void]
     bad: Mapping[str, tuple[str, str]]
     miniatures: Miniatures
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Miniatures:
-    """Small grey pictures in one array.
-
-    Attributes
-    ----------
-    rows
-        Row of each image, by id; counted from 0 as they came.
-    pictures
-        ``(n, SIDE, SIDE)``; n may be larger.
-    """
-
-    rows: dict[str, int]
-    pictures: Pixels
-
-    @classmethod
-    def room_for(cls, most: int) -> Miniatures:
-        """Room that takes memory only as it is filled."""
-        return cls({}, np.zeros((most, SIDE, SIDE), np.uint8))
-
-    def add(self, image: str, picture: Pixels) -> None:
-        """Keep one more."""
-        self.pictures[len(self.rows)] = picture
-        self.rows[image] = len(self.rows)
-
-    def of(self, images: Sequence[str]) -> Pixels:
-        """Those of some images; without a copy where they are all, in their order."""
-        at = [self.rows[image] for image in images]
-        return self.pictures[: len(at)] if at == list(range(len(at))) else self.pictures[at]
 
 
 def image_facts(
@@ -149,27 +114,26 @@ def image_facts(
     progress
         Show a bar on stderr while files are read.
     """
-    known = {}
+    rows, known = np.zeros(len(records), FACT), np.zeros(len(records), bool)
     if cache is not None:
         kept = recorded_facts(cache, decoding, FACTS_REVISION, FACT)
-        known = _by_id(kept[plausible(kept)])
-    missing = [record for record in records if bytes.fromhex(record.id) not in known]
+        at, found = _rows_of(records, kept[plausible(kept)])
+        rows[at], known[at] = found, True
     bad: dict[str, tuple[str, str]] = {}
-    fresh, miniatures = [], Miniatures.room_for(len(missing))
-    for record, seen in _stream_facts(missing, decoding, progress=progress):
+    miniatures = Miniatures.room_for(len(records))
+    missing = np.flatnonzero(~known).tolist()
+    for row, seen in _stream_facts(missing, records, decoding, progress=progress):
         if isinstance(seen, BadImageError):
-            bad[record.id] = seen.reason, seen.detail
+            bad[records[row].id] = seen.reason, seen.detail
         else:
-            fresh.append(seen[0])
-            miniatures.add(record.id, seen[1])
-    if fresh:
-        rows = np.array(fresh, FACT)
-        known |= _by_id(rows)
-        if cache is not None:
-            record_facts(cache, decoding, FACTS_REVISION, rows)
-    good = tuple(record for record in records if record.id not in bad)
-    table = np.array([known[bytes.fromhex(record.id)] for record in good], FACT)
-    return FactTable(good, table, bad, miniatures)
+            rows[row], known[row] = seen[0], True
+            miniatures.put(row, seen[1])
+    if cache is not None and miniatures.flush().known.any():
+        record_facts(cache, decoding, FACTS_REVISION, rows[miniatures.known])
+    if known.all():
+        return FactTable(tuple(records), rows, bad, miniatures.flush())
+    good = np.flatnonzero(known)
+    return FactTable(tuple(records[row] for row in good.tolist()), rows[good], bad, miniatures.only(good))
 
 
 def image_copies(
@@ -210,45 +174,38 @@ def image_copies(
 def _find_copies(
     facts: FactTable, groups: Sequence[str], decoding: Decoding, *, progress: bool
 ) -> CopiesFound:
-    """Look at those images again whose miniatures are not at hand, and compare each with the likest others."""
+    """Look at those images again that were not read just now, and compare each with the likest others."""
     small = facts.miniatures
-    missing = [record for record in facts.records if record.id not in small.rows]
-    if missing:
-        small = Miniatures.room_for(len(facts.records))
-        for image in facts.miniatures.rows:
-            small.add(image, facts.miniatures.of([image])[0])
-        for record, seen in _stream_facts(missing, decoding, progress=progress):
-            if not isinstance(seen, BadImageError):
-                small.add(record.id, seen[1])
-    rows = [row for row, record in enumerate(facts.records) if record.id in small.rows]
-    ids = [facts.records[row].id for row in rows]
-    found = find_copies(
-        small.of(ids),
-        facts.rows["pixels"][rows],
-        [groups[row] for row in rows],
-        progress=progress,
-    )
+    for row, seen in _stream_facts(
+        np.flatnonzero(~small.known).tolist(), facts.records, decoding, progress=progress
+    ):
+        if not isinstance(seen, BadImageError):
+            small.put(row, seen[1])
+
+    def read(rows: Sequence[int]) -> dict[int, Pixels]:
+        found = _stream_facts(rows, facts.records, decoding, progress=False)
+        return {row: seen[1] for row, seen in found if not isinstance(seen, BadImageError)}
+
+    found = find_copies(small, facts.rows["pixels"], groups, read=read, progress=progress)
+    ids = [record.id for record in facts.records]
     pairs = [CopyPair(ids[p.first], ids[p.second], round(p.similarity, 4), p.how) for p in found.pairs]
     return CopiesFound(tuple(pairs), found.crowded, found.left)
 
 
 def _stream_facts(
-    records: Sequence[ImageRecord], decoding: Decoding, *, progress: bool
-) -> Iterator[tuple[ImageRecord, Seen]]:
-    """Look at each image, a few ahead of what is asked for: what is found does not pile up."""
+    rows: Sequence[int], records: Sequence[ImageRecord], decoding: Decoding, *, progress: bool
+) -> Iterator[tuple[int, Seen]]:
+    """Look at these images, a few ahead of what is asked for: what is found does not pile up."""
     from tqdm import tqdm
 
     with (
         ThreadPoolExecutor(threads()) as pool,
-        tqdm(total=len(records), desc="look", disable=not (progress and records), unit="img") as bar,
+        tqdm(total=len(rows), desc="look", disable=not (progress and rows), unit="img") as bar,
     ):
-        coming = iter(records)
-        begun = deque((r, pool.submit(_facts_of, r, decoding)) for r in islice(coming, AHEAD * threads()))
-        while begun:
-            record, future = begun.popleft()
-            yield record, future.result()
+        look = map_ahead(pool, lambda row: _facts_of(records[row], decoding), rows, AHEAD * threads())
+        for row, seen in zip(rows, look, strict=True):
+            yield row, seen
             bar.update()
-            begun.extend((r, pool.submit(_facts_of, r, decoding)) for r in islice(coming, 1))
 
 
 def notes_found(facts: FactTable) -> tuple[Finding, ...]:
@@ -265,9 +222,15 @@ def _facts_of(record: ImageRecord, decoding: Decoding) -> Seen:
         return error
 
 
-def _by_id(rows: NDArray[np.void]) -> dict[bytes, NDArray[np.void]]:
-    """Rows by id; NumPy drops the zeros at the end of bytes, which belong to an id."""
-    return {bytes(row["id"]).ljust(ID_BYTES, b"\0"): row for row in rows}
+def _rows_of(
+    records: Sequence[ImageRecord], kept: NDArray[np.void]
+) -> tuple[NDArray[np.intp], NDArray[np.void]]:
+    """Places of the images that are known, and the facts of each; `kept` is in the order of ids."""
+    ids = np.array([bytes.fromhex(record.id) for record in records], FACT["id"])
+    at = np.searchsorted(kept["id"], ids)
+    at[at == len(kept)] = 0
+    known = np.flatnonzero(kept["id"][at] == ids) if len(kept) else np.zeros(0, np.intp)
+    return known, kept[at[known]]
 
 
 # Images that were learned from already
@@ -288,8 +251,8 @@ def pixel_digests(
     rows = list(records)
     kept = {} if cache is None or not rows else _kept(cache, decoding)
     missing = [row for row in rows if row.id not in kept]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        fresh = list(pool.map(lambda row: pixel_digest_of(row, decoding), missing))
+    with ThreadPoolExecutor(threads()) as pool:
+        fresh = list(map_ahead(pool, lambda row: pixel_digest_of(row, decoding), missing, AHEAD * threads()))
     found = kept | {row.id: value for row, value in zip(missing, fresh, strict=True) if value is not None}
     return {row.id: found[row.id] for row in rows if row.id in found}
 

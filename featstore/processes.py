@@ -13,19 +13,23 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from featstore.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Executor
     from types import FrameType
 
     Item = TypeVar("Item")
+    Result = TypeVar("Result")
 
 # Processes that end with their parent, however that ends, as after kill -9: nobody takes their answer.
 
@@ -221,6 +225,20 @@ class PhaseProgress:
 THREADS = "FEATSTORE_THREADS"
 _DIGITS = 4
 """More threads than these can count are a slip of the hand."""
+
+
+def map_ahead(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """Like ``pool.map``, but at most `ahead` items are begun before the first of them is asked for.
+
+    What is found does not pile up, nor do futures: memory does not grow with the number of items.
+    """
+    coming = (pool.submit(function, item) for item in items)
+    begun = deque(islice(coming, ahead))
+    while begun:
+        yield begun.popleft().result()
+        begun.extend(islice(coming, 1))
 
 
 def threads() -> int:

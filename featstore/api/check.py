@@ -40,7 +40,10 @@ FOLDS, FEWEST = 5, 3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReadableImages:
-    """The images of a data set that can be read, as a table to be split: see `featstore.splits.LabelledImages`."""
+    """The images of a data set that can be read, as a table to be split: see `featstore.splits.LabelledImages`.
+
+    Groups are numbered in the order of their names: an array of names takes the width of the longest for each.
+    """
 
     records: tuple[ImageRecord, ...]
     classes: tuple[str, ...]
@@ -51,7 +54,8 @@ class ReadableImages:
     def of(cls, records: Sequence[ImageRecord]) -> ReadableImages:
         """Table of these images."""
         classes, y = np.unique([record.label for record in records], return_inverse=True)
-        groups = np.array([record.group for record in records])
+        rank = {group: at for at, group in enumerate(sorted({record.group for record in records}))}
+        groups = np.array([f"{rank[record.group]:0{len(str(len(rank)))}}" for record in records])
         return cls(tuple(records), tuple(classes.tolist()), y, groups)
 
 

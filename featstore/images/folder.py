@@ -24,7 +24,6 @@ from featstore.processes import track
 from featstore.serialization import open_regular
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Sequence
     from pathlib import Path
 
@@ -46,10 +45,14 @@ _CLUTTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__ma
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An entry of one folder: a file, or a folder to walk; `real` is set once a link was passed."""
+    """An entry of one folder: a file, or a folder to walk; `real` is set once a link was passed.
+
+    Of a folder `identity` is its device and inode, of a file None.
+    """
 
     path: Path
-    info: os.stat_result
+    mode: int
+    identity: tuple[int, int] | None
     real: str | None
 
 
@@ -85,10 +88,10 @@ class _Walk:
         return self.level(folder.path, linked=folder.real is not None)
 
     def holds(
-        self, top: _Found, above: frozenset[tuple[int, int]] = frozenset(), *, images: bool = True
+        self, top: _Found, above: frozenset[tuple[int, int] | None] = frozenset(), *, images: bool = True
     ) -> bool:
         """Whether there is an image at any depth under `top`, or with ``images=False`` any file but text."""
-        here = (top.info.st_dev, top.info.st_ino)
+        here = top.identity
         if here in above or len(above) >= _DEEPEST:
             return False
         folders, files = self.inside(top)
@@ -105,17 +108,17 @@ class _Walk:
             found = None if _is_clutter(name) else self._find(path, linked=linked)
             if found is None:
                 continue
-            if stat.S_ISDIR(found.info.st_mode):
+            if stat.S_ISDIR(found.mode):
                 folders.append(found)
-            elif stat.S_ISREG(found.info.st_mode) and path.suffix.lower() not in _TEXT:
+            elif stat.S_ISREG(found.mode) and path.suffix.lower() not in _TEXT:
                 files.append(found)
             else:
                 self.skipped += 1
         return folders, files
 
-    def below(self, top: _Found, above: frozenset[tuple[int, int]] = frozenset()) -> list[_Found]:
+    def below(self, top: _Found, above: frozenset[tuple[int, int] | None] = frozenset()) -> list[_Found]:
         """All files at any depth under `top`. A folder that is inside itself is reported, not entered."""
-        here = (top.info.st_dev, top.info.st_ino)
+        here = top.identity
         if here in above:
             self.unreadable.append(Quarantined(top.path, None, "loop", "The folder contains itself."))
             return []
@@ -144,9 +147,11 @@ class _Walk:
         except OSError as error:
             self.unreadable.append(quarantine(path, error))
             return None
+        real = None
         if linked or path.is_symlink():
-            return _Found(path, info, real_path_inside(path, self.root, follow_links=self.follow_links))
-        return _Found(path, info, None)
+            real = real_path_inside(path, self.root, follow_links=self.follow_links)
+        identity = (info.st_dev, info.st_ino) if stat.S_ISDIR(info.st_mode) else None
+        return _Found(path, info.st_mode, identity, real)
 
 
 def list_folder(root: Path, *, follow_links: bool = False) -> Listing:

@@ -14,22 +14,28 @@ on a sample finds centres, one for `PER_CELL` pictures; each picture lies in the
 compared with the pictures of its `PROBES` nearest cells (Sivic & Zisserman, Video Google, 2003; Jegou et al., Product
 quantization for nearest neighbor search, 2011). A cell that holds more than `MOST_IN_CELL` is sorted along its
 longest axis, and each picture is compared with the `MOST_IN_CELL` that lie nearest on it. So time and memory per
-picture are bounded, whatever the pictures show.
+picture are bounded, whatever the pictures show. Of the pictures themselves only some stay in memory: those of a pair
+that is aligned are read once more.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+
+from featstore.images.reading import SIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from featstore.types import Pixels
 
     Floats = NDArray[np.float32]
     How = Literal["same pixels", "copy", "mirrored", "moved", "mirrored and moved"]
@@ -70,6 +76,8 @@ LOOK_ZOOM = 0.9
 """The likely ones are also looked for with one picture enlarged by so much, which finds cropped copies."""
 SHIFT_SHARE = 12
 """The largest shift is the side divided by this."""
+AT_HAND, AT_ONCE = 2048, 1024
+"""Miniatures that stay in memory, and those of pairs to be aligned that are read again together."""
 
 
 class Pair(NamedTuple):
@@ -100,11 +108,68 @@ class Copies:
     left: int = 0
 
 
+@dataclass(slots=True, eq=False)
+class Miniatures:
+    """Small grey pictures to be compared: what is compared of each, and of the first ones the picture.
+
+    Attributes
+    ----------
+    bands
+        The middle spatial frequencies of each; memory is taken as rows are filled.
+    known
+        ``(n,)`` whether the picture has been seen; what has not is like nothing.
+    at_hand
+        By row, the first `AT_HAND` pictures ``(SIDE, SIDE)``.
+    """
+
+    bands: UnitVectors
+    known: NDArray[np.bool_]
+    at_hand: dict[int, Pixels] = field(default_factory=dict)
+    _coming: dict[int, Pixels] = field(default_factory=dict)
+
+    @classmethod
+    def room_for(cls, count: int) -> Miniatures:
+        """Room for so many, to be filled by `put` and `flush`."""
+        return cls(UnitVectors.empty(count, (SIDE // 2) ** 2), np.zeros(count, bool))
+
+    @classmethod
+    def of(cls, pictures: Pixels) -> Miniatures:
+        """All of ``(n, SIDE, SIDE)``."""
+        made = cls.room_for(len(pictures))
+        for row, picture in enumerate(pictures):
+            made.put(row, picture)
+        return made.flush()
+
+    def put(self, row: int, picture: Pixels) -> None:
+        """Look at one ``(SIDE, SIDE)``."""
+        if len(self.at_hand) < AT_HAND:
+            self.at_hand[row] = picture
+        self._coming[row] = picture
+        if len(self._coming) == ROWS:
+            self.flush()
+
+    def flush(self) -> Miniatures:
+        """Compute what is compared of those that were put."""
+        if self._coming:
+            rows = np.array(list(self._coming))
+            self.bands.put(rows, *_middle_frequencies(np.stack(list(self._coming.values()))))
+            self.known[rows] = True
+            self._coming.clear()
+        return self
+
+    def only(self, rows: Rows) -> Miniatures:
+        """Move these rows up, in rising order, into the place of the others, which are lost."""
+        at = {row: place for place, row in enumerate(rows.tolist())}
+        kept = {at[row]: picture for row, picture in self.at_hand.items() if row in at}
+        return Miniatures(self.flush().bands.only(rows), self.known[rows], kept)
+
+
 def find_copies(
-    miniatures: NDArray[np.uint8],
+    miniatures: Miniatures,
     digests: Sequence[bytes] | NDArray[np.bytes_],
     sides: Sequence[str],
     *,
+    read: Callable[[Sequence[int]], Mapping[int, Pixels]] = lambda _: {},
     progress: bool = False,
 ) -> Copies:
     """Find pairs of images on different sides that show the same picture.
@@ -112,29 +177,32 @@ def find_copies(
     Parameters
     ----------
     miniatures
-        ``(n, side, side)`` grey.
+        The pictures.
     digests
         ``(n,)`` digest of the decoded pixels.
     sides
         ``(n,)`` patient (group) of each image: pairs within one are no finding.
+    read
+        Reads the miniatures of some rows again, those that can be read. It is asked for the pairs that are worth
+        aligning, for at most `AT_ONCE` at a time or one and its likely copies.
     progress
         Show a bar on stderr.
 
     Returns
     -------
-    Time grows with n. So does memory, by less than 2 KiB per image beside the miniature.
+    Time grows with n. So does memory, by less than 2 KiB per image.
     """
     from tqdm import tqdm
 
-    if len(miniatures) < 2:  # noqa: PLR2004
+    bands = miniatures.flush().bands
+    if len(bands.values) < 2:  # noqa: PLR2004
         return Copies()
-    side = np.unique(np.asarray(sides), return_inverse=True)[1]
-    bands = _bands(miniatures)
+    side = _numbered(sides)
     cells = cells_of(bands)
     found = {pair: Pair(*pair, 1.0, "same pixels") for pair in _equal(digests, side, bands.shows)}
     likely: list[Likely] = []
     usual = np.empty(0)
-    looks = tuple(_looks(miniatures.shape[1] // 2))
+    looks = tuple(_looks(SIDE // 2))
     steps = len(looks) * int(bands.shows.sum()) * cells.probed.shape[1]
     with tqdm(total=steps, desc="compare", unit="look", disable=not progress, smoothing=0.05) as bar:
         for look in looks:
@@ -145,17 +213,24 @@ def find_copies(
                 _keep(found, _in_place(best, usual, mirrored=look.mirrored))
             likely.append(_likely(best, mirrored=look.mirrored))
     wanted, left = _that_stand_out_most(likely, found)
-    moved, unrefined = _moved(miniatures, wanted, progress=progress)
+    del likely, best
+    moved, unrefined = _moved(miniatures.at_hand, read, wanted, progress=progress)
     _keep(found, moved)
     pairs = sorted(found.values(), key=lambda pair: (-pair.similarity, pair.first, pair.second))
     return Copies(tuple(pairs), crowded(bands, cells), left + unrefined)
 
 
+def _numbered(names: Sequence[str]) -> NDArray[np.int32]:
+    """The same number for the same name."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int32)
+
+
 class Likely(NamedTuple):
     """Pairs that are worth aligning; `ratios` is what they lack to 1, against what is usual for the first image."""
 
-    rows: NDArray[np.intp]
-    others: NDArray[np.intp]
+    rows: NDArray[np.int32]
+    others: NDArray[np.int32]
     ratios: NDArray[np.float64]
     mirrored: bool
 
@@ -204,7 +279,7 @@ def _likely(best: Neighbours, *, mirrored: bool) -> Likely:
     rows, ranks = np.nonzero((values >= LIKELY) & (best.rows[:, :NEIGHBOURS] >= 0))
     lacks = 1 - values[rows, ranks].astype(np.float64)
     ratios = lacks / np.maximum(1 - _usual(best)[rows], 1e-6)
-    return Likely(rows, best.rows[rows, ranks].astype(np.intp), ratios, mirrored)
+    return Likely(rows.astype(np.int32), best.rows[rows, ranks], ratios, mirrored)
 
 
 def _that_stand_out_most(
@@ -215,30 +290,48 @@ def _that_stand_out_most(
         np.concatenate([getattr(part, name) for part in likely]) for name in Likely._fields[:3]
     )
     mirrored = np.concatenate([np.full(len(part.rows), part.mirrored) for part in likely])
-    ways = np.column_stack([np.minimum(rows, others), np.maximum(rows, others), mirrored])
-    rank = np.full(int(ways.max(initial=0)) + 1, np.inf)
+    rank = np.full(max(int(rows.max(initial=0)), int(others.max(initial=0))) + 1, np.inf)
     np.minimum.at(rank, rows, ratios)
     order = np.lexsort((ratios, rows, rank[rows]))
-    firsts = np.sort(np.unique(ways[order], axis=0, return_index=True)[1])
-    every = [(one, other, bool(m)) for one, other, m in ways[order][firsts].tolist()]
-    wanted = [way for way in every if way[:2] not in found]
-    return wanted[:MOST_ALIGNED], len(wanted[MOST_ALIGNED:])
+    one, other = (pick(rows, others).astype(np.int64)[order] for pick in (np.minimum, np.maximum))
+    ways = (one * len(rank) + other) * 2 + mirrored[order]
+    firsts = np.sort(np.unique(ways, return_index=True)[1])
+    every = ((int(one[at]), int(other[at]), bool(mirrored[order[at]])) for at in firsts)
+    wanted = (way for way in every if way[:2] not in found)
+    return list(islice(wanted, MOST_ALIGNED)), sum(1 for _ in wanted)
 
 
-def _moved(miniatures: NDArray[np.uint8], wanted: Sequence[Way], *, progress: bool) -> tuple[list[Pair], int]:
+def _moved(
+    at_hand: Mapping[int, Pixels],
+    read: Callable[[Sequence[int]], Mapping[int, Pixels]],
+    wanted: Sequence[Way],
+    *,
+    progress: bool,
+) -> tuple[list[Pair], int]:
     """Align likely pairs, at half the resolution first: those that are alike then, and how many were not refined."""
     from tqdm import tqdm
 
+    def pictures(ways: Iterable[Way]) -> dict[int, Pixels]:
+        rows = dict.fromkeys(row for way in ways for row in way[:2])
+        missing = [row for row in rows if row not in at_hand]
+        again = read(missing) if missing else {}
+        return {row: at_hand[row] for row in rows if row in at_hand} | dict(again)
+
+    aligned: dict[Way, float] = {}
     with tqdm(total=len(wanted), desc="align", unit="pair", disable=not (progress and wanted)) as bar:
-        aligned = {}
-        for way, value in _aligned(lambda row: _halved(miniatures[row]), wanted):
-            aligned[way] = value
-            bar.update()
-    close = [way for way, value in aligned.items() if value >= WORTH_A_CLOSE_LOOK]
-    aligned |= dict(_aligned(miniatures.__getitem__, close))
+        for part in _parts(wanted):
+            seen = pictures(part)
+            halved = {row: _halved(picture) for row, picture in seen.items()}
+            found = dict(_aligned(halved, part))
+            close = [way for way, value in found.items() if value >= WORTH_A_CLOSE_LOOK]
+            aligned |= found | dict(_aligned(seen, close))
+            bar.update(len(part))
     worth = sorted(_that_stand_out(aligned, WORTH_REFINING, LOOSELY), key=lambda way: -aligned[way])
-    for way in worth[:MOST_REFINED]:
-        aligned[way] = max(aligned[way], _refined(miniatures, way))
+    for part in _parts(worth[:MOST_REFINED]):
+        seen = pictures(part)
+        for way in part:
+            if way[0] in seen and way[1] in seen:
+                aligned[way] = max(aligned[way], _refined(seen[way[0]], seen[way[1]], mirrored=way[2]))
     pairs = [
         Pair(one, other, aligned[one, other, mirrored], "mirrored and moved" if mirrored else "moved")
         for one, other, mirrored in _that_stand_out(aligned, ALIGNED, STANDS_OUT)
@@ -246,15 +339,29 @@ def _moved(miniatures: NDArray[np.uint8], wanted: Sequence[Way], *, progress: bo
     return pairs, len(worth[MOST_REFINED:])
 
 
-def _refined(miniatures: NDArray[np.uint8], way: Way) -> float:
+def _parts(ways: Sequence[Way]) -> Iterator[list[Way]]:
+    """Pairs with the same second picture together, a few pictures at a time."""
+    by_second: defaultdict[tuple[int, bool], list[Way]] = defaultdict(list)
+    for way in ways:
+        by_second[way[1:]].append(way)
+    part: list[Way] = []
+    for some in by_second.values():
+        if part and len({row for way in (*part, *some) for row in way[:2]}) > AT_ONCE:
+            yield part
+            part = []
+        part += some
+    if part:
+        yield part
+
+
+def _refined(one: Pixels, other: Pixels, *, mirrored: bool) -> float:
     """Correlation after the best affine move (stretch and shear, too: pictures are squeezed into squares)."""
     from scipy.ndimage import affine_transform, gaussian_filter
     from scipy.optimize import minimize
 
-    one, other, mirrored = way
-    side = miniatures.shape[1]
+    side = len(one)
     taper = np.outer(*(np.hanning(side + 2)[1:-1],) * 2) ** 0.5
-    greys = miniatures[[one, other]].astype(np.float64)
+    greys = np.stack([one, other]).astype(np.float64)
     sharp = [grey - gaussian_filter(grey, BEFORE_TURNING, mode="nearest") for grey in greys]
     target, moving = _unit(sharp[0] * taper), sharp[1][:, ::-1] if mirrored else sharp[1]
     centre = (side - 1) / 2
@@ -310,34 +417,31 @@ def _middle(values: list[float], value: float) -> float:
 
 
 def _equal(
-    digests: Sequence[bytes] | NDArray[np.bytes_], side: NDArray[np.intp], shows: NDArray[np.bool_]
+    digests: Sequence[bytes] | NDArray[np.bytes_], side: NDArray[np.int32], shows: NDArray[np.bool_]
 ) -> Iterator[tuple[int, int]]:
     """Pairs with equal pixels, the first of each set with each other; an empty picture is no evidence."""
-    sets: defaultdict[bytes, list[int]] = defaultdict(list)
-    for row, digest in enumerate(digests):
-        if shows[row]:
-            sets[bytes(digest)].append(row)
+    shown = np.flatnonzero(shows)
+    numbers, counts = np.unique(np.asarray(digests)[shown], return_inverse=True, return_counts=True)[1:]
+    sets: defaultdict[int, list[int]] = defaultdict(list)
+    for at in np.flatnonzero(counts[numbers] > 1).tolist():
+        sets[numbers[at]].append(int(shown[at]))
     for first, *others in sets.values():
         yield from ((first, other) for other in others if side[first] != side[other])
 
 
-def _bands(miniatures: NDArray[np.uint8]) -> UnitVectors:
-    """The middle spatial frequencies of each miniature, at half its resolution, and whether there are any."""
+def _middle_frequencies(pictures: Pixels) -> tuple[Floats, NDArray[np.bool_]]:
+    """The middle spatial frequencies of ``(n, SIDE, SIDE)``, at half the resolution, and whether there are any."""
     from scipy.ndimage import gaussian_filter1d
 
-    count, side, _ = miniatures.shape
-    halve = np.repeat(np.eye(side // 2), 2, axis=1) / 2
+    halve = np.repeat(np.eye(SIDE // 2), 2, axis=1) / 2
     fine, coarse = (
-        (halve @ gaussian_filter1d(np.eye(side), width, axis=0, mode="nearest")).astype(np.float32)
+        (halve @ gaussian_filter1d(np.eye(SIDE), width, axis=0, mode="nearest")).astype(np.float32)
         for width in (FINE, COARSE)
     )
-    bands = UnitVectors.empty(count, (side // 2) ** 2)
-    for start in range(0, count, ROWS):
-        grey = miniatures[start : start + ROWS].astype(np.float32)
-        rows = (fine @ grey @ fine.T - coarse @ grey @ coarse.T).reshape(len(grey), -1)
-        rows -= rows.mean(axis=1, keepdims=True)
-        bands.put(start, unit(rows), np.linalg.norm(rows, axis=1) > FAINT * np.sqrt(rows.shape[1]))
-    return bands
+    grey = pictures.astype(np.float32)
+    rows = (fine @ grey @ fine.T - coarse @ grey @ coarse.T).reshape(len(grey), -1)
+    rows -= rows.mean(axis=1, keepdims=True)
+    return unit(rows), np.linalg.norm(rows, axis=1) > FAINT * np.sqrt(rows.shape[1])
 
 
 def _halved(miniature: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -349,26 +453,25 @@ def _halved(miniature: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return halved
 
 
-def _aligned(
-    picture: Callable[[int], NDArray[np.uint8]], pairs: Iterable[Way]
-) -> Iterator[tuple[Way, float]]:
-    """Correlation of each pair after the best turn, zoom and shift of its second image."""
+def _aligned(pictures: Mapping[int, Pixels], pairs: Iterable[Way]) -> Iterator[tuple[Way, float]]:
+    """Correlation of each pair that is there after the best turn, zoom and shift of its second image."""
     from scipy.fft import irfft2, rfft2
     from scipy.ndimage import gaussian_filter
     from scipy.sparse import vstack
 
     by_second: defaultdict[tuple[int, bool], list[int]] = defaultdict(list)
     for one, other, mirrored in pairs:
-        by_second[other, mirrored].append(one)
+        if one in pictures and other in pictures:
+            by_second[other, mirrored].append(one)
     if not by_second:
         return
-    side = len(picture(next(iter(by_second))[0]))
+    side = len(pictures[next(iter(by_second))[0]])
     moves = vstack([_turn_and_zoom(side, turn, zoom) for turn in TURNS for zoom in ZOOMS]).tocsr()
     shifts = np.arange(-side // SHIFT_SHARE, side // SHIFT_SHARE + 1)
     taper = np.sqrt(np.outer(*(np.hanning(side + 2)[1:-1],) * 2)).astype(np.float32)
 
     def sharpened(row: int) -> Floats:
-        grey = picture(row).astype(np.float32)
+        grey = pictures[row].astype(np.float32)
         fine: Floats = grey - gaussian_filter(grey, BEFORE_TURNING * side / 64, mode="nearest")
         return fine
 
@@ -442,11 +545,19 @@ class UnitVectors:
         """Room for so many, to be filled by `put`."""
         return cls(np.zeros((count, dimension), np.int8), np.zeros(count, bool))
 
-    def put(self, start: int, vectors: Floats, shows: NDArray[np.bool_]) -> None:
-        """Keep unit vectors from row `start` on."""
+    def put(self, rows: Rows, vectors: Floats, shows: NDArray[np.bool_]) -> None:
+        """Keep unit vectors."""
         largest = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-9)
-        self.values[start : start + len(vectors)] = np.rint(vectors * (FULL / largest))
-        self.shows[start : start + len(vectors)] = shows
+        self.values[rows] = np.rint(vectors * (FULL / largest))
+        self.shows[rows] = shows
+
+    def only(self, rows: Rows) -> UnitVectors:
+        """Move these rows up, in rising order, into the place of the others; no second array is made."""
+        for start in range(0, len(rows), ROWS):
+            part = rows[start : start + ROWS]
+            self.values[start : start + len(part)] = self.values[part]
+            self.shows[start : start + len(part)] = self.shows[part]
+        return UnitVectors(self.values[: len(rows)], self.shows[: len(rows)])
 
     def rows(self, at: Rows | slice) -> Floats:
         """Unit vectors of some rows."""
@@ -519,7 +630,7 @@ def nearest_neighbours(
     bands: UnitVectors,
     cells: Cells,
     look: ComparisonMode,
-    side: NDArray[np.intp],
+    side: NDArray[np.int32],
     keep: int,
     done: Callable[[int], object] = lambda _: None,
 ) -> Neighbours:

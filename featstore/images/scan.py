@@ -8,6 +8,7 @@ import re
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
@@ -19,16 +20,16 @@ from featstore.images.formats.container import SUFFIXES
 from featstore.images.formats.decode import REASONS
 from featstore.images.manifest import Contents, Manifest, Quarantined, findings_of_pages, read_contents
 from featstore.images.names import check_groups, check_labels, merged_groups
-from featstore.processes import track
+from featstore.processes import map_ahead, track
 from featstore.types import ImageRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from featstore.images.manifest import ListedFile, Listing
 
 
-_MAX_THREADS = 8
+_MAX_THREADS, _AHEAD = 8, 64
 
 
 class ScanOptions(TypedDict, total=False):
@@ -123,9 +124,11 @@ def scan(
         listing = _list_folder(data, follow_links=follow_links)
     if group_pattern is not None:
         listing = _with_groups(listing, group_pattern)
-    entries = _once_by_real_path(sorted(listing.entries, key=lambda entry: entry.name))
+    entries = sorted(listing.entries, key=lambda entry: entry.name)
+    if not data.is_dir() or any(entry.real is not None for entry in entries):
+        entries = _once_by_real_path(entries)
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        read = pool.map(read_contents, [entry.path for entry in entries])
+        read = map_ahead(pool, read_contents, (entry.path for entry in entries), _AHEAD)
         contents = list(track(read, "hash", "file", len(entries)))
     images = [
         (entry, found) for entry, found in zip(entries, contents, strict=True) if isinstance(found, Contents)
@@ -283,12 +286,17 @@ def _findings(
 
 def _unicode_collisions(names: Iterable[str]) -> list[str]:
     """Paths that would collide on a file system that normalises, whole or in one of their folders."""
-    spellings: dict[str, set[str]] = {}
-    for name in names:
-        path = PurePosixPath(name)
-        for part in (path, *path.parents):
-            spellings.setdefault(unicodedata.normalize("NFC", str(part)), set()).add(str(part))
-    return sorted(name for group in spellings.values() if len(group) > 1 for name in group)
+    whole = list(names)
+
+    def parts() -> Iterator[str]:
+        return (part for name in whole for part in accumulate(name.split("/"), "{}/{}".format))
+
+    changed = {part for part in parts() if not unicodedata.is_normalized("NFC", part)}
+    spellings: dict[str, set[str]] = {unicodedata.normalize("NFC", part): set() for part in changed}
+    for part in parts() if changed else ():
+        if (spelling := unicodedata.normalize("NFC", part)) in spellings:
+            spellings[spelling].add(part)
+    return sorted(part for group in spellings.values() if len(group) > 1 for part in group)
 
 
 def _is_misnamed(name: str, kind: str) -> bool:

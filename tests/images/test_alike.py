@@ -11,8 +11,9 @@ from featstore.evaluation.leakage import copies_found
 from featstore.image_facts import CopiesFound
 from featstore.images import near_copies
 from featstore.images import near_copies as alike
-from featstore.images.near_copies import find_copies
+from featstore.images.near_copies import Miniatures, find_copies
 from featstore.images.reading import SIDE
+from featstore.images.scan import scan
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def lookalikes(count, seed=0):
 
 def found(pictures):
     return find_copies(
-        pictures,
+        Miniatures.of(pictures),
         [n.to_bytes(32, "big") for n in range(len(pictures))],
         [str(n) for n in range(len(pictures))],
     )
@@ -112,7 +113,7 @@ def test_copies_that_are_equal_are_all_found_in_a_crowd(monkeypatch):
     monkeypatch.setattr(near_copies, "MOST_ALIGNED", 20)
     monkeypatch.setattr(near_copies, "MOST_REFINED", 2)
     pictures = lookalikes(1).repeat(200, axis=0)
-    pairs = find_copies(pictures, [bytes([7]) * 32] * 200, [str(n) for n in range(200)]).pairs
+    pairs = find_copies(Miniatures.of(pictures), [bytes([7]) * 32] * 200, [str(n) for n in range(200)]).pairs
     assert {(0, n) for n in range(1, 200)} <= {pair[:2] for pair in pairs}
     assert len(pairs) < 5 * 200
 
@@ -129,3 +130,57 @@ def test_memory_beside_the_miniatures_is_a_few_bytes_for_each_value():
         finally:
             tracemalloc.stop()
     assert (peaks[1] - peaks[0]) / 400 < 3 << 10
+
+
+@pytest.mark.usefixtures("small_cells")
+def test_pictures_that_are_not_at_hand_are_read_again_and_give_the_same_pairs(monkeypatch):
+    pictures = textures(60)
+    copies = [np.asarray(way(Image.fromarray(pictures[7 * n]))) for n, way in enumerate(WAYS.values())]
+    every = np.concatenate([pictures, copies])
+    in_memory = found(every)
+    monkeypatch.setattr(near_copies, "AT_HAND", 3)
+    monkeypatch.setattr(near_copies, "AT_ONCE", 8)
+    asked = []
+
+    def read(rows):
+        asked.append(len(rows))
+        return {row: every[row] for row in rows}
+
+    digests, sides = [n.to_bytes(32, "big") for n in range(len(every))], [str(n) for n in range(len(every))]
+    assert find_copies(Miniatures.of(every), digests, sides, read=read) == in_memory
+    assert len(asked) > 1
+    assert max(asked) < len(every)
+    moved = {(14, 62), (21, 63)}
+    assert moved <= {pair[:2] for pair in in_memory.pairs}
+    gone = find_copies(Miniatures.of(every), digests, sides, read=lambda _: {})
+    assert not moved & {pair[:2] for pair in gone.pairs}, "what cannot be read again is no copy, and no error"
+
+
+def test_rows_that_are_left_out_do_not_move_the_others():
+    pictures = textures(7)
+    some = Miniatures.room_for(7)
+    for row in (0, 2, 3, 6):
+        some.put(row, pictures[row])
+    kept, whole = some.only(np.array([0, 2, 3, 6])), Miniatures.of(pictures[[0, 2, 3, 6]])
+    assert (kept.bands.values == whole.bands.values).all()
+    assert kept.known.all()
+    assert all((kept.at_hand[row] == whole.at_hand[row]).all() for row in range(4))
+
+
+def test_a_scan_holds_what_the_manifest_holds_and_little_beside(tmp_path):
+    peaks = []
+    for count in (300, 900):
+        folder = tmp_path / str(count)
+        for label in ("a", "b"):
+            (folder / label).mkdir(parents=True)
+        for n in range(count):
+            picture = np.full((4, 4), n % 256, np.uint8)
+            picture[0, 0] = n // 256
+            Image.fromarray(picture).save(folder / "ab"[n % 2] / f"{n}.png")
+        tracemalloc.start()
+        try:
+            assert len(scan(folder).records) == count
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 600 < 1500, "a row of the manifest takes 600 bytes"

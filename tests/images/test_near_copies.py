@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from featstore.images.augment import resize
-from featstore.images.near_copies import find_copies
+from featstore.images.near_copies import Miniatures, find_copies
 from featstore.images.reading import SIDE, pixel_digest
 from featstore.phantom import phantom_slice
 
@@ -48,7 +48,9 @@ def pictures():
 def copies(pictures):
     """Pairs among pictures that all belong to different patients."""
     small = np.array([miniature(picture) for picture in pictures])
-    return find_copies(small, [digest(p) for p in pictures], [f"p{n}" for n in range(len(pictures))]).pairs
+    return find_copies(
+        Miniatures.of(small), [digest(p) for p in pictures], [f"p{n}" for n in range(len(pictures))]
+    ).pairs
 
 
 def cropped(picture, share):
@@ -93,20 +95,27 @@ def test_equal_pixels_are_told_as_such_and_rank_first(chests):
 def test_different_patients_are_no_copies_and_images_of_one_patient_are_no_finding(chests):
     small = np.array([miniature(p) for p in chests])
     digests = [digest(p) for p in chests]
-    assert len(find_copies(small, digests, [f"p{n}" for n in range(PATIENTS)]).pairs) <= 1
+    assert len(find_copies(Miniatures.of(small), digests, [f"p{n}" for n in range(PATIENTS)]).pairs) <= 1
     doubled = np.concatenate([small, small])
     assert find_copies(
-        doubled, digests * 2, [f"p{n % PATIENTS}" for n in range(2 * PATIENTS)]
-    ) == find_copies(doubled, digests * 2, [f"p{n % PATIENTS}" for n in range(2 * PATIENTS)])
-    within = find_copies(doubled, digests * 2, [f"p{n % PATIENTS}" for n in range(2 * PATIENTS)])
+        Miniatures.of(doubled), digests * 2, [f"p{n % PATIENTS}" for n in range(2 * PATIENTS)]
+    ) == find_copies(Miniatures.of(doubled), digests * 2, [f"p{n % PATIENTS}" for n in range(2 * PATIENTS)])
+    within = find_copies(
+        Miniatures.of(doubled), digests * 2, [f"p{n % PATIENTS}" for n in range(2 * PATIENTS)]
+    )
     assert all(pair.first % PATIENTS != pair.second % PATIENTS for pair in within.pairs)
 
 
 def test_empty_pictures_are_no_copies_of_each_other():
     black = np.zeros((6, SIDE, SIDE), np.uint8)
-    assert find_copies(black, [bytes(32)] * 6, list("abcdef")).pairs == ()
+    assert find_copies(Miniatures.of(black), [bytes(32)] * 6, list("abcdef")).pairs == ()
 
 
 def test_noise_is_no_copy_of_noise():
     noise = np.random.default_rng(0).integers(0, 256, (40, SIDE, SIDE), dtype=np.uint8)
-    assert find_copies(noise, [bytes([n]) * 32 for n in range(40)], [str(n) for n in range(40)]).pairs == ()
+    assert (
+        find_copies(
+            Miniatures.of(noise), [bytes([n]) * 32 for n in range(40)], [str(n) for n in range(40)]
+        ).pairs
+        == ()
+    )

@@ -93,7 +93,7 @@ def test_which_images_are_copies_is_kept_by_id_and_no_picture_is(manifest, tmp_p
     for record in manifest.records:
         record.path.unlink()
     again = image_facts(manifest.records, DECODING, tmp_path / "cache")
-    assert not again.miniatures.rows
+    assert not again.miniatures.known.any()
     assert image_copies(again, groups, DECODING, tmp_path / "cache") == found
     assert FACT.itemsize < 256
     assert survey(tmp_path / "cache").unknown_files == []
@@ -116,7 +116,7 @@ def test_images_are_looked_at_a_few_ahead_of_what_is_asked_for(manifest, monkeyp
     )
     monkeypatch.setattr(facts_module, "threads", lambda: 1)
     records = manifest.records[:1] * 100
-    looked = facts_module._stream_facts(records, DECODING, progress=False)
+    looked = facts_module._stream_facts(range(100), records, DECODING, progress=False)
     next(looked)
     assert len(begun) <= facts_module.AHEAD + 1
     assert len([*looked]) == 99
