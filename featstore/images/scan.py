@@ -16,7 +16,7 @@ from featstore.errors import ManifestError
 from featstore.findings import Finding, counted
 from featstore.images.csv import TABLES, list_csv
 from featstore.images.folder import list_folder
-from featstore.images.formats.container import SUFFIXES
+from featstore.images.formats.container import suffixes
 from featstore.images.formats.decode import REASONS
 from featstore.images.manifest import Contents, Manifest, Quarantined, findings_of_pages, read_contents
 from featstore.images.names import check_groups, check_labels, merged_groups
@@ -300,7 +300,7 @@ def _unicode_collisions(names: Iterable[str]) -> list[str]:
 
 
 def _is_misnamed(name: str, kind: str) -> bool:
-    return SUFFIXES.get(PurePosixPath(name).suffix.lower(), kind) != kind
+    return suffixes().get(PurePosixPath(name).suffix.lower(), kind) != kind
 
 
 def _nothing_left(data: Path, bad: Sequence[Quarantined]) -> ManifestError:
