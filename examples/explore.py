@@ -1,8 +1,9 @@
 """Look into a comparison with pandas: a notebook in cells.
 
-A run leaves JSON and CSV behind, and vectors are an array: all of it opens in pandas. Run this file whole, or cell by
-cell in an editor that knows ``# %%``. The images are generated slices of 24 patients from two scanners. The networks are
-EfficientNet-Lite 0 and 1 with the ImageNet weights that come with featstore; nothing is fetched.
+A run leaves JSON and CSV behind, and vectors are an array: all of it opens in pandas. Run this file whole, or
+cell by cell in an editor that knows ``# %%``. The images are generated slices of 24 patients from two scanners.
+The networks are EfficientNet-Lite 0 and 1 with the ImageNet weights that come with featstore; nothing is
+fetched.
 
     python examples/explore.py
 """

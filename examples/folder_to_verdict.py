@@ -1,8 +1,8 @@
 """From a folder of images to a verdict, in ten lines.
 
-Two frozen networks turn each image into vectors, once. Cross-validation over whole patients then says what each network
-is worth, what fusing them is worth, and how sure that is. They are EfficientNet-Lite 0 and 1 with the ImageNet weights
-that come with featstore; nothing is fetched.
+Two frozen networks turn each image into vectors, once. Cross-validation over whole patients then says what each
+network is worth, what fusing them is worth, and how sure that is. They are EfficientNet-Lite 0 and 1 with the
+ImageNet weights that come with featstore; nothing is fetched.
 
     python examples/folder_to_verdict.py FOLDER     # a folder for each class, or a CSV file
     python examples/folder_to_verdict.py            # generated slices of 24 patients
