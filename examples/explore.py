@@ -16,7 +16,7 @@ import featstore
 
 data = featstore.make_phantoms("runs/phantoms", patients=24)
 extraction = featstore.extract(data, backbones=["EfficientNetLite0", "EfficientNetLite1"])
-networks = pd.DataFrame(extraction.cells)[["backbone", "weights", "stored_now"]]
+networks = pd.DataFrame(extraction.to_json()["cells"])[["backbone", "weights", "stored_now"]]
 print(networks.to_string(index=False))
 
 # %% Who is ahead? Intervals that overlap as widely as these say that the order means nothing yet.
