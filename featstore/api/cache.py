@@ -180,7 +180,11 @@ def drift(
         bad.update(memory.bad)
         networks.keep(())
     paths = {record.id: str(record.path) for record in manifest.records}
-    return Drift(tolerance, tuple(found), tuple((paths[b.id], b.reason, b.detail) for b in bad.values()))
+    return Drift(
+        tolerance=tolerance,
+        backbones=tuple(found),
+        bad=tuple((paths[b.id], b.reason, b.detail) for b in bad.values()),
+    )
 
 
 def _stored(
@@ -231,18 +235,26 @@ def _compare(
 ) -> BackboneDrift:
     pairs = [np.stack(pair) for pair in _pairs(store, chosen, memory)]
     if not pairs:
-        return BackboneDrift(spec.name, spec.weights, 0, 0, 0.0, 0.0, drifted=False)
+        return BackboneDrift(
+            backbone=spec.name,
+            weights=spec.weights,
+            rows=0,
+            equal=0,
+            difference=0.0,
+            relative=0.0,
+            drifted=False,
+        )
     stored, computed = np.stack(pairs, axis=1).astype(np.float64)
     difference = float(np.abs(stored - computed).max())
     spread = float(np.sqrt(np.mean(np.var(stored, axis=0))))
     relative = difference / spread if spread else (float("inf") if difference else 0.0)
     return BackboneDrift(
-        spec.name,
-        spec.weights,
-        len(pairs),
-        sum(old.tobytes() == new.tobytes() for old, new in pairs),
-        difference,
-        relative if np.isfinite(relative) else None,
+        backbone=spec.name,
+        weights=spec.weights,
+        rows=len(pairs),
+        equal=sum(old.tobytes() == new.tobytes() for old, new in pairs),
+        difference=difference,
+        relative=relative if np.isfinite(relative) else None,
         drifted=relative > tolerance,
     )
 

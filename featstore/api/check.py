@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from featstore.errors import AuditError
-from featstore.evaluation.estimates import Score, held_out_primary
+from featstore.evaluation.estimates import held_out_primary
 from featstore.evaluation.leakage import copies_found
 from featstore.evaluation.shortcuts import MAJORITY, shortcut_findings, shortcut_probabilities
 from featstore.findings import Finding, counted, mark_accepted, ordered
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from featstore.image_facts import FactTable
     from featstore.images.manifest import Manifest
+    from featstore.results.scores import Score
     from featstore.types import ImageRecord
 
 

@@ -96,5 +96,10 @@ def _demonstrate(
         with_images=True,
     )
     return Demonstration(
-        str(data), extraction, fusion, comparison, str(report), round(perf_counter() - started, 1)
+        data=str(data),
+        extraction=extraction,
+        fusion=fusion,
+        comparison=comparison,
+        report=str(report),
+        seconds=round(perf_counter() - started, 1),
     )

@@ -21,7 +21,6 @@ from featstore.evaluation.calibration import (
     fit_operating_point,
 )
 from featstore.evaluation.candidates import (
-    Candidate,
     blame_options,
     build,
     fit_candidate,
@@ -30,6 +29,7 @@ from featstore.evaluation.candidates import (
     training_rows,
 )
 from featstore.evaluation.estimates import held_out, held_out_scores
+from featstore.evaluation.findings import ScoredImages, fusion_findings
 from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
 from featstore.evaluation.leakage import (
     merge_copies,
@@ -47,7 +47,7 @@ from featstore.fusion.neural import NeuralStrategy
 from featstore.image_facts import image_facts
 from featstore.matrix import Source, load_matrix
 from featstore.processes import progress_bars
-from featstore.results.comparison import ScoredImages, fusion_findings
+from featstore.results.comparison import Candidate
 from featstore.results.fusion import Fusion, MetricChange, WarmStart
 from featstore.signatures import public
 from featstore.splits import hold_out, inner_folds
@@ -196,7 +196,7 @@ def fuse(
         run=str(out),
         strategy=strategy,
         options=settings,
-        matrix={**runs.describe(matrix, index), "positive_origin": chosen.origin},
+        matrix=runs.describe(matrix, index, chosen.origin),
         sizes={name: len(rows) for name, rows in splits.items()},
         operating=point.to_json(),
         scores={
@@ -211,7 +211,10 @@ def fuse(
         continuation=None
         if earlier is None
         else WarmStart(
-            str(init_from), tuple(freeze_blocks), known, earlier.changes(matrix, tested, ask, raw, index)
+            run=str(init_from),
+            frozen=tuple(freeze_blocks),
+            held_out_then=known,
+            changes=earlier.changes(matrix, tested, ask, raw, index),
         ),
         shortcuts=guesses,
         findings=ordered(mark_accepted(told, codes)),
@@ -340,7 +343,7 @@ class PreviousRun:
                 for metric in new
             }
             if len(rows) < ENOUGH_IMAGES:
-                found[name]["ece"] = MetricChange(None, None, None, None)
+                found[name]["ece"] = MetricChange(before=None, after=None, difference=None, interval=None)
         return found
 
 
@@ -410,11 +413,11 @@ def _metric_change(
 ) -> MetricChange:
     before, after = float(scores[0][0]), float(scores[1][0])
     if not np.isfinite(after - before):
-        return MetricChange(None, None, None, None)
+        return MetricChange(before=None, after=None, difference=None, interval=None)
     interval = difference_interval(
         (before, after), (scores[0][1:], scores[1][1:]), around, bounded=name in BOUNDED
     )
-    return MetricChange(before, after, after - before, interval)
+    return MetricChange(before=before, after=after, difference=after - before, interval=interval)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401

@@ -12,7 +12,6 @@ import numpy as np
 
 from featstore.evaluation.candidates import (
     EXPAND,
-    Candidate,
     build,
     comparison_options,
     fit_candidate,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.matrix import FeatureMatrix
+    from featstore.results.comparison import Candidate
     from featstore.splits import Split
 
     Vector = NDArray[np.float64]

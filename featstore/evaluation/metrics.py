@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from featstore.errors import UnknownNameError, did_you_mean
+from featstore.results.scores import PRIMARY as PRIMARY_METRIC
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,7 +127,7 @@ PROBABILITY = ("brier", "ece", "log_loss")
 METRICS = (*RANKING, *DECISION, *PROBABILITY)
 BOUNDED = frozenset(METRICS) - {"log_loss"}
 """Scores that cannot leave 0 to 1, nor may their intervals."""
-PRIMARY = "auc"
+PRIMARY = PRIMARY_METRIC
 """Verdicts are about this one: it needs no threshold and does not change with the share of ill patients."""
 
 BINS, IMAGES_PER_BIN = 10, 20

@@ -292,12 +292,12 @@ def convert(manifest: Manifest, value_range: tuple[float, float] | None) -> tupl
             taken.add(record.id)
     require_two_classes(manifest, lost)
     found = Conversion(
-        _sorted(formats),
-        _sorted(channels),
-        _sorted(notes),
-        _sorted(unread),
-        min(sides, default=0),
-        max(sides, default=0),
+        formats=_sorted(formats),
+        channels=_sorted(channels),
+        notes=_sorted(notes),
+        unread=_sorted(unread),
+        smallest=min(sides, default=0),
+        largest=max(sides, default=0),
     )
     return found, manifest.only(taken)
 

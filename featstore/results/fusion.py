@@ -2,19 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from msgspec import field
+
+from featstore.findings import Finding
+from featstore.results.document import Count, Interval, Result, Share
+from featstore.results.scores import Curves, MatrixFields, Score
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Iterator
 
-    from featstore.evaluation.estimates import Score
-    from featstore.findings import Finding
+# A fit
 
 
-@dataclass(frozen=True, slots=True)
-class Fusion:
+class MetricChange(Result, frozen=True, kw_only=True):
+    """A metric on the same held-out images before and after, and the difference with its paired 95 % interval.
+
+    None where undefined. The interval: `featstore.evaluation.intervals.difference_interval`.
+    """
+
+    before: float | None
+    after: float | None
+    difference: float | None
+    interval: Interval
+
+
+class WarmStart(Result, frozen=True, kw_only=True):
+    """What a fine-tuning went on from, and what came of it.
+
+    Attributes
+    ----------
+    run
+        Folder of the earlier run.
+    frozen
+        Blocks whose input weights stayed.
+    held_out_then
+        Whether the earlier run is known to have held out the images scored here; None where it saw another table,
+        which may have held the same patients: "before" may then flatter it.
+    changes
+        By evaluated split and metric, on probabilities before any calibration.
+    """
+
+    run: str
+    frozen: tuple[str, ...]
+    held_out_then: bool | None
+    changes: Mapping[str, Mapping[str, MetricChange]]
+
+
+class OperatingFields(TypedDict):
+    """Calibration and threshold, as of `featstore.evaluation.calibration.OperatingPoint.to_json`."""
+
+    calibration: dict[str, Any] | None
+    threshold: float | None
+    sensitivity: Share | None
+    positive: Count | None
+
+
+class Fusion(Result, frozen=True, kw_only=True):
     """Outcome of a fit.
 
     Attributes
@@ -43,62 +89,24 @@ class Fusion:
         What a reader of the scores must know, the gravest first.
     """
 
-    run: str
+    run: str = ""
     strategy: str
     options: Mapping[str, Any]
-    matrix: Mapping[str, Any]
-    sizes: Mapping[str, int]
-    operating: Mapping[str, Any]
+    matrix: MatrixFields
+    sizes: Mapping[str, Count]
+    operating: OperatingFields
     scores: Mapping[str, Mapping[str, Score]]
-    curves: Mapping[str, Any]
-    history: Mapping[str, Sequence[float]] | None
-    continuation: WarmStart | None = None
+    curves: Mapping[str, Curves]
+    history: Mapping[str, list[float]] | None
+    continuation: WarmStart | None
     shortcuts: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
 
-    def to_json(self, *, examples: bool = True) -> dict[str, Any]:
-        """Plain dict for ``--json`` and, without the examples of findings, which name files, ``metrics.json``."""
-        return {**asdict(self), "findings": [finding.to_json(examples=examples) for finding in self.findings]}
+
+# Answers for images
 
 
-@dataclass(frozen=True, slots=True)
-class MetricChange:
-    """A metric on the same held-out images before and after, and the difference with its paired 95 % interval.
-
-    None where undefined. The interval: `featstore.evaluation.intervals.difference_interval`.
-    """
-
-    before: float | None
-    after: float | None
-    difference: float | None
-    interval: tuple[float, float] | None
-
-
-@dataclass(frozen=True, slots=True)
-class WarmStart:
-    """What a fine-tuning went on from, and what came of it.
-
-    Attributes
-    ----------
-    run
-        Folder of the earlier run.
-    frozen
-        Blocks whose input weights stayed.
-    held_out_then
-        Whether the earlier run is known to have held out the images scored here; None where it saw another table,
-        which may have held the same patients: "before" may then flatter it.
-    changes
-        By evaluated split and metric, on probabilities before any calibration.
-    """
-
-    run: str
-    frozen: tuple[str, ...]
-    held_out_then: bool | None
-    changes: Mapping[str, Mapping[str, MetricChange]]
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(Result, frozen=True, kw_only=True):
     """The answer for one image, or one page of a file that holds several.
 
     Attributes
@@ -137,8 +145,7 @@ class Prediction:
         return self.in_training is None and not self.tuned_on
 
 
-@dataclass(frozen=True, slots=True)
-class MeanOfPages:
+class MeanOfPages(Result, frozen=True, kw_only=True):
     """Mean probability over the pages of a file, and the class that the operating point makes of it."""
 
     path: str
@@ -147,8 +154,7 @@ class MeanOfPages:
     probability: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(Result, frozen=True, kw_only=True):
     """How many of the new images that bear a label were answered rightly.
 
     Attributes
@@ -164,8 +170,7 @@ class Counts:
     seen: int
 
 
-@dataclass(frozen=True, slots=True)
-class Predictions:
+class Predictions(Result, frozen=True, kw_only=True):
     """Answers for all images that decoded, and the others as (path, reason, detail).
 
     Attributes
@@ -204,15 +209,16 @@ class Predictions:
         if not known:
             return None
         new = [p for p in known if p.is_new]
-        return Counts(len(new), sum(p.given == p.label for p in new), len(known) - len(new))
+        return Counts(
+            labelled=len(new), right=sum(p.given == p.label for p in new), seen=len(known) - len(new)
+        )
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dict for ``--json``."""
+    def to_json(self, *, examples: bool = True) -> dict[str, Any]:
+        """Plain dict for ``--json``, with the right answers counted."""
         counts = self.counts
         return {
-            **asdict(self),
-            "findings": [finding.to_json() for finding in self.findings],
-            "counts": None if counts is None else asdict(counts),
+            **super().to_json(examples=examples),
+            "counts": None if counts is None else counts.to_json(),
         }
 
     def rows(self) -> Iterator[list[Any]]:

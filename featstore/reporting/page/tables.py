@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.backbone_value import BackboneValue
+    from featstore.reporting.predictions import RunPredictions
     from featstore.reporting.run_record import RunRecord
-    from featstore.reporting.schema import RunPredictions
+    from featstore.results.comparison import BackboneValue, CandidateResult, ShortcutResult
     from featstore.results.fusion import WarmStart
 
 
@@ -81,8 +81,8 @@ def tables_of(record: RunRecord) -> list[Table]:
                 _scores(record, fusion),
                 *([] if fusion.continuation is None else [_changes(fusion.continuation)]),
             ]
-        case _ if record.kind == "paper":
-            return run_record.paper_tables(record.metrics)
+        case _ if record.reproduction is not None:
+            return run_record.paper_tables(record.reproduction)
         case _:
             return [_cells(record.about), _phases(record.about)]
 
@@ -93,7 +93,8 @@ def metric_heading(metric: str) -> str:
 
 
 def _candidates_table(record: RunRecord, comparison: Comparison) -> Table:
-    ranked = sorted([*comparison.candidates, *comparison.shortcuts], key=lambda s: -s.primary)
+    everyone: list[CandidateResult | ShortcutResult] = [*comparison.candidates, *comparison.shortcuts]
+    ranked = sorted(everyone, key=lambda s: -s.primary)
     rows = tuple(
         (
             text_cell(s.candidate.label, _made_of(s.candidate.backbones)),
@@ -135,7 +136,7 @@ def _made_of(backbones: tuple[str, ...]) -> str:
 def _views(comparison: Comparison) -> Table:
     points = comparison.view_curve
     return Table(
-        f"How many augmented views pay? ({points[0].contestant})",
+        f"How many augmented views pay? ({points[0].candidate})",
         ("Augmented views", metric_heading(points[0].metric)),
         tuple((count_cell(p.views), number_cell(p.mean, p.interval)) for p in points),
         "Every view is a row in training.",
@@ -151,7 +152,7 @@ def _backbone_value_table(found: BackboneValue) -> list[Table]:
             number_cell(p.shapley, signed=True),
             number_cell(p.caruana, digits=2),
         )
-        for p in found.prices
+        for p in found.costs
     )
     front = tuple(
         (text_cell("+".join(b.backbones)), number_cell(b.milliseconds, digits=1), number_cell(b.score))
@@ -383,8 +384,8 @@ def _comparing(comparison: Comparison, asked: Mapping[str, Any]) -> list[str]:
         *_option("--fold-seed", comparison.fold_seed),
         *_option("--training-seeds", asked.get("training_seeds"), 1),
         *_option("--positive", comparison.matrix["positive"]),
-        *_option("--calibrate", comparison.operating_point_request.calibrate),
-        *_option("--sensitivity", comparison.operating_point_request.sensitivity),
+        *_option("--calibrate", comparison.protocol.calibrate),
+        *_option("--sensitivity", comparison.protocol.sensitivity),
         *_option("--views", _joined(asked.get("views")), "expand"),
         *_option("--test-views", asked.get("test_views"), "identity"),
         *_option("--view-curve", asked.get("view_curve")),

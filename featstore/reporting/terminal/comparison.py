@@ -29,10 +29,14 @@ from featstore.reporting.verdict import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from featstore.evaluation.backbone_value import BackboneValue, ViewPoint
-    from featstore.evaluation.estimates import CandidateScores
     from featstore.findings import Finding
-    from featstore.results.comparison import Comparison
+    from featstore.results.comparison import (
+        BackboneValue,
+        CandidateResult,
+        Comparison,
+        ShortcutResult,
+        ViewPoint,
+    )
     from featstore.results.fusion import Fusion
 
     Stress = Literal["", "strong", "told", "untold", "faint"]
@@ -64,7 +68,7 @@ HEADS = {
 def comparison_text(result: Comparison) -> str:
     """Tables of a comparison, and the verdict in words."""
     shown = _best(result.candidates)
-    listed = [*shown, *result.shortcuts]
+    listed: list[CandidateResult | ShortcutResult] = [*shown, *result.shortcuts]
     names = [s.candidate.label for s in listed]
     head = f"{scored_on(result)} [95 %]; ECE: all images"
     rows = [
@@ -262,7 +266,7 @@ def positive_text(matrix: Mapping[str, Any]) -> str:
     )
 
 
-def _best(scored_candidates: Sequence[CandidateScores]) -> list[CandidateScores]:
+def _best(scored_candidates: Sequence[CandidateResult]) -> list[CandidateResult]:
     """Everyone who fits on the screen, in the order of the candidates."""
     kept = sorted(scored_candidates, key=lambda s: -s.primary)[:SHOWN]
     return [s for s in scored_candidates if s in kept]
@@ -278,7 +282,7 @@ def _tables(head: str, names: Sequence[str], rows: Sequence[Mapping[str, str]]) 
 
 
 def _request_text(result: Comparison) -> str:
-    request = result.operating_point_request
+    request = result.protocol
     parts = []
     if request.calibrate is not None:
         parts.append(f"probabilities calibrated ({request.calibrate})")
@@ -301,7 +305,7 @@ def _number(value: float | None, interval: tuple[float, float] | None) -> str:
 
 def backbone_value_text(result: BackboneValue) -> str:
     """Tables of prices, of the Pareto front and of redundancy."""
-    names = [price.name for price in result.prices]
+    names = [price.name for price in result.costs]
     prices = [
         [
             p.name,
@@ -313,13 +317,13 @@ def backbone_value_text(result: BackboneValue) -> str:
             f"{p.log_me:.4f}",
             f"{p.h_score:.4f}",
         ]
-        for p in result.prices
+        for p in result.costs
     ]
     front = [["+".join(b.backbones), f"{b.milliseconds:.1f}", f"{b.score:.3f}"] for b in result.front]
     alike = [[name, *(f"{v:.2f}" for v in row)] for name, row in zip(names, result.redundancy, strict=True)]
     metric = result.metric.upper()
     how = "over all subsets" if result.exact else "over sampled permutations"
-    basis = "; ".join(dict.fromkeys(price.basis for price in result.prices))
+    basis = "; ".join(dict.fromkeys(price.basis for price in result.costs))
     return "\n\n".join(
         [
             "What does a backbone cost, and what is it worth?\n"
@@ -356,7 +360,7 @@ def view_curve_text(points: Sequence[ViewPoint]) -> str:
     ]
     first = points[0]
     head = table(["augmented views", first.metric.upper(), "95 %"], rows)
-    return f"How many views pay? ({first.contestant}, every view a row in training)\n{head}"
+    return f"How many views pay? ({first.candidate}, every view a row in training)\n{head}"
 
 
 def _advice(result: BackboneValue) -> str:
@@ -369,7 +373,7 @@ def _advice(result: BackboneValue) -> str:
         return "LogME and H-score are advice only."
     return (
         f"LogME and H-score are advice only: their rank correlation with {result.metric.upper()} alone is"
-        f" {', '.join(known)} over {len(result.prices)} backbones."
+        f" {', '.join(known)} over {len(result.costs)} backbones."
     )
 
 
@@ -422,7 +426,7 @@ def comparison_screen(result: Comparison, width: int = 80, marks: Marks = DRAWN)
     width = min(max(width, NARROWEST), WIDEST)
     shown = sorted(result.candidates, key=lambda s: -s.primary)[:SHOWN]
     hidden = len(result.candidates) - len(shown)
-    listed = [*shown, *result.shortcuts]
+    listed: list[CandidateResult | ShortcutResult] = [*shown, *result.shortcuts]
     lines = [
         *_prose(f"{first_text(result)}{data_text(result.matrix)}", width),
         Line(""),
@@ -468,7 +472,7 @@ def bar(
     return "".join(drawn).rstrip()
 
 
-def _bars(shown: Sequence[CandidateScores], width: int, marks: Marks) -> Iterator[Line]:
+def _bars(shown: Sequence[CandidateResult | ShortcutResult], width: int, marks: Marks) -> Iterator[Line]:
     """Yield a line per candidate under a common scale, the best first."""
     name = _name_width(shown, width, FEWEST_CELLS + len("  0.000  "))
     cells = width - name - len("  0.000  ")
@@ -484,7 +488,7 @@ def _bars(shown: Sequence[CandidateScores], width: int, marks: Marks) -> Iterato
         yield Line(f"{label}  {value}  {drawn}".rstrip(), stress)
 
 
-def _others(shown: Sequence[CandidateScores], width: int) -> Iterator[Line]:
+def _others(shown: Sequence[CandidateResult | ShortcutResult], width: int) -> Iterator[Line]:
     """Yield a line per candidate with the scores that have no bar."""
     heads = [SHORT.get(m, HEADS.get(m, m)) for m in BESIDE]
     numbers = [[_screen_number(s.estimates[m].mean) for m in BESIDE] for s in shown]
@@ -496,13 +500,13 @@ def _others(shown: Sequence[CandidateScores], width: int) -> Iterator[Line]:
         yield Line(f"{_label(scored, name, width)}  {row}", stress)
 
 
-def _name_width(shown: Sequence[CandidateScores], width: int, taken: int) -> int:
+def _name_width(shown: Sequence[CandidateResult | ShortcutResult], width: int, taken: int) -> int:
     """Columns for names: those of the longest that leaves `taken` columns to the rest."""
     lengths = [len(printable(s.candidate.label)) for s in shown]
     return max([length for length in lengths if length <= width - taken], default=0)
 
 
-def _label(scored: CandidateScores, columns: int, width: int) -> str:
+def _label(scored: CandidateResult | ShortcutResult, columns: int, width: int) -> str:
     """Name padded to its columns; a longer one stands above, on lines of its own."""
     label = printable(scored.candidate.label)
     if len(label) <= columns:
@@ -510,7 +514,7 @@ def _label(scored: CandidateScores, columns: int, width: int) -> str:
     return f"{fill(label, width, subsequent_indent='  ')}\n{' ' * columns}"
 
 
-def _scale(shown: Sequence[CandidateScores]) -> tuple[float, float]:
+def _scale(shown: Sequence[CandidateResult | ShortcutResult]) -> tuple[float, float]:
     """Ends of the common scale, round numbers that hold every interval."""
     estimates = [s.estimates[PRIMARY] for s in shown if s.estimates[PRIMARY].mean is not None]
     values = [value for e in estimates for value in (e.mean, *(e.interval or ())) if value is not None]

@@ -16,7 +16,6 @@ from featstore.reporting.verdict import findings_text, summary
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from featstore.evaluation.estimates import Score
     from featstore.exchange.export import Exported
     from featstore.exchange.importing import Imported
     from featstore.results.extraction import (
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     )
     from featstore.results.fusion import Counts, MeanOfPages, Prediction, Predictions
     from featstore.results.paper import Claim, Conversion, Demonstration, PaperNetwork, Reproduction
+    from featstore.results.scores import Score
     from featstore.store.cleanup import Compaction, Garbage, GarbageCollection
     from featstore.store.inventory import InventoryEntry
     from featstore.store.verify import LostRows, Repair, Verification
