@@ -31,16 +31,11 @@ from .errors import (
     WeightsError,
     WorkerLostError,
 )
-from .evaluation.backbone_value import BackboneCost, BackboneValue, ParetoPoint, ViewPoint
 from .evaluation.calibration import OperatingPointRequest
-from .evaluation.candidates import Candidate
-from .evaluation.estimates import CandidateScores, MetricEstimate, Score, VarianceComponents
+from .evaluation.estimates import CandidateScores
 from .evaluation.intervals import SampleSize
-from .evaluation.pairwise_tests import PairwiseDifference, TestResult
-from .evaluation.selection_bias import NestedSelection, SelectionBias
 from .exchange.export import Exported, export_features
 from .exchange.importing import Imported, import_features
-from .extraction.finetune_loop import LossAndAccuracy
 from .findings import Finding
 from .fusion.blocks import Block
 from .images.manifest import Manifest, Quarantined
@@ -48,7 +43,18 @@ from .images.scan import ScanOptions, scan
 from .matrix import FeatureMatrix, Source, load_matrix
 from .phantom import make_phantoms
 from .reproduction.paper import paper
-from .results.comparison import Comparison
+from .results.comparison import (
+    BackboneCost,
+    BackboneValue,
+    Candidate,
+    Comparison,
+    NestedSelection,
+    PairwiseDifference,
+    ParetoPoint,
+    SelectionBias,
+    TestResult,
+    ViewPoint,
+)
 from .results.extraction import (
     BackboneDrift,
     Bench,
@@ -57,11 +63,13 @@ from .results.extraction import (
     Extraction,
     Finetuning,
     KeySummary,
+    LossAndAccuracy,
     Rate,
     ThroughputSummary,
 )
 from .results.fusion import Counts, Fusion, MeanOfPages, MetricChange, Prediction, Predictions, WarmStart
 from .results.paper import Claim, Conversion, Demonstration, Leak, PaperNetwork, Reproduction, SavedFigure
+from .results.scores import MetricEstimate, Score, VarianceComponents
 from .store.cleanup import Compacted, Compaction, Garbage, GarbageCollection, compact
 from .store.inventory import InventoryEntry, inventory, usage
 from .store.verify import LostRows, Repair, Verification, verify

@@ -20,8 +20,7 @@ class Scope(dict):
         for block in ast.parse(inspect.getsource(import_module(module))).body:
             if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING":
                 for line in block.body:
-                    names = line.names if isinstance(line, ast.Import | ast.ImportFrom) else line.targets
-                    self.only_types |= {_bound(name): line for name in names}
+                    self.only_types |= {_bound(name): line for name in _bindings(line)}
 
     def __missing__(self, name):
         line = self.only_types[name]
@@ -31,11 +30,18 @@ class Scope(dict):
                 self[name] = scope(line.module)[original]
             except KeyError:
                 self[name] = import_module(f"{line.module}.{original}")
-        elif isinstance(line, ast.Assign):
+        elif isinstance(line, ast.Assign | ast.AnnAssign):
             self[name] = eval(ast.unparse(line.value), {}, self)  # noqa: S307  # our own source
         else:
             exec(ast.unparse(line), {}, self)  # noqa: S102
         return self[name]
+
+
+def _bindings(line):
+    """What a statement imports or assigns."""
+    if isinstance(line, ast.Import | ast.ImportFrom):
+        return line.names
+    return [line.target] if isinstance(line, ast.AnnAssign) else line.targets
 
 
 def _bound(name):
