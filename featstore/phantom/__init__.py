@@ -82,6 +82,15 @@ def make_phantoms(
     ------
     UsageError
         If an argument is out of range.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> data.name
+    'manifest.csv'
+    >>> featstore.scan(data).count_by_class()
+    {'covid': 8, 'normal': 8}
     """
     _check(patients, slices, size, seed)
     rows = []
