@@ -114,6 +114,16 @@ def scan(
     ManifestError
         If the layout or the CSV file cannot be understood, the pattern does not match a path, or nothing in
         the data set is an image.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> manifest = featstore.scan(data)
+    >>> len(manifest.records), manifest.classes
+    (16, ('covid', 'normal'))
+    >>> manifest.records[0].path.name
+    'p002-s0.png'
     """
     if isinstance(data, Manifest):
         return data
