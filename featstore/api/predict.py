@@ -22,7 +22,7 @@ from featstore.findings import Finding, ordered
 from featstore.fusion.model_io import load_strategy
 from featstore.image_facts import WAYS, recognise, seen_finding
 from featstore.images.csv import TABLES, list_csv
-from featstore.images.formats.container import HEAD, SUFFIXES, raster_format
+from featstore.images.formats.container import HEAD, raster_format, suffixes
 from featstore.images.formats.decode import REASONS
 from featstore.images.manifest import (
     Contents,
@@ -132,6 +132,18 @@ def predict(
         If nothing that was given is an image.
     WeightsError
         If the weights that the model was fitted with are not here.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> _ = featstore.fuse(data, positive="covid", out="runs/fuse", overwrite=True)
+    >>> answers = featstore.predict("runs/fuse", data)
+    >>> len(answers.predictions), sorted(answers.predictions[0].probability)
+    (16, ['covid', 'normal'])
+    >>> answers.counts  # not of those that the model was fitted on
+    Counts(labelled=4, right=..., seen=12)
     """
     return predict_prepared(prepare(folder, images, weights=weights, **reading))
 
@@ -514,7 +526,7 @@ def _is_visible(name: str) -> bool:
 
 
 def _looks_like_image(path: Path) -> bool:
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in suffixes():
         return True
     try:
         with open_regular(path) as file:
@@ -553,7 +565,7 @@ def _near(pattern: Path) -> str:
     folder = next((p for p in pattern.parents if p.is_dir() and not glob.has_magic(str(p))), None)
     if folder is None:
         return ""
-    there = (p for p in sorted(folder.iterdir()) if _is_visible(p.name) and p.suffix.lower() in SUFFIXES)
+    there = (p for p in sorted(folder.iterdir()) if _is_visible(p.name) and p.suffix.lower() in suffixes())
     one = next(there, None)
     return f" In {str(folder)!r} there is for example {one.name!r}." if one else ""
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from featstore import registry
 from featstore.evaluation.candidates import (
     EXPAND,
+    STRATEGIES,
     build,
     comparison_options,
     fit_candidate,
@@ -205,7 +207,9 @@ class PredictionCache:
 
 def _describe(candidate: Candidate, matrix: FeatureMatrix) -> dict[str, Any]:
     unfitted = build(candidate, matrix, comparison_options(candidate.strategy))
+    foreign = registry.source_files(STRATEGIES, candidate.strategy)
     return {
+        **({"plugin": [digest_file(path) for path in foreign]} if foreign else {}),
         "strategy": candidate.strategy,
         "backbones": list(candidate.backbones),
         "views": candidate.views,
