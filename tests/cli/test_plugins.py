@@ -24,7 +24,7 @@ class FirstColumn(FusionStrategy):
     def _fit(self, X, y, groups):
         coef = np.zeros((1, X.shape[1]))
         coef[0, 0] = self.steepness * STEEPER
-        self.model_ = LinearModel(coef, np.zeros(1), X.mean(axis=0), np.ones(X.shape[1]))
+        self.model_ = LinearModel(coef, np.zeros(1), X.mean(axis=0, dtype=float), np.ones(X.shape[1]))
 
     def _predict_proba(self, X):
         return self.model_.proba(X)

@@ -77,7 +77,7 @@ def test_every_score_equals_scikit_learn_with_the_same_weights(seed, shape):
     weights = rng.integers(0, 4, (3, len(y))).astype(float)
     weights[:, [np.flatnonzero(y == c)[0] for c in range(classes)]] += 1
     ours = score(y, proba, weights, positive, threshold)
-    assert tuple(ours) == METRICS
+    assert tuple(ours) == tuple(METRICS)
     predicted = decide(proba, positive, threshold)
     for at in range(3):
         expected = sklearn_scores(y, proba, weights[at], positive, predicted)
