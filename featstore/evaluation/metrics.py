@@ -504,7 +504,7 @@ def _of_others(_places: str) -> dict[str, Metric]:
     offered = [point.load() for _, point in sorted(registry.offered("metrics").items())]
     rows: dict[str, Metric] = {}
     for row in [*offered, *registry.plugins("metrics")]:
-        if why := _what_is_wrong(row):
+        if why := what_is_wrong(row):
             raise UsageError(
                 f"METRICS of a plug-in: {why}.",
                 "`featstore.testing.check_metric` says what a metric has to be.",
@@ -515,7 +515,7 @@ def _of_others(_places: str) -> dict[str, Metric]:
     return rows
 
 
-def _what_is_wrong(row: object) -> str:
+def what_is_wrong(row: object) -> str:
     """Why a row cannot be meant; empty if it can."""
     if not isinstance(row, Metric):
         return f"{str(row)[:100]!r} is no featstore.evaluation.metrics.Metric"
