@@ -138,7 +138,7 @@ def import_features(
     >>> with open("measured.csv", "w") as file:
     ...     print("path,first,second", file=file)
     ...     for image in featstore.scan(data).records:
-    ...         print(image.path.name, len(image.label) / 10, 0.5, sep=",", file=file)
+    ...         print(image.path.name, int(image.id[:4], 16), int(image.id[4:8], 16), sep=",", file=file)
     >>> imported = featstore.import_features(data, "measured.csv", "measured")
     >>> imported.images, imported.dimension
     (16, 2)
