@@ -471,7 +471,7 @@ class FeatureMatrix:
     (Block(name='EfficientNetLite0', start=0, stop=1280),)
     >>> X, y, groups = matrix.features[0], matrix.y, matrix.groups  # as scikit-learn takes them
     >>> X.shape, y.shape, len(set(groups))
-    ((16, 1280), (16,), 15)
+    ((16, 1280), (16,), 16)
     """
 
     records: tuple[ImageRecord, ...]

@@ -48,7 +48,7 @@ def test_a_class_that_hides_in_a_signature_is_found():
     """As a field, a property's value, an argument, for type checkers only, and in a list of one or none."""
     met = reachable([featstore.fuse])
     assert met[featstore.Manifest] == "fuse(data)"
-    assert met[featstore.WarmStart] == "Fusion.continuation"
+    assert met[featstore.WarmStart] == "Fusion.warm_start"
     assert met[featstore.MetricChange] == "WarmStart.changes"
     assert featstore.Comparison not in met
 

@@ -50,7 +50,7 @@ def demo(
     Examples
     --------
     >>> import featstore
-    >>> shown = featstore.demo("runs/demo", patients=8, backbones=["EfficientNetLite0"])
+    >>> shown = featstore.demo("runs/demo", cache="demo-cache", patients=8, backbones=["EfficientNetLite0"])
     >>> shown.extraction.images, shown.fusion.run
     (32, 'runs/demo/fuse')
     """

@@ -113,7 +113,7 @@ def export_features(
     >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
     >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
     >>> exported = featstore.export_features(
-    ...     data, "features.csv", backbones=["EfficientNetLite0"], overwrite=True
+    ...     data, "features.npz", backbones=["EfficientNetLite0"], overwrite=True
     ... )
     >>> exported.images, exported.backbones
     (16, {'EfficientNetLite0': 1280})

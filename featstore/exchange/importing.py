@@ -136,13 +136,13 @@ def import_features(
     >>> import featstore
     >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
     >>> with open("measured.csv", "w") as file:
-    ...     print("path,first,second", file=file)
+    ...     print("path,kilobytes,constant", file=file)
     ...     for image in featstore.scan(data).records:
-    ...         print(image.path.name, int(image.id[:4], 16), int(image.id[4:8], 16), sep=",", file=file)
-    >>> imported = featstore.import_features(data, "measured.csv", "measured")
+    ...         print(image.path.name, image.path.stat().st_size / 1024, 0.5, sep=",", file=file)
+    >>> imported = featstore.import_features(data, "measured.csv", "measured", cache="imported")
     >>> imported.images, imported.dimension
     (16, 2)
-    >>> featstore.load_matrix(data, backbones=["measured"]).features.shape
+    >>> featstore.load_matrix(data, cache="imported").features.shape
     (1, 16, 2)
     """
     path = Path(file)
