@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,7 @@ def test_a_network_of_ones_own_is_extracted_and_fused(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("pandas") is None, reason="`make explore` runs it: scikit-learn loads pandas where it is")
 def test_a_run_opens_in_pandas(folder):
     said = run("explore", folder)
     assert "EfficientNetLite1 sha256:77cc7160d37b" in said

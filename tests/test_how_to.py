@@ -13,7 +13,7 @@ from commandline import FEATSTORE, LIBRARIES, server
 from PIL import Image
 
 import featstore
-from featstore import registry, testing
+from featstore import registry
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "how-to"
 THREE = """
