@@ -62,6 +62,13 @@ def bench(
         If speeds are to be recorded and the batch size of extraction is not among those to measure.
     BackboneError
         If a measuring process fails, for instance for lack of memory.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> measured = featstore.bench(["EfficientNetLite0"], batch_sizes=[2], seconds=0.1)
+    >>> [(rate.backbone, rate.precision, rate.batch_size) for rate in measured.best]
+    [('EfficientNetLite0', 'float32', 2)]
     """
     if record and BATCH_SIZE not in batch_sizes:
         raise UsageError(

@@ -73,6 +73,15 @@ def gc(
         If a data set has files that cannot be read: their vectors could not be told from garbage.
     StoreError
         If there is no cache, another run is writing to it, or the disk fails.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> collection = featstore.gc(data, dry_run=True)
+    >>> collection.deleted
+    False
     """
     refuse_unknown_options(reading)
     tables = [each for each in data if not Path(each).is_dir()]
@@ -151,6 +160,15 @@ def drift(
         If nothing of the data set is stored that this machine could compute.
     StoreError
         If there is no cache.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> drift = featstore.drift(data, backbones=["EfficientNetLite0"], rows=3)
+    >>> drift.drifted, drift.backbones[0].rows
+    (False, 3)
     """
     if rows < FEWEST:
         raise UsageError(

@@ -86,6 +86,17 @@ def check(
         Show a bar on stderr.
     **options
         How the data set is read: see `featstore.images.scan.ScanOptions`.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> audit = featstore.check(data)
+    >>> audit.images, audit.groups, audit.no_error_found
+    (16, 16, True)
+    >>> for finding in audit.findings:
+    ...     print(finding.code, finding.message)
+    FS102 1 pair of pictures under different patients (groups) look the same: 2 images (copy).
     """
     with progress_bars(wanted=progress):
         manifest = scan(data, **options)

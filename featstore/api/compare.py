@@ -149,6 +149,18 @@ def compare(
         Show a bar for each phase on stderr.
     **source
         Which features: see `featstore.matrix.Source`.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> result = featstore.compare(data, strategies=["concat_logreg"], folds=3, positive="covid")
+    >>> [scored.candidate.strategy for scored in result.candidates]
+    ['concat_logreg']
+    >>> auc = result.candidates[0].estimates["auc"]
+    >>> 0 <= auc.mean <= 1
+    True
     """
     if view_curve is not None:
         is_seeded(view_curve)  # refuses a strategy that does not exist, before anything is fitted

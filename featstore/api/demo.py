@@ -46,6 +46,13 @@ def demo(
         Networks to use; the default ones ship with featstore.
     progress
         Show bars on stderr.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> shown = featstore.demo("runs/demo", patients=8, backbones=["EfficientNetLite0"])
+    >>> shown.extraction.images, shown.fusion.run
+    (32, 'runs/demo/fuse')
     """
     with exclusive_access(Path(out)):
         return _demonstrate(Path(out), cache, patients, backbones, progress=progress)

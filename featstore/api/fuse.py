@@ -130,6 +130,18 @@ def fuse(
         `calibrate` or `sensitivity`, chosen on.
     UsageError
         If `options` names a parameter that the strategy does not have, or a value is out of range.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> fusion = featstore.fuse(data, positive="covid", out="runs/fuse", overwrite=True)
+    >>> fusion.strategy, fusion.sizes
+    ('concat_logreg', {'train': 12, 'test': 4})
+    >>> accuracy = fusion.scores["test"]["accuracy"]
+    >>> 0 <= accuracy.value <= 1
+    True
     """
     refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
     settings = resolve_options(strategy, preset, options or {})

@@ -132,6 +132,18 @@ def predict(
         If nothing that was given is an image.
     WeightsError
         If the weights that the model was fitted with are not here.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> _ = featstore.fuse(data, positive="covid", out="runs/fuse", overwrite=True)
+    >>> answers = featstore.predict("runs/fuse", data)
+    >>> len(answers.predictions), sorted(answers.predictions[0].probability)
+    (16, ['covid', 'normal'])
+    >>> answers.counts  # not of those that the model was fitted on
+    Counts(labelled=4, right=..., seen=12)
     """
     return predict_prepared(prepare(folder, images, weights=weights, **reading))
 

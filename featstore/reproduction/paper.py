@@ -119,6 +119,17 @@ def paper(
         If no network has weights.
     AuditError
         If the data set would give a false answer, or is too small to be split.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> reproduction = featstore.paper(
+    ...     data, backbones=["MobileNetV2"], weights={"MobileNetV2": "random:1"}, views=1, epochs=1,
+    ...     cache="paper-cache", out="runs/paper", overwrite=True,
+    ... )
+    >>> len(reproduction.claims) > 0
+    True
     """
     with runs.exclusive_access(Path(out)):
         folder = Path(out)
