@@ -73,7 +73,9 @@ def test_a_network_of_ones_own_is_extracted_and_fused(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("pandas") is None, reason="`make explore` runs it: scikit-learn loads pandas where it is")
+@pytest.mark.skipif(
+    find_spec("pandas") is None, reason="`make explore` runs it: scikit-learn loads pandas where it is"
+)
 def test_a_run_opens_in_pandas(folder):
     said = run("explore", folder)
     assert "EfficientNetLite1 sha256:77cc7160d37b" in said
