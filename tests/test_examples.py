@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import featstore
+from featstore.backbones.catalog import Row
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -66,6 +67,7 @@ def test_a_strategy_of_ones_own_competes(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("loader" not in Row.__slots__, reason="networks have no loaders")
 def test_a_network_of_ones_own_is_extracted_and_fused(folder):
     said = run("own_network", folder)
     assert "Texture with the weights version:1: 96 vectors" in said

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shlex
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +81,7 @@ def module(written, monkeypatch):
     return registry._module(str(written))
 
 
-ROW_HAS_LOADER = "loader" in {field.name for field in fields(Row)}
+ROW_HAS_LOADER = "loader" in Row.__slots__
 METRIC_IS_A_ROW = hasattr(metrics, "Metric")
 
 
