@@ -215,7 +215,7 @@ def extract(
         dry_run=dry_run,
         cache=str(store.root),
         images=len(manifest.records) + len(manifest.unreadable),
-        cells=tuple(
+        keys=tuple(
             _summary(key_plan, now, cost)
             for key_plan, now in zip(todo.key_plans, finished.key_plans, strict=True)
         ),
@@ -231,7 +231,9 @@ def extract(
         announced_bytes=choice.workers * peak(parts, BATCH_SIZE, pictures, budget),
         measured_bytes=sum(sorted(stats.peaks.values())[-choice.workers :]),
         throughput=stats.rates,
-        paces=tuple(_throughput_summary(name, throughput) for name, throughput in stats.throughputs.items()),
+        backbone_throughput=tuple(
+            _throughput_summary(name, throughput) for name, throughput in stats.throughputs.items()
+        ),
         batch_size=BATCH_SIZE,
         precision=precision,
         workers=choice.workers,

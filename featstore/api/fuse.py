@@ -220,7 +220,7 @@ def fuse(
             for name, rows in tested.items()
         },
         history=getattr(model, "history_", None),
-        continuation=None
+        warm_start=None
         if earlier is None
         else WarmStart(
             run=str(init_from),

@@ -477,13 +477,14 @@ def paper_tables(found: Reproduction) -> list[Table]:
     )
     sides = tuple(
         (text_cell(PROTOCOLS.get(protocol, protocol)), text_cell(split), text_cell(label), count_cell(count))
-        for protocol, splits in found.sides.items()
+        for protocol, splits in found.splits.items()
         for split, labels in splits.items()
         for label, count in labels.items()
     )
     return [
         Table("The paper's accuracy and this run's", ("Accuracy of", "Accuracy", "Images", "Patients"), claims,
-              f"Always answering the most frequent class is right in {found.floor:.3f} of the test images."),
+              f"Always answering the most frequent class is right in {found.majority_baseline:.3f} of the test"
+              " images."),
         Table("Networks", ("Network", "In the paper", "Input, px", "Values", "Accuracy of its own head"), networks,
               "Under the paper's protocol: split by image."),
         Table("Fusions", ("Fusion", "Protocol", "Accuracy"), fusions, "On test images."),

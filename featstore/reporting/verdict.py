@@ -145,8 +145,10 @@ def _nested(nested: NestedSelection | None) -> str:
         return ""
     interval = f" [{nested.interval[0]:.3f}, {nested.interval[1]:.3f}]" if nested.interval else ""
     names = ", ".join(f"{name} in {times}" for name, times in Counter(nested.selected).most_common())
+    folds = len(nested.selected)
+    where = "the split" if folds == 1 else f"each of {folds} folds"
     return (
-        f"\nPicked anew inside each of {len(nested.selected)} folds, on its training images: {nested.mean:.3f}"
+        f"\nPicked anew inside {where}, on its training images: {nested.mean:.3f}"
         f"{interval}; the pick was {names}."
     )
 

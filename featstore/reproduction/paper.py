@@ -208,9 +208,9 @@ def _reproduce(
         conversion=converted,
         audit=audit,
         networks=tuple(networks),
-        sides={protocol: table(sides) for protocol, sides in splits.items()},
+        splits={protocol: table(sides) for protocol, sides in splits.items()},
         leak=torn,
-        floor=majority_baseline(table(splits["by_image"])),
+        majority_baseline=majority_baseline(table(splits["by_image"])),
         heads={name: fit.scores["test"][METRIC] for name, fit in fits["by_image"].heads.items()},
         fusions={
             protocol: {step: fit.scores["test"][METRIC] for step, fit in mine.fusions.items()}

@@ -8,7 +8,6 @@ later featstore writes beside them is passed over.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, is_dataclass
 from typing import Annotated, Any, ClassVar, TypedDict, TypeVar, get_type_hints
 
 from msgspec import Meta, Struct, ValidationError, convert
@@ -56,7 +55,7 @@ def _plain(value: Any, *, examples: bool) -> Any:  # noqa: ANN401
             return {name: _plain(part, examples=examples) for name, part in value.items()}
         case list() | tuple():
             return [_plain(part, examples=examples) for part in value]
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    return value
 
 
 def read(kind: type[T], document: Any, what: str, opaque: Collection[str] = ()) -> T:  # noqa: ANN401

@@ -55,7 +55,7 @@ class Extraction(Result, frozen=True, kw_only=True):
     ----------
     images
         Number of images of the data set, bad ones included.
-    cells
+    keys
         Backbone by view: what was stored before, and what was missing.
     computed
         Vectors computed and committed.
@@ -75,7 +75,7 @@ class Extraction(Result, frozen=True, kw_only=True):
         was busy in the background. Seconds of several workers add up.
     throughput
         Vectors per second by phase; a phase that took no time has none.
-    paces
+    backbone_throughput
         What each backbone did.
     batch_size, precision
         Images per call, a constant of the engine, and arithmetic.
@@ -90,7 +90,7 @@ class Extraction(Result, frozen=True, kw_only=True):
     dry_run: bool = False
     cache: str = ""
     images: Count
-    cells: tuple[KeySummary, ...]
+    keys: tuple[KeySummary, ...] = field(name="cells")
     computed: Count
     bad: tuple[tuple[str, str, str], ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -103,7 +103,7 @@ class Extraction(Result, frozen=True, kw_only=True):
     announced_bytes: Count
     measured_bytes: Count
     throughput: Mapping[str, float] = field(default_factory=dict)
-    paces: tuple[ThroughputSummary, ...] = ()
+    backbone_throughput: tuple[ThroughputSummary, ...] = field(name="paces", default=())
     batch_size: Count
     precision: str
     workers: Count = 1
@@ -112,12 +112,12 @@ class Extraction(Result, frozen=True, kw_only=True):
     @property
     def missing(self) -> int:
         """Vectors that were not in the store when the call began."""
-        return sum(cell.missing for cell in self.cells)
+        return sum(key.missing for key in self.keys)
 
     @property
     def stored(self) -> int:
         """Vectors that were in the store when the call began."""
-        return sum(cell.stored for cell in self.cells)
+        return sum(key.stored for key in self.keys)
 
     def to_json(self, *, examples: bool = True) -> dict[str, Any]:
         """Plain dict for ``--json``, with the sums."""

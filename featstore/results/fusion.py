@@ -81,7 +81,7 @@ class Fusion(Result, frozen=True, kw_only=True):
         By evaluated split: decision, calibration and risk-coverage curve, and how well probabilities are calibrated.
     history
         Learning curves by epoch, for strategies that have them.
-    continuation
+    warm_start
         What it was fine-tuned from, before and after; None for a fit from scratch.
     shortcuts
         By evaluated split: scores of guesses that need no network, as `scores`.
@@ -98,7 +98,7 @@ class Fusion(Result, frozen=True, kw_only=True):
     scores: Mapping[str, Mapping[str, Score]]
     curves: Mapping[str, Curves]
     history: Mapping[str, list[float]] | None
-    continuation: WarmStart | None
+    warm_start: WarmStart | None = field(name="continuation")
     shortcuts: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from msgspec import field, structs
+
 from featstore.results.comparison import Comparison
 from featstore.results.document import Count, Result, Share
 from featstore.results.extraction import Extraction
@@ -32,15 +34,18 @@ class PaperNetwork(Result, frozen=True, kw_only=True):
         Why they are absent, else empty.
     input_size, dimension
         Side of its square input in pixels, and length of its vector.
+    label
+        Name for a table or a caption.
     """
 
     name: str
     in_paper: bool
-    weights: str
+    weights: str = ""
     digest: str | None
     reason: str
     input_size: Count
     dimension: Count
+    label: str = ""
 
     @property
     def is_here(self) -> bool:
@@ -52,10 +57,10 @@ class PaperNetwork(Result, frozen=True, kw_only=True):
         """What must stand beside its name: ``random weights``, ``weights absent``, or nothing."""
         return WEIGHTS_MARKS.get(self.weights, "")
 
-    @property
-    def label(self) -> str:
-        """Name for a table or a caption: a network without training says so."""
-        return f"{self.name} ({self.mark})" if self.mark else self.name
+    def __post_init__(self) -> None:
+        """A network without training says so."""
+        if not self.label:
+            structs.force_setattr(self, "label", f"{self.name} ({self.mark})" if self.mark else self.name)
 
 
 class Conversion(Result, frozen=True, kw_only=True):
@@ -75,12 +80,12 @@ class Conversion(Result, frozen=True, kw_only=True):
         Shortest and longest side met, pixels.
     """
 
-    formats: Mapping[str, Count]
-    channels: Mapping[str, Count]
-    notes: Mapping[str, Count]
-    unread: Mapping[str, Count]
-    smallest: Count
-    largest: Count
+    formats: Mapping[str, Count] = field(default_factory=dict)
+    channels: Mapping[str, Count] = field(default_factory=dict)
+    notes: Mapping[str, Count] = field(default_factory=dict)
+    unread: Mapping[str, Count] = field(default_factory=dict)
+    smallest: Count = 0
+    largest: Count = 0
 
 
 class Leak(Result, frozen=True, kw_only=True):
@@ -180,11 +185,11 @@ class Reproduction(Result, frozen=True, kw_only=True):
         Codes of what `featstore.check` found, by severity, and AUC of guessing the label without a network.
     networks
         Who was asked for, and who takes part.
-    sides
+    splits
         Images by protocol (``by_image``, ``by_patient``), split and class.
     leak
         Patients on both sides of the split by image; None where the data set names no patients.
-    floor
+    majority_baseline
         Accuracy of always answering the most frequent class, on the test images of the split by image.
     heads
         By network, the score on the test images of a head of its own under the paper's protocol.
@@ -203,14 +208,14 @@ class Reproduction(Result, frozen=True, kw_only=True):
         Run folders made on the way, relative to `run`, and what each is.
     """
 
-    run: str
-    arguments: Mapping[str, Any]
-    conversion: Conversion
-    audit: Mapping[str, Any]
+    run: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    conversion: Conversion = field(default_factory=Conversion)
+    audit: Mapping[str, Any] = field(default_factory=dict)
     networks: tuple[PaperNetwork, ...]
-    sides: Mapping[str, Mapping[str, Mapping[str, Count]]]
-    leak: Leak | None
-    floor: Share
+    splits: Mapping[str, Mapping[str, Mapping[str, Count]]] = field(name="sides")
+    leak: Leak | None = None
+    majority_baseline: Share = field(name="floor")
     heads: Mapping[str, Score]
     fusions: Mapping[str, Mapping[str, Score]]
     claims: tuple[Claim, ...]
@@ -219,13 +224,6 @@ class Reproduction(Result, frozen=True, kw_only=True):
     stored: Count
     figures: tuple[SavedFigure, ...]
     steps: Mapping[str, str]
-
-    def to_json(self, *, examples: bool = True) -> dict[str, Any]:
-        """Plain dict for ``--json`` and ``metrics.json``, with the networks' labels."""
-        document = super().to_json(examples=examples)
-        for row, network in zip(document["networks"], self.networks, strict=True):
-            row["label"] = network.label
-        return document
 
 
 class Demonstration(Result, frozen=True, kw_only=True, eq=False):

@@ -79,7 +79,7 @@ def tables_of(record: RunRecord) -> list[Table]:
         case Fusion() as fusion:
             return [
                 _scores(record, fusion),
-                *([] if fusion.continuation is None else [_changes(fusion.continuation)]),
+                *([] if fusion.warm_start is None else [_changes(fusion.warm_start)]),
             ]
         case _ if record.reproduction is not None:
             return run_record.paper_tables(record.reproduction)
@@ -202,7 +202,7 @@ def _scores(record: RunRecord, fusion: Fusion) -> Table:
     )
 
 
-def _changes(continuation: WarmStart) -> Table:
+def _changes(warm_start: WarmStart) -> Table:
     rows = [
         (
             text_cell(f"{split} {metric_heading(metric)}"),
@@ -210,7 +210,7 @@ def _changes(continuation: WarmStart) -> Table:
             number_cell(change.after),
             number_cell(change.difference, change.interval, signed=True),
         )
-        for split, changes in continuation.changes.items()
+        for split, changes in warm_start.changes.items()
         for metric, change in changes.items()
     ]
     return Table("What fine-tuning changed", ("Score", "Before", "After", "Difference"), tuple(rows))
@@ -363,8 +363,8 @@ def _fusing(fusion: Fusion, asked: Mapping[str, Any]) -> list[str]:
         *_option("--positive", fusion.matrix["positive"]),
         *_option("--calibrate", None if calibration is None else calibration["method"]),
         *_option("--sensitivity", fusion.operating["sensitivity"]),
-        *(["--init-from", "EARLIER"] if fusion.continuation else []),
-        *_option("--freeze-blocks", ",".join(fusion.continuation.frozen) if fusion.continuation else None, ""),
+        *(["--init-from", "EARLIER"] if fusion.warm_start else []),
+        *_option("--freeze-blocks", ",".join(fusion.warm_start.frozen) if fusion.warm_start else None, ""),
     ]  # fmt: skip
 
 

@@ -187,12 +187,12 @@ def fusion_text(result: Fusion) -> str:
 
 def _warm_start_text(result: Fusion) -> str:
     """Say what fine-tuning changed on the images held out."""
-    continuation = result.continuation
-    if continuation is None:
+    warm_start = result.warm_start
+    if warm_start is None:
         return ""
-    frozen = f", weights of {', '.join(continuation.frozen)} kept" if continuation.frozen else ""
-    lines = [f"Fine-tuned from {continuation.run}{frozen}. Before, after, and the difference [95 %]:"]
-    for split, changes in continuation.changes.items():
+    frozen = f", weights of {', '.join(warm_start.frozen)} kept" if warm_start.frozen else ""
+    lines = [f"Fine-tuned from {warm_start.run}{frozen}. Before, after, and the difference [95 %]:"]
+    for split, changes in warm_start.changes.items():
         for metric in ("auc", "balanced_accuracy", "log_loss"):
             change = changes.get(metric)
             if change is None or change.before is None or change.after is None:
@@ -200,7 +200,7 @@ def _warm_start_text(result: Fusion) -> str:
             difference = _number(change.difference, change.interval)
             name = HEADS.get(metric, metric)
             lines.append(f"  {split} {name}: {change.before:.3f}, {change.after:.3f}, {difference}")
-    if continuation.held_out_then is None:
+    if warm_start.held_out_then is None:
         lines.append(
             "  The earlier run saw another table. If these patients were in it, 'before' flatters it."
         )
