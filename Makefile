@@ -7,7 +7,7 @@ DEMO_READY := $(VENV)/.demo
 READY  := $(VENV)/.ready
 SHARED := -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
-.PHONY: demo test test-slow lint docs commands clean
+.PHONY: demo test test-slow lint explore docs commands clean
 
 demo: $(DEMO_READY)       ## the whole product on generated images, offline
 	$(BIN)/featstore demo $(DEMO)
@@ -23,6 +23,10 @@ lint: $(READY)            ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+explore: $(READY)         ## the example with pandas; not in the environment, where scikit-learn would load it in every command
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/pandas -c constraints.txt pandas
+	PYTHONPATH="$(CURDIR)/build/pandas" $(BIN)/python -m pytest -m slow tests/test_examples.py -k pandas
 
 docs: $(READY)            ## the documentation site in build/docs; runs the tutorial, fetches nothing
 	$(BIN)/python -m sphinx -q -n -W --keep-going docs build/docs
