@@ -155,7 +155,7 @@ def extract(
     >>> import featstore
     >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
     >>> extraction = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
-    >>> extraction.images, extraction.cells[0].stored_now
+    >>> extraction.images, extraction.keys[0].stored_now
     (16, 16)
 
     What is stored is not computed again:
