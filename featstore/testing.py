@@ -111,7 +111,7 @@ def check_strategy_constructor(cls: type) -> None:
 
 
 def check_strategy_probabilities(cls: type) -> None:
-    """Probabilities are float64, not negative and sum to one; their peak is the prediction."""
+    """Probabilities are float64, not negative, and sum to one; their peak is the prediction."""
     for n_classes in (2, 3):
         X, y = blocky(n_classes=n_classes)
         strategy = make_strategy(cls).fit(X, y)
