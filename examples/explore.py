@@ -5,6 +5,7 @@ cell by cell in an editor that knows ``# %%``. The images are generated slices o
 The networks are EfficientNet-Lite 0 and 1 with the ImageNet weights that come with featstore; nothing is
 fetched.
 
+    pip install pandas
     python examples/explore.py
 """
 

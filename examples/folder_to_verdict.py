@@ -16,7 +16,7 @@ from featstore.reporting.verdict import verdict
 data = sys.argv[1] if len(sys.argv) > 1 else featstore.make_phantoms("runs/phantoms", patients=24)
 networks = ["EfficientNetLite0", "EfficientNetLite1"]
 
-for part in featstore.extract(data, backbones=networks).cells:
+for part in featstore.extract(data, backbones=networks).keys:
     print(f"{part.backbone} with the weights {part.weights[:19]}: {part.stored_now} vectors")
 
 strategies = ["concat_logreg", "soft_vote"]

@@ -53,7 +53,7 @@ BACKBONES = (Row("Texture", loader=f"{__name__}:load", version="1", input_size=1
 if __name__ == "__main__":
     add_plugin(__file__)
     data = featstore.make_phantoms("runs/phantoms", patients=24)
-    for part in featstore.extract(data, backbones=["Texture", "EfficientNetLite0"]).cells:
+    for part in featstore.extract(data, backbones=["Texture", "EfficientNetLite0"]).keys:
         print(f"{part.backbone} with the weights {part.weights[:19]}: {part.stored_now} vectors")
     for scored in featstore.compare(data, strategies=["concat_logreg"]).candidates:
         print(f"{scored.candidate.label:20} AUC {scored.estimates['auc'].mean:.3f}")

@@ -38,7 +38,7 @@ STRATEGIES = (MedianLogit,)
 if __name__ == "__main__":
     add_plugin(__file__)
     data = featstore.make_phantoms("runs/phantoms", patients=24)
-    for part in featstore.extract(data).cells:
+    for part in featstore.extract(data).keys:
         print(f"{part.backbone} with the weights {part.weights[:19]}: {part.stored_now} vectors")
     comparison = featstore.compare(data, strategies=["mean_logit", "median_logit"])
     for scored in comparison.candidates:

@@ -72,12 +72,16 @@ FIRST = ("tests/test_seven_networks.py", "tests/test_real_data.py", "tests/repro
 """What takes longest begins first, so that no process is left alone with it at the end."""
 
 
-def pytest_collection_modifyitems(items):
-    items.sort(
-        key=lambda item: next(
-            (n for n, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST)
-        )
-    )
+def pytest_collection_modifyitems(config, items):
+    """What comes apart goes last among slow tests: its small pieces fill up whichever process is done first."""
+    slow = config.option.markexpr == "slow"
+
+    def rank(item):
+        if slow and item.nodeid.startswith(APART):
+            return len(FIRST) + 1
+        return next((n for n, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST))
+
+    items.sort(key=rank)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -4,11 +4,13 @@ import ast
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import featstore
+from featstore.backbones.catalog import Row
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -65,6 +67,7 @@ def test_a_strategy_of_ones_own_competes(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("loader" not in Row.__slots__, reason="networks have no loaders")
 def test_a_network_of_ones_own_is_extracted_and_fused(folder):
     said = run("own_network", folder)
     assert "Texture with the weights version:1: 96 vectors" in said
@@ -72,6 +75,9 @@ def test_a_network_of_ones_own_is_extracted_and_fused(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    find_spec("pandas") is None, reason="`make explore` runs it: scikit-learn loads pandas where it is"
+)
 def test_a_run_opens_in_pandas(folder):
     said = run("explore", folder)
     assert "EfficientNetLite1 sha256:77cc7160d37b" in said

@@ -39,7 +39,7 @@ from featstore.evaluation.leakage import (
     without_copies_of,
     write_training_images,
 )
-from featstore.evaluation.metrics import BOUNDED, ENOUGH_IMAGES, decide, positive_class, score
+from featstore.evaluation.metrics import ENOUGH_IMAGES, decide, metrics, positive_class, score
 from featstore.evaluation.shortcuts import data_findings, held_out_shortcuts, held_out_verdict
 from featstore.findings import mark_accepted, ordered, resolve
 from featstore.fusion.model_io import load_strategy, save_strategy
@@ -427,7 +427,7 @@ def _metric_change(
     if not np.isfinite(after - before):
         return MetricChange(before=None, after=None, difference=None, interval=None)
     interval = difference_interval(
-        (before, after), (scores[0][1:], scores[1][1:]), around, bounded=name in BOUNDED
+        (before, after), (scores[0][1:], scores[1][1:]), around, bounded=metrics()[name].bounded
     )
     return MetricChange(before=before, after=after, difference=after - before, interval=interval)
 

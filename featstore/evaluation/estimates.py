@@ -20,10 +20,10 @@ from featstore.evaluation.intervals import (
 )
 from featstore.evaluation.metrics import (
     ENOUGH_IMAGES,
-    METRICS,
     PRIMARY,
     calibration_error,
     decide,
+    metrics,
     primary_score,
     score,
 )
@@ -194,7 +194,7 @@ def _score_candidate(
     decisions = tuple(decide(p, design.positive, cut) for p, cut in zip(proba, cuts, strict=True))
     known = _sample_sizes(design, proba, decisions)
     estimates, resampled = {}, {}
-    for name in METRICS:
+    for name in metrics():
         resampled[name] = fold_mean([part[name][1:] for part in scores])
         folds = np.array([part[name][0] for part in scores])
         estimates[name] = _metric_estimate(name, folds, resampled[name], known[name], design.overlap_factor)

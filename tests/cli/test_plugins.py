@@ -24,7 +24,7 @@ class FirstColumn(FusionStrategy):
     def _fit(self, X, y, groups):
         coef = np.zeros((1, X.shape[1]))
         coef[0, 0] = self.steepness * STEEPER
-        self.model_ = LinearModel(coef, np.zeros(1), X.mean(axis=0), np.ones(X.shape[1]))
+        self.model_ = LinearModel(coef, np.zeros(1), X.mean(axis=0, dtype=float), np.ones(X.shape[1]))
 
     def _predict_proba(self, X):
         return self.model_.proba(X)
@@ -51,6 +51,17 @@ class Backwards:
 
 EXECUTORS = (Backwards,)
 '''
+METRIC = """
+from featstore.evaluation.metrics import Metric, ratio
+
+def informedness(part):
+    tp, positives, fp, negatives, *_ = part.sums
+    return (ratio(tp, positives) + ratio(negatives - fp, negatives)) / 2
+
+METRICS = (
+    Metric("half_j", "half of J+1", "mean of both rates", "decision", informedness, rests_on="positives", short="J"),
+)
+"""
 
 
 @pytest.fixture
@@ -119,6 +130,21 @@ def test_an_executor_computes_what_serial_computes(world, plugin, tmp_path):
 
     assert shards(cache)
     assert shards(cache) == shards(world.cache)
+
+
+def test_a_metric_is_in_the_table_the_files_and_the_report(world, plugin, tmp_path):
+    run, file = tmp_path / "run", plugin(METRIC)
+    command = ["compare", world.data, "--strategies", "soft_vote", "--folds", 2, "--cache", world.cache]
+    done = featstore(*command, "--out", run, "--plugin", file)
+    assert done.code == 0, done.err
+    assert "half of J+1" in done.out
+    assert "half_j_low" in (run / "results.csv").read_text().partition("\n")[0]
+    scores = json.loads((run / "metrics.json").read_text())["contestants"][0]["metrics"]
+    assert scores["half_j"]["mean"] == pytest.approx(scores["balanced_accuracy"]["mean"])
+    for options, there in (["--plugin", file], True), ([], False):
+        page = featstore("report", run, "--out", tmp_path / f"{there}.html", *options)
+        assert page.code == 0, page.err
+        assert ("half of J+1" in (tmp_path / f"{there}.html").read_text()) == there
 
 
 def test_the_environment_names_plug_ins_too(plugin, monkeypatch):

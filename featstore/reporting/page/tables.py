@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
-from featstore.evaluation.metrics import METRICS, PRIMARY, decide, score
+from featstore.evaluation.metrics import PRIMARY, decide, listed, metrics, score
 from featstore.reporting import run_record
 from featstore.reporting.run_record import leader
 from featstore.reporting.tables import (
@@ -24,7 +24,7 @@ from featstore.reporting.tables import (
     text_cell,
     view_name,
 )
-from featstore.reporting.terminal.comparison import HEADS, PARTS, scored_on
+from featstore.reporting.terminal.comparison import scored_on
 from featstore.reporting.verdict import chance_text, phrase
 from featstore.reporting.wording import kept
 from featstore.results.comparison import Comparison
@@ -44,23 +44,6 @@ if TYPE_CHECKING:
 
 
 # Tables of each kind of run
-
-MEANING = {
-    "auc": "chance that a random positive image gets a higher probability than a random other one; 0.5 is guessing",
-    "average_precision": "mean share of true alarms along the list from most to least suspicious",
-    "sensitivity_at_specificity_90": "positives found when at most 10 % of the others are called positive",
-    "sensitivity_at_specificity_95": "positives found when at most 5 % of the others are called positive",
-    "specificity_at_sensitivity_90": "others left alone when 90 % of the positives must be found",
-    "specificity_at_sensitivity_95": "others left alone when 95 % of the positives must be found",
-    "accuracy": "right answers",
-    "balanced_accuracy": "mean over the classes of the share found",
-    "sensitivity": "positives that were found",
-    "specificity": "others that were left alone",
-    "f1": "harmonic mean of sensitivity and precision",
-    "brier": "mean squared distance of the probability from the truth; 0 is best",
-    "ece": "how far probabilities are from observed shares, over all images; 0 is best, never quite 0 by chance",
-    "log_loss": "punishes sure mistakes most; 0 is best",
-}
 
 
 def tables_of(record: RunRecord) -> list[Table]:
@@ -89,12 +72,14 @@ def tables_of(record: RunRecord) -> list[Table]:
 
 def metric_heading(metric: str) -> str:
     """Name of a metric for a table."""
-    return HEADS.get(metric, metric.replace("_", " "))
+    known = metrics()
+    return known[metric].label if metric in known else metric.replace("_", " ")
 
 
 def _candidates_table(record: RunRecord, comparison: Comparison) -> Table:
     everyone: list[CandidateResult | ShortcutResult] = [*comparison.candidates, *comparison.shortcuts]
     ranked = sorted(everyone, key=lambda s: -s.primary)
+    shown = list(listed(set.intersection(*(set(s.estimates) for s in ranked))))
     rows = tuple(
         (
             text_cell(s.candidate.label, _made_of(s.candidate.backbones)),
@@ -104,7 +89,7 @@ def _candidates_table(record: RunRecord, comparison: Comparison) -> Table:
                     number_cell(s.estimates[m].mean, s.estimates[m].interval),
                     comparison.curves.get(s.candidate.label, {}),
                 )
-                for m in METRICS
+                for m in shown
             ),
         )
         for s in ranked
@@ -112,12 +97,12 @@ def _candidates_table(record: RunRecord, comparison: Comparison) -> Table:
     first = leader(comparison).candidate.label
     return Table(
         f"All {len(comparison.candidates)} contestants, {scored_on(comparison)}",
-        ("Contestant", *(metric_heading(m) for m in METRICS)),
+        ("Contestant", *(metric_heading(m) for m in shown)),
         rows,
         f"Mean over the folds (ECE: all images together), with its 95 % interval from resampled {kept(record)}, never"
         " narrower than so many allow. Sort by any column.",
         marked=next(at for at, s in enumerate(ranked) if s.candidate.label == first),
-        sorted_by=1 + METRICS.index(PRIMARY),
+        sorted_by=1 + shown.index(PRIMARY),
     )
 
 
@@ -180,7 +165,7 @@ def _scores(record: RunRecord, fusion: Fusion) -> Table:
     splits = [shown, *(name for name in fusion.scores if name != shown)]
     rows = tuple(
         (
-            text_cell(metric_heading(metric), MEANING[metric]),
+            text_cell(row.label, row.meaning),
             *(
                 _beside(
                     metric,
@@ -190,8 +175,7 @@ def _scores(record: RunRecord, fusion: Fusion) -> Table:
                 for s in splits
             ),
         )
-        for metrics in PARTS.values()
-        for metric in metrics
+        for metric, row in listed(set.intersection(*(set(fusion.scores[s]) for s in splits))).items()
     )
     return Table(
         "Scores on images that the model had not seen",

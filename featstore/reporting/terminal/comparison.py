@@ -12,7 +12,7 @@ from shlex import quote
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from featstore.evaluation.metrics import DECISION, PRIMARY, PROBABILITY, RANKING
+from featstore.evaluation.metrics import GROUPS, METRICS, PRIMARY, listed
 from featstore.findings import CATALOGUE
 from featstore.reporting.tables import counts, printable, size, table, view_name
 from featstore.reporting.verdict import (
@@ -47,22 +47,6 @@ SHOWN = 20
 """Candidates in a printed table."""
 SHOWN_FIRST = ("FS114", "FS406")
 """Findings that `first_text` and `positive_text` tell, with the flag that changes it."""
-PARTS = {
-    "Does it put the ill above the well?": RANKING,
-    "Does it answer right?": DECISION,
-    "Can its probabilities be taken at their word? (0 is best)": PROBABILITY,
-}
-HEADS = {
-    "average_precision": "avg precision",
-    "balanced_accuracy": "balanced acc.",
-    "brier": "Brier",
-    "ece": "ECE",
-    "f1": "F1",
-    "log_loss": "log-loss",
-    "auc": "AUC",
-    **{f"sensitivity_at_specificity_{at}": f"sens. at spec. .{at}" for at in (90, 95)},
-    **{f"specificity_at_sensitivity_{at}": f"spec. at sens. .{at}" for at in (90, 95)},
-}
 
 
 def comparison_text(result: Comparison) -> str:
@@ -198,7 +182,7 @@ def _warm_start_text(result: Fusion) -> str:
             if change is None or change.before is None or change.after is None:
                 continue
             difference = _number(change.difference, change.interval)
-            name = HEADS.get(metric, metric)
+            name = METRICS[metric].label
             lines.append(f"  {split} {name}: {change.before:.3f}, {change.after:.3f}, {difference}")
     if warm_start.held_out_then is None:
         lines.append(
@@ -275,9 +259,11 @@ def _best(scored_candidates: Sequence[CandidateResult]) -> list[CandidateResult]
 def _tables(head: str, names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
     """One table per question, since all scores side by side fit no screen."""
     parts = []
-    for question, metrics in PARTS.items():
-        lines = [[name, *(row[m] for m in metrics)] for name, row in zip(names, rows, strict=True)]
-        parts.append(f"{question}\n{table([head, *(HEADS.get(m, m) for m in metrics)], lines)}")
+    known = listed(set.intersection(*(set(row) for row in rows)) if rows else METRICS)
+    for group, question in GROUPS.items():
+        metrics = [row for row in known.values() if row.group == group]
+        lines = [[name, *(row[m.name] for m in metrics)] for name, row in zip(names, rows, strict=True)]
+        parts.append(f"{question}\n{table([head, *(m.label for m in metrics)], lines)}")
     return "\n\n".join(parts)
 
 
@@ -385,8 +371,6 @@ FEWEST_CELLS = 32
 STEP = 0.05
 """The scale of the bars begins and ends at a multiple of it."""
 CHANCE = 0.5
-BESIDE = ("balanced_accuracy", "sensitivity", "specificity", "brier", "ece")
-SHORT = {"balanced_accuracy": "bal. acc.", "sensitivity": "sens.", "specificity": "spec."}
 
 
 class Marks(NamedTuple):
@@ -430,7 +414,7 @@ def comparison_screen(result: Comparison, width: int = 80, marks: Marks = DRAWN)
     lines = [
         *_prose(f"{first_text(result)}{data_text(result.matrix)}", width),
         Line(""),
-        Line(f"{HEADS[PRIMARY]}, {scored_on(result)}, with its 95 % interval", "strong"),
+        Line(f"{METRICS[PRIMARY].label}, {scored_on(result)}, with its 95 % interval", "strong"),
         *_bars(listed, width, marks),
         Line(""),
         Line("Other scores, mean of the folds; ECE of all images together", "strong"),
@@ -490,8 +474,9 @@ def _bars(shown: Sequence[CandidateResult | ShortcutResult], width: int, marks: 
 
 def _others(shown: Sequence[CandidateResult | ShortcutResult], width: int) -> Iterator[Line]:
     """Yield a line per candidate with the scores that have no bar."""
-    heads = [SHORT.get(m, HEADS.get(m, m)) for m in BESIDE]
-    numbers = [[_screen_number(s.estimates[m].mean) for m in BESIDE] for s in shown]
+    beside = [row for row in listed(shown[0].estimates).values() if row.short]
+    numbers = [[_screen_number(s.estimates[row.name].mean) for row in beside] for s in shown]
+    heads = [row.short for row in beside]
     name = _name_width(shown, width, 2 + len(table(heads, numbers).partition("\n")[0]))
     top, *rows = table(heads, numbers).split("\n")
     yield Line(" " * (name + 2) + top, "faint")
