@@ -50,9 +50,9 @@ def demo(
     Examples
     --------
     >>> import featstore
-    >>> shown = featstore.demo("runs/demo", cache="demo-cache", patients=8, backbones=["EfficientNetLite0"])
-    >>> shown.extraction.images, shown.fusion.run
-    (32, 'runs/demo/fuse')
+    >>> shown = featstore.demo("runs/demo", cache="demo-cache", patients=12, backbones=["EfficientNetLite0"])
+    >>> shown.extraction.images, shown.report
+    (48, 'runs/demo/report.html')
     """
     with exclusive_access(Path(out)):
         return _demonstrate(Path(out), cache, patients, backbones, progress=progress)
