@@ -151,5 +151,5 @@ def test_a_users_script_is_checked_by_mypy_strict(tmp_path):
     assert errors_at == ["featstore.nonsense", "scan(data=3)"], done.stdout + done.stderr
     assert [line.split('"')[1] for line in told if "Revealed" in line] == [
         "featstore.store.verify.Verification",
-        "featstore.evaluation.selection_bias.SelectionBias | None",
+        "featstore.results.comparison.SelectionBias | None",
     ], done.stdout
