@@ -71,12 +71,14 @@ def estimate_time(
     )
     basis = MEASURED if all(s in known for s in busy) else SCALED if known else CATALOGUE
     per_vector = {spec: rate.core_seconds / cores for spec, rate in rates.items()}
-    return TimeEstimate(seconds + IMPORT_SECONDS * bool(busy), per_vector, basis)
+    starts = any(not spec.has_loader for spec in busy)
+    return TimeEstimate(seconds + IMPORT_SECONDS * starts, per_vector, basis)
 
 
 def _relative_slowness(known: Mapping[BackboneSpec, BackboneTiming]) -> float:
     listed = set(catalog.names())
-    ratios = [r.core_seconds / _by_catalogue(spec) for spec, r in known.items() if spec.name in listed]
+    expected = {spec: _by_catalogue(spec) for spec in known if spec.name in listed}
+    ratios = [known[spec].core_seconds / seconds for spec, seconds in expected.items() if seconds]
     return median(ratios) if ratios else 1.0
 
 

@@ -1,4 +1,4 @@
-"""Contracts of the extension points, as assertions: what our own tests put to each strategy, executor and metric.
+"""Contracts of the extension points, as assertions: what our own tests put to each of featstore's own.
 
 Each function takes a plug-in of yours and raises `AssertionError` with one sentence about what it breaks.
 """
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.evaluation.metrics import Metric
+    from featstore.images.formats.container import Format
     from featstore.types import Executor
 
     Check = Any
@@ -299,3 +300,139 @@ def _metric_values(
     if metric.of_all_classes:
         return metric.function(Answers(y, predicted, proba, weights))
     return metric.function(OneAgainstRest(y == 1, predicted == 1, proba[:, 1], weights))
+
+
+# Backbones
+
+SAME = 1e-5
+"""Share of the largest feature by which a row may move with the place in its batch (law 2)."""
+
+
+def check_backbone(name: str, weights: str = "imagenet") -> None:
+    """Check that a network of the catalogue, or of a plug-in, gives vectors that can be kept.
+
+    Parameters
+    ----------
+    name
+        Of its row.
+    weights
+        As for ``featstore.extract``; ``imagenet`` stands for what the network brings.
+
+    Raises
+    ------
+    AssertionError
+        If it breaks a promise; the text says which.
+
+    Examples
+    --------
+    >>> from featstore.testing import check_backbone
+    >>> check_backbone("EfficientNetLite0")
+    """
+    from featstore.backbones.loading import load_backbone
+
+    network = load_backbone(name, weights, batch_size=4)
+    side = network.spec.input_size
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, side, side, 3)).astype(np.float32)
+    kept = images.copy()
+    features = network.embed(images)
+    _require((images == kept).all(), f"{name} writes into the images that it is given.")
+    _require(features.shape == (4, network.spec.dimension), f"{name} gives the shape {features.shape}.")
+    _require(features.dtype == np.float32, f"{name} gives {features.dtype}, not float32.")
+    _require(np.isfinite(features).all(), f"{name} gives NaN or infinity.")
+    _require((network.embed(images) == features).all(), f"{name} gives other bytes for the same batch.")
+    again = load_backbone(name, weights, batch_size=4)
+    _require(again.spec == network.spec, f"{name}, loaded again, has another spec.")
+    _require((again.embed(images) == features).all(), f"{name}, loaded again, gives other bytes.")
+    _require(
+        len(np.unique(features, axis=0)) == len(features), f"{name} gives different images the same vector."
+    )
+    alone = np.zeros_like(images)
+    alone[1] = images[2]
+    moved = np.abs(network.embed(alone)[1] - features[2]).max()
+    _require(
+        moved <= SAME * np.abs(features).max(), f"{name}: a vector depends on the other images of its batch."
+    )
+
+
+# Formats
+
+
+def check_format(format: Format, samples: Sequence[bytes]) -> None:  # noqa: A002 - what it is
+    """Check that an image format knows its files, decodes them, and refuses damaged ones.
+
+    Parameters
+    ----------
+    format
+        An object of the format; it need not be registered.
+    samples
+        Bytes of at least one sound file, of 8 bits or with a range needed.
+
+    Raises
+    ------
+    AssertionError
+        If it breaks a promise; the text says which.
+
+    Examples
+    --------
+    >>> import io
+    >>> from PIL import Image
+    >>> from featstore.images.formats.bmp import Bmp
+    >>> from featstore.testing import check_format
+    >>> file = io.BytesIO()
+    >>> Image.effect_noise((20, 30), 40).save(file, "BMP")
+    >>> check_format(Bmp(), [file.getvalue()])
+    """
+    from featstore.images.formats.container import HEAD
+
+    _require(samples, "Give the bytes of at least one sound file.")
+    _require(format.name and format.suffixes, f"{type(format).__name__} has no name, or no suffix.")
+    for suffix in format.suffixes:
+        _require(
+            suffix.startswith(".") and suffix == suffix.lower(), f"{suffix!r} is no suffix in small letters."
+        )
+    _require(not format.sniff(b"\0" * HEAD), f"{format.name} takes zeros for a file of its own.")
+    for data in samples:
+        _require(
+            format.sniff(data[:HEAD]), f"{format.name} does not know a file of its own by its first bytes."
+        )
+        first, again = _decoded(format, data), _decoded(format, data)
+        _require(not isinstance(first, str), f"{format.name} refuses a sound file: {first}")
+        _require(
+            isinstance(again, np.ndarray) and np.array_equal(first, again),
+            f"{format.name} gives other pixels for the same bytes.",
+        )
+        for damaged in _damaged(data):
+            _decoded(format, damaged)
+
+
+def _decoded(format: Format, data: bytes) -> Any:  # noqa: A002, ANN401
+    """Pixels, or why the file is refused."""
+    import io
+
+    from featstore.errors import BadImageError
+    from featstore.images.formats.container import damage_of
+
+    try:
+        with damage_of(format):
+            pages = format.list_pages(io.BytesIO(data)).frames
+            wanted = (0.0, 1000.0) if format.needs_range(data, pages[0]) else None
+            pixels, _ = format.decode(data, pages[0], wanted)
+    except BadImageError as error:
+        return f"{error.reason}: {error.detail}"
+    _require(pixels.dtype == np.uint8, f"{format.name} gives {pixels.dtype}, not uint8.")
+    channels = pixels.shape[2:] or (1,)
+    _require(channels in {(1,), (3,)}, f"{format.name} gives the shape {pixels.shape}.")
+    return pixels
+
+
+def _damaged(data: bytes) -> list[bytes]:
+    """A file cut short, and with bytes changed in many places, the same ones every time."""
+    rng = np.random.default_rng(0)
+    cut = [data[: len(data) * part // 8] for part in range(1, 8)]
+    changed = []
+    for _ in range(32):
+        raw = np.frombuffer(data, np.uint8).copy()
+        raw[rng.integers(0, len(raw), max(1, len(raw) // 200))] = rng.integers(0, 256)
+        changed.append(raw.tobytes())
+    return cut + changed
