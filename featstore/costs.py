@@ -101,7 +101,8 @@ def estimate_time(
 
 def _relative_slowness(known: Mapping[BackboneSpec, BackboneTiming]) -> float:
     listed = set(catalog.names())
-    ratios = [r.core_seconds / _by_catalogue(spec) for spec, r in known.items() if spec.name in listed]
+    expected = {spec: _by_catalogue(spec) for spec in known if spec.name in listed}
+    ratios = [known[spec].core_seconds / seconds for spec, seconds in expected.items() if seconds]
     return median(ratios) if ratios else 1.0
 
 

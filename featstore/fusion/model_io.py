@@ -67,8 +67,8 @@ def export_model(strategy: FusionStrategy) -> tuple[State, Arrays]:
     RunError
         If the strategy is not fitted, not of the folder, or holds something that has no place in a bundle.
     """
-    name = type(strategy).__module__.rpartition(".")[2]
-    if name not in registry.names(FOLDER) or registry.load(FOLDER, name) is not type(strategy):
+    name = registry.name_of(FOLDER, type(strategy))
+    if name is None:
         raise RunError(f"{type(strategy).__name__} is not a strategy of {FOLDER}.", "Put its file there.")
     if not hasattr(strategy, "classes_"):
         raise RunError(f"This {name} is not fitted, so there is nothing to save.", "Call fit first.")
@@ -274,7 +274,7 @@ class ModelCodec:
         inside = f"{path}." if path else ""
         learned = {key: value for key, value in vars(strategy).items() if LEARNED.fullmatch(key)}
         return {
-            "strategy": type(strategy).__module__.rpartition(".")[2],
+            "strategy": registry.name_of(FOLDER, type(strategy)),
             "parameters": self.write(f"{inside}parameters", strategy.get_params(deep=False)),
             "learned": self.write(f"{inside}learned", learned),
         }
