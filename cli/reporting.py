@@ -45,7 +45,7 @@ def report(
         out,
         data,
         cache,
-        with_images,
+        with_images=with_images,
         **reading,
         overwrite=overwrite,
     )

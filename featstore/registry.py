@@ -1,10 +1,11 @@
 """Plug-ins: found by their file names without importing any, or in what the user named or installed.
 
 A folder of featstore holds one plug-in a file. Code of others comes in by two doors, and by no third. An installed
-package declares an entry point of the group ``featstore.strategies``, ``featstore.executors``, ``featstore.formats``
-or ``featstore.backbones``. Or the user names a Python file or a module, by ``featstore --plugin`` or the environment
-variable `PLUGINS`; it lists its plug-ins as ``STRATEGIES``, ``EXECUTORS``, ``FORMATS`` or ``BACKBONES``. Nothing is
-ever loaded because it lies in a cache, a run or a data set.
+package declares an entry point of the group ``featstore.strategies``, ``featstore.executors``,
+``featstore.metrics``, ``featstore.formats`` or ``featstore.backbones``. Or the user names a Python file or a module,
+by ``featstore --plugin`` or the environment variable `PLUGINS`; it lists its plug-ins as ``STRATEGIES``,
+``EXECUTORS``, ``METRICS``, ``FORMATS`` or ``BACKBONES``. Nothing is ever loaded because it lies in a cache, a run or
+a data set.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import ast
 import importlib
 import os
-import pkgutil
 import re
 import sys
 from functools import cache
@@ -28,20 +28,25 @@ if TYPE_CHECKING:
 
 
 class Kind(NamedTuple):
-    """What the modules of a folder are called, one and many, and the command that lists them."""
+    """What the modules of a folder are called, one and many, what a class has, and the command that lists them."""
 
     one: str
     many: str
+    has: tuple[str, ...]
     listing: str | None = None
 
 
 KINDS = {
-    "featstore.fusion.strategies": Kind("strategy", "strategies", "featstore strategies"),
-    "featstore.executors": Kind("executor", "executors"),
-    "featstore.images.formats": Kind("format", "formats"),
+    "featstore.fusion.strategies": Kind(
+        "strategy", "strategies", ("level", "min_blocks", "fit", "predict_proba"), "featstore strategies"
+    ),
+    "featstore.executors": Kind("executor", "executors", ("in_process", "run")),
+    "featstore.images.formats": Kind("format", "formats", ()),
 }
 PLUGINS = "FEATSTORE_PLUGINS"
 """Environment variable: Python files and modules with plug-ins, separated as in PATH. Workers inherit it."""
+LISTS = ("STRATEGIES", "EXECUTORS", "METRICS", "FORMATS", "BACKBONES")
+"""Names under which a plug-in lists what it brings; it has one of them or more."""
 _FILE_PREFIX = "featstore_plugin_"
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
@@ -92,7 +97,7 @@ def load(package: str, name: str) -> Any:  # noqa: ANN401
     if name in others:
         found = others[name]
         return _loaded(found, name) if isinstance(found, EntryPoint) else found
-    kind = KINDS.get(package, Kind("module", "modules"))
+    kind = KINDS.get(package, Kind("module", "modules", ()))
     raise UnknownNameError(
         f"There is no {kind.one} {name!r}.", did_you_mean(name, names(package), kind.listing)
     )
@@ -105,11 +110,17 @@ def name_of(package: str, kind: type) -> str | None:
     return name if name in names(package) and load(package, name) is kind else None
 
 
-def foreign_files(package: str) -> dict[str, Path]:
-    """Source file of each plug-in of others, by name: what they compute changes with it."""
-    classes = {name: load(package, name) for name in _from_others(package)}
-    files = {name: getattr(sys.modules[kind.__module__], "__file__", None) for name, kind in classes.items()}
-    return {name: Path(file) for name, file in files.items() if file}
+def source_files(package: str, name: str) -> list[Path]:
+    """Source files of a plug-in of others, its file or its package: what it computes changes with them; else none."""
+    if name in _own_names(package):
+        return []
+    module = sys.modules[load(package, name).__module__]
+    whole = sys.modules.get(module.__name__.partition(".")[0], module)
+    folders = getattr(whole, "__path__", ())
+    files = [path for folder in folders for path in Path(folder).rglob("*.py")] or [
+        Path(str(module.__file__))
+    ]
+    return sorted(files)
 
 
 def _from_others(package: str) -> dict[str, Any]:
@@ -126,12 +137,15 @@ def _from_others(package: str) -> dict[str, Any]:
 
 
 def _is_class(found: object, kind: Kind) -> bool:
-    if isinstance(found, type):
-        return True
-    raise UsageError(
-        f"{kind.many.upper()} of a plug-in holds {str(found)[:100]!r}.",
-        f"List the classes of the {kind.many}.",
-    )
+    where = f"{kind.many.upper()} of a plug-in"
+    if not isinstance(found, type):
+        raise UsageError(f"{where} holds {str(found)[:100]!r}.", f"List the classes of the {kind.many}.")
+    if missing := [name for name in kind.has if not hasattr(found, name)]:
+        raise UsageError(
+            f"{found.__name__} in {where} has no {missing[0]}.",
+            f"`featstore.testing.check_{kind.one}` says what a {kind.one} has to have.",
+        )
+    return True
 
 
 def _loaded(point: EntryPoint, name: str) -> Any:  # noqa: ANN401
@@ -176,26 +190,32 @@ def add_plugin(place: str) -> None:
     """
     if place.endswith(".py"):
         place = str(Path(place).expanduser().absolute())
-    listed = ("STRATEGIES", "EXECUTORS", "FORMATS", "BACKBONES", "METRICS")
-    if not any(hasattr(_module(place), name) for name in listed):
-        raise UsageError(f"The plug-in {place} lists none.", f"Give it one of {', '.join(listed)}: a tuple.")
+    if not any(hasattr(_module(place), name) for name in LISTS):
+        raise UsageError(
+            f"The plug-in {place} lists nothing.", f"Give it one of {', '.join(LISTS)}: a tuple."
+        )
     places = os.environ.get(PLUGINS, "").split(os.pathsep)
     os.environ[PLUGINS] = os.pathsep.join(dict.fromkeys([*filter(None, places), place]))
 
 
 @cache
 def _module(place: str) -> ModuleType:
-    try:
-        module = (
-            _file_module(Path(place).expanduser()) if place.endswith(".py") else pkgutil.resolve_name(place)
-        )
-    except Exception as error:  # it is code of somebody else, which raises what it likes
-        why = " ".join(str(error).split())[:300] or type(error).__name__
+    is_file = place.endswith(".py")
+    if is_file and not Path(place).expanduser().is_file():
         raise UsageError(
-            f"The plug-in {place} cannot be loaded: {why}",
-            f"Name a Python file (--plugin FILE.py) or an installed module, also in {PLUGINS}.",
+            f"There is no plug-in {place}.", f"Name a Python file with --plugin FILE.py or in {PLUGINS}."
+        )
+    try:
+        return _file_module(Path(place).expanduser()) if is_file else importlib.import_module(place)
+    except (Exception, SystemExit) as error:  # it is code of somebody else, which raises what it likes
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        remedy = (
+            "Correct the file" if is_file else "Install the module, or name a Python file that ends in .py"
+        )
+        raise UsageError(
+            f"The plug-in {place} cannot be loaded: {why}.",
+            f"{remedy}; it was named by --plugin or in {PLUGINS}.",
         ) from error
-    return module
 
 
 def _file_module(path: Path) -> ModuleType:

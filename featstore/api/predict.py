@@ -132,6 +132,18 @@ def predict(
         If nothing that was given is an image.
     WeightsError
         If the weights that the model was fitted with are not here.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> _ = featstore.fuse(data, positive="covid", out="runs/fuse", overwrite=True)
+    >>> answers = featstore.predict("runs/fuse", data)
+    >>> len(answers.predictions), sorted(answers.predictions[0].probability)
+    (16, ['covid', 'normal'])
+    >>> answers.counts  # not of those that the model was fitted on
+    Counts(labelled=4, right=..., seen=12)
     """
     return predict_prepared(prepare(folder, images, weights=weights, **reading))
 
@@ -168,20 +180,20 @@ def predict_prepared(prepared: Prepared) -> Predictions:
     features, bad = embed_images(asked.records, model.keys, prepared.weights)
     records = [record for record in asked.records if record.id in features]
     return Predictions(
-        str(model.folder),
-        model.point.to_json(),
-        model.classes,
-        tuple(_predictions(prepared, records, features)),
-        tuple(_means(prepared, records, features)),
-        tuple(
+        run=str(model.folder),
+        operating=model.point.to_json(),
+        classes=model.classes,
+        predictions=tuple(_predictions(prepared, records, features)),
+        files=tuple(_means(prepared, records, features)),
+        bad=tuple(
             (str(path), reason, detail)
             for path, reason, detail in (
                 *asked.bad,
                 *((r.path, bad[r.id].reason, bad[r.id].detail) for r in asked.records if r.id in bad),
             )
         ),
-        asked.skipped,
-        prepared.findings,
+        skipped=asked.skipped,
+        findings=prepared.findings,
     )
 
 
@@ -292,7 +304,12 @@ def _means(
         mean = _probabilities(model, np.array([features[page] for page in pages])).mean(axis=0)
         label = model.classes[int(model.point.decide(mean[None])[0])]
         found.append(
-            MeanOfPages(str(path), len(pages), label, dict(zip(model.classes, mean.tolist(), strict=True)))
+            MeanOfPages(
+                path=str(path),
+                pages=len(pages),
+                label=label,
+                probability=dict(zip(model.classes, mean.tolist(), strict=True)),
+            )
         )
     return found
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.backbones import catalog, keras_backbone
+from featstore.backbones.precision import FLOAT32, require_precision
 from featstore.backbones.weights import IMAGENET, resolve_weights
 from featstore.errors import (
     BackboneError,
@@ -17,7 +18,6 @@ from featstore.errors import (
     OutOfMemoryError,
     UsageError,
 )
-from featstore.types import BackboneSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
     from featstore.backbones.catalog import Row
     from featstore.backbones.weights import Weights
-    from featstore.types import Backbone, Features
+    from featstore.types import Backbone, BackboneSpec, Features
 
 
 def spec(
     row: Row,
     weights: Weights,
     preprocess: str = keras_backbone.OFFICIAL,
-    precision: str = keras_backbone.FLOAT32,
+    precision: str = FLOAT32,
 ) -> BackboneSpec:
     """Identity of a backbone, computed without loading it.
 
@@ -58,7 +58,7 @@ def require_own_options(row: Row, preprocess: str, precision: str) -> None:
         If it was asked for.
     """
     keras_backbone.require_preprocess(preprocess)
-    keras_backbone.require_precision(precision)
+    require_precision(precision)
     if preprocess != keras_backbone.OFFICIAL:
         raise UsageError(
             f"{row.name} prepares its pixels itself: there is no {preprocess} for it.",
@@ -76,7 +76,7 @@ def load_backbone(
     weights: str = IMAGENET,
     preprocess: str = keras_backbone.OFFICIAL,
     batch_size: int = 16,
-    precision: str = keras_backbone.FLOAT32,
+    precision: str = FLOAT32,
 ) -> ForeignBackbone | keras_backbone.KerasBackbone:
     """Load a network of the catalogue by its loader; the arguments are those of `keras_backbone.load_backbone`.
 

@@ -74,6 +74,17 @@ class Manifest:
         a copy may carry another label or stand on the other side of the split.
     groups_set_aside
         Whether the data set names groups that are not kept together: see `by_image`.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> manifest = featstore.scan(data)
+    >>> manifest.classes, manifest.count_by_class()
+    (('covid', 'normal'), {'covid': 8, 'normal': 8})
+    >>> first = manifest.only([manifest.records[0].id])  # a part goes wherever the whole would
+    >>> len(first.records)
+    1
     """
 
     root: Path

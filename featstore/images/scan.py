@@ -21,6 +21,7 @@ from featstore.images.formats.decode import REASONS
 from featstore.images.manifest import Contents, Manifest, Quarantined, findings_of_pages, read_contents
 from featstore.images.names import check_groups, check_labels, merged_groups
 from featstore.processes import map_ahead, track
+from featstore.signatures import public
 from featstore.types import ImageRecord
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def refuse_unknown_options(options: Mapping[str, object]) -> None:
             raise TypeError(f"unexpected keyword argument {name!r}{hint}")
 
 
+@public
 def scan(
     data: str | Path | Manifest,
     *,
@@ -112,6 +114,16 @@ def scan(
     ManifestError
         If the layout or the CSV file cannot be understood, the pattern does not match a path, or nothing in
         the data set is an image.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> manifest = featstore.scan(data)
+    >>> len(manifest.records), manifest.classes
+    (16, ('covid', 'normal'))
+    >>> manifest.records[0].path.name
+    'p002-s0.png'
     """
     if isinstance(data, Manifest):
         return data

@@ -12,6 +12,7 @@ from portable import is_running
 
 from featstore import errors, registry
 from featstore.errors import BadImageError, FeatstoreError, UsageError, WorkerLostError
+from featstore.testing import check_executor
 
 PACKAGE = "featstore.executors"
 
@@ -32,20 +33,13 @@ def test_the_executors_are_found_by_file_name():
     assert registry.names(PACKAGE) == ["dask", "processes", "serial"]
 
 
-@pytest.mark.parametrize("count", [0, 1, 7])
-def test_every_item_is_done_once(executor, count):
-    assert sorted(executor.run(portable.double, range(count))) == [2 * n for n in range(count)]
+def test_keeps_what_the_shipped_contract_says(executor):
+    check_executor(executor)
 
 
 def test_remote_work_is_done_in_other_processes(remote):
     pids = {pid for *_, pid in remote.run(portable.threads, range(6))}
     assert os.getpid() not in pids
-
-
-def test_an_error_of_the_work_arrives_as_it_is(executor):
-    with pytest.raises(BadImageError) as caught:
-        list(executor.run(portable.raise_it, [BadImageError("truncated", "8 bytes are missing")]))
-    assert (caught.value.reason, caught.value.detail) == ("truncated", "8 bytes are missing")
 
 
 @pytest.mark.parametrize("kind", all_errors(), ids=lambda kind: kind.__name__)

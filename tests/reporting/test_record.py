@@ -16,7 +16,7 @@ from featstore import serialization as document
 from featstore.api.report import write_report
 from featstore.errors import FeatstoreError, RunError, UsageError
 from featstore.reporting.run_record import read_comparison, read_fusion, read_record, read_records
-from featstore.reporting.schema import ShapeError
+from featstore.results.document import ShapeError
 
 
 @pytest.fixture(params=["fuse", "compare"])
