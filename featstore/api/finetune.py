@@ -129,6 +129,7 @@ def finetune(
     folder = Path(out)
     _require_options(epochs, patience, learning_rate, batch_size)
     recipe = str(parse_recipe(recipe))
+    trainable.require_trainable(backbone)
     start = Networks(weights or {}, preprocess).spec(backbone, fetch=True)
     manifest = scan(Path(data), **reading)
     require_no_errors(manifest)

@@ -70,8 +70,8 @@ class Row:
         the weights or None, and a batch size, and returns a `featstore.types.Backbone`; see
         `featstore.backbones.loading`. Empty for Keras, which is told by `builder`, `preprocess` and `entry`.
     version
-        Of what a `loader` computes: letters, digits, ``._+-``. It stands in the feature key beside
-        the digest of the weights, and must change when code or preprocessing change a number.
+        Of what a `loader` computes: letters, digits, ``.``, ``_``, ``+`` and ``-``. It stands in the feature key
+        beside the digest of the weights, and must change when code or preprocessing change a number.
     precisions
         Arithmetic that a `loader` can do.
     """
@@ -188,8 +188,12 @@ def _checked(found: Row) -> Row:
             raise BackboneError(
                 f"The row of the network {found.name[:100]!r} has the {column} {text[:100]!r}.", remedy
             )
-    if min(found.input_size, found.dimension) < 1 or found.gflops < 0:
-        raise BackboneError(f"The row of the network {found.name} has a number below 0.", remedy)
+    if (
+        min(found.input_size, found.dimension) < 1
+        or min(found.gflops, found.megabytes) < 0
+        or found.core_gflops <= 0
+    ):
+        raise BackboneError(f"The row of the network {found.name} has a number that is too small.", remedy)
     return found
 
 
