@@ -158,7 +158,11 @@ def test_the_environment_names_plug_ins_too(plugin, monkeypatch):
         ("x = (", "cannot be loaded: SyntaxError: '(' was never closed", "Correct the file"),
         ("raise SystemExit(3)", "cannot be loaded: SystemExit: 3", "Correct the file"),
         ("x = 1", "lists nothing", "STRATEGIES"),
-        ("class A: pass\nSTRATEGIES = (A,)", "A in STRATEGIES of a plug-in has no level", "featstore.testing"),
+        (
+            "class A: pass\nSTRATEGIES = (A,)",
+            "A in STRATEGIES of a plug-in has no level",
+            "featstore.testing",
+        ),
         ("STRATEGIES = ('a',)", "STRATEGIES of a plug-in holds 'a'", "List the classes"),
     ],
 )
