@@ -1,4 +1,4 @@
-"""Contracts of the extension points, as assertions: what our own tests put to each of featstore's own.
+"""Contracts of the extension points, as assertions: put by our own tests to all that featstore has.
 
 Each function takes a plug-in of yours and raises `AssertionError` with one sentence about what it breaks.
 """
@@ -6,6 +6,8 @@ Each function takes a plug-in of yours and raises `AssertionError` with one sent
 from __future__ import annotations
 
 import inspect
+import io
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from featstore.evaluation.metrics import Metric
     from featstore.images.formats.container import Format
-    from featstore.types import Executor
+    from featstore.types import Backbone, Executor
 
     Check = Any
 
@@ -302,71 +304,21 @@ def _metric_values(
     return metric.function(OneAgainstRest(y == 1, predicted == 1, proba[:, 1], weights))
 
 
-# Backbones
+# Image formats
 
-SAME = 1e-5
-"""Share of the largest feature by which a row may move with the place in its batch (law 2)."""
-
-
-def check_backbone(name: str, weights: str = "imagenet") -> None:
-    """Check that a network of the catalogue, or of a plug-in, gives vectors that can be kept.
-
-    Parameters
-    ----------
-    name
-        Of its row.
-    weights
-        As for ``featstore.extract``; ``imagenet`` stands for what the network brings.
-
-    Raises
-    ------
-    AssertionError
-        If it breaks a promise; the text says which.
-
-    Examples
-    --------
-    >>> from featstore.testing import check_backbone
-    >>> check_backbone("EfficientNetLite0")
-    """
-    from featstore.backbones.loading import load_backbone
-
-    network = load_backbone(name, weights, batch_size=4)
-    side = network.spec.input_size
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (4, side, side, 3)).astype(np.float32)
-    kept = images.copy()
-    features = network.embed(images)
-    _require((images == kept).all(), f"{name} writes into the images that it is given.")
-    _require(features.shape == (4, network.spec.dimension), f"{name} gives the shape {features.shape}.")
-    _require(features.dtype == np.float32, f"{name} gives {features.dtype}, not float32.")
-    _require(np.isfinite(features).all(), f"{name} gives NaN or infinity.")
-    _require((network.embed(images) == features).all(), f"{name} gives other bytes for the same batch.")
-    again = load_backbone(name, weights, batch_size=4)
-    _require(again.spec == network.spec, f"{name}, loaded again, has another spec.")
-    _require((again.embed(images) == features).all(), f"{name}, loaded again, gives other bytes.")
-    _require(
-        len(np.unique(features, axis=0)) == len(features), f"{name} gives different images the same vector."
-    )
-    alone = np.zeros_like(images)
-    alone[1] = images[2]
-    moved = np.abs(network.embed(alone)[1] - features[2]).max()
-    _require(
-        moved <= SAME * np.abs(features).max(), f"{name}: a vector depends on the other images of its batch."
-    )
+CUTS = 40
+"""Places at which a sample is cut short, and at which a byte of it is changed."""
 
 
-# Formats
-
-
-def check_format(format: Format, samples: Sequence[bytes]) -> None:  # noqa: A002 - what it is
-    """Check that an image format knows its files, decodes them, and refuses damaged ones.
+def check_format(format: Format, samples: Sequence[bytes] = ()) -> None:  # noqa: A002
+    """Check that an image format can be told from others, and is decoded or refused, never anything else.
 
     Parameters
     ----------
     format
-        An object of the format; it need not be registered.
+        Instance of a subclass of `featstore.images.formats.container.Format`.
     samples
-        Bytes of at least one sound file, of 8 bits or with a range needed.
+        Sound files of it, as bytes; without one only its facts are checked.
 
     Raises
     ------
@@ -377,62 +329,264 @@ def check_format(format: Format, samples: Sequence[bytes]) -> None:  # noqa: A00
     --------
     >>> import io
     >>> from PIL import Image
-    >>> from featstore.images.formats.bmp import Bmp
+    >>> from featstore.images.formats.png import Png
     >>> from featstore.testing import check_format
     >>> file = io.BytesIO()
-    >>> Image.effect_noise((20, 30), 40).save(file, "BMP")
-    >>> check_format(Bmp(), [file.getvalue()])
+    >>> Image.new("L", (32, 32)).save(file, "PNG")
+    >>> check_format(Png(), [file.getvalue()])
     """
-    from featstore.images.formats.container import HEAD
+    check_format_facts(format)
+    check_format_is_told(format)
+    for sample in samples:
+        check_sample_is_known(format, sample)
+        check_sample_decodes(format, sample)
+        check_damage_is_refused(format, sample)
 
-    _require(samples, "Give the bytes of at least one sound file.")
-    _require(format.name and format.suffixes, f"{type(format).__name__} has no name, or no suffix.")
-    for suffix in format.suffixes:
+
+def check_format_facts(format: Format) -> None:  # noqa: A002
+    """Name, suffixes, version and a docstring are there."""
+    from featstore.images.formats.container import FOLDER, Format
+
+    _require(isinstance(format, Format), f"{type(format).__name__} is no subclass of Format.")
+    what = f"The format {type(format).__name__}"
+    name, suffixes = getattr(format, "name", ""), getattr(format, "suffixes", ())
+    _require(
+        isinstance(name, str) and name and name == name.upper(),
+        f"{what} has the name {name!r}, not capitals.",
+    )
+    _require(isinstance(suffixes, tuple) and suffixes, f"{what} has no tuple of suffixes.")
+    for suffix in suffixes:
         _require(
-            suffix.startswith(".") and suffix == suffix.lower(), f"{suffix!r} is no suffix in small letters."
+            re.fullmatch(r"\.[a-z0-9]+", suffix),
+            f"{what} has the suffix {suffix!r}, not a dot and small letters.",
         )
-    _require(not format.sniff(b"\0" * HEAD), f"{format.name} takes zeros for a file of its own.")
-    for data in samples:
-        _require(
-            format.sniff(data[:HEAD]), f"{format.name} does not know a file of its own by its first bytes."
-        )
-        first, again = _decoded(format, data), _decoded(format, data)
-        _require(not isinstance(first, str), f"{format.name} refuses a sound file: {first}")
-        _require(
-            isinstance(again, np.ndarray) and np.array_equal(first, again),
-            f"{format.name} gives other pixels for the same bytes.",
-        )
-        for damaged in _damaged(data):
-            _decoded(format, damaged)
+    is_own = type(format).__module__.startswith(f"{FOLDER}.")
+    _require(is_own or format.version, f"{what} has no version, which must enter the ids of its images.")
+    _require((type(format).__doc__ or "").strip(), f"{what} has no docstring.")
 
 
-def _decoded(format: Format, data: bytes) -> Any:  # noqa: A002, ANN401
-    """Pixels, or why the file is refused."""
-    import io
+def check_format_is_told(format: Format) -> None:  # noqa: A002
+    """`sniff` answers for any bytes, and takes no file of another format."""
+    rng = np.random.default_rng(0)
+    heads = [b"", b"\0", b"\xff" * 1024, b"P", *(rng.bytes(int(size)) for size in rng.integers(1, 1024, 20))]
+    for head in heads:
+        try:
+            answer = format.sniff(head)
+        except Exception as error:
+            raise AssertionError(f"sniff of {format.name} fails on {head[:20]!r}: {error!r}.") from error
+        _require(not answer, f"sniff of {format.name} takes {head[:20]!r} for one of its files.")
 
+
+def check_sample_is_known(format: Format, sample: bytes) -> None:  # noqa: A002
+    """A sound file is of this format and of no other."""
+    from featstore.images.formats.container import HEAD, formats
+
+    head = sample[:HEAD]
+    _require(
+        format.sniff(head), f"sniff of {format.name} does not know a sample that begins with {head[:20]!r}."
+    )
+    for other in formats().values():
+        if other.name != format.name:
+            _require(not other.sniff(head), f"A sample of {format.name} is taken for {other.name}.")
+
+
+def check_sample_decodes(format: Format, sample: bytes) -> None:  # noqa: A002
+    """Every page of a sound file becomes 8-bit grey or RGB, the same twice, and what is deep asks for a range."""
     from featstore.errors import BadImageError
-    from featstore.images.formats.container import damage_of
+
+    pages = format.list_pages(io.BytesIO(sample))
+    _require(pages.frames and max(pages.frames) < pages.total, f"list_pages of {format.name} names no pages.")
+    index = format.index(sample)
+    _require(index.last + 1 >= pages.total, f"index of {format.name} knows fewer pages than list_pages.")
+    for frame in pages.frames:
+        value_range = (0.0, 255.0) if format.needs_range(format.strip(sample), frame) else None
+        first, second = (
+            _decoded(format, sample, frame, value_range),
+            _decoded(format, sample, frame, value_range),
+        )
+        _require(first == second, f"{format.name} decodes the same bytes to other pixels.")
+        if value_range is not None:
+            try:
+                _decoded(format, sample, frame, None)
+            except BadImageError as error:
+                _require(
+                    error.reason == "needs_range",
+                    f"{format.name} without a range is {error.reason!r}, not needs_range.",
+                )
+            else:
+                raise AssertionError(f"{format.name} says that it needs a range, and decodes without one.")
+        with io.BytesIO(sample) as file:
+            width, height = format.size(file)
+            _require(
+                (height, width) in {(0, 0), first[0][:2], first[0][1::-1]},
+                f"size of {format.name} says {width} x {height}, and the pixels are {first[0]}.",
+            )
+        with io.BytesIO(sample) as file:
+            _require(format.bytes_per_pixel(file) > 0, f"bytes_per_pixel of {format.name} is not above 0.")
+
+
+def check_damage_is_refused(format: Format, sample: bytes) -> None:  # noqa: A002
+    """A file that is cut short or damaged gives pixels or a reason, and nothing else."""
+    rng = np.random.default_rng(0)
+    cuts = [sample[: int(at)] for at in np.linspace(0, len(sample) - 1, CUTS)]
+    places, values = rng.integers(0, len(sample), CUTS), rng.integers(0, 256, CUTS)
+    changed = [
+        sample[:at] + bytes([value]) + sample[at + 1 :] for at, value in zip(places, values, strict=True)
+    ]
+    for data in (*cuts, *changed):
+        _refused_or_decoded(format, data)
+    _require(
+        not all(_refused_or_decoded(format, cut) for cut in cuts[: CUTS // 2]),
+        f"{format.name} decodes files of which half is missing.",
+    )
+
+
+def _refused_or_decoded(format: Format, data: bytes) -> bool:  # noqa: A002
+    from featstore.errors import BadImageError
 
     try:
-        with damage_of(format):
-            pages = format.list_pages(io.BytesIO(data)).frames
-            wanted = (0.0, 1000.0) if format.needs_range(data, pages[0]) else None
-            pixels, _ = format.decode(data, pages[0], wanted)
+        _decoded(format, data, 0, (0.0, 255.0))
     except BadImageError as error:
-        return f"{error.reason}: {error.detail}"
+        _require(error.reason and error.detail, f"{format.name} refuses damage without a reason.")
+        return False
+    return True
+
+
+def _decoded(
+    format: Format,  # noqa: A002
+    data: bytes,
+    frame: int,
+    value_range: tuple[float, float] | None,
+) -> tuple[tuple[int, ...], bytes]:
+    """Shape and bytes of what featstore makes of a file with this format."""
+    from featstore.errors import BadImageError, UsageError
+    from featstore.images.formats.decode import decode_as
+
+    try:
+        pixels, _ = decode_as(format, data, frame, value_range)
+    except BadImageError:
+        raise
+    except UsageError as error:
+        raise AssertionError(error.cause) from error
     _require(pixels.dtype == np.uint8, f"{format.name} gives {pixels.dtype}, not uint8.")
-    channels = pixels.shape[2:] or (1,)
-    _require(channels in {(1,), (3,)}, f"{format.name} gives the shape {pixels.shape}.")
-    return pixels
+    _require(
+        pixels.ndim == 3 and pixels.shape[2] in {1, 3},  # noqa: PLR2004
+        f"{format.name} gives pixels of shape {pixels.shape}, not grey or RGB.",
+    )
+    return pixels.shape, pixels.tobytes()
 
 
-def _damaged(data: bytes) -> list[bytes]:
-    """A file cut short, and with bytes changed in many places, the same ones every time."""
-    rng = np.random.default_rng(0)
-    cut = [data[: len(data) * part // 8] for part in range(1, 8)]
-    changed = []
-    for _ in range(32):
-        raw = np.frombuffer(data, np.uint8).copy()
-        raw[rng.integers(0, len(raw), max(1, len(raw) // 200))] = rng.integers(0, 256)
-        changed.append(raw.tobytes())
-    return cut + changed
+# Networks
+
+
+def check_backbone(backbone: str | Backbone, weights: str = "imagenet") -> None:
+    """Check that a network maps a batch to vectors, always the same way and each image on its own.
+
+    Parameters
+    ----------
+    backbone
+        Name of a row of the catalogue, which is loaded with `weights`; or a loaded network.
+    weights
+        As for `featstore.extract`.
+
+    Raises
+    ------
+    AssertionError
+        If it breaks a promise; the text says which.
+
+    Examples
+    --------
+    >>> from featstore.testing import check_backbone
+    >>> check_backbone("MobileNet025", "random:1")  # doctest: +SKIP
+    """
+    loaded = load_for_check(backbone, weights) if isinstance(backbone, str) else backbone
+    check_backbone_identity(loaded)
+    check_vectors(loaded)
+    check_rows_stand_alone(loaded)
+
+
+def load_for_check(name: str, weights: str = "imagenet") -> Backbone:
+    """Load a network as an extraction does, so that what its row promises is checked as well."""
+    from featstore.backbones import catalog
+    from featstore.backbones.loading import load_backbone, spec
+    from featstore.backbones.weights import resolve_weights
+    from featstore.errors import FeatstoreError
+
+    try:
+        row = catalog.row(name)
+        expected = spec(row, resolve_weights(row, weights))
+        loaded = load_backbone(name, weights, batch_size=4)
+    except FeatstoreError as error:
+        raise AssertionError(f"{name} cannot be loaded: {error.cause}") from error
+    _require(loaded.spec == expected, f"{name} is loaded with another spec than its row has.")
+    return loaded
+
+
+def check_backbone_identity(backbone: Backbone) -> None:
+    """The spec is one that a feature key can hold, and the batch is one or more."""
+    from dataclasses import asdict
+
+    from featstore.types import BackboneSpec
+
+    spec = getattr(backbone, "spec", None)
+    _require(isinstance(spec, BackboneSpec), f"The spec of {type(backbone).__name__} is no BackboneSpec.")
+    try:
+        same = BackboneSpec.from_json(asdict(backbone.spec)) == spec
+    except ValueError as error:
+        raise AssertionError(f"The spec of {type(backbone).__name__} cannot be in a key: {error}.") from error
+    name = backbone.spec.name
+    _require(same, f"The spec of {name} is another when read back.")
+    _require(backbone.spec.weights, f"The spec of {name} does not say which weights it has.")
+    _require(backbone.batch_size >= 1, f"The batch size of {name} is {backbone.batch_size}.")
+    _require(
+        1 <= backbone.effective_batch_size <= backbone.batch_size,
+        f"{name} computes {backbone.effective_batch_size} images at a time in batches of {backbone.batch_size}.",
+    )
+
+
+def check_vectors(backbone: Backbone) -> None:
+    """A batch becomes finite float32 vectors, the same bytes twice, and the images are left alone."""
+    name, images = backbone.spec.name, _noise(backbone)
+    before = images.copy()
+    features, again = _embedded(backbone, images), _embedded(backbone, images)
+    _require(np.array_equal(images, before), f"{name} changes the images that it is given.")
+    _require(getattr(features, "dtype", None) == np.float32, f"{name} does not give float32.")
+    shape = backbone.batch_size, backbone.spec.dimension
+    _require(features.shape == shape, f"{name} gives the shape {features.shape}, and its spec says {shape}.")
+    _require(np.isfinite(features).all(), f"{name} gives NaN or infinity.")
+    _require(features.tobytes() == again.tobytes(), f"{name} gives other vectors for the same images.")
+    dark = _embedded(backbone, np.zeros_like(images))
+    _require(not np.array_equal(dark, features), f"{name} gives the same vectors for all images.")
+
+
+def check_rows_stand_alone(backbone: Backbone) -> None:
+    """A vector does not depend on the other images of its batch, nor on its place among them."""
+    name, images = backbone.spec.name, _noise(backbone)
+    features = _embedded(backbone, images)
+    turned = _embedded(backbone, np.ascontiguousarray(images[::-1]))[::-1]
+    _require(
+        features.tobytes() == turned.tobytes(), f"The vectors of {name} depend on their place in the batch."
+    )
+    for row in {0, backbone.batch_size - 1}:
+        alone = np.zeros_like(images)
+        alone[row] = images[row]
+        vector = _embedded(backbone, alone)[row]
+        _require(
+            vector.tobytes() == features[row].tobytes(),
+            f"A vector of {name} depends on the other images of its batch.",
+        )
+
+
+def _noise(backbone: Backbone) -> NDArray[np.float32]:
+    side = backbone.spec.input_size
+    shape = backbone.batch_size, side, side, 3
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
+
+
+def _embedded(backbone: Backbone, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    from featstore.errors import FeatstoreError
+
+    try:
+        return backbone.embed(images)
+    except FeatstoreError as error:
+        raise AssertionError(error.cause) from error

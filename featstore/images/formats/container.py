@@ -343,7 +343,7 @@ def raster_format(head: bytes) -> str | None:
     return None if known is None else known.name
 
 
-def check_structure(kind: str, data: bytes) -> None:
+def check_structure(kind: str | Format, data: bytes) -> None:
     """Refuse a file that is cut short or damaged, where its format allows telling.
 
     Pillow skips the checksums of PNG pixel data, and it allocates the canvas of a GIF or WebP while it opens
@@ -352,7 +352,7 @@ def check_structure(kind: str, data: bytes) -> None:
     Parameters
     ----------
     kind
-        Format, as `identify` names it.
+        Format, or its name as `identify` gives it.
     data
         The whole file.
 
@@ -361,10 +361,11 @@ def check_structure(kind: str, data: bytes) -> None:
     BadImageError
         ``truncated``, ``corrupt``, ``too_large`` or ``unsupported``.
     """
+    known = formats()[kind] if isinstance(kind, str) else kind
     try:
-        formats()[kind].check(data)
+        known.check(data)
     except (struct.error, IndexError) as error:
-        raise BadImageError("truncated", f"The {kind} ends within its header.") from error
+        raise BadImageError("truncated", f"The {known.name} ends within its header.") from error
 
 
 @contextmanager

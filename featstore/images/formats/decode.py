@@ -87,10 +87,20 @@ def decode(
         If `value_range` is not two finite numbers in rising order.
     """
     _check_range(value_range)
-    known = identify_format(data[:HEAD])
+    return decode_as(identify_format(data[:HEAD]), data, frame, value_range, index)
+
+
+def decode_as(
+    known: Format,
+    data: bytes,
+    frame: int,
+    value_range: tuple[float, float] | None,
+    index: Index | None = None,
+) -> tuple[Pixels, tuple[str, ...]]:
+    """Decode one picture of a file whose format is known; otherwise as `decode`."""
     with damage_of(known):
         data = known.strip(data)
-        check_structure(known.name, data)
+        check_structure(known, data)
         if known.version and value_range is None and known.needs_range(data, frame, index):
             raise BadImageError("needs_range", f"{known.name} of more than 8 bits, with no declared range.")
         found, said = known.decode(data, frame, value_range, index)
