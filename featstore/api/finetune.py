@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import runs
+from featstore.arguments import public
 from featstore.backbones import trainable
 from featstore.backbones.weights import choice_for
 from featstore.errors import AuditError, UsageError
@@ -30,7 +31,6 @@ from featstore.images.scan import ScanOptions, scan
 from featstore.results.extraction import Finetuning
 from featstore.runs import data_digest, write_run
 from featstore.serialization import PRIVATE_FILE, digest_file
-from featstore.signatures import public
 from featstore.splits import seen_or_same_group, split_for_finetuning
 from featstore.store.training_record import HASHED, TrainingRecord, salt_of, write_to_weights
 from featstore.types import Decoding

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from featstore.api.check import check
+from featstore.arguments import public
 from featstore.errors import RunError, UsageError
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import ScanOptions, refuse_unknown_options, scan
@@ -15,7 +16,6 @@ from featstore.reporting.page.report import MARK, compose, render
 from featstore.reporting.run_record import read_records
 from featstore.runs import RUN, exclusive_access
 from featstore.serialization import open_regular, write_private
-from featstore.signatures import public
 from featstore.types import Decoding
 
 if TYPE_CHECKING:
