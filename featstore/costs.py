@@ -73,7 +73,8 @@ def estimate_time(
     )
     basis = MEASURED if all(s in known for s in busy) else SCALED if known else CATALOGUE
     per_vector = {spec: rate.core_seconds / cores for spec, rate in rates.items()}
-    return TimeEstimate(seconds + IMPORT_SECONDS * bool(busy), per_vector, basis)
+    starts = any(not spec.has_loader for spec in busy)
+    return TimeEstimate(seconds + IMPORT_SECONDS * starts, per_vector, basis)
 
 
 def _relative_slowness(known: Mapping[BackboneSpec, BackboneTiming]) -> float:

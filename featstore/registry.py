@@ -143,7 +143,7 @@ def _is_class(found: object, kind: Kind) -> bool:
     if missing := [name for name in kind.has if not hasattr(found, name)]:
         raise UsageError(
             f"{found.__name__} in {where} has no {missing[0]}.",
-            f"`featstore.testing.check_{kind.one}` says what a {kind.one} has to have.",
+            f"`featstore.testing` has a check that says what a {kind.one} has to have.",
         )
     return True
 

@@ -24,6 +24,7 @@ from featstore.backbones import catalog
 from featstore.backbones.weights_check import SAVE_WEIGHTS, require_published, require_sound
 from featstore.errors import AbsentWeightsError, UsageError, WeightsError, nearest
 from featstore.serialization import digest_file
+from featstore.types import VERSIONED_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 # Choices of weights
 
 IMAGENET = "imagenet"
-VERSIONED = "version:"
-"""How the weights of a network that is not Keras' begin in its key."""
 EVERY_BACKBONE = "*"
 
 _RANDOM = re.compile(r"random:(\d{1,9})")
@@ -135,7 +134,7 @@ def _of_loader(row: Row, choice: str) -> Weights:
             f"{row.name}: there is no weights file {path}.",
             f"Check its row, or say --weights {row.name}=PATH.",
         )
-    digest = f"{VERSIONED}{row.version}{'' if path is None else ' ' + _digest(path)}"
+    digest = f"{VERSIONED_PREFIX}{row.version}{'' if path is None else ' ' + _digest(path)}"
     return Weights("own" if choice == IMAGENET else "file", path, None, digest)
 
 

@@ -21,7 +21,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from featstore import processes
-from featstore.backbones import catalog
 from featstore.errors import UsageError, WorkerLostError
 from featstore.extraction import pipeline
 from featstore.extraction.networks import TimedBackbone, record_timings
@@ -123,8 +122,8 @@ class ExtractWorker:
         return stats
 
     def _load(self, spec: BackboneSpec) -> TimedBackbone:
-        is_ready = "tensorflow" in sys.modules or catalog.row(spec.name).loader
-        self.progress.say(f"loading {spec.name}" if is_ready else f"loading TensorFlow and {spec.name}")
+        starts = not spec.has_loader and "tensorflow" not in sys.modules
+        self.progress.say(f"loading TensorFlow and {spec.name}" if starts else f"loading {spec.name}")
         return TimedBackbone(self.networks, spec)
 
 

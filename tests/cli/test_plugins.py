@@ -158,7 +158,11 @@ def test_the_environment_names_plug_ins_too(plugin, monkeypatch):
         ("x = (", "cannot be loaded: SyntaxError: '(' was never closed", "Correct the file"),
         ("raise SystemExit(3)", "cannot be loaded: SystemExit: 3", "Correct the file"),
         ("x = 1", "lists nothing", "STRATEGIES"),
-        ("class A: pass\nSTRATEGIES = (A,)", "A in STRATEGIES of a plug-in has no level", "check_strategy"),
+        (
+            "class A: pass\nSTRATEGIES = (A,)",
+            "A in STRATEGIES of a plug-in has no level",
+            "featstore.testing",
+        ),
         ("STRATEGIES = ('a',)", "STRATEGIES of a plug-in holds 'a'", "List the classes"),
     ],
 )
@@ -173,5 +177,10 @@ def test_a_file_that_fails_gives_one_line_of_cause_and_one_of_remedy(plugin, tex
 
 def test_a_plug_in_that_lies_in_a_run_or_a_cache_is_never_loaded(plugin, tmp_path):
     plugin("open('ran', 'w')\nSTRATEGIES = ()", "features.py")
-    assert featstore("cache", "ls", "--cache", tmp_path, cwd=tmp_path).code == 0
-    assert not (tmp_path / "ran").exists()
+    folder = tmp_path / "cache"
+    (folder / "shards").mkdir(parents=True)
+    for place in (tmp_path, folder):
+        plugin("open('ran', 'w')\nSTRATEGIES = ()", str(place / "features.py"))
+    featstore("cache", "ls", "--cache", folder, cwd=folder)
+    featstore("strategies", cwd=folder)
+    assert not list(tmp_path.rglob("ran"))

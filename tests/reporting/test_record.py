@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reported import forge
+from runs import forge
 
 from featstore import runs as run
 from featstore import serialization as document
