@@ -62,12 +62,12 @@ def require_own_options(row: Row, preprocess: str, precision: str) -> None:
     if preprocess != keras_backbone.OFFICIAL:
         raise UsageError(
             f"{row.name} prepares its pixels itself: there is no {preprocess} for it.",
-            "Leave out --preprocess, or the network.",
+            "Take the official preprocessing, or leave out the network.",
         )
     if precision not in row.precisions:
         raise UsageError(
             f"{row.name} does not compute in {precision}.",
-            f"Choose --precision {row.precisions[0]}, or leave out the network.",
+            f"Compute in {row.precisions[0]}, or leave out the network.",
         )
 
 
