@@ -57,7 +57,7 @@ def network(monkeypatch):
     """Make a network of this class, or what this loader returns, one of the catalogue."""
 
     def put(kind=Rows, call=None, **columns):
-        call = call or (lambda spec, weights, batch_size: kind(spec, batch_size))  # noqa: ARG005
+        call = call or (lambda spec, _weights, batch_size: kind(spec, batch_size))
         monkeypatch.setitem(sys.modules, "mine", SimpleNamespace(load=call))
         row = replace(ROW, **columns)
         monkeypatch.setattr(registry, "plugins", lambda kind: [row] if kind == "backbones" else [])
@@ -132,8 +132,7 @@ class Overwrites(Rows):
 @pytest.mark.parametrize(
     ("kind", "complaint"),
     [
-        (Sum, "depends on the other images"), (Place, "depend on their place"),
-        (Chance, "other vectors for the same"),
+        (Sum, "depends on the other images"), (Place, "depend on their place"), (Chance, "other vectors for"),
         (Deaf, "the same vectors for all"), (Doubles, "gives float64"), (Narrow, r"shape \(4, 7\)"), (Holes, "NaN"),
         (Overwrites, "changes the images"),
     ],
@@ -152,9 +151,12 @@ def fails(*_arguments):
     ("loader", "complaint"),
     [
         (fails, "fails: KeyError: 'layer 3'"),
-        (lambda spec, weights, batch_size: None, "whose spec is not"),  # noqa: ARG005
-        (lambda spec, weights, batch_size: Rows(spec, batch_size + 1), "whose batch_size is not"),  # noqa: ARG005
-        (lambda spec, weights, batch_size: Rows(replace(spec, dimension=9), batch_size), "whose spec is not"),  # noqa: ARG005
+        (lambda *_: None, "whose spec is not"),
+        (lambda spec, _weights, batch_size: Rows(spec, batch_size + 1), "whose batch_size is not"),
+        (
+            lambda spec, _weights, batch_size: Rows(replace(spec, dimension=9), batch_size),
+            "whose spec is not",
+        ),
     ],
 )
 def test_a_loader_that_fails_or_returns_something_else_is_named(network, loader, complaint):
@@ -169,7 +171,7 @@ def test_a_loader_that_fails_or_returns_something_else_is_named(network, loader,
 )
 def test_what_its_network_raises_is_told_as_its_own(network, error, kind):
     class Failing(Rows):
-        def embed(self, images):  # noqa: ARG002
+        def embed(self, *_):
             raise error
 
     network(Failing)
