@@ -13,11 +13,12 @@ from featstore.reporting.tables import counts, duration, short_weights, view_nam
 from featstore.reporting.terminal.comparison import operating_text
 from featstore.reporting.verdict import (
     calibration_text,
+    consequences,
     findings_sentences,
     fusion_summary,
     phrase,
+    question_text,
     selection_bias_text,
-    significant_pairs,
     summary,
 )
 from featstore.results.comparison import Comparison
@@ -321,14 +322,12 @@ def headline(record: RunRecord) -> tuple[str, ...]:
     """Sentences that a report begins with, the one that matters first."""
     match record.outcome:
         case Comparison() as comparison:
-            told = (
-                f"Of all {len(comparison.pairs):,} pairs, {significant_pairs(comparison):,} are told apart."
-            )
             lines = selection_bias_text(comparison).splitlines()
             return (
                 summary(comparison),
+                *consequences(comparison),
+                *filter(None, [question_text(comparison)]),
                 *lines,
-                *([told] if comparison.pairs else []),
                 *untrained(record),
                 *findings_sentences(comparison.findings),
             )
