@@ -135,33 +135,42 @@ def patient_contributions(design: EvaluationDesign, scored: Sequence[CandidateSc
 
     The sum of the squares of a row is the variance of the mean AUC over the folds, that of the products of two rows
     the covariance (as of DeLong, and of Obuchowski where a patient has several images). All repeats of a
-    cross-validation see the same patients, so their contributions are averaged before they are squared. A fold with
-    a single patient on one side says nothing of that side's variance: the other folds stand for it.
+    cross-validation see the same patients, so their contributions are averaged before they are squared.
     """
     names, index = np.unique(design.groups, return_inverse=True)
     targets = [design.positive] if design.positive is not None else range(int(design.y.max()) + 1)
     total = np.zeros((len(scored), len(names)))
     for target in targets:
-        sides = np.zeros((2, len(scored), len(names)))
-        known = np.zeros(2)
-        for at, (_, test) in enumerate(design.splits):
-            truth, patient = design.y[test] == target, index[test]
-            if truth.all() or not truth.any():
-                continue
-            values = np.array([s.proba[at][:, target] for s in scored])
-            above, below = _placements(truth, values)
-            area = above.mean(axis=1, keepdims=True)
-            for side, (parts, who) in enumerate([(above, patient[truth]), (below, patient[~truth])]):
-                count = len(np.unique(who))
-                if count > 1:
-                    known[side] += 1
-                    scale = np.sqrt(count / (count - 1)) / len(who)
-                    np.add.at(sides[side].T, who, scale * (parts - area).T)
-        folds = len(design.splits)
-        total += sum(
-            side * np.sqrt(folds / some) / folds for side, some in zip(sides, known, strict=True) if some
-        )
+        truth = design.y == target
+        both = [
+            (at, test)
+            for at, (_, test) in enumerate(design.splits)
+            if truth[test].any() and not truth[test].all()
+        ]
+        halves = [
+            _placements(truth[test], np.array([s.proba[at][:, target] for s in scored])) for at, test in both
+        ]
+        for side, wanted in enumerate((truth, ~truth)):
+            who = [index[test[wanted[test]]] for _, test in both]
+            _add_contributions(total, [half[side] for half in halves], who, len(design.splits))
     return total / len(targets)
+
+
+def _add_contributions(total: Vector, parts: Sequence[Vector], who: Sequence[Numbers], folds: int) -> None:
+    """Add the components of one side ``(candidates, images)`` of each fold, of these patients.
+
+    They are centred in each fold. Where a fold has a single patient, that would leave nothing: then around the mean
+    of all folds, which takes what differs between folds for differences between patients.
+    """
+    counts = [len(np.unique(patients)) for patients in who]
+    pooled = min(counts, default=0) < 2  # noqa: PLR2004
+    everyone = len(np.unique(np.concatenate(who))) if who else 0
+    middle = np.mean([part.mean(axis=1) for part in parts], axis=0) if parts else None
+    for part, patients, count in zip(parts, who, counts, strict=True):
+        centre = middle if pooled and middle is not None else part.mean(axis=1)
+        many = everyone if pooled else count
+        scale = np.sqrt(many / max(1, many - 1)) / len(patients) / folds
+        np.add.at(total.T, patients, scale * (part - centre[:, None]).T)
 
 
 def pair_variances(contributions: Vector, first: Numbers, second: Numbers) -> Vector:

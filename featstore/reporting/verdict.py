@@ -60,7 +60,8 @@ def _answer(asked: PrimaryQuestion) -> str:
             worst = min(asked.singles, key=lambda one: one.delta)
             return f"No: {worst.name} alone is better than {asked.primary}."
         case "equivalent":
-            return f"No gain: {asked.primary} is as good as the best single network, within a margin of {asked.margin:g}."
+            within = f"within a margin of {asked.margin:g}"
+            return f"No gain: {asked.primary} is as good as the best single network, {within}."
     return f"Cannot tell yet whether {asked.primary} is better than {each}."
 
 
