@@ -122,11 +122,11 @@ def differences(
     related = correlation(own[first], own[second], plain, patients)
     down, up = means - [least[0] for least, _ in known], [least[1] for least, _ in known] - means
     low, high = paired(delta, down[first], up[first], down[second], up[second], related)
-    reach = t_quantile(degrees) * errors
-    below, above = np.maximum(reach, delta - low), np.maximum(reach, high - delta)
-    # As far as so few patients let the interval reach towards no difference, in the units of a normal distribution.
-    least = np.where(delta > 0, delta - low, high - delta) / Z
-    p = np.fmax(_two_sided(delta, errors, lambda z: t.sf(z, degrees)), normal_p(delta, least))
+    # A difference is as uncertain to either side as so few patients leave it, in standard errors.
+    below, above = np.maximum(errors, (delta - low) / Z), np.maximum(errors, (high - delta) / Z)
+    p = _two_sided(delta, np.where(delta > 0, below, above), lambda z: t.sf(z, degrees))
+    quantile = t_quantile(degrees)
+    below, above = quantile * below, quantile * above
     return Differences(first, second, delta, below, above, p, contributions, degrees)
 
 
@@ -237,6 +237,9 @@ def max_t(found: Differences, seed: int = 0) -> tuple[Vector, float]:
         errors = np.sqrt(variances[at])
         scale = np.divide(1.0, errors, out=np.zeros_like(errors), where=errors > 0).astype(np.float32)
         each = np.abs(table[found.first[at]] - table[found.second[at]]) * scale[:, None]
+        # All patients agree on a difference: nothing is known of what goes along with it, so it goes along with none.
+        alone = (errors == 0) & (found.delta[at] != 0)
+        each[alone] = np.abs(rng.standard_t(found.degrees, (int(alone.sum()), draws)))
         running = np.maximum.accumulate(np.vstack([largest, each]), axis=0)
         adjusted[at] = (1 + (running[1:] >= seen[at][:, None]).sum(axis=1)) / (draws + 1)
         largest = running[-1:]

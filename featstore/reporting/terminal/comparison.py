@@ -323,7 +323,7 @@ def _advice(result: BackboneValue) -> str:
 NARROWEST, WIDEST = 60, 100
 LINES = 40
 """Lines that a comparison fits, unless more was asked for than the answer."""
-ROWS, FEWEST_ROWS = 15, 8
+ROWS, ENOUGH_ROWS, FEWEST_ROWS = 15, 8, 6
 """Rows of the table; where findings need the room there are fewer."""
 BESIDE = ("sensitivity", "specificity", "balanced_accuracy", "average_precision", "brier", "ece")
 """Scores of the primary fusion that are told beside its AUC."""
@@ -363,30 +363,24 @@ def comparison_screen(
     """
     width = min(max(width, NARROWEST), WIDEST)
     asked = [*filter(None, extra_sections(result)), *([pairs_text(result)] if pairs else [])]
-    end = [*_sections(asked, width), *_prose(_next_text(out), width)]
+    answer = _answer(result, width)
     about = [
         *_prose(f"{first_text(result)}{data_text(result.matrix)}", width),
         *_prose(_beside_text(result), width),
         *_prose(selection_bias_text(result), width),
     ]
-    answer = _answer(result, width)
     found = findings_not_shown_yet(result.findings)
     told = [*_prose(findings_brief(found), width, hanging="    ")]
-    taken = _count([*answer, *about, *told, *_prose(_next_text(out), width)])
-    room = LINES - taken - len(_table_lines(result, width, 0)) - 2
-    if room < FEWEST_ROWS:
-        told = [*_brief(found, width)]
-        room += _count([*_prose(findings_brief(found), width, hanging="    ")]) - _count(told)
-    rows = min(max(room, FEWEST_ROWS), ROWS)
-    return [
-        *answer,
-        Line(""),
-        *_table_lines(result, width, rows),
-        Line(""),
-        *about,
-        *told,
-        *end,
-    ]
+    following = [*_prose(_next_text(out), width)]
+    # Where findings need the room the table has fewer rows, and where that is not enough they are cut.
+    sizes = [(told, rows) for rows in range(ROWS, ENOUGH_ROWS - 1, -1)]
+    sizes += [([*_brief(found, width)], rows) for rows in range(ENOUGH_ROWS, FEWEST_ROWS - 1, -1)]
+    for warnings, rows in sizes:
+        table_lines = _table_lines(result, width, rows)
+        body = [*answer, Line(""), *table_lines, Line(""), *about, *warnings]
+        if _count([*body, *following]) <= LINES:
+            break
+    return [*body, *_sections(asked, width), *following]
 
 
 def _count(lines: Sequence[Line]) -> int:
