@@ -124,7 +124,9 @@ def differences(
     low, high = paired(delta, down[first], up[first], down[second], up[second], related)
     # A difference is as uncertain to either side as so few patients leave it, in standard errors.
     below, above = np.maximum(errors, (delta - low) / Z), np.maximum(errors, (high - delta) / Z)
-    p = _two_sided(delta, np.where(delta > 0, below, above), lambda z: t.sf(z, degrees))
+    p = np.nan_to_num(
+        _two_sided(delta, np.where(delta > 0, below, above), lambda z: t.sf(z, degrees)), nan=1.0
+    )
     quantile = t_quantile(degrees)
     below, above = quantile * below, quantile * above
     return Differences(first, second, delta, below, above, p, contributions, degrees)
@@ -189,8 +191,15 @@ def t_quantile(degrees: int) -> float:
 
 def _degrees(design: EvaluationDesign) -> int:
     """Patients of the rarest class, less one for each fold, whose mean was taken from them."""
-    rarest = min(len(np.unique(design.groups[design.y == c])) for c in np.unique(design.y))
+    rows = tested(design)
+    y, groups = design.y[rows], design.groups[rows]
+    rarest = min(len(np.unique(groups[y == c])) for c in np.unique(y))
     return max(1, rarest - len(design.first_repeat))
+
+
+def tested(design: EvaluationDesign) -> Numbers:
+    """Images that were scored: ``(n,)`` row numbers, each once."""
+    return np.concatenate([design.splits[at][1] for at in design.first_repeat])
 
 
 # Many pairs together

@@ -22,7 +22,7 @@ from featstore import registry
 from featstore.errors import UsageError
 from featstore.evaluation.candidates import PROBE, STRATEGIES, read_subset
 from featstore.evaluation.metrics import PRIMARY
-from featstore.evaluation.pairwise_tests import ALPHA, differences, max_t, t_quantile
+from featstore.evaluation.pairwise_tests import ALPHA, differences, max_t, t_quantile, tested
 from featstore.results.comparison import Candidate, PlannedDifference, PrimaryQuestion
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def answer(
     hardest = int(order[0])
     planned = _planned(found, singles)
     baselines = _against(design, primary, shortcuts) if shortcuts else None
-    patients = len(np.unique(design.groups))
+    patients = len(np.unique(design.groups[tested(design)]))
     unit_error = float(found.below[hardest]) / t_quantile(found.degrees) if known else None
     needed, interval = None, None
     why: NoNumber = ""

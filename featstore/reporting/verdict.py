@@ -68,9 +68,10 @@ def _answer(asked: PrimaryQuestion) -> str:
 def _grounds(asked: PrimaryQuestion, result: Comparison) -> str:
     auc = {s.candidate.label: s.primary for s in result.candidates}
     scores = f"{auc[asked.primary]:.3f} against {auc[asked.against]:.3f}"
+    patients = f"{asked.patients:,} {_unit(result)}"
     return (
         f"Hardest to surpass is {asked.against}: {asked.metric.upper()} {scores}, difference"
-        f" {_signed(asked.decisive.delta, asked.decisive.interval)}, {_p(asked.decisive.p)}, {_patients(result)}."
+        f" {_signed(asked.decisive.delta, asked.decisive.interval)}, {_p(asked.decisive.p)}, {patients}."
     )
 
 
@@ -95,7 +96,7 @@ def question_text(result: Comparison) -> str:
 
 
 def _shortcut_text(asked: PrimaryQuestion) -> str:
-    if asked.above_shortcuts is None:
+    if asked.above_shortcuts is None or not asked.shortcuts:
         return ""
     best = max(asked.shortcuts, key=lambda one: -one.delta)
     seen = f"the best guess without a network, {best.name} (difference {_signed(best.delta, best.interval)})"
@@ -128,10 +129,6 @@ def _two_digits(count: int) -> int:
 
 def _unit(result: Comparison) -> str:
     return "patients" if result.matrix["has_groups"] else "images"
-
-
-def _patients(result: Comparison) -> str:
-    return f"{result.matrix['groups']:,} {_unit(result)}"
 
 
 def _signed(delta: float, interval: tuple[float, float] | None) -> str:

@@ -268,11 +268,15 @@ def uncertainty(record: RunRecord) -> str:
     )
     if not isinstance(record.outcome, Comparison):
         return f"{told}."
-    return (
-        f"{told}; the bootstrap is widened for the overlap of the training sets (Nadeau & Bengio 2003). Differences"
-        " are paired, their"
-        " p values adjusted for all pairs (Holm)."
-    )
+    if record.outcome.protocol.adjustment == "holm":
+        how = "are paired, their p values adjusted for all pairs (Holm)"
+    else:
+        how = (
+            "have clustered standard errors (DeLong 1988, Obuchowski 1997); the primary question is an intersection-union"
+            " test (Berger 1982), all other pairs are adjusted by step-down max-T (Westfall & Young 1993)"
+        )
+    overlap = "the bootstrap is widened for the overlap of the training sets (Nadeau & Bengio 2003)"
+    return f"{told}; {overlap}. Differences {how}."
 
 
 def shortcuts(record: RunRecord) -> str:
