@@ -272,8 +272,8 @@ def uncertainty(record: RunRecord) -> str:
         how = "are paired, their p values adjusted for all pairs (Holm)"
     else:
         how = (
-            "have clustered standard errors (DeLong 1988, Obuchowski 1997); the primary question is an intersection-union"
-            " test (Berger 1982), all other pairs are adjusted by step-down max-T (Westfall & Young 1993)"
+            "have clustered standard errors (DeLong 1988, Obuchowski 1997); the primary question is tested by"
+            " intersection-union (Berger 1982), all other pairs are adjusted by step-down max-T (Westfall & Young 1993)"
         )
     overlap = "the bootstrap is widened for the overlap of the training sets (Nadeau & Bengio 2003)"
     return f"{told}; {overlap}. Differences {how}."
