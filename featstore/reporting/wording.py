@@ -273,7 +273,7 @@ def uncertainty(record: RunRecord) -> str:
     else:
         how = (
             "have clustered standard errors (DeLong 1988, Obuchowski 1997); the primary question is tested by"
-            " intersection-union (Berger 1982), all other pairs are adjusted by step-down max-T (Westfall & Young 1993)"
+            " intersection-union (Berger 1982), other pairs are adjusted by step-down max-T (Westfall & Young 1993)"
         )
     overlap = "the bootstrap is widened for the overlap of the training sets (Nadeau & Bengio 2003)"
     return f"{told}; {overlap}. Differences {how}."
