@@ -90,7 +90,8 @@ def settle(
     """
     if not 0 < margin < GUESSING:
         raise UsageError(
-            f"--margin {margin:g} is no margin.", "Give a difference in AUC such as --margin 0.01"
+            f"The margin {margin:g} is no small difference in AUC.",
+            "Give one that is too small to matter, such as `featstore compare DATA --margin 0.01`",
         )
     name, _, subset = (primary or DEFAULT).partition(":")
     registry.load(STRATEGIES, name)
@@ -99,9 +100,9 @@ def settle(
         if primary is None:
             return list(candidates), None
         raise UsageError(
-            f"--primary {primary} fuses nothing: it has the single network {', '.join(fused)}, and no question to"
-            " ask.",
-            "Compare two networks or more, or leave out --primary.",
+            f"The primary fusion {primary} fuses nothing: it has the single network {', '.join(fused)}, and leaves no"
+            " question to ask.",
+            "Compare two networks or more, or name no primary fusion.",
         )
     wanted = [
         *(Candidate(PROBE, (one,), one) for one in backbones),

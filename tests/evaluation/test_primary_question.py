@@ -227,7 +227,7 @@ def test_with_several_view_policies_the_first_is_asked_about():
 def test_a_single_network_leaves_no_question_and_a_fusion_of_one_is_refused():
     candidates = make_candidates("all", "singles", ("A",))
     assert settle(None, 0.01, candidates, ("A",)) == (candidates, None)
-    with pytest.raises(UsageError, match="no question to ask"):
+    with pytest.raises(UsageError, match="leaves no question to ask"):
         settle("soft_vote", 0.01, candidates, ("A",))
     with pytest.raises(UsageError, match="fuses nothing"):
         settle("soft_vote:B", 0.01, candidates, NETWORKS)
@@ -239,5 +239,5 @@ def test_a_single_network_leaves_no_question_and_a_fusion_of_one_is_refused():
 
 @pytest.mark.parametrize("margin", [0.0, -0.01, 0.5, float("nan")])
 def test_a_margin_is_a_small_positive_difference(margin):
-    with pytest.raises(UsageError, match="is no margin"):
+    with pytest.raises(UsageError, match="is no small difference"):
         settle(None, margin, [], NETWORKS)
