@@ -1,14 +1,15 @@
-# Two commands matter: `make demo` and `make test`. Each sets up everything it needs.
+# Two commands matter: `make demo` and `make test`. Each sets up what it needs, and no more.
 PYTHON ?= python3
 VENV   ?= .venv
 DEMO   ?=
 BIN    := $(VENV)/bin
+DEMO_READY := $(VENV)/.demo
 READY  := $(VENV)/.ready
 SHARED := -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
-.PHONY: demo test test-slow lint docs commands clean
+.PHONY: demo test test-slow lint explore docs commands clean
 
-demo: $(READY)            ## the whole product on generated images, offline
+demo: $(DEMO_READY)       ## the whole product on generated images, offline
 	$(BIN)/featstore demo $(DEMO)
 
 test: $(READY)            ## the fast tests, in two processes
@@ -23,6 +24,10 @@ lint: $(READY)            ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+explore: $(READY)         ## the example with pandas; not in the environment, where scikit-learn would load it in every command
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/pandas -c constraints.txt pandas
+	PYTHONPATH="$(CURDIR)/build/pandas" $(BIN)/python -m pytest -m slow tests/test_examples.py -k pandas
+
 docs: $(READY)            ## the documentation site in build/docs; runs the tutorial, fetches nothing
 	$(BIN)/python -m sphinx -q -n -W --keep-going docs build/docs
 
@@ -32,7 +37,11 @@ commands: $(READY)        ## docs/commands from what --help says
 clean:
 	rm -rf $(VENV) build *.egg-info
 
-$(READY): pyproject.toml constraints.txt
+$(DEMO_READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(READY): $(DEMO_READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

@@ -1,6 +1,6 @@
 """Peak memory of each network in MB, over that of a process with TensorFlow loaded.
 
-It fills the table of `featstore/backbones/catalog.py`.
+It fills the costs in `featstore/backbones/catalog.py`.
 
 Usage: python benchmarks/footprint.py [NETWORK ...]      (default: all; 16 images a batch)
 

@@ -137,8 +137,8 @@ def many(patients: int, contestants: int, studies: int) -> None:
         nested.append(winner.nested.mean)
         within += winner.nested.interval[0] < 0.5 < winner.nested.interval[1]
         best = max(ranked, key=lambda s: s.primary).estimates["auc"].interval
-        naive.append(winner.naive)
-        guarded.append(winner.guarded)
+        naive.append(winner.apparent)
+        guarded.append(winner.corrected)
         covered += winner.interval[0] < 0.5 < winner.interval[1]
         plain += best[0] < 0.5 < best[1]
         told += any(duel.verdict != "cannot_tell" for duel in pairwise_tests(arena, ranked))

@@ -32,7 +32,7 @@ def main() -> None:
         cache = Path(folder) / "cache"
         files = sorted((Path(folder) / "data").rglob("*.png"))
         dry = extract(data, backbones=["ResNet50"], weights={"*": "random:1"}, cache=cache, dry_run=True)
-        fill(data, cache, dry.cells[0].weights)
+        fill(data, cache, dry.keys[0].weights)
         hashing, again = [], []
         for _ in range(ROUNDS):
             hashing.append(timed(lambda: [digest_file(path) for path in files]))

@@ -1,6 +1,6 @@
 """GFLOP/s of one core, network by network, folded and by CPU time.
 
-It fills the table `SPEEDS` of `featstore/costs.py`.
+It fills the costs in `featstore/backbones/catalog.py`.
 
 Usage: python benchmarks/speeds.py [NETWORK ...]      (default: one of each family; 16 images a batch, float32)
 """

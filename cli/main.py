@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import traceback
+from itertools import islice
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -18,7 +19,7 @@ from featstore.processes import progress_bars
 from . import cache, evaluation, extraction, reporting
 from .printing import escape_unshowable
 
-DEBUG = "--debug"
+DEBUG, PLUGIN = "--debug", "--plugin"
 SHOWN = 100
 """Characters of a path that nobody can have meant."""
 
@@ -71,6 +72,15 @@ def featstore(
     _version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            PLUGIN,
+            help="Python file with strategies, executors, metrics, formats or networks of your own, whose code is"
+            " run; repeat for more, or list them in $FEATSTORE_PLUGINS.",
+            metavar="FILE.py",
+        ),
+    ] = None,
     _debug: Annotated[bool, typer.Option(DEBUG, help="Show a traceback when something fails.")] = False,
 ) -> None:
     """Extract once, fuse many times: cached features of frozen networks, fused and compared honestly.
@@ -78,6 +88,24 @@ def featstore(
     Exit codes: 0 done, 1 failed, 2 usage, 3 done with quarantined images, 4 store or disk, 5 the data
     audit failed, 130 interrupted (Ctrl-C or SIGTERM).
     """
+    from featstore.registry import add_plugin
+
+    for place in plugin or ():
+        add_plugin(place)
+
+
+def plugins_first(arguments: list[str]) -> list[str]:
+    """The arguments with `PLUGIN` and its values in front of the command, wherever they were written."""
+    front, rest = [], []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == PLUGIN:
+            front += [argument, *islice(remaining, 1)]
+        elif argument.startswith(f"{PLUGIN}="):
+            front.append(argument)
+        else:
+            rest.append(argument)
+    return [*front, *rest]
 
 
 def main() -> None:
@@ -85,7 +113,7 @@ def main() -> None:
     escape_unshowable()
     processes.install_handlers()
     debug = DEBUG in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
+    arguments = plugins_first([argument for argument in sys.argv[1:] if argument != DEBUG])
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Printable("featstore: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

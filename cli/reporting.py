@@ -45,7 +45,7 @@ def report(
         out,
         data,
         cache,
-        with_images,
+        with_images=with_images,
         **reading,
         overwrite=overwrite,
     )
@@ -158,7 +158,7 @@ def backbones(json: options.Json = False) -> None:
             r.name,
             r.input_size,
             r.dimension,
-            f"{r.gflops:.1f}",
+            f"{r.gflops:.1f}" if r.gflops else "",
             weights_location(r),
             "yes" if r.in_paper else "",
         ]

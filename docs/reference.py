@@ -6,11 +6,8 @@ strategy, error or figure is in the reference the moment it exists.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
-import sys
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import featstore
@@ -19,11 +16,14 @@ from featstore.fusion.strategy import FOLDER, FusionStrategy
 from featstore.reporting import figures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 CLASS = ".. autoclass:: {}\n   :members: {}\n"
 FUNCTION = ".. autofunction:: {}\n"
+FUNCTIONS = [name for name in featstore.__all__ if inspect.isfunction(getattr(featstore, name))]
+ERRORS = [name for name in featstore.__all__ if name in vars(errors)]
+CLASSES = [name for name in featstore.__all__ if name not in {*FUNCTIONS, *ERRORS}]
 
 
 def write(folder: Path) -> None:
@@ -37,39 +37,66 @@ def write(folder: Path) -> None:
 
 def pages() -> dict[str, str]:
     """Text of each page by name."""
-    functions = {f"featstore.{name}": _function(name) for name in featstore.__all__}
-    return {"index": _index(list(functions)), **functions, **_kinds()}
+    functions = {f"featstore.{name}": _function(name) for name in FUNCTIONS}
+    kinds = _kinds()
+    return {"index": _index([*functions, *kinds]), **functions, **kinds}
 
 
-def _index(functions: list[str]) -> str:
-    rows = [f"| [{name}]({name}.md) | {_first(_get(name))} |" for name in functions]
+def _index(names: list[str]) -> str:
     lines = [
         "# From Python\n",
         "The public functions carry the names of the commands and do the same. `import featstore` loads nothing",
-        "heavy; what a function needs is imported when it is first asked for.\n",
-        "| function | |\n|---|---|",
-        *rows,
-        "\n```{toctree}\n:hidden:\n",
-        *functions,
-        *_kinds(),
+        "heavy; what a function needs is imported when it is first asked for. Whatever they take, return and raise",
+        "can be imported from `featstore` too.\n",
+        *_table("function", FUNCTIONS),
+        *_table("class", CLASSES),
+        *_table("error", ERRORS),
+        "```{toctree}\n:hidden:\n",
+        *names,
         "```\n",
     ]
     return "\n".join(lines)
 
 
+def _table(kind: str, names: list[str]) -> Iterator[str]:
+    yield f"| {kind} | |\n|---|---|"
+    for name in names:
+        yield f"| [{name}]({_place(name)}.md) | {_first(getattr(featstore, name))} |"
+    yield ""
+
+
+def _place(name: str) -> str:
+    """The page that describes a public name: a function's own one has what it returns too."""
+    if name in ERRORS:
+        return "errors"
+    home = name if name in FUNCTIONS else next((f for f in FUNCTIONS if name in _results(f)), None)
+    return f"featstore.{home}" if home else "classes"
+
+
 def _function(name: str) -> str:
-    function = getattr(featstore, name)
-    results = [CLASS.format(path, "") for path in _results(function)]
+    results = [
+        CLASS.format(f"featstore.{result}", "")
+        for result in _results(name)
+        if _place(result) == f"featstore.{name}"
+    ]
     return _page(f"featstore.{name}", [FUNCTION.format(f"featstore.{name}"), *results])
+
+
+def _results(name: str) -> list[str]:
+    """What the function's return annotation names, as far as it is featstore's."""
+    annotation = str(inspect.signature(getattr(featstore, name)).return_annotation)
+    return [word for word in re.findall(r"\w+", annotation) if word in CLASSES]
 
 
 def _kinds() -> dict[str, str]:
     classes = sorted((registry.load(FOLDER, name) for name in registry.names(FOLDER)), key=lambda c: c.level)
     fusion = [CLASS.format(_path(FusionStrategy), "fit, predict, predict_proba")]
     fusion += [CLASS.format(_path(c), "") for c in classes]
-    wrong = [c for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, errors.FeatstoreError)]
+    classes = [CLASS.format(f"featstore.{name}", "") for name in CLASSES if _place(name) == "classes"]
+    wrong = [getattr(featstore, name) for name in ERRORS]
     return {
         "strategies": _page("Fusion strategies", fusion),
+        "classes": _page("What they take and return", classes),
         "errors": _page("Errors", [f".. autoexception:: {_path(c)}\n   :show-inheritance:\n" for c in wrong]),
         "figures": _page("Figures", list(_figures())),
     }
@@ -84,26 +111,6 @@ def _figures() -> Iterator[str]:
             if inspect.isclass(thing)
             else FUNCTION.format(_path(thing))
         )
-
-
-def _results(function: Callable[..., Any]) -> Iterator[str]:
-    """Yield what the function's return annotation names, as far as it is featstore's."""
-    home = sys.modules[function.__module__]
-    imported = {
-        alias.asname or alias.name: f"{node.module}.{alias.name}"
-        for node in ast.walk(ast.parse(inspect.getsource(home)))
-        if isinstance(node, ast.ImportFrom) and node.module
-        for alias in node.names
-    }
-    for name in re.findall(r"\w+", str(inspect.signature(function).return_annotation)):
-        path = imported.get(name, f"{home.__name__}.{name}" if hasattr(home, name) else "")
-        if path.startswith("featstore.") and inspect.isclass(_get(path)):
-            yield _path(_get(path))
-
-
-def _get(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    return getattr(import_module(module), name)
 
 
 def _path(thing: Any) -> str:

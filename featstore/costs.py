@@ -23,31 +23,6 @@ MEASURED = "measured in earlier runs of this cache on this machine"
 SCALED = "scaled from other networks that this cache has seen on this machine"
 CATALOGUE = "the catalogue's speed of another machine"
 LOAD_SECONDS = 2.0
-SPEEDS = {
-    "": 80.0,
-    "ConvNeXt": 13.0,
-    "DenseNet": 97.0,
-    "EfficientNetB": 38.0,
-    "EfficientNetLite": 76.0,
-    "EfficientNetV2": 94.0,
-    "EfficientNetV2B": 76.0,
-    "InceptionResNetV2": 132.0,
-    "InceptionV3": 135.0,
-    "MobileNet": 91.0,
-    "MobileNet025": 38.0,
-    "MobileNetV2": 57.0,
-    "MobileNetV3Large": 44.0,
-    "MobileNetV3Small": 34.0,
-    "NASNetLarge": 98.0,
-    "NASNetMobile": 46.0,
-    "ResNet": 129.0,
-    "VGG": 154.0,
-    "Xception": 118.0,
-}
-"""GFLOP/s of one core by the first letters of a name, the longest that fit: float32, batches of 16, folded, by CPU
-time (``python benchmarks/speeds.py``), on a virtual machine with 2 Xeon cores (AVX-512, AMX) under a load of 7 to 14,
-TensorFlow 2.21, November 2026. Depthwise convolutions are several times slower than plain ones, so one number would
-not do."""
 RELATIVE_TO_FLOAT32 = {"bfloat16": 0.25}
 """Time of a precision as a share of float32: 1/7 to 1/3.6 on a CPU with AMX (`benchmarks/precision.py`)."""
 
@@ -96,23 +71,20 @@ def estimate_time(
     )
     basis = MEASURED if all(s in known for s in busy) else SCALED if known else CATALOGUE
     per_vector = {spec: rate.core_seconds / cores for spec, rate in rates.items()}
-    return TimeEstimate(seconds + IMPORT_SECONDS * bool(busy), per_vector, basis)
+    starts = any(not spec.has_loader for spec in busy)
+    return TimeEstimate(seconds + IMPORT_SECONDS * starts, per_vector, basis)
 
 
 def _relative_slowness(known: Mapping[BackboneSpec, BackboneTiming]) -> float:
     listed = set(catalog.names())
-    ratios = [r.core_seconds / _by_catalogue(spec) for spec, r in known.items() if spec.name in listed]
+    expected = {spec: _by_catalogue(spec) for spec in known if spec.name in listed}
+    ratios = [known[spec].core_seconds / seconds for spec, seconds in expected.items() if seconds]
     return median(ratios) if ratios else 1.0
 
 
 def _by_catalogue(spec: BackboneSpec) -> float:
     row = catalog.row(spec.name)
-    return row.gflops / _gflops_per_second(spec.name) * RELATIVE_TO_FLOAT32.get(spec.precision, 1.0)
-
-
-def _gflops_per_second(name: str) -> float:
-    family = max((f for f in SPEEDS if name.startswith(f)), key=len, default="")
-    return SPEEDS[family]
+    return row.gflops / row.core_gflops * RELATIVE_TO_FLOAT32.get(spec.precision, 1.0)
 
 
 IMPORT_SECONDS = 4.0

@@ -61,6 +61,16 @@ class FeatstoreError(Exception):
         One line: what is wrong, and where.
     remedy
         One line: what to do about it, if possible the command that mends it.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> try:
+    ...     featstore.scan("nowhere")
+    ... except featstore.FeatstoreError as error:
+    ...     print(error)
+    The data set 'nowhere' does not exist.
+    Give a folder with one folder per class, or a CSV file with the columns path,label.
     """
 
     exit_code: ClassVar[int] = 1

@@ -421,6 +421,8 @@ class Finding:
 
     def __post_init__(self) -> None:
         """Take the catalogue's remedy where none is given, and keep the first few examples."""
+        if self.code not in CATALOGUE or self.count < 0:
+            raise ValueError(f"{self.code[:40]!r} is no code of a finding, or {self.count} no count")
         if not self.remedy:
             object.__setattr__(self, "remedy", CATALOGUE[self.code].remedy)
         object.__setattr__(self, "examples", tuple(islice(self.examples, EXAMPLES)))

@@ -120,6 +120,17 @@ def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> Featur
         If there is no such backbone, preprocessing or precision.
     StoreError
         If what tuned weights have learned from cannot be read.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> matrix = featstore.load_matrix(data, backbones=["EfficientNetLite0"])
+    >>> matrix.features.shape  # views, images, columns
+    (1, 16, 1280)
+    >>> matrix.classes, matrix.y[:2], matrix.backbones
+    (('covid', 'normal'), array([0, 0]), ('EfficientNetLite0',))
     """
     if (preprocess := source.get("preprocess")) is not None:
         require_preprocess(preprocess)
@@ -449,6 +460,18 @@ class FeatureMatrix:
         Number of images left out because of that.
     findings
         What reading the data set and choosing the features met.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> matrix = featstore.load_matrix(data, backbones=["EfficientNetLite0"])
+    >>> matrix.blocks
+    (Block(name='EfficientNetLite0', start=0, stop=1280),)
+    >>> X, y, groups = matrix.features[0], matrix.y, matrix.groups  # as scikit-learn takes them
+    >>> X.shape, y.shape, len(set(groups))
+    ((16, 1280), (16,), 16)
     """
 
     records: tuple[ImageRecord, ...]

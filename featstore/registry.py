@@ -1,38 +1,77 @@
-"""Plug-ins found by their file names, without importing any of them."""
+"""Plug-ins: found by their file names without importing any, or in what the user named or installed.
+
+A folder of featstore holds one plug-in a file. Code of others comes in by two doors, and by no third. An installed
+package declares an entry point of the group ``featstore.strategies``, ``featstore.executors``,
+``featstore.metrics``, ``featstore.formats`` or ``featstore.backbones``. Or the user names a Python file or a module,
+by ``featstore --plugin`` or the environment variable `PLUGINS`; it lists its plug-ins as ``STRATEGIES``,
+``EXECUTORS``, ``METRICS``, ``FORMATS`` or ``BACKBONES``. Nothing is ever loaded because it lies in a cache, a run or
+a data set.
+"""
 
 from __future__ import annotations
 
 import ast
 import importlib
-from importlib.util import find_spec
+import os
+import re
+import sys
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from featstore.errors import UnknownNameError, did_you_mean
+from featstore.errors import UnknownNameError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+class Kind(NamedTuple):
+    """What the modules of a folder are called, one and many, what a class has, and the command that lists them."""
+
+    one: str
+    many: str
+    has: tuple[str, ...]
+    listing: str | None = None
+
 
 KINDS = {
-    "featstore.fusion.strategies": ("strategy", "featstore strategies"),
-    "featstore.executors": ("executor", None),
+    "featstore.fusion.strategies": Kind(
+        "strategy", "strategies", ("level", "min_blocks", "fit", "predict_proba"), "featstore strategies"
+    ),
+    "featstore.executors": Kind("executor", "executors", ("in_process", "run")),
+    "featstore.images.formats": Kind("format", "formats", ()),
 }
-"""What the modules of a folder are called, and the command that lists them."""
+PLUGINS = "FEATSTORE_PLUGINS"
+"""Environment variable: Python files and modules with plug-ins, separated as in PATH. Workers inherit it."""
+LISTS = ("STRATEGIES", "EXECUTORS", "METRICS", "FORMATS", "BACKBONES")
+"""Names under which a plug-in lists what it brings; it has one of them or more."""
+_FILE_PREFIX = "featstore_plugin_"
+_WORD = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+# What a folder of featstore holds, and what others offer for it
 
 
 def names(package: str) -> list[str]:
-    """Names of the modules in `package`, sorted; a leading underscore hides a module."""
-    return sorted(p.stem for p in _folder(package).glob("*.py") if not p.stem.startswith("_"))
+    """Names of the plug-ins of `package`, sorted: modules that define a class of their name, and those of others."""
+    return sorted({*_own_names(package), *_from_others(package)})
 
 
 def summary(package: str, name: str) -> str:
     """First line of the docstring of ``package.name``, read from the source and not by importing it."""
-    source = (_folder(package) / f"{name}.py").read_text(encoding="utf-8")
-    doc = ast.get_docstring(ast.parse(source)) or ""
-    return doc.partition("\n")[0]
+    if name in _own_names(package):
+        return (ast.get_docstring(_tree(package, name)) or "").partition("\n")[0]
+    return (load(package, name).__doc__ or "").strip().partition("\n")[0]
 
 
 def constants(package: str, name: str) -> dict[str, Any]:
     """Literal attributes of the class that ``package.name`` defines, read from the source and not by importing it."""
-    source = (_folder(package) / f"{name}.py").read_text(encoding="utf-8")
-    classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    if name not in _own_names(package):
+        found = {k: v for kind in reversed(load(package, name).__mro__) for k, v in vars(kind).items()}
+        return {k: v for k, v in found.items() if isinstance(v, str | int) and not k.startswith("_")}
+    classes = (node for node in _tree(package, name).body if isinstance(node, ast.ClassDef))
     body = next((node.body for node in classes if node.name == _class_name(name)), [])
     found = {}
     for line in body:
@@ -48,18 +87,180 @@ def load(package: str, name: str) -> Any:  # noqa: ANN401
     Raises
     ------
     UnknownNameError
-        If the folder has no such file.
+        If neither the folder nor anybody else has it.
+    UsageError
+        If a plug-in of others cannot be loaded, or is no class of that name.
     """
-    known = names(package)
-    if name not in known:
-        kind, listing = KINDS.get(package, ("module", None))
-        raise UnknownNameError(f"There is no {kind} {name!r}.", did_you_mean(name, known, listing))
-    module = importlib.import_module(f"{package}.{name}")
-    return getattr(module, _class_name(name))
+    if name in _own_names(package):
+        return getattr(importlib.import_module(f"{package}.{name}"), _class_name(name))
+    others = _from_others(package)
+    if name in others:
+        found = others[name]
+        return _loaded(found, name) if isinstance(found, EntryPoint) else found
+    kind = KINDS.get(package, Kind("module", "modules", ()))
+    raise UnknownNameError(
+        f"There is no {kind.one} {name!r}.", did_you_mean(name, names(package), kind.listing)
+    )
+
+
+def name_of(package: str, kind: type) -> str | None:
+    """Name under which `load` gives this class; None if it does not."""
+    own = kind.__module__.rpartition(".")[2]
+    name = own if kind.__module__ == f"{package}.{own}" else _plugin_name(kind)
+    return name if name in names(package) and load(package, name) is kind else None
+
+
+def source_files(package: str, name: str) -> list[Path]:
+    """Source files of a plug-in of others, its file or its package: what it computes changes with them; else none."""
+    if name in _own_names(package):
+        return []
+    module = sys.modules[load(package, name).__module__]
+    whole = sys.modules.get(module.__name__.partition(".")[0], module)
+    folders = getattr(whole, "__path__", ())
+    files = [path for folder in folders for path in Path(folder).rglob("*.py")] or [
+        Path(str(module.__file__))
+    ]
+    return sorted(files)
+
+
+def _from_others(package: str) -> dict[str, Any]:
+    """Classes of named modules and entry points of installed packages, by name; none has a name of featstore's."""
+    kind, own = KINDS.get(package), _own_names(package)
+    if kind is None:
+        return {}
+    named = {_plugin_name(found): found for found in plugins(kind.many) if _is_class(found, kind)}
+    if clash := sorted(named.keys() & set(own)):
+        raise UsageError(
+            f"The {kind.one} {clash[0]!r} is featstore's own.", "Rename the class of the plug-in."
+        )
+    return {**{name: point for name, point in offered(kind.many).items() if name not in own}, **named}
+
+
+def _is_class(found: object, kind: Kind) -> bool:
+    where = f"{kind.many.upper()} of a plug-in"
+    if not isinstance(found, type):
+        raise UsageError(f"{where} holds {str(found)[:100]!r}.", f"List the classes of the {kind.many}.")
+    if missing := [name for name in kind.has if not hasattr(found, name)]:
+        raise UsageError(
+            f"{found.__name__} in {where} has no {missing[0]}.",
+            f"`featstore.testing` has a check that says what a {kind.one} has to have.",
+        )
+    return True
+
+
+def _loaded(point: EntryPoint, name: str) -> Any:  # noqa: ANN401
+    what = f"Entry point {name!r} = {point.value!r}"
+    remedy = "Upgrade or uninstall the package that declares this entry point."
+    try:
+        found = point.load()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{what} fails: {error}", remedy) from error
+    if getattr(found, "__name__", "") != _class_name(name):
+        raise UsageError(f"{what} is no class {_class_name(name)}.", remedy)
+    return found
+
+
+# The two doors for code of others
+
+
+def offered(kind: str) -> dict[str, EntryPoint]:
+    """Entry points of installed packages for plug-ins of a kind (``formats``), by name; nothing is imported."""
+    return {point.name: point for point in entry_points(group=f"featstore.{kind}")}
+
+
+def plugins(kind: str) -> list[Any]:
+    """What the files and modules that the user named list as plug-ins of a kind (``formats``).
+
+    Raises
+    ------
+    UsageError
+        If one of them cannot be loaded.
+    """
+    places = os.environ.get(PLUGINS, "").split(os.pathsep)
+    return [found for place in places if place for found in getattr(_module(place), kind.upper(), ())]
+
+
+def add_plugin(place: str) -> None:
+    """Name a file or module with plug-ins, for this process and those that it starts.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be loaded, or lists no plug-in.
+    """
+    if place.endswith(".py"):
+        place = str(Path(place).expanduser().absolute())
+    if not any(hasattr(_module(place), name) for name in LISTS):
+        raise UsageError(
+            f"The plug-in {place} lists nothing.", f"Give it one of {', '.join(LISTS)}: a tuple."
+        )
+    places = os.environ.get(PLUGINS, "").split(os.pathsep)
+    os.environ[PLUGINS] = os.pathsep.join(dict.fromkeys([*filter(None, places), place]))
+
+
+@cache
+def _module(place: str) -> ModuleType:
+    is_file = place.endswith(".py")
+    if is_file and not Path(place).expanduser().is_file():
+        raise UsageError(
+            f"There is no plug-in {place}.", f"Name a Python file with --plugin FILE.py or in {PLUGINS}."
+        )
+    try:
+        return _file_module(Path(place).expanduser()) if is_file else importlib.import_module(place)
+    except (Exception, SystemExit) as error:  # it is code of somebody else, which raises what it likes
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        remedy = (
+            "Correct the file" if is_file else "Install the module, or name a Python file that ends in .py"
+        )
+        raise UsageError(
+            f"The plug-in {place} cannot be loaded: {why}.",
+            f"{remedy}; it was named by --plugin or in {PLUGINS}.",
+        ) from error
+
+
+def _file_module(path: Path) -> ModuleType:
+    """Module of a file, under a name that hides no other; what it defines can be named ``f"{__name__}:thing"``."""
+    name = f"{_FILE_PREFIX}{path.stem}"
+    spec = spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+# Names and sources
+
+
+@cache
+def _own_names(package: str) -> tuple[str, ...]:
+    """Modules that define the class of their name; a leading underscore hides a module."""
+    files = (path for path in _folder(package).glob("*.py") if not path.stem.startswith("_"))
+    return tuple(sorted(path.stem for path in files if _defines_its_class(path)))
+
+
+def _defines_its_class(path: Path) -> bool:
+    return (
+        re.search(rf"^class {_class_name(path.stem)}\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+        is not None
+    )
+
+
+def _tree(package: str, name: str) -> ast.Module:
+    return ast.parse((_folder(package) / f"{name}.py").read_text(encoding="utf-8"))
 
 
 def _class_name(name: str) -> str:
     return "".join(word.capitalize() for word in name.split("_"))
+
+
+def _plugin_name(kind: type) -> str:
+    return _WORD.sub("_", kind.__name__).lower()
 
 
 def _folder(package: str) -> Path:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from featstore.matrix import FeatureMatrix
+    from featstore.results.scores import MatrixFields
     from featstore.types import ImageRecord
 
 
@@ -253,12 +254,19 @@ def data_digest(records: Iterable[ImageRecord]) -> str:
     return digest(sorted([r.id, r.label, r.group, r.split or "", r.site or ""] for r in records))
 
 
-def describe(matrix: FeatureMatrix, positive: int | None) -> dict[str, Any]:
+def describe(matrix: FeatureMatrix, positive: int | None, origin: str | None = None) -> MatrixFields:
     """Say what a matrix holds: counts, classes, and the full feature keys; no path, no patient.
 
     The data set stands there by the digest of its table, which tells whether two runs saw the same.
+
+    Parameters
+    ----------
+    matrix
+        What to describe.
+    positive, origin
+        Index of the positive class, and who chose it.
     """
-    return {
+    document: MatrixFields = {
         "data_sha256": data_digest(matrix.records),
         "images": len(matrix.records),
         "quarantined": matrix.excluded,
@@ -273,6 +281,9 @@ def describe(matrix: FeatureMatrix, positive: int | None) -> dict[str, Any]:
         "views": [asdict(view) for view in matrix.views],
         "decoding": asdict(matrix.decoding),
     }
+    if origin is not None:
+        document["positive_origin"] = origin
+    return document
 
 
 def keys_of(run: Mapping[str, Any]) -> list[FeatureKey]:

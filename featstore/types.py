@@ -123,6 +123,11 @@ class BackboneSpec:
         return self.weights.startswith(IMPORTED_PREFIX)
 
     @property
+    def has_loader(self) -> bool:
+        """Whether a loader of somebody else computes them, and not Keras: see `featstore.backbones.loading`."""
+        return self.weights.startswith(VERSIONED_PREFIX)
+
+    @property
     def is_current(self) -> bool:
         """Whether this featstore would compute the same, or need not."""
         return self.is_imported or self.revision == BACKBONE_REVISION
@@ -256,3 +261,7 @@ class Executor(Protocol):
             What `work` raised, as it is. Items that are not done by then may not be.
         """
         ...
+
+
+VERSIONED_PREFIX = "version:"
+"""How the weights of a network that is not Keras' begin in its key."""

@@ -52,11 +52,14 @@ def _not_in_the_checkout(request, monkeypatch):
 def _no_network_outlives_a_slow_test(request):
     """Networks sit in reference cycles of whose gigabytes Python's collector knows nothing, so that they pile up.
 
-    Fast tests use small networks, and collecting after each of them would take longer than the tests.
+    Fast tests use small networks, and collecting after each of them would take longer than the tests. So it would
+    after those of a thousand slow tests that make none, in a process where an earlier test has imported Keras.
     """
     yield
     if "keras" in sys.modules and request.node.get_closest_marker("slow"):
-        sys.modules["keras"].backend.clear_session()
+        state = sys.modules["keras.src.backend.common.global_state"]
+        if vars(state.GLOBAL_STATE_TRACKER):  # empty from one clearing to the next layer
+            sys.modules["keras"].backend.clear_session()
 
 
 TOGETHER = ("tests/backbones/", "tests/cli/", "tests/reporting/")
@@ -69,12 +72,16 @@ FIRST = ("tests/test_seven_networks.py", "tests/test_real_data.py", "tests/repro
 """What takes longest begins first, so that no process is left alone with it at the end."""
 
 
-def pytest_collection_modifyitems(items):
-    items.sort(
-        key=lambda item: next(
-            (n for n, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST)
-        )
-    )
+def pytest_collection_modifyitems(config, items):
+    """What comes apart goes last among slow tests: its small pieces fill up whichever process is done first."""
+    slow = config.option.markexpr == "slow"
+
+    def rank(item):
+        if slow and item.nodeid.startswith(APART):
+            return len(FIRST) + 1
+        return next((n for n, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST))
+
+    items.sort(key=rank)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -31,14 +31,14 @@ def test_importing_featstore_loads_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", package.__all__)
+@pytest.mark.parametrize("name", [name for name in package.__all__ if name.islower()])
 def test_every_public_function_is_there_and_documented(name):
     function = getattr(package, name)
     assert "Parameters" in function.__doc__
 
 
 def test_an_unknown_attribute_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+    with pytest.raises(AttributeError, match="No featstore attribute nonsense"):
         _ = package.nonsense
 
 

@@ -62,6 +62,13 @@ def bench(
         If speeds are to be recorded and the batch size of extraction is not among those to measure.
     BackboneError
         If a measuring process fails, for instance for lack of memory.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> measured = featstore.bench(["EfficientNetLite0"], batch_sizes=[2], seconds=0.1)
+    >>> [(rate.backbone, rate.precision, rate.batch_size) for rate in measured.best]
+    [('EfficientNetLite0', 'float32', 2)]
     """
     if record and BATCH_SIZE not in batch_sizes:
         raise UsageError(
@@ -80,12 +87,14 @@ def bench(
     )
     if record:
         _record(rates, Path(cache) if cache is not None else default_cache())
-    return Bench(tuple(rates), tuple(best))
+    return Bench(rates=tuple(rates), best=tuple(best))
 
 
 def parallelisms(cores: int) -> list[Layout]:
     """All ways to cut the cores into equal processes: ``4`` gives 1 x 4, 2 x 2 and 4 x 1."""
-    return [Layout(count, cores // count) for count in range(1, cores + 1) if cores % count == 0]
+    return [
+        Layout(processes=count, threads=cores // count) for count in range(1, cores + 1) if cores % count == 0
+    ]
 
 
 def _record(rates: Sequence[Rate], cache: Path) -> None:
@@ -117,7 +126,14 @@ def _measure(name: str, precision: str, batch_size: int, layout: Layout, seconds
         for worker in workers:
             worker.kill()
             worker.communicate()
-    return Rate(name, precision, batch_size, layout.processes, layout.threads, round(total, 2))
+    return Rate(
+        backbone=name,
+        precision=precision,
+        batch_size=batch_size,
+        processes=layout.processes,
+        threads=layout.threads,
+        images_per_second=round(total, 2),
+    )
 
 
 def _start(command: Sequence[str]) -> subprocess.Popen[str]:

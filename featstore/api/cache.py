@@ -73,6 +73,15 @@ def gc(
         If a data set has files that cannot be read: their vectors could not be told from garbage.
     StoreError
         If there is no cache, another run is writing to it, or the disk fails.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> collection = featstore.gc(data, dry_run=True)
+    >>> collection.deleted
+    False
     """
     refuse_unknown_options(reading)
     tables = [each for each in data if not Path(each).is_dir()]
@@ -151,6 +160,15 @@ def drift(
         If nothing of the data set is stored that this machine could compute.
     StoreError
         If there is no cache.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> drift = featstore.drift(data, backbones=["EfficientNetLite0"], rows=3)
+    >>> drift.drifted, drift.backbones[0].rows
+    (False, 3)
     """
     if rows < FEWEST:
         raise UsageError(
@@ -180,7 +198,11 @@ def drift(
         bad.update(memory.bad)
         networks.keep(())
     paths = {record.id: str(record.path) for record in manifest.records}
-    return Drift(tolerance, tuple(found), tuple((paths[b.id], b.reason, b.detail) for b in bad.values()))
+    return Drift(
+        tolerance=tolerance,
+        backbones=tuple(found),
+        bad=tuple((paths[b.id], b.reason, b.detail) for b in bad.values()),
+    )
 
 
 def _stored(
@@ -231,18 +253,26 @@ def _compare(
 ) -> BackboneDrift:
     pairs = [np.stack(pair) for pair in _pairs(store, chosen, memory)]
     if not pairs:
-        return BackboneDrift(spec.name, spec.weights, 0, 0, 0.0, 0.0, drifted=False)
+        return BackboneDrift(
+            backbone=spec.name,
+            weights=spec.weights,
+            rows=0,
+            equal=0,
+            difference=0.0,
+            relative=0.0,
+            drifted=False,
+        )
     stored, computed = np.stack(pairs, axis=1).astype(np.float64)
     difference = float(np.abs(stored - computed).max())
     spread = float(np.sqrt(np.mean(np.var(stored, axis=0))))
     relative = difference / spread if spread else (float("inf") if difference else 0.0)
     return BackboneDrift(
-        spec.name,
-        spec.weights,
-        len(pairs),
-        sum(old.tobytes() == new.tobytes() for old, new in pairs),
-        difference,
-        relative if np.isfinite(relative) else None,
+        backbone=spec.name,
+        weights=spec.weights,
+        rows=len(pairs),
+        equal=sum(old.tobytes() == new.tobytes() for old, new in pairs),
+        difference=difference,
+        relative=relative if np.isfinite(relative) else None,
         drifted=relative > tolerance,
     )
 

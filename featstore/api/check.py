@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from featstore.errors import AuditError
-from featstore.evaluation.estimates import Score, held_out_primary
+from featstore.evaluation.estimates import held_out_primary
 from featstore.evaluation.leakage import copies_found
 from featstore.evaluation.shortcuts import MAJORITY, shortcut_findings, shortcut_probabilities
 from featstore.findings import Finding, counted, mark_accepted, ordered
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from featstore.image_facts import FactTable
     from featstore.images.manifest import Manifest
+    from featstore.results.scores import Score
     from featstore.types import ImageRecord
 
 
@@ -85,6 +86,17 @@ def check(
         Show a bar on stderr.
     **options
         How the data set is read: see `featstore.images.scan.ScanOptions`.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> audit = featstore.check(data)
+    >>> audit.images, audit.groups, audit.no_error_found
+    (16, 16, True)
+    >>> for finding in audit.findings:
+    ...     print(finding.code, finding.message)
+    FS102 1 pair of pictures under different patients (groups) look the same: 2 images (copy).
     """
     with progress_bars(wanted=progress):
         manifest = scan(data, **options)

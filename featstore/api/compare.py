@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
+import msgspec
 import numpy as np
 
 from featstore import runs
@@ -17,7 +17,6 @@ from featstore.evaluation.calibration import OperatingPointRequest, curves
 from featstore.evaluation.candidates import (
     EXPAND,
     IDENTITY,
-    Candidate,
     is_seeded,
     make_candidates,
     not_fitted,
@@ -33,6 +32,7 @@ from featstore.evaluation.crossval import (
     select_per_fold,
 )
 from featstore.evaluation.estimates import EvaluationDesign, out_of_fold, score_candidates
+from featstore.evaluation.findings import findings_of
 from featstore.evaluation.intervals import group_weights
 from featstore.evaluation.leakage import drop_seen, merge_copies, without_copies_of
 from featstore.evaluation.metrics import positive_class
@@ -48,7 +48,7 @@ from featstore.findings import mark_accepted, ordered, resolve
 from featstore.image_facts import image_facts
 from featstore.matrix import Source, load_matrix
 from featstore.processes import PhaseProgress, available_cores, progress_bars
-from featstore.results.comparison import Comparison, findings_of
+from featstore.results.comparison import Candidate, CandidateResult, Comparison, Protocol, ShortcutResult
 from featstore.signatures import public
 from featstore.splits import OWN_SPLIT, group_folds, own_split
 from featstore.store.store import default_cache
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from featstore.findings import Finding
     from featstore.images.manifest import Manifest
     from featstore.matrix import FeatureMatrix
+    from featstore.results.scores import Curves
     from featstore.splits import Split
 
     Vector = NDArray[np.float64]
@@ -148,6 +149,18 @@ def compare(
         Show a bar for each phase on stderr.
     **source
         Which features: see `featstore.matrix.Source`.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> result = featstore.compare(data, strategies=["concat_logreg"], folds=3, positive="covid")
+    >>> [scored.candidate.strategy for scored in result.candidates]
+    ['concat_logreg']
+    >>> auc = result.candidates[0].estimates["auc"]
+    >>> 0 <= auc.mean <= 1
+    True
     """
     if view_curve is not None:
         is_seeded(view_curve)  # refuses a strategy that does not exist, before anything is fitted
@@ -193,18 +206,24 @@ def compare(
         ),
         bars,
     )
+    shortcuts = cross_validated_shortcuts(design, facts, weights)
     result = Comparison(
-        {**runs.describe(matrix, index), "positive_origin": preferred.origin},
-        len(splits) // repeats,
-        repeats,
-        fold_seed,
-        request,
-        tuple(ranked),
-        tuple(pairwise_tests(design, ranked)),
-        correct_selection_bias(design, ranked, weights, select_in_inner_folds(design, rounds, raw)),
-        {s.candidate.label: _curves(design, s) for s in ranked},
-        tuple(selections[: len(design.splits)]),
-        ()
+        matrix=runs.describe(matrix, index, preferred.origin),
+        protocol=Protocol(
+            folds=len(splits) // repeats,
+            repeats=repeats,
+            fold_seed=fold_seed,
+            calibrate=calibrate,
+            sensitivity=sensitivity,
+            own_split=own,
+        ),
+        shortcuts=tuple(ShortcutResult(label=s.candidate.label, estimates=s.estimates) for s in shortcuts),
+        candidates=tuple(_result(design, s, selections[: len(design.splits)]) for s in ranked),
+        pairs=tuple(pairwise_tests(design, ranked)),
+        selection_bias=correct_selection_bias(
+            design, ranked, weights, select_in_inner_folds(design, rounds, raw)
+        ),
+        view_curve=()
         if view_curve is None
         else curve_of_views(
             matrix,
@@ -213,11 +232,11 @@ def compare(
             lambda part, candidate: play_in(part, [candidate], design.splits, ())[0],
             weights,
         ),
-        one_thread(weigh, matrix, design, lambda everyone: play_all(everyone, design.splits, ()), cache)
+        backbone_value=one_thread(
+            weigh, matrix, design, lambda everyone: play_all(everyone, design.splits, ()), cache
+        )
         if economics
         else None,
-        own_split=own,
-        shortcuts=cross_validated_shortcuts(design, facts, weights),
         fits=reuse.requests,
         fits_reused=reuse.hits,
     )
@@ -225,10 +244,10 @@ def compare(
         *data_findings(matrix, facts, draws_folds=not own),
         *dropped,
         *([] if idle is None else [idle]),
-        *shortcut_verdict(ranked, result.shortcuts),
+        *shortcut_verdict(ranked, shortcuts),
         *findings_of(result, design, preferred, has_groups=matrix.has_groups),
     ]
-    result = replace(result, findings=ordered(mark_accepted(told, known)))
+    result = msgspec.structs.replace(result, findings=ordered(mark_accepted(told, known)))
     if out is not None:
         document = result.to_json(examples=False)
         runs.clear(Path(out))
@@ -328,7 +347,27 @@ def _vary_training_seeds(
     }
 
 
-def _curves(design: EvaluationDesign, scored: CandidateScores) -> dict[str, Any]:
+def _result(
+    design: EvaluationDesign, scored: CandidateScores, selections: Sequence[tuple[str, ...]]
+) -> CandidateResult:
+    """A candidate as a comparison shows it."""
+    who = scored.candidate
+    return CandidateResult(
+        label=who.label,
+        strategy=who.strategy,
+        backbones=who.backbones,
+        views=who.views,
+        test_views=who.test_views,
+        selected_backbones=tuple(selections) if who.greedy else None,
+        estimates=scored.estimates,
+        variance_components=scored.variance_components,
+        curves=_curves(design, scored),
+        proba=scored.proba,
+        decisions=scored.decisions,
+    )
+
+
+def _curves(design: EvaluationDesign, scored: CandidateScores) -> Curves:
     folds = design.first_repeat
     y = np.concatenate([design.y[design.splits[at][1]] for at in folds])
     proba = np.concatenate([scored.proba[at] for at in folds])

@@ -46,6 +46,13 @@ def demo(
         Networks to use; the default ones ship with featstore.
     progress
         Show bars on stderr.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> shown = featstore.demo("runs/demo", cache="demo-cache", patients=12, backbones=["EfficientNetLite0"])
+    >>> shown.extraction.images, shown.report
+    (48, 'runs/demo/report.html')
     """
     with exclusive_access(Path(out)):
         return _demonstrate(Path(out), cache, patients, backbones, progress=progress)
@@ -96,5 +103,10 @@ def _demonstrate(
         with_images=True,
     )
     return Demonstration(
-        str(data), extraction, fusion, comparison, str(report), round(perf_counter() - started, 1)
+        data=str(data),
+        extraction=extraction,
+        fusion=fusion,
+        comparison=comparison,
+        report=str(report),
+        seconds=round(perf_counter() - started, 1),
     )

@@ -149,6 +149,19 @@ def extract(
     ------
     FeatstoreError
         One line of cause and one of remedy.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> extraction = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> extraction.images, extraction.keys[0].stored_now
+    (16, 16)
+
+    What is stored is not computed again:
+
+    >>> featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity").computed
+    0
     """
     started = perf_counter()
     processes.threads()  # refuses a number that is none
@@ -202,7 +215,7 @@ def extract(
         dry_run=dry_run,
         cache=str(store.root),
         images=len(manifest.records) + len(manifest.unreadable),
-        cells=tuple(
+        keys=tuple(
             _summary(key_plan, now, cost)
             for key_plan, now in zip(todo.key_plans, finished.key_plans, strict=True)
         ),
@@ -218,7 +231,9 @@ def extract(
         announced_bytes=choice.workers * peak(parts, BATCH_SIZE, pictures, budget),
         measured_bytes=sum(sorted(stats.peaks.values())[-choice.workers :]),
         throughput=stats.rates,
-        paces=tuple(_throughput_summary(name, throughput) for name, throughput in stats.throughputs.items()),
+        backbone_throughput=tuple(
+            _throughput_summary(name, throughput) for name, throughput in stats.throughputs.items()
+        ),
         batch_size=BATCH_SIZE,
         precision=precision,
         workers=choice.workers,
@@ -289,25 +304,25 @@ def _plan_again(
 def _summary(key_plan: KeyPlan, now: KeyPlan, cost: TimeEstimate) -> KeySummary:
     backbone, view = key_plan.key.backbone, key_plan.key.view
     return KeySummary(
-        backbone.name,
-        backbone.weights,
-        view.recipe,
-        view.seed,
-        key_plan.stored,
-        len(key_plan.missing),
-        key_plan.bytes_missing,
-        round(len(key_plan.missing) * cost.per_vector[backbone], 1),
-        now.stored,
-        len(now.missing),
+        backbone=backbone.name,
+        weights=backbone.weights,
+        recipe=view.recipe,
+        seed=view.seed,
+        stored=key_plan.stored,
+        missing=len(key_plan.missing),
+        bytes_missing=key_plan.bytes_missing,
+        seconds=round(len(key_plan.missing) * cost.per_vector[backbone], 1),
+        stored_now=now.stored,
+        missing_now=len(now.missing),
     )
 
 
 def _throughput_summary(name: str, throughput: pipeline.Throughput) -> ThroughputSummary:
     return ThroughputSummary(
-        name,
-        throughput.vectors,
-        round(throughput.seconds, 3),
-        round(throughput.vectors / throughput.seconds, 2),
+        backbone=name,
+        vectors=throughput.vectors,
+        seconds=round(throughput.seconds, 3),
+        vectors_per_second=round(throughput.vectors / throughput.seconds, 2),
     )
 
 
@@ -466,14 +481,17 @@ def check_precision(
         reference, cheap = np.hsplit(np.array(list(features.values())), 2)
         costs.append(
             PrecisionCost(
-                name, specs[0].weights, relative_error(reference, cheap), agreement(reference, cheap)
+                backbone=name,
+                weights=specs[0].weights,
+                error=relative_error(reference, cheap),
+                correlation=agreement(reference, cheap),
             )
         )
     return PrecisionCheck(
-        precision,
-        count,
-        tuple(costs),
-        tuple((str(r.path), bad[r.id].reason, bad[r.id].detail) for r in single if r.id in bad),
+        precision=precision,
+        images=count,
+        costs=tuple(costs),
+        bad=tuple((str(r.path), bad[r.id].reason, bad[r.id].detail) for r in single if r.id in bad),
     )
 
 

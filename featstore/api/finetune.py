@@ -114,11 +114,22 @@ def finetune(
         If an option is out of range.
     WeightsError
         If weights are absent, unreachable, or not those of the network.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> tuned = featstore.finetune(
+    ...     data, backbone="EfficientNetLite0", unfreeze=1, epochs=1, out="runs/finetune", overwrite=True
+    ... )
+    >>> tuned.epochs, sorted(tuned.sizes)
+    (1, ['test', 'trained', 'validated'])
     """
     started = perf_counter()
     folder = Path(out)
     _require_options(epochs, patience, learning_rate, batch_size)
     recipe = str(parse_recipe(recipe))
+    trainable.require_trainable(backbone)
     start = Networks(weights or {}, preprocess).spec(backbone, fetch=True)
     manifest = scan(Path(data), **reading)
     require_no_errors(manifest)

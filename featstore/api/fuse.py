@@ -21,7 +21,6 @@ from featstore.evaluation.calibration import (
     fit_operating_point,
 )
 from featstore.evaluation.candidates import (
-    Candidate,
     blame_options,
     build,
     fit_candidate,
@@ -30,6 +29,7 @@ from featstore.evaluation.candidates import (
     training_rows,
 )
 from featstore.evaluation.estimates import held_out, held_out_scores
+from featstore.evaluation.findings import ScoredImages, fusion_findings
 from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
 from featstore.evaluation.leakage import (
     merge_copies,
@@ -39,7 +39,7 @@ from featstore.evaluation.leakage import (
     without_copies_of,
     write_training_images,
 )
-from featstore.evaluation.metrics import BOUNDED, ENOUGH_IMAGES, decide, positive_class, score
+from featstore.evaluation.metrics import ENOUGH_IMAGES, decide, metrics, positive_class, score
 from featstore.evaluation.shortcuts import data_findings, held_out_shortcuts, held_out_verdict
 from featstore.findings import mark_accepted, ordered, resolve
 from featstore.fusion.model_io import load_strategy, save_strategy
@@ -47,7 +47,7 @@ from featstore.fusion.neural import NeuralStrategy
 from featstore.image_facts import image_facts
 from featstore.matrix import Source, load_matrix
 from featstore.processes import progress_bars
-from featstore.results.comparison import ScoredImages, fusion_findings
+from featstore.results.comparison import Candidate
 from featstore.results.fusion import Fusion, MetricChange, WarmStart
 from featstore.signatures import public
 from featstore.splits import hold_out, inner_folds
@@ -130,6 +130,18 @@ def fuse(
         `calibrate` or `sensitivity`, chosen on.
     UsageError
         If `options` names a parameter that the strategy does not have, or a value is out of range.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> fusion = featstore.fuse(data, positive="covid", out="runs/fuse", overwrite=True)
+    >>> fusion.strategy, fusion.sizes
+    ('concat_logreg', {'train': 12, 'test': 4})
+    >>> accuracy = fusion.scores["test"]["accuracy"]
+    >>> 0 <= accuracy.value <= 1
+    True
     """
     refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
     settings = resolve_options(strategy, preset, options or {})
@@ -196,7 +208,7 @@ def fuse(
         run=str(out),
         strategy=strategy,
         options=settings,
-        matrix={**runs.describe(matrix, index), "positive_origin": chosen.origin},
+        matrix=runs.describe(matrix, index, chosen.origin),
         sizes={name: len(rows) for name, rows in splits.items()},
         operating=point.to_json(),
         scores={
@@ -208,10 +220,13 @@ def fuse(
             for name, rows in tested.items()
         },
         history=getattr(model, "history_", None),
-        continuation=None
+        warm_start=None
         if earlier is None
         else WarmStart(
-            str(init_from), tuple(freeze_blocks), known, earlier.changes(matrix, tested, ask, raw, index)
+            run=str(init_from),
+            frozen=tuple(freeze_blocks),
+            held_out_then=known,
+            changes=earlier.changes(matrix, tested, ask, raw, index),
         ),
         shortcuts=guesses,
         findings=ordered(mark_accepted(told, codes)),
@@ -340,7 +355,7 @@ class PreviousRun:
                 for metric in new
             }
             if len(rows) < ENOUGH_IMAGES:
-                found[name]["ece"] = MetricChange(None, None, None, None)
+                found[name]["ece"] = MetricChange(before=None, after=None, difference=None, interval=None)
         return found
 
 
@@ -410,11 +425,11 @@ def _metric_change(
 ) -> MetricChange:
     before, after = float(scores[0][0]), float(scores[1][0])
     if not np.isfinite(after - before):
-        return MetricChange(None, None, None, None)
+        return MetricChange(before=None, after=None, difference=None, interval=None)
     interval = difference_interval(
-        (before, after), (scores[0][1:], scores[1][1:]), around, bounded=name in BOUNDED
+        (before, after), (scores[0][1:], scores[1][1:]), around, bounded=metrics()[name].bounded
     )
-    return MetricChange(before, after, after - before, interval)
+    return MetricChange(before=before, after=after, difference=after - before, interval=interval)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401

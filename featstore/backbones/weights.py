@@ -24,6 +24,7 @@ from featstore.backbones import catalog
 from featstore.backbones.weights_check import SAVE_WEIGHTS, require_published, require_sound
 from featstore.errors import AbsentWeightsError, UsageError, WeightsError, nearest
 from featstore.serialization import digest_file
+from featstore.types import VERSIONED_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -60,14 +61,14 @@ class Weights:
     Attributes
     ----------
     source
-        ``imagenet``, ``random`` or ``file``.
+        ``imagenet``, ``random``, ``file``, or ``own`` for those that a network not of Keras brings.
     path
         The file, or None for random weights and for a download still to come.
     seed
         Seed of random weights, else None.
     digest
         What the feature key records: ``sha256:<64 hex>`` of the file or ``random:SEED keras X.Y.Z``; None for
-        a download still to come.
+        a download still to come. Of a network not of Keras: ``version:VERSION``, then its file, if it has one.
     """
 
     source: str
@@ -99,6 +100,8 @@ def resolve_weights(row: Row, choice: str = IMAGENET) -> Weights:
         If a file is absent, or of a kind that could run code or cannot be read, or one in Keras' folder is not the
         one that was published.
     """
+    if row.loader:
+        return _of_loader(row, choice)
     if choice == IMAGENET:
         path = weights_file(row)
         digest = _digest(path) if path else None
@@ -116,6 +119,23 @@ def resolve_weights(row: Row, choice: str = IMAGENET) -> Weights:
     path = Path(choice).expanduser()
     _require_loadable(row, path)
     return Weights("file", path, None, _digest(path))
+
+
+def _of_loader(row: Row, choice: str) -> Weights:
+    """Weights of a network that is not Keras': its own, or a file that its loader can read."""
+    if choice.startswith("random:"):
+        raise WeightsError(
+            f"{row.name} has no random weights: that is for networks of Keras.",
+            f"Leave them to it: --weights {row.name}={IMAGENET} stands for what the network brings.",
+        )
+    path = weights_file(row) if choice == IMAGENET else Path(choice).expanduser()
+    if path is not None and not path.is_file():
+        raise WeightsError(
+            f"{row.name}: there is no weights file {path}.",
+            f"Check its row, or say --weights {row.name}=PATH.",
+        )
+    digest = f"{VERSIONED_PREFIX}{row.version}{'' if path is None else ' ' + _digest(path)}"
+    return Weights("own" if choice == IMAGENET else "file", path, None, digest)
 
 
 def parse_weights_options(options: Iterable[str]) -> dict[str, str]:
@@ -239,11 +259,15 @@ def packaged(row: Row) -> bool:
 def weights_file(row: Row) -> Path | None:
     """File of the ImageNet weights of a network; None while Keras still has to download it.
 
+    For a network that is not Keras': the file that it brings; None if it needs none.
+
     Raises
     ------
     WeightsError
         If none are published, or their package is not installed.
     """
+    if row.loader:
+        return Path(row.weights_file) if row.weights_file else None
     if packaged(row):
         return _packaged_file(row)
     if not row.weights_file:
@@ -392,6 +416,8 @@ _answers: dict[str, tuple[float, bool]] = {}
 
 def weights_location(row: Row) -> str:
     """Where the ImageNet weights of a network are; looks for the file alone, and reads nothing of it."""
+    if row.loader:
+        return INSTALLED if not row.weights_file or Path(row.weights_file).is_file() else ABSENT
     try:
         here = weights_file(row) is not None
     except WeightsError:
@@ -410,7 +436,8 @@ def missing_weights(names: Iterable[str], choices: Mapping[str, str]) -> list[st
         Choice of weights by name, as for `featstore.backbones.weights.choice_for`.
     """
     wanted = [name for name in dict.fromkeys(names) if choice_for(name, choices) == IMAGENET]
-    return [name for name in wanted if weights_file(catalog.row(name)) is None]
+    rows = [catalog.row(name) for name in wanted]
+    return [row.name for row in rows if not row.loader and weights_file(row) is None]
 
 
 def require_reachable(row: Row) -> None:

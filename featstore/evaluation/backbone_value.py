@@ -6,7 +6,7 @@ What each backbone adds is told by Shapley values over subsets, and by the Paret
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from math import factorial
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.costs import CATALOGUE, MEASURED, SCALED, estimate_time, machine_name
-from featstore.evaluation.candidates import PROBE, Candidate
+from featstore.evaluation.candidates import PROBE
 from featstore.evaluation.estimates import primary_mean, score_candidates
 from featstore.evaluation.metrics import PRIMARY
+from featstore.results.comparison import BackboneCost, BackboneValue, Candidate, ParetoPoint, ViewPoint
 from featstore.store.notes import recorded_timings
 
 if TYPE_CHECKING:
@@ -39,77 +40,6 @@ IMPORTED = "unknown, since the vectors were imported"
 SELECTION_ROUNDS = 50
 FEWEST = 3
 """Backbones from which a rank correlation is a number at all."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackboneCost:
-    """Cost and worth of one backbone.
-
-    Attributes
-    ----------
-    milliseconds, basis
-        Per image on all cores of this machine, and where that is known from; None for imported vectors.
-    bytes
-        Of one vector, uncompressed.
-    alone
-        Primary metric of the linear probe on it alone.
-    shapley
-        Its mean gain in the primary metric when backbones join in random order.
-    caruana
-        Its weight in an ensemble picked greedily from the single backbones' out-of-fold probabilities.
-    log_me, h_score
-        Transferability scores of its identity view.
-    """
-
-    name: str
-    milliseconds: float | None
-    basis: str
-    bytes: int
-    alone: float
-    shapley: float
-    caruana: float
-    log_me: float
-    h_score: float
-
-
-@dataclass(frozen=True, slots=True)
-class ParetoPoint:
-    """A subset that no cheaper one surpasses: its cost per image and its primary metric."""
-
-    backbones: tuple[str, ...]
-    milliseconds: float
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class BackboneValue:
-    """Cost and worth of all backbones of a matrix.
-
-    Attributes
-    ----------
-    prices
-        Of each backbone.
-    exact
-        Whether the Shapley values are over all subsets, or over sampled permutations.
-    front
-        The Pareto front of the subsets whose cost is known, cheapest first.
-    redundancy
-        Linear CKA ``(backbones, backbones)`` of the identity view.
-    agreement
-        Spearman correlation of each transferability score with `BackboneCost.alone`; None for fewer than three
-        backbones.
-    """
-
-    metric: str
-    prices: tuple[BackboneCost, ...]
-    exact: bool
-    front: tuple[ParetoPoint, ...]
-    redundancy: tuple[tuple[float, ...], ...]
-    agreement: Mapping[str, float | None]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dict for ``--json`` and ``metrics.json``."""
-        return asdict(self)
 
 
 def backbone_value(
@@ -139,16 +69,17 @@ def backbone_value(
     worth = shapley(names, value)
     picked = _caruana(names, design, dict(zip(subsets, proba, strict=True)))
     parts = [matrix.features[0, :, block.start : block.stop] for block in matrix.blocks]
-    prices = tuple(
+    weighed = tuple(
         BackboneCost(
-            spec.name,
-            *costs[spec.name],
-            4 * spec.dimension,
-            value[frozenset({spec.name})],
-            worth[spec.name],
-            picked[spec.name],
-            log_me(part, matrix.y),
-            h_score(part, matrix.y),
+            name=spec.name,
+            milliseconds=costs[spec.name][0],
+            basis=costs[spec.name][1],
+            bytes=4 * spec.dimension,
+            alone=value[frozenset({spec.name})],
+            shapley=worth[spec.name],
+            caruana=picked[spec.name],
+            log_me=log_me(part, matrix.y),
+            h_score=h_score(part, matrix.y),
         )
         for spec, part in zip(matrix.specs, parts, strict=True)
     )
@@ -156,12 +87,15 @@ def backbone_value(
     total = [sum(costs[name][0] or 0.0 for name in subsets[at]) for at in priced]
     cheapest = pareto(total, [scores[at] for at in priced])
     return BackboneValue(
-        PRIMARY,
-        prices,
-        len(names) <= MAX_EXACT,
-        tuple(ParetoPoint(subsets[priced[i]], total[i], scores[priced[i]]) for i in cheapest),
-        _redundancy(parts),
-        {name: _agreement(prices, name) for name in ("log_me", "h_score")},
+        metric=PRIMARY,
+        costs=weighed,
+        exact=len(names) <= MAX_EXACT,
+        front=tuple(
+            ParetoPoint(backbones=subsets[priced[i]], milliseconds=total[i], score=scores[priced[i]])
+            for i in cheapest
+        ),
+        redundancy=_redundancy(parts),
+        agreement={name: _agreement(weighed, name) for name in ("log_me", "h_score")},
     )
 
 
@@ -197,11 +131,11 @@ def _caruana(
     return {name: ensemble.count(at) / len(ensemble) for at, name in enumerate(names)}
 
 
-def _agreement(prices: Sequence[BackboneCost], score: str) -> float | None:
+def _agreement(weighed: Sequence[BackboneCost], score: str) -> float | None:
     from scipy.stats import spearmanr
 
-    promised, seen = [getattr(price, score) for price in prices], [price.alone for price in prices]
-    if len(prices) < FEWEST or len(set(promised)) == 1 or len(set(seen)) == 1:
+    promised, seen = [getattr(one, score) for one in weighed], [one.alone for one in weighed]
+    if len(weighed) < FEWEST or len(set(promised)) == 1 or len(set(seen)) == 1:
         return None
     return float(spearmanr(promised, seen).statistic)
 
@@ -277,17 +211,6 @@ def _gains(order: Sequence[str], value: Mapping[Subset, float]) -> dict[str, flo
 # Score of one candidate by the number of augmented views that it trains on
 
 
-@dataclass(frozen=True, slots=True)
-class ViewPoint:
-    """Primary metric, mean over folds and 95 % interval, with `views` augmented views beside the identity."""
-
-    contestant: str
-    metric: str
-    views: int
-    mean: float | None
-    interval: tuple[float, float] | None
-
-
 def view_curve(
     matrix: FeatureMatrix,
     design: EvaluationDesign,
@@ -312,7 +235,15 @@ def view_curve(
         part = replace(matrix, views=matrix.views[kept], features=matrix.features[kept])
         (scored,) = score_candidates(design, [candidate], [play(part, candidate)], weights)
         estimate = scored.estimates[PRIMARY]
-        points.append(ViewPoint(candidate.label, PRIMARY, count, estimate.mean, estimate.interval))
+        points.append(
+            ViewPoint(
+                candidate=candidate.label,
+                metric=PRIMARY,
+                views=count,
+                mean=estimate.mean,
+                interval=estimate.interval,
+            )
+        )
     return tuple(points)
 
 

@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featstore.results.fusion import OperatingFields
+    from featstore.results.scores import (
+        CalibrationError,
+        Coefficient,
+        Curves,
+        NetBenefit,
+        Recalibration,
+        Reliability,
+        RiskCoverage,
+    )
+
     Vector = NDArray[np.float64]
 
 # Calibrations
@@ -286,7 +297,7 @@ class OperatingPoint:
         """Class index ``(n,)`` that is answered."""
         return decide(calibrated, self.request.positive, self.threshold)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> OperatingFields:
         """Plain dict for the run and its model."""
         return {
             "calibration": None if self.calibration is None else to_json(self.calibration),
@@ -369,7 +380,7 @@ FEWEST = 2
 """Patients of each class from which on a slope has an interval."""
 
 
-def calibration_summary(y: NDArray[np.intp], proba: Vector, positive: int | None = None) -> dict[str, Any]:
+def calibration_summary(y: NDArray[np.intp], proba: Vector, positive: int | None = None) -> CalibrationError:
     """ECE of all images together, and the one that a perfectly calibrated model would show on as many.
 
     Returns
@@ -420,7 +431,7 @@ def expected_error(proba: Vector, positive: int | None = None, seed: int = 0) ->
     return total / draws
 
 
-def recalibration(truth: NDArray[np.bool_], values: Vector, groups: NDArray[np.str_]) -> dict[str, Any]:
+def recalibration(truth: NDArray[np.bool_], values: Vector, groups: NDArray[np.str_]) -> Recalibration:
     """Slope and intercept of a logistic regression of the outcome on the log-odds of the probability.
 
     One and zero are best. A slope below one: the probabilities are too sure; an intercept above zero: too low.
@@ -444,20 +455,16 @@ def recalibration(truth: NDArray[np.bool_], values: Vector, groups: NDArray[np.s
     why = _undefined(truth, odds)
     found = None if why else _logistic(truth, odds)
     if found is None:
-        unknown = {"value": None, "interval": None}
+        unknown: Coefficient = {"value": None, "interval": None}
         return {"slope": unknown, "intercept": unknown, "why": why or "the fit does not settle"}
     beta, design, curvature = found
     errors = _errors(truth, beta, design, curvature, groups)
-    slope, intercept = (
-        {
-            "value": float(beta[at]),
-            "interval": None
-            if errors is None
-            else [float(beta[at] - errors[at]), float(beta[at] + errors[at])],
-        }
-        for at in (1, 0)
-    )
-    return {"slope": slope, "intercept": intercept, "why": ""}
+
+    def coefficient(at: int) -> Coefficient:
+        around = None if errors is None else (float(beta[at] - errors[at]), float(beta[at] + errors[at]))
+        return {"value": float(beta[at]), "interval": around}
+
+    return {"slope": coefficient(1), "intercept": coefficient(0), "why": ""}
 
 
 def _undefined(truth: NDArray[np.bool_], odds: Vector) -> str:
@@ -527,7 +534,7 @@ def curves(
     decisions: NDArray[np.intp],
     positive: int | None,
     groups: NDArray[np.str_] | None = None,
-) -> dict[str, Any]:
+) -> Curves:
     """Every curve of one candidate on images that its models had not seen.
 
     Parameters
@@ -540,7 +547,7 @@ def curves(
         ``(n,)`` patient of each image; None takes every image for a patient of its own.
     """
     confidence = proba[np.arange(len(y)), decisions]
-    drawn: dict[str, Any] = {
+    drawn: Curves = {
         "risk_coverage": risk_coverage(decisions == y, confidence),
         "calibration_error": calibration_summary(y, proba, positive),
     }
@@ -553,7 +560,7 @@ def curves(
     return drawn
 
 
-def decision_curve(truth: NDArray[np.bool_], values: Vector) -> dict[str, list[float]]:
+def decision_curve(truth: NDArray[np.bool_], values: Vector) -> NetBenefit:
     """Net benefit of acting on a probability, by the probability from which one would act.
 
     Of n images, ``true positives / n - false positives / n * t / (1 - t)``: whoever acts from t on says that a missed
@@ -580,7 +587,7 @@ def decision_curve(truth: NDArray[np.bool_], values: Vector) -> dict[str, list[f
     }
 
 
-def risk_coverage(right: NDArray[np.bool_], confidence: Vector) -> dict[str, Any]:
+def risk_coverage(right: NDArray[np.bool_], confidence: Vector) -> RiskCoverage:
     """Share of wrong answers among the images answered, when the least sure ones are left to a physician.
 
     Parameters
@@ -609,7 +616,7 @@ def risk_coverage(right: NDArray[np.bool_], confidence: Vector) -> dict[str, Any
     }
 
 
-def calibration_curve(truth: NDArray[np.bool_], values: Vector) -> dict[str, list[float]]:
+def calibration_curve(truth: NDArray[np.bool_], values: Vector) -> Reliability:
     """Mean probability and share of positives in each bin of the calibration error, and its number of images."""
     bins = equal_mass_bins(values)
     count = np.bincount(bins)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from featstore import registry
 from featstore.errors import UnknownNameError, UsageError, did_you_mean
 from featstore.findings import Finding
+from featstore.results.comparison import Candidate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -145,40 +146,6 @@ GREEDY = "greedy"
 _SHOWN = 200
 SUBSET_WORDS = ("singles", "all", GREEDY)
 """What `subsets` understands beside names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A strategy over a subset of the backbones.
-
-    Attributes
-    ----------
-    strategy
-        Name of the strategy.
-    backbones
-        Its backbones; those to choose from where it is greedy.
-    label
-        How it is called in tables.
-    seed
-        Training seed; None is the strategy's own.
-    greedy
-        Whether its backbones are chosen in each fold, by forward selection on the training images.
-    views, test_views
-        What it makes of the views in training and in testing: see `featstore.evaluation.candidates`.
-    """
-
-    strategy: str
-    backbones: tuple[str, ...]
-    label: str
-    seed: int | None = None
-    greedy: bool = False
-    views: str = EXPAND
-    test_views: str = IDENTITY
-
-    @property
-    def samples_views(self) -> bool:
-        """Whether the views that it trains on are drawn at random."""
-        return self.views == SAMPLE
 
 
 def make_candidates(

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from featstore import registry
 from featstore.evaluation.candidates import (
     EXPAND,
-    Candidate,
+    STRATEGIES,
     build,
     comparison_options,
     fit_candidate,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.matrix import FeatureMatrix
+    from featstore.results.comparison import Candidate
     from featstore.splits import Split
 
     Vector = NDArray[np.float64]
@@ -205,7 +207,9 @@ class PredictionCache:
 
 def _describe(candidate: Candidate, matrix: FeatureMatrix) -> dict[str, Any]:
     unfitted = build(candidate, matrix, comparison_options(candidate.strategy))
+    foreign = registry.source_files(STRATEGIES, candidate.strategy)
     return {
+        **({"plugin": [digest_file(path) for path in foreign]} if foreign else {}),
         "strategy": candidate.strategy,
         "backbones": list(candidate.backbones),
         "views": candidate.views,

@@ -20,24 +20,25 @@ from featstore.evaluation.intervals import (
 )
 from featstore.evaluation.metrics import (
     ENOUGH_IMAGES,
-    METRICS,
     PRIMARY,
     calibration_error,
     decide,
+    metrics,
     primary_score,
     score,
 )
 from featstore.images.manifest import Manifest
 from featstore.processes import PhaseProgress
+from featstore.results.scores import MetricEstimate, Score, VarianceComponents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.candidates import Candidate
     from featstore.evaluation.intervals import SampleSize
     from featstore.matrix import FeatureMatrix
+    from featstore.results.comparison import Candidate
     from featstore.splits import LabelledImages, Split
 
     Vector = NDArray[np.float64]
@@ -79,49 +80,6 @@ class EvaluationDesign:
     def first_repeat(self) -> range:
         """Folds that test every image once."""
         return range(len(self.splits) // self.repeats)
-
-
-@dataclass(frozen=True, slots=True)
-class MetricEstimate:
-    """One metric of one candidate.
-
-    Attributes
-    ----------
-    mean, deviation
-        Over the folds; the deviation has ``ddof=1``, and there is none of one split. None where a fold has no value.
-        The ECE is that of all images together, each tested once (the first repeat), and has no deviation.
-    interval
-        95 %, by bootstrap over groups of the mean over folds, widened for the overlap of the training sets
-        (`featstore.evaluation.intervals.overlap_factor`), and never narrower than so many patients allow
-        (`featstore.evaluation.intervals`); None where undefined.
-    folds
-        The value in each fold.
-    """
-
-    mean: float | None
-    deviation: float | None
-    interval: tuple[float, float] | None
-    folds: tuple[float | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class VarianceComponents:
-    """Where the uncertainty of the primary metric comes from, as standard deviations.
-
-    Attributes
-    ----------
-    patients
-        With other patients: deviation of the resampled means, widened like the interval; where so many patients allow
-        no such precision, what they do allow. None where there are too few for an interval.
-    folds
-        With other folds of the same patients: deviation between repeats; None with one repeat.
-    training
-        With other training seeds on the same folds; None where they were not varied, or the strategy has none.
-    """
-
-    patients: float | None
-    folds: float | None
-    training: float | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -236,7 +194,7 @@ def _score_candidate(
     decisions = tuple(decide(p, design.positive, cut) for p, cut in zip(proba, cuts, strict=True))
     known = _sample_sizes(design, proba, decisions)
     estimates, resampled = {}, {}
-    for name in METRICS:
+    for name in metrics():
         resampled[name] = fold_mean([part[name][1:] for part in scores])
         folds = np.array([part[name][0] for part in scores])
         estimates[name] = _metric_estimate(name, folds, resampled[name], known[name], design.overlap_factor)
@@ -281,10 +239,13 @@ def _metric_estimate(
 ) -> MetricEstimate:
     each = tuple(float(value) if np.isfinite(value) else None for value in folds)
     if None in each:
-        return MetricEstimate(None, None, None, each)
+        return MetricEstimate(mean=None, deviation=None, interval=None, folds=each)
     mean = float(folds.mean())
     return MetricEstimate(
-        mean, _deviation(folds), score_interval(name, mean, resampled, sample_size, factor), each
+        mean=mean,
+        deviation=_deviation(folds),
+        interval=score_interval(name, mean, resampled, sample_size, factor),
+        folds=each,
     )
 
 
@@ -305,10 +266,13 @@ def _pooled_error(
     )
     none = (None,) * len(design.splits)
     if not np.isfinite(seen[0]):
-        return MetricEstimate(None, None, None, none)
+        return MetricEstimate(mean=None, deviation=None, interval=None, folds=none)
     value = float(seen[0])
     return MetricEstimate(
-        value, None, score_interval("ece", value, errors, sample_size, design.overlap_factor), none
+        mean=value,
+        deviation=None,
+        interval=score_interval("ece", value, errors, sample_size, design.overlap_factor),
+        folds=none,
     )
 
 
@@ -328,7 +292,9 @@ def _variance_components(
         drawn = design.overlap_factor * float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
         # No number between 0 and 1 can deviate by more than one half.
         patients = min(0.5, max(drawn, (least[1] - least[0]) / (2 * Z)))
-    return VarianceComponents(patients, _deviation(means), _deviation(np.array(seeds)))
+    return VarianceComponents(
+        patients=patients, folds=_deviation(means), training=_deviation(np.array(seeds))
+    )
 
 
 def _deviation(values: Vector) -> float | None:
@@ -336,14 +302,6 @@ def _deviation(values: Vector) -> float | None:
 
 
 # One model on held-out images
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """A metric on held-out images and its 95 % interval (`featstore.evaluation.intervals`); None where undefined."""
-
-    value: float | None
-    interval: tuple[float, float] | None
 
 
 def held_out_scores(
@@ -386,8 +344,8 @@ def held_out_primary(
 
 def _score(name: str, value: float, resampled: NDArray[np.float64], sample_size: SampleSize | None) -> Score:
     if not np.isfinite(value):
-        return Score(None, None)
-    return Score(float(value), score_interval(name, float(value), resampled, sample_size))
+        return Score(value=None, interval=None)
+    return Score(value=float(value), interval=score_interval(name, float(value), resampled, sample_size))
 
 
 # Lines of ``predictions.csv``: answers about images that a model had not seen

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from featstore.evaluation.metrics import ALMOST_NEVER, BOUNDED, RANKING
+from featstore.evaluation.metrics import ALMOST_NEVER, METRICS, RANKING, metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -86,7 +86,7 @@ def sample_sizes(
     positive: int | None,
     parts: Sequence[NDArray[np.intp]] = (),
 ) -> dict[str, SampleSize | None]:
-    """What each score of `METRICS` rests on.
+    """What each score of `featstore.evaluation.metrics.metrics` rests on.
 
     Parameters
     ----------
@@ -107,17 +107,19 @@ def sample_sizes(
     every = _share(index, np.ones(len(y), bool), right)
     loss = None if every is None else replace(every, max_ratio=np.inf)
     found = [_share(index, y == c, right) for c in range(proba.shape[1])]
-    ranked = ranking_sample_sizes([(y == c, proba[:, c]) for c in targets], groups, parts)
     cost = -np.log(np.maximum(proba.min(initial=1.0), ALMOST_NEVER) / 2)
-    return ranked | {
-        "accuracy": every,
-        "balanced_accuracy": _pooled_sample(found),
-        "sensitivity": _pooled_sample([found[c] for c in targets]),
-        "specificity": _smallest_sample(_share(index, y != c, predicted != c) for c in targets),
-        "f1": _smallest_sample(_overlap(index, y == c, predicted == c) for c in targets),
-        "brier": loss,
-        "ece": loss,
-        "log_loss": None if loss is None else replace(loss, upper_bound=float(cost)),
+    support = _ranking_supports([(y == c, proba[:, c]) for c in targets], groups, parts) | {
+        "images": every,
+        "classes": _pooled_sample(found),
+        "positives": _pooled_sample([found[c] for c in targets]),
+        "negatives": _smallest_sample(_share(index, y != c, predicted != c) for c in targets),
+        "overlap": _smallest_sample(_overlap(index, y == c, predicted == c) for c in targets),
+        "loss": loss,
+    }
+    sizes = {name: support.get(row.rests_on) for name, row in metrics().items()}
+    return {
+        name: size if size is None or metrics()[name].bounded else replace(size, upper_bound=float(cost))
+        for name, size in sizes.items()
     }
 
 
@@ -135,14 +137,24 @@ def ranking_sample_sizes(
     groups, parts
         As for `sample_sizes`.
     """
+    support = _ranking_supports(tasks, groups, parts)
+    return {name: support.get(METRICS[name].rests_on) for name in RANKING}
+
+
+def _ranking_supports(
+    tasks: Iterable[tuple[NDArray[np.bool_], Vector]],
+    groups: NDArray[np.str_],
+    parts: Sequence[NDArray[np.intp]],
+) -> dict[str, SampleSize | None]:
+    """By what a score can rest on, of those that need the order of the images alone."""
     index = np.unique(groups, return_inverse=True)[1]
     areas = [_area(index, truth, values, parts) for truth, values in tasks]
     shares = [None if a is None else replace(a, kind="share") for a in areas]
     marks = [None if s is None else replace(s, patients=min(s.patients, s.negative_patients)) for s in shares]
     return {
-        **dict.fromkeys(RANKING, _smallest_sample(marks)),
-        "auc": _smallest_sample(areas),
-        "average_precision": _smallest_sample(shares),
+        "area": _smallest_sample(areas),
+        "ranking": _smallest_sample(shares),
+        "mark": _smallest_sample(marks),
     }
 
 
@@ -179,14 +191,16 @@ def score_interval(
     Parameters
     ----------
     name
-        Of the score, in `METRICS`.
+        Of the score, in `featstore.evaluation.metrics.metrics`.
     factor
         How much wider the bootstrap's part is for the overlap of training sets.
     """
     least = minimal_interval(value, resampled, sample_size)
     if least is None:
         return None
-    drawn = percentile_interval(widen(resampled, value, factor).clip(0.0, 1.0 if name in BOUNDED else None))
+    drawn = percentile_interval(
+        widen(resampled, value, factor).clip(0.0, 1.0 if metrics()[name].bounded else None)
+    )
     low, high = drawn or least
     return min(low, least[0]), max(high, least[1])
 

@@ -9,17 +9,20 @@ Without one it is taken for each class against the rest and averaged without wei
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import cache, cached_property, partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from featstore.errors import UnknownNameError, did_you_mean
+from featstore import registry
+from featstore.errors import UnknownNameError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,12 +32,6 @@ if TYPE_CHECKING:
 # Ranking: scores that need the order of the images and no threshold
 
 SPECIFICITIES = (0.90, 0.95)
-RANKING = (
-    "auc",
-    "average_precision",
-    *(f"sensitivity_at_specificity_{100 * at:.0f}" for at in SPECIFICITIES),
-    *(f"specificity_at_sensitivity_{100 * at:.0f}" for at in SPECIFICITIES),
-)
 SLACK = 1e-9
 """Rounding of a sum of weights must not push a rate of exactly 95 % under its mark."""
 
@@ -57,22 +54,8 @@ def rank_scores(truth: NDArray[np.bool_], values: Vector, weights: Vector) -> di
     precision is the step-wise sum of scikit-learn. Sensitivity at a specificity is the highest that a threshold
     reaches whose specificity is not below the mark, without interpolation; and the reverse.
     """
-    gained, tp, fp = cumulative_counts(truth, values, weights)
-    positives, negatives = tp[:, -1], fp[:, -1]
-    called = tp + fp
-    precision = np.divide(tp, called, out=np.zeros(tp.shape), where=called > 0)
-    scores = {
-        "auc": _area(gained, tp, fp),
-        "average_precision": ratio((gained * precision).sum(axis=1), positives),
-    }
-    for at in SPECIFICITIES:
-        reached = _last_allowed(tp, fp <= ((1 - at) + SLACK) * negatives[:, None])
-        scores[f"sensitivity_at_specificity_{100 * at:.0f}"] = ratio(reached, positives, negatives)
-    for at in SPECIFICITIES:
-        first = (tp < (at - SLACK) * positives[:, None]).sum(axis=1).clip(max=tp.shape[1] - 1)
-        spared = negatives - np.take_along_axis(fp, first[:, None], axis=1)[:, 0]
-        scores[f"specificity_at_sensitivity_{100 * at:.0f}"] = ratio(spared, negatives, positives)
-    return scores
+    part = OneAgainstRest(truth, values >= CHANCE, values, weights)
+    return {name: METRICS[name].function(part) for name in RANKING}
 
 
 def auc(truth: NDArray[np.bool_], values: Vector, weights: Vector) -> Vector:
@@ -119,16 +102,9 @@ def _last_allowed(tp: Vector, within: NDArray[np.bool_]) -> Vector:
     return reached
 
 
-# All scores
+# Scores of all classes, and of each class against the rest
 
-DECISION = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1")
-PROBABILITY = ("brier", "ece", "log_loss")
-METRICS = (*RANKING, *DECISION, *PROBABILITY)
-BOUNDED = frozenset(METRICS) - {"log_loss"}
-"""Scores that cannot leave 0 to 1, nor may their intervals."""
-PRIMARY = "auc"
-"""Verdicts are about this one: it needs no threshold and does not change with the share of ill patients."""
-
+CHANCE = 0.5
 BINS, IMAGES_PER_BIN = 10, 20
 ENOUGH_IMAGES = 100
 """Below so many images a calibration error says more about their number than about the model: none is given."""
@@ -136,47 +112,6 @@ CHUNK = 512
 """Resamples scored at once: what they need should stay in a core's cache."""
 ALMOST_NEVER = 1e-12
 """Probability below which log-loss takes an image to be: one sure mistake must not make everything infinite."""
-
-
-def score(
-    y: NDArray[np.intp],
-    proba: Vector,
-    weights: Vector,
-    positive: int | None = None,
-    threshold: float | None = None,
-) -> dict[str, Vector]:
-    """Every score of `METRICS`.
-
-    Parameters
-    ----------
-    y
-        ``(n,)`` true class index.
-    proba
-        ``(n, classes)`` probabilities.
-    weights
-        ``(resamples, n)`` non-negative.
-    positive
-        Index of the class that sensitivity is about; None for the macro average over all classes.
-    threshold
-        As for `decide`.
-
-    Returns
-    -------
-    For each name in `METRICS` one value per resample, ``(resamples,)``; NaN where a resample lacks a class.
-    """
-    predicted = decide(proba, positive, threshold)
-    starts = range(0, len(weights), CHUNK)
-    parts = [_score(y, proba, predicted, weights[at : at + CHUNK], positive) for at in starts]
-    return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
-
-
-def _score(
-    y: NDArray[np.intp], proba: Vector, predicted: NDArray[np.intp], weights: Vector, positive: int | None
-) -> dict[str, Vector]:
-    targets = [positive] if positive is not None else range(proba.shape[1])
-    per_class = [_one_against_rest(y == c, predicted == c, proba[:, c], weights) for c in targets]
-    scores = {name: np.mean([part[name] for part in per_class], axis=0) for name in per_class[0]}
-    return scores | _over_all_classes(y, predicted, proba, weights)
 
 
 def primary_score(y: NDArray[np.intp], proba: Vector, weights: Vector, positive: int | None = None) -> Vector:
@@ -229,36 +164,422 @@ def equal_mass_bins(values: Vector) -> NDArray[np.intp]:
     return np.searchsorted(edges, values)
 
 
-def _over_all_classes(
-    y: NDArray[np.intp], predicted: NDArray[np.intp], proba: Vector, weights: Vector
-) -> dict[str, Vector]:
-    loss = -np.log(np.maximum(proba[np.arange(len(y)), y], ALMOST_NEVER))
-    of_class = y[:, None] == np.arange(proba.shape[1])
-    right = of_class & (predicted == y)[:, None]
-    sums = weights @ np.column_stack([loss, of_class, right])
-    counts, tp = np.split(sums[:, 1:], 2, axis=1)
-    total = counts.sum(axis=1)
-    return {
-        "accuracy": ratio(tp.sum(axis=1), total),
-        "balanced_accuracy": ratio(tp, counts).mean(axis=1),
-        "log_loss": ratio(sums[:, 0], total),
-    }
+class Answers:
+    """Probabilities and answers about images of any number of classes, under many weightings.
+
+    Attributes
+    ----------
+    y
+        ``(n,)`` true class index.
+    predicted
+        ``(n,)`` class index that was answered.
+    proba
+        ``(n, classes)`` probabilities.
+    weights
+        ``(resamples, n)`` how often each resample has each image.
+    loss
+        ``(resamples,)`` sum of minus the logarithm of the true class's probability.
+    counts, right
+        ``(resamples, classes)`` images of each class, and those of them that were answered right.
+    """
+
+    def __init__(
+        self, y: NDArray[np.intp], predicted: NDArray[np.intp], proba: Vector, weights: Vector
+    ) -> None:
+        self.y, self.predicted, self.proba, self.weights = y, predicted, proba, weights
+        loss = -np.log(np.maximum(proba[np.arange(len(y)), y], ALMOST_NEVER))
+        of_class = y[:, None] == np.arange(proba.shape[1])
+        right = of_class & (predicted == y)[:, None]
+        sums = weights @ np.column_stack([loss, of_class, right])
+        self.loss: Vector = sums[:, 0]
+        self.counts, self.right = np.split(sums[:, 1:], 2, axis=1)
+
+    @cached_property
+    def total(self) -> Vector:
+        """Images of each resample."""
+        total: Vector = self.counts.sum(axis=1)
+        return total
 
 
-def _one_against_rest(
-    truth: NDArray[np.bool_], predicted: NDArray[np.bool_], values: Vector, weights: Vector
+class OneAgainstRest:
+    """Probabilities of one class and answers for or against it, under many weightings of the images.
+
+    Attributes
+    ----------
+    truth, predicted
+        ``(n,)`` whether an image is of the class, and whether it was said to be.
+    values
+        ``(n,)`` probability of the class.
+    weights
+        ``(resamples, n)`` how often each resample has each image.
+    """
+
+    def __init__(
+        self, truth: NDArray[np.bool_], predicted: NDArray[np.bool_], values: Vector, weights: Vector
+    ) -> None:
+        self.truth, self.predicted, self.values, self.weights = truth, predicted, values, weights
+
+    @cached_property
+    def cumulative(self) -> tuple[Vector, Vector, Vector]:
+        """As `cumulative_counts` has them."""
+        return cumulative_counts(self.truth, self.values, self.weights)
+
+    @cached_property
+    def sums(self) -> tuple[Vector, Vector, Vector, Vector, Vector, Vector]:
+        """Of each resample: tp, positives, fp, negatives, squared distance; the gaps of `binned_gaps`."""
+        truth, predicted, values = self.truth, self.predicted, self.values
+        counts = [truth & predicted, truth, ~truth & predicted, ~truth, (values - truth) ** 2]
+        sums = self.weights @ np.column_stack([*counts, binned_gaps(truth, values)])
+        tp, positives, fp, negatives, square = sums[:, : len(counts)].T
+        return tp, positives, fp, negatives, square, sums[:, len(counts) :]
+
+
+def _auc(part: OneAgainstRest) -> Vector:
+    return _area(*part.cumulative)
+
+
+def _average_precision(part: OneAgainstRest) -> Vector:
+    gained, tp, fp = part.cumulative
+    called = tp + fp
+    precision = np.divide(tp, called, out=np.zeros(tp.shape), where=called > 0)
+    return ratio((gained * precision).sum(axis=1), tp[:, -1])
+
+
+def _sensitivity_at(at: float, part: OneAgainstRest) -> Vector:
+    _, tp, fp = part.cumulative
+    positives, negatives = tp[:, -1], fp[:, -1]
+    reached = _last_allowed(tp, fp <= ((1 - at) + SLACK) * negatives[:, None])
+    return ratio(reached, positives, negatives)
+
+
+def _specificity_at(at: float, part: OneAgainstRest) -> Vector:
+    _, tp, fp = part.cumulative
+    positives, negatives = tp[:, -1], fp[:, -1]
+    first = (tp < (at - SLACK) * positives[:, None]).sum(axis=1).clip(max=tp.shape[1] - 1)
+    spared = negatives - np.take_along_axis(fp, first[:, None], axis=1)[:, 0]
+    return ratio(spared, negatives, positives)
+
+
+def _sensitivity(part: OneAgainstRest) -> Vector:
+    tp, positives, *_ = part.sums
+    return ratio(tp, positives)
+
+
+def _specificity(part: OneAgainstRest) -> Vector:
+    _, _, fp, negatives, *_ = part.sums
+    return ratio(negatives - fp, negatives)
+
+
+def _f1(part: OneAgainstRest) -> Vector:
+    tp, positives, fp, *_ = part.sums
+    return ratio(2 * tp, positives + tp + fp, positives)
+
+
+def _brier(part: OneAgainstRest) -> Vector:
+    _, positives, _, negatives, square, _ = part.sums
+    return ratio(square, positives + negatives)
+
+
+def _ece(part: OneAgainstRest) -> Vector:
+    _, positives, _, negatives, _, gaps = part.sums
+    return ratio(np.abs(gaps).sum(axis=1), positives + negatives)
+
+
+def _accuracy(answers: Answers) -> Vector:
+    return ratio(answers.right.sum(axis=1), answers.total)
+
+
+def _balanced_accuracy(answers: Answers) -> Vector:
+    mean: Vector = ratio(answers.right, answers.counts).mean(axis=1)
+    return mean
+
+
+def _log_loss(answers: Answers) -> Vector:
+    return ratio(answers.loss, answers.total)
+
+
+# The table of metrics: a new one is a row
+
+GROUPS = {
+    "ranking": "Does it put the ill above the well?",
+    "decision": "Does it answer right?",
+    "probability": "Can its probabilities be taken at their word? (0 is best)",
+}
+"""Question that the metrics of each group answer; they stand together in tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A row of the table: one score of answers, and how it is computed, read and shown.
+
+    Attributes
+    ----------
+    name
+        In files, ``--json`` and figures: small letters, digits and ``_``.
+    label
+        Heading of a column.
+    meaning
+        One line for the report.
+    group
+        ``ranking`` (needs the order of the images alone), ``decision`` or ``probability``: see `GROUPS`.
+    function
+        Takes an `OneAgainstRest`, for each class in question, and the mean over the classes is the score; or
+        `Answers`, with `of_all_classes`. Returns one value per resample ``(resamples,)``, NaN where it is undefined.
+    better
+        Whether ``higher`` or ``lower`` is better: the order in figures and ranks.
+    of_all_classes
+        Which of both `function` takes.
+    bounded
+        Whether it lies within 0 and 1, and so does its interval; else it is not below 0.
+    rests_on
+        How many patients speak for it, which its interval may not be narrower than: those of `SUPPORTS`. Empty if
+        nobody knows: then it has no interval. So must one that can be below 0.
+    short
+        Heading beside the bars of a terminal; empty keeps it out of there.
+    spoken
+        Name in the title of a figure; by default `name` with spaces.
+    """
+
+    name: str
+    label: str
+    meaning: str
+    group: str
+    function: Callable[[Any], Vector]
+    better: str = "higher"
+    of_all_classes: bool = False
+    bounded: bool = True
+    rests_on: str = ""
+    short: str = ""
+    spoken: str = ""
+
+    @property
+    def title(self) -> str:
+        """Name in a sentence."""
+        return self.spoken or self.name.replace("_", " ")
+
+
+SUPPORTS = ("area", "ranking", "mark", "images", "classes", "positives", "negatives", "overlap", "loss")
+"""What a score can rest on: `featstore.evaluation.intervals.sample_sizes` counts the patients of each."""
+_ROWS = (
+    Metric(
+        "auc",
+        "AUC",
+        "chance that a random positive image gets a higher probability than a random other one; 0.5 is guessing",
+        "ranking",
+        _auc,
+        rests_on="area",
+        spoken="AUC",
+    ),
+    Metric(
+        "average_precision",
+        "avg precision",
+        "mean share of true alarms along the list from most to least suspicious",
+        "ranking",
+        _average_precision,
+        rests_on="ranking",
+    ),
+    *(
+        Metric(
+            f"sensitivity_at_specificity_{100 * at:.0f}",
+            f"sens. at spec. .{100 * at:.0f}",
+            f"positives found when at most {100 - 100 * at:.0f} % of the others are called positive",
+            "ranking",
+            partial(_sensitivity_at, at),
+            rests_on="mark",
+        )
+        for at in SPECIFICITIES
+    ),
+    *(
+        Metric(
+            f"specificity_at_sensitivity_{100 * at:.0f}",
+            f"spec. at sens. .{100 * at:.0f}",
+            f"others left alone when {100 * at:.0f} % of the positives must be found",
+            "ranking",
+            partial(_specificity_at, at),
+            rests_on="mark",
+        )
+        for at in SPECIFICITIES
+    ),
+    Metric(
+        "accuracy", "accuracy", "right answers", "decision", _accuracy, of_all_classes=True, rests_on="images"
+    ),
+    Metric(
+        "balanced_accuracy",
+        "balanced acc.",
+        "mean over the classes of the share found",
+        "decision",
+        _balanced_accuracy,
+        of_all_classes=True,
+        rests_on="classes",
+        short="bal. acc.",
+    ),
+    Metric(
+        "sensitivity",
+        "sensitivity",
+        "positives that were found",
+        "decision",
+        _sensitivity,
+        rests_on="positives",
+        short="sens.",
+    ),
+    Metric(
+        "specificity",
+        "specificity",
+        "others that were left alone",
+        "decision",
+        _specificity,
+        rests_on="negatives",
+        short="spec.",
+    ),
+    Metric(
+        "f1",
+        "F1",
+        "harmonic mean of sensitivity and precision",
+        "decision",
+        _f1,
+        rests_on="overlap",
+        spoken="F1",
+    ),
+    Metric(
+        "brier",
+        "Brier",
+        "mean squared distance of the probability from the truth; 0 is best",
+        "probability",
+        _brier,
+        "lower",
+        rests_on="loss",
+        short="Brier",
+        spoken="Brier score",
+    ),
+    Metric(
+        "ece",
+        "ECE",
+        "how far probabilities are from observed shares, over all images; 0 is best, never quite 0 by chance",
+        "probability",
+        _ece,
+        "lower",
+        rests_on="loss",
+        short="ECE",
+        spoken="ECE",
+    ),
+    Metric(
+        "log_loss",
+        "log-loss",
+        "punishes sure mistakes most; 0 is best",
+        "probability",
+        _log_loss,
+        "lower",
+        of_all_classes=True,
+        bounded=False,
+        rests_on="loss",
+    ),
+)
+METRICS = {row.name: row for row in _ROWS}
+"""The metrics of featstore by name; `metrics` has those of plug-ins too."""
+RANKING = tuple(row.name for row in _ROWS if row.group == "ranking")
+BOUNDED = frozenset(row.name for row in _ROWS if row.bounded)
+"""Scores that cannot leave 0 to 1, nor may their intervals."""
+PRIMARY = "auc"
+"""Verdicts are about this one: it needs no threshold and does not change with the share of ill patients."""
+
+
+def metrics() -> dict[str, Metric]:
+    """The rows in force by name: those of featstore, then those of plug-ins (`featstore.registry`).
+
+    Raises
+    ------
+    UsageError
+        If a plug-in lists what is no row, or a name that there is already.
+    """
+    return {**METRICS, **_of_others(os.environ.get(registry.PLUGINS, ""))}
+
+
+def listed(found: Collection[str]) -> dict[str, Metric]:
+    """The rows of the metrics in `found`, in the order of the table; what a run of others has beside is left out."""
+    return {name: row for name, row in metrics().items() if name in found}
+
+
+@cache
+def _of_others(_places: str) -> dict[str, Metric]:
+    offered = [point.load() for _, point in sorted(registry.offered("metrics").items())]
+    rows: dict[str, Metric] = {}
+    for row in [*offered, *registry.plugins("metrics")]:
+        if why := what_is_wrong(row):
+            raise UsageError(
+                f"METRICS of a plug-in: {why}.",
+                "`featstore.testing.check_metric` says what a metric has to be.",
+            )
+        if row.name in METRICS or row.name in rows:
+            raise UsageError(f"There are two metrics {row.name!r}.", "Rename the one of the plug-in.")
+        rows[row.name] = row
+    return rows
+
+
+def what_is_wrong(row: object) -> str:
+    """Why a row cannot be meant; empty if it can."""
+    if not isinstance(row, Metric):
+        return f"{str(row)[:100]!r} is no featstore.evaluation.metrics.Metric"
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", row.name):
+        return f"{row.name[:100]!r} is no name of small letters, digits and _"
+    known = {"group": GROUPS, "better": ("higher", "lower"), "rests_on": ("", *SUPPORTS)}
+    for column, values in known.items():
+        if getattr(row, column) not in values:
+            return f"{row.name} has another {column} than {', '.join(filter(None, values))}"
+    return "" if callable(row.function) else f"the function of {row.name} cannot be called"
+
+
+# Scores of the whole table
+
+
+def score(
+    y: NDArray[np.intp],
+    proba: Vector,
+    weights: Vector,
+    positive: int | None = None,
+    threshold: float | None = None,
 ) -> dict[str, Vector]:
-    counts = [truth & predicted, truth, ~truth & predicted, ~truth, (values - truth) ** 2]
-    sums = weights @ np.column_stack([*counts, binned_gaps(truth, values)])
-    hit, ill, alarm, well, square = sums[:, : len(counts)].T
-    total = ill + well
+    """Every score of `metrics`.
+
+    Parameters
+    ----------
+    y
+        ``(n,)`` true class index.
+    proba
+        ``(n, classes)`` probabilities.
+    weights
+        ``(resamples, n)`` non-negative.
+    positive
+        Index of the class that sensitivity is about; None for the macro average over all classes.
+    threshold
+        As for `decide`.
+
+    Returns
+    -------
+    For each name one value per resample, ``(resamples,)``; NaN where a resample lacks a class.
+    """
+    rows = metrics()
+    predicted = decide(proba, positive, threshold)
+    starts = range(0, len(weights), CHUNK)
+    parts = [_score(rows, y, proba, predicted, weights[at : at + CHUNK], positive) for at in starts]
+    return {name: np.concatenate([part[name] for part in parts]) for name in rows}
+
+
+def _score(
+    rows: Mapping[str, Metric],
+    y: NDArray[np.intp],
+    proba: Vector,
+    predicted: NDArray[np.intp],
+    weights: Vector,
+    positive: int | None,
+) -> dict[str, Vector]:
+    targets = [positive] if positive is not None else range(proba.shape[1])
+    per_class = [OneAgainstRest(y == c, predicted == c, proba[:, c], weights) for c in targets]
+    answers = Answers(y, predicted, proba, weights)
     return {
-        **rank_scores(truth, values, weights),
-        "sensitivity": ratio(hit, ill),
-        "specificity": ratio(well - alarm, well),
-        "f1": ratio(2 * hit, ill + hit + alarm, ill),
-        "brier": ratio(square, total),
-        "ece": ratio(np.abs(sums[:, len(counts) :]).sum(axis=1), total),
+        name: row.function(answers)
+        if row.of_all_classes
+        else np.mean([row.function(part) for part in per_class], axis=0)
+        for name, row in rows.items()
     }
 
 

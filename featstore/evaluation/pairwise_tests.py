@@ -12,16 +12,16 @@ quick: Sun & Xu, IEEE Signal Processing Letters 21, 2014.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from featstore.evaluation.intervals import LEVEL, Z, correlation, effective_patients, paired
 from featstore.evaluation.metrics import PRIMARY
+from featstore.results.comparison import PairwiseDifference, TestResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -37,50 +37,6 @@ CHUNK = 256
 """Pairs whose resampled differences are held at once."""
 FEWEST_RESAMPLES = 20
 """Resamples with every class from which on their spread is believed."""
-
-
-@dataclass(frozen=True, slots=True)
-class TestResult:
-    """A p value as such, and adjusted for the number of pairs (Holm); None where the test is undefined."""
-
-    __test__ = False
-
-    p: float | None
-    adjusted: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class PairwiseDifference:
-    """The difference ``a - b`` in the primary metric, on the same images and resamples.
-
-    Attributes
-    ----------
-    a, b
-        Labels; `a` comes later among the candidates, so that a fusion is measured against a single backbone.
-    delta, interval
-        Difference of the means over folds, and its 95 % interval, for this pair alone, within -1 and 1; None where a
-        class has fewer than two patients.
-    p
-        Of the paired group bootstrap, or of so few patients (`featstore.evaluation.intervals.paired`) where that is
-        larger, adjusted for all pairs (Holm). It is below 0.05 for a pair alone where the interval leaves zero out.
-    verdict
-        ``a_better``, ``b_better`` or ``cannot_tell``: `p` against 0.05.
-    needed
-        Groups (patients) with which a difference of this size would be told; None beyond 100 times as many.
-    tests
-        ``bootstrap``, ``delong`` (of the AUCs; two classes, or a positive one), ``mcnemar`` (of the decisions) and
-        ``corrected_t`` (over the folds).
-    """
-
-    a: str
-    b: str
-    metric: str
-    delta: float
-    interval: tuple[float, float] | None
-    p: float
-    verdict: str
-    needed: int | None
-    tests: Mapping[str, TestResult]
 
 
 def pairwise_tests(
@@ -104,21 +60,23 @@ def pairwise_tests(
     labels = [s.candidate.label for s in scored_candidates]
     return [
         PairwiseDifference(
-            labels[a[i]],
-            labels[b[i]],
-            PRIMARY,
-            float(delta[i]),
-            intervals[i],
-            float(adjusted["bootstrap"][i]),
-            _verdict(adjusted["bootstrap"][i], delta[i]),
-            int(np.ceil(needed[i])) if np.isfinite(needed[i]) else None,
-            {name: TestResult(_known(raw[name][i]), _known(adjusted[name][i])) for name in raw},
+            a=labels[a[i]],
+            b=labels[b[i]],
+            metric=PRIMARY,
+            delta=float(delta[i]),
+            interval=intervals[i],
+            p=float(adjusted["bootstrap"][i]),
+            verdict=_verdict(adjusted["bootstrap"][i], delta[i]),
+            needed=int(np.ceil(needed[i])) if np.isfinite(needed[i]) else None,
+            tests={
+                name: TestResult(p=_known(raw[name][i]), adjusted=_known(adjusted[name][i])) for name in raw
+            },
         )
         for i in range(len(a))
     ]
 
 
-def _verdict(p: float, delta: float) -> str:
+def _verdict(p: float, delta: float) -> Literal["a_better", "b_better", "cannot_tell"]:
     return "cannot_tell" if p >= ALPHA else "a_better" if delta > 0 else "b_better"
 
 

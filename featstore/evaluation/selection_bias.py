@@ -7,7 +7,6 @@ needs nothing but the out-of-fold probabilities that are there already.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +15,7 @@ from featstore.evaluation.calibration import INNER_FOLDS, NEUTRAL, OperatingPoin
 from featstore.evaluation.estimates import primary_mean
 from featstore.evaluation.intervals import minimal_interval, percentile_interval, score_interval
 from featstore.evaluation.metrics import PRIMARY, primary_score
+from featstore.results.comparison import NestedSelection, SelectionBias
 from featstore.splits import inner_folds
 
 if TYPE_CHECKING:
@@ -32,57 +32,6 @@ if TYPE_CHECKING:
 
 
 # Correction by resampling
-
-
-@dataclass(frozen=True, slots=True)
-class NestedSelection:
-    """What picking anew inside each fold, from its training images alone, is worth on its test images.
-
-    Attributes
-    ----------
-    mean, interval
-        Primary metric over the folds, and its 95 % interval as of `featstore.evaluation.estimates.MetricEstimate`.
-    picked
-        Who was picked in each fold.
-    """
-
-    mean: float
-    interval: tuple[float, float] | None
-    picked: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SelectionBias:
-    """The score of the best of k candidates, corrected for having been selected by it.
-
-    Attributes
-    ----------
-    name, of
-        The candidate with the highest primary metric, and how many there were.
-    naive
-        Its score as it stands in the table.
-    guarded
-        What picking the best of these candidates is worth on patients that had no part in the picking; never above
-        `naive`, since a correction for luck does not raise a score.
-    interval
-        95 %, of `guarded`; None where a class has fewer than two patients.
-    optimism
-        ``naive - guarded``.
-    picked
-        Share of the resamples in which this one won.
-    nested
-        The same question answered by inner folds; None where none were fitted.
-    """
-
-    name: str
-    of: int
-    metric: str
-    naive: float
-    guarded: float
-    interval: tuple[float, float] | None
-    optimism: float
-    picked: float
-    nested: NestedSelection | None = None
 
 
 def correct_selection_bias(
@@ -122,15 +71,15 @@ def correct_selection_bias(
     apparent = scored_candidates[best].primary
     corrected = min(apparent, float(np.nanmean(scores)))
     return SelectionBias(
-        scored_candidates[best].candidate.label,
-        len(scored_candidates),
-        PRIMARY,
-        apparent,
-        corrected,
-        _interval(scores, corrected, scored_candidates[best]),
-        apparent - corrected,
-        float((winners == best).mean()),
-        _nested(design, scored_candidates, weights, selected) if len(selected) else None,
+        name=scored_candidates[best].candidate.label,
+        of=len(scored_candidates),
+        metric=PRIMARY,
+        apparent=apparent,
+        corrected=corrected,
+        interval=_interval(scores, corrected, scored_candidates[best]),
+        optimism=apparent - corrected,
+        selection_frequency=float((winners == best).mean()),
+        nested=_nested(design, scored_candidates, weights, selected) if len(selected) else None,
     )
 
 
@@ -162,7 +111,9 @@ def _nested(
         PRIMARY, mean, scores[1:], scored_candidates[selected[0]].sample_size, design.overlap_factor
     )
     return NestedSelection(
-        mean, interval, tuple(scored_candidates[chosen].candidate.label for chosen in selected)
+        mean=mean,
+        interval=interval,
+        selected=tuple(scored_candidates[chosen].candidate.label for chosen in selected),
     )
 
 

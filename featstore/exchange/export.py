@@ -106,6 +106,17 @@ def export_features(
         If an image lacks a vector.
     StoreError
         If there is no cache, or a file cannot be written.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> exported = featstore.export_features(
+    ...     data, "features.npz", backbones=["EfficientNetLite0"], overwrite=True
+    ... )
+    >>> exported.images, exported.backbones
+    (16, {'EfficientNetLite0': 1280})
     """
     target = Path(out)
     kind = layout or SUFFIXES.get(target.suffix, "")

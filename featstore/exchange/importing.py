@@ -130,6 +130,20 @@ def import_features(
         If a value is not finite in float32.
     RefusedFileError
         If the file is damaged or hostile.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> with open("measured.csv", "w") as file:
+    ...     print("path,kilobytes,constant", file=file)
+    ...     for image in featstore.scan(data).records:
+    ...         print(image.path.name, image.path.stat().st_size / 1024, 0.5, sep=",", file=file)
+    >>> imported = featstore.import_features(data, "measured.csv", "measured", cache="imported")
+    >>> imported.images, imported.dimension
+    (16, 2)
+    >>> featstore.load_matrix(data, cache="imported").features.shape
+    (1, 16, 2)
     """
     path = Path(file)
     if not path.is_file():

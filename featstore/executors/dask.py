@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from featstore.errors import UsageError, WorkerLostError
 from featstore.processes import Place
+from featstore.registry import PLUGINS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -142,11 +143,14 @@ class _Pinned(Generic[T, R]):
 
     def __init__(self, work: Callable[[T], R]) -> None:
         self._work = work
+        self._plugins = os.environ.get(PLUGINS)
 
     def __call__(self, item: T) -> R:
         from distributed import get_worker
 
         with self._turn:
+            if self._plugins:
+                os.environ[PLUGINS] = self._plugins
             for name, value in Place(get_worker().state.nthreads).environment().items():
                 os.environ.setdefault(name, value)
             return self._work(item)

@@ -18,10 +18,13 @@ def main() -> None:
         os.environ[variable] = str(order["threads"])
     import numpy as np
 
-    from featstore.backbones.keras_backbone import load_backbone
+    from featstore.backbones import catalog
+    from featstore.backbones.loading import load_backbone
+    from featstore.backbones.weights import IMAGENET
 
+    weights = IMAGENET if catalog.row(order["name"]).loader else "random:1"
     backbone = load_backbone(
-        order["name"], "random:1", batch_size=order["batch_size"], precision=order["precision"]
+        order["name"], weights, batch_size=order["batch_size"], precision=order["precision"]
     )
     side = backbone.spec.input_size
     pixels = np.random.default_rng(0).uniform(0, 255, (order["batch_size"], side, side, 3)).astype(np.float32)

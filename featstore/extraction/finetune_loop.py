@@ -23,6 +23,7 @@ from featstore.fusion.linear import fit_logistic
 from featstore.fusion.subset_logistic import DEFAULT
 from featstore.images.reading import read_pixels
 from featstore.processes import threads
+from featstore.results.extraction import LossAndAccuracy
 from featstore.store.notes import BadImage
 from featstore.types import IDENTITY, View
 
@@ -41,14 +42,6 @@ if TYPE_CHECKING:
 
 MIN_DELTA = 1e-7
 """Probability below which the loss grows no more."""
-
-
-@dataclass(frozen=True, slots=True)
-class LossAndAccuracy:
-    """Loss (nats, classes balanced) and accuracy (all images alike) on some images."""
-
-    loss: float
-    accuracy: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +152,8 @@ def evaluate(network: TrainableBackbone, training_batches: TrainingBatches) -> L
     chances = proba[np.arange(len(training_batches)), training_batches.y].clip(MIN_DELTA)
     right = proba.argmax(axis=1) == training_batches.y
     return LossAndAccuracy(
-        float(np.average(-np.log(chances), weights=training_batches.factors)), float(right.mean())
+        loss=float(np.average(-np.log(chances), weights=training_batches.factors)),
+        accuracy=float(right.mean()),
     )
 
 
@@ -175,7 +169,9 @@ def _train_epoch(
         loss, hits = network.train_on_batch(pixels, *training_batches.padded(rows))
         total, right = total + loss, right + hits
         progress(len(rows))
-    return LossAndAccuracy(total / float(training_batches.factors.sum()), right / len(training_batches))
+    return LossAndAccuracy(
+        loss=total / float(training_batches.factors.sum()), accuracy=right / len(training_batches)
+    )
 
 
 # Labelled images in batches

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from featstore.backbones import catalog
-from featstore.backbones.keras_backbone import load_backbone, spec
+from featstore.backbones.loading import load_backbone, spec
 from featstore.backbones.weights import (
     IMAGENET,
     choice_for,

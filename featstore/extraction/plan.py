@@ -457,6 +457,8 @@ class ProgressBar:
                 self._correct_estimate()
 
     def _correct_estimate(self) -> None:
+        if not self._expected:
+            return
         slower = sum(self._took) / self._expected
         left = self._left * slower
         if abs(left - self._left) > MATTERS and not 1 / FAR_OFF < slower < FAR_OFF:

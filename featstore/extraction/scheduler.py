@@ -122,9 +122,8 @@ class ExtractWorker:
         return stats
 
     def _load(self, spec: BackboneSpec) -> TimedBackbone:
-        self.progress.say(
-            f"loading {spec.name}" if "tensorflow" in sys.modules else f"loading TensorFlow and {spec.name}"
-        )
+        starts = not spec.has_loader and "tensorflow" not in sys.modules
+        self.progress.say(f"loading TensorFlow and {spec.name}" if starts else f"loading {spec.name}")
         return TimedBackbone(self.networks, spec)
 
 

@@ -44,7 +44,8 @@ def make_blocks(widths: Mapping[str, int]) -> tuple[Block, ...]:
 
     Examples
     --------
-    >>> lay_out({"Xception": 2048, "MobileNetV2": 1280})[1]
+    >>> from featstore.fusion.blocks import make_blocks
+    >>> make_blocks({"Xception": 2048, "MobileNetV2": 1280})[1]
     Block(name='MobileNetV2', start=2048, stop=3328)
     """
     edges = accumulate(widths.values(), initial=0)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from featstore import registry, serialization
-from featstore.errors import FeatstoreError, RunError
+from featstore.errors import FeatstoreError, RunError, UnknownNameError
 from featstore.fusion.blocks import Block, check_blocks
 from featstore.fusion.linear import LinearModel, Projection
 from featstore.fusion.strategy import FOLDER, FusionStrategy
@@ -67,9 +67,12 @@ def export_model(strategy: FusionStrategy) -> tuple[State, Arrays]:
     RunError
         If the strategy is not fitted, not of the folder, or holds something that has no place in a bundle.
     """
-    name = type(strategy).__module__.rpartition(".")[2]
-    if name not in registry.names(FOLDER) or registry.load(FOLDER, name) is not type(strategy):
-        raise RunError(f"{type(strategy).__name__} is not a strategy of {FOLDER}.", "Put its file there.")
+    name = registry.name_of(FOLDER, type(strategy))
+    if name is None:
+        raise RunError(
+            f"{type(strategy).__name__} is not a strategy of {FOLDER}.",
+            "Put its file there, or name it with --plugin.",
+        )
     if not hasattr(strategy, "classes_"):
         raise RunError(f"This {name} is not fitted, so there is nothing to save.", "Call fit first.")
     notation = ModelCodec({})
@@ -96,7 +99,11 @@ def restore_model(state: State, arrays: Arrays) -> FusionStrategy:
         strategy = _rebuild(state, arrays)
         _check_predicts(strategy)
     except RESTORE_ERRORS as error:
-        raise RunError(f"The model cannot be restored: {_first_line(error)}.", REMEDY) from error
+        foreign = isinstance(error, UnknownNameError)
+        remedy = (
+            "Name the plug-in that it was fitted with: featstore --plugin FILE.py." if foreign else REMEDY
+        )
+        raise RunError(f"The model cannot be restored: {_first_line(error)}.", remedy) from error
     return strategy
 
 
@@ -272,9 +279,12 @@ class ModelCodec:
             If it holds something without a notation.
         """
         inside = f"{path}." if path else ""
+        name = registry.name_of(FOLDER, type(strategy))
+        if name is None:
+            raise ModelFormatError(f"{type(strategy).__name__} is no strategy that can be found again")
         learned = {key: value for key, value in vars(strategy).items() if LEARNED.fullmatch(key)}
         return {
-            "strategy": type(strategy).__module__.rpartition(".")[2],
+            "strategy": name,
             "parameters": self.write(f"{inside}parameters", strategy.get_params(deep=False)),
             "learned": self.write(f"{inside}learned", learned),
         }

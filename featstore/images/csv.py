@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from featstore.errors import ManifestError, UsageError
 from featstore.findings import Finding, counted
 from featstore.images.csv_paths import Locator, PathRefusedError, difference
-from featstore.images.formats.container import SUFFIXES
+from featstore.images.formats.container import suffixes
 from featstore.images.manifest import ListedFile, Listing, Quarantined, quarantine, real_path_inside
 from featstore.images.names import split_name
 from featstore.processes import track
@@ -552,7 +552,7 @@ def _likely(table: CsvTable, role: str, places: Mapping[str, int]) -> str | None
 
 
 def _is_image_name(cell: str) -> bool:
-    return cell.strip().lower().endswith(tuple(SUFFIXES)) and "." in cell.strip()[1:]
+    return cell.strip().lower().endswith(tuple(suffixes())) and "." in cell.strip()[1:]
 
 
 def _invented(table: CsvTable) -> list[str]:

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from featstore.images.formats.container import SUFFIXES
+from featstore.images.formats.container import suffixes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -274,9 +274,9 @@ class Locator:
             if self.suffix and (alike := names.alike.get(_key(f"{part.strip()}{self.suffix}"))):
                 return [f"{part.strip()}{self.suffix}"] if f"{part.strip()}{self.suffix}" in alike else alike
             return names.stems.get(_key(part), [])
-        kind = SUFFIXES[_suffix_of(part)]
+        kinds = suffixes()
         same = names.stems.get(_key(_stem(part)), [])
-        return [name for name in same if SUFFIXES[_suffix_of(name)] == kind]
+        return [name for name in same if kinds[_suffix_of(name)] == kinds[_suffix_of(part)]]
 
     def _listing(self, folder: str) -> _Names:
         if folder not in self._folders:
@@ -359,7 +359,7 @@ def _suffix_of(name: str) -> str:
     """Suffix of an image in small letters, or nothing."""
     _, dot, rest = name.rstrip().rpartition(".")
     suffix = f".{rest.lower()}"
-    return suffix if dot and suffix in SUFFIXES and name.strip() != f".{rest}" else ""
+    return suffix if dot and suffix in suffixes() and name.strip() != f".{rest}" else ""
 
 
 def _stem(name: str) -> str:

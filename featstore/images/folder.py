@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import ManifestError
 from featstore.findings import Finding, counted, quoted
-from featstore.images.formats.container import HEAD, SUFFIXES, raster_format
+from featstore.images.formats.container import HEAD, raster_format, suffixes
 from featstore.images.manifest import ListedFile, Listing, Quarantined, quarantine, real_path_inside
 from featstore.images.names import (
     names_a_part,
@@ -448,7 +448,7 @@ def _instead(folder: Path, tables: list[str]) -> str:
 
 
 def _looks_like_image(path: Path) -> bool:
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in suffixes():
         return True
     try:
         with open_regular(path) as file:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import AuditError, BadImageError, ManifestError
 from featstore.findings import EXAMPLES, Finding, counted, ordered
-from featstore.images.formats.container import HEAD, check_length, identify
-from featstore.images.formats.tiff import Pages, list_pages
+from featstore.images.formats.container import HEAD, check_length, damage_of, formats, identify_format
 from featstore.serialization import digest_bytes, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+    from featstore.images.formats.container import Format
     from featstore.types import ImageRecord
 
 
@@ -74,6 +74,17 @@ class Manifest:
         a copy may carry another label or stand on the other side of the split.
     groups_set_aside
         Whether the data set names groups that are not kept together: see `by_image`.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> manifest = featstore.scan(data)
+    >>> manifest.classes, manifest.count_by_class()
+    (('covid', 'normal'), {'covid': 8, 'normal': 8})
+    >>> first = manifest.only([manifest.records[0].id])  # a part goes wherever the whole would
+    >>> len(first.records)
+    1
     """
 
     root: Path
@@ -258,9 +269,18 @@ class Contents:
     @property
     def ids(self) -> list[str]:
         """One image id per entry of `frames`."""
-        if self.total == 1:
-            return [self.digest]
-        return [page_id(self.digest, frame) for frame in self.frames]
+        own = content_id(self.digest, formats().get(self.kind))
+        return [own] if self.total == 1 else [page_id(own, frame) for frame in self.frames]
+
+
+def content_id(digest: str, known: Format | None) -> str:
+    """Image id of a file of one image: its digest; of a plug-in's format the digest with name and version of it.
+
+    So the features of an image that another version of the plug-in decoded are not taken for those of this one.
+    """
+    if known is None or not known.version:
+        return digest
+    return digest_bytes(f"{digest} {known.name} {known.version}".encode())
 
 
 def page_id(digest: str, page: int) -> str:
@@ -277,9 +297,10 @@ def read_contents(path: Path) -> Contents | Quarantined:
             file.seek(0)
             check_length(os.fstat(file.fileno()).st_size)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            kind = identify(head)
-            pages = list_pages(file) if kind == "TIFF" else Pages()
-            return Contents(digest, kind, pages.frames, pages.total, pages.notes)
+            known = identify_format(head)
+            with damage_of(known):
+                pages = known.list_pages(file)
+            return Contents(digest, known.name, pages.frames, pages.total, pages.notes)
     except OSError as error:
         return quarantine(path, error)
     except BadImageError as error:

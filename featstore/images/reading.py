@@ -12,7 +12,6 @@ import hashlib
 import heapq
 import io
 import os
-import struct
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,11 +22,17 @@ import numpy as np
 
 from featstore.errors import BadImageError
 from featstore.images.augment import resize
-from featstore.images.formats.container import HEAD, MAX_BYTES, MAX_PIXELS, identify, raster_format
+from featstore.images.formats.container import (
+    COLOUR,
+    HEAD,
+    MAX_BYTES,
+    MAX_PIXELS,
+    damage_of,
+    find_format,
+    identify_format,
+)
 from featstore.images.formats.decode import WARNINGS, decode, probe
-from featstore.images.formats.samples import no_warnings
-from featstore.images.formats.tiff import read_chain
-from featstore.images.manifest import page_id
+from featstore.images.manifest import content_id, page_id
 from featstore.serialization import digest_bytes, open_regular, read_bounded
 
 if TYPE_CHECKING:
@@ -36,9 +41,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from PIL.Image import Image as PilImage
 
-    from featstore.images.formats.tiff import Chain
+    from featstore.images.formats.container import Index
     from featstore.types import Decoding, ImageRecord, Pixels
 
     Stamp = tuple[int, ...]
@@ -82,9 +86,9 @@ def read_picture(record: ImageRecord, decoding: Decoding) -> Picture:
         raise BadImageError(PERMISSION, "the file may not be read") from error
     except OSError as error:
         raise BadImageError(MISSING, f"the file cannot be read any more: {error.strerror}") from error
-    if record.id not in {file.digest, page_id(file.digest, record.frame)}:
+    if record.id not in {file.content_id, page_id(file.content_id, record.frame)}:
         raise BadImageError(CHANGED, "the file changed after it was scanned")
-    pixels, notes = decode(file.data, record.frame, decoding.value_range, file.chain)
+    pixels, notes = decode(file.data, record.frame, decoding.value_range, file.index)
     return Picture(file.data, pixels, notes)
 
 
@@ -94,7 +98,7 @@ def needs_range(record: ImageRecord) -> bool:
         file = FILE_CACHE.file(record.path)
     except OSError:
         return False
-    return probe(file.data, record.frame, file.chain)
+    return probe(file.data, record.frame, file.index)
 
 
 def read_pixels(record: ImageRecord, decoding: Decoding) -> Pixels:
@@ -113,8 +117,8 @@ class CachedFile:
     ----------
     data
         Its bytes.
-    chain
-        Where its pages are; None for what is no TIFF, or a damaged one.
+    index
+        Where its pages are; None for what is no image, or a damaged one.
     stamp
         By which another file in its place, or a change, is noticed.
     asked
@@ -122,24 +126,24 @@ class CachedFile:
     """
 
     data: bytes
-    chain: Chain | None
+    index: Index | None
     stamp: Stamp
     asked: int = 0
-    _digest: str = ""
+    _id: str = ""
     _hashing: Lock = field(default_factory=Lock)
 
     @property
-    def digest(self) -> str:
-        """SHA-256 of the bytes, computed once."""
+    def content_id(self) -> str:
+        """Image id of the file, if it holds one image; hashed once."""
         with self._hashing:
-            if not self._digest:
-                self._digest = digest_bytes(self.data)
-            return self._digest
+            if not self._id:
+                self._id = content_id(digest_bytes(self.data), find_format(self.data[:HEAD]))
+            return self._id
 
     @property
     def pages(self) -> int:
         """How many pages the file has."""
-        return 1 if self.chain is None else self.chain.last + 1
+        return 1 if self.index is None else self.index.last + 1
 
 
 class FileCache:
@@ -187,14 +191,16 @@ def _read(path: Path) -> CachedFile:
     with open_regular(path) as file:
         data = read_bounded(file, path, MAX_BYTES)
         stamp = _stamp(os.fstat(file.fileno()))
-    return CachedFile(data, _chain(data), stamp)
+    return CachedFile(data, _index(data), stamp)
 
 
-def _chain(data: bytes) -> Chain | None:
-    if raster_format(data[:HEAD]) != "TIFF":
+def _index(data: bytes) -> Index | None:
+    known = find_format(data[:HEAD])
+    if known is None:
         return None
     try:
-        return read_chain(data)
+        with damage_of(known):
+            return known.index(data)
     except BadImageError:
         return None  # decoding will say what is wrong with it
 
@@ -274,16 +280,6 @@ def _return_free_memory() -> None:
 
 # Memory that decoding a file takes, from its header
 
-_HEADERS = {"PNG": (">II", 16), "GIF": ("<HH", 6), "BMP": ("<ii", 18)}
-"""Where width and height stand."""
-_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
-_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
-_FILL = 0xFF
-_JPEG_HEAD = 1 << 18
-"""Bytes of a JPEG within which its frame begins, whatever cameras put before it."""
-GREY, COLOUR, PROGRESSIVE, TURNED, ALPHA, WEBP = 2, 7.5, 10, 12, 12, 21
-"""Bytes per pixel at the peak of decoding and scaling, measured with pictures of 30 megapixels."""
-_TURNS = 0x0112
 _MOST_LOOKED_AT = 4
 """For each file that is asked for; pixels alone rank them up to the dearest of the kinds above."""
 
@@ -306,67 +302,21 @@ def pixel_count(path: Path) -> int:
 
 def decoding_bytes(path: Path) -> int:
     """Bytes that reading, decoding and scaling a file takes at most; 0 where its header cannot be read."""
-    from PIL import Image
-
-    from featstore.images.formats import pillow  # noqa: F401  # which makes Pillow's plugins known
-
     pixels = pixel_count(path)
     if not pixels:
         return 0
     try:
-        with open_regular(path) as file, no_warnings():
-            kind = identify(file.read(HEAD))
-            with Image.open(file, formats=[kind]) as image:
-                each = _each(image, kind)
-            return round(pixels * each) + path.stat().st_size
+        with open_regular(path) as file:
+            each = identify_format(file.read(HEAD)).bytes_per_pixel(file)
+        return round(pixels * each) + path.stat().st_size
     except Exception:  # noqa: BLE001
         return round(pixels * COLOUR)
 
 
-def _each(image: PilImage, kind: str) -> float:
-    if kind == "WEBP":
-        return WEBP
-    if image.has_transparency_data:
-        return ALPHA
-    if kind == "JPEG" and image.getexif().get(_TURNS, 1) != 1:
-        return TURNED
-    if image.info.get("progressive"):
-        return PROGRESSIVE
-    return GREY if image.mode in {"1", "L"} else COLOUR
-
-
 def _size(file: BufferedReader) -> tuple[int, int]:
-    head = file.read(HEAD)
-    kind = identify(head)
-    if kind in _HEADERS:
-        form, at = _HEADERS[kind]
-        width, height = struct.unpack_from(form, head, at)
-        return abs(width), abs(height)
-    if kind == "JPEG":
-        return _jpeg_size(head + file.read(_JPEG_HEAD))
-    from PIL import Image
-
-    from featstore.images.formats import pillow  # noqa: F401
-
+    known = identify_format(file.read(HEAD))
     file.seek(0)
-    with no_warnings(), Image.open(file, formats=[kind]) as image:
-        return image.size
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    at = 2
-    while (at := data.find(b"\xff", at)) >= 0:
-        marker = data[at + 1]
-        if marker in _FRAMES:
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return width, height
-        if marker == _FILL:
-            at += 1
-        elif marker in _ALONE:
-            at += 2
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return 0, 0
+    return known.size(file)
 
 
 # Facts: the file, its grey levels, and what decoding it noted
@@ -378,7 +328,6 @@ ROUNDING = 1e-3
 _AT_ONCE = 1 << 22  # values that are counted in one go
 SIDE = 64
 """Side of the grey miniature, pixels."""
-KINDS = ("", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MODES = ("", "1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F")
 NOTES = tuple(sorted(WARNINGS))
 
@@ -424,7 +373,7 @@ def compute_facts(record: ImageRecord, decoding: Decoding) -> tuple[NDArray[np.v
     row["id"] = bytes.fromhex(record.id)
     row["pixels"] = pixel_digest(pixels)
     row["bytes"], row["width"], row["height"], row["channels"] = len(data), width, height, channels
-    row["kind"], row["mode"] = _index(KINDS, identify(data)), _index(MODES, _stored_mode(data))
+    row["kind"], row["mode"] = identify_format(data[:HEAD]).code, _position(MODES, _stored_mode(data))
     row["notes"] = sum(1 << NOTES.index(note) for note in notes)
     row["histogram"] = _counts(pixels) / pixels.size
     miniature: Pixels = np.rint(resize(pixels, SIDE).mean(axis=2)).astype(np.uint8)
@@ -488,7 +437,7 @@ def _stored_mode(data: bytes) -> str:
         return ""
 
 
-def _index(names: tuple[str, ...], name: str) -> int:
+def _position(names: tuple[str, ...], name: str) -> int:
     return names.index(name) if name in names else 0
 
 

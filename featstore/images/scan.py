@@ -16,11 +16,12 @@ from featstore.errors import ManifestError
 from featstore.findings import Finding, counted
 from featstore.images.csv import TABLES, list_csv
 from featstore.images.folder import list_folder
-from featstore.images.formats.container import SUFFIXES
+from featstore.images.formats.container import suffixes
 from featstore.images.formats.decode import REASONS
 from featstore.images.manifest import Contents, Manifest, Quarantined, findings_of_pages, read_contents
 from featstore.images.names import check_groups, check_labels, merged_groups
 from featstore.processes import map_ahead, track
+from featstore.signatures import public
 from featstore.types import ImageRecord
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def refuse_unknown_options(options: Mapping[str, object]) -> None:
             raise TypeError(f"unexpected keyword argument {name!r}{hint}")
 
 
+@public
 def scan(
     data: str | Path | Manifest,
     *,
@@ -112,6 +114,16 @@ def scan(
     ManifestError
         If the layout or the CSV file cannot be understood, the pattern does not match a path, or nothing in
         the data set is an image.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> manifest = featstore.scan(data)
+    >>> len(manifest.records), manifest.classes
+    (16, ('covid', 'normal'))
+    >>> manifest.records[0].path.name
+    'p002-s0.png'
     """
     if isinstance(data, Manifest):
         return data
@@ -300,7 +312,7 @@ def _unicode_collisions(names: Iterable[str]) -> list[str]:
 
 
 def _is_misnamed(name: str, kind: str) -> bool:
-    return SUFFIXES.get(PurePosixPath(name).suffix.lower(), kind) != kind
+    return suffixes().get(PurePosixPath(name).suffix.lower(), kind) != kind
 
 
 def _nothing_left(data: Path, bad: Sequence[Quarantined]) -> ManifestError:

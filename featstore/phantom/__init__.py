@@ -51,7 +51,9 @@ class Patient:
 
 
 @public
-def make_phantoms(folder: Path, patients: int = 48, slices: int = 4, size: int = 256, seed: int = 0) -> Path:
+def make_phantoms(
+    folder: str | Path, *, patients: int = 48, slices: int = 4, size: int = 256, seed: int = 0
+) -> Path:
     """Write a labelled data set of generated chest CT slices.
 
     Half of the patients are ``covid``, half ``normal``. Equal arguments give equal bytes. Each file is written
@@ -80,6 +82,15 @@ def make_phantoms(folder: Path, patients: int = 48, slices: int = 4, size: int =
     ------
     UsageError
         If an argument is out of range.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> data.name
+    'manifest.csv'
+    >>> featstore.scan(data).count_by_class()
+    {'covid': 8, 'normal': 8}
     """
     _check(patients, slices, size, seed)
     rows = []

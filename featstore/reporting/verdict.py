@@ -16,11 +16,8 @@ from featstore.reporting.tables import printable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from featstore.evaluation.estimates import CandidateScores
-    from featstore.evaluation.pairwise_tests import PairwiseDifference
-    from featstore.evaluation.selection_bias import NestedSelection
     from featstore.findings import Finding
-    from featstore.results.comparison import Comparison
+    from featstore.results.comparison import CandidateResult, Comparison, NestedSelection, PairwiseDifference
     from featstore.results.fusion import Fusion
 
 
@@ -137,9 +134,9 @@ def _corrected(result: Comparison) -> str:
         return ""
     interval = "no interval" if winner.interval is None else "{:.3f}, {:.3f}".format(*winner.interval)
     return (
-        f"Best of {winner.of}: {winner.name}, {winner.metric.upper()} {winner.naive:.3f}. It was picked on the images"
-        f" it is scored on; expect {winner.guarded:.3f} [{interval}] on others"
-        f" (it came first in {100 * winner.picked:.0f} % of resamples).{_nested(winner.nested)}"
+        f"Best of {winner.of}: {winner.name}, {winner.metric.upper()} {winner.apparent:.3f}. It was picked on the"
+        f" images it is scored on; expect {winner.corrected:.3f} [{interval}] on others"
+        f" (it came first in {100 * winner.selection_frequency:.0f} % of resamples).{_nested(winner.nested)}"
     )
 
 
@@ -147,14 +144,16 @@ def _nested(nested: NestedSelection | None) -> str:
     if nested is None:
         return ""
     interval = f" [{nested.interval[0]:.3f}, {nested.interval[1]:.3f}]" if nested.interval else ""
-    names = ", ".join(f"{name} in {times}" for name, times in Counter(nested.picked).most_common())
+    names = ", ".join(f"{name} in {times}" for name, times in Counter(nested.selected).most_common())
+    folds = len(nested.selected)
+    where = "the split" if folds == 1 else f"each of {folds} folds"
     return (
-        f"\nPicked anew inside each of {len(nested.picked)} folds, on its training images: {nested.mean:.3f}"
+        f"\nPicked anew inside {where}, on its training images: {nested.mean:.3f}"
         f"{interval}; the pick was {names}."
     )
 
 
-def _variance_components(leader: CandidateScores) -> str:
+def _variance_components(leader: CandidateResult) -> str:
     """Write the components as deviations; those that were not looked at are left out."""
     spread = leader.variance_components
     parts = [] if spread.patients is None else [f"{spread.patients:.3f} with other patients"]
@@ -167,11 +166,11 @@ def _variance_components(leader: CandidateScores) -> str:
     return f"The AUC of {leader.candidate.label} moves by about {', '.join(parts)} (one standard deviation)."
 
 
-def _leader(result: Comparison) -> CandidateScores:
+def _leader(result: Comparison) -> CandidateResult:
     return max(result.candidates, key=lambda s: s.primary)
 
 
-def _best_single(result: Comparison) -> CandidateScores | None:
+def _best_single(result: Comparison) -> CandidateResult | None:
     singles = [s for s in result.candidates if len(s.candidate.backbones) == 1]
     return max(singles, key=lambda s: s.primary, default=None)
 

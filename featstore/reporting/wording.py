@@ -26,8 +26,8 @@ from featstore.results.fusion import Fusion
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from featstore.reporting.predictions import RunPredictions
     from featstore.reporting.run_record import RunRecord
-    from featstore.reporting.schema import RunPredictions
 
 
 # What is known of a run
@@ -166,7 +166,7 @@ def operating(record: RunRecord) -> str:
     match record.outcome:
         case Fusion() as fusion:
             told = operating_text(fusion.operating, list(fusion.matrix["classes"]))
-        case Comparison(operating_point_request=request):
+        case Comparison(protocol=request):
             parts = [
                 *(
                     []
@@ -222,8 +222,8 @@ def performance(record: RunRecord) -> str:
             return f"{PRIMARY.upper()} {phrase(estimate.mean, estimate.interval)}, mean of the folds."
         case Comparison(selection_bias=winner) if winner is not None:
             return (
-                f"Best of {winner.of}: {winner.name}, {winner.metric.upper()} {winner.naive:.3f}; on other patients"
-                f" expect {phrase(winner.guarded, winner.interval)}, since it was picked on these."
+                f"Best of {winner.of}: {winner.name}, {winner.metric.upper()} {winner.apparent:.3f}; on other"
+                f" patients expect {phrase(winner.corrected, winner.interval)}, since it was picked on these."
             )
         case _:
             return ""
@@ -340,8 +340,8 @@ def headline(record: RunRecord) -> tuple[str, ...]:
                 mistakes(record),
                 *findings_sentences(fusion.findings),
             )
-        case _ if record.kind == "paper":
-            return tuple(run_record.paper_verdict(record.metrics))
+        case _ if record.reproduction is not None:
+            return tuple(run_record.paper_verdict(record.reproduction))
         case _:
             about = record.about
             done = f"{about['computed']:,} vectors computed in {duration(about['seconds'])}"

@@ -81,12 +81,12 @@ def _save(drawn: DrawnFigure, number: str, folder: Path) -> SavedFigure:
     picture = replace(drawn.picture, name=f"{prefix}-{number}-{drawn.slug}")
     path = picture.save(folder)
     return SavedFigure(
-        drawn.number,
-        f"{FIGURES}/{path.name}",
-        picture.title,
-        picture.alt,
-        drawn.caption,
-        drawn.number in WITH_IMAGES,
+        number=drawn.number,
+        file=f"{FIGURES}/{path.name}",
+        title=picture.title,
+        alt=picture.alt,
+        caption=drawn.caption,
+        shows_images=drawn.number in WITH_IMAGES,
     )
 
 

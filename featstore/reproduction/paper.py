@@ -119,6 +119,17 @@ def paper(
         If no network has weights.
     AuditError
         If the data set would give a false answer, or is too small to be split.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> reproduction = featstore.paper(
+    ...     data, backbones=["MobileNetV2"], weights={"MobileNetV2": "random:1"}, views=1, epochs=1,
+    ...     cache="paper-cache", out="runs/paper", overwrite=True,
+    ... )
+    >>> len(reproduction.claims) > 0
+    True
     """
     with runs.exclusive_access(Path(out)):
         folder = Path(out)
@@ -197,9 +208,9 @@ def _reproduce(
         conversion=converted,
         audit=audit,
         networks=tuple(networks),
-        sides={protocol: table(sides) for protocol, sides in splits.items()},
+        splits={protocol: table(sides) for protocol, sides in splits.items()},
         leak=torn,
-        floor=majority_baseline(table(splits["by_image"])),
+        majority_baseline=majority_baseline(table(splits["by_image"])),
         heads={name: fit.scores["test"][METRIC] for name, fit in fits["by_image"].heads.items()},
         fusions={
             protocol: {step: fit.scores["test"][METRIC] for step, fit in mine.fusions.items()}
@@ -292,12 +303,12 @@ def convert(manifest: Manifest, value_range: tuple[float, float] | None) -> tupl
             taken.add(record.id)
     require_two_classes(manifest, lost)
     found = Conversion(
-        _sorted(formats),
-        _sorted(channels),
-        _sorted(notes),
-        _sorted(unread),
-        min(sides, default=0),
-        max(sides, default=0),
+        formats=_sorted(formats),
+        channels=_sorted(channels),
+        notes=_sorted(notes),
+        unread=_sorted(unread),
+        smallest=min(sides, default=0),
+        largest=max(sides, default=0),
     )
     return found, manifest.only(taken)
 

@@ -20,9 +20,9 @@ from featstore.api.fuse import fuse
 from featstore.backbones import catalog
 from featstore.backbones.weights import IMAGENET, can_fetch, choice_for, missing_weights, unreachable_error
 from featstore.errors import AuditError, WeightsError
-from featstore.evaluation.estimates import Score
 from featstore.extraction.networks import Networks
 from featstore.results.paper import Claim, Leak, PaperNetwork
+from featstore.results.scores import Score
 from featstore.splits import most_parts, validation_mask
 
 if TYPE_CHECKING:
@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.estimates import CandidateScores
     from featstore.images.manifest import Manifest
-    from featstore.results.comparison import Comparison
+    from featstore.results.comparison import CandidateResult, Comparison
     from featstore.results.extraction import Extraction
     from featstore.results.fusion import Fusion
     from featstore.types import ImageRecord
@@ -268,7 +267,15 @@ def _network(name: str, choice: str, precision: str) -> PaperNetwork:
         reason = ABSENT
     kind = choice.partition(":")[0] if choice == IMAGENET or choice.startswith("random:") else "file"
     kind = kind if digest is not None else "absent"
-    return PaperNetwork(name, name in SEVEN, kind, digest, reason, row.input_size, row.dimension)
+    return PaperNetwork(
+        name=name,
+        in_paper=name in SEVEN,
+        weights=kind,
+        digest=digest,
+        reason=reason,
+        input_size=row.input_size,
+        dimension=row.dimension,
+    )
 
 
 # Sides: a sample of whole patients, a split by image or patient, and the leak
@@ -344,7 +351,12 @@ def leak(manifest: Manifest, by_image: Manifest) -> Leak | None:
         networks[record.split].append(group[record.id])
     trained = set(networks["train"])
     known = [name for name in networks["test"] if name in trained]
-    return Leak(len(set(group.values())), len(set(known)), len(networks["test"]), len(known))
+    return Leak(
+        patients=len(set(group.values())),
+        in_both=len(set(known)),
+        test_images=len(networks["test"]),
+        known_images=len(known),
+    )
 
 
 def _numbered(records: Iterable[ImageRecord]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -367,12 +379,12 @@ def claims(by_image: Fits, by_patient: Fits | None, honest: Comparison) -> tuple
     tested = by_image.tuned.sizes["test"]
     rows = [
         Claim(
-            "paper",
-            f"Ji et al. 2020, as claimed (interval as if on {tested} test images)",
-            Score(PAPER, exact_interval(PAPER, tested)),
-            None,
-            None,
-            "exact binomial; the paper's own test size is not known here",
+            name="paper",
+            title=f"Ji et al. 2020, as claimed (interval as if on {tested} test images)",
+            accuracy=Score(value=PAPER, interval=exact_interval(PAPER, tested)),
+            images=None,
+            patients=None,
+            basis="exact binomial; the paper's own test size is not known here",
         ),
         _held_out(
             "by_image", "the paper's protocol here, split by image", by_image, "images as if independent"
@@ -385,18 +397,19 @@ def claims(by_image: Fits, by_patient: Fits | None, honest: Comparison) -> tuple
     estimate = chosen.estimates[METRIC]
     rows.append(
         Claim(
-            "honest",
-            f"honest: {chosen.candidate.label}, {honest.folds}-fold over {unit}, each network's own preprocessing",
-            Score(estimate.mean, estimate.interval),
-            honest.matrix["images"],
-            honest.matrix["groups"] if honest.matrix["has_groups"] else None,
-            f"bootstrap over {unit}, widened for the overlap of the folds",
+            name="honest",
+            title=f"honest: {chosen.candidate.label}, {honest.folds}-fold over {unit},"
+            " each network's own preprocessing",
+            accuracy=Score(value=estimate.mean, interval=estimate.interval),
+            images=honest.matrix["images"],
+            patients=honest.matrix["groups"] if honest.matrix["has_groups"] else None,
+            basis=f"bootstrap over {unit}, widened for the overlap of the folds",
         )
     )
     return tuple(rows)
 
 
-def honest_candidate(honest: Comparison) -> CandidateScores:
+def honest_candidate(honest: Comparison) -> CandidateResult:
     """Candidate that the honest number is about: settled in advance, not the best."""
     fused = [s for s in honest.candidates if s.candidate.label == HONEST]
     return (fused or list(honest.candidates))[0]
@@ -444,12 +457,12 @@ def reasons(
 def _held_out(name: str, title: str, fits: Fits, unit: str) -> Claim:
     fusion = fits.tuned
     return Claim(
-        name,
-        title,
-        fusion.scores["test"][METRIC],
-        fusion.sizes["test"],
-        None,
-        f"bootstrap over {unit}; one split",
+        name=name,
+        title=title,
+        accuracy=fusion.scores["test"][METRIC],
+        images=fusion.sizes["test"],
+        patients=None,
+        basis=f"bootstrap over {unit}; one split",
     )
 
 
@@ -525,8 +538,8 @@ def _selection(by_image: Fits, honest: Comparison) -> str:
         return f"{told}."
     winner = honest.selection_bias
     return (
-        f"{told}: in the honest comparison the best AUC of {winner.of} is {winner.naive:.3f}, and"
-        f" {winner.guarded:.3f} without the luck of having been picked."
+        f"{told}: in the honest comparison the best AUC of {winner.of} is {winner.apparent:.3f}, and"
+        f" {winner.corrected:.3f} without the luck of having been picked."
     )
 
 

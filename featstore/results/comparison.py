@@ -1,127 +1,392 @@
-"""Outcome of `compare`, and findings about the use of a result.
-
-Findings are pure functions of labels and answers. Messages name classes, splits and candidates, never a path or a
-patient.
-"""
+"""Outcome of `compare`: candidates with their scores, pairwise tests, selection bias, and the worth of backbones."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
+from msgspec import field
 
-from featstore.findings import Finding, ordered, quoted
+from featstore.findings import Finding
+from featstore.results.document import Count, Interval, Result, Share
+from featstore.results.scores import PRIMARY, Curves, MatrixFields, MetricEstimate, VarianceComponents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
-    from numpy.typing import NDArray
+# Candidates
 
-    from featstore.evaluation.backbone_value import BackboneValue, ViewPoint
-    from featstore.evaluation.calibration import OperatingPointRequest
-    from featstore.evaluation.estimates import CandidateScores, EvaluationDesign
-    from featstore.evaluation.metrics import Positive
-    from featstore.evaluation.pairwise_tests import PairwiseDifference
-    from featstore.evaluation.selection_bias import SelectionBias
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A strategy over a subset of the backbones.
+
+    Attributes
+    ----------
+    strategy
+        Name of the strategy.
+    backbones
+        Its backbones; those to choose from where it is greedy.
+    label
+        How it is called in tables.
+    seed
+        Training seed; None is the strategy's own.
+    greedy
+        Whether its backbones are chosen in each fold, by forward selection on the training images.
+    views, test_views
+        What it makes of the views in training and in testing: see `featstore.evaluation.candidates`.
+    """
+
+    strategy: str
+    backbones: tuple[str, ...]
+    label: str
+    seed: int | None = None
+    greedy: bool = False
+    views: str = "expand"
+    test_views: str = "identity"
+
+    @property
+    def samples_views(self) -> bool:
+        """Whether the views that it trains on are drawn at random."""
+        return self.views == "sample"
+
+
+class CandidateResult(Result, frozen=True, kw_only=True, eq=False):
+    """A candidate with its scores, curves and answers.
+
+    Attributes
+    ----------
+    label, strategy, backbones, views, test_views
+        Who it is: see `Candidate`.
+    selected_backbones
+        Backbones that it had in each fold, where it chooses them; else None.
+    estimates
+        By metric.
+    variance_components
+        Of the primary metric.
+    curves
+        Decision, calibration and risk-coverage curve over the out-of-fold probabilities of all images.
+    proba, decisions
+        For each fold, probabilities ``(test images, classes)`` and class index ``(test images,)``; none of a
+        comparison that was read back.
+    """
+
+    IN_MEMORY: ClassVar[frozenset[str]] = frozenset({"proba", "decisions"})
+
+    label: str = field(name="name")
+    strategy: str
+    backbones: tuple[str, ...]
+    views: str
+    test_views: str
+    selected_backbones: tuple[tuple[str, ...], ...] | None = field(name="chosen")
+    estimates: Mapping[str, MetricEstimate] = field(name="metrics")
+    variance_components: VarianceComponents = field(name="spread")
+    curves: Curves
+    proba: tuple[Any, ...] = ()
+    decisions: tuple[Any, ...] = ()
+
+    @property
+    def candidate(self) -> Candidate:
+        """Who it is."""
+        return Candidate(
+            self.strategy,
+            self.backbones,
+            self.label,
+            greedy=self.selected_backbones is not None,
+            views=self.views,
+            test_views=self.test_views,
+        )
+
+    @property
+    def primary(self) -> float:
+        """Mean of the primary metric over the folds."""
+        return self.estimates[PRIMARY].mean or 0.0
+
+
+class ShortcutResult(Result, frozen=True, kw_only=True):
+    """A guess that needs no network, scored on the same folds: see `featstore.evaluation.shortcuts`."""
+
+    label: str = field(name="name")
+    estimates: Mapping[str, MetricEstimate] = field(name="metrics")
+
+    @property
+    def candidate(self) -> Candidate:
+        """Its name, and no backbone."""
+        return Candidate("shortcut", (), self.label)
+
+    @property
+    def primary(self) -> float:
+        """Mean of the primary metric over the folds."""
+        return self.estimates[PRIMARY].mean or 0.0
+
+
+# Pairs, and the best of all
+
+
+class TestResult(Result, frozen=True, kw_only=True):
+    """A p value as such, and adjusted for the number of pairs (Holm); None where the test is undefined."""
+
+    __test__: ClassVar[bool] = False
+
+    p: Share | None
+    adjusted: Share | None
+
+
+class PairwiseDifference(Result, frozen=True, kw_only=True):
+    """The difference ``a - b`` in the primary metric, on the same images and resamples.
+
+    Attributes
+    ----------
+    a, b
+        Labels; `a` comes later among the candidates, so that a fusion is measured against a single backbone.
+    delta, interval
+        Difference of the means over folds, and its 95 % interval, for this pair alone, within -1 and 1; None where a
+        class has fewer than two patients.
+    p
+        Of the paired group bootstrap, or of so few patients (`featstore.evaluation.intervals.paired`) where that is
+        larger, adjusted for all pairs (Holm). It is below 0.05 for a pair alone where the interval leaves zero out.
+    verdict
+        `p` against 0.05.
+    needed
+        Groups (patients) with which a difference of this size would be told; None beyond 100 times as many.
+    tests
+        ``bootstrap``, ``delong`` (of the AUCs; two classes, or a positive one), ``mcnemar`` (of the decisions) and
+        ``corrected_t`` (over the folds).
+    """
+
+    a: str
+    b: str
+    metric: str
+    delta: float
+    interval: Interval
+    p: Share
+    verdict: Literal["a_better", "b_better", "cannot_tell"]
+    needed: Count | None
+    tests: Mapping[str, TestResult]
+
+
+class NestedSelection(Result, frozen=True, kw_only=True):
+    """What picking anew inside each fold, from its training images alone, is worth on its test images.
+
+    Attributes
+    ----------
+    mean, interval
+        Primary metric over the folds, and its 95 % interval as of `featstore.results.scores.MetricEstimate`.
+    selected
+        Who was picked in each fold.
+    """
+
+    mean: float
+    interval: Interval
+    selected: tuple[str, ...] = field(name="picked")
+
+
+class SelectionBias(Result, frozen=True, kw_only=True):
+    """The score of the best of k candidates, corrected for having been selected by it.
+
+    Attributes
+    ----------
+    name, of
+        The candidate with the highest primary metric, and how many there were.
+    apparent
+        Its score as it stands in the table.
+    corrected
+        What picking the best of these candidates is worth on patients that had no part in the picking; never above
+        `apparent`, since a correction for luck does not raise a score.
+    interval
+        95 %, of `corrected`; None where a class has fewer than two patients.
+    optimism
+        ``apparent - corrected``.
+    selection_frequency
+        Share of the resamples in which this one won.
+    nested
+        The same question answered by inner folds; None where none were fitted.
+    """
+
+    name: str
+    of: Count
+    metric: str
+    apparent: float = field(name="naive")
+    corrected: float = field(name="guarded")
+    interval: Interval
+    optimism: float
+    selection_frequency: Share = field(name="picked")
+    nested: NestedSelection | None = None
+
+
+# Views and backbones
+
+
+class ViewPoint(Result, frozen=True, kw_only=True):
+    """Primary metric, mean over folds and 95 % interval, with `views` augmented views beside the identity."""
+
+    candidate: str = field(name="contestant")
+    metric: str
+    views: Count
+    mean: float | None
+    interval: Interval
+
+
+class BackboneCost(Result, frozen=True, kw_only=True):
+    """Cost and worth of one backbone.
+
+    Attributes
+    ----------
+    milliseconds, basis
+        Per image on all cores of this machine, and where that is known from; None for imported vectors.
+    bytes
+        Of one vector, uncompressed.
+    alone
+        Primary metric of the linear probe on it alone.
+    shapley
+        Its mean gain in the primary metric when backbones join in random order.
+    caruana
+        Its weight in an ensemble picked greedily from the single backbones' out-of-fold probabilities.
+    log_me, h_score
+        Transferability scores of its identity view.
+    """
+
+    name: str
+    milliseconds: float | None
+    basis: str
+    bytes: Count
+    alone: float
+    shapley: float
+    caruana: float
+    log_me: float
+    h_score: float
+
+
+class ParetoPoint(Result, frozen=True, kw_only=True):
+    """A subset that no cheaper one surpasses: its cost per image and its primary metric."""
+
+    backbones: tuple[str, ...]
+    milliseconds: float
+    score: float
+
+
+class BackboneValue(Result, frozen=True, kw_only=True):
+    """Cost and worth of all backbones of a matrix.
+
+    Attributes
+    ----------
+    costs
+        Of each backbone.
+    exact
+        Whether the Shapley values are over all subsets, or over sampled permutations.
+    front
+        The Pareto front of the subsets whose cost is known, cheapest first.
+    redundancy
+        Linear CKA ``(backbones, backbones)`` of the identity view.
+    agreement
+        Spearman correlation of each transferability score with `BackboneCost.alone`; None for fewer than three
+        backbones.
+    """
+
+    metric: str
+    costs: tuple[BackboneCost, ...] = field(name="prices")
+    exact: bool
+    front: tuple[ParetoPoint, ...]
+    redundancy: tuple[tuple[float, ...], ...]
+    agreement: Mapping[str, float | None]
 
 
 # Outcome
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Comparison:
+class Protocol(Result, frozen=True, kw_only=True):
+    """How candidates were tested.
+
+    Attributes
+    ----------
+    folds, repeats, fold_seed
+        The cross-validation.
+    calibrate, sensitivity
+        Calibration and sensitivity asked for.
+    own_split
+        Whether the data set's own test images were scored, once, in place of folds.
+    """
+
+    folds: Count
+    repeats: Count
+    fold_seed: Count
+    calibrate: str | None
+    sensitivity: Share | None
+    own_split: bool = False
+
+
+class Comparison(Result, frozen=True, kw_only=True, eq=False):
     """Outcome of a comparison.
 
     Attributes
     ----------
     matrix
         What was compared on, as a plain dict: counts, classes, backbones, views.
-    folds, repeats, fold_seed
-        The cross-validation.
-    operating_point_request
-        Calibration and sensitivity asked for, and the positive class.
+    protocol
+        How they were tested.
+    findings
+        What a reader of the scores must know, the gravest first.
+    shortcuts
+        Guesses that need no network, on the same images.
     candidates
         Every candidate, in the order of the candidates: singles first.
     pairs
         Every pair of candidates.
     selection_bias
         The best of them, corrected for selection bias (the winner's curse); None with a single candidate.
-    curves
-        By candidate: decision, calibration and risk-coverage curve over the out-of-fold probabilities of all images.
-    selected_backbones
-        Backbones that the greedy candidates had in each fold; empty without any.
     view_curve
         A score by number of augmented views, if asked for.
     backbone_value
         Cost and worth of the backbones, if asked for.
-    own_split
-        Whether the data set's own test images were scored, once, in place of folds.
-    shortcuts
-        Guesses that need no network, on the same images: see `featstore.evaluation.shortcuts`.
-    findings
-        What a reader of the scores must know, the gravest first.
     fits, fits_reused
         Fits that were asked for, and those of them that earlier runs had left in the cache. In ``run.json``, and not
         among the scores, which are the same however they were come by.
     """
 
-    matrix: Mapping[str, Any]
-    folds: int
-    repeats: int
-    fold_seed: int
-    operating_point_request: OperatingPointRequest
-    candidates: tuple[CandidateScores, ...]
-    pairs: tuple[PairwiseDifference, ...]
-    selection_bias: SelectionBias | None
-    curves: Mapping[str, Any]
-    selected_backbones: tuple[tuple[str, ...], ...] = ()
-    view_curve: tuple[ViewPoint, ...] = ()
-    backbone_value: BackboneValue | None = None
-    own_split: bool = False
-    shortcuts: tuple[CandidateScores, ...] = ()
-    findings: tuple[Finding, ...] = ()
-    fits: int = 0
-    fits_reused: int = 0
+    IN_MEMORY: ClassVar[frozenset[str]] = frozenset({"fits", "fits_reused"})
 
-    def to_json(self, *, examples: bool = True) -> dict[str, Any]:
-        """Plain dict for ``--json`` and, without the examples of findings, which name files, ``metrics.json``."""
-        return {
-            "matrix": dict(self.matrix),
-            "protocol": {
-                "folds": self.folds,
-                "repeats": self.repeats,
-                "fold_seed": self.fold_seed,
-                "calibrate": self.operating_point_request.calibrate,
-                "sensitivity": self.operating_point_request.sensitivity,
-                "own_split": self.own_split,
-            },
-            "findings": [finding.to_json(examples=examples) for finding in self.findings],
-            "shortcuts": [
-                {"name": s.candidate.label, "metrics": {m: asdict(e) for m, e in s.estimates.items()}}
-                for s in self.shortcuts
-            ],
-            "contestants": [
-                {
-                    "name": s.candidate.label,
-                    "strategy": s.candidate.strategy,
-                    "backbones": list(s.candidate.backbones),
-                    "views": s.candidate.views,
-                    "test_views": s.candidate.test_views,
-                    "chosen": [list(names) for names in self.selected_backbones]
-                    if s.candidate.greedy
-                    else None,
-                    "metrics": {name: asdict(estimate) for name, estimate in s.estimates.items()},
-                    "spread": asdict(s.variance_components),
-                    "curves": self.curves[s.candidate.label],
-                }
-                for s in self.candidates
-            ],
-            "comparisons": [asdict(pair) for pair in self.pairs],
-            "winner": None if self.selection_bias is None else asdict(self.selection_bias),
-            "view_curve": [asdict(point) for point in self.view_curve],
-            "economics": None if self.backbone_value is None else self.backbone_value.to_json(),
-        }
+    matrix: MatrixFields
+    protocol: Protocol
+    findings: tuple[Finding, ...] = ()
+    shortcuts: tuple[ShortcutResult, ...] = ()
+    candidates: tuple[CandidateResult, ...] = field(name="contestants")
+    pairs: tuple[PairwiseDifference, ...] = field(name="comparisons")
+    selection_bias: SelectionBias | None = field(name="winner")
+    view_curve: tuple[ViewPoint, ...]
+    backbone_value: BackboneValue | None = field(name="economics")
+    fits: Count = 0
+    fits_reused: Count = 0
+
+    @property
+    def folds(self) -> int:
+        """Folds of each repeat."""
+        return self.protocol.folds
+
+    @property
+    def repeats(self) -> int:
+        """How many times all images were tested."""
+        return self.protocol.repeats
+
+    @property
+    def fold_seed(self) -> int:
+        """Seed of the folds."""
+        return self.protocol.fold_seed
+
+    @property
+    def own_split(self) -> bool:
+        """Whether the data set's own test images were scored, once, in place of folds."""
+        return self.protocol.own_split
+
+    @property
+    def curves(self) -> dict[str, Curves]:
+        """Curves by candidate."""
+        return {s.label: s.curves for s in self.candidates}
+
+    @property
+    def selected_backbones(self) -> tuple[tuple[str, ...], ...]:
+        """Backbones that the greedy candidates had in each fold; empty without any."""
+        return next((s.selected_backbones for s in self.candidates if s.selected_backbones), ())
 
     def rows(self) -> Iterator[list[Any]]:
         """Lines of ``results.csv``: one per candidate, the header first; an empty cell is undefined."""
@@ -129,215 +394,6 @@ class Comparison:
         columns = [f"{name}{end}" for name in metrics for end in ("", "_low", "_high")]
         yield ["contestant", "strategy", "backbones", "views", "test_views", *columns]
         for s in self.candidates:
-            who = s.candidate
             estimates = [s.estimates[name] for name in metrics]
             scores = [value for e in estimates for value in (e.mean, *(e.interval or (None, None)))]
-            yield [who.label, who.strategy, "+".join(who.backbones), who.views, who.test_views, *scores]
-
-
-# Findings: one answer for everyone, too few patients, a guessed positive class
-
-MISSED = 0.05
-"""Share of a class found, from which down the class is as good as never answered."""
-FEW = 10
-"""Patients of a class: with all of ten answered right, the interval still begins at 0.72."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ScoredImages:
-    """Images that were answered.
-
-    Attributes
-    ----------
-    name
-        What a message calls them: a split, or a candidate.
-    y, answers
-        ``(n,)`` true class index, and the one answered.
-    groups
-        ``(n,)`` patient of each image.
-    """
-
-    name: str
-    y: NDArray[np.intp]
-    answers: NDArray[np.intp]
-    groups: NDArray[np.str_]
-
-
-def fusion_findings(
-    classes: Sequence[str], tested: Sequence[ScoredImages], positive: Positive, *, has_groups: bool = True
-) -> tuple[Finding, ...]:
-    """Findings of a fit.
-
-    Parameters
-    ----------
-    classes
-        Names, in the order of the class indices.
-    tested
-        Each evaluated split.
-    positive
-        The positive class and who chose it.
-    has_groups
-        Whether groups are patients; otherwise each image counts for one.
-    """
-    found = [
-        *(_one_answer(f"On the split {part.name!r} the model", classes, part) for part in tested),
-        *(_few_patients(classes, part.y, part.groups, part.name, has_groups=has_groups) for part in tested),
-        guessed_positive_class(classes, positive),
-    ]
-    return ordered(finding for finding in found if finding is not None)
-
-
-def comparison_findings(
-    classes: Sequence[str],
-    tested: Sequence[ScoredImages],
-    leader: str,
-    positive: Positive,
-    *,
-    has_groups: bool = True,
-) -> tuple[Finding, ...]:
-    """Findings of a comparison.
-
-    Parameters
-    ----------
-    classes, positive, has_groups
-        As for `fusion_findings`.
-    tested
-        Answers of each candidate about the same images, every image once.
-    leader
-        Name of the candidate with the highest primary metric.
-    """
-    found = [
-        _one_sided(classes, tested, leader),
-        *(_few_patients(classes, part.y, part.groups, "", has_groups=has_groups) for part in tested[:1]),
-        guessed_positive_class(classes, positive),
-    ]
-    return ordered(finding for finding in found if finding is not None)
-
-
-def findings_of(
-    result: Comparison, design: EvaluationDesign, positive: Positive, *, has_groups: bool = True
-) -> tuple[Finding, ...]:
-    """`comparison_findings` of the answers that a comparison holds."""
-    folds = design.first_repeat
-    rows = np.concatenate([design.splits[at][1] for at in folds])
-    tested = [
-        ScoredImages(
-            s.candidate.label,
-            design.y[rows],
-            np.concatenate([s.decisions[at] for at in folds]),
-            design.groups[rows],
-        )
-        for s in result.candidates
-    ]
-    leader = max(result.candidates, key=lambda s: s.primary).candidate.label
-    return comparison_findings(
-        list(result.matrix["classes"]), tested, leader, positive, has_groups=has_groups
-    )
-
-
-def guessed_positive_class(classes: Sequence[str], positive: Positive) -> Finding | None:
-    """FS406 where featstore chose the positive class."""
-    if not positive.guessed or positive.index is None:
-        return None
-    name, other = classes[positive.index], classes[1 - positive.index]
-    why = (
-        f"because {other!r} names the absence of it"
-        if positive.origin == "names"
-        else "a mere guess: neither name says which class is the disease, so the last in sorted order was taken"
-    )
-    return Finding(
-        "FS406",
-        f"The positive class is {name!r}, {why}. Sensitivity, specificity, F1 and average precision depend on it.",
-        remedy=f"If that is wrong: --positive {_shell(other)}; if it is right: --positive {_shell(name)}",
-    )
-
-
-def _shell(name: str) -> str:
-    """A name as a shell takes it."""
-    from shlex import quote
-
-    return quote(name)
-
-
-def missed_classes(classes: Sequence[str], part: ScoredImages) -> list[str]:
-    """Say of each class that is as good as never answered how many of its images were found."""
-    missed = []
-    for at, name in enumerate(classes):
-        mine = part.y == at
-        right = int((mine & (part.answers == at)).sum())
-        if mine.any() and right <= MISSED * mine.sum():
-            missed.append(f"{right} of {int(mine.sum())} images of {name!r} are found")
-    return missed
-
-
-def _one_answer(whose: str, classes: Sequence[str], part: ScoredImages) -> Finding | None:
-    missed = missed_classes(classes, part)
-    if not missed:
-        return None
-    given, counts = np.unique(part.answers, return_counts=True)
-    most = int(counts.argmax())
-    return Finding(
-        "FS402",
-        f"{whose} answers {classes[given[most]]!r} for {int(counts[most])} of {len(part.y)} images:"
-        f" {', '.join(missed)}.",
-        count=int(counts[most]),
-    )
-
-
-def _one_sided(classes: Sequence[str], tested: Sequence[ScoredImages], leader: str) -> Finding | None:
-    """One finding for all candidates, the leader's case spelt out."""
-    flagged = [part for part in tested if missed_classes(classes, part)]
-    if not flagged:
-        return None
-    names = quoted([part.name for part in flagged if part.name != leader])
-    first = next((part for part in flagged if part.name == leader), None)
-    if first is None:
-        message = (
-            f"{len(flagged)} of {len(tested)} candidates give (nearly) every image one answer: {names}; the one with"
-            " the highest AUC does not."
-        )
-        return Finding("FS402", message, count=len(flagged))
-    finding = _one_answer(f"{leader}, which has the highest AUC,", classes, first)
-    if finding is None:
-        return None
-    also = f" So do {len(flagged) - 1} of the {len(tested) - 1} others: {names}." if names else ""
-    return Finding("FS402", finding.message + also, count=len(flagged))
-
-
-def _few_patients(
-    classes: Sequence[str],
-    y: NDArray[np.intp],
-    groups: NDArray[np.str_],
-    split: str,
-    *,
-    has_groups: bool,
-) -> Finding | None:
-    """FS403 where a class has so few patients that intervals are wide, or one, which allows none."""
-    counts = {name: len(np.unique(groups[y == at])) for at, name in enumerate(classes)}
-    few = {name: count for name, count in counts.items() if count < FEW}
-    if not few:
-        return None
-    told = ", ".join(
-        f"{_units(count, has_groups=has_groups)} of class {name!r}" for name, count in few.items()
-    )
-    where = f"On the split {split!r}" if split else "In all"
-    least = min(few.values())
-    # The class with one patient is said in the words of a table: "no interval: 1 patient of class X".
-    alone = [name for name, count in few.items() if count == 1]
-    consequence = (
-        "intervals say next to nothing"
-        if least > 1
-        else f"no interval: {_units(least, has_groups=has_groups)} of class {alone[0]!r}"
-        if alone
-        else "what needs that class has no value"
-    )
-    return Finding(
-        "FS403",
-        f"{where}, {told} {'was' if list(few.values()) == [1] else 'were'} scored: {consequence}.",
-        count=least,
-    )
-
-
-def _units(count: int, *, has_groups: bool) -> str:
-    unit = "patient" if has_groups else "image"
-    return f"{count} {unit}{'' if count == 1 else 's'}"
+            yield [s.label, s.strategy, "+".join(s.backbones), s.views, s.test_views, *scores]

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from msgspec import field
 
-    from featstore.evaluation.estimates import Score
-    from featstore.extraction.finetune_loop import LossAndAccuracy
-    from featstore.findings import Finding
-
+from featstore.findings import Finding
+from featstore.results.document import Count, Result
+from featstore.results.scores import BackboneFields, DecodingFields, Score, ViewFields
 
 # Extraction
 
 
-@dataclass(frozen=True, slots=True)
-class KeySummary:
+class KeySummary(Result, frozen=True, kw_only=True):
     """One line of a dry run or of a closing summary: a backbone in one view.
 
     Attributes
@@ -33,17 +30,16 @@ class KeySummary:
     backbone: str
     weights: str
     recipe: str
-    seed: int
-    stored: int
-    missing: int
-    bytes_missing: int
-    seconds: float
-    stored_now: int = 0
-    missing_now: int = 0
+    seed: Count
+    stored: Count
+    missing: Count
+    bytes_missing: Count = 0
+    seconds: float = 0.0
+    stored_now: Count = 0
+    missing_now: Count = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ThroughputSummary:
+class ThroughputSummary(Result, frozen=True, kw_only=True):
     """What one backbone did, over all views: vectors, and seconds in its forward pass alone (of all workers)."""
 
     backbone: str
@@ -52,15 +48,14 @@ class ThroughputSummary:
     vectors_per_second: float
 
 
-@dataclass(frozen=True, slots=True)
-class Extraction:
+class Extraction(Result, frozen=True, kw_only=True):
     """What an extraction did, or with ``dry_run`` would do.
 
     Attributes
     ----------
     images
         Number of images of the data set, bad ones included.
-    cells
+    keys
         Backbone by view: what was stored before, and what was missing.
     computed
         Vectors computed and committed.
@@ -80,7 +75,7 @@ class Extraction:
         was busy in the background. Seconds of several workers add up.
     throughput
         Vectors per second by phase; a phase that took no time has none.
-    paces
+    backbone_throughput
         What each backbone did.
     batch_size, precision
         Images per call, a constant of the engine, and arithmetic.
@@ -92,53 +87,68 @@ class Extraction:
         Wall time that was expected for what was missing, and on what grounds.
     """
 
-    dry_run: bool
-    cache: str
-    images: int
-    cells: tuple[KeySummary, ...]
-    computed: int = 0
+    dry_run: bool = False
+    cache: str = ""
+    images: Count
+    keys: tuple[KeySummary, ...] = field(name="cells")
+    computed: Count
     bad: tuple[tuple[str, str, str], ...] = ()
     findings: tuple[Finding, ...] = ()
-    phases: Mapping[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
+    phases: Mapping[str, float]
+    seconds: float
     estimated_seconds: float = 0.0
     estimated_from: str = ""
-    idle: float = 0.0
-    passes: int = 1
-    announced_bytes: int = 0
-    measured_bytes: int = 0
+    idle: float
+    passes: Count = 1
+    announced_bytes: Count
+    measured_bytes: Count
     throughput: Mapping[str, float] = field(default_factory=dict)
-    paces: tuple[ThroughputSummary, ...] = ()
-    batch_size: int = 0
-    precision: str = ""
-    workers: int = 1
+    backbone_throughput: tuple[ThroughputSummary, ...] = field(name="paces", default=())
+    batch_size: Count
+    precision: str
+    workers: Count = 1
     workers_from: str = ""
 
     @property
     def missing(self) -> int:
         """Vectors that were not in the store when the call began."""
-        return sum(cell.missing for cell in self.cells)
+        return sum(key.missing for key in self.keys)
 
     @property
     def stored(self) -> int:
         """Vectors that were in the store when the call began."""
-        return sum(cell.stored for cell in self.cells)
+        return sum(key.stored for key in self.keys)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dict for ``--json``."""
-        return {
-            **asdict(self),
-            "findings": [finding.to_json() for finding in self.findings],
-            "missing": self.missing,
-            "stored": self.stored,
-        }
+    def to_json(self, *, examples: bool = True) -> dict[str, Any]:
+        """Plain dict for ``--json``, with the sums."""
+        whole = super().to_json(examples=examples)
+        return {**whole, "missing": self.missing, "stored": self.stored}
+
+
+class ExtractionFields(TypedDict):
+    """What ``run.json`` of an extraction says beside `Extraction`: the data, the feature keys, and the sums."""
+
+    data_sha256: str
+    images: Count
+    quarantined: dict[str, Count]
+    backbones: list[BackboneFields]
+    views: list[ViewFields]
+    decoding: DecodingFields | None
+    missing: Count
+    stored: Count
 
 
 # Fine-tuning
 
 
-@dataclass(frozen=True, slots=True)
-class Finetuning:
+class LossAndAccuracy(Result, frozen=True, kw_only=True):
+    """Loss (nats, classes balanced) and accuracy (all images alike) on some images."""
+
+    loss: float
+    accuracy: float
+
+
+class Finetuning(Result, frozen=True, kw_only=True):
     """Outcome of `featstore.finetune`.
 
     Attributes
@@ -192,16 +202,11 @@ class Finetuning:
     findings: tuple[Finding, ...] = ()
     seconds: float = 0.0
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dict for ``--json``."""
-        return {**asdict(self), "findings": [finding.to_json() for finding in self.findings]}
-
 
 # Precision check, audit, drift and bench
 
 
-@dataclass(frozen=True, slots=True)
-class PrecisionCost:
+class PrecisionCost(Result, frozen=True, kw_only=True):
     """What a precision does to the features of one backbone.
 
     Attributes
@@ -220,8 +225,7 @@ class PrecisionCost:
     correlation: float
 
 
-@dataclass(frozen=True, slots=True)
-class PrecisionCheck:
+class PrecisionCheck(Result, frozen=True, kw_only=True):
     """Cost by backbone on `images` images; `bad` ones as (path, reason, detail)."""
 
     precision: str
@@ -229,13 +233,8 @@ class PrecisionCheck:
     costs: tuple[PrecisionCost, ...]
     bad: tuple[tuple[str, str, str], ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dict for ``--json``."""
-        return asdict(self)
 
-
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Result, frozen=True, kw_only=True):
     """Outcome of an audit.
 
     Attributes
@@ -260,13 +259,8 @@ class Check:
     bad: tuple[tuple[str, str, str], ...]
     shortcuts: Mapping[str, Score]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dict for ``--json``."""
-        return {**asdict(self), "findings": [finding.to_json() for finding in self.findings]}
 
-
-@dataclass(frozen=True, slots=True)
-class BackboneDrift:
+class BackboneDrift(Result, frozen=True, kw_only=True):
     """Stored against computed anew, for one backbone.
 
     Attributes
@@ -293,8 +287,7 @@ class BackboneDrift:
     drifted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Drift:
+class Drift(Result, frozen=True, kw_only=True):
     """Outcome of `drift`; images that did not decode any more as (path, reason, detail)."""
 
     tolerance: float
@@ -306,21 +299,19 @@ class Drift:
         """Whether any backbone is beyond the tolerance."""
         return any(found.drifted for found in self.backbones)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dict for ``--json``."""
-        return {**asdict(self), "drifted": self.drifted}
+    def to_json(self, *, examples: bool = True) -> dict[str, Any]:
+        """Plain dict for ``--json``, with the verdict."""
+        return {**super().to_json(examples=examples), "drifted": self.drifted}
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Result, frozen=True, kw_only=True):
     """Processes side by side, and threads in each."""
 
     processes: int
     threads: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(Result, frozen=True, kw_only=True):
     """Images per second of all processes together: pixels in memory to vectors in memory, random weights."""
 
     backbone: str
@@ -331,13 +322,8 @@ class Rate:
     images_per_second: float
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
+class Bench(Result, frozen=True, kw_only=True):
     """All rates, and for each backbone the fastest."""
 
     rates: tuple[Rate, ...]
     best: tuple[Rate, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dict for ``--json``."""
-        return asdict(self)

@@ -2,67 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from msgspec import field
+
+from featstore.findings import Finding
+from featstore.results.document import Count, Interval, Result, Share
+from featstore.results.scores import Curves, MatrixFields, Score
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Iterator
 
-    from featstore.evaluation.estimates import Score
-    from featstore.findings import Finding
+# A fit
 
 
-@dataclass(frozen=True, slots=True)
-class Fusion:
-    """Outcome of a fit.
-
-    Attributes
-    ----------
-    run
-        Folder that holds the model, predictions and metrics.
-    strategy, options
-        What was fitted.
-    matrix
-        What it was fitted on, as a plain dict.
-    sizes
-        Images by split; the model is fitted on ``train`` only.
-    operating
-        Calibration and threshold, as plain dict; both None where none were asked for.
-    scores
-        By evaluated split and metric, on the identity view, at the operating point.
-    curves
-        By evaluated split: decision, calibration and risk-coverage curve, and how well probabilities are calibrated.
-    history
-        Learning curves by epoch, for strategies that have them.
-    continuation
-        What it was fine-tuned from, before and after; None for a fit from scratch.
-    shortcuts
-        By evaluated split: scores of guesses that need no network, as `scores`.
-    findings
-        What a reader of the scores must know, the gravest first.
-    """
-
-    run: str
-    strategy: str
-    options: Mapping[str, Any]
-    matrix: Mapping[str, Any]
-    sizes: Mapping[str, int]
-    operating: Mapping[str, Any]
-    scores: Mapping[str, Mapping[str, Score]]
-    curves: Mapping[str, Any]
-    history: Mapping[str, Sequence[float]] | None
-    continuation: WarmStart | None = None
-    shortcuts: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
-    findings: tuple[Finding, ...] = ()
-
-    def to_json(self, *, examples: bool = True) -> dict[str, Any]:
-        """Plain dict for ``--json`` and, without the examples of findings, which name files, ``metrics.json``."""
-        return {**asdict(self), "findings": [finding.to_json(examples=examples) for finding in self.findings]}
-
-
-@dataclass(frozen=True, slots=True)
-class MetricChange:
+class MetricChange(Result, frozen=True, kw_only=True):
     """A metric on the same held-out images before and after, and the difference with its paired 95 % interval.
 
     None where undefined. The interval: `featstore.evaluation.intervals.difference_interval`.
@@ -71,11 +26,10 @@ class MetricChange:
     before: float | None
     after: float | None
     difference: float | None
-    interval: tuple[float, float] | None
+    interval: Interval
 
 
-@dataclass(frozen=True, slots=True)
-class WarmStart:
+class WarmStart(Result, frozen=True, kw_only=True):
     """What a fine-tuning went on from, and what came of it.
 
     Attributes
@@ -97,8 +51,62 @@ class WarmStart:
     changes: Mapping[str, Mapping[str, MetricChange]]
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class OperatingFields(TypedDict):
+    """Calibration and threshold, as of `featstore.evaluation.calibration.OperatingPoint.to_json`."""
+
+    calibration: dict[str, Any] | None
+    threshold: float | None
+    sensitivity: Share | None
+    positive: Count | None
+
+
+class Fusion(Result, frozen=True, kw_only=True):
+    """Outcome of a fit.
+
+    Attributes
+    ----------
+    run
+        Folder that holds the model, predictions and metrics.
+    strategy, options
+        What was fitted.
+    matrix
+        What it was fitted on, as a plain dict.
+    sizes
+        Images by split; the model is fitted on ``train`` only.
+    operating
+        Calibration and threshold, as plain dict; both None where none were asked for.
+    scores
+        By evaluated split and metric, on the identity view, at the operating point.
+    curves
+        By evaluated split: decision, calibration and risk-coverage curve, and how well probabilities are calibrated.
+    history
+        Learning curves by epoch, for strategies that have them.
+    warm_start
+        What it was fine-tuned from, before and after; None for a fit from scratch.
+    shortcuts
+        By evaluated split: scores of guesses that need no network, as `scores`.
+    findings
+        What a reader of the scores must know, the gravest first.
+    """
+
+    run: str = ""
+    strategy: str
+    options: Mapping[str, Any]
+    matrix: MatrixFields
+    sizes: Mapping[str, Count]
+    operating: OperatingFields
+    scores: Mapping[str, Mapping[str, Score]]
+    curves: Mapping[str, Curves]
+    history: Mapping[str, list[float]] | None
+    warm_start: WarmStart | None = field(name="continuation")
+    shortcuts: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+
+# Answers for images
+
+
+class Prediction(Result, frozen=True, kw_only=True):
     """The answer for one image, or one page of a file that holds several.
 
     Attributes
@@ -137,8 +145,7 @@ class Prediction:
         return self.in_training is None and not self.tuned_on
 
 
-@dataclass(frozen=True, slots=True)
-class MeanOfPages:
+class MeanOfPages(Result, frozen=True, kw_only=True):
     """Mean probability over the pages of a file, and the class that the operating point makes of it."""
 
     path: str
@@ -147,8 +154,7 @@ class MeanOfPages:
     probability: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(Result, frozen=True, kw_only=True):
     """How many of the new images that bear a label were answered rightly.
 
     Attributes
@@ -164,8 +170,7 @@ class Counts:
     seen: int
 
 
-@dataclass(frozen=True, slots=True)
-class Predictions:
+class Predictions(Result, frozen=True, kw_only=True):
     """Answers for all images that decoded, and the others as (path, reason, detail).
 
     Attributes
@@ -204,15 +209,16 @@ class Predictions:
         if not known:
             return None
         new = [p for p in known if p.is_new]
-        return Counts(len(new), sum(p.given == p.label for p in new), len(known) - len(new))
+        return Counts(
+            labelled=len(new), right=sum(p.given == p.label for p in new), seen=len(known) - len(new)
+        )
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dict for ``--json``."""
+    def to_json(self, *, examples: bool = True) -> dict[str, Any]:
+        """Plain dict for ``--json``, with the right answers counted."""
         counts = self.counts
         return {
-            **asdict(self),
-            "findings": [finding.to_json() for finding in self.findings],
-            "counts": None if counts is None else asdict(counts),
+            **super().to_json(examples=examples),
+            "counts": None if counts is None else counts.to_json(),
         }
 
     def rows(self) -> Iterator[list[Any]]:

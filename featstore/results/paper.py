@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from msgspec import field, structs
 
-    from featstore.evaluation.estimates import Score
-    from featstore.results.comparison import Comparison
-    from featstore.results.extraction import Extraction
-    from featstore.results.fusion import Fusion
-
+from featstore.results.comparison import Comparison
+from featstore.results.document import Count, Result, Share
+from featstore.results.extraction import Extraction
+from featstore.results.fusion import Fusion
+from featstore.results.scores import Score
 
 WEIGHTS_MARKS = {"random": "random weights", "absent": "weights absent"}
 """What stands in every table, caption and file name beside a network that was not trained, by kind of weights."""
 
 
-@dataclass(frozen=True, slots=True)
-class PaperNetwork:
+class PaperNetwork(Result, frozen=True, kw_only=True):
     """A network that was asked for.
 
     Attributes
@@ -36,15 +34,18 @@ class PaperNetwork:
         Why they are absent, else empty.
     input_size, dimension
         Side of its square input in pixels, and length of its vector.
+    label
+        Name for a table or a caption.
     """
 
     name: str
     in_paper: bool
-    weights: str
+    weights: str = ""
     digest: str | None
     reason: str
-    input_size: int
-    dimension: int
+    input_size: Count
+    dimension: Count
+    label: str = ""
 
     @property
     def is_here(self) -> bool:
@@ -56,14 +57,13 @@ class PaperNetwork:
         """What must stand beside its name: ``random weights``, ``weights absent``, or nothing."""
         return WEIGHTS_MARKS.get(self.weights, "")
 
-    @property
-    def label(self) -> str:
-        """Name for a table or a caption: a network without training says so."""
-        return f"{self.name} ({self.mark})" if self.mark else self.name
+    def __post_init__(self) -> None:
+        """A network without training says so."""
+        if not self.label:
+            structs.force_setattr(self, "label", f"{self.name} ({self.mark})" if self.mark else self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Conversion:
+class Conversion(Result, frozen=True, kw_only=True):
     """What the decoder met, and made 8-bit grey or RGB of.
 
     Attributes
@@ -80,16 +80,15 @@ class Conversion:
         Shortest and longest side met, pixels.
     """
 
-    formats: Mapping[str, int]
-    channels: Mapping[str, int]
-    notes: Mapping[str, int]
-    unread: Mapping[str, int]
-    smallest: int
-    largest: int
+    formats: Mapping[str, Count] = field(default_factory=dict)
+    channels: Mapping[str, Count] = field(default_factory=dict)
+    notes: Mapping[str, Count] = field(default_factory=dict)
+    unread: Mapping[str, Count] = field(default_factory=dict)
+    smallest: Count = 0
+    largest: Count = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Leak:
+class Leak(Result, frozen=True, kw_only=True):
     """Patients that a split by image puts on both sides.
 
     Attributes
@@ -102,14 +101,13 @@ class Leak:
         Test images, and those among them whose patient is also trained on.
     """
 
-    patients: int
-    in_both: int
-    test_images: int
-    known_images: int
+    patients: Count
+    in_both: Count
+    test_images: Count
+    known_images: Count
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Result, frozen=True, kw_only=True):
     """An accuracy, and what it rests on.
 
     Attributes
@@ -130,13 +128,12 @@ class Claim:
     name: str
     title: str
     accuracy: Score
-    images: int | None
-    patients: int | None
+    images: Count | None
+    patients: Count | None
     basis: str
 
 
-@dataclass(frozen=True, slots=True)
-class SavedFigure:
+class SavedFigure(Result, frozen=True, kw_only=True):
     """A figure of the run.
 
     Attributes
@@ -153,7 +150,7 @@ class SavedFigure:
         Whether it holds images of the data set, and so must not leave the run folder unasked.
     """
 
-    number: int | None
+    number: Count | None
     file: str
     title: str
     alt: str
@@ -161,8 +158,19 @@ class SavedFigure:
     shows_images: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Reproduction:
+class DataFields(TypedDict):
+    """Digest of the data set's table."""
+
+    data_sha256: str
+
+
+class ReproductionFields(TypedDict):
+    """What ``run.json`` of a reproduction says beside `Reproduction`."""
+
+    arguments: DataFields
+
+
+class Reproduction(Result, frozen=True, kw_only=True):
     """Outcome of `featstore.paper`.
 
     Attributes
@@ -177,11 +185,11 @@ class Reproduction:
         Codes of what `featstore.check` found, by severity, and AUC of guessing the label without a network.
     networks
         Who was asked for, and who takes part.
-    sides
+    splits
         Images by protocol (``by_image``, ``by_patient``), split and class.
     leak
         Patients on both sides of the split by image; None where the data set names no patients.
-    floor
+    majority_baseline
         Accuracy of always answering the most frequent class, on the test images of the split by image.
     heads
         By network, the score on the test images of a head of its own under the paper's protocol.
@@ -200,33 +208,25 @@ class Reproduction:
         Run folders made on the way, relative to `run`, and what each is.
     """
 
-    run: str
-    arguments: Mapping[str, Any]
-    conversion: Conversion
-    audit: Mapping[str, Any]
+    run: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    conversion: Conversion = field(default_factory=Conversion)
+    audit: Mapping[str, Any] = field(default_factory=dict)
     networks: tuple[PaperNetwork, ...]
-    sides: Mapping[str, Mapping[str, Mapping[str, int]]]
-    leak: Leak | None
-    floor: float
+    splits: Mapping[str, Mapping[str, Mapping[str, Count]]] = field(name="sides")
+    leak: Leak | None = None
+    majority_baseline: Share = field(name="floor")
     heads: Mapping[str, Score]
     fusions: Mapping[str, Mapping[str, Score]]
     claims: tuple[Claim, ...]
     reasons: tuple[str, ...]
-    computed: int
-    stored: int
+    computed: Count
+    stored: Count
     figures: tuple[SavedFigure, ...]
     steps: Mapping[str, str]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dict for ``--json`` and ``metrics.json``."""
-        document = asdict(self)
-        for row, network in zip(document["networks"], self.networks, strict=True):
-            row["label"] = network.label
-        return document
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Demonstration:
+class Demonstration(Result, frozen=True, kw_only=True, eq=False):
     """What each stage of the demonstration returned."""
 
     data: str
@@ -235,14 +235,3 @@ class Demonstration:
     comparison: Comparison
     report: str
     seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dict for ``--json``."""
-        return {
-            "data": self.data,
-            "extraction": self.extraction.to_json(),
-            "fusion": self.fusion.to_json(),
-            "comparison": self.comparison.to_json(),
-            "report": self.report,
-            "seconds": self.seconds,
-        }

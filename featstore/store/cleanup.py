@@ -104,6 +104,15 @@ def compact(cache: str | Path | None = None, *, target: int = TARGET, dry_run: b
     ------
     StoreError
         If there is no cache, another run is writing to it, or the disk fails.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> compaction = featstore.compact(dry_run=True)
+    >>> compaction.keys
+    ()
     """
     if target < FLOAT_BYTES:
         raise UsageError(f"--target {target} holds no vector.", "Write for instance --target 4MB.")

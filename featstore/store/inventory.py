@@ -77,6 +77,14 @@ def inventory(cache: str | Path | None = None, *, by: str = "backbone") -> list[
         If `by` is none of these.
     StoreError
         If there is no cache, or it cannot be read.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> [(entry.backbone, entry.images) for entry in featstore.inventory() if entry.seed == 0]
+    [...('EfficientNetLite0', 16)...]
     """
     _require(by)
     store = Store(Path(cache) if cache is not None else default_cache())
@@ -101,6 +109,15 @@ def usage(cache: str | Path | None = None, *, by: str = "backbone") -> dict[str,
         If `by` is none of these.
     StoreError
         If there is no cache, or it cannot be read.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> sizes = featstore.usage()
+    >>> sum(sizes.values()) > 16 * 1280 * 4  # bytes of the vectors alone
+    True
     """
     _require(by)
     root = Path(cache) if cache is not None else default_cache()

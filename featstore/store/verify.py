@@ -98,6 +98,15 @@ def verify(
     ------
     StoreError
         If there is no cache, something in it cannot be read or, in a repair, not be moved.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> state = featstore.verify()
+    >>> state.shards > 0, state.bad
+    (True, ())
     """
     root = Path(cache) if cache is not None else default_cache()
     paths.require_cache(root)

@@ -47,6 +47,13 @@ def test_every_network_of_keras_applications_has_a_row():
     assert offered <= set(catalog.names())
 
 
+def test_memory_and_speed_of_every_row_were_measured():
+    for name in catalog.names():
+        row = catalog.row(name)
+        assert row.megabytes >= 90, name
+        assert 10 < row.core_gflops < 200, name
+
+
 def test_no_two_rows_share_a_name_or_a_weights_file():
     rows = [catalog.row(name) for name in catalog.names()]
 
@@ -123,6 +130,16 @@ def test_a_row_of_another_package_is_imported_only_when_asked_for(other_package)
     assert "acme_nets" not in sys.modules
 
     assert catalog.row("AcmeNet").dimension == 12
+
+
+def test_a_row_of_another_package_may_say_what_its_network_costs(other_package):
+    other_package(AcmeNet="acme_nets:ROW")
+    guessed = catalog.peak_megabytes("AcmeNet")
+    sys.modules["acme_nets"].ROW = replace(
+        sys.modules["acme_nets"].ROW, megabytes=3 * guessed, core_gflops=9.0
+    )
+    assert catalog.peak_megabytes("AcmeNet") == 3 * guessed
+    assert catalog.row("AcmeNet").core_gflops == 9
 
 
 def test_another_package_cannot_take_the_name_of_a_built_in_row(other_package):

@@ -193,10 +193,10 @@ def test_the_best_of_thirty_guessers_is_seen_through():
     naive, guarded, covered = [], [], []
     for seed in range(5):
         winner = correct_selection_bias(*noise_arena(seed))
-        naive.append(winner.naive)
-        guarded.append(winner.guarded)
+        naive.append(winner.apparent)
+        guarded.append(winner.corrected)
         covered.append(winner.interval[0] < 0.5 < winner.interval[1])
-        assert winner.optimism == pytest.approx(winner.naive - winner.guarded)
+        assert winner.optimism == pytest.approx(winner.apparent - winner.corrected)
     assert min(naive) > 0.58
     assert np.mean(guarded) == pytest.approx(0.5, abs=0.05)
     assert sum(covered) >= 4
@@ -213,9 +213,9 @@ def test_picked_anew_inside_each_fold_the_best_of_thirty_guessers_is_worth_nothi
         inner = [[rng.dirichlet((1, 1), len(test)) for _, test in rounds[5:]] for _ in ranked]
         answers = [[*s.proba, *guesses] for s, guesses in zip(ranked, inner, strict=True)]
         winner = correct_selection_bias(arena, ranked, weights, select_in_inner_folds(arena, rounds, answers))
-        naive.append(winner.naive)
+        naive.append(winner.apparent)
         honest.append(winner.nested.mean)
-        assert len(winner.nested.picked) == 5
+        assert len(winner.nested.selected) == 5
         assert winner.nested.interval[0] < winner.nested.mean < winner.nested.interval[1]
     assert min(naive) > 0.58
     assert np.mean(honest) == pytest.approx(0.5, abs=0.04)
@@ -231,7 +231,7 @@ def test_a_winner_that_is_truly_better_loses_little_to_the_guard():
     matrix = make_matrix(signal=(5.0, 0.0), patients=80)
     arena, ranked = compete(matrix, singles_and_fusion(matrix)[:2])
     winner = correct_selection_bias(arena, ranked, group_weights(matrix.groups, seed=0))
-    assert (winner.name, winner.of, winner.picked) == ("NetA", 2, 1.0)
+    assert (winner.name, winner.of, winner.selection_frequency) == ("NetA", 2, 1.0)
     assert abs(winner.optimism) < 0.02
 
 

@@ -120,14 +120,14 @@ def test_what_knows_the_class_is_worth_more_than_what_does_not(tmp_path, monkeyp
         return proba
 
     result = backbone_value(matrix, arena, play_all, tmp_path)
-    best, useless, middling = result.prices
+    best, useless, middling = result.costs
     assert best.shapley > middling.shapley > useless.shapley
     assert best.caruana > useless.caruana
-    assert sum(p.caruana for p in result.prices) == pytest.approx(1.0)
+    assert sum(p.caruana for p in result.costs) == pytest.approx(1.0)
     assert best.log_me > useless.log_me
     assert result.exact
-    assert [price.milliseconds for price in result.prices] == [10.0] * 3
-    assert {price.basis for price in result.prices} == {CATALOGUE}
+    assert [price.milliseconds for price in result.costs] == [10.0] * 3
+    assert {price.basis for price in result.costs} == {CATALOGUE}
     assert all(a.milliseconds <= b.milliseconds and a.score < b.score for a, b in pairwise(result.front))
     np.testing.assert_allclose(np.diag(result.redundancy), 1.0)
     assert result.to_json()["agreement"].keys() == {"log_me", "h_score"}

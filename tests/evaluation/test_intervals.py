@@ -232,8 +232,8 @@ def test_differences_stay_within_minus_one_and_one_and_are_never_a_point(seed):
     assert max(one.variance_components.patients for one in ranked) <= 0.5
     winner = correct_selection_bias(arena, ranked, weights)
     assert winner.interval[1] - winner.interval[0] > 0.2
-    assert 0 <= winner.interval[0] <= winner.guarded <= winner.interval[1] <= 1
-    assert winner.guarded <= winner.naive
+    assert 0 <= winner.interval[0] <= winner.corrected <= winner.interval[1] <= 1
+    assert winner.corrected <= winner.apparent
 
 
 @settings(max_examples=6, deadline=None)
@@ -290,9 +290,9 @@ def test_a_correction_for_luck_never_raises(seed):
     proba = [two(1 / (1 + np.exp(0.75 - base - 0.1 * part))) for part in noise]
     arena, ranked, weights = arena_of(y, np.arange(60), 5, proba)
     winner = correct_selection_bias(arena, ranked, weights)
-    assert winner.guarded <= winner.naive
+    assert winner.corrected <= winner.apparent
     assert winner.optimism >= 0
-    assert winner.interval[0] < winner.guarded < winner.interval[1]
+    assert winner.interval[0] < winner.corrected < winner.interval[1]
 
 
 def test_what_fine_tuning_changed_is_never_known_to_the_last_digit():

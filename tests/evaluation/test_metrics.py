@@ -1,5 +1,7 @@
 """Scores equal scikit-learn's, weight by weight."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +18,7 @@ from featstore.evaluation.metrics import (
     primary_score,
     score,
 )
+from featstore.testing import check_metric
 
 
 def case(rng, n=40, classes=2):
@@ -77,7 +80,7 @@ def test_every_score_equals_scikit_learn_with_the_same_weights(seed, shape):
     weights = rng.integers(0, 4, (3, len(y))).astype(float)
     weights[:, [np.flatnonzero(y == c)[0] for c in range(classes)]] += 1
     ours = score(y, proba, weights, positive, threshold)
-    assert tuple(ours) == METRICS
+    assert tuple(ours) == tuple(METRICS)
     predicted = decide(proba, positive, threshold)
     for at in range(3):
         expected = sklearn_scores(y, proba, weights[at], positive, predicted)
@@ -146,3 +149,26 @@ def test_a_resample_without_a_class_has_no_score_about_it_rather_than_a_wrong_on
         of_ill = {"average_precision", "sensitivity", "f1"}
         assert undefined == needs_both | (of_ill if lost == 1 else {"specificity"})
         assert scores["auc"][1] == 1.0
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_every_row_keeps_what_the_shipped_contract_says(metric):
+    check_metric(metric)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"group": "other"}, "another group"),
+        ({"name": "Two words"}, "no name of small letters"),
+        ({"function": lambda part: part.sums[0]}, "leaves 0 to 1"),
+        ({"function": lambda _: 0.5}, r"shape \(\)"),
+        (
+            {"function": lambda part: np.full(len(part.weights), part.values.mean())},
+            "repeated",
+        ),
+    ],
+)
+def test_a_row_that_breaks_the_contract_is_told_how(wrong, why):
+    with pytest.raises(AssertionError, match=why):
+        check_metric(replace(METRICS["f1"], **wrong))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from featstore.evaluation.findings import ScoredImages, comparison_findings, fusion_findings
 from featstore.evaluation.metrics import positive_class
-from featstore.results.comparison import ScoredImages, comparison_findings, fusion_findings
 
 CLASSES = ("covid", "normal")
 ASKED = positive_class(CLASSES, "covid")

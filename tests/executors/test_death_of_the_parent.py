@@ -7,45 +7,45 @@ import sys
 import time
 from pathlib import Path
 
-import portable
+import pickles
 import pytest
-from portable import is_running
+from pickles import is_running
 
 from featstore.api import bench
 
 PATIENCE = 60
 """Seconds for processes to start and to end on a busy machine; they sleep longer than that, if nobody ends them."""
 EXECUTOR = """
-import sys, portable
+import sys, pickles
 from featstore.executors.processes import Processes
-list(Processes(workers=2).run(portable.hold_the_interpreter, [sys.argv[1]] * 2))
+list(Processes(workers=2).run(pickles.hold_the_interpreter, [sys.argv[1]] * 2))
 """
 COMPARISON = """
-import sys, numpy, portable
+import sys, numpy, pickles
 from featstore.evaluation.crossval import parallel_starmap
 shared = numpy.zeros(1_000_000)
-list(parallel_starmap(portable.hold_the_interpreter, [(sys.argv[1], shared)] * 4, 2))
+list(parallel_starmap(pickles.hold_the_interpreter, [(sys.argv[1], shared)] * 4, 2))
 """
 READING = """
-import sys, portable
+import sys, pickles
 from pathlib import Path
 from featstore.isolation import call
-call("portable:hold_the_interpreter", Path(sys.argv[1]))
+call("pickles:hold_the_interpreter", Path(sys.argv[1]))
 """
 IN_A_THREAD = """
-import sys, threading, numpy, portable
+import sys, threading, numpy, pickles
 from featstore.evaluation.crossval import parallel_starmap
 def run():
-    list(parallel_starmap(portable.sleep_and_tell, [(sys.argv[1],)] * 4, 2))
+    list(parallel_starmap(pickles.sleep_and_tell, [(sys.argv[1],)] * 4, 2))
 thread = threading.Thread(target=run)
 thread.start()
 thread.join()
 """
 LATER = """
-import sys, threading, portable
+import sys, threading, pickles
 from featstore.evaluation.crossval import parallel_starmap
 def run():
-    print(list(parallel_starmap(portable.double, [(1,), (2,)], 2)), flush=True)
+    print(list(parallel_starmap(pickles.double, [(1,), (2,)], 2)), flush=True)
 for _ in range(2):
     thread = threading.Thread(target=run)
     thread.start()
@@ -71,7 +71,7 @@ def python(tmp_path):
     started = []
 
     def start(script, **streams):
-        env = {**os.environ, "PYTHONPATH": str(Path(portable.__file__).parent)}
+        env = {**os.environ, "PYTHONPATH": str(Path(pickles.__file__).parent)}
         started.append(subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=env, **streams))
         return started[-1]
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes import DECODING, RECIPE, key, records, spec
-from portable import Grids
+from pickles import Grids
 
 from featstore.errors import NonFiniteFeaturesError, UsageError, WorkerLostError
 from featstore.executors.processes import Processes

@@ -21,7 +21,7 @@ from featstore.results.extraction import Layout
     ],
 )
 def test_layouts_use_all_cores(cores, expected):
-    assert parallelisms(cores) == [Layout(*pair) for pair in expected]
+    assert parallelisms(cores) == [Layout(processes=count, threads=each) for count, each in expected]
 
 
 def test_the_fastest_is_chosen_for_each_backbone(monkeypatch):
@@ -29,7 +29,12 @@ def test_the_fastest_is_chosen_for_each_backbone(monkeypatch):
 
     def measure(name, precision, batch, layout, _seconds):
         return extraction.Rate(
-            name, precision, batch, layout.processes, layout.threads, speeds[name, layout.processes]
+            backbone=name,
+            precision=precision,
+            batch_size=batch,
+            processes=layout.processes,
+            threads=layout.threads,
+            images_per_second=speeds[name, layout.processes],
         )
 
     monkeypatch.setattr(module, "_measure", measure)

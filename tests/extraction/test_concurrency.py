@@ -7,7 +7,7 @@ from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP
 
 import pytest
-from doomed import BLOCK, KEYS, Child, extract, pictures, together
+from kill import BLOCK, KEYS, Child, extract, pictures, together
 
 from featstore.extraction import scheduler as claims
 from featstore.extraction import scheduler as portions

@@ -28,7 +28,14 @@ def cache(tmp_path, monkeypatch):
     def measure(name, precision, batch, layout, _seconds):
         faster = 100 if batch == 64 else 1
         speed = faster * SPEEDS[name, layout.processes]
-        return Rate(name, precision, batch, layout.processes, layout.threads, speed)
+        return Rate(
+            backbone=name,
+            precision=precision,
+            batch_size=batch,
+            processes=layout.processes,
+            threads=layout.threads,
+            images_per_second=speed,
+        )
 
     monkeypatch.setattr(bench_module, "_measure", measure)
     bench(["VGG16", "ResNet50"], batch_sizes=[16, 64], record=True, cache=tmp_path / "cache")

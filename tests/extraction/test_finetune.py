@@ -47,7 +47,8 @@ RANDOM = {NET: "random:1"}
 COURSE = {
     "backbone": NET, "recipe": "flips", "epochs": 2, "batch_size": 8, "unfreeze": 3, "weights": RANDOM,
 }  # fmt: skip
-UNTAUGHT = TrainingResult(LossAndAccuracy(1.0, 0.5), LossAndAccuracy(1.0, 0.5), 0, {"loss": ()})
+BEFORE = LossAndAccuracy(loss=1.0, accuracy=0.5)
+UNTAUGHT = TrainingResult(BEFORE, BEFORE, 0, {"loss": ()})
 """For tests of what becomes of the weights, whatever they have learned."""
 
 

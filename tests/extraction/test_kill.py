@@ -9,7 +9,7 @@ from pathlib import Path
 from signal import SIGKILL
 
 import pytest
-from doomed import BLOCK, KEYS, KINDS, NOW, POINTS, Child, Death, extract, pictures
+from kill import BLOCK, KEYS, KINDS, NOW, POINTS, Child, Death, extract, pictures
 
 from featstore.extraction import scheduler as portions
 from featstore.store.leases import Leases

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 
 import numpy as np
 import pytest
-from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -18,10 +16,10 @@ from featstore.errors import AuditError, RunError, UsageError
 from featstore.fusion.blocks import make_blocks
 from featstore.fusion.model_io import export_model, load_strategy, restore_model, save_strategy
 from featstore.fusion.strategy import FusionStrategy
+from featstore.testing import STRATEGY_CHECKS, WIDTHS, blocky, make_strategy
 
 FOLDER = "featstore.fusion.strategies"
 NAMES = registry.names(FOLDER)
-WIDTHS = {"wide": 30, "narrow": 6, "noise": 12}
 LABELS = {
     "int": np.array([3, 7]),
     "text": np.array(["COVID", "normal"]),
@@ -38,22 +36,8 @@ OFTEN = {"ConcatHead", "ConcatLogreg", "SoftVote", "Stacking"}
 """One of each level: scikit-learn's checks are put to all others by the slow tests."""
 
 
-def blocky(n=90, n_classes=2, seed=0, widths=WIDTHS):
-    """Skewed, non-negative features like pooled ReLUs: every block but the last knows something about the class."""
-    rng = np.random.default_rng(seed)
-    y = np.arange(n) % n_classes
-    parts = []
-    for name, width in widths.items():
-        signal = 0 if name == "noise" else 1.2
-        centres = rng.normal(size=(n_classes, width)) * signal
-        parts.append(np.maximum(centres[y] + rng.normal(size=(n, width)), 0) * rng.lognormal(size=width))
-    return np.concatenate(parts, axis=1).astype(np.float32), y
-
-
 def make(name, **parameters):
-    kind = registry.load(FOLDER, name)
-    seeded = {"random_state": 0} if "random_state" in inspect.signature(kind).parameters else {}
-    return kind(**{"blocks": make_blocks(WIDTHS), **seeded, **parameters})
+    return make_strategy(registry.load(FOLDER, name), **parameters)
 
 
 @pytest.fixture(params=NAMES)
@@ -100,11 +84,9 @@ def test_level_and_least_number_of_backbones_stand_in_its_file(name):
     assert kind.level in {"feature", "decision", "floor"}
 
 
-def test_constructor_only_stores(name):
-    strategy = make(name)
-    given = strategy.get_params(deep=False)
-    assert vars(strategy) == given
-    assert all(clone(strategy).get_params(deep=False)[key] == value for key, value in given.items())
+@pytest.mark.parametrize("check", STRATEGY_CHECKS, ids=lambda check: check.__name__)
+def test_keeps_what_the_shipped_contract_says(name, check):
+    check(registry.load(FOLDER, name))
 
 
 @pytest.mark.parametrize("labels", KINDS)
@@ -123,26 +105,6 @@ def test_generalises_to_new_rows(name, n_classes):
     X, y = blocky(n=400, n_classes=n_classes)
     strategy = make(name).fit(X[:200], y[:200])
     assert strategy.score(X[200:], y[200:]) > 0.8
-
-
-@pytest.mark.parametrize("n_classes", [2, 3])
-def test_probabilities_sum_to_one_and_their_peak_is_the_prediction(name, n_classes):
-    X, y = blocky(n_classes=n_classes)
-    strategy = make(name).fit(X, y)
-    far = np.concatenate([X, 1e6 * X, -1e6 * X])
-    proba = strategy.predict_proba(far)
-    assert proba.shape == (len(far), n_classes)
-    assert proba.dtype == np.float64
-    assert (proba >= 0).all()
-    np.testing.assert_allclose(proba.sum(axis=1), 1, atol=1e-12)
-    np.testing.assert_array_equal(strategy.predict(far), strategy.classes_[proba.argmax(axis=1)])
-
-
-def test_refit_is_the_same_bytes(name):
-    X, y = blocky()
-    first, second = make(name).fit(X, y), make(name).fit(X, y)
-    assert first.predict_proba(X).tobytes() == second.predict_proba(X).tobytes()
-    assert second.fit(X, y).predict_proba(X).tobytes() == first.predict_proba(X).tobytes()
 
 
 def test_labels_are_names_not_numbers(name):

@@ -26,7 +26,11 @@ METHODS = {
     "spawnv",
     "deserialize",
     "find_class",
+    "exec_module",
+    "spec_from_file_location",
 }
+DOOR = ["exec_module()", "import_module() of something computed", "spec_from_file_location()"]
+"""What `featstore/registry.py` does, the one door for code: of files and modules that the user names (`--plugin`)."""
 MUST_SAY = {
     "load_model": ("safe_mode", True),
     "loadtxt": ("", None),
@@ -77,7 +81,9 @@ def _is_numpy(function):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_module_runs_what_it_reads(path, tried):
-    assert findings(ast.parse(path.read_text("utf-8"))) == []
+    found = findings(ast.parse(path.read_text("utf-8")))
+    expected = DOOR if path == ROOT / "featstore" / "registry.py" else []
+    assert sorted(line.partition(": ")[2] for line in found) == expected, found
     tried("modules searched for loaders that run code")
 
 
@@ -102,6 +108,8 @@ def test_no_module_runs_what_it_reads(path, tried):
         "os.system(command)",
         "subprocess.run(command, shell=True)",
         "import yaml",
+        "spec_from_file_location(name, path)",
+        "spec.loader.exec_module(module)",
     ],
 )
 def test_the_search_finds_what_it_is_for(line):

@@ -20,8 +20,8 @@ from PIL import Image
 
 from featstore.errors import UsageError
 from featstore.images.augment import resize
-from featstore.images.formats.container import without_bulk
 from featstore.images.formats.decode import WARNINGS, decode, decoder_version, probe
+from featstore.images.formats.png import without_bulk
 from featstore.images.scan import scan
 
 

@@ -24,7 +24,7 @@ from featstore.extraction.pipeline import read_pixels, refuse_undeclared_range
 from featstore.findings import CATALOGUE
 from featstore.images import reading as shelf
 from featstore.images.formats import tiff as pages_module
-from featstore.images.formats import tiff as tiff_module
+from featstore.images.formats import tiff_directory as tiff_module
 from featstore.images.formats.container import MAX_PAGES
 from featstore.images.formats.decode import WARNINGS, decode
 from featstore.images.formats.tiff import PAGE_NOTES

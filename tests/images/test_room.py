@@ -9,14 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from featstore.images.formats import samples as pixels
+from featstore.images.formats.container import ALPHA, COLOUR, GREY, PROGRESSIVE, TURNED, WEBP
 from featstore.images.formats.decode import decode
 from featstore.images.reading import (
-    ALPHA,
-    COLOUR,
-    GREY,
-    PROGRESSIVE,
-    TURNED,
-    WEBP,
     MemoryBudget,
     decoding_bytes,
     largest_decoding_bytes,

@@ -1,7 +1,7 @@
 """The runs that all tests of the report share."""
 
 import pytest
-from reported import make_world
+from runs import make_world
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,11 @@ import copy
 
 import numpy as np
 import pytest
-from fakes_comparison import result, standing
+from fakes_comparison import bias, result, standing
 
 from featstore import runs as run
 from featstore import serialization as document
 from featstore.evaluation.calibration import curves
-from featstore.evaluation.selection_bias import SelectionBias
 from featstore.reporting import figures
 from featstore.reporting.run_record import read_comparison, read_fusion
 from featstore.reporting.terminal.comparison import (
@@ -102,7 +101,7 @@ def test_a_run_of_before_and_more_than_two_classes_are_not_called_a_guess():
 
 def test_a_winner_and_a_table_without_an_interval_say_so():
     whole = result([standing("a", 1.0, None), standing("b", 0.7, (0.6, 0.8))])
-    whole.selection_bias = SelectionBias("a", 2, "auc", 1.0, 1.0, None, 0.0, 0.3)
+    whole.selection_bias = bias("a", apparent=1.0, corrected=1.0, interval=None, optimism=0.0)
     whole.candidates[0].variance_components.patients = None
     text = comparison_text(whole)
     assert "1.000 [no interval]" in text
@@ -155,4 +154,4 @@ def test_a_run_of_before_that_expected_more_than_was_seen_is_told_without_it(wor
     page = metrics_of(world.compare)
     page["winner"] |= {"naive": 0.857, "guarded": 0.859, "optimism": -0.002}
     winner = read_comparison(page).selection_bias
-    assert (winner.guarded, winner.optimism) == (0.857, 0.0)
+    assert (winner.corrected, winner.optimism) == (0.857, 0.0)

@@ -14,7 +14,7 @@ import pytest
 from fakes import write_images
 from fakes_matrix import make_matrix
 from PIL import Image
-from reported import NASTY, PATIENT, forge
+from runs import NASTY, PATIENT, forge
 
 from featstore import runs as run
 from featstore.api.fuse import fuse

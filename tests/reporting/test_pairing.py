@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 from sklearn.metrics import roc_auc_score
 
 from featstore.reporting.page.tables import compare_runs
@@ -49,7 +50,9 @@ def test_every_two_of_several_runs_are_paired(records):
 
 def test_runs_on_different_tables_are_not_paired_and_it_says_why(records):
     vote, head, _ = records
-    other = replace(head, outcome=replace(head.outcome, matrix={**head.matrix, "data_sha256": "0" * 64}))
+    other = replace(
+        head, outcome=structs.replace(head.outcome, matrix={**head.matrix, "data_sha256": "0" * 64})
+    )
     found = compare_runs([vote, other])
     assert found.table is None
     assert "saw different tables" in found.sentences[0]
@@ -58,7 +61,7 @@ def test_runs_on_different_tables_are_not_paired_and_it_says_why(records):
 
 def test_runs_about_different_classes_are_not_paired(records):
     vote, head, _ = records
-    other = replace(head, outcome=replace(head.outcome, matrix={**head.matrix, "positive": "well"}))
+    other = replace(head, outcome=structs.replace(head.outcome, matrix={**head.matrix, "positive": "well"}))
     assert "are about different classes" in compare_runs([vote, other]).sentences[0]
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reported import forge
+from runs import forge
 
 from featstore import runs as run
 from featstore import serialization as document
 from featstore.api.report import write_report
 from featstore.errors import FeatstoreError, RunError, UsageError
 from featstore.reporting.run_record import read_comparison, read_fusion, read_record, read_records
-from featstore.reporting.schema import ShapeError
+from featstore.results.document import ShapeError
 
 
 @pytest.fixture(params=["fuse", "compare"])

@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import pytest
+from fakes_comparison import bias
 
 from featstore.evaluation.pairwise_tests import PairwiseDifference
-from featstore.evaluation.selection_bias import SelectionBias
 from featstore.reporting.terminal.comparison import operating_text
 from featstore.reporting.verdict import SHOWN, selection_bias_text, summary, verdict
 
@@ -17,7 +17,17 @@ def standing(label, auc, backbones=("A", "B"), **spread):
 
 
 def duel(a, b, verdict, needed=873, p=0.5, delta=0.02):
-    return PairwiseDifference(a, b, "auc", delta, (delta - 0.1, delta + 0.1), p, verdict, needed, {})
+    return PairwiseDifference(
+        a=a,
+        b=b,
+        metric="auc",
+        delta=delta,
+        interval=(delta - 0.1, delta + 0.1),
+        p=p,
+        verdict=verdict,
+        needed=needed,
+        tests={},
+    )
 
 
 def result(pairs, scored=None, selection_bias=None):
@@ -64,7 +74,7 @@ def test_fusion_pays_only_where_it_is_told_from_the_best_single_network():
 
 
 def test_the_best_of_many_is_quoted_without_its_luck():
-    winner = SelectionBias("fused", 127, "auc", 0.9, 0.86, (0.8, 0.91), 0.04, 0.3)
+    winner = bias("fused", of=127)
     text = selection_bias_text(result([], selection_bias=winner))
     assert "Best of 127: fused, AUC 0.900." in text
     assert "expect 0.860 [0.800, 0.910] on others" in text

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from featstore.errors import UsageError
-from featstore.images.formats.container import (
-    HEAD,
-    check_structure,
-    identify,
-    without_bulk,
-    without_stray_bytes,
-)
+from featstore.errors import BadImageError, UsageError
+from featstore.images.formats.container import HEAD, check_size, check_structure, damage_of, identify_format
 
 if TYPE_CHECKING:
-    from featstore.images.formats.tiff import Chain
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from featstore.images.formats.container import Format, Index
     from featstore.types import Pixels
 
 
@@ -55,7 +53,7 @@ def decode(
     data: bytes,
     frame: int = 0,
     value_range: tuple[float, float] | None = None,
-    chain: Chain | None = None,
+    index: Index | None = None,
 ) -> tuple[Pixels, tuple[str, ...]]:
     """Decode one picture of a raster file.
 
@@ -65,14 +63,14 @@ def decode(
     Parameters
     ----------
     data
-        The whole file: PNG, JPEG, BMP, GIF, TIFF, WebP or PNM.
+        The whole file, of one of `featstore.images.formats.container.formats`.
     frame
         Page of a multi-page TIFF or slice of a stack, from 0: one of `featstore.images.manifest.Contents.frames`.
     value_range
         ``(low, high)`` in stored values, mapped linearly to 0..255, clipped and rounded. For images of more than
         8 bits, of signed or of float values, which are refused without; 8-bit images ignore it.
-    chain
-        Where the pages of the TIFF are, if that is known: see `featstore.images.formats.tiff.read_chain`.
+    index
+        Where the pages are, if that is known: see `featstore.images.formats.container.Format.index`.
 
     Returns
     -------
@@ -89,17 +87,54 @@ def decode(
         If `value_range` is not two finite numbers in rising order.
     """
     _check_range(value_range)
-    kind = identify(data[:HEAD])
-    data = without_stray_bytes(data)
-    check_structure(kind, data)
-    if kind == "PNG":
-        data = without_bulk(data)
-    from featstore.images.formats import pillow
-
-    return pillow.read(data, kind, frame, value_range, chain)
+    return decode_as(identify_format(data[:HEAD]), data, frame, value_range, index)
 
 
-def probe(data: bytes, frame: int = 0, chain: Chain | None = None) -> bool:
+def decode_as(
+    known: Format,
+    data: bytes,
+    frame: int,
+    value_range: tuple[float, float] | None,
+    index: Index | None = None,
+) -> tuple[Pixels, tuple[str, ...]]:
+    """Decode one picture of a file whose format is known; otherwise as `decode`."""
+    with damage_of(known):
+        data = known.strip(data)
+        check_structure(known, data)
+        if known.version and value_range is None and known.needs_range(data, frame, index):
+            raise BadImageError("needs_range", f"{known.name} of more than 8 bits, with no declared range.")
+        found, said = known.decode(data, frame, value_range, index)
+        notes = set(said)
+    pixels = _checked(known, found, notes) if known.version else found
+    if pixels.min() == pixels.max():
+        notes.add("constant")
+    return pixels, tuple(sorted(notes))
+
+
+def _checked(known: Format, found: NDArray[Any], notes: Iterable[str]) -> Pixels:
+    """What a plug-in made of a file, in the shape that featstore's own formats have.
+
+    Raises
+    ------
+    UsageError
+        If it gives anything else than a format has to.
+    """
+    import numpy as np
+
+    from featstore.images.formats.samples import finish
+
+    pixels = np.asarray(found)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels  # noqa: PLR2004
+    if pixels.dtype != np.uint8 or pixels.shape[2:] not in {(1,), (3,)} or set(notes) - WARNINGS.keys():
+        raise UsageError(
+            f"The format {known.name} gives {pixels.dtype} of shape {pixels.shape} and the notes {sorted(notes)}.",
+            "Mend that plug-in: `featstore.testing.check_format` says what a format has to give.",
+        )
+    check_size(pixels.shape[1], pixels.shape[0])
+    return finish(np.ascontiguousarray(pixels), None)[0]
+
+
+def probe(data: bytes, frame: int = 0, index: Index | None = None) -> bool:
     """Whether an image needs a declared value range, from its header alone.
 
     Bytes that are no image, or a damaged one, need none: `decode` will name the reason.
@@ -110,12 +145,15 @@ def probe(data: bytes, frame: int = 0, chain: Chain | None = None) -> bool:
         The whole file.
     frame
         Page of a multi-page TIFF, from 0.
-    chain
+    index
         As for `decode`.
     """
-    from featstore.images.formats import pillow
-
-    return pillow.needs_range(data, frame, chain)
+    try:
+        known = identify_format(data[:HEAD])
+        with damage_of(known):
+            return known.needs_range(known.strip(data), frame, index)
+    except BadImageError:
+        return False
 
 
 def decoder_version() -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import struct
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from PIL import (
@@ -16,40 +15,32 @@ from PIL import (
 )
 
 from featstore.errors import BadImageError
-from featstore.images.formats.container import (
-    HEAD,
-    check_scans,
-    check_size,
-    identify,
-    without_bulk,
-    without_stray_bytes,
-)
+from featstore.images.formats.container import ALPHA, COLOUR, GREY, PROGRESSIVE, TURNED, check_size
+from featstore.images.formats.jpeg import check_scans
 from featstore.images.formats.samples import (
     flatten,
     no_native_messages,
     no_warnings,
-    read_sample_layout,
     read_samples,
     to_pixels,
     window,
 )
-from featstore.images.formats.tiff import (
+from featstore.images.formats.tiff_directory import (
     ORIENTATION,
     PHOTOMETRIC,
     STRIP_BYTES,
     STRIP_OFFSETS,
     TILE_BYTES,
     TILE_OFFSETS,
-    page_tiff,
 )
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Callable, Iterator
 
     from PIL.ImageFile import ImageFile
 
     from featstore.images.formats.samples import SampleLayout
-    from featstore.images.formats.tiff import Chain
     from featstore.types import Pixels
 
 
@@ -79,25 +70,28 @@ _MP_ENTRIES = 0xB002  # of the index of a multi-picture JPEG
 _MAX_8_BIT, _MAX_16_BIT = 255, 65535
 
 
-def read(
-    data: bytes, kind: str, frame: int, value_range: tuple[float, float] | None, chain: Chain | None = None
-) -> tuple[Pixels, tuple[str, ...]]:
-    """Decode a file whose format and structure are known; see `featstore.images.formats.decode.decode`."""
-    layout, file = None, io.BytesIO(data)
-    if kind == "TIFF":
-        file, directory = page_tiff(data, frame, chain)
-        layout, data = read_sample_layout(directory), file.getvalue()
-        if layout.is_jpeg:
-            _check_parts(data, layout)
-    if layout is not None and layout.needs_own_reader:
+def read_page(
+    file: io.BytesIO, layout: SampleLayout, value_range: tuple[float, float] | None
+) -> tuple[Pixels, frozenset[str]]:
+    """Decode one page of a TIFF.
+
+    Parameters
+    ----------
+    file
+        A TIFF whose first page it is.
+    layout
+        How that page is stored.
+    value_range
+        As for `featstore.images.formats.decode.decode`.
+    """
+    data = file.getvalue()
+    if layout.is_jpeg:
+        _check_parts(data, layout)
+    if layout.needs_own_reader:
         pixels, notes = _read_samples(data, layout, value_range)
     else:
-        pixels, notes = _read_image(file, data, kind, layout, value_range)
-    if layout is not None and layout.has_spare_channels:
-        notes |= {"extra_channels"}
-    if pixels.min() == pixels.max():
-        notes |= {"constant"}
-    return pixels, tuple(sorted(notes))
+        pixels, notes = read_image(file, data, "TIFF", layout, value_range)
+    return pixels, notes | ({"extra_channels"} if layout.has_spare_channels else frozenset())
 
 
 def _check_parts(data: bytes, layout: SampleLayout) -> None:
@@ -131,14 +125,14 @@ def _read_samples(
     return (pixels if turn is None else np.ascontiguousarray(turn(pixels))), notes
 
 
-def _read_image(
+def read_image(
     file: io.BytesIO,
     data: bytes,
     kind: str,
     layout: SampleLayout | None,
     value_range: tuple[float, float] | None,
 ) -> tuple[Pixels, frozenset[str]]:
-    """Everything for which Pillow has a mode."""
+    """Decode everything for which Pillow has a mode; `kind` is Pillow's name of the format."""
     with no_warnings(), _opened(file, kind, layout) as image:
         check_size(*image.size)
         _check_depth(image, data, value_range)
@@ -154,25 +148,29 @@ def _read_image(
     return pixels, notes
 
 
-def needs_range(data: bytes, frame: int, chain: Chain | None = None) -> bool:
+def needs_range(file: io.BytesIO, kind: str, layout: SampleLayout | None = None) -> bool:
     """Whether the header says 16-bit, 32-bit or float; see `featstore.images.formats.decode.probe`."""
-    try:
-        kind = identify(data[:HEAD])
-        if kind not in {"PNG", "PPM", "TIFF"}:
-            return False
-        layout, data = None, without_stray_bytes(data)
-        if kind == "PNG":
-            data = without_bulk(data)
-        file = io.BytesIO(data)
-        if kind == "TIFF":
-            file, directory = page_tiff(data, frame, chain)
-            layout = read_sample_layout(directory)
-            if layout.needs_own_reader:
-                return layout.is_deep
-        with no_warnings(), _opened(file, kind, layout) as image:
-            return _is_deep(image) and _declared_maximum(image) is None
-    except BadImageError:
-        return False
+    with no_warnings(), _opened(file, kind, layout) as image:
+        return _is_deep(image) and _declared_maximum(image) is None
+
+
+def read_size(file: IO[bytes], kind: str) -> tuple[int, int]:
+    """Width and height by the header."""
+    file.seek(0)
+    with no_warnings(), Image.open(file, formats=[kind]) as image:
+        return image.size
+
+
+def bytes_per_pixel(file: IO[bytes], kind: str) -> float:
+    """Bytes of memory per pixel that decoding and scaling take at their peak."""
+    with no_warnings(), Image.open(file, formats=[kind]) as image:
+        if image.has_transparency_data:
+            return ALPHA
+        if kind == "JPEG" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            return TURNED
+        if image.info.get("progressive"):
+            return PROGRESSIVE
+        return GREY if image.mode in {"1", "L"} else COLOUR
 
 
 @contextmanager

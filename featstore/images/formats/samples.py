@@ -20,15 +20,22 @@ import numpy as np
 from PIL import Image
 
 from featstore.errors import BadImageError
-from featstore.images.formats import tiff
-from featstore.images.formats.tiff import FLOAT, MAX_SAMPLES, SEPARATE, SIGNED, UNCOMPRESSED, UNSIGNED
+from featstore.images.formats import tiff_directory as tiff
+from featstore.images.formats.tiff_directory import (
+    FLOAT,
+    MAX_SAMPLES,
+    SEPARATE,
+    SIGNED,
+    UNCOMPRESSED,
+    UNSIGNED,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from featstore.images.formats.tiff import Directory
+    from featstore.images.formats.tiff_directory import Directory
     from featstore.types import Pixels
 
 

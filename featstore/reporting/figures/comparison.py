@@ -14,7 +14,7 @@ import numpy as np
 
 from featstore.errors import UnknownNameError, did_you_mean
 from featstore.evaluation.backbone_value import pareto as undominated
-from featstore.evaluation.metrics import METRICS
+from featstore.evaluation.metrics import metrics
 from featstore.reporting.figures.style import (
     GREY,
     INK,
@@ -48,7 +48,6 @@ ROWS = 30
 """Candidates that a picture has room for; the critical difference is that of all."""
 ROW, NAMES, AXIS = 0.21, 1.5, 2.0
 """Inches from row to row, for the names, and for the axis beside them."""
-LOWER_IS_BETTER = frozenset({"brier", "ece", "log_loss"})
 
 
 def forest(
@@ -62,7 +61,7 @@ def forest(
         As in metrics.json of a comparison: ``name``, ``backbones`` and ``metrics[metric]`` with ``mean``,
         ``interval`` and ``folds``.
     metric
-        Which one; `featstore.evaluation.metrics.METRICS` has the names.
+        Which one; `featstore.evaluation.metrics.metrics` has the names.
     name, title
         Of the picture.
 
@@ -71,14 +70,14 @@ def forest(
     UnknownNameError
         If there is no such metric.
     """
-    if metric not in METRICS:
-        raise UnknownNameError(f"There is no metric {metric!r}.", did_you_mean(metric, METRICS))
+    if metric not in metrics():
+        raise UnknownNameError(f"There is no metric {metric!r}.", did_you_mean(metric, metrics()))
     spoken = _spoken(metric)
     title = title or f"{spoken[:1].upper()}{spoken[1:]} of every candidate, with 95 % intervals"
     known = [c for c in candidates if c["metrics"].get(metric, {}).get("mean") is not None]
     if not known:
         return blank(name, title, f"No candidate has a defined {_spoken(metric)}: a fold lacks a class.")
-    sign = 1 if metric in LOWER_IS_BETTER else -1
+    sign = 1 if metrics()[metric].better == "lower" else -1
     ranked = sorted(known, key=lambda c: sign * c["metrics"][metric]["mean"])
     return _forest(ranked, metric, len(candidates) - len(known), name, title)
 
@@ -115,14 +114,14 @@ def critical_difference(
     if len(table) < 2 or table.shape[1] < 2:  # noqa: PLR2004
         why = f"Ranks need two candidates and two folds; here are {len(scores)} and {table.shape[-1]}."
         return blank(name, title, why)
-    ranks = mean_ranks(table if metric in LOWER_IS_BETTER else -table)
+    known = metrics()
+    ranks = mean_ranks(table if metric in known and known[metric].better == "lower" else -table)
     return _ranks(dict(zip(scores, ranks.tolist(), strict=True)), table, name, title)
 
 
 def _spoken(metric: str) -> str:
-    return {"auc": "AUC", "brier": "Brier score", "ece": "ECE", "f1": "F1"}.get(
-        metric, metric.replace("_", " ")
-    )
+    known = metrics()
+    return known[metric].title if metric in known else metric.replace("_", " ")
 
 
 @drawing

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from featstore.matrix import FeatureMatrix
     from featstore.reporting.figures import Picture
     from featstore.reporting.figures.curves import Stated
+    from featstore.reporting.predictions import RunPredictions
     from featstore.reporting.run_record import RunRecord
-    from featstore.reporting.schema import RunPredictions
     from featstore.results.extraction import Check
     from featstore.types import Decoding, ImageRecord
 

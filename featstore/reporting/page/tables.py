@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
-from featstore.evaluation.metrics import METRICS, PRIMARY, decide, score
+from featstore.evaluation.metrics import PRIMARY, decide, listed, metrics, score
 from featstore.reporting import run_record
 from featstore.reporting.run_record import leader
 from featstore.reporting.tables import (
@@ -24,7 +24,7 @@ from featstore.reporting.tables import (
     text_cell,
     view_name,
 )
-from featstore.reporting.terminal.comparison import HEADS, PARTS, scored_on
+from featstore.reporting.terminal.comparison import scored_on
 from featstore.reporting.verdict import chance_text, phrase
 from featstore.reporting.wording import kept
 from featstore.results.comparison import Comparison
@@ -37,30 +37,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.backbone_value import BackboneValue
+    from featstore.reporting.predictions import RunPredictions
     from featstore.reporting.run_record import RunRecord
-    from featstore.reporting.schema import RunPredictions
+    from featstore.results.comparison import BackboneValue, CandidateResult, ShortcutResult
     from featstore.results.fusion import WarmStart
 
 
 # Tables of each kind of run
-
-MEANING = {
-    "auc": "chance that a random positive image gets a higher probability than a random other one; 0.5 is guessing",
-    "average_precision": "mean share of true alarms along the list from most to least suspicious",
-    "sensitivity_at_specificity_90": "positives found when at most 10 % of the others are called positive",
-    "sensitivity_at_specificity_95": "positives found when at most 5 % of the others are called positive",
-    "specificity_at_sensitivity_90": "others left alone when 90 % of the positives must be found",
-    "specificity_at_sensitivity_95": "others left alone when 95 % of the positives must be found",
-    "accuracy": "right answers",
-    "balanced_accuracy": "mean over the classes of the share found",
-    "sensitivity": "positives that were found",
-    "specificity": "others that were left alone",
-    "f1": "harmonic mean of sensitivity and precision",
-    "brier": "mean squared distance of the probability from the truth; 0 is best",
-    "ece": "how far probabilities are from observed shares, over all images; 0 is best, never quite 0 by chance",
-    "log_loss": "punishes sure mistakes most; 0 is best",
-}
 
 
 def tables_of(record: RunRecord) -> list[Table]:
@@ -79,21 +62,24 @@ def tables_of(record: RunRecord) -> list[Table]:
         case Fusion() as fusion:
             return [
                 _scores(record, fusion),
-                *([] if fusion.continuation is None else [_changes(fusion.continuation)]),
+                *([] if fusion.warm_start is None else [_changes(fusion.warm_start)]),
             ]
-        case _ if record.kind == "paper":
-            return run_record.paper_tables(record.metrics)
+        case _ if record.reproduction is not None:
+            return run_record.paper_tables(record.reproduction)
         case _:
             return [_cells(record.about), _phases(record.about)]
 
 
 def metric_heading(metric: str) -> str:
     """Name of a metric for a table."""
-    return HEADS.get(metric, metric.replace("_", " "))
+    known = metrics()
+    return known[metric].label if metric in known else metric.replace("_", " ")
 
 
 def _candidates_table(record: RunRecord, comparison: Comparison) -> Table:
-    ranked = sorted([*comparison.candidates, *comparison.shortcuts], key=lambda s: -s.primary)
+    everyone: list[CandidateResult | ShortcutResult] = [*comparison.candidates, *comparison.shortcuts]
+    ranked = sorted(everyone, key=lambda s: -s.primary)
+    shown = list(listed(set.intersection(*(set(s.estimates) for s in ranked))))
     rows = tuple(
         (
             text_cell(s.candidate.label, _made_of(s.candidate.backbones)),
@@ -103,7 +89,7 @@ def _candidates_table(record: RunRecord, comparison: Comparison) -> Table:
                     number_cell(s.estimates[m].mean, s.estimates[m].interval),
                     comparison.curves.get(s.candidate.label, {}),
                 )
-                for m in METRICS
+                for m in shown
             ),
         )
         for s in ranked
@@ -111,12 +97,12 @@ def _candidates_table(record: RunRecord, comparison: Comparison) -> Table:
     first = leader(comparison).candidate.label
     return Table(
         f"All {len(comparison.candidates)} contestants, {scored_on(comparison)}",
-        ("Contestant", *(metric_heading(m) for m in METRICS)),
+        ("Contestant", *(metric_heading(m) for m in shown)),
         rows,
         f"Mean over the folds (ECE: all images together), with its 95 % interval from resampled {kept(record)}, never"
         " narrower than so many allow. Sort by any column.",
         marked=next(at for at, s in enumerate(ranked) if s.candidate.label == first),
-        sorted_by=1 + METRICS.index(PRIMARY),
+        sorted_by=1 + shown.index(PRIMARY),
     )
 
 
@@ -135,7 +121,7 @@ def _made_of(backbones: tuple[str, ...]) -> str:
 def _views(comparison: Comparison) -> Table:
     points = comparison.view_curve
     return Table(
-        f"How many augmented views pay? ({points[0].contestant})",
+        f"How many augmented views pay? ({points[0].candidate})",
         ("Augmented views", metric_heading(points[0].metric)),
         tuple((count_cell(p.views), number_cell(p.mean, p.interval)) for p in points),
         "Every view is a row in training.",
@@ -151,7 +137,7 @@ def _backbone_value_table(found: BackboneValue) -> list[Table]:
             number_cell(p.shapley, signed=True),
             number_cell(p.caruana, digits=2),
         )
-        for p in found.prices
+        for p in found.costs
     )
     front = tuple(
         (text_cell("+".join(b.backbones)), number_cell(b.milliseconds, digits=1), number_cell(b.score))
@@ -179,7 +165,7 @@ def _scores(record: RunRecord, fusion: Fusion) -> Table:
     splits = [shown, *(name for name in fusion.scores if name != shown)]
     rows = tuple(
         (
-            text_cell(metric_heading(metric), MEANING[metric]),
+            text_cell(row.label, row.meaning),
             *(
                 _beside(
                     metric,
@@ -189,8 +175,7 @@ def _scores(record: RunRecord, fusion: Fusion) -> Table:
                 for s in splits
             ),
         )
-        for metrics in PARTS.values()
-        for metric in metrics
+        for metric, row in listed(set.intersection(*(set(fusion.scores[s]) for s in splits))).items()
     )
     return Table(
         "Scores on images that the model had not seen",
@@ -201,7 +186,7 @@ def _scores(record: RunRecord, fusion: Fusion) -> Table:
     )
 
 
-def _changes(continuation: WarmStart) -> Table:
+def _changes(warm_start: WarmStart) -> Table:
     rows = [
         (
             text_cell(f"{split} {metric_heading(metric)}"),
@@ -209,7 +194,7 @@ def _changes(continuation: WarmStart) -> Table:
             number_cell(change.after),
             number_cell(change.difference, change.interval, signed=True),
         )
-        for split, changes in continuation.changes.items()
+        for split, changes in warm_start.changes.items()
         for metric, change in changes.items()
     ]
     return Table("What fine-tuning changed", ("Score", "Before", "After", "Difference"), tuple(rows))
@@ -362,8 +347,8 @@ def _fusing(fusion: Fusion, asked: Mapping[str, Any]) -> list[str]:
         *_option("--positive", fusion.matrix["positive"]),
         *_option("--calibrate", None if calibration is None else calibration["method"]),
         *_option("--sensitivity", fusion.operating["sensitivity"]),
-        *(["--init-from", "EARLIER"] if fusion.continuation else []),
-        *_option("--freeze-blocks", ",".join(fusion.continuation.frozen) if fusion.continuation else None, ""),
+        *(["--init-from", "EARLIER"] if fusion.warm_start else []),
+        *_option("--freeze-blocks", ",".join(fusion.warm_start.frozen) if fusion.warm_start else None, ""),
     ]  # fmt: skip
 
 
@@ -383,8 +368,8 @@ def _comparing(comparison: Comparison, asked: Mapping[str, Any]) -> list[str]:
         *_option("--fold-seed", comparison.fold_seed),
         *_option("--training-seeds", asked.get("training_seeds"), 1),
         *_option("--positive", comparison.matrix["positive"]),
-        *_option("--calibrate", comparison.operating_point_request.calibrate),
-        *_option("--sensitivity", comparison.operating_point_request.sensitivity),
+        *_option("--calibrate", comparison.protocol.calibrate),
+        *_option("--sensitivity", comparison.protocol.sensitivity),
         *_option("--views", _joined(asked.get("views")), "expand"),
         *_option("--test-views", asked.get("test_views"), "identity"),
         *_option("--view-curve", asked.get("view_curve")),

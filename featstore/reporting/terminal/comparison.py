@@ -12,7 +12,7 @@ from shlex import quote
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from featstore.evaluation.metrics import DECISION, PRIMARY, PROBABILITY, RANKING
+from featstore.evaluation.metrics import GROUPS, METRICS, PRIMARY, listed
 from featstore.findings import CATALOGUE
 from featstore.reporting.tables import counts, printable, size, table, view_name
 from featstore.reporting.verdict import (
@@ -29,10 +29,14 @@ from featstore.reporting.verdict import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from featstore.evaluation.backbone_value import BackboneValue, ViewPoint
-    from featstore.evaluation.estimates import CandidateScores
     from featstore.findings import Finding
-    from featstore.results.comparison import Comparison
+    from featstore.results.comparison import (
+        BackboneValue,
+        CandidateResult,
+        Comparison,
+        ShortcutResult,
+        ViewPoint,
+    )
     from featstore.results.fusion import Fusion
 
     Stress = Literal["", "strong", "told", "untold", "faint"]
@@ -43,28 +47,12 @@ SHOWN = 20
 """Candidates in a printed table."""
 SHOWN_FIRST = ("FS114", "FS406")
 """Findings that `first_text` and `positive_text` tell, with the flag that changes it."""
-PARTS = {
-    "Does it put the ill above the well?": RANKING,
-    "Does it answer right?": DECISION,
-    "Can its probabilities be taken at their word? (0 is best)": PROBABILITY,
-}
-HEADS = {
-    "average_precision": "avg precision",
-    "balanced_accuracy": "balanced acc.",
-    "brier": "Brier",
-    "ece": "ECE",
-    "f1": "F1",
-    "log_loss": "log-loss",
-    "auc": "AUC",
-    **{f"sensitivity_at_specificity_{at}": f"sens. at spec. .{at}" for at in (90, 95)},
-    **{f"specificity_at_sensitivity_{at}": f"spec. at sens. .{at}" for at in (90, 95)},
-}
 
 
 def comparison_text(result: Comparison) -> str:
     """Tables of a comparison, and the verdict in words."""
     shown = _best(result.candidates)
-    listed = [*shown, *result.shortcuts]
+    listed: list[CandidateResult | ShortcutResult] = [*shown, *result.shortcuts]
     names = [s.candidate.label for s in listed]
     head = f"{scored_on(result)} [95 %]; ECE: all images"
     rows = [
@@ -183,20 +171,20 @@ def fusion_text(result: Fusion) -> str:
 
 def _warm_start_text(result: Fusion) -> str:
     """Say what fine-tuning changed on the images held out."""
-    continuation = result.continuation
-    if continuation is None:
+    warm_start = result.warm_start
+    if warm_start is None:
         return ""
-    frozen = f", weights of {', '.join(continuation.frozen)} kept" if continuation.frozen else ""
-    lines = [f"Fine-tuned from {continuation.run}{frozen}. Before, after, and the difference [95 %]:"]
-    for split, changes in continuation.changes.items():
+    frozen = f", weights of {', '.join(warm_start.frozen)} kept" if warm_start.frozen else ""
+    lines = [f"Fine-tuned from {warm_start.run}{frozen}. Before, after, and the difference [95 %]:"]
+    for split, changes in warm_start.changes.items():
         for metric in ("auc", "balanced_accuracy", "log_loss"):
             change = changes.get(metric)
             if change is None or change.before is None or change.after is None:
                 continue
             difference = _number(change.difference, change.interval)
-            name = HEADS.get(metric, metric)
+            name = METRICS[metric].label
             lines.append(f"  {split} {name}: {change.before:.3f}, {change.after:.3f}, {difference}")
-    if continuation.held_out_then is None:
+    if warm_start.held_out_then is None:
         lines.append(
             "  The earlier run saw another table. If these patients were in it, 'before' flatters it."
         )
@@ -262,7 +250,7 @@ def positive_text(matrix: Mapping[str, Any]) -> str:
     )
 
 
-def _best(scored_candidates: Sequence[CandidateScores]) -> list[CandidateScores]:
+def _best(scored_candidates: Sequence[CandidateResult]) -> list[CandidateResult]:
     """Everyone who fits on the screen, in the order of the candidates."""
     kept = sorted(scored_candidates, key=lambda s: -s.primary)[:SHOWN]
     return [s for s in scored_candidates if s in kept]
@@ -271,14 +259,16 @@ def _best(scored_candidates: Sequence[CandidateScores]) -> list[CandidateScores]
 def _tables(head: str, names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
     """One table per question, since all scores side by side fit no screen."""
     parts = []
-    for question, metrics in PARTS.items():
-        lines = [[name, *(row[m] for m in metrics)] for name, row in zip(names, rows, strict=True)]
-        parts.append(f"{question}\n{table([head, *(HEADS.get(m, m) for m in metrics)], lines)}")
+    known = listed(set.intersection(*(set(row) for row in rows)) if rows else METRICS)
+    for group, question in GROUPS.items():
+        metrics = [row for row in known.values() if row.group == group]
+        lines = [[name, *(row[m.name] for m in metrics)] for name, row in zip(names, rows, strict=True)]
+        parts.append(f"{question}\n{table([head, *(m.label for m in metrics)], lines)}")
     return "\n\n".join(parts)
 
 
 def _request_text(result: Comparison) -> str:
-    request = result.operating_point_request
+    request = result.protocol
     parts = []
     if request.calibrate is not None:
         parts.append(f"probabilities calibrated ({request.calibrate})")
@@ -301,7 +291,7 @@ def _number(value: float | None, interval: tuple[float, float] | None) -> str:
 
 def backbone_value_text(result: BackboneValue) -> str:
     """Tables of prices, of the Pareto front and of redundancy."""
-    names = [price.name for price in result.prices]
+    names = [price.name for price in result.costs]
     prices = [
         [
             p.name,
@@ -313,13 +303,13 @@ def backbone_value_text(result: BackboneValue) -> str:
             f"{p.log_me:.4f}",
             f"{p.h_score:.4f}",
         ]
-        for p in result.prices
+        for p in result.costs
     ]
     front = [["+".join(b.backbones), f"{b.milliseconds:.1f}", f"{b.score:.3f}"] for b in result.front]
     alike = [[name, *(f"{v:.2f}" for v in row)] for name, row in zip(names, result.redundancy, strict=True)]
     metric = result.metric.upper()
     how = "over all subsets" if result.exact else "over sampled permutations"
-    basis = "; ".join(dict.fromkeys(price.basis for price in result.prices))
+    basis = "; ".join(dict.fromkeys(price.basis for price in result.costs))
     return "\n\n".join(
         [
             "What does a backbone cost, and what is it worth?\n"
@@ -356,7 +346,7 @@ def view_curve_text(points: Sequence[ViewPoint]) -> str:
     ]
     first = points[0]
     head = table(["augmented views", first.metric.upper(), "95 %"], rows)
-    return f"How many views pay? ({first.contestant}, every view a row in training)\n{head}"
+    return f"How many views pay? ({first.candidate}, every view a row in training)\n{head}"
 
 
 def _advice(result: BackboneValue) -> str:
@@ -369,7 +359,7 @@ def _advice(result: BackboneValue) -> str:
         return "LogME and H-score are advice only."
     return (
         f"LogME and H-score are advice only: their rank correlation with {result.metric.upper()} alone is"
-        f" {', '.join(known)} over {len(result.prices)} backbones."
+        f" {', '.join(known)} over {len(result.costs)} backbones."
     )
 
 
@@ -381,8 +371,6 @@ FEWEST_CELLS = 32
 STEP = 0.05
 """The scale of the bars begins and ends at a multiple of it."""
 CHANCE = 0.5
-BESIDE = ("balanced_accuracy", "sensitivity", "specificity", "brier", "ece")
-SHORT = {"balanced_accuracy": "bal. acc.", "sensitivity": "sens.", "specificity": "spec."}
 
 
 class Marks(NamedTuple):
@@ -422,11 +410,11 @@ def comparison_screen(result: Comparison, width: int = 80, marks: Marks = DRAWN)
     width = min(max(width, NARROWEST), WIDEST)
     shown = sorted(result.candidates, key=lambda s: -s.primary)[:SHOWN]
     hidden = len(result.candidates) - len(shown)
-    listed = [*shown, *result.shortcuts]
+    listed: list[CandidateResult | ShortcutResult] = [*shown, *result.shortcuts]
     lines = [
         *_prose(f"{first_text(result)}{data_text(result.matrix)}", width),
         Line(""),
-        Line(f"{HEADS[PRIMARY]}, {scored_on(result)}, with its 95 % interval", "strong"),
+        Line(f"{METRICS[PRIMARY].label}, {scored_on(result)}, with its 95 % interval", "strong"),
         *_bars(listed, width, marks),
         Line(""),
         Line("Other scores, mean of the folds; ECE of all images together", "strong"),
@@ -468,7 +456,7 @@ def bar(
     return "".join(drawn).rstrip()
 
 
-def _bars(shown: Sequence[CandidateScores], width: int, marks: Marks) -> Iterator[Line]:
+def _bars(shown: Sequence[CandidateResult | ShortcutResult], width: int, marks: Marks) -> Iterator[Line]:
     """Yield a line per candidate under a common scale, the best first."""
     name = _name_width(shown, width, FEWEST_CELLS + len("  0.000  "))
     cells = width - name - len("  0.000  ")
@@ -484,10 +472,11 @@ def _bars(shown: Sequence[CandidateScores], width: int, marks: Marks) -> Iterato
         yield Line(f"{label}  {value}  {drawn}".rstrip(), stress)
 
 
-def _others(shown: Sequence[CandidateScores], width: int) -> Iterator[Line]:
+def _others(shown: Sequence[CandidateResult | ShortcutResult], width: int) -> Iterator[Line]:
     """Yield a line per candidate with the scores that have no bar."""
-    heads = [SHORT.get(m, HEADS.get(m, m)) for m in BESIDE]
-    numbers = [[_screen_number(s.estimates[m].mean) for m in BESIDE] for s in shown]
+    beside = [row for row in listed(shown[0].estimates).values() if row.short]
+    numbers = [[_screen_number(s.estimates[row.name].mean) for row in beside] for s in shown]
+    heads = [row.short for row in beside]
     name = _name_width(shown, width, 2 + len(table(heads, numbers).partition("\n")[0]))
     top, *rows = table(heads, numbers).split("\n")
     yield Line(" " * (name + 2) + top, "faint")
@@ -496,13 +485,13 @@ def _others(shown: Sequence[CandidateScores], width: int) -> Iterator[Line]:
         yield Line(f"{_label(scored, name, width)}  {row}", stress)
 
 
-def _name_width(shown: Sequence[CandidateScores], width: int, taken: int) -> int:
+def _name_width(shown: Sequence[CandidateResult | ShortcutResult], width: int, taken: int) -> int:
     """Columns for names: those of the longest that leaves `taken` columns to the rest."""
     lengths = [len(printable(s.candidate.label)) for s in shown]
     return max([length for length in lengths if length <= width - taken], default=0)
 
 
-def _label(scored: CandidateScores, columns: int, width: int) -> str:
+def _label(scored: CandidateResult | ShortcutResult, columns: int, width: int) -> str:
     """Name padded to its columns; a longer one stands above, on lines of its own."""
     label = printable(scored.candidate.label)
     if len(label) <= columns:
@@ -510,7 +499,7 @@ def _label(scored: CandidateScores, columns: int, width: int) -> str:
     return f"{fill(label, width, subsequent_indent='  ')}\n{' ' * columns}"
 
 
-def _scale(shown: Sequence[CandidateScores]) -> tuple[float, float]:
+def _scale(shown: Sequence[CandidateResult | ShortcutResult]) -> tuple[float, float]:
     """Ends of the common scale, round numbers that hold every interval."""
     estimates = [s.estimates[PRIMARY] for s in shown if s.estimates[PRIMARY].mean is not None]
     values = [value for e in estimates for value in (e.mean, *(e.interval or ())) if value is not None]

@@ -16,7 +16,6 @@ from featstore.reporting.verdict import findings_text, summary
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from featstore.evaluation.estimates import Score
     from featstore.exchange.export import Exported
     from featstore.exchange.importing import Imported
     from featstore.results.extraction import (
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     )
     from featstore.results.fusion import Counts, MeanOfPages, Prediction, Predictions
     from featstore.results.paper import Claim, Conversion, Demonstration, PaperNetwork, Reproduction
+    from featstore.results.scores import Score
     from featstore.store.cleanup import Compaction, Garbage, GarbageCollection
     from featstore.store.inventory import InventoryEntry
     from featstore.store.verify import LostRows, Repair, Verification
@@ -70,11 +70,11 @@ def _cells_text(result: Extraction) -> str:
     """What there is to do, or what there is now."""
     if result.dry_run:
         header = ["stored", "missing"]
-        numbers = [[c.stored, c.missing] for c in result.cells]
+        numbers = [[c.stored, c.missing] for c in result.keys]
     else:
         header = ["stored now", "of them new", "missing"]
-        numbers = [[c.stored_now, c.stored_now - c.stored, c.missing_now] for c in result.cells]
-    names = [[c.backbone, view_name(c.recipe, c.seed)] for c in result.cells]
+        numbers = [[c.stored_now, c.stored_now - c.stored, c.missing_now] for c in result.keys]
+    names = [[c.backbone, view_name(c.recipe, c.seed)] for c in result.keys]
     rows = [[*name, *number] for name, number in zip(names, numbers, strict=True)]
     return table(["backbone", "view", *header], rows)
 
@@ -218,7 +218,7 @@ def demo_text(result: Demonstration) -> str:
 def _extraction_sentence(result: Extraction) -> str:
     if not result.missing:
         return f"Nothing is missing: all {result.stored} vectors of {result.images} images are in {result.cache}."
-    planned = f"{result.missing} vectors ({size(sum(c.bytes_missing for c in result.cells))})"
+    planned = f"{result.missing} vectors ({size(sum(c.bytes_missing for c in result.keys))})"
     if result.dry_run:
         about = duration(result.estimated_seconds)
         passes = f" in {result.passes} passes" if result.passes > 1 else ""
@@ -332,9 +332,9 @@ def reproduction_text(result: Reproduction) -> str:
     parts = [
         _conversion(result.conversion),
         _networks(result),
-        _sides(result.sides),
+        _sides(result.splits),
         _fusions(result),
-        _claims(result.claims, result.floor),
+        _claims(result.claims, result.majority_baseline),
         "Why they differ:\n" + "\n".join(f"  {printable(reason)}" for reason in result.reasons),
         _place(result),
         "Research only: not a medical device.",

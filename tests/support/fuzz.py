@@ -45,8 +45,9 @@ from featstore.images.formats.decode import decode, probe
 from featstore.images.manifest import read_contents
 from featstore.images.reading import FACT, decoding_bytes, plausible
 from featstore.images.recipe import PRESETS, parse_recipe
+from featstore.reporting.predictions import read_predictions
 from featstore.reporting.run_record import read_comparison, read_fusion
-from featstore.reporting.schema import ShapeError, read_predictions
+from featstore.results.document import ShapeError
 from featstore.serialization import digest_bytes
 from featstore.store import hdf5_guard as guard
 from featstore.store import leases as claim

@@ -2,16 +2,29 @@
 
 from types import SimpleNamespace
 
-from featstore.evaluation.calibration import OperatingPointRequest
-from featstore.evaluation.estimates import MetricEstimate
 from featstore.evaluation.metrics import METRICS
-from featstore.evaluation.pairwise_tests import PairwiseDifference
-from featstore.evaluation.selection_bias import SelectionBias
+from featstore.results.comparison import PairwiseDifference, Protocol, SelectionBias
+from featstore.results.scores import MetricEstimate
+
+
+def estimate(mean, interval):
+    return MetricEstimate(mean=mean, deviation=0.1, interval=interval, folds=(mean, mean))
+
+
+def difference(a, b, verdict):
+    return PairwiseDifference(
+        a=a, b=b, metric="auc", delta=0.02, interval=(-0.1, 0.1), p=0.5, verdict=verdict, needed=900, tests={}
+    )
+
+
+def bias(name, **changed):
+    known = {"of": 2, "apparent": 0.9, "corrected": 0.86, "interval": (0.8, 0.91), "optimism": 0.04}
+    return SelectionBias(**{"name": name, "metric": "auc", "selection_frequency": 0.3, **known, **changed})
 
 
 def standing(label, auc, interval, backbones=("A", "B")):
-    plain = MetricEstimate(0.7, 0.1, (0.6, 0.8), (0.7, 0.7))
-    estimates = {**dict.fromkeys(METRICS, plain), "auc": MetricEstimate(auc, 0.1, interval, (auc, auc))}
+    plain = estimate(0.7, (0.6, 0.8))
+    estimates = {**dict.fromkeys(METRICS, plain), "auc": estimate(auc, interval)}
     return SimpleNamespace(
         candidate=SimpleNamespace(label=label, backbones=backbones),
         primary=auc or 0.0,
@@ -40,9 +53,9 @@ def result(scored, verdict="cannot_tell"):
         folds=5,
         repeats=1,
         candidates=scored,
-        pairs=[PairwiseDifference(a, b, "auc", 0.02, (-0.1, 0.1), 0.5, verdict, 900, {})],
-        selection_bias=SelectionBias(a, 2, "auc", 0.9, 0.86, (0.8, 0.91), 0.04, 0.3),
-        operating_point_request=OperatingPointRequest(None, None, 1),
+        pairs=[difference(a, b, verdict)],
+        selection_bias=bias(a),
+        protocol=Protocol(folds=5, repeats=1, fold_seed=0, calibrate=None, sensitivity=None),
         curves={},
         selected_backbones=(),
         view_curve=(),

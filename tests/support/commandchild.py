@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - dataclass field
 
-from doomed import BLOCK, SERVER
 from fakes import GridBackbone, spec
+from kill import BLOCK, SERVER
 
 from featstore.extraction import plan
 

@@ -10,7 +10,7 @@ import shutil
 import socket
 from pathlib import Path
 
-import doomed
+import kill
 import numpy as np
 from fakes import DECODING, key
 
@@ -252,7 +252,7 @@ def caches(folder, count, seed):
     logging.disable()
     whole = Path(folder) / "whole"
     fill(whole)
-    images = doomed.pictures(Path(folder) / "images", 3)
+    images = kill.pictures(Path(folder) / "images", 3)
     for number in range(count):
         draw = random.Random(seed * 100_003 + number)
         world = Path(folder) / f"world {number}"
@@ -270,7 +270,7 @@ def caches(folder, count, seed):
             commands += [
                 lambda root: verify(root, fast=True),
                 extract_by_hand,
-                lambda root: doomed.extract(images, root),
+                lambda root: kill.extract(images, root),
             ]
         refused, causes = 0, []
         for command in commands:

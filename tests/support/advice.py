@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGES = {"featstore": ROOT / "featstore", "featstore_cli": ROOT / "cli"}
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 QUOTED = re.compile(r"`featstore ([^`]*)`")

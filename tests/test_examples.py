@@ -1,0 +1,84 @@
+"""The examples: each runs as its head says, offline, and prints which weights it has used."""
+
+import ast
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import featstore
+from featstore.backbones.catalog import Row
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+DEAD_END = "http://127.0.0.1:9"
+OFFLINE = {"http_proxy": DEAD_END, "https_proxy": DEAD_END}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One for all of them: what the first has extracted, the next need not."""
+    return tmp_path_factory.mktemp("examples")
+
+
+def run(name, folder, *arguments):
+    """What an example prints; it may warn of nothing."""
+    command = [sys.executable, "-W", "error", ROOT / "examples" / f"{name}.py", *arguments]
+    env = {**os.environ, **OFFLINE, "FEATSTORE_CACHE": str(folder / "cache")}
+    done = subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
+def test_its_head_says_how_it_is_run_and_with_which_weights(script):
+    head = ast.get_docstring(ast.parse(script.read_text()))
+    assert f"python examples/{script.name}" in head
+    assert "weights" in head
+
+
+def test_the_page_shows_every_example():
+    page = (ROOT / "docs" / "examples.md").read_text()
+    shown = {f"{{literalinclude}} ../examples/{script.name}" for script in EXAMPLES}
+    assert {text for text in shown if text not in page} == set()
+
+
+@pytest.mark.slow
+def test_a_folder_of_ones_own_becomes_a_verdict(tmp_path):
+    data = featstore.make_phantoms(tmp_path / "mine", patients=8, slices=2, size=64).parent
+    said = run("folder_to_verdict", tmp_path, data)
+    assert "EfficientNetLite0 with the weights sha256:579344248a93: 16 vectors" in said
+    assert "cannot tell soft_vote from EfficientNetLite0" in said
+    assert (tmp_path / "runs" / "verdict" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_strategy_of_ones_own_competes(folder):
+    said = run("own_strategy", folder)
+    assert "EfficientNetLite2 with the weights sha256:9656183eaeaf: 96 vectors" in said
+    assert "median_logit         AUC 0." in said
+    assert "median - mean: " in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("loader" not in Row.__slots__, reason="networks have no loaders")
+def test_a_network_of_ones_own_is_extracted_and_fused(folder):
+    said = run("own_network", folder)
+    assert "Texture with the weights version:1: 96 vectors" in said
+    assert "concat_logreg        AUC 0." in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    find_spec("pandas") is None, reason="`make explore` runs it: scikit-learn loads pandas where it is"
+)
+def test_a_run_opens_in_pandas(folder):
+    said = run("explore", folder)
+    assert "EfficientNetLite1 sha256:77cc7160d37b" in said
+    assert "scanner-a" in said
