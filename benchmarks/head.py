@@ -65,11 +65,11 @@ def problem(rng: np.random.Generator, rows: int, columns: int) -> TrainingRows:
 
 
 def featstore_epoch(
-    data: TrainingRows, validation: TrainingRows, regimen: TrainingConfig
+    data: TrainingRows, validation: TrainingRows, config: TrainingConfig
 ) -> Callable[[], object]:
     head, rng = DenseHead(data.X.shape[1], 1), np.random.default_rng(0)
     head.initialise(rng)
-    return lambda: train(head, regimen, data, validation, rng, rng)
+    return lambda: train(head, config, data, validation, rng, rng)
 
 
 def keras_epoch(

@@ -112,15 +112,15 @@ def model(
 def noise(patients: int, studies: int) -> None:
     covered, told, raw = Counter(), 0, Counter()
     for seed in range(studies):
-        arena, ranked, *_ = study(seed, patients, [(0.0,), (0.0,), (0.0, 0.0)])
+        design, ranked, *_ = study(seed, patients, [(0.0,), (0.0,), (0.0, 0.0)])
         for s in ranked:
             for name in CHANCE:
                 low, high = s.estimates[name].interval
                 covered[name] += low < 0.5 < high
-        found = pairwise_tests(arena, ranked)
-        told += any(duel.verdict != "cannot_tell" for duel in found)
-        for duel in found:
-            raw.update(name for name, test in duel.tests.items() if test.p is not None and test.p < 0.05)
+        found = pairwise_tests(design, ranked)
+        told += any(pair.verdict != "cannot_tell" for pair in found)
+        for pair in found:
+            raw.update(name for name, test in pair.tests.items() if test.p is not None and test.p < 0.05)
     shares = ", ".join(f"{name} {covered[name] / studies / 3:.2f}" for name in CHANCE)
     alarms = ", ".join(f"{name} {raw[name] / studies / 3:.3f}" for name in sorted(raw))
     print(f"noise, {patients} patients: interval covers one half: {shares}")
@@ -129,24 +129,24 @@ def noise(patients: int, studies: int) -> None:
     )
 
 
-def many(patients: int, contestants: int, studies: int) -> None:
-    naive, guarded, nested, covered, within, plain, told = [], [], [], 0, 0, 0, 0
+def many(patients: int, candidates: int, studies: int) -> None:
+    apparent, corrected, nested, covered, within, plain, told = [], [], [], 0, 0, 0, 0
     for seed in range(studies):
-        arena, ranked, weights, chosen = study(seed, patients, [(0.0,)] * contestants, inside=True)
-        winner = correct_selection_bias(arena, ranked, weights, chosen)
+        design, ranked, weights, chosen = study(seed, patients, [(0.0,)] * candidates, inside=True)
+        winner = correct_selection_bias(design, ranked, weights, chosen)
         nested.append(winner.nested.mean)
         within += winner.nested.interval[0] < 0.5 < winner.nested.interval[1]
         best = max(ranked, key=lambda s: s.primary).estimates["auc"].interval
-        naive.append(winner.apparent)
-        guarded.append(winner.corrected)
+        apparent.append(winner.apparent)
+        corrected.append(winner.corrected)
         covered += winner.interval[0] < 0.5 < winner.interval[1]
         plain += best[0] < 0.5 < best[1]
-        told += any(duel.verdict != "cannot_tell" for duel in pairwise_tests(arena, ranked))
-    pairs = contestants * (contestants - 1) // 2
+        told += any(pair.verdict != "cannot_tell" for pair in pairwise_tests(design, ranked))
+    pairs = candidates * (candidates - 1) // 2
     print(
-        f"best of {contestants} that guess, {patients} patients: AUC {np.mean(naive):.3f}, guarded"
-        f" {np.mean(guarded):.3f}, nested {np.mean(nested):.3f}; one half is covered by the winner's own interval in"
-        f" {plain / studies:.2f}, by the guarded one in {covered / studies:.2f}, by the nested one in"
+        f"best of {candidates} that guess, {patients} patients: AUC {np.mean(apparent):.3f}, corrected"
+        f" {np.mean(corrected):.3f}, nested {np.mean(nested):.3f}; one half is covered by the winner's own"
+        f" interval in {plain / studies:.2f}, by the corrected one in {covered / studies:.2f}, by the nested one in"
         f" {within / studies:.2f}; any of {pairs} pairs told: {told / studies:.3f}"
     )
 
@@ -154,10 +154,10 @@ def many(patients: int, contestants: int, studies: int) -> None:
 def planted(patients: int, signal: float, studies: int) -> None:
     right = wrong = 0
     for seed in range(studies):
-        arena, ranked, *_ = study(seed, patients, [(1.0,), (1.0 + signal,)])
-        (duel,) = pairwise_tests(arena, ranked)
-        right += duel.verdict == "a_better"
-        wrong += duel.verdict == "b_better"
+        design, ranked, *_ = study(seed, patients, [(1.0,), (1.0 + signal,)])
+        (pair,) = pairwise_tests(design, ranked)
+        right += pair.verdict == "a_better"
+        wrong += pair.verdict == "b_better"
     print(
         f"one network better by {signal:.1f} patient deviations, {patients} patients:"
         f" told {right / studies:.2f}, told the wrong way round {wrong / studies:.3f}"
@@ -176,17 +176,17 @@ def study(
     y = np.repeat(np.arange(patients) % 2, IMAGES)
     matrix = SimpleNamespace(y=y, groups=groups, classes=("a", "b"))
     splits = group_folds(matrix, FOLDS, seed=seed)
-    arena = EvaluationDesign(y, groups, splits, 1, 1)
+    design = EvaluationDesign(y, groups, splits, 1, 1)
     rounds = with_inner_folds(matrix, splits, seed) if inside else splits
     proba = [cross_validate(y, rounds, features(rng, y, patients, signal)) for signal in signals]
     who = [Candidate("concat_logreg", ("A",), f"c{i}") for i in range(len(signals))]
     weights = group_weights(groups, seed=seed)
     outer = [answers[:FOLDS] for answers in proba]
     return (
-        arena,
-        score_candidates(arena, who, outer, weights),
+        design,
+        score_candidates(design, who, outer, weights),
         weights,
-        select_in_inner_folds(arena, rounds, proba),
+        select_in_inner_folds(design, rounds, proba),
     )
 
 

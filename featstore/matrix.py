@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
+from featstore.arguments import public
 from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import require_preprocess
 from featstore.backbones.precision import require_precision
@@ -20,16 +21,6 @@ from featstore.backbones.weights import EVERY_BACKBONE, choice_for, resolve_weig
 from featstore.errors import MissingFeaturesError, UnknownNameError, UsageError, nearest
 from featstore.findings import Finding, ordered
 from featstore.fusion.blocks import Block, make_blocks
-from featstore.holdings import (
-    FeatureQuery,
-    StoredFeatures,
-    extract_command,
-    imported_finding,
-    incomplete_error,
-    left_out_findings,
-    nothing_stored_error,
-    unfinished_error,
-)
 from featstore.image_facts import recognise, seen_finding
 from featstore.images.formats.decode import decoder_version
 from featstore.images.manifest import (
@@ -42,10 +33,19 @@ from featstore.images.manifest import (
 from featstore.images.reading import needs_range
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import ScanOptions, scan, scan_options
-from featstore.signatures import public
 from featstore.store.notes import recorded_request
 from featstore.store.store import Store, default_cache
 from featstore.store.training_record import load_training_record
+from featstore.stored_features import (
+    FeatureQuery,
+    StoredFeatures,
+    extract_command,
+    imported_finding,
+    incomplete_error,
+    left_out_findings,
+    nothing_stored_error,
+    unfinished_error,
+)
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:

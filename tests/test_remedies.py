@@ -41,11 +41,11 @@ EXCEPTIONS = {
         ],
         PAPER_HAS: [
             "featstore.backbones.weights:not_downloaded_error",
-            "featstore.holdings:_alternative",
+            "featstore.stored_features:_alternative",
             "featstore.matrix:_views",
             "featstore.matrix:_recipe_of",
             "featstore.matrix:_no_view",
-            "featstore.holdings:_remedy",
+            "featstore.stored_features:_remedy",
         ],
     },
     ("predict", "finetune", "cache drift"): {
@@ -91,13 +91,13 @@ EXCEPTIONS = {
     ("cache export",): {
         "an export asks for one view, so none is left to choose": [
             "featstore.matrix:_views",
-            "featstore.holdings:_remedy",
+            "featstore.stored_features:_remedy",
         ],
     },
 }
 """Command: reason: texts that the syntax trees let it say, and that it cannot say."""
 LINES = {
-    "featstore.holdings:extract_command": ["extract"],
+    "featstore.stored_features:extract_command": ["extract"],
     "featstore.reporting.page.tables:_reproducing": ["paper"],
     "featstore.reporting.page.tables:_fusing": ["fuse"],
     "featstore.reporting.page.tables:_settings": ["fuse"],
@@ -238,10 +238,10 @@ def test_the_syntax_trees_reach_what_is_known_to_be_said(sayers):
     assert "extract" in sayers["featstore.executors.dask:Dask.__init__"]
     assert {"check", "extract", "fuse", "predict"} <= sayers["featstore.images.csv_paths:Locator._absolute"]
     assert {"fuse", "compare"} <= sayers["featstore.fusion.strategies.knn:Knn"]
-    assert {"fuse", "compare", "cache export"} <= sayers["featstore.holdings:_never_stored_error"]
+    assert {"fuse", "compare", "cache export"} <= sayers["featstore.stored_features:_never_stored_error"]
     assert "cache verify" in sayers["featstore.store.shard:REMEDY"]
     assert "bench" in sayers["featstore_cli.options:_numbers"]
-    assert "check" not in sayers.get("featstore.holdings:_never_stored_error", set())
+    assert "check" not in sayers.get("featstore.stored_features:_never_stored_error", set())
     assert "extract" not in sayers["featstore.api.fuse:_operating_point"]
 
 

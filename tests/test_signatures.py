@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import featstore
+from featstore.arguments import public
 from featstore.matrix import Source
-from featstore.signatures import public
 
 FUNCTIONS = [name for name in featstore.__all__ if name.islower()]
 TAKE_FEATURES = ("compare", "export_features", "fuse", "load_matrix")

@@ -10,15 +10,15 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featstore.arguments import public
 from featstore.backbones import catalog
-from featstore.costs import machine_name
 from featstore.errors import BackboneError, UsageError
 from featstore.extraction.networks import BATCH_SIZE
 from featstore.processes import parent_info
 from featstore.results.extraction import Bench, Layout, Rate
-from featstore.signatures import public
 from featstore.store.notes import record_worker_speeds
 from featstore.store.store import default_cache
+from featstore.time_estimates import machine_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
+from featstore.arguments import public
 from featstore.errors import MissingFeaturesError, UsageError
 from featstore.extraction import pipeline
 from featstore.extraction.networks import Networks
@@ -21,7 +22,6 @@ from featstore.extraction.plan import KeyPlan, Plan, image_blocks
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options, scan, scan_options
 from featstore.results.extraction import BackboneDrift, Drift
-from featstore.signatures import public
 from featstore.store.cleanup import collect
 from featstore.store.ids import IdSet
 from featstore.store.paths import require_cache

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
+from featstore.arguments import public
 from featstore.errors import AuditError
 from featstore.evaluation.estimates import held_out_primary
 from featstore.evaluation.leakage import copies_found
@@ -19,7 +20,6 @@ from featstore.images.manifest import audit, quarantined_by_class
 from featstore.images.scan import ScanOptions, scan
 from featstore.processes import progress_bars
 from featstore.results.extraction import Check
-from featstore.signatures import public
 from featstore.splits import group_folds
 from featstore.store.store import default_cache
 from featstore.types import Decoding

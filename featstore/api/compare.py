@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from featstore import runs
+from featstore.arguments import public
 from featstore.errors import UsageError
 from featstore.evaluation.backbone_value import backbone_value as weigh
 from featstore.evaluation.backbone_value import view_curve as curve_of_views
@@ -49,7 +50,6 @@ from featstore.image_facts import image_facts
 from featstore.matrix import Source, load_matrix
 from featstore.processes import PhaseProgress, available_cores, progress_bars
 from featstore.results.comparison import Candidate, CandidateResult, Comparison, Protocol, ShortcutResult
-from featstore.signatures import public
 from featstore.splits import OWN_SPLIT, group_folds, own_split
 from featstore.store.store import default_cache
 

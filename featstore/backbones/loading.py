@@ -62,12 +62,12 @@ def require_own_options(row: Row, preprocess: str, precision: str) -> None:
     if preprocess != keras_backbone.OFFICIAL:
         raise UsageError(
             f"{row.name} prepares its pixels itself: there is no {preprocess} for it.",
-            "Leave out --preprocess, or the network.",
+            "Leave out the network, or prepare none otherwise: `featstore extract DATA --preprocess official`.",
         )
     if precision not in row.precisions:
         raise UsageError(
             f"{row.name} does not compute in {precision}.",
-            f"Choose --precision {row.precisions[0]}, or leave out the network.",
+            f"Leave out the network, or say `featstore extract DATA --precision {row.precisions[0]}`.",
         )
 
 

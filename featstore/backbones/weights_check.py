@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featstore.errors import RefusedFileError, WeightsError
-from featstore.isolation import LostError, call
+from featstore.isolated_reading import LostError, call
 
 if TYPE_CHECKING:
     from featstore.backbones.catalog import Row

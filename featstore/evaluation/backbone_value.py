@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.costs import CATALOGUE, MEASURED, SCALED, estimate_time, machine_name
 from featstore.evaluation.candidates import PROBE
 from featstore.evaluation.estimates import primary_mean, score_candidates
 from featstore.evaluation.metrics import PRIMARY
 from featstore.results.comparison import BackboneCost, BackboneValue, Candidate, ParetoPoint, ViewPoint
 from featstore.store.notes import recorded_timings
+from featstore.time_estimates import CATALOGUE, MEASURED, SCALED, estimate_time, machine_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

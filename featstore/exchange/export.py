@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from featstore.arguments import public
 from featstore.errors import StoreError, UsageError, did_you_mean
 from featstore.exchange.reading import require_pyarrow
 from featstore.matrix import Source, load_matrix
 from featstore.serialization import PRIVATE_FOLDER, write_private
-from featstore.signatures import public
 from featstore.store import paths, shard
 from featstore.store.store import default_cache
 

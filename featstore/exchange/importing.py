@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from featstore.arguments import public
 from featstore.backbones import catalog
 from featstore.errors import NonFiniteFeaturesError, UsageError
 from featstore.exchange.reading import read_table, select, spanned
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import ScanOptions, scan
 from featstore.serialization import digest_file
-from featstore.signatures import public
 from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
 from featstore.store.store import Store, default_cache

@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 
 from featstore.errors import RefusedFileError, UsageError, nearest
 from featstore.findings import with_reasons
-from featstore.isolation import LostError, call
+from featstore.isolated_reading import LostError, call
 from featstore.store.hdf5_guard import FOREIGN_BYTES, REMEDY, read_plain
 
 if TYPE_CHECKING:
@@ -354,7 +354,7 @@ def read_table(path: Path, features: str | None, names: str | None) -> FeatureTa
 
 
 def read(path: Path, features: str | None, names: str | None) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-    """Read a table, as `read_table` says; run by `featstore.isolation`."""
+    """Read a table, as `read_table` says; run by `featstore.isolated_reading`."""
     try:
         table = READERS[path.suffix.lower()](path, features, names)
         values = np.ascontiguousarray(table.features)

@@ -14,13 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore import processes
-from featstore.backbones.trainable import LinearHead
 from featstore.errors import BadImageError
 from featstore.extraction.pipeline import Batch, batches, prefetch
 from featstore.extraction.plan import ImageBlock, Step
-from featstore.fusion.blocks import make_blocks
-from featstore.fusion.linear import fit_logistic
-from featstore.fusion.subset_logistic import DEFAULT
 from featstore.images.reading import read_pixels
 from featstore.processes import threads
 from featstore.results.extraction import LossAndAccuracy
@@ -32,8 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.backbones.trainable import TrainableBackbone
-    from featstore.types import Decoding, ImageRecord
+    from featstore.backbones.trainable import LinearHead, TrainableBackbone
+    from featstore.types import Decoding, Features, ImageRecord
 
     Rows = NDArray[np.intp]
     Pixels = NDArray[np.float32]
@@ -77,6 +73,7 @@ def train(
     validation: TrainingBatches,
     recipe: str,
     *,
+    fit_head: Callable[[Features, Rows], LinearHead],
     epochs: int,
     patience: int,
     seed: int,
@@ -92,6 +89,8 @@ def train(
         Training images, and images by which the best epoch is chosen, seen as they are.
     recipe
         Augmentation, canonical text. In epoch e each image is shown in the view (recipe, seed e).
+    fit_head
+        Makes a head of the frozen features ``(n, dimension)`` of the training images, and their classes ``(n,)``.
     epochs, patience
         At most so many epochs, and so many without a better validation loss.
     seed
@@ -99,7 +98,8 @@ def train(
     progress
         Called with the number of images after each batch.
     """
-    network.attach_head(fit_head(network, training_batches))
+    features = _frozen_features(network, training_batches)
+    network.attach_head(fit_head(features, training_batches.y.astype(np.intp)))
     before = best = evaluate(network, validation)
     best_epoch = 0
     network.snapshot()
@@ -126,22 +126,12 @@ def train(
     return TrainingResult(before, best, best_epoch, history)
 
 
-def fit_head(network: TrainableBackbone, training_batches: TrainingBatches) -> LinearHead:
-    """Logistic regression on the frozen features of the images as they are: featstore's own linear probe.
-
-    Its bias is moved from the classes' frequencies to equal ones (King & Zeng 2001), as the batches are balanced.
-    """
+def _frozen_features(network: TrainableBackbone, training_batches: TrainingBatches) -> Features:
+    """Features ``(n, dimension)`` of the images as they are, before anything is learned."""
     features = np.empty((len(training_batches), network.dimension), np.float32)
     for rows, pixels in training_batches.stream(IDENTITY):
         features[rows] = network.features(pixels)[: len(rows)]
-    model = fit_logistic(
-        features, training_batches.y.astype(np.intp), make_blocks({network.name: network.dimension}), DEFAULT
-    )
-    kernel, bias = model.coef.T, model.intercept
-    if kernel.shape[1] == 1:
-        kernel, bias = np.hstack([-kernel / 2, kernel / 2]), np.array([-bias[0] / 2, bias[0] / 2])
-    frequencies = np.bincount(training_batches.y) / len(training_batches)
-    return LinearHead(model.mean, model.scale, kernel, bias - np.log(frequencies))
+    return features
 
 
 def evaluate(network: TrainableBackbone, training_batches: TrainingBatches) -> LossAndAccuracy:

@@ -22,10 +22,10 @@ from featstore.backbones.weights import (
     resolve_weights,
     unreachable_error,
 )
-from featstore.costs import IMPORT_SECONDS, machine_name
 from featstore.errors import AbsentWeightsError, OutOfMemoryError, WeightsError
 from featstore.store.notes import BackboneTiming, record_timing
 from featstore.store.training_record import HASHED, read_from_weights
+from featstore.time_estimates import IMPORT_SECONDS, machine_name
 from featstore.types import BACKBONE_REVISION
 
 if TYPE_CHECKING:

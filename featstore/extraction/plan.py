@@ -17,12 +17,12 @@ import numpy as np
 
 from featstore import registry
 from featstore.backbones.catalog import peak_megabytes
-from featstore.costs import estimate_time, machine_name
 from featstore.errors import UsageError
 from featstore.images.reading import largest_decoding_bytes
 from featstore.processes import available_cores, visible_devices
 from featstore.store.ids import NO_IDS, IdSet, pack
 from featstore.store.notes import recorded_timings, recorded_worker_speeds
+from featstore.time_estimates import estimate_time, machine_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.costs import TimeEstimate
+    from featstore.time_estimates import TimeEstimate
     from featstore.types import BackboneSpec, Executor, FeatureKey, View
 
 

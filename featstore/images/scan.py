@@ -12,6 +12,7 @@ from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
+from featstore.arguments import public
 from featstore.errors import ManifestError
 from featstore.findings import Finding, counted
 from featstore.images.csv import TABLES, list_csv
@@ -21,7 +22,6 @@ from featstore.images.formats.decode import REASONS
 from featstore.images.manifest import Contents, Manifest, Quarantined, findings_of_pages, read_contents
 from featstore.images.names import check_groups, check_labels, merged_groups
 from featstore.processes import map_ahead, track
-from featstore.signatures import public
 from featstore.types import ImageRecord
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from featstore.arguments import public
 from featstore.errors import UnknownNameError, UsageError, did_you_mean
 from featstore.phantom.anatomy import Chest, Findings, cloud, density, draw_chest, draw_findings, paint_slice
-from featstore.signatures import public
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

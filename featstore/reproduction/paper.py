@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from featstore import runs
 from featstore.api.check import check
 from featstore.api.report import NAME, write_report
+from featstore.arguments import public
 from featstore.errors import BadImageError, UsageError
 from featstore.evaluation.metrics import positive_class
 from featstore.images.formats.container import HEAD, MAX_BYTES, identify
@@ -39,7 +40,6 @@ from featstore.reproduction.protocol import (
 from featstore.results.paper import Conversion, Reproduction
 from featstore.runs import LOCK
 from featstore.serialization import PRIVATE_FOLDER, read_regular
-from featstore.signatures import public
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featstore.arguments import public
 from featstore.errors import StoreError, UsageError
-from featstore.signatures import public
 from featstore.store import paths, verify
 from featstore.store.ids import NO_IDS, IdSet, pack
 from featstore.store.leases import Leases, require_exclusive

@@ -3,7 +3,7 @@
 HDF5 can point outside itself (external storage, external links, virtual data sets), announce more than it holds
 (shapes, chunks that inflate), store less than it announces, and name filters that are loaded as code. `read_plain`
 refuses all of that before it reads a value. It cannot vouch for the HDF5 library: a file made to exploit a defect in
-it costs the process that opens it, which is why foreign files are read in `featstore.isolation`.
+it costs the process that opens it, which is why foreign files are read in `featstore.isolated_reading`.
 
 What a data set keeps in the file is held against what it announces before HDF5 unpacks any of it. HDF5 1.14 trusts a
 chunk to be as long as its filters left it. A shorter one is read beyond its end: heap bytes as values, or the death
@@ -331,7 +331,7 @@ def read_datasets(source: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]
 def check_weights(path: Path) -> None:
     """Look at a file that another program is going to read, attributes of all members included, and read all of it.
 
-    What would end the other program ends this one, which is for `featstore.isolation` to bear.
+    What would end the other program ends this one, which is for `featstore.isolated_reading` to bear.
 
     Raises
     ------
@@ -351,7 +351,7 @@ def check_weights(path: Path) -> None:
 
 
 def weights_are_sound(path: Path) -> tuple[bool, list[NDArray[Any]]]:
-    """`check_weights`; run by `featstore.isolation`."""
+    """`check_weights`; run by `featstore.isolated_reading`."""
     check_weights(path)
     return True, []
 

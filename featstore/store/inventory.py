@@ -10,8 +10,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featstore.arguments import public
 from featstore.errors import UsageError, did_you_mean
-from featstore.signatures import public
 from featstore.store import paths, verify
 from featstore.store.store import Store, default_cache
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from featstore import serialization
 from featstore.errors import RefusedFileError, StoreError
-from featstore.isolation import LostError, call
+from featstore.isolated_reading import LostError, call
 from featstore.serialization import canonical_json, digest, digest_bytes
 from featstore.store import hdf5_guard, paths
 from featstore.store.paths import commit
@@ -151,7 +151,7 @@ def decode_record(path: Path, weights: str, found: Mapping[str, NDArray[Any]]) -
 
 
 def read_record(path: Path) -> tuple[list[str], list[NDArray[Any]]]:
-    """Data sets of a record inside a weights file; run by `featstore.isolation`."""
+    """Data sets of a record inside a weights file; run by `featstore.isolated_reading`."""
     found = hdf5_guard.read_datasets(path, DATASETS)
     return [*found], [*found.values()]
 

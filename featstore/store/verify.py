@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featstore import serialization
+from featstore.arguments import public
 from featstore.errors import ShardCorruptError, StoreError
-from featstore.isolation import LostError, call
+from featstore.isolated_reading import LostError, call
 from featstore.serialization import canonical_json
-from featstore.signatures import public
 from featstore.store import notes, paths, shard, store, training_record
 from featstore.store.ids import NO_IDS, IdSet
 from featstore.store.paths import commit
@@ -166,7 +166,7 @@ def _rows(path: Path, root: Path) -> int:
 
 
 def count_rows(path: Path, root: str) -> tuple[int, list[NDArray[Any]]]:
-    """Rows of a shard; run by `featstore.isolation`.
+    """Rows of a shard; run by `featstore.isolated_reading`.
 
     Raises
     ------
@@ -293,7 +293,7 @@ def _put_back(root: Path, path: Path) -> bool:
 
 
 def key_of(path: Path) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-    """Key of a good shard; run by `featstore.isolation`."""
+    """Key of a good shard; run by `featstore.isolated_reading`."""
     return shard.read(path).key.to_json(), []
 
 

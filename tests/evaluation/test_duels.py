@@ -173,7 +173,7 @@ def test_two_runs_give_the_same_numbers():
 
 
 def noise_arena(seed, contestants=30, patients=60):
-    """Contestants that guess, so no fitting is needed."""
+    """Candidates that guess, so no fitting is needed."""
     rng = np.random.default_rng(seed)
     matrix = make_matrix(signal=(0.0,), patients=patients, images=1, seed=seed, views=1)
     splits = group_folds(matrix, 5, seed=seed)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
-from featstore.costs import CATALOGUE, TimeEstimate
 from featstore.evaluation import backbone_value as worth_and_cost
 from featstore.evaluation.backbone_value import (
     backbone_value,
@@ -24,6 +23,7 @@ from featstore.evaluation.backbone_value import (
 from featstore.evaluation.crossval import cross_validate
 from featstore.evaluation.estimates import EvaluationDesign
 from featstore.splits import group_folds
+from featstore.time_estimates import CATALOGUE, TimeEstimate
 
 RNG = np.random.default_rng(0)
 FOUR = ("a", "b", "c", "d")

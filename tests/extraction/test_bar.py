@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from fakes import key, spec
 
-from featstore.costs import CATALOGUE, TimeEstimate
 from featstore.extraction import plan as module
 from featstore.extraction.plan import Plan, ProgressBar, plan, roughly
+from featstore.time_estimates import CATALOGUE, TimeEstimate
 
 SPECS = [spec("Alpha"), spec("Beta")]
 IDS = [f"{number:064x}" for number in range(50)]

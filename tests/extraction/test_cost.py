@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.backbones import catalog
-from featstore.costs import CATALOGUE, IMPORT_SECONDS, MEASURED, SCALED, estimate_time
-from featstore.costs import machine_name as this_machine
 from featstore.extraction.networks import TimedBackbone, record_timings
 from featstore.store.notes import BackboneTiming, record_timing, recorded_timings
+from featstore.time_estimates import CATALOGUE, IMPORT_SECONDS, MEASURED, SCALED, estimate_time
+from featstore.time_estimates import machine_name as this_machine
 
 RESNET, MOBILE = spec("ResNet50"), spec("MobileNetV2")
 

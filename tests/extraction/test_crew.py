@@ -4,12 +4,12 @@ import pytest
 
 from featstore.api import bench as bench_module
 from featstore.api.bench import bench
-from featstore.costs import machine_name
 from featstore.errors import UsageError
 from featstore.extraction import plan as module
 from featstore.extraction.plan import AS_ASKED, BENCHED, DEFAULT, choose_workers, fastest_workers
 from featstore.results.extraction import Rate
 from featstore.store.notes import record_worker_speeds, recorded_worker_speeds
+from featstore.time_estimates import machine_name
 
 SPEEDS = {("VGG16", 1): 5.0, ("VGG16", 2): 9.0, ("ResNet50", 1): 8.0, ("ResNet50", 2): 7.0}
 

@@ -11,7 +11,7 @@ from fakes import write_images
 from featstore.errors import FeatstoreError
 from featstore.exchange.importing import import_features
 from featstore.images.scan import scan
-from featstore.isolation import LostError, call
+from featstore.isolated_reading import LostError, call
 from featstore.store.store import Store
 
 pytestmark = pytest.mark.hostile

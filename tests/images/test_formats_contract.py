@@ -66,7 +66,7 @@ class Cards(Format):
         count = file.read(1)[0]
         return Pages(tuple(range(count)), count)
 
-    def decode(self, data, frame, value_range, index=None):  # noqa: ARG002
+    def decode(self, data, frame, *_):
         width, height = struct.unpack_from(">HH", data, 6)
         return np.frombuffer(data, np.uint8, width * height, 10 + frame * width * height).reshape(
             height, width

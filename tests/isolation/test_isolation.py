@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featstore import isolation as caller
-from featstore import isolation as frames
-from featstore import isolation as server
+from featstore import isolated_reading as caller
+from featstore import isolated_reading as frames
+from featstore import isolated_reading as server
 from featstore.errors import RefusedFileError, UsageError
-from featstore.isolation import LostError, call
+from featstore.isolated_reading import LostError, call
 
 pytestmark = pytest.mark.hostile
 WORKS = "isolated_works:"

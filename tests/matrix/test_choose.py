@@ -15,7 +15,6 @@ from PIL import Image
 import featstore
 from featstore.api import extract as module
 from featstore.errors import AuditError, MissingFeaturesError, UnknownNameError, UsageError
-from featstore.holdings import extract_command
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
 from featstore.matrix import load_matrix
@@ -23,6 +22,7 @@ from featstore.splits import group_folds
 from featstore.store.notes import recorded_request
 from featstore.store.store import Store
 from featstore.store.verify import verify
+from featstore.stored_features import extract_command
 from featstore.types import IDENTITY, Decoding, FeatureKey, View
 
 N = 12

@@ -63,7 +63,7 @@ def images_of_patients(n=120, classes=2):
     return y, proba, np.array([f"p{i // 3}" for i in range(n)])
 
 
-def contestant(name, backbones, mean, strategy="concat_logreg"):
+def candidate(name, backbones, mean, strategy="concat_logreg"):
     interval = None if mean is None else [mean - 0.05, min(1.0, mean + 0.04)]
     folds = [None if mean is None else mean + d for d in (-0.02, 0.0, 0.02, 0.01, -0.01)]
     auc = {"mean": mean, "deviation": 0.01, "interval": interval, "folds": folds}
@@ -79,23 +79,21 @@ def contestant(name, backbones, mean, strategy="concat_logreg"):
 
 def all_subsets(names=tuple(SEVEN)):
     chosen = [s for k in range(1, len(names) + 1) for s in itertools.combinations(names, k)]
-    return [
-        contestant("+".join(s), s, 0.7 + 0.02 * len(s) + 0.001 * at % 0.01) for at, s in enumerate(chosen)
-    ]
+    return [candidate("+".join(s), s, 0.7 + 0.02 * len(s) + 0.001 * at % 0.01) for at, s in enumerate(chosen)]
 
 
-def folds_of(contestants):
-    return {c["name"]: c["metrics"]["auc"]["folds"] for c in contestants}
+def folds_of(candidates):
+    return {c["name"]: c["metrics"]["auc"]["folds"] for c in candidates}
 
 
-def bargains(contestants):
+def bargains(candidates):
     return [
         {
             "backbones": c["backbones"],
             "milliseconds": 60.0 * len(c["backbones"]),
             "score": c["metrics"]["auc"]["mean"],
         }
-        for c in contestants
+        for c in candidates
     ]
 
 
@@ -109,13 +107,13 @@ def curves_of(names, classes=2):
 
 @cache
 def gallery(names=("net one", "net two", "net three"), classes=("covid", "normal")):
-    """Every figure there is, of contestants and classes with these names; the same numbers every time."""
+    """Every figure there is, of candidates and classes with these names; the same numbers every time."""
     rng = np.random.default_rng(1)
     names, classes = list(dict.fromkeys(names)), list(classes)
     y, proba, groups = images_of_patients(classes=len(classes))
     counts = np.arange(len(classes) ** 2).reshape(len(classes), -1)
     everyone = [
-        contestant(name, SEVEN if at else ["ResNet50"], 0.9 - 0.001 * at) for at, name in enumerate(names)
+        candidate(name, SEVEN if at else ["ResNet50"], 0.9 - 0.001 * at) for at, name in enumerate(names)
     ]
     drawn = curves_of(names, len(classes))
     pixels = rng.integers(0, 256, (2, 20, 20, 3), np.uint8)
@@ -140,7 +138,7 @@ def gallery(names=("net one", "net two", "net three"), classes=("covid", "normal
         figures.risk_coverage(drawn),
         figures.forest(everyone),
         figures.critical_difference(folds_of(everyone)),
-        figures.lattice([contestant("+".join(s), s, 0.8) for s in ([n] for n in names[:7])]),
+        figures.lattice([candidate("+".join(s), s, 0.8) for s in ([n] for n in names[:7])]),
         figures.pareto(
             [{"backbones": [n], "milliseconds": 1.0 + at, "score": 0.8} for at, n in enumerate(names)]
         ),
@@ -196,7 +194,7 @@ def test_drawing_everything_twice_gives_the_same_bytes():
     assert [(p.inline(), p.alt) for p in gallery.__wrapped__()] == first
 
 
-def test_one_contestant_is_drawn_and_nobodys_global_style_touched():
+def test_one_candidate_is_drawn_and_nobodys_global_style_touched():
     _ = rcParams["backend"]  # chosen when first asked for
     before = rcParams.copy()
     for picture in gallery.__wrapped__(("a",)):
@@ -276,7 +274,7 @@ def test_a_short_name_is_shown_letter_by_letter(name):
     shown = [
         figures.roc(y, {name: proba}, groups),
         figures.reliability(curves_of([name])),
-        figures.forest([contestant(name, ["A"], 0.8)]),
+        figures.forest([candidate(name, ["A"], 0.8)]),
         figures.critical_difference({name: [1, 2, 3], "b": [2, 3, 1]}),
         figures.confusion([[1, 2], [3, 4]], [name, "other"]),
         figures.distribution({"train": {name: 3}}),
@@ -288,7 +286,7 @@ def test_a_short_name_is_shown_letter_by_letter(name):
 
 
 @pytest.mark.slow
-def test_a_hundred_and_twenty_seven_contestants():
+def test_a_hundred_and_twenty_seven_candidates():
     subsets = all_subsets()
     names = [c["name"] for c in subsets]
     y, proba, groups = images_of_patients()
@@ -327,11 +325,11 @@ EMPTY = {
     "empty curve": lambda: figures.risk_coverage(
         {"a": {"risk_coverage": {"coverage": [], "risk": [], "aurc": None}}}
     ),
-    "forest": lambda: figures.forest([contestant("a", ["A"], None)]),
+    "forest": lambda: figures.forest([candidate("a", ["A"], None)]),
     "ranks of one": lambda: figures.critical_difference({"a": [1.0, 2.0]}),
     "ranks of no one": lambda: figures.critical_difference({}),
     "undefined folds": lambda: figures.critical_difference({"a": [None, 1.0], "b": [1.0, None]}),
-    "lattice": lambda: figures.lattice([contestant("a", ["A"], None)]),
+    "lattice": lambda: figures.lattice([candidate("a", ["A"], None)]),
     "pareto": lambda: figures.pareto([{"backbones": ["A"], "milliseconds": None, "score": 0.7}]),
     "views": lambda: figures.views_curve([]),
     "map": lambda: figures.embedding_map(np.zeros((2, 4)), {"label": ["a", "b"]}),
@@ -382,10 +380,10 @@ def crossings(figure):
     ]
 
 
-@pytest.mark.parametrize(("contestants", "classes"), [(2, 12), (12, 2)])
+@pytest.mark.parametrize(("candidates", "classes"), [(2, 12), (12, 2)])
 @pytest.mark.slow
-def test_no_label_covers_another_and_every_picture_fits_a_phone(contestants, classes):
-    names = tuple(f"contestant with a long name {i}" for i in range(contestants))
+def test_no_label_covers_another_and_every_picture_fits_a_phone(candidates, classes):
+    names = tuple(f"candidate with a long name {i}" for i in range(candidates))
     for picture in gallery(names, tuple(f"class {i}" for i in range(classes))):
         width = float(re.search(r'width="([0-9.]+)pt"', picture.svg())[1])
         assert (picture.name, width) < (picture.name, 72 * 5.8)
@@ -403,7 +401,7 @@ def test_a_name_is_never_wider_than_its_room(name, inches):
 
 
 def test_names_that_begin_alike_stay_apart():
-    names = [f"a rather long name of contestant {i}" for i in range(3)]
+    names = [f"a rather long name of candidate {i}" for i in range(3)]
     assert len(set(distinct(names, 1.0))) == 3
 
 
@@ -523,7 +521,7 @@ def test_folds_are_said_not_to_be_independent():
 
 
 def test_the_forest_puts_the_best_first_and_leaves_out_what_is_undefined():
-    everyone = [contestant("low", ["A"], 0.6), contestant("high", "AB", 0.9), contestant("none", "AB", None)]
+    everyone = [candidate("low", ["A"], 0.6), candidate("high", "AB", 0.9), candidate("none", "AB", None)]
     picture = figures.forest(everyone)
     assert picture.alt.index("high 0.900 [0.850, 0.940]") < picture.alt.index("low 0.600")
     assert "1 without a value are left out." in " ".join(words(picture))
@@ -540,7 +538,7 @@ def test_the_lattice_joins_subsets_that_differ_by_one():
 
 
 def test_the_lattice_is_about_one_strategy():
-    others = [contestant("knn:A+B", ["A", "B"], 0.99, "knn")]
+    others = [candidate("knn:A+B", ["A", "B"], 0.99, "knn")]
     assert "best A+B+C" in figures.lattice(all_subsets(("A", "B", "C")) + others).alt
     assert "best A+B with 0.990" in figures.lattice(all_subsets(("A", "B", "C")) + others, strategy="knn").alt
 

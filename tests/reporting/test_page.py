@@ -201,6 +201,18 @@ def test_a_cache_without_the_vectors_costs_the_map_alone(world, tmp_path, bare):
     assert "Images by split and class</strong>" in text
 
 
+def test_the_audit_uses_the_cache_that_is_named_and_reads_each_file_once(world, tmp_path, monkeypatch, bare):
+    from featstore.images import scan
+
+    seen, read = [], scan.read_contents
+    monkeypatch.setattr(scan, "read_contents", lambda path: seen.append(path) or read(path))
+    (tmp_path / "cache").mkdir()
+    write_report(world.fuse, tmp_path / "r.html", world.data, tmp_path / "cache")
+    assert list((tmp_path / "cache" / "facts").rglob("*.rows"))
+    assert seen
+    assert len(seen) == len(set(seen))
+
+
 def test_data_that_no_run_saw_is_refused(world, tmp_path):
     other = write_images(tmp_path / "other", 12, seed=9)
     with pytest.raises(UsageError, match="None of the runs was made from"):

@@ -131,7 +131,7 @@ def test_the_split_by_image_is_marked_and_that_by_patient_is_clean(world):
     assert image["sizes"] == {"train": 22, "val": 14, "test": 12}, (
         "a quarter, then 40 % of the rest, by class"
     )
-    assert image["sizes"] == {side: sum(n.values()) for side, n in world.result.sides["by_image"].items()}
+    assert image["sizes"] == {side: sum(n.values()) for side, n in world.result.splits["by_image"].items()}
     with (world.arguments["out"] / "by_patient" / "head" / run.PREDICTIONS).open(newline="") as lines:
         held = [(line["group"], line["split"]) for line in csv.DictReader(lines)]
     sides = {patient: {split for group, split in held if group == patient} for patient, _ in held}

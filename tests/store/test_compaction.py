@@ -289,7 +289,7 @@ print("kills", fatal)
 @pytest.mark.slow
 @pytest.mark.crash
 def test_a_kill_at_any_step_leaves_every_row_and_a_second_run_ends_the_same(tmp_path):
-    tests = Path(__file__).resolve().parents[1]
+    tests = Path(__file__).resolve().parents[1] / "support"
     command = [sys.executable, "-c", CRASH, str(tests)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ import pytest
 from fakes import DECODING, key, spec
 
 from featstore.errors import MissingFeaturesError, ShardCorruptError
-from featstore.isolation import LostError
+from featstore.isolated_reading import LostError
 from featstore.serialization import canonical_json, digest, digest_bytes
 from featstore.store import paths as layout
 from featstore.store import shard

@@ -276,7 +276,7 @@ def mutation(number: int) -> tuple[str, bytes]:
 
 
 def attempt(path: Path, name: str):
-    """Read a file by all that read HDF5; run by `featstore.isolation`. How it ended, and the memory in KiB."""
+    """Read a file by all that read HDF5; run by `featstore.isolated_reading`. How it ended, and the memory in KiB."""
     import resource
 
     used = math.ceil(time.process_time())

@@ -96,8 +96,8 @@ def _candidates_table(record: RunRecord, comparison: Comparison) -> Table:
     )
     first = leader(comparison).candidate.label
     return Table(
-        f"All {len(comparison.candidates)} contestants, {scored_on(comparison)}",
-        ("Contestant", *(metric_heading(m) for m in shown)),
+        f"All {len(comparison.candidates)} candidates, {scored_on(comparison)}",
+        ("Candidate", *(metric_heading(m) for m in shown)),
         rows,
         f"Mean over the folds (ECE: all images together), with its 95 % interval from resampled {kept(record)}, never"
         " narrower than so many allow. Sort by any column.",

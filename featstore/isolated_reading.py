@@ -43,7 +43,7 @@ ANSWER = 32 << 30
 TOO_LONG = "reading it takes longer than a file of its size may"
 START = (
     "import sys; number, parent, stays, *sys.path = sys.argv[1:]; "
-    "from featstore.isolation import serve; serve(int(number), int(parent), stays == 'True')"
+    "from featstore.isolated_reading import serve; serve(int(number), int(parent), stays == 'True')"
 )
 """The path of modules is that of this process, so that nothing in the working folder is taken for a module."""
 ENVIRONMENT = {

@@ -23,6 +23,8 @@ MEASURED = "measured in earlier runs of this cache on this machine"
 SCALED = "scaled from other networks that this cache has seen on this machine"
 CATALOGUE = "the catalogue's speed of another machine"
 LOAD_SECONDS = 2.0
+UNCOUNTED_SECONDS = 0.01
+"""Of an image on one core, by a network whose operations nobody counted: a guess until a cache has measured it."""
 RELATIVE_TO_FLOAT32 = {"bfloat16": 0.25}
 """Time of a precision as a share of float32: 1/7 to 1/3.6 on a CPU with AMX (`benchmarks/precision.py`)."""
 
@@ -77,14 +79,15 @@ def estimate_time(
 
 def _relative_slowness(known: Mapping[BackboneSpec, BackboneTiming]) -> float:
     listed = set(catalog.names())
-    expected = {spec: _by_catalogue(spec) for spec in known if spec.name in listed}
-    ratios = [known[spec].core_seconds / seconds for spec, seconds in expected.items() if seconds]
+    counted = [spec for spec in known if spec.name in listed and catalog.row(spec.name).gflops]
+    ratios = [known[spec].core_seconds / _by_catalogue(spec) for spec in counted]
     return median(ratios) if ratios else 1.0
 
 
 def _by_catalogue(spec: BackboneSpec) -> float:
     row = catalog.row(spec.name)
-    return row.gflops / row.core_gflops * RELATIVE_TO_FLOAT32.get(spec.precision, 1.0)
+    seconds = row.gflops / row.core_gflops or UNCOUNTED_SECONDS
+    return seconds * RELATIVE_TO_FLOAT32.get(spec.precision, 1.0)
 
 
 IMPORT_SECONDS = 4.0
