@@ -43,7 +43,12 @@ Weights = Annotated[
     ),
 ]
 Preprocess = Annotated[str, typer.Option(help="official (each network's own) or rescale (1/255).")]
-Precision = Annotated[str, typer.Option(help="float32, bfloat16 (CPUs that have it) or float16 (GPUs).")]
+Precision = Annotated[
+    str, typer.Option(help="float32, tf32 (GPUs), bfloat16 (where the machine has it) or float16 (GPUs).")
+]
+Engine = Annotated[
+    str, typer.Option(help="What computes: tensorflow, jax, or auto, which is jax where JAX sees a GPU.")
+]
 StoredPreprocess = Annotated[
     str | None,
     typer.Option(
@@ -55,7 +60,7 @@ StoredPrecision = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="float32, bfloat16 or float16; default that of the last extract of these images, else float32.",
+        help="float32, tf32, bfloat16 or float16; default that of the last extract of these images, else float32.",
     ),
 ]
 StoredBackbones = Annotated[

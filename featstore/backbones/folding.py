@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import tensorflow as tf
-
     from numpy.typing import NDArray
 
 

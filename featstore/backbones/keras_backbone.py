@@ -11,6 +11,7 @@ import random
 import sys
 import tempfile
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -21,7 +22,9 @@ from featstore.backbones.precision import (
     FLOAT16,
     FLOAT32,
     POLICIES,
+    TF32,
     capabilities,
+    cpu_name,
     prefer_onednn,
     require_hardware,
     require_precision,
@@ -45,7 +48,7 @@ from featstore.errors import (
     WeightsError,
     did_you_mean,
 )
-from featstore.types import BackboneSpec
+from featstore.types import BackboneSpec, Computation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
 
 # Keras set up, and networks of the catalogue built, filled and frozen
 
+ENGINE = "tensorflow"
 PREPROCESSES = OFFICIAL, RESCALE = ("official", "rescale")
 
 
@@ -79,8 +83,9 @@ def require_preprocess(preprocess: str) -> None:
 
 def prepare_keras() -> list[tuple[int, int]]:
     """Set Keras and GPUs up; return the compute capability of each GPU."""
-    asked = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    _require("backend", asked, "tensorflow", "Unset KERAS_BACKEND, or set it to tensorflow.")
+    asked = os.environ.setdefault("KERAS_BACKEND", ENGINE)
+    other = "Unset KERAS_BACKEND, or compute with it: `featstore extract DATA --engine jax`, in a process of its own."
+    require_setting("backend", asked, ENGINE, other)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     prefer_onednn()
     with redirect_native_stderr():
@@ -90,9 +95,9 @@ def prepare_keras() -> list[tuple[int, int]]:
         gpus = tf.config.list_physical_devices("GPU")
 
     repair = "Remove the setting from keras.json (in $KERAS_HOME or ~/.keras) or from the calling program."
-    _require("backend", keras.backend.backend(), "tensorflow", repair)
-    _require("image_data_format", keras.config.image_data_format(), "channels_last", repair)
-    _require("dtype policy", keras.config.dtype_policy().name, "float32", repair)
+    require_setting("backend", keras.backend.backend(), ENGINE, repair)
+    require_setting("image_data_format", keras.config.image_data_format(), "channels_last", repair)
+    require_setting("dtype policy", keras.config.dtype_policy().name, "float32", repair)
     for gpu in gpus:
         tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
         with contextlib.suppress(RuntimeError):  # the GPU is in use already
@@ -102,7 +107,32 @@ def prepare_keras() -> list[tuple[int, int]]:
     return capabilities(gpus)
 
 
-def _require(what: str, actual: str, wanted: str, remedy: str) -> None:
+def libraries() -> str:
+    """Names and versions of what computes, as shards record them."""
+    import keras
+    import tensorflow as tf
+
+    return f"tensorflow {tf.__version__}, keras {keras.__version__}"
+
+
+@cache
+def device_name() -> str:
+    """Name of the device that computes: of the first GPU that TensorFlow sees, else of the processor."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
+    return str(details.get("device_name", "GPU")) if gpus else cpu_name()
+
+
+def require_setting(what: str, actual: str, wanted: str, remedy: str) -> None:
+    """Refuse a setting of Keras that would change the numbers.
+
+    Raises
+    ------
+    BackboneError
+        If it is not `wanted`.
+    """
     if actual != wanted:
         raise BackboneError(f"Keras' {what} is {actual}, and featstore's features need {wanted}.", remedy)
 
@@ -246,6 +276,11 @@ class KerasBackbone:
         """Images computed at a time: all of a batch."""
         return self.batch_size
 
+    @property
+    def computation(self) -> Computation:
+        """How its vectors come about."""
+        return Computation(self.batch_size, ENGINE, device_name(), libraries())
+
     def with_batch_size(self, batch_size: int) -> KerasBackbone:
         """Compile the same network, sharing its weights, for another batch.
 
@@ -256,7 +291,7 @@ class KerasBackbone:
         UsageError
             If it is less than 1.
         """
-        _require_batch_size(batch_size)
+        require_batch_size(batch_size)
         forward = _compile(catalog.row(self.spec.name), self._network, self.spec, batch_size)
         return replace(self, batch_size=batch_size, _forward=forward)
 
@@ -363,7 +398,12 @@ def load_backbone(
     """
     require_preprocess(preprocess)
     require_precision(precision)
-    _require_batch_size(batch_size)
+    require_batch_size(batch_size)
+    if precision == TF32:
+        raise UsageError(
+            "The engine tensorflow does not compute in tf32: it can only be told so for all networks of a process.",
+            "Use the other engine: `featstore extract DATA --engine jax --precision tf32`.",
+        )
     row = catalog.row(name)
     found = resolve_weights(row, weights)
     if found.digest is None:
@@ -378,7 +418,14 @@ def load_backbone(
     return KerasBackbone(identity, batch_size, network, _compile(row, network, identity, batch_size))
 
 
-def _require_batch_size(batch_size: int) -> None:
+def require_batch_size(batch_size: int) -> None:
+    """Refuse a batch without images.
+
+    Raises
+    ------
+    UsageError
+        If it is less than 1.
+    """
     if batch_size < 1:
         raise UsageError(f"The batch size is {batch_size}.", "Use 1 or more.")
 

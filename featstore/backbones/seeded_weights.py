@@ -1,8 +1,8 @@
 """The numbers that TensorFlow draws for seeded weights, without TensorFlow.
 
 Whoever asks for ``random:0`` gets the same network on every engine. Keras asks its backend for random numbers, and
-each backend has a generator of its own; these are TensorFlow's ``tf.random.stateless_*`` on a CPU: Philox 4x32 with ten
-rounds (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011), keyed by the seed as TensorFlow
+each backend has a generator of its own; these are TensorFlow's ``tf.random.stateless_*`` on a CPU: Philox 4x32 with
+ten rounds (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011), keyed by the seed as TensorFlow
 scrambles it. Uniform numbers are equal to the bit; normal ones to the rounding of sine, cosine and logarithm.
 """
 
@@ -53,7 +53,7 @@ def normal(shape: Sequence[int], mean: float, stddev: float, seed: int) -> Float
 
 
 def truncated_normal(shape: Sequence[int], mean: float, stddev: float, seed: int) -> Floats:
-    """Float32 normal numbers within two deviations, those of ``tf.random.stateless_truncated_normal`` but for rounding."""
+    """Float32 normal numbers within two deviations: ``tf.random.stateless_truncated_normal`` but for rounding."""
     count = math.prod(shape)
     groups = -(-count // _GROUP)
     parts = [
@@ -146,7 +146,7 @@ def _box_muller(words: Words) -> Floats:
 def _truncated(groups: NDArray[np.uint64], seed: int, calls: int = _FIRST) -> Floats:
     """The first four numbers of each group that are near enough: ``(len(groups), 4)``."""
     key, high = _key_of(seed)
-    counters = groups[:, None] * np.uint64(_SKIP) + np.arange(calls, dtype=np.uint64)
+    counters: NDArray[np.uint64] = groups[:, None] * np.uint64(_SKIP) + np.arange(calls, dtype=np.uint64)
     words = _philox(counters.ravel(), high, key).reshape(len(groups), -1, 2)
     normals = _box_muller(words).reshape(len(groups), -1)
     near = np.abs(normals) < _LIMIT

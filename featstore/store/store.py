@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from featstore.store.ids import PackedIds
     from featstore.store.notes import BadImage
     from featstore.store.shard import Shard
-    from featstore.types import BackboneSpec, Decoding, FeatureKey, Features
+    from featstore.types import BackboneSpec, Computation, Decoding, FeatureKey, Features
 
 
 # The cache folder as an object
@@ -72,18 +72,22 @@ class Store:
         self._described: set[Path] = set()
 
     def write(
-        self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int | None = None
+        self,
+        key: FeatureKey,
+        ids: Sequence[str],
+        features: Features,
+        computation: Computation = shard.UNRECORDED,
     ) -> Path:
         """Commit rows as one new shard and return its path.
 
         Parameters
         ----------
-        key, ids, features, batch_size
+        key, ids, features, computation
             As for `featstore.store.shard.encode`.
         """
         self._describe(key.backbone)
         folder = paths.shard_folder(self.root, key)
-        data = shard.encode(key, ids, features, batch_size)
+        data = shard.encode(key, ids, features, computation)
         path = commit_named_by_hash(self.root, folder, data, paths.SHARD_SUFFIX)
         try:
             stamp = bytes.fromhex(path.stem), *_size_and_time(path.lstat())

@@ -8,7 +8,7 @@ pytest.importorskip("jax", reason="JAX is not installed")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featstore.backbones import jax_warp
+from featstore.images import device_warp
 from featstore.images.augment import Transform, warp
 
 FILLS = ("nearest", "reflect", "wrap", "constant")
@@ -27,8 +27,8 @@ TRANSFORMS = st.builds(
 
 def jumps(transform, height, width):
     """Output pixels that are read within a millionth of where ``constant`` and ``wrap`` jump."""
-    where = jax_warp.reads([transform], height, width)
-    at = (where.rows[0, :, :, None] + where.columns[0, :, None, :]) / 2.0**jax_warp.BITS
+    where = device_warp.reads([transform], height, width)
+    at = (where.rows[0, :, :, None] + where.columns[0, :, None, :]) / 2.0**device_warp.BITS
     near = np.zeros((height, width), bool)
     for coordinate, size in zip(at, (height, width), strict=True):
         period = max(size - 1, 1)
@@ -46,8 +46,10 @@ def jumps(transform, height, width):
 def test_a_view_is_that_of_the_host(transform, fill, seed, shape):
     pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     expected = warp(pixels, transform, fill, 7.0)
-    found = np.asarray(jax_warp.warp(pixels[None], jax_warp.reads([transform], *shape[:2]), fill, 7.0))[0]
-    differ = (np.abs(found - expected) > jax_warp.TOLERANCE).any(axis=2)
+    found = np.asarray(device_warp.warp(pixels[None], device_warp.reads([transform], *shape[:2]), fill, 7.0))[
+        0
+    ]
+    differ = (np.abs(found - expected) > device_warp.TOLERANCE).any(axis=2)
     assert not (differ & ~jumps(transform, *shape[:2])).any()
 
 
@@ -57,10 +59,10 @@ def test_a_view_is_that_of_the_host(transform, fill, seed, shape):
 )
 def test_whole_pixels_move_whole(transform, fill):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 31, 3), dtype=np.uint8)
-    found = np.asarray(jax_warp.warp(pixels[None], jax_warp.reads([transform], 20, 31), fill, 7.0))[0]
+    found = np.asarray(device_warp.warp(pixels[None], device_warp.reads([transform], 20, 31), fill, 7.0))[0]
     assert (found == warp(pixels, transform, fill, 7.0)).all()
 
 
 def test_a_view_from_too_far_away_is_refused():
     with pytest.raises(ValueError, match="more than 2048 away"):
-        jax_warp.reads([Transform(tx=5000.0)], 32, 32)
+        device_warp.reads([Transform(tx=5000.0)], 32, 32)
