@@ -39,6 +39,7 @@ from featstore.store.training_record import load_training_record
 from featstore.stored_features import (
     FeatureQuery,
     StoredFeatures,
+    engines_finding,
     extract_command,
     imported_finding,
     incomplete_error,
@@ -189,7 +190,7 @@ def assemble(
         len(manifest.records) - len(records) + len(manifest.unreadable),
         manifest.groups_set_aside,
         seen_by_backbone=learned,
-        findings=ordered([*manifest.findings, *met]),
+        findings=ordered([*manifest.findings, *met, *filter(None, [engines_finding(store.computations)])]),
     )
 
 

@@ -292,3 +292,6 @@ class Executor(Protocol):
 
 VERSIONED_PREFIX = "version:"
 """How the weights of a network that is not Keras' begin in its key."""
+
+PLUG_IN = "plug-in"
+"""Engine of such networks."""

@@ -175,13 +175,13 @@ def extract(
     processes.threads()  # refuses a number that is none
     store = Store(Path(cache) if cache is not None else default_cache())
     chosen = choose_workers(executor, workers, scheduler, store.root, backbones, precision)
-    choice = chosen.executor
+    choice, engine = chosen.executor, choose_engine(engine)
     decoding = Decoding(decoder_version(), value_range=value_range)
     views = [IDENTITY, *_views(recipe, seeds)]
     with ExitStack() as stack:
         bar = stack.enter_context(ProgressBar(shown=progress))
         bar.say("reading the data set")
-        networks = Networks(weights or {}, preprocess, precision, choose_engine(engine))
+        networks = Networks(weights or {}, preprocess, precision, engine)
         specs = specs_of(networks, backbones, fetch=not dry_run)
         known = training_records(specs, weights or {})
         with progress_bars(wanted=progress):
@@ -191,8 +191,7 @@ def extract(
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
         todo = _plan(keys, manifest, store, decoding)
         cost = expected_time(todo, store.root)
-        finished = todo
-        stats = pipeline.PassStats()
+        finished, stats = todo, pipeline.PassStats()
         if not dry_run:
             _save_training_records(store, specs, known)
         budget = memory and memory // choice.workers
@@ -204,15 +203,10 @@ def extract(
             require_writable(store.root)
             bar.expect(todo, cost)
             if not choice.in_process:
-                library = LIBRARIES[networks.engine]
-                bar.say(f"starting {choice.workers} workers; each loads {library} and its networks")
+                bar.say(f"starting {choice.workers} workers; each loads {LIBRARIES[engine]} and its networks")
             told = bar if choice.in_process else pipeline.NullProgress()
-            work = replace(
-                _worker(networks, decoding, store.root.absolute(), len(manifest.records), budget),
-                progress=told,
-                memory_is_bounded=len(parts) > 1,
-                decoding_budget=room,
-            )
+            work = _worker(engine, networks, decoding, store, len(manifest.records), budget)
+            work = replace(work, progress=told, memory_is_bounded=len(parts) > 1, decoding_budget=room)
             records = {r.id: r for r in manifest.records}
             for part in parts:
                 wanted = [key_plan.key for key_plan in part.key_plans]
@@ -260,12 +254,13 @@ def extract(
 
 
 def _worker(
-    networks: Networks, decoding: Decoding, cache: Path, images: int, budget: int | None
+    engine: str, networks: Networks, decoding: Decoding, store: Store, images: int, budget: int | None
 ) -> ExtractWorker:
     """Say how work is done: on a GPU of the engine jax in larger blocks and batches than elsewhere."""
-    rows = LARGE_BLOCK_ROWS if networks.engine == JAX and jax_sees_gpu() else BLOCK_ROWS
-    sized = networks.for_batches(largest_batch(images, rows), budget)
-    return ExtractWorker(sized, decoding, cache, block_rows=rows)
+    rows = LARGE_BLOCK_ROWS if engine == JAX and jax_sees_gpu() else BLOCK_ROWS
+    if engine == JAX:
+        networks = networks.for_batches(largest_batch(images, rows), budget)
+    return ExtractWorker(networks, decoding, store.root.absolute(), block_rows=rows, engine=engine)
 
 
 def _decoding_memory(manifest: Manifest, todo: Plan, choice: Executor) -> DecodingMemory:

@@ -18,7 +18,7 @@ from featstore.errors import (
     OutOfMemoryError,
     UsageError,
 )
-from featstore.types import Computation
+from featstore.types import PLUG_IN, Computation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,9 +99,6 @@ def load_backbone(
         return engines.load_backbone(engine, name, weights, preprocess, batch_size, precision)
     found = resolve_weights(row, weights)
     return ForeignBackbone.load(row, spec(row, found, preprocess, precision), found.path, batch_size)
-
-
-PLUG_IN = "plug-in"
 
 
 @dataclass(frozen=True, slots=True)

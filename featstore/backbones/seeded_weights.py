@@ -146,7 +146,8 @@ def _box_muller(words: Words) -> Floats:
 def _truncated(groups: NDArray[np.uint64], seed: int, calls: int = _FIRST) -> Floats:
     """The first four numbers of each group that are near enough: ``(len(groups), 4)``."""
     key, high = _key_of(seed)
-    counters: NDArray[np.uint64] = groups[:, None] * np.uint64(_SKIP) + np.arange(calls, dtype=np.uint64)
+    first_of_group, call = groups[:, None] * np.uint64(_SKIP), np.arange(calls, dtype=np.uint64)
+    counters = np.add(first_of_group, call, dtype=np.uint64)
     words = _philox(counters.ravel(), high, key).reshape(len(groups), -1, 2)
     normals = _box_muller(words).reshape(len(groups), -1)
     near = np.abs(normals) < _LIMIT

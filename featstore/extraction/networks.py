@@ -442,15 +442,7 @@ def training_records(specs: Iterable[BackboneSpec], weights: Mapping[str, str]) 
 
 
 class NetworkSource(Protocol):
-    """Where a worker gets its backbones; picklable, and in one process the same networks every time.
-
-    Attributes
-    ----------
-    engine
-        What computes those of Keras.
-    """
-
-    engine: str
+    """Where a worker gets its backbones; picklable, and in one process the same networks every time."""
 
     def load(self, wanted: BackboneSpec) -> BackoffBackbone:
         """Build the backbone of a spec, or return the one that was built before."""

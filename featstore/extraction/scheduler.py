@@ -89,6 +89,8 @@ class ExtractWorker:
         Bytes that pictures may take in a process while they are decoded; None for no bound.
     block_rows
         Images that are decoded together and make a shard.
+    engine
+        What computes networks of Keras: it is loaded with the first of them.
     """
 
     networks: NetworkSource
@@ -99,6 +101,7 @@ class ExtractWorker:
     run: str = field(default_factory=partial(secrets.token_hex, 8))
     decoding_budget: int | None = None
     block_rows: int = BLOCK_ROWS
+    engine: str = TENSORFLOW
 
     def __call__(self, unit: WorkUnit) -> pipeline.PassStats:
         """Compute what the unit lacks and nobody else is computing.
@@ -135,7 +138,7 @@ class ExtractWorker:
         return stats
 
     def _load(self, spec: BackboneSpec) -> TimedBackbone:
-        library = LIBRARIES[self.networks.engine]
+        library = LIBRARIES[self.engine]
         starts = not spec.has_loader and library.lower() not in sys.modules
         self.progress.say(f"loading {library} and {spec.name}" if starts else f"loading {spec.name}")
         return TimedBackbone(self.networks, spec)

@@ -58,6 +58,11 @@ class Store:
     root
         The cache folder. It need not exist; reading never creates it.
 
+    Attributes
+    ----------
+    computations
+        By key that was read: how the vectors that were asked for had been computed.
+
     Raises
     ------
     StoreError
@@ -70,6 +75,7 @@ class Store:
         self._index = Index(paths.index_folder(root))
         self._unions: dict[frozenset[bytes], IdSet] = {}
         self._described: set[Path] = set()
+        self.computations: dict[FeatureKey, set[Computation]] = {}
 
     def write(
         self,
@@ -143,6 +149,7 @@ class Store:
         for _, rows in self.shards(key):
             pairs = [(row_of[i], at) for at, i in enumerate(rows.ids) if i in row_of]
             if pairs:
+                self.computations.setdefault(key, set()).add(rows.computation)
                 targets, sources = np.array(pairs).T
                 out[targets] = rows.features[sources]
                 filled[targets] = True
