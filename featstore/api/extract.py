@@ -25,7 +25,6 @@ from featstore.extraction.networks import BATCH_SIZE, Networks, training_records
 from featstore.extraction.networks import specs as specs_of
 from featstore.extraction.pipeline import embed_images, images_without_vector, refuse_undeclared_range
 from featstore.extraction.plan import (
-    BLOCK_ROWS,
     LARGE_BLOCK_ROWS,
     DecodingMemory,
     Plan,
@@ -60,7 +59,7 @@ from featstore.store.notes import ExtractionRequest, record_request
 from featstore.store.paths import require_writable
 from featstore.store.store import Store, default_cache
 from featstore.store.training_record import save_training_record
-from featstore.types import IDENTITY, Decoding, FeatureKey, View
+from featstore.types import IDENTITY, Computation, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -238,10 +237,11 @@ def extract(
         measured_bytes=sum(sorted(stats.peaks.values())[-choice.workers :]),
         throughput=stats.rates,
         backbone_throughput=tuple(
-            _throughput_summary(name, throughput) for name, throughput in stats.throughputs.items()
+            _throughput_summary(name, throughput, stats) for name, throughput in stats.throughputs.items()
         ),
         batch_size=BATCH_SIZE,
         precision=precision,
+        engine=engine,
         workers=choice.workers,
         workers_from=chosen.reason,
     )
@@ -257,9 +257,9 @@ def _worker(
     engine: str, networks: Networks, decoding: Decoding, store: Store, images: int, budget: int | None
 ) -> ExtractWorker:
     """Say how work is done: on a GPU of the engine jax in larger blocks and batches than elsewhere."""
-    rows = LARGE_BLOCK_ROWS if engine == JAX and jax_sees_gpu() else BLOCK_ROWS
+    rows = LARGE_BLOCK_ROWS if engine == JAX and jax_sees_gpu() else None
     if engine == JAX:
-        networks = networks.for_batches(largest_batch(images, rows), budget)
+        networks = networks.for_batches(largest_batch(images), budget)
     return ExtractWorker(networks, decoding, store.root.absolute(), block_rows=rows, engine=engine)
 
 
@@ -333,12 +333,16 @@ def _summary(key_plan: KeyPlan, now: KeyPlan, cost: TimeEstimate) -> KeySummary:
     )
 
 
-def _throughput_summary(name: str, throughput: pipeline.Throughput) -> ThroughputSummary:
+def _throughput_summary(
+    name: str, throughput: pipeline.Throughput, stats: pipeline.PassStats
+) -> ThroughputSummary:
     return ThroughputSummary(
         backbone=name,
         vectors=throughput.vectors,
         seconds=round(throughput.seconds, 3),
         vectors_per_second=round(throughput.vectors / throughput.seconds, 2),
+        start_seconds=round(stats.starts.get(name, 0.0), 2),
+        **asdict(stats.computations.get(name, Computation())),
     )
 
 

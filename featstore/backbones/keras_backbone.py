@@ -201,11 +201,11 @@ def preprocessing_function(row: Row, preprocess: str) -> Callable[[tf.Tensor], t
 
 
 def _require_finite(row: Row, network: keras.Model) -> None:
-    import keras
+    from featstore.backbones.folding import values_of
 
     # Fused ReLUs turn a NaN into a zero, so that the features alone would not tell.
     for variable in network.weights:
-        if not np.isfinite(keras.ops.convert_to_numpy(variable.value)).all():
+        if not np.isfinite(values_of(variable)).all():
             raise WeightsError(
                 f"{row.name}: its weights hold NaN or infinity in {variable.path}.",
                 f"Fetch or train them again, and pass them: --weights {row.name}=PATH.",

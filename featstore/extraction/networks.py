@@ -246,9 +246,13 @@ class ResizableBackbone(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StartedBatch:
-    """Images on the device, and their vectors to be; None where there was no room to begin."""
+    """Images on the device, how many of them are computed at a time, and their vectors to be.
+
+    There are none where there was no room to begin.
+    """
 
     images: jax.Array
+    size: int
     parts: list[jax.Array] | None
 
 
@@ -283,10 +287,11 @@ class BackoffBackbone:
 
     def start(self, images: jax.Array) -> StartedBatch:
         """Begin to compute the vectors of images on the device, a multiple of what is computed at a time."""
+        size = self.effective_batch_size
         try:
-            return StartedBatch(images, self._inner.start(images))
+            return StartedBatch(images, size, self._inner.start(images))
         except OutOfMemoryError:
-            return StartedBatch(images, None)
+            return StartedBatch(images, size, None)
 
     def fetch(self, started: StartedBatch) -> Features:
         """Wait for vectors ``(n, dimension)``; where memory ran out they are computed again, in smaller batches.
@@ -296,17 +301,17 @@ class BackoffBackbone:
         OutOfMemoryError
             If not even one image fits.
         """
-        parts = started.parts
         while True:
             try:
-                if parts is None:
-                    parts = self._inner.start(started.images)
+                parts = self._inner.start(started.images) if started.parts is None else started.parts
                 found: Features = self._inner.fetch(parts)
             except OutOfMemoryError:
-                if self.effective_batch_size == 1:
+                size = self.effective_batch_size
+                if size == 1:
                     raise
-                self._back_off(self.effective_batch_size)
-                parts = None
+                if size == started.size:  # and not made smaller after this one had begun
+                    self._back_off(size)
+                started = StartedBatch(started.images, self.effective_batch_size, None)
             else:
                 return found
 
@@ -377,6 +382,11 @@ class TimedBackbone:
     def computation(self) -> Computation:
         """How its vectors come about."""
         return self._backbone.computation
+
+    @property
+    def start_seconds(self) -> float:
+        """Seconds before its first vector, once a batch has been computed."""
+        return self.load_seconds + self.batch_seconds[0]
 
     def embed(self, images: NDArray[np.float32]) -> Features:
         """Do what the backbone does, with an eye on the clock."""

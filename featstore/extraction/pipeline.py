@@ -125,6 +125,10 @@ class PassStats:
         the time that the writer was busy in the background.
     throughputs
         What each backbone did, by its name.
+    computations
+        How the vectors of each backbone came about.
+    starts
+        Seconds that each took before its first vector: loaded, compiled, one batch computed.
     peaks
         Peak resident bytes of each process that took part, by its name.
     """
@@ -134,6 +138,8 @@ class PassStats:
     left_to_others: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     throughputs: dict[str, Throughput] = field(default_factory=dict)
+    computations: dict[str, Computation] = field(default_factory=dict)
+    starts: dict[str, float] = field(default_factory=dict)
     peaks: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -169,6 +175,9 @@ class PassStats:
             self.seconds[account] = self.seconds.get(account, 0.0) + seconds
         for name, throughput in other.throughputs.items():
             self.throughputs[name] = self.throughputs.get(name, Throughput()) + throughput
+        self.computations |= other.computations
+        for name, seconds in other.starts.items():
+            self.starts[name] = max(seconds, self.starts.get(name, 0.0))
         for process, peak in other.peaks.items():
             self.peaks[process] = max(peak, self.peaks.get(process, 0))
 
@@ -224,7 +233,8 @@ def _is_on_device(backbone: Backbone) -> bool:
     return getattr(backbone, "on_device", False)
 
 
-def _computation(backbone: Backbone) -> Computation:
+def computation_of(backbone: Backbone) -> Computation:
+    """How the vectors of a backbone come about: what it says itself, or at least the size of its batches."""
     return getattr(backbone, "computation", None) or Computation(backbone.effective_batch_size)
 
 
@@ -281,7 +291,7 @@ class _Pass:
     def write(self, writer: BackgroundWriter) -> None:
         """Hand the rows of a finished step to the writer."""
         for key in self._finished:
-            computation = _computation(self._backbones[key.backbone])
+            computation = computation_of(self._backbones[key.backbone])
             writer.write(key, self._ids, np.concatenate(self._pending.pop(key)), computation)
             self.stats.rows += len(self._ids)
         if self._finished:
