@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from unittest import mock
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def prepare_keras() -> Sequence[jax.Device]:
         If JAX is not installed or finds no device, or Keras runs on something else here already, or is set up in a
         way that would change the numbers.
     """
-    asked = os.environ.setdefault("KERAS_BACKEND", BACKEND)
+    asked = os.environ.get(keras_backbone.KERAS_BACKEND, BACKEND)
     running = sys.modules["keras"].backend.backend() if "keras" in sys.modules else asked
     if running != BACKEND:
         raise BackboneError(
@@ -103,7 +104,8 @@ def prepare_keras() -> Sequence[jax.Device]:
             f"JAX finds no device to compute on: {one_line(error)}",
             "Check the driver of the GPU, or compute on the CPU: JAX_PLATFORMS=cpu.",
         ) from error
-    import keras
+    with mock.patch.dict(os.environ, {keras_backbone.KERAS_BACKEND: BACKEND}):
+        import keras
 
     repair = "Remove the setting from keras.json (in $KERAS_HOME or ~/.keras) or from the calling program."
     keras_backbone.require_setting(

@@ -64,6 +64,8 @@ if TYPE_CHECKING:
 # Keras set up, and networks of the catalogue built, filled and frozen
 
 ENGINE = "tensorflow"
+KERAS_BACKEND = "KERAS_BACKEND"
+"""Keras' environment variable, read when it is imported, and set for that moment: other processes may differ."""
 PREPROCESSES = OFFICIAL, RESCALE = ("official", "rescale")
 
 
@@ -83,12 +85,12 @@ def require_preprocess(preprocess: str) -> None:
 
 def prepare_keras() -> list[tuple[int, int]]:
     """Set Keras and GPUs up; return the compute capability of each GPU."""
-    asked = os.environ.setdefault("KERAS_BACKEND", ENGINE)
+    asked = os.environ.get(KERAS_BACKEND, ENGINE)
     other = "Unset KERAS_BACKEND, or compute with it: `featstore extract DATA --engine jax`, in a process of its own."
     require_setting("backend", asked, ENGINE, other)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     prefer_onednn()
-    with redirect_native_stderr():
+    with redirect_native_stderr(), mock.patch.dict(os.environ, {KERAS_BACKEND: ENGINE}):
         import keras
         import tensorflow as tf
 

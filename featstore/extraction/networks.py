@@ -315,6 +315,9 @@ class BackoffBackbone:
             else:
                 return found
 
+    def note_batch(self, seconds: float) -> None:
+        """Do nothing: see `TimedBackbone`."""
+
     def embed(self, images: NDArray[np.float32]) -> Features:
         """Map ``(batch_size, side, side, 3)`` to ``(batch_size, dimension)`` in as many batches as needed.
 
@@ -400,8 +403,12 @@ class TimedBackbone:
         return self._backbone.start(images)
 
     def fetch(self, started: StartedBatch) -> Features:
-        """Wait for what was begun; who asks knows since when it was at work, and notes it in `batch_seconds`."""
+        """Wait for what was begun; see `BackoffBackbone.fetch`."""
         return self._backbone.fetch(started)
+
+    def note_batch(self, seconds: float) -> None:
+        """Take note of how long a device was at work on a batch."""
+        self.batch_seconds.append(seconds)
 
 
 def record_timings(root: Path, backbones: Collection[TimedBackbone], seconds: float, threads: int) -> None:

@@ -282,7 +282,7 @@ class _Pass:
             seconds, self._last = perf_counter() - self._last, perf_counter()
             self.stats.add_batch(key.backbone, len(batch.ids), seconds)
             if found:
-                backbone.batch_seconds.append(seconds)
+                backbone.note_batch(seconds)
             self._progress.update(len(batch.ids), key.backbone)
         self._embedded += len(batch.ids) * len(batch.keys)
         self._progress.set_postfix_str(self.stats.rates_text(self._embedded), refresh=False)

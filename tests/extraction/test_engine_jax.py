@@ -1,4 +1,4 @@
-"""`featstore extract --engine jax`: TensorFlow's vectors within the contract, and equal bytes however they are computed."""
+"""`featstore extract --engine jax`: the vectors of TensorFlow within the contract, and the same bytes every time."""
 
 import json
 import os
