@@ -7,17 +7,15 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featstore.arguments import public
-from featstore.errors import UsageError, did_you_mean
 from featstore.store import paths, verify
-from featstore.store.store import Store, default_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
+    from featstore.store.store import Store
     from featstore.types import FeatureKey
 
 
@@ -60,68 +58,25 @@ SORTED_BY: dict[str, Callable[[InventoryEntry], Any]] = {
 }
 
 
-@public
-def inventory(cache: str | Path | None = None, *, by: str = "backbone") -> list[InventoryEntry]:
-    """List what a store holds, a line per backbone and view.
-
-    Parameters
-    ----------
-    cache
-        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
-    by
-        Order of the lines: ``backbone``, ``view`` or ``age`` (oldest first).
+def list_entries(store: Store, by: str) -> list[InventoryEntry]:
+    """What a store holds, a line per backbone and view, in one of the orders `SORTED_BY`.
 
     Raises
     ------
-    UsageError
-        If `by` is none of these.
     StoreError
-        If there is no cache, or it cannot be read.
-
-    Examples
-    --------
-    >>> import featstore
-    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
-    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
-    >>> [(entry.backbone, entry.images) for entry in featstore.inventory() if entry.seed == 0]
-    [...('EfficientNetLite0', 16)...]
+        If the cache cannot be read.
     """
-    _require(by)
-    store = Store(Path(cache) if cache is not None else default_cache())
-    paths.require_cache(store.root)
     return sorted((_entry(store, key) for key in store.feature_keys()), key=SORTED_BY[by])
 
 
-@public
-def usage(cache: str | Path | None = None, *, by: str = "backbone") -> dict[str, int]:
-    """Sum the bytes of the shards, and of quarantine.
-
-    Parameters
-    ----------
-    cache
-        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
-    by
-        ``backbone`` or ``view`` (by the names of their folders), or ``age``.
+def shard_sizes(root: Path, by: str) -> dict[str, int]:
+    """Bytes of the shards of a cache, and of quarantine, summed by one of `SORTED_BY`.
 
     Raises
     ------
-    UsageError
-        If `by` is none of these.
     StoreError
-        If there is no cache, or it cannot be read.
-
-    Examples
-    --------
-    >>> import featstore
-    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
-    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
-    >>> sizes = featstore.usage()
-    >>> sum(sizes.values()) > 16 * 1280 * 4  # bytes of the vectors alone
-    True
+        If the cache cannot be read.
     """
-    _require(by)
-    root = Path(cache) if cache is not None else default_cache()
-    paths.require_cache(root)
     sizes: Counter[str] = Counter()
     now = time.time()
     for path, stat in paths.stats(paths.all_shards(root)):
@@ -165,8 +120,3 @@ def _moment(seconds: float) -> str:
 
 def _age(seconds: float) -> str:
     return next((f"less than {name}" for name, limit in AGES if seconds < limit), "more than a year")
-
-
-def _require(by: str) -> None:
-    if by not in SORTED_BY:
-        raise UsageError(f"--by {by!r} is no order.", did_you_mean(by, SORTED_BY))

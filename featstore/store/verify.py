@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featstore import serialization
-from featstore.arguments import public
 from featstore.errors import ShardCorruptError, StoreError
 from featstore.isolated_reading import LostError, call
 from featstore.serialization import canonical_json
 from featstore.store import notes, paths, shard, store, training_record
 from featstore.store.ids import NO_IDS, IdSet
 from featstore.store.paths import commit
-from featstore.store.store import Index, Store, default_cache, digest_of
+from featstore.store.store import Index, Store, digest_of
 from featstore.types import BackboneSpec, FeatureKey
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ THREADS = 8
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Outcome of `verify`.
+    """Outcome of `featstore.verify`.
 
     Attributes
     ----------
@@ -67,49 +66,16 @@ class Verification:
         return asdict(self)
 
 
-@public
-def verify(
-    cache: str | Path | None = None,
-    *,
-    fast: bool = False,
-    repair: bool = False,
-    threads: int | None = None,
-    progress: bool = False,
+def verify_cache(
+    root: Path, *, fast: bool, repair: bool, threads: int | None, progress: bool
 ) -> Verification:
-    """Look at every file of a store; changes nothing unless told to repair.
-
-    A shard must have the bytes of its name, pass the guard against hostile HDF5, have the shape that its key
-    demands, finite values, and lie in the folder of its key.
-
-    Parameters
-    ----------
-    cache
-        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
-    fast
-        Only names, sizes and headers: finds what is cut short, not what has rotten.
-    repair
-        Move bad shards to quarantine, put misplaced ones back, drop what can be rebuilt; see `Repair`.
-    threads
-        How many shards are hashed at a time; default one per core, at most 8.
-    progress
-        Show a bar on stderr if that is a terminal.
+    """Look at every file of the cache in a folder; `featstore.verify` says what the arguments mean.
 
     Raises
     ------
     StoreError
-        If there is no cache, something in it cannot be read or, in a repair, not be moved.
-
-    Examples
-    --------
-    >>> import featstore
-    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
-    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
-    >>> state = featstore.verify()
-    >>> state.shards > 0, state.bad
-    (True, ())
+        If something in it cannot be read or, in a repair, not be moved.
     """
-    root = Path(cache) if cache is not None else default_cache()
-    paths.require_cache(root)
     check = shard.check_header if fast else partial(_rows, root=root)
     rows: list[int] = []
     bad: list[tuple[Path, str]] = []

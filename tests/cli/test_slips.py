@@ -36,9 +36,11 @@ def test_threads_are_as_many_as_asked_for(text, threads, monkeypatch):
     "call",
     [
         lambda name, _: featstore.inventory(name),
+        lambda name, _: featstore.usage(name),
+        lambda name, _: featstore.verify(name),
         lambda name, data: featstore.extract(data, cache=name, weights={"*": "random:1"}),
     ],
-    ids=["inventory", "extract"],
+    ids=["inventory", "usage", "verify", "extract"],
 )
 def test_a_name_that_no_cache_can_have_is_refused_as_the_store_s(name, call, tmp_path):
     with pytest.raises(StoreError, match="cannot be a cache") as caught:
