@@ -94,8 +94,7 @@ from .results.scores import (
     VarianceComponents,
 )
 from .store.cleanup import Compacted, Compaction, Garbage, GarbageCollection
-from .store.inventory import InventoryEntry
-from .store.verify import LostRows, Repair, Verification
+from .store.verify import InventoryEntry, LostRows, Repair, Verification
 from .types import BackboneSpec, Decoding, ImageRecord, View
 
 __all__ = [

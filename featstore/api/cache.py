@@ -20,10 +20,16 @@ from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_opt
 from featstore.results.extraction import BackboneDrift, Drift
 from featstore.store.cleanup import FLOAT_BYTES, TARGET, Compaction, GarbageCollection, collect, compact_store
 from featstore.store.ids import IdSet
-from featstore.store.inventory import SORTED_BY, InventoryEntry, list_entries, shard_sizes
 from featstore.store.paths import require_cache
 from featstore.store.store import Store, default_cache
-from featstore.store.verify import Verification, verify_cache
+from featstore.store.verify import (
+    SORTED_BY,
+    InventoryEntry,
+    Verification,
+    list_entries,
+    shard_sizes,
+    verify_cache,
+)
 from featstore.types import BackboneSpec, Decoding, FeatureKey
 
 if TYPE_CHECKING:

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from featstore.results.paper import Claim, Conversion, Demonstration, PaperNetwork, Reproduction
     from featstore.results.scores import Score
     from featstore.store.cleanup import Compaction, Garbage, GarbageCollection
-    from featstore.store.inventory import InventoryEntry
-    from featstore.store.verify import LostRows, Repair, Verification
+    from featstore.store.verify import InventoryEntry, LostRows, Repair, Verification
 
 
 # Extraction, predictions, audit, bench and demo
