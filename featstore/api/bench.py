@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
+WORKER = "featstore.api.bench"
+"""Run as a program, this module is a measuring process."""
 READY = "ready"
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
 
@@ -118,7 +120,7 @@ def _measure(name: str, precision: str, batch_size: int, layout: Layout, seconds
             "parentage": parent_info(),
         }
     )
-    command = [sys.executable, "-m", "featstore.api.bench", order, str(seconds)]
+    command = [sys.executable, "-m", WORKER, order, str(seconds)]
     workers = [_start(command, layout.threads) for _ in range(layout.processes)]
     try:
         total = sum(_total_rate(workers, name))
