@@ -15,14 +15,13 @@ from featstore.errors import FeatstoreError, MissingFeaturesError
 from featstore.findings import Finding
 from featstore.images.formats.decode import decoder_version
 from featstore.store.ids import IdSet
-from featstore.types import IDENTITY, Decoding, FeatureKey
+from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from featstore.store.notes import ExtractionRequest
     from featstore.store.store import Store
-    from featstore.types import BackboneSpec, View
 
 
 # What is stored, and how to ask for it on the command line

@@ -22,20 +22,14 @@ from featstore.store.cleanup import FLOAT_BYTES, TARGET, Compaction, GarbageColl
 from featstore.store.ids import IdSet
 from featstore.store.paths import require_cache
 from featstore.store.store import Store, default_cache
-from featstore.store.verify import (
-    SORTED_BY,
-    InventoryEntry,
-    Verification,
-    list_entries,
-    shard_sizes,
-    verify_cache,
-)
+from featstore.store.verify import ORDERS, list_entries, shard_sizes, verify_cache
 from featstore.types import BackboneSpec, Decoding, FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from featstore.images.manifest import Manifest
+    from featstore.store.verify import InventoryEntry, Verification
     from featstore.types import Features
 
 
@@ -111,8 +105,8 @@ def usage(cache: str | Path | None = None, *, by: str = "backbone") -> dict[str,
 
 
 def _require_order(by: str) -> None:
-    if by not in SORTED_BY:
-        raise UsageError(f"--by {by!r} is no order.", did_you_mean(by, SORTED_BY))
+    if by not in ORDERS:
+        raise UsageError(f"--by {by!r} is no order.", did_you_mean(by, ORDERS))
 
 
 # Whether it is sound

@@ -14,7 +14,7 @@ import numpy as np
 
 from featstore.backbones import catalog
 from featstore.errors import NonFiniteFeaturesError, UsageError
-from featstore.exchange.reading import select, spanned
+from featstore.exchange.reading import FeatureTable, select, spanned
 from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
 from featstore.types import IDENTITY, BackboneSpec, FeatureKey
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.exchange.reading import FeatureTable
     from featstore.images.manifest import Manifest
     from featstore.store.store import Store
     from featstore.types import Decoding, Features

@@ -24,7 +24,7 @@ from featstore.backbones.weights import (
 )
 from featstore.errors import AbsentWeightsError, OutOfMemoryError, WeightsError
 from featstore.store.notes import BackboneTiming, record_timing
-from featstore.store.training_record import HASHED, read_from_weights
+from featstore.store.training_record import HASHED, TrainingRecord, read_from_weights
 from featstore.time_estimates import IMPORT_SECONDS, machine_name
 from featstore.types import BACKBONE_REVISION
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.store.training_record import TrainingRecord
     from featstore.types import Backbone, BackboneSpec, Features
 
 

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 from featstore import processes
 from featstore.errors import UsageError, WorkerLostError
 from featstore.extraction import pipeline
-from featstore.extraction.networks import TimedBackbone, record_timings
-from featstore.extraction.plan import BLOCK_ROWS, KeyPlan, Plan, image_blocks
+from featstore.extraction.networks import NetworkSource, TimedBackbone, record_timings
+from featstore.extraction.plan import BLOCK_ROWS, ImageBlock, KeyPlan, Plan, Step, image_blocks
 from featstore.images.formats.decode import decoder_version
 from featstore.images.reading import memory_budget
 from featstore.serialization import digest
@@ -35,8 +35,6 @@ from featstore.store.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 
-    from featstore.extraction.networks import NetworkSource
-    from featstore.extraction.plan import ImageBlock, Step
     from featstore.store.leases import Lease, LeaseRecord, Rows
     from featstore.store.notes import BadImage
     from featstore.types import BackboneSpec, Decoding, Executor, FeatureKey, Features, ImageRecord

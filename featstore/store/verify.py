@@ -445,7 +445,7 @@ class InventoryEntry:
     newest: str
 
 
-SORTED_BY: dict[str, Callable[[InventoryEntry], Any]] = {
+ORDERS: dict[str, Callable[[InventoryEntry], Any]] = {
     "backbone": attrgetter("backbone", "recipe", "seed"),
     "view": attrgetter("recipe", "seed", "backbone"),
     "age": attrgetter("oldest", "backbone", "recipe", "seed"),
@@ -453,18 +453,18 @@ SORTED_BY: dict[str, Callable[[InventoryEntry], Any]] = {
 
 
 def list_entries(store: Store, by: str) -> list[InventoryEntry]:
-    """What a store holds, a line per backbone and view, in one of the orders `SORTED_BY`.
+    """What a store holds, a line per backbone and view, in one of the orders `ORDERS`.
 
     Raises
     ------
     StoreError
         If the cache cannot be read.
     """
-    return sorted((_entry(store, key) for key in store.feature_keys()), key=SORTED_BY[by])
+    return sorted((_entry(store, key) for key in store.feature_keys()), key=ORDERS[by])
 
 
 def shard_sizes(root: Path, by: str) -> dict[str, int]:
-    """Bytes of the shards of a cache, and of quarantine, summed by one of `SORTED_BY`.
+    """Bytes of the shards of a cache, and of quarantine, summed by one of `ORDERS`.
 
     Raises
     ------
