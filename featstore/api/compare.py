@@ -12,20 +12,12 @@ import numpy as np
 from featstore import runs
 from featstore.arguments import public
 from featstore.errors import UsageError
-from featstore.evaluation import crossval, estimates, intervals, leakage, pairwise_tests, selection_bias
+from featstore.evaluation import candidates, crossval, estimates, leakage, pairwise_tests, selection_bias
 from featstore.evaluation.backbone_value import backbone_value as weigh
 from featstore.evaluation.backbone_value import view_curve as curve_of_views
 from featstore.evaluation.calibration import OperatingPointRequest, curves
-from featstore.evaluation.candidates import (
-    EXPAND,
-    IDENTITY,
-    is_seeded,
-    make_candidates,
-    not_fitted,
-    with_seeds,
-    with_views,
-)
 from featstore.evaluation.findings import findings_of
+from featstore.evaluation.intervals import group_weights
 from featstore.evaluation.metrics import positive_class
 from featstore.evaluation.shortcuts import cross_validated_shortcuts, data_findings, shortcut_verdict
 from featstore.findings import Finding, mark_accepted, ordered, resolve
@@ -64,8 +56,8 @@ def compare(
     sensitivity: float | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,  # noqa: ARG001  # `writes_run` looks at it
-    views: Sequence[str] = (EXPAND,),
-    test_views: str = IDENTITY,
+    views: Sequence[str] = (candidates.EXPAND,),
+    test_views: str = candidates.IDENTITY,
     view_curve: str | None = None,
     economics: bool = False,
     nested: bool = False,
@@ -141,15 +133,18 @@ def compare(
     True
     """
     if view_curve is not None:
-        is_seeded(view_curve)  # refuses a strategy that does not exist, before anything is fitted
+        candidates.is_seeded(view_curve)  # refuses a strategy that does not exist, before anything is fitted
     cache = Path(source.get("cache") or default_cache())
     known = [resolve(code) for code in accept]
     with progress_bars(wanted=progress):
         matrix = leakage.drop_seen(load_matrix(data, **source))
     facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
     matrix = leakage.merge_copies(matrix, facts, cache, known, progress=progress)
-    candidates = with_views(
-        make_candidates(strategies, subsets, matrix.backbones), views, test_views, len(matrix.views)
+    compared = candidates.with_views(
+        candidates.make_candidates(strategies, subsets, matrix.backbones),
+        views,
+        test_views,
+        len(matrix.views),
     )
     preferred = positive_class(matrix.classes, positive)
     index = preferred.index
@@ -162,15 +157,15 @@ def compare(
         selection_bias.with_inner_folds(matrix, design.splits, fold_seed) if chooses else list(design.splits)
     )
     bars = PhaseProgress(progress)
-    idle = not_fitted(strategies, candidates)
+    idle = candidates.not_fitted(strategies, compared)
     _announce_forecast(
-        bars, matrix, crossval.forecast(matrix, candidates, rounds, jobs, available_cores()), idle
+        bars, matrix, crossval.forecast(matrix, compared, rounds, jobs, available_cores()), idle
     )
-    selections = crossval.select_per_fold(matrix, candidates, rounds, jobs, bars)
+    selections = crossval.select_per_fold(matrix, compared, rounds, jobs, bars)
     reuse = crossval.CacheUsage()
     play_in = partial(_cross_validate, root=cache, resume=resume, jobs=jobs, bars=bars, reuse=reuse)
     play_all = partial(play_in, matrix)
-    raw = play_all(candidates, rounds, selections)
+    raw = play_all(compared, rounds, selections)
     chosen = [
         selection_bias.operating_points(matrix.y, design.splits, rounds, values, request) for values in raw
     ]
@@ -178,15 +173,15 @@ def compare(
         [point.calibrate(values) for point, values in zip(mine, answers, strict=False)]
         for mine, answers in zip(chosen, raw, strict=True)
     ]
-    weights = intervals.group_weights(matrix.groups, seed=fold_seed)
+    weights = group_weights(matrix.groups, seed=fold_seed)
     ranked = estimates.score_candidates(
         design,
-        candidates,
+        compared,
         proba,
         weights,
         [[point.threshold for point in mine] for mine in chosen],
         _vary_training_seeds(
-            play_all, dict(zip(candidates, raw, strict=True)), design, selections, training_seeds
+            play_all, dict(zip(compared, raw, strict=True)), design, selections, training_seeds
         ),
         bars,
     )
@@ -292,7 +287,7 @@ def _splits(
 
 def _cross_validate(
     matrix: FeatureMatrix,
-    candidates: Sequence[Candidate],
+    compared: Sequence[Candidate],
     rounds: Sequence[Split],
     selections: Sequence[tuple[str, ...]],
     *,
@@ -303,10 +298,10 @@ def _cross_validate(
     reuse: crossval.CacheUsage,
 ) -> list[list[Vector]]:
     """Probabilities of the test images, by candidate and round."""
-    proba: list[list[Vector]] = [[np.empty(0)] * len(rounds) for _ in candidates]
+    proba: list[list[Vector]] = [[np.empty(0)] * len(rounds) for _ in compared]
     prediction_cache = crossval.PredictionCache.for_matrix(matrix, root, reads=resume, usage=reuse)
-    results = crossval.cross_validate(matrix, candidates, rounds, selections, jobs, prediction_cache)
-    for at, fold, values in bars.track(results, "fit", "fit", len(candidates) * len(rounds)):
+    results = crossval.cross_validate(matrix, compared, rounds, selections, jobs, prediction_cache)
+    for at, fold, values in bars.track(results, "fit", "fit", len(compared) * len(rounds)):
         proba[at][fold] = values
     return proba
 
@@ -319,7 +314,7 @@ def _vary_training_seeds(
     seeds: int,
 ) -> dict[Candidate, list[Sequence[Vector]]]:
     """Probabilities on the first repeat with each training seed, for those whose training has one."""
-    others = {candidate: with_seeds(candidate, range(1, seeds)) for candidate in first}
+    others = {candidate: candidates.with_seeds(candidate, range(1, seeds)) for candidate in first}
     folds = [design.splits[at] for at in design.first_repeat]
     drawn = [other for reseeded in others.values() for other in reseeded]
     if not drawn:

@@ -33,6 +33,7 @@ from featstore.images.recipe import parse_recipe
 from featstore.images.scan import ScanOptions, scan
 from featstore.processes import progress_bars
 from featstore.results import extraction as results
+from featstore.results.extraction import Extraction, PrecisionCheck
 from featstore.runs import clear, data_digest, write_run, writes_run
 from featstore.store.ids import NO_IDS, pack
 from featstore.store.notes import BadImage, ExtractionRequest, record_request
@@ -77,7 +78,7 @@ def extract(
     progress: bool = False,
     as_default: bool = True,
     **reading: Unpack[ScanOptions],
-) -> results.Extraction:
+) -> Extraction:
     """Compute and store every vector that is wanted and missing.
 
     Parameters
@@ -189,7 +190,7 @@ def extract(
         record_request(store.root, everyone, decoding, ExtractionRequest(tuple(specs), tuple(views)))
     with memory_budget(room):
         found = manifest.findings if dry_run else _findings(manifest, decoding, store, progress=progress)
-    result = results.Extraction(
+    result = Extraction(
         dry_run=dry_run,
         cache=str(store.root),
         images=len(manifest.records) + len(manifest.unreadable),
@@ -320,7 +321,7 @@ def _bad_images(
 
 def write_run_record(
     out: Path,
-    result: results.Extraction,
+    result: Extraction,
     keys: Sequence[FeatureKey],
     records: Iterable[ImageRecord],
     options: Mapping[str, Any],
@@ -420,7 +421,7 @@ def check_precision(
     images: int = 64,
     value_range: tuple[float, float] | None = None,
     **reading: Unpack[ScanOptions],
-) -> results.PrecisionCheck:
+) -> PrecisionCheck:
     """Embed some images of a data set in float32 and in `precision`, and compare; nothing is stored.
 
     Parameters
@@ -465,7 +466,7 @@ def check_precision(
                 correlation=agreement(reference, cheap),
             )
         )
-    return results.PrecisionCheck(
+    return PrecisionCheck(
         precision=precision,
         images=count,
         costs=tuple(costs),

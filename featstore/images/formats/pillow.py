@@ -7,12 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
-from PIL import (
-    ExifTags,
-    Image,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-)
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from featstore.errors import BadImageError
 from featstore.images.formats import samples
