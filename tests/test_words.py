@@ -70,7 +70,7 @@ ALLOWED = {
     # Caruana, Niculescu-Mizil, Crew & Ksikes 2004.
     ("featstore/fusion/strategies/ensemble_selection.py", "crew"),
     # MALLOC_ARENA_MAX is glibc's word.
-    ("featstore/isolation.py", "arena"),
+    ("featstore/isolated_reading.py", "arena"),
     # The column of predictions.csv, by which pandas asks.
     ("examples/explore.py", "contestant"),
 }
