@@ -26,7 +26,7 @@ from featstore.backbones.weights import (
 )
 from featstore.errors import AbsentWeightsError, OutOfMemoryError, WeightsError
 from featstore.store.notes import BackboneTiming, record_timing
-from featstore.store.training_record import HASHED, read_from_weights
+from featstore.store.training_record import HASHED, TrainingRecord, read_from_weights
 from featstore.time_estimates import IMPORT_SECONDS, machine_name
 from featstore.types import BACKBONE_REVISION
 

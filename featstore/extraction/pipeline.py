@@ -20,17 +20,10 @@ from featstore import processes
 from featstore.backbones.engines import AUTO, choose_engine
 from featstore.errors import BadImageError, UsageError
 from featstore.extraction.networks import Networks
-from featstore.extraction.plan import image_blocks, plan
+from featstore.extraction.plan import ImageBlock, Plan, Step, image_blocks, plan
+from featstore.images import reading
 from featstore.images.augment import draw, resize, warp
 from featstore.images.device_warp import DeviceImages, TooFarError
-from featstore.images.reading import (
-    CHANGED,
-    MISSING,
-    PERMISSION,
-    needs_range,
-    read_pixels,
-    reserve_for_decoding,
-)
 from featstore.images.recipe import parse_recipe
 from featstore.processes import threads
 from featstore.store.ids import NO_IDS
@@ -43,7 +36,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.extraction.plan import ImageBlock, Plan, Step
     from featstore.images.manifest import Manifest
     from featstore.types import (
         Backbone,
@@ -59,7 +51,7 @@ if TYPE_CHECKING:
 
 # The pass
 
-FILE_PROBLEMS = {CHANGED, MISSING, PERMISSION}
+FILE_PROBLEMS = {reading.CHANGED, reading.MISSING, reading.PERMISSION}
 """Reasons that say something about the file system, not about the bytes: tried again next time."""
 PHASES = ("pixels", "forward", "write", "writer")
 SHOWN = ("pixels", "forward")
@@ -451,9 +443,9 @@ _parsed = cache(parse_recipe)
 
 
 def _load(record: ImageRecord, decoding: Decoding, sizes: Sequence[int]) -> dict[int, Pixels] | BadImage:
-    with reserve_for_decoding(record.path):
+    with reading.reserve_for_decoding(record.path):
         try:
-            pixels = read_pixels(record, decoding)
+            pixels = reading.read_pixels(record, decoding)
         except BadImageError as error:
             return BadImage(record.id, error.reason, error.detail)
         return {size: resize(pixels, size) for size in sizes}
@@ -632,7 +624,7 @@ def refuse_undeclared_range(records: Iterable[ImageRecord], decoding: Decoding) 
     """
     if decoding.value_range is not None:
         return
-    deep = [record.path for record in records if needs_range(record)]
+    deep = [record.path for record in records if reading.needs_range(record)]
     if deep:
         raise UsageError(
             f"{len(deep)} images hold 16-bit or float values and no range is declared; the first is {deep[0]}.",

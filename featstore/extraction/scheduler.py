@@ -24,8 +24,8 @@ from featstore import processes
 from featstore.backbones.engines import JAX, TENSORFLOW
 from featstore.errors import UsageError, WorkerLostError
 from featstore.extraction import pipeline
-from featstore.extraction.networks import TimedBackbone, record_timings
-from featstore.extraction.plan import BLOCK_ROWS, KeyPlan, Plan, image_blocks
+from featstore.extraction.networks import NetworkSource, TimedBackbone, record_timings
+from featstore.extraction.plan import BLOCK_ROWS, ImageBlock, KeyPlan, Plan, Step, image_blocks
 from featstore.images.formats.decode import decoder_version
 from featstore.images.reading import memory_budget
 from featstore.serialization import digest
@@ -36,8 +36,6 @@ from featstore.store.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 
-    from featstore.extraction.networks import NetworkSource
-    from featstore.extraction.plan import ImageBlock, Step
     from featstore.store.leases import Lease, LeaseRecord, Rows
     from featstore.store.notes import BadImage
     from featstore.types import (
