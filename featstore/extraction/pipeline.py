@@ -659,7 +659,7 @@ def embed_images(
     features, bad
         By image id: ``(columns,)`` float32; and why the others do not decode.
     """
-    networks = Networks(weights, keys[0].backbone.preprocess, "float32", choose_engine(engine))
+    networks = Networks(weights, keys[0].backbone.preprocess, "float32", choose_engine(engine, here=True))
     backbones = {key.backbone: networks.load(key.backbone) for key in keys}
     images = {record.id: record for record in records}
     memory = MemorySink()
