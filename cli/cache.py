@@ -247,7 +247,11 @@ def drift(
     from featstore.api.cache import drift
     from featstore.reporting.terminal.results import drift_text
 
-    say("drift", "reading the data set, then loading TensorFlow and the networks", json=json)
+    say(
+        "drift",
+        f"reading the data set, then loading {options.what_loads(backbones) if backbones else 'the networks'}",
+        json=json,
+    )
     result = drift(
         data,
         rows=rows,

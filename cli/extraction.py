@@ -124,7 +124,7 @@ def check(
     from featstore.api.extract import DEFAULT_BACKBONES, check_precision
     from featstore.reporting.terminal.results import precision_text
 
-    say("extract", "reading some images, then loading TensorFlow and the networks", json=json)
+    say("extract", f"reading some images, then loading {options.what_loads(backbones)}", json=json)
     result = check_precision(
         data,
         backbones=options.parse_names(backbones) or DEFAULT_BACKBONES,

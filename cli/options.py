@@ -170,6 +170,15 @@ def parse_names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
+def what_loads(backbones: str | None) -> str:
+    """What has to be loaded to compute the networks ``A,B``: TensorFlow for those of Keras alone."""
+    from featstore.backbones import catalog
+
+    known = catalog.names()
+    is_keras = [name not in known or not catalog.row(name).loader for name in parse_names(backbones) or ()]
+    return "TensorFlow and the networks" if any(is_keras) or not is_keras else "the networks"
+
+
 def parse_codes(entries: list[str] | None) -> list[str]:
     """Codes of findings, several in one with commas."""
     return [code.strip() for entry in entries or [] for code in entry.split(",") if code.strip()]
