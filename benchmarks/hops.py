@@ -1,14 +1,14 @@
 """Files that the data passes: from an image to its vector, from a matrix to its verdict, from a run to its page.
 
-A file counts if the data itself goes through one of its functions: as an argument or as what is returned, alone or in a
-list, tuple, dict or dataclass. The data is
+A file counts if the data itself goes through one of its functions: as an argument or as what is returned, alone or
+in a list, tuple, dict or dataclass. The data is
 
 * of an image: its path or record, the bytes of its file, its pixels, its vector;
 * of a matrix: the matrix, any array of numbers as long as a fold, and the results that become the verdict;
 * of a run: its record, the results in it, their pictures, tables and pieces of the page.
 
-Who only prepares, counts, estimates, locks, shows progress or looks at keys and ids is not on the path and not counted;
-`all` counts these, too: every file of featstore whose code runs. Modules that are only imported count in neither.
+Who only prepares, counts, estimates, locks or looks at keys and ids is beside the path; "all that ran" counts these,
+too: every file of featstore with a function that is called. What is only imported counts in neither.
 """
 
 from __future__ import annotations

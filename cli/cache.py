@@ -247,11 +247,8 @@ def drift(
     from featstore.api.cache import drift
     from featstore.reporting.terminal.results import drift_text
 
-    say(
-        "drift",
-        f"reading the data set, then loading {options.what_loads(backbones) if backbones else 'the networks'}",
-        json=json,
-    )
+    networks = options.what_loads(backbones) if backbones else "the networks"
+    say("drift", f"reading the data set, then loading {networks}", json=json)
     result = drift(
         data,
         rows=rows,
