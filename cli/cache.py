@@ -233,6 +233,7 @@ def drift(
     weights: options.Weights = None,
     preprocess: options.Preprocess = "official",
     precision: options.Precision = "float32",
+    engine: options.Engine = "auto",
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
     tolerance: Annotated[float, typer.Option(help="Share of the spread between images.")] = 0.001,
     value_range: options.ValueRange = None,
@@ -247,8 +248,7 @@ def drift(
     from featstore.api.cache import drift
     from featstore.reporting.terminal.results import drift_text
 
-    networks = options.what_loads(backbones) if backbones else "the networks"
-    say("drift", f"reading the data set, then loading {networks}", json=json)
+    say("drift", "reading the data set, then loading the networks", json=json)
     result = drift(
         data,
         rows=rows,
@@ -256,6 +256,7 @@ def drift(
         weights=options.parse_weights(weights),
         preprocess=preprocess,
         precision=precision,
+        engine=engine,
         value_range=options.parse_range(value_range),
         cache=cache,
         seed=seed,

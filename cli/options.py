@@ -43,7 +43,12 @@ Weights = Annotated[
     ),
 ]
 Preprocess = Annotated[str, typer.Option(help="official (each network's own) or rescale (1/255).")]
-Precision = Annotated[str, typer.Option(help="float32, bfloat16 (CPUs that have it) or float16 (GPUs).")]
+Precision = Annotated[
+    str, typer.Option(help="float32, tf32 (GPUs), bfloat16 (where the machine has it) or float16 (GPUs).")
+]
+Engine = Annotated[
+    str, typer.Option(help="What computes: tensorflow, jax, or auto, which is jax where JAX sees a GPU.")
+]
 StoredPreprocess = Annotated[
     str | None,
     typer.Option(
@@ -55,7 +60,7 @@ StoredPrecision = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="float32, bfloat16 or float16; default that of the last extract of these images, else float32.",
+        help="float32, tf32, bfloat16 or float16; default that of the last extract of these images, else float32.",
     ),
 ]
 StoredBackbones = Annotated[
@@ -168,15 +173,6 @@ _READING: dict[str, tuple[Any, Any]] = {
 def parse_names(text: str | None) -> list[str] | None:
     """``A,B`` as a list."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
-
-
-def what_loads(backbones: str | None) -> str:
-    """What has to be loaded to compute the networks ``A,B``: TensorFlow for those of Keras alone."""
-    from featstore.backbones import catalog
-
-    known = catalog.names()
-    is_keras = [name not in known or not catalog.row(name).loader for name in parse_names(backbones) or ()]
-    return "TensorFlow and the networks" if any(is_keras) or not is_keras else "the networks"
 
 
 def parse_codes(entries: list[str] | None) -> list[str]:

@@ -36,7 +36,11 @@ from featstore.images.scan import ScanOptions, scan, scan_options
 from featstore.store.notes import ExtractionRequest, recorded_request
 from featstore.store.store import Store, default_cache
 from featstore.store.training_record import load_training_record
-from featstore.stored_features import FeatureQuery, StoredFeatures
+from featstore.stored_features import (
+    FeatureQuery,
+    StoredFeatures,
+    engines_finding,
+)
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
@@ -179,7 +183,7 @@ def assemble(
         len(manifest.records) - len(records) + len(manifest.unreadable),
         manifest.groups_set_aside,
         seen_by_backbone=learned,
-        findings=ordered([*manifest.findings, *met]),
+        findings=ordered([*manifest.findings, *met, *filter(None, [engines_finding(store.computations)])]),
     )
 
 

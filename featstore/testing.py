@@ -472,14 +472,16 @@ def _decoded(
 # Networks
 
 
-def check_backbone(backbone: str | Backbone, weights: str = "imagenet") -> None:
+def check_backbone(
+    backbone: str | Backbone, weights: str = "imagenet", *, engine: str = "tensorflow"
+) -> None:
     """Check that a network maps a batch to vectors, always the same way and each image on its own.
 
     Parameters
     ----------
     backbone
         Name of a row of the catalogue, which is loaded with `weights`; or a loaded network.
-    weights
+    weights, engine
         As for `featstore.extract`.
 
     Raises
@@ -492,13 +494,13 @@ def check_backbone(backbone: str | Backbone, weights: str = "imagenet") -> None:
     >>> from featstore.testing import check_backbone
     >>> check_backbone("MobileNet025", "random:1")  # doctest: +SKIP
     """
-    loaded = load_for_check(backbone, weights) if isinstance(backbone, str) else backbone
+    loaded = load_for_check(backbone, weights, engine) if isinstance(backbone, str) else backbone
     check_backbone_identity(loaded)
     check_vectors(loaded)
     check_rows_stand_alone(loaded)
 
 
-def load_for_check(name: str, weights: str = "imagenet") -> Backbone:
+def load_for_check(name: str, weights: str = "imagenet", engine: str = "tensorflow") -> Backbone:
     """Load a network as an extraction does, so that what its row promises is checked as well."""
     from featstore.backbones import catalog
     from featstore.backbones.loading import load_backbone, spec
@@ -507,7 +509,7 @@ def load_for_check(name: str, weights: str = "imagenet") -> Backbone:
     try:
         row = catalog.row(name)
         expected = spec(row, resolve_weights(row, weights))
-        loaded = load_backbone(name, weights, batch_size=4)
+        loaded = load_backbone(name, weights, batch_size=4, engine=engine)
     except FeatstoreError as error:
         raise AssertionError(f"{name} cannot be loaded: {error.cause}") from error
     _require(loaded.spec == expected, f"{name} is loaded with another spec than its row has.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from featstore.arguments import public
+from featstore.backbones.engines import AUTO, choose_engine
 from featstore.errors import MissingFeaturesError, UsageError, did_you_mean
 from featstore.extraction import pipeline
 from featstore.extraction.networks import Networks
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from featstore.images.manifest import Manifest
+    from featstore.store.cleanup import GarbageCollection
     from featstore.store.verify import InventoryEntry, Verification
-    from featstore.types import Features
+    from featstore.types import BackboneSpec, Computation, FeatureKey, Features
 
 
 def _open(cache: str | Path | None) -> Store:
@@ -284,6 +286,7 @@ def drift(
     weights: Mapping[str, str] | None = None,
     preprocess: str = "official",
     precision: str = "float32",
+    engine: str = AUTO,
     value_range: tuple[float, float] | None = None,
     cache: str | Path | None = None,
     seed: int = 0,
@@ -300,7 +303,7 @@ def drift(
         Vectors per backbone, drawn at random from all its stored views; at least 3.
     backbones
         Names; default all in the store that can be computed here.
-    weights, preprocess, precision, value_range, cache
+    weights, preprocess, precision, engine, value_range, cache
         As for `featstore.extract`.
     seed
         Of the draw.
@@ -341,7 +344,7 @@ def drift(
             f"{store.root} holds no vectors of {data} that could be computed again here.",
             "Give the same --backbones, --preprocess, --precision and --range as to `featstore extract`.",
         )
-    networks = Networks(weights or {}, preprocess, precision)
+    networks = Networks(weights or {}, preprocess, precision, choose_engine(engine))
     draw = random.Random(seed)  # noqa: S311 - no secret
     ours = {spec.name: networks.spec(spec.name, fetch=True) for spec in stored}
     found, bad = [], {}
@@ -350,7 +353,8 @@ def drift(
             continue  # the same backbone with other weights than those chosen
         chosen = _choose(keys, rows, draw)
         memory = _compute(manifest, chosen, networks, decoding)
-        found.append(_compare(spec, store, chosen, memory, tolerance))
+        by = pipeline.computation_of(networks.load(spec))
+        found.append(_compare(spec, store, chosen, memory, by, tolerance))
         bad.update(memory.bad)
         networks.keep(())
     paths = {record.id: str(record.path) for record in manifest.records}
@@ -405,6 +409,7 @@ def _compare(
     store: Store,
     chosen: Mapping[FeatureKey, list[str]],
     memory: MemorySink,
+    by: Computation,
     tolerance: float,
 ) -> BackboneDrift:
     pairs = [np.stack(pair) for pair in _pairs(store, chosen, memory)]
@@ -430,6 +435,9 @@ def _compare(
         difference=difference,
         relative=relative if np.isfinite(relative) else None,
         drifted=relative > tolerance,
+        of_largest=difference / float(np.abs(stored).max() or 1.0),
+        stored_by=tuple(sorted({str(one) for key in chosen for one in store.computations.get(key, ())})),
+        computed_by=str(by),
     )
 
 

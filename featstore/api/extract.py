@@ -18,12 +18,13 @@ import numpy as np
 
 from featstore import processes
 from featstore.arguments import public
+from featstore.backbones.engines import AUTO, JAX, choose_engine, jax_sees_gpu
 from featstore.errors import UsageError
 from featstore.extraction import pipeline, plan
 from featstore.extraction.networks import BATCH_SIZE, Networks, training_records
 from featstore.extraction.networks import specs as specs_of
 from featstore.extraction.pipeline import embed_images, images_without_vector, refuse_undeclared_range
-from featstore.extraction.scheduler import ExtractWorker, compute_plan
+from featstore.extraction.scheduler import LIBRARIES, ExtractWorker, compute_plan
 from featstore.findings import Finding, ordered
 from featstore.image_facts import image_copies, image_facts, notes_found
 from featstore.images.formats.decode import decoder_version
@@ -40,7 +41,7 @@ from featstore.store.notes import BadImage, ExtractionRequest, record_request
 from featstore.store.paths import require_writable
 from featstore.store.store import Store, default_cache
 from featstore.store.training_record import TrainingRecord, save_training_record
-from featstore.types import IDENTITY, Decoding, FeatureKey, View
+from featstore.types import IDENTITY, Computation, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -62,6 +63,7 @@ def extract(
     weights: Mapping[str, str] | None = None,
     preprocess: str = "official",
     precision: str = "float32",
+    engine: str = AUTO,
     recipe: str = DEFAULT_RECIPE,
     seeds: Iterable[int] = (),
     value_range: tuple[float, float] | None = None,
@@ -92,7 +94,10 @@ def extract(
     preprocess
         ``official`` (each network's own) or ``rescale`` (1/255).
     precision
-        ``float32``, ``bfloat16`` (CPUs and GPUs that have it) or ``float16`` (GPUs).
+        ``float32``, ``tf32`` (GPUs, engine jax), ``bfloat16`` (CPUs and GPUs that have it) or ``float16`` (GPUs,
+        engine tensorflow).
+    engine
+        What computes the networks of Keras: ``tensorflow``, ``jax``, or ``auto``, which is jax where JAX sees a GPU.
     recipe
         Augmentation of the seeded views, a preset's name or recipe text.
     seeds
@@ -146,13 +151,13 @@ def extract(
     processes.threads()  # refuses a number that is none
     store = Store(Path(cache) if cache is not None else default_cache())
     chosen = plan.choose_workers(executor, workers, scheduler, store.root, backbones, precision)
-    choice = chosen.executor
+    choice, engine = chosen.executor, choose_engine(engine)
     decoding = Decoding(decoder_version(), value_range=value_range)
     views = [IDENTITY, *_views(recipe, seeds)]
     with ExitStack() as stack:
         bar = stack.enter_context(plan.ProgressBar(shown=progress))
         bar.say("reading the data set")
-        networks = Networks(weights or {}, preprocess, precision)
+        networks = Networks(weights or {}, preprocess, precision, engine)
         specs = specs_of(networks, backbones, fetch=not dry_run)
         known = training_records(specs, weights or {})
         with progress_bars(wanted=progress):
@@ -162,8 +167,7 @@ def extract(
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
         todo = _plan(keys, manifest, store, decoding)
         cost = plan.expected_time(todo, store.root)
-        finished = todo
-        stats = pipeline.PassStats()
+        finished, stats = todo, pipeline.PassStats()
         if not dry_run:
             _save_training_records(store, specs, known)
         budget = memory and memory // choice.workers
@@ -175,11 +179,10 @@ def extract(
             require_writable(store.root)
             bar.expect(todo, cost)
             if not choice.in_process:
-                bar.say(f"starting {choice.workers} workers; each loads TensorFlow and its networks")
+                bar.say(f"starting {choice.workers} workers; each loads {LIBRARIES[engine]} and its networks")
             told = bar if choice.in_process else pipeline.NullProgress()
-            work = ExtractWorker(
-                networks, decoding, store.root.absolute(), told, len(parts) > 1, decoding_budget=room
-            )
+            work = _worker(engine, networks, decoding, store, len(manifest.records), budget)
+            work = replace(work, progress=told, memory_is_bounded=len(parts) > 1, decoding_budget=room)
             records = {r.id: r for r in manifest.records}
             for part in parts:
                 wanted = [key_plan.key for key_plan in part.key_plans]
@@ -211,10 +214,11 @@ def extract(
         measured_bytes=sum(sorted(stats.peaks.values())[-choice.workers :]),
         throughput=stats.rates,
         backbone_throughput=tuple(
-            _throughput_summary(name, throughput) for name, throughput in stats.throughputs.items()
+            _throughput_summary(name, throughput, stats) for name, throughput in stats.throughputs.items()
         ),
         batch_size=BATCH_SIZE,
         precision=precision,
+        engine=engine,
         workers=choice.workers,
         workers_from=chosen.reason,
     )
@@ -224,6 +228,16 @@ def extract(
         }  # fmt: skip
         write_run_record(Path(out), result, keys, manifest.records, options)
     return result
+
+
+def _worker(
+    engine: str, networks: Networks, decoding: Decoding, store: Store, images: int, budget: int | None
+) -> ExtractWorker:
+    """Say how work is done: on a GPU of the engine jax in larger blocks and batches than elsewhere."""
+    rows = plan.LARGE_BLOCK_ROWS if engine == JAX and jax_sees_gpu() else None
+    if engine == JAX:
+        networks = networks.for_batches(plan.largest_batch(images), budget)
+    return ExtractWorker(networks, decoding, store.root.absolute(), block_rows=rows, engine=engine)
 
 
 def _decoding_memory(manifest: Manifest, todo: plan.Plan, choice: Executor) -> plan.DecodingMemory:
@@ -296,12 +310,16 @@ def _summary(key_plan: plan.KeyPlan, now: plan.KeyPlan, cost: TimeEstimate) -> r
     )
 
 
-def _throughput_summary(name: str, throughput: pipeline.Throughput) -> results.ThroughputSummary:
+def _throughput_summary(
+    name: str, throughput: pipeline.Throughput, stats: pipeline.PassStats
+) -> results.ThroughputSummary:
     return results.ThroughputSummary(
         backbone=name,
         vectors=throughput.vectors,
         seconds=round(throughput.seconds, 3),
         vectors_per_second=round(throughput.vectors / throughput.seconds, 2),
+        start_seconds=round(stats.starts.get(name, 0.0), 2),
+        **asdict(stats.computations.get(name, Computation())),
     )
 
 
@@ -418,6 +436,7 @@ def check_precision(
     weights: Mapping[str, str] | None = None,
     preprocess: str = "official",
     precision: str = "bfloat16",
+    engine: str = AUTO,
     images: int = 64,
     value_range: tuple[float, float] | None = None,
     **reading: Unpack[ScanOptions],
@@ -429,7 +448,9 @@ def check_precision(
     data, backbones, weights, preprocess, value_range
         As for `featstore.extract`.
     precision
-        ``bfloat16`` or ``float16``.
+        ``bfloat16``, ``tf32`` or ``float16``.
+    engine
+        As for `featstore.extract`.
     images
         How many to look at, at least 3: those with the smallest ids, which is a random and repeatable choice.
     **reading
@@ -446,15 +467,17 @@ def check_precision(
     manifest = scan(Path(data), **reading)
     single = sorted((r for r in manifest.records if r.frame == 0), key=lambda record: record.id)[:images]
     decoding = Decoding(decoder_version(), value_range=value_range)
+    engine = choose_engine(engine)
     costs: list[results.PrecisionCost] = []
     bad: dict[str, BadImage] = {}
     count = 0
     for name in dict.fromkeys(backbones):
         specs = [
-            Networks(weights or {}, preprocess, p).spec(name, fetch=True) for p in ("float32", precision)
+            Networks(weights or {}, preprocess, p, engine).spec(name, fetch=True)
+            for p in ("float32", precision)
         ]
         keys = [FeatureKey(spec, IDENTITY, decoding) for spec in specs]
-        features, bad = embed_images(single, keys, weights or {})
+        features, bad = embed_images(single, keys, weights or {}, engine)
         count = len(features)
         _require_enough(count)
         reference, cheap = np.hsplit(np.array(list(features.values())), 2)

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FLOAT_BYTES = 4
 BLOCK_ROWS = 256
+LARGE_BLOCK_ROWS = 1024
+"""Where a GPU takes as many images at a time."""
+LEAST_USE = 0.9
+"""Share of what a GPU computes that has to be images, and no padding of the last batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,26 @@ def image_blocks(todo: Plan, rows: int = BLOCK_ROWS) -> Iterator[ImageBlock]:
         block = lacking[start : start + rows]
         ids = tuple(todo.ids[at] for at in block)
         yield ImageBlock(ids, tuple(_steps(key_plans, ids, lacks[:, block])))
+
+
+def largest_batch(images: int, rows: int = LARGE_BLOCK_ROWS) -> int:
+    """Images that a GPU computes at a time, if there is room: the largest power of two that is hardly ever padded.
+
+    It follows from the number of images of the data set, not from what is missing, so that a run that goes on where
+    another was killed computes the same bytes.
+
+    Parameters
+    ----------
+    images
+        Of the data set.
+    rows
+        Of a block; a batch does not reach beyond it.
+    """
+    blocks = [rows] * (images // rows) + [images % rows] * bool(images % rows)
+    size = rows
+    while size > 1 and images < LEAST_USE * sum(-(-block // size) * size for block in blocks):
+        size //= 2
+    return size
 
 
 def _deduplicated(objects: Iterable[T]) -> Collection[T]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import reduce
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ from featstore.errors import StoreError
 from featstore.store import paths, verify
 from featstore.store.ids import NO_IDS, IdSet, pack
 from featstore.store.leases import Leases, require_exclusive
-from featstore.types import DECODING_REVISION
+from featstore.store.store import Store
+from featstore.types import DECODING_REVISION, Computation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -132,51 +134,51 @@ def _carry_out(store: Store, task: _Task) -> int:
     for start in range(0, len(task.new), at_a_time):
         parts = task.new[start : start + at_a_time]
         ids = np.concatenate(parts)
-        features, differing, batch_size = _gather(store, task, ids)
+        features, differing, computation = _gather(store, task, ids)
         unequal += differing
         edges = np.cumsum([0, *map(len, parts)])
         for part, first in zip(parts, edges, strict=False):
             rows = features[first : first + len(part)]
-            fresh.append(write_checked(store, task.key, tuple(IdSet(part)), rows, batch_size))
+            fresh.append(write_checked(store, task.key, tuple(IdSet(part)), rows, computation))
     remove_shards(store.root, task.old, keep=fresh)
     return unequal
 
 
-def _gather(store: Store, task: _Task, ids: PackedIds) -> tuple[Features, int, int | None]:
+def _gather(store: Store, task: _Task, ids: PackedIds) -> tuple[Features, int, Computation]:
     """Vectors of sorted ids out of the old shards; the last by name counts, as for every reader.
 
-    With them the number of unequal duplicates, and the batch size: None where it is unknown or not the same for all.
+    With them the number of unequal duplicates, and how they were computed, as far as it is the same for all.
     """
     features = np.empty((len(ids), task.key.backbone.dimension), np.float32)
     filled = np.zeros(len(ids), bool)
     unequal = 0
-    sizes: set[int | None] = set()
-    for targets, vectors, batch_size in _parts(store, task.old, ids):
+    computations: list[Computation] = []
+    for targets, vectors, computation in _parts(store, task.old, ids):
         again = filled[targets]
         bits = features[targets[again]].view(np.uint32), vectors[again].view(np.uint32)
         unequal += int((bits[0] != bits[1]).any(axis=1).sum())
         features[targets] = vectors
         filled[targets] = True
-        sizes.add(batch_size)
+        computations.append(computation)
     if not filled.all():
         raise StoreError(
             f"Shards of {task.key.backbone.name} changed while they were compacted; all rows are where they were.",
             "Run `featstore cache verify`, then the same command again.",
         )
-    return features, unequal, sizes.pop() if len(sizes) == 1 else None
+    return features, unequal, reduce(Computation.agreed, computations)
 
 
 def _parts(
     store: Store, paths: Sequence[Path], ids: PackedIds
-) -> Iterator[tuple[np.ndarray, Features, int | None]]:
-    """Of each shard the rows that are wanted: where they go, their vectors, and their batch size."""
+) -> Iterator[tuple[np.ndarray, Features, Computation]]:
+    """Of each shard the rows that are wanted: where they go, their vectors, and how they were computed."""
     for path in paths:
         rows = store.load(path)
         if rows is not None:
             packed = pack(rows.ids)
             at = np.minimum(np.searchsorted(ids, packed), len(ids) - 1)
             wanted = ids[at] == packed
-            yield at[wanted], rows.features[wanted], rows.batch_size
+            yield at[wanted], rows.features[wanted], rows.computation
 
 
 def _summary(task: _Task, unequal: int) -> Compacted:
@@ -321,7 +323,7 @@ def _shrink(store: Store, path: Path, keep: IdSet) -> None:
     stay = [row for row, image in enumerate(old.ids) if image in keep]
     if stay:
         ids = tuple(old.ids[row] for row in stay)
-        write_checked(store, old.key, ids, old.features[stay], old.batch_size)
+        write_checked(store, old.key, ids, old.features[stay], old.computation)
     remove_shards(store.root, [path])
 
 
@@ -341,7 +343,7 @@ def _leave_no_empty_folder(root: Path, folder: Path) -> None:
 
 
 def write_checked(
-    store: Store, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int | None
+    store: Store, key: FeatureKey, ids: Sequence[str], features: Features, computation: Computation
 ) -> Path:
     """Commit rows as one new shard, and read them back.
 
@@ -350,9 +352,13 @@ def write_checked(
     StoreError
         If they do not come back as they went; nothing else was touched.
     """
-    path = store.write(key, ids, features, batch_size)
+    path = store.write(key, ids, features, computation)
     found = store.load(path)
-    same = found is not None and (found.key, found.ids, found.batch_size) == (key, tuple(ids), batch_size)
+    same = found is not None and (found.key, found.ids, found.computation) == (
+        key,
+        tuple(ids),
+        computation,
+    )
     if found is None or not same or found.features.tobytes() != features.tobytes():
         raise StoreError(
             f"{path} did not come back as it was written; the old shards are untouched.", "Check the disk."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -18,7 +18,7 @@ import numpy as np
 from featstore import serialization
 from featstore.errors import RefusedFileError, ShardCorruptError
 from featstore.store.hdf5_guard import Limits, PlainContent, read_plain
-from featstore.types import FeatureKey
+from featstore.types import Computation, FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +41,9 @@ REMEDY = (
 )
 
 
+UNRECORDED = Computation()
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     """Content of one shard file.
@@ -53,17 +56,19 @@ class Shard:
         Image ids, 64 hex digits each, in row order.
     features
         ``(len(ids), dimension)`` float32.
-    batch_size
-        Images that went through the network together; None in shards of before it was recorded.
+    computation
+        Batch, engine, device and libraries of the rows, as far as they were recorded.
     """
 
     key: FeatureKey
     ids: tuple[str, ...]
     features: Features
-    batch_size: int | None = None
+    computation: Computation = UNRECORDED
 
 
-def encode(key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int | None = None) -> bytes:
+def encode(
+    key: FeatureKey, ids: Sequence[str], features: Features, computation: Computation = UNRECORDED
+) -> bytes:
     """Serialise rows to the bytes of an HDF5 file; equal content gives equal bytes.
 
     Parameters
@@ -74,8 +79,8 @@ def encode(key: FeatureKey, ids: Sequence[str], features: Features, batch_size: 
         Image ids, distinct.
     features
         ``(len(ids), key.backbone.dimension)`` float32, finite.
-    batch_size
-        Images that went through the network together, where it is known: it alone moves last bits (law 2).
+    computation
+        What is known of batch, engine, device and libraries, which may move last bits (law 2).
 
     Raises
     ------
@@ -95,8 +100,9 @@ def encode(key: FeatureKey, ids: Sequence[str], features: Features, batch_size: 
         file.attrs["format"] = FORMAT
         file.attrs["key"] = serialization.canonical_json(key.to_json())
         file.attrs["rows"] = len(ids)
-        if batch_size is not None:
-            file.attrs["batch_size"] = batch_size
+        for name, value in asdict(computation).items():
+            if value is not None:
+                file.attrs[name] = value
         file.attrs["h5py"] = h5py.__version__
         file.attrs["numpy"] = np.__version__
         file.flush()
@@ -185,8 +191,15 @@ def _checked(plain: PlainContent) -> Shard:
     names = unpack_ids(ids)
     if len(set(names)) != rows:
         raise ValueError("an image id stands twice in it")
+    return Shard(key, names, features, _computation(found))
+
+
+def _computation(found: Mapping[str, Any]) -> Computation:
     batch_size = found.get("batch_size")
-    return Shard(key, names, features, None if batch_size is None else int(batch_size))
+    texts = {name: found.get(name) for name in ("engine", "device", "libraries")}
+    if not all(text is None or isinstance(text, str) for text in texts.values()):
+        raise ValueError(f"what computed it is not told by texts: {texts}")
+    return Computation(None if batch_size is None else int(batch_size), **texts)
 
 
 # First bytes of a shard: enough to see that a file was cut short or is something else

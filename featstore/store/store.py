@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from featstore.store.ids import PackedIds
     from featstore.store.notes import BadImage
     from featstore.store.shard import Shard
-    from featstore.types import BackboneSpec, Decoding, FeatureKey, Features
+    from featstore.types import BackboneSpec, Computation, Decoding, FeatureKey, Features
 
 
 # The cache folder as an object
@@ -58,6 +58,11 @@ class Store:
     root
         The cache folder. It need not exist; reading never creates it.
 
+    Attributes
+    ----------
+    computations
+        By key that was read: how the vectors that were asked for had been computed.
+
     Raises
     ------
     StoreError
@@ -70,20 +75,25 @@ class Store:
         self._index = Index(paths.index_folder(root))
         self._unions: dict[frozenset[bytes], IdSet] = {}
         self._described: set[Path] = set()
+        self.computations: dict[FeatureKey, set[Computation]] = {}
 
     def write(
-        self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int | None = None
+        self,
+        key: FeatureKey,
+        ids: Sequence[str],
+        features: Features,
+        computation: Computation = shard.UNRECORDED,
     ) -> Path:
         """Commit rows as one new shard and return its path.
 
         Parameters
         ----------
-        key, ids, features, batch_size
+        key, ids, features, computation
             As for `featstore.store.shard.encode`.
         """
         self._describe(key.backbone)
         folder = paths.shard_folder(self.root, key)
-        data = shard.encode(key, ids, features, batch_size)
+        data = shard.encode(key, ids, features, computation)
         path = commit_named_by_hash(self.root, folder, data, paths.SHARD_SUFFIX)
         try:
             stamp = bytes.fromhex(path.stem), *_size_and_time(path.lstat())
@@ -139,6 +149,7 @@ class Store:
         for _, rows in self.shards(key):
             pairs = [(row_of[i], at) for at, i in enumerate(rows.ids) if i in row_of]
             if pairs:
+                self.computations.setdefault(key, set()).add(rows.computation)
                 targets, sources = np.array(pairs).T
                 out[targets] = rows.features[sources]
                 filled[targets] = True

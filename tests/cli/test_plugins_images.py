@@ -168,8 +168,6 @@ def test_nobody_announces_tensorflow_for_it(say, data):
     done = say("extract", manifest, "--backbones", "Means", "--precision-check", code=2)
     assert "then loading the networks" in done.err
     assert "TensorFlow" not in say("extract", manifest, "--backbones", "Means").err + done.err
-    mixed = say("extract", manifest, "--backbones", "Means,Nonsense", "--precision-check", code=2)
-    assert "then loading TensorFlow and the networks" in mixed.err
 
 
 def test_workers_find_the_network_of_the_plugin_and_compute_the_same(data, network, tmp_path):

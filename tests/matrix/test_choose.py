@@ -34,7 +34,7 @@ DECODING = Decoding(decoder_version())
 class Grids:
     """Networks of any name, without TensorFlow; a weight ``random:7`` is another network of the same name."""
 
-    def __init__(self, weights, preprocess, precision="float32"):
+    def __init__(self, weights, preprocess, precision="float32", _engine="tensorflow"):
         self.weights, self.preprocess, self.precision = weights, preprocess, precision
 
     def spec(self, name, *, fetch):  # noqa: ARG002

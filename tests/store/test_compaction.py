@@ -20,7 +20,7 @@ from featstore.store import store as store_module
 from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
 from featstore.store.store import Store
-from featstore.types import View
+from featstore.types import Computation, View
 
 IDS = sorted(digest(number) for number in range(40))
 ROW = 12 * 4
@@ -80,11 +80,11 @@ def test_the_batch_size_of_merged_shards_is_theirs_if_they_agree(tmp_path, sizes
     store = Store(tmp_path)
     for at, size in enumerate(sizes):
         ids = IDS[5 * at : 5 * at + 5]
-        store.write(key(), ids, rows(ids), size)
+        store.write(key(), ids, rows(ids), Computation(size))
     store.flush()
     compact(tmp_path)
     (merged,) = shards(tmp_path)
-    assert store.load(merged).batch_size == expected
+    assert store.load(merged).computation.batch_size == expected
 
 
 def test_large_shards_stay_as_they_are(tmp_path):

@@ -223,8 +223,17 @@ def _extraction_sentence(result: extraction.Extraction) -> str:
     workers = f", {result.workers} processes {result.workers_from}" if result.workers > 1 else ""
     return (
         f"Computed {result.computed} of {planned} in {duration(result.seconds)}, {rate:.1f} vectors/s ({busy}).\n"
-        f"{memory}{workers}."
+        f"{memory}{workers}.{_engine_sentence(result)}"
     )
+
+
+def _engine_sentence(result: extraction.Extraction) -> str:
+    """Of the engine jax: on what it computed, by how many images, and how long each network took to start."""
+    by = [done for done in result.backbone_throughput if done.engine == "jax"]
+    if not by:
+        return ""
+    starts = ", ".join(f"{done.backbone} {done.start_seconds:.1f} s, {done.batch_size} images" for done in by)
+    return f"\nBy JAX on {by[0].device}. Seconds before the first vector, and images at a time: {starts}."
 
 
 def _bad_text(bad: Sequence[tuple[str, str, str]], head: str = "", *, cured: bool = False) -> str:
@@ -548,10 +557,20 @@ def drift_text(result: extraction.Drift) -> str:
     bad = [f"{path}: {reason} ({detail})" for path, reason, detail in result.bad]
     parts = [table(header, rows), _listed("images do not decode any more", bad)]
     if result.drifted:
+        parts += [_drift_cause(found) for found in result.backbones if found.drifted]
         parts.append(
             "A library or the machine has changed what comes out. Do not mix: extract into a new --cache, or go back."
         )
     return "\n\n".join(part for part in parts if part)
+
+
+def _drift_cause(found: extraction.BackboneDrift) -> str:
+    """What computed the stored vectors and those of now, libraries of strangers' shards made harmless."""
+    stored = " and by ".join(map(printable, found.stored_by)) or "unknown"
+    return (
+        f"{found.backbone} is {found.of_largest:.1g} of its largest feature off:\n"
+        f"  stored by {stored}\n  computed now by {printable(found.computed_by)}"
+    )
 
 
 def _drift_verdict(found: extraction.BackboneDrift) -> str:

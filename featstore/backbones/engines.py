@@ -1,0 +1,83 @@
+"""Engines: what computes the networks of Keras, TensorFlow or JAX. In one process Keras runs on one of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from featstore.errors import BackboneError, UnknownNameError, did_you_mean
+from featstore.processes import visible_devices
+
+if TYPE_CHECKING:
+    from featstore.backbones.jax_backbone import JaxBackbone
+    from featstore.backbones.keras_backbone import KerasBackbone
+
+ENGINES = AUTO, TENSORFLOW, JAX = ("auto", "tensorflow", "jax")
+
+_ASK: Final = "import jax; raise SystemExit(0 if any(d.platform == 'gpu' for d in jax.devices()) else 1)"
+_SECONDS: Final = 120
+
+
+def choose_engine(engine: str) -> str:
+    """Settle which engine computes.
+
+    Parameters
+    ----------
+    engine
+        ``tensorflow``, ``jax``, or ``auto``: jax where JAX sees a GPU or there is no TensorFlow, else tensorflow.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such engine.
+    BackboneError
+        If it is not installed.
+    """
+    if engine not in ENGINES:
+        raise UnknownNameError(f"There is no engine {engine!r}.", did_you_mean(engine, ENGINES))
+    if engine == AUTO:
+        return JAX if _installed(JAX) and (not _installed(TENSORFLOW) or jax_sees_gpu()) else TENSORFLOW
+    if not _installed(engine):
+        extra = "pip install 'featstore[gpu]'" if engine == JAX else "pip install tensorflow"
+        raise BackboneError(f"The engine {engine} is not installed.", extra)
+    return engine
+
+
+def jax_sees_gpu() -> bool:
+    """Whether JAX would compute on a GPU here; asked in another process, so that no memory of the card is taken."""
+    if os.environ.get("JAX_PLATFORMS", "").split(",")[0] == "cpu" or not visible_devices(os.environ):
+        return False
+    return _jax_finds_gpu()
+
+
+@cache
+def _jax_finds_gpu() -> bool:
+    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    try:
+        asked = subprocess.run(  # noqa: S603  # a constant
+            [sys.executable, "-c", _ASK], env=environment, capture_output=True, timeout=_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return asked.returncode == 0
+
+
+def load_backbone(
+    engine: str, name: str, weights: str, preprocess: str, batch_size: int, precision: str
+) -> KerasBackbone | JaxBackbone:
+    """Load a network of Keras on an engine; the other arguments are those of `keras_backbone.load_backbone`."""
+    if engine == JAX:
+        from featstore.backbones import jax_backbone
+
+        return jax_backbone.load_backbone(name, weights, preprocess, batch_size, precision)
+    from featstore.backbones import keras_backbone
+
+    return keras_backbone.load_backbone(name, weights, preprocess, batch_size, precision)
+
+
+def _installed(engine: str) -> bool:
+    return engine in sys.modules or importlib.util.find_spec(engine) is not None
