@@ -28,7 +28,7 @@ from featstore.images.recipe import parse_recipe
 from featstore.processes import threads
 from featstore.store.ids import NO_IDS
 from featstore.store.notes import BadImage
-from featstore.types import Computation
+from featstore.types import BackboneSpec, Computation
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -37,16 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.images.manifest import Manifest
-    from featstore.types import (
-        Backbone,
-        BackboneSpec,
-        Decoding,
-        FeatureKey,
-        Features,
-        ImageRecord,
-        Pixels,
-        View,
-    )
+    from featstore.types import Backbone, Decoding, FeatureKey, Features, ImageRecord, Pixels, View
 
 
 # The pass
