@@ -5,6 +5,7 @@ from .api.cache import drift, gc
 from .api.check import check
 from .api.compare import compare
 from .api.demo import demo
+from .api.doctor import doctor
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
@@ -78,6 +79,7 @@ from .results.fusion import (
     Predictions,
     WarmStart,
 )
+from .results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
 from .results.paper import Claim, Conversion, Demonstration, Leak, PaperNetwork, Reproduction, SavedFigure
 from .results.scores import (
     CalibrationError,
@@ -108,6 +110,7 @@ __all__ = [
     "BadImageError",
     "Bench",
     "Block",
+    "CacheHealth",
     "CalibrationError",
     "Candidate",
     "CandidateResult",
@@ -140,6 +143,7 @@ __all__ = [
     "Leak",
     "LossAndAccuracy",
     "LostRows",
+    "MachineReport",
     "Manifest",
     "ManifestError",
     "MatrixFields",
@@ -149,6 +153,7 @@ __all__ = [
     "MissingFeaturesError",
     "NestedSelection",
     "NetBenefit",
+    "NetworkWeights",
     "NonFiniteFeaturesError",
     "OperatingFields",
     "OutOfMemoryError",
@@ -157,6 +162,7 @@ __all__ = [
     "ParetoPoint",
     "Prediction",
     "Predictions",
+    "Problem",
     "Protocol",
     "Quarantined",
     "Rate",
@@ -193,6 +199,7 @@ __all__ = [
     "compact",
     "compare",
     "demo",
+    "doctor",
     "drift",
     "export_features",
     "extract",

@@ -19,7 +19,7 @@ from featstore.store.verify import verify
 
 COMMANDS = [
     "demo", "check", "extract", "fuse", "compare", "predict", "report", "paper", "finetune", "backbones",
-    "strategies", "recipes", "cache",
+    "strategies", "recipes", "cache", "doctor", "bench",
 ]  # fmt: skip
 
 
