@@ -211,6 +211,18 @@ def parse_range(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
+def parse_ratios(text: str | None) -> list[float] | None:
+    """``60/20/20`` as numbers."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split("/")]
+    except ValueError:
+        raise UsageError(
+            f"--ratios {text!r} is not A/B or A/B/C.", "Write for instance --ratios 60/20/20."
+        ) from None
+
+
 def parse_bytes(text: str, option: str) -> int:
     """``4GB``, ``900MB`` or a number of bytes."""
     number, unit = text.strip().upper().rstrip("B"), 1

@@ -11,6 +11,7 @@ from .api.finetune import finetune
 from .api.fuse import fuse
 from .api.predict import predict
 from .api.report import write_report
+from .api.split import split
 from .errors import (
     AbsentWeightsError,
     AuditError,
@@ -61,12 +62,14 @@ from .results.extraction import (
     BackboneDrift,
     Bench,
     Check,
+    DataSplit,
     Drift,
     Extraction,
     Finetuning,
     KeySummary,
     LossAndAccuracy,
     Rate,
+    SplitPart,
     ThroughputSummary,
 )
 from .results.fusion import (
@@ -123,6 +126,7 @@ __all__ = [
     "Conversion",
     "Counts",
     "Curves",
+    "DataSplit",
     "Decoding",
     "Demonstration",
     "Drift",
@@ -182,6 +186,7 @@ __all__ = [
     "ShardCorruptError",
     "ShortcutResult",
     "Source",
+    "SplitPart",
     "StoreError",
     "TestResult",
     "ThroughputSummary",
@@ -213,6 +218,7 @@ __all__ = [
     "paper",
     "predict",
     "scan",
+    "split",
     "usage",
     "verify",
     "write_report",

@@ -20,6 +20,7 @@ from featstore.store.verify import verify
 COMMANDS = [
     "demo", "check", "extract", "fuse", "compare", "predict", "report", "paper", "finetune", "backbones",
     "strategies", "recipes", "cache", "doctor", "bench",
+    "split",
 ]  # fmt: skip
 
 
