@@ -21,7 +21,8 @@ Data = Annotated[
 Columns = Annotated[
     list[str] | None,
     typer.Option(
-        help="Columns of the CSV: path=filename,label=finding,group=patient_id.", metavar="NAME=COLUMN"
+        help="Columns of the table: path=filename,label=finding,group=patient_id; label=A,B if these hold 0 and 1.",
+        metavar="NAME=COLUMN",
     ),
 ]
 Root = Annotated[
