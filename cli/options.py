@@ -21,7 +21,8 @@ Data = Annotated[
 Columns = Annotated[
     list[str] | None,
     typer.Option(
-        help="Columns of the CSV: path=filename,label=finding,group=patient_id.", metavar="NAME=COLUMN"
+        help="Columns of the table: path=filename,label=finding,group=patient_id; label=A,B if these hold 0 and 1.",
+        metavar="NAME=COLUMN",
     ),
 ]
 Root = Annotated[
@@ -209,6 +210,18 @@ def parse_range(text: str | None) -> tuple[float, float] | None:
     if not low < high:
         raise UsageError(f"--range {text!r} is not LOW,HIGH.", "Write for instance --range=-1350,150.")
     return low, high
+
+
+def parse_ratios(text: str | None) -> list[float] | None:
+    """``60/20/20`` as numbers."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split("/")]
+    except ValueError:
+        raise UsageError(
+            f"--ratios {text!r} is not A/B or A/B/C.", "Write for instance --ratios 60/20/20."
+        ) from None
 
 
 def parse_bytes(text: str, option: str) -> int:

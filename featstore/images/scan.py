@@ -43,8 +43,9 @@ class ScanOptions(TypedDict, total=False):
     follow_links
         Whether links may lead out of the data set.
     columns
-        Which columns of a CSV file are meant, such as ``{"path": "filename", "group": "patient_id"}``; what is not
-        named here is looked for under its own name: ``path``, ``label``, ``group``, ``split``, ``site``.
+        Which columns of a table are meant, such as ``{"path": "filename", "group": "patient_id"}``; what is not
+        named here is looked for under its own name: ``path``, ``label``, ``group``, ``split``, ``site``. Several
+        columns of zeros and ones can be the label: ``{"label": "MEL,NV,BCC"}``.
     root
         Folder where the paths of a CSV file begin; default the folder of the file.
     suffix
