@@ -23,6 +23,7 @@ def extract(
     preprocess: options.Preprocess = "official",
     precision: options.Precision = "float32",
     value_range: options.ValueRange = None,
+    window: options.Window = None,
     cache: options.Cache = None,
     reading: options.Reading = options.PLAIN,
     executor: Annotated[
@@ -76,6 +77,7 @@ def extract(
             precision,
             check_images,
             value_range,
+            window,
             reading,
             json,
         )
@@ -88,7 +90,7 @@ def extract(
         precision=precision,
         recipe=recipe,
         seeds=options.parse_seeds(seeds) or (),
-        value_range=options.parse_range(value_range),
+        value_range=options.parse_range(value_range, window),
         cache=cache,
         **reading,
         executor=executor,
@@ -117,6 +119,7 @@ def check(
     precision: str,
     images: int,
     value_range: str | None,
+    window: str | None,
     reading: options.Reading,
     json: bool,
 ) -> None:
@@ -132,7 +135,7 @@ def check(
         preprocess=preprocess,
         precision="bfloat16" if precision == "float32" else precision,
         images=images,
-        value_range=options.parse_range(value_range),
+        value_range=options.parse_range(value_range, window),
         **reading,
     )
     if json:
@@ -171,6 +174,7 @@ def finetune(
     split_seed: Annotated[int, typer.Option(help="Seed of that hold-out, as for fuse.")] = 0,
     preprocess: options.Preprocess = "official",
     value_range: options.ValueRange = None,
+    window: options.Window = None,
     reading: options.Reading = options.PLAIN,
     out: Annotated[Path, typer.Option(help="Folder of the run; the weights lie there.")] = Path(
         "runs/finetune"
@@ -202,7 +206,7 @@ def finetune(
         test_size=test_size,
         split_seed=split_seed,
         preprocess=preprocess,
-        value_range=options.parse_range(value_range),
+        value_range=options.parse_range(value_range, window),
         **reading,
         out=out,
         overwrite=overwrite,
