@@ -24,6 +24,7 @@ from featstore.images.augment import draw, resize, warp
 from featstore.images.reading import (
     CHANGED,
     MISSING,
+    NEEDS_PACKAGE,
     PERMISSION,
     needs_range,
     read_pixels,
@@ -56,8 +57,8 @@ if TYPE_CHECKING:
 
 # The pass
 
-FILE_PROBLEMS = {CHANGED, MISSING, PERMISSION}
-"""Reasons that say something about the file system, not about the bytes: tried again next time."""
+PROBLEMS_HERE = {CHANGED, MISSING, PERMISSION, NEEDS_PACKAGE}
+"""Reasons that say something about this machine, not about the bytes: tried again next time."""
 PHASES = ("pixels", "forward", "write", "writer")
 SHOWN = ("pixels", "forward")
 """Phases beside the bar: what does not fit a narrow terminal is in the summary."""
@@ -226,7 +227,7 @@ def run_pass(
 
 def _quarantine(bad: BadImage, decoding: Decoding, sink: Sink, stats: PassStats) -> None:
     stats.bad.append(bad)
-    if bad.reason not in FILE_PROBLEMS:
+    if bad.reason not in PROBLEMS_HERE:
         sink.record_bad_image(decoding, bad)
 
 
