@@ -19,6 +19,7 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from featstore.api.check import check
+from featstore.api.predict import find_images
 from featstore.errors import BadImageError, ManifestError, UsageError
 from featstore.extraction import pipeline
 from featstore.extraction.plan import image_blocks, plan
@@ -473,6 +474,12 @@ def test_images_of_one_patient_are_one_group_which_does_not_name_him(tmp_path):
     }
     assert "MUSTER" not in repr(manifest)
     assert {record.site for record in manifest.records} == {None}
+
+
+def test_a_new_image_of_the_same_patient_is_recognised_by_the_pseudonym(tmp_path):
+    folder = patients(tmp_path / "d")
+    assert {record.group for record in find_images(folder).records} == {r.group for r in scan(folder).records}
+    assert {record.group for record in find_images(folder, group_pattern=r"series(\d)").records} == {"0", "1"}
 
 
 @pytest.mark.parametrize("nobody", ["", "  ", "ANONYMOUS", "0", "None"])

@@ -303,7 +303,7 @@ class Codec(NamedTuple):
 
 
 _CODECS = {
-    _RLE: Codec("pylibjpeg", "RLE"),
+    _RLE: Codec("pydicom", "RLE"),  # pylibjpeg's panics on damage, past every handler of exceptions
     _BASELINE: Codec("pillow", "JPEG"),
     _EXTENDED: Codec("pylibjpeg", "12-bit JPEG", _LIBJPEG),
     **dict.fromkeys(_JPEG_2000, Codec("pylibjpeg", "JPEG 2000")),
