@@ -49,6 +49,7 @@ def fuse(
     preprocess: options.StoredPreprocess = None,
     precision: options.StoredPrecision = None,
     value_range: options.ValueRange = None,
+    window: options.Window = None,
     cache: options.Cache = None,
     reading: options.Reading = options.PLAIN,
     accept: options.Accept = None,
@@ -86,6 +87,7 @@ def fuse(
             recipe,
             seeds,
             value_range,
+            window,
             cache,
             reading,
         ),
@@ -152,6 +154,7 @@ def compare(
     preprocess: options.StoredPreprocess = None,
     precision: options.StoredPrecision = None,
     value_range: options.ValueRange = None,
+    window: options.Window = None,
     cache: options.Cache = None,
     reading: options.Reading = options.PLAIN,
     accept: options.Accept = None,
@@ -197,6 +200,7 @@ def compare(
             recipe,
             seeds,
             value_range,
+            window,
             cache,
             reading,
         ),
@@ -292,6 +296,7 @@ AUDIT_FAILED = 5
 def check(
     data: options.Data,
     value_range: options.ValueRange = None,
+    window: options.Window = None,
     reading: options.Reading = options.PLAIN,
     cache: options.Cache = None,
     accept: options.Accept = None,
@@ -307,7 +312,7 @@ def check(
     say("check", "reading the data set", json=json)
     result = check(
         data,
-        value_range=options.parse_range(value_range),
+        value_range=options.parse_range(value_range, window),
         **reading,
         cache=cache,
         accept=options.parse_codes(accept),

@@ -31,6 +31,10 @@ Root = Annotated[
         help="Where the paths of the CSV begin; default its folder.", metavar="FOLDER", show_default=False
     ),
 ]
+SiteTag = Annotated[
+    str | None,
+    typer.Option(help="Tag of DICOM files that names the site, such as Manufacturer.", metavar="TAG"),
+]
 Suffix = Annotated[
     str | None, typer.Option(help="Of paths of the CSV that have none, such as .png.", metavar="SUFFIX")
 ]
@@ -82,6 +86,13 @@ StoredSeeds = Annotated[
 Seeds = Annotated[str | None, typer.Option(help="Augmented views, such as 1-4 or 1,3,7; none for none.")]
 ValueRange = Annotated[
     str | None, typer.Option("--range", help="Black and white of 16-bit or float images.", metavar="LOW,HIGH")
+]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        help="The same for CT, by name (lung, mediastinal, bone, brain) or as level and width in HU.",
+        metavar="NAME|L,W",
+    ),
 ]
 Cache = Annotated[
     Path | None,
@@ -163,6 +174,7 @@ _READING: dict[str, tuple[Any, Any]] = {
     "columns": (Columns, None),
     "root": (Root, None),
     "suffix": (Suffix, None),
+    "site_tag": (SiteTag, None),
     "follow_links": (FollowLinks, False),
 }
 """Annotation and default of each; the names are those of `featstore.images.scan.ScanOptions`."""
@@ -199,8 +211,14 @@ def parse_seeds(text: str | None, option: str = "--seeds", example: str = "1-4")
     return [seed for part in text.split(",") for seed in _numbers(part.strip(), option, example)]
 
 
-def parse_range(text: str | None) -> tuple[float, float] | None:
-    """``LOW,HIGH`` as two numbers."""
+def parse_range(text: str | None, window: str | None = None) -> tuple[float, float] | None:
+    """``LOW,HIGH`` of ``--range``, or a window of ``--window``, as two numbers."""
+    if window is not None:
+        from featstore.images.windows import parse_window
+
+        if text is not None:
+            raise UsageError("--range and --window say the same.", "Leave one of them out.")
+        return parse_window(window)
     if text is None:
         return None
     try:
@@ -283,6 +301,7 @@ def source(
     recipe: str | None,
     seeds: str | None,
     value_range: str | None,
+    window: str | None,
     cache: Path | None,
     reading: Reading,
 ) -> Any:
@@ -294,7 +313,7 @@ def source(
         "precision": precision,
         "recipe": recipe,
         "seeds": parse_seeds(seeds),
-        "value_range": parse_range(value_range),
+        "value_range": parse_range(value_range, window),
         "cache": cache,
         **reading,
     }

@@ -78,6 +78,7 @@ def paper(
     seed: Annotated[int, typer.Option(help="Seed of the sample of patients and of the splits.", min=0)] = 0,
     positive: options.Positive = None,
     value_range: options.ValueRange = None,
+    window: options.Window = None,
     cache: options.Cache = None,
     reading: options.Reading = options.PLAIN,
     memory: Annotated[
@@ -109,7 +110,7 @@ def paper(
         epochs=epochs,
         seed=seed,
         positive=positive,
-        value_range=options.parse_range(value_range),
+        value_range=options.parse_range(value_range, window),
         cache=cache,
         **reading,
         memory=None if memory is None else options.parse_bytes(memory, "--memory"),
