@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from featstore.errors import UsageError
 from featstore.fusion.blocks import Block, make_blocks
-from featstore.fusion.dual_newton import Kernel, multiply_gram, membership, solve, targets
+from featstore.fusion.dual_newton import Kernel, membership, multiply_gram, solve, targets
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
 from featstore.fusion.strategy import SubsetStrategy
 from featstore.fusion.subset_logistic import GRID, SubsetLogistic, forward_selection, penalty_folds
