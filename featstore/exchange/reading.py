@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 
 from featstore.errors import RefusedFileError, UsageError, nearest
 from featstore.findings import with_reasons
-from featstore.isolated_reading import LostError, call
+from featstore.isolated_reading import LostError, call_isolated
 from featstore.store.hdf5_guard import FOREIGN_BYTES, REMEDY, read_plain
 
 if TYPE_CHECKING:
@@ -347,7 +347,7 @@ def read_table(path: Path, features: str | None, names: str | None) -> FeatureTa
     if path.suffix.lower() not in READERS:
         raise UsageError(f"{path} is of no kind that can be imported.", f"Give one of: {', '.join(READERS)}.")
     try:
-        page, (values,) = call("featstore.exchange.reading:read", path, features, names)
+        page, (values,) = call_isolated("featstore.exchange.reading:read", path, features, names)
     except LostError as error:
         raise RefusedFileError(f"{path} is refused: {error}.", REMEDY) from error
     return FeatureTable(tuple(page["names"]), values, tuple(page["columns"]), page["named"], page["unused"])
@@ -521,7 +521,7 @@ class Selection:
     doubtful: dict[str, str]
 
 
-def select(
+def select_features(
     values: NDArray[Any],
     names: Sequence[str],
     labels: Sequence[str],
