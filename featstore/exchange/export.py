@@ -13,7 +13,7 @@ import numpy as np
 
 from featstore.arguments import public
 from featstore.errors import StoreError, UsageError, did_you_mean
-from featstore.exchange.reading import require_pyarrow
+from featstore.images.parquet import require_pyarrow
 from featstore.matrix import Source, load_matrix
 from featstore.serialization import PRIVATE_FOLDER, write_private
 from featstore.store import paths, shard
