@@ -1,11 +1,12 @@
 # Everything that a user of featstore calls, gets or catches, and where it lives; loaded when first asked for.
 
 from .api.bench import bench
-from .api.cache import drift, gc
+from .api.cache import compact, drift, gc, inventory, usage, verify
 from .api.check import check
 from .api.compare import compare
 from .api.demo import demo
 from .api.doctor import doctor
+from .api.exchange import export_features, import_features
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
@@ -33,8 +34,8 @@ from .errors import (
     WeightsError,
     WorkerLostError,
 )
-from .exchange.export import Exported, export_features
-from .exchange.importing import Imported, import_features
+from .exchange.export import Exported
+from .exchange.importing import Imported
 from .findings import Finding
 from .fusion.blocks import Block
 from .images.manifest import Manifest, Quarantined
@@ -97,9 +98,8 @@ from .results.scores import (
     Score,
     VarianceComponents,
 )
-from .store.cleanup import Compacted, Compaction, Garbage, GarbageCollection, compact
-from .store.inventory import InventoryEntry, inventory, usage
-from .store.verify import LostRows, Repair, Verification, verify
+from .store.cleanup import Compacted, Compaction, Garbage, GarbageCollection
+from .store.verify import InventoryEntry, LostRows, Repair, Verification
 from .types import BackboneSpec, Decoding, ImageRecord, View
 
 __all__ = [

@@ -15,7 +15,7 @@ from featstore.errors import FeatstoreError, MissingFeaturesError
 from featstore.findings import Finding
 from featstore.images.formats.decode import decoder_version
 from featstore.store.ids import IdSet
-from featstore.types import IDENTITY, PLUG_IN, Decoding, FeatureKey
+from featstore.types import IDENTITY, PLUG_IN, BackboneSpec, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

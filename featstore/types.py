@@ -231,6 +231,11 @@ class Computation:
     device: str | None = None
     libraries: str | None = None
 
+    def __str__(self) -> str:
+        """Engine, device and libraries, as far as they were recorded."""
+        by = f"{self.engine or 'unknown engine'} on {self.device or 'unknown device'}"
+        return f"{by} ({self.libraries})" if self.libraries else by
+
     def agreed(self, other: Computation) -> Computation:
         """What is the same in both; None for the rest."""
         pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))

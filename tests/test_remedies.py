@@ -120,6 +120,9 @@ def leaves(command, name=()):
         yield " ".join(name), command
 
 
+OTHERS = {"--xla"}
+"""Beginnings of flags that are no command's: those of XLA, in an environment variable."""
+
 COMMANDS = dict(leaves(ROOT))
 EVERYWHERE = {"--help", *(flag for parameter in ROOT.params for flag in parameter.opts)}
 FLAGS = {
@@ -178,7 +181,7 @@ def faults(text, sayers):
         if wrong := set(advice.FLAG.findall(line)) - FLAGS.get(command, set(advice.FLAG.findall(line))):
             yield f"{command} has no {sorted(wrong)}"
     held = [FLAGS[command] for command, _ in lines if command]
-    for flag in sorted(set(advice.FLAG.findall(text))):
+    for flag in sorted(set(advice.FLAG.findall(text)) - OTHERS):
         if not any(flag in flags for flags in FLAGS.values()):
             yield f"no command has {flag}"
         elif not any(flag in flags for flags in held):

@@ -25,7 +25,7 @@ from featstore.errors import BackboneError, StoreError
 from featstore.findings import counted
 from featstore.processes import available_cores, memory_bytes, visible_devices
 from featstore.results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
-from featstore.store import inventory, paths
+from featstore.store import paths, verify
 from featstore.store.store import default_cache
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ def _health(root: Path) -> tuple[CacheHealth, list[Problem]]:
     try:
         if not any(paths.is_cache_folder((name,)) for name in paths.names(root, root)):
             return plain, []
-        held = inventory.contents(root)
+        held = verify.contents(root)
     except StoreError as error:
         return plain, [Problem(cause=error.cause, remedy=error.remedy)]
     return CacheHealth(

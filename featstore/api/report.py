@@ -13,15 +13,13 @@ from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import ScanOptions, refuse_unknown_options, scan
 from featstore.reporting.page.cases import Dataset
 from featstore.reporting.page.report import MARK, compose, render
-from featstore.reporting.run_record import read_records
+from featstore.reporting.run_record import RunRecord, read_records
 from featstore.runs import RUN, exclusive_access
 from featstore.serialization import open_regular, write_private
 from featstore.types import Decoding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from featstore.reporting.run_record import RunRecord
 
 
 NAME = "report.html"

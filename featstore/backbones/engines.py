@@ -34,29 +34,57 @@ _ASK: Final = "import jax; raise SystemExit(0 if any(d.platform == 'gpu' for d i
 _SECONDS: Final = 120
 
 
-def choose_engine(engine: str) -> str:
+def choose_engine(engine: str, *, here: bool = False) -> str:
     """Settle which engine computes.
 
     Parameters
     ----------
     engine
-        ``tensorflow``, ``jax``, or ``auto``: jax where JAX sees a GPU or there is no TensorFlow, else tensorflow.
+        ``tensorflow``, ``jax``, or ``auto``: what Keras runs on in this process already; else jax where JAX sees a
+        GPU or there is no TensorFlow, and tensorflow otherwise.
+    here
+        Whether this process will compute.
 
     Raises
     ------
     UnknownNameError
         If there is no such engine.
     BackboneError
-        If it is not installed.
+        If it is not installed, or this process is to compute and runs another.
     """
     if engine not in ENGINES:
         raise UnknownNameError(f"There is no engine {engine!r}.", did_you_mean(engine, ENGINES))
+    if engine == AUTO and running_here() in ENGINES:
+        return str(running_here())
     if engine == AUTO:
         return JAX if _installed(JAX) and (not _installed(TENSORFLOW) or jax_sees_gpu()) else TENSORFLOW
     if not _installed(engine):
         extra = "pip install 'featstore[gpu]'" if engine == JAX else "pip install tensorflow"
         raise BackboneError(f"The engine {engine} is not installed.", extra)
+    if here:
+        require_free(engine)
     return engine
+
+
+def running_here() -> str | None:
+    """What Keras runs on in this process; None if it has not been imported."""
+    return str(sys.modules["keras"].backend.backend()) if "keras" in sys.modules else None
+
+
+def require_free(engine: str) -> None:
+    """Refuse an engine in a process where Keras runs on another.
+
+    Raises
+    ------
+    BackboneError
+        If it does.
+    """
+    running = running_here()
+    if running not in {None, engine}:
+        raise BackboneError(
+            f"Keras runs on {running} in this process, and the engine {engine} needs it on {engine}.",
+            f"Use a process of its own, such as `featstore extract DATA --engine {engine}`.",
+        )
 
 
 def jax_sees_gpu() -> bool:

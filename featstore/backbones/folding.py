@@ -163,7 +163,7 @@ class _LayerRebuilder:
     def copy_weights(self) -> None:
         """Give the copies, which Keras has built by now, their weights."""
         for original, copy in self._copies:
-            copy.set_weights([keras.ops.convert_to_numpy(weight.value) for weight in original.weights])
+            copy.set_weights([values_of(weight) for weight in original.weights])
 
     def _copy(self, layer: Any) -> Any:  # noqa: ANN401
         # An operation that is no layer, such as `x + 3`, computes in the type that it is given.
@@ -259,8 +259,17 @@ def _affine(norm: keras.layers.BatchNormalization) -> tuple[NDArray[np.float64],
     return scale, beta - mean * scale
 
 
+def values_of(variable: keras.Variable) -> NDArray[Any]:
+    """Values of a variable, whatever Keras runs on."""
+    return _on_host(variable.value)
+
+
+def _on_host(tensor: Any) -> NDArray[Any]:  # noqa: ANN401
+    return tensor.numpy() if hasattr(tensor, "numpy") else np.asarray(tensor)
+
+
 def _double(variable: keras.Variable) -> NDArray[np.float64]:
-    return np.asarray(keras.ops.convert_to_numpy(variable.value), np.float64)
+    return np.asarray(values_of(variable), np.float64)
 
 
 # Layers for inference alone: a convolution with everything folded in, and a ReLU of its own
@@ -336,7 +345,7 @@ class Convolution(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
         return keras.KerasTensor(self.shape, self.compute_dtype)
 
     def _remainder(self, value: Any) -> NDArray[np.float64]:  # noqa: ANN401
-        rounded = keras.ops.convert_to_numpy(keras.ops.cast(np.asarray(value), self.variable_dtype))
+        rounded = _on_host(keras.ops.cast(np.asarray(value), self.variable_dtype))
         return np.asarray(value - np.asarray(rounded, np.float64))
 
     def _variable(self, name: str, value: NDArray[Any] | None) -> keras.Variable | None:

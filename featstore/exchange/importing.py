@@ -7,22 +7,17 @@ import re
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Unpack
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.arguments import public
 from featstore.backbones import catalog
 from featstore.errors import NonFiniteFeaturesError, UsageError
-from featstore.exchange.reading import read_table, select, spanned
-from featstore.images.formats.decode import decoder_version
-from featstore.images.scan import ScanOptions, scan
-from featstore.serialization import digest_file
+from featstore.exchange.reading import FeatureTable, select, spanned
 from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
-from featstore.store.store import Store, default_cache
-from featstore.types import IDENTITY, IMPORTED_PREFIX, BackboneSpec, Decoding, FeatureKey
+from featstore.types import IDENTITY, BackboneSpec, FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.images.manifest import Manifest
-    from featstore.types import Features
+    from featstore.store.store import Store
+    from featstore.types import Decoding, Features
 
 
 # Import
@@ -41,7 +37,7 @@ BLOCK_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Outcome of an import.
+    """Outcome of `featstore.import_features`.
 
     Attributes
     ----------
@@ -83,85 +79,32 @@ class Imported:
         return asdict(self)
 
 
-@public
-def import_features(
-    data: str | Path,
-    file: str | Path,
-    name: str,
+def import_table(
+    table: FeatureTable,
+    manifest: Manifest,
+    store: Store,
     *,
-    features: str | None = None,
-    ignore: str | Sequence[str] = (),
-    rows: str | None = None,
-    value_range: tuple[float, float] | None = None,
-    cache: str | Path | None = None,
-    **reading: Unpack[ScanOptions],
+    name: str,
+    weights: str,
+    decoding: Decoding,
+    ignore: Sequence[str],
 ) -> Imported:
-    """Store the vectors of a foreign file as the identity view of a backbone of its own.
-
-    Rows are matched to images by image id, by path relative to the data set or, where that fits one image alone, by a
-    part of the path; never by position. All of them are taken, or none. Columns that have no name, count the rows or
-    tell the class are no features and are left out, unless they are named.
-
-    Parameters
-    ----------
-    data
-        A folder or a CSV manifest: the images that the vectors belong to.
-    file
-        ``.npz``, ``.h5``, ``.parquet`` or ``.csv``; see `featstore.exchange.reading.read_table`.
-    name
-        What the backbone shall be called; no name of the catalogue.
-    features
-        Name of the block of numbers, where the file has several; or names of the columns that are features, with
-        commas, ``*`` for any part of a name. The columns of a block are called ``block.0``, ``block.1`` ...
-    ignore
-        Names of columns to leave out, ``*`` as well; one text may hold several with commas.
-    rows
-        Name of the column of ids or paths in the file, where it has several.
-    value_range, cache
-        As for `featstore.extract`.
-    **reading
-        How the data set is read: see `featstore.images.scan.ScanOptions`.
+    """Store the rows of a table as the identity view of a backbone; `featstore.import_features` says how.
 
     Raises
     ------
     UsageError
-        If the name is taken, a row belongs to no image, or two unequal rows to the same.
+        If a row belongs to no image, or two unequal rows to the same.
     NonFiniteFeaturesError
         If a value is not finite in float32.
-    RefusedFileError
-        If the file is damaged or hostile.
-
-    Examples
-    --------
-    >>> import featstore
-    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
-    >>> with open("measured.csv", "w") as file:
-    ...     print("path,kilobytes,constant", file=file)
-    ...     for image in featstore.scan(data).records:
-    ...         print(image.path.name, image.path.stat().st_size / 1024, 0.5, sep=",", file=file)
-    >>> imported = featstore.import_features(data, "measured.csv", "measured", cache="imported")
-    >>> imported.images, imported.dimension
-    (16, 2)
-    >>> featstore.load_matrix(data, cache="imported").features.shape
-    (1, 16, 2)
     """
-    path = Path(file)
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}.", "Check the path.")
-    store = Store(Path(cache) if cache is not None else default_cache())
-    weights = f"{IMPORTED_PREFIX}{digest_file(path)}"
-    _require_free(name, weights, store)
-    table = read_table(path, features, rows)
-    _require_rows(table.names, table.features)
-    manifest = scan(Path(data), **reading)
     matching = match(table.names, manifest)
     label = {record.id: record.label for record in manifest.records}
     labels = [label[image] for image in matching.ids]
-    unwanted = [part.strip() for part in ignore.split(",")] if isinstance(ignore, str) else ignore
-    chosen = select(table.features, table.columns, labels, named=table.named, ignore=unwanted)
+    chosen = select(table.features, table.columns, labels, named=table.named, ignore=ignore)
     ids, values = _distinct(matching.ids, _finite(table.names, chosen.values), table.names)
     spec = BackboneSpec(name, weights, 0, "foreign", values.shape[1])
-    key = FeatureKey(spec, IDENTITY, Decoding(decoder_version(), value_range=value_range))
+    key = FeatureKey(spec, IDENTITY, decoding)
     with Leases(store.root) as leases, leases.acquire({key: IdSet.of(ids)}):
         for start in range(0, len(ids), BLOCK_ROWS):
             store.write(key, ids[start : start + BLOCK_ROWS], values[start : start + BLOCK_ROWS])
@@ -181,7 +124,14 @@ def import_features(
     )
 
 
-def _require_free(name: str, weights: str, store: Store) -> None:
+def require_free_name(name: str, weights: str, store: Store) -> None:
+    """Refuse a name of the catalogue, and one that other vectors of a cache have.
+
+    Raises
+    ------
+    UsageError
+        If it is taken, or cannot be a name.
+    """
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} cannot name a backbone.", "Use letters, digits, - and _, a letter first.")
     taken = {key.backbone.weights for key in store.feature_keys() if key.backbone.name == name} - {weights}
@@ -190,7 +140,14 @@ def _require_free(name: str, weights: str, store: Store) -> None:
         raise UsageError(f"There is a {name} {where} already.", "Give these vectors another --name.")
 
 
-def _require_rows(names: Sequence[str], found: NDArray[Any]) -> None:
+def require_rows(names: Sequence[str], found: NDArray[Any]) -> None:
+    """Refuse features that are not one row for each name.
+
+    Raises
+    ------
+    UsageError
+        If they are not.
+    """
     if found.ndim != 2 or found.shape[0] != len(names) or not found.size:  # noqa: PLR2004
         raise UsageError(
             f"The file has {len(names)} row names and features of shape {found.shape}.",

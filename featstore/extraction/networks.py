@@ -26,7 +26,7 @@ from featstore.backbones.weights import (
 )
 from featstore.errors import AbsentWeightsError, OutOfMemoryError, WeightsError
 from featstore.store.notes import BackboneTiming, record_timing
-from featstore.store.training_record import HASHED, read_from_weights
+from featstore.store.training_record import HASHED, TrainingRecord, read_from_weights
 from featstore.time_estimates import IMPORT_SECONDS, machine_name
 from featstore.types import BACKBONE_REVISION
 
@@ -246,9 +246,13 @@ class ResizableBackbone(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StartedBatch:
-    """Images on the device, and their vectors to be; None where there was no room to begin."""
+    """Images on the device, how many of them are computed at a time, and their vectors to be.
+
+    There are none where there was no room to begin.
+    """
 
     images: jax.Array
+    size: int
     parts: list[jax.Array] | None
 
 
@@ -283,10 +287,11 @@ class BackoffBackbone:
 
     def start(self, images: jax.Array) -> StartedBatch:
         """Begin to compute the vectors of images on the device, a multiple of what is computed at a time."""
+        size = self.effective_batch_size
         try:
-            return StartedBatch(images, self._inner.start(images))
+            return StartedBatch(images, size, self._inner.start(images))
         except OutOfMemoryError:
-            return StartedBatch(images, None)
+            return StartedBatch(images, size, None)
 
     def fetch(self, started: StartedBatch) -> Features:
         """Wait for vectors ``(n, dimension)``; where memory ran out they are computed again, in smaller batches.
@@ -296,19 +301,22 @@ class BackoffBackbone:
         OutOfMemoryError
             If not even one image fits.
         """
-        parts = started.parts
         while True:
             try:
-                if parts is None:
-                    parts = self._inner.start(started.images)
+                parts = self._inner.start(started.images) if started.parts is None else started.parts
                 found: Features = self._inner.fetch(parts)
             except OutOfMemoryError:
-                if self.effective_batch_size == 1:
+                size = self.effective_batch_size
+                if size == 1:
                     raise
-                self._back_off(self.effective_batch_size)
-                parts = None
+                if size == started.size:  # and not made smaller after this one had begun
+                    self._back_off(size)
+                started = StartedBatch(started.images, self.effective_batch_size, None)
             else:
                 return found
+
+    def note_batch(self, seconds: float) -> None:
+        """Do nothing: see `TimedBackbone`."""
 
     def embed(self, images: NDArray[np.float32]) -> Features:
         """Map ``(batch_size, side, side, 3)`` to ``(batch_size, dimension)`` in as many batches as needed.
@@ -378,6 +386,11 @@ class TimedBackbone:
         """How its vectors come about."""
         return self._backbone.computation
 
+    @property
+    def start_seconds(self) -> float:
+        """Seconds before its first vector, once a batch has been computed."""
+        return self.load_seconds + self.batch_seconds[0]
+
     def embed(self, images: NDArray[np.float32]) -> Features:
         """Do what the backbone does, with an eye on the clock."""
         started = time.perf_counter()
@@ -390,8 +403,12 @@ class TimedBackbone:
         return self._backbone.start(images)
 
     def fetch(self, started: StartedBatch) -> Features:
-        """Wait for what was begun; who asks knows since when it was at work, and notes it in `batch_seconds`."""
+        """Wait for what was begun; see `BackoffBackbone.fetch`."""
         return self._backbone.fetch(started)
+
+    def note_batch(self, seconds: float) -> None:
+        """Take note of how long a device was at work on a batch."""
+        self.batch_seconds.append(seconds)
 
 
 def record_timings(root: Path, backbones: Collection[TimedBackbone], seconds: float, threads: int) -> None:

@@ -20,22 +20,15 @@ from featstore import processes
 from featstore.backbones.engines import AUTO, choose_engine
 from featstore.errors import BadImageError, UsageError
 from featstore.extraction.networks import Networks
-from featstore.extraction.plan import image_blocks, plan
+from featstore.extraction.plan import ImageBlock, Plan, Step, image_blocks, plan
+from featstore.images import reading
 from featstore.images.augment import draw, resize, warp
 from featstore.images.device_warp import DeviceImages, TooFarError
-from featstore.images.reading import (
-    CHANGED,
-    MISSING,
-    PERMISSION,
-    needs_range,
-    read_pixels,
-    reserve_for_decoding,
-)
 from featstore.images.recipe import parse_recipe
 from featstore.processes import threads
 from featstore.store.ids import NO_IDS
 from featstore.store.notes import BadImage
-from featstore.types import Computation
+from featstore.types import BackboneSpec, Computation
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -43,23 +36,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.extraction.plan import ImageBlock, Plan, Step
     from featstore.images.manifest import Manifest
-    from featstore.types import (
-        Backbone,
-        BackboneSpec,
-        Decoding,
-        FeatureKey,
-        Features,
-        ImageRecord,
-        Pixels,
-        View,
-    )
+    from featstore.types import Backbone, Decoding, FeatureKey, Features, ImageRecord, Pixels, View
 
 
 # The pass
 
-FILE_PROBLEMS = {CHANGED, MISSING, PERMISSION}
+FILE_PROBLEMS = {reading.CHANGED, reading.MISSING, reading.PERMISSION}
 """Reasons that say something about the file system, not about the bytes: tried again next time."""
 PHASES = ("pixels", "forward", "write", "writer")
 SHOWN = ("pixels", "forward")
@@ -125,6 +108,10 @@ class PassStats:
         the time that the writer was busy in the background.
     throughputs
         What each backbone did, by its name.
+    computations
+        How the vectors of each backbone came about.
+    starts
+        Seconds that each took before its first vector: loaded, compiled, one batch computed.
     peaks
         Peak resident bytes of each process that took part, by its name.
     """
@@ -134,6 +121,8 @@ class PassStats:
     left_to_others: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     throughputs: dict[str, Throughput] = field(default_factory=dict)
+    computations: dict[str, Computation] = field(default_factory=dict)
+    starts: dict[str, float] = field(default_factory=dict)
     peaks: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -169,6 +158,9 @@ class PassStats:
             self.seconds[account] = self.seconds.get(account, 0.0) + seconds
         for name, throughput in other.throughputs.items():
             self.throughputs[name] = self.throughputs.get(name, Throughput()) + throughput
+        self.computations |= other.computations
+        for name, seconds in other.starts.items():
+            self.starts[name] = max(seconds, self.starts.get(name, 0.0))
         for process, peak in other.peaks.items():
             self.peaks[process] = max(peak, self.peaks.get(process, 0))
 
@@ -224,7 +216,8 @@ def _is_on_device(backbone: Backbone) -> bool:
     return getattr(backbone, "on_device", False)
 
 
-def _computation(backbone: Backbone) -> Computation:
+def computation_of(backbone: Backbone) -> Computation:
+    """How the vectors of a backbone come about: what it says itself, or at least the size of its batches."""
     return getattr(backbone, "computation", None) or Computation(backbone.effective_batch_size)
 
 
@@ -272,7 +265,7 @@ class _Pass:
             seconds, self._last = perf_counter() - self._last, perf_counter()
             self.stats.add_batch(key.backbone, len(batch.ids), seconds)
             if found:
-                backbone.batch_seconds.append(seconds)
+                backbone.note_batch(seconds)
             self._progress.update(len(batch.ids), key.backbone)
         self._embedded += len(batch.ids) * len(batch.keys)
         self._progress.set_postfix_str(self.stats.rates_text(self._embedded), refresh=False)
@@ -281,7 +274,7 @@ class _Pass:
     def write(self, writer: BackgroundWriter) -> None:
         """Hand the rows of a finished step to the writer."""
         for key in self._finished:
-            computation = _computation(self._backbones[key.backbone])
+            computation = computation_of(self._backbones[key.backbone])
             writer.write(key, self._ids, np.concatenate(self._pending.pop(key)), computation)
             self.stats.rows += len(self._ids)
         if self._finished:
@@ -441,9 +434,9 @@ _parsed = cache(parse_recipe)
 
 
 def _load(record: ImageRecord, decoding: Decoding, sizes: Sequence[int]) -> dict[int, Pixels] | BadImage:
-    with reserve_for_decoding(record.path):
+    with reading.reserve_for_decoding(record.path):
         try:
-            pixels = read_pixels(record, decoding)
+            pixels = reading.read_pixels(record, decoding)
         except BadImageError as error:
             return BadImage(record.id, error.reason, error.detail)
         return {size: resize(pixels, size) for size in sizes}
@@ -622,7 +615,7 @@ def refuse_undeclared_range(records: Iterable[ImageRecord], decoding: Decoding) 
     """
     if decoding.value_range is not None:
         return
-    deep = [record.path for record in records if needs_range(record)]
+    deep = [record.path for record in records if reading.needs_range(record)]
     if deep:
         raise UsageError(
             f"{len(deep)} images hold 16-bit or float values and no range is declared; the first is {deep[0]}.",
@@ -657,7 +650,7 @@ def embed_images(
     features, bad
         By image id: ``(columns,)`` float32; and why the others do not decode.
     """
-    networks = Networks(weights, keys[0].backbone.preprocess, "float32", choose_engine(engine))
+    networks = Networks(weights, keys[0].backbone.preprocess, "float32", choose_engine(engine, here=True))
     backbones = {key.backbone: networks.load(key.backbone) for key in keys}
     images = {record.id: record for record in records}
     memory = MemorySink()

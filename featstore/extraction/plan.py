@@ -22,7 +22,7 @@ from featstore.images.reading import largest_decoding_bytes
 from featstore.processes import available_cores, visible_devices
 from featstore.store.ids import NO_IDS, IdSet, pack
 from featstore.store.notes import recorded_timings, recorded_worker_speeds
-from featstore.time_estimates import estimate_time, machine_name
+from featstore.time_estimates import TimeEstimate, estimate_time, machine_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.time_estimates import TimeEstimate
     from featstore.types import BackboneSpec, Executor, FeatureKey, View
 
 

@@ -24,8 +24,8 @@ from featstore import processes
 from featstore.backbones.engines import JAX, TENSORFLOW
 from featstore.errors import UsageError, WorkerLostError
 from featstore.extraction import pipeline
-from featstore.extraction.networks import TimedBackbone, record_timings
-from featstore.extraction.plan import BLOCK_ROWS, KeyPlan, Plan, image_blocks
+from featstore.extraction.networks import NetworkSource, TimedBackbone, record_timings
+from featstore.extraction.plan import BLOCK_ROWS, ImageBlock, KeyPlan, Plan, Step, image_blocks
 from featstore.images.formats.decode import decoder_version
 from featstore.images.reading import memory_budget
 from featstore.serialization import digest
@@ -36,8 +36,6 @@ from featstore.store.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 
-    from featstore.extraction.networks import NetworkSource
-    from featstore.extraction.plan import ImageBlock, Step
     from featstore.store.leases import Lease, LeaseRecord, Rows
     from featstore.store.notes import BadImage
     from featstore.types import (
@@ -88,7 +86,7 @@ class ExtractWorker:
     decoding_budget
         Bytes that pictures may take in a process while they are decoded; None for no bound.
     block_rows
-        Images that are decoded together and make a shard.
+        Images that are decoded together and make a shard; None for as many as are usual.
     engine
         What computes networks of Keras: it is loaded with the first of them.
     """
@@ -100,7 +98,7 @@ class ExtractWorker:
     memory_is_bounded: bool = False
     run: str = field(default_factory=partial(secrets.token_hex, 8))
     decoding_budget: int | None = None
-    block_rows: int = BLOCK_ROWS
+    block_rows: int | None = None
     engine: str = TENSORFLOW
 
     def __call__(self, unit: WorkUnit) -> pipeline.PassStats:
@@ -128,12 +126,14 @@ class ExtractWorker:
         try:
             with memory_budget(self.decoding_budget), Leases(self.cache, run=self.run) as leases:
                 claims = ReservingSink(store, leases)
-                wanted = claims.reserve(image_blocks(unit.plan, self.block_rows))
+                wanted = claims.reserve(_blocks(unit.plan, self.block_rows))
                 stats = pipeline.run_pass(wanted, records, self.decoding, backbones, claims, self.progress)
         finally:
             store.flush()
         stats.peaks = {f"{platform.node()} {os.getpid()}": peak_resident_bytes()}
         stats.left_to_others = claims.left_to_others
+        stats.computations = {spec.name: pipeline.computation_of(b) for spec, b in backbones.items()}
+        stats.starts = {spec.name: b.start_seconds for spec, b in backbones.items() if b.batch_seconds}
         record_timings(self.cache, backbones.values(), perf_counter() - started, processes.threads())
         return stats
 
@@ -142,6 +142,10 @@ class ExtractWorker:
         starts = not spec.has_loader and library.lower() not in sys.modules
         self.progress.say(f"loading {library} and {spec.name}" if starts else f"loading {spec.name}")
         return TimedBackbone(self.networks, spec)
+
+
+def _blocks(todo: Plan, rows: int | None) -> Iterator[ImageBlock]:
+    return image_blocks(todo) if rows is None else image_blocks(todo, rows)
 
 
 def as_one_unit(todo: Plan, records: Mapping[str, ImageRecord]) -> WorkUnit:
@@ -242,12 +246,12 @@ def _round(
 
 
 def _work_units(
-    todo: Plan, records: Mapping[str, ImageRecord], executor: Executor, rows: int
+    todo: Plan, records: Mapping[str, ImageRecord], executor: Executor, rows: int | None
 ) -> list[WorkUnit]:
     return (
         [as_one_unit(todo, records)]
         if executor.in_process
-        else split_into_units(todo, records, executor.workers, rows)
+        else split_into_units(todo, records, executor.workers, *([] if rows is None else [rows]))
     )
 
 

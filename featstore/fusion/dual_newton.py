@@ -17,14 +17,12 @@ from scipy.linalg.lapack import dpotrf, dpotri
 from scipy.special import expit
 from threadpoolctl import ThreadpoolController
 
-from featstore.fusion.blocks import split_columns
+from featstore.fusion.blocks import Block, split_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import DTypeLike, NDArray
-
-    from featstore.fusion.blocks import Block
 
     Floats = NDArray[np.floating[Any]]
     Mask = NDArray[np.bool_]

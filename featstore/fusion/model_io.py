@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field, fields
 from math import isfinite
 from typing import TYPE_CHECKING, Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 from numpy.lib import format as npy
@@ -23,7 +23,6 @@ from featstore.serialization import PRIVATE_FOLDER, DocumentError, digest_bytes,
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from zipfile import ZipInfo
 
     from numpy.typing import NDArray
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -12,16 +12,13 @@ from sklearn.utils.validation import validate_data
 from featstore.errors import UsageError, did_you_mean, nearest
 from featstore.fusion.linear import ROWS_AT_ONCE, probabilities, rescale, standardise
 from featstore.fusion.strategy import FLOATS, FusionStrategy, number_rows
-from featstore.fusion.training import TrainingConfig, TrainingRows, encode, rng_streams, train
+from featstore.fusion.training import Network, TrainingConfig, TrainingRows, encode, rng_streams, train
 from featstore.splits import validation_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import ArrayLike, NDArray
 
     from featstore.fusion.blocks import Block
-    from featstore.fusion.training import Network
 
 
 class NeuralStrategy(FusionStrategy):

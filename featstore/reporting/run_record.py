@@ -20,14 +20,13 @@ from featstore.results.document import ShapeError, read
 from featstore.results.extraction import Extraction, ExtractionFields
 from featstore.results.fusion import Fusion, OperatingFields
 from featstore.results.paper import Reproduction, ReproductionFields
-from featstore.results.scores import MetricEstimate, Score
+from featstore.results.scores import Curves, MatrixFields, MetricEstimate, Score
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from featstore.findings import Finding
-    from featstore.results.scores import Curves, MatrixFields
 
 
 # Records of runs

@@ -15,8 +15,8 @@ from featstore.images.formats.decode import decoder_version
 from featstore.images.reading import read_pixels
 from featstore.images.recipe import parse_recipe
 from featstore.reporting import figures
-from featstore.reproduction.protocol import SEVEN, TEST, VALIDATION, table
-from featstore.results.paper import SavedFigure
+from featstore.reproduction.protocol import SEVEN, TEST, VALIDATION, Fits, PaperSettings, table
+from featstore.results.paper import PaperNetwork, SavedFigure
 from featstore.runs import FIGURES
 from featstore.types import Decoding, View
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from featstore.images.manifest import Manifest
     from featstore.reporting.figures.style import Picture
-    from featstore.reproduction.protocol import Fits, PaperSettings
-    from featstore.results.paper import PaperNetwork
     from featstore.types import ImageRecord, Pixels
 
 

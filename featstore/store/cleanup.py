@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.arguments import public
-from featstore.errors import StoreError, UsageError
+from featstore.errors import StoreError
 from featstore.store import paths, verify
 from featstore.store.ids import NO_IDS, IdSet, pack
 from featstore.store.leases import Leases, require_exclusive
-from featstore.store.store import Store, default_cache
+from featstore.store.store import Store
 from featstore.types import DECODING_REVISION, Computation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from featstore.store.ids import PackedIds
+    from featstore.store.store import Store
     from featstore.types import FeatureKey, Features
 
 
@@ -63,7 +63,7 @@ class Compacted:
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """Outcome of `compact`, with a line for each key that had something to compact."""
+    """Outcome of `featstore.compact`, with a line for each key that had something to compact."""
 
     dry_run: bool
     keys: tuple[Compacted, ...]
@@ -84,41 +84,14 @@ class _Task:
     duplicates: int
 
 
-@public
-def compact(cache: str | Path | None = None, *, target: int = TARGET, dry_run: bool = False) -> Compaction:
-    """Merge the small shards of every key, and shards that share a row with another.
-
-    The rows are sorted by image id and cut evenly, so equal rows give equal bytes whatever order they came in.
-    Shards of at least half the target stay as they are, so a store that was compacted once is not written anew
-    because a few images were added.
-
-    Parameters
-    ----------
-    cache
-        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
-    target
-        Bytes of vectors per shard.
-    dry_run
-        Only say what would be done.
+def compact_store(store: Store, *, target: int, dry_run: bool) -> Compaction:
+    """Merge the small shards of every key; `featstore.compact` says what the arguments mean.
 
     Raises
     ------
     StoreError
-        If there is no cache, another run is writing to it, or the disk fails.
-
-    Examples
-    --------
-    >>> import featstore
-    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
-    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
-    >>> compaction = featstore.compact(dry_run=True)
-    >>> compaction.keys
-    ()
+        If another run is writing to the cache, or the disk fails.
     """
-    if target < FLOAT_BYTES:
-        raise UsageError(f"--target {target} holds no vector.", "Write for instance --target 4MB.")
-    store = Store(Path(cache) if cache is not None else default_cache())
-    paths.require_cache(store.root)
     done: list[Compacted] = []
     with Leases(store.root) as leases:
         if not dry_run:
@@ -271,7 +244,7 @@ class GarbageCollection:
 
 
 def collect(
-    cache: str | Path | None,
+    store: Store,
     keep: Collection[str] | None,
     *,
     dry_run: bool,
@@ -281,15 +254,13 @@ def collect(
 
     Parameters
     ----------
-    cache
-        The store's folder.
+    store
+        The opened cache.
     keep
         Ids of all images that are still wanted; None if that is not known, and no rows go.
     dry_run, confirm
         As for `featstore.gc`.
     """
-    store = Store(Path(cache) if cache is not None else default_cache())
-    paths.require_cache(store.root)
     with Leases(store.root) as leases:
         if not dry_run:
             require_exclusive(leases)

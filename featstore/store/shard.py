@@ -15,16 +15,9 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from featstore import serialization
 from featstore.errors import RefusedFileError, ShardCorruptError
-from featstore.serialization import (
-    UnfitFileError,
-    canonical_json,
-    digest_bytes,
-    open_regular,
-    parse,
-    read_regular,
-)
-from featstore.store.hdf5_guard import Limits, read_plain
+from featstore.store.hdf5_guard import Limits, PlainContent, read_plain
 from featstore.types import Computation, FeatureKey
 
 if TYPE_CHECKING:
@@ -33,7 +26,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.store.hdf5_guard import PlainContent
     from featstore.types import Features
 
 
@@ -106,7 +98,7 @@ def encode(
         _write_dataset(file, "ids", pack_ids(ids))
         _write_dataset(file, "features", features)
         file.attrs["format"] = FORMAT
-        file.attrs["key"] = canonical_json(key.to_json())
+        file.attrs["key"] = serialization.canonical_json(key.to_json())
         file.attrs["rows"] = len(ids)
         for name, value in asdict(computation).items():
             if value is not None:
@@ -151,10 +143,10 @@ def read(path: Path) -> Shard:
         If they cannot be read.
     """
     try:
-        data = read_regular(path, MAX_BYTES, follow_links=False)
-    except UnfitFileError as error:
+        data = serialization.read_regular(path, MAX_BYTES, follow_links=False)
+    except serialization.UnfitFileError as error:
         raise ShardCorruptError(f"Not a feature shard: {error.strerror}.", REMEDY) from error
-    if digest_bytes(data) != path.stem:
+    if serialization.digest_bytes(data) != path.stem:
         raise ShardCorruptError("Its bytes are not those of its name.", REMEDY)
     return decode(data)
 
@@ -190,7 +182,7 @@ def _checked(plain: PlainContent) -> Shard:
     ids, features = arrays["ids"], arrays["features"]
     if ids.dtype != np.dtype("u1") or features.dtype != np.dtype("<f4"):
         raise ValueError(f"ids are {ids.dtype}, features {features.dtype}")
-    key = FeatureKey.from_json(parse(found["key"]))
+    key = FeatureKey.from_json(serialization.parse(found["key"]))
     rows = int(found["rows"])
     if (ids.shape, features.shape) != ((rows, ID_BYTES), (rows, key.backbone.dimension)):
         raise ValueError(f"{rows} rows announced, {ids.shape} ids and {features.shape} features found")
@@ -230,9 +222,9 @@ def check_header(path: Path) -> int:
     if not DIGEST.fullmatch(path.stem):
         raise ShardCorruptError("its name is no SHA-256", REMEDY)
     try:
-        with open_regular(path, follow_links=False) as file:
+        with serialization.open_regular(path, follow_links=False) as file:
             start, size = file.read(LONGEST), os.fstat(file.fileno()).st_size
-    except UnfitFileError as error:
+    except serialization.UnfitFileError as error:
         raise ShardCorruptError(str(error.strerror), REMEDY) from error
     if not start.startswith(SIGNATURE) or len(start) < LONGEST or start[8] not in END_OF_FILE:
         raise ShardCorruptError("it does not begin like an HDF5 file", REMEDY)

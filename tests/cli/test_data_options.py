@@ -12,8 +12,8 @@ from typer.main import get_command
 
 import featstore as package
 from featstore.api.cache import gc
+from featstore.api.exchange import export_features
 from featstore.errors import UsageError
-from featstore.exchange.export import export_features
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import ScanOptions, scan
 from featstore.matrix import Source, load_matrix

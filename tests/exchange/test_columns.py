@@ -15,8 +15,8 @@ from fakes import write_images
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featstore.api.exchange import import_features
 from featstore.errors import FeatstoreError, UsageError
-from featstore.exchange.importing import import_features
 from featstore.exchange.reading import counts_rows, doubtful_reason, select, tells_class
 from featstore.images.scan import scan
 from featstore.matrix import load_matrix

@@ -8,8 +8,8 @@ import hdf5_mutations
 import pytest
 from fakes import write_images
 
+from featstore.api.exchange import import_features
 from featstore.errors import FeatstoreError
-from featstore.exchange.importing import import_features
 from featstore.images.scan import scan
 from featstore.isolated_reading import LostError, call
 from featstore.store.store import Store

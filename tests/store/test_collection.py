@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fakes import DECODING, key, spec, write_images
 
-from featstore.api.cache import gc
+from featstore.api.cache import gc, verify
 from featstore.errors import StoreError, UsageError
 from featstore.images.scan import scan
 from featstore.serialization import digest
@@ -15,7 +15,6 @@ from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
 from featstore.store.notes import BadImage
 from featstore.store.store import Store
-from featstore.store.verify import verify
 from featstore.types import IMPORTED_PREFIX, Computation, FeatureKey, View
 
 VIEW = key(view=View("flip(h)", 1))

@@ -11,16 +11,15 @@ from fakes import key, spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featstore.api.cache import compact, verify
 from featstore.errors import StoreError, UsageError
 from featstore.serialization import digest
 from featstore.store import cleanup as compaction
 from featstore.store import paths as layout
 from featstore.store import store as store_module
-from featstore.store.cleanup import compact
 from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
 from featstore.store.store import Store
-from featstore.store.verify import verify
 from featstore.types import Computation, View
 
 IDS = sorted(digest(number) for number in range(40))
@@ -238,9 +237,9 @@ warnings.simplefilter("ignore")
 import numpy as np
 from fakes import key
 from featstore.serialization import digest
-from featstore.store.cleanup import compact
+from featstore.api.cache import compact
 from featstore.store.store import Store
-from featstore.store.verify import verify
+from featstore.api.cache import verify
 
 IDS = sorted(digest(number) for number in range(16))
 origin, work = Path("origin"), Path("work")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.errors import ShardCorruptError
+from featstore.serialization import canonical_json
 from featstore.store import shard
 from featstore.types import BackboneSpec, Computation, Decoding, FeatureKey, View
 
@@ -128,7 +129,7 @@ CHANGES = {
     "a key that is no JSON": lambda f: f.attrs.update(key="{"),
     "a key with other fields": lambda f: f.attrs.update(key="{}"),
     "a key of another dimension": lambda f: f.attrs.update(
-        key=shard.canonical_json(key(spec(dimension=13)).to_json())
+        key=canonical_json(key(spec(dimension=13)).to_json())
     ),
 }
 
