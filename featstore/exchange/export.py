@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.errors import StoreError, UsageError
-from featstore.exchange.reading import require_pyarrow
+from featstore.images.parquet import require_pyarrow
 from featstore.serialization import PRIVATE_FOLDER, write_private
 from featstore.store import shard
 

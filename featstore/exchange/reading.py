@@ -16,6 +16,7 @@ from numpy.lib import format as npy
 
 from featstore.errors import RefusedFileError, UsageError, nearest
 from featstore.findings import with_reasons
+from featstore.images.parquet import require_pyarrow
 from featstore.isolated_reading import LostError, call_isolated
 from featstore.store.hdf5_guard import FOREIGN_BYTES, REMEDY, read_plain
 
@@ -657,18 +658,3 @@ def spanned(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"1 column: {names[0]}"
     return f"{len(names)} columns: {names[0]} … {names[-1]}"
-
-
-def require_pyarrow() -> Any:  # noqa: ANN401
-    """Return the module ``pyarrow``, an extra of featstore.
-
-    Raises
-    ------
-    UsageError
-        If it is not installed.
-    """
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise UsageError("Parquet needs pyarrow.", "Install it: pip install 'featstore[parquet]'.") from error
-    return pa
