@@ -36,11 +36,7 @@ from featstore.images.scan import ScanOptions, scan, scan_options
 from featstore.store.notes import ExtractionRequest, recorded_request
 from featstore.store.store import Store, default_cache
 from featstore.store.training_record import load_training_record
-from featstore.stored_features import (
-    FeatureQuery,
-    StoredFeatures,
-    engines_finding,
-)
+from featstore.stored_features import FeatureQuery, StoredFeatures, engines_finding
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:

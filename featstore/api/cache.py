@@ -344,7 +344,7 @@ def drift(
             f"{store.root} holds no vectors of {data} that could be computed again here.",
             "Give the same --backbones, --preprocess, --precision and --range as to `featstore extract`.",
         )
-    networks = Networks(weights or {}, preprocess, precision, choose_engine(engine))
+    networks = Networks(weights or {}, preprocess, precision, choose_engine(engine, here=True))
     draw = random.Random(seed)  # noqa: S311 - no secret
     ours = {spec.name: networks.spec(spec.name, fetch=True) for spec in stored}
     found, bad = [], {}

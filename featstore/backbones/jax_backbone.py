@@ -12,7 +12,6 @@ autotuner kept in a folder of the user (`compiled_folder`), so that the next run
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -22,15 +21,8 @@ from unittest import mock
 import numpy as np
 
 from featstore.backbones import catalog, keras_backbone
-from featstore.backbones.precision import (
-    BFLOAT16,
-    FLOAT32,
-    POLICIES,
-    TF32,
-    cpu_name,
-    require_hardware,
-    require_precision,
-)
+from featstore.backbones import precision as precisions
+from featstore.backbones.engines import require_free
 from featstore.backbones.seeded_weights import drawn_like_tensorflow
 from featstore.backbones.weights import IMAGENET, one_line, require_reachable, resolve_weights
 from featstore.errors import BackboneError, NonFiniteFeaturesError, OutOfMemoryError, UsageError
@@ -57,7 +49,11 @@ SETTINGS: Final = {
     "TF_CPP_MIN_LOG_LEVEL": "2",
 }
 """Environment variables that are set where the user has not set them; workers that share a card get a share."""
-PRODUCTS: Final = {FLOAT32: "float32", TF32: "tensorfloat32", BFLOAT16: "bfloat16"}
+PRODUCTS: Final = {
+    precisions.FLOAT32: "float32",
+    precisions.TF32: "tensorfloat32",
+    precisions.BFLOAT16: "bfloat16",
+}
 """What JAX may make of a product of float32 numbers, by precision."""
 OUT_OF_MEMORY: Final = ("RESOURCE_EXHAUSTED", "Out of memory")
 
@@ -82,13 +78,11 @@ def prepare_keras() -> Sequence[jax.Device]:
         If JAX is not installed or finds no device, or Keras runs on something else here already, or is set up in a
         way that would change the numbers.
     """
+    require_free(BACKEND)
     asked = os.environ.get(keras_backbone.KERAS_BACKEND, BACKEND)
-    running = sys.modules["keras"].backend.backend() if "keras" in sys.modules else asked
-    if running != BACKEND:
-        raise BackboneError(
-            f"Keras runs on {running} in this process, and the engine jax needs it on jax.",
-            "Use a process of its own, such as `featstore extract DATA --engine jax`, or unset KERAS_BACKEND.",
-        )
+    keras_backbone.require_setting(
+        "backend", asked, BACKEND, f"Unset {keras_backbone.KERAS_BACKEND}, or set it to {BACKEND}."
+    )
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     flags = os.environ.get("XLA_FLAGS", "")
@@ -134,7 +128,7 @@ def libraries() -> str:
 def device_name() -> str:
     """Name of the device that computes, such as ``NVIDIA H100 80GB HBM3``."""
     device = prepare_keras()[0]
-    return cpu_name() if device.platform == "cpu" else device.device_kind
+    return precisions.cpu_name() if device.platform == "cpu" else device.device_kind
 
 
 def _capabilities(devices: Sequence[jax.Device]) -> list[tuple[int, int]]:
@@ -267,14 +261,14 @@ def load_backbone(
     weights: str = IMAGENET,
     preprocess: str = keras_backbone.OFFICIAL,
     batch_size: int = 16,
-    precision: str = FLOAT32,
+    precision: str = precisions.FLOAT32,
 ) -> JaxBackbone:
     """Build a frozen backbone on JAX and load its weights; XLA compiles it when the first batch comes.
 
     Arguments and errors are those of `featstore.backbones.keras_backbone.load_backbone`; there is no float16.
     """
     keras_backbone.require_preprocess(preprocess)
-    require_precision(precision)
+    precisions.require_precision(precision)
     keras_backbone.require_batch_size(batch_size)
     if precision not in PRODUCTS:
         raise UsageError(
@@ -285,7 +279,7 @@ def load_backbone(
     found = resolve_weights(row, weights)
     if found.digest is None:
         require_reachable(row)
-    require_hardware(precision, _capabilities(prepare_keras()), BACKEND)
+    precisions.require_hardware(precision, _capabilities(prepare_keras()), BACKEND)
     from keras.src.backend import random
 
     from featstore.backbones.folding import fold
@@ -293,7 +287,7 @@ def load_backbone(
     with drawn_like_tensorflow(random):
         if found.digest is None:
             found = keras_backbone.download(row)
-        network = fold(keras_backbone.build(row, found, preprocess), POLICIES[precision])
+        network = fold(keras_backbone.build(row, found, preprocess), precisions.POLICIES[precision])
     identity = keras_backbone.spec(row, found, preprocess, precision)
     prepare = keras_backbone.preprocessing_function(row, preprocess)
     values = [

@@ -18,18 +18,7 @@ from unittest import mock
 import numpy as np
 
 from featstore.backbones import catalog
-from featstore.backbones.precision import (
-    FLOAT16,
-    FLOAT32,
-    POLICIES,
-    TF32,
-    capabilities,
-    cpu_name,
-    prefer_onednn,
-    require_hardware,
-    require_precision,
-    warn_if_rows_are_dependent,
-)
+from featstore.backbones import precision as precisions
 from featstore.backbones.weights import (
     IMAGENET,
     Weights,
@@ -89,7 +78,7 @@ def prepare_keras() -> list[tuple[int, int]]:
     other = "Unset KERAS_BACKEND, or compute with it: `featstore extract DATA --engine jax`, in a process of its own."
     require_setting("backend", asked, ENGINE, other)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    prefer_onednn()
+    precisions.prefer_onednn()
     with redirect_native_stderr(), mock.patch.dict(os.environ, {KERAS_BACKEND: ENGINE}):
         import keras
         import tensorflow as tf
@@ -105,8 +94,8 @@ def prepare_keras() -> list[tuple[int, int]]:
         with contextlib.suppress(RuntimeError):  # the GPU is in use already
             tf.config.experimental.set_memory_growth(gpu, enable=True)
     if not gpus:
-        warn_if_rows_are_dependent()
-    return capabilities(gpus)
+        precisions.warn_if_rows_are_dependent()
+    return precisions.capabilities(gpus)
 
 
 def libraries() -> str:
@@ -124,7 +113,7 @@ def device_name() -> str:
 
     gpus = tf.config.list_physical_devices("GPU")
     details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
-    return str(details.get("device_name", "GPU")) if gpus else cpu_name()
+    return str(details.get("device_name", "GPU")) if gpus else precisions.cpu_name()
 
 
 def require_setting(what: str, actual: str, wanted: str, remedy: str) -> None:
@@ -347,7 +336,9 @@ class KerasBackbone:
         return features
 
 
-def spec(row: Row, weights: Weights, preprocess: str = OFFICIAL, precision: str = FLOAT32) -> BackboneSpec:
+def spec(
+    row: Row, weights: Weights, preprocess: str = OFFICIAL, precision: str = precisions.FLOAT32
+) -> BackboneSpec:
     """Identity of a backbone, computed without loading it (and without TensorFlow).
 
     Raises
@@ -358,7 +349,7 @@ def spec(row: Row, weights: Weights, preprocess: str = OFFICIAL, precision: str 
         If the weights are still to be downloaded and hence have no digest.
     """
     require_preprocess(preprocess)
-    require_precision(precision)
+    precisions.require_precision(precision)
     if weights.digest is None:
         raise WeightsError(
             f"{row.name}: the ImageNet weights are not on this machine yet.",
@@ -372,7 +363,7 @@ def load_backbone(
     weights: str = IMAGENET,
     preprocess: str = OFFICIAL,
     batch_size: int = 16,
-    precision: str = FLOAT32,
+    precision: str = precisions.FLOAT32,
 ) -> KerasBackbone:
     """Build a frozen backbone, load its weights and compile its forward pass.
 
@@ -399,9 +390,9 @@ def load_backbone(
         If Keras is set up in a way that would change the numbers, or the network is not what its row says.
     """
     require_preprocess(preprocess)
-    require_precision(precision)
+    precisions.require_precision(precision)
     require_batch_size(batch_size)
-    if precision == TF32:
+    if precision == precisions.TF32:
         raise UsageError(
             "The engine tensorflow does not compute in tf32: it can only be told so for all networks of a process.",
             "Use the other engine: `featstore extract DATA --engine jax --precision tf32`.",
@@ -410,13 +401,13 @@ def load_backbone(
     found = resolve_weights(row, weights)
     if found.digest is None:
         require_reachable(row)
-    require_hardware(precision, prepare_keras())
+    precisions.require_hardware(precision, prepare_keras())
     if found.digest is None:
         found = download(row)
     from featstore.backbones.folding import fold
 
     identity = spec(row, found, preprocess, precision)
-    network = fold(build(row, found, preprocess), POLICIES[precision])
+    network = fold(build(row, found, preprocess), precisions.POLICIES[precision])
     return KerasBackbone(identity, batch_size, network, _compile(row, network, identity, batch_size))
 
 
@@ -449,7 +440,7 @@ def _compile(
         embed,
         input_signature=[tf.TensorSpec((batch_size, row.input_size, row.input_size, 3), tf.float32)],
         autograph=False,
-        jit_compile=True if identity.precision == FLOAT16 else None,
+        jit_compile=True if identity.precision == precisions.FLOAT16 else None,
     )
     forward.get_concrete_function()
     return forward  # type: ignore[no-any-return]
