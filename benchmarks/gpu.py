@@ -51,7 +51,7 @@ TIMM: Final = {
     "NASNetLarge": "nasnetalarge",
 }
 PARTS: Final = {
-    "bfloat16": 0.5,
+    "bfloat16": 0.6,
     "timm": 0.6,
     "again": 0.5,
     "float32": 0.6,
@@ -64,6 +64,7 @@ LEAST_SECONDS: Final = 15
 PICTURES: Final = 2
 VIEWS: Final = 4
 TOGETHER: Final = "all together"
+SAME: Final = "same_bytes_in_another_process"
 
 
 # The parent: one process per part, the file, the table
@@ -261,39 +262,37 @@ class Ready:
 
 
 def time_jax(precision: str, options: Options, path: Path, clock: Deadline) -> None:
-    import jax
-
+    if "raw" in read_rows(path).get(precision, {}).get(TOGETHER, {}):
+        return
     from featstore.backbones import jax_backbone
 
     device = jax_backbone.prepare_keras()[0]
     if precision == "tf32" and device.platform != "gpu":
-        note(path, "notes", precision, {"skipped": "no GPU"})
+        note(path, "parts", precision, {"skipped": "no GPU"})
         return
     versions = jax_backbone.libraries()
     note(path, "machine", "card", {"name": jax_backbone.device_name(), "libraries": versions})
     note(path, "machine", "host", {"cores": os.cpu_count(), "python": sys.version.split()[0]})
-    with tempfile.TemporaryDirectory() as text, ThreadPoolExecutor(8) as pool:
-        if device.platform != "gpu":
-            jax.config.update("jax_compilation_cache_dir", text)
-        done = read_rows(path).get(precision, {})
-        todo = [name for name in options.networks if "pass4" not in done.get(name, {})]
+    pool = ThreadPoolExecutor(8)
+    with tempfile.TemporaryDirectory() as text:
+        records = make_images(Path(text) / "images", options.images)
+        if precision not in read_rows(path).get("pixels", {}):
+            with failures_noted(path, "pixels", precision):
+                note(path, "pixels", precision, time_pixels(records, options))
         begun: dict[str, Future[Ready]] = {}
-        data = pool.submit(make_images, Path(text) / "images", options.images)
-        for name in todo:
-            begun[name] = prepare(name, precision, pool)
-        records = data.result()
-        if "pixels" not in read_rows(path):
-            with failures_noted(path, "pixels", "failure"):
-                time_pixels(records, path, options)
+        latest = 0.5 * clock.left
+        for name in options.networks:
+            if clock.left < latest:
+                note(path, precision, name, {"skipped": "no time to load it"})
+                continue
+            with failures_noted(path, precision, name):
+                begun[name] = prepare(name, precision, pool)
         wait(begun.values(), timeout=0.4 * clock.left)
         ready = measure_all(begun, precision, records, options, path, clock)
-        if len(ready) > 1 and clock.left > 0:
+        if 1 < len(ready) == len(options.networks) and clock.left > 0:
             with failures_noted(path, precision, TOGETHER):
                 measure_together(ready, precision, records, path)
         note_memory(ready, precision, path)
-        for future in begun.values():
-            future.cancel()
-    sys.stdout.flush()
     os._exit(0)  # compilations that did not end in time would be waited for
 
 
@@ -555,7 +554,7 @@ def utilization() -> Iterator[list[float]]:
 # Parts of the way: decoding, drawing, the warp
 
 
-def time_pixels(records: Mapping[str, Any], path: Path, options: Options) -> None:
+def time_pixels(records: Mapping[str, Any], options: Options) -> dict[str, Any]:
     """What the host makes of images a second, and what the device warps."""
     import jax
 
@@ -591,13 +590,15 @@ def time_pixels(records: Mapping[str, Any], path: Path, options: Options) -> Non
         lambda _: function(there.pixels, index, where, np.float32(0)).block_until_ready,
         options.sample_seconds,
     )
-    note(path, "pixels", f"{side} px, grey, {threads()} threads", {
+    return {
+        "side": side,
+        "threads": threads(),
         "decode_per_second": decode,
         "draw_us": 1e6 * draws / len(some),
         "reads_us": 1e6 * reads / len(some),
         "upload_us": 1e6 * upload / batch,
         "warp_per_second": batch / warped,
-    })  # fmt: skip
+    }
 
 
 # The whole command, another process, and timm
@@ -605,6 +606,8 @@ def time_pixels(records: Mapping[str, Any], path: Path, options: Options) -> Non
 
 def time_extract(options: Options, path: Path) -> None:
     """`featstore.extract`, all networks and views; what other parts have compiled is in the cache."""
+    if "seconds" in read_rows(path).get("extract", {}).get(TOGETHER, {}):
+        return
     import featstore
 
     with tempfile.TemporaryDirectory() as text:
@@ -631,16 +634,18 @@ def time_extract(options: Options, path: Path) -> None:
 
 def compute_again(options: Options, path: Path, clock: Deadline) -> None:
     """The bytes of another process, network by network, while there is time."""
-    before = read_rows(path).get("bfloat16", {})
+    before, done = (read_rows(path).get(group, {}) for group in ("bfloat16", "again"))
     with ThreadPoolExecutor(1) as pool:
         for name in options.networks:
+            if SAME in done.get(name, {}):
+                continue
             if clock.left < LEAST_SECONDS or "sha256" not in before.get(name, {}):
                 note(path, "again", name, {"skipped": "no time, or nothing to compare with"})
                 continue
             ready = prepare(name, "bfloat16", pool).result()
             found = measure_forward(name, ready, Options((), 0, is_tiny=True, seconds=0))
             note(path, "again", name, {
-                "same_bytes_in_another_process": found["sha256"] == before[name]["sha256"],
+                SAME: found["sha256"] == before[name]["sha256"],
                 "same_batch": found["batch"] == before[name]["batch"],
                 "start": found["start"],
             })  # fmt: skip
