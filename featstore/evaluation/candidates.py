@@ -341,6 +341,17 @@ def _subsets(want: Sequence[str] | str, everything: tuple[str, ...]) -> list[tup
     return [_in_order(want.split("+") if isinstance(want, str) else want, everything)]
 
 
+def read_subset(text: str, everything: Sequence[str]) -> tuple[str, ...]:
+    """Names joined by plus signs, in column order.
+
+    Raises
+    ------
+    UnknownNameError
+        If one of them is no loaded backbone.
+    """
+    return _in_order(text.split("+"), tuple(everything))
+
+
 def _asks_for_greedy(wanted: Sequence[Sequence[str] | str], n_backbones: int) -> bool:
     return GREEDY in wanted or ("all" in wanted and n_backbones > MAX_EXHAUSTIVE)
 

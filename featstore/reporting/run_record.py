@@ -276,6 +276,10 @@ def read_comparison(document: Any) -> Comparison:  # noqa: ANN401
         _require(bool(candidate.backbones), f"{candidate.label} has no backbone")
     for pair in comparison.pairs:
         _require({pair.a, pair.b} <= set(names), "strangers are compared")
+    asked = comparison.primary_question
+    if asked is not None:
+        fused = {asked.primary, asked.against, *(one.name for one in asked.singles)}
+        _require(bool(asked.singles) and fused <= set(names), "the question is about strangers")
     for shortcut in comparison.shortcuts:
         _require_metrics(shortcut.estimates)
     bias, value = comparison.selection_bias, comparison.backbone_value

@@ -352,7 +352,12 @@ def _outcomes() -> list[bytes]:
     duel |= {"verdict": "cannot_tell", "tests": {"delong": {"p": 1.0, "adjusted": None}}}
     protocol = {"folds": 2, "repeats": 1, "fold_seed": 0, "calibrate": None, "sensitivity": None}
     comparison = {"matrix": matrix, "protocol": protocol, "comparisons": [duel], "winner": None}
+    single = {"name": "a", "delta": 0.0, "interval": [-0.1, 0.1], "p": 1.0}
+    asked = {"primary": "b", "metric": "auc", "margin": 0.01, "verdict": "cannot_tell", "against": "a"}
+    asked |= {"singles": [single], "shortcuts": [single], "above_shortcuts": False, "patients": 4}
+    asked |= {"detectable": 0.1, "needed": 9, "needed_interval": [4, 20], "no_number": ""}
     comparison |= {
+        "primary_question": asked,
         "contestants": [who | {"name": name} for name in "ab"],
         "view_curve": [],
         "economics": None,
