@@ -22,7 +22,9 @@ def extract(
     weights: options.Weights = None,
     preprocess: options.Preprocess = "official",
     precision: options.Precision = "float32",
+    engine: options.Engine = "auto",
     value_range: options.ValueRange = None,
+    window: options.Window = None,
     cache: options.Cache = None,
     reading: options.Reading = options.PLAIN,
     executor: Annotated[
@@ -74,8 +76,10 @@ def extract(
             weights,
             preprocess,
             precision,
+            engine,
             check_images,
             value_range,
+            window,
             reading,
             json,
         )
@@ -86,9 +90,10 @@ def extract(
         weights=options.parse_weights(weights),
         preprocess=preprocess,
         precision=precision,
+        engine=engine,
         recipe=recipe,
         seeds=options.parse_seeds(seeds) or (),
-        value_range=options.parse_range(value_range),
+        value_range=options.parse_range(value_range, window),
         cache=cache,
         **reading,
         executor=executor,
@@ -115,8 +120,10 @@ def check(
     weights: list[str] | None,
     preprocess: str,
     precision: str,
+    engine: str,
     images: int,
     value_range: str | None,
+    window: str | None,
     reading: options.Reading,
     json: bool,
 ) -> None:
@@ -124,15 +131,16 @@ def check(
     from featstore.api.extract import DEFAULT_BACKBONES, check_precision
     from featstore.reporting.terminal.results import precision_text
 
-    say("extract", "reading some images, then loading TensorFlow and the networks", json=json)
+    say("extract", "reading some images, then loading the networks", json=json)
     result = check_precision(
         data,
         backbones=options.parse_names(backbones) or DEFAULT_BACKBONES,
         weights=options.parse_weights(weights),
         preprocess=preprocess,
         precision="bfloat16" if precision == "float32" else precision,
+        engine=engine,
         images=images,
-        value_range=options.parse_range(value_range),
+        value_range=options.parse_range(value_range, window),
         **reading,
     )
     if json:
@@ -171,6 +179,7 @@ def finetune(
     split_seed: Annotated[int, typer.Option(help="Seed of that hold-out, as for fuse.")] = 0,
     preprocess: options.Preprocess = "official",
     value_range: options.ValueRange = None,
+    window: options.Window = None,
     reading: options.Reading = options.PLAIN,
     out: Annotated[Path, typer.Option(help="Folder of the run; the weights lie there.")] = Path(
         "runs/finetune"
@@ -202,7 +211,7 @@ def finetune(
         test_size=test_size,
         split_seed=split_seed,
         preprocess=preprocess,
-        value_range=options.parse_range(value_range),
+        value_range=options.parse_range(value_range, window),
         **reading,
         out=out,
         overwrite=overwrite,
