@@ -158,9 +158,11 @@ def read_rows(path: Path) -> dict[str, Any]:
 
 
 def note(path: Path, group: str, name: str, figures: Mapping[str, Any]) -> None:
-    """Add figures to the file, whole or not at all: one process writes at a time."""
+    """Add figures to the file, whole or not at all: one process writes at a time. What failed before is forgotten."""
     results = read_rows(path)
-    results.setdefault(group, {}).setdefault(name, {}).update(figures)
+    before = results.setdefault(group, {}).get(name, {})
+    kept = {key: value for key, value in before.items() if key not in {"failed", "skipped"}}
+    results[group][name] = kept | dict(figures)
     whole = path.with_suffix(".part")
     whole.write_text(json.dumps(results, indent=1))
     whole.replace(path)
