@@ -19,7 +19,7 @@ RUN python -m pip install --no-cache-dir --constraint constraints.txt '.[gpu]'
 ENV JAX_COMPILATION_CACHE_DIR=/compiled \
     MPLCONFIGDIR=/tmp/matplotlib \
     PYTHONUNBUFFERED=1
-USER featstore
+USER 1000
 WORKDIR /home/featstore
 ENTRYPOINT ["featstore"]
 CMD ["--help"]

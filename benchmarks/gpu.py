@@ -54,17 +54,19 @@ PARTS: Final = {
     "bfloat16": 0.6,
     "timm": 0.6,
     "again": 0.5,
+    "deterministic": 0.3,
     "float32": 0.6,
     "extract": 0.6,
     "tf32": 1.0,
 }
 """In order of importance, with the largest share that each may take of the time that is left."""
+STRICT: Final = "deterministic"
+"""The part under XLA's stricter flag, which keeps it from trying kernels: what that would cost."""
 LEAST_SECONDS: Final = 15
 """With less left, a part is not begun."""
 PICTURES: Final = 2
 VIEWS: Final = 4
 TOGETHER: Final = "all together"
-SAME: Final = "same_bytes_in_another_process"
 
 
 # The parent: one process per part, the file, the table
@@ -141,6 +143,10 @@ def run_child(part: str, options: Options, path: Path, seconds: float) -> None:
     ]  # fmt: skip
     paths = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    if part == STRICT:
+        environment["XLA_FLAGS"] = (
+            f"{environment.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+        )
     try:
         code = subprocess.run(command, env=environment, timeout=seconds + 5, check=False).returncode  # noqa: S603
         outcome = "done" if code == 0 else f"failed with code {code}"
@@ -158,9 +164,11 @@ def read_rows(path: Path) -> dict[str, Any]:
 
 
 def note(path: Path, group: str, name: str, figures: Mapping[str, Any]) -> None:
-    """Add figures to the file, whole or not at all: one process writes at a time."""
+    """Add figures to the file, whole or not at all: one process writes at a time. What failed before is forgotten."""
     results = read_rows(path)
-    results.setdefault(group, {}).setdefault(name, {}).update(figures)
+    before = results.setdefault(group, {}).get(name, {})
+    kept = {key: value for key, value in before.items() if key not in {"failed", "skipped"}}
+    results[group][name] = kept | dict(figures)
     whole = path.with_suffix(".part")
     whole.write_text(json.dumps(results, indent=1))
     whole.replace(path)
@@ -186,7 +194,7 @@ def table(results: Mapping[str, Any]) -> str:
             lines.append(
                 f"{name + ', ' + precision:<30}" + "".join(cell(shown.get(k), f) for k, _, f in COLUMNS)
             )
-    for group in ("machine", "pixels", "memory", "extract", "again", "timm", "parts"):
+    for group in ("machine", "pixels", "memory", "extract", "again", STRICT, "timm", "parts"):
         for name, found in results.get(group, {}).items():
             lines.append(f"{group}, {name}: " + ", ".join(f"{k} {brief(v)}" for k, v in found.items()))
     return "\n".join(lines)
@@ -213,8 +221,8 @@ def child(part: str, options: Options, path: Path) -> None:
         time_timm(options, path, clock)
     elif part == "extract":
         time_extract(options, path)
-    elif part == "again":
-        compute_again(options, path, clock)
+    elif part in {"again", STRICT}:
+        compute_again(part, options, path, clock)
     else:
         time_jax(part, options, path, clock)
 
@@ -632,23 +640,27 @@ def time_extract(options: Options, path: Path) -> None:
     })  # fmt: skip
 
 
-def compute_again(options: Options, path: Path, clock: Deadline) -> None:
-    """The bytes of another process, network by network, while there is time."""
-    before, done = (read_rows(path).get(group, {}) for group in ("bfloat16", "again"))
-    with ThreadPoolExecutor(1) as pool:
-        for name in options.networks:
-            if SAME in done.get(name, {}):
-                continue
-            if clock.left < LEAST_SECONDS or "sha256" not in before.get(name, {}):
-                note(path, "again", name, {"skipped": "no time, or nothing to compare with"})
-                continue
-            ready = prepare(name, "bfloat16", pool).result()
-            found = measure_forward(name, ready, Options((), 0, is_tiny=True, seconds=0))
-            note(path, "again", name, {
-                SAME: found["sha256"] == before[name]["sha256"],
+def compute_again(part: str, options: Options, path: Path, clock: Deadline) -> None:
+    """The bytes and the speed of another process in bfloat16, network by network, while there is time."""
+    before, done = (read_rows(path).get(group, {}) for group in ("bfloat16", part))
+    pool = ThreadPoolExecutor(1)
+    for name in options.networks:
+        if "raw" in done.get(name, {}):
+            continue
+        if clock.left < LEAST_SECONDS or "sha256" not in before.get(name, {}):
+            note(path, part, name, {"skipped": "no time, or nothing to compare with"})
+            continue
+        with failures_noted(path, part, name):
+            ready = prepare(name, "bfloat16", pool).result(timeout=clock.left)
+            found = measure_forward(name, ready, options)
+            note(path, part, name, {
+                "same_bytes": found["sha256"] == before[name]["sha256"],
                 "same_batch": found["batch"] == before[name]["batch"],
+                "raw": found["raw"],
+                "of_before": found["raw"] / before[name]["raw"],
                 "start": found["start"],
             })  # fmt: skip
+    os._exit(0)  # as in `time_jax`
 
 
 def time_timm(options: Options, path: Path, clock: Deadline) -> None:

@@ -49,7 +49,7 @@ def rehearse(folder, *options):
 
 @pytest.mark.slow
 def test_every_part_says_what_it_found_and_a_second_call_goes_on(tmp_path):
-    parts = ["--parts", "bfloat16,again,extract,timm,float32,tf32", "--budget", "1800"]
+    parts = ["--parts", "bfloat16,again,deterministic,extract,timm,float32,tf32", "--budget", "1800"]
     shown, found = rehearse(tmp_path, *parts)
     assert {part["outcome"] for part in found["parts"].values()} == {"done"}
     for precision, contract in (("float32", 1e-5), ("bfloat16", 0.1)):
@@ -68,7 +68,7 @@ def test_every_part_says_what_it_found_and_a_second_call_goes_on(tmp_path):
         assert together["raw"] == pytest.approx(
             1 / sum(1 / found[precision][name]["raw"] for name in NETWORKS)
         )
-    assert all(found["again"][name]["same_bytes_in_another_process"] for name in NETWORKS)
+    assert all(found["again"][name]["same_bytes"] for name in NETWORKS)
     assert found["extract"]["all together"]["seconds"] > 0
     assert found["bfloat16"]["MobileNet025"]["sha256"] != found["float32"]["MobileNet025"]["sha256"]
     assert found["parts"]["tf32"]["skipped"] == "no GPU"
@@ -197,11 +197,8 @@ def test_the_image_runs_as_somebody_who_is_not_root_and_installs_what_is_pinned(
         "an image by name and tag, from no registry of its own"
     )
     user = [rest for word, rest in found if word == "USER"][-1]
-    assert user not in {"root", "0"}
-    assert any(
-        word == "RUN" and "useradd" in rest and rest.split("&&")[0].split()[-1] == user
-        for word, rest in found
-    )
+    assert int(user) > 0, "a number, which the host can look at"
+    assert any(word == "RUN" and f"useradd --create-home --uid {user} " in rest for word, rest in found)
     assert words.index("USER") > max(at for at, word in enumerate(words) if word in {"RUN", "COPY"})
     installs = [rest for word, rest in found if word == "RUN" and "pip install" in rest]
     assert all("--constraint constraints.txt" in rest for rest in installs)

@@ -5,8 +5,9 @@ runs them on JAX, and in one process it runs on one library alone. Seeded weight
 (`featstore.backbones.seeded_weights`), so that a key means the same network on both engines.
 
 What is asked of JAX: products of float32 numbers in float32 (it would take TF32), sums in one order
-(``--xla_gpu_deterministic_ops``), memory of a card as it is needed, and compiled networks and the choices of its
-autotuner kept in a folder of the user (`compiled_folder`), so that the next run starts sooner and computes alike.
+(``--xla_gpu_exclude_nondeterministic_ops``), memory of a card as it is needed, and compiled networks and the choices
+of its autotuner kept in a folder of the user (`compiled_folder`), so that the next run starts sooner and computes
+alike.
 """
 
 from __future__ import annotations
@@ -41,8 +42,12 @@ if TYPE_CHECKING:
 # JAX and Keras set up, once per process
 
 BACKEND: Final = "jax"
-DETERMINISTIC: Final = "xla_gpu_deterministic_ops"
-"""What XLA is told, where the user has not said otherwise: sums in one order, the same in every run."""
+DETERMINISTIC: Final = "xla_gpu_exclude_nondeterministic_ops"
+"""What XLA is told, where the user has not said otherwise: sums in one order, the same in every run.
+
+Its stricter neighbour ``xla_gpu_deterministic_ops`` would also keep it from trying which kernel is the fastest
+(openxla/xla#12520); here the choice is kept with the compiled network instead. Whoever sets that one is obeyed.
+"""
 SETTINGS: Final = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.9",
@@ -240,12 +245,22 @@ class JaxBackbone:
         return found
 
     def memory(self) -> int:
-        """Bytes of the device that a batch takes beside the weights, as the compiler plans them."""
+        """Bytes of the device that a batch takes beside the weights, as the compiler plans them.
+
+        Raises
+        ------
+        OutOfMemoryError
+            If there is no room to try its kernels.
+        """
         import jax
 
         side = self.spec.input_size
         pixels = jax.ShapeDtypeStruct((self.batch_size, side, side, 3), np.float32)
-        plan = self._forward.lower(self._weights, pixels).compile().memory_analysis()  # type: ignore[attr-defined]
+        try:
+            plan = self._forward.lower(self._weights, pixels).compile().memory_analysis()  # type: ignore[attr-defined]
+        except Exception as error:
+            self._raise_out_of_memory(error)
+            raise
         return int(plan.temp_size_in_bytes + plan.output_size_in_bytes) + 4 * int(np.prod(pixels.shape))
 
     def _raise_out_of_memory(self, error: Exception) -> None:
@@ -340,7 +355,11 @@ def with_largest_batch(backbone: JaxBackbone, largest: int, room: int) -> JaxBac
     """
     size = 1 << (max(1, min(largest, LARGEST_BATCH)).bit_length() - 1)
     while size > 1:
-        needed = SPARE * backbone.with_batch_size(size).memory()
+        try:
+            needed = SPARE * backbone.with_batch_size(size).memory()
+        except OutOfMemoryError:
+            size //= 2
+            continue
         if needed <= room:
             break
         size = min(size // 2, 1 << (max(1, int(size * room / needed)).bit_length() - 1))
