@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from featstore import registry
 from featstore.evaluation.candidates import STRATEGIES
 from featstore.evaluation.metrics import PRIMARY
+from featstore.images.windows import FILE_WINDOW
 from featstore.reporting import run_record
 from featstore.reporting.run_record import leader
 from featstore.reporting.tables import counts, duration, short_weights, view_name
@@ -24,7 +25,7 @@ from featstore.results.comparison import Comparison
 from featstore.results.fusion import Fusion
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from featstore.reporting.predictions import RunPredictions
     from featstore.reporting.run_record import RunRecord
@@ -108,12 +109,18 @@ def preprocessing(record: RunRecord) -> str:
     kinds = sorted({spec["preprocess"] for spec in backbones})
     between = f" to {sides[-1]}" if len(sides) > 1 else ""
     window = decoding.get("value_range")
-    cut = f", grey values {window[0]:g} to {window[1]:g} taken for black and white" if window else ""
+    cut = f", {_window(window)} taken for black and white" if window else ""
     return (
         f"Decoded with {decoding.get('decoder', 'a decoder that is not recorded')}{cut}; resized to squares of"
         f" {sides[0]}{between} pixels ({decoding.get('interpolation', 'not recorded')}, stretched if need be);"
         f" {' or '.join(how.get(kind, kind) for kind in kinds)}."
     )
+
+
+def _window(value_range: Sequence[float]) -> str:
+    if tuple(value_range) == FILE_WINDOW:
+        return "the ends of each file's own window"
+    return f"grey values {value_range[0]:g} to {value_range[1]:g}"
 
 
 def views(record: RunRecord) -> str:
