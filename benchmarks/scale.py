@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featstore.api.cache import inventory, verify
 from featstore.extraction.plan import BLOCK_ROWS, image_blocks, plan
 from featstore.extraction.scheduler import peak_resident_bytes
 from featstore.serialization import digest
-from featstore.store.inventory import inventory
 from featstore.store.store import Store
-from featstore.store.verify import verify
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ import h5py
 import numpy as np
 from timing import ROUNDS, report, take_turns
 
+from featstore.api.cache import verify
 from featstore.extraction.plan import BLOCK_ROWS
 from featstore.serialization import digest
 from featstore.store.store import Store
-from featstore.store.verify import verify
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey
 
 if TYPE_CHECKING:

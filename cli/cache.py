@@ -49,7 +49,7 @@ def export(
 
     Rows carry image id, relative path, label, group and split: keep the file as safe as the images.
     """
-    from featstore.exchange.export import export_features
+    from featstore.api.exchange import export_features
     from featstore.reporting.terminal.results import export_text
 
     source = options.source(
@@ -99,7 +99,7 @@ def import_(
     position. Columns without a name, that count the rows or that tell the class are left out and listed. A file that
     could run code or reaches outside itself is refused, and so is one with a row that belongs to no image.
     """
-    from featstore.exchange.importing import import_features
+    from featstore.api.exchange import import_features
     from featstore.reporting.terminal.results import import_text
 
     result = import_features(
@@ -130,8 +130,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 @app.command("ls")
 def ls(by: By = "backbone", cache: options.Cache = None, json: options.Json = False) -> None:
     """List what is stored, a line per backbone and view, in the order of --by."""
+    from featstore.api.cache import inventory
     from featstore.reporting.terminal.results import inventory_text
-    from featstore.store.inventory import inventory
 
     entries = inventory(cache, by=by)
     if json:
@@ -143,8 +143,8 @@ def ls(by: By = "backbone", cache: options.Cache = None, json: options.Json = Fa
 @app.command("du")
 def du(by: By = "backbone", cache: options.Cache = None, json: options.Json = False) -> None:
     """Sum the bytes by backbone, view or age, and those of quarantine."""
+    from featstore.api.cache import usage
     from featstore.reporting.terminal.results import usage_text
-    from featstore.store.inventory import usage
 
     sizes = usage(cache, by=by)
     if json:
@@ -169,8 +169,8 @@ def verify(
 
     Changes nothing without --repair. Exit code 4 if anything is bad.
     """
+    from featstore.api.cache import verify
     from featstore.reporting.terminal.results import verification_text
-    from featstore.store.verify import verify
 
     result = verify(cache, fast=fast, repair=repair, threads=threads, progress=not json)
     print_result(result, verification_text, json=json)
@@ -220,8 +220,8 @@ def compact(
     json: options.Json = False,
 ) -> None:
     """Merge small shards into few; the same rows, read back before the old files go."""
+    from featstore.api.cache import compact
     from featstore.reporting.terminal.results import compaction_text
-    from featstore.store.cleanup import compact
 
     result = compact(cache, target=options.parse_bytes(target, "--target"), dry_run=dry_run)
     print_result(result, compaction_text, json=json)
@@ -236,6 +236,7 @@ def drift(
     weights: options.Weights = None,
     preprocess: options.Preprocess = "official",
     precision: options.Precision = "float32",
+    engine: options.Engine = "auto",
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
     tolerance: Annotated[float, typer.Option(help="Share of the spread between images.")] = 0.001,
     value_range: options.ValueRange = None,
@@ -251,7 +252,7 @@ def drift(
     from featstore.api.cache import drift
     from featstore.reporting.terminal.results import drift_text
 
-    say("drift", "reading the data set, then loading TensorFlow and the networks", json=json)
+    say("drift", "reading the data set, then loading the networks", json=json)
     result = drift(
         data,
         rows=rows,
@@ -259,6 +260,7 @@ def drift(
         weights=options.parse_weights(weights),
         preprocess=preprocess,
         precision=precision,
+        engine=engine,
         value_range=options.parse_range(value_range, window),
         cache=cache,
         seed=seed,

@@ -22,6 +22,7 @@ def extract(
     weights: options.Weights = None,
     preprocess: options.Preprocess = "official",
     precision: options.Precision = "float32",
+    engine: options.Engine = "auto",
     value_range: options.ValueRange = None,
     window: options.Window = None,
     cache: options.Cache = None,
@@ -75,6 +76,7 @@ def extract(
             weights,
             preprocess,
             precision,
+            engine,
             check_images,
             value_range,
             window,
@@ -88,6 +90,7 @@ def extract(
         weights=options.parse_weights(weights),
         preprocess=preprocess,
         precision=precision,
+        engine=engine,
         recipe=recipe,
         seeds=options.parse_seeds(seeds) or (),
         value_range=options.parse_range(value_range, window),
@@ -117,6 +120,7 @@ def check(
     weights: list[str] | None,
     preprocess: str,
     precision: str,
+    engine: str,
     images: int,
     value_range: str | None,
     window: str | None,
@@ -127,13 +131,14 @@ def check(
     from featstore.api.extract import DEFAULT_BACKBONES, check_precision
     from featstore.reporting.terminal.results import precision_text
 
-    say("extract", "reading some images, then loading TensorFlow and the networks", json=json)
+    say("extract", "reading some images, then loading the networks", json=json)
     result = check_precision(
         data,
         backbones=options.parse_names(backbones) or DEFAULT_BACKBONES,
         weights=options.parse_weights(weights),
         preprocess=preprocess,
         precision="bfloat16" if precision == "float32" else precision,
+        engine=engine,
         images=images,
         value_range=options.parse_range(value_range, window),
         **reading,

@@ -16,12 +16,16 @@ from featstore.errors import UsageError
 # Options, as annotated types
 
 Data = Annotated[
-    Path, typer.Argument(help="Folder (class/… or split/class/…) or CSV (path,label[,group][,split][,site]).")
+    Path,
+    typer.Argument(
+        help="Folder (class/… or split/class/…), CSV or Parquet (path,label[,group][,split][,site])."
+    ),
 ]
 Columns = Annotated[
     list[str] | None,
     typer.Option(
-        help="Columns of the CSV: path=filename,label=finding,group=patient_id.", metavar="NAME=COLUMN"
+        help="Columns of the table: path=filename,label=finding,group=patient_id; label=A,B if these hold 0 and 1.",
+        metavar="NAME=COLUMN",
     ),
 ]
 Root = Annotated[
@@ -47,7 +51,12 @@ Weights = Annotated[
     ),
 ]
 Preprocess = Annotated[str, typer.Option(help="official (each network's own) or rescale (1/255).")]
-Precision = Annotated[str, typer.Option(help="float32, bfloat16 (CPUs that have it) or float16 (GPUs).")]
+Precision = Annotated[
+    str, typer.Option(help="float32, tf32 (GPUs), bfloat16 (where the machine has it) or float16 (GPUs).")
+]
+Engine = Annotated[
+    str, typer.Option(help="What computes: tensorflow, jax, or auto, which is jax where JAX sees a GPU.")
+]
 StoredPreprocess = Annotated[
     str | None,
     typer.Option(
@@ -59,7 +68,7 @@ StoredPrecision = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="float32, bfloat16 or float16; default that of the last extract of these images, else float32.",
+        help="float32, tf32, bfloat16 or float16; default that of the last extract of these images, else float32.",
     ),
 ]
 StoredBackbones = Annotated[
@@ -222,6 +231,18 @@ def parse_range(text: str | None, window: str | None = None) -> tuple[float, flo
     if not low < high:
         raise UsageError(f"--range {text!r} is not LOW,HIGH.", "Write for instance --range=-1350,150.")
     return low, high
+
+
+def parse_ratios(text: str | None) -> list[float] | None:
+    """``60/20/20`` as numbers."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split("/")]
+    except ValueError:
+        raise UsageError(
+            f"--ratios {text!r} is not A/B or A/B/C.", "Write for instance --ratios 60/20/20."
+        ) from None
 
 
 def parse_bytes(text: str, option: str) -> int:

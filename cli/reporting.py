@@ -1,4 +1,4 @@
-"""Commands `featstore report`, `paper` and `demo`, and the lists of backbones, strategies and recipes."""
+"""Commands `featstore report`, `paper` and `demo`, `doctor`, and the lists of backbones, strategies and recipes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import typer
 
 from . import options
 from .printing import finish, print_json, print_result, print_text, say
+
+NOT_READY = 1
 
 
 @options.reads_data
@@ -139,6 +141,38 @@ def demo(
         print_json(result.to_json())
     else:
         print_text(demo_text(result))
+
+
+def doctor(
+    backbones: Annotated[
+        str | None,
+        typer.Option(help="Networks whose weights must be here: Xception,MobileNetV2.", metavar="A,B"),
+    ] = None,
+    load_engines: Annotated[
+        bool,
+        typer.Option("--load-engines", help="Load TensorFlow and JAX, and ask them for their GPUs."),
+    ] = False,
+    cache: options.Cache = None,
+    json: options.Json = False,
+) -> None:
+    """Look at this machine: what featstore finds here, what is missing, and what to do about it.
+
+    Versions, engines, GPUs, bfloat16, memory, disk, weights and where missing files go, and the health of the cache.
+    Changes and fetches nothing. Exit code 1 if something is missing that featstore cannot do without.
+    """
+    from featstore.api.doctor import doctor
+    from featstore.reporting.terminal.machine import machine_text
+
+    if load_engines:
+        say("doctor", "loading the engines", json=json)
+    result = doctor(
+        cache,
+        backbones=options.parse_names(backbones) or (),
+        load_engines=load_engines,
+    )
+    print_result(result, machine_text, json=json)
+    if not result.ready:
+        raise typer.Exit(NOT_READY)
 
 
 def backbones(json: options.Json = False) -> None:

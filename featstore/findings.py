@@ -385,6 +385,14 @@ CATALOGUE: dict[str, FindingKind] = {
         " a single one, for which the linear probe stands.",
         "Compare two networks or more, or fit the strategy on the single one with `featstore fuse`, --strategy NAME",
     ),
+    "FS412": FindingKind(
+        "mixed_engines",
+        "note",
+        "Vectors of one matrix were computed by several engines (TensorFlow, JAX). In float32 they agree to 1e-5 of"
+        " the largest feature; in fewer bits the engines round differently, and where a class or a hospital was"
+        " computed by one engine alone, a classifier could learn which.",
+        "Measure the difference with featstore cache drift, or compute all anew in a fresh cache: --cache DIR",
+    ),
 }  # fmt: skip
 """Code to its row; the order is that of the documentation."""
 

@@ -15,17 +15,9 @@ import numpy as np
 
 from featstore.errors import BadImageError
 from featstore.findings import Finding
+from featstore.images import reading
 from featstore.images.manifest import findings_of_notes
 from featstore.images.near_copies import Miniatures, find_copies
-from featstore.images.reading import (
-    FACT,
-    FACTS_REVISION,
-    compute_facts,
-    notes_of,
-    pixel_digest_of,
-    plausible,
-    reserve_for_decoding,
-)
 from featstore.processes import map_ahead, threads
 from featstore.serialization import digest
 from featstore.store.notes import CopiesNote, record_copies, record_facts, recorded_copies, recorded_facts
@@ -114,10 +106,10 @@ def image_facts(
     progress
         Show a bar on stderr while files are read.
     """
-    rows, known = np.zeros(len(records), FACT), np.zeros(len(records), bool)
+    rows, known = np.zeros(len(records), reading.FACT), np.zeros(len(records), bool)
     if cache is not None:
-        kept = recorded_facts(cache, decoding, FACTS_REVISION, FACT)
-        at, found = _rows_of(records, kept[plausible(kept)])
+        kept = recorded_facts(cache, decoding, reading.FACTS_REVISION, reading.FACT)
+        at, found = _rows_of(records, kept[reading.plausible(kept)])
         rows[at], known[at] = found, True
     bad: dict[str, tuple[str, str]] = {}
     miniatures = Miniatures.room_for(len(records))
@@ -129,7 +121,7 @@ def image_facts(
             rows[row], known[row] = seen[0], True
             miniatures.put(row, seen[1])
     if cache is not None and miniatures.flush().known.any():
-        record_facts(cache, decoding, FACTS_REVISION, rows[miniatures.known])
+        record_facts(cache, decoding, reading.FACTS_REVISION, rows[miniatures.known])
     if known.all():
         return FactTable(tuple(records), rows, bad, miniatures.flush())
     good = np.flatnonzero(known)
@@ -210,14 +202,16 @@ def _stream_facts(
 
 def notes_found(facts: FactTable) -> tuple[Finding, ...]:
     """What decoding noted about the images, counted."""
-    noted = [(record.path, notes_of(row)) for record, row in zip(facts.records, facts.rows, strict=True)]
+    noted = [
+        (record.path, reading.notes_of(row)) for record, row in zip(facts.records, facts.rows, strict=True)
+    ]
     return findings_of_notes(noted)
 
 
 def _facts_of(record: ImageRecord, decoding: Decoding) -> Seen:
     try:
-        with reserve_for_decoding(record.path):
-            return compute_facts(record, decoding)
+        with reading.reserve_for_decoding(record.path):
+            return reading.compute_facts(record, decoding)
     except BadImageError as error:
         return error
 
@@ -226,7 +220,7 @@ def _rows_of(
     records: Sequence[ImageRecord], kept: NDArray[np.void]
 ) -> tuple[NDArray[np.intp], NDArray[np.void]]:
     """Places of the images that are known, and the facts of each; `kept` is in the order of ids."""
-    ids = np.array([bytes.fromhex(record.id) for record in records], FACT["id"])
+    ids = np.array([bytes.fromhex(record.id) for record in records], reading.FACT["id"])
     at = np.searchsorted(kept["id"], ids)
     at[at == len(kept)] = 0
     known = np.flatnonzero(kept["id"][at] == ids) if len(kept) else np.zeros(0, np.intp)
@@ -252,14 +246,16 @@ def pixel_digests(
     kept = {} if cache is None or not rows else _kept(cache, decoding)
     missing = [row for row in rows if row.id not in kept]
     with ThreadPoolExecutor(threads()) as pool:
-        fresh = list(map_ahead(pool, lambda row: pixel_digest_of(row, decoding), missing, AHEAD * threads()))
+        fresh = list(
+            map_ahead(pool, lambda row: reading.pixel_digest_of(row, decoding), missing, AHEAD * threads())
+        )
     found = kept | {row.id: value for row, value in zip(missing, fresh, strict=True) if value is not None}
     return {row.id: found[row.id] for row in rows if row.id in found}
 
 
 def _kept(cache: Path, decoding: Decoding) -> dict[str, str]:
     """Digests that an earlier command kept; NumPy drops the zeros at the end of bytes, which belong to them."""
-    facts = recorded_facts(cache, decoding, FACTS_REVISION, FACT)
+    facts = recorded_facts(cache, decoding, reading.FACTS_REVISION, reading.FACT)
     ids, pixels = (
         [bytes(value).ljust(WIDTH, b"\0").hex() for value in facts[name]] for name in ("id", "pixels")
     )

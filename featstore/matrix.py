@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
+from featstore import stored_features
 from featstore.arguments import public
 from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import require_preprocess
@@ -24,7 +25,6 @@ from featstore.fusion.blocks import Block, make_blocks
 from featstore.image_facts import recognise, seen_finding
 from featstore.images.formats.decode import decoder_version
 from featstore.images.manifest import (
-    ClassQuarantine,
     quarantine_text,
     quarantined_by_class,
     require_no_errors,
@@ -33,19 +33,10 @@ from featstore.images.manifest import (
 from featstore.images.reading import needs_range
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import ScanOptions, scan, scan_options
-from featstore.store.notes import recorded_request
+from featstore.store.notes import ExtractionRequest, recorded_request
 from featstore.store.store import Store, default_cache
 from featstore.store.training_record import load_training_record
-from featstore.stored_features import (
-    FeatureQuery,
-    StoredFeatures,
-    extract_command,
-    imported_finding,
-    incomplete_error,
-    left_out_findings,
-    nothing_stored_error,
-    unfinished_error,
-)
+from featstore.stored_features import FeatureQuery, StoredFeatures, engines_finding
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
@@ -53,8 +44,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.images.manifest import Manifest
-    from featstore.store.notes import ExtractionRequest
+    from featstore.images.manifest import ClassQuarantine, Manifest
     from featstore.types import Features, ImageRecord
 
 
@@ -189,7 +179,7 @@ def assemble(
         len(manifest.records) - len(records) + len(manifest.unreadable),
         manifest.groups_set_aside,
         seen_by_backbone=learned,
-        findings=ordered([*manifest.findings, *met]),
+        findings=ordered([*manifest.findings, *met, *filter(None, [engines_finding(store.computations)])]),
     )
 
 
@@ -283,8 +273,11 @@ def choose_features(
     views = _views(held, specs, asked, last)
     whole = all(held.has_all(spec) for spec in specs)
     if not whole or any(n < held.images for n in held.shared(specs, views).values()):
-        raise incomplete_error(held, specs, views, asked)
-    found = [imported_finding(specs), left_out_findings(held, specs, views, asked, last)]
+        raise stored_features.incomplete_error(held, specs, views, asked)
+    found = [
+        stored_features.imported_finding(specs),
+        stored_features.left_out_findings(held, specs, views, asked, last),
+    ]
     return FeatureChoice(
         tuple(specs), tuple(views), tuple(finding for finding in found if finding is not None)
     )
@@ -301,7 +294,7 @@ def _named(held: StoredFeatures, asked: FeatureQuery, last: ExtractionRequest | 
     specs = {name: _of_name(name, held, asked, last) for name in names}
     absent = [name for name, spec in specs.items() if spec is None or not held.specs[spec]]
     if absent:
-        raise nothing_stored_error(held, asked, absent)
+        raise stored_features.nothing_stored_error(held, asked, absent)
     return [spec for spec in specs.values() if spec is not None]
 
 
@@ -317,11 +310,13 @@ def _unnamed(held: StoredFeatures, asked: FeatureQuery, last: ExtractionRequest 
             return sorted([*chosen, *foreign], key=lambda spec: spec.name)
     partly = [spec for spec in held.best(asked) if held.specs[spec] and asked.expects(spec)]
     if not partly:
-        raise nothing_stored_error(held, asked, None)
+        raise stored_features.nothing_stored_error(held, asked, None)
     wanted = [spec for spec in partly if spec.name in remembered]
     most = max(held.specs[spec] for spec in partly)
     wanted = wanted or [spec for spec in partly if held.specs[spec] == most]
-    raise unfinished_error(held, wanted, len(partly) - len(wanted), [IDENTITY, *_usual(held, wanted)], asked)
+    raise stored_features.unfinished_error(
+        held, wanted, len(partly) - len(wanted), [IDENTITY, *_usual(held, wanted)], asked
+    )
 
 
 def _usual(held: StoredFeatures, specs: Collection[BackboneSpec]) -> list[View]:
@@ -333,7 +328,10 @@ def _usual(held: StoredFeatures, specs: Collection[BackboneSpec]) -> list[View]:
 
 
 def _of_name(
-    name: str, held: StoredFeatures, asked: FeatureQuery, last: ExtractionRequest | None
+    name: str,
+    held: StoredFeatures,
+    asked: FeatureQuery,
+    last: ExtractionRequest | None,
 ) -> BackboneSpec | None:
     """Spec of a name; None where there is none that fits what was asked."""
     there = [spec for spec in held.specs if spec.name == name and asked.admits(spec)]
@@ -367,7 +365,10 @@ def _require_known(name: str, known: Collection[str]) -> None:
 
 
 def _views(
-    held: StoredFeatures, specs: Collection[BackboneSpec], asked: FeatureQuery, last: ExtractionRequest | None
+    held: StoredFeatures,
+    specs: Collection[BackboneSpec],
+    asked: FeatureQuery,
+    last: ExtractionRequest | None,
 ) -> list[View]:
     """Identity first, then the augmented views: those asked for, those of the last extraction, else all complete."""
     text = str(parse_recipe(asked.recipe)) if asked.recipe is not None else None
@@ -410,12 +411,19 @@ def _recipe_of(text: str | None, held: Mapping[View, int], last: ExtractionReque
 
 
 def _no_view(
-    held: StoredFeatures, specs: Collection[BackboneSpec], text: str, shared: Mapping[View, int]
+    held: StoredFeatures,
+    specs: Collection[BackboneSpec],
+    text: str,
+    shared: Mapping[View, int],
 ) -> MissingFeaturesError:
     others = sorted({view.recipe for view, count in shared.items() if count == held.images})
     there = f"those of {', '.join(others)}" if others else "none"
     own = [spec for spec in specs if not spec.is_imported]
-    command = f"{extract_command(own, [IDENTITY, View(text, 1)], held.decoding)}, or " if own else ""
+    command = (
+        f"{stored_features.extract_command(own, [IDENTITY, View(text, 1)], held.decoding)}, or "
+        if own
+        else ""
+    )
     return MissingFeaturesError(
         f"No view of the recipe {text} is complete for {', '.join(s.name for s in specs)}; complete are: {there}.",
         f"Run {command}leave out --recipe.",

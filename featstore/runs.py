@@ -28,23 +28,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from featstore import serialization
 from featstore.errors import RunError, UsageError
-from featstore.serialization import (
-    PRIVATE_FILE,
-    PRIVATE_FOLDER,
-    digest,
-    digest_bytes,
-    digest_file,
-    read_regular,
-    write_private,
-)
-from featstore.types import FeatureKey
+from featstore.types import FeatureKey, ImageRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from featstore.matrix import FeatureMatrix
     from featstore.results.scores import MatrixFields
-    from featstore.types import ImageRecord
 
 
 # Documents of a run
@@ -61,7 +51,7 @@ TRAINING = f"{MODEL}/training.json"
 FILES = (METRICS, PREDICTIONS, RESULTS, MODEL_STATE, TRAINING)
 FIGURES = "figures"
 """Folder of the pictures that a run keeps, each an SVG."""
-MAX_BYTES = 1 << 31
+MAX_FILE_BYTES = 1 << 31
 REMEDY = "Make the run again: featstore fuse DATA --out RUN"
 LIBRARIES = ("featstore", "h5py", "keras", "numba", "numpy", "pillow", "scikit-learn", "scipy", "tensorflow")
 FORMULA = re.compile(
@@ -172,14 +162,14 @@ def write_run(
     """
     try:
         if metrics is not None:
-            write_private(out / METRICS, json_text(metrics).encode())
+            serialization.write_private(out / METRICS, json_text(metrics).encode())
         if predictions is not None:
-            write_private(out / PREDICTIONS, csv_text(predictions).encode())
+            serialization.write_private(out / PREDICTIONS, csv_text(predictions).encode())
         if results is not None:
-            write_private(out / RESULTS, csv_text(results).encode())
+            serialization.write_private(out / RESULTS, csv_text(results).encode())
         names = [*FILES, *(f"{FIGURES}/{path.name}" for path in sorted((out / FIGURES).glob("*.svg")))]
-        files = {name: digest_file(out / name) for name in names if (out / name).exists()}
-        write_private(
+        files = {name: serialization.digest_file(out / name) for name in names if (out / name).exists()}
+        serialization.write_private(
             out / RUN, json_text(serialization.seal({**run, **_provenance(), "files": files})).encode()
         )
     except OSError as error:
@@ -197,7 +187,7 @@ def clear(out: Path) -> None:
         If the disk refuses.
     """
     try:
-        out.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        out.mkdir(mode=serialization.PRIVATE_FOLDER, parents=True, exist_ok=True)
         for folder in (out / FIGURES, out / MODEL):
             if folder.is_symlink():  # what it leads to is no part of the run
                 folder.unlink()
@@ -235,11 +225,11 @@ def read_verified(out: Path, run: Mapping[str, Any], name: str) -> bytes:
         If it is absent, damaged, or comes from another run.
     """
     try:
-        data = read_regular(out / name, MAX_BYTES)
+        data = serialization.read_regular(out / name, MAX_FILE_BYTES)
     except OSError as error:
         raise RunError(f"{out / name} cannot be read: {error.strerror}.", REMEDY) from error
     files = run.get("files")
-    if not isinstance(files, dict) or files.get(name) != digest_bytes(data):
+    if not isinstance(files, dict) or files.get(name) != serialization.digest_bytes(data):
         raise RunError(f"{out / name} is not the file that {RUN} was written with.", REMEDY)
     return data
 
@@ -251,7 +241,9 @@ def require_verified(out: Path, run: Mapping[str, Any], name: str) -> None:
 
 def data_digest(records: Iterable[ImageRecord]) -> str:
     """SHA-256 of ids, labels, groups, splits and sites: whether two runs saw the same table, wherever it lay."""
-    return digest(sorted([r.id, r.label, r.group, r.split or "", r.site or ""] for r in records))
+    return serialization.digest(
+        sorted([r.id, r.label, r.group, r.split or "", r.site or ""] for r in records)
+    )
 
 
 def describe(matrix: FeatureMatrix, positive: int | None, origin: str | None = None) -> MatrixFields:
@@ -394,8 +386,8 @@ def _take(place: Path, named: Path) -> tuple[list[Path], int]:
     made = [path for path in (place, *place.parents) if not path.exists()]
     for _ in range(_ATTEMPTS):
         try:
-            place.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-            descriptor = os.open(place / LOCK, _OPEN, PRIVATE_FILE)
+            place.mkdir(mode=serialization.PRIVATE_FOLDER, parents=True, exist_ok=True)
+            descriptor = os.open(place / LOCK, _OPEN, serialization.PRIVATE_FILE)
         except (FileNotFoundError, FileExistsError):  # taken away in between by a writer that had made it
             if place.exists() and not place.is_dir():
                 raise

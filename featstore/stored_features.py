@@ -16,14 +16,14 @@ from featstore.findings import Finding
 from featstore.images.formats.decode import decoder_version
 from featstore.images.windows import range_option
 from featstore.store.ids import IdSet
-from featstore.types import IDENTITY, Decoding, FeatureKey
+from featstore.types import IDENTITY, PLUG_IN, BackboneSpec, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from featstore.store.notes import ExtractionRequest
     from featstore.store.store import Store
-    from featstore.types import BackboneSpec, View
+    from featstore.types import BackboneSpec, Computation, View
 
 
 # What is stored, and how to ask for it on the command line
@@ -389,6 +389,21 @@ def _listed(held: StoredFeatures, counts: dict[str, int]) -> str:
 
 
 # What a reader must know of the features that were chosen: what was imported, and what was left out
+
+
+def engines_finding(computations: Mapping[FeatureKey, Collection[Computation]]) -> Finding | None:
+    """FS412 where vectors of several engines meet, or those of one network were computed by several."""
+    engines: dict[str, set[str]] = {}
+    for key, found in computations.items():
+        names = {one.engine for one in found if one.engine is not None}
+        engines.setdefault(key.backbone.name, set()).update(names)
+    everywhere = {engine for names in engines.values() for engine in names} - {PLUG_IN}
+    if len(everywhere) < 2 and all(len(names) < 2 for names in engines.values()):  # noqa: PLR2004
+        return None
+    listed = [f"{name} by {' and '.join(sorted(names))}" for name, names in sorted(engines.items()) if names]
+    return Finding(
+        "FS412", f"Vectors of several engines are in one matrix: {'; '.join(listed)}.", len(listed)
+    )
 
 
 def imported_finding(specs: Collection[BackboneSpec]) -> Finding | None:

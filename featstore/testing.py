@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featstore.errors import BadImageError, FeatstoreError, UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -184,8 +186,6 @@ def double(number: int) -> int:
 
 def fail(text: str) -> None:
     """Work that fails as an image does."""
-    from featstore.errors import BadImageError
-
     raise BadImageError("truncated", text)
 
 
@@ -228,8 +228,6 @@ def check_every_item_once(executor: Executor, items: Sequence[int]) -> None:
 
 def check_error_arrives(executor: Executor) -> None:
     """An error of the work arrives as it is, with its fields."""
-    from featstore.errors import BadImageError
-
     name = type(executor).__name__
     try:
         list(executor.run(fail, ["8 bytes are missing"]))
@@ -392,8 +390,6 @@ def check_sample_is_known(format: Format, sample: bytes) -> None:  # noqa: A002
 
 def check_sample_decodes(format: Format, sample: bytes) -> None:  # noqa: A002
     """Every page of a sound file becomes 8-bit grey or RGB, the same twice, and what is deep asks for a range."""
-    from featstore.errors import BadImageError
-
     pages = format.list_pages(io.BytesIO(sample))
     _require(pages.frames and max(pages.frames) < pages.total, f"list_pages of {format.name} names no pages.")
     index = format.index(sample)
@@ -442,8 +438,6 @@ def check_damage_is_refused(format: Format, sample: bytes) -> None:  # noqa: A00
 
 
 def _refused_or_decoded(format: Format, data: bytes) -> bool:  # noqa: A002
-    from featstore.errors import BadImageError
-
     try:
         _decoded(format, data, 0, (0.0, 255.0))
     except BadImageError as error:
@@ -459,7 +453,6 @@ def _decoded(
     value_range: tuple[float, float] | None,
 ) -> tuple[tuple[int, ...], bytes]:
     """Shape and bytes of what featstore makes of a file with this format."""
-    from featstore.errors import BadImageError, UsageError
     from featstore.images.formats.decode import decode_as
 
     try:
@@ -479,14 +472,16 @@ def _decoded(
 # Networks
 
 
-def check_backbone(backbone: str | Backbone, weights: str = "imagenet") -> None:
+def check_backbone(
+    backbone: str | Backbone, weights: str = "imagenet", *, engine: str = "tensorflow"
+) -> None:
     """Check that a network maps a batch to vectors, always the same way and each image on its own.
 
     Parameters
     ----------
     backbone
         Name of a row of the catalogue, which is loaded with `weights`; or a loaded network.
-    weights
+    weights, engine
         As for `featstore.extract`.
 
     Raises
@@ -499,23 +494,22 @@ def check_backbone(backbone: str | Backbone, weights: str = "imagenet") -> None:
     >>> from featstore.testing import check_backbone
     >>> check_backbone("MobileNet025", "random:1")  # doctest: +SKIP
     """
-    loaded = load_for_check(backbone, weights) if isinstance(backbone, str) else backbone
+    loaded = load_for_check(backbone, weights, engine) if isinstance(backbone, str) else backbone
     check_backbone_identity(loaded)
     check_vectors(loaded)
     check_rows_stand_alone(loaded)
 
 
-def load_for_check(name: str, weights: str = "imagenet") -> Backbone:
+def load_for_check(name: str, weights: str = "imagenet", engine: str = "tensorflow") -> Backbone:
     """Load a network as an extraction does, so that what its row promises is checked as well."""
     from featstore.backbones import catalog
     from featstore.backbones.loading import load_backbone, spec
     from featstore.backbones.weights import resolve_weights
-    from featstore.errors import FeatstoreError
 
     try:
         row = catalog.row(name)
         expected = spec(row, resolve_weights(row, weights))
-        loaded = load_backbone(name, weights, batch_size=4)
+        loaded = load_backbone(name, weights, batch_size=4, engine=engine)
     except FeatstoreError as error:
         raise AssertionError(f"{name} cannot be loaded: {error.cause}") from error
     _require(loaded.spec == expected, f"{name} is loaded with another spec than its row has.")
@@ -584,8 +578,6 @@ def _noise(backbone: Backbone) -> NDArray[np.float32]:
 
 
 def _embedded(backbone: Backbone, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    from featstore.errors import FeatstoreError
-
     try:
         return backbone.embed(images)
     except FeatstoreError as error:

@@ -210,6 +210,38 @@ def _range(value: Any) -> tuple[float, float] | None:  # noqa: ANN401
     raise ValueError("a value range is two numbers or none")
 
 
+@dataclass(frozen=True, slots=True)
+class Computation:
+    """How vectors came about: what may move their last bits, and is in no key (law 2). None where nobody recorded it.
+
+    Attributes
+    ----------
+    batch_size
+        Images that went through the network together.
+    engine
+        What computed: ``tensorflow``, ``jax``, or ``plug-in`` for a network with a loader of its own.
+    device
+        Name of the processor or of the card.
+    libraries
+        Names and versions of the libraries that computed.
+    """
+
+    batch_size: int | None = None
+    engine: str | None = None
+    device: str | None = None
+    libraries: str | None = None
+
+    def __str__(self) -> str:
+        """Engine, device and libraries, as far as they were recorded."""
+        by = f"{self.engine or 'unknown engine'} on {self.device or 'unknown device'}"
+        return f"{by} ({self.libraries})" if self.libraries else by
+
+    def agreed(self, other: Computation) -> Computation:
+        """What is the same in both; None for the rest."""
+        pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        return Computation(*(mine if mine == theirs else None for mine, theirs in pairs))
+
+
 class Backbone(Protocol):
     """A loaded frozen network.
 
@@ -265,3 +297,6 @@ class Executor(Protocol):
 
 VERSIONED_PREFIX = "version:"
 """How the weights of a network that is not Keras' begin in its key."""
+
+PLUG_IN = "plug-in"
+"""Engine of such networks."""

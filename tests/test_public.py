@@ -87,14 +87,16 @@ def test_options_are_keywords(name):
     assert set(places) <= {"data", "out", "file", "name", "folder", "images", "cache", "backbones", "runs"}
 
 
-def test_the_stub_is_installed():
+def test_the_stubs_are_installed():
     """And the mark that says that featstore has types."""
     import tomllib
 
     shipped = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     assert {"__init__.pyi", "py.typed"} <= set(shipped["featstore"])
-    for name in shipped["featstore"]:
-        assert resources.files("featstore").joinpath(name).is_file()
+    assert "__init__.pyi" in shipped["featstore.reporting.figures"]
+    for package in ("featstore", "featstore.reporting.figures"):
+        for name in shipped[package]:
+            assert resources.files(package).joinpath(name).is_file()
 
 
 SCRIPT = '''\

@@ -6,15 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from featstore.arguments import public
 from featstore.backbones import catalog
 from featstore.errors import BackboneError, UsageError
 from featstore.extraction.networks import BATCH_SIZE
-from featstore.processes import parent_info
+from featstore.processes import end_with_parent, parent_info
 from featstore.results.extraction import Bench, Layout, Rate
 from featstore.store.notes import record_worker_speeds
 from featstore.store.store import default_cache
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-WORKER = "featstore.extraction.bench_worker"
+WORKER = "featstore.api.bench"
+"""Run as a program, this module is a measuring process."""
 READY = "ready"
+THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
 
 
 @public
@@ -114,12 +117,11 @@ def _measure(name: str, precision: str, batch_size: int, layout: Layout, seconds
             "name": name,
             "precision": precision,
             "batch_size": batch_size,
-            "threads": layout.threads,
             "parentage": parent_info(),
         }
     )
     command = [sys.executable, "-m", WORKER, order, str(seconds)]
-    workers = [_start(command) for _ in range(layout.processes)]
+    workers = [_start(command, layout.threads) for _ in range(layout.processes)]
     try:
         total = sum(_total_rate(workers, name))
     finally:
@@ -136,9 +138,14 @@ def _measure(name: str, precision: str, batch_size: int, layout: Layout, seconds
     )
 
 
-def _start(command: Sequence[str]) -> subprocess.Popen[str]:
+def _start(command: Sequence[str], threads: int) -> subprocess.Popen[str]:
     return subprocess.Popen(  # noqa: S603  # this interpreter, this package, JSON as argument
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))},
     )
 
 
@@ -167,3 +174,34 @@ def _failure(name: str) -> BackboneError:
         f"{name} could not be measured: its process ended early.",
         f"Try it alone to see why: featstore extract DATA --backbones {name} --weights random:1",
     )
+
+
+# In each measuring process: warm up, wait for the start, count images
+
+
+def _count_images(order: dict[str, Any], seconds: float) -> None:
+    """Print ``ready``, and after a line on stdin the images per second."""
+    end_with_parent(*order["parentage"])
+    import numpy as np
+
+    from featstore.backbones.loading import load_backbone
+    from featstore.backbones.weights import IMAGENET
+
+    weights = IMAGENET if catalog.row(order["name"]).loader else "random:1"
+    backbone = load_backbone(
+        order["name"], weights, batch_size=order["batch_size"], precision=order["precision"]
+    )
+    side = backbone.spec.input_size
+    pixels = np.random.default_rng(0).uniform(0, 255, (order["batch_size"], side, side, 3)).astype(np.float32)
+    backbone.embed(pixels)
+    print(READY, flush=True)  # noqa: T201  # the protocol of this process
+    sys.stdin.readline()
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        backbone.embed(pixels)
+        count += len(pixels)
+    print(count / (time.perf_counter() - started), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    _count_images(json.loads(sys.argv[1]), float(sys.argv[2]))

@@ -1,8 +1,4 @@
-"""`gc` and `drift`: delete what no run will ask for, and check that stored vectors are still reproduced.
-
-`gc` deletes what no run will ask for and what no data set names. `drift` finds out whether this machine, with these
-libraries, still computes what is stored.
-"""
+"""The cache: what it holds, whether it is sound, what may go, and whether this machine still computes the same."""
 
 from __future__ import annotations
 
@@ -14,7 +10,8 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from featstore.arguments import public
-from featstore.errors import MissingFeaturesError, UsageError
+from featstore.backbones.engines import AUTO, choose_engine
+from featstore.errors import MissingFeaturesError, UsageError, did_you_mean
 from featstore.extraction import pipeline
 from featstore.extraction.networks import Networks
 from featstore.extraction.pipeline import MemorySink
@@ -22,21 +19,192 @@ from featstore.extraction.plan import KeyPlan, Plan, image_blocks
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options, scan, scan_options
 from featstore.results.extraction import BackboneDrift, Drift
-from featstore.store.cleanup import collect
+from featstore.store.cleanup import (
+    FLOAT_BYTES,
+    SHARD_BYTES,
+    Compaction,
+    GarbageCollection,
+    collect,
+    compact_store,
+)
 from featstore.store.ids import IdSet
 from featstore.store.paths import require_cache
 from featstore.store.store import Store, default_cache
-from featstore.types import Decoding
+from featstore.store.verify import ORDERS, list_entries, shard_sizes, verify_cache
+from featstore.types import BackboneSpec, Decoding, FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from featstore.images.manifest import Manifest
     from featstore.store.cleanup import GarbageCollection
-    from featstore.types import BackboneSpec, FeatureKey, Features
+    from featstore.store.verify import InventoryEntry, Verification
+    from featstore.types import BackboneSpec, Computation, FeatureKey, Features
 
 
-# Garbage collection
+def _open(cache: str | Path | None) -> Store:
+    """Open the cache that is meant; a path that holds none is refused."""
+    store = Store(Path(cache) if cache is not None else default_cache())
+    require_cache(store.root)
+    return store
+
+
+# What it holds
+
+
+@public
+def inventory(cache: str | Path | None = None, *, by: str = "backbone") -> list[InventoryEntry]:
+    """List what a store holds, a line per backbone and view.
+
+    Parameters
+    ----------
+    cache
+        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
+    by
+        Order of the lines: ``backbone``, ``view`` or ``age`` (oldest first).
+
+    Raises
+    ------
+    UsageError
+        If `by` is none of these.
+    StoreError
+        If there is no cache, or it cannot be read.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> [(entry.backbone, entry.images) for entry in featstore.inventory() if entry.seed == 0]
+    [...('EfficientNetLite0', 16)...]
+    """
+    _require_order(by)
+    return list_entries(_open(cache), by)
+
+
+@public
+def usage(cache: str | Path | None = None, *, by: str = "backbone") -> dict[str, int]:
+    """Sum the bytes of the shards, and of quarantine.
+
+    Parameters
+    ----------
+    cache
+        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
+    by
+        ``backbone`` or ``view`` (by the names of their folders), or ``age``.
+
+    Raises
+    ------
+    UsageError
+        If `by` is none of these.
+    StoreError
+        If there is no cache, or it cannot be read.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> sizes = featstore.usage()
+    >>> sum(sizes.values()) > 16 * 1280 * 4  # bytes of the vectors alone
+    True
+    """
+    _require_order(by)
+    return shard_sizes(_open(cache).root, by)
+
+
+def _require_order(by: str) -> None:
+    if by not in ORDERS:
+        raise UsageError(f"--by {by!r} is no order.", did_you_mean(by, ORDERS))
+
+
+# Whether it is sound
+
+
+@public
+def verify(
+    cache: str | Path | None = None,
+    *,
+    fast: bool = False,
+    repair: bool = False,
+    threads: int | None = None,
+    progress: bool = False,
+) -> Verification:
+    """Look at every file of a store; changes nothing unless told to repair.
+
+    A shard must have the bytes of its name, pass the guard against hostile HDF5, have the shape that its key
+    demands, finite values, and lie in the folder of its key.
+
+    Parameters
+    ----------
+    cache
+        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
+    fast
+        Only names, sizes and headers: finds what is cut short, not what has rotten.
+    repair
+        Move bad shards to quarantine, put misplaced ones back, drop what can be rebuilt; see `Repair`.
+    threads
+        How many shards are hashed at a time; default one per core, at most 8.
+    progress
+        Show a bar on stderr if that is a terminal.
+
+    Raises
+    ------
+    StoreError
+        If there is no cache, something in it cannot be read or, in a repair, not be moved.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> state = featstore.verify()
+    >>> state.shards > 0, state.bad
+    (True, ())
+    """
+    root = _open(cache).root
+    return verify_cache(root, fast=fast, repair=repair, threads=threads, progress=progress)
+
+
+# What may go
+
+
+@public
+def compact(
+    cache: str | Path | None = None, *, target: int = SHARD_BYTES, dry_run: bool = False
+) -> Compaction:
+    """Merge the small shards of every key, and shards that share a row with another.
+
+    The rows are sorted by image id and cut evenly, so equal rows give equal bytes whatever order they came in.
+    Shards of at least half the target stay as they are, so a store that was compacted once is not written anew
+    because a few images were added.
+
+    Parameters
+    ----------
+    cache
+        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
+    target
+        Bytes of vectors per shard.
+    dry_run
+        Only say what would be done.
+
+    Raises
+    ------
+    StoreError
+        If there is no cache, another run is writing to it, or the disk fails.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> compaction = featstore.compact(dry_run=True)
+    >>> compaction.keys
+    ()
+    """
+    if target < FLOAT_BYTES:
+        raise UsageError(f"--target {target} holds no vector.", "Write for instance --target 4MB.")
+    return compact_store(_open(cache), target=target, dry_run=dry_run)
 
 
 @public
@@ -89,7 +257,7 @@ def gc(
     for each, manifest in zip(data, manifests, strict=True):
         _require_known(str(each), manifest)
     keep = {record.id for manifest in manifests for record in manifest.records} if data else None
-    return collect(cache, keep, dry_run=dry_run, confirm=confirm)
+    return collect(_open(cache), keep, dry_run=dry_run, confirm=confirm)
 
 
 def _fitting(each: str | Path, options: ScanOptions, tables: Sequence[str | Path]) -> ScanOptions:
@@ -111,7 +279,7 @@ def _require_known(data: str, manifest: Manifest) -> None:
         raise UsageError(f"{data} names no image.", "Leave it out, or give the data set that is wanted.")
 
 
-# Drift
+# Drift: whether this machine, with these libraries, still computes what is stored
 
 FEWEST = 3
 TOLERANCE = 0.001
@@ -127,6 +295,7 @@ def drift(
     weights: Mapping[str, str] | None = None,
     preprocess: str = "official",
     precision: str = "float32",
+    engine: str = AUTO,
     value_range: tuple[float, float] | None = None,
     cache: str | Path | None = None,
     seed: int = 0,
@@ -143,7 +312,7 @@ def drift(
         Vectors per backbone, drawn at random from all its stored views; at least 3.
     backbones
         Names; default all in the store that can be computed here.
-    weights, preprocess, precision, value_range, cache
+    weights, preprocess, precision, engine, value_range, cache
         As for `featstore.extract`.
     seed
         Of the draw.
@@ -174,8 +343,7 @@ def drift(
         raise UsageError(
             f"{rows} rows say nothing about the spread between images.", f"Give at least {FEWEST}."
         )
-    store = Store(Path(cache) if cache is not None else default_cache())
-    require_cache(store.root)
+    store = _open(cache)
     decoding = Decoding(decoder_version(), value_range=value_range)
     manifest = scan(Path(data), **reading)
     ids = IdSet.of(record.id for record in manifest.records)
@@ -185,7 +353,7 @@ def drift(
             f"{store.root} holds no vectors of {data} that could be computed again here.",
             "Give the same --backbones, --preprocess, --precision and --range as to `featstore extract`.",
         )
-    networks = Networks(weights or {}, preprocess, precision)
+    networks = Networks(weights or {}, preprocess, precision, choose_engine(engine, here=True))
     draw = random.Random(seed)  # noqa: S311 - no secret
     ours = {spec.name: networks.spec(spec.name, fetch=True) for spec in stored}
     found, bad = [], {}
@@ -194,7 +362,8 @@ def drift(
             continue  # the same backbone with other weights than those chosen
         chosen = _choose(keys, rows, draw)
         memory = _compute(manifest, chosen, networks, decoding)
-        found.append(_compare(spec, store, chosen, memory, tolerance))
+        by = pipeline.computation_of(networks.load(spec))
+        found.append(_compare(spec, store, chosen, memory, by, tolerance))
         bad.update(memory.bad)
         networks.keep(())
     paths = {record.id: str(record.path) for record in manifest.records}
@@ -249,6 +418,7 @@ def _compare(
     store: Store,
     chosen: Mapping[FeatureKey, list[str]],
     memory: MemorySink,
+    by: Computation,
     tolerance: float,
 ) -> BackboneDrift:
     pairs = [np.stack(pair) for pair in _pairs(store, chosen, memory)]
@@ -274,6 +444,9 @@ def _compare(
         difference=difference,
         relative=relative if np.isfinite(relative) else None,
         drifted=relative > tolerance,
+        of_largest=difference / float(np.abs(stored).max() or 1.0),
+        stored_by=tuple(sorted({str(one) for key in chosen for one in store.computations.get(key, ())})),
+        computed_by=str(by),
     )
 
 

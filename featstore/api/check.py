@@ -14,25 +14,22 @@ from featstore.evaluation.estimates import held_out_primary
 from featstore.evaluation.leakage import copies_found
 from featstore.evaluation.shortcuts import MAJORITY, shortcut_findings, shortcut_probabilities
 from featstore.findings import Finding, counted, mark_accepted, ordered
-from featstore.image_facts import image_copies, image_facts, notes_found
+from featstore.image_facts import FactTable, image_copies, image_facts, notes_found
 from featstore.images.formats.decode import REASONS, decoder_version
-from featstore.images.manifest import audit, quarantined_by_class
+from featstore.images.manifest import Manifest, audit, quarantined_by_class
 from featstore.images.scan import ScanOptions, scan
 from featstore.processes import progress_bars
 from featstore.results.extraction import Check
 from featstore.splits import group_folds
 from featstore.store.store import default_cache
-from featstore.types import Decoding
+from featstore.types import Decoding, ImageRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
-    from featstore.image_facts import FactTable
-    from featstore.images.manifest import Manifest
     from featstore.results.scores import Score
-    from featstore.types import ImageRecord
 
 
 FOLDS, FEWEST = 5, 3

@@ -12,45 +12,20 @@ import numpy as np
 from featstore import runs
 from featstore.arguments import public
 from featstore.errors import UsageError
+from featstore.evaluation import candidates, crossval, estimates, leakage, pairwise_tests, selection_bias
 from featstore.evaluation.backbone_value import backbone_value as weigh
 from featstore.evaluation.backbone_value import view_curve as curve_of_views
 from featstore.evaluation.calibration import OperatingPointRequest, curves
-from featstore.evaluation.candidates import (
-    EXPAND,
-    IDENTITY,
-    is_seeded,
-    make_candidates,
-    not_fitted,
-    with_seeds,
-    with_views,
-)
-from featstore.evaluation.crossval import (
-    CacheUsage,
-    PredictionCache,
-    cross_validate,
-    forecast,
-    one_thread,
-    select_per_fold,
-)
-from featstore.evaluation.estimates import EvaluationDesign, out_of_fold, score_candidates
 from featstore.evaluation.findings import findings_of
 from featstore.evaluation.intervals import group_weights
-from featstore.evaluation.leakage import drop_seen, merge_copies, without_copies_of
 from featstore.evaluation.metrics import positive_class
-from featstore.evaluation.pairwise_tests import pairwise_tests
-from featstore.evaluation.selection_bias import (
-    correct_selection_bias,
-    operating_points,
-    select_in_inner_folds,
-    with_inner_folds,
-)
 from featstore.evaluation.shortcuts import cross_validated_shortcuts, data_findings, shortcut_verdict
-from featstore.findings import mark_accepted, ordered, resolve
+from featstore.findings import Finding, mark_accepted, ordered, resolve
 from featstore.image_facts import image_facts
-from featstore.matrix import Source, load_matrix
+from featstore.matrix import FeatureMatrix, Source, load_matrix
 from featstore.processes import PhaseProgress, available_cores, progress_bars
 from featstore.results.comparison import Candidate, CandidateResult, Comparison, Protocol, ShortcutResult
-from featstore.splits import OWN_SPLIT, group_folds, own_split
+from featstore.splits import OWN_SPLIT, Split, group_folds, own_split
 from featstore.store.store import default_cache
 
 if TYPE_CHECKING:
@@ -58,13 +33,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.crossval import Forecast
-    from featstore.evaluation.estimates import CandidateScores
-    from featstore.findings import Finding
     from featstore.images.manifest import Manifest
-    from featstore.matrix import FeatureMatrix
     from featstore.results.scores import Curves
-    from featstore.splits import Split
 
     Vector = NDArray[np.float64]
     Play = Callable[..., list[list[Vector]]]
@@ -86,8 +56,8 @@ def compare(
     sensitivity: float | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,  # noqa: ARG001  # `writes_run` looks at it
-    views: Sequence[str] = (EXPAND,),
-    test_views: str = IDENTITY,
+    views: Sequence[str] = (candidates.EXPAND,),
+    test_views: str = candidates.IDENTITY,
     view_curve: str | None = None,
     economics: bool = False,
     nested: bool = False,
@@ -163,46 +133,55 @@ def compare(
     True
     """
     if view_curve is not None:
-        is_seeded(view_curve)  # refuses a strategy that does not exist, before anything is fitted
+        candidates.is_seeded(view_curve)  # refuses a strategy that does not exist, before anything is fitted
     cache = Path(source.get("cache") or default_cache())
     known = [resolve(code) for code in accept]
     with progress_bars(wanted=progress):
-        matrix = drop_seen(load_matrix(data, **source))
+        matrix = leakage.drop_seen(load_matrix(data, **source))
     facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
-    matrix = merge_copies(matrix, facts, cache, known, progress=progress)
-    candidates = with_views(
-        make_candidates(strategies, subsets, matrix.backbones), views, test_views, len(matrix.views)
+    matrix = leakage.merge_copies(matrix, facts, cache, known, progress=progress)
+    compared = candidates.with_views(
+        candidates.make_candidates(strategies, subsets, matrix.backbones),
+        views,
+        test_views,
+        len(matrix.views),
     )
     preferred = positive_class(matrix.classes, positive)
     index = preferred.index
     request = OperatingPointRequest(calibrate, sensitivity, index)
     splits, dropped = _splits(matrix, folds, repeats, fold_seed)
     own = folds == OWN_SPLIT
-    design = EvaluationDesign(matrix.y, matrix.groups, splits, repeats, index)
+    design = estimates.EvaluationDesign(matrix.y, matrix.groups, splits, repeats, index)
     chooses = nested or not request.is_none
-    rounds = with_inner_folds(matrix, design.splits, fold_seed) if chooses else list(design.splits)
+    rounds = (
+        selection_bias.with_inner_folds(matrix, design.splits, fold_seed) if chooses else list(design.splits)
+    )
     bars = PhaseProgress(progress)
-    idle = not_fitted(strategies, candidates)
-    _announce_forecast(bars, matrix, forecast(matrix, candidates, rounds, jobs, available_cores()), idle)
-    selections = select_per_fold(matrix, candidates, rounds, jobs, bars)
-    reuse = CacheUsage()
+    idle = candidates.not_fitted(strategies, compared)
+    _announce_forecast(
+        bars, matrix, crossval.forecast(matrix, compared, rounds, jobs, available_cores()), idle
+    )
+    selections = crossval.select_per_fold(matrix, compared, rounds, jobs, bars)
+    reuse = crossval.CacheUsage()
     play_in = partial(_cross_validate, root=cache, resume=resume, jobs=jobs, bars=bars, reuse=reuse)
     play_all = partial(play_in, matrix)
-    raw = play_all(candidates, rounds, selections)
-    chosen = [operating_points(matrix.y, design.splits, rounds, values, request) for values in raw]
+    raw = play_all(compared, rounds, selections)
+    chosen = [
+        selection_bias.operating_points(matrix.y, design.splits, rounds, values, request) for values in raw
+    ]
     proba = [
         [point.calibrate(values) for point, values in zip(mine, answers, strict=False)]
         for mine, answers in zip(chosen, raw, strict=True)
     ]
     weights = group_weights(matrix.groups, seed=fold_seed)
-    ranked = score_candidates(
+    ranked = estimates.score_candidates(
         design,
-        candidates,
+        compared,
         proba,
         weights,
         [[point.threshold for point in mine] for mine in chosen],
         _vary_training_seeds(
-            play_all, dict(zip(candidates, raw, strict=True)), design, selections, training_seeds
+            play_all, dict(zip(compared, raw, strict=True)), design, selections, training_seeds
         ),
         bars,
     )
@@ -219,9 +198,9 @@ def compare(
         ),
         shortcuts=tuple(ShortcutResult(label=s.candidate.label, estimates=s.estimates) for s in shortcuts),
         candidates=tuple(_result(design, s, selections[: len(design.splits)]) for s in ranked),
-        pairs=tuple(pairwise_tests(design, ranked)),
-        selection_bias=correct_selection_bias(
-            design, ranked, weights, select_in_inner_folds(design, rounds, raw)
+        pairs=tuple(pairwise_tests.pairwise_tests(design, ranked)),
+        selection_bias=selection_bias.correct_selection_bias(
+            design, ranked, weights, selection_bias.select_in_inner_folds(design, rounds, raw)
         ),
         view_curve=()
         if view_curve is None
@@ -232,7 +211,7 @@ def compare(
             lambda part, candidate: play_in(part, [candidate], design.splits, ())[0],
             weights,
         ),
-        backbone_value=one_thread(
+        backbone_value=crossval.one_thread(
             weigh, matrix, design, lambda everyone: play_all(everyone, design.splits, ()), cache
         )
         if economics
@@ -271,14 +250,14 @@ def compare(
                 "fits": {"asked": result.fits, "taken_from_cache": result.fits_reused},
             },
             document,
-            out_of_fold(matrix, ranked, design.splits, data),
+            estimates.out_of_fold(matrix, ranked, design.splits, data),
             result.rows(),
         )
     return result
 
 
 def _announce_forecast(
-    bars: PhaseProgress, matrix: FeatureMatrix, ahead: Forecast, idle: Finding | None
+    bars: PhaseProgress, matrix: FeatureMatrix, ahead: crossval.Forecast, idle: Finding | None
 ) -> None:
     """Say before the first fit what will not be fitted, and what a long comparison takes."""
     if idle is not None:
@@ -298,7 +277,7 @@ def _splits(
     if folds == OWN_SPLIT:
         if repeats > 1:
             raise UsageError("The data set's own split cannot be repeated.", "Leave out --repeats.")
-        parts, dropped = without_copies_of(matrix, own_split(matrix))
+        parts, dropped = leakage.without_copies_of(matrix, own_split(matrix))
         train = np.sort(np.concatenate([rows for name, rows in parts.items() if name != "test"]))
         return [(train, parts["test"])], dropped
     if not isinstance(folds, int):
@@ -308,7 +287,7 @@ def _splits(
 
 def _cross_validate(
     matrix: FeatureMatrix,
-    candidates: Sequence[Candidate],
+    compared: Sequence[Candidate],
     rounds: Sequence[Split],
     selections: Sequence[tuple[str, ...]],
     *,
@@ -316,13 +295,13 @@ def _cross_validate(
     resume: bool,
     jobs: int,
     bars: PhaseProgress,
-    reuse: CacheUsage,
+    reuse: crossval.CacheUsage,
 ) -> list[list[Vector]]:
     """Probabilities of the test images, by candidate and round."""
-    proba: list[list[Vector]] = [[np.empty(0)] * len(rounds) for _ in candidates]
-    prediction_cache = PredictionCache.for_matrix(matrix, root, reads=resume, usage=reuse)
-    results = cross_validate(matrix, candidates, rounds, selections, jobs, prediction_cache)
-    for at, fold, values in bars.track(results, "fit", "fit", len(candidates) * len(rounds)):
+    proba: list[list[Vector]] = [[np.empty(0)] * len(rounds) for _ in compared]
+    prediction_cache = crossval.PredictionCache.for_matrix(matrix, root, reads=resume, usage=reuse)
+    results = crossval.cross_validate(matrix, compared, rounds, selections, jobs, prediction_cache)
+    for at, fold, values in bars.track(results, "fit", "fit", len(compared) * len(rounds)):
         proba[at][fold] = values
     return proba
 
@@ -330,12 +309,12 @@ def _cross_validate(
 def _vary_training_seeds(
     play_all: Play,
     first: Mapping[Candidate, Sequence[Vector]],
-    design: EvaluationDesign,
+    design: estimates.EvaluationDesign,
     selections: Sequence[tuple[str, ...]],
     seeds: int,
 ) -> dict[Candidate, list[Sequence[Vector]]]:
     """Probabilities on the first repeat with each training seed, for those whose training has one."""
-    others = {candidate: with_seeds(candidate, range(1, seeds)) for candidate in first}
+    others = {candidate: candidates.with_seeds(candidate, range(1, seeds)) for candidate in first}
     folds = [design.splits[at] for at in design.first_repeat]
     drawn = [other for reseeded in others.values() for other in reseeded]
     if not drawn:
@@ -348,7 +327,9 @@ def _vary_training_seeds(
 
 
 def _result(
-    design: EvaluationDesign, scored: CandidateScores, selections: Sequence[tuple[str, ...]]
+    design: estimates.EvaluationDesign,
+    scored: estimates.CandidateScores,
+    selections: Sequence[tuple[str, ...]],
 ) -> CandidateResult:
     """A candidate as a comparison shows it."""
     who = scored.candidate
@@ -367,7 +348,7 @@ def _result(
     )
 
 
-def _curves(design: EvaluationDesign, scored: CandidateScores) -> Curves:
+def _curves(design: estimates.EvaluationDesign, scored: estimates.CandidateScores) -> Curves:
     folds = design.first_repeat
     y = np.concatenate([design.y[design.splits[at][1]] for at in folds])
     proba = np.concatenate([scored.proba[at] for at in folds])

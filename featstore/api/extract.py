@@ -18,54 +18,34 @@ import numpy as np
 
 from featstore import processes
 from featstore.arguments import public
+from featstore.backbones.engines import AUTO, JAX, choose_engine, jax_sees_gpu
 from featstore.errors import UsageError
-from featstore.extraction import pipeline
+from featstore.extraction import pipeline, plan
 from featstore.extraction.networks import BATCH_SIZE, Networks, training_records
 from featstore.extraction.networks import specs as specs_of
 from featstore.extraction.pipeline import embed_images, images_without_vector, refuse_undeclared_range
-from featstore.extraction.plan import (
-    DecodingMemory,
-    Plan,
-    ProgressBar,
-    choose_workers,
-    decoding_budget,
-    expected_time,
-    passes,
-    peak,
-    plan,
-)
-from featstore.extraction.scheduler import ExtractWorker, compute_plan
-from featstore.findings import ordered
+from featstore.extraction.scheduler import LIBRARIES, ExtractWorker, compute_plan
+from featstore.findings import Finding, ordered
 from featstore.image_facts import image_copies, image_facts, notes_found
 from featstore.images.formats.decode import decoder_version
-from featstore.images.manifest import one_class_left
+from featstore.images.manifest import Manifest, one_class_left
 from featstore.images.reading import memory_budget
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import ScanOptions, scan
 from featstore.processes import progress_bars
-from featstore.results.extraction import (
-    Extraction,
-    KeySummary,
-    PrecisionCheck,
-    PrecisionCost,
-    ThroughputSummary,
-)
+from featstore.results import extraction as results
+from featstore.results.extraction import Extraction, PrecisionCheck
 from featstore.runs import clear, data_digest, write_run, writes_run
 from featstore.store.ids import NO_IDS, pack
-from featstore.store.notes import ExtractionRequest, record_request
+from featstore.store.notes import BadImage, ExtractionRequest, record_request
 from featstore.store.paths import require_writable
 from featstore.store.store import Store, default_cache
-from featstore.store.training_record import save_training_record
-from featstore.types import IDENTITY, Decoding, FeatureKey, View
+from featstore.store.training_record import TrainingRecord, save_training_record
+from featstore.types import IDENTITY, Computation, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from featstore.extraction.plan import KeyPlan
-    from featstore.findings import Finding
-    from featstore.images.manifest import Manifest
-    from featstore.store.notes import BadImage
-    from featstore.store.training_record import TrainingRecord
     from featstore.time_estimates import TimeEstimate
     from featstore.types import BackboneSpec, Executor, Features, ImageRecord
 
@@ -83,6 +63,7 @@ def extract(
     weights: Mapping[str, str] | None = None,
     preprocess: str = "official",
     precision: str = "float32",
+    engine: str = AUTO,
     recipe: str = DEFAULT_RECIPE,
     seeds: Iterable[int] = (),
     value_range: tuple[float, float] | None = None,
@@ -113,7 +94,10 @@ def extract(
     preprocess
         ``official`` (each network's own) or ``rescale`` (1/255).
     precision
-        ``float32``, ``bfloat16`` (CPUs and GPUs that have it) or ``float16`` (GPUs).
+        ``float32``, ``tf32`` (GPUs, engine jax), ``bfloat16`` (CPUs and GPUs that have it) or ``float16`` (GPUs,
+        engine tensorflow).
+    engine
+        What computes the networks of Keras: ``tensorflow``, ``jax``, or ``auto``, which is jax where JAX sees a GPU.
     recipe
         Augmentation of the seeded views, a preset's name or recipe text.
     seeds
@@ -166,14 +150,14 @@ def extract(
     started = perf_counter()
     processes.threads()  # refuses a number that is none
     store = Store(Path(cache) if cache is not None else default_cache())
-    chosen = choose_workers(executor, workers, scheduler, store.root, backbones, precision)
+    chosen = plan.choose_workers(executor, workers, scheduler, store.root, backbones, precision)
     choice = chosen.executor
-    decoding = Decoding(decoder_version(), value_range=value_range)
-    views = [IDENTITY, *_views(recipe, seeds)]
+    engine = choose_engine(engine, here=choice.in_process and not dry_run)
+    decoding, views = Decoding(decoder_version(), value_range=value_range), [IDENTITY, *_views(recipe, seeds)]
     with ExitStack() as stack:
-        bar = stack.enter_context(ProgressBar(shown=progress))
+        bar = stack.enter_context(plan.ProgressBar(shown=progress))
         bar.say("reading the data set")
-        networks = Networks(weights or {}, preprocess, precision)
+        networks = Networks(weights or {}, preprocess, precision, engine)
         specs = specs_of(networks, backbones, fetch=not dry_run)
         known = training_records(specs, weights or {})
         with progress_bars(wanted=progress):
@@ -182,25 +166,23 @@ def extract(
         manifest = worker_partition(manifest, num_workers, worker_index)
         keys = [FeatureKey(s, view, decoding) for view in views for s in specs]
         todo = _plan(keys, manifest, store, decoding)
-        cost = expected_time(todo, store.root)
-        finished = todo
-        stats = pipeline.PassStats()
+        cost = plan.expected_time(todo, store.root)
+        finished, stats = todo, pipeline.PassStats()
         if not dry_run:
             _save_training_records(store, specs, known)
         budget = memory and memory // choice.workers
         pictures = _decoding_memory(manifest, todo, choice)
-        parts = passes(todo, budget, BATCH_SIZE, pictures)
-        room = decoding_budget(parts, BATCH_SIZE, pictures, budget)
+        parts = plan.passes(todo, budget, BATCH_SIZE, pictures)
+        room = plan.decoding_budget(parts, BATCH_SIZE, pictures, budget)
         if todo.rows_missing and not dry_run:
             refuse_undeclared_range(images_without_vector(manifest, todo), decoding)
             require_writable(store.root)
             bar.expect(todo, cost)
             if not choice.in_process:
-                bar.say(f"starting {choice.workers} workers; each loads TensorFlow and its networks")
+                bar.say(f"starting {choice.workers} workers; each loads {LIBRARIES[engine]} and its networks")
             told = bar if choice.in_process else pipeline.NullProgress()
-            work = ExtractWorker(
-                networks, decoding, store.root.absolute(), told, len(parts) > 1, decoding_budget=room
-            )
+            work = _worker(engine, networks, decoding, store, len(manifest.records), budget)
+            work = replace(work, progress=told, memory_is_bounded=len(parts) > 1, decoding_budget=room)
             records = {r.id: r for r in manifest.records}
             for part in parts:
                 wanted = [key_plan.key for key_plan in part.key_plans]
@@ -228,14 +210,15 @@ def extract(
         estimated_from=cost.basis,
         idle=round(stats.idle, 3),
         passes=len(parts),
-        announced_bytes=choice.workers * peak(parts, BATCH_SIZE, pictures, budget),
+        announced_bytes=choice.workers * plan.peak_bytes(parts, BATCH_SIZE, pictures, budget),
         measured_bytes=sum(sorted(stats.peaks.values())[-choice.workers :]),
         throughput=stats.rates,
         backbone_throughput=tuple(
-            _throughput_summary(name, throughput) for name, throughput in stats.throughputs.items()
+            _throughput_summary(name, throughput, stats) for name, throughput in stats.throughputs.items()
         ),
         batch_size=BATCH_SIZE,
         precision=precision,
+        engine=engine,
         workers=choice.workers,
         workers_from=chosen.reason,
     )
@@ -247,13 +230,23 @@ def extract(
     return result
 
 
-def _decoding_memory(manifest: Manifest, todo: Plan, choice: Executor) -> DecodingMemory:
+def _worker(
+    engine: str, networks: Networks, decoding: Decoding, store: Store, images: int, budget: int | None
+) -> ExtractWorker:
+    """Say how work is done: on a GPU of the engine jax in larger blocks and batches than elsewhere."""
+    rows = plan.LARGE_BLOCK_ROWS if engine == JAX and jax_sees_gpu() else None
+    if engine == JAX:
+        networks = networks.for_batches(plan.largest_batch(images), budget)
+    return ExtractWorker(networks, decoding, store.root.absolute(), block_rows=rows, engine=engine)
+
+
+def _decoding_memory(manifest: Manifest, todo: plan.Plan, choice: Executor) -> plan.DecodingMemory:
     """Look at the headers of the images that will be decoded."""
     missing = NO_IDS.union(*(key_plan.missing for key_plan in todo.key_plans))
     held = missing.holds(pack([record.id for record in manifest.records]))
     paths = dict.fromkeys(r.path for r, lacks in zip(manifest.records, held, strict=True) if lacks)
     each = processes.threads() if choice.in_process else max(1, processes.threads() // choice.workers)
-    return DecodingMemory.of(paths, each, choice.workers)
+    return plan.DecodingMemory.of(paths, each, choice.workers)
 
 
 def _quarantine_reasons(store: Store, decoding: Decoding, stats: pipeline.PassStats) -> dict[str, str]:
@@ -289,21 +282,21 @@ def _views(recipe: str, seeds: Iterable[int]) -> list[View]:
     return [View(text, seed) for seed in wanted]
 
 
-def _plan(keys: Sequence[FeatureKey], manifest: Manifest, store: Store, decoding: Decoding) -> Plan:
+def _plan(keys: Sequence[FeatureKey], manifest: Manifest, store: Store, decoding: Decoding) -> plan.Plan:
     ids = list(dict.fromkeys(record.id for record in manifest.records))
-    return plan(keys, ids, store.stored(keys), store.bad_images(decoding))
+    return plan.plan(keys, ids, store.stored(keys), store.bad_images(decoding))
 
 
 def _plan_again(
     keys: Sequence[FeatureKey], manifest: Manifest, cache: Path, decoding: Decoding, bad: Collection[str]
-) -> Plan:
+) -> plan.Plan:
     good = tuple(record for record in manifest.records if record.id not in bad)
     return _plan(keys, replace(manifest, records=good), Store(cache), decoding)
 
 
-def _summary(key_plan: KeyPlan, now: KeyPlan, cost: TimeEstimate) -> KeySummary:
+def _summary(key_plan: plan.KeyPlan, now: plan.KeyPlan, cost: TimeEstimate) -> results.KeySummary:
     backbone, view = key_plan.key.backbone, key_plan.key.view
-    return KeySummary(
+    return results.KeySummary(
         backbone=backbone.name,
         weights=backbone.weights,
         recipe=view.recipe,
@@ -317,12 +310,16 @@ def _summary(key_plan: KeyPlan, now: KeyPlan, cost: TimeEstimate) -> KeySummary:
     )
 
 
-def _throughput_summary(name: str, throughput: pipeline.Throughput) -> ThroughputSummary:
-    return ThroughputSummary(
+def _throughput_summary(
+    name: str, throughput: pipeline.Throughput, stats: pipeline.PassStats
+) -> results.ThroughputSummary:
+    return results.ThroughputSummary(
         backbone=name,
         vectors=throughput.vectors,
         seconds=round(throughput.seconds, 3),
         vectors_per_second=round(throughput.vectors / throughput.seconds, 2),
+        start_seconds=round(stats.starts.get(name, 0.0), 2),
+        **asdict(stats.computations.get(name, Computation())),
     )
 
 
@@ -439,6 +436,7 @@ def check_precision(
     weights: Mapping[str, str] | None = None,
     preprocess: str = "official",
     precision: str = "bfloat16",
+    engine: str = AUTO,
     images: int = 64,
     value_range: tuple[float, float] | None = None,
     **reading: Unpack[ScanOptions],
@@ -450,7 +448,9 @@ def check_precision(
     data, backbones, weights, preprocess, value_range
         As for `featstore.extract`.
     precision
-        ``bfloat16`` or ``float16``.
+        ``bfloat16``, ``tf32`` or ``float16``.
+    engine
+        As for `featstore.extract`.
     images
         How many to look at, at least 3: those with the smallest ids, which is a random and repeatable choice.
     **reading
@@ -467,20 +467,22 @@ def check_precision(
     manifest = scan(Path(data), **reading)
     single = sorted((r for r in manifest.records if r.frame == 0), key=lambda record: record.id)[:images]
     decoding = Decoding(decoder_version(), value_range=value_range)
-    costs: list[PrecisionCost] = []
+    engine = choose_engine(engine, here=True)
+    costs: list[results.PrecisionCost] = []
     bad: dict[str, BadImage] = {}
     count = 0
     for name in dict.fromkeys(backbones):
         specs = [
-            Networks(weights or {}, preprocess, p).spec(name, fetch=True) for p in ("float32", precision)
+            Networks(weights or {}, preprocess, p, engine).spec(name, fetch=True)
+            for p in ("float32", precision)
         ]
         keys = [FeatureKey(spec, IDENTITY, decoding) for spec in specs]
-        features, bad = embed_images(single, keys, weights or {})
+        features, bad = embed_images(single, keys, weights or {}, engine)
         count = len(features)
         _require_enough(count)
         reference, cheap = np.hsplit(np.array(list(features.values())), 2)
         costs.append(
-            PrecisionCost(
+            results.PrecisionCost(
                 backbone=name,
                 weights=specs[0].weights,
                 error=relative_error(reference, cheap),

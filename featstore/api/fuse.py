@@ -13,40 +13,14 @@ import numpy as np
 from featstore import runs
 from featstore.arguments import public
 from featstore.errors import RunError, UsageError
-from featstore.evaluation.calibration import (
-    INNER_FOLDS,
-    NEUTRAL,
-    OperatingPoint,
-    OperatingPointRequest,
-    curves,
-    fit_operating_point,
-)
-from featstore.evaluation.candidates import (
-    blame_options,
-    build,
-    fit_candidate,
-    predict_proba,
-    resolve_options,
-    training_rows,
-)
+from featstore.evaluation import calibration, candidates, intervals, leakage, metrics, shortcuts
 from featstore.evaluation.estimates import held_out, held_out_scores
 from featstore.evaluation.findings import ScoredImages, fusion_findings
-from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
-from featstore.evaluation.leakage import (
-    merge_copies,
-    read_training_images,
-    require_unseen,
-    training_images,
-    without_copies_of,
-    write_training_images,
-)
-from featstore.evaluation.metrics import ENOUGH_IMAGES, decide, metrics, positive_class, score
-from featstore.evaluation.shortcuts import data_findings, held_out_shortcuts, held_out_verdict
 from featstore.findings import mark_accepted, ordered, resolve
 from featstore.fusion.model_io import load_strategy, save_strategy
 from featstore.fusion.neural import NeuralStrategy
 from featstore.image_facts import image_facts
-from featstore.matrix import Source, load_matrix
+from featstore.matrix import FeatureMatrix, Source, load_matrix
 from featstore.processes import progress_bars
 from featstore.results.comparison import Candidate
 from featstore.results.fusion import Fusion, MetricChange, WarmStart
@@ -59,9 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.intervals import SampleSize
     from featstore.images.manifest import Manifest
-    from featstore.matrix import FeatureMatrix
 
 
 @public
@@ -144,36 +116,36 @@ def fuse(
     True
     """
     refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
-    settings = resolve_options(strategy, preset, options or {})
+    settings = candidates.resolve_options(strategy, preset, options or {})
     codes = [resolve(code) for code in accept]
     with progress_bars(wanted=progress):
         matrix = load_matrix(data, **source)
     cache = Path(source.get("cache") or default_cache())
     facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
-    matrix = merge_copies(matrix, facts, cache, codes, progress=progress)
+    matrix = leakage.merge_copies(matrix, facts, cache, codes, progress=progress)
     earlier = None if init_from is None else read_previous_run(Path(init_from), strategy, matrix)
     if earlier is not None:
         settings = {**earlier.options(), **settings}
-    chosen = positive_class(matrix.classes, positive)
+    chosen = metrics.positive_class(matrix.classes, positive)
     index = chosen.index
-    splits, dropped = without_copies_of(matrix, hold_out(matrix, test_size, split_seed))
-    require_unseen(matrix, splits, choosing=bool(calibrate or sensitivity))
-    request = OperatingPointRequest(calibrate, sensitivity, index)
+    splits, dropped = leakage.without_copies_of(matrix, hold_out(matrix, test_size, split_seed))
+    leakage.require_unseen(matrix, splits, choosing=bool(calibrate or sensitivity))
+    request = calibration.OperatingPointRequest(calibrate, sensitivity, index)
     candidate = Candidate(strategy, matrix.backbones, strategy)
     tested = {name: rows for name, rows in splits.items() if name != "train"}
     known = None if earlier is None else earlier.held_out(matrix, np.concatenate(list(tested.values())))
 
     def ask(model: Any, images: NDArray[np.intp]) -> NDArray[np.float64]:  # noqa: ANN401
-        return predict_proba(model, matrix, images, candidate)
+        return candidates.predict_proba(model, matrix, images, candidate)
 
     train = splits["train"]
-    with blame_options(options or {}):
-        unfitted = build(candidate, matrix, settings)
+    with candidates.blame_options(options or {}):
+        unfitted = candidates.build(candidate, matrix, settings)
         validation = _validation(unfitted, matrix, splits)
         if earlier is None:
-            model = fit_candidate(unfitted, matrix, train, candidate, **validation)
+            model = candidates.fit_candidate(unfitted, matrix, train, candidate, **validation)
         else:
-            rows = training_rows(matrix, train, matrix.backbones)
+            rows = candidates.training_rows(matrix, train, matrix.backbones)
             model = unfitted.fine_tune(earlier.model, *rows, freeze=freeze_blocks, **validation)
     point = _operating_point(matrix, candidate, settings, train, request, split_seed)
     raw = {name: ask(model, rows) for name, rows in tested.items()}
@@ -182,15 +154,15 @@ def fuse(
     votes = {}
     if hasattr(model, "votes"):
         votes = {name: model.votes(matrix.rows(rows, matrix.backbones, [0])) for name, rows in tested.items()}
-    guesses, answers = held_out_shortcuts(matrix, facts, train, tested, index)
+    guesses, answers = shortcuts.held_out_shortcuts(matrix, facts, train, tested, index)
     told = [
-        *data_findings(matrix, facts, draws_folds=False),
+        *shortcuts.data_findings(matrix, facts, draws_folds=False),
         *dropped,
         *(
             finding
             for name, rows in tested.items()
             if answers
-            for finding in held_out_verdict(
+            for finding in shortcuts.held_out_verdict(
                 matrix, rows, strategy, proba[name], answers[name], guesses[name], index
             )
         ),
@@ -216,7 +188,7 @@ def fuse(
             for name, p in proba.items()
         },
         curves={
-            name: curves(matrix.y[rows], proba[name], decisions[name], index, matrix.groups[rows])
+            name: calibration.curves(matrix.y[rows], proba[name], decisions[name], index, matrix.groups[rows])
             for name, rows in tested.items()
         },
         history=getattr(model, "history_", None),
@@ -232,7 +204,7 @@ def fuse(
         findings=ordered(mark_accepted(told, codes)),
     )
     document = result.to_json(examples=False)
-    learned = training_images(
+    learned = leakage.training_images(
         matrix,
         np.concatenate([train, splits["val"]]) if validation else train,
         None if earlier is None else earlier.training_images(),
@@ -242,7 +214,7 @@ def fuse(
     save_strategy(
         Path(out) / runs.MODEL, model, {"classes": list(matrix.classes), "operating": result.operating}
     )
-    write_training_images(Path(out), learned)
+    leakage.write_training_images(Path(out), learned)
     runs.write_run(
         Path(out),
         {
@@ -279,17 +251,25 @@ def _operating_point(
     candidate: Candidate,
     settings: Mapping[str, Any],
     train: NDArray[np.intp],
-    request: OperatingPointRequest,
+    request: calibration.OperatingPointRequest,
     seed: int,
-) -> OperatingPoint:
+) -> calibration.OperatingPoint:
     """Fit once more for each fold within the training images, and choose on what these models had not seen."""
     if request.is_none:
-        return NEUTRAL
-    folds = inner_folds(matrix, train, INNER_FOLDS, seed, needed_by="--calibrate and --sensitivity")
-    models = [fit_candidate(build(candidate, matrix, settings), matrix, rest, candidate) for rest, _ in folds]
+        return calibration.NEUTRAL
+    folds = inner_folds(
+        matrix, train, calibration.INNER_FOLDS, seed, needed_by="--calibrate and --sensitivity"
+    )
+    models = [
+        candidates.fit_candidate(candidates.build(candidate, matrix, settings), matrix, rest, candidate)
+        for rest, _ in folds
+    ]
     tests = [test for _, test in folds]
-    proba = [predict_proba(model, matrix, test, candidate) for model, test in zip(models, tests, strict=True)]
-    return fit_operating_point(matrix.y[np.concatenate(tests)], np.concatenate(proba), request)
+    proba = [
+        candidates.predict_proba(model, matrix, test, candidate)
+        for model, test in zip(models, tests, strict=True)
+    ]
+    return calibration.fit_operating_point(matrix.y[np.concatenate(tests)], np.concatenate(proba), request)
 
 
 # Going on from the weights of an earlier run: what both must share, and what it changed.
@@ -310,7 +290,7 @@ class PreviousRun:
 
     def training_images(self) -> KnownImages:
         """What it has learned from, as far as it says so."""
-        found = read_training_images(self.folder, self.document)
+        found = leakage.read_training_images(self.folder, self.document)
         return KnownImages(is_complete=False) if found is None else found
 
     def held_out(self, matrix: FeatureMatrix, rows: NDArray[np.intp]) -> bool | None:
@@ -346,15 +326,17 @@ class PreviousRun:
         found = {}
         for name, rows in tested.items():
             y, groups = matrix.y[rows], matrix.groups[rows]
-            weights = np.vstack([np.ones((1, len(rows))), group_weights(groups)])
+            weights = np.vstack([np.ones((1, len(rows))), intervals.group_weights(groups)])
             both = ask(self.model, rows), after[name]
-            old, new = (score(y, p, weights, positive) for p in both)
-            first, last = (sample_sizes(y, p, decide(p, positive), groups, positive) for p in both)
+            old, new = (metrics.score(y, p, weights, positive) for p in both)
+            first, last = (
+                intervals.sample_sizes(y, p, metrics.decide(p, positive), groups, positive) for p in both
+            )
             found[name] = {
                 metric: _metric_change(metric, (old[metric], new[metric]), (first[metric], last[metric]))
                 for metric in new
             }
-            if len(rows) < ENOUGH_IMAGES:
+            if len(rows) < metrics.ENOUGH_IMAGES:
                 found[name]["ece"] = MetricChange(before=None, after=None, difference=None, interval=None)
         return found
 
@@ -421,13 +403,13 @@ def read_previous_run(folder: Path, strategy: str, matrix: FeatureMatrix) -> Pre
 def _metric_change(
     name: str,
     scores: tuple[NDArray[np.float64], NDArray[np.float64]],
-    around: tuple[SampleSize | None, SampleSize | None],
+    around: tuple[intervals.SampleSize | None, intervals.SampleSize | None],
 ) -> MetricChange:
     before, after = float(scores[0][0]), float(scores[1][0])
     if not np.isfinite(after - before):
         return MetricChange(before=None, after=None, difference=None, interval=None)
-    interval = difference_interval(
-        (before, after), (scores[0][1:], scores[1][1:]), around, bounded=metrics()[name].bounded
+    interval = intervals.difference_interval(
+        (before, after), (scores[0][1:], scores[1][1:]), around, bounded=metrics.metrics()[name].bounded
     )
     return MetricChange(before=before, after=after, difference=after - before, interval=interval)
 

@@ -22,17 +22,10 @@ from featstore.extraction.pipeline import embed_images
 from featstore.findings import Finding, ordered
 from featstore.fusion.model_io import load_strategy
 from featstore.image_facts import WAYS, recognise, seen_finding
+from featstore.images import manifest
 from featstore.images.csv import TABLES, list_csv
 from featstore.images.formats.container import HEAD, raster_format, suffixes
 from featstore.images.formats.decode import REASONS
-from featstore.images.manifest import (
-    Contents,
-    Quarantined,
-    findings_of_pages,
-    quarantine,
-    read_contents,
-    real_path_inside,
-)
 from featstore.images.reading import pixel_digest_of, read_pixels
 from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options
 from featstore.results.fusion import MeanOfPages, Prediction, Predictions
@@ -379,7 +372,7 @@ class _Search:
     follow_links: bool
     table: Mapping[str, Any]
     tables: int = 0
-    unreadable: list[Quarantined] = field(default_factory=list)
+    unreadable: list[manifest.Quarantined] = field(default_factory=list)
     passed_over: list[Path] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
@@ -409,19 +402,19 @@ class _Search:
         for top, folders, names in os.walk(folder, followlinks=True, onerror=self._refused):
             entered = []
             for name in filter(_is_visible, sorted(folders)):
-                real = real_path_inside(Path(top, name), folder, follow_links=self.follow_links)
+                real = manifest.real_path_inside(Path(top, name), folder, follow_links=self.follow_links)
                 if real not in seen:
                     seen.add(real)
                     entered.append(name)
             folders[:] = entered
             for name in filter(_is_visible, names):
                 path = Path(top, name)
-                real_path_inside(path, folder, follow_links=self.follow_links)
+                manifest.real_path_inside(path, folder, follow_links=self.follow_links)
                 found.append(path)
         return sorted(found)
 
     def _refused(self, error: OSError) -> None:
-        self.unreadable.append(quarantine(Path(error.filename), error))
+        self.unreadable.append(manifest.quarantine(Path(error.filename), error))
 
     def _csv(self, file: Path) -> list[_Named]:
         self.tables += 1
@@ -462,7 +455,9 @@ def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[Sca
     empty = []
     for one in given:
         files = search.files(one)
-        empty += [] if files else [Quarantined(Path(one), None, "missing", "No image was found there.")]
+        empty += (
+            [] if files else [manifest.Quarantined(Path(one), None, "missing", "No image was found there.")]
+        )
         for file in files:
             named.setdefault(file.path, file)
     regex = _compiled(reading.get("group_pattern"))
@@ -473,11 +468,11 @@ def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[Sca
         )
     records: list[ImageRecord] = []
     several = set()
-    read: list[tuple[str, Contents]] = []
+    read: list[tuple[str, manifest.Contents]] = []
     bad = list(search.unreadable)
     for path, file in named.items():
-        contents = read_contents(path)
-        if isinstance(contents, Contents):
+        contents = manifest.read_contents(path)
+        if isinstance(contents, manifest.Contents):
             records += _pages(file, contents, regex)
             several |= {path} if contents.pages > 1 else set()
             read.append((str(path), contents))
@@ -490,11 +485,11 @@ def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[Sca
         frozenset(several),
         tuple((row.path, row.reason, row.detail) for row in [*bad, *empty]),
         len(search.passed_over),
-        (*search.findings, *findings_of_pages(read)),
+        (*search.findings, *manifest.findings_of_pages(read)),
     )
 
 
-def _pages(file: _Named, contents: Contents, regex: re.Pattern[str] | None) -> Iterator[ImageRecord]:
+def _pages(file: _Named, contents: manifest.Contents, regex: re.Pattern[str] | None) -> Iterator[ImageRecord]:
     group = file.group or (_group(file.name, regex) if regex else contents.group or "")
     for image, frame in zip(contents.ids, contents.frames, strict=True):
         yield ImageRecord(image, file.path, file.label, group, frame=frame)
@@ -535,7 +530,9 @@ def _looks_like_image(path: Path) -> bool:
         return False
 
 
-def _nothing(given: Sequence[str | Path], bad: Sequence[Quarantined], other: Sequence[Path]) -> UsageError:
+def _nothing(
+    given: Sequence[str | Path], bad: Sequence[manifest.Quarantined], other: Sequence[Path]
+) -> UsageError:
     if bad:
         one = bad[0]
         head = (
@@ -546,8 +543,8 @@ def _nothing(given: Sequence[str | Path], bad: Sequence[Quarantined], other: Seq
             REASONS.get(one.reason, REMEDY) if len(bad) == 1 else REMEDY,
         )
     if other:
-        found = read_contents(other[0])
-        why = f": {found.detail}" if isinstance(found, Quarantined) else "."
+        found = manifest.read_contents(other[0])
+        why = f": {found.detail}" if isinstance(found, manifest.Quarantined) else "."
         what = f"{len(other)} other files, for example" if len(other) > 1 else "only"
         return UsageError(f"There is no image in {_shown(given)}, {what} {str(other[0])!r}{why}", REMEDY)
     if not given:

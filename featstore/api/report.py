@@ -13,7 +13,7 @@ from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import ScanOptions, refuse_unknown_options, scan
 from featstore.reporting.page.cases import Dataset
 from featstore.reporting.page.report import MARK, compose, render
-from featstore.reporting.run_record import read_records
+from featstore.reporting.run_record import RunRecord, read_records
 from featstore.runs import RUN, exclusive_access
 from featstore.serialization import open_regular, write_private
 from featstore.types import Decoding
@@ -21,10 +21,8 @@ from featstore.types import Decoding
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from featstore.reporting.run_record import RunRecord
 
-
-NAME = "report.html"
+REPORT_FILE = "report.html"
 HEAD = 1024
 """Bytes within which a report says that it is one."""
 
@@ -91,7 +89,7 @@ def write_report(
     records = read_records(folders)
     if with_images and data is None and not any(record.kind == "paper" for record in records):
         raise UsageError("Thumbnails need the images.", "Add --data DATA, or leave out --with-images.")
-    target = Path(out) if out is not None else folders[0] / NAME
+    target = Path(out) if out is not None else folders[0] / REPORT_FILE
     _require_free(target, overwrite=overwrite)
     store = None if cache is None else Path(cache)
     dataset = None if data is None else read_dataset(Path(data), records, store, **reading)

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from featstore.backbones.precision import BFLOAT16, FLOAT32
@@ -28,6 +27,7 @@ from featstore.backbones.precision import BFLOAT16, FLOAT32
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import tensorflow as tf
     from numpy.typing import NDArray
 
 
@@ -163,7 +163,7 @@ class _LayerRebuilder:
     def copy_weights(self) -> None:
         """Give the copies, which Keras has built by now, their weights."""
         for original, copy in self._copies:
-            copy.set_weights([weight.value.numpy() for weight in original.weights])
+            copy.set_weights([values_of(weight) for weight in original.weights])
 
     def _copy(self, layer: Any) -> Any:  # noqa: ANN401
         # An operation that is no layer, such as `x + 3`, computes in the type that it is given.
@@ -259,8 +259,17 @@ def _affine(norm: keras.layers.BatchNormalization) -> tuple[NDArray[np.float64],
     return scale, beta - mean * scale
 
 
+def values_of(variable: keras.Variable) -> NDArray[Any]:
+    """Values of a variable, whatever Keras runs on."""
+    return _on_host(variable.value)
+
+
+def _on_host(tensor: Any) -> NDArray[Any]:  # noqa: ANN401
+    return tensor.numpy() if hasattr(tensor, "numpy") else np.asarray(tensor)
+
+
 def _double(variable: keras.Variable) -> NDArray[np.float64]:
-    return np.asarray(variable.value.numpy(), np.float64)
+    return np.asarray(values_of(variable), np.float64)
 
 
 # Layers for inference alone: a convolution with everything folded in, and a ReLU of its own
@@ -317,13 +326,13 @@ class Convolution(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
         """Convolve, add the bias, activate."""
         strides, dilations = self.strides, self.dilations
         if self.depthwise is not None:
-            x = tf.nn.depthwise_conv2d(x, self.depthwise, [1, *strides, 1], self.padding, dilations=dilations)
+            x = _depthwise(x, self.depthwise, strides, self.padding, dilations)
             strides, dilations = [1, 1], [1, 1]
         if self.kernel is None:
-            return self.activation(tf.nn.bias_add(x, self.bias))
+            return self.activation(_add_bias(x, self.bias))
 
-        def convolve(kernel: keras.Variable, bias: keras.Variable) -> tf.Tensor:
-            return tf.nn.bias_add(tf.nn.conv2d(x, kernel, strides, self.padding, dilations=dilations), bias)
+        def convolve(kernel: keras.Variable, bias: keras.Variable) -> Any:  # noqa: ANN401
+            return _add_bias(_convolve(x, kernel, strides, self.padding, dilations), bias)
 
         y = convolve(self.kernel, self.bias)
         if self.kernel_remainder is not None:
@@ -336,8 +345,8 @@ class Convolution(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
         return keras.KerasTensor(self.shape, self.compute_dtype)
 
     def _remainder(self, value: Any) -> NDArray[np.float64]:  # noqa: ANN401
-        rounded: NDArray[np.float64] = tf.cast(tf.cast(value, self.variable_dtype), tf.float64).numpy()
-        return np.asarray(value - rounded)
+        rounded = _on_host(keras.ops.cast(np.asarray(value), self.variable_dtype))
+        return np.asarray(value - np.asarray(rounded, np.float64))
 
     def _variable(self, name: str, value: NDArray[Any] | None) -> keras.Variable | None:
         # No constant: those are copied into every compiled graph, at twice the memory.
@@ -346,6 +355,39 @@ class Convolution(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
         return self.add_weight(
             value.shape, lambda *_, **__: value, self.variable_dtype, trainable=False, name=name
         )
+
+
+# The operations of a convolution: TensorFlow's own, which its graph optimiser fuses; elsewhere Keras'
+
+
+def _on_tensorflow() -> bool:
+    return bool(keras.backend.backend() == "tensorflow")
+
+
+def _depthwise(x: Any, kernel: Any, strides: Sequence[int], padding: str, dilations: Sequence[int]) -> Any:  # noqa: ANN401
+    if _on_tensorflow():
+        import tensorflow as tf
+
+        return tf.nn.depthwise_conv2d(x, kernel, [1, *strides, 1], padding, dilations=dilations)
+    return keras.ops.depthwise_conv(
+        x, kernel, tuple(strides), padding.lower(), "channels_last", tuple(dilations)
+    )
+
+
+def _convolve(x: Any, kernel: Any, strides: Sequence[int], padding: str, dilations: Sequence[int]) -> Any:  # noqa: ANN401
+    if _on_tensorflow():
+        import tensorflow as tf
+
+        return tf.nn.conv2d(x, kernel, strides, padding, dilations=dilations)
+    return keras.ops.conv(x, kernel, tuple(strides), padding.lower(), "channels_last", tuple(dilations))
+
+
+def _add_bias(x: Any, bias: Any) -> Any:  # noqa: ANN401
+    if _on_tensorflow():
+        import tensorflow as tf
+
+        return tf.nn.bias_add(x, bias)
+    return x + bias
 
 
 class Rectifier(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
@@ -357,6 +399,10 @@ class Rectifier(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Negative numbers become zero; in bfloat16 some NaN too, as in oneDNN's fused ReLU."""
+        if not _on_tensorflow():
+            return keras.ops.maximum(x, keras.ops.zeros((), x.dtype))
+        import tensorflow as tf
+
         if x.dtype != tf.bfloat16:
             return tf.maximum(x, tf.zeros((), x.dtype))
         # The bits of bfloat16, read as an integer, have the same sign and order; TensorFlow's ReLU unpacks them.

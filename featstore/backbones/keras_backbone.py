@@ -11,22 +11,14 @@ import random
 import sys
 import tempfile
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
 
 from featstore.backbones import catalog
-from featstore.backbones.precision import (
-    FLOAT16,
-    FLOAT32,
-    POLICIES,
-    capabilities,
-    prefer_onednn,
-    require_hardware,
-    require_precision,
-    warn_if_rows_are_dependent,
-)
+from featstore.backbones import precision as precisions
 from featstore.backbones.weights import (
     IMAGENET,
     Weights,
@@ -45,7 +37,7 @@ from featstore.errors import (
     WeightsError,
     did_you_mean,
 )
-from featstore.types import BackboneSpec
+from featstore.types import BackboneSpec, Computation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,6 +52,9 @@ if TYPE_CHECKING:
 
 # Keras set up, and networks of the catalogue built, filled and frozen
 
+ENGINE = "tensorflow"
+KERAS_BACKEND = "KERAS_BACKEND"
+"""Keras' environment variable, read when it is imported, and set for that moment: other processes may differ."""
 PREPROCESSES = OFFICIAL, RESCALE = ("official", "rescale")
 
 
@@ -79,30 +74,56 @@ def require_preprocess(preprocess: str) -> None:
 
 def prepare_keras() -> list[tuple[int, int]]:
     """Set Keras and GPUs up; return the compute capability of each GPU."""
-    asked = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    _require("backend", asked, "tensorflow", "Unset KERAS_BACKEND, or set it to tensorflow.")
+    asked = os.environ.get(KERAS_BACKEND, ENGINE)
+    other = "Unset KERAS_BACKEND, or compute with it: `featstore extract DATA --engine jax`, in a process of its own."
+    require_setting("backend", asked, ENGINE, other)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    prefer_onednn()
-    with redirect_native_stderr():
+    precisions.prefer_onednn()
+    with redirect_native_stderr(), mock.patch.dict(os.environ, {KERAS_BACKEND: ENGINE}):
         import keras
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
 
     repair = "Remove the setting from keras.json (in $KERAS_HOME or ~/.keras) or from the calling program."
-    _require("backend", keras.backend.backend(), "tensorflow", repair)
-    _require("image_data_format", keras.config.image_data_format(), "channels_last", repair)
-    _require("dtype policy", keras.config.dtype_policy().name, "float32", repair)
+    require_setting("backend", keras.backend.backend(), ENGINE, repair)
+    require_setting("image_data_format", keras.config.image_data_format(), "channels_last", repair)
+    require_setting("dtype policy", keras.config.dtype_policy().name, "float32", repair)
     for gpu in gpus:
         tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
         with contextlib.suppress(RuntimeError):  # the GPU is in use already
             tf.config.experimental.set_memory_growth(gpu, enable=True)
     if not gpus:
-        warn_if_rows_are_dependent()
-    return capabilities(gpus)
+        precisions.warn_if_rows_are_dependent()
+    return precisions.capabilities(gpus)
 
 
-def _require(what: str, actual: str, wanted: str, remedy: str) -> None:
+def libraries() -> str:
+    """Names and versions of what computes, as shards record them."""
+    import keras
+    import tensorflow as tf
+
+    return f"tensorflow {tf.__version__}, keras {keras.__version__}"
+
+
+@cache
+def device_name() -> str:
+    """Name of the device that computes: of the first GPU that TensorFlow sees, else of the processor."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
+    return str(details.get("device_name", "GPU")) if gpus else precisions.cpu_name()
+
+
+def require_setting(what: str, actual: str, wanted: str, remedy: str) -> None:
+    """Refuse a setting of Keras that would change the numbers.
+
+    Raises
+    ------
+    BackboneError
+        If it is not `wanted`.
+    """
     if actual != wanted:
         raise BackboneError(f"Keras' {what} is {actual}, and featstore's features need {wanted}.", remedy)
 
@@ -171,9 +192,11 @@ def preprocessing_function(row: Row, preprocess: str) -> Callable[[tf.Tensor], t
 
 
 def _require_finite(row: Row, network: keras.Model) -> None:
+    from featstore.backbones.folding import values_of
+
     # Fused ReLUs turn a NaN into a zero, so that the features alone would not tell.
     for variable in network.weights:
-        if not np.isfinite(variable.value.numpy()).all():
+        if not np.isfinite(values_of(variable)).all():
             raise WeightsError(
                 f"{row.name}: its weights hold NaN or infinity in {variable.path}.",
                 f"Fetch or train them again, and pass them: --weights {row.name}=PATH.",
@@ -244,6 +267,11 @@ class KerasBackbone:
         """Images computed at a time: all of a batch."""
         return self.batch_size
 
+    @property
+    def computation(self) -> Computation:
+        """How its vectors come about."""
+        return Computation(self.batch_size, ENGINE, device_name(), libraries())
+
     def with_batch_size(self, batch_size: int) -> KerasBackbone:
         """Compile the same network, sharing its weights, for another batch.
 
@@ -254,7 +282,7 @@ class KerasBackbone:
         UsageError
             If it is less than 1.
         """
-        _require_batch_size(batch_size)
+        require_batch_size(batch_size)
         forward = _compile(catalog.row(self.spec.name), self._network, self.spec, batch_size)
         return replace(self, batch_size=batch_size, _forward=forward)
 
@@ -308,7 +336,9 @@ class KerasBackbone:
         return features
 
 
-def spec(row: Row, weights: Weights, preprocess: str = OFFICIAL, precision: str = FLOAT32) -> BackboneSpec:
+def spec(
+    row: Row, weights: Weights, preprocess: str = OFFICIAL, precision: str = precisions.FLOAT32
+) -> BackboneSpec:
     """Identity of a backbone, computed without loading it (and without TensorFlow).
 
     Raises
@@ -319,7 +349,7 @@ def spec(row: Row, weights: Weights, preprocess: str = OFFICIAL, precision: str 
         If the weights are still to be downloaded and hence have no digest.
     """
     require_preprocess(preprocess)
-    require_precision(precision)
+    precisions.require_precision(precision)
     if weights.digest is None:
         raise WeightsError(
             f"{row.name}: the ImageNet weights are not on this machine yet.",
@@ -333,7 +363,7 @@ def load_backbone(
     weights: str = IMAGENET,
     preprocess: str = OFFICIAL,
     batch_size: int = 16,
-    precision: str = FLOAT32,
+    precision: str = precisions.FLOAT32,
 ) -> KerasBackbone:
     """Build a frozen backbone, load its weights and compile its forward pass.
 
@@ -360,23 +390,35 @@ def load_backbone(
         If Keras is set up in a way that would change the numbers, or the network is not what its row says.
     """
     require_preprocess(preprocess)
-    require_precision(precision)
-    _require_batch_size(batch_size)
+    precisions.require_precision(precision)
+    require_batch_size(batch_size)
+    if precision == precisions.TF32:
+        raise UsageError(
+            "The engine tensorflow does not compute in tf32: it can only be told so for all networks of a process.",
+            "Use the other engine: `featstore extract DATA --engine jax --precision tf32`.",
+        )
     row = catalog.row(name)
     found = resolve_weights(row, weights)
     if found.digest is None:
         require_reachable(row)
-    require_hardware(precision, prepare_keras())
+    precisions.require_hardware(precision, prepare_keras())
     if found.digest is None:
         found = download(row)
     from featstore.backbones.folding import fold
 
     identity = spec(row, found, preprocess, precision)
-    network = fold(build(row, found, preprocess), POLICIES[precision])
+    network = fold(build(row, found, preprocess), precisions.POLICIES[precision])
     return KerasBackbone(identity, batch_size, network, _compile(row, network, identity, batch_size))
 
 
-def _require_batch_size(batch_size: int) -> None:
+def require_batch_size(batch_size: int) -> None:
+    """Refuse a batch without images.
+
+    Raises
+    ------
+    UsageError
+        If it is less than 1.
+    """
     if batch_size < 1:
         raise UsageError(f"The batch size is {batch_size}.", "Use 1 or more.")
 
@@ -398,7 +440,7 @@ def _compile(
         embed,
         input_signature=[tf.TensorSpec((batch_size, row.input_size, row.input_size, 3), tf.float32)],
         autograph=False,
-        jit_compile=True if identity.precision == FLOAT16 else None,
+        jit_compile=True if identity.precision == precisions.FLOAT16 else None,
     )
     forward.get_concrete_function()
     return forward  # type: ignore[no-any-return]

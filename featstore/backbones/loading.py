@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.backbones import catalog, keras_backbone
-from featstore.backbones.precision import FLOAT32, require_precision
+from featstore.backbones import catalog, engines, keras_backbone
+from featstore.backbones.precision import FLOAT32, cpu_name, require_precision
 from featstore.backbones.weights import IMAGENET, resolve_weights
 from featstore.errors import (
     BackboneError,
@@ -18,6 +18,7 @@ from featstore.errors import (
     OutOfMemoryError,
     UsageError,
 )
+from featstore.types import PLUG_IN, Computation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.backbones.catalog import Row
+    from featstore.backbones.jax_backbone import JaxBackbone
     from featstore.backbones.weights import Weights
     from featstore.types import Backbone, BackboneSpec, Features
 
@@ -77,8 +79,11 @@ def load_backbone(
     preprocess: str = keras_backbone.OFFICIAL,
     batch_size: int = 16,
     precision: str = FLOAT32,
-) -> ForeignBackbone | keras_backbone.KerasBackbone:
-    """Load a network of the catalogue by its loader; the arguments are those of `keras_backbone.load_backbone`.
+    engine: str = engines.TENSORFLOW,
+) -> ForeignBackbone | JaxBackbone | keras_backbone.KerasBackbone:
+    """Load a network of the catalogue by its loader, or one of Keras on an engine.
+
+    The other arguments are those of `keras_backbone.load_backbone`.
 
     Raises
     ------
@@ -91,7 +96,7 @@ def load_backbone(
     """
     row = catalog.row(name)
     if not row.loader:
-        return keras_backbone.load_backbone(name, weights, preprocess, batch_size, precision)
+        return engines.load_backbone(engine, name, weights, preprocess, batch_size, precision)
     found = resolve_weights(row, weights)
     return ForeignBackbone.load(row, spec(row, found, preprocess, precision), found.path, batch_size)
 
@@ -134,6 +139,11 @@ class ForeignBackbone:
     def effective_batch_size(self) -> int:
         """Images computed at a time."""
         return self._network.effective_batch_size
+
+    @property
+    def computation(self) -> Computation:
+        """How its vectors come about, as far as featstore can tell."""
+        return Computation(self.effective_batch_size, PLUG_IN, cpu_name(), self._row.version)
 
     def with_batch_size(self, batch_size: int) -> ForeignBackbone:
         """Load the same network for another batch."""

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 # Precisions, and the hardware that they need
 
 FLOAT32: Final = "float32"
+TF32: Final = "tf32"
 BFLOAT16: Final = "bfloat16"
 FLOAT16: Final = "float16"
 
-POLICIES: Final = {FLOAT32: "float32", BFLOAT16: "bfloat16", FLOAT16: "mixed_float16"}
+POLICIES: Final = {FLOAT32: "float32", TF32: "float32", BFLOAT16: "bfloat16", FLOAT16: "mixed_float16"}
 """Keras' dtype policy by precision."""
 
 FORCE: Final = "FEATSTORE_FORCE_PRECISION"
@@ -39,7 +40,7 @@ FORCE: Final = "FEATSTORE_FORCE_PRECISION"
 
 _CPUINFO: Final = Path("/proc/cpuinfo")
 _BFLOAT16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-_BFLOAT16_GPU: Final = (8, 0)
+_AMPERE: Final = (8, 0)
 
 
 def require_precision(precision: str) -> None:
@@ -54,7 +55,7 @@ def require_precision(precision: str) -> None:
         raise UnknownNameError(f"There is no precision {precision!r}.", did_you_mean(precision, POLICIES))
 
 
-def require_hardware(precision: str, gpus: Sequence[tuple[int, int]]) -> None:
+def require_hardware(precision: str, gpus: Sequence[tuple[int, int]], engine: str = "TensorFlow") -> None:
     """Refuse an arithmetic for which this machine has no instructions: it would be slower than float32.
 
     Parameters
@@ -63,6 +64,8 @@ def require_hardware(precision: str, gpus: Sequence[tuple[int, int]]) -> None:
         One of `POLICIES`.
     gpus
         Compute capability of each visible GPU.
+    engine
+        What does or does not see them.
 
     Raises
     ------
@@ -73,10 +76,15 @@ def require_hardware(precision: str, gpus: Sequence[tuple[int, int]]) -> None:
         return
     if precision == FLOAT16 and not gpus:
         raise UsageError(
-            "float16 is for GPUs, and TensorFlow sees none.",
+            f"float16 is for GPUs, and {engine} sees none.",
             "Use a machine with a GPU, or float32 in all steps: `featstore extract DATA --precision float32`.",
         )
-    if precision == BFLOAT16 and not _has_bfloat16(gpus):
+    if precision == TF32 and not (gpus and all(gpu >= _AMPERE for gpu in gpus)):
+        raise UsageError(
+            f"tf32 is for GPUs of NVIDIA's Ampere or later (8.0), and {engine} sees none.",
+            "Use a machine with such a GPU, or float32 in all steps: `featstore extract DATA --precision float32`.",
+        )
+    if precision == BFLOAT16 and not has_bfloat16(gpus):
         raise UsageError(
             "This machine does not say that it computes in bfloat16 (CPU flag avx512_bf16 or amx_bf16, GPU 8.0).",
             "Use another machine, or float32 in all steps: `featstore extract DATA --precision float32`;"
@@ -86,14 +94,23 @@ def require_hardware(precision: str, gpus: Sequence[tuple[int, int]]) -> None:
 
 def cpu_flags() -> frozenset[str]:
     """Instruction sets of the CPU as Linux names them; empty on other systems."""
+    lists = (value.split() for name, value in _cpuinfo() if name in {"flags", "Features"})
+    return frozenset().union(*lists)
+
+
+def cpu_name() -> str:
+    """Name of the processor as its maker prints it, or its architecture where the system does not tell."""
+    names = (value for name, value in _cpuinfo() if name == "model name" and value)
+    return next(names, platform.processor() or platform.machine())
+
+
+def _cpuinfo() -> list[tuple[str, str]]:
     try:
         text = _CPUINFO.read_text(encoding="utf-8")
     except OSError:
-        return frozenset()
+        return []
     lines = (line.partition(":") for line in text.splitlines())
-    return frozenset().union(
-        *(value.split() for name, _, value in lines if name.strip() in {"flags", "Features"})
-    )
+    return [(name.strip(), value.strip()) for name, _, value in lines]
 
 
 def capabilities(gpus: Sequence[Any]) -> list[tuple[int, int]]:
@@ -105,8 +122,9 @@ def capabilities(gpus: Sequence[Any]) -> list[tuple[int, int]]:
     return [tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus]
 
 
-def _has_bfloat16(gpus: Sequence[tuple[int, int]]) -> bool:
-    return all(gpu >= _BFLOAT16_GPU for gpu in gpus) if gpus else bool(_BFLOAT16_FLAGS & cpu_flags())
+def has_bfloat16(gpus: Sequence[tuple[int, int]]) -> bool:
+    """Whether the GPUs of these compute capabilities, or without any the CPU, say that they compute in bfloat16."""
+    return all(gpu >= _AMPERE for gpu in gpus) if gpus else bool(_BFLOAT16_FLAGS & cpu_flags())
 
 
 # Convolution kernels of the CPU

@@ -12,16 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from featstore.backbones import catalog
-from featstore.backbones.keras_backbone import (
-    build_with_preprocessing,
-    download,
-    fresh_layer_names,
-    prepare_keras,
-    preprocessing_function,
-    require_preprocess,
-    strip_preprocessing,
-)
+from featstore.backbones import catalog, keras_backbone
 from featstore.backbones.weights import IMAGENET, one_line, require_reachable, resolve_weights
 from featstore.errors import BackboneError, OutOfMemoryError, UsageError
 
@@ -115,23 +106,23 @@ class TrainableBackbone:
         learning_rate: float = 1e-5,
         seed: int = 0,
     ) -> None:
-        require_preprocess(preprocess)
+        keras_backbone.require_preprocess(preprocess)
         row = require_trainable(name)
         found = resolve_weights(row, weights)
         if found.digest is None:
             require_reachable(row)
-        gpus = prepare_keras()
+        gpus = keras_backbone.prepare_keras()
         if gpus:
             _enable_determinism()
         if found.digest is None:
-            found = download(row)
+            found = keras_backbone.download(row)
         self.name, self.digest = name, str(found.digest)
         self.input_size, self.dimension, self.batch_size = row.input_size, row.dimension, batch_size
         self._rate, self._seed = learning_rate, seed
-        with fresh_layer_names():  # which get into the weights file, and hence into its digest
-            self._whole = build_with_preprocessing(row, found, preprocess)
-        self._network = strip_preprocessing(row, self._whole)
-        self._prepare = preprocessing_function(row, preprocess)
+        with keras_backbone.fresh_layer_names():  # which get into the weights file, and hence into its digest
+            self._whole = keras_backbone.build_with_preprocessing(row, found, preprocess)
+        self._network = keras_backbone.strip_preprocessing(row, self._whole)
+        self._prepare = keras_backbone.preprocessing_function(row, preprocess)
         self.layers, self.of_layers = _unfreeze(name, self._network, unfreeze)
         self._embed = self._compiled(lambda images: self._network(self._prepare(images), training=False))
         self._best: list[NDArray[Any]] = []

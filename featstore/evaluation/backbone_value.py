@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.evaluation.candidates import PROBE
-from featstore.evaluation.estimates import primary_mean, score_candidates
+from featstore.evaluation.estimates import EvaluationDesign, primary_mean, score_candidates
 from featstore.evaluation.metrics import PRIMARY
 from featstore.results.comparison import BackboneCost, BackboneValue, Candidate, ParetoPoint, ViewPoint
 from featstore.store.notes import recorded_timings
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.estimates import EvaluationDesign
     from featstore.matrix import FeatureMatrix
 
     Vector = NDArray[np.float64]

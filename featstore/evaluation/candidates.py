@@ -308,11 +308,11 @@ def fit_jointly(
 
 def select_backbones(matrix: FeatureMatrix, train: NDArray[np.intp]) -> tuple[str, ...]:
     """Backbones that greedy forward selection picks, from all views of training images alone."""
-    from featstore.fusion.subset_logistic import DEFAULT, forward_selection
+    from featstore.fusion.subset_logistic import DEFAULT_C, forward_selection
 
     X, y, groups = training_rows(matrix, train, matrix.backbones)
     numbers = np.unique(groups, return_inverse=True)[1]
-    return forward_selection(X, y, matrix.blocks, DEFAULT, numbers)
+    return forward_selection(X, y, matrix.blocks, DEFAULT_C, numbers)
 
 
 def _rows(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featstore.evaluation import metrics
 from featstore.evaluation.intervals import (
     Z,
     group_weights,
@@ -17,15 +18,6 @@ from featstore.evaluation.intervals import (
     sample_sizes,
     score_interval,
     weight_blocks,
-)
-from featstore.evaluation.metrics import (
-    ENOUGH_IMAGES,
-    PRIMARY,
-    calibration_error,
-    decide,
-    metrics,
-    primary_score,
-    score,
 )
 from featstore.images.manifest import Manifest
 from featstore.processes import PhaseProgress
@@ -114,7 +106,7 @@ class CandidateScores:
     @property
     def primary(self) -> float:
         """Mean of the primary metric over the folds."""
-        return self.estimates[PRIMARY].mean or 0.0
+        return self.estimates[metrics.PRIMARY].mean or 0.0
 
 
 def score_candidates(
@@ -152,7 +144,7 @@ def score_candidates(
         # The plain score comes first and the resamples after it, so that one pass over the images gives both.
         drawn = np.vstack([np.ones((1, len(test))), weights[:, test]])
         for mine, values, cut in zip(scores, proba, cuts, strict=True):
-            mine.append(score(design.y[test], values[at], drawn, design.positive, cut[at]))
+            mine.append(metrics.score(design.y[test], values[at], drawn, design.positive, cut[at]))
     return [
         _score_candidate(design, candidate, values, cut, mine, weights, (reseeded or {}).get(candidate, ()))
         for candidate, values, cut, mine in zip(candidates, proba, cuts, scores, strict=True)
@@ -176,7 +168,7 @@ def primary_mean(
     tests = [design.splits[at][1] for at in folds]
     return fold_mean(
         [
-            primary_score(design.y[test], p, weights[:, test], design.positive)
+            metrics.primary_score(design.y[test], p, weights[:, test], design.positive)
             for test, p in zip(tests, proba, strict=True)
         ]
     )
@@ -191,28 +183,28 @@ def _score_candidate(
     weights: Vector,
     reseeded: Sequence[Sequence[Vector]],
 ) -> CandidateScores:
-    decisions = tuple(decide(p, design.positive, cut) for p, cut in zip(proba, cuts, strict=True))
+    decisions = tuple(metrics.decide(p, design.positive, cut) for p, cut in zip(proba, cuts, strict=True))
     known = _sample_sizes(design, proba, decisions)
     estimates, resampled = {}, {}
-    for name in metrics():
+    for name in metrics.metrics():
         resampled[name] = fold_mean([part[name][1:] for part in scores])
         folds = np.array([part[name][0] for part in scores])
         estimates[name] = _metric_estimate(name, folds, resampled[name], known[name], design.overlap_factor)
     estimates["ece"] = _pooled_error(design, proba, weights, known["ece"])
-    seen = np.array([part[PRIMARY][0] for part in scores])
+    seen = np.array([part[metrics.PRIMARY][0] for part in scores])
     least = None
     if np.isfinite(seen).all():
-        least = minimal_interval(float(seen.mean()), resampled[PRIMARY], known[PRIMARY])
-    spread = _variance_components(design, seen, resampled[PRIMARY], least, reseeded)
+        least = minimal_interval(float(seen.mean()), resampled[metrics.PRIMARY], known[metrics.PRIMARY])
+    spread = _variance_components(design, seen, resampled[metrics.PRIMARY], least, reseeded)
     return CandidateScores(
         candidate,
         tuple(proba),
         decisions,
         estimates,
         spread,
-        resampled[PRIMARY],
+        resampled[metrics.PRIMARY],
         least,
-        known[PRIMARY],
+        known[metrics.PRIMARY],
     )
 
 
@@ -262,7 +254,7 @@ def _pooled_error(
     drawn = weights if len(tested) == len(design.y) else weights[:, tested]
     y, values = design.y[tested], whole[tested]
     seen, errors = (
-        calibration_error(y, values, each, design.positive) for each in (np.ones((1, len(y))), drawn)
+        metrics.calibration_error(y, values, each, design.positive) for each in (np.ones((1, len(y))), drawn)
     )
     none = (None,) * len(design.splits)
     if not np.isfinite(seen[0]):
@@ -314,10 +306,10 @@ def held_out_scores(
     """Every metric with its interval over resamples of the held-out groups; no ECE of too few images."""
     y, groups = matrix.y[rows], matrix.groups[rows]
     weights = np.vstack([np.ones((1, len(rows))), group_weights(groups)])
-    scores = score(y, proba, weights, positive, threshold)
-    if len(rows) < ENOUGH_IMAGES:
+    scores = metrics.score(y, proba, weights, positive, threshold)
+    if len(rows) < metrics.ENOUGH_IMAGES:
         scores["ece"] = np.full(len(weights), np.nan)
-    known = sample_sizes(y, proba, decide(proba, positive, threshold), groups, positive)
+    known = sample_sizes(y, proba, metrics.decide(proba, positive, threshold), groups, positive)
     return {name: _score(name, values[0], values[1:], known[name]) for name, values in scores.items()}
 
 
@@ -332,13 +324,13 @@ def held_out_primary(
     resampled: dict[str, list[NDArray[np.float64]]] = {name: [] for name in answers}
     for weights in weight_blocks(groups):
         for name, proba in answers.items():
-            resampled[name].append(primary_score(y, proba, weights, positive))
+            resampled[name].append(metrics.primary_score(y, proba, weights, positive))
     scores = {}
     for name, proba in answers.items():
         targets = [positive] if positive is not None else range(proba.shape[1])
-        sample_size = ranking_sample_sizes([(y == c, proba[:, c]) for c in targets], groups)[PRIMARY]
-        value = float(primary_score(y, proba, np.ones((1, len(rows))), positive)[0])
-        scores[name] = _score(PRIMARY, value, np.concatenate(resampled[name]), sample_size)
+        sample_size = ranking_sample_sizes([(y == c, proba[:, c]) for c in targets], groups)[metrics.PRIMARY]
+        value = float(metrics.primary_score(y, proba, np.ones((1, len(rows))), positive)[0])
+        scores[name] = _score(metrics.PRIMARY, value, np.concatenate(resampled[name]), sample_size)
     return scores
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from featstore import runs, serialization
 from featstore.errors import AuditError, RunError
 from featstore.findings import EXAMPLES, Finding, counted, mark_accepted
-from featstore.image_facts import image_copies, known_images
+from featstore.image_facts import CopiesFound, CopyPair, FactTable, image_copies, known_images
 from featstore.images.names import DisjointSets
 from featstore.serialization import canonical_json, write_private
 from featstore.splits import seen_or_same_group
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.image_facts import CopiesFound, CopyPair, FactTable
     from featstore.matrix import FeatureMatrix
     from featstore.types import ImageRecord
 
@@ -276,7 +275,9 @@ def read_training_images(out: Path, about: Mapping[str, Any]) -> KnownImages | N
     if isinstance(files, dict) and runs.TRAINING not in files:
         return None
     try:
-        content = serialization.unseal(serialization.parse(runs.read_verified(out, about, runs.TRAINING)))
+        content = serialization.unseal(
+            serialization.parse_json(runs.read_verified(out, about, runs.TRAINING))
+        )
         return _known(content)
     except serialization.DocumentError as error:
         raise RunError(f"{out / runs.TRAINING} cannot be read: {error}.", runs.REMEDY) from error

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.evaluation.calibration import INNER_FOLDS, NEUTRAL, OperatingPoint, fit_operating_point
-from featstore.evaluation.estimates import primary_mean
+from featstore.evaluation.estimates import CandidateScores, EvaluationDesign, primary_mean
 from featstore.evaluation.intervals import minimal_interval, percentile_interval, score_interval
 from featstore.evaluation.metrics import PRIMARY, primary_score
 from featstore.results.comparison import NestedSelection, SelectionBias
-from featstore.splits import inner_folds
+from featstore.splits import Split, inner_folds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.evaluation.calibration import OperatingPointRequest
-    from featstore.evaluation.estimates import CandidateScores, EvaluationDesign
     from featstore.matrix import FeatureMatrix
-    from featstore.splits import Split
 
     Vector = NDArray[np.float64]
 

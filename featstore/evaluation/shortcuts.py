@@ -15,7 +15,7 @@ from featstore.evaluation.estimates import held_out_scores, score_candidates
 from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
 from featstore.evaluation.metrics import PRIMARY, decide, primary_score
 from featstore.findings import Finding, counted
-from featstore.image_facts import notes_found
+from featstore.image_facts import FactTable, notes_found
 from featstore.images.reading import file_columns
 from featstore.results.comparison import Candidate
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.evaluation.estimates import CandidateScores, EvaluationDesign
-    from featstore.image_facts import FactTable
     from featstore.matrix import FeatureMatrix
     from featstore.results.scores import Score
     from featstore.splits import Split

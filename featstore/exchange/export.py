@@ -6,21 +6,18 @@ import io
 import json
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.arguments import public
-from featstore.errors import StoreError, UsageError, did_you_mean
-from featstore.exchange.reading import require_pyarrow
-from featstore.matrix import Source, load_matrix
+from featstore.errors import StoreError, UsageError
+from featstore.images.parquet import require_pyarrow
 from featstore.serialization import PRIVATE_FOLDER, write_private
-from featstore.store import paths, shard
-from featstore.store.store import default_cache
+from featstore.store import shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -36,7 +33,7 @@ SUFFIXES = {".npz": "npz", ".parquet": "parquet", ".h5": "gap", "": "gap"}
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """Outcome of an export.
+    """Outcome of `featstore.export_features`.
 
     Attributes
     ----------
@@ -67,76 +64,28 @@ class Exported:
         return asdict(self)
 
 
-@public
-def export_features(
-    data: str | Path,
-    out: str | Path,
-    *,
-    layout: str | None = None,
-    seed: int | None = None,
-    overwrite: bool = False,
-    **source: Unpack[Source],
-) -> Exported:
-    """Write the stored features of a data set, in one view, to a file of another kind.
-
-    Rows are aligned as `featstore.load_matrix` aligns them, and carry image id, relative path, label, group and
-    split. Each file is written whole or not at all, and is for its owner alone.
-
-    Parameters
-    ----------
-    data
-        A folder or a CSV manifest.
-    out
-        Where to: ``*.npz``, ``*.parquet``, or for ``gap`` a folder or, for a single backbone, ``*.h5``.
-    layout
-        ``npz``, ``parquet`` or ``gap`` (one ``gap_<Backbone>.h5`` each, with ``train``, ``test`` and ``label``);
-        default by the suffix of `out`.
-    seed
-        Seed of the augmented view; None for the identity view.
-    overwrite
-        Replace files that are there.
-    **source
-        As for `featstore.load_matrix`; its `seeds` are not looked at.
+def write_export(frame: ExportFrame, out: Path, layout: str, *, overwrite: bool) -> Exported:
+    """Write the columns of a data set in one of the formats of `WRITERS`.
 
     Raises
     ------
     UsageError
-        If a file is there already, or the format is unknown or does not fit.
-    MissingFeaturesError
-        If an image lacks a vector.
+        If a file is there already, or the format does not fit.
     StoreError
-        If there is no cache, or a file cannot be written.
-
-    Examples
-    --------
-    >>> import featstore
-    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
-    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
-    >>> exported = featstore.export_features(
-    ...     data, "features.npz", backbones=["EfficientNetLite0"], overwrite=True
-    ... )
-    >>> exported.images, exported.backbones
-    (16, {'EfficientNetLite0': 1280})
+        If a file cannot be written.
     """
-    target = Path(out)
-    kind = layout or SUFFIXES.get(target.suffix, "")
-    if kind not in WRITERS:
-        raise UsageError(f"{kind or target.suffix!r} is no format of an export.", did_you_mean(kind, WRITERS))
-    paths.require_cache(Path(source.get("cache") or default_cache()))
-    source["seeds"] = () if seed is None else (seed,)
-    table = export_frame(load_matrix(data, **source), Path(source.get("root") or data))
-    pages = WRITERS[kind](table, target)
+    pages = WRITERS[layout](frame, out)
     _refuse_existing(pages, overwrite=overwrite)
     for path, encode in pages.items():
         _write(path, encode())
     return Exported(
         tuple(map(str, pages)),
-        kind,
-        len(table.ids),
-        {name: values.shape[1] for name, values in table.features.items()},
-        table.recipe,
-        table.seed,
-        table.excluded,
+        layout,
+        len(frame.ids),
+        {name: values.shape[1] for name, values in frame.features.items()},
+        frame.recipe,
+        frame.seed,
+        frame.excluded,
     )
 
 
@@ -159,7 +108,7 @@ def _write(path: Path, data: bytes) -> None:
 
 # One view of a data set as columns: what every format holds
 
-TEST = "test"
+TEST_SPLIT = "test"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -210,7 +159,7 @@ class ExportFrame:
 
 
 def export_frame(matrix: FeatureMatrix, data: Path) -> ExportFrame:
-    """Columns of the last view of a matrix that was loaded from `data`."""
+    """Columns of the last view of a matrix; paths are given relative to `data`."""
     view, values = matrix.views[-1], matrix.features[-1]
     root = data if data.is_dir() else data.parent
     known: dict[str, Any] = {
@@ -294,7 +243,7 @@ def _parquet(table: ExportFrame) -> bytes:
 
 
 def _gap(table: ExportFrame, values: Features) -> bytes:
-    parts = {"train": table.splits != TEST, "test": table.splits == TEST}
+    parts = {"train": table.splits != TEST_SPLIT, "test": table.splits == TEST_SPLIT}
     arrays: dict[str, NDArray[Any]] = {name: values[rows] for name, rows in parts.items()}
     arrays["label"] = table.y[parts["train"]].astype(np.int32)  # as flow_from_directory(...).classes
     arrays["test_label"] = table.y[parts["test"]].astype(np.int32)

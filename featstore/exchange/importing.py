@@ -7,22 +7,17 @@ import re
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Unpack
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.arguments import public
 from featstore.backbones import catalog
 from featstore.errors import NonFiniteFeaturesError, UsageError
-from featstore.exchange.reading import read_table, select, spanned
-from featstore.images.formats.decode import decoder_version
-from featstore.images.scan import ScanOptions, scan
-from featstore.serialization import digest_file
+from featstore.exchange.reading import FeatureTable, select_features, spanned
 from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
-from featstore.store.store import Store, default_cache
-from featstore.types import IDENTITY, IMPORTED_PREFIX, BackboneSpec, Decoding, FeatureKey
+from featstore.types import IDENTITY, BackboneSpec, FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,18 +25,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.images.manifest import Manifest
-    from featstore.types import Features
+    from featstore.store.store import Store
+    from featstore.types import Decoding, Features
 
 
 # Import
 
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+BACKBONE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Outcome of an import.
+    """Outcome of `featstore.import_features`.
 
     Attributes
     ----------
@@ -83,85 +79,32 @@ class Imported:
         return asdict(self)
 
 
-@public
-def import_features(
-    data: str | Path,
-    file: str | Path,
-    name: str,
+def import_table(
+    table: FeatureTable,
+    manifest: Manifest,
+    store: Store,
     *,
-    features: str | None = None,
-    ignore: str | Sequence[str] = (),
-    rows: str | None = None,
-    value_range: tuple[float, float] | None = None,
-    cache: str | Path | None = None,
-    **reading: Unpack[ScanOptions],
+    name: str,
+    weights: str,
+    decoding: Decoding,
+    ignore: Sequence[str],
 ) -> Imported:
-    """Store the vectors of a foreign file as the identity view of a backbone of its own.
-
-    Rows are matched to images by image id, by path relative to the data set or, where that fits one image alone, by a
-    part of the path; never by position. All of them are taken, or none. Columns that have no name, count the rows or
-    tell the class are no features and are left out, unless they are named.
-
-    Parameters
-    ----------
-    data
-        A folder or a CSV manifest: the images that the vectors belong to.
-    file
-        ``.npz``, ``.h5``, ``.parquet`` or ``.csv``; see `featstore.exchange.reading.read_table`.
-    name
-        What the backbone shall be called; no name of the catalogue.
-    features
-        Name of the block of numbers, where the file has several; or names of the columns that are features, with
-        commas, ``*`` for any part of a name. The columns of a block are called ``block.0``, ``block.1`` ...
-    ignore
-        Names of columns to leave out, ``*`` as well; one text may hold several with commas.
-    rows
-        Name of the column of ids or paths in the file, where it has several.
-    value_range, cache
-        As for `featstore.extract`.
-    **reading
-        How the data set is read: see `featstore.images.scan.ScanOptions`.
+    """Store the rows of a table as the identity view of a backbone; `featstore.import_features` says how.
 
     Raises
     ------
     UsageError
-        If the name is taken, a row belongs to no image, or two unequal rows to the same.
+        If a row belongs to no image, or two unequal rows to the same.
     NonFiniteFeaturesError
         If a value is not finite in float32.
-    RefusedFileError
-        If the file is damaged or hostile.
-
-    Examples
-    --------
-    >>> import featstore
-    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
-    >>> with open("measured.csv", "w") as file:
-    ...     print("path,kilobytes,constant", file=file)
-    ...     for image in featstore.scan(data).records:
-    ...         print(image.path.name, image.path.stat().st_size / 1024, 0.5, sep=",", file=file)
-    >>> imported = featstore.import_features(data, "measured.csv", "measured", cache="imported")
-    >>> imported.images, imported.dimension
-    (16, 2)
-    >>> featstore.load_matrix(data, cache="imported").features.shape
-    (1, 16, 2)
     """
-    path = Path(file)
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}.", "Check the path.")
-    store = Store(Path(cache) if cache is not None else default_cache())
-    weights = f"{IMPORTED_PREFIX}{digest_file(path)}"
-    _require_free(name, weights, store)
-    table = read_table(path, features, rows)
-    _require_rows(table.names, table.features)
-    manifest = scan(Path(data), **reading)
-    matching = match(table.names, manifest)
+    matching = match_rows(table.names, manifest)
     label = {record.id: record.label for record in manifest.records}
     labels = [label[image] for image in matching.ids]
-    unwanted = [part.strip() for part in ignore.split(",")] if isinstance(ignore, str) else ignore
-    chosen = select(table.features, table.columns, labels, named=table.named, ignore=unwanted)
+    chosen = select_features(table.features, table.columns, labels, named=table.named, ignore=ignore)
     ids, values = _distinct(matching.ids, _finite(table.names, chosen.values), table.names)
     spec = BackboneSpec(name, weights, 0, "foreign", values.shape[1])
-    key = FeatureKey(spec, IDENTITY, Decoding(decoder_version(), value_range=value_range))
+    key = FeatureKey(spec, IDENTITY, decoding)
     with Leases(store.root) as leases, leases.acquire({key: IdSet.of(ids)}):
         for start in range(0, len(ids), BLOCK_ROWS):
             store.write(key, ids[start : start + BLOCK_ROWS], values[start : start + BLOCK_ROWS])
@@ -181,8 +124,15 @@ def import_features(
     )
 
 
-def _require_free(name: str, weights: str, store: Store) -> None:
-    if not NAME.fullmatch(name):
+def require_free_name(name: str, weights: str, store: Store) -> None:
+    """Refuse a name of the catalogue, and one that other vectors of a cache have.
+
+    Raises
+    ------
+    UsageError
+        If it is taken, or cannot be a name.
+    """
+    if not BACKBONE_NAME.fullmatch(name):
         raise UsageError(f"{name!r} cannot name a backbone.", "Use letters, digits, - and _, a letter first.")
     taken = {key.backbone.weights for key in store.feature_keys() if key.backbone.name == name} - {weights}
     if name in catalog.names() or taken:
@@ -190,7 +140,14 @@ def _require_free(name: str, weights: str, store: Store) -> None:
         raise UsageError(f"There is a {name} {where} already.", "Give these vectors another --name.")
 
 
-def _require_rows(names: Sequence[str], found: NDArray[Any]) -> None:
+def require_rows(names: Sequence[str], found: NDArray[Any]) -> None:
+    """Refuse features that are not one row for each name.
+
+    Raises
+    ------
+    UsageError
+        If they are not.
+    """
     if found.ndim != 2 or found.shape[0] != len(names) or not found.size:  # noqa: PLR2004
         raise UsageError(
             f"The file has {len(names)} row names and features of shape {found.shape}.",
@@ -203,8 +160,9 @@ def _finite(names: Sequence[str], found: NDArray[Any]) -> Features:
         values = np.ascontiguousarray(found, np.float32)
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()
     if bad:
+        named = [names[at] for at in bad]
         raise NonFiniteFeaturesError(
-            f"{len(bad)} rows hold NaN, infinity or more than float32 can: {some([names[at] for at in bad])}.",
+            f"{len(bad)} rows hold NaN, infinity or more than float32 can: {quoted_names(named)}.",
             "Compute them again; nothing was stored.",
         )
     return values
@@ -220,7 +178,7 @@ def _distinct(ids: Sequence[str], values: Features, names: Sequence[str]) -> tup
     ]
     if unequal:
         raise UsageError(
-            f"{len(unequal)} rows are a second, unequal vector of an image: {some(unequal)}.",
+            f"{len(unequal)} rows are a second, unequal vector of an image: {quoted_names(unequal)}.",
             "Leave one row for each image.",
         )
     return list(first), values[list(first.values())]
@@ -228,7 +186,7 @@ def _distinct(ids: Sequence[str], values: Features, names: Sequence[str]) -> tup
 
 # Which image each row belongs to: by image id, path, or a name that fits one image alone
 
-ID = re.compile(r"[0-9a-f]{64}")
+IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 LISTED = 5
 SEARCHED = 5000
 """Files among which the nearest name is looked for."""
@@ -299,7 +257,7 @@ MATCH_RULES = (
 """Tried one after the other; the first in which every row means a single image counts."""
 
 
-def match(names: Sequence[str], manifest: Manifest) -> Matching:
+def match_rows(names: Sequence[str], manifest: Manifest) -> Matching:
     """Find the image of each row.
 
     Parameters
@@ -314,7 +272,7 @@ def match(names: Sequence[str], manifest: Manifest) -> Matching:
     UsageError
         If a row means no image, or several.
     """
-    if all(ID.fullmatch(name) for name in names):
+    if all(IMAGE_ID.fullmatch(name) for name in names):
         known = {record.id: {record.id} for record in manifest.records}
         return _by_key(names, known, manifest, lambda name: [name], "image id") or _fail(
             names, manifest, known
@@ -381,7 +339,7 @@ def _fail(names: Sequence[str], manifest: Manifest, table: dict[str, set[str]]) 
     culprits = missing or unknown
     raise UsageError(
         f"{len(culprits)} of {len(names)} rows belong to no single image of {manifest.root}:"
-        f" {some(culprits)}{_nearest(culprits[0], files, by_name)}.",
+        f" {quoted_names(culprits)}{_nearest(culprits[0], files, by_name)}.",
         "Name rows by image id or by path relative to the data set, and leave out those of other images.",
     )
 
@@ -394,7 +352,7 @@ def _nearest(name: str, files: Sequence[str], by_name: dict[str, list[str]]) -> 
     return f"; nearest to the first is {near[0]!r}" if near else ""
 
 
-def some(names: Sequence[str]) -> str:
+def quoted_names(names: Sequence[str]) -> str:
     """The first few names, quoted."""
     more = ", …" if len(names) > LISTED else ""
     return ", ".join(repr(name) for name in names[:LISTED]) + more

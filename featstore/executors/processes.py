@@ -9,24 +9,15 @@ from __future__ import annotations
 import os
 import signal
 from collections import deque
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from featstore import processes
 from featstore.errors import UsageError, WorkerLostError
-from featstore.processes import (
-    Place,
-    available_cores,
-    default_workers,
-    end_with_parent,
-    parent_info,
-    places,
-    visible_devices,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from concurrent.futures import Future
 
 
 T = TypeVar("T")
@@ -45,9 +36,9 @@ class Processes:
             )
         if workers is not None and workers < 1:
             raise UsageError(f"--workers is {workers}.", "Use 1 or more, or leave it out.")
-        devices, cores = visible_devices(os.environ), available_cores()
-        self.workers = workers or default_workers(cores, devices)
-        self._places = places(self.workers, cores, devices)
+        devices, cores = processes.visible_devices(os.environ), processes.available_cores()
+        self.workers = workers or processes.default_workers(cores, devices)
+        self._places = processes.places(self.workers, cores, devices)
 
     def run(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         """Yield ``work(item)`` as items are finished; see `featstore.types.Executor`."""
@@ -76,11 +67,11 @@ class Processes:
             raise WorkerLostError.after(lost)
 
 
-def _pool(place: Place) -> Any:  # noqa: ANN401 - loky's class has no types
+def _pool(place: processes.Place) -> Any:  # noqa: ANN401 - loky's class has no types
     from joblib.externals.loky import ProcessPoolExecutor
 
     return ProcessPoolExecutor(
-        1, initializer=_serve_the_parent, initargs=parent_info(), env=place.environment()
+        1, initializer=_serve_the_parent, initargs=processes.parent_info(), env=place.environment()
     )
 
 
@@ -91,4 +82,4 @@ def _end(pool: Any) -> None:  # noqa: ANN401
 def _serve_the_parent(parent: int, thread_stays: bool) -> None:
     """End with the parent and not before: Ctrl-C, which reaches every process of a terminal, is for it to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent(parent, thread_stays)
+    processes.end_with_parent(parent, thread_stays)

@@ -6,14 +6,16 @@ import gc
 import logging
 import sys
 import time
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from featstore.backbones import catalog
+from featstore.backbones.engines import JAX, TENSORFLOW
 from featstore.backbones.loading import load_backbone, spec
 from featstore.backbones.weights import (
     IMAGENET,
@@ -24,23 +26,27 @@ from featstore.backbones.weights import (
 )
 from featstore.errors import AbsentWeightsError, OutOfMemoryError, WeightsError
 from featstore.store.notes import BackboneTiming, record_timing
-from featstore.store.training_record import HASHED, read_from_weights
+from featstore.store.training_record import HASHED, TrainingRecord, read_from_weights
 from featstore.time_estimates import IMPORT_SECONDS, machine_name
 from featstore.types import BACKBONE_REVISION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    import jax
     from numpy.typing import NDArray
 
     from featstore.store.training_record import TrainingRecord
-    from featstore.types import Backbone, BackboneSpec, Features
+    from featstore.types import BackboneSpec, Computation, Features
 
 
 # Networks by spec
 
 BATCH_SIZE = 16
 """The engine's constant: only the size of a batch can move the last bits of a row (law 2)."""
+
+ROOM = 0.8
+"""Share of a card's free memory for one batch: networks that are loaded later and pixels need some, too."""
 
 
 class Networks:
@@ -54,18 +60,41 @@ class Networks:
         ``official`` or ``rescale``.
     precision
         Arithmetic of the specs; `load` takes that of the spec.
+    engine
+        ``tensorflow`` or ``jax``: what computes those of Keras.
+    largest_batch
+        Images that may go through a network together on a GPU of the engine jax, if there is room; elsewhere it is
+        `BATCH_SIZE`.
+    memory
+        Bytes of the card that this process may take; None for all that is free.
     """
 
-    def __init__(self, weights: Mapping[str, str], preprocess: str, precision: str = "float32") -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, str],
+        preprocess: str,
+        precision: str = "float32",
+        engine: str = TENSORFLOW,
+        largest_batch: int = BATCH_SIZE,
+        memory: int | None = None,
+    ) -> None:
+        self.engine = engine
         self._weights = weights
         self._preprocess = preprocess
         self._precision = precision
-        self._loaded: dict[BackboneSpec, Backbone] = {}
+        self._largest_batch = largest_batch
+        self._memory = memory
+        self._loaded: dict[BackboneSpec, BackoffBackbone] = {}
 
-    def __reduce__(self) -> tuple[object, tuple[tuple[tuple[str, str], ...], str]]:
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Travel as choices, and arrive as the one object that a process keeps for them, networks and all."""
         choices = {name: _absolute(choice) for name, choice in self._weights.items()}
-        return _of_this_process, (tuple(sorted(choices.items())), self._preprocess)
+        fixed = tuple(sorted(choices.items())), self._preprocess
+        return _of_this_process, (*fixed, self.engine, self._largest_batch, self._memory)
+
+    def for_batches(self, largest_batch: int, memory: int | None) -> Networks:
+        """Use the same choices with batches of another size on a GPU."""
+        return Networks(self._weights, self._preprocess, self._precision, self.engine, largest_batch, memory)
 
     def spec(self, name: str, *, fetch: bool) -> BackboneSpec:
         """Spec of a backbone; with `fetch`, weights that are not here yet are downloaded to know their digest.
@@ -83,7 +112,7 @@ class Networks:
             raise not_downloaded_error([name])
         return self._load(name, self._precision).spec
 
-    def load(self, wanted: BackboneSpec) -> Backbone:
+    def load(self, wanted: BackboneSpec) -> BackoffBackbone:
         """Build the backbone of a spec.
 
         Raises
@@ -106,11 +135,24 @@ class Networks:
             self._loaded = kept
             gc.collect()
 
-    def _load(self, name: str, precision: str) -> Backbone:
+    def _load(self, name: str, precision: str) -> BackoffBackbone:
         choice = choice_for(name, self._weights)
-        backbone = BackoffBackbone(load_backbone(name, choice, self._preprocess, BATCH_SIZE, precision))
+        network = load_backbone(name, choice, self._preprocess, BATCH_SIZE, precision, self.engine)
+        if self.engine == JAX and not network.spec.has_loader:
+            network = self._for_card(network)
+        backbone = BackoffBackbone(network)
         self._loaded[backbone.spec] = backbone
         return backbone
+
+    def _for_card(self, network: Any) -> Any:  # noqa: ANN401 - a `JaxBackbone`, whose module needs JAX
+        """Give a network the largest batch for which a GPU has room; a CPU computes by `BATCH_SIZE`."""
+        from featstore.backbones import jax_backbone
+
+        free = jax_backbone.free_memory()
+        if not jax_backbone.on_gpu() or free is None:
+            return network
+        room = free if self._memory is None else min(free, self._memory)
+        return jax_backbone.with_largest_batch(network, self._largest_batch, int(ROOM * room))
 
 
 def specs(networks: Networks, names: Iterable[str], *, fetch: bool) -> list[BackboneSpec]:
@@ -154,8 +196,14 @@ def require_computable(wanted: BackboneSpec) -> None:
 
 
 @lru_cache(maxsize=1)
-def _of_this_process(weights: tuple[tuple[str, str], ...], preprocess: str) -> Networks:
-    return Networks(dict(weights), preprocess)
+def _of_this_process(
+    weights: tuple[tuple[str, str], ...],
+    preprocess: str,
+    engine: str,
+    largest_batch: int,
+    memory: int | None,
+) -> Networks:
+    return Networks(dict(weights), preprocess, engine=engine, largest_batch=largest_batch, memory=memory)
 
 
 def _absolute(choice: str) -> str:
@@ -186,9 +234,26 @@ class ResizableBackbone(Protocol):
         """Map images to features; raises `OutOfMemoryError` where they do not fit."""
         ...
 
-    def with_batch_size(self, batch_size: int) -> Backbone:
+    @property
+    def computation(self) -> Computation:
+        """How its vectors come about."""
+        ...
+
+    def with_batch_size(self, batch_size: int) -> ResizableBackbone:
         """Return the same network compiled for another batch."""
         ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StartedBatch:
+    """Images on the device, how many of them are computed at a time, and their vectors to be.
+
+    There are none where there was no room to begin.
+    """
+
+    images: jax.Array
+    size: int
+    parts: list[jax.Array] | None
 
 
 class BackoffBackbone:
@@ -205,12 +270,53 @@ class BackoffBackbone:
     def __init__(self, backbone: ResizableBackbone) -> None:
         self.spec = backbone.spec
         self.batch_size = backbone.batch_size
-        self._inner: ResizableBackbone = backbone
+        self.on_device: bool = getattr(backbone, "on_device", False)
+        self._inner: Any = backbone
 
     @property
     def effective_batch_size(self) -> int:
         """Images computed at a time: `batch_size`, or less where memory ran out."""
-        return self._inner.batch_size
+        size: int = self._inner.batch_size
+        return size
+
+    @property
+    def computation(self) -> Computation:
+        """How its vectors come about, by the batch that is computed now."""
+        found: Computation = self._inner.computation
+        return found
+
+    def start(self, images: jax.Array) -> StartedBatch:
+        """Begin to compute the vectors of images on the device, a multiple of what is computed at a time."""
+        size = self.effective_batch_size
+        try:
+            return StartedBatch(images, size, self._inner.start(images))
+        except OutOfMemoryError:
+            return StartedBatch(images, size, None)
+
+    def fetch(self, started: StartedBatch) -> Features:
+        """Wait for vectors ``(n, dimension)``; where memory ran out they are computed again, in smaller batches.
+
+        Raises
+        ------
+        OutOfMemoryError
+            If not even one image fits.
+        """
+        while True:
+            try:
+                parts = self._inner.start(started.images) if started.parts is None else started.parts
+                found: Features = self._inner.fetch(parts)
+            except OutOfMemoryError:
+                size = self.effective_batch_size
+                if size == 1:
+                    raise
+                if size == started.size:  # and not made smaller after this one had begun
+                    self._back_off(size)
+                started = StartedBatch(started.images, self.effective_batch_size, None)
+            else:
+                return found
+
+    def note_batch(self, seconds: float) -> None:
+        """Do nothing: see `TimedBackbone`."""
 
     def embed(self, images: NDArray[np.float32]) -> Features:
         """Map ``(batch_size, side, side, 3)`` to ``(batch_size, dimension)`` in as many batches as needed.
@@ -239,7 +345,7 @@ class BackoffBackbone:
             chunk,
             smaller,
         )
-        self._inner = self._inner.with_batch_size(smaller)  # type: ignore[assignment]
+        self._inner = self._inner.with_batch_size(smaller)
 
 
 # Timings: what each backbone of a pass costs, measured while it works
@@ -258,6 +364,7 @@ class TimedBackbone:
         seconds = time.perf_counter() - started
         self.load_seconds = max(0.0, seconds - IMPORT_SECONDS) if importing else seconds
         self.batch_seconds: list[float] = []
+        self.on_device: bool = getattr(self._backbone, "on_device", False)
 
     @property
     def spec(self) -> BackboneSpec:
@@ -274,12 +381,34 @@ class TimedBackbone:
         """Images computed at a time: `batch_size`, or less where memory ran out."""
         return self._backbone.effective_batch_size
 
+    @property
+    def computation(self) -> Computation:
+        """How its vectors come about."""
+        return self._backbone.computation
+
+    @property
+    def start_seconds(self) -> float:
+        """Seconds before its first vector, once a batch has been computed."""
+        return self.load_seconds + self.batch_seconds[0]
+
     def embed(self, images: NDArray[np.float32]) -> Features:
         """Do what the backbone does, with an eye on the clock."""
         started = time.perf_counter()
         features = self._backbone.embed(images)
         self.batch_seconds.append(time.perf_counter() - started)
         return features
+
+    def start(self, images: jax.Array) -> StartedBatch:
+        """Begin to compute, see `BackoffBackbone.start`."""
+        return self._backbone.start(images)
+
+    def fetch(self, started: StartedBatch) -> Features:
+        """Wait for what was begun; see `BackoffBackbone.fetch`."""
+        return self._backbone.fetch(started)
+
+    def note_batch(self, seconds: float) -> None:
+        """Take note of how long a device was at work on a batch."""
+        self.batch_seconds.append(seconds)
 
 
 def record_timings(root: Path, backbones: Collection[TimedBackbone], seconds: float, threads: int) -> None:
@@ -332,7 +461,7 @@ def training_records(specs: Iterable[BackboneSpec], weights: Mapping[str, str]) 
 class NetworkSource(Protocol):
     """Where a worker gets its backbones; picklable, and in one process the same networks every time."""
 
-    def load(self, wanted: BackboneSpec) -> Backbone:
+    def load(self, wanted: BackboneSpec) -> BackoffBackbone:
         """Build the backbone of a spec, or return the one that was built before."""
         ...
 

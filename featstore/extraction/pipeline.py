@@ -9,31 +9,26 @@ import time
 from collections import defaultdict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 
 from featstore import processes
+from featstore.backbones.engines import AUTO, choose_engine
 from featstore.errors import BadImageError, UsageError
 from featstore.extraction.networks import Networks
-from featstore.extraction.plan import image_blocks, plan
+from featstore.extraction.plan import ImageBlock, Plan, Step, image_blocks, plan
+from featstore.images import reading
 from featstore.images.augment import draw, resize, warp
-from featstore.images.reading import (
-    CHANGED,
-    MISSING,
-    NEEDS_PACKAGE,
-    PERMISSION,
-    needs_range,
-    read_pixels,
-    reserve_for_decoding,
-)
+from featstore.images.device_warp import DeviceImages, TooFarError
 from featstore.images.recipe import parse_recipe
 from featstore.processes import threads
 from featstore.store.ids import NO_IDS
 from featstore.store.notes import BadImage
+from featstore.types import BackboneSpec, Computation
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -41,23 +36,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.extraction.plan import ImageBlock, Plan, Step
     from featstore.images.manifest import Manifest
-    from featstore.types import (
-        Backbone,
-        BackboneSpec,
-        Decoding,
-        FeatureKey,
-        Features,
-        ImageRecord,
-        Pixels,
-        View,
-    )
+    from featstore.types import Backbone, Decoding, FeatureKey, Features, ImageRecord, Pixels, View
 
 
 # The pass
 
-PROBLEMS_HERE = {CHANGED, MISSING, PERMISSION, NEEDS_PACKAGE}
+PROBLEMS_HERE = {reading.CHANGED, reading.MISSING, reading.PERMISSION, reading.NEEDS_PACKAGE}
 """Reasons that say something about this machine, not about the bytes: tried again next time."""
 PHASES = ("pixels", "forward", "write", "writer")
 SHOWN = ("pixels", "forward")
@@ -123,6 +108,10 @@ class PassStats:
         the time that the writer was busy in the background.
     throughputs
         What each backbone did, by its name.
+    computations
+        How the vectors of each backbone came about.
+    starts
+        Seconds that each took before its first vector: loaded, compiled, one batch computed.
     peaks
         Peak resident bytes of each process that took part, by its name.
     """
@@ -132,6 +121,8 @@ class PassStats:
     left_to_others: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     throughputs: dict[str, Throughput] = field(default_factory=dict)
+    computations: dict[str, Computation] = field(default_factory=dict)
+    starts: dict[str, float] = field(default_factory=dict)
     peaks: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -167,6 +158,9 @@ class PassStats:
             self.seconds[account] = self.seconds.get(account, 0.0) + seconds
         for name, throughput in other.throughputs.items():
             self.throughputs[name] = self.throughputs.get(name, Throughput()) + throughput
+        self.computations |= other.computations
+        for name, seconds in other.starts.items():
+            self.starts[name] = max(seconds, self.starts.get(name, 0.0))
         for process, peak in other.peaks.items():
             self.peaks[process] = max(peak, self.peaks.get(process, 0))
 
@@ -190,39 +184,101 @@ def run_pass(
     StoreError
         If a shard cannot be written.
     """
-    stats = PassStats()
-    pending: defaultdict[FeatureKey, list[Features]] = defaultdict(list)
-    finished: list[str] = []
-    embedded = 0
-    (batch_size,) = {backbone.batch_size for backbone in backbones.values()}
-    stream = prefetch(batches(wanted, records, decoding, batch_size, threads()))
-    clock = _PhaseTimer(stats.seconds)
+    work = _Pass(backbones, progress)
+    batch_size = max((b.batch_size for b in backbones.values() if not _is_on_device(b)), default=1)
+    device = DeviceBatches.of(backbones)
+    stream = prefetch(batches(wanted, records, decoding, batch_size, threads(), device))
+    clock = _PhaseTimer(work.stats.seconds)
     with closing(stream), BackgroundWriter(sink) as writer:
         for item in stream:
             processes.raise_if_requested()
             clock.lap("pixels")
             if not isinstance(item, Batch):
-                _quarantine(item, decoding, writer, stats)
+                _quarantine(item, decoding, writer, work.stats)
                 continue
-            finished.extend(item.ids)
-            for key in item.keys:
-                started = time.perf_counter()
-                pending[key].append(backbones[key.backbone].embed(item.pixels)[: len(item.ids)])
-                stats.add_batch(key.backbone, len(item.ids), time.perf_counter() - started)
-                progress.update(len(item.ids), key.backbone)
+            work.begin(item)
+            while work.is_late:
+                work.collect()
+                clock.lap("forward")
+                work.write(writer)
+                clock.lap("write")
+        while work.is_busy:
+            work.collect()
             clock.lap("forward")
-            embedded += len(item.ids) * len(item.keys)
-            progress.set_postfix_str(stats.rates_text(embedded), refresh=False)
-            if item.is_last:
-                for key in item.keys:
-                    batch_size = backbones[key.backbone].effective_batch_size
-                    writer.write(key, finished, np.concatenate(pending.pop(key)), batch_size)
-                    stats.rows += len(finished)
-                finished = []
+            work.write(writer)
             clock.lap("write")
     clock.lap("write")
-    stats.seconds["writer"] = writer.seconds
-    return stats
+    work.stats.seconds["writer"] = writer.seconds
+    return work.stats
+
+
+def _is_on_device(backbone: Backbone) -> bool:
+    return getattr(backbone, "on_device", False)
+
+
+def computation_of(backbone: Backbone) -> Computation:
+    """How the vectors of a backbone come about: what it says itself, or at least the size of its batches."""
+    return getattr(backbone, "computation", None) or Computation(backbone.effective_batch_size)
+
+
+class _Pass:
+    """Batches on their way: begun, collected (one batch later where a device computes), written step by step."""
+
+    def __init__(self, backbones: Mapping[BackboneSpec, Backbone], progress: ProgressReporter) -> None:
+        self.stats = PassStats()
+        self._backbones: Mapping[BackboneSpec, Any] = backbones  # those on a device have `start` and `fetch`
+        self._progress = progress
+        self._begun: deque[tuple[Batch, float, list[Any]]] = deque()
+        self._pending: defaultdict[FeatureKey, list[Features]] = defaultdict(list)
+        self._ids: list[str] = []
+        self._finished: tuple[FeatureKey, ...] = ()
+        self._embedded = 0
+        self._last = 0.0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch was begun and not collected."""
+        return bool(self._begun)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether a batch has to be collected now: on a device the last one may go on."""
+        return len(self._begun) > (1 if self._begun and self._begun[-1][0].on_device else 0)
+
+    def begin(self, batch: Batch) -> None:
+        """Start the networks of a batch on the device; the processor computes when it is collected."""
+        started = perf_counter()
+        there = batch.keys if batch.on_device else ()
+        self._begun.append(
+            (batch, started, [self._backbones[key.backbone].start(batch.pixels) for key in there])
+        )
+
+    def collect(self) -> None:
+        """Take the vectors of the oldest batch."""
+        batch, started, found = self._begun.popleft()
+        self._last = max(self._last, started)
+        self._ids.extend(batch.ids)
+        for at, key in enumerate(batch.keys):
+            backbone = self._backbones[key.backbone]
+            features = backbone.fetch(found[at]) if found else backbone.embed(batch.pixels)
+            self._pending[key].append(features[: len(batch.ids)])
+            seconds, self._last = perf_counter() - self._last, perf_counter()
+            self.stats.add_batch(key.backbone, len(batch.ids), seconds)
+            if found:
+                backbone.note_batch(seconds)
+            self._progress.update(len(batch.ids), key.backbone)
+        self._embedded += len(batch.ids) * len(batch.keys)
+        self._progress.set_postfix_str(self.stats.rates_text(self._embedded), refresh=False)
+        self._finished = batch.keys if batch.is_last else ()
+
+    def write(self, writer: BackgroundWriter) -> None:
+        """Hand the rows of a finished step to the writer."""
+        for key in self._finished:
+            computation = computation_of(self._backbones[key.backbone])
+            writer.write(key, self._ids, np.concatenate(self._pending.pop(key)), computation)
+            self.stats.rows += len(self._ids)
+        if self._finished:
+            self._ids, self._finished = [], ()
 
 
 def _quarantine(bad: BadImage, decoding: Decoding, sink: Sink, stats: PassStats) -> None:
@@ -260,15 +316,46 @@ class Batch:
     ids
         Image ids of the real rows; the rest of `pixels` is padding.
     pixels
-        ``(batch_size, side, side, 3)`` float32, RGB, 0..255.
+        ``(batch_size, side, side, 3)`` float32, RGB, 0..255; a `jax.Array` where its backbones compute on a device.
     is_last
         Whether the step ends with this batch.
+    on_device
+        Whether the pixels are there.
     """
 
     keys: tuple[FeatureKey, ...]
     ids: tuple[str, ...]
-    pixels: NDArray[np.float32]
+    pixels: Any
     is_last: bool
+    on_device: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceBatches:
+    """Which backbones compute on a device, and how many images of an input size are shown to them at a time.
+
+    Attributes
+    ----------
+    specs
+        The backbones; all others get pixels that the host has warped.
+    sizes
+        Images by input size: the largest batch of its backbones, which all other batches divide.
+    """
+
+    specs: frozenset[BackboneSpec] = frozenset()
+    sizes: Mapping[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, backbones: Mapping[BackboneSpec, Backbone]) -> DeviceBatches:
+        """Look which of the backbones of a pass take pixels on a device."""
+        found = {spec: backbone for spec, backbone in backbones.items() if _is_on_device(backbone)}
+        sizes: dict[int, int] = {}
+        for spec, backbone in found.items():
+            sizes[spec.input_size] = max(backbone.batch_size, sizes.get(spec.input_size, 1))
+        return cls(frozenset(found), sizes)
+
+
+NO_DEVICE = DeviceBatches()
 
 
 def batches(
@@ -277,25 +364,47 @@ def batches(
     decoding: Decoding,
     batch_size: int,
     threads: int,
+    device: DeviceBatches = NO_DEVICE,
 ) -> Iterator[Batch | BadImage]:
     """Stream batches, and each image that does not decode as a `BadImage` in its place.
 
     A file is read and decoded once for all views, resized once per input size, warped once per view and size.
-    Grey images keep one channel until the door.
+    Grey images keep one channel until the door. For backbones on a device a block is uploaded once per size, as 8-bit
+    numbers, warped there, and the next block is decoded meanwhile.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="pixels") as pool:
-        for block in blocks:
-            sizes = sorted({step.input_size for step in block.steps})
-            load = partial(_load, decoding=decoding, sizes=sizes)
-            loaded = pool.map(load, (records[i] for i in block.ids))
+        for block, loaded in _loaded(blocks, records, decoding, pool, ahead=1 if device.specs else 0):
             images: dict[str, dict[int, Pixels]] = {}
             for image, result in zip(block.ids, loaded, strict=True):
                 if isinstance(result, BadImage):
                     yield result
                 else:
                     images[image] = result
+            uploads = _Uploads(images, device)
             for step in block.steps:
-                yield from _step_batches(step, images, batch_size, pool)
+                here = tuple(key for key in step.keys if key.backbone not in device.specs)
+                there = tuple(key for key in step.keys if key.backbone in device.specs)
+                if here:
+                    yield from _step_batches(replace(step, keys=here), images, batch_size, pool)
+                if there:
+                    yield from _device_batches(replace(step, keys=there), uploads, device)
+
+
+def _loaded(
+    blocks: Iterable[ImageBlock],
+    records: Mapping[str, ImageRecord],
+    decoding: Decoding,
+    pool: ThreadPoolExecutor,
+    ahead: int,
+) -> Iterator[tuple[ImageBlock, Iterator[dict[int, Pixels] | BadImage]]]:
+    """Blocks and their decoded images, `ahead` blocks of which are begun before they are asked for."""
+    begun: deque[tuple[ImageBlock, Iterator[dict[int, Pixels] | BadImage]]] = deque()
+    for block in blocks:
+        load = partial(_load, decoding=decoding, sizes=sorted({step.input_size for step in block.steps}))
+        begun.append((block, pool.map(load, (records[i] for i in block.ids))))
+        if len(begun) > ahead:
+            yield begun.popleft()
+    yield from begun
 
 
 def view_pixels(pixels: Pixels, view: View, image: str) -> NDArray[np.float32]:
@@ -325,9 +434,9 @@ _parsed = cache(parse_recipe)
 
 
 def _load(record: ImageRecord, decoding: Decoding, sizes: Sequence[int]) -> dict[int, Pixels] | BadImage:
-    with reserve_for_decoding(record.path):
+    with reading.reserve_for_decoding(record.path):
         try:
-            pixels = read_pixels(record, decoding)
+            pixels = reading.read_pixels(record, decoding)
         except BadImageError as error:
             return BadImage(record.id, error.reason, error.detail)
         return {size: resize(pixels, size) for size in sizes}
@@ -344,6 +453,49 @@ def _step_batches(
         for row, seen in enumerate(views):
             pixels[row] = seen
         yield Batch(step.keys, part, pixels, is_last=start + batch_size >= len(ids))
+
+
+class _Uploads:
+    """Images of a block on the device, by input size, uploaded when the first view of that size is wanted."""
+
+    def __init__(self, images: Mapping[str, Mapping[int, Pixels]], device: DeviceBatches) -> None:
+        self._images = images
+        self._device = device
+        self._uploaded: dict[int, DeviceImages] = {}
+        self.rows = {image: row for row, image in enumerate(images)}
+
+    def of_size(self, size: int) -> DeviceImages:
+        """All images of the block at this input size."""
+        if size not in self._uploaded:
+            pixels = [sizes[size] for sizes in self._images.values()]
+            self._uploaded[size] = DeviceImages.upload(pixels, self._device.sizes[size])
+        return self._uploaded[size]
+
+    def pixels(self, image: str, size: int) -> Pixels:
+        """Pixels of an image on the host."""
+        return self._images[image][size]
+
+
+def _device_batches(step: Step, uploads: _Uploads, device: DeviceBatches) -> Iterator[Batch]:
+    ids = tuple(i for i in step.ids if i in uploads.rows)
+    size = step.input_size
+    batch_size = device.sizes[size]
+    for start in range(0, len(ids), batch_size):
+        part = ids[start : start + batch_size]
+        rows = [uploads.rows[i] for i in part]
+        there = uploads.of_size(size)
+        if step.view.is_identity:
+            pixels = there.seen(rows)
+        else:
+            recipe = _parsed(step.view.recipe)
+            transforms = [draw(recipe, step.view.seed, image, size, size) for image in part]
+            try:
+                pixels = there.seen(rows, transforms, recipe.fill, recipe.cval)
+            except TooFarError:  # a recipe beyond all reason: the host has no such bounds
+                seen = [view_pixels(uploads.pixels(i, size), step.view, i) for i in part]
+                pixels = there.from_host(seen)
+        is_last = start + batch_size >= len(ids)
+        yield Batch(step.keys, part, pixels, is_last, on_device=True)
 
 
 # The next batch is made while the current one is embedded.
@@ -374,8 +526,10 @@ DEPTH = 8
 class Sink(Protocol):
     """Destination of finished rows: a `Store`, or memory."""
 
-    def write(self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int) -> object:
-        """Take rows ``(len(ids), dimension)`` float32 that were computed `batch_size` at a time."""
+    def write(
+        self, key: FeatureKey, ids: Sequence[str], features: Features, computation: Computation
+    ) -> object:
+        """Take rows ``(len(ids), dimension)`` float32, and how they were computed."""
         ...
 
     def record_bad_image(self, decoding: Decoding, bad: BadImage) -> None:
@@ -419,18 +573,22 @@ class BackgroundWriter:
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def write(self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int) -> None:
+    def write(
+        self, key: FeatureKey, ids: Sequence[str], features: Features, computation: Computation
+    ) -> None:
         """Queue rows, waiting while `DEPTH` shards wait already."""
         self._raise_errors(DEPTH - 1)
-        self._waiting.append(self._pool.submit(self._timed_write, key, tuple(ids), features, batch_size))
+        self._waiting.append(self._pool.submit(self._timed_write, key, tuple(ids), features, computation))
 
     def record_bad_image(self, decoding: Decoding, bad: BadImage) -> None:
         """Pass an image on; it is rare and small."""
         self._sink.record_bad_image(decoding, bad)
 
-    def _timed_write(self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int) -> None:
+    def _timed_write(
+        self, key: FeatureKey, ids: Sequence[str], features: Features, computation: Computation
+    ) -> None:
         started = perf_counter()
-        self._sink.write(key, ids, features, batch_size)
+        self._sink.write(key, ids, features, computation)
         self.seconds += perf_counter() - started
 
     def _raise_errors(self, allowed: int) -> None:
@@ -457,7 +615,7 @@ def refuse_undeclared_range(records: Iterable[ImageRecord], decoding: Decoding) 
     """
     if decoding.value_range is not None:
         return
-    deep = [record.path for record in records if needs_range(record)]
+    deep = [record.path for record in records if reading.needs_range(record)]
     if deep:
         raise UsageError(
             f"{len(deep)} images hold 16-bit or float values and no range is declared; the first is {deep[0]}.",
@@ -469,7 +627,10 @@ def refuse_undeclared_range(records: Iterable[ImageRecord], decoding: Decoding) 
 
 
 def embed_images(
-    records: Sequence[ImageRecord], keys: Sequence[FeatureKey], weights: Mapping[str, str]
+    records: Sequence[ImageRecord],
+    keys: Sequence[FeatureKey],
+    weights: Mapping[str, str],
+    engine: str = AUTO,
 ) -> tuple[dict[str, Features], dict[str, BadImage]]:
     """Compute the vectors of images under `keys`, backbones side by side.
 
@@ -481,13 +642,15 @@ def embed_images(
         One key per backbone, all of one view and one decoding.
     weights
         Where the weights are now, as for `featstore.extract`; they must be those of the keys.
+    engine
+        As for `featstore.extract`.
 
     Returns
     -------
     features, bad
         By image id: ``(columns,)`` float32; and why the others do not decode.
     """
-    networks = Networks(weights, keys[0].backbone.preprocess)
+    networks = Networks(weights, keys[0].backbone.preprocess, "float32", choose_engine(engine, here=True))
     backbones = {key.backbone: networks.load(key.backbone) for key in keys}
     images = {record.id: record for record in records}
     memory = MemorySink()
@@ -505,7 +668,13 @@ class MemorySink:
         self.rows: dict[FeatureKey, dict[str, Features]] = {}
         self.bad: dict[str, BadImage] = {}
 
-    def write(self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int) -> None:  # noqa: ARG002
+    def write(
+        self,
+        key: FeatureKey,
+        ids: Sequence[str],
+        features: Features,
+        computation: Computation,  # noqa: ARG002
+    ) -> None:
         """Keep rows."""
         self.rows.setdefault(key, {}).update(zip(ids, features, strict=True))
 

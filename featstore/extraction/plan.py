@@ -22,7 +22,7 @@ from featstore.images.reading import largest_decoding_bytes
 from featstore.processes import available_cores, visible_devices
 from featstore.store.ids import NO_IDS, IdSet, pack
 from featstore.store.notes import recorded_timings, recorded_worker_speeds
-from featstore.time_estimates import estimate_time, machine_name
+from featstore.time_estimates import TimeEstimate, estimate_time, machine_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.time_estimates import TimeEstimate
     from featstore.types import BackboneSpec, Executor, FeatureKey, View
 
 
@@ -39,6 +38,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FLOAT_BYTES = 4
 BLOCK_ROWS = 256
+LARGE_BLOCK_ROWS = 1024
+"""Where a GPU takes as many images at a time."""
+LEAST_USE = 0.9
+"""Share of what a GPU computes that has to be images, and no padding of the last batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,26 @@ def image_blocks(todo: Plan, rows: int = BLOCK_ROWS) -> Iterator[ImageBlock]:
         block = lacking[start : start + rows]
         ids = tuple(todo.ids[at] for at in block)
         yield ImageBlock(ids, tuple(_steps(key_plans, ids, lacks[:, block])))
+
+
+def largest_batch(images: int, rows: int = LARGE_BLOCK_ROWS) -> int:
+    """Images that a GPU computes at a time, if there is room: the largest power of two that is hardly ever padded.
+
+    It follows from the number of images of the data set, not from what is missing, so that a run that goes on where
+    another was killed computes the same bytes.
+
+    Parameters
+    ----------
+    images
+        Of the data set.
+    rows
+        Of a block; a batch does not reach beyond it.
+    """
+    blocks = [rows] * (images // rows) + [images % rows] * bool(images % rows)
+    size = rows
+    while size > 1 and images < LEAST_USE * sum(-(-block // size) * size for block in blocks):
+        size //= 2
+    return size
 
 
 def _deduplicated(objects: Iterable[T]) -> Collection[T]:
@@ -266,7 +289,7 @@ def passes(
     ]
 
 
-def peak(
+def peak_bytes(
     parts: Sequence[Plan],
     batch_size: int,
     pictures: DecodingMemory = NO_DECODING_MEMORY,
@@ -324,7 +347,7 @@ def _require_room(
 EXECUTORS = "featstore.executors"
 AS_ASKED = "as asked"
 BENCHED = "as measured by featstore bench"
-DEFAULT = "by default"
+BY_DEFAULT = "by default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +375,7 @@ def choose_workers(
     best = None
     if executor == "processes" and workers is None and not visible_devices(os.environ):
         best = fastest_workers(cache, backbones, precision)
-    reason = AS_ASKED if workers is not None else BENCHED if best is not None else DEFAULT
+    reason = AS_ASKED if workers is not None else BENCHED if best is not None else BY_DEFAULT
     return WorkerChoice(
         registry.load(EXECUTORS, executor)(best if workers is None else workers, scheduler), reason
     )

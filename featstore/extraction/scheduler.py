@@ -21,10 +21,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from featstore import processes
+from featstore.backbones.engines import JAX, TENSORFLOW
 from featstore.errors import UsageError, WorkerLostError
 from featstore.extraction import pipeline
-from featstore.extraction.networks import TimedBackbone, record_timings
-from featstore.extraction.plan import BLOCK_ROWS, KeyPlan, Plan, image_blocks
+from featstore.extraction.networks import NetworkSource, TimedBackbone, record_timings
+from featstore.extraction.plan import BLOCK_ROWS, ImageBlock, KeyPlan, Plan, Step, image_blocks
 from featstore.images.formats.decode import decoder_version
 from featstore.images.reading import memory_budget
 from featstore.serialization import digest
@@ -35,15 +36,22 @@ from featstore.store.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 
-    from featstore.extraction.networks import NetworkSource
-    from featstore.extraction.plan import ImageBlock, Step
     from featstore.store.leases import Lease, LeaseRecord, Rows
     from featstore.store.notes import BadImage
-    from featstore.types import BackboneSpec, Decoding, Executor, FeatureKey, Features, ImageRecord
+    from featstore.types import (
+        BackboneSpec,
+        Computation,
+        Decoding,
+        Executor,
+        FeatureKey,
+        Features,
+        ImageRecord,
+    )
 
 
 # Work units and rounds
 
+LIBRARIES = {TENSORFLOW: "TensorFlow", JAX: "JAX"}
 ROUNDS = 3
 UNITS_PER_WORKER = 2
 """So that a worker that ends early finds more to do."""
@@ -77,6 +85,10 @@ class ExtractWorker:
         Name of the run: what its workers claim, other runs leave to them.
     decoding_budget
         Bytes that pictures may take in a process while they are decoded; None for no bound.
+    block_rows
+        Images that are decoded together and make a shard; None for as many as are usual.
+    engine
+        What computes networks of Keras: it is loaded with the first of them.
     """
 
     networks: NetworkSource
@@ -86,6 +98,8 @@ class ExtractWorker:
     memory_is_bounded: bool = False
     run: str = field(default_factory=partial(secrets.token_hex, 8))
     decoding_budget: int | None = None
+    block_rows: int | None = None
+    engine: str = TENSORFLOW
 
     def __call__(self, unit: WorkUnit) -> pipeline.PassStats:
         """Compute what the unit lacks and nobody else is computing.
@@ -112,19 +126,26 @@ class ExtractWorker:
         try:
             with memory_budget(self.decoding_budget), Leases(self.cache, run=self.run) as leases:
                 claims = ReservingSink(store, leases)
-                wanted = claims.reserve(image_blocks(unit.plan))
+                wanted = claims.reserve(_blocks(unit.plan, self.block_rows))
                 stats = pipeline.run_pass(wanted, records, self.decoding, backbones, claims, self.progress)
         finally:
             store.flush()
         stats.peaks = {f"{platform.node()} {os.getpid()}": peak_resident_bytes()}
         stats.left_to_others = claims.left_to_others
+        stats.computations = {spec.name: pipeline.computation_of(b) for spec, b in backbones.items()}
+        stats.starts = {spec.name: b.start_seconds for spec, b in backbones.items() if b.batch_seconds}
         record_timings(self.cache, backbones.values(), perf_counter() - started, processes.threads())
         return stats
 
     def _load(self, spec: BackboneSpec) -> TimedBackbone:
-        starts = not spec.has_loader and "tensorflow" not in sys.modules
-        self.progress.say(f"loading TensorFlow and {spec.name}" if starts else f"loading {spec.name}")
+        library = LIBRARIES[self.engine]
+        starts = not spec.has_loader and library.lower() not in sys.modules
+        self.progress.say(f"loading {library} and {spec.name}" if starts else f"loading {spec.name}")
         return TimedBackbone(self.networks, spec)
+
+
+def _blocks(todo: Plan, rows: int | None) -> Iterator[ImageBlock]:
+    return image_blocks(todo) if rows is None else image_blocks(todo, rows)
 
 
 def as_one_unit(todo: Plan, records: Mapping[str, ImageRecord]) -> WorkUnit:
@@ -212,7 +233,8 @@ def _round(
     """Go through the plan once; tell what was done, and whether workers were lost."""
     done = pipeline.PassStats()
     try:
-        with closing(_results(work, _work_units(todo, records, executor), executor)) as results:
+        units = _work_units(todo, records, executor, work.block_rows)
+        with closing(_results(work, units, executor)) as results:
             for stats in results:
                 done.add(stats)
                 if not executor.in_process:
@@ -223,11 +245,13 @@ def _round(
     return done, False
 
 
-def _work_units(todo: Plan, records: Mapping[str, ImageRecord], executor: Executor) -> list[WorkUnit]:
+def _work_units(
+    todo: Plan, records: Mapping[str, ImageRecord], executor: Executor, rows: int | None
+) -> list[WorkUnit]:
     return (
         [as_one_unit(todo, records)]
         if executor.in_process
-        else split_into_units(todo, records, executor.workers)
+        else split_into_units(todo, records, executor.workers, *([] if rows is None else [rows]))
     )
 
 
@@ -300,9 +324,11 @@ class ReservingSink:
         for block in wanted:
             yield from image_blocks(self._granted(block), len(block.ids))
 
-    def write(self, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int) -> None:
+    def write(
+        self, key: FeatureKey, ids: Sequence[str], features: Features, computation: Computation
+    ) -> None:
         """Commit rows. A lease ends with the last key of its block; with the run, where a key had only bad images."""
-        self._store.write(key, ids, features, batch_size)
+        self._store.write(key, ids, features, computation)
         for lease, keys in list(self._open.items()):
             if key in keys and ids[0] in lease.granted(key):
                 keys.discard(key)

@@ -12,15 +12,13 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
 from featstore.errors import UsageError
-from featstore.fusion.blocks import split_columns
+from featstore.fusion.blocks import Block, split_columns
 from featstore.fusion.strategy import FusionStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
-
-    from featstore.fusion.blocks import Block
 
     Floats = NDArray[np.float64]
     Solution = tuple[Floats, Floats]

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field, fields
 from math import isfinite
 from typing import TYPE_CHECKING, Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 from numpy.lib import format as npy
@@ -23,7 +23,6 @@ from featstore.serialization import PRIVATE_FOLDER, DocumentError, digest_bytes,
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from zipfile import ZipInfo
 
     from numpy.typing import NDArray
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 """2: sealed, so that a damaged parameter or class name shows as damaged arrays do."""
-MAX_BYTES = 1 << 31
+MAX_MODEL_BYTES = 1 << 31
 STATE_FILE, ARRAYS_FILE = "model.json", "arrays.npz"
 REMEDY = "Fit the strategy again with `featstore fuse`."
 # What a hand-made bundle can provoke while an estimator is rebuilt and asked once; anything else is a bug of ours.
@@ -193,7 +192,7 @@ def _read_state(path: Path) -> State:
 
 def _read_arrays(path: Path, digest: str | None) -> Arrays:
     try:
-        data = read_regular(path, MAX_BYTES)
+        data = read_regular(path, MAX_MODEL_BYTES)
         # Hash before opening: a parser should not meet damaged bytes.
         if digest_bytes(data) == digest:
             return read_arrays(data)

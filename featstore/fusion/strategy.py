@@ -10,14 +10,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from featstore.errors import AuditError, UsageError
-from featstore.fusion.blocks import check_blocks, split_columns
+from featstore.fusion.blocks import Block, check_blocks, split_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
-
-    from featstore.fusion.blocks import Block
 
 
 FOLDER = "featstore.fusion.strategies"

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from featstore.errors import UsageError
-from featstore.fusion.dual_newton import (
-    DualSolution,
-    Kernel,
-    inverse_link,
-    loss,
-    membership,
-    scaled_blocks,
-    solve,
-    targets,
-)
+from featstore.fusion import dual_newton
 from featstore.fusion.linear import standardise
 
 if TYPE_CHECKING:
@@ -92,21 +83,21 @@ class SubsetLogistic:
             ``(n,)`` group numbers, for the inner folds of "auto".
         """
         mean, scale = standardise(X, blocks)
-        parts = scaled_blocks(X, blocks, mean, scale)
-        kernels = [Kernel.of(part) for part in parts]
-        members = membership(subsets, blocks)
+        parts = dual_newton.scaled_blocks(X, blocks, mean, scale)
+        kernels = [dual_newton.Kernel.of(part) for part in parts]
+        members = dual_newton.membership(subsets, blocks)
         penalty = penalties(C, kernels, members, y, groups)
-        solution = solve(kernels, members, targets(y, int(y.max()) + 1), penalty)
+        solution = dual_newton.solve(kernels, members, dual_newton.targets(y, int(y.max()) + 1), penalty)
         coefs = tuple(solution.dual[where] @ part for part, where in zip(parts, members.T, strict=True))
         return cls(blocks, members, mean, scale, coefs, solution.intercept, penalty)
 
     def predict_proba(self, X: NDArray[Any]) -> Floats:
         """Class probabilities ``(subsets, n, n_classes)`` of ``X (n, d)``, all blocks side by side."""
         logits = np.tile(self.intercepts[:, :, None], len(X))
-        parts = scaled_blocks(X, self.blocks, self.mean, self.scale)
+        parts = dual_newton.scaled_blocks(X, self.blocks, self.mean, self.scale)
         for part, coef, where in zip(parts, self.coefs, self.members.T, strict=True):
             logits[where] += coef @ part.T
-        proba = np.asarray(inverse_link(logits), np.float64)
+        proba = np.asarray(dual_newton.inverse_link(logits), np.float64)
         if proba.shape[1] == 1:
             proba = np.concatenate([1 - proba, proba], axis=1)
         return proba.swapaxes(1, 2)
@@ -144,25 +135,27 @@ def forward_selection(
     return tuple(block.name for block, taken in zip(blocks, chosen, strict=True) if taken)
 
 
-def _kernels(X: NDArray[Any], blocks: tuple[Block, ...]) -> list[Kernel]:
-    return [Kernel.of(part) for part in scaled_blocks(X, blocks, *standardise(X, blocks))]
+def _kernels(X: NDArray[Any], blocks: tuple[Block, ...]) -> list[dual_newton.Kernel]:
+    return [
+        dual_newton.Kernel.of(part) for part in dual_newton.scaled_blocks(X, blocks, *standardise(X, blocks))
+    ]
 
 
 # The penalty C, chosen on inner folds over groups for any number of subsets at once
 
 AUTO = "auto"
 GRID = (0.05, 0.15, 0.5, 1.5, 5.0, 15.0, 50.0)
-DEFAULT = 5.0
+DEFAULT_C = 5.0
 INNER_FOLDS = 3
 
 
 def penalties(
-    C: float | str, kernels: Sequence[Kernel], members: Mask, y: Rows, groups: Rows | None
+    C: float | str, kernels: Sequence[dual_newton.Kernel], members: Mask, y: Rows, groups: Rows | None
 ) -> NDArray[np.float64]:
     """C of each subset ``(subsets,)``: the number given, or for "auto" the best of `GRID` on inner folds.
 
     The best has the least log-loss over all held-out rows; of equals the smallest. Where inner folds cannot be made
-    (a class with a single group) it is `DEFAULT`.
+    (a class with a single group) it is `DEFAULT_C`.
 
     Parameters
     ----------
@@ -182,7 +175,7 @@ def penalties(
     if C == AUTO:
         losses = held_out_losses(kernels, members, y, groups, GRID)
         if losses is None:
-            return np.full(len(members), DEFAULT)
+            return np.full(len(members), DEFAULT_C)
         return np.asarray(np.array(GRID)[losses.argmin(axis=0)])
     if isinstance(C, str) or not 0 < C < np.inf:
         raise UsageError(f"C={C!r} is out of range.", 'Give a positive number, or "auto".')
@@ -190,21 +183,23 @@ def penalties(
 
 
 def held_out_losses(
-    kernels: Sequence[Kernel], members: Mask, y: Rows, groups: Rows | None, grid: Sequence[float]
+    kernels: Sequence[dual_newton.Kernel], members: Mask, y: Rows, groups: Rows | None, grid: Sequence[float]
 ) -> NDArray[np.float64] | None:
     """Mean log-loss ``(len(grid), subsets)`` over the rows that inner folds hold out; None where there are no folds.
 
     Each fold's models start, one C after the other, from those of the C before.
     """
-    target = targets(y, int(y.max()) + 1)
+    target = dual_newton.targets(y, int(y.max()) + 1)
     total, count = np.zeros((len(grid), len(members))), 0
     for train, test in penalty_folds(y, groups):
         inside = [kernel.between(train, train) for kernel in kernels]
         across = [kernel.between(test, train) for kernel in kernels]
-        solution: DualSolution | None = None
+        solution: dual_newton.DualSolution | None = None
         for at, C in enumerate(grid):
-            solution = solve(inside, members, target[:, train], np.full(len(members), C), solution)
-            total[at] += loss(solution.logits(across, members), target[:, test])
+            solution = dual_newton.solve(
+                inside, members, target[:, train], np.full(len(members), C), solution
+            )
+            total[at] += dual_newton.loss(solution.logits(across, members), target[:, test])
         count += len(test)
     return total / count if count else None
 

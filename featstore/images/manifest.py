@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import AuditError, BadImageError, ManifestError
 from featstore.findings import EXAMPLES, Finding, counted, ordered
-from featstore.images.formats.container import HEAD, check_length, damage_of, formats, identify_format
+from featstore.images.formats.container import HEAD, Format, check_length, damage_of, formats, identify_format
 from featstore.serialization import digest_bytes, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from featstore.images.formats.container import Format
     from featstore.types import ImageRecord
 
 

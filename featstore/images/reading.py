@@ -22,15 +22,7 @@ import numpy as np
 
 from featstore.errors import BadImageError
 from featstore.images.augment import resize
-from featstore.images.formats.container import (
-    COLOUR,
-    HEAD,
-    MAX_BYTES,
-    MAX_PIXELS,
-    damage_of,
-    find_format,
-    identify_format,
-)
+from featstore.images.formats import container
 from featstore.images.formats.decode import WARNINGS, decode, probe
 from featstore.images.manifest import content_id, page_id
 from featstore.serialization import digest_bytes, open_regular, read_bounded
@@ -42,7 +34,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.images.formats.container import Index
     from featstore.types import Decoding, ImageRecord, Pixels
 
     Stamp = tuple[int, ...]
@@ -127,7 +118,7 @@ class CachedFile:
     """
 
     data: bytes
-    index: Index | None
+    index: container.Index | None
     stamp: Stamp
     asked: int = 0
     _id: str = ""
@@ -138,7 +129,9 @@ class CachedFile:
         """Image id of the file, if it holds one image; hashed once."""
         with self._hashing:
             if not self._id:
-                self._id = content_id(digest_bytes(self.data), find_format(self.data[:HEAD]))
+                self._id = content_id(
+                    digest_bytes(self.data), container.find_format(self.data[: container.HEAD])
+                )
             return self._id
 
     @property
@@ -190,17 +183,17 @@ class FileCache:
 
 def _read(path: Path) -> CachedFile:
     with open_regular(path) as file:
-        data = read_bounded(file, path, MAX_BYTES)
+        data = read_bounded(file, path, container.MAX_BYTES)
         stamp = _stamp(os.fstat(file.fileno()))
     return CachedFile(data, _index(data), stamp)
 
 
-def _index(data: bytes) -> Index | None:
-    known = find_format(data[:HEAD])
+def _index(data: bytes) -> container.Index | None:
+    known = container.find_format(data[: container.HEAD])
     if known is None:
         return None
     try:
-        with damage_of(known):
+        with container.damage_of(known):
             return known.index(data)
     except BadImageError:
         return None  # decoding will say what is wrong with it
@@ -298,7 +291,7 @@ def pixel_count(path: Path) -> int:
             width, height = _size(file)
     except Exception:  # noqa: BLE001  # decoding will say what is wrong with it
         return 0
-    return width * height if width * height <= MAX_PIXELS else 0
+    return width * height if width * height <= container.MAX_PIXELS else 0
 
 
 def decoding_bytes(path: Path) -> int:
@@ -308,14 +301,14 @@ def decoding_bytes(path: Path) -> int:
         return 0
     try:
         with open_regular(path) as file:
-            each = identify_format(file.read(HEAD)).bytes_per_pixel(file)
+            each = container.identify_format(file.read(container.HEAD)).bytes_per_pixel(file)
         return round(pixels * each) + path.stat().st_size
     except Exception:  # noqa: BLE001
-        return round(pixels * COLOUR)
+        return round(pixels * container.COLOUR)
 
 
 def _size(file: BufferedReader) -> tuple[int, int]:
-    known = identify_format(file.read(HEAD))
+    known = container.identify_format(file.read(container.HEAD))
     file.seek(0)
     return known.size(file)
 
@@ -374,7 +367,10 @@ def compute_facts(record: ImageRecord, decoding: Decoding) -> tuple[NDArray[np.v
     row["id"] = bytes.fromhex(record.id)
     row["pixels"] = pixel_digest(pixels)
     row["bytes"], row["width"], row["height"], row["channels"] = len(data), width, height, channels
-    row["kind"], row["mode"] = identify_format(data[:HEAD]).code, _position(MODES, _stored_mode(data))
+    row["kind"], row["mode"] = (
+        container.format_number(container.identify_format(data[: container.HEAD])),
+        _position(MODES, _stored_mode(data)),
+    )
     row["notes"] = sum(1 << NOTES.index(note) for note in notes)
     row["histogram"] = _counts(pixels) / pixels.size
     miniature: Pixels = np.rint(resize(pixels, SIDE).mean(axis=2)).astype(np.uint8)
@@ -398,7 +394,7 @@ def _counts(pixels: Pixels) -> NDArray[np.intp]:
 
 def plausible(facts: NDArray[np.void]) -> NDArray[np.bool_]:
     """Which rows ``(n,)`` can be facts of an image at all: they may come from somebody else's cache."""
-    sizes = (facts["bytes"] > 0) & (facts["width"] > 0) & (facts["height"] > 0)
+    sizes = (facts["bytes"] > 0) & (facts["width"] > 0) & (facts["height"] > 0) & (facts["kind"] > 0)
     shares = facts["histogram"]
     whole: NDArray[np.bool_] = sizes & (shares >= 0).all(axis=1) & (np.abs(shares.sum(axis=1) - 1) < ROUNDING)
     return whole

@@ -44,8 +44,9 @@ class ScanOptions(TypedDict, total=False):
     follow_links
         Whether links may lead out of the data set.
     columns
-        Which columns of a CSV file are meant, such as ``{"path": "filename", "group": "patient_id"}``; what is not
-        named here is looked for under its own name: ``path``, ``label``, ``group``, ``split``, ``site``.
+        Which columns of a table are meant, such as ``{"path": "filename", "group": "patient_id"}``; what is not
+        named here is looked for under its own name: ``path``, ``label``, ``group``, ``split``, ``site``. Several
+        columns of zeros and ones can be the label: ``{"label": "MEL,NV,BCC"}``.
     root
         Folder where the paths of a CSV file begin; default the folder of the file.
     suffix
@@ -105,8 +106,9 @@ def scan(
     Parameters
     ----------
     data
-        A folder ``class/...`` or ``split/class/...``, or a CSV file ``path,label[,group][,split][,site]``. A manifest
-        is what it would be read to, and comes back as it is: so a part of a data set goes wherever all of it would.
+        A folder ``class/...`` or ``split/class/...``, or a table ``path,label[,group][,split][,site]``, CSV or
+        Parquet. A manifest is what it would be read to, and comes back as it is: so a part of a data set goes
+        wherever all of it would.
     group_pattern, follow_links, columns, root, suffix, site_tag
         See `ScanOptions`.
 

@@ -8,50 +8,28 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from featstore import runs
 from featstore.api.check import check
-from featstore.api.report import NAME, write_report
+from featstore.api.report import REPORT_FILE, write_report
 from featstore.arguments import public
 from featstore.errors import BadImageError, UsageError
 from featstore.evaluation.metrics import positive_class
 from featstore.images.formats.container import HEAD, MAX_BYTES, identify
 from featstore.images.formats.decode import decode
-from featstore.images.manifest import require_two_classes
+from featstore.images.manifest import Manifest, require_two_classes
 from featstore.images.scan import ScanOptions, scan
+from featstore.reproduction import protocol
 from featstore.reproduction.figures import SampleImages, draw_all
-from featstore.reproduction.protocol import (
-    METRIC,
-    SEVEN,
-    STEPS,
-    PaperSettings,
-    choices,
-    claims,
-    compare_on_folds,
-    compute_features,
-    find_networks,
-    fit_paper,
-    leak,
-    majority_baseline,
-    reasons,
-    require_every_class,
-    require_some,
-    sample,
-    split,
-    table,
-)
-from featstore.results.paper import Conversion, Reproduction
+from featstore.results.paper import Conversion, PaperNetwork, Reproduction
 from featstore.runs import LOCK
 from featstore.serialization import PRIVATE_FOLDER, read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from featstore.images.manifest import Manifest
-    from featstore.results.paper import PaperNetwork
-
 
 # The steps
 
 RECIPE = "paper"
-PARTS = frozenset({"by_image", "by_patient", runs.FIGURES, runs.METRICS, NAME, LOCK})
+PARTS = frozenset({"by_image", "by_patient", runs.FIGURES, runs.METRICS, REPORT_FILE, LOCK})
 """What a run that was killed may have left."""
 
 
@@ -59,7 +37,7 @@ PARTS = frozenset({"by_image", "by_patient", runs.FIGURES, runs.METRICS, NAME, L
 def paper(
     data: str | Path | Manifest,
     *,
-    backbones: Sequence[str] = SEVEN,
+    backbones: Sequence[str] = protocol.SEVEN,
     weights: Mapping[str, str] | None = None,
     precision: str = "float32",
     out: str | Path = "runs/paper",
@@ -133,17 +111,17 @@ def paper(
     """
     with runs.exclusive_access(Path(out)):
         folder = Path(out)
-        require_some(backbones, weights or {})
+        protocol.require_some(backbones, weights or {})
         whole = scan(data, **reading)
-        part = sample(whole.with_splits(None), images, seed)
-        networks = find_networks(backbones, weights or {}, precision)
-        settings = PaperSettings(
+        part = protocol.sample(whole.with_splits(None), images, seed)
+        networks = protocol.find_networks(backbones, weights or {}, precision)
+        settings = protocol.PaperSettings(
             backbones=[member.name for member in networks if member.is_here],
             epochs=epochs,
             positive=positive,
             views={"recipe": RECIPE, "seeds": range(1, views + 1)},
             source={
-                "weights": choices(networks, weights or {}),
+                "weights": protocol.choices(networks, weights or {}),
                 "precision": precision,
                 "value_range": value_range,
                 "cache": cache,
@@ -170,7 +148,7 @@ def paper(
             result = _reproduce(part, networks, settings, audit, arguments, folder)
             runs.write_run(folder, {"kind": "paper", "arguments": arguments}, result.to_json())
             write_report(
-                folder, folder / NAME, with_images=True
+                folder, folder / REPORT_FILE, with_images=True
             )  # in the run folder, where the images are anyway
         return result
 
@@ -178,29 +156,29 @@ def paper(
 def _reproduce(
     part: Manifest,
     networks: Sequence[PaperNetwork],
-    settings: PaperSettings,
+    settings: protocol.PaperSettings,
     audit: Mapping[str, Any],
     arguments: Mapping[str, Any],
     folder: Path,
 ) -> Reproduction:
     """Do the steps in their order; all numbers come from the runs that they leave."""
     converted, part = convert(part, settings.source["value_range"])
-    splits = {"by_image": split(part.by_image(), arguments["seed"])}
+    splits = {"by_image": protocol.split(part.by_image(), arguments["seed"])}
     if part.has_groups:
-        splits["by_patient"] = split(part, arguments["seed"])
+        splits["by_patient"] = protocol.split(part, arguments["seed"])
     for sides in splits.values():
-        require_every_class(sides)
+        protocol.require_every_class(sides)
     extractions = [
-        compute_features(part, settings, features, folder / protocol / "extract")
-        for protocol, features in (("by_image", settings.paper_source), ("by_patient", settings.own_source))
+        protocol.compute_features(part, settings, features, folder / unit / "extract")
+        for unit, features in (("by_image", settings.paper_source), ("by_patient", settings.own_source))
     ]
     fits = {
-        protocol: fit_paper(sides, settings, folder / protocol, singles=protocol == "by_image")
-        for protocol, sides in splits.items()
+        unit: protocol.fit_paper(sides, settings, folder / unit, singles=unit == "by_image")
+        for unit, sides in splits.items()
     }
-    honest = compare_on_folds(part, settings, folder / "by_patient" / "compare")
-    torn = leak(part, splits["by_image"])
-    laid = claims(fits["by_image"], fits.get("by_patient"), honest)
+    honest = protocol.compare_on_folds(part, settings, folder / "by_patient" / "compare")
+    torn = protocol.leak(part, splits["by_image"])
+    laid = protocol.claims(fits["by_image"], fits.get("by_patient"), honest)
     runs.clear(folder)
     return Reproduction(
         run=str(folder),
@@ -208,22 +186,22 @@ def _reproduce(
         conversion=converted,
         audit=audit,
         networks=tuple(networks),
-        splits={protocol: table(sides) for protocol, sides in splits.items()},
+        splits={unit: protocol.split_counts(sides) for unit, sides in splits.items()},
         leak=torn,
-        majority_baseline=majority_baseline(table(splits["by_image"])),
-        heads={name: fit.scores["test"][METRIC] for name, fit in fits["by_image"].heads.items()},
+        majority_baseline=protocol.majority_baseline(protocol.split_counts(splits["by_image"])),
+        heads={name: fit.scores["test"][protocol.METRIC] for name, fit in fits["by_image"].heads.items()},
         fusions={
-            protocol: {step: fit.scores["test"][METRIC] for step, fit in mine.fusions.items()}
-            for protocol, mine in fits.items()
+            unit: {step: fit.scores["test"][protocol.METRIC] for step, fit in mine.fusions.items()}
+            for unit, mine in fits.items()
         },
         claims=laid,
-        reasons=reasons(laid, torn, networks, fits["by_image"], honest, audit),
+        reasons=protocol.reasons(laid, torn, networks, fits["by_image"], honest, audit),
         computed=sum(extraction.computed for extraction in extractions),
         stored=sum(extraction.stored for extraction in extractions),
         figures=draw_all(
             SampleImages.of(splits["by_image"], settings), networks, fits["by_image"], folder / runs.FIGURES
         ),
-        steps={step: what for step, what in STEPS.items() if (folder / step).exists()},
+        steps={step: what for step, what in protocol.STEPS.items() if (folder / step).exists()},
     )
 
 

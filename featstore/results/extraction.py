@@ -1,4 +1,4 @@
-"""Outcomes of the commands that look at images: extract, check, finetune, bench and cache drift."""
+"""Outcomes of the commands that look at images: extract, check, split, finetune, bench and cache drift."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 from msgspec import field
 
 from featstore.findings import Finding
-from featstore.results.document import Count, Result
+from featstore.results.document import Count, Result, Share
 from featstore.results.scores import BackboneFields, DecodingFields, Score, ViewFields
 
 # Extraction
@@ -40,12 +40,27 @@ class KeySummary(Result, frozen=True, kw_only=True):
 
 
 class ThroughputSummary(Result, frozen=True, kw_only=True):
-    """What one backbone did, over all views: vectors, and seconds in its forward pass alone (of all workers)."""
+    """What one backbone did, over all views.
+
+    Attributes
+    ----------
+    vectors, seconds
+        Vectors, and seconds in its forward pass alone (of all workers).
+    start_seconds
+        Before its first vector: the network loaded, compiled, and one batch computed.
+    engine, device, batch_size, libraries
+        As in the attributes of its shards: see `featstore.types.Computation`.
+    """
 
     backbone: str
     vectors: int
     seconds: float
     vectors_per_second: float
+    start_seconds: float = 0.0
+    engine: str | None = None
+    device: str | None = None
+    batch_size: int | None = None
+    libraries: str | None = None
 
 
 class Extraction(Result, frozen=True, kw_only=True):
@@ -78,7 +93,10 @@ class Extraction(Result, frozen=True, kw_only=True):
     backbone_throughput
         What each backbone did.
     batch_size, precision
-        Images per call, a constant of the engine, and arithmetic.
+        Images per call where a processor computes, a constant, and arithmetic; a GPU has batches of its own, which
+        `backbone_throughput` tells.
+    engine
+        What computes the networks of Keras.
     workers, workers_from
         Processes at a time, and where that number comes from.
     seconds
@@ -106,6 +124,7 @@ class Extraction(Result, frozen=True, kw_only=True):
     backbone_throughput: tuple[ThroughputSummary, ...] = field(name="paces", default=())
     batch_size: Count
     precision: str
+    engine: str = "tensorflow"
     workers: Count = 1
     workers_from: str = ""
 
@@ -234,6 +253,64 @@ class PrecisionCheck(Result, frozen=True, kw_only=True):
     bad: tuple[tuple[str, str, str], ...] = ()
 
 
+class SplitPart(Result, frozen=True, kw_only=True):
+    """One part of a division: a side such as ``train``, or the test images of a fold.
+
+    Attributes
+    ----------
+    name
+        ``train``, ``val`` or ``test``, or ``fold 1`` and so on.
+    wanted
+        Share of the images that was asked for, 0 to 1.
+    images, groups
+        How many there are.
+    classes
+        Images by class.
+    """
+
+    name: str
+    wanted: Share
+    images: Count
+    groups: Count
+    classes: Mapping[str, int]
+
+
+class DataSplit(Result, frozen=True, kw_only=True):
+    """What `featstore.split` wrote.
+
+    Attributes
+    ----------
+    files
+        The manifests: one, or one for each fold.
+    by
+        What stays together: ``group`` or ``image``.
+    seed
+        Of the drawing.
+    parts
+        What came out, a line each.
+    images
+        All images that were divided.
+    root
+        Folder where the paths in the files begin, to be named with ``--root``; empty if it is that of the files.
+    replaced
+        Images by split of the data set's own division, which the files do not keep; empty where it had none.
+    bad
+        Files that are no images, and in none of the manifests: ``(path, reason, detail)``.
+    findings
+        What a user should know about the data.
+    """
+
+    files: tuple[str, ...]
+    by: str
+    seed: int
+    parts: tuple[SplitPart, ...]
+    images: Count
+    root: str = ""
+    replaced: Mapping[str, int] = field(default_factory=dict)
+    bad: tuple[tuple[str, str, str], ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
 class Check(Result, frozen=True, kw_only=True):
     """Outcome of an audit.
 
@@ -276,6 +353,10 @@ class BackboneDrift(Result, frozen=True, kw_only=True):
         compared, root mean square over features. None where it is infinite.
     drifted
         Whether that is beyond the tolerance.
+    of_largest
+        The difference as a share of the largest feature: the contract of float32 is 1e-5, whatever computes.
+    stored_by, computed_by
+        Engine, device and libraries of the stored vectors, as far as they were recorded, and of those computed now.
     """
 
     backbone: str
@@ -285,6 +366,9 @@ class BackboneDrift(Result, frozen=True, kw_only=True):
     difference: float
     relative: float | None
     drifted: bool
+    of_largest: float = 0.0
+    stored_by: tuple[str, ...] = ()
+    computed_by: str = ""
 
 
 class Drift(Result, frozen=True, kw_only=True):

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import reduce
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.arguments import public
-from featstore.errors import StoreError, UsageError
+from featstore.errors import StoreError
 from featstore.store import paths, verify
 from featstore.store.ids import NO_IDS, IdSet, pack
 from featstore.store.leases import Leases, require_exclusive
-from featstore.store.store import Store, default_cache
-from featstore.types import DECODING_REVISION
+from featstore.store.store import Store
+from featstore.types import DECODING_REVISION, Computation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from featstore.store.ids import PackedIds
+    from featstore.store.store import Store
     from featstore.types import FeatureKey, Features
 
 
 # Compaction: many small shards of a key into few, the same rows, read back before the old ones go
 
-TARGET = 4_000_000
+SHARD_BYTES = 4_000_000
 """Bytes of vectors in a shard: about two blocks of the engine for 2048 columns."""
-MEMORY = 256 << 20
+BYTES_AT_ONCE = 256 << 20
 """Bytes of vectors that are held at a time; a key with more is read several times."""
 FLOAT_BYTES = 4
 
@@ -62,7 +63,7 @@ class Compacted:
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """Outcome of `compact`, with a line for each key that had something to compact."""
+    """Outcome of `featstore.compact`, with a line for each key that had something to compact."""
 
     dry_run: bool
     keys: tuple[Compacted, ...]
@@ -83,41 +84,14 @@ class _Task:
     duplicates: int
 
 
-@public
-def compact(cache: str | Path | None = None, *, target: int = TARGET, dry_run: bool = False) -> Compaction:
-    """Merge the small shards of every key, and shards that share a row with another.
-
-    The rows are sorted by image id and cut evenly, so equal rows give equal bytes whatever order they came in.
-    Shards of at least half the target stay as they are, so a store that was compacted once is not written anew
-    because a few images were added.
-
-    Parameters
-    ----------
-    cache
-        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
-    target
-        Bytes of vectors per shard.
-    dry_run
-        Only say what would be done.
+def compact_store(store: Store, *, target: int, dry_run: bool) -> Compaction:
+    """Merge the small shards of every key; `featstore.compact` says what the arguments mean.
 
     Raises
     ------
     StoreError
-        If there is no cache, another run is writing to it, or the disk fails.
-
-    Examples
-    --------
-    >>> import featstore
-    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
-    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
-    >>> compaction = featstore.compact(dry_run=True)
-    >>> compaction.keys
-    ()
+        If another run is writing to the cache, or the disk fails.
     """
-    if target < FLOAT_BYTES:
-        raise UsageError(f"--target {target} holds no vector.", "Write for instance --target 4MB.")
-    store = Store(Path(cache) if cache is not None else default_cache())
-    paths.require_cache(store.root)
     done: list[Compacted] = []
     with Leases(store.root) as leases:
         if not dry_run:
@@ -156,55 +130,55 @@ def _carry_out(store: Store, task: _Task) -> int:
     """Write the new shards, read them back, delete the old ones; number of unequal duplicates."""
     fresh: list[Path] = []
     unequal = 0
-    at_a_time = max(1, MEMORY // (FLOAT_BYTES * task.key.backbone.dimension * len(task.new[0])))
+    at_a_time = max(1, BYTES_AT_ONCE // (FLOAT_BYTES * task.key.backbone.dimension * len(task.new[0])))
     for start in range(0, len(task.new), at_a_time):
         parts = task.new[start : start + at_a_time]
         ids = np.concatenate(parts)
-        features, differing, batch_size = _gather(store, task, ids)
+        features, differing, computation = _gather(store, task, ids)
         unequal += differing
         edges = np.cumsum([0, *map(len, parts)])
         for part, first in zip(parts, edges, strict=False):
             rows = features[first : first + len(part)]
-            fresh.append(write_checked(store, task.key, tuple(IdSet(part)), rows, batch_size))
+            fresh.append(write_checked(store, task.key, tuple(IdSet(part)), rows, computation))
     remove_shards(store.root, task.old, keep=fresh)
     return unequal
 
 
-def _gather(store: Store, task: _Task, ids: PackedIds) -> tuple[Features, int, int | None]:
+def _gather(store: Store, task: _Task, ids: PackedIds) -> tuple[Features, int, Computation]:
     """Vectors of sorted ids out of the old shards; the last by name counts, as for every reader.
 
-    With them the number of unequal duplicates, and the batch size: None where it is unknown or not the same for all.
+    With them the number of unequal duplicates, and how they were computed, as far as it is the same for all.
     """
     features = np.empty((len(ids), task.key.backbone.dimension), np.float32)
     filled = np.zeros(len(ids), bool)
     unequal = 0
-    sizes: set[int | None] = set()
-    for targets, vectors, batch_size in _parts(store, task.old, ids):
+    computations: list[Computation] = []
+    for targets, vectors, computation in _parts(store, task.old, ids):
         again = filled[targets]
         bits = features[targets[again]].view(np.uint32), vectors[again].view(np.uint32)
         unequal += int((bits[0] != bits[1]).any(axis=1).sum())
         features[targets] = vectors
         filled[targets] = True
-        sizes.add(batch_size)
+        computations.append(computation)
     if not filled.all():
         raise StoreError(
             f"Shards of {task.key.backbone.name} changed while they were compacted; all rows are where they were.",
             "Run `featstore cache verify`, then the same command again.",
         )
-    return features, unequal, sizes.pop() if len(sizes) == 1 else None
+    return features, unequal, reduce(Computation.agreed, computations)
 
 
 def _parts(
     store: Store, paths: Sequence[Path], ids: PackedIds
-) -> Iterator[tuple[np.ndarray, Features, int | None]]:
-    """Of each shard the rows that are wanted: where they go, their vectors, and their batch size."""
+) -> Iterator[tuple[np.ndarray, Features, Computation]]:
+    """Of each shard the rows that are wanted: where they go, their vectors, and how they were computed."""
     for path in paths:
         rows = store.load(path)
         if rows is not None:
             packed = pack(rows.ids)
             at = np.minimum(np.searchsorted(ids, packed), len(ids) - 1)
             wanted = ids[at] == packed
-            yield at[wanted], rows.features[wanted], rows.batch_size
+            yield at[wanted], rows.features[wanted], rows.computation
 
 
 def _summary(task: _Task, unequal: int) -> Compacted:
@@ -270,7 +244,7 @@ class GarbageCollection:
 
 
 def collect(
-    cache: str | Path | None,
+    store: Store,
     keep: Collection[str] | None,
     *,
     dry_run: bool,
@@ -280,15 +254,13 @@ def collect(
 
     Parameters
     ----------
-    cache
-        The store's folder.
+    store
+        The opened cache.
     keep
         Ids of all images that are still wanted; None if that is not known, and no rows go.
     dry_run, confirm
         As for `featstore.gc`.
     """
-    store = Store(Path(cache) if cache is not None else default_cache())
-    paths.require_cache(store.root)
     with Leases(store.root) as leases:
         if not dry_run:
             require_exclusive(leases)
@@ -351,7 +323,7 @@ def _shrink(store: Store, path: Path, keep: IdSet) -> None:
     stay = [row for row, image in enumerate(old.ids) if image in keep]
     if stay:
         ids = tuple(old.ids[row] for row in stay)
-        write_checked(store, old.key, ids, old.features[stay], old.batch_size)
+        write_checked(store, old.key, ids, old.features[stay], old.computation)
     remove_shards(store.root, [path])
 
 
@@ -371,7 +343,7 @@ def _leave_no_empty_folder(root: Path, folder: Path) -> None:
 
 
 def write_checked(
-    store: Store, key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int | None
+    store: Store, key: FeatureKey, ids: Sequence[str], features: Features, computation: Computation
 ) -> Path:
     """Commit rows as one new shard, and read them back.
 
@@ -380,9 +352,13 @@ def write_checked(
     StoreError
         If they do not come back as they went; nothing else was touched.
     """
-    path = store.write(key, ids, features, batch_size)
+    path = store.write(key, ids, features, computation)
     found = store.load(path)
-    same = found is not None and (found.key, found.ids, found.batch_size) == (key, tuple(ids), batch_size)
+    same = found is not None and (found.key, found.ids, found.computation) == (
+        key,
+        tuple(ids),
+        computation,
+    )
     if found is None or not same or found.features.tobytes() != features.tobytes():
         raise StoreError(
             f"{path} did not come back as it was written; the old shards are untouched.", "Check the disk."

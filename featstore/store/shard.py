@@ -9,23 +9,16 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
+from featstore import serialization
 from featstore.errors import RefusedFileError, ShardCorruptError
-from featstore.serialization import (
-    UnfitFileError,
-    canonical_json,
-    digest_bytes,
-    open_regular,
-    parse,
-    read_regular,
-)
-from featstore.store.hdf5_guard import Limits, read_plain
-from featstore.types import FeatureKey
+from featstore.store.hdf5_guard import Limits, PlainContent, read_plain
+from featstore.types import Computation, FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +26,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.store.hdf5_guard import PlainContent
     from featstore.types import Features
 
 
@@ -42,11 +34,14 @@ if TYPE_CHECKING:
 FORMAT = 1
 ID_BYTES = 32
 CHUNK_BYTES = 1 << 20
-MAX_BYTES = 1 << 31
+MAX_SHARD_BYTES = 1 << 31
 LIMITS = Limits(members=2, depth=1, values=None, filters=frozenset({h5py.h5z.FILTER_FLETCHER32}))
 REMEDY = (
     "Run `featstore extract` again (for imported features `featstore cache import`): it adds what is missing."
 )
+
+
+UNRECORDED = Computation()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +56,19 @@ class Shard:
         Image ids, 64 hex digits each, in row order.
     features
         ``(len(ids), dimension)`` float32.
-    batch_size
-        Images that went through the network together; None in shards of before it was recorded.
+    computation
+        Batch, engine, device and libraries of the rows, as far as they were recorded.
     """
 
     key: FeatureKey
     ids: tuple[str, ...]
     features: Features
-    batch_size: int | None = None
+    computation: Computation = UNRECORDED
 
 
-def encode(key: FeatureKey, ids: Sequence[str], features: Features, batch_size: int | None = None) -> bytes:
+def encode(
+    key: FeatureKey, ids: Sequence[str], features: Features, computation: Computation = UNRECORDED
+) -> bytes:
     """Serialise rows to the bytes of an HDF5 file; equal content gives equal bytes.
 
     Parameters
@@ -82,8 +79,8 @@ def encode(key: FeatureKey, ids: Sequence[str], features: Features, batch_size: 
         Image ids, distinct.
     features
         ``(len(ids), key.backbone.dimension)`` float32, finite.
-    batch_size
-        Images that went through the network together, where it is known: it alone moves last bits (law 2).
+    computation
+        What is known of batch, engine, device and libraries, which may move last bits (law 2).
 
     Raises
     ------
@@ -101,10 +98,11 @@ def encode(key: FeatureKey, ids: Sequence[str], features: Features, batch_size: 
         _write_dataset(file, "ids", pack_ids(ids))
         _write_dataset(file, "features", features)
         file.attrs["format"] = FORMAT
-        file.attrs["key"] = canonical_json(key.to_json())
+        file.attrs["key"] = serialization.canonical_json(key.to_json())
         file.attrs["rows"] = len(ids)
-        if batch_size is not None:
-            file.attrs["batch_size"] = batch_size
+        for name, value in asdict(computation).items():
+            if value is not None:
+                file.attrs[name] = value
         file.attrs["h5py"] = h5py.__version__
         file.attrs["numpy"] = np.__version__
         file.flush()
@@ -145,10 +143,10 @@ def read(path: Path) -> Shard:
         If they cannot be read.
     """
     try:
-        data = read_regular(path, MAX_BYTES, follow_links=False)
-    except UnfitFileError as error:
+        data = serialization.read_regular(path, MAX_SHARD_BYTES, follow_links=False)
+    except serialization.UnfitFileError as error:
         raise ShardCorruptError(f"Not a feature shard: {error.strerror}.", REMEDY) from error
-    if digest_bytes(data) != path.stem:
+    if serialization.digest_bytes(data) != path.stem:
         raise ShardCorruptError("Its bytes are not those of its name.", REMEDY)
     return decode(data)
 
@@ -184,7 +182,7 @@ def _checked(plain: PlainContent) -> Shard:
     ids, features = arrays["ids"], arrays["features"]
     if ids.dtype != np.dtype("u1") or features.dtype != np.dtype("<f4"):
         raise ValueError(f"ids are {ids.dtype}, features {features.dtype}")
-    key = FeatureKey.from_json(parse(found["key"]))
+    key = FeatureKey.from_json(serialization.parse_json(found["key"]))
     rows = int(found["rows"])
     if (ids.shape, features.shape) != ((rows, ID_BYTES), (rows, key.backbone.dimension)):
         raise ValueError(f"{rows} rows announced, {ids.shape} ids and {features.shape} features found")
@@ -193,8 +191,15 @@ def _checked(plain: PlainContent) -> Shard:
     names = unpack_ids(ids)
     if len(set(names)) != rows:
         raise ValueError("an image id stands twice in it")
+    return Shard(key, names, features, _computation(found))
+
+
+def _computation(found: Mapping[str, Any]) -> Computation:
     batch_size = found.get("batch_size")
-    return Shard(key, names, features, None if batch_size is None else int(batch_size))
+    texts = {name: found.get(name) for name in ("engine", "device", "libraries")}
+    if not all(text is None or isinstance(text, str) for text in texts.values()):
+        raise ValueError(f"what computed it is not told by texts: {texts}")
+    return Computation(None if batch_size is None else int(batch_size), **texts)
 
 
 # First bytes of a shard: enough to see that a file was cut short or is something else
@@ -217,9 +222,9 @@ def check_header(path: Path) -> int:
     if not DIGEST.fullmatch(path.stem):
         raise ShardCorruptError("its name is no SHA-256", REMEDY)
     try:
-        with open_regular(path, follow_links=False) as file:
+        with serialization.open_regular(path, follow_links=False) as file:
             start, size = file.read(LONGEST), os.fstat(file.fileno()).st_size
-    except UnfitFileError as error:
+    except serialization.UnfitFileError as error:
         raise ShardCorruptError(str(error.strerror), REMEDY) from error
     if not start.startswith(SIGNATURE) or len(start) < LONGEST or start[8] not in END_OF_FILE:
         raise ShardCorruptError("it does not begin like an HDF5 file", REMEDY)

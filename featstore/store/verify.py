@@ -1,25 +1,27 @@
-"""Verification and repair of a cache: every shard, and everything beside the shards."""
+"""Inspection of a cache: whether every shard and everything beside it is sound, repair, and what it holds."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections import defaultdict
+import time
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featstore import serialization
-from featstore.arguments import public
 from featstore.errors import ShardCorruptError, StoreError
-from featstore.isolated_reading import LostError, call
+from featstore.isolated_reading import LostError, call_isolated
 from featstore.serialization import canonical_json
 from featstore.store import notes, paths, shard, store, training_record
 from featstore.store.ids import NO_IDS, IdSet
 from featstore.store.paths import commit
-from featstore.store.store import Index, Store, default_cache, digest_of
+from featstore.store.store import Index, Store, digest_of
 from featstore.types import BackboneSpec, FeatureKey
 
 if TYPE_CHECKING:
@@ -30,13 +32,13 @@ if TYPE_CHECKING:
 
 # Verification
 
-THREADS = 8
+MOST_THREADS = 8
 """Beyond these, the disk or the one lock of the HDF5 library is the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Outcome of `verify`.
+    """Outcome of `featstore.verify`.
 
     Attributes
     ----------
@@ -67,49 +69,16 @@ class Verification:
         return asdict(self)
 
 
-@public
-def verify(
-    cache: str | Path | None = None,
-    *,
-    fast: bool = False,
-    repair: bool = False,
-    threads: int | None = None,
-    progress: bool = False,
+def verify_cache(
+    root: Path, *, fast: bool, repair: bool, threads: int | None, progress: bool
 ) -> Verification:
-    """Look at every file of a store; changes nothing unless told to repair.
-
-    A shard must have the bytes of its name, pass the guard against hostile HDF5, have the shape that its key
-    demands, finite values, and lie in the folder of its key.
-
-    Parameters
-    ----------
-    cache
-        The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
-    fast
-        Only names, sizes and headers: finds what is cut short, not what has rotten.
-    repair
-        Move bad shards to quarantine, put misplaced ones back, drop what can be rebuilt; see `Repair`.
-    threads
-        How many shards are hashed at a time; default one per core, at most 8.
-    progress
-        Show a bar on stderr if that is a terminal.
+    """Look at every file of the cache in a folder; `featstore.verify` says what the arguments mean.
 
     Raises
     ------
     StoreError
-        If there is no cache, something in it cannot be read or, in a repair, not be moved.
-
-    Examples
-    --------
-    >>> import featstore
-    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
-    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
-    >>> state = featstore.verify()
-    >>> state.shards > 0, state.bad
-    (True, ())
+        If something in it cannot be read or, in a repair, not be moved.
     """
-    root = Path(cache) if cache is not None else default_cache()
-    paths.require_cache(root)
     check = shard.check_header if fast else partial(_rows, root=root)
     rows: list[int] = []
     bad: list[tuple[Path, str]] = []
@@ -137,7 +106,7 @@ def _checked(
     """Rows of each shard, or what is wrong with it; None for one that was compacted away meanwhile."""
     from tqdm import tqdm
 
-    with ThreadPoolExecutor(threads or min(THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(threads or min(MOST_THREADS, os.cpu_count() or 1)) as pool:
         outcomes: Iterable[int | ShardCorruptError | None] = pool.map(partial(_outcome, check), paths)
         bar = tqdm(
             outcomes, total=len(paths), unit="shard", desc="verify", disable=None if progress else True
@@ -159,7 +128,7 @@ def _outcome(check: Callable[[Path], int], path: Path) -> int | ShardCorruptErro
 def _rows(path: Path, root: Path) -> int:
     """Rows of a good shard, which is opened by another process: the cache may be a stranger's."""
     try:
-        rows, _ = call("featstore.store.verify:count_rows", path, str(root))
+        rows, _ = call_isolated("featstore.store.verify:count_rows", path, str(root))
     except LostError as error:
         raise ShardCorruptError(f"{error}", shard.REMEDY) from error
     return int(rows)
@@ -280,7 +249,7 @@ def _repair(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
 def _put_back(root: Path, path: Path) -> bool:
     """Move a shard that is good but misplaced into the folder of its key; whether that was possible."""
     try:
-        key, _ = call("featstore.store.verify:key_of", path)
+        key, _ = call_isolated("featstore.store.verify:key_of", path)
         home = paths.shard_folder(root, FeatureKey.from_json(key))
         if home == path.parent:
             return False
@@ -408,13 +377,13 @@ def _told(error: Exception) -> str:
 
 
 def _check_backbone(path: Path) -> None:
-    spec = BackboneSpec.from_json(serialization.parse(paths.read_file(path, serialization.SMALL)))
+    spec = BackboneSpec.from_json(serialization.parse_json(paths.read_file(path, serialization.SMALL)))
     if path.parent != paths.backbone_folder(path.parents[2], spec):
         raise ValueError("it describes another backbone than its folder")
 
 
 def _check_page(path: Path) -> None:
-    serialization.unseal(serialization.parse(paths.read_file(path, serialization.LARGE)))
+    serialization.unseal(serialization.parse_json(paths.read_file(path, serialization.LARGE)))
 
 
 def _check_file(path: Path) -> None:
@@ -440,3 +409,149 @@ CHECKS: dict[str, Callable[[Path], object] | None] = {
     "result": notes.check_result,
 }
 """How to tell whether a file is sound, for each kind in `rooms.FILES`; None for shards, which are read elsewhere."""
+
+
+# Inventory: what a store holds, how big it is, and how old
+
+DAY = 86_400
+AGES = (("a day", DAY), ("a week", 7 * DAY), ("a month", 30 * DAY), ("a year", 365 * DAY))
+
+
+@dataclass(frozen=True, slots=True)
+class InventoryEntry:
+    """One backbone in one view.
+
+    Attributes
+    ----------
+    images
+        Images that have a vector.
+    shards, size
+        Files, and their bytes.
+    oldest, newest
+        When the first and the last of its shards were written, ISO 8601, UTC. Compacted rows are new rows.
+    """
+
+    backbone: str
+    weights: str
+    preprocess: str
+    precision: str
+    decoder: str
+    recipe: str
+    seed: int
+    images: int
+    shards: int
+    size: int
+    oldest: str
+    newest: str
+
+
+ORDERS: dict[str, Callable[[InventoryEntry], Any]] = {
+    "backbone": attrgetter("backbone", "recipe", "seed"),
+    "view": attrgetter("recipe", "seed", "backbone"),
+    "age": attrgetter("oldest", "backbone", "recipe", "seed"),
+}
+
+
+def list_entries(store: Store, by: str) -> list[InventoryEntry]:
+    """What a store holds, a line per backbone and view, in one of the orders `ORDERS`.
+
+    Raises
+    ------
+    StoreError
+        If the cache cannot be read.
+    """
+    return sorted((_entry(store, key) for key in store.feature_keys()), key=ORDERS[by])
+
+
+def shard_sizes(root: Path, by: str) -> dict[str, int]:
+    """Bytes of the shards of a cache, and of quarantine, summed by one of `ORDERS`.
+
+    Raises
+    ------
+    StoreError
+        If the cache cannot be read.
+    """
+    sizes: Counter[str] = Counter()
+    now = time.time()
+    for path, stat in paths.stats(paths.all_shards(root)):
+        _, backbone, view, seed, _ = path.relative_to(root).parts
+        group = {"backbone": backbone, "view": f"{view}/{seed}", "age": _age(now - stat.st_mtime)}[by]
+        sizes[group] += stat.st_size
+    order = [f"less than {name}" for name, _ in AGES] if by == "age" else []
+    aside = paths.stats(files_below(root, paths.quarantine_folder(root)))
+    sizes["quarantine"] = sum(stat.st_size for _, stat in aside)
+    return {group: sizes[group] for group in [*order, *sorted({*sizes} - {*order})] if group in sizes}
+
+
+@dataclass(frozen=True, slots=True)
+class CacheContents:
+    """How much a store holds, by its file names alone.
+
+    Attributes
+    ----------
+    backbones
+        Folders of backbones.
+    shards, size
+        Files of vectors, and their bytes.
+    quarantined_shards, quarantined_images
+        Damaged shards that were set aside, and rows of the table of images that do not decode.
+    """
+
+    backbones: int
+    shards: int
+    size: int
+    quarantined_shards: int
+    quarantined_images: int
+
+
+def contents(root: Path) -> CacheContents:
+    """Count what a store holds; opens no file of it.
+
+    Raises
+    ------
+    StoreError
+        If there is no cache, or it cannot be read.
+    """
+    paths.require_cache(root)
+    shards = list(paths.stats(paths.all_shards(root)))
+    aside = Counter(paths.kind_of(root, path) for path in files_below(root, paths.quarantine_folder(root)))
+    return CacheContents(
+        len({path.relative_to(root).parts[1] for path, _ in shards}),
+        len(shards),
+        sum(stat.st_size for _, stat in shards),
+        aside["quarantined"],
+        aside["bad image"],
+    )
+
+
+def _entry(store: Store, key: FeatureKey) -> InventoryEntry:
+    stats = [stat for _, stat in paths.stats(paths.list_until_stable(paths.shard_folder(store.root, key)))]
+    backbone, view = key.backbone, key.view
+    written = [stat.st_mtime for stat in stats]
+    return InventoryEntry(
+        backbone.name,
+        backbone.weights,
+        backbone.preprocess,
+        backbone.precision,
+        key.decoding.decoder,
+        view.recipe,
+        view.seed,
+        len(store.stored_ids(key)),
+        len(stats),
+        sum(stat.st_size for stat in stats),
+        _moment(min(written, default=0)),
+        _moment(max(written, default=0)),
+    )
+
+
+def _moment(seconds: float) -> str:
+    """Time of a file's clock, which some file systems let run beyond the last year of the calendar."""
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        moment = datetime.max.replace(tzinfo=UTC) if seconds > 0 else datetime.min.replace(tzinfo=UTC)
+    return moment.isoformat(timespec="seconds")
+
+
+def _age(seconds: float) -> str:
+    return next((f"less than {name}" for name, limit in AGES if seconds < limit), "more than a year")

@@ -44,7 +44,7 @@ def test_a_precision_that_does_not_exist_is_refused(call):
     with pytest.raises(UsageError, match="no precision 'int8'") as error:
         call("MobileNet025", "random:1", precision="int8")
 
-    assert "float32, bfloat16, float16" in error.value.remedy
+    assert "float32, tf32, bfloat16, float16" in error.value.remedy
 
 
 def cpu(monkeypatch, tmp_path, flags):

@@ -14,12 +14,13 @@ from commandserver import LIBRARIES
 from PIL import Image
 
 from featstore import load_matrix
+from featstore.api.cache import verify
 from featstore.errors import MissingFeaturesError
-from featstore.store.verify import verify
 
 COMMANDS = [
     "demo", "check", "extract", "fuse", "compare", "predict", "report", "paper", "finetune", "backbones",
-    "strategies", "recipes", "cache",
+    "strategies", "recipes", "cache", "doctor", "bench",
+    "split",
 ]  # fmt: skip
 
 

@@ -12,8 +12,8 @@ from typer.main import get_command
 
 import featstore as package
 from featstore.api.cache import gc
+from featstore.api.exchange import export_features
 from featstore.errors import UsageError
-from featstore.exchange.export import export_features
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import ScanOptions, scan
 from featstore.matrix import Source, load_matrix
@@ -39,7 +39,7 @@ READING = {
 def test_the_commands_that_read_a_data_set_are_these():
     assert set(READING) >= {
         "check", "extract", "fuse", "compare", "finetune", "report", "paper", "cache export", "cache import",
-        "cache gc", "cache drift",
+        "cache gc", "cache drift", "split",
     }  # fmt: skip
 
 

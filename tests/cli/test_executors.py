@@ -9,8 +9,8 @@ import warnings
 import pytest
 from commandline import FEATSTORE, NETS, featstore
 
+from featstore.api.cache import verify
 from featstore.store.store import Store
-from featstore.store.verify import verify
 
 OPTIONS = [*NETS, "--recipe", "mild", "--seeds", "1-4"]
 KEYS = 2 * 5

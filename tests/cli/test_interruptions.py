@@ -13,10 +13,10 @@ import pytest
 from commandchild import Command, Limits
 from fakes import write_images
 
+from featstore.api.cache import verify
 from featstore.errors import StoreError
 from featstore.store.leases import Leases
 from featstore.store.store import Store
-from featstore.store.verify import verify
 
 pytestmark = pytest.mark.crash
 

@@ -8,8 +8,8 @@ import time
 import pytest
 from commandline import FEATSTORE, NETS
 
+from featstore.api.cache import verify
 from featstore.store.store import Store
-from featstore.store.verify import verify
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import featstore
 from featstore import processes
 from featstore.errors import FeatstoreError, ManifestError, StoreError, UsageError
 from featstore.executors.dask import Dask
-from featstore.store import inventory
+from featstore.store import verify
 from featstore.store.store import Store
 
 LONG = "n" * 256
@@ -36,9 +36,11 @@ def test_threads_are_as_many_as_asked_for(text, threads, monkeypatch):
     "call",
     [
         lambda name, _: featstore.inventory(name),
+        lambda name, _: featstore.usage(name),
+        lambda name, _: featstore.verify(name),
         lambda name, data: featstore.extract(data, cache=name, weights={"*": "random:1"}),
     ],
-    ids=["inventory", "extract"],
+    ids=["inventory", "usage", "verify", "extract"],
 )
 def test_a_name_that_no_cache_can_have_is_refused_as_the_store_s(name, call, tmp_path):
     with pytest.raises(StoreError, match="cannot be a cache") as caught:
@@ -87,7 +89,7 @@ def test_a_clock_beyond_the_centuries_costs_no_row_and_no_listing(seconds, tmp_p
 
 @pytest.mark.parametrize("seconds", [1e18, -1e18, 4e11])
 def test_a_time_beyond_the_calendar_is_shown_as_that(seconds):
-    assert len(inventory._moment(seconds)) == len("9999-12-31T23:59:59+00:00")
+    assert len(verify._moment(seconds)) == len("9999-12-31T23:59:59+00:00")
 
 
 MISSPELT = [

@@ -8,7 +8,7 @@ from fakes import GridBackbone, spec, write_images
 from fakes_matrix import make_matrix
 
 import featstore
-from featstore.api import compare as module
+from featstore.evaluation import crossval
 from featstore.evaluation.candidates import make_candidates, not_fitted
 from featstore.evaluation.crossval import Forecast, forecast
 from featstore.extraction import pipeline as engine
@@ -89,7 +89,7 @@ def world(tmp_path_factory):
 
 def test_a_comparison_says_it_before_the_first_fit_and_keeps_it(world, tmp_path, monkeypatch, capsys):
     data, cache = world
-    monkeypatch.setattr(module, "forecast", lambda *_: Forecast(55, 3000.0, 6_600_000_000))
+    monkeypatch.setattr(crossval, "forecast", lambda *_: Forecast(55, 3000.0, 6_600_000_000))
     result = featstore.compare(
         data, strategies=["knn"], folds=3, positive="ill", cache=cache, out=tmp_path / "run", progress=True
     )

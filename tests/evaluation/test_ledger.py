@@ -7,13 +7,13 @@ import pytest
 from fakes_matrix import make_matrix
 
 from featstore import serialization as document
+from featstore.api.cache import verify
 from featstore.evaluation import crossval as tournament
 from featstore.evaluation.candidates import make_candidates, with_views
 from featstore.evaluation.crossval import CacheUsage, PredictionCache, cross_validate
 from featstore.serialization import canonical_json, seal
 from featstore.splits import group_folds
 from featstore.store import notes as results
-from featstore.store.verify import verify
 
 MATRIX = make_matrix(signal=(1.0, 0.5), patients=16, views=2)
 SPLITS = group_folds(MATRIX, 2)

@@ -12,8 +12,8 @@ import pyarrow.parquet
 import pytest
 from fakes import spec, write_images
 
+from featstore.api.exchange import export_features
 from featstore.errors import MissingFeaturesError, StoreError, UsageError
-from featstore.exchange.export import export_features
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
 from featstore.store.store import Store

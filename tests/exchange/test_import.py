@@ -12,9 +12,8 @@ import pyarrow.parquet
 import pytest
 from fakes import spec, write_images
 
+from featstore.api.exchange import export_features, import_features
 from featstore.errors import FeatstoreError, NonFiniteFeaturesError, RefusedFileError, UsageError
-from featstore.exchange.export import export_features
-from featstore.exchange.importing import import_features
 from featstore.extraction.networks import Networks
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan

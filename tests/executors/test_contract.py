@@ -63,10 +63,11 @@ def test_what_a_dead_worker_does_not_answer_is_said_at_the_end_and_all_else_is_d
 
 
 def test_threads_of_all_processes_are_the_cores(monkeypatch):
-    from featstore.executors import processes
+    from featstore import processes
+    from featstore.executors.processes import Processes
 
     monkeypatch.setattr(processes, "available_cores", lambda: 5)
-    executor = processes.Processes(workers=2)
+    executor = Processes(workers=2)
     seen = {pid: (int(ours), int(tf)) for ours, tf, pid in executor.run(pickles.threads, range(8))}
     assert set(seen.values()) <= {(3, 3), (2, 2)}
     assert len(seen) == 2

@@ -52,14 +52,14 @@ for _ in range(2):
     thread.join()
 run()
 """
-ORDER = {"name": "Xception", "precision": "float32", "batch_size": 1, "threads": 1}
+ORDER = {"name": "Xception", "precision": "float32", "batch_size": 1}
 BENCH = f"""
 import json, sys, time
 from pathlib import Path
 from featstore.processes import parent_info
 from featstore.api import bench
 order = json.dumps({ORDER} | {{"parentage": parent_info()}})
-worker = bench._start([sys.executable, "-m", bench.WORKER, order, "600"])
+worker = bench._start([sys.executable, "-m", bench.WORKER, order, "600"], 1)
 (Path(sys.argv[1]) / str(worker.pid)).touch()
 time.sleep(600)
 """

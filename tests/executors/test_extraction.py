@@ -7,6 +7,7 @@ import pytest
 from fakes import DECODING, RECIPE, key, records, spec
 from pickles import Grids
 
+from featstore.api.cache import verify
 from featstore.errors import NonFiniteFeaturesError, UsageError, WorkerLostError
 from featstore.executors.processes import Processes
 from featstore.executors.serial import Serial
@@ -15,7 +16,6 @@ from featstore.extraction.plan import plan
 from featstore.extraction.scheduler import ExtractWorker, compute_plan, split_into_units
 from featstore.images.formats.decode import decoder_version
 from featstore.store.store import Store
-from featstore.store.verify import verify
 from featstore.types import IDENTITY, View
 
 SPECS = [spec("Alpha"), spec("Beta"), spec("Gamma", side=24)]

@@ -9,13 +9,13 @@ from signal import SIGCONT, SIGKILL, SIGSTOP
 import pytest
 from kill import BLOCK, KEYS, Child, extract, pictures, together
 
+from featstore.api.cache import verify
 from featstore.extraction import scheduler as claims
 from featstore.extraction import scheduler as portions
 from featstore.serialization import digest
 from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
 from featstore.store.store import Store
-from featstore.store.verify import verify
 
 pytestmark = pytest.mark.concurrency
 

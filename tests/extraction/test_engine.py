@@ -61,7 +61,7 @@ def test_features_are_those_of_each_image_on_its_own(store, images):
 
 def test_the_shards_say_how_many_images_went_through_a_network_together(store, images):
     extract(store, images)
-    sizes = {shard.decode(path.read_bytes()).batch_size for path in store.root.rglob("*.h5")}
+    sizes = {shard.decode(path.read_bytes()).computation.batch_size for path in store.root.rglob("*.h5")}
     assert sizes == {GridBackbone.batch_size}
 
 
@@ -73,7 +73,9 @@ def test_once_memory_ran_out_the_shards_say_the_smaller_number(store, images):
     engine.run_pass(
         image_blocks(todo), images, DECODING, {s: Halved(s) for s in SPECS}, store, engine.NullProgress()
     )
-    assert {shard.decode(path.read_bytes()).batch_size for path in store.root.rglob("*.h5")} == {2}
+    assert {shard.decode(path.read_bytes()).computation.batch_size for path in store.root.rglob("*.h5")} == {
+        2
+    }
 
 
 def test_a_second_run_computes_nothing(store, images):

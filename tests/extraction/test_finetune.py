@@ -18,6 +18,7 @@ from fakes import write_images
 
 import featstore
 from featstore.api import finetune as module
+from featstore.api.cache import inventory
 from featstore.api.fuse import fuse
 from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import load_backbone
@@ -37,7 +38,6 @@ from featstore.images.reading import pixel_digest_of
 from featstore.phantom import make_phantoms
 from featstore.results.extraction import Finetuning
 from featstore.runs import read_run
-from featstore.store.inventory import inventory
 from featstore.store.store import Store
 from featstore.store.training_record import read_from_weights
 from featstore.types import Decoding

@@ -11,10 +11,10 @@ from signal import SIGKILL
 import pytest
 from kill import BLOCK, KEYS, KINDS, NOW, POINTS, Child, Death, extract, pictures
 
+from featstore.api.cache import verify
 from featstore.extraction import scheduler as portions
 from featstore.store.leases import Leases
 from featstore.store.store import Store
-from featstore.store.verify import verify
 
 pytestmark = pytest.mark.crash
 

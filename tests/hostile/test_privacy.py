@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from featstore import runs as run
+from featstore.api.cache import verify
 from featstore.api.check import check
 from featstore.api.fuse import fuse
 from featstore.extraction import pipeline as engine
@@ -23,7 +24,6 @@ from featstore.extraction.plan import image_blocks, plan
 from featstore.images.scan import scan
 from featstore.matrix import FeatureMatrix
 from featstore.store.store import Store
-from featstore.store.verify import verify
 from featstore.types import IDENTITY
 
 pytestmark = pytest.mark.hostile

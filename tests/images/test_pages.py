@@ -20,7 +20,7 @@ from PIL import Image, TiffImagePlugin
 from tiffs import page, stack, tiff
 
 from featstore.errors import BadImageError, UsageError
-from featstore.extraction.pipeline import read_pixels, refuse_undeclared_range
+from featstore.extraction.pipeline import refuse_undeclared_range
 from featstore.findings import CATALOGUE
 from featstore.images import reading as shelf
 from featstore.images.formats import tiff as pages_module
@@ -30,6 +30,7 @@ from featstore.images.formats.decode import WARNINGS, decode
 from featstore.images.formats.tiff import PAGE_NOTES
 from featstore.images.manifest import DECODING as OF_DECODING
 from featstore.images.manifest import PAGES, Contents, findings_of_notes, findings_of_pages, read_contents
+from featstore.images.reading import read_pixels
 from featstore.images.scan import scan
 from featstore.types import ImageRecord
 

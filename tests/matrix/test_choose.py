@@ -14,6 +14,7 @@ from PIL import Image
 
 import featstore
 from featstore.api import extract as module
+from featstore.api.cache import verify
 from featstore.errors import AuditError, MissingFeaturesError, UnknownNameError, UsageError
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
@@ -21,7 +22,6 @@ from featstore.matrix import load_matrix
 from featstore.splits import group_folds
 from featstore.store.notes import recorded_request
 from featstore.store.store import Store
-from featstore.store.verify import verify
 from featstore.stored_features import extract_command
 from featstore.types import IDENTITY, Decoding, FeatureKey, View
 
@@ -34,7 +34,7 @@ DECODING = Decoding(decoder_version())
 class Grids:
     """Networks of any name, without TensorFlow; a weight ``random:7`` is another network of the same name."""
 
-    def __init__(self, weights, preprocess, precision="float32"):
+    def __init__(self, weights, preprocess, precision="float32", _engine="tensorflow"):
         self.weights, self.preprocess, self.precision = weights, preprocess, precision
 
     def spec(self, name, *, fetch):  # noqa: ARG002

@@ -21,7 +21,7 @@ from featstore.reporting.verdict import calibration_error, calibration_text, cha
 
 
 def metrics_of(folder):
-    return document.parse((folder / run.METRICS).read_bytes())
+    return document.parse_json((folder / run.METRICS).read_bytes())
 
 
 def drawn(n, seed=0, sure=1.0):

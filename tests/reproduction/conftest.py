@@ -24,7 +24,7 @@ class Grids:
 
     loaded = 0
 
-    def __init__(self, weights, preprocess, _precision="float32"):
+    def __init__(self, weights, preprocess, _precision="float32", _engine="tensorflow"):
         self.weights, self.preprocess = weights, preprocess
 
     def spec(self, name, *, fetch):  # noqa: ARG002

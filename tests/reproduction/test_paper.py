@@ -17,7 +17,7 @@ from featstore.images.scan import scan
 from featstore.reporting.terminal.results import reproduction_text
 from featstore.reproduction import paper as module
 from featstore.reproduction.paper import convert
-from featstore.reproduction.protocol import SEVEN
+from featstore.reproduction.protocol import SEVEN, sample
 from featstore.serialization import digest_file
 
 from .conftest import ABSENT, Grids
@@ -216,11 +216,11 @@ def test_without_patients_it_says_that_the_honest_protocol_can_be_no_more_honest
 
 @pytest.mark.slow
 def test_a_small_part_is_whole_patients_of_every_class(world):
-    part = module.sample(scan(world.data), 24, seed=0)
+    part = sample(scan(world.data), 24, seed=0)
     assert part.count_by_class() == {"covid": 12, "normal": 12}
     assert set(part.count_by_group().values()) == {3}
-    assert part == module.sample(scan(world.data), 24, seed=0)
-    assert part != module.sample(scan(world.data), 24, seed=1)
+    assert part == sample(scan(world.data), 24, seed=0)
+    assert part != sample(scan(world.data), 24, seed=1)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fakes import DECODING, key, spec, write_images
 
-from featstore.api.cache import gc
+from featstore.api.cache import gc, verify
 from featstore.errors import StoreError, UsageError
 from featstore.images.scan import scan
 from featstore.serialization import digest
@@ -15,8 +15,7 @@ from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
 from featstore.store.notes import BadImage
 from featstore.store.store import Store
-from featstore.store.verify import verify
-from featstore.types import IMPORTED_PREFIX, FeatureKey, View
+from featstore.types import IMPORTED_PREFIX, Computation, FeatureKey, View
 
 VIEW = key(view=View("flip(h)", 1))
 OLD = key(replace(spec(), revision=1))
@@ -58,11 +57,11 @@ def kinds(found):
 
 def test_rows_that_stay_keep_their_batch_size(tmp_path, data, wanted):
     store = Store(tmp_path / "cache")
-    path = store.write(key(), [*wanted, *STRANGERS], rows([*wanted, *STRANGERS]), 16)
+    path = store.write(key(), [*wanted, *STRANGERS], rows([*wanted, *STRANGERS]), Computation(16))
     store.flush()
     gc(data, cache=store.root)
     (left,) = path.parent.glob("*.h5")
-    assert (store.load(left).batch_size, len(store.load(left).ids)) == (16, len(wanted))
+    assert (store.load(left).computation.batch_size, len(store.load(left).ids)) == (16, len(wanted))
 
 
 def test_a_store_of_wanted_things_has_no_garbage(store):

@@ -11,17 +11,16 @@ from fakes import key, spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featstore.api.cache import compact, verify
 from featstore.errors import StoreError, UsageError
 from featstore.serialization import digest
 from featstore.store import cleanup as compaction
 from featstore.store import paths as layout
 from featstore.store import store as store_module
-from featstore.store.cleanup import compact
 from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
 from featstore.store.store import Store
-from featstore.store.verify import verify
-from featstore.types import View
+from featstore.types import Computation, View
 
 IDS = sorted(digest(number) for number in range(40))
 ROW = 12 * 4
@@ -81,11 +80,11 @@ def test_the_batch_size_of_merged_shards_is_theirs_if_they_agree(tmp_path, sizes
     store = Store(tmp_path)
     for at, size in enumerate(sizes):
         ids = IDS[5 * at : 5 * at + 5]
-        store.write(key(), ids, rows(ids), size)
+        store.write(key(), ids, rows(ids), Computation(size))
     store.flush()
     compact(tmp_path)
     (merged,) = shards(tmp_path)
-    assert store.load(merged).batch_size == expected
+    assert store.load(merged).computation.batch_size == expected
 
 
 def test_large_shards_stay_as_they_are(tmp_path):
@@ -120,7 +119,7 @@ def test_more_rows_than_fit_into_memory_are_taken_in_several_rounds(tmp_path, mo
     fill(tmp_path / "a", *(IDS[at : at + 2] for at in range(0, 16, 2)))
     fill(tmp_path / "b", *(IDS[at : at + 2] for at in range(0, 16, 2)))
     compact(tmp_path / "a", target=5 * ROW)
-    monkeypatch.setattr(compaction, "MEMORY", 10 * ROW)
+    monkeypatch.setattr(compaction, "BYTES_AT_ONCE", 10 * ROW)
     compact(tmp_path / "b", target=5 * ROW)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
@@ -238,9 +237,9 @@ warnings.simplefilter("ignore")
 import numpy as np
 from fakes import key
 from featstore.serialization import digest
-from featstore.store.cleanup import compact
+from featstore.api.cache import compact
 from featstore.store.store import Store
-from featstore.store.verify import verify
+from featstore.api.cache import verify
 
 IDS = sorted(digest(number) for number in range(16))
 origin, work = Path("origin"), Path("work")

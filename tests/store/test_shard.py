@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.errors import ShardCorruptError
+from featstore.serialization import canonical_json
 from featstore.store import shard
-from featstore.types import BackboneSpec, Decoding, FeatureKey, View
+from featstore.types import BackboneSpec, Computation, Decoding, FeatureKey, View
 
 IDS = [f"{i:064x}" for i in (1, 2**255, 2**256 - 256)]
 ROWS = np.arange(36, dtype=np.float32).reshape(3, 12)
+COMPUTATION = Computation(16, "jax", "H100", "jax 1.0, keras 3.0")
 
 
 def test_rows_come_back_as_they_went_in():
@@ -40,12 +42,14 @@ def test_other_content_gives_other_bytes():
     assert shard.encode(key(), IDS[::-1], ROWS) != reference
 
 
-def test_the_batch_size_is_recorded_and_moves_neither_rows_nor_key():
-    old, new = (shard.decode(shard.encode(key(), IDS, ROWS, size)) for size in (None, 16))
-    assert (old.batch_size, new.batch_size) == (None, 16)
+def test_how_rows_were_computed_is_recorded_and_moves_neither_rows_nor_key():
+    old, new = (shard.decode(shard.encode(key(), IDS, ROWS, how)) for how in (Computation(), COMPUTATION))
+    assert (old.computation, new.computation) == (Computation(), COMPUTATION)
     assert (old.key, old.ids) == (new.key, new.ids)
     np.testing.assert_array_equal(old.features, new.features)
-    assert shard.encode(key(), IDS, ROWS, 16) == shard.encode(key(), list(IDS), ROWS.copy(), 16)
+    assert shard.encode(key(), IDS, ROWS, COMPUTATION) == shard.encode(
+        key(), list(IDS), ROWS.copy(), COMPUTATION
+    )
 
 
 names = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=12)
@@ -125,7 +129,7 @@ CHANGES = {
     "a key that is no JSON": lambda f: f.attrs.update(key="{"),
     "a key with other fields": lambda f: f.attrs.update(key="{}"),
     "a key of another dimension": lambda f: f.attrs.update(
-        key=shard.canonical_json(key(spec(dimension=13)).to_json())
+        key=canonical_json(key(spec(dimension=13)).to_json())
     ),
 }
 

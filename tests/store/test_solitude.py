@@ -10,17 +10,15 @@ import pytest
 from fakes import key
 from unprivileged import with_rights, without_rights
 
-from featstore.api.cache import gc
+from featstore.api.cache import compact, gc, verify
 from featstore.errors import StoreError
 from featstore.serialization import digest
 from featstore.store import leases as lease
 from featstore.store import leases as solitude
-from featstore.store.cleanup import compact
 from featstore.store.ids import IdSet
 from featstore.store.leases import EXPIRY, LeaseRecord, Owner, this_process
 from featstore.store.leases import encode_claim as encode
 from featstore.store.store import Store
-from featstore.store.verify import verify
 
 IDS = [digest(number) for number in range(4)]
 NAME, BOOT, SPACE = this_process().host.split(" ")

@@ -11,12 +11,11 @@ from fakes import DECODING, key, spec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featstore.api.cache import inventory, usage, verify
 from featstore.errors import MissingFeaturesError, StoreError
 from featstore.serialization import digest_file
-from featstore.store.inventory import inventory, usage
 from featstore.store.notes import BadImage
 from featstore.store.store import Store, default_cache
-from featstore.store.verify import verify
 from featstore.types import Decoding, View
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fakes import DECODING, key, spec
 
+from featstore.api.cache import verify
 from featstore.errors import MissingFeaturesError, ShardCorruptError
 from featstore.isolated_reading import LostError
 from featstore.serialization import canonical_json, digest, digest_bytes
@@ -17,7 +18,7 @@ from featstore.store import shard
 from featstore.store import verify as verification
 from featstore.store.notes import BadImage
 from featstore.store.store import Store
-from featstore.store.verify import LostRows, verify
+from featstore.store.verify import LostRows
 from featstore.types import View
 
 IDS = [digest(number) for number in range(12)]

@@ -20,7 +20,7 @@ class Networks:
 
     delay = 0.0
 
-    def __init__(self, weights, preprocess, precision):
+    def __init__(self, weights, preprocess, precision, _engine="tensorflow"):
         pass
 
     def spec(self, name, *, fetch):  # noqa: ARG002

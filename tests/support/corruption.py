@@ -15,6 +15,7 @@ import numpy as np
 from fakes import DECODING, RECIPE, GridBackbone, key, records, spec
 
 from featstore import runs as run
+from featstore.api.cache import verify
 from featstore.errors import FeatstoreError, ManifestError, MissingFeaturesError, RunError
 from featstore.extraction import pipeline as engine
 from featstore.extraction import plan
@@ -24,7 +25,6 @@ from featstore.fusion.strategies.concat_logreg import ConcatLogreg
 from featstore.images.csv import list_csv
 from featstore.store.notes import BackboneTiming, record_timing, recorded_timings
 from featstore.store.store import Store
-from featstore.store.verify import verify
 from featstore.types import IDENTITY, View
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import kill
 import numpy as np
 from fakes import DECODING, key
 
-from featstore.api.cache import gc
+from featstore.api.cache import compact, gc, inventory, usage, verify
 from featstore.errors import FeatstoreError
 from featstore.images.reading import FACT
 from featstore.serialization import digest
@@ -25,14 +25,11 @@ from featstore.store import notes as rates
 from featstore.store import notes as request
 from featstore.store import notes as results
 from featstore.store import training_record as learned
-from featstore.store.cleanup import compact
 from featstore.store.ids import IdSet
-from featstore.store.inventory import inventory, usage
 from featstore.store.leases import LeaseRecord, Leases, Owner
 from featstore.store.leases import encode_claim as encode
 from featstore.store.notes import BadImage
 from featstore.store.store import Store
-from featstore.store.verify import verify
 from featstore.types import IDENTITY, View
 
 IDS = [digest(number) for number in range(12)]

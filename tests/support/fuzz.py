@@ -121,7 +121,7 @@ def damaged(draw, seeds):  # noqa: C901 - one case a kind
 def resealed(data: bytes) -> bytes:
     """A forger seals what he has changed."""
     try:
-        found = document.parse(data)
+        found = document.parse_json(data)
     except document.DocumentError:
         return data
     if not isinstance(found, dict):
@@ -143,7 +143,7 @@ def _texts(folder: Path) -> dict[str, Target]:
     recipes = [text.encode() for text in [*PRESETS, *PRESETS.values(), "rotate(-5,5)|fill(constant,7)"]]
 
     def notation(data: bytes) -> object:
-        return ModelCodec({"x": np.zeros(3)}).read(document.parse(data))
+        return ModelCodec({"x": np.zeros(3)}).read(document.parse_json(data))
 
     def listing(data: bytes) -> object:
         root = folder / os.urandom(4).hex()
@@ -162,7 +162,7 @@ def _texts(folder: Path) -> dict[str, Target]:
     }
     values |= {"c": {"$labels": ["x", 1]}, "d": {"$block": {"name": "a", "start": 0, "stop": 3}}}
     return {
-        "JSON": Target([b'{"a": [1, 2.5, "x", null, true]}'], document.parse, (document.DocumentError,)),
+        "JSON": Target([b'{"a": [1, 2.5, "x", null, true]}'], document.parse_json, (document.DocumentError,)),
         "recipe": Target(
             recipes, lambda data: parse_recipe(data.decode("utf-8", "surrogateescape")), (RecipeError,)
         ),
@@ -291,7 +291,7 @@ def _runs(folder: Path) -> dict[str, Target]:
         return read_training_images(out, {"files": {run.TRAINING: digest_bytes(data)}})
 
     def read_outcome(data: bytes) -> object:
-        page = document.parse(data)
+        page = document.parse_json(data)
         return (
             read_comparison(page) if isinstance(page, dict) and "contestants" in page else read_fusion(page)
         )

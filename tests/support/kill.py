@@ -159,8 +159,8 @@ class Acknowledging(Store):
 
     counter = None
 
-    def write(self, address, ids, features, batch_size):
-        path = super().write(address, ids, features, batch_size)
+    def write(self, address, ids, features, computation):
+        path = super().write(address, ids, features, computation)
         with self.counter.get_lock():
             self.counter.value += len(ids)
         return path

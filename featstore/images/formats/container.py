@@ -11,6 +11,7 @@ import os
 import re
 import struct
 import sys
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -150,7 +151,7 @@ class Format:
         Of the decoder, for whom Pillow does not decode: what must change when a pixel does. It enters the id of every
         image of the format, and with it the address of its features. Pillow's version is in the key of all features.
     code
-        Number of the format in facts that a cache keeps; 0 for a format of somebody else.
+        Number of the format in facts that a cache keeps; 0 for a format of somebody else: see `format_number`.
     has_window
         Whether files say of themselves what is black and white: `decode` may get
         `featstore.images.windows.FILE_WINDOW` as `value_range`.
@@ -293,6 +294,9 @@ def suffixes() -> Mapping[str, str]:
     return _found(os.environ.get(registry.PLUGINS, ""), tuple(sys.path))[1]
 
 
+_FIRST_OF_OTHERS = 128
+
+
 @cache
 def _found(_plugins: str, _path: tuple[str, ...]) -> tuple[Mapping[str, Format], Mapping[str, str]]:
     """Formats and suffixes; asked for each file, and another answer only with other plug-ins or packages."""
@@ -303,6 +307,11 @@ def _found(_plugins: str, _path: tuple[str, ...]) -> tuple[Mapping[str, Format],
             _check_plugin(kind, found)
         found[kind.name] = kind()
     return found, {suffix: known.name for known in found.values() for suffix in known.suffixes}
+
+
+def format_number(known: Format) -> int:
+    """Number of a format in facts: its own; of somebody else's format one from 128 to 255, by its name."""
+    return known.code or _FIRST_OF_OTHERS + zlib.crc32(known.name.encode()) % _FIRST_OF_OTHERS
 
 
 def _is_plugin(kind: type) -> bool:

@@ -7,32 +7,13 @@ from contextlib import contextmanager, nullcontext
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
-from PIL import (
-    ExifTags,
-    Image,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-)
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from featstore.errors import BadImageError
+from featstore.images.formats import samples
+from featstore.images.formats import tiff_directory as tags
 from featstore.images.formats.container import ALPHA, COLOUR, GREY, PROGRESSIVE, TURNED, check_size
 from featstore.images.formats.jpeg import check_scans
-from featstore.images.formats.samples import (
-    flatten,
-    no_native_messages,
-    no_warnings,
-    read_samples,
-    to_pixels,
-    window,
-)
-from featstore.images.formats.tiff_directory import (
-    ORIENTATION,
-    PHOTOMETRIC,
-    STRIP_BYTES,
-    STRIP_OFFSETS,
-    TILE_BYTES,
-    TILE_OFFSETS,
-)
 
 if TYPE_CHECKING:
     import io
@@ -40,7 +21,6 @@ if TYPE_CHECKING:
 
     from PIL.ImageFile import ImageFile
 
-    from featstore.images.formats.samples import SampleLayout
     from featstore.types import Pixels
 
 
@@ -71,7 +51,7 @@ _MAX_8_BIT, _MAX_16_BIT = 255, 65535
 
 
 def read_page(
-    file: io.BytesIO, layout: SampleLayout, value_range: tuple[float, float] | None
+    file: io.BytesIO, layout: samples.SampleLayout, value_range: tuple[float, float] | None
 ) -> tuple[Pixels, frozenset[str]]:
     """Decode one page of a TIFF.
 
@@ -94,12 +74,12 @@ def read_page(
     return pixels, notes | ({"extra_channels"} if layout.has_spare_channels else frozenset())
 
 
-def _check_parts(data: bytes, layout: SampleLayout) -> None:
+def _check_parts(data: bytes, layout: samples.SampleLayout) -> None:
     """Look at the JPEG in each strip or tile as at one that is a file; equal tiles may stand in one place."""
     directory = layout.directory
     places = zip(
-        directory.values(TILE_OFFSETS) or directory.values(STRIP_OFFSETS),
-        directory.values(TILE_BYTES) or directory.values(STRIP_BYTES),
+        directory.values(tags.TILE_OFFSETS) or directory.values(tags.STRIP_OFFSETS),
+        directory.values(tags.TILE_BYTES) or directory.values(tags.STRIP_BYTES),
         strict=False,
     )
     parts = set(places)
@@ -110,7 +90,7 @@ def _check_parts(data: bytes, layout: SampleLayout) -> None:
 
 
 def _read_samples(
-    data: bytes, layout: SampleLayout, value_range: tuple[float, float] | None
+    data: bytes, layout: samples.SampleLayout, value_range: tuple[float, float] | None
 ) -> tuple[Pixels, frozenset[str]]:
     """Pages for which Pillow has no mode, or a wrong one."""
     if not min(layout.directory.size):
@@ -118,10 +98,10 @@ def _read_samples(
     check_size(*layout.directory.size)
     if layout.is_deep and value_range is None:
         raise BadImageError("needs_range", f"{layout.describe()}, with no declared range.")
-    with no_warnings(), _blamed("TIFF"):
-        samples = read_samples(data, layout)
-    pixels, notes = to_pixels(samples, layout, value_range if layout.is_deep else None)
-    turn = _TURNED.get(layout.directory.value(ORIENTATION, 1))
+    with samples.no_warnings(), _blamed("TIFF"):
+        values = samples.read_samples(data, layout)
+    pixels, notes = samples.to_pixels(values, layout, value_range if layout.is_deep else None)
+    turn = _TURNED.get(layout.directory.value(tags.ORIENTATION, 1))
     return (pixels if turn is None else np.ascontiguousarray(turn(pixels))), notes
 
 
@@ -129,41 +109,41 @@ def read_image(
     file: io.BytesIO,
     data: bytes,
     kind: str,
-    layout: SampleLayout | None,
+    layout: samples.SampleLayout | None,
     value_range: tuple[float, float] | None,
 ) -> tuple[Pixels, frozenset[str]]:
     """Decode everything for which Pillow has a mode; `kind` is Pillow's name of the format."""
-    with no_warnings(), _opened(file, kind, layout) as image:
+    with samples.no_warnings(), _opened(file, kind, layout) as image:
         check_size(*image.size)
         _check_depth(image, data, value_range)
         with _blamed(kind, layout):
             upright, notes = _upright(image)
             inverted = _is_white_zero(image)
         if value_range is not None and _is_deep(image):
-            pixels = window(np.asarray(upright), value_range, inverted=inverted)
+            pixels = samples.window(np.asarray(upright), value_range, inverted=inverted)
         else:
             with _blamed(kind):
-                pixels, more = flatten(upright)
+                pixels, more = samples.flatten(upright)
             notes |= more
     return pixels, notes
 
 
-def needs_range(file: io.BytesIO, kind: str, layout: SampleLayout | None = None) -> bool:
+def needs_range(file: io.BytesIO, kind: str, layout: samples.SampleLayout | None = None) -> bool:
     """Whether the header says 16-bit, 32-bit or float; see `featstore.images.formats.decode.probe`."""
-    with no_warnings(), _opened(file, kind, layout) as image:
+    with samples.no_warnings(), _opened(file, kind, layout) as image:
         return _is_deep(image) and _declared_maximum(image) is None
 
 
 def read_size(file: IO[bytes], kind: str) -> tuple[int, int]:
     """Width and height by the header."""
     file.seek(0)
-    with no_warnings(), Image.open(file, formats=[kind]) as image:
+    with samples.no_warnings(), Image.open(file, formats=[kind]) as image:
         return image.size
 
 
 def bytes_per_pixel(file: IO[bytes], kind: str) -> float:
     """Bytes of memory per pixel that decoding and scaling take at their peak."""
-    with no_warnings(), Image.open(file, formats=[kind]) as image:
+    with samples.no_warnings(), Image.open(file, formats=[kind]) as image:
         if image.has_transparency_data:
             return ALPHA
         if kind == "JPEG" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
@@ -174,7 +154,7 @@ def bytes_per_pixel(file: IO[bytes], kind: str) -> float:
 
 
 @contextmanager
-def _opened(file: io.BytesIO, kind: str, layout: SampleLayout | None) -> Iterator[ImageFile]:
+def _opened(file: io.BytesIO, kind: str, layout: samples.SampleLayout | None) -> Iterator[ImageFile]:
     with _blamed(kind, layout):
         image = Image.open(file, formats=[kind])
     with image:
@@ -182,7 +162,7 @@ def _opened(file: io.BytesIO, kind: str, layout: SampleLayout | None) -> Iterato
 
 
 @contextmanager
-def _blamed(kind: str, layout: SampleLayout | None = None) -> Iterator[None]:
+def _blamed(kind: str, layout: samples.SampleLayout | None = None) -> Iterator[None]:
     """Turn whatever a decoder throws at damaged data, or at data that it does not know, into a reason.
 
     Beside OSError, ValueError, SyntaxError, EOFError and struct.error, fuzzing meets TypeError, IndexError,
@@ -197,7 +177,7 @@ def _blamed(kind: str, layout: SampleLayout | None = None) -> Iterator[None]:
         raise _blame(error, kind, layout) from error
 
 
-def _blame(error: Exception, kind: str, layout: SampleLayout | None) -> BadImageError:
+def _blame(error: Exception, kind: str, layout: samples.SampleLayout | None) -> BadImageError:
     if isinstance(error, (Image.DecompressionBombError, MemoryError)):
         memory = f"The {kind} needs more memory than there is."
         bomb = f"The header of the {kind} declares hundreds of megapixels."
@@ -246,12 +226,12 @@ def _declared_maximum(image: ImageFile) -> int | None:
 
 def _is_white_zero(image: ImageFile) -> bool:
     """Whether 0 means white. Pillow inverts such 8-bit pages itself, and leaves deeper ones as they are."""
-    return isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == 0
+    return isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(tags.PHOTOMETRIC) == 0
 
 
 def _upright(image: ImageFile) -> tuple[Image.Image, frozenset[str]]:
     notes = set()
-    with no_native_messages() if getattr(image, "use_load_libtiff", False) else nullcontext():
+    with samples.no_native_messages() if getattr(image, "use_load_libtiff", False) else nullcontext():
         image.load()  # a TIFF turns itself here, and forgets its tag
     if image.format != "TIFF" and getattr(image, "is_animated", False) and not _has_thumbnails_only(image):
         notes.add("frames")

@@ -20,22 +20,13 @@ import numpy as np
 from PIL import Image
 
 from featstore.errors import BadImageError
-from featstore.images.formats import tiff_directory as tiff
-from featstore.images.formats.tiff_directory import (
-    FLOAT,
-    MAX_SAMPLES,
-    SEPARATE,
-    SIGNED,
-    UNCOMPRESSED,
-    UNSIGNED,
-)
+from featstore.images.formats import tiff_directory as tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from featstore.images.formats.tiff_directory import Directory
     from featstore.types import Pixels
 
 
@@ -72,7 +63,11 @@ _GREY_BY_PILLOW = {
 """Photometric interpretation, sample format and bits of the deep greys that Pillow reads without loss."""
 _SWAPPED_BY_PILLOW = _GREY_BY_PILLOW[">"] - {(1, 1, 16)}
 """Those that Pillow returns with their bytes swapped, in big-endian files that are compressed."""
-_WHOLE_BYTES = {UNSIGNED: {8, 16, 32, 64}, SIGNED: {8, 16, 32, 64}, FLOAT: {16, 32, 64}}
+_WHOLE_BYTES = {
+    tags.UNSIGNED: {8, 16, 32, 64},
+    tags.SIGNED: {8, 16, 32, 64},
+    tags.FLOAT: {16, 32, 64},
+}
 _PACKED = frozenset({*range(9, 16), *range(17, 24), *range(25, 32)})
 _MOST_EXTRAS_BY_PILLOW = 3
 _BYTE, _UNDEFINED = 8, 4
@@ -98,7 +93,7 @@ class SampleLayout:
         Per sample.
     """
 
-    directory: Directory
+    directory: tags.Directory
     photometric: int
     compression: int
     colours: int
@@ -114,7 +109,7 @@ class SampleLayout:
     @property
     def is_deep(self) -> bool:
         """Whether the values are other than 0..255, so that their range must be declared."""
-        return self.bits > _BYTE or self.form != UNSIGNED
+        return self.bits > _BYTE or self.form != tags.UNSIGNED
 
     @property
     def alpha(self) -> int | None:
@@ -161,17 +156,17 @@ class SampleLayout:
 
     @property
     def _is_plain(self) -> bool:
-        return self.compression == UNCOMPRESSED
+        return self.compression == tags.UNCOMPRESSED
 
     @property
     def _is_apart(self) -> bool:
-        return self.directory.value(tiff.PLANAR) == tiff.SEPARATE
+        return self.directory.value(tags.PLANAR) == tags.SEPARATE
 
     @property
     def _is_grey_of_pillow(self) -> bool:
         """Whether Pillow returns the numbers of a deep page as they are stored."""
         order, kind = self.directory.order, (self.photometric, self.form, self.bits)
-        if self.compression not in _BY_FEATSTORE or self.directory.value(tiff.FILL_ORDER, 1) != 1:
+        if self.compression not in _BY_FEATSTORE or self.directory.value(tags.FILL_ORDER, 1) != 1:
             return False
         if order == ">" and not self._is_plain and kind in _SWAPPED_BY_PILLOW:
             return False
@@ -195,19 +190,19 @@ class SampleLayout:
     @property
     def _is_packed(self) -> bool:
         """Whether samples share bytes; the predictor of TIFF is not defined for them."""
-        unpredicted = self._is_plain or self.directory.value(tiff.PREDICTOR, 1) == 1
-        return self.form == UNSIGNED and self.bits in _PACKED and unpredicted
+        unpredicted = self._is_plain or self.directory.value(tags.PREDICTOR, 1) == 1
+        return self.form == tags.UNSIGNED and self.bits in _PACKED and unpredicted
 
     def describe(self) -> str:
         """Say in a few words what a page holds."""
-        form = {SIGNED: "signed ", FLOAT: "float "}.get(self.form, "")
+        form = {tags.SIGNED: "signed ", tags.FLOAT: "float "}.get(self.form, "")
         packed = _COMPRESSIONS.get(self.compression, "")
         channels = f"{self.samples} channel{'s' if self.samples > 1 else ''} of {self.bits}-bit {form}samples"
         named = _NAMES.get(self.photometric, f"photometric interpretation {self.photometric}")
         return f"TIFF with {channels} ({named}{', ' + packed if packed else ''})"
 
 
-def read_sample_layout(directory: Directory) -> SampleLayout:
+def read_sample_layout(directory: tags.Directory) -> SampleLayout:
     """Read how the samples of a page are stored.
 
     Raises
@@ -215,29 +210,29 @@ def read_sample_layout(directory: Directory) -> SampleLayout:
     BadImageError
         ``unsupported`` for compressions, colour spaces and numbers that nothing here decodes.
     """
-    compression = directory.value(tiff.COMPRESSION, 1)
-    photometric = directory.value(tiff.PHOTOMETRIC, WHITE_IS_ZERO)
+    compression = directory.value(tags.COMPRESSION, 1)
+    photometric = directory.value(tags.PHOTOMETRIC, WHITE_IS_ZERO)
     if compression not in _BY_PILLOW:
         name = _COMPRESSIONS.get(compression, f"code {compression}")
         raise BadImageError("unsupported", f"TIFF with compression {name}; save it with LZW or Deflate.")
     if photometric in _MEANINGS:
         raise BadImageError("unsupported", f"TIFF of {_MEANINGS[photometric]}; convert it to 8-bit RGB.")
     colours = _COLOURS.get(photometric, 1)
-    bits = directory.values(tiff.BITS, most=MAX_SAMPLES) or (1,)
+    bits = directory.values(tags.BITS, most=tags.MAX_SAMPLES) or (1,)
     default = colours if compression in _JPEG else 1
-    samples = directory.value(tiff.SAMPLES, default)
-    if samples > MAX_SAMPLES:
+    samples = directory.value(tags.SAMPLES, default)
+    if samples > tags.MAX_SAMPLES:
         raise BadImageError("unsupported", f"TIFF with {samples} channels; convert it to 8-bit grey or RGB.")
     bits = bits[: max(samples, 1)]
-    said = directory.values(tiff.SAMPLE_FORMAT, most=MAX_SAMPLES)
-    forms = {UNSIGNED if form == _UNDEFINED else form for form in said}
-    form = max(forms, default=UNSIGNED)
+    said = directory.values(tags.SAMPLE_FORMAT, most=tags.MAX_SAMPLES)
+    forms = {tags.UNSIGNED if form == _UNDEFINED else form for form in said}
+    form = max(forms, default=tags.UNSIGNED)
     if len(set(bits)) > 1 or len(forms) > 1 or form not in _WHOLE_BYTES:
         raise BadImageError(
             "unsupported", "TIFF with complex or mixed samples; convert it to 8-bit grey or RGB."
         )
     spare = max(0, samples - colours)
-    extras = directory.values(tiff.EXTRA_SAMPLES, most=MAX_SAMPLES)
+    extras = directory.values(tags.EXTRA_SAMPLES, most=tags.MAX_SAMPLES)
     if not extras and photometric == RGB and spare == 1:
         extras = (2,)  # Pillow, too, takes the fourth for alpha where nothing is said
     extras = (*extras, *(0,) * spare)[:spare]
@@ -247,7 +242,7 @@ def read_sample_layout(directory: Directory) -> SampleLayout:
 # Samples for which Pillow has no mode
 
 _MAX_UNPACKED = 170_000_000  # bytes; beyond, Pillow takes the file for a bomb
-_LETTERS = {UNSIGNED: "u", SIGNED: "i", FLOAT: "f"}
+_LETTERS = {tags.UNSIGNED: "u", tags.SIGNED: "i", tags.FLOAT: "f"}
 _BITS_OF_A_BYTE = 8
 _HORIZONTAL, _FLOATING = 2, 3
 
@@ -291,7 +286,7 @@ def read_samples(data: bytes, layout: SampleLayout) -> NDArray[Any]:
         ``truncated``, ``corrupt``, ``too_large`` or ``unsupported``.
     """
     wanted = [*range(layout.colours), *([] if layout.alpha is None else [layout.alpha])]
-    apart = layout.samples > 1 and layout.directory.value(tiff.PLANAR) == SEPARATE
+    apart = layout.samples > 1 and layout.directory.value(tags.PLANAR) == tags.SEPARATE
     planes, each = (wanted, 1) if apart else ([0], layout.samples)
     blocks = _blocks(layout, layout.samples if apart else 1)
     read = [_numbers(_rows(data, layout, blocks, plane, each), layout, blocks, each) for plane in planes]
@@ -318,24 +313,24 @@ def to_pixels(
         shown = window(colour, value_range, inverted=inverted)
     if not alpha.shape[2]:
         return finish(shown, None)
-    opaque = 1.0 if layout.form == FLOAT else float(np.iinfo(samples.dtype).max)
+    opaque = 1.0 if layout.form == tags.FLOAT else float(np.iinfo(samples.dtype).max)
     return finish(shown, Alpha(window(alpha, (0.0, opaque)), is_associated=layout.is_associated))
 
 
 def _blocks(layout: SampleLayout, planes: int) -> _Blocks:
     directory = layout.directory
     width, height = directory.size
-    starts = directory.values(tiff.TILE_OFFSETS)
+    starts = directory.values(tags.TILE_OFFSETS)
     if starts:
-        size = directory.value(tiff.TILE_WIDTH), directory.value(tiff.TILE_HEIGHT)
-        lengths = directory.values(tiff.TILE_BYTES)
+        size = directory.value(tags.TILE_WIDTH), directory.value(tags.TILE_HEIGHT)
+        lengths = directory.values(tags.TILE_BYTES)
     else:
-        starts, lengths = directory.values(tiff.STRIP_OFFSETS), directory.values(tiff.STRIP_BYTES)
-        size = width, min(directory.value(tiff.STRIP_ROWS, height), height)
+        starts, lengths = directory.values(tags.STRIP_OFFSETS), directory.values(tags.STRIP_BYTES)
+        size = width, min(directory.value(tags.STRIP_ROWS, height), height)
     if min(*size) < 1:
         raise BadImageError("corrupt", "The TIFF does not say how large its strips or tiles are.")
     across, down = -(-width // size[0]), -(-height // size[1])
-    is_tiled = tiff.TILE_OFFSETS in directory.fields
+    is_tiled = tags.TILE_OFFSETS in directory.fields
     if len(starts) < across * down * planes:
         raise BadImageError(
             "corrupt", f"The TIFF names {len(starts)} of {across * down * planes} strips or tiles."
@@ -350,7 +345,7 @@ def _rows(data: bytes, layout: SampleLayout, blocks: _Blocks, plane: int, each: 
     first = plane * blocks.across * blocks.down
     starts = blocks.starts[first : first + blocks.across * blocks.down]
     lengths = blocks.lengths[first : first + blocks.across * blocks.down]
-    is_plain = layout.compression == UNCOMPRESSED and layout.directory.value(tiff.FILL_ORDER, 1) == 1
+    is_plain = layout.compression == tags.UNCOMPRESSED and layout.directory.value(tags.FILL_ORDER, 1) == 1
     if is_plain and not blocks.is_tiled:
         return _joined(data, starts, row, blocks.height, height)
     if row * height > _MAX_UNPACKED:
@@ -388,23 +383,23 @@ def _unpacked(
     for length in lengths:
         places.append(position)
         position += length
-    tags: dict[int, tuple[int, ...]] = {
-        tiff.WIDTH: (row,), tiff.HEIGHT: (directory.size[1],), tiff.BITS: (_BITS_OF_A_BYTE,), tiff.PHOTOMETRIC: (1,),
-        tiff.COMPRESSION: (layout.compression,), tiff.FILL_ORDER: (directory.value(tiff.FILL_ORDER, 1),),
-        tiff.SAMPLES: (1,),
+    fields: dict[int, tuple[int, ...]] = {
+        tags.WIDTH: (row,), tags.HEIGHT: (directory.size[1],), tags.BITS: (_BITS_OF_A_BYTE,), tags.PHOTOMETRIC: (1,),
+        tags.COMPRESSION: (layout.compression,), tags.FILL_ORDER: (directory.value(tags.FILL_ORDER, 1),),
+        tags.SAMPLES: (1,),
     }  # fmt: skip
     if blocks.is_tiled:
-        tags |= {tiff.TILE_WIDTH: (row // blocks.across,), tiff.TILE_HEIGHT: (blocks.height,)}
-        tags |= {tiff.TILE_OFFSETS: tuple(places), tiff.TILE_BYTES: lengths}
+        fields |= {tags.TILE_WIDTH: (row // blocks.across,), tags.TILE_HEIGHT: (blocks.height,)}
+        fields |= {tags.TILE_OFFSETS: tuple(places), tags.TILE_BYTES: lengths}
     else:
-        tags |= {
-            tiff.STRIP_ROWS: (blocks.height,),
-            tiff.STRIP_OFFSETS: tuple(places),
-            tiff.STRIP_BYTES: lengths,
+        fields |= {
+            tags.STRIP_ROWS: (blocks.height,),
+            tags.STRIP_OFFSETS: tuple(places),
+            tags.STRIP_BYTES: lengths,
         }
     view = memoryview(data)
     packed = b"".join(view[start : start + length] for start, length in zip(starts, lengths, strict=True))
-    with Image.open(io.BytesIO(tiff.tiff_bytes(directory.order, tags, packed)), formats=["TIFF"]) as image:
+    with Image.open(io.BytesIO(tags.tiff_bytes(directory.order, fields, packed)), formats=["TIFF"]) as image:
         with no_native_messages():
             image.load()
         return np.array(image)
@@ -416,8 +411,8 @@ def _numbers(rows: NDArray[np.uint8], layout: SampleLayout, blocks: _Blocks, eac
     if layout.bits % _BITS_OF_A_BYTE:
         return _bit_by_bit(rows, layout.bits, width * each).reshape(height, width, each)
     size, order = layout.bits // _BITS_OF_A_BYTE, layout.directory.order
-    predictor = 1 if layout.compression == UNCOMPRESSED else layout.directory.value(tiff.PREDICTOR, 1)
-    if predictor == _FLOATING and layout.form == FLOAT:
+    predictor = 1 if layout.compression == tags.UNCOMPRESSED else layout.directory.value(tags.PREDICTOR, 1)
+    if predictor == _FLOATING and layout.form == tags.FLOAT:
         rows, order = _floating(rows, blocks.across, each, size), ">"
     elif predictor == _HORIZONTAL:
         rows, order = _horizontal(rows, blocks.across, each, np.dtype(f"{order}u{size}")), "="

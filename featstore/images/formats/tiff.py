@@ -15,33 +15,8 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from featstore.errors import BadImageError
+from featstore.images.formats import tiff_directory as tags
 from featstore.images.formats.container import MAX_PAGES, Pages, PillowFormat
-from featstore.images.formats.tiff_directory import (
-    BITS,
-    COLOR_MAP,
-    COMPRESSION,
-    DESCRIPTION,
-    EXTRA_SAMPLES,
-    FILL_ORDER,
-    HEIGHT,
-    ORIENTATION,
-    PHOTOMETRIC,
-    PLANAR,
-    SAMPLE_FORMAT,
-    SAMPLES,
-    SEPARATE,
-    STK_PLANES,
-    STRIP_BYTES,
-    STRIP_OFFSETS,
-    STRIP_ROWS,
-    UNCOMPRESSED,
-    WIDTH,
-    Directory,
-    directory_offsets,
-    read_directory,
-    sub_directories,
-    tiff_bytes,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -103,8 +78,8 @@ PAGE_NOTES: dict[str, str] = {
 """What is odd about the pages of a file: code -> what it means."""
 
 _KEPT = (
-    WIDTH, HEIGHT, BITS, PHOTOMETRIC, FILL_ORDER, ORIENTATION, SAMPLES,
-    PLANAR, COLOR_MAP, EXTRA_SAMPLES, SAMPLE_FORMAT,
+    tags.WIDTH, tags.HEIGHT, tags.BITS, tags.PHOTOMETRIC, tags.FILL_ORDER, tags.ORIENTATION, tags.SAMPLES,
+    tags.PLANAR, tags.COLOR_MAP, tags.EXTRA_SAMPLES, tags.SAMPLE_FORMAT,
 )  # fmt: skip
 _IMAGEJ = re.compile(r"^(images|channels|slices|frames)=(\d{1,18})\s*$", re.MULTILINE)
 _MAX_BELOW = 256
@@ -127,7 +102,7 @@ class Stack:
         Slices that the file really holds.
     """
 
-    directory: Directory
+    directory: tags.Directory
     start: int
     length: int
     count: int
@@ -143,20 +118,20 @@ class Stack:
         if not 0 <= frame < self.count:
             raise BadImageError("corrupt", f"The stack has {self.count} slices and none of number {frame}.")
         first, file = self.directory, self.directory.file
-        tags = {tag: values for tag in _KEPT if (values := first.values(tag))}
-        planes = first.samples if first.value(PLANAR) == SEPARATE else 1
+        fields = {tag: values for tag in _KEPT if (values := first.values(tag))}
+        planes = first.samples if first.value(tags.PLANAR) == tags.SEPARATE else 1
         if planes == 1:
-            tags.pop(PLANAR, None)
+            fields.pop(tags.PLANAR, None)
         part = self.length // planes
-        tags |= {
-            COMPRESSION: (UNCOMPRESSED,),
-            STRIP_OFFSETS: tuple(range(0, part * planes, part)),
-            STRIP_ROWS: (first.size[1],),
-            STRIP_BYTES: (part,) * planes,
+        fields |= {
+            tags.COMPRESSION: (tags.UNCOMPRESSED,),
+            tags.STRIP_OFFSETS: tuple(range(0, part * planes, part)),
+            tags.STRIP_ROWS: (first.size[1],),
+            tags.STRIP_BYTES: (part,) * planes,
         }
         try:
             file.seek(self.start + frame * self.length)
-            return tiff_bytes(first.order, tags, file.read(self.length))
+            return tags.tiff_bytes(first.order, fields, file.read(self.length))
         except (struct.error, OSError, OverflowError, ValueError) as error:
             raise BadImageError("corrupt", "The TIFF names sizes or places that no file has.") from error
 
@@ -174,16 +149,16 @@ def list_pages(file: IO[bytes]) -> Pages:
     BadImageError
         ``too_large`` if there are more than `MAX_PAGES`; ``unsupported`` if all of them are previews.
     """
-    offsets = directory_offsets(file)
+    offsets = tags.directory_offsets(file)
     if not offsets:
         return Pages()
-    first = read_directory(file, offsets[0])
+    first = tags.read_directory(file, offsets[0])
     announced, channels = _announced(first)
     stack = _stack(first, offsets, announced)
     if stack is not None:
         frames, total, notes = tuple(range(stack.count)), stack.count, set[str]()
     else:
-        chain = [read_directory(file, offset) for offset in offsets]
+        chain = [tags.read_directory(file, offset) for offset in offsets]
         frames, notes = _full_size(chain)
         total = len(chain)
         if len({chain[frame].size for frame in frames}) > 1:
@@ -225,15 +200,15 @@ def read_chain(data: bytes) -> Chain:
         ``corrupt`` if it has none, ``too_large`` if it has too many.
     """
     file = io.BytesIO(data)
-    offsets = directory_offsets(file)
+    offsets = tags.directory_offsets(file)
     if not offsets:
         raise BadImageError("corrupt", "The header of the TIFF makes no sense.")
-    first = read_directory(file, offsets[0])
+    first = tags.read_directory(file, offsets[0])
     stack = _stack(first, offsets, _announced(first)[0])
     return Chain(tuple(offsets), None if stack is None else (stack.start, stack.length, stack.count))
 
 
-def page_tiff(data: bytes, frame: int, chain: Chain | None = None) -> tuple[io.BytesIO, Directory]:
+def page_tiff(data: bytes, frame: int, chain: Chain | None = None) -> tuple[io.BytesIO, tags.Directory]:
     """One page of a TIFF, as a file whose first page it is, and its directory.
 
     A slice of a stack comes as a file of its own, and so does a page that Pillow would take for another.
@@ -253,11 +228,11 @@ def page_tiff(data: bytes, frame: int, chain: Chain | None = None) -> tuple[io.B
     chain = chain or read_chain(data)
     file = io.BytesIO(data)
     if chain.slices is not None:
-        first = read_directory(file, chain.offsets[0])
+        first = tags.read_directory(file, chain.offsets[0])
         return page_tiff(Stack(first, *chain.slices).slice_tiff(frame), 0)
     if not 0 <= frame < len(chain.offsets):
         raise BadImageError("corrupt", f"The TIFF has {len(chain.offsets)} pages and none of number {frame}.")
-    directory = read_directory(file, chain.offsets[frame])
+    directory = tags.read_directory(file, chain.offsets[frame])
     if directory.misleads_pillow and (place := directory.contiguous()) is not None:
         return page_tiff(Stack(directory, *place, 1).slice_tiff(0), 0)
     return (_PageFirst(data, chain.offsets[frame]) if frame else io.BytesIO(data)), directory
@@ -285,7 +260,7 @@ class _PageFirst(io.BytesIO):
         return (self._head[start : start + len(found)] + found[len(self._head) - start :])[: len(found)]
 
 
-def _stack(first: Directory, offsets: Sequence[int], announced: int) -> Stack | None:
+def _stack(first: tags.Directory, offsets: Sequence[int], announced: int) -> Stack | None:
     """Slices behind the first page: as many as are announced, and as fit before a directory or the end."""
     if announced <= len(offsets) or (place := first.contiguous()) is None:
         return None
@@ -299,7 +274,7 @@ def _stack(first: Directory, offsets: Sequence[int], announced: int) -> Stack | 
     return Stack(first, start, length, count)
 
 
-def _full_size(chain: Sequence[Directory]) -> tuple[tuple[int, ...], set[str]]:
+def _full_size(chain: Sequence[tags.Directory]) -> tuple[tuple[int, ...], set[str]]:
     """Pages that are pictures of their own, and the note ``reduced`` if any were left out.
 
     Raises
@@ -307,7 +282,7 @@ def _full_size(chain: Sequence[Directory]) -> tuple[tuple[int, ...], set[str]]:
     BadImageError
         ``unsupported`` if a picture itself lies below the chain, as in camera raw files.
     """
-    pairs = ((page, sub) for page in chain for sub in sub_directories(page))
+    pairs = ((page, sub) for page in chain for sub in tags.sub_directories(page))
     below = [(page, sub) for page, sub in islice(pairs, _MAX_BELOW) if sub.fields]
     if any(_area(sub) > _area(page) for page, sub in below):
         raise BadImageError(
@@ -319,14 +294,14 @@ def _full_size(chain: Sequence[Directory]) -> tuple[tuple[int, ...], set[str]]:
     return frames, {"reduced"} if below or len(frames) < len(chain) else set()
 
 
-def _area(directory: Directory) -> int:
+def _area(directory: tags.Directory) -> int:
     width, height = directory.size
     return width * height
 
 
-def _announced(first: Directory) -> tuple[int, int]:
+def _announced(first: tags.Directory) -> tuple[int, int]:
     """How many pages or slices the first page announces, and how many channels of one picture; else 1."""
-    text = first.text(DESCRIPTION)
+    text = first.text(tags.DESCRIPTION)
     if text.startswith("ImageJ="):
         numbers = {name: int(number) for name, number in _IMAGEJ.findall(text)}
         channels = numbers.get("channels", 1)
@@ -336,10 +311,10 @@ def _announced(first: Directory) -> tuple[int, int]:
         return _shaped(first, text)
     if channels := max(map(int, _OME.findall(text)), default=0):
         return 1, channels // max(first.samples, 1)
-    return (first.fields[STK_PLANES].number if STK_PLANES in first.fields else 1), 1
+    return (first.fields[tags.STK_PLANES].number if tags.STK_PLANES in first.fields else 1), 1
 
 
-def _shaped(first: Directory, text: str) -> tuple[int, int]:
+def _shaped(first: tags.Directory, text: str) -> tuple[int, int]:
     """What tifffile writes for arrays of any shape."""
     try:
         said = json.loads(text)

@@ -15,21 +15,7 @@ import numpy as np
 from featstore.errors import UnknownNameError, did_you_mean
 from featstore.evaluation.backbone_value import pareto as undominated
 from featstore.evaluation.metrics import metrics
-from featstore.reporting.figures.style import (
-    GREY,
-    INK,
-    PALETTE,
-    SMALL,
-    Picture,
-    abbreviated,
-    below,
-    between,
-    blank,
-    canvas,
-    drawing,
-    fitted,
-    letters,
-)
+from featstore.reporting.figures import style
 from featstore.reporting.tables import printable
 
 if TYPE_CHECKING:
@@ -52,7 +38,7 @@ ROW, NAMES, AXIS = 0.21, 1.5, 2.0
 
 def forest(
     candidates: Candidates, *, metric: str = "auc", name: str = "forest", title: str | None = None
-) -> Picture:
+) -> style.Picture:
     """Every candidate's metric with its 95 % interval, best first.
 
     Parameters
@@ -76,7 +62,9 @@ def forest(
     title = title or f"{spoken[:1].upper()}{spoken[1:]} of every candidate, with 95 % intervals"
     known = [c for c in candidates if c["metrics"].get(metric, {}).get("mean") is not None]
     if not known:
-        return blank(name, title, f"No candidate has a defined {_spoken(metric)}: a fold lacks a class.")
+        return style.blank(
+            name, title, f"No candidate has a defined {_spoken(metric)}: a fold lacks a class."
+        )
     sign = 1 if metrics()[metric].better == "lower" else -1
     ranked = sorted(known, key=lambda c: sign * c["metrics"][metric]["mean"])
     return _forest(ranked, metric, len(candidates) - len(known), name, title)
@@ -88,7 +76,7 @@ def critical_difference(
     metric: str = "auc",
     name: str = "critical-difference",
     title: str | None = None,
-) -> Picture:
+) -> style.Picture:
     """Mean rank of every candidate; a bar joins those whose ranks differ by less than the critical difference.
 
     Friedman's test, then Nemenyi's. Both were made for independent data sets, and folds of one cross-validation share
@@ -113,7 +101,7 @@ def critical_difference(
     table = table[:, np.isfinite(table).all(axis=0)] if table.ndim == 2 else table.reshape(0, 0)  # noqa: PLR2004
     if len(table) < 2 or table.shape[1] < 2:  # noqa: PLR2004
         why = f"Ranks need two candidates and two folds; here are {len(scores)} and {table.shape[-1]}."
-        return blank(name, title, why)
+        return style.blank(name, title, why)
     known = metrics()
     ranks = mean_ranks(table if metric in known and known[metric].better == "lower" else -table)
     return _ranks(dict(zip(scores, ranks.tolist(), strict=True)), table, name, title)
@@ -124,56 +112,56 @@ def _spoken(metric: str) -> str:
     return known[metric].title if metric in known else metric.replace("_", " ")
 
 
-@drawing
-def _forest(ranked: Candidates, metric: str, undefined: int, name: str, title: str) -> Picture:
+@style.drawing
+def _forest(ranked: Candidates, metric: str, undefined: int, name: str, title: str) -> style.Picture:
     shown = ranked[:ROWS]
-    figure, axes = canvas(ROW * (len(shown) + 0.5), AXIS)
+    figure, axes = style.canvas(ROW * (len(shown) + 0.5), AXIS)
     for row, candidate in enumerate(shown):
         _interval(axes, row, candidate["metrics"][metric], fused=len(candidate["backbones"]) > 1)
-    labels, key = abbreviated([c["name"] for c in shown], NAMES, 8)
+    labels, key = style.abbreviated([c["name"] for c in shown], NAMES, 8)
     _rows(axes, labels, -0.6)
     axes.set_xlabel(_spoken(metric))
     axes.locator_params(axis="x", nbins=4)
     left_out = f" {undefined} without a value are left out." if undefined else ""
     note = f"Filled: several backbones fused; hollow: one alone. Small dots: the folds.{_best_of(ranked)}{left_out}"
-    below(axes, f"{note}\n{key}", left=NAMES)
-    return Picture(name, title, _forest_alt(ranked, metric, title), figure)
+    style.below(axes, f"{note}\n{key}", left=NAMES)
+    return style.Picture(name, title, _forest_alt(ranked, metric, title), figure)
 
 
 def _interval(axes: Axes, row: int, estimate: Mapping[str, Any], *, fused: bool) -> None:
-    colour = PALETTE[0] if fused else PALETTE[1]
+    colour = style.PALETTE[0] if fused else style.PALETTE[1]
     mean, interval = estimate["mean"], estimate.get("interval")
     folds = [value for value in estimate.get("folds") or () if value is not None]
-    axes.scatter(folds, [row] * len(folds), s=5, color=GREY, alpha=0.6, linewidths=0, zorder=1)
+    axes.scatter(folds, [row] * len(folds), s=5, color=style.GREY, alpha=0.6, linewidths=0, zorder=1)
     if interval:
         axes.plot(interval, [row, row], color=colour, linewidth=1.6, zorder=2)
     face = colour if fused else "none"
     axes.plot(
         mean, row, marker="s" if fused else "o", color=colour, markerfacecolor=face, markersize=5, zorder=3
     )
-    _beside(axes, row, between(mean, interval))
+    _beside(axes, row, style.between(mean, interval))
 
 
 def _forest_alt(ranked: Candidates, metric: str, title: str) -> str:
     said = "; ".join(
-        f"{printable(c['name'])} {between(c['metrics'][metric]['mean'], c['metrics'][metric].get('interval'))}"
+        f"{printable(c['name'])} {style.between(c['metrics'][metric]['mean'], c['metrics'][metric].get('interval'))}"
         for c in ranked[:5]
     )
     rest = f"; {len(ranked) - 5} more" if len(ranked) > 5 else ""  # noqa: PLR2004
     return f"{title}, best first: {said}{rest}."
 
 
-@drawing
-def _ranks(ranks: Mapping[str, float], table: Vector, name: str, title: str) -> Picture:
+@style.drawing
+def _ranks(ranks: Mapping[str, float], table: Vector, name: str, title: str) -> style.Picture:
     difference = nemenyi(*table.shape)
     ordered = sorted(ranks, key=lambda who: ranks[who])
     places = [ranks[who] for who in ordered[:ROWS]]
     bars = indistinguishable(places, difference)
-    figure, axes = canvas(ROW * (len(places) + 1.5), AXIS)
-    labels, key = abbreviated(ordered[:ROWS], NAMES, 8)
+    figure, axes = style.canvas(ROW * (len(places) + 1.5), AXIS)
+    labels, key = style.abbreviated(ordered[:ROWS], NAMES, 8)
     _rows(axes, labels, -2.0)
     _scale(axes, places, difference)
-    axes.scatter(places, range(len(places)), s=26, color=PALETTE[0], linewidths=0, zorder=3)
+    axes.scatter(places, range(len(places)), s=26, color=style.PALETTE[0], linewidths=0, zorder=3)
     for row, place in enumerate(places):
         _beside(axes, row, f"{place:.2f}")
     for at, stretch in enumerate(bars):
@@ -181,7 +169,7 @@ def _ranks(ranks: Mapping[str, float], table: Vector, name: str, title: str) -> 
         axes.plot(
             [aside] * 2,
             np.add(stretch, (-0.3, 0.3)),
-            color=PALETTE[1],
+            color=style.PALETTE[1],
             linewidth=2.6,
             transform=axes.get_yaxis_transform(),
             clip_on=False,
@@ -191,8 +179,10 @@ def _ranks(ranks: Mapping[str, float], table: Vector, name: str, title: str) -> 
         f" 5 %). Ranks over {table.shape[1]} folds of one cross-validation, which are not independent data sets:"
         f" descriptive, no verdict.{_best_of(ordered)}"
     )
-    below(axes, f"{note}\n{key}", drop=0.1, left=NAMES)
-    return Picture(name, title, _ranks_alt(title, ordered, ranks, difference, table.shape[1], bars), figure)
+    style.below(axes, f"{note}\n{key}", drop=0.1, left=NAMES)
+    return style.Picture(
+        name, title, _ranks_alt(title, ordered, ranks, difference, table.shape[1], bars), figure
+    )
 
 
 def _scale(axes: Axes, places: Sequence[float], difference: float) -> None:
@@ -206,9 +196,9 @@ def _scale(axes: Axes, places: Sequence[float], difference: float) -> None:
     axes.set_xlabel("mean rank (1 is best)")
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.spines["top"].set_visible(True)
-    axes.plot([low, low + difference], [-1.0, -1.0], color=INK, linewidth=1.4, marker="|", markersize=6)
+    axes.plot([low, low + difference], [-1.0, -1.0], color=style.INK, linewidth=1.4, marker="|", markersize=6)
     beyond = " (longer than the axis)" if low + difference > high + 0.08 * room else ""
-    axes.text(low, -1.15, f"critical difference {difference:.2f}{beyond}", fontsize=SMALL, va="bottom")
+    axes.text(low, -1.15, f"critical difference {difference:.2f}{beyond}", fontsize=style.SMALL, va="bottom")
 
 
 def _rows(axes: Axes, labels: Sequence[str], top: float) -> None:
@@ -228,7 +218,7 @@ def _beside(axes: Axes, row: int, text: str) -> None:
         xytext=(5, 0),
         textcoords="offset points",
         va="center",
-        fontsize=SMALL,
+        fontsize=style.SMALL,
         annotation_clip=False,
     )
 
@@ -318,7 +308,7 @@ def lattice(
     strategy: str | None = None,
     name: str = "subsets",
     title: str = "Every subset of the backbones",
-) -> Picture:
+) -> style.Picture:
     """Score of each subset by its size; a line joins a subset to each that has one backbone more.
 
     Where a subset was tried with several view policies, its best score is drawn. Greedy candidates are left out.
@@ -347,7 +337,7 @@ def lattice(
         subset = frozenset(candidate["backbones"])
         scores[subset] = max(candidate["metrics"][metric]["mean"], scores.get(subset, float("-inf")))
     if not scores:
-        return blank(name, title, "No subset has a score, so there is no lattice to draw.")
+        return style.blank(name, title, "No subset has a score, so there is no lattice to draw.")
     return _lattice(scores, metric.upper(), chosen, name, title)
 
 
@@ -357,7 +347,7 @@ def pareto(
     metric: str = "auc",
     name: str = "pareto",
     title: str = "What a better score costs",
-) -> Picture:
+) -> style.Picture:
     """Score against cost; the line joins what nothing cheaper surpasses.
 
     Parameters
@@ -375,28 +365,36 @@ def pareto(
         if p["milliseconds"] is not None and p["score"] is not None and p["milliseconds"] > 0
     ]
     if not known:
-        return blank(name, title, "No subset has both a known cost and a score.")
+        return style.blank(name, title, "No subset has both a known cost and a score.")
     return _pareto(known, metric.upper(), name, title)
 
 
-@drawing
-def _lattice(scores: Mapping[Subset, float], metric: str, strategy: str, name: str, title: str) -> Picture:
+@style.drawing
+def _lattice(
+    scores: Mapping[Subset, float], metric: str, strategy: str, name: str, title: str
+) -> style.Picture:
     backbones = sorted({backbone for subset in scores for backbone in subset})
-    code = letters(backbones)
-    figure, axes = canvas(SUBSETS_HEIGHT)
+    code = style.letters(backbones)
+    figure, axes = style.canvas(SUBSETS_HEIGHT)
     places = _places(scores)
     edges = list(_edges(scores))
     for small, large in edges[:EDGES]:
         axes.plot(
-            *zip(places[small], places[large], strict=True), color=GREY, linewidth=0.4, alpha=0.35, zorder=1
+            *zip(places[small], places[large], strict=True),
+            color=style.GREY,
+            linewidth=0.4,
+            alpha=0.35,
+            zorder=1,
         )
     best = {
         size: max((s for s in scores if len(s) == size), key=lambda s: scores[s]) for size in map(len, scores)
     }
     ridge = [places[best[size]] for size in sorted(best)]
-    axes.plot(*zip(*ridge, strict=True), color=PALETTE[1], linewidth=1.6, zorder=2, label="best of each size")
-    _dots(axes, places.values(), PALETTE[0], "o", 16)
-    _dots(axes, ridge, PALETTE[1], "D", 34)
+    axes.plot(
+        *zip(*ridge, strict=True), color=style.PALETTE[1], linewidth=1.6, zorder=2, label="best of each size"
+    )
+    _dots(axes, places.values(), style.PALETTE[0], "o", 16)
+    _dots(axes, ridge, style.PALETTE[1], "D", 34)
     named = scores if len(scores) <= ALL_NAMED else best.values()
     for subset in named:
         _name(axes, places[subset], "".join(code[b] for b in sorted(subset)), above=subset in best.values())
@@ -404,8 +402,8 @@ def _lattice(scores: Mapping[Subset, float], metric: str, strategy: str, name: s
     axes.set_xticks(sorted(best))
     low, high = min(scores.values()), max(scores.values())
     axes.set_ylim(low - 0.06 * (high - low) - 1e-3, high + 0.12 * (high - low) + 1e-3)
-    key = "; ".join(f"{code[b]} {fitted(b, 1.6, 7.5)}" for b in backbones)
-    below(
+    key = "; ".join(f"{code[b]} {style.fitted(b, 1.6, 7.5)}" for b in backbones)
+    style.below(
         axes,
         f"{key}. {_fused_by(strategy)} The best of many is partly luck: see the winner's corrected value.",
     )
@@ -414,11 +412,11 @@ def _lattice(scores: Mapping[Subset, float], metric: str, strategy: str, name: s
     alone = "" if single is None else f"; the best single one has {single:.3f}"
     of = f"{metric} of {len(scores)} subsets of {len(backbones)} backbones"
     alt = f"{of}: best {_joined(top)} with {scores[top]:.3f}{alone}."
-    return Picture(name, title, alt, figure)
+    return style.Picture(name, title, alt, figure)
 
 
 def _fused_by(strategy: str) -> str:
-    return f"Fused by {fitted(strategy, 2.0)}." if strategy else ""
+    return f"Fused by {style.fitted(strategy, 2.0)}." if strategy else ""
 
 
 def _places(scores: Mapping[Subset, float]) -> dict[Subset, tuple[float, float]]:
@@ -464,32 +462,32 @@ def _name(
     )
 
 
-@drawing
-def _pareto(points: Sequence[Mapping[str, Any]], metric: str, name: str, title: str) -> Picture:
+@style.drawing
+def _pareto(points: Sequence[Mapping[str, Any]], metric: str, name: str, title: str) -> style.Picture:
     cost, score = [p["milliseconds"] for p in points], [p["score"] for p in points]
     front = undominated(cost, score)
-    figure, axes = canvas(SUBSETS_HEIGHT)
-    _dots(axes, zip(cost, score, strict=True), GREY, "o", 14)
+    figure, axes = style.canvas(SUBSETS_HEIGHT)
+    _dots(axes, zip(cost, score, strict=True), style.GREY, "o", 14)
     steps = [cost[at] for at in front], [score[at] for at in front]
-    axes.step(*steps, where="post", color=PALETTE[0], linewidth=1.4, zorder=3)
-    _dots(axes, zip(*steps, strict=True), PALETTE[0], "D", 30)
+    axes.step(*steps, where="post", color=style.PALETTE[0], linewidth=1.4, zorder=3)
+    _dots(axes, zip(*steps, strict=True), style.PALETTE[0], "D", 30)
     named = front[-FRONT_NAMED:]
     for number, at in enumerate(named, 1):
         _name(axes, (cost[at], score[at]), f"{number} ", above=True, beside="right")
     axes.set(xlabel="milliseconds per image, stage one", ylabel=metric, xlim=(0, 1.08 * max(cost)))
     low, high = min(score), max(score)
     axes.set_ylim(low - 0.06 * (high - low) - 1e-3, high + 0.12 * (high - low) + 1e-3)
-    labels, key = abbreviated([_joined(points[at]["backbones"]) for at in named], 3.4, 7.5)
+    labels, key = style.abbreviated([_joined(points[at]["backbones"]) for at in named], 3.4, 7.5)
     lines = [
         f"{number}  {label}: {score[at]:.3f}, {cost[at]:.0f} ms"
         for number, (label, at) in enumerate(zip(labels, named, strict=True), 1)
     ]
-    below(axes, "\n".join([*lines, key, "Point estimates, not verdicts."]))
+    style.below(axes, "\n".join([*lines, key, "Point estimates, not verdicts."]))
     said = "; ".join(
         f"{_joined(points[at]['backbones'])} {cost[at]:.0f} ms {score[at]:.3f}" for at in front[:8]
     )
     rest = f"; {len(front) - 8} more" if len(front) > 8 else ""  # noqa: PLR2004
-    return Picture(name, title, f"{metric} by cost, cheapest first: {said}{rest}.", figure)
+    return style.Picture(name, title, f"{metric} by cost, cheapest first: {said}{rest}.", figure)
 
 
 def _joined(backbones: Iterable[str]) -> str:
@@ -506,7 +504,7 @@ def views_curve(
     *,
     name: str = "views",
     title: str = "How many augmented views pay",
-) -> Picture:
+) -> style.Picture:
     """A candidate's score against the number of augmented views that it was trained on.
 
     Parameters
@@ -519,25 +517,29 @@ def views_curve(
     """
     known = [point for point in view_curve if point["mean"] is not None]
     if not known:
-        return blank(name, title, "No number of views has a score, so there is no curve to draw.")
+        return style.blank(name, title, "No number of views has a score, so there is no curve to draw.")
     return _drawn(known, name, title)
 
 
-@drawing
-def _drawn(points: Sequence[Mapping[str, Any]], name: str, title: str) -> Picture:
-    figure, axes = canvas(VIEWS_HEIGHT)
+@style.drawing
+def _drawn(points: Sequence[Mapping[str, Any]], name: str, title: str) -> style.Picture:
+    figure, axes = style.canvas(VIEWS_HEIGHT)
     metric, who = points[0]["metric"].upper(), points[0]["contestant"]
     views = [point["views"] for point in points]
     means = np.array([point["mean"] for point in points], float)
     bounds = np.array([point["interval"] or (point["mean"],) * 2 for point in points], float)
     spread = np.abs(bounds.T - means)
-    axes.errorbar(views, means, spread, color=PALETTE[0], marker="o", markersize=5, capsize=3, linewidth=1.4)
-    axes.set(xlabel="augmented views beside the image itself", ylabel=f"{metric} of {fitted(who, 1.6)}")
+    axes.errorbar(
+        views, means, spread, color=style.PALETTE[0], marker="o", markersize=5, capsize=3, linewidth=1.4
+    )
+    axes.set(xlabel="augmented views beside the image itself", ylabel=f"{metric} of {style.fitted(who, 1.6)}")
     axes.set_xlim(min(views) - 0.4, max(views) + 0.4)
     axes.locator_params(axis="x", integer=True)
-    below(axes, "Bars: 95 % intervals, of one point on its own; the same patients are behind all of them.")
-    said = "; ".join(f"{p['views']} views {between(p['mean'], p['interval'])}" for p in _ends(points))
-    return Picture(name, title, f"{metric} of {printable(who)} by augmented views: {said}.", figure)
+    style.below(
+        axes, "Bars: 95 % intervals, of one point on its own; the same patients are behind all of them."
+    )
+    said = "; ".join(f"{p['views']} views {style.between(p['mean'], p['interval'])}" for p in _ends(points))
+    return style.Picture(name, title, f"{metric} of {printable(who)} by augmented views: {said}.", figure)
 
 
 def _ends(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -8,31 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.errors import UsageError
-from featstore.evaluation.intervals import (
-    effective_patients,
-    group_weights,
-    ranking_sample_sizes,
-    sample_size_ratio,
-    score_interval,
-    wilson,
-)
+from featstore.evaluation import intervals
 from featstore.evaluation.metrics import ENOUGH_IMAGES, cumulative_counts, rank_scores, ratio
-from featstore.reporting.figures.style import (
-    GREY,
-    PALETTE,
-    SHOWN,
-    Picture,
-    abbreviated,
-    below,
-    between,
-    blank,
-    canvas,
-    drawing,
-    entry,
-    grey_lines,
-    mark,
-    stroke,
-)
+from featstore.reporting.figures import style
 from featstore.reporting.tables import printable
 from featstore.reporting.verdict import calibration_error
 
@@ -41,8 +19,6 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike, NDArray
-
-    from featstore.evaluation.intervals import SampleSize
 
     Vector = NDArray[np.float64]
     Stated = tuple[float, tuple[float, float] | None]
@@ -65,7 +41,7 @@ def roc(
     stated: Mapping[str, Stated] | None = None,
     name: str = "roc",
     title: str = "Receiver operating characteristic",
-) -> Picture:
+) -> style.Picture:
     """Sensitivity against one minus specificity, over all thresholds, with 95 % bands.
 
     Parameters
@@ -96,12 +72,12 @@ def roc(
     ----------
     Fawcett, An introduction to ROC analysis, Pattern Recognition Letters 27, 2006 (vertical averaging).
     """
-    curves = measured(y, scores, groups, positive, seed, "auc", sensitivity_at_fpr, SHOWN, stated)
+    curves = measured(y, scores, groups, positive, seed, "auc", sensitivity_at_fpr, style.SHOWN, stated)
     why = "No ROC curve can be drawn: it needs images of the positive class and others."
     return (
         _plane(curves, "AUC", _told(scores, groups, stated), name, title)
         if curves
-        else blank(name, title, why)
+        else style.blank(name, title, why)
     )
 
 
@@ -115,7 +91,7 @@ def precision_recall(
     stated: Mapping[str, Stated] | None = None,
     name: str = "precision-recall",
     title: str = "Precision and recall",
-) -> Picture:
+) -> style.Picture:
     """Share of true alarms against share of the ill found, over all thresholds, with 95 % bands.
 
     Parameters
@@ -134,11 +110,11 @@ def precision_recall(
     precision is not a straight line, hence steps.
     """
     curves = measured(
-        y, scores, groups, positive, seed, "average_precision", precision_at_recall, SHOWN, stated
+        y, scores, groups, positive, seed, "average_precision", precision_at_recall, style.SHOWN, stated
     )
     why = "No precision-recall curve can be drawn: it needs images of the positive class and others."
     if not curves:
-        return blank(name, title, why)
+        return style.blank(name, title, why)
     chance = 1 / _classes(scores) if _classes(scores) > 2 else float((np.asarray(y) == positive).mean())  # noqa: PLR2004
     return _plane(curves, "AP", _told(scores, groups, stated), name, title, chance)
 
@@ -162,38 +138,43 @@ def _told(
     )
 
 
-@drawing
+@style.drawing
 def _plane(
     curves: Sequence[Curve], short: str, sample_size: str, name: str, title: str, chance: float | None = None
-) -> Picture:
-    figure, axes = canvas(SIDE, SIDE)
-    named, others = curves[:SHOWN], curves[SHOWN:]
-    grey_lines(axes, ((GRID, curve.seen) for curve in others))
-    labels, key = abbreviated([c.name for c in named], 2.2, 8)
+) -> style.Picture:
+    figure, axes = style.canvas(SIDE, SIDE)
+    named, others = curves[: style.SHOWN], curves[style.SHOWN :]
+    style.grey_lines(axes, ((GRID, curve.seen) for curve in others))
+    labels, key = style.abbreviated([c.name for c in named], 2.2, 8)
     for at, (curve, label) in enumerate(zip(named, labels, strict=True)):
         if at < BANDS and curve.band:
-            axes.fill_between(GRID, *curve.band, color=PALETTE[at], alpha=0.16, linewidth=0)
-        text = f"{label}: {short} {between(curve.score, curve.interval, 2)}"
-        axes.plot(GRID, curve.seen, label=entry(text), **stroke(at))
+            axes.fill_between(GRID, *curve.band, color=style.PALETTE[at], alpha=0.16, linewidth=0)
+        text = f"{label}: {short} {style.between(curve.score, curve.interval, 2)}"
+        axes.plot(GRID, curve.seen, label=style.entry(text), **style.stroke(at))
     _guessing(axes, chance)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
     first = f" Bands of the first {BANDS} only." if len(named) > BANDS else ""
     grey = f" Grey: {len(others)} others with a lower {short}." if others else ""
-    below(axes, f"{sample_size}{first}{grey}\n{key}")
-    words = "; ".join(f"{printable(c.name)} {short} {between(c.score, c.interval)}" for c in named)
+    style.below(axes, f"{sample_size}{first}{grey}\n{key}")
+    words = "; ".join(f"{printable(c.name)} {short} {style.between(c.score, c.interval)}" for c in named)
     also = f"; {len(others)} others lower" if others else ""
-    return Picture(name, title, f"{title}, 95 % intervals: {words}{also}.", figure)
+    return style.Picture(name, title, f"{title}, 95 % intervals: {words}{also}.", figure)
 
 
 def _guessing(axes: Axes, chance: float | None) -> None:
-    style: dict[str, Any] = {"color": GREY, "linestyle": (0, (2, 2)), "linewidth": 1.0, "label": "guessing"}
+    dashes: dict[str, Any] = {
+        "color": style.GREY,
+        "linestyle": (0, (2, 2)),
+        "linewidth": 1.0,
+        "label": "guessing",
+    }
     if chance is None:
-        axes.plot([0, 1], [0, 1], **style)
+        axes.plot([0, 1], [0, 1], **dashes)
         axes.set(
             xlabel="false alarms among the well (1 - specificity)", ylabel="found among the ill (sensitivity)"
         )
     else:
-        axes.plot([0, 1], [chance, chance], **style)
+        axes.plot([0, 1], [chance, chance], **dashes)
         axes.set(xlabel="found among the ill (recall)", ylabel="ill among the alarms (precision)")
 
 
@@ -257,14 +238,14 @@ def measured(
     known = {who: float(values[0]) for who, (_, values) in plain.items() if np.isfinite(values[0])}
     told = {who: (stated or {}).get(who, (value, None)) for who, value in known.items()}
     best = sorted(known, key=lambda who: -told[who][0])
-    weights = group_weights(names, RESAMPLES, seed) if best else once
+    weights = intervals.group_weights(names, RESAMPLES, seed) if best else once
     return [
         _banded(
             Curve(who, plain[who][0][0], None, *told[who]),
             score,
             known[who],
             _scored(tasks[who], weights, score, trace),
-            ranking_sample_sizes(tasks[who], names),
+            intervals.ranking_sample_sizes(tasks[who], names),
             stated=who in (stated or {}),
         )
         if rank < most
@@ -306,7 +287,7 @@ def _banded(
     score: str,
     value: float,
     drawn: tuple[Vector, Vector],
-    known: Mapping[str, SampleSize | None],
+    known: Mapping[str, intervals.SampleSize | None],
     *,
     stated: bool,
 ) -> Curve:
@@ -317,13 +298,14 @@ def _banded(
     lines, values = drawn
     whole = lines[np.isfinite(values)]
     low, high = np.percentile(whole, [2.5, 97.5], axis=0) if len(whole) else (curve.seen, curve.seen)
-    least = wilson(
-        curve.seen, effective_patients(sample_size) * sample_size_ratio(value, values, sample_size)
+    least = intervals.wilson(
+        curve.seen,
+        intervals.effective_patients(sample_size) * intervals.sample_size_ratio(value, values, sample_size),
     )
     band = np.minimum(low, least[0]), np.maximum(high, least[1])
     if score == "auc":
         band[0][-1] = 1.0  # whoever calls everyone positive finds all
-    interval = curve.interval if stated else score_interval(score, value, values, sample_size)
+    interval = curve.interval if stated else intervals.score_interval(score, value, values, sample_size)
     return replace(curve, band=band, interval=interval)
 
 
@@ -353,7 +335,7 @@ TREAT = 0.5
 
 def reliability(
     curves: Curves, *, name: str = "reliability", title: str = "Reliability of the probabilities"
-) -> Picture:
+) -> style.Picture:
     """Share of images that were positive against the probability that was given, bin by bin.
 
     Parameters
@@ -372,14 +354,14 @@ def reliability(
     parts = _of(curves, "calibration", "predicted")
     if not parts:
         why = "No reliability diagram can be drawn: it is about one positive class, and none was named."
-        return blank(name, title, why)
+        return style.blank(name, title, why)
     chance = {who: (part.get("calibration_error") or {}).get("expected") for who, part in curves.items()}
     return _reliability(_best_first(parts, calibration_error), chance, name, title)
 
 
 def decision_curves(
     curves: Curves, *, name: str = "decision-curves", title: str = "Net benefit of acting on the probability"
-) -> Picture:
+) -> style.Picture:
     """Net benefit against the probability from which one would act, beside treating everyone and no one.
 
     Parameters
@@ -397,13 +379,13 @@ def decision_curves(
     parts = _of(curves, "decision", "threshold")
     if not parts:
         why = "No decision curve can be drawn: it is about one positive class, and none was named."
-        return blank(name, title, why)
+        return style.blank(name, title, why)
     return _decisions(_best_first(parts, lambda part: -float(np.mean(part["net_benefit"]))), name, title)
 
 
 def risk_coverage(
     curves: Curves, *, name: str = "risk-coverage", title: str = "Errors among the images answered"
-) -> Picture:
+) -> style.Picture:
     """Share of wrong answers when only the surest share of the images is answered.
 
     Parameters
@@ -419,7 +401,7 @@ def risk_coverage(
     """
     parts = _of(curves, "risk_coverage", "coverage")
     if not parts:
-        return blank(name, title, "No image was answered, so there is no risk to draw.")
+        return style.blank(name, title, "No image was answered, so there is no risk to draw.")
     return _risks(_best_first(parts, lambda part: float(part["aurc"])), name, title)
 
 
@@ -443,29 +425,33 @@ def _best_first(
 
 
 def _labels(parts: Mapping[str, Any]) -> tuple[list[str], str]:
-    return abbreviated(list(parts)[:SHOWN], 2.4, 8)
+    return style.abbreviated(list(parts)[: style.SHOWN], 2.4, 8)
 
 
 def _others(parts: Mapping[str, Any], order: str) -> str:
-    return f" Grey: {len(parts) - SHOWN} others with a higher {order}." if len(parts) > SHOWN else ""
+    return (
+        f" Grey: {len(parts) - style.SHOWN} others with a higher {order}." if len(parts) > style.SHOWN else ""
+    )
 
 
-@drawing
+@style.drawing
 def _reliability(
     parts: Mapping[str, Mapping[str, Any]], chance: Mapping[str, float | None], name: str, title: str
-) -> Picture:
-    figure, axes = canvas(SIDE, SIDE)
+) -> style.Picture:
+    figure, axes = style.canvas(SIDE, SIDE)
     values = list(parts.values())
-    grey_lines(axes, ((part["predicted"], part["observed"]) for part in values[SHOWN:]))
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (2, 2)), linewidth=1.0, label="taken at its word")
+    style.grey_lines(axes, ((part["predicted"], part["observed"]) for part in values[style.SHOWN :]))
+    axes.plot(
+        [0, 1], [0, 1], color=style.GREY, linestyle=(0, (2, 2)), linewidth=1.0, label="taken at its word"
+    )
     labels, key = _labels(parts)
     for at, ((who, part), label) in enumerate(zip(parts.items(), labels, strict=False)):
         axes.plot(
             part["predicted"],
             part["observed"],
-            label=entry(f"{label}: {error_text(part, chance[who])}"),
+            label=style.entry(f"{label}: {error_text(part, chance[who])}"),
             markersize=4,
-            **stroke(at) | mark(at),
+            **style.stroke(at) | style.mark(at),
         )
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.set(xlabel="probability given (mean of the bin)", ylabel="share that was positive")
@@ -476,12 +462,12 @@ def _reliability(
         if any(chance.values())
         else ""
     )
-    below(
+    style.below(
         axes,
         f"{_bins_text(values[0]['images'])} Above the line: too cautious; below: too sure.{by_chance}"
         f"{_others(parts, 'ECE')}\n{key}",
     )
-    return Picture(name, title, f"{title} on {images:.0f} images, 0 is best: {told}.", figure)
+    return style.Picture(name, title, f"{title} on {images:.0f} images, 0 is best: {told}.", figure)
 
 
 def _bins_text(counts: Sequence[float]) -> str:
@@ -493,31 +479,35 @@ def _bins_text(counts: Sequence[float]) -> str:
     return f"{images:.0f} images in {len(counts)} bins of {each} (first curve)."
 
 
-@drawing
-def _decisions(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) -> Picture:
-    figure, axes = canvas(HEIGHT)
+@style.drawing
+def _decisions(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) -> style.Picture:
+    figure, axes = style.canvas(HEIGHT)
     values = list(parts.values())
-    grey_lines(axes, ((part["threshold"], part["net_benefit"]) for part in values[SHOWN:]))
+    style.grey_lines(axes, ((part["threshold"], part["net_benefit"]) for part in values[style.SHOWN :]))
     first = values[0]
     axes.plot(
-        first["threshold"], first["treat_all"], color=GREY, linestyle=(0, (2, 2)), label="treat everyone"
+        first["threshold"],
+        first["treat_all"],
+        color=style.GREY,
+        linestyle=(0, (2, 2)),
+        label="treat everyone",
     )
-    axes.axhline(0.0, color=GREY, linewidth=1.2, label="treat no one")
+    axes.axhline(0.0, color=style.GREY, linewidth=1.2, label="treat no one")
     labels, key = _labels(parts)
     for at, (part, label) in enumerate(zip(values, labels, strict=False)):
-        axes.plot(part["threshold"], part["net_benefit"], label=entry(label), **stroke(at))
+        axes.plot(part["threshold"], part["net_benefit"], label=style.entry(label), **style.stroke(at))
     top = max(max(part["net_benefit"]) for part in values)
     top = max(top, *first["treat_all"], 0.05)
     axes.set(xlim=(0, 1), ylim=(-0.25 * top, 1.08 * top))
     axes.set(xlabel="probability from which one would act", ylabel="net benefit per image")
-    below(
+    style.below(
         axes,
         "Worth using only where above both grey lines; needs calibrated probabilities. Curves below the frame are"
         f" cut off.{_others_by_mean(parts)}\n{key}",
     )
     told = "; ".join(f"{printable(who)} {_at(part, 'net_benefit'):+.3f}" for who, part in _named(parts))
     everyone = _at(first, "treat_all")
-    return Picture(
+    return style.Picture(
         name,
         title,
         f"Net benefit per image at a threshold of {TREAT:g}: {told}; treating everyone {everyone:+.3f}, no one 0.",
@@ -525,34 +515,39 @@ def _decisions(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) ->
     )
 
 
-@drawing
-def _risks(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) -> Picture:
-    figure, axes = canvas(HEIGHT)
+@style.drawing
+def _risks(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) -> style.Picture:
+    figure, axes = style.canvas(HEIGHT)
     values = list(parts.values())
-    grey_lines(axes, ((part["coverage"], part["risk"]) for part in values[SHOWN:]))
+    style.grey_lines(axes, ((part["coverage"], part["risk"]) for part in values[style.SHOWN :]))
     labels, key = _labels(parts)
     for at, (part, label) in enumerate(zip(values, labels, strict=False)):
         axes.plot(
-            part["coverage"], part["risk"], label=entry(f"{label}: AURC {part['aurc']:.3f}"), **stroke(at)
+            part["coverage"],
+            part["risk"],
+            label=style.entry(f"{label}: AURC {part['aurc']:.3f}"),
+            **style.stroke(at),
         )
     axes.set(xlim=(0, 1.01), ylim=(0, None))
     axes.set(
         xlabel="share of the images answered, surest first", ylabel="share of these answers that is wrong"
     )
-    below(axes, f"What is left of the curve would be left to a physician.{_others(parts, 'AURC')}\n{key}")
+    style.below(
+        axes, f"What is left of the curve would be left to a physician.{_others(parts, 'AURC')}\n{key}"
+    )
     told = "; ".join(
         f"{printable(who)} AURC {part['aurc']:.3f}, {100 * part['risk'][-1]:.1f} % wrong when all are answered"
         for who, part in _named(parts)
     )
-    return Picture(name, title, f"{title}: {told}.", figure)
+    return style.Picture(name, title, f"{title}: {told}.", figure)
 
 
 def _named(parts: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return list(parts.items())[:SHOWN]
+    return list(parts.items())[: style.SHOWN]
 
 
 def _others_by_mean(parts: Mapping[str, Any]) -> str:
-    return f" Grey: {len(parts) - SHOWN} others with a lower mean." if len(parts) > SHOWN else ""
+    return f" Grey: {len(parts) - style.SHOWN} others with a lower mean." if len(parts) > style.SHOWN else ""
 
 
 def _at(part: Mapping[str, Any], key: str) -> float:

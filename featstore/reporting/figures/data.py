@@ -10,26 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.errors import UsageError, did_you_mean
-from featstore.reporting.figures.style import (
-    GREY,
-    INK,
-    PALETTE,
-    POINTS,
-    SHOWN,
-    WIDTH,
-    Picture,
-    below,
-    blank,
-    canvas,
-    distinct,
-    drawing,
-    entry,
-    fitted,
-    joined_names,
-    mark,
-    panels,
-    wide,
-)
+from featstore.reporting.figures import style
 from featstore.reporting.tables import printable
 
 if TYPE_CHECKING:
@@ -52,7 +33,7 @@ def distribution(
     *,
     name: str = "distribution",
     title: str = "Images by split and class",
-) -> Picture:
+) -> style.Picture:
     """A bar for each class in each split.
 
     Parameters
@@ -63,20 +44,20 @@ def distribution(
         Of the picture.
     """
     if not any(sum(classes.values()) for classes in counts.values()):
-        return blank(name, title, "The data set has no images.")
+        return style.blank(name, title, "The data set has no images.")
     return _drawn(counts, name, title)
 
 
-@drawing
-def _drawn(counts: Mapping[str, Mapping[str, int]], name: str, title: str) -> Picture:
+@style.drawing
+def _drawn(counts: Mapping[str, Mapping[str, int]], name: str, title: str) -> style.Picture:
     every = list(dict.fromkeys(label for classes in counts.values() for label in classes))
-    colours = {label: PALETTE[at % len(PALETTE)] for at, label in enumerate(every)}
-    shown = dict(zip(every, distinct(every, 1.2, 8), strict=True))
+    colours = {label: style.PALETTE[at % len(style.PALETTE)] for at, label in enumerate(every)}
+    shown = dict(zip(every, style.distinct(every, 1.2, 8), strict=True))
     rows = sum(len(classes) + 1 for classes in counts.values())
-    figure, axes = canvas(ROW * rows, 2.9)
+    figure, axes = style.canvas(ROW * rows, 2.9)
     row, ticks, names = 0.0, [], []
     for split, classes in counts.items():
-        head = f"{fitted(split, 2.0)}: {sum(classes.values())}"
+        head = f"{style.fitted(split, 2.0)}: {sum(classes.values())}"
         axes.annotate(
             head, (0, row + 0.1), xytext=(4, 0), textcoords="offset points", weight="bold", va="center"
         )
@@ -100,7 +81,7 @@ def _drawn(counts: Mapping[str, Mapping[str, int]], name: str, title: str) -> Pi
         f"{printable(split)} {', '.join(f'{printable(c)} {n}' for c, n in classes.items())}"
         for split, classes in counts.items()
     )
-    return Picture(name, title, f"{title}: {said}.", figure)
+    return style.Picture(name, title, f"{title}: {said}.", figure)
 
 
 # Images, and one image under augmentation (Fig. 1, 2, 5, 6 of Ji et al. 2020)
@@ -113,7 +94,7 @@ SHARPNESS = 150
 RGB = 3
 
 
-def image_grid(images: Sequence[Image], captions: Sequence[str], *, name: str, title: str) -> Picture:
+def image_grid(images: Sequence[Image], captions: Sequence[str], *, name: str, title: str) -> style.Picture:
     """Images with a caption under each.
 
     Parameters
@@ -133,7 +114,7 @@ def image_grid(images: Sequence[Image], captions: Sequence[str], *, name: str, t
     if len(images) != len(captions):
         raise UsageError(f"{len(images)} images have {len(captions)} captions.", "Give one for each.")
     if not len(images):
-        return blank(name, title, "There are no images to show.")
+        return style.blank(name, title, "There are no images to show.")
     across = _across(len(images))
     pixels = round(SHARPNESS * _side(across))
     return _drawn_samples([_small(image, pixels) for image in images], captions, across, name, title)
@@ -145,7 +126,7 @@ def augmentation_grid(
     *,
     name: str = "augmentation",
     title: str = "Before and after augmentation",
-) -> Picture:
+) -> style.Picture:
     """An image beside its augmented views.
 
     Parameters
@@ -173,7 +154,7 @@ def _across(count: int) -> int:
 
 
 def _side(across: int) -> float:
-    return (WIDTH - GRID_GAP * (across - 1)) / across
+    return (style.WIDTH - GRID_GAP * (across - 1)) / across
 
 
 def _small(image: Image, most: int) -> Image:
@@ -194,10 +175,10 @@ def _small(image: Image, most: int) -> Image:
     return np.array(small.convert("RGB"))
 
 
-@drawing
+@style.drawing
 def _drawn_samples(
     images: Sequence[Image], captions: Sequence[str], columns: int, name: str, title: str
-) -> Picture:
+) -> style.Picture:
     from matplotlib.figure import Figure
 
     rows = math.ceil(len(images) / columns)
@@ -210,9 +191,11 @@ def _drawn_samples(
         axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
         axes.imshow(image, interpolation="none")
         axes.set(xticks=[], yticks=[])
-        axes.spines[:].set(visible=True, color=GREY, linewidth=0.5)
-        axes.set_xlabel(fitted(caption, side, 7.5), fontsize=7.5, labelpad=2)
-    return Picture(name, title, f"{title}, {len(images)} images: {joined_names(captions, 12)}.", figure)
+        axes.spines[:].set(visible=True, color=style.GREY, linewidth=0.5)
+        axes.set_xlabel(style.fitted(caption, side, 7.5), fontsize=7.5, labelpad=2)
+    return style.Picture(
+        name, title, f"{title}, {len(images)} images: {style.joined_names(captions, 12)}.", figure
+    )
 
 
 # Confusion matrix: what was answered for which class
@@ -230,7 +213,7 @@ def confusion(
     *,
     name: str = "confusion",
     title: str = "Answers by true class",
-) -> Picture:
+) -> style.Picture:
     """Confusion matrix: a row per true class, a column per answer.
 
     Parameters
@@ -254,24 +237,24 @@ def confusion(
             "Give a row and a column per class.",
         )
     if not table.sum():
-        return blank(name, title, "No image was answered, so there is nothing to count.")
+        return style.blank(name, title, "No image was answered, so there is nothing to count.")
     return _confusion(table, classes, name, title)
 
 
-@drawing
-def _confusion(table: NDArray[Any], classes: Sequence[str], name: str, title: str) -> Picture:
+@style.drawing
+def _confusion(table: NDArray[Any], classes: Sequence[str], name: str, title: str) -> style.Picture:
     count = len(classes)
-    figure, axes = canvas(SIDE * min(1.0, 0.55 + count / 10), SIDE)
+    figure, axes = style.canvas(SIDE * min(1.0, 0.55 + count / 10), SIDE)
     rows = table.sum(axis=1, keepdims=True)
     share = np.divide(table, rows, out=np.zeros(table.shape), where=rows > 0)
     axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5))
     axes.grid(visible=False)
     cell = SIDE / count
     longest = max(4 if count <= FEW else 0, len(str(table.max())))
-    size = min(10.0, POINTS * 0.8 * cell / (DIGIT * longest))
+    size = min(10.0, style.POINTS * 0.8 * cell / (DIGIT * longest))
     for true, answered in np.ndindex(count, count):
         part = float(share[true, answered])
-        colour = PALETTE[0] if true == answered else PALETTE[1]
+        colour = style.PALETTE[0] if true == answered else style.PALETTE[1]
         axes.fill_between(
             [answered - 0.48, answered + 0.48],
             true - 0.48,
@@ -288,23 +271,25 @@ def _confusion(table: NDArray[Any], classes: Sequence[str], name: str, title: st
             ha="center",
             va="center",
             fontsize=size,
-            color=INK,
+            color=style.INK,
         )
     left = _class_ticks(axes, classes, cell)
-    below(axes, "Shares are of the true class, row by row; blue is right, orange wrong.", drop=0.1, left=left)
+    style.below(
+        axes, "Shares are of the true class, row by row; blue is right, orange wrong.", drop=0.1, left=left
+    )
     right = ", ".join(
         f"{int(table[c, c])} of {int(rows[c, 0])} {printable(label)}"
-        for c, label in enumerate(classes[:SHOWN])
+        for c, label in enumerate(classes[: style.SHOWN])
     )
-    more = f", and {count - SHOWN} more classes" if count > SHOWN else ""
+    more = f", and {count - style.SHOWN} more classes" if count > style.SHOWN else ""
     total = f"{int(np.trace(table))} of {int(table.sum())} images"
-    return Picture(name, title, f"Confusion matrix: {total} answered right ({right}{more}).", figure)
+    return style.Picture(name, title, f"Confusion matrix: {total} answered right ({right}{more}).", figure)
 
 
 def _class_ticks(axes: Axes, classes: Sequence[str], cell: float) -> float:
     """Class names beside the rows and above the columns, slanted where they would touch; inches that they take."""
-    beside = distinct(classes, 1.1)
-    level = all(fitted(label, cell - 0.1) == label for label in beside)
+    beside = style.distinct(classes, 1.1)
+    level = all(style.fitted(label, cell - 0.1) == label for label in beside)
     slant: dict[str, Any] = {} if level else {"rotation": 45, "ha": "left", "rotation_mode": "anchor"}
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
@@ -313,7 +298,7 @@ def _class_ticks(axes: Axes, classes: Sequence[str], cell: float) -> float:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="answered", ylabel="true class")
-    return max(map(wide, beside)) + 0.3
+    return max(map(style.wide, beside)) + 0.3
 
 
 # Map of the vectors in two dimensions
@@ -343,7 +328,7 @@ def embedding_map(
     seed: int = 0,
     name: str | None = None,
     title: str | None = None,
-) -> Picture:
+) -> style.Picture:
     """Vectors as points in the plane, one panel per colouring.
 
     Parameters
@@ -375,7 +360,7 @@ def embedding_map(
     if any(len(values) != len(vectors) for values in colours.values()):
         raise UsageError("Vectors and colours differ in length.", "Give one value for each image.")
     if len(vectors) < FEWEST or not colours:
-        return blank(
+        return style.blank(
             name,
             title,
             f"A map needs {FEWEST} images and a colouring; here are {len(vectors)} and {len(colours)}.",
@@ -408,12 +393,12 @@ def _components(X: Vector) -> tuple[Vector, Vector]:
     """
     from scipy.linalg import eigh
 
-    wide = X.shape[1] > len(X)
-    product = X @ X.T if wide else X.T @ X
+    is_wide = X.shape[1] > len(X)
+    product = X @ X.T if is_wide else X.T @ X
     count = min(COMPONENTS, len(product))
     values, vectors = eigh(product, subset_by_index=(len(product) - count, len(product) - 1))
     sizes = values[::-1].clip(0.0)
-    parts = vectors[:, ::-1] * np.sqrt(sizes) if wide else X @ vectors[:, ::-1]
+    parts = vectors[:, ::-1] * np.sqrt(sizes) if is_wide else X @ vectors[:, ::-1]
     # The sign of a component is arbitrary: its largest value is made positive.
     parts *= np.where(parts[np.abs(parts).argmax(axis=0), np.arange(count)] < 0, -1.0, 1.0)
     missing = max(0, 2 - count)
@@ -447,11 +432,11 @@ def _umap(X: Vector, seed: int) -> Vector:
     return places
 
 
-@drawing
+@style.drawing
 def _drawn_map(
     places: Vector, axes_names: str, colours: Mapping[str, Sequence[str]], method: str, name: str, title: str
-) -> Picture:
-    figure, rows = panels([HEIGHT] * len(colours), MAP_GAP if method == "pca" else MAP_GAP - 0.4)
+) -> style.Picture:
+    figure, rows = style.panels([HEIGHT] * len(colours), MAP_GAP if method == "pca" else MAP_GAP - 0.4)
     said = []
     for axes, (what, values) in zip(rows, colours.items(), strict=True):
         count = Counter(map(str, values))
@@ -461,7 +446,7 @@ def _drawn_map(
         axes.set(xlabel=across, ylabel=up)
         if method != "pca":
             axes.set(xticks=[], yticks=[])
-        below(
+        style.below(
             axes,
             _note(count, CAUTION[method] if axes is rows[-1] else ""),
             drop=0.5 if across else 0.1,
@@ -470,7 +455,9 @@ def _drawn_map(
         top = ", ".join(f"{printable(value)} {number}" for value, number in count.most_common(NAMED_VALUES))
         more = f" and {len(count) - NAMED_VALUES} more" if len(count) > NAMED_VALUES else ""
         said.append(f"by {printable(what)}: {top}{more}")
-    return Picture(name, title, f"{title}; {len(places)} images {'; '.join(said)}. {CAUTION[method]}", figure)
+    return style.Picture(
+        name, title, f"{title}; {len(places)} images {'; '.join(said)}. {CAUTION[method]}", figure
+    )
 
 
 def _panel(axes: Axes, places: Vector, values: NDArray[np.str_], count: Counter[str]) -> None:
@@ -478,13 +465,13 @@ def _panel(axes: Axes, places: Vector, values: NDArray[np.str_], count: Counter[
     many = len(places) > DOTS
     dots: dict[str, Any] = {"s": 5 if many else 12, "linewidths": 0, "rasterized": many}
     rest = ~np.isin(values, top)
-    axes.scatter(places[rest, 0], places[rest, 1], color=GREY, alpha=0.35, **dots)
-    labels = distinct(top, 1.4, 8)
+    axes.scatter(places[rest, 0], places[rest, 1], color=style.GREY, alpha=0.35, **dots)
+    labels = style.distinct(top, 1.4, 8)
     # Layer by layer, so that the value drawn last does not hide the others.
     for layer, (at, value) in product(range(LAYERS), enumerate(top)):
         x, y = places[values == value][layer::LAYERS].T
-        name = entry(f"{labels[at]} ({count[value]})") if layer == 0 else None
-        axes.scatter(x, y, alpha=0.75, label=name, **mark(at), **dots)
+        name = style.entry(f"{labels[at]} ({count[value]})") if layer == 0 else None
+        axes.scatter(x, y, alpha=0.75, label=name, **style.mark(at), **dots)
 
 
 def _note(count: Counter[str], caution: str) -> str:

@@ -7,20 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from featstore.reporting.figures.style import (
-    ELLIPSIS,
-    GREY,
-    INK,
-    PALETTE,
-    Picture,
-    below,
-    blank,
-    canvas,
-    drawing,
-    fitted,
-    joined_names,
-    stroke,
-)
+from featstore.reporting.figures import style
 from featstore.reporting.tables import printable
 
 if TYPE_CHECKING:
@@ -55,7 +42,7 @@ def fusion_diagram(
     level: Literal["feature", "decision"] = "feature",
     name: str = "fusion",
     title: str = "From image to answer",
-) -> Picture:
+) -> style.Picture:
     """One image through every backbone, their vectors (or answers) side by side, the head, the classes.
 
     Parameters
@@ -75,11 +62,11 @@ def fusion_diagram(
         Of the picture.
     """
     if not dimensions:
-        return blank(name, title, "There is no backbone, so there is nothing to fuse.")
+        return style.blank(name, title, "There is no backbone, so there is nothing to fuse.")
     return _drawn(dimensions, head, classes, inputs or {}, level, name, title)
 
 
-@drawing
+@style.drawing
 def _drawn(
     dimensions: Mapping[str, int],
     head: str,
@@ -88,26 +75,28 @@ def _drawn(
     level: str,
     name: str,
     title: str,
-) -> Picture:
+) -> style.Picture:
     outputs = [*classes[:OUTPUTS], *([f"{len(classes) - OUTPUTS} more"] if len(classes) > OUTPUTS else [])]
     rows = max(len(dimensions), len(outputs), 2)
     height = ROW * rows
     width = sum(COLUMNS["class"])
-    figure, axes = canvas(height, width)
+    figure, axes = style.canvas(height, width)
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
     middle = height / 2
-    _box(axes, "image", middle, ["image"], GREY)
+    _box(axes, "image", middle, ["image"], style.GREY)
     _backbones(axes, dimensions, inputs, height)
     joint, alt = _joint(dimensions, level)
-    _box(axes, "joint", middle, joint, PALETTE[1])
+    _box(axes, "joint", middle, joint, style.PALETTE[1])
     _arrow(axes, (sum(COLUMNS["joint"]), middle), (COLUMNS["head"][0], middle))
-    _box(axes, "head", middle, _lines(head, 0.94, 4), PALETTE[2])
+    _box(axes, "head", middle, _lines(head, 0.94, 4), style.PALETTE[2])
     for at, label in enumerate(outputs):
         place = _place(at, len(outputs), height)
-        _box(axes, "class", place, _lines(label, 0.74, 2), PALETTE[3])
+        _box(axes, "class", place, _lines(label, 0.74, 2), style.PALETTE[3])
         _arrow(axes, (sum(COLUMNS["head"]), middle), (COLUMNS["class"][0], place))
-    return Picture(name, title, f"{alt}; then {printable(head)}; answers: {joined_names(classes)}.", figure)
+    return style.Picture(
+        name, title, f"{alt}; then {printable(head)}; answers: {style.joined_names(classes)}.", figure
+    )
 
 
 def _backbones(axes: Axes, dimensions: Mapping[str, int], inputs: Mapping[str, int], height: float) -> None:
@@ -116,8 +105,8 @@ def _backbones(axes: Axes, dimensions: Mapping[str, int], inputs: Mapping[str, i
     for at, (backbone, dimension) in enumerate(dimensions.items()):
         place, side = _place(at, len(dimensions), height), inputs.get(backbone)
         seen = f"{side} px → " if side else ""
-        lines = [fitted(backbone, 1.5, SMALL), f"{seen}{dimension:,} numbers"]
-        _box(axes, "backbone", place, lines, PALETTE[0])
+        lines = [style.fitted(backbone, 1.5, SMALL), f"{seen}{dimension:,} numbers"]
+        _box(axes, "backbone", place, lines, style.PALETTE[0])
         _arrow(axes, (sum(COLUMNS["image"]), height / 2), (left, place))
         _arrow(axes, (right, place), (COLUMNS["joint"][0], height / 2))
 
@@ -145,9 +134,13 @@ def _place(at: int, count: int, height: float) -> float:
 def _lines(text: str, inches: float, most: int) -> list[str]:
     """At most so many lines, each no wider than so many inches."""
     words = wrap(
-        printable(text), round(inches * 17), max_lines=most, placeholder=ELLIPSIS, break_long_words=False
+        printable(text),
+        round(inches * 17),
+        max_lines=most,
+        placeholder=style.ELLIPSIS,
+        break_long_words=False,
     ) or [""]
-    return [fitted(line, inches, SMALL) for line in words]
+    return [style.fitted(line, inches, SMALL) for line in words]
 
 
 def _box(axes: Axes, column: str, level: float, lines: Sequence[str], colour: str) -> None:
@@ -165,7 +158,9 @@ def _box(axes: Axes, column: str, level: float, lines: Sequence[str], colour: st
         linewidth=1.0,
     )
     axes.add_patch(patch)
-    axes.text(left + width / 2, level, "\n".join(lines), ha="center", va="center", fontsize=SMALL, color=INK)
+    axes.text(
+        left + width / 2, level, "\n".join(lines), ha="center", va="center", fontsize=SMALL, color=style.INK
+    )
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
@@ -174,7 +169,7 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> 
         end,
         start,
         annotation_clip=False,
-        arrowprops={"arrowstyle": "-|>", "color": GREY, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 1},
+        arrowprops={"arrowstyle": "-|>", "color": style.GREY, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 1},
     )
 
 
@@ -187,7 +182,7 @@ ON_THE_WAY = (
 )
 
 
-def accuracy_curves(history: Mapping[str, Sequence[float]], *, name: str, title: str) -> Picture:
+def accuracy_curves(history: Mapping[str, Sequence[float]], *, name: str, title: str) -> style.Picture:
     """Training and validation accuracy by epoch.
 
     Parameters
@@ -201,7 +196,7 @@ def accuracy_curves(history: Mapping[str, Sequence[float]], *, name: str, title:
     return _curves(history, "accuracy", max, name, title)
 
 
-def loss_curves(history: Mapping[str, Sequence[float]], *, name: str, title: str) -> Picture:
+def loss_curves(history: Mapping[str, Sequence[float]], *, name: str, title: str) -> style.Picture:
     """Training and validation cross-entropy by epoch.
 
     Parameters
@@ -220,27 +215,27 @@ def _curves(
     best: Callable[[Sequence[float]], float],
     name: str,
     title: str,
-) -> Picture:
+) -> style.Picture:
     kept = {"training": history.get(what) or (), "validation": history.get(f"val_{what}") or ()}
     curves = {label: np.asarray(values, float) for label, values in kept.items() if len(values)}
     if not curves:
-        return blank(name, title, f"No epoch was trained, so there is no {what} to draw.")
+        return style.blank(name, title, f"No epoch was trained, so there is no {what} to draw.")
     return _drawn_curves(curves, what, best, name, title)
 
 
-@drawing
+@style.drawing
 def _drawn_curves(
     curves: Mapping[str, np.ndarray],
     what: str,
     best: Callable[[Sequence[float]], float],
     name: str,
     title: str,
-) -> Picture:
-    figure, axes = canvas(HEIGHT)
+) -> style.Picture:
+    figure, axes = style.canvas(HEIGHT)
     words = []
     for at, (label, values) in enumerate(curves.items()):
         few: dict[str, Any] = {"marker": "o", "markersize": 3} if len(values) < 15 else {}  # noqa: PLR2004
-        axes.plot(np.arange(1, len(values) + 1), values, label=label, **stroke(at), **few)
+        axes.plot(np.arange(1, len(values) + 1), values, label=label, **style.stroke(at), **few)
         finite = values[np.isfinite(values)].tolist() or [float("nan")]
         top = best(finite)
         epoch = int(np.flatnonzero(values == top)[0]) + 1 if np.isfinite(top) else 0
@@ -250,6 +245,6 @@ def _drawn_curves(
     axes.locator_params(axis="x", integer=True)
     if what == "loss":
         axes.set_ylim(bottom=0.0)
-    below(axes, ON_THE_WAY)
+    style.below(axes, ON_THE_WAY)
     epochs = max(map(len, curves.values()))
-    return Picture(name, title, f"{title} over {epochs} epochs: {'; '.join(words)}.", figure)
+    return style.Picture(name, title, f"{title} over {epochs} epochs: {'; '.join(words)}.", figure)

@@ -15,15 +15,15 @@ from featstore.evaluation.candidates import STRATEGIES
 from featstore.evaluation.metrics import PRIMARY
 from featstore.images.augment import thumbnail
 from featstore.images.reading import read_pixels
-from featstore.matrix import assemble
+from featstore.matrix import FeatureMatrix, assemble
 from featstore.reporting import figures
 from featstore.reporting.tables import printable
 from featstore.results.comparison import Comparison
 from featstore.results.fusion import Fusion
 from featstore.runs import data_digest, keys_of
-from featstore.serialization import SHORT
+from featstore.serialization import SHORT_DIGITS
 from featstore.store.store import Store, default_cache
-from featstore.types import IDENTITY
+from featstore.types import IDENTITY, Decoding, ImageRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -32,13 +32,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.images.manifest import Manifest
-    from featstore.matrix import FeatureMatrix
     from featstore.reporting.figures import Picture
     from featstore.reporting.figures.curves import Stated
     from featstore.reporting.predictions import RunPredictions
     from featstore.reporting.run_record import RunRecord
     from featstore.results.extraction import Check
-    from featstore.types import Decoding, ImageRecord
 
 
 # The cases that were answered wrong: what was said about each, and who said otherwise
@@ -128,7 +126,7 @@ def wrong_cases(record: RunRecord, thumbnails: Mapping[str, str]) -> WrongCases 
     for row in answers.wrong[:SHOWN].tolist():
         truth, answer = classes[answers.y[row]], classes[answers.answered[row]]
         case = Case(
-            answers.ids[row][:SHORT],
+            answers.ids[row][:SHORT_DIGITS],
             truth,
             answer,
             tuple(zip(classes, answers.proba[row].tolist(), strict=True)),

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from featstore.errors import FeatstoreError
 from featstore.reporting import wording
 from featstore.reporting.page.cases import SHOWN, distribution_of, maps_of, pictures_of, wrong_cases
-from featstore.reporting.page.model_card import SOURCE, fill_checklists, model_card
-from featstore.reporting.page.tables import command, compare_runs, facts_of, keys_table, tables_of
+from featstore.reporting.page.model_card import SOURCE, Checklist, Section, fill_checklists, model_card
+from featstore.reporting.page.tables import SideBySide, command, compare_runs, facts_of, keys_table, tables_of
 from featstore.reporting.tables import Table, number_cell, printable, text_cell
 from featstore.reporting.verdict import pair_lines
 from featstore.reporting.wording import CAVEATS, headline
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from featstore.reporting.figures import Picture
     from featstore.reporting.page.cases import Dataset, WrongCases
-    from featstore.reporting.page.model_card import Checklist, Section
-    from featstore.reporting.page.tables import SideBySide
     from featstore.reporting.run_record import RecordedFigure, RunRecord
     from featstore.results.extraction import Check
 

@@ -13,7 +13,7 @@ from featstore.evaluation.intervals import difference_interval, group_weights, s
 from featstore.evaluation.metrics import PRIMARY, decide, listed, metrics, score
 from featstore.images.windows import range_option
 from featstore.reporting import run_record
-from featstore.reporting.run_record import leader
+from featstore.reporting.run_record import RunRecord, leader
 from featstore.reporting.tables import (
     SHORT,
     Cell,
@@ -28,8 +28,8 @@ from featstore.reporting.tables import (
 from featstore.reporting.terminal.comparison import scored_on
 from featstore.reporting.verdict import chance_text, phrase
 from featstore.reporting.wording import kept
-from featstore.results.comparison import Comparison
-from featstore.results.fusion import Fusion
+from featstore.results.comparison import BackboneValue, CandidateResult, Comparison, ShortcutResult
+from featstore.results.fusion import Fusion, WarmStart
 from featstore.serialization import digest
 from featstore.types import FeatureKey
 
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.reporting.predictions import RunPredictions
-    from featstore.reporting.run_record import RunRecord
-    from featstore.results.comparison import BackboneValue, CandidateResult, ShortcutResult
-    from featstore.results.fusion import WarmStart
 
 
 # Tables of each kind of run

@@ -13,23 +13,13 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from featstore.evaluation.metrics import GROUPS, METRICS, PRIMARY, listed
-from featstore.findings import CATALOGUE
+from featstore.findings import CATALOGUE, Finding
+from featstore.reporting import verdict
 from featstore.reporting.tables import counts, printable, size, table, view_name
-from featstore.reporting.verdict import (
-    calibration_text,
-    chance_text,
-    findings_brief,
-    fusions_that_pay,
-    selection_bias_text,
-    summary,
-    verdict,
-    verdict_lines,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from featstore.findings import Finding
     from featstore.results.comparison import (
         BackboneValue,
         CandidateResult,
@@ -70,10 +60,10 @@ def comparison_text(result: Comparison) -> str:
             _tables(head, names, rows),
             leader_calibration(result),
             f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json." if hidden else "",
-            findings_brief(findings_not_shown_yet(result.findings)),
+            verdict.findings_brief(findings_not_shown_yet(result.findings)),
             *extra_sections(result),
-            selection_bias_text(result),
-            verdict(result),
+            verdict.selection_bias_text(result),
+            verdict.verdict(result),
         )
         if part
     )
@@ -107,19 +97,19 @@ def _error_cell(
     value: float | None, interval: tuple[float, float] | None, curves: Mapping[str, Any] | None
 ) -> dict[str, str]:
     """ECE with that of a perfectly calibrated model beside it."""
-    chance = chance_text(curves or {})
+    chance = verdict.chance_text(curves or {})
     return {"ece": f"{_number(value, interval)}{f' ({chance})' if chance else ''}"}
 
 
 def leader_calibration(result: Comparison) -> str:
     """How well the probabilities of the one with the highest AUC are calibrated."""
     leader = max(result.candidates, key=lambda s: s.primary).candidate.label
-    told = calibration_text(result.curves.get(leader, {}))
+    told = verdict.calibration_text(result.curves.get(leader, {}))
     return f"{leader}, all images together: {told}" if told else ""
 
 
 def _calibrations(result: Fusion) -> list[str]:
-    texts = {name: calibration_text(part) for name, part in result.curves.items()}
+    texts = {name: verdict.calibration_text(part) for name, part in result.curves.items()}
     return [f"{name}: {text}" for name, text in texts.items() if text]
 
 
@@ -161,7 +151,7 @@ def fusion_text(result: Fusion) -> str:
             *_calibrations(result),
             operating_text(result.operating, list(result.matrix["classes"])),
             _warm_start_text(result),
-            findings_brief(findings_not_shown_yet(result.findings)),
+            verdict.findings_brief(findings_not_shown_yet(result.findings)),
             f"The run is in {result.run}: model/, metrics.json, predictions.csv, run.json.",
             f"Next: featstore predict {result.run} IMAGE...",
         )
@@ -426,14 +416,14 @@ def comparison_screen(result: Comparison, width: int = 80, marks: Marks = DRAWN)
         lines.append(
             Line(f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json.", "faint")
         )
-    if told := findings_brief(findings_not_shown_yet(result.findings)):
+    if told := verdict.findings_brief(findings_not_shown_yet(result.findings)):
         lines += [Line(""), *_prose(told, width, hanging="    ")]
     for part in filter(None, extra_sections(result)):
         lines += [Line(""), Line(part)]
-    lines += [Line(""), *_prose(selection_bias_text(result), width), Line("")]
+    lines += [Line(""), *_prose(verdict.selection_bias_text(result), width), Line("")]
     lines += _verdict(result, width)
-    stress: Stress = "told" if fusions_that_pay(result) else "untold"
-    return [*lines, Line(""), *_prose(f"Found: {summary(result)}", width, stress)]
+    stress: Stress = "told" if verdict.fusions_that_pay(result) else "untold"
+    return [*lines, Line(""), *_prose(f"Found: {verdict.summary(result)}", width, stress)]
 
 
 def bar(
@@ -510,7 +500,7 @@ def _scale(shown: Sequence[CandidateResult | ShortcutResult]) -> tuple[float, fl
 
 
 def _verdict(result: Comparison, width: int) -> Iterator[Line]:
-    (head, _), *sentences = verdict_lines(result)
+    (head, _), *sentences = verdict.verdict_lines(result)
     yield from _prose(head, width, "strong")
     for sentence, told in sentences:
         yield from _prose(sentence, width, "told" if told else "", hanging="    ")

@@ -19,22 +19,12 @@ if TYPE_CHECKING:
 
     from featstore.exchange.export import Exported
     from featstore.exchange.importing import Imported
-    from featstore.results.extraction import (
-        BackboneDrift,
-        Bench,
-        Check,
-        Drift,
-        Extraction,
-        Finetuning,
-        PrecisionCheck,
-        Rate,
-    )
+    from featstore.results import extraction
     from featstore.results.fusion import Counts, MeanOfPages, Prediction, Predictions
     from featstore.results.paper import Claim, Conversion, Demonstration, PaperNetwork, Reproduction
     from featstore.results.scores import Score
     from featstore.store.cleanup import Compaction, Garbage, GarbageCollection
-    from featstore.store.inventory import InventoryEntry
-    from featstore.store.verify import LostRows, Repair, Verification
+    from featstore.store.verify import InventoryEntry, LostRows, Repair, Verification
 
 
 # Extraction, predictions, audit, bench and demo
@@ -56,7 +46,7 @@ NEXT = """On your own images:
 DATA is a folder with one folder per class, or a CSV: path,label[,group][,split][,site]."""
 
 
-def extraction_text(result: Extraction) -> str:
+def extraction_text(result: extraction.Extraction) -> str:
     """Dry run or closing summary of `featstore extract`."""
     parts = [
         _cells_text(result),
@@ -67,7 +57,7 @@ def extraction_text(result: Extraction) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _cells_text(result: Extraction) -> str:
+def _cells_text(result: extraction.Extraction) -> str:
     """What there is to do, or what there is now."""
     if result.dry_run:
         header = ["stored", "missing"]
@@ -80,7 +70,7 @@ def _cells_text(result: Extraction) -> str:
     return table(["backbone", "view", *header], rows)
 
 
-def precision_text(result: PrecisionCheck) -> str:
+def precision_text(result: extraction.PrecisionCheck) -> str:
     """Table of `featstore extract --precision-check`."""
     rows = [[c.backbone, f"{100 * c.error:.2f} %", f"{c.correlation:.5f}"] for c in result.costs]
     header = ["backbone", "error / spread between images", "correlation of distances"]
@@ -156,7 +146,7 @@ def _counts_text(counts: Counts) -> str:
     return f"Right: {counts.right} of {counts.labelled} images with a label ({share:.3f}){seen}."
 
 
-def check_text(result: Check) -> str:
+def check_text(result: extraction.Check) -> str:
     """Findings of an audit."""
     grave = [finding for finding in result.findings if not finding.accepted]
     warnings = sum(finding.severity == "warning" for finding in grave)
@@ -175,7 +165,40 @@ def check_text(result: Check) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def bench_text(result: Bench) -> str:
+def split_text(result: extraction.DataSplit) -> str:
+    """What came out of a division, and how to read it."""
+    files = result.files[0] if len(result.files) == 1 else f"{result.files[0]} to {result.files[-1]}"
+    whole = {"group": "each patient (group) in one part", "image": "each image in one part"}[result.by]
+    answer = f"Written: {files}: {counted(result.images, 'image')}, {whole}."
+    several = len(result.parts[0].classes) <= CLASSES_SHOWN
+    header = ["part", "images", "share", "wanted", "groups"]
+    rows = [
+        [p.name, p.images, f"{p.images / result.images:.1%}", f"{p.wanted:.1%}", p.groups]
+        for p in result.parts
+    ]
+    classes = list(result.parts[0].classes)
+    if several:
+        header += classes
+        rows = [[*row, *p.classes.values()] for row, p in zip(rows, result.parts, strict=True)]
+    tables = [table(header, rows)]
+    if not several:
+        lines = [[name, *(part.classes[name] for part in result.parts)] for name in classes]
+        tables.append(table(["class", *(part.name for part in result.parts)], lines))
+    root = f" --root {shlex.quote(result.root)}" if result.root else ""
+    replaced = f"The data set's own split is not kept: {counts(result.replaced)}." if result.replaced else ""
+    read = f"Read it with: featstore extract {shlex.quote(result.files[0])}{root}"
+    parts = [
+        answer,
+        *tables,
+        replaced,
+        read,
+        _bad_text(result.bad, "Left out:"),
+        findings_text(result.findings),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def bench_text(result: extraction.Bench) -> str:
     """Rates of `featstore bench`, and for each backbone the command that computes fastest."""
     header = ["backbone", "precision", "batch", "processes", "threads", "images/s", ""]
     rows = [
@@ -198,7 +221,7 @@ def bench_text(result: Bench) -> str:
     return "\n\n".join([table(header, rows), "\n".join(["Fastest here:", *chosen])])
 
 
-def _mark(rate: Rate, result: Bench) -> str:
+def _mark(rate: extraction.Rate, result: extraction.Bench) -> str:
     return "fastest" if rate in result.best else ""
 
 
@@ -216,7 +239,7 @@ def demo_text(result: Demonstration) -> str:
     )
 
 
-def _extraction_sentence(result: Extraction) -> str:
+def _extraction_sentence(result: extraction.Extraction) -> str:
     if not result.missing:
         return f"Nothing is missing: all {result.stored} vectors of {result.images} images are in {result.cache}."
     planned = f"{result.missing} vectors ({size(sum(c.bytes_missing for c in result.keys))})"
@@ -234,8 +257,17 @@ def _extraction_sentence(result: Extraction) -> str:
     workers = f", {result.workers} processes {result.workers_from}" if result.workers > 1 else ""
     return (
         f"Computed {result.computed} of {planned} in {duration(result.seconds)}, {rate:.1f} vectors/s ({busy}).\n"
-        f"{memory}{workers}."
+        f"{memory}{workers}.{_engine_sentence(result)}"
     )
+
+
+def _engine_sentence(result: extraction.Extraction) -> str:
+    """Of the engine jax: on what it computed, by how many images, and how long each network took to start."""
+    by = [done for done in result.backbone_throughput if done.engine == "jax"]
+    if not by:
+        return ""
+    starts = ", ".join(f"{done.backbone} {done.start_seconds:.1f} s, {done.batch_size} images" for done in by)
+    return f"\nBy JAX on {by[0].device}. Seconds before the first vector, and images at a time: {starts}."
 
 
 def _bad_text(bad: Sequence[tuple[str, str, str]], head: str = "", *, cured: bool = False) -> str:
@@ -272,7 +304,7 @@ def score_text(score: Score) -> str:
 ROLES = {"trained": "learned from", "validated": "to choose the epoch"}
 
 
-def finetuning_text(result: Finetuning, data: str) -> str:
+def finetuning_text(result: extraction.Finetuning, data: str) -> str:
     """What was learned from what, whether it helped, and the next two commands."""
     sizes = ", ".join(
         f"{count} {ROLES.get(side, f'held out ({side})')}" for side, count in result.sizes.items()
@@ -293,7 +325,7 @@ def finetuning_text(result: Finetuning, data: str) -> str:
     )
 
 
-def next_commands(result: Finetuning, data: str) -> tuple[str, str]:
+def next_commands(result: extraction.Finetuning, data: str) -> tuple[str, str]:
     """Commands that extract and score features of the new weights, on images that they have not met."""
     options = result.options
     choice = ["--backbones", result.backbone, "--weights", f"{result.backbone}={result.weights}"]
@@ -308,7 +340,7 @@ def next_commands(result: Finetuning, data: str) -> tuple[str, str]:
     )
 
 
-def _verdict(result: Finetuning) -> str:
+def _verdict(result: extraction.Finetuning) -> str:
     before, after = result.before, result.after
     if result.best_epoch == 0:
         return (
@@ -549,7 +581,7 @@ def import_text(result: Imported) -> str:
     return "\n".join(lines)
 
 
-def drift_text(result: Drift) -> str:
+def drift_text(result: extraction.Drift) -> str:
     """Outcome of `featstore cache drift`."""
     rows = [
         [d.backbone, d.rows, d.equal, f"{d.difference:.3g}", _share(d.relative), _drift_verdict(d)]
@@ -559,13 +591,23 @@ def drift_text(result: Drift) -> str:
     bad = [f"{path}: {reason} ({detail})" for path, reason, detail in result.bad]
     parts = [table(header, rows), _listed("images do not decode any more", bad)]
     if result.drifted:
+        parts += [_drift_cause(found) for found in result.backbones if found.drifted]
         parts.append(
             "A library or the machine has changed what comes out. Do not mix: extract into a new --cache, or go back."
         )
     return "\n\n".join(part for part in parts if part)
 
 
-def _drift_verdict(found: BackboneDrift) -> str:
+def _drift_cause(found: extraction.BackboneDrift) -> str:
+    """What computed the stored vectors and those of now, libraries of strangers' shards made harmless."""
+    stored = " and by ".join(map(printable, found.stored_by)) or "unknown"
+    return (
+        f"{found.backbone} is {found.of_largest:.1g} of its largest feature off:\n"
+        f"  stored by {stored}\n  computed now by {printable(found.computed_by)}"
+    )
+
+
+def _drift_verdict(found: extraction.BackboneDrift) -> str:
     if found.drifted:
         return "drifted"
     if not found.rows:
