@@ -93,7 +93,7 @@ ValueRange = Annotated[
 Window = Annotated[
     str | None,
     typer.Option(
-        help="The same for CT, by name (lung, mediastinal, bone, brain) or as level and width in HU.",
+        help="The same by name (lung, mediastinal, bone, brain), as level,width in HU, or file: each DICOM's own.",
         metavar="NAME|L,W",
     ),
 ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Unpack
 from featstore.api.check import ReadableImages
 from featstore.arguments import public
 from featstore.errors import StoreError, UsageError, did_you_mean
-from featstore.images.manifest import require_no_errors
+from featstore.images.manifest import Manifest, require_no_errors
 from featstore.images.scan import ScanOptions, scan
 from featstore.results.extraction import DataSplit, SplitPart
 from featstore.serialization import PRIVATE_FOLDER, write_private
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from featstore.images.manifest import Manifest
     from featstore.types import ImageRecord
 
     Rows = NDArray[np.intp]

@@ -10,7 +10,7 @@ import numpy as np
 
 from featstore.backbones import catalog, engines, keras_backbone
 from featstore.backbones.precision import FLOAT32, cpu_name, require_precision
-from featstore.backbones.weights import IMAGENET, resolve_weights
+from featstore.backbones.weights import IMAGENET, Weights, resolve_weights
 from featstore.errors import (
     BackboneError,
     FeatstoreError,
@@ -18,7 +18,7 @@ from featstore.errors import (
     OutOfMemoryError,
     UsageError,
 )
-from featstore.types import PLUG_IN, Computation
+from featstore.types import PLUG_IN, Backbone, BackboneSpec, Computation, Features
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from featstore.backbones.catalog import Row
     from featstore.backbones.jax_backbone import JaxBackbone
-    from featstore.backbones.weights import Weights
-    from featstore.types import Backbone, BackboneSpec, Features
 
 
 def spec(

@@ -24,7 +24,7 @@ from featstore.backbones import catalog
 from featstore.backbones.weights_check import SAVE_WEIGHTS, require_published, require_sound
 from featstore.errors import AbsentWeightsError, UsageError, WeightsError, nearest
 from featstore.serialization import digest_file
-from featstore.types import VERSIONED_PREFIX
+from featstore.types import VERSIONED_PREFIX, BackboneSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import keras
 
     from featstore.backbones.catalog import Row
-    from featstore.types import BackboneSpec
 
 
 # Choices of weights

@@ -22,15 +22,13 @@ from featstore import registry
 from featstore.errors import UsageError
 from featstore.evaluation.candidates import PROBE, STRATEGIES, read_subset
 from featstore.evaluation.metrics import PRIMARY
-from featstore.evaluation.pairwise_tests import ALPHA, differences, max_t, t_quantile, tested
-from featstore.results.comparison import Candidate, PlannedDifference, PrimaryQuestion
+from featstore.evaluation.pairwise_tests import ALPHA, Differences, differences, max_t, t_quantile, tested
+from featstore.results.comparison import Candidate, Conclusion, NoNumber, PlannedDifference, PrimaryQuestion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from featstore.evaluation.estimates import CandidateScores, EvaluationDesign
-    from featstore.evaluation.pairwise_tests import Differences
-    from featstore.results.comparison import Conclusion, NoNumber
 
 DEFAULT = PROBE
 """The primary fusion unless another is named, over all networks."""

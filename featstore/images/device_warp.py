@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import numpy as np
 
-from featstore.images.augment import unflipped
+from featstore.images.augment import Transform, unflipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import jax
     from numpy.typing import NDArray
 
-    from featstore.images.augment import Transform
     from featstore.types import Pixels
 
 BITS: Final = 20

@@ -10,13 +10,12 @@ import numpy as np
 
 from featstore.evaluation.metrics import ENOUGH_IMAGES
 from featstore.evaluation.primary_question import MOST
-from featstore.findings import ordered
+from featstore.findings import Finding, ordered
 from featstore.reporting.tables import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from featstore.findings import Finding
     from featstore.results.comparison import (
         CandidateResult,
         Comparison,

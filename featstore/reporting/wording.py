@@ -7,28 +7,18 @@ from typing import TYPE_CHECKING
 from featstore import registry
 from featstore.evaluation.candidates import STRATEGIES
 from featstore.evaluation.metrics import PRIMARY
-from featstore.reporting import run_record
-from featstore.reporting.run_record import leader
+from featstore.images.windows import FILE_WINDOW
+from featstore.reporting import run_record, verdict
+from featstore.reporting.run_record import RunRecord, leader
 from featstore.reporting.tables import counts, duration, short_weights, view_name
 from featstore.reporting.terminal.comparison import operating_text
-from featstore.reporting.verdict import (
-    calibration_text,
-    consequences,
-    findings_sentences,
-    fusion_summary,
-    phrase,
-    question_text,
-    selection_bias_text,
-    summary,
-)
 from featstore.results.comparison import Comparison
 from featstore.results.fusion import Fusion
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from featstore.reporting.predictions import RunPredictions
-    from featstore.reporting.run_record import RunRecord
 
 
 # What is known of a run
@@ -109,12 +99,18 @@ def preprocessing(record: RunRecord) -> str:
     kinds = sorted({spec["preprocess"] for spec in backbones})
     between = f" to {sides[-1]}" if len(sides) > 1 else ""
     window = decoding.get("value_range")
-    cut = f", grey values {window[0]:g} to {window[1]:g} taken for black and white" if window else ""
+    cut = f", {_window(window)} taken for black and white" if window else ""
     return (
         f"Decoded with {decoding.get('decoder', 'a decoder that is not recorded')}{cut}; resized to squares of"
         f" {sides[0]}{between} pixels ({decoding.get('interpolation', 'not recorded')}, stretched if need be);"
         f" {' or '.join(how.get(kind, kind) for kind in kinds)}."
     )
+
+
+def _window(value_range: Sequence[float]) -> str:
+    if tuple(value_range) == FILE_WINDOW:
+        return "the ends of each file's own window"
+    return f"grey values {value_range[0]:g} to {value_range[1]:g}"
 
 
 def views(record: RunRecord) -> str:
@@ -217,14 +213,15 @@ def performance(record: RunRecord) -> str:
         case Fusion() as fusion:
             score = fusion.scores[record.shown or ""][PRIMARY]
             size = fusion.sizes[record.shown or ""]
-            return f"{PRIMARY.upper()} {phrase(score.value, score.interval)} on {size:,} images that it had not seen."
+            told = verdict.phrase(score.value, score.interval)
+            return f"{PRIMARY.upper()} {told} on {size:,} images that it had not seen."
         case Comparison(selection_bias=None) as comparison:
             estimate = leader(comparison).estimates[PRIMARY]
-            return f"{PRIMARY.upper()} {phrase(estimate.mean, estimate.interval)}, mean of the folds."
+            return f"{PRIMARY.upper()} {verdict.phrase(estimate.mean, estimate.interval)}, mean of the folds."
         case Comparison(selection_bias=winner) if winner is not None:
             return (
                 f"Best of {winner.of}: {winner.name}, {winner.metric.upper()} {winner.apparent:.3f}; on other"
-                f" patients expect {phrase(winner.corrected, winner.interval)}, since it was picked on these."
+                f" patients expect {verdict.phrase(winner.corrected, winner.interval)}, since it was picked on these."
             )
         case _:
             return ""
@@ -234,7 +231,7 @@ def calibration(record: RunRecord) -> str:
     """How well its probabilities are calibrated, or those of the leader."""
     match record.outcome:
         case Fusion() | Comparison() as outcome:
-            return calibration_text(outcome.curves.get(record.shown or "", {}))
+            return verdict.calibration_text(outcome.curves.get(record.shown or "", {}))
         case _:
             return ""
 
@@ -294,7 +291,7 @@ def shortcuts(record: RunRecord) -> str:
             }
         case _:
             found = {}
-    told = "; ".join(f"{name} {phrase(*score)}" for name, score in found.items())
+    told = "; ".join(f"{name} {verdict.phrase(*score)}" for name, score in found.items())
     return f"Guessing without a network, on the same images: {PRIMARY.upper()} of {told}." if told else ""
 
 
@@ -326,22 +323,22 @@ def headline(record: RunRecord) -> tuple[str, ...]:
     """Sentences that a report begins with, the one that matters first."""
     match record.outcome:
         case Comparison() as comparison:
-            lines = selection_bias_text(comparison).splitlines()
+            lines = verdict.selection_bias_text(comparison).splitlines()
             return (
-                summary(comparison),
-                *consequences(comparison),
-                *filter(None, [question_text(comparison)]),
+                verdict.summary(comparison),
+                *verdict.consequences(comparison),
+                *filter(None, [verdict.question_text(comparison)]),
                 *lines,
                 *untrained(record),
-                *findings_sentences(comparison.findings),
+                *verdict.findings_sentences(comparison.findings),
             )
         case Fusion() as fusion:
             return (
-                fusion_summary(fusion, record.shown or "", tested_groups(record)),
+                verdict.fusion_summary(fusion, record.shown or "", tested_groups(record)),
                 *([] if record.matrix["has_groups"] else [disjoint(record)]),
                 *untrained(record),
                 mistakes(record),
-                *findings_sentences(fusion.findings),
+                *verdict.findings_sentences(fusion.findings),
             )
         case _ if record.reproduction is not None:
             return tuple(run_record.paper_verdict(record.reproduction))

@@ -1,11 +1,13 @@
 """DICOM: every file that pydicom packages, values against pydicom and plain arithmetic, windows, patients, costs."""
 
 import io
+import json
 import subprocess
 import sys
 import warnings
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +30,10 @@ from featstore.images.formats.container import identify_format
 from featstore.images.formats.decode import REASONS, decode, probe
 from featstore.images.formats.dicom import SITE_TAGS, Dicom, pseudonym
 from featstore.images.scan import scan
-from featstore.images.windows import WINDOWS, parse_window, window_range
+from featstore.images.windows import FILE_WINDOW, WINDOWS, parse_window, range_option, window_range
 from featstore.store.store import Store
 from featstore.testing import check_format
-from featstore.types import Decoding
+from featstore.types import Decoding, FeatureKey
 
 PACKAGED = Path(pydicom.__file__).parent / "data" / "test_files"
 FILES = sorted(path for path in PACKAGED.rglob("*") if path.is_file())
@@ -219,6 +221,84 @@ def test_a_slice_as_dicom_and_as_png_of_its_window_are_the_same_pixels_and_the_s
     one, other = store.read(key(), ids)
     np.testing.assert_array_equal(one, other)
     assert np.ptp(one) > 0
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID", None])
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+def test_the_window_of_a_file_is_taken_when_it_is_asked_for_as_pydicom_applies_it(function, kind):
+    stored = slice_values()
+    header = {
+        "WindowCenter": [40, 400],
+        "WindowWidth": [81, 1800],
+        "RescaleSlope": 1,
+        "RescaleIntercept": -24,
+    }
+    header |= {"VOILUTFunction": function} if function else {}
+    data = dicom(stored, photometric=kind, **header)
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    values = apply_modality_lut(stored, dataset)
+    least, most = -(2**15) - 24, 2**15 - 1 - 24
+    wanted = (apply_voi_lut(values, dataset) - least) / (most - least) * 255
+    shown, _ = decode(data, 0, FILE_WINDOW)
+    shown = 255 - shown if kind == "MONOCHROME1" else shown
+    assert np.abs(shown[..., 0] - wanted).max() <= 0.51
+    assert len(np.unique(shown)) > 20
+
+
+def test_windows_that_files_say_differ_by_half_a_unit():
+    stored = np.tile(np.arange(0, 100, dtype=np.int16), (20, 1))
+    header = {"WindowCenter": 40, "WindowWidth": 80}
+    linear, exact = (
+        decode(dicom(stored, **header, VOILUTFunction=name), 0, FILE_WINDOW)[0][0, :, 0]
+        for name in ("LINEAR", "LINEAR_EXACT")
+    )
+    x = np.arange(100)
+    np.testing.assert_array_equal(exact, by_hand(x, 0, 80))
+    np.testing.assert_array_equal(linear, by_hand(x, 0, 79))
+    narrow = decode(dicom(stored, WindowCenter=40, WindowWidth=1), 0, FILE_WINDOW)[0][0, :, 0]
+    np.testing.assert_array_equal(narrow, 255 * (x > 39.5))
+
+
+def test_a_frame_may_have_a_window_of_its_own():
+    stored = np.stack([slice_values(seed) for seed in range(2)])
+    groups = [
+        item(FrameVOILUTSequence=[item(WindowCenter=level, WindowWidth=401, VOILUTFunction="LINEAR_EXACT")])
+        for level in (-600, 40)
+    ]
+    data = dicom(stored, frames=2, PerFrameFunctionalGroupsSequence=groups, WindowCenter=0, WindowWidth=1)
+    for frame, level in enumerate((-600, 40)):
+        shown = decode(data, frame, FILE_WINDOW)[0][..., 0]
+        np.testing.assert_array_equal(shown, by_hand(stored[frame], *window_range(level, 401)))
+
+
+def test_a_window_of_the_file_is_never_taken_unasked_and_never_invented():
+    stored = slice_values()
+    data = dicom(stored, WindowCenter=40, WindowWidth=400)
+    assert probe(data)
+    assert refusal(data, 0, None).reason == "needs_range"
+    np.testing.assert_array_equal(decode(data, 0, LUNG)[0][..., 0], by_hand(stored, *LUNG))
+    assert refusal(dicom(stored), 0, FILE_WINDOW).reason == "needs_range"
+    buffer = io.BytesIO()
+    Image.fromarray((stored + 2000).astype(np.uint16)).save(buffer, "PNG")
+    assert refusal(buffer.getvalue(), 0, FILE_WINDOW).reason == "needs_range"
+    for header in ({"WindowWidth": 0}, {"WindowWidth": -5}, {"WindowWidth": 5, "VOILUTFunction": "CUBIC"}):
+        assert refusal(dicom(stored, WindowCenter=4, **header), 0, FILE_WINDOW).reason == "corrupt"
+
+
+def test_bytes_have_the_window_of_the_file_only_if_it_says_one():
+    stored = np.random.default_rng(0).integers(0, 256, (40, 48), dtype=np.uint8)
+    np.testing.assert_array_equal(decode(dicom(stored), 0, FILE_WINDOW)[0][..., 0], stored)
+    data = dicom(stored, WindowCenter=100, WindowWidth=51)
+    np.testing.assert_array_equal(decode(data, 0, FILE_WINDOW)[0][..., 0], by_hand(stored, 74.5, 124.5))
+
+
+def test_the_window_of_files_is_a_part_of_the_key_and_old_keys_stay_as_they_were():
+    asked = replace(key(), decoding=Decoding("x", value_range=FILE_WINDOW))
+    assert FeatureKey.from_json(json.loads(json.dumps(asked.to_json()))) == asked
+    assert set(asked.to_json()["decoding"]) == {"decoder", "interpolation", "value_range", "revision"}
+    assert range_option(FILE_WINDOW) == "--window=file"
+    assert range_option([-1350.0, 150.0]) == "--range=-1350,150"
+    assert parse_window("file") == FILE_WINDOW
 
 
 # Kinds of pixels

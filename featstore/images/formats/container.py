@@ -152,6 +152,9 @@ class Format:
         image of the format, and with it the address of its features. Pillow's version is in the key of all features.
     code
         Number of the format in facts that a cache keeps; 0 for a format of somebody else: see `format_number`.
+    has_window
+        Whether files say of themselves what is black and white: `decode` may get
+        `featstore.images.windows.FILE_WINDOW` as `value_range`.
     is_movable
         Whether blanks may stand before the first byte: no offset in the file counts from there.
     """
@@ -161,6 +164,7 @@ class Format:
     magic: ClassVar[re.Pattern[bytes]]
     version: ClassVar[str] = ""
     code: ClassVar[int] = 0
+    has_window: ClassVar[bool] = False
     is_movable: ClassVar[bool] = False
 
     def sniff(self, head: bytes) -> bool:

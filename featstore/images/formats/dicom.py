@@ -29,6 +29,7 @@ class Dicom(Format):
     magic: ClassVar[re.Pattern[bytes]] = re.compile(rb".{128}DICM", re.DOTALL)
     version: ClassVar[str] = "1"
     code: ClassVar[int] = 8
+    has_window: ClassVar[bool] = True
 
     def list_pages(self, file: IO[bytes]) -> Pages:
         """Frames that the header announces, whose they are, and what made them."""

@@ -27,6 +27,7 @@ from featstore.images.formats.dicom import (
     read_meta,
     refuse_by_class,
 )
+from featstore.images.windows import FILE_WINDOW, window_range
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -100,7 +101,8 @@ _IMAGE = (
 _PIXELS = (
     "PixelData", "FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
     "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "PixelPresentation",
+    "WindowCenter", "WindowWidth", "VOILUTFunction", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", "PixelPresentation",
     *(
         f"{part}{colour}PaletteColorLookupTable{what}"
         for colour in ("Red", "Green", "Blue")
@@ -314,6 +316,42 @@ _MAX_TILES = 4096
 _SIZE_2000 = b"\xff\x51"
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window of a file, PS3.3 C.11.2.1.2 and C.11.2.1.3.
+
+    Attributes
+    ----------
+    level, width
+        Center and width, in the unit of the modality.
+    function
+        ``LINEAR``, ``LINEAR_EXACT`` or ``SIGMOID``.
+    """
+
+    level: float
+    width: float
+    function: str
+
+    def show(self, values: NDArray[Any], *, inverted: bool) -> Pixels:
+        """8-bit pixels ``(height, width, 1)`` of values."""
+        import numpy as np
+
+        from featstore.images.formats.samples import window
+
+        smallest = 1 if self.function == "LINEAR" else 0
+        if self.width < smallest or not self.width:
+            raise BadImageError("corrupt", f"The window of the DICOM file is {self.width:g} wide.")
+        if self.function == "SIGMOID":
+            exponent = np.clip(-4 * (values.astype(np.float64) - self.level) / self.width, -700, 700)
+            return window(1 / (1 + np.exp(exponent)), (0, 1), inverted=inverted)
+        if self.function == "LINEAR_EXACT":
+            return window(values, window_range(self.level, self.width), inverted=inverted)
+        if self.function != "LINEAR":
+            raise BadImageError("corrupt", "The window of the DICOM file has a function that there is not.")
+        low, high = window_range(self.level - 0.5, self.width - 1)
+        return window(values, (low, max(high, math.nextafter(low, math.inf))), inverted=inverted)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DicomImage:
     """A whole file, read once for all of its frames.
@@ -360,7 +398,8 @@ class DicomImage:
         frame
             Its number, from 0.
         value_range
-            Black and white in the unit of the modality, such as Hounsfield units; needed where `is_deep`.
+            Black and white in the unit of the modality, such as Hounsfield units, or `FILE_WINDOW`; needed where
+            `is_deep`.
 
         Raises
         ------
@@ -387,13 +426,15 @@ class DicomImage:
 
         stored, padding = self._stored(frame)
         is_inverted = self.header.photometric == "MONOCHROME1"
-        if self.is_deep(frame):
+        own = self._window(frame) if value_range == FILE_WINDOW else None
+        if own is not None:
+            shown = own.show(self._in_unit(stored, frame), inverted=is_inverted)
+        elif self.is_deep(frame):
             if value_range is None:
                 raise BadImageError("needs_range", "DICOM of more than 8 bits, with no declared range.")
-            values = self._in_unit(stored, frame)
-            if padding is not None and values.dtype.kind == "f":
-                values[padding] = 0  # what stands there is no value, and may be none at all
-            shown = window(values, value_range, inverted=is_inverted)
+            if value_range == FILE_WINDOW:
+                raise BadImageError("needs_range", "The DICOM file has no window of its own.")
+            shown = window(self._in_unit(stored, frame), value_range, inverted=is_inverted)
         else:
             top = (1 << self.header.stored) - 1
             shown = window(stored.astype(np.uint8), (0, top), inverted=is_inverted)
@@ -466,15 +507,27 @@ class DicomImage:
         return values
 
     def _rescale(self, frame: int) -> tuple[float, float]:
-        """Slope and intercept: the frame's own, those of all frames, or those of the file."""
+        """Slope and intercept."""
+        source = self._source(frame, "PixelValueTransformationSequence")
+        return _number(source, "RescaleSlope", 1.0), _number(source, "RescaleIntercept", 0.0)
+
+    def _source(self, frame: int, keyword: str) -> Any:  # noqa: ANN401
+        """What says something of a frame: a sequence of its own, that of all frames, or the file."""
         with _quiet():
             places = [
                 *_items(self.dataset, "PerFrameFunctionalGroupsSequence")[frame : frame + 1],
                 *_items(self.dataset, "SharedFunctionalGroupsSequence")[:1],
             ]
-            found = [item for place in places for item in _items(place, "PixelValueTransformationSequence")]
-        source = found[0] if found else self.dataset
-        return _number(source, "RescaleSlope", 1.0), _number(source, "RescaleIntercept", 0.0)
+            found = [item for place in places for item in _items(place, keyword)]
+        return found[0] if found else self.dataset
+
+    def _window(self, frame: int) -> Window | None:
+        """The first window that the file says for a frame; None where it says none, or a table."""
+        source = self._source(frame, "FrameVOILUTSequence")
+        if source.get("WindowCenter") is None or source.get("WindowWidth") is None:
+            return None
+        level, width = (_first(source, keyword) for keyword in ("WindowCenter", "WindowWidth"))
+        return Window(level, width, _text(source, "VOILUTFunction").upper() or "LINEAR")
 
     def _array(self, frame: int) -> NDArray[Any]:
         """A frame as pydicom decodes it; colour comes as RGB."""
@@ -582,6 +635,16 @@ def read_image(data: bytes) -> DicomImage:
     if not syntax:
         raise BadImageError("corrupt", "The DICOM header does not say how the pixels are stored.")
     return DicomImage(header, syntax, keyword, dataset)
+
+
+def _first(dataset: Any, keyword: str) -> float:  # noqa: ANN401
+    """The first of one or more numbers."""
+    with _quiet():
+        value = dataset.get(keyword)
+        found = float(value if isinstance(value, int | float | str) else value[0])
+    if not math.isfinite(found):
+        raise BadImageError("corrupt", f"The DICOM header has no usable {keyword}.")
+    return found
 
 
 def _items(dataset: Any, keyword: str) -> Sequence[Any]:  # noqa: ANN401

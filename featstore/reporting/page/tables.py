@@ -12,6 +12,7 @@ import numpy as np
 from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
 from featstore.evaluation.metrics import PRIMARY, decide, listed, metrics, score
 from featstore.evaluation.primary_question import MARGIN
+from featstore.images.windows import range_option
 from featstore.reporting import run_record
 from featstore.reporting.run_record import RunRecord, leader
 from featstore.reporting.tables import (
@@ -395,7 +396,7 @@ def _source(matrix: Mapping[str, Any]) -> list[str]:
         *_option("--precision", specs[0]["precision"] if specs else None, "float32"),
         *_option("--recipe", augmented[0]["recipe"] if augmented else None),
         *_option("--seeds", ",".join(str(view["seed"]) for view in augmented) or "none"),
-        *([] if window is None else [f"--range={window[0]:g},{window[1]:g}"]),
+        *([] if window is None else [range_option(window)]),
     ]
 
 

@@ -12,24 +12,14 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
 from featstore.evaluation.metrics import ENOUGH_IMAGES, GROUPS, METRICS, PRIMARY, listed
-from featstore.findings import CATALOGUE
+from featstore.findings import CATALOGUE, Finding
+from featstore.reporting import verdict
 from featstore.reporting.tables import counts, printable, size, table, view_name
-from featstore.reporting.verdict import (
-    answer_sentences,
-    best_single,
-    calibration_text,
-    chance_text,
-    findings_brief,
-    fusions_that_pay,
-    pairs_text,
-    selection_bias_text,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from featstore.findings import Finding
     from featstore.results.comparison import (
         BackboneValue,
         CandidateResult,
@@ -75,12 +65,12 @@ def _error_cell(
     value: float | None, interval: tuple[float, float] | None, curves: Mapping[str, Any] | None
 ) -> dict[str, str]:
     """ECE with that of a perfectly calibrated model beside it."""
-    chance = chance_text(curves or {})
+    chance = verdict.chance_text(curves or {})
     return {"ece": f"{_number(value, interval)}{f' ({chance})' if chance else ''}"}
 
 
 def _calibrations(result: Fusion) -> list[str]:
-    texts = {name: calibration_text(part) for name, part in result.curves.items()}
+    texts = {name: verdict.calibration_text(part) for name, part in result.curves.items()}
     return [f"{name}: {text}" for name, text in texts.items() if text]
 
 
@@ -122,7 +112,7 @@ def fusion_text(result: Fusion) -> str:
             *_calibrations(result),
             operating_text(result.operating, list(result.matrix["classes"])),
             _warm_start_text(result),
-            findings_brief(findings_not_shown_yet(result.findings)),
+            verdict.findings_brief(findings_not_shown_yet(result.findings)),
             f"The run is in {result.run}: model/, metrics.json, predictions.csv, run.json.",
             f"Next: featstore predict {result.run} IMAGE...",
         )
@@ -362,15 +352,15 @@ def comparison_screen(
         Whether pairs are shown, too.
     """
     width = min(max(width, NARROWEST), WIDEST)
-    asked = [*filter(None, extra_sections(result)), *([pairs_text(result)] if pairs else [])]
+    asked = [*filter(None, extra_sections(result)), *([verdict.pairs_text(result)] if pairs else [])]
     answer = _answer(result, width)
     about = [
         *_prose(f"{first_text(result)}{data_text(result.matrix)}", width),
         *_prose(_beside_text(result), width),
-        *_prose(selection_bias_text(result), width),
+        *_prose(verdict.selection_bias_text(result), width),
     ]
     found = findings_not_shown_yet(result.findings)
-    told = [*_prose(findings_brief(found), width, hanging="    ")]
+    told = [*_prose(verdict.findings_brief(found), width, hanging="    ")]
     following = [*_prose(_next_text(out), width)]
     # Where findings need the room the table has fewer rows, and where that is not enough they are cut.
     sizes = [(told, rows) for rows in range(ROWS, ENOUGH_ROWS - 1, -1)]
@@ -388,9 +378,9 @@ def _count(lines: Sequence[Line]) -> int:
 
 
 def _answer(result: Comparison, width: int) -> list[Line]:
-    first, *rest = answer_sentences(result)
+    first, *rest = verdict.answer_sentences(result)
     asked = result.primary_question
-    pays = bool(fusions_that_pay(result)) if asked is None else asked.verdict == "better"
+    pays = bool(verdict.fusions_that_pay(result)) if asked is None else asked.verdict == "better"
     lines = [*_prose(first, width, "told" if pays else "untold")]
     for sentence in rest:
         lines += _prose(sentence, width)
@@ -400,7 +390,7 @@ def _answer(result: Comparison, width: int) -> list[Line]:
 def _table_lines(result: Comparison, width: int, rows: int) -> list[Line]:
     """Lay out the table by score; the primary fusion, the best single network and all guesses are always in it."""
     listed: list[CandidateResult | ShortcutResult] = [*result.candidates, *result.shortcuts]
-    asked, single = result.primary_question, best_single(result)
+    asked, single = result.primary_question, verdict.best_single(result)
     primary = None if asked is None else asked.primary
     reference = None if single is None else single.candidate.label
     ordered = sorted(listed, key=lambda s: -s.primary)
@@ -476,14 +466,14 @@ def _beside_text(result: Comparison) -> str:
         for name in BESIDE
         if name in estimates and estimates[name].mean is not None
     ]
-    chance = chance_text(result.curves.get(label, {}))
+    chance = verdict.chance_text(result.curves.get(label, {}))
     enough = "" if estimates["ece"].mean is not None else f"; no ECE of fewer than {ENOUGH_IMAGES} images"
     return f"Of {label}: {', '.join(known)}{f' ({chance})' if chance else ''}{enough}." if known else ""
 
 
 def _brief(found: Sequence[Finding], width: int) -> Iterator[Line]:
     """A line for each finding, cut where the screen ends."""
-    for line in findings_brief(found).split("\n"):
+    for line in verdict.findings_brief(found).split("\n"):
         text = printable(line)
         yield Line(text if len(text) <= width else f"{text[: width - len(CUT)]}{CUT}")
 

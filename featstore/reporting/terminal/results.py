@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from featstore.findings import counted, with_reasons
 from featstore.images.formats.decode import REASONS
+from featstore.images.windows import range_option
 from featstore.reporting.tables import counts, duration, printable, size, table, view_name
 from featstore.reporting.terminal.comparison import comparison_text, fusion_text, operating_text
 from featstore.reporting.verdict import findings_text, summary
@@ -331,7 +332,7 @@ def next_commands(result: extraction.Finetuning, data: str) -> tuple[str, str]:
     if options["preprocess"] != "official":
         choice += ["--preprocess", options["preprocess"]]
     if options["value_range"] is not None:
-        choice += ["--range={:g},{:g}".format(*options["value_range"])]
+        choice += [range_option(options["value_range"])]
     split = ["--test-size", f"{options['test_size']:g}", "--split-seed", str(options["split_seed"])]
     return (
         shlex.join(["featstore", "extract", data, *choice]),
