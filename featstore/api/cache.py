@@ -31,7 +31,7 @@ from featstore.store.ids import IdSet
 from featstore.store.paths import require_cache
 from featstore.store.store import Store, default_cache
 from featstore.store.verify import ORDERS, list_entries, shard_sizes, verify_cache
-from featstore.types import BackboneSpec, Computation, Decoding, FeatureKey, Features
+from featstore.types import BackboneSpec, Computation, Decoding, FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from featstore.images.manifest import Manifest
     from featstore.store.cleanup import GarbageCollection
     from featstore.store.verify import InventoryEntry, Verification
+    from featstore.types import Features
 
 
 def _open(cache: str | Path | None) -> Store:

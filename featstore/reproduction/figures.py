@@ -25,7 +25,7 @@ from featstore.reproduction.protocol import (
 )
 from featstore.results.paper import PaperNetwork, SavedFigure
 from featstore.runs import FIGURES
-from featstore.types import Decoding, ImageRecord, Pixels, View
+from featstore.types import Decoding, ImageRecord, View
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from featstore.images.manifest import Manifest
     from featstore.reporting.figures.style import Picture
+    from featstore.types import Pixels
 
 
 # Figures
