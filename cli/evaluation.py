@@ -1,4 +1,4 @@
-"""Commands of stage two: `featstore check`, `fuse`, `compare` and `predict`."""
+"""Commands of stage two: `featstore check`, `split`, `fuse`, `compare` and `predict`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from featstore.errors import UsageError
 
 from . import options
-from .printing import finish, print_comparison, print_csv, print_json, print_text, say
+from .printing import finish, print_comparison, print_csv, print_json, print_result, print_text, say
 
 
 @options.reads_data
@@ -49,6 +49,7 @@ def fuse(
     preprocess: options.StoredPreprocess = None,
     precision: options.StoredPrecision = None,
     value_range: options.ValueRange = None,
+    window: options.Window = None,
     cache: options.Cache = None,
     reading: options.Reading = options.PLAIN,
     accept: options.Accept = None,
@@ -86,6 +87,7 @@ def fuse(
             recipe,
             seeds,
             value_range,
+            window,
             cache,
             reading,
         ),
@@ -152,6 +154,7 @@ def compare(
     preprocess: options.StoredPreprocess = None,
     precision: options.StoredPrecision = None,
     value_range: options.ValueRange = None,
+    window: options.Window = None,
     cache: options.Cache = None,
     reading: options.Reading = options.PLAIN,
     accept: options.Accept = None,
@@ -197,6 +200,7 @@ def compare(
             recipe,
             seeds,
             value_range,
+            window,
             cache,
             reading,
         ),
@@ -292,6 +296,7 @@ AUDIT_FAILED = 5
 def check(
     data: options.Data,
     value_range: options.ValueRange = None,
+    window: options.Window = None,
     reading: options.Reading = options.PLAIN,
     cache: options.Cache = None,
     accept: options.Accept = None,
@@ -307,7 +312,7 @@ def check(
     say("check", "reading the data set", json=json)
     result = check(
         data,
-        value_range=options.parse_range(value_range),
+        value_range=options.parse_range(value_range, window),
         **reading,
         cache=cache,
         accept=options.parse_codes(accept),
@@ -319,4 +324,52 @@ def check(
         print_text(check_text(result))
     if not result.no_error_found:
         raise typer.Exit(AUDIT_FAILED)
+    finish(result.bad)
+
+
+@options.reads_data
+def split(
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="The manifest, or its name for one a fold.", metavar="FILE.csv")],
+    by: Annotated[
+        str, typer.Option(help="What stays together: group (patient), or image where each is its own.")
+    ] = "group",
+    ratios: Annotated[
+        str | None,
+        typer.Option(
+            help="Train/val/test or train/test, of any sum; default 60/20/20.",
+            metavar="A/B[/C]",
+            show_default=False,
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="In place of ratios: a manifest for each fold.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the drawing.", min=0)] = 0,
+    reading: options.Reading = options.PLAIN,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there already.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Divide a data set into train, val and test, or into folds, and write it as a manifest.
+
+    Whole patients (groups), every class in every part, near the wanted shares of each class. The CSV file has the
+    columns path,label,group,split[,site], and every command reads it as DATA.
+    """
+    from featstore.api.split import split
+    from featstore.reporting.terminal.results import split_text
+
+    say("split", "reading the data set", json=json)
+    result = split(
+        data,
+        out,
+        by=by,
+        ratios=options.parse_ratios(ratios),
+        folds=folds,
+        seed=seed,
+        overwrite=overwrite,
+        **reading,
+    )
+    print_result(result, split_text, json=json)
     finish(result.bad)

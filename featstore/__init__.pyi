@@ -5,12 +5,14 @@ from .api.cache import compact, drift, gc, inventory, usage, verify
 from .api.check import check
 from .api.compare import compare
 from .api.demo import demo
+from .api.doctor import doctor
 from .api.exchange import export_features, import_features
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
 from .api.predict import predict
 from .api.report import write_report
+from .api.split import split
 from .errors import (
     AbsentWeightsError,
     AuditError,
@@ -61,12 +63,14 @@ from .results.extraction import (
     BackboneDrift,
     Bench,
     Check,
+    DataSplit,
     Drift,
     Extraction,
     Finetuning,
     KeySummary,
     LossAndAccuracy,
     Rate,
+    SplitPart,
     ThroughputSummary,
 )
 from .results.fusion import (
@@ -79,6 +83,7 @@ from .results.fusion import (
     Predictions,
     WarmStart,
 )
+from .results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
 from .results.paper import Claim, Conversion, Demonstration, Leak, PaperNetwork, Reproduction, SavedFigure
 from .results.scores import (
     CalibrationError,
@@ -108,6 +113,7 @@ __all__ = [
     "BadImageError",
     "Bench",
     "Block",
+    "CacheHealth",
     "CalibrationError",
     "Candidate",
     "CandidateResult",
@@ -120,6 +126,7 @@ __all__ = [
     "Conversion",
     "Counts",
     "Curves",
+    "DataSplit",
     "Decoding",
     "Demonstration",
     "Drift",
@@ -140,6 +147,7 @@ __all__ = [
     "Leak",
     "LossAndAccuracy",
     "LostRows",
+    "MachineReport",
     "Manifest",
     "ManifestError",
     "MatrixFields",
@@ -149,6 +157,7 @@ __all__ = [
     "MissingFeaturesError",
     "NestedSelection",
     "NetBenefit",
+    "NetworkWeights",
     "NonFiniteFeaturesError",
     "OperatingFields",
     "OutOfMemoryError",
@@ -157,6 +166,7 @@ __all__ = [
     "ParetoPoint",
     "Prediction",
     "Predictions",
+    "Problem",
     "Protocol",
     "Quarantined",
     "Rate",
@@ -176,6 +186,7 @@ __all__ = [
     "ShardCorruptError",
     "ShortcutResult",
     "Source",
+    "SplitPart",
     "StoreError",
     "TestResult",
     "ThroughputSummary",
@@ -193,6 +204,7 @@ __all__ = [
     "compact",
     "compare",
     "demo",
+    "doctor",
     "drift",
     "export_features",
     "extract",
@@ -206,6 +218,7 @@ __all__ = [
     "paper",
     "predict",
     "scan",
+    "split",
     "usage",
     "verify",
     "write_report",

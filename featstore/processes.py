@@ -169,6 +169,24 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def memory_bytes(proc: Path = Path("/proc"), limits: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
+    """Memory of this machine, all of it and what is free, within the limit of a container; zeros where unknown."""
+    try:
+        lines = (proc / "meminfo").read_text(encoding="ascii").splitlines()
+        known = {
+            name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)
+        }
+        whole, free = known["MemTotal"], known["MemAvailable"]
+    except (OSError, ValueError, KeyError, IndexError):
+        return 0, 0
+    try:
+        limit = int((limits / "memory.max").read_text(encoding="ascii"))
+        used = int((limits / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):  # there is none, or it is the word max
+        return whole, free
+    return min(whole, limit), max(0, min(free, limit - used))
+
+
 # Progress bars on stderr; `track` is for work that no command asked for by name: listing a data set, hashing it.
 
 FEWEST_FOR_A_BAR = 32

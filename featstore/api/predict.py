@@ -490,7 +490,7 @@ def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[Sca
 
 
 def _pages(file: _Named, contents: manifest.Contents, regex: re.Pattern[str] | None) -> Iterator[ImageRecord]:
-    group = file.group or _group(file.name, regex)
+    group = file.group or (_group(file.name, regex) if regex else contents.group or "")
     for image, frame in zip(contents.ids, contents.frames, strict=True):
         yield ImageRecord(image, file.path, file.label, group, frame=frame)
 

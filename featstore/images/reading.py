@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 CHANGED = "changed"
 MISSING = "missing"
 PERMISSION = "permission"
+NEEDS_PACKAGE = "needs_package"
 
 
 class Picture(NamedTuple):

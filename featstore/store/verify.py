@@ -483,6 +483,47 @@ def shard_sizes(root: Path, by: str) -> dict[str, int]:
     return {group: sizes[group] for group in [*order, *sorted({*sizes} - {*order})] if group in sizes}
 
 
+@dataclass(frozen=True, slots=True)
+class CacheContents:
+    """How much a store holds, by its file names alone.
+
+    Attributes
+    ----------
+    backbones
+        Folders of backbones.
+    shards, size
+        Files of vectors, and their bytes.
+    quarantined_shards, quarantined_images
+        Damaged shards that were set aside, and rows of the table of images that do not decode.
+    """
+
+    backbones: int
+    shards: int
+    size: int
+    quarantined_shards: int
+    quarantined_images: int
+
+
+def contents(root: Path) -> CacheContents:
+    """Count what a store holds; opens no file of it.
+
+    Raises
+    ------
+    StoreError
+        If there is no cache, or it cannot be read.
+    """
+    paths.require_cache(root)
+    shards = list(paths.stats(paths.all_shards(root)))
+    aside = Counter(paths.kind_of(root, path) for path in files_below(root, paths.quarantine_folder(root)))
+    return CacheContents(
+        len({path.relative_to(root).parts[1] for path, _ in shards}),
+        len(shards),
+        sum(stat.st_size for _, stat in shards),
+        aside["quarantined"],
+        aside["bad image"],
+    )
+
+
 def _entry(store: Store, key: FeatureKey) -> InventoryEntry:
     stats = [stat for _, stat in paths.stats(paths.list_until_stable(paths.shard_folder(store.root, key)))]
     backbone, view = key.backbone, key.view

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featstore.api.extract import extract
 from featstore.backbones import catalog, engines
 from featstore.backbones.engines import choose_engine
 from featstore.backbones.jax_backbone import with_largest_batch
@@ -121,6 +122,8 @@ def test_keras_that_runs_on_tensorflow_is_not_taken_for_jax(monkeypatch):
 def installed(monkeypatch):
     """Say which engines are installed, and whether JAX finds a GPU."""
 
+    monkeypatch.setattr(engines, "running_here", lambda: None)
+
     def say(*names, gpu=False):
         monkeypatch.setattr(engines, "_installed", lambda engine: engine in names)
         monkeypatch.setattr(engines, "jax_sees_gpu", lambda: gpu)
@@ -138,6 +141,20 @@ def installed(monkeypatch):
 def test_auto_is_jax_where_it_sees_a_gpu(installed, names, gpu, chosen):
     installed(*names, gpu=gpu)
     assert choose_engine("auto") == chosen
+
+
+@pytest.mark.parametrize("running", ["tensorflow", "jax"])
+def test_auto_is_what_keras_runs_on_here_already(installed, monkeypatch, running):
+    installed("tensorflow", "jax", gpu=running == "tensorflow")
+    monkeypatch.setattr(engines, "running_here", lambda: running)
+    assert choose_engine("auto") == running
+
+
+def test_an_extraction_in_a_process_of_the_other_engine_is_refused_before_anything_is_read(tmp_path):
+    import keras  # noqa: F401
+
+    with pytest.raises(BackboneError, match="Keras runs on tensorflow in this process"):
+        extract(tmp_path / "no such folder", engine="jax")
 
 
 def test_an_engine_that_is_not_installed_names_its_extra(installed):

@@ -19,7 +19,8 @@ from featstore.errors import MissingFeaturesError
 
 COMMANDS = [
     "demo", "check", "extract", "fuse", "compare", "predict", "report", "paper", "finetune", "backbones",
-    "strategies", "recipes", "cache",
+    "strategies", "recipes", "cache", "doctor", "bench",
+    "split",
 ]  # fmt: skip
 
 

@@ -15,6 +15,8 @@ from featstore.api.compare import compare
 from featstore.phantom import make_phantoms
 from featstore.store.store import Store
 
+pytestmark = pytest.mark.slow  # each command starts an interpreter, JAX and a network
+
 NET = ["--backbones", "MobileNet025", "--weights", "MobileNet025=random:1"]
 VIEWS = ["--seeds", "1"]
 CONTRACT = 1e-5
@@ -161,14 +163,12 @@ def test_drift_names_engine_and_device_where_vectors_are_others(data, stores):
     assert "computed now by jax on " in strict.out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["processes", "dask"])
 def test_workers_write_the_bytes_of_one_process(data, stores, tmp_path, executor):
     extract(data, tmp_path / "cache", "--executor", executor, "--workers", 2)
     assert shards(tmp_path / "cache") == shards(stores[0] / "jax")
 
 
-@pytest.mark.slow
 @pytest.mark.crash
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(data, stores, tmp_path):
     cache = tmp_path / "cache"
@@ -187,7 +187,6 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(data, stores, tmp_path)
     assert shards(cache) == shards(stores[0] / "jax")
 
 
-@pytest.mark.slow
 def test_compiled_networks_are_kept_for_the_next_run(data, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -13,7 +13,7 @@ import struct
 import sys
 import zlib
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -106,11 +106,17 @@ class Pages:
         How many pages the file has, with those that are skipped.
     notes
         Keys of `PAGE_NOTES`, sorted.
+    group
+        Pseudonym of the patient, always the same for one patient; None where the file names nobody.
+    sites
+        What may name scanner or hospital, by the name of its tag: none of it names a person.
     """
 
     frames: tuple[int, ...] = (0,)
     total: int = 1
     notes: tuple[str, ...] = ()
+    group: str | None = None
+    sites: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
@@ -404,12 +410,13 @@ def _lead(head: bytes) -> int:
 
 # What a web server's script or an editor puts before a picture: a byte order mark, line ends, blanks.
 _LEAD = re.compile(rb"(?:\xef\xbb\xbf)?[\t\n\r ]{0,64}")
+_BARE = "DICOM without the preamble that marks such files"
 _FOREIGN = (
     (re.compile(rb"\x00\x00\x00.ftypavi[fs]", re.DOTALL), "AVIF"),
     (re.compile(rb"\x00\x00\x00.ftyp(?:hei|hev|mif1|msf1)", re.DOTALL), "HEIC"),
     (re.compile(rb"\x00\x00\x00\x0cjP  \r\n|\xff\x4f\xff\x51"), "JPEG 2000"),
     (re.compile(rb"\x00\x00\x00\x0cJXL |\xff\x0a"), "JPEG XL"),
-    (re.compile(rb".{128}DICM", re.DOTALL), "DICOM"),
+    (re.compile(rb"[\x02\x08]\0[\0-\x18]\0(?:UL|UI|CS|[\x02-\x40]\0\0\0)"), _BARE),
     (re.compile(rb".{344}n[i+]1\0|.{4}n[i+]2\0", re.DOTALL), "NIfTI"),
     (re.compile(rb"%PDF-"), "PDF"),
     (re.compile(rb"PK(?:\x03\x04|\x05\x06)"), "ZIP"),
@@ -440,7 +447,7 @@ _FOREIGN = (
     (re.compile(rb"\xfd7zXZ\x00"), "xz"),
 )
 _HINTS = {
-    "DICOM": "Export the slices as PNG with a fixed window first.",
+    _BARE: "Write it anew with pydicom: dcmread(file, force=True).save_as(file, enforce_file_format=True).",
     "NIfTI": "Export the slices as PNG with a fixed window first.",
     "gzip": "Unpack it first (a .nii.gz: export its slices as PNG).",
     "ZIP": "Unpack it first.",
