@@ -105,6 +105,15 @@ def compare(
     subsets: Annotated[
         str, typer.Option(help="singles, all, greedy, A+B, or several with commas.")
     ] = "singles",
+    primary: Annotated[
+        str | None,
+        typer.Option(
+            help="Fusion of the primary question: is it better than every single network? Default concat_logreg over"
+            " all.",
+            metavar="NAME[:A+B]",
+        ),
+    ] = None,
+    margin: Annotated[float, typer.Option(help="Difference in AUC that is too small to matter.")] = 0.01,
     folds: Annotated[
         str,
         typer.Option(
@@ -160,10 +169,14 @@ def compare(
     accept: options.Accept = None,
     json: options.Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print one line of CSV per candidate.")] = False,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Show the differences of pairs, too: exploration.")
+    ] = False,
 ) -> None:
-    """Stage two: compare strategies, with a verdict.
+    """Stage two: tell whether the fusion is better than every single network.
 
-    Strategies and single backbones on identical folds over whole patients, from stored features only.
+    Strategies and single backbones on identical folds over whole patients, from stored features only. The question is
+    settled before any score and tested at full strength; all other pairs are exploration.
     """
     from featstore.api.compare import compare
     from featstore.runs import csv_text
@@ -174,6 +187,8 @@ def compare(
         data,
         strategies="all" if strategies == "all" else names,
         subsets=subsets,
+        primary=primary,
+        margin=margin,
         folds=options.parse_folds(folds),
         repeats=repeats,
         fold_seed=fold_seed,
@@ -215,7 +230,7 @@ def compare(
     elif csv:
         print_text(csv_text(result.rows()).rstrip("\n"))
     else:
-        print_comparison(result)
+        print_comparison(result, out, pairs=pairs)
 
 
 SHOWN = 20

@@ -16,7 +16,10 @@ from featstore.errors import UsageError
 # Options, as annotated types
 
 Data = Annotated[
-    Path, typer.Argument(help="Folder (class/… or split/class/…) or CSV (path,label[,group][,split][,site]).")
+    Path,
+    typer.Argument(
+        help="Folder (class/… or split/class/…), CSV or Parquet (path,label[,group][,split][,site])."
+    ),
 ]
 Columns = Annotated[
     list[str] | None,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Processes that end with their parent, however that ends, as after kill -9: nobody takes their answer.
 
 PR_SET_PDEATHSIG = 1
-SECONDS = 0.5
+WATCH_SECONDS = 0.5
 """Between two looks at the parent."""
 
 
@@ -61,7 +61,7 @@ def end_with_parent(parent: int, thread_stays: bool) -> None:  # as `parent_info
 
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(SECONDS)
+        time.sleep(WATCH_SECONDS)
     os._exit(1)
 
 
@@ -189,9 +189,9 @@ def memory_bytes(proc: Path = Path("/proc"), limits: Path = Path("/sys/fs/cgroup
 
 # Progress bars on stderr; `track` is for work that no command asked for by name: listing a data set, hashing it.
 
-FEW = 32
+FEWEST_FOR_A_BAR = 32
 """Items that are done before anyone could read a bar."""
-DELAY = 0.5
+BAR_DELAY = 0.5
 """Seconds after which a bar appears."""
 _shown: ContextVar[bool] = ContextVar("shown", default=False)
 
@@ -208,12 +208,12 @@ def progress_bars(*, wanted: bool) -> Iterator[None]:
 
 def track(items: Iterable[Item], phase: str, unit: str, total: int) -> Iterator[Item]:
     """Items as they come, `total` of them, under a bar if bars are wanted and the items are many."""
-    if total < FEW or not _shown.get():
+    if total < FEWEST_FOR_A_BAR or not _shown.get():
         yield from items
         return
     from tqdm import tqdm
 
-    yield from tqdm(items, desc=phase, unit=unit, total=total, delay=DELAY, leave=False)
+    yield from tqdm(items, desc=phase, unit=unit, total=total, delay=BAR_DELAY, leave=False)
 
 
 @dataclass(frozen=True, slots=True)

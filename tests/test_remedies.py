@@ -53,7 +53,7 @@ EXCEPTIONS = {
             "featstore.backbones.weights:not_downloaded_error",
         ],
     },
-    ("finetune",): {
+    ("check", "compare", "finetune", "fuse", "report", "split"): {
         "there only the process that reads foreign files can be lost, with a remedy of its own": [
             "featstore.errors:WorkerLostError.REMEDY",
         ],

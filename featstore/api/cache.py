@@ -19,7 +19,14 @@ from featstore.extraction.plan import KeyPlan, Plan, image_blocks
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options, scan, scan_options
 from featstore.results.extraction import BackboneDrift, Drift
-from featstore.store.cleanup import FLOAT_BYTES, TARGET, Compaction, GarbageCollection, collect, compact_store
+from featstore.store.cleanup import (
+    FLOAT_BYTES,
+    SHARD_BYTES,
+    Compaction,
+    GarbageCollection,
+    collect,
+    compact_store,
+)
 from featstore.store.ids import IdSet
 from featstore.store.paths import require_cache
 from featstore.store.store import Store, default_cache
@@ -163,7 +170,9 @@ def verify(
 
 
 @public
-def compact(cache: str | Path | None = None, *, target: int = TARGET, dry_run: bool = False) -> Compaction:
+def compact(
+    cache: str | Path | None = None, *, target: int = SHARD_BYTES, dry_run: bool = False
+) -> Compaction:
     """Merge the small shards of every key, and shards that share a row with another.
 
     The rows are sorted by image id and cut evenly, so equal rows give equal bytes whatever order they came in.

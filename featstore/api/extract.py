@@ -210,7 +210,7 @@ def extract(
         estimated_from=cost.basis,
         idle=round(stats.idle, 3),
         passes=len(parts),
-        announced_bytes=choice.workers * plan.peak(parts, BATCH_SIZE, pictures, budget),
+        announced_bytes=choice.workers * plan.peak_bytes(parts, BATCH_SIZE, pictures, budget),
         measured_bytes=sum(sorted(stats.peaks.values())[-choice.workers :]),
         throughput=stats.rates,
         backbone_throughput=tuple(

@@ -289,7 +289,7 @@ def passes(
     ]
 
 
-def peak(
+def peak_bytes(
     parts: Sequence[Plan],
     batch_size: int,
     pictures: DecodingMemory = NO_DECODING_MEMORY,
@@ -347,7 +347,7 @@ def _require_room(
 EXECUTORS = "featstore.executors"
 AS_ASKED = "as asked"
 BENCHED = "as measured by featstore bench"
-DEFAULT = "by default"
+BY_DEFAULT = "by default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +375,7 @@ def choose_workers(
     best = None
     if executor == "processes" and workers is None and not visible_devices(os.environ):
         best = fastest_workers(cache, backbones, precision)
-    reason = AS_ASKED if workers is not None else BENCHED if best is not None else DEFAULT
+    reason = AS_ASKED if workers is not None else BENCHED if best is not None else BY_DEFAULT
     return WorkerChoice(
         registry.load(EXECUTORS, executor)(best if workers is None else workers, scheduler), reason
     )

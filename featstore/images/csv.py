@@ -1,4 +1,4 @@
-"""Data sets as CSV files: ``path,label[,group][,split][,site]``."""
+"""Data sets as tables, CSV or Parquet: ``path,label[,group][,split][,site]``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from featstore.images.csv_paths import Locator, PathRefusedError, difference
 from featstore.images.formats.container import suffixes
 from featstore.images.manifest import ListedFile, Listing, Quarantined, quarantine, real_path_inside
 from featstore.images.names import split_name
+from featstore.images.parquet import read_cells
 from featstore.processes import track
 from featstore.serialization import read_regular
 
@@ -99,7 +100,7 @@ def list_csv(
     suffix: str | None = None,
     labelled: bool = True,
 ) -> Listing:
-    """List the images that a CSV file names, without opening them.
+    """List the images that a table names, without opening them.
 
     Columns that are not known are named in a note and ignored. A path that names no file is taken for the only file
     that it can mean (another case, no suffix, backslashes, spaces, the folder in front), and counted.
@@ -107,7 +108,7 @@ def list_csv(
     Parameters
     ----------
     file
-        The CSV file.
+        The CSV or Parquet file.
     follow_links
         Whether links may lead out of the folder of the images.
     columns, root, suffix
@@ -307,8 +308,9 @@ def _on_columns(
 
 # The text of a CSV file as columns and rows, and which column means what
 
-TABLES = frozenset({".csv", ".tsv", ".tab", ".txt"})
-"""Suffixes of tables; what separates the cells is seen in the first line."""
+PARQUET = ".parquet"
+TABLES = frozenset({".csv", ".tsv", ".tab", ".txt", PARQUET})
+"""Suffixes of tables; what separates the cells of a text is seen in its first line."""
 ROLES = ("path", "label", "group", "split", "site")
 REQUIRED = ("path", "label")
 _MAX_BYTES = 1 << 28
@@ -343,7 +345,7 @@ _PATIENT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class CsvTable:
-    """Columns and rows of a CSV file.
+    """Columns and rows of a CSV or Parquet file.
 
     Attributes
     ----------
@@ -354,7 +356,7 @@ class CsvTable:
     rows
         Number of the line and cells of each line that is not blank.
     line
-        Number of the line with the names.
+        Number of the line with the names; 0 where they stand in none.
     delimiter
         What separates the cells.
     """
@@ -381,12 +383,15 @@ class CsvTable:
 
 
 def wrong(file: Path, line: int, what: str, remedy: str) -> ManifestError:
-    """Complain about a line of a file."""
-    return ManifestError(f"{str(file)!r}, line {line}: {what}.", remedy)
+    """Complain about a line of a file; a Parquet file has rows, and none with the names."""
+    place = f"line {line}"
+    if file.suffix.lower() == PARQUET:
+        place = f"row {line}" if line else "columns"
+    return ManifestError(f"{str(file)!r}, {place}: {what}.", remedy)
 
 
 def read_table(file: Path, columns: Mapping[str, str]) -> CsvTable:
-    """Read the text of a CSV file.
+    """Read the cells of a CSV or Parquet file.
 
     UTF-8 or UTF-16, commas, semicolons, tabs, bars or spaces between the cells, spaces behind them, a first line
     ``sep=;``, empty columns and empty rows at the end: all as spreadsheets write them.
@@ -396,6 +401,9 @@ def read_table(file: Path, columns: Mapping[str, str]) -> CsvTable:
     ManifestError
         If it is no text, a cell is quoted badly, or a row has more or fewer cells than there are names.
     """
+    if file.suffix.lower() == PARQUET:
+        names, cells = read_cells(file, _MAX_CELLS, _MAX_BYTES)
+        return CsvTable(file, [name.strip() for name in names], [*enumerate(cells, 1)], 0, ",")
     text, skipped = _text(file), 0
     if mark := _MARK.match(text):
         text, skipped = text[mark.end() :], 1

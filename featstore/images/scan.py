@@ -106,8 +106,9 @@ def scan(
     Parameters
     ----------
     data
-        A folder ``class/...`` or ``split/class/...``, or a CSV file ``path,label[,group][,split][,site]``. A manifest
-        is what it would be read to, and comes back as it is: so a part of a data set goes wherever all of it would.
+        A folder ``class/...`` or ``split/class/...``, or a table ``path,label[,group][,split][,site]``, CSV or
+        Parquet. A manifest is what it would be read to, and comes back as it is: so a part of a data set goes
+        wherever all of it would.
     group_pattern, follow_links, columns, root, suffix, site_tag
         See `ScanOptions`.
 

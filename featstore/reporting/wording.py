@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING
 from featstore import registry
 from featstore.evaluation.candidates import STRATEGIES
 from featstore.evaluation.metrics import PRIMARY
-from featstore.reporting import run_record, verdict
-from featstore.reporting.run_record import RunRecord, leader
+from featstore.reporting import run_record
+from featstore.reporting.run_record import leader
 from featstore.reporting.tables import counts, duration, short_weights, view_name
 from featstore.reporting.terminal.comparison import operating_text
+from featstore.reporting.verdict import (
+    calibration_text,
+    consequences,
+    findings_sentences,
+    fusion_summary,
+    phrase,
+    question_text,
+    selection_bias_text,
+    summary,
+)
 from featstore.results.comparison import Comparison
 from featstore.results.fusion import Fusion
 
@@ -18,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from featstore.reporting.predictions import RunPredictions
+    from featstore.reporting.run_record import RunRecord
 
 
 # What is known of a run
@@ -206,15 +217,14 @@ def performance(record: RunRecord) -> str:
         case Fusion() as fusion:
             score = fusion.scores[record.shown or ""][PRIMARY]
             size = fusion.sizes[record.shown or ""]
-            found = verdict.phrase(score.value, score.interval)
-            return f"{PRIMARY.upper()} {found} on {size:,} images that it had not seen."
+            return f"{PRIMARY.upper()} {phrase(score.value, score.interval)} on {size:,} images that it had not seen."
         case Comparison(selection_bias=None) as comparison:
             estimate = leader(comparison).estimates[PRIMARY]
-            return f"{PRIMARY.upper()} {verdict.phrase(estimate.mean, estimate.interval)}, mean of the folds."
+            return f"{PRIMARY.upper()} {phrase(estimate.mean, estimate.interval)}, mean of the folds."
         case Comparison(selection_bias=winner) if winner is not None:
             return (
                 f"Best of {winner.of}: {winner.name}, {winner.metric.upper()} {winner.apparent:.3f}; on other"
-                f" patients expect {verdict.phrase(winner.corrected, winner.interval)}, since it was picked on these."
+                f" patients expect {phrase(winner.corrected, winner.interval)}, since it was picked on these."
             )
         case _:
             return ""
@@ -224,7 +234,7 @@ def calibration(record: RunRecord) -> str:
     """How well its probabilities are calibrated, or those of the leader."""
     match record.outcome:
         case Fusion() | Comparison() as outcome:
-            return verdict.calibration_text(outcome.curves.get(record.shown or "", {}))
+            return calibration_text(outcome.curves.get(record.shown or "", {}))
         case _:
             return ""
 
@@ -258,11 +268,15 @@ def uncertainty(record: RunRecord) -> str:
     )
     if not isinstance(record.outcome, Comparison):
         return f"{told}."
-    return (
-        f"{told}; the bootstrap is widened for the overlap of the training sets (Nadeau & Bengio 2003). Differences"
-        " are paired, their"
-        " p values adjusted for all pairs (Holm)."
-    )
+    if record.outcome.protocol.adjustment == "holm":
+        how = "are paired, their p values adjusted for all pairs (Holm)"
+    else:
+        how = (
+            "have clustered standard errors (DeLong 1988, Obuchowski 1997); the primary question is tested by"
+            " intersection-union (Berger 1982), other pairs are adjusted by step-down max-T (Westfall & Young 1993)"
+        )
+    overlap = "the bootstrap is widened for the overlap of the training sets (Nadeau & Bengio 2003)"
+    return f"{told}; {overlap}. Differences {how}."
 
 
 def shortcuts(record: RunRecord) -> str:
@@ -280,7 +294,7 @@ def shortcuts(record: RunRecord) -> str:
             }
         case _:
             found = {}
-    told = "; ".join(f"{name} {verdict.phrase(*score)}" for name, score in found.items())
+    told = "; ".join(f"{name} {phrase(*score)}" for name, score in found.items())
     return f"Guessing without a network, on the same images: {PRIMARY.upper()} of {told}." if told else ""
 
 
@@ -312,23 +326,22 @@ def headline(record: RunRecord) -> tuple[str, ...]:
     """Sentences that a report begins with, the one that matters first."""
     match record.outcome:
         case Comparison() as comparison:
-            significant = verdict.significant_pairs(comparison)
-            told = f"Of all {len(comparison.pairs):,} pairs, {significant:,} are told apart."
-            lines = verdict.selection_bias_text(comparison).splitlines()
+            lines = selection_bias_text(comparison).splitlines()
             return (
-                verdict.summary(comparison),
+                summary(comparison),
+                *consequences(comparison),
+                *filter(None, [question_text(comparison)]),
                 *lines,
-                *([told] if comparison.pairs else []),
                 *untrained(record),
-                *verdict.findings_sentences(comparison.findings),
+                *findings_sentences(comparison.findings),
             )
         case Fusion() as fusion:
             return (
-                verdict.fusion_summary(fusion, record.shown or "", tested_groups(record)),
+                fusion_summary(fusion, record.shown or "", tested_groups(record)),
                 *([] if record.matrix["has_groups"] else [disjoint(record)]),
                 *untrained(record),
                 mistakes(record),
-                *verdict.findings_sentences(fusion.findings),
+                *findings_sentences(fusion.findings),
             )
         case _ if record.reproduction is not None:
             return tuple(run_record.paper_verdict(record.reproduction))

@@ -15,7 +15,14 @@ from featstore.images.formats.decode import decoder_version
 from featstore.images.reading import read_pixels
 from featstore.images.recipe import parse_recipe
 from featstore.reporting import figures
-from featstore.reproduction.protocol import SEVEN, TEST, VALIDATION, Fits, PaperSettings, table
+from featstore.reproduction.protocol import (
+    SEVEN,
+    TEST_SHARE,
+    VALIDATION_SHARE,
+    Fits,
+    PaperSettings,
+    split_counts,
+)
 from featstore.results.paper import PaperNetwork, SavedFigure
 from featstore.runs import FIGURES
 from featstore.types import Decoding, View
@@ -132,10 +139,10 @@ def _data(samples: SampleImages) -> Iterator[DrawnFigure]:
     yield DrawnFigure(
         4,
         "distribution",
-        figures.distribution(table(samples.manifest)),
+        figures.distribution(split_counts(samples.manifest)),
         f"Images by side of the split and class: {samples.infected} is the paper's pne, all else its nor. Split by"
-        f" image as in the paper, {100 * TEST:.0f} % for testing (the paper's share is not known here) and"
-        f" {100 * VALIDATION:.0f} % of the others for validation.",
+        f" image as in the paper, {100 * TEST_SHARE:.0f} % for testing (the paper's share is not known here) and"
+        f" {100 * VALIDATION_SHARE:.0f} % of the others for validation.",
     )
 
 

@@ -12,7 +12,14 @@ import numpy as np
 
 from featstore import serialization
 from featstore.errors import StoreError
-from featstore.serialization import DocumentError, canonical_json, digest, digest_bytes, parse, short_digest
+from featstore.serialization import (
+    DocumentError,
+    canonical_json,
+    digest,
+    digest_bytes,
+    parse_json,
+    short_digest,
+)
 from featstore.store import paths
 from featstore.store.paths import commit, commit_named_by_hash
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View
@@ -64,7 +71,7 @@ def recorded_timings(root: Path, machine: str) -> dict[BackboneSpec, BackboneTim
 
 def _read(page: Path) -> tuple[BackboneSpec, BackboneTiming] | None:
     try:
-        note = serialization.parse(paths.read_file(page, serialization.SMALL))
+        note = serialization.parse_json(paths.read_file(page, serialization.SMALL))
         backbone = BackboneSpec.from_json(note.pop("backbone"))
         rate = BackboneTiming(**note)
         sound = all(isinstance(seconds, int | float) and isfinite(seconds) for seconds in note.values())
@@ -98,7 +105,7 @@ def record_worker_speeds(
 def recorded_worker_speeds(root: Path, machine: str, backbone: str, precision: str) -> dict[int, float]:
     """Return images per second by number of processes; empty where nothing sound was noted."""
     try:
-        note = serialization.parse(
+        note = serialization.parse_json(
             paths.read(root, _page(root, machine, backbone, precision), serialization.SMALL)
         )
         speeds = {int(processes): float(speed) for processes, speed in note.items()}
@@ -161,13 +168,13 @@ def recorded_result(
 
 def check_result(page: Path) -> None:
     """OSError, ValueError, TypeError, KeyError or OverflowError if a file is no round's answers."""
-    note = serialization.unseal(serialization.parse(paths.read_file(page, MAX_RESULT_BYTES)))
+    note = serialization.unseal(serialization.parse_json(paths.read_file(page, MAX_RESULT_BYTES)))
     for values in note["proba"]:
         np.array(values, np.float64)
 
 
 def _read_result(root: Path, page: Path) -> dict[str, Any]:
-    return serialization.unseal(serialization.parse(paths.read(root, page, MAX_RESULT_BYTES)))
+    return serialization.unseal(serialization.parse_json(paths.read(root, page, MAX_RESULT_BYTES)))
 
 
 def _are_probabilities(proba: Vector) -> bool:
@@ -228,7 +235,7 @@ def recorded_request(root: Path, images: Collection[str], decoding: Decoding) ->
     """What the last extraction of just these images asked for; None where nothing is known or can be believed."""
     try:
         data = paths.read(root, _request_page(root, images, decoding), serialization.LARGE)
-        address, found = _parse(serialization.parse(data))
+        address, found = _parse(serialization.parse_json(data))
     except (OSError, ValueError, TypeError, LookupError, OverflowError):
         return None
     return found if address == _address(images, decoding) else None
@@ -236,7 +243,7 @@ def recorded_request(root: Path, images: Collection[str], decoding: Decoding) ->
 
 def check_request(page: Path) -> ExtractionRequest:
     """Read one record; OSError, ValueError, TypeError or LookupError if the file is none."""
-    return _parse(serialization.parse(paths.read_file(page, serialization.LARGE)))[1]
+    return _parse(serialization.parse_json(paths.read_file(page, serialization.LARGE)))[1]
 
 
 def _parse(value: Any) -> tuple[Mapping[str, Any], ExtractionRequest]:  # noqa: ANN401
@@ -366,7 +373,7 @@ def recorded_copies(root: Path, key: Mapping[str, Any]) -> CopiesNote | None:
     """What `record_copies` kept under `key`; None where there is nothing that can be believed."""
     try:
         note = serialization.unseal(
-            serialization.parse(paths.read(root, _copies_page(root, key), serialization.LARGE))
+            serialization.parse_json(paths.read(root, _copies_page(root, key), serialization.LARGE))
         )
         pairs = [(str(a), str(b), float(value), str(how)) for a, b, value, how in note["pairs"]]
         copies = CopiesNote(pairs, int(note["crowded"]), int(note["left"]))
@@ -392,7 +399,7 @@ def decode_facts(data: bytes, dtype: np.dtype[Any] | None = None) -> NDArray[np.
     end = data.find(b"\n", 0, MAX_HEAD)
     if end < 0:
         raise ValueError("it has no head")
-    head = parse(data[:end])
+    head = parse_json(data[:end])
     if not isinstance(head, dict) or head.get("featstore") != "facts":
         raise ValueError("it holds no facts")
     if dtype is None:
@@ -479,7 +486,7 @@ def bad_images(folder: Path, decoding: Decoding) -> dict[str, BadImage]:
 
 def read_bad_image(page: Path) -> BadImage:
     """Read one row of the table; OSError or DocumentError if the file is none."""
-    row = serialization.unseal(serialization.parse(paths.read_file(page, serialization.SMALL)))
+    row = serialization.unseal(serialization.parse_json(paths.read_file(page, serialization.SMALL)))
     if set(row) != {field.name for field in fields(BadImage)} or not all(
         isinstance(v, str) for v in row.values()
     ):

@@ -102,7 +102,7 @@ def test_compare_shows_the_shortcuts_as_rows_and_says_that_nothing_is_above_them
     assert result.shortcuts[0].primary > 0.95
     assert result.shortcuts[2].estimates["auc"].mean == 0.5
     (verdict,) = named(result, "not_above_shortcut")
-    text = comparison_text(result)
+    text = " ".join(comparison_text(result).split())
     assert "file alone" in text
     assert verdict.message in text
     kept = json.loads((tmp_path / "run" / run.METRICS).read_text("utf-8"))

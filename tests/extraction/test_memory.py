@@ -21,7 +21,7 @@ from featstore.extraction.plan import (
     announced_bytes,
     decoding_budget,
     passes,
-    peak,
+    peak_bytes,
     plan,
 )
 from featstore.images.reading import decoding_bytes
@@ -48,7 +48,7 @@ names = st.lists(st.sampled_from(NAMES), min_size=1, unique=True)
 def test_every_pass_fits_and_together_they_do_all_the_work_once(chosen, megabytes):
     whole, budget = todo(chosen), megabytes * 1_000_000
     parts = passes(whole, budget, 16)
-    assert peak(parts, 16) <= budget
+    assert peak_bytes(parts, 16) <= budget
     assert sorted(c.key.backbone.name for part in parts for c in part.key_plans) == sorted(chosen)
     assert sum(part.rows_missing for part in parts) == whole.rows_missing
 
@@ -94,11 +94,11 @@ LARGE = DecodingMemory(alone=500_000_000, together=4_000_000_000)
 
 
 def test_pictures_take_what_a_budget_leaves_and_the_largest_always_fits():
-    whole, free = todo(["Xception"]), peak([todo(["Xception"])], 16)
-    assert peak([whole], 16, LARGE) == free + LARGE.together
+    whole, free = todo(["Xception"]), peak_bytes([todo(["Xception"])], 16)
+    assert peak_bytes([whole], 16, LARGE) == free + LARGE.together
     assert passes(whole, free + LARGE.alone, 16, LARGE) == [whole]
     for budget in (free + LARGE.alone, free + 2 * LARGE.alone, 10**11):
-        announcement = peak([whole], 16, LARGE, budget)
+        announcement = peak_bytes([whole], 16, LARGE, budget)
         assert announcement == min(budget, free + LARGE.together)
         assert decoding_budget([whole], 16, LARGE, budget) == budget - free
     assert decoding_budget([whole], 16, LARGE, None) is None

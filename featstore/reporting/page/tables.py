@@ -11,6 +11,7 @@ import numpy as np
 
 from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
 from featstore.evaluation.metrics import PRIMARY, decide, listed, metrics, score
+from featstore.evaluation.primary_question import MARGIN
 from featstore.reporting import run_record
 from featstore.reporting.run_record import RunRecord, leader
 from featstore.reporting.tables import (
@@ -360,6 +361,8 @@ def _comparing(comparison: Comparison, asked: Mapping[str, Any]) -> list[str]:
     return [
         *_option("--strategies", _joined(asked.get("strategies")), "all"),
         *_option("--subsets", _joined(asked.get("subsets")), "singles"),
+        *_option("--primary", asked.get("primary")),
+        *_option("--margin", asked.get("margin"), MARGIN),
         *_option("--folds", comparison.folds),
         *_option("--repeats", comparison.repeats, 1),
         *_option("--fold-seed", comparison.fold_seed),
