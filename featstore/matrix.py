@@ -37,7 +37,7 @@ from featstore.store.notes import ExtractionRequest, recorded_request
 from featstore.store.store import Store, default_cache
 from featstore.store.training_record import load_training_record
 from featstore.stored_features import FeatureQuery, StoredFeatures, engines_finding
-from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, Features, ImageRecord, View
+from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, ImageRecord, View
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.images.manifest import ClassQuarantine, Manifest
+    from featstore.types import Features
 
 
 # From a data set and a store to a matrix

@@ -7,7 +7,9 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,7 +82,8 @@ def test_every_part_says_what_it_found_and_a_second_call_goes_on(tmp_path):
 def test_a_budget_that_is_spent_skips_what_is_left_and_says_so(gpu, tmp_path, monkeypatch, capsys):
     ran = []
     monkeypatch.setattr(gpu, "run_child", lambda part, *_: ran.append(part))
-    monkeypatch.setattr(gpu.time, "monotonic", iter([0.0, 1.0, 90.0]).__next__)
+    clock = SimpleNamespace(monotonic=iter([0.0, 1.0, 90.0]).__next__, strftime=time.strftime)
+    monkeypatch.setattr(gpu, "time", clock)
     gpu.supervise(
         ["bfloat16", "tf32"], gpu.Options(NETWORKS, 24, is_tiny=True, seconds=100), tmp_path / "gpu.json"
     )
@@ -121,15 +124,17 @@ def test_the_table_sets_timm_beside_ours_in_16_bits(gpu):
     assert "2.00" not in lines[2]
 
 
-def test_a_call_is_timed_by_beginning_many_and_waiting_for_the_last(gpu):
+def test_a_call_is_timed_by_beginning_many_and_waiting_for_the_last(gpu, monkeypatch):
     begun, waited = [], []
+    monkeypatch.setattr(gpu, "time", SimpleNamespace(perf_counter=lambda: 0.01 * len(waited)))
 
     def begin(call):
         begun.append(call)
-        return lambda: (waited.append(call), gpu.time.sleep(0.01))
+        return lambda: waited.append(call)
 
-    assert 0 < gpu.repeated(begin, 0.2) < 0.01
-    assert len(waited) == 4 < len(begun)
+    assert gpu.repeated(begin, 0.2) == pytest.approx(0.01 / 6)
+    assert waited == [0, 5, 5, 5]
+    assert begun == [0, *range(6), *range(6), *range(6)]
 
 
 def test_the_fixture_has_the_features_of_every_network_that_the_benchmark_knows(gpu):

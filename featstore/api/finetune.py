@@ -33,7 +33,7 @@ from featstore.runs import data_digest, write_run
 from featstore.serialization import PRIVATE_FILE, digest_file
 from featstore.splits import TrainValHoldout, seen_or_same_group, split_for_finetuning
 from featstore.store.training_record import HASHED, TrainingRecord, salt_of, write_to_weights
-from featstore.types import Decoding, Features
+from featstore.types import Decoding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.backbones.trainable import TrainableBackbone
+    from featstore.types import Features
 
 
 DEFAULT_RECIPE = "mild"

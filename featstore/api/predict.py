@@ -21,7 +21,7 @@ from featstore.extraction.networks import require_computable, training_records
 from featstore.extraction.pipeline import embed_images
 from featstore.findings import Finding, ordered
 from featstore.fusion.model_io import load_strategy
-from featstore.image_facts import WAYS, Way, recognise, seen_finding
+from featstore.image_facts import WAYS, recognise, seen_finding
 from featstore.images import manifest
 from featstore.images.csv import TABLES, list_csv
 from featstore.images.formats.container import HEAD, raster_format, suffixes
@@ -30,13 +30,15 @@ from featstore.images.reading import pixel_digest_of, read_pixels
 from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options
 from featstore.results.fusion import MeanOfPages, Prediction, Predictions
 from featstore.serialization import open_regular, write_private
-from featstore.types import Decoding, FeatureKey, Features, ImageRecord
+from featstore.types import Decoding, FeatureKey, ImageRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from featstore.fusion.strategy import FusionStrategy
+    from featstore.image_facts import Way
     from featstore.store.training_record import KnownImages
+    from featstore.types import Features
 
 
 # The model of a run, and its predictions

@@ -27,7 +27,7 @@ from featstore.backbones.engines import require_free
 from featstore.backbones.seeded_weights import drawn_like_tensorflow
 from featstore.backbones.weights import IMAGENET, one_line, require_reachable, resolve_weights
 from featstore.errors import BackboneError, NonFiniteFeaturesError, OutOfMemoryError, UsageError
-from featstore.types import BackboneSpec, Computation, Features
+from featstore.types import BackboneSpec, Computation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     import jax
     import keras
     from numpy.typing import NDArray
+
+    from featstore.types import Features
 
 
 # JAX and Keras set up, once per process

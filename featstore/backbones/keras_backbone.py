@@ -37,7 +37,7 @@ from featstore.errors import (
     WeightsError,
     did_you_mean,
 )
-from featstore.types import BackboneSpec, Computation, Features
+from featstore.types import BackboneSpec, Computation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.backbones.catalog import Row
+    from featstore.types import Features
 
 
 # Keras set up, and networks of the catalogue built, filled and frozen

@@ -18,7 +18,7 @@ from featstore.errors import (
     OutOfMemoryError,
     UsageError,
 )
-from featstore.types import PLUG_IN, Backbone, BackboneSpec, Computation, Features
+from featstore.types import PLUG_IN, Backbone, BackboneSpec, Computation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from featstore.backbones.catalog import Row
     from featstore.backbones.jax_backbone import JaxBackbone
+    from featstore.types import Features
 
 
 def spec(

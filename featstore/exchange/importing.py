@@ -17,7 +17,7 @@ from featstore.errors import NonFiniteFeaturesError, UsageError
 from featstore.exchange.reading import FeatureTable, select_features, spanned
 from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
-from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, Features
+from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from featstore.images.manifest import Manifest
     from featstore.store.store import Store
+    from featstore.types import Features
 
 
 # Import

@@ -28,13 +28,15 @@ from featstore.errors import AbsentWeightsError, OutOfMemoryError, WeightsError
 from featstore.store.notes import BackboneTiming, record_timing
 from featstore.store.training_record import HASHED, TrainingRecord, read_from_weights
 from featstore.time_estimates import IMPORT_SECONDS, machine_name
-from featstore.types import BACKBONE_REVISION, BackboneSpec, Computation, Features
+from featstore.types import BACKBONE_REVISION, BackboneSpec, Computation
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     import jax
     from numpy.typing import NDArray
+
+    from featstore.types import Features
 
 
 # Networks by spec

@@ -12,14 +12,6 @@ import numpy as np
 
 from featstore import serialization
 from featstore.errors import StoreError
-from featstore.serialization import (
-    DocumentError,
-    canonical_json,
-    digest,
-    digest_bytes,
-    parse_json,
-    short_digest,
-)
 from featstore.store import paths
 from featstore.store.paths import commit, commit_named_by_hash
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View
@@ -57,8 +49,8 @@ def record_timing(root: Path, machine: str, backbone: BackboneSpec, rate: Backbo
     """Note the latest rate of a backbone; a folder that cannot be written costs only the estimate."""
     note = {"backbone": asdict(backbone), **asdict(rate)}
     try:
-        page = _folder(root, machine) / f"{digest(asdict(backbone))}.json"
-        commit(root, page, canonical_json(note).encode())
+        page = _folder(root, machine) / f"{serialization.digest(asdict(backbone))}.json"
+        commit(root, page, serialization.canonical_json(note).encode())
     except StoreError as error:
         log.debug("rate not recorded: %s", error.cause)
 
@@ -99,7 +91,7 @@ def record_worker_speeds(
         If the cache folder cannot be written.
     """
     note = {str(processes): speed for processes, speed in speeds.items()}
-    commit(root, _page(root, machine, backbone, precision), canonical_json(note).encode())
+    commit(root, _page(root, machine, backbone, precision), serialization.canonical_json(note).encode())
 
 
 def recorded_worker_speeds(root: Path, machine: str, backbone: str, precision: str) -> dict[int, float]:
@@ -140,7 +132,7 @@ def record_result(root: Path, key: Mapping[str, Any], proba: Sequence[Vector]) -
     """
     note = serialization.seal({"key": dict(key), "proba": [values.tolist() for values in proba]})
     try:
-        commit(root, _result_page(root, key), canonical_json(note).encode(), MAX_RESULT_BYTES)
+        commit(root, _result_page(root, key), serialization.canonical_json(note).encode(), MAX_RESULT_BYTES)
     except StoreError as error:
         log.warning("results are not kept: %s", error.cause)
 
@@ -182,7 +174,7 @@ def _are_probabilities(proba: Vector) -> bool:
 
 
 def _result_page(root: Path, key: Mapping[str, Any]) -> Path:
-    return root / RESULTS_FOLDER / f"{digest(dict(key))}.json"
+    return root / RESULTS_FOLDER / f"{serialization.digest(dict(key))}.json"
 
 
 # Requests: networks and views of the last extraction, which stage two takes where it is told none.
@@ -225,7 +217,10 @@ def record_request(
     note = serialization.seal({"request": asdict(request), "data": _address(images, decoding)})
     try:
         commit(
-            root, _request_page(root, images, decoding), canonical_json(note).encode(), serialization.LARGE
+            root,
+            _request_page(root, images, decoding),
+            serialization.canonical_json(note).encode(),
+            serialization.LARGE,
         )
     except StoreError as error:
         log.warning("what this extraction asked for is not remembered: %s", error.cause)
@@ -264,11 +259,11 @@ def _parse(value: Any) -> tuple[Mapping[str, Any], ExtractionRequest]:  # noqa: 
 
 def _address(images: Collection[str], decoding: Decoding) -> dict[str, Any]:
     span = None if decoding.value_range is None else [float(end) for end in decoding.value_range]
-    return {"images": digest_bytes("\n".join(sorted(images)).encode()), "value_range": span}
+    return {"images": serialization.digest_bytes("\n".join(sorted(images)).encode()), "value_range": span}
 
 
 def _request_page(root: Path, images: Collection[str], decoding: Decoding) -> Path:
-    return paths.index_folder(root) / f"{digest(_address(images, decoding))}.json"
+    return paths.index_folder(root) / f"{serialization.digest(_address(images, decoding))}.json"
 
 
 # Facts of images, and which are copies: an accelerator that can be deleted at any time.
@@ -296,7 +291,7 @@ def record_facts(root: Path, decoding: Decoding, revision: int, rows: NDArray[np
     rows
         ``(n,)`` of a structured type with the field ``id``, 32 bytes each.
     """
-    head = canonical_json({"featstore": "facts", "fields": _layout(rows.dtype)}).encode()
+    head = serialization.canonical_json({"featstore": "facts", "fields": _layout(rows.dtype)}).encode()
     try:
         folder, data = _facts_folder(root, decoding, revision), head + b"\n" + rows.tobytes()
         return commit_named_by_hash(root, folder, data, SUFFIX, MAX_FACTS_BYTES)
@@ -360,7 +355,7 @@ def record_copies(root: Path, key: Mapping[str, Any], copies: CopiesNote) -> Non
             "left": copies.left,
         }
     )
-    text = canonical_json(note).encode()
+    text = serialization.canonical_json(note).encode()
     if len(text) > serialization.LARGE:
         return
     try:
@@ -383,13 +378,13 @@ def recorded_copies(root: Path, key: Mapping[str, Any]) -> CopiesNote | None:
 
 
 def _copies_page(root: Path, key: Mapping[str, Any]) -> Path:
-    return root / FACTS_FOLDER / f"{digest(dict(key))}.json"
+    return root / FACTS_FOLDER / f"{serialization.digest(dict(key))}.json"
 
 
 def read_facts(page: Path, dtype: np.dtype[Any] | None = None) -> NDArray[np.void]:
     """Rows of one file; OSError or ValueError if it is none, or not of the type that is asked for."""
     data = paths.read_file(page, MAX_FACTS_BYTES)
-    if digest_bytes(data) != page.stem:
+    if serialization.digest_bytes(data) != page.stem:
         raise ValueError("its bytes are not those of its name")
     return decode_facts(data, dtype)
 
@@ -399,7 +394,7 @@ def decode_facts(data: bytes, dtype: np.dtype[Any] | None = None) -> NDArray[np.
     end = data.find(b"\n", 0, MAX_HEAD)
     if end < 0:
         raise ValueError("it has no head")
-    head = parse_json(data[:end])
+    head = serialization.parse_json(data[:end])
     if not isinstance(head, dict) or head.get("featstore") != "facts":
         raise ValueError("it holds no facts")
     if dtype is None:
@@ -414,7 +409,9 @@ def _layout(dtype: np.dtype[Any]) -> str:
 
 
 def _facts_folder(root: Path, decoding: Decoding, revision: int) -> Path:
-    return root / FACTS_FOLDER / short_digest({"decoding": asdict(decoding), "revision": revision})
+    return (
+        root / FACTS_FOLDER / serialization.short_digest({"decoding": asdict(decoding), "revision": revision})
+    )
 
 
 # Set aside: shards that do not verify, and images that do not decode. Never deleted silently.
@@ -449,10 +446,14 @@ def set_aside_shard(folder: Path, shard: Path, cause: str) -> Path:
     """
     root = folder.parent
     origin = shard.relative_to(root).as_posix()
-    target = folder / "shards" / f"{shard.stem[:DIGEST]}-{short_digest(origin)}{shard.suffix}"
+    target = folder / "shards" / f"{shard.stem[:DIGEST]}-{serialization.short_digest(origin)}{shard.suffix}"
     paths.make(root, target.parent)
     paths.rename(root, shard, target)
-    commit(root, target.with_suffix(".json"), canonical_json({"from": origin, "cause": cause}).encode())
+    commit(
+        root,
+        target.with_suffix(".json"),
+        serialization.canonical_json({"from": origin, "cause": cause}).encode(),
+    )
     return target
 
 
@@ -460,7 +461,7 @@ def record_bad_image(folder: Path, decoding: Decoding, bad: BadImage) -> None:
     """Enter one image in the table: one small file a row, so that writers cannot disturb each other."""
     target = _table(folder, decoding) / f"{bad.id}.json"
     if not paths.is_file(target):
-        commit(folder.parent, target, canonical_json(serialization.seal(asdict(bad))).encode())
+        commit(folder.parent, target, serialization.canonical_json(serialization.seal(asdict(bad))).encode())
 
 
 def bad_images(folder: Path, decoding: Decoding) -> dict[str, BadImage]:
@@ -472,7 +473,7 @@ def bad_images(folder: Path, decoding: Decoding) -> dict[str, BadImage]:
     for page in paths.files(folder.parent, _table(folder, decoding), "bad image"):
         try:
             bad = read_bad_image(page)
-        except (OSError, DocumentError) as error:
+        except (OSError, serialization.DocumentError) as error:
             log.debug("row %s of the quarantine table dropped: %s", page, error)
             damaged += 1
             with contextlib.suppress(OSError):
@@ -490,11 +491,11 @@ def read_bad_image(page: Path) -> BadImage:
     if set(row) != {field.name for field in fields(BadImage)} or not all(
         isinstance(v, str) for v in row.values()
     ):
-        raise DocumentError("it is no row of the table")
+        raise serialization.DocumentError("it is no row of the table")
     if row["id"] != page.stem:
-        raise DocumentError("it speaks of another image than its name")
+        raise serialization.DocumentError("it speaks of another image than its name")
     return BadImage(**row)
 
 
 def _table(folder: Path, decoding: Decoding) -> Path:
-    return folder / "images" / short_digest(asdict(decoding))
+    return folder / "images" / serialization.short_digest(asdict(decoding))

@@ -18,13 +18,15 @@ import numpy as np
 from featstore import serialization
 from featstore.errors import RefusedFileError, ShardCorruptError
 from featstore.store.hdf5_guard import Limits, PlainContent, read_plain
-from featstore.types import Computation, FeatureKey, Features
+from featstore.types import Computation, FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from featstore.types import Features
 
 
 # Shards

@@ -23,12 +23,13 @@ import numpy as np
 from featstore.errors import MissingFeaturesError, ShardCorruptError, StoreError
 from featstore.serialization import UnfitFileError, canonical_json, digest, digest_bytes, parse_json
 from featstore.store import notes, paths, shard
-from featstore.store.ids import ID_DTYPE, NO_IDS, IdSet, PackedIds
+from featstore.store.ids import ID_DTYPE, NO_IDS, IdSet
 from featstore.store.paths import ELSEWHERE, commit, commit_named_by_hash
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from featstore.store.ids import PackedIds
     from featstore.store.notes import BadImage
     from featstore.store.shard import Shard
     from featstore.types import BackboneSpec, Computation, Decoding, FeatureKey, Features

@@ -20,13 +20,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from featstore.errors import BadImageError
 from featstore.images.formats.container import MAX_PAGES, check_size
-from featstore.images.formats.dicom import (
-    TRANSFER_SYNTAX,
-    read_meta,
-    refuse_by_class,
-)
+from featstore.images.formats.dicom import TRANSFER_SYNTAX, read_meta, refuse_by_class
+from featstore.images.formats.samples import no_warnings, window
 from featstore.images.windows import FILE_WINDOW, window_range
 
 if TYPE_CHECKING:
@@ -69,8 +68,6 @@ def _pydicom() -> Any:  # noqa: ANN401
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what pydicom says about a file to itself, and take whatever it raises for damage."""
-    from featstore.images.formats.samples import no_warnings
-
     before, _inside.yes = getattr(_inside, "yes", False), True
     try:
         with no_warnings():
@@ -334,10 +331,6 @@ class Window:
 
     def show(self, values: NDArray[Any], *, inverted: bool) -> Pixels:
         """8-bit pixels ``(height, width, 1)`` of values."""
-        import numpy as np
-
-        from featstore.images.formats.samples import window
-
         smallest = 1 if self.function == "LINEAR" else 0
         if self.width < smallest or not self.width:
             raise BadImageError("corrupt", f"The window of the DICOM file is {self.width:g} wide.")
@@ -420,10 +413,6 @@ class DicomImage:
     # Kinds of pixels
 
     def _grey(self, frame: int, value_range: tuple[float, float] | None) -> Pixels:
-        import numpy as np
-
-        from featstore.images.formats.samples import window
-
         stored, padding = self._stored(frame)
         is_inverted = self.header.photometric == "MONOCHROME1"
         own = self._window(frame) if value_range == FILE_WINDOW else None
@@ -443,8 +432,6 @@ class DicomImage:
         return shown
 
     def _palette(self, frame: int) -> Pixels:
-        import numpy as np
-
         if self.syntax == _BIG_ENDIAN:
             raise BadImageError("unsupported", "Big-endian palette; convert it to PNG.")
         if self.header.stored > 16 or self.header.samples != 1:  # noqa: PLR2004
@@ -454,8 +441,6 @@ class DicomImage:
             return np.ascontiguousarray(found if found.dtype == np.uint8 else found >> 8, dtype=np.uint8)
 
     def _colour(self, frame: int) -> Pixels:
-        import numpy as np
-
         if self.header.stored != _BITS_OF_BYTE or self.keyword != "PixelData":
             raise BadImageError("unsupported", "DICOM colour of other than 8 bits; convert it to 8-bit PNG.")
         found = self._array(frame)
@@ -467,8 +452,6 @@ class DicomImage:
 
     def _stored(self, frame: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Stored values ``(height, width)``, and which are padding; None where nothing is."""
-        import numpy as np
-
         found = self._array(frame)
         if found.shape != (self.header.rows, self.header.columns):
             raise BadImageError("corrupt", "The DICOM file holds other samples than its header says.")
@@ -492,8 +475,6 @@ class DicomImage:
 
     def _in_unit(self, stored: NDArray[Any], frame: int) -> NDArray[Any]:
         """Values by the modality's table or rescale."""
-        import numpy as np
-
         if "ModalityLUTSequence" in self.dataset:
             with _quiet():
                 found: NDArray[Any] = _pydicom().pixels.apply_modality_lut(stored, self.dataset)
