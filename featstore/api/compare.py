@@ -194,6 +194,8 @@ def compare(
         bars,
     )
     shortcuts = cross_validated_shortcuts(design, facts, weights)
+    answered = questions.answer(design, question, ranked, shortcuts)
+    planned = answered is not None and answered.opens_the_gate
     result = Comparison(
         matrix=runs.describe(matrix, index, preferred.origin),
         protocol=Protocol(
@@ -205,10 +207,10 @@ def compare(
             own_split=own,
             adjustment="max-T",
         ),
-        primary_question=questions.answer(design, question, ranked, shortcuts),
+        primary_question=answered,
         shortcuts=tuple(ShortcutResult(label=s.candidate.label, estimates=s.estimates) for s in shortcuts),
         candidates=tuple(_result(design, s, selections[: len(design.splits)]) for s in ranked),
-        pairs=tuple(pairwise_tests.pairwise_tests(design, ranked)),
+        pairs=tuple(pairwise_tests.pairwise_tests(design, ranked, planned=planned)),
         selection_bias=selection_bias.correct_selection_bias(
             design, ranked, weights, selection_bias.select_in_inner_folds(design, rounds, raw)
         ),

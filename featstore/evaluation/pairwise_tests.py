@@ -266,11 +266,12 @@ def _parts(order: Numbers) -> Iterator[Numbers]:
 
 
 def pairwise_tests(
-    design: EvaluationDesign, scored_candidates: Sequence[CandidateScores]
+    design: EvaluationDesign, scored_candidates: Sequence[CandidateScores], *, planned: bool = False
 ) -> list[PairwiseDifference]:
     """Compare all pairs of candidates, in the order of the candidates.
 
-    Fusions against single networks are one family; every other pair is adjusted over all pairs.
+    Every pair is adjusted over all pairs. Where fusions against single networks are `planned` (the questions before
+    them were answered with yes), these are a family of their own.
     """
     a, b = np.tril_indices(len(scored_candidates), -1)
     if not len(a):
@@ -288,7 +289,7 @@ def pairwise_tests(
     together = found.intervals(quantile)
     fused = np.array([len(s.candidate.backbones) > 1 for s in scored_candidates])
     of_fusions = np.flatnonzero(fused[a] & ~fused[b])
-    if len(of_fusions):
+    if planned and len(of_fusions):
         family = _subset(found, of_fusions)
         p[of_fusions], narrower = max_t(family)
         for at, interval in zip(of_fusions, family.intervals(narrower), strict=True):
@@ -303,7 +304,7 @@ def pairwise_tests(
             delta=float(found.delta[i]),
             interval=alone[i],
             simultaneous=together[i],
-            family="fusions" if fused[a[i]] and not fused[b[i]] else "all",
+            family="fusions" if planned and fused[a[i]] and not fused[b[i]] else "all",
             p=float(p[i]),
             verdict=_verdict(p[i], found.delta[i]),
             tests={

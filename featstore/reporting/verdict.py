@@ -172,8 +172,8 @@ def pairs_head(result: Comparison) -> str:
     if result.protocol.adjustment == "holm":
         return "Pairs: paired bootstrap over patients; p is adjusted for all pairs (Holm)."
     return (
-        "Pairs, for exploration: simultaneous 95 % intervals and p by step-down max-T, of fusions against single"
-        " networks together, and of all pairs together."
+        "Pairs, for exploration: simultaneous 95 % intervals and p by step-down max-T over all pairs (fusions against"
+        " single networks among themselves, if the primary question was answered with yes)."
     )
 
 

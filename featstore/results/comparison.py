@@ -146,7 +146,7 @@ class PairwiseDifference(Result, frozen=True, kw_only=True):
     simultaneous
         Interval that holds for all pairs of the family together.
     family
-        ``fusions`` (a fusion against a single network) or ``all`` (every pair).
+        ``fusions`` (a fusion against a single network, where the primary question was answered with yes) or ``all``.
     p
         Adjusted for the family by step-down max-T: `featstore.evaluation.pairwise_tests.max_t`. In runs of before it
         is that of the paired bootstrap, adjusted for all pairs by Holm.
@@ -246,6 +246,11 @@ class PrimaryQuestion(Result, frozen=True, kw_only=True):
     def decisive(self) -> PlannedDifference:
         """The difference to the single network that is hardest to surpass."""
         return self.singles[0]
+
+    @property
+    def opens_the_gate(self) -> bool:
+        """Whether fusions against single networks are planned tests: better than these, and than all guesses."""
+        return self.verdict == "better" and self.above_shortcuts is not False
 
 
 # The best of all
