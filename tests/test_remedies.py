@@ -91,6 +91,11 @@ EXCEPTIONS = {
     ("bench", "cache export"): {
         "one has its own word for it, the other no such option": ["featstore_cli.options:parse_seeds"],
     },
+    ("report",): {
+        "part of the command that makes a run again, which is never `report`": [
+            "featstore.images.windows:range_option",
+        ],
+    },
     ("cache export",): {
         "an export asks for one view, so none is left to choose": [
             "featstore.matrix:_views",
