@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import time
+import warnings
 from pathlib import Path
 from signal import SIGKILL
 
@@ -163,9 +164,21 @@ def test_drift_names_engine_and_device_where_vectors_are_others(data, stores):
     assert "computed now by jax on " in strict.out
 
 
-@pytest.mark.parametrize("executor", ["processes", "dask"])
-def test_workers_write_the_bytes_of_one_process(data, stores, tmp_path, executor):
-    extract(data, tmp_path / "cache", "--executor", executor, "--workers", 2)
+def test_worker_processes_write_the_bytes_of_one_process(data, stores, tmp_path):
+    extract(data, tmp_path / "cache", "--executor", "processes", "--workers", 2)
+    assert shards(tmp_path / "cache") == shards(stores[0] / "jax")
+
+
+def test_workers_of_dask_write_the_bytes_of_one_process(data, stores, tmp_path):
+    from distributed import LocalCluster
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # distributed has warnings of its own
+        with LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        ) as cluster:
+            address = ["--scheduler", cluster.scheduler_address]
+            extract(data, tmp_path / "cache", "--executor", "dask", "--workers", 2, *address)
     assert shards(tmp_path / "cache") == shards(stores[0] / "jax")
 
 
