@@ -384,7 +384,7 @@ def batches(
             for step in block.steps:
                 here = tuple(key for key in step.keys if key.backbone not in device.specs)
                 there = tuple(key for key in step.keys if key.backbone in device.specs)
-                if here:
+                if here or not there:  # fine-tuning asks for pixels and names no key
                     yield from _step_batches(replace(step, keys=here), images, batch_size, pool)
                 if there:
                     yield from _device_batches(replace(step, keys=there), uploads, device)

@@ -43,16 +43,11 @@ def noise(name, count=2):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_network_holds_the_contract_on_jax(jax, name):
-    jax(jaxprocess.check_contract, name, weights_of(name))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_both_engines_give_the_same_vectors(jax, name):
+def test_each_network_holds_the_contract_on_jax_and_gives_the_vectors_of_tensorflow(jax, name):
     images = noise(name)
     network = load_backbone(name, weights_of(name), batch_size=len(images))
     expected = network.embed(images)
-    found, computation, spec = jax(jaxprocess.embed, name, weights_of(name), images)
+    found, computation, spec = jax(jaxprocess.check_and_embed, name, weights_of(name), images)
     assert spec == network.spec, "a key means the same network on both"
     assert np.abs(found - expected).max() <= CONTRACT * np.abs(expected).max()
     assert (computation.engine, network.computation.engine) == ("jax", "tensorflow")

@@ -144,7 +144,7 @@ def test_what_the_first_bytes_condemn_is_quarantined_with_its_id(write):
     }  # fmt: skip
     manifest = scan(write({"a/1.png": 1, "b/2.png": 2, **junk}))
     assert reasons(manifest) == {
-        "empty.png": "empty", "page.jpg": "not_image", "scan.dcm": "unsupported", "brain.nii.gz": "unsupported",
+        "empty.png": "empty", "page.jpg": "not_image", "scan.dcm": "truncated", "brain.nii.gz": "unsupported",
         "lfs.png": "lfs_pointer",
     }  # fmt: skip
     for row in manifest.unreadable:

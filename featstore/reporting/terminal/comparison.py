@@ -11,7 +11,7 @@ from shlex import quote
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
-from featstore.evaluation.metrics import ENOUGH_IMAGES, GROUPS, METRICS, PRIMARY, listed
+from featstore.evaluation.metrics import ENOUGH_IMAGES, GROUPS, METRICS, PRIMARY, listed, metrics
 from featstore.findings import CATALOGUE, Finding
 from featstore.reporting import verdict
 from featstore.reporting.tables import counts, printable, size, table, view_name
@@ -462,9 +462,11 @@ def _beside_text(result: Comparison) -> str:
     )
     estimates = next(s.estimates for s in result.candidates if s.candidate.label == label)
     known = [
-        f"{METRICS[name].label} {estimates[name].mean:.3f}"
-        for name in BESIDE
-        if name in estimates and estimates[name].mean is not None
+        f"{row.label} {estimates[name].mean:.3f}"
+        for name, row in metrics().items()
+        if (name in BESIDE or name not in METRICS)  # those of plug-ins are what the reader asks about
+        and name in estimates
+        and estimates[name].mean is not None
     ]
     chance = verdict.chance_text(result.curves.get(label, {}))
     enough = "" if estimates["ece"].mean is not None else f"; no ECE of fewer than {ENOUGH_IMAGES} images"
