@@ -105,13 +105,21 @@ Positive = Annotated[
 Calibrate = Annotated[
     str | None,
     typer.Option(
-        help="temperature, platt or isotonic: probabilities to be taken at their word.", metavar="METHOD"
+        help="temperature, platt, isotonic or, for 3 or more classes, vector: probabilities to be taken at their word.",
+        metavar="METHOD",
     ),
 ]
 Sensitivity = Annotated[
     float | None,
     typer.Option(
         help="Share of the positive class to find, such as 0.95; chosen in training.", metavar="SHARE"
+    ),
+]
+Confidence = Annotated[
+    float | None,
+    typer.Option(
+        help="How sure --sensitivity must be reached on other patients, such as 0.95; without it, every second time.",
+        metavar="SHARE",
     ),
 ]
 Accept = Annotated[

@@ -12,7 +12,7 @@ and then applied to the model that was fitted on all of these.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias
 
 import numpy as np
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 # Calibrations
 
 REMEDY = "Fit again with `featstore fuse`."
+RIDGE = 1e-4
 
 
 class Calibration(Protocol):
@@ -76,9 +77,7 @@ class Temperature:
 
     def apply(self, proba: Vector) -> Vector:
         """See `Calibration`."""
-        logits = self.slope * _logs(proba)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return _scaled(powers)
+        return _softmax(self.slope * _logs(proba))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +101,46 @@ class Platt:
         """See `Calibration`."""
         logits = _odds(proba) * np.array(self.slopes) + np.array(self.offsets)
         return _completed(1 / (1 + np.exp(-logits.clip(-500, 500))))
+
+
+@dataclass(frozen=True, slots=True)
+class VectorScaling:
+    """A slope and an offset for the logit of each class, fitted together. For three or more classes.
+
+    Unlike one Platt's curve per class it needs no scaling to a sum of one, which makes probabilities less sure.
+
+    Source: Guo et al., On calibration of modern neural networks, ICML 2017. Log-loss is least, but for a penalty of
+    `RIDGE` on what departs from the probabilities as they are, which keeps the numbers finite where the classes are
+    told apart without an error.
+    """
+
+    name: ClassVar[str] = "vector"
+    slopes: tuple[float, ...]
+    offsets: tuple[float, ...]
+
+    @classmethod
+    def fit(cls, y: NDArray[np.intp], proba: Vector) -> Self:
+        """See `Calibration`."""
+        from scipy.optimize import minimize
+
+        logits, width = _logs(proba), proba.shape[1]
+        truth = (y[:, None] == np.arange(width)).astype(np.float64)
+        start = np.repeat([1.0, 0.0], width)
+
+        def loss(values: Vector) -> tuple[float, Vector]:
+            fitted = _softmax(logits * values[:width] + values[width:])
+            gaps = (fitted - truth) / len(y)
+            slope = np.concatenate([(gaps * logits).sum(axis=0), gaps.sum(axis=0)])
+            apart = values - start
+            cost = -float((truth * _logs(fitted)).sum()) / len(y) + RIDGE * float(apart @ apart) / 2
+            return cost, slope + RIDGE * apart
+
+        values = minimize(loss, start, jac=True, method="L-BFGS-B").x
+        return cls(tuple(values[:width].tolist()), tuple(values[width:].tolist()))
+
+    def apply(self, proba: Vector) -> Vector:
+        """See `Calibration`."""
+        return _softmax(_logs(proba) * np.array(self.slopes) + np.array(self.offsets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +169,14 @@ class Isotonic:
         return _completed(np.column_stack([np.interp(x, xs, ys) for x, xs, ys in columns]))
 
 
-METHODS: Mapping[str, type[Temperature | Platt | Isotonic]] = {
-    kind.name: kind for kind in (Temperature, Platt, Isotonic)
+AnyCalibration: TypeAlias = Temperature | Platt | Isotonic | VectorScaling
+
+METHODS: Mapping[str, type[AnyCalibration]] = {
+    kind.name: kind for kind in (Temperature, Platt, Isotonic, VectorScaling)
 }
 
 
-def method(name: str) -> type[Temperature | Platt | Isotonic]:
+def method(name: str) -> type[AnyCalibration]:
     """Return the kind of calibration by its name.
 
     Raises
@@ -148,12 +189,12 @@ def method(name: str) -> type[Temperature | Platt | Isotonic]:
     return METHODS[name]
 
 
-def to_json(calibration: Temperature | Platt | Isotonic) -> dict[str, Any]:
+def to_json(calibration: AnyCalibration) -> dict[str, Any]:
     """Name and numbers."""
     return {"method": calibration.name, **asdict(calibration)}
 
 
-def from_json(document: Mapping[str, Any], classes: int) -> Temperature | Platt | Isotonic:
+def from_json(document: Mapping[str, Any], classes: int) -> AnyCalibration:
     """Rebuild what `to_json` wrote, for a model of so many classes.
 
     Raises
@@ -194,6 +235,10 @@ def _logs(proba: Vector) -> Vector:
     return logs
 
 
+def _softmax(logits: Vector) -> Vector:
+    return _scaled(np.exp(logits - logits.max(axis=1, keepdims=True)))
+
+
 def _odds(proba: Vector) -> Vector:
     """Log-odds of the second class ``(n, 1)`` where there are two, else of each class ``(n, classes)``."""
     columns = proba[:, 1:] if proba.shape[1] == 2 else proba  # noqa: PLR2004
@@ -225,6 +270,7 @@ def _numbers(value: Any) -> Any:  # noqa: ANN401
 # Operating points
 
 INNER_FOLDS = 5
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,24 +285,36 @@ class OperatingPointRequest:
         Share of the positive class to be found, above 0 and at most 1; None leaves the most probable class.
     positive
         Index of the positive class.
+    confidence
+        How sure the sensitivity must be reached on other patients, between 0 and 1; None takes the threshold that
+        reaches it on the patients at hand.
 
     Raises
     ------
     UnknownNameError
         If there is no such calibration.
     UsageError
-        If the sensitivity is none, or nobody said of which class.
+        If the sensitivity or the confidence is none, or nobody said of which class.
     """
 
     calibrate: str | None = None
     sensitivity: float | None = None
     positive: int | None = None
+    confidence: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant before anything is fitted."""
         if self.calibrate is not None:
             method(self.calibrate)
+        if self.confidence is not None and not 0 < self.confidence < 1:
+            raise UsageError(
+                f"A confidence of {self.confidence} cannot be had.", "Use a share below 1: --confidence 0.95."
+            )
         if self.sensitivity is None:
+            if self.confidence is not None:
+                raise UsageError(
+                    "A confidence is about a sensitivity to be reached.", "Say which: --sensitivity 0.9."
+                )
             return
         if not 0 < self.sensitivity <= 1:
             raise UsageError(
@@ -272,6 +330,31 @@ class OperatingPointRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ToleranceBound:
+    """The threshold that reaches a sensitivity with a confidence, beside the plain one.
+
+    Attributes
+    ----------
+    confidence
+        How sure it is that the sensitivity is reached on other patients.
+    threshold
+        Calibrated probability; None where there are too few patients.
+    plain
+        The threshold that reaches the sensitivity on the patients at hand, and on others about every second time.
+    patients
+        Those of the positive class that it rests on.
+    needed
+        How many there have to be for any threshold; None where no number is enough (a sensitivity of 1).
+    """
+
+    confidence: float
+    threshold: float | None
+    plain: float
+    patients: int
+    needed: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class OperatingPoint:
     """A fitted calibration and a threshold; either may be absent.
 
@@ -283,11 +366,15 @@ class OperatingPoint:
         Calibrated probability from which an image is called positive; None for the most probable class.
     request
         What was asked for.
+    tolerance
+        The threshold with and without a confidence; None of a run of an earlier version, or where no sensitivity is
+        asked for.
     """
 
-    calibration: Temperature | Platt | Isotonic | None
+    calibration: AnyCalibration | None
     threshold: float | None
     request: OperatingPointRequest
+    tolerance: ToleranceBound | None = None
 
     def calibrate(self, proba: Vector) -> Vector:
         """Calibrated probabilities ``(n, classes)``."""
@@ -299,19 +386,28 @@ class OperatingPoint:
 
     def to_json(self) -> OperatingFields:
         """Plain dict for the run and its model."""
-        return {
+        fields: OperatingFields = {
             "calibration": None if self.calibration is None else to_json(self.calibration),
             "threshold": self.threshold,
             "sensitivity": self.request.sensitivity,
             "positive": self.request.positive,
         }
+        if self.tolerance is not None:
+            fields["confidence"] = self.request.confidence
+            fields["tolerance"] = asdict(self.tolerance)
+        return fields
 
 
 NEUTRAL = OperatingPoint(None, None, OperatingPointRequest())
 """The model's own probabilities, and the most probable class."""
 
 
-def fit_operating_point(y: NDArray[np.intp], proba: Vector, request: OperatingPointRequest) -> OperatingPoint:
+def fit_operating_point(
+    y: NDArray[np.intp],
+    proba: Vector,
+    request: OperatingPointRequest,
+    groups: NDArray[np.str_] | None = None,
+) -> OperatingPoint:
     """Fit what is requested.
 
     Parameters
@@ -322,20 +418,100 @@ def fit_operating_point(y: NDArray[np.intp], proba: Vector, request: OperatingPo
         ``(n, classes)`` their out-of-fold probabilities.
     request
         What to fit.
+    groups
+        ``(n,)`` patient of each image; None takes every image for a patient of its own.
+
+    Raises
+    ------
+    UsageError
+        If a confidence is asked for that so few patients do not allow.
 
     Notes
     -----
-    The threshold is the highest one that finds at least the requested share of the positive images in `y`. Of other
-    patients it may find more or fewer: the scores on held-out images say how many.
+    The plain threshold is the highest one that finds at least the requested share of the positive images in `y`. Of
+    other patients it may find more or fewer: the scores on held-out images say how many. With a confidence it is that
+    of `tolerance_threshold`.
     """
     calibration = None if request.calibrate is None else method(request.calibrate).fit(y, proba)
     point = OperatingPoint(calibration, None, request)
     if request.sensitivity is None or request.positive is None:
         return point
-    found = np.sort(point.calibrate(proba)[y == request.positive, request.positive])[::-1]
+    ill = y == request.positive
+    values = point.calibrate(proba)[ill, request.positive]
+    found = np.sort(values)[::-1]
     # Rounded first: 0.9 of 10 images are 9, whatever the last bit of the product says.
     enough = int(np.ceil(round(request.sensitivity * len(found), 9)))
-    return OperatingPoint(calibration, float(found[enough - 1]), request)
+    plain = float(found[enough - 1])
+    patients = np.arange(len(y)).astype(str) if groups is None else groups
+    confidence = LEVEL if request.confidence is None else request.confidence
+    bound = ToleranceBound(
+        confidence,
+        tolerance_threshold(values, patients[ill], request.sensitivity, confidence),
+        plain,
+        len(np.unique(patients[ill])),
+        patients_needed(request.sensitivity, confidence),
+    )
+    if request.confidence is not None and bound.threshold is None:
+        raise UsageError(
+            not_enough_patients(asdict(bound), request.sensitivity),
+            "Leave out --confidence, or aim at a lower --sensitivity.",
+        )
+    threshold = plain if request.confidence is None else bound.threshold
+    return OperatingPoint(calibration, threshold, request, bound)
+
+
+def tolerance_threshold(
+    values: Vector, groups: NDArray[np.str_], sensitivity: float, confidence: float = LEVEL
+) -> float | None:
+    """Highest threshold that reaches a sensitivity on other patients with a confidence; None of too few patients.
+
+    Of n patients at most k may be missed, where k is the largest number with ``P(Binomial(n, 1 - sensitivity) <= k)
+    <= 1 - confidence``: the threshold is the (k + 1)-th lowest probability, an exact tolerance bound without any
+    assumption about the distribution. A patient with several images counts as missed by the share of them below the
+    threshold, and the sensitivity is the mean over the patients of the share that is found. Images of a patient that
+    are missed or found all together are the least favourable case, and that of the binomial distribution.
+
+    Parameters
+    ----------
+    values, groups
+        ``(n,)`` probability and patient of each positive image, from models that had not seen it.
+    sensitivity, confidence
+        Shares.
+
+    References
+    ----------
+    Wilks, Determination of sample sizes for setting tolerance limits, Annals of Mathematical Statistics 12, 1941.
+    """
+    from scipy.stats import binom
+
+    _, patient, count = np.unique(groups, return_inverse=True, return_counts=True)
+    patients = len(count)
+    tail = binom.cdf(np.arange(patients), patients, 1 - sensitivity)
+    missed = int((tail <= 1 - confidence + ROUNDING).sum()) - 1
+    if missed < 0:
+        return None
+    order = np.argsort(values, kind="stable")
+    lower = np.concatenate([[0.0], np.cumsum(1 / count[patient[order]])[:-1]])
+    # Images that are equally probable are called together: what lies strictly below is what is missed.
+    ordered = values[order]
+    below = lower[np.searchsorted(ordered, ordered)]
+    return float(ordered[below <= missed + ROUNDING][-1])
+
+
+def patients_needed(sensitivity: float, confidence: float = LEVEL) -> int | None:
+    """How many patients of a class a threshold that reaches the sensitivity so surely takes; None: none will do."""
+    if sensitivity >= 1:
+        return None
+    return max(1, int(np.ceil(round(float(np.log(1 - confidence) / np.log(sensitivity)), 9))))
+
+
+def not_enough_patients(tolerance: Mapping[str, Any], sensitivity: float) -> str:
+    """Say in one line why no threshold reaches the sensitivity with the confidence."""
+    needed = "no number is enough" if tolerance["needed"] is None else f"{tolerance['needed']} are needed"
+    return (
+        f"Not enough patients to be {100 * tolerance['confidence']:g} % sure of a sensitivity of {sensitivity:g}:"
+        f" {tolerance['patients']} of the positive class, {needed}."
+    )
 
 
 def read_operating_point(document: Mapping[str, Any] | None, classes: int) -> OperatingPoint:
@@ -351,8 +527,13 @@ def read_operating_point(document: Mapping[str, Any] | None, classes: int) -> Op
     try:
         kept = document["calibration"]
         request = OperatingPointRequest(
-            None if kept is None else kept["method"], document["sensitivity"], document["positive"]
+            None if kept is None else kept["method"],
+            document["sensitivity"],
+            document["positive"],
+            document.get("confidence"),
         )
+        bound = document.get("tolerance")
+        tolerance = None if bound is None else ToleranceBound(**bound)
         calibration = None if kept is None else from_json(kept, classes)
         threshold = None if document["threshold"] is None else float(document["threshold"])
         sound = (threshold is None) == (request.sensitivity is None)
@@ -360,11 +541,11 @@ def read_operating_point(document: Mapping[str, Any] | None, classes: int) -> Op
         sound &= request.positive is None or (
             type(request.positive) is int and 0 <= request.positive < classes
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"The run's operating point cannot be read: {error!r}.", REMEDY) from error
     if not sound:
         raise RunError("The run's operating point does not fit its model.", REMEDY)
-    return OperatingPoint(calibration, threshold, request)
+    return OperatingPoint(calibration, threshold, request, tolerance)
 
 
 # How far probabilities are from the truth, and how far they would be by chance alone

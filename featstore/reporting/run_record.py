@@ -349,7 +349,8 @@ def _require_request(comparison: Comparison) -> None:
     positive = comparison.matrix["positive"]
     index = None if positive is None else list(comparison.matrix["classes"]).index(positive)
     try:
-        OperatingPointRequest(comparison.protocol.calibrate, comparison.protocol.sensitivity, index)
+        asked = comparison.protocol
+        OperatingPointRequest(asked.calibrate, asked.sensitivity, index, asked.confidence)
     except ValueError as error:
         raise ShapeError("nothing can be calibrated as the protocol says") from error
 

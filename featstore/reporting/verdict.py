@@ -230,6 +230,11 @@ def calibration_text(curves: Mapping[str, Any]) -> str:
     )
 
 
+def sure(confidence: float | None) -> str:
+    """How sure a sensitivity must be reached, behind its number; empty where nobody asked."""
+    return "" if confidence is None else f", to be reached with {100 * confidence:g} % confidence"
+
+
 def calibration_error(part: Mapping[str, Any]) -> float:
     """Mean over the images of the distance between what a bin was told and what it was (ECE)."""
     gap = np.abs(np.subtract(part["predicted"], part["observed"]))

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fakes_matrix import make_matrix
+from scipy.stats import norm
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -19,7 +20,10 @@ from featstore.evaluation.calibration import (
     Platt,
     Temperature,
     fit_operating_point,
+    patients_needed,
     read_operating_point,
+    recalibration,
+    tolerance_threshold,
 )
 from featstore.evaluation.estimates import EvaluationDesign
 from featstore.evaluation.metrics import decide, score
@@ -216,3 +220,92 @@ def test_nothing_wished_for_costs_nothing():
     matrix = make_matrix(patients=20)
     splits = group_folds(matrix, 3)
     assert operating_points(matrix.y, splits, splits, [], OperatingPointRequest()) == [NEUTRAL] * 3
+
+
+def test_vector_scaling_brings_the_slope_of_each_of_five_classes_to_one():
+    """Where Platt's curves, scaled to a sum of one, leave it far from there."""
+    rng = np.random.default_rng(5)
+    logits = 4 * rng.normal(size=(12000, 5))
+    honest = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    y = (rng.random((12000, 1)) > np.cumsum(honest, axis=1)[:, :4]).sum(axis=1)
+    told = np.exp(logits / 3)
+    told /= told.sum(axis=1, keepdims=True)
+    patients = np.arange(6000).astype(str)
+
+    def slopes(name):
+        after = METHODS[name].fit(y[:6000], told[:6000]).apply(told[6000:])
+        return [recalibration(y[6000:] == c, after[:, c], patients)["slope"]["value"] for c in range(5)]
+
+    assert slopes("vector") == pytest.approx([1.0] * 5, abs=0.1)
+    assert min(slopes("platt")) > 1.1
+
+
+def study(rng, patients, images):
+    """Probabilities of the positive images of a study, of patients who differ more than their images do."""
+    own = rng.normal(size=(patients, 1)) + 0.6 * rng.normal(size=(patients, images))
+    return own.ravel(), np.repeat(np.arange(patients), images).astype(str)
+
+
+@pytest.mark.parametrize(("patients", "images"), [(80, 1), (200, 1), (80, 4)])
+@pytest.mark.parametrize("target", [0.9, 0.95])
+def test_the_tolerance_bound_holds_in_95_of_100_studies_and_the_plain_threshold_in_about_half(
+    patients, images, target
+):
+    rng = np.random.default_rng(6)
+    reached = {"sure": 0, "plain": 0}
+    deviation = np.sqrt(1 + 0.6**2)
+    for _ in range(500):
+        values, groups = study(rng, patients, images)
+        sure = tolerance_threshold(values, groups, target)
+        proba = 1 / (1 + np.exp(-values))
+        point = fit_operating_point(
+            np.ones(len(values), int),
+            np.column_stack([1 - proba, proba]),
+            OperatingPointRequest(sensitivity=target, positive=1),
+            groups,
+        )
+        assert point.tolerance.threshold <= point.threshold
+        plain = np.log(point.threshold / (1 - point.threshold))
+        reached["sure"] += norm.sf(sure / deviation) >= target
+        reached["plain"] += norm.sf(plain / deviation) >= target
+    assert reached["sure"] >= 0.95 * 500 - 2 * np.sqrt(500 * 0.05 * 0.95)
+    assert 0.35 * 500 <= reached["plain"] <= 0.65 * 500
+
+
+@pytest.mark.parametrize(("target", "needed"), [(0.9, 29), (0.95, 59)])
+def test_the_fewest_patients_for_a_tolerance_bound_are_those_of_the_tables(target, needed):
+    assert patients_needed(target) == needed
+    values = np.arange(needed) / needed
+    names = np.arange(needed).astype(str)
+    assert tolerance_threshold(values, names, target) == 0
+    assert tolerance_threshold(values[1:], names[1:], target) is None
+    # Images of a patient are no further patients.
+    assert tolerance_threshold(np.repeat(values[1:], 5), np.repeat(names[1:], 5), target) is None
+
+
+def test_equal_probabilities_are_called_together():
+    values = np.repeat([0.1, 0.2, 0.3], 40)
+    assert tolerance_threshold(values, np.arange(120).astype(str), 0.9) == 0.1
+    assert tolerance_threshold(values, np.arange(120).astype(str), 0.5) == 0.2
+
+
+def test_too_few_patients_for_a_confidence_are_told_in_one_line():
+    y, _, proba = overconfident(np.random.default_rng(7), 40)
+    with pytest.raises(UsageError, match=r"^Not enough patients .* 59 are needed"):
+        fit_operating_point(y, proba, OperatingPointRequest(None, 0.95, 1, 0.95))
+    with pytest.raises(UsageError, match="no number is enough"):
+        fit_operating_point(y, proba, OperatingPointRequest(None, 1.0, 1, 0.95))
+    assert fit_operating_point(y, proba, OperatingPointRequest(None, 0.95, 1)).tolerance.threshold is None
+
+
+def test_with_a_confidence_the_tolerance_bound_decides_and_comes_back_from_json():
+    y, _, proba = overconfident(np.random.default_rng(8), 400)
+    point = fit_operating_point(y, proba, OperatingPointRequest("vector", 0.9, 1, 0.95))
+    assert point.threshold == point.tolerance.threshold < point.tolerance.plain
+    assert read_operating_point(json.loads(json.dumps(point.to_json())), 2) == point
+
+
+@pytest.mark.parametrize("wish", [(None, 0.9, 1, 1.0), (None, 0.9, 1, 95), (None, None, 1, 0.95)])
+def test_a_confidence_that_cannot_be_meant_is_refused(wish):
+    with pytest.raises(UsageError, match="confidence"):
+        OperatingPointRequest(*wish)

@@ -12,10 +12,12 @@ from shlex import quote
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from featstore.evaluation.calibration import not_enough_patients
 from featstore.evaluation.metrics import GROUPS, METRICS, PRIMARY, listed
 from featstore.findings import CATALOGUE, Finding
 from featstore.reporting import verdict
 from featstore.reporting.tables import counts, printable, size, table, view_name
+from featstore.reporting.verdict import sure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -189,10 +191,31 @@ def operating_text(operating: Mapping[str, Any], classes: Sequence[str]) -> str:
         sentences.append(f"Probabilities are calibrated ({calibration['method']}).")
     if threshold is not None:
         sentences.append(
-            f"An image is called {classes[operating['positive']]!r} from a probability of {threshold:.3g} on: this"
-            f" found {100 * operating['sensitivity']:g} % of them in training, on images a model had not seen."
+            f"An image is called {classes[operating['positive']]!r} from a probability of {threshold:.3g} on:"
+            f" {_reached(operating)}"
         )
     return " ".join(sentences)
+
+
+def _reached(operating: Mapping[str, Any]) -> str:
+    """What the threshold in use reaches, and the other one beside it: plain, or with a tolerance bound."""
+    share = f"{100 * operating['sensitivity']:g} %"
+    tolerance, plain = operating.get("tolerance"), operating.get("confidence") is None
+    found = f"this found {share} of them in training, on images a model had not seen."
+    if tolerance is None:
+        return found
+    certain = f"{100 * tolerance['confidence']:g} % sure"
+    if not plain:
+        return (
+            f"it is {certain} that this finds {share} of them in other patients ({tolerance['patients']} patients;"
+            f" exact tolerance bound). {tolerance['plain']:.3g} found as many in training."
+        )
+    if tolerance["threshold"] is None:
+        return f"{found} {not_enough_patients(tolerance, operating['sensitivity'])}"
+    return (
+        f"{found} In other patients that is reached about every second time; from"
+        f" {tolerance['threshold']:.3g} on it is {certain} (--confidence {tolerance['confidence']:g})."
+    )
 
 
 def data_text(matrix: Mapping[str, Any]) -> str:
@@ -263,7 +286,7 @@ def _request_text(result: Comparison) -> str:
     if request.calibrate is not None:
         parts.append(f"probabilities calibrated ({request.calibrate})")
     if request.sensitivity is not None:
-        parts.append(f"threshold for a sensitivity of {request.sensitivity:g}")
+        parts.append(f"threshold for a sensitivity of {request.sensitivity:g}{sure(request.confidence)}")
     chosen = " and ".join(parts)
     return (
         f"{chosen[0].upper()}{chosen[1:]}, chosen within the training images of each fold." if chosen else ""
