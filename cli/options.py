@@ -105,7 +105,7 @@ Positive = Annotated[
 Calibrate = Annotated[
     str | None,
     typer.Option(
-        help="temperature, platt, isotonic or, for 3 or more classes, vector: probabilities to be taken at their word.",
+        help="temperature, platt, isotonic or (from 3 classes on) vector: probabilities to be taken at their word.",
         metavar="METHOD",
     ),
 ]
@@ -118,7 +118,7 @@ Sensitivity = Annotated[
 Confidence = Annotated[
     float | None,
     typer.Option(
-        help="How sure --sensitivity must be reached on other patients, such as 0.95; without it, every second time.",
+        help="How sure --sensitivity must be reached on other patients, such as 0.95; without it, at best half the time.",
         metavar="SHARE",
     ),
 ]

@@ -101,7 +101,7 @@ def compare(
         Share of the positive class to be found; the threshold is chosen within the training images of each fold.
     confidence
         How sure the sensitivity must be reached on other patients, such as 0.95
-        (`featstore.evaluation.calibration.tolerance_threshold`); None: as often as not.
+        (`featstore.evaluation.calibration.tolerance_threshold`); None: at best half the time.
     out, overwrite
         Folder for the run; None writes nothing.
     views, test_views

@@ -213,7 +213,7 @@ def _reached(operating: Mapping[str, Any]) -> str:
     if tolerance["threshold"] is None:
         return f"{found} {not_enough_patients(tolerance, operating['sensitivity'])}"
     return (
-        f"{found} In other patients that is reached about every second time; from"
+        f"{found} In other patients that is reached at best about half the time; from"
         f" {tolerance['threshold']:.3g} on it is {certain} (--confidence {tolerance['confidence']:g})."
     )
 
