@@ -340,7 +340,7 @@ class ToleranceBound:
     threshold
         Calibrated probability; None where there are too few patients.
     plain
-        The threshold that reaches the sensitivity on the patients at hand, and on others at best about every second time.
+        The threshold that reaches the sensitivity on the patients at hand, on others at best half the time.
     patients
         Those of the positive class that it rests on.
     needed
