@@ -118,7 +118,7 @@ Sensitivity = Annotated[
 Confidence = Annotated[
     float | None,
     typer.Option(
-        help="How sure --sensitivity must be reached on other patients, such as 0.95; without: at best half the time.",
+        help="How sure --sensitivity must be reached on other patients, such as 0.95; without: half the time.",
         metavar="SHARE",
     ),
 ]
