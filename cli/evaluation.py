@@ -1,4 +1,4 @@
-"""Commands of stage two: `featstore check`, `fuse`, `compare` and `predict`."""
+"""Commands of stage two: `featstore check`, `split`, `fuse`, `compare` and `predict`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from featstore.errors import UsageError
 
 from . import options
-from .printing import finish, print_comparison, print_csv, print_json, print_text, say
+from .printing import finish, print_comparison, print_csv, print_json, print_result, print_text, say
 
 
 @options.reads_data
@@ -50,6 +50,7 @@ def fuse(
     preprocess: options.StoredPreprocess = None,
     precision: options.StoredPrecision = None,
     value_range: options.ValueRange = None,
+    window: options.Window = None,
     cache: options.Cache = None,
     reading: options.Reading = options.PLAIN,
     accept: options.Accept = None,
@@ -88,6 +89,7 @@ def fuse(
             recipe,
             seeds,
             value_range,
+            window,
             cache,
             reading,
         ),
@@ -105,6 +107,15 @@ def compare(
     subsets: Annotated[
         str, typer.Option(help="singles, all, greedy, A+B, or several with commas.")
     ] = "singles",
+    primary: Annotated[
+        str | None,
+        typer.Option(
+            help="Fusion of the primary question: is it better than every single network? Default concat_logreg over"
+            " all.",
+            metavar="NAME[:A+B]",
+        ),
+    ] = None,
+    margin: Annotated[float, typer.Option(help="Difference in AUC that is too small to matter.")] = 0.01,
     folds: Annotated[
         str,
         typer.Option(
@@ -155,15 +166,20 @@ def compare(
     preprocess: options.StoredPreprocess = None,
     precision: options.StoredPrecision = None,
     value_range: options.ValueRange = None,
+    window: options.Window = None,
     cache: options.Cache = None,
     reading: options.Reading = options.PLAIN,
     accept: options.Accept = None,
     json: options.Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print one line of CSV per candidate.")] = False,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Show the differences of pairs, too: exploration.")
+    ] = False,
 ) -> None:
-    """Stage two: compare strategies, with a verdict.
+    """Stage two: tell whether the fusion is better than every single network.
 
-    Strategies and single backbones on identical folds over whole patients, from stored features only.
+    Strategies and single backbones on identical folds over whole patients, from stored features only. The question is
+    settled before any score and tested at full strength; all other pairs are exploration.
     """
     from featstore.api.compare import compare
     from featstore.runs import csv_text
@@ -174,6 +190,8 @@ def compare(
         data,
         strategies="all" if strategies == "all" else names,
         subsets=subsets,
+        primary=primary,
+        margin=margin,
         folds=options.parse_folds(folds),
         repeats=repeats,
         fold_seed=fold_seed,
@@ -201,6 +219,7 @@ def compare(
             recipe,
             seeds,
             value_range,
+            window,
             cache,
             reading,
         ),
@@ -215,7 +234,7 @@ def compare(
     elif csv:
         print_text(csv_text(result.rows()).rstrip("\n"))
     else:
-        print_comparison(result)
+        print_comparison(result, out, pairs=pairs)
 
 
 SHOWN = 20
@@ -296,6 +315,7 @@ AUDIT_FAILED = 5
 def check(
     data: options.Data,
     value_range: options.ValueRange = None,
+    window: options.Window = None,
     reading: options.Reading = options.PLAIN,
     cache: options.Cache = None,
     accept: options.Accept = None,
@@ -311,7 +331,7 @@ def check(
     say("check", "reading the data set", json=json)
     result = check(
         data,
-        value_range=options.parse_range(value_range),
+        value_range=options.parse_range(value_range, window),
         **reading,
         cache=cache,
         accept=options.parse_codes(accept),
@@ -323,4 +343,52 @@ def check(
         print_text(check_text(result))
     if not result.no_error_found:
         raise typer.Exit(AUDIT_FAILED)
+    finish(result.bad)
+
+
+@options.reads_data
+def split(
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="The manifest, or its name for one a fold.", metavar="FILE.csv")],
+    by: Annotated[
+        str, typer.Option(help="What stays together: group (patient), or image where each is its own.")
+    ] = "group",
+    ratios: Annotated[
+        str | None,
+        typer.Option(
+            help="Train/val/test or train/test, of any sum; default 60/20/20.",
+            metavar="A/B[/C]",
+            show_default=False,
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="In place of ratios: a manifest for each fold.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the drawing.", min=0)] = 0,
+    reading: options.Reading = options.PLAIN,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there already.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Divide a data set into train, val and test, or into folds, and write it as a manifest.
+
+    Whole patients (groups), every class in every part, near the wanted shares of each class. The CSV file has the
+    columns path,label,group,split[,site], and every command reads it as DATA.
+    """
+    from featstore.api.split import split
+    from featstore.reporting.terminal.results import split_text
+
+    say("split", "reading the data set", json=json)
+    result = split(
+        data,
+        out,
+        by=by,
+        ratios=options.parse_ratios(ratios),
+        folds=folds,
+        seed=seed,
+        overwrite=overwrite,
+        **reading,
+    )
+    print_result(result, split_text, json=json)
     finish(result.bad)

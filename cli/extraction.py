@@ -24,6 +24,7 @@ def extract(
     precision: options.Precision = "float32",
     engine: options.Engine = "auto",
     value_range: options.ValueRange = None,
+    window: options.Window = None,
     cache: options.Cache = None,
     reading: options.Reading = options.PLAIN,
     executor: Annotated[
@@ -78,6 +79,7 @@ def extract(
             engine,
             check_images,
             value_range,
+            window,
             reading,
             json,
         )
@@ -91,7 +93,7 @@ def extract(
         engine=engine,
         recipe=recipe,
         seeds=options.parse_seeds(seeds) or (),
-        value_range=options.parse_range(value_range),
+        value_range=options.parse_range(value_range, window),
         cache=cache,
         **reading,
         executor=executor,
@@ -121,6 +123,7 @@ def check(
     engine: str,
     images: int,
     value_range: str | None,
+    window: str | None,
     reading: options.Reading,
     json: bool,
 ) -> None:
@@ -137,7 +140,7 @@ def check(
         precision="bfloat16" if precision == "float32" else precision,
         engine=engine,
         images=images,
-        value_range=options.parse_range(value_range),
+        value_range=options.parse_range(value_range, window),
         **reading,
     )
     if json:
@@ -176,6 +179,7 @@ def finetune(
     split_seed: Annotated[int, typer.Option(help="Seed of that hold-out, as for fuse.")] = 0,
     preprocess: options.Preprocess = "official",
     value_range: options.ValueRange = None,
+    window: options.Window = None,
     reading: options.Reading = options.PLAIN,
     out: Annotated[Path, typer.Option(help="Folder of the run; the weights lie there.")] = Path(
         "runs/finetune"
@@ -207,7 +211,7 @@ def finetune(
         test_size=test_size,
         split_seed=split_seed,
         preprocess=preprocess,
-        value_range=options.parse_range(value_range),
+        value_range=options.parse_range(value_range, window),
         **reading,
         out=out,
         overwrite=overwrite,

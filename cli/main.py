@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from featstore import processes
+from featstore import processes, registry
 from featstore.errors import FeatstoreError, InterruptionError, StoreError
 from featstore.processes import progress_bars
 
@@ -45,6 +45,7 @@ app = typer.Typer(
 )
 app.command("demo")(reporting.demo)
 app.command("check")(evaluation.check)
+app.command("split")(evaluation.split)
 app.command("extract")(extraction.extract)
 app.command("fuse")(evaluation.fuse)
 app.command("compare")(evaluation.compare)
@@ -53,6 +54,7 @@ app.command("report")(reporting.report)
 app.command("paper")(reporting.paper)
 app.command("finetune")(extraction.finetune)
 app.command("bench")(extraction.bench)
+app.command("doctor")(reporting.doctor)
 app.add_typer(cache.app, name="cache")
 app.command("backbones")(reporting.backbones)
 app.command("strategies")(reporting.strategies)
@@ -88,10 +90,8 @@ def featstore(
     Exit codes: 0 done, 1 failed, 2 usage, 3 done with quarantined images, 4 store or disk, 5 the data
     audit failed, 130 interrupted (Ctrl-C or SIGTERM).
     """
-    from featstore.registry import add_plugin
-
     for place in plugin or ():
-        add_plugin(place)
+        registry.add_plugin(place)
 
 
 def plugins_first(arguments: list[str]) -> list[str]:
@@ -141,7 +141,12 @@ def main() -> None:
 
 def _fail_unforeseen(error: Exception, *, debug: bool) -> NoReturn:
     cause = f"{type(error).__name__}: {error}".partition("\n")[0]
-    remedy = "This is a defect of featstore; run again with --debug and report what it prints."
+    plugin = registry.plugin_at_fault(error)
+    remedy = (
+        "This is a defect of featstore; run again with --debug and report what it prints."
+        if plugin is None
+        else f"Correct {plugin}, the plug-in whose code raised this; --debug shows the line."
+    )
     _fail(InterruptionError() if processes.was_requested() else FeatstoreError(cause, remedy), debug=debug)
 
 

@@ -16,12 +16,16 @@ from featstore.errors import UsageError
 # Options, as annotated types
 
 Data = Annotated[
-    Path, typer.Argument(help="Folder (class/… or split/class/…) or CSV (path,label[,group][,split][,site]).")
+    Path,
+    typer.Argument(
+        help="Folder (class/… or split/class/…), CSV or Parquet (path,label[,group][,split][,site])."
+    ),
 ]
 Columns = Annotated[
     list[str] | None,
     typer.Option(
-        help="Columns of the CSV: path=filename,label=finding,group=patient_id.", metavar="NAME=COLUMN"
+        help="Columns of the table: path=filename,label=finding,group=patient_id; label=A,B if these hold 0 and 1.",
+        metavar="NAME=COLUMN",
     ),
 ]
 Root = Annotated[
@@ -29,6 +33,10 @@ Root = Annotated[
     typer.Option(
         help="Where the paths of the CSV begin; default its folder.", metavar="FOLDER", show_default=False
     ),
+]
+SiteTag = Annotated[
+    str | None,
+    typer.Option(help="Tag of DICOM files that names the site, such as Manufacturer.", metavar="TAG"),
 ]
 Suffix = Annotated[
     str | None, typer.Option(help="Of paths of the CSV that have none, such as .png.", metavar="SUFFIX")
@@ -81,6 +89,13 @@ StoredSeeds = Annotated[
 Seeds = Annotated[str | None, typer.Option(help="Augmented views, such as 1-4 or 1,3,7; none for none.")]
 ValueRange = Annotated[
     str | None, typer.Option("--range", help="Black and white of 16-bit or float images.", metavar="LOW,HIGH")
+]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        help="The same by name (lung, mediastinal, bone, brain), as level,width in HU, or file: each DICOM's own.",
+        metavar="NAME|L,W",
+    ),
 ]
 Cache = Annotated[
     Path | None,
@@ -170,6 +185,7 @@ _READING: dict[str, tuple[Any, Any]] = {
     "columns": (Columns, None),
     "root": (Root, None),
     "suffix": (Suffix, None),
+    "site_tag": (SiteTag, None),
     "follow_links": (FollowLinks, False),
 }
 """Annotation and default of each; the names are those of `featstore.images.scan.ScanOptions`."""
@@ -206,8 +222,14 @@ def parse_seeds(text: str | None, option: str = "--seeds", example: str = "1-4")
     return [seed for part in text.split(",") for seed in _numbers(part.strip(), option, example)]
 
 
-def parse_range(text: str | None) -> tuple[float, float] | None:
-    """``LOW,HIGH`` as two numbers."""
+def parse_range(text: str | None, window: str | None = None) -> tuple[float, float] | None:
+    """``LOW,HIGH`` of ``--range``, or a window of ``--window``, as two numbers."""
+    if window is not None:
+        from featstore.images.windows import parse_window
+
+        if text is not None:
+            raise UsageError("--range and --window say the same.", "Leave one of them out.")
+        return parse_window(window)
     if text is None:
         return None
     try:
@@ -217,6 +239,18 @@ def parse_range(text: str | None) -> tuple[float, float] | None:
     if not low < high:
         raise UsageError(f"--range {text!r} is not LOW,HIGH.", "Write for instance --range=-1350,150.")
     return low, high
+
+
+def parse_ratios(text: str | None) -> list[float] | None:
+    """``60/20/20`` as numbers."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split("/")]
+    except ValueError:
+        raise UsageError(
+            f"--ratios {text!r} is not A/B or A/B/C.", "Write for instance --ratios 60/20/20."
+        ) from None
 
 
 def parse_bytes(text: str, option: str) -> int:
@@ -278,6 +312,7 @@ def source(
     recipe: str | None,
     seeds: str | None,
     value_range: str | None,
+    window: str | None,
     cache: Path | None,
     reading: Reading,
 ) -> Any:
@@ -289,7 +324,7 @@ def source(
         "precision": precision,
         "recipe": recipe,
         "seeds": parse_seeds(seeds),
-        "value_range": parse_range(value_range),
+        "value_range": parse_range(value_range, window),
         "cache": cache,
         **reading,
     }

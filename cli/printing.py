@@ -14,6 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from featstore.reporting.terminal.comparison import Line
     from featstore.results.comparison import Comparison
@@ -95,34 +96,22 @@ def print_result(result: Any, text: Callable[[Any], str], *, json: bool) -> None
         print_text(text(result))
 
 
-def print_comparison(result: Comparison) -> None:
-    """Print a comparison: laid out for the terminal if stdout is one, else as text that scripts may read."""
-    from featstore.reporting.terminal.comparison import ASCII, DRAWN, comparison_screen, comparison_text
+def print_comparison(result: Comparison, out: Path | None = None, *, pairs: bool = False) -> None:
+    """Print a comparison: the same text wherever it goes, with stresses where stdout is a terminal."""
+    from featstore.reporting.terminal.comparison import WIDEST, comparison_screen
 
-    if not sys.stdout.isatty():
-        print_text(comparison_text(result))
-        return
-    marks = DRAWN if _can_show("".join(DRAWN)) else ASCII
-    _print_lines(comparison_screen(result, shutil.get_terminal_size().columns, marks))
+    columns = shutil.get_terminal_size((WIDEST, 40)).columns
+    _print_lines(comparison_screen(result, columns, out=out, pairs=pairs))
 
 
 def _print_lines(lines: Sequence[Line]) -> None:
     """Print lines in the styles of a terminal, or plainly where it has none or the user wants none (no-color.org)."""
     from featstore.reporting.tables import printable_lines
 
-    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    plain = not sys.stdout.isatty() or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     for line in lines:
         text = printable_lines(line.text)
         typer.echo(typer.style(text, **STYLES[line.stress]) if line.stress and not plain else text)
-
-
-def _can_show(marks: str) -> bool:
-    """Whether stdout has these characters."""
-    try:
-        marks.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def finish(bad: Sequence[object]) -> None:

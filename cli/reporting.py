@@ -1,4 +1,4 @@
-"""Commands `featstore report`, `paper` and `demo`, and the lists of backbones, strategies and recipes."""
+"""Commands `featstore report`, `paper` and `demo`, `doctor`, and the lists of backbones, strategies and recipes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import typer
 
 from . import options
 from .printing import finish, print_json, print_result, print_text, say
+
+NOT_READY = 1
 
 
 @options.reads_data
@@ -76,6 +78,7 @@ def paper(
     seed: Annotated[int, typer.Option(help="Seed of the sample of patients and of the splits.", min=0)] = 0,
     positive: options.Positive = None,
     value_range: options.ValueRange = None,
+    window: options.Window = None,
     cache: options.Cache = None,
     reading: options.Reading = options.PLAIN,
     memory: Annotated[
@@ -107,7 +110,7 @@ def paper(
         epochs=epochs,
         seed=seed,
         positive=positive,
-        value_range=options.parse_range(value_range),
+        value_range=options.parse_range(value_range, window),
         cache=cache,
         **reading,
         memory=None if memory is None else options.parse_bytes(memory, "--memory"),
@@ -138,6 +141,38 @@ def demo(
         print_json(result.to_json())
     else:
         print_text(demo_text(result))
+
+
+def doctor(
+    backbones: Annotated[
+        str | None,
+        typer.Option(help="Networks whose weights must be here: Xception,MobileNetV2.", metavar="A,B"),
+    ] = None,
+    load_engines: Annotated[
+        bool,
+        typer.Option("--load-engines", help="Load TensorFlow and JAX, and ask them for their GPUs."),
+    ] = False,
+    cache: options.Cache = None,
+    json: options.Json = False,
+) -> None:
+    """Look at this machine: what featstore finds here, what is missing, and what to do about it.
+
+    Versions, engines, GPUs, bfloat16, memory, disk, weights and where missing files go, and the health of the cache.
+    Changes and fetches nothing. Exit code 1 if something is missing that featstore cannot do without.
+    """
+    from featstore.api.doctor import doctor
+    from featstore.reporting.terminal.machine import machine_text
+
+    if load_engines:
+        say("doctor", "loading the engines", json=json)
+    result = doctor(
+        cache,
+        backbones=options.parse_names(backbones) or (),
+        load_engines=load_engines,
+    )
+    print_result(result, machine_text, json=json)
+    if not result.ready:
+        raise typer.Exit(NOT_READY)
 
 
 def backbones(json: options.Json = False) -> None:

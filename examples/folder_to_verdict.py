@@ -11,7 +11,7 @@ ImageNet weights that come with featstore; nothing is fetched.
 import sys
 
 import featstore
-from featstore.reporting.verdict import verdict
+from featstore.reporting.verdict import summary
 
 data = sys.argv[1] if len(sys.argv) > 1 else featstore.make_phantoms("runs/phantoms", patients=24)
 networks = ["EfficientNetLite0", "EfficientNetLite1"]
@@ -21,5 +21,5 @@ for part in featstore.extract(data, backbones=networks).keys:
 
 strategies = ["concat_logreg", "soft_vote"]
 comparison = featstore.compare(data, strategies=strategies, out="runs/verdict", overwrite=True)
-print(verdict(comparison))
+print(summary(comparison))
 print("For others to read:", featstore.write_report("runs/verdict"))

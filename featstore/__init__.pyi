@@ -5,12 +5,14 @@ from .api.cache import compact, drift, gc, inventory, usage, verify
 from .api.check import check
 from .api.compare import compare
 from .api.demo import demo
+from .api.doctor import doctor
 from .api.exchange import export_features, import_features
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
 from .api.predict import predict
 from .api.report import write_report
+from .api.split import split
 from .errors import (
     AbsentWeightsError,
     AuditError,
@@ -50,6 +52,8 @@ from .results.comparison import (
     NestedSelection,
     PairwiseDifference,
     ParetoPoint,
+    PlannedDifference,
+    PrimaryQuestion,
     Protocol,
     SelectionBias,
     ShortcutResult,
@@ -61,12 +65,14 @@ from .results.extraction import (
     BackboneDrift,
     Bench,
     Check,
+    DataSplit,
     Drift,
     Extraction,
     Finetuning,
     KeySummary,
     LossAndAccuracy,
     Rate,
+    SplitPart,
     ThroughputSummary,
 )
 from .results.fusion import (
@@ -79,6 +85,7 @@ from .results.fusion import (
     Predictions,
     WarmStart,
 )
+from .results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
 from .results.paper import Claim, Conversion, Demonstration, Leak, PaperNetwork, Reproduction, SavedFigure
 from .results.scores import (
     CalibrationError,
@@ -108,6 +115,7 @@ __all__ = [
     "BadImageError",
     "Bench",
     "Block",
+    "CacheHealth",
     "CalibrationError",
     "Candidate",
     "CandidateResult",
@@ -120,6 +128,7 @@ __all__ = [
     "Conversion",
     "Counts",
     "Curves",
+    "DataSplit",
     "Decoding",
     "Demonstration",
     "Drift",
@@ -140,6 +149,7 @@ __all__ = [
     "Leak",
     "LossAndAccuracy",
     "LostRows",
+    "MachineReport",
     "Manifest",
     "ManifestError",
     "MatrixFields",
@@ -149,14 +159,18 @@ __all__ = [
     "MissingFeaturesError",
     "NestedSelection",
     "NetBenefit",
+    "NetworkWeights",
     "NonFiniteFeaturesError",
     "OperatingFields",
     "OutOfMemoryError",
     "PairwiseDifference",
     "PaperNetwork",
     "ParetoPoint",
+    "PlannedDifference",
     "Prediction",
     "Predictions",
+    "PrimaryQuestion",
+    "Problem",
     "Protocol",
     "Quarantined",
     "Rate",
@@ -176,6 +190,7 @@ __all__ = [
     "ShardCorruptError",
     "ShortcutResult",
     "Source",
+    "SplitPart",
     "StoreError",
     "TestResult",
     "ThroughputSummary",
@@ -193,6 +208,7 @@ __all__ = [
     "compact",
     "compare",
     "demo",
+    "doctor",
     "drift",
     "export_features",
     "extract",
@@ -206,6 +222,7 @@ __all__ = [
     "paper",
     "predict",
     "scan",
+    "split",
     "usage",
     "verify",
     "write_report",

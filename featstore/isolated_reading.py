@@ -69,7 +69,7 @@ class LostError(Exception):
         self.again = again
 
 
-def call(work: str, path: Path, *arguments: Any) -> tuple[Any, list[NDArray[Any]]]:  # noqa: ANN401
+def call_isolated(work: str, path: Path, *arguments: Any) -> tuple[Any, list[NDArray[Any]]]:  # noqa: ANN401
     """Let another process read a file.
 
     Parameters

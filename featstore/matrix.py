@@ -36,12 +36,8 @@ from featstore.images.scan import ScanOptions, scan, scan_options
 from featstore.store.notes import ExtractionRequest, recorded_request
 from featstore.store.store import Store, default_cache
 from featstore.store.training_record import load_training_record
-from featstore.stored_features import (
-    FeatureQuery,
-    StoredFeatures,
-    engines_finding,
-)
-from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View
+from featstore.stored_features import FeatureQuery, StoredFeatures, engines_finding
+from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, ImageRecord, View
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -49,7 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.images.manifest import ClassQuarantine, Manifest
-    from featstore.types import Features, ImageRecord
+    from featstore.types import Features
 
 
 # From a data set and a store to a matrix

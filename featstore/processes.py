@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Processes that end with their parent, however that ends, as after kill -9: nobody takes their answer.
 
 PR_SET_PDEATHSIG = 1
-SECONDS = 0.5
+WATCH_SECONDS = 0.5
 """Between two looks at the parent."""
 
 
@@ -61,7 +61,7 @@ def end_with_parent(parent: int, thread_stays: bool) -> None:  # as `parent_info
 
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(SECONDS)
+        time.sleep(WATCH_SECONDS)
     os._exit(1)
 
 
@@ -99,6 +99,8 @@ def raise_if_requested() -> None:
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 THREAD_VARIABLES = ("FEATSTORE_THREADS", "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+CARD_MEMORY, CARD_SHARE = "XLA_PYTHON_CLIENT_MEM_FRACTION", 0.9
+"""JAX's variable for how much of a GPU's memory a process may take, and what all of them take together."""
 MOST_BY_DEFAULT = 8
 """Each process holds its own networks, so a machine of 64 cores does not get 64 of them unasked."""
 
@@ -113,15 +115,21 @@ class Place:
         Cores to compute with.
     device
         The GPU, as ``CUDA_VISIBLE_DEVICES`` names it; None where there is none.
+    sharers
+        Workers on that GPU, this one included: each may take its share of the memory.
     """
 
     threads: int
     device: str | None = None
+    sharers: int = 1
 
     def environment(self) -> dict[str, str]:
-        """Variables to set before TensorFlow starts: it reads them once."""
+        """Variables to set before TensorFlow or JAX starts, which read them once; a user's share of memory stays."""
         pinned = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
-        return pinned if self.device is None else {**pinned, VISIBLE: self.device}
+        if self.device is None:
+            return pinned
+        share = f"{CARD_SHARE / self.sharers:.3f}"
+        return {**pinned, VISIBLE: self.device, CARD_MEMORY: os.environ.get(CARD_MEMORY, share)}
 
 
 def places(workers: int, cores: int, devices: Sequence[str]) -> tuple[Place, ...]:
@@ -137,9 +145,9 @@ def places(workers: int, cores: int, devices: Sequence[str]) -> tuple[Place, ...
         Visible GPUs; a worker uses one, so fewer workers than GPUs leave some idle.
     """
     each, more = divmod(cores, workers)
+    cards = [devices[number % len(devices)] if devices else None for number in range(workers)]
     return tuple(
-        Place(max(1, each + (number < more)), devices[number % len(devices)] if devices else None)
-        for number in range(workers)
+        Place(max(1, each + (number < more)), card, cards.count(card)) for number, card in enumerate(cards)
     )
 
 
@@ -169,11 +177,29 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def memory_bytes(proc: Path = Path("/proc"), limits: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
+    """Memory of this machine, all of it and what is free, within the limit of a container; zeros where unknown."""
+    try:
+        lines = (proc / "meminfo").read_text(encoding="ascii").splitlines()
+        known = {
+            name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)
+        }
+        whole, free = known["MemTotal"], known["MemAvailable"]
+    except (OSError, ValueError, KeyError, IndexError):
+        return 0, 0
+    try:
+        limit = int((limits / "memory.max").read_text(encoding="ascii"))
+        used = int((limits / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):  # there is none, or it is the word max
+        return whole, free
+    return min(whole, limit), max(0, min(free, limit - used))
+
+
 # Progress bars on stderr; `track` is for work that no command asked for by name: listing a data set, hashing it.
 
-FEW = 32
+FEWEST_FOR_A_BAR = 32
 """Items that are done before anyone could read a bar."""
-DELAY = 0.5
+BAR_DELAY = 0.5
 """Seconds after which a bar appears."""
 _shown: ContextVar[bool] = ContextVar("shown", default=False)
 
@@ -190,12 +216,12 @@ def progress_bars(*, wanted: bool) -> Iterator[None]:
 
 def track(items: Iterable[Item], phase: str, unit: str, total: int) -> Iterator[Item]:
     """Items as they come, `total` of them, under a bar if bars are wanted and the items are many."""
-    if total < FEW or not _shown.get():
+    if total < FEWEST_FOR_A_BAR or not _shown.get():
         yield from items
         return
     from tqdm import tqdm
 
-    yield from tqdm(items, desc=phase, unit=unit, total=total, delay=DELAY, leave=False)
+    yield from tqdm(items, desc=phase, unit=unit, total=total, delay=BAR_DELAY, leave=False)
 
 
 @dataclass(frozen=True, slots=True)

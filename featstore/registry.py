@@ -15,6 +15,7 @@ import importlib
 import os
 import re
 import sys
+import traceback
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from featstore.errors import UnknownNameError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
 
 
@@ -48,6 +50,7 @@ PLUGINS = "FEATSTORE_PLUGINS"
 LISTS = ("STRATEGIES", "EXECUTORS", "METRICS", "FORMATS", "BACKBONES")
 """Names under which a plug-in lists what it brings; it has one of them or more."""
 _FILE_PREFIX = "featstore_plugin_"
+_TRACED = re.compile(r'^ *File "([^"]+)", line \d+', re.MULTILINE)
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -196,6 +199,35 @@ def add_plugin(place: str) -> None:
         )
     places = os.environ.get(PLUGINS, "").split(os.pathsep)
     os.environ[PLUGINS] = os.pathsep.join(dict.fromkeys([*filter(None, places), place]))
+
+
+def plugin_at_fault(error: BaseException) -> Path | None:
+    """File of a plug-in of others whose own code raised an error; None if featstore's code did, or nobody's known.
+
+    What a plug-in calls counts as its own code, unless that is featstore again. Of an error that came from another
+    process there is only the text of its traceback.
+    """
+    far = error.__cause__ if type(error.__cause__).__name__ == "_RemoteTraceback" else None
+    told = str(far) if far is not None else "".join(traceback.format_tb(error.__traceback__))
+    places = list(_plugin_places())
+    for file in reversed(_TRACED.findall(told)):
+        path = Path(file)
+        if any(path == place or path.is_relative_to(place) for place in places):
+            return path
+        if path.is_relative_to(Path(__file__).parent):
+            return None
+    return None
+
+
+def _plugin_places() -> Iterator[Path]:
+    """Files and package folders of the plug-ins of others, as far as they are loaded."""
+    named = [place for place in os.environ.get(PLUGINS, "").split(os.pathsep) if place]
+    yield from (Path(place).expanduser() for place in named if place.endswith(".py"))
+    points = [point.module for kind in LISTS for point in offered(kind.lower()).values()]
+    for name in (*named, *points):
+        module = sys.modules.get(name.partition(".")[0])
+        if module is not None and module.__name__ != "featstore":
+            yield from map(Path, getattr(module, "__path__", [module.__file__ or name]))
 
 
 @cache

@@ -51,7 +51,7 @@ TRAINING = f"{MODEL}/training.json"
 FILES = (METRICS, PREDICTIONS, RESULTS, MODEL_STATE, TRAINING)
 FIGURES = "figures"
 """Folder of the pictures that a run keeps, each an SVG."""
-MAX_BYTES = 1 << 31
+MAX_FILE_BYTES = 1 << 31
 REMEDY = "Make the run again: featstore fuse DATA --out RUN"
 LIBRARIES = ("featstore", "h5py", "keras", "numba", "numpy", "pillow", "scikit-learn", "scipy", "tensorflow")
 FORMULA = re.compile(
@@ -225,7 +225,7 @@ def read_verified(out: Path, run: Mapping[str, Any], name: str) -> bytes:
         If it is absent, damaged, or comes from another run.
     """
     try:
-        data = serialization.read_regular(out / name, MAX_BYTES)
+        data = serialization.read_regular(out / name, MAX_FILE_BYTES)
     except OSError as error:
         raise RunError(f"{out / name} cannot be read: {error.strerror}.", REMEDY) from error
     files = run.get("files")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Canonical JSON and SHA-256: how a value becomes a name
 
-SHORT = 8
+SHORT_DIGITS = 8
 
 
 def canonical_json(value: Any) -> str:  # noqa: ANN401
@@ -34,7 +34,7 @@ def digest(value: Any) -> str:  # noqa: ANN401
 
 def short_digest(value: Any) -> str:  # noqa: ANN401
     """Return the first 8 hex digits of `digest`: enough to tell folders apart, never trusted alone."""
-    return digest(value)[:SHORT]
+    return digest(value)[:SHORT_DIGITS]
 
 
 def digest_bytes(data: bytes) -> str:
@@ -62,7 +62,7 @@ class DocumentError(ValueError):
     """Bytes that are no document. One line, without a full stop."""
 
 
-def parse(data: bytes | str) -> Any:  # noqa: ANN401
+def parse_json(data: bytes | str) -> Any:  # noqa: ANN401
     """Value of a JSON text.
 
     Raises
@@ -98,9 +98,9 @@ def read(path: Path, limit: int = SMALL) -> Any:  # noqa: ANN401
     OSError
         If the file cannot be read, is none, or is larger.
     DocumentError
-        As for `parse`.
+        As for `parse_json`.
     """
-    return parse(read_regular(path, limit))
+    return parse_json(read_regular(path, limit))
 
 
 def seal(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,6 +105,42 @@ def group_folds(table: LabelledImages, folds: int, repeats: int = 1, seed: int =
     return splits
 
 
+def draw_parts(table: LabelledImages, shares: Sequence[float], seed: int = 0) -> list[Rows]:
+    """Whole groups divided into parts near the wanted shares of each class, every class in every part.
+
+    Parameters
+    ----------
+    table
+        The images.
+    shares
+        Of the images, by part; they sum to one.
+    seed
+        Two calls with the same one give the same parts.
+
+    Returns
+    -------
+    Row indices by part; together they are all rows.
+
+    Raises
+    ------
+    AuditError
+        If there is one class only, or the groups cannot be divided so that each part has every class.
+    """
+    _require_two_groups(table)
+    parts = len(shares)
+    tries = min(TRIES, max(1, GROUPS_DRAWN // len(np.unique(table.groups))))
+    part_of = partition_groups(table.y, table.groups, shares, seed, tries)
+    if part_of is None:
+        if most_parts(table.y, table.groups, 2) < 2:  # noqa: PLR2004
+            raise _indivisible_error(table)
+        raise AuditError(
+            f"{parts} parts that have every class each cannot be had of these groups (patients); groups by class:"
+            f" {_listed(table)}.{_quarantined_text(table)}",
+            "Draw two parts, train and test: --ratios 80/20; or add patients to the smallest class.",
+        )
+    return [np.flatnonzero(part_of == part) for part in range(parts)]
+
+
 def inner_folds(
     table: LabelledImages,
     train: NDArray[np.intp],
@@ -352,12 +388,14 @@ def _quarantined_text(table: LabelledImages) -> str:
 
 TRIES = 20
 """Divisions among which the one nearest to the wanted shares is taken."""
+GROUPS_DRAWN = 100_000
+"""Groups that all tries together deal out: among so many, one division is as near as the next."""
 MOST_STATES = 50_000
 """States of the search before it is given up; a dozen groups of five classes need some hundred."""
 
 
 def partition_groups(
-    y: Rows, groups: NDArray[np.generic], shares: Sequence[float], seed: int = 0
+    y: Rows, groups: NDArray[np.generic], shares: Sequence[float], seed: int = 0, tries: int = 0
 ) -> Rows | None:
     """Part ``(n,)`` of each row: whole groups, every class in every part, near the wanted shares of each class.
 
@@ -371,6 +409,8 @@ def partition_groups(
         Of the rows of each class, by part; they sum to one.
     seed
         Two calls with the same one give the same parts.
+    tries
+        Divisions to choose from; 0 for `TRIES`.
 
     Returns
     -------
@@ -381,7 +421,7 @@ def partition_groups(
     np.add.at(table, (numbers, y), 1)
     rng = np.random.default_rng(seed)
     best, nearest = None, np.inf
-    for _ in range(TRIES):
+    for _ in range(tries or TRIES):
         cores = _cores(table > 0, len(shares), rng)
         if cores is None:
             return None

@@ -14,15 +14,15 @@ from featstore.backbones.weights import resolve_weights
 from featstore.errors import FeatstoreError, MissingFeaturesError
 from featstore.findings import Finding
 from featstore.images.formats.decode import decoder_version
+from featstore.images.windows import range_option
 from featstore.store.ids import IdSet
-from featstore.types import IDENTITY, PLUG_IN, BackboneSpec, Decoding, FeatureKey, View
+from featstore.types import IDENTITY, PLUG_IN, BackboneSpec, Computation, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from featstore.store.notes import ExtractionRequest
     from featstore.store.store import Store
-    from featstore.types import BackboneSpec, Computation, View
 
 
 # What is stored, and how to ask for it on the command line
@@ -179,15 +179,8 @@ def weights_choice(spec: BackboneSpec) -> str:
 
 
 def range_flag(decoding: Decoding) -> str:
-    """``--range=LOW,HIGH`` of a decoding that has one, else nothing."""
-    return (
-        f"--range={','.join(map(_number, decoding.value_range))}" if decoding.value_range is not None else ""
-    )
-
-
-def _number(value: float) -> str:
-    short = format(value, "g")
-    return short if float(short) == value else repr(value)
+    """``--range=LOW,HIGH`` or ``--window=file`` of a decoding that has one, else nothing."""
+    return "" if decoding.value_range is None else range_option(decoding.value_range)
 
 
 def _runs(seeds: Iterable[int]) -> str:

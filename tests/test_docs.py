@@ -143,10 +143,10 @@ SHORT_PATH = re.compile(r"`([a-z_]+(?:/[a-z_]+)*/[a-z_]+\.py)")
 
 
 @pytest.mark.parametrize(
-    "page", [p for p in PAGES if p.name not in {"CHANGELOG.md", "reliability.md"}], ids=lambda page: page.name
+    "page", [p for p in PAGES if p.name not in {"CHANGELOG.md", "security.md"}], ids=lambda page: page.name
 )
 def test_every_file_that_a_page_names_by_its_room_is_there(page):
-    """Reliability names files of other projects."""
+    """The page on reliability and security names files of other projects."""
     named = SHORT_PATH.findall(page.read_text())
     roots = (ROOT, ROOT / "featstore", ROOT / "tests")
     assert [path for path in named if not any((root / path).exists() for root in roots)] == []

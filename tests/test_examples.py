@@ -54,7 +54,7 @@ def test_a_folder_of_ones_own_becomes_a_verdict(tmp_path):
     data = featstore.make_phantoms(tmp_path / "mine", patients=8, slices=2, size=64).parent
     said = run("folder_to_verdict", tmp_path, data)
     assert "EfficientNetLite0 with the weights sha256:579344248a93: 16 vectors" in said
-    assert "cannot tell soft_vote from EfficientNetLite0" in said
+    assert "Cannot tell yet whether concat_logreg is better than both single networks." in said
     assert (tmp_path / "runs" / "verdict" / "report.html").exists()
 
 

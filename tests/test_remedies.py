@@ -53,7 +53,7 @@ EXCEPTIONS = {
             "featstore.backbones.weights:not_downloaded_error",
         ],
     },
-    ("finetune",): {
+    ("check", "compare", "finetune", "fuse", "report", "split"): {
         "there only the process that reads foreign files can be lost, with a remedy of its own": [
             "featstore.errors:WorkerLostError.REMEDY",
         ],
@@ -71,7 +71,7 @@ EXCEPTIONS = {
             "featstore.images.formats.decode:REASONS",
         ],
     },
-    ("cache gc", "report"): {
+    ("cache gc", "report", "split"): {
         "listing files needs no range, and a report reads them with the range of its runs": [
             "featstore.images.formats.decode:REASONS",
         ],
@@ -82,11 +82,19 @@ EXCEPTIONS = {
             "featstore.splits:_too_many_folds_error",
         ],
     },
-    ("backbones",): {
+    ("split",): {
+        "the number of folds is looked at before": ["featstore.splits:group_folds"],
+    },
+    ("backbones", "doctor"): {
         "the listing says `not published` instead": ["featstore.backbones.weights:weights_file"],
     },
     ("bench", "cache export"): {
         "one has its own word for it, the other no such option": ["featstore_cli.options:parse_seeds"],
+    },
+    ("report",): {
+        "part of the command that makes a run again, which is never `report`": [
+            "featstore.images.windows:range_option",
+        ],
     },
     ("cache export",): {
         "an export asks for one view, so none is left to choose": [

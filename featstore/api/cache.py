@@ -19,20 +19,19 @@ from featstore.extraction.plan import KeyPlan, Plan, image_blocks
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options, scan, scan_options
 from featstore.results.extraction import BackboneDrift, Drift
-from featstore.store.cleanup import FLOAT_BYTES, TARGET, Compaction, GarbageCollection, collect, compact_store
+from featstore.store import cleanup
 from featstore.store.ids import IdSet
 from featstore.store.paths import require_cache
 from featstore.store.store import Store, default_cache
 from featstore.store.verify import ORDERS, list_entries, shard_sizes, verify_cache
-from featstore.types import BackboneSpec, Decoding, FeatureKey
+from featstore.types import BackboneSpec, Computation, Decoding, FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from featstore.images.manifest import Manifest
-    from featstore.store.cleanup import GarbageCollection
     from featstore.store.verify import InventoryEntry, Verification
-    from featstore.types import BackboneSpec, Computation, FeatureKey, Features
+    from featstore.types import Features
 
 
 def _open(cache: str | Path | None) -> Store:
@@ -163,7 +162,9 @@ def verify(
 
 
 @public
-def compact(cache: str | Path | None = None, *, target: int = TARGET, dry_run: bool = False) -> Compaction:
+def compact(
+    cache: str | Path | None = None, *, target: int = cleanup.SHARD_BYTES, dry_run: bool = False
+) -> cleanup.Compaction:
     """Merge the small shards of every key, and shards that share a row with another.
 
     The rows are sorted by image id and cut evenly, so equal rows give equal bytes whatever order they came in.
@@ -193,9 +194,9 @@ def compact(cache: str | Path | None = None, *, target: int = TARGET, dry_run: b
     >>> compaction.keys
     ()
     """
-    if target < FLOAT_BYTES:
+    if target < cleanup.FLOAT_BYTES:
         raise UsageError(f"--target {target} holds no vector.", "Write for instance --target 4MB.")
-    return compact_store(_open(cache), target=target, dry_run=dry_run)
+    return cleanup.compact_store(_open(cache), target=target, dry_run=dry_run)
 
 
 @public
@@ -203,9 +204,9 @@ def gc(
     *data: str | Path,
     cache: str | Path | None = None,
     dry_run: bool = False,
-    confirm: Callable[[GarbageCollection], bool] | None = None,
+    confirm: Callable[[cleanup.GarbageCollection], bool] | None = None,
     **reading: Unpack[ScanOptions],
-) -> GarbageCollection:
+) -> cleanup.GarbageCollection:
     """Delete from a store what no run will ever ask for.
 
     That is: unfinished files of killed writers; vectors of an earlier revision of featstore; and, if data sets are
@@ -248,7 +249,7 @@ def gc(
     for each, manifest in zip(data, manifests, strict=True):
         _require_known(str(each), manifest)
     keep = {record.id for manifest in manifests for record in manifest.records} if data else None
-    return collect(_open(cache), keep, dry_run=dry_run, confirm=confirm)
+    return cleanup.collect(_open(cache), keep, dry_run=dry_run, confirm=confirm)
 
 
 def _fitting(each: str | Path, options: ScanOptions, tables: Sequence[str | Path]) -> ScanOptions:
@@ -344,7 +345,7 @@ def drift(
             f"{store.root} holds no vectors of {data} that could be computed again here.",
             "Give the same --backbones, --preprocess, --precision and --range as to `featstore extract`.",
         )
-    networks = Networks(weights or {}, preprocess, precision, choose_engine(engine))
+    networks = Networks(weights or {}, preprocess, precision, choose_engine(engine, here=True))
     draw = random.Random(seed)  # noqa: S311 - no secret
     ours = {spec.name: networks.spec(spec.name, fetch=True) for spec in stored}
     found, bad = [], {}

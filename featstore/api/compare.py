@@ -13,6 +13,7 @@ from featstore import runs
 from featstore.arguments import public
 from featstore.errors import UsageError
 from featstore.evaluation import candidates, crossval, estimates, leakage, pairwise_tests, selection_bias
+from featstore.evaluation import primary_question as questions
 from featstore.evaluation.backbone_value import backbone_value as weigh
 from featstore.evaluation.backbone_value import view_curve as curve_of_views
 from featstore.evaluation.calibration import OperatingPointRequest, curves
@@ -47,6 +48,8 @@ def compare(
     *,
     strategies: Sequence[str] | str = "all",
     subsets: Sequence[Sequence[str]] | str = "singles",
+    primary: str | None = None,
+    margin: float = questions.MARGIN,
     folds: int | str = 5,
     repeats: int = 1,
     fold_seed: int = 0,
@@ -73,7 +76,9 @@ def compare(
     Unless `views` says otherwise, everyone trains on all views of the training images and is scored on the identity
     view of the test images. Answers are kept in the cache, fit by fit: the same call goes on where a killed one was.
     Images that a backbone was tuned on, and those of the same patients, are left out for everyone.
-    Intervals come from 2000 bootstrap resamples of the groups, shared by all, so differences are paired.
+    One question is settled before any score is seen and tested at full strength: is the primary fusion better than
+    every single network? All other pairs are exploration. Intervals of scores come from 2000 bootstrap resamples of
+    the groups, those of differences from what each group contributes to both scores.
 
     Parameters
     ----------
@@ -84,6 +89,11 @@ def compare(
     subsets
         ``singles`` (each backbone alone, and all together), ``all``, ``greedy``, names joined by plus signs, several
         of these with commas, or lists of names: see `featstore.evaluation.candidates.make_candidates`.
+    primary
+        The fusion that the primary question is about, ``NAME`` or ``NAME:A+B``; by default ``concat_logreg`` over all
+        networks. It is compared whether or not it is among `strategies`, and so is every single network.
+    margin
+        Difference in the AUC that is too small to matter: `featstore.evaluation.primary_question`.
     folds, repeats, fold_seed
         Cross-validation; two calls with the same values give the same folds and the same numbers. ``split`` takes the
         data set's own instead: trained on ``train`` and ``val``, scored on ``test``.
@@ -145,12 +155,10 @@ def compare(
         matrix = leakage.drop_seen(load_matrix(data, **source))
     facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
     matrix = leakage.merge_copies(matrix, facts, cache, known, progress=progress)
-    compared = candidates.with_views(
-        candidates.make_candidates(strategies, subsets, matrix.backbones),
-        views,
-        test_views,
-        len(matrix.views),
-    )
+    named = candidates.make_candidates(strategies, subsets, matrix.backbones)
+    everyone, question = questions.settle(primary, margin, named, matrix.backbones)
+    compared = candidates.with_views(everyone, views, test_views, len(matrix.views))
+    question = questions.with_policy(question, compared)
     preferred = positive_class(matrix.classes, positive)
     index = preferred.index
     request = OperatingPointRequest(calibrate, sensitivity, index, confidence)
@@ -162,7 +170,7 @@ def compare(
         selection_bias.with_inner_folds(matrix, design.splits, fold_seed) if chooses else list(design.splits)
     )
     bars = PhaseProgress(progress)
-    idle = candidates.not_fitted(strategies, compared)
+    idle = candidates.not_fitted(strategies, named)
     _announce_forecast(
         bars, matrix, crossval.forecast(matrix, compared, rounds, jobs, available_cores()), idle
     )
@@ -192,6 +200,8 @@ def compare(
         bars,
     )
     shortcuts = cross_validated_shortcuts(design, facts, weights)
+    answered = questions.answer(design, question, ranked, shortcuts)
+    planned = answered is not None and answered.opens_the_gate
     result = Comparison(
         matrix=runs.describe(matrix, index, preferred.origin),
         protocol=Protocol(
@@ -202,10 +212,12 @@ def compare(
             sensitivity=sensitivity,
             confidence=confidence,
             own_split=own,
+            adjustment="max-T",
         ),
+        primary_question=answered,
         shortcuts=tuple(ShortcutResult(label=s.candidate.label, estimates=s.estimates) for s in shortcuts),
         candidates=tuple(_result(design, s, selections[: len(design.splits)]) for s in ranked),
-        pairs=tuple(pairwise_tests.pairwise_tests(design, ranked)),
+        pairs=tuple(pairwise_tests.pairwise_tests(design, ranked, planned=planned)),
         selection_bias=selection_bias.correct_selection_bias(
             design, ranked, weights, selection_bias.select_in_inner_folds(design, rounds, raw)
         ),
@@ -244,6 +256,8 @@ def compare(
                 "asked": {
                     "strategies": strategies if isinstance(strategies, str) else list(strategies),
                     "subsets": subsets if isinstance(subsets, str) else [list(subset) for subset in subsets],
+                    "primary": primary,
+                    "margin": margin,
                     "training_seeds": training_seeds,
                     "views": list(views),
                     "test_views": test_views,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from featstore.api.compare import compare
 from featstore.api.extract import extract
 from featstore.api.fuse import fuse
-from featstore.api.report import NAME, write_report
+from featstore.api.report import REPORT_FILE, write_report
 from featstore.arguments import public
 from featstore.phantom import make_phantoms
 from featstore.results.paper import Demonstration
@@ -97,7 +97,7 @@ def _demonstrate(
     )
     report = write_report(
         [folder / "compare", folder / "fuse", folder / "extract"],
-        folder / NAME,
+        folder / REPORT_FILE,
         data,
         cache,
         with_images=True,

@@ -151,9 +151,9 @@ def extract(
     processes.threads()  # refuses a number that is none
     store = Store(Path(cache) if cache is not None else default_cache())
     chosen = plan.choose_workers(executor, workers, scheduler, store.root, backbones, precision)
-    choice, engine = chosen.executor, choose_engine(engine)
-    decoding = Decoding(decoder_version(), value_range=value_range)
-    views = [IDENTITY, *_views(recipe, seeds)]
+    choice = chosen.executor
+    engine = choose_engine(engine, here=choice.in_process and not dry_run)
+    decoding, views = Decoding(decoder_version(), value_range=value_range), [IDENTITY, *_views(recipe, seeds)]
     with ExitStack() as stack:
         bar = stack.enter_context(plan.ProgressBar(shown=progress))
         bar.say("reading the data set")
@@ -210,7 +210,7 @@ def extract(
         estimated_from=cost.basis,
         idle=round(stats.idle, 3),
         passes=len(parts),
-        announced_bytes=choice.workers * plan.peak(parts, BATCH_SIZE, pictures, budget),
+        announced_bytes=choice.workers * plan.peak_bytes(parts, BATCH_SIZE, pictures, budget),
         measured_bytes=sum(sorted(stats.peaks.values())[-choice.workers :]),
         throughput=stats.rates,
         backbone_throughput=tuple(
@@ -467,7 +467,7 @@ def check_precision(
     manifest = scan(Path(data), **reading)
     single = sorted((r for r in manifest.records if r.frame == 0), key=lambda record: record.id)[:images]
     decoding = Decoding(decoder_version(), value_range=value_range)
-    engine = choose_engine(engine)
+    engine = choose_engine(engine, here=True)
     costs: list[results.PrecisionCost] = []
     bad: dict[str, BadImage] = {}
     count = 0

@@ -22,7 +22,7 @@ from featstore.extraction.pipeline import refuse_undeclared_range
 from featstore.findings import ordered
 from featstore.fusion.blocks import make_blocks
 from featstore.fusion.linear import fit_logistic
-from featstore.fusion.subset_logistic import DEFAULT
+from featstore.fusion.subset_logistic import DEFAULT_C
 from featstore.image_facts import known_images, recognise
 from featstore.images.formats.decode import decoder_version
 from featstore.images.manifest import require_no_errors, require_two_classes
@@ -261,7 +261,7 @@ def fit_head(features: Features, y: NDArray[np.intp]) -> trainable.LinearHead:
 
     Its bias is moved from the classes' frequencies to equal ones (King & Zeng 2001), as the batches are balanced.
     """
-    model = fit_logistic(features, y, make_blocks({"frozen": features.shape[1]}), DEFAULT)
+    model = fit_logistic(features, y, make_blocks({"frozen": features.shape[1]}), DEFAULT_C)
     kernel, bias = model.coef.T, model.intercept
     if kernel.shape[1] == 1:
         kernel, bias = np.hstack([-kernel / 2, kernel / 2]), np.array([-bias[0] / 2, bias[0] / 2])

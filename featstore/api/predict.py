@@ -30,7 +30,7 @@ from featstore.images.reading import pixel_digest_of, read_pixels
 from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options
 from featstore.results.fusion import MeanOfPages, Prediction, Predictions
 from featstore.serialization import open_regular, write_private
-from featstore.types import ImageRecord
+from featstore.types import Decoding, FeatureKey, ImageRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from featstore.fusion.strategy import FusionStrategy
     from featstore.image_facts import Way
     from featstore.store.training_record import KnownImages
-    from featstore.types import Decoding, FeatureKey, Features
+    from featstore.types import Features
 
 
 # The model of a run, and its predictions
@@ -490,7 +490,7 @@ def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[Sca
 
 
 def _pages(file: _Named, contents: manifest.Contents, regex: re.Pattern[str] | None) -> Iterator[ImageRecord]:
-    group = file.group or _group(file.name, regex)
+    group = file.group or (_group(file.name, regex) if regex else contents.group or "")
     for image, frame in zip(contents.ids, contents.frames, strict=True):
         yield ImageRecord(image, file.path, file.label, group, frame=frame)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-NAME = "report.html"
+REPORT_FILE = "report.html"
 HEAD = 1024
 """Bytes within which a report says that it is one."""
 
@@ -89,7 +89,7 @@ def write_report(
     records = read_records(folders)
     if with_images and data is None and not any(record.kind == "paper" for record in records):
         raise UsageError("Thumbnails need the images.", "Add --data DATA, or leave out --with-images.")
-    target = Path(out) if out is not None else folders[0] / NAME
+    target = Path(out) if out is not None else folders[0] / REPORT_FILE
     _require_free(target, overwrite=overwrite)
     store = None if cache is None else Path(cache)
     dataset = None if data is None else read_dataset(Path(data), records, store, **reading)

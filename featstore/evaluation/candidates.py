@@ -308,11 +308,11 @@ def fit_jointly(
 
 def select_backbones(matrix: FeatureMatrix, train: NDArray[np.intp]) -> tuple[str, ...]:
     """Backbones that greedy forward selection picks, from all views of training images alone."""
-    from featstore.fusion.subset_logistic import DEFAULT, forward_selection
+    from featstore.fusion.subset_logistic import DEFAULT_C, forward_selection
 
     X, y, groups = training_rows(matrix, train, matrix.backbones)
     numbers = np.unique(groups, return_inverse=True)[1]
-    return forward_selection(X, y, matrix.blocks, DEFAULT, numbers)
+    return forward_selection(X, y, matrix.blocks, DEFAULT_C, numbers)
 
 
 def _rows(
@@ -339,6 +339,17 @@ def _subsets(want: Sequence[str] | str, everything: tuple[str, ...]) -> list[tup
     if want in {"all", "singles", GREEDY}:
         return [*((name,) for name in everything), everything]
     return [_in_order(want.split("+") if isinstance(want, str) else want, everything)]
+
+
+def read_subset(text: str, everything: Sequence[str]) -> tuple[str, ...]:
+    """Names joined by plus signs, in column order.
+
+    Raises
+    ------
+    UnknownNameError
+        If one of them is no loaded backbone.
+    """
+    return _in_order(text.split("+"), tuple(everything))
 
 
 def _asks_for_greedy(wanted: Sequence[Sequence[str] | str], n_backbones: int) -> bool:

@@ -275,7 +275,9 @@ def read_training_images(out: Path, about: Mapping[str, Any]) -> KnownImages | N
     if isinstance(files, dict) and runs.TRAINING not in files:
         return None
     try:
-        content = serialization.unseal(serialization.parse(runs.read_verified(out, about, runs.TRAINING)))
+        content = serialization.unseal(
+            serialization.parse_json(runs.read_verified(out, about, runs.TRAINING))
+        )
         return _known(content)
     except serialization.DocumentError as error:
         raise RunError(f"{out / runs.TRAINING} cannot be read: {error}.", runs.REMEDY) from error

@@ -1,17 +1,21 @@
 """Pairwise tests: which differences between candidates are real.
 
-The verdict rests on the first test (by resamples); the others are given beside it, because readers and reviewers ask
-for them.
+A difference of two AUCs is tested by its clustered standard error: every patient contributes to the AUC of every
+candidate (the components of DeLong, DeLong & Clarke-Pearson, Biometrics 44, 1988, summed over the images of a patient
+as by Obuchowski, Biometrics 53, 1997), so that no resample is needed and no seed decides. Where two classes have no
+positive one, or there are more than two, a patient's contributions to the AUC of each class are averaged.
 
-The covariance of the AUCs of many candidates on the same images is computed without resampling. One image per
-patient: DeLong, DeLong & Clarke-Pearson, Biometrics 44, 1988. Several: Obuchowski, Biometrics 53, 1997, which sums
-the same components over each patient first, so that images of a patient may depend on each other; with one image per
-patient its formula *is* DeLong's, so there is one function for both. Components by mid-ranks, which is what makes it
-quick: Sun & Xu, IEEE Signal Processing Letters 21, 2014.
+Many pairs are tested together by step-down max-T (Westfall & Young, Resampling-Based Multiple Testing, 1993) over the
+joint t distribution of their statistics (Hothorn, Bretz & Westfall, Biometrical Journal 50, 2008), which knows how
+alike the candidates are; a correction for their mere number (Holm) does not. Other tests are given beside it, because
+readers and reviewers ask for them.
+
+Components by mid-ranks, which is what makes them quick: Sun & Xu, IEEE Signal Processing Letters 21, 2014.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -30,50 +34,297 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
     Numbers = NDArray[np.intp]
 
-# All pairs of candidates
-
 ALPHA = 0.05
 CHUNK = 256
-"""Pairs whose resampled differences are held at once."""
+"""Pairs that are resampled at once."""
 FEWEST_RESAMPLES = 20
 """Resamples with every class from which on their spread is believed."""
 
+# Differences, and what they are tested by
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Differences:
+    """Differences of pairs in the primary metric, with their intervals.
+
+    Attributes
+    ----------
+    first, second
+        ``(pairs,)`` positions of the candidates of each pair.
+    delta
+        ``(pairs,)`` difference ``first - second`` of the means over the folds.
+    below, above
+        ``(pairs,)`` how far the 95 % interval of each pair alone reaches to either side; infinite where a class has
+        fewer than two patients.
+    p
+        ``(pairs,)`` two-sided, of each pair alone: below 0.05 where its interval leaves zero out.
+    contributions
+        ``(candidates, patients)`` of `patient_contributions`.
+    degrees
+        Degrees of freedom of the t distribution.
+    """
+
+    first: Numbers
+    second: Numbers
+    delta: Vector
+    below: Vector
+    above: Vector
+    p: Vector
+    contributions: Vector
+    degrees: int
+
+    def intervals(self, quantile: float | None = None) -> list[tuple[float, float] | None]:
+        """95 % intervals within -1 and 1, of each pair alone or, by the `quantile` of `max_t`, of all together."""
+        times = 1.0 if quantile is None else max(1.0, quantile / t_quantile(self.degrees))
+        return [
+            (max(-1.0, float(d - times * down)), min(1.0, float(d + times * up)))
+            if np.isfinite(down + up)
+            else None
+            for d, down, up in zip(self.delta, self.below, self.above, strict=True)
+        ]
+
+
+def differences(
+    design: EvaluationDesign, scored: Sequence[CandidateScores], first: Numbers, second: Numbers
+) -> Differences:
+    """Test pairs of candidates, each by itself.
+
+    The interval is that of the t distribution with the clustered standard error, widened for the overlap of the
+    training sets (`featstore.evaluation.intervals.overlap_factor`), and never narrower than so few patients allow
+    (`featstore.evaluation.intervals.paired`).
+
+    Parameters
+    ----------
+    design, scored
+        As of `featstore.evaluation.estimates.score_candidates`.
+    first, second
+        ``(pairs,)`` positions of the candidates.
+    """
+    from scipy.stats import t
+
+    means = np.array([s.primary for s in scored])
+    delta = means[first] - means[second]
+    degrees = _degrees(design)
+    known = [
+        (s.minimal_interval, s.sample_size)
+        for s in scored
+        if s.minimal_interval is not None and s.sample_size is not None
+    ]
+    if len(known) < len(scored):
+        nothing = np.zeros((len(scored), len(np.unique(design.groups))))
+        none, one = np.full(len(first), np.inf), np.ones(len(first))
+        return Differences(first, second, delta, none, none, one, nothing, degrees)
+    contributions = patient_contributions(design, scored)
+    plain = pair_variances(contributions, first, second)
+    errors = design.overlap_factor * np.sqrt(plain)
+    own = (contributions**2).sum(axis=1)
+    patients = min(effective_patients(size) for _, size in known)
+    related = correlation(own[first], own[second], plain, patients)
+    down, up = means - [least[0] for least, _ in known], [least[1] for least, _ in known] - means
+    low, high = paired(delta, down[first], up[first], down[second], up[second], related)
+    # A difference is as uncertain to either side as so few patients leave it, in standard errors.
+    below, above = np.maximum(errors, (delta - low) / Z), np.maximum(errors, (high - delta) / Z)
+    p = np.nan_to_num(
+        _two_sided(delta, np.where(delta > 0, below, above), lambda z: t.sf(z, degrees)), nan=1.0
+    )
+    quantile = t_quantile(degrees)
+    below, above = quantile * below, quantile * above
+    return Differences(first, second, delta, below, above, p, contributions, degrees)
+
+
+def patient_contributions(design: EvaluationDesign, scored: Sequence[CandidateScores]) -> Vector:
+    """How much each patient moves the primary metric of each candidate: ``(candidates, patients)``.
+
+    The sum of the squares of a row is the variance of the mean AUC over the folds, that of the products of two rows
+    the covariance (as of DeLong, and of Obuchowski where a patient has several images). All repeats of a
+    cross-validation see the same patients, so their contributions are averaged before they are squared.
+    """
+    names, index = np.unique(design.groups, return_inverse=True)
+    targets = [design.positive] if design.positive is not None else range(int(design.y.max()) + 1)
+    total = np.zeros((len(scored), len(names)))
+    for target in targets:
+        truth = design.y == target
+        both = [
+            (at, test)
+            for at, (_, test) in enumerate(design.splits)
+            if truth[test].any() and not truth[test].all()
+        ]
+        halves = [
+            _placements(truth[test], np.array([s.proba[at][:, target] for s in scored])) for at, test in both
+        ]
+        for side, wanted in enumerate((truth, ~truth)):
+            who = [index[test[wanted[test]]] for _, test in both]
+            _add_contributions(total, [half[side] for half in halves], who, len(design.splits))
+    return total / len(targets)
+
+
+def _add_contributions(total: Vector, parts: Sequence[Vector], who: Sequence[Numbers], folds: int) -> None:
+    """Add the components of one side ``(candidates, images)`` of each fold, of these patients.
+
+    They are centred in each fold. Where a fold has a single patient, that would leave nothing: then around the mean
+    of all folds, which takes what differs between folds for differences between patients.
+    """
+    counts = [len(np.unique(patients)) for patients in who]
+    pooled = min(counts, default=0) < 2  # noqa: PLR2004
+    everyone = len(np.unique(np.concatenate(who))) if who else 0
+    middle = np.mean([part.mean(axis=1) for part in parts], axis=0) if parts else None
+    for part, patients, count in zip(parts, who, counts, strict=True):
+        centre = middle if pooled and middle is not None else part.mean(axis=1)
+        many = everyone if pooled else count
+        scale = np.sqrt(many / max(1, many - 1)) / len(patients) / folds
+        np.add.at(total.T, patients, scale * (part - centre[:, None]).T)
+
+
+def pair_variances(contributions: Vector, first: Numbers, second: Numbers) -> Vector:
+    """Variance of the difference of each pair, not widened for overlapping training sets."""
+    plain = [((contributions[a] - contributions[b]) ** 2).sum(axis=1) for a, b in _chunks(first, second)]
+    variance: Vector = np.concatenate(plain)
+    return variance
+
+
+def t_quantile(degrees: int) -> float:
+    """Quantile of the t distribution for an interval of 95 %."""
+    from scipy.stats import t
+
+    return float(t.isf((1 - LEVEL) / 2, degrees))
+
+
+def _degrees(design: EvaluationDesign) -> int:
+    """Patients of the rarest class, less one for each fold, whose mean was taken from them."""
+    rows = tested(design)
+    y, groups = design.y[rows], design.groups[rows]
+    rarest = min(len(np.unique(groups[y == c])) for c in np.unique(y))
+    return max(1, rarest - len(design.first_repeat))
+
+
+def tested(design: EvaluationDesign) -> Numbers:
+    """Images that were scored: ``(n,)`` row numbers, each once."""
+    return np.concatenate([design.splits[at][1] for at in design.first_repeat])
+
+
+# Many pairs together
+
+DRAWS, FEWEST_DRAWS = 20_000, 2_000
+"""Draws of the joint distribution, and those that are left where pairs go into the millions."""
+AT_ONCE = 200_000_000
+"""Draws times pairs from which on there are fewer draws."""
+
+
+def max_t(found: Differences, seed: int = 0) -> tuple[Vector, float]:
+    """Test pairs together by step-down max-T.
+
+    The statistics are drawn from their joint t distribution, whose correlations are those of the patients'
+    contributions; p is the share of draws in which the largest statistic of this pair and of all less clear ones is
+    as large as the one that was seen.
+
+    Parameters
+    ----------
+    found
+        Pairs of one family.
+    seed
+        Of the draws. They are many enough that p = 0.05 is known to within 0.003.
+
+    Returns
+    -------
+    Adjusted p ``(pairs,)``, never below that of the pair alone; and the quantile that 95 % of the largest statistics
+    do not exceed, for intervals that hold together.
+    """
+    from scipy.stats import t
+
+    variances = pair_variances(found.contributions, found.first, found.second)
+    seen = t.isf(found.p / 2, found.degrees)
+    order = np.argsort(seen, kind="stable")
+    draws = int(np.clip(AT_ONCE // len(seen), FEWEST_DRAWS, DRAWS))
+    rng = np.random.default_rng(seed)
+    # The root of the covariance has as many rows as there are patients or candidates, whichever are fewer.
+    root = np.linalg.qr(found.contributions.T, mode="r")
+    drawn = rng.standard_normal((draws, len(root))) @ root
+    drawn *= np.sqrt(found.degrees / rng.chisquare(found.degrees, draws))[:, None]
+    table = drawn.T.astype(np.float32)
+    largest, adjusted = np.zeros((1, draws), np.float32), np.ones(len(seen))
+    for at in _parts(order):
+        errors = np.sqrt(variances[at])
+        scale = np.divide(1.0, errors, out=np.zeros_like(errors), where=errors > 0).astype(np.float32)
+        each = np.abs(table[found.first[at]] - table[found.second[at]]) * scale[:, None]
+        # All patients agree on a difference: nothing is known of what goes along with it, so it goes along with none.
+        alone = (errors == 0) & (found.delta[at] != 0)
+        each[alone] = np.abs(rng.standard_t(found.degrees, (int(alone.sum()), draws)))
+        running = np.maximum.accumulate(np.vstack([largest, each]), axis=0)
+        adjusted[at] = (1 + (running[1:] >= seen[at][:, None]).sum(axis=1)) / (draws + 1)
+        largest = running[-1:]
+    stepped = np.maximum.accumulate(adjusted[order[::-1]])
+    adjusted[order[::-1]] = stepped
+    return np.fmax(adjusted, found.p), float(np.quantile(largest, LEVEL))
+
+
+def _parts(order: Numbers) -> Iterator[Numbers]:
+    for start in range(0, len(order), CHUNK):
+        yield order[start : start + CHUNK]
+
+
+# All pairs of candidates
+
 
 def pairwise_tests(
-    design: EvaluationDesign, scored_candidates: Sequence[CandidateScores]
+    design: EvaluationDesign, scored_candidates: Sequence[CandidateScores], *, planned: bool = False
 ) -> list[PairwiseDifference]:
-    """Compare all pairs of candidates, in the order of the candidates."""
+    """Compare all pairs of candidates, in the order of the candidates.
+
+    Every pair is adjusted over all pairs. Where fusions against single networks are `planned` (the questions before
+    them were answered with yes), these are a family of their own.
+    """
     a, b = np.tril_indices(len(scored_candidates), -1)
     if not len(a):
         return []
-    means = np.array([s.primary for s in scored_candidates])
-    delta = means[a] - means[b]
-    intervals, errors, p = _resampled(design, scored_candidates, a, b, delta)
+    found = differences(design, scored_candidates, a, b)
     raw = {
-        "bootstrap": p,
-        "delong": delong_p(delta, _delong_errors(design, scored_candidates, a, b)),
+        "clustered": found.p,
+        "bootstrap": _resampled(design, scored_candidates, a, b, found.delta),
+        "delong": delong_p(found.delta, _delong_errors(design, scored_candidates, a, b)),
         "mcnemar": mcnemar_p(*_discordant_counts(design, scored_candidates, a, b)),
         "corrected_t": _corrected_t(design, scored_candidates, a, b),
     }
-    adjusted = {name: holm(values) for name, values in raw.items()}
-    needed = groups_needed(delta, errors, len(np.unique(design.groups)), ALPHA / len(a))
+    corrected = {name: holm(values) for name, values in raw.items()}
+    p, quantile = max_t(found)
+    together = found.intervals(quantile)
+    fused = np.array([len(s.candidate.backbones) > 1 for s in scored_candidates])
+    of_fusions = np.flatnonzero(fused[a] & ~fused[b])
+    if planned and len(of_fusions):
+        family = _subset(found, of_fusions)
+        p[of_fusions], narrower = max_t(family)
+        for at, interval in zip(of_fusions, family.intervals(narrower), strict=True):
+            together[at] = interval
+    alone = found.intervals()
     labels = [s.candidate.label for s in scored_candidates]
     return [
         PairwiseDifference(
             a=labels[a[i]],
             b=labels[b[i]],
             metric=PRIMARY,
-            delta=float(delta[i]),
-            interval=intervals[i],
-            p=float(adjusted["bootstrap"][i]),
-            verdict=_verdict(adjusted["bootstrap"][i], delta[i]),
-            needed=int(np.ceil(needed[i])) if np.isfinite(needed[i]) else None,
+            delta=float(found.delta[i]),
+            interval=alone[i],
+            simultaneous=together[i],
+            family="fusions" if planned and fused[a[i]] and not fused[b[i]] else "all",
+            p=float(p[i]),
+            verdict=_verdict(p[i], found.delta[i]),
             tests={
-                name: TestResult(p=_known(raw[name][i]), adjusted=_known(adjusted[name][i])) for name in raw
+                name: TestResult(p=_known(raw[name][i]), adjusted=_known(corrected[name][i])) for name in raw
             },
         )
         for i in range(len(a))
     ]
+
+
+def _subset(found: Differences, some: Numbers) -> Differences:
+    return replace(
+        found,
+        first=found.first[some],
+        second=found.second[some],
+        delta=found.delta[some],
+        below=found.below[some],
+        above=found.above[some],
+        p=found.p[some],
+    )
 
 
 def _verdict(p: float, delta: float) -> Literal["a_better", "b_better", "cannot_tell"]:
@@ -95,37 +346,19 @@ def _resampled(
     a: Numbers,
     b: Numbers,
     delta: Vector,
-) -> tuple[list[tuple[float, float] | None], Vector, Vector]:
-    """Interval, standard error and p of each difference; a resample that lacks a class lacks it for everyone."""
-    known = [
-        (s.minimal_interval, s.sample_size)
-        for s in scored_candidates
-        if s.minimal_interval is not None and s.sample_size is not None
-    ]
+) -> Vector:
+    """P of each difference by the paired group bootstrap; a resample that lacks a class lacks it for everyone."""
     resampled = np.array([s.resampled for s in scored_candidates])
     usable = resampled[:, np.isfinite(resampled).all(axis=0)]
-    if len(known) < len(scored_candidates) or usable.shape[1] < FEWEST_RESAMPLES:
-        return [None] * len(a), np.full(len(a), np.inf), np.ones(len(a))
-    means = np.array([s.primary for s in scored_candidates])
-    below, above = means - [least[0] for least, _ in known], [least[1] for least, _ in known] - means
-    patients = min(effective_patients(sample_size) for _, sample_size in known)
+    if usable.shape[1] < FEWEST_RESAMPLES:
+        return np.ones(len(a))
     groups = len(np.unique(design.groups))
-    tails = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
-    limits, errors, p = [], [], []
+    p = []
     for one, two, seen in _chunks(a, b, delta):
-        plain = usable[one] - usable[two]
-        drawn = design.overlap_factor * plain
+        drawn = design.overlap_factor * (usable[one] - usable[two])
         centred = drawn - np.median(drawn, axis=1, keepdims=True) + seen[:, None]
-        related = correlation(usable[one].var(axis=1), usable[two].var(axis=1), plain.var(axis=1), patients)
-        low, high = paired(seen, below[one], above[one], below[two], above[two], related)
-        ends = np.percentile(centred, tails, axis=1).clip(-1.0, 1.0)
-        limits.append(np.stack([np.minimum(ends[0], low), np.maximum(ends[1], high)], axis=1))
-        # As far as the interval reaches towards no difference, in the units of a normal distribution.
-        least = np.where(seen > 0, seen - low, high - seen) / Z
-        errors.append(np.maximum(centred.std(axis=1, ddof=1), least))
-        p.append(np.fmax(bootstrap_p(centred, groups), normal_p(seen, least)))
-    intervals = [(float(low), float(high)) for low, high in np.concatenate(limits)]
-    return list(intervals), np.concatenate(errors), np.concatenate(p)
+        p.append(bootstrap_p(centred, groups))
+    return np.concatenate(p)
 
 
 def _delong_errors(
@@ -178,13 +411,10 @@ def _corrected_t(
 
 # Tests of "no difference" between two candidates, for all pairs at once
 
-POWER = 0.8
 FEW = 10
 """Resamples beyond zero that are too few to count."""
 ROUNDING = 1e-9
 """Standard error, in parts of a difference, that is nothing but rounding."""
-MOST = 100
-"""A study more than this many times as large is not worth a number."""
 
 
 def bootstrap_p(differences: Vector, groups: int) -> Vector:
@@ -271,35 +501,6 @@ def holm(p_values: Vector) -> Vector:
     steps = p_values[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
     return adjusted
-
-
-def groups_needed(delta: Vector, errors: Vector, groups: int, level: float) -> Vector:
-    """Patients for which a difference of this size would be found in 80 of 100 studies.
-
-    The variance of a difference shrinks with the number of patients, so ``m = n ((z_(1 - level / 2) + z_0.8) error /
-    delta)^2``: the textbook sample size with the variance that the bootstrap saw.
-
-    Parameters
-    ----------
-    delta, errors
-        ``(pairs,)`` differences seen, and their standard errors.
-    groups
-        Number of patients n.
-    level
-        Two-sided level that a pair must pass: 0.05 over the number of pairs (the first step of Holm).
-
-    Returns
-    -------
-    ``(pairs,)``; infinite beyond 100 times as many.
-    """
-    from scipy.stats import norm
-
-    quantiles = norm.isf(level / 2) + norm.isf(1 - POWER)
-    times = (
-        np.divide(quantiles * errors, np.abs(delta), out=np.full(delta.shape, np.inf), where=delta != 0) ** 2
-    )
-    needed: Vector = np.where(times > MOST, np.inf, groups * times)
-    return needed
 
 
 def _two_sided(delta: Vector, errors: Vector, tail: Callable[[Vector], Vector]) -> Vector:

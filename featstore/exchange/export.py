@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.errors import StoreError, UsageError
-from featstore.exchange.reading import require_pyarrow
+from featstore.images.parquet import require_pyarrow
 from featstore.serialization import PRIVATE_FOLDER, write_private
 from featstore.store import shard
 
@@ -108,7 +108,7 @@ def _write(path: Path, data: bytes) -> None:
 
 # One view of a data set as columns: what every format holds
 
-TEST = "test"
+TEST_SPLIT = "test"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -243,7 +243,7 @@ def _parquet(table: ExportFrame) -> bytes:
 
 
 def _gap(table: ExportFrame, values: Features) -> bytes:
-    parts = {"train": table.splits != TEST, "test": table.splits == TEST}
+    parts = {"train": table.splits != TEST_SPLIT, "test": table.splits == TEST_SPLIT}
     arrays: dict[str, NDArray[Any]] = {name: values[rows] for name, rows in parts.items()}
     arrays["label"] = table.y[parts["train"]].astype(np.int32)  # as flow_from_directory(...).classes
     arrays["test_label"] = table.y[parts["test"]].astype(np.int32)

@@ -14,10 +14,10 @@ import numpy as np
 
 from featstore.backbones import catalog
 from featstore.errors import NonFiniteFeaturesError, UsageError
-from featstore.exchange.reading import FeatureTable, select, spanned
+from featstore.exchange.reading import FeatureTable, select_features, spanned
 from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
-from featstore.types import IDENTITY, BackboneSpec, FeatureKey
+from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
     from featstore.images.manifest import Manifest
     from featstore.store.store import Store
-    from featstore.types import Decoding, Features
+    from featstore.types import Features
 
 
 # Import
 
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+BACKBONE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 BLOCK_ROWS = 1024
 
 
@@ -98,10 +98,10 @@ def import_table(
     NonFiniteFeaturesError
         If a value is not finite in float32.
     """
-    matching = match(table.names, manifest)
+    matching = match_rows(table.names, manifest)
     label = {record.id: record.label for record in manifest.records}
     labels = [label[image] for image in matching.ids]
-    chosen = select(table.features, table.columns, labels, named=table.named, ignore=ignore)
+    chosen = select_features(table.features, table.columns, labels, named=table.named, ignore=ignore)
     ids, values = _distinct(matching.ids, _finite(table.names, chosen.values), table.names)
     spec = BackboneSpec(name, weights, 0, "foreign", values.shape[1])
     key = FeatureKey(spec, IDENTITY, decoding)
@@ -132,7 +132,7 @@ def require_free_name(name: str, weights: str, store: Store) -> None:
     UsageError
         If it is taken, or cannot be a name.
     """
-    if not NAME.fullmatch(name):
+    if not BACKBONE_NAME.fullmatch(name):
         raise UsageError(f"{name!r} cannot name a backbone.", "Use letters, digits, - and _, a letter first.")
     taken = {key.backbone.weights for key in store.feature_keys() if key.backbone.name == name} - {weights}
     if name in catalog.names() or taken:
@@ -160,8 +160,9 @@ def _finite(names: Sequence[str], found: NDArray[Any]) -> Features:
         values = np.ascontiguousarray(found, np.float32)
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()
     if bad:
+        named = [names[at] for at in bad]
         raise NonFiniteFeaturesError(
-            f"{len(bad)} rows hold NaN, infinity or more than float32 can: {some([names[at] for at in bad])}.",
+            f"{len(bad)} rows hold NaN, infinity or more than float32 can: {quoted_names(named)}.",
             "Compute them again; nothing was stored.",
         )
     return values
@@ -177,7 +178,7 @@ def _distinct(ids: Sequence[str], values: Features, names: Sequence[str]) -> tup
     ]
     if unequal:
         raise UsageError(
-            f"{len(unequal)} rows are a second, unequal vector of an image: {some(unequal)}.",
+            f"{len(unequal)} rows are a second, unequal vector of an image: {quoted_names(unequal)}.",
             "Leave one row for each image.",
         )
     return list(first), values[list(first.values())]
@@ -185,7 +186,7 @@ def _distinct(ids: Sequence[str], values: Features, names: Sequence[str]) -> tup
 
 # Which image each row belongs to: by image id, path, or a name that fits one image alone
 
-ID = re.compile(r"[0-9a-f]{64}")
+IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 LISTED = 5
 SEARCHED = 5000
 """Files among which the nearest name is looked for."""
@@ -256,7 +257,7 @@ MATCH_RULES = (
 """Tried one after the other; the first in which every row means a single image counts."""
 
 
-def match(names: Sequence[str], manifest: Manifest) -> Matching:
+def match_rows(names: Sequence[str], manifest: Manifest) -> Matching:
     """Find the image of each row.
 
     Parameters
@@ -271,7 +272,7 @@ def match(names: Sequence[str], manifest: Manifest) -> Matching:
     UsageError
         If a row means no image, or several.
     """
-    if all(ID.fullmatch(name) for name in names):
+    if all(IMAGE_ID.fullmatch(name) for name in names):
         known = {record.id: {record.id} for record in manifest.records}
         return _by_key(names, known, manifest, lambda name: [name], "image id") or _fail(
             names, manifest, known
@@ -338,7 +339,7 @@ def _fail(names: Sequence[str], manifest: Manifest, table: dict[str, set[str]]) 
     culprits = missing or unknown
     raise UsageError(
         f"{len(culprits)} of {len(names)} rows belong to no single image of {manifest.root}:"
-        f" {some(culprits)}{_nearest(culprits[0], files, by_name)}.",
+        f" {quoted_names(culprits)}{_nearest(culprits[0], files, by_name)}.",
         "Name rows by image id or by path relative to the data set, and leave out those of other images.",
     )
 
@@ -351,7 +352,7 @@ def _nearest(name: str, files: Sequence[str], by_name: dict[str, list[str]]) -> 
     return f"; nearest to the first is {near[0]!r}" if near else ""
 
 
-def some(names: Sequence[str]) -> str:
+def quoted_names(names: Sequence[str]) -> str:
     """The first few names, quoted."""
     more = ", …" if len(names) > LISTED else ""
     return ", ".join(repr(name) for name in names[:LISTED]) + more

@@ -16,7 +16,8 @@ from numpy.lib import format as npy
 
 from featstore.errors import RefusedFileError, UsageError, nearest
 from featstore.findings import with_reasons
-from featstore.isolated_reading import LostError, call
+from featstore.images.parquet import require_pyarrow
+from featstore.isolated_reading import LostError, call_isolated
 from featstore.store.hdf5_guard import FOREIGN_BYTES, REMEDY, read_plain
 
 if TYPE_CHECKING:
@@ -347,7 +348,7 @@ def read_table(path: Path, features: str | None, names: str | None) -> FeatureTa
     if path.suffix.lower() not in READERS:
         raise UsageError(f"{path} is of no kind that can be imported.", f"Give one of: {', '.join(READERS)}.")
     try:
-        page, (values,) = call("featstore.exchange.reading:read", path, features, names)
+        page, (values,) = call_isolated("featstore.exchange.reading:read", path, features, names)
     except LostError as error:
         raise RefusedFileError(f"{path} is refused: {error}.", REMEDY) from error
     return FeatureTable(tuple(page["names"]), values, tuple(page["columns"]), page["named"], page["unused"])
@@ -521,7 +522,7 @@ class Selection:
     doubtful: dict[str, str]
 
 
-def select(
+def select_features(
     values: NDArray[Any],
     names: Sequence[str],
     labels: Sequence[str],
@@ -657,18 +658,3 @@ def spanned(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"1 column: {names[0]}"
     return f"{len(names)} columns: {names[0]} … {names[-1]}"
-
-
-def require_pyarrow() -> Any:  # noqa: ANN401
-    """Return the module ``pyarrow``, an extra of featstore.
-
-    Raises
-    ------
-    UsageError
-        If it is not installed.
-    """
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise UsageError("Parquet needs pyarrow.", "Install it: pip install 'featstore[parquet]'.") from error
-    return pa

@@ -21,7 +21,7 @@ from featstore.images.reading import read_pixels
 from featstore.processes import threads
 from featstore.results.extraction import LossAndAccuracy
 from featstore.store.notes import BadImage
-from featstore.types import IDENTITY, View
+from featstore.types import IDENTITY, Decoding, ImageRecord, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.backbones.trainable import LinearHead, TrainableBackbone
-    from featstore.types import Decoding, Features, ImageRecord
 
     Rows = NDArray[np.intp]
     Pixels = NDArray[np.float32]
+    from featstore.types import Features
 
 # Training
 

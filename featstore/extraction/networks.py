@@ -28,7 +28,7 @@ from featstore.errors import AbsentWeightsError, OutOfMemoryError, WeightsError
 from featstore.store.notes import BackboneTiming, record_timing
 from featstore.store.training_record import HASHED, TrainingRecord, read_from_weights
 from featstore.time_estimates import IMPORT_SECONDS, machine_name
-from featstore.types import BACKBONE_REVISION
+from featstore.types import BACKBONE_REVISION, BackboneSpec, Computation
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     import jax
     from numpy.typing import NDArray
 
-    from featstore.store.training_record import TrainingRecord
-    from featstore.types import BackboneSpec, Computation, Features
+    from featstore.types import Features
 
 
 # Networks by spec

@@ -28,7 +28,7 @@ from featstore.images.recipe import parse_recipe
 from featstore.processes import threads
 from featstore.store.ids import NO_IDS
 from featstore.store.notes import BadImage
-from featstore.types import Computation
+from featstore.types import BackboneSpec, Computation
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -37,22 +37,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.images.manifest import Manifest
-    from featstore.types import (
-        Backbone,
-        BackboneSpec,
-        Decoding,
-        FeatureKey,
-        Features,
-        ImageRecord,
-        Pixels,
-        View,
-    )
+    from featstore.types import Backbone, Decoding, FeatureKey, Features, ImageRecord, Pixels, View
 
 
 # The pass
 
-FILE_PROBLEMS = {reading.CHANGED, reading.MISSING, reading.PERMISSION}
-"""Reasons that say something about the file system, not about the bytes: tried again next time."""
+PROBLEMS_HERE = {reading.CHANGED, reading.MISSING, reading.PERMISSION, reading.NEEDS_PACKAGE}
+"""Reasons that say something about this machine, not about the bytes: tried again next time."""
 PHASES = ("pixels", "forward", "write", "writer")
 SHOWN = ("pixels", "forward")
 """Phases beside the bar: what does not fit a narrow terminal is in the summary."""
@@ -292,7 +283,7 @@ class _Pass:
 
 def _quarantine(bad: BadImage, decoding: Decoding, sink: Sink, stats: PassStats) -> None:
     stats.bad.append(bad)
-    if bad.reason not in FILE_PROBLEMS:
+    if bad.reason not in PROBLEMS_HERE:
         sink.record_bad_image(decoding, bad)
 
 
@@ -393,7 +384,7 @@ def batches(
             for step in block.steps:
                 here = tuple(key for key in step.keys if key.backbone not in device.specs)
                 there = tuple(key for key in step.keys if key.backbone in device.specs)
-                if here:
+                if here or not there:  # fine-tuning asks for pixels and names no key
                     yield from _step_batches(replace(step, keys=here), images, batch_size, pool)
                 if there:
                     yield from _device_batches(replace(step, keys=there), uploads, device)
@@ -659,7 +650,7 @@ def embed_images(
     features, bad
         By image id: ``(columns,)`` float32; and why the others do not decode.
     """
-    networks = Networks(weights, keys[0].backbone.preprocess, "float32", choose_engine(engine))
+    networks = Networks(weights, keys[0].backbone.preprocess, "float32", choose_engine(engine, here=True))
     backbones = {key.backbone: networks.load(key.backbone) for key in keys}
     images = {record.id: record for record in records}
     memory = MemorySink()

@@ -197,7 +197,7 @@ def _steps(key_plans: Sequence[KeyPlan], block: tuple[str, ...], lacks: NDArray[
 # Memory, announced before an extraction begins and kept under a budget
 
 MEGABYTE = 1_000_000
-BASE_BYTES = 640 * MEGABYTE
+BASE_BYTES = 700 * MEGABYTE
 """A process with TensorFlow, Keras, h5py and the images' code loaded."""
 SHARED = 0.43
 """Networks in one process share workspace: each but the largest adds this much of what it takes alone."""
@@ -289,7 +289,7 @@ def passes(
     ]
 
 
-def peak(
+def peak_bytes(
     parts: Sequence[Plan],
     batch_size: int,
     pictures: DecodingMemory = NO_DECODING_MEMORY,
@@ -347,7 +347,7 @@ def _require_room(
 EXECUTORS = "featstore.executors"
 AS_ASKED = "as asked"
 BENCHED = "as measured by featstore bench"
-DEFAULT = "by default"
+BY_DEFAULT = "by default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +375,7 @@ def choose_workers(
     best = None
     if executor == "processes" and workers is None and not visible_devices(os.environ):
         best = fastest_workers(cache, backbones, precision)
-    reason = AS_ASKED if workers is not None else BENCHED if best is not None else DEFAULT
+    reason = AS_ASKED if workers is not None else BENCHED if best is not None else BY_DEFAULT
     return WorkerChoice(
         registry.load(EXECUTORS, executor)(best if workers is None else workers, scheduler), reason
     )

@@ -30,13 +30,13 @@ from featstore.images.formats.decode import decoder_version
 from featstore.images.reading import memory_budget
 from featstore.serialization import digest
 from featstore.store.ids import IdSet
-from featstore.store.leases import Leases, overlapping, without
+from featstore.store.leases import Lease, LeaseRecord, Leases, overlapping, without
 from featstore.store.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 
-    from featstore.store.leases import Lease, LeaseRecord, Rows
+    from featstore.store.leases import Rows
     from featstore.store.notes import BadImage
     from featstore.types import (
         BackboneSpec,

@@ -68,7 +68,7 @@ class DualSolution:
 
     def logits(self, kernels: Sequence[Kernel], members: Mask) -> Floats:
         """Logits ``(subsets, logits, rows)`` of other rows; kernels of those rows against the training rows."""
-        return apply(kernels, members, self.dual) + self.intercept[:, :, None]
+        return multiply_gram(kernels, members, self.dual) + self.intercept[:, :, None]
 
 
 def solve(
@@ -117,10 +117,10 @@ def solve(
     state = _zero_solution(members, target) if start is None else start.copy()
 
     def double(models: Models, A: Floats) -> Floats:
-        return apply(kernels, members[models], A)
+        return multiply_gram(kernels, members[models], A)
 
     def single(models: Models, A: Floats) -> Floats:
-        return apply(coarse, members[models], A.astype(np.float32))
+        return multiply_gram(coarse, members[models], A.astype(np.float32))
 
     def settle(live: Models) -> int:
         """Solve for some subsets, in place; how many did not get there."""
@@ -505,7 +505,7 @@ class Sketch:
         everyone = np.ones((1, len(kernels)), np.bool_)
         start = np.random.default_rng(0).normal(size=(1, min(RANK, n), n)).astype(kernels[0].inner.dtype)
         for _ in range(2):
-            start = np.linalg.qr(apply(kernels, everyone, start)[0].T)[0].T[None]
+            start = np.linalg.qr(multiply_gram(kernels, everyone, start)[0].T)[0].T[None]
         basis = start[0].T
         cores = np.stack([kernel.times(basis.T) @ basis for kernel in kernels])
         cores = (cores + cores.swapaxes(1, 2)) / 2
@@ -624,7 +624,7 @@ def membership(subsets: Sequence[Sequence[str]], blocks: Sequence[Block]) -> Mas
     return np.array([[block.name in subset for block in blocks] for subset in subsets], dtype=np.bool_)
 
 
-def apply(kernels: Sequence[Kernel], members: Mask, A: Floats) -> Floats:
+def multiply_gram(kernels: Sequence[Kernel], members: Mask, A: Floats) -> Floats:
     """Multiply each subset's coefficients by that subset's Gram matrix, the sum of its blocks'.
 
     One product per block serves all the subsets that contain it; no subset's matrix is ever formed.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 """2: sealed, so that a damaged parameter or class name shows as damaged arrays do."""
-MAX_BYTES = 1 << 31
+MAX_MODEL_BYTES = 1 << 31
 STATE_FILE, ARRAYS_FILE = "model.json", "arrays.npz"
 REMEDY = "Fit the strategy again with `featstore fuse`."
 # What a hand-made bundle can provoke while an estimator is rebuilt and asked once; anything else is a bug of ours.
@@ -192,7 +192,7 @@ def _read_state(path: Path) -> State:
 
 def _read_arrays(path: Path, digest: str | None) -> Arrays:
     try:
-        data = read_regular(path, MAX_BYTES)
+        data = read_regular(path, MAX_MODEL_BYTES)
         # Hash before opening: a parser should not meet damaged bytes.
         if digest_bytes(data) == digest:
             return read_arrays(data)

@@ -12,7 +12,7 @@ from sklearn.utils.validation import validate_data
 from featstore.errors import UsageError, did_you_mean, nearest
 from featstore.fusion.linear import ROWS_AT_ONCE, probabilities, rescale, standardise
 from featstore.fusion.strategy import FLOATS, FusionStrategy, number_rows
-from featstore.fusion.training import Network, TrainingConfig, TrainingRows, encode, rng_streams, train
+from featstore.fusion.training import Network, TrainingConfig, TrainingRows, as_targets, rng_streams, train
 from featstore.splits import validation_mask
 
 if TYPE_CHECKING:
@@ -201,12 +201,12 @@ class NeuralStrategy(FusionStrategy):
         held = self.held_out_ = validation_mask(y, groups, share, split_rng)
         scaling = self._scaling(X[~held]) if earlier is None else (earlier.mean_, earlier.scale_)
         self.mean_, self.scale_ = scaling
-        targets = encode(y, len(self.classes_))
+        targets = as_targets(y, len(self.classes_))
         weights = row_weights(self.class_weight, self.classes_, y[~held])
         shown = None if images is None else images[~held]
         training = TrainingRows(rescale(X[~held], *scaling), targets[~held], weights, shown)
         seen, truth = given or (X[held], y[held])
-        validation = TrainingRows(rescale(seen, *scaling), encode(truth, len(self.classes_)))
+        validation = TrainingRows(rescale(seen, *scaling), as_targets(truth, len(self.classes_)))
         network = self._network(targets.shape[1], np.float32)
         network.initialise(init_rng)
         if earlier is not None:

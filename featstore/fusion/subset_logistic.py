@@ -145,7 +145,7 @@ def _kernels(X: NDArray[Any], blocks: tuple[Block, ...]) -> list[dual_newton.Ker
 
 AUTO = "auto"
 GRID = (0.05, 0.15, 0.5, 1.5, 5.0, 15.0, 50.0)
-DEFAULT = 5.0
+DEFAULT_C = 5.0
 INNER_FOLDS = 3
 
 
@@ -155,7 +155,7 @@ def penalties(
     """C of each subset ``(subsets,)``: the number given, or for "auto" the best of `GRID` on inner folds.
 
     The best has the least log-loss over all held-out rows; of equals the smallest. Where inner folds cannot be made
-    (a class with a single group) it is `DEFAULT`.
+    (a class with a single group) it is `DEFAULT_C`.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def penalties(
     if C == AUTO:
         losses = held_out_losses(kernels, members, y, groups, GRID)
         if losses is None:
-            return np.full(len(members), DEFAULT)
+            return np.full(len(members), DEFAULT_C)
         return np.asarray(np.array(GRID)[losses.argmin(axis=0)])
     if isinstance(C, str) or not 0 < C < np.inf:
         raise UsageError(f"C={C!r} is out of range.", 'Give a positive number, or "auto".')

@@ -41,7 +41,7 @@ class TrainingRows:
     X
         ``(n, d)``.
     targets
-        ``(n, k)``, as `encode` makes them.
+        ``(n, k)``, as `as_targets` makes them.
     weights
         ``(n,)`` factors on the loss of each row; None stands for ones.
     images
@@ -185,7 +185,7 @@ def activate(logits: NDArray[Any]) -> NDArray[Any]:
     return activated
 
 
-def encode(y: NDArray[np.intp], n_classes: int) -> Float32s:
+def as_targets(y: NDArray[np.intp], n_classes: int) -> Float32s:
     """Targets ``(n, k)``: the class number itself for two classes, one-hot for more."""
     one_hot: Float32s = np.eye(n_classes, dtype=np.float32)[y]
     return one_hot[:, 1:] if n_classes == 2 else one_hot  # noqa: PLR2004

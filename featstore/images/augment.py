@@ -9,7 +9,8 @@ import hashlib
 import io
 import math
 import operator
-from dataclasses import dataclass, replace
+import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from featstore.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 # Changing a letter of this, or a slot of `draw`, changes every view ever cached: raise Decoding.revision.
 _DOMAIN: Final = "featstore view 1"
-_WORDS: Final = 8
+_EIGHT_WORDS: Final = struct.Struct(">8Q")
 _HALF: Final = 0.5
 
 
@@ -73,8 +74,7 @@ def uniforms(seed: int, image_id: str) -> tuple[float, ...]:
     """
     text = f"{_DOMAIN}\n{operator.index(seed)}\n{image_id}"
     raw = hashlib.sha512(text.encode()).digest()
-    words = (int.from_bytes(raw[8 * k : 8 * k + 8], "big") for k in range(_WORDS))
-    return tuple((word >> 11) * 2.0**-53 for word in words)
+    return tuple([(word >> 11) * 2.0**-53 for word in _EIGHT_WORDS.unpack(raw)])
 
 
 def draw(recipe: Recipe, seed: int, image_id: str, height: int, width: int) -> Transform:
@@ -115,12 +115,21 @@ def affine(transform: Transform, height: int, width: int) -> Matrix:
     (rows, columns, channels) and the flips after it read the value of an output pixel. Keras centres the map
     at ``((width - 1) / 2, (height - 1) / 2)``, off the middle of an image that is not square; so do we.
     """
-    matrix = _centred(_linear(transform), height, width)
+    matrix: Matrix = unflipped([transform], height, width)[0]
     if transform.flip_horizontal:
         matrix = _reversed(matrix, 1, width)
     if transform.flip_vertical:
         matrix = _reversed(matrix, 0, height)
     return matrix
+
+
+def unflipped(transforms: Sequence[Transform], height: int, width: int) -> Matrix:
+    """Compose the maps of many transforms without their flips, shape (transforms, 2, 3); otherwise as `affine`.
+
+    A map does not depend on the others: the numbers are those of one at a time, to the bit.
+    """
+    numbers = np.array([(t.theta, t.tx, t.ty, t.shear, t.zx, t.zy) for t in transforms]).reshape(-1, 6)
+    return _centred(_linear(*numbers.T), height, width)
 
 
 def _scale(values: Range, u: float) -> float:
@@ -129,27 +138,30 @@ def _scale(values: Range, u: float) -> float:
     return max(hi - u * (hi - lo), math.nextafter(lo, hi))  # rounding must not reach lo
 
 
-def _linear(transform: Transform) -> Matrix:
-    """Compose rotation, shift, shear and zoom in Keras' order and Keras' (x, y) axes, shape (3, 3)."""
-    theta, shear = np.deg2rad(transform.theta), np.deg2rad(transform.shear)
-    rotated = np.array(
-        [[np.cos(theta), -np.sin(theta), 0.0], [np.sin(theta), np.cos(theta), 0.0], [0.0, 0.0, 1.0]]
-    )
-    shifted = np.array([[1.0, 0.0, transform.tx], [0.0, 1.0, transform.ty], [0.0, 0.0, 1.0]])
-    sheared = np.array([[1.0, -np.sin(shear), 0.0], [0.0, np.cos(shear), 0.0], [0.0, 0.0, 1.0]])
-    zoomed = np.diag([transform.zx, transform.zy, 1.0])
+def _linear(
+    theta: Coordinates, tx: Coordinates, ty: Coordinates, shear: Coordinates, zx: Coordinates, zy: Coordinates
+) -> Matrix:
+    """Compose rotation, shift, shear and zoom in Keras' order and Keras' (x, y) axes, shape (n, 3, 3)."""
+    rotated, shifted, sheared, zoomed = np.tile(np.eye(3), (4, len(theta), 1, 1))
+    theta, shear = np.deg2rad(theta), np.deg2rad(shear)
+    rotated[:, 0, 0] = rotated[:, 1, 1] = np.cos(theta)
+    rotated[:, 1, 0] = np.sin(theta)
+    rotated[:, 0, 1] = -rotated[:, 1, 0]
+    shifted[:, 0, 2], shifted[:, 1, 2] = tx, ty
+    sheared[:, 0, 1], sheared[:, 1, 1] = -np.sin(shear), np.cos(shear)
+    zoomed[:, 0, 0], zoomed[:, 1, 1] = zx, zy
     composed: Matrix = rotated @ shifted @ sheared @ zoomed
     return composed
 
 
-def _centred(matrix: Matrix, height: int, width: int) -> Matrix:
-    """Turn about Keras' centre, then swap its (x, y) for (row, column)."""
+def _centred(matrices: Matrix, height: int, width: int) -> Matrix:
+    """Turn about Keras' centre, then swap its (x, y) for (row, column): shape (n, 2, 3)."""
     x, y = height / 2 - 0.5, width / 2 - 0.5
     there = np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
     back = np.array([[1.0, 0.0, -x], [0.0, 1.0, -y], [0.0, 0.0, 1.0]])
     swap = [1, 0, 2]
-    centred: Matrix = there @ matrix @ back
-    return centred[np.ix_(swap[:2], swap)]
+    centred: Matrix = there @ matrices @ back
+    return centred[:, swap[:2]][:, :, swap]
 
 
 def _reversed(matrix: Matrix, axis: int, size: int) -> Matrix:
@@ -205,7 +217,7 @@ def warp(
     rows, columns = _grid(transform, height, width)
     # Flips walk the output backwards instead of entering the matrix: at the hard edges of constant and wrap
     # the last bit of a coordinate decides, and this way it is Keras'.
-    matrix = affine(replace(transform, flip_horizontal=False, flip_vertical=False), height, width)
+    matrix = unflipped([transform], height, width)[0]
     if np.array_equal(matrix, _UNMOVED):
         return np.ascontiguousarray(image[np.ix_(rows, columns)], dtype=np.float32)
     planes, stride = _planes(image)

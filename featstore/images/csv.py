@@ -1,4 +1,4 @@
-"""Data sets as CSV files: ``path,label[,group][,split][,site]``."""
+"""Data sets as tables, CSV or Parquet: ``path,label[,group][,split][,site]``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featstore.errors import ManifestError, UsageError
+from featstore.errors import ManifestError, UsageError, nearest
 from featstore.findings import Finding, counted
 from featstore.images.csv_paths import Locator, PathRefusedError, difference
 from featstore.images.formats.container import suffixes
 from featstore.images.manifest import ListedFile, Listing, Quarantined, quarantine, real_path_inside
 from featstore.images.names import split_name
+from featstore.images.parquet import read_cells
 from featstore.processes import track
 from featstore.serialization import read_regular
 
@@ -99,7 +100,7 @@ def list_csv(
     suffix: str | None = None,
     labelled: bool = True,
 ) -> Listing:
-    """List the images that a CSV file names, without opening them.
+    """List the images that a table names, without opening them.
 
     Columns that are not known are named in a note and ignored. A path that names no file is taken for the only file
     that it can mean (another case, no suffix, backslashes, spaces, the folder in front), and counted.
@@ -107,7 +108,7 @@ def list_csv(
     Parameters
     ----------
     file
-        The CSV file.
+        The CSV or Parquet file.
     follow_links
         Whether links may lead out of the folder of the images.
     columns, root, suffix
@@ -125,8 +126,14 @@ def list_csv(
     """
     given = require_roles(columns or {})
     table = read_table(file, given)
-    places = find_columns(table, given)
-    flags = {} if "label" in places else one_hot(table, places, given)
+    flags = named_flags(table, given)
+    places = find_columns(
+        table, {role: name for role, name in given.items() if not (flags and role == "label")}
+    )
+    if flags:
+        places.pop("label", None)
+    elif "label" not in places:
+        flags = one_hot(table, places, given)
     if "path" not in places or (labelled and not ("label" in places or flags)):
         raise missing_columns(table, places, given)
     if not table.rows:
@@ -301,8 +308,9 @@ def _on_columns(
 
 # The text of a CSV file as columns and rows, and which column means what
 
-TABLES = frozenset({".csv", ".tsv", ".tab", ".txt"})
-"""Suffixes of tables; what separates the cells is seen in the first line."""
+PARQUET = ".parquet"
+TABLES = frozenset({".csv", ".tsv", ".tab", ".txt", PARQUET})
+"""Suffixes of tables; what separates the cells of a text is seen in its first line."""
 ROLES = ("path", "label", "group", "split", "site")
 REQUIRED = ("path", "label")
 _MAX_BYTES = 1 << 28
@@ -337,7 +345,7 @@ _PATIENT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class CsvTable:
-    """Columns and rows of a CSV file.
+    """Columns and rows of a CSV or Parquet file.
 
     Attributes
     ----------
@@ -348,7 +356,7 @@ class CsvTable:
     rows
         Number of the line and cells of each line that is not blank.
     line
-        Number of the line with the names.
+        Number of the line with the names; 0 where they stand in none.
     delimiter
         What separates the cells.
     """
@@ -375,12 +383,15 @@ class CsvTable:
 
 
 def wrong(file: Path, line: int, what: str, remedy: str) -> ManifestError:
-    """Complain about a line of a file."""
-    return ManifestError(f"{str(file)!r}, line {line}: {what}.", remedy)
+    """Complain about a line of a file; a Parquet file has rows, and none with the names."""
+    place = f"line {line}"
+    if file.suffix.lower() == PARQUET:
+        place = f"row {line}" if line else "columns"
+    return ManifestError(f"{str(file)!r}, {place}: {what}.", remedy)
 
 
 def read_table(file: Path, columns: Mapping[str, str]) -> CsvTable:
-    """Read the text of a CSV file.
+    """Read the cells of a CSV or Parquet file.
 
     UTF-8 or UTF-16, commas, semicolons, tabs, bars or spaces between the cells, spaces behind them, a first line
     ``sep=;``, empty columns and empty rows at the end: all as spreadsheets write them.
@@ -390,6 +401,9 @@ def read_table(file: Path, columns: Mapping[str, str]) -> CsvTable:
     ManifestError
         If it is no text, a cell is quoted badly, or a row has more or fewer cells than there are names.
     """
+    if file.suffix.lower() == PARQUET:
+        names, cells = read_cells(file, _MAX_CELLS, _MAX_BYTES)
+        return CsvTable(file, [name.strip() for name in names], [*enumerate(cells, 1)], 0, ",")
     text, skipped = _text(file), 0
     if mark := _MARK.match(text):
         text, skipped = text[mark.end() :], 1
@@ -436,7 +450,7 @@ def find_columns(table: CsvTable, columns: Mapping[str, str]) -> dict[str, int]:
         if same:
             found[role] = same[0]
         elif role in columns:
-            near = difflib.get_close_matches(name, table.columns, n=1)
+            near = nearest(name, table.columns) or difflib.get_close_matches(name, table.columns, n=1)
             use = shlex.quote(f"{role}={near[0]}") if near else ""
             hint = f"Did you mean --columns {use}?" if near else "Give one of these names."
             raise table.wrong(f"there is no column {name!r} in {_listed(table.columns)}", hint)
@@ -524,6 +538,54 @@ def one_hot(table: CsvTable, found: Mapping[str, int], columns: Mapping[str, str
         return {}
     single = all(sum(cells[at].strip() in _ONES for at in flags.values()) == 1 for _, cells in table.rows)
     return flags if single else {}
+
+
+def named_flags(table: CsvTable, columns: Mapping[str, str]) -> dict[str, int]:
+    """Columns of zeros and ones that were named as the label, ``MEL,NV,BCC``; none where that is one column's name.
+
+    Raises
+    ------
+    ManifestError
+        If one of several is not there, or a row has not a single 1 among them.
+    """
+    label = columns.get("label", "")
+    names = [name.strip() for name in label.split(",")]
+    if len(names) < 2 or label.strip() in table.places or not {*names} & {*table.places}:  # noqa: PLR2004
+        return {}
+    if unknown := next((name for name in names if name not in table.places), None):
+        near = nearest(unknown, [name for name in table.places if name not in names])
+        meant = ",".join(near[0] if name == unknown and near else name for name in names)
+        hint = f"If this is meant, say so: {columns_flag({**columns, 'label': meant})}"
+        hint = hint if near else "Give names of these columns alone."
+        raise table.wrong(f"there is no column {unknown!r} in {_listed(table.columns)}", hint)
+    flags = {name: table.places[name] for name in names}
+    for line, cells in table.rows:
+        _require_single(table, line, {name: cells[at].strip() for name, at in flags.items()}, columns)
+    return flags
+
+
+def _require_single(table: CsvTable, line: int, cells: Mapping[str, str], columns: Mapping[str, str]) -> None:
+    """Refuse a row in which not exactly one of the columns that stand for the label holds a 1."""
+    if odd := next((name for name, cell in cells.items() if cell not in _ZEROS_AND_ONES), None):
+        raise table.wrong(
+            f"the column {odd!r} holds {cells[odd][:40]!r}, neither 0 nor 1",
+            "Name only columns of zeros and ones as the label, or mend this cell.",
+            line,
+        )
+    ones = [name for name, cell in cells.items() if cell in _ONES]
+    if len(ones) == 1:
+        return
+    if not ones:
+        raise table.wrong(
+            f"none of {', '.join(cells)} is 1",
+            "Delete the line, or add a column that is 1 for such images, and name it too.",
+            line,
+        )
+    raise table.wrong(
+        f"{' and '.join(ones)} are 1, and an image has one class",
+        f"Delete such lines, or ask about one column against the rest: {columns_flag({**columns, 'label': ones[0]})}",
+        line,
+    )
 
 
 def _free(table: CsvTable, found: Mapping[str, int], columns: Mapping[str, str]) -> dict[str, int]:

@@ -9,13 +9,13 @@ on the other side.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import numpy as np
 
-from featstore.images.augment import affine
+from featstore.images.augment import Transform, unflipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import jax
     from numpy.typing import NDArray
 
-    from featstore.images.augment import Transform
     from featstore.types import Pixels
 
 BITS: Final = 20
@@ -68,20 +67,32 @@ def reads(transforms: Sequence[Transform], height: int, width: int) -> Reads:
     TooFarError
         If a pixel is read from farther away than `FARTHEST`.
     """
-    rows = np.empty((len(transforms), 2, height))
-    columns = np.empty((len(transforms), 2, width))
-    for image, transform in enumerate(transforms):
-        # Flips walk the output backwards, as in `warp`: whole pixels stay whole.
-        matrix = affine(replace(transform, flip_horizontal=False, flip_vertical=False), height, width)
-        down, right = np.arange(height), np.arange(width)
-        down = down[::-1] if transform.flip_vertical else down
-        right = right[::-1] if transform.flip_horizontal else right
-        rows[image] = matrix[:, 2:] + matrix[:, :1] * down
-        columns[image] = matrix[:, 1:2] * right
-    farthest = max(np.abs(rows.max(axis=2) + columns.max(axis=2)).max(initial=0), np.abs(rows).max(initial=0))
-    if max(farthest, np.abs(rows.min(axis=2) + columns.min(axis=2)).max(initial=0)) >= FARTHEST:
+    matrices = unflipped(transforms, height, width)
+    # Flips walk the output backwards, as in `warp`: whole pixels stay whole.
+    down = _walks([t.flip_vertical for t in transforms], height)
+    right = _walks([t.flip_horizontal for t in transforms], width)
+    offset, by_row, by_column = matrices[:, :, 2:], matrices[:, :, :1], matrices[:, :, 1:2]
+    ends = np.array([0, height - 1]), np.array([0, width - 1])
+    corners = offset[..., None] + by_row[..., None] * ends[0][:, None] + by_column[..., None] * ends[1]
+    if np.abs(corners).max(initial=0) >= FARTHEST:
         raise TooFarError(f"a view reads pixels that are more than {FARTHEST} away")
-    return Reads(*(np.rint(part * (1 << BITS)).astype(np.int32) for part in (rows, columns)))
+    return Reads(_fixed_point(by_row, down, offset), _fixed_point(by_column, right))
+
+
+def _fixed_point(
+    slope: NDArray[np.float64], walk: NDArray[np.float64], offset: NDArray[np.float64] | float = 0.0
+) -> NDArray[np.int32]:
+    """Say where a walk along one axis reads, with `BITS` binary places."""
+    at = slope * walk
+    at += offset
+    at *= 1 << BITS
+    return np.rint(at, out=at).astype(np.int32)
+
+
+def _walks(backwards: Sequence[bool], size: int) -> NDArray[np.float64]:
+    """Places of one axis in the order in which each image is read: ``(images, 1, size)``."""
+    forth = np.arange(float(size))
+    return np.where(np.array(backwards, bool)[:, None, None], forth[::-1], forth)
 
 
 def warp(pixels: jax.Array, where: Reads, fill: str, cval: float) -> jax.Array:

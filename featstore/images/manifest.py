@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -252,6 +252,8 @@ class Contents:
         Pages of the file, with those that are skipped: smaller copies and masks.
     notes
         What is odd about the pages, keys of `featstore.images.formats.tiff.PAGE_NOTES`.
+    group, sites
+        What the file says of its origin: see `featstore.images.formats.container.Pages`.
     """
 
     digest: str
@@ -259,6 +261,8 @@ class Contents:
     frames: tuple[int, ...] = (0,)
     total: int = 1
     notes: tuple[str, ...] = ()
+    group: str | None = None
+    sites: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def pages(self) -> int:
@@ -299,7 +303,9 @@ def read_contents(path: Path) -> Contents | Quarantined:
             known = identify_format(head)
             with damage_of(known):
                 pages = known.list_pages(file)
-            return Contents(digest, known.name, pages.frames, pages.total, pages.notes)
+            return Contents(
+                digest, known.name, pages.frames, pages.total, pages.notes, pages.group, pages.sites
+            )
     except OSError as error:
         return quarantine(path, error)
     except BadImageError as error:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 CHANGED = "changed"
 MISSING = "missing"
 PERMISSION = "permission"
+NEEDS_PACKAGE = "needs_package"
 
 
 class Picture(NamedTuple):
@@ -367,7 +368,7 @@ def compute_facts(record: ImageRecord, decoding: Decoding) -> tuple[NDArray[np.v
     row["pixels"] = pixel_digest(pixels)
     row["bytes"], row["width"], row["height"], row["channels"] = len(data), width, height, channels
     row["kind"], row["mode"] = (
-        container.identify_format(data[: container.HEAD]).code,
+        container.format_number(container.identify_format(data[: container.HEAD])),
         _position(MODES, _stored_mode(data)),
     )
     row["notes"] = sum(1 << NOTES.index(note) for note in notes)
@@ -393,7 +394,7 @@ def _counts(pixels: Pixels) -> NDArray[np.intp]:
 
 def plausible(facts: NDArray[np.void]) -> NDArray[np.bool_]:
     """Which rows ``(n,)`` can be facts of an image at all: they may come from somebody else's cache."""
-    sizes = (facts["bytes"] > 0) & (facts["width"] > 0) & (facts["height"] > 0)
+    sizes = (facts["bytes"] > 0) & (facts["width"] > 0) & (facts["height"] > 0) & (facts["kind"] > 0)
     shares = facts["histogram"]
     whole: NDArray[np.bool_] = sizes & (shares >= 0).all(axis=1) & (np.abs(shares.sum(axis=1) - 1) < ROUNDING)
     return whole

@@ -13,12 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from featstore.arguments import public
-from featstore.errors import ManifestError
+from featstore.errors import ManifestError, did_you_mean
 from featstore.findings import Finding, counted
 from featstore.images.csv import TABLES, list_csv
 from featstore.images.folder import list_folder
 from featstore.images.formats.container import suffixes
 from featstore.images.formats.decode import REASONS
+from featstore.images.formats.dicom import SITE_TAGS
 from featstore.images.manifest import Contents, Manifest, Quarantined, findings_of_pages, read_contents
 from featstore.images.names import check_groups, check_labels, merged_groups
 from featstore.processes import map_ahead, track
@@ -43,12 +44,16 @@ class ScanOptions(TypedDict, total=False):
     follow_links
         Whether links may lead out of the data set.
     columns
-        Which columns of a CSV file are meant, such as ``{"path": "filename", "group": "patient_id"}``; what is not
-        named here is looked for under its own name: ``path``, ``label``, ``group``, ``split``, ``site``.
+        Which columns of a table are meant, such as ``{"path": "filename", "group": "patient_id"}``; what is not
+        named here is looked for under its own name: ``path``, ``label``, ``group``, ``split``, ``site``. Several
+        columns of zeros and ones can be the label: ``{"label": "MEL,NV,BCC"}``.
     root
         Folder where the paths of a CSV file begin; default the folder of the file.
     suffix
         What to add to paths of a CSV file that have no suffix, such as ``.png``.
+    site_tag
+        Tag of DICOM files that names the site, one of `featstore.images.formats.dicom.SITE_TAGS`; what a CSV file
+        says of the site goes first.
     """
 
     group_pattern: str | None
@@ -56,6 +61,7 @@ class ScanOptions(TypedDict, total=False):
     columns: Mapping[str, str] | None
     root: str | Path | None
     suffix: str | None
+    site_tag: str | None
 
 
 def scan_options(options: Mapping[str, Any]) -> ScanOptions:
@@ -93,21 +99,24 @@ def scan(
     columns: Mapping[str, str] | None = None,
     root: str | Path | None = None,
     suffix: str | None = None,
+    site_tag: str | None = None,
 ) -> Manifest:
     """Read a data set: list the files, hash them, sort out what is no image.
 
     Parameters
     ----------
     data
-        A folder ``class/...`` or ``split/class/...``, or a CSV file ``path,label[,group][,split][,site]``. A manifest
-        is what it would be read to, and comes back as it is: so a part of a data set goes wherever all of it would.
-    group_pattern, follow_links, columns, root, suffix
+        A folder ``class/...`` or ``split/class/...``, or a table ``path,label[,group][,split][,site]``, CSV or
+        Parquet. A manifest is what it would be read to, and comes back as it is: so a part of a data set goes
+        wherever all of it would.
+    group_pattern, follow_links, columns, root, suffix, site_tag
         See `ScanOptions`.
 
     Returns
     -------
     Manifest
-        Records in the order of the relative paths. Two files with the same bytes give one record.
+        Records in the order of the relative paths. Two files with the same bytes give one record. Where neither a
+        column nor a pattern names the groups, files that name a patient (DICOM) are grouped by a pseudonym of it.
 
     Raises
     ------
@@ -127,6 +136,7 @@ def scan(
     """
     if isinstance(data, Manifest):
         return data
+    _refuse_unknown_tag(site_tag)
     data = Path(data)
     _refuse_impossible(data)
     if data.is_file() and data.suffix.lower() in TABLES:
@@ -153,8 +163,9 @@ def scan(
     bad = [*listing.unreadable, *refused]
     if not images:
         raise _nothing_left(data, bad)
+    images, has_groups = _with_origins(images, site_tag, has_groups=listing.has_groups)
     records, copies = _once_by_id(images)
-    records, copies, merged = _merge_groups(records, copies, has_groups=listing.has_groups)
+    records, copies, merged = _merge_groups(records, copies, has_groups=has_groups)
     return Manifest(
         root=listing.root,
         records=tuple(records),
@@ -164,12 +175,38 @@ def scan(
             *listing.findings,
             *_findings(images, records, copies),
             *check_labels(named := [entry for entry, _ in images]),
-            *(check_groups(named, group_pattern) if listing.has_groups else ()),
+            *(check_groups(named, group_pattern) if has_groups else ()),
             *merged,
         ),
-        has_groups=listing.has_groups,
+        has_groups=has_groups,
         copies=tuple(copies),
     )
+
+
+def _with_origins(
+    images: Sequence[tuple[ListedFile, Contents]], site_tag: str | None, *, has_groups: bool
+) -> tuple[list[tuple[ListedFile, Contents]], bool]:
+    """Take group and site from the files where the table or the pattern names none; and whether all have a group."""
+    found = [
+        (
+            replace(
+                entry,
+                group=entry.group if has_groups else contents.group,
+                site=entry.site or contents.sites.get(site_tag or ""),
+            ),
+            contents,
+        )
+        for entry, contents in images
+    ]
+    return found, has_groups or all(entry.group for entry, _ in found)
+
+
+def _refuse_unknown_tag(tag: str | None) -> None:
+    if tag is not None and tag not in SITE_TAGS:
+        raise ManifestError(
+            f"{tag!r} is no tag that names a site.",
+            did_you_mean(tag, SITE_TAGS),
+        )
 
 
 def _list_folder(data: Path, *, follow_links: bool) -> Listing:

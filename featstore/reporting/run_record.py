@@ -16,7 +16,7 @@ from featstore.reporting.predictions import RunPredictions, read_predictions, wi
 from featstore.reporting.tables import DASH, Cell, Table, count_cell, number_cell, short_weights, text_cell
 from featstore.reporting.verdict import calibration_error, phrase
 from featstore.results.comparison import CandidateResult, Comparison, SelectionBias
-from featstore.results.document import ShapeError, read
+from featstore.results.document import ShapeError, read_result
 from featstore.results.extraction import Extraction, ExtractionFields
 from featstore.results.fusion import Fusion, OperatingFields
 from featstore.results.paper import Reproduction, ReproductionFields
@@ -132,7 +132,7 @@ def read_record(folder: Path) -> RunRecord:
     """
     about = runs.read_run(folder)
     try:
-        read(Provenance, about, runs.RUN)
+        read_result(Provenance, about, runs.RUN)
         readers = {
             "fuse": _read_fuse,
             "compare": _read_compare,
@@ -155,16 +155,16 @@ def leader(comparison: Comparison) -> CandidateResult:
 
 
 def _read_extract(folder: Path, about: Mapping[str, Any]) -> RunRecord:
-    read(ExtractionFields, about, runs.RUN)
+    read_result(ExtractionFields, about, runs.RUN)
     # Findings of an extraction are shown on its screen alone.
-    read(Extraction, {name: part for name, part in about.items() if name != "findings"}, runs.RUN)
+    read_result(Extraction, {name: part for name, part in about.items() if name != "findings"}, runs.RUN)
     return RunRecord(folder, folder.resolve().name, "extract", about, {}, None, {})
 
 
 def _read_paper(folder: Path, about: Mapping[str, Any]) -> RunRecord:
-    read(ReproductionFields, about, runs.RUN)
+    read_result(ReproductionFields, about, runs.RUN)
     metrics = _metrics(folder, about)
-    reproduction = read(Reproduction, metrics, "the reproduction", opaque={"arguments"})
+    reproduction = read_result(Reproduction, metrics, "the reproduction", opaque={"arguments"})
     return RunRecord(
         folder,
         folder.resolve().name,
@@ -220,7 +220,7 @@ def _voters(comparison: Comparison) -> dict[str, str]:
 
 
 def _metrics(folder: Path, about: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    return serialization.parse(runs.read_verified(folder, about, runs.METRICS))
+    return serialization.parse_json(runs.read_verified(folder, about, runs.METRICS))
 
 
 # Outcomes of `featstore.fuse` and `featstore.compare` from their numbers, without probabilities
@@ -234,7 +234,7 @@ def read_fusion(document: Any) -> Fusion:  # noqa: ANN401
     ShapeError
         If the document is of another shape, or its parts do not fit together.
     """
-    fusion = read(Fusion, document, "the fit", opaque={"options"})
+    fusion = read_result(Fusion, document, "the fit", opaque={"options"})
     _require_classes(fusion.matrix)
     for split, scores in fusion.scores.items():
         _require(split in fusion.sizes, f"nobody knows the size of the split {split!r}")
@@ -265,7 +265,7 @@ def read_comparison(document: Any) -> Comparison:  # noqa: ANN401
     ShapeError
         If the document is of another shape, or its parts do not fit together.
     """
-    comparison = read(Comparison, document, "the comparison")
+    comparison = read_result(Comparison, document, "the comparison")
     _require_classes(comparison.matrix)
     names = [s.label for s in comparison.candidates]
     _require(bool(names), "there are no candidates")
@@ -276,6 +276,10 @@ def read_comparison(document: Any) -> Comparison:  # noqa: ANN401
         _require(bool(candidate.backbones), f"{candidate.label} has no backbone")
     for pair in comparison.pairs:
         _require({pair.a, pair.b} <= set(names), "strangers are compared")
+    asked = comparison.primary_question
+    if asked is not None:
+        fused = {asked.primary, asked.against, *(one.name for one in asked.singles)}
+        _require(bool(asked.singles) and fused <= set(names), "the question is about strangers")
     for shortcut in comparison.shortcuts:
         _require_metrics(shortcut.estimates)
     bias, value = comparison.selection_bias, comparison.backbone_value

@@ -9,65 +9,190 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.evaluation.metrics import ENOUGH_IMAGES
-from featstore.evaluation.pairwise_tests import MOST
+from featstore.evaluation.primary_question import MOST
 from featstore.findings import Finding, ordered
 from featstore.reporting.tables import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from featstore.results.comparison import CandidateResult, Comparison, NestedSelection, PairwiseDifference
+    from featstore.results.comparison import (
+        CandidateResult,
+        Comparison,
+        NestedSelection,
+        PairwiseDifference,
+        PrimaryQuestion,
+    )
     from featstore.results.fusion import Fusion
 
 
-# The outcome of a comparison
+# The answer to the primary question
 
-SHOWN = 12
-"""Pairs that are printed; all are computed."""
 CHANCE = 0.5
 WIDE = 0.2
 """Width of an interval of the AUC from which on it says little: from useless to good is hardly more."""
-
-
-def verdict(result: Comparison) -> str:
-    """Say for the pairs that matter most whether their difference is real, and how many of all are."""
-    return "\n".join(line for line, _ in verdict_lines(result))
-
-
-def verdict_lines(result: Comparison) -> list[tuple[str, bool]]:
-    """Lines of the verdict, and of each whether it tells a pair apart."""
-    if not result.pairs:
-        return [("Verdict: there was nothing to compare with.", False)]
-    pairs = len(result.pairs)
-    head = f"Verdict (paired bootstrap over groups, p adjusted for {pairs} pairs by Holm):"
-    shown = zip(pair_lines(result), _that_matter(result), strict=False)
-    lines = [(f"  {line}", _is_significant(pair)) for line, pair in shown]
-    rest = f"  Of all {pairs} pairs, {significant_pairs(result)} are told apart; --json has every one."
-    return [(head, False), *lines, *([(rest, False)] if pairs > SHOWN else [])]
-
-
-def pair_lines(result: Comparison) -> list[str]:
-    """One sentence for each of the pairs that matter most, at most `SHOWN`."""
-    unit = "patients (groups)" if result.matrix["has_groups"] else "images"
-    return [_difference_text(pair, result.matrix["groups"], unit) for pair in _that_matter(result)[:SHOWN]]
-
-
-def significant_pairs(result: Comparison) -> int:
-    """How many of all pairs have a difference that is more than noise."""
-    return sum(map(_is_significant, result.pairs))
+FEWEST_NETWORKS = 2
 
 
 def summary(result: Comparison) -> str:
-    """One sentence: who is ahead, and whether that means anything."""
-    leader, single = _leader(result), _best_single(result)
+    """Answer the primary question in a sentence or two; for runs from before there was one, say who is ahead."""
+    return " ".join(answer_sentences(result)[:2])
+
+
+def answer_sentences(result: Comparison) -> list[str]:
+    """Return the answer, what it rests on, and what goes with it: each a sentence or two."""
+    asked = result.primary_question
+    if asked is None:
+        return [_without_question(result)]
+    return [_answer(asked), _grounds(asked, result), *consequences(result)]
+
+
+def _answer(asked: PrimaryQuestion) -> str:
+    small = (
+        "" if abs(asked.decisive.delta) >= asked.margin else f", by less than the margin of {asked.margin:g}"
+    )
+    each = "both single networks" if len(asked.singles) == FEWEST_NETWORKS else "every single network"
+    match asked.verdict:
+        case "better":
+            return f"Yes: {asked.primary} is better than {each}{small}."
+        case "worse":
+            worst = min(asked.singles, key=lambda one: one.delta)
+            return f"No: {worst.name} alone is better than {asked.primary}."
+        case "equivalent":
+            within = f"within a margin of {asked.margin:g}"
+            return f"No gain: {asked.primary} is as good as the best single network, {within}."
+    return f"Cannot tell yet whether {asked.primary} is better than {each}."
+
+
+def _grounds(asked: PrimaryQuestion, result: Comparison) -> str:
+    auc = {s.candidate.label: s.primary for s in result.candidates}
+    scores = f"{auc[asked.primary]:.3f} against {auc[asked.against]:.3f}"
+    patients = f"{asked.patients:,} {_unit(result)}"
+    return (
+        f"Hardest to surpass is {asked.against}: {asked.metric.upper()} {scores}, difference"
+        f" {_signed(asked.decisive.delta, asked.decisive.interval)}, {_p(asked.decisive.p)}, {patients}."
+    )
+
+
+def consequences(result: Comparison) -> list[str]:
+    """What goes with the answer: the guesses that need no network, and what these patients could have told."""
+    asked = result.primary_question
+    if asked is None:
+        return []
+    return [line for line in (_shortcut_text(asked), _power_text(asked, _unit(result))) if line]
+
+
+def question_text(result: Comparison) -> str:
+    """Which question was asked, and how; empty where there was none."""
+    asked = result.primary_question
+    if asked is None:
+        return ""
+    return (
+        f"Primary question, settled before any score: is {asked.primary} better than every single network"
+        f" ({', '.join(one.name for one in asked.singles)})? Tested against each at 5 % (intersection-union test,"
+        f" margin {asked.margin:g}); all else is exploration."
+    )
+
+
+def _shortcut_text(asked: PrimaryQuestion) -> str:
+    if asked.above_shortcuts is None or not asked.shortcuts:
+        return ""
+    best = max(asked.shortcuts, key=lambda one: -one.delta)
+    seen = f"the best guess without a network, {best.name} (difference {_signed(best.delta, best.interval)})"
+    if asked.above_shortcuts:
+        return "" if asked.verdict != "better" else f"It is better than {seen}, too."
+    but = "But it" if asked.verdict == "better" else asked.primary
+    return f"{but} is not shown to be better than {seen}: these images may be told apart without seeing the disease."
+
+
+def _power_text(asked: PrimaryQuestion, unit: str) -> str:
+    if asked.verdict != "cannot_tell":
+        return ""
+    if asked.detectable is None:
+        return f"A class has too few {unit} for any interval: nothing can be concluded."
+    least = f"{asked.detectable:.3f}"
+    could = f"These {asked.patients:,} {unit} tell a true difference from about {least} on (80 % power)"
+    margin = f"one of {asked.margin:g} would need"
+    if asked.needed is not None and asked.needed_interval is not None:
+        low, high = map(_two_digits, asked.needed_interval)
+        return f"{could}; {margin} about {_two_digits(asked.needed):,} ({low:,} to {high:,})."
+    if asked.no_number == "guessing":
+        return f"{could}. No number of {unit} is promised: these features are not shown to be better than guessing."
+    return f"{could}; {margin} more than {MOST} times as many {unit}."
+
+
+def _two_digits(count: int) -> int:
+    digit = 10 ** max(0, floor(log10(max(1, count))) - 1)
+    return int(digit * ceil(count / digit))
+
+
+def _unit(result: Comparison) -> str:
+    return "patients" if result.matrix["has_groups"] else "images"
+
+
+def _signed(delta: float, interval: tuple[float, float] | None) -> str:
+    return f"{delta:+.3f}" + (f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else " [no interval]")
+
+
+def _p(value: float) -> str:
+    return f"p = {value:.3f}" if value >= 0.0005 else "p < 0.001"  # noqa: PLR2004
+
+
+def _without_question(result: Comparison) -> str:
+    leader, single = _leader(result), best_single(result)
     ahead = f"{leader.candidate.label} has the highest AUC ({leader.primary:.3f})"
     if single is None:
         return f"{ahead}."
     name = single.candidate.label
+    if len(result.matrix["backbones"]) < FEWEST_NETWORKS:
+        return (
+            f"No question to ask: {name} is the only network, and nothing is fused; AUC {single.primary:.3f}."
+        )
     won = fusions_that_pay(result)
     if won:
         return f"{ahead}; fusion pays: {', '.join(won)} beat the best single network, {name}."
     return f"{ahead}, but no fusion is told apart from the best single network, {name}, by these data."
+
+
+# Pairs: exploration beside the primary question
+
+SHOWN = 12
+"""Pairs that are printed; all are computed."""
+
+
+def pairs_text(result: Comparison) -> str:
+    """Say for the pairs that matter most whether their difference is real, and how many of all are."""
+    if not result.pairs:
+        return "There is no pair to compare."
+    return "\n".join([pairs_head(result), *(f"  {line}" for line in pair_lines(result)), pairs_told(result)])
+
+
+def pairs_head(result: Comparison) -> str:
+    """How the p values of pairs are adjusted, and what they are good for."""
+    if result.protocol.adjustment == "holm":
+        return "Pairs: paired bootstrap over patients; p is adjusted for all pairs (Holm)."
+    return (
+        "Pairs, for exploration: simultaneous 95 % intervals and p by step-down max-T over all pairs (fusions against"
+        " single networks among themselves, if the primary question was answered with yes)."
+    )
+
+
+def pairs_told(result: Comparison) -> str:
+    """How many pairs have a difference that is more than noise."""
+    return (
+        f"Of all {len(result.pairs):,} pairs, {significant_pairs(result):,} differ by more than noise; --json and"
+        " metrics.json have every one."
+    )
+
+
+def pair_lines(result: Comparison) -> list[str]:
+    """One sentence for each of the pairs that matter most, at most `SHOWN`."""
+    return [_difference_text(pair) for pair in _that_matter(result)[:SHOWN]]
+
+
+def significant_pairs(result: Comparison) -> int:
+    """How many of all pairs have a difference that is more than noise."""
+    return sum(pair.verdict != "cannot_tell" for pair in result.pairs)
 
 
 def fusion_summary(result: Fusion, split: str, groups: int) -> str:
@@ -115,7 +240,7 @@ def phrase(value: float | None, interval: tuple[float, float] | None) -> str:
 
 def fusions_that_pay(result: Comparison) -> list[str]:
     """Candidates of several networks that are told from the best single one, and better."""
-    single = _best_single(result)
+    single = best_single(result)
     name = single.candidate.label if single else None
     fusions = {s.candidate.label for s in result.candidates if len(s.candidate.backbones) > 1}
     return [d.a for d in result.pairs if d.b == name and d.verdict == "a_better" and d.a in fusions]
@@ -160,6 +285,8 @@ def _variance_components(leader: CandidateResult) -> str:
         parts.append(f"{spread.folds:.3f} with other folds of the same patients")
     if spread.training is not None:
         parts.append(f"{spread.training:.3f} with another training seed")
+    if spread.folds is None and spread.training is None and parts:
+        return ""  # the interval of the table says how much other patients change
     if not parts:
         return "How much the AUC moves with other patients cannot be said: a class has a single patient."
     return f"The AUC of {leader.candidate.label} moves by about {', '.join(parts)} (one standard deviation)."
@@ -169,14 +296,15 @@ def _leader(result: Comparison) -> CandidateResult:
     return max(result.candidates, key=lambda s: s.primary)
 
 
-def _best_single(result: Comparison) -> CandidateResult | None:
+def best_single(result: Comparison) -> CandidateResult | None:
+    """The single network with the highest primary metric."""
     singles = [s for s in result.candidates if len(s.candidate.backbones) == 1]
     return max(singles, key=lambda s: s.primary, default=None)
 
 
 def _that_matter(result: Comparison) -> list[PairwiseDifference]:
     """Fusions against the best single network first, then the leader against the others, then the rest."""
-    leader, single = _leader(result).candidate.label, _best_single(result)
+    leader, single = _leader(result).candidate.label, best_single(result)
     name = single.candidate.label if single else leader
     fusions = {s.candidate.label for s in result.candidates if len(s.candidate.backbones) > 1}
 
@@ -190,26 +318,14 @@ def _that_matter(result: Comparison) -> list[PairwiseDifference]:
     return sorted(result.pairs, key=rank)
 
 
-def _is_significant(pair: PairwiseDifference) -> bool:
-    return pair.verdict != "cannot_tell"
-
-
-def _difference_text(pair: PairwiseDifference, groups: int, unit: str) -> str:
-    interval = f" [{pair.interval[0]:+.3f}, {pair.interval[1]:+.3f}]" if pair.interval else ""
-    p = f"p = {pair.p:.3f}" if pair.p >= 0.0005 else "p < 0.001"  # noqa: PLR2004
+def _difference_text(pair: PairwiseDifference) -> str:
     words = {
-        "a_better": f"{pair.a} beats {pair.b}",
-        "b_better": f"{pair.b} beats {pair.a}",
-        "cannot_tell": f"cannot tell {pair.a} from {pair.b} with {groups} {unit}; {_needed(pair)}",
+        "a_better": f"{pair.a} is better than {pair.b}",
+        "b_better": f"{pair.b} is better than {pair.a}",
+        "cannot_tell": f"cannot tell {pair.a} from {pair.b}",
     }
-    return f"{words[pair.verdict]}: {pair.metric.upper()} difference {pair.delta:+.3f}{interval}, {p}."
-
-
-def _needed(pair: PairwiseDifference) -> str:
-    if pair.needed is None:
-        return f"more than {MOST} times as many would be needed"
-    digit = 10 ** max(0, floor(log10(pair.needed)) - 1)
-    return f"about {digit * ceil(pair.needed / digit)} would be needed"
+    seen = _signed(pair.delta, pair.simultaneous or pair.interval)
+    return f"{words[pair.verdict]}: {pair.metric.upper()} difference {seen}, {_p(pair.p)}."
 
 
 # How well probabilities are calibrated: for terminal, report and card

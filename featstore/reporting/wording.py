@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from featstore import registry
 from featstore.evaluation.candidates import STRATEGIES
 from featstore.evaluation.metrics import PRIMARY
+from featstore.images.windows import FILE_WINDOW
 from featstore.reporting import run_record, verdict
 from featstore.reporting.run_record import RunRecord, leader
 from featstore.reporting.tables import counts, duration, short_weights, view_name
@@ -16,7 +17,7 @@ from featstore.results.comparison import Comparison
 from featstore.results.fusion import Fusion
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from featstore.reporting.predictions import RunPredictions
 
@@ -99,12 +100,18 @@ def preprocessing(record: RunRecord) -> str:
     kinds = sorted({spec["preprocess"] for spec in backbones})
     between = f" to {sides[-1]}" if len(sides) > 1 else ""
     window = decoding.get("value_range")
-    cut = f", grey values {window[0]:g} to {window[1]:g} taken for black and white" if window else ""
+    cut = f", {_window(window)} taken for black and white" if window else ""
     return (
         f"Decoded with {decoding.get('decoder', 'a decoder that is not recorded')}{cut}; resized to squares of"
         f" {sides[0]}{between} pixels ({decoding.get('interpolation', 'not recorded')}, stretched if need be);"
         f" {' or '.join(how.get(kind, kind) for kind in kinds)}."
     )
+
+
+def _window(value_range: Sequence[float]) -> str:
+    if tuple(value_range) == FILE_WINDOW:
+        return "the ends of each file's own window"
+    return f"grey values {value_range[0]:g} to {value_range[1]:g}"
 
 
 def views(record: RunRecord) -> str:
@@ -209,8 +216,8 @@ def performance(record: RunRecord) -> str:
         case Fusion() as fusion:
             score = fusion.scores[record.shown or ""][PRIMARY]
             size = fusion.sizes[record.shown or ""]
-            found = verdict.phrase(score.value, score.interval)
-            return f"{PRIMARY.upper()} {found} on {size:,} images that it had not seen."
+            told = verdict.phrase(score.value, score.interval)
+            return f"{PRIMARY.upper()} {told} on {size:,} images that it had not seen."
         case Comparison(selection_bias=None) as comparison:
             estimate = leader(comparison).estimates[PRIMARY]
             return f"{PRIMARY.upper()} {verdict.phrase(estimate.mean, estimate.interval)}, mean of the folds."
@@ -261,11 +268,15 @@ def uncertainty(record: RunRecord) -> str:
     )
     if not isinstance(record.outcome, Comparison):
         return f"{told}."
-    return (
-        f"{told}; the bootstrap is widened for the overlap of the training sets (Nadeau & Bengio 2003). Differences"
-        " are paired, their"
-        " p values adjusted for all pairs (Holm)."
-    )
+    if record.outcome.protocol.adjustment == "holm":
+        how = "are paired, their p values adjusted for all pairs (Holm)"
+    else:
+        how = (
+            "have clustered standard errors (DeLong 1988, Obuchowski 1997); the primary question is tested by"
+            " intersection-union (Berger 1982), other pairs are adjusted by step-down max-T (Westfall & Young 1993)"
+        )
+    overlap = "the bootstrap is widened for the overlap of the training sets (Nadeau & Bengio 2003)"
+    return f"{told}; {overlap}. Differences {how}."
 
 
 def shortcuts(record: RunRecord) -> str:
@@ -315,13 +326,12 @@ def headline(record: RunRecord) -> tuple[str, ...]:
     """Sentences that a report begins with, the one that matters first."""
     match record.outcome:
         case Comparison() as comparison:
-            significant = verdict.significant_pairs(comparison)
-            told = f"Of all {len(comparison.pairs):,} pairs, {significant:,} are told apart."
             lines = verdict.selection_bias_text(comparison).splitlines()
             return (
                 verdict.summary(comparison),
+                *verdict.consequences(comparison),
+                *filter(None, [verdict.question_text(comparison)]),
                 *lines,
-                *([told] if comparison.pairs else []),
                 *untrained(record),
                 *verdict.findings_sentences(comparison.findings),
             )

@@ -15,10 +15,10 @@ from featstore.images.formats.decode import decoder_version
 from featstore.images.reading import read_pixels
 from featstore.images.recipe import parse_recipe
 from featstore.reporting import figures
-from featstore.reproduction.protocol import SEVEN, TEST, VALIDATION, Fits, PaperSettings, table
+from featstore.reproduction import protocol
 from featstore.results.paper import PaperNetwork, SavedFigure
 from featstore.runs import FIGURES
-from featstore.types import Decoding, View
+from featstore.types import Decoding, ImageRecord, View
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from featstore.images.manifest import Manifest
     from featstore.reporting.figures.style import Picture
-    from featstore.types import ImageRecord, Pixels
+    from featstore.types import Pixels
 
 
 # Figures
@@ -47,7 +47,7 @@ class DrawnFigure:
 
 
 def draw_all(
-    samples: SampleImages, networks: Sequence[PaperNetwork], fits: Fits, folder: Path
+    samples: SampleImages, networks: Sequence[PaperNetwork], fits: protocol.Fits, folder: Path
 ) -> tuple[SavedFigure, ...]:
     """Draw and save every figure; the numbered ones come first.
 
@@ -132,14 +132,16 @@ def _data(samples: SampleImages) -> Iterator[DrawnFigure]:
     yield DrawnFigure(
         4,
         "distribution",
-        figures.distribution(table(samples.manifest)),
+        figures.distribution(protocol.split_counts(samples.manifest)),
         f"Images by side of the split and class: {samples.infected} is the paper's pne, all else its nor. Split by"
-        f" image as in the paper, {100 * TEST:.0f} % for testing (the paper's share is not known here) and"
-        f" {100 * VALIDATION:.0f} % of the others for validation.",
+        f" image as in the paper, {100 * protocol.TEST_SHARE:.0f} % for testing (the paper's share is not known here)"
+        f" and {100 * protocol.VALIDATION_SHARE:.0f} % of the others for validation.",
     )
 
 
-def _models(networks: Sequence[PaperNetwork], fits: Fits, classes: Sequence[str]) -> Iterator[DrawnFigure]:
+def _models(
+    networks: Sequence[PaperNetwork], fits: protocol.Fits, classes: Sequence[str]
+) -> Iterator[DrawnFigure]:
     inputs = {_boxed(network): network.input_size for network in networks}
     here = {_boxed(network): network.dimension for network in networks if network.is_here}
     seven = {_boxed(network): network.dimension for network in networks if network.in_paper} or here
@@ -161,10 +163,10 @@ def _models(networks: Sequence[PaperNetwork], fits: Fits, classes: Sequence[str]
     )
 
 
-def _curves(networks: Sequence[PaperNetwork], fits: Fits) -> Iterator[DrawnFigure]:
+def _curves(networks: Sequence[PaperNetwork], fits: protocol.Fits) -> Iterator[DrawnFigure]:
     """Accuracy and loss of each network's own head: two numbers each for the seven, the others without."""
     by_name = {network.name: network for network in networks}
-    for at, name in enumerate(SEVEN):
+    for at, name in enumerate(protocol.SEVEN):
         mark = by_name[name].mark if name in by_name else "not asked for"
         yield from _pair(FIRST_CURVE + 2 * at, name, mark, _history(fits, name))
     for network in networks:
@@ -172,7 +174,7 @@ def _curves(networks: Sequence[PaperNetwork], fits: Fits) -> Iterator[DrawnFigur
             yield from _pair(None, network.name, network.mark, _history(fits, network.name))
 
 
-def _fused(networks: Sequence[PaperNetwork], fits: Fits) -> Iterator[DrawnFigure]:
+def _fused(networks: Sequence[PaperNetwork], fits: protocol.Fits) -> Iterator[DrawnFigure]:
     name = f"Fusion of {sum(network.is_here for network in networks)} networks"
     drawn = sum(network.weights == "random" for network in networks)
     mark = f"{drawn} with random weights" if drawn else ""
@@ -202,7 +204,7 @@ def _boxed(network: PaperNetwork) -> str:
     return f"{network.weights}: {network.name}" if network.mark else network.name
 
 
-def _history(fits: Fits, name: str) -> dict[str, Sequence[float]]:
+def _history(fits: protocol.Fits, name: str) -> dict[str, Sequence[float]]:
     fit = fits.heads.get(name)
     return dict(fit.history) if fit is not None and fit.history else _none()
 
@@ -272,7 +274,7 @@ class SampleImages:
     infected: str
 
     @classmethod
-    def of(cls, manifest: Manifest, settings: PaperSettings) -> Self:
+    def of(cls, manifest: Manifest, settings: protocol.PaperSettings) -> Self:
         """Pick the images whose ids come first, so that the same data set always shows the same ones."""
         view = View(str(parse_recipe(settings.views["recipe"])), min(settings.views["seeds"], default=0))
         decoding = Decoding(decoder_version(), value_range=settings.source["value_range"])

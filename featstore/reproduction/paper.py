@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from featstore import runs
 from featstore.api.check import check
-from featstore.api.report import NAME, write_report
+from featstore.api.report import REPORT_FILE, write_report
 from featstore.arguments import public
 from featstore.errors import BadImageError, UsageError
 from featstore.evaluation.metrics import positive_class
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # The steps
 
 RECIPE = "paper"
-PARTS = frozenset({"by_image", "by_patient", runs.FIGURES, runs.METRICS, NAME, LOCK})
+PARTS = frozenset({"by_image", "by_patient", runs.FIGURES, runs.METRICS, REPORT_FILE, LOCK})
 """What a run that was killed may have left."""
 
 
@@ -148,7 +148,7 @@ def paper(
             result = _reproduce(part, networks, settings, audit, arguments, folder)
             runs.write_run(folder, {"kind": "paper", "arguments": arguments}, result.to_json())
             write_report(
-                folder, folder / NAME, with_images=True
+                folder, folder / REPORT_FILE, with_images=True
             )  # in the run folder, where the images are anyway
         return result
 
@@ -186,9 +186,9 @@ def _reproduce(
         conversion=converted,
         audit=audit,
         networks=tuple(networks),
-        splits={unit: protocol.table(sides) for unit, sides in splits.items()},
+        splits={unit: protocol.split_counts(sides) for unit, sides in splits.items()},
         leak=torn,
-        majority_baseline=protocol.majority_baseline(protocol.table(splits["by_image"])),
+        majority_baseline=protocol.majority_baseline(protocol.split_counts(splits["by_image"])),
         heads={name: fit.scores["test"][protocol.METRIC] for name, fit in fits["by_image"].heads.items()},
         fusions={
             unit: {step: fit.scores["test"][protocol.METRIC] for step, fit in mine.fusions.items()}

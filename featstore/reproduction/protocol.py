@@ -280,9 +280,9 @@ def _network(name: str, choice: str, precision: str) -> PaperNetwork:
 
 # Sides: a sample of whole patients, a split by image or patient, and the leak
 
-TEST = 0.25
+TEST_SHARE = 0.25
 """Share of the images held out for testing; what the paper took is not known here."""
-VALIDATION = 0.4
+VALIDATION_SHARE = 0.4
 """The paper's share of the other images to validate on."""
 
 
@@ -310,10 +310,10 @@ def split(manifest: Manifest, seed: int) -> Manifest:
     y, groups = _numbered(manifest.records)
     rng = np.random.default_rng([seed, 1])
     sides = np.full(len(y), "train", dtype="<U5")
-    sides[validation_mask(y, groups, TEST, rng)] = "test"
+    sides[validation_mask(y, groups, TEST_SHARE, rng)] = "test"
     rest = np.flatnonzero(sides == "train")
     compact = np.unique(groups[rest], return_inverse=True)[1]
-    sides[rest[validation_mask(y[rest], compact, VALIDATION, rng)]] = "val"
+    sides[rest[validation_mask(y[rest], compact, VALIDATION_SHARE, rng)]] = "val"
     return manifest.with_splits(
         {record.id: str(side) for record, side in zip(manifest.records, sides, strict=True)}
     )
@@ -327,7 +327,7 @@ def require_every_class(manifest: Manifest) -> None:
     AuditError
         If a side lacks a class.
     """
-    for side, classes in table(manifest).items():
+    for side, classes in split_counts(manifest).items():
         if absent := [name for name, count in classes.items() if not count]:
             raise AuditError(
                 f"The {side} side of a split came out without {absent[0]}: there are too few patients of it.",
@@ -335,7 +335,7 @@ def require_every_class(manifest: Manifest) -> None:
             )
 
 
-def table(manifest: Manifest) -> dict[str, dict[str, int]]:
+def split_counts(manifest: Manifest) -> dict[str, dict[str, int]]:
     """Images by side and class, in the order in which they are used."""
     counts = Counter((record.split, record.label) for record in manifest.records)
     return {side: {c: counts[side, c] for c in manifest.classes} for side in ("train", "val", "test")}
@@ -367,7 +367,7 @@ def _numbered(records: Iterable[ImageRecord]) -> tuple[NDArray[np.intp], NDArray
 
 # The paper's number beside this run's, and why they differ
 
-PAPER = 0.96
+PAPER_ACCURACY = 0.96
 """Accuracy that Ji et al. 2020 report."""
 METRIC = "accuracy"
 LEARNT_ACCURACY = 0.9
@@ -381,7 +381,7 @@ def claims(by_image: Fits, by_patient: Fits | None, honest: Comparison) -> tuple
         Claim(
             name="paper",
             title=f"Ji et al. 2020, as claimed (interval as if on {tested} test images)",
-            accuracy=Score(value=PAPER, interval=exact_interval(PAPER, tested)),
+            accuracy=Score(value=PAPER_ACCURACY, interval=exact_interval(PAPER_ACCURACY, tested)),
             images=None,
             patients=None,
             basis="exact binomial; the paper's own test size is not known here",

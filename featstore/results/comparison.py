@@ -1,4 +1,4 @@
-"""Outcome of `compare`: candidates with their scores, pairwise tests, selection bias, and the worth of backbones."""
+"""Outcome of `compare`: the primary question, candidates with scores, pairs, selection bias, worth of backbones."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class ShortcutResult(Result, frozen=True, kw_only=True):
         return self.estimates[PRIMARY].mean or 0.0
 
 
-# Pairs, and the best of all
+# Pairs
 
 
 class TestResult(Result, frozen=True, kw_only=True):
@@ -134,7 +134,7 @@ class TestResult(Result, frozen=True, kw_only=True):
 
 
 class PairwiseDifference(Result, frozen=True, kw_only=True):
-    """The difference ``a - b`` in the primary metric, on the same images and resamples.
+    """The difference ``a - b`` in the primary metric, on the same images: exploration, beside the primary question.
 
     Attributes
     ----------
@@ -143,16 +143,19 @@ class PairwiseDifference(Result, frozen=True, kw_only=True):
     delta, interval
         Difference of the means over folds, and its 95 % interval, for this pair alone, within -1 and 1; None where a
         class has fewer than two patients.
+    simultaneous
+        Interval that holds for all pairs of the family together.
+    family
+        ``fusions`` (a fusion against a single network, where the primary question was answered with yes) or ``all``.
     p
-        Of the paired group bootstrap, or of so few patients (`featstore.evaluation.intervals.paired`) where that is
-        larger, adjusted for all pairs (Holm). It is below 0.05 for a pair alone where the interval leaves zero out.
+        Adjusted for the family by step-down max-T: `featstore.evaluation.pairwise_tests.max_t`. In runs of before it
+        is that of the paired bootstrap, adjusted for all pairs by Holm.
     verdict
         `p` against 0.05.
-    needed
-        Groups (patients) with which a difference of this size would be told; None beyond 100 times as many.
     tests
-        ``bootstrap``, ``delong`` (of the AUCs; two classes, or a positive one), ``mcnemar`` (of the decisions) and
-        ``corrected_t`` (over the folds).
+        Each p for this pair alone, and adjusted for all pairs by Holm: ``clustered`` (that of `interval`),
+        ``bootstrap`` (of the groups), ``delong`` (of the AUCs; two classes, or a positive one), ``mcnemar`` (of the
+        decisions) and ``corrected_t`` (over the folds).
     """
 
     a: str
@@ -160,10 +163,97 @@ class PairwiseDifference(Result, frozen=True, kw_only=True):
     metric: str
     delta: float
     interval: Interval
+    simultaneous: Interval = None
+    family: Literal["fusions", "all"] = "all"
     p: Share
     verdict: Literal["a_better", "b_better", "cannot_tell"]
-    needed: Count | None
     tests: Mapping[str, TestResult]
+
+
+# The primary question
+
+Conclusion = Literal["better", "equivalent", "worse", "cannot_tell"]
+NoNumber = Literal["", "guessing", "too_many", "no_interval"]
+
+
+class PlannedDifference(Result, frozen=True, kw_only=True):
+    """The primary fusion less one other, with what a planned test of this pair alone says.
+
+    Attributes
+    ----------
+    name
+        The other: a single network, or a guess that needs none.
+    delta, interval
+        Difference of the means over folds, and its 95 % interval, which is not adjusted.
+    p
+        Two-sided, not adjusted.
+    """
+
+    name: str
+    delta: float
+    interval: Interval
+    p: Share
+
+
+class PrimaryQuestion(Result, frozen=True, kw_only=True):
+    """Whether one fusion, named before any score was seen, is better than every single network.
+
+    Attributes
+    ----------
+    primary
+        Label of the fusion.
+    margin
+        Difference that is too small to matter.
+    verdict
+        ``better``: than every single network; ``equivalent``: the difference to the best single network lies within
+        the margin; ``worse``: a single network is better; ``cannot_tell``.
+    against
+        The single network that is hardest to surpass: the difference that decides.
+    singles
+        The difference to every single network, `against` first.
+    shortcuts
+        The difference to the guesses that need no network, where they were made: tested next, and planned only if the
+        verdict is ``better``.
+    above_shortcuts
+        Whether the fusion is better than all of them; None where they were not made.
+    patients
+        Groups that were scored; images where no groups are known.
+    detectable
+        True difference to `against` that would be told with 80 % power, at 5 %; None without an interval.
+    needed, needed_interval
+        Patients with whom a true difference as large as the margin would be told with 80 % power, and a 95 %
+        interval of this number; None unless the verdict is ``cannot_tell``.
+    no_number
+        Why there is none then: ``guessing`` (not both of the two are above guessing), ``too_many`` (more than 100
+        times as many), or ``no_interval``.
+    """
+
+    primary: str
+    metric: str
+    margin: float
+    verdict: Conclusion
+    against: str
+    singles: tuple[PlannedDifference, ...]
+    shortcuts: tuple[PlannedDifference, ...] = ()
+    above_shortcuts: bool | None = None
+    patients: Count
+    detectable: float | None = None
+    needed: Count | None = None
+    needed_interval: tuple[Count, Count] | None = None
+    no_number: NoNumber = ""
+
+    @property
+    def decisive(self) -> PlannedDifference:
+        """The difference to the single network that is hardest to surpass."""
+        return self.singles[0]
+
+    @property
+    def opens_the_gate(self) -> bool:
+        """Whether fusions against single networks are planned tests: better than these, and than all guesses."""
+        return self.verdict == "better" and self.above_shortcuts is not False
+
+
+# The best of all
 
 
 class NestedSelection(Result, frozen=True, kw_only=True):
@@ -308,6 +398,8 @@ class Protocol(Result, frozen=True, kw_only=True):
         How sure the sensitivity must be reached; None for the plain threshold.
     own_split
         Whether the data set's own test images were scored, once, in place of folds.
+    adjustment
+        How the p values of the pairs are adjusted: ``max-T``, or ``holm`` in runs of before.
     """
 
     folds: Count
@@ -317,6 +409,7 @@ class Protocol(Result, frozen=True, kw_only=True):
     sensitivity: Share | None
     own_split: bool = False
     confidence: Share | None = None
+    adjustment: Literal["holm", "max-T"] = "holm"
 
 
 class Comparison(Result, frozen=True, kw_only=True, eq=False):
@@ -328,6 +421,9 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
         What was compared on, as a plain dict: counts, classes, backbones, views.
     protocol
         How they were tested.
+    primary_question
+        The question that was settled before any score, with its answer; None where a single network leaves nothing to
+        ask, and in runs of before.
     findings
         What a reader of the scores must know, the gravest first.
     shortcuts
@@ -351,6 +447,7 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
 
     matrix: MatrixFields
     protocol: Protocol
+    primary_question: PrimaryQuestion | None = None
     findings: tuple[Finding, ...] = ()
     shortcuts: tuple[ShortcutResult, ...] = ()
     candidates: tuple[CandidateResult, ...] = field(name="contestants")

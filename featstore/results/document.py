@@ -16,9 +16,9 @@ from featstore.findings import Finding
 
 T = TypeVar("T")
 
-LONGEST = 10_000
+LONGEST_TEXT = 10_000
 """Characters of a text."""
-LARGEST = 2.0**63
+LARGEST_NUMBER = 2.0**63
 ROUNDING = 1e-9
 
 Count = Annotated[int, Meta(ge=0)]
@@ -58,7 +58,7 @@ def _plain(value: Any, *, examples: bool) -> Any:  # noqa: ANN401
     return value
 
 
-def read(kind: type[T], document: Any, what: str, opaque: Collection[str] = ()) -> T:  # noqa: ANN401
+def read_result(kind: type[T], document: Any, what: str, opaque: Collection[str] = ()) -> T:  # noqa: ANN401
     """Read a document, or a part of one, that may be damaged or forged.
 
     Parameters
@@ -66,7 +66,7 @@ def read(kind: type[T], document: Any, what: str, opaque: Collection[str] = ()) 
     kind
         Class of the result, or type of a plain dict or list.
     document
-        Lists, dicts and plain values, as of `featstore.serialization.parse`.
+        Lists, dicts and plain values, as of `featstore.serialization.parse_json`.
     what
         What an error calls it.
     opaque
@@ -75,7 +75,8 @@ def read(kind: type[T], document: Any, what: str, opaque: Collection[str] = ()) 
     Raises
     ------
     ShapeError
-        If it is of another shape, a text is longer than `LONGEST`, or a number is beyond `LARGEST` or is none.
+        If it is of another shape, a text is longer than `LONGEST_TEXT`, or a number is none or beyond
+        `LARGEST_NUMBER`.
     """
     known = getattr(kind, "__struct_encode_fields__", None) or getattr(kind, "__annotations__", None)
     if known and isinstance(document, dict):
@@ -104,7 +105,7 @@ def _require_bounds(rest: list[Any], what: str) -> None:
                 rest += [*table.keys(), *table.values()]
             case list() as parts:
                 rest += parts
-            case str() as text if len(text) > LONGEST:
-                raise ShapeError(f"{what} holds a text of more than {LONGEST} characters")
-            case int() | float() as number if not abs(number) <= LARGEST:
+            case str() as text if len(text) > LONGEST_TEXT:
+                raise ShapeError(f"{what} holds a text of more than {LONGEST_TEXT} characters")
+            case int() | float() as number if not abs(number) <= LARGEST_NUMBER:
                 raise ShapeError(f"{what} holds what is no number")

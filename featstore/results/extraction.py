@@ -1,4 +1,4 @@
-"""Outcomes of the commands that look at images: extract, check, finetune, bench and cache drift."""
+"""Outcomes of the commands that look at images: extract, check, split, finetune, bench and cache drift."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 from msgspec import field
 
 from featstore.findings import Finding
-from featstore.results.document import Count, Result
+from featstore.results.document import Count, Result, Share
 from featstore.results.scores import BackboneFields, DecodingFields, Score, ViewFields
 
 # Extraction
@@ -251,6 +251,64 @@ class PrecisionCheck(Result, frozen=True, kw_only=True):
     images: int
     costs: tuple[PrecisionCost, ...]
     bad: tuple[tuple[str, str, str], ...] = ()
+
+
+class SplitPart(Result, frozen=True, kw_only=True):
+    """One part of a division: a side such as ``train``, or the test images of a fold.
+
+    Attributes
+    ----------
+    name
+        ``train``, ``val`` or ``test``, or ``fold 1`` and so on.
+    wanted
+        Share of the images that was asked for, 0 to 1.
+    images, groups
+        How many there are.
+    classes
+        Images by class.
+    """
+
+    name: str
+    wanted: Share
+    images: Count
+    groups: Count
+    classes: Mapping[str, int]
+
+
+class DataSplit(Result, frozen=True, kw_only=True):
+    """What `featstore.split` wrote.
+
+    Attributes
+    ----------
+    files
+        The manifests: one, or one for each fold.
+    by
+        What stays together: ``group`` or ``image``.
+    seed
+        Of the drawing.
+    parts
+        What came out, a line each.
+    images
+        All images that were divided.
+    root
+        Folder where the paths in the files begin, to be named with ``--root``; empty if it is that of the files.
+    replaced
+        Images by split of the data set's own division, which the files do not keep; empty where it had none.
+    bad
+        Files that are no images, and in none of the manifests: ``(path, reason, detail)``.
+    findings
+        What a user should know about the data.
+    """
+
+    files: tuple[str, ...]
+    by: str
+    seed: int
+    parts: tuple[SplitPart, ...]
+    images: Count
+    root: str = ""
+    replaced: Mapping[str, int] = field(default_factory=dict)
+    bad: tuple[tuple[str, str, str], ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 class Check(Result, frozen=True, kw_only=True):

@@ -14,22 +14,21 @@ from featstore.errors import StoreError
 from featstore.store import paths, verify
 from featstore.store.ids import NO_IDS, IdSet, pack
 from featstore.store.leases import Leases, require_exclusive
-from featstore.store.store import Store
-from featstore.types import DECODING_REVISION, Computation
+from featstore.types import DECODING_REVISION, Computation, FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from featstore.store.ids import PackedIds
     from featstore.store.store import Store
-    from featstore.types import FeatureKey, Features
+    from featstore.types import Features
 
 
 # Compaction: many small shards of a key into few, the same rows, read back before the old ones go
 
-TARGET = 4_000_000
+SHARD_BYTES = 4_000_000
 """Bytes of vectors in a shard: about two blocks of the engine for 2048 columns."""
-MEMORY = 256 << 20
+BYTES_AT_ONCE = 256 << 20
 """Bytes of vectors that are held at a time; a key with more is read several times."""
 FLOAT_BYTES = 4
 
@@ -130,7 +129,7 @@ def _carry_out(store: Store, task: _Task) -> int:
     """Write the new shards, read them back, delete the old ones; number of unequal duplicates."""
     fresh: list[Path] = []
     unequal = 0
-    at_a_time = max(1, MEMORY // (FLOAT_BYTES * task.key.backbone.dimension * len(task.new[0])))
+    at_a_time = max(1, BYTES_AT_ONCE // (FLOAT_BYTES * task.key.backbone.dimension * len(task.new[0])))
     for start in range(0, len(task.new), at_a_time):
         parts = task.new[start : start + at_a_time]
         ids = np.concatenate(parts)

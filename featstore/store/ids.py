@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     PackedIds = NDArray[np.bytes_]
 
-ID = np.dtype("S32")
+ID_DTYPE = np.dtype("S32")
 """numpy compares such strings as if zero-padded, so ids of one width compare exactly; `tolist` would strip zeros."""
 
 
 def pack(ids: Iterable[str]) -> PackedIds:
     """``(N,)`` of 32 bytes each from hex ids, in their order."""
-    return np.frombuffer(bytes.fromhex("".join(ids)), ID)
+    return np.frombuffer(bytes.fromhex("".join(ids)), ID_DTYPE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +47,7 @@ class IdSet(AbstractSet[str]):
     @classmethod
     def from_bytes(cls, packed: bytes) -> IdSet:
         """Set of ids that stand one behind the other, 32 bytes each, in any order."""
-        return cls(_distinct(np.frombuffer(packed, ID)))
+        return cls(_distinct(np.frombuffer(packed, ID_DTYPE)))
 
     def __contains__(self, image: object) -> bool:
         """Whether the hex id is in the set."""
@@ -55,7 +55,7 @@ class IdSet(AbstractSet[str]):
 
     def __iter__(self) -> Iterator[str]:
         """Hex ids, ascending."""
-        text, width = self.rows.tobytes().hex(), 2 * ID.itemsize
+        text, width = self.rows.tobytes().hex(), 2 * ID_DTYPE.itemsize
         return (text[at : at + width] for at in range(0, len(text), width))
 
     def __len__(self) -> int:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from featstore.errors import StoreError
-from featstore.serialization import UnfitFileError, canonical_json, digest, parse
+from featstore.serialization import UnfitFileError, canonical_json, digest, parse_json
 from featstore.store import paths
 from featstore.store.ids import NO_IDS, IdSet
 from featstore.store.paths import commit
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 SUFFIX = ".json"
 UNKNOWN = "unknown"
-MAX_BYTES = 1 << 31
+MAX_LEASE_BYTES = 1 << 31
 EXPIRY = 120.0
 """Seconds; NFS clients may show a file's time a minute late."""
 BEATS = 8
@@ -191,7 +191,7 @@ class Leases:
         One that may not be read has an owner all the same: a colleague, of whom nothing is known.
         """
         try:
-            return decode_claim(path.stem, paths.read_file(path, MAX_BYTES))
+            return decode_claim(path.stem, paths.read_file(path, MAX_LEASE_BYTES))
         except (FileNotFoundError, UnfitFileError):  # released meanwhile, or no lease
             return None
         except OSError as error:
@@ -319,7 +319,7 @@ def decode_claim(token: str, data: bytes) -> LeaseRecord:
     ValueError, KeyError, TypeError, AttributeError, RecursionError
         If the bytes are no claim.
     """
-    page = parse(data)
+    page = parse_json(data)
     owner = Owner(str(page["owner"]["host"]), int(page["owner"]["pid"]), int(page["owner"]["start"]))
     if not 0 < owner.pid < LAST_PID or not owner.host.isprintable():
         raise ValueError(f"{owner} is no process")

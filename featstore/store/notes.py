@@ -12,7 +12,6 @@ import numpy as np
 
 from featstore import serialization
 from featstore.errors import StoreError
-from featstore.serialization import DocumentError, canonical_json, digest, digest_bytes, parse, short_digest
 from featstore.store import paths
 from featstore.store.paths import commit, commit_named_by_hash
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View
@@ -50,8 +49,8 @@ def record_timing(root: Path, machine: str, backbone: BackboneSpec, rate: Backbo
     """Note the latest rate of a backbone; a folder that cannot be written costs only the estimate."""
     note = {"backbone": asdict(backbone), **asdict(rate)}
     try:
-        page = _folder(root, machine) / f"{digest(asdict(backbone))}.json"
-        commit(root, page, canonical_json(note).encode())
+        page = _folder(root, machine) / f"{serialization.digest(asdict(backbone))}.json"
+        commit(root, page, serialization.canonical_json(note).encode())
     except StoreError as error:
         log.debug("rate not recorded: %s", error.cause)
 
@@ -64,7 +63,7 @@ def recorded_timings(root: Path, machine: str) -> dict[BackboneSpec, BackboneTim
 
 def _read(page: Path) -> tuple[BackboneSpec, BackboneTiming] | None:
     try:
-        note = serialization.parse(paths.read_file(page, serialization.SMALL))
+        note = serialization.parse_json(paths.read_file(page, serialization.SMALL))
         backbone = BackboneSpec.from_json(note.pop("backbone"))
         rate = BackboneTiming(**note)
         sound = all(isinstance(seconds, int | float) and isfinite(seconds) for seconds in note.values())
@@ -92,13 +91,13 @@ def record_worker_speeds(
         If the cache folder cannot be written.
     """
     note = {str(processes): speed for processes, speed in speeds.items()}
-    commit(root, _page(root, machine, backbone, precision), canonical_json(note).encode())
+    commit(root, _page(root, machine, backbone, precision), serialization.canonical_json(note).encode())
 
 
 def recorded_worker_speeds(root: Path, machine: str, backbone: str, precision: str) -> dict[int, float]:
     """Return images per second by number of processes; empty where nothing sound was noted."""
     try:
-        note = serialization.parse(
+        note = serialization.parse_json(
             paths.read(root, _page(root, machine, backbone, precision), serialization.SMALL)
         )
         speeds = {int(processes): float(speed) for processes, speed in note.items()}
@@ -133,7 +132,7 @@ def record_result(root: Path, key: Mapping[str, Any], proba: Sequence[Vector]) -
     """
     note = serialization.seal({"key": dict(key), "proba": [values.tolist() for values in proba]})
     try:
-        commit(root, _result_page(root, key), canonical_json(note).encode(), MAX_RESULT_BYTES)
+        commit(root, _result_page(root, key), serialization.canonical_json(note).encode(), MAX_RESULT_BYTES)
     except StoreError as error:
         log.warning("results are not kept: %s", error.cause)
 
@@ -161,13 +160,13 @@ def recorded_result(
 
 def check_result(page: Path) -> None:
     """OSError, ValueError, TypeError, KeyError or OverflowError if a file is no round's answers."""
-    note = serialization.unseal(serialization.parse(paths.read_file(page, MAX_RESULT_BYTES)))
+    note = serialization.unseal(serialization.parse_json(paths.read_file(page, MAX_RESULT_BYTES)))
     for values in note["proba"]:
         np.array(values, np.float64)
 
 
 def _read_result(root: Path, page: Path) -> dict[str, Any]:
-    return serialization.unseal(serialization.parse(paths.read(root, page, MAX_RESULT_BYTES)))
+    return serialization.unseal(serialization.parse_json(paths.read(root, page, MAX_RESULT_BYTES)))
 
 
 def _are_probabilities(proba: Vector) -> bool:
@@ -175,7 +174,7 @@ def _are_probabilities(proba: Vector) -> bool:
 
 
 def _result_page(root: Path, key: Mapping[str, Any]) -> Path:
-    return root / RESULTS_FOLDER / f"{digest(dict(key))}.json"
+    return root / RESULTS_FOLDER / f"{serialization.digest(dict(key))}.json"
 
 
 # Requests: networks and views of the last extraction, which stage two takes where it is told none.
@@ -218,7 +217,10 @@ def record_request(
     note = serialization.seal({"request": asdict(request), "data": _address(images, decoding)})
     try:
         commit(
-            root, _request_page(root, images, decoding), canonical_json(note).encode(), serialization.LARGE
+            root,
+            _request_page(root, images, decoding),
+            serialization.canonical_json(note).encode(),
+            serialization.LARGE,
         )
     except StoreError as error:
         log.warning("what this extraction asked for is not remembered: %s", error.cause)
@@ -228,7 +230,7 @@ def recorded_request(root: Path, images: Collection[str], decoding: Decoding) ->
     """What the last extraction of just these images asked for; None where nothing is known or can be believed."""
     try:
         data = paths.read(root, _request_page(root, images, decoding), serialization.LARGE)
-        address, found = _parse(serialization.parse(data))
+        address, found = _parse(serialization.parse_json(data))
     except (OSError, ValueError, TypeError, LookupError, OverflowError):
         return None
     return found if address == _address(images, decoding) else None
@@ -236,7 +238,7 @@ def recorded_request(root: Path, images: Collection[str], decoding: Decoding) ->
 
 def check_request(page: Path) -> ExtractionRequest:
     """Read one record; OSError, ValueError, TypeError or LookupError if the file is none."""
-    return _parse(serialization.parse(paths.read_file(page, serialization.LARGE)))[1]
+    return _parse(serialization.parse_json(paths.read_file(page, serialization.LARGE)))[1]
 
 
 def _parse(value: Any) -> tuple[Mapping[str, Any], ExtractionRequest]:  # noqa: ANN401
@@ -257,11 +259,11 @@ def _parse(value: Any) -> tuple[Mapping[str, Any], ExtractionRequest]:  # noqa: 
 
 def _address(images: Collection[str], decoding: Decoding) -> dict[str, Any]:
     span = None if decoding.value_range is None else [float(end) for end in decoding.value_range]
-    return {"images": digest_bytes("\n".join(sorted(images)).encode()), "value_range": span}
+    return {"images": serialization.digest_bytes("\n".join(sorted(images)).encode()), "value_range": span}
 
 
 def _request_page(root: Path, images: Collection[str], decoding: Decoding) -> Path:
-    return paths.index_folder(root) / f"{digest(_address(images, decoding))}.json"
+    return paths.index_folder(root) / f"{serialization.digest(_address(images, decoding))}.json"
 
 
 # Facts of images, and which are copies: an accelerator that can be deleted at any time.
@@ -289,7 +291,7 @@ def record_facts(root: Path, decoding: Decoding, revision: int, rows: NDArray[np
     rows
         ``(n,)`` of a structured type with the field ``id``, 32 bytes each.
     """
-    head = canonical_json({"featstore": "facts", "fields": _layout(rows.dtype)}).encode()
+    head = serialization.canonical_json({"featstore": "facts", "fields": _layout(rows.dtype)}).encode()
     try:
         folder, data = _facts_folder(root, decoding, revision), head + b"\n" + rows.tobytes()
         return commit_named_by_hash(root, folder, data, SUFFIX, MAX_FACTS_BYTES)
@@ -353,7 +355,7 @@ def record_copies(root: Path, key: Mapping[str, Any], copies: CopiesNote) -> Non
             "left": copies.left,
         }
     )
-    text = canonical_json(note).encode()
+    text = serialization.canonical_json(note).encode()
     if len(text) > serialization.LARGE:
         return
     try:
@@ -366,7 +368,7 @@ def recorded_copies(root: Path, key: Mapping[str, Any]) -> CopiesNote | None:
     """What `record_copies` kept under `key`; None where there is nothing that can be believed."""
     try:
         note = serialization.unseal(
-            serialization.parse(paths.read(root, _copies_page(root, key), serialization.LARGE))
+            serialization.parse_json(paths.read(root, _copies_page(root, key), serialization.LARGE))
         )
         pairs = [(str(a), str(b), float(value), str(how)) for a, b, value, how in note["pairs"]]
         copies = CopiesNote(pairs, int(note["crowded"]), int(note["left"]))
@@ -376,13 +378,13 @@ def recorded_copies(root: Path, key: Mapping[str, Any]) -> CopiesNote | None:
 
 
 def _copies_page(root: Path, key: Mapping[str, Any]) -> Path:
-    return root / FACTS_FOLDER / f"{digest(dict(key))}.json"
+    return root / FACTS_FOLDER / f"{serialization.digest(dict(key))}.json"
 
 
 def read_facts(page: Path, dtype: np.dtype[Any] | None = None) -> NDArray[np.void]:
     """Rows of one file; OSError or ValueError if it is none, or not of the type that is asked for."""
     data = paths.read_file(page, MAX_FACTS_BYTES)
-    if digest_bytes(data) != page.stem:
+    if serialization.digest_bytes(data) != page.stem:
         raise ValueError("its bytes are not those of its name")
     return decode_facts(data, dtype)
 
@@ -392,7 +394,7 @@ def decode_facts(data: bytes, dtype: np.dtype[Any] | None = None) -> NDArray[np.
     end = data.find(b"\n", 0, MAX_HEAD)
     if end < 0:
         raise ValueError("it has no head")
-    head = parse(data[:end])
+    head = serialization.parse_json(data[:end])
     if not isinstance(head, dict) or head.get("featstore") != "facts":
         raise ValueError("it holds no facts")
     if dtype is None:
@@ -407,7 +409,9 @@ def _layout(dtype: np.dtype[Any]) -> str:
 
 
 def _facts_folder(root: Path, decoding: Decoding, revision: int) -> Path:
-    return root / FACTS_FOLDER / short_digest({"decoding": asdict(decoding), "revision": revision})
+    return (
+        root / FACTS_FOLDER / serialization.short_digest({"decoding": asdict(decoding), "revision": revision})
+    )
 
 
 # Set aside: shards that do not verify, and images that do not decode. Never deleted silently.
@@ -442,10 +446,14 @@ def set_aside_shard(folder: Path, shard: Path, cause: str) -> Path:
     """
     root = folder.parent
     origin = shard.relative_to(root).as_posix()
-    target = folder / "shards" / f"{shard.stem[:DIGEST]}-{short_digest(origin)}{shard.suffix}"
+    target = folder / "shards" / f"{shard.stem[:DIGEST]}-{serialization.short_digest(origin)}{shard.suffix}"
     paths.make(root, target.parent)
     paths.rename(root, shard, target)
-    commit(root, target.with_suffix(".json"), canonical_json({"from": origin, "cause": cause}).encode())
+    commit(
+        root,
+        target.with_suffix(".json"),
+        serialization.canonical_json({"from": origin, "cause": cause}).encode(),
+    )
     return target
 
 
@@ -453,7 +461,7 @@ def record_bad_image(folder: Path, decoding: Decoding, bad: BadImage) -> None:
     """Enter one image in the table: one small file a row, so that writers cannot disturb each other."""
     target = _table(folder, decoding) / f"{bad.id}.json"
     if not paths.is_file(target):
-        commit(folder.parent, target, canonical_json(serialization.seal(asdict(bad))).encode())
+        commit(folder.parent, target, serialization.canonical_json(serialization.seal(asdict(bad))).encode())
 
 
 def bad_images(folder: Path, decoding: Decoding) -> dict[str, BadImage]:
@@ -465,7 +473,7 @@ def bad_images(folder: Path, decoding: Decoding) -> dict[str, BadImage]:
     for page in paths.files(folder.parent, _table(folder, decoding), "bad image"):
         try:
             bad = read_bad_image(page)
-        except (OSError, DocumentError) as error:
+        except (OSError, serialization.DocumentError) as error:
             log.debug("row %s of the quarantine table dropped: %s", page, error)
             damaged += 1
             with contextlib.suppress(OSError):
@@ -479,15 +487,15 @@ def bad_images(folder: Path, decoding: Decoding) -> dict[str, BadImage]:
 
 def read_bad_image(page: Path) -> BadImage:
     """Read one row of the table; OSError or DocumentError if the file is none."""
-    row = serialization.unseal(serialization.parse(paths.read_file(page, serialization.SMALL)))
+    row = serialization.unseal(serialization.parse_json(paths.read_file(page, serialization.SMALL)))
     if set(row) != {field.name for field in fields(BadImage)} or not all(
         isinstance(v, str) for v in row.values()
     ):
-        raise DocumentError("it is no row of the table")
+        raise serialization.DocumentError("it is no row of the table")
     if row["id"] != page.stem:
-        raise DocumentError("it speaks of another image than its name")
+        raise serialization.DocumentError("it speaks of another image than its name")
     return BadImage(**row)
 
 
 def _table(folder: Path, decoding: Decoding) -> Path:
-    return folder / "images" / short_digest(asdict(decoding))
+    return folder / "images" / serialization.short_digest(asdict(decoding))

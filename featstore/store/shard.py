@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 ID_BYTES = 32
 CHUNK_BYTES = 1 << 20
-MAX_BYTES = 1 << 31
+MAX_SHARD_BYTES = 1 << 31
 LIMITS = Limits(members=2, depth=1, values=None, filters=frozenset({h5py.h5z.FILTER_FLETCHER32}))
 REMEDY = (
     "Run `featstore extract` again (for imported features `featstore cache import`): it adds what is missing."
@@ -143,7 +143,7 @@ def read(path: Path) -> Shard:
         If they cannot be read.
     """
     try:
-        data = serialization.read_regular(path, MAX_BYTES, follow_links=False)
+        data = serialization.read_regular(path, MAX_SHARD_BYTES, follow_links=False)
     except serialization.UnfitFileError as error:
         raise ShardCorruptError(f"Not a feature shard: {error.strerror}.", REMEDY) from error
     if serialization.digest_bytes(data) != path.stem:
@@ -182,7 +182,7 @@ def _checked(plain: PlainContent) -> Shard:
     ids, features = arrays["ids"], arrays["features"]
     if ids.dtype != np.dtype("u1") or features.dtype != np.dtype("<f4"):
         raise ValueError(f"ids are {ids.dtype}, features {features.dtype}")
-    key = FeatureKey.from_json(serialization.parse(found["key"]))
+    key = FeatureKey.from_json(serialization.parse_json(found["key"]))
     rows = int(found["rows"])
     if (ids.shape, features.shape) != ((rows, ID_BYTES), (rows, key.backbone.dimension)):
         raise ValueError(f"{rows} rows announced, {ids.shape} ids and {features.shape} features found")

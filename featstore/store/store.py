@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.errors import MissingFeaturesError, ShardCorruptError, StoreError
-from featstore.serialization import UnfitFileError, canonical_json, digest, digest_bytes, parse
+from featstore.serialization import UnfitFileError, canonical_json, digest, digest_bytes, parse_json
 from featstore.store import notes, paths, shard
-from featstore.store.ids import ID, NO_IDS, IdSet
+from featstore.store.ids import ID_DTYPE, NO_IDS, IdSet
 from featstore.store.paths import ELSEWHERE, commit, commit_named_by_hash
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Store:
 
     def ids_by_shard(self, key: FeatureKey) -> dict[Path, PackedIds]:
         """Ids that each shard of `key` holds, in row order; as `stored_ids`, this trusts the index."""
-        return {path: np.frombuffer(entry.ids, ID) for path, entry in self._entries(key) if entry.ids}
+        return {path: np.frombuffer(entry.ids, ID_DTYPE) for path, entry in self._entries(key) if entry.ids}
 
     def feature_keys(self) -> list[FeatureKey]:
         """All feature keys that have at least one good shard."""
@@ -312,7 +312,7 @@ HASH = 32
 MAGIC = "featstore index 1"
 PENDING = 256
 """Entries that wait in memory; after a kill, that many shards are opened by the next plan."""
-MAX_BYTES = 1 << 31
+MAX_SEGMENT_BYTES = 1 << 31
 SEGMENTS = 16
 """More than these are merged when they are read."""
 
@@ -423,7 +423,7 @@ class Index:
     def _write(self, entries: Iterable[IndexEntry]) -> Path | None:
         try:
             return commit_named_by_hash(
-                self._folder.parent, self._folder, encode_entries(entries), SUFFIX, MAX_BYTES
+                self._folder.parent, self._folder, encode_entries(entries), SUFFIX, MAX_SEGMENT_BYTES
             )
         except StoreError as error:
             log.debug("index not written: %s", error.cause)
@@ -456,7 +456,7 @@ def decode_entries(data: bytes) -> list[IndexEntry]:
         If the bytes are not a segment of this format.
     """
     line, _, body = data.partition(b"\n")
-    header = parse(line)
+    header = parse_json(line)
     if header["format"] != MAGIC:
         raise ValueError(f"format {header['format']}")
     take = _ByteReader(body)
@@ -522,7 +522,7 @@ def _dropped(path: Path, error: Exception) -> list[IndexEntry]:
 
 
 def _verified(path: Path) -> bytes:
-    data = paths.read_file(path, MAX_BYTES)
+    data = paths.read_file(path, MAX_SEGMENT_BYTES)
     if digest_bytes(data) != path.stem:
         raise ValueError("its bytes are not those of its name")
     return data

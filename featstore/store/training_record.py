@@ -15,7 +15,7 @@ import numpy as np
 
 from featstore import serialization
 from featstore.errors import RefusedFileError, StoreError
-from featstore.isolated_reading import LostError, call
+from featstore.isolated_reading import LostError, call_isolated
 from featstore.serialization import canonical_json, digest, digest_bytes
 from featstore.store import hdf5_guard, paths
 from featstore.store.paths import commit
@@ -129,7 +129,7 @@ def read_from_weights(path: Path, weights: str) -> TrainingRecord | None:
         If there is something in its place that is no record.
     """
     try:
-        names, arrays = call("featstore.store.training_record:read_record", path)
+        names, arrays = call_isolated("featstore.store.training_record:read_record", path)
     except LostError as error:
         raise RefusedFileError(f"{path} is refused: {error}.", hdf5_guard.REMEDY) from error
     return decode_record(path, weights, dict(zip(names, arrays, strict=True)))
@@ -202,7 +202,7 @@ def load_training_record(root: Path, backbone: BackboneSpec) -> TrainingRecord |
 
 def read_page(path: Path) -> TrainingRecord:
     """Read a record of a cache; OSError or DocumentError if the file is none."""
-    content = serialization.unseal(serialization.parse(paths.read_file(path, serialization.LARGE)))
+    content = serialization.unseal(serialization.parse_json(paths.read_file(path, serialization.LARGE)))
     fields = SIDES if content.pop("format", 1) == 1 else FIELDS
     if set(content) != {"weights", *fields} or not isinstance(content["weights"], str):
         raise serialization.DocumentError("it is no record of what these weights have learned from")

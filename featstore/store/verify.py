@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from featstore import serialization
 from featstore.errors import ShardCorruptError, StoreError
-from featstore.isolated_reading import LostError, call
+from featstore.isolated_reading import LostError, call_isolated
 from featstore.serialization import canonical_json
 from featstore.store import notes, paths, shard, store, training_record
 from featstore.store.ids import NO_IDS, IdSet
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # Verification
 
-THREADS = 8
+MOST_THREADS = 8
 """Beyond these, the disk or the one lock of the HDF5 library is the limit."""
 
 
@@ -106,7 +106,7 @@ def _checked(
     """Rows of each shard, or what is wrong with it; None for one that was compacted away meanwhile."""
     from tqdm import tqdm
 
-    with ThreadPoolExecutor(threads or min(THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(threads or min(MOST_THREADS, os.cpu_count() or 1)) as pool:
         outcomes: Iterable[int | ShardCorruptError | None] = pool.map(partial(_outcome, check), paths)
         bar = tqdm(
             outcomes, total=len(paths), unit="shard", desc="verify", disable=None if progress else True
@@ -128,7 +128,7 @@ def _outcome(check: Callable[[Path], int], path: Path) -> int | ShardCorruptErro
 def _rows(path: Path, root: Path) -> int:
     """Rows of a good shard, which is opened by another process: the cache may be a stranger's."""
     try:
-        rows, _ = call("featstore.store.verify:count_rows", path, str(root))
+        rows, _ = call_isolated("featstore.store.verify:count_rows", path, str(root))
     except LostError as error:
         raise ShardCorruptError(f"{error}", shard.REMEDY) from error
     return int(rows)
@@ -249,7 +249,7 @@ def _repair(root: Path, bad: Sequence[tuple[Path, str]]) -> Repair:
 def _put_back(root: Path, path: Path) -> bool:
     """Move a shard that is good but misplaced into the folder of its key; whether that was possible."""
     try:
-        key, _ = call("featstore.store.verify:key_of", path)
+        key, _ = call_isolated("featstore.store.verify:key_of", path)
         home = paths.shard_folder(root, FeatureKey.from_json(key))
         if home == path.parent:
             return False
@@ -377,13 +377,13 @@ def _told(error: Exception) -> str:
 
 
 def _check_backbone(path: Path) -> None:
-    spec = BackboneSpec.from_json(serialization.parse(paths.read_file(path, serialization.SMALL)))
+    spec = BackboneSpec.from_json(serialization.parse_json(paths.read_file(path, serialization.SMALL)))
     if path.parent != paths.backbone_folder(path.parents[2], spec):
         raise ValueError("it describes another backbone than its folder")
 
 
 def _check_page(path: Path) -> None:
-    serialization.unseal(serialization.parse(paths.read_file(path, serialization.LARGE)))
+    serialization.unseal(serialization.parse_json(paths.read_file(path, serialization.LARGE)))
 
 
 def _check_file(path: Path) -> None:
@@ -481,6 +481,47 @@ def shard_sizes(root: Path, by: str) -> dict[str, int]:
     aside = paths.stats(files_below(root, paths.quarantine_folder(root)))
     sizes["quarantine"] = sum(stat.st_size for _, stat in aside)
     return {group: sizes[group] for group in [*order, *sorted({*sizes} - {*order})] if group in sizes}
+
+
+@dataclass(frozen=True, slots=True)
+class CacheContents:
+    """How much a store holds, by its file names alone.
+
+    Attributes
+    ----------
+    backbones
+        Folders of backbones.
+    shards, size
+        Files of vectors, and their bytes.
+    quarantined_shards, quarantined_images
+        Damaged shards that were set aside, and rows of the table of images that do not decode.
+    """
+
+    backbones: int
+    shards: int
+    size: int
+    quarantined_shards: int
+    quarantined_images: int
+
+
+def contents(root: Path) -> CacheContents:
+    """Count what a store holds; opens no file of it.
+
+    Raises
+    ------
+    StoreError
+        If there is no cache, or it cannot be read.
+    """
+    paths.require_cache(root)
+    shards = list(paths.stats(paths.all_shards(root)))
+    aside = Counter(paths.kind_of(root, path) for path in files_below(root, paths.quarantine_folder(root)))
+    return CacheContents(
+        len({path.relative_to(root).parts[1] for path, _ in shards}),
+        len(shards),
+        sum(stat.st_size for _, stat in shards),
+        aside["quarantined"],
+        aside["bad image"],
+    )
 
 
 def _entry(store: Store, key: FeatureKey) -> InventoryEntry:

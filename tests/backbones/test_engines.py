@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featstore.api.extract import extract
 from featstore.backbones import catalog, engines
 from featstore.backbones.engines import choose_engine
 from featstore.backbones.jax_backbone import with_largest_batch
@@ -42,16 +43,11 @@ def noise(name, count=2):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_network_holds_the_contract_on_jax(jax, name):
-    jax(jaxprocess.check_contract, name, weights_of(name))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_both_engines_give_the_same_vectors(jax, name):
+def test_each_network_holds_the_contract_on_jax_and_gives_the_vectors_of_tensorflow(jax, name):
     images = noise(name)
     network = load_backbone(name, weights_of(name), batch_size=len(images))
     expected = network.embed(images)
-    found, computation, spec = jax(jaxprocess.embed, name, weights_of(name), images)
+    found, computation, spec = jax(jaxprocess.check_and_embed, name, weights_of(name), images)
     assert spec == network.spec, "a key means the same network on both"
     assert np.abs(found - expected).max() <= CONTRACT * np.abs(expected).max()
     assert (computation.engine, network.computation.engine) == ("jax", "tensorflow")
@@ -121,6 +117,8 @@ def test_keras_that_runs_on_tensorflow_is_not_taken_for_jax(monkeypatch):
 def installed(monkeypatch):
     """Say which engines are installed, and whether JAX finds a GPU."""
 
+    monkeypatch.setattr(engines, "running_here", lambda: None)
+
     def say(*names, gpu=False):
         monkeypatch.setattr(engines, "_installed", lambda engine: engine in names)
         monkeypatch.setattr(engines, "jax_sees_gpu", lambda: gpu)
@@ -138,6 +136,20 @@ def installed(monkeypatch):
 def test_auto_is_jax_where_it_sees_a_gpu(installed, names, gpu, chosen):
     installed(*names, gpu=gpu)
     assert choose_engine("auto") == chosen
+
+
+@pytest.mark.parametrize("running", ["tensorflow", "jax"])
+def test_auto_is_what_keras_runs_on_here_already(installed, monkeypatch, running):
+    installed("tensorflow", "jax", gpu=running == "tensorflow")
+    monkeypatch.setattr(engines, "running_here", lambda: running)
+    assert choose_engine("auto") == running
+
+
+def test_an_extraction_in_a_process_of_the_other_engine_is_refused_before_anything_is_read(tmp_path):
+    import keras  # noqa: F401
+
+    with pytest.raises(BackboneError, match="Keras runs on tensorflow in this process"):
+        extract(tmp_path / "no such folder", engine="jax")
 
 
 def test_an_engine_that_is_not_installed_names_its_extra(installed):

@@ -19,7 +19,8 @@ from featstore.errors import MissingFeaturesError
 
 COMMANDS = [
     "demo", "check", "extract", "fuse", "compare", "predict", "report", "paper", "finetune", "backbones",
-    "strategies", "recipes", "cache",
+    "strategies", "recipes", "cache", "doctor", "bench",
+    "split",
 ]  # fmt: skip
 
 
@@ -365,11 +366,20 @@ def test_compare_gives_the_same_numbers_twice_and_a_verdict(world, tmp_path):
     assert one.json["winner"]["guarded"] <= one.json["winner"]["naive"]
     for pair in one.json["comparisons"]:
         assert -1 <= pair["interval"][0] < pair["interval"][1] <= 1
-    table = featstore(*arguments, "--out", tmp_path / "run").out
-    assert table.startswith("Positive class: 'covid'.\n")
-    assert "ECE not computed: fewer than 100 images (32)." in table
-    assert re.search(rf"Verdict .* {len(pairs)} pairs", table)
-    assert re.search(rf"Best of {len(names)}: .* expect 0\.\d+ \[", table)
+    asked = one.json["primary_question"]
+    assert (asked["primary"], asked["margin"]) == ("concat_logreg", 0.01)
+    assert {single["name"] for single in asked["singles"]} == set(names[:2])
+    question = ["--primary", "vote_backbones", "--margin", "0.02", "--pairs"]
+    table = featstore(*arguments, *question, "--out", tmp_path / "run").out
+    assert re.match(r"(Cannot tell yet whether|Yes:|No:|No gain:) .*\bvote_backbones\b", table)
+    assert max(map(len, table.splitlines())) <= 100
+    text = " ".join(table.split())
+    assert "Positive class: 'covid'." in text
+    assert "no ECE of fewer than 100 images" in text
+    assert f"Of all {len(pairs)} pairs" in text
+    assert re.search(rf"Best of {len(names)}: .* expect 0\.\d+ \[", text)
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (run["asked"]["primary"], run["asked"]["margin"]) == ("vote_backbones", 0.02)
     assert (tmp_path / "run" / "predictions.csv").read_text().count("\n") == 1 + len(names) * 32
 
 

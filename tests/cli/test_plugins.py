@@ -175,6 +175,37 @@ def test_a_file_that_fails_gives_one_line_of_cause_and_one_of_remedy(plugin, tex
     assert remedy in lines[1]
 
 
+@pytest.mark.parametrize(
+    ("jobs", "failing"),
+    [(1, "X.no_such_attribute"), (2, "X.no_such_attribute"), (1, "np.linalg.inv('text')")],
+    ids=["here", "in another process", "in what it calls"],
+)
+def test_what_a_plug_in_raises_is_said_to_be_the_plug_in_s(world, plugin, jobs, failing):
+    file = plugin(STRATEGY.replace("return self.model_.proba(X)", failing))
+    command = [
+        "compare",
+        world.data,
+        "--strategies",
+        "first_column,concat_logreg",
+        "--folds",
+        2,
+        "--jobs",
+        jobs,
+    ]
+    done = featstore(*command, "--cache", world.cache, "--plugin", file)
+    cause, remedy = done.err.strip().splitlines()[-2:]
+    assert (done.code, "Error: " in cause) == (1, True)
+    assert remedy.strip() == f"Correct {file}, the plug-in whose code raised this; --debug shows the line."
+
+
+def test_what_featstore_raises_for_a_plug_in_is_not():
+    from featstore.registry import plugin_at_fault
+
+    with pytest.raises(AttributeError) as caught:
+        plugin_at_fault(None)
+    assert plugin_at_fault(caught.value) is None
+
+
 def test_a_plug_in_that_lies_in_a_run_or_a_cache_is_never_loaded(plugin, tmp_path):
     plugin("open('ran', 'w')\nSTRATEGIES = ()", "features.py")
     folder = tmp_path / "cache"

@@ -163,6 +163,13 @@ def test_tensorflow_is_not_loaded_for_it(data, network, tmp_path):
     assert (code, loaded & {"tensorflow", "keras"}) == (0, set())
 
 
+def test_nobody_announces_tensorflow_for_it(say, data):
+    manifest = data / "manifest.csv"
+    done = say("extract", manifest, "--backbones", "Means", "--precision-check", code=2)
+    assert "then loading the networks" in done.err
+    assert "TensorFlow" not in say("extract", manifest, "--backbones", "Means").err + done.err
+
+
 def test_workers_find_the_network_of_the_plugin_and_compute_the_same(data, network, tmp_path):
     exported = []
     for executor in (["serial"], ["processes", "--workers", "2"]):
@@ -243,6 +250,27 @@ def test_a_format_of_somebody_else_is_read_like_those_of_featstore(say, data, fo
         found[folder.name] = [row["probability"] for row in answers["predictions"]]
     assert len(found["dots"]) == len(found[data.name]) > 0
     assert found["dots"] == found[data.name], "the pixels are the same, and so is the answer"
+
+
+def test_it_has_a_number_of_its_own_among_the_facts(say, data, format_file, tmp_path, monkeypatch):
+    """Pictures of two formats are told apart, and facts of before, without a number, are looked at anew."""
+    from featstore import registry
+    from featstore.image_facts import image_facts
+    from featstore.images.formats.decode import decoder_version
+    from featstore.images.reading import FACTS_REVISION
+    from featstore.store import notes
+    from featstore.types import Decoding
+
+    monkeypatch.setenv(registry.PLUGINS, str(format_file))
+    dots, decoding, cache = as_dots(data, tmp_path / "dots"), Decoding(decoder_version()), tmp_path / "cache"
+    records = package.scan(dots).records
+    (number,) = set(image_facts(records, decoding).rows["kind"].tolist())
+    assert 128 <= number <= 255
+    before = image_facts(records, decoding).rows.copy()
+    before["kind"] = 0
+    for row in before:
+        notes.record_facts(cache, decoding, FACTS_REVISION, row)
+    assert set(image_facts(records, decoding, cache).rows["kind"].tolist()) == {number}
 
 
 def test_its_version_is_part_of_the_address_and_no_other_image_moves(say, data, format_file, tmp_path):

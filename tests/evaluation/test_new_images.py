@@ -110,7 +110,7 @@ NOTHING = {
     "a table of something else": (["{}/notes.txt"], r"no column"),
     "a file that is not there": (["{}/gone.png"], r"gone\.png': missing"),
     "an empty folder": (["{}/empty"], r"no image in '.*empty'"),
-    "a folder of DICOM": (["{}/dicom"], r"1\.dcm': The file is DICOM\. Export"),
+    "a folder of DICOM": (["{}/dicom"], r"1\.dcm': no_picture \(The DICOM file holds"),
     "several": (
         ["{}/gone.png", "{}/notes.md"],
         r"None of the 2 files is an image, for example '.*gone\.png'",

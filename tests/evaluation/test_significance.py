@@ -10,7 +10,6 @@ from featstore.evaluation.pairwise_tests import (
     bootstrap_p,
     corrected_t_p,
     delong_p,
-    groups_needed,
     holm,
     mcnemar_p,
 )
@@ -66,25 +65,6 @@ def test_no_difference_is_p_one_and_a_difference_without_spread_is_undefined():
     p = delong_p(np.array([0.0, 0.5]), np.zeros(2))
     assert p[0] == 1.0
     assert np.isnan(p[1])
-
-
-def test_the_number_needed_is_the_textbooks_for_a_paired_mean():
-    """n = (z_.975 + z_.8)^2 sd^2 / delta^2 = 7.849 x 4 for a difference of half a standard deviation."""
-    n = 10
-    needed = groups_needed(np.array([0.5]), np.array([1 / np.sqrt(n)]), n, level=0.05)
-    assert needed[0] == pytest.approx(7.849 * 4, abs=0.01)
-
-
-def test_a_study_of_the_needed_size_finds_the_difference_in_80_of_100_cases():
-    rng = np.random.default_rng(1)
-    size = int(groups_needed(np.array([0.3]), np.array([1 / np.sqrt(50)]), 50, level=0.05)[0])
-    studies = rng.normal(0.3, 1, (4000, size))
-    assert (stats.ttest_1samp(studies, 0, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.02)
-
-
-def test_nobody_is_sent_to_look_for_more_than_a_hundred_times_as_many():
-    needed = groups_needed(np.array([0.0, 1e-6, 0.1]), np.full(3, 0.1), 40, level=0.05)
-    assert np.isinf(needed).tolist() == [True, True, False]
 
 
 p_lists = st.lists(st.floats(0, 1), min_size=1, max_size=8)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from featstore.api.exchange import import_features
 from featstore.errors import FeatstoreError, UsageError
-from featstore.exchange.reading import counts_rows, doubtful_reason, select, tells_class
+from featstore.exchange.reading import counts_rows, doubtful_reason, select_features, tells_class
 from featstore.images.scan import scan
 from featstore.matrix import load_matrix
 from featstore.reporting.terminal.results import import_text
@@ -267,7 +267,7 @@ def test_features_are_never_taken_for_labels_or_counters(rows, seed):
     values[:, :10] = np.maximum(values[:, :10], 0)
     values[:, 10:20] = np.round(values[:, 10:20] * 50)
     names = [f"f{k}" for k in range(40)]
-    found = select(values, names, classes.astype(str).tolist(), named=False)
+    found = select_features(values, names, classes.astype(str).tolist(), named=False)
     assert found.unused == {}
     assert found.values is values
 

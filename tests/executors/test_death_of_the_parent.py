@@ -29,7 +29,7 @@ list(parallel_starmap(pickles.hold_the_interpreter, [(sys.argv[1], shared)] * 4,
 READING = """
 import sys, pickles
 from pathlib import Path
-from featstore.isolated_reading import call
+from featstore.isolated_reading import call_isolated as call
 call("pickles:hold_the_interpreter", Path(sys.argv[1]))
 """
 IN_A_THREAD = """

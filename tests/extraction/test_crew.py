@@ -6,7 +6,7 @@ from featstore.api import bench as bench_module
 from featstore.api.bench import bench
 from featstore.errors import UsageError
 from featstore.extraction import plan as module
-from featstore.extraction.plan import AS_ASKED, BENCHED, DEFAULT, choose_workers, fastest_workers
+from featstore.extraction.plan import AS_ASKED, BENCHED, BY_DEFAULT, choose_workers, fastest_workers
 from featstore.results.extraction import Rate
 from featstore.store.notes import record_worker_speeds, recorded_worker_speeds
 from featstore.time_estimates import machine_name
@@ -68,14 +68,14 @@ def test_a_number_that_is_given_is_taken_and_a_wrong_one_refused(cache):
 
 
 def test_one_process_stays_one_process(cache):
-    assert asked(cache, "serial") == (1, DEFAULT)
+    assert asked(cache, "serial") == (1, BY_DEFAULT)
 
 
 @pytest.mark.parametrize(
     "unmeasured", [{"backbones": ["VGG16", "Xception"]}, {"precision": "bfloat16"}], ids=str
 )
 def test_what_was_not_measured_gets_the_default(cache, unmeasured):
-    assert asked(cache, **unmeasured)[1] == DEFAULT
+    assert asked(cache, **unmeasured)[1] == BY_DEFAULT
 
 
 def test_the_machine_where_it_was_measured_and_the_cores_that_there_are_count(cache, monkeypatch):
@@ -87,7 +87,7 @@ def test_the_machine_where_it_was_measured_and_the_cores_that_there_are_count(ca
 
 def test_gpus_get_one_process_each_whatever_was_measured(cache, monkeypatch):
     monkeypatch.setattr(module, "visible_devices", lambda _environment: ("0", "1"))
-    assert asked(cache)[1] == DEFAULT
+    assert asked(cache)[1] == BY_DEFAULT
 
 
 @pytest.mark.parametrize(

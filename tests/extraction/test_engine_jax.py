@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import time
+import warnings
 from pathlib import Path
 from signal import SIGKILL
 
@@ -14,6 +15,8 @@ from commandline import FEATSTORE, featstore
 from featstore.api.compare import compare
 from featstore.phantom import make_phantoms
 from featstore.store.store import Store
+
+pytestmark = pytest.mark.slow  # each command starts an interpreter, JAX and a network
 
 NET = ["--backbones", "MobileNet025", "--weights", "MobileNet025=random:1"]
 VIEWS = ["--seeds", "1"]
@@ -69,6 +72,16 @@ def test_views_and_all_come_out_as_of_tensorflow(stores):
     assert len(expected) == 2
     for key, rows in expected.items():
         assert rows.shape == (24, 256)
+        assert np.abs(found[key] - rows).max() <= CONTRACT * np.abs(rows).max()
+
+
+def test_a_view_from_farther_away_than_the_device_can_tell_is_warped_by_the_host(data, tmp_path):
+    """Fixed point ends at 2048 pixels; a shift by thirty widths of the picture goes beyond, and wraps around."""
+    for engine in ("tensorflow", "jax"):
+        extract(data, tmp_path / engine, "--recipe", "shift(30)|fill(wrap)", engine=engine)
+    expected, found = vectors(tmp_path / "tensorflow"), vectors(tmp_path / "jax")
+    assert list(expected) == list(found)
+    for key, rows in expected.items():
         assert np.abs(found[key] - rows).max() <= CONTRACT * np.abs(rows).max()
 
 
@@ -161,14 +174,24 @@ def test_drift_names_engine_and_device_where_vectors_are_others(data, stores):
     assert "computed now by jax on " in strict.out
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("executor", ["processes", "dask"])
-def test_workers_write_the_bytes_of_one_process(data, stores, tmp_path, executor):
-    extract(data, tmp_path / "cache", "--executor", executor, "--workers", 2)
+def test_worker_processes_write_the_bytes_of_one_process(data, stores, tmp_path):
+    extract(data, tmp_path / "cache", "--executor", "processes", "--workers", 2)
     assert shards(tmp_path / "cache") == shards(stores[0] / "jax")
 
 
-@pytest.mark.slow
+def test_workers_of_dask_write_the_bytes_of_one_process(data, stores, tmp_path):
+    from distributed import LocalCluster
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # distributed has warnings of its own
+        with LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        ) as cluster:
+            address = ["--scheduler", cluster.scheduler_address]
+            extract(data, tmp_path / "cache", "--executor", "dask", "--workers", 2, *address)
+    assert shards(tmp_path / "cache") == shards(stores[0] / "jax")
+
+
 @pytest.mark.crash
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(data, stores, tmp_path):
     cache = tmp_path / "cache"
@@ -187,7 +210,6 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(data, stores, tmp_path)
     assert shards(cache) == shards(stores[0] / "jax")
 
 
-@pytest.mark.slow
 def test_compiled_networks_are_kept_for_the_next_run(data, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -17,7 +17,7 @@ from featstore.fusion.training import (
     Trainer,
     TrainingConfig,
     TrainingRows,
-    encode,
+    as_targets,
     plateau_factor,
     train,
 )
@@ -68,7 +68,7 @@ def test_weights_and_curves_equal_those_of_keras(keras, n_classes, gain):
     clipped probabilities, whose gradient is zero."""
     X, y = rows(45, 200, n_classes)
     X_new, y_new = rows(20, 200, n_classes, seed=1)
-    targets, new_targets = encode(y, n_classes), encode(y_new, n_classes)
+    targets, new_targets = as_targets(y, n_classes), as_targets(y_new, n_classes)
     head = drawn(targets.shape[1], X.shape[1])
     head.dense.weights *= gain
     first = head.dense.weights.copy()
@@ -148,7 +148,7 @@ def test_gradient_under_dropout_is_that_of_the_scaled_up_inputs(monkeypatch):
     trainer = Trainer(head, TrainingConfig(learning_rate=1.0, batch_size=1, epochs=1, dropout=0.75), rng)
     seen = []
     monkeypatch.setattr(trainer.optimiser, "step", lambda _, gradient, __: seen.append(gradient.copy()))
-    logits = trainer.epoch(TrainingRows(X, encode(y, 2)), np.arange(6))
+    logits = trainer.epoch(TrainingRows(X, as_targets(y, 2)), np.arange(6))
     for x, label, logit, gradient in zip(X, y, logits[:, 0], seen, strict=True):
         inputs = np.where(gradient[:-1] != 0, 4 * x, 0)
         assert logit == pytest.approx(inputs @ head.dense.weights[0], abs=1e-4)

@@ -17,8 +17,8 @@ from featstore.fusion.training import (
     TrainingConfig,
     TrainingRows,
     activate,
+    as_targets,
     cross_entropy,
-    encode,
     train,
 )
 
@@ -38,7 +38,7 @@ def networks(n_logits, dtype=np.float64):
 def problem(n_logits, n=9):
     rng = np.random.default_rng(1)
     X = rng.normal(size=(n, WIDTH))
-    return X, encode(np.arange(n) % max(n_logits, 2), max(n_logits, 2))
+    return X, as_targets(np.arange(n) % max(n_logits, 2), max(n_logits, 2))
 
 
 @pytest.mark.parametrize("n_logits", [1, 3])

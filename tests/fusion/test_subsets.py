@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from featstore.errors import UsageError
 from featstore.fusion.blocks import Block, make_blocks
-from featstore.fusion.dual_newton import Kernel, apply, membership, solve, targets
+from featstore.fusion.dual_newton import Kernel, membership, multiply_gram, solve, targets
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
 from featstore.fusion.strategy import SubsetStrategy
 from featstore.fusion.subset_logistic import GRID, SubsetLogistic, forward_selection, penalty_folds
@@ -151,7 +151,7 @@ def test_a_subset_is_multiplied_by_the_sum_of_its_blocks():
     members = np.array([[True, False], [False, True], [True, True]])
     grams = [sum(Z @ Z.T for Z, inside in zip(parts, row, strict=True) if inside) for row in members]
     expected = np.stack([a @ gram for a, gram in zip(A, grams, strict=True)])
-    np.testing.assert_allclose(apply([Kernel.of(Z) for Z in parts], members, A), expected, atol=1e-12)
+    np.testing.assert_allclose(multiply_gram([Kernel.of(Z) for Z in parts], members, A), expected, atol=1e-12)
 
 
 def test_concat_logreg_offers_its_subsets_together():

@@ -140,7 +140,7 @@ JSON = {
 def test_hostile_json_is_refused_in_one_line(text, tried):
     data = text if isinstance(text, bytes) else text.encode()
     with pytest.raises(document.DocumentError) as caught:
-        document.parse(data)
+        document.parse_json(data)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200
     tried("hostile JSON texts")

@@ -11,7 +11,7 @@ from fakes import write_images
 from featstore.api.exchange import import_features
 from featstore.errors import FeatstoreError
 from featstore.images.scan import scan
-from featstore.isolated_reading import LostError, call
+from featstore.isolated_reading import LostError, call_isolated
 from featstore.store.store import Store
 
 pytestmark = pytest.mark.hostile
@@ -28,7 +28,7 @@ def listing(folder):
 def test_what_is_mutated_is_whole_before(name, tmp_path):
     path = tmp_path / "x.h5"
     path.write_bytes(hdf5_mutations.seeds()[name])
-    (ends, _), _ = call("hdf5_mutations:attempt", path, name)
+    (ends, _), _ = call_isolated("hdf5_mutations:attempt", path, name)
     assert ends.count("read") == {"weights": 1, "new weights": 1, "shard": 5}.get(name, 4)
 
 
@@ -46,7 +46,7 @@ def test_a_mutated_file_is_read_or_refused_or_costs_the_process_that_reads_it(co
         name, data = hdf5_mutations.mutation(number)
         path.write_bytes(data)
         try:
-            (found, peak), _ = call("hdf5_mutations:attempt", path, name)
+            (found, peak), _ = call_isolated("hdf5_mutations:attempt", path, name)
         except LostError as error:
             ends["lost"] += 1
             texts.add(str(error))

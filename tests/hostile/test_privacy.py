@@ -3,11 +3,13 @@
 import csv
 import io
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commandline import featstore
+from dicoms import dicom
 from fakes import DECODING, GridBackbone, key, spec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from PIL import Image, PngImagePlugin
 
 from featstore import runs as run
 from featstore.api.cache import verify
+from featstore.api.check import check
 from featstore.api.fuse import fuse
 from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import image_blocks, plan
@@ -155,6 +158,36 @@ def test_a_run_names_patients_in_its_predictions_alone_and_nobody_else_may_read_
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in out.rglob("*") if path.is_file()}
     assert set(modes.values()) == {0o600}, modes
     assert len(modes) == 6
+
+
+def test_no_tag_of_a_dicom_file_is_in_the_cache_the_report_or_the_log(tmp_path, caplog, capfd, recwarn):
+    """Sound files and damaged ones; whose they are is told by a pseudonym alone."""
+    tags = dict.fromkeys(
+        ("PatientName", "PatientID", "OtherPatientIDs", "ReferringPhysicianName", "StudyID"), MARK
+    )
+    stored = np.random.default_rng(0).integers(0, 4000, (12, 24, 20)).astype(np.uint16)
+    folder = tmp_path / "d"
+    for number, values in enumerate(stored):
+        path = folder / ("ill", "well")[number % 2] / f"{number:03d}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = dicom(values, **tags)
+        at = whole.index(MARK.encode())
+        path.write_bytes(
+            (whole, whole, whole[:-50], whole[: at + 4], whole.replace(b"UI", b"DS"))[number % 5]
+        )
+    manifest = scan(folder, site_tag="Manufacturer")
+    store, decoding = Store(tmp_path / "cache"), replace(DECODING, value_range=(0.0, 4000.0))
+    images = {record.id: record for record in manifest.records}
+    todo = image_blocks(plan([key()], list(images), {}))
+    done = engine.run_pass(
+        todo, images, decoding, {spec(): GridBackbone(spec())}, store, engine.NullProgress()
+    )
+    assert done.rows >= 6
+    assert len(done.bad) + len(manifest.unreadable) >= 4
+    found = check(folder, value_range=(0.0, 4000.0), cache=tmp_path / "cache")
+    assert leaks(tmp_path / "cache") == []
+    assert MARK not in repr((manifest, done, found)) + caplog.text + "".join(capfd.readouterr())
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("cell", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\tx", "\rx"])

@@ -446,3 +446,62 @@ def test_a_path_of_many_parts_is_refused_or_missing_at_once(read):
     assert {row.reason for row in manifest.unreadable} <= {"missing", "unreadable"}
     with pytest.raises(ManifestError):
         read(f"path,label\n/{'x/' * 30000}1.png,well\n", root=Path("/nonexistent").parent)
+
+
+ISIC = "image,MEL,NV,BCC,biopsied,label\na,1,0,0,1,x\nb,0,1.0,0,0,y\nc,0,0,1,1,z\n"
+
+
+def test_columns_of_zeros_and_ones_can_be_named_beside_others_and_before_a_column_label(read, folder):
+    root = folder / "img"
+    manifest = read(ISIC, columns={"path": "image", "label": "MEL,NV, BCC"}, root=root)
+    assert [(path, label) for path, label, *_ in rows(manifest)] == [
+        ("a.png", "MEL"),
+        ("b.png", "NV"),
+        ("c.jpg", "BCC"),
+    ]
+    assert named(manifest)["labels_from_columns"].examples == ("MEL", "NV", "BCC")
+    assert set(named(manifest)["columns_ignored"].examples) == {"biopsied", "label"}
+
+
+def test_a_column_whose_name_has_a_comma_is_one_column(read):
+    text = 'path,"A,B",A,B\nimg/a.png,ill,0,1\nimg/b.png,well,1,0\n'
+    assert {label for _, label, *_ in rows(read(text, columns={"label": "A,B"}))} == {"ill", "well"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cause"),
+    [
+        ("b,0,1.0,0", "b,0,0,0", "line 3: none of MEL, NV, BCC is 1"),
+        ("b,0,1.0,0", "b,0,1,1", "line 3: NV and BCC are 1, and an image has one class"),
+        ("b,0,1.0,0", "b,0,0.5,0", "line 3: the column 'NV' holds '0.5', neither 0 nor 1"),
+        ("b,0,1.0,0", "b,,1,0", "line 3: the column 'MEL' holds '', neither 0 nor 1"),
+    ],
+)
+def test_a_line_without_a_single_one_is_named(read, folder, old, new, cause):
+    with pytest.raises(ManifestError, match=cause):
+        read(ISIC.replace(old, new), columns={"path": "image", "label": "MEL,NV,BCC"}, root=folder / "img")
+
+
+def test_several_findings_in_one_image_can_be_asked_about_one_by_one(read, folder):
+    """As in ChestX-ray14 or CheXpert; the remedy that is told works."""
+    text = ISIC.replace("b,0,1.0,0", "b,0,1,1")
+    with pytest.raises(ManifestError) as caught:
+        read(text, columns={"path": "image", "label": "MEL,NV,BCC"}, root=folder / "img")
+    manifest = read(text, **options_of(caught.value.remedy), root=folder / "img")
+    assert [label for _, label, *_ in rows(manifest)] == ["0", "1", "0"], "the column NV"
+
+
+def test_a_misspelt_column_among_several_is_answered_with_the_line_to_type(read, folder):
+    with pytest.raises(ManifestError, match="there is no column 'BBC'") as caught:
+        read(ISIC, columns={"path": "image", "label": "MEL,NV,BBC"}, root=folder / "img")
+    assert caught.value.remedy == "If this is meant, say so: --columns path=image,label=MEL,NV,BCC"
+
+
+@pytest.mark.parametrize("typed", ["patientid", "PATIENT-IDs", "patient_iid"])
+def test_the_nearest_column_is_found_whatever_its_capitals(read, typed):
+    text = "path,label,Patient_ID\nimg/a.png,ill,p1\nimg/b.png,well,p2\n"
+    try:
+        manifest = read(text, columns={"group": typed})
+    except ManifestError as error:
+        manifest = read(text, **options_of(error.remedy.rstrip("?")))
+    assert manifest.count_by_group() == {"p1": 1, "p2": 1}

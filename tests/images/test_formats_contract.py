@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+from dicoms import dicom
 from fakes import DECODING
 from PIL import Image
 
@@ -19,8 +20,12 @@ from featstore.images.reading import read_pixels
 from featstore.testing import check_format
 from featstore.types import ImageRecord
 
-OWN = {name: known for name, known in container.formats().items() if not known.version}
-DEEP = {"PNG", "PPM", "TIFF"}
+OWN = {
+    name: known
+    for name, known in container.formats().items()
+    if type(known).__module__.startswith(f"{container.FOLDER}.")
+}
+DEEP = {"DICOM", "PNG", "PPM", "TIFF"}
 """Formats of which some files need a range."""
 
 
@@ -32,6 +37,12 @@ def saved(name, image, **options):
 
 def samples(name):
     pixels = np.random.default_rng(0).integers(0, 256, (24, 33, 3), dtype=np.uint8)
+    if name == "DICOM":
+        return [
+            dicom(pixels, photometric="RGB"),
+            dicom(pixels[..., 0]),
+            dicom(pixels[..., 0].astype(np.uint16) * 3),
+        ]
     found = [saved(name, Image.fromarray(pixels)), saved(name, Image.fromarray(pixels[..., 0]))]
     if name == "TIFF":
         pages = [Image.fromarray(pixels + np.uint8(n)) for n in range(3)]
@@ -47,9 +58,9 @@ def test_each_format_holds_the_contract(name):
 
 
 def test_the_formats_are_found_by_file_name_and_have_numbers_of_their_own():
-    assert registry.names(container.FOLDER) == ["bmp", "gif", "jpeg", "png", "pnm", "tiff", "webp"]
+    assert registry.names(container.FOLDER) == ["bmp", "dicom", "gif", "jpeg", "png", "pnm", "tiff", "webp"]
     assert {known.code: name for name, known in OWN.items()} == {
-        1: "BMP", 2: "GIF", 3: "JPEG", 4: "PNG", 5: "PPM", 6: "TIFF", 7: "WEBP",
+        1: "BMP", 2: "GIF", 3: "JPEG", 4: "PNG", 5: "PPM", 6: "TIFF", 7: "WEBP", 8: "DICOM",
     }  # fmt: skip
 
 

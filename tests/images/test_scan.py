@@ -144,7 +144,7 @@ def test_what_the_first_bytes_condemn_is_quarantined_with_its_id(write):
     }  # fmt: skip
     manifest = scan(write({"a/1.png": 1, "b/2.png": 2, **junk}))
     assert reasons(manifest) == {
-        "empty.png": "empty", "page.jpg": "not_image", "scan.dcm": "unsupported", "brain.nii.gz": "unsupported",
+        "empty.png": "empty", "page.jpg": "not_image", "scan.dcm": "truncated", "brain.nii.gz": "unsupported",
         "lfs.png": "lfs_pointer",
     }  # fmt: skip
     for row in manifest.unreadable:
@@ -416,12 +416,12 @@ def test_the_shared_ct_images_scan_as_counted(covid_ct):
 
 def test_a_bar_is_shown_while_many_files_are_listed_and_hashed(tmp_path, monkeypatch, capsys):
     """From the start on: not only once the last file is hashed; and only where bars are wanted."""
-    monkeypatch.setattr(bars, "DELAY", 0)
-    for number in range(bars.FEW):
+    monkeypatch.setattr(bars, "BAR_DELAY", 0)
+    for number in range(bars.FEWEST_FOR_A_BAR):
         path = tmp_path / "data" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (16, 16), number).save(path)
-    monkeypatch.setattr(bars, "FEW", 8)
+    monkeypatch.setattr(bars, "FEWEST_FOR_A_BAR", 8)
     table = tmp_path / "all.csv"
     lines = [f"data/{'ab'[n % 2]}/{n}.png,{'ab'[n % 2]}" for n in range(32)]
     table.write_text("\n".join(["path,label", *lines]))

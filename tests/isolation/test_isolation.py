@@ -12,7 +12,7 @@ from featstore import isolated_reading as caller
 from featstore import isolated_reading as frames
 from featstore import isolated_reading as server
 from featstore.errors import RefusedFileError, UsageError
-from featstore.isolated_reading import LostError, call
+from featstore.isolated_reading import LostError, call_isolated
 
 pytestmark = pytest.mark.hostile
 WORKS = "isolated_works:"
@@ -27,11 +27,11 @@ def fresh():
 
 
 def alive(path="x"):
-    return call(f"{WORKS}told", Path(path))[0]
+    return call_isolated(f"{WORKS}told", Path(path))[0]
 
 
 def test_values_and_arrays_come_back_and_noise_does_not(tmp_path, capfd):
-    value, arrays = call(f"{WORKS}twice", tmp_path, ["a", "\udce9"])
+    value, arrays = call_isolated(f"{WORKS}twice", tmp_path, ["a", "\udce9"])
     assert value == [["a", "\udce9"], "\udcff"]
     np.testing.assert_array_equal(arrays[0], np.arange(6.0).reshape(2, 3).T)
     np.testing.assert_array_equal(arrays[1], [b"ab", b"c"])
@@ -58,7 +58,7 @@ def test_a_working_folder_that_is_gone_is_no_hindrance(tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
 def test_a_process_that_dies_of_a_file_is_told_in_one_line_and_replaced(number, tmp_path, capfd):
     with pytest.raises(LostError) as caught:
-        call(f"{WORKS}die", tmp_path, number)
+        call_isolated(f"{WORKS}die", tmp_path, number)
     assert str(caught.value) == f"the library that reads it dies of it ({number.name})"
     assert alive()
     assert capfd.readouterr() == ("", "")
@@ -66,20 +66,20 @@ def test_a_process_that_dies_of_a_file_is_told_in_one_line_and_replaced(number, 
 
 def test_a_process_that_takes_too_long_is_told_so(tmp_path):
     with pytest.raises(LostError, match="reading it takes longer than a file of its size may"):
-        call(f"{WORKS}die", tmp_path, signal.SIGXCPU)
+        call_isolated(f"{WORKS}die", tmp_path, signal.SIGXCPU)
     assert alive()
 
 
 def test_a_death_that_may_be_the_fault_of_the_file_before_is_tried_again_by_a_new_process(tmp_path):
-    first, _ = call(f"{WORKS}die_after_another", tmp_path)
-    second, _ = call(f"{WORKS}die_after_another", tmp_path)
+    first, _ = call_isolated(f"{WORKS}die_after_another", tmp_path)
+    second, _ = call_isolated(f"{WORKS}die_after_another", tmp_path)
     assert first != second
 
 
 def test_memory_beyond_the_limit_is_refused_and_the_process_goes_on(tmp_path):
     before = alive()["pid"]
     with pytest.raises(LostError, match="more memory than a file of its size may"):
-        call(f"{WORKS}swallow", tmp_path)
+        call_isolated(f"{WORKS}swallow", tmp_path)
     assert alive()["pid"] == before
 
 
@@ -98,10 +98,10 @@ def test_limits_grow_with_the_file_and_no_core_is_written(tmp_path):
 
 def test_errors_come_back_as_what_they_are(tmp_path):
     with pytest.raises(UsageError) as caught:
-        call(f"{WORKS}refuse", tmp_path, "usage")
+        call_isolated(f"{WORKS}refuse", tmp_path, "usage")
     assert (caught.value.cause, caught.value.remedy) == ("cause", "remedy")
     with pytest.raises(FileNotFoundError, match="No such file"):
-        call(f"{WORKS}refuse", tmp_path, "absent")
+        call_isolated(f"{WORKS}refuse", tmp_path, "absent")
 
 
 def test_after_a_file_at_which_a_library_stumbled_a_new_process_reads(tmp_path):
@@ -109,10 +109,10 @@ def test_after_a_file_at_which_a_library_stumbled_a_new_process_reads(tmp_path):
     before = alive()["pid"]
     for kind in ("usage", "refuse"):
         with pytest.raises((UsageError, RefusedFileError)):
-            call(f"{WORKS}refuse", tmp_path, kind)
+            call_isolated(f"{WORKS}refuse", tmp_path, kind)
     assert alive()["pid"] == before
     with pytest.raises(RefusedFileError):
-        call(f"{WORKS}refuse", tmp_path, "stumble")
+        call_isolated(f"{WORKS}refuse", tmp_path, "stumble")
     assert alive()["pid"] != before
 
 

@@ -26,7 +26,7 @@ def out(request, world, tmp_path):
 
 
 def metrics_of(folder):
-    return document.parse((folder / run.METRICS).read_bytes())
+    return document.parse_json((folder / run.METRICS).read_bytes())
 
 
 def test_what_is_read_back_is_what_was_written(world):
@@ -86,7 +86,7 @@ def test_damage_anywhere_is_one_error_and_no_report(out, name):
 
 def unsealed(data):
     try:
-        return document.unseal(document.parse(bytes(data)))
+        return document.unseal(document.parse_json(bytes(data)))
     except document.DocumentError:
         return None
 

@@ -3,11 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
-from fakes_comparison import bias
+from fakes_comparison import bias, difference, planned, question
 
-from featstore.evaluation.pairwise_tests import PairwiseDifference
 from featstore.reporting.terminal.comparison import operating_text
-from featstore.reporting.verdict import SHOWN, selection_bias_text, summary, verdict
+from featstore.reporting.verdict import SHOWN, consequences, pairs_text, selection_bias_text, summary
 
 
 def standing(label, auc, backbones=("A", "B"), **spread):
@@ -16,61 +15,100 @@ def standing(label, auc, backbones=("A", "B"), **spread):
     return SimpleNamespace(candidate=candidate, primary=auc, variance_components=SimpleNamespace(**parts))
 
 
-def duel(a, b, verdict, needed=873, p=0.5, delta=0.02):
-    return PairwiseDifference(
-        a=a,
-        b=b,
-        metric="auc",
-        delta=delta,
-        interval=(delta - 0.1, delta + 0.1),
-        p=p,
-        verdict=verdict,
-        needed=needed,
-        tests={},
+def result(pairs, scored=None, selection_bias=None):
+    ranked = scored or [standing("NetA", 0.8, ("A",)), standing("fused", 0.9), standing("voted", 0.7)]
+    matrix = {"groups": 48, "has_groups": True, "backbones": [{"name": "NetA"}, {"name": "NetB"}]}
+    return SimpleNamespace(
+        matrix=matrix,
+        pairs=pairs,
+        candidates=ranked,
+        selection_bias=selection_bias,
+        primary_question=None,
+        protocol=SimpleNamespace(adjustment="max-T"),
     )
 
 
-def result(pairs, scored=None, selection_bias=None):
-    ranked = scored or [standing("NetA", 0.8, ("A",)), standing("fused", 0.9), standing("voted", 0.7)]
-    matrix = {"groups": 48, "has_groups": True}
-    return SimpleNamespace(matrix=matrix, pairs=pairs, candidates=ranked, selection_bias=selection_bias)
-
-
-def test_the_three_verdicts_in_words():
-    text = verdict(
+def test_pairs_are_exploration_and_say_so():
+    text = pairs_text(
         result(
             [
-                duel("fused", "NetA", "a_better", p=0.00004),
-                duel("voted", "NetA", "b_better", p=0.012, delta=-0.12),
-                duel("voted", "fused", "cannot_tell"),
+                difference("fused", "NetA", "a_better", p=0.00004),
+                difference("voted", "NetA", "b_better", p=0.012, delta=-0.12),
+                difference("voted", "fused", "cannot_tell"),
             ]
         )
     )
-    assert "fused beats NetA: AUC difference +0.020 [-0.080, +0.120], p < 0.001." in text
-    assert "NetA beats voted: AUC difference -0.120 [-0.220, -0.020], p = 0.012." in text
-    assert "cannot tell voted from fused with 48 patients (groups); about 880 would be needed" in text
-    assert "p adjusted for 3 pairs by Holm" in text
+    assert "fused is better than NetA: AUC difference +0.020 [-0.080, +0.120], p < 0.001." in text
+    assert "NetA is better than voted: AUC difference -0.120 [-0.220, -0.020], p = 0.012." in text
+    assert "cannot tell voted from fused" in text
+    assert "for exploration: simultaneous 95 % intervals and p by step-down max-T" in text
 
 
-@pytest.mark.parametrize(
-    ("needed", "words"),
-    [(None, "more than 100 times as many"), (49, "about 49"), (101, "about 110"), (4321, "about 4400")],
-)
-def test_numbers_needed_have_two_digits_and_an_end(needed, words):
-    assert f"{words} would be needed" in verdict(result([duel("fused", "NetA", "cannot_tell", needed)]))
+def test_pairs_of_an_older_run_are_called_what_they_are():
+    old = result([difference("fused", "NetA", "a_better")])
+    old.protocol.adjustment = "holm"
+    assert "adjusted for all pairs (Holm)" in pairs_text(old)
 
 
 def test_thousands_of_pairs_are_counted_and_a_dozen_shown_the_important_first():
-    many = [duel(f"c{i}", "voted", "cannot_tell") for i in range(8000)] + [duel("fused", "NetA", "a_better")]
-    lines = verdict(result(many)).splitlines()
+    many = [difference(f"c{i}", "voted", "cannot_tell") for i in range(8000)]
+    lines = pairs_text(result([*many, difference("fused", "NetA", "a_better")])).splitlines()
     assert len(lines) == 1 + SHOWN + 1
-    assert lines[1].startswith("  fused beats NetA")
-    assert "Of all 8001 pairs, 1 are told apart" in lines[-1]
+    assert lines[1].startswith("  fused is better than NetA")
+    assert "Of all 8,001 pairs, 1 differ" in lines[-1]
 
 
-def test_fusion_pays_only_where_it_is_told_from_the_best_single_network():
-    assert "fusion pays: fused beat" in summary(result([duel("fused", "NetA", "a_better")]))
-    assert "no fusion is told apart" in summary(result([duel("fused", "NetA", "cannot_tell")]))
+def ask(verdict, **changed):
+    found = result([])
+    found.primary_question = question(verdict, against="NetA", **changed)
+    return found
+
+
+def test_a_number_of_patients_has_two_digits_and_an_interval():
+    (said,) = consequences(ask("cannot_tell", needed=8321, needed_interval=(6400, 10950)))
+    assert said == (
+        "These 24 patients tell a true difference from about 0.051 on (80 % power); one of 0.01 would need about"
+        " 8,400 (6,400 to 11,000)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        ("guessing", "No number of patients is promised"),
+        ("too_many", "more than 100 times as many patients."),
+    ],
+)
+def test_where_noise_gives_no_number_none_is_promised(why, words):
+    (said,) = consequences(ask("cannot_tell", no_number=why))
+    assert words in said
+
+
+@pytest.mark.parametrize("verdict", ["better", "equivalent", "worse"])
+def test_an_answer_asks_for_no_more_patients(verdict):
+    assert consequences(ask(verdict)) == []
+
+
+def test_a_fusion_that_is_not_above_a_shortcut_is_told_in_the_answer():
+    shortcuts = (planned("file alone", -0.02), planned("most frequent class", 0.3))
+    (said,) = consequences(ask("better", shortcuts=shortcuts, above_shortcuts=False))
+    assert said.startswith(
+        "But it is not shown to be better than the best guess without a network, file alone"
+    )
+    (said,) = consequences(ask("better", shortcuts=shortcuts, above_shortcuts=True))
+    assert said.startswith("It is better than the best guess without a network")
+
+
+def test_a_gain_smaller_than_the_margin_is_called_that():
+    singles = (planned("NetA", 0.004, interval=(0.001, 0.007)),)
+    assert summary(ask("better", singles=singles)).startswith(
+        "Yes: fused is better than every single network, by less than the margin of 0.01. Hardest to surpass is NetA"
+    )
+
+
+def test_of_a_run_from_before_the_question_it_is_said_who_is_ahead():
+    assert "fusion pays: fused beat" in summary(result([difference("fused", "NetA", "a_better")]))
+    assert "no fusion is told apart" in summary(result([difference("fused", "NetA", "cannot_tell")]))
 
 
 def test_the_best_of_many_is_quoted_without_its_luck():
@@ -81,8 +119,7 @@ def test_the_best_of_many_is_quoted_without_its_luck():
 
 
 def test_the_kinds_of_luck_are_named_where_they_were_looked_at():
-    few = selection_bias_text(result([], [standing("one", 0.9)]))
-    assert few == "The AUC of one moves by about 0.031 with other patients (one standard deviation)."
+    assert selection_bias_text(result([], [standing("one", 0.9)])) == ""
     every = selection_bias_text(result([], [standing("one", 0.9, folds=0.006, training=0.004)]))
     assert "0.006 with other folds of the same patients, 0.004 with another training seed" in every
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featstore.images.manifest import Manifest
-from featstore.reproduction.protocol import leak, sample, split, table
+from featstore.reproduction.protocol import leak, sample, split, split_counts
 from featstore.types import ImageRecord
 
 
@@ -59,7 +59,7 @@ def test_a_split_by_patient_tears_none_apart_and_one_by_image_uses_every_image(s
     assert leak(whole, together).in_both == 0
     apart = split(whole.by_image(), seed)
     assert apart.groups_set_aside
-    counted = table(apart)
+    counted = split_counts(apart)
     assert sum(sum(classes.values()) for classes in counted.values()) == len(labels)
     for label in ("ill", "well"):
         n = labels.count(label)

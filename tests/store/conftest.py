@@ -29,4 +29,4 @@ def in_this_process(monkeypatch):
         return getattr(import_module(module), name)(path, *arguments)
 
     for module in (verification, repair):
-        monkeypatch.setattr(module, "call", call)
+        monkeypatch.setattr(module, "call_isolated", call)

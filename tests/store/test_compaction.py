@@ -119,7 +119,7 @@ def test_more_rows_than_fit_into_memory_are_taken_in_several_rounds(tmp_path, mo
     fill(tmp_path / "a", *(IDS[at : at + 2] for at in range(0, 16, 2)))
     fill(tmp_path / "b", *(IDS[at : at + 2] for at in range(0, 16, 2)))
     compact(tmp_path / "a", target=5 * ROW)
-    monkeypatch.setattr(compaction, "MEMORY", 10 * ROW)
+    monkeypatch.setattr(compaction, "BYTES_AT_ONCE", 10 * ROW)
     compact(tmp_path / "b", target=5 * ROW)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 

@@ -248,8 +248,8 @@ def test_a_shard_of_which_the_library_dies_costs_that_shard_alone(store, monkeyp
             raise LostError("the library that reads it dies of it (SIGSEGV)")
         return verification_call(work, where, *arguments)
 
-    verification_call = verification.call
-    monkeypatch.setattr(verification, "call", call)
+    verification_call = verification.call_isolated
+    monkeypatch.setattr(verification, "call_isolated", call)
     found = verify(store.root)
     assert (found.bad, found.shards) == (((str(path), "the library that reads it dies of it (SIGSEGV)"),), 3)
 

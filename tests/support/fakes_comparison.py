@@ -3,7 +3,13 @@
 from types import SimpleNamespace
 
 from featstore.evaluation.metrics import METRICS
-from featstore.results.comparison import PairwiseDifference, Protocol, SelectionBias
+from featstore.results.comparison import (
+    PairwiseDifference,
+    PlannedDifference,
+    PrimaryQuestion,
+    Protocol,
+    SelectionBias,
+)
 from featstore.results.scores import MetricEstimate
 
 
@@ -11,9 +17,34 @@ def estimate(mean, interval):
     return MetricEstimate(mean=mean, deviation=0.1, interval=interval, folds=(mean, mean))
 
 
-def difference(a, b, verdict):
+def difference(a, b, verdict, p=0.5, delta=0.02):
+    reach = (delta - 0.1, delta + 0.1)
     return PairwiseDifference(
-        a=a, b=b, metric="auc", delta=0.02, interval=(-0.1, 0.1), p=0.5, verdict=verdict, needed=900, tests={}
+        a=a,
+        b=b,
+        metric="auc",
+        delta=delta,
+        interval=reach,
+        simultaneous=reach,
+        p=p,
+        verdict=verdict,
+        tests={},
+    )
+
+
+def planned(name, delta=0.02, p=0.018, interval=(-0.01, 0.05)):
+    return PlannedDifference(name=name, delta=delta, interval=interval, p=p)
+
+
+def question(verdict, primary="fused", against="A", **changed):
+    known = {
+        "singles": (planned(against), planned("B", 0.1)),
+        "margin": 0.01,
+        "patients": 24,
+        "detectable": 0.0512,
+    }
+    return PrimaryQuestion(
+        **{"primary": primary, "metric": "auc", "verdict": verdict, "against": against, **known, **changed}
     )
 
 
@@ -33,7 +64,8 @@ def standing(label, auc, interval, backbones=("A", "B")):
     )
 
 
-def result(scored, verdict="cannot_tell"):
+def result(scored, verdict="cannot_tell", **changed):
+    """A comparison whose first candidate is the primary fusion, and whose second is the single network."""
     a, b = scored[0].candidate.label, scored[1].candidate.label
     matrix = {
         "images": 96,
@@ -48,19 +80,23 @@ def result(scored, verdict="cannot_tell"):
         "backbones": [{"name": "A"}, {"name": "B"}],
         "views": [{"recipe": "identity", "seed": 0}],
     }
-    return SimpleNamespace(
-        matrix=matrix,
-        folds=5,
-        repeats=1,
-        candidates=scored,
-        pairs=[difference(a, b, verdict)],
-        selection_bias=bias(a),
-        protocol=Protocol(folds=5, repeats=1, fold_seed=0, calibrate=None, sensitivity=None),
-        curves={},
-        selected_backbones=(),
-        view_curve=(),
-        backbone_value=None,
-        own_split=False,
-        shortcuts=(),
-        findings=(),
-    )
+    known = {
+        "matrix": matrix,
+        "folds": 5,
+        "repeats": 1,
+        "candidates": scored,
+        "primary_question": question(verdict, a, b),
+        "pairs": [difference(a, b, "cannot_tell")],
+        "selection_bias": bias(a),
+        "protocol": Protocol(
+            folds=5, repeats=1, fold_seed=0, calibrate=None, sensitivity=None, adjustment="max-T"
+        ),
+        "curves": {},
+        "selected_backbones": (),
+        "view_curve": (),
+        "backbone_value": None,
+        "own_split": False,
+        "shortcuts": (),
+        "findings": (),
+    }
+    return SimpleNamespace(**{**known, **changed})

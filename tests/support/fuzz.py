@@ -121,7 +121,7 @@ def damaged(draw, seeds):  # noqa: C901 - one case a kind
 def resealed(data: bytes) -> bytes:
     """A forger seals what he has changed."""
     try:
-        found = document.parse(data)
+        found = document.parse_json(data)
     except document.DocumentError:
         return data
     if not isinstance(found, dict):
@@ -143,7 +143,7 @@ def _texts(folder: Path) -> dict[str, Target]:
     recipes = [text.encode() for text in [*PRESETS, *PRESETS.values(), "rotate(-5,5)|fill(constant,7)"]]
 
     def notation(data: bytes) -> object:
-        return ModelCodec({"x": np.zeros(3)}).read(document.parse(data))
+        return ModelCodec({"x": np.zeros(3)}).read(document.parse_json(data))
 
     def listing(data: bytes) -> object:
         root = folder / os.urandom(4).hex()
@@ -162,7 +162,7 @@ def _texts(folder: Path) -> dict[str, Target]:
     }
     values |= {"c": {"$labels": ["x", 1]}, "d": {"$block": {"name": "a", "start": 0, "stop": 3}}}
     return {
-        "JSON": Target([b'{"a": [1, 2.5, "x", null, true]}'], document.parse, (document.DocumentError,)),
+        "JSON": Target([b'{"a": [1, 2.5, "x", null, true]}'], document.parse_json, (document.DocumentError,)),
         "recipe": Target(
             recipes, lambda data: parse_recipe(data.decode("utf-8", "surrogateescape")), (RecipeError,)
         ),
@@ -291,7 +291,7 @@ def _runs(folder: Path) -> dict[str, Target]:
         return read_training_images(out, {"files": {run.TRAINING: digest_bytes(data)}})
 
     def read_outcome(data: bytes) -> object:
-        page = document.parse(data)
+        page = document.parse_json(data)
         return (
             read_comparison(page) if isinstance(page, dict) and "contestants" in page else read_fusion(page)
         )
@@ -352,7 +352,12 @@ def _outcomes() -> list[bytes]:
     duel |= {"verdict": "cannot_tell", "tests": {"delong": {"p": 1.0, "adjusted": None}}}
     protocol = {"folds": 2, "repeats": 1, "fold_seed": 0, "calibrate": None, "sensitivity": None}
     comparison = {"matrix": matrix, "protocol": protocol, "comparisons": [duel], "winner": None}
+    single = {"name": "a", "delta": 0.0, "interval": [-0.1, 0.1], "p": 1.0}
+    asked = {"primary": "b", "metric": "auc", "margin": 0.01, "verdict": "cannot_tell", "against": "a"}
+    asked |= {"singles": [single], "shortcuts": [single], "above_shortcuts": False, "patients": 4}
+    asked |= {"detectable": 0.1, "needed": 9, "needed_interval": [4, 20], "no_number": ""}
     comparison |= {
+        "primary_question": asked,
         "contestants": [who | {"name": name} for name in "ab"],
         "view_curve": [],
         "economics": None,

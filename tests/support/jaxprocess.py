@@ -11,13 +11,16 @@ def start() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
 
 
-def check_contract(name, weights):
-    """`featstore.testing.check_backbone` on JAX, by two images: a processor takes its time there."""
+def check_and_embed(name, weights, images):
+    """`featstore.testing.check_backbone` on JAX, then what `embed` gives: loaded and compiled once."""
     from featstore.backbones.jax_backbone import load_backbone
     from featstore.testing import check_backbone
 
-    check_backbone(load_backbone(name, weights, batch_size=2))
+    backbone = load_backbone(name, weights, batch_size=len(images))
+    check_backbone(backbone)
+    found = backbone.embed(images), backbone.computation, backbone.spec
     _let_go()
+    return found
 
 
 def embed(name, weights, images, **options):

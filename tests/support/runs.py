@@ -89,7 +89,7 @@ def forge(out, name, change):
     if name == run.RUN:
         pass
     elif name.endswith(".json"):
-        page = document.parse((out / name).read_bytes())
+        page = document.parse_json((out / name).read_bytes())
         change(page)
         (out / name).write_text(json.dumps(page))
     else:

@@ -11,8 +11,9 @@ import os
 import re
 import struct
 import sys
+import zlib
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -105,11 +106,17 @@ class Pages:
         How many pages the file has, with those that are skipped.
     notes
         Keys of `PAGE_NOTES`, sorted.
+    group
+        Pseudonym of the patient, always the same for one patient; None where the file names nobody.
+    sites
+        What may name scanner or hospital, by the name of its tag: none of it names a person.
     """
 
     frames: tuple[int, ...] = (0,)
     total: int = 1
     notes: tuple[str, ...] = ()
+    group: str | None = None
+    sites: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
@@ -144,7 +151,10 @@ class Format:
         Of the decoder, for whom Pillow does not decode: what must change when a pixel does. It enters the id of every
         image of the format, and with it the address of its features. Pillow's version is in the key of all features.
     code
-        Number of the format in facts that a cache keeps; 0 for a format of somebody else.
+        Number of the format in facts that a cache keeps; 0 for a format of somebody else: see `format_number`.
+    has_window
+        Whether files say of themselves what is black and white: `decode` may get
+        `featstore.images.windows.FILE_WINDOW` as `value_range`.
     is_movable
         Whether blanks may stand before the first byte: no offset in the file counts from there.
     """
@@ -154,6 +164,7 @@ class Format:
     magic: ClassVar[re.Pattern[bytes]]
     version: ClassVar[str] = ""
     code: ClassVar[int] = 0
+    has_window: ClassVar[bool] = False
     is_movable: ClassVar[bool] = False
 
     def sniff(self, head: bytes) -> bool:
@@ -283,6 +294,9 @@ def suffixes() -> Mapping[str, str]:
     return _found(os.environ.get(registry.PLUGINS, ""), tuple(sys.path))[1]
 
 
+_FIRST_OF_OTHERS = 128
+
+
 @cache
 def _found(_plugins: str, _path: tuple[str, ...]) -> tuple[Mapping[str, Format], Mapping[str, str]]:
     """Formats and suffixes; asked for each file, and another answer only with other plug-ins or packages."""
@@ -293,6 +307,11 @@ def _found(_plugins: str, _path: tuple[str, ...]) -> tuple[Mapping[str, Format],
             _check_plugin(kind, found)
         found[kind.name] = kind()
     return found, {suffix: known.name for known in found.values() for suffix in known.suffixes}
+
+
+def format_number(known: Format) -> int:
+    """Number of a format in facts: its own; of somebody else's format one from 128 to 255, by its name."""
+    return known.code or _FIRST_OF_OTHERS + zlib.crc32(known.name.encode()) % _FIRST_OF_OTHERS
 
 
 def _is_plugin(kind: type) -> bool:
@@ -395,12 +414,13 @@ def _lead(head: bytes) -> int:
 
 # What a web server's script or an editor puts before a picture: a byte order mark, line ends, blanks.
 _LEAD = re.compile(rb"(?:\xef\xbb\xbf)?[\t\n\r ]{0,64}")
+_BARE = "DICOM without the preamble that marks such files"
 _FOREIGN = (
     (re.compile(rb"\x00\x00\x00.ftypavi[fs]", re.DOTALL), "AVIF"),
     (re.compile(rb"\x00\x00\x00.ftyp(?:hei|hev|mif1|msf1)", re.DOTALL), "HEIC"),
     (re.compile(rb"\x00\x00\x00\x0cjP  \r\n|\xff\x4f\xff\x51"), "JPEG 2000"),
     (re.compile(rb"\x00\x00\x00\x0cJXL |\xff\x0a"), "JPEG XL"),
-    (re.compile(rb".{128}DICM", re.DOTALL), "DICOM"),
+    (re.compile(rb"[\x02\x08]\0[\0-\x18]\0(?:UL|UI|CS|[\x02-\x40]\0\0\0)"), _BARE),
     (re.compile(rb".{344}n[i+]1\0|.{4}n[i+]2\0", re.DOTALL), "NIfTI"),
     (re.compile(rb"%PDF-"), "PDF"),
     (re.compile(rb"PK(?:\x03\x04|\x05\x06)"), "ZIP"),
@@ -431,7 +451,7 @@ _FOREIGN = (
     (re.compile(rb"\xfd7zXZ\x00"), "xz"),
 )
 _HINTS = {
-    "DICOM": "Export the slices as PNG with a fixed window first.",
+    _BARE: "Write it anew with pydicom: dcmread(file, force=True).save_as(file, enforce_file_format=True).",
     "NIfTI": "Export the slices as PNG with a fixed window first.",
     "gzip": "Unpack it first (a .nii.gz: export its slices as PNG).",
     "ZIP": "Unpack it first.",

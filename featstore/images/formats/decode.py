@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from featstore.errors import BadImageError, UsageError
 from featstore.images.formats.container import HEAD, check_size, check_structure, damage_of, identify_format
+from featstore.images.windows import FILE_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +26,9 @@ REASONS: dict[str, str] = {
     "lfs_pointer": "The file stands for an image in Git LFS; run: git lfs pull",
     "loop": "A link leads back to itself; remove it.",
     "missing": "The file is not there; restore it, or take it out of the list.",
+    "needs_package": "Reading it needs a package that is not installed; the line of the file says which.",
     "needs_range": "16-bit, signed and float images need the range of their values: --range LOW,HIGH",
+    "no_picture": "The file is DICOM and no picture of a patient (report, plan, mask, directory); leave it out.",
     "nonfinite": "The image contains NaN or infinity; replace them before exporting it.",
     "not_file": "The path is a folder, pipe, socket or device; give the path of an image.",
     "not_image": "The content is no image; look at the file and fetch it again.",
@@ -69,6 +72,7 @@ def decode(
     value_range
         ``(low, high)`` in stored values, mapped linearly to 0..255, clipped and rounded. For images of more than
         8 bits, of signed or of float values, which are refused without; 8-bit images ignore it.
+        `featstore.images.windows.FILE_WINDOW` asks for the window that the file has of its own.
     index
         Where the pages are, if that is known: see `featstore.images.formats.container.Format.index`.
 
@@ -101,6 +105,8 @@ def decode_as(
     with damage_of(known):
         data = known.strip(data)
         check_structure(known, data)
+        if value_range == FILE_WINDOW and not known.has_window:
+            value_range = None
         if known.version and value_range is None and known.needs_range(data, frame, index):
             raise BadImageError("needs_range", f"{known.name} of more than 8 bits, with no declared range.")
         found, said = known.decode(data, frame, value_range, index)
@@ -162,7 +168,7 @@ def decoder_version() -> str:
 
 
 def _check_range(value_range: tuple[float, float] | None) -> None:
-    if value_range is None:
+    if value_range is None or value_range == FILE_WINDOW:
         return
     low, high = value_range
     if not (math.isfinite(low) and math.isfinite(high) and low < high):

@@ -573,9 +573,9 @@ def _strips(values: NDArray[Any]) -> Iterator[slice]:
     return (slice(top, top + step) for top in range(0, len(values), step))
 
 
-# Pillow's warnings and native messages silenced, without changing anything for anyone else
+# Warnings and native messages of decoders silenced, without changing anything for anyone else
 
-_PILLOW = r"PIL(\.|$)"
+_DECODERS = r"(PIL|pydicom|pylibjpeg|openjpeg|rle|libjpeg)(\.|$)"
 _lock = threading.Lock()
 _native = threading.Lock()
 _inside = 0
@@ -587,7 +587,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 @contextmanager
 def no_warnings() -> Iterator[None]:
-    """Ignore the warnings of Pillow's modules while any thread is inside.
+    """Ignore the warnings of Pillow and of the decoders of DICOM while any thread is inside.
 
     `warnings.catch_warnings` saves and restores the filters of the whole process, so two threads that overlap
     can leave the wrong ones behind; here the first one in adds one filter and the last one out removes it.
@@ -627,7 +627,7 @@ def _enter() -> None:
     with _lock:
         _inside += 1
         if _inside == 1 or _filter not in warnings.filters:
-            warnings.filterwarnings("ignore", module=_PILLOW)
+            warnings.filterwarnings("ignore", module=_DECODERS)
             _filter = warnings.filters[0]
 
 

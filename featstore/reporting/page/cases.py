@@ -21,7 +21,7 @@ from featstore.reporting.tables import printable
 from featstore.results.comparison import Comparison
 from featstore.results.fusion import Fusion
 from featstore.runs import data_digest, keys_of
-from featstore.serialization import SHORT
+from featstore.serialization import SHORT_DIGITS
 from featstore.store.store import Store, default_cache
 from featstore.types import IDENTITY, Decoding, ImageRecord
 
@@ -126,7 +126,7 @@ def wrong_cases(record: RunRecord, thumbnails: Mapping[str, str]) -> WrongCases 
     for row in answers.wrong[:SHOWN].tolist():
         truth, answer = classes[answers.y[row]], classes[answers.answered[row]]
         case = Case(
-            answers.ids[row][:SHORT],
+            answers.ids[row][:SHORT_DIGITS],
             truth,
             answer,
             tuple(zip(classes, answers.proba[row].tolist(), strict=True)),

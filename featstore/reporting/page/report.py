@@ -14,7 +14,7 @@ from featstore.reporting.page.cases import SHOWN, distribution_of, maps_of, pict
 from featstore.reporting.page.model_card import SOURCE, Checklist, Section, fill_checklists, model_card
 from featstore.reporting.page.tables import SideBySide, command, compare_runs, facts_of, keys_table, tables_of
 from featstore.reporting.tables import Table, number_cell, printable, text_cell
-from featstore.reporting.verdict import pair_lines
+from featstore.reporting.verdict import pair_lines, pairs_head, pairs_told
 from featstore.reporting.wording import CAVEATS, headline
 from featstore.results.comparison import Comparison
 
@@ -53,8 +53,8 @@ class Part:
         What its links lead to.
     verdict
         Sentences, the one that matters first.
-    pairs
-        A sentence for each pair that matters; empty but for comparisons.
+    pairs, pairs_note
+        A sentence for each pair that matters, and how they were tested; empty but for comparisons.
     tables, pictures, wrong_cases, model_card
         Tables, figures, wrong answers, and the model card; the last two None and empty of an extraction.
     paper_figures
@@ -72,6 +72,7 @@ class Part:
     about: str
     verdict: tuple[str, ...]
     pairs: tuple[str, ...]
+    pairs_note: str
     tables: tuple[Table, ...]
     pictures: tuple[Picture, ...]
     paper_figures: tuple[RecordedFigure, ...]
@@ -164,6 +165,9 @@ def _part(anchor: str, record: RunRecord, dataset: Dataset | None, *, with_image
         wording.data(record),
         headline(record),
         tuple(pair_lines(record.outcome)) if isinstance(record.outcome, Comparison) else (),
+        f"{pairs_head(record.outcome)} {pairs_told(record.outcome)}"
+        if isinstance(record.outcome, Comparison)
+        else "",
         tuple(tables_of(record)),
         tuple(replace(picture, name=f"{anchor}-{picture.name}") for picture in pictures),
         tuple(figure for figure in record.paper_figures if with_images or not figure.shows_images),

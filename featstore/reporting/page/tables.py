@@ -11,6 +11,8 @@ import numpy as np
 
 from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
 from featstore.evaluation.metrics import PRIMARY, decide, listed, metrics, score
+from featstore.evaluation.primary_question import MARGIN
+from featstore.images.windows import range_option
 from featstore.reporting import run_record
 from featstore.reporting.run_record import RunRecord, leader
 from featstore.reporting.tables import (
@@ -361,6 +363,8 @@ def _comparing(comparison: Comparison, asked: Mapping[str, Any]) -> list[str]:
     return [
         *_option("--strategies", _joined(asked.get("strategies")), "all"),
         *_option("--subsets", _joined(asked.get("subsets")), "singles"),
+        *_option("--primary", asked.get("primary")),
+        *_option("--margin", asked.get("margin"), MARGIN),
         *_option("--folds", comparison.folds),
         *_option("--repeats", comparison.repeats, 1),
         *_option("--fold-seed", comparison.fold_seed),
@@ -394,7 +398,7 @@ def _source(matrix: Mapping[str, Any]) -> list[str]:
         *_option("--precision", specs[0]["precision"] if specs else None, "float32"),
         *_option("--recipe", augmented[0]["recipe"] if augmented else None),
         *_option("--seeds", ",".join(str(view["seed"]) for view in augmented) or "none"),
-        *([] if window is None else [f"--range={window[0]:g},{window[1]:g}"]),
+        *([] if window is None else [range_option(window)]),
     ]
 
 

@@ -1,19 +1,18 @@
-"""Fits and comparisons as plain text, and a comparison laid out for a terminal.
+"""Fits and comparisons as text for a terminal; what is piped is the same.
 
-Plain text, which is what is piped, has every score with its interval, however wide (`comparison_text`). A terminal
-shows the score that verdicts are about as small bars, some of the others, and the verdict.
+A comparison begins with its answer and has one table (`comparison_screen`); every other score is in ``--csv``,
+``--json`` and the report.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, floor
 from shlex import quote
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from featstore.evaluation.calibration import not_enough_patients
-from featstore.evaluation.metrics import GROUPS, METRICS, PRIMARY, listed
+from featstore.evaluation.metrics import ENOUGH_IMAGES, GROUPS, METRICS, PRIMARY, listed, metrics
 from featstore.findings import CATALOGUE, Finding
 from featstore.reporting import verdict
 from featstore.reporting.tables import counts, printable, size, table, view_name
@@ -21,6 +20,7 @@ from featstore.reporting.verdict import sure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from featstore.results.comparison import (
         BackboneValue,
@@ -35,51 +35,19 @@ if TYPE_CHECKING:
 
 # Scores as plain text: tables of candidates and of held-out images
 
-SHOWN = 20
-"""Candidates in a printed table."""
 SHOWN_FIRST = ("FS114", "FS406")
-"""Findings that `first_text` and `positive_text` tell, with the flag that changes it."""
+"""Findings that `split_text` and `positive_text` tell, with the flag that changes it."""
 
 
-def comparison_text(result: Comparison) -> str:
-    """Tables of a comparison, and the verdict in words."""
-    shown = _best(result.candidates)
-    listed: list[CandidateResult | ShortcutResult] = [*shown, *result.shortcuts]
-    names = [s.candidate.label for s in listed]
-    head = f"{scored_on(result)} [95 %]; ECE: all images"
-    rows = [
-        {m: _number(e.mean, e.interval) for m, e in s.estimates.items()}
-        | _error_cell(
-            s.estimates["ece"].mean, s.estimates["ece"].interval, result.curves.get(s.candidate.label)
-        )
-        for s in listed
-    ]
-    hidden = len(result.candidates) - len(shown)
-    return "\n\n".join(
-        part
-        for part in (
-            f"{first_text(result)}{data_text(result.matrix)}",
-            _tables(head, names, rows),
-            leader_calibration(result),
-            f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json." if hidden else "",
-            verdict.findings_brief(findings_not_shown_yet(result.findings)),
-            *extra_sections(result),
-            verdict.selection_bias_text(result),
-            verdict.verdict(result),
-        )
-        if part
-    )
-
-
-def first_text(result: Comparison) -> str:
-    """A first line where the data set has a split of its own: whether scores are on it, and how they could be."""
+def split_text(result: Comparison) -> str:
+    """Where the data set has a split of its own: whether scores are on it, and how they could be."""
     if result.own_split:
-        return "Scored on the data set's own test images.\n"
+        return "Scored on the data set's own test images."
     if not any(finding.code == "FS114" and not finding.accepted for finding in result.findings):
         return ""
     return (
         f"The data set's own split is NOT used (FS114): {result.folds} folds are drawn over all images."
-        " To score on its test images: --folds split\n"
+        " To score on its test images: --folds split"
     )
 
 
@@ -101,13 +69,6 @@ def _error_cell(
     """ECE with that of a perfectly calibrated model beside it."""
     chance = verdict.chance_text(curves or {})
     return {"ece": f"{_number(value, interval)}{f' ({chance})' if chance else ''}"}
-
-
-def leader_calibration(result: Comparison) -> str:
-    """How well the probabilities of the one with the highest AUC are calibrated."""
-    leader = max(result.candidates, key=lambda s: s.primary).candidate.label
-    told = verdict.calibration_text(result.curves.get(leader, {}))
-    return f"{leader}, all images together: {told}" if told else ""
 
 
 def _calibrations(result: Fusion) -> list[str]:
@@ -263,12 +224,6 @@ def positive_text(matrix: Mapping[str, Any]) -> str:
     )
 
 
-def _best(scored_candidates: Sequence[CandidateResult]) -> list[CandidateResult]:
-    """Everyone who fits on the screen, in the order of the candidates."""
-    kept = sorted(scored_candidates, key=lambda s: -s.primary)[:SHOWN]
-    return [s for s in scored_candidates if s in kept]
-
-
 def _tables(head: str, names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
     """One table per question, since all scores side by side fit no screen."""
     parts = []
@@ -376,28 +331,16 @@ def _advice(result: BackboneValue) -> str:
     )
 
 
-# A comparison for a terminal
+# A comparison: the answer, one table, what bears on it, where it lies
 
-NARROWEST, WIDEST = 60, 120
-FEWEST_CELLS = 32
-"""Columns that a bar has at least; a longer name has a line to itself."""
-STEP = 0.05
-"""The scale of the bars begins and ends at a multiple of it."""
-CHANCE = 0.5
-
-
-class Marks(NamedTuple):
-    """Characters for the low end, the line and the high end of an interval, for the mean, and for guessing."""
-
-    low: str
-    line: str
-    high: str
-    mean: str
-    guess: str
-
-
-DRAWN = Marks(*"├─┤●┊")
-ASCII = Marks(*"|-|o:")
+NARROWEST, WIDEST = 60, 100
+LINES = 40
+"""Lines that a comparison fits, unless more was asked for than the answer."""
+ROWS, ENOUGH_ROWS, FEWEST_ROWS = 15, 8, 6
+"""Rows of the table; where findings need the room there are fewer."""
+BESIDE = ("sensitivity", "specificity", "balanced_accuracy", "average_precision", "brier", "ece")
+"""Scores of the primary fusion that are told beside its AUC."""
+CUT = ".."
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,8 +351,17 @@ class Line:
     stress: Stress = ""
 
 
-def comparison_screen(result: Comparison, width: int = 80, marks: Marks = DRAWN) -> list[Line]:
-    """Lay a comparison out for a terminal.
+def comparison_text(result: Comparison) -> str:
+    """Return what a terminal shows, without its stresses."""
+    return "\n".join(line.text for line in comparison_screen(result, WIDEST))
+
+
+def comparison_screen(
+    result: Comparison, width: int = WIDEST, *, out: Path | None = None, pairs: bool = False
+) -> list[Line]:
+    """Lay a comparison out: the answer first, then one table, findings, where the run lies, what to do next.
+
+    It fits 40 lines of 80 or 100 columns, but for what was asked for beside the answer.
 
     Parameters
     ----------
@@ -417,122 +369,155 @@ def comparison_screen(result: Comparison, width: int = 80, marks: Marks = DRAWN)
         What `featstore.compare` returned.
     width
         Columns of the terminal.
-    marks
-        What bars are drawn with: `ASCII` where the terminal can show nothing else.
+    out
+        Folder of the run; None if none was written.
+    pairs
+        Whether pairs are shown, too.
     """
     width = min(max(width, NARROWEST), WIDEST)
-    shown = sorted(result.candidates, key=lambda s: -s.primary)[:SHOWN]
-    hidden = len(result.candidates) - len(shown)
-    listed: list[CandidateResult | ShortcutResult] = [*shown, *result.shortcuts]
-    lines = [
-        *_prose(f"{first_text(result)}{data_text(result.matrix)}", width),
-        Line(""),
-        Line(f"{METRICS[PRIMARY].label}, {scored_on(result)}, with its 95 % interval", "strong"),
-        *_bars(listed, width, marks),
-        Line(""),
-        Line("Other scores, mean of the folds; ECE of all images together", "strong"),
-        *_others(listed, width),
-        *_prose(leader_calibration(result), width),
-        Line("Intervals and all other scores: --json, --csv, or pipe this.", "faint"),
+    asked = [*filter(None, extra_sections(result)), *([verdict.pairs_text(result)] if pairs else [])]
+    answer = [*_answer(result, width), *(_prose(split_text(result), width) if split_text(result) else ())]
+    about = [
+        *_prose(data_text(result.matrix), width),
+        *_prose(_beside_text(result), width),
+        *_prose(verdict.selection_bias_text(result), width),
     ]
+    found = findings_not_shown_yet(result.findings)
+    told = [*_prose(verdict.findings_brief(found), width, hanging="    ")]
+    following = [*_prose(_next_text(out), width)]
+    # Where findings need the room the table has fewer rows, and where that is not enough they are cut.
+    sizes = [(told, rows) for rows in range(ROWS, ENOUGH_ROWS - 1, -1)]
+    sizes += [([*_brief(found, width)], rows) for rows in range(ENOUGH_ROWS, FEWEST_ROWS - 1, -1)]
+    for warnings, rows in sizes:
+        table_lines = _table_lines(result, width, rows)
+        body = [*answer, Line(""), *table_lines, Line(""), *about, *warnings]
+        if _count([*body, *following]) <= LINES:
+            break
+    return [*body, *_sections(asked, width), *following]
+
+
+def _count(lines: Sequence[Line]) -> int:
+    return sum(line.text.count("\n") + 1 for line in lines)
+
+
+def _answer(result: Comparison, width: int) -> list[Line]:
+    first, *rest = verdict.answer_sentences(result)
+    asked = result.primary_question
+    pays = bool(verdict.fusions_that_pay(result)) if asked is None else asked.verdict == "better"
+    lines = [*_prose(first, width, "told" if pays else "untold")]
+    for sentence in rest:
+        lines += _prose(sentence, width)
+    return lines
+
+
+def _table_lines(result: Comparison, width: int, rows: int) -> list[Line]:
+    """Lay out the table by score; the primary fusion, the best single network and all guesses are always in it."""
+    listed: list[CandidateResult | ShortcutResult] = [*result.candidates, *result.shortcuts]
+    asked, single = result.primary_question, verdict.best_single(result)
+    primary = None if asked is None else asked.primary
+    reference = None if single is None else single.candidate.label
+    ordered = sorted(listed, key=lambda s: -s.primary)
+    kept = {primary, reference, *(s.candidate.label for s in result.shortcuts)}
+    free = max(0, rows - sum(s.candidate.label in kept for s in ordered))
+    others = [s.candidate.label for s in ordered if s.candidate.label not in kept][:free]
+    shown = [s for s in ordered if s.candidate.label in {*kept, *others}] if rows else []
+    hidden = len(ordered) - len(shown)
+    differences = _differences(result, reference)
+    cells = []
+    for s in shown:
+        label = s.candidate.label
+        estimate = s.estimates[PRIMARY]
+        name = f"{'*' if label == primary else ' '} {printable(label)}"
+        reach = differences.get(label, "(the best single)" if label == reference else "")
+        cells.append((name, _number(estimate.mean, estimate.interval), reach, label == primary))
+    second = max([len(cell[1]) for cell in cells], default=0)
+    third = max([len(cell[2]) for cell in cells], default=0)
+    first = min(max([len(cell[0]) for cell in cells], default=0), width - second - third - 4)
+    head = f"{METRICS[PRIMARY].label}, {scored_on(result)} [95 %]"
+    if reference is not None:
+        head += f"; difference to the best single network, {printable(reference)}"
+    lines = [*_prose(head, width, "strong")]
+    for name, score, reach, is_primary in cells:
+        text = f"{_cut(name, first):<{first}}  {score:<{second}}  {reach}".rstrip()
+        lines.append(Line(text, "strong" if is_primary else ""))
+    notes = [] if primary is None else ["* the primary fusion, named before any score was seen"]
+    if primary is not None and len(differences) > 1:
+        notes.append("the other differences are exploration, their intervals hold together")
     if hidden:
-        lines.append(
-            Line(f"These are the {SHOWN} with the highest AUC; {hidden} more are in --json.", "faint")
-        )
-    if told := verdict.findings_brief(findings_not_shown_yet(result.findings)):
-        lines += [Line(""), *_prose(told, width, hanging="    ")]
-    for part in filter(None, extra_sections(result)):
-        lines += [Line(""), Line(part)]
-    lines += [Line(""), *_prose(verdict.selection_bias_text(result), width), Line("")]
-    lines += _verdict(result, width)
-    stress: Stress = "told" if verdict.fusions_that_pay(result) else "untold"
-    return [*lines, Line(""), *_prose(f"Found: {verdict.summary(result)}", width, stress)]
+        notes.append(f"{hidden} more in --csv and --json")
+    lines += _prose(f"{'; '.join(notes)}." if notes else "", width, "faint")
+    return lines
 
 
-def bar(
-    mean: float, interval: tuple[float, float] | None, scale: tuple[float, float], cells: int, marks: Marks
-) -> str:
-    """Draw a score with its interval on a scale of so many columns; guessing is marked where nothing else stands."""
-    drawn = [" "] * cells
-
-    def at(value: float) -> int:
-        low, high = scale
-        return round((min(max(value, low), high) - low) / (high - low) * (cells - 1))
-
-    if scale[0] < CHANCE < scale[1]:
-        drawn[at(CHANCE)] = marks.guess
-    if interval:
-        first, last = map(at, interval)
-        drawn[first : last + 1] = marks.line * (last + 1 - first)
-        drawn[first], drawn[last] = marks.low, marks.high
-    drawn[at(mean)] = marks.mean
-    return "".join(drawn).rstrip()
+def _differences(result: Comparison, reference: str | None) -> dict[str, str]:
+    """Difference of each candidate to the best single network, with its interval."""
+    told = {}
+    for pair in result.pairs:
+        interval = pair.simultaneous or pair.interval
+        if pair.b == reference:
+            told[pair.a] = _signed(pair.delta, interval)
+        elif pair.a == reference:
+            told[pair.b] = _signed(-pair.delta, None if interval is None else (-interval[1], -interval[0]))
+    asked = result.primary_question
+    for one in () if asked is None else asked.singles:
+        if asked is not None and one.name == reference:
+            told[asked.primary] = _signed(one.delta, one.interval)
+    return told
 
 
-def _bars(shown: Sequence[CandidateResult | ShortcutResult], width: int, marks: Marks) -> Iterator[Line]:
-    """Yield a line per candidate under a common scale, the best first."""
-    name = _name_width(shown, width, FEWEST_CELLS + len("  0.000  "))
-    cells = width - name - len("  0.000  ")
-    scale = _scale(shown)
-    ends = f"{scale[0]:.2f}".ljust(cells - 4) + f"{scale[1]:.2f}"
-    yield Line(" " * (width - cells) + ends, "faint")
-    for scored in shown:
-        estimate = scored.estimates[PRIMARY]
-        value = "    -" if estimate.mean is None else f"{estimate.mean:.3f}"
-        drawn = "" if estimate.mean is None else bar(estimate.mean, estimate.interval, scale, cells, marks)
-        label = _label(scored, name, width)
-        stress: Stress = "strong" if scored.primary == shown[0].primary else ""
-        yield Line(f"{label}  {value}  {drawn}".rstrip(), stress)
+def _signed(delta: float, interval: tuple[float, float] | None) -> str:
+    return f"{delta:+.3f}" + (f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else "")
 
 
-def _others(shown: Sequence[CandidateResult | ShortcutResult], width: int) -> Iterator[Line]:
-    """Yield a line per candidate with the scores that have no bar."""
-    beside = [row for row in listed(shown[0].estimates).values() if row.short]
-    numbers = [[_screen_number(s.estimates[row.name].mean) for row in beside] for s in shown]
-    heads = [row.short for row in beside]
-    name = _name_width(shown, width, 2 + len(table(heads, numbers).partition("\n")[0]))
-    top, *rows = table(heads, numbers).split("\n")
-    yield Line(" " * (name + 2) + top, "faint")
-    for scored, row in zip(shown, rows, strict=True):
-        stress: Stress = "strong" if scored.primary == shown[0].primary else ""
-        yield Line(f"{_label(scored, name, width)}  {row}", stress)
+def _cut(name: str, columns: int) -> str:
+    """Shorten a long name in its middle: strategies begin it, and the last networks tell it from others."""
+    if len(name) <= columns:
+        return name
+    left = (columns - len(CUT)) // 2
+    return f"{name[:left]}{CUT}{name[len(name) - (columns - len(CUT) - left) :]}"
 
 
-def _name_width(shown: Sequence[CandidateResult | ShortcutResult], width: int, taken: int) -> int:
-    """Columns for names: those of the longest that leaves `taken` columns to the rest."""
-    lengths = [len(printable(s.candidate.label)) for s in shown]
-    return max([length for length in lengths if length <= width - taken], default=0)
+def _beside_text(result: Comparison) -> str:
+    """Other scores of the primary fusion, or of the highest AUC where there is none."""
+    asked = result.primary_question
+    label = (
+        max(result.candidates, key=lambda s: s.primary).candidate.label if asked is None else asked.primary
+    )
+    estimates = next(s.estimates for s in result.candidates if s.candidate.label == label)
+    known = [
+        f"{row.label} {estimates[name].mean:.3f}"
+        for name, row in metrics().items()
+        if (name in BESIDE or name not in METRICS)  # those of plug-ins are what the reader asks about
+        and name in estimates
+        and estimates[name].mean is not None
+    ]
+    chance = verdict.chance_text(result.curves.get(label, {}))
+    enough = "" if estimates["ece"].mean is not None else f"; no ECE of fewer than {ENOUGH_IMAGES} images"
+    return f"Of {label}: {', '.join(known)}{f' ({chance})' if chance else ''}{enough}." if known else ""
 
 
-def _label(scored: CandidateResult | ShortcutResult, columns: int, width: int) -> str:
-    """Name padded to its columns; a longer one stands above, on lines of its own."""
-    label = printable(scored.candidate.label)
-    if len(label) <= columns:
-        return label.ljust(columns)
-    return f"{fill(label, width, subsequent_indent='  ')}\n{' ' * columns}"
+def _brief(found: Sequence[Finding], width: int) -> Iterator[Line]:
+    """A line for each finding, cut where the screen ends."""
+    for line in verdict.findings_brief(found).split("\n"):
+        text = printable(line)
+        yield Line(text if len(text) <= width else f"{text[: width - len(CUT)]}{CUT}")
 
 
-def _scale(shown: Sequence[CandidateResult | ShortcutResult]) -> tuple[float, float]:
-    """Ends of the common scale, round numbers that hold every interval."""
-    estimates = [s.estimates[PRIMARY] for s in shown if s.estimates[PRIMARY].mean is not None]
-    values = [value for e in estimates for value in (e.mean, *(e.interval or ())) if value is not None]
-    if not values:
-        return 0.0, 1.0
-    low, high = floor(min(values) / STEP), ceil(max(values) / STEP)
-    return low * STEP, max(high, low + 1) * STEP
+def _sections(parts: Sequence[str], width: int) -> Iterator[Line]:
+    for part in parts:
+        yield Line("")
+        for line in part.split("\n"):
+            # Tables keep their columns; sentences are wrapped.
+            yield from ([Line(line)] if "  " in line.strip() else _prose(line, width, hanging="    "))
 
 
-def _verdict(result: Comparison, width: int) -> Iterator[Line]:
-    (head, _), *sentences = verdict.verdict_lines(result)
-    yield from _prose(head, width, "strong")
-    for sentence, told in sentences:
-        yield from _prose(sentence, width, "told" if told else "", hanging="    ")
+def _next_text(out: Path | None) -> str:
+    if out is None:
+        return "Next: --out runs/NAME keeps this run; --pairs shows pairs, --csv and --json have every score."
+    where = quote(str(out))
+    return f"Run: {where} (metrics.json has every score and pair). Next: featstore report {where}"
 
 
 def _prose(text: str, width: int, stress: Stress = "", hanging: str = "") -> Iterator[Line]:
     for line in filter(None, text.split("\n")):
         yield Line(fill(printable(line), width, subsequent_indent=hanging, break_on_hyphens=False), stress)
-
-
-def _screen_number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from featstore.findings import counted, with_reasons
 from featstore.images.formats.decode import REASONS
+from featstore.images.windows import range_option
 from featstore.reporting.tables import counts, duration, printable, size, table, view_name
 from featstore.reporting.terminal.comparison import comparison_text, fusion_text, operating_text
 from featstore.reporting.verdict import findings_text, summary
@@ -164,6 +165,39 @@ def check_text(result: extraction.Check) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def split_text(result: extraction.DataSplit) -> str:
+    """What came out of a division, and how to read it."""
+    files = result.files[0] if len(result.files) == 1 else f"{result.files[0]} to {result.files[-1]}"
+    whole = {"group": "each patient (group) in one part", "image": "each image in one part"}[result.by]
+    answer = f"Written: {files}: {counted(result.images, 'image')}, {whole}."
+    several = len(result.parts[0].classes) <= CLASSES_SHOWN
+    header = ["part", "images", "share", "wanted", "groups"]
+    rows = [
+        [p.name, p.images, f"{p.images / result.images:.1%}", f"{p.wanted:.1%}", p.groups]
+        for p in result.parts
+    ]
+    classes = list(result.parts[0].classes)
+    if several:
+        header += classes
+        rows = [[*row, *p.classes.values()] for row, p in zip(rows, result.parts, strict=True)]
+    tables = [table(header, rows)]
+    if not several:
+        lines = [[name, *(part.classes[name] for part in result.parts)] for name in classes]
+        tables.append(table(["class", *(part.name for part in result.parts)], lines))
+    root = f" --root {shlex.quote(result.root)}" if result.root else ""
+    replaced = f"The data set's own split is not kept: {counts(result.replaced)}." if result.replaced else ""
+    read = f"Read it with: featstore extract {shlex.quote(result.files[0])}{root}"
+    parts = [
+        answer,
+        *tables,
+        replaced,
+        read,
+        _bad_text(result.bad, "Left out:"),
+        findings_text(result.findings),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
 def bench_text(result: extraction.Bench) -> str:
     """Rates of `featstore bench`, and for each backbone the command that computes fastest."""
     header = ["backbone", "precision", "batch", "processes", "threads", "images/s", ""]
@@ -298,7 +332,7 @@ def next_commands(result: extraction.Finetuning, data: str) -> tuple[str, str]:
     if options["preprocess"] != "official":
         choice += ["--preprocess", options["preprocess"]]
     if options["value_range"] is not None:
-        choice += ["--range={:g},{:g}".format(*options["value_range"])]
+        choice += [range_option(options["value_range"])]
     split = ["--test-size", f"{options['test_size']:g}", "--split-seed", str(options["split_seed"])]
     return (
         shlex.join(["featstore", "extract", data, *choice]),
