@@ -19,13 +19,14 @@ import numpy as np
 from featstore.errors import RunError, UnknownNameError, UsageError, did_you_mean
 from featstore.evaluation.intervals import LEVEL
 from featstore.evaluation.metrics import ALMOST_NEVER, calibration_error, decide, equal_mass_bins
+from featstore.results.document import read_result
+from featstore.results.fusion import OperatingFields, ToleranceFields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from featstore.results.fusion import OperatingFields
     from featstore.results.scores import (
         CalibrationError,
         Coefficient,
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 # Calibrations
 
 REMEDY = "Fit again with `featstore fuse`."
-RIDGE = 1e-4
+RIDGE = 1e-5
+ROUNDING = 1e-9
 
 
 class Calibration(Protocol):
@@ -200,18 +202,52 @@ def from_json(document: Mapping[str, Any], classes: int) -> AnyCalibration:
     Raises
     ------
     RunError
-        If it is not that, or does not turn probabilities into probabilities.
+        If it is not that: another number of classes, numbers that are none or beyond all measure, a staircase that
+        falls or leaves 0 to 1; or if it does not turn probabilities into probabilities.
     """
     try:
-        kind = METHODS[document["method"]]
-        values = {name: _numbers(value) for name, value in document.items() if name != "method"}
-        calibration = kind(**values)
-        answer = calibration.apply(np.full((1, classes), 1 / classes))
+        calibration = read_result(METHODS[document["method"]], dict(document), "the calibration")
+        sound = _is_sound(calibration, classes)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"The run's calibration cannot be read: {error!r}.", REMEDY) from error
-    if answer.shape != (1, classes):
+    if not sound:
         raise RunError(f"The run's calibration is not one of {classes} classes.", REMEDY)
     return calibration
+
+
+def _is_sound(calibration: AnyCalibration, classes: int) -> bool:
+    """Whether there are as many numbers as the classes need, and they make probabilities of probabilities."""
+    two = classes == 2  # noqa: PLR2004
+    match calibration:
+        case Platt():
+            parts = (calibration.slopes, calibration.offsets)
+            counted = all(len(part) == (1 if two else classes) for part in parts)
+        case VectorScaling():
+            counted = len(calibration.slopes) == len(calibration.offsets) == classes
+        case Isotonic():
+            stairs = list(zip(calibration.odds, calibration.heights, strict=True))
+            counted = len(stairs) == (1 if two else classes) and all(_rises(*stair) for stair in stairs)
+        case Temperature():
+            counted = True
+    if not counted:
+        return False
+    rows = np.full((3, classes), 1 / classes)
+    rows[1:] = 0.0
+    rows[1, 0] = rows[2, -1] = 1.0
+    answer = calibration.apply(rows)
+    return (
+        answer.shape == rows.shape
+        and bool(((answer >= -ROUNDING) & (answer <= 1 + ROUNDING)).all())
+        and bool(np.allclose(answer.sum(axis=1), 1.0))
+    )
+
+
+def _rises(odds: Sequence[float], heights: Sequence[float]) -> bool:
+    """Whether it is a rising staircase from 0 to 1."""
+    if not 0 < len(odds) == len(heights):
+        return False
+    rising = bool((np.diff(odds) >= 0).all()) and bool((np.diff(heights) >= 0).all())
+    return rising and heights[0] >= -ROUNDING and heights[-1] <= 1 + ROUNDING
 
 
 def _learn(y: NDArray[np.intp], scores: Vector, name: str) -> Sequence[Any]:
@@ -259,18 +295,9 @@ def _scaled(parts: Vector) -> Vector:
     return scaled
 
 
-def _numbers(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, list):
-        return tuple(map(_numbers, value))
-    if not np.isfinite(number := float(value)):
-        raise ValueError(f"{value!r} is not finite")
-    return number
-
-
 # Operating points
 
 INNER_FOLDS = 5
-ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +380,16 @@ class ToleranceBound:
     patients: int
     needed: int | None
 
+    def to_json(self) -> ToleranceFields:
+        """Plain dict for the run and its model."""
+        return {
+            "confidence": self.confidence,
+            "threshold": self.threshold,
+            "plain": self.plain,
+            "patients": self.patients,
+            "needed": self.needed,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
@@ -394,7 +431,7 @@ class OperatingPoint:
         }
         if self.tolerance is not None:
             fields["confidence"] = self.request.confidence
-            fields["tolerance"] = asdict(self.tolerance)
+            fields["tolerance"] = self.tolerance.to_json()
         return fields
 
 
@@ -453,7 +490,7 @@ def fit_operating_point(
     )
     if request.confidence is not None and bound.threshold is None:
         raise UsageError(
-            not_enough_patients(asdict(bound), request.sensitivity),
+            not_enough_patients(bound.to_json(), request.sensitivity),
             "Leave out --confidence, or aim at a lower --sensitivity.",
         )
     threshold = plain if request.confidence is None else bound.threshold
@@ -505,7 +542,7 @@ def patients_needed(sensitivity: float, confidence: float = LEVEL) -> int | None
     return max(1, int(np.ceil(round(float(np.log(1 - confidence) / np.log(sensitivity)), 9))))
 
 
-def not_enough_patients(tolerance: Mapping[str, Any], sensitivity: float) -> str:
+def not_enough_patients(tolerance: ToleranceFields, sensitivity: float) -> str:
     """Say in one line why no threshold reaches the sensitivity with the confidence."""
     needed = "no number is enough" if tolerance["needed"] is None else f"{tolerance['needed']} are needed"
     return (
@@ -525,27 +562,41 @@ def read_operating_point(document: Mapping[str, Any] | None, classes: int) -> Op
     if document is None:
         return NEUTRAL
     try:
-        kept = document["calibration"]
+        fields: OperatingFields = read_result(OperatingFields, document, "the operating point")
+        kept, bound = fields["calibration"], fields.get("tolerance")
         request = OperatingPointRequest(
             None if kept is None else kept["method"],
-            document["sensitivity"],
-            document["positive"],
-            document.get("confidence"),
+            fields["sensitivity"],
+            fields["positive"],
+            fields.get("confidence"),
         )
-        bound = document.get("tolerance")
-        tolerance = None if bound is None else ToleranceBound(**bound)
-        calibration = None if kept is None else from_json(kept, classes)
-        threshold = None if document["threshold"] is None else float(document["threshold"])
-        sound = (threshold is None) == (request.sensitivity is None)
-        sound &= threshold is None or bool(np.isfinite(threshold))
-        sound &= request.positive is None or (
-            type(request.positive) is int and 0 <= request.positive < classes
+        point = OperatingPoint(
+            None if kept is None else from_json(kept, classes),
+            fields["threshold"],
+            request,
+            None if bound is None else ToleranceBound(**bound),
         )
+    except RunError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"The run's operating point cannot be read: {error!r}.", REMEDY) from error
-    if not sound:
+    if not _fits_together(point, classes):
         raise RunError("The run's operating point does not fit its model.", REMEDY)
-    return OperatingPoint(calibration, threshold, request, tolerance)
+    return point
+
+
+def _fits_together(point: OperatingPoint, classes: int) -> bool:
+    """Whether class, threshold, sensitivity and tolerance bound of a run can stand beside each other."""
+    asked, bound = point.request, point.tolerance
+    if (point.threshold is None) != (asked.sensitivity is None) or (asked.positive or 0) >= classes:
+        return False
+    if bound is None or asked.sensitivity is None:
+        return bound is None and asked.confidence is None
+    if not 0 < bound.confidence < 1 or bound.patients < 1 or bound.needed == 0:
+        return False
+    if asked.confidence is None:
+        return point.threshold == bound.plain
+    return bound.confidence == asked.confidence and point.threshold == bound.threshold
 
 
 # How far probabilities are from the truth, and how far they would be by chance alone
@@ -724,10 +775,12 @@ def curves(
         ``(n,)`` true class index, ``(n, classes)`` probabilities, ``(n,)`` class index answered.
     positive
         Decision and calibration curve, calibration slope and intercept are about this class; None leaves them out.
+        Of three or more classes each has a slope and an intercept, against all others, whatever is positive.
     groups
         ``(n,)`` patient of each image; None takes every image for a patient of its own.
     """
     confidence = proba[np.arange(len(y)), decisions]
+    patients = np.arange(len(y)).astype(str) if groups is None else groups
     drawn: Curves = {
         "risk_coverage": risk_coverage(decisions == y, confidence),
         "calibration_error": calibration_summary(y, proba, positive),
@@ -736,8 +789,11 @@ def curves(
         truth, values = y == positive, proba[:, positive]
         drawn["decision"] = decision_curve(truth, values)
         drawn["calibration"] = calibration_curve(truth, values)
-        patients = np.arange(len(y)).astype(str) if groups is None else groups
         drawn["recalibration"] = recalibration(truth, values, patients)
+    if proba.shape[1] > 2:  # noqa: PLR2004
+        drawn["recalibration_by_class"] = [
+            recalibration(y == c, proba[:, c], patients) for c in range(proba.shape[1])
+        ]
     return drawn
 
 

@@ -234,7 +234,8 @@ def calibration(record: RunRecord) -> str:
     """How well its probabilities are calibrated, or those of the leader."""
     match record.outcome:
         case Fusion() | Comparison() as outcome:
-            return verdict.calibration_text(outcome.curves.get(record.shown or "", {}))
+            classes = list(outcome.matrix["classes"])
+            return verdict.calibration_text(outcome.curves.get(record.shown or "", {}), classes)
         case _:
             return ""
 

@@ -51,6 +51,16 @@ class WarmStart(Result, frozen=True, kw_only=True):
     changes: Mapping[str, Mapping[str, MetricChange]]
 
 
+class ToleranceFields(TypedDict):
+    """Threshold with a confidence, as of `featstore.evaluation.calibration.ToleranceBound`."""
+
+    confidence: Share
+    threshold: Share | None
+    plain: Share
+    patients: Count
+    needed: Count | None
+
+
 class OperatingFields(TypedDict):
     """Calibration and threshold, as of `featstore.evaluation.calibration.OperatingPoint.to_json`.
 
@@ -63,11 +73,11 @@ class OperatingFields(TypedDict):
     """
 
     calibration: dict[str, Any] | None
-    threshold: float | None
+    threshold: Share | None
     sensitivity: Share | None
     positive: Count | None
     confidence: NotRequired[Share | None]
-    tolerance: NotRequired[dict[str, Any]]
+    tolerance: NotRequired[ToleranceFields]
 
 
 class Fusion(Result, frozen=True, kw_only=True):

@@ -72,7 +72,8 @@ def _error_cell(
 
 
 def _calibrations(result: Fusion) -> list[str]:
-    texts = {name: verdict.calibration_text(part) for name, part in result.curves.items()}
+    classes = list(result.matrix["classes"])
+    texts = {name: verdict.calibration_text(part, classes) for name, part in result.curves.items()}
     return [f"{name}: {text}" for name, text in texts.items() if text]
 
 
@@ -242,10 +243,15 @@ def _request_text(result: Comparison) -> str:
         parts.append(f"probabilities calibrated ({request.calibrate})")
     if request.sensitivity is not None:
         parts.append(f"threshold for a sensitivity of {request.sensitivity:g}{sure(request.confidence)}")
+    if not parts:
+        return ""
     chosen = " and ".join(parts)
-    return (
-        f"{chosen[0].upper()}{chosen[1:]}, chosen within the training images of each fold." if chosen else ""
-    )
+    told = f"{chosen[0].upper()}{chosen[1:]}, chosen within the training images of each fold."
+    asked = result.primary_question
+    if request.calibrate is None or asked is None:
+        return told
+    after = verdict.calibration_text(result.curves.get(asked.primary, {}), list(result.matrix["classes"]))
+    return f"{told} {asked.primary} after that: {after}" if after else told
 
 
 def _number(value: float | None, interval: tuple[float, float] | None) -> str:
