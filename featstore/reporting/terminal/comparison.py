@@ -176,7 +176,8 @@ def _reached(operating: Mapping[str, Any]) -> str:
         return f"{found} {not_enough_patients(tolerance, operating['sensitivity'])}"
     return (
         f"{found} In other patients that is reached at best about half the time; from"
-        f" {tolerance['threshold']:.3g} on it is {certain} (--confidence {tolerance['confidence']:g})."
+        f" {tolerance['threshold']:.3g} on it is {certain} (`featstore fuse DATA --sensitivity"
+        f" {operating['sensitivity']:g} --confidence {tolerance['confidence']:g}`)."
     )
 
 
