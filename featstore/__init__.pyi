@@ -83,6 +83,7 @@ from .results.fusion import (
     OperatingFields,
     Prediction,
     Predictions,
+    ToleranceFields,
     WarmStart,
 )
 from .results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
@@ -194,6 +195,7 @@ __all__ = [
     "StoreError",
     "TestResult",
     "ThroughputSummary",
+    "ToleranceFields",
     "UnknownNameError",
     "UsageError",
     "VarianceComponents",
