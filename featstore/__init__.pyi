@@ -45,6 +45,7 @@ from .images.recipe import RecipeSummary, recipes
 from .images.scan import ScanOptions, scan
 from .matrix import FeatureMatrix, Source, load_matrix
 from .phantom import make_phantoms
+from .reporting.figures.style import Picture
 from .reproduction.paper import paper
 from .results.comparison import (
     BackboneCost,
@@ -173,6 +174,7 @@ __all__ = [
     "PairwiseDifference",
     "PaperNetwork",
     "ParetoPoint",
+    "Picture",
     "PlannedDifference",
     "Prediction",
     "Predictions",
