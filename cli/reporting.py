@@ -221,7 +221,7 @@ def recipes(json: options.Json = False) -> None:
     if json:
         print_json({row.name: row.recipe for row in rows})
         return
-    _print_rows("Presets for --recipe, which takes a text of your own, too.", rows)
+    _print_rows("`featstore extract DATA --recipe NAME` takes one of these, or a text of your own.", rows)
 
 
 def _print_rows(head: str, rows: Rows[Any]) -> None:

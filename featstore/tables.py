@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from html import escape
-from textwrap import wrap
+from textwrap import fill, indent, wrap
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def _is_number(cell: Any) -> bool:  # noqa: ANN401
 
 WIDTH = 100
 """Columns of a terminal that a table is made for."""
-NARROWEST = 20
-"""Columns that are left to a sentence at the end of a row."""
+NARROWEST = 36
+"""Columns that a sentence at the end of a row needs; where there are fewer it goes below."""
 MOST_ROWS = 15
 """Rows that a notebook shows of a table."""
 
@@ -114,17 +114,22 @@ class Rows(tuple[T, ...]):
         return html_table("", [dict(zip(heads, _cells(row), strict=True)) for row in self], len(self))
 
     def text(self, width: int = WIDTH) -> str:
-        """Plain text of at most `width` columns: a sentence at the end of a row is wrapped."""
+        """Plain text of at most `width` columns: what ends a row is wrapped, or goes below where it has no room."""
         if not self:
             return "()"
         lines = [_heads(self[0]), *map(_cells, self)]
-        before = sum(max(len(str(line[c])) + 2 for line in lines) for c in range(len(lines[0]) - 1))
-        room = max(width - before, NARROWEST)
-        cells: list[list[Any]] = []
-        for line in lines:
-            first, *more = wrap(str(line[-1]), room, break_on_hyphens=False) or [""]
-            cells += [[*line[:-1], first], *([*[""] * (len(line) - 1), rest] for rest in more)]
-        return table(cells[0], cells[1:])
+        short = table(lines[0][:-1], [line[:-1] for line in lines[1:]]).split("\n")
+        before = max(map(len, short)) + 2
+        if width - before < NARROWEST:
+            rest = [[""], *([fill(str(line[-1]), width - 4)] for line in lines[1:])]
+            below = [indent(text, "    ") for (text,) in rest]
+            return "\n".join(part for both in zip(short, below, strict=True) for part in both if part)
+        ends = [wrap(str(line[-1]), width - before, break_on_hyphens=False) or [""] for line in lines]
+        return "\n".join(
+            printable(f"{start:<{before}}{end}").rstrip()
+            for first, parts in zip(short, ends, strict=True)
+            for start, end in zip([first, *[""] * (len(parts) - 1)], parts, strict=True)
+        )
 
 
 def html_table(caption: str, rows: Sequence[Mapping[str, Any]], most: int = MOST_ROWS) -> str:

@@ -27,7 +27,7 @@ SLUG_LENGTH: Final = 40
 
 _SUMMARIES: Final = {
     "identity": "The image as it is.",
-    "paper": "Ji et al. 2020; shear, rotation, zoom and fill are ours.",
+    "paper": "Ji et al. 2020, medRxiv 10.1101/2020.12.09.20246371; our shear, rotation, zoom and fill.",
     "mild": "Small rotation, shift and zoom, left-right flip: a plausible re-scan of the same patient.",
     "flips": "Left-right and up-down flips alone; no pixel is interpolated.",
 }
