@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 from featstore import registry
 from featstore.evaluation.candidates import STRATEGIES
 from featstore.evaluation.metrics import PRIMARY
+from featstore.images.recipe import view_name
 from featstore.images.windows import FILE_WINDOW
 from featstore.reporting import run_record, verdict
 from featstore.reporting.run_record import RunRecord, leader
-from featstore.reporting.tables import counts, duration, short_weights, view_name
 from featstore.reporting.terminal.comparison import operating_text
 from featstore.reporting.verdict import sure
 from featstore.results.comparison import Comparison
 from featstore.results.fusion import Fusion
+from featstore.tables import counts, duration, short_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
