@@ -93,7 +93,10 @@ ValueRange = Annotated[
 Window = Annotated[
     str | None,
     typer.Option(
-        help="The same by name (lung, mediastinal, bone, brain), as level,width in HU, or file: each DICOM's own.",
+        "--window",
+        "--windows",
+        help="The same by name (lung, mediastinal, bone, brain), as level,width in HU, or file: each file's own."
+        " Three (lung,mediastinal,bone) become three channels.",
         metavar="NAME|L,W",
     ),
 ]
@@ -214,8 +217,8 @@ def parse_seeds(text: str | None, option: str = "--seeds", example: str = "1-4")
     return [seed for part in text.split(",") for seed in _numbers(part.strip(), option, example)]
 
 
-def parse_range(text: str | None, window: str | None = None) -> tuple[float, float] | None:
-    """``LOW,HIGH`` of ``--range``, or a window of ``--window``, as two numbers."""
+def parse_range(text: str | None, window: str | None = None) -> tuple[float, ...] | None:
+    """``LOW,HIGH`` of ``--range``, or what ``--window`` names, as two numbers or six."""
     if window is not None:
         from featstore.images.windows import parse_window
 

@@ -207,7 +207,7 @@ class Format:
         self,
         data: bytes,
         frame: int,
-        value_range: tuple[float, float] | None,
+        value_range: tuple[float, ...] | None,
         index: Any = None,  # noqa: ANN401
     ) -> tuple[NDArray[Any], Iterable[str]]:
         """Decode one page.
@@ -254,7 +254,7 @@ class PillowFormat(Format):
         self,
         data: bytes,
         frame: int,  # noqa: ARG002
-        value_range: tuple[float, float] | None,
+        value_range: tuple[float, ...] | None,
         index: Any = None,  # noqa: ANN401, ARG002
     ) -> tuple[Pixels, Iterable[str]]:
         """Decode the first picture; see `Format.decode`."""
