@@ -38,6 +38,15 @@ SiteTag = Annotated[
     str | None,
     typer.Option(help="Tag of DICOM files that names the site, such as Manufacturer.", metavar="TAG"),
 ]
+Slices = Annotated[
+    str | None,
+    typer.Option(
+        help="Slices of volumes (NIfTI): axial (default), coronal or sagittal; axial:every=4,range=25%-75%;"
+        " axial:largest-lung.",
+        metavar="AXIS[:WHICH]",
+        show_default=False,
+    ),
+]
 Suffix = Annotated[
     str | None, typer.Option(help="Of paths of the CSV that have none, such as .png.", metavar="SUFFIX")
 ]
@@ -181,6 +190,7 @@ _READING: dict[str, tuple[Any, Any]] = {
     "root": (Root, None),
     "suffix": (Suffix, None),
     "site_tag": (SiteTag, None),
+    "slices": (Slices, None),
     "follow_links": (FollowLinks, False),
 }
 """Annotation and default of each; the names are those of `featstore.images.scan.ScanOptions`."""

@@ -29,6 +29,7 @@ REASONS: dict[str, str] = {
     "needs_package": "Reading it needs a package that is not installed; the line of the file says which.",
     "needs_range": "16-bit, signed and float images need the range of their values: --range LOW,HIGH",
     "no_picture": "The file is DICOM and no picture of a patient (report, plan, mask, directory); leave it out.",
+    "no_slice": "The volume has no such slice; choose others with --slices, such as --slices axial.",
     "nonfinite": "The image contains NaN or infinity; replace them before exporting it.",
     "not_file": "The path is a folder, pipe, socket or device; give the path of an image.",
     "not_image": "The content is no image; look at the file and fetch it again.",
