@@ -99,6 +99,8 @@ def raise_if_requested() -> None:
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 THREAD_VARIABLES = ("FEATSTORE_THREADS", "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+CARD_MEMORY, CARD_SHARE = "XLA_PYTHON_CLIENT_MEM_FRACTION", 0.9
+"""JAX's variable for how much of a GPU's memory a process may take, and what all of them take together."""
 MOST_BY_DEFAULT = 8
 """Each process holds its own networks, so a machine of 64 cores does not get 64 of them unasked."""
 
@@ -113,15 +115,21 @@ class Place:
         Cores to compute with.
     device
         The GPU, as ``CUDA_VISIBLE_DEVICES`` names it; None where there is none.
+    sharers
+        Workers on that GPU, this one included: each may take its share of the memory.
     """
 
     threads: int
     device: str | None = None
+    sharers: int = 1
 
     def environment(self) -> dict[str, str]:
-        """Variables to set before TensorFlow starts: it reads them once."""
+        """Variables to set before TensorFlow or JAX starts: they read them once. A user's own share of memory stays."""
         pinned = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
-        return pinned if self.device is None else {**pinned, VISIBLE: self.device}
+        if self.device is None:
+            return pinned
+        share = f"{CARD_SHARE / self.sharers:.3f}"
+        return {**pinned, VISIBLE: self.device, CARD_MEMORY: os.environ.get(CARD_MEMORY, share)}
 
 
 def places(workers: int, cores: int, devices: Sequence[str]) -> tuple[Place, ...]:
@@ -137,9 +145,9 @@ def places(workers: int, cores: int, devices: Sequence[str]) -> tuple[Place, ...
         Visible GPUs; a worker uses one, so fewer workers than GPUs leave some idle.
     """
     each, more = divmod(cores, workers)
+    cards = [devices[number % len(devices)] if devices else None for number in range(workers)]
     return tuple(
-        Place(max(1, each + (number < more)), devices[number % len(devices)] if devices else None)
-        for number in range(workers)
+        Place(max(1, each + (number < more)), card, cards.count(card)) for number, card in enumerate(cards)
     )
 
 

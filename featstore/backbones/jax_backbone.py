@@ -27,6 +27,7 @@ from featstore.backbones.engines import require_free
 from featstore.backbones.seeded_weights import drawn_like_tensorflow
 from featstore.backbones.weights import IMAGENET, one_line, require_reachable, resolve_weights
 from featstore.errors import BackboneError, NonFiniteFeaturesError, OutOfMemoryError, UsageError
+from featstore.processes import CARD_MEMORY, CARD_SHARE
 from featstore.types import BackboneSpec, Computation
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ Its stricter neighbour ``xla_gpu_deterministic_ops`` would also keep it from try
 """
 SETTINGS: Final = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.9",
+    CARD_MEMORY: str(CARD_SHARE),
     "TF_CPP_MIN_LOG_LEVEL": "2",
 }
 """Environment variables that are set where the user has not set them; workers that share a card get a share."""

@@ -24,6 +24,19 @@ def test_gpus_are_shared_evenly(workers, devices):
     assert max(counts) - min(counts) <= 1
 
 
+@given(st.integers(1, 16), st.lists(st.integers(0, 99).map(str), min_size=1, max_size=8, unique=True))
+def test_workers_on_one_card_take_its_memory_together(workers, devices):
+    taken = dict.fromkeys(devices, 0.0)
+    for place in places(workers, 8, devices):
+        taken[place.device] += float(place.environment()["XLA_PYTHON_CLIENT_MEM_FRACTION"])
+    assert all(share == 0 or share == pytest.approx(0.9, abs=0.01) for share in taken.values())
+
+
+def test_a_share_of_memory_that_the_user_has_set_stays(monkeypatch):
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
+    assert {p.environment()["XLA_PYTHON_CLIENT_MEM_FRACTION"] for p in places(4, 8, ["0"])} == {"0.5"}
+
+
 def test_without_a_gpu_the_variable_is_left_alone():
     (place,) = places(1, 2, ())
     assert "CUDA_VISIBLE_DEVICES" not in place.environment()
