@@ -159,11 +159,6 @@ class _LayerRebuilder:
                 )
             case _ if layer.name in self._findings.lone_relus:
                 new = Rectifier(**name)
-            case _ if _is_layer_norm(layer):
-                new = LayerNormalization.from_config({**layer.get_config(), "dtype": name["dtype"]})
-                self._copies.append((layer, new))
-            case keras.layers.Activation() if layer.activation in _APPROXIMATED:
-                new = keras.layers.Activation(in_whole_packets(layer.activation), **name)
             case _:
                 new = self._copy(layer)
         return new
@@ -177,9 +172,12 @@ class _LayerRebuilder:
         # An operation that is no layer, such as `x + 3`, computes in the type that it is given.
         as_it_is = isinstance(layer, _ALWAYS_FLOAT32) or not isinstance(layer, keras.Layer)
         policy = self._allocation.policy_of(layer)
-        if policy == FLOAT32 or as_it_is:
+        if type(layer) is keras.layers.Activation and layer.activation in _APPROXIMATED:
+            return keras.layers.Activation(in_whole_packets(layer.activation), name=layer.name, dtype=policy)
+        kind = LayerNormalization if _is_layer_norm(layer) else type(layer)
+        if kind is type(layer) and (policy == FLOAT32 or as_it_is):
             return layer
-        copy = type(layer).from_config({**layer.get_config(), "dtype": policy})
+        copy = kind.from_config({**layer.get_config(), "dtype": policy})
         self._copies.append((layer, copy))
         return copy
 
@@ -430,7 +428,7 @@ def in_whole_packets(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf
 
 
 class LayerNormalization(keras.layers.LayerNormalization):  # type: ignore[misc]  # Keras has no types
-    """Keras' layer norm over the last axis, its arithmetic step by step, with the reciprocal roots in whole packets."""
+    """Keras' layer norm over the last axis, its arithmetic step by step, with reciprocal roots in whole packets."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Normalise each pixel over its channels, in float32 or wider."""

@@ -301,7 +301,7 @@ def test_a_sum_that_is_read_raw_and_rectified_gets_a_rectifier():
     "part", [layers.LayerNormalization(), layers.Activation("sigmoid")], ids=["norm", "sigmoid"]
 )
 def test_a_pixel_at_the_end_of_a_batch_is_computed_like_any_other(part, batch):
-    """ConvNeXt's last four pixels of a batch of 4: AVX2 takes eight reciprocal roots at a time, by another formula."""
+    """ConvNeXt at batch 4: AVX2 takes eight reciprocal roots at a time, and the last four by another formula."""
     folded = tf.function(fold(stack(type(part).from_config(part.get_config()), shape=(7, 7, 9))))
     copies = np.repeat(noise(1, 7, 7, 9), batch, axis=0)
 
