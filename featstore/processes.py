@@ -124,7 +124,7 @@ class Place:
     sharers: int = 1
 
     def environment(self) -> dict[str, str]:
-        """Variables to set before TensorFlow or JAX starts: they read them once. A user's own share of memory stays."""
+        """Variables to set before TensorFlow or JAX starts, which read them once; a user's share of memory stays."""
         pinned = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
         if self.device is None:
             return pinned

@@ -147,6 +147,8 @@ class _LayerRebuilder:
                 )
             case _ if _is_convolution(layer):
                 return self._convolution(layer)
+            case _ if _is_pixelwise(layer):
+                return self._pixelwise(layer)
             case _ if layer.name in self._taken_in:
                 new: Any = keras.layers.Identity(**name)
             case _ if layer.name in self._findings.bare_sums:
@@ -206,6 +208,21 @@ class _LayerRebuilder:
             activation=in_whole_packets(layer.activation),
         )
 
+    def _pixelwise(self, layer: keras.layers.Dense) -> Convolution:
+        """Compute a dense layer over the channels as a convolution of 1 x 1, image by image.
+
+        Its product of matrices would run over all pixels of the batch, and sum those at the end of a tile otherwise.
+        """
+        return Convolution(
+            layer.name,
+            self._allocation.policy_of(layer),
+            depthwise=None,
+            kernel=_double(layer.kernel)[None, None],
+            bias=_double(layer.bias) if layer.use_bias else np.zeros(layer.units),
+            shape=layer.output.shape,
+            activation=in_whole_packets(layer.activation),
+        )
+
 
 def _call(layer: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
     # A batch norm is called with a mask and a training flag, for which its replacement has no use.
@@ -221,9 +238,14 @@ def _is_batch_norm(layer: Any) -> bool:  # noqa: ANN401
 
 
 def _is_layer_norm(layer: Any) -> bool:  # noqa: ANN401
-    if type(layer) is not keras.layers.LayerNormalization or layer.rms_scaling:
+    if type(layer) is not keras.layers.LayerNormalization or layer.rms_scaling or not _on_tensorflow():
         return False
     return layer.axis in (-1, [-1], [len(layer.output.shape) - 1])
+
+
+def _is_pixelwise(layer: Any) -> bool:  # noqa: ANN401
+    """Whether it is a dense layer over the channels of a map, on TensorFlow."""
+    return type(layer) is keras.layers.Dense and len(layer.input.shape) == 4 and _on_tensorflow()  # noqa: PLR2004
 
 
 def _is_relu(layer: Any) -> bool:  # noqa: ANN401
@@ -460,6 +482,10 @@ def in_whole_packets(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf
         The same function. It fills the last packet up with ones where the number of elements is known and no multiple
         of `PACKET`; else, as in every batch that is a multiple of 16, it adds nothing to the graph.
     """
+    if not _on_tensorflow():
+        return function
+    import tensorflow as tf
+
     if function not in _APPROXIMATED and function is not tf.math.rsqrt:
         return function
 
@@ -478,6 +504,8 @@ class LayerNormalization(keras.layers.LayerNormalization):  # type: ignore[misc]
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Normalise each pixel over its channels, in float32 or wider."""
+        import tensorflow as tf
+
         x = keras.ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         mean, variance = keras.ops.moments(x, axes=-1, keepdims=True)
         inverse = in_whole_packets(tf.math.rsqrt)(variance + self.epsilon)

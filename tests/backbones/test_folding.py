@@ -308,3 +308,15 @@ def test_a_pixel_at_the_end_of_a_batch_is_computed_like_any_other(part, batch):
     rows = folded(copies).numpy()
 
     assert (rows == rows[0]).all()
+
+
+@pytest.mark.parametrize("batch", [2, 3, 8])
+def test_a_dense_layer_over_a_map_is_computed_image_by_image(batch):
+    """ConvNeXt: one product of matrices over all pixels sums the last rows of a tile in another order."""
+    network = stack(layers.Dense(192, activation="gelu"), layers.Dense(48), shape=(14, 14, 48))
+    images = noise(1, 14, 14, 48)
+    folded = fold(network)
+    rows = tf.function(folded)(np.repeat(images, batch, axis=0)).numpy()
+    assert (rows == rows[0]).all()
+    np.testing.assert_allclose(folded(images), network(images), rtol=1e-5, atol=1e-6)
+    assert kinds(folded).count("Convolution") == 2
