@@ -138,12 +138,16 @@ def test_the_own_split_is_named_when_it_is_not_used_and_can_be_used(leaky, tmp_p
     drawn = featstore.compare(table, folds=4, **shared)
     assert named(drawn, "split_ignored")
     text = comparison_text(drawn)
-    assert text.startswith("The data set's own split is NOT used (FS114): 4 folds are drawn over all images.")
-    assert (text.partition("\n")[0].split()[-2:], text.count("FS114")) == (["--folds", "split"], 1)
+    above = " ".join(text.partition("AUC, mean of 4 folds")[0].split())
+    assert above.endswith(
+        "The data set's own split is NOT used (FS114): 4 folds are drawn over all images."
+        " To score on its test images: --folds split"
+    ), "it stands between the answer and the scores"
+    assert text.count("FS114") == 1
     own = featstore.compare(table, folds="split", **shared, out=tmp_path / "run")
     assert not named(own, "split_ignored")
     assert own.own_split
-    assert comparison_text(own).startswith("Scored on the data set's own test images.")
+    assert "Scored on the data set's own test images." in comparison_text(own).partition("\n\n")[0]
     assert len(own.candidates[0].proba) == 1
     assert len(own.candidates[0].proba[0]) == sum(line.endswith(",test") for line in lines)
     assert "the data set's own test images" in comparison_text(own)

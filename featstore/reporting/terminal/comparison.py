@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 # Scores as plain text: tables of candidates and of held-out images
 
 SHOWN_FIRST = ("FS114", "FS406")
-"""Findings that `first_text` and `positive_text` tell, with the flag that changes it."""
+"""Findings that `split_text` and `positive_text` tell, with the flag that changes it."""
 
 
-def first_text(result: Comparison) -> str:
-    """A first line where the data set has a split of its own: whether scores are on it, and how they could be."""
+def split_text(result: Comparison) -> str:
+    """Where the data set has a split of its own: whether scores are on it, and how they could be."""
     if result.own_split:
-        return "Scored on the data set's own test images.\n"
+        return "Scored on the data set's own test images."
     if not any(finding.code == "FS114" and not finding.accepted for finding in result.findings):
         return ""
     return (
         f"The data set's own split is NOT used (FS114): {result.folds} folds are drawn over all images."
-        " To score on its test images: --folds split\n"
+        " To score on its test images: --folds split"
     )
 
 
@@ -353,9 +353,9 @@ def comparison_screen(
     """
     width = min(max(width, NARROWEST), WIDEST)
     asked = [*filter(None, extra_sections(result)), *([verdict.pairs_text(result)] if pairs else [])]
-    answer = _answer(result, width)
+    answer = [*_answer(result, width), *(_prose(split_text(result), width) if split_text(result) else ())]
     about = [
-        *_prose(f"{first_text(result)}{data_text(result.matrix)}", width),
+        *_prose(data_text(result.matrix), width),
         *_prose(_beside_text(result), width),
         *_prose(verdict.selection_bias_text(result), width),
     ]
