@@ -17,7 +17,7 @@ from featstore.images.scan import scan
 from featstore.reporting.terminal.results import reproduction_text
 from featstore.reproduction import paper as module
 from featstore.reproduction.paper import convert
-from featstore.reproduction.protocol import SEVEN, sample
+from featstore.reproduction.protocol import BY_FIGURE, sample
 from featstore.serialization import digest_file
 
 from .conftest import ABSENT, Grids
@@ -43,7 +43,7 @@ def test_every_figure_of_the_paper_has_a_file_by_its_number_and_a_line_in_the_in
         assert len(plate["caption"]) > 40
         assert plate["alt"]
     curves = {plate["number"]: plate["file"] for plate in index}
-    for at, name in enumerate(SEVEN):
+    for at, name in enumerate(BY_FIGURE):
         assert re.search(rf"-{name.lower()}-.*accuracy\.svg", curves[8 + 2 * at])
         assert re.search(rf"-{name.lower()}-.*loss\.svg", curves[9 + 2 * at])
     extra = [plate["title"] for plate in document(world)["figures"] if plate["number"] is None]
