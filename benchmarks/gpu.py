@@ -276,7 +276,7 @@ def time_jax(precision: str, options: Options, path: Path, clock: Deadline) -> N
 
     device = jax_backbone.prepare_keras()[0]
     if precision == "tf32" and device.platform != "gpu":
-        note(path, "parts", precision, {"skipped": "no GPU"})
+        note(path, precision, TOGETHER, {"skipped": "no GPU"})
         return
     versions = jax_backbone.libraries()
     note(path, "machine", "card", {"name": jax_backbone.device_name(), "libraries": versions})

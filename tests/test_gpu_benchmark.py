@@ -73,7 +73,7 @@ def test_every_part_says_what_it_found_and_a_second_call_goes_on(tmp_path):
     assert all(found["again"][name]["same_bytes"] for name in NETWORKS)
     assert found["extract"]["all together"]["seconds"] > 0
     assert found["bfloat16"]["MobileNet025"]["sha256"] != found["float32"]["MobileNet025"]["sha256"]
-    assert found["parts"]["tf32"]["skipped"] == "no GPU"
+    assert found["tf32"]["all together"]["skipped"] == "no GPU"
     again, unchanged = rehearse(tmp_path, *parts)
     assert unchanged["float32"] == found["float32"]
     assert "not run" not in again

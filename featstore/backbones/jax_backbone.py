@@ -26,7 +26,7 @@ from featstore.backbones import precision as precisions
 from featstore.backbones.engines import require_free
 from featstore.backbones.seeded_weights import drawn_like_tensorflow
 from featstore.backbones.weights import IMAGENET, one_line, require_reachable, resolve_weights
-from featstore.errors import BackboneError, NonFiniteFeaturesError, OutOfMemoryError, UsageError
+from featstore.errors import BackboneError, OutOfMemoryError, UsageError
 from featstore.processes import CARD_MEMORY, CARD_SHARE
 from featstore.types import BackboneSpec, Computation
 
@@ -194,12 +194,7 @@ class JaxBackbone:
         OutOfMemoryError
             If the device has no room for a batch of this size.
         """
-        expected = (self.batch_size, self.spec.input_size, self.spec.input_size, 3)
-        if images.shape != expected or images.dtype != np.float32:
-            raise UsageError(
-                f"{self.spec.name} got {images.dtype} images of shape {images.shape}.",
-                f"Give float32 of shape {expected}; pad the last batch.",
-            )
+        keras_backbone.require_images(self.spec, self.batch_size, images)
         return self.fetch(self.start(images))
 
     def start(self, images: jax.Array | NDArray[np.float32]) -> list[jax.Array]:
@@ -237,13 +232,7 @@ class JaxBackbone:
         except Exception as error:
             self._raise_out_of_memory(error)
             raise
-        bad = int(np.count_nonzero(~np.isfinite(found).all(axis=1)))
-        if bad:
-            raise NonFiniteFeaturesError(
-                f"{self.spec.name} gave NaN or infinity for {bad} of {len(found)} images.",
-                "Check its weights file and the range of the pixels (0..255).",
-            )
-        return found
+        return keras_backbone.require_finite_features(self.spec, found)
 
     def memory(self) -> int:
         """Bytes of the device that a batch takes beside the weights, as the compiler plans them.
@@ -334,12 +323,6 @@ def _compiled(
 LARGEST_BATCH: Final = 1024
 SPARE: Final = 1.1
 """What a batch may take beyond the compiler's plan."""
-
-
-def memory_limit() -> int | None:
-    """Bytes of the device that JAX may use in this process; None where it does not say, as on a CPU."""
-    stats = prepare_keras()[0].memory_stats() or {}
-    return stats.get("bytes_limit")
 
 
 def free_memory() -> int | None:

@@ -308,20 +308,8 @@ class KerasBackbone:
         OutOfMemoryError
             If the device has no room for a batch of this size.
         """
-        expected = (self.batch_size, self.spec.input_size, self.spec.input_size, 3)
-        if images.shape != expected or images.dtype != np.float32:
-            raise UsageError(
-                f"{self.spec.name} got {images.dtype} images of shape {images.shape}.",
-                f"Give float32 of shape {expected}; pad the last batch.",
-            )
-        features = self._run(images)
-        bad = int(np.count_nonzero(~np.isfinite(features).all(axis=1)))
-        if bad:
-            raise NonFiniteFeaturesError(
-                f"{self.spec.name} gave NaN or infinity for {bad} of {self.batch_size} images.",
-                "Check its weights file and the range of the pixels (0..255).",
-            )
-        return features
+        require_images(self.spec, self.batch_size, images)
+        return require_finite_features(self.spec, self._run(images))
 
     def _run(self, images: NDArray[np.float32]) -> Features:
         from tensorflow.errors import ResourceExhaustedError
@@ -334,6 +322,42 @@ class KerasBackbone:
                 "Use a smaller batch, or a device with more memory.",
             ) from error
         return features
+
+
+def require_images(spec: BackboneSpec, batch_size: int, images: NDArray[np.float32]) -> None:
+    """Refuse images of another shape or dtype than a backbone takes.
+
+    Raises
+    ------
+    UsageError
+        If they are not ``(batch_size, side, side, 3)`` float32.
+    """
+    expected = (batch_size, spec.input_size, spec.input_size, 3)
+    if images.shape != expected or images.dtype != np.float32:
+        raise UsageError(
+            f"{spec.name} got {images.dtype} images of shape {images.shape}.",
+            f"Give float32 of shape {expected}; pad the last batch.",
+        )
+
+
+def require_finite_features(
+    spec: BackboneSpec,
+    features: Features,
+    remedy: str = "Check its weights file and the range of the pixels (0..255).",
+) -> Features:
+    """Return features ``(n, dimension)`` if all are numbers.
+
+    Raises
+    ------
+    NonFiniteFeaturesError
+        If a feature is NaN or infinite.
+    """
+    bad = int(np.count_nonzero(~np.isfinite(features).all(axis=1)))
+    if bad:
+        raise NonFiniteFeaturesError(
+            f"{spec.name} gave NaN or infinity for {bad} of {len(features)} images.", remedy
+        )
+    return features
 
 
 def spec(

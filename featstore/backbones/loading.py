@@ -14,7 +14,6 @@ from featstore.backbones.weights import IMAGENET, Weights, resolve_weights
 from featstore.errors import (
     BackboneError,
     FeatstoreError,
-    NonFiniteFeaturesError,
     OutOfMemoryError,
     UsageError,
 )
@@ -162,20 +161,9 @@ class ForeignBackbone:
         OutOfMemoryError
             If there is no room for a batch of this size.
         """
-        expected = (self.batch_size, self.spec.input_size, self.spec.input_size, 3)
-        if images.shape != expected or images.dtype != np.float32:
-            raise UsageError(
-                f"{self.spec.name} got {images.dtype} images of shape {images.shape}.",
-                f"Give float32 of shape {expected}; pad the last batch.",
-            )
-        features = self._checked(self._run(images))
-        bad = int(np.count_nonzero(~np.isfinite(features).all(axis=1)))
-        if bad:
-            raise NonFiniteFeaturesError(
-                f"{self.spec.name} gave NaN or infinity for {bad} of {self.batch_size} images.",
-                "Check its weights, and what it does with pixels of 0..255.",
-            )
-        return features
+        keras_backbone.require_images(self.spec, self.batch_size, images)
+        remedy = "Check its weights, and what it does with pixels of 0..255."
+        return keras_backbone.require_finite_features(self.spec, self._checked(self._run(images)), remedy)
 
     def _run(self, images: NDArray[np.float32]) -> Any:  # noqa: ANN401
         try:

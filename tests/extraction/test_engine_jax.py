@@ -75,6 +75,16 @@ def test_views_and_all_come_out_as_of_tensorflow(stores):
         assert np.abs(found[key] - rows).max() <= CONTRACT * np.abs(rows).max()
 
 
+def test_a_view_from_farther_away_than_the_device_can_tell_is_warped_by_the_host(data, tmp_path):
+    """Fixed point ends at 2048 pixels; a shift by thirty widths of the picture goes beyond, and wraps around."""
+    for engine in ("tensorflow", "jax"):
+        extract(data, tmp_path / engine, "--recipe", "shift(30)|fill(wrap)", engine=engine)
+    expected, found = vectors(tmp_path / "tensorflow"), vectors(tmp_path / "jax")
+    assert list(expected) == list(found)
+    for key, rows in expected.items():
+        assert np.abs(found[key] - rows).max() <= CONTRACT * np.abs(rows).max()
+
+
 def test_shards_and_run_say_what_computed(stores):
     folder, results = stores
     for engine in ("tensorflow", "jax"):

@@ -58,7 +58,7 @@ def test_without_a_budget_there_is_one_pass():
 
 
 def test_a_small_budget_takes_more_passes():
-    counts = [len(passes(todo(NAMES), megabytes * 1_000_000, 16)) for megabytes in (9_000, 3_000, 2_600)]
+    counts = [len(passes(todo(NAMES), megabytes * 1_000_000, 16)) for megabytes in (9_000, 3_000, 2_700)]
     assert counts[0] == 1 < counts[1] <= counts[2]
 
 
@@ -128,10 +128,10 @@ def test_a_budget_is_kept_with_large_pictures_by_the_whole_command(tmp_path):
         Image.linear_gradient("L").convert("RGB").resize((6000, 4000 + number)).save(path)
     options = {
         "data": str(tmp_path / "data"), "backbones": ["MobileNet025"], "weights": {"*": "random:1"},
-        "cache": str(tmp_path / "cache"), "memory": 1_000_000_000,
+        "cache": str(tmp_path / "cache"), "memory": 1_100_000_000,
     }  # fmt: skip
     told = featstore.extract(**options, dry_run=True).announced_bytes
-    assert told <= 1_000_000_000
+    assert told <= 1_100_000_000
     command = [sys.executable, "-c", MEASURE, json.dumps(options)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)[1] == pytest.approx(told, rel=0.15)
