@@ -3,13 +3,13 @@
 import re
 
 import pytest
-from fakes_comparison import difference, question, result, standing
+from fakes_comparison import difference, question, result, scored
 
 from featstore.findings import CATALOGUE, Finding
 from featstore.reporting.terminal.comparison import LINES, ROWS, comparison_screen, comparison_text
 
-FUSED = standing("fused", 0.86, (0.8, 0.95))
-SINGLE = standing("A", 0.8, (0.7, 0.9), ("A",))
+FUSED = scored("fused", 0.86, (0.8, 0.95))
+SINGLE = scored("A", 0.8, (0.7, 0.9), ("A",))
 
 
 def plain(lines):
@@ -23,15 +23,15 @@ def shown(*more, width=100, **changed):
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 def test_no_line_is_wider_than_the_terminal_and_a_long_name_keeps_both_ends(width):
     long = "concat_logreg:" + "+".join(f"EfficientNetLite{i}" for i in range(5))
-    lines = shown(standing(long, 0.9, (0.7, 0.95)), width=width)
+    lines = shown(scored(long, 0.9, (0.7, 0.95)), width=width)
     assert max(map(len, lines)) <= width
     assert re.search(r"\n  con.*Lite4 ", "\n".join(lines))
 
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_all_of_it_fits_forty_lines(width):
-    many = [standing(f"strategy_{i}", 0.7 + i / 1000, (0.6, 0.8)) for i in range(30)]
-    guesses = [standing(name, 0.5, (0.4, 0.6), ()) for name in ("file alone", "grey histogram alone")]
+    many = [scored(f"strategy_{i}", 0.7 + i / 1000, (0.6, 0.8)) for i in range(30)]
+    guesses = [scored(name, 0.5, (0.4, 0.6), ()) for name in ("file alone", "grey histogram alone")]
     found = [
         Finding(code, "A message of a hundred characters and more. " * 4, 3)
         for code, kind in CATALOGUE.items()
@@ -48,7 +48,7 @@ def test_all_of_it_fits_forty_lines(width):
 
 
 def test_the_table_is_sorted_by_score_with_differences_to_the_best_single_network():
-    worse = standing("worse", 0.7, (0.62, 0.78))
+    worse = scored("worse", 0.7, (0.62, 0.78))
     pairs = [difference("fused", "A", "cannot_tell"), difference("worse", "A", "b_better", delta=-0.1)]
     lines = shown(worse, pairs=pairs)
     at = next(at for at, line in enumerate(lines) if line.startswith("AUC, mean of 5 folds"))
@@ -96,7 +96,7 @@ def test_it_says_where_the_run_lies_and_what_to_do_next(tmp_path):
 
 
 def test_a_score_that_a_class_is_missing_for_has_no_interval():
-    assert "  none   -" in shown(standing("none", None, None))
+    assert "  none   -" in shown(scored("none", None, None))
 
 
 def test_without_a_question_it_says_so():
