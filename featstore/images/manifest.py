@@ -18,6 +18,7 @@ from featstore.serialization import digest_bytes, open_regular
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+    from featstore.images.formats.npz import PageTable
     from featstore.types import ImageRecord
 
 
@@ -185,6 +186,8 @@ class ListedFile:
         As in `featstore.types.ImageRecord`; group None where not known.
     real
         For a file reached through a link, where it really is; else None.
+    pages
+        Label, split and group of each picture of a file of arrays that is a data set of its own; else None.
     """
 
     name: str
@@ -194,6 +197,7 @@ class ListedFile:
     split: str | None = None
     site: str | None = None
     real: str | None = None
+    pages: PageTable | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +313,7 @@ def read_contents(path: Path, slices: str | None = None) -> Contents | Quarantin
             check_length(os.fstat(file.fileno()).st_size)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             known = identify_format(head)
+            file.seek(0)
             with damage_of(known):
                 pages = known.list_pages(file)
                 if slices is not None:
