@@ -17,17 +17,8 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from featstore.errors import BadImageError
+from featstore.images.formats import npy
 from featstore.images.formats.container import MAX_BYTES, Format, Pages, check_length
-from featstore.images.formats.npy import (
-    BYTES_PER_PIXEL,
-    NAMES,
-    NUMBERS,
-    ArrayShape,
-    Stack,
-    pages_of,
-    read_array,
-    read_shape,
-)
 from featstore.serialization import open_regular, read_bounded
 
 if TYPE_CHECKING:
@@ -56,16 +47,16 @@ class Npz(Format):
     def list_pages(self, file: IO[bytes]) -> Pages:
         """Each picture of all arrays that hold pictures."""
         with opened(file) as archive:
-            return pages_of([member.array for _, member in _pictures(members(archive))])
+            return npy.pages_of([member.array for _, member in _pictures(members(archive))])
 
-    def index(self, data: bytes) -> Stack:
+    def index(self, data: bytes) -> npy.Stack:
         """The pictures, unpacked."""
         with opened(io.BytesIO(data)) as archive:
             found = [member for _, member in _pictures(members(archive))]
             _refuse_too_much(found)
-            return Stack(tuple(read_array(unpack(archive, member), member.array) for member in found))
+            return npy.Stack(tuple(npy.read_array(unpack(archive, member), member.array) for member in found))
 
-    def needs_range(self, data: bytes, frame: int, index: Stack | None = None) -> bool:
+    def needs_range(self, data: bytes, frame: int, index: npy.Stack | None = None) -> bool:
         """Whether the values of a picture are anything else than bytes, or true and false."""
         del index
         with opened(io.BytesIO(data)) as archive:
@@ -95,7 +86,7 @@ class Npz(Format):
         with opened(file) as archive:
             found = [member.array for _, member in _pictures(members(archive))]
         width, height = found[0].size
-        return BYTES_PER_PIXEL + sum(array.bytes for array in found) / max(1, width * height)
+        return npy.BYTES_PER_PIXEL + sum(array.bytes for array in found) / max(1, width * height)
 
 
 # Members of an archive
@@ -116,7 +107,7 @@ class Member(NamedTuple):
     """
 
     info: zipfile.ZipInfo
-    array: ArrayShape
+    array: npy.ArrayShape
 
 
 @contextmanager
@@ -139,7 +130,7 @@ def opened(file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
         raise BadImageError("corrupt", "The archive is damaged, or cut short.") from error
 
 
-def members(archive: zipfile.ZipFile, kinds: str = NUMBERS) -> dict[str, Member]:
+def members(archive: zipfile.ZipFile, kinds: str = npy.NUMBERS) -> dict[str, Member]:
     """Arrays of an archive by name, without their values; those of other kinds of values are passed over."""
     found = {}
     if len(archive.infolist()) > _MAX_MEMBERS:
@@ -149,7 +140,7 @@ def members(archive: zipfile.ZipFile, kinds: str = NUMBERS) -> dict[str, Member]
             continue
         with archive.open(info) as file:
             try:
-                found[info.filename.removesuffix(".npy")] = Member(info, read_shape(file, kinds))
+                found[info.filename.removesuffix(".npy")] = Member(info, npy.read_shape(file, kinds))
             except BadImageError as error:
                 if error.reason != "unsupported":
                     raise
@@ -258,14 +249,15 @@ def read_table(path: Path) -> PageTable:
         check_length(os.fstat(file.fileno()).st_size)
         if path.suffix.lower() == ".npz":
             return _table_of_archive(file)
-        count = read_shape(file).count
+        count = npy.read_shape(file).count
     beside = labels_beside(path)
     if not beside.is_file():
         raise BadImageError("unsupported", f"There is no file of labels beside it: {beside.name}.")
     with open_regular(beside) as file:
         data = read_bounded(file, beside, MAX_BYTES)
     return PageTable(
-        tuple(classes_of(_values(data, read_shape(io.BytesIO(data), NAMES), count), count)), (None,) * count
+        tuple(classes_of(_values(data, npy.read_shape(io.BytesIO(data), npy.NAMES), count), count)),
+        (None,) * count,
     )
 
 
@@ -284,10 +276,10 @@ def _table_of_archive(file: IO[bytes]) -> PageTable:
     splits: list[str | None] = []
     groups: list[str] = []
     with opened(file) as archive:
-        found = members(archive, NAMES)
+        found = members(archive, npy.NAMES)
         named = {role: found[name] for name in found if (role := role_of(name))}
         pictures = _pictures(members(archive))
-        pages_of([member.array for _, member in pictures])
+        npy.pages_of([member.array for _, member in pictures])
         for side, member in pictures:
             count = member.array.count
             if ("labels", side) not in named:
@@ -304,7 +296,7 @@ def _table_of_archive(file: IO[bytes]) -> PageTable:
     return PageTable(tuple(labels), tuple(splits), tuple(groups) if len(groups) == len(labels) else ())
 
 
-def _values(data: bytes, array: ArrayShape, count: int) -> NDArray[Any]:
+def _values(data: bytes, array: npy.ArrayShape, count: int) -> NDArray[Any]:
     """Values of an array that has a row for each picture."""
     import numpy as np
 
