@@ -132,13 +132,21 @@ Positive = Annotated[
 Calibrate = Annotated[
     str | None,
     typer.Option(
-        help="temperature, platt or isotonic: probabilities to be taken at their word.", metavar="METHOD"
+        help="temperature, platt, isotonic or (from 3 classes on) vector: probabilities to be taken at their word.",
+        metavar="METHOD",
     ),
 ]
 Sensitivity = Annotated[
     float | None,
     typer.Option(
         help="Share of the positive class to find, such as 0.95; chosen in training.", metavar="SHARE"
+    ),
+]
+Confidence = Annotated[
+    float | None,
+    typer.Option(
+        help="How sure --sensitivity must be reached on other patients, such as 0.95; without: half the time.",
+        metavar="SHARE",
     ),
 ]
 Accept = Annotated[

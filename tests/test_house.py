@@ -1,6 +1,7 @@
 """The house: its packages, its documents and its promises about imports."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def test_importing_featstore_loads_nothing_heavy():
 @pytest.mark.parametrize("name", [name for name in package.__all__ if name.islower()])
 def test_every_public_function_is_there_and_documented(name):
     function = getattr(package, name)
-    assert "Parameters" in function.__doc__
+    assert "Parameters" in function.__doc__ or not inspect.signature(function).parameters
 
 
 def test_an_unknown_attribute_is_an_attribute_error():

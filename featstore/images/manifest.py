@@ -14,6 +14,7 @@ from featstore.errors import AuditError, BadImageError, ManifestError
 from featstore.findings import EXAMPLES, Finding, counted, ordered
 from featstore.images.formats.container import HEAD, Format, check_length, damage_of, formats, identify_format
 from featstore.serialization import digest_bytes, open_regular
+from featstore.tables import counts, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -50,7 +51,7 @@ class Quarantined:
     label: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Manifest:
     """A data set after scanning.
 
@@ -95,6 +96,14 @@ class Manifest:
     has_groups: bool = False
     copies: tuple[ImageRecord, ...] = ()
     groups_set_aside: bool = False
+
+    def __repr__(self) -> str:
+        """One line: how many images there are, of whom and of what."""
+        bad = f", {len(self.unreadable)} unreadable" if self.unreadable else ""
+        return printable(
+            f"<Manifest: {counted(len(self.records), 'image')}, {counted(len(self.count_by_group()), 'group')},"
+            f" classes: {counts(self.count_by_class())}{bad}; {self.root}>"
+        )
 
     @property
     def files(self) -> tuple[ImageRecord, ...]:
