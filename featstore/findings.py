@@ -311,8 +311,8 @@ CATALOGUE: dict[str, FindingKind] = {
     "FS316": FindingKind(
         "slices_of_a_volume",
         "note",
-        "A file holds a volume (NIfTI); slices of it are images, those that were asked for, by default all axial ones."
-        " All of one file belong to one group, unless a table or a pattern says more.",
+        "A file holds a volume (NIfTI); slices of it are images: those that were asked for, by default all"
+        " axial ones. All of one file belong to one group, unless a table or a pattern says more.",
         "Nothing needs to be done.",
     ),
     "FS317": FindingKind(

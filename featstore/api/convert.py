@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from featstore.types import ImageRecord, Pixels
 
 MANIFEST = "manifest.csv"
-SOURCE = "featstore source image"
+SOURCE = "source image of featstore"
 """Key of the text in each PNG that holds the id of the image that it was made from."""
 _AHEAD = 4
 _ID_LETTERS = 20

@@ -13,6 +13,7 @@ from fakes import GridBackbone, key, spec
 from PIL import Image
 
 import featstore as package
+from featstore.api.convert import SOURCE
 from featstore.errors import StoreError, UsageError
 from featstore.extraction import pipeline
 from featstore.extraction.plan import image_blocks, plan
@@ -120,7 +121,7 @@ def test_pictures_that_look_alike_stay_two_and_each_tells_its_source(hospital, t
     ids = {record.id for record in scan(hospital).records}
     for path in files:
         with Image.open(path) as image:
-            assert image.text["featstore source image"] in ids
+            assert image.text[SOURCE] in ids
             assert not np.asarray(image).any()
     assert {record.label for record in scan(done.manifest).records if record.path in files} == {
         "ill",
