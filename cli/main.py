@@ -46,6 +46,7 @@ app = typer.Typer(
 app.command("demo")(reporting.demo)
 app.command("check")(evaluation.check)
 app.command("split")(evaluation.split)
+app.command("convert")(extraction.convert)
 app.command("extract")(extraction.extract)
 app.command("fuse")(evaluation.fuse)
 app.command("compare")(evaluation.compare)

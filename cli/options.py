@@ -18,7 +18,7 @@ from featstore.errors import UsageError
 Data = Annotated[
     Path,
     typer.Argument(
-        help="Folder (class/… or split/class/…), CSV or Parquet (path,label[,group][,split][,site])."
+        help="Folder (class/… or split/class/…), CSV or Parquet (path,label[,group][,split][,site]), or .npz."
     ),
 ]
 Columns = Annotated[

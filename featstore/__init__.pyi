@@ -4,6 +4,7 @@ from .api.bench import bench
 from .api.cache import compact, drift, gc, inventory, usage, verify
 from .api.check import check
 from .api.compare import compare
+from .api.convert import convert
 from .api.demo import demo
 from .api.doctor import doctor
 from .api.exchange import export_features, import_features
@@ -69,6 +70,7 @@ from .results.extraction import (
     BackboneDrift,
     Bench,
     Check,
+    ConvertedImages,
     DataSplit,
     Drift,
     Extraction,
@@ -135,6 +137,7 @@ __all__ = [
     "Compaction",
     "Comparison",
     "Conversion",
+    "ConvertedImages",
     "Counts",
     "Curves",
     "DataSplit",
@@ -222,6 +225,7 @@ __all__ = [
     "check",
     "compact",
     "compare",
+    "convert",
     "demo",
     "doctor",
     "drift",

@@ -199,6 +199,20 @@ def split_text(result: extraction.DataSplit) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def convert_text(result: extraction.ConvertedImages) -> str:
+    """What was written, and how to read it."""
+    images, files = counted(result.images, "image"), counted(result.sources, "file")
+    kinds = " and ".join(f"{count} in {kind}" for kind, count in result.channels.items())
+    parts = [
+        f"Written: {result.manifest} and {images} of {files} as PNG ({kinds}, {size(result.bytes)}).",
+        table(["class", "images"], [list(row) for row in result.classes.items()]),
+        f"Read it with: featstore extract {shlex.quote(result.manifest)}",
+        _bad_text(result.bad, "Left out:"),
+        findings_text(result.findings),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
 def bench_text(result: extraction.Bench) -> str:
     """Rates of `featstore bench`, and for each backbone the command that computes fastest."""
     header = ["backbone", "precision", "batch", "processes", "threads", "images/s", ""]
