@@ -10,7 +10,16 @@ import typer
 from featstore.errors import UsageError
 
 from . import options
-from .printing import finish, print_comparison, print_csv, print_json, print_result, print_text, say
+from .printing import (
+    finish,
+    print_comparison,
+    print_csv,
+    print_fusion,
+    print_json,
+    print_result,
+    print_text,
+    say,
+)
 
 
 @options.reads_data
@@ -54,13 +63,17 @@ def fuse(
     reading: options.Reading = options.PLAIN,
     accept: options.Accept = None,
     json: options.Json = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Show every score of every split, with its interval, too.")
+    ] = False,
 ) -> None:
     """Stage two: train one strategy and keep the model.
 
     Uses stored features only. Scores come from held-out patients: the data set's own splits where it has them.
+
+    Example: featstore fuse DATA --strategy soft_vote --out runs/mine
     """
     from featstore.api.fuse import fuse
-    from featstore.reporting.terminal.comparison import fusion_text
 
     say("fuse", "reading the data set and its features, then training", json=json)
     result = fuse(
@@ -95,7 +108,7 @@ def fuse(
     if json:
         print_json(result.to_json())
     else:
-        print_text(fusion_text(result))
+        print_fusion(result, details=details)
 
 
 @options.reads_data

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from featstore.reporting.terminal.comparison import Line
     from featstore.results.comparison import Comparison
+    from featstore.results.fusion import Fusion
 
 
 QUARANTINED = 3
@@ -101,6 +102,13 @@ def print_comparison(result: Comparison, out: Path | None = None, *, pairs: bool
     from featstore.reporting.terminal.comparison import comparison_screen
 
     _print_lines(comparison_screen(result, columns(), out=out, pairs=pairs))
+
+
+def print_fusion(result: Fusion, *, details: bool = False) -> None:
+    """Print a fit, as `print_comparison` does."""
+    from featstore.reporting.terminal.comparison import fusion_screen
+
+    _print_lines(fusion_screen(result, columns(), details=details))
 
 
 def columns() -> int:

@@ -87,6 +87,7 @@ from .results.fusion import (
     OperatingFields,
     Prediction,
     Predictions,
+    SingleNetwork,
     WarmStart,
 )
 from .results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
@@ -200,6 +201,7 @@ __all__ = [
     "SelectionBias",
     "ShardCorruptError",
     "ShortcutResult",
+    "SingleNetwork",
     "Source",
     "SplitPart",
     "StoreError",
