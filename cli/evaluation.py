@@ -11,12 +11,14 @@ from featstore.errors import UsageError
 
 from . import options
 from .printing import (
+    columns,
     finish,
     print_comparison,
     print_csv,
     print_fusion,
     print_json,
     print_result,
+    print_screen,
     print_text,
     say,
 )
@@ -246,8 +248,8 @@ def compare(
         print_comparison(result, out, pairs=pairs)
 
 
-SHOWN = 20
-"""Lines on the terminal where all of them go into a file."""
+SHOWN = 15
+"""Answers that a terminal shows; --csv, --json and --out have all."""
 
 
 @options.reads_data
@@ -311,7 +313,7 @@ def predict(
     elif csv:
         print_csv(result.rows())
     else:
-        print_text(predictions_text(result, SHOWN if out else None))
+        print_screen(predictions_text(result, SHOWN, columns()))
     if out is not None:
         print_text(f"Written to {out}.", err=True)
     finish(result.bad)
@@ -349,7 +351,7 @@ def check(
     if json:
         print_json(result.to_json())
     else:
-        print_text(check_text(result))
+        print_screen(check_text(result))
     if not result.no_error_found:
         raise typer.Exit(AUDIT_FAILED)
     finish(result.bad)

@@ -77,7 +77,10 @@ def test_an_extraction_names_its_phases_before_its_bar_and_ends_with_what_is_sto
     places = [done.err.index(f"extract: {phase}") for phase in phases]
     assert places == sorted(places)
     assert places[0] == 0
-    header, *rows = (re.split(r" {2,}", line.strip()) for line in done.out.splitlines()[:5])
+    assert done.out.startswith("Computed "), "the answer comes first"
+    lines = done.out.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("backbone "))
+    header, *rows = (re.split(r" {2,}", line.strip()) for line in lines[at : at + 5])
     assert header == ["backbone", "view", "stored now", "of them new", "missing"]
     assert [row[2:] for row in rows] == [["32", "32", "0"]] * 4
     taken = json.loads((tmp_path / "run" / "run.json").read_text())

@@ -11,11 +11,11 @@ from shlex import quote
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
-from featstore.evaluation.metrics import ENOUGH_IMAGES, GROUPS, METRICS, PRIMARY, listed, metrics
+from featstore.evaluation.metrics import ENOUGH_IMAGES, METRICS, PRIMARY, listed, metrics
 from featstore.findings import CATALOGUE, Finding
 from featstore.images.recipe import view_name
 from featstore.reporting import verdict
-from featstore.tables import counts, printable, size, table
+from featstore.tables import counts, duration, printable, size, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ViewPoint,
     )
     from featstore.results.fusion import Fusion, SingleNetwork
+    from featstore.results.paper import Demonstration
 
     Stress = Literal["", "strong", "told", "untold", "faint"]
 
@@ -86,10 +87,10 @@ def scored_on(result: Comparison) -> str:
 
 def _error_cell(
     value: float | None, interval: tuple[float, float] | None, curves: Mapping[str, Any] | None
-) -> dict[str, str]:
+) -> str:
     """ECE with that of a perfectly calibrated model beside it."""
     chance = verdict.chance_text(curves or {})
-    return {"ece": f"{_number(value, interval)}{f' ({chance})' if chance else ''}"}
+    return f"{_number(value, interval)}{f' ({chance})' if chance else ''}"
 
 
 def _calibrations(result: Fusion) -> list[str]:
@@ -186,8 +187,8 @@ def _fusion_answer(result: Fusion, split: str, width: int) -> Iterator[Line]:
     best = singles[0] if singles else None
     if best is not None and best.score.value is not None and best.delta is not None:
         yield from _prose(
-            f"The best single network on them is {best.name}, {label} {best.score.value:.3f}; the fusion is"
-            f" {_signed(best.delta, best.interval)} above it, {verdict.told_apart(best.interval)}. One split says"
+            f"The best single network on them is {best.name}, {label} {best.score.value:.3f}; the fusion differs by"
+            f" {_signed(best.delta, best.interval)}, {verdict.told_apart(best.interval)}. One split says"
             " little: `featstore compare` asks over folds.",
             width,
         )
@@ -248,16 +249,18 @@ def _fusion_beside(result: Fusion, split: str) -> str:
 
 def _fusion_details(result: Fusion) -> list[str]:
     """Every score of every split, guesses without a network beside it, and how well it is calibrated."""
-    names = [f"{name} ({result.sizes[name]} images)" for name in result.scores]
-    rows = [
-        {m: _number(s.value, s.interval) for m, s in part.items()}
-        | _error_cell(part["ece"].value, part["ece"].interval, result.curves.get(split))
-        for split, part in result.scores.items()
-    ]
-    for split, guesses in result.shortcuts.items():
-        names += [f"{split}: {name}" for name in guesses]
-        rows += [{m: _number(s.value, s.interval) for m, s in part.items()} for part in guesses.values()]
-    return [_tables("score [95 %]", names, rows), *_calibrations(result)]
+    parts = []
+    for split, scores in result.scores.items():
+        guesses = result.shortcuts.get(split, {})
+        ece = {"ece": _error_cell(scores["ece"].value, scores["ece"].interval, result.curves.get(split))}
+        cells = {name: _number(score.value, score.interval) for name, score in scores.items()} | ece
+        rows = [
+            [row.label, cells[name], *(_plain_number(guess[name].value) for guess in guesses.values())]
+            for name, row in listed(set(scores)).items()
+        ]
+        header = [f"{split}, {result.sizes[split]} images", f"{result.strategy} [95 %]", *guesses]
+        parts.append(table(header, rows))
+    return [*parts, *_calibrations(result)]
 
 
 def _warm_start_text(result: Fusion) -> str:
@@ -341,17 +344,6 @@ def positive_text(matrix: Mapping[str, Any]) -> str:
     )
 
 
-def _tables(head: str, names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
-    """One table per question, since all scores side by side fit no screen."""
-    parts = []
-    known = listed(set.intersection(*(set(row) for row in rows)) if rows else METRICS)
-    for group, question in GROUPS.items():
-        metrics = [row for row in known.values() if row.group == group]
-        lines = [[name, *(row[m.name] for m in metrics)] for name, row in zip(names, rows, strict=True)]
-        parts.append(f"{question}\n{table([head, *(m.label for m in metrics)], lines)}")
-    return "\n\n".join(parts)
-
-
 def _request_text(result: Comparison) -> str:
     request = result.protocol
     parts = []
@@ -369,6 +361,10 @@ def _number(value: float | None, interval: tuple[float, float] | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else " [no interval]")
+
+
+def _plain_number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 # Cost and worth of backbones and views
@@ -550,7 +546,7 @@ def _score_lines(cells: Sequence[tuple[str, str, str, bool]], width: int) -> lis
     first = min(max([len(cell[0]) for cell in cells], default=0), width - second - third - 4)
     lines = []
     for name, score, reach, is_primary in cells:
-        text = f"{_cut(printable(name), first):<{first}}  {score:<{second}}  {reach}".rstrip()
+        text = f"{cut(printable(name), first):<{first}}  {score:<{second}}  {reach}".rstrip()
         lines.append(Line(text, "strong" if is_primary else ""))
     return lines
 
@@ -575,7 +571,7 @@ def _signed(delta: float, interval: tuple[float, float] | None) -> str:
     return f"{delta:+.3f}" + (f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else "")
 
 
-def _cut(name: str, columns: int) -> str:
+def cut(name: str, columns: int) -> str:
     """Shorten a long name in its middle: strategies begin it, and the last networks tell it from others."""
     if len(name) <= columns:
         return name
@@ -627,3 +623,36 @@ def _next_text(out: Path | None) -> str:
 def _prose(text: str, width: int, stress: Stress = "", hanging: str = "") -> Iterator[Line]:
     for line in filter(None, text.split("\n")):
         yield Line(fill(printable(line), width, subsequent_indent=hanging, break_on_hyphens=False), stress)
+
+
+# The demonstration: what a comparison says, and how to go on
+
+DEMO_ROWS = 8
+"""Rows of its table, so that all of it is one page."""
+NEXT = """On your own images (a folder with one folder per class, or a CSV: path,label[,group][,split][,site]):
+  featstore check   DATA
+  featstore extract DATA --recipe mild --seeds 1-2
+  featstore compare DATA --out runs/mine"""
+
+
+def demonstration_screen(result: Demonstration, width: int = WIDEST) -> list[Line]:
+    """Lay the demonstration out: what was done, what it found, where it lies, what to do next; one page."""
+    width = min(max(width, NARROWEST), WIDEST)
+    found, done = result.comparison, result.extraction
+    vectors = sum(key.stored_now for key in done.keys)
+    first = (
+        f"Done in {duration(result.seconds)}, offline: {found.matrix['images']} generated images of"
+        f" {found.matrix['groups']} patients, {vectors:,} vectors of {len(found.matrix['backbones'])} networks,"
+        f" {len(found.candidates)} candidates compared."
+    )
+    return [
+        *_answer(found, width),
+        Line(""),
+        *_table_lines(found, width, DEMO_ROWS),
+        Line(""),
+        *_prose(first, width),
+        *_brief(findings_not_shown_yet(found.findings), width),
+        *_prose(f"Look at it: {result.report} (one file, works offline in any browser).", width, "strong"),
+        *_prose(f"The runs are beside it; the images are in {result.data}.", width),
+        *(Line(line) for line in NEXT.split("\n")),
+    ]
