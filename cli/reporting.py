@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -176,7 +175,10 @@ def doctor(
         backbones=options.parse_names(backbones) or (),
         load_engines=load_engines,
     )
-    print_result(result, partial(machine_text, details=details), json=json)
+    if json:
+        print_json(result.to_json())
+    else:
+        print_text(machine_text(result, details=details))
     if not result.ready:
         raise typer.Exit(NOT_READY)
 

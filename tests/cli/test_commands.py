@@ -56,8 +56,10 @@ def test_lists_have_a_json_form():
 
 
 def test_the_first_extraction_says_what_it_did(world):
-    assert "Computed 128 of 128 vectors" in world.first.out
-    assert re.search(r"vectors/s \(pixels .*; networks idle \d+ %\)", world.first.out)
+    assert world.first.out.startswith("Computed 128 of 128 vectors"), "the answer comes first"
+    assert max(map(len, world.first.out.splitlines())) <= 100
+    said = " ".join(world.first.out.split())
+    assert re.search(r"vectors/s \(pixels .*; networks idle \d+ %\)", said)
     assert "extract: " in world.first.err, "the progress bar belongs to stderr"
 
 

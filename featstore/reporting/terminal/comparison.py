@@ -145,20 +145,20 @@ def fusion_screen(result: Fusion, width: int = WIDEST, *, details: bool = False)
         _warm_start_text(result),
     ]
     found = findings_not_shown_yet(result.findings)
-    return [
-        *_fusion_answer(result, split, width),
-        Line(""),
-        *_fusion_lines(result, split, width),
-        Line(""),
+    kept = f"Run: {where} (model/, predictions.csv; metrics.json has every score, --details shows them)"
+    below = [
         *(line for part in about for line in _prose(part, width)),
         *_prose(verdict.findings_brief(found), width, hanging="    "),
         *(_sections(_fusion_details(result), width) if details else ()),
-        *_prose(
-            f"Run: {where} (model/, predictions.csv; metrics.json has every score, --details shows them)",
-            width,
-        ),
+        *_prose(kept, width),
         *_prose(f"Next: featstore predict {where} IMAGE...; featstore report {where}", width),
     ]
+    answer = [*_fusion_answer(result, split, width)]
+    for rows in range(ROWS, FEWEST_ROWS - 1, -1):
+        lines = [*answer, Line(""), *_fusion_lines(result, split, width, rows), Line(""), *below]
+        if details or _count(lines) <= LINES:
+            break
+    return lines
 
 
 def scored_split(result: Fusion) -> str:
@@ -194,7 +194,7 @@ def _fusion_answer(result: Fusion, split: str, width: int) -> Iterator[Line]:
         )
 
 
-def _fusion_lines(result: Fusion, split: str, width: int) -> list[Line]:
+def _fusion_lines(result: Fusion, split: str, width: int, most: int) -> list[Line]:
     """One table: the fit, each network alone, and the guesses, by score."""
     singles = result.singles.get(split, ())
     best = singles[0] if singles else None
@@ -208,7 +208,7 @@ def _fusion_lines(result: Fusion, split: str, width: int) -> list[Line]:
     cells += [(f"  {name}", scores[PRIMARY], "", False) for name, scores in guesses.items()]
     ordered = sorted(cells, key=lambda cell: -(cell[1].value or 0.0))
     kept = [cell for cell in ordered if cell[3] or cell[2] or cell[0].strip() in guesses]
-    free = max(0, ROWS - len(kept))
+    free = max(0, most - len(kept))
     others = [cell for cell in ordered if cell not in kept][:free]
     head = f"{METRICS[PRIMARY].label}, {result.sizes[split]} images of {split} [95 %]"
     if best is not None:
@@ -629,7 +629,7 @@ def _prose(text: str, width: int, stress: Stress = "", hanging: str = "") -> Ite
 
 DEMO_ROWS = 8
 """Rows of its table, so that all of it is one page."""
-NEXT = """On your own images (a folder with one folder per class, or a CSV: path,label[,group][,split][,site]):
+NEXT = """On your own images (a folder for each class, or a CSV: path,label[,group][,split][,site]):
   featstore check   DATA
   featstore extract DATA --recipe mild --seeds 1-2
   featstore compare DATA --out runs/mine"""

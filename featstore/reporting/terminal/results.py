@@ -12,7 +12,7 @@ from featstore.findings import counted, with_reasons
 from featstore.images.formats.decode import REASONS
 from featstore.images.recipe import view_name
 from featstore.images.windows import range_option
-from featstore.reporting.terminal.comparison import cut, operating_text
+from featstore.reporting.terminal.comparison import CUT, operating_text
 from featstore.reporting.verdict import findings_text
 from featstore.tables import SHORT, WIDTH, counts, duration, printable, size, table
 
@@ -125,15 +125,20 @@ def _predictions_table(result: Predictions, shown: Sequence[Prediction], width: 
     own = {"P(predicted)": [f"{p.probability[p.label]:.3f}" for p in shown]}
     votes = {name: [p.votes[name] for p in shown] for name in everything[0].votes}
     agree = {"networks agree": [_agreement(p) for p in shown]} if votes else {}
-    for middle in (every | votes, every | agree, own | agree):
+    for middle in (every | votes, every | agree, own | agree, own):
         columns = before | middle | after
         text = table(list(columns), list(zip(*columns.values(), strict=True)))
         wide = max(map(len, text.split("\n"))) - width
         if wide <= 0:
             return text
     room = max(len(p.path) for p in shown) - wide
-    columns["image"] = [cut(printable(p.path), max(room, SHORTEST_PATH)) for p in shown]
+    columns["image"] = [_end_of(printable(p.path), max(room, SHORTEST_PATH)) for p in shown]
     return table(list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _end_of(path: str, columns: int) -> str:
+    """The end of a path, where patient and image are."""
+    return path if len(path) <= columns else f"{CUT}{path[len(CUT) - columns :]}"
 
 
 def _agreement(p: Prediction) -> str:
