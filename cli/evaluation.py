@@ -10,7 +10,18 @@ import typer
 from featstore.errors import UsageError
 
 from . import options
-from .printing import finish, print_comparison, print_csv, print_json, print_result, print_text, say
+from .printing import (
+    columns,
+    finish,
+    print_comparison,
+    print_csv,
+    print_fusion,
+    print_json,
+    print_result,
+    print_screen,
+    print_text,
+    say,
+)
 
 
 @options.reads_data
@@ -55,13 +66,17 @@ def fuse(
     reading: options.Reading = options.PLAIN,
     accept: options.Accept = None,
     json: options.Json = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Show every score of every split, with its interval, too.")
+    ] = False,
 ) -> None:
     """Stage two: train one strategy and keep the model.
 
     Uses stored features only. Scores come from held-out patients: the data set's own splits where it has them.
+
+    Example: featstore fuse DATA --strategy soft_vote --out runs/mine
     """
     from featstore.api.fuse import fuse
-    from featstore.reporting.terminal.comparison import fusion_text
 
     say("fuse", "reading the data set and its features, then training", json=json)
     result = fuse(
@@ -97,7 +112,7 @@ def fuse(
     if json:
         print_json(result.to_json())
     else:
-        print_text(fusion_text(result))
+        print_fusion(result, details=details)
 
 
 @options.reads_data
@@ -237,8 +252,8 @@ def compare(
         print_comparison(result, out, pairs=pairs)
 
 
-SHOWN = 20
-"""Lines on the terminal where all of them go into a file."""
+SHOWN = 15
+"""Answers that a terminal shows; --csv, --json and --out have all."""
 
 
 @options.reads_data
@@ -302,7 +317,7 @@ def predict(
     elif csv:
         print_csv(result.rows())
     else:
-        print_text(predictions_text(result, SHOWN if out else None))
+        print_screen(predictions_text(result, SHOWN, columns()))
     if out is not None:
         print_text(f"Written to {out}.", err=True)
     finish(result.bad)
@@ -340,7 +355,7 @@ def check(
     if json:
         print_json(result.to_json())
     else:
-        print_text(check_text(result))
+        print_screen(check_text(result))
     if not result.no_error_found:
         raise typer.Exit(AUDIT_FAILED)
     finish(result.bad)

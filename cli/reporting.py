@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
-from .printing import columns, finish, print_json, print_result, print_text, say
+from .printing import columns, finish, print_demonstration, print_json, print_result, print_text, say
 
 if TYPE_CHECKING:
     from featstore.tables import Rows
@@ -137,13 +137,12 @@ def demo(
     Generates a data set, extracts features, fits a fusion, compares strategies, and writes a report.
     """
     from featstore.api.demo import demo
-    from featstore.reporting.terminal.results import demo_text
 
     result = demo(out, cache=cache, patients=patients, progress=not json)
     if json:
         print_json(result.to_json())
     else:
-        print_text(demo_text(result))
+        print_demonstration(result)
 
 
 def doctor(
@@ -156,6 +155,9 @@ def doctor(
         typer.Option("--load-engines", help="Load TensorFlow and JAX, and ask them for their GPUs."),
     ] = False,
     cache: options.Cache = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="Name every file of weights that is not here.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Look at this machine: what featstore finds here, what is missing, and what to do about it.
@@ -173,7 +175,10 @@ def doctor(
         backbones=options.parse_names(backbones) or (),
         load_engines=load_engines,
     )
-    print_result(result, machine_text, json=json)
+    if json:
+        print_json(result.to_json())
+    else:
+        print_text(machine_text(result, details=details))
     if not result.ready:
         raise typer.Exit(NOT_READY)
 

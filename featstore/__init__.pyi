@@ -89,6 +89,7 @@ from .results.fusion import (
     OperatingFields,
     Prediction,
     Predictions,
+    SingleNetwork,
     ToleranceFields,
     WarmStart,
 )
@@ -204,6 +205,7 @@ __all__ = [
     "SelectionBias",
     "ShardCorruptError",
     "ShortcutResult",
+    "SingleNetwork",
     "Source",
     "SplitPart",
     "StoreError",

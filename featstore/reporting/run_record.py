@@ -243,6 +243,9 @@ def read_fusion(document: Any) -> Fusion:  # noqa: ANN401
         _require_curves(fusion.curves[split], fusion.matrix)
     _require(bool(fusion.scores), "no split was scored")
     _require_point(fusion.operating, len(fusion.matrix["classes"]))
+    _require(
+        fusion.singles.keys() <= fusion.scores.keys(), "networks were scored on a split that nobody knows"
+    )
     for split, found in fusion.shortcuts.items():
         _require(split in fusion.scores, "shortcuts were scored on a split that nobody knows")
         for scores in found.values():

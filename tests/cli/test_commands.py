@@ -56,8 +56,10 @@ def test_lists_have_a_json_form():
 
 
 def test_the_first_extraction_says_what_it_did(world):
-    assert "Computed 128 of 128 vectors" in world.first.out
-    assert re.search(r"vectors/s \(pixels .*; networks idle \d+ %\)", world.first.out)
+    assert world.first.out.startswith("Computed 128 of 128 vectors"), "the answer comes first"
+    assert max(map(len, world.first.out.splitlines())) <= 100
+    said = " ".join(world.first.out.split())
+    assert re.search(r"vectors/s \(pixels .*; networks idle \d+ %\)", said)
     assert "extract: " in world.first.err, "the progress bar belongs to stderr"
 
 
@@ -77,7 +79,10 @@ def test_an_extraction_names_its_phases_before_its_bar_and_ends_with_what_is_sto
     places = [done.err.index(f"extract: {phase}") for phase in phases]
     assert places == sorted(places)
     assert places[0] == 0
-    header, *rows = (re.split(r" {2,}", line.strip()) for line in done.out.splitlines()[:5])
+    assert done.out.startswith("Computed "), "the answer comes first"
+    lines = done.out.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("backbone "))
+    header, *rows = (re.split(r" {2,}", line.strip()) for line in lines[at : at + 5])
     assert header == ["backbone", "view", "stored now", "of them new", "missing"]
     assert [row[2:] for row in rows] == [["32", "32", "0"]] * 4
     taken = json.loads((tmp_path / "run" / "run.json").read_text())
