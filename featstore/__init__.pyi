@@ -10,6 +10,7 @@ from .api.exchange import export_features, import_features
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
+from .api.plan import plan
 from .api.predict import predict
 from .api.report import write_report
 from .api.split import split
@@ -88,6 +89,7 @@ from .results.fusion import (
 )
 from .results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
 from .results.paper import Claim, Conversion, Demonstration, Leak, PaperNetwork, Reproduction, SavedFigure
+from .results.plan import Looks, Plan, Planning
 from .results.scores import (
     CalibrationError,
     Coefficient,
@@ -148,6 +150,7 @@ __all__ = [
     "InventoryEntry",
     "KeySummary",
     "Leak",
+    "Looks",
     "LossAndAccuracy",
     "LostRows",
     "MachineReport",
@@ -167,7 +170,9 @@ __all__ = [
     "PairwiseDifference",
     "PaperNetwork",
     "ParetoPoint",
+    "Plan",
     "PlannedDifference",
+    "Planning",
     "Prediction",
     "Predictions",
     "PrimaryQuestion",
@@ -222,6 +227,7 @@ __all__ = [
     "load_matrix",
     "make_phantoms",
     "paper",
+    "plan",
     "predict",
     "scan",
     "split",

@@ -27,7 +27,8 @@ def test_every_folder_with_code_is_installed_and_nothing_else():
 def test_there_are_few_modules_and_few_lines_of_imports():
     """A file is one topic, and where many names come from one module, the module is imported.
 
-    170 modules was the goal, and is missed: features have come since. Their number is held, and their grain.
+    170 modules was the goal, and is missed: features have come since. Their number is held, and their grain. The last
+    two are the plan of a comparison, as a command and as what it returns.
     """
     texts = [path.read_text() for path in (ROOT / "featstore").rglob("*.py")]
     imports = sum(
@@ -37,7 +38,7 @@ def test_there_are_few_modules_and_few_lines_of_imports():
         if isinstance(node, ast.Import | ast.ImportFrom)
     )
     lines = sum(text.count("\n") for text in texts)
-    assert len(texts) <= 181
+    assert len(texts) <= 183
     assert lines / len(texts) >= 270, f"{len(texts)} modules of {lines / len(texts):.0f} lines"
     assert imports <= 0.05 * lines, f"{imports} of {lines} lines are imports: {imports / lines:.2%}"
 

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from featstore import runs
+from featstore.api import plan as plans
 from featstore.arguments import public
 from featstore.errors import UsageError
 from featstore.evaluation import candidates, crossval, estimates, leakage, pairwise_tests, selection_bias
@@ -48,6 +49,7 @@ def compare(
     *,
     strategies: Sequence[str] | str = "all",
     subsets: Sequence[Sequence[str]] | str = "singles",
+    plan: str | Path | None = None,
     primary: str | None = None,
     margin: float = questions.MARGIN,
     folds: int | str = 5,
@@ -89,6 +91,10 @@ def compare(
     subsets
         ``singles`` (each backbone alone, and all together), ``all``, ``greedy``, names joined by plus signs, several
         of these with commas, or lists of names: see `featstore.evaluation.candidates.make_candidates`.
+    plan
+        A question that `featstore.plan` has sealed: `primary`, `margin`, `folds`, `repeats`, `fold_seed`, `positive`,
+        `calibrate`, `views` and `test_views` are its own, and the data and features must be those it was made for.
+        Without one the comparison is exploratory.
     primary
         The fusion that the primary question is about, ``NAME`` or ``NAME:A+B``; by default ``concat_logreg`` over all
         networks. It is compared whether or not it is among `strategies`, and so is every single network.
@@ -149,10 +155,16 @@ def compare(
     """
     if view_curve is not None:
         candidates.is_seeded(view_curve)  # refuses a strategy that does not exist, before anything is fitted
+    sealed = None if plan is None else plans.read_plan(Path(plan))
+    primary, margin, folds, repeats, fold_seed, positive, calibrate, views, test_views = plans.settled(
+        sealed, primary, margin, folds, repeats, fold_seed, positive, calibrate, views, test_views
+    )
     cache = Path(source.get("cache") or default_cache())
     known = [resolve(code) for code in accept]
     with progress_bars(wanted=progress):
-        matrix = leakage.drop_seen(load_matrix(data, **source))
+        loaded = load_matrix(data, **source)
+    plans.require_planned(sealed, loaded)
+    matrix = leakage.drop_seen(loaded)
     facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
     matrix = leakage.merge_copies(matrix, facts, cache, known, progress=progress)
     named = candidates.make_candidates(strategies, subsets, matrix.backbones)
@@ -187,6 +199,7 @@ def compare(
         [point.calibrate(values) for point, values in zip(mine, answers, strict=False)]
         for mine, answers in zip(chosen, raw, strict=True)
     ]
+    planning = plans.take_look(cache, loaded, "compare", sealed)
     weights = group_weights(matrix.groups, seed=fold_seed)
     ranked = estimates.score_candidates(
         design,
@@ -211,6 +224,7 @@ def compare(
             calibrate=calibrate,
             sensitivity=sensitivity,
             confidence=confidence,
+            plan=planning.plan,
             own_split=own,
             adjustment="max-T",
         ),
@@ -237,6 +251,7 @@ def compare(
         else None,
         fits=reuse.requests,
         fits_reused=reuse.hits,
+        planning=planning,
     )
     told = [
         *data_findings(matrix, facts, draws_folds=not own),
@@ -269,6 +284,7 @@ def compare(
                 "matrix": document["matrix"],
                 "protocol": document["protocol"],
                 "fits": {"asked": result.fits, "taken_from_cache": result.fits_reused},
+                "planning": planning.to_json(),
             },
             document,
             estimates.out_of_fold(matrix, ranked, design.splits, data),

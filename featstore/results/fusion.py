@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, TypedDict
 
 from msgspec import field
 
 from featstore.findings import Finding
 from featstore.results.document import Count, Interval, Result, Share
+from featstore.results.plan import Looks
 from featstore.results.scores import Curves, MatrixFields, Score
 
 if TYPE_CHECKING:
@@ -107,7 +108,12 @@ class Fusion(Result, frozen=True, kw_only=True):
         By evaluated split: scores of guesses that need no network, as `scores`.
     findings
         What a reader of the scores must know, the gravest first.
+    looks
+        Looks at these images before this one, as far as the cache knows; in ``run.json``, and not among the scores.
+        None in runs of before.
     """
+
+    IN_MEMORY: ClassVar[frozenset[str]] = frozenset({"looks"})
 
     run: str = ""
     strategy: str
@@ -121,6 +127,7 @@ class Fusion(Result, frozen=True, kw_only=True):
     warm_start: WarmStart | None = field(name="continuation")
     shortcuts: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    looks: Looks | None = None
 
 
 # Answers for images

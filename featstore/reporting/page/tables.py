@@ -363,6 +363,7 @@ def _comparing(comparison: Comparison, asked: Mapping[str, Any]) -> list[str]:
     return [
         *_option("--strategies", _joined(asked.get("strategies")), "all"),
         *_option("--subsets", _joined(asked.get("subsets")), "singles"),
+        *_option("--plan", "PLAN.json" if comparison.protocol.plan else None),
         *_option("--primary", asked.get("primary")),
         *_option("--margin", asked.get("margin"), MARGIN),
         *_option("--folds", comparison.folds),

@@ -17,6 +17,7 @@ from featstore.findings import CATALOGUE, Finding
 from featstore.reporting import verdict
 from featstore.reporting.tables import counts, printable, size, table, view_name
 from featstore.reporting.verdict import sure
+from featstore.results.plan import SPLIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         ViewPoint,
     )
     from featstore.results.fusion import Fusion
+    from featstore.results.plan import Plan
 
     Stress = Literal["", "strong", "told", "untold", "faint"]
 
@@ -115,11 +117,33 @@ def fusion_text(result: Fusion) -> str:
             *_calibrations(result),
             operating_text(result.operating, list(result.matrix["classes"])),
             _warm_start_text(result),
+            "" if result.looks is None else verdict.looks_text(result.looks),
             verdict.findings_brief(findings_not_shown_yet(result.findings)),
             f"The run is in {result.run}: model/, metrics.json, predictions.csv, run.json.",
             f"Next: featstore predict {result.run} IMAGE...",
         )
         if part
+    )
+
+
+def plan_text(plan: Plan, out: Path) -> str:
+    """What was sealed, and what to do next."""
+    folds = (
+        "the data set's own split"
+        if plan.folds == SPLIT
+        else f"{plan.folds} folds{'' if plan.repeats == 1 else f', {plan.repeats} times'}, seed {plan.fold_seed}"
+    )
+    looks = plan.looks
+    known = (
+        "No look at these images is known before it."
+        if not looks.count
+        else f"But scores of these images were computed before: {looks.compare} compare, {looks.fuse} fuse, the first"
+        f" on {looks.first[:10]}. The comparison will say so."
+    )
+    return (
+        f"Sealed in {out}: is {plan.primary} better than every single network ({', '.join(plan.backbones)})?\n"
+        f"{plan.metric.upper()}, margin {plan.margin:g}; {folds}; {plan.images} images of {plan.groups} groups."
+        f" {known}\nNext: featstore compare DATA --plan {quote(str(out))}"
     )
 
 
