@@ -12,7 +12,7 @@ from featstore.arguments import public
 from featstore.errors import StoreError, UsageError
 from featstore.evaluation import candidates
 from featstore.evaluation import primary_question as questions
-from featstore.evaluation.calibration import OperatingPointRequest
+from featstore.evaluation.calibration import method
 from featstore.evaluation.metrics import PRIMARY, positive_class
 from featstore.matrix import Source, load_matrix
 from featstore.results.document import ShapeError, read_result
@@ -106,7 +106,8 @@ def plan(
             "Extract another network: featstore extract DATA --backbones A,B",
         )
     chosen = positive_class(matrix.classes, positive)
-    OperatingPointRequest(calibrate, positive=chosen.index)
+    if calibrate is not None:
+        method(calibrate)
     candidates.with_views([question.primary], views, test_views, len(matrix.views))
     _require_splits(matrix, folds, repeats, fold_seed)
     cache = Path(source.get("cache") or default_cache())
@@ -184,7 +185,7 @@ def settled(sealed: Plan | None, *given: Any) -> tuple[Any, ...]:  # noqa: ANN40
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(
                 f"The plan has settled {flag}: it is {planned[name]}, and {asked} was given.",
-                f"Leave out {flag}; or leave out --plan, and the comparison is exploratory.",
+                f"Leave out {flag}; or run `featstore compare DATA` without the plan, and it is exploratory.",
             )
     return tuple(planned.values())
 
@@ -211,7 +212,7 @@ def require_planned(sealed: Plan | None, matrix: FeatureMatrix) -> None:
         raise UsageError(
             f"The plan is about other features, of {', '.join(sealed.backbones)}; these are of"
             f" {', '.join(matrix.backbones)}, or of other weights, views or decoding.",
-            "Give the --backbones, --weights, --recipe and --seeds that were planned with.",
+            "Choose them as the plan did: `featstore compare DATA --plan PLAN.json --backbones A,B --seeds 1-4`",
         )
 
 
