@@ -107,7 +107,7 @@ def plan(
     primary: options.Primary = None,
     margin: options.Margin = 0.01,
     folds: options.Folds = "5",
-    repeats: options.Repeats = 1,
+    repeats: options.Repeats = None,
     fold_seed: options.FoldSeed = 0,
     positive: options.Positive = None,
     calibrate: options.Calibrate = None,
@@ -187,7 +187,7 @@ def compare(
     primary: options.Primary = None,
     margin: options.Margin = 0.01,
     folds: options.Folds = "5",
-    repeats: options.Repeats = 1,
+    repeats: options.Repeats = None,
     fold_seed: options.FoldSeed = 0,
     training_seeds: Annotated[
         int, typer.Option(help="Seeds to train with, for strategies that draw random numbers.")

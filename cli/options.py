@@ -152,7 +152,13 @@ Folds = Annotated[
         metavar="N|split",
     ),
 ]
-Repeats = Annotated[int, typer.Option(help="Times to repeat it with other folds.")]
+Repeats = Annotated[
+    int | None,
+    typer.Option(
+        help="Times to draw the folds; default 3 where fits are cheap (no networks trained), else 1.",
+        show_default=False,
+    ),
+]
 FoldSeed = Annotated[int, typer.Option(help="Seed of folds and resamples.")]
 ViewPolicies = Annotated[
     str, typer.Option("--views", help="Training on views: identity, expand, average, sample, with commas.")

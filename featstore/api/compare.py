@@ -53,7 +53,7 @@ def compare(
     primary: str | None = None,
     margin: float = questions.MARGIN,
     folds: int | str = 5,
-    repeats: int = 1,
+    repeats: int | None = None,
     fold_seed: int = 0,
     training_seeds: int = 1,
     positive: str | None = None,
@@ -101,8 +101,9 @@ def compare(
     margin
         Difference in the AUC that is too small to matter: `featstore.evaluation.primary_question`.
     folds, repeats, fold_seed
-        Cross-validation; two calls with the same values give the same folds and the same numbers. ``split`` takes the
-        data set's own instead: trained on ``train`` and ``val``, scored on ``test``.
+        Cross-validation; two calls with the same values give the same folds and the same numbers. None repeats it
+        three times where fits are cheap, else not (`featstore.evaluation.crossval.usual_repeats`). ``split`` takes
+        the data set's own folds instead: trained on ``train`` and ``val``, scored on ``test``.
     training_seeds
         Seeds to train with on the folds of the first repeat, for strategies that draw random numbers; more than one
         tells the luck of training from the choice of patients.
@@ -174,6 +175,7 @@ def compare(
     preferred = positive_class(matrix.classes, positive)
     index = preferred.index
     request = OperatingPointRequest(calibrate, sensitivity, index, confidence)
+    repeats = crossval.usual_repeats(matrix, compared, folds) if repeats is None else repeats
     splits, dropped = _splits(matrix, folds, repeats, fold_seed)
     own = folds == OWN_SPLIT
     design = estimates.EvaluationDesign(matrix.y, matrix.groups, splits, repeats, index)

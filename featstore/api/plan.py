@@ -13,6 +13,7 @@ from featstore.errors import StoreError, UsageError
 from featstore.evaluation import candidates
 from featstore.evaluation import primary_question as questions
 from featstore.evaluation.calibration import method
+from featstore.evaluation.crossval import usual_repeats
 from featstore.evaluation.metrics import PRIMARY, positive_class
 from featstore.matrix import Source, load_matrix
 from featstore.results.document import ShapeError, read_result
@@ -31,7 +32,7 @@ PLANNED: Mapping[str, Any] = {
     "primary": None,
     "margin": questions.MARGIN,
     "folds": 5,
-    "repeats": 1,
+    "repeats": None,
     "fold_seed": 0,
     "positive": None,
     "calibrate": None,
@@ -50,7 +51,7 @@ def plan(
     primary: str | None = None,
     margin: float = questions.MARGIN,
     folds: int | str = 5,
-    repeats: int = 1,
+    repeats: int | None = None,
     fold_seed: int = 0,
     positive: str | None = None,
     calibrate: str | None = None,
@@ -73,7 +74,7 @@ def plan(
     out
         The plan: a JSON file, for its owner alone.
     primary, margin, folds, repeats, fold_seed, positive, calibrate, views, test_views
-        As for `featstore.compare`.
+        As for `featstore.compare`; `repeats` by the cost of the primary fusion and the single networks.
     overwrite
         Replace a file that is there already.
     **source
@@ -109,7 +110,9 @@ def plan(
     if calibrate is not None:
         method(calibrate)
     candidates.with_views([question.primary], views, test_views, len(matrix.views))
-    _require_splits(matrix, folds, repeats, fold_seed)
+    asked = [*question.singles, question.primary]
+    times = usual_repeats(matrix, asked, folds) if repeats is None else repeats
+    _require_splits(matrix, folds, times, fold_seed)
     cache = Path(source.get("cache") or default_cache())
     sealed = Plan(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -118,7 +121,7 @@ def plan(
         metric=PRIMARY,
         positive=None if chosen.index is None else matrix.classes[chosen.index],
         folds=folds if isinstance(folds, int) else "split",
-        repeats=repeats,
+        repeats=times,
         fold_seed=fold_seed,
         calibrate=calibrate,
         views=tuple(views),
@@ -142,8 +145,10 @@ def plan(
 
 def _require_splits(matrix: FeatureMatrix, folds: int | str, repeats: int, seed: int) -> None:
     """Refuse folds that could not be drawn."""
-    if folds == OWN_SPLIT:
+    if folds == OWN_SPLIT and repeats == 1:
         own_split(matrix)
+    elif folds == OWN_SPLIT:
+        raise UsageError("The data set's own split cannot be repeated.", "Leave out --repeats.")
     elif isinstance(folds, int):
         group_folds(matrix, folds, repeats, seed)
     else:
