@@ -11,6 +11,7 @@ from .api.exchange import export_features, import_features
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
+from .api.plan import plan
 from .api.predict import predict
 from .api.report import write_report
 from .api.split import split
@@ -95,6 +96,7 @@ from .results.fusion import (
 )
 from .results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
 from .results.paper import Claim, Conversion, Demonstration, Leak, PaperNetwork, Reproduction, SavedFigure
+from .results.plan import Looks, Plan, Planning
 from .results.scores import (
     CalibrationError,
     Coefficient,
@@ -160,6 +162,7 @@ __all__ = [
     "InventoryEntry",
     "KeySummary",
     "Leak",
+    "Looks",
     "LossAndAccuracy",
     "LostRows",
     "MachineReport",
@@ -180,7 +183,9 @@ __all__ = [
     "PaperNetwork",
     "ParetoPoint",
     "Picture",
+    "Plan",
     "PlannedDifference",
+    "Planning",
     "Prediction",
     "Predictions",
     "PrimaryQuestion",
@@ -241,6 +246,7 @@ __all__ = [
     "load_matrix",
     "make_phantoms",
     "paper",
+    "plan",
     "predict",
     "recipes",
     "scan",

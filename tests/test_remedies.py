@@ -54,7 +54,7 @@ EXCEPTIONS = {
             "featstore.backbones.weights:not_downloaded_error",
         ],
     },
-    ("check", "compare", "finetune", "fuse", "report", "split"): {
+    ("check", "compare", "finetune", "fuse", "plan", "report", "split"): {
         "there only the process that reads foreign files can be lost, with a remedy of its own": [
             "featstore.errors:WorkerLostError.REMEDY",
         ],

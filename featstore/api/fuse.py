@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import runs
+from featstore.api.plan import take_look
 from featstore.arguments import public
 from featstore.errors import RunError, UsageError
 from featstore.evaluation import calibration, candidates, intervals, leakage, metrics, shortcuts
@@ -120,7 +121,7 @@ def fuse(
     settings = candidates.resolve_options(strategy, preset, options or {})
     codes = [resolve(code) for code in accept]
     with progress_bars(wanted=progress):
-        matrix = load_matrix(data, **source)
+        matrix = loaded = load_matrix(data, **source)
     cache = Path(source.get("cache") or default_cache())
     facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
     matrix = leakage.merge_copies(matrix, facts, cache, codes, progress=progress)
@@ -177,6 +178,7 @@ def fuse(
             has_groups=matrix.has_groups,
         ),
     ]
+    looks = take_look(cache, loaded, "fuse").looks
     result = Fusion(
         run=str(out),
         strategy=strategy,
@@ -204,6 +206,7 @@ def fuse(
         shortcuts=guesses,
         singles=_single_networks(matrix, train, tested, raw, index),
         findings=ordered(mark_accepted(told, codes)),
+        looks=looks,
     )
     document = result.to_json(examples=False)
     learned = leakage.training_images(
@@ -229,6 +232,7 @@ def fuse(
                 "accepted": codes,
             },
             **{k: document[k] for k in ("strategy", "options", "matrix", "sizes", "operating")},
+            "looks": looks.to_json(),
         },
         document,
         held_out(matrix, splits, proba, decisions, votes, data),

@@ -19,6 +19,7 @@ from featstore.results.document import ShapeError, read_result
 from featstore.results.extraction import Extraction, ExtractionFields
 from featstore.results.fusion import Fusion, OperatingFields
 from featstore.results.paper import Reproduction, ReproductionFields
+from featstore.results.plan import Looks, Planning
 from featstore.results.scores import Curves, MatrixFields, MetricEstimate, Score
 from featstore.tables import DASH, Cell, Table, count_cell, number_cell, short_weights, text_cell
 
@@ -181,6 +182,8 @@ def _read_paper(folder: Path, about: Mapping[str, Any]) -> RunRecord:
 def _read_fuse(folder: Path, about: Mapping[str, Any]) -> RunRecord:
     metrics = _metrics(folder, about)
     outcome = read_fusion(metrics)
+    if "looks" in about:
+        outcome = structs.replace(outcome, looks=read_result(Looks, about["looks"], "the looks"))
     answers = read_predictions(
         runs.read_verified(folder, about, runs.PREDICTIONS),
         "split",
@@ -193,6 +196,8 @@ def _read_fuse(folder: Path, about: Mapping[str, Any]) -> RunRecord:
 def _read_compare(folder: Path, about: Mapping[str, Any]) -> RunRecord:
     metrics = _metrics(folder, about)
     outcome = read_comparison(metrics)
+    if "planning" in about:
+        outcome = structs.replace(outcome, planning=_planning(about["planning"], outcome))
     first, singles = leader(outcome).candidate, _voters(outcome)
     answers = read_predictions(
         runs.read_verified(folder, about, runs.PREDICTIONS),
@@ -206,6 +211,12 @@ def _read_compare(folder: Path, about: Mapping[str, Any]) -> RunRecord:
     return RunRecord(
         folder, folder.resolve().name, "compare", about, metrics, outcome, {**answers, first.label: voted}
     )
+
+
+def _planning(document: Any, comparison: Comparison) -> Planning:  # noqa: ANN401
+    planning = read_result(Planning, document, "the planning")
+    _require(planning.plan == comparison.protocol.plan, "it was run by another plan than its scores say")
+    return planning
 
 
 def _voters(comparison: Comparison) -> dict[str, str]:

@@ -334,6 +334,7 @@ def headline(record: RunRecord) -> tuple[str, ...]:
             lines = verdict.selection_bias_text(comparison).splitlines()
             return (
                 verdict.summary(comparison),
+                *verdict.planning_sentences(comparison),
                 *verdict.consequences(comparison),
                 *filter(None, [verdict.question_text(comparison)]),
                 *lines,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, TypedDict
 
 from msgspec import field
 
 from featstore.findings import Finding, counted
 from featstore.results.document import Count, Interval, Result, Share, bounds
+from featstore.results.plan import Looks
 from featstore.results.scores import PRIMARY, Curves, MatrixFields, Score
 
 if TYPE_CHECKING:
@@ -131,7 +132,12 @@ class Fusion(Result, frozen=True, kw_only=True):
         By evaluated split: each backbone alone, the best first; none of a single backbone, and in runs of before.
     findings
         What a reader of the scores must know, the gravest first.
+    looks
+        Looks at these images before this one, as far as the cache knows; in ``run.json``, and not among the scores.
+        None in runs of before.
     """
+
+    IN_MEMORY: ClassVar[frozenset[str]] = frozenset({"looks"})
 
     run: str = ""
     strategy: str
@@ -146,6 +152,7 @@ class Fusion(Result, frozen=True, kw_only=True):
     shortcuts: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
     singles: Mapping[str, tuple[SingleNetwork, ...]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    looks: Looks | None = None
 
     def headline(self) -> str:
         """What was fitted, and its AUC on each evaluated split."""

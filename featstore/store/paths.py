@@ -47,6 +47,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "layouts": ("layouts", _MACHINE, r".+\.json"),
     "lease": ("leases", r"[0-9a-f]{32}\.json"),
     "result": ("results", rf"{_HASH}\.json"),
+    "look": ("looks", _HASH, rf"{_HASH}\.json"),
 }
 """Names of all files that featstore writes, by kind: a pattern for every folder below the cache, and for the file."""
 TEMPORARY = "temporary"

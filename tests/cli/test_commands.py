@@ -20,7 +20,7 @@ from featstore.errors import MissingFeaturesError
 COMMANDS = [
     "demo", "check", "extract", "fuse", "compare", "predict", "report", "paper", "finetune", "backbones",
     "strategies", "recipes", "cache", "doctor", "bench",
-    "split", "convert",
+    "split", "convert", "plan",
 ]  # fmt: skip
 
 

@@ -76,3 +76,21 @@ def test_the_class_that_is_not_normal_is_the_positive_one_and_the_screen_says_so
     assert remedy == ["--positive", "normal"]
     again = featstore("fuse", *arguments, *remedy, "--out", tmp_path / "other")
     assert "\nPositive class: 'normal'.\n" in again.out
+
+
+def test_a_plan_is_sealed_run_and_called_planned_on_the_first_lines(world, tmp_path):
+    path = tmp_path / "plan.json"
+    where = ["--cache", world.cache, "--seeds", "none"]
+    sealed = featstore("plan", world.data, "--out", path, "--folds", "3", "--repeats", "1", *where)
+    assert sealed.code == 0, sealed.err
+    assert sealed.out.startswith(f"Sealed in {path}: is concat_logreg better than every single network (")
+    planned = ["compare", world.data, "--plan", path, "--strategies", "concat_logreg", *where]
+    done = featstore(*planned)
+    assert done.code == 0, done.err
+    assert any(line.startswith("Planned") for line in done.out.splitlines()[:6])
+    other = featstore(*planned, "--margin", "0.05")
+    assert (other.code, other.out) == (2, "")
+    assert "The plan has settled --margin" in other.err
+    assert (
+        "Exploratory: no plan was sealed. Look " in featstore(*planned[:2], *planned[4:], "--folds", "3").out
+    )

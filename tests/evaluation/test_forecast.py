@@ -10,7 +10,7 @@ from fakes_matrix import make_matrix
 import featstore
 from featstore.evaluation import crossval
 from featstore.evaluation.candidates import make_candidates, not_fitted
-from featstore.evaluation.crossval import Forecast, forecast
+from featstore.evaluation.crossval import Forecast, forecast, usual_repeats
 from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import image_blocks, plan
 from featstore.images.formats.decode import decoder_version
@@ -107,3 +107,16 @@ def test_a_short_comparison_of_what_was_asked_for_says_neither(world, capsys):
     assert "fits on" not in said
     assert "Not fitted" not in said
     assert "FS411" not in {finding.code for finding in result.findings}
+
+
+def test_folds_are_drawn_three_times_where_fits_are_cheap_and_once_where_not():
+    matrix = make_matrix()
+    cheap = make_candidates(["concat_logreg", "soft_vote"], "singles", matrix.backbones)
+    assert usual_repeats(matrix, cheap, 5) == 3
+    assert usual_repeats(matrix, cheap, "split") == 1
+    trained = make_candidates(["concat_logreg", "concat_head"], "singles", matrix.backbones)
+    assert usual_repeats(matrix, trained, 5) == 1, "networks draw random numbers, and take their time"
+    many = replace(
+        matrix, records=matrix.records * 400, specs=tuple(replace(s, dimension=2048) for s in matrix.specs)
+    )
+    assert usual_repeats(many, cheap, 5) == 1

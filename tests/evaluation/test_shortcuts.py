@@ -136,7 +136,7 @@ def test_the_own_split_is_named_when_it_is_not_used_and_can_be_used(leaky, tmp_p
     table = data / "split.csv"
     table.write_text("\n".join(["path,label,split", *lines]) + "\n", encoding="utf-8")
     shared = {"strategies": ["concat_logreg"], "positive": "covid", "cache": cache}
-    drawn = featstore.compare(table, folds=4, **shared)
+    drawn = featstore.compare(table, folds=4, repeats=1, **shared)
     assert named(drawn, "split_ignored")
     text = comparison_text(drawn)
     above = " ".join(text.partition("AUC, mean of 4 folds")[0].split())

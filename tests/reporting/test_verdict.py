@@ -24,6 +24,7 @@ def result(pairs, scored=None, selection_bias=None):
         candidates=ranked,
         selection_bias=selection_bias,
         primary_question=None,
+        planning=None,
         protocol=SimpleNamespace(adjustment="max-T"),
     )
 

@@ -88,6 +88,7 @@ def result(scored, verdict="cannot_tell", **changed):
         "primary_question": question(verdict, a, b),
         "pairs": [difference(a, b, "cannot_tell")],
         "selection_bias": bias(a),
+        "planning": None,
         "protocol": Protocol(
             folds=5, repeats=1, fold_seed=0, calibrate=None, sensitivity=None, adjustment="max-T"
         ),

@@ -363,10 +363,11 @@ def _comparing(comparison: Comparison, asked: Mapping[str, Any]) -> list[str]:
     return [
         *_option("--strategies", _joined(asked.get("strategies")), "all"),
         *_option("--subsets", _joined(asked.get("subsets")), "singles"),
+        *_option("--plan", "PLAN.json" if comparison.protocol.plan else None),
         *_option("--primary", asked.get("primary")),
         *_option("--margin", asked.get("margin"), MARGIN),
         *_option("--folds", comparison.folds),
-        *_option("--repeats", comparison.repeats, 1),
+        *([] if comparison.own_split else _option("--repeats", comparison.repeats)),
         *_option("--fold-seed", comparison.fold_seed),
         *_option("--training-seeds", asked.get("training_seeds"), 1),
         *_option("--positive", comparison.matrix["positive"]),

@@ -17,6 +17,7 @@ from featstore.findings import CATALOGUE, Finding
 from featstore.images.recipe import view_name
 from featstore.reporting import verdict
 from featstore.reporting.verdict import sure
+from featstore.results.plan import SPLIT
 from featstore.tables import counts, duration, printable, size, table
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     )
     from featstore.results.fusion import Fusion, SingleNetwork
     from featstore.results.paper import Demonstration
+    from featstore.results.plan import Plan
 
     Stress = Literal["", "strong", "told", "untold", "faint"]
 
@@ -146,6 +148,7 @@ def fusion_screen(result: Fusion, width: int = WIDEST, *, details: bool = False)
         operating_text(result.operating, list(result.matrix["classes"])),
         *([] if details or not _is_calibrated(result) else _calibrations(result)),
         _warm_start_text(result),
+        "" if result.looks is None else verdict.looks_text(result.looks),
     ]
     found = findings_not_shown_yet(result.findings)
     kept = f"Run: {where} (model/, predictions.csv; metrics.json has every score, --details shows them)"
@@ -264,6 +267,27 @@ def _fusion_details(result: Fusion) -> list[str]:
         header = [f"{split}, {result.sizes[split]} images", f"{result.strategy} [95 %]", *guesses]
         parts.append(table(header, rows))
     return [*parts, *_calibrations(result)]
+
+
+def plan_text(plan: Plan, out: Path) -> str:
+    """What was sealed, and what to do next."""
+    folds = (
+        "the data set's own split"
+        if plan.folds == SPLIT
+        else f"{plan.folds} folds{'' if plan.repeats == 1 else f', {plan.repeats} times'}, seed {plan.fold_seed}"
+    )
+    looks = plan.looks
+    known = (
+        "No look at these images is known before it."
+        if not looks.count
+        else f"But scores of these images were computed before: {looks.compare} compare, {looks.fuse} fuse, the first"
+        f" on {looks.first[:10]}. The comparison will say so."
+    )
+    return (
+        f"Sealed in {out}: is {plan.primary} better than every single network ({', '.join(plan.backbones)})?\n"
+        f"{plan.metric.upper()}, margin {plan.margin:g}; {folds}; {plan.images} images of {plan.groups} groups."
+        f" {known}\nNext: featstore compare DATA --plan {quote(str(out))}"
+    )
 
 
 def _warm_start_text(result: Fusion) -> str:
