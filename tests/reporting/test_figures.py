@@ -278,6 +278,31 @@ def test_axes_bear_the_standard_labels():
     assert [label for label, picture in labels.items() if label not in words(picture)] == []
 
 
+def test_a_candidate_has_one_colour_in_every_figure():
+    y, proba, groups = images_of_patients()
+    names = ["good", "poor", "middling"]
+    scores = {"good": proba, "poor": 1 - proba, "middling": np.full(proba.shape, 0.5) + 0.1 * proba}
+    parts = {name: curves(y, part, part.argmax(axis=1), 1) for name, part in scores.items()}
+    drawn = [
+        figures.roc(y, scores, groups),
+        figures.precision_recall(y, scores, groups),
+        figures.reliability(parts),
+        figures.decision_curves(parts),
+        figures.risk_coverage(parts),
+    ]
+    colours = [
+        {
+            name: line.get_color()
+            for line in picture.figure.axes[0].get_lines()
+            for name in names
+            if str(line.get_label()).strip().startswith(name)
+        }
+        for picture in drawn
+    ]
+    assert len(colours[0]) == len(names)
+    assert all(found == colours[0] for found in colours)
+
+
 def test_differences_are_drawn_with_their_intervals_the_margin_and_the_p():
     picture = figures.differences(question(["VGG19", "Xception"]))
     assert "VGG19 +0.020 [\u22120.030, +0.070], p = 0.400" in picture.alt
@@ -442,7 +467,7 @@ def test_a_number_that_a_table_has_stands_at_the_curve_as_it_is():
     y, proba, groups = images_of_patients(60)
     stated = {"a": (0.812, (0.701, 0.934)), "b": (0.9, None)}
     picture = figures.roc(y, {"a": proba[:, 1], "b": proba[:, 1]}, groups, stated=stated)
-    assert "b AUC 0.900; a AUC 0.812 [0.701, 0.934]" in picture.alt
+    assert "a AUC 0.812 [0.701, 0.934]; b AUC 0.900" in picture.alt
 
 
 def crossings(figure):

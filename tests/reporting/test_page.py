@@ -230,17 +230,18 @@ def rows_of(text, title):
 
 def test_patients_and_images_by_class_site_and_split(world, tmp_path, bare):
     text = write_report(world.compare, tmp_path / "a.html", world.data, world.cache).read_text()
-    head, every, *sites = rows_of(text, "Patients and images by class")
+    head, every, *sites = rows_of(text, r"Patients \(images\) by class")
     assert head == ["", "ill", "well", "All"]
     assert every[0] == "All images used"
-    assert every[-1] == "48 patients"
+    assert every[-1] == "48 (96)"
     assert [row[0] for row in sites] == ["north", "south"]
     text = write_report(world.fuse, tmp_path / "b.html").read_text()
-    rows = rows_of(text, "Patients and images by class")
+    rows = rows_of(text, r"Patients \(images\) by class")
     sizes = json.loads((world.fuse / run.METRICS).read_text())["sizes"]
     assert [row[0] for row in rows[1:]] == ["All images used", "train", "test"]
-    assert rows[2][-1] == f"{sizes['train']} images", "whose they are is not in the run"
-    assert f"<small>{sizes['test']} images</small>" in text
+    assert rows[2][-1] == f"\u2013 ({sizes['train']})", "whose they are is not in the run"
+    assert rows[3][-1].endswith(f" ({sizes['test']})")
+    assert rows[3][-1] > "0"
 
 
 def test_the_flow_says_what_was_set_aside_and_why(world, tmp_path, bare):

@@ -188,7 +188,9 @@ def _forest(ranked: Candidates, metric: str, undefined: int, name: str, title: s
     axes.set_xlabel(_spoken(metric))
     axes.locator_params(axis="x", nbins=4)
     left_out = f" {undefined} without a value are left out." if undefined else ""
-    note = f"Filled: several backbones fused; hollow: one alone. Small dots: the folds.{_best_of(ranked)}{left_out}"
+    note = (
+        f"Filled: several fused; hollow: one alone. Small dots below: the folds.{_best_of(ranked)}{left_out}"
+    )
     style.below(axes, f"{note}\n{key}", left=NAMES)
     return style.Picture(name, title, _forest_alt(ranked, metric, title), figure)
 
@@ -197,7 +199,7 @@ def _interval(axes: Axes, row: int, estimate: Mapping[str, Any], *, fused: bool)
     colour = style.PALETTE[0] if fused else style.PALETTE[1]
     mean, interval = estimate["mean"], estimate.get("interval")
     folds = [value for value in estimate.get("folds") or () if value is not None]
-    axes.scatter(folds, [row] * len(folds), s=5, color=style.GREY, alpha=0.6, linewidths=0, zorder=1)
+    axes.scatter(folds, [row + 0.3] * len(folds), s=5, color=style.GREY, alpha=0.6, linewidths=0, zorder=1)
     if interval:
         axes.plot(interval, [row, row], color=colour, linewidth=1.6, zorder=2)
     face = colour if fused else "none"

@@ -75,7 +75,7 @@ def roc(
     curves = measured(y, scores, groups, positive, seed, "auc", sensitivity_at_fpr, style.SHOWN, stated)
     why = "No ROC curve can be drawn: it needs images of the positive class and others."
     return (
-        _plane(curves, "AUC", _told(scores, groups, stated), name, title)
+        _plane(_as_given(curves, scores), "AUC", _told(scores, groups, stated), name, title)
         if curves
         else style.blank(name, title, why)
     )
@@ -116,7 +116,13 @@ def precision_recall(
     if not curves:
         return style.blank(name, title, why)
     chance = 1 / _classes(scores) if _classes(scores) > 2 else float((np.asarray(y) == positive).mean())  # noqa: PLR2004
-    return _plane(curves, "AP", _told(scores, groups, stated), name, title, chance)
+    return _plane(_as_given(curves, scores), "AP", _told(scores, groups, stated), name, title, chance)
+
+
+def _as_given(curves: list[Curve], scores: Mapping[str, ArrayLike]) -> list[Curve]:
+    """Few curves in the order in which they were given: a candidate has one colour in all figures."""
+    order = list(scores)
+    return curves if len(curves) > style.SHOWN else sorted(curves, key=lambda curve: order.index(curve.name))
 
 
 def _classes(scores: Mapping[str, ArrayLike]) -> int:
@@ -149,7 +155,7 @@ def _plane(
     for at, (curve, label) in enumerate(zip(named, labels, strict=True)):
         if at < BANDS and curve.band:
             axes.fill_between(GRID, *curve.band, color=style.PALETTE[at], alpha=0.16, linewidth=0)
-        text = f"{label}: {short} {style.between(curve.score, curve.interval, 2)}"
+        text = f"{label}: {short} {style.between(curve.score, curve.interval)}"
         axes.plot(GRID, curve.seen, label=style.entry(text), **style.stroke(at))
     _guessing(axes, chance)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
@@ -419,6 +425,9 @@ def _of(curves: Curves, kind: str, key: str) -> dict[str, Mapping[str, Any]]:
 def _best_first(
     parts: Mapping[str, Mapping[str, Any]], loss: Callable[[Mapping[str, Any]], float]
 ) -> dict[str, Mapping[str, Any]]:
+    """As they were given, so that a candidate has one colour in all figures; of many the best come first."""
+    if len(parts) <= style.SHOWN:
+        return dict(parts)
     return dict(sorted(parts.items(), key=lambda item: loss(item[1])))
 
 

@@ -18,7 +18,7 @@ from featstore.images.augment import thumbnail
 from featstore.images.reading import read_pixels
 from featstore.matrix import FeatureMatrix, assemble
 from featstore.reporting import figures
-from featstore.reporting.tables import Cell, Table, printable, text_cell
+from featstore.reporting.tables import DASH, Cell, Table, count_cell, printable, text_cell
 from featstore.results.comparison import Comparison
 from featstore.results.fusion import Fusion
 from featstore.runs import data_digest, keys_of
@@ -49,12 +49,12 @@ class Count:
     images: int
     patients: int | None = None
 
-    @property
-    def cell(self) -> Cell:
-        """Patients with their images beneath; images alone where no patients are known."""
-        if self.patients is None:
-            return Cell(_plural(self.images, "image"), key=float(self.images))
-        return Cell(_plural(self.patients, "patient"), _plural(self.images, "image"), float(self.patients))
+    def cell(self, *, named: bool) -> Cell:
+        """Patients (images), the patients a dash where they are not known; images alone of data that name none."""
+        if not named:
+            return count_cell(self.images)
+        patients = DASH if self.patients is None else f"{self.patients:,}"
+        return Cell(f"{patients} ({self.images:,})", key=float(self.images))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def table_one(record: RunRecord, dataset: Dataset | None) -> Table | None:
     """Patients and images by class, split and site; None of a run that scored nothing."""
     if record.outcome is None:
         return None
-    rows = members(record, dataset)
+    rows, named = members(record, dataset), record.matrix["has_groups"]
     sites = "" if dataset is not None else f" Sites are in the data set alone: {WITHOUT_DATA}"
     several = (
         " A patient with images of several classes counts in each."
@@ -159,10 +159,13 @@ def table_one(record: RunRecord, dataset: Dataset | None) -> Table | None:
         else ""
     )
     return Table(
-        "Patients and images by class",
+        f"{'Patients (images)' if named else 'Images'} by class",
         ("", *record.matrix["classes"], "All"),
         tuple(
-            (text_cell(row.name, row.kind), *(row.classes[c].cell for c in row.classes), row.whole.cell)
+            (
+                text_cell(row.name, row.kind),
+                *(count.cell(named=named) for count in (*row.classes.values(), row.whole)),
+            )
             for row in rows
         ),
         f"Age, sex and scanner are not known to featstore: add them.{several}{sites}",

@@ -108,7 +108,7 @@ def _brief_table(record: RunRecord, comparison: Comparison) -> Table:
         (
             text_cell(s.candidate.label, _role(s, asked, reference)),
             number_cell(s.estimates[PRIMARY].mean, s.estimates[PRIMARY].interval),
-            text_cell("reference")
+            Cell("reference", key=0.0)
             if s.candidate.label == reference
             else number_cell(*differences.get(s.candidate.label, (None, None)), signed=True),
             *(number_cell(s.estimates[m].mean, s.estimates[m].interval) for m in BRIEF),
