@@ -13,6 +13,7 @@ from .api.fuse import fuse
 from .api.predict import predict
 from .api.report import write_report
 from .api.split import split
+from .backbones.weights import BackboneSummary, backbones
 from .errors import (
     AbsentWeightsError,
     AuditError,
@@ -38,10 +39,13 @@ from .exchange.export import Exported
 from .exchange.importing import Imported
 from .findings import Finding
 from .fusion.blocks import Block
+from .fusion.strategies import StrategySummary, strategies
 from .images.manifest import Manifest, Quarantined
+from .images.recipe import RecipeSummary, recipes
 from .images.scan import ScanOptions, scan
 from .matrix import FeatureMatrix, Source, load_matrix
 from .phantom import make_phantoms
+from .reporting.figures.style import Picture
 from .reproduction.paper import paper
 from .results.comparison import (
     BackboneCost,
@@ -83,6 +87,7 @@ from .results.fusion import (
     OperatingFields,
     Prediction,
     Predictions,
+    ToleranceFields,
     WarmStart,
 )
 from .results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
@@ -102,7 +107,10 @@ from .results.scores import (
 )
 from .store.cleanup import Compacted, Compaction, Garbage, GarbageCollection
 from .store.verify import InventoryEntry, LostRows, Repair, Verification
+from .tables import Rows
 from .types import BackboneSpec, Decoding, ImageRecord, View
+
+__version__: str
 
 __all__ = [
     "AbsentWeightsError",
@@ -111,6 +119,7 @@ __all__ = [
     "BackboneDrift",
     "BackboneError",
     "BackboneSpec",
+    "BackboneSummary",
     "BackboneValue",
     "BadImageError",
     "Bench",
@@ -166,6 +175,7 @@ __all__ = [
     "PairwiseDifference",
     "PaperNetwork",
     "ParetoPoint",
+    "Picture",
     "PlannedDifference",
     "Prediction",
     "Predictions",
@@ -176,12 +186,14 @@ __all__ = [
     "Rate",
     "Recalibration",
     "RecipeError",
+    "RecipeSummary",
     "RefusedFileError",
     "Reliability",
     "Repair",
     "Reproduction",
     "Result",
     "RiskCoverage",
+    "Rows",
     "RunError",
     "SavedFigure",
     "ScanOptions",
@@ -192,8 +204,10 @@ __all__ = [
     "Source",
     "SplitPart",
     "StoreError",
+    "StrategySummary",
     "TestResult",
     "ThroughputSummary",
+    "ToleranceFields",
     "UnknownNameError",
     "UsageError",
     "VarianceComponents",
@@ -203,6 +217,7 @@ __all__ = [
     "WarmStart",
     "WeightsError",
     "WorkerLostError",
+    "backbones",
     "bench",
     "check",
     "compact",
@@ -221,8 +236,10 @@ __all__ = [
     "make_phantoms",
     "paper",
     "predict",
+    "recipes",
     "scan",
     "split",
+    "strategies",
     "usage",
     "verify",
     "write_report",

@@ -32,10 +32,10 @@ from featstore.reporting.page.tables import (
     keys_table,
     shown_tables,
 )
-from featstore.reporting.tables import Table, number_cell, printable, text_cell
 from featstore.reporting.verdict import pair_lines, pairs_head, pairs_told
 from featstore.reporting.wording import CAVEATS, headline
 from featstore.results.comparison import Comparison
+from featstore.tables import Table, number_cell, printable, text_cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

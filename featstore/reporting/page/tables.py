@@ -13,20 +13,10 @@ import numpy as np
 from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
 from featstore.evaluation.metrics import PRIMARY, decide, listed, metrics, score
 from featstore.evaluation.primary_question import MARGIN
+from featstore.images.recipe import view_name
 from featstore.images.windows import range_option
 from featstore.reporting import run_record
 from featstore.reporting.run_record import RunRecord, subject
-from featstore.reporting.tables import (
-    SHORT,
-    Cell,
-    Table,
-    count_cell,
-    number_cell,
-    short_weights,
-    size,
-    text_cell,
-    view_name,
-)
 from featstore.reporting.terminal.comparison import scored_on
 from featstore.reporting.verdict import best_single, chance_text, phrase
 from featstore.reporting.wording import kept
@@ -39,6 +29,16 @@ from featstore.results.comparison import (
 )
 from featstore.results.fusion import Fusion, WarmStart
 from featstore.serialization import digest
+from featstore.tables import (
+    SHORT,
+    Cell,
+    Table,
+    count_cell,
+    number_cell,
+    short_weights,
+    size,
+    text_cell,
+)
 from featstore.types import FeatureKey
 
 if TYPE_CHECKING:
@@ -634,6 +634,7 @@ def _fusing(fusion: Fusion, asked: Mapping[str, Any]) -> list[str]:
         *_option("--positive", fusion.matrix["positive"]),
         *_option("--calibrate", None if calibration is None else calibration["method"]),
         *_option("--sensitivity", fusion.operating["sensitivity"]),
+        *_option("--confidence", fusion.operating.get("confidence")),
         *(["--init-from", "EARLIER"] if fusion.warm_start else []),
         *_option("--freeze-blocks", ",".join(fusion.warm_start.frozen) if fusion.warm_start else None, ""),
     ]  # fmt: skip
@@ -659,6 +660,7 @@ def _comparing(comparison: Comparison, asked: Mapping[str, Any]) -> list[str]:
         *_option("--positive", comparison.matrix["positive"]),
         *_option("--calibrate", comparison.protocol.calibrate),
         *_option("--sensitivity", comparison.protocol.sensitivity),
+        *_option("--confidence", comparison.protocol.confidence),
         *_option("--views", _joined(asked.get("views")), "expand"),
         *_option("--test-views", asked.get("test_views"), "identity"),
         *_option("--view-curve", asked.get("view_curve")),
