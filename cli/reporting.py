@@ -32,16 +32,30 @@ def report(
     with_images: Annotated[
         bool, typer.Option("--with-images", help="Thumbnails of the cases answered wrong; needs --data.")
     ] = False,
+    names: Annotated[
+        bool,
+        typer.Option(
+            "--names", help="Names of the files of these cases, for their owner alone; needs --data."
+        ),
+    ] = False,
+    figures: Annotated[
+        Path | None, typer.Option(help="Every figure as a file of its own, with captions.", metavar="DIR")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="Of these files, with commas.", metavar="pdf,png,svg")
+    ] = "pdf,png,svg",
+    dpi: Annotated[int, typer.Option(help="Dots per inch of a PNG.", min=72, max=1200)] = 300,
     reading: options.Reading = options.PLAIN,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is no report, too.")
+        bool, typer.Option("--overwrite", help="Replace a file that is no report, and other figures.")
     ] = False,
     json: options.Json = False,
 ) -> None:
     """One HTML file that says what runs found.
 
-    Verdict, tables, figures, cases answered wrong, provenance, limits, model card and reporting checklists. It loads
-    nothing and works offline; several runs are set side by side.
+    The answer with its picture, findings, patients, scores, figures, cases answered wrong, provenance, limits, model
+    card and reporting checklists. It loads nothing and works offline; it prints on a few pages; several runs are set
+    side by side.
     """
     from featstore.api.report import write_report
 
@@ -51,13 +65,19 @@ def report(
         data,
         cache,
         with_images=with_images,
+        names=names,
+        figures=figures,
+        formats=options.parse_names(formats) or (),
+        dpi=dpi,
         **reading,
         overwrite=overwrite,
     )
     if json:
-        print_json({"report": str(written), "bytes": written.stat().st_size})
+        where = {} if figures is None else {"figures": str(figures)}
+        print_json({"report": str(written), "bytes": written.stat().st_size, **where})
     else:
-        print_text(f"The report is in {written}: open it in any browser.")
+        drawn = "" if figures is None else f" Its figures are in {figures}."
+        print_text(f"The report is in {written}: open it in any browser.{drawn}")
 
 
 @options.reads_data
