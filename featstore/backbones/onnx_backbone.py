@@ -295,7 +295,7 @@ def _input(
         if last in depths and second not in depths
         else None
     )
-    asked = written.get("layout", layout) or layout
+    asked = layout or written.get("layout")
     depth, sides = (second, (third, last)) if asked == "NCHW" else (last, (second, third))
     if asked is None:
         return takes, layout, None, None
