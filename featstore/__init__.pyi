@@ -7,6 +7,7 @@ from .api.compare import compare
 from .api.demo import demo
 from .api.doctor import doctor
 from .api.exchange import export_features, import_features
+from .api.explain import explain
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
@@ -81,6 +82,8 @@ from .results.extraction import (
 )
 from .results.fusion import (
     Counts,
+    Explanation,
+    Explanations,
     Fusion,
     MeanOfPages,
     MetricChange,
@@ -141,6 +144,8 @@ __all__ = [
     "Decoding",
     "Demonstration",
     "Drift",
+    "Explanation",
+    "Explanations",
     "Exported",
     "Extraction",
     "FeatstoreError",
@@ -225,6 +230,7 @@ __all__ = [
     "demo",
     "doctor",
     "drift",
+    "explain",
     "export_features",
     "extract",
     "finetune",
