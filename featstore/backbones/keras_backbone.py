@@ -326,15 +326,17 @@ class KerasBackbone:
         """
         import keras
 
-        pooling = self._network.layers[-1]
-        if type(pooling) is not keras.layers.GlobalAveragePooling2D:
+        # The layer may belong to another network, too, so that `layer.input` would be ambiguous.
+        (last,) = self._network._nodes_by_depth[0]  # noqa: SLF001 - Keras has no public word for the edges of its graph
+        if type(last.operation) is not keras.layers.GlobalAveragePooling2D:
             raise BackboneError(
                 f"{self.spec.name} does not end in global average pooling: its vector is no mean over positions.",
                 "Fit a model without it: `featstore fuse DATA --backbones` with the others.",
             )
-        mapped = keras.Model(self._network.inputs, [pooling.input, pooling.output])
+        before = last.input_tensors[0]
+        mapped = keras.Model(self._network.inputs, [before, *self._network.outputs])
         forward = _compile_maps(catalog.row(self.spec.name), mapped, self.spec, self.batch_size)
-        return MappedBackbone(self, tuple(pooling.input.shape[1:3]), weights, mapped, forward)
+        return MappedBackbone(self, tuple(before.shape[1:3]), weights, mapped, forward)
 
     def _run(self, images: NDArray[np.float32]) -> Features:
         from tensorflow.errors import ResourceExhaustedError
