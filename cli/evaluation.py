@@ -308,6 +308,7 @@ def predict(
     finish(result.bad)
 
 
+@options.reads_data
 def explain(
     run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.")],
     images: Annotated[

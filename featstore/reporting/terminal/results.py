@@ -175,7 +175,6 @@ def _evidence_table(result: Explanations) -> str:
     if len({one.evidence_for for one in everything}) > 1:
         columns["evidence for"] = [one.evidence_for for one in everything]
     columns["logit"] = [f"{one.logit:+.2f}" for one in everything]
-    columns["constant"] = [f"{one.constant:+.2f}" for one in everything]
     columns |= {
         name: [f"{one.contributions[name]:+.2f}" for one in everything]
         for name in everything[0].contributions
@@ -185,12 +184,14 @@ def _evidence_table(result: Explanations) -> str:
 
 def _evidence_legend(result: Explanations) -> str:
     """What the numbers are, and where the maps."""
-    asked = {one.evidence_for for one in result.explanations}
-    of = f"for {asked.pop()}" if len(asked) == 1 else "for the class named"
+    constants = {one.evidence_for: one.constant for one in result.explanations}
+    of = next(iter(constants)) if len(constants) == 1 else "the class named"
+    known = ", ".join(f"{constant:+.2f} for {name}" for name, constant in constants.items())
     worst = max(abs(one.remainder) for one in result.explanations)
     lines = [
-        f"Evidence in logits, + {of}, - against; logit = constant + backbones (here within {worst:.0e}).",
-        "A backbone's number is the mean of its map: where the model found it, not why it is there.",
+        f"Evidence in logits, + for {of}, - against. A backbone's number is the mean of its map;",
+        f"with the constant ({known}) they add up to the logit, here within {worst:.0e}.",
+        "A map says what the model used, not what causes the disease.",
     ]
     if result.operating.get("calibration"):
         lines.append("The probability is calibrated; the logit is the model's own, before that.")
