@@ -1,4 +1,4 @@
-"""Commands of stage two: `featstore check`, `split`, `fuse`, `plan`, `compare` and `predict`."""
+"""Commands of stage two: `featstore check`, `split`, `fuse`, `plan`, `compare`, `predict` and `explain`."""
 
 from __future__ import annotations
 
@@ -383,6 +383,65 @@ def predict(
         print_screen(predictions_text(result, SHOWN, columns()))
     if out is not None:
         print_text(f"Written to {out}.", err=True)
+    finish(result.bad)
+
+
+@options.reads_data
+def explain(
+    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Images, folders of images, CSV files with a column path, or quoted patterns."),
+    ],
+    class_name: Annotated[
+        str | None,
+        typer.Option(
+            "--class",
+            help="Evidence for this class; default: the positive one, of three or more classes the predicted one.",
+            metavar="NAME",
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="Where the run's own weights are, as for predict.", metavar="NAME=CHOICE"),
+    ] = None,
+    reading: options.Reading = options.PLAIN,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the maps; default RUN-maps.", metavar="FOLDER")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace maps that are there.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Show where in images the evidence lies: a map per backbone, in logits, exact.
+
+    For models that are linear in the vectors the logit is the mean of a map over the image: the numbers add up.
+    Writes a picture (.png) and the maps (.npz) of each image. Pictures show patients: treat them as such.
+
+    Example: featstore explain runs/mine scans/a.png
+    """
+    from featstore.api.explain import default_folder, explain_prepared, prepare
+    from featstore.reporting.terminal.results import explanations_text
+    from featstore.reporting.verdict import findings_text
+
+    out = default_folder(run) if out is None else out
+    say("explain", "reading the images and what the run has learned from", json=json)
+    prepared = prepare(
+        run,
+        images,
+        class_name=class_name,
+        out=out,
+        overwrite=overwrite,
+        weights=options.parse_weights(weights),
+        **reading,
+    )
+    if prepared.findings:
+        print_text(findings_text(prepared.findings), err=True)
+    networks = ", ".join(prepared.weights)
+    say("explain", f"{len(prepared.images.records)} images; loading {networks}", json=json)
+    result = explain_prepared(prepared, class_name=class_name, out=out)
+    print_result(result, explanations_text, json=json)
+    if result.explanations:
+        print_text(f"Maps written to {out}.", err=True)
     finish(result.bad)
 
 

@@ -8,6 +8,7 @@ from .api.convert import convert
 from .api.demo import demo
 from .api.doctor import doctor
 from .api.exchange import export_features, import_features
+from .api.explain import explain
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
@@ -84,6 +85,8 @@ from .results.extraction import (
 )
 from .results.fusion import (
     Counts,
+    Explanation,
+    Explanations,
     Fusion,
     MeanOfPages,
     MetricChange,
@@ -147,6 +150,8 @@ __all__ = [
     "Decoding",
     "Demonstration",
     "Drift",
+    "Explanation",
+    "Explanations",
     "Exported",
     "Extraction",
     "FeatstoreError",
@@ -236,6 +241,7 @@ __all__ = [
     "demo",
     "doctor",
     "drift",
+    "explain",
     "export_features",
     "extract",
     "finetune",

@@ -285,6 +285,11 @@ class BackoffBackbone:
         found: Computation = self._inner.computation
         return found
 
+    def with_maps(self, weights: NDArray[np.float64]) -> tuple[BackoffBackbone, tuple[int, int]]:
+        """Look at a Keras network before its pooling; with the grid of its map. See `KerasBackbone.with_maps`."""
+        mapped = self._inner.with_maps(weights)
+        return BackoffBackbone(mapped), mapped.grid
+
     def start(self, images: jax.Array) -> StartedBatch:
         """Begin to compute the vectors of images on the device, a multiple of what is computed at a time."""
         size = self.effective_batch_size

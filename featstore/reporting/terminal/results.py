@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from featstore.exchange.export import Exported
     from featstore.exchange.importing import Imported
     from featstore.results import extraction
-    from featstore.results.fusion import Counts, MeanOfPages, Prediction, Predictions
+    from featstore.results.fusion import Counts, Explanations, MeanOfPages, Prediction, Predictions
     from featstore.results.paper import Claim, Conversion, PaperNetwork, Reproduction
     from featstore.results.scores import Score
     from featstore.store.cleanup import Compaction, Garbage, GarbageCollection
@@ -178,6 +178,57 @@ def _counts_text(counts: Counts) -> str:
     seen = f"; {counts.seen} more were in training and are not counted" if counts.seen else ""
     share = counts.right / counts.labelled
     return f"Right: {counts.right} of {counts.labelled} images with a label ({share:.3f}){seen}."
+
+
+def explanations_text(result: Explanations) -> str:
+    """One line per image: its answer, and what of each backbone speaks for it."""
+    if not result.explanations:
+        return _bad_text(result.bad)
+    parts = [
+        _evidence_table(result),
+        _evidence_legend(result),
+        operating_text(result.operating, result.classes),
+        f"{result.skipped} other files were passed over." if result.skipped else "",
+        _bad_text(result.bad),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _evidence_table(result: Explanations) -> str:
+    everything = result.explanations
+    answers = [one.prediction for one in everything]
+    columns: dict[str, Sequence[object]] = {"image": [p.path for p in answers]}
+    if any(p.page for p in answers):
+        columns["page"] = [p.page or 1 for p in answers]
+    columns["predicted"] = [p.label for p in answers]
+    columns["P(predicted)"] = [f"{p.probability[p.label]:.3f}" for p in answers]
+    if not all(p.is_new for p in answers):
+        columns["in training"] = [_training_cell(p) for p in answers]
+    columns["carried by"] = [one.carried_by or "none" for one in everything]
+    if len({one.evidence_for for one in everything}) > 1:
+        columns["evidence for"] = [one.evidence_for for one in everything]
+    columns["logit"] = [f"{one.logit:+.2f}" for one in everything]
+    columns |= {
+        name: [f"{one.contributions[name]:+.2f}" for one in everything]
+        for name in everything[0].contributions
+    }
+    return table(list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _evidence_legend(result: Explanations) -> str:
+    """What the numbers are, and where the maps."""
+    constants = {one.evidence_for: one.constant for one in result.explanations}
+    of = next(iter(constants)) if len(constants) == 1 else "the class named"
+    known = ", ".join(f"{constant:+.2f} for {name}" for name, constant in constants.items())
+    worst = max(abs(one.remainder) for one in result.explanations)
+    lines = [
+        f"Evidence in logits, + for {of}, - against. A backbone's number is the mean of its map;",
+        f"with the constant ({known}) they add up to the logit, here within {worst:.0e}.",
+        "A map says what the model used, not what causes the disease.",
+    ]
+    if result.operating.get("calibration"):
+        lines.append("The probability is calibrated; the logit is the model's own, before that.")
+    return "\n".join(lines)
 
 
 def check_text(result: extraction.Check) -> str:
