@@ -41,7 +41,7 @@ def write_report(
     with_images: bool = False,
     names: bool = False,
     figures: str | Path | None = None,
-    formats: Sequence[str] | str = FORMATS,
+    formats: Sequence[str] = FORMATS,
     dpi: int = PRINT_DPI,
     overwrite: bool = False,
     **reading: Unpack[ScanOptions],
@@ -134,8 +134,8 @@ CAPTIONS = "captions.txt"
 LEAST_DPI, MOST_DPI = 72, 1200
 
 
-def _formats(formats: Sequence[str] | str, dpi: int) -> list[Format]:
-    wanted = [formats] if isinstance(formats, str) else list(formats)
+def _formats(formats: Sequence[str], dpi: int) -> list[Format]:
+    wanted = list(formats)
     strange = next((one for one in wanted if one not in FORMATS), None)
     if strange is not None or not wanted:
         raise UsageError(f"Figures cannot be written as {strange or 'nothing'!r}.", "--format pdf,png,svg")
