@@ -32,8 +32,8 @@ from featstore.evaluation.estimates import CandidateScores
 from featstore.matrix import FeatureMatrix
 from featstore.reporting.figures.style import Picture
 from featstore.reporting.run_record import RunRecord
-from featstore.reporting.tables import Table
 from featstore.results.document import Result
+from featstore.tables import Table
 from featstore.types import ImageRecord
 
 if TYPE_CHECKING:

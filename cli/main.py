@@ -152,7 +152,7 @@ def _fail_unforeseen(error: Exception, *, debug: bool) -> NoReturn:
 
 
 def _fail(error: FeatstoreError, *, debug: bool) -> NoReturn:
-    from featstore.reporting.tables import printable, printable_lines
+    from featstore.tables import printable, printable_lines
 
     if debug:
         typer.echo(printable_lines(traceback.format_exc()), err=True)
@@ -165,6 +165,6 @@ class Printable(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Line of a record."""
-        from featstore.reporting.tables import printable_lines
+        from featstore.tables import printable_lines
 
         return printable_lines(super().format(record))

@@ -61,7 +61,7 @@ def _plain_ascii(name: str) -> codecs.CodecInfo | None:
 
 def say(command: str, phase: str, *, json: bool) -> None:
     """Name on stderr what a command is about to do, before it does it; a caller that wants JSON is told nothing."""
-    from featstore.reporting.tables import printable
+    from featstore.tables import printable
 
     if not json:
         typer.echo(f"{command}: {printable(phase)}", err=True)
@@ -69,15 +69,15 @@ def say(command: str, phase: str, *, json: bool) -> None:
 
 def print_text(text: str, *, err: bool = False) -> None:
     """Print lines for people; whatever a stranger's name or cell would tell the terminal to do is spelt out."""
-    from featstore.reporting.tables import printable_lines
+    from featstore.tables import printable_lines
 
     typer.echo(printable_lines(text), err=err)
 
 
 def print_csv(rows: Iterable[Sequence[Any]]) -> None:
     """Print a table as CSV, formulas quoted, whatever would steer a terminal spelt out."""
-    from featstore.reporting.tables import printable
     from featstore.runs import csv_text
+    from featstore.tables import printable
 
     cells = ([printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     typer.echo(csv_text(cells), nl=False)
@@ -98,15 +98,21 @@ def print_result(result: Any, text: Callable[[Any], str], *, json: bool) -> None
 
 def print_comparison(result: Comparison, out: Path | None = None, *, pairs: bool = False) -> None:
     """Print a comparison: the same text wherever it goes, with stresses where stdout is a terminal."""
-    from featstore.reporting.terminal.comparison import WIDEST, comparison_screen
+    from featstore.reporting.terminal.comparison import comparison_screen
 
-    columns = shutil.get_terminal_size((WIDEST, 40)).columns
-    _print_lines(comparison_screen(result, columns, out=out, pairs=pairs))
+    _print_lines(comparison_screen(result, columns(), out=out, pairs=pairs))
+
+
+def columns() -> int:
+    """Columns of the terminal, at most those that a screen is made for, which is what a pipe gets."""
+    from featstore.tables import WIDTH
+
+    return min(shutil.get_terminal_size((WIDTH, 40)).columns, WIDTH)
 
 
 def _print_lines(lines: Sequence[Line]) -> None:
     """Print lines in the styles of a terminal, or plainly where it has none or the user wants none (no-color.org)."""
-    from featstore.reporting.tables import printable_lines
+    from featstore.tables import printable_lines
 
     plain = not sys.stdout.isatty() or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     for line in lines:

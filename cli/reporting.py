@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import options
-from .printing import finish, print_json, print_result, print_text, say
+from .printing import columns, finish, print_json, print_result, print_text, say
+
+if TYPE_CHECKING:
+    from featstore.tables import Rows
 
 NOT_READY = 1
 
@@ -180,56 +183,47 @@ def backbones(json: options.Json = False) -> None:
     from dataclasses import asdict
 
     from featstore.backbones import catalog
-    from featstore.backbones.weights import weights_location
-    from featstore.reporting.tables import table
+    from featstore.backbones.weights import ABSENT, UNPUBLISHED, backbones
+    from featstore.findings import counted
 
-    rows = [catalog.row(name) for name in catalog.names()]
+    rows = backbones()
     if json:
-        print_json([{**asdict(row), "weights": weights_location(row)} for row in rows])
+        print_json([{**asdict(catalog.row(row.name)), "weights": row.weights} for row in rows])
         return
-    header = ["backbone", "input px", "dimension", "GFLOP/image", "weights", "in the paper"]
-    cells = [
-        [
-            r.name,
-            r.input_size,
-            r.dimension,
-            f"{r.gflops:.1f}" if r.gflops else "",
-            weights_location(r),
-            "yes" if r.in_paper else "",
-        ]
-        for r in rows
-    ]
-    typer.echo(table(header, cells))
+    here = sum(row.weights not in {ABSENT, UNPUBLISHED} for row in rows)
+    _print_rows(f"{counted(len(rows), 'network')}, {here} of them with their weights here.", rows)
 
 
 def strategies(json: options.Json = False) -> None:
     """List the fusion strategies: where they fuse, from how many backbones, and what they do."""
-    from featstore import registry
-    from featstore.reporting.tables import table
+    from featstore.findings import counted
+    from featstore.fusion.strategies import strategies
 
-    package = "featstore.fusion.strategies"
-    rows = {
-        name: {**registry.constants(package, name), "summary": registry.summary(package, name)}
-        for name in registry.names(package)
-    }
+    rows = strategies()
     if json:
-        print_json(rows)
+        print_json(
+            {
+                row.name: {"level": row.level, "min_blocks": row.min_blocks, "summary": row.summary}
+                for row in rows
+            }
+        )
         return
-    cells = [[name, row["level"], row["min_blocks"], row["summary"]] for name, row in rows.items()]
-    typer.echo(table(["strategy", "level", "backbones", "what it does"], cells))
+    floors = sum(row.level == "floor" for row in rows)
+    head = f"{counted(len(rows), 'strategy', 'strategies')}, {floors} of them floors that a fusion must beat."
+    _print_rows(head, rows)
 
 
 def recipes(json: options.Json = False) -> None:
     """List the augmentation presets."""
-    from featstore.images.recipe import PRESETS
+    from featstore.images.recipe import recipes
 
-    _print_pairs(dict(PRESETS), json)
-
-
-def _print_pairs(pairs: dict[str, str], json: bool) -> None:
-    from featstore.reporting.tables import table
-
+    rows = recipes()
     if json:
-        print_json(pairs)
-    else:
-        typer.echo(table(None, list(pairs.items())))
+        print_json({row.name: row.recipe for row in rows})
+        return
+    _print_rows("`featstore extract DATA --recipe NAME` takes one of these, or a text of your own.", rows)
+
+
+def _print_rows(head: str, rows: Rows[Any]) -> None:
+    """Print a list under its first line, as wide as the terminal, and as wide as a page where there is none."""
+    print_text(f"{head}\n\n{rows.text(columns())}")

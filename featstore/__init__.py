@@ -7,4 +7,13 @@ is first asked for.
 
 import lazy_loader as _lazy_loader
 
-__getattr__, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)
+_public, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for; the version is that of the installed package."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("featstore")
+    return _public(name)

@@ -14,6 +14,7 @@ from .api.plan import plan
 from .api.predict import predict
 from .api.report import write_report
 from .api.split import split
+from .backbones.weights import BackboneSummary, backbones
 from .errors import (
     AbsentWeightsError,
     AuditError,
@@ -39,10 +40,13 @@ from .exchange.export import Exported
 from .exchange.importing import Imported
 from .findings import Finding
 from .fusion.blocks import Block
+from .fusion.strategies import StrategySummary, strategies
 from .images.manifest import Manifest, Quarantined
+from .images.recipe import RecipeSummary, recipes
 from .images.scan import ScanOptions, scan
 from .matrix import FeatureMatrix, Source, load_matrix
 from .phantom import make_phantoms
+from .reporting.figures.style import Picture
 from .reproduction.paper import paper
 from .results.comparison import (
     BackboneCost,
@@ -105,7 +109,10 @@ from .results.scores import (
 )
 from .store.cleanup import Compacted, Compaction, Garbage, GarbageCollection
 from .store.verify import InventoryEntry, LostRows, Repair, Verification
+from .tables import Rows
 from .types import BackboneSpec, Decoding, ImageRecord, View
+
+__version__: str
 
 __all__ = [
     "AbsentWeightsError",
@@ -114,6 +121,7 @@ __all__ = [
     "BackboneDrift",
     "BackboneError",
     "BackboneSpec",
+    "BackboneSummary",
     "BackboneValue",
     "BadImageError",
     "Bench",
@@ -170,6 +178,7 @@ __all__ = [
     "PairwiseDifference",
     "PaperNetwork",
     "ParetoPoint",
+    "Picture",
     "Plan",
     "PlannedDifference",
     "Planning",
@@ -182,12 +191,14 @@ __all__ = [
     "Rate",
     "Recalibration",
     "RecipeError",
+    "RecipeSummary",
     "RefusedFileError",
     "Reliability",
     "Repair",
     "Reproduction",
     "Result",
     "RiskCoverage",
+    "Rows",
     "RunError",
     "SavedFigure",
     "ScanOptions",
@@ -198,6 +209,7 @@ __all__ = [
     "Source",
     "SplitPart",
     "StoreError",
+    "StrategySummary",
     "TestResult",
     "ThroughputSummary",
     "ToleranceFields",
@@ -210,6 +222,7 @@ __all__ = [
     "WarmStart",
     "WeightsError",
     "WorkerLostError",
+    "backbones",
     "bench",
     "check",
     "compact",
@@ -229,8 +242,10 @@ __all__ = [
     "paper",
     "plan",
     "predict",
+    "recipes",
     "scan",
     "split",
+    "strategies",
     "usage",
     "verify",
     "write_report",

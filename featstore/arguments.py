@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_SEVERAL = re.compile(r"\b(?:Sequence|Collection|Iterable)\[(int|str)( \| Path)?\]")
+_SEVERAL = re.compile(r"\b(?:Sequence|Collection|Iterable)\[(int|float|str)( \| Path)?\]")
 _UNPACKED = re.compile(r"Unpack\[(\w+)\]")
 
 
@@ -45,7 +45,12 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
     def listed(name: str, value: Any) -> Any:  # noqa: ANN401
         if name not in several or name in whole:
             return value
-        return _numbers(name, value) if several[name][1] == "int" else _texts(value)
+        match several[name][1]:
+            case "int":
+                return _numbers(name, value)
+            case "float":
+                return _floats(name, value)
+        return _texts(value)
 
     @wraps(function)
     def checked(*arguments: P.args, **options: P.kwargs) -> R:
@@ -110,3 +115,10 @@ def _numbers(name: str, value: Any) -> Any:  # noqa: ANN401
             message = f"{name}={value!r} is text: give whole numbers, such as {name}=[1, 2]."
             raise TypeError(message) from None
         return value
+
+
+def _floats(name: str, value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, (str, bytes)):
+        message = f"{name}={value!r} is text: give numbers, such as {name}=[60, 20, 20]."
+        raise TypeError(message)
+    return [value] if isinstance(value, (int, float)) else value

@@ -31,12 +31,13 @@ from featstore.images.manifest import (
     require_two_classes,
 )
 from featstore.images.reading import needs_range
-from featstore.images.recipe import parse_recipe
+from featstore.images.recipe import parse_recipe, view_name
 from featstore.images.scan import ScanOptions, scan, scan_options
 from featstore.store.notes import ExtractionRequest, recorded_request
 from featstore.store.store import Store, default_cache
 from featstore.store.training_record import load_training_record
 from featstore.stored_features import FeatureQuery, StoredFeatures, engines_finding
+from featstore.tables import printable
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, ImageRecord, View
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Source(ScanOptions, total=False):
     precision: str | None
     recipe: str | None
     seeds: Collection[int] | None
-    value_range: tuple[float, float] | None
+    value_range: tuple[float, ...] | None
     cache: str | Path | None
 
 
@@ -433,7 +434,7 @@ def _no_view(
 # Features as stage two sees them: aligned images, named column blocks, and a view axis
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class FeatureMatrix:
     """Every image of a data set, in every view, through every backbone.
 
@@ -477,9 +478,19 @@ class FeatureMatrix:
     >>> matrix = featstore.load_matrix(data, backbones=["EfficientNetLite0"])
     >>> matrix.blocks
     (Block(name='EfficientNetLite0', start=0, stop=1280),)
-    >>> X, y, groups = matrix.features[0], matrix.y, matrix.groups  # as scikit-learn takes them
-    >>> X.shape, y.shape, len(set(groups))
+    >>> matrix.X.shape, matrix.y.shape, len(set(matrix.groups))  # as scikit-learn takes them
     ((16, 1280), (16,), 16)
+
+    A strategy stands in a pipeline of scikit-learn like any classifier, and folds are drawn over patients:
+
+    >>> from featstore.fusion.strategies.concat_logreg import ConcatLogreg
+    >>> from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> pipeline = make_pipeline(StandardScaler(), ConcatLogreg(blocks=matrix.blocks))
+    >>> folds = StratifiedGroupKFold(2)
+    >>> len(cross_val_score(pipeline, matrix.X, matrix.y, groups=matrix.groups, cv=folds, scoring="roc_auc"))
+    2
     """
 
     records: tuple[ImageRecord, ...]
@@ -496,6 +507,21 @@ class FeatureMatrix:
     seen_by_backbone: Mapping[str, frozenset[str]] = field(default_factory=dict)
     set_apart: int = 0
     findings: tuple[Finding, ...] = ()
+
+    def __repr__(self) -> str:
+        """One line: what it holds."""
+        counts = ", ".join(f"{name} {(self.y == at).sum()}" for at, name in enumerate(self.classes))
+        views = ", ".join(view_name(view.recipe, view.seed) for view in self.views)
+        return printable(
+            f"<FeatureMatrix: {len(self.y)} images ({counts}), {len(set(self.groups.tolist()))} groups,"
+            f" {self.features.shape[2]} columns of {', '.join(self.backbones)}; views: {views}>"
+        )
+
+    @property
+    def X(self) -> Features:  # noqa: N802  # scikit-learn's word
+        """Features ``(n, columns)`` float32 of the identity view: what scikit-learn takes, with `y` and `groups`."""
+        X: Features = self.features[0]
+        return X
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -517,11 +543,13 @@ class FeatureMatrix:
             features=self.features[:, images],
         )
 
+    @public
     def columns(self, backbones: Sequence[str]) -> tuple[Block, ...]:
         """Blocks of the named backbones, renumbered to lie side by side."""
         widths = {block.name: block.width for block in self.blocks}
         return make_blocks({name: widths[name] for name in backbones})
 
+    @public
     def rows(self, images: NDArray[np.intp], backbones: Sequence[str], views: Sequence[int]) -> Features:
         """One row per view and image: ``(len(views) * len(images), columns)`` float32, view by view."""
         where = {block.name: block for block in self.blocks}

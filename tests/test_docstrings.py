@@ -7,9 +7,13 @@ import pytest
 
 import featstore
 from featstore.fusion import blocks
+from featstore.fusion.strategy import FusionStrategy
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-LIGHT = ["FeatstoreError", "Manifest", "check", "import_features", "make_phantoms", "scan"]
+LIGHT = [
+    "FeatstoreError", "Manifest", "backbones", "check", "import_features", "make_phantoms", "recipes", "scan",
+    "strategies",
+]  # fmt: skip
 """Examples that need no network."""
 FUNCTIONS = [name for name in featstore.__all__ if inspect.isfunction(getattr(featstore, name))]
 EXPLAINED = [name for name in featstore.__all__ if ">>>" in (inspect.getdoc(getattr(featstore, name)) or "")]
@@ -56,5 +60,6 @@ def test_an_example_that_is_wrong_is_found():
     assert "Expected:" in failures(wrong, "wrong")
 
 
-def test_the_example_of_blocks_runs():
-    assert failures(blocks.make_blocks, "make_blocks") == ""
+@pytest.mark.parametrize("thing", [blocks.make_blocks, FusionStrategy], ids=lambda thing: thing.__name__)
+def test_the_example_of_what_is_not_at_the_top_runs(thing):
+    assert failures(thing, thing.__name__) == ""

@@ -1,6 +1,7 @@
 """The house: its packages, its documents and its promises about imports."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -27,8 +28,8 @@ def test_every_folder_with_code_is_installed_and_nothing_else():
 def test_there_are_few_modules_and_few_lines_of_imports():
     """A file is one topic, and where many names come from one module, the module is imported.
 
-    170 modules was the goal, and is missed: features have come since. Their number is held, and their grain. The last
-    two are the plan of a comparison, as a command and as what it returns.
+    170 modules was the goal, and is missed: features have come since. Their number is held, and their grain. A format
+    of images is one file: NIfTI is the 182nd. The plan of a comparison is two, as a command and as what it returns.
     """
     texts = [path.read_text() for path in (ROOT / "featstore").rglob("*.py")]
     imports = sum(
@@ -38,7 +39,7 @@ def test_there_are_few_modules_and_few_lines_of_imports():
         if isinstance(node, ast.Import | ast.ImportFrom)
     )
     lines = sum(text.count("\n") for text in texts)
-    assert len(texts) <= 183
+    assert len(texts) <= 184
     assert lines / len(texts) >= 270, f"{len(texts)} modules of {lines / len(texts):.0f} lines"
     assert imports <= 0.05 * lines, f"{imports} of {lines} lines are imports: {imports / lines:.2%}"
 
@@ -54,7 +55,7 @@ def test_importing_featstore_loads_nothing_heavy():
 @pytest.mark.parametrize("name", [name for name in package.__all__ if name.islower()])
 def test_every_public_function_is_there_and_documented(name):
     function = getattr(package, name)
-    assert "Parameters" in function.__doc__
+    assert "Parameters" in function.__doc__ or not inspect.signature(function).parameters
 
 
 def test_an_unknown_attribute_is_an_attribute_error():

@@ -3,16 +3,21 @@
 import inspect
 import io
 import pydoc
+import re
 from contextlib import redirect_stdout
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import featstore
 from featstore.arguments import public
+from featstore.fusion.blocks import make_blocks
 from featstore.matrix import Source
 
 FUNCTIONS = [name for name in featstore.__all__ if name.islower()]
+LISTS = ("backbones", "recipes", "strategies")
+"""Functions that take nothing."""
 TAKE_FEATURES = ("compare", "export_features", "fuse", "load_matrix")
 
 
@@ -31,7 +36,7 @@ def misspelt(name):
 def test_a_misspelt_keyword_is_refused_with_the_one_that_was_meant(name):
     function = getattr(featstore, name)
     known = keywords(function)
-    assert known
+    assert known or name in LISTS
     for keyword in known:
         wrong = misspelt(keyword)
         if wrong in known:
@@ -130,6 +135,57 @@ def test_one_item_stands_for_a_list_of_one(annotation, given, taken):
 def test_letters_are_no_seeds():
     with pytest.raises(TypeError, match=r"seeds='1-4' is text: give whole numbers"):
         featstore.load_matrix("data", seeds="1-4")
+
+
+SEVERAL = re.compile(r"(Sequence|Collection|Iterable)\[")
+READ_BY_THE_FUNCTION = {
+    ("compare", "strategies"), ("compare", "subsets"), ("import_features", "ignore"), ("predict", "images"),
+    ("write_report", "runs"),
+}  # fmt: skip
+"""Parameters whose annotation has a bare text beside the list: a text has a meaning of its own there."""
+
+
+def parameters_for_several():
+    """Every parameter of a public function that takes a list, with an item that fits it."""
+    for name in FUNCTIONS:
+        for option, one in inspect.signature(getattr(featstore, name)).parameters.items():
+            if SEVERAL.search(str(one.annotation)):
+                item = {"int": 3, "float": 0.5}.get(re.search(r"\[(\w+)", str(one.annotation))[1], "Xception")
+                yield pytest.param(name, option, item, id=f"{name}-{option}")
+
+
+@pytest.mark.parametrize(("name", "option", "item"), [*parameters_for_several()])
+def test_one_item_is_one_item_in_every_public_function(name, option, item):
+    """Never the letters of a text; a text in the place of a number is refused."""
+
+    def spy(*given, **options):
+        return options
+
+    spy.__signature__ = inspect.signature(getattr(featstore, name))
+    taken = public(spy)(**{option: item})[option]
+    if (name, option) in READ_BY_THE_FUNCTION:
+        assert taken == item
+        return
+    assert taken == [item]
+    if not isinstance(item, str):
+        with pytest.raises(TypeError, match=f"{option}='Xception' is text"):
+            public(spy)(**{option: "Xception"})
+
+
+def test_a_text_that_the_function_reads_itself_is_one_item_too():
+    """Those of `READ_BY_THE_FUNCTION`; `predict` and `write_report` have it in tests of their own."""
+    from featstore.evaluation.candidates import make_candidates
+
+    both = [make_candidates(given, "singles", ("A", "B")) for given in ("soft_vote", ["soft_vote"])]
+    assert both[0] == both[1]
+    assert {c.strategy for c in both[0]} == {"concat_logreg", "soft_vote"}
+
+
+def test_one_name_is_one_name_in_the_methods_of_a_matrix():
+    method = featstore.FeatureMatrix.columns
+    assert "backbones" in inspect.signature(method).parameters
+    matrix = SimpleNamespace(blocks=make_blocks({"A": 2, "Xception": 3}))
+    assert method(matrix, "Xception") == method(matrix, ["Xception"]) == make_blocks({"Xception": 3})
 
 
 def test_several_is_read_from_every_annotation_that_says_so():

@@ -13,17 +13,19 @@ import time
 import urllib.request
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featstore.arguments import public
 from featstore.backbones import catalog
 from featstore.backbones.weights_check import SAVE_WEIGHTS, require_published, require_sound
 from featstore.errors import AbsentWeightsError, UsageError, WeightsError, nearest
 from featstore.serialization import digest_file
+from featstore.tables import Rows
 from featstore.types import VERSIONED_PREFIX, BackboneSpec
 
 if TYPE_CHECKING:
@@ -434,6 +436,51 @@ def weights_location(row: Row) -> str:
     except WeightsError:
         return ABSENT if packaged(row) else UNPUBLISHED
     return (INSTALLED if packaged(row) else CACHED) if here else ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneSummary:
+    """A frozen network, as it is listed.
+
+    Attributes
+    ----------
+    name
+        As `featstore.extract` takes it.
+    input_size
+        Side of the square input, in pixels.
+    dimension
+        Length of its vector.
+    gflops
+        Billions of floating-point operations of one image; 0 where nobody counted.
+    weights
+        Where its ImageNet weights are: ``installed``, ``in the Keras cache``, ``not here`` or ``not published``.
+    in_paper
+        Whether the study that featstore grew from used it.
+    """
+
+    name: str = field(metadata={"title": "backbone"})
+    input_size: int = field(metadata={"title": "input px"})
+    dimension: int
+    gflops: float = field(metadata={"title": "GFLOP/image"})
+    weights: str
+    in_paper: bool = field(metadata={"title": "in the paper"})
+
+
+@public
+def backbones() -> Rows[BackboneSummary]:
+    """List the frozen networks, those of plug-ins among them; nothing is loaded or fetched.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> [network.name for network in featstore.backbones() if network.weights == "installed"]
+    ['EfficientNetLite0', 'EfficientNetLite1', 'EfficientNetLite2']
+    """
+    rows = map(catalog.row, catalog.names())
+    return Rows(
+        BackboneSummary(r.name, r.input_size, r.dimension, r.gflops, weights_location(r), r.in_paper)
+        for r in rows
+    )
 
 
 def missing_weights(names: Iterable[str], choices: Mapping[str, str]) -> list[str]:

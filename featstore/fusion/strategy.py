@@ -70,6 +70,22 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
         The blocks in force; one named "all" where none were given.
     n_features_in_
         Number of columns.
+
+    Examples
+    --------
+    Columns of two backbones, and one of scikit-learn's pipelines over them:
+
+    >>> import numpy as np
+    >>> from featstore.fusion.blocks import make_blocks
+    >>> from featstore.fusion.strategies.soft_vote import SoftVote
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> X, y = np.random.default_rng(0).normal(size=(40, 8)), np.repeat(["ill", "well"], 20)
+    >>> X[:20] += 2
+    >>> vote = SoftVote(blocks=make_blocks({"Xception": 3, "MobileNetV2": 5}))
+    >>> pipeline = make_pipeline(StandardScaler(), vote).fit(X, y)
+    >>> pipeline.predict_proba(X).shape, pipeline.score(X, y) > 0.9
+    ((40, 2), True)
     """
 
     level: ClassVar[str]

@@ -14,6 +14,7 @@ from featstore.errors import AuditError, BadImageError, ManifestError
 from featstore.findings import EXAMPLES, Finding, counted, ordered
 from featstore.images.formats.container import HEAD, Format, check_length, damage_of, formats, identify_format
 from featstore.serialization import digest_bytes, open_regular
+from featstore.tables import counts, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -49,7 +50,7 @@ class Quarantined:
     label: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Manifest:
     """A data set after scanning.
 
@@ -94,6 +95,14 @@ class Manifest:
     has_groups: bool = False
     copies: tuple[ImageRecord, ...] = ()
     groups_set_aside: bool = False
+
+    def __repr__(self) -> str:
+        """One line: how many images there are, of whom and of what."""
+        bad = f", {len(self.unreadable)} unreadable" if self.unreadable else ""
+        return printable(
+            f"<Manifest: {counted(len(self.records), 'image')}, {counted(len(self.count_by_group()), 'group')},"
+            f" classes: {counts(self.count_by_class())}{bad}; {self.root}>"
+        )
 
     @property
     def files(self) -> tuple[ImageRecord, ...]:
@@ -291,8 +300,16 @@ def page_id(digest: str, page: int) -> str:
     return digest_bytes(f"{digest}#{page}".encode())
 
 
-def read_contents(path: Path) -> Contents | Quarantined:
-    """Read a file once, in blocks; what cannot be an image comes back as a row for the quarantine."""
+def read_contents(path: Path, slices: str | None = None) -> Contents | Quarantined:
+    """Read a file once, in blocks; what cannot be an image comes back as a row for the quarantine.
+
+    Parameters
+    ----------
+    path
+        The file.
+    slices
+        Which slices of a volume are images; see `featstore.images.scan.ScanOptions`.
+    """
     digest = None
     try:
         with open_regular(path) as file:
@@ -303,6 +320,8 @@ def read_contents(path: Path) -> Contents | Quarantined:
             known = identify_format(head)
             with damage_of(known):
                 pages = known.list_pages(file)
+                if slices is not None:
+                    pages = known.choose(file, pages, slices)
             return Contents(
                 digest, known.name, pages.frames, pages.total, pages.notes, pages.group, pages.sites
             )
@@ -330,6 +349,8 @@ PAGES: dict[str, tuple[str, str]] = {
     "channels": ("FS311", "{files} whose pages are channels of one picture: each of {pages} is an image."),
     "cut_short": ("FS312", "{files} with fewer slices than announced: those that are there were taken."),
     "sizes": ("FS313", "{files} with pages of different sizes: each of their {pages} pages is an image."),
+    "slices": ("FS316", "{files} with a volume: {pages} slices are images."),
+    "unplaced": ("FS317", "{files} with a volume that does not say how it lies: left may be right."),
 }
 """Key of `featstore.images.formats.tiff.PAGE_NOTES` to the code of its finding and the message."""
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from featstore.arguments import public
 from featstore.errors import RecipeError, UnknownNameError, did_you_mean, nearest
+from featstore.tables import Rows
 from featstore.types import IDENTITY_RECIPE
 
 Range = tuple[float, float]
@@ -161,6 +163,38 @@ def summary(preset: str) -> str:
     return _SUMMARIES[preset]
 
 
+@dataclass(frozen=True, slots=True)
+class RecipeSummary:
+    """A preset of the augmentation, as it is listed.
+
+    Attributes
+    ----------
+    name
+        As `featstore.extract` takes it.
+    recipe
+        Its text, of which one's own can be made.
+    summary
+        What it is for, in one sentence.
+    """
+
+    name: str = field(metadata={"title": "preset"})
+    recipe: str
+    summary: str = field(metadata={"title": "what it is"})
+
+
+@public
+def recipes() -> Rows[RecipeSummary]:
+    """List the presets of the augmentation.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> {preset.name: preset.recipe for preset in featstore.recipes()}["flips"]
+    'flip(hv)'
+    """
+    return Rows(RecipeSummary(name, text, _SUMMARIES[name]) for name, text in PRESETS.items())
+
+
 def slug(recipe: Recipe) -> str:
     """Folder name of at most 40 letters, digits, ``.``, ``_`` and ``-``: the preset's name if it is one.
 
@@ -169,6 +203,12 @@ def slug(recipe: Recipe) -> str:
     named = {text: name for name, text in PRESETS.items()}
     safe = str(recipe).translate(str.maketrans("|,", "-_", "()+"))
     return named.get(str(recipe)) or safe[:SLUG_LENGTH].rstrip("-._")
+
+
+def view_name(recipe: str, seed: int) -> str:
+    """Name of a view: the preset where its recipe is one, else the recipe's text; then the seed."""
+    named = next((name for name in PRESETS if str(parse_recipe(name)) == recipe), recipe)
+    return named if recipe == "identity" else f"{named} #{seed}"
 
 
 def _instead_of(step: str) -> str:

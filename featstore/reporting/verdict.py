@@ -11,7 +11,7 @@ import numpy as np
 from featstore.evaluation.metrics import ENOUGH_IMAGES
 from featstore.evaluation.primary_question import MOST
 from featstore.findings import Finding, ordered
-from featstore.reporting.tables import printable
+from featstore.tables import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 from featstore import registry
 from featstore.evaluation.candidates import STRATEGIES
 from featstore.evaluation.metrics import PRIMARY
-from featstore.images.windows import FILE_WINDOW
+from featstore.images.recipe import view_name
+from featstore.images.windows import FILE_WINDOW, pairs
 from featstore.reporting import run_record, verdict
 from featstore.reporting.run_record import RunRecord, leader
-from featstore.reporting.tables import counts, duration, short_weights, view_name
 from featstore.reporting.terminal.comparison import operating_text
 from featstore.reporting.verdict import sure
 from featstore.results.comparison import Comparison
 from featstore.results.fusion import Fusion
+from featstore.tables import counts, duration, short_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -111,6 +112,9 @@ def preprocessing(record: RunRecord) -> str:
 def _window(value_range: Sequence[float]) -> str:
     if tuple(value_range) == FILE_WINDOW:
         return "the ends of each file's own window"
+    if len(value_range) > 2:  # noqa: PLR2004
+        spans = [f"{low:g} to {high:g}" for low, high in pairs(value_range)]
+        return f"grey values {', '.join(spans[:-1])} and {spans[-1]}, one channel each,"
     return f"grey values {value_range[0]:g} to {value_range[1]:g}"
 
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from msgspec import field
 
 from featstore.findings import Finding
-from featstore.results.document import Count, Interval, Result, Share
+from featstore.results.document import Count, Interval, Result, Share, bounds
 from featstore.results.plan import Planning
 from featstore.results.scores import PRIMARY, Curves, MatrixFields, MetricEstimate, VarianceComponents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from featstore.reporting.figures import Picture
 
 # Candidates
 
@@ -494,6 +496,47 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
     def selected_backbones(self) -> tuple[tuple[str, ...], ...]:
         """Backbones that the greedy candidates had in each fold; empty without any."""
         return next((s.selected_backbones for s in self.candidates if s.selected_backbones), ())
+
+    @property
+    def verdict(self) -> Conclusion | None:
+        """Answer to the primary question: `PrimaryQuestion.verdict`; None where there was none."""
+        return None if self.primary_question is None else self.primary_question.verdict
+
+    def headline(self) -> str:
+        """The answer to the primary question, with the difference that decides."""
+        about = f"{len(self.candidates)} candidates, {self.matrix['images']} images"
+        asked = self.primary_question
+        if asked is None:
+            return about
+        low, high = asked.decisive.interval or (None, None)
+        interval = "no interval" if low is None else f"{low:+.3f}, {high:+.3f}"
+        return (
+            f"{asked.verdict.replace('_', ' ')}: {asked.primary} less {asked.against},"
+            f" {asked.metric.upper()} {asked.decisive.delta:+.3f} [{interval}]; {about}"
+        )
+
+    def table(self) -> list[dict[str, Any]]:
+        """Every score of every candidate and guess, the highest AUC first: ``auc``, ``auc_low``, ``auc_high``, ..."""
+        everyone: list[CandidateResult | ShortcutResult] = [*self.candidates, *self.shortcuts]
+        rows: list[dict[str, Any]] = []
+        for s in sorted(everyone, key=lambda s: -s.primary):
+            who = s.candidate
+            row: dict[str, Any] = {"candidate": s.label, "strategy": who.strategy}
+            row["backbones"] = "+".join(who.backbones)
+            for name, estimate in s.estimates.items():
+                row |= bounds(name, estimate.mean, estimate.interval)
+            rows.append(row)
+        return rows
+
+    def _shown(self) -> list[dict[str, Any]]:
+        kept = ("candidate", PRIMARY, f"{PRIMARY}_low", f"{PRIMARY}_high")
+        return [{name: row[name] for name in kept} for row in self.table()]
+
+    def plot(self) -> Picture:
+        """Draw every candidate's AUC with its interval, best first: `featstore.reporting.figures.forest`."""
+        from featstore.reporting import figures
+
+        return figures.forest([s.to_json() for s in self.candidates])
 
     def rows(self) -> Iterator[list[Any]]:
         """Lines of ``results.csv``: one per candidate, the header first; an empty cell is undefined."""

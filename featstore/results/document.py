@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, TypedDict, TypeVar, get_type_hints
 from msgspec import Meta, Struct, ValidationError, convert
 
 from featstore.findings import Finding
+from featstore.tables import html_table, printable
 
 T = TypeVar("T")
 
@@ -45,6 +46,34 @@ class Result(Struct, frozen=True, kw_only=True):
             for name, written in zip(self.__struct_fields__, self.__struct_encode_fields__, strict=True)
             if name not in self.IN_MEMORY
         }
+
+    def table(self) -> list[dict[str, Any]]:
+        """Rows of its table, each a dict by column: ``pandas.DataFrame(result.table())`` is a data frame."""
+        return [self.to_json(examples=False)]
+
+    def headline(self) -> str:
+        """What it is and says, in one line; empty for parts that say it by their fields."""
+        return ""
+
+    def _shown(self) -> list[dict[str, Any]]:
+        """Rows of the table that a notebook shows: fewer columns, where `table` has many."""
+        return self.table()
+
+    def __repr__(self) -> str:
+        """One line: `headline`, or the fields of a part."""
+        said = self.headline()
+        return f"<{type(self).__name__}: {printable(said)}>" if said else super().__repr__()
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: `headline` and one table; parts are shown by their fields."""
+        said = self.headline()
+        return html_table(f"{type(self).__name__}: {said}", self._shown()) if said else None
+
+
+def bounds(name: str, value: float | None, interval: Interval) -> dict[str, float | None]:
+    """Cells of a value and the ends of its interval, for a row of `Result.table`."""
+    low, high = interval or (None, None)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
 def _plain(value: Any, *, examples: bool) -> Any:  # noqa: ANN401

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from msgspec import field
 
-from featstore.findings import Finding
-from featstore.results.document import Count, Result, Share
+from featstore.findings import Finding, counted
+from featstore.results.document import Count, Result, Share, bounds
 from featstore.results.scores import BackboneFields, DecodingFields, Score, ViewFields
+
+if TYPE_CHECKING:
+    from featstore.reporting.figures import Picture
 
 # Extraction
 
@@ -143,6 +146,19 @@ class Extraction(Result, frozen=True, kw_only=True):
         whole = super().to_json(examples=examples)
         return {**whole, "missing": self.missing, "stored": self.stored}
 
+    def headline(self) -> str:
+        """How many vectors there are, and how many are missing."""
+        if self.dry_run:
+            return f"{self.missing} vectors of {counted(self.images, 'image')} to compute, nothing was done"
+        bad = f", {len(self.bad)} in quarantine" if self.bad else ""
+        return (
+            f"{self.computed} vectors of {counted(self.images, 'image')} computed{bad}, all in {self.cache}"
+        )
+
+    def table(self) -> list[dict[str, Any]]:
+        """Backbone by view: what was stored, and what was missing."""
+        return [key.to_json() for key in self.keys]
+
 
 class ExtractionFields(TypedDict):
     """What ``run.json`` of an extraction says beside `Extraction`: the data, the feature keys, and the sums."""
@@ -221,6 +237,24 @@ class Finetuning(Result, frozen=True, kw_only=True):
     findings: tuple[Finding, ...] = ()
     seconds: float = 0.0
 
+    def headline(self) -> str:
+        """Which network learned, and what came of it."""
+        return (
+            f"{self.backbone}, best of {self.epochs} epochs: {self.best_epoch}; validation loss"
+            f" {self.before.loss:.3f} before, {self.after.loss:.3f} after; weights in {self.weights}"
+        )
+
+    def table(self) -> list[dict[str, Any]]:
+        """Loss and accuracy by epoch."""
+        epochs = enumerate(zip(*self.history.values(), strict=True), 1)
+        return [{"epoch": epoch, **dict(zip(self.history, values, strict=True))} for epoch, values in epochs]
+
+    def plot(self) -> Picture:
+        """Draw the loss by epoch: `featstore.reporting.figures.loss_curves`."""
+        from featstore.reporting import figures
+
+        return figures.loss_curves(self.history, name="loss", title="Loss by epoch")
+
 
 # Precision check, audit, drift and bench
 
@@ -251,6 +285,14 @@ class PrecisionCheck(Result, frozen=True, kw_only=True):
     images: int
     costs: tuple[PrecisionCost, ...]
     bad: tuple[tuple[str, str, str], ...] = ()
+
+    def headline(self) -> str:
+        """What was compared."""
+        return f"{self.precision} against float32 on {counted(self.images, 'image')}"
+
+    def table(self) -> list[dict[str, Any]]:
+        """Price of each backbone."""
+        return [cost.to_json() for cost in self.costs]
 
 
 class SplitPart(Result, frozen=True, kw_only=True):
@@ -310,6 +352,24 @@ class DataSplit(Result, frozen=True, kw_only=True):
     bad: tuple[tuple[str, str, str], ...] = ()
     findings: tuple[Finding, ...] = ()
 
+    def headline(self) -> str:
+        """What was written."""
+        parts = ", ".join(f"{part.name} {part.images}" for part in self.parts)
+        return f"{counted(self.images, 'image')} ({parts}) in {', '.join(self.files)}"
+
+    def table(self) -> list[dict[str, Any]]:
+        """Images, groups and classes of each part."""
+        return [
+            {
+                "part": part.name,
+                "images": part.images,
+                "wanted": part.wanted,
+                "groups": part.groups,
+                **part.classes,
+            }
+            for part in self.parts
+        ]
+
 
 class Check(Result, frozen=True, kw_only=True):
     """Outcome of an audit.
@@ -335,6 +395,24 @@ class Check(Result, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
     bad: tuple[tuple[str, str, str], ...]
     shortcuts: Mapping[str, Score]
+
+    def headline(self) -> str:
+        """Whether an error was found."""
+        open_ones = [finding for finding in self.findings if not finding.accepted]
+        warnings = sum(finding.severity == "warning" for finding in open_ones)
+        answer = "no error found" if self.no_error_found else "ERRORS FOUND"
+        about = f"{counted(self.images, 'image')}, {counted(self.groups, 'group')}"
+        return f"{answer}, {counted(warnings, 'warning')}; {about}"
+
+    def table(self) -> list[dict[str, Any]]:
+        """What was found, the gravest first, and how well the class is guessed without a network."""
+        found = [
+            {"code": f.code, "name": f.name, "severity": f.severity, "count": f.count, "message": f.message}
+            for f in self.findings
+        ]
+        return found or [
+            {"guess": name, **bounds("auc", s.value, s.interval)} for name, s in self.shortcuts.items()
+        ]
 
 
 class BackboneDrift(Result, frozen=True, kw_only=True):
@@ -387,6 +465,17 @@ class Drift(Result, frozen=True, kw_only=True):
         """Plain dict for ``--json``, with the verdict."""
         return {**super().to_json(examples=examples), "drifted": self.drifted}
 
+    def headline(self) -> str:
+        """Which backbones give other vectors than the stored ones."""
+        found = [one.backbone for one in self.backbones if one.drifted]
+        return (
+            f"{', '.join(found)} drifted" if found else f"none of {len(self.backbones)} backbones has drifted"
+        )
+
+    def table(self) -> list[dict[str, Any]]:
+        """How far each backbone is off."""
+        return [one.to_json() for one in self.backbones]
+
 
 class Layout(Result, frozen=True, kw_only=True):
     """Processes side by side, and threads in each."""
@@ -411,3 +500,11 @@ class Bench(Result, frozen=True, kw_only=True):
 
     rates: tuple[Rate, ...]
     best: tuple[Rate, ...]
+
+    def headline(self) -> str:
+        """What is fastest here."""
+        return ", ".join(f"{r.backbone} {r.images_per_second:.1f} images/s" for r in self.best)
+
+    def table(self) -> list[dict[str, Any]]:
+        """Every rate."""
+        return [rate.to_json() for rate in self.rates]

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, TypedDict
 
 from msgspec import field
 
-from featstore.findings import Finding
-from featstore.results.document import Count, Interval, Result, Share
+from featstore.findings import Finding, counted
+from featstore.results.document import Count, Interval, Result, Share, bounds
 from featstore.results.plan import Looks
-from featstore.results.scores import Curves, MatrixFields, Score
+from featstore.results.scores import PRIMARY, Curves, MatrixFields, Score
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from featstore.reporting.figures import Picture
 
 # A fit
 
@@ -129,6 +131,40 @@ class Fusion(Result, frozen=True, kw_only=True):
     findings: tuple[Finding, ...] = ()
     looks: Looks | None = None
 
+    def headline(self) -> str:
+        """What was fitted, and its AUC on each evaluated split."""
+        told = [f"AUC {_told(score[PRIMARY])} on {split}" for split, score in self.scores.items()]
+        return f"{self.strategy}, {', '.join(told)}; run {self.run}"
+
+    def table(self) -> list[dict[str, Any]]:
+        """Scores of the fit and of guesses without a network, by split: ``auc``, ``auc_low``, ``auc_high``, ..."""
+        answers = {split: {self.strategy: scores} for split, scores in self.scores.items()}
+        rows = []
+        for split, own in answers.items():
+            for answer, scores in {**own, **self.shortcuts.get(split, {})}.items():
+                row: dict[str, Any] = {"split": split, "answers": answer}
+                for name, score in scores.items():
+                    row |= bounds(name, score.value, score.interval)
+                rows.append(row)
+        return rows
+
+    def _shown(self) -> list[dict[str, Any]]:
+        kept = ("split", "answers", PRIMARY, f"{PRIMARY}_low", f"{PRIMARY}_high")
+        return [{name: row[name] for name in kept} for row in self.table()]
+
+    def plot(self) -> Picture:
+        """Draw how far its probabilities can be trusted, on each split: `featstore.reporting.figures.reliability`."""
+        from featstore.reporting import figures
+
+        return figures.reliability(dict(self.curves))
+
+
+def _told(score: Score) -> str:
+    if score.value is None:
+        return "undefined"
+    low, high = score.interval or (None, None)
+    return f"{score.value:.3f} [no interval]" if low is None else f"{score.value:.3f} [{low:.3f}, {high:.3f}]"
+
 
 # Answers for images
 
@@ -239,6 +275,16 @@ class Predictions(Result, frozen=True, kw_only=True):
         return Counts(
             labelled=len(new), right=sum(p.given == p.label for p in new), seen=len(known) - len(new)
         )
+
+    def headline(self) -> str:
+        """How many images were answered, and by which run."""
+        aside = f", {len(self.bad)} in quarantine" if self.bad else ""
+        return f"{counted(len(self.predictions), 'answer')} by {self.run}{aside}"
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return the lines of `rows`, each as a dict."""
+        header, *lines = self.rows()
+        return [dict(zip(header, line, strict=True)) for line in lines]
 
     def to_json(self, *, examples: bool = True) -> dict[str, Any]:
         """Plain dict for ``--json``, with the right answers counted."""

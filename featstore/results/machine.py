@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from featstore.results.document import Count, Result
 
@@ -126,3 +127,13 @@ class MachineReport(Result, frozen=True, kw_only=True):
     weights_folder: str
     weights: tuple[NetworkWeights, ...]
     cache: CacheHealth
+
+    def headline(self) -> str:
+        """Whether featstore can work here, and with which networks."""
+        blocking = [problem.cause for problem in self.problems if problem.blocking]
+        here = sum(network.here for network in self.weights)
+        return f"not ready: {' '.join(blocking)}" if blocking else f"ready, {here} networks with weights here"
+
+    def table(self) -> list[dict[str, Any]]:
+        """Where the weights of each network are."""
+        return [network.to_json() for network in self.weights]

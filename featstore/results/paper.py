@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 from msgspec import field, structs
 
 from featstore.results.comparison import Comparison
-from featstore.results.document import Count, Result, Share
+from featstore.results.document import Count, Result, Share, bounds
 from featstore.results.extraction import Extraction
 from featstore.results.fusion import Fusion
 from featstore.results.scores import Score
@@ -225,6 +225,22 @@ class Reproduction(Result, frozen=True, kw_only=True):
     figures: tuple[SavedFigure, ...]
     steps: Mapping[str, str]
 
+    def headline(self) -> str:
+        """How many networks there were, and where the run is."""
+        here = sum(network.weights not in {"", "absent"} for network in self.networks)
+        return f"{here} of {len(self.networks)} networks, {len(self.figures)} figures; run {self.run}"
+
+    def table(self) -> list[dict[str, Any]]:
+        """The paper's accuracy and this run's, beside each other."""
+        return [
+            {
+                "accuracy of": c.title,
+                **bounds("accuracy", c.accuracy.value, c.accuracy.interval),
+                "basis": c.basis,
+            }
+            for c in self.claims
+        ]
+
 
 class Demonstration(Result, frozen=True, kw_only=True, eq=False):
     """What each stage of the demonstration returned."""
@@ -235,3 +251,11 @@ class Demonstration(Result, frozen=True, kw_only=True, eq=False):
     comparison: Comparison
     report: str
     seconds: float
+
+    def headline(self) -> str:
+        """What the comparison found, and where the report is."""
+        return f"{self.comparison.headline()}; report {self.report}"
+
+    def table(self) -> list[dict[str, Any]]:
+        """Scores of the comparison."""
+        return self.comparison.table()

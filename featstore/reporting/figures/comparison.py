@@ -16,7 +16,7 @@ from featstore.errors import UnknownNameError, did_you_mean
 from featstore.evaluation.backbone_value import pareto as undominated
 from featstore.evaluation.metrics import metrics
 from featstore.reporting.figures import style
-from featstore.reporting.tables import printable
+from featstore.tables import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -11,8 +11,8 @@ from featstore.errors import UsageError
 from featstore.evaluation import intervals
 from featstore.evaluation.metrics import ENOUGH_IMAGES, cumulative_counts, rank_scores, ratio
 from featstore.reporting.figures import style
-from featstore.reporting.tables import printable
 from featstore.reporting.verdict import calibration_error
+from featstore.tables import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

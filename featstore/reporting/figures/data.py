@@ -11,7 +11,7 @@ import numpy as np
 
 from featstore.errors import UsageError, did_you_mean
 from featstore.reporting.figures import style
-from featstore.reporting.tables import printable
+from featstore.tables import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

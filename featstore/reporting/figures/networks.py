@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from featstore.reporting.figures import style
-from featstore.reporting.tables import printable
+from featstore.tables import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -15,8 +15,8 @@ from string import ascii_uppercase
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from featstore.reporting.tables import printable
 from featstore.serialization import write_private
+from featstore.tables import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -17,12 +17,12 @@ from featstore.images.augment import thumbnail
 from featstore.images.reading import read_pixels
 from featstore.matrix import FeatureMatrix, assemble
 from featstore.reporting import figures
-from featstore.reporting.tables import printable
 from featstore.results.comparison import Comparison
 from featstore.results.fusion import Fusion
 from featstore.runs import data_digest, keys_of
 from featstore.serialization import SHORT_DIGITS
 from featstore.store.store import Store, default_cache
+from featstore.tables import printable
 from featstore.types import IDENTITY, Decoding, ImageRecord
 
 if TYPE_CHECKING:

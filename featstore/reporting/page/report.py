@@ -13,10 +13,10 @@ from featstore.reporting import wording
 from featstore.reporting.page.cases import SHOWN, distribution_of, maps_of, pictures_of, wrong_cases
 from featstore.reporting.page.model_card import SOURCE, Checklist, Section, fill_checklists, model_card
 from featstore.reporting.page.tables import SideBySide, command, compare_runs, facts_of, keys_table, tables_of
-from featstore.reporting.tables import Table, number_cell, printable, text_cell
 from featstore.reporting.verdict import pair_lines, pairs_head, pairs_told
 from featstore.reporting.wording import CAVEATS, headline
 from featstore.results.comparison import Comparison
+from featstore.tables import Table, number_cell, printable, text_cell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,10 +12,17 @@ import numpy as np
 from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
 from featstore.evaluation.metrics import PRIMARY, decide, listed, metrics, score
 from featstore.evaluation.primary_question import MARGIN
+from featstore.images.recipe import view_name
 from featstore.images.windows import range_option
 from featstore.reporting import run_record
 from featstore.reporting.run_record import RunRecord, leader
-from featstore.reporting.tables import (
+from featstore.reporting.terminal.comparison import scored_on
+from featstore.reporting.verdict import chance_text, phrase
+from featstore.reporting.wording import kept
+from featstore.results.comparison import BackboneValue, CandidateResult, Comparison, ShortcutResult
+from featstore.results.fusion import Fusion, WarmStart
+from featstore.serialization import digest
+from featstore.tables import (
     SHORT,
     Cell,
     Table,
@@ -24,14 +31,7 @@ from featstore.reporting.tables import (
     short_weights,
     size,
     text_cell,
-    view_name,
 )
-from featstore.reporting.terminal.comparison import scored_on
-from featstore.reporting.verdict import chance_text, phrase
-from featstore.reporting.wording import kept
-from featstore.results.comparison import BackboneValue, CandidateResult, Comparison, ShortcutResult
-from featstore.results.fusion import Fusion, WarmStart
-from featstore.serialization import digest
 from featstore.types import FeatureKey
 
 if TYPE_CHECKING:

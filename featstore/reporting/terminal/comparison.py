@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from featstore.evaluation.calibration import not_enough_patients
 from featstore.evaluation.metrics import ENOUGH_IMAGES, GROUPS, METRICS, PRIMARY, listed, metrics
 from featstore.findings import CATALOGUE, Finding
+from featstore.images.recipe import view_name
 from featstore.reporting import verdict
-from featstore.reporting.tables import counts, printable, size, table, view_name
 from featstore.reporting.verdict import sure
 from featstore.results.plan import SPLIT
+from featstore.tables import counts, printable, size, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

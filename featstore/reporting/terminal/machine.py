@@ -6,7 +6,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from featstore.findings import counted
-from featstore.reporting.tables import size, table
+from featstore.tables import size, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

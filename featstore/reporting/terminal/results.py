@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from featstore.findings import counted, with_reasons
 from featstore.images.formats.decode import REASONS
+from featstore.images.recipe import view_name
 from featstore.images.windows import range_option
-from featstore.reporting.tables import counts, duration, printable, size, table, view_name
 from featstore.reporting.terminal.comparison import comparison_text, fusion_text, operating_text
 from featstore.reporting.verdict import findings_text, summary
+from featstore.tables import counts, duration, printable, size, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from featstore.images.recipe import PRESETS, parse_recipe
+from dataclasses import dataclass, fields
+from html import escape
+from textwrap import fill, indent, wrap
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+
+T = TypeVar("T")
 
 # Plain text
 
@@ -54,12 +56,6 @@ def duration(seconds: float) -> str:
     )
 
 
-def view_name(recipe: str, seed: int) -> str:
-    """Name of a view: the preset where its recipe is one, else the recipe's text; then the seed."""
-    named = next((name for name in PRESETS if str(parse_recipe(name)) == recipe), recipe)
-    return named if recipe == "identity" else f"{named} #{seed}"
-
-
 def short_weights(text: str) -> str:
     """Weights of a network as a feature key has them, with the first digits of their digest alone."""
     kind, colon, found = text.partition("sha256:")
@@ -88,6 +84,87 @@ def printable_lines(text: str) -> str:
 
 def _is_number(cell: Any) -> bool:  # noqa: ANN401
     return isinstance(cell, int | float) or (isinstance(cell, str) and cell.replace(".", "", 1).isdigit())
+
+
+# Rows of a result, for whoever works in Python
+
+WIDTH = 100
+"""Columns of a terminal that a table is made for."""
+NARROWEST = 36
+"""Columns that a sentence at the end of a row needs; where there are fewer it goes below."""
+MOST_ROWS = 15
+"""Rows that a notebook shows of a table."""
+
+
+class Rows(tuple[T, ...]):
+    """A tuple of frozen dataclasses that prints as a table: what `featstore.strategies` and its like return.
+
+    ``pandas.DataFrame(rows)`` makes a data frame of it.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Table of all rows."""
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        heads = [] if not self else _heads(self[0])
+        return html_table("", [dict(zip(heads, _cells(row), strict=True)) for row in self], len(self))
+
+    def text(self, width: int = WIDTH) -> str:
+        """Plain text of at most `width` columns: what ends a row is wrapped, or goes below where it has no room."""
+        if not self:
+            return "()"
+        lines = [_heads(self[0]), *map(_cells, self)]
+        short = table(lines[0][:-1], [line[:-1] for line in lines[1:]]).split("\n")
+        before = max(map(len, short)) + 2
+        if width - before < NARROWEST:
+            rest = [[""], *([fill(str(line[-1]), width - 4)] for line in lines[1:])]
+            below = [indent(text, "    ") for (text,) in rest]
+            return "\n".join(part for both in zip(short, below, strict=True) for part in both if part)
+        ends = [wrap(str(line[-1]), width - before, break_on_hyphens=False) or [""] for line in lines]
+        return "\n".join(
+            printable(f"{start:<{before}}{end}").rstrip()
+            for first, parts in zip(short, ends, strict=True)
+            for start, end in zip([first, *[""] * (len(parts) - 1)], parts, strict=True)
+        )
+
+
+def html_table(caption: str, rows: Sequence[Mapping[str, Any]], most: int = MOST_ROWS) -> str:
+    """HTML of the first rows, every text in it harmless; the columns are those of the first row."""
+    heads = list(rows[0]) if rows else []
+    more = f"<p>and {len(rows) - most} more</p>" if len(rows) > most else ""
+    lines = ["".join(f"<td>{_html(row.get(head))}</td>" for head in heads) for row in rows[:most]]
+    return (
+        "<table>"
+        + (f"<caption>{_html(caption)}</caption>" if caption else "")
+        + f"<thead><tr>{''.join(f'<th>{_html(head)}</th>' for head in heads)}</tr></thead>"
+        + f"<tbody>{''.join(f'<tr>{line}</tr>' for line in lines)}</tbody></table>{more}"
+    )
+
+
+def _html(value: Any) -> str:  # noqa: ANN401
+    text = "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+    return escape(printable(text), quote=True)
+
+
+def _heads(row: Any) -> list[str]:  # noqa: ANN401
+    return [str(f.metadata.get("title", f.name.replace("_", " "))) for f in fields(row)]
+
+
+def _cells(row: Any) -> list[Any]:  # noqa: ANN401
+    return [_cell(getattr(row, f.name)) for f in fields(row)]
+
+
+def _cell(value: Any) -> Any:  # noqa: ANN401
+    match value:
+        case bool():
+            return "yes" if value else ""
+        case float():
+            return f"{value:.1f}" if value else ""
+    return value
 
 
 # Tables for a page: what stands in a cell, and by what it is sorted
