@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import finish, print_json, print_result, print_text, say
+from .printing import finish, print_json, print_result, print_screen, say
 
 
 @options.reads_data
@@ -110,7 +110,7 @@ def extract(
     if json:
         print_json(result.to_json())
     else:
-        print_text(extraction_text(result))
+        print_screen(extraction_text(result))
     finish(result.bad)
 
 
@@ -146,7 +146,7 @@ def check(
     if json:
         print_json(result.to_json())
     else:
-        print_text(precision_text(result))
+        print_screen(precision_text(result))
     finish(result.bad)
 
 
@@ -220,7 +220,7 @@ def finetune(
     if json:
         print_json(result.to_json())
     else:
-        print_text(finetuning_text(result, str(data)))
+        print_screen(finetuning_text(result, str(data)))
     finish(result.bad)
 
 
@@ -286,4 +286,4 @@ def bench(
     if json:
         print_json(result.to_json())
     else:
-        print_text(bench_text(result))
+        print_screen(bench_text(result))

@@ -8,9 +8,11 @@ from .api.convert import convert
 from .api.demo import demo
 from .api.doctor import doctor
 from .api.exchange import export_features, import_features
+from .api.explain import explain
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
+from .api.plan import plan
 from .api.predict import predict
 from .api.report import write_report
 from .api.split import split
@@ -83,17 +85,21 @@ from .results.extraction import (
 )
 from .results.fusion import (
     Counts,
+    Explanation,
+    Explanations,
     Fusion,
     MeanOfPages,
     MetricChange,
     OperatingFields,
     Prediction,
     Predictions,
+    SingleNetwork,
     ToleranceFields,
     WarmStart,
 )
 from .results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
 from .results.paper import Claim, Conversion, Demonstration, Leak, PaperNetwork, Reproduction, SavedFigure
+from .results.plan import Looks, Plan, Planning
 from .results.scores import (
     CalibrationError,
     Coefficient,
@@ -144,6 +150,8 @@ __all__ = [
     "Decoding",
     "Demonstration",
     "Drift",
+    "Explanation",
+    "Explanations",
     "Exported",
     "Extraction",
     "FeatstoreError",
@@ -159,6 +167,7 @@ __all__ = [
     "InventoryEntry",
     "KeySummary",
     "Leak",
+    "Looks",
     "LossAndAccuracy",
     "LostRows",
     "MachineReport",
@@ -179,7 +188,9 @@ __all__ = [
     "PaperNetwork",
     "ParetoPoint",
     "Picture",
+    "Plan",
     "PlannedDifference",
+    "Planning",
     "Prediction",
     "Predictions",
     "PrimaryQuestion",
@@ -204,6 +215,7 @@ __all__ = [
     "SelectionBias",
     "ShardCorruptError",
     "ShortcutResult",
+    "SingleNetwork",
     "Source",
     "SplitPart",
     "StoreError",
@@ -229,6 +241,7 @@ __all__ = [
     "demo",
     "doctor",
     "drift",
+    "explain",
     "export_features",
     "extract",
     "finetune",
@@ -239,6 +252,7 @@ __all__ = [
     "load_matrix",
     "make_phantoms",
     "paper",
+    "plan",
     "predict",
     "recipes",
     "scan",

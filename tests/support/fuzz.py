@@ -351,10 +351,10 @@ def _outcomes() -> list[bytes]:
     }
     who |= {"metrics": dict.fromkeys(METRICS, estimate), "curves": curves}
     who |= {"spread": {"patients": 0.1, "folds": None, "training": None}}
-    duel = {"a": "b", "b": "a", "metric": "auc", "delta": 0.0, "interval": None, "p": 1.0, "needed": None}
-    duel |= {"verdict": "cannot_tell", "tests": {"delong": {"p": 1.0, "adjusted": None}}}
+    pair = {"a": "b", "b": "a", "metric": "auc", "delta": 0.0, "interval": None, "p": 1.0, "needed": None}
+    pair |= {"verdict": "cannot_tell", "tests": {"delong": {"p": 1.0, "adjusted": None}}}
     protocol = {"folds": 2, "repeats": 1, "fold_seed": 0, "calibrate": None, "sensitivity": None}
-    comparison = {"matrix": matrix, "protocol": protocol, "comparisons": [duel], "winner": None}
+    comparison = {"matrix": matrix, "protocol": protocol, "comparisons": [pair], "winner": None}
     single = {"name": "a", "delta": 0.0, "interval": [-0.1, 0.1], "p": 1.0}
     asked = {"primary": "b", "metric": "auc", "margin": 0.01, "verdict": "cannot_tell", "against": "a"}
     asked |= {"singles": [single], "shortcuts": [single], "above_shortcuts": False, "patients": 4}
