@@ -15,8 +15,8 @@ demo: $(DEMO_READY)       ## the whole product on generated images, offline
 test: $(READY)            ## the fast tests, in two processes
 	$(BIN)/python -m pytest $(SHARED)
 
-test-slow: $(READY)       ## crash loops, real data, every network
-	$(BIN)/python -m pytest -m slow $(SHARED)
+test-slow: $(READY)       ## crash loops, real data, every network, properties with more examples
+	$(BIN)/python -m pytest -m "slow or property" $(SHARED)
 
 lint: $(READY)            ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -51,6 +51,7 @@ def fuse(
     positive: options.Positive = None,
     calibrate: options.Calibrate = None,
     sensitivity: options.Sensitivity = None,
+    confidence: options.Confidence = None,
     backbones: options.StoredBackbones = None,
     recipe: Annotated[
         str | None, typer.Option(help="Recipe of the views to train on; default as for --seeds.")
@@ -88,6 +89,7 @@ def fuse(
         positive=positive,
         calibrate=calibrate,
         sensitivity=sensitivity,
+        confidence=confidence,
         init_from=init_from,
         freeze_blocks=[] if freeze_blocks is None else freeze_blocks.split(","),
         out=out or Path("runs") / strategy,
@@ -144,6 +146,7 @@ def compare(
     positive: options.Positive = None,
     calibrate: options.Calibrate = None,
     sensitivity: options.Sensitivity = None,
+    confidence: options.Confidence = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; default none is written.")] = None,
     overwrite: options.Overwrite = False,
     views: Annotated[
@@ -211,6 +214,7 @@ def compare(
         positive=positive,
         calibrate=calibrate,
         sensitivity=sensitivity,
+        confidence=confidence,
         out=out,
         overwrite=overwrite,
         views=options.parse_names(views) or [],

@@ -38,6 +38,15 @@ SiteTag = Annotated[
     str | None,
     typer.Option(help="Tag of DICOM files that names the site, such as Manufacturer.", metavar="TAG"),
 ]
+Slices = Annotated[
+    str | None,
+    typer.Option(
+        help="Slices of volumes (NIfTI): axial (default), coronal or sagittal; axial:every=4,range=25%-75%;"
+        " axial:largest-lung.",
+        metavar="AXIS[:WHICH]",
+        show_default=False,
+    ),
+]
 Suffix = Annotated[
     str | None, typer.Option(help="Of paths of the CSV that have none, such as .png.", metavar="SUFFIX")
 ]
@@ -93,7 +102,10 @@ ValueRange = Annotated[
 Window = Annotated[
     str | None,
     typer.Option(
-        help="The same by name (lung, mediastinal, bone, brain), as level,width in HU, or file: each DICOM's own.",
+        "--window",
+        "--windows",
+        help="The same by name (lung, mediastinal, bone, brain), as level,width in HU, or file: each file's own."
+        " Three (lung,mediastinal,bone) become three channels.",
         metavar="NAME|L,W",
     ),
 ]
@@ -120,13 +132,21 @@ Positive = Annotated[
 Calibrate = Annotated[
     str | None,
     typer.Option(
-        help="temperature, platt or isotonic: probabilities to be taken at their word.", metavar="METHOD"
+        help="temperature, platt, isotonic or (from 3 classes on) vector: probabilities to be taken at their word.",
+        metavar="METHOD",
     ),
 ]
 Sensitivity = Annotated[
     float | None,
     typer.Option(
         help="Share of the positive class to find, such as 0.95; chosen in training.", metavar="SHARE"
+    ),
+]
+Confidence = Annotated[
+    float | None,
+    typer.Option(
+        help="How sure --sensitivity must be reached on other patients, such as 0.95; without: half the time.",
+        metavar="SHARE",
     ),
 ]
 Accept = Annotated[
@@ -178,6 +198,7 @@ _READING: dict[str, tuple[Any, Any]] = {
     "root": (Root, None),
     "suffix": (Suffix, None),
     "site_tag": (SiteTag, None),
+    "slices": (Slices, None),
     "follow_links": (FollowLinks, False),
 }
 """Annotation and default of each; the names are those of `featstore.images.scan.ScanOptions`."""
@@ -214,8 +235,8 @@ def parse_seeds(text: str | None, option: str = "--seeds", example: str = "1-4")
     return [seed for part in text.split(",") for seed in _numbers(part.strip(), option, example)]
 
 
-def parse_range(text: str | None, window: str | None = None) -> tuple[float, float] | None:
-    """``LOW,HIGH`` of ``--range``, or a window of ``--window``, as two numbers."""
+def parse_range(text: str | None, window: str | None = None) -> tuple[float, ...] | None:
+    """``LOW,HIGH`` of ``--range``, or what ``--window`` names, as two numbers or six."""
     if window is not None:
         from featstore.images.windows import parse_window
 

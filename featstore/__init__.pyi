@@ -88,6 +88,7 @@ from .results.fusion import (
     Prediction,
     Predictions,
     SingleNetwork,
+    ToleranceFields,
     WarmStart,
 )
 from .results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
@@ -208,6 +209,7 @@ __all__ = [
     "StrategySummary",
     "TestResult",
     "ThroughputSummary",
+    "ToleranceFields",
     "UnknownNameError",
     "UsageError",
     "VarianceComponents",

@@ -308,6 +308,20 @@ CATALOGUE: dict[str, FindingKind] = {
         " that are equal pixel by pixel are all found.",
         "Check a part of the data set by itself where it matters, such as one source or one class.",
     ),
+    "FS316": FindingKind(
+        "slices_of_a_volume",
+        "note",
+        "A file holds a volume (NIfTI); slices of it are images, those that --slices asks for, by default all axial"
+        " ones. All of one file belong to one group, unless a table or a pattern says more.",
+        "Nothing needs to be done; fewer slices cost less: --slices axial:every=4.",
+    ),
+    "FS317": FindingKind(
+        "volume_not_placed",
+        "warning",
+        "The header of a volume (NIfTI) does not say how it lies in space: neither sform nor qform is set. It was"
+        " taken to run from right to left, from back to front and from the feet to the head, as nibabel does.",
+        "Set its affine with nibabel, or look at the example; where sides do not matter, nothing needs to be done.",
+    ),
     # FS4xx, what a result can be used for
     "FS401": FindingKind(
         "not_above_shortcut",

@@ -80,7 +80,7 @@ class Source(ScanOptions, total=False):
     precision: str | None
     recipe: str | None
     seeds: Collection[int] | None
-    value_range: tuple[float, float] | None
+    value_range: tuple[float, ...] | None
     cache: str | Path | None
 
 

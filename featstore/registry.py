@@ -16,8 +16,8 @@ import os
 import re
 import sys
 import traceback
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache, lru_cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -168,7 +168,19 @@ def _loaded(point: EntryPoint, name: str) -> Any:  # noqa: ANN401
 
 def offered(kind: str) -> dict[str, EntryPoint]:
     """Entry points of installed packages for plug-ins of a kind (``formats``), by name; nothing is imported."""
-    return {point.name: point for point in entry_points(group=f"featstore.{kind}")}
+    return {point.name: point for point in _entry_points(f"featstore.{kind}", _installed())}
+
+
+def _installed() -> tuple[tuple[str, int], ...]:
+    """Folders that packages are imported from, and when one was last installed there or removed."""
+    folders = [place for place in sys.path if os.path.isdir(place)]  # noqa: PTH112 - False where it is forbidden to look
+    return tuple((folder, os.stat(folder).st_mtime_ns) for folder in folders)  # noqa: PTH116 - many, at every start
+
+
+@lru_cache(maxsize=len(LISTS))
+def _entry_points(group: str, _folders: tuple[tuple[str, int], ...]) -> EntryPoints:
+    """Those of a group: to read them takes thirty times as long as to look whether they changed."""
+    return entry_points(group=group)
 
 
 def plugins(kind: str) -> list[Any]:

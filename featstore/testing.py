@@ -450,7 +450,7 @@ def _decoded(
     format: Format,  # noqa: A002
     data: bytes,
     frame: int,
-    value_range: tuple[float, float] | None,
+    value_range: tuple[float, ...] | None,
 ) -> tuple[tuple[int, ...], bytes]:
     """Shape and bytes of what featstore makes of a file with this format."""
     from featstore.images.formats.decode import decode_as

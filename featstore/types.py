@@ -144,14 +144,15 @@ class Decoding:
     interpolation
         Resize filter.
     value_range
-        Declared ``(low, high)`` that maps to 0..255 for 16-bit and float images, or None.
+        Declared ``(low, high)`` that maps to 0..255 for 16-bit and float images, or None. Six numbers are three
+        such windows, one for each channel.
     revision
         Raised when featstore changes decoding, resizing or view geometry.
     """
 
     decoder: str
     interpolation: str = "bilinear"
-    value_range: tuple[float, float] | None = None
+    value_range: tuple[float, ...] | None = None
     revision: int = DECODING_REVISION
 
 
@@ -201,13 +202,13 @@ def _checked(kind: type[Any], value: Any) -> dict[str, Any]:  # noqa: ANN401
 _PLAIN = {"str": str, "int": int}
 
 
-def _range(value: Any) -> tuple[float, float] | None:  # noqa: ANN401
-    match value:
-        case None:
-            return None
-        case [float() | int() as low, float() | int() as high]:
-            return low, high
-    raise ValueError("a value range is two numbers or none")
+def _range(value: Any) -> tuple[float, ...] | None:  # noqa: ANN401
+    if value is None:
+        return None
+    is_list = isinstance(value, list | tuple) and len(value) in {2, 6}
+    if is_list and all(isinstance(end, int | float) for end in value):
+        return tuple(value)
+    raise ValueError("a value range is two numbers, six of three windows, or none")
 
 
 @dataclass(frozen=True, slots=True)

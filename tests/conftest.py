@@ -1,6 +1,7 @@
 """What every test can count on: no user settings, no shared cache, patient hypothesis.
 
-Properties explore new examples at every run on a desk, and repeat the same ones in CI.
+Properties explore new examples at every run on a desk, and repeat the same ones in CI. The fast tests try fewer of
+them, and the slow ones all of those properties again with as many as hypothesis advises.
 """
 
 import os
@@ -20,15 +21,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 import commandserver  # noqa: E402
 import pytest  # noqa: E402
-from hypothesis import settings  # noqa: E402
+from hypothesis import is_hypothesis_test, settings  # noqa: E402
 
 from featstore.backbones.precision import prefer_onednn  # noqa: E402
 
 prefer_onednn()  # as the commands do, before a test imports TensorFlow, which reads its settings once
 
-settings.register_profile("explore", deadline=None)
-settings.register_profile("repeat", deadline=None, derandomize=True)
-settings.load_profile("repeat" if os.environ.get("CI") else "explore")
+FEW, MANY = 40, 100
+for _examples in (FEW, MANY):
+    settings.register_profile(f"explore-{_examples}", deadline=None, max_examples=_examples)
+    settings.register_profile(f"repeat-{_examples}", deadline=None, derandomize=True, max_examples=_examples)
 
 
 @pytest.fixture(scope="session")
@@ -72,9 +74,18 @@ FIRST = ("tests/test_seven_networks.py", "tests/test_real_data.py", "tests/repro
 """What takes longest begins first, so that no process is left alone with it at the end."""
 
 
+def is_slow(config):
+    """Whether it is the slow tests that run."""
+    return config.option.markexpr.startswith("slow")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
 def pytest_collection_modifyitems(config, items):
     """What comes apart goes last among slow tests: its small pieces fill up whichever process is done first."""
-    slow = config.option.markexpr == "slow"
+    for item in items:
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker("property")
+    slow = is_slow(config)
 
     def rank(item):
         if slow and item.nodeid.startswith(APART):
@@ -89,7 +100,7 @@ def pytest_xdist_make_scheduler(config, log):
     """With `--dist loadfile` a process runs all tests of a file, and all of such a folder."""
     from xdist.scheduler import LoadFileScheduling
 
-    slow = config.option.markexpr == "slow"
+    slow = is_slow(config)
 
     class Sharing(LoadFileScheduling):
         def _split_scope(self, nodeid):
@@ -128,6 +139,9 @@ class Tally:
 
 def pytest_configure(config):
     config.pluginmanager.register(Tally())
+    settings.load_profile(
+        f"{'repeat' if os.environ.get('CI') else 'explore'}-{MANY if is_slow(config) else FEW}"
+    )
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ def test_every_folder_with_code_is_installed_and_nothing_else():
 def test_there_are_few_modules_and_few_lines_of_imports():
     """A file is one topic, and where many names come from one module, the module is imported.
 
-    170 modules was the goal, and is missed: features have come since. Their number is held, and their grain.
+    170 modules was the goal, and is missed: features have come since. Their number is held, and their grain. A format
+    of images is one file: NIfTI is the 182nd.
     """
     texts = [path.read_text() for path in (ROOT / "featstore").rglob("*.py")]
     imports = sum(
@@ -38,7 +39,7 @@ def test_there_are_few_modules_and_few_lines_of_imports():
         if isinstance(node, ast.Import | ast.ImportFrom)
     )
     lines = sum(text.count("\n") for text in texts)
-    assert len(texts) <= 181
+    assert len(texts) <= 182
     assert lines / len(texts) >= 270, f"{len(texts)} modules of {lines / len(texts):.0f} lines"
     assert imports <= 0.05 * lines, f"{imports} of {lines} lines are imports: {imports / lines:.2%}"
 

@@ -24,6 +24,7 @@ EXCEPTIONS = {
             "featstore.evaluation.leakage:require_unseen",
             "featstore.evaluation.selection_bias:with_inner_folds",
             "featstore.evaluation.calibration:OperatingPointRequest.__post_init__",
+            "featstore.evaluation.calibration:fit_operating_point",
             "featstore.evaluation.candidates:_preset",
             "featstore.executors.dask:Dask.__init__",
             "featstore.executors.processes:Processes.__init__",

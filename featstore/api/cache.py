@@ -288,7 +288,7 @@ def drift(
     preprocess: str = "official",
     precision: str = "float32",
     engine: str = AUTO,
-    value_range: tuple[float, float] | None = None,
+    value_range: tuple[float, ...] | None = None,
     cache: str | Path | None = None,
     seed: int = 0,
     tolerance: float = TOLERANCE,

@@ -61,7 +61,7 @@ class ReadableImages:
 def check(
     data: str | Path | Manifest,
     *,
-    value_range: tuple[float, float] | None = None,
+    value_range: tuple[float, ...] | None = None,
     cache: str | Path | None = None,
     accept: Collection[str] = (),
     progress: bool = False,

@@ -57,6 +57,7 @@ def compare(
     positive: str | None = None,
     calibrate: str | None = None,
     sensitivity: float | None = None,
+    confidence: float | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,  # noqa: ARG001  # `writes_run` looks at it
     views: Sequence[str] = (candidates.EXPAND,),
@@ -104,9 +105,13 @@ def compare(
         negative or the like; the last in sorted order where the names do not tell
         (`featstore.evaluation.metrics.positive_class`).
     calibrate
-        ``temperature``, ``platt`` or ``isotonic``, fitted within the training images of each fold; five further fits.
+        ``temperature``, ``platt``, ``isotonic`` or ``vector`` (for three or more classes), fitted within the
+        training images of each fold; five further fits.
     sensitivity
         Share of the positive class to be found; the threshold is chosen within the training images of each fold.
+    confidence
+        How sure the sensitivity must be reached on other patients, such as 0.95
+        (`featstore.evaluation.calibration.tolerance_threshold`); None: at best half the time.
     out, overwrite
         Folder for the run; None writes nothing.
     views, test_views
@@ -156,7 +161,7 @@ def compare(
     question = questions.with_policy(question, compared)
     preferred = positive_class(matrix.classes, positive)
     index = preferred.index
-    request = OperatingPointRequest(calibrate, sensitivity, index)
+    request = OperatingPointRequest(calibrate, sensitivity, index, confidence)
     splits, dropped = _splits(matrix, folds, repeats, fold_seed)
     own = folds == OWN_SPLIT
     design = estimates.EvaluationDesign(matrix.y, matrix.groups, splits, repeats, index)
@@ -175,7 +180,8 @@ def compare(
     play_all = partial(play_in, matrix)
     raw = play_all(compared, rounds, selections)
     chosen = [
-        selection_bias.operating_points(matrix.y, design.splits, rounds, values, request) for values in raw
+        selection_bias.operating_points(matrix.y, design.splits, rounds, values, request, matrix.groups)
+        for values in raw
     ]
     proba = [
         [point.calibrate(values) for point, values in zip(mine, answers, strict=False)]
@@ -204,6 +210,7 @@ def compare(
             fold_seed=fold_seed,
             calibrate=calibrate,
             sensitivity=sensitivity,
+            confidence=confidence,
             own_split=own,
             adjustment="max-T",
         ),

@@ -92,7 +92,7 @@ def import_features(
     features: str | None = None,
     ignore: str | Sequence[str] = (),
     rows: str | None = None,
-    value_range: tuple[float, float] | None = None,
+    value_range: tuple[float, ...] | None = None,
     cache: str | Path | None = None,
     **reading: Unpack[ScanOptions],
 ) -> Imported:

@@ -66,7 +66,7 @@ def extract(
     engine: str = AUTO,
     recipe: str = DEFAULT_RECIPE,
     seeds: Iterable[int] = (),
-    value_range: tuple[float, float] | None = None,
+    value_range: tuple[float, ...] | None = None,
     cache: str | Path | None = None,
     executor: str = "serial",
     workers: int | None = None,
@@ -103,7 +103,7 @@ def extract(
     seeds
         One augmented view per seed; the identity view is always extracted.
     value_range
-        ``(low, high)`` of 16-bit and float images.
+        ``(low, high)`` of 16-bit and float images; six numbers are three windows, one for each channel.
     cache
         The store's folder; default ``$FEATSTORE_CACHE`` or ``./cache``.
     executor
@@ -438,7 +438,7 @@ def check_precision(
     precision: str = "bfloat16",
     engine: str = AUTO,
     images: int = 64,
-    value_range: tuple[float, float] | None = None,
+    value_range: tuple[float, ...] | None = None,
     **reading: Unpack[ScanOptions],
 ) -> PrecisionCheck:
     """Embed some images of a data set in float32 and in `precision`, and compare; nothing is stored.

@@ -64,7 +64,7 @@ def finetune(
     seed: int = 0,
     test_size: float = 0.25,
     split_seed: int = 0,
-    value_range: tuple[float, float] | None = None,
+    value_range: tuple[float, ...] | None = None,
     out: str | Path,
     overwrite: bool = False,  # noqa: ARG001  # `writes_run` looks at it
     progress: bool = False,

@@ -49,6 +49,7 @@ def fuse(
     positive: str | None = None,
     calibrate: str | None = None,
     sensitivity: float | None = None,
+    confidence: float | None = None,
     init_from: str | Path | None = None,
     freeze_blocks: Sequence[str] = (),
     out: str | Path,
@@ -78,7 +79,7 @@ def fuse(
         Share of the groups to hold out where the data set has no splits, and its seed.
     positive
         As for `featstore.compare`.
-    calibrate, sensitivity
+    calibrate, sensitivity, confidence
         As for `featstore.compare`; chosen on out-of-fold probabilities of the training images, kept with the model,
         and used by `featstore.predict`.
     init_from, freeze_blocks
@@ -130,7 +131,7 @@ def fuse(
     index = chosen.index
     splits, dropped = leakage.without_copies_of(matrix, hold_out(matrix, test_size, split_seed))
     leakage.require_unseen(matrix, splits, choosing=bool(calibrate or sensitivity))
-    request = calibration.OperatingPointRequest(calibrate, sensitivity, index)
+    request = calibration.OperatingPointRequest(calibrate, sensitivity, index, confidence)
     candidate = Candidate(strategy, matrix.backbones, strategy)
     tested = {name: rows for name, rows in splits.items() if name != "train"}
     known = None if earlier is None else earlier.held_out(matrix, np.concatenate(list(tested.values())))
@@ -318,7 +319,10 @@ def _operating_point(
         candidates.predict_proba(model, matrix, test, candidate)
         for model, test in zip(models, tests, strict=True)
     ]
-    return calibration.fit_operating_point(matrix.y[np.concatenate(tests)], np.concatenate(proba), request)
+    rows = np.concatenate(tests)
+    return calibration.fit_operating_point(
+        matrix.y[rows], np.concatenate(proba), request, matrix.groups[rows]
+    )
 
 
 # Going on from the weights of an earlier run: what both must share, and what it changed.

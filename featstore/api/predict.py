@@ -471,7 +471,7 @@ def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[Sca
     read: list[tuple[str, manifest.Contents]] = []
     bad = list(search.unreadable)
     for path, file in named.items():
-        contents = manifest.read_contents(path)
+        contents = manifest.read_contents(path, reading.get("slices"))
         if isinstance(contents, manifest.Contents):
             records += _pages(file, contents, regex)
             several |= {path} if contents.pages > 1 else set()

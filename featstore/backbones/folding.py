@@ -10,6 +10,9 @@ itself. A full convolution averages over its input channels; a depthwise one sum
 averages over nothing but its width. So a depthwise convolution with fewer than 256 channels, and all that comes
 before it, stays float32; behind, kernels and biases are kept as two numbers of bfloat16, rounded value and remainder.
 Measured in docs/decisions/014-where-bfloat16-rounds.md.
+
+Functions that a CPU approximates (exponential, reciprocal root) are computed in whole packets, because TensorFlow
+takes another formula for the numbers left over at the end of a tensor: docs/decisions/019-rows-and-kernels.md.
 """
 
 from __future__ import annotations
@@ -144,6 +147,8 @@ class _LayerRebuilder:
                 )
             case _ if _is_convolution(layer):
                 return self._convolution(layer)
+            case _ if _is_pixelwise(layer):
+                return self._pixelwise(layer)
             case _ if layer.name in self._taken_in:
                 new: Any = keras.layers.Identity(**name)
             case _ if layer.name in self._findings.bare_sums:
@@ -169,9 +174,12 @@ class _LayerRebuilder:
         # An operation that is no layer, such as `x + 3`, computes in the type that it is given.
         as_it_is = isinstance(layer, _ALWAYS_FLOAT32) or not isinstance(layer, keras.Layer)
         policy = self._allocation.policy_of(layer)
-        if policy == FLOAT32 or as_it_is:
+        if type(layer) is keras.layers.Activation and layer.activation in _APPROXIMATED:
+            return keras.layers.Activation(in_whole_packets(layer.activation), name=layer.name, dtype=policy)
+        kind = LayerNormalization if _is_layer_norm(layer) else type(layer)
+        if kind is type(layer) and (policy == FLOAT32 or as_it_is):
             return layer
-        copy = type(layer).from_config({**layer.get_config(), "dtype": policy})
+        copy = kind.from_config({**layer.get_config(), "dtype": policy})
         self._copies.append((layer, copy))
         return copy
 
@@ -197,7 +205,22 @@ class _LayerRebuilder:
             strides=layer.strides,
             dilations=layer.dilation_rate,
             padding=layer.padding,
-            activation=layer.activation,
+            activation=in_whole_packets(layer.activation),
+        )
+
+    def _pixelwise(self, layer: keras.layers.Dense) -> Convolution:
+        """Compute a dense layer over the channels as a convolution of 1 x 1, image by image.
+
+        Its product of matrices would run over all pixels of the batch, and sum those at the end of a tile otherwise.
+        """
+        return Convolution(
+            layer.name,
+            self._allocation.policy_of(layer),
+            depthwise=None,
+            kernel=_double(layer.kernel)[None, None],
+            bias=_double(layer.bias) if layer.use_bias else np.zeros(layer.units),
+            shape=layer.output.shape,
+            activation=in_whole_packets(layer.activation),
         )
 
 
@@ -212,6 +235,17 @@ def _is_batch_norm(layer: Any) -> bool:  # noqa: ANN401
     if type(layer) is not keras.layers.BatchNormalization:
         return False
     return len(layer.input.shape) == 4 and layer.axis in {-1, 3}  # noqa: PLR2004 - images, channels last
+
+
+def _is_layer_norm(layer: Any) -> bool:  # noqa: ANN401
+    if type(layer) is not keras.layers.LayerNormalization or layer.rms_scaling or not _on_tensorflow():
+        return False
+    return layer.axis in (-1, [-1], [len(layer.output.shape) - 1])
+
+
+def _is_pixelwise(layer: Any) -> bool:  # noqa: ANN401
+    """Whether it is a dense layer over the channels of a map, on TensorFlow."""
+    return type(layer) is keras.layers.Dense and len(layer.input.shape) == 4 and _on_tensorflow()  # noqa: PLR2004
 
 
 def _is_relu(layer: Any) -> bool:  # noqa: ANN401
@@ -411,6 +445,76 @@ class Rectifier(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """Shape of the input."""
         return keras.KerasTensor(x.shape, self.compute_dtype)
+
+
+# Functions of single numbers, the same at every place of a tensor
+
+PACKET: Final = 16
+"""Numbers that one instruction takes at most: float32 in AVX-512. With AVX2 it is 8, with NEON 4."""
+
+_APPROXIMATED: Final = (
+    keras.activations.elu,
+    keras.activations.exponential,
+    keras.activations.gelu,
+    keras.activations.mish,
+    keras.activations.selu,
+    keras.activations.sigmoid,
+    keras.activations.silu,
+    keras.activations.softplus,
+    keras.activations.tanh,
+)
+
+
+def in_whole_packets(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Make a function of single numbers give the same bits at every place of a tensor.
+
+    What does not fill a packet at the end of a tensor, Eigen computes number by number and by another formula where
+    packets have an approximation: the last pixels of the last image would depend on their place in the batch.
+
+    Parameters
+    ----------
+    function
+        From a tensor to one of its shape, number by number. One that is exact is returned as it is.
+
+    Returns
+    -------
+    callable
+        The same function. It fills the last packet up with ones where the number of elements is known and no multiple
+        of `PACKET`; else, as in every batch that is a multiple of 16, it adds nothing to the graph.
+    """
+    if not _on_tensorflow():
+        return function
+    import tensorflow as tf
+
+    if function not in _APPROXIMATED and function is not tf.math.rsqrt:
+        return function
+
+    def filled(x: tf.Tensor) -> tf.Tensor:
+        count = x.shape.num_elements()
+        if count is None or count % PACKET == 0:
+            return function(x)
+        whole = tf.pad(tf.reshape(x, [-1]), [[0, -count % PACKET]], constant_values=1)
+        return tf.reshape(function(whole)[:count], x.shape)
+
+    return filled
+
+
+class LayerNormalization(keras.layers.LayerNormalization):  # type: ignore[misc]  # Keras has no types
+    """Keras' layer norm over the last axis, its arithmetic step by step, with reciprocal roots in whole packets."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Normalise each pixel over its channels, in float32 or wider."""
+        import tensorflow as tf
+
+        x = keras.ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        mean, variance = keras.ops.moments(x, axes=-1, keepdims=True)
+        inverse = in_whole_packets(tf.math.rsqrt)(variance + self.epsilon)
+        if self.gamma is not None:
+            inverse = inverse * keras.ops.cast(self.gamma, x.dtype)
+        shift = -mean * inverse
+        if self.beta is not None:
+            shift = shift + keras.ops.cast(self.beta, x.dtype)
+        return keras.ops.cast(x * inverse + shift, self.compute_dtype)
 
 
 # Precision of each layer

@@ -12,20 +12,21 @@ and then applied to the model that was fitted on all of these.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias
 
 import numpy as np
 
 from featstore.errors import RunError, UnknownNameError, UsageError, did_you_mean
 from featstore.evaluation.intervals import LEVEL
 from featstore.evaluation.metrics import ALMOST_NEVER, calibration_error, decide, equal_mass_bins
+from featstore.results.document import read_result
+from featstore.results.fusion import OperatingFields, ToleranceFields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from featstore.results.fusion import OperatingFields
     from featstore.results.scores import (
         CalibrationError,
         Coefficient,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 # Calibrations
 
 REMEDY = "Fit again with `featstore fuse`."
+RIDGE = 1e-5
+ROUNDING = 1e-9
 
 
 class Calibration(Protocol):
@@ -76,9 +79,7 @@ class Temperature:
 
     def apply(self, proba: Vector) -> Vector:
         """See `Calibration`."""
-        logits = self.slope * _logs(proba)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return _scaled(powers)
+        return _softmax(self.slope * _logs(proba))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,46 @@ class Platt:
         """See `Calibration`."""
         logits = _odds(proba) * np.array(self.slopes) + np.array(self.offsets)
         return _completed(1 / (1 + np.exp(-logits.clip(-500, 500))))
+
+
+@dataclass(frozen=True, slots=True)
+class VectorScaling:
+    """A slope and an offset for the logit of each class, fitted together. For three or more classes.
+
+    Unlike one Platt's curve per class it needs no scaling to a sum of one, which makes probabilities less sure.
+
+    Source: Guo et al., On calibration of modern neural networks, ICML 2017. Log-loss is least, but for a penalty of
+    `RIDGE` on what departs from the probabilities as they are, which keeps the numbers finite where the classes are
+    told apart without an error.
+    """
+
+    name: ClassVar[str] = "vector"
+    slopes: tuple[float, ...]
+    offsets: tuple[float, ...]
+
+    @classmethod
+    def fit(cls, y: NDArray[np.intp], proba: Vector) -> Self:
+        """See `Calibration`."""
+        from scipy.optimize import minimize
+
+        logits, width = _logs(proba), proba.shape[1]
+        truth = (y[:, None] == np.arange(width)).astype(np.float64)
+        start = np.repeat([1.0, 0.0], width)
+
+        def loss(values: Vector) -> tuple[float, Vector]:
+            fitted = _softmax(logits * values[:width] + values[width:])
+            gaps = (fitted - truth) / len(y)
+            slope = np.concatenate([(gaps * logits).sum(axis=0), gaps.sum(axis=0)])
+            apart = values - start
+            cost = -float((truth * _logs(fitted)).sum()) / len(y) + RIDGE * float(apart @ apart) / 2
+            return cost, slope + RIDGE * apart
+
+        values = minimize(loss, start, jac=True, method="L-BFGS-B").x
+        return cls(tuple(values[:width].tolist()), tuple(values[width:].tolist()))
+
+    def apply(self, proba: Vector) -> Vector:
+        """See `Calibration`."""
+        return _softmax(_logs(proba) * np.array(self.slopes) + np.array(self.offsets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +171,14 @@ class Isotonic:
         return _completed(np.column_stack([np.interp(x, xs, ys) for x, xs, ys in columns]))
 
 
-METHODS: Mapping[str, type[Temperature | Platt | Isotonic]] = {
-    kind.name: kind for kind in (Temperature, Platt, Isotonic)
+AnyCalibration: TypeAlias = Temperature | Platt | Isotonic | VectorScaling
+
+METHODS: Mapping[str, type[AnyCalibration]] = {
+    kind.name: kind for kind in (Temperature, Platt, Isotonic, VectorScaling)
 }
 
 
-def method(name: str) -> type[Temperature | Platt | Isotonic]:
+def method(name: str) -> type[AnyCalibration]:
     """Return the kind of calibration by its name.
 
     Raises
@@ -148,29 +191,63 @@ def method(name: str) -> type[Temperature | Platt | Isotonic]:
     return METHODS[name]
 
 
-def to_json(calibration: Temperature | Platt | Isotonic) -> dict[str, Any]:
+def to_json(calibration: AnyCalibration) -> dict[str, Any]:
     """Name and numbers."""
     return {"method": calibration.name, **asdict(calibration)}
 
 
-def from_json(document: Mapping[str, Any], classes: int) -> Temperature | Platt | Isotonic:
+def from_json(document: Mapping[str, Any], classes: int) -> AnyCalibration:
     """Rebuild what `to_json` wrote, for a model of so many classes.
 
     Raises
     ------
     RunError
-        If it is not that, or does not turn probabilities into probabilities.
+        If it is not that: another number of classes, numbers that are none or beyond all measure, a staircase that
+        falls or leaves 0 to 1; or if it does not turn probabilities into probabilities.
     """
     try:
-        kind = METHODS[document["method"]]
-        values = {name: _numbers(value) for name, value in document.items() if name != "method"}
-        calibration = kind(**values)
-        answer = calibration.apply(np.full((1, classes), 1 / classes))
+        calibration = read_result(METHODS[document["method"]], dict(document), "the calibration")
+        sound = _is_sound(calibration, classes)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"The run's calibration cannot be read: {error!r}.", REMEDY) from error
-    if answer.shape != (1, classes):
+    if not sound:
         raise RunError(f"The run's calibration is not one of {classes} classes.", REMEDY)
     return calibration
+
+
+def _is_sound(calibration: AnyCalibration, classes: int) -> bool:
+    """Whether there are as many numbers as the classes need, and they make probabilities of probabilities."""
+    two = classes == 2  # noqa: PLR2004
+    match calibration:
+        case Platt():
+            parts = (calibration.slopes, calibration.offsets)
+            counted = all(len(part) == (1 if two else classes) for part in parts)
+        case VectorScaling():
+            counted = len(calibration.slopes) == len(calibration.offsets) == classes
+        case Isotonic():
+            stairs = list(zip(calibration.odds, calibration.heights, strict=True))
+            counted = len(stairs) == (1 if two else classes) and all(_rises(*stair) for stair in stairs)
+        case Temperature():
+            counted = True
+    if not counted:
+        return False
+    rows = np.full((3, classes), 1 / classes)
+    rows[1:] = 0.0
+    rows[1, 0] = rows[2, -1] = 1.0
+    answer = calibration.apply(rows)
+    return (
+        answer.shape == rows.shape
+        and bool(((answer >= -ROUNDING) & (answer <= 1 + ROUNDING)).all())
+        and bool(np.allclose(answer.sum(axis=1), 1.0))
+    )
+
+
+def _rises(odds: Sequence[float], heights: Sequence[float]) -> bool:
+    """Whether it is a rising staircase from 0 to 1."""
+    if not 0 < len(odds) == len(heights):
+        return False
+    rising = bool((np.diff(odds) >= 0).all()) and bool((np.diff(heights) >= 0).all())
+    return rising and heights[0] >= -ROUNDING and heights[-1] <= 1 + ROUNDING
 
 
 def _learn(y: NDArray[np.intp], scores: Vector, name: str) -> Sequence[Any]:
@@ -194,6 +271,10 @@ def _logs(proba: Vector) -> Vector:
     return logs
 
 
+def _softmax(logits: Vector) -> Vector:
+    return _scaled(np.exp(logits - logits.max(axis=1, keepdims=True)))
+
+
 def _odds(proba: Vector) -> Vector:
     """Log-odds of the second class ``(n, 1)`` where there are two, else of each class ``(n, classes)``."""
     columns = proba[:, 1:] if proba.shape[1] == 2 else proba  # noqa: PLR2004
@@ -214,14 +295,6 @@ def _scaled(parts: Vector) -> Vector:
     return scaled
 
 
-def _numbers(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, list):
-        return tuple(map(_numbers, value))
-    if not np.isfinite(number := float(value)):
-        raise ValueError(f"{value!r} is not finite")
-    return number
-
-
 # Operating points
 
 INNER_FOLDS = 5
@@ -239,24 +312,36 @@ class OperatingPointRequest:
         Share of the positive class to be found, above 0 and at most 1; None leaves the most probable class.
     positive
         Index of the positive class.
+    confidence
+        How sure the sensitivity must be reached on other patients, between 0 and 1; None takes the threshold that
+        reaches it on the patients at hand.
 
     Raises
     ------
     UnknownNameError
         If there is no such calibration.
     UsageError
-        If the sensitivity is none, or nobody said of which class.
+        If the sensitivity or the confidence is none, or nobody said of which class.
     """
 
     calibrate: str | None = None
     sensitivity: float | None = None
     positive: int | None = None
+    confidence: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant before anything is fitted."""
         if self.calibrate is not None:
             method(self.calibrate)
+        if self.confidence is not None and not 0 < self.confidence < 1:
+            raise UsageError(
+                f"A confidence of {self.confidence} cannot be had.", "Use a share below 1: --confidence 0.95."
+            )
         if self.sensitivity is None:
+            if self.confidence is not None:
+                raise UsageError(
+                    "A confidence is about a sensitivity to be reached.", "Say which: --sensitivity 0.9."
+                )
             return
         if not 0 < self.sensitivity <= 1:
             raise UsageError(
@@ -272,6 +357,41 @@ class OperatingPointRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ToleranceBound:
+    """The threshold that reaches a sensitivity with a confidence, beside the plain one.
+
+    Attributes
+    ----------
+    confidence
+        How sure it is that the sensitivity is reached on other patients.
+    threshold
+        Calibrated probability; None where there are too few patients.
+    plain
+        The threshold that reaches the sensitivity on the patients at hand, on others at best half the time.
+    patients
+        Those of the positive class that it rests on.
+    needed
+        How many there have to be for any threshold; None where no number is enough (a sensitivity of 1).
+    """
+
+    confidence: float
+    threshold: float | None
+    plain: float
+    patients: int
+    needed: int | None
+
+    def to_json(self) -> ToleranceFields:
+        """Plain dict for the run and its model."""
+        return {
+            "confidence": self.confidence,
+            "threshold": self.threshold,
+            "plain": self.plain,
+            "patients": self.patients,
+            "needed": self.needed,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class OperatingPoint:
     """A fitted calibration and a threshold; either may be absent.
 
@@ -283,11 +403,15 @@ class OperatingPoint:
         Calibrated probability from which an image is called positive; None for the most probable class.
     request
         What was asked for.
+    tolerance
+        The threshold with and without a confidence; None of a run of an earlier version, or where no sensitivity is
+        asked for.
     """
 
-    calibration: Temperature | Platt | Isotonic | None
+    calibration: AnyCalibration | None
     threshold: float | None
     request: OperatingPointRequest
+    tolerance: ToleranceBound | None = None
 
     def calibrate(self, proba: Vector) -> Vector:
         """Calibrated probabilities ``(n, classes)``."""
@@ -299,19 +423,28 @@ class OperatingPoint:
 
     def to_json(self) -> OperatingFields:
         """Plain dict for the run and its model."""
-        return {
+        fields: OperatingFields = {
             "calibration": None if self.calibration is None else to_json(self.calibration),
             "threshold": self.threshold,
             "sensitivity": self.request.sensitivity,
             "positive": self.request.positive,
         }
+        if self.tolerance is not None:
+            fields["confidence"] = self.request.confidence
+            fields["tolerance"] = self.tolerance.to_json()
+        return fields
 
 
 NEUTRAL = OperatingPoint(None, None, OperatingPointRequest())
 """The model's own probabilities, and the most probable class."""
 
 
-def fit_operating_point(y: NDArray[np.intp], proba: Vector, request: OperatingPointRequest) -> OperatingPoint:
+def fit_operating_point(
+    y: NDArray[np.intp],
+    proba: Vector,
+    request: OperatingPointRequest,
+    groups: NDArray[np.str_] | None = None,
+) -> OperatingPoint:
     """Fit what is requested.
 
     Parameters
@@ -322,20 +455,100 @@ def fit_operating_point(y: NDArray[np.intp], proba: Vector, request: OperatingPo
         ``(n, classes)`` their out-of-fold probabilities.
     request
         What to fit.
+    groups
+        ``(n,)`` patient of each image; None takes every image for a patient of its own.
+
+    Raises
+    ------
+    UsageError
+        If a confidence is asked for that so few patients do not allow.
 
     Notes
     -----
-    The threshold is the highest one that finds at least the requested share of the positive images in `y`. Of other
-    patients it may find more or fewer: the scores on held-out images say how many.
+    The plain threshold is the highest one that finds at least the requested share of the positive images in `y`. Of
+    other patients it may find more or fewer: the scores on held-out images say how many. With a confidence it is that
+    of `tolerance_threshold`.
     """
     calibration = None if request.calibrate is None else method(request.calibrate).fit(y, proba)
     point = OperatingPoint(calibration, None, request)
     if request.sensitivity is None or request.positive is None:
         return point
-    found = np.sort(point.calibrate(proba)[y == request.positive, request.positive])[::-1]
+    ill = y == request.positive
+    values = point.calibrate(proba)[ill, request.positive]
+    found = np.sort(values)[::-1]
     # Rounded first: 0.9 of 10 images are 9, whatever the last bit of the product says.
     enough = int(np.ceil(round(request.sensitivity * len(found), 9)))
-    return OperatingPoint(calibration, float(found[enough - 1]), request)
+    plain = float(found[enough - 1])
+    patients = np.arange(len(y)).astype(str) if groups is None else groups
+    confidence = LEVEL if request.confidence is None else request.confidence
+    bound = ToleranceBound(
+        confidence,
+        tolerance_threshold(values, patients[ill], request.sensitivity, confidence),
+        plain,
+        len(np.unique(patients[ill])),
+        patients_needed(request.sensitivity, confidence),
+    )
+    if request.confidence is not None and bound.threshold is None:
+        raise UsageError(
+            not_enough_patients(bound.to_json(), request.sensitivity),
+            "Leave out --confidence, or aim at a lower --sensitivity.",
+        )
+    threshold = plain if request.confidence is None else bound.threshold
+    return OperatingPoint(calibration, threshold, request, bound)
+
+
+def tolerance_threshold(
+    values: Vector, groups: NDArray[np.str_], sensitivity: float, confidence: float = LEVEL
+) -> float | None:
+    """Highest threshold that reaches a sensitivity on other patients with a confidence; None of too few patients.
+
+    Of n patients at most k may be missed, where k is the largest number with ``P(Binomial(n, 1 - sensitivity) <= k)
+    <= 1 - confidence``: the threshold is the (k + 1)-th lowest probability, an exact tolerance bound without any
+    assumption about the distribution. A patient with several images counts as missed by the share of them below the
+    threshold, and the sensitivity is the mean over the patients of the share that is found. Images of a patient that
+    are missed or found all together are the least favourable case, and that of the binomial distribution.
+
+    Parameters
+    ----------
+    values, groups
+        ``(n,)`` probability and patient of each positive image, from models that had not seen it.
+    sensitivity, confidence
+        Shares.
+
+    References
+    ----------
+    Wilks, Determination of sample sizes for setting tolerance limits, Annals of Mathematical Statistics 12, 1941.
+    """
+    from scipy.stats import binom
+
+    _, patient, count = np.unique(groups, return_inverse=True, return_counts=True)
+    patients = len(count)
+    tail = binom.cdf(np.arange(patients), patients, 1 - sensitivity)
+    missed = int((tail <= 1 - confidence + ROUNDING).sum()) - 1
+    if missed < 0:
+        return None
+    order = np.argsort(values, kind="stable")
+    lower = np.concatenate([[0.0], np.cumsum(1 / count[patient[order]])[:-1]])
+    # Images that are equally probable are called together: what lies strictly below is what is missed.
+    ordered = values[order]
+    below = lower[np.searchsorted(ordered, ordered)]
+    return float(ordered[below <= missed + ROUNDING][-1])
+
+
+def patients_needed(sensitivity: float, confidence: float = LEVEL) -> int | None:
+    """How many patients of a class a threshold that reaches the sensitivity so surely takes; None: none will do."""
+    if sensitivity >= 1:
+        return None
+    return max(1, int(np.ceil(round(float(np.log(1 - confidence) / np.log(sensitivity)), 9))))
+
+
+def not_enough_patients(tolerance: ToleranceFields, sensitivity: float) -> str:
+    """Say in one line why no threshold reaches the sensitivity with the confidence."""
+    needed = "no number is enough" if tolerance["needed"] is None else f"{tolerance['needed']} are needed"
+    return (
+        f"Not enough patients to be {100 * tolerance['confidence']:g} % sure of a sensitivity of {sensitivity:g}:"
+        f" {tolerance['patients']} of the positive class, {needed}."
+    )
 
 
 def read_operating_point(document: Mapping[str, Any] | None, classes: int) -> OperatingPoint:
@@ -349,22 +562,41 @@ def read_operating_point(document: Mapping[str, Any] | None, classes: int) -> Op
     if document is None:
         return NEUTRAL
     try:
-        kept = document["calibration"]
+        fields: OperatingFields = read_result(OperatingFields, document, "the operating point")
+        kept, bound = fields["calibration"], fields.get("tolerance")
         request = OperatingPointRequest(
-            None if kept is None else kept["method"], document["sensitivity"], document["positive"]
+            None if kept is None else kept["method"],
+            fields["sensitivity"],
+            fields["positive"],
+            fields.get("confidence"),
         )
-        calibration = None if kept is None else from_json(kept, classes)
-        threshold = None if document["threshold"] is None else float(document["threshold"])
-        sound = (threshold is None) == (request.sensitivity is None)
-        sound &= threshold is None or bool(np.isfinite(threshold))
-        sound &= request.positive is None or (
-            type(request.positive) is int and 0 <= request.positive < classes
+        point = OperatingPoint(
+            None if kept is None else from_json(kept, classes),
+            fields["threshold"],
+            request,
+            None if bound is None else ToleranceBound(**bound),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except RunError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"The run's operating point cannot be read: {error!r}.", REMEDY) from error
-    if not sound:
+    if not _fits_together(point, classes):
         raise RunError("The run's operating point does not fit its model.", REMEDY)
-    return OperatingPoint(calibration, threshold, request)
+    return point
+
+
+def _fits_together(point: OperatingPoint, classes: int) -> bool:
+    """Whether class, threshold, sensitivity and tolerance bound of a run can stand beside each other."""
+    asked, bound = point.request, point.tolerance
+    if (point.threshold is None) != (asked.sensitivity is None) or (asked.positive or 0) >= classes:
+        return False
+    if bound is None or asked.sensitivity is None:
+        return bound is None and asked.confidence is None
+    if not 0 < bound.confidence < 1 or bound.patients < 1 or bound.needed == 0:
+        return False
+    if asked.confidence is None:
+        return point.threshold == bound.plain
+    return bound.confidence == asked.confidence and point.threshold == bound.threshold
 
 
 # How far probabilities are from the truth, and how far they would be by chance alone
@@ -543,10 +775,12 @@ def curves(
         ``(n,)`` true class index, ``(n, classes)`` probabilities, ``(n,)`` class index answered.
     positive
         Decision and calibration curve, calibration slope and intercept are about this class; None leaves them out.
+        Of three or more classes each has a slope and an intercept, against all others, whatever is positive.
     groups
         ``(n,)`` patient of each image; None takes every image for a patient of its own.
     """
     confidence = proba[np.arange(len(y)), decisions]
+    patients = np.arange(len(y)).astype(str) if groups is None else groups
     drawn: Curves = {
         "risk_coverage": risk_coverage(decisions == y, confidence),
         "calibration_error": calibration_summary(y, proba, positive),
@@ -555,8 +789,11 @@ def curves(
         truth, values = y == positive, proba[:, positive]
         drawn["decision"] = decision_curve(truth, values)
         drawn["calibration"] = calibration_curve(truth, values)
-        patients = np.arange(len(y)).astype(str) if groups is None else groups
         drawn["recalibration"] = recalibration(truth, values, patients)
+    if proba.shape[1] > 2:  # noqa: PLR2004
+        drawn["recalibration_by_class"] = [
+            recalibration(y == c, proba[:, c], patients) for c in range(proba.shape[1])
+        ]
     return drawn
 
 

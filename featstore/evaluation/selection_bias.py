@@ -134,6 +134,7 @@ def operating_points(
     rounds: Sequence[Split],
     proba: Sequence[Vector],
     request: OperatingPointRequest,
+    groups: NDArray[np.str_] | None = None,
 ) -> list[OperatingPoint]:
     """Operating point of one candidate for each split.
 
@@ -147,17 +148,19 @@ def operating_points(
         Probabilities of the test images of each round.
     request
         What to choose.
+    groups
+        ``(n,)`` patient of each image; None takes every image for a patient of its own.
     """
     if request.is_none:
         return [NEUTRAL] * len(splits)
-    return [
-        fit_operating_point(
-            y[np.concatenate([rounds[at][1] for at in inner])],
-            np.concatenate([proba[at] for at in inner]),
-            request,
+    points = []
+    for inner in _inner_positions(splits, rounds):
+        rows = np.concatenate([rounds[at][1] for at in inner])
+        patients = None if groups is None else groups[rows]
+        points.append(
+            fit_operating_point(y[rows], np.concatenate([proba[at] for at in inner]), request, patients)
         )
-        for inner in _inner_positions(splits, rounds)
-    ]
+    return points
 
 
 def select_in_inner_folds(

@@ -300,8 +300,16 @@ def page_id(digest: str, page: int) -> str:
     return digest_bytes(f"{digest}#{page}".encode())
 
 
-def read_contents(path: Path) -> Contents | Quarantined:
-    """Read a file once, in blocks; what cannot be an image comes back as a row for the quarantine."""
+def read_contents(path: Path, slices: str | None = None) -> Contents | Quarantined:
+    """Read a file once, in blocks; what cannot be an image comes back as a row for the quarantine.
+
+    Parameters
+    ----------
+    path
+        The file.
+    slices
+        Which slices of a volume are images; see `featstore.images.scan.ScanOptions`.
+    """
     digest = None
     try:
         with open_regular(path) as file:
@@ -312,6 +320,8 @@ def read_contents(path: Path) -> Contents | Quarantined:
             known = identify_format(head)
             with damage_of(known):
                 pages = known.list_pages(file)
+                if slices is not None:
+                    pages = known.choose(file, pages, slices)
             return Contents(
                 digest, known.name, pages.frames, pages.total, pages.notes, pages.group, pages.sites
             )
@@ -339,6 +349,8 @@ PAGES: dict[str, tuple[str, str]] = {
     "channels": ("FS311", "{files} whose pages are channels of one picture: each of {pages} is an image."),
     "cut_short": ("FS312", "{files} with fewer slices than announced: those that are there were taken."),
     "sizes": ("FS313", "{files} with pages of different sizes: each of their {pages} pages is an image."),
+    "slices": ("FS316", "{files} with a volume: {pages} slices are images."),
+    "unplaced": ("FS317", "{files} with a volume that does not say how it lies: left may be right."),
 }
 """Key of `featstore.images.formats.tiff.PAGE_NOTES` to the code of its finding and the message."""
 

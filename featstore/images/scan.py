@@ -8,6 +8,7 @@ import re
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -17,9 +18,10 @@ from featstore.errors import ManifestError, did_you_mean
 from featstore.findings import Finding, counted
 from featstore.images.csv import TABLES, list_csv
 from featstore.images.folder import list_folder
-from featstore.images.formats.container import suffixes
+from featstore.images.formats.container import formats, suffixes
 from featstore.images.formats.decode import REASONS
 from featstore.images.formats.dicom import SITE_TAGS
+from featstore.images.formats.nifti import parse_slices
 from featstore.images.manifest import Contents, Manifest, Quarantined, findings_of_pages, read_contents
 from featstore.images.names import check_groups, check_labels, merged_groups
 from featstore.processes import map_ahead, track
@@ -54,6 +56,10 @@ class ScanOptions(TypedDict, total=False):
     site_tag
         Tag of DICOM files that names the site, one of `featstore.images.formats.dicom.SITE_TAGS`; what a CSV file
         says of the site goes first.
+    slices
+        Which slices of a volume (NIfTI) are images: an axis, ``axial`` (the default), ``coronal`` or ``sagittal``,
+        and behind a colon what to take along it: ``every=4``, ``range=10-40`` or ``range=25%-75%``, both with a
+        comma, or ``largest-lung``, the axial slice of a chest that shows most air inside of the body.
     """
 
     group_pattern: str | None
@@ -62,6 +68,7 @@ class ScanOptions(TypedDict, total=False):
     root: str | Path | None
     suffix: str | None
     site_tag: str | None
+    slices: str | None
 
 
 def scan_options(options: Mapping[str, Any]) -> ScanOptions:
@@ -100,6 +107,7 @@ def scan(
     root: str | Path | None = None,
     suffix: str | None = None,
     site_tag: str | None = None,
+    slices: str | None = None,
 ) -> Manifest:
     """Read a data set: list the files, hash them, sort out what is no image.
 
@@ -109,7 +117,7 @@ def scan(
         A folder ``class/...`` or ``split/class/...``, or a table ``path,label[,group][,split][,site]``, CSV or
         Parquet. A manifest is what it would be read to, and comes back as it is: so a part of a data set goes
         wherever all of it would.
-    group_pattern, follow_links, columns, root, suffix, site_tag
+    group_pattern, follow_links, columns, root, suffix, site_tag, slices
         See `ScanOptions`.
 
     Returns
@@ -137,6 +145,8 @@ def scan(
     if isinstance(data, Manifest):
         return data
     _refuse_unknown_tag(site_tag)
+    if slices is not None:
+        parse_slices(slices)
     data = Path(data)
     _refuse_impossible(data)
     if data.is_file() and data.suffix.lower() in TABLES:
@@ -150,7 +160,9 @@ def scan(
     if not data.is_dir() or any(entry.real is not None for entry in entries):
         entries = _once_by_real_path(entries)
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        read = map_ahead(pool, read_contents, (entry.path for entry in entries), _AHEAD)
+        read = map_ahead(
+            pool, partial(read_contents, slices=slices), (entry.path for entry in entries), _AHEAD
+        )
         contents = list(track(read, "hash", "file", len(entries)))
     images = [
         (entry, found) for entry, found in zip(entries, contents, strict=True) if isinstance(found, Contents)
@@ -163,6 +175,8 @@ def scan(
     bad = [*listing.unreadable, *refused]
     if not images:
         raise _nothing_left(data, bad)
+    if slices is not None and not any(formats()[found.kind].has_slices for _, found in images):
+        raise ManifestError(f"--slices is for volumes (NIfTI), and {str(data)!r} has none.", "Leave it out.")
     images, has_groups = _with_origins(images, site_tag, has_groups=listing.has_groups)
     records, copies = _once_by_id(images)
     records, copies, merged = _merge_groups(records, copies, has_groups=has_groups)

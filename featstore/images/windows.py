@@ -31,26 +31,59 @@ def window_range(level: float, width: float) -> tuple[float, float]:
     return level - width / 2, level + width / 2
 
 
-def parse_window(text: str) -> tuple[float, float]:
-    """``lung``, or ``-600,1500`` (level and width), as the range of values that it shows; ``file`` as `FILE_WINDOW`.
+def parse_window(text: str) -> tuple[float, ...]:
+    """Values that become black and white, of one window or of three.
+
+    Parameters
+    ----------
+    text
+        ``lung``; ``-600,1500`` (level and width); ``file``; or three of the first two kinds, such as
+        ``lung,mediastinal,bone`` or ``lung,40,400,bone``: one for red, one for green, one for blue.
+
+    Returns
+    -------
+    tuple of float
+        ``(low, high)``, `FILE_WINDOW`, or the three pairs in one row.
 
     Raises
     ------
     UsageError
-        If there is no such window.
+        If there is no such window, or there are two, or more than three.
     """
     if text == "file":
         return FILE_WINDOW
-    if text in WINDOWS:
-        return window_range(*WINDOWS[text])
-    if "," not in text:
+    parts = [part.strip() for part in text.split(",")]
+    found: list[float] = []
+    while parts:
+        found += _next_window(parts, text)
+    if len(found) not in {2, 6}:
         raise UsageError(
-            f"There is no window {text!r}.", f"{did_you_mean(text, (*WINDOWS, 'file'))} Or write level,width."
+            f"--window {text!r} names {len(found) // 2} windows.",
+            "Give one, or three: one for each channel, such as lung,mediastinal,bone.",
+        )
+    return tuple(found)
+
+
+def _next_window(parts: list[str], text: str) -> tuple[float, float]:
+    """Take the next window from the front of what was written: a name, or level and width."""
+    first = parts.pop(0)
+    if first in WINDOWS:
+        return window_range(*WINDOWS[first])
+    if first == "file":
+        raise UsageError(
+            "The window of the file cannot stand beside others.", "Give --window file, or three by name."
         )
     try:
-        level, width = (float(part) for part in text.split(","))
+        level = float(first)
     except ValueError:
-        level, width = 0.0, 0.0
+        raise UsageError(
+            f"There is no window {first!r}.",
+            f"{did_you_mean(first, (*WINDOWS, 'file'))} Or write level,width.",
+        ) from None
+    try:
+        width = float(parts.pop(0))
+    except (ValueError, IndexError):
+        width = 0.0
     if not (math.isfinite(level) and 0 < width < math.inf):
         raise UsageError(
             f"--window {text!r} is not level and width.", "Write for instance --window=-600,1500."
@@ -59,10 +92,23 @@ def parse_window(text: str) -> tuple[float, float]:
 
 
 def range_option(value_range: Sequence[float]) -> str:
-    """Option of the command line that declares a value range: ``--range=-1350,150``, or ``--window=file``."""
+    """Option of the command line that declares a value range: ``--range=-1350,150``, or ``--window`` of others."""
     if tuple(value_range) == FILE_WINDOW:
         return "--window=file"
-    return f"--range={','.join(map(_number, value_range))}"
+    if len(value_range) == 2:  # noqa: PLR2004
+        return f"--range={','.join(map(_number, value_range))}"
+    return f"--window={','.join(_window_name(low, high) for low, high in pairs(value_range))}"
+
+
+def pairs(value_range: Sequence[float]) -> list[tuple[float, float]]:
+    """Black and white of each window of a value range, one or three."""
+    return list(zip(value_range[::2], value_range[1::2], strict=True))
+
+
+def _window_name(low: float, high: float) -> str:
+    """Name of a window, or level and width."""
+    names = {window_range(*window): name for name, window in WINDOWS.items()}
+    return names.get((low, high)) or f"{_number((low + high) / 2)},{_number(high - low)}"
 
 
 def _number(value: float) -> str:

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from featstore import runs, serialization
 from featstore.errors import RunError, UsageError
-from featstore.evaluation.calibration import OperatingPointRequest
+from featstore.evaluation.calibration import OperatingPointRequest, read_operating_point
 from featstore.evaluation.metrics import ENOUGH_IMAGES, METRICS
 from featstore.reporting.predictions import RunPredictions, read_predictions, with_votes
 from featstore.reporting.verdict import calibration_error, phrase
@@ -336,27 +336,18 @@ def _require_classes(matrix: MatrixFields) -> None:
 
 
 def _require_point(operating: OperatingFields, classes: int) -> None:
-    calibration, threshold, sensitivity = (
-        operating["calibration"],
-        operating["threshold"],
-        operating["sensitivity"],
-    )
-    positive = operating["positive"]
-    _require(
-        calibration is None or isinstance(calibration.get("method"), str), "a calibration without a method"
-    )
-    _require(positive is None or positive < classes, "the positive class is none")
-    _require(
-        (threshold is None) == (sensitivity is None), "a threshold without a sensitivity, or the reverse"
-    )
-    _require(threshold is None or positive is not None, "nobody knows whose threshold it is")
+    try:
+        read_operating_point(operating, classes)
+    except RunError as error:
+        raise ShapeError("the operating point is none of this model") from error
 
 
 def _require_request(comparison: Comparison) -> None:
     positive = comparison.matrix["positive"]
     index = None if positive is None else list(comparison.matrix["classes"]).index(positive)
     try:
-        OperatingPointRequest(comparison.protocol.calibrate, comparison.protocol.sensitivity, index)
+        asked = comparison.protocol
+        OperatingPointRequest(asked.calibrate, asked.sensitivity, index, asked.confidence)
     except ValueError as error:
         raise ShapeError("nothing can be calibrated as the protocol says") from error
 

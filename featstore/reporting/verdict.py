@@ -354,20 +354,30 @@ def _difference_text(pair: PairwiseDifference) -> str:
 
 # How well probabilities are calibrated: for terminal, report and card
 
+SHOWN_SLOPES = 5
 
-def calibration_text(curves: Mapping[str, Any]) -> str:
+
+def calibration_text(curves: Mapping[str, Any], classes: Sequence[str] = ()) -> str:
     """ECE beside that of a perfectly calibrated model, calibration slope and intercept; empty of an older run.
 
     Parameters
     ----------
     curves
         Of one candidate or split, as in metrics.json.
+    classes
+        Names of the classes, in their order; without them slopes by class are left out.
     """
-    return " ".join(
-        part
-        for part in (_error(curves.get("calibration_error")), _slope(curves.get("recalibration")))
-        if part
+    parts = (
+        _error(curves.get("calibration_error")),
+        _slope(curves.get("recalibration")),
+        _slopes(curves.get("recalibration_by_class", ()), classes),
     )
+    return " ".join(part for part in parts if part)
+
+
+def sure(confidence: float | None) -> str:
+    """How sure a sensitivity must be reached, behind its number; empty where nobody asked."""
+    return "" if confidence is None else f", to be reached with {100 * confidence:g} % confidence"
 
 
 def calibration_error(part: Mapping[str, Any]) -> float:
@@ -404,7 +414,29 @@ def _slope(part: Mapping[str, Any] | None) -> str:
     )
 
 
+def _slopes(parts: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> str:
+    """Slope and intercept of each of several classes; of many, of those that are farthest from one."""
+    known = {name: part for name, part in zip(classes, parts, strict=False) if not part["why"]}
+    far = sorted(known, key=lambda name: -abs((known[name]["slope"]["value"] or 0) - 1))[:SHOWN_SLOPES]
+    if not far:
+        return ""
+    some = f" (of {len(classes)}, the {len(far)} farthest from 1)" if len(far) < len(known) else ""
+    told = [
+        f"{printable(name)} {_number(part['slope'])} and {_number(part['intercept'])}"
+        for name, part in known.items()
+        if name in far
+    ]
+    undefined = [printable(name) for name in classes if name not in known]
+    rest = f"; undefined: {', '.join(undefined)}" if undefined else ""
+    return (
+        "Calibration slope (1 is best; below: too sure) and intercept (0 is best), each class against the"
+        f" others{some}: {'; '.join(told)}{rest}."
+    )
+
+
 def _number(part: Mapping[str, Any]) -> str:
+    if part["value"] is None:
+        return "undefined"
     interval = part["interval"]
     told = "no interval" if interval is None else f"{interval[0]:.2f}, {interval[1]:.2f}"
     return f"{part['value']:.2f} [{told}]"

@@ -8,10 +8,11 @@ from featstore import registry
 from featstore.evaluation.candidates import STRATEGIES
 from featstore.evaluation.metrics import PRIMARY
 from featstore.images.recipe import view_name
-from featstore.images.windows import FILE_WINDOW
+from featstore.images.windows import FILE_WINDOW, pairs
 from featstore.reporting import run_record, verdict
 from featstore.reporting.run_record import RunRecord, leader
 from featstore.reporting.terminal.comparison import operating_text
+from featstore.reporting.verdict import sure
 from featstore.results.comparison import Comparison
 from featstore.results.fusion import Fusion
 from featstore.tables import counts, duration, short_weights
@@ -111,6 +112,9 @@ def preprocessing(record: RunRecord) -> str:
 def _window(value_range: Sequence[float]) -> str:
     if tuple(value_range) == FILE_WINDOW:
         return "the ends of each file's own window"
+    if len(value_range) > 2:  # noqa: PLR2004
+        spans = [f"{low:g} to {high:g}" for low, high in pairs(value_range)]
+        return f"grey values {', '.join(spans[:-1])} and {spans[-1]}, one channel each,"
     return f"grey values {value_range[0]:g} to {value_range[1]:g}"
 
 
@@ -174,7 +178,9 @@ def operating(record: RunRecord) -> str:
                 *(
                     []
                     if request.sensitivity is None
-                    else [f"The threshold aims at a sensitivity of {request.sensitivity:g}."]
+                    else [
+                        f"The threshold aims at a sensitivity of {request.sensitivity:g}{sure(request.confidence)}."
+                    ]
                 ),
             ]
             told = " ".join([*parts, "Chosen within the training images of each fold."] if parts else [])
@@ -232,7 +238,8 @@ def calibration(record: RunRecord) -> str:
     """How well its probabilities are calibrated, or those of the leader."""
     match record.outcome:
         case Fusion() | Comparison() as outcome:
-            return verdict.calibration_text(outcome.curves.get(record.shown or "", {}))
+            classes = list(outcome.matrix["classes"])
+            return verdict.calibration_text(outcome.curves.get(record.shown or "", {}), classes)
         case _:
             return ""
 

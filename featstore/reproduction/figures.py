@@ -166,7 +166,7 @@ def _models(
 def _curves(networks: Sequence[PaperNetwork], fits: protocol.Fits) -> Iterator[DrawnFigure]:
     """Accuracy and loss of each network's own head: two numbers each for the seven, the others without."""
     by_name = {network.name: network for network in networks}
-    for at, name in enumerate(protocol.SEVEN):
+    for at, name in enumerate(protocol.BY_FIGURE):
         mark = by_name[name].mark if name in by_name else "not asked for"
         yield from _pair(FIRST_CURVE + 2 * at, name, mark, _history(fits, name))
     for network in networks:

@@ -47,7 +47,7 @@ def paper(
     epochs: int = 100,
     seed: int = 0,
     positive: str | None = None,
-    value_range: tuple[float, float] | None = None,
+    value_range: tuple[float, ...] | None = None,
     cache: str | Path | None = None,
     memory: int | None = None,
     jobs: int = 1,
@@ -205,7 +205,7 @@ def _reproduce(
     )
 
 
-def _audit(whole: Manifest, value_range: tuple[float, float] | None) -> dict[str, Any]:
+def _audit(whole: Manifest, value_range: tuple[float, ...] | None) -> dict[str, Any]:
     """What `featstore.check` says, without the examples, which name files."""
     found = check(whole, value_range=value_range)
     return {
@@ -240,7 +240,7 @@ def _refuse_other(folder: Path, arguments: Mapping[str, Any], *, overwrite: bool
 NEEDS_RANGE = "needs_range"
 
 
-def convert(manifest: Manifest, value_range: tuple[float, float] | None) -> tuple[Conversion, Manifest]:
+def convert(manifest: Manifest, value_range: tuple[float, ...] | None) -> tuple[Conversion, Manifest]:
     """Decode every image once and count; nothing is written, since features are made from the files as they are.
 
     Returns

@@ -206,7 +206,17 @@ log = logging.getLogger(__name__)
 ABSENT = "Its ImageNet weights are not on this machine, and could not be fetched."
 
 SEVEN = ("InceptionV3", "DenseNet201", "ResNet50", "Xception", "VGG19", "NASNetLarge", "InceptionResNetV2")
-"""The paper's networks, in the order in which their figures are numbered here."""
+"""The paper's networks, in the order of its section 3.3; it does not say which DenseNet."""
+BY_FIGURE = (
+    "DenseNet201",
+    "InceptionV3",
+    "InceptionResNetV2",
+    "NASNetLarge",
+    "ResNet50",
+    "VGG19",
+    "Xception",
+)
+"""The same in the order of its figures 8 to 21, two for each."""
 
 
 def find_networks(

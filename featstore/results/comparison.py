@@ -396,6 +396,8 @@ class Protocol(Result, frozen=True, kw_only=True):
         The cross-validation.
     calibrate, sensitivity
         Calibration and sensitivity asked for.
+    confidence
+        How sure the sensitivity must be reached; None for the plain threshold.
     own_split
         Whether the data set's own test images were scored, once, in place of folds.
     adjustment
@@ -408,6 +410,7 @@ class Protocol(Result, frozen=True, kw_only=True):
     calibrate: str | None
     sensitivity: Share | None
     own_split: bool = False
+    confidence: Share | None = None
     adjustment: Literal["holm", "max-T"] = "holm"
 
 

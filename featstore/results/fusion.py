@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from msgspec import field
 
@@ -73,13 +73,33 @@ class SingleNetwork(Result, frozen=True, kw_only=True):
     interval: Interval
 
 
+class ToleranceFields(TypedDict):
+    """Threshold with a confidence, as of `featstore.evaluation.calibration.ToleranceBound`."""
+
+    confidence: Share
+    threshold: Share | None
+    plain: Share
+    patients: Count
+    needed: Count | None
+
+
 class OperatingFields(TypedDict):
-    """Calibration and threshold, as of `featstore.evaluation.calibration.OperatingPoint.to_json`."""
+    """Calibration and threshold, as of `featstore.evaluation.calibration.OperatingPoint.to_json`.
+
+    Attributes
+    ----------
+    calibration, threshold, sensitivity, positive
+        Of every run.
+    confidence, tolerance
+        Where a sensitivity is asked for; runs of earlier versions have none.
+    """
 
     calibration: dict[str, Any] | None
-    threshold: float | None
+    threshold: Share | None
     sensitivity: Share | None
     positive: Count | None
+    confidence: NotRequired[Share | None]
+    tolerance: NotRequired[ToleranceFields]
 
 
 class Fusion(Result, frozen=True, kw_only=True):

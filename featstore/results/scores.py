@@ -171,6 +171,8 @@ class Curves(TypedDict):
         Runs of earlier versions have none.
     decision, calibration
         Of the positive class, where there is one.
+    recalibration_by_class
+        Of three or more classes, each against all others, in their order; runs of earlier versions have none.
     """
 
     risk_coverage: RiskCoverage
@@ -178,3 +180,4 @@ class Curves(TypedDict):
     decision: NotRequired[NetBenefit]
     calibration: NotRequired[Reliability]
     recalibration: NotRequired[Recalibration]
+    recalibration_by_class: NotRequired[list[Recalibration]]

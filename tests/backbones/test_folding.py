@@ -294,3 +294,29 @@ def test_a_sum_that_is_read_raw_and_rectified_gets_a_rectifier():
     network = keras.Model(inputs, layers.Activation("relu")(layers.Add()([first, second])))
 
     assert kinds(fold(network)).count("Rectifier") == 1
+
+
+@pytest.mark.parametrize("batch", [3, 4, 12])
+@pytest.mark.parametrize(
+    "part", [layers.LayerNormalization(), layers.Activation("sigmoid")], ids=["norm", "sigmoid"]
+)
+def test_a_pixel_at_the_end_of_a_batch_is_computed_like_any_other(part, batch):
+    """ConvNeXt at batch 4: AVX2 takes eight reciprocal roots at a time, and the last four by another formula."""
+    folded = tf.function(fold(stack(type(part).from_config(part.get_config()), shape=(7, 7, 9))))
+    copies = np.repeat(noise(1, 7, 7, 9), batch, axis=0)
+
+    rows = folded(copies).numpy()
+
+    assert (rows == rows[0]).all()
+
+
+@pytest.mark.parametrize("batch", [2, 3, 8])
+def test_a_dense_layer_over_a_map_is_computed_image_by_image(batch):
+    """ConvNeXt: one product of matrices over all pixels sums the last rows of a tile in another order."""
+    network = stack(layers.Dense(192, activation="gelu"), layers.Dense(48), shape=(14, 14, 48))
+    images = noise(1, 14, 14, 48)
+    folded = fold(network)
+    rows = tf.function(folded)(np.repeat(images, batch, axis=0)).numpy()
+    assert (rows == rows[0]).all()
+    np.testing.assert_allclose(folded(images), network(images), rtol=1e-5, atol=1e-6)
+    assert kinds(folded).count("Convolution") == 2

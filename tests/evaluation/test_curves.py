@@ -67,10 +67,9 @@ def test_the_calibration_curve_is_scikit_learns():
 
 def test_without_a_positive_class_only_selective_prediction_has_a_curve():
     proba = np.random.default_rng(0).dirichlet(np.ones(3), 30)
-    assert set(curves(np.arange(30) % 3, proba, proba.argmax(axis=1), None)) == {
-        "risk_coverage",
-        "calibration_error",
-    }
+    three = curves(np.arange(30) % 3, proba, proba.argmax(axis=1), None)
+    assert set(three) == {"risk_coverage", "calibration_error", "recalibration_by_class"}
+    assert len(three["recalibration_by_class"]) == 3
     two = proba[:, :2] / proba[:, :2].sum(axis=1, keepdims=True)
     assert set(curves(np.arange(30) % 2, two, two.argmax(axis=1), 1)) == {
         "risk_coverage",

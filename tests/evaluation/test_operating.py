@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fakes_matrix import make_matrix
+from scipy.stats import binom, norm
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -18,8 +19,11 @@ from featstore.evaluation.calibration import (
     OperatingPointRequest,
     Platt,
     Temperature,
+    curves,
     fit_operating_point,
+    patients_needed,
     read_operating_point,
+    tolerance_threshold,
 )
 from featstore.evaluation.estimates import EvaluationDesign
 from featstore.evaluation.metrics import decide, score
@@ -126,6 +130,15 @@ def test_a_run_from_before_there_were_operating_points_has_the_neutral_one():
     assert NEUTRAL.decide(proba).tolist() == [1, 0]
 
 
+def vector(classes):
+    return {"method": "vector", "slopes": [1.0] * classes, "offsets": [0.0] * classes}
+
+
+def staircase(odds, heights):
+    return {"method": "isotonic", "odds": [odds], "heights": [heights]}
+
+
+BOUND = {"confidence": 0.95, "threshold": 0.3, "plain": 0.4, "patients": 80, "needed": 29}
 SOUND = OperatingPoint(Platt((1.0,), (0.0,)), 0.4, OperatingPointRequest("platt", 0.9, 1)).to_json()
 DAMAGE = {
     "no calibration key": {"threshold": None, "sensitivity": None, "positive": None},
@@ -143,6 +156,48 @@ DAMAGE = {
     "a class that is not there": {**SOUND, "positive": 7},
     "half a class": {**SOUND, "positive": 0.5},
     "not a dict": ["platt"],
+    "a text for a number": {**SOUND, "calibration": {"method": "temperature", "slope": "1.5"}},
+    "a truth for a number": {**SOUND, "calibration": {"method": "temperature", "slope": True}},
+    "an integer beyond all measure": {**SOUND, "calibration": {"method": "temperature", "slope": 10**400}},
+    "a number beyond all measure": {**SOUND, "calibration": {"method": "temperature", "slope": 1e300}},
+    "numbers in numbers": {**SOUND, "calibration": {"method": "platt", "slopes": [[1.0]], "offsets": [0.0]}},
+    "a vector of three classes": {**SOUND, "calibration": vector(3)},
+    "a vector of one class": {**SOUND, "calibration": vector(1)},
+    "a vector with fewer offsets": {**SOUND, "calibration": vector(2) | {"offsets": [0.0]}},
+    "a vector with an infinite slope": {**SOUND, "calibration": vector(2) | {"slopes": [1.0, float("inf")]}},
+    "a vector with a huge slope": {**SOUND, "calibration": vector(2) | {"slopes": [1.0, -1e308]}},
+    "a vector of words": {**SOUND, "calibration": vector(2) | {"offsets": ["a", "b"]}},
+    "a staircase that falls": {**SOUND, "calibration": staircase([0.0, 1.0], [0.9, 0.1])},
+    "a staircase out of order": {**SOUND, "calibration": staircase([1.0, 0.0], [0.1, 0.9])},
+    "a staircase above one": {**SOUND, "calibration": staircase([0.0, 1.0], [0.1, 7.0])},
+    "a staircase of no step": {**SOUND, "calibration": staircase([], [])},
+    "a torn staircase": {**SOUND, "calibration": staircase([0.0, 1.0], [0.1])},
+    "a threshold above one": {**SOUND, "threshold": 1.5},
+    "a threshold in words": {**SOUND, "threshold": "0.4"},
+    "a sensitivity that is a truth": {**SOUND, "sensitivity": True},
+    "a confidence without its bound": {**SOUND, "confidence": 0.95},
+    "a confidence that is none": {**SOUND, "confidence": 1.0, "tolerance": BOUND | {"confidence": 1.0}},
+    **{
+        f"a bound with {name} {value!r}": {**SOUND, "tolerance": BOUND | {name: value}}
+        for name, values in {
+            "confidence": (0.0, 1.0, -1, "0.95", None, True),
+            "threshold": (1.5, -1.0, float("nan"), "0.3", [0.3]),
+            "plain": (0.5, None, 2.0, float("nan")),
+            "patients": (0, -1, 1.5, 2**80, "80", None),
+            "needed": (0, -29, 2.5, 10**400, float("inf")),
+        }.items()
+        for value in values
+    },
+    "a bound that lacks a number": {**SOUND, "tolerance": {k: v for k, v in BOUND.items() if k != "plain"}},
+    "a bound that is a list": {**SOUND, "tolerance": [0.95, 0.3, 0.4, 80, 29]},
+    "a bound without a sensitivity": {**SOUND, "tolerance": BOUND, "sensitivity": None, "threshold": None},
+    "a threshold that is not that of its bound": {**SOUND, "confidence": 0.95, "tolerance": BOUND},
+    "another confidence than that of its bound": {
+        **SOUND,
+        "threshold": 0.3,
+        "confidence": 0.9,
+        "tolerance": BOUND,
+    },
 }
 
 
@@ -151,6 +206,12 @@ def test_a_damaged_operating_point_is_refused(document):
     with pytest.raises(FeatstoreError) as caught:
         read_operating_point(document, 2)
     assert isinstance(caught.value, RunError)
+    assert str(caught.value).count("\n") == 1, "a line of cause and one of remedy"
+
+
+def test_a_sound_bound_is_read_and_what_a_later_version_adds_is_passed_over():
+    point = read_operating_point({**SOUND, "tolerance": BOUND | {"later": 1}, "later": []}, 2)
+    assert point.to_json() == {**SOUND, "confidence": None, "tolerance": BOUND}
 
 
 @pytest.mark.parametrize("wish", [("magic", None, 1), (None, 0.95, None), (None, 95, 1), (None, 0, 1)])
@@ -216,3 +277,104 @@ def test_nothing_wished_for_costs_nothing():
     matrix = make_matrix(patients=20)
     splits = group_folds(matrix, 3)
     assert operating_points(matrix.y, splits, splits, [], OperatingPointRequest()) == [NEUTRAL] * 3
+
+
+@pytest.mark.parametrize("classes", [3, 5])
+def test_vector_scaling_brings_the_slope_of_each_class_to_one(classes):
+    """Where Platt's curves, scaled to a sum of one, leave 1.34 to 1.42 with three classes."""
+    rng = np.random.default_rng(5)
+    logits = 6 * rng.normal(size=(12000, classes))
+    honest = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    y = (rng.random((12000, 1)) > np.cumsum(honest, axis=1)[:, :-1]).sum(axis=1)
+    told = np.exp(0.12 * logits)
+    told /= told.sum(axis=1, keepdims=True)
+
+    def slopes(name):
+        after = METHODS[name].fit(y[:6000], told[:6000]).apply(told[6000:])
+        drawn = curves(y[6000:], after, after.argmax(axis=1), None)
+        return [part["slope"]["value"] for part in drawn["recalibration_by_class"]]
+
+    assert slopes("vector") == pytest.approx([1.0] * classes, abs=0.1)
+    assert min(slopes("platt")) > 1.3
+
+
+def study(rng, patients, images):
+    """Probabilities of the positive images of a study, of patients who differ more than their images do."""
+    own = rng.normal(size=(patients, 1)) + 0.6 * rng.normal(size=(patients, images))
+    return own.ravel(), np.repeat(np.arange(patients), images).astype(str)
+
+
+@pytest.mark.parametrize("target", [0.8, 0.9, 0.95])
+@pytest.mark.parametrize("patients", [60, 80, 200, 1000])
+def test_with_one_image_per_patient_the_bound_is_the_largest_rank_that_holds_in_95_of_100_studies(
+    patients, target
+):
+    """The (k + 1)-th lowest value reaches the target with the probability of a binomial tail."""
+    values = np.random.default_rng(6).permutation(patients).astype(float)
+    names = np.arange(patients).astype(str)
+    rank = tolerance_threshold(values, names, target)
+    assert binom.sf(rank, patients, 1 - target) >= 0.95
+    assert binom.sf(rank + 1, patients, 1 - target) < 0.95
+    proba = np.column_stack([1 - values / patients, values / patients])
+    point = fit_operating_point(np.ones(patients, int), proba, OperatingPointRequest(None, target, 1), names)
+    assert 0.3 < binom.sf(round(point.threshold * patients), patients, 1 - target) < 0.6
+
+
+def test_with_several_images_per_patient_the_bound_holds_too_and_the_plain_threshold_in_about_half():
+    rng = np.random.default_rng(6)
+    studies, target, deviation = 200, 0.9, np.sqrt(1 + 0.6**2)
+    reached = {"sure": 0, "plain": 0}
+    for _ in range(studies):
+        values, groups = study(rng, 80, 4)
+        proba = 1 / (1 + np.exp(-values))
+        bound = fit_operating_point(
+            np.ones(len(values), int),
+            np.column_stack([1 - proba, proba]),
+            OperatingPointRequest(None, target, 1),
+            groups,
+        ).tolerance
+        assert bound.threshold <= bound.plain
+        for name, threshold in (("sure", bound.threshold), ("plain", bound.plain)):
+            reached[name] += norm.sf(np.log(threshold / (1 - threshold)) / deviation) >= target
+    # A bound that held in less than 95 of 100 studies would pass this once in a thousand runs at 91 of 100.
+    assert reached["sure"] >= binom.ppf(0.01, studies, 0.95)
+    assert binom.ppf(0.001, studies, 0.35) < reached["plain"] < binom.ppf(0.999, studies, 0.55)
+
+
+@pytest.mark.parametrize(("target", "needed"), [(0.9, 29), (0.95, 59)])
+def test_the_fewest_patients_for_a_tolerance_bound_are_those_of_the_tables(target, needed):
+    assert patients_needed(target) == needed
+    values = np.arange(needed) / needed
+    names = np.arange(needed).astype(str)
+    assert tolerance_threshold(values, names, target) == 0
+    assert tolerance_threshold(values[1:], names[1:], target) is None
+    # Images of a patient are no further patients.
+    assert tolerance_threshold(np.repeat(values[1:], 5), np.repeat(names[1:], 5), target) is None
+
+
+def test_equal_probabilities_are_called_together():
+    values = np.repeat([0.1, 0.2, 0.3], 40)
+    assert tolerance_threshold(values, np.arange(120).astype(str), 0.9) == 0.1
+    assert tolerance_threshold(values, np.arange(120).astype(str), 0.5) == 0.2
+
+
+def test_too_few_patients_for_a_confidence_are_told_in_one_line():
+    y, _, proba = overconfident(np.random.default_rng(7), 40)
+    with pytest.raises(UsageError, match=r"^Not enough patients .* 59 are needed"):
+        fit_operating_point(y, proba, OperatingPointRequest(None, 0.95, 1, 0.95))
+    with pytest.raises(UsageError, match="no number is enough"):
+        fit_operating_point(y, proba, OperatingPointRequest(None, 1.0, 1, 0.95))
+    assert fit_operating_point(y, proba, OperatingPointRequest(None, 0.95, 1)).tolerance.threshold is None
+
+
+def test_with_a_confidence_the_tolerance_bound_decides_and_comes_back_from_json():
+    y, _, proba = overconfident(np.random.default_rng(8), 400)
+    point = fit_operating_point(y, proba, OperatingPointRequest("vector", 0.9, 1, 0.95))
+    assert point.threshold == point.tolerance.threshold < point.tolerance.plain
+    assert read_operating_point(json.loads(json.dumps(point.to_json())), 2) == point
+
+
+@pytest.mark.parametrize("wish", [(None, 0.9, 1, 1.0), (None, 0.9, 1, 95), (None, None, 1, 0.95)])
+def test_a_confidence_that_cannot_be_meant_is_refused(wish):
+    with pytest.raises(UsageError, match="confidence"):
+        OperatingPointRequest(*wish)

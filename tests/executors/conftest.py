@@ -25,9 +25,12 @@ def quiet_dask(workers=2):
             yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster():
-    """Two dask worker processes with a nanny each, which starts another in place of a dead one."""
+    """Two dask worker processes with a nanny each, which starts another in place of a dead one.
+
+    Its event loops never rest: kept until the end, they slow all later tests down.
+    """
     with quiet_dask() as cluster:
         yield cluster
 

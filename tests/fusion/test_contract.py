@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 
 import numpy as np
 import pytest
@@ -38,6 +39,12 @@ OFTEN = {"ConcatHead", "ConcatLogreg", "SoftVote", "Stacking"}
 
 def make(name, **parameters):
     return make_strategy(registry.load(FOLDER, name), **parameters)
+
+
+@cache
+def fitted(name):
+    """One fit on the plain data, for tests of what a fitted strategy does and does not change."""
+    return make(name).fit(*blocky())
 
 
 @pytest.fixture(params=NAMES)
@@ -110,7 +117,7 @@ def test_generalises_to_new_rows(name, n_classes):
 def test_labels_are_names_not_numbers(name):
     X, y = blocky()
     as_text = make(name).fit(X, np.array(["x", "y"])[y]).predict_proba(X)
-    assert as_text.tobytes() == make(name).fit(X, y).predict_proba(X).tobytes()
+    assert as_text.tobytes() == fitted(name).predict_proba(X).tobytes()
 
 
 def test_order_of_backbones_hardly_matters(name):
@@ -185,7 +192,7 @@ def test_a_feature_that_is_not_finite_is_refused_by_name_of_backbone(name, value
     with pytest.raises(UsageError, match="in 2 of 90 rows of block 'narrow', the first is row 5"):
         make(name).fit(bad, y)
     with pytest.raises(UsageError, match="block 'narrow'"):
-        make(name).fit(X, y).predict_proba(bad)
+        fitted(name).predict_proba(bad)
 
 
 def test_blocks_that_do_not_tile_the_columns_are_refused(name):
@@ -222,17 +229,14 @@ def test_bundle_restores_the_same_bytes(name, labels, tmp_path):
 
 
 def test_bundle_of_a_restored_strategy_is_the_same_bundle(name, tmp_path):
-    X, y = blocky()
-    strategy = make(name).fit(X, y)
-    save_strategy(tmp_path / "a", strategy, {})
+    save_strategy(tmp_path / "a", fitted(name), {})
     save_strategy(tmp_path / "b", load_strategy(tmp_path / "a")[0], {})
     for file in ("model.json", "arrays.npz"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
 def test_bundle_without_one_of_its_arrays_is_refused(name):
-    X, y = blocky()
-    state, arrays = export_model(make(name).fit(X, y))
+    state, arrays = export_model(fitted(name))
     assert arrays
     for missing in arrays:
         with pytest.raises(RunError, match="is missing"):
@@ -240,16 +244,14 @@ def test_bundle_without_one_of_its_arrays_is_refused(name):
 
 
 def test_bundle_with_an_array_of_another_shape_is_refused(name):
-    X, y = blocky()
-    state, arrays = export_model(make(name).fit(X, y))
+    state, arrays = export_model(fitted(name))
     for key, array in arrays.items():
         with pytest.raises(RunError, match="noted"):
             restore_model(state, {**arrays, key: array[..., :-1]})
 
 
 def test_bundle_with_a_number_that_is_not_finite_is_refused(name):
-    X, y = blocky()
-    state, arrays = export_model(make(name).fit(X, y))
+    state, arrays = export_model(fitted(name))
     for key, array in arrays.items():
         if array.dtype.kind == "f":
             with pytest.raises(RunError, match="not finite"):

@@ -29,6 +29,7 @@ from featstore.images.formats import dicom_pixels
 from featstore.images.formats.container import identify_format
 from featstore.images.formats.decode import REASONS, decode, probe
 from featstore.images.formats.dicom import SITE_TAGS, Dicom, pseudonym
+from featstore.images.formats.samples import window
 from featstore.images.scan import scan
 from featstore.images.windows import FILE_WINDOW, WINDOWS, parse_window, range_option, window_range
 from featstore.store.store import Store
@@ -299,6 +300,75 @@ def test_the_window_of_files_is_a_part_of_the_key_and_old_keys_stay_as_they_were
     assert range_option(FILE_WINDOW) == "--window=file"
     assert range_option([-1350.0, 150.0]) == "--range=-1350,150"
     assert parse_window("file") == FILE_WINDOW
+
+
+# Three windows, one for each channel
+
+THREE = parse_window("lung,mediastinal,bone")
+
+
+def test_three_windows_are_the_three_channels_of_a_slice():
+    stored = slice_values()
+    data = dicom(stored, RescaleSlope=1, RescaleIntercept=0)
+    shown = decode(data, 0, THREE)[0]
+    assert shown.shape == (*stored.shape, 3)
+    for channel, name in enumerate(("lung", "mediastinal", "bone")):
+        level, width = WINDOWS[name]
+        expected = by_hand(stored, level - width / 2, level + width / 2)
+        np.testing.assert_array_equal(shown[..., channel], expected)
+        np.testing.assert_array_equal(shown[..., channel], decode(data, 0, parse_window(name))[0][..., 0])
+
+
+def test_three_windows_turn_monochrome1_over_and_leave_padding_black():
+    stored = slice_values().clip(-1000)
+    stored[:5] = -2000
+    header = {"RescaleSlope": 1, "RescaleIntercept": 0, "PixelPaddingValue": -2000}
+    shown = decode(dicom(stored, photometric="MONOCHROME1", **header), 0, THREE)[0]
+    assert not shown[:5].any()
+    straight = decode(dicom(stored, **header), 0, THREE)[0]
+    np.testing.assert_array_equal(shown[5:], 255 - straight[5:])
+
+
+def test_three_windows_are_read_by_name_or_number_and_written_back():
+    assert THREE == (-1350, 150, -160, 240, -500, 1300)
+    assert parse_window("lung,40,400,bone") == parse_window("-600,1500,40,400,400,1800") == THREE
+    assert range_option(THREE) == "--window=lung,mediastinal,bone"
+    own = parse_window("lung,10,25,bone")
+    assert parse_window(range_option(own).removeprefix("--window=")) == own
+
+
+@pytest.mark.parametrize(
+    "text", ["lung,bone", "lung,bone,brain,lung", "lung,file,bone", "lung,40,bone", "lung,"]
+)
+def test_two_windows_four_or_half_of_one_are_refused(text):
+    with pytest.raises(UsageError):
+        parse_window(text)
+
+
+def test_three_windows_are_a_part_of_the_key_in_their_order():
+    asked = replace(key(), decoding=Decoding("x", value_range=THREE))
+    assert FeatureKey.from_json(json.loads(json.dumps(asked.to_json()))) == asked
+    other = replace(key(), decoding=Decoding("x", value_range=THREE[2:] + THREE[:2]))
+    assert asked != other
+    for wrong in (THREE[:4], (*THREE, 1.0, 2.0), ("a",) * 6):
+        broken = json.loads(json.dumps(asked.to_json()))
+        broken["decoding"]["value_range"] = list(wrong)
+        with pytest.raises(ValueError, match="value range"):
+            FeatureKey.from_json(broken)
+    with pytest.raises(UsageError):
+        decode(dicom(slice_values()), 0, THREE[:4])
+
+
+def test_three_windows_of_a_16_bit_png_are_those_of_the_dicom_and_colour_of_16_bits_has_one(tmp_path):
+    stored = (slice_values() + 1500).clip(0).astype(np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(stored).save(buffer, "PNG")
+    ranges = (0.0, 1000.0, 500.0, 2500.0, 100.0, 3000.0)
+    np.testing.assert_array_equal(
+        decode(buffer.getvalue(), 0, ranges)[0], decode(dicom(stored), 0, ranges)[0]
+    )
+    with pytest.raises(BadImageError, match="one window"):
+        window(np.zeros((9, 9, 3), np.uint16), ranges)
 
 
 # Kinds of pixels

@@ -4,6 +4,7 @@ import io
 import re
 import struct
 
+import nibabel
 import numpy as np
 import pytest
 from dicoms import dicom
@@ -25,7 +26,7 @@ OWN = {
     for name, known in container.formats().items()
     if type(known).__module__.startswith(f"{container.FOLDER}.")
 }
-DEEP = {"DICOM", "PNG", "PPM", "TIFF"}
+DEEP = {"DICOM", "NIFTI", "PNG", "PPM", "TIFF"}
 """Formats of which some files need a range."""
 
 
@@ -43,6 +44,12 @@ def samples(name):
             dicom(pixels[..., 0]),
             dicom(pixels[..., 0].astype(np.uint16) * 3),
         ]
+    if name == "NIFTI":
+        volume = pixels.transpose(1, 0, 2).repeat(3, axis=2)
+        return [
+            nibabel.Nifti1Image(array, np.eye(4)).to_bytes()
+            for array in (volume, volume.astype(np.int16) * 3)
+        ]
     found = [saved(name, Image.fromarray(pixels)), saved(name, Image.fromarray(pixels[..., 0]))]
     if name == "TIFF":
         pages = [Image.fromarray(pixels + np.uint8(n)) for n in range(3)]
@@ -58,9 +65,20 @@ def test_each_format_holds_the_contract(name):
 
 
 def test_the_formats_are_found_by_file_name_and_have_numbers_of_their_own():
-    assert registry.names(container.FOLDER) == ["bmp", "dicom", "gif", "jpeg", "png", "pnm", "tiff", "webp"]
+    assert registry.names(container.FOLDER) == [
+        "bmp",
+        "dicom",
+        "gif",
+        "jpeg",
+        "nifti",
+        "png",
+        "pnm",
+        "tiff",
+        "webp",
+    ]
     assert {known.code: name for name, known in OWN.items()} == {
         1: "BMP", 2: "GIF", 3: "JPEG", 4: "PNG", 5: "PPM", 6: "TIFF", 7: "WEBP", 8: "DICOM",
+        9: "NIFTI",
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from featstore.reporting.terminal.comparison import (
     positive_text,
 )
 from featstore.reporting.verdict import calibration_error, calibration_text, chance_text, selection_bias_text
+from featstore.results.document import ShapeError
 
 
 def metrics_of(folder):
@@ -50,6 +51,51 @@ def test_what_does_not_exist_is_said_and_why():
     assert "ECE not computed: fewer than 100 images (60)." in text
     assert "slope and intercept are undefined: the probabilities part the classes without an error" in text
     assert calibration_text({}) == ""
+
+
+def several(classes, n=600):
+    rng = np.random.default_rng(3)
+    proba = rng.dirichlet(np.full(classes, 0.5), n)
+    y = (rng.random((n, 1)) > proba.cumsum(axis=1)[:, :-1]).sum(axis=1)
+    return curves(y, proba, proba.argmax(axis=1), None)
+
+
+def test_three_classes_have_a_slope_and_an_intercept_each():
+    part = several(3)
+    text = calibration_text(part, ["covid", "flu", "well"])
+    for name, found in zip(("covid", "flu", "well"), part["recalibration_by_class"], strict=True):
+        (low, high), value = found["slope"]["interval"], found["slope"]["value"]
+        assert low < 1 < high
+        assert f"{name} {value:.2f} [{low:.2f}, {high:.2f}] and {found['intercept']['value']:.2f}" in text
+
+
+def test_of_many_classes_those_farthest_from_one_are_told_and_undefined_ones_named():
+    part = several(8)
+    names = [f"class{c}" for c in range(8)]
+    part["recalibration_by_class"][2] |= {"why": "all images are of one class"}
+    part["recalibration_by_class"][3]["slope"]["value"] = 9.0
+    text = calibration_text(part, names)
+    assert "others (of 8, the 5 farthest from 1): " in text
+    assert "class3 9.00" in text
+    assert text.endswith("undefined: class2.")
+    assert calibration_text(part) == calibration_text({"calibration_error": part["calibration_error"]})
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"threshold": 0.5, "sensitivity": 0.9, "positive": 9},
+        {"calibration": {"method": "vector", "slopes": [1.0], "offsets": [0.0]}},
+        {"calibration": {"method": "magic"}},
+        {"threshold": 0.5, "sensitivity": 0.9, "positive": 1, "tolerance": {"confidence": "<b>"}},
+        {"threshold": 0.5, "sensitivity": 0.9, "positive": 1, "confidence": 0.95},
+    ],
+)
+def test_a_forged_operating_point_reaches_no_report(world, forged):
+    page = metrics_of(world.fuse)
+    page["operating"] |= forged
+    with pytest.raises(ShapeError):
+        read_fusion(page)
 
 
 def test_the_reliability_figure_says_what_the_text_says():

@@ -17,7 +17,7 @@ from featstore.images.scan import scan
 from featstore.reporting.terminal.results import reproduction_text
 from featstore.reproduction import paper as module
 from featstore.reproduction.paper import convert
-from featstore.reproduction.protocol import SEVEN, sample
+from featstore.reproduction.protocol import BY_FIGURE, sample
 from featstore.serialization import digest_file
 
 from .conftest import ABSENT, Grids
@@ -43,7 +43,7 @@ def test_every_figure_of_the_paper_has_a_file_by_its_number_and_a_line_in_the_in
         assert len(plate["caption"]) > 40
         assert plate["alt"]
     curves = {plate["number"]: plate["file"] for plate in index}
-    for at, name in enumerate(SEVEN):
+    for at, name in enumerate(BY_FIGURE):
         assert re.search(rf"-{name.lower()}-.*accuracy\.svg", curves[8 + 2 * at])
         assert re.search(rf"-{name.lower()}-.*loss\.svg", curves[9 + 2 * at])
     extra = [plate["title"] for plate in document(world)["figures"] if plate["number"] is None]
@@ -160,12 +160,12 @@ def test_random_weights_are_marked_in_table_and_captions_and_absent_ones_named(w
     assert re.search(rf"^{ABSENT} +yes +weights absent", text, re.MULTILINE)
     assert f"Weights absent: {ABSENT} did not take part" in text
     titles = {plate.number: (plate.title, plate.caption) for plate in world.result.figures}
-    assert all("ResNet50 (random weights)" in part for number in (12, 13) for part in titles[number])
-    assert all("VGG19 (weights absent)" in part for number in (16, 17) for part in titles[number])
+    assert all("ResNet50 (random weights)" in part for number in (16, 17) for part in titles[number])
+    assert all("VGG19 (weights absent)" in part for number in (18, 19) for part in titles[number])
     assert all("1 with random weights" in titles[number][0] for number in (22, 23))
     files = {plate.number: plate.file for plate in world.result.figures}
-    assert files[12].endswith("figure-12-resnet50-random-weights-accuracy.svg")
-    assert files[17].endswith("figure-17-vgg19-weights-absent-loss.svg")
+    assert files[16].endswith("figure-16-resnet50-random-weights-accuracy.svg")
+    assert files[19].endswith("figure-19-vgg19-weights-absent-loss.svg")
     assert all("Random weights: ResNet50." in titles[number][1] for number in (3, 7))
     assert set(world.result.heads) == {"ResNet50", "Xception", "MobileNetV2"}
     (absent,) = [row for row in document(world)["networks"] if row["weights"] == "absent"]

@@ -151,7 +151,7 @@ def with_a_question(written):
         | {"simultaneous": None, "family": "all"}
         for pair in written["comparisons"]
     ]
-    protocol = written["protocol"] | {"adjustment": "holm"}
+    protocol = written["protocol"] | {"adjustment": "holm", "confidence": None}
     return written | {"comparisons": pairs, "protocol": protocol, "primary_question": None}
 
 

@@ -16,6 +16,8 @@ PACKAGES = {"featstore": ROOT / "featstore", "featstore_cli": ROOT / "cli"}
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 QUOTED = re.compile(r"`featstore ([^`]*)`")
 BARE = re.compile(r"(?<![`\w-])featstore ([a-z]+)(?=( [a-z]+)?)")
+CODE = re.compile(r"FS\d{3}")
+"""Of a finding, wherever it stands: in a call or in a table of codes."""
 UNKNOWN = "…"
 """Stands for what an f-string fills in."""
 
@@ -204,8 +206,6 @@ class _Reader(ast.NodeVisitor):
             return
         if called == "getattr" and isinstance(node.args[1], ast.Constant):
             self.found.attributes.add(node.args[1].value)
-        if called.endswith("Finding") and node.args and isinstance(node.args[0], ast.Constant):
-            self.found.uses.add(f"featstore.findings:{node.args[0].value}")
         self.generic_visit(node)
 
     def visit_Name(self, node: ast.Name) -> None:
@@ -232,7 +232,9 @@ class _Reader(ast.NodeVisitor):
                 self.visit(part)
 
     def visit_Constant(self, node: ast.Constant) -> None:
-        if isinstance(node.value, str):
+        if isinstance(node.value, str) and CODE.fullmatch(node.value):
+            self.found.uses.add(f"featstore.findings:{node.value}")
+        elif isinstance(node.value, str):
             self.found.texts.append((node.lineno, node.value))
             inside = f"{node.value}." if "." in node.value else "nothing "
             below = (name for name in self.source.modules if name.startswith(inside))

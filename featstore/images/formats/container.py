@@ -155,6 +155,8 @@ class Format:
     has_window
         Whether files say of themselves what is black and white: `decode` may get
         `featstore.images.windows.FILE_WINDOW` as `value_range`.
+    has_slices
+        Whether files are volumes, of which ``--slices`` chooses: see `choose`.
     is_movable
         Whether blanks may stand before the first byte: no offset in the file counts from there.
     """
@@ -165,6 +167,7 @@ class Format:
     version: ClassVar[str] = ""
     code: ClassVar[int] = 0
     has_window: ClassVar[bool] = False
+    has_slices: ClassVar[bool] = False
     is_movable: ClassVar[bool] = False
 
     def sniff(self, head: bytes) -> bool:
@@ -189,6 +192,10 @@ class Format:
         """Pages of an open file that are images of their own; most formats have one."""
         return Pages()
 
+    def choose(self, file: IO[bytes], pages: Pages, slices: str) -> Pages:  # noqa: ARG002
+        """Those of the pages that ``--slices`` asks for, of files that hold a volume; all of others."""
+        return pages
+
     def index(self, data: bytes) -> Index:
         """What is found once for all pages of a file, and handed to `decode`; `last` is the number of the last page.
 
@@ -207,7 +214,7 @@ class Format:
         self,
         data: bytes,
         frame: int,
-        value_range: tuple[float, float] | None,
+        value_range: tuple[float, ...] | None,
         index: Any = None,  # noqa: ANN401
     ) -> tuple[NDArray[Any], Iterable[str]]:
         """Decode one page.
@@ -254,7 +261,7 @@ class PillowFormat(Format):
         self,
         data: bytes,
         frame: int,  # noqa: ARG002
-        value_range: tuple[float, float] | None,
+        value_range: tuple[float, ...] | None,
         index: Any = None,  # noqa: ANN401, ARG002
     ) -> tuple[Pixels, Iterable[str]]:
         """Decode the first picture; see `Format.decode`."""
@@ -415,13 +422,14 @@ def _lead(head: bytes) -> int:
 # What a web server's script or an editor puts before a picture: a byte order mark, line ends, blanks.
 _LEAD = re.compile(rb"(?:\xef\xbb\xbf)?[\t\n\r ]{0,64}")
 _BARE = "DICOM without the preamble that marks such files"
+_PAIR = "one half of a NIfTI volume (.hdr and .img)"
 _FOREIGN = (
     (re.compile(rb"\x00\x00\x00.ftypavi[fs]", re.DOTALL), "AVIF"),
     (re.compile(rb"\x00\x00\x00.ftyp(?:hei|hev|mif1|msf1)", re.DOTALL), "HEIC"),
     (re.compile(rb"\x00\x00\x00\x0cjP  \r\n|\xff\x4f\xff\x51"), "JPEG 2000"),
     (re.compile(rb"\x00\x00\x00\x0cJXL |\xff\x0a"), "JPEG XL"),
     (re.compile(rb"[\x02\x08]\0[\0-\x18]\0(?:UL|UI|CS|[\x02-\x40]\0\0\0)"), _BARE),
-    (re.compile(rb".{344}n[i+]1\0|.{4}n[i+]2\0", re.DOTALL), "NIfTI"),
+    (re.compile(rb".{344}ni1\0|.{4}ni2\0", re.DOTALL), _PAIR),
     (re.compile(rb"%PDF-"), "PDF"),
     (re.compile(rb"PK(?:\x03\x04|\x05\x06)"), "ZIP"),
     (re.compile(rb"\x1f\x8b"), "gzip"),
@@ -452,8 +460,8 @@ _FOREIGN = (
 )
 _HINTS = {
     _BARE: "Write it anew with pydicom: dcmread(file, force=True).save_as(file, enforce_file_format=True).",
-    "NIfTI": "Export the slices as PNG with a fixed window first.",
-    "gzip": "Unpack it first (a .nii.gz: export its slices as PNG).",
+    _PAIR: "Join both: nibabel.save(nibabel.Nifti1Image.from_image(nibabel.load('v.hdr')), 'v.nii.gz')",
+    "gzip": "Unpack it first.",
     "ZIP": "Unpack it first.",
     "7z": "Unpack it first.",
     "RAR": "Unpack it first.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from featstore.errors import BadImageError, UsageError
 from featstore.images.formats.container import HEAD, check_size, check_structure, damage_of, identify_format
-from featstore.images.windows import FILE_WINDOW
+from featstore.images.windows import FILE_WINDOW, pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,6 +29,7 @@ REASONS: dict[str, str] = {
     "needs_package": "Reading it needs a package that is not installed; the line of the file says which.",
     "needs_range": "16-bit, signed and float images need the range of their values: --range LOW,HIGH",
     "no_picture": "The file is DICOM and no picture of a patient (report, plan, mask, directory); leave it out.",
+    "no_slice": "The volume has no such slice; choose others with --slices, such as --slices axial.",
     "nonfinite": "The image contains NaN or infinity; replace them before exporting it.",
     "not_file": "The path is a folder, pipe, socket or device; give the path of an image.",
     "not_image": "The content is no image; look at the file and fetch it again.",
@@ -55,7 +56,7 @@ WARNINGS: dict[str, str] = {
 def decode(
     data: bytes,
     frame: int = 0,
-    value_range: tuple[float, float] | None = None,
+    value_range: tuple[float, ...] | None = None,
     index: Index | None = None,
 ) -> tuple[Pixels, tuple[str, ...]]:
     """Decode one picture of a raster file.
@@ -71,7 +72,8 @@ def decode(
         Page of a multi-page TIFF or slice of a stack, from 0: one of `featstore.images.manifest.Contents.frames`.
     value_range
         ``(low, high)`` in stored values, mapped linearly to 0..255, clipped and rounded. For images of more than
-        8 bits, of signed or of float values, which are refused without; 8-bit images ignore it.
+        8 bits, of signed or of float values, which are refused without; 8-bit images ignore it. Six numbers are
+        three such pairs, for red, green and blue.
         `featstore.images.windows.FILE_WINDOW` asks for the window that the file has of its own.
     index
         Where the pages are, if that is known: see `featstore.images.formats.container.Format.index`.
@@ -98,7 +100,7 @@ def decode_as(
     known: Format,
     data: bytes,
     frame: int,
-    value_range: tuple[float, float] | None,
+    value_range: tuple[float, ...] | None,
     index: Index | None = None,
 ) -> tuple[Pixels, tuple[str, ...]]:
     """Decode one picture of a file whose format is known; otherwise as `decode`."""
@@ -167,11 +169,16 @@ def decoder_version() -> str:
     return f"pillow {version('pillow')}"
 
 
-def _check_range(value_range: tuple[float, float] | None) -> None:
+def _check_range(value_range: tuple[float, ...] | None) -> None:
     if value_range is None or value_range == FILE_WINDOW:
         return
-    low, high = value_range
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    if len(value_range) not in {2, 6}:
         raise UsageError(
-            f"The value range {low:g}..{high:g} is none.", "Give two finite numbers, the lower one first."
+            f"A value range has two numbers, or six of three windows; this one has {len(value_range)}.",
+            "Give black and white, (low, high); or three such pairs in one row.",
         )
+    for low, high in pairs(value_range):
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise UsageError(
+                f"The value range {low:g}..{high:g} is none.", "Give two finite numbers, the lower one first."
+            )

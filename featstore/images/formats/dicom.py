@@ -59,7 +59,7 @@ class Dicom(Format):
         self,
         data: bytes,
         frame: int,
-        value_range: tuple[float, float] | None,
+        value_range: tuple[float, ...] | None,
         index: Any = None,  # noqa: ANN401
     ) -> tuple[Pixels, Iterable[str]]:
         """Decode one frame; see `Format.decode`."""

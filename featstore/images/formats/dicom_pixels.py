@@ -383,7 +383,7 @@ class DicomImage:
         )
         return not is_plain or self._rescale(frame) != (1.0, 0.0)
 
-    def decode(self, frame: int, value_range: tuple[float, float] | None) -> Pixels:
+    def decode(self, frame: int, value_range: tuple[float, ...] | None) -> Pixels:
         """Pixels ``(height, width, 1 or 3)`` uint8 of a frame.
 
         Parameters
@@ -412,7 +412,7 @@ class DicomImage:
 
     # Kinds of pixels
 
-    def _grey(self, frame: int, value_range: tuple[float, float] | None) -> Pixels:
+    def _grey(self, frame: int, value_range: tuple[float, ...] | None) -> Pixels:
         stored, padding = self._stored(frame)
         is_inverted = self.header.photometric == "MONOCHROME1"
         own = self._window(frame) if value_range == FILE_WINDOW else None

@@ -51,7 +51,7 @@ _MAX_8_BIT, _MAX_16_BIT = 255, 65535
 
 
 def read_page(
-    file: io.BytesIO, layout: samples.SampleLayout, value_range: tuple[float, float] | None
+    file: io.BytesIO, layout: samples.SampleLayout, value_range: tuple[float, ...] | None
 ) -> tuple[Pixels, frozenset[str]]:
     """Decode one page of a TIFF.
 
@@ -90,7 +90,7 @@ def _check_parts(data: bytes, layout: samples.SampleLayout) -> None:
 
 
 def _read_samples(
-    data: bytes, layout: samples.SampleLayout, value_range: tuple[float, float] | None
+    data: bytes, layout: samples.SampleLayout, value_range: tuple[float, ...] | None
 ) -> tuple[Pixels, frozenset[str]]:
     """Pages for which Pillow has no mode, or a wrong one."""
     if not min(layout.directory.size):
@@ -110,7 +110,7 @@ def read_image(
     data: bytes,
     kind: str,
     layout: samples.SampleLayout | None,
-    value_range: tuple[float, float] | None,
+    value_range: tuple[float, ...] | None,
 ) -> tuple[Pixels, frozenset[str]]:
     """Decode everything for which Pillow has a mode; `kind` is Pillow's name of the format."""
     with samples.no_warnings(), _opened(file, kind, layout) as image:
@@ -196,7 +196,7 @@ def _blame(error: Exception, kind: str, layout: samples.SampleLayout | None) -> 
     return BadImageError("truncated" if cut else "corrupt", f"The {kind} does not decode: {why}")
 
 
-def _check_depth(image: ImageFile, data: bytes, value_range: tuple[float, float] | None) -> None:
+def _check_depth(image: ImageFile, data: bytes, value_range: tuple[float, ...] | None) -> None:
     """Refuse what Pillow would silently squeeze into 8 bits: it keeps the high byte and drops the rest."""
     if (maximum := _declared_maximum(image)) is not None:
         raise BadImageError("unsupported", f"PNM with values up to {maximum}; convert it to PNG.")

@@ -57,7 +57,7 @@ class Png(PillowFormat):
         self,
         data: bytes,
         frame: int,
-        value_range: tuple[float, float] | None,
+        value_range: tuple[float, ...] | None,
         index: Any = None,  # noqa: ANN401
     ) -> tuple[Pixels, Iterable[str]]:
         """Decode it without what Pillow would refuse it for; see `Format.decode`."""

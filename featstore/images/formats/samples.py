@@ -21,9 +21,10 @@ from PIL import Image
 
 from featstore.errors import BadImageError
 from featstore.images.formats import tiff_directory as tags
+from featstore.images.windows import pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -296,7 +297,7 @@ def read_samples(data: bytes, layout: SampleLayout) -> NDArray[Any]:
 
 
 def to_pixels(
-    samples: NDArray[Any], layout: SampleLayout, value_range: tuple[float, float] | None
+    samples: NDArray[Any], layout: SampleLayout, value_range: tuple[float, ...] | None
 ) -> tuple[Pixels, frozenset[str]]:
     """Make samples grey or RGB: window what is deep, put transparency on black, turn what is inverted.
 
@@ -468,7 +469,7 @@ class Alpha(NamedTuple):
     is_associated: bool
 
 
-def window(values: NDArray[Any], value_range: tuple[float, float], *, inverted: bool = False) -> Pixels:
+def window(values: NDArray[Any], value_range: Sequence[float], *, inverted: bool = False) -> Pixels:
     """Map stored values linearly to 0..255, clipped and rounded to the nearest even.
 
     Parameters
@@ -476,7 +477,8 @@ def window(values: NDArray[Any], value_range: tuple[float, float], *, inverted: 
     values
         Samples of any number type, shape (height, width) or (height, width, channels).
     value_range
-        ``(low, high)`` that become 0 and 255.
+        ``(low, high)`` that become 0 and 255; or six numbers, three such pairs: grey values become red through the
+        first, green through the second, blue through the third.
     inverted
         Whether the stored minimum is white.
 
@@ -487,18 +489,23 @@ def window(values: NDArray[Any], value_range: tuple[float, float], *, inverted: 
     Raises
     ------
     BadImageError
-        ``nonfinite`` if there is NaN or infinity anywhere.
+        ``nonfinite`` if there is NaN or infinity anywhere; ``unsupported`` for three windows on colours.
     """
     finite = sum(int(np.count_nonzero(np.isfinite(values[rows]))) for rows in _strips(values))
     if bad := values.size - finite:
         raise BadImageError("nonfinite", f"{bad} of {values.size} pixels are NaN or infinite.")
-    low, high = value_range
-    shown: Pixels = np.empty(values.shape, np.uint8)
-    for rows in _strips(values):
-        part = values[rows].astype(np.float64)
-        shown[rows] = np.rint((np.clip(part, low, high) - low) / (high - low) * 255)
-    if values.ndim == 2:  # noqa: PLR2004
-        shown = shown[..., None]
+    planes = values[..., None] if values.ndim == 2 else values  # noqa: PLR2004
+    ranges = pairs(value_range)
+    if len(ranges) > 1 and planes.shape[2] > 1:
+        raise BadImageError(
+            "unsupported", "Three windows need grey values, and this is colour; use one window."
+        )
+    shown: Pixels = np.empty((*planes.shape[:2], planes.shape[2] * len(ranges)), np.uint8)
+    for rows in _strips(planes):
+        part = planes[rows].astype(np.float64)
+        for channel, (low, high) in enumerate(ranges):
+            mapped = np.rint((np.clip(part, low, high) - low) / (high - low) * 255)
+            shown[rows, :, channel : channel + planes.shape[2]] = mapped
     return 255 - shown if inverted else shown
 
 

@@ -55,7 +55,7 @@ class Tiff(PillowFormat):
         self,
         data: bytes,
         frame: int,
-        value_range: tuple[float, float] | None,
+        value_range: tuple[float, ...] | None,
         index: Any = None,  # noqa: ANN401
     ) -> tuple[Pixels, Iterable[str]]:
         """Decode one page; see `Format.decode`."""
@@ -74,6 +74,8 @@ PAGE_NOTES: dict[str, str] = {
     "pages": "Each page or slice is an image.",
     "reduced": "Smaller copies of a picture (pyramids, thumbnails) and masks were skipped.",
     "sizes": "The pages are of different sizes.",
+    "slices": "The file is a volume, and slices of it are images.",
+    "unplaced": "The volume does not say how it lies in space.",
 }
 """What is odd about the pages of a file: code -> what it means."""
 

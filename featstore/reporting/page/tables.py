@@ -346,6 +346,7 @@ def _fusing(fusion: Fusion, asked: Mapping[str, Any]) -> list[str]:
         *_option("--positive", fusion.matrix["positive"]),
         *_option("--calibrate", None if calibration is None else calibration["method"]),
         *_option("--sensitivity", fusion.operating["sensitivity"]),
+        *_option("--confidence", fusion.operating.get("confidence")),
         *(["--init-from", "EARLIER"] if fusion.warm_start else []),
         *_option("--freeze-blocks", ",".join(fusion.warm_start.frozen) if fusion.warm_start else None, ""),
     ]  # fmt: skip
@@ -371,6 +372,7 @@ def _comparing(comparison: Comparison, asked: Mapping[str, Any]) -> list[str]:
         *_option("--positive", comparison.matrix["positive"]),
         *_option("--calibrate", comparison.protocol.calibrate),
         *_option("--sensitivity", comparison.protocol.sensitivity),
+        *_option("--confidence", comparison.protocol.confidence),
         *_option("--views", _joined(asked.get("views")), "expand"),
         *_option("--test-views", asked.get("test_views"), "identity"),
         *_option("--view-curve", asked.get("view_curve")),

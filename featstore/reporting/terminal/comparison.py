@@ -11,10 +11,12 @@ from shlex import quote
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
+from featstore.evaluation.calibration import not_enough_patients
 from featstore.evaluation.metrics import ENOUGH_IMAGES, METRICS, PRIMARY, listed, metrics
 from featstore.findings import CATALOGUE, Finding
 from featstore.images.recipe import view_name
 from featstore.reporting import verdict
+from featstore.reporting.verdict import sure
 from featstore.tables import counts, duration, printable, size, table
 
 if TYPE_CHECKING:
@@ -94,7 +96,8 @@ def _error_cell(
 
 
 def _calibrations(result: Fusion) -> list[str]:
-    texts = {name: verdict.calibration_text(part) for name, part in result.curves.items()}
+    classes = list(result.matrix["classes"])
+    texts = {name: verdict.calibration_text(part, classes) for name, part in result.curves.items()}
     return [f"{name}: {text}" for name, text in texts.items() if text]
 
 
@@ -293,10 +296,32 @@ def operating_text(operating: Mapping[str, Any], classes: Sequence[str]) -> str:
         sentences.append(f"Probabilities are calibrated ({calibration['method']}).")
     if threshold is not None:
         sentences.append(
-            f"An image is called {classes[operating['positive']]!r} from a probability of {threshold:.3g} on: this"
-            f" found {100 * operating['sensitivity']:g} % of them in training, on images a model had not seen."
+            f"An image is called {classes[operating['positive']]!r} from a probability of {threshold:.3g} on:"
+            f" {_reached(operating)}"
         )
     return " ".join(sentences)
+
+
+def _reached(operating: Mapping[str, Any]) -> str:
+    """What the threshold in use reaches, and the other one beside it: plain, or with a tolerance bound."""
+    share = f"{100 * operating['sensitivity']:g} %"
+    tolerance, plain = operating.get("tolerance"), operating.get("confidence") is None
+    found = f"this found {share} of them in training, on images a model had not seen."
+    if tolerance is None:
+        return found
+    certain = f"{100 * tolerance['confidence']:g} % sure"
+    if not plain:
+        return (
+            f"it is {certain} that this finds {share} of them in other patients ({tolerance['patients']} patients;"
+            f" exact tolerance bound). {tolerance['plain']:.3g} found as many in training."
+        )
+    if tolerance["threshold"] is None:
+        return f"{found} {not_enough_patients(tolerance, operating['sensitivity'])}"
+    return (
+        f"{found} In other patients that is reached at best about half the time; from"
+        f" {tolerance['threshold']:.3g} on it is {certain} (`featstore fuse DATA --sensitivity"
+        f" {operating['sensitivity']:g} --confidence {tolerance['confidence']:g}`)."
+    )
 
 
 def data_text(matrix: Mapping[str, Any]) -> str:
@@ -350,11 +375,16 @@ def _request_text(result: Comparison) -> str:
     if request.calibrate is not None:
         parts.append(f"probabilities calibrated ({request.calibrate})")
     if request.sensitivity is not None:
-        parts.append(f"threshold for a sensitivity of {request.sensitivity:g}")
+        parts.append(f"threshold for a sensitivity of {request.sensitivity:g}{sure(request.confidence)}")
+    if not parts:
+        return ""
     chosen = " and ".join(parts)
-    return (
-        f"{chosen[0].upper()}{chosen[1:]}, chosen within the training images of each fold." if chosen else ""
-    )
+    told = f"{chosen[0].upper()}{chosen[1:]}, chosen within the training images of each fold."
+    asked = result.primary_question
+    if request.calibrate is None or asked is None:
+        return told
+    after = verdict.calibration_text(result.curves.get(asked.primary, {}), list(result.matrix["classes"]))
+    return f"{told} {asked.primary} after that: {after}" if after else told
 
 
 def _number(value: float | None, interval: tuple[float, float] | None) -> str:
