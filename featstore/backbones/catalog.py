@@ -309,7 +309,7 @@ def _plain(name: str) -> str:
     if equals:
         raise UsageError(
             f"The network {name[:100]!r} is neither a name nor NAME=FILE.onnx.",
-            f"Weights of a network of the catalogue: `featstore extract DATA --weights {before[:100]}={after[:100]}`.",
+            f"For weights of a known network: `featstore extract DATA --weights {before[:100]}={after[:100]}`.",
         )
     base, colon, layer = name.partition(":")
     return f"{base}.{layer}" if colon and base in _TABLE else name
