@@ -1,10 +1,16 @@
 """How often the intervals and verdicts of `compare` are right, on data whose truth is known.
 
-    python benchmarks/interval_coverage.py [--studies 200] [--patients 40,60,120] [--only-winner | --only-held-out]
+    python benchmarks/interval_coverage.py [--studies 200] [--patients 60,120,330,1000] [--repeats 1]
+    python benchmarks/interval_coverage.py --only scores|winner|held-out [--studies 200] [--patients 40,60,120]
 
 Every study draws new patients with two images each, networks whose features carry nothing (or a planted signal), and
-runs the five-fold comparison that `featstore compare` runs. Held-out scores, as `featstore fuse` gives them, are
-tried on a fixed model with few patients and scores up to the very edge, against the truth from 40,000 patients.
+runs the five-fold comparison that `featstore compare` runs. The first table has a line for each number of patients:
+how often the 95 % intervals of the AUC and of its differences hold the truth (one half, or that of the same models on
+4,000 new patients), how often any pair is told apart where there is nothing to tell (family-wise error), and how
+often the better network is told (power), all by max-T over three pairs.
+
+``--only scores``: four scores of three that guess. ``winner``: the best of twelve. ``held-out``: scores as `featstore
+fuse` gives them, of a fixed model with few patients and scores up to the very edge, against 40,000 patients.
 """
 
 from __future__ import annotations
@@ -19,15 +25,29 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featstore.evaluation.candidates import Candidate
-from featstore.evaluation.estimates import EvaluationDesign, held_out_scores, score_candidates
-from featstore.evaluation.intervals import group_weights, percentile_interval, widen
-from featstore.evaluation.metrics import BOUNDED, score
+from featstore.evaluation.estimates import (
+    CandidateScores,
+    EvaluationDesign,
+    fold_mean,
+    held_out_scores,
+    score_candidates,
+)
+from featstore.evaluation.intervals import (
+    group_weights,
+    minimal_interval,
+    percentile_interval,
+    ranking_sample_sizes,
+    score_interval,
+    widen,
+)
+from featstore.evaluation.metrics import BOUNDED, PRIMARY, primary_score, score
 from featstore.evaluation.pairwise_tests import pairwise_tests
 from featstore.evaluation.selection_bias import (
     correct_selection_bias,
     select_in_inner_folds,
     with_inner_folds,
 )
+from featstore.results.scores import MetricEstimate, VarianceComponents
 from featstore.splits import group_folds
 
 CHANCE = ("auc", "accuracy", "balanced_accuracy", "average_precision")
@@ -36,30 +56,103 @@ HELD_OUT = ("auc", "average_precision", "sensitivity", "balanced_accuracy", "f1"
 IMAGES, WIDTH, FOLDS = 2, 6, 5
 
 
+KINDS = {
+    "noise": ((0.0,), (0.0,), (0.0, 0.0)),
+    "level": ((1.0,), (1.0,), (1.0,)),
+    "gain": ((1.0,), (1.0,), (2.0,)),
+}
+"""Signals of three candidates: nothing to be found, all equally good, and the third better than both others."""
+NEW, RESAMPLES = 4000, 1000
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--studies", type=int, default=200)
-    parser.add_argument("--patients", default="40,60,120")
-    parser.add_argument("--only-winner", action="store_true", help="only the best of twelve")
-    parser.add_argument("--only-held-out", action="store_true", help="only scores of one fixed model")
+    parser.add_argument("--patients", default="60,120,330,1000")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--only", choices=("scores", "winner", "held-out"))
     arguments = parser.parse_args()
-    print(
-        f"{arguments.studies} studies of each kind; 95 % intervals, verdicts at 0.05 after Holm", flush=True
-    )
-    if arguments.only_winner:
-        many(60, 12, arguments.studies)
-        return
+    numbers = list(map(int, arguments.patients.split(",")))
+    print(f"{arguments.studies} studies of each kind; 95 % intervals, verdicts at 0.05", flush=True)
+    match arguments.only:
+        case "winner":
+            many(60, 12, arguments.studies)
+        case "held-out":
+            all_held_out(arguments.studies)
+        case "scores":
+            all_scores(numbers, arguments.studies)
+        case _:
+            print("kind   patients  AUC held  difference held  told wrongly  power  gain")
+            for patients in numbers:
+                for kind in KINDS:
+                    by_patients(kind, patients, arguments.studies, arguments.repeats)
+
+
+def all_held_out(studies: int) -> None:
     for images, between in ((1, 0.0), (5, 0.0), (5, 1.0)):
         for signal in (1.0, 3.0, 5.0):
             for patients in (8, 20, 60, 200):
-                held_out(patients, images, between, signal, arguments.studies)
-    if arguments.only_held_out:
-        return
-    for patients in map(int, arguments.patients.split(",")):
-        noise(patients, arguments.studies)
-    many(60, 12, arguments.studies)
+                held_out(patients, images, between, signal, studies)
+
+
+def all_scores(numbers: list[int], studies: int) -> None:
+    for patients in numbers:
+        noise(patients, studies)
     for signal in (0.0, 0.5, 1.0, 2.0):
-        planted(120, signal, arguments.studies)
+        planted(120, signal, studies)
+
+
+def by_patients(kind: str, patients: int, studies: int, repeats: int) -> None:
+    """One line: coverage of scores and differences, family-wise error, and power where there is a gain."""
+    scores, differences, wrong, power, gains = [], [], 0, 0, []
+    for seed in range(studies):
+        design, ranked, truth = known_study(KINDS[kind], seed, patients, repeats)
+        for s, right in zip(ranked, truth, strict=True):
+            low, high = s.estimates["auc"].interval
+            scores.append(low <= right <= high)
+        pairs = pairwise_tests(design, ranked)
+        told = {(pair.a, pair.b): pair for pair in pairs if pair.verdict != "cannot_tell"}
+        for pair in pairs:
+            low, high = pair.interval
+            differences.append(low <= truth[int(pair.a)] - truth[int(pair.b)] <= high)
+        better = [pair for pair in told.values() if kind == "gain" and "2" in (pair.a, pair.b)]
+        right = [p for p in better if (p.verdict == "a_better") == (p.a == "2")]
+        power += len(right) == 2
+        wrong += len(told) > len(right)
+        gains.append(truth[2] - max(truth[:2]))
+    found = f"{power / studies:.3f}" if kind == "gain" else "    -"
+    print(
+        f"{kind:5}  {patients:8}  {np.mean(scores):8.3f}  {np.mean(differences):15.3f}  {wrong / studies:12.3f}"
+        f"  {found}  {np.mean(gains):+.3f}",
+        flush=True,
+    )
+
+
+def known_study(
+    signals: tuple[tuple[float, ...], ...], seed: int, patients: int, repeats: int
+) -> tuple[EvaluationDesign, list[CandidateScores], list[float]]:
+    """One comparison, and the AUC that the models of its folds have on new patients."""
+    rng = np.random.default_rng([seed, patients])
+    groups = np.repeat([f"p{i:04d}" for i in range(patients)], IMAGES)
+    y = np.repeat(np.arange(patients) % 2, IMAGES)
+    y_new = np.repeat(np.arange(NEW) % 2, IMAGES)
+    matrix = SimpleNamespace(y=y, groups=groups, classes=("a", "b"))
+    design = EvaluationDesign(y, groups, group_folds(matrix, FOLDS, repeats, seed), repeats, 1)
+    weights = group_weights(groups, RESAMPLES, seed)
+    ranked, truth = [], []
+    for at, signal in enumerate(signals):
+        X, X_new = features(rng, y, patients, signal), features(rng, y_new, NEW, signal)
+        model = make_pipeline(StandardScaler(), LogisticRegression())
+        proba, areas = [], []
+        for train, test in design.splits:
+            model.fit(X[train], y[train])
+            proba.append(model.predict_proba(X[test]))
+            areas.append(
+                float(primary_score(y_new, model.predict_proba(X_new), np.ones((1, len(y_new))), 1)[0])
+            )
+        ranked.append(scored_by_auc(design, Candidate("concat_logreg", ("A",), str(at)), proba, weights))
+        truth.append(float(np.mean(areas)) if any(signal) else 0.5)
+    return design, ranked, truth
 
 
 def held_out(patients: int, images: int, between: float, signal: float, studies: int) -> None:
@@ -201,6 +294,37 @@ def features(rng: np.random.Generator, y: np.ndarray, patients: int, signal: tup
 def cross_validate(y: np.ndarray, rounds: list, X: np.ndarray) -> list[np.ndarray]:
     model = make_pipeline(StandardScaler(), LogisticRegression())
     return [model.fit(X[train], y[train]).predict_proba(X[test]) for train, test in rounds]
+
+
+def scored_by_auc(
+    design: EvaluationDesign, candidate: Candidate, proba: list, weights: np.ndarray
+) -> CandidateScores:
+    """A candidate with its AUC alone, as `score_candidates` gives it with all scores."""
+    parts = [
+        primary_score(design.y[test], p, np.vstack([np.ones((1, len(test))), weights[:, test]]), 1)
+        for (_, test), p in zip(design.splits, proba, strict=True)
+    ]
+    folds, resampled = np.array([part[0] for part in parts]), fold_mean([part[1:] for part in parts])
+    rows = np.concatenate([test for _, test in design.splits])
+    ends = np.cumsum([len(test) for _, test in design.splits])[:-1]
+    size = ranking_sample_sizes(
+        [(design.y[rows] == 1, np.concatenate(proba)[:, 1])],
+        design.groups[rows],
+        np.split(np.arange(len(rows)), ends),
+    )[PRIMARY]
+    mean = float(folds.mean())
+    interval = score_interval(PRIMARY, mean, resampled, size, design.overlap_factor)
+    estimate = MetricEstimate(mean=mean, deviation=None, interval=interval, folds=tuple(folds))
+    return CandidateScores(
+        candidate,
+        tuple(proba),
+        tuple(p.argmax(axis=1) for p in proba),
+        {PRIMARY: estimate},
+        VarianceComponents(patients=None, folds=None, training=None),
+        resampled,
+        minimal_interval(mean, resampled, size),
+        size,
+    )
 
 
 if __name__ == "__main__":

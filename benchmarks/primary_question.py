@@ -15,20 +15,13 @@ from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
-from interval_coverage import FOLDS, IMAGES, cross_validate, features
+from interval_coverage import FOLDS, IMAGES, cross_validate, features, scored_by_auc
 
 from featstore.evaluation.candidates import Candidate
-from featstore.evaluation.estimates import CandidateScores, EvaluationDesign, fold_mean
-from featstore.evaluation.intervals import (
-    group_weights,
-    minimal_interval,
-    ranking_sample_sizes,
-    score_interval,
-)
-from featstore.evaluation.metrics import PRIMARY, primary_score
+from featstore.evaluation.estimates import EvaluationDesign
+from featstore.evaluation.intervals import group_weights
 from featstore.evaluation.pairwise_tests import ALPHA, holm, pairwise_tests
 from featstore.evaluation.primary_question import Question, answer
-from featstore.results.scores import MetricEstimate, VarianceComponents
 from featstore.splits import group_folds
 
 NETWORKS = tuple("ABCDE")
@@ -98,39 +91,8 @@ def study(kind: str, seed: int, patients: int) -> tuple[EvaluationDesign, Questi
     ]
     design = EvaluationDesign(y, groups, splits, 1, 1)
     weights = group_weights(groups, RESAMPLES, seed)
-    scored = [_scored(design, *one, weights) for one in zip(who, [*singles, *fused], strict=True)]
+    scored = [scored_by_auc(design, *one, weights) for one in zip(who, [*singles, *fused], strict=True)]
     return design, Question(who[5], tuple(who[:5]), 0.01), scored
-
-
-def _scored(
-    design: EvaluationDesign, candidate: Candidate, proba: list, weights: np.ndarray
-) -> CandidateScores:
-    """A candidate with its AUC alone, as `score_candidates` gives it with all scores."""
-    parts = [
-        primary_score(design.y[test], p, np.vstack([np.ones((1, len(test))), weights[:, test]]), 1)
-        for (_, test), p in zip(design.splits, proba, strict=True)
-    ]
-    folds, resampled = np.array([part[0] for part in parts]), fold_mean([part[1:] for part in parts])
-    rows = np.concatenate([test for _, test in design.splits])
-    ends = np.cumsum([len(test) for _, test in design.splits])[:-1]
-    size = ranking_sample_sizes(
-        [(design.y[rows] == 1, np.concatenate(proba)[:, 1])],
-        design.groups[rows],
-        np.split(np.arange(len(rows)), ends),
-    )[PRIMARY]
-    mean = float(folds.mean())
-    interval = score_interval(PRIMARY, mean, resampled, size, design.overlap_factor)
-    estimate = MetricEstimate(mean=mean, deviation=None, interval=interval, folds=tuple(folds))
-    return CandidateScores(
-        candidate,
-        tuple(proba),
-        tuple(p.argmax(axis=1) for p in proba),
-        {PRIMARY: estimate},
-        VarianceComponents(patients=None, folds=None, training=None),
-        resampled,
-        minimal_interval(mean, resampled, size),
-        size,
-    )
 
 
 def _fused(singles: list) -> list:

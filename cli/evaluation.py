@@ -1,4 +1,4 @@
-"""Commands of stage two: `featstore check`, `split`, `fuse`, `compare`, `predict` and `explain`."""
+"""Commands of stage two: `featstore check`, `split`, `fuse`, `plan`, `compare`, `predict` and `explain`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ import typer
 from featstore.errors import UsageError
 
 from . import options
-from .printing import finish, print_comparison, print_csv, print_json, print_result, print_text, say
+from .printing import (
+    columns,
+    finish,
+    print_comparison,
+    print_csv,
+    print_fusion,
+    print_json,
+    print_result,
+    print_screen,
+    print_text,
+    say,
+)
 
 
 @options.reads_data
@@ -55,13 +66,17 @@ def fuse(
     reading: options.Reading = options.PLAIN,
     accept: options.Accept = None,
     json: options.Json = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Show every score of every split, with its interval, too.")
+    ] = False,
 ) -> None:
     """Stage two: train one strategy and keep the model.
 
     Uses stored features only. Scores come from held-out patients: the data set's own splits where it has them.
+
+    Example: featstore fuse DATA --strategy soft_vote --out runs/mine
     """
     from featstore.api.fuse import fuse
-    from featstore.reporting.terminal.comparison import fusion_text
 
     say("fuse", "reading the data set and its features, then training", json=json)
     result = fuse(
@@ -97,7 +112,78 @@ def fuse(
     if json:
         print_json(result.to_json())
     else:
-        print_text(fusion_text(result))
+        print_fusion(result, details=details)
+
+
+@options.reads_data
+def plan(
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="The plan, a sealed JSON file.", metavar="PLAN.json")],
+    primary: options.Primary = None,
+    margin: options.Margin = 0.01,
+    folds: options.Folds = "5",
+    repeats: options.Repeats = None,
+    fold_seed: options.FoldSeed = 0,
+    positive: options.Positive = None,
+    calibrate: options.Calibrate = None,
+    views: options.ViewPolicies = "expand",
+    test_views: options.TestViews = "identity",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a plan that is there already.")
+    ] = False,
+    backbones: options.StoredBackbones = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe of the views to train on; default as for --seeds.")
+    ] = None,
+    seeds: options.StoredSeeds = None,
+    weights: options.Weights = None,
+    preprocess: options.StoredPreprocess = None,
+    precision: options.StoredPrecision = None,
+    value_range: options.ValueRange = None,
+    window: options.Window = None,
+    cache: options.Cache = None,
+    reading: options.Reading = options.PLAIN,
+    json: options.Json = False,
+) -> None:
+    """Seal the primary question of a comparison before any score is seen.
+
+    Question, margin, data, features, folds and seeds are written down with the date; nothing is fitted. Then
+    featstore compare DATA --plan PLAN.json runs exactly that, and says that it was planned.
+    """
+    from featstore.api.plan import plan
+    from featstore.reporting.terminal.comparison import plan_text
+
+    say("plan", "reading the data set and its features", json=json)
+    result = plan(
+        data,
+        out,
+        primary=primary,
+        margin=margin,
+        folds=options.parse_folds(folds),
+        repeats=repeats,
+        fold_seed=fold_seed,
+        positive=positive,
+        calibrate=calibrate,
+        views=options.parse_names(views) or [],
+        test_views=test_views,
+        overwrite=overwrite,
+        **options.source(
+            backbones,
+            weights,
+            preprocess,
+            precision,
+            recipe,
+            seeds,
+            value_range,
+            window,
+            cache,
+            reading,
+        ),
+    )
+    if json:
+        print_json(result.to_json())
+    else:
+        print_text(plan_text(result, out))
 
 
 @options.reads_data
@@ -107,24 +193,17 @@ def compare(
     subsets: Annotated[
         str, typer.Option(help="singles, all, greedy, A+B, or several with commas.")
     ] = "singles",
-    primary: Annotated[
-        str | None,
+    plan: Annotated[
+        Path | None,
         typer.Option(
-            help="Fusion of the primary question: is it better than every single network? Default concat_logreg over"
-            " all.",
-            metavar="NAME[:A+B]",
+            help="Question that `featstore plan` has sealed: run exactly that.", metavar="PLAN.json"
         ),
     ] = None,
-    margin: Annotated[float, typer.Option(help="Difference in AUC that is too small to matter.")] = 0.01,
-    folds: Annotated[
-        str,
-        typer.Option(
-            help="Folds of the cross-validation, over whole groups; split: the data set's own test images.",
-            metavar="N|split",
-        ),
-    ] = "5",
-    repeats: Annotated[int, typer.Option(help="Times to repeat it with other folds.")] = 1,
-    fold_seed: Annotated[int, typer.Option(help="Seed of folds and resamples.")] = 0,
+    primary: options.Primary = None,
+    margin: options.Margin = 0.01,
+    folds: options.Folds = "5",
+    repeats: options.Repeats = None,
+    fold_seed: options.FoldSeed = 0,
     training_seeds: Annotated[
         int, typer.Option(help="Seeds to train with, for strategies that draw random numbers.")
     ] = 1,
@@ -134,10 +213,8 @@ def compare(
     confidence: options.Confidence = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; default none is written.")] = None,
     overwrite: options.Overwrite = False,
-    views: Annotated[
-        str, typer.Option(help="Training on views: identity, expand, average, sample, with commas.")
-    ] = "expand",
-    test_views: Annotated[str, typer.Option(help="Testing on views: identity or average.")] = "identity",
+    views: options.ViewPolicies = "expand",
+    test_views: options.TestViews = "identity",
     view_curve: Annotated[
         str | None,
         typer.Option(
@@ -190,6 +267,7 @@ def compare(
         data,
         strategies="all" if strategies == "all" else names,
         subsets=subsets,
+        plan=plan,
         primary=primary,
         margin=margin,
         folds=options.parse_folds(folds),
@@ -237,8 +315,8 @@ def compare(
         print_comparison(result, out, pairs=pairs)
 
 
-SHOWN = 20
-"""Lines on the terminal where all of them go into a file."""
+SHOWN = 15
+"""Answers that a terminal shows; --csv, --json and --out have all."""
 
 
 @options.reads_data
@@ -302,7 +380,7 @@ def predict(
     elif csv:
         print_csv(result.rows())
     else:
-        print_text(predictions_text(result, SHOWN if out else None))
+        print_screen(predictions_text(result, SHOWN, columns()))
     if out is not None:
         print_text(f"Written to {out}.", err=True)
     finish(result.bad)
@@ -399,7 +477,7 @@ def check(
     if json:
         print_json(result.to_json())
     else:
-        print_text(check_text(result))
+        print_screen(check_text(result))
     if not result.no_error_found:
         raise typer.Exit(AUDIT_FAILED)
     finish(result.bad)

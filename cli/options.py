@@ -18,7 +18,7 @@ from featstore.errors import UsageError
 Data = Annotated[
     Path,
     typer.Argument(
-        help="Folder (class/… or split/class/…), CSV or Parquet (path,label[,group][,split][,site])."
+        help="Folder (class/… or split/class/…), CSV or Parquet (path,label[,group][,split][,site]), or .npz."
     ),
 ]
 Columns = Annotated[
@@ -51,7 +51,8 @@ Suffix = Annotated[
     str | None, typer.Option(help="Of paths of the CSV that have none, such as .png.", metavar="SUFFIX")
 ]
 Backbones = Annotated[
-    str | None, typer.Option(help="Names, with commas: Xception,MobileNetV2.", metavar="A,B")
+    str | None,
+    typer.Option(help="Names, with commas: Xception,MobileNetV2; or NAME=FILE.onnx.", metavar="A,B"),
 ]
 Weights = Annotated[
     list[str] | None,
@@ -149,6 +150,33 @@ Confidence = Annotated[
         metavar="SHARE",
     ),
 ]
+Primary = Annotated[
+    str | None,
+    typer.Option(
+        help="Fusion of the primary question: is it better than every single network? Default concat_logreg, of all.",
+        metavar="NAME[:A+B]",
+    ),
+]
+Margin = Annotated[float, typer.Option(help="Difference in AUC that is too small to matter.")]
+Folds = Annotated[
+    str,
+    typer.Option(
+        help="Folds of the cross-validation, over whole groups; split: the data set's own test images.",
+        metavar="N|split",
+    ),
+]
+Repeats = Annotated[
+    int | None,
+    typer.Option(
+        help="Times to draw the folds; default 3 where fits are cheap (no networks trained), else 1.",
+        show_default=False,
+    ),
+]
+FoldSeed = Annotated[int, typer.Option(help="Seed of folds and resamples.")]
+ViewPolicies = Annotated[
+    str, typer.Option("--views", help="Training on views: identity, expand, average, sample, with commas.")
+]
+TestViews = Annotated[str, typer.Option(help="Testing on views: identity or average.")]
 Accept = Annotated[
     list[str] | None,
     typer.Option(

@@ -4,6 +4,7 @@ from .api.bench import bench
 from .api.cache import compact, drift, gc, inventory, usage, verify
 from .api.check import check
 from .api.compare import compare
+from .api.convert import convert
 from .api.demo import demo
 from .api.doctor import doctor
 from .api.exchange import export_features, import_features
@@ -11,6 +12,7 @@ from .api.explain import explain
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
+from .api.plan import plan
 from .api.predict import predict
 from .api.report import write_report
 from .api.split import split
@@ -70,6 +72,7 @@ from .results.extraction import (
     BackboneDrift,
     Bench,
     Check,
+    ConvertedImages,
     DataSplit,
     Drift,
     Extraction,
@@ -90,11 +93,13 @@ from .results.fusion import (
     OperatingFields,
     Prediction,
     Predictions,
+    SingleNetwork,
     ToleranceFields,
     WarmStart,
 )
 from .results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
 from .results.paper import Claim, Conversion, Demonstration, Leak, PaperNetwork, Reproduction, SavedFigure
+from .results.plan import Looks, Plan, Planning
 from .results.scores import (
     CalibrationError,
     Coefficient,
@@ -138,6 +143,7 @@ __all__ = [
     "Compaction",
     "Comparison",
     "Conversion",
+    "ConvertedImages",
     "Counts",
     "Curves",
     "DataSplit",
@@ -161,6 +167,7 @@ __all__ = [
     "InventoryEntry",
     "KeySummary",
     "Leak",
+    "Looks",
     "LossAndAccuracy",
     "LostRows",
     "MachineReport",
@@ -181,7 +188,9 @@ __all__ = [
     "PaperNetwork",
     "ParetoPoint",
     "Picture",
+    "Plan",
     "PlannedDifference",
+    "Planning",
     "Prediction",
     "Predictions",
     "PrimaryQuestion",
@@ -206,6 +215,7 @@ __all__ = [
     "SelectionBias",
     "ShardCorruptError",
     "ShortcutResult",
+    "SingleNetwork",
     "Source",
     "SplitPart",
     "StoreError",
@@ -227,6 +237,7 @@ __all__ = [
     "check",
     "compact",
     "compare",
+    "convert",
     "demo",
     "doctor",
     "drift",
@@ -241,6 +252,7 @@ __all__ = [
     "load_matrix",
     "make_phantoms",
     "paper",
+    "plan",
     "predict",
     "recipes",
     "scan",

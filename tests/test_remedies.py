@@ -36,7 +36,10 @@ EXCEPTIONS = {
             "featstore.splits:_too_many_folds_error",
             "featstore.splits:hold_out",
             "featstore.splits:own_split",
-            "featstore.reporting.page.report:_part",
+            "featstore.reporting.page.report:_omitted",
+            "featstore.api.report:_formats",
+            "featstore.api.report:_write_figures",
+            "featstore.api.report:_write_figure",
             "featstore.api.report:read_dataset",
             "featstore.api.report:write_report",
         ],
@@ -54,7 +57,7 @@ EXCEPTIONS = {
             "featstore.backbones.weights:not_downloaded_error",
         ],
     },
-    ("check", "compare", "finetune", "fuse", "report", "split"): {
+    ("check", "compare", "finetune", "fuse", "plan", "report", "split"): {
         "there only the process that reads foreign files can be lost, with a remedy of its own": [
             "featstore.errors:WorkerLostError.REMEDY",
         ],

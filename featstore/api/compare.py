@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from featstore import runs
+from featstore.api import plan as plans
 from featstore.arguments import public
 from featstore.errors import UsageError
 from featstore.evaluation import candidates, crossval, estimates, leakage, pairwise_tests, selection_bias
@@ -48,10 +49,11 @@ def compare(
     *,
     strategies: Sequence[str] | str = "all",
     subsets: Sequence[Sequence[str]] | str = "singles",
+    plan: str | Path | None = None,
     primary: str | None = None,
     margin: float = questions.MARGIN,
     folds: int | str = 5,
-    repeats: int = 1,
+    repeats: int | None = None,
     fold_seed: int = 0,
     training_seeds: int = 1,
     positive: str | None = None,
@@ -89,14 +91,19 @@ def compare(
     subsets
         ``singles`` (each backbone alone, and all together), ``all``, ``greedy``, names joined by plus signs, several
         of these with commas, or lists of names: see `featstore.evaluation.candidates.make_candidates`.
+    plan
+        A question that `featstore.plan` has sealed: `primary`, `margin`, `folds`, `repeats`, `fold_seed`, `positive`,
+        `calibrate`, `views` and `test_views` are its own, and the data and features must be those it was made for.
+        Without one the comparison is exploratory.
     primary
         The fusion that the primary question is about, ``NAME`` or ``NAME:A+B``; by default ``concat_logreg`` over all
         networks. It is compared whether or not it is among `strategies`, and so is every single network.
     margin
         Difference in the AUC that is too small to matter: `featstore.evaluation.primary_question`.
     folds, repeats, fold_seed
-        Cross-validation; two calls with the same values give the same folds and the same numbers. ``split`` takes the
-        data set's own instead: trained on ``train`` and ``val``, scored on ``test``.
+        Cross-validation; two calls with the same values give the same folds and the same numbers. None repeats it
+        three times where fits are cheap, else not (`featstore.evaluation.crossval.usual_repeats`). ``split`` takes
+        the data set's own folds instead: trained on ``train`` and ``val``, scored on ``test``.
     training_seeds
         Seeds to train with on the folds of the first repeat, for strategies that draw random numbers; more than one
         tells the luck of training from the choice of patients.
@@ -149,10 +156,16 @@ def compare(
     """
     if view_curve is not None:
         candidates.is_seeded(view_curve)  # refuses a strategy that does not exist, before anything is fitted
+    sealed = None if plan is None else plans.read_plan(Path(plan))
+    primary, margin, folds, repeats, fold_seed, positive, calibrate, views, test_views = plans.settled(
+        sealed, primary, margin, folds, repeats, fold_seed, positive, calibrate, views, test_views
+    )
     cache = Path(source.get("cache") or default_cache())
     known = [resolve(code) for code in accept]
     with progress_bars(wanted=progress):
-        matrix = leakage.drop_seen(load_matrix(data, **source))
+        loaded = load_matrix(data, **source)
+    plans.require_planned(sealed, loaded)
+    matrix = leakage.drop_seen(loaded)
     facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
     matrix = leakage.merge_copies(matrix, facts, cache, known, progress=progress)
     named = candidates.make_candidates(strategies, subsets, matrix.backbones)
@@ -162,6 +175,7 @@ def compare(
     preferred = positive_class(matrix.classes, positive)
     index = preferred.index
     request = OperatingPointRequest(calibrate, sensitivity, index, confidence)
+    repeats = crossval.usual_repeats(matrix, compared, folds) if repeats is None else repeats
     splits, dropped = _splits(matrix, folds, repeats, fold_seed)
     own = folds == OWN_SPLIT
     design = estimates.EvaluationDesign(matrix.y, matrix.groups, splits, repeats, index)
@@ -187,6 +201,7 @@ def compare(
         [point.calibrate(values) for point, values in zip(mine, answers, strict=False)]
         for mine, answers in zip(chosen, raw, strict=True)
     ]
+    planning = plans.take_look(cache, loaded, "compare", sealed)
     weights = group_weights(matrix.groups, seed=fold_seed)
     ranked = estimates.score_candidates(
         design,
@@ -211,6 +226,7 @@ def compare(
             calibrate=calibrate,
             sensitivity=sensitivity,
             confidence=confidence,
+            plan=planning.plan,
             own_split=own,
             adjustment="max-T",
         ),
@@ -237,6 +253,7 @@ def compare(
         else None,
         fits=reuse.requests,
         fits_reused=reuse.hits,
+        planning=planning,
     )
     told = [
         *data_findings(matrix, facts, draws_folds=not own),
@@ -269,6 +286,7 @@ def compare(
                 "matrix": document["matrix"],
                 "protocol": document["protocol"],
                 "fits": {"asked": result.fits, "taken_from_cache": result.fits_reused},
+                "planning": planning.to_json(),
             },
             document,
             estimates.out_of_fold(matrix, ranked, design.splits, data),

@@ -19,6 +19,7 @@ from featstore.evaluation.candidates import (
     fit_candidate,
     fit_jointly,
     fits_subsets,
+    is_seeded,
     predict_proba,
     select_backbones,
 )
@@ -262,6 +263,34 @@ def one_thread(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: A
 
     with threadpool_limits(1):
         return function(*arguments)
+
+
+# Repeats: how often the folds are drawn, where nobody said it
+
+REPEATS = 3
+"""Enough that the luck of the folds is seen, and averaged over."""
+
+
+def usual_repeats(matrix: FeatureMatrix, candidates: Sequence[Candidate], folds: int | str) -> int:
+    """Return how often the folds are drawn where nobody said it: `REPEATS` where fits are cheap, else once.
+
+    It depends on sizes and strategies alone, so that the same call gives the same numbers on any machine. Fits are
+    cheap where none of the strategies trains with random numbers, as networks do, and all of them together take less
+    time by the `forecast` than is worth telling.
+
+    Parameters
+    ----------
+    matrix, candidates
+        What is compared.
+    folds
+        As for `featstore.compare`; the data set's own split is scored once.
+    """
+    if not isinstance(folds, int) or any(is_seeded(one.strategy) for one in candidates):
+        return 1
+    images = len(matrix.records)
+    rows = np.arange(images - images // max(2, folds))
+    rounds = [(rows, rows)] * (REPEATS * max(2, folds))
+    return 1 if forecast(matrix, candidates, rounds, 1, 1).is_notable else REPEATS
 
 
 # Forecast: how many fits, about how long, and how much memory

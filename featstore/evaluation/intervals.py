@@ -45,6 +45,7 @@ Z = 1.959963984540054
 FEWEST = 2
 """Patients from which on there is an interval."""
 HALVINGS = 60
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,9 @@ def _ranking_supports(
     }
 
 
-def minimal_interval(value: float, resampled: Vector, sample_size: SampleSize | None) -> Interval | None:
+def minimal_interval(
+    value: float, resampled: Vector | float, sample_size: SampleSize | None
+) -> Interval | None:
     """Interval that so many patients allow at best, by a score test; None where there are fewer than two.
 
     Parameters
@@ -166,12 +169,14 @@ def minimal_interval(value: float, resampled: Vector, sample_size: SampleSize | 
     value
         The score that was seen.
     resampled
-        ``(resamples,)`` the score in each resample, not widened.
+        ``(resamples,)`` the score in each resample, not widened; or its variance, where that is known without any.
     """
     if sample_size is None:
         return None
     share = min(value / sample_size.upper_bound, 1.0)
-    times = sample_size_ratio(share, resampled / sample_size.upper_bound, sample_size)
+    bound = sample_size.upper_bound
+    scaled = resampled / bound**2 if isinstance(resampled, float) else resampled / bound
+    times = sample_size_ratio(share, scaled, sample_size)
     if sample_size.kind == "area":
         low, high = newcombe(share, times * sample_size.patients, times * sample_size.negative_patients)
     elif sample_size.kind == "f1":
@@ -288,8 +293,11 @@ def correlation(a: Vector, b: Vector, difference: Vector, patients: float) -> Ve
     return shrunk
 
 
-def sample_size_ratio(share: float, resampled: Vector, sample_size: SampleSize) -> float:
-    """How many times Kish's number of patients the images count for; 1 where nothing can be known about it."""
+def sample_size_ratio(share: float, resampled: Vector | float, sample_size: SampleSize) -> float:
+    """How many times Kish's number of patients the images count for; 1 where nothing can be known about it.
+
+    As for `minimal_interval`, of a share.
+    """
     variance = _variance(resampled)
     if sample_size.minority_patients < FEWEST or not variance or not 0 < share < 1:
         return 1.0
@@ -306,10 +314,13 @@ def sample_size_ratio(share: float, resampled: Vector, sample_size: SampleSize) 
     return float(np.clip(alone / variance * (Z / quantile) ** 2, 1.0, sample_size.max_ratio))
 
 
-def _variance(resampled: Vector) -> float:
+def _variance(resampled: Vector | float) -> float:
+    """Variance of resamples, or the one that is known."""
+    if isinstance(resampled, float):
+        return resampled if resampled > ROUNDING**2 else 0.0
     finite = resampled[np.isfinite(resampled)]
     # What is nothing but rounding is no variance.
-    return float(finite.var()) if len(finite) and np.ptp(finite) > 1e-12 else 0.0  # noqa: PLR2004
+    return float(finite.var()) if len(finite) and np.ptp(finite) > ROUNDING else 0.0
 
 
 def _kish(index: NDArray[np.intp], among: NDArray[np.bool_]) -> tuple[int, float]:

@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from featstore.evaluation.intervals import LEVEL, Z, correlation, effective_patients, paired
+from featstore.evaluation.intervals import (
+    LEVEL,
+    Z,
+    correlation,
+    effective_patients,
+    minimal_interval,
+    paired,
+)
 from featstore.evaluation.metrics import PRIMARY
 from featstore.results.comparison import PairwiseDifference, TestResult
 
@@ -105,12 +112,8 @@ def differences(
     means = np.array([s.primary for s in scored])
     delta = means[first] - means[second]
     degrees = _degrees(design)
-    known = [
-        (s.minimal_interval, s.sample_size)
-        for s in scored
-        if s.minimal_interval is not None and s.sample_size is not None
-    ]
-    if len(known) < len(scored):
+    sizes = [s.sample_size for s in scored if s.minimal_interval is not None and s.sample_size is not None]
+    if len(sizes) < len(scored):
         nothing = np.zeros((len(scored), len(np.unique(design.groups))))
         none, one = np.full(len(first), np.inf), np.ones(len(first))
         return Differences(first, second, delta, none, none, one, nothing, degrees)
@@ -118,9 +121,15 @@ def differences(
     plain = pair_variances(contributions, first, second)
     errors = design.overlap_factor * np.sqrt(plain)
     own = (contributions**2).sum(axis=1)
-    patients = min(effective_patients(size) for _, size in known)
-    related = correlation(own[first], own[second], plain, patients)
-    down, up = means - [least[0] for least, _ in known], [least[1] for least, _ in known] - means
+    related = correlation(own[first], own[second], plain, min(map(effective_patients, sizes)))
+    # By the variance that the patients' contributions have: no seed of any resample moves a verdict.
+    least = np.array(
+        [
+            minimal_interval(float(mean), float(variance), size) or (np.nan, np.nan)
+            for mean, variance, size in zip(means, own, sizes, strict=True)
+        ]
+    )
+    down, up = means - least[:, 0], least[:, 1] - means
     low, high = paired(delta, down[first], up[first], down[second], up[second], related)
     # A difference is as uncertain to either side as so few patients leave it, in standard errors.
     below, above = np.maximum(errors, (delta - low) / Z), np.maximum(errors, (high - delta) / Z)

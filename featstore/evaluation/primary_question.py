@@ -163,8 +163,11 @@ def answer(
     needed, interval = None, None
     why: NoNumber = ""
     if verdict == "cannot_tell":
-        needed, interval, why = _patients(
-            found, hardest, unit_error, patients, question.margin, [primary, singles[hardest]]
+        guessing = not _above_guessing(design, found, [primary, singles[hardest]], [0, hardest + 1])
+        needed, interval, why = (
+            (None, None, "guessing")
+            if guessing and unit_error is not None
+            else _patients(found, hardest, unit_error, patients, question.margin)
         )
     return PrimaryQuestion(
         primary=primary.candidate.label,
@@ -216,13 +219,18 @@ def _quantiles(degrees: int) -> float:
     return t_quantile(degrees) + float(t.isf(1 - POWER, degrees))
 
 
+def _above_guessing(
+    design: EvaluationDesign, found: Differences, scored: Sequence[CandidateScores], rows: Sequence[int]
+) -> bool:
+    """Whether all of these are above one half, by the errors that patients' contributions have: no seed decides."""
+    own = np.sqrt((found.contributions[list(rows)] ** 2).sum(axis=1))
+    means = np.array([s.primary for s in scored])
+    lower = means - t_quantile(found.degrees) * design.overlap_factor * own
+    return bool((lower > GUESSING).all())
+
+
 def _patients(
-    found: Differences,
-    at: int,
-    error: float | None,
-    patients: int,
-    margin: float,
-    both: Sequence[CandidateScores],
+    found: Differences, at: int, error: float | None, patients: int, margin: float
 ) -> tuple[int | None, tuple[int, int] | None, NoNumber]:
     """Patients with whom a true difference of the margin would be told, their interval, and why there are none.
 
@@ -234,8 +242,6 @@ def _patients(
 
     if error is None:
         return None, None, "no_interval"
-    if any((s.estimates[PRIMARY].interval or (0.0, 1.0))[0] <= GUESSING for s in both):
-        return None, None, "guessing"
     parts = found.contributions[found.first[at]] - found.contributions[found.second[at]]
     variance = float((parts**2).sum())
     spread = float((parts**4).sum()) - variance**2 / len(parts)

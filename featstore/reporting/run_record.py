@@ -19,6 +19,7 @@ from featstore.results.document import ShapeError, read_result
 from featstore.results.extraction import Extraction, ExtractionFields
 from featstore.results.fusion import Fusion, OperatingFields
 from featstore.results.paper import Reproduction, ReproductionFields
+from featstore.results.plan import Looks, Planning
 from featstore.results.scores import Curves, MatrixFields, MetricEstimate, Score
 from featstore.tables import DASH, Cell, Table, count_cell, number_cell, short_weights, text_cell
 
@@ -66,7 +67,8 @@ class RunRecord:
     paper_figures
         Figures that the run keeps as files; empty but for a reproduction of the paper.
     predictions
-        By split, or by candidate: the leader and the single backbones, on the folds of the first repeat.
+        By split, or by candidate: the one that the report is about, the leader and the single backbones, on the folds
+        of the first repeat.
     """
 
     folder: Path
@@ -93,10 +95,10 @@ class RunRecord:
 
     @property
     def shown(self) -> str | None:
-        """Split or candidate whose answers a report is about: the test split, or the leader."""
+        """Split or candidate whose answers a report is about: the test split, the primary fusion, or the leader."""
         if isinstance(self.outcome, Fusion):
             return "test" if "test" in self.outcome.scores else list(self.outcome.scores)[-1]
-        return None if self.outcome is None else leader(self.outcome).candidate.label
+        return None if self.outcome is None else subject(self.outcome).candidate.label
 
 
 def read_records(folders: Sequence[Path]) -> list[RunRecord]:
@@ -154,6 +156,13 @@ def leader(comparison: Comparison) -> CandidateResult:
     return max(comparison.candidates, key=lambda scored: scored.primary)
 
 
+def subject(comparison: Comparison) -> CandidateResult:
+    """Candidate that a report is about: the primary fusion; where no question was asked, the leader."""
+    asked = comparison.primary_question
+    named = [s for s in comparison.candidates if asked is not None and s.label == asked.primary]
+    return named[0] if named else leader(comparison)
+
+
 def _read_extract(folder: Path, about: Mapping[str, Any]) -> RunRecord:
     read_result(ExtractionFields, about, runs.RUN)
     # Findings of an extraction are shown on its screen alone.
@@ -181,6 +190,8 @@ def _read_paper(folder: Path, about: Mapping[str, Any]) -> RunRecord:
 def _read_fuse(folder: Path, about: Mapping[str, Any]) -> RunRecord:
     metrics = _metrics(folder, about)
     outcome = read_fusion(metrics)
+    if "looks" in about:
+        outcome = structs.replace(outcome, looks=read_result(Looks, about["looks"], "the looks"))
     answers = read_predictions(
         runs.read_verified(folder, about, runs.PREDICTIONS),
         "split",
@@ -193,11 +204,13 @@ def _read_fuse(folder: Path, about: Mapping[str, Any]) -> RunRecord:
 def _read_compare(folder: Path, about: Mapping[str, Any]) -> RunRecord:
     metrics = _metrics(folder, about)
     outcome = read_comparison(metrics)
-    first, singles = leader(outcome).candidate, _voters(outcome)
+    if "planning" in about:
+        outcome = structs.replace(outcome, planning=_planning(about["planning"], outcome))
+    first, singles = subject(outcome).candidate, _voters(outcome)
     answers = read_predictions(
         runs.read_verified(folder, about, runs.PREDICTIONS),
         "contestant",
-        list(dict.fromkeys([first.label, *singles])),
+        list(dict.fromkeys([first.label, leader(outcome).label, *singles])),
         list(outcome.matrix["classes"]),
         outcome.folds,
     )
@@ -208,9 +221,15 @@ def _read_compare(folder: Path, about: Mapping[str, Any]) -> RunRecord:
     )
 
 
+def _planning(document: Any, comparison: Comparison) -> Planning:  # noqa: ANN401
+    planning = read_result(Planning, document, "the planning")
+    _require(planning.plan == comparison.protocol.plan, "it was run by another plan than its scores say")
+    return planning
+
+
 def _voters(comparison: Comparison) -> dict[str, str]:
-    """Backbone by label of the single backbones that trained and were tested on the views that the leader had."""
-    first = leader(comparison).candidate
+    """Backbone by label of the single backbones that had the same views as the candidate a report is about."""
+    first = subject(comparison).candidate
     return {
         s.candidate.label: s.candidate.backbones[0]
         for s in comparison.candidates
@@ -243,6 +262,9 @@ def read_fusion(document: Any) -> Fusion:  # noqa: ANN401
         _require_curves(fusion.curves[split], fusion.matrix)
     _require(bool(fusion.scores), "no split was scored")
     _require_point(fusion.operating, len(fusion.matrix["classes"]))
+    _require(
+        fusion.singles.keys() <= fusion.scores.keys(), "networks were scored on a split that nobody knows"
+    )
     for split, found in fusion.shortcuts.items():
         _require(split in fusion.scores, "shortcuts were scored on a split that nobody knows")
         for scores in found.values():

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         PrimaryQuestion,
     )
     from featstore.results.fusion import Fusion
+    from featstore.results.plan import Looks, Planning
+    from featstore.results.scores import Score
 
 
 # The answer to the primary question
@@ -43,8 +45,8 @@ def answer_sentences(result: Comparison) -> list[str]:
     """Return the answer, what it rests on, and what goes with it: each a sentence or two."""
     asked = result.primary_question
     if asked is None:
-        return [_without_question(result)]
-    return [_answer(asked), _grounds(asked, result), *consequences(result)]
+        return [_without_question(result), *planning_sentences(result)]
+    return [_answer(asked), _grounds(asked, result), *planning_sentences(result), *consequences(result)]
 
 
 def _answer(asked: PrimaryQuestion) -> str:
@@ -82,16 +84,49 @@ def consequences(result: Comparison) -> list[str]:
     return [line for line in (_shortcut_text(asked), _power_text(asked, _unit(result))) if line]
 
 
+def planning_sentences(result: Comparison) -> list[str]:
+    """Say whether it was planned or is exploratory, and name the looks at the same images; none of an old run."""
+    planning = result.planning
+    if planning is None:
+        return []
+    if planning.plan is None:
+        return [f"Exploratory: no plan was sealed. {looks_text(planning.looks)}"]
+    day, since = planning.created[:10], planning.looks.count - planning.before_plan
+    after = f" {since} more since then." if since > 0 else ""
+    if planning.before_plan:
+        many = f"{planning.before_plan} look{'' if planning.before_plan == 1 else 's'}"
+        return [f"Planned after {many} at these images (sealed on {day}): scores were known then.{after}"]
+    return [f"Planned: sealed on {day}, before any look at these images that is known.{after}"]
+
+
+def looks_text(looks: Looks) -> str:
+    """How often these images were looked at before, as far as the cache knows."""
+    if not looks.count:
+        return (
+            "First look at these images; `featstore plan DATA --out plan.json` seals a question before one."
+        )
+    parts = [f"{count} {name}" for name, count in (("compare", looks.compare), ("fuse", looks.fuse)) if count]
+    first, last = looks.first[:10], looks.last[:10]
+    when = f"on {first}" if first == last else f"from {first} to {last}"
+    return f"Look {looks.count + 1} at these images: {' and '.join(parts)} before it, {when}."
+
+
 def question_text(result: Comparison) -> str:
     """Which question was asked, and how; empty where there was none."""
     asked = result.primary_question
     if asked is None:
         return ""
     return (
-        f"Primary question, settled before any score: is {asked.primary} better than every single network"
+        f"Primary question, {_settled(result.planning)}: is {asked.primary} better than every single network"
         f" ({', '.join(one.name for one in asked.singles)})? Tested against each at 5 % (intersection-union test,"
         f" margin {asked.margin:g}); all else is exploration."
     )
+
+
+def _settled(planning: Planning | None) -> str:
+    if planning is None or planning.plan is None:
+        return "settled before any score"
+    return f"planned and sealed on {planning.created[:10]}"
 
 
 def _shortcut_text(asked: PrimaryQuestion) -> str:
@@ -228,6 +263,29 @@ def fusion_summary(result: Fusion, split: str, groups: int) -> str:
     wide = high - low > WIDE
     return f"{told} It is better than guessing" + (
         "; how good, these patients are too few to say." if wide else "."
+    )
+
+
+def above_guessing(score: Score) -> str:
+    """Whether an AUC is told from guessing, for the end of a sentence."""
+    if score.interval is None:
+        return "nothing can be concluded, a class has a single patient"
+    low, high = score.interval
+    if high < CHANCE:
+        return "worse than guessing; look for swapped labels"
+    if low <= CHANCE:
+        return "by these data it cannot be told from guessing"
+    return "better than guessing" + ("; how good, these are too few to say" if high - low > WIDE else "")
+
+
+def told_apart(interval: tuple[float, float] | None) -> str:
+    """Whether a difference is told from none, for the end of a sentence."""
+    if interval is None:
+        return "too few patients to tell"
+    return (
+        "which cannot be told from none"
+        if interval[0] <= 0 <= interval[1]
+        else "more than chance on this split"
     )
 
 

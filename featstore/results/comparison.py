@@ -10,6 +10,7 @@ from msgspec import field
 
 from featstore.findings import Finding
 from featstore.results.document import Count, Interval, Result, Share, bounds
+from featstore.results.plan import Planning
 from featstore.results.scores import PRIMARY, Curves, MatrixFields, MetricEstimate, VarianceComponents
 
 if TYPE_CHECKING:
@@ -400,6 +401,8 @@ class Protocol(Result, frozen=True, kw_only=True):
         How sure the sensitivity must be reached; None for the plain threshold.
     own_split
         Whether the data set's own test images were scored, once, in place of folds.
+    plan
+        Digest of the sealed plan that was run; None for an exploration.
     adjustment
         How the p values of the pairs are adjusted: ``max-T``, or ``holm`` in runs of before.
     """
@@ -411,6 +414,7 @@ class Protocol(Result, frozen=True, kw_only=True):
     sensitivity: Share | None
     own_split: bool = False
     confidence: Share | None = None
+    plan: str | None = None
     adjustment: Literal["holm", "max-T"] = "holm"
 
 
@@ -443,9 +447,11 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
     fits, fits_reused
         Fits that were asked for, and those of them that earlier runs had left in the cache. In ``run.json``, and not
         among the scores, which are the same however they were come by.
+    planning
+        Whether it was planned, and the looks at these images before; in ``run.json``, too. None in runs of before.
     """
 
-    IN_MEMORY: ClassVar[frozenset[str]] = frozenset({"fits", "fits_reused"})
+    IN_MEMORY: ClassVar[frozenset[str]] = frozenset({"fits", "fits_reused", "planning"})
 
     matrix: MatrixFields
     protocol: Protocol
@@ -459,6 +465,7 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
     backbone_value: BackboneValue | None = field(name="economics")
     fits: Count = 0
     fits_reused: Count = 0
+    planning: Planning | None = None
 
     @property
     def folds(self) -> int:

@@ -9,6 +9,7 @@ from msgspec import field
 
 from featstore.findings import Finding, counted
 from featstore.results.document import Count, Interval, Result, Share, bounds
+from featstore.results.plan import Looks
 from featstore.results.scores import PRIMARY, Curves, MatrixFields, Score
 
 if TYPE_CHECKING:
@@ -63,6 +64,26 @@ class ToleranceFields(TypedDict):
     needed: Count | None
 
 
+class SingleNetwork(Result, frozen=True, kw_only=True):
+    """A backbone alone, by the linear probe on the same training images, and what the fusion is more than it.
+
+    Attributes
+    ----------
+    name
+        The backbone.
+    score
+        Its primary metric on the held-out images.
+    delta, interval
+        Primary metric of the fusion less its own, and the paired 95 % interval
+        (`featstore.evaluation.intervals.difference_interval`); None where undefined.
+    """
+
+    name: str
+    score: Score
+    delta: float | None
+    interval: Interval
+
+
 class OperatingFields(TypedDict):
     """Calibration and threshold, as of `featstore.evaluation.calibration.OperatingPoint.to_json`.
 
@@ -107,9 +128,16 @@ class Fusion(Result, frozen=True, kw_only=True):
         What it was fine-tuned from, before and after; None for a fit from scratch.
     shortcuts
         By evaluated split: scores of guesses that need no network, as `scores`.
+    singles
+        By evaluated split: each backbone alone, the best first; none of a single backbone, and in runs of before.
     findings
         What a reader of the scores must know, the gravest first.
+    looks
+        Looks at these images before this one, as far as the cache knows; in ``run.json``, and not among the scores.
+        None in runs of before.
     """
+
+    IN_MEMORY: ClassVar[frozenset[str]] = frozenset({"looks"})
 
     run: str = ""
     strategy: str
@@ -122,7 +150,9 @@ class Fusion(Result, frozen=True, kw_only=True):
     history: Mapping[str, list[float]] | None
     warm_start: WarmStart | None = field(name="continuation")
     shortcuts: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
+    singles: Mapping[str, tuple[SingleNetwork, ...]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    looks: Looks | None = None
 
     def headline(self) -> str:
         """What was fitted, and its AUC on each evaluated split."""

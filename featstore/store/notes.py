@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
+import secrets
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -264,6 +266,56 @@ def _address(images: Collection[str], decoding: Decoding) -> dict[str, Any]:
 
 def _request_page(root: Path, images: Collection[str], decoding: Decoding) -> Path:
     return paths.index_folder(root) / f"{serialization.digest(_address(images, decoding))}.json"
+
+
+# Looks: when scores of which images were computed. A note names no path, no label and no patient.
+
+
+class Look(NamedTuple):
+    """When scores of some images were computed, ISO 8601, UTC, and by which command."""
+
+    when: str
+    command: str
+
+
+LOOKS_FOLDER = "looks"
+COMMANDS = ("compare", "fuse")
+MOST_LOOKS = 10_000
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
+
+
+def record_look(root: Path, images: Collection[str], look: Look) -> None:
+    """Note a look, in a file of its own, so that none is lost to another; what cannot be written is only missed."""
+    note = serialization.seal({"look": look._asdict(), "draw": secrets.token_hex(8)})
+    try:
+        page = _looks_folder(root, images) / f"{note[serialization.SEAL]}.json"
+        commit(root, page, serialization.canonical_json(note).encode())
+    except StoreError as error:
+        log.warning("that these images were looked at is not remembered: %s", error.cause)
+
+
+def recorded_looks(root: Path, images: Collection[str]) -> list[Look]:
+    """Looks at just these images, the earliest first; notes that make no sense are passed over."""
+    looks = []
+    for page in paths.files(root, _looks_folder(root, images), "look")[:MOST_LOOKS]:
+        try:
+            looks.append(check_look(page))
+        except (OSError, ValueError, TypeError, LookupError):
+            continue
+    return sorted(looks)
+
+
+def check_look(page: Path) -> Look:
+    """Read one note; OSError, ValueError, TypeError or LookupError if the file is none."""
+    note = serialization.unseal(serialization.parse_json(paths.read_file(page, serialization.SMALL)))
+    look = Look(**note["look"])
+    if look.command not in COMMANDS or not _MOMENT.fullmatch(look.when):
+        raise serialization.DocumentError("it tells of no look")
+    return look
+
+
+def _looks_folder(root: Path, images: Collection[str]) -> Path:
+    return root / LOOKS_FOLDER / serialization.digest_bytes("\n".join(sorted(images)).encode())
 
 
 # Facts of images, and which are copies: an accelerator that can be deleted at any time.

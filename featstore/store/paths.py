@@ -1,8 +1,8 @@
 """Paths in a cache: its folders and file names, their safe reading and writing, and the listing of shards.
 
 A cache may come from a stranger, and its folders may be links to anywhere; they are entered through no link. So
-nothing else in featstore lists, makes, renames or deletes anything in a cache (`tests/store/test_rooms.py` holds that
-over the syntax trees). The cache as a whole may be a link or lie behind one; who named it to featstore meant it.
+nothing else in featstore lists, makes, renames or deletes anything in a cache (`tests/store/test_folders.py` holds
+that over the syntax trees). The cache as a whole may be a link or lie behind one; who named it to featstore meant it.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "layouts": ("layouts", _MACHINE, r".+\.json"),
     "lease": ("leases", r"[0-9a-f]{32}\.json"),
     "result": ("results", rf"{_HASH}\.json"),
+    "look": ("looks", _HASH, rf"{_HASH}\.json"),
 }
 """Names of all files that featstore writes, by kind: a pattern for every folder below the cache, and for the file."""
 TEMPORARY = "temporary"

@@ -407,6 +407,7 @@ CHECKS: dict[str, Callable[[Path], object] | None] = {
     "layouts": _check_file,
     "lease": _check_file,
     "result": notes.check_result,
+    "look": notes.check_look,
 }
 """How to tell whether a file is sound, for each kind in `rooms.FILES`; None for shards, which are read elsewhere."""
 

@@ -10,7 +10,7 @@ from fakes_matrix import make_matrix
 import featstore
 from featstore.evaluation import crossval
 from featstore.evaluation.candidates import make_candidates, not_fitted
-from featstore.evaluation.crossval import Forecast, forecast
+from featstore.evaluation.crossval import Forecast, forecast, usual_repeats
 from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import image_blocks, plan
 from featstore.images.formats.decode import decoder_version
@@ -42,18 +42,18 @@ def test_a_strategy_that_was_named_and_fits_nothing_is_told(strategies, subsets,
 
 def test_the_forecast_grows_with_what_is_compared():
     matrix = make_matrix()
-    contestants = make_candidates(["concat_logreg", "knn"], "singles", matrix.backbones)
+    all_candidates = make_candidates(["concat_logreg", "knn"], "singles", matrix.backbones)
     images = np.arange(len(matrix.records))
     rounds = [(images[30:], images[:30]), (images[:-30], images[-30:])]
-    one = forecast(matrix, contestants, rounds[:1], 1, 4)
-    assert one.fits == len(contestants)
-    both = forecast(matrix, contestants, rounds, 1, 4)
+    one = forecast(matrix, all_candidates, rounds[:1], 1, 4)
+    assert one.fits == len(all_candidates)
+    both = forecast(matrix, all_candidates, rounds, 1, 4)
     assert (both.fits, both.seconds, both.bytes) == (2 * one.fits, pytest.approx(2 * one.seconds), one.bytes)
-    shared = forecast(matrix, contestants, rounds, 2, 4)
+    shared = forecast(matrix, all_candidates, rounds, 2, 4)
     assert shared.seconds == both.seconds / 2
     assert shared.bytes > both.bytes > matrix.features.nbytes
-    assert forecast(matrix, contestants, rounds, -1, 2) == shared
-    few = forecast(replace(matrix, views=matrix.views[:1]), contestants, rounds, 1, 4)
+    assert forecast(matrix, all_candidates, rounds, -1, 2) == shared
+    few = forecast(replace(matrix, views=matrix.views[:1]), all_candidates, rounds, 1, 4)
     assert few.seconds == both.seconds / 2
     assert not both.is_notable
 
@@ -107,3 +107,16 @@ def test_a_short_comparison_of_what_was_asked_for_says_neither(world, capsys):
     assert "fits on" not in said
     assert "Not fitted" not in said
     assert "FS411" not in {finding.code for finding in result.findings}
+
+
+def test_folds_are_drawn_three_times_where_fits_are_cheap_and_once_where_not():
+    matrix = make_matrix()
+    cheap = make_candidates(["concat_logreg", "soft_vote"], "singles", matrix.backbones)
+    assert usual_repeats(matrix, cheap, 5) == 3
+    assert usual_repeats(matrix, cheap, "split") == 1
+    trained = make_candidates(["concat_logreg", "concat_head"], "singles", matrix.backbones)
+    assert usual_repeats(matrix, trained, 5) == 1, "networks draw random numbers, and take their time"
+    many = replace(
+        matrix, records=matrix.records * 400, specs=tuple(replace(s, dimension=2048) for s in matrix.specs)
+    )
+    assert usual_repeats(many, cheap, 5) == 1

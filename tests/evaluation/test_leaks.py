@@ -92,7 +92,7 @@ def test_identity_features_with_random_labels_tell_nothing_under_any_leak(tmp_pa
     featstore.import_features(data, features, name="Identity", cache=tmp_path / "cache")
     try:
         result = featstore.compare(
-            data, strategies=["concat_logreg"], folds=3, positive="ill", cache=tmp_path / "cache"
+            data, strategies=["concat_logreg"], folds=3, repeats=1, positive="ill", cache=tmp_path / "cache"
         )
     except FeatstoreError as refused:
         assert "patients" in refused.cause or "groups" in refused.cause  # noqa: PT017

@@ -53,7 +53,7 @@ def bias(name, **changed):
     return SelectionBias(**{"name": name, "metric": "auc", "selection_frequency": 0.3, **known, **changed})
 
 
-def standing(label, auc, interval, backbones=("A", "B")):
+def scored(label, auc, interval, backbones=("A", "B")):
     plain = estimate(0.7, (0.6, 0.8))
     estimates = {**dict.fromkeys(METRICS, plain), "auc": estimate(auc, interval)}
     return SimpleNamespace(
@@ -88,6 +88,7 @@ def result(scored, verdict="cannot_tell", **changed):
         "primary_question": question(verdict, a, b),
         "pairs": [difference(a, b, "cannot_tell")],
         "selection_bias": bias(a),
+        "planning": None,
         "protocol": Protocol(
             folds=5, repeats=1, fold_seed=0, calibrate=None, sensitivity=None, adjustment="max-T"
         ),

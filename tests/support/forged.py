@@ -77,6 +77,7 @@ def fill(root):
     rates.record_timing(root, MACHINE, key().backbone, rates.BackboneTiming(1.0, 2.0))
     layouts.record_worker_speeds(root, MACHINE, "Alpha", "float32", {1: 2.0})
     results.record_result(root, {"a": 1}, [np.full((2, 2), 0.5)])
+    results.record_look(root, IDS, results.Look("2026-11-28T12:00:00+00:00", "compare"))
     request.record_request(root, IDS, DECODING, request.ExtractionRequest((key().backbone,), (IDENTITY,)))
     store.write(key(), IDS[:1], np.ones((1, 12), np.float32)).write_bytes(b"rotten")
     verify(root, repair=True)

@@ -51,6 +51,7 @@ def fill(root):
     record_timing(root, MACHINE, key().backbone, BackboneTiming(1.0, 2.0))
     layouts.record_worker_speeds(root, MACHINE, "Alpha", "float32", {1: 2.0})
     results.record_result(root, {"a": 1}, [np.full((2, 2), 0.5)])
+    results.record_look(root, IDS, results.Look("2026-11-28T12:00:00+00:00", "compare"))
     record_request(root, IDS, DECODING, ExtractionRequest((key().backbone,), (IDENTITY,)))
     bad = store.write(key(), IDS[:1], rows(IDS[:1]))
     bad.write_bytes(b"rotten")
