@@ -52,7 +52,7 @@ EXCEPTIONS = {
             "featstore.stored_features:_remedy",
         ],
     },
-    ("predict", "finetune", "cache drift"): {
+    ("predict", "explain", "finetune", "cache drift"): {
         "only `featstore extract --dry-run` and `featstore paper` fetch nothing": [
             "featstore.backbones.weights:not_downloaded_error",
         ],
@@ -62,15 +62,15 @@ EXCEPTIONS = {
             "featstore.errors:WorkerLostError.REMEDY",
         ],
     },
-    ("predict", "finetune"): {
+    ("predict", "explain", "finetune"): {
         "they name no cache, and write to none": ["featstore.store.paths:ELSEWHERE"],
     },
-    ("predict", "report"): {
+    ("predict", "explain", "report"): {
         "read from a run, where it becomes an error of the run": [
             "featstore.evaluation.calibration:OperatingPointRequest.__post_init__",
         ],
     },
-    ("predict",): {
+    ("predict", "explain"): {
         "said of files that were listed and not decoded; decoding says `predict.UNDECLARED`": [
             "featstore.images.formats.decode:REASONS",
         ],

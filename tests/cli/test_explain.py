@@ -80,7 +80,7 @@ def test_the_sum_of_maps_of_several_grids_keeps_their_means():
     """And of one grid it is their plain sum, cell by cell."""
     rng = np.random.default_rng(0)
     seven, eight, large = (rng.normal(size=(n, n)) for n in (7, 8, 131))
-    np.testing.assert_array_equal(add_maps([seven, seven]), 2 * seven)
+    np.testing.assert_allclose(add_maps([seven, seven]), 2 * seven, atol=1e-12)
     fine = add_maps([seven, eight])
     whole = np.kron(seven, np.ones((8, 8))) + np.kron(eight, np.ones((7, 7)))
     np.testing.assert_allclose(fine, whole, atol=1e-12)
