@@ -149,6 +149,8 @@ def plan(
 
     Question, margin, data, features, folds and seeds are written down with the date; nothing is fitted. Then
     featstore compare DATA --plan PLAN.json runs exactly that, and says that it was planned.
+
+    Example: featstore plan DATA --positive covid --out plan.json
     """
     from featstore.api.plan import plan
     from featstore.reporting.terminal.comparison import plan_text

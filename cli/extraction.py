@@ -241,6 +241,8 @@ def convert(
 
     For slices and volumes these are the pixels of the window, before a network resizes them. The manifest keeps
     classes, groups, splits and sites, and says which file and page each image was made from.
+
+    Example: featstore convert scans --window lung --out pngs
     """
     from featstore.api.convert import convert
     from featstore.reporting.terminal.results import convert_text
