@@ -148,19 +148,14 @@ def _differences(question: Mapping[str, Any], metric: str, name: str, title: str
     ends = [end for one in singles for end in (one["delta"], *(one["interval"] or ()))]
     reach = 1.08 * max(*map(abs, ends), 2 * margin, 0.01)
     axes.set_xlim(-reach, reach)
-    axes.set_xlabel(f"Difference in {metric}")
+    axes.set_xlabel(f"Difference in {metric}\n\N{LEFTWARDS ARROW} network | fusion \N{RIGHTWARDS ARROW}")
     axes.locator_params(axis="x", nbins=4)
-    for at, side, text in ((0.0, "left", "single network better"), (1.0, "right", "fusion better")):
-        axes.annotate(
-            text, (at, 1.0), xycoords="axes fraction", xytext=(0, 2), textcoords="offset points", ha=side,
-            va="bottom", fontsize=style.SMALL, color=style.GREY,
-        )  # fmt: skip
     note = (
         f"{style.fitted(primary, 3.0)} less each single network, with 95 % intervals (clustered standard errors, one"
         f" test each, not adjusted: yes only if every interval lies above 0). Grey band: differences within the"
         f" margin of {margin:g}, too small to matter.{_best_of(question['singles'])}"
     )
-    style.below(axes, f"{note}\n{key}", left=NAMES)
+    style.below(axes, f"{note}\n{key}", drop=0.65, left=NAMES)
     said = "; ".join(f"{printable(one['name'])} {_difference(one)}" for one in singles[:6])
     rest = f"; {len(question['singles']) - 6} more" if len(question["singles"]) > 6 else ""  # noqa: PLR2004
     alt = (
