@@ -205,7 +205,7 @@ def test_the_audit_uses_the_cache_that_is_named_and_reads_each_file_once(world, 
     from featstore.images import scan
 
     seen, read = [], scan.read_contents
-    monkeypatch.setattr(scan, "read_contents", lambda path, **how: seen.append(path) or read(path, **how))
+    monkeypatch.setattr(scan, "read_contents", lambda path, **asked: seen.append(path) or read(path, **asked))
     (tmp_path / "cache").mkdir()
     write_report(world.fuse, tmp_path / "r.html", world.data, tmp_path / "cache")
     assert list((tmp_path / "cache" / "facts").rglob("*.rows"))
