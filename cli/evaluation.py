@@ -1,4 +1,4 @@
-"""Commands of stage two: `featstore check`, `split`, `fuse`, `plan`, `compare` and `predict`."""
+"""Commands of stage two: `featstore check`, `split`, `fuse`, `plan`, `compare`, `predict` and `explain`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ import typer
 from featstore.errors import UsageError
 
 from . import options
-from .printing import finish, print_comparison, print_csv, print_json, print_result, print_text, say
+from .printing import (
+    columns,
+    finish,
+    print_comparison,
+    print_csv,
+    print_fusion,
+    print_json,
+    print_result,
+    print_screen,
+    print_text,
+    say,
+)
 
 
 @options.reads_data
@@ -55,13 +66,17 @@ def fuse(
     reading: options.Reading = options.PLAIN,
     accept: options.Accept = None,
     json: options.Json = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Show every score of every split, with its interval, too.")
+    ] = False,
 ) -> None:
     """Stage two: train one strategy and keep the model.
 
     Uses stored features only. Scores come from held-out patients: the data set's own splits where it has them.
+
+    Example: featstore fuse DATA --strategy soft_vote --out runs/mine
     """
     from featstore.api.fuse import fuse
-    from featstore.reporting.terminal.comparison import fusion_text
 
     say("fuse", "reading the data set and its features, then training", json=json)
     result = fuse(
@@ -97,7 +112,7 @@ def fuse(
     if json:
         print_json(result.to_json())
     else:
-        print_text(fusion_text(result))
+        print_fusion(result, details=details)
 
 
 @options.reads_data
@@ -300,8 +315,8 @@ def compare(
         print_comparison(result, out, pairs=pairs)
 
 
-SHOWN = 20
-"""Lines on the terminal where all of them go into a file."""
+SHOWN = 15
+"""Answers that a terminal shows; --csv, --json and --out have all."""
 
 
 @options.reads_data
@@ -365,9 +380,68 @@ def predict(
     elif csv:
         print_csv(result.rows())
     else:
-        print_text(predictions_text(result, SHOWN if out else None))
+        print_screen(predictions_text(result, SHOWN, columns()))
     if out is not None:
         print_text(f"Written to {out}.", err=True)
+    finish(result.bad)
+
+
+@options.reads_data
+def explain(
+    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Images, folders of images, CSV files with a column path, or quoted patterns."),
+    ],
+    class_name: Annotated[
+        str | None,
+        typer.Option(
+            "--class",
+            help="Evidence for this class; default: the positive one, of three or more classes the predicted one.",
+            metavar="NAME",
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="Where the run's own weights are, as for predict.", metavar="NAME=CHOICE"),
+    ] = None,
+    reading: options.Reading = options.PLAIN,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the maps; default RUN-maps.", metavar="FOLDER")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace maps that are there.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Show where in images the evidence lies: a map per backbone, in logits, exact.
+
+    For models that are linear in the vectors the logit is the mean of a map over the image: the numbers add up.
+    Writes a picture (.png) and the maps (.npz) of each image. Pictures show patients: treat them as such.
+
+    Example: featstore explain runs/mine scans/a.png
+    """
+    from featstore.api.explain import default_folder, explain_prepared, prepare
+    from featstore.reporting.terminal.results import explanations_text
+    from featstore.reporting.verdict import findings_text
+
+    out = default_folder(run) if out is None else out
+    say("explain", "reading the images and what the run has learned from", json=json)
+    prepared = prepare(
+        run,
+        images,
+        class_name=class_name,
+        out=out,
+        overwrite=overwrite,
+        weights=options.parse_weights(weights),
+        **reading,
+    )
+    if prepared.findings:
+        print_text(findings_text(prepared.findings), err=True)
+    networks = ", ".join(prepared.weights)
+    say("explain", f"{len(prepared.images.records)} images; loading {networks}", json=json)
+    result = explain_prepared(prepared, class_name=class_name, out=out)
+    print_result(result, explanations_text, json=json)
+    if result.explanations:
+        print_text(f"Maps written to {out}.", err=True)
     finish(result.bad)
 
 
@@ -403,7 +477,7 @@ def check(
     if json:
         print_json(result.to_json())
     else:
-        print_text(check_text(result))
+        print_screen(check_text(result))
     if not result.no_error_found:
         raise typer.Exit(AUDIT_FAILED)
     finish(result.bad)

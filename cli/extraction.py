@@ -1,4 +1,4 @@
-"""Commands that compute on images: `featstore extract`, `finetune` and `bench`."""
+"""Commands that compute on images: `featstore extract`, `convert`, `finetune` and `bench`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .printing import finish, print_json, print_text, say
+from .printing import finish, print_json, print_result, print_screen, say
 
 
 @options.reads_data
@@ -110,7 +110,7 @@ def extract(
     if json:
         print_json(result.to_json())
     else:
-        print_text(extraction_text(result))
+        print_screen(extraction_text(result))
     finish(result.bad)
 
 
@@ -146,7 +146,7 @@ def check(
     if json:
         print_json(result.to_json())
     else:
-        print_text(precision_text(result))
+        print_screen(precision_text(result))
     finish(result.bad)
 
 
@@ -220,7 +220,30 @@ def finetune(
     if json:
         print_json(result.to_json())
     else:
-        print_text(finetuning_text(result, str(data)))
+        print_screen(finetuning_text(result, str(data)))
+    finish(result.bad)
+
+
+@options.reads_data
+def convert(
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="An empty folder, or a new one.", metavar="FOLDER")],
+    value_range: options.ValueRange = None,
+    window: options.Window = None,
+    reading: options.Reading = options.PLAIN,
+    json: options.Json = False,
+) -> None:
+    """Write what extraction sees as PNG, with a manifest that every command reads as DATA.
+
+    For slices and volumes these are the pixels of the window, before a network resizes them. The manifest keeps
+    classes, groups, splits and sites, and says which file and page each image was made from.
+    """
+    from featstore.api.convert import convert
+    from featstore.reporting.terminal.results import convert_text
+
+    say("convert", "reading the data set", json=json)
+    result = convert(data, out, value_range=options.parse_range(value_range, window), **reading)
+    print_result(result, convert_text, json=json)
     finish(result.bad)
 
 
@@ -263,4 +286,4 @@ def bench(
     if json:
         print_json(result.to_json())
     else:
-        print_text(bench_text(result))
+        print_screen(bench_text(result))

@@ -18,7 +18,7 @@ from featstore.errors import UsageError
 Data = Annotated[
     Path,
     typer.Argument(
-        help="Folder (class/… or split/class/…), CSV or Parquet (path,label[,group][,split][,site])."
+        help="Folder (class/… or split/class/…), CSV or Parquet (path,label[,group][,split][,site]), or .npz."
     ),
 ]
 Columns = Annotated[
@@ -51,7 +51,8 @@ Suffix = Annotated[
     str | None, typer.Option(help="Of paths of the CSV that have none, such as .png.", metavar="SUFFIX")
 ]
 Backbones = Annotated[
-    str | None, typer.Option(help="Names, with commas: Xception,MobileNetV2.", metavar="A,B")
+    str | None,
+    typer.Option(help="Names, with commas: Xception,MobileNetV2; or NAME=FILE.onnx.", metavar="A,B"),
 ]
 Weights = Annotated[
     list[str] | None,

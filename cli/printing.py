@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from featstore.reporting.terminal.comparison import Line
     from featstore.results.comparison import Comparison
+    from featstore.results.fusion import Fusion
+    from featstore.results.paper import Demonstration
 
 
 QUARANTINED = 3
@@ -74,6 +76,13 @@ def print_text(text: str, *, err: bool = False) -> None:
     typer.echo(printable_lines(text), err=err)
 
 
+def print_screen(text: str) -> None:
+    """Print the text of a result: sentences are wrapped where the terminal ends, tables and commands are not."""
+    from featstore.tables import wrapped
+
+    print_text(wrapped(text, columns()))
+
+
 def print_csv(rows: Iterable[Sequence[Any]]) -> None:
     """Print a table as CSV, formulas quoted, whatever would steer a terminal spelt out."""
     from featstore.runs import csv_text
@@ -93,7 +102,7 @@ def print_result(result: Any, text: Callable[[Any], str], *, json: bool) -> None
     if json:
         print_json(result.to_json())
     else:
-        print_text(text(result))
+        print_screen(text(result))
 
 
 def print_comparison(result: Comparison, out: Path | None = None, *, pairs: bool = False) -> None:
@@ -101,6 +110,20 @@ def print_comparison(result: Comparison, out: Path | None = None, *, pairs: bool
     from featstore.reporting.terminal.comparison import comparison_screen
 
     _print_lines(comparison_screen(result, columns(), out=out, pairs=pairs))
+
+
+def print_fusion(result: Fusion, *, details: bool = False) -> None:
+    """Print a fit, as `print_comparison` does."""
+    from featstore.reporting.terminal.comparison import fusion_screen
+
+    _print_lines(fusion_screen(result, columns(), details=details))
+
+
+def print_demonstration(result: Demonstration) -> None:
+    """Print the demonstration, as `print_comparison` does."""
+    from featstore.reporting.terminal.comparison import demonstration_screen
+
+    _print_lines(demonstration_screen(result, columns()))
 
 
 def columns() -> int:

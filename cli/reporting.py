@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
-from .printing import columns, finish, print_json, print_result, print_text, say
+from .printing import columns, finish, print_demonstration, print_json, print_result, print_text, say
 
 if TYPE_CHECKING:
     from featstore.tables import Rows
@@ -32,16 +32,30 @@ def report(
     with_images: Annotated[
         bool, typer.Option("--with-images", help="Thumbnails of the cases answered wrong; needs --data.")
     ] = False,
+    names: Annotated[
+        bool,
+        typer.Option(
+            "--names", help="Names of the files of these cases, for their owner alone; needs --data."
+        ),
+    ] = False,
+    figures: Annotated[
+        Path | None, typer.Option(help="Every figure as a file of its own, with captions.", metavar="DIR")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="Of these files, with commas.", metavar="pdf,png,svg")
+    ] = "pdf,png,svg",
+    dpi: Annotated[int, typer.Option(help="Dots per inch of a PNG.", min=72, max=1200)] = 300,
     reading: options.Reading = options.PLAIN,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is no report, too.")
+        bool, typer.Option("--overwrite", help="Replace a file that is no report, and other figures.")
     ] = False,
     json: options.Json = False,
 ) -> None:
     """One HTML file that says what runs found.
 
-    Verdict, tables, figures, cases answered wrong, provenance, limits, model card and reporting checklists. It loads
-    nothing and works offline; several runs are set side by side.
+    The answer with its picture, findings, patients, scores, figures, cases answered wrong, provenance, limits, model
+    card and reporting checklists. It loads nothing and works offline; it prints on a few pages; several runs are set
+    side by side.
     """
     from featstore.api.report import write_report
 
@@ -51,13 +65,19 @@ def report(
         data,
         cache,
         with_images=with_images,
+        names=names,
+        figures=figures,
+        formats=options.parse_names(formats) or (),
+        dpi=dpi,
         **reading,
         overwrite=overwrite,
     )
     if json:
-        print_json({"report": str(written), "bytes": written.stat().st_size})
+        where = {} if figures is None else {"figures": str(figures)}
+        print_json({"report": str(written), "bytes": written.stat().st_size, **where})
     else:
-        print_text(f"The report is in {written}: open it in any browser.")
+        drawn = "" if figures is None else f" Its figures are in {figures}."
+        print_text(f"The report is in {written}: open it in any browser.{drawn}")
 
 
 @options.reads_data
@@ -137,13 +157,12 @@ def demo(
     Generates a data set, extracts features, fits a fusion, compares strategies, and writes a report.
     """
     from featstore.api.demo import demo
-    from featstore.reporting.terminal.results import demo_text
 
     result = demo(out, cache=cache, patients=patients, progress=not json)
     if json:
         print_json(result.to_json())
     else:
-        print_text(demo_text(result))
+        print_demonstration(result)
 
 
 def doctor(
@@ -156,6 +175,9 @@ def doctor(
         typer.Option("--load-engines", help="Load TensorFlow and JAX, and ask them for their GPUs."),
     ] = False,
     cache: options.Cache = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="Name every file of weights that is not here.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Look at this machine: what featstore finds here, what is missing, and what to do about it.
@@ -173,7 +195,10 @@ def doctor(
         backbones=options.parse_names(backbones) or (),
         load_engines=load_engines,
     )
-    print_result(result, machine_text, json=json)
+    if json:
+        print_json(result.to_json())
+    else:
+        print_text(machine_text(result, details=details))
     if not result.ready:
         raise typer.Exit(NOT_READY)
 

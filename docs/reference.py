@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 CLASS = ".. autoclass:: {}\n   :members: {}\n"
 FUNCTION = ".. autofunction:: {}\n"
-FUNCTIONS = [name for name in featstore.__all__ if inspect.isfunction(getattr(featstore, name))]
+FUNCTIONS = [
+    name for name in featstore.__all__ if inspect.isfunction(inspect.unwrap(getattr(featstore, name)))
+]
 ERRORS = [name for name in featstore.__all__ if name in vars(errors)]
 CLASSES = [name for name in featstore.__all__ if name not in {*FUNCTIONS, *ERRORS}]
 
@@ -61,7 +63,7 @@ def _index(names: list[str]) -> str:
 def _table(kind: str, names: list[str]) -> Iterator[str]:
     yield f"| {kind} | |\n|---|---|"
     for name in names:
-        yield f"| [{name}]({_place(name)}.md) | {_first(getattr(featstore, name))} |"
+        yield f"| [{name}]({_place(name)}.md) | {_first(inspect.unwrap(getattr(featstore, name)))} |"
     yield ""
 
 
@@ -84,7 +86,7 @@ def _function(name: str) -> str:
 
 def _results(name: str) -> list[str]:
     """What the function's return annotation names, as far as it is featstore's."""
-    annotation = str(inspect.signature(getattr(featstore, name)).return_annotation)
+    annotation = str(inspect.signature(inspect.unwrap(getattr(featstore, name))).return_annotation)
     return [word for word in re.findall(r"\w+", annotation) if word in CLASSES]
 
 
@@ -93,7 +95,7 @@ def _kinds() -> dict[str, str]:
     fusion = [CLASS.format(_path(FusionStrategy), "fit, predict, predict_proba")]
     fusion += [CLASS.format(_path(c), "") for c in classes]
     classes = [CLASS.format(f"featstore.{name}", "") for name in CLASSES if _place(name) == "classes"]
-    wrong = [getattr(featstore, name) for name in ERRORS]
+    wrong = [inspect.unwrap(getattr(featstore, name)) for name in ERRORS]
     return {
         "strategies": _page("Fusion strategies", fusion),
         "classes": _page("What they take and return", classes),

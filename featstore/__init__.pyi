@@ -4,9 +4,11 @@ from .api.bench import bench
 from .api.cache import compact, drift, gc, inventory, usage, verify
 from .api.check import check
 from .api.compare import compare
+from .api.convert import convert
 from .api.demo import demo
 from .api.doctor import doctor
 from .api.exchange import export_features, import_features
+from .api.explain import explain
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
@@ -70,6 +72,7 @@ from .results.extraction import (
     BackboneDrift,
     Bench,
     Check,
+    ConvertedImages,
     DataSplit,
     Drift,
     Extraction,
@@ -82,12 +85,15 @@ from .results.extraction import (
 )
 from .results.fusion import (
     Counts,
+    Explanation,
+    Explanations,
     Fusion,
     MeanOfPages,
     MetricChange,
     OperatingFields,
     Prediction,
     Predictions,
+    SingleNetwork,
     ToleranceFields,
     WarmStart,
 )
@@ -137,12 +143,15 @@ __all__ = [
     "Compaction",
     "Comparison",
     "Conversion",
+    "ConvertedImages",
     "Counts",
     "Curves",
     "DataSplit",
     "Decoding",
     "Demonstration",
     "Drift",
+    "Explanation",
+    "Explanations",
     "Exported",
     "Extraction",
     "FeatstoreError",
@@ -206,6 +215,7 @@ __all__ = [
     "SelectionBias",
     "ShardCorruptError",
     "ShortcutResult",
+    "SingleNetwork",
     "Source",
     "SplitPart",
     "StoreError",
@@ -227,9 +237,11 @@ __all__ = [
     "check",
     "compact",
     "compare",
+    "convert",
     "demo",
     "doctor",
     "drift",
+    "explain",
     "export_features",
     "extract",
     "finetune",

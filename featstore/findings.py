@@ -311,9 +311,9 @@ CATALOGUE: dict[str, FindingKind] = {
     "FS316": FindingKind(
         "slices_of_a_volume",
         "note",
-        "A file holds a volume (NIfTI); slices of it are images, those that --slices asks for, by default all axial"
-        " ones. All of one file belong to one group, unless a table or a pattern says more.",
-        "Nothing needs to be done; fewer slices cost less: --slices axial:every=4.",
+        "A file holds a volume (NIfTI); slices of it are images: those that were asked for, by default all"
+        " axial ones. All of one file belong to one group, unless a table or a pattern says more.",
+        "Nothing needs to be done.",
     ),
     "FS317": FindingKind(
         "volume_not_placed",

@@ -217,9 +217,9 @@ def _quarantined(lost: list[ClassQuarantine]) -> list[Finding]:
 
 
 def _asked(source: Source, held: StoredFeatures) -> FeatureQuery:
-    weights = source.get("weights") or {}
+    weights, backbones = source.get("weights") or {}, source.get("backbones")
     return FeatureQuery(
-        source.get("backbones"),
+        None if backbones is None else catalog.named(backbones),
         _digests(weights, held.specs),
         {*weights} - {EVERY_BACKBONE},
         source.get("preprocess"),

@@ -37,6 +37,30 @@ def table(header: Sequence[str] | None, rows: Sequence[Sequence[Any]]) -> str:
     )
 
 
+def wrapped(text: str, width: int) -> str:
+    """Text whose sentences are at most `width` columns wide; lines of tables and commands stay as they are."""
+    return "\n".join(
+        line
+        if len(line) <= width or _is_kept(line)
+        else fill(
+            line,
+            width,
+            subsequent_indent=_indent(line) + "    ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        for line in text.split("\n")
+    )
+
+
+def _is_kept(line: str) -> bool:
+    return "  " in line.strip() or line.lstrip().startswith("featstore ")
+
+
+def _indent(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]
+
+
 def size(count: int) -> str:
     """Bytes for people: ``2.1 MB``."""
     value = float(count)

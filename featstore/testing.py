@@ -166,12 +166,31 @@ def check_strategy_notation(cls: type) -> None:
     _require(same, f"{cls.__name__} predicts something else when it is read back.")
 
 
+def check_strategy_linear_logits(cls: type) -> None:
+    """A linear model that it says it is predicts as it does: from it come evidence maps that are exact."""
+    from featstore.fusion.linear import LinearModel
+
+    for n_classes in (2, 3):
+        X, y = blocky(n_classes=n_classes)
+        strategy = make_strategy(cls).fit(X, y)
+        model = strategy.linear_logits()
+        if model is None:
+            continue
+        _require(
+            isinstance(model, LinearModel) and model.coef.shape[1] == X.shape[1],
+            f"{cls.__name__}.linear_logits() is no LinearModel of all columns, and not None.",
+        )
+        same = np.allclose(model.proba(X), strategy.predict_proba(X), rtol=0, atol=1e-9)
+        _require(same, f"{cls.__name__}.linear_logits() predicts something else than it does.")
+
+
 STRATEGY_CHECKS: tuple[Check, ...] = (
     check_strategy_facts,
     check_strategy_constructor,
     check_strategy_probabilities,
     check_strategy_refit,
     check_strategy_notation,
+    check_strategy_linear_logits,
 )
 """What `check_strategy` checks, one after the other."""
 

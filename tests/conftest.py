@@ -120,7 +120,7 @@ TOLD = ("crash", "concurrency", "hostile")
 """Markers whose tests say at the end what they tried, and how many."""
 
 
-class Tally:
+class Counts:
     """What tests tried, by marker; told by their reports, which also cross from a worker of pytest-xdist."""
 
     def __init__(self):
@@ -138,7 +138,7 @@ class Tally:
 
 
 def pytest_configure(config):
-    config.pluginmanager.register(Tally())
+    config.pluginmanager.register(Counts())
     settings.load_profile(
         f"{'repeat' if os.environ.get('CI') else 'explore'}-{MANY if is_slow(config) else FEW}"
     )

@@ -15,8 +15,14 @@ LIGHT = [
     "strategies",
 ]  # fmt: skip
 """Examples that need no network."""
-FUNCTIONS = [name for name in featstore.__all__ if inspect.isfunction(getattr(featstore, name))]
-EXPLAINED = [name for name in featstore.__all__ if ">>>" in (inspect.getdoc(getattr(featstore, name)) or "")]
+FUNCTIONS = [
+    name for name in featstore.__all__ if inspect.isfunction(inspect.unwrap(getattr(featstore, name)))
+]
+EXPLAINED = [
+    name
+    for name in featstore.__all__
+    if ">>>" in (inspect.getdoc(inspect.unwrap(getattr(featstore, name))) or "")
+]
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +47,14 @@ def test_every_public_function_has_an_example():
 @pytest.mark.parametrize("name", LIGHT)
 def test_an_example_without_a_network_runs(name, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    assert failures(getattr(featstore, name), name) == ""
+    assert failures(inspect.unwrap(getattr(featstore, name)), name) == ""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in EXPLAINED if name not in LIGHT])
 def test_an_example_runs(name, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    assert failures(getattr(featstore, name), name) == ""
+    assert failures(inspect.unwrap(getattr(featstore, name)), name) == ""
 
 
 def test_an_example_that_is_wrong_is_found():

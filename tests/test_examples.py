@@ -82,3 +82,45 @@ def test_a_run_opens_in_pandas(folder):
     said = run("explore", folder)
     assert "EfficientNetLite1 sha256:77cc7160d37b" in said
     assert "scanner-a" in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("timm") is None or find_spec("torch") is None, reason="timm is not installed")
+def test_a_network_of_timm_is_extracted_and_fused(folder):
+    assert "ResNet18 with the weights version:a1_in1k: 96 vectors" in run("timm_network", folder)
+
+
+def test_the_loader_of_timm_gives_what_a_loader_has_to(tmp_path, monkeypatch):
+    """With stand-ins for both libraries, so that the script is run where neither is installed."""
+    from featstore import registry
+    from featstore.testing import check_backbone
+
+    (tmp_path / "torch.py").write_text(
+        "import contextlib\n"
+        "class Tensor:\n"
+        "    def __init__(self, values): self.values = values\n"
+        "    def __iter__(self): return map(Tensor, self.values)\n"
+        "    def __getitem__(self, key): return Tensor(self.values[key])\n"
+        "    def numpy(self): return self.values\n"
+        "from_numpy, inference_mode = Tensor, contextlib.nullcontext\n"
+    )
+    (tmp_path / "timm.py").write_text(
+        "import numpy as np, torch\n"
+        "class Net:\n"
+        "    pretrained_cfg = {'mean': (0.5, 0.5, 0.5), 'std': (0.2, 0.2, 0.2)}\n"
+        "    def eval(self): return self\n"
+        "    def __call__(self, x):\n"
+        "        assert x.values.shape == (1, 3, 224, 224)\n"
+        "        return torch.Tensor(np.resize(x.values.mean(axis=2), (1, 512)).astype(np.float32))\n"
+        "def create_model(name, pretrained, num_classes):\n"
+        "    assert name == 'resnet18.a1_in1k' and pretrained and num_classes == 0\n"
+        "    return Net()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("torch", "timm"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setenv(registry.PLUGINS, "")
+    registry.add_plugin(str(ROOT / "examples" / "timm_network.py"))
+    check_backbone("ResNet18")
+    for name in ("torch", "timm"):
+        sys.modules.pop(name)

@@ -1,6 +1,5 @@
 """The how-to pages: the file that each shows is written as it stands there, checked and used as the page says."""
 
-import io
 import json
 import os
 import re
@@ -134,11 +133,19 @@ def test_executor_holds_the_contract(module):
     check("executor", module)
 
 
+def nrrd(values):
+    kind = {"u": "uint8", "f": "float"}[values.dtype.kind]
+    head = (
+        f"NRRD0004\ntype: {kind}\ndimension: 2\nsizes: {values.shape[1]} {values.shape[0]}\nencoding: raw\n\n"
+    )
+    return head.encode() + values.tobytes()
+
+
 def test_format_page(written, say, phantoms, tmp_path):
     for file in phantoms.parent.glob("*/*.png"):
-        target = tmp_path / "arrays" / file.parent.name / f"{file.stem}.npy"
+        target = tmp_path / "arrays" / file.parent.name / f"{file.stem}.nrrd"
         target.parent.mkdir(parents=True, exist_ok=True)
-        np.save(target, np.asarray(Image.open(file).convert("L"), np.float32) * 5.0 - 1000.0)
+        target.write_bytes(nrrd(np.asarray(Image.open(file).convert("L"), np.float32) * 5.0 - 1000.0))
     audit, extraction = commands("format")
     say(audit, tmp_path / "arrays")
     say(extraction, tmp_path / "arrays")
@@ -148,13 +155,8 @@ def test_format_page(written, say, phantoms, tmp_path):
 
 
 def test_format_holds_the_contract(module):
-    def saved(values):
-        file = io.BytesIO()
-        np.save(file, values)
-        return file.getvalue()
-
     ramp = np.arange(64 * 48).reshape(64, 48)
-    check("format", module, samples=[saved((ramp % 256).astype(np.uint8)), saved(ramp.astype(np.float32))])
+    check("format", module, samples=[nrrd((ramp % 256).astype(np.uint8)), nrrd(ramp.astype(np.float32))])
 
 
 def test_metric_page(written, say):

@@ -15,7 +15,7 @@ import featstore
 from featstore import errors
 
 ROOT = Path(__file__).resolve().parents[1]
-PUBLIC = {name: getattr(featstore, name) for name in featstore.__all__}
+PUBLIC = {name: inspect.unwrap(getattr(featstore, name)) for name in featstore.__all__}
 FUNCTIONS = {name: thing for name, thing in PUBLIC.items() if inspect.isfunction(thing)}
 ERRORS = [c for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, errors.FeatstoreError)]
 STUB = ast.parse(resources.files("featstore").joinpath("__init__.pyi").read_text("utf-8"))
@@ -155,3 +155,14 @@ def test_a_users_script_is_checked_by_mypy_strict(tmp_path):
         "featstore.store.verify.Verification",
         "featstore.results.comparison.SelectionBias | None",
     ], done.stdout
+
+
+def test_the_list_of_backbones_and_the_package_of_that_name_are_one(tmp_path):
+    """Whichever is asked for first: a function in the package's place broke every ``import … as`` of its modules."""
+    calls = "import featstore; names = [row.name for row in featstore.backbones()]"
+    imports = "import featstore.backbones.catalog as catalog; assert catalog.names() == names or names == []"
+    for program in (
+        f"{calls}; {imports}; featstore.backbones()",
+        f"names = []; {imports}; {calls}; {imports}",
+    ):
+        subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)

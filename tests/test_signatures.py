@@ -139,8 +139,8 @@ def test_letters_are_no_seeds():
 
 SEVERAL = re.compile(r"(Sequence|Collection|Iterable)\[")
 READ_BY_THE_FUNCTION = {
-    ("compare", "strategies"), ("compare", "subsets"), ("import_features", "ignore"), ("predict", "images"),
-    ("write_report", "runs"),
+    ("compare", "strategies"), ("compare", "subsets"), ("explain", "images"), ("import_features", "ignore"),
+    ("predict", "images"), ("write_report", "runs"),
 }  # fmt: skip
 """Parameters whose annotation has a bare text beside the list: a text has a meaning of its own there."""
 

@@ -30,7 +30,7 @@ NET = {"backbone": "MobileNet025", "weights": {"MobileNet025": "random:1"}}
 FORK = multiprocessing.get_context("fork")
 
 
-def tally(folder, start, results, times):
+def stats(folder, start, results, times):
     """Write to the folder as often as it can be had, and tell of every other writer that was met there."""
     start.wait()
     for _ in range(times):
@@ -51,7 +51,7 @@ def tally(folder, start, results, times):
 def test_of_many_writers_at_once_no_two_are_ever_inside(tmp_path):
     """The folder comes and goes with each of them, which is where such locks usually leak."""
     start, results, folder = FORK.Event(), FORK.SimpleQueue(), tmp_path / "runs" / "x"
-    writers = [FORK.Process(target=tally, args=(folder, start, results, 300)) for _ in range(3)]
+    writers = [FORK.Process(target=stats, args=(folder, start, results, 300)) for _ in range(3)]
     for writer in writers:
         writer.start()
     start.set()

@@ -78,6 +78,7 @@ def bench(
             f"Extraction computes {BATCH_SIZE} images at a time, and that is not to be measured.",
             f"Leave --record out, or add {BATCH_SIZE} to --batch-sizes.",
         )
+    backbones = catalog.named(backbones)
     rates = [
         _measure(name, precision, batch, layout, seconds)
         for name in backbones

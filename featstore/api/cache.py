@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from featstore.arguments import public
+from featstore.backbones import catalog
 from featstore.backbones.engines import AUTO, choose_engine
 from featstore.errors import MissingFeaturesError, UsageError, did_you_mean
 from featstore.extraction import pipeline
@@ -339,6 +340,7 @@ def drift(
     decoding = Decoding(decoder_version(), value_range=value_range)
     manifest = scan(Path(data), **reading)
     ids = IdSet.of(record.id for record in manifest.records)
+    backbones = None if backbones is None else catalog.named(backbones)
     stored = _stored(store, ids, decoding, backbones, (preprocess, precision))
     if not stored:
         raise MissingFeaturesError(

@@ -87,7 +87,7 @@ def doctor(
     >>> report.ready, report.cores > 0
     (True, True)
     """
-    wanted = [catalog.row(name).name for name in backbones]
+    wanted = [catalog.row(name).name for name in catalog.named(backbones)]
     root = (Path(cache) if cache is not None else default_cache()).absolute()
     weights = tuple(_weights(catalog.row(name)) for name in catalog.names())
     health, refused = _health(root)

@@ -18,6 +18,7 @@ import numpy as np
 
 from featstore import processes
 from featstore.arguments import public
+from featstore.backbones import catalog
 from featstore.backbones.engines import AUTO, JAX, choose_engine, jax_sees_gpu
 from featstore.errors import UsageError
 from featstore.extraction import pipeline, plan
@@ -149,7 +150,7 @@ def extract(
     """
     started = perf_counter()
     processes.threads()  # refuses a number that is none
-    store = Store(Path(cache) if cache is not None else default_cache())
+    backbones, store = catalog.named(backbones), Store(Path(cache) if cache is not None else default_cache())
     chosen = plan.choose_workers(executor, workers, scheduler, store.root, backbones, precision)
     choice = chosen.executor
     engine = choose_engine(engine, here=choice.in_process and not dry_run)
@@ -471,7 +472,7 @@ def check_precision(
     costs: list[results.PrecisionCost] = []
     bad: dict[str, BadImage] = {}
     count = 0
-    for name in dict.fromkeys(backbones):
+    for name in dict.fromkeys(catalog.named(backbones)):
         specs = [
             Networks(weights or {}, preprocess, p, engine).spec(name, fetch=True)
             for p in ("float32", precision)

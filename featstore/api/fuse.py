@@ -15,7 +15,7 @@ from featstore.api.plan import take_look
 from featstore.arguments import public
 from featstore.errors import RunError, UsageError
 from featstore.evaluation import calibration, candidates, intervals, leakage, metrics, shortcuts
-from featstore.evaluation.estimates import held_out, held_out_scores
+from featstore.evaluation.estimates import held_out, held_out_primary, held_out_scores
 from featstore.evaluation.findings import ScoredImages, fusion_findings
 from featstore.findings import mark_accepted, ordered, resolve
 from featstore.fusion.model_io import load_strategy, save_strategy
@@ -24,7 +24,7 @@ from featstore.image_facts import image_facts
 from featstore.matrix import FeatureMatrix, Source, load_matrix
 from featstore.processes import progress_bars
 from featstore.results.comparison import Candidate
-from featstore.results.fusion import Fusion, MetricChange, WarmStart
+from featstore.results.fusion import Fusion, MetricChange, SingleNetwork, WarmStart
 from featstore.splits import hold_out, inner_folds
 from featstore.store.store import default_cache
 from featstore.store.training_record import KnownImages
@@ -204,6 +204,7 @@ def fuse(
             changes=earlier.changes(matrix, tested, ask, raw, index),
         ),
         shortcuts=guesses,
+        singles=_single_networks(matrix, train, tested, raw, index),
         findings=ordered(mark_accepted(told, codes)),
         looks=looks,
     )
@@ -237,6 +238,54 @@ def fuse(
         held_out(matrix, splits, proba, decisions, votes, data),
     )
     return result
+
+
+def _single_networks(
+    matrix: FeatureMatrix,
+    train: NDArray[np.intp],
+    tested: Mapping[str, NDArray[np.intp]],
+    fused: Mapping[str, NDArray[np.float64]],
+    positive: int | None,
+) -> dict[str, tuple[SingleNetwork, ...]]:
+    """Score each backbone alone on the same images, and what the fusion is more: paired, before any calibration."""
+    if len(matrix.backbones) == 1:
+        return {}
+    alone = [Candidate(candidates.PROBE, (name,), name) for name in matrix.backbones]
+    answers = candidates.fit_jointly(matrix, alone, train, np.concatenate(list(tested.values())))
+    found, start = {}, 0
+    for split, rows in tested.items():
+        own = {c.label: p[start : start + len(rows)] for c, p in zip(alone, answers, strict=True)}
+        start += len(rows)
+        scores = held_out_primary(matrix, rows, own, positive)
+        changes = {
+            name: _primary_change(matrix, rows, (p, fused[split]), positive) for name, p in own.items()
+        }
+        singles = [
+            SingleNetwork(
+                name=name, score=score, delta=changes[name].difference, interval=changes[name].interval
+            )
+            for name, score in scores.items()
+        ]
+        found[split] = tuple(sorted(singles, key=lambda one: -(one.score.value or 0.0)))
+    return found
+
+
+def _primary_change(
+    matrix: FeatureMatrix,
+    rows: NDArray[np.intp],
+    answers: tuple[NDArray[np.float64], NDArray[np.float64]],
+    positive: int | None,
+) -> MetricChange:
+    """Primary metric of two answers to the same images, and the paired difference of the second."""
+    y, groups = matrix.y[rows], matrix.groups[rows]
+    weights = np.vstack([np.ones((1, len(rows))), intervals.group_weights(groups)])
+    classes = [positive] if positive is not None else range(answers[0].shape[1])
+    scores = [metrics.primary_score(y, proba, weights, positive) for proba in answers]
+    known = [
+        intervals.ranking_sample_sizes([(y == c, proba[:, c]) for c in classes], groups)[metrics.PRIMARY]
+        for proba in answers
+    ]
+    return _metric_change(metrics.PRIMARY, (scores[0], scores[1]), (known[0], known[1]))
 
 
 def _validation(

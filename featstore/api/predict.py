@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from featstore.fusion.strategy import FusionStrategy
     from featstore.image_facts import Way
+    from featstore.store.notes import BadImage
     from featstore.store.training_record import KnownImages
     from featstore.types import Features
 
@@ -55,6 +56,7 @@ class Model:
     """A model of a run folder, and what is needed to use it.
 
     `training_images` is what it has learned from; None for a run of an earlier featstore, which does not say.
+    `positive` is the class that the run calls so, if it does.
     """
 
     folder: Path
@@ -63,6 +65,7 @@ class Model:
     point: OperatingPoint
     keys: tuple[FeatureKey, ...]
     training_images: KnownImages | None
+    positive: str | None = None
 
     @property
     def decoding(self) -> Decoding:
@@ -150,7 +153,17 @@ def prepare(
 ) -> Prepared:
     """Check everything that can be checked without loading a network; arguments are those of `predict`."""
     refuse_unknown_options(reading)
-    model = read_model(Path(folder))
+    return prepare_model(read_model(Path(folder)), images, weights=weights, **reading)
+
+
+def prepare_model(
+    model: Model,
+    images: str | Path | Sequence[str | Path],
+    *,
+    weights: Mapping[str, str] | None = None,
+    **reading: Unpack[ScanOptions],
+) -> Prepared:
+    """Do what `prepare` does, for a model that has been read."""
     asked = find_images(images, **reading)
     found = _find_all_weights(model, weights or {})
     if not any(pixel_digest_of(record, model.decoding) for record in asked.records):
@@ -169,8 +182,13 @@ def prepare(
 
 def predict_prepared(prepared: Prepared) -> Predictions:
     """Load the networks, and let the model answer."""
+    features, bad = embed_images(prepared.images.records, prepared.model.keys, prepared.weights)
+    return answer(prepared, features, bad)
+
+
+def answer(prepared: Prepared, features: Mapping[str, Features], bad: Mapping[str, BadImage]) -> Predictions:
+    """What the model says of vectors ``(columns,)`` by image id; `bad` are the images that have none."""
     model, asked = prepared.model, prepared.images
-    features, bad = embed_images(asked.records, model.keys, prepared.weights)
     records = [record for record in asked.records if record.id in features]
     return Predictions(
         run=str(model.folder),
@@ -208,7 +226,16 @@ def read_model(folder: Path) -> Model:
     keys = runs.keys_of(document)
     if sum(key.backbone.dimension for key in keys) != strategy.n_features_in_:
         raise RunError("The model was not fitted on the features that run.json names.", runs.REMEDY)
-    return Model(folder, strategy, classes, point, tuple(keys), read_training_images(folder, document))
+    positive = document.get("matrix", {}).get("positive")
+    return Model(
+        folder,
+        strategy,
+        classes,
+        point,
+        tuple(keys),
+        read_training_images(folder, document),
+        positive if positive in classes else None,
+    )
 
 
 def _find_all_weights(model: Model, weights: Mapping[str, str]) -> dict[str, str]:

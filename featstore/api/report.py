@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -11,6 +12,7 @@ from featstore.arguments import public
 from featstore.errors import RunError, UsageError
 from featstore.images.formats.decode import decoder_version
 from featstore.images.scan import ScanOptions, refuse_unknown_options, scan
+from featstore.reporting.figures.style import FORMATS, PRINT_DPI
 from featstore.reporting.page.cases import Dataset
 from featstore.reporting.page.report import MARK, compose, render
 from featstore.reporting.run_record import RunRecord, read_records
@@ -21,6 +23,8 @@ from featstore.types import Decoding
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from featstore.reporting.figures.style import Format
+    from featstore.reporting.page.report import Page
 
 REPORT_FILE = "report.html"
 HEAD = 1024
@@ -35,6 +39,10 @@ def write_report(
     cache: str | Path | None = None,
     *,
     with_images: bool = False,
+    names: bool = False,
+    figures: str | Path | None = None,
+    formats: Sequence[str] = FORMATS,
+    dpi: int = PRINT_DPI,
     overwrite: bool = False,
     **reading: Unpack[ScanOptions],
 ) -> Path:
@@ -58,8 +66,18 @@ def write_report(
     with_images
         Show thumbnails of the cases answered wrong, which needs `data`, and those figures of a reproduction that show
         images. The file then holds pictures of patients.
+    names
+        Write the file of each case answered wrong beside it, which needs `data`. Such a report is for the owner of
+        the data alone: names of files often name patients.
+    figures
+        Folder into which every figure is written as a file of its own, for a manuscript, with ``captions.txt``, which
+        says in words what each shows. It is made if need be.
+    formats
+        Of these files: ``pdf``, ``png``, ``svg``, one or several.
+    dpi
+        Dots per inch of a PNG, 72 to 1200.
     overwrite
-        Replace a file that is no report of featstore.
+        Replace a file that is no report of featstore, and figures that show something else.
     **reading
         How `data` is read: see `featstore.images.scan.ScanOptions`.
 
@@ -70,7 +88,8 @@ def write_report(
     Raises
     ------
     UsageError
-        If `out` is something else than a report, or `data` is not what any of the runs saw.
+        If `out` is something else than a report, `data` is not what any of the runs saw, there is no such format, or
+        a file in `figures` would be lost.
     RunError
         If a run is damaged, or the disk refuses.
 
@@ -89,11 +108,16 @@ def write_report(
     records = read_records(folders)
     if with_images and data is None and not any(record.kind == "paper" for record in records):
         raise UsageError("Thumbnails need the images.", "Add --data DATA, or leave out --with-images.")
+    if names and data is None:
+        raise UsageError("Names of files need the data set.", "Add --data DATA, or leave out --names.")
+    kinds = _formats(formats, dpi)
     target = Path(out) if out is not None else folders[0] / REPORT_FILE
     _require_free(target, overwrite=overwrite)
     store = None if cache is None else Path(cache)
     dataset = None if data is None else read_dataset(Path(data), records, store, **reading)
-    page = compose(records, dataset, store, with_images=with_images)
+    page = compose(records, dataset, store, with_images=with_images, names=names)
+    if figures is not None:
+        _write_figures(page, Path(figures), kinds, dpi, overwrite=overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with exclusive_access(target.parent) if (target.parent / RUN).exists() else nullcontext():
@@ -101,6 +125,53 @@ def write_report(
     except OSError as error:
         raise RunError(f"Cannot write {target}: {error.strerror}.", "Choose another --out.") from error
     return target
+
+
+# Figures as files
+
+
+CAPTIONS = "captions.txt"
+LEAST_DPI, MOST_DPI = 72, 1200
+
+
+def _formats(formats: Sequence[str], dpi: int) -> list[Format]:
+    wanted = list(formats)
+    strange = next((one for one in wanted if one not in FORMATS), None)
+    if strange is not None or not wanted:
+        raise UsageError(f"Figures cannot be written as {strange or 'nothing'!r}.", "--format pdf,png,svg")
+    if not LEAST_DPI <= dpi <= MOST_DPI:
+        raise UsageError(f"{dpi} dots per inch are not {LEAST_DPI} to {MOST_DPI}.", "--dpi 300")
+    return [kind for kind in FORMATS if kind in wanted]
+
+
+def _write_figures(page: Page, folder: Path, kinds: Sequence[Format], dpi: int, *, overwrite: bool) -> None:
+    """Write every figure of a page in every format, and what they show in words."""
+    several = len(page.parts) > 1
+    drawings = [
+        picture if several else replace(picture, name=picture.name.removeprefix(f"{page.parts[0].anchor}-"))
+        for picture in page.drawings
+    ]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        words = "\n\n".join(f"{picture.name}\n{picture.title}\n{picture.alt}" for picture in drawings)
+        _write_figure(folder / CAPTIONS, f"{words}\n".encode(), overwrite=overwrite)
+        for picture in drawings:
+            for kind in kinds:
+                path = folder / f"{picture.name}.{kind}"
+                _write_figure(path, picture.document(kind, dpi), overwrite=overwrite)
+    except OSError as error:
+        raise RunError(f"Cannot write {folder}: {error.strerror}.", "Choose another --figures.") from error
+
+
+def _write_figure(path: Path, data: bytes, *, overwrite: bool) -> None:
+    """Write a file, unless something else is there that nobody said could go."""
+    is_taken = path.exists() or path.is_symlink()
+    if is_taken and not overwrite and not (path.is_file() and path.read_bytes() == data):
+        raise UsageError(
+            f"{path} is there already, and shows something else.",
+            "Choose another --figures, or add --overwrite.",
+        )
+    write_private(path, data)
 
 
 def _require_free(target: Path, *, overwrite: bool) -> None:

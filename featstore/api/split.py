@@ -100,6 +100,7 @@ def split(
     manifest = found.with_splits(None)
     require_no_errors(manifest)
     _require_unit(manifest, by)
+    _require_whole_files(manifest, by)
     table = ReadableImages.of(manifest.records)
     if folds is None:
         drawn = dict(zip(SIDES[len(shares)], draw_parts(table, shares, seed), strict=True))
@@ -144,6 +145,19 @@ def _shares(ratios: Sequence[float] | None, folds: int | None) -> list[float]:
             "Write two or three numbers above zero, such as --ratios 60/20/20 or --ratios 80/20.",
         )
     return [ratio / sum(wanted) for ratio in wanted]
+
+
+def _require_whole_files(manifest: Manifest, by: str) -> None:
+    """A table has a line for each file, so pictures of one file have one class and go to one part."""
+    together: dict[Path, set[tuple[str, str]]] = {}
+    for record in manifest.records:
+        unit = record.group if by == GROUP else record.id
+        together.setdefault(record.path, set()).add((record.label, unit))
+    if several := [path for path, kinds in together.items() if len(kinds) > 1]:
+        raise UsageError(
+            f"{several[0]} holds pictures that may go to several parts, and the table has one line for each file.",
+            "Write the pictures as files of their own first: featstore convert DATA --out FOLDER",
+        )
 
 
 def _targets(out: Path, folds: int | None, *, overwrite: bool) -> list[Path]:

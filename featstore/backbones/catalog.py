@@ -8,18 +8,24 @@ times slower than plain ones, so one speed for all would not do.
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featstore import registry
-from featstore.errors import BackboneError, UnknownNameError, did_you_mean
+from featstore.errors import BackboneError, UnknownNameError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from importlib.metadata import EntryPoint
 
     import keras
     import tensorflow as tf
+
+    from featstore.backbones.onnx_backbone import Settings
 
 
 KIND = "backbones"
@@ -93,12 +99,12 @@ class Row:
 
 
 def names() -> list[str]:
-    """Names of all backbones: those of the table in its order, then those of other packages, sorted.
+    """Names of all backbones: those of the table in its order, then those of other packages and files, sorted.
 
     Entry points are read from metadata; nothing of another package is imported but what the user named
     (`featstore.registry.plugins`).
     """
-    return [*_TABLE, *sorted({**_from_entry_points(), **_from_plugins()})]
+    return [*_TABLE, *sorted({**_from_entry_points(), **_from_plugins(), **_files()})]
 
 
 def row(name: str) -> Row:
@@ -124,6 +130,8 @@ def row(name: str) -> Row:
     foreign = _from_entry_points()
     if name in foreign:
         return _load(foreign[name])
+    if name in _files():
+        return _row_of_file(name)
     raise UnknownNameError(
         f"There is no backbone {name!r}.", did_you_mean(name, names(), "featstore backbones")
     )
@@ -207,6 +215,97 @@ def _load(point: EntryPoint) -> Row:
     if not isinstance(found, Row) or found.name != point.name:
         raise BackboneError(f"{what} is not a Row of that name.", remedy)
     return _checked(found)
+
+
+# Networks that the user names with their files
+
+
+NETWORKS = "FEATSTORE_NETWORKS"
+"""Environment variable: JSON of the files that were named, and of what was found in them. Workers inherit it."""
+_FILE = re.compile(r"([^=]*)=(.+\.onnx)", re.DOTALL | re.IGNORECASE)
+
+
+def named(backbones: Iterable[str]) -> list[str]:
+    """Names of networks, where ``NAME=FILE.onnx`` makes a file one of the catalogue, as `add_file` does."""
+    return [add_file(*pair.groups()) if (pair := _FILE.fullmatch(one)) else _plain(one) for one in backbones]
+
+
+def add_file(name: str, file: str | Path) -> str:
+    """Make an ONNX file a network of this process and of those that it starts; return its name.
+
+    Raises
+    ------
+    UsageError
+        If the name cannot be one, or is another network's.
+    RefusedFileError, WeightsError, BackboneError
+        As for `featstore.backbones.onnx_backbone.examine`.
+    """
+    from featstore.backbones import onnx_backbone
+
+    if not _PLAIN.fullmatch(name) or name.startswith("."):
+        raise UsageError(
+            f"{name[:100]!r} cannot name a network.", "Use letters, digits, and . _ + - in NAME=FILE.onnx."
+        )
+    if name in {*_TABLE, *_from_entry_points(), *_from_plugins()}:
+        raise UsageError(
+            f"{name} is the name of another network.", f"Choose one of your own: my{name}={Path(file).name}."
+        )
+    path = Path(file).expanduser().absolute()
+    settings, dimension = onnx_backbone.examine(name, path)
+    known = {
+        "file": str(path),
+        "state": onnx_backbone.state(path),
+        "settings": asdict(settings),
+        "dimension": dimension,
+    }
+    os.environ[NETWORKS] = json.dumps({**_files(), name: known})
+    return name
+
+
+def add_files(choices: Iterable[tuple[str, str]]) -> None:
+    """Make ONNX files networks that are given as weights of a name that nobody else has."""
+    for name, choice in choices:
+        if _FILE.fullmatch(f"={choice}") and name not in names():
+            add_file(name, choice)
+
+
+def network_file(name: str) -> tuple[Path, Settings]:
+    """File of a network that was named with it, and its settings."""
+    from featstore.backbones import onnx_backbone
+
+    known = _files()[name]
+    path = Path(known["file"])
+    if path.is_file() and onnx_backbone.state(path) != known["state"]:
+        add_file(name, path)
+        known = _files()[name]
+    return path, onnx_backbone.settings_from(known["settings"])
+
+
+def files() -> dict[str, str]:
+    """Path of each network that was named with its file."""
+    return {name: known["file"] for name, known in _files().items()}
+
+
+def _plain(name: str) -> str:
+    before, equals, after = name.partition("=")
+    if equals:
+        raise UsageError(
+            f"--backbones {name[:100]!r} is neither a name nor NAME=FILE.onnx.",
+            f"Weights of a network of the catalogue go here: --weights {before[:100]}={after[:100]}.",
+        )
+    return name
+
+
+def _row_of_file(name: str) -> Row:
+    from featstore.backbones import onnx_backbone
+
+    path, settings = network_file(name)
+    return onnx_backbone.row(name, path, settings, _files()[name]["dimension"])
+
+
+def _files() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(os.environ.get(NETWORKS) or "{}")
+    return found
 
 
 # Rows of the table

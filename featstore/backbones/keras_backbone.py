@@ -311,17 +311,106 @@ class KerasBackbone:
         require_images(self.spec, self.batch_size, images)
         return require_finite_features(self.spec, self._run(images))
 
+    def with_maps(self, weights: NDArray[np.float64]) -> MappedBackbone:
+        """Look at the same network before its pooling, too: see `MappedBackbone`.
+
+        Parameters
+        ----------
+        weights
+            ``(dimension, k)``: what is seen at each position of the feature map are `k` sums of its channels.
+
+        Raises
+        ------
+        BackboneError
+            If the network does not end in global average pooling.
+        """
+        import keras
+
+        # The layer may belong to another network, too, so that `layer.input` would be ambiguous.
+        (last,) = self._network._nodes_by_depth[0]  # noqa: SLF001 - Keras has no public word for the edges of its graph
+        if type(last.operation) is not keras.layers.GlobalAveragePooling2D:
+            raise BackboneError(
+                f"{self.spec.name} does not end in global average pooling: its vector is no mean over positions.",
+                "Fit a model without it: `featstore fuse DATA --backbones` with the others.",
+            )
+        before = last.input_tensors[0]
+        mapped = keras.Model(self._network.inputs, [before, *self._network.outputs])
+        forward = _compile_maps(catalog.row(self.spec.name), mapped, self.spec, self.batch_size)
+        return MappedBackbone(self, tuple(before.shape[1:3]), weights, mapped, forward)
+
     def _run(self, images: NDArray[np.float32]) -> Features:
         from tensorflow.errors import ResourceExhaustedError
 
         try:
             features: Features = self._forward(images).numpy()
         except ResourceExhaustedError as error:
-            raise OutOfMemoryError(
-                f"{self.spec.name} has no room for {self.batch_size} images: {one_line(error.message)}",
-                "Use a smaller batch, or a device with more memory.",
-            ) from error
+            raise _no_room(self.spec, self.batch_size, error) from error
         return features
+
+
+@dataclass(frozen=True, slots=True)
+class MappedBackbone:
+    """A network whose row is its vector, and behind it weighted sums of channels at each position of its last map.
+
+    The vector is the mean of that map over its positions (global average pooling), so the mean of a sum over the
+    positions is the same sum of the vector: Zhou et al. 2016, "Learning deep features for discriminative
+    localization", CVPR. `spec` is that of the network.
+
+    Attributes
+    ----------
+    grid
+        Rows and columns of the map.
+    weights
+        ``(dimension, k)`` float64.
+    """
+
+    backbone: KerasBackbone
+    grid: tuple[int, int]
+    weights: NDArray[np.float64] = field(repr=False)
+    _network: keras.Model = field(repr=False, compare=False)
+    _forward: Callable[[NDArray[np.float32]], tuple[tf.Tensor, tf.Tensor]] = field(repr=False, compare=False)
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """Identity of the network."""
+        return self.backbone.spec
+
+    @property
+    def batch_size(self) -> int:
+        """Images per call of `embed`."""
+        return self.backbone.batch_size
+
+    @property
+    def computation(self) -> Computation:
+        """How its vectors come about."""
+        return self.backbone.computation
+
+    def with_batch_size(self, batch_size: int) -> MappedBackbone:
+        """Compile the same network for another batch; see `KerasBackbone.with_batch_size`."""
+        return self.backbone.with_batch_size(batch_size).with_maps(self.weights)
+
+    def embed(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Map ``(batch_size, side, side, 3)`` to ``(batch_size, dimension + rows * columns * k)``, positions by row.
+
+        Errors are those of `KerasBackbone.embed`.
+        """
+        from tensorflow.errors import ResourceExhaustedError
+
+        require_images(self.spec, self.batch_size, images)
+        try:
+            maps, features = (part.numpy() for part in self._forward(images))
+        except ResourceExhaustedError as error:
+            raise _no_room(self.spec, self.batch_size, error) from error
+        sums = maps.astype(np.float64) @ self.weights
+        found = require_finite_features(self.spec, features)
+        return np.concatenate([found, sums.reshape(len(sums), -1)], axis=1)
+
+
+def _no_room(spec: BackboneSpec, batch_size: int, error: Exception) -> OutOfMemoryError:
+    return OutOfMemoryError(
+        f"{spec.name} has no room for {batch_size} images: {one_line(str(error))}",
+        "Use a smaller batch, or a device with more memory.",
+    )
 
 
 def require_images(spec: BackboneSpec, batch_size: int, images: NDArray[np.float32]) -> None:
@@ -468,6 +557,26 @@ def _compile(
     )
     forward.get_concrete_function()
     return forward  # type: ignore[no-any-return]
+
+
+def _compile_maps(
+    row: Row, mapped: keras.Model, identity: BackboneSpec, batch_size: int
+) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+    """Last map and its pooled vector, both float32, in one pass."""
+    import tensorflow as tf
+
+    prepare = preprocessing_function(row, identity.preprocess)
+
+    def embed(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        maps, features = (tf.cast(part, tf.float32) for part in mapped(prepare(images), training=False))
+        sound = tf.math.is_finite(tf.reduce_sum(images, axis=[1, 2, 3]))
+        return maps, tf.where(sound[:, tf.newaxis], features, float("nan"))
+
+    return tf.function(  # type: ignore[no-any-return]
+        embed,
+        input_signature=[tf.TensorSpec((batch_size, row.input_size, row.input_size, 3), tf.float32)],
+        autograph=False,
+    )
 
 
 # TensorFlow's greeting: a dozen lines on stderr that no setting of TensorFlow 2.21 turns off.

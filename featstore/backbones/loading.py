@@ -141,7 +141,8 @@ class ForeignBackbone:
     @property
     def computation(self) -> Computation:
         """How its vectors come about, as far as featstore can tell."""
-        return Computation(self.effective_batch_size, PLUG_IN, cpu_name(), self._row.version)
+        libraries = getattr(self._network, "libraries", self._row.version)
+        return Computation(self.effective_batch_size, PLUG_IN, cpu_name(), libraries)
 
     def with_batch_size(self, batch_size: int) -> ForeignBackbone:
         """Load the same network for another batch."""

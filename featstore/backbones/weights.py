@@ -178,6 +178,7 @@ def choice_for(name: str, choices: Mapping[str, str]) -> str:
     UnknownNameError
         If one of the choices is for a backbone that does not exist: it would have no effect.
     """
+    catalog.add_files(choices.items())
     for other in choices.keys() - {name, EVERY_BACKBONE}:
         catalog.row(other)  # which is a look into the table, and refuses what is not there
     return choices.get(name, choices.get(EVERY_BACKBONE, IMAGENET))
@@ -236,6 +237,7 @@ def _parse_option(option: str) -> tuple[str, str]:
             f"--weights {option!r} is neither NAME=CHOICE nor CHOICE.", f"{_parse_choice(choice)}{_CHOICES}"
         )
     if name != EVERY_BACKBONE:
+        catalog.add_files([(name, choice)])
         catalog.row(name)  # refuses a name that does not exist
     return name, choice
 
@@ -348,6 +350,7 @@ def find_weights(spec: BackboneSpec, choices: Mapping[str, str], folders: Sequen
     WeightsError
         If the weights are not here, or those that were chosen are others.
     """
+    catalog.add_files(choices.items())
     if spec.name in choices or EVERY_BACKBONE in choices:
         return _matching_choice(spec, choice_for(spec.name, choices))
     if drawn := _SEEDED.fullmatch(spec.weights):

@@ -87,7 +87,7 @@ class Networks:
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Travel as choices, and arrive as the one object that a process keeps for them, networks and all."""
-        choices = {name: _absolute(choice) for name, choice in self._weights.items()}
+        choices = {name: _absolute(choice) for name, choice in {**catalog.files(), **self._weights}.items()}
         fixed = tuple(sorted(choices.items())), self._preprocess
         return _of_this_process, (*fixed, self.engine, self._largest_batch, self._memory)
 
@@ -103,8 +103,9 @@ class Networks:
         WeightsError
             If the weights are absent and cannot or may not be fetched.
         """
+        choice = choice_for(name, self._weights)  # which may bring the network
         row = catalog.row(name)
-        found = resolve_weights(row, choice_for(name, self._weights))
+        found = resolve_weights(row, choice)
         if found.digest is not None:
             return spec(row, found, self._preprocess, self._precision)
         if not fetch:
@@ -283,6 +284,11 @@ class BackoffBackbone:
         """How its vectors come about, by the batch that is computed now."""
         found: Computation = self._inner.computation
         return found
+
+    def with_maps(self, weights: NDArray[np.float64]) -> tuple[BackoffBackbone, tuple[int, int]]:
+        """Look at a Keras network before its pooling; with the grid of its map. See `KerasBackbone.with_maps`."""
+        mapped = self._inner.with_maps(weights)
+        return BackoffBackbone(mapped), mapped.grid
 
     def start(self, images: jax.Array) -> StartedBatch:
         """Begin to compute the vectors of images on the device, a multiple of what is computed at a time."""

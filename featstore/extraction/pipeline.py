@@ -19,7 +19,7 @@ import numpy as np
 from featstore import processes
 from featstore.backbones.engines import AUTO, choose_engine
 from featstore.errors import BadImageError, UsageError
-from featstore.extraction.networks import Networks
+from featstore.extraction.networks import BackoffBackbone, Networks
 from featstore.extraction.plan import ImageBlock, Plan, Step, image_blocks, plan
 from featstore.images import reading
 from featstore.images.augment import draw, resize, warp
@@ -31,7 +31,7 @@ from featstore.store.notes import BadImage
 from featstore.types import BackboneSpec, Computation
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -631,6 +631,7 @@ def embed_images(
     keys: Sequence[FeatureKey],
     weights: Mapping[str, str],
     engine: str = AUTO,
+    change: Callable[[BackoffBackbone], Backbone] | None = None,
 ) -> tuple[dict[str, Features], dict[str, BadImage]]:
     """Compute the vectors of images under `keys`, backbones side by side.
 
@@ -644,14 +645,19 @@ def embed_images(
         Where the weights are now, as for `featstore.extract`; they must be those of the keys.
     engine
         As for `featstore.extract`.
+    change
+        Makes of each network what computes in its place, for rows of something else than its vectors.
 
     Returns
     -------
     features, bad
-        By image id: ``(columns,)`` float32; and why the others do not decode.
+        By image id: ``(columns,)`` float32, network by network; and why the others do not decode.
     """
     networks = Networks(weights, keys[0].backbone.preprocess, "float32", choose_engine(engine, here=True))
-    backbones = {key.backbone: networks.load(key.backbone) for key in keys}
+    loaded = {key.backbone: networks.load(key.backbone) for key in keys}
+    backbones: Mapping[BackboneSpec, Backbone] = (
+        loaded if change is None else {spec: change(backbone) for spec, backbone in loaded.items()}
+    )
     images = {record.id: record for record in records}
     memory = MemorySink()
     todo = plan(keys, list(images), {})

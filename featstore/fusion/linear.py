@@ -10,6 +10,7 @@ from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
+from sklearn.utils.validation import check_is_fitted
 
 from featstore.errors import UsageError
 from featstore.fusion.blocks import Block, split_columns
@@ -86,6 +87,46 @@ class LinearModel:
     def proba(self, X: NDArray[Any]) -> Floats:
         """Class probabilities ``(n, n_classes)`` of ``X (n, d)``; every row sums to one."""
         return probabilities(self.decision(X))
+
+
+class LinearStrategy(FusionStrategy):
+    """Base of the strategies that end in one linear model of all columns: subclasses leave it in `model_`.
+
+    Attributes
+    ----------
+    model_
+        The `LinearModel`.
+    """
+
+    def linear_logits(self) -> LinearModel:
+        """Its logits are a linear function of the columns: `model_`."""
+        check_is_fitted(self)
+        model: LinearModel = self.model_
+        return model
+
+    def _predict_proba(self, X: NDArray[Any]) -> Floats:
+        return self.linear_logits().proba(X)
+
+
+def join_models(models: Sequence[LinearModel], mixes: Sequence[Floats], intercept: Floats) -> LinearModel:
+    """One model of the columns of several blocks side by side, from a model of each and a mix of their logits.
+
+    Parameters
+    ----------
+    models
+        One per block, of ``m`` logits each.
+    mixes
+        ``(n_logits, m)`` for each model: logits are ``sum_b mix_b @ logits_b + intercept``.
+    intercept
+        ``(n_logits,)``.
+    """
+    pairs = list(zip(models, mixes, strict=True))
+    return LinearModel(
+        np.concatenate([mix @ model.coef for model, mix in pairs], axis=1),
+        intercept + sum(mix @ model.intercept for model, mix in pairs),
+        np.concatenate([model.mean for model in models]),
+        np.concatenate([model.scale for model in models]),
+    )
 
 
 def probabilities(logits: NDArray[Any]) -> NDArray[Any]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from featstore.fusion.linear import LinearModel
+
 
 FOLDER = "featstore.fusion.strategies"
 # Float input stays as it is; the first is what anything else becomes.
@@ -138,6 +140,23 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
         winners = self.predict_proba(X).argmax(axis=1)
         labels: NDArray[Any] = self.classes_[winners]
         return labels
+
+    def linear_logits(self) -> LinearModel | None:
+        """Logits as a linear function of the columns, if they are one; then an image has an exact evidence map.
+
+        Returns
+        -------
+        LinearModel or None
+            Over all columns of `blocks_`: its `proba` is `predict_proba`, up to rounding. None where the strategy is
+            not linear, as here by default.
+
+        Raises
+        ------
+        NotFittedError
+            If it has not been fitted.
+        """
+        check_is_fitted(self)
+        return None
 
     def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
         """Fit on class numbers and group numbers."""

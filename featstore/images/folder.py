@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from featstore.errors import ManifestError
 from featstore.findings import Finding, counted, quoted
 from featstore.images.formats.container import HEAD, raster_format, suffixes
+from featstore.images.formats.npz import ARRAYS
 from featstore.images.manifest import ListedFile, Listing, Quarantined, quarantine, real_path_inside
 from featstore.images.names import (
     names_a_part,
@@ -424,7 +425,7 @@ def _nothing_here(folder: Path) -> ManifestError:
 
 def _refuse_strays(walk: _Walk, folder: Path, files: list[_Found]) -> None:
     """Files beside the class folders have no label: images are an error, anything else is passed over."""
-    images = [file.path.name for file in files if _looks_like_image(file.path)]
+    images = [file.path.name for file in files if not _is_array(file.path) and _looks_like_image(file.path)]
     if images:
         raise ManifestError(
             f"{len(images)} images lie directly in {str(folder)!r}, outside any class: {quoted(images)}.",
@@ -455,6 +456,11 @@ def _looks_like_image(path: Path) -> bool:
             return raster_format(file.read(HEAD)) is not None
     except OSError:
         return False
+
+
+def _is_array(path: Path) -> bool:
+    """Whether it is a file of arrays: beside classes these are features or labels as often as pictures."""
+    return path.suffix.lower() in ARRAYS
 
 
 def _is_clutter(name: str) -> bool:

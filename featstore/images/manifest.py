@@ -19,6 +19,7 @@ from featstore.tables import counts, printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+    from featstore.images.formats.npz import PageTable
     from featstore.types import ImageRecord
 
 
@@ -194,6 +195,8 @@ class ListedFile:
         As in `featstore.types.ImageRecord`; group None where not known.
     real
         For a file reached through a link, where it really is; else None.
+    pages
+        Label, split and group of each picture of a file of arrays that is a data set of its own; else None.
     """
 
     name: str
@@ -203,6 +206,7 @@ class ListedFile:
     split: str | None = None
     site: str | None = None
     real: str | None = None
+    pages: PageTable | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +322,7 @@ def read_contents(path: Path, slices: str | None = None) -> Contents | Quarantin
             check_length(os.fstat(file.fileno()).st_size)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             known = identify_format(head)
+            file.seek(0)
             with damage_of(known):
                 pages = known.list_pages(file)
                 if slices is not None:

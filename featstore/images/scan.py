@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from featstore.arguments import public
-from featstore.errors import ManifestError, did_you_mean
+from featstore.errors import BadImageError, ManifestError, did_you_mean
 from featstore.findings import Finding, counted
 from featstore.images.csv import TABLES, list_csv
 from featstore.images.folder import list_folder
@@ -22,15 +22,22 @@ from featstore.images.formats.container import formats, suffixes
 from featstore.images.formats.decode import REASONS
 from featstore.images.formats.dicom import SITE_TAGS
 from featstore.images.formats.nifti import parse_slices
-from featstore.images.manifest import Contents, Manifest, Quarantined, findings_of_pages, read_contents
+from featstore.images.formats.npz import ARRAYS, read_table
+from featstore.images.manifest import (
+    Contents,
+    ListedFile,
+    Listing,
+    Manifest,
+    Quarantined,
+    findings_of_pages,
+    read_contents,
+)
 from featstore.images.names import check_groups, check_labels, merged_groups
 from featstore.processes import map_ahead, track
 from featstore.types import ImageRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from featstore.images.manifest import ListedFile, Listing
 
 
 _MAX_THREADS, _AHEAD = 8, 64
@@ -58,8 +65,8 @@ class ScanOptions(TypedDict, total=False):
         says of the site goes first.
     slices
         Which slices of a volume (NIfTI) are images: an axis, ``axial`` (the default), ``coronal`` or ``sagittal``,
-        and behind a colon what to take along it: ``every=4``, ``range=10-40`` or ``range=25%-75%``, both with a
-        comma, or ``largest-lung``, the axial slice of a chest that shows most air inside of the body.
+        and behind a colon what to take along it: ``every=4``, ``range=10-40`` (from 1) or ``range=25%-75%``, both
+        with a comma, or ``largest-lung``, the axial slice of a chest that shows most air inside of the body.
     """
 
     group_pattern: str | None
@@ -114,9 +121,10 @@ def scan(
     Parameters
     ----------
     data
-        A folder ``class/...`` or ``split/class/...``, or a table ``path,label[,group][,split][,site]``, CSV or
-        Parquet. A manifest is what it would be read to, and comes back as it is: so a part of a data set goes
-        wherever all of it would.
+        A folder ``class/...`` or ``split/class/...``; a table ``path,label[,group][,split][,site]``, CSV or Parquet;
+        or arrays of pictures and labels, ``.npz`` (as MedMNIST's) or ``.npy``.
+        A manifest is what it would be read to, and comes back as it is: so a part of a data set goes wherever all of
+        it would.
     group_pattern, follow_links, columns, root, suffix, site_tag, slices
         See `ScanOptions`.
 
@@ -153,7 +161,8 @@ def scan(
         listing = list_csv(data, follow_links=follow_links, columns=columns, root=root, suffix=suffix)
     else:
         _refuse_table_options(data, columns, root, suffix)
-        listing = _list_folder(data, follow_links=follow_links)
+        is_array = data.is_file() and data.suffix.lower() in ARRAYS
+        listing = _list_arrays(data) if is_array else _list_folder(data, follow_links=follow_links)
     if group_pattern is not None:
         listing = _with_groups(listing, group_pattern)
     entries = sorted(listing.entries, key=lambda entry: entry.name)
@@ -188,7 +197,7 @@ def scan(
         findings=(
             *listing.findings,
             *_findings(images, records, copies),
-            *check_labels(named := [entry for entry, _ in images]),
+            *check_labels(named := list(_pictures(entry for entry, _ in images))),
             *(check_groups(named, group_pattern) if has_groups else ()),
             *merged,
         ),
@@ -233,6 +242,22 @@ def _list_folder(data: Path, *, follow_links: bool) -> Listing:
     )
 
 
+def _list_arrays(data: Path) -> Listing:
+    """A file of arrays, which says the class of each of its pictures."""
+    try:
+        table = read_table(data)
+    except BadImageError as error:
+        raise ManifestError(
+            f"{str(data)!r} cannot be a data set: {error.detail}",
+            "Save pictures and classes as train_images, train_labels, test_images, test_labels in one .npz; or give a"
+            " folder with one folder per class.",
+        ) from error
+    except OSError as error:
+        raise ManifestError(f"{str(data)!r} cannot be read: {error.strerror}.", "Check the file.") from error
+    entry = ListedFile(data.name, data, label="", pages=table)
+    return Listing(data.parent, (entry,), has_groups=bool(table.groups))
+
+
 def _refuse_impossible(data: Path) -> None:
     """Refuse a name that no file can have; of one that is not there, or not to be read, the listing says so."""
     try:
@@ -254,6 +279,11 @@ def _refuse_table_options(data: Path, *options: object) -> None:
 
 
 def _with_groups(listing: Listing, pattern: str) -> Listing:
+    if any(entry.pages for entry in listing.entries):
+        raise ManifestError(
+            "--group-pattern is for paths, and a file of arrays has one.",
+            "Save the patient of each picture beside the labels, as train_groups and so on, or leave it out.",
+        )
     if listing.has_groups:
         raise ManifestError(
             "There is a group column and a group pattern.",
@@ -299,12 +329,26 @@ def _once_by_id(images: Iterable[tuple[ListedFile, Contents]]) -> tuple[list[Ima
     records: dict[str, ImageRecord] = {}
     copies: list[ImageRecord] = []
     for entry, contents in images:
-        for image_id, frame in zip(contents.ids, contents.frames, strict=True):
-            group = entry.group or contents.digest
-            record = ImageRecord(image_id, entry.path, entry.label, group, entry.split, entry.site, frame)
+        pictures = _pictures([entry] * contents.pages if entry.pages is None else [entry])
+        for image_id, frame, picture in zip(contents.ids, contents.frames, pictures, strict=True):
+            group = picture.group or (image_id if entry.pages else contents.digest)
+            record = ImageRecord(
+                image_id, picture.path, picture.label, group, picture.split, picture.site, frame
+            )
             if records.setdefault(image_id, record) is not record:
                 copies.append(record)
     return list(records.values()), copies
+
+
+def _pictures(entries: Iterable[ListedFile]) -> Iterator[ListedFile]:
+    """Files, with those of arrays that are data sets taken apart into their pictures."""
+    for entry in entries:
+        if entry.pages is None:
+            yield entry
+            continue
+        labels, splits, groups = entry.pages
+        for label, split, group in zip(labels, splits, groups or [None] * len(labels), strict=True):
+            yield replace(entry, label=label, split=split, group=group)
 
 
 def _merge_groups(
@@ -344,7 +388,7 @@ def _findings(
         files = counted(len(other), "file is", "files are")
         message = f"{files} of another format than the suffix says, and decoded by content."
         yield Finding("FS303", message, len(other), tuple(other))
-    yield from findings_of_pages((entry.name, found) for entry, found in images)
+    yield from findings_of_pages((entry.name, found) for entry, found in images if entry.pages is None)
 
 
 def _unicode_collisions(names: Iterable[str]) -> list[str]:

@@ -67,7 +67,8 @@ class RunRecord:
     paper_figures
         Figures that the run keeps as files; empty but for a reproduction of the paper.
     predictions
-        By split, or by candidate: the leader and the single backbones, on the folds of the first repeat.
+        By split, or by candidate: the one that the report is about, the leader and the single backbones, on the folds
+        of the first repeat.
     """
 
     folder: Path
@@ -94,10 +95,10 @@ class RunRecord:
 
     @property
     def shown(self) -> str | None:
-        """Split or candidate whose answers a report is about: the test split, or the leader."""
+        """Split or candidate whose answers a report is about: the test split, the primary fusion, or the leader."""
         if isinstance(self.outcome, Fusion):
             return "test" if "test" in self.outcome.scores else list(self.outcome.scores)[-1]
-        return None if self.outcome is None else leader(self.outcome).candidate.label
+        return None if self.outcome is None else subject(self.outcome).candidate.label
 
 
 def read_records(folders: Sequence[Path]) -> list[RunRecord]:
@@ -155,6 +156,13 @@ def leader(comparison: Comparison) -> CandidateResult:
     return max(comparison.candidates, key=lambda scored: scored.primary)
 
 
+def subject(comparison: Comparison) -> CandidateResult:
+    """Candidate that a report is about: the primary fusion; where no question was asked, the leader."""
+    asked = comparison.primary_question
+    named = [s for s in comparison.candidates if asked is not None and s.label == asked.primary]
+    return named[0] if named else leader(comparison)
+
+
 def _read_extract(folder: Path, about: Mapping[str, Any]) -> RunRecord:
     read_result(ExtractionFields, about, runs.RUN)
     # Findings of an extraction are shown on its screen alone.
@@ -198,11 +206,11 @@ def _read_compare(folder: Path, about: Mapping[str, Any]) -> RunRecord:
     outcome = read_comparison(metrics)
     if "planning" in about:
         outcome = structs.replace(outcome, planning=_planning(about["planning"], outcome))
-    first, singles = leader(outcome).candidate, _voters(outcome)
+    first, singles = subject(outcome).candidate, _voters(outcome)
     answers = read_predictions(
         runs.read_verified(folder, about, runs.PREDICTIONS),
         "contestant",
-        list(dict.fromkeys([first.label, *singles])),
+        list(dict.fromkeys([first.label, leader(outcome).label, *singles])),
         list(outcome.matrix["classes"]),
         outcome.folds,
     )
@@ -220,8 +228,8 @@ def _planning(document: Any, comparison: Comparison) -> Planning:  # noqa: ANN40
 
 
 def _voters(comparison: Comparison) -> dict[str, str]:
-    """Backbone by label of the single backbones that trained and were tested on the views that the leader had."""
-    first = leader(comparison).candidate
+    """Backbone by label of the single backbones that had the same views as the candidate a report is about."""
+    first = subject(comparison).candidate
     return {
         s.candidate.label: s.candidate.backbones[0]
         for s in comparison.candidates
@@ -254,6 +262,9 @@ def read_fusion(document: Any) -> Fusion:  # noqa: ANN401
         _require_curves(fusion.curves[split], fusion.matrix)
     _require(bool(fusion.scores), "no split was scored")
     _require_point(fusion.operating, len(fusion.matrix["classes"]))
+    _require(
+        fusion.singles.keys() <= fusion.scores.keys(), "networks were scored on a split that nobody knows"
+    )
     for split, found in fusion.shortcuts.items():
         _require(split in fusion.scores, "shortcuts were scored on a split that nobody knows")
         for scores in found.values():

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from featstore.results.fusion import Fusion
     from featstore.results.plan import Looks, Planning
+    from featstore.results.scores import Score
 
 
 # The answer to the primary question
@@ -262,6 +263,29 @@ def fusion_summary(result: Fusion, split: str, groups: int) -> str:
     wide = high - low > WIDE
     return f"{told} It is better than guessing" + (
         "; how good, these patients are too few to say." if wide else "."
+    )
+
+
+def above_guessing(score: Score) -> str:
+    """Whether an AUC is told from guessing, for the end of a sentence."""
+    if score.interval is None:
+        return "nothing can be concluded, a class has a single patient"
+    low, high = score.interval
+    if high < CHANCE:
+        return "worse than guessing; look for swapped labels"
+    if low <= CHANCE:
+        return "by these data it cannot be told from guessing"
+    return "better than guessing" + ("; how good, these are too few to say" if high - low > WIDE else "")
+
+
+def told_apart(interval: tuple[float, float] | None) -> str:
+    """Whether a difference is told from none, for the end of a sentence."""
+    if interval is None:
+        return "too few patients to tell"
+    return (
+        "which cannot be told from none"
+        if interval[0] <= 0 <= interval[1]
+        else "more than chance on this split"
     )
 
 

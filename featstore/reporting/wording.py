@@ -10,7 +10,7 @@ from featstore.evaluation.metrics import PRIMARY
 from featstore.images.recipe import view_name
 from featstore.images.windows import FILE_WINDOW, pairs
 from featstore.reporting import run_record, verdict
-from featstore.reporting.run_record import RunRecord, leader
+from featstore.reporting.run_record import RunRecord, leader, subject
 from featstore.reporting.terminal.comparison import operating_text
 from featstore.reporting.verdict import sure
 from featstore.results.comparison import Comparison
@@ -146,11 +146,13 @@ def strategy(record: RunRecord) -> str:
             options = ", ".join(f"{name} {value}" for name, value in sorted(fusion.options.items()))
             return f"{fusion.strategy}: {_told(fusion.strategy)}{f' Settings: {options}.' if options else ''}"
         case Comparison() as comparison:
-            first = leader(comparison).candidate
-            return (
-                f"{len(comparison.candidates)} candidates; the one with the highest AUC is {first.label}:"
-                f" {_told(first.strategy)}"
+            first = subject(comparison).candidate
+            who = (
+                "the one with the highest AUC is"
+                if comparison.primary_question is None
+                else "the primary fusion, named before any score was seen, is"
             )
+            return f"{len(comparison.candidates)} candidates; {who} {first.label}: {_told(first.strategy)}"
         case _:
             return ""
 
@@ -222,6 +224,10 @@ def performance(record: RunRecord) -> str:
             size = fusion.sizes[record.shown or ""]
             told = verdict.phrase(score.value, score.interval)
             return f"{PRIMARY.upper()} {told} on {size:,} images that it had not seen."
+        case Comparison(primary_question=question) as comparison if question is not None:
+            estimate = subject(comparison).estimates[PRIMARY]
+            told = verdict.phrase(estimate.mean, estimate.interval)
+            return f"{PRIMARY.upper()} of {question.primary} {told}, mean of the folds."
         case Comparison(selection_bias=None) as comparison:
             estimate = leader(comparison).estimates[PRIMARY]
             return f"{PRIMARY.upper()} {verdict.phrase(estimate.mean, estimate.interval)}, mean of the folds."
@@ -247,6 +253,12 @@ def calibration(record: RunRecord) -> str:
 def selection(record: RunRecord) -> str:
     """How the model was chosen among others."""
     match record.outcome:
+        case Comparison() as comparison if comparison.primary_question is not None:
+            return (
+                f"{comparison.primary_question.primary} was named before any score was seen, and picked by none. The"
+                f" highest AUC of the {len(comparison.candidates)} candidates is given corrected for having been"
+                " picked (bootstrap bias-corrected cross-validation, Tsamardinos 2018)."
+            )
         case Comparison() as comparison:
             return (
                 f"The highest AUC of {len(comparison.candidates)} candidates, out of fold. The corrected estimate"
@@ -328,7 +340,7 @@ def _shown(record: RunRecord) -> RunPredictions | None:
 
 
 def headline(record: RunRecord) -> tuple[str, ...]:
-    """Sentences that a report begins with, the one that matters first."""
+    """Sentences that a report begins with, the one that matters first; findings follow on their own."""
     match record.outcome:
         case Comparison() as comparison:
             lines = verdict.selection_bias_text(comparison).splitlines()
@@ -339,7 +351,6 @@ def headline(record: RunRecord) -> tuple[str, ...]:
                 *filter(None, [verdict.question_text(comparison)]),
                 *lines,
                 *untrained(record),
-                *verdict.findings_sentences(comparison.findings),
             )
         case Fusion() as fusion:
             return (
@@ -347,7 +358,6 @@ def headline(record: RunRecord) -> tuple[str, ...]:
                 *([] if record.matrix["has_groups"] else [disjoint(record)]),
                 *untrained(record),
                 mistakes(record),
-                *verdict.findings_sentences(fusion.findings),
             )
         case _ if record.reproduction is not None:
             return tuple(run_record.paper_verdict(record.reproduction))

@@ -12,15 +12,16 @@ from featstore.api.report import REPORT_FILE, write_report
 from featstore.arguments import public
 from featstore.errors import BadImageError, UsageError
 from featstore.evaluation.metrics import positive_class
-from featstore.images.formats.container import HEAD, MAX_BYTES, identify
+from featstore.images.formats.container import HEAD, identify
 from featstore.images.formats.decode import decode
 from featstore.images.manifest import Manifest, require_two_classes
+from featstore.images.reading import FILE_CACHE
 from featstore.images.scan import ScanOptions, scan
 from featstore.reproduction import protocol
 from featstore.reproduction.figures import SampleImages, draw_all
 from featstore.results.paper import Conversion, PaperNetwork, Reproduction
 from featstore.runs import LOCK
-from featstore.serialization import PRIVATE_FOLDER, read_regular
+from featstore.serialization import PRIVATE_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -262,8 +263,8 @@ def convert(manifest: Manifest, value_range: tuple[float, ...] | None) -> tuple[
     taken = set()
     for record in manifest.records:
         try:
-            data = read_regular(record.path, MAX_BYTES)
-            pixels, said = decode(data, record.frame, value_range)
+            file = FILE_CACHE.file(record.path)
+            pixels, said = decode(file.data, record.frame, value_range, file.index)
         except OSError:
             unread["missing"] += 1
             lost[record.id] = "missing"
@@ -274,7 +275,7 @@ def convert(manifest: Manifest, value_range: tuple[float, ...] | None) -> tuple[
             else:
                 lost[record.id] = error.reason
         else:
-            formats[identify(data[:HEAD])] += 1
+            formats[identify(file.data[:HEAD])] += 1
             channels["grey" if pixels.shape[2] == 1 else "colour"] += 1
             notes.update(said)
             sides += pixels.shape[:2]

@@ -371,6 +371,37 @@ class DataSplit(Result, frozen=True, kw_only=True):
         ]
 
 
+class ConvertedImages(Result, frozen=True, kw_only=True):
+    """What `featstore.convert` wrote.
+
+    Attributes
+    ----------
+    manifest
+        The table of the images, which lie beside it.
+    images, sources
+        Images written, and files that they were made from.
+    classes
+        Images by class.
+    channels
+        Images by ``grey`` and ``colour``.
+    bytes
+        Of all images.
+    bad
+        What did not decode, and is not there: ``(path, reason, detail)``.
+    findings
+        What a user should know about the data.
+    """
+
+    manifest: str
+    images: Count
+    sources: Count
+    classes: Mapping[str, int]
+    channels: Mapping[str, int]
+    bytes: Count
+    bad: tuple[tuple[str, str, str], ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
 class Check(Result, frozen=True, kw_only=True):
     """Outcome of an audit.
 

@@ -64,6 +64,26 @@ class ToleranceFields(TypedDict):
     needed: Count | None
 
 
+class SingleNetwork(Result, frozen=True, kw_only=True):
+    """A backbone alone, by the linear probe on the same training images, and what the fusion is more than it.
+
+    Attributes
+    ----------
+    name
+        The backbone.
+    score
+        Its primary metric on the held-out images.
+    delta, interval
+        Primary metric of the fusion less its own, and the paired 95 % interval
+        (`featstore.evaluation.intervals.difference_interval`); None where undefined.
+    """
+
+    name: str
+    score: Score
+    delta: float | None
+    interval: Interval
+
+
 class OperatingFields(TypedDict):
     """Calibration and threshold, as of `featstore.evaluation.calibration.OperatingPoint.to_json`.
 
@@ -108,6 +128,8 @@ class Fusion(Result, frozen=True, kw_only=True):
         What it was fine-tuned from, before and after; None for a fit from scratch.
     shortcuts
         By evaluated split: scores of guesses that need no network, as `scores`.
+    singles
+        By evaluated split: each backbone alone, the best first; none of a single backbone, and in runs of before.
     findings
         What a reader of the scores must know, the gravest first.
     looks
@@ -128,6 +150,7 @@ class Fusion(Result, frozen=True, kw_only=True):
     history: Mapping[str, list[float]] | None
     warm_start: WarmStart | None = field(name="continuation")
     shortcuts: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
+    singles: Mapping[str, tuple[SingleNetwork, ...]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     looks: Looks | None = None
 
@@ -314,3 +337,105 @@ class Predictions(Result, frozen=True, kw_only=True):
                 *(p.probability[name] for name in self.classes), *(p.votes[name] for name in voters),
                 p.in_training or "", "+".join(p.tuned_on),
             ]  # fmt: skip
+
+
+# Where in an image the evidence lies
+
+
+class Explanation(Result, frozen=True, kw_only=True):
+    """Where in an image the evidence of its answer lies: a map per backbone, exact for a linear model.
+
+    Attributes
+    ----------
+    prediction
+        The answer.
+    evidence_for
+        The class whose logit is divided over the image: positive numbers speak for it, negative ones against.
+    logit
+        That of the model, before any calibration. Of two classes: the logarithm of its odds. Of more: the logarithm
+        of its probability, less the mean of this over all classes.
+    constant
+        Its part that no image changes: the logit of an image whose vectors are the mean of those in training.
+    contributions
+        Part of each backbone: the mean of its map. With the constant they add up to the logit.
+    remainder
+        What is missing from the sum, by rounding.
+    overlay, arrays
+        Files with the picture and the maps, if they were written.
+    maps
+        ``(rows, columns)`` float64 of each backbone, on the grid of its last layer, in logits.
+    total
+        Their sum ``(rows, columns)`` float64 on a common grid, whose mean is that of theirs together.
+    """
+
+    IN_MEMORY: ClassVar[frozenset[str]] = frozenset({"maps", "total"})
+
+    prediction: Prediction
+    evidence_for: str
+    logit: float
+    constant: float
+    contributions: Mapping[str, float]
+    remainder: float
+    overlay: str | None = None
+    arrays: str | None = None
+    maps: Mapping[str, Any]
+    total: Any
+
+    @property
+    def carried_by(self) -> str | None:
+        """Backbone whose evidence speaks most for the predicted class; None where none does."""
+        sign = 1 if self.prediction.label == self.evidence_for else -1
+        name = max(self.contributions, key=lambda name: sign * self.contributions[name])
+        return name if sign * self.contributions[name] > 0 else None
+
+
+class Explanations(Result, frozen=True, kw_only=True):
+    """Explanations of all images that decoded, and the others as (path, reason, detail).
+
+    Attributes
+    ----------
+    run
+        Folder of the model.
+    operating
+        Its calibration and threshold, as plain dict.
+    classes
+        Names of its classes.
+    explanations
+        One per image, or per page.
+    bad
+        What could not be answered.
+    skipped
+        Files in the folders given that do not look like images.
+    findings
+        What a reader should know, such as images that were in training.
+    """
+
+    run: str
+    operating: Mapping[str, Any]
+    classes: tuple[str, ...]
+    explanations: tuple[Explanation, ...]
+    bad: tuple[tuple[str, str, str], ...]
+    skipped: int = 0
+    findings: tuple[Finding, ...] = ()
+
+    def headline(self) -> str:
+        """How many images were explained, and by which run."""
+        aside = f", {len(self.bad)} in quarantine" if self.bad else ""
+        return f"{counted(len(self.explanations), 'explanation')} by {self.run}{aside}"
+
+    def table(self) -> list[dict[str, Any]]:
+        """Rows by image: the answer, the logit, the constant and the part of each backbone."""
+        return [
+            {
+                "path": one.prediction.path,
+                "page": one.prediction.page,
+                "predicted": one.prediction.label,
+                "probability": one.prediction.probability[one.prediction.label],
+                "evidence_for": one.evidence_for,
+                "logit": one.logit,
+                "constant": one.constant,
+                **one.contributions,
+                "carried_by": one.carried_by,
+            }
+            for one in self.explanations
+        ]

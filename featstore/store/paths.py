@@ -1,8 +1,8 @@
 """Paths in a cache: its folders and file names, their safe reading and writing, and the listing of shards.
 
 A cache may come from a stranger, and its folders may be links to anywhere; they are entered through no link. So
-nothing else in featstore lists, makes, renames or deletes anything in a cache (`tests/store/test_rooms.py` holds that
-over the syntax trees). The cache as a whole may be a link or lie behind one; who named it to featstore meant it.
+nothing else in featstore lists, makes, renames or deletes anything in a cache (`tests/store/test_folders.py` holds
+that over the syntax trees). The cache as a whole may be a link or lie behind one; who named it to featstore meant it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from featstore.errors import MissingFeaturesError
 COMMANDS = [
     "demo", "check", "extract", "fuse", "compare", "predict", "report", "paper", "finetune", "backbones",
     "strategies", "recipes", "cache", "doctor", "bench",
-    "split", "plan",
+    "split", "convert", "plan",
 ]  # fmt: skip
 
 
@@ -56,8 +56,10 @@ def test_lists_have_a_json_form():
 
 
 def test_the_first_extraction_says_what_it_did(world):
-    assert "Computed 128 of 128 vectors" in world.first.out
-    assert re.search(r"vectors/s \(pixels .*; networks idle \d+ %\)", world.first.out)
+    assert world.first.out.startswith("Computed 128 of 128 vectors"), "the answer comes first"
+    assert max(map(len, world.first.out.splitlines())) <= 100
+    said = " ".join(world.first.out.split())
+    assert re.search(r"vectors/s \(pixels .*; networks idle \d+ %\)", said)
     assert "extract: " in world.first.err, "the progress bar belongs to stderr"
 
 
@@ -77,7 +79,10 @@ def test_an_extraction_names_its_phases_before_its_bar_and_ends_with_what_is_sto
     places = [done.err.index(f"extract: {phase}") for phase in phases]
     assert places == sorted(places)
     assert places[0] == 0
-    header, *rows = (re.split(r" {2,}", line.strip()) for line in done.out.splitlines()[:5])
+    assert done.out.startswith("Computed "), "the answer comes first"
+    lines = done.out.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("backbone "))
+    header, *rows = (re.split(r" {2,}", line.strip()) for line in lines[at : at + 5])
     assert header == ["backbone", "view", "stored now", "of them new", "missing"]
     assert [row[2:] for row in rows] == [["32", "32", "0"]] * 4
     taken = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -260,8 +265,8 @@ def test_predictions_of_a_file_agree_with_those_of_the_run(world, tmp_path):
     import csv
 
     run = tmp_path / "run"
-    wishes = ["--calibrate", "platt", "--sensitivity", "0.9", "--positive", "covid"]
-    fused = featstore("fuse", world.data, *wishes, "--cache", world.cache, "--out", run)
+    all_asked = ["--calibrate", "platt", "--sensitivity", "0.9", "--positive", "covid"]
+    fused = featstore("fuse", world.data, *all_asked, "--cache", world.cache, "--out", run)
     assert fused.code == 0, fused.err
     assert re.search(
         r"calibrated \(platt\)\. An image is called 'covid' from a probability of 0\.\d+ on", fused.out
@@ -341,17 +346,17 @@ def test_compare_gives_the_same_numbers_twice_and_a_verdict(world, tmp_path):
     assert one.out == two.out
     names = [c["name"] for c in one.json["contestants"]]
     assert names == ["EfficientNetLite0", "MobileNet025", *strategies]
-    for contestant in one.json["contestants"]:
-        assert {"accuracy", "auc", "sensitivity", "specificity", "f1"} < set(contestant["metrics"])
-        error = contestant["metrics"].pop("ece")
+    for candidate in one.json["contestants"]:
+        assert {"accuracy", "auc", "sensitivity", "specificity", "f1"} < set(candidate["metrics"])
+        error = candidate["metrics"].pop("ece")
         assert (error["mean"], error["interval"]) == (None, None)  # of 32 images there is none
-        for name, estimate in contestant["metrics"].items():
+        for name, estimate in candidate["metrics"].items():
             low, high = estimate["interval"]
             assert low < high
             assert 0 <= low <= estimate["mean"] <= high
             assert high <= 1 or name == "log_loss"
             assert len(estimate["folds"]) == 4
-        assert set(contestant["curves"]) == {
+        assert set(candidate["curves"]) == {
             "risk_coverage",
             "calibration_error",
             "decision",
@@ -386,8 +391,17 @@ def test_compare_gives_the_same_numbers_twice_and_a_verdict(world, tmp_path):
 @pytest.mark.slow
 def test_compare_chooses_operating_points_in_the_fold_and_tells_the_kinds_of_luck_apart(world):
     arguments = ["compare", world.data, "--strategies", "concat_head", "--folds", "3", "--positive", "covid"]
-    wishes = ["--calibrate", "temperature", "--sensitivity", "0.9", "--repeats", "2", "--training-seeds", "2"]
-    document = featstore(*arguments, *wishes, "--cache", world.cache, "--json").json
+    all_asked = [
+        "--calibrate",
+        "temperature",
+        "--sensitivity",
+        "0.9",
+        "--repeats",
+        "2",
+        "--training-seeds",
+        "2",
+    ]
+    document = featstore(*arguments, *all_asked, "--cache", world.cache, "--json").json
     assert document["protocol"]["calibrate"] == "temperature"
     assert document["protocol"]["sensitivity"] == 0.9
     spreads = {c["name"]: c["spread"] for c in document["contestants"]}
@@ -438,9 +452,9 @@ def test_check_fails_on_one_picture_in_two_classes(tmp_path):
     for label in ("ill", "well"):
         (tmp_path / "data" / label).mkdir(parents=True)
         Image.effect_noise((32, 32), 50).save(tmp_path / "data" / label / "own.png")
-    twin = Image.effect_noise((32, 32), 50)
-    twin.save(tmp_path / "data" / "ill" / "a.png")
-    twin.save(tmp_path / "data" / "well" / "b.png")
+    same = Image.effect_noise((32, 32), 50)
+    same.save(tmp_path / "data" / "ill" / "a.png")
+    same.save(tmp_path / "data" / "well" / "b.png")
     result = featstore("check", tmp_path / "data")
     assert result.code == 5
     assert "label_conflict" in result.out

@@ -39,7 +39,7 @@ READING = {
 def test_the_commands_that_read_a_data_set_are_these():
     assert set(READING) >= {
         "check", "extract", "fuse", "compare", "finetune", "report", "paper", "cache export", "cache import",
-        "cache gc", "cache drift", "split", "plan",
+        "cache gc", "cache drift", "split", "convert", "plan",
     }  # fmt: skip
 
 

@@ -67,12 +67,16 @@ def test_a_file_that_is_no_weights_file_is_told(no_weights):
 
 
 def test_every_file_that_is_missing_is_named_with_its_folder_once(no_weights):
-    text = machine_text(package.doctor())
+    text = machine_text(package.doctor(), details=True)
     report = package.doctor()
     absent = [n for n in report.weights if n.where == "not here"]
     assert {n.backbone for n in absent} > {"Xception", "NASNetLarge", "VGG19"}
     assert all(n.file == str(no_weights / catalog.row(n.backbone).weights_file) for n in absent)
     assert all(Path(n.file).name in text for n in absent)
+    brief = machine_text(report)
+    assert f"{len(absent)} networks have no weights here" in brief
+    assert len(brief.splitlines()) <= 40
+    assert str(no_weights) in brief.replace("\n", " ").replace(" ", "")
 
 
 def test_an_unknown_network_is_refused_with_the_nearest(tmp_path):

@@ -71,9 +71,9 @@ def test_a_lost_signal_ends_a_fine_tuning_before_the_next_batch(asked, tmp_path)
 
     images = tuple(records(tmp_path / "data", 3).values())
     decoding = replace(DECODING, decoder=decoder_version())
-    lessons = TrainingBatches(images, np.zeros(3, np.int32), np.ones(3, np.float32), decoding, 16, 2)
+    batches = TrainingBatches(images, np.zeros(3, np.int32), np.ones(3, np.float32), decoding, 16, 2)
     with pytest.raises(KeyboardInterrupt):
-        list(lessons.stream(IDENTITY))
+        list(batches.stream(IDENTITY))
 
 
 def test_a_lost_signal_ends_a_comparison_before_the_next_fit(asked):

@@ -158,7 +158,7 @@ def test_four_patients_are_compared_whatever_the_seed(tmp_path, seed):
     data, cache = store(tmp_path, CASES["four patients, one of both classes"])
     found = featstore.compare(data, strategies="knn", folds=2, fold_seed=seed, cache=cache)
     assert found.folds == 2
-    assert [standing.candidate.label for standing in found.candidates] == [NET]
+    assert [scores.candidate.label for scores in found.candidates] == [NET]
 
 
 def test_what_fuse_advises_about_a_lone_class_member_works(tmp_path):
@@ -247,7 +247,7 @@ def test_one_text_stands_for_a_list_of_one(plain):
     found = featstore.compare(
         data, strategies="knn", backbones=NET, views="identity", subsets=[NET], folds=2, cache=cache
     )
-    assert [standing.candidate.label for standing in found.candidates] == [NET]
+    assert [scores.candidate.label for scores in found.candidates] == [NET]
     with pytest.raises(UnknownNameError, match="There is no strategy 'kn'"):
         featstore.compare(data, strategies="kn", folds=2, cache=cache)
 

@@ -10,11 +10,11 @@ import termios
 
 import pytest
 from commandline import FEATSTORE
-from fakes_comparison import result, standing
+from fakes_comparison import result, scored
 from featstore_cli.printing import print_comparison
 
 WIDTH = 80
-SEEN = result([standing("fused\x1b[31m", 0.9, (0.8, 0.95)), standing("A", 0.8, (0.7, 0.9), ("A",))])
+SEEN = result([scored("fused\x1b[31m", 0.9, (0.8, 0.95)), scored("A", 0.8, (0.7, 0.9), ("A",))])
 
 
 class Stream(io.TextIOWrapper):

@@ -42,18 +42,18 @@ def test_a_strategy_that_was_named_and_fits_nothing_is_told(strategies, subsets,
 
 def test_the_forecast_grows_with_what_is_compared():
     matrix = make_matrix()
-    contestants = make_candidates(["concat_logreg", "knn"], "singles", matrix.backbones)
+    all_candidates = make_candidates(["concat_logreg", "knn"], "singles", matrix.backbones)
     images = np.arange(len(matrix.records))
     rounds = [(images[30:], images[:30]), (images[:-30], images[-30:])]
-    one = forecast(matrix, contestants, rounds[:1], 1, 4)
-    assert one.fits == len(contestants)
-    both = forecast(matrix, contestants, rounds, 1, 4)
+    one = forecast(matrix, all_candidates, rounds[:1], 1, 4)
+    assert one.fits == len(all_candidates)
+    both = forecast(matrix, all_candidates, rounds, 1, 4)
     assert (both.fits, both.seconds, both.bytes) == (2 * one.fits, pytest.approx(2 * one.seconds), one.bytes)
-    shared = forecast(matrix, contestants, rounds, 2, 4)
+    shared = forecast(matrix, all_candidates, rounds, 2, 4)
     assert shared.seconds == both.seconds / 2
     assert shared.bytes > both.bytes > matrix.features.nbytes
-    assert forecast(matrix, contestants, rounds, -1, 2) == shared
-    few = forecast(replace(matrix, views=matrix.views[:1]), contestants, rounds, 1, 4)
+    assert forecast(matrix, all_candidates, rounds, -1, 2) == shared
+    few = forecast(replace(matrix, views=matrix.views[:1]), all_candidates, rounds, 1, 4)
     assert few.seconds == both.seconds / 2
     assert not both.is_notable
 

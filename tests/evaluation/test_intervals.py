@@ -209,11 +209,11 @@ def test_few_patients_cannot_show_that_two_scores_move_as_one():
 def arena_of(y, groups, folds, proba):
     table = Table(y, groups)
     splits = group_folds(table, folds)
-    arena = EvaluationDesign(table.y, table.groups, splits, 1, 1)
+    design = EvaluationDesign(table.y, table.groups, splits, 1, 1)
     who = [Candidate("concat_logreg", ("A",), f"c{i}") for i in range(len(proba))]
     weights = group_weights(table.groups, seed=0)
     answers = [[p[test] for _, test in splits] for p in proba]
-    return arena, score_candidates(arena, who, answers, weights), weights
+    return design, score_candidates(design, who, answers, weights), weights
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -222,15 +222,15 @@ def test_differences_stay_within_minus_one_and_one_and_are_never_a_point(seed):
     rng = np.random.default_rng(seed)
     y = np.array([0, 1] * 3)
     proba = [two(rng.random(6)) for _ in range(3)] + [two(np.where(y == 1, 0.9, 0.1))] * 2
-    arena, ranked, weights = arena_of(y, np.arange(6), 2, proba)
-    for duel in pairwise_tests(arena, ranked):
-        low, high = duel.interval
-        assert -1 <= low < duel.delta + 1e-12
-        assert duel.delta - 1e-12 < high <= 1
+    design, ranked, weights = arena_of(y, np.arange(6), 2, proba)
+    for pair in pairwise_tests(design, ranked):
+        low, high = pair.interval
+        assert -1 <= low < pair.delta + 1e-12
+        assert pair.delta - 1e-12 < high <= 1
         assert high - low > 0.1
-        assert duel.verdict == "cannot_tell"
+        assert pair.verdict == "cannot_tell"
     assert max(one.variance_components.patients for one in ranked) <= 0.5
-    winner = correct_selection_bias(arena, ranked, weights)
+    winner = correct_selection_bias(design, ranked, weights)
     assert winner.interval[1] - winner.interval[0] > 0.2
     assert 0 <= winner.interval[0] <= winner.corrected <= winner.interval[1] <= 1
     assert winner.corrected <= winner.apparent
@@ -242,31 +242,31 @@ def test_a_p_value_is_below_five_percent_only_where_the_interval_leaves_zero_out
     rng = np.random.default_rng(seed)
     y = np.arange(patients) % 2
     proba = [two(1 / (1 + np.exp(-(s * (y - 0.5) + rng.normal(size=patients))))) for s in (0.0, signal)]
-    arena, ranked, _ = arena_of(y, np.arange(patients), 4, proba)
-    (duel,) = pairwise_tests(arena, ranked)
-    low, high = duel.interval
+    design, ranked, _ = arena_of(y, np.arange(patients), 4, proba)
+    (pair,) = pairwise_tests(design, ranked)
+    low, high = pair.interval
     # Resamples are counted, so at the very mark the two may part by a hair.
-    if duel.p < 0.045:
+    if pair.p < 0.045:
         assert low > 0 or high < 0
-    if duel.p > 0.055:
+    if pair.p > 0.055:
         assert low <= 0 <= high
-    assert (duel.verdict != "cannot_tell") == (duel.p < 0.05)
+    assert (pair.verdict != "cannot_tell") == (pair.p < 0.05)
 
 
 def test_a_single_patient_of_a_class_makes_no_pair_and_no_winner_sure():
     y, groups = np.array([0] * 6 + [1] * 6), [f"w{i}" for i in range(6)] + ["ill"] * 6
     splits = [(np.arange(12), np.array([0, 1, 2, 6, 7, 8])), (np.arange(12), np.array([3, 4, 5, 9, 10, 11]))]
-    arena = EvaluationDesign(y, np.array(groups), splits, 1, 1)
+    design = EvaluationDesign(y, np.array(groups), splits, 1, 1)
     who = [Candidate("concat_logreg", ("A",), name) for name in "ab"]
-    weights = group_weights(arena.groups, 200)
+    weights = group_weights(design.groups, 200)
     perfect = two(np.where(y == 1, 0.9, 0.1))
     answers = [[p[test] for _, test in splits] for p in (perfect, 1 - perfect)]
-    ranked = score_candidates(arena, who, answers, weights)
+    ranked = score_candidates(design, who, answers, weights)
     assert ranked[0].estimates["auc"].interval is None
     assert ranked[0].variance_components.patients is None
-    (duel,) = pairwise_tests(arena, ranked)
-    assert (duel.interval, duel.p, duel.verdict) == (None, 1.0, "cannot_tell")
-    winner = correct_selection_bias(arena, ranked, weights)
+    (pair,) = pairwise_tests(design, ranked)
+    assert (pair.interval, pair.p, pair.verdict) == (None, 1.0, "cannot_tell")
+    winner = correct_selection_bias(design, ranked, weights)
     assert winner is None or winner.interval is None
 
 
@@ -288,8 +288,8 @@ def test_a_correction_for_luck_never_raises(seed):
     base = 1.5 * y + rng.normal(size=60)
     noise = rng.normal(size=(2, 60))
     proba = [two(1 / (1 + np.exp(0.75 - base - 0.1 * part))) for part in noise]
-    arena, ranked, weights = arena_of(y, np.arange(60), 5, proba)
-    winner = correct_selection_bias(arena, ranked, weights)
+    design, ranked, weights = arena_of(y, np.arange(60), 5, proba)
+    winner = correct_selection_bias(design, ranked, weights)
     assert winner.corrected <= winner.apparent
     assert winner.optimism >= 0
     assert winner.interval[0] < winner.corrected < winner.interval[1]
@@ -311,10 +311,10 @@ def test_the_calibration_error_of_a_comparison_is_that_of_all_images_together():
     matrix = make_matrix(patients=60, images=2)
     values = rng.random(120)
     splits = group_folds(matrix, 5)
-    arena = EvaluationDesign(matrix.y, matrix.groups, splits, 1, 1)
+    design = EvaluationDesign(matrix.y, matrix.groups, splits, 1, 1)
     answers = [[two(values)[test] for _, test in splits]]
     (one,) = score_candidates(
-        arena, [Candidate("x", ("A",), "x")], answers, group_weights(matrix.groups, 200)
+        design, [Candidate("x", ("A",), "x")], answers, group_weights(matrix.groups, 200)
     )
     rows = np.concatenate([test for _, test in splits])
     pooled = score(matrix.y[rows], two(values)[rows], np.ones((1, 120)), 1)["ece"][0]
@@ -327,10 +327,10 @@ def test_a_single_split_has_no_deviation_and_the_interval_of_one_fixed_model():
     """The data set's own test images, scored once: what `fuse` says of them, no wider."""
     y, proba, groups = random_scores(4, 60, 2, signal=1.5)
     test = np.arange(40, 120)
-    arena = EvaluationDesign(y, groups.astype(str), [(np.arange(40), test)], 1, 1)
+    design = EvaluationDesign(y, groups.astype(str), [(np.arange(40), test)], 1, 1)
     who = [Candidate("concat_logreg", ("A",), name) for name in "ab"]
-    weights = group_weights(arena.groups)
-    ranked = score_candidates(arena, who, [[proba[test]], [proba[test]]], weights)
+    weights = group_weights(design.groups)
+    ranked = score_candidates(design, who, [[proba[test]], [proba[test]]], weights)
     held_out = scored(y[test], proba[test], groups[test])
     for name, estimate in ranked[0].estimates.items():
         assert estimate.deviation is None
@@ -339,8 +339,8 @@ def test_a_single_split_has_no_deviation_and_the_interval_of_one_fixed_model():
         )
         if estimate.mean is not None:
             assert estimate.interval == pytest.approx(held_out[name].interval, abs=0.06)
-    (duel,) = pairwise_tests(arena, ranked)
-    assert duel.tests["corrected_t"].p is None
+    (pair,) = pairwise_tests(design, ranked)
+    assert pair.tests["corrected_t"].p is None
 
 
 @pytest.mark.slow

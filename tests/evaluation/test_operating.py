@@ -151,7 +151,7 @@ DAMAGE = {
         **SOUND,
         "calibration": {"method": "platt", "slopes": [1.0] * 3, "offsets": [0.0] * 3},
     },
-    "a threshold without a wish": {**SOUND, "sensitivity": None},
+    "a threshold without a request": {**SOUND, "sensitivity": None},
     "a threshold that is no number": {**SOUND, "threshold": float("nan")},
     "a class that is not there": {**SOUND, "positive": 7},
     "half a class": {**SOUND, "positive": 0.5},
@@ -214,10 +214,10 @@ def test_a_sound_bound_is_read_and_what_a_later_version_adds_is_passed_over():
     assert point.to_json() == {**SOUND, "confidence": None, "tolerance": BOUND}
 
 
-@pytest.mark.parametrize("wish", [("magic", None, 1), (None, 0.95, None), (None, 95, 1), (None, 0, 1)])
-def test_a_wish_that_cannot_be_meant_is_refused(wish):
+@pytest.mark.parametrize("asked", [("magic", None, 1), (None, 0.95, None), (None, 95, 1), (None, 0, 1)])
+def test_a_request_that_cannot_be_meant_is_refused(asked):
     with pytest.raises(UsageError):
-        OperatingPointRequest(*wish)
+        OperatingPointRequest(*asked)
 
 
 def test_inner_folds_stay_within_the_training_images_and_keep_patients_together():
@@ -243,15 +243,15 @@ def test_no_test_label_reaches_the_operating_point_of_its_fold():
     """Law 6: turning the labels of one fold's test images around leaves that fold's operating point as it was."""
     matrix = make_matrix(patients=40)
     splits = group_folds(matrix, 4)
-    wish = OperatingPointRequest("platt", 0.9, 1)
+    asked = OperatingPointRequest("platt", 0.9, 1)
     rounds = with_inner_folds(matrix, splits, 0)
     rng = np.random.default_rng(0)
     values = rng.random(len(matrix.y)) * 0.5 + 0.5 * matrix.y
     proba = [np.column_stack([1 - values[test], values[test]]) for _, test in rounds]
-    before = operating_points(matrix.y, splits, rounds, proba, wish)
+    before = operating_points(matrix.y, splits, rounds, proba, asked)
     turned = matrix.y.copy()
     turned[splits[0][1]] = 1 - turned[splits[0][1]]
-    after = operating_points(turned, splits, rounds, proba, wish)
+    after = operating_points(turned, splits, rounds, proba, asked)
     assert before[0] == after[0]
     assert all(one != two for one, two in zip(before[1:], after[1:], strict=True))
 
@@ -259,21 +259,21 @@ def test_no_test_label_reaches_the_operating_point_of_its_fold():
 def test_no_test_label_reaches_the_pick_of_its_fold():
     """Law 6, for the winner that is picked anew inside each fold."""
     matrix = make_matrix(patients=40)
-    arena = EvaluationDesign(matrix.y, matrix.groups, group_folds(matrix, 4), 1, 1)
-    rounds = with_inner_folds(matrix, arena.splits, 0)
+    design = EvaluationDesign(matrix.y, matrix.groups, group_folds(matrix, 4), 1, 1)
+    rounds = with_inner_folds(matrix, design.splits, 0)
     right = [[np.column_stack([1 - matrix.y[t], matrix.y[t]]).astype(float) for _, t in rounds]]
     wrong = [[1 - p for p in right[0]]]
-    assert select_in_inner_folds(arena, rounds, right + wrong) == [0, 0, 0, 0]
-    assert select_in_inner_folds(arena, rounds, wrong + right) == [1, 1, 1, 1]
+    assert select_in_inner_folds(design, rounds, right + wrong) == [0, 0, 0, 0]
+    assert select_in_inner_folds(design, rounds, wrong + right) == [1, 1, 1, 1]
     turned = matrix.y.copy()
-    turned[arena.splits[0][1]] = 1 - turned[arena.splits[0][1]]
-    for fold, pick in enumerate(select_in_inner_folds(replace(arena, y=1 - turned), rounds, right + wrong)):
-        inner = turned[arena.splits[fold][0]] == matrix.y[arena.splits[fold][0]]
+    turned[design.splits[0][1]] = 1 - turned[design.splits[0][1]]
+    for fold, pick in enumerate(select_in_inner_folds(replace(design, y=1 - turned), rounds, right + wrong)):
+        inner = turned[design.splits[fold][0]] == matrix.y[design.splits[fold][0]]
         assert pick == int(inner.mean() > 0.5)
-    assert select_in_inner_folds(arena, arena.splits, right) == []
+    assert select_in_inner_folds(design, design.splits, right) == []
 
 
-def test_nothing_wished_for_costs_nothing():
+def test_nothing_asked_for_costs_nothing():
     matrix = make_matrix(patients=20)
     splits = group_folds(matrix, 3)
     assert operating_points(matrix.y, splits, splits, [], OperatingPointRequest()) == [NEUTRAL] * 3
@@ -374,7 +374,7 @@ def test_with_a_confidence_the_tolerance_bound_decides_and_comes_back_from_json(
     assert read_operating_point(json.loads(json.dumps(point.to_json())), 2) == point
 
 
-@pytest.mark.parametrize("wish", [(None, 0.9, 1, 1.0), (None, 0.9, 1, 95), (None, None, 1, 0.95)])
-def test_a_confidence_that_cannot_be_meant_is_refused(wish):
+@pytest.mark.parametrize("asked", [(None, 0.9, 1, 1.0), (None, 0.9, 1, 95), (None, None, 1, 0.95)])
+def test_a_confidence_that_cannot_be_meant_is_refused(asked):
     with pytest.raises(UsageError, match="confidence"):
-        OperatingPointRequest(*wish)
+        OperatingPointRequest(*asked)

@@ -92,9 +92,10 @@ def test_a_held_out_image_gets_the_answer_of_the_run_and_a_training_image_is_tol
     right = sum(row["label"] == row["predicted"] for row in held_out.values())
     counts = result.counts
     assert (counts.labelled, counts.right, counts.seen) == (len(held_out), right, 32 - len(held_out))
-    text = predictions_text(result)
+    text = predictions_text(result, width=1000)
     assert f"Right: {right} of {len(held_out)} images with a label" in text
-    assert text.splitlines()[0].split() == [
+    assert text.startswith("32 images answered: ill "), "the answer comes first"
+    assert text.splitlines()[2].split() == [
         "image",
         "label",
         "predicted",

@@ -18,6 +18,6 @@ def test_the_documented_grid_search_runs_and_keeps_patients_together(monkeypatch
     exec(code, names)  # noqa: S102 - the page is ours
     search = names["search"]
     assert search.best_score_ > 0.9
-    assert search.best_estimator_.predict_proba(names["X"]).shape == (90, 2)
-    for train, test in names["search"].cv.split(names["X"], matrix.y, matrix.groups):
+    assert search.best_estimator_.predict_proba(matrix.X).shape == (90, 2)
+    for train, test in names["search"].cv.split(matrix.X, matrix.y, matrix.groups):
         assert not set(matrix.groups[train]) & set(matrix.groups[test])

@@ -80,12 +80,12 @@ def test_a_policy_that_does_not_exist_is_refused(policies, test_policy):
 
 
 def test_who_plays_together_by_another_policy_answers_as_if_alone():
-    contestants = with_views(
+    all_candidates = with_views(
         make_candidates(["concat_logreg"], "all", NETS), ["identity", "average"], "average", len(MATRIX.views)
     )
     splits = group_folds(MATRIX, 2)
-    for c, f, proba in cross_validate(MATRIX, contestants, splits):
-        ((_, _, alone),) = cross_validate(MATRIX, [contestants[c]], [splits[f]])
+    for c, f, proba in cross_validate(MATRIX, all_candidates, splits):
+        ((_, _, alone),) = cross_validate(MATRIX, [all_candidates[c]], [splits[f]])
         np.testing.assert_allclose(proba, alone, atol=1e-6)
 
 
@@ -127,15 +127,15 @@ def test_images_must_be_as_many_as_rows():
 
 def test_the_view_curve_scores_the_contestant_on_each_number_of_views():
     splits = group_folds(MATRIX, 2)
-    arena = EvaluationDesign(MATRIX.y, MATRIX.groups, splits, 1, 1)
+    design = EvaluationDesign(MATRIX.y, MATRIX.groups, splits, 1, 1)
     seen = []
 
-    def spy(part, contestant):
+    def spy(part, candidate):
         seen.append(len(part.views))
-        return [proba for *_, proba in cross_validate(part, [contestant], splits)]
+        return [proba for *_, proba in cross_validate(part, [candidate], splits)]
 
-    contestant = Candidate("concat_logreg", NETS, "concat_logreg")
-    points = view_curve(MATRIX, arena, contestant, spy, np.ones((3, len(MATRIX.y))))
+    candidate = Candidate("concat_logreg", NETS, "concat_logreg")
+    points = view_curve(MATRIX, design, candidate, spy, np.ones((3, len(MATRIX.y))))
     assert seen == [1, 2, 3]
     assert [p.views for p in points] == [0, 1, 2]
     assert all(p.interval[0] <= p.mean <= p.interval[1] for p in points)

@@ -11,7 +11,7 @@ from featstore.api.cache import verify
 from featstore.errors import NonFiniteFeaturesError, UsageError, WorkerLostError
 from featstore.executors.processes import Processes
 from featstore.executors.serial import Serial
-from featstore.extraction import scheduler as portions
+from featstore.extraction import scheduler as pieces
 from featstore.extraction.plan import plan
 from featstore.extraction.scheduler import ExtractWorker, compute_plan, split_into_units
 from featstore.images.formats.decode import decoder_version
@@ -42,7 +42,7 @@ class Bar:
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     """Blocks of few images, in the parent and (since a portion is one block) in every worker."""
-    monkeypatch.setattr(portions.image_blocks, "__defaults__", (ROWS,))
+    monkeypatch.setattr(pieces.image_blocks, "__defaults__", (ROWS,))
     monkeypatch.setattr(split_into_units, "__defaults__", (ROWS,))
 
 
@@ -77,11 +77,11 @@ def vectors(cache, images):
 
 
 def test_every_executor_writes_the_store_of_one_process(executor, images, tmp_path):
-    tally = extract(images, tmp_path / "one", Serial())
+    stats = extract(images, tmp_path / "one", Serial())
     bar = Bar()
     spread = extract(images, tmp_path / "other", executor, bar=bar)
     assert files(tmp_path / "other") == files(tmp_path / "one")
-    assert spread.rows == tally.rows == len(KEYS) * len(images)
+    assert spread.rows == stats.rows == len(KEYS) * len(images)
     assert bar.count == (0 if executor.in_process else spread.rows)
     require_every_row_once(tmp_path / "other", images)
 
@@ -91,11 +91,11 @@ def test_workers_that_are_killed_in_mid_portion_cost_only_time(remote, images, t
     deaths = tmp_path / "deaths"
     deaths.mkdir()
     bar = Bar()
-    tally = extract(images, tmp_path / "other", remote, Grids(deaths, kills=2), bar=bar)
+    stats = extract(images, tmp_path / "other", remote, Grids(deaths, kills=2), bar=bar)
     assert len(list(deaths.iterdir())) == 2
     require_every_row_once(tmp_path / "other", images)
     assert vectors(tmp_path / "other", images) == vectors(tmp_path / "one", images)
-    assert tally.rows == bar.count == len(KEYS) * len(images)
+    assert stats.rows == bar.count == len(KEYS) * len(images)
 
 
 @pytest.mark.slow
@@ -133,14 +133,14 @@ def test_a_bad_image_in_a_worker_is_reported_once_and_the_run_goes_on(executor, 
     gone.path.unlink()
     broken = dataclasses.replace(victim, id=digest_bytes(data))
     images = {r.id: r for r in (broken if r is victim else r for r in images.values())}
-    tally = extract(images, tmp_path / "cache", executor)
-    assert sorted((bad.id, bad.reason) for bad in tally.bad) == sorted(
+    stats = extract(images, tmp_path / "cache", executor)
+    assert sorted((bad.id, bad.reason) for bad in stats.bad) == sorted(
         [
             (broken.id, "truncated"),
             (gone.id, "missing"),
         ]
     )
-    assert tally.rows == len(KEYS) * 9
+    assert stats.rows == len(KEYS) * 9
     assert set(Store(tmp_path / "cache").bad_images(REAL)) == {broken.id}
 
 
@@ -172,9 +172,9 @@ def test_two_runs_at_once_share_the_work_whoever_computes(executor, images, tmp_
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])
 def test_portions_are_the_plan_cut_where_the_engine_cuts(images, workers):
     todo = plan(KEYS, list(images), {KEYS[0]: list(images)[:5]})
-    whole = [step for block in portions.image_blocks(todo) for step in block.steps]
+    whole = [step for block in pieces.image_blocks(todo) for step in block.steps]
     parts = split_into_units(todo, images, workers)
-    steps = [step for part in parts for block in portions.image_blocks(part.plan) for step in block.steps]
+    steps = [step for part in parts for block in pieces.image_blocks(part.plan) for step in block.steps]
     assert sorted(map(str, steps)) == sorted(map(str, whole))
     assert len(parts) >= workers
     assert all({r.id for r in part.records} == set(part.plan.ids) for part in parts)

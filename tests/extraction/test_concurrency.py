@@ -11,7 +11,7 @@ from kill import BLOCK, KEYS, Child, extract, pictures, together
 
 from featstore.api.cache import verify
 from featstore.extraction import scheduler as claims
-from featstore.extraction import scheduler as portions
+from featstore.extraction import scheduler as parts
 from featstore.serialization import digest
 from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
@@ -184,7 +184,7 @@ def test_a_run_that_is_stopped_but_lives_keeps_its_rows_and_the_other_waits_for_
 
 
 def test_while_it_waits_it_says_for_whom_once(images, alone, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(portions.image_blocks, "__defaults__", (BLOCK,))
+    monkeypatch.setattr(parts.image_blocks, "__defaults__", (BLOCK,))
     monkeypatch.setattr(claims, "POLL", 0.02)
     with Leases(tmp_path) as somebody, caplog.at_level(logging.WARNING):
         somebody.acquire({KEYS[1]: IdSet.of(list(images)[5:9])})

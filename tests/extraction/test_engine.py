@@ -29,8 +29,8 @@ def extract(store, images, keys=KEYS, ids=None):
     backbones = {s: GridBackbone(s) for s in SPECS}
     stored = {k: store.stored_ids(k) for k in keys}
     todo = plan(keys, ids or list(images), stored, store.bad_images(DECODING))
-    tally = engine.run_pass(image_blocks(todo), images, DECODING, backbones, store, engine.NullProgress())
-    return tally, {s.name: b.images_seen for s, b in backbones.items()}
+    stats = engine.run_pass(image_blocks(todo), images, DECODING, backbones, store, engine.NullProgress())
+    return stats, {s.name: b.images_seen for s, b in backbones.items()}
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def test_once_memory_ran_out_the_shards_say_the_smaller_number(store, images):
 
 def test_a_second_run_computes_nothing(store, images):
     extract(store, images)
-    tally, seen = extract(store, images)
-    assert (tally.rows, set(seen.values())) == (0, {0})
+    stats, seen = extract(store, images)
+    assert (stats.rows, set(seen.values())) == (0, {0})
 
 
 def test_order_and_portions_do_not_change_a_byte(store, images, tmp_path):
@@ -96,8 +96,8 @@ def test_order_and_portions_do_not_change_a_byte(store, images, tmp_path):
 
 def test_a_new_seed_costs_only_that_seed(store, images):
     extract(store, images, KEYS[:6])
-    tally, seen = extract(store, images, KEYS)
-    assert tally.rows == 3 * len(images)
+    stats, seen = extract(store, images, KEYS)
+    assert stats.rows == 3 * len(images)
     assert seen == {name: len(images) for name in ("Alpha", "Beta", "Gamma")}
 
 
@@ -121,9 +121,9 @@ def test_a_bad_image_keeps_its_id_and_the_run_goes_on(store, images):
 
     broken = dataclasses.replace(victim, id=digest_bytes(data))
     images = {broken.id if i == victim.id else i: broken if i == victim.id else r for i, r in images.items()}
-    tally, _ = extract(store, images)
-    assert [(bad.id, bad.reason) for bad in tally.bad] == [(broken.id, "truncated")]
-    assert tally.rows == 10 * len(KEYS)
+    stats, _ = extract(store, images)
+    assert [(bad.id, bad.reason) for bad in stats.bad] == [(broken.id, "truncated")]
+    assert stats.rows == 10 * len(KEYS)
     again, seen = extract(store, images)
     assert (again.rows, again.bad, set(seen.values())) == (0, [], {0})
     assert set(store.bad_images(DECODING)) == {broken.id}
@@ -134,20 +134,20 @@ def test_a_file_that_changes_or_vanishes_during_the_run_is_reported_and_tried_ag
     kept = first.path.read_bytes(), second.path.read_bytes()
     first.path.write_bytes(kept[1])
     second.path.unlink()
-    tally, _ = extract(store, images)
-    assert sorted(bad.reason for bad in tally.bad) == ["changed", "missing"]
+    stats, _ = extract(store, images)
+    assert sorted(bad.reason for bad in stats.bad) == ["changed", "missing"]
     assert store.bad_images(DECODING) == {}
     first.path.write_bytes(kept[0])
     second.path.write_bytes(kept[1])
-    tally, _ = extract(store, images)
-    assert (tally.rows, tally.bad) == (2 * len(KEYS), [])
+    stats, _ = extract(store, images)
+    assert (stats.rows, stats.bad) == (2 * len(KEYS), [])
 
 
 def test_all_images_bad_leaves_an_empty_store_and_no_crash(store, images):
     for record in images.values():
         record.path.unlink()
-    tally, _ = extract(store, images)
-    assert (tally.rows, len(tally.bad)) == (0, len(images))
+    stats, _ = extract(store, images)
+    assert (stats.rows, len(stats.bad)) == (0, len(images))
 
 
 def test_a_file_without_permission_says_so(images, monkeypatch):
@@ -223,9 +223,9 @@ class Bar:
 def test_a_bar_counts_vectors_and_says_how_fast_pixels_and_networks_are(store, images):
     bar = Bar()
     todo = plan(KEYS, list(images), {}, {})
-    tally = engine.run_pass(
+    stats = engine.run_pass(
         image_blocks(todo), images, DECODING, {s: GridBackbone(s) for s in SPECS}, store, bar
     )
-    assert bar.vectors == tally.rows == len(KEYS) * len(images)
+    assert bar.vectors == stats.rows == len(KEYS) * len(images)
     told = re.fullmatch(r"pixels (\d+)/s, forward (\d+)/s", bar.said[-1])
-    assert float(told[2]) == pytest.approx(tally.rates["forward"], rel=0.2)
+    assert float(told[2]) == pytest.approx(stats.rates["forward"], rel=0.2)

@@ -12,7 +12,7 @@ import pytest
 from kill import BLOCK, KEYS, KINDS, NOW, POINTS, Child, Death, extract, pictures
 
 from featstore.api.cache import verify
-from featstore.extraction import scheduler as portions
+from featstore.extraction import scheduler as parts
 from featstore.store.leases import Leases
 from featstore.store.store import Store
 
@@ -135,7 +135,7 @@ def test_the_failure_points_are_real(images, tmp_path):
 def test_every_commit_syncs_the_bytes_before_the_name_and_the_name_before_the_promise(tmp_path, monkeypatch):
     """What a power cut leaves is up to the order of these calls."""
     images, calls, cache = pictures(tmp_path / "data"), [], tmp_path / "cache"
-    monkeypatch.setattr(portions.image_blocks, "__defaults__", (BLOCK,))
+    monkeypatch.setattr(parts.image_blocks, "__defaults__", (BLOCK,))
     fsync, rename = os.fsync, Path.rename
 
     def noted_fsync(descriptor):

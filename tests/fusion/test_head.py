@@ -78,11 +78,13 @@ def test_weights_and_curves_equal_those_of_keras(keras, n_classes, gain):
     layer.set_weights([head.dense.weights.T, head.dense.bias])
     model.compile(keras.optimizers.Adam(1e-3), f"{loss}_crossentropy", metrics=["accuracy"])
 
-    regimen = TrainingConfig(learning_rate=1e-3, batch_size=8, epochs=4)
+    training_config = TrainingConfig(learning_rate=1e-3, batch_size=8, epochs=4)
     shuffle, again, masks = generators(5, 5, 6)
-    ours = train(head, regimen, TrainingRows(X, targets), TrainingRows(X_new, new_targets), shuffle, masks)
+    ours = train(
+        head, training_config, TrainingRows(X, targets), TrainingRows(X_new, new_targets), shuffle, masks
+    )
     theirs = {key: [] for key in ours}
-    for _ in range(regimen.epochs):
+    for _ in range(training_config.epochs):
         order = again.permutation(len(X))
         epoch = model.fit(
             X[order],
@@ -132,8 +134,8 @@ def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(rate):
 def test_a_dropped_input_gets_no_gradient():
     (rng,) = generators(0)
     head = head_of(np.zeros((1, 1000), np.float32))
-    regimen = TrainingConfig(learning_rate=1.0, batch_size=1, epochs=1, dropout=0.5)
-    Trainer(head, regimen, rng).epoch(
+    training_config = TrainingConfig(learning_rate=1.0, batch_size=1, epochs=1, dropout=0.5)
+    Trainer(head, training_config, rng).epoch(
         TrainingRows(np.ones((1, 1000), np.float32), np.ones((1, 1), np.float32)), np.arange(1)
     )
     moved = np.count_nonzero(head.dense.weights)

@@ -92,11 +92,11 @@ def extracted(data, cache):
     store = Store(cache)
     todo = plan([key()], [record.id for record in manifest.records], {})
     images = {record.id: record for record in manifest.records}
-    tally = engine.run_pass(
+    stats = engine.run_pass(
         image_blocks(todo), images, DECODING, {spec(): GridBackbone(spec())}, store, engine.NullProgress()
     )
     store.stored([key()])
-    return manifest, tally
+    return manifest, stats
 
 
 def test_the_mark_would_be_found(tmp_path):
@@ -107,9 +107,9 @@ def test_the_mark_would_be_found(tmp_path):
 
 def test_no_path_name_or_tag_is_in_the_cache(data, tmp_path, tried):
     cache = tmp_path / "cache"
-    _, tally = extracted(data, cache)
-    assert tally.rows == 16
-    assert len(tally.bad) >= 5, "some of the damage is seen only by the decoder"
+    _, stats = extracted(data, cache)
+    assert stats.rows == 16
+    assert len(stats.bad) >= 5, "some of the damage is seen only by the decoder"
     victim, *_ = cache.glob("features/**/*.h5")
     victim.write_bytes(victim.read_bytes()[:-1])
     Store(cache).stored([key()])

@@ -26,13 +26,19 @@ OWN = {
     for name, known in container.formats().items()
     if type(known).__module__.startswith(f"{container.FOLDER}.")
 }
-DEEP = {"DICOM", "NIFTI", "PNG", "PPM", "TIFF"}
+DEEP = {"DICOM", "NIFTI", "NPY", "NPZ", "PNG", "PPM", "TIFF"}
 """Formats of which some files need a range."""
 
 
 def saved(name, image, **options):
     file = io.BytesIO()
     image.save(file, name, **options)
+    return file.getvalue()
+
+
+def array_file(name, array):
+    file = io.BytesIO()
+    np.save(file, array) if name == "NPY" else np.savez_compressed(file, images=array)
     return file.getvalue()
 
 
@@ -50,6 +56,9 @@ def samples(name):
             nibabel.Nifti1Image(array, np.eye(4)).to_bytes()
             for array in (volume, volume.astype(np.int16) * 3)
         ]
+    if name in {"NPY", "NPZ"}:
+        stacks = [pixels, pixels[..., 0], np.stack([pixels] * 3), pixels[None, ..., 0] * np.uint16(3)]
+        return [array_file(name, stack) for stack in stacks]
     found = [saved(name, Image.fromarray(pixels)), saved(name, Image.fromarray(pixels[..., 0]))]
     if name == "TIFF":
         pages = [Image.fromarray(pixels + np.uint8(n)) for n in range(3)]
@@ -71,6 +80,8 @@ def test_the_formats_are_found_by_file_name_and_have_numbers_of_their_own():
         "gif",
         "jpeg",
         "nifti",
+        "npy",
+        "npz",
         "png",
         "pnm",
         "tiff",
@@ -78,7 +89,8 @@ def test_the_formats_are_found_by_file_name_and_have_numbers_of_their_own():
     ]
     assert {known.code: name for name, known in OWN.items()} == {
         1: "BMP", 2: "GIF", 3: "JPEG", 4: "PNG", 5: "PPM", 6: "TIFF", 7: "WEBP", 8: "DICOM",
-        9: "NIFTI",
+        9: "NIFTI", 10: "NPY",
+        11: "NPZ",
     }  # fmt: skip
 
 

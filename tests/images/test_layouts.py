@@ -15,7 +15,7 @@ from featstore.images.names import split_name, split_names
 from featstore.images.scan import scan
 
 
-def tally(manifest):
+def stats(manifest):
     return dict(Counter((record.split, record.label) for record in manifest.records))
 
 
@@ -57,13 +57,13 @@ WHOLE = {("train", "cat"): 3, ("train", "dog"): 3, ("test", "cat"): 2, ("test", 
     ],
 )
 def test_folders_whose_words_mean_a_split_are_splits(write, train, test):
-    assert tally(scan(write(both(train, test)))) == WHOLE
+    assert stats(scan(write(both(train, test)))) == WHOLE
 
 
 @pytest.mark.parametrize("name", ["validation", "val_split", "valid-images", "Dev Set", "VALIDATION_DATA"])
 def test_a_validation_folder_by_any_name_is_one(write, name):
     manifest = scan(write({**both("train", "test"), f"{name}/cat/v.png": 900, f"{name}/dog/w.png": 901}))
-    assert tally(manifest) == {**WHOLE, ("val", "cat"): 1, ("val", "dog"): 1}
+    assert stats(manifest) == {**WHOLE, ("val", "cat"): 1, ("val", "dog"): 1}
 
 
 def test_words_decide_and_two_splits_in_one_name_do_not():
@@ -80,7 +80,7 @@ def test_words_decide_and_two_splits_in_one_name_do_not():
 def test_one_folder_too_high_is_found_and_noted(write, above, beside):
     root = write({**{f"{above}/{name}": seed for name, seed in both("train", "test").items()}, **beside})
     manifest = scan(root)
-    assert tally(manifest) == WHOLE
+    assert stats(manifest) == WHOLE
     assert found(manifest)["layout_found"].examples == (above,)
     assert manifest.root == root, "patterns and exports see the paths below the folder that was given"
 
@@ -88,20 +88,20 @@ def test_one_folder_too_high_is_found_and_noted(write, above, beside):
 @pytest.mark.parametrize("beside", [{}, {"docs/readme.txt": b"x"}, {"LICENSE": b"x"}])
 def test_class_folders_one_folder_too_high_are_found_too(write, beside):
     manifest = scan(write({"images/ill/1.png": 1, "images/well/2.png": 2, **beside}))
-    assert tally(manifest) == {(None, "ill"): 1, (None, "well"): 1}
+    assert stats(manifest) == {(None, "ill"): 1, (None, "well"): 1}
     assert found(manifest)["layout_found"].examples == ("images",)
 
 
 def test_pictures_beside_a_data_set_with_splits_are_left_out_and_counted(write):
     files = {f"xray/{name}": seed for name, seed in both("train", "test").items()}
     manifest = scan(write({**files, "figures/1.png": 900}))
-    assert tally(manifest) == WHOLE
+    assert stats(manifest) == WHOLE
     assert found(manifest)["split_folder_ignored"].count == 1
 
 
 def test_patients_in_the_only_class_folder_do_not_become_classes(write):
     manifest = scan(write({"covid/patient1/1.png": 1, "covid/patient2/2.png": 2}))
-    assert tally(manifest) == {(None, "covid"): 2}
+    assert stats(manifest) == {(None, "covid"): 2}
 
 
 def test_two_data_sets_side_by_side_are_named_and_the_remedy_works(write, tmp_path):
@@ -112,7 +112,7 @@ def test_two_data_sets_side_by_side_are_named_and_the_remedy_works(write, tmp_pa
     }
     with pytest.raises(ManifestError, match=r"2 data sets side by side.*'fold1', 'fold2'") as caught:
         scan(write(files))
-    assert tally(scan(caught.value.remedy.split("'")[1])) == WHOLE
+    assert stats(scan(caught.value.remedy.split("'")[1])) == WHOLE
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_two_data_sets_side_by_side_are_named_and_the_remedy_works(write, tmp_pa
 )
 def test_a_third_folder_beside_train_and_test_is_left_out_and_counted(write, extra, count):
     manifest = scan(write({**both("train", "test"), **extra}))
-    assert tally(manifest) == WHOLE
+    assert stats(manifest) == WHOLE
     assert found(manifest)["split_folder_ignored"].count == count
     assert found(manifest)["split_folder_ignored"].severity == "warning"
 
@@ -135,7 +135,7 @@ def test_a_third_folder_beside_train_and_test_is_left_out_and_counted(write, ext
 def test_test_images_without_a_class_are_left_out_and_the_rest_has_no_split(write, place):
     train = {name: seed for name, seed in both("train", "test").items() if name.startswith("train")}
     manifest = scan(write({**train, f"{place}/1.png": 900, f"{place}/2.png": 901}))
-    assert tally(manifest) == {(None, "cat"): 3, (None, "dog"): 3}
+    assert stats(manifest) == {(None, "cat"): 3, (None, "dog"): 3}
     assert found(manifest)["split_folder_ignored"].count == 2
 
 
@@ -171,7 +171,7 @@ def test_ordinary_classes_are_not_doubted(write):
 def test_splits_inside_classes_are_read_where_they_hold_images_or_patients(write):
     files = {"ill/train/1.png": 1, "ill/test/p/2.png": 2, "well/train/3.png": 3, "well/test/4.png": 4}
     manifest = scan(write(files))
-    assert tally(manifest) == {
+    assert stats(manifest) == {
         ("train", "ill"): 1, ("test", "ill"): 1, ("train", "well"): 1, ("test", "well"): 1,
     }  # fmt: skip
     assert "layout_found" in found(manifest)

@@ -22,7 +22,7 @@ from tiffs import page, stack, tiff
 from featstore.errors import BadImageError, UsageError
 from featstore.extraction.pipeline import refuse_undeclared_range
 from featstore.findings import CATALOGUE
-from featstore.images import reading as shelf
+from featstore.images import reading as file_cache
 from featstore.images.formats import tiff as pages_module
 from featstore.images.formats import tiff_directory as tiff_module
 from featstore.images.formats.container import MAX_PAGES
@@ -339,7 +339,7 @@ def test_the_pages_of_a_file_are_read_hashed_and_followed_once(tmp_path, monkeyp
     for count in (20, 60):
         done = Counter()
         for owner, name in (
-            (shelf, "read_bounded"), (shelf, "digest_bytes"), (pages_module, "_announced"),
+            (file_cache, "read_bounded"), (file_cache, "digest_bytes"), (pages_module, "_announced"),
             (tiff_module, "_unpack"), (TiffImagePlugin.ImageFileDirectory_v2, "load"),
         ):  # fmt: skip
             monkeypatch.setattr(owner, name, counting(getattr(owner, name), done, name))
@@ -362,7 +362,7 @@ def test_the_pages_of_a_file_are_read_hashed_and_followed_once(tmp_path, monkeyp
         monkeypatch.undo()
     for name in ("_announced", "_unpack", "load"):
         assert counts[1][name] <= 3 * counts[0][name], name
-    assert shelf.FILE_CACHE._file is None, "a file is let go with its last page"
+    assert file_cache.FILE_CACHE._file is None, "a file is let go with its last page"
 
 
 def counting(function, done, name):

@@ -212,8 +212,8 @@ def test_a_name_that_is_not_utf8_is_scanned_and_fits_into_json(write):
 
 
 def test_names_that_differ_only_in_accents_are_worth_a_warning(write):
-    twins = {unicodedata.normalize(form, "a/é.png"): seed for seed, form in enumerate(["NFC", "NFD"])}
-    root = write(twins)
+    same_twice = {unicodedata.normalize(form, "a/é.png"): seed for seed, form in enumerate(["NFC", "NFD"])}
+    root = write(same_twice)
     if len(list((root / "a").iterdir())) < 2:
         pytest.skip("this file system normalises names")
     manifest = scan(root)

@@ -1,6 +1,7 @@
 """The report in a real browser: it works, asks nobody for anything, and can be read by everyone."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -178,6 +179,7 @@ def test_a_wrong_answer_shows_its_votes_to_the_mouse_and_to_the_keyboard(page, h
 
 
 def test_a_card_stays_within_the_window(visit):
+    visit.page.eval_on_selector_all("details", "all => all.forEach((part) => { part.open = true; })")
     for case in visit.page.locator(".case").all():
         case.locator("button").focus()
         box = case.locator(".tip").bounding_box()
@@ -206,17 +208,42 @@ def test_the_keyboard_finds_the_way_past_the_contents(page):
     assert page.url.endswith("#main")
 
 
-def test_on_paper_everything_is_open_and_nothing_is_a_button(page):
+def test_on_paper_stands_what_is_open_and_nothing_is_a_button(page):
     page.emulate_media(media="print")
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert page.locator("details:not([open])").count() == 0
+    page.locator("#run1-scores ~ details").first.evaluate("part => { part.open = true; }")
+    assert page.locator("#run1-scores ~ details").first.is_visible()
+    assert not page.locator("#run1-scores ~ details").nth(1).is_visible()
+    assert not page.locator("#worksheet").is_visible(), "a heading without anything below it"
+    assert page.locator(".unprinted").is_visible()
     assert not page.locator("nav.contents").is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate(CONTRAST) == []
     SHOTS.mkdir(parents=True, exist_ok=True)
     (SHOTS / "report.pdf").write_bytes(page.pdf(format="A4"))
-    page.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert page.locator("#worksheet ~ details:not([open])").count() == 2
+
+
+def test_one_comparison_prints_on_eight_pages_at_most(browser, world, tmp_path):
+    out = write_report(
+        world.compare, tmp_path / "r.html", world.data, world.cache, with_images=True, names=True
+    )
+    visit = Visit(browser, out)
+    printed = visit.page.pdf(format="A4")
+    visit.page.context.close()
+    assert 1 <= len(re.findall(rb"/Type\s*/Page\b(?!s)", printed)) <= 8
+
+
+def test_the_table_of_scores_fits_screen_paper_and_phone(visit):
+    overhang = "box => box.scrollWidth - box.clientWidth"
+    boxes = (
+        visit.page.locator("#run1-scores ~ .box").first,
+        visit.page.locator("#run1-patients ~ div .box").first,
+    )
+    for box in boxes:
+        assert box.evaluate(overhang) <= 0
+    visit.page.emulate_media(media="print")
+    visit.page.set_viewport_size({"width": 688, "height": 1000})  # A4 less its margins, at 96 dots per inch
+    for box in boxes:
+        assert box.evaluate(overhang) <= 0
 
 
 def test_it_can_be_read_without_its_script(browser, report):

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from fakes_comparison import bias, result, standing
+from fakes_comparison import bias, result, scored
 
 from featstore import runs as run
 from featstore import serialization as document
@@ -130,7 +130,7 @@ def test_few_images_have_a_picture_and_no_error():
     ],
 )
 def test_it_says_which_class_is_positive_and_who_chose_it(origin, words):
-    whole = result([standing("a", 0.8, (0.7, 0.9)), standing("b", 0.7, (0.6, 0.8))])
+    whole = result([scored("a", 0.8, (0.7, 0.9)), scored("b", 0.7, (0.6, 0.8))])
     whole.matrix["positive_origin"] = origin
     text = comparison_text(whole)
     assert "\nPositive class: 'ill'" in text
@@ -138,13 +138,13 @@ def test_it_says_which_class_is_positive_and_who_chose_it(origin, words):
 
 
 def test_a_run_of_before_and_more_than_two_classes_are_not_called_a_guess():
-    matrix = result([standing("a", 0.8, None), standing("b", 0.7, None)]).matrix
+    matrix = result([scored("a", 0.8, None), scored("b", 0.7, None)]).matrix
     assert positive_text(matrix) == "Positive class: 'ill'."
     assert data_text({**matrix, "positive": None}).startswith("No positive class: scores are averaged")
 
 
 def test_a_winner_and_a_table_without_an_interval_say_so():
-    whole = result([standing("a", 1.0, None), standing("b", 0.7, (0.6, 0.8))])
+    whole = result([scored("a", 1.0, None), scored("b", 0.7, (0.6, 0.8))])
     whole.selection_bias = bias("a", apparent=1.0, corrected=1.0, interval=None, optimism=0.0)
     whole.candidates[0].variance_components.patients = None
     text = " ".join(comparison_text(whole).split())
@@ -174,12 +174,14 @@ def older(page, read):
 
 def test_a_run_of_before_is_read_and_its_table_has_the_error_of_its_figure(world):
     page = older(metrics_of(world.compare), read_comparison)
-    for contestant, standing_ in zip(page["contestants"], read_comparison(page).candidates, strict=True):
-        bins = contestant["curves"]["calibration"]
+    for one_candidate, standing_ in zip(page["contestants"], read_comparison(page).candidates, strict=True):
+        bins = one_candidate["curves"]["calibration"]
         assert sum(bins["images"]) == 96
         assert standing_.estimates["ece"].mean is None
         bins["images"] = [2 * count for count in bins["images"]]
-        again = next(s for s in read_comparison(page).candidates if s.candidate.label == contestant["name"])
+        again = next(
+            s for s in read_comparison(page).candidates if s.candidate.label == one_candidate["name"]
+        )
         assert again.estimates["ece"].mean == pytest.approx(calibration_error(bins))
     fused = read_fusion(older(metrics_of(world.fuse), read_fusion))
     assert fused.scores["test"]["ece"].value is None
@@ -188,8 +190,8 @@ def test_a_run_of_before_is_read_and_its_table_has_the_error_of_its_figure(world
 
 def test_a_run_of_now_is_read_as_it_was_written(world):
     page = metrics_of(world.compare)
-    for contestant, one in zip(page["contestants"], read_comparison(page).candidates, strict=True):
-        assert one.estimates["ece"].mean == contestant["metrics"]["ece"]["mean"]
+    for one_candidate, one in zip(page["contestants"], read_comparison(page).candidates, strict=True):
+        assert one.estimates["ece"].mean == one_candidate["metrics"]["ece"]["mean"]
     assert page["matrix"]["positive_origin"] == "names"
     assert page["matrix"]["positive"] == "ill"
 

@@ -77,6 +77,16 @@ def candidate(name, backbones, mean, strategy="concat_logreg"):
     }
 
 
+def question(singles, primary="concat_logreg"):
+    """A primary question, each single network with a difference; the last has no interval."""
+    asked = [
+        {"name": name, "delta": 0.02 - 0.01 * at, "interval": [-0.03 - 0.01 * at, 0.07], "p": 0.4}
+        for at, name in enumerate(singles)
+    ]
+    asked[-1]["interval"] = None
+    return {"primary": primary, "metric": "auc", "margin": 0.01, "singles": asked}
+
+
 def all_subsets(names=tuple(SEVEN)):
     chosen = [s for k in range(1, len(names) + 1) for s in itertools.combinations(names, k)]
     return [candidate("+".join(s), s, 0.7 + 0.02 * len(s) + 0.001 * at % 0.01) for at, s in enumerate(chosen)]
@@ -128,6 +138,7 @@ def gallery(names=("net one", "net two", "net three"), classes=("covid", "normal
         figures.image_grid(pixels, classes[:2], name="grid", title="Images"),
         figures.augmentation_grid(pixels[0], dict.fromkeys(names[:7], pixels[1])),
         figures.distribution({name: dict.fromkeys(classes, 7) for name in names[:3]}),
+        figures.flow_diagram(80, {"not readable": 3}, dict.fromkeys(names, classes[:3]), patients=20),
         figures.accuracy_curves(HISTORY, name="accuracy", title="Accuracy"),
         figures.loss_curves(HISTORY, name="loss", title="Loss"),
         figures.confusion(counts, classes),
@@ -137,6 +148,7 @@ def gallery(names=("net one", "net two", "net three"), classes=("covid", "normal
         figures.decision_curves(drawn),
         figures.risk_coverage(drawn),
         figures.forest(everyone),
+        figures.differences(question(names)),
         figures.critical_difference(folds_of(everyone)),
         figures.lattice([candidate("+".join(s), s, 0.8) for s in ([n] for n in names[:7])]),
         figures.pareto(
@@ -236,6 +248,94 @@ def test_a_notebook_shows_a_picture_as_svg_that_says_its_alt_text():
     assert said["desc"] == picture.alt
 
 
+@pytest.mark.parametrize("kind", ["pdf", "png", "svg"])
+def test_a_figure_is_the_same_bytes_in_every_format_whenever_it_is_drawn(kind, tmp_path):
+    first, second = (figures.distribution(COUNTS) for _ in range(2))
+    data = first.document(kind, 120)
+    assert second.document(kind, 120) == data == first.save(tmp_path, kind, 120).read_bytes()
+    assert data.startswith({"pdf": b"%PDF", "png": b"\x89PNG", "svg": b"<?xml"}[kind])
+    assert b"Date" not in data
+    if kind == "pdf":
+        assert b"/Type3" not in data, "journals refuse fonts that are drawings"
+
+
+def test_a_bitmap_has_as_many_dots_as_were_asked_for_and_stands_on_white():
+    picture = figures.distribution(COUNTS)
+    coarse, fine = (Image.open(io.BytesIO(picture.document("png", dpi))) for dpi in (100, 300))
+    assert fine.width == pytest.approx(3 * coarse.width, rel=0.02)
+    assert fine.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
+
+
+def test_axes_bear_the_standard_labels():
+    y, proba, groups = images_of_patients()
+    labels = {
+        "1 \u2212 specificity": figures.roc(y, {"a": proba}, groups),
+        "Sensitivity": figures.roc(y, {"a": proba}, groups),
+        "Observed proportion": figures.reliability(curves_of(["a"])),
+        "Net benefit": figures.decision_curves(curves_of(["a"])),
+        "Difference in AUC": figures.differences(question(["a", "b"])),
+    }
+    assert [label for label, picture in labels.items() if label not in words(picture)] == []
+
+
+def test_a_candidate_has_one_colour_in_every_figure():
+    y, proba, groups = images_of_patients()
+    names = ["good", "poor", "middling"]
+    scores = {"good": proba, "poor": 1 - proba, "middling": np.full(proba.shape, 0.5) + 0.1 * proba}
+    parts = {name: curves(y, part, part.argmax(axis=1), 1) for name, part in scores.items()}
+    drawn = [
+        figures.roc(y, scores, groups),
+        figures.precision_recall(y, scores, groups),
+        figures.reliability(parts),
+        figures.decision_curves(parts),
+        figures.risk_coverage(parts),
+    ]
+    colours = [
+        {
+            name: line.get_color()
+            for line in picture.figure.axes[0].get_lines()
+            for name in names
+            if str(line.get_label()).strip().startswith(name)
+        }
+        for picture in drawn
+    ]
+    assert len(colours[0]) == len(names)
+    assert all(found == colours[0] for found in colours)
+
+
+def test_differences_are_drawn_with_their_intervals_the_margin_and_the_p():
+    picture = figures.differences(question(["VGG19", "Xception"]))
+    assert "VGG19 +0.020 [\u22120.030, +0.070], p = 0.400" in picture.alt
+    assert "Xception +0.010 [no interval]" in picture.alt
+    assert "margin 0.01" in picture.alt
+    axes = picture.figure.axes[0]
+    low, high = axes.get_xlim()
+    assert low == -high, "zero is in the middle"
+    assert high > 0.07
+
+
+def test_the_flow_adds_up_and_says_why():
+    picture = figures.flow_diagram(
+        100,
+        {"not readable": 4, "tuned a network": 0},
+        {"ill": ["50 images"], "well": ["46 images"]},
+        patients=31,
+    )
+    assert picture.alt == (
+        "100 images found, 4 set aside (not readable: 4), 96 used of 31 patients: ill 50 images; well 46 images."
+    )
+    told = words(picture)
+    for line in (
+        "Images found: 100",
+        "Set aside: 4",
+        "not readable: 4",
+        "Images used: 96 of 31 patients",
+        "ill",
+    ):
+        assert line in told
+    assert "tuned a network: 0" not in told
+
+
 # Whatever they are called, however many they are
 
 
@@ -278,6 +378,8 @@ def test_a_short_name_is_shown_letter_by_letter(name):
         figures.critical_difference({name: [1, 2, 3], "b": [2, 3, 1]}),
         figures.confusion([[1, 2], [3, 4]], [name, "other"]),
         figures.distribution({"train": {name: 3}}),
+        figures.flow_diagram(9, {}, {name: ["9 images"]}),
+        figures.differences(question([name, "b"])),
         figures.embedding_map(proba, {"label": [name] * len(y)}),
         figures.image_grid([np.zeros((9, 9), np.uint8)], [name], name="grid", title="t"),
     ]
@@ -311,6 +413,8 @@ EMPTY = {
     "fusion": lambda: figures.fusion_diagram({}, "dense", []),
     "grid": lambda: figures.image_grid([], [], name="grid", title="t"),
     "distribution": lambda: figures.distribution({"train": {"a": 0}}),
+    "flow": lambda: figures.flow_diagram(0, {}, {}),
+    "differences": lambda: figures.differences({"metric": "auc", "singles": []}),
     "no splits": lambda: figures.distribution({}),
     "accuracy": lambda: figures.accuracy_curves({}, name="a", title="t"),
     "loss": lambda: figures.loss_curves({"loss": [], "val_loss": []}, name="a", title="t"),
@@ -363,7 +467,7 @@ def test_a_number_that_a_table_has_stands_at_the_curve_as_it_is():
     y, proba, groups = images_of_patients(60)
     stated = {"a": (0.812, (0.701, 0.934)), "b": (0.9, None)}
     picture = figures.roc(y, {"a": proba[:, 1], "b": proba[:, 1]}, groups, stated=stated)
-    assert "b AUC 0.900; a AUC 0.812 [0.701, 0.934]" in picture.alt
+    assert "a AUC 0.812 [0.701, 0.934]; b AUC 0.900" in picture.alt
 
 
 def crossings(figure):

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 import shutil
 import stat
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from fakes import write_images
 from fakes_matrix import make_matrix
+from msgspec import structs
 from PIL import Image
 from runs import NASTY, PATIENT, forge
 
@@ -180,18 +182,189 @@ def test_what_cannot_be_seen_is_spelt_out(world, tmp_path, bare):
 
 def test_without_the_data_the_page_says_how_to_get_the_rest(world, tmp_path, bare):
     text = write_report(world.compare, tmp_path / "r.html").read_text()
-    assert "featstore report RUN --data DATA adds it" in text
+    assert "Sites are in the data set alone: featstore report RUN --data DATA adds them." in text
+    assert "featstore report RUN --data DATA</code> adds an audit" in text
+    assert 'href="#audit"' not in text, "no section that would be empty"
     assert "Images by split and class</strong>" not in text
     assert "data:image/png" not in text
 
 
 def test_with_the_data_it_has_the_audit_and_a_map_by_label_patient_and_site(page):
     text = page.read_text()
-    assert "Guessing the label without a network" in text
+    assert "images, 48 groups. No error was found." in text
     assert text.count("Images by split and class</strong>") == 2
     for colouring in ("label", "patient", "site"):
         assert f"coloured by {colouring}</strong>" in text
     assert "patient 1 " in text, "numbered, not named"
+
+
+def test_a_guess_without_a_network_has_one_score_on_a_page(page, world, tmp_path, bare):
+    """The run scores guesses on its own test images; the audit's own cross-validation would give other numbers."""
+    assert "Guessing the label without a network" not in page.read_text()
+    before = shutil.copytree(world.fuse, tmp_path / "run")
+    forge(before, run.METRICS, lambda document: document.update(shortcuts={}))
+    text = write_report(before, tmp_path / "r.html", world.data, world.cache).read_text()
+    assert "Guessing the label without a network" in text
+
+
+def test_the_answer_comes_first_with_its_picture_then_findings_patients_and_scores(world, tmp_path, bare):
+    text = write_report(world.compare, tmp_path / "r.html").read_text()
+    places = [
+        text.index(f'id="run1-{part}"')
+        for part in ("verdict", "findings", "patients", "scores", "cases", "provenance", "card")
+        if part != "findings" or 'id="run1-findings"' in text
+    ]
+    assert places == sorted(places)
+    assert places[0] < text.index("Difference in AUC to every single network</strong>") < places[1]
+    question = json.loads((world.compare / run.METRICS).read_text())["primary_question"]
+    for single in question["singles"]:
+        assert f"{single['name']} {single['delta']:+.3f}".replace("-", "\u2212") in text
+
+
+def rows_of(text, title):
+    """Cells of a table of the page, row by row, the large text of each."""
+    table = re.search(rf"<caption>{title}.*?</table>", text, re.DOTALL)[0]
+    rows = re.findall(r"<tr.*?</tr>", table, re.DOTALL)
+    return [re.findall(r"<t[hd][^>]*>([^<]*)", row) for row in rows]
+
+
+def test_patients_and_images_by_class_site_and_split(world, tmp_path, bare):
+    text = write_report(world.compare, tmp_path / "a.html", world.data, world.cache).read_text()
+    head, every, *sites = rows_of(text, r"Patients \(images\) by class")
+    assert head == ["", "ill", "well", "All"]
+    assert every[0] == "All images used"
+    assert every[-1] == "48 (96)"
+    assert [row[0] for row in sites] == ["north", "south"]
+    text = write_report(world.fuse, tmp_path / "b.html").read_text()
+    rows = rows_of(text, r"Patients \(images\) by class")
+    sizes = json.loads((world.fuse / run.METRICS).read_text())["sizes"]
+    assert [row[0] for row in rows[1:]] == ["All images used", "train", "test"]
+    assert rows[2][-1] == f"\u2013 ({sizes['train']})", "whose they are is not in the run"
+    assert rows[3][-1].endswith(f" ({sizes['test']})")
+    assert rows[3][-1] > "0"
+
+
+def test_the_flow_says_what_was_set_aside_and_why(world, tmp_path, bare):
+    out = shutil.copytree(world.compare, tmp_path / "run")
+    forge(out, run.METRICS, lambda document: document["matrix"].update(quarantined=3))
+    text = write_report(out).read_text()
+    assert "99 images found, 3 set aside (not readable: 3), 96 used of 48 patients: ill " in text
+
+
+def test_one_table_of_scores_has_the_primary_fusion_the_best_single_network_and_all_guesses(world):
+    from featstore.reporting.page import tables
+    from featstore.reporting.run_record import read_record
+
+    record = read_record(world.compare)
+    shown, hidden = tables._in_brief(record.outcome)
+    assert hidden == 0
+    many = [
+        structs.replace(one, label=f"{at}", estimates=shown[0].estimates)
+        for at in range(40)
+        for one in record.outcome.candidates[-1:]
+    ]
+    crowd = structs.replace(record.outcome, candidates=(*record.outcome.candidates, *many))
+    shown, hidden = tables._in_brief(crowd)
+    assert len(shown) == tables.ROWS
+    assert hidden == len(crowd.candidates) + len(crowd.shortcuts) - tables.ROWS
+    labels = {one.candidate.label for one in shown}
+    single = max((s for s in record.outcome.candidates if len(s.backbones) == 1), key=lambda s: s.primary)
+    assert {record.outcome.primary_question.primary, single.label} <= labels
+    assert {guess.label for guess in crowd.shortcuts} <= labels
+    scores = [one.primary for one in shown]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_the_report_is_about_the_primary_fusion_and_not_about_the_best_of_many(world, tmp_path, bare):
+    document = json.loads((world.compare / run.METRICS).read_text())
+    primary = document["primary_question"]["primary"]
+    best = max(document["contestants"], key=lambda c: c["metrics"]["auc"]["mean"])
+    out = shutil.copytree(world.compare, tmp_path / "run")
+    other = next(c["name"] for c in document["contestants"] if c["name"] not in {primary, best["name"]})
+    forge(out, run.METRICS, lambda page: page["primary_question"].update(primary=other))
+    assert (
+        f"images were answered wrong ({primary})" in write_report(world.compare, tmp_path / "a").read_text()
+    )
+    assert f"images were answered wrong ({other})" in write_report(out).read_text()
+
+
+@pytest.mark.parametrize("prevalence", [0.01, 0.2, 0.7])
+def test_predictive_values_are_those_of_bayes_and_their_intervals_those_of_resampling(prevalence):
+    from featstore.reporting.page.tables import Bounded, predictive_values
+
+    rng = np.random.default_rng(3)
+    ill, well, n = 0.8, 0.9, 200
+    found, spared = rng.binomial(n, [ill, well], (20000, 2)).T / n
+    ppv = found * prevalence / (found * prevalence + (1 - spared) * (1 - prevalence))
+    npv = spared * (1 - prevalence) / (spared * (1 - prevalence) + (1 - found) * prevalence)
+    bounds = [
+        Bounded(value, *np.percentile(draws, [2.5, 97.5])) for value, draws in ((ill, found), (well, spared))
+    ]
+    for told, draws, truth in zip(
+        predictive_values(*bounds, prevalence),
+        (ppv, npv),
+        (
+            ill * prevalence / (ill * prevalence + 0.1 * (1 - prevalence)),
+            well * (1 - prevalence) / (well * (1 - prevalence) + 0.2 * prevalence),
+        ),
+        strict=True,
+    ):
+        assert told.value == pytest.approx(truth)
+        assert (told.low, told.high) == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.012)
+
+
+def test_predictive_values_stay_shares_where_nobody_or_everybody_is_called_ill():
+    from featstore.reporting.page.tables import Bounded, predictive_values
+
+    all_right, none_found = Bounded(1.0, 0.9, 1.0), Bounded(0.0, 0.0, 0.1)
+    ppv, npv = predictive_values(all_right, all_right, 0.1)
+    assert (ppv.value, ppv.high, npv.value, npv.high) == (1, 1, 1, 1)
+    assert 0 < ppv.low < 1
+    nobody, npv = predictive_values(none_found, all_right, 0.1)
+    assert nobody is None
+    assert npv.value == pytest.approx(0.9)
+    everybody, none = predictive_values(all_right, none_found, 0.1)
+    assert everybody.value == pytest.approx(0.1)
+    assert none is None
+    for part in (ppv, npv, everybody):
+        assert 0 <= part.low <= part.value <= part.high <= 1
+
+
+def test_files_of_cases_are_named_for_their_owner_and_for_nobody_else(world, tmp_path, bare):
+    text = write_report(world.fuse, tmp_path / "r.html", world.data, world.cache, names=True).read_text()
+    assert "For the owner of the data alone" in text
+    files = re.findall(r'<span class="file">([^<]+)</span>', text)
+    known = {line.split(",")[0] for line in world.data.read_text().splitlines()[1:]}
+    assert files
+    assert set(files) <= known
+    assert str(tmp_path) not in text
+    with pytest.raises(UsageError, match="Names of files need the data set"):
+        write_report(world.fuse, tmp_path / "r.html", names=True)
+
+
+def test_every_figure_is_written_for_a_manuscript_with_its_caption(world, tmp_path):
+    figures = tmp_path / "figures"
+    for _ in range(2):
+        write_report(world.compare, tmp_path / "r.html", figures=figures, formats=["png", "svg"], dpi=100)
+    names = {path.stem for path in figures.glob("*.png")}
+    assert {"differences", "flow", "roc", "confusion"} <= names
+    assert names == {path.stem for path in figures.glob("*.svg")}
+    assert not list(figures.glob("*.pdf"))
+    captions = (figures / "captions.txt").read_text()
+    assert [name for name in names if f"{name}\n" not in captions] == []
+    with Image.open(figures / "roc.png") as image:
+        assert image.info["dpi"] == pytest.approx((100, 100), abs=0.1)
+    (figures / "roc.png").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="shows something else"):
+        write_report(world.compare, tmp_path / "r.html", figures=figures, dpi=100)
+    assert (figures / "roc.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("asked", [{"formats": "tiff"}, {"formats": ()}, {"dpi": 10}])
+def test_a_format_that_is_none_is_refused_before_anything_is_written(asked, world, tmp_path):
+    with pytest.raises(UsageError):
+        write_report(world.fuse, tmp_path / "r.html", figures=tmp_path / "figures", **asked)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_cache_without_the_vectors_costs_the_map_alone(world, tmp_path, bare):

@@ -20,7 +20,7 @@ def document(figures):
         "in_paper": True,
         "digest": "random:1",
     }
-    plate = {
+    drawn = {
         "number": 3,
         "title": "Model fusion",
         "alt": "Seven networks",
@@ -40,7 +40,7 @@ def document(figures):
             honest | {"name": "honest", "title": "Patients kept together", "basis": "resampled"},
         ],
         "reasons": ["5 of 12 patients are on both sides of the split by image."],
-        "figures": [plate | {"file": name} for name in figures],
+        "figures": [drawn | {"file": name} for name in figures],
         "steps": {"by_image/head": "the fusion head"},
         "computed": 7,
         "stored": 0,

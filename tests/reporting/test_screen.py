@@ -1,15 +1,35 @@
 """A comparison on the screen: the answer first, one table, nothing wider or longer than the screen."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
-from fakes_comparison import difference, question, result, standing
+from fakes_comparison import difference, question, result, scored
+from msgspec import structs
 
+from featstore.evaluation.metrics import METRICS
 from featstore.findings import CATALOGUE, Finding
-from featstore.reporting.terminal.comparison import LINES, ROWS, comparison_screen, comparison_text
+from featstore.reporting.run_record import read_fusion
+from featstore.reporting.terminal.comparison import (
+    LINES,
+    ROWS,
+    comparison_screen,
+    comparison_text,
+    demonstration_screen,
+    fusion_screen,
+    fusion_text,
+)
+from featstore.reporting.terminal.results import extraction_text, predictions_text
+from featstore.results.extraction import Extraction, KeySummary
+from featstore.results.fusion import Prediction, Predictions, SingleNetwork
+from featstore.results.paper import Demonstration
+from featstore.tables import wrapped
 
-FUSED = standing("fused", 0.86, (0.8, 0.95))
-SINGLE = standing("A", 0.8, (0.7, 0.9), ("A",))
+BEFORE = Path(__file__).parents[1] / "data" / "before"
+
+FUSED = scored("fused", 0.86, (0.8, 0.95))
+SINGLE = scored("A", 0.8, (0.7, 0.9), ("A",))
 
 
 def plain(lines):
@@ -23,15 +43,15 @@ def shown(*more, width=100, **changed):
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 def test_no_line_is_wider_than_the_terminal_and_a_long_name_keeps_both_ends(width):
     long = "concat_logreg:" + "+".join(f"EfficientNetLite{i}" for i in range(5))
-    lines = shown(standing(long, 0.9, (0.7, 0.95)), width=width)
+    lines = shown(scored(long, 0.9, (0.7, 0.95)), width=width)
     assert max(map(len, lines)) <= width
     assert re.search(r"\n  con.*Lite4 ", "\n".join(lines))
 
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_all_of_it_fits_forty_lines(width):
-    many = [standing(f"strategy_{i}", 0.7 + i / 1000, (0.6, 0.8)) for i in range(30)]
-    guesses = [standing(name, 0.5, (0.4, 0.6), ()) for name in ("file alone", "grey histogram alone")]
+    many = [scored(f"strategy_{i}", 0.7 + i / 1000, (0.6, 0.8)) for i in range(30)]
+    guesses = [scored(name, 0.5, (0.4, 0.6), ()) for name in ("file alone", "grey histogram alone")]
     found = [
         Finding(code, "A message of a hundred characters and more. " * 4, 3)
         for code, kind in CATALOGUE.items()
@@ -48,7 +68,7 @@ def test_all_of_it_fits_forty_lines(width):
 
 
 def test_the_table_is_sorted_by_score_with_differences_to_the_best_single_network():
-    worse = standing("worse", 0.7, (0.62, 0.78))
+    worse = scored("worse", 0.7, (0.62, 0.78))
     pairs = [difference("fused", "A", "cannot_tell"), difference("worse", "A", "b_better", delta=-0.1)]
     lines = shown(worse, pairs=pairs)
     at = next(at for at, line in enumerate(lines) if line.startswith("AUC, mean of 5 folds"))
@@ -96,7 +116,7 @@ def test_it_says_where_the_run_lies_and_what_to_do_next(tmp_path):
 
 
 def test_a_score_that_a_class_is_missing_for_has_no_interval():
-    assert "  none   -" in shown(standing("none", None, None))
+    assert "  none   -" in shown(scored("none", None, None))
 
 
 def test_without_a_question_it_says_so():
@@ -109,3 +129,138 @@ def test_a_question_with_more_networks_speaks_of_every_one():
     singles = question("better").singles
     many = question("better", singles=(*singles, singles[1]))
     assert shown(primary_question=many)[0] == "Yes: fused is better than every single network."
+
+
+# A fit, and the demonstration
+
+FIT = read_fusion(json.loads((BEFORE / "head" / "metrics.json").read_text()))
+
+
+def fit(singles=True, **changed):
+    """The fit of before, with networks alone beside it."""
+    score = next(iter(FIT.scores.values()))["auc"]
+    names = [f"Network{i}" for i in range(20)]
+    alone = tuple(
+        SingleNetwork(
+            name=name, score=structs.replace(score, value=0.8 - i / 100), delta=0.02, interval=(-0.1, 0.1)
+        )
+        for i, name in enumerate(names)
+    )
+    return structs.replace(FIT, singles=dict.fromkeys(FIT.scores, alone) if singles else {}, **changed)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_fit_is_its_answer_one_table_and_what_to_do_next(width):
+    lines = plain(fusion_screen(fit(), width)).split("\n")
+    assert max(map(len, lines)) <= width
+    assert len(lines) <= LINES
+    assert re.match(r"concat_head reaches an AUC of \d\.\d{3} \[", lines[0])
+    said = " ".join(" ".join(lines).split())
+    assert "best single network on them is Network0, AUC 0.800; the fusion differs by +0.020" in said
+    assert "which cannot be told from none" in said
+    rows = [line for line in lines if re.match(r"[* ] \w.*\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", line)]
+    assert len(rows) <= ROWS
+    assert sum(line.startswith("* concat_head ") for line in rows) == 1
+    assert re.search(r"^  Network0 .*\(the best single\)$", "\n".join(rows), re.MULTILINE)
+    assert " ".join(said.split("Next: ")[1].split()[:2]) == "featstore predict"
+    assert re.search(r"sensitivity \d\.\d{3} \[\d", said)
+    assert "log-loss" not in said
+
+
+def test_every_score_of_a_fit_is_in_its_details():
+    brief, whole = fusion_text(fit()), fusion_text(fit(), details=True)
+    assert max(map(len, whole.split("\n"))) <= 100
+    for row in METRICS.values():
+        assert re.search(rf"^{re.escape(row.label)} ", whole, re.MULTILINE), row.label
+    assert len(whole) > len(brief)
+
+
+def test_a_fit_of_one_network_has_no_difference():
+    text = fusion_text(fit(singles=False))
+    assert "best single" not in text
+    assert "\n* concat_head " in text
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        ((0.6, 0.7), "better than guessing."),
+        ((0.51, 0.99), "better than guessing; how good, these are too few to say."),
+        ((0.4, 0.9), "it cannot be told from guessing."),
+        ((0.1, 0.4), "worse than guessing; look for swapped labels."),
+        (None, "nothing can be concluded, a class has a single patient."),
+    ],
+)
+def test_a_fit_claims_no_more_than_its_interval(interval, said):
+    scores = {
+        split: {**part, "auc": structs.replace(part["auc"], interval=interval)}
+        for split, part in FIT.scores.items()
+    }
+    first = " ".join(fusion_text(fit(scores=scores)).split("\n\n")[0].split())
+    assert said in first
+
+
+def test_the_demonstration_is_one_page():
+    many = [scored(f"strategy_{i}", 0.7 + i / 1000, (0.6, 0.8)) for i in range(30)]
+    key = KeySummary(backbone="A", weights="w", recipe="identity", seed=0, stored=0, missing=2, stored_now=2)
+    extraction = Extraction(
+        images=2, keys=(key,), computed=2, phases={}, seconds=1.0, idle=0.0, announced_bytes=1,
+        measured_bytes=1, batch_size=16, precision="float32",
+    )  # fmt: skip
+    shown = Demonstration(
+        data="d.csv", extraction=extraction, fusion=fit(), comparison=result([FUSED, SINGLE, *many]),
+        report="runs/demo/report.html", seconds=60.0,
+    )  # fmt: skip
+    for width in (80, 100):
+        lines = plain(demonstration_screen(shown, width)).split("\n")
+        assert len(lines) <= LINES
+        assert max(map(len, lines)) <= 100
+        assert lines[0].startswith("Cannot tell yet whether fused ")
+        assert any("runs/demo/report.html" in line for line in lines)
+        assert lines[-1] == "  featstore compare DATA --out runs/mine"
+
+
+# Other screens
+
+
+def test_a_long_extraction_is_told_by_the_backbone():
+    keys = tuple(
+        KeySummary(backbone=name, weights="w", recipe="flip(h)", seed=seed, stored=1, missing=2)
+        for name in "ABCD" for seed in range(5)
+    )  # fmt: skip
+    told = Extraction(
+        images=3, keys=keys, computed=0, phases={}, seconds=1.0, idle=0.0, announced_bytes=1,
+        measured_bytes=1, batch_size=16, precision="float32", dry_run=True,
+    )  # fmt: skip
+    lines = extraction_text(told).split("\n")
+    assert lines[0].startswith("To do: 40 vectors")
+    assert [line.split() for line in lines[3:]] == [[name, "5", "views", "5", "10"] for name in "ABCD"]
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_answers_to_many_images_fit_the_screen(width):
+    votes = {f"EfficientNetLite{i}": "ill" for i in range(4)}
+    answers = tuple(
+        Prediction(
+            path=f"a/long/folder/with/many/parts/patient-{at:03}/slice.png", label="ill", votes=votes,
+            probability={"ill": 0.75, "well": 0.25}, in_training="the same patient name",
+        )
+        for at in range(40)
+    )  # fmt: skip
+    result = Predictions(
+        run="r", operating={"calibration": None, "threshold": None}, classes=("ill", "well"), files=(), bad=(),
+        predictions=answers,
+    )  # fmt: skip
+    text = predictions_text(result, 15, width)
+    lines = text.split("\n")
+    assert lines[0].startswith("40 images answered: ill 40; 40 of them were learned from")
+    assert max(map(len, lines[2:18])) <= width
+    assert "and 25 more: --csv prints all" in text
+    assert "patient-000" in text
+
+
+def test_sentences_are_wrapped_and_tables_and_commands_are_not():
+    sentence, row, command = "word " * 30, "a" * 60 + "  " + "b" * 60, "  featstore extract " + "x" * 100
+    lines = wrapped(f"{sentence}\n{row}\n{command}", 80).split("\n")
+    assert max(map(len, lines[:2])) <= 80
+    assert lines[2:] == [row, command]

@@ -9,14 +9,14 @@ from featstore.reporting.terminal.comparison import operating_text
 from featstore.reporting.verdict import SHOWN, consequences, pairs_text, selection_bias_text, summary
 
 
-def standing(label, auc, backbones=("A", "B"), **spread):
+def scores(label, auc, backbones=("A", "B"), **spread):
     parts = {"patients": 0.031, "folds": None, "training": None, **spread}
     candidate = SimpleNamespace(label=label, backbones=backbones)
     return SimpleNamespace(candidate=candidate, primary=auc, variance_components=SimpleNamespace(**parts))
 
 
 def result(pairs, scored=None, selection_bias=None):
-    ranked = scored or [standing("NetA", 0.8, ("A",)), standing("fused", 0.9), standing("voted", 0.7)]
+    ranked = scored or [scores("NetA", 0.8, ("A",)), scores("fused", 0.9), scores("voted", 0.7)]
     matrix = {"groups": 48, "has_groups": True, "backbones": [{"name": "NetA"}, {"name": "NetB"}]}
     return SimpleNamespace(
         matrix=matrix,
@@ -120,8 +120,8 @@ def test_the_best_of_many_is_quoted_without_its_luck():
 
 
 def test_the_kinds_of_luck_are_named_where_they_were_looked_at():
-    assert selection_bias_text(result([], [standing("one", 0.9)])) == ""
-    every = selection_bias_text(result([], [standing("one", 0.9, folds=0.006, training=0.004)]))
+    assert selection_bias_text(result([], [scores("one", 0.9)])) == ""
+    every = selection_bias_text(result([], [scores("one", 0.9, folds=0.006, training=0.004)]))
     assert "0.006 with other folds of the same patients, 0.004 with another training seed" in every
 
 

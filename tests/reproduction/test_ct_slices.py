@@ -41,8 +41,8 @@ def test_a_small_part_of_the_ct_slices_gives_every_number_and_every_figure(monke
     for claim in found["claims"]:
         low, high = claim["accuracy"]["interval"]
         assert 0 <= low <= claim["accuracy"]["value"] <= high <= 1
-    assert {plate["number"] for plate in found["figures"]} == {*range(1, 24), None}
-    assert all((Path("one") / plate["file"]).stat().st_size > 1000 for plate in found["figures"])
+    assert {drawn["number"] for drawn in found["figures"]} == {*range(1, 24), None}
+    assert all((Path("one") / drawn["file"]).stat().st_size > 1000 for drawn in found["figures"])
     assert set(found["conversion"]["formats"]) == {"JPEG", "PNG"}
     assert found["leak"]["in_both"] > 0, "patients with several slices, split by image"
 

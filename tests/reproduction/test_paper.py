@@ -35,18 +35,18 @@ def document(world, *steps, name=run.METRICS):
 
 @pytest.mark.slow
 def test_every_figure_of_the_paper_has_a_file_by_its_number_and_a_line_in_the_index(world):
-    index = [plate for plate in document(world)["figures"] if plate["number"] is not None]
-    assert [plate["number"] for plate in index] == list(range(1, 24))
-    for plate in index:
-        assert re.fullmatch(rf"figures/figure-{plate['number']:02d}-[a-z0-9-]+\.svg", plate["file"])
-        assert "<svg" in (world.arguments["out"] / plate["file"]).read_text()
-        assert len(plate["caption"]) > 40
-        assert plate["alt"]
-    curves = {plate["number"]: plate["file"] for plate in index}
+    index = [drawn for drawn in document(world)["figures"] if drawn["number"] is not None]
+    assert [drawn["number"] for drawn in index] == list(range(1, 24))
+    for drawn in index:
+        assert re.fullmatch(rf"figures/figure-{drawn['number']:02d}-[a-z0-9-]+\.svg", drawn["file"])
+        assert "<svg" in (world.arguments["out"] / drawn["file"]).read_text()
+        assert len(drawn["caption"]) > 40
+        assert drawn["alt"]
+    curves = {drawn["number"]: drawn["file"] for drawn in index}
     for at, name in enumerate(BY_FIGURE):
         assert re.search(rf"-{name.lower()}-.*accuracy\.svg", curves[8 + 2 * at])
         assert re.search(rf"-{name.lower()}-.*loss\.svg", curves[9 + 2 * at])
-    extra = [plate["title"] for plate in document(world)["figures"] if plate["number"] is None]
+    extra = [drawn["title"] for drawn in document(world)["figures"] if drawn["number"] is None]
     assert len(extra) == 2
     assert all(title.startswith("MobileNetV2") for title in extra)
 
@@ -159,11 +159,11 @@ def test_random_weights_are_marked_in_table_and_captions_and_absent_ones_named(w
     assert re.search(r"^ResNet50 +yes +RANDOM WEIGHTS \(random:3 keras", text, re.MULTILINE)
     assert re.search(rf"^{ABSENT} +yes +weights absent", text, re.MULTILINE)
     assert f"Weights absent: {ABSENT} did not take part" in text
-    titles = {plate.number: (plate.title, plate.caption) for plate in world.result.figures}
+    titles = {drawn.number: (drawn.title, drawn.caption) for drawn in world.result.figures}
     assert all("ResNet50 (random weights)" in part for number in (16, 17) for part in titles[number])
     assert all("VGG19 (weights absent)" in part for number in (18, 19) for part in titles[number])
     assert all("1 with random weights" in titles[number][0] for number in (22, 23))
-    files = {plate.number: plate.file for plate in world.result.figures}
+    files = {drawn.number: drawn.file for drawn in world.result.figures}
     assert files[16].endswith("figure-16-resnet50-random-weights-accuracy.svg")
     assert files[19].endswith("figure-19-vgg19-weights-absent-loss.svg")
     assert all("Random weights: ResNet50." in titles[number][1] for number in (3, 7))

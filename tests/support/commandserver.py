@@ -79,9 +79,9 @@ class Server:
 
     def run(self, script, arguments, cwd, timeout) -> tuple[int, str, str]:
         """Exit code, stdout and stderr of a command; after `timeout` seconds it is killed, and the code says so."""
-        wish = {"argv": [str(script), *arguments], "cwd": str(cwd or Path.cwd()), "timeout": timeout}
-        wish |= {"environment": dict(os.environ), "pages": list(map(str, self.pages))}
-        print(json.dumps(wish), file=self.channel, flush=True)
+        asked = {"argv": [str(script), *arguments], "cwd": str(cwd or Path.cwd()), "timeout": timeout}
+        asked |= {"environment": dict(os.environ), "pages": list(map(str, self.pages))}
+        print(json.dumps(asked), file=self.channel, flush=True)
         code = int(self.channel.readline())
         out, err = (page.read_bytes().decode() for page in self.pages)
         return code, out, err
@@ -96,11 +96,11 @@ class Server:
 def serve(channel):
     """Fork for every wish; the fork returns with it, the server never."""
     for line in channel:
-        wish = json.loads(line)
+        asked = json.loads(line)
         pid = os.fork()
         if not pid:
-            return wish
-        print(exit_code(pid, wish["timeout"]), file=channel, flush=True)
+            return asked
+        print(exit_code(pid, asked["timeout"]), file=channel, flush=True)
     sys.exit()
 
 
@@ -114,16 +114,16 @@ def exit_code(pid, timeout):
     return os.waitstatus_to_exitcode(status)
 
 
-def become(wish):
+def become(asked):
     """Give this process the folder, the environment, the streams and the arguments of a command."""
-    os.chdir(wish["cwd"])
+    os.chdir(asked["cwd"])
     os.environ.clear()
-    os.environ.update(wish["environment"])
-    for descriptor, page in enumerate(wish["pages"], 1):
+    os.environ.update(asked["environment"])
+    for descriptor, page in enumerate(asked["pages"], 1):
         opened = os.open(page, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(opened, descriptor)
         os.close(opened)
-    sys.argv = wish["argv"]
+    sys.argv = asked["argv"]
     sys.path[0] = str(Path(sys.argv[0]).parent)
 
 
@@ -153,6 +153,6 @@ if __name__ == "__main__":
     assert len([*Path("/proc/self/task").iterdir()]) == 1, "only a process of one thread may be forked"
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as connection, connection.makefile("rw") as lines:
-        wish = serve(lines)
-    become(wish)
+        asked = serve(lines)
+    become(asked)
     end(run(sys.argv[0]))

@@ -131,11 +131,11 @@ class World:
         store = Store(self.cache)
         todo = plan.plan(KEYS, sorted(self.images), store.stored(KEYS), store.bad_images(DECODING))
         backbones = {s: GridBackbone(s) for s in SPECS}
-        tally = engine.run_pass(
+        stats = engine.run_pass(
             plan.image_blocks(todo, BLOCK), self.images, DECODING, backbones, store, engine.NullProgress()
         )
         store.flush()
-        return tally
+        return stats
 
     def shards(self) -> dict[str, bytes]:
         return {str(path): path.read_bytes() for path in self.files("features/**/*.h5")}
@@ -188,8 +188,8 @@ def index(world: World, rng: random.Random, rounds: int) -> Iterator[Counter[str
     """A damaged index changes nothing but time: nothing is computed, nothing is lost."""
     for _ in range(rounds):
         kinds = Counter(kind for kind, _ in _some(world.files("index/*.ids"), rng))
-        tally = world.extract()
-        assert (tally.rows, tally.bad) == (0, []), kinds
+        stats = world.extract()
+        assert (stats.rows, stats.bad) == (0, []), kinds
         assert world.rows() == world.whole, kinds
         yield kinds
 
@@ -198,8 +198,8 @@ def quarantine_rows(world: World, rng: random.Random, rounds: int) -> Iterator[C
     """A damaged row is dropped, its image looked at again, and the row is back byte for byte."""
     for _ in range(rounds):
         kinds = Counter(kind for kind, _ in _some(world.files("quarantine/images/*/*.json"), rng))
-        tally = world.extract()
-        assert {bad.reason for bad in tally.bad} == {"truncated"}, kinds
+        stats = world.extract()
+        assert {bad.reason for bad in stats.bad} == {"truncated"}, kinds
         assert world.rows() == world.whole, kinds
         yield kinds
 

@@ -53,7 +53,7 @@ def bias(name, **changed):
     return SelectionBias(**{"name": name, "metric": "auc", "selection_frequency": 0.3, **known, **changed})
 
 
-def standing(label, auc, interval, backbones=("A", "B")):
+def scored(label, auc, interval, backbones=("A", "B")):
     plain = estimate(0.7, (0.6, 0.8))
     estimates = {**dict.fromkeys(METRICS, plain), "auc": estimate(auc, interval)}
     return SimpleNamespace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import h5py
+import nibabel
 import numpy as np
 from corruption import make_runs
 from fakes import DECODING, key, spec
@@ -42,6 +44,7 @@ from featstore.images.csv import list_csv
 from featstore.images.folder import list_folder
 from featstore.images.formats.container import check_structure, identify
 from featstore.images.formats.decode import decode, probe
+from featstore.images.formats.npz import read_table
 from featstore.images.manifest import read_contents
 from featstore.images.reading import FACT, decoding_bytes, plausible
 from featstore.images.recipe import PRESETS, parse_recipe
@@ -348,10 +351,10 @@ def _outcomes() -> list[bytes]:
     }
     who |= {"metrics": dict.fromkeys(METRICS, estimate), "curves": curves}
     who |= {"spread": {"patients": 0.1, "folds": None, "training": None}}
-    duel = {"a": "b", "b": "a", "metric": "auc", "delta": 0.0, "interval": None, "p": 1.0, "needed": None}
-    duel |= {"verdict": "cannot_tell", "tests": {"delong": {"p": 1.0, "adjusted": None}}}
+    pair = {"a": "b", "b": "a", "metric": "auc", "delta": 0.0, "interval": None, "p": 1.0, "needed": None}
+    pair |= {"verdict": "cannot_tell", "tests": {"delong": {"p": 1.0, "adjusted": None}}}
     protocol = {"folds": 2, "repeats": 1, "fold_seed": 0, "calibrate": None, "sensitivity": None}
-    comparison = {"matrix": matrix, "protocol": protocol, "comparisons": [duel], "winner": None}
+    comparison = {"matrix": matrix, "protocol": protocol, "comparisons": [pair], "winner": None}
     single = {"name": "a", "delta": 0.0, "interval": [-0.1, 0.1], "p": 1.0}
     asked = {"primary": "b", "metric": "auc", "margin": 0.01, "verdict": "cannot_tell", "against": "a"}
     asked |= {"singles": [single], "shortcuts": [single], "above_shortcuts": False, "patients": 4}
@@ -397,12 +400,20 @@ def _images(folder: Path) -> dict[str, Target]:
     )
     tiles = {259: 8, 317: 3, 322: 32, 323: 32, 324: (8,), 325: (40,)}
     files.append(tiff(page(grey.astype("f8"), tiles, zlib.compress(bytes(8192)))))
+    volume = np.stack([grey] * 9, axis=2).astype(np.int16)
+    files += [kind(volume, np.eye(4)).to_bytes() for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image)]
+    files.append(gzip.compress(files[-1], mtime=0))
+    arrays = _saved(np.save, grey), _saved(np.savez, images=[grey] * 2, labels=["a", "b"], groups=[1, 2])
+    files += arrays
 
     def structure(data: bytes) -> None:
         check_structure(identify(data), data)
 
     path = folder / "image"
     return {
+        "labels of arrays": Target(
+            list(arrays[1:]), _from_file(folder / "x.npz", read_table), (BadImageError,)
+        ),
         "image signature": Target(files, identify, (BadImageError,)),
         "image structure": Target(files, structure, (BadImageError,)),
         "image contents": Target(files, _from_file(path, read_contents)),
@@ -411,6 +422,12 @@ def _images(folder: Path) -> dict[str, Target]:
         "image": Target(files, lambda data: decode(data, value_range=(0, 99)), (BadImageError,)),
         "torch archive": Target([_archive()], _from_file(folder / "x.pth", read_state_dict), (WeightsError,)),
     }
+
+
+def _saved(save: Callable[..., None], *values: object, **named: object) -> bytes:
+    file = io.BytesIO()
+    save(file, *values, **named)
+    return file.getvalue()
 
 
 def _archive() -> bytes:

@@ -20,7 +20,7 @@ from fakes import DECODING, RECIPE, GridBackbone, key, records, spec
 
 from featstore.executors.serial import Serial
 from featstore.extraction import pipeline as engine
-from featstore.extraction import scheduler as portions
+from featstore.extraction import scheduler as pieces
 from featstore.extraction.plan import plan
 from featstore.extraction.scheduler import ExtractWorker, compute_plan
 from featstore.images.formats.decode import decoder_version
@@ -92,7 +92,7 @@ def extract(images, cache, *, keys=KEYS, delay=0.0, store=Store):
         ids = [i for i in images if i not in bad]
         return plan(keys, ids, found.stored(keys), found.bad_images(NOW))
 
-    portions.image_blocks.__defaults__ = (BLOCK,)
+    pieces.image_blocks.__defaults__ = (BLOCK,)
     work = ExtractWorker(Nets(delay), NOW, cache)
     return compute_plan(replan(()), images, work, Serial(), engine.NullProgress(), replan)
 
@@ -169,7 +169,7 @@ class Acknowledging(Store):
 def child(images, cache, settings, acknowledged, barrier, outbox):
     """Entry of a process: wait for the others, extract, and send the rows that were computed."""
     Acknowledging.counter = acknowledged
-    portions.Store = Acknowledging
+    pieces.Store = Acknowledging
     death = settings.pop("death", None)
     if death is not None:
         Reaper(cache, death).arm()

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from featstore.errors import UsageError
-from featstore.fusion.linear import fit_concatenated, principal_parts, standardise
-from featstore.fusion.strategy import FusionStrategy
+from featstore.fusion.linear import LinearStrategy, fit_concatenated, principal_parts, standardise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
-class CcaConcat(FusionStrategy):
+class CcaConcat(LinearStrategy):
     """Feature-level fusion: keep of each backbone what the other backbones see too.
 
     Regularised generalised canonical correlation analysis (MAXVAR): find shared variates that every backbone
@@ -86,9 +85,6 @@ class CcaConcat(FusionStrategy):
         variates = [part @ turn for part, turn in zip(scores, rotations, strict=True)]
         canonical = [axis @ turn for axis, turn in zip(axes, rotations, strict=True)]
         self.model_ = fit_concatenated(variates, canonical, y, self.C, mean, scale)
-
-    def _predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
-        return self.model_.proba(X)
 
 
 def canonical_rotations(scores: Sequence[Floats], n_variates: int, ridge: float) -> list[Floats]:

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from featstore.errors import UsageError
 from featstore.fusion.blocks import Block
-from featstore.fusion.linear import LinearModel, fit_elasticnet, scaled_block, standardise
-from featstore.fusion.strategy import FusionStrategy
+from featstore.fusion.linear import LinearModel, LinearStrategy, fit_elasticnet, scaled_block, standardise
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
-class ConcatElasticnet(FusionStrategy):
+class ConcatElasticnet(LinearStrategy):
     """Feature-level fusion by concatenation and a sparse logistic regression.
 
     The L1 penalty sets most coefficients to exactly zero, so a few hundred columns of thousands remain; the L2
@@ -65,6 +64,3 @@ class ConcatElasticnet(FusionStrategy):
         mean, scale = standardise(X, [Block(str(i), i, i + 1) for i in range(X.shape[1])])
         scaled = scaled_block(X, Block("all", 0, X.shape[1]), mean, scale)
         self.model_ = LinearModel(*fit_elasticnet(scaled, y, self.penalty, self.l1_ratio), mean, scale)
-
-    def _predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
-        return self.model_.proba(X)

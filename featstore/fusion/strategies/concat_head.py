@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sklearn.utils.validation import check_is_fitted
+
+from featstore.fusion.linear import LinearModel
 from featstore.fusion.neural import NeuralStrategy
 from featstore.fusion.training import DenseHead
 
@@ -49,6 +52,12 @@ class ConcatHead(NeuralStrategy):
             "standardize": False,
         }
     }
+
+    def linear_logits(self) -> LinearModel:
+        """Its logits are a linear function of the columns: dropout is for training alone."""
+        check_is_fitted(self)
+        dense = self._restored().dense
+        return LinearModel(dense.weights, dense.bias, self.mean_, self.scale_)
 
     def _network(self, n_logits: int, dtype: type[np.floating[Any]]) -> DenseHead:
         return DenseHead(self.n_features_in_, n_logits, dtype)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from featstore.fusion.linear import fit_logistic
-from featstore.fusion.strategy import FusionStrategy
+from featstore.fusion.linear import LinearStrategy, fit_logistic
 from featstore.fusion.subset_logistic import SubsetLogistic, choose_penalty
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from featstore.fusion.blocks import Block
 
 
-class ConcatLogreg(FusionStrategy):
+class ConcatLogreg(LinearStrategy):
     """Feature-level fusion by concatenation and L2 logistic regression.
 
     Every column is standardised and every block is given the same total variance, whatever its width (see
@@ -69,6 +68,3 @@ class ConcatLogreg(FusionStrategy):
     def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
         self.C_ = choose_penalty(X, y, self.blocks_, self.C, groups)
         self.model_ = fit_logistic(X, y, self.blocks_, self.C_)
-
-    def _predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
-        return self.model_.proba(X)

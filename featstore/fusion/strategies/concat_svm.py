@@ -9,8 +9,7 @@ from sklearn.svm import SVC
 
 from featstore.errors import UsageError
 from featstore.fusion.decision import fold_numbers, out_of_fold, scale_decisions
-from featstore.fusion.linear import LinearModel, gram, standardise, unfold
-from featstore.fusion.strategy import FusionStrategy
+from featstore.fusion.linear import LinearModel, LinearStrategy, gram, standardise, unfold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
-class ConcatSvm(FusionStrategy):
+class ConcatSvm(LinearStrategy):
     """Feature-level fusion by concatenation and a linear support vector machine.
 
     Columns and blocks are weighed as in `ConcatLogreg`. Only rows near the boundary decide where it lies. With
@@ -77,9 +76,6 @@ class ConcatSvm(FusionStrategy):
         self.model_ = LinearModel(
             slope @ machine.coef, slope @ machine.intercept + offset, machine.mean, machine.scale
         )
-
-    def _predict_proba(self, X: NDArray[Any]) -> Floats:
-        return self.model_.proba(X)
 
     def _separate(self, X: NDArray[Any], y: NDArray[np.intp]) -> Callable[[NDArray[Any]], Floats]:
         return self._machine(X, y).decision

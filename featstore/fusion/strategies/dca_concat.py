@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from featstore.fusion.linear import fit_concatenated, scaled_block, standardise
-from featstore.fusion.strategy import FusionStrategy
+from featstore.fusion.linear import LinearStrategy, fit_concatenated, scaled_block, standardise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 RANK = 1e-6
 
 
-class DcaConcat(FusionStrategy):
+class DcaConcat(LinearStrategy):
     """Feature-level fusion: the few axes of each backbone along which class means differ, paired across backbones.
 
     Of each backbone at most (classes - 1) axes remain, those that span the class means, scaled to make the
@@ -68,9 +67,6 @@ class DcaConcat(FusionStrategy):
         paired = [part @ turn for part, turn in zip(scores, rotations, strict=True)]
         turned = [axis @ turn for axis, turn in zip(axes, rotations, strict=True)]
         self.model_ = fit_concatenated(paired, turned, y, self.C, mean, scale)
-
-    def _predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
-        return self.model_.proba(X)
 
 
 def separating_axes(Z: Floats, y: NDArray[np.intp]) -> Floats:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
 from featstore.fusion.decision import DecisionStrategy
-from featstore.fusion.linear import probabilities
+from featstore.fusion.linear import LinearModel, join_models, probabilities
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -39,6 +41,12 @@ class MeanLogit(DecisionStrategy):
 
     level: ClassVar[str] = "decision"
     min_blocks: ClassVar[int] = 2
+
+    def linear_logits(self) -> LinearModel:
+        """Its logits are a linear function of the columns: the mean of those of the backbones."""
+        check_is_fitted(self)
+        n_logits, share = len(self.models_[0].coef), 1 / len(self.models_)
+        return join_models(self.models_, [share * np.eye(n_logits)] * len(self.models_), np.zeros(n_logits))
 
     def _combine(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         return probabilities(logits.mean(axis=1))

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.feature_selection import f_classif
+from sklearn.utils.validation import check_is_fitted
 
 from featstore.errors import UsageError
 from featstore.fusion.blocks import Block
-from featstore.fusion.linear import fit_logistic, rescale, standardise
+from featstore.fusion.linear import LinearModel, fit_logistic, rescale, standardise
 from featstore.fusion.strategy import FusionStrategy
 
 if TYPE_CHECKING:
@@ -59,6 +60,15 @@ class Mrmr(FusionStrategy):
         self.blocks = blocks
         self.C = C
         self.n_columns = n_columns
+
+    def linear_logits(self) -> LinearModel:
+        """Its logits are a linear function of the columns: nought of those that were not chosen."""
+        check_is_fitted(self)
+        model: LinearModel = self.model_
+        coef = np.zeros((len(model.coef), self.n_features_in_))
+        mean, scale = np.zeros((2, self.n_features_in_))
+        coef[:, self.chosen_], mean[self.chosen_], scale[self.chosen_] = model.coef, model.mean, model.scale
+        return LinearModel(coef, model.intercept, mean, scale)
 
     def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:  # noqa: ARG002
         if self.n_columns < 1:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from featstore.fusion.linear import LinearModel, scaled_block, standardise
-from featstore.fusion.strategy import FusionStrategy
+from featstore.fusion.linear import LinearModel, LinearStrategy, scaled_block, standardise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from featstore.fusion.blocks import Block
 
 
-class NearestCentroid(FusionStrategy):
+class NearestCentroid(LinearStrategy):
     """Floor: the class whose mean is nearest, by Euclidean distance on standardised columns and weighed blocks.
 
     Nothing is tuned and hardly anything can be overfitted, so a fusion that does not beat it has learned
@@ -59,6 +58,3 @@ class NearestCentroid(FusionStrategy):
         if len(labels) == 2:  # noqa: PLR2004
             coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
         self.model_ = LinearModel(coef, intercept, mean, scale)
-
-    def _predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
-        return self.model_.proba(X)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from featstore.fusion.linear import fit_concatenated, principal_parts, standardise
-from featstore.fusion.strategy import FusionStrategy
+from featstore.fusion.linear import LinearStrategy, fit_concatenated, principal_parts, standardise
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from featstore.fusion.blocks import Block
 
 
-class PcaConcat(FusionStrategy):
+class PcaConcat(LinearStrategy):
     """Feature-level fusion: the first principal components of each backbone, side by side.
 
     PCA is fitted to the standardised training rows of one backbone and looks at no label. It discards directions of
@@ -63,6 +62,3 @@ class PcaConcat(FusionStrategy):
         mean, scale = standardise(X, self.blocks_)
         axes, scores = principal_parts(X, self.blocks_, mean, scale, self.n_components, self.random_state)
         self.model_ = fit_concatenated(scores, axes, y, self.C, mean, scale)
-
-    def _predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
-        return self.model_.proba(X)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
-from featstore.fusion.linear import ProcrustesStrategy
+from featstore.fusion.linear import LinearModel, ProcrustesStrategy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,6 +46,18 @@ class ProjectMean(ProcrustesStrategy):
 
     level: ClassVar[str] = "feature"
     min_blocks: ClassVar[int] = 2
+
+    def linear_logits(self) -> LinearModel:
+        """Its logits are a linear function of the columns: one of the mean of projections."""
+        check_is_fitted(self)
+        weights = self.model_.coef * self.model_.scale
+        share = weights / len(self.projections_)
+        return LinearModel(
+            np.concatenate([share @ projection.axes.T for projection in self.projections_], axis=1),
+            self.model_.intercept - weights @ self.model_.mean,
+            np.concatenate([projection.mean for projection in self.projections_]),
+            np.concatenate([projection.scale for projection in self.projections_]),
+        )
 
     def _merge(self, scores: list[NDArray[np.float64]]) -> NDArray[np.float64]:
         mean: NDArray[np.float64] = np.mean(scores, axis=0)

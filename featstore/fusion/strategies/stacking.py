@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
 from featstore.fusion.blocks import Block
 from featstore.fusion.decision import TrainedDecisionStrategy
-from featstore.fusion.linear import fit_logistic
+from featstore.fusion.linear import LinearModel, fit_logistic, join_models
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -59,6 +61,13 @@ class Stacking(TrainedDecisionStrategy):
     ) -> None:
         super().__init__(blocks, C, inner_folds, random_state)
         self.stack_C = stack_C
+
+    def linear_logits(self) -> LinearModel:
+        """Its logits are a linear function of the columns: one of logits that are."""
+        check_is_fitted(self)
+        weights = self.stack_.coef * self.stack_.scale
+        mixes = np.split(weights, len(self.models_), axis=1)
+        return join_models(self.models_, mixes, self.stack_.intercept - weights @ self.stack_.mean)
 
     def _fit_combiner(self, logits: NDArray[np.float64], y: NDArray[np.intp]) -> None:
         rows = _flat(logits)

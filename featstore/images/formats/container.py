@@ -461,6 +461,7 @@ _FOREIGN = (
 _HINTS = {
     _BARE: "Write it anew with pydicom: dcmread(file, force=True).save_as(file, enforce_file_format=True).",
     _PAIR: "Join both: nibabel.save(nibabel.Nifti1Image.from_image(nibabel.load('v.hdr')), 'v.nii.gz')",
+    "HDF5": "Save its pictures and their classes as .npz, by numpy.savez(FILE, images=..., labels=...).",
     "gzip": "Unpack it first.",
     "ZIP": "Unpack it first.",
     "7z": "Unpack it first.",

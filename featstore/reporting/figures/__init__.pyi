@@ -2,6 +2,7 @@
 
 from .comparison import (
     critical_difference,
+    differences,
     forest,
     lattice,
     pareto,
@@ -19,6 +20,7 @@ from .data import (
     confusion,
     distribution,
     embedding_map,
+    flow_diagram,
     image_grid,
 )
 from .networks import accuracy_curves, fusion_diagram, loss_curves
@@ -31,8 +33,10 @@ __all__ = [
     "confusion",
     "critical_difference",
     "decision_curves",
+    "differences",
     "distribution",
     "embedding_map",
+    "flow_diagram",
     "forest",
     "fusion_diagram",
     "image_grid",

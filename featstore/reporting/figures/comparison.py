@@ -1,4 +1,4 @@
-"""Figures that compare candidates, backbones and views: forest plot, ranks, lattice, Pareto front, views.
+"""Figures that compare candidates, backbones and views: differences, forest plot, ranks, lattice, Pareto, views.
 
 Demsar draws the critical-difference diagram along a line with names hung from it. The lines of sixteen long names
 cross, and cover names on a phone: here the diagram is turned, a row for each.
@@ -28,12 +28,32 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
     Subset = frozenset[str]
 
-# Forest plot of intervals, critical-difference diagram of ranks
+# Forest plots of differences and of intervals, critical-difference diagram of ranks
 
 ROWS = 30
 """Candidates that a picture has room for; the critical difference is that of all."""
 ROW, NAMES, AXIS = 0.21, 1.5, 2.0
 """Inches from row to row, for the names, and for the axis beside them."""
+
+
+def differences(
+    question: Mapping[str, Any], *, name: str = "differences", title: str | None = None
+) -> style.Picture:
+    """The primary fusion less every single network, with 95 % intervals and the margin: the primary question.
+
+    Parameters
+    ----------
+    question
+        As ``primary_question`` in metrics.json of a comparison: ``primary``, ``metric``, ``margin``, and ``singles``,
+        each with ``name``, ``delta``, ``interval`` and ``p``.
+    name, title
+        Of the picture.
+    """
+    metric = _spoken(question["metric"])
+    title = title or f"Difference in {metric} to every single network"
+    if not question["singles"]:
+        return style.blank(name, title, "There is no single network to compare with.")
+    return _differences(question, metric, name, title)
 
 
 def forest(
@@ -113,6 +133,51 @@ def _spoken(metric: str) -> str:
 
 
 @style.drawing
+def _differences(question: Mapping[str, Any], metric: str, name: str, title: str) -> style.Picture:
+    singles, margin, primary = question["singles"][:ROWS], question["margin"], question["primary"]
+    figure, axes = style.canvas(ROW * (len(singles) + 1), AXIS)
+    axes.axvspan(-margin, margin, color=style.GREY, alpha=0.25, linewidth=0)
+    axes.axvline(0.0, color=style.INK, linewidth=1.0, zorder=1)
+    for row, one in enumerate(singles):
+        if one["interval"]:
+            axes.plot(one["interval"], [row, row], color=style.PALETTE[0], linewidth=1.6, zorder=2)
+        axes.plot(one["delta"], row, marker="s", color=style.PALETTE[0], markersize=5, zorder=3)
+        _beside(axes, row, _difference(one))
+    labels, key = style.abbreviated([one["name"] for one in singles], NAMES, 8)
+    _rows(axes, labels, -0.8)
+    ends = [end for one in singles for end in (one["delta"], *(one["interval"] or ()))]
+    reach = 1.08 * max(*map(abs, ends), 2 * margin, 0.01)
+    axes.set_xlim(-reach, reach)
+    axes.set_xlabel(f"Difference in {metric}")
+    axes.locator_params(axis="x", nbins=4)
+    for at, side, text in ((0.0, "left", "single network better"), (1.0, "right", "fusion better")):
+        axes.annotate(
+            text, (at, 1.0), xycoords="axes fraction", xytext=(0, 2), textcoords="offset points", ha=side,
+            va="bottom", fontsize=style.SMALL, color=style.GREY,
+        )  # fmt: skip
+    note = (
+        f"{style.fitted(primary, 3.0)} less each single network, with 95 % intervals (clustered standard errors, one"
+        f" test each, not adjusted: yes only if every interval lies above 0). Grey band: differences within the"
+        f" margin of {margin:g}, too small to matter.{_best_of(question['singles'])}"
+    )
+    style.below(axes, f"{note}\n{key}", left=NAMES)
+    said = "; ".join(f"{printable(one['name'])} {_difference(one)}" for one in singles[:6])
+    rest = f"; {len(question['singles']) - 6} more" if len(question["singles"]) > 6 else ""  # noqa: PLR2004
+    alt = (
+        f"Difference in {metric} of {printable(primary)} to single networks, margin {margin:g}: {said}{rest}."
+    )
+    return style.Picture(name, title, alt, figure)
+
+
+def _difference(one: Mapping[str, Any]) -> str:
+    """A difference with its interval and its p."""
+    interval = one["interval"]
+    bounds = f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else " [no interval]"
+    p = f"p = {one['p']:.3f}" if one["p"] >= 0.0005 else "p < 0.001"  # noqa: PLR2004
+    return f"{one['delta']:+.3f}{bounds}, {p}".replace("-", "\N{MINUS SIGN}")
+
+
+@style.drawing
 def _forest(ranked: Candidates, metric: str, undefined: int, name: str, title: str) -> style.Picture:
     shown = ranked[:ROWS]
     figure, axes = style.canvas(ROW * (len(shown) + 0.5), AXIS)
@@ -123,7 +188,9 @@ def _forest(ranked: Candidates, metric: str, undefined: int, name: str, title: s
     axes.set_xlabel(_spoken(metric))
     axes.locator_params(axis="x", nbins=4)
     left_out = f" {undefined} without a value are left out." if undefined else ""
-    note = f"Filled: several backbones fused; hollow: one alone. Small dots: the folds.{_best_of(ranked)}{left_out}"
+    note = (
+        f"Filled: several fused; hollow: one alone. Small dots below: the folds.{_best_of(ranked)}{left_out}"
+    )
     style.below(axes, f"{note}\n{key}", left=NAMES)
     return style.Picture(name, title, _forest_alt(ranked, metric, title), figure)
 
@@ -132,7 +199,7 @@ def _interval(axes: Axes, row: int, estimate: Mapping[str, Any], *, fused: bool)
     colour = style.PALETTE[0] if fused else style.PALETTE[1]
     mean, interval = estimate["mean"], estimate.get("interval")
     folds = [value for value in estimate.get("folds") or () if value is not None]
-    axes.scatter(folds, [row] * len(folds), s=5, color=style.GREY, alpha=0.6, linewidths=0, zorder=1)
+    axes.scatter(folds, [row + 0.3] * len(folds), s=5, color=style.GREY, alpha=0.6, linewidths=0, zorder=1)
     if interval:
         axes.plot(interval, [row, row], color=colour, linewidth=1.6, zorder=2)
     face = colour if fused else "none"
@@ -193,7 +260,7 @@ def _scale(axes: Axes, places: Sequence[float], difference: float) -> None:
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     axes.locator_params(axis="x", nbins=5)
-    axes.set_xlabel("mean rank (1 is best)")
+    axes.set_xlabel("Mean rank (1 is best)")
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.spines["top"].set_visible(True)
     axes.plot([low, low + difference], [-1.0, -1.0], color=style.INK, linewidth=1.4, marker="|", markersize=6)
@@ -398,7 +465,7 @@ def _lattice(
     named = scores if len(scores) <= ALL_NAMED else best.values()
     for subset in named:
         _name(axes, places[subset], "".join(code[b] for b in sorted(subset)), above=subset in best.values())
-    axes.set(xlabel="backbones in the subset", ylabel=metric, xlim=(0.5, max(best) + 0.5))
+    axes.set(xlabel="Number of networks", ylabel=metric, xlim=(0.5, max(best) + 0.5))
     axes.set_xticks(sorted(best))
     low, high = min(scores.values()), max(scores.values())
     axes.set_ylim(low - 0.06 * (high - low) - 1e-3, high + 0.12 * (high - low) + 1e-3)
@@ -474,7 +541,7 @@ def _pareto(points: Sequence[Mapping[str, Any]], metric: str, name: str, title: 
     named = front[-FRONT_NAMED:]
     for number, at in enumerate(named, 1):
         _name(axes, (cost[at], score[at]), f"{number} ", above=True, beside="right")
-    axes.set(xlabel="milliseconds per image, stage one", ylabel=metric, xlim=(0, 1.08 * max(cost)))
+    axes.set(xlabel="Time per image (ms)", ylabel=metric, xlim=(0, 1.08 * max(cost)))
     low, high = min(score), max(score)
     axes.set_ylim(low - 0.06 * (high - low) - 1e-3, high + 0.12 * (high - low) + 1e-3)
     labels, key = style.abbreviated([_joined(points[at]["backbones"]) for at in named], 3.4, 7.5)
@@ -532,7 +599,7 @@ def _drawn(points: Sequence[Mapping[str, Any]], name: str, title: str) -> style.
     axes.errorbar(
         views, means, spread, color=style.PALETTE[0], marker="o", markersize=5, capsize=3, linewidth=1.4
     )
-    axes.set(xlabel="augmented views beside the image itself", ylabel=f"{metric} of {style.fitted(who, 1.6)}")
+    axes.set(xlabel="Number of augmented views", ylabel=f"{metric} of {style.fitted(who, 1.6)}")
     axes.set_xlim(min(views) - 0.4, max(views) + 0.4)
     axes.locator_params(axis="x", integer=True)
     style.below(

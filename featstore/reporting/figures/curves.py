@@ -75,7 +75,7 @@ def roc(
     curves = measured(y, scores, groups, positive, seed, "auc", sensitivity_at_fpr, style.SHOWN, stated)
     why = "No ROC curve can be drawn: it needs images of the positive class and others."
     return (
-        _plane(curves, "AUC", _told(scores, groups, stated), name, title)
+        _plane(_as_given(curves, scores), "AUC", _told(scores, groups, stated), name, title)
         if curves
         else style.blank(name, title, why)
     )
@@ -116,7 +116,13 @@ def precision_recall(
     if not curves:
         return style.blank(name, title, why)
     chance = 1 / _classes(scores) if _classes(scores) > 2 else float((np.asarray(y) == positive).mean())  # noqa: PLR2004
-    return _plane(curves, "AP", _told(scores, groups, stated), name, title, chance)
+    return _plane(_as_given(curves, scores), "AP", _told(scores, groups, stated), name, title, chance)
+
+
+def _as_given(curves: list[Curve], scores: Mapping[str, ArrayLike]) -> list[Curve]:
+    """Few curves in the order in which they were given: a candidate has one colour in all figures."""
+    order = list(scores)
+    return curves if len(curves) > style.SHOWN else sorted(curves, key=lambda curve: order.index(curve.name))
 
 
 def _classes(scores: Mapping[str, ArrayLike]) -> int:
@@ -149,7 +155,7 @@ def _plane(
     for at, (curve, label) in enumerate(zip(named, labels, strict=True)):
         if at < BANDS and curve.band:
             axes.fill_between(GRID, *curve.band, color=style.PALETTE[at], alpha=0.16, linewidth=0)
-        text = f"{label}: {short} {style.between(curve.score, curve.interval, 2)}"
+        text = f"{label}: {short} {style.between(curve.score, curve.interval)}"
         axes.plot(GRID, curve.seen, label=style.entry(text), **style.stroke(at))
     _guessing(axes, chance)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
@@ -166,16 +172,14 @@ def _guessing(axes: Axes, chance: float | None) -> None:
         "color": style.GREY,
         "linestyle": (0, (2, 2)),
         "linewidth": 1.0,
-        "label": "guessing",
+        "label": "random guessing",
     }
     if chance is None:
         axes.plot([0, 1], [0, 1], **dashes)
-        axes.set(
-            xlabel="false alarms among the well (1 - specificity)", ylabel="found among the ill (sensitivity)"
-        )
+        axes.set(xlabel="1 \N{MINUS SIGN} specificity", ylabel="Sensitivity")
     else:
         axes.plot([0, 1], [chance, chance], **dashes)
-        axes.set(xlabel="found among the ill (recall)", ylabel="ill among the alarms (precision)")
+        axes.set(xlabel="Recall (sensitivity)", ylabel="Precision (positive predictive value)")
 
 
 # Curves over all thresholds, and how far they would move with other patients
@@ -421,6 +425,9 @@ def _of(curves: Curves, kind: str, key: str) -> dict[str, Mapping[str, Any]]:
 def _best_first(
     parts: Mapping[str, Mapping[str, Any]], loss: Callable[[Mapping[str, Any]], float]
 ) -> dict[str, Mapping[str, Any]]:
+    """As they were given, so that a candidate has one colour in all figures; of many the best come first."""
+    if len(parts) <= style.SHOWN:
+        return dict(parts)
     return dict(sorted(parts.items(), key=lambda item: loss(item[1])))
 
 
@@ -442,7 +449,7 @@ def _reliability(
     values = list(parts.values())
     style.grey_lines(axes, ((part["predicted"], part["observed"]) for part in values[style.SHOWN :]))
     axes.plot(
-        [0, 1], [0, 1], color=style.GREY, linestyle=(0, (2, 2)), linewidth=1.0, label="taken at its word"
+        [0, 1], [0, 1], color=style.GREY, linestyle=(0, (2, 2)), linewidth=1.0, label="perfect calibration"
     )
     labels, key = _labels(parts)
     for at, ((who, part), label) in enumerate(zip(parts.items(), labels, strict=False)):
@@ -454,7 +461,7 @@ def _reliability(
             **style.stroke(at) | style.mark(at),
         )
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    axes.set(xlabel="probability given (mean of the bin)", ylabel="share that was positive")
+    axes.set(xlabel="Predicted probability", ylabel="Observed proportion")
     images = sum(values[0]["images"])
     told = "; ".join(f"{printable(who)} {error_text(part, chance[who])}" for who, part in _named(parts))
     by_chance = (
@@ -499,7 +506,7 @@ def _decisions(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) ->
     top = max(max(part["net_benefit"]) for part in values)
     top = max(top, *first["treat_all"], 0.05)
     axes.set(xlim=(0, 1), ylim=(-0.25 * top, 1.08 * top))
-    axes.set(xlabel="probability from which one would act", ylabel="net benefit per image")
+    axes.set(xlabel="Threshold probability", ylabel="Net benefit")
     style.below(
         axes,
         "Worth using only where above both grey lines; needs calibrated probabilities. Curves below the frame are"
@@ -530,7 +537,7 @@ def _risks(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) -> sty
         )
     axes.set(xlim=(0, 1.01), ylim=(0, None))
     axes.set(
-        xlabel="share of the images answered, surest first", ylabel="share of these answers that is wrong"
+        xlabel="Coverage (share of images answered, surest first)", ylabel="Error rate among the answered"
     )
     style.below(
         axes, f"What is left of the curve would be left to a physician.{_others(parts, 'AURC')}\n{key}"

@@ -1,4 +1,4 @@
-"""Figures of the data: class distribution, images and augmentations, confusion matrix, map of the vectors."""
+"""Figures of the data: flow of the images, distribution, augmentations, confusion matrix, map of the vectors."""
 
 from __future__ import annotations
 
@@ -76,12 +76,161 @@ def _drawn(counts: Mapping[str, Mapping[str, int]], name: str, title: str) -> st
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.locator_params(axis="x", nbins=5, integer=True)
-    axes.set_xlabel("images")
+    axes.set_xlabel("Number of images")
     said = "; ".join(
         f"{printable(split)} {', '.join(f'{printable(c)} {n}' for c, n in classes.items())}"
         for split, classes in counts.items()
     )
     return style.Picture(name, title, f"{title}: {said}.", figure)
+
+
+# Flow of the images: found, set aside and why, used (as STARD 2015 and CLAIM 2024 ask)
+
+LINE, PAD = 0.145, 0.13
+"""Inches of a line of text, and of the room above and below all lines of a box."""
+BETWEEN = 0.3
+"""Inches from box to box below it: room for an arrow."""
+BOXES = 3
+"""Boxes side by side, at most."""
+FLOW_WIDTH = 5.2
+NAMED_PARTS = 8
+"""Parts that are told in words."""
+
+
+def flow_diagram(
+    found: int,
+    set_aside: Mapping[str, int],
+    parts: Mapping[str, Sequence[str]],
+    *,
+    patients: int | None = None,
+    name: str = "flow",
+    title: str = "Flow of the images",
+) -> style.Picture:
+    """Images found, set aside and why, and used, with the parts that they were used in.
+
+    Parameters
+    ----------
+    found
+        Images that there were.
+    set_aside
+        By reason: images that were not used.
+    parts
+        By class or split: what to say of it, a line each.
+    patients
+        Of the images used; None where no patients are named.
+    name, title
+        Of the picture.
+
+    References
+    ----------
+    Bossuyt et al., STARD 2015: an updated list of essential items for reporting diagnostic accuracy studies, BMJ 351,
+    2015, item 19.
+    """
+    if not found:
+        return style.blank(name, title, "The data set has no images.")
+    return _drawn_flow(found, set_aside, parts, patients, name, title)
+
+
+@style.drawing
+def _drawn_flow(
+    found: int,
+    set_aside: Mapping[str, int],
+    parts: Mapping[str, Sequence[str]],
+    patients: int | None,
+    name: str,
+    title: str,
+) -> style.Picture:
+    aside = sum(set_aside.values())
+    of_patients = "" if patients is None else f" of {patients:,} patients"
+    middle, half = 0.3 * FLOW_WIDTH, 1.55
+    reasons = [f"{reason}: {count:,}" for reason, count in set_aside.items() if count]
+    boxes = [(label, *lines) for label, lines in parts.items()]
+    rows = [boxes[at : at + BOXES] for at in range(0, len(boxes), BOXES)]
+    side_height = _box_height([""] * (1 + len(reasons)))
+    heights = [_box_height(max(row, key=len)) for row in rows]
+    gap = max(BETWEEN * 2, side_height + 0.16)
+    total = _box_height([""]) * 2 + gap + sum(BETWEEN + height for height in heights)
+    figure, axes = style.canvas(total, FLOW_WIDTH)
+    axes.set(xlim=(0, FLOW_WIDTH), ylim=(0, total))
+    axes.axis("off")
+    top = total - _box_height([""])
+    _flow_box(axes, middle, top, half * 2, [f"Images found: {found:,}"])
+    used = top - gap - _box_height([""])
+    _flow_arrow(axes, (middle, top), (middle, used + _box_height([""])))
+    level, left = top - gap / 2, 0.58 * FLOW_WIDTH
+    _flow_arrow(axes, (middle, level), (left, level))
+    side = (left + FLOW_WIDTH) / 2
+    _flow_box(
+        axes, side, level - side_height / 2, FLOW_WIDTH - left, [f"Set aside: {aside:,}", *reasons], bold=True
+    )
+    _flow_box(axes, middle, used, half * 2, [f"Images used: {found - aside:,}{of_patients}"])
+    bottom = used
+    for at, (row, height) in enumerate(zip(rows, heights, strict=True)):
+        width = (FLOW_WIDTH - 0.15 * (BOXES - 1)) / BOXES
+        bottom -= BETWEEN + height
+        for column, lines in enumerate(row):
+            centre = width / 2 + column * (width + 0.15)
+            _flow_box(axes, centre, bottom, width, lines, bold=True, height=height)
+            if at == 0:
+                _flow_arrow(axes, (middle, used), (centre, bottom + height))
+    told = "; ".join(
+        f"{printable(box[0])} {', '.join(map(printable, box[1:]))}" for box in boxes[:NAMED_PARTS]
+    )
+    more = f"; {len(boxes) - NAMED_PARTS} more" if len(boxes) > NAMED_PARTS else ""
+    why = f" ({', '.join(map(printable, reasons))})" if reasons else ""
+    alt = f"{found:,} images found, {aside:,} set aside{why}, {found - aside:,} used{of_patients}: {told}{more}."
+    return style.Picture(name, title, alt, figure)
+
+
+def _box_height(lines: Sequence[str]) -> float:
+    return LINE * len(lines) + PAD
+
+
+def _flow_box(
+    axes: Axes,
+    centre: float,
+    bottom: float,
+    width: float,
+    lines: Sequence[str],
+    *,
+    bold: bool = False,
+    height: float | None = None,
+) -> None:
+    """A box with lines of text; with `bold` the first is its head."""
+    from matplotlib.patches import Rectangle
+
+    height = height or _box_height(lines)
+    axes.add_patch(
+        Rectangle(
+            (centre - width / 2, bottom),
+            width,
+            height,
+            facecolor="none",
+            edgecolor=style.INK,
+            linewidth=0.9,
+            clip_on=False,
+        )
+    )
+    for at, line in enumerate(lines):
+        axes.text(
+            centre,
+            bottom + height - PAD / 2 - LINE * (at + 0.5),
+            style.fitted(line, width - 0.16, 8.5),
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            weight="bold" if bold and at == 0 else "normal",
+        )
+
+
+def _flow_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    axes.annotate(
+        "",
+        end,
+        start,
+        annotation_clip=False,
+        arrowprops={"arrowstyle": "-|>", "color": style.INK, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0},
+    )
 
 
 # Images, and one image under augmentation (Fig. 1, 2, 5, 6 of Ji et al. 2020)
@@ -297,7 +446,7 @@ def _class_ticks(axes: Axes, classes: Sequence[str], cell: float) -> float:
     axes.set_yticks(range(len(classes)), beside)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set(xlabel="answered", ylabel="true class")
+    axes.set(xlabel="Predicted class", ylabel="True class")
     return max(map(style.wide, beside)) + 0.3
 
 
@@ -380,7 +529,7 @@ def project(X: Vector, method: str, seed: int = 0) -> tuple[Vector, str]:
     scaled = (X - X.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     parts, share = _components(scaled)
     if method == "pca":
-        across, up = (f"component {at + 1} ({100 * share[at]:.0f} % of the variance)" for at in range(2))
+        across, up = (f"Component {at + 1} ({100 * share[at]:.0f} % of the variance)" for at in range(2))
         return parts[:, :2], f"{across}|{up}"
     return (_tsne if method == "tsne" else _umap)(parts, seed), "|"
 

@@ -240,8 +240,8 @@ def _drawn_curves(
         top = best(finite)
         epoch = int(np.flatnonzero(values == top)[0]) + 1 if np.isfinite(top) else 0
         words.append(f"{label} {what} {values[-1]:.3f} at the last epoch, best {top:.3f} at epoch {epoch}")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(what if what == "accuracy" else "loss (cross-entropy, nats)")
+    axes.set_xlabel("Epoch")
+    axes.set_ylabel("Accuracy" if what == "accuracy" else "Loss (cross-entropy, nats)")
     axes.locator_params(axis="x", integer=True)
     if what == "loss":
         axes.set_ylim(bottom=0.0)

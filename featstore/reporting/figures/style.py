@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import wraps
 from string import ascii_uppercase
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, get_args
 
 from featstore.serialization import write_private
 from featstore.tables import printable
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
     Draw = ParamSpec("Draw")
 
+Format = Literal["pdf", "png", "svg"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+"""Files that a figure can be written as: two for print, one for the page and the screen."""
+
 # A drawn figure with its words, and how it becomes the same bytes every time
 
 INK = "#1b1e23"
@@ -36,7 +40,15 @@ PALETTE = ("#3f7fbf", "#d1783a", "#4f9d69", "#a868b5", "#c2504f", "#8a7a5c", "#3
 GREY = "#808080"
 """Of what stands back: grids, chance, the many without a name."""
 DOTS_PER_INCH = 160
-"""Of the parts that are bitmaps."""
+"""Of the parts that are bitmaps, on a page."""
+PRINT_DPI = 300
+"""What journals ask of a bitmap."""
+UNDATED: dict[str, dict[str, None]] = {
+    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+    "png": {"Software": None},
+    "svg": {"Date": None},
+}
+"""What each format would say of the time and the library, left out: equal figures give equal bytes."""
 STYLE = {
     "axes.edgecolor": INK,
     "axes.grid": True,
@@ -51,6 +63,7 @@ STYLE = {
     "grid.alpha": 0.25,
     "grid.color": GREY,
     "legend.frameon": False,
+    "pdf.fonttype": 42,  # TrueType: a journal's layout can set the text anew
     "savefig.facecolor": "none",
     "svg.fonttype": "none",
     "svg.hashsalt": "featstore",
@@ -82,12 +95,15 @@ class Picture:
         What it shows, with its numbers, in one to three sentences.
     figure
         Drawn with `drawing`, never through pyplot, which keeps global state.
+    is_empty
+        Whether it only says why there is nothing to draw.
     """
 
     name: str
     title: str
     alt: str
     figure: Figure
+    is_empty: bool = False
 
     def svg(self) -> str:
         """A document of its own, dark on white; equal figures give equal text."""
@@ -108,10 +124,22 @@ class Picture:
         """What a notebook shows."""
         return self.svg()
 
-    def save(self, folder: Path) -> Path:
-        """Write ``<name>.svg`` into a folder and return its path."""
-        path = folder / f"{self.name}.svg"
-        write_private(path, self.svg().encode())
+    def document(self, kind: Format = "svg", dpi: int = PRINT_DPI) -> bytes:
+        """A file of its own, dark on white; equal figures give equal bytes.
+
+        Parameters
+        ----------
+        kind
+            ``pdf`` and ``svg`` hold lines and text, ``png`` pixels.
+        dpi
+            Dots per inch of a PNG, and of those parts of a PDF that are bitmaps.
+        """
+        return self.svg().encode() if kind == "svg" else self._saved(kind, dpi, "white")
+
+    def save(self, folder: Path, kind: Format = "svg", dpi: int = PRINT_DPI) -> Path:
+        """Write ``<name>.<kind>`` into a folder, as of `document`, and return its path."""
+        path = folder / f"{self.name}.{kind}"
+        write_private(path, self.document(kind, dpi))
         return path
 
     def _own(self, tag: re.Match[str]) -> str:
@@ -119,13 +147,16 @@ class Picture:
         return REFERENCE.sub(f"{self.name}-", tag[0]).replace(INK, "currentColor")
 
     def _markup(self) -> str:
+        return self._saved("svg", DOTS_PER_INCH).decode()
+
+    def _saved(self, kind: Format, dpi: int, ground: str = "none") -> bytes:
         from matplotlib import rc_context
 
-        buffer = io.StringIO()
+        buffer = io.BytesIO()
         with rc_context(STYLE), warnings.catch_warnings():  # type: ignore[arg-type]
             warnings.filterwarnings("ignore", message=LETTERS, category=UserWarning)
             self.figure.savefig(
-                buffer, format="svg", metadata={"Date": None}, bbox_inches="tight", dpi=DOTS_PER_INCH
+                buffer, format=kind, metadata=UNDATED[kind], bbox_inches="tight", dpi=dpi, facecolor=ground
             )
         return buffer.getvalue()
 
@@ -312,7 +343,7 @@ def blank(name: str, title: str, why: str) -> Picture:
     figure, axes = canvas(0.6)
     axes.axis("off")
     axes.text(0.0, 0.5, fill(why, NOTE_WIDTH - 12), va="center")
-    return Picture(name, title, why, figure)
+    return Picture(name, title, why, figure, is_empty=True)
 
 
 def grey_lines(axes: Axes, curves: Iterable[tuple[Any, Any]]) -> None:

@@ -1,10 +1,11 @@
-"""Cases of a report that were answered wrong, and the pictures of a run."""
+"""What a report shows of the images: who they were of, the cases answered wrong, and the pictures of a run."""
 
 from __future__ import annotations
 
 import base64
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +23,11 @@ from featstore.results.fusion import Fusion
 from featstore.runs import data_digest, keys_of
 from featstore.serialization import SHORT_DIGITS
 from featstore.store.store import Store, default_cache
-from featstore.tables import printable
+from featstore.tables import DASH, Cell, Table, count_cell, printable, text_cell
 from featstore.types import IDENTITY, Decoding, ImageRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -37,6 +37,181 @@ if TYPE_CHECKING:
     from featstore.reporting.predictions import RunPredictions
     from featstore.reporting.run_record import RunRecord
     from featstore.results.extraction import Check
+
+
+# Who the images were of: patients and images by class, split and site, and what was set aside
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Images, and the patients that they are of; None where patients are not known."""
+
+    images: int
+    patients: int | None = None
+
+    def cell(self, *, named: bool) -> Cell:
+        """Patients (images), the patients a dash where they are not known; images alone of data that name none."""
+        if not named:
+            return count_cell(self.images)
+        patients = DASH if self.patients is None else f"{self.patients:,}"
+        return Cell(f"{patients} ({self.images:,})", key=float(self.images))
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """A part of the images by class, and all of it.
+
+    Attributes
+    ----------
+    kind, name
+        ``split`` or ``site`` and which one; of all images the kind is empty.
+    """
+
+    kind: str
+    name: str
+    classes: Mapping[str, Count]
+    whole: Count
+
+
+ALL_IMAGES, NO_SITE = "All images used", "not said"
+
+
+def members(record: RunRecord, dataset: Dataset | None) -> list[Members]:
+    """Images and patients by class: all, by split, and, where the data set is at hand, by site."""
+    matrix, classes = record.matrix, list(record.matrix["classes"])
+    scored: Mapping[str, RunPredictions] = {}
+    if isinstance(record.outcome, Fusion):
+        scored = record.predictions
+    elif isinstance(record.outcome, Comparison):
+        scored = {"scored": record.predictions[record.shown or ""]}
+    known = {
+        image: (split, classes[label], group)
+        for split, part in scored.items()
+        for image, label, group in zip(part.ids, part.y.tolist(), part.groups.tolist(), strict=True)
+    }
+    is_compared = isinstance(record.outcome, Comparison)
+    is_whole = isinstance(record.outcome, Comparison) and not record.outcome.own_split
+    if dataset is not None:
+        rows = [
+            (
+                (r.split or "") if is_compared else known.get(r.id, (r.split or "train",))[0],
+                r.site or "",
+                r.label,
+                known[r.id][2] if r.id in known else r.group,
+            )
+            for r in dataset.images.values()
+            if not is_whole or r.id in known
+        ]
+    else:
+        rows = [(split, "", label, group) for split, label, group in known.values()]
+    named = matrix["has_groups"]
+    whole = Count(matrix["images"], matrix["groups"] if named else None)
+    complete = len(rows) == matrix["images"]
+    every = (
+        _members("", ALL_IMAGES, rows, classes, named=named)
+        if complete
+        else Members("", ALL_IMAGES, {label: Count(n) for label, n in matrix["classes"].items()}, whole)
+    )
+    splits = [one for one in ("train", "val", "test", "scored") if any(row[0] == one for row in rows)]
+    parts = [
+        _members("split", one, [row for row in rows if row[0] == one], classes, named=named)
+        for one in splits
+        if not (one == "scored" and complete)
+    ]
+    if isinstance(record.outcome, Fusion) and dataset is None:
+        parts.insert(0, _rest(matrix["classes"], parts))
+    sites = sorted({row[1] for row in rows})
+    by_site = [
+        _members("site", site or NO_SITE, [row for row in rows if row[1] == site], classes, named=named)
+        for site in (sites if any(sites) else ())
+    ]
+    return [every, *(parts if len(parts) > 1 or not complete else []), *by_site]
+
+
+def _members(
+    kind: str, name: str, rows: Sequence[tuple[str, str, str, str]], classes: Sequence[str], *, named: bool
+) -> Members:
+    def count(part: Sequence[tuple[str, str, str, str]]) -> Count:
+        return Count(len(part), len({row[3] for row in part}) if named else None)
+
+    by_class = {label: count([row for row in rows if row[2] == label]) for label in classes}
+    return Members(kind, name, by_class, count(rows))
+
+
+def _rest(classes: Mapping[str, int], scored: Sequence[Members]) -> Members:
+    """Images of a fit that it was trained on: all but those scored; whose they are is not in the run."""
+    left = {
+        label: Count(n - sum(part.classes[label].images for part in scored)) for label, n in classes.items()
+    }
+    return Members("split", "train", left, Count(sum(count.images for count in left.values())))
+
+
+def table_one(record: RunRecord, dataset: Dataset | None) -> Table | None:
+    """Patients and images by class, split and site; None of a run that scored nothing."""
+    if record.outcome is None:
+        return None
+    rows, named = members(record, dataset), record.matrix["has_groups"]
+    sites = "" if dataset is not None else f" Sites are in the data set alone: {WITHOUT_DATA}"
+    several = (
+        " A patient with images of several classes counts in each."
+        if any(count.patients for count in rows[0].classes.values())
+        and sum(count.patients or 0 for count in rows[0].classes.values()) > (rows[0].whole.patients or 0)
+        else ""
+    )
+    return Table(
+        f"{'Patients (images)' if named else 'Images'} by class",
+        ("", *record.matrix["classes"], "All"),
+        tuple(
+            (
+                text_cell(row.name, row.kind),
+                *(count.cell(named=named) for count in (*row.classes.values(), row.whole)),
+            )
+            for row in rows
+        ),
+        f"Age, sex and scanner are not known to featstore: add them.{several}{sites}",
+    )
+
+
+def flow_of(record: RunRecord, dataset: Dataset | None) -> Picture | None:
+    """Flow of the images from those found to those used; None of a run that scored nothing."""
+    if record.outcome is None:
+        return None
+    matrix, rows = record.matrix, members(record, dataset)
+    unread = matrix["quarantined"]
+    why = Counter(reason for _, reason, _ in dataset.audit.bad) if dataset is not None else Counter()
+    reasons = (
+        {f"not readable ({reason})": why[reason] for reason in sorted(why)}
+        if why.total() == unread
+        else {"not readable": unread}
+    )
+    splits = [row for row in rows if row.kind == "split"]
+    if splits:
+        parts = {
+            row.name: [
+                _plural(row.whole.images, "image"),
+                *([] if row.whole.patients is None else [_plural(row.whole.patients, "patient")]),
+                *(f"{label}: {count.images:,}" for label, count in row.classes.items()),
+            ]
+            for row in splits
+        }
+    else:
+        parts = {
+            label: [
+                _plural(count.images, "image"),
+                *([] if count.patients is None else [_plural(count.patients, "patient")]),
+            ]
+            for label, count in rows[0].classes.items()
+        }
+    return figures.flow_diagram(
+        matrix["images"] + unread + matrix.get("set_apart", 0),
+        {**reasons, "tuned a network": matrix.get("set_apart", 0)},
+        {printable(name): list(map(printable, lines)) for name, lines in parts.items()},
+        patients=matrix["groups"] if matrix["has_groups"] else None,
+    )
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 # The cases that were answered wrong: what was said about each, and who said otherwise
@@ -61,6 +236,8 @@ class Case:
         By backbone the class that it alone would have answered, and whether that is right.
     thumbnail
         PNG as a data URI, or empty.
+    name
+        Of the file within the data set, for its owner; empty unless it was asked for.
     """
 
     id: str
@@ -69,6 +246,7 @@ class Case:
     probability: tuple[tuple[str, float], ...]
     votes: tuple[tuple[str, str, bool], ...]
     thumbnail: str
+    name: str = ""
 
     @property
     def sure(self) -> float:
@@ -111,13 +289,17 @@ class WrongCases:
         return any(case.votes for _, _, cases in self.kinds for case in cases)
 
 
-def wrong_cases(record: RunRecord, thumbnails: Mapping[str, str]) -> WrongCases | None:
-    """Wrong answers of a fit on its test split, or of the leader of a comparison; None of an extraction.
+def wrong_cases(
+    record: RunRecord, thumbnails: Mapping[str, str], names: Mapping[str, str]
+) -> WrongCases | None:
+    """Wrong answers of a fit on its test split, or of the subject of a comparison; None of an extraction.
 
     Parameters
     ----------
     thumbnails
         Data URI by image id, for those that have one.
+    names
+        File by image id, where these may be told.
     """
     if record.shown is None:
         return None
@@ -135,6 +317,7 @@ def wrong_cases(record: RunRecord, thumbnails: Mapping[str, str]) -> WrongCases 
                 for name, votes in answers.votes.items()
             ),
             thumbnails.get(answers.ids[row], ""),
+            names.get(answers.ids[row], ""),
         )
         kinds.setdefault((truth, answer), []).append(case)
     ordered = sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0]))
@@ -156,8 +339,24 @@ CURVES = 5
 """Candidates whose curves can be told apart in one figure."""
 
 
+WITHOUT_DATA = "featstore report RUN --data DATA adds them."
+MAIN = ("roc", "confusion", "reliability", "decision-curves")
+"""Pictures of a comparison that are shown at once; the others wait until they are asked for."""
+
+
+def answer_picture(record: RunRecord) -> Picture | None:
+    """Forest plot of the differences that the primary question is about; None where none was asked."""
+    if not isinstance(record.outcome, Comparison) or record.outcome.primary_question is None:
+        return None
+    return figures.differences(record.metrics["primary_question"])
+
+
 def pictures_of(record: RunRecord) -> list[Picture]:
-    """Pictures that a run's own numbers suffice for, the one that matters first."""
+    """Pictures that a run's own numbers suffice for, the one that matters first; none that would be empty."""
+    return [picture for picture in _pictures_of(record) if not picture.is_empty]
+
+
+def _pictures_of(record: RunRecord) -> list[Picture]:
     match record.outcome:
         case Comparison() as comparison:
             return [
@@ -227,7 +426,8 @@ def _answers(record: RunRecord, names: list[str]) -> Iterator[Picture]:
     classes = [printable(name) for name in record.matrix["classes"]]
     counts = np.zeros((len(classes), len(classes)), int)
     np.add.at(counts, (answers.y, answers.answered), 1)
-    yield figures.confusion(counts, classes)
+    shown = printable(record.outcome.strategy if isinstance(record.outcome, Fusion) else record.shown or "")
+    yield figures.confusion(counts, classes, title=f"Confusion matrix of {shown}")
     place = record.matrix["positive"]
     positive = None if place is None else list(record.matrix["classes"]).index(place)
     y = answers.y if positive is None else answers.y == positive
@@ -334,6 +534,17 @@ class Dataset:
             except (FeatstoreError, LookupError):
                 continue
             found[image] = URI + base64.b64encode(thumbnail(pixels)).decode()
+        return found
+
+    def names(self, ids: Iterable[str]) -> dict[str, str]:
+        """File of each image within the data set, with the page where it has several."""
+        found = {}
+        for image in ids:
+            if image in self.images:
+                record = self.images[image]
+                path, root = record.path, self.manifest.root
+                name = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
+                found[image] = f"{name}, page {record.frame + 1}" if record.frame else str(name)
         return found
 
     def counts(self, record: RunRecord) -> dict[str, dict[str, int]]:

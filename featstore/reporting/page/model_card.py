@@ -61,7 +61,7 @@ class Section:
 
 
 def model_card(record: RunRecord) -> tuple[Section, ...]:
-    """Model card of a fit, or of the leader of a comparison; nothing of an extraction, which has no model."""
+    """Model card of a fit, or of the primary fusion of a comparison; nothing of an extraction, which has no model."""
     if record.outcome is None:
         return ()
     return (
@@ -130,7 +130,10 @@ def _kept(record: RunRecord) -> list[str]:
     if isinstance(record.outcome, Fusion):
         return ["The fitted model is kept in the run's folder; featstore predict uses it."]
     return [
-        "A comparison keeps no model: this card is about the procedure of its leader. featstore fuse fits one."
+        (
+            "A comparison keeps no model: this card is about the procedure of its primary fusion, or of its leader"
+            " where no question was asked. featstore fuse fits one."
+        )
     ]
 
 

@@ -9,19 +9,39 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from featstore.errors import FeatstoreError
+from featstore.findings import ordered
 from featstore.reporting import wording
-from featstore.reporting.page.cases import SHOWN, distribution_of, maps_of, pictures_of, wrong_cases
+from featstore.reporting.page.cases import (
+    MAIN,
+    SHOWN,
+    answer_picture,
+    distribution_of,
+    flow_of,
+    maps_of,
+    pictures_of,
+    table_one,
+    wrong_cases,
+)
 from featstore.reporting.page.model_card import SOURCE, Checklist, Section, fill_checklists, model_card
-from featstore.reporting.page.tables import SideBySide, command, compare_runs, facts_of, keys_table, tables_of
+from featstore.reporting.page.tables import (
+    SideBySide,
+    command,
+    compare_runs,
+    facts_of,
+    folded_tables,
+    keys_table,
+    shown_tables,
+)
 from featstore.reporting.verdict import pair_lines, pairs_head, pairs_told
 from featstore.reporting.wording import CAVEATS, headline
 from featstore.results.comparison import Comparison
 from featstore.tables import Table, number_cell, printable, text_cell
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from featstore.findings import Finding
     from featstore.reporting.figures import Picture
     from featstore.reporting.page.cases import Dataset, WrongCases
     from featstore.reporting.run_record import RecordedFigure, RunRecord
@@ -30,17 +50,12 @@ if TYPE_CHECKING:
 
 # Parts of a report
 
-POOLED = (
-    "Curves and the table of answers are drawn from the out-of-fold answers of all images together; the table of"
-    " scores has means over the folds, which differ a little."
-)
 KINDS = {
     "compare": "comparison",
     "fuse": "fit",
     "extract": "extraction",
     "paper": "reproduction of the paper",
 }
-WITHOUT_DATA = "Left out: featstore report RUN --data DATA adds it."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,12 +66,20 @@ class Part:
     ----------
     anchor
         What its links lead to.
-    verdict
-        Sentences, the one that matters first.
+    verdict, answer
+        Sentences, the one that matters first, and the picture of the primary question; None where none was asked.
+    findings
+        What a reader of the scores must know, the gravest first.
+    table_one, flow
+        Patients and images by class, and what became of the images found; None of a run that scored nothing.
+    tables, folded
+        Tables that must be seen, and those that wait until they are asked for.
     pairs, pairs_note
         A sentence for each pair that matters, and how they were tested; empty but for comparisons.
-    tables, pictures, wrong_cases, model_card
-        Tables, figures, wrong answers, and the model card; the last two None and empty of an extraction.
+    pictures, more_pictures
+        Figures, and those that wait.
+    wrong_cases, model_card
+        Wrong answers, and the model card; None and empty of an extraction.
     paper_figures
         Figures by the paper's numbers.
     omitted
@@ -71,10 +94,16 @@ class Part:
     what: str
     about: str
     verdict: tuple[str, ...]
+    answer: Picture | None
+    findings: tuple[Finding, ...]
+    table_one: Table | None
+    flow: Picture | None
+    tables: tuple[Table, ...]
+    folded: tuple[Table, ...]
     pairs: tuple[str, ...]
     pairs_note: str
-    tables: tuple[Table, ...]
     pictures: tuple[Picture, ...]
+    more_pictures: tuple[Picture, ...]
     paper_figures: tuple[RecordedFigure, ...]
     omitted: tuple[str, ...]
     wrong_cases: WrongCases | None
@@ -82,6 +111,12 @@ class Part:
     command: str
     keys: Table | None
     facts: tuple[tuple[str, str], ...]
+
+    @property
+    def drawings(self) -> tuple[Picture, ...]:
+        """All its figures, in the order of the page."""
+        first = (picture for picture in (self.answer, self.flow) if picture is not None)
+        return (*first, *self.pictures, *self.more_pictures)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +133,10 @@ class Page:
         What the data set itself shows: its audit, its vectors in the plane, and why there are none of these.
     checklists, caveats
         Checklists, pre-filled, and what must not be left unsaid.
+    names_files
+        Whether cases bear the names of their files.
+    has_shortcuts
+        Whether a run has scored what guesses without a network: a number has one definition on a page.
     """
 
     parts: tuple[Part, ...]
@@ -107,6 +146,13 @@ class Page:
     without_maps: str
     checklists: tuple[Checklist, ...]
     caveats: tuple[str, ...] = CAVEATS
+    names_files: bool = False
+    has_shortcuts: bool = False
+
+    @property
+    def drawings(self) -> tuple[Picture, ...]:
+        """All figures that were drawn for it, each under a name of its own."""
+        return (*(picture for part in self.parts for picture in part.drawings), *self.maps)
 
     @property
     def title(self) -> str:
@@ -121,6 +167,7 @@ def compose(
     cache: Path | None = None,
     *,
     with_images: bool = False,
+    names: bool = False,
 ) -> Page:
     """Put a page together.
 
@@ -134,11 +181,13 @@ def compose(
         Where its vectors are, for the map.
     with_images
         Whether cases have thumbnails.
+    names
+        Whether cases bear the names of their files.
     """
     maps, without = _maps(records, dataset, cache)
     return Page(
         tuple(
-            _part(f"run{at}", record, dataset, with_images=with_images)
+            _part(f"run{at}", record, dataset, with_images=with_images, names=names)
             for at, record in enumerate(records, 1)
         ),
         compare_runs(records),
@@ -146,17 +195,18 @@ def compose(
         maps,
         without,
         fill_checklists(records),
+        names_files=names,
+        has_shortcuts=any(record.outcome is not None and record.outcome.shortcuts for record in records),
     )
 
 
-def _part(anchor: str, record: RunRecord, dataset: Dataset | None, *, with_images: bool) -> Part:
+def _part(anchor: str, record: RunRecord, dataset: Dataset | None, *, with_images: bool, names: bool) -> Part:
     known = dataset if dataset is not None and dataset.is_of(record) else None
-    pictures, omitted = _pictures(record, known)
-    private = 0 if with_images else sum(figure.shows_images for figure in record.paper_figures)
-    if private:
-        omitted.append(f"{private} figures show images of the data set; --with-images adds them.")
-    if dataset is not None and known is None:
-        omitted.append("DATA is not what this run saw: its distribution and thumbnails are left out.")
+    pictures = pictures_of(record)
+    if known is not None and record.kind != "paper":
+        pictures.append(distribution_of(known.counts(record)))
+    is_comparison = isinstance(record.outcome, Comparison)
+    first = {picture.name for picture in pictures if picture.name in MAIN or not is_comparison}
     return Part(
         anchor,
         record.name,
@@ -164,15 +214,25 @@ def _part(anchor: str, record: RunRecord, dataset: Dataset | None, *, with_image
         KINDS[record.kind],
         wording.data(record),
         headline(record),
+        _own(anchor, answer_picture(record)),
+        () if record.outcome is None else tuple(ordered(record.outcome.findings)),
+        table_one(record, known),
+        _own(anchor, flow_of(record, known)),
+        tuple(shown_tables(record)),
+        tuple(folded_tables(record)),
         tuple(pair_lines(record.outcome)) if isinstance(record.outcome, Comparison) else (),
         f"{pairs_head(record.outcome)} {pairs_told(record.outcome)}"
         if isinstance(record.outcome, Comparison)
         else "",
-        tuple(tables_of(record)),
-        tuple(replace(picture, name=f"{anchor}-{picture.name}") for picture in pictures),
+        tuple(filter(None, (_own(anchor, picture) for picture in pictures if picture.name in first))),
+        tuple(filter(None, (_own(anchor, picture) for picture in pictures if picture.name not in first))),
         tuple(figure for figure in record.paper_figures if with_images or not figure.shows_images),
-        tuple(omitted),
-        wrong_cases(record, _thumbnails(record, known) if with_images else {}),
+        tuple(_omitted(record, dataset, known, with_images=with_images)),
+        wrong_cases(
+            record,
+            _of_cases(record, known, "thumbnails") if with_images else {},
+            _of_cases(record, known, "names") if names else {},
+        ),
         model_card(record),
         command(record),
         keys_table(record),
@@ -180,16 +240,30 @@ def _part(anchor: str, record: RunRecord, dataset: Dataset | None, *, with_image
     )
 
 
-def _pictures(record: RunRecord, dataset: Dataset | None) -> tuple[list[Picture], list[str]]:
-    found = pictures_of(record)
+def _own(anchor: str, picture: Picture | None) -> Picture | None:
+    """The picture under a name that no other run of the page has."""
+    return None if picture is None else replace(picture, name=f"{anchor}-{picture.name}")
+
+
+def _omitted(
+    record: RunRecord, dataset: Dataset | None, known: Dataset | None, *, with_images: bool
+) -> Iterator[str]:
     if record.kind == "paper":
-        return found, [
-            "The steps are runs of their own, in folders within this run: featstore report shows each."
-        ]
-    notes = [POOLED] if isinstance(record.outcome, Comparison) else []
-    if dataset is None:
-        return found, [*notes, f"Images by split and class. {WITHOUT_DATA}"]
-    return [*found, distribution_of(dataset.counts(record))], notes
+        yield "The steps are runs of their own, in folders within this run: featstore report shows each."
+    private = 0 if with_images else sum(figure.shows_images for figure in record.paper_figures)
+    if private:
+        yield f"{private} figures show images of the data set; --with-images adds them."
+    if dataset is not None and known is None:
+        yield "DATA is not what this run saw: its sites, distribution and thumbnails are left out."
+
+
+def _of_cases(record: RunRecord, dataset: Dataset | None, what: str) -> dict[str, str]:
+    """Thumbnails or names of the cases on the page."""
+    if dataset is None or record.shown is None:
+        return {}
+    answers = record.predictions[record.shown]
+    ids = [answers.ids[row] for row in answers.wrong[:SHOWN].tolist()]
+    return dataset.thumbnails(ids) if what == "thumbnails" else dataset.names(ids)
 
 
 def _maps(
@@ -208,15 +282,9 @@ def _maps(
         )
 
 
-def _thumbnails(record: RunRecord, dataset: Dataset | None) -> dict[str, str]:
-    if dataset is None or record.shown is None:
-        return {}
-    answers = record.predictions[record.shown]
-    return dataset.thumbnails(answers.ids[row] for row in answers.wrong[:SHOWN].tolist())
-
-
 # HTML
 
+SHORTCUT = "FS101"
 MARK = '<meta name="generator" content="featstore report">'
 """By this line a file is known to be a report."""
 
@@ -242,6 +310,7 @@ def render(page: Page) -> str:
     return environment.get_template("report.html").render(
         page=page,
         card_source=SOURCE,
+        findings=_untold(page),
         shortcuts=_shortcuts(page),
         mark=Markup(MARK),  # noqa: S704 - ours
         style=Markup(_text("report.css")),  # noqa: S704
@@ -249,14 +318,26 @@ def render(page: Page) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         drawn={
             picture.name: Markup(picture.inline())  # noqa: S704 - drawn here; matplotlib escapes what it writes
-            for picture in (*page.maps, *(picture for part in page.parts for picture in part.pictures))
+            for picture in page.drawings
         },
     )
 
 
+def _untold(page: Page) -> list[Finding]:
+    """Findings of the audit that no run has told; a run tells on its own images what guesses without a network."""
+    told = {(finding.code, finding.message) for part in page.parts for finding in part.findings}
+    found = () if page.audit is None else page.audit.findings
+    return [
+        finding
+        for finding in found
+        if (finding.code, finding.message) not in told
+        and not (finding.code == SHORTCUT and page.has_shortcuts)
+    ]
+
+
 def _shortcuts(page: Page) -> Table | None:
-    """How well the label is guessed without a network."""
-    if page.audit is None or not page.audit.shortcuts:
+    """How well the label is guessed without a network, where no run has scored that on its own images."""
+    if page.audit is None or not page.audit.shortcuts or page.has_shortcuts:
         return None
     rows = tuple(
         (text_cell(name), number_cell(score.value, score.interval))

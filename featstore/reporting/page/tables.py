@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 from itertools import combinations
+from math import inf, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +16,17 @@ from featstore.evaluation.primary_question import MARGIN
 from featstore.images.recipe import view_name
 from featstore.images.windows import range_option
 from featstore.reporting import run_record
-from featstore.reporting.run_record import RunRecord, leader
+from featstore.reporting.run_record import RunRecord, subject
 from featstore.reporting.terminal.comparison import scored_on
-from featstore.reporting.verdict import chance_text, phrase
+from featstore.reporting.verdict import best_single, chance_text, phrase
 from featstore.reporting.wording import kept
-from featstore.results.comparison import BackboneValue, CandidateResult, Comparison, ShortcutResult
+from featstore.results.comparison import (
+    BackboneValue,
+    CandidateResult,
+    Comparison,
+    PrimaryQuestion,
+    ShortcutResult,
+)
 from featstore.results.fusion import Fusion, WarmStart
 from featstore.serialization import digest
 from featstore.tables import (
@@ -45,22 +52,19 @@ if TYPE_CHECKING:
 # Tables of each kind of run
 
 
-def tables_of(record: RunRecord) -> list[Table]:
-    """Tables of a run, the one that matters first."""
+def shown_tables(record: RunRecord) -> list[Table]:
+    """Tables of a run that a reader must see, the one that matters first."""
     match record.outcome:
         case Comparison() as comparison:
             return [
-                _candidates_table(record, comparison),
-                *([_views(comparison)] if comparison.view_curve else []),
-                *(
-                    []
-                    if comparison.backbone_value is None
-                    else _backbone_value_table(comparison.backbone_value)
-                ),
+                _brief_table(record, comparison),
+                *filter(None, [_predictive_values_table(record)]),
+                _definitions(record),
             ]
         case Fusion() as fusion:
             return [
                 _scores(record, fusion),
+                *filter(None, [_predictive_values_table(record)]),
                 *([] if fusion.warm_start is None else [_changes(fusion.warm_start)]),
             ]
         case _ if record.reproduction is not None:
@@ -69,10 +73,294 @@ def tables_of(record: RunRecord) -> list[Table]:
             return [_cells(record.about), _phases(record.about)]
 
 
+def folded_tables(record: RunRecord) -> list[Table]:
+    """Tables of a run that wait until they are asked for: of a comparison every candidate with every metric."""
+    if not isinstance(record.outcome, Comparison):
+        return []
+    comparison = record.outcome
+    return [
+        _candidates_table(record, comparison),
+        *([_views(comparison)] if comparison.view_curve else []),
+        *([] if comparison.backbone_value is None else _backbone_value_table(comparison.backbone_value)),
+    ]
+
+
 def metric_heading(metric: str) -> str:
     """Name of a metric for a table."""
     known = metrics()
     return known[metric].label if metric in known else metric.replace("_", " ")
+
+
+BRIEF = ("sensitivity", "specificity", "brier")
+"""Scores beside the primary metric in the table that fits a page."""
+ROWS = 15
+"""Candidates in that table: the primary fusion, the best single network and all guesses are always among them."""
+
+
+def _brief_table(record: RunRecord, comparison: Comparison) -> Table:
+    """Lay out candidates by score, each with its difference to the best single network; it fits a printed page."""
+    shown, hidden = _in_brief(comparison)
+    asked, single = comparison.primary_question, best_single(comparison)
+    reference = None if single is None else single.candidate.label
+    differences = _differences(comparison, reference)
+    marked = subject(comparison).label
+    rows = tuple(
+        (
+            text_cell(s.candidate.label, _role(s, asked, reference)),
+            number_cell(s.estimates[PRIMARY].mean, s.estimates[PRIMARY].interval),
+            Cell("reference", key=0.0)
+            if s.candidate.label == reference
+            else number_cell(*differences.get(s.candidate.label, (None, None)), signed=True),
+            *(number_cell(s.estimates[m].mean, s.estimates[m].interval) for m in BRIEF),
+        )
+        for s in shown
+    )
+    more = f" {hidden} more below." if hidden else ""
+    against = (
+        f" Difference: {PRIMARY.upper()} less that of {reference}, the best single network;"
+        if reference
+        else ""
+    )
+    return Table(
+        f"Scores, {scored_on(comparison)}",
+        (
+            "Candidate",
+            metric_heading(PRIMARY),
+            "Difference",
+            *(metric_heading(m).capitalize() for m in BRIEF),
+        ),
+        rows,
+        f"{_score_method(record)}{against}{_difference_method(comparison) if reference else ''}{more}",
+        marked=next(at for at, s in enumerate(shown) if s.candidate.label == marked),
+        sorted_by=1,
+    )
+
+
+def _in_brief(comparison: Comparison) -> tuple[list[CandidateResult | ShortcutResult], int]:
+    """Candidates of the brief table by score, and how many are not in it."""
+    everyone: list[CandidateResult | ShortcutResult] = [*comparison.candidates, *comparison.shortcuts]
+    ordered = sorted(everyone, key=lambda s: -s.primary)
+    single = best_single(comparison)
+    kept = {
+        subject(comparison).label,
+        *([] if single is None else [single.label]),
+        *(s.label for s in comparison.shortcuts),
+    }
+    free = max(0, ROWS - len(kept))
+    kept |= {label for s in ordered if (label := s.candidate.label) not in kept and (free := free - 1) >= 0}
+    return [s for s in ordered if s.candidate.label in kept], len(ordered) - len(kept)
+
+
+def _role(
+    scored: CandidateResult | ShortcutResult, asked: PrimaryQuestion | None, reference: str | None
+) -> str:
+    label = scored.candidate.label
+    if asked is not None and label == asked.primary:
+        return "primary fusion"
+    return "best single network" if label == reference else _made_of(scored.candidate.backbones)
+
+
+def _differences(
+    comparison: Comparison, reference: str | None
+) -> dict[str, tuple[float, tuple[float, float] | None]]:
+    """Difference of each candidate to the best single network; that of the primary fusion as it was planned."""
+    found = {}
+    for pair in comparison.pairs:
+        interval = pair.simultaneous or pair.interval
+        if pair.b == reference:
+            found[pair.a] = pair.delta, interval
+        elif pair.a == reference:
+            found[pair.b] = -pair.delta, None if interval is None else (-interval[1], -interval[0])
+    asked = comparison.primary_question
+    if asked is not None:
+        for one in asked.singles:
+            if one.name == reference:
+                found[asked.primary] = one.delta, one.interval
+    return found
+
+
+def _score_method(record: RunRecord) -> str:
+    mean = "Mean over the folds" if not _own_split(record) else "On the data set's own test images"
+    return (
+        f"{mean}, with 95 % intervals by bootstrap of {kept(record)}, never narrower than so many allow"
+        " (AUC: Newcombe 2006; shares: Wilson 1927)."
+    )
+
+
+def _difference_method(comparison: Comparison) -> str:
+    if comparison.protocol.adjustment == "holm":
+        return " 95 % intervals by paired bootstrap, each for itself."
+    planned = (
+        ""
+        if comparison.primary_question is None
+        else " that of the primary fusion by its planned test alone, the others"
+    )
+    return (
+        f"{planned} with simultaneous 95 % intervals (max-T, Westfall & Young 1993; clustered standard errors, DeLong"
+        " 1988, Obuchowski 1997), exploration."
+    )
+
+
+def _own_split(record: RunRecord) -> bool:
+    return isinstance(record.outcome, Comparison) and record.outcome.own_split
+
+
+def _definitions(record: RunRecord) -> Table:
+    """Say of each number what it is and where its interval comes from: each has one definition on the page."""
+    whom, positive = kept(record), record.matrix["positive"]
+    mean = "on the data set's own test images" if _own_split(record) else "mean over the folds"
+    about = f"of {positive}" if positive else "averaged over the classes, each against the rest"
+    bootstrap = (
+        f"bootstrap of {whom} (2,000 resamples), widened for overlapping training sets (Nadeau & Bengio 2003)"
+    )
+    rows = [
+        ("AUC", f"area under the ROC curve {about}, {mean}", f"{bootstrap}; not narrower than Newcombe 2006"),
+        (
+            "Sensitivity, specificity",
+            f"shares of {positive or 'a class'} found and of the others left alone, {mean}",
+            f"{bootstrap}; not narrower than Wilson 1927",
+        ),
+        ("Brier, log-loss", f"distance of the probability from the truth, {mean}; 0 is best", bootstrap),
+        (
+            "Difference",
+            f"AUC less AUC, {mean}, on the same images",
+            "clustered standard errors (DeLong 1988, Obuchowski 1997), t quantile",
+        ),
+        *(
+            [("PPV, NPV", "from sensitivity and specificity at the prevalence that is named (Bayes)", MOVER)]
+            if positive
+            else []
+        ),
+        (
+            "Counts, curves, ECE",
+            "all images together, each tested once" + ("" if _own_split(record) else " (first repeat)"),
+            f"bands: bootstrap of {whom} (500 resamples), each point alone",
+        ),
+    ]
+    return Table(
+        "What each number is",
+        ("Number", "Definition", "95 % interval"),
+        tuple(tuple(map(text_cell, row)) for row in rows),
+    )
+
+
+# Predictive values at a stated prevalence
+
+PREVALENCES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5)
+"""From a screening to a clinic; the share among the images of a study is none of them."""
+MOVER = "from those of sensitivity and specificity (MOVER: Donner & Zou 2012)"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """A share with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def complement(self) -> Bounded:
+        """One minus it."""
+        return Bounded(1 - self.value, 1 - self.high, 1 - self.low)
+
+
+def predictive_values(
+    sensitivity: Bounded, specificity: Bounded, prevalence: float
+) -> tuple[Bounded | None, Bounded | None]:
+    """Positive and negative predictive value at a prevalence; None where nobody is called so.
+
+    Parameters
+    ----------
+    sensitivity, specificity
+        With their intervals, taken to be independent: they are about different patients.
+    prevalence
+        Share of the ill among those who are tested, between 0 and 1 and neither of them.
+
+    Returns
+    -------
+    Each is one over one plus a likelihood ratio times the odds against it; the interval is that of the ratio of two
+    independent estimates by the method of variance estimates recovery.
+
+    References
+    ----------
+    Donner & Zou, Closed-form confidence intervals for functions of the normal mean and standard deviation,
+    Statistical Methods in Medical Research 21, 2012.
+    """
+    odds = prevalence / (1 - prevalence)
+    return (
+        _predictive(specificity.complement, sensitivity, 1 / odds),
+        _predictive(sensitivity.complement, specificity, odds),
+    )
+
+
+def _predictive(false: Bounded, true: Bounded, odds: float) -> Bounded | None:
+    called = true.value + odds * false.value
+    if called <= 0:
+        return None
+    low, high = _ratio_interval(false, true)
+    return Bounded(true.value / called, 1 / (1 + odds * high), 1 / (1 + odds * low))
+
+
+def _ratio_interval(top: Bounded, bottom: Bounded) -> tuple[float, float]:
+    """Interval of the ratio of two independent shares; the upper end is infinite where the lower one may be 0."""
+    both = top.value * bottom.value
+    least = top.low * (2 * top.value - top.low)
+    most = top.high * (2 * top.value - top.high)
+    far = bottom.high * (2 * bottom.value - bottom.high)
+    near = bottom.low * (2 * bottom.value - bottom.low)
+    under = both + sqrt(max(0.0, both**2 - least * far))
+    over = both + sqrt(max(0.0, both**2 - most * near))
+    return (max(0.0, least / under) if under > 0 else 0.0), (over / near if near > 0 else inf)
+
+
+def _predictive_values_table(record: RunRecord) -> Table | None:
+    """PPV and NPV of what the report is about; None without a positive class, or without both intervals."""
+    positive = record.matrix["positive"]
+    found = [_bounded(record, name) for name in ("sensitivity", "specificity")]
+    if positive is None or None in found:
+        return None
+    sensitivity, specificity = (one for one in found if one is not None)
+    rows = tuple(
+        (
+            Cell(f"{100 * prevalence:g} %", key=prevalence),
+            *map(_bounded_cell, predictive_values(sensitivity, specificity, prevalence)),
+        )
+        for prevalence in PREVALENCES
+    )
+    classes = record.matrix["classes"]
+    share = classes[positive] / sum(classes.values())
+    who = record.outcome.strategy if isinstance(record.outcome, Fusion) else record.shown
+    return Table(
+        f"Predictive values by prevalence ({who})",
+        (f"Prevalence of {positive}", "PPV", "NPV"),
+        rows,
+        f"Positive and negative predictive value by Bayes' theorem from the sensitivity ({sensitivity.value:.3f}) and"
+        f" specificity ({specificity.value:.3f}) above; 95 % intervals {MOVER}. Read the row of your own patients:"
+        f" {positive} is {100 * share:.0f} % of these images, which is how they were collected and no prevalence.",
+    )
+
+
+def _bounded(record: RunRecord, metric: str) -> Bounded | None:
+    match record.outcome:
+        case Fusion() as fusion:
+            score = fusion.scores[record.shown or ""][metric]
+            value, interval = score.value, score.interval
+        case Comparison() as comparison:
+            estimate = subject(comparison).estimates[metric]
+            value, interval = estimate.mean, estimate.interval
+        case _:
+            return None
+    if value is None or interval is None:
+        return None
+    return Bounded(value, min(interval[0], value), max(interval[1], value))
+
+
+def _bounded_cell(found: Bounded | None) -> Cell:
+    return number_cell(None) if found is None else number_cell(found.value, (found.low, found.high))
+
+
+# Every candidate, every metric; and what else a run has
 
 
 def _candidates_table(record: RunRecord, comparison: Comparison) -> Table:
@@ -93,9 +381,9 @@ def _candidates_table(record: RunRecord, comparison: Comparison) -> Table:
         )
         for s in ranked
     )
-    first = leader(comparison).candidate.label
+    first = subject(comparison).label
     return Table(
-        f"All {len(comparison.candidates)} candidates, {scored_on(comparison)}",
+        f"Every metric of all {len(comparison.candidates)} candidates, {scored_on(comparison)}",
         ("Candidate", *(metric_heading(m) for m in shown)),
         rows,
         f"Mean over the folds (ECE: all images together), with its 95 % interval from resampled {kept(record)}, never"
@@ -540,7 +828,12 @@ def _sentence(
 
 
 def _chosen_models(*records: RunRecord) -> str:
-    picked = [record.name for record in records if isinstance(record.outcome, Comparison)]
+    """Say whose part was picked by its score: a primary fusion was named before."""
+    picked = [
+        record.name
+        for record in records
+        if isinstance(record.outcome, Comparison) and record.outcome.primary_question is None
+    ]
     if not picked:
         return ""
     return f"but the leader of {' and '.join(picked)} was picked on these images, so that part of it is luck"

@@ -12,13 +12,13 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
 from featstore.evaluation.calibration import not_enough_patients
-from featstore.evaluation.metrics import ENOUGH_IMAGES, GROUPS, METRICS, PRIMARY, listed, metrics
+from featstore.evaluation.metrics import ENOUGH_IMAGES, METRICS, PRIMARY, listed, metrics
 from featstore.findings import CATALOGUE, Finding
 from featstore.images.recipe import view_name
 from featstore.reporting import verdict
 from featstore.reporting.verdict import sure
 from featstore.results.plan import SPLIT
-from featstore.tables import counts, printable, size, table
+from featstore.tables import counts, duration, printable, size, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,10 +31,33 @@ if TYPE_CHECKING:
         ShortcutResult,
         ViewPoint,
     )
-    from featstore.results.fusion import Fusion
+    from featstore.results.fusion import Fusion, SingleNetwork
+    from featstore.results.paper import Demonstration
     from featstore.results.plan import Plan
 
     Stress = Literal["", "strong", "told", "untold", "faint"]
+
+# How a screen is laid out
+
+NARROWEST, WIDEST = 60, 100
+LINES = 40
+"""Lines that a comparison fits, unless more was asked for than the answer."""
+ROWS, ENOUGH_ROWS, FEWEST_ROWS = 15, 8, 6
+"""Rows of the table; where findings need the room there are fewer."""
+BESIDE = ("sensitivity", "specificity", "balanced_accuracy", "average_precision", "brier", "ece")
+"""Scores of the primary fusion that are told beside its AUC."""
+WITH_INTERVAL = ("sensitivity", "specificity")
+"""Those of them that a fit tells with an interval."""
+CUT = ".."
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of text, or several, and how it is to stand out; it is up to the terminal how that looks."""
+
+    text: str
+    stress: Stress = ""
+
 
 # Scores as plain text: tables of candidates and of held-out images
 
@@ -68,10 +91,10 @@ def scored_on(result: Comparison) -> str:
 
 def _error_cell(
     value: float | None, interval: tuple[float, float] | None, curves: Mapping[str, Any] | None
-) -> dict[str, str]:
+) -> str:
     """ECE with that of a perfectly calibrated model beside it."""
     chance = verdict.chance_text(curves or {})
-    return {"ece": f"{_number(value, interval)}{f' ({chance})' if chance else ''}"}
+    return f"{_number(value, interval)}{f' ({chance})' if chance else ''}"
 
 
 def _calibrations(result: Fusion) -> list[str]:
@@ -97,34 +120,153 @@ def _selected_backbones_text(selections: Sequence[Sequence[str]]) -> str:
     return "\n".join([head, *chosen]) if chosen else ""
 
 
-def fusion_text(result: Fusion) -> str:
-    """Scores of a fit."""
+def fusion_text(result: Fusion, *, details: bool = False) -> str:
+    """Return what a terminal shows of a fit, without its stresses."""
+    return "\n".join(line.text for line in fusion_screen(result, WIDEST, details=details))
+
+
+def fusion_screen(result: Fusion, width: int = WIDEST, *, details: bool = False) -> list[Line]:
+    """Lay a fit out: the answer first, then one table, findings, where the run lies, what to do next.
+
+    Parameters
+    ----------
+    result
+        What `featstore.fuse` returned.
+    width
+        Columns of the terminal.
+    details
+        Whether every score of every split is shown, too.
+    """
+    width = min(max(width, NARROWEST), WIDEST)
+    split = scored_split(result)
     sizes = ", ".join(f"{name} {count}" for name, count in result.sizes.items())
-    names = [f"{name} ({result.sizes[name]} images)" for name in result.scores]
-    rows = [
-        {m: _number(s.value, s.interval) for m, s in part.items()}
-        | _error_cell(part["ece"].value, part["ece"].interval, result.curves.get(split))
-        for split, part in result.scores.items()
+    where = quote(result.run)
+    about = [
+        f"Of {result.strategy}: {_fusion_beside(result, split)}.",
+        data_text(result.matrix),
+        f"Fitted on the training images alone: {sizes}.",
+        operating_text(result.operating, list(result.matrix["classes"])),
+        *([] if details or not _is_calibrated(result) else _calibrations(result)),
+        _warm_start_text(result),
+        "" if result.looks is None else verdict.looks_text(result.looks),
     ]
-    for split, guesses in result.shortcuts.items():
-        names += [f"{split}: {name}" for name in guesses]
-        rows += [{m: _number(s.value, s.interval) for m, s in part.items()} for part in guesses.values()]
-    return "\n\n".join(
-        part
-        for part in (
-            data_text(result.matrix),
-            f"{result.strategy}, fitted on the training images alone: {sizes}.",
-            _tables("score [95 %]", names, rows),
-            *_calibrations(result),
-            operating_text(result.operating, list(result.matrix["classes"])),
-            _warm_start_text(result),
-            "" if result.looks is None else verdict.looks_text(result.looks),
-            verdict.findings_brief(findings_not_shown_yet(result.findings)),
-            f"The run is in {result.run}: model/, metrics.json, predictions.csv, run.json.",
-            f"Next: featstore predict {result.run} IMAGE...",
+    found = findings_not_shown_yet(result.findings)
+    kept = f"Run: {where} (model/, predictions.csv; metrics.json has every score, --details shows them)"
+    below = [
+        *(line for part in about for line in _prose(part, width)),
+        *_prose(verdict.findings_brief(found), width, hanging="    "),
+        *(_sections(_fusion_details(result), width) if details else ()),
+        *_prose(kept, width),
+        *_prose(f"Next: featstore predict {where} IMAGE...; featstore report {where}", width),
+    ]
+    answer = [*_fusion_answer(result, split, width)]
+    for rows in range(ROWS, FEWEST_ROWS - 1, -1):
+        lines = [*answer, Line(""), *_fusion_lines(result, split, width, rows), Line(""), *below]
+        if details or _count(lines) <= LINES:
+            break
+    return lines
+
+
+def scored_split(result: Fusion) -> str:
+    """The split that tells what a fit is worth: ``test``, or the one that there is."""
+    return "test" if "test" in result.scores else list(result.scores)[-1]
+
+
+def _is_calibrated(result: Fusion) -> bool:
+    return result.operating["calibration"] is not None
+
+
+def _fusion_answer(result: Fusion, split: str, width: int) -> Iterator[Line]:
+    """What the fit is worth on images that it had not seen, and beside the best network alone."""
+    score = result.scores[split][PRIMARY]
+    seen = f"on {result.sizes[split]} images that it had not seen"
+    label = METRICS[PRIMARY].label
+    if score.value is None:
+        yield from _prose(
+            f"{result.strategy} has no {label} {seen}: a class is missing among them.", width, "untold"
         )
-        if part
+        return
+    better = score.interval is not None and score.interval[0] > verdict.CHANCE
+    reached = f"{result.strategy} reaches an {label} of {_number(score.value, score.interval)} {seen}"
+    yield from _prose(f"{reached}: {verdict.above_guessing(score)}.", width, "told" if better else "untold")
+    singles = result.singles.get(split, ())
+    best = singles[0] if singles else None
+    if best is not None and best.score.value is not None and best.delta is not None:
+        yield from _prose(
+            f"The best single network on them is {best.name}, {label} {best.score.value:.3f}; the fusion differs by"
+            f" {_signed(best.delta, best.interval)}, {verdict.told_apart(best.interval)}. One split says"
+            " little: `featstore compare` asks over folds.",
+            width,
+        )
+
+
+def _fusion_lines(result: Fusion, split: str, width: int, most: int) -> list[Line]:
+    """One table: the fit, each network alone, and the guesses, by score."""
+    singles = result.singles.get(split, ())
+    best = singles[0] if singles else None
+    cells = [
+        (f"* {result.strategy}", result.scores[split][PRIMARY], "" if best is None else _reach(best), True)
+    ]
+    cells += [
+        (f"  {one.name}", one.score, "(the best single)" if one is best else "", False) for one in singles
+    ]
+    guesses = result.shortcuts.get(split, {})
+    cells += [(f"  {name}", scores[PRIMARY], "", False) for name, scores in guesses.items()]
+    ordered = sorted(cells, key=lambda cell: -(cell[1].value or 0.0))
+    kept = [cell for cell in ordered if cell[3] or cell[2] or cell[0].strip() in guesses]
+    free = max(0, most - len(kept))
+    others = [cell for cell in ordered if cell not in kept][:free]
+    head = f"{METRICS[PRIMARY].label}, {result.sizes[split]} images of {split} [95 %]"
+    if best is not None:
+        head += f"; difference to the best single network, {printable(best.name)}"
+    shown = [cell for cell in ordered if cell in kept or cell in others]
+    rows = [(name, _number(score.value, score.interval), reach, own) for name, score, reach, own in shown]
+    hidden = len(ordered) - len(rows)
+    notes = [f"* the fit, {METRICS[PRIMARY].label} of single networks by the linear probe"] if singles else []
+    notes += [f"{hidden} more in --json"] if hidden else []
+    return [
+        *_prose(head, width, "strong"),
+        *_score_lines(rows, width),
+        *_prose(f"{'; '.join(notes)}." if notes else "", width, "faint"),
+    ]
+
+
+def _reach(best: SingleNetwork) -> str:
+    return "" if best.delta is None else _signed(best.delta, best.interval)
+
+
+def _fusion_beside(result: Fusion, split: str) -> str:
+    """Other scores of the fit, with intervals where a decision hangs on them."""
+    told = []
+    for name, row in metrics().items():
+        score = result.scores[split].get(name)
+        if score is None or score.value is None or not (name in BESIDE or name not in METRICS):
+            continue
+        value = _number(score.value, score.interval) if name in WITH_INTERVAL else f"{score.value:.3f}"
+        told.append(f"{row.label} {value}")
+    enough = (
+        ""
+        if result.scores[split]["ece"].value is not None
+        else f"; no ECE of fewer than {ENOUGH_IMAGES} images"
     )
+    chance = verdict.chance_text(result.curves.get(split, {}))
+    return f"{', '.join(told)}{f' ({chance})' if chance else ''}{enough}"
+
+
+def _fusion_details(result: Fusion) -> list[str]:
+    """Every score of every split, guesses without a network beside it, and how well it is calibrated."""
+    parts = []
+    for split, scores in result.scores.items():
+        guesses = result.shortcuts.get(split, {})
+        ece = {"ece": _error_cell(scores["ece"].value, scores["ece"].interval, result.curves.get(split))}
+        cells = {name: _number(score.value, score.interval) for name, score in scores.items()} | ece
+        rows = [
+            [row.label, cells[name], *(_plain_number(guess[name].value) for guess in guesses.values())]
+            for name, row in listed(set(scores)).items()
+        ]
+        header = [f"{split}, {result.sizes[split]} images", f"{result.strategy} [95 %]", *guesses]
+        parts.append(table(header, rows))
+    return [*parts, *_calibrations(result)]
 
 
 def plan_text(plan: Plan, out: Path) -> str:
@@ -251,17 +393,6 @@ def positive_text(matrix: Mapping[str, Any]) -> str:
     )
 
 
-def _tables(head: str, names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
-    """One table per question, since all scores side by side fit no screen."""
-    parts = []
-    known = listed(set.intersection(*(set(row) for row in rows)) if rows else METRICS)
-    for group, question in GROUPS.items():
-        metrics = [row for row in known.values() if row.group == group]
-        lines = [[name, *(row[m.name] for m in metrics)] for name, row in zip(names, rows, strict=True)]
-        parts.append(f"{question}\n{table([head, *(m.label for m in metrics)], lines)}")
-    return "\n\n".join(parts)
-
-
 def _request_text(result: Comparison) -> str:
     request = result.protocol
     parts = []
@@ -284,6 +415,10 @@ def _number(value: float | None, interval: tuple[float, float] | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else " [no interval]")
+
+
+def _plain_number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 # Cost and worth of backbones and views
@@ -365,23 +500,6 @@ def _advice(result: BackboneValue) -> str:
 
 # A comparison: the answer, one table, what bears on it, where it lies
 
-NARROWEST, WIDEST = 60, 100
-LINES = 40
-"""Lines that a comparison fits, unless more was asked for than the answer."""
-ROWS, ENOUGH_ROWS, FEWEST_ROWS = 15, 8, 6
-"""Rows of the table; where findings need the room there are fewer."""
-BESIDE = ("sensitivity", "specificity", "balanced_accuracy", "average_precision", "brier", "ece")
-"""Scores of the primary fusion that are told beside its AUC."""
-CUT = ".."
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of text, or several, and how it is to stand out; it is up to the terminal how that looks."""
-
-    text: str
-    stress: Stress = ""
-
 
 def comparison_text(result: Comparison) -> str:
     """Return what a terminal shows, without its stresses."""
@@ -462,22 +580,28 @@ def _table_lines(result: Comparison, width: int, rows: int) -> list[Line]:
         name = f"{'*' if label == primary else ' '} {printable(label)}"
         reach = differences.get(label, "(the best single)" if label == reference else "")
         cells.append((name, _number(estimate.mean, estimate.interval), reach, label == primary))
-    second = max([len(cell[1]) for cell in cells], default=0)
-    third = max([len(cell[2]) for cell in cells], default=0)
-    first = min(max([len(cell[0]) for cell in cells], default=0), width - second - third - 4)
     head = f"{METRICS[PRIMARY].label}, {scored_on(result)} [95 %]"
     if reference is not None:
         head += f"; difference to the best single network, {printable(reference)}"
-    lines = [*_prose(head, width, "strong")]
-    for name, score, reach, is_primary in cells:
-        text = f"{_cut(name, first):<{first}}  {score:<{second}}  {reach}".rstrip()
-        lines.append(Line(text, "strong" if is_primary else ""))
+    lines = [*_prose(head, width, "strong"), *_score_lines(cells, width)]
     notes = [] if primary is None else ["* the primary fusion, named before any score was seen"]
     if primary is not None and len(differences) > 1:
         notes.append("the other differences are exploration, their intervals hold together")
     if hidden:
         notes.append(f"{hidden} more in --csv and --json")
     lines += _prose(f"{'; '.join(notes)}." if notes else "", width, "faint")
+    return lines
+
+
+def _score_lines(cells: Sequence[tuple[str, str, str, bool]], width: int) -> list[Line]:
+    """Names, scores and differences side by side, long names cut; which row stands out comes last."""
+    second = max([len(cell[1]) for cell in cells], default=0)
+    third = max([len(cell[2]) for cell in cells], default=0)
+    first = min(max([len(cell[0]) for cell in cells], default=0), width - second - third - 4)
+    lines = []
+    for name, score, reach, is_primary in cells:
+        text = f"{cut(printable(name), first):<{first}}  {score:<{second}}  {reach}".rstrip()
+        lines.append(Line(text, "strong" if is_primary else ""))
     return lines
 
 
@@ -501,7 +625,7 @@ def _signed(delta: float, interval: tuple[float, float] | None) -> str:
     return f"{delta:+.3f}" + (f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else "")
 
 
-def _cut(name: str, columns: int) -> str:
+def cut(name: str, columns: int) -> str:
     """Shorten a long name in its middle: strategies begin it, and the last networks tell it from others."""
     if len(name) <= columns:
         return name
@@ -553,3 +677,36 @@ def _next_text(out: Path | None) -> str:
 def _prose(text: str, width: int, stress: Stress = "", hanging: str = "") -> Iterator[Line]:
     for line in filter(None, text.split("\n")):
         yield Line(fill(printable(line), width, subsequent_indent=hanging, break_on_hyphens=False), stress)
+
+
+# The demonstration: what a comparison says, and how to go on
+
+DEMO_ROWS = 8
+"""Rows of its table, so that all of it is one page."""
+NEXT = """On your own images (a folder for each class, or a CSV: path,label[,group][,split][,site]):
+  featstore check   DATA
+  featstore extract DATA --recipe mild --seeds 1-2
+  featstore compare DATA --out runs/mine"""
+
+
+def demonstration_screen(result: Demonstration, width: int = WIDEST) -> list[Line]:
+    """Lay the demonstration out: what was done, what it found, where it lies, what to do next; one page."""
+    width = min(max(width, NARROWEST), WIDEST)
+    found, done = result.comparison, result.extraction
+    vectors = sum(key.stored_now for key in done.keys)
+    first = (
+        f"Done in {duration(result.seconds)}, offline: {found.matrix['images']} generated images of"
+        f" {found.matrix['groups']} patients, {vectors:,} vectors of {len(found.matrix['backbones'])} networks,"
+        f" {len(found.candidates)} candidates compared."
+    )
+    return [
+        *_answer(found, width),
+        Line(""),
+        *_table_lines(found, width, DEMO_ROWS),
+        Line(""),
+        *_prose(first, width),
+        *_brief(findings_not_shown_yet(found.findings), width),
+        *_prose(f"Look at it: {result.report} (one file, works offline in any browser).", width, "strong"),
+        *_prose(f"The runs are beside it; the images are in {result.data}.", width),
+        *(Line(line) for line in NEXT.split("\n")),
+    ]

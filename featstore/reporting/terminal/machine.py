@@ -17,14 +17,14 @@ WIDTH = 78
 ASK = "only a loaded engine can tell (--load-engines)"
 
 
-def machine_text(report: MachineReport) -> str:
-    """Lines of `featstore doctor`."""
+def machine_text(report: MachineReport, *, details: bool = False) -> str:
+    """Lines of `featstore doctor`; with `details` every file of weights that is not here."""
     parts = [
         headline(report),
         "\n".join(_problem(problem) for problem in report.problems),
         _machine(report),
         _versions(report),
-        _missing(report),
+        _missing(report, details=details),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -89,13 +89,19 @@ def _versions(report: MachineReport) -> str:
     return "\n".join(fill(line, WIDTH) for line in lines)
 
 
-def _missing(report: MachineReport) -> str:
+def _missing(report: MachineReport, *, details: bool) -> str:
     """Weights that are not here, by file, the paper's networks first."""
     here = [network.backbone for network in report.weights if network.here]
     text = fill(f"Weights here: {', '.join(here) or 'none'}.", WIDTH)
     absent = [network for network in report.weights if not network.here and network.file]
     if not absent:
         return text
+    if not details:
+        told = (
+            f"{counted(len(absent), 'network has', 'networks have')} no weights here; Keras fetches them when first"
+            f" needed. Without internet, copy the files to {report.weights_folder}: --details names them."
+        )
+        return f"{text}\n{fill(told, WIDTH, break_long_words=False)}"
     head = (
         f"Weights that are not here; Keras fetches them when first needed. Without internet,"
         f" copy the files to {report.weights_folder}:"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,9 +12,9 @@ from featstore.findings import counted, with_reasons
 from featstore.images.formats.decode import REASONS
 from featstore.images.recipe import view_name
 from featstore.images.windows import range_option
-from featstore.reporting.terminal.comparison import comparison_text, fusion_text, operating_text
-from featstore.reporting.verdict import findings_text, summary
-from featstore.tables import counts, duration, printable, size, table
+from featstore.reporting.terminal.comparison import CUT, operating_text
+from featstore.reporting.verdict import findings_text
+from featstore.tables import SHORT, WIDTH, counts, duration, printable, size, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from featstore.exchange.export import Exported
     from featstore.exchange.importing import Imported
     from featstore.results import extraction
-    from featstore.results.fusion import Counts, MeanOfPages, Prediction, Predictions
-    from featstore.results.paper import Claim, Conversion, Demonstration, PaperNetwork, Reproduction
+    from featstore.results.fusion import Counts, Explanations, MeanOfPages, Prediction, Predictions
+    from featstore.results.paper import Claim, Conversion, PaperNetwork, Reproduction
     from featstore.results.scores import Score
     from featstore.store.cleanup import Compaction, Garbage, GarbageCollection
     from featstore.store.verify import InventoryEntry, LostRows, Repair, Verification
@@ -40,35 +41,36 @@ Looked for: unreadable files; pictures in two classes or splits; patients in two
 splits or under two names; copies across patients (compressed, mirrored, turned,
 cropped); odd layouts and names; what is guessed without a network.
 Wrong labels and other hospitals cannot be seen from here."""
-NEXT = """On your own images:
-  featstore check   DATA
-  featstore extract DATA --recipe mild --seeds 1-2
-  featstore compare DATA --out runs/mine
-DATA is a folder with one folder per class, or a CSV: path,label[,group][,split][,site]."""
+LONGEST_TABLE = 15
+"""Rows of a table; what has more is told by the backbone, or cut."""
+SHORTEST_PATH = 24
+"""Characters of a path that are always shown."""
 
 
 def extraction_text(result: extraction.Extraction) -> str:
     """Dry run or closing summary of `featstore extract`."""
     parts = [
-        _cells_text(result),
         _extraction_sentence(result),
+        _cells_text(result),
         _bad_text(result.bad),
         findings_text(result.findings),
+        "" if result.dry_run else "Next: featstore compare DATA --out runs/NAME, or featstore fuse DATA",
     ]
     return "\n\n".join(part for part in parts if part)
 
 
 def _cells_text(result: extraction.Extraction) -> str:
-    """What there is to do, or what there is now."""
-    if result.dry_run:
-        header = ["stored", "missing"]
-        numbers = [[c.stored, c.missing] for c in result.keys]
-    else:
-        header = ["stored now", "of them new", "missing"]
-        numbers = [[c.stored_now, c.stored_now - c.stored, c.missing_now] for c in result.keys]
-    names = [[c.backbone, view_name(c.recipe, c.seed)] for c in result.keys]
-    rows = [[*name, *number] for name, number in zip(names, numbers, strict=True)]
-    return table(["backbone", "view", *header], rows)
+    """What there is to do, or what there is now: by backbone and view, or by backbone where that is too long."""
+    cells: dict[tuple[str, str], list[int]] = {}
+    many = len(result.keys) > LONGEST_TABLE
+    views = Counter(key.backbone for key in result.keys)
+    for key in result.keys:
+        name = (key.backbone, f"{views[key.backbone]} views" if many else view_name(key.recipe, key.seed))
+        now = [key.stored_now, key.stored_now - key.stored, key.missing_now]
+        numbers = [key.stored, key.missing] if result.dry_run else now
+        cells[name] = [a + b for a, b in zip(cells.get(name, [0] * len(numbers)), numbers, strict=True)]
+    header = ["stored", "missing"] if result.dry_run else ["stored now", "of them new", "missing"]
+    return table(["backbone", "view", *header], [[*name, *numbers] for name, numbers in cells.items()])
 
 
 def precision_text(result: extraction.PrecisionCheck) -> str:
@@ -79,14 +81,15 @@ def precision_text(result: extraction.PrecisionCheck) -> str:
     return "\n\n".join(part for part in (table(header, rows), sentence, _bad_text(result.bad)) if part)
 
 
-def predictions_text(result: Predictions, most: int | None = None) -> str:
-    """One line per image or page, of which at most `most` are shown; the columns name the class."""
+def predictions_text(result: Predictions, most: int | None = None, width: int = WIDTH) -> str:
+    """How many of each class, then one line per image or page, of which at most `most` are shown."""
     if not result.predictions:
         return _bad_text(result.bad)
     shown = result.predictions[:most]
     more = len(result.predictions) - len(shown)
     parts = [
-        _predictions_table(result, shown) + (f"\nand {more} more" if more else ""),
+        _answers_text(result),
+        _predictions_table(result, shown, width) + (f"\nand {more} more: --csv prints all" if more else ""),
         _means_text(result),
         "" if result.counts is None else _counts_text(result.counts),
         operating_text(result.operating, result.classes),
@@ -96,20 +99,50 @@ def predictions_text(result: Predictions, most: int | None = None) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _predictions_table(result: Predictions, shown: Sequence[Prediction]) -> str:
-    """Columns beyond the answer stand there only where they say something."""
+def _answers_text(result: Predictions) -> str:
+    """First line: the answers by class, and of how many images they say nothing new."""
+    told = Counter(p.label for p in result.predictions)
+    called = counts({name: told[name] for name in result.classes if told[name]})
+    what = "page" if result.files else "image"
+    known = sum(not p.is_new for p in result.predictions)
+    seen = f"; {known} of them were learned from, which says nothing of new ones" if known else ""
+    return f"{counted(len(result.predictions), what)} answered: {called}{seen}."
+
+
+def _predictions_table(result: Predictions, shown: Sequence[Prediction], width: int) -> str:
+    """Columns beyond the answer stand there only where they say something, and are fewer where it gets too wide."""
     everything = result.predictions
-    columns: dict[str, Sequence[object]] = {"image": [p.path for p in shown]}
+    before: dict[str, Sequence[object]] = {"image": [p.path for p in shown]}
     if any(p.page for p in everything):
-        columns["page"] = [p.page or 1 for p in shown]
+        before["page"] = [p.page or 1 for p in shown]
     if any(p.given for p in everything):
-        columns["label"] = [p.given or "" for p in shown]
-    columns["predicted"] = [p.label for p in shown]
-    columns |= _probability_columns(shown, result.classes)
-    columns |= {name: [p.votes[name] for p in shown] for name in everything[0].votes}
+        before["label"] = [p.given or "" for p in shown]
+    before["predicted"] = [p.label for p in shown]
+    after = {}
     if not all(p.is_new for p in everything):
-        columns["in training"] = [_training_cell(p) for p in shown]
+        after["in training"] = [_training_cell(p) for p in shown]
+    every = _probability_columns(shown, result.classes)
+    own = {"P(predicted)": [f"{p.probability[p.label]:.3f}" for p in shown]}
+    votes = {name: [p.votes[name] for p in shown] for name in everything[0].votes}
+    agree = {"networks agree": [_agreement(p) for p in shown]} if votes else {}
+    for middle in (every | votes, every | agree, own | agree, own):
+        columns = before | middle | after
+        text = table(list(columns), list(zip(*columns.values(), strict=True)))
+        wide = max(map(len, text.split("\n"))) - width
+        if wide <= 0:
+            return text
+    room = max(len(p.path) for p in shown) - wide
+    columns["image"] = [_end_of(printable(p.path), max(room, SHORTEST_PATH)) for p in shown]
     return table(list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _end_of(path: str, columns: int) -> str:
+    """The end of a path, where patient and image are."""
+    return path if len(path) <= columns else f"{CUT}{path[len(CUT) - columns :]}"
+
+
+def _agreement(p: Prediction) -> str:
+    return f"{sum(vote == p.label for vote in p.votes.values())} of {len(p.votes)}"
 
 
 def _probability_columns(
@@ -147,6 +180,57 @@ def _counts_text(counts: Counts) -> str:
     return f"Right: {counts.right} of {counts.labelled} images with a label ({share:.3f}){seen}."
 
 
+def explanations_text(result: Explanations) -> str:
+    """One line per image: its answer, and what of each backbone speaks for it."""
+    if not result.explanations:
+        return _bad_text(result.bad)
+    parts = [
+        _evidence_table(result),
+        _evidence_legend(result),
+        operating_text(result.operating, result.classes),
+        f"{result.skipped} other files were passed over." if result.skipped else "",
+        _bad_text(result.bad),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _evidence_table(result: Explanations) -> str:
+    everything = result.explanations
+    answers = [one.prediction for one in everything]
+    columns: dict[str, Sequence[object]] = {"image": [p.path for p in answers]}
+    if any(p.page for p in answers):
+        columns["page"] = [p.page or 1 for p in answers]
+    columns["predicted"] = [p.label for p in answers]
+    columns["P(predicted)"] = [f"{p.probability[p.label]:.3f}" for p in answers]
+    if not all(p.is_new for p in answers):
+        columns["in training"] = [_training_cell(p) for p in answers]
+    columns["carried by"] = [one.carried_by or "none" for one in everything]
+    if len({one.evidence_for for one in everything}) > 1:
+        columns["evidence for"] = [one.evidence_for for one in everything]
+    columns["logit"] = [f"{one.logit:+.2f}" for one in everything]
+    columns |= {
+        name: [f"{one.contributions[name]:+.2f}" for one in everything]
+        for name in everything[0].contributions
+    }
+    return table(list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _evidence_legend(result: Explanations) -> str:
+    """What the numbers are, and where the maps."""
+    constants = {one.evidence_for: one.constant for one in result.explanations}
+    of = next(iter(constants)) if len(constants) == 1 else "the class named"
+    known = ", ".join(f"{constant:+.2f} for {name}" for name, constant in constants.items())
+    worst = max(abs(one.remainder) for one in result.explanations)
+    lines = [
+        f"Evidence in logits, + for {of}, - against. A backbone's number is the mean of its map;",
+        f"with the constant ({known}) they add up to the logit, here within {worst:.0e}.",
+        "A map says what the model used, not what causes the disease.",
+    ]
+    if result.operating.get("calibration"):
+        lines.append("The probability is calibrated; the logit is the model's own, before that.")
+    return "\n".join(lines)
+
+
 def check_text(result: extraction.Check) -> str:
     """Findings of an audit."""
     grave = [finding for finding in result.findings if not finding.accepted]
@@ -162,7 +246,8 @@ def check_text(result: extraction.Check) -> str:
     parts.append(
         _bad_text(result.bad, "Files in quarantine:", cured=len({row[1] for row in result.bad}) == 1)
     )
-    parts += [_shortcut_text(result.shortcuts), LOOKED_FOR]
+    following = "Next: featstore extract DATA" if result.no_error_found else ""
+    parts += [_shortcut_text(result.shortcuts), LOOKED_FOR, following]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -199,6 +284,20 @@ def split_text(result: extraction.DataSplit) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def convert_text(result: extraction.ConvertedImages) -> str:
+    """What was written, and how to read it."""
+    images, files = counted(result.images, "image"), counted(result.sources, "file")
+    kinds = " and ".join(f"{count} in {kind}" for kind, count in result.channels.items())
+    parts = [
+        f"Written: {result.manifest} and {images} of {files} as PNG ({kinds}, {size(result.bytes)}).",
+        table(["class", "images"], [list(row) for row in result.classes.items()]),
+        f"Read it with: featstore extract {shlex.quote(result.manifest)}",
+        _bad_text(result.bad, "Left out:"),
+        findings_text(result.findings),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
 def bench_text(result: extraction.Bench) -> str:
     """Rates of `featstore bench`, and for each backbone the command that computes fastest."""
     header = ["backbone", "precision", "batch", "processes", "threads", "images/s", ""]
@@ -224,20 +323,6 @@ def bench_text(result: extraction.Bench) -> str:
 
 def _mark(rate: extraction.Rate, result: extraction.Bench) -> str:
     return "fastest" if rate in result.best else ""
-
-
-def demo_text(result: Demonstration) -> str:
-    """What the demonstration found, and what to do next."""
-    return "\n\n".join(
-        [
-            extraction_text(result.extraction),
-            fusion_text(result.fusion),
-            comparison_text(result.comparison),
-            f"Found: {summary(result.comparison)}",
-            f"All images were generated: {result.data}. It took {result.seconds:.0f} s. {NEXT}",
-            f"Look at it: {result.report} (one file, works offline in any browser).",
-        ]
-    )
 
 
 def _extraction_sentence(result: extraction.Extraction) -> str:
@@ -317,9 +402,9 @@ def finetuning_text(result: extraction.Finetuning, data: str) -> str:
     head = f"{result.backbone}: the last {result.layers} of {result.of_layers} layers have learned"
     return "\n\n".join(
         [
-            f"{head}; classes: {counts(result.classes)}.\nImages: {sizes}.",
-            table(["epoch", *(name.replace("_", " ") for name in result.history)], rows),
             _verdict(result),
+            f"{head}; classes: {counts(result.classes)}.\nImages: {sizes}.",
+            table(["epoch", *(name.replace("_", " ") for name in result.history)], rows[-LONGEST_TABLE:]),
             f"The weights are in {result.weights}, with the ids of the images that they know.",
             "Next:\n" + "\n".join(f"  {line}" for line in next_commands(result, data)),
         ]
@@ -456,7 +541,7 @@ def _score(score: Score | None) -> str:
 
 # `featstore cache`
 
-DAY, YEAR = 86_400, 365 * 86_400
+MINUTE, HOUR, DAY, YEAR = 60, 3_600, 86_400, 365 * 86_400
 KINDS = {
     "temporary": "unfinished files of killed writers",
     "revision": "files of an earlier featstore, which this one never reads",
@@ -466,22 +551,29 @@ KINDS = {
 
 def inventory_text(entries: Sequence[InventoryEntry]) -> str:
     """Lines of `featstore cache ls`."""
-    header = ["backbone", "weights", "preprocess", "precision", "view", "images", "shards", "size", "age"]
     rows = [
-        [
-            e.backbone,
-            e.weights[:20],
-            e.preprocess,
-            e.precision,
-            view_name(e.recipe, e.seed),
-            e.images,
-            e.shards,
-            size(e.size),
-            _ages(e),
-        ]
+        {
+            "backbone": e.backbone,
+            "weights": e.weights.removeprefix("sha256:")[:SHORT],
+            "preprocess": e.preprocess,
+            "precision": e.precision,
+            "view": view_name(e.recipe, e.seed),
+            "images": e.images,
+            "shards": e.shards,
+            "size": size(e.size),
+            "age": _ages(e),
+        }
         for e in entries
     ]
-    return table(header, rows) if rows else "The store is empty."
+    if not rows:
+        return "The store is empty."
+    networks = counted(len({(e.backbone, e.weights, e.precision) for e in entries}), "network")
+    views = counted(len({(e.recipe, e.seed) for e in entries}), "view")
+    total = size(sum(e.size for e in entries))
+    usual = {"preprocess": "official", "precision": "float32"}  # not said where everything is as usual
+    kept = [name for name in rows[0] if any(row[name] != usual.get(name) for row in rows)]
+    cells = [[row[name] for name in kept] for row in rows]
+    return f"{networks}, {views} of up to {max(e.images for e in entries)} images, {total}.\n\n{table(kept, cells)}"
 
 
 def usage_text(sizes: Mapping[str, int]) -> str:
@@ -590,13 +682,25 @@ def drift_text(result: extraction.Drift) -> str:
     ]
     header = ["backbone", "vectors", "byte-equal", "largest difference", "of the spread", ""]
     bad = [f"{path}: {reason} ({detail})" for path, reason, detail in result.bad]
-    parts = [table(header, rows), _listed("images do not decode any more", bad)]
+    parts = [_drift_answer(result), table(header, rows), _listed("images do not decode any more", bad)]
     if result.drifted:
         parts += [_drift_cause(found) for found in result.backbones if found.drifted]
         parts.append(
             "A library or the machine has changed what comes out. Do not mix: extract into a new --cache, or go back."
         )
     return "\n\n".join(part for part in parts if part)
+
+
+def _drift_answer(result: extraction.Drift) -> str:
+    compared = [found for found in result.backbones if found.rows]
+    if not compared:
+        return "Nothing was compared: the store has no vectors of these images."
+    if result.drifted:
+        return f"DRIFTED: {', '.join(found.backbone for found in result.backbones if found.drifted)}."
+    exactly = "byte for byte" if all(found.equal == found.rows for found in compared) else "but for last bits"
+    return (
+        f"Unchanged, {exactly}: {counted(len(compared), 'network')}, {sum(f.rows for f in compared)} vectors."
+    )
 
 
 def _drift_cause(found: extraction.BackboneDrift) -> str:
@@ -667,6 +771,8 @@ def _ages(entry: InventoryEntry) -> str:
 
 def _age(moment: str) -> str:
     seconds = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
+    if seconds < HOUR:
+        return f"{seconds // MINUTE:.0f} min"
     if seconds < DAY:
-        return duration(seconds)
+        return f"{seconds // HOUR:.0f} h"
     return f"{seconds // DAY:.0f} d" if seconds < YEAR else f"{seconds / YEAR:.1f} y"

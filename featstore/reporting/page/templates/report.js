@@ -52,13 +52,4 @@
 
   // Where the contents stand above the text and not beside it, they wait to be asked for.
   if (matchMedia("(max-width: 67.99rem)").matches) document.querySelector("nav.contents details").open = false;
-
-  // On paper nothing can be opened.
-  const closed = [];
-  addEventListener("beforeprint", () => {
-    const found = [...document.querySelectorAll("details:not([open])")];
-    found.forEach((part) => { part.open = true; });
-    closed.push(...found);
-  });
-  addEventListener("afterprint", () => closed.splice(0).forEach((part) => { part.open = false; }));
 })();

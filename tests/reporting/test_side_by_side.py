@@ -67,7 +67,7 @@ def test_runs_about_different_classes_are_not_paired(records):
 
 def test_chance_is_called_chance(records):
     vote, _, _ = records
-    twin = replace(vote, name="twin")
-    (sentence,) = compare_runs([vote, twin]).sentences
+    same = replace(vote, name="twin")
+    (sentence,) = compare_runs([vote, same]).sentences
     assert "0.000" in sentence
     assert "that may be chance" in sentence

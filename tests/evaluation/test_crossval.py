@@ -14,16 +14,16 @@ from featstore.splits import group_folds
 @pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one_to_the_last_bit():
     matrix = make_matrix(patients=20)
-    contestants = make_candidates(["concat_logreg"], "singles", matrix.backbones)
+    all_candidates = make_candidates(["concat_logreg"], "singles", matrix.backbones)
     splits = group_folds(matrix, 3)
-    one, two = (list(cross_validate(matrix, contestants, splits, jobs=jobs)) for jobs in (1, 2))
+    one, two = (list(cross_validate(matrix, all_candidates, splits, jobs=jobs)) for jobs in (1, 2))
     for (c, f, p), (c2, f2, p2) in zip(one, two, strict=True):
         assert (c, f) == (c2, f2)
         np.testing.assert_array_equal(p, p2)
 
 
 def test_all_views_of_the_training_images_are_trained_on_and_only_the_identity_is_scored(monkeypatch):
-    from featstore.evaluation import candidates as contestants
+    from featstore.evaluation import candidates as all_candidates
     from featstore.evaluation import crossval as tournament
 
     matrix = make_matrix(views=3)
@@ -39,57 +39,57 @@ def test_all_views_of_the_training_images_are_trained_on_and_only_the_identity_i
             return np.full((len(X), 2), 0.5)
 
     monkeypatch.setattr(tournament, "build", lambda *_: Spy())
-    contestant = contestants.Candidate("concat_logreg", matrix.backbones, "all")
+    candidate = all_candidates.Candidate("concat_logreg", matrix.backbones, "all")
     (train, test), *_ = group_folds(matrix, 4)
-    list(tournament.cross_validate(matrix, [contestant], [(train, test)]))
+    list(tournament.cross_validate(matrix, [candidate], [(train, test)]))
     assert seen == {"train": (3 * len(train),) * 3, "test": len(test)}
 
 
-def alone(matrix, contestant, split):
+def alone(matrix, candidate, split):
     """What a contestant answers when nobody else plays."""
-    ((_, _, proba),) = cross_validate(matrix, [contestant], [split])
+    ((_, _, proba),) = cross_validate(matrix, [candidate], [split])
     return proba
 
 
 def test_who_plays_together_answers_as_if_alone():
     matrix = make_matrix(signal=(1.0, 0.5, 1.0), patients=18, classes=("a", "b", "c"), width=3)
-    contestants = make_candidates(["concat_logreg"], "all", matrix.backbones)
+    all_candidates = make_candidates(["concat_logreg"], "all", matrix.backbones)
     splits = group_folds(matrix, 2)
-    results = list(cross_validate(matrix, contestants, splits))
-    assert {(c, f) for c, f, _ in results} == {(c, f) for c in range(len(contestants)) for f in range(2)}
+    results = list(cross_validate(matrix, all_candidates, splits))
+    assert {(c, f) for c, f, _ in results} == {(c, f) for c in range(len(all_candidates)) for f in range(2)}
     for c, f, proba in results:
-        np.testing.assert_allclose(proba, alone(matrix, contestants[c], splits[f]), atol=1e-6)
+        np.testing.assert_allclose(proba, alone(matrix, all_candidates[c], splits[f]), atol=1e-6)
 
 
 def test_only_strategies_that_fit_subsets_together_are_teamed_up():
-    contestants = make_candidates(["concat_logreg", "vote_backbones"], "all", ("A", "B", "C"))
-    together = [len(team) for team in joint_fits(contestants)]
+    all_candidates = make_candidates(["concat_logreg", "vote_backbones"], "all", ("A", "B", "C"))
+    together = [len(team) for team in joint_fits(all_candidates)]
     assert together == [7, 1, 1, 1, 1]
 
 
 def test_greedy_plays_in_each_fold_what_that_folds_training_images_chose():
     matrix = make_matrix(signal=(3.0, 0.0, 3.0), patients=40, views=1, width=3)
     splits = group_folds(matrix, 2)
-    contestants = make_candidates(["concat_logreg", "vote_backbones"], "greedy", matrix.backbones)
-    drafts = select_per_fold(matrix, contestants, splits)
+    all_candidates = make_candidates(["concat_logreg", "vote_backbones"], "greedy", matrix.backbones)
+    drafts = select_per_fold(matrix, all_candidates, splits)
     assert all({"NetA", "NetC"} <= set(names) for names in drafts)
-    assert select_per_fold(matrix, contestants[:3], splits) == []
-    for c, f, proba in cross_validate(matrix, contestants, splits, drafts):
-        if contestants[c].greedy:
-            fixed = Candidate(contestants[c].strategy, drafts[f], "fixed")
+    assert select_per_fold(matrix, all_candidates[:3], splits) == []
+    for c, f, proba in cross_validate(matrix, all_candidates, splits, drafts):
+        if all_candidates[c].greedy:
+            fixed = Candidate(all_candidates[c].strategy, drafts[f], "fixed")
             np.testing.assert_allclose(proba, alone(matrix, fixed, splits[f]), atol=1e-6)
 
 
 def test_greedy_selection_cannot_see_the_test_images():
     matrix = make_matrix(signal=(1.0, 1.0, 1.0), patients=20, views=1)
     splits = group_folds(matrix, 2)
-    contestants = make_candidates(["concat_logreg"], "greedy", matrix.backbones)
-    before = select_per_fold(matrix, contestants, splits)
+    all_candidates = make_candidates(["concat_logreg"], "greedy", matrix.backbones)
+    before = select_per_fold(matrix, all_candidates, splits)
     for fold, (_, test) in enumerate(splits):
         shuffled = make_matrix(signal=(1.0, 1.0, 1.0), patients=20, views=1)
         shuffled.features[:, test] = np.random.default_rng(0).normal(size=shuffled.features[:, test].shape)
         shuffled.y[test] = 1 - shuffled.y[test]
-        assert select_per_fold(shuffled, contestants, splits)[fold] == before[fold]
+        assert select_per_fold(shuffled, all_candidates, splits)[fold] == before[fold]
 
 
 def test_rows_put_the_columns_of_a_subset_side_by_side():

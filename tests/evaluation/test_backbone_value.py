@@ -111,15 +111,15 @@ def test_what_knows_the_class_is_worth_more_than_what_does_not(tmp_path, monkeyp
     )
     matrix = make_matrix(signal=(3.0, 0.0, 1.0), patients=40, views=1)
     splits = group_folds(matrix, 2)
-    arena = EvaluationDesign(matrix.y, matrix.groups, splits, 1, 1)
+    design = EvaluationDesign(matrix.y, matrix.groups, splits, 1, 1)
 
-    def play_all(contestants):
-        proba = [[None] * len(splits) for _ in contestants]
-        for c, f, values in cross_validate(matrix, contestants, splits):
+    def play_all(candidates):
+        proba = [[None] * len(splits) for _ in candidates]
+        for c, f, values in cross_validate(matrix, candidates, splits):
             proba[c][f] = values
         return proba
 
-    result = backbone_value(matrix, arena, play_all, tmp_path)
+    result = backbone_value(matrix, design, play_all, tmp_path)
     best, useless, middling = result.costs
     assert best.shapley > middling.shapley > useless.shapley
     assert best.caruana > useless.caruana

@@ -20,13 +20,13 @@ from featstore.evaluation.selection_bias import (
 from featstore.splits import group_folds
 
 
-def compete(matrix, contestants, seed=0, folds=4, repeats=1, positive=1):
+def compete(matrix, all_candidates, seed=0, folds=4, repeats=1, positive=1):
     splits = group_folds(matrix, folds, repeats, seed)
-    proba = [[] for _ in contestants]
-    for c, _, values in cross_validate(matrix, contestants, splits):
+    proba = [[] for _ in all_candidates]
+    for c, _, values in cross_validate(matrix, all_candidates, splits):
         proba[c].append(values)
-    arena = EvaluationDesign(matrix.y, matrix.groups, splits, repeats, positive)
-    return arena, score_candidates(arena, contestants, proba, group_weights(matrix.groups, seed=seed))
+    design = EvaluationDesign(matrix.y, matrix.groups, splits, repeats, positive)
+    return design, score_candidates(design, all_candidates, proba, group_weights(matrix.groups, seed=seed))
 
 
 def singles_and_fusion(matrix):
@@ -42,26 +42,26 @@ def test_fusing_two_halves_of_the_truth_beats_either_half():
     found = told(matrix, singles_and_fusion(matrix))
     assert set(found) == {("NetB", "NetA"), ("concat_logreg", "NetA"), ("concat_logreg", "NetB")}
     for half in ("NetA", "NetB"):
-        duel = found["concat_logreg", half]
-        assert duel.verdict == "a_better"
-        assert 0 < duel.interval[0] < duel.delta < duel.interval[1]
-        assert duel.p < 0.05
+        pair = found["concat_logreg", half]
+        assert pair.verdict == "a_better"
+        assert 0 < pair.interval[0] < pair.delta < pair.interval[1]
+        assert pair.p < 0.05
     assert found["NetB", "NetA"].verdict == "cannot_tell"
 
 
 def test_the_four_tests_agree_on_a_large_difference():
     matrix = make_matrix(signal=(4.0, 0.0), patients=100)
-    (duel,) = told(matrix, singles_and_fusion(matrix)[:2], folds=5).values()
-    assert set(duel.tests) == {"clustered", "bootstrap", "delong", "mcnemar", "corrected_t"}
-    assert all(test.p < 0.05 for test in duel.tests.values())
-    assert duel.p == pytest.approx(duel.tests["clustered"].p, abs=0.001)
+    (pair,) = told(matrix, singles_and_fusion(matrix)[:2], folds=5).values()
+    assert set(pair.tests) == {"clustered", "bootstrap", "delong", "mcnemar", "corrected_t"}
+    assert all(test.p < 0.05 for test in pair.tests.values())
+    assert pair.p == pytest.approx(pair.tests["clustered"].p, abs=0.001)
 
 
 def test_delong_and_the_bootstrap_see_the_same_error():
     """Two roads to one number: closed form and 2000 resamples of the patients."""
     matrix = make_matrix(signal=(1.5, 1.2), patients=200)
-    (duel,) = told(matrix, singles_and_fusion(matrix)[:2]).values()
-    assert duel.tests["delong"].p == pytest.approx(duel.tests["bootstrap"].p, abs=0.05)
+    (pair,) = told(matrix, singles_and_fusion(matrix)[:2]).values()
+    assert pair.tests["delong"].p == pytest.approx(pair.tests["bootstrap"].p, abs=0.05)
 
 
 def test_a_second_backbone_of_pure_noise_is_no_reason_to_claim_a_gain():
@@ -71,8 +71,8 @@ def test_a_second_backbone_of_pure_noise_is_no_reason_to_claim_a_gain():
 
 def test_a_bad_contestant_is_said_to_be_worse():
     matrix = make_matrix(signal=(4.0, 0.0), patients=100)
-    (duel,) = told(matrix, singles_and_fusion(matrix)[:2]).values()
-    assert (duel.a, duel.b, duel.verdict) == ("NetB", "NetA", "b_better")
+    (pair,) = told(matrix, singles_and_fusion(matrix)[:2]).values()
+    assert (pair.a, pair.b, pair.verdict) == ("NetB", "NetA", "b_better")
 
 
 @pytest.mark.slow
@@ -82,31 +82,31 @@ def test_on_random_labels_no_pair_is_told_and_intervals_cover_chance():
     covered, verdicts = {name: [] for name in chance}, []
     for seed in range(20):
         matrix = make_matrix(signal=(0.0, 0.0), patients=40, images=2, seed=seed, views=1)
-        arena, ranked = compete(matrix, singles_and_fusion(matrix), seed)
+        design, ranked = compete(matrix, singles_and_fusion(matrix), seed)
         for s in ranked:
             assert set(s.estimates) == set(METRICS)
             for name, value in chance.items():
                 low, high = s.estimates[name].interval
                 covered[name].append(low < value < high)
-        verdicts += [duel.verdict for duel in pairwise_tests(arena, ranked)]
+        verdicts += [pair.verdict for pair in pairwise_tests(design, ranked)]
     assert {name for name, hits in covered.items() if sum(hits) < 54} == set()
     assert verdicts.count("cannot_tell") >= 58
 
 
 def test_a_contestant_against_its_twin_is_a_draw_in_every_test():
     matrix = make_matrix(patients=20)
-    twins = [Candidate("concat_logreg", ("NetA",), name) for name in ("one", "other")]
-    (duel,) = told(matrix, twins).values()
-    assert (duel.delta, duel.p, duel.verdict) == (0.0, 1.0, "cannot_tell")
-    assert [test.p for test in duel.tests.values()] == [1.0] * 5
+    same_twice = [Candidate("concat_logreg", ("NetA",), name) for name in ("one", "other")]
+    (pair,) = told(matrix, same_twice).values()
+    assert (pair.delta, pair.p, pair.verdict) == (0.0, 1.0, "cannot_tell")
+    assert [test.p for test in pair.tests.values()] == [1.0] * 5
 
 
 def test_three_classes_have_no_delong_test_and_everything_else():
     matrix = make_matrix(signal=(1.0, 1.0), patients=45, classes=("a", "b", "c"))
-    (duel,) = told(matrix, singles_and_fusion(matrix)[:2], positive=None).values()
-    assert duel.tests["delong"].p is None
-    assert 0 < duel.tests["mcnemar"].p <= 1
-    assert 0 < duel.tests["corrected_t"].p <= 1
+    (pair,) = told(matrix, singles_and_fusion(matrix)[:2], positive=None).values()
+    assert pair.tests["delong"].p is None
+    assert 0 < pair.tests["mcnemar"].p <= 1
+    assert 0 < pair.tests["corrected_t"].p <= 1
 
 
 def test_mcnemar_counts_patients_not_images():
@@ -121,10 +121,10 @@ def test_mcnemar_counts_patients_not_images():
     bad = good.copy()
     bad[:30] = 1 - good[:30]
     proba = [[np.column_stack([1 - p, p])[test] for _, test in splits] for p in (bad, good)]
-    arena = EvaluationDesign(y, groups, splits, 1, 1)
+    design = EvaluationDesign(y, groups, splits, 1, 1)
     who = [Candidate("concat_logreg", ("A",), name) for name in ("bad", "good")]
-    (duel,) = pairwise_tests(arena, score_candidates(arena, who, proba, group_weights(groups, 200)))
-    assert duel.tests["mcnemar"].p == pytest.approx(2 / 2**3)
+    (pair,) = pairwise_tests(design, score_candidates(design, who, proba, group_weights(groups, 200)))
+    assert pair.tests["mcnemar"].p == pytest.approx(2 / 2**3)
 
 
 def test_repeats_bring_out_the_luck_of_the_folds_and_do_not_add_patients():
@@ -143,25 +143,25 @@ def test_repeats_bring_out_the_luck_of_the_folds_and_do_not_add_patients():
 def test_training_seeds_are_told_apart_from_folds_and_patients():
     matrix = make_matrix(patients=24)
     splits = group_folds(matrix, 3)
-    (contestant,) = singles_and_fusion(matrix)[-1:]
+    (candidate,) = singles_and_fusion(matrix)[-1:]
     rng = np.random.default_rng(0)
 
     def answers(noise):
         values = [rng.normal(size=len(test)) * noise + matrix.y[test] for _, test in splits]
         return [np.column_stack([-v, v]) for v in values]
 
-    arena, weights = (
+    design, weights = (
         EvaluationDesign(matrix.y, matrix.groups, splits, 1, 1),
         group_weights(matrix.groups, 100),
     )
     first = answers(1.0)
-    same = score_candidates(arena, [contestant], [first], weights, None, {contestant: [first, first]})
+    same = score_candidates(design, [candidate], [first], weights, None, {candidate: [first, first]})
     other = score_candidates(
-        arena, [contestant], [first], weights, None, {contestant: [answers(1.0), answers(1.0)]}
+        design, [candidate], [first], weights, None, {candidate: [answers(1.0), answers(1.0)]}
     )
     assert same[0].variance_components.training == 0.0
     assert other[0].variance_components.training > 0.001
-    assert score_candidates(arena, [contestant], [first], weights)[0].variance_components.training is None
+    assert score_candidates(design, [candidate], [first], weights)[0].variance_components.training is None
 
 
 def test_two_runs_give_the_same_numbers():
@@ -171,20 +171,20 @@ def test_two_runs_give_the_same_numbers():
     assert pairwise_tests(*one) == pairwise_tests(*two)
 
 
-def noise_arena(seed, contestants=30, patients=60):
+def noise_arena(seed, all_candidates=30, patients=60):
     """Candidates that guess, so no fitting is needed."""
     rng = np.random.default_rng(seed)
     matrix = make_matrix(signal=(0.0,), patients=patients, images=1, seed=seed, views=1)
     splits = group_folds(matrix, 5, seed=seed)
-    arena = EvaluationDesign(matrix.y, matrix.groups, splits, 1, 1)
+    design = EvaluationDesign(matrix.y, matrix.groups, splits, 1, 1)
     proba = [
         [np.column_stack([1 - p, p]) for p in (rng.random(len(test)) for _, test in splits)]
-        for _ in range(contestants)
+        for _ in range(all_candidates)
     ]
-    who = [Candidate("concat_logreg", ("A", "B"), f"c{i}") for i in range(contestants)]
+    who = [Candidate("concat_logreg", ("A", "B"), f"c{i}") for i in range(all_candidates)]
     weights = group_weights(matrix.groups, 500)
-    ranked = score_candidates(arena, who, proba, weights)
-    return arena, ranked, weights
+    ranked = score_candidates(design, who, proba, weights)
+    return design, ranked, weights
 
 
 @pytest.mark.slow
@@ -206,12 +206,14 @@ def test_picked_anew_inside_each_fold_the_best_of_thirty_guessers_is_worth_nothi
     naive, honest = [], []
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        arena, ranked, weights = noise_arena(seed)
-        matrix = SimpleNamespace(y=arena.y, groups=arena.groups, classes=("a", "b"))
-        rounds = with_inner_folds(matrix, arena.splits, seed)
+        design, ranked, weights = noise_arena(seed)
+        matrix = SimpleNamespace(y=design.y, groups=design.groups, classes=("a", "b"))
+        rounds = with_inner_folds(matrix, design.splits, seed)
         inner = [[rng.dirichlet((1, 1), len(test)) for _, test in rounds[5:]] for _ in ranked]
         answers = [[*s.proba, *guesses] for s, guesses in zip(ranked, inner, strict=True)]
-        winner = correct_selection_bias(arena, ranked, weights, select_in_inner_folds(arena, rounds, answers))
+        winner = correct_selection_bias(
+            design, ranked, weights, select_in_inner_folds(design, rounds, answers)
+        )
         naive.append(winner.apparent)
         honest.append(winner.nested.mean)
         assert len(winner.nested.selected) == 5
@@ -222,20 +224,20 @@ def test_picked_anew_inside_each_fold_the_best_of_thirty_guessers_is_worth_nothi
 
 def test_among_thirty_guessers_no_pair_is_told():
     for seed in range(2):
-        arena, ranked, _ = noise_arena(seed)
-        assert {duel.verdict for duel in pairwise_tests(arena, ranked)} == {"cannot_tell"}
+        design, ranked, _ = noise_arena(seed)
+        assert {pair.verdict for pair in pairwise_tests(design, ranked)} == {"cannot_tell"}
 
 
 def test_a_winner_that_is_truly_better_loses_little_to_the_guard():
     matrix = make_matrix(signal=(5.0, 0.0), patients=80)
-    arena, ranked = compete(matrix, singles_and_fusion(matrix)[:2])
-    winner = correct_selection_bias(arena, ranked, group_weights(matrix.groups, seed=0))
+    design, ranked = compete(matrix, singles_and_fusion(matrix)[:2])
+    winner = correct_selection_bias(design, ranked, group_weights(matrix.groups, seed=0))
     assert (winner.name, winner.of, winner.selection_frequency) == ("NetA", 2, 1.0)
     assert abs(winner.optimism) < 0.02
 
 
 def test_there_is_no_winner_of_one():
     matrix = make_matrix(patients=20)
-    arena, ranked = compete(matrix, singles_and_fusion(matrix)[:1])
-    assert correct_selection_bias(arena, ranked, group_weights(matrix.groups, 50)) is None
-    assert pairwise_tests(arena, ranked) == []
+    design, ranked = compete(matrix, singles_and_fusion(matrix)[:1])
+    assert correct_selection_bias(design, ranked, group_weights(matrix.groups, 50)) is None
+    assert pairwise_tests(design, ranked) == []

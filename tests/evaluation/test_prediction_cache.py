@@ -17,12 +17,12 @@ from featstore.store import notes as results
 
 MATRIX = make_matrix(signal=(1.0, 0.5), patients=16, views=2)
 SPLITS = group_folds(MATRIX, 2)
-CONTESTANTS = make_candidates(["vote_backbones", "concat_logreg"], "singles", MATRIX.backbones)
+CANDIDATES = make_candidates(["vote_backbones", "concat_logreg"], "singles", MATRIX.backbones)
 
 
-def answers(root, matrix=MATRIX, contestants=CONTESTANTS, splits=SPLITS):
+def answers(root, matrix=MATRIX, all_candidates=CANDIDATES, splits=SPLITS):
     played = cross_validate(
-        matrix, contestants, splits, prediction_cache=PredictionCache.for_matrix(matrix, root)
+        matrix, all_candidates, splits, prediction_cache=PredictionCache.for_matrix(matrix, root)
     )
     return {(c, f): proba.tobytes() for c, f, proba in played}
 
@@ -34,7 +34,7 @@ def fits(monkeypatch):
     plain = tournament._fit_fold
 
     def spy(matrix, team, split, ledger):
-        seen.append("+".join(contestant.label for contestant in team))
+        seen.append("+".join(candidate.label for candidate in team))
         return plain(matrix, team, split, ledger)
 
     monkeypatch.setattr(tournament, "_fit_fold", spy)
@@ -53,7 +53,7 @@ def test_an_interrupted_comparison_loses_only_what_was_under_way(tmp_path, fits)
     undisturbed = answers(tmp_path / "whole")
     fits.clear()
     game = cross_validate(
-        MATRIX, CONTESTANTS, SPLITS, prediction_cache=PredictionCache.for_matrix(MATRIX, tmp_path / "torn")
+        MATRIX, CANDIDATES, SPLITS, prediction_cache=PredictionCache.for_matrix(MATRIX, tmp_path / "torn")
     )
     next(game)
     game.close()
@@ -69,8 +69,8 @@ def test_an_interrupted_comparison_loses_only_what_was_under_way(tmp_path, fits)
         {"matrix": make_matrix(signal=(1.0, 0.5), patients=16, views=2, seed=1)},
         {"matrix": make_matrix(signal=(1.0, 0.5), patients=16, views=1)},
         {"splits": group_folds(MATRIX, 2, seed=1)},
-        {"contestants": with_views(CONTESTANTS, ["average"], "identity", 2)},
-        {"contestants": with_views(CONTESTANTS, ["expand"], "average", 2)},
+        {"all_candidates": with_views(CANDIDATES, ["average"], "identity", 2)},
+        {"all_candidates": with_views(CANDIDATES, ["expand"], "average", 2)},
     ],
     ids=["features", "views", "folds", "training views", "test views"],
 )
@@ -163,8 +163,8 @@ def test_a_run_tells_how_many_fits_it_took_from_the_cache(tmp_path):
     for _ in range(2):
         reuse = CacheUsage()
         ledger = PredictionCache.for_matrix(MATRIX, tmp_path, usage=reuse)
-        assert len(list(cross_validate(MATRIX, CONTESTANTS, SPLITS, prediction_cache=ledger))) == 2 * len(
-            CONTESTANTS
+        assert len(list(cross_validate(MATRIX, CANDIDATES, SPLITS, prediction_cache=ledger))) == 2 * len(
+            CANDIDATES
         )
         told.append((reuse.requests, reuse.hits))
-    assert told == [(2 * len(CONTESTANTS), 0), (2 * len(CONTESTANTS), 2 * len(CONTESTANTS))]
+    assert told == [(2 * len(CANDIDATES), 0), (2 * len(CANDIDATES), 2 * len(CANDIDATES))]

@@ -1,0 +1,463 @@
+"""`explain`: where in an image the evidence of a linear model lies, exactly.
+
+A backbone's vector is the mean of its last feature map f(x, y) over all positions, and a linear model's logit a
+weighted sum of vectors. So the logit is a mean over positions, too::
+
+    logit = intercept + sum over backbones of mean over (x, y) of  w . (f(x, y) - m) s
+
+with weights w, and mean m and scale s of each column in training. What stands behind "mean over" is the map: class
+activation mapping (Zhou, Khosla, Lapedriza, Oliva & Torralba 2016, "Learning deep features for discriminative
+localization", CVPR), with the standardisation taken in, so that nothing is left over.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from math import lcm
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+from msgspec.structs import replace
+
+from featstore import registry
+from featstore.api.predict import Prepared, answer, prepare_model, read_model
+from featstore.arguments import public
+from featstore.backbones import catalog
+from featstore.backbones.engines import TENSORFLOW
+from featstore.backbones.precision import FLOAT32
+from featstore.errors import BackboneError, RunError, UnknownNameError, UsageError, did_you_mean
+from featstore.extraction.pipeline import embed_images
+from featstore.fusion.strategy import FOLDER, FusionStrategy
+from featstore.images.reading import read_pixels
+from featstore.images.scan import ScanOptions, refuse_unknown_options
+from featstore.results.fusion import Explanation, Explanations
+from featstore.serialization import write_private
+from featstore.tables import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from featstore.api.predict import Model
+    from featstore.extraction.networks import BackoffBackbone
+    from featstore.fusion.linear import LinearModel
+    from featstore.results.fusion import Prediction
+    from featstore.types import Backbone, Features, ImageRecord, Pixels
+
+    Floats = NDArray[np.float64]
+    Grid = tuple[int, int]
+
+
+@public
+def explain(
+    folder: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    class_name: str | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    weights: Mapping[str, str] | None = None,
+    **reading: Unpack[ScanOptions],
+) -> Explanations:
+    """Show where in images the evidence lies: a map per backbone and their sum, in logits, exact.
+
+    Parameters
+    ----------
+    folder
+        Run of `featstore.fuse`, with a strategy that is linear in the vectors.
+    images
+        As for `featstore.predict`. They need not be of the data set that the model was fitted on.
+    class_name
+        Evidence for this class; None for the run's positive one of two classes, and for the predicted one of more.
+    out
+        Folder for a picture (``.png``) and the maps (``.npz``) of each image, readable for the owner alone; None
+        writes nothing. `overwrite` replaces maps that are there.
+    overwrite
+        See `out`.
+    weights, **reading
+        As for `featstore.predict`.
+
+    Raises
+    ------
+    UsageError
+        If the strategy is not linear, nothing that was given is an image, or there are maps in the folder already.
+    BackboneError
+        If a backbone's vector is no mean of a feature map.
+    RunError
+        If the folder holds no model, or the disk refuses.
+    WeightsError
+        If the weights that the model was fitted with are not here.
+
+    References
+    ----------
+    Zhou et al. 2016, "Learning deep features for discriminative localization", CVPR: class activation mapping.
+
+    Examples
+    --------
+    >>> import featstore
+    >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
+    >>> _ = featstore.fuse(data, positive="covid", out="runs/fuse", overwrite=True)
+    >>> (one, *_) = featstore.explain("runs/fuse", data).explanations
+    >>> one.evidence_for, one.maps["EfficientNetLite0"].shape
+    ('covid', (7, 7))
+    >>> round(one.maps["EfficientNetLite0"].mean() + one.constant - one.logit, 5) == 0
+    True
+    """
+    place = None if out is None else Path(out)
+    prepared = prepare(
+        folder, images, class_name=class_name, out=place, overwrite=overwrite, weights=weights, **reading
+    )
+    return explain_prepared(prepared, class_name=class_name, out=place)
+
+
+def default_folder(run: Path) -> Path:
+    """Where the command writes maps of a run if it is told nothing: beside it, and not among its sealed files."""
+    whole = run.absolute()
+    return run.with_name(f"{run.name}-maps") if run.name else whole.with_name(f"{whole.name}-maps")
+
+
+def prepare(
+    folder: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    class_name: str | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+    weights: Mapping[str, str] | None = None,
+    **reading: Unpack[ScanOptions],
+) -> Prepared:
+    """Check everything that can be checked without loading a network; arguments are those of `explain`."""
+    refuse_unknown_options(reading)
+    model = read_model(Path(folder))
+    linear_logits(model.strategy)
+    _require_maps(model)
+    if class_name is not None and class_name not in model.classes:
+        raise UnknownNameError(
+            f"The model knows no class {class_name!r}.", did_you_mean(class_name, model.classes)
+        )
+    if out is not None:
+        _refuse_full(out, overwrite=overwrite)
+    return prepare_model(model, images, weights=weights, **reading)
+
+
+def explain_prepared(
+    prepared: Prepared, *, class_name: str | None = None, out: Path | None = None
+) -> Explanations:
+    """Load the networks, compute answers and maps, and write them."""
+    model, records = prepared.model, prepared.images.records
+    maps = EvidenceMaps(model)
+    rows, bad = embed_images(records, model.keys, prepared.weights, TENSORFLOW, maps.of_network)
+    parts = {image: maps.split(row) for image, row in rows.items()}
+    told = answer(prepared, {image: features for image, (features, _) in parts.items()}, bad)
+    good = [record for record in records if record.id in rows]
+    explanations = []
+    for record, prediction in zip(good, told.predictions, strict=True):
+        wanted = class_name or _default_class(model, prediction)
+        explained = maps.explanation(prediction, wanted, *parts[record.id])
+        explanations.append(explained if out is None else _write(out, record, explained, model))
+    return Explanations(
+        run=told.run,
+        operating=told.operating,
+        classes=told.classes,
+        explanations=tuple(explanations),
+        bad=told.bad,
+        skipped=told.skipped,
+        findings=told.findings,
+    )
+
+
+def _default_class(model: Model, prediction: Prediction) -> str:
+    if len(model.classes) > 2:  # noqa: PLR2004
+        return prediction.label
+    return model.positive or model.classes[-1]
+
+
+# What has maps
+
+
+def linear_logits(strategy: FusionStrategy) -> LinearModel:
+    """Logits of a fitted strategy as a linear function of the vectors.
+
+    Raises
+    ------
+    UsageError
+        If they are none; with the strategies that are linear.
+    """
+    model = strategy.linear_logits()
+    if model is None:
+        name = registry.name_of(FOLDER, type(strategy)) or type(strategy).__name__
+        first, *others = linear_strategies()
+        raise UsageError(
+            f"{name} is not linear in the vectors, so its answer has no exact map.",
+            f"Fit one that is: `featstore fuse DATA --strategy {first}`. So are {', '.join(others)}.",
+        )
+    return model
+
+
+def linear_strategies() -> list[str]:
+    """Names of the strategies that can say their logits as a linear function; the linear probe comes first."""
+    default = FusionStrategy.linear_logits
+    found = [
+        name for name in registry.names(FOLDER) if registry.load(FOLDER, name).linear_logits is not default
+    ]
+    return sorted(found, key=lambda name: (name != "concat_logreg", name))
+
+
+def _require_maps(model: Model) -> None:
+    """Refuse, before anything is loaded, networks whose maps are not to be had."""
+    for key in model.keys:
+        name = key.backbone.name
+        if key.backbone.is_imported or catalog.row(name).loader:
+            raise BackboneError(
+                f"{name} is no network of Keras, so that its feature map is not known here.",
+                "Fit a model without it: `featstore fuse DATA --backbones A,B`.",
+            )
+        if key.backbone.precision != FLOAT32:
+            raise UsageError(
+                f"The model was fitted on vectors of {key.backbone.precision}; maps are exact in float32 alone.",
+                "Run `featstore extract DATA --precision float32`, and fuse again.",
+            )
+
+
+class EvidenceMaps:
+    """Maps of a linear model: what it asks of each network, and what it makes of the answer.
+
+    Parameters
+    ----------
+    model
+        Of a run, linear in the vectors.
+    """
+
+    def __init__(self, model: Model) -> None:
+        linear = linear_logits(model.strategy)
+        self._classes = model.classes
+        self._logits = linear
+        rows, self._constants = by_class(linear)
+        scaled = rows * linear.scale
+        edges = np.cumsum([key.backbone.dimension for key in model.keys])[:-1]
+        self._names = [key.backbone.name for key in model.keys]
+        self._weights = dict(zip(self._names, np.split(scaled.T, edges), strict=True))
+        self._offsets = {
+            name: mean @ self._weights[name]
+            for name, mean in zip(self._names, np.split(linear.mean, edges), strict=True)
+        }
+        self._grids: dict[str, Grid] = {}
+
+    def of_network(self, network: BackoffBackbone) -> Backbone:
+        """Let a network give the evidence for each class at each position, behind its vector."""
+        mapped, self._grids[network.spec.name] = network.with_maps(self._weights[network.spec.name])
+        return mapped
+
+    def split(self, row: NDArray[Any]) -> tuple[Features, dict[str, Floats]]:
+        """Vectors ``(columns,)`` and maps ``(rows, columns, n_classes)`` of one image."""
+        vectors, maps, start = [], {}, 0
+        for name in self._names:
+            width, n_classes = self._weights[name].shape
+            shape = (*self._grids[name], n_classes)
+            middle, stop = start + width, start + width + int(np.prod(shape))
+            vectors.append(row[start:middle])
+            maps[name] = row[middle:stop].reshape(shape) - self._offsets[name]
+            start = stop
+        return np.concatenate(vectors).astype(np.float32), maps
+
+    def explanation(
+        self, prediction: Prediction, wanted: str, vector: Features, maps: Mapping[str, Floats]
+    ) -> Explanation:
+        """What speaks for one class in one image."""
+        at = self._classes.index(wanted)
+        chosen = {name: np.ascontiguousarray(part[..., at]) for name, part in maps.items()}
+        contributions = {name: float(part.mean()) for name, part in chosen.items()}
+        logit = float(logits_by_class(self._logits.decision(vector[None]))[0, at])
+        constant = float(self._constants[at])
+        return Explanation(
+            prediction=prediction,
+            evidence_for=wanted,
+            logit=logit,
+            constant=constant,
+            contributions=contributions,
+            remainder=logit - constant - sum(contributions.values()),
+            maps=chosen,
+            total=add_maps(list(chosen.values())),
+        )
+
+
+def by_class(linear: LinearModel) -> tuple[Floats, Floats]:
+    """Coefficients ``(n_classes, d)`` and intercepts ``(n_classes,)`` of `logits_by_class`."""
+    return logits_by_class(linear.coef.T).T, logits_by_class(linear.intercept[None])[0]
+
+
+def logits_by_class(logits: Floats) -> Floats:
+    """A logit for each class ``(n, n_classes)`` of ``(n, 1)`` or ``(n, n_classes)``.
+
+    Of two classes: the logarithm of the odds. Of more, logits mean something only up to a number that all share, so
+    their mean is taken off: what is left is the logarithm of the probability less its mean over the classes.
+    """
+    if logits.shape[1] == 1:
+        return np.concatenate([-logits, logits], axis=1)
+    centred: Floats = logits - logits.mean(axis=1, keepdims=True)
+    return centred
+
+
+# Maps of several grids added up
+
+FINEST = 512
+
+
+def add_maps(maps: Sequence[Floats]) -> Floats:
+    """Sum of maps of several grids on a common one, whose mean is the sum of their means.
+
+    On the least common multiple of the grids every cell is divided into whole ones; nothing is interpolated. Where it
+    is finer than `FINEST`, a cell on a border gets the mean of both sides by area.
+    """
+    shape = [min(lcm(*(part.shape[axis] for part in maps)), FINEST) for axis in (0, 1)]
+    parts = [_shares(shape[0], len(part)) @ part @ _shares(shape[1], part.shape[1]).T for part in maps]
+    total: Floats = np.sum(parts, axis=0)
+    return total
+
+
+def _shares(n_cells: int, n_old: int) -> Floats:
+    """Matrix ``(n_cells, n_old)``: what share of a new cell lies in each of the old ones."""
+    new, old = np.arange(n_cells + 1) / n_cells, np.arange(n_old + 1) / n_old
+    overlap = np.minimum(new[1:, None], old[None, 1:]) - np.maximum(new[:-1, None], old[None, :-1])
+    shares: Floats = np.maximum(overlap, 0.0) * n_cells
+    return shares
+
+
+# Files
+
+
+def _refuse_full(out: Path, *, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is no folder.", "Choose another --out.")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise UsageError(f"There is something in {out} already.", "Choose another --out, or add --overwrite.")
+
+
+def _write(out: Path, record: ImageRecord, explained: Explanation, model: Model) -> Explanation:
+    """Write the picture and the maps of one image."""
+    stem = f"{re.sub(r'[^A-Za-z0-9._-]+', '_', record.path.stem)[:80].lstrip('.')}-{record.id[:8]}"
+    picture, arrays = out / f"{stem}.png", out / f"{stem}.npz"
+    pixels = read_pixels(record, model.decoding)
+    try:
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(picture, _png(draw(pixels, explained)))
+        write_private(arrays, _npz(explained))
+    except OSError as error:
+        raise RunError(f"Cannot write to {out}: {error.strerror}", "Choose another --out.") from error
+    return replace(explained, overlay=str(picture), arrays=str(arrays))
+
+
+def _npz(explained: Explanation) -> bytes:
+    """Maps as ``map_NAME``, their sum as ``total``, and the numbers; nothing in it needs a pickle."""
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {f"map_{name}": part for name, part in explained.maps.items()}
+    arrays |= {name: getattr(explained, name) for name in ("total", "constant", "logit", "evidence_for")}
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+# The picture
+
+PANEL = 2.6
+"""Width of a panel, inches."""
+ACROSS = 4
+DOTS_PER_INCH = 150
+STRONGEST = 0.75
+"""Opacity of the strongest evidence; none is transparent, so that the slice can be read."""
+
+
+def draw(pixels: Pixels, explained: Explanation) -> Figure:
+    """Draw the slice, the sum over it, and the map of each backbone over it, in one scale of colours.
+
+    Parameters
+    ----------
+    pixels
+        ``(height, width, 1 or 3)`` uint8: the image as decoded, which the network saw scaled to a square.
+    explained
+        Its maps, shown cell by cell as the network has them; nothing is smoothed.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    several = len(explained.maps) > 1
+    panels: dict[str, Floats | None] = {"image": None}
+    panels |= {"all backbones": explained.total} if several else {}
+    panels |= explained.maps
+    across = min(len(panels), ACROSS)
+    down = -(-len(panels) // across)
+    height, width = pixels.shape[:2]
+    limit = max(float(np.abs(part).max()) for part in panels.values() if part is not None) or 1.0
+    with rc_context({"font.family": ["DejaVu Sans", "sans-serif"], "text.parse_math": False}):
+        tall = PANEL * height / width * down + 1.6
+        figure = Figure(figsize=(PANEL * across + 1.1, min(tall, 4 * PANEL * down)), layout="constrained")
+        axes = figure.subplots(down, across, squeeze=False).ravel()
+        shown: Any = None
+        for ax, (name, part) in zip(axes, panels.items(), strict=False):
+            ax.imshow(pixels.squeeze() if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
+            ax.set_title(_panel_title(name, explained), fontsize=9)
+            if part is not None:
+                shown = ax.imshow(
+                    part,
+                    cmap=_colours(),
+                    vmin=-limit,
+                    vmax=limit,
+                    extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+                    interpolation="nearest",
+                    aspect="equal",
+                )
+        for ax in axes:
+            ax.set_axis_off()
+        wanted = printable(explained.evidence_for)
+        bar = figure.colorbar(shown, ax=list(axes), shrink=0.85, pad=0.02)
+        bar.ax.set_facecolor("0.5")
+        bar.set_label(f"evidence at a position (logits): + for {wanted}, - against", fontsize=8)
+        bar.ax.tick_params(labelsize=8)
+        figure.suptitle(_title(explained), fontsize=10)
+        grids = " and ".join(
+            dict.fromkeys(f"{part.shape[0]} x {part.shape[1]}" for part in explained.maps.values())
+        )
+        figure.supxlabel(
+            f"Grid of the network: {grids}, shown as it is. The mean of a map is the number above it.\n"
+            "A map says what the model used, not what causes the disease.",
+            fontsize=8,
+        )
+    return figure
+
+
+def _title(explained: Explanation) -> str:
+    prediction = explained.prediction
+    name = printable(Path(prediction.path).name) + (f", page {prediction.page}" if prediction.page else "")
+    return (
+        f"{name}: {printable(prediction.label)}, P = {prediction.probability[prediction.label]:.3f}\n"
+        f"logit of {printable(explained.evidence_for)} {explained.logit:+.2f}"
+        f" = constant {explained.constant:+.2f} + evidence {explained.logit - explained.constant:+.2f}"
+    )
+
+
+def _panel_title(name: str, explained: Explanation) -> str:
+    if name in explained.contributions:
+        return f"{name}  {explained.contributions[name]:+.2f}"
+    return name if name == "image" else f"{name}  {sum(explained.contributions.values()):+.2f}"
+
+
+def _colours() -> Any:  # noqa: ANN401 - a ListedColormap
+    """Blue against, red for; the weaker the evidence, the more transparent."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    steps = np.linspace(-1, 1, 257)
+    # The middle of the table is white: its colours are taken from either side, and the opacity does the fading.
+    colours = colormaps["RdBu_r"](np.where(steps < 0, 0.1, 0.9))
+    colours[:, 3] = STRONGEST * np.abs(steps)
+    return ListedColormap(colours)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,347 @@
+"""Archives of arrays (``.npz``): pictures, and what such a file says of each: class, group, side of the split.
+
+MedMNIST is made of these (``train_images``, ``train_labels``, ``val_images`` …), and so are many others:
+``x_train`` with ``y_train``, ``images`` with ``labels``. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import struct
+import zipfile
+import zlib
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from featstore.errors import BadImageError
+from featstore.images.formats import npy
+from featstore.images.formats.container import MAX_BYTES, Format, Pages, check_length
+from featstore.serialization import open_regular, read_bounded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+class Npz(Format):
+    """An archive of NumPy arrays: each picture of those that hold pictures, train before val before test."""
+
+    name: ClassVar[str] = "NPZ"
+    suffixes: ClassVar[tuple[str, ...]] = (".npz",)
+    magic: ClassVar[re.Pattern[bytes]] = re.compile(rb"PK\x03\x04.{26}", re.DOTALL)
+    version: ClassVar[str] = "1"
+    code: ClassVar[int] = 11
+
+    def sniff(self, head: bytes) -> bool:
+        """Whether it is an archive whose first member is an array."""
+        if not self.magic.match(head):
+            return False
+        (length,) = struct.unpack_from("<H", head, 26)
+        return head[30 : 30 + length].endswith(b".npy")
+
+    def list_pages(self, file: IO[bytes]) -> Pages:
+        """Each picture of all arrays that hold pictures."""
+        with opened(file) as archive:
+            return npy.pages_of([member.array for _, member in _pictures(members(archive))])
+
+    def index(self, data: bytes) -> npy.Stack:
+        """The pictures, unpacked."""
+        with opened(io.BytesIO(data)) as archive:
+            found = [member for _, member in _pictures(members(archive))]
+            _refuse_too_much(found)
+            return npy.Stack(tuple(npy.read_array(unpack(archive, member), member.array) for member in found))
+
+    def needs_range(self, data: bytes, frame: int, index: npy.Stack | None = None) -> bool:
+        """Whether the values of a picture are anything else than bytes, or true and false."""
+        del index
+        with opened(io.BytesIO(data)) as archive:
+            for _, member in _pictures(members(archive)):
+                if frame < member.array.count:
+                    return member.array.is_deep
+                frame -= member.array.count
+        return False
+
+    def decode(
+        self,
+        data: bytes,
+        frame: int,
+        value_range: tuple[float, ...] | None,
+        index: Any = None,  # noqa: ANN401
+    ) -> tuple[NDArray[Any], Iterable[str]]:
+        """Decode one picture; see `Format.decode`."""
+        return (index or self.index(data)).decode(frame, value_range), ()
+
+    def size(self, file: IO[bytes]) -> tuple[int, int]:
+        """Width and height of the first picture."""
+        with opened(file) as archive:
+            return _pictures(members(archive))[0][1].array.size
+
+    def bytes_per_pixel(self, file: IO[bytes]) -> float:
+        """What windowing takes, and with it all pictures, which are unpacked together."""
+        with opened(file) as archive:
+            found = [member.array for _, member in _pictures(members(archive))]
+        width, height = found[0].size
+        return npy.BYTES_PER_PIXEL + sum(array.bytes for array in found) / max(1, width * height)
+
+
+# Members of an archive
+
+_MAX_MEMBERS = 1000
+_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+
+
+class Member(NamedTuple):
+    """An array of an archive.
+
+    Attributes
+    ----------
+    info
+        Where it is.
+    array
+        What its header says.
+    """
+
+    info: zipfile.ZipInfo
+    array: npy.ArrayShape
+
+
+@contextmanager
+def opened(file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
+    """Open an archive, and take whatever is wrong with it for damage."""
+    try:
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            yield archive
+    except EOFError as error:
+        raise BadImageError("truncated", "The archive ends within an array.") from error
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        NotImplementedError,
+        RuntimeError,
+        struct.error,
+    ) as error:
+        raise BadImageError("corrupt", "The archive is damaged, or cut short.") from error
+
+
+def members(archive: zipfile.ZipFile, kinds: str = npy.NUMBERS) -> dict[str, Member]:
+    """Arrays of an archive by name, without their values; those of other kinds of values are passed over."""
+    found = {}
+    if len(archive.infolist()) > _MAX_MEMBERS:
+        raise BadImageError("unsupported", f"An archive of more than {_MAX_MEMBERS} arrays.")
+    for info in archive.infolist():
+        if not info.filename.endswith(".npy") or info.compress_type not in _METHODS or info.flag_bits & 1:
+            continue
+        with archive.open(info) as file:
+            try:
+                found[info.filename.removesuffix(".npy")] = Member(info, npy.read_shape(file, kinds))
+            except BadImageError as error:
+                if error.reason != "unsupported":
+                    raise
+    return found
+
+
+def unpack(archive: zipfile.ZipFile, member: Member) -> bytes:
+    """Bytes of an array with its header, and no more than that.
+
+    Raises
+    ------
+    BadImageError
+        ``truncated``.
+    """
+    length = member.array.start + member.array.bytes
+    with archive.open(member.info) as file:
+        data = file.read(length)
+        file.read(1)  # at the end the checksum is compared
+    if len(data) < length:
+        raise BadImageError("truncated", "The array has fewer values than it announces.")
+    return data
+
+
+def _refuse_too_much(found: Iterable[Member]) -> None:
+    total = sum(member.array.bytes for member in found)
+    if total > MAX_BYTES:
+        raise BadImageError("too_large", f"The arrays have {total:,} bytes, more than {MAX_BYTES:,}.")
+
+
+# Which arrays are pictures, and which say something of them
+
+ARRAYS = (".npz", ".npy")
+"""Suffixes of files of arrays, which may be a data set of their own."""
+SIDES = ("train", "val", "test")
+_SIDE = {"train": "train", "training": "train", "tr": "train", "val": "val", "valid": "val", "validation": "val",
+         "dev": "val", "test": "test", "testing": "test", "te": "test"}  # fmt: skip
+_ROLES = {"x": "images", "image": "images", "images": "images", "data": "images", "arr_0": "images",
+          "y": "labels", "label": "labels", "labels": "labels", "target": "labels", "targets": "labels",
+          "group": "groups", "groups": "groups", "patient": "groups", "patients": "groups", "patient_id": "groups",
+          "patient_ids": "groups"}  # fmt: skip
+
+
+def role_of(name: str) -> tuple[str, str | None] | None:
+    """What an array is by its name, and of which side: ``train_images``, ``x_train``, ``labels``; None if unknown."""
+    plain = name.lower()
+    if plain in _ROLES:
+        return _ROLES[plain], None
+    for first, last in (plain.split("_", 1), plain.rsplit("_", 1)) if "_" in plain else ():
+        for side, role in ((first, last), (last, first)):
+            if side in _SIDE and role in _ROLES:
+                return _ROLES[role], _SIDE[side]
+    return None
+
+
+def _pictures(found: dict[str, Member]) -> list[tuple[str | None, Member]]:
+    """Arrays of pictures with their side of the split, in the order of `SIDES`, those without a side last.
+
+    Raises
+    ------
+    BadImageError
+        ``unsupported`` if there is none, or two for a side.
+    """
+    named = {name: role for name in found if (role := role_of(name))}
+    sides = {side: name for name, (role, side) in named.items() if role == "images"}
+    if not sides and len(found) == 1:
+        sides = {None: next(iter(found))}
+    if not sides or len(sides) < sum(role == "images" for role, _ in named.values()):
+        raise BadImageError(
+            "unsupported",
+            "No array of the archive is called as pictures are, or several are: call them images, or train_images,"
+            " val_images and test_images.",
+        )
+    ordered = [side for side in (*SIDES, None) if side in sides]
+    return [(side, found[sides[side]]) for side in ordered]
+
+
+class PageTable(NamedTuple):
+    """What is said of each picture of a file, in their order.
+
+    Attributes
+    ----------
+    labels
+        Names of the classes.
+    splits
+        ``train``, ``val``, ``test``; None where no side is named.
+    groups
+        Patients; empty if none are named.
+    """
+
+    labels: tuple[str, ...]
+    splits: tuple[str | None, ...]
+    groups: tuple[str, ...] = ()
+
+
+def read_table(path: Path) -> PageTable:
+    """What a file of arrays says of its pictures; for ``.npy``, what the file of labels beside it does.
+
+    Raises
+    ------
+    BadImageError
+        If there are no labels, or not one for each picture.
+    OSError
+        If a file cannot be read.
+    """
+    with open_regular(path) as file:
+        check_length(os.fstat(file.fileno()).st_size)
+        if path.suffix.lower() == ".npz":
+            return _table_of_archive(file)
+        count = npy.read_shape(file).count
+    beside = labels_beside(path)
+    if not beside.is_file():
+        raise BadImageError("unsupported", f"There is no file of labels beside it: {beside.name}.")
+    with open_regular(beside) as file:
+        data = read_bounded(file, beside, MAX_BYTES)
+    return PageTable(
+        tuple(classes_of(_values(data, npy.read_shape(io.BytesIO(data), npy.NAMES), count), count)),
+        (None,) * count,
+    )
+
+
+def labels_beside(path: Path) -> Path:
+    """File of labels: ``labels.npy`` of ``images.npy``, ``y_train.npy`` of ``X_train.npy``, else ``a_labels.npy``."""
+    stem = path.stem
+    if re.search("images?", stem):
+        return path.with_name(re.sub("image(s?)", r"label\1", stem, count=1) + path.suffix)
+    if re.match(r"[xX](_|$)", stem):
+        return path.with_name(f"y{stem[1:]}{path.suffix}")
+    return path.with_name(f"{stem}_labels{path.suffix}")
+
+
+def _table_of_archive(file: IO[bytes]) -> PageTable:
+    labels: list[str] = []
+    splits: list[str | None] = []
+    groups: list[str] = []
+    with opened(file) as archive:
+        found = members(archive, npy.NAMES)
+        named = {role: found[name] for name in found if (role := role_of(name))}
+        pictures = _pictures(members(archive))
+        npy.pages_of([member.array for _, member in pictures])
+        for side, member in pictures:
+            count = member.array.count
+            if ("labels", side) not in named:
+                what = "labels" if side is None else f"{side}_labels"
+                raise BadImageError(
+                    "unsupported", f"The archive holds no array {what!r} beside its pictures."
+                )
+            own = named["labels", side]
+            labels += classes_of(_values(unpack(archive, own), own.array, count), count)
+            splits += [side] * count
+            if ("groups", side) in named:
+                own = named["groups", side]
+                groups += names_of(_values(unpack(archive, own), own.array, count), count)
+    return PageTable(tuple(labels), tuple(splits), tuple(groups) if len(groups) == len(labels) else ())
+
+
+def _values(data: bytes, array: npy.ArrayShape, count: int) -> NDArray[Any]:
+    """Values of an array that has a row for each picture."""
+    import numpy as np
+
+    if array.shape[:1] != (count,) or len(array.shape) > 2:  # noqa: PLR2004
+        rows = " x ".join(map(str, array.shape)) or "one value"
+        raise BadImageError("unsupported", f"Labels or groups of {rows} for {count} pictures.")
+    if len(data) < array.start + array.bytes:
+        raise BadImageError("truncated", "The array has fewer values than it announces.")
+    flat = np.frombuffer(data, array.dtype, math.prod(array.shape), array.start)
+    return flat.reshape(array.shape, order="F" if array.is_fortran else "C")
+
+
+def classes_of(values: NDArray[Any], count: int) -> list[str]:
+    """Name of the class of each picture: a number, a text, or the column that is 1 (one-hot).
+
+    Raises
+    ------
+    BadImageError
+        ``unsupported`` if there is not one class for each picture.
+    """
+    import numpy as np
+
+    if values.ndim == 2 and values.shape[1] > 1:  # noqa: PLR2004
+        is_hot = values.dtype.kind in "biuf" and bool(
+            np.isin(values, (0, 1)).all() and (values.sum(axis=1) == 1).all()
+        )
+        if not is_hot:
+            raise BadImageError(
+                "unsupported",
+                f"The labels have {values.shape[1]} columns, several classes an image: choose one, and save a number"
+                " for each picture.",
+            )
+        values = values.argmax(axis=1)
+    return names_of(values, count)
+
+
+def names_of(values: NDArray[Any], count: int) -> list[str]:
+    """One name for each picture; whole numbers without a point."""
+    import numpy as np
+
+    flat = values.reshape(-1)
+    if len(flat) != count:
+        raise BadImageError("unsupported", f"There are {len(flat)} labels or groups for {count} pictures.")
+    if flat.dtype.kind == "f" and np.isfinite(flat).all() and (flat == np.rint(flat)).all():
+        flat = flat.astype(np.int64)
+    if flat.dtype.kind == "S":
+        return [cell.decode("utf-8", "replace") for cell in flat.tolist()]
+    return [str(cell) for cell in flat.tolist()]

@@ -1,0 +1,245 @@
+"""Evidence maps: they add up to the logit for every linear strategy, look at the image, and hang on the head."""
+
+import csv
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from commandline import featstore as command
+from PIL import Image
+
+import featstore
+from featstore import phantom, registry
+from featstore.api.explain import FINEST, EvidenceMaps, add_maps, linear_strategies
+from featstore.errors import UnknownNameError, UsageError
+from featstore.fusion.strategy import FOLDER
+from featstore.testing import WIDTHS, blocky, make_strategy
+
+PATIENTS, SLICES, SIZE = 16, 2, 64
+GRIDS = {"wide": (7, 7), "narrow": (8, 8), "noise": (10, 5)}
+
+
+@pytest.fixture(scope="module")
+def run(world, tmp_path_factory):
+    """A linear probe on both networks of the world."""
+    out = tmp_path_factory.mktemp("explain") / "run"
+    featstore.fuse(world.data, cache=world.cache, out=out, positive="covid", recipe="identity")
+    return out
+
+
+@pytest.fixture(scope="module")
+def explained(world, run):
+    """All slices of the ill, by path below the data set."""
+    result = featstore.explain(run, world.data.parent / "covid")
+    return {one.prediction.path.rpartition("/")[2]: one for one in result.explanations}
+
+
+def in_logits(probability, name):
+    """Logarithm of the odds, or of the probability less its mean over three classes and more."""
+    logs = {label: np.log(p) for label, p in probability.items()}
+    rest = [value for label, value in logs.items() if label != name]
+    return logs[name] - rest[0] if len(rest) == 1 else logs[name] - np.mean([*logs.values()])
+
+
+# The formula
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("name", linear_strategies())
+def test_the_maps_of_every_linear_strategy_add_up_to_its_logit(name, n_classes):
+    """On invented feature maps, of which the strategy learns from the means alone."""
+    pooled, y = blocky(n=60, n_classes=n_classes)
+    strategy = make_strategy(registry.load(FOLDER, name)).fit(pooled, y)
+    classes = tuple("abc"[:n_classes])
+    keys = [SimpleNamespace(backbone=SimpleNamespace(name=n, dimension=d)) for n, d in WIDTHS.items()]
+    maps = EvidenceMaps(SimpleNamespace(strategy=strategy, classes=classes, keys=keys))
+    rng = np.random.default_rng(0)
+    row, vector = [], []
+    for key in keys:
+        network = SimpleNamespace(spec=key.backbone, with_maps=lambda w, g=GRIDS[key.backbone.name]: (w, g))
+        weights = maps.of_network(network)
+        features = rng.exponential(size=(*GRIDS[key.backbone.name], key.backbone.dimension))
+        vector.append(features.mean(axis=(0, 1)))
+        row += [vector[-1], (features @ weights).ravel()]
+    found, parts = maps.split(np.concatenate(row))
+    proba = strategy.predict_proba(found[None])[0]
+    prediction = SimpleNamespace(label=classes[int(proba.argmax())])
+    for label in classes:
+        one = maps.explanation(prediction, label, found, parts)
+        expected = in_logits(dict(zip(classes, proba, strict=True)), label)
+        assert {n: m.shape for n, m in one.maps.items()} == GRIDS
+        assert sum(m.mean() for m in one.maps.values()) + one.constant == pytest.approx(expected, abs=1e-5)
+        assert one.total.mean() + one.constant == pytest.approx(expected, abs=1e-5)
+        assert one.logit == pytest.approx(expected, abs=1e-6)
+        assert abs(one.remainder) < 1e-5
+
+
+def test_the_sum_of_maps_of_several_grids_keeps_their_means():
+    """And of one grid it is their plain sum, cell by cell."""
+    rng = np.random.default_rng(0)
+    seven, eight, large = (rng.normal(size=(n, n)) for n in (7, 8, 131))
+    np.testing.assert_array_equal(add_maps([seven, seven]), 2 * seven)
+    fine = add_maps([seven, eight])
+    whole = np.kron(seven, np.ones((8, 8))) + np.kron(eight, np.ones((7, 7)))
+    np.testing.assert_allclose(fine, whole, atol=1e-12)
+    total = add_maps([seven, eight, large])
+    assert total.shape == (FINEST, FINEST)
+    assert total.mean() == pytest.approx(seven.mean() + eight.mean() + large.mean(), abs=1e-12)
+
+
+# Networks
+
+
+def test_the_maps_of_real_networks_add_up_to_what_predict_says(world, run, explained):
+    answers = featstore.predict(run, world.data.parent / "covid").predictions
+    assert len(answers) == len(explained) == PATIENTS
+    for answer in answers:
+        one = explained[answer.path.rpartition("/")[2]]
+        assert one.prediction == answer
+        assert (one.evidence_for, set(one.maps)) == ("covid", {"MobileNet025", "EfficientNetLite0"})
+        expected = in_logits(answer.probability, "covid")
+        assert sum(part.mean() for part in one.maps.values()) + one.constant == pytest.approx(
+            expected, abs=1e-5
+        )
+        assert one.total.mean() + one.constant == pytest.approx(expected, abs=1e-5)
+        carrier = max(one.contributions, key=one.contributions.get)
+        assert answer.label != "covid" or one.carried_by == carrier
+
+
+def test_evidence_for_the_other_of_two_classes_is_the_same_with_the_other_sign(world, run, explained):
+    path = world.data.parent / "covid" / next(iter(explained))
+    (other,) = featstore.explain(run, path, class_name="normal").explanations
+    one = explained[path.name]
+    assert (other.evidence_for, other.carried_by) == ("normal", one.carried_by)
+    for name, part in one.maps.items():
+        np.testing.assert_allclose(other.maps[name], -part, atol=1e-5)
+
+
+def test_a_head_that_learned_shuffled_labels_has_other_maps(world, run, explained, tmp_path):
+    """A map that stays when the head is another would show the image, and not the model (Adebayo et al. 2018)."""
+    with world.data.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    patients = sorted({row["group"] for row in rows})
+    truth = {row["group"]: row["label"] for row in rows}
+    drawn = dict(
+        zip(
+            patients,
+            np.random.default_rng(1).permutation([truth[p] for p in patients]).tolist(),
+            strict=True,
+        )
+    )
+    shuffled = world.data.with_name("shuffled.csv")
+    with shuffled.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "label": drawn[row["group"]]} for row in rows)
+    featstore.fuse(shuffled, cache=world.cache, out=tmp_path / "run", positive="covid", recipe="identity")
+    others = featstore.explain(tmp_path / "run", world.data.parent / "covid").explanations
+    likeness = [
+        np.corrcoef(one.total.ravel(), explained[one.prediction.path.rpartition("/")[2]].total.ravel())[0, 1]
+        for one in others
+    ]
+    assert np.mean(likeness) < 0.5, f"correlation of the maps: {np.mean(likeness):.2f}"
+
+
+def lesions():
+    """Share of each pixel of the world's slices of the ill that is lesion: where they differ from one without."""
+    found = {}
+    for number, (label, site, severity) in enumerate(phantom._assignments(PATIENTS, 0)):
+        patient = phantom.draw_patient(label, severity, np.random.default_rng([0, number]))
+        healthy = replace(patient, findings=replace(patient.findings, opacities=()))
+        for index, z in enumerate(phantom._levels(SLICES, np.random.default_rng([0, number, 0]))):
+            ill, well = (
+                phantom.render(
+                    who, z, SIZE, phantom.SCANNERS[site], np.random.default_rng([0, number, 1 + index])
+                ).astype(float)
+                for who in (patient, healthy)
+            )
+            if label == "covid":
+                found[f"p{number:03d}-s{index}.png"] = np.abs(ill - well) > 8
+    return found
+
+
+def test_the_evidence_of_the_trained_network_lies_in_the_lesions_more_than_their_area_does(explained):
+    """Positive evidence of EfficientNetLite0, over all slices of the ill together."""
+    shares = []
+    for name, mask in lesions().items():
+        positive = np.maximum(explained[name].maps["EfficientNetLite0"], 0)
+        weight = add_maps([positive, np.zeros((SIZE, SIZE))])
+        fine = np.kron(mask, np.ones((len(weight) // SIZE,) * 2))
+        shares.append(((weight * fine).mean(), weight.mean(), fine.mean()))
+    inside, everything, area = np.mean(shares, axis=0)
+    assert inside / everything > area, f"share of evidence {inside / everything:.3f}, of area {area:.3f}"
+
+
+# The command
+
+
+def test_the_command_answers_first_and_leaves_a_picture_and_the_maps(world, run, explained, tmp_path):
+    """For images from elsewhere; what does not decode is set aside, with exit code 3."""
+    name = next(iter(explained))
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    with Image.open(world.data.parent / "covid" / name) as image:
+        image.resize((90, 70)).save(scans / "new scan.png")
+    shutil.copy(world.data.parent / "covid" / name, scans / "known.png")
+    (scans / "broken.png").write_bytes((scans / "known.png").read_bytes()[:300])
+    done = command("explain", run, scans, "--out", tmp_path / "maps")
+    assert done.code == 3, done.err
+    header, *lines = done.out.splitlines()
+    assert header.split()[:3] == ["image", "predicted", "P(predicted)"]
+    assert "carried by" in header
+    assert any("known.png" in line and "covid" in line for line in lines)
+    assert "broken.png" in done.out
+    assert "+ for covid, - against" in done.out
+    files = sorted(path.name.partition("-")[0] + path.suffix for path in (tmp_path / "maps").iterdir())
+    assert files == ["known.npz", "known.png", "new_scan.npz", "new_scan.png"]
+    (arrays,) = (tmp_path / "maps").glob("known*.npz")
+    with np.load(arrays, allow_pickle=False) as kept:
+        np.testing.assert_allclose(kept["total"], explained[name].total, atol=1e-5)
+        np.testing.assert_allclose(kept["total"].mean() + kept["constant"], kept["logit"], atol=1e-5)
+        assert str(kept["evidence_for"]) == "covid"
+    (picture,) = (tmp_path / "maps").glob("new*.png")
+    with Image.open(picture) as image:
+        assert image.width > 800
+    assert picture.stat().st_mode & 0o077 == 0
+    again = command("explain", run, scans, "--out", tmp_path / "maps")
+    assert again.code == 2
+    assert "--overwrite" in again.err
+
+
+def test_a_strategy_that_is_not_linear_is_refused_in_two_lines_before_anything_is_loaded(world, tmp_path):
+    featstore.fuse(
+        world.data, cache=world.cache, out=tmp_path / "vote", strategy="soft_vote", recipe="identity"
+    )
+    done = command("explain", tmp_path / "vote", world.data.parent / "covid")
+    assert (done.code, done.out) == (2, "")
+    cause, remedy = done.err.splitlines()[-2:]
+    assert "soft_vote is not linear" in cause
+    assert "--strategy concat_logreg" in remedy
+    assert "mean_logit" in remedy
+    assert not (tmp_path / "vote-maps").exists()
+
+
+def test_a_class_that_the_model_does_not_know_is_refused(world, run, tmp_path):
+    with pytest.raises(UnknownNameError, match="knows no class 'covit'"):
+        featstore.explain(run, world.data.parent / "covid", class_name="covit")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="is no folder"):
+        featstore.explain(run, world.data.parent / "covid", out=tmp_path / "file")
+
+
+def test_a_network_without_pooling_is_refused():
+    """ConvNeXt normalises behind its pooling; its vector is no mean of a map."""
+    import keras
+
+    from featstore.backbones.keras_backbone import KerasBackbone
+    from featstore.errors import BackboneError
+
+    inputs = keras.Input((8, 8, 3))
+    behind = keras.layers.LayerNormalization()(keras.layers.GlobalAveragePooling2D()(inputs))
+    network = KerasBackbone(SimpleNamespace(name="Normed"), 1, keras.Model(inputs, behind), None)
+    with pytest.raises(BackboneError, match="no mean over positions"):
+        network.with_maps(np.ones((3, 2)))
