@@ -257,6 +257,8 @@ def compare(
 
     Strategies and single backbones on identical folds over whole patients, from stored features only. The question is
     settled before any score and tested at full strength; all other pairs are exploration.
+
+    Example: featstore compare DATA --positive covid --out runs/mine
     """
     from featstore.api.compare import compare
     from featstore.runs import csv_text
@@ -461,6 +463,8 @@ def check(
     """Audit a data set: duplicates, leaks, shortcuts.
 
     Also lists unreadable files, and how well the label is guessed from file sizes and grey levels alone.
+
+    Example: featstore check DATA --columns group=patient_id
     """
     from featstore.api.check import check
     from featstore.reporting.terminal.results import check_text
@@ -512,6 +516,8 @@ def split(
 
     Whole patients (groups), every class in every part, near the wanted shares of each class. The CSV file has the
     columns path,label,group,split[,site], and every command reads it as DATA.
+
+    Example: featstore split DATA --out split.csv
     """
     from featstore.api.split import split
     from featstore.reporting.terminal.results import split_text

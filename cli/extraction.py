@@ -65,6 +65,8 @@ def extract(
 
     Every image goes, once per view, through every backbone; the vectors are kept in the store. Run it again
     after adding images, seeds or backbones, or after a crash: only what is missing is computed.
+
+    Example: featstore extract DATA --recipe mild --seeds 1-2
     """
     from featstore.api.extract import DEFAULT_BACKBONES, extract
     from featstore.reporting.terminal.results import extraction_text
@@ -192,6 +194,8 @@ def finetune(
     The file goes back through extract: --weights NAME=PATH. It carries the ids of the images that it has learned
     from, and neither fuse nor compare will score features of these weights on them. With a few hundred images the
     frozen network is usually as good: compare before you keep it.
+
+    Example: featstore finetune DATA --backbone MobileNetV2 --out runs/tuned
     """
     from featstore.api.finetune import finetune
     from featstore.reporting.terminal.results import finetuning_text
@@ -270,6 +274,8 @@ def bench(
     """Measure the backbones on this machine.
 
     Images per second by backbone, precision, batch size and layout of processes and threads, and the fastest.
+
+    Example: featstore bench --backbones EfficientNetLite0
     """
     from featstore.api.bench import bench
     from featstore.api.extract import DEFAULT_BACKBONES

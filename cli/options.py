@@ -52,7 +52,10 @@ Suffix = Annotated[
 ]
 Backbones = Annotated[
     str | None,
-    typer.Option(help="Names, with commas: Xception,MobileNetV2; or NAME=FILE.onnx.", metavar="A,B"),
+    typer.Option(
+        help="Names, with commas: Xception,MobileNetV2; ResNet50:conv4 ends at a layer; NAME=FILE.onnx is a file.",
+        metavar="A,B",
+    ),
 ]
 Weights = Annotated[
     list[str] | None,

@@ -56,6 +56,8 @@ def report(
     The answer with its picture, findings, patients, scores, figures, cases answered wrong, provenance, limits, model
     card and reporting checklists. It loads nothing and works offline; it prints on a few pages; several runs are set
     side by side.
+
+    Example: featstore report runs/mine --data DATA
     """
     from featstore.api.report import write_report
 
@@ -115,6 +117,8 @@ def paper(
     Prints the paper's accuracy, this run's under the paper's protocol (split by image) and under an honest one
     (patients kept together), says why they differ, and draws every figure of the paper. A network whose
     weights are absent is listed as such. The same command again computes no feature.
+
+    Example: featstore paper DATA --out runs/paper
     """
     from featstore.reporting.terminal.results import reproduction_text
     from featstore.reproduction.paper import paper
@@ -155,6 +159,8 @@ def demo(
     """Run everything on generated lung-CT slices, offline.
 
     Generates a data set, extracts features, fits a fusion, compares strategies, and writes a report.
+
+    Example: featstore demo --out runs/demo
     """
     from featstore.api.demo import demo
 
@@ -184,6 +190,8 @@ def doctor(
 
     Versions, engines, GPUs, bfloat16, memory, disk, weights and where missing files go, and the health of the cache.
     Changes and fetches nothing. Exit code 1 if something is missing that featstore cannot do without.
+
+    Example: featstore doctor --backbones Xception
     """
     from featstore.api.doctor import doctor
     from featstore.reporting.terminal.machine import machine_text

@@ -38,7 +38,7 @@ def table(header: Sequence[str] | None, rows: Sequence[Sequence[Any]]) -> str:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Text whose sentences are at most `width` columns wide; lines of tables and commands stay as they are."""
+    """Text whose sentences are at most `width` columns wide; tables, and commands to be copied, stay as they are."""
     return "\n".join(
         line
         if len(line) <= width or _is_kept(line)
@@ -54,7 +54,7 @@ def wrapped(text: str, width: int) -> str:
 
 
 def _is_kept(line: str) -> bool:
-    return "  " in line.strip() or line.lstrip().startswith("featstore ")
+    return "  " in line.strip() or "featstore " in line
 
 
 def _indent(line: str) -> str:

@@ -46,6 +46,18 @@ def test_every_command_has_a_page_that_says_what_its_help_says():
     assert [name for name, text in wanted.items() if kept[name] != text] == []
 
 
+def test_every_command_that_works_on_something_shows_an_example():
+    """The lists need none, and `cache` is nine commands."""
+    lists = {"backbones", "strategies", "recipes", "cache"}
+    helps = {page.removesuffix(".md"): text for page, text in script("commands").pages().items()}
+    without = [
+        name
+        for name, text in helps.items()
+        if name not in lists and f"Example: featstore {name}" not in " ".join(text.split())
+    ]
+    assert without == []
+
+
 def test_the_pages_say_what_a_terminal_of_80_columns_shows(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     command = [Path(sys.executable).with_name("featstore"), "cache", "drift", "--help"]

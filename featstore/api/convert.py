@@ -55,7 +55,7 @@ def convert(
     out
         A folder that is empty, or not there. It gets ``CLASS/ID.png``, named by the id of the source image and never
         by its path, and ``manifest.csv``, last of all, with the columns ``path,label[,group][,split][,site]`` and
-        ``source,page``: the file, and the number of the page in it. For their owner alone.
+        ``source,page``: the file, and the number of the page in it, from 1. For their owner alone.
     value_range
         ``(low, high)`` of 16-bit and float images; six numbers are three windows, one for each channel.
     **reading
@@ -206,7 +206,7 @@ def _table(manifest: Manifest, kept: Sequence[tuple[ImageRecord, _Png]]) -> byte
                 "split": record.split or "",
                 "site": record.site or "",
                 "source": _source(manifest.root, record.path),
-                "page": record.frame,
+                "page": record.frame + 1,
             }
         )
     return page.getvalue().encode()

@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +82,8 @@ class Row:
         beside the digest of the weights, and must change when code or preprocessing change a number.
     precisions
         Arithmetic that a `loader` can do.
+    layer
+        Of a Keras network that ends within: the layer whose map is pooled; empty for the whole network.
     """
 
     name: str
@@ -96,6 +100,7 @@ class Row:
     loader: str = ""
     version: str = ""
     precisions: tuple[str, ...] = ("float32",)
+    layer: str = ""
 
 
 def names() -> list[str]:
@@ -132,6 +137,8 @@ def row(name: str) -> Row:
         return _load(foreign[name])
     if name in _files():
         return _row_of_file(name)
+    if (base := base_name(name)) != name:
+        return _row_of_layer(base, name.removeprefix(f"{base}."))
     raise UnknownNameError(
         f"There is no backbone {name!r}.", did_you_mean(name, names(), "featstore backbones")
     )
@@ -217,17 +224,28 @@ def _load(point: EntryPoint) -> Row:
     return _checked(found)
 
 
-# Networks that the user names with their files
+# Networks that the user names with their files, and networks up to a layer
 
 
 NETWORKS = "FEATSTORE_NETWORKS"
 """Environment variable: JSON of the files that were named, and of what was found in them. Workers inherit it."""
+LAYERS = "FEATSTORE_LAYERS"
+"""The same for layers of Keras networks: JSON of the channels of each."""
 _FILE = re.compile(r"([^=]*)=(.+\.onnx)", re.DOTALL | re.IGNORECASE)
 
 
 def named(backbones: Iterable[str]) -> list[str]:
-    """Names of networks, where ``NAME=FILE.onnx`` makes a file one of the catalogue, as `add_file` does."""
+    """Names of networks: ``NAME=FILE.onnx`` makes a file one of the catalogue, as `add_file` does.
+
+    ``ResNet50:conv4``, the network up to a layer, is called ``ResNet50.conv4``: folders bear its name.
+    """
     return [add_file(*pair.groups()) if (pair := _FILE.fullmatch(one)) else _plain(one) for one in backbones]
+
+
+def base_name(name: str) -> str:
+    """Name of the Keras network within which ``ResNet50.conv4`` ends; any other name as it is."""
+    base, dot, layer = name.partition(".")
+    return base if dot and layer and base in _TABLE else name
 
 
 def add_file(name: str, file: str | Path) -> str:
@@ -290,10 +308,50 @@ def _plain(name: str) -> str:
     before, equals, after = name.partition("=")
     if equals:
         raise UsageError(
-            f"--backbones {name[:100]!r} is neither a name nor NAME=FILE.onnx.",
-            f"Weights of a network of the catalogue go here: --weights {before[:100]}={after[:100]}.",
+            f"The network {name[:100]!r} is neither a name nor NAME=FILE.onnx.",
+            f"For weights of a known network: `featstore extract DATA --weights {before[:100]}={after[:100]}`.",
         )
-    return name
+    base, colon, layer = name.partition(":")
+    return f"{base}.{layer}" if colon and base in _TABLE else name
+
+
+def _row_of_layer(base: str, wanted: str) -> Row:
+    """Row of a Keras network up to a layer, or up to the last layer of a stage (``conv4``, ``block5``)."""
+    channels = _channels(base)
+    stage = [one for one in channels if re.match(rf"{re.escape(wanted)}[a-z]?_", one)]
+    layer = wanted if wanted in channels else stage[-1] if stage else None
+    if layer is None:
+        stages = {match[0] for one in channels if (match := re.match(r"(conv|block)\d+(?=[a-z]?_)", one))}
+        raise UnknownNameError(
+            f"{base} has no layer {wanted[:80]!r} that gives a map.",
+            did_you_mean(wanted, [*sorted(stages), *channels]),
+        )
+    return replace(_TABLE[base], name=f"{base}.{wanted}", layer=layer, dimension=channels[layer])
+
+
+def _channels(base: str) -> dict[str, int]:
+    """Channels of each layer of a Keras network that gives a map, told by another process, once for all workers."""
+    known = json.loads(os.environ.get(LAYERS) or "{}")
+    if base not in known:
+        known[base] = _asked_channels(base)
+        os.environ[LAYERS] = json.dumps(known)
+    found: dict[str, int] = known[base]
+    return found
+
+
+def _asked_channels(base: str) -> dict[str, int]:
+    code = f"from featstore.backbones.keras_backbone import print_channels; print_channels({base!r})"
+    asked = subprocess.run(  # noqa: S603  # a constant and a name of the table
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    if asked.returncode:
+        told = asked.stderr.strip().splitlines()[-1:] or [f"exit status {asked.returncode}"]
+        raise BackboneError(
+            f"The layers of {base} cannot be told: {told[0][:200]}",
+            f"featstore extract DATA --backbones {base}",
+        )
+    found: dict[str, int] = json.loads(asked.stdout.strip().splitlines()[-1])
+    return found
 
 
 def _row_of_file(name: str) -> Row:

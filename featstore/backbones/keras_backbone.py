@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import logging
 import os
 import pkgutil
@@ -158,7 +159,29 @@ def build(row: Row, weights: Weights, preprocess: str) -> keras.Model:
     BackboneError
         If the network is not what its row says.
     """
-    return strip_preprocessing(row, build_with_preprocessing(row, weights, preprocess))
+    with fresh_layer_names():
+        whole = build_with_preprocessing(row, weights, preprocess)
+    return _cut(row, whole) if row.layer else strip_preprocessing(row, whole)
+
+
+def _cut(row: Row, whole: keras.Model) -> keras.Model:
+    """Network up to a layer, whose map is pooled."""
+    import keras
+
+    base = strip_preprocessing(catalog.row(catalog.base_name(row.name)), whole)
+    pooled = keras.layers.GlobalAveragePooling2D(name="pooled_layer")(base.get_layer(row.layer).output)
+    network = keras.Model(base.input, pooled)
+    network.trainable = False
+    return network
+
+
+def print_channels(name: str) -> None:
+    """Print JSON of the channels of each layer of a network that gives a map; see `catalog`."""
+    row = catalog.row(name)
+    network = build(row, Weights("random", None, 0, ""), OFFICIAL)
+    found = {layer.name: layer.output.shape for layer in network.layers}
+    maps = {layer: shape[3] for layer, shape in found.items() if len(shape) == 4}  # noqa: PLR2004
+    print(json.dumps(maps))  # noqa: T201  # the answer of a process of its own
 
 
 def build_with_preprocessing(row: Row, weights: Weights, preprocess: str) -> keras.Model:

@@ -103,7 +103,7 @@ def state(path: Path) -> list[int]:
         If there is no such file.
     """
     if not path.is_file():
-        raise WeightsError(f"There is no network {path}.", f"Check the path: --backbones NAME=FILE{SUFFIX}.")
+        raise WeightsError(f"There is no network {path}.", f"Check the path of the file: NAME=FILE{SUFFIX}.")
     beside = sidecar(path)
     found = [path.stat(), *([beside.stat()] if beside.is_file() else [])]
     return [number for one in found for number in (one.st_size, one.st_mtime_ns)]

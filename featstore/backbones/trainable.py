@@ -61,6 +61,11 @@ def require_trainable(name: str) -> Row:
         If it is another.
     """
     row = catalog.row(name)
+    if row.layer:
+        raise UsageError(
+            f"{name} is a part of a network, and only whole ones can be fine-tuned.",
+            f"Tune the whole one: `featstore finetune DATA --backbone {catalog.base_name(name)}`.",
+        )
     if row.loader:
         raise UsageError(
             f"{name} is no Keras network, and only those can be fine-tuned here.",

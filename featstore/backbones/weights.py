@@ -173,6 +173,8 @@ def parse_weights_options(options: Iterable[str]) -> dict[str, str]:
 def choice_for(name: str, choices: Mapping[str, str]) -> str:
     """Choice for the backbone `name`: its own, else the one for every backbone, else ``imagenet``.
 
+    A network that ends at a layer has the weights of the whole one.
+
     Raises
     ------
     UnknownNameError
@@ -181,7 +183,8 @@ def choice_for(name: str, choices: Mapping[str, str]) -> str:
     catalog.add_files(choices.items())
     for other in choices.keys() - {name, EVERY_BACKBONE}:
         catalog.row(other)  # which is a look into the table, and refuses what is not there
-    return choices.get(name, choices.get(EVERY_BACKBONE, IMAGENET))
+    named = choices.get(name, choices.get(catalog.base_name(name)))
+    return named or choices.get(EVERY_BACKBONE, IMAGENET)
 
 
 def load_weights(row: Row, network: keras.Model, path: Path) -> None:
@@ -351,7 +354,7 @@ def find_weights(spec: BackboneSpec, choices: Mapping[str, str], folders: Sequen
         If the weights are not here, or those that were chosen are others.
     """
     catalog.add_files(choices.items())
-    if spec.name in choices or EVERY_BACKBONE in choices:
+    if {spec.name, catalog.base_name(spec.name), EVERY_BACKBONE} & {*choices}:
         return _matching_choice(spec, choice_for(spec.name, choices))
     if drawn := _SEEDED.fullmatch(spec.weights):
         return _random_weights(spec, drawn[1], drawn[2])

@@ -65,8 +65,8 @@ class ScanOptions(TypedDict, total=False):
         says of the site goes first.
     slices
         Which slices of a volume (NIfTI) are images: an axis, ``axial`` (the default), ``coronal`` or ``sagittal``,
-        and behind a colon what to take along it: ``every=4``, ``range=10-40`` or ``range=25%-75%``, both with a
-        comma, or ``largest-lung``, the axial slice of a chest that shows most air inside of the body.
+        and behind a colon what to take along it: ``every=4``, ``range=10-40`` (from 1) or ``range=25%-75%``, both
+        with a comma, or ``largest-lung``, the axial slice of a chest that shows most air inside of the body.
     """
 
     group_pattern: str | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from featstore.results.document import Count, Result
 
@@ -76,6 +76,18 @@ class Plan(Result, frozen=True, kw_only=True):
     features_sha256: str
     backbones: tuple[str, ...]
     looks: Looks
+
+    def headline(self) -> str:
+        """The question, and when it was sealed."""
+        late = f", after {self.looks.count} looks at these images" if self.looks.count else ""
+        return (
+            f"is {self.primary} better than every single network ({', '.join(self.backbones)})? Sealed on"
+            f" {self.created[:10]}{late}"
+        )
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each thing that is settled, with its value."""
+        return [{"settled": name, "value": value} for name, value in self.to_json().items() if name != "kind"]
 
 
 class Planning(Result, frozen=True, kw_only=True):

@@ -76,7 +76,9 @@ def test_what_was_written_gives_the_same_pixels_and_the_same_vectors(hospital, t
     assert {Path(path).name: reason for path, reason, _ in done.bad} == {"cut.png": "truncated"}
     assert [reason for _, reason, _ in done.bad] == ["truncated"] * 2
     rows = {row["path"]: row for row in rows_of(done.manifest)}
-    sources = {(str(record.path.relative_to(hospital)), record.frame): record for record in before.records}
+    sources = {
+        (str(record.path.relative_to(hospital)), record.frame + 1): record for record in before.records
+    }
     one = vectors(before, Decoding("x", value_range=value_range), tmp_path / "a")
     other = vectors(after, Decoding("x"), tmp_path / "b")
     assert len(other) == len(one) == done.images
@@ -115,7 +117,7 @@ def test_groups_stay_whole_splits_and_sites_stay_and_no_path_names_a_patient(hos
 
 def test_pictures_that_look_alike_stay_two_and_each_tells_its_source(hospital, tmp_path):
     done = package.convert(hospital, tmp_path / "out", value_range=WINDOWS["lung"])
-    black = [row for row in rows_of(done.manifest) if row["source"].endswith("nii.gz") and row["page"] == "0"]
+    black = [row for row in rows_of(done.manifest) if row["source"].endswith("nii.gz") and row["page"] == "1"]
     files = [tmp_path / "out" / row["path"] for row in black]
     assert len(files) == 2
     ids = {record.id for record in scan(hospital).records}

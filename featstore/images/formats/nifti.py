@@ -102,8 +102,10 @@ def _with_part(choice: SliceChoice, part: str, text: str) -> SliceChoice:
         return choice._replace(every=int(found[1]))
     if (found := _RANGE.fullmatch(part)) and found[2] == found[4]:
         first, last, is_percent = int(found[1]), int(found[3]), bool(found[2])
-        if first < last + (not is_percent) and not (is_percent and last > 100):  # noqa: PLR2004
-            return choice._replace(first=first, last=last, is_percent=is_percent)
+        if is_percent and first < last <= 100:  # noqa: PLR2004
+            return choice._replace(first=first, last=last, is_percent=True)
+        if not is_percent and 1 <= first <= last:
+            return choice._replace(first=first - 1, last=last - 1)
     raise ManifestError(f"--slices {text!r} cannot be read at {part!r}.", _EXAMPLES)
 
 

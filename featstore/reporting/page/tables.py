@@ -91,6 +91,7 @@ def metric_heading(metric: str) -> str:
     return known[metric].label if metric in known else metric.replace("_", " ")
 
 
+NO_NARROWER = "never narrower than so many allow (AUC: Newcombe 2006; shares: Wilson 1927)"
 BRIEF = ("sensitivity", "specificity", "brier")
 """Scores beside the primary metric in the table that fits a page."""
 ROWS = 15
@@ -181,10 +182,7 @@ def _differences(
 
 def _score_method(record: RunRecord) -> str:
     mean = "Mean over the folds" if not _own_split(record) else "On the data set's own test images"
-    return (
-        f"{mean}, with 95 % intervals by bootstrap of {kept(record)}, never narrower than so many allow"
-        " (AUC: Newcombe 2006; shares: Wilson 1927)."
-    )
+    return f"{mean}, with 95 % intervals by bootstrap of {kept(record)}, {NO_NARROWER}."
 
 
 def _difference_method(comparison: Comparison) -> str:
@@ -217,7 +215,7 @@ def _definitions(record: RunRecord) -> Table:
         ("AUC", f"area under the ROC curve {about}, {mean}", f"{bootstrap}; not narrower than Newcombe 2006"),
         (
             "Sensitivity, specificity",
-            f"shares of {positive or 'a class'} found and of the others left alone, {mean}",
+            f"shares of {positive or 'each class, averaged,'} found and of the others left alone, {mean}",
             f"{bootstrap}; not narrower than Wilson 1927",
         ),
         ("Brier, log-loss", f"distance of the probability from the truth, {mean}; 0 is best", bootstrap),
@@ -468,7 +466,7 @@ def _scores(record: RunRecord, fusion: Fusion) -> Table:
         "Scores on images that the model had not seen",
         ("Score", *(f"{name} ({fusion.sizes[name]:,} images)" for name in splits)),
         rows,
-        f"With the 95 % interval from resampled {kept(record)}."
+        f"With 95 % intervals by bootstrap of {kept(record)}, {NO_NARROWER}."
         + ("" if fusion.matrix["positive"] else " Averaged over the classes, each against the rest."),
     )
 

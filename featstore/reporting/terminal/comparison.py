@@ -157,7 +157,8 @@ def fusion_screen(result: Fusion, width: int = WIDEST, *, details: bool = False)
         *_prose(verdict.findings_brief(found), width, hanging="    "),
         *(_sections(_fusion_details(result), width) if details else ()),
         *_prose(kept, width),
-        *_prose(f"Next: featstore predict {where} IMAGE...; featstore report {where}", width),
+        Line(printable(f"Next: featstore predict {where} IMAGE...")),
+        Line(printable(f"      featstore report {where}")),
     ]
     answer = [*_fusion_answer(result, split, width)]
     for rows in range(ROWS, FEWEST_ROWS - 1, -1):
