@@ -24,7 +24,6 @@ from msgspec.structs import replace
 from featstore import registry
 from featstore.api.predict import Prepared, answer, prepare_model, read_model
 from featstore.arguments import public
-from featstore.backbones import catalog
 from featstore.backbones.engines import TENSORFLOW
 from featstore.backbones.precision import FLOAT32
 from featstore.errors import BackboneError, RunError, UnknownNameError, UsageError, did_you_mean
@@ -212,7 +211,7 @@ def _require_maps(model: Model) -> None:
     """Refuse, before anything is loaded, networks whose maps are not to be had."""
     for key in model.keys:
         name = key.backbone.name
-        if key.backbone.is_imported or catalog.row(name).loader:
+        if key.backbone.is_imported or key.backbone.has_loader:
             raise BackboneError(
                 f"{name} is no network of Keras, so that its feature map is not known here.",
                 "Fit a model without it: `featstore fuse DATA --backbones A,B`.",

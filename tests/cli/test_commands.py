@@ -18,7 +18,7 @@ from featstore.api.cache import verify
 from featstore.errors import MissingFeaturesError
 
 COMMANDS = [
-    "demo", "check", "extract", "fuse", "compare", "predict", "report", "paper", "finetune", "backbones",
+    "demo", "check", "extract", "fuse", "compare", "predict", "explain", "report", "paper", "finetune", "backbones",
     "strategies", "recipes", "cache", "doctor", "bench",
     "split", "convert", "plan",
 ]  # fmt: skip
