@@ -214,7 +214,12 @@ def held_out_shortcuts(
 def shortcut_verdict(
     ranked: Sequence[CandidateScores], shortcuts: Sequence[CandidateScores]
 ) -> tuple[Finding, ...]:
-    """FS101 for shortcuts that work, and FS401 where the best candidate is not above the best of them."""
+    """FS101 for shortcuts that work, and FS401 where the best candidate is not above the best of them.
+
+    None where there are no shortcuts: the facts of an image are not known, as of a file that is gone.
+    """
+    if not shortcuts:
+        return ()
     estimates = {s.candidate.label: s.estimates[PRIMARY] for s in shortcuts}
     found = shortcut_findings({name: (e.mean, e.interval) for name, e in estimates.items()})
     best, guess = (max(some, key=lambda s: s.primary) for some in (ranked, shortcuts))

@@ -112,8 +112,8 @@ def test_a_folder_of_one_kind_beside_a_table_points_to_the_table(tmp_path):
 def test_a_folder_of_another_format_is_refused_with_the_cure_of_that_format(tmp_path):
     for label in ("ill", "well"):
         (tmp_path / label).mkdir()
-        (tmp_path / label / "volume.nii").write_bytes(b"\\\1\0\0" + b"\0" * 340 + b"n+1\0")
-    with pytest.raises(ManifestError, match="The file is NIfTI") as caught:
+        (tmp_path / label / "volume.nrrd").write_bytes(b"NRRD0004\n" + b"\0" * 340)
+    with pytest.raises(ManifestError, match="The file is NRRD") as caught:
         check(tmp_path)
     assert "downloaded completely" not in caught.value.remedy
 

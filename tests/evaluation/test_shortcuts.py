@@ -164,3 +164,8 @@ def test_a_best_score_below_a_guess_is_told_even_where_that_guess_may_be_luck(be
         one.resampled = one.sample_size = None
     found = [finding.code for finding in data_findings.shortcut_verdict(ranked, guesses)]
     assert found == (["FS401"] if said else [])
+
+
+def test_without_shortcuts_there_is_nothing_to_find():
+    """The facts of an image that is gone since its extraction are not known, and nobody guesses from them."""
+    assert data_findings.shortcut_verdict([scored("concat_logreg", 0.8, (0.7, 0.9))], ()) == ()
