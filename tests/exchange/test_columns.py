@@ -138,11 +138,12 @@ def test_the_text_names_what_was_taken_and_what_was_not(data, names, values, tmp
     path = as_csv(tmp_path / "f", columns)
     done = featstore("cache", "import", data, path, "--name", "Theirs", "--cache", tmp_path / "cache")
     assert done.code == 0, done.err
-    assert "16 vectors of 5 numbers are stored as Theirs." in done.out
-    assert "Taken: 5 columns: f0 … f4." in done.out
-    assert "(column 1) (it has no name, as row numbers have)" in done.out
-    assert "class (no numbers: 'cat')" in done.out
-    assert "scanner (no numbers: 'GE')" in done.out
+    told = " ".join(done.out.split())  # wherever a line ends
+    assert "16 vectors of 5 numbers are stored as Theirs." in told
+    assert "Taken: 5 columns: f0 … f4." in told
+    assert "(column 1) (it has no name, as row numbers have)" in told
+    assert "class (no numbers: 'cat')" in told
+    assert "scanner (no numbers: 'GE')" in told
     again = featstore(
         "cache", "import", data, path, "--name", "Two", "--cache", tmp_path / "cache", "--json",
         "--features", "f*", "--ignore", "f1,f4",
