@@ -339,7 +339,8 @@ def _refuse_full(out: Path, *, overwrite: bool) -> None:
 
 def _write(out: Path, record: ImageRecord, explained: Explanation, model: Model) -> Explanation:
     """Write the picture and the maps of one image."""
-    stem = f"{re.sub(r'[^A-Za-z0-9._-]+', '_', record.path.stem)[:80].lstrip('.')}-{record.id[:8]}"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", record.path.stem)[:80].lstrip(".-") or "image"
+    stem = f"{name}-{record.id[:8]}"
     picture, arrays = out / f"{stem}.png", out / f"{stem}.npz"
     pixels = read_pixels(record, model.decoding)
     try:
