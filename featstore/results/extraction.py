@@ -401,6 +401,14 @@ class ConvertedImages(Result, frozen=True, kw_only=True):
     bad: tuple[tuple[str, str, str], ...] = ()
     findings: tuple[Finding, ...] = ()
 
+    def headline(self) -> str:
+        """How many images were written, and where their table is."""
+        return f"{counted(self.images, 'image')} of {counted(self.sources, 'file')} as PNG, listed in {self.manifest}"
+
+    def table(self) -> list[dict[str, Any]]:
+        """Images by class: ``class``, ``images``."""
+        return [{"class": name, "images": count} for name, count in self.classes.items()]
+
 
 class Check(Result, frozen=True, kw_only=True):
     """Outcome of an audit.

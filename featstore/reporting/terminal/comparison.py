@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 NARROWEST, WIDEST = 60, 100
 LINES = 40
 """Lines that a comparison fits, unless more was asked for than the answer."""
-ROWS, ENOUGH_ROWS, FEWEST_ROWS = 15, 8, 6
+ROWS, WHOLE_ROWS, ENOUGH_ROWS, FEWEST_ROWS = 15, 12, 8, 6
 """Rows of the table; where findings need the room there are fewer."""
 BESIDE = ("sensitivity", "specificity", "balanced_accuracy", "average_precision", "brier", "ece")
 """Scores of the primary fusion that are told beside its AUC."""
@@ -536,9 +536,13 @@ def comparison_screen(
     found = findings_not_shown_yet(result.findings)
     told = [*_prose(verdict.findings_brief(found), width, hanging="    ")]
     following = [*_prose(_next_text(out), width)]
-    # Where findings need the room the table has fewer rows, and where that is not enough they are cut.
-    sizes = [(told, rows) for rows in range(ROWS, ENOUGH_ROWS - 1, -1)]
-    sizes += [([*_brief(found, width)], rows) for rows in range(ENOUGH_ROWS, FEWEST_ROWS - 1, -1)]
+    # Where findings need the room the table has fewer rows, and where that is not enough they are cut; a table of few
+    # candidates, which somebody has named, stays whole before that.
+    brief = [*_brief(found, width)]
+    candidates = len(result.candidates) + len(result.shortcuts)
+    sizes = [(told, candidates), (brief, candidates)] if candidates <= WHOLE_ROWS else []
+    sizes += [(told, rows) for rows in range(ROWS, ENOUGH_ROWS - 1, -1)]
+    sizes += [(brief, rows) for rows in range(ENOUGH_ROWS, FEWEST_ROWS - 1, -1)]
     for warnings, rows in sizes:
         table_lines = _table_lines(result, width, rows)
         body = [*answer, Line(""), *table_lines, Line(""), *about, *warnings]
