@@ -107,7 +107,7 @@ def convert(
         sources=len({record.path for record, _ in kept}),
         classes=dict(sorted(Counter(record.label for record, _ in kept).items())),
         channels=dict(sorted(Counter(png.channels for _, png in kept).items())),
-        bytes=sum(png.bytes for _, png in kept),
+        size_bytes=sum(png.bytes for _, png in kept),
         bad=(
             *((str(row.path), row.reason, row.detail) for row in manifest.unreadable),
             *((str(record.path), error.reason, error.detail) for record, error in bad),

@@ -91,7 +91,7 @@ def plan(
     --------
     >>> import featstore
     >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
-    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0", "MobileNet025"], recipe="identity")
+    >>> _ = featstore.extract(data, backbones=["EfficientNetLite0", "EfficientNetLite1"], recipe="identity")
     >>> sealed = featstore.plan(data, "plan.json", folds=3, overwrite=True)
     >>> sealed.primary, sealed.metric, sealed.margin, sealed.folds
     ('concat_logreg', 'auc', 0.01, 3)

@@ -384,8 +384,8 @@ class ConvertedImages(Result, frozen=True, kw_only=True):
         Images by class.
     channels
         Images by ``grey`` and ``colour``.
-    bytes
-        Of all images.
+    size_bytes
+        Bytes of all images.
     bad
         What did not decode, and is not there: ``(path, reason, detail)``.
     findings
@@ -397,7 +397,7 @@ class ConvertedImages(Result, frozen=True, kw_only=True):
     sources: Count
     classes: Mapping[str, int]
     channels: Mapping[str, int]
-    bytes: Count
+    size_bytes: Count
     bad: tuple[tuple[str, str, str], ...] = ()
     findings: tuple[Finding, ...] = ()
 

@@ -269,7 +269,9 @@ def test_predictions_of_a_file_agree_with_those_of_the_run(world, tmp_path):
     fused = featstore("fuse", world.data, *all_asked, "--cache", world.cache, "--out", run)
     assert fused.code == 0, fused.err
     told = " ".join(fused.out.split())  # wherever a line ends
-    assert re.search(r"calibrated \(platt\)\. An image is called 'covid' from a probability of 0\.\d+ on", told)
+    assert re.search(
+        r"calibrated \(platt\)\. An image is called 'covid' from a probability of 0\.\d+ on", told
+    )
     with (run / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     images = [world.data.parent / row["path"] for row in rows]

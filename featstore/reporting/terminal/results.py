@@ -289,7 +289,7 @@ def convert_text(result: extraction.ConvertedImages) -> str:
     images, files = counted(result.images, "image"), counted(result.sources, "file")
     kinds = " and ".join(f"{count} in {kind}" for kind, count in result.channels.items())
     parts = [
-        f"Written: {result.manifest} and {images} of {files} as PNG ({kinds}, {size(result.bytes)}).",
+        f"Written: {result.manifest} and {images} of {files} as PNG ({kinds}, {size(result.size_bytes)}).",
         table(["class", "images"], [list(row) for row in result.classes.items()]),
         f"Read it with: featstore extract {shlex.quote(result.manifest)}",
         _bad_text(result.bad, "Left out:"),
