@@ -566,7 +566,10 @@ def _answer(result: Comparison, width: int) -> list[Line]:
 
 
 def _table_lines(result: Comparison, width: int, rows: int) -> list[Line]:
-    """Lay out the table by score; the primary fusion, the best single network and all guesses are always in it."""
+    """Lay out the table by score; the primary fusion, the best single network and all guesses are always in it.
+
+    Where not all have room, fusions go before the other single networks.
+    """
     listed: list[CandidateResult | ShortcutResult] = [*result.candidates, *result.shortcuts]
     asked, single = result.primary_question, verdict.best_single(result)
     primary = None if asked is None else asked.primary
@@ -574,7 +577,8 @@ def _table_lines(result: Comparison, width: int, rows: int) -> list[Line]:
     ordered = sorted(listed, key=lambda s: -s.primary)
     kept = {primary, reference, *(s.candidate.label for s in result.shortcuts)}
     free = max(0, rows - sum(s.candidate.label in kept for s in ordered))
-    others = [s.candidate.label for s in ordered if s.candidate.label not in kept][:free]
+    fusions_first = sorted(ordered, key=lambda s: len(s.candidate.backbones) == 1)
+    others = [s.candidate.label for s in fusions_first if s.candidate.label not in kept][:free]
     shown = [s for s in ordered if s.candidate.label in {*kept, *others}] if rows else []
     hidden = len(ordered) - len(shown)
     differences = _differences(result, reference)
