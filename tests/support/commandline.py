@@ -18,11 +18,24 @@ NEEDS_NETWORKS = {"demo", "explain", "extract", "finetune", "paper", "predict"}
 SCRIPT = Path(__file__).with_name("commandmodules.py")
 
 
+class Printed(str):
+    """What a command printed; a phrase is in it wherever its lines end: that hangs on how long the names of folders are."""
+
+    __slots__ = ()
+
+    def __contains__(self, phrase):
+        return super().__contains__(phrase) or phrase in " ".join(self.split())
+
+
 @dataclass(frozen=True)
 class Outcome:
     code: int
-    out: str
-    err: str
+    out: Printed
+    err: Printed
+
+    def __post_init__(self):
+        for name in ("out", "err"):
+            object.__setattr__(self, name, Printed(getattr(self, name)))
 
     @property
     def json(self):
