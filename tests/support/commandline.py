@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).with_name("commandmodules.py")
 
 
 class Printed(str):
-    """What a command printed; a phrase is in it wherever its lines end: that hangs on how long the names of folders are."""
+    """What a command printed; a phrase is in it wherever its lines end, which hangs on the names of folders."""
 
     __slots__ = ()
 
