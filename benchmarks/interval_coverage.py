@@ -28,9 +28,12 @@ from featstore.evaluation.candidates import Candidate
 from featstore.evaluation.estimates import (
     CandidateScores,
     EvaluationDesign,
+    correct_selection_bias,
     fold_mean,
     held_out_scores,
     score_candidates,
+    select_in_inner_folds,
+    with_inner_folds,
 )
 from featstore.evaluation.intervals import (
     group_weights,
@@ -42,11 +45,6 @@ from featstore.evaluation.intervals import (
 )
 from featstore.evaluation.metrics import BOUNDED, PRIMARY, primary_score, score
 from featstore.evaluation.pairwise_tests import pairwise_tests
-from featstore.evaluation.selection_bias import (
-    correct_selection_bias,
-    select_in_inner_folds,
-    with_inner_folds,
-)
 from featstore.results.scores import MetricEstimate, VarianceComponents
 from featstore.splits import group_folds
 

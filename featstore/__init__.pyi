@@ -41,7 +41,6 @@ from .errors import (
 from .exchange.export import Exported
 from .exchange.importing import Imported
 from .findings import Finding
-from .fusion.blocks import Block
 from .fusion.strategies import StrategySummary, strategies
 from .images.manifest import Manifest, Quarantined
 from .images.recipe import RecipeSummary, recipes
@@ -56,10 +55,13 @@ from .results.comparison import (
     Candidate,
     CandidateResult,
     Comparison,
+    Looks,
     NestedSelection,
     PairwiseDifference,
     ParetoPoint,
+    Plan,
     PlannedDifference,
+    Planning,
     PrimaryQuestion,
     Protocol,
     SelectionBias,
@@ -99,7 +101,6 @@ from .results.fusion import (
 )
 from .results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
 from .results.paper import Claim, Conversion, Demonstration, Leak, PaperNetwork, Reproduction, SavedFigure
-from .results.plan import Looks, Plan, Planning
 from .results.scores import (
     CalibrationError,
     Coefficient,
@@ -116,7 +117,7 @@ from .results.scores import (
 from .store.cleanup import Compacted, Compaction, Garbage, GarbageCollection
 from .store.verify import InventoryEntry, LostRows, Repair, Verification
 from .tables import Rows
-from .types import BackboneSpec, Decoding, ImageRecord, View
+from .types import BackboneSpec, Block, Decoding, ImageRecord, View
 
 __version__: str
 

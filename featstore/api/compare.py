@@ -13,15 +13,19 @@ from featstore import runs
 from featstore.api import plan as plans
 from featstore.arguments import public
 from featstore.errors import UsageError
-from featstore.evaluation import candidates, crossval, estimates, leakage, pairwise_tests, selection_bias
+from featstore.evaluation import candidates, crossval, estimates, leakage, pairwise_tests
 from featstore.evaluation import primary_question as questions
 from featstore.evaluation.backbone_value import backbone_value as weigh
 from featstore.evaluation.backbone_value import view_curve as curve_of_views
 from featstore.evaluation.calibration import OperatingPointRequest, curves
-from featstore.evaluation.findings import findings_of
+from featstore.evaluation.findings import (
+    cross_validated_shortcuts,
+    data_findings,
+    findings_of,
+    shortcut_verdict,
+)
 from featstore.evaluation.intervals import group_weights
 from featstore.evaluation.metrics import positive_class
-from featstore.evaluation.shortcuts import cross_validated_shortcuts, data_findings, shortcut_verdict
 from featstore.findings import Finding, mark_accepted, ordered, resolve
 from featstore.image_facts import image_facts
 from featstore.matrix import FeatureMatrix, Source, load_matrix
@@ -180,9 +184,7 @@ def compare(
     own = folds == OWN_SPLIT
     design = estimates.EvaluationDesign(matrix.y, matrix.groups, splits, repeats, index)
     chooses = nested or not request.is_none
-    rounds = (
-        selection_bias.with_inner_folds(matrix, design.splits, fold_seed) if chooses else list(design.splits)
-    )
+    rounds = estimates.with_inner_folds(matrix, design.splits, fold_seed) if chooses else list(design.splits)
     bars = PhaseProgress(progress)
     idle = candidates.not_fitted(strategies, named)
     _announce_forecast(
@@ -194,7 +196,7 @@ def compare(
     play_all = partial(play_in, matrix)
     raw = play_all(compared, rounds, selections)
     chosen = [
-        selection_bias.operating_points(matrix.y, design.splits, rounds, values, request, matrix.groups)
+        estimates.operating_points(matrix.y, design.splits, rounds, values, request, matrix.groups)
         for values in raw
     ]
     proba = [
@@ -234,8 +236,8 @@ def compare(
         shortcuts=tuple(ShortcutResult(label=s.candidate.label, estimates=s.estimates) for s in shortcuts),
         candidates=tuple(_result(design, s, selections[: len(design.splits)]) for s in ranked),
         pairs=tuple(pairwise_tests.pairwise_tests(design, ranked, planned=planned)),
-        selection_bias=selection_bias.correct_selection_bias(
-            design, ranked, weights, selection_bias.select_in_inner_folds(design, rounds, raw)
+        selection_bias=estimates.correct_selection_bias(
+            design, ranked, weights, estimates.select_in_inner_folds(design, rounds, raw)
         ),
         view_curve=()
         if view_curve is None

@@ -16,8 +16,8 @@ from featstore.evaluation.calibration import method
 from featstore.evaluation.crossval import usual_repeats
 from featstore.evaluation.metrics import PRIMARY, positive_class
 from featstore.matrix import Source, load_matrix
+from featstore.results.comparison import Looks, Plan, Planning
 from featstore.results.document import ShapeError, read_result
-from featstore.results.plan import Looks, Plan, Planning
 from featstore.splits import OWN_SPLIT, group_folds, own_split
 from featstore.store.notes import Look, record_look, recorded_looks
 from featstore.store.store import default_cache

@@ -14,12 +14,11 @@ from featstore.evaluation.calibration import OperatingPointRequest, read_operati
 from featstore.evaluation.metrics import ENOUGH_IMAGES, METRICS
 from featstore.reporting.predictions import RunPredictions, read_predictions, with_votes
 from featstore.reporting.verdict import calibration_error, phrase
-from featstore.results.comparison import CandidateResult, Comparison, SelectionBias
+from featstore.results.comparison import CandidateResult, Comparison, Looks, Planning, SelectionBias
 from featstore.results.document import ShapeError, read_result
 from featstore.results.extraction import Extraction, ExtractionFields
 from featstore.results.fusion import Fusion, OperatingFields
 from featstore.results.paper import Reproduction, ReproductionFields
-from featstore.results.plan import Looks, Planning
 from featstore.results.scores import Curves, MatrixFields, MetricEstimate, Score
 from featstore.tables import DASH, Cell, Table, count_cell, number_cell, short_weights, text_cell
 

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from featstore.results.comparison import (
         CandidateResult,
         Comparison,
+        Looks,
         NestedSelection,
         PairwiseDifference,
+        Planning,
         PrimaryQuestion,
     )
     from featstore.results.fusion import Fusion
-    from featstore.results.plan import Looks, Planning
     from featstore.results.scores import Score
 
 

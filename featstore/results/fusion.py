@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, TypedDict
 from msgspec import field
 
 from featstore.findings import Finding, counted
+from featstore.results.comparison import Looks
 from featstore.results.document import Count, Interval, Result, Share, bounds
-from featstore.results.plan import Looks
 from featstore.results.scores import PRIMARY, Curves, MatrixFields, Score
 
 if TYPE_CHECKING:

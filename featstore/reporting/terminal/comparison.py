@@ -17,7 +17,7 @@ from featstore.findings import CATALOGUE, Finding
 from featstore.images.recipe import view_name
 from featstore.reporting import verdict
 from featstore.reporting.verdict import sure
-from featstore.results.plan import SPLIT
+from featstore.results.comparison import SPLIT
 from featstore.tables import counts, duration, printable, size, table
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
         BackboneValue,
         CandidateResult,
         Comparison,
+        Plan,
         ShortcutResult,
         ViewPoint,
     )
     from featstore.results.fusion import Fusion, SingleNetwork
     from featstore.results.paper import Demonstration
-    from featstore.results.plan import Plan
 
     Stress = Literal["", "strong", "told", "untold", "faint"]
 
