@@ -271,13 +271,13 @@ def _specificity(part: OneAgainstRest) -> Vector:
 
 
 def _ppv(part: OneAgainstRest) -> Vector:
-    tp, _, fp, *_ = part.sums
-    return ratio(tp, tp + fp)
+    tp, positives, fp, negatives, *_ = part.sums
+    return ratio(tp, tp + fp, positives * negatives)
 
 
 def _npv(part: OneAgainstRest) -> Vector:
     tp, positives, fp, negatives, *_ = part.sums
-    return ratio(negatives - fp, negatives - fp + positives - tp)
+    return ratio(negatives - fp, negatives - fp + positives - tp, positives * negatives)
 
 
 def _f1(part: OneAgainstRest) -> Vector:

@@ -44,6 +44,8 @@ LINES = 40
 """Lines that a comparison fits, unless more was asked for than the answer."""
 ROWS, WHOLE_ROWS, ENOUGH_ROWS, FEWEST_ROWS = 15, 12, 8, 6
 """Rows of the table; where findings need the room there are fewer."""
+SHORTEST = 12
+"""Columns of a name; where a narrow terminal leaves fewer, intervals are written closer."""
 BESIDE = (
     "sensitivity",
     "specificity",
@@ -622,7 +624,12 @@ def _score_lines(cells: Sequence[tuple[str, str, str, bool]], width: int) -> lis
     """Names, scores and differences side by side, long names cut; which row stands out comes last."""
     second = max([len(cell[1]) for cell in cells], default=0)
     third = max([len(cell[2]) for cell in cells], default=0)
-    first = min(max([len(cell[0]) for cell in cells], default=0), width - second - third - 4)
+    longest = max([len(cell[0]) for cell in cells], default=0)
+    if width - second - third - 4 < min(longest, SHORTEST):
+        closer = [(a, b.replace(" to ", ", "), c.replace(" to ", ", "), own) for a, b, c, own in cells]
+        if closer != list(cells):
+            return _score_lines(closer, width)
+    first = min(longest, width - second - third - 4)
     lines = []
     for name, score, reach, is_primary in cells:
         text = f"{cut(printable(name), first):<{first}}  {score:<{second}}  {reach}".rstrip()
