@@ -15,8 +15,10 @@ from featstore.evaluation.intervals import difference_interval, group_weights, s
 from featstore.evaluation.metrics import PRIMARY, decide, primary_score
 from featstore.findings import Finding, counted, ordered, quoted
 from featstore.image_facts import FactTable, notes_found
+from featstore.images.manifest import no_groups
 from featstore.images.reading import file_columns
 from featstore.results.comparison import Candidate
+from featstore.tables import interval_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -303,7 +305,7 @@ def shortcut_findings(
             low, high = interval
             message = (
                 f"The class is guessed from the {name.replace(' alone', '')} alone, without a network:"
-                f" AUC {value:.3f} [{low:.3f}, {high:.3f}]."
+                f" AUC {value:.3f} [{interval_text((low, high))}]."
             )
             found.append(Finding("FS101", message, value=round(value, 4), interval=interval))
     return tuple(found)
@@ -325,7 +327,7 @@ def not_above(
     """
     if interval is not None and interval[0] > 0:
         return ()
-    difference = "" if interval is None else f" (difference [{interval[0]:+.3f}, {interval[1]:+.3f}])"
+    difference = "" if interval is None else f" (difference [{interval_text(interval, signed=True)}])"
     message = (
         f"The best score, AUC {value:.3f} of {best}, is not above that of the {shortcut},"
         f" {baseline:.3f}{difference}."
@@ -374,9 +376,7 @@ def data_findings(matrix: FeatureMatrix, facts: FactTable, *, draws_folds: bool)
     """
     found = [*matrix.findings, *notes_found(facts)]
     if not matrix.has_groups and not matrix.groups_set_aside:
-        found.append(
-            Finding("FS104", "No groups are given: images of one patient may stand on both sides of a split.")
-        )
+        found.append(no_groups(matrix.records))
     if matrix.excluded and not any(finding.code == "FS301" for finding in found):
         message = f"{counted(matrix.excluded, 'file')} of the data set took no part: in quarantine."
         found.append(Finding("FS301", message, matrix.excluded))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from featstore.errors import AuditError, BadImageError, ManifestError
 from featstore.findings import EXAMPLES, Finding, counted, ordered
 from featstore.images.formats.container import HEAD, Format, check_length, damage_of, formats, identify_format
+from featstore.images.formats.npz import ARRAYS
 from featstore.serialization import digest_bytes, open_regular
 from featstore.tables import counts, printable
 
@@ -478,9 +479,21 @@ def _errors(manifest: Manifest) -> Iterator[Finding]:
 
 def _warnings(manifest: Manifest) -> Iterator[Finding]:
     if not manifest.has_groups:
-        yield Finding(
-            "FS104", "No groups are given: images of one patient may stand on both sides of a split."
-        )
+        yield no_groups(manifest.records)
+
+
+def no_groups(records: Iterable[ImageRecord]) -> Finding:
+    """FS104, with what gives these images their patients: a single file of arrays has no paths to tell them by."""
+    files = {record.path for record in records}
+    of_arrays = len(files) == 1 and next(iter(files)).suffix.lower() in ARRAYS
+    return Finding(
+        "FS104",
+        "No groups are given: images of one patient may stand on both sides of a split.",
+        remedy="Save the patient of each picture in the file, beside its class: train_groups, val_groups, test_groups"
+        " (groups where it has no splits)."
+        if of_arrays
+        else "",
+    )
 
 
 def _mixed(

@@ -11,7 +11,7 @@ from msgspec import structs
 from featstore import runs, serialization
 from featstore.errors import RunError, UsageError
 from featstore.evaluation.calibration import OperatingPointRequest, read_operating_point
-from featstore.evaluation.metrics import ENOUGH_IMAGES, METRICS
+from featstore.evaluation.metrics import ENOUGH_IMAGES, METRICS, SINCE_THEN
 from featstore.reporting.predictions import RunPredictions, read_predictions, with_votes
 from featstore.reporting.verdict import calibration_error, phrase
 from featstore.results.comparison import CandidateResult, Comparison, Looks, Planning, SelectionBias
@@ -371,7 +371,7 @@ def _require_request(comparison: Comparison) -> None:
 
 
 def _require_metrics(found: Iterable[str]) -> None:
-    missing = sorted(set(METRICS) - set(found))
+    missing = sorted(set(METRICS) - SINCE_THEN - set(found))
     _require(not missing, f"there is no {', '.join(missing)}")
 
 

@@ -615,7 +615,7 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
         if asked is None:
             return about
         low, high = asked.decisive.interval or (None, None)
-        interval = "no interval" if low is None else f"{low:+.3f}, {high:+.3f}"
+        interval = "no interval" if low is None else f"{low:+.3f} to {high:+.3f}"
         return (
             f"{asked.verdict.replace('_', ' ')}: {asked.primary} less {asked.against},"
             f" {asked.metric.upper()} {asked.decisive.delta:+.3f} [{interval}]; {about}"
@@ -639,9 +639,15 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
         return [{name: row[name] for name in kept} for row in self.table()]
 
     def plot(self) -> Picture:
-        """Draw every candidate's AUC with its interval, best first: `featstore.reporting.figures.forest`."""
+        """Draw the primary fusion less every single network: `featstore.reporting.figures.differences`.
+
+        Where no question was asked, every candidate's AUC with its interval, best first:
+        `featstore.reporting.figures.forest`.
+        """
         from featstore.reporting import figures
 
+        if self.primary_question is not None:
+            return figures.differences(self.primary_question.to_json())
         return figures.forest([s.to_json() for s in self.candidates])
 
     def rows(self) -> Iterator[list[Any]]:

@@ -186,7 +186,9 @@ def _told(score: Score) -> str:
     if score.value is None:
         return "undefined"
     low, high = score.interval or (None, None)
-    return f"{score.value:.3f} [no interval]" if low is None else f"{score.value:.3f} [{low:.3f}, {high:.3f}]"
+    return (
+        f"{score.value:.3f} [no interval]" if low is None else f"{score.value:.3f} [{low:.3f} to {high:.3f}]"
+    )
 
 
 # Answers for images
