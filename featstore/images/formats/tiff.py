@@ -70,6 +70,7 @@ class Tiff(PillowFormat):
 
 PAGE_NOTES: dict[str, str] = {
     "channels": "The pages are colour or stain channels of one picture.",
+    "localizer": "The picture is a localizer, an overview to plan slices by.",
     "cut_short": "The file announces more slices than it holds.",
     "pages": "Each page or slice is an image.",
     "reduced": "Smaller copies of a picture (pyramids, thumbnails) and masks were skipped.",
