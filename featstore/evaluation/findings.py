@@ -14,8 +14,7 @@ from featstore.evaluation.estimates import held_out_scores, score_candidates
 from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
 from featstore.evaluation.metrics import PRIMARY, decide, primary_score
 from featstore.findings import Finding, counted, ordered, quoted
-from featstore.image_facts import FactTable, notes_found
-from featstore.images.reading import file_columns
+from featstore.image_facts import FactTable, file_columns, notes_found
 from featstore.results.comparison import Candidate
 
 if TYPE_CHECKING:
@@ -247,7 +246,7 @@ def _units(count: int, *, has_groups: bool) -> str:
 # 2021; Geirhos et al., Shortcut learning in deep neural networks, Nature Machine Intelligence 2, 2020).
 
 FILE = "file alone"
-"""Bytes, width, height, channels, format and colour mode of the file: `featstore.images.reading.file_columns`."""
+"""Bytes, width, height, channels, format and colour mode of the file: `featstore.image_facts.file_columns`."""
 HISTOGRAM = "grey histogram alone"
 MAJORITY = "most frequent class"
 SHORTCUTS = (FILE, HISTOGRAM, MAJORITY)
@@ -266,7 +265,7 @@ def shortcut_probabilities(
     Parameters
     ----------
     facts
-        ``(n,)`` of dtype `featstore.images.reading.FACT`.
+        ``(n,)`` of dtype `featstore.image_facts.FACT`.
     y
         ``(n,)`` class index.
     splits
