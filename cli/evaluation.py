@@ -152,7 +152,7 @@ def plan(
 
     Example: featstore plan DATA --positive covid --out plan.json
     """
-    from featstore.api.plan import plan
+    from featstore.api.compare import plan
     from featstore.reporting.terminal.comparison import plan_text
 
     say("plan", "reading the data set and its features", json=json)

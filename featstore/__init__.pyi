@@ -3,7 +3,7 @@
 from .api.bench import bench
 from .api.cache import compact, drift, gc, inventory, usage, verify
 from .api.check import check
-from .api.compare import compare
+from .api.compare import compare, plan
 from .api.convert import convert
 from .api.demo import demo
 from .api.doctor import doctor
@@ -12,7 +12,6 @@ from .api.explain import explain
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
-from .api.plan import plan
 from .api.predict import predict
 from .api.report import write_report
 from .api.split import split

@@ -325,16 +325,16 @@ CATALOGUE: dict[str, FindingKind] = {
     "FS318": FindingKind(
         "localizer",
         "warning",
-        "Localizers (scouts, topograms) are among the images: overviews that a scanner takes to plan its slices by. They"
-        " show something else than the slices do, at another scale.",
+        "Localizers (scouts, topograms) are among the images: overviews that a scanner takes to plan its slices by."
+        " They show something else than the slices do, at another scale.",
         "Take them out of the folder or the table, unless every image is one.",
     ),
     "FS319": FindingKind(
         "slices_repeated",
         "warning",
         "Slices of a DICOM series lie at one place twice or more, by ImagePositionPatient: a series that was sent or"
-        " reconstructed twice, or phases that the header does not tell apart. Such slices nearly repeat each other, and"
-        " their patient counts for more.",
+        " reconstructed twice, or phases that the header does not tell apart. Such slices nearly repeat each other,"
+        " and their patient counts for more.",
         "Keep one of each where they are copies; phases of a study that is meant to have them need nothing.",
     ),
     "FS320": FindingKind(

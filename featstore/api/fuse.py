@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import runs
-from featstore.api.plan import take_look
+from featstore.api.compare import take_look
 from featstore.arguments import public
 from featstore.errors import RunError, UsageError
 from featstore.evaluation import calibration, candidates, intervals, leakage, metrics

@@ -14,9 +14,8 @@ from featstore.evaluation.estimates import held_out_scores, score_candidates
 from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
 from featstore.evaluation.metrics import PRIMARY, decide, primary_score
 from featstore.findings import Finding, counted, ordered, quoted
-from featstore.image_facts import FactTable, notes_found
+from featstore.image_facts import FactTable, file_columns, notes_found
 from featstore.images.manifest import no_groups
-from featstore.images.reading import file_columns
 from featstore.results.comparison import Candidate
 from featstore.tables import interval_text
 
@@ -249,7 +248,7 @@ def _units(count: int, *, has_groups: bool) -> str:
 # 2021; Geirhos et al., Shortcut learning in deep neural networks, Nature Machine Intelligence 2, 2020).
 
 FILE = "file alone"
-"""Bytes, width, height, channels, format and colour mode of the file: `featstore.images.reading.file_columns`."""
+"""Bytes, width, height, channels, format and colour mode of the file: `featstore.image_facts.file_columns`."""
 HISTOGRAM = "grey histogram alone"
 MAJORITY = "most frequent class"
 SHORTCUTS = (FILE, HISTOGRAM, MAJORITY)
@@ -268,7 +267,7 @@ def shortcut_probabilities(
     Parameters
     ----------
     facts
-        ``(n,)`` of dtype `featstore.images.reading.FACT`.
+        ``(n,)`` of dtype `featstore.image_facts.FACT`.
     y
         ``(n,)`` class index.
     splits

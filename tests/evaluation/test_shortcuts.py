@@ -14,7 +14,7 @@ from featstore import runs as run
 from featstore.api.report import write_report
 from featstore.evaluation import findings as data_findings
 from featstore.evaluation.findings import HISTOGRAM, LEAF, MAJORITY, TREES, shortcut_probabilities
-from featstore.images.reading import FACT
+from featstore.image_facts import FACT
 from featstore.reporting.terminal.comparison import comparison_text, fusion_text
 
 IMAGES = 40

@@ -245,7 +245,7 @@ class Format:
             Number of the page, one of `list_pages`.
         value_range
             ``(low, high)`` in stored values, None where the user said none. Formats of 8 bits ignore it; for others
-            `featstore.images.formats.samples.window` does the mapping.
+            `featstore.images.formats.pillow.window` does the mapping.
         index
             What `index` found, if anybody asked.
 

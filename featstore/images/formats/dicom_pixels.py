@@ -26,7 +26,7 @@ import numpy as np
 from featstore.errors import BadImageError
 from featstore.images.formats.container import MAX_PAGES, check_size
 from featstore.images.formats.dicom import TRANSFER_SYNTAX, read_meta, refuse_by_class
-from featstore.images.formats.samples import no_warnings, window
+from featstore.images.formats.pillow import no_warnings, window
 from featstore.images.windows import FILE_WINDOW, window_range
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def read_header(
 
 def _numbers_by_frame(
     dataset: Any, frames: int, keywords: Sequence[str]
-) -> list[dict[str, tuple[float, ...]]]:  # noqa: ANN401
+) -> list[dict[str, tuple[float, ...]]]:
     """What each frame says in numbers: itself, all frames together, or the file; nothing that does not read."""
     shared: dict[str, tuple[float, ...]] = {}
     own: Sequence[Any] = ()

@@ -43,7 +43,7 @@ class Tiff(PillowFormat):
     def needs_range(self, data: bytes, frame: int, index: Chain | None = None) -> bool:
         """Whether a page has more than 8 bits, or signed or float values."""
         from featstore.images.formats import pillow
-        from featstore.images.formats.samples import read_sample_layout
+        from featstore.images.formats.tiff_samples import read_sample_layout
 
         file, directory = page_tiff(data, frame, index)
         layout = read_sample_layout(directory)
@@ -59,11 +59,10 @@ class Tiff(PillowFormat):
         index: Any = None,  # noqa: ANN401
     ) -> tuple[Pixels, Iterable[str]]:
         """Decode one page; see `Format.decode`."""
-        from featstore.images.formats import pillow
-        from featstore.images.formats.samples import read_sample_layout
+        from featstore.images.formats.tiff_samples import read_page, read_sample_layout
 
         file, directory = page_tiff(data, frame, index)
-        return pillow.read_page(file, read_sample_layout(directory), value_range)
+        return read_page(file, read_sample_layout(directory), value_range)
 
 
 # Pages that are images
