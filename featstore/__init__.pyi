@@ -9,6 +9,7 @@ from .api.demo import demo
 from .api.doctor import doctor
 from .api.exchange import export_features, import_features
 from .api.explain import explain
+from .api.export import export
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
@@ -88,6 +89,7 @@ from .results.fusion import (
     Counts,
     Explanation,
     Explanations,
+    ExportedModel,
     Fusion,
     MeanOfPages,
     MetricChange,
@@ -153,6 +155,7 @@ __all__ = [
     "Explanation",
     "Explanations",
     "Exported",
+    "ExportedModel",
     "Extraction",
     "FeatstoreError",
     "FeatureMatrix",
@@ -242,6 +245,7 @@ __all__ = [
     "doctor",
     "drift",
     "explain",
+    "export",
     "export_features",
     "extract",
     "finetune",

@@ -441,3 +441,45 @@ class Explanations(Result, frozen=True, kw_only=True):
             }
             for one in self.explanations
         ]
+
+
+# A model handed over
+
+
+class ExportedModel(Result, frozen=True, kw_only=True):
+    """Outcome of `featstore.export`.
+
+    Attributes
+    ----------
+    file, format, size_bytes
+        What was written: ``keras``, ``onnx`` or, of a bundle, ``zip``; and its size.
+    classes
+        Columns of its answer, in this order.
+    inputs
+        Name of each input, and the side of the square images that it takes, in pixels.
+    strategy, backbones
+        What is in it.
+    positive, threshold
+        Class that the run calls positive, and the probability from which on it says so; the most probable class is
+        the answer where the threshold is None.
+    largest_difference
+        Largest difference of a probability from that of the run itself, on generated images.
+    licences
+        Licence of each network's weights, as far as it is known.
+    """
+
+    file: str
+    format: str
+    size_bytes: Count
+    classes: tuple[str, ...]
+    inputs: Mapping[str, Count]
+    strategy: str
+    backbones: tuple[str, ...]
+    positive: str | None
+    threshold: Share | None
+    largest_difference: float
+    licences: Mapping[str, str]
+
+    def headline(self) -> str:
+        """What is in the file."""
+        return f"{self.strategy} of {', '.join(self.backbones)} in {self.file}"
