@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fakes_comparison import difference, question, result, scored
@@ -19,6 +20,7 @@ from featstore.reporting.terminal.comparison import (
     demonstration_screen,
     fusion_screen,
     fusion_text,
+    shorten,
 )
 from featstore.reporting.terminal.results import extraction_text, predictions_text
 from featstore.results.extraction import Extraction, KeySummary
@@ -67,6 +69,21 @@ def test_all_of_it_fits_forty_lines(width):
             assert any(line.startswith(name) for line in rows), name
 
 
+def test_what_is_cut_ends_with_a_whole_word_and_an_ellipsis():
+    sentence = (
+        "WARNING FS401: the best score, AUC 0.846 of concat_logreg, is not above that of the file alone."
+    )
+    for columns in range(20, 130):
+        cut = shorten(sentence, columns)
+        assert len(cut) <= columns
+        if cut != sentence:
+            kept = cut.removesuffix(" ...")
+            assert kept != cut
+            assert re.match(rf"{re.escape(kept)}[ .,:]", sentence)
+    assert shorten(sentence, 200) == sentence
+    assert shorten("a" * 50, 20) == "a" * 16 + " ..."
+
+
 def test_the_table_is_sorted_by_score_with_differences_to_the_best_single_network():
     worse = scored("worse", 0.7, (0.62, 0.78))
     pairs = [difference("fused", "A", "cannot_tell"), difference("worse", "A", "b_better", delta=-0.1)]
@@ -78,6 +95,15 @@ def test_the_table_is_sorted_by_score_with_differences_to_the_best_single_networ
         "  A      0.800 [0.700 to 0.900]  (the best single)",
         "  worse  0.700 [0.620 to 0.780]  -0.100 [-0.200 to +0.000]",
     ]
+
+
+def test_predictive_values_are_told_with_what_they_hold_for():
+    said = " ".join(shown())
+    assert "PPV 0.700, NPV 0.700" in said
+    assert "PPV and NPV at the prevalence in these images" in said
+    without = {name: one for name, one in FUSED.estimates.items() if name not in SINCE_THEN}
+    older = SimpleNamespace(**{**vars(FUSED), "estimates": without})
+    assert "prevalence" not in comparison_text(result([older, SINGLE]))
 
 
 @pytest.mark.parametrize(

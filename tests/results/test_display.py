@@ -16,6 +16,7 @@ import featstore
 from featstore import results
 from featstore.evaluation.metrics import SINCE_THEN, metrics
 from featstore.findings import Finding
+from featstore.reporting import figures
 from featstore.reporting.run_record import read_comparison, read_fusion
 from featstore.results.comparison import PlannedDifference, PrimaryQuestion
 from featstore.results.document import Result
@@ -127,6 +128,9 @@ def test_a_verdict_is_the_answer_to_the_primary_question():
     )  # fmt: skip
     answered = msgspec.structs.replace(COMPARISON, primary_question=asked)
     assert (COMPARISON.verdict, answered.verdict) == (None, "better")
+    drawn = answered.plot()
+    assert drawn.alt == figures.differences(asked.to_json()).alt
+    assert "Xception +0.031" in drawn.alt
     assert "better: concat_logreg less Xception, AUC +0.031 [+0.010 to +0.052]" in repr(answered)
 
 
