@@ -4,6 +4,7 @@ from .api.bench import bench
 from .api.cache import compact, drift, gc, inventory, usage, verify
 from .api.check import check
 from .api.compare import compare, plan
+from .api.config import ConfigOptions, read_config, write_config
 from .api.convert import convert
 from .api.demo import demo
 from .api.doctor import doctor
@@ -144,6 +145,7 @@ __all__ = [
     "Compacted",
     "Compaction",
     "Comparison",
+    "ConfigOptions",
     "Conversion",
     "ConvertedImages",
     "Counts",
@@ -258,11 +260,13 @@ __all__ = [
     "paper",
     "plan",
     "predict",
+    "read_config",
     "recipes",
     "scan",
     "split",
     "strategies",
     "usage",
     "verify",
+    "write_config",
     "write_report",
 ]
