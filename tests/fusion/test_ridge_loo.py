@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from featstore.fusion.blocks import make_blocks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge, RidgeCV
@@ -14,6 +13,7 @@ from featstore.errors import UsageError
 from featstore.fusion.linear import scaled_block, standardise
 from featstore.fusion.strategies.ridge_loo import PENALTIES, RidgeLoo, Spectrum, centred_gram, left_out
 from featstore.fusion.strategy import SubsetStrategy
+from featstore.types import make_blocks
 
 SAME = 1e-10
 WIDTHS = {"a": 30, "b": 8, "noise": 60}

@@ -12,14 +12,14 @@ from featstore.errors import UsageError
 from featstore.fusion.decision import scale_decisions
 from featstore.fusion.dual_newton import in_threads, membership, scaled_blocks
 from featstore.fusion.linear import LinearModel, LinearStrategy, standardise
-from featstore.fusion.subset_logistic import AUTO, SubsetLogistic
+from featstore.fusion.strategies.concat_logreg import AUTO, SubsetLogistic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from featstore.fusion.blocks import Block
+    from featstore.types import Block
 
     Floats = NDArray[np.float64]
     Rows = NDArray[np.intp]
@@ -245,18 +245,18 @@ class Spectrum:
     """Eigenvectors in which the ridge regressions of all penalties are diagonal.
 
     With an unpenalised intercept the residuals of ridge regression are ``R @ y``, where R is the upper left part of
-    the inverse of the bordered Gram matrix ``[[K + penalty, 1], [1, 0]]``, times the penalty. Without the intercept's
-    ``1/n`` it is ``base + V diag(weights) V.T``.
+    the inverse of the bordered Gram matrix ``[[K + penalty, 1], [1, 0]]``, times the penalty. That is ``V
+    diag(weights) V.T``, to which in d dimensions the centring matrix ``I - 1/n`` is added.
 
     Attributes
     ----------
     vectors
-        ``(n, n)`` eigenvectors of the centred Gram matrix, or where there are fewer columns than rows the ``(n, d)``
-        principal scores of the columns.
+        ``(n, n - 1)`` eigenvectors of the centred Gram matrix, or where there are fewer columns than rows the
+        ``(n, d)`` principal scores of the columns.
     values
         Eigenvalues, not negative.
     base
-        0 or 1: the factor of the identity.
+        0 or 1: the factor of the centring matrix.
     """
 
     vectors: Floats
@@ -265,9 +265,14 @@ class Spectrum:
 
     @classmethod
     def of_gram(cls, products: Floats) -> Self:
-        """From the centred Gram matrix ``(n, n)``; that of several blocks is the sum of theirs."""
-        values, vectors = np.linalg.eigh(products)
-        return cls(vectors, np.maximum(values, 0), 0)
+        """From the centred Gram matrix ``(n, n)``; that of several blocks is the sum of theirs.
+
+        The constant vector is given the largest eigenvalue, and so comes out by itself and can be left away; its own
+        eigenvalue of nought would be lost in the rounding of the others, and with it digits of who is left out.
+        """
+        largest = 2 * float(np.linalg.norm(products)) or 1.0
+        values, vectors = np.linalg.eigh(products + largest / len(products))
+        return cls(vectors[:, :-1], np.maximum(values[:-1], 0), 0)
 
     @classmethod
     def of_columns(cls, Z: Floats) -> Self:
@@ -340,8 +345,7 @@ def left_out(spectrum: Spectrum, targets: Floats, groups: Rows, penalties: Seque
             errors[:, rows[0]] = targets[rows[0]] - _by_the_rest(spectrum, targets, rows[0], penalties)
             continue
         blocks = _paired(spectrum, rows, weights) if size <= PAIRED else _whole(spectrum, rows[0], weights)
-        blocks -= 1 / len(groups)
-        blocks[..., range(size), range(size)] += spectrum.base
+        blocks += spectrum.base * (np.eye(size) - 1 / len(groups))
         errors[:, rows] = np.linalg.solve(blocks, errors[:, rows])
     predictions: Floats = targets - errors
     return predictions
