@@ -1,4 +1,4 @@
-"""Commands of stage two: `featstore check`, `split`, `fuse`, `plan`, `compare`, `predict` and `explain`."""
+"""Commands of stage two: `featstore check`, `split`, `fuse`, `plan`, `compare`, `predict`, `explain` and `export`."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def plan(
 
     Example: featstore plan DATA --positive covid --out plan.json
     """
-    from featstore.api.plan import plan
+    from featstore.api.compare import plan
     from featstore.reporting.terminal.comparison import plan_text
 
     say("plan", "reading the data set and its features", json=json)
@@ -447,6 +447,31 @@ def explain(
     if result.explanations:
         print_text(f"Maps written to {out}.", err=True)
     finish(result.bad)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.")],
+    out: Annotated[Path, typer.Argument(help="X.keras, X.onnx, or X.zip for a sealed bundle with its card.")],
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="Where the run's own weights are, as for predict.", metavar="NAME=CHOICE"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Write the model of a run as one file that works without featstore: image to probability.
+
+    Preprocessing, networks, fused head and calibration, in layers of plain Keras (safe_mode, no code). Decoding and
+    scaling to the input size stay outside; `featstore convert` makes PNG of DICOM, NIfTI and 16-bit images.
+
+    Example: featstore export runs/mine model.keras
+    """
+    from featstore.api.export import export
+    from featstore.reporting.terminal.results import exported_text
+
+    say("export", "reading the run, then loading its networks", json=json)
+    result = export(run, out, weights=options.parse_weights(weights), overwrite=overwrite)
+    print_result(result, exported_text, json=json)
 
 
 AUDIT_FAILED = 5

@@ -366,7 +366,7 @@ def _used(ctx: typer.Context, command: str, values: Mapping[str, Any]) -> dict[s
         name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "DEFAULT"
     }
     if ctx.params.get("plan") is not None:
-        from featstore.api.plan import PLANNED
+        from featstore.api.compare import PLANNED
 
         open_ones -= PLANNED.keys()
     return {
