@@ -47,6 +47,13 @@ Slices = Annotated[
         show_default=False,
     ),
 ]
+Covariates = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns of the table, such as age,sex, that compare and fuse take beside the networks.",
+        metavar="A,B",
+    ),
+]
 Suffix = Annotated[
     str | None, typer.Option(help="Of paths of the CSV that have none, such as .png.", metavar="SUFFIX")
 ]
@@ -205,6 +212,7 @@ def reads_data(command: Callable[..., None]) -> Callable[..., None]:
     def gathering(**given: Any) -> None:
         reading = {name: given.pop(name) for name in _READING}
         reading["columns"] = parse_columns(reading["columns"])
+        reading["covariates"] = parse_names(reading["covariates"])
         command(**given, reading=reading)
 
     own = inspect.signature(command, eval_str=True)
@@ -230,6 +238,7 @@ _READING: dict[str, tuple[Any, Any]] = {
     "suffix": (Suffix, None),
     "site_tag": (SiteTag, None),
     "slices": (Slices, None),
+    "covariates": (Covariates, None),
     "follow_links": (FollowLinks, False),
 }
 """Annotation and default of each; the names are those of `featstore.images.scan.ScanOptions`."""

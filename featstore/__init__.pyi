@@ -17,6 +17,7 @@ from .api.predict import predict
 from .api.report import write_report
 from .api.split import split
 from .backbones.weights import BackboneSummary, backbones
+from .covariates import CovariateColumn, CovariateEncoding
 from .errors import (
     AbsentWeightsError,
     AuditError,
@@ -145,6 +146,8 @@ __all__ = [
     "Conversion",
     "ConvertedImages",
     "Counts",
+    "CovariateColumn",
+    "CovariateEncoding",
     "Curves",
     "DataSplit",
     "Decoding",

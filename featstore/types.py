@@ -46,6 +46,8 @@ class ImageRecord:
         Scanner or hospital, or None.
     frame
         Page of a multi-page file, else 0.
+    covariates
+        Cells of the columns that were named as covariates, in that order.
     """
 
     id: str
@@ -55,6 +57,7 @@ class ImageRecord:
     split: str | None = None
     site: str | None = None
     frame: int = 0
+    covariates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -168,8 +168,11 @@ def compare(
     matrix = leakage.drop_seen(loaded)
     facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
     matrix = leakage.merge_copies(matrix, facts, cache, known, progress=progress)
-    named = candidates.make_candidates(strategies, subsets, matrix.backbones)
-    everyone, question = questions.settle(primary, margin, named, matrix.backbones)
+    named = candidates.make_candidates(strategies, subsets, matrix.networks)
+    everyone, question = questions.settle(primary, margin, named, matrix.networks)
+    if matrix.covariates is not None:
+        _refuse_economics(economics=economics)
+        everyone = candidates.with_covariates(everyone)
     compared = candidates.with_views(everyone, views, test_views, len(matrix.views))
     question = questions.with_policy(question, compared)
     preferred = positive_class(matrix.classes, positive)
@@ -242,7 +245,7 @@ def compare(
         else curve_of_views(
             matrix,
             design,
-            Candidate(view_curve, matrix.backbones, view_curve),
+            Candidate(view_curve, matrix.networks, view_curve),
             lambda part, candidate: play_in(part, [candidate], design.splits, ())[0],
             weights,
         ),
@@ -293,6 +296,14 @@ def compare(
             result.rows(),
         )
     return result
+
+
+def _refuse_economics(*, economics: bool) -> None:
+    if economics:
+        raise UsageError(
+            "--economics weighs networks by what they cost, and covariates cost nothing.",
+            "Leave out --covariates or --economics.",
+        )
 
 
 def _announce_forecast(

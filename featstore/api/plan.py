@@ -100,7 +100,7 @@ def plan(
     if os.path.lexists(target) and not overwrite:
         raise UsageError(f"{target} is there already.", "Choose another --out, or add --overwrite.")
     matrix = load_matrix(data, **source)
-    _, question = questions.settle(primary, margin, (), matrix.backbones)
+    _, question = questions.settle(primary, margin, (), matrix.networks)
     if question is None:
         raise UsageError(
             f"There is nothing to plan: {matrix.backbones[0]} is the only network, and nothing is fused.",

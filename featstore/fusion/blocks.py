@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 WHOLE = "all"
+COVARIATES = "covariates"
+"""Name of the block that is of no network: columns of the table, such as age and sex."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
