@@ -113,7 +113,11 @@ class CovariateEncoding:
     def encode(self, rows: Sequence[Sequence[str]]) -> Features:
         """Cells ``(rows, columns of the table)`` as numbers ``(rows, columns of the matrix)``, NaN where missing."""
         found = [
-            [value for column, cell in zip(self.columns, row, strict=True) for value in column.encode(tidy(cell))]
+            [
+                value
+                for column, cell in zip(self.columns, row, strict=True)
+                for value in column.encode(tidy(cell))
+            ]
             for row in rows
         ]
         return np.array(found, np.float32).reshape(len(rows), len(self.names))
@@ -131,8 +135,8 @@ class CovariateEncoding:
         each = ", ".join(f"{name} ({count})" for name, count in lacking.items())
         return Finding(
             "FS115",
-            f"{counted(rows, 'image lacks', 'images lack')} covariates: {each}. The mean of the training images of each"
-            " fit stands for them.",
+            f"{counted(rows, 'image lacks', 'images lack')} covariates: {each}. The mean of the training images of"
+            " each fit stands for them.",
             rows,
         )
 
@@ -201,7 +205,9 @@ def require_covariates(encoding: CovariateEncoding, records: Sequence[ImageRecor
 def _column(name: str, cells: Sequence[str]) -> CovariateColumn:
     given = [text for text in map(tidy, cells) if text]
     if not given:
-        raise ManifestError(f"The covariate {name!r} is empty for every image.", "Leave it out of --covariates.")
+        raise ManifestError(
+            f"The covariate {name!r} is empty for every image.", "Leave it out of --covariates."
+        )
     if all(read_number(text) is not None for text in given):
         return CovariateColumn(name)
     levels = sorted(set(given))

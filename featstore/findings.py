@@ -145,7 +145,7 @@ CATALOGUE: dict[str, FindingKind] = {
         "note",
         "Cells of covariates are empty, or hold a value that the model has never met. The mean of the training images"
         " stands for them (for a category, how often each value occurred), in each fold anew.",
-        "Fill in the cells where the value is known; where it is missing more often in one class, leave the column out.",
+        "Fill in the cells where the value is known; leave the column out where one class lacks it more often.",
     ),
     # FS2xx, layouts and cells that may be meant otherwise
     "FS201": FindingKind(
@@ -332,16 +332,16 @@ CATALOGUE: dict[str, FindingKind] = {
     "FS318": FindingKind(
         "localizer",
         "warning",
-        "Localizers (scouts, topograms) are among the images: overviews that a scanner takes to plan its slices by. They"
-        " show something else than the slices do, at another scale.",
+        "Localizers (scouts, topograms) are among the images: overviews that a scanner takes to plan its slices by."
+        " They show something else than the slices do, at another scale.",
         "Take them out of the folder or the table, unless every image is one.",
     ),
     "FS319": FindingKind(
         "slices_repeated",
         "warning",
         "Slices of a DICOM series lie at one place twice or more, by ImagePositionPatient: a series that was sent or"
-        " reconstructed twice, or phases that the header does not tell apart. Such slices nearly repeat each other, and"
-        " their patient counts for more.",
+        " reconstructed twice, or phases that the header does not tell apart. Such slices nearly repeat each other,"
+        " and their patient counts for more.",
         "Keep one of each where they are copies; phases of a study that is meant to have them need nothing.",
     ),
     "FS320": FindingKind(

@@ -16,10 +16,10 @@ import numpy as np
 from featstore import stored_features
 from featstore.arguments import public
 from featstore.backbones import catalog
-from featstore.covariates import CovariateEncoding, covariate_encoding
 from featstore.backbones.keras_backbone import require_preprocess
 from featstore.backbones.precision import require_precision
 from featstore.backbones.weights import EVERY_BACKBONE, choice_for, resolve_weights
+from featstore.covariates import CovariateEncoding, covariate_encoding
 from featstore.errors import MissingFeaturesError, UnknownNameError, UsageError, nearest
 from featstore.findings import Finding, ordered
 from featstore.fusion.blocks import COVARIATES, Block, make_blocks

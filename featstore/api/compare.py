@@ -170,9 +170,7 @@ def compare(
     matrix = leakage.merge_copies(matrix, facts, cache, known, progress=progress)
     named = candidates.make_candidates(strategies, subsets, matrix.networks)
     everyone, question = questions.settle(primary, margin, named, matrix.networks)
-    if matrix.covariates is not None:
-        _refuse_economics(economics=economics)
-        everyone = candidates.with_covariates(everyone)
+    everyone = _with_covariates(matrix, everyone, economics=economics)
     compared = candidates.with_views(everyone, views, test_views, len(matrix.views))
     question = questions.with_policy(question, compared)
     preferred = positive_class(matrix.classes, positive)
@@ -298,12 +296,16 @@ def compare(
     return result
 
 
-def _refuse_economics(*, economics: bool) -> None:
+def _with_covariates(matrix: FeatureMatrix, everyone: list[Candidate], *, economics: bool) -> list[Candidate]:
+    """Candidates without the covariates and with them, where there are some."""
+    if matrix.covariates is None:
+        return everyone
     if economics:
         raise UsageError(
             "--economics weighs networks by what they cost, and covariates cost nothing.",
             "Leave out --covariates or --economics.",
         )
+    return candidates.with_covariates(everyone)
 
 
 def _announce_forecast(

@@ -127,7 +127,8 @@ def fuse(
     matrix = leakage.merge_copies(matrix, facts, cache, codes, progress=progress)
     if init_from is not None and matrix.covariates is not None:
         raise UsageError(
-            "A run with covariates cannot go on from earlier weights.", "Leave out --init-from or --covariates."
+            "A run with covariates cannot go on from earlier weights.",
+            "Leave out --init-from or --covariates.",
         )
     earlier = None if init_from is None else read_previous_run(Path(init_from), strategy, matrix)
     if earlier is not None:

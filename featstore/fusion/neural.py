@@ -366,7 +366,11 @@ def read_validation(
             "Train on images of every class.",
         )
     X: NDArray[Any] = validate_data(
-        strategy, validation[0], dtype=FLOATS, reset=False, ensure_all_finite=not hasattr(strategy, "covariates_")
+        strategy,
+        validation[0],
+        dtype=FLOATS,
+        reset=False,
+        ensure_all_finite=not hasattr(strategy, "covariates_"),
     )
     return strategy.with_covariates(X), np.searchsorted(strategy.classes_, labels)
 

@@ -198,8 +198,9 @@ def _read_rows(rows: Sequence[_Row], locator: Locator, *, follow_links: bool) ->
             name = locator.locate(text)
         except PathRefusedError as error:
             raise row.wrong(error.what, error.remedy) from error
-        entry = ListedFile(name, locator.root / name, row.label, row.group, row.split, row.site,
-                            covariates=row.covariates)
+        entry = ListedFile(
+            name, locator.root / name, row.label, row.group, row.split, row.site, covariates=row.covariates
+        )
         if name in seen:
             _refuse_contradiction(row, entry, *seen[name])
             found.repeated.append(name)
@@ -481,7 +482,9 @@ def covariate_columns(
         If one is not there, is named twice, or says which image, class, patient or side of the split it is.
     """
     found: list[int] = []
-    taken = {at: role for role, at in places.items() if role != "site"} | dict.fromkeys(flags.values(), "label")
+    taken = {at: role for role, at in places.items() if role != "site"} | dict.fromkeys(
+        flags.values(), "label"
+    )
     for name in names:
         same = [at for at, column in enumerate(table.columns) if column == name.strip()]
         same = same or [at for at, column in enumerate(table.columns) if _plain(column) == _plain(name) != ""]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import AuditError, BadImageError, ManifestError
 from featstore.findings import EXAMPLES, Finding, counted, ordered
-from featstore.images.formats.dicom import spacing_faults
 from featstore.images.formats.container import HEAD, Format, check_length, damage_of, formats, identify_format
+from featstore.images.formats.dicom import spacing_faults
 from featstore.serialization import digest_bytes, open_regular
 from featstore.tables import counts, printable
 

@@ -137,8 +137,9 @@ def scan(
     Returns
     -------
     Manifest
-        Records in the order of the relative paths; slices of a DICOM series in the order of space. Two files with the same bytes give one record. Where neither a
-        column nor a pattern names the groups, files that name a patient (DICOM) are grouped by a pseudonym of it.
+        Records in the order of the relative paths; slices of a DICOM series in the order of space. Two files with the
+        same bytes give one record. Where neither a column nor a pattern names the groups, files that name a patient
+        (DICOM) are grouped by a pseudonym of it.
 
     Raises
     ------

@@ -68,7 +68,9 @@ def test_columns_are_numbers_or_categories_by_their_cells_alone():
     encoding = CovariateEncoding.of(["age", "sex", "crp"], rows)
     assert encoding.names == ("age", "sex=M", "sex=f", "crp")
     nan = np.nan
-    np.testing.assert_array_equal(encoding.encode(rows), [[61, 0, 1, 1.5], [nan, 1, 0, 2], [nan, nan, nan, -0.5]])
+    np.testing.assert_array_equal(
+        encoding.encode(rows), [[61, 0, 1, 1.5], [nan, 1, 0, 2], [nan, nan, nan, -0.5]]
+    )
     assert CovariateEncoding.from_json(encoding.to_json()) == encoding
     assert read_number("1,234.5") is None
     assert read_number("inf") is None
@@ -83,7 +85,11 @@ def test_the_block_lies_beside_the_networks_and_nothing_of_it_in_the_cache(world
     block = matrix.blocks[-1]
     np.testing.assert_array_equal(matrix.X[:, : block.start], plain.X)
     assert matrix.X[:, block.start :].shape == (40, 3)
-    assert {f.code: f.count for f in matrix.findings}["FS115"] == int(np.isnan(matrix.X[:, block.start]).sum()) == 2
+    assert (
+        {f.code: f.count for f in matrix.findings}["FS115"]
+        == int(np.isnan(matrix.X[:, block.start]).sum())
+        == 2
+    )
     assert sorted(path for path in (cache / "features").rglob("*") if path.is_file()) == before
     assert plain.covariates is None
 
@@ -109,8 +115,8 @@ def test_means_and_scales_are_of_the_training_rows_alone():
     other = X.copy()
     other[:, 4] = np.nan
     assert np.isfinite(fitted.predict_proba(other)).all()
+    other[0, 0] = np.nan
     with pytest.raises(UsageError, match="NaN"):
-        other[0, 0] = np.nan
         fitted.predict_proba(other)
 
 
@@ -124,7 +130,10 @@ def test_a_comparison_has_everyone_with_and_without_them_and_the_same_question(w
         *labels, *(f"{label}+{COVARIATES}" for label in labels), COVARIATES,
     }  # fmt: skip
     asked, question = plain.primary_question, result.primary_question
-    assert (question.primary, [s.name for s in question.singles]) == (asked.primary, [s.name for s in asked.singles])
+    assert (question.primary, [s.name for s in question.singles]) == (
+        asked.primary,
+        [s.name for s in asked.singles],
+    )
     assert [s.delta for s in question.singles] == pytest.approx([s.delta for s in asked.singles])
     auc = {scored.candidate.label: scored.estimates["auc"].mean for scored in result.candidates}
     assert auc[COVARIATES] > 0.95, "age alone tells the class here"

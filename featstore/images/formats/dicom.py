@@ -10,6 +10,7 @@ import hashlib
 import math
 import re
 import struct
+from itertools import pairwise
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from featstore.errors import BadImageError
@@ -232,7 +233,7 @@ def spacing_faults(positions: Iterable[float]) -> tuple[int, int]:
     (1, 1)
     """
     every = sorted(positions)
-    steps = [after - before for before, after in zip(every, every[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(every)]
     apart = sorted(step for step in steps if step > _SAME_PLACE)
     twice = len(steps) - len(apart)
     if len(apart) < _FEWEST - 1:

@@ -172,7 +172,9 @@ def read_header(
     return header, {keyword: _text(dataset, keyword) for keyword in texts}, found
 
 
-def _numbers_by_frame(dataset: Any, frames: int, keywords: Sequence[str]) -> list[dict[str, tuple[float, ...]]]:  # noqa: ANN401
+def _numbers_by_frame(
+    dataset: Any, frames: int, keywords: Sequence[str]
+) -> list[dict[str, tuple[float, ...]]]:  # noqa: ANN401
     """What each frame says in numbers: itself, all frames together, or the file; nothing that does not read."""
     shared: dict[str, tuple[float, ...]] = {}
     own: Sequence[Any] = ()
@@ -591,7 +593,9 @@ class DicomImage:
             entries = np.frombuffer(data, order) if isinstance(data, bytes) else np.asarray(data, np.uint16)
             wanted = count % (1 << 16) or 1 << 16
             if not 8 <= bits <= 16 or len(entries) < wanted:  # noqa: PLR2004
-                raise BadImageError("corrupt", "The table of the DICOM file, in place of a window, is damaged.")
+                raise BadImageError(
+                    "corrupt", "The table of the DICOM file, in place of a window, is damaged."
+                )
             return Table(first, entries[:wanted].astype(np.uint16), bits)
 
     def _array(self, frame: int) -> NDArray[Any]:
