@@ -604,6 +604,7 @@ def _reproducing(arguments: Mapping[str, Any]) -> list[str]:
         *_option("--views", arguments.get("views")),
         *_option("--epochs", arguments.get("epochs")),
         *_option("--seed", arguments.get("seed")),
+        *(["--paper-split"] if arguments.get("paper_split") is True else []),
         *_option("--positive", arguments.get("positive")),
     ]
 
