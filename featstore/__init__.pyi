@@ -13,6 +13,7 @@ from .api.export import export
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
+from .api.pack import pack, replay
 from .api.plan import plan
 from .api.predict import predict
 from .api.report import write_report
@@ -86,6 +87,7 @@ from .results.extraction import (
 )
 from .results.fusion import (
     Counts,
+    Difference,
     Explanation,
     Explanations,
     ExportedModel,
@@ -93,8 +95,10 @@ from .results.fusion import (
     MeanOfPages,
     MetricChange,
     OperatingFields,
+    Packed,
     Prediction,
     Predictions,
+    Replay,
     SingleNetwork,
     ToleranceFields,
     WarmStart,
@@ -151,6 +155,7 @@ __all__ = [
     "DataSplit",
     "Decoding",
     "Demonstration",
+    "Difference",
     "Drift",
     "Explanation",
     "Explanations",
@@ -187,6 +192,7 @@ __all__ = [
     "NonFiniteFeaturesError",
     "OperatingFields",
     "OutOfMemoryError",
+    "Packed",
     "PairwiseDifference",
     "PaperNetwork",
     "ParetoPoint",
@@ -207,6 +213,7 @@ __all__ = [
     "RefusedFileError",
     "Reliability",
     "Repair",
+    "Replay",
     "Reproduction",
     "Result",
     "RiskCoverage",
@@ -255,10 +262,12 @@ __all__ = [
     "inventory",
     "load_matrix",
     "make_phantoms",
+    "pack",
     "paper",
     "plan",
     "predict",
     "recipes",
+    "replay",
     "scan",
     "split",
     "strategies",

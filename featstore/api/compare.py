@@ -23,9 +23,8 @@ from featstore.evaluation.intervals import group_weights
 from featstore.evaluation.metrics import positive_class
 from featstore.evaluation.shortcuts import cross_validated_shortcuts, data_findings, shortcut_verdict
 from featstore.findings import Finding, mark_accepted, ordered, resolve
-from featstore.image_facts import image_facts
-from featstore.matrix import FeatureMatrix, Source, load_matrix
-from featstore.processes import PhaseProgress, available_cores, progress_bars
+from featstore.matrix import FeatureMatrix, Source  # noqa: TC001  # `public` looks the entries of Source up
+from featstore.processes import PhaseProgress, available_cores
 from featstore.results.comparison import Candidate, CandidateResult, Comparison, Protocol, ShortcutResult
 from featstore.splits import OWN_SPLIT, Split, group_folds, own_split
 from featstore.store.store import default_cache
@@ -162,12 +161,10 @@ def compare(
     )
     cache = Path(source.get("cache") or default_cache())
     known = [resolve(code) for code in accept]
-    with progress_bars(wanted=progress):
-        loaded = load_matrix(data, **source)
+    loaded = leakage.loaded_matrix(data, progress=progress, **source)
     plans.require_planned(sealed, loaded)
-    matrix = leakage.drop_seen(loaded)
-    facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
-    matrix = leakage.merge_copies(matrix, facts, cache, known, progress=progress)
+    prepared = leakage.prepare(data, loaded, cache, known, drops_seen=True, progress=progress)
+    matrix, facts = prepared.matrix, prepared.facts
     named = candidates.make_candidates(strategies, subsets, matrix.backbones)
     everyone, question = questions.settle(primary, margin, named, matrix.backbones)
     compared = candidates.with_views(everyone, views, test_views, len(matrix.views))

@@ -19,7 +19,6 @@ from featstore.evaluation.intervals import (
     score_interval,
     weight_blocks,
 )
-from featstore.images.manifest import Manifest
 from featstore.processes import PhaseProgress
 from featstore.results.scores import MetricEstimate, Score, VarianceComponents
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.evaluation.intervals import SampleSize
+    from featstore.images.manifest import Manifest
     from featstore.matrix import FeatureMatrix
     from featstore.results.comparison import Candidate
     from featstore.splits import LabelledImages, Split
@@ -400,6 +400,6 @@ def _lines(
 
 def _root(data: str | Path | Manifest) -> Path:
     """Folder that the paths of a data set are relative to."""
-    if isinstance(data, Manifest):
+    if not isinstance(data, str | Path):
         return data.root
     return Path(data) if Path(data).is_dir() else Path(data).parent
