@@ -152,7 +152,7 @@ def plan(
 
     Example: featstore plan DATA --positive covid --out plan.json
     """
-    from featstore.api.plan import plan
+    from featstore.api.compare import plan
     from featstore.reporting.terminal.comparison import plan_text
 
     say("plan", "reading the data set and its features", json=json)
@@ -548,6 +548,14 @@ def check(
     reading: options.Reading = options.PLAIN,
     cache: options.Cache = None,
     accept: options.Accept = None,
+    write_config: Annotated[
+        bool,
+        typer.Option("--write-config", help="Write what was found and given as settings, to --config."),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace settings that are there; what they say is kept.")
+    ] = False,
+    config: Path | None = None,
     json: options.Json = False,
 ) -> None:
     """Audit a data set: duplicates, leaks, shortcuts.
@@ -557,8 +565,12 @@ def check(
     Example: featstore check DATA --columns group=patient_id
     """
     from featstore.api.check import check
+    from featstore.api.config import refuse_overwriting
+    from featstore.api.config import write_config as write
     from featstore.reporting.terminal.results import check_text
 
+    if write_config:
+        refuse_overwriting(data, config, overwrite=overwrite)
     say("check", "reading the data set", json=json)
     result = check(
         data,
@@ -572,6 +584,17 @@ def check(
         print_json(result.to_json())
     else:
         print_screen(check_text(result))
+    if write_config:
+        given = {**reading, "value_range": value_range, "window": window, "accept": accept}
+        given.pop("follow_links")
+        written = write(
+            data,
+            path=config,
+            found=result,
+            overwrite=overwrite,
+            **{n: v for n, v in given.items() if v},
+        )
+        print_text(f"Settings written to {written}: every command on these data reads them.", err=True)
     if not result.no_error_found:
         raise typer.Exit(AUDIT_FAILED)
     finish(result.bad)

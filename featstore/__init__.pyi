@@ -3,7 +3,8 @@
 from .api.bench import bench
 from .api.cache import compact, drift, gc, inventory, usage, verify
 from .api.check import check
-from .api.compare import compare
+from .api.compare import compare, plan
+from .api.config import ConfigOptions, read_config, write_config
 from .api.convert import convert
 from .api.demo import demo
 from .api.doctor import doctor
@@ -14,7 +15,6 @@ from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
 from .api.pack import pack, replay
-from .api.plan import plan
 from .api.predict import predict
 from .api.report import write_report
 from .api.split import split
@@ -43,7 +43,6 @@ from .errors import (
 from .exchange.export import Exported
 from .exchange.importing import Imported
 from .findings import Finding
-from .fusion.blocks import Block
 from .fusion.strategies import StrategySummary, strategies
 from .images.manifest import Manifest, Quarantined
 from .images.recipe import RecipeSummary, recipes
@@ -58,10 +57,13 @@ from .results.comparison import (
     Candidate,
     CandidateResult,
     Comparison,
+    Looks,
     NestedSelection,
     PairwiseDifference,
     ParetoPoint,
+    Plan,
     PlannedDifference,
+    Planning,
     PrimaryQuestion,
     Protocol,
     SelectionBias,
@@ -105,7 +107,6 @@ from .results.fusion import (
 )
 from .results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
 from .results.paper import Claim, Conversion, Demonstration, Leak, PaperNetwork, Reproduction, SavedFigure
-from .results.plan import Looks, Plan, Planning
 from .results.scores import (
     CalibrationError,
     Coefficient,
@@ -122,7 +123,7 @@ from .results.scores import (
 from .store.cleanup import Compacted, Compaction, Garbage, GarbageCollection
 from .store.verify import InventoryEntry, LostRows, Repair, Verification
 from .tables import Rows
-from .types import BackboneSpec, Decoding, ImageRecord, View
+from .types import BackboneSpec, Block, Decoding, ImageRecord, View
 
 __version__: str
 
@@ -148,6 +149,7 @@ __all__ = [
     "Compacted",
     "Compaction",
     "Comparison",
+    "ConfigOptions",
     "Conversion",
     "ConvertedImages",
     "Counts",
@@ -266,6 +268,7 @@ __all__ = [
     "paper",
     "plan",
     "predict",
+    "read_config",
     "recipes",
     "replay",
     "scan",
@@ -273,5 +276,6 @@ __all__ = [
     "strategies",
     "usage",
     "verify",
+    "write_config",
     "write_report",
 ]

@@ -19,9 +19,8 @@ from featstore.errors import RefusedFileError
 from featstore.exchange.sealed_archive import REMEDY, read_archive, seal_archive
 from featstore.findings import Finding
 from featstore.fusion.model_io import ArchiveError, read_arrays
-from featstore.image_facts import FactTable
+from featstore.image_facts import FACT, FactTable
 from featstore.images.near_copies import Miniatures
-from featstore.images.reading import FACT
 from featstore.matrix import FeatureMatrix
 from featstore.results.document import Count, Result, read_result
 from featstore.types import FeatureKey, ImageRecord

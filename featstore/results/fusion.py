@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, TypedDict
 from msgspec import field
 
 from featstore.findings import Finding, counted
+from featstore.results.comparison import Looks
 from featstore.results.document import Count, Interval, Result, Share, bounds
-from featstore.results.plan import Looks
 from featstore.results.scores import PRIMARY, Curves, MatrixFields, Score
 
 if TYPE_CHECKING:
@@ -186,7 +186,9 @@ def _told(score: Score) -> str:
     if score.value is None:
         return "undefined"
     low, high = score.interval or (None, None)
-    return f"{score.value:.3f} [no interval]" if low is None else f"{score.value:.3f} [{low:.3f}, {high:.3f}]"
+    return (
+        f"{score.value:.3f} [no interval]" if low is None else f"{score.value:.3f} [{low:.3f} to {high:.3f}]"
+    )
 
 
 # Answers for images

@@ -14,7 +14,7 @@ from featstore.images.recipe import view_name
 from featstore.images.windows import range_option
 from featstore.reporting.terminal.comparison import CUT, operating_text
 from featstore.reporting.verdict import findings_text
-from featstore.tables import SHORT, WIDTH, counts, duration, printable, size, table
+from featstore.tables import SHORT, WIDTH, counts, duration, interval_text, printable, size, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -389,9 +389,7 @@ def score_text(score: Score) -> str:
     """Value and interval."""
     if score.value is None:
         return "-"
-    return f"{score.value:.3f}" + (
-        "" if score.interval is None else "  [{:.3f}, {:.3f}]".format(*score.interval)
-    )
+    return f"{score.value:.3f}" + ("" if score.interval is None else f"  [{interval_text(score.interval)}]")
 
 
 # Fine-tuning
@@ -544,7 +542,7 @@ def _claims(claims: tuple[Claim, ...], floor: float) -> str:
 def _score(score: Score | None) -> str:
     if score is None or score.value is None:
         return "-"
-    bounds = "" if score.interval is None else f" [{score.interval[0]:.3f}, {score.interval[1]:.3f}]"
+    bounds = "" if score.interval is None else f" [{interval_text(score.interval)}]"
     return f"{score.value:.3f}{bounds}"
 
 
