@@ -14,6 +14,7 @@ from .api.export import export
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
+from .api.pack import pack, replay
 from .api.predict import predict
 from .api.report import write_report
 from .api.split import split
@@ -89,6 +90,7 @@ from .results.extraction import (
 )
 from .results.fusion import (
     Counts,
+    Difference,
     Explanation,
     Explanations,
     ExportedModel,
@@ -96,8 +98,10 @@ from .results.fusion import (
     MeanOfPages,
     MetricChange,
     OperatingFields,
+    Packed,
     Prediction,
     Predictions,
+    Replay,
     SingleNetwork,
     ToleranceFields,
     WarmStart,
@@ -156,6 +160,7 @@ __all__ = [
     "DataSplit",
     "Decoding",
     "Demonstration",
+    "Difference",
     "Drift",
     "Explanation",
     "Explanations",
@@ -192,6 +197,7 @@ __all__ = [
     "NonFiniteFeaturesError",
     "OperatingFields",
     "OutOfMemoryError",
+    "Packed",
     "PairwiseDifference",
     "PaperNetwork",
     "ParetoPoint",
@@ -212,6 +218,7 @@ __all__ = [
     "RefusedFileError",
     "Reliability",
     "Repair",
+    "Replay",
     "Reproduction",
     "Result",
     "RiskCoverage",
@@ -260,11 +267,13 @@ __all__ = [
     "inventory",
     "load_matrix",
     "make_phantoms",
+    "pack",
     "paper",
     "plan",
     "predict",
     "read_config",
     "recipes",
+    "replay",
     "scan",
     "split",
     "strategies",

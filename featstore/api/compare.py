@@ -29,9 +29,8 @@ from featstore.evaluation.findings import (
 from featstore.evaluation.intervals import group_weights
 from featstore.evaluation.metrics import PRIMARY, positive_class
 from featstore.findings import Finding, mark_accepted, ordered, resolve
-from featstore.image_facts import image_facts
 from featstore.matrix import FeatureMatrix, Source, load_matrix
-from featstore.processes import PhaseProgress, available_cores, progress_bars
+from featstore.processes import PhaseProgress, available_cores
 from featstore.results.comparison import (
     Candidate,
     CandidateResult,
@@ -179,15 +178,21 @@ def compare(
     )
     cache = Path(source.get("cache") or default_cache())
     known = [resolve(code) for code in accept]
-    with progress_bars(wanted=progress):
-        loaded = load_matrix(data, **source)
+    loaded = leakage.loaded_matrix(data, progress=progress, **source)
     require_planned(sealed, loaded)
+<<<<<<< HEAD
+    prepared = leakage.prepare(data, loaded, cache, known, drops_seen=True, progress=progress)
+    matrix, facts = prepared.matrix, prepared.facts
+    named = candidates.make_candidates(strategies, subsets, matrix.backbones)
+    everyone, question = questions.settle(primary, margin, named, matrix.backbones)
+=======
     matrix = leakage.drop_seen(loaded)
     facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
     matrix = leakage.merge_copies(matrix, facts, cache, known, progress=progress)
     named = candidates.make_candidates(strategies, subsets, matrix.networks)
     everyone, question = questions.settle(primary, margin, named, matrix.networks)
     everyone = _with_covariates(matrix, everyone, economics=economics)
+>>>>>>> main
     compared = candidates.with_views(everyone, views, test_views, len(matrix.views))
     question = questions.with_policy(question, compared)
     preferred = positive_class(matrix.classes, positive)
