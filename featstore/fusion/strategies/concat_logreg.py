@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sklearn.utils.validation import check_is_fitted
+
 from featstore.fusion.linear import LinearStrategy, fit_logistic
-from featstore.fusion.subset_logistic import SubsetLogistic, choose_penalty
+from featstore.fusion.strategy import beyond_grid
+from featstore.fusion.subset_logistic import AUTO, GRID, SubsetLogistic, choose_penalty
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,6 +67,11 @@ class ConcatLogreg(LinearStrategy):
         """Fit each subset of the blocks, as `fit` would on its columns alone; all at once, so that it is cheap."""
         features, numbers, units = self._validate(X, y, groups)
         return SubsetLogistic.fit(features, numbers, self.blocks_, subsets, self.C, units)
+
+    def at_edge(self) -> tuple[str, float, float] | None:
+        """C, if "auto" chose the smallest or the largest of its grid."""
+        check_is_fitted(self)
+        return beyond_grid("C", self.C_, GRID) if self.C == AUTO else None
 
     def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
         self.C_ = choose_penalty(X, y, self.blocks_, self.C, groups)

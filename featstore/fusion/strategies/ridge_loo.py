@@ -7,11 +7,13 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from featstore.errors import UsageError
 from featstore.fusion.decision import scale_decisions
 from featstore.fusion.dual_newton import in_threads, membership, scaled_blocks
 from featstore.fusion.linear import LinearModel, LinearStrategy, standardise
+from featstore.fusion.strategy import beyond_grid
 from featstore.fusion.subset_logistic import AUTO, SubsetLogistic
 
 if TYPE_CHECKING:
@@ -114,6 +116,11 @@ class RidgeLoo(LinearStrategy):
         return SubsetLogistic(
             self.blocks_, members, task.mean, task.scale, tuple(coefs), intercepts, 1 / penalties
         )
+
+    def at_edge(self) -> tuple[str, float, float] | None:
+        """The penalty, if "auto" chose the smallest or the largest."""
+        check_is_fitted(self)
+        return beyond_grid("penalty", self.penalty_, PENALTIES) if self.penalty == AUTO else None
 
     def _fit(self, X: NDArray[Any], y: Rows, groups: Rows | None) -> None:
         task = self._task(X, y, groups)
