@@ -24,10 +24,10 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from threadpoolctl import threadpool_limits
 
-from featstore.fusion.blocks import make_blocks
 from featstore.fusion.dual_newton import in_threads, scaled_blocks
 from featstore.fusion.linear import standardise
 from featstore.fusion.strategies.ridge_loo import PENALTIES, Spectrum, centred_gram, left_out
+from featstore.types import make_blocks
 
 BACKBONES = 7
 SUBSETS = [s for size in range(1, BACKBONES + 1) for s in itertools.combinations(range(BACKBONES), size)]

@@ -5,13 +5,18 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from featstore.errors import UsageError
+
+from .printing import say
+
+if TYPE_CHECKING:
+    from featstore.api.config import Config
 
 # Options, as annotated types
 
@@ -188,6 +193,15 @@ Accept = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there already.")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="Settings; default featstore.toml in DATA or beside it; none for none. Flags win.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
 
 
 Reading = dict[str, Any]
@@ -195,32 +209,122 @@ Reading = dict[str, Any]
 PLAIN: Reading = {}
 
 
-# The options that say how DATA is read
+# The options that say how DATA is read, and the settings that lie beside it
 
 
 def reads_data(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, in the place of its argument `reading`, the options that say how DATA is read."""
+    """Give a command, in the place of its argument `reading`, the options that say how DATA is read.
+
+    Whatever options were not given are then as the file of settings has them.
+    """
 
     @functools.wraps(command)
-    def gathering(**given: Any) -> None:
+    def gathering(ctx: typer.Context, **given: Any) -> None:
+        from featstore.runs import config_in_use
+
+        path = given.pop("config")
+        given["columns"] = parse_columns(given["columns"])
+        used: dict[str, Any] = {}
+        config = _config(given, path)
+        if config is not None:
+            used = _used(ctx, command.__name__, config.values)
+            told = ", ".join(name.replace("_", "-") for name in used)
+            if used:
+                say(str(ctx.info_name), f"{told} as in {config.path}", json=given.get("json", False))
+        given |= used
+        if "write_config" in given:
+            given["config"] = path
         reading = {name: given.pop(name) for name in _READING}
-        reading["columns"] = parse_columns(reading["columns"])
-        command(**given, reading=reading)
+        token = config_in_use.set(config.record([*used]) if config is not None and used else None)
+        try:
+            command(**given, reading=reading)
+        except UsageError as error:
+            if config is not None and used:
+                error.remedy += f" Mind that {told} stands in {config.path}."
+            raise
+        finally:
+            config_in_use.reset(token)
 
     own = inspect.signature(command, eval_str=True)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     options = [
         inspect.Parameter(name, kind, default=default, annotation=annotation)
-        for name, (annotation, default) in _READING.items()
+        for name, (annotation, default) in {**_READING, "config": (ConfigFile, None)}.items()
     ]
+    context = inspect.Parameter("ctx", kind, annotation=typer.Context)
     parameters = [
         part
         for parameter in own.parameters.values()
+        if parameter.name != "config"
         for part in (options if parameter.name == "reading" else [parameter])
     ]
+    parameters = [context, *parameters]
     gathering.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     gathering.__annotations__ = {part.name: part.annotation for part in parameters}
     return gathering
+
+
+def _config(given: Mapping[str, Any], path: Path | None) -> Config | None:
+    """The file of settings of what a command reads.
+
+    Raises
+    ------
+    UsageError
+        If it reads several data sets that do not agree on how.
+    """
+    from featstore.api.config import NO_CONFIG, config_of
+
+    read = given.get("data") or given.get("images") or []
+    places = read if isinstance(read, list) else [read]
+    if not places or (given.get("write_config") and path is not None and not path.exists()):
+        return None
+    configs = [config_of(place, path) for place in places]
+    said = [{n: v for n, v in config.values.items() if n in given} if config else {} for config in configs]
+    for place, values in zip(places, said, strict=True):
+        if values != said[0]:
+            raise UsageError(
+                f"The settings of {places[0]} and {place} differ, and all that is given is read alike.",
+                f"Name the settings for all: --config FILE; or none, --config {NO_CONFIG}, and give flags.",
+            )
+    return configs[0]
+
+
+RIVALS = {"value_range": ("window",), "window": ("value_range",), "ratios": ("folds",)}
+"""Flags beside which a setting does not count."""
+
+
+def _used(ctx: typer.Context, command: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that a command takes and that no flag has given, as the command line would give them."""
+    from featstore.api.config import NOT_FOR
+
+    open_ones = {
+        name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "DEFAULT"
+    }
+    if ctx.params.get("plan") is not None:
+        from featstore.api.plan import PLANNED
+
+        open_ones -= PLANNED.keys()
+    return {
+        name: _as_given(name, value)
+        for name, value in values.items()
+        if name in open_ones - NOT_FOR.get(command, frozenset())
+        and all(rival in open_ones for rival in RIVALS.get(name, ()) if rival in ctx.params)
+    }
+
+
+def _as_given(name: str, value: Any) -> Any:
+    """A setting as typer would hand it over."""
+    match name:
+        case "columns" | "accept":
+            return value
+        case "weights":
+            return [f"{network}={choice}" for network, choice in value.items()]
+        case "seeds":
+            return ",".join(map(str, value)) or "none"
+        case "folds":
+            return str(value)
+    sign = "/" if name == "ratios" else ","
+    return sign.join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 _READING: dict[str, tuple[Any, Any]] = {

@@ -3,16 +3,17 @@
 from .api.bench import bench
 from .api.cache import compact, drift, gc, inventory, usage, verify
 from .api.check import check
-from .api.compare import compare
+from .api.compare import compare, plan
+from .api.config import ConfigOptions, read_config, write_config
 from .api.convert import convert
 from .api.demo import demo
 from .api.doctor import doctor
 from .api.exchange import export_features, import_features
 from .api.explain import explain
+from .api.export import export
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
-from .api.plan import plan
 from .api.predict import predict
 from .api.report import write_report
 from .api.split import split
@@ -41,7 +42,6 @@ from .errors import (
 from .exchange.export import Exported
 from .exchange.importing import Imported
 from .findings import Finding
-from .fusion.blocks import Block
 from .fusion.strategies import StrategySummary, strategies
 from .images.manifest import Manifest, Quarantined
 from .images.recipe import RecipeSummary, recipes
@@ -56,10 +56,13 @@ from .results.comparison import (
     Candidate,
     CandidateResult,
     Comparison,
+    Looks,
     NestedSelection,
     PairwiseDifference,
     ParetoPoint,
+    Plan,
     PlannedDifference,
+    Planning,
     PrimaryQuestion,
     Protocol,
     SelectionBias,
@@ -87,6 +90,7 @@ from .results.fusion import (
     Counts,
     Explanation,
     Explanations,
+    ExportedModel,
     Fusion,
     MeanOfPages,
     MetricChange,
@@ -99,7 +103,6 @@ from .results.fusion import (
 )
 from .results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
 from .results.paper import Claim, Conversion, Demonstration, Leak, PaperNetwork, Reproduction, SavedFigure
-from .results.plan import Looks, Plan, Planning
 from .results.scores import (
     CalibrationError,
     Coefficient,
@@ -116,7 +119,7 @@ from .results.scores import (
 from .store.cleanup import Compacted, Compaction, Garbage, GarbageCollection
 from .store.verify import InventoryEntry, LostRows, Repair, Verification
 from .tables import Rows
-from .types import BackboneSpec, Decoding, ImageRecord, View
+from .types import BackboneSpec, Block, Decoding, ImageRecord, View
 
 __version__: str
 
@@ -142,6 +145,7 @@ __all__ = [
     "Compacted",
     "Compaction",
     "Comparison",
+    "ConfigOptions",
     "Conversion",
     "ConvertedImages",
     "Counts",
@@ -153,6 +157,7 @@ __all__ = [
     "Explanation",
     "Explanations",
     "Exported",
+    "ExportedModel",
     "Extraction",
     "FeatstoreError",
     "FeatureMatrix",
@@ -242,6 +247,7 @@ __all__ = [
     "doctor",
     "drift",
     "explain",
+    "export",
     "export_features",
     "extract",
     "finetune",
@@ -254,11 +260,13 @@ __all__ = [
     "paper",
     "plan",
     "predict",
+    "read_config",
     "recipes",
     "scan",
     "split",
     "strategies",
     "usage",
     "verify",
+    "write_config",
     "write_report",
 ]

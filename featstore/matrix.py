@@ -21,7 +21,6 @@ from featstore.backbones.precision import require_precision
 from featstore.backbones.weights import EVERY_BACKBONE, choice_for, resolve_weights
 from featstore.errors import MissingFeaturesError, UnknownNameError, UsageError, nearest
 from featstore.findings import Finding, ordered
-from featstore.fusion.blocks import Block, make_blocks
 from featstore.image_facts import recognise, seen_finding
 from featstore.images.formats.decode import decoder_version
 from featstore.images.manifest import (
@@ -38,7 +37,16 @@ from featstore.store.store import Store, default_cache
 from featstore.store.training_record import load_training_record
 from featstore.stored_features import FeatureQuery, StoredFeatures, engines_finding
 from featstore.tables import printable
-from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, ImageRecord, View
+from featstore.types import (
+    IDENTITY,
+    BackboneSpec,
+    Block,
+    Decoding,
+    FeatureKey,
+    ImageRecord,
+    View,
+    make_blocks,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

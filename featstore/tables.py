@@ -256,6 +256,12 @@ def text_cell(text: str, small: str = "") -> Cell:
     return Cell(text, small)
 
 
+def interval_text(interval: Sequence[float], digits: int = 3, *, signed: bool = False) -> str:
+    """An interval in words, where a comma or a dash could be taken for a sign: ``-0.010 to +0.050``."""
+    form = f"{'+' if signed else ''},.{digits}f"
+    return " to ".join(format(end, form) for end in interval)
+
+
 def number_cell(
     value: float | None, interval: Sequence[float] | None = None, digits: int = 3, *, signed: bool = False
 ) -> Cell:
@@ -263,7 +269,7 @@ def number_cell(
     if value is None:
         return Cell(DASH, "", float("-inf"))
     form = f"{'+' if signed else ''},.{digits}f"
-    small = "" if interval is None else " to ".join(format(end, form) for end in interval)
+    small = "" if interval is None else interval_text(interval, digits, signed=signed)
     return Cell(_minus(format(value, form)), _minus(small), value)
 
 

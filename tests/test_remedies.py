@@ -22,7 +22,7 @@ EXCEPTIONS = {
             "featstore.api.fuse:read_previous_run",
             "featstore.api.fuse:_operating_point",
             "featstore.evaluation.leakage:require_unseen",
-            "featstore.evaluation.selection_bias:with_inner_folds",
+            "featstore.evaluation.estimates:with_inner_folds",
             "featstore.evaluation.calibration:OperatingPointRequest.__post_init__",
             "featstore.evaluation.calibration:fit_operating_point",
             "featstore.evaluation.candidates:_preset",
@@ -65,7 +65,7 @@ EXCEPTIONS = {
     ("predict", "explain", "finetune"): {
         "they name no cache, and write to none": ["featstore.store.paths:ELSEWHERE"],
     },
-    ("predict", "explain", "report"): {
+    ("predict", "explain", "export", "report"): {
         "read from a run, where it becomes an error of the run": [
             "featstore.evaluation.calibration:OperatingPointRequest.__post_init__",
         ],

@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import runs
-from featstore.api.plan import take_look
+from featstore.api.compare import take_look
 from featstore.arguments import public
 from featstore.errors import RunError, UsageError
-from featstore.evaluation import calibration, candidates, intervals, leakage, metrics, shortcuts
+from featstore.evaluation import calibration, candidates, intervals, leakage, metrics
 from featstore.evaluation.estimates import held_out, held_out_primary, held_out_scores
-from featstore.evaluation.findings import ScoredImages, fusion_findings
+from featstore.evaluation.findings import (
+    ScoredImages,
+    data_findings,
+    fusion_findings,
+    held_out_shortcuts,
+    held_out_verdict,
+)
 from featstore.findings import mark_accepted, ordered, resolve
 from featstore.fusion.model_io import load_strategy, save_strategy
 from featstore.fusion.neural import NeuralStrategy
@@ -156,15 +162,15 @@ def fuse(
     votes = {}
     if hasattr(model, "votes"):
         votes = {name: model.votes(matrix.rows(rows, matrix.backbones, [0])) for name, rows in tested.items()}
-    guesses, answers = shortcuts.held_out_shortcuts(matrix, facts, train, tested, index)
+    guesses, answers = held_out_shortcuts(matrix, facts, train, tested, index)
     told = [
-        *shortcuts.data_findings(matrix, facts, draws_folds=False),
+        *data_findings(matrix, facts, draws_folds=False),
         *dropped,
         *(
             finding
             for name, rows in tested.items()
             if answers
-            for finding in shortcuts.held_out_verdict(
+            for finding in held_out_verdict(
                 matrix, rows, strategy, proba[name], answers[name], guesses[name], index
             )
         ),

@@ -165,7 +165,7 @@ def prepare_model(
 ) -> Prepared:
     """Do what `prepare` does, for a model that has been read."""
     asked = find_images(images, **reading)
-    found = _find_all_weights(model, weights or {})
+    found = find_all_weights(model, weights or {})
     if not any(pixel_digest_of(record, model.decoding) for record in asked.records):
         raise _undecodable(asked.records, model.decoding)
     tuned = training_records([key.backbone for key in model.keys], found)
@@ -238,7 +238,7 @@ def read_model(folder: Path) -> Model:
     )
 
 
-def _find_all_weights(model: Model, weights: Mapping[str, str]) -> dict[str, str]:
+def find_all_weights(model: Model, weights: Mapping[str, str]) -> dict[str, str]:
     """Choice by backbone that gives the digests of the model's keys."""
     names = [key.backbone.name for key in model.keys]
     if strange := [name for name in weights if name not in {*names, "*"}]:

@@ -308,7 +308,7 @@ def fit_jointly(
 
 def select_backbones(matrix: FeatureMatrix, train: NDArray[np.intp]) -> tuple[str, ...]:
     """Backbones that greedy forward selection picks, from all views of training images alone."""
-    from featstore.fusion.subset_logistic import DEFAULT_C, forward_selection
+    from featstore.fusion.strategies.concat_logreg import DEFAULT_C, forward_selection
 
     X, y, groups = training_rows(matrix, train, matrix.backbones)
     numbers = np.unique(groups, return_inverse=True)[1]

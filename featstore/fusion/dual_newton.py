@@ -17,12 +17,14 @@ from scipy.linalg.lapack import dpotrf, dpotri
 from scipy.special import expit
 from threadpoolctl import ThreadpoolController
 
-from featstore.fusion.blocks import Block, split_columns
+from featstore.fusion.strategy import split_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import DTypeLike, NDArray
+
+    from featstore.types import Block
 
     Floats = NDArray[np.floating[Any]]
     Mask = NDArray[np.bool_]

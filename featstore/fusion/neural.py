@@ -18,7 +18,7 @@ from featstore.splits import validation_mask
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from featstore.fusion.blocks import Block
+    from featstore.types import Block
 
 
 class NeuralStrategy(FusionStrategy):

@@ -10,10 +10,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from featstore.errors import AuditError, UsageError
-from featstore.fusion.blocks import Block, check_blocks, split_columns
+from featstore.types import Block
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 FOLDER = "featstore.fusion.strategies"
+WHOLE = "all"
+"""Name of the block where none are given."""
 # Float input stays as it is; the first is what anything else becomes.
 FLOATS = [np.float64, np.float32]
 
@@ -78,7 +80,7 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
     Columns of two backbones, and one of scikit-learn's pipelines over them:
 
     >>> import numpy as np
-    >>> from featstore.fusion.blocks import make_blocks
+    >>> from featstore.types import make_blocks
     >>> from featstore.fusion.strategies.soft_vote import SoftVote
     >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn.preprocessing import StandardScaler
@@ -159,7 +161,7 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
         return None
 
     def at_edge(self) -> tuple[str, float, float] | None:
-        """Parameter that fitting chose at an end of its grid, that value, and the next one beyond; None if it did not.
+        """Parameter that fitting chose at an end of its grid, the value, and the next one beyond; None if it did not.
 
         Raises
         ------
@@ -221,3 +223,31 @@ def number_rows(names: ArrayLike, n_rows: int, what: str) -> NDArray[np.intp]:
     if len(numbers) != n_rows:
         raise UsageError(f"There are {len(numbers)} {what}s for {n_rows} rows.", f"Give one {what} per row.")
     return numbers
+
+
+def check_blocks(blocks: Iterable[Block] | None, n_columns: int) -> tuple[Block, ...]:
+    """Check that `blocks` cover all the columns once, left to right; None is one block named "all".
+
+    Gaps are refused because a forgotten backbone would look like a bad one.
+
+    Raises
+    ------
+    UsageError
+        If a block is empty, named twice, out of place, or columns are left over.
+    """
+    tiled = (Block(WHOLE, 0, n_columns),) if blocks is None else tuple(blocks)
+    edges = [0, *(block.stop for block in tiled)]
+    in_place = all(block.start == edge for block, edge in zip(tiled, edges, strict=False))
+    if not in_place or edges[-1] != n_columns or any(block.width < 1 for block in tiled):
+        raise UsageError(
+            f"The blocks {[(b.name, b.start, b.stop) for b in tiled]} do not tile {n_columns} columns.",
+            "Give one block per backbone, side by side from column 0 to the last.",
+        )
+    if len({block.name for block in tiled}) < len(tiled):
+        raise UsageError("Two blocks have the same name.", "Name every block after its own backbone.")
+    return tiled
+
+
+def split_columns(X: NDArray[Any], blocks: Iterable[Block]) -> list[NDArray[Any]]:
+    """Views (not copies) of the columns of each block: ``(n, D)`` to a list of ``(n, width)``."""
+    return [X[:, block.start : block.stop] for block in blocks]

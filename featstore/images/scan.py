@@ -20,7 +20,7 @@ from featstore.images.csv import TABLES, list_csv
 from featstore.images.folder import list_folder
 from featstore.images.formats.container import formats, suffixes
 from featstore.images.formats.decode import REASONS
-from featstore.images.formats.dicom import SITE_TAGS
+from featstore.images.formats.dicom import SITE_TAGS, in_space
 from featstore.images.formats.nifti import parse_slices
 from featstore.images.formats.npz import ARRAYS, read_table
 from featstore.images.manifest import (
@@ -30,6 +30,7 @@ from featstore.images.manifest import (
     Manifest,
     Quarantined,
     findings_of_pages,
+    findings_of_places,
     read_contents,
 )
 from featstore.images.names import check_groups, check_labels, merged_groups
@@ -131,8 +132,9 @@ def scan(
     Returns
     -------
     Manifest
-        Records in the order of the relative paths. Two files with the same bytes give one record. Where neither a
-        column nor a pattern names the groups, files that name a patient (DICOM) are grouped by a pseudonym of it.
+        Records in the order of the relative paths; slices of a DICOM series in the order of space. Two files with the
+        same bytes give one record. Where neither a column nor a pattern names the groups, files that name a patient
+        (DICOM) are grouped by a pseudonym of it.
 
     Raises
     ------
@@ -186,6 +188,7 @@ def scan(
         raise _nothing_left(data, bad)
     if slices is not None and not any(formats()[found.kind].has_slices for _, found in images):
         raise ManifestError(f"--slices is for volumes (NIfTI), and {str(data)!r} has none.", "Leave it out.")
+    images = _in_space(images)
     images, has_groups = _with_origins(images, site_tag, has_groups=listing.has_groups)
     records, copies = _once_by_id(images)
     records, copies, merged = _merge_groups(records, copies, has_groups=has_groups)
@@ -222,6 +225,16 @@ def _with_origins(
         for entry, contents in images
     ]
     return found, has_groups or all(entry.group for entry, _ in found)
+
+
+def _in_space(images: Sequence[tuple[ListedFile, Contents]]) -> list[tuple[ListedFile, Contents]]:
+    """Files of one slice each in the order of space, within the seats that their series has among all paths."""
+    places = {
+        seat: next(iter(found.places.values()))
+        for seat, (_, found) in enumerate(images)
+        if found.total == 1 and found.places
+    }
+    return [images[seat] for seat in in_space(range(len(images)), places)]
 
 
 def _refuse_unknown_tag(tag: str | None) -> None:
@@ -388,6 +401,7 @@ def _findings(
         files = counted(len(other), "file is", "files are")
         message = f"{files} of another format than the suffix says, and decoded by content."
         yield Finding("FS303", message, len(other), tuple(other))
+    yield from findings_of_places((entry.name, found) for entry, found in images)
     yield from findings_of_pages((entry.name, found) for entry, found in images if entry.pages is None)
 
 

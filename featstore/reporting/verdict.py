@@ -11,7 +11,7 @@ import numpy as np
 from featstore.evaluation.metrics import ENOUGH_IMAGES
 from featstore.evaluation.primary_question import MOST
 from featstore.findings import Finding, ordered
-from featstore.tables import printable
+from featstore.tables import interval_text, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from featstore.results.comparison import (
         CandidateResult,
         Comparison,
+        Looks,
         NestedSelection,
         PairwiseDifference,
+        Planning,
         PrimaryQuestion,
     )
     from featstore.results.fusion import Fusion
-    from featstore.results.plan import Looks, Planning
     from featstore.results.scores import Score
 
 
@@ -166,7 +167,7 @@ def _unit(result: Comparison) -> str:
 
 
 def _signed(delta: float, interval: tuple[float, float] | None) -> str:
-    return f"{delta:+.3f}" + (f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else " [no interval]")
+    return f"{delta:+.3f}" + (f" [{interval_text(interval, signed=True)}]" if interval else " [no interval]")
 
 
 def _p(value: float) -> str:
@@ -293,7 +294,7 @@ def phrase(value: float | None, interval: tuple[float, float] | None) -> str:
     """A number with its 95 % interval, in words."""
     if value is None:
         return "undefined"
-    return f"{value:.3f}" + (f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+    return f"{value:.3f}" + (f" (95 % interval {interval_text(interval)})" if interval else "")
 
 
 def fusions_that_pay(result: Comparison) -> list[str]:
@@ -314,7 +315,7 @@ def _corrected(result: Comparison) -> str:
     winner = result.selection_bias
     if winner is None:
         return ""
-    interval = "no interval" if winner.interval is None else "{:.3f}, {:.3f}".format(*winner.interval)
+    interval = "no interval" if winner.interval is None else interval_text(winner.interval)
     return (
         f"Best of {winner.of}: {winner.name}, {winner.metric.upper()} {winner.apparent:.3f}. It was picked on the"
         f" images it is scored on; expect {winner.corrected:.3f} [{interval}] on others"
@@ -325,7 +326,7 @@ def _corrected(result: Comparison) -> str:
 def _nested(nested: NestedSelection | None) -> str:
     if nested is None:
         return ""
-    interval = f" [{nested.interval[0]:.3f}, {nested.interval[1]:.3f}]" if nested.interval else ""
+    interval = f" [{interval_text(nested.interval)}]" if nested.interval else ""
     names = ", ".join(f"{name} in {times}" for name, times in Counter(nested.selected).most_common())
     folds = len(nested.selected)
     where = "the split" if folds == 1 else f"each of {folds} folds"
@@ -472,7 +473,7 @@ def _number(part: Mapping[str, Any]) -> str:
     if part["value"] is None:
         return "undefined"
     interval = part["interval"]
-    told = "no interval" if interval is None else f"{interval[0]:.2f}, {interval[1]:.2f}"
+    told = "no interval" if interval is None else interval_text(interval, 2)
     return f"{part['value']:.2f} [{told}]"
 
 

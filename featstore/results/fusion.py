@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, TypedDict
 from msgspec import field
 
 from featstore.findings import Finding, counted
+from featstore.results.comparison import Looks
 from featstore.results.document import Count, Interval, Result, Share, bounds
-from featstore.results.plan import Looks
 from featstore.results.scores import PRIMARY, Curves, MatrixFields, Score
 
 if TYPE_CHECKING:
@@ -186,7 +186,9 @@ def _told(score: Score) -> str:
     if score.value is None:
         return "undefined"
     low, high = score.interval or (None, None)
-    return f"{score.value:.3f} [no interval]" if low is None else f"{score.value:.3f} [{low:.3f}, {high:.3f}]"
+    return (
+        f"{score.value:.3f} [no interval]" if low is None else f"{score.value:.3f} [{low:.3f} to {high:.3f}]"
+    )
 
 
 # Answers for images
@@ -439,3 +441,45 @@ class Explanations(Result, frozen=True, kw_only=True):
             }
             for one in self.explanations
         ]
+
+
+# A model handed over
+
+
+class ExportedModel(Result, frozen=True, kw_only=True):
+    """Outcome of `featstore.export`.
+
+    Attributes
+    ----------
+    file, format, size_bytes
+        What was written: ``keras``, ``onnx`` or, of a bundle, ``zip``; and its size.
+    classes
+        Columns of its answer, in this order.
+    inputs
+        Name of each input, and the side of the square images that it takes, in pixels.
+    strategy, backbones
+        What is in it.
+    positive, threshold
+        Class that the run calls positive, and the probability from which on it says so; the most probable class is
+        the answer where the threshold is None.
+    largest_difference
+        Largest difference of a probability from that of the run itself, on generated images.
+    licences
+        Licence of each network's weights, as far as it is known.
+    """
+
+    file: str
+    format: str
+    size_bytes: Count
+    classes: tuple[str, ...]
+    inputs: Mapping[str, Count]
+    strategy: str
+    backbones: tuple[str, ...]
+    positive: str | None
+    threshold: Share | None
+    largest_difference: float
+    licences: Mapping[str, str]
+
+    def headline(self) -> str:
+        """What is in the file."""
+        return f"{self.strategy} of {', '.join(self.backbones)} in {self.file}"

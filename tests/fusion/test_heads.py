@@ -10,7 +10,6 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import SVC
 
 from featstore.errors import UsageError
-from featstore.fusion.blocks import make_blocks
 from featstore.fusion.decision import block_logits
 from featstore.fusion.linear import scaled_block, standardise
 from featstore.fusion.strategies.kernel_svm import KernelSvm, kernel_weights
@@ -18,6 +17,7 @@ from featstore.fusion.strategies.lda import Lda
 from featstore.fusion.strategies.logit_product import LogitProduct, fit_gate
 from featstore.fusion.strategies.mean_logit import MeanLogit
 from featstore.fusion.strategies.simpleshot import Simpleshot
+from featstore.types import make_blocks
 
 WIDTHS = {"a": 20, "b": 12}
 BLOCKS = make_blocks(WIDTHS)

@@ -10,10 +10,10 @@ from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.metrics import roc_auc_score
 
 from featstore.errors import UsageError
-from featstore.fusion.blocks import make_blocks
 from featstore.fusion.linear import scaled_block, standardise
 from featstore.fusion.strategies.ridge_loo import PENALTIES, RidgeLoo, Spectrum, centred_gram, left_out
 from featstore.fusion.strategy import SubsetStrategy
+from featstore.types import make_blocks
 
 SAME = 1e-10
 WIDTHS = {"a": 30, "b": 8, "noise": 60}

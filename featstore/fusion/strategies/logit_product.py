@@ -15,7 +15,7 @@ from featstore.fusion.linear import probabilities
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from featstore.fusion.blocks import Block
+    from featstore.types import Block
 
     Floats = NDArray[np.float64]
 

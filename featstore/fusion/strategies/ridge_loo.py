@@ -13,15 +13,15 @@ from featstore.errors import UsageError
 from featstore.fusion.decision import scale_decisions
 from featstore.fusion.dual_newton import in_threads, membership, scaled_blocks
 from featstore.fusion.linear import LinearModel, LinearStrategy, standardise
+from featstore.fusion.strategies.concat_logreg import AUTO, SubsetLogistic
 from featstore.fusion.strategy import beyond_grid
-from featstore.fusion.subset_logistic import AUTO, SubsetLogistic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from featstore.fusion.blocks import Block
+    from featstore.types import Block
 
     Floats = NDArray[np.float64]
     Rows = NDArray[np.intp]

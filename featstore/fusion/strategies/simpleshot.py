@@ -12,7 +12,7 @@ from featstore.fusion.strategy import FusionStrategy
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from featstore.fusion.blocks import Block
+    from featstore.types import Block
 
     Floats = NDArray[np.float64]
 

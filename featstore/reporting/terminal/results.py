@@ -14,7 +14,7 @@ from featstore.images.recipe import view_name
 from featstore.images.windows import range_option
 from featstore.reporting.terminal.comparison import CUT, operating_text
 from featstore.reporting.verdict import findings_text
-from featstore.tables import SHORT, WIDTH, counts, duration, printable, size, table
+from featstore.tables import SHORT, WIDTH, counts, duration, interval_text, printable, size, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from featstore.exchange.export import Exported
     from featstore.exchange.importing import Imported
     from featstore.results import extraction
-    from featstore.results.fusion import Counts, Explanations, MeanOfPages, Prediction, Predictions
+    from featstore.results.fusion import (
+        Counts,
+        Explanations,
+        ExportedModel,
+        MeanOfPages,
+        Prediction,
+        Predictions,
+    )
     from featstore.results.paper import Claim, Conversion, PaperNetwork, Reproduction
     from featstore.results.scores import Score
     from featstore.store.cleanup import Compaction, Garbage, GarbageCollection
@@ -380,9 +387,7 @@ def score_text(score: Score) -> str:
     """Value and interval."""
     if score.value is None:
         return "-"
-    return f"{score.value:.3f}" + (
-        "" if score.interval is None else "  [{:.3f}, {:.3f}]".format(*score.interval)
-    )
+    return f"{score.value:.3f}" + ("" if score.interval is None else f"  [{interval_text(score.interval)}]")
 
 
 # Fine-tuning
@@ -535,7 +540,7 @@ def _claims(claims: tuple[Claim, ...], floor: float) -> str:
 def _score(score: Score | None) -> str:
     if score is None or score.value is None:
         return "-"
-    bounds = "" if score.interval is None else f" [{score.interval[0]:.3f}, {score.interval[1]:.3f}]"
+    bounds = "" if score.interval is None else f" [{interval_text(score.interval)}]"
     return f"{score.value:.3f}{bounds}"
 
 
@@ -642,6 +647,35 @@ def compaction_text(result: Compaction) -> str:
         " those that were read before stay."
     )
     return "\n\n".join([table(header, rows), sentence, *([warning] if unequal else [])])
+
+
+def exported_text(result: ExportedModel) -> str:
+    """What `featstore export` wrote, what it answers, and how far it departs from the run."""
+    answers = ", ".join(map(printable, result.classes))
+    inputs = " and ".join(f"{name} (n, {side}, {side}, 3)" for name, side in result.inputs.items())
+    decided = (
+        "the most probable class is the answer"
+        if result.threshold is None or result.positive is None
+        else f"{printable(result.positive)} from a probability of {result.threshold:.4g} on"
+    )
+    networks = ", ".join(result.backbones)
+    written = (
+        f"Written: {printable(result.file)} ({size(result.size_bytes)}): {result.strategy} of {networks}."
+    )
+    takes = (
+        f"It takes {inputs}: RGB of 0..255, scaled by Pillow's bilinear filter. It answers {answers}, in this order;"
+        f" {decided}."
+    )
+    apart = f"Largest difference from the run: {result.largest_difference:.1e} in a probability, on generated images."
+    rows = [[name, licence] for name, licence in result.licences.items()]
+    parts = [
+        written,
+        takes,
+        apart,
+        table(["network", "licence of its ImageNet weights"], rows),
+        "For research, not for the care of patients. docs/handover.md shows how to use it.",
+    ]
+    return "\n\n".join(parts)
 
 
 def export_text(result: Exported) -> str:
