@@ -180,19 +180,11 @@ def compare(
     known = [resolve(code) for code in accept]
     loaded = leakage.loaded_matrix(data, progress=progress, **source)
     require_planned(sealed, loaded)
-<<<<<<< HEAD
     prepared = leakage.prepare(data, loaded, cache, known, drops_seen=True, progress=progress)
     matrix, facts = prepared.matrix, prepared.facts
-    named = candidates.make_candidates(strategies, subsets, matrix.backbones)
-    everyone, question = questions.settle(primary, margin, named, matrix.backbones)
-=======
-    matrix = leakage.drop_seen(loaded)
-    facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
-    matrix = leakage.merge_copies(matrix, facts, cache, known, progress=progress)
     named = candidates.make_candidates(strategies, subsets, matrix.networks)
     everyone, question = questions.settle(primary, margin, named, matrix.networks)
     everyone = _with_covariates(matrix, everyone, economics=economics)
->>>>>>> main
     compared = candidates.with_views(everyone, views, test_views, len(matrix.views))
     question = questions.with_policy(question, compared)
     preferred = positive_class(matrix.classes, positive)

@@ -126,18 +126,13 @@ def fuse(
     codes = [resolve(code) for code in accept]
     loaded = leakage.loaded_matrix(data, progress=progress, **source)
     cache = Path(source.get("cache") or default_cache())
-<<<<<<< HEAD
     prepared = leakage.prepare(data, loaded, cache, codes, drops_seen=False, progress=progress)
     matrix, facts = prepared.matrix, prepared.facts
-=======
-    facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
-    matrix = leakage.merge_copies(matrix, facts, cache, codes, progress=progress)
     if init_from is not None and matrix.covariates is not None:
         raise UsageError(
             "A run with covariates cannot go on from earlier weights.",
             "Leave out --init-from or --covariates.",
         )
->>>>>>> main
     earlier = None if init_from is None else read_previous_run(Path(init_from), strategy, matrix)
     if earlier is not None:
         settings = {**earlier.options(), **settings}
@@ -189,6 +184,7 @@ def fuse(
             ],
             chosen,
             has_groups=matrix.has_groups,
+            at_edge=model.at_edge() if hasattr(model, "at_edge") else None,
         ),
     ]
     looks = take_look(cache, loaded, "fuse").looks

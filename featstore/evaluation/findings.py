@@ -63,7 +63,12 @@ class ScoredImages:
 
 
 def fusion_findings(
-    classes: Sequence[str], tested: Sequence[ScoredImages], positive: Positive, *, has_groups: bool = True
+    classes: Sequence[str],
+    tested: Sequence[ScoredImages],
+    positive: Positive,
+    *,
+    has_groups: bool = True,
+    at_edge: tuple[str, float, float] | None = None,
 ) -> tuple[Finding, ...]:
     """Findings of a fit.
 
@@ -77,11 +82,14 @@ def fusion_findings(
         The positive class and who chose it.
     has_groups
         Whether groups are patients; otherwise each image counts for one.
+    at_edge
+        As from `featstore.fusion.strategy.FusionStrategy.at_edge`.
     """
     found = [
         *(_one_answer(f"On the split {part.name!r} the model", classes, part) for part in tested),
         *(_few_patients(classes, part.y, part.groups, part.name, has_groups=has_groups) for part in tested),
         guessed_positive_class(classes, positive),
+        _chosen_at_edge(at_edge),
     ]
     return ordered(finding for finding in found if finding is not None)
 
@@ -131,6 +139,18 @@ def findings_of(
     leader = max(result.candidates, key=lambda s: s.primary).candidate.label
     return comparison_findings(
         list(result.matrix["classes"]), tested, leader, positive, has_groups=has_groups
+    )
+
+
+def _chosen_at_edge(at_edge: tuple[str, float, float] | None) -> Finding | None:
+    """FS413 where a parameter was chosen at an end of its grid."""
+    if at_edge is None:
+        return None
+    name, value, beyond = at_edge
+    return Finding(
+        "FS413",
+        f"{name}={value:g} is at the end of what was tried: the best may lie beyond.",
+        remedy=f"Try the next one, and keep the better: --set {name}={beyond:g}",
     )
 
 
