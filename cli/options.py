@@ -53,6 +53,13 @@ Slices = Annotated[
         show_default=False,
     ),
 ]
+Covariates = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns of the table, such as age,sex, that compare and fuse take beside the networks.",
+        metavar="A,B",
+    ),
+]
 Suffix = Annotated[
     str | None, typer.Option(help="Of paths of the CSV that have none, such as .png.", metavar="SUFFIX")
 ]
@@ -289,6 +296,7 @@ def reads_data(command: Callable[..., None]) -> Callable[..., None]:
 
         path = given.pop("config")
         given["columns"] = parse_columns(given["columns"])
+        given["covariates"] = parse_names(given["covariates"])
         used: dict[str, Any] = {}
         config = _config(given, path)
         if config is not None:
@@ -399,6 +407,7 @@ _READING: dict[str, tuple[Any, Any]] = {
     "suffix": (Suffix, None),
     "site_tag": (SiteTag, None),
     "slices": (Slices, None),
+    "covariates": (Covariates, None),
     "follow_links": (FollowLinks, False),
 }
 """Annotation and default of each; the names are those of `featstore.images.scan.ScanOptions`."""

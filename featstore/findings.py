@@ -140,6 +140,13 @@ CATALOGUE: dict[str, FindingKind] = {
         "The data set names training and test images, and a cross-validation draws folds of its own over all.",
         "Score on the given test split instead: `featstore compare DATA --folds split`",
     ),
+    "FS115": FindingKind(
+        "covariates_missing",
+        "note",
+        "Cells of covariates are empty, or hold a value that the model has never met. The mean of the training images"
+        " stands for them (for a category, how often each value occurred), in each fold anew.",
+        "Fill in the cells where the value is known; leave the column out where one class lacks it more often.",
+    ),
     # FS2xx, layouts and cells that may be meant otherwise
     "FS201": FindingKind(
         "folders_as_classes",
@@ -428,6 +435,14 @@ CATALOGUE: dict[str, FindingKind] = {
         " the largest feature; in fewer bits the engines round differently, and where a class or a hospital was"
         " computed by one engine alone, a classifier could learn which.",
         "Measure the difference with featstore cache drift, or compute all anew in a fresh cache: --cache DIR",
+    ),
+    "FS413": FindingKind(
+        "chosen_at_edge",
+        "note",
+        "A parameter that was chosen from a grid (C, or the penalty) is the smallest or the largest of it, so the"
+        " best may lie beyond. The strongest penalty is also what is chosen where the features tell the classes apart"
+        " hardly or not at all.",
+        "Fit with a value beyond it, featstore fuse --set NAME=VALUE, and compare the scores.",
     ),
 }  # fmt: skip
 """Code to its row; the order is that of the documentation."""
