@@ -225,12 +225,12 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     "Training": ("epochs", "learning_rate", "patience", "unfreeze", "batch_size"),
     "Networks": ("backbone", "backbones", "weights", "recipe", "seeds", "precision", "preprocess", "engine"),
     "Data": (
-        "data", "name", "features", "ignore", "rows", "columns", "group_pattern", "root", "suffix", "window",
-        "value_range", "slices", "site_tag", "follow_links", "images", "config",
+        "data", "name", "features", "ignore", "rows", "columns", "covariates", "group_pattern", "root", "suffix",
+        "window", "value_range", "slices", "site_tag", "follow_links", "images", "config",
     ),
     "Output": (
         "out", "layout", "overwrite", "write_config", "json", "csv", "details", "pairs", "with_images", "names",
-        "figures", "formats", "dpi",
+        "figures", "formats", "dpi", "licence",
     ),
 }  # fmt: skip
 """Options by heading, the most used first; what is in none comes last."""
@@ -313,7 +313,7 @@ def reads_data(command: Callable[..., None]) -> Callable[..., None]:
             command(**given, reading=reading)
         except UsageError as error:
             if config is not None and used:
-                error.remedy += f" Mind that {told} stands in {config.path}."
+                error.remedy += f" Settings as in {config.path}: {told}."
             raise
         finally:
             config_in_use.reset(token)
@@ -388,7 +388,7 @@ def _used(ctx: typer.Context, command: str, values: Mapping[str, Any]) -> dict[s
 def _as_given(name: str, value: Any) -> Any:
     """A setting as typer would hand it over."""
     match name:
-        case "columns" | "accept":
+        case "columns" | "covariates" | "accept":
             return value
         case "weights":
             return [f"{network}={choice}" for network, choice in value.items()]

@@ -42,7 +42,7 @@ class ConfigOptions(TypedDict, total=False):
 
     Attributes
     ----------
-    columns, root, suffix, group_pattern, site_tag, slices
+    columns, root, suffix, group_pattern, site_tag, slices, covariates
         How the data set is read: see `featstore.images.scan.ScanOptions`.
     value_range, window
         Black and white of deep images: two numbers, or the same by name, such as ``lung``.
@@ -64,6 +64,7 @@ class ConfigOptions(TypedDict, total=False):
     group_pattern: str
     site_tag: str
     slices: str
+    covariates: Sequence[str]
     value_range: tuple[float, ...]
     window: str
     backbones: Sequence[str]
@@ -198,6 +199,9 @@ SECTIONS: Mapping[str, Mapping[str, _Setting]] = {
         "group-pattern": _Setting(_text, r"'(p\d+)'", "what in a relative path names the patient"),
         "site-tag": _Setting(_text, '"Manufacturer"', "tag of DICOM files that names the site"),
         "slices": _Setting(_text, '"axial:every=4"', "slices of volumes"),
+        "covariates": _Setting(
+            _names, '["age", "sex"]', "columns of the table that stand beside the networks"
+        ),
         "window": _Setting(_text, '"lung"', "of CT: lung, mediastinal, bone, brain, file"),
         "range": _Setting(_range, "[0, 4095]", "in place of a window: black and white of deep images"),
     },
@@ -235,7 +239,7 @@ SECTIONS: Mapping[str, Mapping[str, _Setting]] = {
 }
 """What may stand in the file, in the order in which it is written."""
 SETTINGS = {name: setting for section in SECTIONS.values() for name, setting in section.items()}
-OF_TABLE = frozenset({"columns", "root", "suffix", "group_pattern"})
+OF_TABLE = frozenset({"columns", "root", "suffix", "group_pattern", "covariates"})
 """Settings that are about one table, where the file names it: `featstore split` writes others beside it."""
 NOT_FOR: Mapping[str, frozenset[str]] = {
     "split": frozenset({"folds"}),

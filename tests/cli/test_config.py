@@ -97,10 +97,13 @@ def test_it_says_on_stderr_what_it_takes_and_to_a_program_nothing(data):
 def test_a_table_has_its_settings_beside_it_and_other_tables_there_are_read_without_its_columns(tmp_path):
     data = write_images(tmp_path / "data", 12).parent
     records = scan(data / "manifest.csv").records
-    lines = [f"{r.path.relative_to(data).as_posix()},{r.label},p{at // 2}" for at, r in enumerate(records)]
+    lines = [
+        f"{r.path.relative_to(data).as_posix()},{r.label},p{at // 2},{at // 2}"
+        for at, r in enumerate(records)
+    ]
     table = data / "raw.csv"
-    table.write_text("\n".join(["file,finding,who", *lines]))
-    columns = 'columns = { path = "file", label = "finding", group = "who" }\n'
+    table.write_text("\n".join(["file,finding,who,age", *lines]))
+    columns = 'columns = { path = "file", label = "finding", group = "who" }\ncovariates = "age"\n'
     settings(data, f'data = "raw.csv"\n{columns}ratios = "50/50"\nfolds = 3')
     drawn = featstore("split", table, "--out", data / "s.csv", "--json")
     assert drawn.code == 0, drawn.err
@@ -143,6 +146,7 @@ recipe = "mild"
 views = "expand, average"
 weights = { A = "random:3", B = "b.h5" }
 fold_seed = 2
+covariates = "age, sex"
 """,
     )
     assert package.read_config(data, function="compare") == {
@@ -153,8 +157,9 @@ fold_seed = 2
         "views": ["expand", "average"],
         "weights": {"A": "random:3", "B": str(data.parent / "b.h5")},
         "fold_seed": 2,
+        "covariates": ["age", "sex"],
     }
-    assert set(package.read_config(data, function="check")) == {"value_range"}
+    assert set(package.read_config(data, function="check")) == {"value_range", "covariates"}
     assert "recipe" not in package.read_config(data, function="finetune")
     assert package.read_config(data, path="none") == {}
     assert package.read_config(data.parent / "ill") == {}
@@ -279,7 +284,7 @@ def test_a_plan_settles_what_the_file_says(extracted, tmp_path):
     path = settings(extracted, 'strategies = "soft_vot"')
     done = featstore(*command)
     assert (
-        f"Did you mean soft_vote? `featstore strategies` lists all. Mind that strategies stands in {path}."
+        f"Did you mean soft_vote? `featstore strategies` lists all. Settings as in {path}: strategies."
         in done.err
     )
 
