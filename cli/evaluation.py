@@ -481,7 +481,9 @@ def pack(
     out: Annotated[Path, typer.Option(help="The pack, X.zip.", metavar="PACK.zip")],
     licence: Annotated[
         str | None,
-        typer.Option(help="On what terms the pack may be used; kept in it.", metavar="TEXT", show_default=False),
+        typer.Option(
+            help="On what terms the pack may be used; kept in it.", metavar="TEXT", show_default=False
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     weights: options.Weights = None,
