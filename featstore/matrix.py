@@ -171,6 +171,7 @@ def assemble(
             columns = features[at, :, block.start : block.stop]
             store.read_into(FeatureKey(spec, view, decoding), ids, columns)
     classes, y = np.unique([record.label for record in records], return_inverse=True)
+    odd = [engines_finding(store.computations), None if beside is None else beside.missing(records)]
     learned, met = _seen_by_backbone(store, stored, records, decoding, has_groups=manifest.has_groups)
     return FeatureMatrix(
         records,
@@ -185,13 +186,7 @@ def assemble(
         len(manifest.records) - len(records) + len(manifest.unreadable),
         manifest.groups_set_aside,
         seen_by_backbone=learned,
-        findings=ordered(
-            [
-                *manifest.findings,
-                *met,
-                *filter(None, [engines_finding(store.computations), beside and beside.missing(records)]),
-            ]
-        ),
+        findings=ordered([*manifest.findings, *met, *filter(None, odd)]),
         covariates=beside,
     )
 
