@@ -52,6 +52,13 @@ Slices = Annotated[
         show_default=False,
     ),
 ]
+Covariates = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns of the table, such as age,sex, that compare and fuse take beside the networks.",
+        metavar="A,B",
+    ),
+]
 Suffix = Annotated[
     str | None, typer.Option(help="Of paths of the CSV that have none, such as .png.", metavar="SUFFIX")
 ]
@@ -224,6 +231,7 @@ def reads_data(command: Callable[..., None]) -> Callable[..., None]:
 
         path = given.pop("config")
         given["columns"] = parse_columns(given["columns"])
+        given["covariates"] = parse_names(given["covariates"])
         used: dict[str, Any] = {}
         config = _config(given, path)
         if config is not None:
@@ -301,7 +309,7 @@ def _used(ctx: typer.Context, command: str, values: Mapping[str, Any]) -> dict[s
         name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "DEFAULT"
     }
     if ctx.params.get("plan") is not None:
-        from featstore.api.plan import PLANNED
+        from featstore.api.compare import PLANNED
 
         open_ones -= PLANNED.keys()
     return {
@@ -334,6 +342,7 @@ _READING: dict[str, tuple[Any, Any]] = {
     "suffix": (Suffix, None),
     "site_tag": (SiteTag, None),
     "slices": (Slices, None),
+    "covariates": (Covariates, None),
     "follow_links": (FollowLinks, False),
 }
 """Annotation and default of each; the names are those of `featstore.images.scan.ScanOptions`."""

@@ -19,6 +19,7 @@ from .api.predict import predict
 from .api.report import write_report
 from .api.split import split
 from .backbones.weights import BackboneSummary, backbones
+from .covariates import CovariateColumn, CovariateEncoding
 from .errors import (
     AbsentWeightsError,
     AuditError,
@@ -153,6 +154,8 @@ __all__ = [
     "Conversion",
     "ConvertedImages",
     "Counts",
+    "CovariateColumn",
+    "CovariateEncoding",
     "Curves",
     "DataSplit",
     "Decoding",

@@ -182,8 +182,9 @@ def compare(
     require_planned(sealed, loaded)
     prepared = leakage.prepare(data, loaded, cache, known, drops_seen=True, progress=progress)
     matrix, facts = prepared.matrix, prepared.facts
-    named = candidates.make_candidates(strategies, subsets, matrix.backbones)
-    everyone, question = questions.settle(primary, margin, named, matrix.backbones)
+    named = candidates.make_candidates(strategies, subsets, matrix.networks)
+    everyone, question = questions.settle(primary, margin, named, matrix.networks)
+    everyone = _with_covariates(matrix, everyone, economics=economics)
     compared = candidates.with_views(everyone, views, test_views, len(matrix.views))
     question = questions.with_policy(question, compared)
     preferred = positive_class(matrix.classes, positive)
@@ -254,7 +255,7 @@ def compare(
         else curve_of_views(
             matrix,
             design,
-            Candidate(view_curve, matrix.backbones, view_curve),
+            Candidate(view_curve, matrix.networks, view_curve),
             lambda part, candidate: play_in(part, [candidate], design.splits, ())[0],
             weights,
         ),
@@ -305,6 +306,18 @@ def compare(
             result.rows(),
         )
     return result
+
+
+def _with_covariates(matrix: FeatureMatrix, everyone: list[Candidate], *, economics: bool) -> list[Candidate]:
+    """Candidates without the covariates and with them, where there are some."""
+    if matrix.covariates is None:
+        return everyone
+    if economics:
+        raise UsageError(
+            "--economics weighs networks by what they cost, and covariates cost nothing.",
+            "Leave out --covariates or --economics.",
+        )
+    return candidates.with_covariates(everyone)
 
 
 def _announce_forecast(
@@ -482,7 +495,7 @@ def plan(
     if os.path.lexists(target) and not overwrite:
         raise UsageError(f"{target} is there already.", "Choose another --out, or add --overwrite.")
     matrix = load_matrix(data, **source)
-    _, question = questions.settle(primary, margin, (), matrix.backbones)
+    _, question = questions.settle(primary, margin, (), matrix.networks)
     if question is None:
         raise UsageError(
             f"There is nothing to plan: {matrix.backbones[0]} is the only network, and nothing is fused.",

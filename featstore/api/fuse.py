@@ -128,6 +128,11 @@ def fuse(
     cache = Path(source.get("cache") or default_cache())
     prepared = leakage.prepare(data, loaded, cache, codes, drops_seen=False, progress=progress)
     matrix, facts = prepared.matrix, prepared.facts
+    if init_from is not None and matrix.covariates is not None:
+        raise UsageError(
+            "A run with covariates cannot go on from earlier weights.",
+            "Leave out --init-from or --covariates.",
+        )
     earlier = None if init_from is None else read_previous_run(Path(init_from), strategy, matrix)
     if earlier is not None:
         settings = {**earlier.options(), **settings}
@@ -220,7 +225,13 @@ def fuse(
     )
     runs.clear(Path(out))
     save_strategy(
-        Path(out) / runs.MODEL, model, {"classes": list(matrix.classes), "operating": result.operating}
+        Path(out) / runs.MODEL,
+        model,
+        {
+            "classes": list(matrix.classes),
+            "operating": result.operating,
+            **({} if matrix.covariates is None else {"covariates": matrix.covariates.to_json()}),
+        },
     )
     leakage.write_training_images(Path(out), learned)
     runs.write_run(
