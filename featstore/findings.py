@@ -436,6 +436,14 @@ CATALOGUE: dict[str, FindingKind] = {
         " computed by one engine alone, a classifier could learn which.",
         "Measure the difference with featstore cache drift, or compute all anew in a fresh cache: --cache DIR",
     ),
+    "FS413": FindingKind(
+        "chosen_at_edge",
+        "note",
+        "A parameter that was chosen from a grid (C, or the penalty) is the smallest or the largest of it, so the"
+        " best may lie beyond. The strongest penalty is also what is chosen where the features tell the classes apart"
+        " hardly or not at all.",
+        "Fit with a value beyond it, featstore fuse --set NAME=VALUE, and compare the scores.",
+    ),
 }  # fmt: skip
 """Code to its row; the order is that of the documentation."""
 

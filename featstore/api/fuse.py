@@ -184,6 +184,7 @@ def fuse(
             ],
             chosen,
             has_groups=matrix.has_groups,
+            at_edge=model.at_edge() if hasattr(model, "at_edge") else None,
         ),
     ]
     looks = take_look(cache, loaded, "fuse").looks

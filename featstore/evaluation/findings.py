@@ -6,6 +6,7 @@ Messages name classes, splits and candidates, never a path or a patient.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,7 +63,12 @@ class ScoredImages:
 
 
 def fusion_findings(
-    classes: Sequence[str], tested: Sequence[ScoredImages], positive: Positive, *, has_groups: bool = True
+    classes: Sequence[str],
+    tested: Sequence[ScoredImages],
+    positive: Positive,
+    *,
+    has_groups: bool = True,
+    at_edge: tuple[str, float, float] | None = None,
 ) -> tuple[Finding, ...]:
     """Findings of a fit.
 
@@ -76,11 +82,14 @@ def fusion_findings(
         The positive class and who chose it.
     has_groups
         Whether groups are patients; otherwise each image counts for one.
+    at_edge
+        As from `featstore.fusion.strategy.FusionStrategy.at_edge`.
     """
     found = [
         *(_one_answer(f"On the split {part.name!r} the model", classes, part) for part in tested),
         *(_few_patients(classes, part.y, part.groups, part.name, has_groups=has_groups) for part in tested),
         guessed_positive_class(classes, positive),
+        _chosen_at_edge(at_edge),
     ]
     return ordered(finding for finding in found if finding is not None)
 
@@ -130,6 +139,18 @@ def findings_of(
     leader = max(result.candidates, key=lambda s: s.primary).candidate.label
     return comparison_findings(
         list(result.matrix["classes"]), tested, leader, positive, has_groups=has_groups
+    )
+
+
+def _chosen_at_edge(at_edge: tuple[str, float, float] | None) -> Finding | None:
+    """FS413 where a parameter was chosen at an end of its grid."""
+    if at_edge is None:
+        return None
+    name, value, beyond = at_edge
+    return Finding(
+        "FS413",
+        f"{name}={value:g} is at the end of what was tried: the best may lie beyond.",
+        remedy=f"Try the next one, and keep the better: --set {name}={beyond:g}",
     )
 
 
@@ -255,6 +276,9 @@ SHORTCUTS = (FILE, HISTOGRAM, MAJORITY)
 TREES, LEAF = 100, 3
 LEARNED = 20_000
 """Images that a guess is learned from at most: more would only cost time and memory."""
+REMEMBERED = 256
+"""Guesses that a process keeps: whoever compares the same images again need not wait for the same trees."""
+_GUESSED: dict[bytes, Vector] = {}
 GUESS, NOTABLE = 0.5, 0.6
 """AUC of guessing, and from which on a shortcut is worth a finding if its interval is above guessing."""
 
@@ -341,15 +365,25 @@ def _guess(x: Vector, y: NDArray[np.intp], split: Split, classes: int) -> Vector
     classification does. The numbers are those of scikit-learn's ``ExtraTreesRegressor(TREES, min_samples_leaf=LEAF,
     max_features="sqrt", random_state=0)``, whose bookkeeping takes twice as long as its trees where images are few.
     """
-    from sklearn import config_context
-    from sklearn.tree import ExtraTreeRegressor
-
     train, test = split
     if len(train) > LEARNED:
         train = np.sort(np.random.default_rng(0).choice(train, LEARNED, replace=False))
-    seen, new = x[train].astype(np.float32), x[test].astype(np.float32)
-    seeds = np.random.RandomState(0)
-    indicators, proba = np.eye(classes)[y[train]], np.zeros((len(test), classes))
+    given = x[train].astype(np.float32), x[test].astype(np.float32), np.eye(classes)[y[train]]
+    key = blake2b(repr([array.shape for array in given]).encode())
+    for array in given:
+        key.update(np.ascontiguousarray(array).data)
+    if (known := key.digest()) not in _GUESSED:
+        if len(_GUESSED) >= REMEMBERED:
+            _GUESSED.clear()
+        _GUESSED[known] = _grow(*given)
+    return _GUESSED[known].copy()
+
+
+def _grow(seen: NDArray[np.float32], new: NDArray[np.float32], indicators: Vector) -> Vector:
+    from sklearn import config_context
+    from sklearn.tree import ExtraTreeRegressor
+
+    seeds, proba = np.random.RandomState(0), np.zeros((len(new), indicators.shape[1]))
     with config_context(skip_parameter_validation=True, assume_finite=True):
         for _ in range(TREES):
             seed = seeds.randint(np.iinfo(np.int32).max)

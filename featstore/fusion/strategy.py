@@ -164,6 +164,17 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
         check_is_fitted(self)
         return None
 
+    def at_edge(self) -> tuple[str, float, float] | None:
+        """Parameter that fitting chose at an end of its grid, the value, and the next one beyond; None if it did not.
+
+        Raises
+        ------
+        NotFittedError
+            If it has not been fitted.
+        """
+        check_is_fitted(self)
+        return None
+
     def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
         """Fit on class numbers and group numbers."""
         raise NotImplementedError
@@ -207,6 +218,22 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
                     f"{bad.sum()} of {len(X)} rows of block {block.name!r}, the first is row {bad.argmax()}"
                 )
                 raise UsageError(f"NaN or infinity in {where}.", "Leave them out, or extract them again.")
+
+
+def beyond_grid(name: str, value: float, grid: Sequence[float]) -> tuple[str, float, float] | None:
+    """Parameter, value and the next one beyond if the value is an end of a geometric grid, for `at_edge`.
+
+    Examples
+    --------
+    >>> from featstore.fusion.strategy import beyond_grid
+    >>> beyond_grid("C", 50.0, (0.5, 5.0, 50.0)), beyond_grid("C", 5.0, (0.5, 5.0, 50.0))
+    (('C', 50.0, 500.0), None)
+    """
+    low, *_, high = sorted(grid)
+    if value not in {low, high}:
+        return None
+    step = (high / low) ** (1 / (len(grid) - 1))
+    return name, value, float(f"{value * step if value == high else value / step:.2g}")
 
 
 def number_rows(names: ArrayLike, n_rows: int, what: str) -> NDArray[np.intp]:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from featstore.errors import UsageError
 from featstore.fusion import dual_newton
 from featstore.fusion.linear import LinearStrategy, fit_logistic, standardise
+from featstore.fusion.strategy import beyond_grid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -77,6 +79,11 @@ class ConcatLogreg(LinearStrategy):
         features, numbers, units = self._validate(X, y, groups)
         family = SubsetLogistic.fit(features, numbers, self.blocks_, subsets, self.C, units)
         return WithCovariates(family, self) if hasattr(self, "covariates_") else family
+
+    def at_edge(self) -> tuple[str, float, float] | None:
+        """C, if "auto" chose the smallest or the largest of its grid."""
+        check_is_fitted(self)
+        return beyond_grid("C", self.C_, GRID) if self.C == AUTO else None
 
     def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
         self.C_ = choose_penalty(X, y, self.blocks_, self.C, groups)

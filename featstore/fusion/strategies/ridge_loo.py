@@ -7,12 +7,14 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from featstore.errors import UsageError
 from featstore.fusion.decision import scale_decisions
 from featstore.fusion.dual_newton import in_threads, membership, scaled_blocks
 from featstore.fusion.linear import LinearModel, LinearStrategy, standardise
 from featstore.fusion.strategies.concat_logreg import AUTO, SubsetLogistic, WithCovariates
+from featstore.fusion.strategy import beyond_grid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -116,6 +118,11 @@ class RidgeLoo(LinearStrategy):
             self.blocks_, members, task.mean, task.scale, tuple(coefs), intercepts, 1 / penalties
         )
         return WithCovariates(family, self) if hasattr(self, "covariates_") else family
+
+    def at_edge(self) -> tuple[str, float, float] | None:
+        """The penalty, if "auto" chose the smallest or the largest."""
+        check_is_fitted(self)
+        return beyond_grid("penalty", self.penalty_, PENALTIES) if self.penalty == AUTO else None
 
     def _fit(self, X: NDArray[Any], y: Rows, groups: Rows | None) -> None:
         task = self._task(X, y, groups)

@@ -460,6 +460,7 @@ def reproduction_text(result: Reproduction) -> str:
         _networks(result),
         _sides(result.splits),
         _fusions(result),
+        _hit_probability(result),
         _claims(result.claims, result.majority_baseline),
         "Why they differ:\n" + "\n".join(f"  {printable(reason)}" for reason in result.reasons),
         _place(result),
@@ -531,6 +532,16 @@ def _fusions(result: Reproduction) -> str:
     ]
     head = ["the paper's fusions, accuracy [95 %]", *(PROTOCOLS[protocol] for protocol in protocols)]
     return table(head, rows)
+
+
+def _hit_probability(result: Reproduction) -> str:
+    """What the paper puts out for an image beside its class, and whether it tells right answers from wrong ones."""
+    rows = [
+        [PROTOCOLS[protocol], *("-" if value is None else f"{value:.3f}" for value in shares.values())]
+        for protocol, shares in result.hit_probability.items()
+    ]
+    head = ["hit probability of the majority, mean", "all test images", "answered right", "answered wrong"]
+    return table(head, rows) if rows else ""
 
 
 def _claims(claims: tuple[Claim, ...], floor: float) -> str:
