@@ -103,7 +103,7 @@ EXCEPTIONS = {
         ],
     },
     ("export",): {
-        "a run is read, no table": ["featstore.covariates:_column"],
+        "it reads no table, and refuses a model that asks for covariates": ["featstore.covariates:_column"],
     },
     ("pack",): {
         "it asks for the features of a run by name, says itself what to do without them, and shows no finding": [
