@@ -1,13 +1,16 @@
 """How often the intervals and verdicts of `compare` are right, on data whose truth is known.
 
-    python benchmarks/interval_coverage.py [--studies 200] [--patients 60,120,330,1000] [--repeats 1]
+    python benchmarks/interval_coverage.py [--studies 1000] [--minutes 60] [--patients 60,120,330,1000] [--repeats 1]
     python benchmarks/interval_coverage.py --only scores|winner|held-out [--studies 200] [--patients 40,60,120]
 
-Every study draws new patients with two images each, networks whose features carry nothing (or a planted signal), and
-runs the five-fold comparison that `featstore compare` runs. The first table has a line for each number of patients:
-how often the 95 % intervals of the AUC and of its differences hold the truth (one half, or that of the same models on
-4,000 new patients), how often any pair is told apart where there is nothing to tell (family-wise error), and how
-often the better network is told (power), all by max-T over three pairs.
+Every study draws new patients with two images each, networks whose features carry nothing (or a planted signal), fits
+the linear probe in five folds and scores it as `featstore compare` does. The first table has a line for each number
+of patients: how often the 95 % intervals of the AUC and of its differences hold the truth (that of the models of the
+folds on ever so many new patients, which normal features tell in closed form), how often a pair is told apart that
+is not apart, or the wrong way round (family-wise error), and how often the better network is told (power), by max-T
+and by Holm over three pairs. The last column is the factor by which intervals of differences would have to be
+widened for the overlap of training sets, where they are widened by 1.5: from the spread of the differences over
+studies and the errors that were computed.
 
 ``--only scores``: four scores of three that guess. ``winner``: the best of twelve. ``held-out``: scores as `featstore
 fuse` gives them, of a fixed model with few patients and scores up to the very edge, against 40,000 patients.
@@ -16,6 +19,7 @@ fuse` gives them, of a fixed model with few patients and scores up to the very e
 from __future__ import annotations
 
 import argparse
+import time
 from collections import Counter
 from types import SimpleNamespace
 
@@ -28,9 +32,12 @@ from featstore.evaluation.candidates import Candidate
 from featstore.evaluation.estimates import (
     CandidateScores,
     EvaluationDesign,
+    correct_selection_bias,
     fold_mean,
     held_out_scores,
     score_candidates,
+    select_in_inner_folds,
+    with_inner_folds,
 )
 from featstore.evaluation.intervals import (
     group_weights,
@@ -41,11 +48,13 @@ from featstore.evaluation.intervals import (
     widen,
 )
 from featstore.evaluation.metrics import BOUNDED, PRIMARY, primary_score, score
-from featstore.evaluation.pairwise_tests import pairwise_tests
-from featstore.evaluation.selection_bias import (
-    correct_selection_bias,
-    select_in_inner_folds,
-    with_inner_folds,
+from featstore.evaluation.pairwise_tests import (
+    ALPHA,
+    differences,
+    holm,
+    max_t,
+    pair_variances,
+    pairwise_tests,
 )
 from featstore.results.scores import MetricEstimate, VarianceComponents
 from featstore.splits import group_folds
@@ -62,30 +71,47 @@ KINDS = {
     "gain": ((1.0,), (1.0,), (2.0,)),
 }
 """Signals of three candidates: nothing to be found, all equally good, and the third better than both others."""
-NEW, RESAMPLES = 4000, 1000
+COLUMNS = (
+    "kind | patients | AUC held | difference held | told wrongly: max-T | Holm | power: max-T | Holm | gain"
+    " | factor needed"
+)
+RESAMPLES = 1000
+STEPS, TOLERANCE = 30, 1e-7
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--studies", type=int, default=200)
+    parser.add_argument("--studies", type=int)
     parser.add_argument("--patients", default="60,120,330,1000")
+    parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--only", choices=("scores", "winner", "held-out"))
     arguments = parser.parse_args()
     numbers = list(map(int, arguments.patients.split(",")))
-    print(f"{arguments.studies} studies of each kind; 95 % intervals, verdicts at 0.05", flush=True)
+    studies = arguments.studies or (200 if arguments.only else 1000)
+    print("95 % intervals, verdicts at 0.05", flush=True)
     match arguments.only:
         case "winner":
-            many(60, 12, arguments.studies)
+            many(60, 12, studies)
         case "held-out":
-            all_held_out(arguments.studies)
+            all_held_out(studies)
         case "scores":
-            all_scores(numbers, arguments.studies)
+            all_scores(numbers, studies)
         case _:
-            print("kind   patients  AUC held  difference held  told wrongly  power  gain")
-            for patients in numbers:
-                for kind in KINDS:
-                    by_patients(kind, patients, arguments.studies, arguments.repeats)
+            rows = [Coverage(kind, n, arguments.repeats) for n in numbers for kind in KINDS]
+            simulate(COLUMNS, rows, studies, arguments.minutes)
+
+
+def simulate(columns: str, rows: list, studies: int, minutes: float) -> None:
+    """Add a study to each line in turn, as many as were asked for or as the time allows, and print the table."""
+    end, done = time.monotonic() + 60 * minutes, 0
+    while done < studies and time.monotonic() < end:
+        for row in rows:
+            row.add(done)
+        done += 1
+    print(f"{done:,} studies a line\n\n| {columns} |\n|{'---|' * (columns.count('|') + 1)}")
+    for row in rows:
+        print("|", " | ".join(row.cells()), "|")
 
 
 def all_held_out(studies: int) -> None:
@@ -102,57 +128,120 @@ def all_scores(numbers: list[int], studies: int) -> None:
         planted(120, signal, studies)
 
 
-def by_patients(kind: str, patients: int, studies: int, repeats: int) -> None:
+class Coverage:
     """One line: coverage of scores and differences, family-wise error, and power where there is a gain."""
-    scores, differences, wrong, power, gains = [], [], 0, 0, []
-    for seed in range(studies):
-        design, ranked, truth = known_study(KINDS[kind], seed, patients, repeats)
+
+    def __init__(self, kind: str, patients: int, repeats: int) -> None:
+        self.kind, self.patients, self.repeats = kind, patients, repeats
+        # As in the product, all have the same resamples.
+        self.weights = group_weights(np.repeat(np.arange(patients), IMAGES), RESAMPLES)
+        self.held, self.apart, self.gains, self.seen, self.errors = [], [], [], [], []
+        self.wrong, self.power = Counter(), Counter()
+
+    def add(self, seed: int) -> None:
+        """Draw a study and look at its intervals and tests."""
+        design, ranked, truth = known_study(KINDS[self.kind], seed, self.patients, self.repeats, self.weights)
         for s, right in zip(ranked, truth, strict=True):
-            low, high = s.estimates["auc"].interval
-            scores.append(low <= right <= high)
-        pairs = pairwise_tests(design, ranked)
-        told = {(pair.a, pair.b): pair for pair in pairs if pair.verdict != "cannot_tell"}
-        for pair in pairs:
-            low, high = pair.interval
-            differences.append(low <= truth[int(pair.a)] - truth[int(pair.b)] <= high)
-        better = [pair for pair in told.values() if kind == "gain" and "2" in (pair.a, pair.b)]
-        right = [p for p in better if (p.verdict == "a_better") == (p.a == "2")]
-        power += len(right) == 2
-        wrong += len(told) > len(right)
-        gains.append(truth[2] - max(truth[:2]))
-    found = f"{power / studies:.3f}" if kind == "gain" else "    -"
-    print(
-        f"{kind:5}  {patients:8}  {np.mean(scores):8.3f}  {np.mean(differences):15.3f}  {wrong / studies:12.3f}"
-        f"  {found}  {np.mean(gains):+.3f}",
-        flush=True,
-    )
+            low, high = s.estimates[PRIMARY].interval
+            self.held.append(low <= right <= high)
+        pairs = differences(design, ranked, np.array([1, 2, 2]), np.array([0, 0, 1]))
+        for at, (low, high) in enumerate(pairs.intervals()):
+            self.apart.append(low <= truth[pairs.first[at]] - truth[pairs.second[at]] <= high)
+        for name, p in (("max-T", max_t(pairs)[0]), ("Holm", holm(pairs.p))):
+            told = p < ALPHA
+            right = told & (pairs.first == 2) & (pairs.delta > 0) & (self.kind == "gain")
+            self.wrong[name] += bool((told & ~right).any())
+            self.power[name] += bool(right.sum() == 2)
+        self.seen.append(pairs.delta)
+        self.errors.append(pair_variances(pairs.contributions, pairs.first, pairs.second))
+        self.gains.append(truth[2] - max(truth[:2]))
+
+    def cells(self) -> list[str]:
+        """Its shares so far."""
+        studies = len(self.seen)
+        power = [f"{self.power[name] / studies:.3f}" for name in ("max-T", "Holm")]
+        factor = np.sqrt(np.var(self.seen, axis=0).mean() / np.mean(self.errors))
+        return [
+            self.kind,
+            f"{self.patients:,}",
+            f"{np.mean(self.held):.3f}",
+            f"{np.mean(self.apart):.3f}",
+            *(f"{self.wrong[name] / studies:.3f}" for name in ("max-T", "Holm")),
+            *(power if self.kind == "gain" else ("-", "-")),
+            f"{np.mean(self.gains):+.3f}",
+            f"{factor:.2f}",
+        ]
 
 
 def known_study(
-    signals: tuple[tuple[float, ...], ...], seed: int, patients: int, repeats: int
+    signals: tuple[tuple[float, ...], ...], seed: int, patients: int, repeats: int, weights: np.ndarray
 ) -> tuple[EvaluationDesign, list[CandidateScores], list[float]]:
     """One comparison, and the AUC that the models of its folds have on new patients."""
     rng = np.random.default_rng([seed, patients])
-    groups = np.repeat([f"p{i:04d}" for i in range(patients)], IMAGES)
-    y = np.repeat(np.arange(patients) % 2, IMAGES)
-    y_new = np.repeat(np.arange(NEW) % 2, IMAGES)
-    matrix = SimpleNamespace(y=y, groups=groups, classes=("a", "b"))
-    design = EvaluationDesign(y, groups, group_folds(matrix, FOLDS, repeats, seed), repeats, 1)
-    weights = group_weights(groups, RESAMPLES, seed)
+    design = drawn_design(rng, patients, repeats)
     ranked, truth = [], []
     for at, signal in enumerate(signals):
-        X, X_new = features(rng, y, patients, signal), features(rng, y_new, NEW, signal)
-        model = make_pipeline(StandardScaler(), LogisticRegression())
-        proba, areas = [], []
-        for train, test in design.splits:
-            model.fit(X[train], y[train])
-            proba.append(model.predict_proba(X[test]))
-            areas.append(
-                float(primary_score(y_new, model.predict_proba(X_new), np.ones((1, len(y_new))), 1)[0])
-            )
+        proba, area = probes(design, features(rng, design.y, patients, signal), signal)
         ranked.append(scored_by_auc(design, Candidate("concat_logreg", ("A",), str(at)), proba, weights))
-        truth.append(float(np.mean(areas)) if any(signal) else 0.5)
+        truth.append(area)
     return design, ranked, truth
+
+
+# Many studies in little time: patients of equal size in folds, and the linear probe by Newton's method
+
+
+def drawn_design(rng: np.random.Generator, patients: int, repeats: int = 1) -> EvaluationDesign:
+    """Folds over whole patients with the same number of each class, as `featstore.splits.group_folds` makes them."""
+    groups, splits = np.repeat(np.arange(patients), IMAGES), []
+    for _ in range(repeats):
+        part = np.empty(patients, int)
+        for kind in range(2):
+            part[rng.permutation(np.arange(kind, patients, 2))] = np.arange(len(part[kind::2])) % FOLDS
+        splits += [
+            (np.flatnonzero(part[groups] != at), np.flatnonzero(part[groups] == at)) for at in range(FOLDS)
+        ]
+    return EvaluationDesign(groups % 2, groups, splits, repeats, 1)
+
+
+def probes(
+    design: EvaluationDesign, X: np.ndarray, signal: tuple[float, ...]
+) -> tuple[list[np.ndarray], float]:
+    """Probabilities on the test images of each fold, and the mean AUC of these models on new patients.
+
+    A score w of normal features, of variance 2 each and apart by `signal`, has the AUC P(w·signal / (2 |w|)).
+    """
+    from scipy.special import expit
+    from scipy.stats import norm
+
+    shift = np.zeros(X.shape[1])
+    shift[: WIDTH * len(signal) : WIDTH] = signal
+    proba, areas = [], []
+    for train, test in design.splits:
+        w, b = fit_probe(X[train], design.y[train])
+        p = expit(X[test] @ w + b)
+        proba.append(np.column_stack([1 - p, p]))
+        areas.append(norm.cdf(w @ shift / (2 * np.linalg.norm(w))))
+    return proba, float(np.mean(areas))
+
+
+def fit_probe(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weights and offset of scikit-learn's LogisticRegression() after a StandardScaler()."""
+    from scipy.special import expit
+
+    mean, scale = X.mean(axis=0), X.std(axis=0)
+    Z = np.column_stack([(X - mean) / scale, np.ones(len(X))])
+    penalty, w = np.append(np.ones(X.shape[1]), 0.0), np.zeros(Z.shape[1])
+    for _ in range(STEPS):
+        p = expit(Z @ w)
+        slope = Z.T @ (p - y) + penalty * w
+        step = np.linalg.solve((Z.T * (p * (1 - p))) @ Z + np.diag(penalty), slope)
+        w -= step
+        if np.abs(step).max() < TOLERANCE:
+            break
+    return w[:-1] / scale, float(w[-1] - w[:-1] @ (mean / scale))
+
+
+# Scores, held-out answers and the winner's curse
 
 
 def held_out(patients: int, images: int, between: float, signal: float, studies: int) -> None:

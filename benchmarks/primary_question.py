@@ -1,111 +1,213 @@
 """How often the primary question is answered rightly, beside max-T and Holm over all pairs.
 
-    python benchmarks/primary_question.py [--studies 100] [--patients 60,120,330,1000]
+    python benchmarks/primary_question.py [--studies 1000] [--minutes 60] [--patients 60,120,330,1000]
+                                            [--kinds noise,level,...]
 
-Every study draws new patients with two images each and five networks, fits a linear probe on each and on all of them
-in five folds, and fuses the probes' answers in five other ways: 55 pairs in all. Nothing is to be found where the
-networks carry nothing (noise), and where the primary fusion is one more network, as good as the best single one
-(level): there every "better" is an error. Where two networks know half of the truth each (gain) it is power.
+Every study draws new patients with two images each and five networks, whose probes are fused in six ways: 55 pairs in
+all. With real fits a linear probe is fitted on each network and on all of them in five folds:
+
+* noise: no network carries anything, and every "better" or "worse" is an error;
+* level: the primary fusion is one more network, as good as the best single one, and the others are worse. This is
+  where "better" has its largest error;
+* gain: two networks know half of the truth each, and the fusion is better where patients are enough to learn it.
+
+Without fits the logits themselves are drawn, so that the true difference to the best single network is a number that
+does not depend on what was learned: 0 (as level), the margin of 0.01 (where "equivalent" has its largest error), and
+gains of 0.03 and 0.05. There models do not change with the training patients, which the factor of 1.5 allows for.
+
+Columns: shares of the studies with each answer; with a number of patients promised; in which today's test before
+(Holm over all pairs) would have called the fusion better than every single network; in which any pair is told by
+max-T, by Holm, though nothing is between the two, or the wrong way round; the true gain.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
-from types import SimpleNamespace
 
 import numpy as np
-from interval_coverage import FOLDS, IMAGES, cross_validate, features, scored_by_auc
+from interval_coverage import FOLDS, drawn_design, features, probes, simulate
+from scipy.special import expit, logit
+from scipy.stats import norm
 
 from featstore.evaluation.candidates import Candidate
-from featstore.evaluation.estimates import EvaluationDesign
-from featstore.evaluation.intervals import group_weights
-from featstore.evaluation.pairwise_tests import ALPHA, holm, pairwise_tests
-from featstore.evaluation.primary_question import Question, answer
-from featstore.splits import group_folds
+from featstore.evaluation.estimates import CandidateScores, EvaluationDesign
+from featstore.evaluation.intervals import ranking_sample_sizes
+from featstore.evaluation.metrics import PRIMARY, primary_score
+from featstore.evaluation.pairwise_tests import ALPHA, differences, holm, max_t
+from featstore.evaluation.primary_question import MARGIN, Question, answer
+from featstore.results.scores import MetricEstimate, VarianceComponents
 
 NETWORKS = tuple("ABCDE")
+FUSIONS = ("concat_logreg", "mean", "logit", "max", "median", "vote")
 SIGNALS = {"noise": (0.0,) * 5, "level": (1.5, 0.5, 0.5, 0.5, 0.5), "gain": (1.0, 1.0, 0.5, 0.5, 0.5)}
-RESAMPLES = 100
-"""For the intervals of scores alone: no difference rests on them."""
+"""Signals of the networks, with real fits."""
+GAINS = {"0": 0.0, "0.01": MARGIN, "0.03": 0.03, "0.05": 0.05}
+"""True gain over the best single network, without fits."""
+AREAS = (0.8, 0.79, 0.78, 0.75, 0.7)
+"""AUC of the networks there."""
+SHARED, TAKEN = 0.6, 0.5
+"""Share of the variance of a logit that all networks have in common; of the rest, that of the best in the fusion."""
+COLUMNS = (
+    "kind | patients | better | worse | equivalent | number of patients | better by Holm"
+    " | told wrongly: max-T | Holm | gain"
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--studies", type=int, default=100)
+    parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--patients", default="60,120,330,1000")
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--kinds", default=",".join((*SIGNALS, *GAINS)))
     arguments = parser.parse_args()
-    print(
-        f"{arguments.studies} studies of each kind, 5 networks, 6 fusions, 55 pairs; share of the studies with"
-    )
-    print(
-        "kind  patients  better  worse  number of patients  better by Holm  any pair: max-T  Holm  gain seen"
-    )
-    for patients in map(int, arguments.patients.split(",")):
-        for kind in SIGNALS:
-            row(kind, patients, arguments.studies)
+    print("5 networks, 6 fusions, 55 pairs; shares of the studies", flush=True)
+    patients = map(int, arguments.patients.split(","))
+    rows = [Answers(kind, n, arguments.repeats) for n in patients for kind in arguments.kinds.split(",")]
+    simulate(COLUMNS, rows, arguments.studies, arguments.minutes)
 
 
-def row(kind: str, patients: int, studies: int) -> None:
-    seen: Counter[str] = Counter()
-    gains = []
-    for seed in range(studies):
-        design, question, scored = study(kind, seed, patients)
+class Answers:
+    """One line: how the primary question was answered, and which pairs were told that are not apart."""
+
+    def __init__(self, kind: str, patients: int, repeats: int) -> None:
+        self.kind, self.patients, self.repeats = kind, patients, repeats
+        self.seen: Counter[str] = Counter()
+        self.gains: list[float] = []
+
+    def add(self, seed: int) -> None:
+        """Draw a study and answer its question."""
+        design, question, scored, truth = study(self.kind, seed, self.patients, self.repeats)
         found = answer(design, question, scored)
-        pairs = pairwise_tests(design, scored)
-        adjusted = holm(np.array([pair.tests["clustered"].p for pair in pairs]))
-        asked = [p for p, pair in zip(adjusted, pairs, strict=True) if _is_asked(pair)]
-        deltas = [one.delta for one in found.singles]
-        gains.append(min(deltas))
-        seen.update(
-            {
-                found.verdict: 1,
-                "number": int(found.needed is not None),
-                "by holm": int(min(deltas) > 0 and max(asked) < ALPHA),
-                "max-T": int(any(pair.verdict != "cannot_tell" for pair in pairs)),
-                "holm": int((adjusted < ALPHA).any()),
-            }
-        )
-    shares = [seen[name] / studies for name in ("better", "worse", "number", "by holm", "max-T", "holm")]
-    told = "  ".join(f"{share:.2f}" for share in shares)
-    print(f"{kind:5}  {patients:5}  {told}  {np.mean(gains):+.3f}", flush=True)
+        first, second = np.tril_indices(len(scored), -1)
+        asked = (first == len(NETWORKS)) & (second < len(NETWORKS))
+        pairs = differences(design, scored, first, second)
+        adjusted = holm(pairs.p)
+        errors = wrong(self.kind, pairs.delta, truth, first, second)
+        # An adjusted p is never below the plain one: often there is nothing to draw for.
+        some = bool((errors & (pairs.p < ALPHA)).any())
+        self.gains.append(truth[len(NETWORKS)] - max(truth[: len(NETWORKS)]))
+        self.seen[found.verdict] += 1
+        self.seen["number"] += found.needed is not None
+        self.seen["by holm"] += bool(pairs.delta[asked].min() > 0 and adjusted[asked].max() < ALPHA)
+        self.seen["max-T"] += some and bool((errors & (max_t(pairs)[0] < ALPHA)).any())
+        self.seen["holm"] += bool((errors & (adjusted < ALPHA)).any())
+
+    def cells(self) -> list[str]:
+        """Its shares so far."""
+        names = ("better", "worse", "equivalent", "number", "by holm", "max-T", "holm")
+        shares = [f"{self.seen[name] / len(self.gains):.3f}" for name in names]
+        return [self.kind, f"{self.patients:,}", *shares, f"{np.mean(self.gains):+.3f}"]
 
 
-def _is_asked(pair: object) -> bool:
-    return pair.a == "concat_logreg" and pair.b in NETWORKS
+def wrong(
+    kind: str, delta: np.ndarray, truth: list[float], first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+    """Pairs that would be told wrongly, of those whose truth is known: networks, and the primary fusion."""
+    a, b = np.array(truth)[first], np.array(truth)[second]
+    nothing = np.isclose(a, b, atol=1e-9) if kind in GAINS else _alike(kind, first, second)
+    return (nothing | ((a - b) * delta < 0)) & np.isfinite(a - b)
 
 
-def study(kind: str, seed: int, patients: int) -> tuple[EvaluationDesign, Question, list]:
-    """One comparison of five probes and six fusions."""
+def _alike(kind: str, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Pairs of equal signals: what their models learned differs by chance alone."""
+    level = kind == "level"
+    signals = np.array([*SIGNALS[kind], 1.5 if level else np.nan, *[np.nan] * (len(FUSIONS) - 1)])
+    return (signals[first] == signals[second]) | (kind == "noise")
+
+
+def study(
+    kind: str, seed: int, patients: int, repeats: int = 1
+) -> tuple[EvaluationDesign, Question, list[CandidateScores], list[float]]:
+    """One comparison of five probes and six fusions, and the true AUC of each, NaN where it is not known."""
     rng = np.random.default_rng([seed, patients])
-    groups = np.repeat([f"p{i:04d}" for i in range(patients)], IMAGES)
-    y = np.repeat(np.arange(patients) % 2, IMAGES)
-    splits = group_folds(SimpleNamespace(y=y, groups=groups, classes=("a", "b")), FOLDS, seed=seed)
-    tables = [features(rng, y, patients, (signal,)) for signal in SIGNALS[kind]]
-    singles = [cross_validate(y, splits, X) for X in tables]
-    whole = features(rng, y, patients, (1.5,)) if kind == "level" else np.hstack(tables)
-    fused = [cross_validate(y, splits, whole), *_fused(singles)]
+    design = drawn_design(rng, patients, repeats)
+    answers, truth = (drawn if kind in GAINS else fitted)(kind, rng, design, patients)
+    truth += [0.5 if kind == "noise" else np.nan] * (len(FUSIONS) - 1)
     who = [Candidate("concat_logreg", (name,), name) for name in NETWORKS]
-    who += [
-        Candidate("x", NETWORKS, name) for name in ("concat_logreg", "mean", "logit", "max", "median", "vote")
-    ]
-    design = EvaluationDesign(y, groups, splits, 1, 1)
-    weights = group_weights(groups, RESAMPLES, seed)
-    scored = [scored_by_auc(design, *one, weights) for one in zip(who, [*singles, *fused], strict=True)]
-    return design, Question(who[5], tuple(who[:5]), 0.01), scored
+    who += [Candidate("x", NETWORKS, name) for name in FUSIONS]
+    answers += _fused(answers[: len(NETWORKS)])
+    scored = [scored_without_resamples(design, *one) for one in zip(who, answers, strict=True)]
+    return design, Question(who[len(NETWORKS)], tuple(who[: len(NETWORKS)]), MARGIN), scored, truth
+
+
+def fitted(
+    kind: str, rng: np.random.Generator, design: EvaluationDesign, patients: int
+) -> tuple[list, list[float]]:
+    """Answers of the five probes and of the primary fusion, by real fits, and their AUC on new patients."""
+    tables = [features(rng, design.y, patients, (signal,)) for signal in SIGNALS[kind]]
+    whole = (np.hstack(tables), SIGNALS[kind])
+    if kind == "level":
+        whole = (features(rng, design.y, patients, (1.5,)), (1.5,))
+    each = [*((X, (signal,)) for X, signal in zip(tables, SIGNALS[kind], strict=True)), whole]
+    found = [probes(design, *one) for one in each]
+    return [proba for proba, _ in found], [area for _, area in found]
+
+
+def drawn(
+    kind: str, rng: np.random.Generator, design: EvaluationDesign, patients: int
+) -> tuple[list, list[float]]:
+    """The same without fits: logits of known AUC, alike between networks, patients and their images."""
+    truth = [*AREAS, AREAS[0] + GAINS[kind]]
+    index = design.groups
+
+    def noise(columns: int) -> np.ndarray:
+        return rng.normal(size=(len(index), columns)) + rng.normal(size=(patients, columns))[index]
+
+    own = noise(len(AREAS))
+    of_fusion = np.sqrt(TAKEN) * own[:, :1] + np.sqrt(1 - TAKEN) * noise(1)
+    z = np.sqrt(SHARED) * noise(1) + np.sqrt(1 - SHARED) * np.hstack([own, of_fusion])
+    z += 2 * norm.ppf(truth) * design.y[:, None]
+    p = expit(z - z.mean(axis=0))
+    return [
+        [np.column_stack([1 - p[test, at], p[test, at]]) for _, test in design.splits]
+        for at in range(len(truth))
+    ], truth
 
 
 def _fused(singles: list) -> list:
     """Five decision-level fusions of the probes' answers, fold by fold."""
-    p = [np.array([answers[at][:, 1] for answers in singles]).clip(1e-9, 1 - 1e-9) for at in range(FOLDS)]
+    folds = range(len(singles[0]))
+    p = [np.array([answers[at][:, 1] for answers in singles]).clip(1e-9, 1 - 1e-9) for at in folds]
     ways = [
         [part.mean(axis=0) for part in p],
-        [1 / (1 + np.exp(-np.log(part / (1 - part)).mean(axis=0))) for part in p],
+        [expit(logit(part).mean(axis=0)) for part in p],
         [part.max(axis=0) for part in p],
         [np.median(part, axis=0) for part in p],
         [(part > 1 / 2).mean(axis=0) for part in p],
     ]
     return [[np.column_stack([1 - part, part]) for part in way] for way in ways]
+
+
+def scored_without_resamples(design: EvaluationDesign, candidate: Candidate, proba: list) -> CandidateScores:
+    """A candidate with its AUC alone, and no interval of it: no difference rests on resamples."""
+    folds = np.array(
+        [
+            float(primary_score(design.y[test], p, np.ones((1, len(test))), 1)[0])
+            for (_, test), p in zip(design.splits, proba, strict=True)
+        ]
+    )
+    once = design.splits[:FOLDS]
+    rows = np.concatenate([test for _, test in once])
+    ends = np.cumsum([len(test) for _, test in once])[:-1]
+    size = ranking_sample_sizes(
+        [(design.y[rows] == 1, np.concatenate(proba[:FOLDS])[:, 1])],
+        design.groups[rows],
+        np.split(np.arange(len(rows)), ends),
+    )[PRIMARY]
+    mean = float(folds.mean())
+    estimate = MetricEstimate(mean=mean, deviation=None, interval=None, folds=tuple(folds))
+    return CandidateScores(
+        candidate,
+        tuple(proba),
+        (),
+        {PRIMARY: estimate},
+        VarianceComponents(patients=None, folds=None, training=None),
+        np.array([]),
+        None if size is None else (mean, mean),  # asked for nothing but whether there is one
+        size,
+    )
 
 
 if __name__ == "__main__":

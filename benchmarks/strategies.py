@@ -20,7 +20,7 @@ import time
 import numpy as np
 
 from featstore import registry
-from featstore.fusion.blocks import make_blocks
+from featstore.types import make_blocks
 
 FOLDER = "featstore.fusion.strategies"
 REFERENCE = "concat_logreg"

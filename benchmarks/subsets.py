@@ -36,9 +36,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from featstore.fusion.blocks import make_blocks
 from featstore.fusion.dual_newton import Kernel, scaled_blocks, solve, targets
 from featstore.fusion.linear import standardise
+from featstore.types import make_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Commands of stage two: `featstore check`, `split`, `fuse`, `plan`, `compare`, `predict` and `explain`."""
+"""Commands of stage two: from `featstore check` over `fuse` and `compare` to `predict`, `export` and `replay`."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def plan(
 
     Example: featstore plan DATA --positive covid --out plan.json
     """
-    from featstore.api.plan import plan
+    from featstore.api.compare import plan
     from featstore.reporting.terminal.comparison import plan_text
 
     say("plan", "reading the data set and its features", json=json)
@@ -449,6 +449,94 @@ def explain(
     finish(result.bad)
 
 
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.")],
+    out: Annotated[Path, typer.Argument(help="X.keras, X.onnx, or X.zip for a sealed bundle with its card.")],
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="Where the run's own weights are, as for predict.", metavar="NAME=CHOICE"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Write the model of a run as one file that works without featstore: image to probability.
+
+    Preprocessing, networks, fused head and calibration, in layers of plain Keras (safe_mode, no code). Decoding and
+    scaling to the input size stay outside; `featstore convert` makes PNG of DICOM, NIfTI and 16-bit images.
+
+    Example: featstore export runs/mine model.keras
+    """
+    from featstore.api.export import export
+    from featstore.reporting.terminal.results import exported_text
+
+    say("export", "reading the run, then loading its networks", json=json)
+    result = export(run, out, weights=options.parse_weights(weights), overwrite=overwrite)
+    print_result(result, exported_text, json=json)
+
+
+@options.reads_data
+def pack(
+    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` or `compare` left.")],
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="The pack, X.zip.", metavar="PACK.zip")],
+    licence: Annotated[
+        str | None,
+        typer.Option(help="On what terms the pack may be used; kept in it.", metavar="TEXT", show_default=False),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    weights: options.Weights = None,
+    reading: options.Reading = options.PLAIN,
+    cache: options.Cache = None,
+    json: options.Json = False,
+) -> None:
+    """Write the vectors, labels and splits behind a run's scores as one sealed file, without any image.
+
+    `featstore replay` computes the scores again from it, anywhere. Patients are numbered, paths left out; but vectors
+    are personal data, to be kept as safe as the images.
+
+    Example: featstore pack runs/mine DATA --out pack.zip
+    """
+    from featstore.api.pack import NO_LICENCE, pack
+    from featstore.reporting.terminal.results import packed_text
+
+    say("pack", "reading the data set and the features of the run", json=json)
+    result = pack(
+        run,
+        data,
+        out,
+        licence=licence or NO_LICENCE,
+        overwrite=overwrite,
+        progress=not json,
+        weights=options.parse_weights(weights),
+        cache=cache,
+        **reading,
+    )
+    print_result(result, packed_text, json=json)
+
+
+DIFFERS = 1
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(help="What `featstore pack` wrote.", metavar="PACK.zip")],
+    json: options.Json = False,
+) -> None:
+    """Compute every table of a run's scores again from a pack, and say where they differ.
+
+    Needs no image, no network and no cache. Exit code 1 if a number came out otherwise.
+
+    Example: featstore replay pack.zip
+    """
+    from featstore.api.pack import replay
+    from featstore.reporting.terminal.results import replay_text
+
+    say("replay", "reading the pack, then computing its scores again", json=json)
+    result = replay(file, progress=not json)
+    print_result(result, replay_text, json=json)
+    if not result.same:
+        raise typer.Exit(DIFFERS)
+
+
 AUDIT_FAILED = 5
 
 
@@ -460,6 +548,14 @@ def check(
     reading: options.Reading = options.PLAIN,
     cache: options.Cache = None,
     accept: options.Accept = None,
+    write_config: Annotated[
+        bool,
+        typer.Option("--write-config", help="Write what was found and given as settings, to --config."),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace settings that are there; what they say is kept.")
+    ] = False,
+    config: Path | None = None,
     json: options.Json = False,
 ) -> None:
     """Audit a data set: duplicates, leaks, shortcuts.
@@ -469,8 +565,12 @@ def check(
     Example: featstore check DATA --columns group=patient_id
     """
     from featstore.api.check import check
+    from featstore.api.config import refuse_overwriting
+    from featstore.api.config import write_config as write
     from featstore.reporting.terminal.results import check_text
 
+    if write_config:
+        refuse_overwriting(data, config, overwrite=overwrite)
     say("check", "reading the data set", json=json)
     result = check(
         data,
@@ -484,6 +584,17 @@ def check(
         print_json(result.to_json())
     else:
         print_screen(check_text(result))
+    if write_config:
+        given = {**reading, "value_range": value_range, "window": window, "accept": accept}
+        given.pop("follow_links")
+        written = write(
+            data,
+            path=config,
+            found=result,
+            overwrite=overwrite,
+            **{n: v for n, v in given.items() if v},
+        )
+        print_text(f"Settings written to {written}: every command on these data reads them.", err=True)
     if not result.no_error_found:
         raise typer.Exit(AUDIT_FAILED)
     finish(result.bad)

@@ -18,9 +18,12 @@ from featstore.errors import FeatstoreError, InterruptionError, StoreError
 from featstore.processes import progress_bars
 
 from . import cache, evaluation, extraction, reporting
+from .options import GroupedCommand
 from .printing import escape_unshowable
 
 DEBUG, PLUGIN = "--debug", "--plugin"
+WIDTH = 100
+"""Columns of a help text on a terminal that has them, as of a screen: `featstore.tables.WIDTH`."""
 SHOWN = 100
 """Characters of a path that nobody can have meant."""
 
@@ -82,27 +85,30 @@ app = Application(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
 )
-app.command("demo")(reporting.demo)
-app.command("check")(evaluation.check)
-app.command("split")(evaluation.split)
-app.command("convert")(extraction.convert)
-app.command("extract")(extraction.extract)
-app.command("fuse")(evaluation.fuse)
-app.command("plan")(evaluation.plan)
-app.command("compare")(evaluation.compare)
-app.command("predict")(evaluation.predict)
-app.command("explain")(evaluation.explain)
-app.command("report")(reporting.report)
-app.command("paper")(reporting.paper)
-app.command("finetune")(extraction.finetune)
-app.command("bench")(extraction.bench)
-app.command("doctor")(reporting.doctor)
+app.command("demo", cls=GroupedCommand)(reporting.demo)
+app.command("check", cls=GroupedCommand)(evaluation.check)
+app.command("split", cls=GroupedCommand)(evaluation.split)
+app.command("convert", cls=GroupedCommand)(extraction.convert)
+app.command("extract", cls=GroupedCommand)(extraction.extract)
+app.command("fuse", cls=GroupedCommand)(evaluation.fuse)
+app.command("plan", cls=GroupedCommand)(evaluation.plan)
+app.command("compare", cls=GroupedCommand)(evaluation.compare)
+app.command("predict", cls=GroupedCommand)(evaluation.predict)
+app.command("explain", cls=GroupedCommand)(evaluation.explain)
+app.command("export", cls=GroupedCommand)(evaluation.export)
+app.command("pack", cls=GroupedCommand)(evaluation.pack)
+app.command("replay", cls=GroupedCommand)(evaluation.replay)
+app.command("report", cls=GroupedCommand)(reporting.report)
+app.command("paper", cls=GroupedCommand)(reporting.paper)
+app.command("finetune", cls=GroupedCommand)(extraction.finetune)
+app.command("bench", cls=GroupedCommand)(extraction.bench)
+app.command("doctor", cls=GroupedCommand)(reporting.doctor)
 app.add_typer(cache.app, name="cache")
-app.command("backbones")(reporting.backbones)
-app.command("strategies")(reporting.strategies)
-app.command("recipes")(reporting.recipes)
+app.command("backbones", cls=GroupedCommand)(reporting.backbones)
+app.command("strategies", cls=GroupedCommand)(reporting.strategies)
+app.command("recipes", cls=GroupedCommand)(reporting.recipes)
 
 
 def _print_version(wanted: bool) -> None:

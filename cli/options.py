@@ -5,13 +5,19 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from featstore.errors import UsageError
+
+from .printing import say
+
+if TYPE_CHECKING:
+    from featstore.api.config import Config
 
 # Options, as annotated types
 
@@ -45,6 +51,13 @@ Slices = Annotated[
         " axial:largest-lung.",
         metavar="AXIS[:WHICH]",
         show_default=False,
+    ),
+]
+Covariates = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns of the table, such as age,sex, that compare and fuse take beside the networks.",
+        metavar="A,B",
     ),
 ]
 Suffix = Annotated[
@@ -101,14 +114,15 @@ StoredSeeds = Annotated[
 ]
 Seeds = Annotated[str | None, typer.Option(help="Augmented views, such as 1-4 or 1,3,7; none for none.")]
 ValueRange = Annotated[
-    str | None, typer.Option("--range", help="Black and white of 16-bit or float images.", metavar="LOW,HIGH")
+    str | None,
+    typer.Option("--range", help="In place of a window: black and white of deep images.", metavar="LOW,HIGH"),
 ]
 Window = Annotated[
     str | None,
     typer.Option(
         "--window",
         "--windows",
-        help="The same by name (lung, mediastinal, bone, brain), as level,width in HU, or file: each file's own."
+        help="Of CT: by name (lung, mediastinal, bone, brain), as level,width in HU, or file: each file's own."
         " Three (lung,mediastinal,bone) become three channels.",
         metavar="NAME|L,W",
     ),
@@ -188,6 +202,78 @@ Accept = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there already.")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="Settings; default featstore.toml in DATA or beside it; none for none. Flags win.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
+
+
+# The options of a help text, under headings
+
+HEADINGS: Mapping[str, tuple[str, ...]] = {
+    "Evaluation": (
+        "strategy", "strategies", "subsets", "positive", "class_name", "primary", "margin", "plan", "by", "ratios",
+        "folds", "repeats", "seed", "paper_split", "sensitivity", "confidence", "calibrate", "preset", "settings",
+        "init_from", "freeze_blocks", "test_size", "split_seed", "fold_seed", "training_seeds", "views", "test_views",
+        "economics", "nested", "view_curve", "accept", "tolerance",
+    ),
+    "Training": ("epochs", "learning_rate", "patience", "unfreeze", "batch_size"),
+    "Networks": ("backbone", "backbones", "weights", "recipe", "seeds", "precision", "preprocess", "engine"),
+    "Data": (
+        "data", "name", "features", "ignore", "rows", "columns", "group_pattern", "root", "suffix", "window",
+        "value_range", "slices", "site_tag", "follow_links", "images", "config",
+    ),
+    "Output": (
+        "out", "layout", "overwrite", "write_config", "json", "csv", "details", "pairs", "with_images", "names",
+        "figures", "formats", "dpi",
+    ),
+}  # fmt: skip
+"""Options by heading, the most used first; what is in none comes last."""
+MORE = "More"
+FEW = 12
+"""So many options stand under one heading."""
+WIDEST = 26
+"""Columns that the names of options take at most."""
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose help has its options under headings, the most used first."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments, then options, each in one column of names and one of what they do."""
+        found = {parameter: parameter.get_help_record(ctx) for parameter in self.get_params(ctx)}
+        rows = {parameter: record for parameter, record in found.items() if record is not None}
+        is_long = sum(parameter.param_type_name == "option" for parameter in rows) > FEW
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": []}
+        sections |= {heading: [] for heading in (*HEADINGS, MORE)} if is_long else {"Options": []}
+        for parameter in sorted(rows, key=_place) if is_long else rows:
+            heading = (_heading(parameter) or MORE) if is_long else "Options"
+            is_option = parameter.param_type_name == "option"
+            sections[heading if is_option else "Arguments"].append(rows[parameter])
+        if len(sections.get(MORE, [])) == 1:  # --help
+            sections["Output"] += sections.pop(MORE)
+        width = min(WIDEST, max(len(name) for name, _ in rows.values()))
+        for heading, records in sections.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl([(name.ljust(width), what) for name, what in records], WIDEST)
+
+
+def _heading(parameter: Any) -> str | None:
+    if parameter.param_type_name != "option":
+        return None
+    return next((heading for heading, names in HEADINGS.items() if parameter.name in names), None)
+
+
+def _place(parameter: Any) -> int:
+    """Where an option stands under its heading; arguments and others stay in the order of the command."""
+    heading = _heading(parameter)
+    return -1 if heading is None else HEADINGS[heading].index(parameter.name)
 
 
 Reading = dict[str, Any]
@@ -195,32 +281,123 @@ Reading = dict[str, Any]
 PLAIN: Reading = {}
 
 
-# The options that say how DATA is read
+# The options that say how DATA is read, and the settings that lie beside it
 
 
 def reads_data(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, in the place of its argument `reading`, the options that say how DATA is read."""
+    """Give a command, in the place of its argument `reading`, the options that say how DATA is read.
+
+    Whatever options were not given are then as the file of settings has them.
+    """
 
     @functools.wraps(command)
-    def gathering(**given: Any) -> None:
+    def gathering(ctx: typer.Context, **given: Any) -> None:
+        from featstore.runs import config_in_use
+
+        path = given.pop("config")
+        given["columns"] = parse_columns(given["columns"])
+        given["covariates"] = parse_names(given["covariates"])
+        used: dict[str, Any] = {}
+        config = _config(given, path)
+        if config is not None:
+            used = _used(ctx, command.__name__, config.values)
+            told = ", ".join(name.replace("_", "-") for name in used)
+            if used:
+                say(str(ctx.info_name), f"{told} as in {config.path}", json=given.get("json", False))
+        given |= used
+        if "write_config" in given:
+            given["config"] = path
         reading = {name: given.pop(name) for name in _READING}
-        reading["columns"] = parse_columns(reading["columns"])
-        command(**given, reading=reading)
+        token = config_in_use.set(config.record([*used]) if config is not None and used else None)
+        try:
+            command(**given, reading=reading)
+        except UsageError as error:
+            if config is not None and used:
+                error.remedy += f" Mind that {told} stands in {config.path}."
+            raise
+        finally:
+            config_in_use.reset(token)
 
     own = inspect.signature(command, eval_str=True)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     options = [
         inspect.Parameter(name, kind, default=default, annotation=annotation)
-        for name, (annotation, default) in _READING.items()
+        for name, (annotation, default) in {**_READING, "config": (ConfigFile, None)}.items()
     ]
+    context = inspect.Parameter("ctx", kind, annotation=typer.Context)
     parameters = [
         part
         for parameter in own.parameters.values()
+        if parameter.name != "config"
         for part in (options if parameter.name == "reading" else [parameter])
     ]
+    parameters = [context, *parameters]
     gathering.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     gathering.__annotations__ = {part.name: part.annotation for part in parameters}
     return gathering
+
+
+def _config(given: Mapping[str, Any], path: Path | None) -> Config | None:
+    """The file of settings of what a command reads.
+
+    Raises
+    ------
+    UsageError
+        If it reads several data sets that do not agree on how.
+    """
+    from featstore.api.config import NO_CONFIG, config_of
+
+    read = given.get("data") or given.get("images") or []
+    places = read if isinstance(read, list) else [read]
+    if not places or (given.get("write_config") and path is not None and not path.exists()):
+        return None
+    configs = [config_of(place, path) for place in places]
+    said = [{n: v for n, v in config.values.items() if n in given} if config else {} for config in configs]
+    for place, values in zip(places, said, strict=True):
+        if values != said[0]:
+            raise UsageError(
+                f"The settings of {places[0]} and {place} differ, and all that is given is read alike.",
+                f"Name the settings for all: --config FILE; or none, --config {NO_CONFIG}, and give flags.",
+            )
+    return configs[0]
+
+
+RIVALS = {"value_range": ("window",), "window": ("value_range",), "ratios": ("folds",)}
+"""Flags beside which a setting does not count."""
+
+
+def _used(ctx: typer.Context, command: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that a command takes and that no flag has given, as the command line would give them."""
+    from featstore.api.config import NOT_FOR
+
+    open_ones = {
+        name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "DEFAULT"
+    }
+    if ctx.params.get("plan") is not None:
+        from featstore.api.compare import PLANNED
+
+        open_ones -= PLANNED.keys()
+    return {
+        name: _as_given(name, value)
+        for name, value in values.items()
+        if name in open_ones - NOT_FOR.get(command, frozenset())
+        and all(rival in open_ones for rival in RIVALS.get(name, ()) if rival in ctx.params)
+    }
+
+
+def _as_given(name: str, value: Any) -> Any:
+    """A setting as typer would hand it over."""
+    match name:
+        case "columns" | "accept":
+            return value
+        case "weights":
+            return [f"{network}={choice}" for network, choice in value.items()]
+        case "seeds":
+            return ",".join(map(str, value)) or "none"
+        case "folds":
+            return str(value)
+    sign = "/" if name == "ratios" else ","
+    return sign.join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 _READING: dict[str, tuple[Any, Any]] = {
@@ -230,6 +407,7 @@ _READING: dict[str, tuple[Any, Any]] = {
     "suffix": (Suffix, None),
     "site_tag": (SiteTag, None),
     "slices": (Slices, None),
+    "covariates": (Covariates, None),
     "follow_links": (FollowLinks, False),
 }
 """Annotation and default of each; the names are those of `featstore.images.scan.ScanOptions`."""

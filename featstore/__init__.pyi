@@ -3,20 +3,23 @@
 from .api.bench import bench
 from .api.cache import compact, drift, gc, inventory, usage, verify
 from .api.check import check
-from .api.compare import compare
+from .api.compare import compare, plan
+from .api.config import ConfigOptions, read_config, write_config
 from .api.convert import convert
 from .api.demo import demo
 from .api.doctor import doctor
 from .api.exchange import export_features, import_features
 from .api.explain import explain
+from .api.export import export
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
-from .api.plan import plan
+from .api.pack import pack, replay
 from .api.predict import predict
 from .api.report import write_report
 from .api.split import split
 from .backbones.weights import BackboneSummary, backbones
+from .covariates import CovariateColumn, CovariateEncoding
 from .errors import (
     AbsentWeightsError,
     AuditError,
@@ -41,7 +44,6 @@ from .errors import (
 from .exchange.export import Exported
 from .exchange.importing import Imported
 from .findings import Finding
-from .fusion.blocks import Block
 from .fusion.strategies import StrategySummary, strategies
 from .images.manifest import Manifest, Quarantined
 from .images.recipe import RecipeSummary, recipes
@@ -56,10 +58,13 @@ from .results.comparison import (
     Candidate,
     CandidateResult,
     Comparison,
+    Looks,
     NestedSelection,
     PairwiseDifference,
     ParetoPoint,
+    Plan,
     PlannedDifference,
+    Planning,
     PrimaryQuestion,
     Protocol,
     SelectionBias,
@@ -85,21 +90,24 @@ from .results.extraction import (
 )
 from .results.fusion import (
     Counts,
+    Difference,
     Explanation,
     Explanations,
+    ExportedModel,
     Fusion,
     MeanOfPages,
     MetricChange,
     OperatingFields,
+    Packed,
     Prediction,
     Predictions,
+    Replay,
     SingleNetwork,
     ToleranceFields,
     WarmStart,
 )
 from .results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
 from .results.paper import Claim, Conversion, Demonstration, Leak, PaperNetwork, Reproduction, SavedFigure
-from .results.plan import Looks, Plan, Planning
 from .results.scores import (
     CalibrationError,
     Coefficient,
@@ -116,7 +124,7 @@ from .results.scores import (
 from .store.cleanup import Compacted, Compaction, Garbage, GarbageCollection
 from .store.verify import InventoryEntry, LostRows, Repair, Verification
 from .tables import Rows
-from .types import BackboneSpec, Decoding, ImageRecord, View
+from .types import BackboneSpec, Block, Decoding, ImageRecord, View
 
 __version__: str
 
@@ -142,17 +150,22 @@ __all__ = [
     "Compacted",
     "Compaction",
     "Comparison",
+    "ConfigOptions",
     "Conversion",
     "ConvertedImages",
     "Counts",
+    "CovariateColumn",
+    "CovariateEncoding",
     "Curves",
     "DataSplit",
     "Decoding",
     "Demonstration",
+    "Difference",
     "Drift",
     "Explanation",
     "Explanations",
     "Exported",
+    "ExportedModel",
     "Extraction",
     "FeatstoreError",
     "FeatureMatrix",
@@ -184,6 +197,7 @@ __all__ = [
     "NonFiniteFeaturesError",
     "OperatingFields",
     "OutOfMemoryError",
+    "Packed",
     "PairwiseDifference",
     "PaperNetwork",
     "ParetoPoint",
@@ -204,6 +218,7 @@ __all__ = [
     "RefusedFileError",
     "Reliability",
     "Repair",
+    "Replay",
     "Reproduction",
     "Result",
     "RiskCoverage",
@@ -242,6 +257,7 @@ __all__ = [
     "doctor",
     "drift",
     "explain",
+    "export",
     "export_features",
     "extract",
     "finetune",
@@ -251,14 +267,18 @@ __all__ = [
     "inventory",
     "load_matrix",
     "make_phantoms",
+    "pack",
     "paper",
     "plan",
     "predict",
+    "read_config",
     "recipes",
+    "replay",
     "scan",
     "split",
     "strategies",
     "usage",
     "verify",
+    "write_config",
     "write_report",
 ]

@@ -140,6 +140,13 @@ CATALOGUE: dict[str, FindingKind] = {
         "The data set names training and test images, and a cross-validation draws folds of its own over all.",
         "Score on the given test split instead: `featstore compare DATA --folds split`",
     ),
+    "FS115": FindingKind(
+        "covariates_missing",
+        "note",
+        "Cells of covariates are empty, or hold a value that the model has never met. The mean of the training images"
+        " stands for them (for a category, how often each value occurred), in each fold anew.",
+        "Fill in the cells where the value is known; leave the column out where one class lacks it more often.",
+    ),
     # FS2xx, layouts and cells that may be meant otherwise
     "FS201": FindingKind(
         "folders_as_classes",
@@ -322,6 +329,28 @@ CATALOGUE: dict[str, FindingKind] = {
         " taken to run from right to left, from back to front and from the feet to the head, as nibabel does.",
         "Set its affine with nibabel, or look at the example; where sides do not matter, nothing needs to be done.",
     ),
+    "FS318": FindingKind(
+        "localizer",
+        "warning",
+        "Localizers (scouts, topograms) are among the images: overviews that a scanner takes to plan its slices by."
+        " They show something else than the slices do, at another scale.",
+        "Take them out of the folder or the table, unless every image is one.",
+    ),
+    "FS319": FindingKind(
+        "slices_repeated",
+        "warning",
+        "Slices of a DICOM series lie at one place twice or more, by ImagePositionPatient: a series that was sent or"
+        " reconstructed twice, or phases that the header does not tell apart. Such slices nearly repeat each other,"
+        " and their patient counts for more.",
+        "Keep one of each where they are copies; phases of a study that is meant to have them need nothing.",
+    ),
+    "FS320": FindingKind(
+        "slices_gap",
+        "warning",
+        "Slices of a DICOM series are missing between others, by ImagePositionPatient and the usual spacing of that"
+        " series: the transfer was not complete, or some were chosen by hand.",
+        "Fetch the series again, unless slices were chosen on purpose; what is there is used.",
+    ),
     # FS4xx, what a result can be used for
     "FS401": FindingKind(
         "not_above_shortcut",
@@ -406,6 +435,14 @@ CATALOGUE: dict[str, FindingKind] = {
         " the largest feature; in fewer bits the engines round differently, and where a class or a hospital was"
         " computed by one engine alone, a classifier could learn which.",
         "Measure the difference with featstore cache drift, or compute all anew in a fresh cache: --cache DIR",
+    ),
+    "FS413": FindingKind(
+        "chosen_at_edge",
+        "note",
+        "A parameter that was chosen from a grid (C, or the penalty) is the smallest or the largest of it, so the"
+        " best may lie beyond. The strongest penalty is also what is chosen where the features tell the classes apart"
+        " hardly or not at all.",
+        "Fit with a value beyond it, featstore fuse --set NAME=VALUE, and compare the scores.",
     ),
 }  # fmt: skip
 """Code to its row; the order is that of the documentation."""

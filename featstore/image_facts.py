@@ -1,23 +1,29 @@
 """Facts of the images of a data set, found without a network, and images that were learned from already.
 
-Facts are taken from the cache, else from the files, and kept for the next command. Images that were learned from are
+A fact follows from the bytes of the file and the way of decoding alone, like a feature vector: it is taken from the
+cache, else from the file, and kept for the next command. Facts are what shortcuts and odd files are found by. Copies
+are found by miniatures, which are pictures of patients and are never kept. Images that were learned from are
 recognised by their bytes, their pixels or their patient's name.
 """
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from featstore.errors import BadImageError
 from featstore.findings import Finding
 from featstore.images import reading
+from featstore.images.augment import resize
+from featstore.images.formats import container
+from featstore.images.formats.decode import WARNINGS
 from featstore.images.manifest import findings_of_notes
-from featstore.images.near_copies import Miniatures, find_copies
+from featstore.images.near_copies import SIDE, Miniatures, find_copies
 from featstore.processes import map_ahead, threads
 from featstore.serialization import digest
 from featstore.store.notes import CopiesNote, record_copies, record_facts, recorded_copies, recorded_facts
@@ -34,7 +40,123 @@ if TYPE_CHECKING:
     Seen = tuple[NDArray[np.void], Pixels] | BadImageError
     Way = Literal["file", "pixels", "group"]
 
-# Facts, and pairs of images that show the same picture
+# Facts: the file, its grey levels, and what decoding it noted
+
+FACTS_REVISION = 1
+"""Raised when a fact is computed otherwise, or another is added."""
+BINS = 16
+ROUNDING = 1e-3
+_COUNTED = 1 << 22  # values that are counted in one go
+MODES = ("", "1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F")
+NOTES = tuple(sorted(WARNINGS))
+
+FACT = np.dtype(
+    [
+        ("id", "S32"),
+        ("pixels", "S32"),
+        ("bytes", "<u8"),
+        ("width", "<u4"),
+        ("height", "<u4"),
+        ("channels", "u1"),
+        ("kind", "u1"),
+        ("mode", "u1"),
+        ("notes", "<u4"),
+        ("histogram", "<f4", (BINS,)),
+    ]
+)
+"""One image: id and SHA-256 of its pixels (32 bytes each), the file's head, grey histogram."""
+
+
+def compute_facts(record: ImageRecord, decoding: Decoding) -> tuple[NDArray[np.void], Pixels]:
+    """Read one image and note what it shows.
+
+    Parameters
+    ----------
+    record
+        The image.
+    decoding
+        How its bytes become pixels.
+
+    Returns
+    -------
+    Array of shape ``()`` and dtype `FACT`, and a grey miniature ``(SIDE, SIDE)`` uint8.
+
+    Raises
+    ------
+    BadImageError
+        As for `featstore.images.reading.read_picture`.
+    """
+    data, pixels, notes = reading.read_picture(record, decoding)
+    height, width, channels = pixels.shape
+    row = np.zeros((), FACT)
+    row["id"] = bytes.fromhex(record.id)
+    row["pixels"] = reading.pixel_digest(pixels)
+    row["bytes"], row["width"], row["height"], row["channels"] = len(data), width, height, channels
+    row["kind"], row["mode"] = (
+        container.format_number(container.identify_format(data[: container.HEAD])),
+        _position(MODES, _stored_mode(data)),
+    )
+    row["notes"] = sum(1 << NOTES.index(note) for note in notes)
+    row["histogram"] = _counts(pixels) / pixels.size
+    miniature: Pixels = np.rint(resize(pixels, SIDE).mean(axis=2)).astype(np.uint8)
+    return row, miniature
+
+
+def _counts(pixels: Pixels) -> NDArray[np.intp]:
+    """Values by bin; NumPy makes eight bytes of each that it counts, so only some rows at a time."""
+    rows = max(1, _COUNTED * len(pixels) // pixels.size)
+    parts = (pixels[top : top + rows].ravel() // (256 // BINS) for top in range(0, len(pixels), rows))
+    counts: NDArray[np.intp] = np.sum([np.bincount(part, minlength=BINS) for part in parts], axis=0)
+    return counts
+
+
+def plausible(facts: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Which rows ``(n,)`` can be facts of an image at all: they may come from somebody else's cache."""
+    sizes = (facts["bytes"] > 0) & (facts["width"] > 0) & (facts["height"] > 0) & (facts["kind"] > 0)
+    shares = facts["histogram"]
+    whole: NDArray[np.bool_] = sizes & (shares >= 0).all(axis=1) & (np.abs(shares.sum(axis=1) - 1) < ROUNDING)
+    return whole
+
+
+def notes_of(row: Any) -> tuple[str, ...]:  # noqa: ANN401
+    """Keys of `featstore.images.formats.decode.WARNINGS` that decoding this image gave."""
+    return tuple(note for bit, note in enumerate(NOTES) if int(row["notes"]) >> bit & 1)
+
+
+def file_columns(facts: NDArray[np.void]) -> NDArray[np.float64]:
+    """What is known of the files without looking at a picture, as columns ``(n, features)``.
+
+    Bytes, width, height and bytes per pixel on a logarithmic scale; channels; format and stored mode as 0 and 1.
+    """
+    size, width, height = (facts[name].astype(np.float64) for name in ("bytes", "width", "height"))
+    columns = [
+        np.log(size),
+        np.log(width),
+        np.log(height),
+        np.log(size / (width * height)),
+        facts["channels"],
+    ]
+    columns += [facts["kind"] == kind for kind in np.unique(facts["kind"])]
+    columns += [facts["mode"] == mode for mode in np.unique(facts["mode"])]
+    return np.column_stack(columns).astype(np.float64)
+
+
+def _stored_mode(data: bytes) -> str:
+    """Colour mode that the header names, where Pillow reads it."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.mode
+    except Exception:  # noqa: BLE001 - it has been decoded; what its header is called is no reason to fail
+        return ""
+
+
+def _position(names: tuple[str, ...], name: str) -> int:
+    return names.index(name) if name in names else 0
+
+
+# Facts of a data set, and pairs of images that show the same picture
 
 AHEAD = 8
 """Images that each thread looks at before the first of them is asked for."""
@@ -77,7 +199,7 @@ class FactTable:
     records
         The images whose facts are known, in the order of the data set.
     rows
-        ``(len(records),)`` of dtype `featstore.images.reading.FACT`.
+        ``(len(records),)`` of dtype `FACT`.
     bad
         The others, by id: reason and detail.
     miniatures
@@ -106,10 +228,10 @@ def image_facts(
     progress
         Show a bar on stderr while files are read.
     """
-    rows, known = np.zeros(len(records), reading.FACT), np.zeros(len(records), bool)
+    rows, known = np.zeros(len(records), FACT), np.zeros(len(records), bool)
     if cache is not None:
-        kept = recorded_facts(cache, decoding, reading.FACTS_REVISION, reading.FACT)
-        at, found = _rows_of(records, kept[reading.plausible(kept)])
+        kept = recorded_facts(cache, decoding, FACTS_REVISION, FACT)
+        at, found = _rows_of(records, kept[plausible(kept)])
         rows[at], known[at] = found, True
     bad: dict[str, tuple[str, str]] = {}
     miniatures = Miniatures.room_for(len(records))
@@ -121,7 +243,7 @@ def image_facts(
             rows[row], known[row] = seen[0], True
             miniatures.put(row, seen[1])
     if cache is not None and miniatures.flush().known.any():
-        record_facts(cache, decoding, reading.FACTS_REVISION, rows[miniatures.known])
+        record_facts(cache, decoding, FACTS_REVISION, rows[miniatures.known])
     if known.all():
         return FactTable(tuple(records), rows, bad, miniatures.flush())
     good = np.flatnonzero(known)
@@ -202,16 +324,14 @@ def _stream_facts(
 
 def notes_found(facts: FactTable) -> tuple[Finding, ...]:
     """What decoding noted about the images, counted."""
-    noted = [
-        (record.path, reading.notes_of(row)) for record, row in zip(facts.records, facts.rows, strict=True)
-    ]
+    noted = [(record.path, notes_of(row)) for record, row in zip(facts.records, facts.rows, strict=True)]
     return findings_of_notes(noted)
 
 
 def _facts_of(record: ImageRecord, decoding: Decoding) -> Seen:
     try:
         with reading.reserve_for_decoding(record.path):
-            return reading.compute_facts(record, decoding)
+            return compute_facts(record, decoding)
     except BadImageError as error:
         return error
 
@@ -220,7 +340,7 @@ def _rows_of(
     records: Sequence[ImageRecord], kept: NDArray[np.void]
 ) -> tuple[NDArray[np.intp], NDArray[np.void]]:
     """Places of the images that are known, and the facts of each; `kept` is in the order of ids."""
-    ids = np.array([bytes.fromhex(record.id) for record in records], reading.FACT["id"])
+    ids = np.array([bytes.fromhex(record.id) for record in records], FACT["id"])
     at = np.searchsorted(kept["id"], ids)
     at[at == len(kept)] = 0
     known = np.flatnonzero(kept["id"][at] == ids) if len(kept) else np.zeros(0, np.intp)
@@ -255,7 +375,7 @@ def pixel_digests(
 
 def _kept(cache: Path, decoding: Decoding) -> dict[str, str]:
     """Digests that an earlier command kept; NumPy drops the zeros at the end of bytes, which belong to them."""
-    facts = recorded_facts(cache, decoding, reading.FACTS_REVISION, reading.FACT)
+    facts = recorded_facts(cache, decoding, FACTS_REVISION, FACT)
     ids, pixels = (
         [bytes(value).ljust(WIDTH, b"\0").hex() for value in facts[name]] for name in ("id", "pixels")
     )

@@ -59,6 +59,9 @@ FORMULA = re.compile(
 )
 """Where a formula may begin: a cell, or what a spreadsheet takes for one where tables are split at ``;`` or tabs."""
 
+config_in_use: ContextVar[Mapping[str, Any] | None] = ContextVar("file of settings in use", default=None)
+"""Name and digest of the file of settings that the command line has read, and which of them are in use."""
+
 
 def writes_run(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate what writes a run to its argument `out`: from its first line to its last it is the folder's writer."""
@@ -240,9 +243,9 @@ def require_verified(out: Path, run: Mapping[str, Any], name: str) -> None:
 
 
 def data_digest(records: Iterable[ImageRecord]) -> str:
-    """SHA-256 of ids, labels, groups, splits and sites: whether two runs saw the same table, wherever it lay."""
+    """SHA-256 of ids, labels, groups, splits, sites and covariates: whether two runs saw the same table."""
     return serialization.digest(
-        sorted([r.id, r.label, r.group, r.split or "", r.site or ""] for r in records)
+        sorted([r.id, r.label, r.group, r.split or "", r.site or "", *r.covariates] for r in records)
     )
 
 
@@ -327,7 +330,9 @@ def unwritable(out: Path, error: OSError) -> RunError:
 
 
 def _provenance() -> dict[str, Any]:
+    config = config_in_use.get()
     return {
+        **({} if config is None else {"config": dict(config)}),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "machine": platform.machine(),

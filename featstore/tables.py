@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from html import escape
 from textwrap import fill, indent, wrap
@@ -256,6 +257,18 @@ def text_cell(text: str, small: str = "") -> Cell:
     return Cell(text, small)
 
 
+def interval_text(interval: Sequence[float], digits: int = 3, *, signed: bool = False) -> str:
+    """An interval in words, where a comma or a dash could be taken for a sign: ``-0.010 to +0.050``."""
+    form = f"{'+' if signed else ''},.{digits}f"
+    return " to ".join(format(end, form) for end in interval)
+
+
+def typeset(text: str) -> str:
+    """A sentence as a page has it: a real minus before numbers, and no line break within brackets."""
+    signed = re.sub(r"(?<![\w.-])-(?=\d)", "\N{MINUS SIGN}", text)
+    return re.sub(r"\[\S+ to \S+\]", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), signed)
+
+
 def number_cell(
     value: float | None, interval: Sequence[float] | None = None, digits: int = 3, *, signed: bool = False
 ) -> Cell:
@@ -263,7 +276,7 @@ def number_cell(
     if value is None:
         return Cell(DASH, "", float("-inf"))
     form = f"{'+' if signed else ''},.{digits}f"
-    small = "" if interval is None else " to ".join(format(end, form) for end in interval)
+    small = "" if interval is None else interval_text(interval, digits, signed=signed)
     return Cell(_minus(format(value, form)), _minus(small), value)
 
 

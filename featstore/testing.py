@@ -60,7 +60,7 @@ def blocky(
 
 def make_strategy(kind: type, **parameters: Any) -> Any:  # noqa: ANN401
     """Unfitted strategy over the blocks of `WIDTHS`, with a fixed seed if it takes one."""
-    from featstore.fusion.blocks import make_blocks
+    from featstore.types import make_blocks
 
     seeded = {"random_state": 0} if "random_state" in inspect.signature(kind).parameters else {}
     return kind(**{"blocks": make_blocks(WIDTHS), **seeded, **parameters})

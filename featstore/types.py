@@ -1,12 +1,13 @@
-"""Types that several packages share: keys, views, records, and the protocols of backbones and executors."""
+"""Types that several packages share: keys, views, records, blocks, and the protocols of networks and executors."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -46,6 +47,8 @@ class ImageRecord:
         Scanner or hospital, or None.
     frame
         Page of a multi-page file, else 0.
+    covariates
+        Cells of the columns that were named as covariates, in that order.
     """
 
     id: str
@@ -55,6 +58,7 @@ class ImageRecord:
     split: str | None = None
     site: str | None = None
     frame: int = 0
+    covariates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -209,6 +213,45 @@ def _range(value: Any) -> tuple[float, ...] | None:  # noqa: ANN401
     if is_list and all(isinstance(end, int | float) for end in value):
         return tuple(value)
     raise ValueError("a value range is two numbers, six of three windows, or none")
+
+
+COVARIATES = "covariates"
+"""Name of the block that is of no network: columns of the table, such as age and sex."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Block:
+    """Columns ``start`` to ``stop`` (excluded) of the matrix: the vector of one backbone.
+
+    Attributes
+    ----------
+    name
+        Name of the backbone.
+    start, stop
+        Column numbers; ``stop`` is one past the last.
+    """
+
+    name: str
+    start: int
+    stop: int
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.stop - self.start
+
+
+def make_blocks(widths: Mapping[str, int]) -> tuple[Block, ...]:
+    """Blocks side by side, in the order of `widths` (name to number of columns).
+
+    Examples
+    --------
+    >>> from featstore.types import make_blocks
+    >>> make_blocks({"Xception": 2048, "MobileNetV2": 1280})[1]
+    Block(name='MobileNetV2', start=2048, stop=3328)
+    """
+    edges = accumulate(widths.values(), initial=0)
+    return tuple(Block(name, *edge) for name, edge in zip(widths, pairwise(edges), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

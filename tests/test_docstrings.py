@@ -6,7 +6,7 @@ import inspect
 import pytest
 
 import featstore
-from featstore.fusion import blocks
+from featstore import types as blocks
 from featstore.fusion.strategy import FusionStrategy
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

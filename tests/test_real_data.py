@@ -1,5 +1,6 @@
 """The whole line on real CT slices with real ImageNet weights: extract, fuse, compare."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +112,22 @@ def test_check_tells_that_the_label_leaks_through_the_files(cache):
     found = featstore("check", DATA, "--json").json
     assert max(score["value"] for score in found["shortcuts"].values()) > 0.8
     assert {"FS101", "FS102"} <= {finding["code"] for finding in found["findings"]}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_random_labels_nothing_is_better_and_no_number_of_patients_is_promised(cache, tmp_path, seed):
+    """Whole patients change their class, so that nothing is left that a network could have learned."""
+    rows = list(csv.DictReader(DATA.open(newline="", encoding="utf-8")))
+    label = {row["group"]: row["label"] for row in rows}
+    drawn = dict(zip(label, np.random.default_rng(seed).permutation(list(label.values())), strict=True))
+    table = tmp_path / "random.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(["path", "label", "group"])
+        lines.writerows([row["path"], drawn[row["group"]], row["group"]] for row in rows)
+    asked = featstore(
+        "compare", table, "--root", DATA.parent, *NETS, "--strategies", "concat_logreg,vote_backbones",
+        "--positive", "COVID", "--seeds", "none", "--cache", cache, "--json",
+    ).json["primary_question"]  # fmt: skip
+    assert asked["verdict"] == "cannot_tell"
+    assert (asked["needed"], asked["no_number"]) == (None, "guessing")

@@ -9,8 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from featstore.image_facts import known_images, pixel_digests, recognise, seen_finding
-from featstore.images.reading import FACT, FACTS_REVISION, compute_facts, pixel_digest_of
+from featstore.image_facts import (
+    FACT,
+    FACTS_REVISION,
+    compute_facts,
+    known_images,
+    pixel_digests,
+    recognise,
+    seen_finding,
+)
+from featstore.images.reading import pixel_digest_of
 from featstore.serialization import digest_file
 from featstore.store.notes import record_facts
 from featstore.store.training_record import KnownImages, salted

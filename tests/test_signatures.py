@@ -12,8 +12,8 @@ import pytest
 
 import featstore
 from featstore.arguments import public
-from featstore.fusion.blocks import make_blocks
 from featstore.matrix import Source
+from featstore.types import make_blocks
 
 FUNCTIONS = [name for name in featstore.__all__ if name.islower()]
 LISTS = ("backbones", "recipes", "strategies")

@@ -11,8 +11,8 @@ import numpy as np
 from featstore.arguments import public
 from featstore.errors import AuditError
 from featstore.evaluation.estimates import held_out_primary
+from featstore.evaluation.findings import MAJORITY, shortcut_findings, shortcut_probabilities
 from featstore.evaluation.leakage import copies_found
-from featstore.evaluation.shortcuts import MAJORITY, shortcut_findings, shortcut_probabilities
 from featstore.findings import Finding, counted, mark_accepted, ordered
 from featstore.image_facts import FactTable, image_copies, image_facts, notes_found
 from featstore.images.formats.decode import REASONS, decoder_version

@@ -20,9 +20,8 @@ from featstore.extraction.finetune_loop import TrainingBatches, train, unreadabl
 from featstore.extraction.networks import Networks, training_records
 from featstore.extraction.pipeline import refuse_undeclared_range
 from featstore.findings import ordered
-from featstore.fusion.blocks import make_blocks
 from featstore.fusion.linear import fit_logistic
-from featstore.fusion.subset_logistic import DEFAULT_C
+from featstore.fusion.strategies.concat_logreg import DEFAULT_C
 from featstore.image_facts import known_images, recognise
 from featstore.images.formats.decode import decoder_version
 from featstore.images.manifest import require_no_errors, require_two_classes
@@ -33,7 +32,7 @@ from featstore.runs import data_digest, write_run
 from featstore.serialization import PRIVATE_FILE, digest_file
 from featstore.splits import TrainValHoldout, seen_or_same_group, split_for_finetuning
 from featstore.store.training_record import HASHED, TrainingRecord, salt_of, write_to_weights
-from featstore.types import Decoding
+from featstore.types import Decoding, make_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import runs
-from featstore.api.plan import take_look
+from featstore.api.compare import take_look
 from featstore.arguments import public
 from featstore.errors import RunError, UsageError
-from featstore.evaluation import calibration, candidates, intervals, leakage, metrics, shortcuts
+from featstore.evaluation import calibration, candidates, intervals, leakage, metrics
 from featstore.evaluation.estimates import held_out, held_out_primary, held_out_scores
-from featstore.evaluation.findings import ScoredImages, fusion_findings
+from featstore.evaluation.findings import (
+    ScoredImages,
+    data_findings,
+    fusion_findings,
+    held_out_shortcuts,
+    held_out_verdict,
+)
 from featstore.findings import mark_accepted, ordered, resolve
 from featstore.fusion.model_io import load_strategy, save_strategy
 from featstore.fusion.neural import NeuralStrategy
-from featstore.image_facts import image_facts
-from featstore.matrix import FeatureMatrix, Source, load_matrix
-from featstore.processes import progress_bars
+from featstore.matrix import FeatureMatrix, Source  # noqa: TC001  # `public` looks the entries of Source up
 from featstore.results.comparison import Candidate
 from featstore.results.fusion import Fusion, MetricChange, SingleNetwork, WarmStart
 from featstore.splits import hold_out, inner_folds
@@ -120,11 +124,15 @@ def fuse(
     refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
     settings = candidates.resolve_options(strategy, preset, options or {})
     codes = [resolve(code) for code in accept]
-    with progress_bars(wanted=progress):
-        matrix = loaded = load_matrix(data, **source)
+    loaded = leakage.loaded_matrix(data, progress=progress, **source)
     cache = Path(source.get("cache") or default_cache())
-    facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
-    matrix = leakage.merge_copies(matrix, facts, cache, codes, progress=progress)
+    prepared = leakage.prepare(data, loaded, cache, codes, drops_seen=False, progress=progress)
+    matrix, facts = prepared.matrix, prepared.facts
+    if init_from is not None and matrix.covariates is not None:
+        raise UsageError(
+            "A run with covariates cannot go on from earlier weights.",
+            "Leave out --init-from or --covariates.",
+        )
     earlier = None if init_from is None else read_previous_run(Path(init_from), strategy, matrix)
     if earlier is not None:
         settings = {**earlier.options(), **settings}
@@ -156,15 +164,15 @@ def fuse(
     votes = {}
     if hasattr(model, "votes"):
         votes = {name: model.votes(matrix.rows(rows, matrix.backbones, [0])) for name, rows in tested.items()}
-    guesses, answers = shortcuts.held_out_shortcuts(matrix, facts, train, tested, index)
+    guesses, answers = held_out_shortcuts(matrix, facts, train, tested, index)
     told = [
-        *shortcuts.data_findings(matrix, facts, draws_folds=False),
+        *data_findings(matrix, facts, draws_folds=False),
         *dropped,
         *(
             finding
             for name, rows in tested.items()
             if answers
-            for finding in shortcuts.held_out_verdict(
+            for finding in held_out_verdict(
                 matrix, rows, strategy, proba[name], answers[name], guesses[name], index
             )
         ),
@@ -176,6 +184,7 @@ def fuse(
             ],
             chosen,
             has_groups=matrix.has_groups,
+            at_edge=model.at_edge() if hasattr(model, "at_edge") else None,
         ),
     ]
     looks = take_look(cache, loaded, "fuse").looks
@@ -217,7 +226,13 @@ def fuse(
     )
     runs.clear(Path(out))
     save_strategy(
-        Path(out) / runs.MODEL, model, {"classes": list(matrix.classes), "operating": result.operating}
+        Path(out) / runs.MODEL,
+        model,
+        {
+            "classes": list(matrix.classes),
+            "operating": result.operating,
+            **({} if matrix.covariates is None else {"covariates": matrix.covariates.to_json()}),
+        },
     )
     leakage.write_training_images(Path(out), learned)
     runs.write_run(

@@ -522,3 +522,31 @@ def peak_megabytes(name: str) -> float:
     constant, per_gflop = _UNKNOWN
     known = row(name)
     return known.megabytes or constant + per_gflop * known.gflops
+
+
+# Licences of the weights that Keras publishes
+
+UNKNOWN_LICENCE = "not recorded in the Keras documentation"
+_LICENCES = {
+    "Xception": "MIT (F. Chollet)",
+    "VGG16": "CC BY 4.0 (VGG, University of Oxford)",
+    "VGG19": "CC BY 4.0 (VGG, University of Oxford)",
+    "ResNet50": "MIT (K. He)",
+    "ResNet101": "MIT (K. He)",
+    "ResNet152": "MIT (K. He)",
+    "InceptionV3": "Apache-2.0 (Google)",
+    "InceptionResNetV2": "Apache-2.0 (Google)",
+    "MobileNet": "Apache-2.0 (Google)",
+    "MobileNet025": "Apache-2.0 (Google)",
+    "MobileNetV2": "Apache-2.0 (Google)",
+    "DenseNet121": "BSD-3-Clause (facebookarchive/fb.resnet.torch)",
+    "DenseNet169": "BSD-3-Clause (facebookarchive/fb.resnet.torch)",
+    "DenseNet201": "BSD-3-Clause (facebookarchive/fb.resnet.torch)",
+    "NASNetLarge": "Apache-2.0 (Google)",
+    "NASNetMobile": "Apache-2.0 (Google)",
+}
+
+
+def licence(name: str) -> str:
+    """Licence of the ImageNet weights of a network, as the documentation of Keras 2 gives it."""
+    return _LICENCES.get(base_name(name), UNKNOWN_LICENCE)

@@ -1,26 +1,40 @@
-"""Findings about the use of a result: one answer for everyone, too few patients, a guessed positive class.
+"""Findings about the scores: shortcuts that do as well, one answer for all, few patients, a guessed positive class.
 
-They are pure functions of labels and answers. Messages name classes, splits and candidates, never a path or a
-patient.
+Messages name classes, splits and candidates, never a path or a patient.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore.findings import Finding, ordered, quoted
+from featstore.evaluation.estimates import held_out_scores, score_candidates
+from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
+from featstore.evaluation.metrics import PRIMARY, decide, primary_score
+from featstore.findings import Finding, counted, ordered, quoted
+from featstore.image_facts import FactTable, file_columns, notes_found
+from featstore.images.manifest import no_groups
+from featstore.results.comparison import Candidate
+from featstore.tables import interval_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.estimates import EvaluationDesign
+    from featstore.evaluation.estimates import CandidateScores, EvaluationDesign
     from featstore.evaluation.metrics import Positive
+    from featstore.matrix import FeatureMatrix
     from featstore.results.comparison import Comparison
+    from featstore.results.scores import Score
+    from featstore.splits import Split
+
+    Vector = NDArray[np.float64]
+
+# The use of a result: pure functions of labels and answers
 
 MISSED = 0.05
 """Share of a class found, from which down the class is as good as never answered."""
@@ -49,7 +63,12 @@ class ScoredImages:
 
 
 def fusion_findings(
-    classes: Sequence[str], tested: Sequence[ScoredImages], positive: Positive, *, has_groups: bool = True
+    classes: Sequence[str],
+    tested: Sequence[ScoredImages],
+    positive: Positive,
+    *,
+    has_groups: bool = True,
+    at_edge: tuple[str, float, float] | None = None,
 ) -> tuple[Finding, ...]:
     """Findings of a fit.
 
@@ -63,11 +82,14 @@ def fusion_findings(
         The positive class and who chose it.
     has_groups
         Whether groups are patients; otherwise each image counts for one.
+    at_edge
+        As from `featstore.fusion.strategy.FusionStrategy.at_edge`.
     """
     found = [
         *(_one_answer(f"On the split {part.name!r} the model", classes, part) for part in tested),
         *(_few_patients(classes, part.y, part.groups, part.name, has_groups=has_groups) for part in tested),
         guessed_positive_class(classes, positive),
+        _chosen_at_edge(at_edge),
     ]
     return ordered(finding for finding in found if finding is not None)
 
@@ -117,6 +139,18 @@ def findings_of(
     leader = max(result.candidates, key=lambda s: s.primary).candidate.label
     return comparison_findings(
         list(result.matrix["classes"]), tested, leader, positive, has_groups=has_groups
+    )
+
+
+def _chosen_at_edge(at_edge: tuple[str, float, float] | None) -> Finding | None:
+    """FS413 where a parameter was chosen at an end of its grid."""
+    if at_edge is None:
+        return None
+    name, value, beyond = at_edge
+    return Finding(
+        "FS413",
+        f"{name}={value:g} is at the end of what was tried: the best may lie beyond.",
+        remedy=f"Try the next one, and keep the better: --set {name}={beyond:g}",
     )
 
 
@@ -226,3 +260,250 @@ def _few_patients(
 def _units(count: int, *, has_groups: bool) -> str:
     unit = "patient" if has_groups else "image"
     return f"{count} {unit}{'' if count == 1 else 's'}"
+
+
+# Shortcuts: how well the class is guessed without any network, from the file or from its grey levels alone.
+#
+# A score of a network means nothing unless it is clearly above these (Roberts et al., Common pitfalls and
+# recommendations for using machine learning to detect and prognosticate for COVID-19, Nature Machine Intelligence 3,
+# 2021; Geirhos et al., Shortcut learning in deep neural networks, Nature Machine Intelligence 2, 2020).
+
+FILE = "file alone"
+"""Bytes, width, height, channels, format and colour mode of the file: `featstore.image_facts.file_columns`."""
+HISTOGRAM = "grey histogram alone"
+MAJORITY = "most frequent class"
+SHORTCUTS = (FILE, HISTOGRAM, MAJORITY)
+TREES, LEAF = 100, 3
+LEARNED = 20_000
+"""Images that a guess is learned from at most: more would only cost time and memory."""
+REMEMBERED = 256
+"""Guesses that a process keeps: whoever compares the same images again need not wait for the same trees."""
+_GUESSED: dict[bytes, Vector] = {}
+GUESS, NOTABLE = 0.5, 0.6
+"""AUC of guessing, and from which on a shortcut is worth a finding if its interval is above guessing."""
+
+
+def shortcut_probabilities(
+    facts: NDArray[np.void], y: NDArray[np.intp], splits: Sequence[Split]
+) -> dict[str, list[Vector]]:
+    """Answers of the guesses that need no network, on the folds that the networks are scored on.
+
+    Parameters
+    ----------
+    facts
+        ``(n,)`` of dtype `featstore.image_facts.FACT`.
+    y
+        ``(n,)`` class index.
+    splits
+        Pairs (training images, test images) of row numbers.
+
+    Returns
+    -------
+    For each of `SHORTCUTS` and each split, probabilities ``(test images, classes)``.
+    """
+    classes = int(y.max()) + 1
+    columns = {FILE: file_columns(facts), HISTOGRAM: facts["histogram"].astype(np.float64)}
+    answers = {name: [_guess(x, y, split, classes) for split in splits] for name, x in columns.items()}
+    shares = [np.bincount(y[train], minlength=classes) / len(train) for train, _ in splits]
+    answers[MAJORITY] = [
+        np.tile(share, (len(test), 1)) for share, (_, test) in zip(shares, splits, strict=True)
+    ]
+    return answers
+
+
+def shortcut_findings(
+    scores: Mapping[str, tuple[float | None, tuple[float, float] | None]],
+) -> tuple[Finding, ...]:
+    """Say which shortcuts guess the class better than chance.
+
+    Parameters
+    ----------
+    scores
+        AUC and its 95 % interval by name of the shortcut.
+    """
+    found = []
+    for name in (FILE, HISTOGRAM):
+        value, interval = scores.get(name, (None, None))
+        if value is not None and value >= NOTABLE and interval is not None and interval[0] > GUESS:
+            low, high = interval
+            message = (
+                f"The class is guessed from the {name.replace(' alone', '')} alone, without a network:"
+                f" AUC {value:.3f} [{interval_text((low, high))}]."
+            )
+            found.append(Finding("FS101", message, value=round(value, 4), interval=interval))
+    return tuple(found)
+
+
+def not_above(
+    best: str, value: float, shortcut: str, baseline: float, interval: tuple[float, float] | None
+) -> tuple[Finding, ...]:
+    """Say so if the best score is not above that of a shortcut.
+
+    Parameters
+    ----------
+    best, value
+        Who has the best score, and the score.
+    shortcut, baseline
+        The best shortcut and its score.
+    interval
+        95 % of the difference ``value - baseline`` on the same resamples; None where there is none.
+    """
+    if interval is not None and interval[0] > 0:
+        return ()
+    difference = "" if interval is None else f" (difference [{interval_text(interval, signed=True)}])"
+    message = (
+        f"The best score, AUC {value:.3f} of {best}, is not above that of the {shortcut},"
+        f" {baseline:.3f}{difference}."
+    )
+    return (Finding("FS401", message, value=round(value - baseline, 4), interval=interval),)
+
+
+def _guess(x: Vector, y: NDArray[np.intp], split: Split, classes: int) -> Vector:
+    """Extremely randomised trees, which need no scaling and see thresholds and bands (Geurts et al. 2006).
+
+    Regression on the indicators of the classes: their variance is half of Gini's impurity, so that it splits as
+    classification does. The numbers are those of scikit-learn's ``ExtraTreesRegressor(TREES, min_samples_leaf=LEAF,
+    max_features="sqrt", random_state=0)``, whose bookkeeping takes twice as long as its trees where images are few.
+    """
+    train, test = split
+    if len(train) > LEARNED:
+        train = np.sort(np.random.default_rng(0).choice(train, LEARNED, replace=False))
+    given = x[train].astype(np.float32), x[test].astype(np.float32), np.eye(classes)[y[train]]
+    key = blake2b(repr([array.shape for array in given]).encode())
+    for array in given:
+        key.update(np.ascontiguousarray(array).data)
+    if (known := key.digest()) not in _GUESSED:
+        if len(_GUESSED) >= REMEMBERED:
+            _GUESSED.clear()
+        _GUESSED[known] = _grow(*given)
+    return _GUESSED[known].copy()
+
+
+def _grow(seen: NDArray[np.float32], new: NDArray[np.float32], indicators: Vector) -> Vector:
+    from sklearn import config_context
+    from sklearn.tree import ExtraTreeRegressor
+
+    seeds, proba = np.random.RandomState(0), np.zeros((len(new), indicators.shape[1]))
+    with config_context(skip_parameter_validation=True, assume_finite=True):
+        for _ in range(TREES):
+            seed = seeds.randint(np.iinfo(np.int32).max)
+            tree = ExtraTreeRegressor(min_samples_leaf=LEAF, max_features="sqrt", random_state=seed)
+            proba += tree.fit(seen, indicators, check_input=False).predict(new, check_input=False)
+    return proba / TREES
+
+
+# Findings of the data set about the scores on it, repeated by every command that scores on it
+
+
+def data_findings(matrix: FeatureMatrix, facts: FactTable, *, draws_folds: bool) -> tuple[Finding, ...]:
+    """Findings of the data set behind a matrix.
+
+    Parameters
+    ----------
+    matrix
+        The features.
+    facts
+        Facts of its images.
+    draws_folds
+        Whether splits are drawn although the data set may bring its own.
+    """
+    found = [*matrix.findings, *notes_found(facts)]
+    if not matrix.has_groups and not matrix.groups_set_aside:
+        found.append(no_groups(matrix.records))
+    if matrix.excluded and not any(finding.code == "FS301" for finding in found):
+        message = f"{counted(matrix.excluded, 'file')} of the data set took no part: in quarantine."
+        found.append(Finding("FS301", message, matrix.excluded))
+    named = sum(record.split is not None for record in matrix.records)
+    if draws_folds and named:
+        message = f"The data set's own split ({named} images) is not used: folds are drawn over all images."
+        found.append(Finding("FS114", message, named))
+    return tuple(found)
+
+
+def cross_validated_shortcuts(
+    design: EvaluationDesign, facts: FactTable, weights: Vector
+) -> tuple[CandidateScores, ...]:
+    """Scores of the guesses that need no network, on the folds of a comparison; none if an image is not known."""
+    if len(facts.records) < len(design.y):
+        return ()
+    answers = shortcut_probabilities(facts.rows, design.y, design.splits)
+    guesses = [Candidate("shortcut", (), name) for name in answers]
+    return tuple(score_candidates(design, guesses, list(answers.values()), weights))
+
+
+def held_out_shortcuts(
+    matrix: FeatureMatrix,
+    facts: FactTable,
+    train: NDArray[np.intp],
+    tested: Mapping[str, NDArray[np.intp]],
+    positive: int | None,
+) -> tuple[dict[str, dict[str, dict[str, Score]]], dict[str, dict[str, Vector]]]:
+    """Scores and answers of the guesses that need no network, by evaluated split and shortcut."""
+    if len(facts.records) < len(matrix.records):
+        return {}, {}
+    answers = {
+        split: {
+            name: proba[0]
+            for name, proba in shortcut_probabilities(facts.rows, matrix.y, [(train, rows)]).items()
+        }
+        for split, rows in tested.items()
+    }
+    scores = {
+        split: {
+            name: held_out_scores(matrix, tested[split], proba, positive) for name, proba in found.items()
+        }
+        for split, found in answers.items()
+    }
+    return scores, answers
+
+
+def shortcut_verdict(
+    ranked: Sequence[CandidateScores], shortcuts: Sequence[CandidateScores]
+) -> tuple[Finding, ...]:
+    """FS101 for shortcuts that work, and FS401 where the best candidate is not above the best of them.
+
+    None where there are no shortcuts: the facts of an image are not known, as of a file that is gone.
+    """
+    if not shortcuts:
+        return ()
+    estimates = {s.candidate.label: s.estimates[PRIMARY] for s in shortcuts}
+    found = shortcut_findings({name: (e.mean, e.interval) for name, e in estimates.items()})
+    best, guess = (max(some, key=lambda s: s.primary) for some in (ranked, shortcuts))
+    if not found and best.primary > guess.primary:
+        return ()
+    interval = difference_interval(
+        (guess.primary, best.primary),
+        (guess.resampled, best.resampled),
+        (guess.sample_size, best.sample_size),
+    )
+    return (
+        *found,
+        *not_above(best.candidate.label, best.primary, guess.candidate.label, guess.primary, interval),
+    )
+
+
+def held_out_verdict(
+    matrix: FeatureMatrix,
+    rows: NDArray[np.intp],
+    name: str,
+    proba: Vector,
+    shortcuts: Mapping[str, Vector],
+    scores: Mapping[str, Mapping[str, Score]],
+    positive: int | None,
+) -> tuple[Finding, ...]:
+    """As `shortcut_verdict`, of one model on held-out images."""
+    found = shortcut_findings({n: (s[PRIMARY].value, s[PRIMARY].interval) for n, s in scores.items()})
+    if not shortcuts:
+        return ()
+    guess = max(shortcuts, key=lambda n: scores[n][PRIMARY].value or 0.0)
+    weights = np.vstack([np.ones((1, len(rows))), group_weights(matrix.groups[rows])])
+    y, groups, both = matrix.y[rows], matrix.groups[rows], (proba, shortcuts[guess])
+    mine, theirs = (primary_score(y, p, weights, positive) for p in both)
+    if not np.isfinite(mine[0] - theirs[0]):
+        return found
+    if not found and mine[0] > theirs[0]:
+        return ()
+    own, other = (sample_sizes(y, p, decide(p, positive), groups, positive)[PRIMARY] for p in both)
+    values = float(theirs[0]), float(mine[0])
+    interval = difference_interval(values, (theirs[1:], mine[1:]), (other, own))
+    return (*found, *not_above(name, float(mine[0]), guess, float(theirs[0]), interval))

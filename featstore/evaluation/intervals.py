@@ -114,6 +114,8 @@ def sample_sizes(
         "classes": _pooled_sample(found),
         "positives": _pooled_sample([found[c] for c in targets]),
         "negatives": _smallest_sample(_share(index, y != c, predicted != c) for c in targets),
+        "called": _pooled_sample([_share(index, predicted == c, right) for c in targets]),
+        "cleared": _smallest_sample(_share(index, predicted != c, y != c) for c in targets),
         "overlap": _smallest_sample(_overlap(index, y == c, predicted == c) for c in targets),
         "loss": loss,
     }

@@ -270,6 +270,16 @@ def _specificity(part: OneAgainstRest) -> Vector:
     return ratio(negatives - fp, negatives)
 
 
+def _ppv(part: OneAgainstRest) -> Vector:
+    tp, positives, fp, negatives, *_ = part.sums
+    return ratio(tp, tp + fp, positives * negatives)
+
+
+def _npv(part: OneAgainstRest) -> Vector:
+    tp, positives, fp, negatives, *_ = part.sums
+    return ratio(negatives - fp, negatives - fp + positives - tp, positives * negatives)
+
+
 def _f1(part: OneAgainstRest) -> Vector:
     tp, positives, fp, *_ = part.sums
     return ratio(2 * tp, positives + tp + fp, positives)
@@ -358,7 +368,19 @@ class Metric:
         return self.spoken or self.name.replace("_", " ")
 
 
-SUPPORTS = ("area", "ranking", "mark", "images", "classes", "positives", "negatives", "overlap", "loss")
+SUPPORTS = (
+    "area",
+    "ranking",
+    "mark",
+    "images",
+    "classes",
+    "positives",
+    "negatives",
+    "called",
+    "cleared",
+    "overlap",
+    "loss",
+)
 """What a score can rest on: `featstore.evaluation.intervals.sample_sizes` counts the patients of each."""
 _ROWS = (
     Metric(
@@ -432,6 +454,26 @@ _ROWS = (
         short="spec.",
     ),
     Metric(
+        "ppv",
+        "PPV",
+        "images called positive that are, at the prevalence that the class has in these images",
+        "decision",
+        _ppv,
+        rests_on="called",
+        short="PPV",
+        spoken="PPV",
+    ),
+    Metric(
+        "npv",
+        "NPV",
+        "images called negative that are, at the prevalence that the class has in these images",
+        "decision",
+        _npv,
+        rests_on="cleared",
+        short="NPV",
+        spoken="NPV",
+    ),
+    Metric(
         "f1",
         "F1",
         "harmonic mean of sensitivity and precision",
@@ -476,6 +518,8 @@ _ROWS = (
 )
 METRICS = {row.name: row for row in _ROWS}
 """The metrics of featstore by name; `metrics` has those of plug-ins too."""
+SINCE_THEN = frozenset({"ppv", "npv"})
+"""Those of them that runs from before 2026-11-28 lack."""
 RANKING = tuple(row.name for row in _ROWS if row.group == "ranking")
 BOUNDED = frozenset(row.name for row in _ROWS if row.bounded)
 """Scores that cannot leave 0 to 1, nor may their intervals."""

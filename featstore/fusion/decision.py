@@ -10,9 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
 from featstore.errors import UsageError
-from featstore.fusion.blocks import Block, split_columns
 from featstore.fusion.linear import LinearModel, fit_logistic, probabilities
-from featstore.fusion.strategy import FusionStrategy
+from featstore.fusion.strategy import FusionStrategy, split_columns
+from featstore.types import Block
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,12 +17,14 @@ from scipy.linalg.lapack import dpotrf, dpotri
 from scipy.special import expit
 from threadpoolctl import ThreadpoolController
 
-from featstore.fusion.blocks import Block, split_columns
+from featstore.fusion.strategy import split_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import DTypeLike, NDArray
+
+    from featstore.types import Block
 
     Floats = NDArray[np.floating[Any]]
     Mask = NDArray[np.bool_]
@@ -135,17 +137,20 @@ def solve(
                 break
         return len(live)
 
-    left = _in_threads(settle, len(members))
+    left = in_threads(settle, len(members))
     if left:
         _warn(left)
     return state
 
 
-def _in_threads(settle: Callable[[Models], int], subsets: int) -> int:
-    """Settle all subsets, by as many groups at a time as BLAS has threads; subsets of all sizes are in each."""
+def in_threads(settle: Callable[[Models], int], subsets: int, least: int = SUBSETS_PER_THREAD) -> int:
+    """Settle all subsets, by as many groups at a time as BLAS has threads; subsets of all sizes are in each.
+
+    Returns the sum of what `settle` returned; a group has `least` subsets or more.
+    """
     blas = ThreadpoolController().select(user_api="blas")
     threads = max((pool["num_threads"] for pool in blas.info()), default=1)
-    teams = min(threads, subsets // SUBSETS_PER_THREAD)
+    teams = min(threads, subsets // least)
     if teams < 2:  # noqa: PLR2004
         return settle(np.arange(subsets))
     with blas.limit(limits=1), ThreadPoolExecutor(teams) as pool:

@@ -13,13 +13,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
 from featstore.errors import UsageError
-from featstore.fusion.blocks import Block, split_columns
-from featstore.fusion.strategy import FusionStrategy
+from featstore.fusion.strategy import FusionStrategy, split_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from featstore.types import Block
 
     Floats = NDArray[np.float64]
     Solution = tuple[Floats, Floats]

@@ -16,10 +16,10 @@ from numpy.lib import format as npy
 
 from featstore import registry, serialization
 from featstore.errors import FeatstoreError, RunError, UnknownNameError
-from featstore.fusion.blocks import Block, check_blocks
 from featstore.fusion.linear import LinearModel, Projection
-from featstore.fusion.strategy import FOLDER, FusionStrategy
+from featstore.fusion.strategy import FOLDER, FusionStrategy, check_blocks
 from featstore.serialization import PRIVATE_FOLDER, DocumentError, digest_bytes, read_regular, write_private
+from featstore.types import Block
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from featstore.errors import AuditError, UsageError
-from featstore.fusion.blocks import Block, check_blocks, split_columns
+from featstore.types import COVARIATES, Block
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 FOLDER = "featstore.fusion.strategies"
+WHOLE = "all"
+"""Name of the block where none are given."""
 # Float input stays as it is; the first is what anything else becomes.
 FLOATS = [np.float64, np.float32]
 
@@ -70,6 +72,8 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
         ``(n_classes,)`` labels, sorted.
     blocks_
         The blocks in force; one named "all" where none were given.
+    covariates_
+        ``(2, width)`` mean and scale of the covariates in the training rows, if a block of that name is there.
     n_features_in_
         Number of columns.
 
@@ -78,7 +82,7 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
     Columns of two backbones, and one of scikit-learn's pipelines over them:
 
     >>> import numpy as np
-    >>> from featstore.fusion.blocks import make_blocks
+    >>> from featstore.types import make_blocks
     >>> from featstore.fusion.strategies.soft_vote import SoftVote
     >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn.preprocessing import StandardScaler
@@ -123,6 +127,8 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
         features, labels = validate_data(self, X, y, dtype=FLOATS, ensure_all_finite=False)
         check_classification_targets(labels)
         self.blocks_ = check_blocks(self.blocks, features.shape[1])
+        self._learn_covariates(features)
+        features = self.with_covariates(features)
         self._refuse_nonfinite(features)
         self.classes_, numbers = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:  # noqa: PLR2004
@@ -158,6 +164,17 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
         check_is_fitted(self)
         return None
 
+    def at_edge(self) -> tuple[str, float, float] | None:
+        """Parameter that fitting chose at an end of its grid, the value, and the next one beyond; None if it did not.
+
+        Raises
+        ------
+        NotFittedError
+            If it has not been fitted.
+        """
+        check_is_fitted(self)
+        return None
+
     def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
         """Fit on class numbers and group numbers."""
         raise NotImplementedError
@@ -169,8 +186,29 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
     def _check_features(self, X: ArrayLike) -> NDArray[Any]:
         check_is_fitted(self)
         features: NDArray[Any] = validate_data(self, X, dtype=FLOATS, ensure_all_finite=False, reset=False)
+        features = self.with_covariates(features)
         self._refuse_nonfinite(features)
         return features
+
+    def _learn_covariates(self, X: NDArray[Any]) -> None:
+        """Mean and scale of each covariate over the training rows that have it, where there is such a block."""
+        for block, part in zip(self.blocks_, split_columns(X, self.blocks_), strict=True):
+            if block.name == COVARIATES:
+                known = ~np.isnan(part)
+                count = np.maximum(known.sum(axis=0), 1)
+                mean = np.where(known, part, 0).sum(axis=0, dtype=np.float64) / count
+                spread = np.sqrt((np.where(known, part - mean, 0) ** 2).sum(axis=0) / count)
+                self.covariates_ = np.stack([mean, np.where(spread > 0, spread, 1.0)])
+
+    def with_covariates(self, X: NDArray[Any]) -> NDArray[Any]:
+        """Standardise covariates of ``X (n, d)`` by the training rows, whose mean stands for NaN; the rest stays."""
+        for block in self.blocks_:
+            if block.name == COVARIATES:
+                mean, spread = self.covariates_
+                part = (X[:, block.start : block.stop] - mean) / spread
+                X = X.copy()
+                X[:, block.start : block.stop] = np.where(np.isnan(part), 0, part)
+        return X
 
     def _refuse_nonfinite(self, X: NDArray[Any]) -> None:
         for block, part in zip(self.blocks_, split_columns(X, self.blocks_), strict=True):
@@ -180,6 +218,22 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
                     f"{bad.sum()} of {len(X)} rows of block {block.name!r}, the first is row {bad.argmax()}"
                 )
                 raise UsageError(f"NaN or infinity in {where}.", "Leave them out, or extract them again.")
+
+
+def beyond_grid(name: str, value: float, grid: Sequence[float]) -> tuple[str, float, float] | None:
+    """Parameter, value and the next one beyond if the value is an end of a geometric grid, for `at_edge`.
+
+    Examples
+    --------
+    >>> from featstore.fusion.strategy import beyond_grid
+    >>> beyond_grid("C", 50.0, (0.5, 5.0, 50.0)), beyond_grid("C", 5.0, (0.5, 5.0, 50.0))
+    (('C', 50.0, 500.0), None)
+    """
+    low, *_, high = sorted(grid)
+    if value not in {low, high}:
+        return None
+    step = (high / low) ** (1 / (len(grid) - 1))
+    return name, value, float(f"{value * step if value == high else value / step:.2g}")
 
 
 def number_rows(names: ArrayLike, n_rows: int, what: str) -> NDArray[np.intp]:
@@ -194,3 +248,31 @@ def number_rows(names: ArrayLike, n_rows: int, what: str) -> NDArray[np.intp]:
     if len(numbers) != n_rows:
         raise UsageError(f"There are {len(numbers)} {what}s for {n_rows} rows.", f"Give one {what} per row.")
     return numbers
+
+
+def check_blocks(blocks: Iterable[Block] | None, n_columns: int) -> tuple[Block, ...]:
+    """Check that `blocks` cover all the columns once, left to right; None is one block named "all".
+
+    Gaps are refused because a forgotten backbone would look like a bad one.
+
+    Raises
+    ------
+    UsageError
+        If a block is empty, named twice, out of place, or columns are left over.
+    """
+    tiled = (Block(WHOLE, 0, n_columns),) if blocks is None else tuple(blocks)
+    edges = [0, *(block.stop for block in tiled)]
+    in_place = all(block.start == edge for block, edge in zip(tiled, edges, strict=False))
+    if not in_place or edges[-1] != n_columns or any(block.width < 1 for block in tiled):
+        raise UsageError(
+            f"The blocks {[(b.name, b.start, b.stop) for b in tiled]} do not tile {n_columns} columns.",
+            "Give one block per backbone, side by side from column 0 to the last.",
+        )
+    if len({block.name for block in tiled}) < len(tiled):
+        raise UsageError("Two blocks have the same name.", "Name every block after its own backbone.")
+    return tiled
+
+
+def split_columns(X: NDArray[Any], blocks: Iterable[Block]) -> list[NDArray[Any]]:
+    """Views (not copies) of the columns of each block: ``(n, D)`` to a list of ``(n, width)``."""
+    return [X[:, block.start : block.stop] for block in blocks]

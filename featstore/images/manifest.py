@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 from featstore.errors import AuditError, BadImageError, ManifestError
 from featstore.findings import EXAMPLES, Finding, counted, ordered
 from featstore.images.formats.container import HEAD, Format, check_length, damage_of, formats, identify_format
+from featstore.images.formats.dicom import spacing_faults
+from featstore.images.formats.npz import ARRAYS
 from featstore.serialization import digest_bytes, open_regular
 from featstore.tables import counts, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+    from featstore.images.formats.container import Place
     from featstore.images.formats.npz import PageTable
     from featstore.types import ImageRecord
 
@@ -75,6 +78,8 @@ class Manifest:
         a copy may carry another label or stand on the other side of the split.
     groups_set_aside
         Whether the data set names groups that are not kept together: see `by_image`.
+    covariates
+        Names of the columns of the table that each record has as its covariates.
 
     Examples
     --------
@@ -96,6 +101,7 @@ class Manifest:
     has_groups: bool = False
     copies: tuple[ImageRecord, ...] = ()
     groups_set_aside: bool = False
+    covariates: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """One line: how many images there are, of whom and of what."""
@@ -197,6 +203,8 @@ class ListedFile:
         For a file reached through a link, where it really is; else None.
     pages
         Label, split and group of each picture of a file of arrays that is a data set of its own; else None.
+    covariates
+        As in `featstore.types.ImageRecord`.
     """
 
     name: str
@@ -207,6 +215,7 @@ class ListedFile:
     site: str | None = None
     real: str | None = None
     pages: PageTable | None = None
+    covariates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +274,7 @@ class Contents:
         Pages of the file, with those that are skipped: smaller copies and masks.
     notes
         What is odd about the pages, keys of `featstore.images.formats.tiff.PAGE_NOTES`.
-    group, sites
+    group, sites, places
         What the file says of its origin: see `featstore.images.formats.container.Pages`.
     """
 
@@ -276,6 +285,7 @@ class Contents:
     notes: tuple[str, ...] = ()
     group: str | None = None
     sites: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[int, Place] = field(default_factory=dict)
 
     @property
     def pages(self) -> int:
@@ -328,7 +338,14 @@ def read_contents(path: Path, slices: str | None = None) -> Contents | Quarantin
                 if slices is not None:
                     pages = known.choose(file, pages, slices)
             return Contents(
-                digest, known.name, pages.frames, pages.total, pages.notes, pages.group, pages.sites
+                digest,
+                known.name,
+                pages.frames,
+                pages.total,
+                pages.notes,
+                pages.group,
+                pages.sites,
+                pages.places,
             )
     except OSError as error:
         return quarantine(path, error)
@@ -354,6 +371,7 @@ PAGES: dict[str, tuple[str, str]] = {
     "channels": ("FS311", "{files} whose pages are channels of one picture: each of {pages} is an image."),
     "cut_short": ("FS312", "{files} with fewer slices than announced: those that are there were taken."),
     "sizes": ("FS313", "{files} with pages of different sizes: each of their {pages} pages is an image."),
+    "localizer": ("FS318", "{files} with a localizer, an overview to plan slices by."),
     "slices": ("FS316", "{files} with a volume: {pages} slices are images."),
     "unplaced": ("FS317", "{files} with a volume that does not say how it lies: left may be right."),
 }
@@ -405,6 +423,39 @@ def findings_of_pages(files: Iterable[tuple[str, Contents]]) -> tuple[Finding, .
             *PAGES[note], [name for name, _ in rows], len(rows), sum(contents.pages for _, contents in rows)
         )
         for note, rows in found.items()
+        if rows
+    )
+
+
+def findings_of_places(files: Iterable[tuple[str, Contents]]) -> tuple[Finding, ...]:
+    """Slices that are at one place twice, and those that are missing between others, by series.
+
+    Parameters
+    ----------
+    files
+        Name of a file and what is in it.
+    """
+    stacks: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
+    for name, contents in files:
+        for place in contents.places.values():
+            stacks[place.stack].append((place.position, name))
+    faults = [
+        (min(name for _, name in slices), *spacing_faults(position for position, _ in slices))
+        for slices in stacks.values()
+    ]
+    twice = sorted((name, count) for name, count, _ in faults if count)
+    missing = sorted((name, count) for name, _, count in faults if count)
+    return tuple(
+        Finding(
+            code,
+            f"{counted(len(rows), 'series', 'series')} {message.format(sum(count for _, count in rows))}",
+            len(rows),
+            tuple(f"{name} and others of its series: {count}" for name, count in rows),
+        )
+        for code, message, rows in (
+            ("FS319", "with slices at the place of another one: {} in all.", twice),
+            ("FS320", "with gaps between slices: {} missing by the spacing of the others.", missing),
+        )
         if rows
     )
 
@@ -478,9 +529,21 @@ def _errors(manifest: Manifest) -> Iterator[Finding]:
 
 def _warnings(manifest: Manifest) -> Iterator[Finding]:
     if not manifest.has_groups:
-        yield Finding(
-            "FS104", "No groups are given: images of one patient may stand on both sides of a split."
-        )
+        yield no_groups(manifest.records)
+
+
+def no_groups(records: Iterable[ImageRecord]) -> Finding:
+    """FS104, with what gives these images their patients: a single file of arrays has no paths to tell them by."""
+    files = {record.path for record in records}
+    of_arrays = len(files) == 1 and next(iter(files)).suffix.lower() in ARRAYS
+    return Finding(
+        "FS104",
+        "No groups are given: images of one patient may stand on both sides of a split.",
+        remedy="Save the patient of each picture in the file, beside its class: train_groups, val_groups, test_groups"
+        " (groups where it has no splits)."
+        if of_arrays
+        else "",
+    )
 
 
 def _mixed(

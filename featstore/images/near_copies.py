@@ -28,8 +28,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from featstore.images.reading import SIDE
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
@@ -44,6 +42,8 @@ if TYPE_CHECKING:
 
 # Pairs that show the same picture
 
+SIDE = 64
+"""Side of the grey miniature, pixels."""
 IN_PLACE = 0.95
 """Correlation of the middle frequencies from which two miniatures may show one picture, or neighbouring slices."""
 MIRRORED = 0.98

@@ -20,7 +20,7 @@ from featstore.images.csv import TABLES, list_csv
 from featstore.images.folder import list_folder
 from featstore.images.formats.container import formats, suffixes
 from featstore.images.formats.decode import REASONS
-from featstore.images.formats.dicom import SITE_TAGS
+from featstore.images.formats.dicom import SITE_TAGS, in_space
 from featstore.images.formats.nifti import parse_slices
 from featstore.images.formats.npz import ARRAYS, read_table
 from featstore.images.manifest import (
@@ -30,6 +30,7 @@ from featstore.images.manifest import (
     Manifest,
     Quarantined,
     findings_of_pages,
+    findings_of_places,
     read_contents,
 )
 from featstore.images.names import check_groups, check_labels, merged_groups
@@ -67,6 +68,9 @@ class ScanOptions(TypedDict, total=False):
         Which slices of a volume (NIfTI) are images: an axis, ``axial`` (the default), ``coronal`` or ``sagittal``,
         and behind a colon what to take along it: ``every=4``, ``range=10-40`` (from 1) or ``range=25%-75%``, both
         with a comma, or ``largest-lung``, the axial slice of a chest that shows most air inside of the body.
+    covariates
+        Columns of a table, such as ``["age", "sex"]``, that become a block beside those of the networks: see
+        `featstore.covariates`.
     """
 
     group_pattern: str | None
@@ -76,6 +80,7 @@ class ScanOptions(TypedDict, total=False):
     suffix: str | None
     site_tag: str | None
     slices: str | None
+    covariates: Sequence[str] | None
 
 
 def scan_options(options: Mapping[str, Any]) -> ScanOptions:
@@ -85,7 +90,7 @@ def scan_options(options: Mapping[str, Any]) -> ScanOptions:
     )
 
 
-TABLE_OPTIONS = ("columns", "root", "suffix")
+TABLE_OPTIONS = ("columns", "root", "suffix", "covariates")
 """Options that only a CSV file can have."""
 
 
@@ -115,6 +120,7 @@ def scan(
     suffix: str | None = None,
     site_tag: str | None = None,
     slices: str | None = None,
+    covariates: Sequence[str] | None = None,
 ) -> Manifest:
     """Read a data set: list the files, hash them, sort out what is no image.
 
@@ -125,14 +131,15 @@ def scan(
         or arrays of pictures and labels, ``.npz`` (as MedMNIST's) or ``.npy``.
         A manifest is what it would be read to, and comes back as it is: so a part of a data set goes wherever all of
         it would.
-    group_pattern, follow_links, columns, root, suffix, site_tag, slices
+    group_pattern, follow_links, columns, root, suffix, site_tag, slices, covariates
         See `ScanOptions`.
 
     Returns
     -------
     Manifest
-        Records in the order of the relative paths. Two files with the same bytes give one record. Where neither a
-        column nor a pattern names the groups, files that name a patient (DICOM) are grouped by a pseudonym of it.
+        Records in the order of the relative paths; slices of a DICOM series in the order of space. Two files with the
+        same bytes give one record. Where neither a column nor a pattern names the groups, files that name a patient
+        (DICOM) are grouped by a pseudonym of it.
 
     Raises
     ------
@@ -158,9 +165,11 @@ def scan(
     data = Path(data)
     _refuse_impossible(data)
     if data.is_file() and data.suffix.lower() in TABLES:
-        listing = list_csv(data, follow_links=follow_links, columns=columns, root=root, suffix=suffix)
+        listing = list_csv(
+            data, follow_links=follow_links, columns=columns, root=root, suffix=suffix, covariates=covariates
+        )
     else:
-        _refuse_table_options(data, columns, root, suffix)
+        _refuse_table_options(data, columns, root, suffix, covariates)
         is_array = data.is_file() and data.suffix.lower() in ARRAYS
         listing = _list_arrays(data) if is_array else _list_folder(data, follow_links=follow_links)
     if group_pattern is not None:
@@ -186,6 +195,7 @@ def scan(
         raise _nothing_left(data, bad)
     if slices is not None and not any(formats()[found.kind].has_slices for _, found in images):
         raise ManifestError(f"--slices is for volumes (NIfTI), and {str(data)!r} has none.", "Leave it out.")
+    images = _in_space(images)
     images, has_groups = _with_origins(images, site_tag, has_groups=listing.has_groups)
     records, copies = _once_by_id(images)
     records, copies, merged = _merge_groups(records, copies, has_groups=has_groups)
@@ -203,6 +213,7 @@ def scan(
         ),
         has_groups=has_groups,
         copies=tuple(copies),
+        covariates=tuple(covariates or ()),
     )
 
 
@@ -222,6 +233,16 @@ def _with_origins(
         for entry, contents in images
     ]
     return found, has_groups or all(entry.group for entry, _ in found)
+
+
+def _in_space(images: Sequence[tuple[ListedFile, Contents]]) -> list[tuple[ListedFile, Contents]]:
+    """Files of one slice each in the order of space, within the seats that their series has among all paths."""
+    places = {
+        seat: next(iter(found.places.values()))
+        for seat, (_, found) in enumerate(images)
+        if found.total == 1 and found.places
+    }
+    return [images[seat] for seat in in_space(range(len(images)), places)]
 
 
 def _refuse_unknown_tag(tag: str | None) -> None:
@@ -333,7 +354,14 @@ def _once_by_id(images: Iterable[tuple[ListedFile, Contents]]) -> tuple[list[Ima
         for image_id, frame, picture in zip(contents.ids, contents.frames, pictures, strict=True):
             group = picture.group or (image_id if entry.pages else contents.digest)
             record = ImageRecord(
-                image_id, picture.path, picture.label, group, picture.split, picture.site, frame
+                image_id,
+                picture.path,
+                picture.label,
+                group,
+                picture.split,
+                picture.site,
+                frame,
+                picture.covariates,
             )
             if records.setdefault(image_id, record) is not record:
                 copies.append(record)
@@ -388,6 +416,7 @@ def _findings(
         files = counted(len(other), "file is", "files are")
         message = f"{files} of another format than the suffix says, and decoded by content."
         yield Finding("FS303", message, len(other), tuple(other))
+    yield from findings_of_places((entry.name, found) for entry, found in images)
     yield from findings_of_pages((entry.name, found) for entry, found in images if entry.pages is None)
 
 

@@ -11,15 +11,14 @@ from msgspec import structs
 from featstore import runs, serialization
 from featstore.errors import RunError, UsageError
 from featstore.evaluation.calibration import OperatingPointRequest, read_operating_point
-from featstore.evaluation.metrics import ENOUGH_IMAGES, METRICS
+from featstore.evaluation.metrics import ENOUGH_IMAGES, METRICS, SINCE_THEN
 from featstore.reporting.predictions import RunPredictions, read_predictions, with_votes
 from featstore.reporting.verdict import calibration_error, phrase
-from featstore.results.comparison import CandidateResult, Comparison, SelectionBias
+from featstore.results.comparison import CandidateResult, Comparison, Looks, Planning, SelectionBias
 from featstore.results.document import ShapeError, read_result
 from featstore.results.extraction import Extraction, ExtractionFields
 from featstore.results.fusion import Fusion, OperatingFields
 from featstore.results.paper import Reproduction, ReproductionFields
-from featstore.results.plan import Looks, Planning
 from featstore.results.scores import Curves, MatrixFields, MetricEstimate, Score
 from featstore.tables import DASH, Cell, Table, count_cell, number_cell, short_weights, text_cell
 
@@ -372,7 +371,7 @@ def _require_request(comparison: Comparison) -> None:
 
 
 def _require_metrics(found: Iterable[str]) -> None:
-    missing = sorted(set(METRICS) - set(found))
+    missing = sorted(set(METRICS) - SINCE_THEN - set(found))
     _require(not missing, f"there is no {', '.join(missing)}")
 
 
@@ -491,6 +490,13 @@ def paper_tables(found: Reproduction) -> list[Table]:
         for protocol, steps in found.fusions.items()
         for step, score in steps.items()
     )
+    hits = tuple(
+        (
+            text_cell(PROTOCOLS.get(protocol, protocol)),
+            *(number_cell(shares.get(name), None) for name in ("all", "right", "wrong")),
+        )
+        for protocol, shares in found.hit_probability.items()
+    )
     sides = tuple(
         (text_cell(PROTOCOLS.get(protocol, protocol)), text_cell(split), text_cell(label), count_cell(count))
         for protocol, splits in found.splits.items()
@@ -504,6 +510,8 @@ def paper_tables(found: Reproduction) -> list[Table]:
         Table("Networks", ("Network", "In the paper", "Input, px", "Values", "Accuracy of its own head"), networks,
               "Under the paper's protocol: split by image."),
         Table("Fusions", ("Fusion", "Protocol", "Accuracy"), fusions, "On test images."),
+        *([Table("Hit probability of the majority", ("Protocol", "All", "Answered right", "Answered wrong"), hits,
+                 "Mean over the test images: what the paper puts out beside the class.")] if hits else []),
         Table("Sides of the splits", ("Protocol", "Side", "Class", "Images"), sides),
     ]  # fmt: skip
 

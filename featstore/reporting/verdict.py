@@ -11,7 +11,7 @@ import numpy as np
 from featstore.evaluation.metrics import ENOUGH_IMAGES
 from featstore.evaluation.primary_question import MOST
 from featstore.findings import Finding, ordered
-from featstore.tables import printable
+from featstore.tables import interval_text, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from featstore.results.comparison import (
         CandidateResult,
         Comparison,
+        Looks,
         NestedSelection,
         PairwiseDifference,
+        Planning,
         PrimaryQuestion,
     )
     from featstore.results.fusion import Fusion
-    from featstore.results.plan import Looks, Planning
     from featstore.results.scores import Score
 
 
@@ -152,7 +153,8 @@ def _power_text(asked: PrimaryQuestion, unit: str) -> str:
         low, high = map(_two_digits, asked.needed_interval)
         return f"{could}; {margin} about {_two_digits(asked.needed):,} ({low:,} to {high:,})."
     if asked.no_number == "guessing":
-        return f"{could}. No number of {unit} is promised: these features are not shown to be better than guessing."
+        doubt = "these features are not shown beyond doubt (p < 0.001) to be better than guessing"
+        return f"{could}. No number of {unit} is promised: {doubt}."
     return f"{could}; {margin} more than {MOST} times as many {unit}."
 
 
@@ -166,7 +168,7 @@ def _unit(result: Comparison) -> str:
 
 
 def _signed(delta: float, interval: tuple[float, float] | None) -> str:
-    return f"{delta:+.3f}" + (f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else " [no interval]")
+    return f"{delta:+.3f}" + (f" [{interval_text(interval, signed=True)}]" if interval else " [no interval]")
 
 
 def _p(value: float) -> str:
@@ -293,7 +295,7 @@ def phrase(value: float | None, interval: tuple[float, float] | None) -> str:
     """A number with its 95 % interval, in words."""
     if value is None:
         return "undefined"
-    return f"{value:.3f}" + (f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+    return f"{value:.3f}" + (f" (95 % interval {interval_text(interval)})" if interval else "")
 
 
 def fusions_that_pay(result: Comparison) -> list[str]:
@@ -314,7 +316,7 @@ def _corrected(result: Comparison) -> str:
     winner = result.selection_bias
     if winner is None:
         return ""
-    interval = "no interval" if winner.interval is None else "{:.3f}, {:.3f}".format(*winner.interval)
+    interval = "no interval" if winner.interval is None else interval_text(winner.interval)
     return (
         f"Best of {winner.of}: {winner.name}, {winner.metric.upper()} {winner.apparent:.3f}. It was picked on the"
         f" images it is scored on; expect {winner.corrected:.3f} [{interval}] on others"
@@ -325,7 +327,7 @@ def _corrected(result: Comparison) -> str:
 def _nested(nested: NestedSelection | None) -> str:
     if nested is None:
         return ""
-    interval = f" [{nested.interval[0]:.3f}, {nested.interval[1]:.3f}]" if nested.interval else ""
+    interval = f" [{interval_text(nested.interval)}]" if nested.interval else ""
     names = ", ".join(f"{name} in {times}" for name, times in Counter(nested.selected).most_common())
     folds = len(nested.selected)
     where = "the split" if folds == 1 else f"each of {folds} folds"
@@ -472,7 +474,7 @@ def _number(part: Mapping[str, Any]) -> str:
     if part["value"] is None:
         return "undefined"
     interval = part["interval"]
-    told = "no interval" if interval is None else f"{interval[0]:.2f}, {interval[1]:.2f}"
+    told = "no interval" if interval is None else interval_text(interval, 2)
     return f"{part['value']:.2f} [{told}]"
 
 

@@ -1,4 +1,4 @@
-"""Outcome of `compare`: the primary question, candidates with scores, pairs, selection bias, worth of backbones."""
+"""Outcomes of `plan` and `compare`: the sealed question; its answer, candidates, pairs, selection bias, backbones."""
 
 from __future__ import annotations
 
@@ -10,13 +10,119 @@ from msgspec import field
 
 from featstore.findings import Finding
 from featstore.results.document import Count, Interval, Result, Share, bounds
-from featstore.results.plan import Planning
 from featstore.results.scores import PRIMARY, Curves, MatrixFields, MetricEstimate, VarianceComponents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from featstore.reporting.figures import Picture
+
+# A question that is sealed before any score, and the looks that were taken at a data set
+
+SPLIT = "split"
+
+
+class Looks(Result, frozen=True, kw_only=True):
+    """How often scores of these images were computed, as far as one cache knows.
+
+    Attributes
+    ----------
+    compare, fuse
+        By command.
+    first, last
+        When, ISO 8601, UTC; empty where there was none.
+    """
+
+    compare: Count = 0
+    fuse: Count = 0
+    first: str = ""
+    last: str = ""
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return self.compare + self.fuse
+
+
+class Plan(Result, frozen=True, kw_only=True):
+    """A question, and how it will be answered: what `featstore.compare` runs with ``plan``.
+
+    Attributes
+    ----------
+    kind
+        ``plan``.
+    created
+        When it was sealed, ISO 8601, UTC.
+    primary, margin, metric
+        The question: is this fusion better than every single network, in this metric, and what is too small a gain.
+    positive
+        The positive class; None for averages over the classes.
+    folds, repeats, fold_seed
+        The cross-validation; ``split`` in place of a number for the data set's own test images.
+    calibrate
+        Calibration, fitted within the training images of each fold.
+    views, test_views
+        View policies, as for `featstore.compare`.
+    data_sha256, images, groups
+        The data set: digest of ids, labels, groups, splits and sites; its images and patients.
+    features_sha256, backbones
+        The features: digest of networks, views and decoding; names of the networks.
+    looks
+        Looks at these images before it was sealed.
+    """
+
+    kind: Literal["plan"] = "plan"
+    created: str
+    primary: str
+    margin: float
+    metric: str
+    positive: str | None
+    folds: Count | Literal["split"]
+    repeats: Count
+    fold_seed: Count
+    calibrate: str | None
+    views: tuple[str, ...]
+    test_views: str
+    data_sha256: str
+    images: Count
+    groups: Count
+    features_sha256: str
+    backbones: tuple[str, ...]
+    looks: Looks
+
+    def headline(self) -> str:
+        """The question, and when it was sealed."""
+        late = f", after {self.looks.count} looks at these images" if self.looks.count else ""
+        return (
+            f"is {self.primary} better than every single network ({', '.join(self.backbones)})? Sealed on"
+            f" {self.created[:10]}{late}"
+        )
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each thing that is settled, with its value."""
+        return [{"settled": name, "value": value} for name, value in self.to_json().items() if name != "kind"]
+
+
+class Planning(Result, frozen=True, kw_only=True):
+    """Whether a comparison was planned.
+
+    Attributes
+    ----------
+    plan
+        Digest of the plan that was run; None for an exploration.
+    created
+        When it was sealed; empty without a plan.
+    before_plan
+        Looks at these images before it was sealed.
+    looks
+        All looks at these images before this one.
+    """
+
+    plan: str | None
+    created: str = ""
+    before_plan: Count = 0
+    looks: Looks
+
 
 # Candidates
 
@@ -108,7 +214,7 @@ class CandidateResult(Result, frozen=True, kw_only=True, eq=False):
 
 
 class ShortcutResult(Result, frozen=True, kw_only=True):
-    """A guess that needs no network, scored on the same folds: see `featstore.evaluation.shortcuts`."""
+    """A guess that needs no network, scored on the same folds: see `featstore.evaluation.findings`."""
 
     label: str = field(name="name")
     estimates: Mapping[str, MetricEstimate] = field(name="metrics")
@@ -509,7 +615,7 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
         if asked is None:
             return about
         low, high = asked.decisive.interval or (None, None)
-        interval = "no interval" if low is None else f"{low:+.3f}, {high:+.3f}"
+        interval = "no interval" if low is None else f"{low:+.3f} to {high:+.3f}"
         return (
             f"{asked.verdict.replace('_', ' ')}: {asked.primary} less {asked.against},"
             f" {asked.metric.upper()} {asked.decisive.delta:+.3f} [{interval}]; {about}"
@@ -533,9 +639,15 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
         return [{name: row[name] for name in kept} for row in self.table()]
 
     def plot(self) -> Picture:
-        """Draw every candidate's AUC with its interval, best first: `featstore.reporting.figures.forest`."""
+        """Draw the primary fusion less every single network: `featstore.reporting.figures.differences`.
+
+        Where no question was asked, every candidate's AUC with its interval, best first:
+        `featstore.reporting.figures.forest`.
+        """
         from featstore.reporting import figures
 
+        if self.primary_question is not None:
+            return figures.differences(self.primary_question.to_json())
         return figures.forest([s.to_json() for s in self.candidates])
 
     def rows(self) -> Iterator[list[Any]]:

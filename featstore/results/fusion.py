@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, TypedDict
 from msgspec import field
 
 from featstore.findings import Finding, counted
+from featstore.results.comparison import Looks
 from featstore.results.document import Count, Interval, Result, Share, bounds
-from featstore.results.plan import Looks
 from featstore.results.scores import PRIMARY, Curves, MatrixFields, Score
 
 if TYPE_CHECKING:
@@ -186,7 +186,9 @@ def _told(score: Score) -> str:
     if score.value is None:
         return "undefined"
     low, high = score.interval or (None, None)
-    return f"{score.value:.3f} [no interval]" if low is None else f"{score.value:.3f} [{low:.3f}, {high:.3f}]"
+    return (
+        f"{score.value:.3f} [no interval]" if low is None else f"{score.value:.3f} [{low:.3f} to {high:.3f}]"
+    )
 
 
 # Answers for images
@@ -439,3 +441,151 @@ class Explanations(Result, frozen=True, kw_only=True):
             }
             for one in self.explanations
         ]
+
+
+# A model handed over
+
+
+class ExportedModel(Result, frozen=True, kw_only=True):
+    """Outcome of `featstore.export`.
+
+    Attributes
+    ----------
+    file, format, size_bytes
+        What was written: ``keras``, ``onnx`` or, of a bundle, ``zip``; and its size.
+    classes
+        Columns of its answer, in this order.
+    inputs
+        Name of each input, and the side of the square images that it takes, in pixels.
+    strategy, backbones
+        What is in it.
+    positive, threshold
+        Class that the run calls positive, and the probability from which on it says so; the most probable class is
+        the answer where the threshold is None.
+    largest_difference
+        Largest difference of a probability from that of the run itself, on generated images.
+    licences
+        Licence of each network's weights, as far as it is known.
+    """
+
+    file: str
+    format: str
+    size_bytes: Count
+    classes: tuple[str, ...]
+    inputs: Mapping[str, Count]
+    strategy: str
+    backbones: tuple[str, ...]
+    positive: str | None
+    threshold: Share | None
+    largest_difference: float
+    licences: Mapping[str, str]
+
+    def headline(self) -> str:
+        """What is in the file."""
+        return f"{self.strategy} of {', '.join(self.backbones)} in {self.file}"
+
+
+# Feature packs
+
+
+class Packed(Result, frozen=True, kw_only=True):
+    """Outcome of `featstore.pack`.
+
+    Attributes
+    ----------
+    file, size_bytes, sha256
+        What was written: its size, and its SHA-256.
+    kind
+        ``fuse`` or ``compare``: what the run is.
+    images, groups, views, columns
+        What is in it: images, patients, views of each image, columns of each vector.
+    backbones
+        Networks that computed them.
+    licence
+        On what terms it may be used.
+    """
+
+    file: str
+    size_bytes: Count
+    sha256: str
+    kind: str
+    images: Count
+    groups: Count
+    views: Count
+    columns: Count
+    backbones: tuple[str, ...]
+    licence: str
+
+    def headline(self) -> str:
+        """What is in the file."""
+        return (
+            f"{counted(self.images, 'image')} of {counted(self.groups, 'patient')} as vectors in {self.file}"
+        )
+
+
+class Difference(Result, frozen=True, kw_only=True):
+    """A number or text that came out otherwise.
+
+    Attributes
+    ----------
+    where
+        Its place in ``metrics.json``.
+    recorded, found
+        What the pack came with, and what was computed.
+    relative
+        The difference as a share of the larger number; None of texts.
+    """
+
+    where: str
+    recorded: str
+    found: str
+    relative: float | None
+
+
+class Replay(Result, frozen=True, kw_only=True):
+    """Outcome of `featstore.replay`.
+
+    Attributes
+    ----------
+    kind
+        ``fuse`` or ``compare``.
+    images
+        Images whose vectors it was computed from.
+    same
+        Whether all files are the same byte for byte.
+    files, unequal
+        What was compared, and which of them differ.
+    tables
+        Parts of ``metrics.json`` that were computed again.
+    taken_over
+        Parts that are not made from vectors, and were taken from the pack.
+    differences, n_differences, largest
+        The first places that differ, how many there are, and the largest difference of a number as a share of it.
+    libraries
+        Libraries of another version than when the run was made: then, and now.
+    licence
+        On what terms the pack may be used.
+    """
+
+    kind: str
+    images: Count
+    same: bool
+    files: tuple[str, ...]
+    unequal: tuple[str, ...]
+    tables: tuple[str, ...]
+    taken_over: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    n_differences: Count
+    largest: float
+    libraries: Mapping[str, tuple[str, str]]
+    licence: str
+
+    def headline(self) -> str:
+        """Whether the scores came out the same."""
+        if self.same:
+            return f"the same, byte for byte: {' and '.join(self.files)} of {counted(self.images, 'image')}"
+        return f"{counted(self.n_differences, 'place')} differ, by at most {self.largest:.1e} of a number"
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each of `differences`."""
+        return [one.to_json() for one in self.differences]

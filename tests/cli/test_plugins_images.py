@@ -255,9 +255,8 @@ def test_a_format_of_somebody_else_is_read_like_those_of_featstore(say, data, fo
 def test_it_has_a_number_of_its_own_among_the_facts(say, data, format_file, tmp_path, monkeypatch):
     """Pictures of two formats are told apart, and facts of before, without a number, are looked at anew."""
     from featstore import registry
-    from featstore.image_facts import image_facts
+    from featstore.image_facts import FACTS_REVISION, image_facts
     from featstore.images.formats.decode import decoder_version
-    from featstore.images.reading import FACTS_REVISION
     from featstore.store import notes
     from featstore.types import Decoding
 

@@ -12,7 +12,12 @@ from scipy.stats import binomtest
 
 from featstore.api.fuse import _metric_change
 from featstore.evaluation.candidates import Candidate
-from featstore.evaluation.estimates import EvaluationDesign, held_out_scores, score_candidates
+from featstore.evaluation.estimates import (
+    EvaluationDesign,
+    correct_selection_bias,
+    held_out_scores,
+    score_candidates,
+)
 from featstore.evaluation.intervals import (
     correlation,
     difference_interval,
@@ -24,7 +29,6 @@ from featstore.evaluation.intervals import (
 )
 from featstore.evaluation.metrics import BOUNDED, METRICS, decide, score
 from featstore.evaluation.pairwise_tests import pairwise_tests
-from featstore.evaluation.selection_bias import correct_selection_bias
 from featstore.splits import group_folds
 
 

@@ -39,6 +39,10 @@ def at_a_mark(truth, values, weights):
 
 def one_against_rest(truth, called, values, weights):
     recall = lambda one, other: reference.recall_score(one, other, sample_weight=weights)  # noqa: E731
+    # Of nothing that was called so there is no share.
+    precision = lambda one, other: reference.precision_score(  # noqa: E731
+        one, other, sample_weight=weights, zero_division=np.nan
+    )
     bins = equal_mass_bins(values)
     error = sum(abs((weights * (values - truth))[bins == b].sum()) for b in set(bins)) / weights.sum()
     return {
@@ -46,6 +50,8 @@ def one_against_rest(truth, called, values, weights):
         "average_precision": reference.average_precision_score(truth, values, sample_weight=weights),
         "sensitivity": recall(truth, called),
         "specificity": recall(~truth, ~called),
+        "ppv": precision(truth, called),
+        "npv": precision(~truth, ~called),
         "f1": reference.f1_score(truth, called, sample_weight=weights),
         "brier": reference.brier_score_loss(truth, values, sample_weight=weights),
         "ece": error,
@@ -84,7 +90,7 @@ def test_every_score_equals_scikit_learn_with_the_same_weights(seed, shape):
     predicted = decide(proba, positive, threshold)
     for at in range(3):
         expected = sklearn_scores(y, proba, weights[at], positive, predicted)
-        assert {name: ours[name][at] for name in METRICS} == pytest.approx(expected, abs=1e-9)
+        assert {name: ours[name][at] for name in METRICS} == pytest.approx(expected, abs=1e-9, nan_ok=True)
     np.testing.assert_allclose(primary_score(y, proba, weights, positive), ours["auc"])
 
 
@@ -145,7 +151,12 @@ def test_a_resample_without_a_class_has_no_score_about_it_rather_than_a_wrong_on
     for lost, weights in enumerate(([0.0, 1.0], [1.0, 0.0])):
         scores = score(y, proba, np.array([weights, [1.0, 1.0]]), 1)
         undefined = {name for name in METRICS if np.isnan(scores[name][0])}
-        needs_both = {name for name in METRICS if "_at_" in name} | {"auc", "balanced_accuracy"}
+        needs_both = {name for name in METRICS if "_at_" in name} | {
+            "auc",
+            "balanced_accuracy",
+            "ppv",
+            "npv",
+        }
         of_ill = {"average_precision", "sensitivity", "f1"}
         assert undefined == needs_both | (of_ill if lost == 1 else {"specificity"})
         assert scores["auc"][1] == 1.0

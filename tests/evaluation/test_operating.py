@@ -25,9 +25,13 @@ from featstore.evaluation.calibration import (
     read_operating_point,
     tolerance_threshold,
 )
-from featstore.evaluation.estimates import EvaluationDesign
+from featstore.evaluation.estimates import (
+    EvaluationDesign,
+    operating_points,
+    select_in_inner_folds,
+    with_inner_folds,
+)
 from featstore.evaluation.metrics import decide, score
-from featstore.evaluation.selection_bias import operating_points, select_in_inner_folds, with_inner_folds
 from featstore.splits import group_folds, inner_folds
 
 

@@ -8,15 +8,16 @@ from fakes_matrix import make_matrix
 
 from featstore.evaluation.candidates import Candidate, make_candidates
 from featstore.evaluation.crossval import cross_validate
-from featstore.evaluation.estimates import EvaluationDesign, score_candidates
-from featstore.evaluation.intervals import group_weights
-from featstore.evaluation.metrics import METRICS
-from featstore.evaluation.pairwise_tests import pairwise_tests
-from featstore.evaluation.selection_bias import (
+from featstore.evaluation.estimates import (
+    EvaluationDesign,
     correct_selection_bias,
+    score_candidates,
     select_in_inner_folds,
     with_inner_folds,
 )
+from featstore.evaluation.intervals import group_weights
+from featstore.evaluation.metrics import METRICS
+from featstore.evaluation.pairwise_tests import pairwise_tests
 from featstore.splits import group_folds
 
 

@@ -8,7 +8,7 @@ from runs import extract_with_fakes, write_images
 
 import featstore
 from featstore import serialization
-from featstore.api.plan import PLANNED
+from featstore.api.compare import PLANNED
 from featstore.errors import UsageError
 from featstore.reporting.run_record import read_record
 from featstore.reporting.terminal.comparison import comparison_text, plan_text

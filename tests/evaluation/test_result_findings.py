@@ -5,6 +5,8 @@ import pytest
 
 from featstore.evaluation.findings import ScoredImages, comparison_findings, fusion_findings
 from featstore.evaluation.metrics import positive_class
+from featstore.fusion.strategies.concat_logreg import ConcatLogreg
+from featstore.fusion.strategies.ridge_loo import RidgeLoo
 
 CLASSES = ("covid", "normal")
 ASKED = positive_class(CLASSES, "covid")
@@ -98,3 +100,22 @@ def test_messages_name_no_patient():
     found = fusion_findings(CLASSES, [answered(y, [0] * 6, groups)], positive_class(CLASSES))
     assert codes(found) == ["FS402", "FS403", "FS406"]
     assert not any("Meier" in f"{finding.to_json()}" for finding in found)
+
+
+def test_a_parameter_at_the_end_of_its_grid_is_told_with_the_next_one_beyond():
+    y = np.arange(40) % 2
+    (finding,) = fusion_findings(CLASSES, [answered(y, y)], ASKED, at_edge=("C", 50.0, 160.0))
+    assert finding.title == "FS413 chosen_at_edge"
+    assert "C=50" in finding.message
+    assert finding.remedy.endswith("--set C=160")
+
+
+@pytest.mark.parametrize("kind", [ConcatLogreg, RidgeLoo])
+def test_noise_is_fitted_with_the_strongest_penalty_and_one_that_is_given_is_at_no_edge(kind):
+    X, y = np.random.default_rng(3).normal(size=(60, 8)), np.arange(60) % 2
+    name = "C" if kind is ConcatLogreg else "penalty"
+    chosen = kind(**{name: "auto"}).fit(X, y).at_edge()
+    assert chosen is not None
+    assert chosen[0] == name
+    assert chosen[2] < chosen[1] if name == "C" else chosen[2] > chosen[1]
+    assert kind(**{name: chosen[1]}).fit(X, y).at_edge() is None

@@ -12,9 +12,9 @@ from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 import featstore
 from featstore import runs as run
 from featstore.api.report import write_report
-from featstore.evaluation import shortcuts as data_findings
-from featstore.evaluation.shortcuts import HISTOGRAM, LEAF, MAJORITY, TREES, shortcut_probabilities
-from featstore.images.reading import FACT
+from featstore.evaluation import findings as data_findings
+from featstore.evaluation.findings import HISTOGRAM, LEAF, MAJORITY, TREES, shortcut_probabilities
+from featstore.image_facts import FACT
 from featstore.reporting.terminal.comparison import comparison_text, fusion_text
 
 IMAGES = 40

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.errors import UsageError
-from featstore.fusion.blocks import Block, check_blocks, make_blocks, split_columns
+from featstore.fusion.strategy import check_blocks, split_columns
+from featstore.types import Block, make_blocks
 
 
 @given(st.dictionaries(st.text(max_size=5), st.integers(1, 50), min_size=1, max_size=6))

@@ -14,10 +14,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featstore import registry
 from featstore.errors import AuditError, RunError, UsageError
-from featstore.fusion.blocks import make_blocks
 from featstore.fusion.model_io import export_model, load_strategy, restore_model, save_strategy
 from featstore.fusion.strategy import FusionStrategy
 from featstore.testing import STRATEGY_CHECKS, WIDTHS, blocky, make_strategy
+from featstore.types import make_blocks
 
 FOLDER = "featstore.fusion.strategies"
 NAMES = registry.names(FOLDER)

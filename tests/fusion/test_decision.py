@@ -15,7 +15,6 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from featstore import registry
 from featstore.errors import UsageError
-from featstore.fusion.blocks import make_blocks
 from featstore.fusion.decision import DecisionStrategy
 from featstore.fusion.strategies.ensemble_selection import EnsembleSelection, select_ensemble
 from featstore.fusion.strategies.gompertz_rank import GompertzRank, fuzzy_score
@@ -24,6 +23,7 @@ from featstore.fusion.strategies.soft_vote import SoftVote
 from featstore.fusion.strategies.stacking import Stacking
 from featstore.fusion.strategies.sugeno_integral import SugenoIntegral, integrate, solve_lambda
 from featstore.fusion.strategies.weighted_vote import WeightedVote, log_odds_weights
+from featstore.types import make_blocks
 
 FOLDER = "featstore.fusion.strategies"
 WIDTHS = {"good": 8, "fair": 6, "noise": 10}

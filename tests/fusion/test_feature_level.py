@@ -16,7 +16,6 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
 from featstore.errors import UsageError
-from featstore.fusion.blocks import make_blocks
 from featstore.fusion.linear import Projection, align, fit_elasticnet, principal_parts
 from featstore.fusion.model_io import export_model, restore_model
 from featstore.fusion.strategies.cca_concat import CcaConcat, canonical_rotations
@@ -31,6 +30,7 @@ from featstore.fusion.strategies.nearest_centroid import NearestCentroid
 from featstore.fusion.strategies.pca_concat import PcaConcat
 from featstore.fusion.strategies.project_max import ProjectMax
 from featstore.fusion.strategies.project_mean import ProjectMean
+from featstore.types import make_blocks
 
 WIDTHS = {"a": 20, "b": 12}
 BLOCKS = make_blocks(WIDTHS)

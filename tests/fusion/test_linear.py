@@ -7,9 +7,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from featstore.fusion.blocks import make_blocks
 from featstore.fusion.linear import LinearModel, probabilities, rescale, standardise
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
+from featstore.types import make_blocks
 
 
 def gap_like(n, widths, n_classes=2, seed=0):

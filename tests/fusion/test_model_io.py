@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.errors import RunError
-from featstore.fusion.blocks import Block, make_blocks
 from featstore.fusion.model_io import (
     ModelCodec,
     ModelFormatError,
@@ -23,6 +22,7 @@ from featstore.fusion.strategies.concat_head import ConcatHead
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
 from featstore.fusion.strategy import FusionStrategy
 from featstore.serialization import digest_file, seal
+from featstore.types import Block, make_blocks
 
 
 def data():

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from featstore.errors import UsageError
-from featstore.fusion.blocks import make_blocks
 from featstore.fusion.strategies.bilinear_head import BilinearHead, LowRankBilinear
 from featstore.fusion.strategies.concat_head import ConcatHead
 from featstore.fusion.strategies.concat_mlp import ConcatMlp, Perceptron
@@ -21,6 +20,7 @@ from featstore.fusion.training import (
     cross_entropy,
     train,
 )
+from featstore.types import make_blocks
 
 BLOCKS = make_blocks({"a": 7, "b": 4, "c": 2})
 WIDTH = 13

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featstore.fusion.blocks import make_blocks
 from featstore.fusion.decision import ALWAYS_TRAINED, fold_numbers, out_of_fold
 from featstore.fusion.strategies.stacking import Stacking
 from featstore.fusion.strategies.weighted_vote import WeightedVote
+from featstore.types import make_blocks
 
 
 @st.composite

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from featstore.fusion import dual_newton as dual
-from featstore.fusion.blocks import make_blocks
 from featstore.fusion.dual_newton import best_intercept, inverse_link, loss, targets
 from featstore.fusion.linear import standardise
-from featstore.fusion.strategies.concat_logreg import ConcatLogreg
-from featstore.fusion.subset_logistic import GRID, SubsetLogistic
+from featstore.fusion.strategies.concat_logreg import GRID, ConcatLogreg, SubsetLogistic
+from featstore.types import make_blocks
 
 WIDTHS = {"a": 12, "b": 5}
 BLOCKS = make_blocks(WIDTHS)

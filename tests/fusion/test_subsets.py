@@ -12,11 +12,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from featstore.errors import UsageError
-from featstore.fusion.blocks import Block, make_blocks
 from featstore.fusion.dual_newton import Kernel, membership, multiply_gram, solve, targets
-from featstore.fusion.strategies.concat_logreg import ConcatLogreg
+from featstore.fusion.strategies.concat_logreg import (
+    GRID,
+    ConcatLogreg,
+    SubsetLogistic,
+    forward_selection,
+    penalty_folds,
+)
 from featstore.fusion.strategy import SubsetStrategy
-from featstore.fusion.subset_logistic import GRID, SubsetLogistic, forward_selection, penalty_folds
+from featstore.types import Block, make_blocks
 
 SAME = 1e-6
 

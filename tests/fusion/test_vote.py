@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from featstore.fusion.blocks import make_blocks
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
 from featstore.fusion.strategies.vote_backbones import VoteBackbones, majority
+from featstore.types import make_blocks
 
 BY_HAND = {
     "two against one: the third's 0.99 does not count": (

@@ -11,8 +11,7 @@ from featstore.evaluation.leakage import copies_found
 from featstore.image_facts import CopiesFound
 from featstore.images import near_copies
 from featstore.images import near_copies as alike
-from featstore.images.near_copies import Miniatures, find_copies
-from featstore.images.reading import SIDE
+from featstore.images.near_copies import SIDE, Miniatures, find_copies
 from featstore.images.scan import scan
 
 

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import re
 import struct
 import zipfile
 import zlib
@@ -20,6 +21,7 @@ from featstore.extraction.plan import image_blocks, plan
 from featstore.images.formats import container, npy, npz
 from featstore.images.formats.decode import decode
 from featstore.images.formats.npz import role_of
+from featstore.images.manifest import audit
 from featstore.images.reading import FILE_CACHE, read_pixels
 from featstore.images.scan import scan
 from featstore.store.store import Store
@@ -117,6 +119,17 @@ def test_groups_labels_by_name_and_one_hot_are_read(tmp_path):
     np.savez(tmp_path / "b.npz", x_train=shown, y_train=np.eye(3)[[0, 1, 2, 0, 1, 2]])
     assert scan(tmp_path / "b.npz").count_by_class() == {"0": 2, "1": 2, "2": 2}
     assert scan(tmp_path / "b.npz").count_by_split() == {"train": 6}
+
+
+def test_arrays_without_patients_are_told_what_works(tmp_path):
+    """They have no paths that a pattern could be for; the names of the remedy are those that are read."""
+    path, _ = medmnist(tmp_path / "m.npz")
+    (found,) = (one for one in audit(scan(path)) if one.code == "FS104")
+    assert "--group-pattern" not in found.remedy
+    named = re.findall(r"\w+_groups", found.remedy)
+    assert named == ["train_groups", "val_groups", "test_groups"]
+    given = {name: np.arange(count) // 2 for name, count in zip(named, (12, 4, 6), strict=True)}
+    assert scan(medmnist(tmp_path / "p.npz", **given)[0]).has_groups
 
 
 def test_an_array_of_pictures_has_its_labels_beside_it(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from featstore.images.formats import samples as pixels
+from featstore.images.formats import pillow as pixels
 from featstore.images.formats.container import ALPHA, COLOUR, GREY, PROGRESSIVE, TURNED, WEBP
 from featstore.images.formats.decode import decode
 from featstore.images.reading import (

@@ -8,8 +8,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from featstore.images.augment import resize
-from featstore.images.near_copies import Miniatures, find_copies
-from featstore.images.reading import SIDE, pixel_digest
+from featstore.images.near_copies import SIDE, Miniatures, find_copies
+from featstore.images.reading import pixel_digest
 from featstore.phantom import phantom_slice
 
 PATIENTS = 24

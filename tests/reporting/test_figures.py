@@ -305,7 +305,7 @@ def test_a_candidate_has_one_colour_in_every_figure():
 
 def test_differences_are_drawn_with_their_intervals_the_margin_and_the_p():
     picture = figures.differences(question(["VGG19", "Xception"]))
-    assert "VGG19 +0.020 [\u22120.030, +0.070], p = 0.400" in picture.alt
+    assert "VGG19 +0.020 [\u22120.030 to +0.070], p = 0.400" in picture.alt
     assert "Xception +0.010 [no interval]" in picture.alt
     assert "margin 0.01" in picture.alt
     axes = picture.figure.axes[0]
@@ -467,7 +467,7 @@ def test_a_number_that_a_table_has_stands_at_the_curve_as_it_is():
     y, proba, groups = images_of_patients(60)
     stated = {"a": (0.812, (0.701, 0.934)), "b": (0.9, None)}
     picture = figures.roc(y, {"a": proba[:, 1], "b": proba[:, 1]}, groups, stated=stated)
-    assert "a AUC 0.812 [0.701, 0.934]; b AUC 0.900" in picture.alt
+    assert "a AUC 0.812 [0.701 to 0.934]; b AUC 0.900" in picture.alt
 
 
 def crossings(figure):
@@ -627,7 +627,7 @@ def test_folds_are_said_not_to_be_independent():
 def test_the_forest_puts_the_best_first_and_leaves_out_what_is_undefined():
     everyone = [candidate("low", ["A"], 0.6), candidate("high", "AB", 0.9), candidate("none", "AB", None)]
     picture = figures.forest(everyone)
-    assert picture.alt.index("high 0.900 [0.850, 0.940]") < picture.alt.index("low 0.600")
+    assert picture.alt.index("high 0.900 [0.850 to 0.940]") < picture.alt.index("low 0.600")
     assert "1 without a value are left out." in " ".join(words(picture))
 
 

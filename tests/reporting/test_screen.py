@@ -3,12 +3,13 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fakes_comparison import difference, question, result, scored
 from msgspec import structs
 
-from featstore.evaluation.metrics import METRICS
+from featstore.evaluation.metrics import METRICS, SINCE_THEN, listed
 from featstore.findings import CATALOGUE, Finding
 from featstore.reporting.run_record import read_fusion
 from featstore.reporting.terminal.comparison import (
@@ -19,6 +20,7 @@ from featstore.reporting.terminal.comparison import (
     demonstration_screen,
     fusion_screen,
     fusion_text,
+    shorten,
 )
 from featstore.reporting.terminal.results import extraction_text, predictions_text
 from featstore.results.extraction import Extraction, KeySummary
@@ -61,10 +63,25 @@ def test_all_of_it_fits_forty_lines(width):
         lines = shown(*many, width=width, findings=findings, shortcuts=guesses)
         assert len(lines) <= LINES
         assert max(map(len, lines)) <= width
-        rows = [line for line in lines if re.match(r"[* ] \w.*\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", line)]
+        rows = [line for line in lines if re.match(r"[* ] \w.*\d\.\d{3} \[\d\.\d{3} to \d\.\d{3}\]", line)]
         assert len(rows) <= ROWS
         for name in ("* fused ", "  A ", "  file alone ", "  grey histogram alone "):
             assert any(line.startswith(name) for line in rows), name
+
+
+def test_what_is_cut_ends_with_a_whole_word_and_an_ellipsis():
+    sentence = (
+        "WARNING FS401: the best score, AUC 0.846 of concat_logreg, is not above that of the file alone."
+    )
+    for columns in range(20, 130):
+        cut = shorten(sentence, columns)
+        assert len(cut) <= columns
+        if cut != sentence:
+            kept = cut.removesuffix(" ...")
+            assert kept != cut
+            assert re.match(rf"{re.escape(kept)}[ .,:]", sentence)
+    assert shorten(sentence, 200) == sentence
+    assert shorten("a" * 50, 20) == "a" * 16 + " ..."
 
 
 def test_the_table_is_sorted_by_score_with_differences_to_the_best_single_network():
@@ -74,10 +91,25 @@ def test_the_table_is_sorted_by_score_with_differences_to_the_best_single_networ
     at = next(at for at, line in enumerate(lines) if line.startswith("AUC, mean of 5 folds"))
     assert lines[at].endswith("difference to the best single network, A")
     assert lines[at + 1 : at + 4] == [
-        "* fused  0.860 [0.800, 0.950]  +0.020 [-0.010, +0.050]",
-        "  A      0.800 [0.700, 0.900]  (the best single)",
-        "  worse  0.700 [0.620, 0.780]  -0.100 [-0.200, +0.000]",
+        "* fused  0.860 [0.800 to 0.950]  +0.020 [-0.010 to +0.050]",
+        "  A      0.800 [0.700 to 0.900]  (the best single)",
+        "  worse  0.700 [0.620 to 0.780]  -0.100 [-0.200 to +0.000]",
     ]
+
+
+@pytest.mark.parametrize("width", range(60, 101, 5))
+def test_no_interval_is_torn_between_two_lines(width):
+    for line in shown(width=width):
+        assert line.count("[") == line.count("]")
+
+
+def test_predictive_values_are_told_with_what_they_hold_for():
+    said = " ".join(shown())
+    assert "PPV 0.700, NPV 0.700" in said
+    assert "PPV and NPV at the prevalence in these images" in said
+    without = {name: one for name, one in FUSED.estimates.items() if name not in SINCE_THEN}
+    older = SimpleNamespace(**{**vars(FUSED), "estimates": without})
+    assert "prevalence" not in comparison_text(result([older, SINGLE]))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +128,7 @@ def test_the_table_is_sorted_by_score_with_differences_to_the_best_single_networ
 def test_the_first_line_is_the_answer(verdict, stress, words):
     lines = comparison_screen(result([FUSED, SINGLE], verdict), 100)
     assert (lines[0].text, lines[0].stress) == (words, stress)
-    rest = "AUC 0.860 against 0.800, difference +0.020 [-0.010, +0.050], p = 0.018, 24 patients."
+    rest = "AUC 0.860 against 0.800, difference +0.020 [-0.010 to +0.050], p = 0.018, 24 patients."
     assert rest in " ".join(lines[1].text.split())
     assert "\x1b" not in plain(lines)
 
@@ -105,7 +137,7 @@ def test_pairs_are_shown_when_asked_for():
     assert "cannot tell fused from A" not in "\n".join(shown())
     text = plain(comparison_screen(result([FUSED, SINGLE]), 100, pairs=True))
     assert "step-down max-T" in text
-    assert "cannot tell fused from A: AUC difference +0.020 [-0.080, +0.120], p = 0.500." in text
+    assert "cannot tell fused from A: AUC difference +0.020 [-0.080 to +0.120], p = 0.500." in text
 
 
 def test_it_says_where_the_run_lies_and_what_to_do_next(tmp_path):
@@ -158,7 +190,7 @@ def test_a_fit_is_its_answer_one_table_and_what_to_do_next(width):
     said = " ".join(" ".join(lines).split())
     assert "best single network on them is Network0, AUC 0.800; the fusion differs by +0.020" in said
     assert "which cannot be told from none" in said
-    rows = [line for line in lines if re.match(r"[* ] \w.*\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", line)]
+    rows = [line for line in lines if re.match(r"[* ] \w.*\d\.\d{3} \[\d\.\d{3} to \d\.\d{3}\]", line)]
     assert len(rows) <= ROWS
     assert sum(line.startswith("* concat_head ") for line in rows) == 1
     assert re.search(r"^  Network0 .*\(the best single\)$", "\n".join(rows), re.MULTILINE)
@@ -170,7 +202,8 @@ def test_a_fit_is_its_answer_one_table_and_what_to_do_next(width):
 def test_every_score_of_a_fit_is_in_its_details():
     brief, whole = fusion_text(fit()), fusion_text(fit(), details=True)
     assert max(map(len, whole.split("\n"))) <= 100
-    for row in METRICS.values():
+    assert set(METRICS) - set(FIT.scores["test"]) <= SINCE_THEN
+    for row in listed(FIT.scores["test"]).values():
         assert re.search(rf"^{re.escape(row.label)} ", whole, re.MULTILINE), row.label
     assert len(whole) > len(brief)
 

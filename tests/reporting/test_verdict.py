@@ -39,8 +39,8 @@ def test_pairs_are_exploration_and_say_so():
             ]
         )
     )
-    assert "fused is better than NetA: AUC difference +0.020 [-0.080, +0.120], p < 0.001." in text
-    assert "NetA is better than voted: AUC difference -0.120 [-0.220, -0.020], p = 0.012." in text
+    assert "fused is better than NetA: AUC difference +0.020 [-0.080 to +0.120], p < 0.001." in text
+    assert "NetA is better than voted: AUC difference -0.120 [-0.220 to -0.020], p = 0.012." in text
     assert "cannot tell voted from fused" in text
     assert "for exploration: simultaneous 95 % intervals and p by step-down max-T" in text
 
@@ -116,7 +116,7 @@ def test_the_best_of_many_is_quoted_without_its_luck():
     winner = bias("fused", of=127)
     text = selection_bias_text(result([], selection_bias=winner))
     assert "Best of 127: fused, AUC 0.900." in text
-    assert "expect 0.860 [0.800, 0.910] on others" in text
+    assert "expect 0.860 [0.800 to 0.910] on others" in text
 
 
 def test_the_kinds_of_luck_are_named_where_they_were_looked_at():

@@ -14,8 +14,9 @@ import pytest
 
 import featstore
 from featstore import results
-from featstore.evaluation.metrics import metrics
+from featstore.evaluation.metrics import SINCE_THEN, metrics
 from featstore.findings import Finding
+from featstore.reporting import figures
 from featstore.reporting.run_record import read_comparison, read_fusion
 from featstore.results.comparison import PlannedDifference, PrimaryQuestion
 from featstore.results.document import Result
@@ -113,7 +114,7 @@ def test_the_table_of_a_comparison_has_every_score_by_rank():
 def test_the_table_of_a_fit_has_its_guesses_beside_it():
     rows = FUSION.table()
     assert next(row["answers"] for row in rows if row["split"] == "test") == FUSION.strategy
-    assert set(metrics()) <= set(rows[0]) | {"ece"}
+    assert set(metrics()) - SINCE_THEN <= set(rows[0]) | {"ece"}
     assert len(rows) == sum(1 + len(FUSION.shortcuts.get(split, {})) for split in FUSION.scores)
 
 
@@ -127,7 +128,10 @@ def test_a_verdict_is_the_answer_to_the_primary_question():
     )  # fmt: skip
     answered = msgspec.structs.replace(COMPARISON, primary_question=asked)
     assert (COMPARISON.verdict, answered.verdict) == (None, "better")
-    assert "better: concat_logreg less Xception, AUC +0.031 [+0.010, +0.052]" in repr(answered)
+    drawn = answered.plot()
+    assert drawn.alt == figures.differences(asked.to_json()).alt
+    assert "Xception +0.031" in drawn.alt
+    assert "better: concat_logreg less Xception, AUC +0.031 [+0.010 to +0.052]" in repr(answered)
 
 
 @pytest.mark.parametrize("result", [COMPARISON, FUSION, TUNED], ids=lambda result: type(result).__name__)

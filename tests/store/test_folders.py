@@ -14,7 +14,7 @@ from unprivileged import ROOT_USER, without_rights
 
 from featstore.api.cache import compact, gc, inventory, usage, verify
 from featstore.errors import MissingFeaturesError, StoreError
-from featstore.images.reading import FACT
+from featstore.image_facts import FACT
 from featstore.serialization import digest
 from featstore.store import notes as facts
 from featstore.store import notes as layouts

@@ -14,7 +14,7 @@ from commandserver import LIBRARIES, LIGHT, NETWORKS, Server, may_fork
 FEATSTORE = Path(sys.executable).with_name("featstore")
 HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "torch", "matplotlib")
 NETS = ["--backbones", "MobileNet025,EfficientNetLite0", "--weights", "MobileNet025=random:1"]
-NEEDS_NETWORKS = {"demo", "explain", "extract", "finetune", "paper", "predict"}
+NEEDS_NETWORKS = {"demo", "explain", "export", "extract", "finetune", "paper", "predict"}
 SCRIPT = Path(__file__).with_name("commandmodules.py")
 
 

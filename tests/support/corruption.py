@@ -19,13 +19,12 @@ from featstore.api.cache import verify
 from featstore.errors import FeatstoreError, ManifestError, MissingFeaturesError, RunError
 from featstore.extraction import pipeline as engine
 from featstore.extraction import plan
-from featstore.fusion.blocks import make_blocks
 from featstore.fusion.model_io import export_model, load_strategy, save_strategy
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
 from featstore.images.csv import list_csv
 from featstore.store.notes import BackboneTiming, record_timing, recorded_timings
 from featstore.store.store import Store
-from featstore.types import IDENTITY, View
+from featstore.types import IDENTITY, View, make_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ from fakes import DECODING, key
 
 from featstore.api.cache import compact, gc, inventory, usage, verify
 from featstore.errors import FeatstoreError
-from featstore.images.reading import FACT
+from featstore.image_facts import FACT
 from featstore.serialization import digest
 from featstore.store import leases as solitude
 from featstore.store import notes as facts

@@ -39,7 +39,7 @@ def strategies() -> Rows[StrategySummary]:
     --------
     >>> import featstore
     >>> [strategy.name for strategy in featstore.strategies() if strategy.level == "floor"]
-    ['knn', 'nearest_centroid']
+    ['knn', 'nearest_centroid', 'simpleshot']
     """
     known = {name: registry.constants(__name__, name) for name in registry.names(__name__)}
     return Rows(

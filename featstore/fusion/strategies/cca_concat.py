@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.fusion.blocks import Block
+    from featstore.types import Block
 
     Floats = NDArray[np.float64]
 

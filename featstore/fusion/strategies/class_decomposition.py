@@ -15,7 +15,7 @@ from featstore.fusion.strategy import FOLDER, FusionStrategy
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from featstore.fusion.blocks import Block
+    from featstore.types import Block
 
 
 class ClassDecomposition(FusionStrategy):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from featstore.errors import UsageError
-from featstore.fusion.blocks import Block
 from featstore.fusion.linear import LinearModel, LinearStrategy, fit_elasticnet, scaled_block, standardise
+from featstore.types import Block
 
 if TYPE_CHECKING:
     import numpy as np

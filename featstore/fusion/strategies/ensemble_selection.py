@@ -12,7 +12,7 @@ from featstore.fusion.decision import TrainedDecisionStrategy, softmax
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from featstore.fusion.blocks import Block
+    from featstore.types import Block
 
 
 # A team and the same team twice have the same loss but for rounding.

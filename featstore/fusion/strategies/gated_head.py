@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from featstore.fusion.blocks import Block
+    from featstore.types import Block
 
     Floats = NDArray[Any]
 

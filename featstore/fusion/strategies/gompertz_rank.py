@@ -12,7 +12,7 @@ from featstore.fusion.decision import DecisionStrategy, softmax
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from featstore.fusion.blocks import Block
+    from featstore.types import Block
 
 
 class GompertzRank(DecisionStrategy):

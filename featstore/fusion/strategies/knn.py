@@ -14,7 +14,7 @@ from featstore.fusion.strategy import FusionStrategy
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from featstore.fusion.blocks import Block
+    from featstore.types import Block
 
 
 class Knn(FusionStrategy):

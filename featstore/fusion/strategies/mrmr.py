@@ -9,9 +9,9 @@ from sklearn.feature_selection import f_classif
 from sklearn.utils.validation import check_is_fitted
 
 from featstore.errors import UsageError
-from featstore.fusion.blocks import Block
 from featstore.fusion.linear import LinearModel, fit_logistic, rescale, standardise
 from featstore.fusion.strategy import FusionStrategy
+from featstore.types import Block
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

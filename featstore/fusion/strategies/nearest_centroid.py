@@ -11,7 +11,7 @@ from featstore.fusion.linear import LinearModel, LinearStrategy, scaled_block, s
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from featstore.fusion.blocks import Block
+    from featstore.types import Block
 
 
 class NearestCentroid(LinearStrategy):

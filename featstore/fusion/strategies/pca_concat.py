@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from featstore.fusion.blocks import Block
+    from featstore.types import Block
 
 
 class PcaConcat(LinearStrategy):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from featstore.fusion.blocks import Block
 from featstore.fusion.decision import TrainedDecisionStrategy
 from featstore.fusion.linear import LinearModel, fit_logistic, join_models
+from featstore.types import Block
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,7 +13,7 @@ from featstore.fusion.decision import TrainedDecisionStrategy, balanced_accuraci
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from featstore.fusion.blocks import Block
+    from featstore.types import Block
 
     Floats = NDArray[np.float64]
 

@@ -15,7 +15,7 @@ import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from featstore import registry
 from featstore.errors import BadImageError, UsageError
@@ -94,6 +94,21 @@ def check_canvas(width: int, height: int) -> None:
 # What a format says of itself
 
 
+class Place(NamedTuple):
+    """Where an image lies in a stack of parallel slices.
+
+    Attributes
+    ----------
+    stack
+        Digest of the series and of the direction of its slices; it names nobody.
+    position
+        Along the normal of the slices, in mm.
+    """
+
+    stack: str
+    position: float
+
+
 @dataclass(frozen=True, slots=True)
 class Pages:
     """Pages of a file that are images.
@@ -110,6 +125,8 @@ class Pages:
         Pseudonym of the patient, always the same for one patient; None where the file names nobody.
     sites
         What may name scanner or hospital, by the name of its tag: none of it names a person.
+    places
+        Where the pages lie, by number; empty where the file does not say.
     """
 
     frames: tuple[int, ...] = (0,)
@@ -117,6 +134,7 @@ class Pages:
     notes: tuple[str, ...] = ()
     group: str | None = None
     sites: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[int, Place] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
@@ -227,7 +245,7 @@ class Format:
             Number of the page, one of `list_pages`.
         value_range
             ``(low, high)`` in stored values, None where the user said none. Formats of 8 bits ignore it; for others
-            `featstore.images.formats.samples.window` does the mapping.
+            `featstore.images.formats.pillow.window` does the mapping.
         index
             What `index` found, if anybody asked.
 

@@ -129,7 +129,7 @@ def _checked(known: Format, found: NDArray[Any], notes: Iterable[str]) -> Pixels
     """
     import numpy as np
 
-    from featstore.images.formats.samples import finish
+    from featstore.images.formats.pillow import finish
 
     pixels = np.asarray(found)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels  # noqa: PLR2004

@@ -7,15 +7,17 @@ met. What a file says that it is, is looked at before that: a table of contents 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import struct
+from itertools import pairwise
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from featstore.errors import BadImageError
-from featstore.images.formats.container import Format, Pages
+from featstore.images.formats.container import Format, Pages, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from featstore.images.formats.dicom_pixels import DicomImage
     from featstore.types import Pixels
@@ -27,22 +29,31 @@ class Dicom(Format):
     name: ClassVar[str] = "DICOM"
     suffixes: ClassVar[tuple[str, ...]] = (".dcm", ".dicom", ".ima")
     magic: ClassVar[re.Pattern[bytes]] = re.compile(rb".{128}DICM", re.DOTALL)
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     code: ClassVar[int] = 8
     has_window: ClassVar[bool] = True
 
     def list_pages(self, file: IO[bytes]) -> Pages:
-        """Frames that the header announces, whose they are, and what made them."""
+        """Frames that the header announces, in the order of space; whose they are, and what made them."""
         from featstore.images.formats import dicom_pixels
 
         refuse_by_class(file)
-        header, texts = dicom_pixels.read_header(file, ("PatientID", "IssuerOfPatientID", *SITE_TAGS))
+        header, texts, numbers = dicom_pixels.read_header(file, (*_WHOSE, *SITE_TAGS), _WHERE)
+        places = {
+            frame: place
+            for frame, found in enumerate(numbers)
+            if (place := find_place(texts["SeriesInstanceUID"], found)) is not None
+        }
+        notes = {"pages"} if header.frames > 1 else set()
+        if _LOCALIZER.search(texts["ImageType"]):
+            notes.add("localizer")
         return Pages(
-            tuple(range(header.frames)),
+            in_space(range(header.frames), places),
             header.frames,
-            ("pages",) if header.frames > 1 else (),
+            tuple(sorted(notes)),
             pseudonym(texts["PatientID"], texts["IssuerOfPatientID"]),
             {tag: texts[tag] for tag in SITE_TAGS if texts[tag]},
+            places,
         )
 
     def index(self, data: bytes) -> DicomImage:
@@ -69,7 +80,7 @@ class Dicom(Format):
         """Width and height from the header."""
         from featstore.images.formats import dicom_pixels
 
-        header, _ = dicom_pixels.read_header(file)
+        header, *_ = dicom_pixels.read_header(file)
         return header.columns, header.rows
 
     def bytes_per_pixel(self, file: IO[bytes]) -> float:  # noqa: ARG002
@@ -149,3 +160,83 @@ def pseudonym(patient: str, issuer: str = "") -> str | None:
         return None
     text = f"featstore patient\0{issuer}\0{patient}"
     return f"patient-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+# Where it lies: slices of a series in the order of space, whatever they are called and numbered
+
+_WHOSE = ("PatientID", "IssuerOfPatientID", "SeriesInstanceUID", "ImageType")
+_TIMES = (
+    "TemporalPositionIdentifier", "TemporalPositionIndex", "TriggerTime", "EchoNumbers", "EffectiveEchoTime",
+    "DiffusionBValue",
+)  # fmt: skip
+_WHERE = ("ImagePositionPatient", "ImageOrientationPatient", *_TIMES)
+_LOCALIZER = re.compile(r"\b(?:LOCALIZER|SCOUT|TOPOGRAM)\b")
+_SAME_PLACE = 0.01
+"""Slices that are not farther apart are at one place, in mm."""
+_GAP = 1.6
+"""Spacings, by the usual one of the stack, from which on a slice is missing in between."""
+_FEWEST = 4
+"""Slices of a stack whose spacing is looked at."""
+
+
+def find_place(series: str, numbers: Mapping[str, Sequence[float]]) -> Place | None:
+    """Place of a slice along the normal of its plane, PS3.3 C.7.6.2.1.1; None where the header does not say it.
+
+    Parameters
+    ----------
+    series
+        SeriesInstanceUID.
+    numbers
+        What the header says of the slice, by keyword: ``ImagePositionPatient`` in mm, ``ImageOrientationPatient`` as
+        two unit vectors, and what tells phases, echoes and weightings at one place apart.
+    """
+    position, plane = numbers.get("ImagePositionPatient", ()), numbers.get("ImageOrientationPatient", ())
+    if not series or len(position) != 3 or len(plane) != 6:  # noqa: PLR2004
+        return None
+    (a, b, c), (d, e, f) = plane[:3], plane[3:]
+    normal = (b * f - c * e, c * d - a * f, a * e - b * d)
+    length = math.hypot(*normal)
+    if not 0.9 < length < 1.1:  # noqa: PLR2004
+        return None
+    direction = [round(part, 2) + 0.0 for part in plane]
+    phase = [numbers.get(keyword, ()) for keyword in _TIMES]
+    stack = hashlib.sha256(f"{series}\0{direction}\0{phase}".encode()).hexdigest()
+    return Place(stack, sum(x * y for x, y in zip(position, normal, strict=True)) / length)
+
+
+def in_space(pages: Iterable[int], places: Mapping[int, Place]) -> tuple[int, ...]:
+    """Put those that lie in one stack into the order of space, each stack within the seats that it has."""
+    order = list(pages)
+    seats: dict[str, list[int]] = {}
+    for seat, page in enumerate(order):
+        if page in places:
+            seats.setdefault(places[page].stack, []).append(seat)
+    found = list(order)
+    for mine in seats.values():
+        inside = sorted((order[seat] for seat in mine), key=lambda page: places[page].position)
+        for seat, page in zip(mine, inside, strict=True):
+            found[seat] = page
+    return tuple(found)
+
+
+def spacing_faults(positions: Iterable[float]) -> tuple[int, int]:
+    """How many slices of a stack are at the place of another, and how many are missing in between.
+
+    Parameters
+    ----------
+    positions
+        In mm along the normal, in any order.
+
+    Examples
+    --------
+    >>> spacing_faults([0, 5, 10, 10, 20, 25])
+    (1, 1)
+    """
+    every = sorted(positions)
+    steps = [after - before for before, after in pairwise(every)]
+    apart = sorted(step for step in steps if step > _SAME_PLACE)
+    twice = len(steps) - len(apart)
+    if len(apart) < _FEWEST - 1:
+        return twice, 0
+    usual = apart[len(apart) // 2]
+    return twice, sum(round(step / usual) - 1 for step in apart if step > _GAP * usual)

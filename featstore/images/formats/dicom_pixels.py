@@ -15,7 +15,8 @@ import math
 import struct
 import threading
 import zlib
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +26,7 @@ import numpy as np
 from featstore.errors import BadImageError
 from featstore.images.formats.container import MAX_PAGES, check_size
 from featstore.images.formats.dicom import TRANSFER_SYNTAX, read_meta, refuse_by_class
-from featstore.images.formats.samples import no_warnings, window
+from featstore.images.formats.pillow import no_warnings, window
 from featstore.images.windows import FILE_WINDOW, window_range
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ _IMAGE = (
 _PIXELS = (
     "PixelData", "FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
     "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
-    "WindowCenter", "WindowWidth", "VOILUTFunction", "SharedFunctionalGroupsSequence",
+    "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence", "PixelPresentation",
     *(
         f"{part}{colour}PaletteColorLookupTable{what}"
@@ -106,6 +107,7 @@ _PIXELS = (
         for part, what in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
     ),
 )  # fmt: skip
+_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _PIXEL_TAGS = (b"\xe0\x7f\x10\0", b"\x7f\xe0\0\x10", b"\xe0\x7f\x08\0", b"\xe0\x7f\x09\0")
 GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
@@ -145,23 +147,72 @@ class Header:
         return self.rows * self.columns * each * self.allocated
 
 
-def read_header(file: IO[bytes], keywords: Sequence[str] = ()) -> tuple[Header, dict[str, str]]:
-    """How the pixels of an open file are stored, and texts of its header; the pixels are not read.
+def read_header(
+    file: IO[bytes], texts: Sequence[str] = (), numbers: Sequence[str] = ()
+) -> tuple[Header, dict[str, str], list[dict[str, tuple[float, ...]]]]:
+    """How the pixels of an open file are stored, and what else its header says; the pixels are not read.
 
     Parameters
     ----------
     file
         The file, open for reading.
-    keywords
-        Of the texts, which come back by keyword: stripped, and empty where there is none, or none that can be read.
+    texts
+        Keywords of texts: stripped, and empty where there is none, or none that can be read.
+    numbers
+        Keywords of numbers, which come back for each frame, from where that frame has them.
 
     Raises
     ------
     BadImageError
         ``needs_package``, ``no_picture``, ``truncated``, ``corrupt`` or ``too_large``.
     """
-    dataset = _read(file, (*_IMAGE, *keywords))
-    return _header(dataset, file), {keyword: _text(dataset, keyword) for keyword in keywords}
+    dataset = _read(file, (*_IMAGE, *texts, *numbers, *(_GROUPS if numbers else ())))
+    header = _header(dataset, file)
+    found = _numbers_by_frame(dataset, header.frames, numbers) if numbers else []
+    return header, {keyword: _text(dataset, keyword) for keyword in texts}, found
+
+
+def _numbers_by_frame(
+    dataset: Any,  # noqa: ANN401
+    frames: int,
+    keywords: Sequence[str],
+) -> list[dict[str, tuple[float, ...]]]:
+    """What each frame says in numbers: itself, all frames together, or the file; nothing that does not read."""
+    shared: dict[str, tuple[float, ...]] = {}
+    own: Sequence[Any] = ()
+    try:
+        with _quiet():
+            shared = _numbers(dataset, keywords)
+            for group in _items(dataset, "SharedFunctionalGroupsSequence")[:1]:
+                shared |= _numbers_of_group(group, keywords)
+            own = _items(dataset, "PerFrameFunctionalGroupsSequence")[:frames]
+    except BadImageError:
+        own = ()
+    found = []
+    for frame in range(frames):
+        mine = dict(shared)
+        with suppress(BadImageError), _quiet():
+            mine |= _numbers_of_group(own[frame], keywords) if frame < len(own) else {}
+        found.append(mine)
+    return found
+
+
+def _numbers_of_group(group: Any, keywords: Sequence[str]) -> dict[str, tuple[float, ...]]:  # noqa: ANN401
+    items = [part for element in group if element.VR == "SQ" for part in element.value[:1]]
+    return {keyword: found for part in items for keyword, found in _numbers(part, keywords).items()}
+
+
+def _numbers(dataset: Any, keywords: Sequence[str]) -> dict[str, tuple[float, ...]]:  # noqa: ANN401
+    found = {}
+    for keyword in keywords:
+        value = dataset.get(keyword)
+        if value is None or value == "":
+            continue
+        values = value if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
+        numbers = tuple(float(part) for part in values)
+        if numbers and all(map(math.isfinite, numbers)):
+            found[keyword] = numbers
+    return found
 
 
 def _read(file: IO[bytes], keywords: Sequence[str], *, pixels: bool = False) -> Any:  # noqa: ANN401
@@ -346,6 +397,30 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """A table of a file in place of a window, PS3.3 C.11.2.1.1.
+
+    Attributes
+    ----------
+    first
+        Value that the first entry is for; smaller ones have that entry, too large ones the last.
+    entries
+        What is shown, ``(n,)``.
+    bits
+        Of the entries: the largest number of so many is white.
+    """
+
+    first: int
+    entries: NDArray[np.uint16]
+    bits: int
+
+    def show(self, values: NDArray[Any], *, inverted: bool) -> Pixels:
+        """8-bit pixels ``(height, width, 1)`` of values; fractions go to the nearest entry."""
+        at = np.clip(np.rint(values.astype(np.float64)) - self.first, 0, len(self.entries) - 1)
+        return window(self.entries[at.astype(np.intp)], (0, (1 << self.bits) - 1), inverted=inverted)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class DicomImage:
     """A whole file, read once for all of its frames.
 
@@ -502,13 +577,28 @@ class DicomImage:
             found = [item for place in places for item in _items(place, keyword)]
         return found[0] if found else self.dataset
 
-    def _window(self, frame: int) -> Window | None:
-        """The first window that the file says for a frame; None where it says none, or a table."""
+    def _window(self, frame: int) -> Window | Table | None:
+        """The first table that the file says for a frame, else its first window; None where it says neither."""
         source = self._source(frame, "FrameVOILUTSequence")
+        if tables := _items(source, "VOILUTSequence"):
+            return self._table(tables[0])
         if source.get("WindowCenter") is None or source.get("WindowWidth") is None:
             return None
         level, width = (_first(source, keyword) for keyword in ("WindowCenter", "WindowWidth"))
         return Window(level, width, _text(source, "VOILUTFunction").upper() or "LINEAR")
+
+    def _table(self, found: Any) -> Table:  # noqa: ANN401
+        with _quiet():
+            count, first, bits = map(int, found.LUTDescriptor)
+            data = found.LUTData
+            order = ">u2" if self.syntax == _BIG_ENDIAN else "<u2"
+            entries = np.frombuffer(data, order) if isinstance(data, bytes) else np.asarray(data, np.uint16)
+            wanted = count % (1 << 16) or 1 << 16
+            if not 8 <= bits <= 16 or len(entries) < wanted:  # noqa: PLR2004
+                raise BadImageError(
+                    "corrupt", "The table of the DICOM file, in place of a window, is damaged."
+                )
+            return Table(first, entries[:wanted].astype(np.uint16), bits)
 
     def _array(self, frame: int) -> NDArray[Any]:
         """A frame as pydicom decodes it; colour comes as RGB."""

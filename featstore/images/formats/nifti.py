@@ -441,7 +441,7 @@ class Volume:
         """
         import numpy as np
 
-        from featstore.images.formats.samples import window
+        from featstore.images.formats.pillow import window
 
         values = self.slice_values(frame)
         check_size(values.shape[1], values.shape[0])

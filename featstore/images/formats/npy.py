@@ -219,7 +219,7 @@ class Stack:
         """
         import numpy as np
 
-        from featstore.images.formats.samples import window
+        from featstore.images.formats.pillow import window
 
         number = frame
         for array in self.arrays:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import struct
-from contextlib import contextmanager, nullcontext
-from typing import IO, TYPE_CHECKING
+import threading
+import warnings
+from contextlib import contextmanager, nullcontext, suppress
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from featstore.errors import BadImageError
-from featstore.images.formats import samples
 from featstore.images.formats import tiff_directory as tags
 from featstore.images.formats.container import ALPHA, COLOUR, GREY, PROGRESSIVE, TURNED, check_size
-from featstore.images.formats.jpeg import check_scans
+from featstore.images.windows import pairs
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
     from PIL.ImageFile import ImageFile
 
     from featstore.types import Pixels
@@ -35,115 +39,65 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TURNED: dict[int, Callable[[Pixels], Pixels]] = {
-    2: np.fliplr,
-    3: lambda pixels: np.rot90(pixels, 2),
-    4: np.flipud,
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: np.rot90(pixels, -1),
-    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
-    8: np.rot90,
-}
-"""The same, for arrays."""
 _BITS_OF_BYTE = 8
 _MP_ENTRIES = 0xB002  # of the index of a multi-picture JPEG
 _MAX_8_BIT, _MAX_16_BIT = 255, 65535
 
 
-def read_page(
-    file: io.BytesIO, layout: samples.SampleLayout, value_range: tuple[float, ...] | None
-) -> tuple[Pixels, frozenset[str]]:
-    """Decode one page of a TIFF.
+class Described(Protocol):
+    """How a page of a TIFF is stored, by its directory: `featstore.images.formats.tiff_samples.SampleLayout`."""
 
-    Parameters
-    ----------
-    file
-        A TIFF whose first page it is.
-    layout
-        How that page is stored.
-    value_range
-        As for `featstore.images.formats.decode.decode`.
-    """
-    data = file.getvalue()
-    if layout.is_jpeg:
-        _check_parts(data, layout)
-    if layout.needs_own_reader:
-        pixels, notes = _read_samples(data, layout, value_range)
-    else:
-        pixels, notes = read_image(file, data, "TIFF", layout, value_range)
-    return pixels, notes | ({"extra_channels"} if layout.has_spare_channels else frozenset())
+    @property
+    def directory(self) -> tags.Directory:
+        """Where it is said."""
 
+    @property
+    def is_optional(self) -> bool:
+        """Whether not every build of Pillow knows its compression."""
 
-def _check_parts(data: bytes, layout: samples.SampleLayout) -> None:
-    """Look at the JPEG in each strip or tile as at one that is a file; equal tiles may stand in one place."""
-    directory = layout.directory
-    places = zip(
-        directory.values(tags.TILE_OFFSETS) or directory.values(tags.STRIP_OFFSETS),
-        directory.values(tags.TILE_BYTES) or directory.values(tags.STRIP_BYTES),
-        strict=False,
-    )
-    parts = set(places)
-    if sum(length for _, length in parts) > len(data):
-        raise BadImageError("truncated", "The TIFF ends before its samples do.")
-    for start, length in parts:
-        check_scans(data[start : start + length])
-
-
-def _read_samples(
-    data: bytes, layout: samples.SampleLayout, value_range: tuple[float, ...] | None
-) -> tuple[Pixels, frozenset[str]]:
-    """Pages for which Pillow has no mode, or a wrong one."""
-    if not min(layout.directory.size):
-        raise BadImageError("corrupt", "The TIFF does not say how wide and how high it is.")
-    check_size(*layout.directory.size)
-    if layout.is_deep and value_range is None:
-        raise BadImageError("needs_range", f"{layout.describe()}, with no declared range.")
-    with samples.no_warnings(), _blamed("TIFF"):
-        values = samples.read_samples(data, layout)
-    pixels, notes = samples.to_pixels(values, layout, value_range if layout.is_deep else None)
-    turn = _TURNED.get(layout.directory.value(tags.ORIENTATION, 1))
-    return (pixels if turn is None else np.ascontiguousarray(turn(pixels))), notes
+    def describe(self) -> str:
+        """Say in a few words what it holds."""
 
 
 def read_image(
     file: io.BytesIO,
     data: bytes,
     kind: str,
-    layout: samples.SampleLayout | None,
+    layout: Described | None,
     value_range: tuple[float, ...] | None,
 ) -> tuple[Pixels, frozenset[str]]:
     """Decode everything for which Pillow has a mode; `kind` is Pillow's name of the format."""
-    with samples.no_warnings(), _opened(file, kind, layout) as image:
+    with no_warnings(), _opened(file, kind, layout) as image:
         check_size(*image.size)
         _check_depth(image, data, value_range)
-        with _blamed(kind, layout):
+        with blamed(kind, layout):
             upright, notes = _upright(image)
             inverted = _is_white_zero(image)
         if value_range is not None and _is_deep(image):
-            pixels = samples.window(np.asarray(upright), value_range, inverted=inverted)
+            pixels = window(np.asarray(upright), value_range, inverted=inverted)
         else:
-            with _blamed(kind):
-                pixels, more = samples.flatten(upright)
+            with blamed(kind):
+                pixels, more = flatten(upright)
             notes |= more
     return pixels, notes
 
 
-def needs_range(file: io.BytesIO, kind: str, layout: samples.SampleLayout | None = None) -> bool:
+def needs_range(file: io.BytesIO, kind: str, layout: Described | None = None) -> bool:
     """Whether the header says 16-bit, 32-bit or float; see `featstore.images.formats.decode.probe`."""
-    with samples.no_warnings(), _opened(file, kind, layout) as image:
+    with no_warnings(), _opened(file, kind, layout) as image:
         return _is_deep(image) and _declared_maximum(image) is None
 
 
 def read_size(file: IO[bytes], kind: str) -> tuple[int, int]:
     """Width and height by the header."""
     file.seek(0)
-    with samples.no_warnings(), Image.open(file, formats=[kind]) as image:
+    with no_warnings(), Image.open(file, formats=[kind]) as image:
         return image.size
 
 
 def bytes_per_pixel(file: IO[bytes], kind: str) -> float:
     """Bytes of memory per pixel that decoding and scaling take at their peak."""
-    with samples.no_warnings(), Image.open(file, formats=[kind]) as image:
+    with no_warnings(), Image.open(file, formats=[kind]) as image:
         if image.has_transparency_data:
             return ALPHA
         if kind == "JPEG" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
@@ -154,15 +108,15 @@ def bytes_per_pixel(file: IO[bytes], kind: str) -> float:
 
 
 @contextmanager
-def _opened(file: io.BytesIO, kind: str, layout: samples.SampleLayout | None) -> Iterator[ImageFile]:
-    with _blamed(kind, layout):
+def _opened(file: io.BytesIO, kind: str, layout: Described | None) -> Iterator[ImageFile]:
+    with blamed(kind, layout):
         image = Image.open(file, formats=[kind])
     with image:
         yield image
 
 
 @contextmanager
-def _blamed(kind: str, layout: samples.SampleLayout | None = None) -> Iterator[None]:
+def blamed(kind: str, layout: Described | None = None) -> Iterator[None]:
     """Turn whatever a decoder throws at damaged data, or at data that it does not know, into a reason.
 
     Beside OSError, ValueError, SyntaxError, EOFError and struct.error, fuzzing meets TypeError, IndexError,
@@ -177,7 +131,7 @@ def _blamed(kind: str, layout: samples.SampleLayout | None = None) -> Iterator[N
         raise _blame(error, kind, layout) from error
 
 
-def _blame(error: Exception, kind: str, layout: samples.SampleLayout | None) -> BadImageError:
+def _blame(error: Exception, kind: str, layout: Described | None) -> BadImageError:
     if isinstance(error, (Image.DecompressionBombError, MemoryError)):
         memory = f"The {kind} needs more memory than there is."
         bomb = f"The header of the {kind} declares hundreds of megapixels."
@@ -231,7 +185,7 @@ def _is_white_zero(image: ImageFile) -> bool:
 
 def _upright(image: ImageFile) -> tuple[Image.Image, frozenset[str]]:
     notes = set()
-    with samples.no_native_messages() if getattr(image, "use_load_libtiff", False) else nullcontext():
+    with no_native_messages() if getattr(image, "use_load_libtiff", False) else nullcontext():
         image.load()  # a TIFF turns itself here, and forgets its tag
     if image.format != "TIFF" and getattr(image, "is_animated", False) and not _has_thumbnails_only(image):
         notes.add("frames")
@@ -249,3 +203,202 @@ def _has_thumbnails_only(image: ImageFile) -> bool:
     return bool(others) and all(
         str(other["Attribute"]["MPType"]).startswith("Large Thumbnail") for other in others
     )
+
+
+# Loaded pictures of any mode to 8-bit grey or RGB
+
+_OPAQUE = 255
+_AT_ONCE = 1 << 22  # samples that are windowed in one go
+
+
+class Alpha(NamedTuple):
+    """Opacity of the pixels of a picture.
+
+    Attributes
+    ----------
+    values
+        uint8, shape (height, width, 1).
+    is_associated
+        Whether the colours are multiplied with it already.
+    """
+
+    values: Pixels
+    is_associated: bool
+
+
+def window(values: NDArray[Any], value_range: Sequence[float], *, inverted: bool = False) -> Pixels:
+    """Map stored values linearly to 0..255, clipped and rounded to the nearest even.
+
+    Parameters
+    ----------
+    values
+        Samples of any number type, shape (height, width) or (height, width, channels).
+    value_range
+        ``(low, high)`` that become 0 and 255; or six numbers, three such pairs: grey values become red through the
+        first, green through the second, blue through the third.
+    inverted
+        Whether the stored minimum is white.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, channels)
+
+    Raises
+    ------
+    BadImageError
+        ``nonfinite`` if there is NaN or infinity anywhere; ``unsupported`` for three windows on colours.
+    """
+    finite = sum(int(np.count_nonzero(np.isfinite(values[rows]))) for rows in _strips(values))
+    if bad := values.size - finite:
+        raise BadImageError("nonfinite", f"{bad} of {values.size} pixels are NaN or infinite.")
+    planes = values[..., None] if values.ndim == 2 else values  # noqa: PLR2004
+    ranges = pairs(value_range)
+    if len(ranges) > 1 and planes.shape[2] > 1:
+        raise BadImageError(
+            "unsupported", "Three windows need grey values, and this is colour; use one window."
+        )
+    shown: Pixels = np.empty((*planes.shape[:2], planes.shape[2] * len(ranges)), np.uint8)
+    for rows in _strips(planes):
+        part = planes[rows].astype(np.float64)
+        for channel, (low, high) in enumerate(ranges):
+            mapped = np.rint((np.clip(part, low, high) - low) / (high - low) * 255)
+            shown[rows, :, channel : channel + planes.shape[2]] = mapped
+    return 255 - shown if inverted else shown
+
+
+def finish(shown: Pixels, alpha: Alpha | None) -> tuple[Pixels, frozenset[str]]:
+    """Put transparency on black, and make colour that is grey everywhere one channel.
+
+    Returns
+    -------
+    pixels : ndarray of uint8, shape (height, width, 1 or 3)
+    warnings : frozenset of str
+        ``alpha``, if anything is transparent.
+    """
+    notes = frozenset[str]()
+    if alpha is not None and alpha.values.min() < _OPAQUE:
+        shown = shown if alpha.is_associated else _on_black(shown, alpha.values)
+        notes = frozenset({"alpha"})
+    return (_collapse(shown) if shown.shape[2] > 1 else shown), notes
+
+
+def flatten(image: Image.Image) -> tuple[Pixels, frozenset[str]]:
+    """Make an 8-bit picture of any mode grey or RGB.
+
+    Colour that is grey everywhere becomes one channel: the network's door repeats it, and a third of the work
+    is left in between.
+
+    Returns
+    -------
+    pixels : ndarray of uint8, shape (height, width, 1 or 3)
+    warnings : frozenset of str
+        ``alpha`` or ``cmyk``, where that was met.
+    """
+    if image.has_transparency_data:
+        rgba = _as_array(image, "RGBA")
+        return finish(rgba[..., :3], Alpha(rgba[..., 3:], is_associated=False))
+    if image.mode in {"1", "L"}:
+        return _as_array(image, "L")[..., None], frozenset()
+    notes = frozenset({"cmyk"}) if image.mode == "CMYK" else frozenset[str]()
+    return _collapse(_as_array(image, "RGB")), notes
+
+
+def _as_array(image: Image.Image, mode: str) -> Pixels:
+    """Convert and copy strip by strip: whole, Pillow would hold a large picture four times over."""
+    width, height = image.size
+    rows = max(1, _AT_ONCE // width)
+    if height <= rows:
+        return np.array(image.convert(mode))
+    shown: Pixels = np.empty((height, width) if mode == "L" else (height, width, len(mode)), np.uint8)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        strip = image.crop((0, top, width, bottom))
+        shown[top:bottom] = np.asarray(strip if strip.mode == mode else strip.convert(mode))
+    return shown
+
+
+def _on_black(colour: Pixels, alpha: Pixels) -> Pixels:
+    composited: Pixels = np.empty(colour.shape, np.uint8)
+    for rows in _strips(colour):
+        composited[rows] = (colour[rows].astype(np.uint16) * alpha[rows] + _OPAQUE // 2) // _OPAQUE
+    return composited
+
+
+def _collapse(rgb: Pixels) -> Pixels:
+    red, green, blue = (rgb[..., channel] for channel in range(3))
+    if all(np.array_equal(red[rows], other[rows]) for other in (green, blue) for rows in _strips(rgb)):
+        return np.ascontiguousarray(rgb[..., :1])
+    return np.ascontiguousarray(rgb)
+
+
+def _strips(values: NDArray[Any]) -> Iterator[slice]:
+    """Rows that are treated in one go."""
+    step = max(1, _AT_ONCE * len(values) // values.size)
+    return (slice(top, top + step) for top in range(0, len(values), step))
+
+
+# Warnings and native messages of decoders silenced, without changing anything for anyone else
+
+_DECODERS = r"(PIL|pydicom|pylibjpeg|openjpeg|rle|libjpeg)(\.|$)"
+_lock = threading.Lock()
+_native = threading.Lock()
+_inside = 0
+_filter: Any = None
+
+# Without a handler Python prints Pillow's rare log records to stderr; a handler of the application still gets them.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+@contextmanager
+def no_warnings() -> Iterator[None]:
+    """Ignore the warnings of Pillow and of the decoders of DICOM while any thread is inside.
+
+    `warnings.catch_warnings` saves and restores the filters of the whole process, so two threads that overlap
+    can leave the wrong ones behind; here the first one in adds one filter and the last one out removes it.
+    """
+    _enter()
+    try:
+        yield
+    finally:
+        _leave()
+
+
+@contextmanager
+def no_native_messages() -> Iterator[None]:
+    """Point the stderr of the process at the null device, one thread at a time.
+
+    libtiff prints to it from C when data is damaged. What another thread writes to stderr in these
+    milliseconds is lost, so this is for compressed TIFF only.
+    """
+    with _native:
+        try:
+            saved = os.dup(2)
+        except OSError:  # a service without stderr
+            yield
+            return
+        try:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 2)
+            os.close(null)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _enter() -> None:
+    global _inside, _filter  # noqa: PLW0603 - warning filters are global themselves
+    with _lock:
+        _inside += 1
+        if _inside == 1 or _filter not in warnings.filters:
+            warnings.filterwarnings("ignore", module=_DECODERS)
+            _filter = warnings.filters[0]
+
+
+def _leave() -> None:
+    global _inside  # noqa: PLW0603
+    with _lock:
+        _inside -= 1
+        if not _inside:
+            with suppress(ValueError, AttributeError):  # somebody else has replaced the filters meanwhile
+                warnings.filters.remove(_filter)  # type: ignore[attr-defined]

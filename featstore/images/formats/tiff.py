@@ -43,7 +43,7 @@ class Tiff(PillowFormat):
     def needs_range(self, data: bytes, frame: int, index: Chain | None = None) -> bool:
         """Whether a page has more than 8 bits, or signed or float values."""
         from featstore.images.formats import pillow
-        from featstore.images.formats.samples import read_sample_layout
+        from featstore.images.formats.tiff_samples import read_sample_layout
 
         file, directory = page_tiff(data, frame, index)
         layout = read_sample_layout(directory)
@@ -59,17 +59,17 @@ class Tiff(PillowFormat):
         index: Any = None,  # noqa: ANN401
     ) -> tuple[Pixels, Iterable[str]]:
         """Decode one page; see `Format.decode`."""
-        from featstore.images.formats import pillow
-        from featstore.images.formats.samples import read_sample_layout
+        from featstore.images.formats.tiff_samples import read_page, read_sample_layout
 
         file, directory = page_tiff(data, frame, index)
-        return pillow.read_page(file, read_sample_layout(directory), value_range)
+        return read_page(file, read_sample_layout(directory), value_range)
 
 
 # Pages that are images
 
 PAGE_NOTES: dict[str, str] = {
     "channels": "The pages are colour or stain channels of one picture.",
+    "localizer": "The picture is a localizer, an overview to plan slices by.",
     "cut_short": "The file announces more slices than it holds.",
     "pages": "Each page or slice is an image.",
     "reduced": "Smaller copies of a picture (pyramids, thumbnails) and masks were skipped.",

@@ -16,7 +16,7 @@ from featstore.errors import UnknownNameError, did_you_mean
 from featstore.evaluation.backbone_value import pareto as undominated
 from featstore.evaluation.metrics import metrics
 from featstore.reporting.figures import style
-from featstore.tables import printable
+from featstore.tables import interval_text, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -167,7 +167,7 @@ def _differences(question: Mapping[str, Any], metric: str, name: str, title: str
 def _difference(one: Mapping[str, Any]) -> str:
     """A difference with its interval and its p."""
     interval = one["interval"]
-    bounds = f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else " [no interval]"
+    bounds = f" [{interval_text(interval, signed=True)}]" if interval else " [no interval]"
     p = f"p = {one['p']:.3f}" if one["p"] >= 0.0005 else "p < 0.001"  # noqa: PLR2004
     return f"{one['delta']:+.3f}{bounds}, {p}".replace("-", "\N{MINUS SIGN}")
 

@@ -16,7 +16,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, get_args
 
 from featstore.serialization import write_private
-from featstore.tables import printable
+from featstore.tables import interval_text, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -332,8 +332,8 @@ def joined_names(names: Sequence[str], most: int = SHOWN) -> str:
 
 
 def between(value: float, interval: Sequence[float] | None, digits: int = 3) -> str:
-    """A number with its interval: ``0.858 [0.812, 0.897]``."""
-    bounds = f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else ""
+    """A number with its interval: ``0.858 [0.812 to 0.897]``."""
+    bounds = f" [{interval_text(interval, digits)}]" if interval else ""
     return f"{value:.{digits}f}{bounds}"
 
 

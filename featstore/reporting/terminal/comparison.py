@@ -6,6 +6,7 @@ A comparison begins with its answer and has one table (`comparison_screen`); eve
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from shlex import quote
 from textwrap import fill
@@ -17,8 +18,8 @@ from featstore.findings import CATALOGUE, Finding
 from featstore.images.recipe import view_name
 from featstore.reporting import verdict
 from featstore.reporting.verdict import sure
-from featstore.results.plan import SPLIT
-from featstore.tables import counts, duration, printable, size, table
+from featstore.results.comparison import SPLIT
+from featstore.tables import counts, duration, interval_text, printable, size, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
         BackboneValue,
         CandidateResult,
         Comparison,
+        Plan,
         ShortcutResult,
         ViewPoint,
     )
     from featstore.results.fusion import Fusion, SingleNetwork
     from featstore.results.paper import Demonstration
-    from featstore.results.plan import Plan
 
     Stress = Literal["", "strong", "told", "untold", "faint"]
 
@@ -44,11 +45,25 @@ LINES = 40
 """Lines that a comparison fits, unless more was asked for than the answer."""
 ROWS, WHOLE_ROWS, ENOUGH_ROWS, FEWEST_ROWS = 15, 12, 8, 6
 """Rows of the table; where findings need the room there are fewer."""
-BESIDE = ("sensitivity", "specificity", "balanced_accuracy", "average_precision", "brier", "ece")
+WITHIN, NO_BREAK = re.compile(r"\[\S+ to \S+\]"), "\N{NO-BREAK SPACE}"
+"""An interval in a sentence, and what keeps it together while lines are broken."""
+SHORTEST = 12
+"""Columns of a name; where a narrow terminal leaves fewer, intervals are written closer."""
+BESIDE = (
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "npv",
+    "balanced_accuracy",
+    "average_precision",
+    "brier",
+    "ece",
+)
 """Scores of the primary fusion that are told beside its AUC."""
 WITH_INTERVAL = ("sensitivity", "specificity")
 """Those of them that a fit tells with an interval."""
-CUT = ".."
+CUT, ELLIPSIS = "..", " ..."
+"""What stands for the middle of a name, and for the end of a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +266,13 @@ def _fusion_beside(result: Fusion, split: str) -> str:
         else f"; no ECE of fewer than {ENOUGH_IMAGES} images"
     )
     chance = verdict.chance_text(result.curves.get(split, {}))
-    return f"{', '.join(told)}{f' ({chance})' if chance else ''}{enough}"
+    return f"{', '.join(told)}{f' ({chance})' if chance else ''}{enough}{_prevalence(told)}"
+
+
+def _prevalence(told: Sequence[str]) -> str:
+    """What predictive values hold for, where there are any."""
+    some = any(one.startswith(("PPV", "NPV")) for one in told)
+    return "; PPV and NPV at the prevalence in these images" if some else ""
 
 
 def _fusion_details(result: Fusion) -> list[str]:
@@ -415,7 +436,7 @@ def _request_text(result: Comparison) -> str:
 def _number(value: float | None, interval: tuple[float, float] | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else " [no interval]")
+    return f"{value:.3f}" + (f" [{interval_text(interval)}]" if interval else " [no interval]")
 
 
 def _plain_number(value: float | None) -> str:
@@ -476,7 +497,7 @@ def view_curve_text(points: Sequence[ViewPoint]) -> str:
         [
             p.views,
             "-" if p.mean is None else f"{p.mean:.3f}",
-            f"[{p.interval[0]:.3f}, {p.interval[1]:.3f}]" if p.interval else "",
+            f"[{interval_text(p.interval)}]" if p.interval else "",
         ]
         for p in points
     ]
@@ -606,7 +627,12 @@ def _score_lines(cells: Sequence[tuple[str, str, str, bool]], width: int) -> lis
     """Names, scores and differences side by side, long names cut; which row stands out comes last."""
     second = max([len(cell[1]) for cell in cells], default=0)
     third = max([len(cell[2]) for cell in cells], default=0)
-    first = min(max([len(cell[0]) for cell in cells], default=0), width - second - third - 4)
+    longest = max([len(cell[0]) for cell in cells], default=0)
+    if width - second - third - 4 < min(longest, SHORTEST):
+        closer = [(a, b.replace(" to ", ", "), c.replace(" to ", ", "), own) for a, b, c, own in cells]
+        if closer != list(cells):
+            return _score_lines(closer, width)
+    first = min(longest, width - second - third - 4)
     lines = []
     for name, score, reach, is_primary in cells:
         text = f"{cut(printable(name), first):<{first}}  {score:<{second}}  {reach}".rstrip()
@@ -631,7 +657,7 @@ def _differences(result: Comparison, reference: str | None) -> dict[str, str]:
 
 
 def _signed(delta: float, interval: tuple[float, float] | None) -> str:
-    return f"{delta:+.3f}" + (f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else "")
+    return f"{delta:+.3f}" + (f" [{interval_text(interval, signed=True)}]" if interval else "")
 
 
 def cut(name: str, columns: int) -> str:
@@ -640,6 +666,15 @@ def cut(name: str, columns: int) -> str:
         return name
     left = (columns - len(CUT)) // 2
     return f"{name[:left]}{CUT}{name[len(name) - (columns - len(CUT) - left) :]}"
+
+
+def shorten(text: str, columns: int) -> str:
+    """As much of a text as fits, of whole words and with an ellipsis behind them."""
+    if len(text) <= columns:
+        return text
+    room = columns - len(ELLIPSIS)
+    words = text[: room + 1].rpartition(" ")[0].rstrip(" ,;:.(")
+    return f"{words or text[:room]}{ELLIPSIS}"
 
 
 def _beside_text(result: Comparison) -> str:
@@ -658,14 +693,14 @@ def _beside_text(result: Comparison) -> str:
     ]
     chance = verdict.chance_text(result.curves.get(label, {}))
     enough = "" if estimates["ece"].mean is not None else f"; no ECE of fewer than {ENOUGH_IMAGES} images"
-    return f"Of {label}: {', '.join(known)}{f' ({chance})' if chance else ''}{enough}." if known else ""
+    also = f"{f' ({chance})' if chance else ''}{enough}{_prevalence(known)}"
+    return f"Of {label}: {', '.join(known)}{also}." if known else ""
 
 
 def _brief(found: Sequence[Finding], width: int) -> Iterator[Line]:
-    """A line for each finding, cut where the screen ends."""
+    """A line for each finding, cut between two words where the screen ends."""
     for line in verdict.findings_brief(found).split("\n"):
-        text = printable(line)
-        yield Line(text if len(text) <= width else f"{text[: width - len(CUT)]}{CUT}")
+        yield Line(shorten(printable(line), width))
 
 
 def _sections(parts: Sequence[str], width: int) -> Iterator[Line]:
@@ -685,7 +720,10 @@ def _next_text(out: Path | None) -> str:
 
 def _prose(text: str, width: int, stress: Stress = "", hanging: str = "") -> Iterator[Line]:
     for line in filter(None, text.split("\n")):
-        yield Line(fill(printable(line), width, subsequent_indent=hanging, break_on_hyphens=False), stress)
+        # An interval stays on one line.
+        kept = WITHIN.sub(lambda found: found[0].replace(" ", NO_BREAK), printable(line))
+        whole = fill(kept, width, subsequent_indent=hanging, break_on_hyphens=False)
+        yield Line(whole.replace(NO_BREAK, " "), stress)
 
 
 # The demonstration: what a comparison says, and how to go on
@@ -708,14 +746,18 @@ def demonstration_screen(result: Demonstration, width: int = WIDEST) -> list[Lin
         f" {found.matrix['groups']} patients, {vectors:,} vectors of {len(found.matrix['backbones'])} networks,"
         f" {len(found.candidates)} candidates compared."
     )
-    return [
+    warnings = findings_not_shown_yet(found.findings)
+    above = [
         *_answer(found, width),
         Line(""),
         *_table_lines(found, width, DEMO_ROWS),
         Line(""),
         *_prose(first, width),
-        *_brief(findings_not_shown_yet(found.findings), width),
+    ]
+    below = [
         *_prose(f"Look at it: {result.report} (one file, works offline in any browser).", width, "strong"),
         *_prose(f"The runs are beside it; the images are in {result.data}.", width),
         *(Line(line) for line in NEXT.split("\n")),
     ]
+    told = [*_prose(verdict.findings_brief(warnings), width, hanging="    ")]
+    return [*above, *(told if _count([*above, *told, *below]) <= LINES else _brief(warnings, width)), *below]

@@ -14,7 +14,7 @@ from featstore.images.recipe import view_name
 from featstore.images.windows import range_option
 from featstore.reporting.terminal.comparison import CUT, operating_text
 from featstore.reporting.verdict import findings_text
-from featstore.tables import SHORT, WIDTH, counts, duration, printable, size, table
+from featstore.tables import SHORT, WIDTH, counts, duration, interval_text, printable, size, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from featstore.exchange.export import Exported
     from featstore.exchange.importing import Imported
     from featstore.results import extraction
-    from featstore.results.fusion import Counts, Explanations, MeanOfPages, Prediction, Predictions
+    from featstore.results.fusion import (
+        Counts,
+        Explanations,
+        ExportedModel,
+        MeanOfPages,
+        Packed,
+        Prediction,
+        Predictions,
+        Replay,
+    )
     from featstore.results.paper import Claim, Conversion, PaperNetwork, Reproduction
     from featstore.results.scores import Score
     from featstore.store.cleanup import Compaction, Garbage, GarbageCollection
@@ -380,9 +389,7 @@ def score_text(score: Score) -> str:
     """Value and interval."""
     if score.value is None:
         return "-"
-    return f"{score.value:.3f}" + (
-        "" if score.interval is None else "  [{:.3f}, {:.3f}]".format(*score.interval)
-    )
+    return f"{score.value:.3f}" + ("" if score.interval is None else f"  [{interval_text(score.interval)}]")
 
 
 # Fine-tuning
@@ -453,6 +460,7 @@ def reproduction_text(result: Reproduction) -> str:
         _networks(result),
         _sides(result.splits),
         _fusions(result),
+        _hit_probability(result),
         _claims(result.claims, result.majority_baseline),
         "Why they differ:\n" + "\n".join(f"  {printable(reason)}" for reason in result.reasons),
         _place(result),
@@ -526,6 +534,16 @@ def _fusions(result: Reproduction) -> str:
     return table(head, rows)
 
 
+def _hit_probability(result: Reproduction) -> str:
+    """What the paper puts out for an image beside its class, and whether it tells right answers from wrong ones."""
+    rows = [
+        [PROTOCOLS[protocol], *("-" if value is None else f"{value:.3f}" for value in shares.values())]
+        for protocol, shares in result.hit_probability.items()
+    ]
+    head = ["hit probability of the majority, mean", "all test images", "answered right", "answered wrong"]
+    return table(head, rows) if rows else ""
+
+
 def _claims(claims: tuple[Claim, ...], floor: float) -> str:
     rows = [[claim.title, _score(claim.accuracy), claim.basis] for claim in claims]
     lowest = f"Always the most frequent class: {floor:.3f} on the test images of the split by image."
@@ -535,7 +553,7 @@ def _claims(claims: tuple[Claim, ...], floor: float) -> str:
 def _score(score: Score | None) -> str:
     if score is None or score.value is None:
         return "-"
-    bounds = "" if score.interval is None else f" [{score.interval[0]:.3f}, {score.interval[1]:.3f}]"
+    bounds = "" if score.interval is None else f" [{interval_text(score.interval)}]"
     return f"{score.value:.3f}{bounds}"
 
 
@@ -642,6 +660,79 @@ def compaction_text(result: Compaction) -> str:
         " those that were read before stay."
     )
     return "\n\n".join([table(header, rows), sentence, *([warning] if unequal else [])])
+
+
+def exported_text(result: ExportedModel) -> str:
+    """What `featstore export` wrote, what it answers, and how far it departs from the run."""
+    answers = ", ".join(map(printable, result.classes))
+    inputs = " and ".join(f"{name} (n, {side}, {side}, 3)" for name, side in result.inputs.items())
+    decided = (
+        "the most probable class is the answer"
+        if result.threshold is None or result.positive is None
+        else f"{printable(result.positive)} from a probability of {result.threshold:.4g} on"
+    )
+    networks = ", ".join(result.backbones)
+    written = (
+        f"Written: {printable(result.file)} ({size(result.size_bytes)}): {result.strategy} of {networks}."
+    )
+    takes = (
+        f"It takes {inputs}: RGB of 0..255, scaled by Pillow's bilinear filter. It answers {answers}, in this order;"
+        f" {decided}."
+    )
+    apart = f"Largest difference from the run: {result.largest_difference:.1e} in a probability, on generated images."
+    rows = [[name, licence] for name, licence in result.licences.items()]
+    parts = [
+        written,
+        takes,
+        apart,
+        table(["network", "licence of its ImageNet weights"], rows),
+        "For research, not for the care of patients. docs/handover.md shows how to use it.",
+    ]
+    return "\n\n".join(parts)
+
+
+def packed_text(result: Packed) -> str:
+    """What `featstore pack` wrote, and what it must not be taken for."""
+    images, patients = (
+        counted(result.images, "image"),
+        counted(result.groups, "patient (group)", "patients (groups)"),
+    )
+    what = f"{result.columns:,} numbers of {', '.join(result.backbones)} in {counted(result.views, 'view')}"
+    file = printable(result.file)
+    return "\n\n".join(
+        [
+            f"Written: {file} ({size(result.size_bytes)}): {images} of {patients}, {what}; no image, no name.",
+            f"SHA-256 {result.sha256}",
+            f"Licence: {printable(result.licence)}",
+            "Vectors are made from pictures of patients, and are personal data: docs/privacy.md.",
+            f"Next: featstore replay {shlex.quote(result.file)}",
+        ]
+    )
+
+
+def replay_text(result: Replay) -> str:
+    """Whether the scores came out the same, where they did not, and what was not computed."""
+    images = counted(result.images, "image")
+    files = " and ".join(result.files)
+    if result.same:
+        answer = f"The same, byte for byte: {files}, computed again from the vectors of {images}."
+    else:
+        answer = (
+            f"Not the same: {', '.join(result.unequal)}, computed again from the vectors of {images};"
+            f" {counted(result.n_differences, 'place differs', 'places differ')}, by at most {result.largest:.1e}"
+            " of a number."
+        )
+    rows = [[one.where, one.recorded, one.found] for one in result.differences]
+    others = ", ".join(f"{name} {then} then, {now} here" for name, (then, now) in result.libraries.items())
+    parts = [
+        answer,
+        table(["where", "pack", "computed"], rows) if rows else "",
+        f"Computed: {', '.join(map(printable, result.tables))}.",
+        f"Not made from vectors, and taken from the pack: {', '.join(result.taken_over)}.",
+        f"Other libraries: {printable(others)}." if others else "",
+        f"Licence: {printable(result.licence)}",
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def export_text(result: Exported) -> str:
