@@ -507,7 +507,7 @@ def plan(
     candidates.with_views([question.primary], views, test_views, len(matrix.views))
     asked = [*question.singles, question.primary]
     times = usual_repeats(matrix, asked, folds) if repeats is None else repeats
-    _require_splits(matrix, folds, times, fold_seed)
+    _splits(matrix, folds, times, fold_seed)
     cache = Path(source.get("cache") or default_cache())
     sealed = Plan(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -536,18 +536,6 @@ def plan(
             f"Cannot write {target}: {error.strerror or error}", "Choose another place with --out."
         ) from error
     return sealed
-
-
-def _require_splits(matrix: FeatureMatrix, folds: int | str, repeats: int, seed: int) -> None:
-    """Refuse folds that could not be drawn."""
-    if folds == OWN_SPLIT and repeats == 1:
-        own_split(matrix)
-    elif folds == OWN_SPLIT:
-        raise UsageError("The data set's own split cannot be repeated.", "Leave out --repeats.")
-    elif isinstance(folds, int):
-        group_folds(matrix, folds, repeats, seed)
-    else:
-        raise UsageError(f"--folds {folds!r} is no number of folds.", "Give a number, or --folds split.")
 
 
 # Running a plan

@@ -121,18 +121,18 @@ def fuse(
     >>> 0 <= accuracy.value <= 1
     True
     """
-    refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
+    refuse_contradiction(
+        init_from,
+        freeze_blocks,
+        calibrated=bool(calibrate or sensitivity),
+        has_covariates=bool(source.get("covariates")),
+    )
     settings = candidates.resolve_options(strategy, preset, options or {})
     codes = [resolve(code) for code in accept]
     loaded = leakage.loaded_matrix(data, progress=progress, **source)
     cache = Path(source.get("cache") or default_cache())
     prepared = leakage.prepare(data, loaded, cache, codes, drops_seen=False, progress=progress)
     matrix, facts = prepared.matrix, prepared.facts
-    if init_from is not None and matrix.covariates is not None:
-        raise UsageError(
-            "A run with covariates cannot go on from earlier weights.",
-            "Leave out --init-from or --covariates.",
-        )
     earlier = None if init_from is None else read_previous_run(Path(init_from), strategy, matrix)
     if earlier is not None:
         settings = {**earlier.options(), **settings}
@@ -414,7 +414,7 @@ class PreviousRun:
 
 
 def refuse_contradiction(
-    init_from: str | Path | None, freeze_blocks: Sequence[str], *, calibrated: bool
+    init_from: str | Path | None, freeze_blocks: Sequence[str], *, calibrated: bool, has_covariates: bool
 ) -> None:
     """Make sure that the options of a fine-tuning can be meant together.
 
@@ -429,6 +429,11 @@ def refuse_contradiction(
         raise UsageError(
             "A fine-tuned model cannot be calibrated: the earlier one may know the images to calibrate on.",
             "Leave out --calibrate and --sensitivity.",
+        )
+    if has_covariates and init_from is not None:
+        raise UsageError(
+            "A run with covariates cannot go on from earlier weights.",
+            "Leave out --init-from or --covariates.",
         )
 
 

@@ -94,21 +94,8 @@ def pack(
     """
     run, target = Path(folder), Path(out)
     _refuse_target(target, overwrite=overwrite)
-    document = runs.read_run(run)
-    if document.get("kind") not in {"fuse", "compare"}:
-        raise RunError(f"{run} holds no scores.", "Give a run of `featstore fuse` or `featstore compare`.")
-    documents = {packs.RUN: runs.json_text(document).encode()}
-    for name in (packs.METRICS, packs.RESULTS):
-        if name in document["files"]:
-            documents[name] = runs.read_verified(run, document, name)
+    document, documents = _documents_of(run)
     metrics = serialization.parse_json(documents[packs.METRICS])
-    if metrics.get("warm_start"):
-        raise UsageError(
-            f"{run} went on from an earlier run, and its scores do not come from these vectors alone.",
-            "Pack a run that was fitted without --init-from: `featstore fuse DATA`.",
-        )
-    if "run" in metrics:  # where the folder lay is nobody's business
-        documents[packs.METRICS] = runs.json_text({**metrics, "run": run.name}).encode()
     wanted = _features_of(document, source)
     try:
         loaded = leakage.loaded_matrix(data, progress=progress, **wanted)
@@ -117,6 +104,11 @@ def pack(
             f"The features of {run} are not all in the cache: {error.cause}",
             "Name the store that the run was made from, by --cache; or run `featstore extract DATA` again.",
         ) from error
+    if loaded.covariates is not None:
+        raise UsageError(
+            "Runs with covariates are not packed: a patient's age and sex are no vectors of pictures.",
+            "Pack a run that was fitted without --covariates: `featstore fuse DATA`.",
+        )
     cache = Path(source.get("cache") or default_cache())
     accepted = document["asked"].get("accepted", [])
     is_comparison = document["kind"] == "compare"
@@ -139,6 +131,26 @@ def pack(
         backbones=loaded.backbones,
         licence=licence,
     )
+
+
+def _documents_of(run: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """``run.json`` of a run with scores, and the documents that go into its pack."""
+    document = runs.read_run(run)
+    if document.get("kind") not in {"fuse", "compare"}:
+        raise RunError(f"{run} holds no scores.", "Give a run of `featstore fuse` or `featstore compare`.")
+    documents = {packs.RUN: runs.json_text(document).encode()}
+    for name in (packs.METRICS, packs.RESULTS):
+        if name in document["files"]:
+            documents[name] = runs.read_verified(run, document, name)
+    metrics = serialization.parse_json(documents[packs.METRICS])
+    if metrics.get("warm_start"):
+        raise UsageError(
+            f"{run} went on from an earlier run, and its scores do not come from these vectors alone.",
+            "Pack a run that was fitted without --init-from: `featstore fuse DATA`.",
+        )
+    if "run" in metrics:  # where the folder lay is nobody's business
+        documents[packs.METRICS] = runs.json_text({**metrics, "run": run.name}).encode()
+    return document, documents
 
 
 def _refuse_target(target: Path, *, overwrite: bool) -> None:

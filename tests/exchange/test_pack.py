@@ -275,6 +275,16 @@ def test_other_data_than_the_run_s_are_not_packed(study, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_covariates_are_not_packed(study, tmp_path):
+    head, *lines = study.data.read_text().splitlines()
+    other = study.data.with_name("ages.csv")
+    other.write_text(
+        "\n".join([f"{head},age", *(f"{line},{40 + at}" for at, line in enumerate(lines))]) + "\n"
+    )
+    with pytest.raises(UsageError, match="Runs with covariates are not packed"):
+        pack(study.fuse, other, tmp_path / "x.zip", cache=study.cache, covariates=["age"])
+
+
 def test_a_run_without_scores_and_a_place_that_will_not_do_are_refused(study, tmp_path):
     with pytest.raises(RunError, match="no readable run"):
         pack(study.cache, study.data, tmp_path / "x.zip", cache=study.cache)
