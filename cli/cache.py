@@ -48,6 +48,8 @@ def export(
     """Write the stored features of DATA in one view to OUT, for tools that know nothing of featstore.
 
     Rows carry image id, relative path, label, group and split: keep the file as safe as the images.
+
+    Example: featstore cache export DATA features.npz
     """
     from featstore.api.exchange import export_features
     from featstore.reporting.terminal.results import export_text
@@ -98,6 +100,8 @@ def import_(
     Rows are matched to the images of DATA by image id, relative path or a name that fits one image alone, never by
     position. Columns without a name, that count the rows or that tell the class are left out and listed. A file that
     could run code or reaches outside itself is refused, and so is one with a row that belongs to no image.
+
+    Example: featstore cache import DATA radiomics.csv --name radiomics
     """
     from featstore.api.exchange import import_features
     from featstore.reporting.terminal.results import import_text
@@ -127,9 +131,12 @@ By = Annotated[str, typer.Option(help="backbone, view or age.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 
 
-@app.command("ls")
+@app.command("ls", cls=options.GroupedCommand)
 def ls(by: By = "backbone", cache: options.Cache = None, json: options.Json = False) -> None:
-    """List what is stored, a line per backbone and view, in the order of --by."""
+    """List what is stored, a line per backbone and view, in the order of --by.
+
+    Example: featstore cache ls --by age
+    """
     from featstore.api.cache import inventory
     from featstore.reporting.terminal.results import inventory_text
 
@@ -140,9 +147,12 @@ def ls(by: By = "backbone", cache: options.Cache = None, json: options.Json = Fa
         print_text(inventory_text(entries))
 
 
-@app.command("du")
+@app.command("du", cls=options.GroupedCommand)
 def du(by: By = "backbone", cache: options.Cache = None, json: options.Json = False) -> None:
-    """Sum the bytes by backbone, view or age, and those of quarantine."""
+    """Sum the bytes by backbone, view or age, and those of quarantine.
+
+    Example: featstore cache du --by view
+    """
     from featstore.api.cache import usage
     from featstore.reporting.terminal.results import usage_text
 
@@ -153,7 +163,7 @@ def du(by: By = "backbone", cache: options.Cache = None, json: options.Json = Fa
         print_text(usage_text(sizes))
 
 
-@app.command("verify")
+@app.command("verify", cls=options.GroupedCommand)
 def verify(
     fast: Annotated[bool, typer.Option("--fast", help="Only names, sizes and headers.")] = False,
     repair: Annotated[
@@ -168,6 +178,8 @@ def verify(
     """Check every file: hash, structure, shape and finite values of shards, and what lies beside them.
 
     Changes nothing without --repair. Exit code 4 if anything is bad.
+
+    Example: featstore cache verify --fast
     """
     from featstore.api.cache import verify
     from featstore.reporting.terminal.results import verification_text
@@ -178,7 +190,7 @@ def verify(
         raise typer.Exit(STORE_FAILED)
 
 
-@app.command("gc")
+@app.command("gc", cls=options.GroupedCommand)
 @options.reads_data
 def gc(
     data: Annotated[
@@ -197,6 +209,8 @@ def gc(
 
     With DATA also the vectors of images that are in none of these data sets. Lists everything and asks first.
     Quarantine is left alone; delete it by hand when you no longer need it.
+
+    Example: featstore cache gc DATA --dry-run
     """
     from featstore.api.cache import gc
     from featstore.reporting.terminal.results import garbage_text
@@ -212,14 +226,17 @@ def gc(
     print_result(result, garbage_text, json=json)
 
 
-@app.command("compact")
+@app.command("compact", cls=options.GroupedCommand)
 def compact(
     target: Annotated[str, typer.Option(help="Bytes of vectors per shard.", metavar="BYTES")] = "4MB",
     dry_run: DryRun = False,
     cache: options.Cache = None,
     json: options.Json = False,
 ) -> None:
-    """Merge small shards into few; the same rows, read back before the old files go."""
+    """Merge small shards into few; the same rows, read back before the old files go.
+
+    Example: featstore cache compact --dry-run
+    """
     from featstore.api.cache import compact
     from featstore.reporting.terminal.results import compaction_text
 
@@ -227,7 +244,7 @@ def compact(
     print_result(result, compaction_text, json=json)
 
 
-@app.command("drift")
+@app.command("drift", cls=options.GroupedCommand)
 @options.reads_data
 def drift(
     data: options.Data,
@@ -248,6 +265,8 @@ def drift(
     """Compute some stored vectors again: whether a library or the machine has changed what comes out.
 
     Exit code 1 if a value moved by more than --tolerance of the spread between images.
+
+    Example: featstore cache drift DATA --rows 50
     """
     from featstore.api.cache import drift
     from featstore.reporting.terminal.results import drift_text
@@ -273,5 +292,5 @@ def drift(
     finish(result.bad)
 
 
-app.command("export")(export)
-app.command("import")(import_)
+app.command("export", cls=options.GroupedCommand)(export)
+app.command("import", cls=options.GroupedCommand)(import_)

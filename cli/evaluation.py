@@ -1,4 +1,4 @@
-"""Commands of stage two: `featstore check`, `split`, `fuse`, `plan`, `compare`, `predict`, `explain` and `export`."""
+"""Commands of stage two: from `featstore check` over `fuse` and `compare` to `predict`, `export` and `replay`."""
 
 from __future__ import annotations
 
@@ -472,6 +472,71 @@ def export(
     say("export", "reading the run, then loading its networks", json=json)
     result = export(run, out, weights=options.parse_weights(weights), overwrite=overwrite)
     print_result(result, exported_text, json=json)
+
+
+@options.reads_data
+def pack(
+    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` or `compare` left.")],
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="The pack, X.zip.", metavar="PACK.zip")],
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            help="On what terms the pack may be used; kept in it.", metavar="TEXT", show_default=False
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    weights: options.Weights = None,
+    reading: options.Reading = options.PLAIN,
+    cache: options.Cache = None,
+    json: options.Json = False,
+) -> None:
+    """Write the vectors, labels and splits behind a run's scores as one sealed file, without any image.
+
+    `featstore replay` computes the scores again from it, anywhere. Patients are numbered, paths left out; but vectors
+    are personal data, to be kept as safe as the images.
+
+    Example: featstore pack runs/mine DATA --out pack.zip
+    """
+    from featstore.api.pack import NO_LICENCE, pack
+    from featstore.reporting.terminal.results import packed_text
+
+    say("pack", "reading the data set and the features of the run", json=json)
+    result = pack(
+        run,
+        data,
+        out,
+        licence=licence or NO_LICENCE,
+        overwrite=overwrite,
+        progress=not json,
+        weights=options.parse_weights(weights),
+        cache=cache,
+        **reading,
+    )
+    print_result(result, packed_text, json=json)
+
+
+DIFFERS = 1
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(help="What `featstore pack` wrote.", metavar="PACK.zip")],
+    json: options.Json = False,
+) -> None:
+    """Compute every table of a run's scores again from a pack, and say where they differ.
+
+    Needs no image, no network and no cache. Exit code 1 if a number came out otherwise.
+
+    Example: featstore replay pack.zip
+    """
+    from featstore.api.pack import replay
+    from featstore.reporting.terminal.results import replay_text
+
+    say("replay", "reading the pack, then computing its scores again", json=json)
+    result = replay(file, progress=not json)
+    print_result(result, replay_text, json=json)
+    if not result.same:
+        raise typer.Exit(DIFFERS)
 
 
 AUDIT_FAILED = 5

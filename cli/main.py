@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import traceback
+from copy import copy
 from itertools import islice
 from typing import Annotated, Any, NoReturn
 
@@ -17,9 +18,12 @@ from featstore.errors import FeatstoreError, InterruptionError, StoreError
 from featstore.processes import progress_bars
 
 from . import cache, evaluation, extraction, reporting
+from .options import GroupedCommand
 from .printing import escape_unshowable
 
 DEBUG, PLUGIN = "--debug", "--plugin"
+WIDTH = 100
+"""Columns of a help text on a terminal that has them, as of a screen: `featstore.tables.WIDTH`."""
 SHOWN = 100
 """Characters of a path that nobody can have meant."""
 
@@ -35,34 +39,76 @@ class Commands(TyperGroup):
             raise InterruptionError from interrupt
 
 
-app = typer.Typer(
+def plugins_apart(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """`PLUGIN` and its values, which belong in front of the command, and the other words."""
+    front: list[str] = []
+    rest: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == PLUGIN:
+            front += [argument, *islice(remaining, 1)]
+        elif argument.startswith(f"{PLUGIN}="):
+            front.append(argument)
+        else:
+            rest.append(argument)
+    return front, rest
+
+
+def narrowed(group: typer.Typer, words: list[str]) -> typer.Typer:
+    """The commands without those that `words` do not name: to build them all takes longer than many of them run.
+
+    Where the first word is no command, all are kept, which the help lists, and a remedy guesses among.
+    """
+    commands = [command for command in group.registered_commands if command.name in words[:1]]
+    groups = [copy(one) for one in group.registered_groups if one.name in words[:1]]
+    if not commands and not groups:
+        return group
+    for one in groups:
+        one.typer_instance = one.typer_instance and narrowed(one.typer_instance, words[1:])
+    group = copy(group)
+    group.registered_commands, group.registered_groups = commands, groups
+    return group
+
+
+class Application(typer.Typer):
+    """The commands, of which it builds those that it is asked for."""
+
+    def __call__(self, arguments: list[str], **options: Any) -> Any:
+        """Run the command that the arguments name."""
+        _, words = plugins_apart(arguments)
+        return typer.Typer.__call__(narrowed(self, words), arguments, **options)
+
+
+app = Application(
     cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
 )
-app.command("demo")(reporting.demo)
-app.command("check")(evaluation.check)
-app.command("split")(evaluation.split)
-app.command("convert")(extraction.convert)
-app.command("extract")(extraction.extract)
-app.command("fuse")(evaluation.fuse)
-app.command("plan")(evaluation.plan)
-app.command("compare")(evaluation.compare)
-app.command("predict")(evaluation.predict)
-app.command("explain")(evaluation.explain)
-app.command("export")(evaluation.export)
-app.command("report")(reporting.report)
-app.command("paper")(reporting.paper)
-app.command("finetune")(extraction.finetune)
-app.command("bench")(extraction.bench)
-app.command("doctor")(reporting.doctor)
+app.command("demo", cls=GroupedCommand)(reporting.demo)
+app.command("check", cls=GroupedCommand)(evaluation.check)
+app.command("split", cls=GroupedCommand)(evaluation.split)
+app.command("convert", cls=GroupedCommand)(extraction.convert)
+app.command("extract", cls=GroupedCommand)(extraction.extract)
+app.command("fuse", cls=GroupedCommand)(evaluation.fuse)
+app.command("plan", cls=GroupedCommand)(evaluation.plan)
+app.command("compare", cls=GroupedCommand)(evaluation.compare)
+app.command("predict", cls=GroupedCommand)(evaluation.predict)
+app.command("explain", cls=GroupedCommand)(evaluation.explain)
+app.command("export", cls=GroupedCommand)(evaluation.export)
+app.command("pack", cls=GroupedCommand)(evaluation.pack)
+app.command("replay", cls=GroupedCommand)(evaluation.replay)
+app.command("report", cls=GroupedCommand)(reporting.report)
+app.command("paper", cls=GroupedCommand)(reporting.paper)
+app.command("finetune", cls=GroupedCommand)(extraction.finetune)
+app.command("bench", cls=GroupedCommand)(extraction.bench)
+app.command("doctor", cls=GroupedCommand)(reporting.doctor)
 app.add_typer(cache.app, name="cache")
-app.command("backbones")(reporting.backbones)
-app.command("strategies")(reporting.strategies)
-app.command("recipes")(reporting.recipes)
+app.command("backbones", cls=GroupedCommand)(reporting.backbones)
+app.command("strategies", cls=GroupedCommand)(reporting.strategies)
+app.command("recipes", cls=GroupedCommand)(reporting.recipes)
 
 
 def _print_version(wanted: bool) -> None:
@@ -98,32 +144,18 @@ def featstore(
         registry.add_plugin(place)
 
 
-def plugins_first(arguments: list[str]) -> list[str]:
-    """The arguments with `PLUGIN` and its values in front of the command, wherever they were written."""
-    front, rest = [], []
-    remaining = iter(arguments)
-    for argument in remaining:
-        if argument == PLUGIN:
-            front += [argument, *islice(remaining, 1)]
-        elif argument.startswith(f"{PLUGIN}="):
-            front.append(argument)
-        else:
-            rest.append(argument)
-    return [*front, *rest]
-
-
 def main() -> None:
     """Run the command line; an error is one line of cause and one of remedy, a traceback only with --debug."""
     escape_unshowable()
     processes.install_handlers()
     debug = DEBUG in sys.argv
-    arguments = plugins_first([argument for argument in sys.argv[1:] if argument != DEBUG])
+    plugins, words = plugins_apart([argument for argument in sys.argv[1:] if argument != DEBUG])
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Printable("featstore: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
-        with progress_bars(wanted="--json" not in arguments):
-            app(arguments, prog_name="featstore")
+        with progress_bars(wanted="--json" not in words):
+            app([*plugins, *words], prog_name="featstore")
     except FeatstoreError as error:
         _fail(InterruptionError() if processes.was_requested() else error, debug=debug)
     except BrokenPipeError:

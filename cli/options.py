@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from featstore.errors import UsageError
 
@@ -50,6 +51,13 @@ Slices = Annotated[
         " axial:largest-lung.",
         metavar="AXIS[:WHICH]",
         show_default=False,
+    ),
+]
+Covariates = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns of the table, such as age,sex, that compare and fuse take beside the networks.",
+        metavar="A,B",
     ),
 ]
 Suffix = Annotated[
@@ -106,14 +114,15 @@ StoredSeeds = Annotated[
 ]
 Seeds = Annotated[str | None, typer.Option(help="Augmented views, such as 1-4 or 1,3,7; none for none.")]
 ValueRange = Annotated[
-    str | None, typer.Option("--range", help="Black and white of 16-bit or float images.", metavar="LOW,HIGH")
+    str | None,
+    typer.Option("--range", help="In place of a window: black and white of deep images.", metavar="LOW,HIGH"),
 ]
 Window = Annotated[
     str | None,
     typer.Option(
         "--window",
         "--windows",
-        help="The same by name (lung, mediastinal, bone, brain), as level,width in HU, or file: each file's own."
+        help="Of CT: by name (lung, mediastinal, bone, brain), as level,width in HU, or file: each file's own."
         " Three (lung,mediastinal,bone) become three channels.",
         metavar="NAME|L,W",
     ),
@@ -204,6 +213,69 @@ ConfigFile = Annotated[
 ]
 
 
+# The options of a help text, under headings
+
+HEADINGS: Mapping[str, tuple[str, ...]] = {
+    "Evaluation": (
+        "strategy", "strategies", "subsets", "positive", "class_name", "primary", "margin", "plan", "by", "ratios",
+        "folds", "repeats", "seed", "paper_split", "sensitivity", "confidence", "calibrate", "preset", "settings",
+        "init_from", "freeze_blocks", "test_size", "split_seed", "fold_seed", "training_seeds", "views", "test_views",
+        "economics", "nested", "view_curve", "accept", "tolerance",
+    ),
+    "Training": ("epochs", "learning_rate", "patience", "unfreeze", "batch_size"),
+    "Networks": ("backbone", "backbones", "weights", "recipe", "seeds", "precision", "preprocess", "engine"),
+    "Data": (
+        "data", "name", "features", "ignore", "rows", "columns", "group_pattern", "root", "suffix", "window",
+        "value_range", "slices", "site_tag", "follow_links", "images", "config",
+    ),
+    "Output": (
+        "out", "layout", "overwrite", "write_config", "json", "csv", "details", "pairs", "with_images", "names",
+        "figures", "formats", "dpi",
+    ),
+}  # fmt: skip
+"""Options by heading, the most used first; what is in none comes last."""
+MORE = "More"
+FEW = 12
+"""So many options stand under one heading."""
+WIDEST = 26
+"""Columns that the names of options take at most."""
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose help has its options under headings, the most used first."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments, then options, each in one column of names and one of what they do."""
+        found = {parameter: parameter.get_help_record(ctx) for parameter in self.get_params(ctx)}
+        rows = {parameter: record for parameter, record in found.items() if record is not None}
+        is_long = sum(parameter.param_type_name == "option" for parameter in rows) > FEW
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": []}
+        sections |= {heading: [] for heading in (*HEADINGS, MORE)} if is_long else {"Options": []}
+        for parameter in sorted(rows, key=_place) if is_long else rows:
+            heading = (_heading(parameter) or MORE) if is_long else "Options"
+            is_option = parameter.param_type_name == "option"
+            sections[heading if is_option else "Arguments"].append(rows[parameter])
+        if len(sections.get(MORE, [])) == 1:  # --help
+            sections["Output"] += sections.pop(MORE)
+        width = min(WIDEST, max(len(name) for name, _ in rows.values()))
+        for heading, records in sections.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl([(name.ljust(width), what) for name, what in records], WIDEST)
+
+
+def _heading(parameter: Any) -> str | None:
+    if parameter.param_type_name != "option":
+        return None
+    return next((heading for heading, names in HEADINGS.items() if parameter.name in names), None)
+
+
+def _place(parameter: Any) -> int:
+    """Where an option stands under its heading; arguments and others stay in the order of the command."""
+    heading = _heading(parameter)
+    return -1 if heading is None else HEADINGS[heading].index(parameter.name)
+
+
 Reading = dict[str, Any]
 """How DATA is read: what `reads_data` gathers for `featstore.images.scan.ScanOptions`."""
 PLAIN: Reading = {}
@@ -224,6 +296,7 @@ def reads_data(command: Callable[..., None]) -> Callable[..., None]:
 
         path = given.pop("config")
         given["columns"] = parse_columns(given["columns"])
+        given["covariates"] = parse_names(given["covariates"])
         used: dict[str, Any] = {}
         config = _config(given, path)
         if config is not None:
@@ -301,7 +374,7 @@ def _used(ctx: typer.Context, command: str, values: Mapping[str, Any]) -> dict[s
         name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "DEFAULT"
     }
     if ctx.params.get("plan") is not None:
-        from featstore.api.plan import PLANNED
+        from featstore.api.compare import PLANNED
 
         open_ones -= PLANNED.keys()
     return {
@@ -334,6 +407,7 @@ _READING: dict[str, tuple[Any, Any]] = {
     "suffix": (Suffix, None),
     "site_tag": (SiteTag, None),
     "slices": (Slices, None),
+    "covariates": (Covariates, None),
     "follow_links": (FollowLinks, False),
 }
 """Annotation and default of each; the names are those of `featstore.images.scan.ScanOptions`."""

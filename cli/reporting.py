@@ -101,6 +101,10 @@ def paper(
     views: Annotated[int, typer.Option(help="Augmented views of each training image.", min=1)] = 2,
     epochs: Annotated[int, typer.Option(help="Epochs of each head.", min=1)] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the sample of patients and of the splits.", min=0)] = 0,
+    paper_split: Annotated[
+        bool,
+        typer.Option("--paper-split", help="The paper's proportions: 2,450 of 6,000 to train; default .45."),
+    ] = False,
     positive: options.Positive = None,
     value_range: options.ValueRange = None,
     window: options.Window = None,
@@ -136,6 +140,7 @@ def paper(
         views=views,
         epochs=epochs,
         seed=seed,
+        paper_split=paper_split,
         positive=positive,
         value_range=options.parse_range(value_range, window),
         cache=cache,

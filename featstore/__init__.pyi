@@ -14,10 +14,12 @@ from .api.export import export
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
+from .api.pack import pack, replay
 from .api.predict import predict
 from .api.report import write_report
 from .api.split import split
 from .backbones.weights import BackboneSummary, backbones
+from .covariates import CovariateColumn, CovariateEncoding
 from .errors import (
     AbsentWeightsError,
     AuditError,
@@ -88,6 +90,7 @@ from .results.extraction import (
 )
 from .results.fusion import (
     Counts,
+    Difference,
     Explanation,
     Explanations,
     ExportedModel,
@@ -95,8 +98,10 @@ from .results.fusion import (
     MeanOfPages,
     MetricChange,
     OperatingFields,
+    Packed,
     Prediction,
     Predictions,
+    Replay,
     SingleNetwork,
     ToleranceFields,
     WarmStart,
@@ -149,10 +154,13 @@ __all__ = [
     "Conversion",
     "ConvertedImages",
     "Counts",
+    "CovariateColumn",
+    "CovariateEncoding",
     "Curves",
     "DataSplit",
     "Decoding",
     "Demonstration",
+    "Difference",
     "Drift",
     "Explanation",
     "Explanations",
@@ -189,6 +197,7 @@ __all__ = [
     "NonFiniteFeaturesError",
     "OperatingFields",
     "OutOfMemoryError",
+    "Packed",
     "PairwiseDifference",
     "PaperNetwork",
     "ParetoPoint",
@@ -209,6 +218,7 @@ __all__ = [
     "RefusedFileError",
     "Reliability",
     "Repair",
+    "Replay",
     "Reproduction",
     "Result",
     "RiskCoverage",
@@ -257,11 +267,13 @@ __all__ = [
     "inventory",
     "load_matrix",
     "make_phantoms",
+    "pack",
     "paper",
     "plan",
     "predict",
     "read_config",
     "recipes",
+    "replay",
     "scan",
     "split",
     "strategies",

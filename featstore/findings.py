@@ -140,6 +140,13 @@ CATALOGUE: dict[str, FindingKind] = {
         "The data set names training and test images, and a cross-validation draws folds of its own over all.",
         "Score on the given test split instead: `featstore compare DATA --folds split`",
     ),
+    "FS115": FindingKind(
+        "covariates_missing",
+        "note",
+        "Cells of covariates are empty, or hold a value that the model has never met. The mean of the training images"
+        " stands for them (for a category, how often each value occurred), in each fold anew.",
+        "Fill in the cells where the value is known; leave the column out where one class lacks it more often.",
+    ),
     # FS2xx, layouts and cells that may be meant otherwise
     "FS201": FindingKind(
         "folders_as_classes",

@@ -19,6 +19,7 @@ from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import require_preprocess
 from featstore.backbones.precision import require_precision
 from featstore.backbones.weights import EVERY_BACKBONE, choice_for, resolve_weights
+from featstore.covariates import CovariateEncoding, covariate_encoding
 from featstore.errors import MissingFeaturesError, UnknownNameError, UsageError, nearest
 from featstore.findings import Finding, ordered
 from featstore.image_facts import recognise, seen_finding
@@ -38,6 +39,7 @@ from featstore.store.training_record import load_training_record
 from featstore.stored_features import FeatureQuery, StoredFeatures, engines_finding
 from featstore.tables import printable
 from featstore.types import (
+    COVARIATES,
     IDENTITY,
     BackboneSpec,
     Block,
@@ -78,7 +80,7 @@ class Source(ScanOptions, total=False):
         that are complete; ``seeds=()`` for none.
     value_range, cache
         As for `featstore.extract`.
-    group_pattern, follow_links, columns, root, suffix
+    group_pattern, follow_links, columns, root, suffix, covariates
         How the data set is read: see `featstore.images.scan.ScanOptions`.
     """
 
@@ -167,14 +169,19 @@ def assemble(
     bad = store.bad_images(decoding)
     records = tuple(r for r in manifest.records if r.id not in bad)
     ids = [record.id for record in records]
+    beside = covariate_encoding(manifest.covariates, records)
+    stored, specs = specs, [*specs, *([] if beside is None else [beside.spec])]
     blocks = make_blocks({spec.name: spec.dimension for spec in specs})
     features = np.empty((len(views), len(ids), blocks[-1].stop), np.float32)
     for at, view in enumerate(views):
-        for spec, block in zip(specs, blocks, strict=True):
+        if beside is not None:
+            features[at, :, blocks[-1].start :] = beside.encode([record.covariates for record in records])
+        for spec, block in zip(stored, blocks, strict=False):
             columns = features[at, :, block.start : block.stop]
             store.read_into(FeatureKey(spec, view, decoding), ids, columns)
     classes, y = np.unique([record.label for record in records], return_inverse=True)
-    learned, met = _seen_by_backbone(store, specs, records, decoding, has_groups=manifest.has_groups)
+    noted = (engines_finding(store.computations), None if beside is None else beside.missing(records))
+    learned, met = _seen_by_backbone(store, stored, records, decoding, has_groups=manifest.has_groups)
     return FeatureMatrix(
         records,
         tuple(classes.tolist()),
@@ -188,7 +195,8 @@ def assemble(
         len(manifest.records) - len(records) + len(manifest.unreadable),
         manifest.groups_set_aside,
         seen_by_backbone=learned,
-        findings=ordered([*manifest.findings, *met, *filter(None, [engines_finding(store.computations)])]),
+        findings=ordered([*manifest.findings, *met, *(finding for finding in noted if finding is not None)]),
+        covariates=beside,
     )
 
 
@@ -477,6 +485,8 @@ class FeatureMatrix:
         Number of images left out because of that.
     findings
         What reading the data set and choosing the features met.
+    covariates
+        How the last block came out of the table, where covariates were named.
 
     Examples
     --------
@@ -515,6 +525,7 @@ class FeatureMatrix:
     seen_by_backbone: Mapping[str, frozenset[str]] = field(default_factory=dict)
     set_apart: int = 0
     findings: tuple[Finding, ...] = ()
+    covariates: CovariateEncoding | None = None
 
     def __repr__(self) -> str:
         """One line: what it holds."""
@@ -538,8 +549,13 @@ class FeatureMatrix:
 
     @property
     def backbones(self) -> tuple[str, ...]:
-        """Names of the backbones, in column order."""
+        """Names of the blocks, in column order: the backbones, and ``covariates`` where some were named."""
         return tuple(spec.name for spec in self.specs)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Names of the backbones alone, in column order."""
+        return tuple(name for name in self.backbones if name != COVARIATES)
 
     def only(self, images: NDArray[np.intp]) -> FeatureMatrix:
         """Keep some images, by row number; classes stay as they are."""

@@ -65,7 +65,7 @@ def names(package: str) -> list[str]:
 def summary(package: str, name: str) -> str:
     """First line of the docstring of ``package.name``, read from the source and not by importing it."""
     if name in _own_names(package):
-        return (ast.get_docstring(_tree(package, name)) or "").partition("\n")[0]
+        return _read(package, name)[0]
     return (load(package, name).__doc__ or "").strip().partition("\n")[0]
 
 
@@ -74,14 +74,7 @@ def constants(package: str, name: str) -> dict[str, Any]:
     if name not in _own_names(package):
         found = {k: v for kind in reversed(load(package, name).__mro__) for k, v in vars(kind).items()}
         return {k: v for k, v in found.items() if isinstance(v, str | int) and not k.startswith("_")}
-    classes = (node for node in _tree(package, name).body if isinstance(node, ast.ClassDef))
-    body = next((node.body for node in classes if node.name == _class_name(name)), [])
-    found = {}
-    for line in body:
-        match line:
-            case ast.AnnAssign(target=ast.Name(id=key), value=ast.Constant(value=value)):
-                found[key] = value
-    return found
+    return dict(_read(package, name)[1])
 
 
 def load(package: str, name: str) -> Any:  # noqa: ANN401
@@ -168,7 +161,7 @@ def _loaded(point: EntryPoint, name: str) -> Any:  # noqa: ANN401
 
 def offered(kind: str) -> dict[str, EntryPoint]:
     """Entry points of installed packages for plug-ins of a kind (``formats``), by name; nothing is imported."""
-    return {point.name: point for point in _entry_points(f"featstore.{kind}", _installed())}
+    return {point.name: point for point in _entry_points(_installed())[kind]}
 
 
 def _installed() -> tuple[tuple[str, int], ...]:
@@ -177,10 +170,11 @@ def _installed() -> tuple[tuple[str, int], ...]:
     return tuple((folder, os.stat(folder).st_mtime_ns) for folder in folders)  # noqa: PTH116 - many, at every start
 
 
-@lru_cache(maxsize=len(LISTS))
-def _entry_points(group: str, _folders: tuple[tuple[str, int], ...]) -> EntryPoints:
-    """Those of a group: to read them takes thirty times as long as to look whether they changed."""
-    return entry_points(group=group)
+@lru_cache(maxsize=1)
+def _entry_points(_folders: tuple[tuple[str, int], ...]) -> dict[str, EntryPoints]:
+    """Those of every kind: to read them takes thirty times as long as to look whether they changed."""
+    points = entry_points()
+    return {kind: points.select(group=f"featstore.{kind}") for kind in map(str.lower, LISTS)}
 
 
 def plugins(kind: str) -> list[Any]:
@@ -295,8 +289,18 @@ def _defines_its_class(path: Path) -> bool:
     )
 
 
-def _tree(package: str, name: str) -> ast.Module:
-    return ast.parse((_folder(package) / f"{name}.py").read_text(encoding="utf-8"))
+@cache
+def _read(package: str, name: str) -> tuple[str, dict[str, Any]]:
+    """First line of the docstring of a module of `package`, and the literal attributes of the class of its name."""
+    tree = ast.parse((_folder(package) / f"{name}.py").read_text(encoding="utf-8"))
+    classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
+    body = next((node.body for node in classes if node.name == _class_name(name)), [])
+    found = {}
+    for line in body:
+        match line:
+            case ast.AnnAssign(target=ast.Name(id=key), value=ast.Constant(value=value)):
+                found[key] = value
+    return (ast.get_docstring(tree) or "").partition("\n")[0], found
 
 
 def _class_name(name: str) -> str:

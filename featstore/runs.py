@@ -243,9 +243,9 @@ def require_verified(out: Path, run: Mapping[str, Any], name: str) -> None:
 
 
 def data_digest(records: Iterable[ImageRecord]) -> str:
-    """SHA-256 of ids, labels, groups, splits and sites: whether two runs saw the same table, wherever it lay."""
+    """SHA-256 of ids, labels, groups, splits, sites and covariates: whether two runs saw the same table."""
     return serialization.digest(
-        sorted([r.id, r.label, r.group, r.split or "", r.site or ""] for r in records)
+        sorted([r.id, r.label, r.group, r.split or "", r.site or "", *r.covariates] for r in records)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from html import escape
 from textwrap import fill, indent, wrap
@@ -260,6 +261,12 @@ def interval_text(interval: Sequence[float], digits: int = 3, *, signed: bool = 
     """An interval in words, where a comma or a dash could be taken for a sign: ``-0.010 to +0.050``."""
     form = f"{'+' if signed else ''},.{digits}f"
     return " to ".join(format(end, form) for end in interval)
+
+
+def typeset(text: str) -> str:
+    """A sentence as a page has it: a real minus before numbers, and no line break within brackets."""
+    signed = re.sub(r"(?<![\w.-])-(?=\d)", "\N{MINUS SIGN}", text)
+    return re.sub(r"\[\S+ to \S+\]", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), signed)
 
 
 def number_cell(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import io
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +66,12 @@ def make_strategy(kind: type, **parameters: Any) -> Any:  # noqa: ANN401
     return kind(**{"blocks": make_blocks(WIDTHS), **seeded, **parameters})
 
 
+@lru_cache(maxsize=64)
+def _fitted(cls: type, n_classes: int = 2) -> Any:  # noqa: ANN401
+    """One fit for the checks that only ask."""
+    return make_strategy(cls).fit(*blocky(n_classes=n_classes))
+
+
 def check_strategy(cls: type) -> None:
     """Check that a class is a fusion strategy that can be compared, saved and read back.
 
@@ -118,8 +125,8 @@ def check_strategy_constructor(cls: type) -> None:
 def check_strategy_probabilities(cls: type) -> None:
     """Probabilities are float64, not negative, and sum to one; their peak is the prediction."""
     for n_classes in (2, 3):
-        X, y = blocky(n_classes=n_classes)
-        strategy = make_strategy(cls).fit(X, y)
+        X, _ = blocky(n_classes=n_classes)
+        strategy = _fitted(cls, n_classes)
         far = np.concatenate([X, 1e6 * X, -1e6 * X])
         proba = strategy.predict_proba(far)
         what = f"predict_proba of {cls.__name__}"
@@ -158,8 +165,8 @@ def check_strategy_notation(cls: type) -> None:
 
     if registry.name_of(FOLDER, cls) is None:
         return
-    X, y = blocky()
-    strategy = make_strategy(cls).fit(X, y)
+    X, _ = blocky()
+    strategy = _fitted(cls)
     restored = restore_model(*export_model(strategy))
     _require(type(restored) is cls, f"{cls.__name__} is read back as {type(restored).__name__}.")
     same = restored.predict_proba(X).tobytes() == strategy.predict_proba(X).tobytes()
@@ -171,8 +178,8 @@ def check_strategy_linear_logits(cls: type) -> None:
     from featstore.fusion.linear import LinearModel
 
     for n_classes in (2, 3):
-        X, y = blocky(n_classes=n_classes)
-        strategy = make_strategy(cls).fit(X, y)
+        X, _ = blocky(n_classes=n_classes)
+        strategy = _fitted(cls, n_classes)
         model = strategy.linear_logits()
         if model is None:
             continue

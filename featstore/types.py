@@ -47,6 +47,8 @@ class ImageRecord:
         Scanner or hospital, or None.
     frame
         Page of a multi-page file, else 0.
+    covariates
+        Cells of the columns that were named as covariates, in that order.
     """
 
     id: str
@@ -56,6 +58,7 @@ class ImageRecord:
     split: str | None = None
     site: str | None = None
     frame: int = 0
+    covariates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -210,6 +213,10 @@ def _range(value: Any) -> tuple[float, ...] | None:  # noqa: ANN401
     if is_list and all(isinstance(end, int | float) for end in value):
         return tuple(value)
     raise ValueError("a value range is two numbers, six of three windows, or none")
+
+
+COVARIATES = "covariates"
+"""Name of the block that is of no network: columns of the table, such as age and sex."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -47,15 +47,63 @@ def test_every_command_has_a_page_that_says_what_its_help_says():
 
 
 def test_every_command_that_works_on_something_shows_an_example():
-    """The lists need none, and `cache` is nine commands."""
-    lists = {"backbones", "strategies", "recipes", "cache"}
-    helps = {page.removesuffix(".md"): text for page, text in script("commands").pages().items()}
-    without = [
-        name
-        for name, text in helps.items()
-        if name not in lists and f"Example: featstore {name}" not in " ".join(text.split())
-    ]
-    assert without == []
+    """The lists need none; an example is one that its command can read."""
+    lists = {"backbones", "strategies", "recipes"}
+    examples = {
+        name: [
+            " ".join(part.split())
+            for part in context.get_help().split("\n\n")
+            if f"Example: featstore {name} " in " ".join(part.split())
+        ]
+        for name, context in helps_in(78)
+        if name not in lists
+    }
+    assert [name for name, found in examples.items() if len(found) != 1] == []
+    for name, context in helps_in(78):
+        known = {flag for parameter in context.command.params for flag in parameter.opts}
+        flags = re.findall(r"--[a-z-]+", " ".join(examples.get(name, [])))
+        assert set(flags) <= known, name
+
+
+def helps_in(columns):
+    """Every command with its context, as on a terminal of so many columns."""
+    from featstore_cli.main import app
+    from typer.main import get_command
+
+    def below(command, context):
+        for name, part in command.commands.items():
+            own = part.context_class(part, parent=context, info_name=name, terminal_width=columns)
+            if hasattr(part, "commands"):
+                yield from ((f"{name} {leaf}", found) for leaf, found in below(part, own))
+            else:
+                yield name, own
+
+    main = get_command(app)
+    yield from below(main, main.make_context("featstore", [], resilient_parsing=True, terminal_width=columns))
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_long_help_has_its_options_under_headings_each_once(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    headings = ["Arguments", "Evaluation", "Training", "Networks", "Data", "Output", "More", "Options"]
+    long = set()
+    for name, context in helps_in(None):
+        text = context.get_help()
+        lines = text.splitlines()
+        assert max(map(len, lines)) <= min(columns, 100), name
+        shown = [line[:-1] for line in lines if re.fullmatch(r"[A-Z]\w+:", line)]
+        assert shown == sorted(shown, key=headings.index), name
+        listed = re.findall(r"^  (?:-h, )?(--[a-z][a-z-]*)", text, re.MULTILINE)
+        options = [one for one in context.command.get_params(context) if one.param_type_name == "option"]
+        own = [next(flag for flag in one.opts if flag.startswith("--")) for one in options]
+        assert sorted(listed) == sorted(own), name
+        arguments = [one.get_help_record(context)[0] for one in context.command.params[:2]]
+        places = [text.index(f"\n  {name} ") for name in arguments if not name.startswith("-")]
+        assert places == sorted(places), name
+        if "Options" not in shown:
+            long.add(name)
+            assert shown[-1] in {"More", "Output"}, name
+    assert long >= {"extract", "fuse", "plan", "compare", "predict", "report", "paper", "finetune", "check"}
 
 
 def test_the_pages_say_what_a_terminal_of_80_columns_shows(monkeypatch):
@@ -168,11 +216,13 @@ MODULE = re.compile(r"(?<![\w/.@-])(featstore(?:\.(?!__)[a-z_]\w*)+(?:\.[A-Z]\w*
 SOURCES = [*sorted((ROOT / "featstore").rglob("*.py")), *sorted((ROOT / "cli").rglob("*.py"))]
 GROUPS = {f"featstore.{name.lower()}" for name in registry.LISTS}
 """Groups of entry points."""
+FILES = {"featstore.toml"}
+"""Names of files that look like modules: settings beside a data set."""
 
 
 def is_there(dotted):
     """Whether it names a module, or what a module defines; nothing is imported."""
-    if dotted in GROUPS:
+    if dotted in GROUPS | FILES:
         return True
     path, *rest = ROOT, *dotted.split(".")
     while rest and (path / rest[0] / "__init__.py").exists():

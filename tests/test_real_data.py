@@ -3,7 +3,6 @@
 import csv
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from commandline import featstore, modules_loaded
@@ -57,6 +56,8 @@ def test_a_second_run_has_nothing_to_do_and_another_seed_is_all_that_it_costs(ca
 
 def test_xception_features_are_those_of_keras(cache):
     """An independent path: Keras' own image loader, network, pooling and predict, on the first 32 slices."""
+    import keras
+
     records = scan(DATA).records[:32]
     pixels = np.stack(
         [
@@ -128,5 +129,5 @@ def test_of_random_labels_nothing_is_better_and_no_number_of_patients_is_promise
         "compare", table, "--root", DATA.parent, *NETS, "--strategies", "concat_logreg,vote_backbones",
         "--positive", "COVID", "--seeds", "none", "--cache", cache, "--json",
     ).json["primary_question"]  # fmt: skip
-    assert asked["verdict"] == "cannot_tell"
-    assert (asked["needed"], asked["no_number"]) == (None, "guessing")
+    assert asked["verdict"] != "better"
+    assert (asked["needed"], asked["needed_interval"]) == (None, None)

@@ -5,7 +5,6 @@ import random
 import shutil
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from commandline import featstore
@@ -44,6 +43,8 @@ def world(tmp_path_factory):
 @pytest.mark.parametrize("name", SEVEN)
 def test_dimension_preprocessing_and_pooling_are_those_of_keras(world, name):
     """Independent path: Keras' loader, its own network with the same seeded weights, its pooling and predict."""
+    import keras
+
     records = scan(world / "data").records
     store = Store(world / "cache")
     keys = [k for k in store.feature_keys() if k.backbone.name == name]

@@ -29,9 +29,8 @@ from featstore.evaluation.findings import (
 from featstore.evaluation.intervals import group_weights
 from featstore.evaluation.metrics import PRIMARY, positive_class
 from featstore.findings import Finding, mark_accepted, ordered, resolve
-from featstore.image_facts import image_facts
 from featstore.matrix import FeatureMatrix, Source, load_matrix
-from featstore.processes import PhaseProgress, available_cores, progress_bars
+from featstore.processes import PhaseProgress, available_cores
 from featstore.results.comparison import (
     Candidate,
     CandidateResult,
@@ -179,14 +178,13 @@ def compare(
     )
     cache = Path(source.get("cache") or default_cache())
     known = [resolve(code) for code in accept]
-    with progress_bars(wanted=progress):
-        loaded = load_matrix(data, **source)
+    loaded = leakage.loaded_matrix(data, progress=progress, **source)
     require_planned(sealed, loaded)
-    matrix = leakage.drop_seen(loaded)
-    facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
-    matrix = leakage.merge_copies(matrix, facts, cache, known, progress=progress)
-    named = candidates.make_candidates(strategies, subsets, matrix.backbones)
-    everyone, question = questions.settle(primary, margin, named, matrix.backbones)
+    prepared = leakage.prepare(data, loaded, cache, known, drops_seen=True, progress=progress)
+    matrix, facts = prepared.matrix, prepared.facts
+    named = candidates.make_candidates(strategies, subsets, matrix.networks)
+    everyone, question = questions.settle(primary, margin, named, matrix.networks)
+    everyone = _with_covariates(matrix, everyone, economics=economics)
     compared = candidates.with_views(everyone, views, test_views, len(matrix.views))
     question = questions.with_policy(question, compared)
     preferred = positive_class(matrix.classes, positive)
@@ -257,7 +255,7 @@ def compare(
         else curve_of_views(
             matrix,
             design,
-            Candidate(view_curve, matrix.backbones, view_curve),
+            Candidate(view_curve, matrix.networks, view_curve),
             lambda part, candidate: play_in(part, [candidate], design.splits, ())[0],
             weights,
         ),
@@ -308,6 +306,18 @@ def compare(
             result.rows(),
         )
     return result
+
+
+def _with_covariates(matrix: FeatureMatrix, everyone: list[Candidate], *, economics: bool) -> list[Candidate]:
+    """Candidates without the covariates and with them, where there are some."""
+    if matrix.covariates is None:
+        return everyone
+    if economics:
+        raise UsageError(
+            "--economics weighs networks by what they cost, and covariates cost nothing.",
+            "Leave out --covariates or --economics.",
+        )
+    return candidates.with_covariates(everyone)
 
 
 def _announce_forecast(
@@ -485,7 +495,7 @@ def plan(
     if os.path.lexists(target) and not overwrite:
         raise UsageError(f"{target} is there already.", "Choose another --out, or add --overwrite.")
     matrix = load_matrix(data, **source)
-    _, question = questions.settle(primary, margin, (), matrix.backbones)
+    _, question = questions.settle(primary, margin, (), matrix.networks)
     if question is None:
         raise UsageError(
             f"There is nothing to plan: {matrix.backbones[0]} is the only network, and nothing is fused.",
@@ -497,7 +507,7 @@ def plan(
     candidates.with_views([question.primary], views, test_views, len(matrix.views))
     asked = [*question.singles, question.primary]
     times = usual_repeats(matrix, asked, folds) if repeats is None else repeats
-    _require_splits(matrix, folds, times, fold_seed)
+    _splits(matrix, folds, times, fold_seed)
     cache = Path(source.get("cache") or default_cache())
     sealed = Plan(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -526,18 +536,6 @@ def plan(
             f"Cannot write {target}: {error.strerror or error}", "Choose another place with --out."
         ) from error
     return sealed
-
-
-def _require_splits(matrix: FeatureMatrix, folds: int | str, repeats: int, seed: int) -> None:
-    """Refuse folds that could not be drawn."""
-    if folds == OWN_SPLIT and repeats == 1:
-        own_split(matrix)
-    elif folds == OWN_SPLIT:
-        raise UsageError("The data set's own split cannot be repeated.", "Leave out --repeats.")
-    elif isinstance(folds, int):
-        group_folds(matrix, folds, repeats, seed)
-    else:
-        raise UsageError(f"--folds {folds!r} is no number of folds.", "Give a number, or --folds split.")
 
 
 # Running a plan

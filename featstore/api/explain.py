@@ -133,6 +133,11 @@ def prepare(
     """Check everything that can be checked without loading a network; arguments are those of `explain`."""
     refuse_unknown_options(reading)
     model = read_model(Path(folder))
+    if model.covariates is not None:
+        raise UsageError(
+            "The model has covariates, whose evidence lies in no image.",
+            "Fit it again without --covariates: featstore fuse DATA --out RUN",
+        )
     linear_logits(model.strategy)
     _require_maps(model)
     if class_name is not None and class_name not in model.classes:

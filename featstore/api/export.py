@@ -106,6 +106,11 @@ def export(
     run, target = Path(folder), Path(out)
     _refuse_target(target, overwrite=overwrite)
     model = read_model(run)
+    if model.covariates is not None:
+        raise UsageError(
+            "The model asks for covariates beside the image, and an exported one takes images alone.",
+            "Fit one without them: `featstore fuse DATA`, without --covariates.",
+        )
     head = head_of(model)
     for key in model.keys:
         keras_export.require_exportable(key.backbone)

@@ -26,9 +26,7 @@ from featstore.evaluation.findings import (
 from featstore.findings import mark_accepted, ordered, resolve
 from featstore.fusion.model_io import load_strategy, save_strategy
 from featstore.fusion.neural import NeuralStrategy
-from featstore.image_facts import image_facts
-from featstore.matrix import FeatureMatrix, Source, load_matrix
-from featstore.processes import progress_bars
+from featstore.matrix import FeatureMatrix, Source  # noqa: TC001  # `public` looks the entries of Source up
 from featstore.results.comparison import Candidate
 from featstore.results.fusion import Fusion, MetricChange, SingleNetwork, WarmStart
 from featstore.splits import hold_out, inner_folds
@@ -123,14 +121,18 @@ def fuse(
     >>> 0 <= accuracy.value <= 1
     True
     """
-    refuse_contradiction(init_from, freeze_blocks, calibrated=bool(calibrate or sensitivity))
+    refuse_contradiction(
+        init_from,
+        freeze_blocks,
+        calibrated=bool(calibrate or sensitivity),
+        has_covariates=bool(source.get("covariates")),
+    )
     settings = candidates.resolve_options(strategy, preset, options or {})
     codes = [resolve(code) for code in accept]
-    with progress_bars(wanted=progress):
-        matrix = loaded = load_matrix(data, **source)
+    loaded = leakage.loaded_matrix(data, progress=progress, **source)
     cache = Path(source.get("cache") or default_cache())
-    facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
-    matrix = leakage.merge_copies(matrix, facts, cache, codes, progress=progress)
+    prepared = leakage.prepare(data, loaded, cache, codes, drops_seen=False, progress=progress)
+    matrix, facts = prepared.matrix, prepared.facts
     earlier = None if init_from is None else read_previous_run(Path(init_from), strategy, matrix)
     if earlier is not None:
         settings = {**earlier.options(), **settings}
@@ -224,7 +226,13 @@ def fuse(
     )
     runs.clear(Path(out))
     save_strategy(
-        Path(out) / runs.MODEL, model, {"classes": list(matrix.classes), "operating": result.operating}
+        Path(out) / runs.MODEL,
+        model,
+        {
+            "classes": list(matrix.classes),
+            "operating": result.operating,
+            **({} if matrix.covariates is None else {"covariates": matrix.covariates.to_json()}),
+        },
     )
     leakage.write_training_images(Path(out), learned)
     runs.write_run(
@@ -406,7 +414,7 @@ class PreviousRun:
 
 
 def refuse_contradiction(
-    init_from: str | Path | None, freeze_blocks: Sequence[str], *, calibrated: bool
+    init_from: str | Path | None, freeze_blocks: Sequence[str], *, calibrated: bool, has_covariates: bool
 ) -> None:
     """Make sure that the options of a fine-tuning can be meant together.
 
@@ -421,6 +429,11 @@ def refuse_contradiction(
         raise UsageError(
             "A fine-tuned model cannot be calibrated: the earlier one may know the images to calibrate on.",
             "Leave out --calibrate and --sensitivity.",
+        )
+    if has_covariates and init_from is not None:
+        raise UsageError(
+            "A run with covariates cannot go on from earlier weights.",
+            "Leave out --init-from or --covariates.",
         )
 
 

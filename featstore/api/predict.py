@@ -14,6 +14,7 @@ import numpy as np
 from featstore import runs
 from featstore.arguments import public
 from featstore.backbones.weights import find_weights
+from featstore.covariates import CovariateEncoding, require_covariates
 from featstore.errors import BadImageError, ManifestError, RunError, UsageError
 from featstore.evaluation.calibration import OperatingPoint, read_operating_point
 from featstore.evaluation.leakage import read_training_images
@@ -30,7 +31,7 @@ from featstore.images.reading import pixel_digest_of, read_pixels
 from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options
 from featstore.results.fusion import MeanOfPages, Prediction, Predictions
 from featstore.serialization import open_regular, write_private
-from featstore.types import Decoding, FeatureKey, ImageRecord
+from featstore.types import COVARIATES, Decoding, FeatureKey, ImageRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -66,6 +67,7 @@ class Model:
     keys: tuple[FeatureKey, ...]
     training_images: KnownImages | None
     positive: str | None = None
+    covariates: CovariateEncoding | None = None
 
     @property
     def decoding(self) -> Decoding:
@@ -164,7 +166,13 @@ def prepare_model(
     **reading: Unpack[ScanOptions],
 ) -> Prepared:
     """Do what `prepare` does, for a model that has been read."""
-    asked = find_images(images, **reading)
+    if model.covariates is not None:
+        reading["covariates"] = [column.name for column in model.covariates.columns]
+    elif reading.get("covariates"):
+        raise UsageError("The model has no covariates.", "Leave out --covariates.")
+    asked = _find_with_covariates(model, images, reading)
+    if model.covariates is not None:
+        require_covariates(model.covariates, asked.records)
     found = find_all_weights(model, weights or {})
     if not any(pixel_digest_of(record, model.decoding) for record in asked.records):
         raise _undecodable(asked.records, model.decoding)
@@ -175,9 +183,27 @@ def prepare_model(
     seen = recognise(asked.records, known, model.decoding)
     met = [seen_finding(name[:1].upper() + name[1:], asked.records, ways) for name, ways in seen.items()]
     findings = [*asked.findings, *(finding for finding in met if finding), *_label_findings(model, asked)]
+    if model.covariates is not None and (lacking := model.covariates.missing(asked.records)):
+        findings.append(lacking)
     if model.training_images is None or not model.training_images.is_complete:
         findings.append(Finding("FS409", "The run does not tell all images that its model has learned from."))
     return Prepared(model, asked, found, seen, ordered(findings))
+
+
+def _find_with_covariates(
+    model: Model, images: str | Path | Sequence[str | Path], reading: ScanOptions
+) -> NewImages:
+    """Images that are meant; of a table that lacks a covariate of the model, the columns that it needs are said."""
+    try:
+        return find_images(images, **reading)
+    except ManifestError as error:
+        names = reading.get("covariates") or ()
+        if model.covariates is None or not any(f"no column {name!r}" in error.cause for name in names):
+            raise
+        raise ManifestError(
+            f"The model asks for {', '.join(names)}: {error.cause}",
+            f"Give a CSV file with the columns path,{','.join(names)}.",
+        ) from error
 
 
 def predict_prepared(prepared: Prepared) -> Predictions:
@@ -190,6 +216,9 @@ def answer(prepared: Prepared, features: Mapping[str, Features], bad: Mapping[st
     """What the model says of vectors ``(columns,)`` by image id; `bad` are the images that have none."""
     model, asked = prepared.model, prepared.images
     records = [record for record in asked.records if record.id in features]
+    if model.covariates is not None:
+        beside = require_covariates(model.covariates, records)
+        features = {image: np.concatenate([features[image], beside[image]]) for image in beside}
     return Predictions(
         run=str(model.folder),
         operating=model.point.to_json(),
@@ -223,8 +252,10 @@ def read_model(folder: Path) -> Model:
     strategy, extra = load_strategy(folder / runs.MODEL)
     classes = _classes(extra, strategy)
     point = read_operating_point(extra.get("operating"), len(classes))
-    keys = runs.keys_of(document)
-    if sum(key.backbone.dimension for key in keys) != strategy.n_features_in_:
+    keys = [key for key in runs.keys_of(document) if key.backbone.name != COVARIATES]
+    beside = CovariateEncoding.from_json(extra["covariates"]) if extra.get("covariates") else None
+    widths = [*(key.backbone.dimension for key in keys), *([] if beside is None else [len(beside.names)])]
+    if not keys or sum(widths) != strategy.n_features_in_:
         raise RunError("The model was not fitted on the features that run.json names.", runs.REMEDY)
     positive = document.get("matrix", {}).get("positive")
     return Model(
@@ -235,6 +266,7 @@ def read_model(folder: Path) -> Model:
         tuple(keys),
         read_training_images(folder, document),
         positive if positive in classes else None,
+        beside,
     )
 
 
@@ -297,7 +329,7 @@ def _predictions(
     X = np.array([features[record.id] for record in records])
     proba = _probabilities(model, X)
     ballots = model.strategy.votes(X) if hasattr(model.strategy, "votes") else np.empty((len(X), 0), int)
-    names = [key.backbone.name for key in model.keys]
+    names = [key.backbone.name for key in model.keys] + ([] if model.covariates is None else [COVARIATES])
     own = prepared.seen.get(MODEL, {})
     return [
         Prediction(
@@ -390,6 +422,7 @@ class _Named:
     name: str
     label: str = ""
     group: str = ""
+    covariates: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -448,7 +481,7 @@ class _Search:
         listing = list_csv(file, follow_links=self.follow_links, labelled=False, **self.table)
         self.unreadable += listing.unreadable
         self.findings += listing.findings
-        return [_Named(e.path, e.name, e.label, e.group or "") for e in listing.entries]
+        return [_Named(e.path, e.name, e.label, e.group or "", e.covariates) for e in listing.entries]
 
     def _pattern(self, pattern: str) -> list[_Named]:
         found = []
@@ -488,7 +521,9 @@ def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[Sca
         for file in files:
             named.setdefault(file.path, file)
     regex = _compiled(reading.get("group_pattern"))
-    if not search.tables and (unused := [name for name, value in table.items() if value]):
+    if not search.tables and (
+        unused := [name for name, value in table.items() if value and name != COVARIATES]
+    ):
         raise UsageError(
             f"--{unused[0]} is for a CSV file, and none was given.",
             f"Leave out --{unused[0]}, or give the file.",
@@ -519,7 +554,7 @@ def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[Sca
 def _pages(file: _Named, contents: manifest.Contents, regex: re.Pattern[str] | None) -> Iterator[ImageRecord]:
     group = file.group or (_group(file.name, regex) if regex else contents.group or "")
     for image, frame in zip(contents.ids, contents.frames, strict=True):
-        yield ImageRecord(image, file.path, file.label, group, frame=frame)
+        yield ImageRecord(image, file.path, file.label, group, frame=frame, covariates=file.covariates)
 
 
 def _compiled(pattern: str | None) -> re.Pattern[str] | None:

@@ -14,6 +14,7 @@ from featstore import registry
 from featstore.errors import UnknownNameError, UsageError, did_you_mean
 from featstore.findings import Finding
 from featstore.results.comparison import Candidate
+from featstore.types import COVARIATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -191,6 +192,16 @@ def make_candidates(
     return singles + fused
 
 
+def with_covariates(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Everyone but those that choose their networks in each fold once more, with the covariates; and these alone."""
+    beside = [
+        replace(one, backbones=(*one.backbones, COVARIATES), label=f"{one.label}+{COVARIATES}")
+        for one in candidates
+        if not one.greedy
+    ]
+    return [*candidates, *beside, Candidate(PROBE, (COVARIATES,), COVARIATES)]
+
+
 def not_fitted(strategies: Sequence[str] | str, candidates: Sequence[Candidate]) -> Finding | None:
     """FS411 where strategies were named that no candidate uses, since no subset has two networks."""
     named = dict.fromkeys([strategies] if isinstance(strategies, str) else strategies)
@@ -310,9 +321,9 @@ def select_backbones(matrix: FeatureMatrix, train: NDArray[np.intp]) -> tuple[st
     """Backbones that greedy forward selection picks, from all views of training images alone."""
     from featstore.fusion.strategies.concat_logreg import DEFAULT_C, forward_selection
 
-    X, y, groups = training_rows(matrix, train, matrix.backbones)
+    X, y, groups = training_rows(matrix, train, matrix.networks)
     numbers = np.unique(groups, return_inverse=True)[1]
-    return forward_selection(X, y, matrix.blocks, DEFAULT_C, numbers)
+    return forward_selection(X, y, matrix.columns(matrix.networks), DEFAULT_C, numbers)
 
 
 def _rows(

@@ -21,7 +21,6 @@ from featstore.evaluation.intervals import (
     score_interval,
     weight_blocks,
 )
-from featstore.images.manifest import Manifest
 from featstore.processes import PhaseProgress
 from featstore.results.comparison import NestedSelection, SelectionBias
 from featstore.results.scores import MetricEstimate, Score, VarianceComponents
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from featstore.evaluation.calibration import OperatingPointRequest
     from featstore.evaluation.intervals import SampleSize
+    from featstore.images.manifest import Manifest
     from featstore.matrix import FeatureMatrix
     from featstore.results.comparison import Candidate
     from featstore.splits import LabelledImages, Split
@@ -593,6 +593,6 @@ def _lines(
 
 def _root(data: str | Path | Manifest) -> Path:
     """Folder that the paths of a data set are relative to."""
-    if isinstance(data, Manifest):
+    if not isinstance(data, str | Path):
         return data.root
     return Path(data) if Path(data).is_dir() else Path(data).parent

@@ -6,6 +6,7 @@ Messages name classes, splits and candidates, never a path or a patient.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -275,6 +276,9 @@ SHORTCUTS = (FILE, HISTOGRAM, MAJORITY)
 TREES, LEAF = 100, 3
 LEARNED = 20_000
 """Images that a guess is learned from at most: more would only cost time and memory."""
+REMEMBERED = 256
+"""Guesses that a process keeps: whoever compares the same images again need not wait for the same trees."""
+_GUESSED: dict[bytes, Vector] = {}
 GUESS, NOTABLE = 0.5, 0.6
 """AUC of guessing, and from which on a shortcut is worth a finding if its interval is above guessing."""
 
@@ -361,15 +365,25 @@ def _guess(x: Vector, y: NDArray[np.intp], split: Split, classes: int) -> Vector
     classification does. The numbers are those of scikit-learn's ``ExtraTreesRegressor(TREES, min_samples_leaf=LEAF,
     max_features="sqrt", random_state=0)``, whose bookkeeping takes twice as long as its trees where images are few.
     """
-    from sklearn import config_context
-    from sklearn.tree import ExtraTreeRegressor
-
     train, test = split
     if len(train) > LEARNED:
         train = np.sort(np.random.default_rng(0).choice(train, LEARNED, replace=False))
-    seen, new = x[train].astype(np.float32), x[test].astype(np.float32)
-    seeds = np.random.RandomState(0)
-    indicators, proba = np.eye(classes)[y[train]], np.zeros((len(test), classes))
+    given = x[train].astype(np.float32), x[test].astype(np.float32), np.eye(classes)[y[train]]
+    key = blake2b(repr([array.shape for array in given]).encode())
+    for array in given:
+        key.update(np.ascontiguousarray(array).data)
+    if (known := key.digest()) not in _GUESSED:
+        if len(_GUESSED) >= REMEMBERED:
+            _GUESSED.clear()
+        _GUESSED[known] = _grow(*given)
+    return _GUESSED[known].copy()
+
+
+def _grow(seen: NDArray[np.float32], new: NDArray[np.float32], indicators: Vector) -> Vector:
+    from sklearn import config_context
+    from sklearn.tree import ExtraTreeRegressor
+
+    seeds, proba = np.random.RandomState(0), np.zeros((len(new), indicators.shape[1]))
     with config_context(skip_parameter_validation=True, assume_finite=True):
         for _ in range(TREES):
             seed = seeds.randint(np.iinfo(np.int32).max)

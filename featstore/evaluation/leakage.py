@@ -1,30 +1,105 @@
-"""Leakage: images that a model or a backbone has learned from, and copies across patients."""
+"""Leakage: images that a model or a backbone has learned from, and copies across patients.
+
+What is scored is prepared here: seen images dropped, copies merged, and the facts of the rest at hand.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from featstore import runs, serialization
 from featstore.errors import AuditError, RunError
 from featstore.findings import EXAMPLES, Finding, counted, mark_accepted
-from featstore.image_facts import CopiesFound, CopyPair, FactTable, image_copies, known_images
+from featstore.image_facts import (
+    CopiesFound,
+    CopyPair,
+    FactTable,
+    image_copies,
+    image_facts,
+    known_images,
+)
 from featstore.images.names import DisjointSets
+from featstore.matrix import load_matrix
+from featstore.processes import progress_bars
 from featstore.serialization import canonical_json, write_private
 from featstore.splits import seen_or_same_group
 from featstore.store.training_record import KnownImages
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from featstore.matrix import FeatureMatrix
+    from featstore.images.manifest import Manifest
+    from featstore.matrix import FeatureMatrix, Source
     from featstore.types import ImageRecord
+
+
+# What is scored: the matrix as it was loaded, without leaks, and the facts of its images
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedData:
+    """A data set that is ready to be scored.
+
+    Attributes
+    ----------
+    loaded
+        The features as they were loaded.
+    matrix
+        The same without images that a backbone has learned from, and with patients that share a picture merged.
+    facts
+        Facts of its images.
+    root
+        Folder that paths of its images are relative to.
+    """
+
+    loaded: FeatureMatrix
+    matrix: FeatureMatrix
+    facts: FactTable
+    root: Path = Path()
+
+
+def loaded_matrix(
+    data: str | Path | Manifest | PreparedData, *, progress: bool, **source: Unpack[Source]
+) -> FeatureMatrix:
+    """Load the features of a data set, unless they are at hand."""
+    if isinstance(data, PreparedData):
+        return data.loaded
+    with progress_bars(wanted=progress):
+        return load_matrix(data, **source)
+
+
+def prepare(
+    data: str | Path | Manifest | PreparedData,
+    loaded: FeatureMatrix,
+    cache: Path,
+    accepted: Collection[str],
+    *,
+    drops_seen: bool,
+    progress: bool,
+) -> PreparedData:
+    """Make loaded features ready to be scored, unless they are.
+
+    Parameters
+    ----------
+    data, loaded
+        The data set, and its features.
+    cache, accepted, progress
+        As for `merge_copies`.
+    drops_seen
+        Whether images that a backbone has learned from are left out; a fit refuses to score them.
+    """
+    if isinstance(data, PreparedData):
+        return data
+    matrix = drop_seen(loaded) if drops_seen else loaded
+    facts = image_facts(matrix.records, matrix.decoding, cache, progress=progress)
+    return PreparedData(loaded, merge_copies(matrix, facts, cache, accepted, progress=progress), facts)
 
 
 # Only on images that no backbone has learned from may features of tuned weights be scored (law 6).

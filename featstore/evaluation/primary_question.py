@@ -36,6 +36,8 @@ MARGIN = 0.01
 """Difference in the primary metric that is too small to matter."""
 POWER = 0.8
 GUESSING = 0.5
+DOUBT = 0.001
+"""Level of the one-sided test against guessing, without which no number of patients is given."""
 MOST = 100
 """A study more than this many times as large is not worth a number."""
 
@@ -222,10 +224,15 @@ def _quantiles(degrees: int) -> float:
 def _above_guessing(
     design: EvaluationDesign, found: Differences, scored: Sequence[CandidateScores], rows: Sequence[int]
 ) -> bool:
-    """Whether all of these are above one half, by the errors that patients' contributions have: no seed decides."""
+    """Whether all of these are above one half, by the errors of patients' contributions: no seed decides.
+
+    At the level of `DOUBT`, since a number of patients for what is nothing but luck costs somebody years.
+    """
+    from scipy.stats import t
+
     own = np.sqrt((found.contributions[list(rows)] ** 2).sum(axis=1))
     means = np.array([s.primary for s in scored])
-    lower = means - t_quantile(found.degrees) * design.overlap_factor * own
+    lower = means - float(t.isf(DOUBT, found.degrees)) * design.overlap_factor * own
     return bool((lower > GUESSING).all())
 
 

@@ -365,8 +365,14 @@ def read_validation(
             f"There are validation rows of {unknown[0]!r}, and no training row.",
             "Train on images of every class.",
         )
-    X: NDArray[Any] = validate_data(strategy, validation[0], dtype=FLOATS, reset=False)
-    return X, np.searchsorted(strategy.classes_, labels)
+    X: NDArray[Any] = validate_data(
+        strategy,
+        validation[0],
+        dtype=FLOATS,
+        reset=False,
+        ensure_all_finite=not hasattr(strategy, "covariates_"),
+    )
+    return strategy.with_covariates(X), np.searchsorted(strategy.classes_, labels)
 
 
 # Factors on the loss of each row, by its class

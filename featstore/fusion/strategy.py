@@ -10,7 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from featstore.errors import AuditError, UsageError
-from featstore.types import Block
+from featstore.types import COVARIATES, Block
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -72,6 +72,8 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
         ``(n_classes,)`` labels, sorted.
     blocks_
         The blocks in force; one named "all" where none were given.
+    covariates_
+        ``(2, width)`` mean and scale of the covariates in the training rows, if a block of that name is there.
     n_features_in_
         Number of columns.
 
@@ -125,6 +127,8 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
         features, labels = validate_data(self, X, y, dtype=FLOATS, ensure_all_finite=False)
         check_classification_targets(labels)
         self.blocks_ = check_blocks(self.blocks, features.shape[1])
+        self._learn_covariates(features)
+        features = self.with_covariates(features)
         self._refuse_nonfinite(features)
         self.classes_, numbers = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:  # noqa: PLR2004
@@ -182,8 +186,29 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
     def _check_features(self, X: ArrayLike) -> NDArray[Any]:
         check_is_fitted(self)
         features: NDArray[Any] = validate_data(self, X, dtype=FLOATS, ensure_all_finite=False, reset=False)
+        features = self.with_covariates(features)
         self._refuse_nonfinite(features)
         return features
+
+    def _learn_covariates(self, X: NDArray[Any]) -> None:
+        """Mean and scale of each covariate over the training rows that have it, where there is such a block."""
+        for block, part in zip(self.blocks_, split_columns(X, self.blocks_), strict=True):
+            if block.name == COVARIATES:
+                known = ~np.isnan(part)
+                count = np.maximum(known.sum(axis=0), 1)
+                mean = np.where(known, part, 0).sum(axis=0, dtype=np.float64) / count
+                spread = np.sqrt((np.where(known, part - mean, 0) ** 2).sum(axis=0) / count)
+                self.covariates_ = np.stack([mean, np.where(spread > 0, spread, 1.0)])
+
+    def with_covariates(self, X: NDArray[Any]) -> NDArray[Any]:
+        """Standardise covariates of ``X (n, d)`` by the training rows, whose mean stands for NaN; the rest stays."""
+        for block in self.blocks_:
+            if block.name == COVARIATES:
+                mean, spread = self.covariates_
+                part = (X[:, block.start : block.stop] - mean) / spread
+                X = X.copy()
+                X[:, block.start : block.stop] = np.where(np.isnan(part), 0, part)
+        return X
 
     def _refuse_nonfinite(self, X: NDArray[Any]) -> None:
         for block, part in zip(self.blocks_, split_columns(X, self.blocks_), strict=True):

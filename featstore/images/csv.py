@@ -43,6 +43,7 @@ class _Row:
     line: int
     cells: dict[str, str]
     labelled: bool = True
+    covariates: tuple[str, ...] = ()
 
     def wrong(self, what: str, remedy: str) -> ManifestError:
         return self.table.wrong(what, remedy, self.line)
@@ -98,6 +99,7 @@ def list_csv(
     columns: Mapping[str, str] | None = None,
     root: str | Path | None = None,
     suffix: str | None = None,
+    covariates: Sequence[str] | None = None,
     labelled: bool = True,
 ) -> Listing:
     """List the images that a table names, without opening them.
@@ -111,7 +113,7 @@ def list_csv(
         The CSV or Parquet file.
     follow_links
         Whether links may lead out of the folder of the images.
-    columns, root, suffix
+    columns, root, suffix, covariates
         As in `featstore.images.scan.ScanOptions`.
     labelled
         Whether every image must have a label; if not, the label of one without is empty.
@@ -138,14 +140,15 @@ def list_csv(
         raise missing_columns(table, places, given)
     if not table.rows:
         raise table.wrong("there are no images below the header", "List at least one image.")
-    rows = _rows(table, places, flags, labelled=labelled)
+    beside = covariate_columns(table, covariates or (), places, flags)
+    rows = _rows(table, places, flags, beside, labelled=labelled)
     texts = [row.cells["path"] for row in rows]
     locator = Locator(_root(file, root), file.parent, root is not None, _suffix(suffix), texts)
     found = _read_rows(rows, locator, follow_links=follow_links)
     if found.lost and not found.entries:
         raise _all_lost(file, found, locator)
     unreadable = [*found.unreadable, *_described(found.lost, locator)]
-    findings = (*_on_columns(table, places, flags, given), *_on_paths(found))
+    findings = (*_on_columns(table, places, flags, beside, given), *_on_paths(found))
     return Listing(
         locator.root, tuple(found.entries), tuple(unreadable), 0, findings, has_groups="group" in places
     )
@@ -170,14 +173,19 @@ def _suffix(suffix: str | None) -> str | None:
 
 
 def _rows(
-    table: CsvTable, places: Mapping[str, int], flags: Mapping[str, int], *, labelled: bool
+    table: CsvTable,
+    places: Mapping[str, int],
+    flags: Mapping[str, int],
+    beside: Sequence[int],
+    *,
+    labelled: bool,
 ) -> list[_Row]:
     rows = []
     for line, cells in table.rows:
         row = {role: cells[place] for role, place in places.items()}
         if flags:
             row["label"] = next(name for name, at in flags.items() if float(cells[at]))
-        rows.append(_Row(table, line, row, labelled))
+        rows.append(_Row(table, line, row, labelled, tuple(cells[at].strip() for at in beside)))
     return rows
 
 
@@ -190,7 +198,9 @@ def _read_rows(rows: Sequence[_Row], locator: Locator, *, follow_links: bool) ->
             name = locator.locate(text)
         except PathRefusedError as error:
             raise row.wrong(error.what, error.remedy) from error
-        entry = ListedFile(name, locator.root / name, row.label, row.group, row.split, row.site)
+        entry = ListedFile(
+            name, locator.root / name, row.label, row.group, row.split, row.site, covariates=row.covariates
+        )
         if name in seen:
             _refuse_contradiction(row, entry, *seen[name])
             found.repeated.append(name)
@@ -223,7 +233,7 @@ def _locate(entry: ListedFile, root: Path, *, follow_links: bool) -> ListedFile 
 
 
 def _refuse_contradiction(row: _Row, entry: ListedFile, line: int, known: ListedFile) -> None:
-    for column in ROLES[1:]:
+    for column in (*ROLES[1:], "covariates"):
         new, old = getattr(entry, column), getattr(known, column)
         if new != old:
             what = f"{entry.name!r} has {column} {new!r} here and {old!r} on line {line}"
@@ -276,10 +286,14 @@ def _on_paths(found: _Found) -> list[Finding]:
 
 
 def _on_columns(
-    table: CsvTable, places: Mapping[str, int], flags: Mapping[str, int], given: Mapping[str, str]
+    table: CsvTable,
+    places: Mapping[str, int],
+    flags: Mapping[str, int],
+    beside: Sequence[int],
+    given: Mapping[str, str],
 ) -> list[Finding]:
     findings = []
-    used = {*places.values(), *flags.values()}
+    used = {*places.values(), *flags.values(), *beside}
     named = {name: at for name, at in table.places.items() if at not in used}
     patients = [] if "group" in places else patient_columns(table, named)
     told = {named[name] for name in patients}
@@ -454,6 +468,41 @@ def find_columns(table: CsvTable, columns: Mapping[str, str]) -> dict[str, int]:
             use = shlex.quote(f"{role}={near[0]}") if near else ""
             hint = f"Did you mean --columns {use}?" if near else "Give one of these names."
             raise table.wrong(f"there is no column {name!r} in {_listed(table.columns)}", hint)
+    return found
+
+
+def covariate_columns(
+    table: CsvTable, names: Sequence[str], places: Mapping[str, int], flags: Mapping[str, int]
+) -> list[int]:
+    """Positions of the columns that were named as covariates.
+
+    Raises
+    ------
+    ManifestError
+        If one is not there, is named twice, or says which image, class, patient or side of the split it is.
+    """
+    found: list[int] = []
+    taken = {at: role for role, at in places.items() if role != "site"} | dict.fromkeys(
+        flags.values(), "label"
+    )
+    for name in names:
+        same = [at for at, column in enumerate(table.columns) if column == name.strip()]
+        same = same or [at for at, column in enumerate(table.columns) if _plain(column) == _plain(name) != ""]
+        if len(same) != 1:
+            near = nearest(name, table.columns) or table.columns[:1]
+            what = "more than one column" if same else "no column"
+            raise table.wrong(
+                f"there is {what} {name!r} in {_listed(table.columns)}",
+                f"Give one of these names, such as --covariates {shlex.quote(near[0])}",
+            )
+        if same[0] in taken:
+            raise table.wrong(
+                f"the column {name!r} is the {taken[same[0]]}, and cannot be a covariate",
+                "Leave it out of --covariates.",
+            )
+        if same[0] in found:
+            raise table.wrong(f"the covariate {name!r} is named twice", "Name it once.")
+        found.append(same[0])
     return found
 
 

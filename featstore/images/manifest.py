@@ -78,6 +78,8 @@ class Manifest:
         a copy may carry another label or stand on the other side of the split.
     groups_set_aside
         Whether the data set names groups that are not kept together: see `by_image`.
+    covariates
+        Names of the columns of the table that each record has as its covariates.
 
     Examples
     --------
@@ -99,6 +101,7 @@ class Manifest:
     has_groups: bool = False
     copies: tuple[ImageRecord, ...] = ()
     groups_set_aside: bool = False
+    covariates: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """One line: how many images there are, of whom and of what."""
@@ -200,6 +203,8 @@ class ListedFile:
         For a file reached through a link, where it really is; else None.
     pages
         Label, split and group of each picture of a file of arrays that is a data set of its own; else None.
+    covariates
+        As in `featstore.types.ImageRecord`.
     """
 
     name: str
@@ -210,6 +215,7 @@ class ListedFile:
     site: str | None = None
     real: str | None = None
     pages: PageTable | None = None
+    covariates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,9 @@ class ScanOptions(TypedDict, total=False):
         Which slices of a volume (NIfTI) are images: an axis, ``axial`` (the default), ``coronal`` or ``sagittal``,
         and behind a colon what to take along it: ``every=4``, ``range=10-40`` (from 1) or ``range=25%-75%``, both
         with a comma, or ``largest-lung``, the axial slice of a chest that shows most air inside of the body.
+    covariates
+        Columns of a table, such as ``["age", "sex"]``, that become a block beside those of the networks: see
+        `featstore.covariates`.
     """
 
     group_pattern: str | None
@@ -77,6 +80,7 @@ class ScanOptions(TypedDict, total=False):
     suffix: str | None
     site_tag: str | None
     slices: str | None
+    covariates: Sequence[str] | None
 
 
 def scan_options(options: Mapping[str, Any]) -> ScanOptions:
@@ -86,7 +90,7 @@ def scan_options(options: Mapping[str, Any]) -> ScanOptions:
     )
 
 
-TABLE_OPTIONS = ("columns", "root", "suffix")
+TABLE_OPTIONS = ("columns", "root", "suffix", "covariates")
 """Options that only a CSV file can have."""
 
 
@@ -116,6 +120,7 @@ def scan(
     suffix: str | None = None,
     site_tag: str | None = None,
     slices: str | None = None,
+    covariates: Sequence[str] | None = None,
 ) -> Manifest:
     """Read a data set: list the files, hash them, sort out what is no image.
 
@@ -126,7 +131,7 @@ def scan(
         or arrays of pictures and labels, ``.npz`` (as MedMNIST's) or ``.npy``.
         A manifest is what it would be read to, and comes back as it is: so a part of a data set goes wherever all of
         it would.
-    group_pattern, follow_links, columns, root, suffix, site_tag, slices
+    group_pattern, follow_links, columns, root, suffix, site_tag, slices, covariates
         See `ScanOptions`.
 
     Returns
@@ -160,9 +165,11 @@ def scan(
     data = Path(data)
     _refuse_impossible(data)
     if data.is_file() and data.suffix.lower() in TABLES:
-        listing = list_csv(data, follow_links=follow_links, columns=columns, root=root, suffix=suffix)
+        listing = list_csv(
+            data, follow_links=follow_links, columns=columns, root=root, suffix=suffix, covariates=covariates
+        )
     else:
-        _refuse_table_options(data, columns, root, suffix)
+        _refuse_table_options(data, columns, root, suffix, covariates)
         is_array = data.is_file() and data.suffix.lower() in ARRAYS
         listing = _list_arrays(data) if is_array else _list_folder(data, follow_links=follow_links)
     if group_pattern is not None:
@@ -206,6 +213,7 @@ def scan(
         ),
         has_groups=has_groups,
         copies=tuple(copies),
+        covariates=tuple(covariates or ()),
     )
 
 
@@ -346,7 +354,14 @@ def _once_by_id(images: Iterable[tuple[ListedFile, Contents]]) -> tuple[list[Ima
         for image_id, frame, picture in zip(contents.ids, contents.frames, pictures, strict=True):
             group = picture.group or (image_id if entry.pages else contents.digest)
             record = ImageRecord(
-                image_id, picture.path, picture.label, group, picture.split, picture.site, frame
+                image_id,
+                picture.path,
+                picture.label,
+                group,
+                picture.split,
+                picture.site,
+                frame,
+                picture.covariates,
             )
             if records.setdefault(image_id, record) is not record:
                 copies.append(record)

@@ -490,6 +490,13 @@ def paper_tables(found: Reproduction) -> list[Table]:
         for protocol, steps in found.fusions.items()
         for step, score in steps.items()
     )
+    hits = tuple(
+        (
+            text_cell(PROTOCOLS.get(protocol, protocol)),
+            *(number_cell(shares.get(name), None) for name in ("all", "right", "wrong")),
+        )
+        for protocol, shares in found.hit_probability.items()
+    )
     sides = tuple(
         (text_cell(PROTOCOLS.get(protocol, protocol)), text_cell(split), text_cell(label), count_cell(count))
         for protocol, splits in found.splits.items()
@@ -503,6 +510,8 @@ def paper_tables(found: Reproduction) -> list[Table]:
         Table("Networks", ("Network", "In the paper", "Input, px", "Values", "Accuracy of its own head"), networks,
               "Under the paper's protocol: split by image."),
         Table("Fusions", ("Fusion", "Protocol", "Accuracy"), fusions, "On test images."),
+        *([Table("Hit probability of the majority", ("Protocol", "All", "Answered right", "Answered wrong"), hits,
+                 "Mean over the test images: what the paper puts out beside the class.")] if hits else []),
         Table("Sides of the splits", ("Protocol", "Side", "Class", "Images"), sides),
     ]  # fmt: skip
 

@@ -153,7 +153,8 @@ def _power_text(asked: PrimaryQuestion, unit: str) -> str:
         low, high = map(_two_digits, asked.needed_interval)
         return f"{could}; {margin} about {_two_digits(asked.needed):,} ({low:,} to {high:,})."
     if asked.no_number == "guessing":
-        return f"{could}. No number of {unit} is promised: these features are not shown to be better than guessing."
+        doubt = "these features are not shown beyond doubt (p < 0.001) to be better than guessing"
+        return f"{could}. No number of {unit} is promised: {doubt}."
     return f"{could}; {margin} more than {MOST} times as many {unit}."
 
 

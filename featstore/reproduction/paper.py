@@ -47,6 +47,7 @@ def paper(
     views: int = 2,
     epochs: int = 100,
     seed: int = 0,
+    paper_split: bool = False,
     positive: str | None = None,
     value_range: tuple[float, ...] | None = None,
     cache: str | Path | None = None,
@@ -81,6 +82,9 @@ def paper(
         Of each head.
     seed
         Of the sample of patients and of the splits.
+    paper_split
+        Whether the sides have the paper's proportions: 2,450 of 6,000 images to train, halves of the others to
+        validate and to test. Without it a quarter is for testing, and 40 % of the others for validation.
     positive
         As for `featstore.compare`: the class that counts as infected.
     value_range, cache, memory
@@ -140,6 +144,7 @@ def paper(
             "epochs": epochs,
             "seed": seed,
             "positive": positive,
+            **({"paper_split": True} if paper_split else {}),  # earlier runs do not have it
         }
         positive_class(part.classes, positive)  # refuses a class that does not exist
         _refuse_other(folder, arguments, overwrite=overwrite)
@@ -164,9 +169,13 @@ def _reproduce(
 ) -> Reproduction:
     """Do the steps in their order; all numbers come from the runs that they leave."""
     converted, part = convert(part, settings.source["value_range"])
-    splits = {"by_image": protocol.split(part.by_image(), arguments["seed"])}
+    drawn: dict[str, Any] = {
+        "seed": arguments["seed"],
+        "paper_split": arguments.get("paper_split", False),
+    }
+    splits = {"by_image": protocol.split(part.by_image(), **drawn)}
     if part.has_groups:
-        splits["by_patient"] = protocol.split(part, arguments["seed"])
+        splits["by_patient"] = protocol.split(part, **drawn)
     for sides in splits.values():
         protocol.require_every_class(sides)
     extractions = [
@@ -194,6 +203,11 @@ def _reproduce(
         fusions={
             unit: {step: fit.scores["test"][protocol.METRIC] for step, fit in mine.fusions.items()}
             for unit, mine in fits.items()
+        },
+        hit_probability={
+            unit: shares
+            for unit, mine in fits.items()
+            if (shares := protocol.hit_probability(mine, folder / unit))
         },
         claims=laid,
         reasons=protocol.reasons(laid, torn, networks, fits["by_image"], honest, audit),

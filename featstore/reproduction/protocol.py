@@ -21,6 +21,7 @@ from featstore.backbones import catalog
 from featstore.backbones.weights import IMAGENET, can_fetch, choice_for, missing_weights, unreachable_error
 from featstore.errors import AuditError, WeightsError
 from featstore.extraction.networks import Networks
+from featstore.reporting.predictions import read_predictions
 from featstore.results.paper import Claim, Leak, PaperNetwork
 from featstore.results.scores import Score
 from featstore.splits import most_parts, validation_mask
@@ -294,6 +295,8 @@ TEST_SHARE = 0.25
 """Share of the images held out for testing; what the paper took is not known here."""
 VALIDATION_SHARE = 0.4
 """The paper's share of the other images to validate on."""
+PAPER_SPLIT = (2450, 1775, 1775)
+"""To train, validate and test: the paper's 2,450 of 6,000 to train, and halves of the others, which it only draws."""
 
 
 def sample(manifest: Manifest, images: int | None, seed: int) -> Manifest:
@@ -315,15 +318,28 @@ def sample(manifest: Manifest, images: int | None, seed: int) -> Manifest:
     return manifest.only({record.id for record, take in zip(manifest.records, taken, strict=True) if take})
 
 
-def split(manifest: Manifest, seed: int) -> Manifest:
-    """Draw the sides ``train``, ``val`` and ``test`` over whole groups, each class in proportion."""
+def split(manifest: Manifest, seed: int, *, paper_split: bool = False) -> Manifest:
+    """Draw the sides ``train``, ``val`` and ``test`` over whole groups, each class in proportion.
+
+    Parameters
+    ----------
+    manifest
+        The data set.
+    seed
+        Of the draw.
+    paper_split
+        Whether to take `PAPER_SPLIT` for their sizes.
+    """
+    _, val, test = PAPER_SPLIT
+    test_share = test / sum(PAPER_SPLIT) if paper_split else TEST_SHARE
+    validation_share = val / (sum(PAPER_SPLIT) - test) if paper_split else VALIDATION_SHARE
     y, groups = _numbered(manifest.records)
     rng = np.random.default_rng([seed, 1])
     sides = np.full(len(y), "train", dtype="<U5")
-    sides[validation_mask(y, groups, TEST_SHARE, rng)] = "test"
+    sides[validation_mask(y, groups, test_share, rng)] = "test"
     rest = np.flatnonzero(sides == "train")
     compact = np.unique(groups[rest], return_inverse=True)[1]
-    sides[rest[validation_mask(y[rest], compact, VALIDATION_SHARE, rng)]] = "val"
+    sides[rest[validation_mask(y[rest], compact, validation_share, rng)]] = "val"
     return manifest.with_splits(
         {record.id: str(side) for record, side in zip(manifest.records, sides, strict=True)}
     )
@@ -437,6 +453,32 @@ def majority_baseline(sides: Mapping[str, Mapping[str, int]]) -> float:
     """Accuracy on the test images of answering what is most frequent among the training images."""
     train, test = sides["train"], sides["test"]
     return test[max(train, key=lambda name: train[name])] / sum(test.values())
+
+
+def hit_probability(fits: Fits, folder: Path) -> dict[str, float | None]:
+    """Probability of the majority on the test images, which is what the paper puts out beside the class (3.3).
+
+    Parameters
+    ----------
+    fits
+        The paper's models on one split.
+    folder
+        Where their runs are.
+
+    Returns
+    -------
+    dict
+        Mean over all test images, over those that were answered right and over those answered wrong; None over none.
+        Empty where one network alone cannot vote.
+    """
+    if fits.vote is None:
+        return {}
+    data = (folder / "vote" / runs.PREDICTIONS).read_bytes()
+    found = read_predictions(data, "split", ["test"], [*fits.vote.matrix["classes"]])["test"]
+    hit = found.proba[np.arange(len(found.answered)), found.answered]
+    right = found.answered == found.y
+    parts = {"all": hit, "right": hit[right], "wrong": hit[~right]}
+    return {name: float(part.mean()) if len(part) else None for name, part in parts.items()}
 
 
 def reasons(

@@ -483,3 +483,109 @@ class ExportedModel(Result, frozen=True, kw_only=True):
     def headline(self) -> str:
         """What is in the file."""
         return f"{self.strategy} of {', '.join(self.backbones)} in {self.file}"
+
+
+# Feature packs
+
+
+class Packed(Result, frozen=True, kw_only=True):
+    """Outcome of `featstore.pack`.
+
+    Attributes
+    ----------
+    file, size_bytes, sha256
+        What was written: its size, and its SHA-256.
+    kind
+        ``fuse`` or ``compare``: what the run is.
+    images, groups, views, columns
+        What is in it: images, patients, views of each image, columns of each vector.
+    backbones
+        Networks that computed them.
+    licence
+        On what terms it may be used.
+    """
+
+    file: str
+    size_bytes: Count
+    sha256: str
+    kind: str
+    images: Count
+    groups: Count
+    views: Count
+    columns: Count
+    backbones: tuple[str, ...]
+    licence: str
+
+    def headline(self) -> str:
+        """What is in the file."""
+        return (
+            f"{counted(self.images, 'image')} of {counted(self.groups, 'patient')} as vectors in {self.file}"
+        )
+
+
+class Difference(Result, frozen=True, kw_only=True):
+    """A number or text that came out otherwise.
+
+    Attributes
+    ----------
+    where
+        Its place in ``metrics.json``.
+    recorded, found
+        What the pack came with, and what was computed.
+    relative
+        The difference as a share of the larger number; None of texts.
+    """
+
+    where: str
+    recorded: str
+    found: str
+    relative: float | None
+
+
+class Replay(Result, frozen=True, kw_only=True):
+    """Outcome of `featstore.replay`.
+
+    Attributes
+    ----------
+    kind
+        ``fuse`` or ``compare``.
+    images
+        Images whose vectors it was computed from.
+    same
+        Whether all files are the same byte for byte.
+    files, unequal
+        What was compared, and which of them differ.
+    tables
+        Parts of ``metrics.json`` that were computed again.
+    taken_over
+        Parts that are not made from vectors, and were taken from the pack.
+    differences, n_differences, largest
+        The first places that differ, how many there are, and the largest difference of a number as a share of it.
+    libraries
+        Libraries of another version than when the run was made: then, and now.
+    licence
+        On what terms the pack may be used.
+    """
+
+    kind: str
+    images: Count
+    same: bool
+    files: tuple[str, ...]
+    unequal: tuple[str, ...]
+    tables: tuple[str, ...]
+    taken_over: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    n_differences: Count
+    largest: float
+    libraries: Mapping[str, tuple[str, str]]
+    licence: str
+
+    def headline(self) -> str:
+        """Whether the scores came out the same."""
+        if self.same:
+            return f"the same, byte for byte: {' and '.join(self.files)} of {counted(self.images, 'image')}"
+        return f"{counted(self.n_differences, 'place')} differ, by at most {self.largest:.1e} of a number"
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each of `differences`."""
+        return [one.to_json() for one in self.differences]

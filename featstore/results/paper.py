@@ -196,6 +196,9 @@ class Reproduction(Result, frozen=True, kw_only=True):
     fusions
         The same of the fusion head (``head``), after fine-tuning (``tuned``), and of the majority vote over networks
         (``vote``), by protocol.
+    hit_probability
+        By protocol, the mean probability of the majority's class on the test images: over ``all``, those answered
+        ``right`` and those answered ``wrong``. Empty where one network alone took part.
     claims
         The paper's number and this run's, to be laid side by side.
     reasons
@@ -218,6 +221,7 @@ class Reproduction(Result, frozen=True, kw_only=True):
     majority_baseline: Share = field(name="floor")
     heads: Mapping[str, Score]
     fusions: Mapping[str, Mapping[str, Score]]
+    hit_probability: Mapping[str, Mapping[str, Share | None]] = field(default_factory=dict)
     claims: tuple[Claim, ...]
     reasons: tuple[str, ...]
     computed: Count

@@ -1,9 +1,11 @@
 """A model handed over: one file of plain Keras whose probabilities are those of the run, or a refusal that helps."""
 
+import io
 import json
 import subprocess
 import sys
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -121,6 +123,12 @@ def test_a_folder_without_a_model_is_refused(world, tmp_path):
     assert "no readable run" in done.err
 
 
+def test_a_model_that_asks_for_covariates_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr("featstore.api.export.read_model", lambda _: SimpleNamespace(covariates=object()))
+    with pytest.raises(UsageError, match="asks for covariates beside the image"):
+        featstore.export("run", tmp_path / "m.keras")
+
+
 # The archive around it
 
 
@@ -138,8 +146,6 @@ def hostile(change):
     """An archive after a change of its members, by name."""
     members = {"a.txt": b"one", "b.txt": b"two"}
     plain = seal_archive("test", members, {})
-    import io
-
     with zipfile.ZipFile(io.BytesIO(plain)) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     buffer = io.BytesIO()

@@ -134,6 +134,22 @@ def test_a_difference_of_the_detectable_size_is_told_in_80_of_100_studies():
     assert np.median([one.detectable for one in seen]) == pytest.approx(2.85 * widened * spread, rel=0.25)
 
 
+def test_a_number_of_patients_takes_scores_above_guessing_beyond_doubt():
+    """At 95 % one in forty studies of nothing but luck would be promised one: random labels of CT slices were."""
+    met = set()
+    for signal in (0.0, 0.3, 0.4, 0.5, 0.9):
+        design, scored = study(200, (1.3, 1.5, 1.6, 1.2), signal=signal)
+        found = answer(design, Question(FUSED, SINGLES, 0.01), scored)
+        assert found.verdict == "cannot_tell"
+        both = [s for s in scored if s.candidate.label in {found.primary, found.against}]
+        errors = design.overlap_factor * np.sqrt((patient_contributions(design, both) ** 2).sum(axis=1))
+        z = min((s.primary - 0.5) / error for s, error in zip(both, errors, strict=True))
+        p = stats.t.sf(z, 100 - 5)
+        assert (found.no_number == "guessing") == (p >= 0.001)
+        met.add("doubt" if 0.001 < p < 0.025 else "luck" if p >= 0.001 else "none")
+    assert met == {"luck", "doubt", "none"}
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_is_no_better_and_no_number_of_patients_is_promised(seed):
     found = ask(200, (1.0, 1.0, 1.0, 1.0), seed=seed, signal=0.0)

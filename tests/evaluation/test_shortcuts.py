@@ -46,6 +46,22 @@ def test_guesses_are_those_of_scikit_learns_extremely_randomised_trees():
         np.testing.assert_array_equal(shares[0], np.bincount(y[train], minlength=3) / len(train))
 
 
+def test_a_guess_that_was_made_before_is_the_same_and_nobody_elses():
+    """Trees are remembered by what they learned and were asked: neither a caller nor another label changes one."""
+    rng = np.random.default_rng(4)
+    facts = np.ones(30, FACT)
+    facts["histogram"] = rng.integers(0, 9, facts["histogram"].shape)
+    y, splits = np.arange(30) % 2, [(np.arange(20), np.arange(20, 30))]
+    first = shortcut_probabilities(facts, y, splits)[HISTOGRAM][0]
+    kept = first.copy()
+    first[:] = 9.0
+    np.testing.assert_array_equal(shortcut_probabilities(facts, y, splits)[HISTOGRAM][0], kept)
+    other = shortcut_probabilities(facts, np.arange(30) // 3 % 2, splits)[HISTOGRAM][0]
+    assert not np.array_equal(other, kept)
+    backwards = [(np.arange(20), np.arange(20, 30)[::-1])]
+    np.testing.assert_array_equal(shortcut_probabilities(facts, y, backwards)[HISTOGRAM][0], kept[::-1])
+
+
 def written(root, sizes):
     """A data set of noise whose classes have images of these sizes, and features that know nothing."""
     rng = np.random.default_rng(0)

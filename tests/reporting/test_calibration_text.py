@@ -39,7 +39,7 @@ def test_an_error_never_stands_without_what_chance_would_make():
     error, slope = part["calibration_error"], part["recalibration"]["slope"]
     assert f"ECE {error['ece']:.3f}; a perfectly calibrated model would show {error['expected']:.3f}" in text
     low, high = slope["interval"]
-    assert f"slope {slope['value']:.2f} [{low:.2f}, {high:.2f}]" in text
+    assert f"slope {slope['value']:.2f} [{low:.2f} to {high:.2f}]" in text
     assert chance_text(part) == f"{error['expected']:.3f} by chance"
 
 
@@ -66,7 +66,7 @@ def test_three_classes_have_a_slope_and_an_intercept_each():
     for name, found in zip(("covid", "flu", "well"), part["recalibration_by_class"], strict=True):
         (low, high), value = found["slope"]["interval"], found["slope"]["value"]
         assert low < 1 < high
-        assert f"{name} {value:.2f} [{low:.2f}, {high:.2f}] and {found['intercept']['value']:.2f}" in text
+        assert f"{name} {value:.2f} [{low:.2f} to {high:.2f}] and {found['intercept']['value']:.2f}" in text
 
 
 def test_of_many_classes_those_farthest_from_one_are_told_and_undefined_ones_named():

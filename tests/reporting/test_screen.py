@@ -97,6 +97,12 @@ def test_the_table_is_sorted_by_score_with_differences_to_the_best_single_networ
     ]
 
 
+@pytest.mark.parametrize("width", range(60, 101, 5))
+def test_no_interval_is_torn_between_two_lines(width):
+    for line in shown(width=width):
+        assert line.count("[") == line.count("]")
+
+
 def test_predictive_values_are_told_with_what_they_hold_for():
     said = " ".join(shown())
     assert "PPV 0.700, NPV 0.700" in said

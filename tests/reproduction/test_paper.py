@@ -102,6 +102,26 @@ def test_the_claims_are_those_of_the_runs_that_were_made_on_the_way(world):
 
 
 @pytest.mark.slow
+def test_the_hit_probability_is_of_the_vote_and_printed(world):
+    for name, shares in world.result.hit_probability.items():
+        with (world.arguments["out"] / name / "vote" / run.PREDICTIONS).open(newline="") as lines:
+            tested = [line for line in csv.DictReader(lines) if line["split"] == "test"]
+        hit = [float(line[f"p({line['predicted']})"]) for line in tested]
+        assert shares["all"] == pytest.approx(sum(hit) / len(hit))
+        assert f"{shares['all']:.3f}" in reproduction_text(world.result)
+    assert list(world.result.hit_probability) == ["by_image", "by_patient"]
+
+
+@pytest.mark.slow
+def test_the_papers_proportions_are_used_and_kept_in_the_run(world, no_figures, tmp_path):
+    found = world.again(out=tmp_path / "run", paper_split=True)
+    assert {side: sum(n.values()) for side, n in found.splits["by_image"].items()} == {
+        "train": 20, "val": 14, "test": 14,
+    }  # fmt: skip
+    assert found.arguments["paper_split"] is True
+
+
+@pytest.mark.slow
 def test_the_interval_around_the_papers_number_is_that_of_a_test_as_large_as_ours(world):
     paper, here = world.result.claims[:2]
     n, k = here.images, round(0.96 * here.images)

@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featstore.images.manifest import Manifest
-from featstore.reproduction.protocol import leak, sample, split, split_counts
+from featstore.reproduction.protocol import Fits, hit_probability, leak, sample, split, split_counts
 from featstore.types import ImageRecord
 
 
@@ -69,6 +71,32 @@ def test_a_split_by_patient_tears_none_apart_and_one_by_image_uses_every_image(s
         g for g, r in zip(groups, apart.records, strict=True) if r.split == "test"
     }
     assert leak(whole, apart).in_both == len(by_hand)
+
+
+@settings(max_examples=20)
+@given(patients, st.integers(0, 99))
+def test_the_papers_proportions_are_2450_of_6000_and_halves_of_the_rest(sizes, seed):
+    labels = [label for size, label in [(3, "ill"), (3, "well"), *sizes] for _ in range(size)]
+    drawn = split(manifest([f"i{at}" for at in range(len(labels))], labels), seed, paper_split=True)
+    counted = split_counts(drawn)
+    for label in ("ill", "well"):
+        n = labels.count(label)
+        assert abs(counted["train"][label] - n * 2450 / 6000) <= 1
+        assert abs(counted["test"][label] - n * 1775 / 6000) <= 0.5
+
+
+def test_the_hit_probability_is_the_mean_of_what_the_vote_gives_its_own_answer(tmp_path):
+    (tmp_path / "vote").mkdir()
+    rows = ["split,image_id,group,label,predicted,p(ill),p(well)"]
+    answers = [("test", "ill", 0.9), ("test", "well", 0.75), ("test", "ill", 0.4), ("train", "ill", 0.1)]
+    for at, (side, label, ill) in enumerate(answers):
+        predicted = "ill" if ill > 0.5 else "well"
+        rows.append(f"{side},{at:064x},g{at},{label},{predicted},{ill},{1 - ill}")
+    (tmp_path / "vote/predictions.csv").write_text("\n".join(rows) + "\n")
+    vote = SimpleNamespace(matrix={"classes": {"ill": 3, "well": 1}})
+    found = hit_probability(Fits({}, None, None, vote), tmp_path)
+    assert found == pytest.approx({"all": (0.9 + 0.75 + 0.6) / 3, "right": 0.9, "wrong": (0.75 + 0.6) / 2})
+    assert hit_probability(Fits({}, None, None, None), tmp_path) == {}
 
 
 @settings(max_examples=40)

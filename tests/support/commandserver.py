@@ -145,11 +145,21 @@ def end(code):
     os._exit(code)
 
 
+def look_at_packages():
+    """Read once which plug-ins installed packages offer; a command looks whether that has changed."""
+    if "featstore.registry" in sys.modules:
+        sys.path[0] = str(
+            Path(sys.executable).parent
+        )  # as in the installed command, where they are looked for
+        sys.modules["featstore.registry"].offered("strategies")
+
+
 if __name__ == "__main__":
     prefer_onednn()  # as a command does before it imports TensorFlow, which reads its settings once
     with redirect_native_stderr():
         for name in sys.argv[2:]:
             import_module(name)
+    look_at_packages()
     assert len([*Path("/proc/self/task").iterdir()]) == 1, "only a process of one thread may be forked"
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as connection, connection.makefile("rw") as lines:

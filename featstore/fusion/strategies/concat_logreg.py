@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from featstore.fusion.strategy import FusionStrategy, SubsetModels
     from featstore.types import Block
 
     Floats = NDArray[np.float64]
@@ -73,10 +74,11 @@ class ConcatLogreg(LinearStrategy):
 
     def fit_subsets(
         self, X: ArrayLike, y: ArrayLike, subsets: Sequence[Sequence[str]], groups: ArrayLike | None = None
-    ) -> SubsetLogistic:
+    ) -> SubsetModels:
         """Fit each subset of the blocks, as `fit` would on its columns alone; all at once, so that it is cheap."""
         features, numbers, units = self._validate(X, y, groups)
-        return SubsetLogistic.fit(features, numbers, self.blocks_, subsets, self.C, units)
+        family = SubsetLogistic.fit(features, numbers, self.blocks_, subsets, self.C, units)
+        return WithCovariates(family, self) if hasattr(self, "covariates_") else family
 
     def at_edge(self) -> tuple[str, float, float] | None:
         """C, if "auto" chose the smallest or the largest of its grid."""
@@ -86,6 +88,18 @@ class ConcatLogreg(LinearStrategy):
     def _fit(self, X: NDArray[Any], y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> None:
         self.C_ = choose_penalty(X, y, self.blocks_, self.C, groups)
         self.model_ = fit_logistic(X, y, self.blocks_, self.C_)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WithCovariates:
+    """Models of subsets that meet covariates as they were standardised in training."""
+
+    family: SubsetLogistic
+    fitted: FusionStrategy
+
+    def predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
+        """Class probabilities ``(subsets, n, n_classes)`` of ``X (n, d)``."""
+        return self.family.predict_proba(self.fitted.with_covariates(X))
 
 
 # One logistic regression per subset of blocks

@@ -13,7 +13,7 @@ from featstore.errors import UsageError
 from featstore.fusion.decision import scale_decisions
 from featstore.fusion.dual_newton import in_threads, membership, scaled_blocks
 from featstore.fusion.linear import LinearModel, LinearStrategy, standardise
-from featstore.fusion.strategies.concat_logreg import AUTO, SubsetLogistic
+from featstore.fusion.strategies.concat_logreg import AUTO, SubsetLogistic, WithCovariates
 from featstore.fusion.strategy import beyond_grid
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from featstore.fusion.strategy import SubsetModels
     from featstore.types import Block
 
     Floats = NDArray[np.float64]
@@ -101,7 +102,7 @@ class RidgeLoo(LinearStrategy):
 
     def fit_subsets(
         self, X: ArrayLike, y: ArrayLike, subsets: Sequence[Sequence[str]], groups: ArrayLike | None = None
-    ) -> SubsetLogistic:
+    ) -> SubsetModels:
         """Fit each subset of the blocks, as `fit` would on its columns alone; Gram matrices are made once for all."""
         features, numbers, units = self._validate(X, y, groups)
         task = self._task(features, numbers, units)
@@ -113,9 +114,10 @@ class RidgeLoo(LinearStrategy):
         ]
         intercepts = np.stack([one.intercept for one in found])
         penalties = np.array([one.penalty for one in found])
-        return SubsetLogistic(
+        family = SubsetLogistic(
             self.blocks_, members, task.mean, task.scale, tuple(coefs), intercepts, 1 / penalties
         )
+        return WithCovariates(family, self) if hasattr(self, "covariates_") else family
 
     def at_edge(self) -> tuple[str, float, float] | None:
         """The penalty, if "auto" chose the smallest or the largest."""

@@ -173,7 +173,9 @@ def read_header(
 
 
 def _numbers_by_frame(
-    dataset: Any, frames: int, keywords: Sequence[str]
+    dataset: Any,  # noqa: ANN401
+    frames: int,
+    keywords: Sequence[str],
 ) -> list[dict[str, tuple[float, ...]]]:
     """What each frame says in numbers: itself, all frames together, or the file; nothing that does not read."""
     shared: dict[str, tuple[float, ...]] = {}

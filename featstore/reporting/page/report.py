@@ -35,7 +35,7 @@ from featstore.reporting.page.tables import (
 from featstore.reporting.verdict import pair_lines, pairs_head, pairs_told
 from featstore.reporting.wording import CAVEATS, headline
 from featstore.results.comparison import Comparison
-from featstore.tables import Table, number_cell, printable, text_cell
+from featstore.tables import Table, number_cell, printable, text_cell, typeset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -213,14 +213,14 @@ def _part(anchor: str, record: RunRecord, dataset: Dataset | None, *, with_image
         record.kind,
         KINDS[record.kind],
         wording.data(record),
-        headline(record),
+        tuple(map(typeset, headline(record))),
         _own(anchor, answer_picture(record)),
         () if record.outcome is None else tuple(ordered(record.outcome.findings)),
         table_one(record, known),
         _own(anchor, flow_of(record, known)),
         tuple(shown_tables(record)),
         tuple(folded_tables(record)),
-        tuple(pair_lines(record.outcome)) if isinstance(record.outcome, Comparison) else (),
+        tuple(map(typeset, pair_lines(record.outcome))) if isinstance(record.outcome, Comparison) else (),
         f"{pairs_head(record.outcome)} {pairs_told(record.outcome)}"
         if isinstance(record.outcome, Comparison)
         else "",

@@ -38,6 +38,7 @@ from featstore.tables import (
     short_weights,
     size,
     text_cell,
+    typeset,
 )
 from featstore.types import FeatureKey
 
@@ -604,6 +605,7 @@ def _reproducing(arguments: Mapping[str, Any]) -> list[str]:
         *_option("--views", arguments.get("views")),
         *_option("--epochs", arguments.get("epochs")),
         *_option("--seed", arguments.get("seed")),
+        *(["--paper-split"] if arguments.get("paper_split") is True else []),
         *_option("--positive", arguments.get("positive")),
     ]
 
@@ -754,7 +756,7 @@ def compare_runs(records: Sequence[RunRecord]) -> SideBySide | None:
         f" from resampled {kept(scored[0])}, for each pair alone."
     )
     sheet = Table("The same images, two runs", heads, tuple(rows), note) if rows else None
-    return SideBySide(sheet, tuple(sentences))
+    return SideBySide(sheet, tuple(map(typeset, sentences)))
 
 
 def _why_unpaired(one: RunRecord, two: RunRecord) -> str:

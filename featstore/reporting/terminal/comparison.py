@@ -6,6 +6,7 @@ A comparison begins with its answer and has one table (`comparison_screen`); eve
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from shlex import quote
 from textwrap import fill
@@ -44,6 +45,8 @@ LINES = 40
 """Lines that a comparison fits, unless more was asked for than the answer."""
 ROWS, WHOLE_ROWS, ENOUGH_ROWS, FEWEST_ROWS = 15, 12, 8, 6
 """Rows of the table; where findings need the room there are fewer."""
+WITHIN, NO_BREAK = re.compile(r"\[\S+ to \S+\]"), "\N{NO-BREAK SPACE}"
+"""An interval in a sentence, and what keeps it together while lines are broken."""
 SHORTEST = 12
 """Columns of a name; where a narrow terminal leaves fewer, intervals are written closer."""
 BESIDE = (
@@ -717,7 +720,10 @@ def _next_text(out: Path | None) -> str:
 
 def _prose(text: str, width: int, stress: Stress = "", hanging: str = "") -> Iterator[Line]:
     for line in filter(None, text.split("\n")):
-        yield Line(fill(printable(line), width, subsequent_indent=hanging, break_on_hyphens=False), stress)
+        # An interval stays on one line.
+        kept = WITHIN.sub(lambda found: found[0].replace(" ", NO_BREAK), printable(line))
+        whole = fill(kept, width, subsequent_indent=hanging, break_on_hyphens=False)
+        yield Line(whole.replace(NO_BREAK, " "), stress)
 
 
 # The demonstration: what a comparison says, and how to go on
@@ -740,14 +746,18 @@ def demonstration_screen(result: Demonstration, width: int = WIDEST) -> list[Lin
         f" {found.matrix['groups']} patients, {vectors:,} vectors of {len(found.matrix['backbones'])} networks,"
         f" {len(found.candidates)} candidates compared."
     )
-    return [
+    warnings = findings_not_shown_yet(found.findings)
+    above = [
         *_answer(found, width),
         Line(""),
         *_table_lines(found, width, DEMO_ROWS),
         Line(""),
         *_prose(first, width),
-        *_brief(findings_not_shown_yet(found.findings), width),
+    ]
+    below = [
         *_prose(f"Look at it: {result.report} (one file, works offline in any browser).", width, "strong"),
         *_prose(f"The runs are beside it; the images are in {result.data}.", width),
         *(Line(line) for line in NEXT.split("\n")),
     ]
+    told = [*_prose(verdict.findings_brief(warnings), width, hanging="    ")]
+    return [*above, *(told if _count([*above, *told, *below]) <= LINES else _brief(warnings, width)), *below]

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
         Explanations,
         ExportedModel,
         MeanOfPages,
+        Packed,
         Prediction,
         Predictions,
+        Replay,
     )
     from featstore.results.paper import Claim, Conversion, PaperNetwork, Reproduction
     from featstore.results.scores import Score
@@ -458,6 +460,7 @@ def reproduction_text(result: Reproduction) -> str:
         _networks(result),
         _sides(result.splits),
         _fusions(result),
+        _hit_probability(result),
         _claims(result.claims, result.majority_baseline),
         "Why they differ:\n" + "\n".join(f"  {printable(reason)}" for reason in result.reasons),
         _place(result),
@@ -529,6 +532,16 @@ def _fusions(result: Reproduction) -> str:
     ]
     head = ["the paper's fusions, accuracy [95 %]", *(PROTOCOLS[protocol] for protocol in protocols)]
     return table(head, rows)
+
+
+def _hit_probability(result: Reproduction) -> str:
+    """What the paper puts out for an image beside its class, and whether it tells right answers from wrong ones."""
+    rows = [
+        [PROTOCOLS[protocol], *("-" if value is None else f"{value:.3f}" for value in shares.values())]
+        for protocol, shares in result.hit_probability.items()
+    ]
+    head = ["hit probability of the majority, mean", "all test images", "answered right", "answered wrong"]
+    return table(head, rows) if rows else ""
 
 
 def _claims(claims: tuple[Claim, ...], floor: float) -> str:
@@ -676,6 +689,50 @@ def exported_text(result: ExportedModel) -> str:
         "For research, not for the care of patients. docs/handover.md shows how to use it.",
     ]
     return "\n\n".join(parts)
+
+
+def packed_text(result: Packed) -> str:
+    """What `featstore pack` wrote, and what it must not be taken for."""
+    images, patients = (
+        counted(result.images, "image"),
+        counted(result.groups, "patient (group)", "patients (groups)"),
+    )
+    what = f"{result.columns:,} numbers of {', '.join(result.backbones)} in {counted(result.views, 'view')}"
+    file = printable(result.file)
+    return "\n\n".join(
+        [
+            f"Written: {file} ({size(result.size_bytes)}): {images} of {patients}, {what}; no image, no name.",
+            f"SHA-256 {result.sha256}",
+            f"Licence: {printable(result.licence)}",
+            "Vectors are made from pictures of patients, and are personal data: docs/privacy.md.",
+            f"Next: featstore replay {shlex.quote(result.file)}",
+        ]
+    )
+
+
+def replay_text(result: Replay) -> str:
+    """Whether the scores came out the same, where they did not, and what was not computed."""
+    images = counted(result.images, "image")
+    files = " and ".join(result.files)
+    if result.same:
+        answer = f"The same, byte for byte: {files}, computed again from the vectors of {images}."
+    else:
+        answer = (
+            f"Not the same: {', '.join(result.unequal)}, computed again from the vectors of {images};"
+            f" {counted(result.n_differences, 'place differs', 'places differ')}, by at most {result.largest:.1e}"
+            " of a number."
+        )
+    rows = [[one.where, one.recorded, one.found] for one in result.differences]
+    others = ", ".join(f"{name} {then} then, {now} here" for name, (then, now) in result.libraries.items())
+    parts = [
+        answer,
+        table(["where", "pack", "computed"], rows) if rows else "",
+        f"Computed: {', '.join(map(printable, result.tables))}.",
+        f"Not made from vectors, and taken from the pack: {', '.join(result.taken_over)}.",
+        f"Other libraries: {printable(others)}." if others else "",
+        f"Licence: {printable(result.licence)}",
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def export_text(result: Exported) -> str:
