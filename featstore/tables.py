@@ -264,9 +264,8 @@ def interval_text(interval: Sequence[float], digits: int = 3, *, signed: bool = 
 
 
 def typeset(text: str) -> str:
-    """A sentence as a page has it: a real minus before numbers, and no line break within brackets."""
-    signed = re.sub(r"(?<![\w.-])-(?=\d)", "\N{MINUS SIGN}", text)
-    return re.sub(r"\[\S+ to \S+\]", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), signed)
+    """A sentence as a page has it: a real minus before numbers, not a hyphen."""
+    return re.sub(r"(?<![\w.-])-(?=\d)", "\N{MINUS SIGN}", text)
 
 
 def number_cell(

@@ -158,6 +158,13 @@ def table_one(record: RunRecord, dataset: Dataset | None) -> Table | None:
         and sum(count.patients or 0 for count in rows[0].classes.values()) > (rows[0].whole.patients or 0)
         else ""
     )
+    listed, used = rows[0].whole.patients or 0, record.matrix["groups"]
+    merged = (
+        f" {listed - used} of {listed} show the same picture as another and were taken for one with it: {used} in all"
+        " (FS103)."
+        if listed > used
+        else ""
+    )
     return Table(
         f"{'Patients (images)' if named else 'Images'} by class",
         ("", *record.matrix["classes"], "All"),
@@ -168,7 +175,7 @@ def table_one(record: RunRecord, dataset: Dataset | None) -> Table | None:
             )
             for row in rows
         ),
-        f"Age, sex and scanner are not known to featstore: add them.{several}{sites}",
+        f"Age, sex and scanner are not known to featstore: add them.{several}{merged}{sites}",
     )
 
 
