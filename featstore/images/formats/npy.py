@@ -131,10 +131,12 @@ class ArrayShape:
                 return count, height, width, channels
             case (count, channels, height, width) if channels in _CHANNELS:
                 return count, height, width, channels
+        is_volume = len(self.shape) == 4 or (len(self.shape) == 5 and 1 in self.shape[1::3])  # noqa: PLR2004
+        hint = " Of volumes (OrganMNIST3D), save one slice each: images[:, 14]." if is_volume else ""
         raise BadImageError(
             "unsupported",
             f"An array of shape {' x '.join(map(str, self.shape)) or 'one number'}: pictures are height x width,"
-            " count x height x width, or the same with 3 channels at the end.",
+            f" count x height x width, or the same with 3 channels at the end.{hint}",
         )
 
 
