@@ -231,3 +231,23 @@ def test_a_bundle_gives_the_run_s_probabilities_in_plain_keras(world, run, tmp_p
     assert len({round(a.probability["covid"], 3) for a in answers}) > 6
     for answer in answers:
         assert found[answer.path] == pytest.approx(answer.probability, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_onnx_gives_the_run_s_probabilities(world, run, tmp_path):
+    """Asked here as anybody would ask it, on pictures of patients."""
+    import onnxruntime
+    from PIL import Image
+
+    pytest.importorskip("tf2onnx")
+    done = command("export", run, tmp_path / "m.onnx", "--json")
+    assert done.code == 0, done.err
+    images = sorted((world.data.parent / "covid").glob("*.png"))[:4]
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    assert [one.name for one in session.get_inputs()] == list(done.json["inputs"]) == ["image_224"]
+    scaled = [
+        Image.open(path).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR) for path in images
+    ]
+    found = session.run(None, {"image_224": np.stack(scaled).astype(np.float32)})[0]
+    expected = [list(answer.probability.values()) for answer in featstore.predict(run, images).predictions]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
