@@ -31,7 +31,7 @@ def test_there_are_few_modules_and_few_lines_of_imports():
     170 modules was the goal, and is missed: features have come since. Their number is held, and their grain. A format
     of images is one file: NIfTI, .npy and .npz are the 182nd to 184th. `convert`
     and `explain` are commands. The plan of a comparison is two: a command, and what it returns. A library of networks
-    is one file: ONNX.
+    is one file: ONNX. Patients as the unit that is scored are one.
     """
     texts = [path.read_text() for path in (ROOT / "featstore").rglob("*.py")]
     imports = sum(
@@ -41,7 +41,7 @@ def test_there_are_few_modules_and_few_lines_of_imports():
         if isinstance(node, ast.Import | ast.ImportFrom)
     )
     lines = sum(text.count("\n") for text in texts)
-    assert len(texts) <= 189
+    assert len(texts) <= 190
     assert lines / len(texts) >= 270, f"{len(texts)} modules of {lines / len(texts):.0f} lines"
     assert imports <= 0.05 * lines, f"{imports} of {lines} lines are imports: {imports / lines:.2%}"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from featstore import runs, serialization
 from featstore.arguments import public
 from featstore.errors import StoreError, UsageError
-from featstore.evaluation import candidates
+from featstore.evaluation import candidates, patients
 from featstore.evaluation import primary_question as questions
 from featstore.evaluation.calibration import method
 from featstore.evaluation.crossval import usual_repeats
@@ -38,6 +38,8 @@ PLANNED: Mapping[str, Any] = {
     "calibrate": None,
     "views": (candidates.EXPAND,),
     "test_views": candidates.IDENTITY,
+    "unit": patients.IMAGE,
+    "pool": None,
 }
 """What a plan settles of `featstore.compare`, and what that takes without one."""
 AGAIN = "Make it again, before you look: featstore plan DATA --out plan.json"
@@ -57,6 +59,8 @@ def plan(
     calibrate: str | None = None,
     views: Sequence[str] = (candidates.EXPAND,),
     test_views: str = candidates.IDENTITY,
+    unit: str = patients.IMAGE,
+    pool: str | None = None,
     overwrite: bool = False,
     **source: Unpack[Source],
 ) -> Plan:
@@ -73,7 +77,7 @@ def plan(
         A folder, a CSV file or a `Manifest` whose features are in the store.
     out
         The plan: a JSON file, for its owner alone.
-    primary, margin, folds, repeats, fold_seed, positive, calibrate, views, test_views
+    primary, margin, folds, repeats, fold_seed, positive, calibrate, views, test_views, unit, pool
         As for `featstore.compare`; `repeats` by the cost of the primary fusion and the single networks.
     overwrite
         Replace a file that is there already.
@@ -110,6 +114,9 @@ def plan(
     if calibrate is not None:
         method(calibrate)
     candidates.with_views([question.primary], views, test_views, len(matrix.views))
+    pooling = patients.require_unit(unit, pool)
+    if pooling is not None:
+        patients.patients_of(matrix, pooling, chosen.index)
     asked = [*question.singles, question.primary]
     times = usual_repeats(matrix, asked, folds) if repeats is None else repeats
     _require_splits(matrix, folds, times, fold_seed)
@@ -132,6 +139,8 @@ def plan(
         features_sha256=_features_digest(matrix),
         backbones=matrix.backbones,
         looks=_count(looks_at(cache, matrix)),
+        unit="image" if pooling is None else "group",
+        pool=pooling,
     )
     try:
         target.parent.mkdir(mode=serialization.PRIVATE_FOLDER, parents=True, exist_ok=True)

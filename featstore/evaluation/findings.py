@@ -40,12 +40,15 @@ class ScoredImages:
         ``(n,)`` true class index, and the one answered.
     groups
         ``(n,)`` patient of each image.
+    noun
+        What each row is: images, or patients.
     """
 
     name: str
     y: NDArray[np.intp]
     answers: NDArray[np.intp]
     groups: NDArray[np.str_]
+    noun: str = "images"
 
 
 def fusion_findings(
@@ -111,6 +114,7 @@ def findings_of(
             design.y[rows],
             np.concatenate([s.decisions[at] for at in folds]),
             design.groups[rows],
+            "patients" if result.protocol.unit == "group" else "images",
         )
         for s in result.candidates
     ]
@@ -151,7 +155,7 @@ def missed_classes(classes: Sequence[str], part: ScoredImages) -> list[str]:
         mine = part.y == at
         right = int((mine & (part.answers == at)).sum())
         if mine.any() and right <= MISSED * mine.sum():
-            missed.append(f"{right} of {int(mine.sum())} images of {name!r} are found")
+            missed.append(f"{right} of {int(mine.sum())} {part.noun} of {name!r} are found")
     return missed
 
 
@@ -163,7 +167,7 @@ def _one_answer(whose: str, classes: Sequence[str], part: ScoredImages) -> Findi
     most = int(counts.argmax())
     return Finding(
         "FS402",
-        f"{whose} answers {classes[given[most]]!r} for {int(counts[most])} of {len(part.y)} images:"
+        f"{whose} answers {classes[given[most]]!r} for {int(counts[most])} of {len(part.y)} {part.noun}:"
         f" {', '.join(missed)}.",
         count=int(counts[most]),
     )
@@ -177,9 +181,10 @@ def _one_sided(classes: Sequence[str], tested: Sequence[ScoredImages], leader: s
     names = quoted([part.name for part in flagged if part.name != leader])
     first = next((part for part in flagged if part.name == leader), None)
     if first is None:
+        one = flagged[0].noun.removesuffix("s")
         message = (
-            f"{len(flagged)} of {len(tested)} candidates give (nearly) every image one answer: {names}; the one with"
-            " the highest AUC does not."
+            f"{len(flagged)} of {len(tested)} candidates give (nearly) every {one} one answer: {names}; the one"
+            " with the highest AUC does not."
         )
         return Finding("FS402", message, count=len(flagged))
     finding = _one_answer(f"{leader}, which has the highest AUC,", classes, first)

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.evaluation.estimates import CandidateScores, EvaluationDesign
+    from featstore.evaluation.patients import Patients
     from featstore.matrix import FeatureMatrix
     from featstore.results.scores import Score
-    from featstore.splits import Split
+    from featstore.splits import LabelledImages, Split
 
     Vector = NDArray[np.float64]
 
@@ -175,14 +176,21 @@ def data_findings(matrix: FeatureMatrix, facts: FactTable, *, draws_folds: bool)
 
 
 def cross_validated_shortcuts(
-    design: EvaluationDesign, facts: FactTable, weights: Vector
+    design: EvaluationDesign, facts: FactTable, weights: Vector, patients: Patients | None = None
 ) -> tuple[CandidateScores, ...]:
-    """Scores of the guesses that need no network, on the folds of a comparison; none if an image is not known."""
+    """Scores of the guesses that need no network, on the folds of a comparison; none if an image is not known.
+
+    Where `patients` are scored, `design` is of their images and `weights` of them.
+    """
     if len(facts.records) < len(design.y):
         return ()
     answers = shortcut_probabilities(facts.rows, design.y, design.splits)
     guesses = [Candidate("shortcut", (), name) for name in answers]
-    return tuple(score_candidates(design, guesses, list(answers.values()), weights))
+    proba = list(answers.values())
+    if patients is not None:
+        proba = [patients.pooled_folds(values, design.splits) for values in proba]
+        design = patients.design(design)
+    return tuple(score_candidates(design, guesses, proba, weights))
 
 
 def held_out_shortcuts(
@@ -191,8 +199,12 @@ def held_out_shortcuts(
     train: NDArray[np.intp],
     tested: Mapping[str, NDArray[np.intp]],
     positive: int | None,
+    patients: Patients | None = None,
 ) -> tuple[dict[str, dict[str, dict[str, Score]]], dict[str, dict[str, Vector]]]:
-    """Scores and answers of the guesses that need no network, by evaluated split and shortcut."""
+    """Scores and answers of the guesses that need no network, by evaluated split and shortcut.
+
+    They are about the images of `matrix`, or about `patients`.
+    """
     if len(facts.records) < len(matrix.records):
         return {}, {}
     answers = {
@@ -202,9 +214,18 @@ def held_out_shortcuts(
         }
         for split, rows in tested.items()
     }
+    units: LabelledImages = matrix
+    rows_of = dict(tested)
+    if patients is not None:
+        units = patients
+        rows_of = {split: patients.rows(rows) for split, rows in tested.items()}
+        answers = {
+            split: {name: patients.pooled(proba, tested[split]) for name, proba in found.items()}
+            for split, found in answers.items()
+        }
     scores = {
         split: {
-            name: held_out_scores(matrix, tested[split], proba, positive) for name, proba in found.items()
+            name: held_out_scores(units, rows_of[split], proba, positive) for name, proba in found.items()
         }
         for split, found in answers.items()
     }
@@ -237,7 +258,7 @@ def shortcut_verdict(
 
 
 def held_out_verdict(
-    matrix: FeatureMatrix,
+    matrix: LabelledImages,
     rows: NDArray[np.intp],
     name: str,
     proba: Vector,

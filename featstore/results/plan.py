@@ -56,6 +56,8 @@ class Plan(Result, frozen=True, kw_only=True):
         The features: digest of networks, views and decoding; names of the networks.
     looks
         Looks at these images before it was sealed.
+    unit, pool
+        What is scored, images or patients (``group``), and how the images of one become one answer.
     """
 
     kind: Literal["plan"] = "plan"
@@ -76,6 +78,8 @@ class Plan(Result, frozen=True, kw_only=True):
     features_sha256: str
     backbones: tuple[str, ...]
     looks: Looks
+    unit: Literal["image", "group"] = "image"
+    pool: str | None = None
 
     def headline(self) -> str:
         """The question, and when it was sealed."""
