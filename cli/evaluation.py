@@ -49,6 +49,8 @@ def fuse(
     test_size: Annotated[float, typer.Option(help="Share held out where the data has no splits.")] = 0.25,
     split_seed: Annotated[int, typer.Option(help="Seed of that hold-out.")] = 0,
     positive: options.Positive = None,
+    unit: options.Unit = "image",
+    pool: options.Pool = None,
     calibrate: options.Calibrate = None,
     sensitivity: options.Sensitivity = None,
     confidence: options.Confidence = None,
@@ -87,6 +89,8 @@ def fuse(
         test_size=test_size,
         split_seed=split_seed,
         positive=positive,
+        unit=unit,
+        pool=pool,
         calibrate=calibrate,
         sensitivity=sensitivity,
         confidence=confidence,
@@ -125,6 +129,8 @@ def plan(
     repeats: options.Repeats = None,
     fold_seed: options.FoldSeed = 0,
     positive: options.Positive = None,
+    unit: options.Unit = "image",
+    pool: options.Pool = None,
     calibrate: options.Calibrate = None,
     views: options.ViewPolicies = "expand",
     test_views: options.TestViews = "identity",
@@ -165,6 +171,8 @@ def plan(
         repeats=repeats,
         fold_seed=fold_seed,
         positive=positive,
+        unit=unit,
+        pool=pool,
         calibrate=calibrate,
         views=options.parse_names(views) or [],
         test_views=test_views,
@@ -210,6 +218,8 @@ def compare(
         int, typer.Option(help="Seeds to train with, for strategies that draw random numbers.")
     ] = 1,
     positive: options.Positive = None,
+    unit: options.Unit = "image",
+    pool: options.Pool = None,
     calibrate: options.Calibrate = None,
     sensitivity: options.Sensitivity = None,
     confidence: options.Confidence = None,
@@ -254,6 +264,9 @@ def compare(
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Show the differences of pairs, too: exploration.")
     ] = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Show every score of the primary fusion, too.")
+    ] = False,
 ) -> None:
     """Stage two: tell whether the fusion is better than every single network.
 
@@ -279,6 +292,8 @@ def compare(
         fold_seed=fold_seed,
         training_seeds=training_seeds,
         positive=positive,
+        unit=unit,
+        pool=pool,
         calibrate=calibrate,
         sensitivity=sensitivity,
         confidence=confidence,
@@ -316,7 +331,7 @@ def compare(
     elif csv:
         print_text(csv_text(result.rows()).rstrip("\n"))
     else:
-        print_comparison(result, out, pairs=pairs)
+        print_comparison(result, out, pairs=pairs, details=details)
 
 
 SHOWN = 15

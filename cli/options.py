@@ -147,6 +147,21 @@ Positive = Annotated[
         help="Class that sensitivity is about; by default the one of two not called normal, negative or the like."
     ),
 ]
+Unit = Annotated[
+    str,
+    typer.Option(
+        help="What is scored: image, or group, where each patient counts once.", metavar="image|group"
+    ),
+]
+Pool = Annotated[
+    str | None,
+    typer.Option(
+        help="With --unit group, how a patient's images become one answer: mean-logit (default), mean, max, top-3 or"
+        " noisy-or.",
+        metavar="HOW",
+        show_default=False,
+    ),
+]
 Calibrate = Annotated[
     str | None,
     typer.Option(

@@ -105,11 +105,13 @@ def print_result(result: Any, text: Callable[[Any], str], *, json: bool) -> None
         print_screen(text(result))
 
 
-def print_comparison(result: Comparison, out: Path | None = None, *, pairs: bool = False) -> None:
+def print_comparison(
+    result: Comparison, out: Path | None = None, *, pairs: bool = False, details: bool = False
+) -> None:
     """Print a comparison: the same text wherever it goes, with stresses where stdout is a terminal."""
     from featstore.reporting.terminal.comparison import comparison_screen
 
-    _print_lines(comparison_screen(result, columns(), out=out, pairs=pairs))
+    _print_lines(comparison_screen(result, columns(), out=out, pairs=pairs, details=details))
 
 
 def print_fusion(result: Fusion, *, details: bool = False) -> None:

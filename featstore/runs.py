@@ -43,12 +43,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 RUN, METRICS, PREDICTIONS, RESULTS = "run.json", "metrics.json", "predictions.csv", "results.csv"
+PATIENTS = "patients.csv"
 MODEL = "model"
 MODEL_STATE = f"{MODEL}/model.json"
 """It names the digest of the arrays beside it."""
 TRAINING = f"{MODEL}/training.json"
 """Digests of the images that the model has learned from."""
-FILES = (METRICS, PREDICTIONS, RESULTS, MODEL_STATE, TRAINING)
+FILES = (METRICS, PREDICTIONS, PATIENTS, RESULTS, MODEL_STATE, TRAINING)
 FIGURES = "figures"
 """Folder of the pictures that a run keeps, each an SVG."""
 MAX_FILE_BYTES = 1 << 31
@@ -144,6 +145,7 @@ def write_run(
     metrics: Mapping[str, Any] | None = None,
     predictions: Iterable[Sequence[Any]] | None = None,
     results: Iterable[Sequence[Any]] | None = None,
+    patients: Iterable[Sequence[Any]] | None = None,
 ) -> None:
     """Write the documents of a run; ``run.json`` comes last, so that a folder with it is whole.
 
@@ -162,12 +164,16 @@ def write_run(
         Rows of ``predictions.csv``, the header first, if images were classified.
     results
         Rows of ``results.csv``, the header first, if candidates were compared.
+    patients
+        Rows of ``patients.csv``, the header first, if patients were scored.
     """
     try:
         if metrics is not None:
             serialization.write_private(out / METRICS, json_text(metrics).encode())
         if predictions is not None:
             serialization.write_private(out / PREDICTIONS, csv_text(predictions).encode())
+        if patients is not None:
+            serialization.write_private(out / PATIENTS, csv_text(patients).encode())
         if results is not None:
             serialization.write_private(out / RESULTS, csv_text(results).encode())
         names = [*FILES, *(f"{FIGURES}/{path.name}" for path in sorted((out / FIGURES).glob("*.svg")))]
@@ -195,7 +201,7 @@ def clear(out: Path) -> None:
             if folder.is_symlink():  # what it leads to is no part of the run
                 folder.unlink()
         for path in (
-            *(out / name for name in (RUN, METRICS, PREDICTIONS, RESULTS)),
+            *(out / name for name in (RUN, METRICS, PREDICTIONS, PATIENTS, RESULTS)),
             *(out / FIGURES).glob("*.svg"),
         ):
             path.unlink(missing_ok=True)

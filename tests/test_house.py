@@ -29,7 +29,7 @@ def test_there_are_few_modules_and_few_lines_of_imports():
     """A file is one topic, and where many names come from one module, the module is imported.
 
     170 modules was the goal, and is missed: features have come since. Their number is held, and their grain. A format
-    of images is one file: NIfTI, .npy and .npz are three. `convert`, `explain` and `export` are commands; a Keras
+    of images is one file: NIfTI, .npy and .npz are three. `convert`, `explain`, `export` and `pack` are commands; a Keras
     model of stock layers and a sealed archive are a file each. A library of networks is one file: ONNX. A strategy is
     one file: five have come. Settings of a data set are one: `config`; covariates are one. Of the files that data
     passes (benchmarks/hops.py), the goals from a matrix to its verdict and from a run to its page are met; from an
@@ -43,7 +43,7 @@ def test_there_are_few_modules_and_few_lines_of_imports():
         if isinstance(node, ast.Import | ast.ImportFrom)
     )
     lines = sum(text.count("\n") for text in texts)
-    assert len(texts) <= 195
+    assert len(texts) <= 196
     assert lines / len(texts) >= 270, f"{len(texts)} modules of {lines / len(texts):.0f} lines"
     assert imports <= 0.05 * lines, f"{imports} of {lines} lines are imports: {imports / lines:.2%}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from featstore import runs, serialization
 from featstore.arguments import public
 from featstore.errors import StoreError, UsageError
-from featstore.evaluation import candidates, crossval, estimates, leakage, pairwise_tests
+from featstore.evaluation import candidates, crossval, estimates, leakage, pairwise_tests, patients
 from featstore.evaluation import primary_question as questions
 from featstore.evaluation.backbone_value import backbone_value as weigh
 from featstore.evaluation.backbone_value import view_curve as curve_of_views
@@ -39,6 +40,7 @@ from featstore.results.comparison import (
     Plan,
     Planning,
     Protocol,
+    ScoresByImage,
     ShortcutResult,
 )
 from featstore.results.document import ShapeError, read_result
@@ -73,6 +75,8 @@ def compare(
     fold_seed: int = 0,
     training_seeds: int = 1,
     positive: str | None = None,
+    unit: str = patients.IMAGE,
+    pool: str | None = None,
     calibrate: str | None = None,
     sensitivity: float | None = None,
     confidence: float | None = None,
@@ -127,6 +131,12 @@ def compare(
         Class that sensitivity is about. By default, of two classes, the one that is not called normal, healthy,
         negative or the like; the last in sorted order where the names do not tell
         (`featstore.evaluation.metrics.positive_class`).
+    unit, pool
+        What is scored: ``image``, or ``group`` for whole patients, each of whom then counts once, in every score,
+        interval and test; the scores by image stand beside (`featstore.results.comparison.ScoresByImage`). A
+        patient's answer is pooled from those of the images in a way that is fixed beforehand: ``mean-logit`` unless
+        `pool` says ``mean``, ``max``, ``top-3`` or ``noisy-or`` (`featstore.evaluation.patients.pool_images`). What
+        `calibrate` and `sensitivity` choose is then chosen for patients.
     calibrate
         ``temperature``, ``platt``, ``isotonic`` or ``vector`` (for three or more classes), fitted within the
         training images of each fold; five further fits.
@@ -173,9 +183,21 @@ def compare(
     if view_curve is not None:
         candidates.is_seeded(view_curve)  # refuses a strategy that does not exist, before anything is fitted
     sealed = None if plan is None else read_plan(Path(plan))
-    primary, margin, folds, repeats, fold_seed, positive, calibrate, views, test_views = settled(
-        sealed, primary, margin, folds, repeats, fold_seed, positive, calibrate, views, test_views
+    primary, margin, folds, repeats, fold_seed, positive, calibrate, views, test_views, unit, pool = settled(
+        sealed,
+        primary,
+        margin,
+        folds,
+        repeats,
+        fold_seed,
+        positive,
+        calibrate,
+        views,
+        test_views,
+        unit,
+        pool,
     )
+    pooling = patients.require_unit(unit, pool)
     cache = Path(source.get("cache") or default_cache())
     known = [resolve(code) for code in accept]
     loaded = leakage.loaded_matrix(data, progress=progress, **source)
@@ -189,13 +211,14 @@ def compare(
     question = questions.with_policy(question, compared)
     preferred = positive_class(matrix.classes, positive)
     index = preferred.index
+    people = None if pooling is None else patients.patients_of(matrix, pooling, index)
     request = OperatingPointRequest(calibrate, sensitivity, index, confidence)
     repeats = crossval.usual_repeats(matrix, compared, folds) if repeats is None else repeats
     splits, dropped = _splits(matrix, folds, repeats, fold_seed)
-    own = folds == OWN_SPLIT
-    design = estimates.EvaluationDesign(matrix.y, matrix.groups, splits, repeats, index)
+    units = _Units(estimates.EvaluationDesign(matrix.y, matrix.groups, splits, repeats, index), people)
+    design = units.design
     chooses = nested or not request.is_none
-    rounds = estimates.with_inner_folds(matrix, design.splits, fold_seed) if chooses else list(design.splits)
+    rounds = estimates.with_inner_folds(matrix, splits, fold_seed) if chooses else list(splits)
     bars = PhaseProgress(progress)
     idle = candidates.not_fitted(strategies, named)
     _announce_forecast(
@@ -204,32 +227,31 @@ def compare(
     selections = crossval.select_per_fold(matrix, compared, rounds, jobs, bars)
     reuse = crossval.CacheUsage()
     play_in = partial(_cross_validate, root=cache, resume=resume, jobs=jobs, bars=bars, reuse=reuse)
-    play_all = partial(play_in, matrix)
-    raw = play_all(compared, rounds, selections)
-    chosen = [
-        estimates.operating_points(matrix.y, design.splits, rounds, values, request, matrix.groups)
-        for values in raw
-    ]
-    proba = [
-        [point.calibrate(values) for point, values in zip(mine, answers, strict=False)]
-        for mine, answers in zip(chosen, raw, strict=True)
-    ]
+    answers = play_in(matrix, compared, rounds, selections)
+    raw = units.pooled(answers, rounds)
+    thresholds, proba = _at_operating_points(design, units.splits(rounds), raw, request)
     planning = take_look(cache, loaded, "compare", sealed)
-    weights = group_weights(matrix.groups, seed=fold_seed)
+    weights = group_weights(design.groups, seed=fold_seed)
     ranked = estimates.score_candidates(
         design,
         compared,
         proba,
         weights,
-        [[point.threshold for point in mine] for mine in chosen],
+        thresholds,
         _vary_training_seeds(
-            play_all, dict(zip(compared, raw, strict=True)), design, selections, training_seeds
+            partial(units.play, partial(play_in, matrix)),
+            dict(zip(compared, raw, strict=True)),
+            [splits[at] for at in design.first_repeat],
+            selections,
+            training_seeds,
         ),
         bars,
     )
-    shortcuts = cross_validated_shortcuts(design, facts, weights)
+    images = (
+        ranked if people is None else _scored_by_image(units, compared, answers, rounds, request, fold_seed)
+    )
+    shortcuts = cross_validated_shortcuts(units.by_image, facts, weights, people)
     answered = questions.answer(design, question, ranked, shortcuts)
-    planned = answered is not None and answered.opens_the_gate
     result = Comparison(
         matrix=runs.describe(matrix, index, preferred.origin),
         protocol=Protocol(
@@ -240,15 +262,21 @@ def compare(
             sensitivity=sensitivity,
             confidence=confidence,
             plan=planning.plan,
-            own_split=own,
+            own_split=folds == OWN_SPLIT,
             adjustment="max-T",
+            unit="image" if people is None else "group",
+            pool=pooling,
         ),
         primary_question=answered,
         shortcuts=tuple(ShortcutResult(label=s.candidate.label, estimates=s.estimates) for s in shortcuts),
         candidates=tuple(_result(design, s, selections[: len(design.splits)]) for s in ranked),
-        pairs=tuple(pairwise_tests.pairwise_tests(design, ranked, planned=planned)),
+        pairs=tuple(
+            pairwise_tests.pairwise_tests(
+                design, ranked, planned=answered is not None and answered.opens_the_gate
+            )
+        ),
         selection_bias=estimates.correct_selection_bias(
-            design, ranked, weights, estimates.select_in_inner_folds(design, rounds, raw)
+            design, ranked, weights, estimates.select_in_inner_folds(design, units.splits(rounds), raw)
         ),
         view_curve=()
         if view_curve is None
@@ -256,20 +284,29 @@ def compare(
             matrix,
             design,
             Candidate(view_curve, matrix.networks, view_curve),
-            lambda part, candidate: play_in(part, [candidate], design.splits, ())[0],
+            lambda part, candidate: units.play(partial(play_in, part), [candidate], splits, ())[0],
             weights,
         ),
         backbone_value=crossval.one_thread(
-            weigh, matrix, design, lambda everyone: play_all(everyone, design.splits, ()), cache
+            weigh,
+            matrix,
+            design,
+            lambda everyone: units.play(partial(play_in, matrix), everyone, splits, ()),
+            cache,
         )
         if economics
         else None,
         fits=reuse.requests,
         fits_reused=reuse.hits,
         planning=planning,
+        by_image=None
+        if people is None
+        else ScoresByImage(
+            patients=people.by_class, estimates={s.candidate.label: s.estimates for s in images}
+        ),
     )
     told = [
-        *data_findings(matrix, facts, draws_folds=not own),
+        *data_findings(matrix, facts, draws_folds=folds != OWN_SPLIT),
         *dropped,
         *([] if idle is None else [idle]),
         *shortcut_verdict(ranked, shortcuts),
@@ -302,8 +339,9 @@ def compare(
                 "planning": planning.to_json(),
             },
             document,
-            estimates.out_of_fold(matrix, ranked, design.splits, data),
+            estimates.out_of_fold(matrix, images, splits, data),
             result.rows(),
+            None if people is None else estimates.patients_out_of_fold(people, ranked, design.splits),
         )
     return result
 
@@ -370,16 +408,79 @@ def _cross_validate(
     return proba
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Units:
+    """What is scored: the images of `by_image`, or its patients."""
+
+    by_image: estimates.EvaluationDesign
+    patients: patients.Patients | None
+
+    @property
+    def design(self) -> estimates.EvaluationDesign:
+        """What everyone is tested on."""
+        return self.by_image if self.patients is None else self.patients.design(self.by_image)
+
+    def splits(self, splits: Sequence[Split]) -> list[Split]:
+        """Folds over images as folds over what is scored."""
+        return list(splits) if self.patients is None else [self.patients.split(one) for one in splits]
+
+    def pooled(self, proba: Sequence[Sequence[Vector]], splits: Sequence[Split]) -> list[list[Vector]]:
+        """Probabilities of what is scored, by candidate and fold, from those of images."""
+        people = self.patients
+        return [list(one) if people is None else people.pooled_folds(one, splits) for one in proba]
+
+    def play(
+        self,
+        play_in: Play,
+        everyone: Sequence[Candidate],
+        splits: Sequence[Split],
+        selections: Sequence[tuple[str, ...]],
+    ) -> list[list[Vector]]:
+        """Fit on folds over images; probabilities of what is scored."""
+        return self.pooled(play_in(everyone, splits, selections), splits)
+
+
+def _scored_by_image(
+    units: _Units,
+    compared: Sequence[Candidate],
+    answers: Sequence[Sequence[Vector]],
+    rounds: Sequence[Split],
+    request: OperatingPointRequest,
+    seed: int,
+) -> list[estimates.CandidateScores]:
+    """Scores beside those of patients: every image counts for itself, operating points are those of images."""
+    thresholds, proba = _at_operating_points(units.by_image, rounds, answers, request)
+    weights = group_weights(units.by_image.groups, seed=seed)
+    return estimates.score_candidates(units.by_image, compared, proba, weights, thresholds)
+
+
+def _at_operating_points(
+    design: estimates.EvaluationDesign,
+    rounds: Sequence[Split],
+    raw: Sequence[Sequence[Vector]],
+    request: OperatingPointRequest,
+) -> tuple[list[list[float | None]], list[list[Vector]]]:
+    """Threshold and calibrated probabilities, by candidate and fold, chosen on the inner folds of each."""
+    points = [
+        estimates.operating_points(design.y, design.splits, rounds, values, request, design.groups)
+        for values in raw
+    ]
+    proba = [
+        [point.calibrate(values) for point, values in zip(mine, answers, strict=False)]
+        for mine, answers in zip(points, raw, strict=True)
+    ]
+    return [[point.threshold for point in mine] for mine in points], proba
+
+
 def _vary_training_seeds(
     play_all: Play,
     first: Mapping[Candidate, Sequence[Vector]],
-    design: estimates.EvaluationDesign,
+    folds: Sequence[Split],
     selections: Sequence[tuple[str, ...]],
     seeds: int,
 ) -> dict[Candidate, list[Sequence[Vector]]]:
     """Probabilities on the first repeat with each training seed, for those whose training has one."""
     others = {candidate: candidates.with_seeds(candidate, range(1, seeds)) for candidate in first}
-    folds = [design.splits[at] for at in design.first_repeat]
     drawn = [other for reseeded in others.values() for other in reseeded]
     if not drawn:
         return {}
@@ -433,6 +534,8 @@ PLANNED: Mapping[str, Any] = {
     "calibrate": None,
     "views": (candidates.EXPAND,),
     "test_views": candidates.IDENTITY,
+    "unit": patients.IMAGE,
+    "pool": None,
 }
 """What a plan settles of `featstore.compare`, and what that takes without one."""
 AGAIN = "Make it again, before you look: featstore plan DATA --out plan.json"
@@ -452,6 +555,8 @@ def plan(
     calibrate: str | None = None,
     views: Sequence[str] = (candidates.EXPAND,),
     test_views: str = candidates.IDENTITY,
+    unit: str = patients.IMAGE,
+    pool: str | None = None,
     overwrite: bool = False,
     **source: Unpack[Source],
 ) -> Plan:
@@ -468,7 +573,7 @@ def plan(
         A folder, a CSV file or a `Manifest` whose features are in the store.
     out
         The plan: a JSON file, for its owner alone.
-    primary, margin, folds, repeats, fold_seed, positive, calibrate, views, test_views
+    primary, margin, folds, repeats, fold_seed, positive, calibrate, views, test_views, unit, pool
         As for `featstore.compare`; `repeats` by the cost of the primary fusion and the single networks.
     overwrite
         Replace a file that is there already.
@@ -505,6 +610,9 @@ def plan(
     if calibrate is not None:
         method(calibrate)
     candidates.with_views([question.primary], views, test_views, len(matrix.views))
+    pooling = patients.require_unit(unit, pool)
+    if pooling is not None:
+        patients.patients_of(matrix, pooling, chosen.index)
     asked = [*question.singles, question.primary]
     times = usual_repeats(matrix, asked, folds) if repeats is None else repeats
     _splits(matrix, folds, times, fold_seed)
@@ -527,6 +635,8 @@ def plan(
         features_sha256=_features_digest(matrix),
         backbones=matrix.backbones,
         looks=_count(looks_at(cache, matrix)),
+        unit="image" if pooling is None else "group",
+        pool=pooling,
     )
     try:
         target.parent.mkdir(mode=serialization.PRIVATE_FOLDER, parents=True, exist_ok=True)

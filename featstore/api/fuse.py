@@ -14,8 +14,8 @@ from featstore import runs
 from featstore.api.compare import take_look
 from featstore.arguments import public
 from featstore.errors import RunError, UsageError
-from featstore.evaluation import calibration, candidates, intervals, leakage, metrics
-from featstore.evaluation.estimates import held_out, held_out_primary, held_out_scores
+from featstore.evaluation import calibration, candidates, intervals, leakage, metrics, patients
+from featstore.evaluation.estimates import held_out, held_out_primary, held_out_scores, patients_held_out
 from featstore.evaluation.findings import (
     ScoredImages,
     data_findings,
@@ -34,11 +34,12 @@ from featstore.store.store import default_cache
 from featstore.store.training_record import KnownImages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from featstore.images.manifest import Manifest
+    from featstore.splits import LabelledImages
 
 
 @public
@@ -52,6 +53,8 @@ def fuse(
     test_size: float = 0.25,
     split_seed: int = 0,
     positive: str | None = None,
+    unit: str = patients.IMAGE,
+    pool: str | None = None,
     calibrate: str | None = None,
     sensitivity: float | None = None,
     confidence: float | None = None,
@@ -82,8 +85,9 @@ def fuse(
         Constructor parameters that override strategy and preset.
     test_size, split_seed
         Share of the groups to hold out where the data set has no splits, and its seed.
-    positive
-        As for `featstore.compare`.
+    positive, unit, pool
+        As for `featstore.compare`. The model is fitted on images in any case; with ``group`` patients are scored, at
+        an operating point that was chosen for patients. The model keeps one that was chosen for images beside it.
     calibrate, sensitivity, confidence
         As for `featstore.compare`; chosen on out-of-fold probabilities of the training images, kept with the model,
         and used by `featstore.predict`.
@@ -127,6 +131,7 @@ def fuse(
         calibrated=bool(calibrate or sensitivity),
         has_covariates=bool(source.get("covariates")),
     )
+    pooling = patients.require_unit(unit, pool)
     settings = candidates.resolve_options(strategy, preset, options or {})
     codes = [resolve(code) for code in accept]
     loaded = leakage.loaded_matrix(data, progress=progress, **source)
@@ -138,6 +143,7 @@ def fuse(
         settings = {**earlier.options(), **settings}
     chosen = metrics.positive_class(matrix.classes, positive)
     index = chosen.index
+    units = patients.Units(matrix, None if pooling is None else patients.patients_of(matrix, pooling, index))
     splits, dropped = leakage.without_copies_of(matrix, hold_out(matrix, test_size, split_seed))
     leakage.require_unseen(matrix, splits, choosing=bool(calibrate or sensitivity))
     request = calibration.OperatingPointRequest(calibrate, sensitivity, index, confidence)
@@ -157,30 +163,29 @@ def fuse(
         else:
             rows = candidates.training_rows(matrix, train, matrix.backbones)
             model = unfitted.fine_tune(earlier.model, *rows, freeze=freeze_blocks, **validation)
-    point = _operating_point(matrix, candidate, settings, train, request, split_seed)
+    point, image_point = _operating_point(units, matrix, candidate, settings, train, request, split_seed)
     raw = {name: ask(model, rows) for name, rows in tested.items()}
-    proba = {name: point.calibrate(p) for name, p in raw.items()}
+    scored = {name: units.rows(rows) for name, rows in tested.items()}
+    pooled = {name: units.pooled(raw[name], rows) for name, rows in tested.items()}
+    proba = {name: point.calibrate(p) for name, p in pooled.items()}
     decisions = {name: point.decide(p) for name, p in proba.items()}
-    votes = {}
-    if hasattr(model, "votes"):
-        votes = {name: model.votes(matrix.rows(rows, matrix.backbones, [0])) for name, rows in tested.items()}
-    guesses, answers = held_out_shortcuts(matrix, facts, train, tested, index)
+    guesses, answers = held_out_shortcuts(matrix, facts, train, tested, index, units.patients)
     told = [
         *data_findings(matrix, facts, draws_folds=False),
         *dropped,
         *(
             finding
-            for name, rows in tested.items()
+            for name, rows in scored.items()
             if answers
             for finding in held_out_verdict(
-                matrix, rows, strategy, proba[name], answers[name], guesses[name], index
+                units.table, rows, strategy, proba[name], answers[name], guesses[name], index
             )
         ),
         *fusion_findings(
             matrix.classes,
             [
-                ScoredImages(name, matrix.y[rows], decisions[name], matrix.groups[rows])
-                for name, rows in tested.items()
+                ScoredImages(name, units.table.y[rows], decisions[name], units.table.groups[rows], units.noun)
+                for name, rows in scored.items()
             ],
             chosen,
             has_groups=matrix.has_groups,
@@ -196,12 +201,14 @@ def fuse(
         sizes={name: len(rows) for name, rows in splits.items()},
         operating=point.to_json(),
         scores={
-            name: held_out_scores(matrix, splits[name], p, index, point.threshold)
+            name: held_out_scores(units.table, scored[name], p, index, point.threshold)
             for name, p in proba.items()
         },
         curves={
-            name: calibration.curves(matrix.y[rows], proba[name], decisions[name], index, matrix.groups[rows])
-            for name, rows in tested.items()
+            name: calibration.curves(
+                units.table.y[rows], proba[name], decisions[name], index, units.table.groups[rows]
+            )
+            for name, rows in scored.items()
         },
         history=getattr(model, "history_", None),
         warm_start=None
@@ -210,12 +217,23 @@ def fuse(
             run=str(init_from),
             frozen=tuple(freeze_blocks),
             held_out_then=known,
-            changes=earlier.changes(matrix, tested, ask, raw, index),
+            changes=earlier.changes(units, tested, ask, pooled, index),
         ),
         shortcuts=guesses,
-        singles=_single_networks(matrix, train, tested, raw, index),
+        singles=_single_networks(units, matrix, train, tested, pooled, index),
         findings=ordered(mark_accepted(told, codes)),
         looks=looks,
+        unit="image" if units.patients is None else "group",
+        pool=pooling,
+        patients=_patients_by_split(units, splits),
+        by_image={}
+        if units.patients is None
+        else {
+            name: held_out_scores(
+                matrix, rows, image_point.calibrate(raw[name]), index, image_point.threshold
+            )
+            for name, rows in tested.items()
+        },
     )
     document = result.to_json(examples=False)
     learned = leakage.training_images(
@@ -232,6 +250,7 @@ def fuse(
             "classes": list(matrix.classes),
             "operating": result.operating,
             **({} if matrix.covariates is None else {"covariates": matrix.covariates.to_json()}),
+            **({} if pooling is None else {"pool": pooling, "image_operating": image_point.to_json()}),
         },
     )
     leakage.write_training_images(Path(out), learned)
@@ -250,12 +269,40 @@ def fuse(
             "looks": looks.to_json(),
         },
         document,
-        held_out(matrix, splits, proba, decisions, votes, data),
+        _image_lines(matrix, splits, model, raw, image_point, data),
+        patients=None
+        if units.patients is None
+        else patients_held_out(units.patients, scored, proba, decisions),
     )
     return result
 
 
+def _patients_by_split(units: patients.Units, splits: Mapping[str, NDArray[np.intp]]) -> dict[str, int]:
+    """Patients of each split, where they are scored."""
+    if units.patients is None:
+        return {}
+    return {name: len(units.rows(rows)) for name, rows in splits.items()}
+
+
+def _image_lines(
+    matrix: FeatureMatrix,
+    splits: Mapping[str, NDArray[np.intp]],
+    model: Any,  # noqa: ANN401
+    raw: Mapping[str, NDArray[np.float64]],
+    point: calibration.OperatingPoint,
+    data: str | Path | Manifest,
+) -> Iterator[list[Any]]:
+    """Lines of ``predictions.csv``, which is about images whatever is scored."""
+    proba = {name: point.calibrate(p) for name, p in raw.items()}
+    decisions = {name: point.decide(p) for name, p in proba.items()}
+    votes = {}
+    if hasattr(model, "votes"):
+        votes = {name: model.votes(matrix.rows(splits[name], matrix.backbones, [0])) for name in raw}
+    return held_out(matrix, splits, proba, decisions, votes, data)
+
+
 def _single_networks(
+    units: patients.Units,
     matrix: FeatureMatrix,
     train: NDArray[np.intp],
     tested: Mapping[str, NDArray[np.intp]],
@@ -269,11 +316,13 @@ def _single_networks(
     answers = candidates.fit_jointly(matrix, alone, train, np.concatenate(list(tested.values())))
     found, start = {}, 0
     for split, rows in tested.items():
-        own = {c.label: p[start : start + len(rows)] for c, p in zip(alone, answers, strict=True)}
+        part = slice(start, start + len(rows))
+        own = {c.label: units.pooled(p[part], rows) for c, p in zip(alone, answers, strict=True)}
         start += len(rows)
-        scores = held_out_primary(matrix, rows, own, positive)
+        scored = units.rows(rows)
+        scores = held_out_primary(units.table, scored, own, positive)
         changes = {
-            name: _primary_change(matrix, rows, (p, fused[split]), positive) for name, p in own.items()
+            name: _primary_change(units.table, scored, (p, fused[split]), positive) for name, p in own.items()
         }
         singles = [
             SingleNetwork(
@@ -286,12 +335,12 @@ def _single_networks(
 
 
 def _primary_change(
-    matrix: FeatureMatrix,
+    matrix: LabelledImages,
     rows: NDArray[np.intp],
     answers: tuple[NDArray[np.float64], NDArray[np.float64]],
     positive: int | None,
 ) -> MetricChange:
-    """Primary metric of two answers to the same images, and the paired difference of the second."""
+    """Primary metric of two answers to the same images or patients, and the paired difference of the second."""
     y, groups = matrix.y[rows], matrix.groups[rows]
     weights = np.vstack([np.ones((1, len(rows))), intervals.group_weights(groups)])
     classes = [positive] if positive is not None else range(answers[0].shape[1])
@@ -316,16 +365,22 @@ def _validation(
 
 
 def _operating_point(
+    units: patients.Units,
     matrix: FeatureMatrix,
     candidate: Candidate,
     settings: Mapping[str, Any],
     train: NDArray[np.intp],
     request: calibration.OperatingPointRequest,
     seed: int,
-) -> calibration.OperatingPoint:
-    """Fit once more for each fold within the training images, and choose on what these models had not seen."""
+) -> tuple[calibration.OperatingPoint, calibration.OperatingPoint]:
+    """Fit once more for each fold within the training images, and choose on what these models had not seen.
+
+    Returns
+    -------
+    The operating point of what is scored, and that of images: the same where images are.
+    """
     if request.is_none:
-        return calibration.NEUTRAL
+        return calibration.NEUTRAL, calibration.NEUTRAL
     folds = inner_folds(
         matrix, train, calibration.INNER_FOLDS, seed, needed_by="--calibrate and --sensitivity"
     )
@@ -338,10 +393,16 @@ def _operating_point(
         candidates.predict_proba(model, matrix, test, candidate)
         for model, test in zip(models, tests, strict=True)
     ]
-    rows = np.concatenate(tests)
-    return calibration.fit_operating_point(
-        matrix.y[rows], np.concatenate(proba), request, matrix.groups[rows]
-    )
+    chosen = []
+    for part in (units, patients.Units(matrix))[: 1 if units.patients is None else 2]:
+        rows = np.concatenate([part.rows(test) for test in tests])
+        pooled = [part.pooled(p, test) for p, test in zip(proba, tests, strict=True)]
+        chosen.append(
+            calibration.fit_operating_point(
+                part.table.y[rows], np.concatenate(pooled), request, part.table.groups[rows]
+            )
+        )
+    return chosen[0], chosen[-1]
 
 
 # Going on from the weights of an earlier run: what both must share, and what it changed.
@@ -388,18 +449,19 @@ class PreviousRun:
 
     def changes(
         self,
-        matrix: FeatureMatrix,
+        units: patients.Units,
         tested: Mapping[str, NDArray[np.intp]],
         ask: Callable[[NeuralStrategy, NDArray[np.intp]], NDArray[np.float64]],
         after: Mapping[str, NDArray[np.float64]],
         positive: int | None,
     ) -> dict[str, dict[str, MetricChange]]:
-        """By split and metric, from its own answers to `ask` to the probabilities `after` ``(rows, classes)``."""
+        """By split and metric, from its own answers to `ask` to the probabilities `after` of what is scored."""
         found = {}
-        for name, rows in tested.items():
-            y, groups = matrix.y[rows], matrix.groups[rows]
+        for name, images in tested.items():
+            rows = units.rows(images)
+            y, groups = units.table.y[rows], units.table.groups[rows]
             weights = np.vstack([np.ones((1, len(rows))), intervals.group_weights(groups)])
-            both = ask(self.model, rows), after[name]
+            both = units.pooled(ask(self.model, images), images), after[name]
             old, new = (metrics.score(y, p, weights, positive) for p in both)
             first, last = (
                 intervals.sample_sizes(y, p, metrics.decide(p, positive), groups, positive) for p in both

@@ -251,7 +251,7 @@ def read_model(folder: Path) -> Model:
     runs.require_verified(folder, document, runs.MODEL_STATE)
     strategy, extra = load_strategy(folder / runs.MODEL)
     classes = _classes(extra, strategy)
-    point = read_operating_point(extra.get("operating"), len(classes))
+    point = read_operating_point(extra.get("image_operating", extra.get("operating")), len(classes))
     keys = [key for key in runs.keys_of(document) if key.backbone.name != COVARIATES]
     beside = CovariateEncoding.from_json(extra["covariates"]) if extra.get("covariates") else None
     widths = [*(key.backbone.dimension for key in keys), *([] if beside is None else [len(beside.names)])]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from featstore.evaluation.calibration import OperatingPointRequest
     from featstore.evaluation.intervals import SampleSize
+    from featstore.evaluation.patients import Patients
     from featstore.images.manifest import Manifest
     from featstore.matrix import FeatureMatrix
     from featstore.results.comparison import Candidate
@@ -536,6 +537,7 @@ def _score(name: str, value: float, resampled: NDArray[np.float64], sample_size:
 # Lines of ``predictions.csv``: answers about images that a model had not seen
 
 IMAGE = ("image_id", "path", "frame", "group", "label")
+PATIENT = ("group", "images", "label")
 
 
 def out_of_fold(
@@ -550,6 +552,42 @@ def out_of_fold(
         for fold, ((_, test), proba, answers) in enumerate(zip(splits, s.proba, s.decisions, strict=True)):
             for line in _lines(matrix, test, proba, answers, data):
                 yield [s.candidate.label, fold, *line]
+
+
+def patients_out_of_fold(
+    patients: Patients, scored_candidates: Sequence[CandidateScores], splits: Sequence[Split]
+) -> Iterator[list[Any]]:
+    """A line per candidate, fold and patient, the header first; splits are over patients."""
+    yield ["contestant", "fold", *PATIENT, "predicted", *(f"p({name})" for name in patients.classes)]
+    for s in scored_candidates:
+        for fold, ((_, test), proba, answers) in enumerate(zip(splits, s.proba, s.decisions, strict=True)):
+            for line in _patient_lines(patients, test, proba, answers):
+                yield [s.candidate.label, fold, *line]
+
+
+def patients_held_out(
+    patients: Patients,
+    splits: Mapping[str, NDArray[np.intp]],
+    proba: Mapping[str, NDArray[np.float64]],
+    decisions: Mapping[str, NDArray[np.intp]],
+) -> Iterator[list[Any]]:
+    """A line per evaluated split and patient, the header first; rows of splits are those of patients."""
+    yield ["split", *PATIENT, "predicted", *(f"p({name})" for name in patients.classes)]
+    for name, values in proba.items():
+        for line in _patient_lines(patients, splits[name], values, decisions[name]):
+            yield [name, *line]
+
+
+def _patient_lines(
+    patients: Patients,
+    rows: NDArray[np.intp],
+    proba: NDArray[np.float64],
+    answers: NDArray[np.intp],
+) -> Iterator[list[Any]]:
+    images = np.bincount(patients.number)
+    for row, p, answer in zip(rows, proba, answers, strict=True):
+        who = [str(patients.groups[row]), int(images[row]), patients.classes[patients.y[row]]]
+        yield [*who, patients.classes[answer], *map(float, p)]
 
 
 def held_out(

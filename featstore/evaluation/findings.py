@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
     from featstore.evaluation.estimates import CandidateScores, EvaluationDesign
     from featstore.evaluation.metrics import Positive
+    from featstore.evaluation.patients import Patients
     from featstore.matrix import FeatureMatrix
     from featstore.results.comparison import Comparison
     from featstore.results.scores import Score
-    from featstore.splits import Split
+    from featstore.splits import LabelledImages, Split
 
     Vector = NDArray[np.float64]
 
@@ -54,12 +55,15 @@ class ScoredImages:
         ``(n,)`` true class index, and the one answered.
     groups
         ``(n,)`` patient of each image.
+    noun
+        What each row is: images, or patients.
     """
 
     name: str
     y: NDArray[np.intp]
     answers: NDArray[np.intp]
     groups: NDArray[np.str_]
+    noun: str = "images"
 
 
 def fusion_findings(
@@ -133,6 +137,7 @@ def findings_of(
             design.y[rows],
             np.concatenate([s.decisions[at] for at in folds]),
             design.groups[rows],
+            "patients" if result.protocol.unit == "group" else "images",
         )
         for s in result.candidates
     ]
@@ -185,7 +190,7 @@ def missed_classes(classes: Sequence[str], part: ScoredImages) -> list[str]:
         mine = part.y == at
         right = int((mine & (part.answers == at)).sum())
         if mine.any() and right <= MISSED * mine.sum():
-            missed.append(f"{right} of {int(mine.sum())} images of {name!r} are found")
+            missed.append(f"{right} of {int(mine.sum())} {part.noun} of {name!r} are found")
     return missed
 
 
@@ -197,7 +202,7 @@ def _one_answer(whose: str, classes: Sequence[str], part: ScoredImages) -> Findi
     most = int(counts.argmax())
     return Finding(
         "FS402",
-        f"{whose} answers {classes[given[most]]!r} for {int(counts[most])} of {len(part.y)} images:"
+        f"{whose} answers {classes[given[most]]!r} for {int(counts[most])} of {len(part.y)} {part.noun}:"
         f" {', '.join(missed)}.",
         count=int(counts[most]),
     )
@@ -211,9 +216,10 @@ def _one_sided(classes: Sequence[str], tested: Sequence[ScoredImages], leader: s
     names = quoted([part.name for part in flagged if part.name != leader])
     first = next((part for part in flagged if part.name == leader), None)
     if first is None:
+        one = flagged[0].noun.removesuffix("s")
         message = (
-            f"{len(flagged)} of {len(tested)} candidates give (nearly) every image one answer: {names}; the one with"
-            " the highest AUC does not."
+            f"{len(flagged)} of {len(tested)} candidates give (nearly) every {one} one answer: {names}; the one"
+            " with the highest AUC does not."
         )
         return Finding("FS402", message, count=len(flagged))
     finding = _one_answer(f"{leader}, which has the highest AUC,", classes, first)
@@ -421,14 +427,21 @@ def data_findings(matrix: FeatureMatrix, facts: FactTable, *, draws_folds: bool)
 
 
 def cross_validated_shortcuts(
-    design: EvaluationDesign, facts: FactTable, weights: Vector
+    design: EvaluationDesign, facts: FactTable, weights: Vector, patients: Patients | None = None
 ) -> tuple[CandidateScores, ...]:
-    """Scores of the guesses that need no network, on the folds of a comparison; none if an image is not known."""
+    """Scores of the guesses that need no network, on the folds of a comparison; none if an image is not known.
+
+    Where `patients` are scored, `design` is of their images and `weights` of them.
+    """
     if len(facts.records) < len(design.y):
         return ()
     answers = shortcut_probabilities(facts.rows, design.y, design.splits)
     guesses = [Candidate("shortcut", (), name) for name in answers]
-    return tuple(score_candidates(design, guesses, list(answers.values()), weights))
+    proba = list(answers.values())
+    if patients is not None:
+        proba = [patients.pooled_folds(values, design.splits) for values in proba]
+        design = patients.design(design)
+    return tuple(score_candidates(design, guesses, proba, weights))
 
 
 def held_out_shortcuts(
@@ -437,8 +450,12 @@ def held_out_shortcuts(
     train: NDArray[np.intp],
     tested: Mapping[str, NDArray[np.intp]],
     positive: int | None,
+    patients: Patients | None = None,
 ) -> tuple[dict[str, dict[str, dict[str, Score]]], dict[str, dict[str, Vector]]]:
-    """Scores and answers of the guesses that need no network, by evaluated split and shortcut."""
+    """Scores and answers of the guesses that need no network, by evaluated split and shortcut.
+
+    They are about the images of `matrix`, or about `patients`.
+    """
     if len(facts.records) < len(matrix.records):
         return {}, {}
     answers = {
@@ -448,9 +465,18 @@ def held_out_shortcuts(
         }
         for split, rows in tested.items()
     }
+    units: LabelledImages = matrix
+    rows_of = dict(tested)
+    if patients is not None:
+        units = patients
+        rows_of = {split: patients.rows(rows) for split, rows in tested.items()}
+        answers = {
+            split: {name: patients.pooled(proba, tested[split]) for name, proba in found.items()}
+            for split, found in answers.items()
+        }
     scores = {
         split: {
-            name: held_out_scores(matrix, tested[split], proba, positive) for name, proba in found.items()
+            name: held_out_scores(units, rows_of[split], proba, positive) for name, proba in found.items()
         }
         for split, found in answers.items()
     }
@@ -483,7 +509,7 @@ def shortcut_verdict(
 
 
 def held_out_verdict(
-    matrix: FeatureMatrix,
+    matrix: LabelledImages,
     rows: NDArray[np.intp],
     name: str,
     proba: Vector,

@@ -1,4 +1,4 @@
-"""``predictions.csv`` read back: what a model answered for images that it had not seen."""
+"""``predictions.csv`` and ``patients.csv`` read back: what a model answered for what it had not seen."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from featstore.results.document import ROUNDING, ShapeError
 from featstore.runs import csv_text
+from featstore.serialization import digest_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ class RunPredictions:
     Attributes
     ----------
     ids
-        Image id of each row; no path.
+        Image id of each row; no path. Of a row about a patient, the digest of the name.
     groups
         ``(n,)`` patient of each row: to count and to resample them, never to be shown.
     y, answered
@@ -57,7 +58,13 @@ class RunPredictions:
 
 
 def read_predictions(
-    data: bytes, by: str, wanted: Sequence[str], classes: Sequence[str], folds: int | None = None
+    data: bytes,
+    by: str,
+    wanted: Sequence[str],
+    classes: Sequence[str],
+    folds: int | None = None,
+    *,
+    of_patients: bool = False,
 ) -> dict[str, RunPredictions]:
     """Read the file, and part its rows by a column.
 
@@ -73,6 +80,8 @@ def read_predictions(
         Names of the classes, in the order of the model.
     folds
         Folds that test every image once; rows of later ones are passed over. None where there are no folds.
+    of_patients
+        Whether it is ``patients.csv``.
 
     Raises
     ------
@@ -83,7 +92,10 @@ def read_predictions(
     first = None if folds is None else {str(fold) for fold in range(folds)}
     columns = [f"p({name})" for name in classes]
     known = {_as_written(name): at for at, name in enumerate(classes)}
-    for line in _lines(data, {by, "image_id", "group", "label", "predicted", *map(_as_written, columns)}):
+    own = {by, "group", "label", "predicted", *map(_as_written, columns)}
+    for line in _lines(data, own if of_patients else {"image_id", *own}):
+        if of_patients:
+            line["image_id"] = digest_bytes(line["group"].encode())
         if line[by] in parts and (first is None or line.get("fold") in first):
             parts[line[by]].append(line)
     return {
@@ -117,7 +129,7 @@ def _predictions(
     if not rows:
         raise ShapeError("someone who was scored has no predictions")
     if len({row["image_id"] for row in rows}) < len(rows):
-        raise ShapeError("an image stands in it twice")
+        raise ShapeError("an image or a patient stands in it twice")
     cells = [_as_written(name) for name in columns]
     proba = np.array([[_share(row[cell]) for cell in cells] for row in rows])
     names = [name for name in rows[0] if name.startswith(VOTE[0]) and name.endswith(VOTE[1])]

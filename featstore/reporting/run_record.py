@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from msgspec import structs
@@ -12,6 +12,7 @@ from featstore import runs, serialization
 from featstore.errors import RunError, UsageError
 from featstore.evaluation.calibration import OperatingPointRequest, read_operating_point
 from featstore.evaluation.metrics import ENOUGH_IMAGES, METRICS, SINCE_THEN
+from featstore.evaluation.patients import GROUP, is_pool
 from featstore.reporting.predictions import RunPredictions, read_predictions, with_votes
 from featstore.reporting.verdict import calibration_error, phrase
 from featstore.results.comparison import CandidateResult, Comparison, Looks, Planning, SelectionBias
@@ -68,6 +69,8 @@ class RunRecord:
     predictions
         By split, or by candidate: the one that the report is about, the leader and the single backbones, on the folds
         of the first repeat.
+    patients
+        The same of patients, where these were scored; else empty.
     """
 
     folder: Path
@@ -79,6 +82,17 @@ class RunRecord:
     predictions: Mapping[str, RunPredictions]
     reproduction: Reproduction | None = None
     paper_figures: tuple[RecordedFigure, ...] = ()
+    patients: Mapping[str, RunPredictions] = field(default_factory=dict)
+
+    @property
+    def scored(self) -> Mapping[str, RunPredictions]:
+        """Answers about what was scored: images, or patients."""
+        return self.patients or self.predictions
+
+    @property
+    def noun(self) -> str:
+        """What was scored, for a sentence: ``images``, or ``patients``."""
+        return "patients" if self.patients else "images"
 
     @property
     def data_sha256(self) -> str:
@@ -197,7 +211,23 @@ def _read_fuse(folder: Path, about: Mapping[str, Any]) -> RunRecord:
         list(outcome.scores),
         list(outcome.matrix["classes"]),
     )
-    return RunRecord(folder, folder.resolve().name, "fuse", about, metrics, outcome, answers)
+    patients = _patients(folder, about, outcome, "split", list(outcome.scores))
+    return RunRecord(
+        folder, folder.resolve().name, "fuse", about, metrics, outcome, answers, patients=patients
+    )
+
+
+def _patients(
+    folder: Path, about: Mapping[str, Any], outcome: Fusion | Comparison, by: str, wanted: Sequence[str]
+) -> dict[str, RunPredictions]:
+    """Answers about patients, where these were scored."""
+    unit = outcome.unit if isinstance(outcome, Fusion) else outcome.protocol.unit
+    if unit != GROUP:
+        return {}
+    classes = list(outcome.matrix["classes"])
+    folds = outcome.folds if isinstance(outcome, Comparison) else None
+    data = runs.read_verified(folder, about, runs.PATIENTS)
+    return read_predictions(data, by, wanted, classes, folds, of_patients=True)
 
 
 def _read_compare(folder: Path, about: Mapping[str, Any]) -> RunRecord:
@@ -216,7 +246,14 @@ def _read_compare(folder: Path, about: Mapping[str, Any]) -> RunRecord:
     voters = {backbone: answers[label] for label, backbone in singles.items()}
     voted = with_votes(answers[first.label], voters)
     return RunRecord(
-        folder, folder.resolve().name, "compare", about, metrics, outcome, {**answers, first.label: voted}
+        folder,
+        folder.resolve().name,
+        "compare",
+        about,
+        metrics,
+        outcome,
+        {**answers, first.label: voted},
+        patients=_patients(folder, about, outcome, "contestant", list(answers)),
     )
 
 
@@ -264,6 +301,12 @@ def read_fusion(document: Any) -> Fusion:  # noqa: ANN401
     _require(
         fusion.singles.keys() <= fusion.scores.keys(), "networks were scored on a split that nobody knows"
     )
+    _require_pool(fusion.unit, fusion.pool)
+    if fusion.unit == GROUP:
+        _require(fusion.scores.keys() <= fusion.patients.keys(), "nobody knows how many patients were scored")
+        _require(fusion.scores.keys() == fusion.by_image.keys(), "scores by image are missing")
+    for scores in fusion.by_image.values():
+        _require_metrics(scores)
     for split, found in fusion.shortcuts.items():
         _require(split in fusion.scores, "shortcuts were scored on a split that nobody knows")
         for scores in found.values():
@@ -303,6 +346,14 @@ def read_comparison(document: Any) -> Comparison:  # noqa: ANN401
         _require(bool(asked.singles) and fused <= set(names), "the question is about strangers")
     for shortcut in comparison.shortcuts:
         _require_metrics(shortcut.estimates)
+    _require_pool(comparison.protocol.unit, comparison.protocol.pool)
+    by_image = comparison.by_image
+    _require((by_image is not None) == (comparison.protocol.unit == GROUP), "scores by image are missing")
+    if by_image is not None:
+        _require(set(by_image.estimates) == set(names), "scores by image are those of strangers")
+        _require(set(by_image.patients) == set(comparison.matrix["classes"]), "patients are of other classes")
+        for estimates in by_image.estimates.values():
+            _require_metrics(estimates)
     bias, value = comparison.selection_bias, comparison.backbone_value
     _require(bias is None or bias.name in names, "a stranger won")
     if value is not None:
@@ -368,6 +419,11 @@ def _require_request(comparison: Comparison) -> None:
         OperatingPointRequest(asked.calibrate, asked.sensitivity, index, asked.confidence)
     except ValueError as error:
         raise ShapeError("nothing can be calibrated as the protocol says") from error
+
+
+def _require_pool(unit: str, pool: str | None) -> None:
+    right = pool is None if unit != GROUP else pool is not None and is_pool(pool)
+    _require(right, "nobody pools images so")
 
 
 def _require_metrics(found: Iterable[str]) -> None:

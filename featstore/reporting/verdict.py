@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.evaluation.metrics import ENOUGH_IMAGES
+from featstore.evaluation.patients import GROUP
 from featstore.evaluation.primary_question import MOST
 from featstore.findings import Finding, ordered
+from featstore.results.comparison import Comparison
 from featstore.tables import interval_text, printable
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
     from featstore.results.comparison import (
         CandidateResult,
-        Comparison,
         Looks,
         NestedSelection,
         PairwiseDifference,
@@ -163,6 +164,29 @@ def _two_digits(count: int) -> int:
     return int(digit * ceil(count / digit))
 
 
+POOLED = {
+    "mean-logit": "the mean of the logits",
+    "mean": "the mean of the probabilities",
+    "max": "the image that speaks most for it",
+    "noisy-or": "noisy-or, as if images erred independently",
+}
+"""What a patient's answer is made of, by the way of pooling."""
+
+
+def pooled_text(pool: str | None) -> str:
+    """How the images of a patient become one answer; empty where images were scored."""
+    if pool is None:
+        return ""
+    how = POOLED.get(pool, f"the mean of the {pool.removeprefix('top-')} images that speak most for it")
+    return f"A patient's answer is {how} ({pool})."
+
+
+def units(result: Comparison | Fusion) -> str:
+    """What was scored: images or patients."""
+    unit = result.protocol.unit if isinstance(result, Comparison) else result.unit
+    return "patients" if unit == GROUP else "images"
+
+
 def _unit(result: Comparison) -> str:
     return "patients" if result.matrix["has_groups"] else "images"
 
@@ -245,7 +269,9 @@ def fusion_summary(result: Fusion, split: str, groups: int) -> str:
     score, matrix = result.scores[split]["auc"], result.matrix
     images = f"{result.sizes[split]} images"
     seen = f"On {images} of {groups} patients that it had not seen"
-    if matrix.get("groups_set_aside"):
+    if result.patients:
+        seen = f"On {groups} patients that it had not seen ({images})"
+    elif matrix.get("groups_set_aside"):
         seen = f"On {images} that it had not seen, of patients that it may have seen"
     elif not matrix["has_groups"]:
         seen = f"On {images} that it had not seen (their patients are not known)"
@@ -393,7 +419,7 @@ def _difference_text(pair: PairwiseDifference) -> str:
 SHOWN_SLOPES = 5
 
 
-def calibration_text(curves: Mapping[str, Any], classes: Sequence[str] = ()) -> str:
+def calibration_text(curves: Mapping[str, Any], classes: Sequence[str] = (), unit: str = "images") -> str:
     """ECE beside that of a perfectly calibrated model, calibration slope and intercept; empty of an older run.
 
     Parameters
@@ -402,9 +428,11 @@ def calibration_text(curves: Mapping[str, Any], classes: Sequence[str] = ()) -> 
         Of one candidate or split, as in metrics.json.
     classes
         Names of the classes, in their order; without them slopes by class are left out.
+    unit
+        What was answered: images or patients.
     """
     parts = (
-        _error(curves.get("calibration_error")),
+        _error(curves.get("calibration_error"), unit),
         _slope(curves.get("recalibration")),
         _slopes(curves.get("recalibration_by_class", ()), classes),
     )
@@ -428,13 +456,13 @@ def chance_text(curves: Mapping[str, Any]) -> str:
     return "" if expected is None else f"{expected:.3f} by chance"
 
 
-def _error(part: Mapping[str, Any] | None) -> str:
+def _error(part: Mapping[str, Any] | None, unit: str) -> str:
     if part is None:
         return ""
     if part["ece"] is None or part["expected"] is None:
-        return f"ECE not computed: fewer than {ENOUGH_IMAGES} images ({part['images']})."
+        return f"ECE not computed: fewer than {ENOUGH_IMAGES} {unit} ({part['images']})."
     return (
-        f"ECE {part['ece']:.3f}; a perfectly calibrated model would show {part['expected']:.3f} on as many images, by"
+        f"ECE {part['ece']:.3f}; a perfectly calibrated model would show {part['expected']:.3f} on as many {unit}, by"
         " chance alone."
     )
 

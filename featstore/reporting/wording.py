@@ -169,7 +169,7 @@ def operating(record: RunRecord) -> str:
     """How an answer comes from a probability."""
     match record.outcome:
         case Fusion() as fusion:
-            told = operating_text(fusion.operating, list(fusion.matrix["classes"]))
+            told = operating_text(fusion.operating, list(fusion.matrix["classes"]), fusion.unit)
         case Comparison(protocol=request):
             parts = [
                 *(
@@ -221,9 +221,9 @@ def performance(record: RunRecord) -> str:
     match record.outcome:
         case Fusion() as fusion:
             score = fusion.scores[record.shown or ""][PRIMARY]
-            size = fusion.sizes[record.shown or ""]
+            size = (fusion.patients or fusion.sizes)[record.shown or ""]
             told = verdict.phrase(score.value, score.interval)
-            return f"{PRIMARY.upper()} {told} on {size:,} images that it had not seen."
+            return f"{PRIMARY.upper()} {told} on {size:,} {record.noun} that it had not seen."
         case Comparison(primary_question=question) as comparison if question is not None:
             estimate = subject(comparison).estimates[PRIMARY]
             told = verdict.phrase(estimate.mean, estimate.interval)
@@ -245,7 +245,7 @@ def calibration(record: RunRecord) -> str:
     match record.outcome:
         case Fusion() | Comparison() as outcome:
             classes = list(outcome.matrix["classes"])
-            return verdict.calibration_text(outcome.curves.get(record.shown or "", {}), classes)
+            return verdict.calibration_text(outcome.curves.get(record.shown or "", {}), classes, record.noun)
         case _:
             return ""
 
@@ -312,7 +312,9 @@ def shortcuts(record: RunRecord) -> str:
         case _:
             found = {}
     told = "; ".join(f"{name} {verdict.phrase(*score)}" for name, score in found.items())
-    return f"Guessing without a network, on the same images: {PRIMARY.upper()} of {told}." if told else ""
+    return (
+        f"Guessing without a network, on the same {record.noun}: {PRIMARY.upper()} of {told}." if told else ""
+    )
 
 
 def mistakes(record: RunRecord) -> str:

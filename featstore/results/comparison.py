@@ -10,7 +10,7 @@ from msgspec import field
 
 from featstore.findings import Finding
 from featstore.results.document import Count, Interval, Result, Share, bounds
-from featstore.results.scores import PRIMARY, Curves, MatrixFields, MetricEstimate, VarianceComponents
+from featstore.results.scores import PRIMARY, Curves, MatrixFields, MetricEstimate, Unit, VarianceComponents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +69,8 @@ class Plan(Result, frozen=True, kw_only=True):
         The features: digest of networks, views and decoding; names of the networks.
     looks
         Looks at these images before it was sealed.
+    unit, pool
+        What is scored, images or patients (``group``), and how the images of one become one answer.
     """
 
     kind: Literal["plan"] = "plan"
@@ -89,6 +91,8 @@ class Plan(Result, frozen=True, kw_only=True):
     features_sha256: str
     backbones: tuple[str, ...]
     looks: Looks
+    unit: Literal["image", "group"] = "image"
+    pool: str | None = None
 
     def headline(self) -> str:
         """The question, and when it was sealed."""
@@ -511,6 +515,10 @@ class Protocol(Result, frozen=True, kw_only=True):
         Digest of the sealed plan that was run; None for an exploration.
     adjustment
         How the p values of the pairs are adjusted: ``max-T``, or ``holm`` in runs of before.
+    unit
+        What is scored: ``image``, or ``group`` for whole patients.
+    pool
+        How the images of a patient become one answer (`featstore.evaluation.patients.pool_images`); None of images.
     """
 
     folds: Count
@@ -522,6 +530,23 @@ class Protocol(Result, frozen=True, kw_only=True):
     confidence: Share | None = None
     plan: str | None = None
     adjustment: Literal["holm", "max-T"] = "holm"
+    unit: Unit = "image"
+    pool: str | None = None
+
+
+class ScoresByImage(Result, frozen=True, kw_only=True):
+    """What stands beside a comparison of patients.
+
+    Attributes
+    ----------
+    patients
+        Patients that were scored, by class.
+    estimates
+        By candidate and metric, where every image counts for itself.
+    """
+
+    patients: Mapping[str, Count]
+    estimates: Mapping[str, Mapping[str, MetricEstimate]]
 
 
 class Comparison(Result, frozen=True, kw_only=True, eq=False):
@@ -555,6 +580,8 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
         among the scores, which are the same however they were come by.
     planning
         Whether it was planned, and the looks at these images before; in ``run.json``, too. None in runs of before.
+    by_image
+        Where patients are scored: how many there are, and the scores of every candidate by image, beside; else None.
     """
 
     IN_MEMORY: ClassVar[frozenset[str]] = frozenset({"fits", "fits_reused", "planning"})
@@ -572,6 +599,7 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
     fits: Count = 0
     fits_reused: Count = 0
     planning: Planning | None = None
+    by_image: ScoresByImage | None = None
 
     @property
     def folds(self) -> int:
@@ -610,7 +638,10 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
 
     def headline(self) -> str:
         """The answer to the primary question, with the difference that decides."""
-        about = f"{len(self.candidates)} candidates, {self.matrix['images']} images"
+        scored = f"{self.matrix['images']} images"
+        if self.by_image is not None:
+            scored = f"{sum(self.by_image.patients.values())} patients ({scored})"
+        about = f"{len(self.candidates)} candidates, {scored}"
         asked = self.primary_question
         if asked is None:
             return about

@@ -10,7 +10,7 @@ from msgspec import field
 from featstore.findings import Finding, counted
 from featstore.results.comparison import Looks
 from featstore.results.document import Count, Interval, Result, Share, bounds
-from featstore.results.scores import PRIMARY, Curves, MatrixFields, Score
+from featstore.results.scores import PRIMARY, Curves, MatrixFields, Score, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,6 +135,13 @@ class Fusion(Result, frozen=True, kw_only=True):
     looks
         Looks at these images before this one, as far as the cache knows; in ``run.json``, and not among the scores.
         None in runs of before.
+    unit, pool
+        What was scored: ``image``, or ``group`` for whole patients; and how the images of a patient become one answer
+        (`featstore.evaluation.patients.pool_images`).
+    patients
+        Patients by split, where these were scored; else empty.
+    by_image
+        Beside the scores of patients: those of the images, by split and metric, at the operating point of images.
     """
 
     IN_MEMORY: ClassVar[frozenset[str]] = frozenset({"looks"})
@@ -153,10 +160,15 @@ class Fusion(Result, frozen=True, kw_only=True):
     singles: Mapping[str, tuple[SingleNetwork, ...]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     looks: Looks | None = None
+    unit: Unit = "image"
+    pool: str | None = None
+    patients: Mapping[str, Count] = field(default_factory=dict)
+    by_image: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
 
     def headline(self) -> str:
         """What was fitted, and its AUC on each evaluated split."""
-        told = [f"AUC {_told(score[PRIMARY])} on {split}" for split, score in self.scores.items()]
+        whose = " per patient" if self.unit == "group" else ""
+        told = [f"AUC {_told(score[PRIMARY])}{whose} on {split}" for split, score in self.scores.items()]
         return f"{self.strategy}, {', '.join(told)}; run {self.run}"
 
     def table(self) -> list[dict[str, Any]]:

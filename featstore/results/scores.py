@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NotRequired, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypeAlias, TypedDict
 
 from featstore.results.document import Count, Interval, Result, Share, fields_of
 from featstore.types import BackboneSpec, Decoding, View
 
 PRIMARY = "auc"
 """The metric by which candidates are ranked."""
+
+Unit = Literal["image", "group"]
+"""What is scored: images, or whole groups (patients)."""
 
 # Features: plain dicts, as they stand in ``run.json`` and ``metrics.json``
 

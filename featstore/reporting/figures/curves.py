@@ -138,8 +138,10 @@ def _told(
     count = _classes(scores)
     macro = f" Mean of {count} classes, each against the rest." if count > 2 else ""  # noqa: PLR2004
     areas = "numbers as in the table of scores" if stated else "intervals likewise"
+    alone = groups is not None and len(set(np.asarray(groups).tolist())) == np.size(groups)
     return (
-        f"Curves: all images together. Bands: 95 %, {unit} drawn with replacement, each point of a curve on its own;"
+        f"Curves: all {'patients' if alone else 'images'} together. Bands: 95 %, {unit} drawn with replacement, each"
+        " point of a curve on its own;"
         f" {areas}.{macro}"
     )
 
@@ -332,13 +334,17 @@ def precision_at_recall(tp: Vector, fp: Vector) -> Vector:
 # Whether probabilities can be taken at their word, acted upon, and left out where unsure
 
 HEIGHT = 2.8
-TOO_FEW = f"no ECE: fewer than {ENOUGH_IMAGES} images"
+TOO_FEW = f"no ECE: fewer than {ENOUGH_IMAGES}"
 TREAT = 0.5
 """Threshold at which the alt text of decision curves reads off the net benefit."""
 
 
 def reliability(
-    curves: Curves, *, name: str = "reliability", title: str = "Reliability of the probabilities"
+    curves: Curves,
+    *,
+    name: str = "reliability",
+    title: str = "Reliability of the probabilities",
+    unit: str = "images",
 ) -> style.Picture:
     """Share of images that were positive against the probability that was given, bin by bin.
 
@@ -350,6 +356,8 @@ def reliability(
         perfectly calibrated model would show, ``expected``.
     name, title
         Of the picture.
+    unit
+        What was answered: images or patients.
 
     References
     ----------
@@ -360,7 +368,7 @@ def reliability(
         why = "No reliability diagram can be drawn: it is about one positive class, and none was named."
         return style.blank(name, title, why)
     chance = {who: (part.get("calibration_error") or {}).get("expected") for who, part in curves.items()}
-    return _reliability(_best_first(parts, calibration_error), chance, name, title)
+    return _reliability(_best_first(parts, calibration_error), chance, name, title, unit)
 
 
 def decision_curves(
@@ -388,7 +396,11 @@ def decision_curves(
 
 
 def risk_coverage(
-    curves: Curves, *, name: str = "risk-coverage", title: str = "Errors among the images answered"
+    curves: Curves,
+    *,
+    name: str = "risk-coverage",
+    title: str = "Errors among the images answered",
+    unit: str = "images",
 ) -> style.Picture:
     """Share of wrong answers when only the surest share of the images is answered.
 
@@ -398,6 +410,8 @@ def risk_coverage(
         By candidate, as in metrics.json: the key ``risk_coverage`` has ``coverage``, ``risk`` (shares) and ``aurc``.
     name, title
         Of the picture.
+    unit
+        What was answered: images or patients.
 
     References
     ----------
@@ -406,13 +420,13 @@ def risk_coverage(
     parts = _of(curves, "risk_coverage", "coverage")
     if not parts:
         return style.blank(name, title, "No image was answered, so there is no risk to draw.")
-    return _risks(_best_first(parts, lambda part: float(part["aurc"])), name, title)
+    return _risks(_best_first(parts, lambda part: float(part["aurc"])), name, title, unit)
 
 
-def error_text(part: Mapping[str, Any], expected: float | None = None) -> str:
+def error_text(part: Mapping[str, Any], expected: float | None = None, unit: str = "images") -> str:
     """ECE in words, with that of a perfectly calibrated model; or why there is none."""
     if sum(part["images"]) < ENOUGH_IMAGES:
-        return TOO_FEW
+        return f"{TOO_FEW} {unit}"
     beside = "" if expected is None else f" (by chance {expected:.3f})"
     return f"ECE {calibration_error(part):.3f}{beside}"
 
@@ -443,7 +457,11 @@ def _others(parts: Mapping[str, Any], order: str) -> str:
 
 @style.drawing
 def _reliability(
-    parts: Mapping[str, Mapping[str, Any]], chance: Mapping[str, float | None], name: str, title: str
+    parts: Mapping[str, Mapping[str, Any]],
+    chance: Mapping[str, float | None],
+    name: str,
+    title: str,
+    unit: str,
 ) -> style.Picture:
     figure, axes = style.canvas(SIDE, SIDE)
     values = list(parts.values())
@@ -456,34 +474,34 @@ def _reliability(
         axes.plot(
             part["predicted"],
             part["observed"],
-            label=style.entry(f"{label}: {error_text(part, chance[who])}"),
+            label=style.entry(f"{label}: {error_text(part, chance[who], unit)}"),
             markersize=4,
             **style.stroke(at) | style.mark(at),
         )
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.set(xlabel="Predicted probability", ylabel="Observed proportion")
     images = sum(values[0]["images"])
-    told = "; ".join(f"{printable(who)} {error_text(part, chance[who])}" for who, part in _named(parts))
+    told = "; ".join(f"{printable(who)} {error_text(part, chance[who], unit)}" for who, part in _named(parts))
     by_chance = (
-        " By chance: the ECE of a perfectly calibrated model on as many images."
+        f" By chance: the ECE of a perfectly calibrated model on as many {unit}."
         if any(chance.values())
         else ""
     )
     style.below(
         axes,
-        f"{_bins_text(values[0]['images'])} Above the line: too cautious; below: too sure.{by_chance}"
+        f"{_bins_text(values[0]['images'], unit)} Above the line: too cautious; below: too sure.{by_chance}"
         f"{_others(parts, 'ECE')}\n{key}",
     )
-    return style.Picture(name, title, f"{title} on {images:.0f} images, 0 is best: {told}.", figure)
+    return style.Picture(name, title, f"{title} on {images:.0f} {unit}, 0 is best: {told}.", figure)
 
 
-def _bins_text(counts: Sequence[float]) -> str:
+def _bins_text(counts: Sequence[float], unit: str) -> str:
     """How many images a point stands for."""
     images, least, most = sum(counts), min(counts), max(counts)
     if len(counts) == 1:
-        return f"{images:.0f} images, too few for more than one point."
+        return f"{images:.0f} {unit}, too few for more than one point."
     each = f"{least:.0f}" if least == most else f"{least:.0f} to {most:.0f}"
-    return f"{images:.0f} images in {len(counts)} bins of {each} (first curve)."
+    return f"{images:.0f} {unit} in {len(counts)} bins of {each} (first curve)."
 
 
 @style.drawing
@@ -523,7 +541,7 @@ def _decisions(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) ->
 
 
 @style.drawing
-def _risks(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) -> style.Picture:
+def _risks(parts: Mapping[str, Mapping[str, Any]], name: str, title: str, unit: str) -> style.Picture:
     figure, axes = style.canvas(HEIGHT)
     values = list(parts.values())
     style.grey_lines(axes, ((part["coverage"], part["risk"]) for part in values[style.SHOWN :]))
@@ -537,7 +555,7 @@ def _risks(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) -> sty
         )
     axes.set(xlim=(0, 1.01), ylim=(0, None))
     axes.set(
-        xlabel="Coverage (share of images answered, surest first)", ylabel="Error rate among the answered"
+        xlabel=f"Coverage (share of {unit} answered, surest first)", ylabel="Error rate among the answered"
     )
     style.below(
         axes, f"What is left of the curve would be left to a physician.{_others(parts, 'AURC')}\n{key}"

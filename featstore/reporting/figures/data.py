@@ -362,6 +362,7 @@ def confusion(
     *,
     name: str = "confusion",
     title: str = "Answers by true class",
+    unit: str = "images",
 ) -> style.Picture:
     """Confusion matrix: a row per true class, a column per answer.
 
@@ -373,6 +374,8 @@ def confusion(
         The ``c`` names.
     name, title
         Of the picture.
+    unit
+        What was answered: images or patients.
 
     Raises
     ------
@@ -387,11 +390,13 @@ def confusion(
         )
     if not table.sum():
         return style.blank(name, title, "No image was answered, so there is nothing to count.")
-    return _confusion(table, classes, name, title)
+    return _confusion(table, classes, name, title, unit)
 
 
 @style.drawing
-def _confusion(table: NDArray[Any], classes: Sequence[str], name: str, title: str) -> style.Picture:
+def _confusion(
+    table: NDArray[Any], classes: Sequence[str], name: str, title: str, unit: str
+) -> style.Picture:
     count = len(classes)
     figure, axes = style.canvas(SIDE * min(1.0, 0.55 + count / 10), SIDE)
     rows = table.sum(axis=1, keepdims=True)
@@ -431,7 +436,7 @@ def _confusion(table: NDArray[Any], classes: Sequence[str], name: str, title: st
         for c, label in enumerate(classes[: style.SHOWN])
     )
     more = f", and {count - style.SHOWN} more classes" if count > style.SHOWN else ""
-    total = f"{int(np.trace(table))} of {int(table.sum())} images"
+    total = f"{int(np.trace(table))} of {int(table.sum())} {unit}"
     return style.Picture(name, title, f"Confusion matrix: {total} answered right ({right}{more}).", figure)
 
 

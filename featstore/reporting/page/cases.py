@@ -369,13 +369,15 @@ def _pictures_of(record: RunRecord) -> list[Picture]:
             return [
                 *_comparison_pictures(record, comparison),
                 *_answers(record, list(record.predictions)[:CURVES]),
-                *_curves({name: comparison.curves[name] for name in list(record.predictions)[:CURVES]}),
+                *_curves(
+                    {name: comparison.curves[name] for name in list(record.predictions)[:CURVES]}, record.noun
+                ),
                 *_prices(record.metrics),
             ]
         case Fusion() as fusion:
             return [
                 *_answers(record, [record.shown or ""]),
-                *_curves({fusion.strategy: fusion.curves[record.shown or ""]}),
+                *_curves({fusion.strategy: fusion.curves[record.shown or ""]}, record.noun),
                 *_training(fusion),
                 _diagram(record, fusion.strategy),
             ]
@@ -429,16 +431,16 @@ def _comparison_pictures(record: RunRecord, comparison: Comparison) -> Iterator[
 
 def _answers(record: RunRecord, names: list[str]) -> Iterator[Picture]:
     """What was answered, and how well the probabilities rank the images."""
-    answers = record.predictions[record.shown or ""]
+    answers = record.scored[record.shown or ""]
     classes = [printable(name) for name in record.matrix["classes"]]
     counts = np.zeros((len(classes), len(classes)), int)
     np.add.at(counts, (answers.y, answers.answered), 1)
     shown = printable(record.outcome.strategy if isinstance(record.outcome, Fusion) else record.shown or "")
-    yield figures.confusion(counts, classes, title=f"Confusion matrix of {shown}")
+    yield figures.confusion(counts, classes, title=f"Confusion matrix of {shown}", unit=record.noun)
     place = record.matrix["positive"]
     positive = None if place is None else list(record.matrix["classes"]).index(place)
     y = answers.y if positive is None else answers.y == positive
-    scores = {printable(name): _ranked(record.predictions[name], answers, positive) for name in names}
+    scores = {printable(name): _ranked(record.scored[name], answers, positive) for name in names}
     groups = answers.groups if record.matrix["has_groups"] else None
     yield figures.roc(y, scores, groups, stated=_stated(record, names, "auc"))
     yield figures.precision_recall(y, scores, groups, stated=_stated(record, names, "average_precision"))
@@ -467,13 +469,13 @@ def _ranked(answers: RunPredictions, first: RunPredictions, positive: int | None
     return ranked
 
 
-def _curves(curves: Mapping[str, Any]) -> Iterator[Picture]:
+def _curves(curves: Mapping[str, Any], unit: str) -> Iterator[Picture]:
     """What the probabilities are worth."""
     named = {printable(name): part for name, part in curves.items()}
     if any("calibration" in part for part in named.values()):
-        yield figures.reliability(named)
+        yield figures.reliability(named, unit=unit)
         yield figures.decision_curves(named)
-    yield figures.risk_coverage(named)
+    yield figures.risk_coverage(named, title=f"Errors among the {unit} answered", unit=unit)
 
 
 def _training(fusion: Fusion) -> Iterator[Picture]:

@@ -18,7 +18,7 @@ from featstore.images.windows import range_option
 from featstore.reporting import run_record
 from featstore.reporting.run_record import RunRecord, subject
 from featstore.reporting.terminal.comparison import scored_on
-from featstore.reporting.verdict import best_single, chance_text, phrase
+from featstore.reporting.verdict import best_single, chance_text, phrase, pooled_text
 from featstore.reporting.wording import kept
 from featstore.results.comparison import (
     BackboneValue,
@@ -59,12 +59,14 @@ def shown_tables(record: RunRecord) -> list[Table]:
         case Comparison() as comparison:
             return [
                 _brief_table(record, comparison),
+                *filter(None, [_both_units(comparison)]),
                 *filter(None, [_predictive_values_table(record)]),
                 _definitions(record),
             ]
         case Fusion() as fusion:
             return [
                 _scores(record, fusion),
+                *filter(None, [_both_units_of_fit(record, fusion)]),
                 *filter(None, [_predictive_values_table(record)]),
                 *([] if fusion.warm_start is None else [_changes(fusion.warm_start)]),
             ]
@@ -138,6 +140,62 @@ def _brief_table(record: RunRecord, comparison: Comparison) -> Table:
     )
 
 
+UNITS = (PRIMARY, "sensitivity", "specificity")
+"""Scores that stand side by side for patients and for images."""
+
+
+def _both_units(comparison: Comparison) -> Table | None:
+    """Patients and images side by side; None where images were scored."""
+    by_image = comparison.by_image
+    if by_image is None:
+        return None
+    shown = [s for s in _in_brief(comparison)[0] if s.candidate.label in by_image.estimates]
+    rows = tuple(
+        (
+            text_cell(s.candidate.label),
+            *(
+                number_cell(found[name].mean, found[name].interval)
+                for name in UNITS
+                for found in (s.estimates, by_image.estimates[s.candidate.label])
+            ),
+        )
+        for s in shown
+    )
+    patients, images = sum(by_image.patients.values()), comparison.matrix["images"]
+    return Table(
+        "Per patient and per image",
+        (
+            "Candidate",
+            *(f"{metric_heading(m).capitalize() if m != PRIMARY else metric_heading(m)} {per}"
+              for m in UNITS for per in ("per patient", "per image")),
+        ),
+        rows,
+        f"{patients:,} patients, {images:,} images. {pooled_text(comparison.protocol.pool)} Both resample patients;"
+        " per image a patient with many images counts for more.",
+    )  # fmt: skip
+
+
+def _both_units_of_fit(record: RunRecord, fusion: Fusion) -> Table | None:
+    """The same of a fit, every score."""
+    shown = record.shown or ""
+    if not fusion.by_image:
+        return None
+    found = (fusion.scores[shown], fusion.by_image[shown])
+    rows = tuple(
+        (
+            text_cell(row.label, row.meaning),
+            *(number_cell(scores[metric].value, scores[metric].interval) for scores in found),
+        )
+        for metric, row in listed(set(found[0]) & set(found[1])).items()
+    )
+    return Table(
+        f"Per patient and per image, {shown}",
+        ("Score", f"{fusion.patients[shown]:,} patients", f"{fusion.sizes[shown]:,} images"),
+        rows,
+        f"{pooled_text(fusion.pool)} Both resample patients.",
+    )
+
+
 def _in_brief(comparison: Comparison) -> tuple[list[CandidateResult | ShortcutResult], int]:
     """Candidates of the brief table by score, and how many are not in it."""
     everyone: list[CandidateResult | ShortcutResult] = [*comparison.candidates, *comparison.shortcuts]
@@ -207,7 +265,7 @@ def _own_split(record: RunRecord) -> bool:
 def _definitions(record: RunRecord) -> Table:
     """Say of each number what it is and where its interval comes from: each has one definition on the page."""
     whom, positive = kept(record), record.matrix["positive"]
-    mean = "on the data set's own test images" if _own_split(record) else "mean over the folds"
+    mean = f"on the data set's own test {record.noun}" if _own_split(record) else "mean over the folds"
     about = f"of {positive}" if positive else "averaged over the classes, each against the rest"
     bootstrap = (
         f"bootstrap of {whom} (2,000 resamples), widened for overlapping training sets (Nadeau & Bengio 2003)"
@@ -222,7 +280,7 @@ def _definitions(record: RunRecord) -> Table:
         ("Brier, log-loss", f"distance of the probability from the truth, {mean}; 0 is best", bootstrap),
         (
             "Difference",
-            f"AUC less AUC, {mean}, on the same images",
+            f"AUC less AUC, {mean}, on the same {record.noun}",
             "clustered standard errors (DeLong 1988, Obuchowski 1997), t quantile",
         ),
         *(
@@ -232,7 +290,8 @@ def _definitions(record: RunRecord) -> Table:
         ),
         (
             "Counts, curves, ECE",
-            "all images together, each tested once" + ("" if _own_split(record) else " (first repeat)"),
+            f"all {record.noun} together, each tested once"
+            + ("" if _own_split(record) else " (first repeat)"),
             f"bands: bootstrap of {whom} (500 resamples), each point alone",
         ),
     ]
@@ -385,8 +444,8 @@ def _candidates_table(record: RunRecord, comparison: Comparison) -> Table:
         f"Every metric of all {len(comparison.candidates)} candidates, {scored_on(comparison)}",
         ("Candidate", *(metric_heading(m) for m in shown)),
         rows,
-        f"Mean over the folds (ECE: all images together), with its 95 % interval from resampled {kept(record)}, never"
-        " narrower than so many allow. Sort by any column.",
+        f"Mean over the folds (ECE: all {record.noun} together), with its 95 % interval from resampled"
+        f" {kept(record)}, never narrower than so many allow. Sort by any column.",
         marked=next(at for at, s in enumerate(ranked) if s.candidate.label == first),
         sorted_by=1 + shown.index(PRIMARY),
     )
@@ -464,12 +523,16 @@ def _scores(record: RunRecord, fusion: Fusion) -> Table:
         for metric, row in listed(set.intersection(*(set(fusion.scores[s]) for s in splits))).items()
     )
     return Table(
-        "Scores on images that the model had not seen",
-        ("Score", *(f"{name} ({fusion.sizes[name]:,} images)" for name in splits)),
+        f"Scores on {record.noun} that the model had not seen",
+        ("Score", *(f"{name} ({_scored_size(fusion, name):,} {record.noun})" for name in splits)),
         rows,
         f"With 95 % intervals by bootstrap of {kept(record)}, {NO_NARROWER}."
         + ("" if fusion.matrix["positive"] else " Averaged over the classes, each against the rest."),
     )
+
+
+def _scored_size(fusion: Fusion, split: str) -> int:
+    return fusion.patients[split] if fusion.patients else fusion.sizes[split]
 
 
 def _changes(warm_start: WarmStart) -> Table:
@@ -659,6 +722,8 @@ def _comparing(comparison: Comparison, asked: Mapping[str, Any]) -> list[str]:
         *_option("--fold-seed", comparison.fold_seed),
         *_option("--training-seeds", asked.get("training_seeds"), 1),
         *_option("--positive", comparison.matrix["positive"]),
+        *_option("--unit", comparison.protocol.unit, "image"),
+        *_option("--pool", comparison.protocol.pool),
         *_option("--calibrate", comparison.protocol.calibrate),
         *_option("--sensitivity", comparison.protocol.sensitivity),
         *_option("--confidence", comparison.protocol.confidence),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from featstore.evaluation.calibration import not_enough_patients
 from featstore.evaluation.metrics import ENOUGH_IMAGES, METRICS, PRIMARY, listed, metrics
+from featstore.evaluation.patients import GROUP
 from featstore.findings import CATALOGUE, Finding
 from featstore.images.recipe import view_name
 from featstore.reporting import verdict
@@ -99,9 +100,10 @@ def findings_not_shown_yet(found: Sequence[Finding]) -> list[Finding]:
 
 def scored_on(result: Comparison) -> str:
     """What the scores are means of."""
+    whose = " per patient" if result.protocol.unit == GROUP else ""
     if result.own_split:
-        return "the data set's own test images"
-    return f"mean of {result.folds * result.repeats} folds"
+        return f"the data set's own test images{whose and ','}{whose}"
+    return f"mean of {result.folds * result.repeats} folds{whose and ','}{whose}"
 
 
 def _error_cell(
@@ -114,7 +116,10 @@ def _error_cell(
 
 def _calibrations(result: Fusion) -> list[str]:
     classes = list(result.matrix["classes"])
-    texts = {name: verdict.calibration_text(part, classes) for name, part in result.curves.items()}
+    texts = {
+        name: verdict.calibration_text(part, classes, verdict.units(result))
+        for name, part in result.curves.items()
+    }
     return [f"{name}: {text}" for name, text in texts.items() if text]
 
 
@@ -160,7 +165,8 @@ def fusion_screen(result: Fusion, width: int = WIDEST, *, details: bool = False)
         f"Of {result.strategy}: {_fusion_beside(result, split)}.",
         data_text(result.matrix),
         f"Fitted on the training images alone: {sizes}.",
-        operating_text(result.operating, list(result.matrix["classes"])),
+        operating_text(result.operating, list(result.matrix["classes"]), result.unit),
+        _fit_by_image(result, split),
         *([] if details or not _is_calibrated(result) else _calibrations(result)),
         _warm_start_text(result),
         "" if result.looks is None else verdict.looks_text(result.looks),
@@ -195,7 +201,7 @@ def _is_calibrated(result: Fusion) -> bool:
 def _fusion_answer(result: Fusion, split: str, width: int) -> Iterator[Line]:
     """What the fit is worth on images that it had not seen, and beside the best network alone."""
     score = result.scores[split][PRIMARY]
-    seen = f"on {result.sizes[split]} images that it had not seen"
+    seen = f"on {_scored_size(result, split)} that it had not seen"
     label = METRICS[PRIMARY].label
     if score.value is None:
         yield from _prose(
@@ -232,7 +238,7 @@ def _fusion_lines(result: Fusion, split: str, width: int, most: int) -> list[Lin
     kept = [cell for cell in ordered if cell[3] or cell[2] or cell[0].strip() in guesses]
     free = max(0, most - len(kept))
     others = [cell for cell in ordered if cell not in kept][:free]
-    head = f"{METRICS[PRIMARY].label}, {result.sizes[split]} images of {split} [95 %]"
+    head = f"{METRICS[PRIMARY].label}, {_scored_size(result, split)} of {split} [95 %]"
     if best is not None:
         head += f"; difference to the best single network, {printable(best.name)}"
     shown = [cell for cell in ordered if cell in kept or cell in others]
@@ -263,16 +269,33 @@ def _fusion_beside(result: Fusion, split: str) -> str:
     enough = (
         ""
         if result.scores[split]["ece"].value is not None
-        else f"; no ECE of fewer than {ENOUGH_IMAGES} images"
+        else f"; no ECE of fewer than {ENOUGH_IMAGES} {verdict.units(result)}"
     )
     chance = verdict.chance_text(result.curves.get(split, {}))
-    return f"{', '.join(told)}{f' ({chance})' if chance else ''}{enough}{_prevalence(told)}"
+    return f"{', '.join(told)}{f' ({chance})' if chance else ''}{enough}{_prevalence(told, verdict.units(result))}"
 
 
-def _prevalence(told: Sequence[str]) -> str:
+def _prevalence(told: Sequence[str], units: str) -> str:
     """What predictive values hold for, where there are any."""
     some = any(one.startswith(("PPV", "NPV")) for one in told)
-    return "; PPV and NPV at the prevalence in these images" if some else ""
+    return f"; PPV and NPV at the prevalence in these {units}" if some else ""
+
+
+def _scored_size(result: Fusion, split: str) -> str:
+    """How many images or patients of a split were scored."""
+    return f"{(result.patients or result.sizes)[split]} {verdict.units(result)}"
+
+
+def _fit_by_image(result: Fusion, split: str) -> str:
+    """Where patients were scored: how their images become one answer, and the scores by image."""
+    if not result.by_image:
+        return ""
+    told = [
+        f"{METRICS[name].label} {_number(score.value, score.interval)}"
+        for name in (PRIMARY, *WITH_INTERVAL)
+        if (score := result.by_image[split][name]).value is not None
+    ]
+    return f"{verdict.pooled_text(result.pool)} Per image, {result.sizes[split]} images: {', '.join(told)}."
 
 
 def _fusion_details(result: Fusion) -> list[str]:
@@ -282,11 +305,23 @@ def _fusion_details(result: Fusion) -> list[str]:
         guesses = result.shortcuts.get(split, {})
         ece = {"ece": _error_cell(scores["ece"].value, scores["ece"].interval, result.curves.get(split))}
         cells = {name: _number(score.value, score.interval) for name, score in scores.items()} | ece
+        images = result.by_image.get(split, {})
         rows = [
-            [row.label, cells[name], *(_plain_number(guess[name].value) for guess in guesses.values())]
+            [
+                row.label,
+                cells[name],
+                *([_number(images[name].value, images[name].interval)] if name in images else []),
+                *(_plain_number(guess[name].value) for guess in guesses.values()),
+            ]
             for name, row in listed(set(scores)).items()
         ]
-        header = [f"{split}, {result.sizes[split]} images", f"{result.strategy} [95 %]", *guesses]
+        beside = [f"per image ({result.sizes[split]})"] if images else []
+        header = [
+            f"{split}, {_scored_size(result, split)}",
+            f"{result.strategy} [95 %]",
+            *beside,
+            *guesses,
+        ]
         parts.append(table(header, rows))
     return [*parts, *_calibrations(result)]
 
@@ -334,7 +369,7 @@ def _warm_start_text(result: Fusion) -> str:
     return "\n".join(lines)
 
 
-def operating_text(operating: Mapping[str, Any], classes: Sequence[str]) -> str:
+def operating_text(operating: Mapping[str, Any], classes: Sequence[str], unit: str = "image") -> str:
     """How a run's answers come about, where it is more than the most probable class."""
     calibration, threshold = operating["calibration"], operating["threshold"]
     sentences = []
@@ -342,17 +377,18 @@ def operating_text(operating: Mapping[str, Any], classes: Sequence[str]) -> str:
         sentences.append(f"Probabilities are calibrated ({calibration['method']}).")
     if threshold is not None:
         sentences.append(
-            f"An image is called {classes[operating['positive']]!r} from a probability of {threshold:.3g} on:"
-            f" {_reached(operating)}"
+            f"{'A patient' if unit == GROUP else 'An image'} is called {classes[operating['positive']]!r} from a"
+            f" probability of {threshold:.3g} on:"
+            f" {_reached(operating, 'patients' if unit == GROUP else 'images')}"
         )
     return " ".join(sentences)
 
 
-def _reached(operating: Mapping[str, Any]) -> str:
+def _reached(operating: Mapping[str, Any], units: str) -> str:
     """What the threshold in use reaches, and the other one beside it: plain, or with a tolerance bound."""
     share = f"{100 * operating['sensitivity']:g} %"
     tolerance, plain = operating.get("tolerance"), operating.get("confidence") is None
-    found = f"this found {share} of them in training, on images a model had not seen."
+    found = f"this found {share} of them in training, on {units} a model had not seen."
     if tolerance is None:
         return found
     certain = f"{100 * tolerance['confidence']:g} % sure"
@@ -429,7 +465,9 @@ def _request_text(result: Comparison) -> str:
     asked = result.primary_question
     if request.calibrate is None or asked is None:
         return told
-    after = verdict.calibration_text(result.curves.get(asked.primary, {}), list(result.matrix["classes"]))
+    after = verdict.calibration_text(
+        result.curves.get(asked.primary, {}), list(result.matrix["classes"]), verdict.units(result)
+    )
     return f"{told} {asked.primary} after that: {after}" if after else told
 
 
@@ -529,7 +567,12 @@ def comparison_text(result: Comparison) -> str:
 
 
 def comparison_screen(
-    result: Comparison, width: int = WIDEST, *, out: Path | None = None, pairs: bool = False
+    result: Comparison,
+    width: int = WIDEST,
+    *,
+    out: Path | None = None,
+    pairs: bool = False,
+    details: bool = False,
 ) -> list[Line]:
     """Lay a comparison out: the answer first, then one table, findings, where the run lies, what to do next.
 
@@ -545,13 +588,20 @@ def comparison_screen(
         Folder of the run; None if none was written.
     pairs
         Whether pairs are shown, too.
+    details
+        Whether every score of the primary fusion is shown, too, and where patients were scored those by image.
     """
     width = min(max(width, NARROWEST), WIDEST)
-    asked = [*filter(None, extra_sections(result)), *([verdict.pairs_text(result)] if pairs else [])]
+    asked = [
+        *filter(None, extra_sections(result)),
+        *([_comparison_details(result)] if details else []),
+        *([verdict.pairs_text(result)] if pairs else []),
+    ]
     answer = [*_answer(result, width), *(_prose(split_text(result), width) if split_text(result) else ())]
     about = [
         *_prose(data_text(result.matrix), width),
         *_prose(_beside_text(result), width),
+        *_prose("" if details else _by_image_text(result), width),
         *_prose(verdict.selection_bias_text(result), width),
     ]
     found = findings_not_shown_yet(result.findings)
@@ -677,12 +727,54 @@ def shorten(text: str, columns: int) -> str:
     return f"{words or text[:room]}{ELLIPSIS}"
 
 
+def _shown_candidate(result: Comparison) -> str:
+    """The primary fusion, or the highest AUC where there is none."""
+    asked = result.primary_question
+    if asked is not None:
+        return asked.primary
+    return max(result.candidates, key=lambda s: s.primary).candidate.label
+
+
+def _by_image_text(result: Comparison) -> str:
+    """Where patients were scored: how their images become one answer, and scores by image."""
+    beside = result.by_image
+    if beside is None:
+        return ""
+    label = _shown_candidate(result)
+    told = [
+        f"{METRICS[name].label} {_number(estimate.mean, estimate.interval)}"
+        for name in (PRIMARY, *WITH_INTERVAL)
+        if (estimate := beside.estimates[label][name]).mean is not None
+    ]
+    pooled = verdict.pooled_text(result.protocol.pool)
+    return (
+        f"Scored: {sum(beside.patients.values())} patients. {pooled} Per image {label} has {', '.join(told)}."
+    )
+
+
+def _comparison_details(result: Comparison) -> str:
+    """Every score of the primary fusion, by image, too, where patients were scored."""
+    label, beside = _shown_candidate(result), result.by_image
+    estimates = next(s.estimates for s in result.candidates if s.candidate.label == label)
+    images = {} if beside is None else beside.estimates[label]
+    rows = [
+        [
+            row.label,
+            _number(estimates[name].mean, estimates[name].interval),
+            *([_number(images[name].mean, images[name].interval)] if name in images else []),
+        ]
+        for name, row in listed(set(estimates)).items()
+    ]
+    if beside is None:
+        return table([f"{label}, {scored_on(result)}", "[95 %]"], rows)
+    patients = f"per patient ({sum(beside.patients.values())})"
+    header = [label, patients, f"per image ({result.matrix['images']})"]
+    return f"{verdict.pooled_text(result.protocol.pool)}\n{table(header, rows)}"
+
+
 def _beside_text(result: Comparison) -> str:
     """Other scores of the primary fusion, or of the highest AUC where there is none."""
-    asked = result.primary_question
-    label = (
-        max(result.candidates, key=lambda s: s.primary).candidate.label if asked is None else asked.primary
-    )
+    label = _shown_candidate(result)
     estimates = next(s.estimates for s in result.candidates if s.candidate.label == label)
     known = [
         f"{row.label} {estimates[name].mean:.3f}"
@@ -692,8 +784,12 @@ def _beside_text(result: Comparison) -> str:
         and estimates[name].mean is not None
     ]
     chance = verdict.chance_text(result.curves.get(label, {}))
-    enough = "" if estimates["ece"].mean is not None else f"; no ECE of fewer than {ENOUGH_IMAGES} images"
-    also = f"{f' ({chance})' if chance else ''}{enough}{_prevalence(known)}"
+    enough = (
+        ""
+        if estimates["ece"].mean is not None
+        else f"; no ECE of fewer than {ENOUGH_IMAGES} {verdict.units(result)}"
+    )
+    also = f"{f' ({chance})' if chance else ''}{enough}{_prevalence(known, verdict.units(result))}"
     return f"Of {label}: {', '.join(known)}{also}." if known else ""
 
 
