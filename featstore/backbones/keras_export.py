@@ -119,7 +119,8 @@ def build_model(
         for at, part in enumerate(head):
             joined = _dense(part, f"head_{at + 1}", joined)
         output = keras.layers.Softmax(name="probability")(joined)
-        return keras.Model([inputs[side] for side in sides], output, name=name)
+        asked = [inputs[side] for side in sides]
+        return keras.Model(asked if len(asked) > 1 else asked[0], output, name=name)
 
 
 def _vector(spec: BackboneSpec, choice: str, image: Any) -> Any:  # noqa: ANN401
@@ -233,8 +234,8 @@ def run_model(path: Path, images: Mapping[int, NDArray[np.float32]]) -> NDArray[
     import keras
 
     model = keras.saving.load_model(path, safe_mode=True, compile=False)
-    asked = {input_name(side): batch for side, batch in images.items()}
-    found = model(asked if len(asked) > 1 else next(iter(asked.values())), training=False)
+    asked = [images[side] for side in sorted(images)]
+    found = model(asked if len(asked) > 1 else asked[0], training=False)
     return np.asarray(found, np.float64)
 
 
