@@ -29,11 +29,11 @@ def test_there_are_few_modules_and_few_lines_of_imports():
     """A file is one topic, and where many names come from one module, the module is imported.
 
     170 modules was the goal, and is missed: features have come since. Their number is held, and their grain. A format
-    of images is one file: NIfTI, .npy and .npz are three. `convert`, `explain`, `export` and `pack` are commands; a Keras
-    model of stock layers and a sealed archive are a file each. A library of networks is one file: ONNX. A strategy is
-    one file: five have come. Settings of a data set are one: `config`; covariates are one. Of the files that data
-    passes (benchmarks/hops.py), the goals from a matrix to its verdict and from a run to its page are met; from an
-    image to its vector there is one too many.
+    of images is one file: NIfTI, .npy and .npz are three. `convert`, `explain`, `export` and `pack` are commands; a
+    Keras model of stock layers, a sealed archive and what a pack holds are a file each. A library of networks is one
+    file: ONNX. A strategy is one file: five have come. Settings of a data set are one: `config`; covariates are one,
+    and patients as what is scored. Of the files that data passes (benchmarks/hops.py), the goals from a matrix to its
+    verdict and from a run to its page are met; from an image to its vector there is one too many.
     """
     texts = [path.read_text() for path in (ROOT / "featstore").rglob("*.py")]
     imports = sum(

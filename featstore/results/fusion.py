@@ -496,6 +496,10 @@ class ExportedModel(Result, frozen=True, kw_only=True):
         """What is in the file."""
         return f"{self.strategy} of {', '.join(self.backbones)} in {self.file}"
 
+    def table(self) -> list[dict[str, Any]]:
+        """Inputs of the model: ``input``, ``side`` in pixels."""
+        return [{"input": name, "side": side} for name, side in self.inputs.items()]
+
 
 # Feature packs
 
@@ -533,6 +537,11 @@ class Packed(Result, frozen=True, kw_only=True):
         return (
             f"{counted(self.images, 'image')} of {counted(self.groups, 'patient')} as vectors in {self.file}"
         )
+
+    def table(self) -> list[dict[str, Any]]:
+        """What is in the file, in one row."""
+        counts = ("images", "groups", "views", "columns", "size_bytes")
+        return [{name: getattr(self, name) for name in counts}]
 
 
 class Difference(Result, frozen=True, kw_only=True):

@@ -452,7 +452,7 @@ def test_a_resample_without_a_class_does_not_matter():
     """Two patients of each class: a perfect curve, and what four patients can say about it."""
     picture = figures.roc([1, 1, 0, 0], {"a": [0.9, 0.8, 0.2, 0.3]}, list("pqrs"))
     low = newcombe(1.0, 2, 2)[0]
-    assert f"a AUC 1.000 [{low:.3f}, 1.000]" in picture.alt
+    assert f"a AUC 1.000 [{low:.3f} to 1.000]" in picture.alt
     assert 0.3 < low < 0.5
 
 

@@ -5,12 +5,11 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from featstore.api.plan import plan
 from runs import forge
 from scipy.special import logit
 from sklearn.metrics import roc_auc_score
 
-from featstore.api.compare import compare
+from featstore.api.compare import compare, plan
 from featstore.api.fuse import fuse
 from featstore.errors import RunError, UsageError
 from featstore.reporting.page.report import compose, render

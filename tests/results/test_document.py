@@ -141,7 +141,12 @@ def test_a_field_that_is_not_understood_has_no_bounds():
 def test_a_run_of_before_is_read_and_would_be_written_as_it_is(name, reader):
     written = json.loads((BEFORE / name / "metrics.json").read_text())
     found = json.loads(json.dumps(reader(written).to_json()))
-    assert found == (with_a_question(written) if reader is read_comparison else {**written, "singles": {}})
+    assert found == (with_a_question(written) if reader is read_comparison else by_image(written))
+
+
+def by_image(written):
+    """What a fusion tells since it can be of patients: that this one was of images; it set no network beside it."""
+    return written | {"singles": {}, "unit": "image", "pool": None, "patients": {}, "by_image": {}}
 
 
 def with_a_question(written):
@@ -152,7 +157,13 @@ def with_a_question(written):
         for pair in written["comparisons"]
     ]
     protocol = written["protocol"] | {"adjustment": "holm", "confidence": None, "plan": None}
-    return written | {"comparisons": pairs, "protocol": protocol, "primary_question": None}
+    protocol |= {"unit": "image", "pool": None}
+    return written | {
+        "comparisons": pairs,
+        "protocol": protocol,
+        "primary_question": None,
+        "by_image": None,
+    }
 
 
 def test_what_was_picked_inside_each_fold_reaches_the_report(tmp_path):
@@ -160,5 +171,5 @@ def test_what_was_picked_inside_each_fold_reaches_the_report(tmp_path):
     nested = read_record(BEFORE / "comparison").outcome.selection_bias.nested
     assert (round(nested.mean, 3), sorted(nested.selected)) == (0.889, ["Alien", "Alien", "Other"])
     page = write_report([BEFORE / "comparison"], tmp_path / "r.html").read_text("utf-8")
-    assert "Picked anew inside each of 3 folds, on its training images: 0.889 [0.520, 1.000]" in page
+    assert "Picked anew inside each of 3 folds, on its training images: 0.889 [0.520 to 1.000]" in page
     assert "the pick was Alien in 2, Other in 1" in page
