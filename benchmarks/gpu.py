@@ -464,7 +464,7 @@ def run_once(ready: Sequence[Ready], records: Mapping[str, Any], number: int) ->
     from featstore.extraction import pipeline
     from featstore.extraction.networks import BackoffBackbone
     from featstore.extraction.plan import BLOCK_ROWS, LARGE_BLOCK_ROWS, image_blocks, plan
-    from featstore.images.formats.decode import decoder_version
+    from featstore.images.reading import decoder_version
     from featstore.store.store import Store
     from featstore.types import Decoding, FeatureKey
 
@@ -568,8 +568,7 @@ def time_pixels(records: Mapping[str, Any], options: Options) -> dict[str, Any]:
 
     from featstore.images import device_warp
     from featstore.images.augment import draw, resize
-    from featstore.images.formats.decode import decoder_version
-    from featstore.images.reading import read_pixels
+    from featstore.images.reading import decoder_version, read_pixels
     from featstore.images.recipe import parse_recipe
     from featstore.processes import threads
     from featstore.types import Decoding

@@ -21,7 +21,7 @@ from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import load_backbone
 from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import image_blocks, plan
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
 from featstore.phantom import make_phantoms
 from featstore.store.store import Store

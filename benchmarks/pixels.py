@@ -17,7 +17,7 @@ from timing import report, take_turns
 
 from featstore.extraction.pipeline import batches
 from featstore.extraction.plan import image_blocks, plan
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import scan
 from featstore.phantom import make_phantoms

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.api.extract import extract
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
 from featstore.phantom import make_phantoms
 from featstore.serialization import digest_file

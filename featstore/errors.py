@@ -111,7 +111,7 @@ class BadImageError(FeatstoreError, ValueError):
     Parameters
     ----------
     reason
-        Short code such as ``truncated``; one of `featstore.images.formats.decode.REASONS`.
+        Short code such as ``truncated``; one of `featstore.images.reading.REASONS`.
     detail
         What exactly was met.
     """

@@ -21,9 +21,9 @@ from featstore.findings import Finding
 from featstore.images import reading
 from featstore.images.augment import resize
 from featstore.images.formats import container
-from featstore.images.formats.decode import WARNINGS
 from featstore.images.manifest import findings_of_notes
 from featstore.images.near_copies import SIDE, Miniatures, find_copies
+from featstore.images.reading import WARNINGS
 from featstore.processes import map_ahead, threads
 from featstore.serialization import digest
 from featstore.store.notes import CopiesNote, record_copies, record_facts, recorded_copies, recorded_facts
@@ -119,7 +119,7 @@ def plausible(facts: NDArray[np.void]) -> NDArray[np.bool_]:
 
 
 def notes_of(row: Any) -> tuple[str, ...]:  # noqa: ANN401
-    """Keys of `featstore.images.formats.decode.WARNINGS` that decoding this image gave."""
+    """Keys of `featstore.images.reading.WARNINGS` that decoding this image gave."""
     return tuple(note for bit, note in enumerate(NOTES) if int(row["notes"]) >> bit & 1)
 
 

@@ -23,14 +23,13 @@ from featstore.covariates import CovariateEncoding, covariate_encoding
 from featstore.errors import MissingFeaturesError, UnknownNameError, UsageError, nearest
 from featstore.findings import Finding, ordered
 from featstore.image_facts import recognise, seen_finding
-from featstore.images.formats.decode import decoder_version
 from featstore.images.manifest import (
     quarantine_text,
     quarantined_by_class,
     require_no_errors,
     require_two_classes,
 )
-from featstore.images.reading import needs_range
+from featstore.images.reading import decoder_version, needs_range
 from featstore.images.recipe import parse_recipe, view_name
 from featstore.images.scan import ScanOptions, scan, scan_options
 from featstore.store.notes import ExtractionRequest, recorded_request

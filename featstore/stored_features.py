@@ -13,7 +13,7 @@ from featstore.backbones import catalog
 from featstore.backbones.weights import resolve_weights
 from featstore.errors import FeatstoreError, MissingFeaturesError
 from featstore.findings import Finding
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.windows import range_option
 from featstore.store.ids import IdSet
 from featstore.types import IDENTITY, PLUG_IN, BackboneSpec, Computation, Decoding, FeatureKey, View

@@ -479,7 +479,7 @@ def _decoded(
     value_range: tuple[float, ...] | None,
 ) -> tuple[tuple[int, ...], bytes]:
     """Shape and bytes of what featstore makes of a file with this format."""
-    from featstore.images.formats.decode import decode_as
+    from featstore.images.reading import decode_as
 
     try:
         pixels, _ = decode_as(format, data, frame, value_range)

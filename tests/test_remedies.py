@@ -77,12 +77,12 @@ EXCEPTIONS = {
     },
     ("predict", "explain"): {
         "said of files that were listed and not decoded; decoding says `predict.UNDECLARED`": [
-            "featstore.images.formats.decode:REASONS",
+            "featstore.images.reading:REASONS",
         ],
     },
     ("cache gc", "report", "split"): {
         "listing files needs no range, and a report reads them with the range of its runs": [
-            "featstore.images.formats.decode:REASONS",
+            "featstore.images.reading:REASONS",
         ],
     },
     ("check", "report"): {
@@ -111,7 +111,7 @@ EXCEPTIONS = {
     ("pack",): {
         "it asks for the features of a run by name, says itself what to do without them, and shows no finding": [
             "featstore.findings:FS404",
-            "featstore.images.formats.decode:REASONS",
+            "featstore.images.reading:REASONS",
             "featstore.images.windows:range_option",
             "featstore.matrix:_named",
             "featstore.matrix:_views",

@@ -20,7 +20,7 @@ from featstore import runs as run
 from featstore.errors import RunError, UsageError
 from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import image_blocks, plan
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
 from featstore.runs import LOCK, sole_writer
 from featstore.store.store import Store

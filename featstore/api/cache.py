@@ -17,7 +17,7 @@ from featstore.extraction import pipeline
 from featstore.extraction.networks import Networks
 from featstore.extraction.pipeline import MemorySink
 from featstore.extraction.plan import KeyPlan, Plan, image_blocks
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options, scan, scan_options
 from featstore.results.extraction import BackboneDrift, Drift
 from featstore.store import cleanup

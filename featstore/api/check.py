@@ -15,8 +15,8 @@ from featstore.evaluation.findings import MAJORITY, shortcut_findings, shortcut_
 from featstore.evaluation.leakage import copies_found
 from featstore.findings import Finding, counted, mark_accepted, ordered
 from featstore.image_facts import FactTable, image_copies, image_facts, notes_found
-from featstore.images.formats.decode import REASONS, decoder_version
 from featstore.images.manifest import Manifest, audit, quarantined_by_class
+from featstore.images.reading import REASONS, decoder_version
 from featstore.images.scan import ScanOptions, scan
 from featstore.processes import progress_bars
 from featstore.results.extraction import Check

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Unpack
 from featstore.arguments import public
 from featstore.errors import BadImageError, StoreError, UsageError
 from featstore.extraction.pipeline import refuse_undeclared_range
-from featstore.images.formats.decode import decoder_version
-from featstore.images.reading import read_pixels, reserve_for_decoding
+from featstore.images.reading import decoder_version, read_pixels, reserve_for_decoding
 from featstore.images.scan import ScanOptions, scan
 from featstore.processes import map_ahead, raise_if_requested, threads, track
 from featstore.results.extraction import ConvertedImages

@@ -10,7 +10,7 @@ from featstore.errors import UsageError, did_you_mean
 from featstore.exchange.export import SUFFIXES, WRITERS, Exported, export_frame, write_export
 from featstore.exchange.importing import Imported, import_table, require_free_name, require_rows
 from featstore.exchange.reading import read_table
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import ScanOptions, scan
 from featstore.matrix import Source, load_matrix
 from featstore.serialization import digest_file

@@ -28,9 +28,8 @@ from featstore.extraction.pipeline import embed_images, images_without_vector, r
 from featstore.extraction.scheduler import LIBRARIES, ExtractWorker, compute_plan
 from featstore.findings import Finding, ordered
 from featstore.image_facts import image_copies, image_facts, notes_found
-from featstore.images.formats.decode import decoder_version
 from featstore.images.manifest import Manifest, one_class_left
-from featstore.images.reading import memory_budget
+from featstore.images.reading import decoder_version, memory_budget
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import ScanOptions, scan
 from featstore.processes import progress_bars

@@ -23,8 +23,8 @@ from featstore.findings import ordered
 from featstore.fusion.linear import fit_logistic
 from featstore.fusion.strategies.concat_logreg import DEFAULT_C
 from featstore.image_facts import known_images, recognise
-from featstore.images.formats.decode import decoder_version
 from featstore.images.manifest import require_no_errors, require_two_classes
+from featstore.images.reading import decoder_version
 from featstore.images.recipe import parse_recipe
 from featstore.images.scan import ScanOptions, scan
 from featstore.results.extraction import Finetuning

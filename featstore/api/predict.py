@@ -26,8 +26,7 @@ from featstore.image_facts import WAYS, recognise, seen_finding
 from featstore.images import manifest
 from featstore.images.csv import TABLES, list_csv
 from featstore.images.formats.container import HEAD, raster_format, suffixes
-from featstore.images.formats.decode import REASONS
-from featstore.images.reading import pixel_digest_of, read_pixels
+from featstore.images.reading import REASONS, pixel_digest_of, read_pixels
 from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options
 from featstore.results.fusion import MeanOfPages, Prediction, Predictions
 from featstore.serialization import open_regular, write_private

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 from featstore.api.check import check
 from featstore.arguments import public
 from featstore.errors import RunError, UsageError
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import ScanOptions, refuse_unknown_options, scan
 from featstore.reporting.figures.style import FORMATS, PRINT_DPI
 from featstore.reporting.page.cases import Dataset

@@ -26,8 +26,7 @@ from featstore.errors import UsageError, WorkerLostError
 from featstore.extraction import pipeline
 from featstore.extraction.networks import NetworkSource, TimedBackbone, record_timings
 from featstore.extraction.plan import BLOCK_ROWS, ImageBlock, KeyPlan, Plan, Step, image_blocks
-from featstore.images.formats.decode import decoder_version
-from featstore.images.reading import memory_budget
+from featstore.images.reading import decoder_version, memory_budget
 from featstore.serialization import digest
 from featstore.store.ids import IdSet
 from featstore.store.leases import Lease, LeaseRecord, Leases, overlapping, without

@@ -40,7 +40,7 @@ class Quarantined:
     id
         Image id, or None where not even the bytes could be read.
     reason
-        One of `featstore.images.formats.decode.REASONS`.
+        One of `featstore.images.reading.REASONS`.
     detail
         What exactly was met.
     label
@@ -269,7 +269,7 @@ class Contents:
     kind
         Raster format by content.
     frames
-        Numbers of the pages that are images, from 0; the second argument of `featstore.images.formats.decode.decode`.
+        Numbers of the pages that are images, from 0; the second argument of `featstore.images.reading.decode`.
     total
         Pages of the file, with those that are skipped: smaller copies and masks.
     notes
@@ -363,7 +363,7 @@ DECODING: dict[str, tuple[str, str]] = {
     "orientation": ("FS308", "{files} with an unreadable orientation tag: taken as stored."),
     "extra_channels": ("FS314", "{files} with channels beyond grey or RGB: these were left out."),
 }
-"""Key of `featstore.images.formats.decode.WARNINGS` to the code of its finding and the message."""
+"""Key of `featstore.images.reading.WARNINGS` to the code of its finding and the message."""
 
 PAGES: dict[str, tuple[str, str]] = {
     "pages": ("FS309", "{files} of several pages or slices: each of their {pages} pages is an image."),
@@ -384,7 +384,7 @@ def findings_of_notes(notes: Iterable[tuple[Path | str, Iterable[str]]]) -> tupl
     Parameters
     ----------
     notes
-        Path of an image and what `featstore.images.formats.decode.decode` noted about it, one pair per image.
+        Path of an image and what `featstore.images.reading.decode` noted about it, one pair per image.
         Notes that no finding belongs to are passed over.
 
     Returns
@@ -587,7 +587,7 @@ class ClassQuarantine:
     bad, files
         Files in quarantine, and all files.
     reasons
-        Codes of `featstore.images.formats.decode.REASONS`, sorted.
+        Codes of `featstore.images.reading.REASONS`, sorted.
     """
 
     label: str

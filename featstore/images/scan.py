@@ -19,7 +19,6 @@ from featstore.findings import Finding, counted
 from featstore.images.csv import TABLES, list_csv
 from featstore.images.folder import list_folder
 from featstore.images.formats.container import formats, suffixes
-from featstore.images.formats.decode import REASONS
 from featstore.images.formats.dicom import SITE_TAGS, in_space
 from featstore.images.formats.nifti import parse_slices
 from featstore.images.formats.npz import ARRAYS, read_table
@@ -34,6 +33,7 @@ from featstore.images.manifest import (
     read_contents,
 )
 from featstore.images.names import check_groups, check_labels, merged_groups
+from featstore.images.reading import REASONS
 from featstore.processes import map_ahead, track
 from featstore.types import ImageRecord
 

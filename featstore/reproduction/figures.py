@@ -11,8 +11,7 @@ from featstore.errors import BadImageError
 from featstore.evaluation.metrics import positive_class
 from featstore.extraction.pipeline import view_pixels
 from featstore.images.augment import resize
-from featstore.images.formats.decode import decoder_version
-from featstore.images.reading import read_pixels
+from featstore.images.reading import decoder_version, read_pixels
 from featstore.images.recipe import parse_recipe
 from featstore.reporting import figures
 from featstore.reproduction import protocol

@@ -13,9 +13,8 @@ from featstore.arguments import public
 from featstore.errors import BadImageError, UsageError
 from featstore.evaluation.metrics import positive_class
 from featstore.images.formats.container import HEAD, identify
-from featstore.images.formats.decode import decode
 from featstore.images.manifest import Manifest, require_two_classes
-from featstore.images.reading import FILE_CACHE
+from featstore.images.reading import FILE_CACHE, decode
 from featstore.images.scan import ScanOptions, scan
 from featstore.reproduction import protocol
 from featstore.reproduction.figures import SampleImages, draw_all

@@ -17,7 +17,7 @@ from typer.main import get_command
 import featstore as package
 from featstore.api.config import NOT_FOR, SETTINGS, ConfigOptions, _document, _values
 from featstore.errors import UnknownNameError, UsageError
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
 from featstore.serialization import digest_file
 from featstore.store.store import Store

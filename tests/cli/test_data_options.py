@@ -14,7 +14,7 @@ import featstore as package
 from featstore.api.cache import gc
 from featstore.api.exchange import export_features
 from featstore.errors import UsageError
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import ScanOptions, scan
 from featstore.matrix import Source, load_matrix
 from featstore.store.store import Store

@@ -15,7 +15,7 @@ import featstore as package
 from featstore.api import doctor as looking
 from featstore.backbones import catalog, efficientnet_lite, engines, precision
 from featstore.errors import BackboneError, UnknownNameError
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
 from featstore.processes import memory_bytes
 from featstore.reporting.terminal.machine import headline, machine_text

@@ -12,7 +12,7 @@ from featstore.errors import BackboneError
 from featstore.extraction import pipeline as engine
 from featstore.extraction.finetune_loop import TrainingBatches
 from featstore.extraction.plan import image_blocks, plan
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.processes import PhaseProgress
 from featstore.store.store import Store
 from featstore.types import IDENTITY

@@ -256,7 +256,7 @@ def test_it_has_a_number_of_its_own_among_the_facts(say, data, format_file, tmp_
     """Pictures of two formats are told apart, and facts of before, without a number, are looked at anew."""
     from featstore import registry
     from featstore.image_facts import FACTS_REVISION, image_facts
-    from featstore.images.formats.decode import decoder_version
+    from featstore.images.reading import decoder_version
     from featstore.store import notes
     from featstore.types import Decoding
 

@@ -21,7 +21,7 @@ from featstore.errors import (
     UsageError,
 )
 from featstore.extraction.pipeline import refuse_undeclared_range
-from featstore.images.formats.decode import REASONS, decode
+from featstore.images.reading import REASONS, decode
 from featstore.images.scan import scan
 from featstore.types import Decoding
 

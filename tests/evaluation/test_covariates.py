@@ -13,7 +13,7 @@ from featstore.errors import ManifestError, UsageError
 from featstore.extraction import pipeline
 from featstore.extraction.plan import image_blocks, plan
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
 from featstore.store.store import Store
 from featstore.types import COVARIATES, IDENTITY, Decoding, FeatureKey, make_blocks

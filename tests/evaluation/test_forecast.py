@@ -13,7 +13,7 @@ from featstore.evaluation.candidates import make_candidates, not_fitted
 from featstore.evaluation.crossval import Forecast, forecast, usual_repeats
 from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import image_blocks, plan
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
 from featstore.store.store import Store
 from featstore.types import IDENTITY, Decoding, FeatureKey

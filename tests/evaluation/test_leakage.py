@@ -15,7 +15,7 @@ from featstore.evaluation.leakage import drop_seen, require_unseen
 from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import image_blocks, plan
 from featstore.image_facts import known_images
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
 from featstore.matrix import load_matrix
 from featstore.splits import hold_out

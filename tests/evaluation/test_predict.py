@@ -19,7 +19,7 @@ from featstore.api.predict import predict_prepared, prepare
 from featstore.errors import RunError, UsageError, WeightsError
 from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import image_blocks, plan
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
 from featstore.reporting.terminal.results import predictions_text
 from featstore.store.store import Store

@@ -14,7 +14,7 @@ from fakes import spec, write_images
 
 from featstore.api.exchange import export_features
 from featstore.errors import MissingFeaturesError, StoreError, UsageError
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
 from featstore.store.store import Store
 from featstore.types import IDENTITY, Decoding, FeatureKey, View

@@ -15,7 +15,7 @@ from fakes import spec, write_images
 from featstore.api.exchange import export_features, import_features
 from featstore.errors import FeatstoreError, NonFiniteFeaturesError, RefusedFileError, UsageError
 from featstore.extraction.networks import Networks
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
 from featstore.matrix import load_matrix
 from featstore.serialization import digest_file

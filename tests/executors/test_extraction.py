@@ -14,7 +14,7 @@ from featstore.executors.serial import Serial
 from featstore.extraction import scheduler as pieces
 from featstore.extraction.plan import plan
 from featstore.extraction.scheduler import ExtractWorker, compute_plan, split_into_units
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.store.store import Store
 from featstore.types import IDENTITY, View
 

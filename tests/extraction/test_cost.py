@@ -119,7 +119,7 @@ def test_a_run_leaves_the_rates_that_the_next_dry_run_uses(tmp_path):
 
     from featstore.extraction.plan import expected_time, plan
     from featstore.extraction.scheduler import ExtractWorker, as_one_unit
-    from featstore.images.formats.decode import decoder_version
+    from featstore.images.reading import decoder_version
     from featstore.types import Decoding
 
     images = records(tmp_path / "data", 24)

@@ -9,7 +9,7 @@ from fakes import GridBackbone, spec, write_images
 from featstore.api import cache as module
 from featstore.api.cache import drift
 from featstore.errors import MissingFeaturesError, StoreError, UsageError
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
 from featstore.store.store import Store
 from featstore.types import IDENTITY, Decoding, FeatureKey, View

@@ -13,8 +13,7 @@ from featstore.extraction import pipeline as engine
 from featstore.extraction.pipeline import view_pixels
 from featstore.extraction.plan import image_blocks, plan
 from featstore.images.augment import resize
-from featstore.images.formats.decode import decode
-from featstore.images.reading import read_pixels
+from featstore.images.reading import decode, read_pixels
 from featstore.store import shard
 from featstore.store.store import Store
 from featstore.types import IDENTITY, View

@@ -33,8 +33,7 @@ from featstore.errors import (
     WeightsError,
 )
 from featstore.extraction.finetune_loop import LossAndAccuracy, TrainingResult
-from featstore.images.formats.decode import decoder_version
-from featstore.images.reading import pixel_digest_of
+from featstore.images.reading import decoder_version, pixel_digest_of
 from featstore.phantom import make_phantoms
 from featstore.results.extraction import Finetuning
 from featstore.runs import read_run

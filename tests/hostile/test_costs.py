@@ -22,8 +22,8 @@ from featstore.backbones import efficientnet_lite as torch_archive
 from featstore.errors import FeatstoreError, ManifestError
 from featstore.fusion.model_io import read_arrays
 from featstore.images.csv import list_csv
-from featstore.images.formats.decode import decode
 from featstore.images.formats.tiff import list_pages
+from featstore.images.reading import decode
 from featstore.store import leases as claim
 from featstore.store import notes as facts
 from featstore.store import store as index

@@ -19,10 +19,9 @@ from featstore.errors import BadImageError, ManifestError, UsageError
 from featstore.extraction import pipeline
 from featstore.extraction.plan import image_blocks, plan
 from featstore.images.formats import container, npy, npz
-from featstore.images.formats.decode import decode
 from featstore.images.formats.npz import role_of
 from featstore.images.manifest import audit
-from featstore.images.reading import FILE_CACHE, read_pixels
+from featstore.images.reading import FILE_CACHE, decode, read_pixels
 from featstore.images.scan import scan
 from featstore.store.store import Store
 from featstore.types import Decoding

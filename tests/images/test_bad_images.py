@@ -23,7 +23,7 @@ from tiffs import page, stack, tiff
 
 from featstore.errors import BadImageError
 from featstore.images.formats.container import MAX_PIXELS, check_structure
-from featstore.images.formats.decode import REASONS, decode, probe
+from featstore.images.reading import REASONS, decode, probe
 
 GREY = np.add.outer(np.arange(24) * 5, np.arange(31) * 4).astype(np.uint8)
 COLOUR = np.stack([GREY, 255 - GREY, GREY[::-1]], axis=-1)
@@ -295,7 +295,7 @@ def test_a_bomb_is_refused_before_anything_is_allocated(tmp_path):
 import resource, sys
 from pathlib import Path
 from featstore.errors import BadImageError
-from featstore.images.formats.decode import decode
+from featstore.images.reading import decode
 decode(Path(sys.argv[2]).read_bytes())
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**25, used + 2**25))

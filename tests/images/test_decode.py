@@ -20,8 +20,8 @@ from PIL import Image
 
 from featstore.errors import UsageError
 from featstore.images.augment import resize
-from featstore.images.formats.decode import WARNINGS, decode, decoder_version, probe
 from featstore.images.formats.png import without_bulk
+from featstore.images.reading import WARNINGS, decode, decoder_version, probe
 from featstore.images.scan import scan
 
 
@@ -376,7 +376,7 @@ def test_an_image_of_the_right_size_is_left_alone(picture):
 
 def test_the_decoder_names_itself_without_loading_pillow():
     program = (
-        "import sys; from featstore.images.formats.decode import decoder_version; print(decoder_version());"
+        "import sys; from featstore.images.reading import decoder_version; print(decoder_version());"
         "print(sorted({'PIL', 'numpy', 'tensorflow'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

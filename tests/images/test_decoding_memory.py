@@ -10,9 +10,9 @@ from PIL import Image
 
 from featstore.images.formats import pillow as pixels
 from featstore.images.formats.container import ALPHA, COLOUR, GREY, PROGRESSIVE, TURNED, WEBP
-from featstore.images.formats.decode import decode
 from featstore.images.reading import (
     MemoryBudget,
+    decode,
     decoding_bytes,
     largest_decoding_bytes,
     memory_budget,

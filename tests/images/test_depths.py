@@ -14,7 +14,7 @@ from tiffs import page, tiff
 
 from featstore.api.check import check as audit
 from featstore.errors import BadImageError
-from featstore.images.formats.decode import decode, probe
+from featstore.images.reading import decode, probe
 
 NUMBERS = ("i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8")
 

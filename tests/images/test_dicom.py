@@ -27,9 +27,9 @@ from featstore.extraction import pipeline
 from featstore.extraction.plan import image_blocks, plan
 from featstore.images.formats import dicom_pixels
 from featstore.images.formats.container import identify_format
-from featstore.images.formats.decode import REASONS, decode, probe
 from featstore.images.formats.dicom import SITE_TAGS, Dicom, pseudonym
 from featstore.images.formats.pillow import window
+from featstore.images.reading import REASONS, decode, probe
 from featstore.images.scan import scan
 from featstore.images.windows import FILE_WINDOW, WINDOWS, parse_window, range_option, window_range
 from featstore.store.store import Store

@@ -9,8 +9,8 @@ from dicoms import dicom, item, slice_values
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from featstore.errors import BadImageError
-from featstore.images.formats.decode import decode
 from featstore.images.formats.dicom import Dicom, find_place, in_space, spacing_faults
+from featstore.images.reading import decode
 from featstore.images.scan import scan
 from featstore.images.windows import FILE_WINDOW
 

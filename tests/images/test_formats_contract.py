@@ -15,9 +15,8 @@ from featstore import registry
 from featstore.errors import BadImageError, UsageError
 from featstore.images.formats import container
 from featstore.images.formats.container import Format, Pages
-from featstore.images.formats.decode import decode, probe
 from featstore.images.manifest import Quarantined, read_contents
-from featstore.images.reading import read_pixels
+from featstore.images.reading import decode, probe, read_pixels
 from featstore.testing import check_format
 from featstore.types import ImageRecord
 

@@ -24,8 +24,8 @@ from featstore.extraction.plan import image_blocks, plan
 from featstore.images import reading
 from featstore.images.formats import nifti
 from featstore.images.formats.container import identify_format
-from featstore.images.formats.decode import REASONS, decode, probe
 from featstore.images.formats.nifti import Nifti, SliceChoice, parse_slices, read_header, read_volume
+from featstore.images.reading import REASONS, decode, probe
 from featstore.images.scan import scan
 from featstore.images.windows import FILE_WINDOW, parse_window
 from featstore.store.store import Store

@@ -26,11 +26,10 @@ from featstore.images import reading as file_cache
 from featstore.images.formats import tiff as pages_module
 from featstore.images.formats import tiff_directory as tiff_module
 from featstore.images.formats.container import MAX_PAGES
-from featstore.images.formats.decode import WARNINGS, decode
 from featstore.images.formats.tiff import PAGE_NOTES
 from featstore.images.manifest import DECODING as OF_DECODING
 from featstore.images.manifest import PAGES, Contents, findings_of_notes, findings_of_pages, read_contents
-from featstore.images.reading import read_pixels
+from featstore.images.reading import WARNINGS, decode, read_pixels
 from featstore.images.scan import scan
 from featstore.types import ImageRecord
 

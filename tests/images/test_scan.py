@@ -22,8 +22,8 @@ from PIL import Image
 
 from featstore import processes as bars
 from featstore.errors import ManifestError
-from featstore.images.formats.decode import REASONS, decode
 from featstore.images.manifest import read_contents
+from featstore.images.reading import REASONS, decode
 from featstore.images.scan import scan
 from featstore.reporting.terminal.results import findings_text
 from featstore.serialization import canonical_json

@@ -16,7 +16,7 @@ import featstore
 from featstore.api import extract as module
 from featstore.api.cache import verify
 from featstore.errors import AuditError, MissingFeaturesError, UnknownNameError, UsageError
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
 from featstore.matrix import load_matrix
 from featstore.splits import group_folds

@@ -8,7 +8,7 @@ import pytest
 from featstore import image_facts as facts_module
 from featstore.errors import BadImageError
 from featstore.image_facts import FACT, FACTS_REVISION, image_copies, image_facts, notes_found
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
 from featstore.phantom import make_phantoms
 from featstore.store import notes as stored

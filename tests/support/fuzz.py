@@ -44,10 +44,9 @@ from featstore.image_facts import FACT, plausible
 from featstore.images.csv import list_csv
 from featstore.images.folder import list_folder
 from featstore.images.formats.container import check_structure, identify
-from featstore.images.formats.decode import decode, probe
 from featstore.images.formats.npz import read_table
 from featstore.images.manifest import read_contents
-from featstore.images.reading import decoding_bytes
+from featstore.images.reading import decode, decoding_bytes, probe
 from featstore.images.recipe import PRESETS, parse_recipe
 from featstore.reporting.predictions import read_predictions
 from featstore.reporting.run_record import read_comparison, read_fusion

@@ -23,7 +23,7 @@ from featstore.extraction import pipeline as engine
 from featstore.extraction import scheduler as pieces
 from featstore.extraction.plan import plan
 from featstore.extraction.scheduler import ExtractWorker, compute_plan
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.serialization import digest_bytes
 from featstore.store.store import Store
 from featstore.types import IDENTITY, View

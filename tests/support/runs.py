@@ -14,7 +14,7 @@ from featstore.api.compare import compare
 from featstore.api.fuse import fuse
 from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import image_blocks, plan
-from featstore.images.formats.decode import decoder_version
+from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
 from featstore.serialization import digest_bytes
 from featstore.store.store import Store

@@ -116,7 +116,7 @@ class Pages:
     Attributes
     ----------
     frames
-        Their numbers, from 0; what `featstore.images.formats.decode.decode` takes as `frame`.
+        Their numbers, from 0; what `featstore.images.reading.decode` takes as `frame`.
     total
         How many pages the file has, with those that are skipped.
     notes
@@ -254,12 +254,12 @@ class Format:
         pixels : ndarray of uint8, shape (height, width), (height, width, 1) or (height, width, 3)
             Grey or RGB, the right way up.
         warnings
-            Keys of `featstore.images.formats.decode.WARNINGS`.
+            Keys of `featstore.images.reading.WARNINGS`.
 
         Raises
         ------
         BadImageError
-            With one of `featstore.images.formats.decode.REASONS`.
+            With one of `featstore.images.reading.REASONS`.
         """
         raise NotImplementedError
 

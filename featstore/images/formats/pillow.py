@@ -83,7 +83,7 @@ def read_image(
 
 
 def needs_range(file: io.BytesIO, kind: str, layout: Described | None = None) -> bool:
-    """Whether the header says 16-bit, 32-bit or float; see `featstore.images.formats.decode.probe`."""
+    """Whether the header says 16-bit, 32-bit or float; see `featstore.images.reading.probe`."""
     with no_warnings(), _opened(file, kind, layout) as image:
         return _is_deep(image) and _declared_maximum(image) is None
 

@@ -479,7 +479,7 @@ def read_page(
     layout
         How that page is stored.
     value_range
-        As for `featstore.images.formats.decode.decode`.
+        As for `featstore.images.reading.decode`.
     """
     data = file.getvalue()
     if layout.is_jpeg:

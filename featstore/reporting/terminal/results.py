@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from featstore.findings import counted, with_reasons
-from featstore.images.formats.decode import REASONS
+from featstore.images.reading import REASONS
 from featstore.images.recipe import view_name
 from featstore.images.windows import range_option
 from featstore.reporting.terminal.comparison import CUT, operating_text
