@@ -27,7 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 import featstore
-from featstore.api import compare as comparing
+from featstore.evaluation import leakage
 from featstore.evaluation.estimates import CandidateScores
 from featstore.matrix import FeatureMatrix
 from featstore.reporting.figures.style import Picture
@@ -122,7 +122,7 @@ def main() -> None:
         )
         featstore.extract(data, backbones=["MobileNet"], **chosen)
         matrix = featstore.load_matrix(data, **chosen)
-        comparing.load_matrix = lambda *_, **__: matrix
+        leakage.load_matrix = lambda *_, **__: matrix
 
         def of_matrix(value: Any) -> bool:
             if isinstance(value, np.ndarray):
