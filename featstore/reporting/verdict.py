@@ -12,7 +12,7 @@ from featstore.evaluation.metrics import ENOUGH_IMAGES
 from featstore.evaluation.patients import GROUP
 from featstore.evaluation.primary_question import MOST
 from featstore.findings import Finding, ordered
-from featstore.results.comparison import Comparison
+from featstore.results.fusion import Fusion
 from featstore.tables import interval_text, printable
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from featstore.results.comparison import (
         CandidateResult,
+        Comparison,
         Looks,
         NestedSelection,
         PairwiseDifference,
         Planning,
         PrimaryQuestion,
     )
-    from featstore.results.fusion import Fusion
     from featstore.results.scores import Score
 
 
@@ -183,7 +183,7 @@ def pooled_text(pool: str | None) -> str:
 
 def units(result: Comparison | Fusion) -> str:
     """What was scored: images or patients."""
-    unit = result.protocol.unit if isinstance(result, Comparison) else result.unit
+    unit = result.unit if isinstance(result, Fusion) else result.protocol.unit
     return "patients" if unit == GROUP else "images"
 
 

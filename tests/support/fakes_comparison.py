@@ -99,5 +99,6 @@ def result(scored, verdict="cannot_tell", **changed):
         "own_split": False,
         "shortcuts": (),
         "findings": (),
+        "by_image": None,
     }
     return SimpleNamespace(**{**known, **changed})
