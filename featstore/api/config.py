@@ -216,6 +216,8 @@ SECTIONS: Mapping[str, Mapping[str, _Setting]] = {
     },
     "The question and its scores": {
         "positive": _Setting(_text, '"covid"', "class that sensitivity is about"),
+        "unit": _Setting(_text, '"group"', "what is scored: image, or group for whole patients"),
+        "pool": _Setting(_text, '"mean-logit"', "how a patient's images become one answer"),
         "primary": _Setting(_text, '"concat_logreg"', "fusion of the primary question"),
         "margin": _Setting(_number, "0.01", "difference in AUC that is too small to matter"),
         "strategies": _Setting(_strategies, '"all"', "fusions to compare"),

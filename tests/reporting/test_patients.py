@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from featstore.api.compare import compare, plan
 from featstore.api.fuse import fuse
+from featstore.api.predict import read_model
 from featstore.errors import RunError, UsageError
 from featstore.reporting.page.report import compose, render
 from featstore.reporting.run_record import read_records
@@ -85,6 +86,16 @@ def test_a_fit_is_scored_on_patients_at_a_threshold_for_patients(runs):
         float(row["p(ill)"]) >= fitted.operating["threshold"] for row in rows
     ]
     assert {row["images"] for row in rows} == {"2"}
+
+
+def test_new_images_are_answered_at_the_threshold_for_images(runs):
+    """A patient called positive by the most suspicious image asks for another threshold than one image does."""
+    folder, _, fitted = runs
+    for_images = read_model(folder / "fitted").point.threshold
+    assert for_images != pytest.approx(fitted.operating["threshold"])
+    with (folder / "fitted" / "predictions.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["predicted"] == "ill" for row in rows] == [float(row["p(ill)"]) >= for_images for row in rows]
 
 
 def test_both_units_stand_side_by_side_on_page_and_screen(runs):
