@@ -50,7 +50,7 @@ class ConfigOptions(TypedDict, total=False):
         Networks and augmented views, as for `featstore.extract`.
     positive, calibrate, sensitivity, confidence, accept
         As for `featstore.compare`, and for all that score.
-    strategies, subsets, primary, margin, folds, repeats, fold_seed, training_seeds, views, test_views
+    strategies, subsets, unit, pool, primary, margin, folds, repeats, fold_seed, training_seeds, views, test_views
         As for `featstore.compare`.
     test_size, split_seed
         As for `featstore.fuse`.
@@ -75,6 +75,8 @@ class ConfigOptions(TypedDict, total=False):
     recipe: str
     seeds: Sequence[int]
     positive: str
+    unit: str
+    pool: str
     primary: str
     margin: float
     strategies: Sequence[str]

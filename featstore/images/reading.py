@@ -17,8 +17,6 @@ from importlib.metadata import version
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from featstore.errors import BadImageError, UsageError
 from featstore.images.formats.container import (
     COLOUR,
@@ -492,6 +490,8 @@ def _size(file: BufferedReader) -> tuple[int, int]:
 
 def pixel_digest(pixels: Pixels) -> bytes:
     """SHA-256 (32 bytes) of shape and values: equal for the same picture in any lossless format."""
+    import numpy as np
+
     found = hashlib.sha256(repr(pixels.shape).encode())
     found.update(np.ascontiguousarray(pixels).data)
     return found.digest()
