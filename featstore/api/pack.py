@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
@@ -23,6 +24,7 @@ from featstore.errors import (
 from featstore.evaluation import leakage
 from featstore.exchange import pack as packs
 from featstore.exchange.sealed_archive import REMEDY
+from featstore.findings import Finding, ordered
 from featstore.matrix import Source  # noqa: TC001  # `public` looks its entries up
 from featstore.results.fusion import Difference, Packed, Replay
 from featstore.serialization import digest_bytes, write_private
@@ -30,7 +32,7 @@ from featstore.splits import OWN_SPLIT
 from featstore.store.store import default_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 TAKEN_OVER = ("run", "matrix.data_sha256", "protocol.plan", "economics")
 """What is not computed from vectors: the folder's name, the digest with the patients' names, the plan, times."""
@@ -114,6 +116,7 @@ def pack(
     is_comparison = document["kind"] == "compare"
     ready = leakage.prepare(data, loaded, cache, accepted, drops_seen=is_comparison, progress=progress)
     _require_same(ready, metrics["matrix"], data)
+    ready = _with_what_was_left_out(ready, metrics["findings"])
     sealed = packs.seal_pack(ready.loaded, ready.matrix, ready.facts, documents, licence)
     try:
         write_private(target, sealed)
@@ -178,6 +181,25 @@ def _features_of(document: Mapping[str, Any], source: Source) -> Source:
         "value_range": keys[0].decoding.value_range,
     }
     return wanted
+
+
+def _with_what_was_left_out(
+    ready: leakage.PreparedData, recorded: Sequence[Mapping[str, Any]]
+) -> leakage.PreparedData:
+    """Note the networks that the run left out, which asking for its own by name does not tell again."""
+    told = [
+        Finding("FS405", known["message"], known["count"], remedy=known["remedy"])
+        for known in recorded
+        if known["code"] == "FS405"
+    ]
+    known_already = any(finding.code == "FS405" for finding in ready.matrix.findings)
+    if not told or known_already:
+        return ready
+    return replace(
+        ready,
+        loaded=replace(ready.loaded, findings=ordered([*ready.loaded.findings, *told])),
+        matrix=replace(ready.matrix, findings=ordered([*ready.matrix.findings, *told])),
+    )
 
 
 def _require_same(ready: leakage.PreparedData, recorded: Mapping[str, Any], data: str | Path) -> None:

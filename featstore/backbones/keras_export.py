@@ -8,6 +8,7 @@ affine map of the colours of each pixel, which is measured on the network's own 
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -211,7 +212,9 @@ def _require_stock(row: Row, network: keras.Model) -> None:
 
 def save_model(model: keras.Model, path: Path, card: Mapping[str, Any]) -> None:
     """Write a model as ``.keras``, with what it is as member `CARD`."""
-    model.save(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of NumPy, about Keras' own arrays
+        model.save(path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(CARD, json.dumps(card, indent=1, sort_keys=True))
 
