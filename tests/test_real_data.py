@@ -117,7 +117,8 @@ def test_check_tells_that_the_label_leaks_through_the_files(cache):
 @pytest.mark.parametrize("seed", range(5))
 def test_of_random_labels_nothing_is_better_and_no_number_of_patients_is_promised(cache, tmp_path, seed):
     """Whole patients change their class, so that nothing is left that a network could have learned."""
-    rows = list(csv.DictReader(DATA.open(newline="", encoding="utf-8")))
+    with DATA.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
     label = {row["group"]: row["label"] for row in rows}
     drawn = dict(zip(label, np.random.default_rng(seed).permutation(list(label.values())), strict=True))
     table = tmp_path / "random.csv"

@@ -135,7 +135,7 @@ def test_the_text_lays_the_numbers_side_by_side_with_intervals_and_says_why_they
     text = reproduction_text(world.result)
     for claim in world.result.claims:
         assert re.search(
-            rf"^{re.escape(claim.title)}  +\d\.\d{{3}} \[\d\.\d{{3}}, \d\.\d{{3}}\]", text, re.MULTILINE
+            rf"^{re.escape(claim.title)}  +\d\.\d{{3}} \[\d\.\d{{3}} to \d\.\d{{3}}\]", text, re.MULTILINE
         )
     for word in ("Leak:", "Preprocessing:", "Training:", "Selection:", "Size:", "Shortcuts:"):
         assert word in text
