@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commandline import featstore as command
-from fakes import write_images
+from fakes import spec, write_images
 from runs import extract_with_fakes
 
 from featstore import runs
@@ -20,6 +20,10 @@ from featstore.api.pack import pack, replay
 from featstore.errors import MissingFeaturesError, RefusedFileError, RunError, UnknownNameError, UsageError
 from featstore.exchange.pack import ARRAYS, KIND, METRICS, RUN, TABLE, numbered, open_pack
 from featstore.exchange.sealed_archive import read_archive, seal_archive
+from featstore.images.reading import decoder_version
+from featstore.images.scan import scan
+from featstore.store.store import Store
+from featstore.types import IDENTITY, Decoding, FeatureKey
 
 SITES = ("Northtown", "Southtown")
 
@@ -64,6 +68,19 @@ def test_scores_come_again_byte_for_byte_without_an_image(study, kind):
     tables = {"fuse": {"scores", "curves", "singles"}, "compare": {"contestants", "comparisons", "winner"}}
     assert tables[kind] <= set(result.tables)
     assert result.files == ((METRICS,) if kind == "fuse" else (METRICS, "results.csv"))
+
+
+def test_a_network_that_the_run_left_out_is_told_again(tmp_path):
+    """The run says so as a finding; to load the run's own networks by name does not."""
+    data, cache = write_images(tmp_path / "data", 48), tmp_path / "cache"
+    extract_with_fakes(data, cache)
+    ids = [record.id for record in scan(data).records[:8]]
+    partial = FeatureKey(spec("VGG19"), IDENTITY, Decoding(decoder_version()))
+    Store(cache).write(partial, ids, np.ones((8, partial.backbone.dimension), np.float32))
+    told = fuse(data, strategy="soft_vote", out=tmp_path / "run", cache=cache, seeds=[1]).findings
+    assert "FS405" in {finding.code for finding in told}
+    pack(tmp_path / "run", data, tmp_path / "pack.zip", cache=cache)
+    assert replay(tmp_path / "pack.zip").differences == ()
 
 
 def test_a_pack_names_no_patient_no_site_and_no_path(study):
