@@ -14,17 +14,18 @@ give, and the filters are the three that everybody has, each once, in an order t
 from __future__ import annotations
 
 import math
+import os
 import stat
 import zlib
 from array import array
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t, h5z
+from h5py import h5a, h5d, h5f, h5fd, h5g, h5l, h5o, h5p, h5s, h5t, h5z
 
 from featstore.errors import RefusedFileError
 
@@ -46,6 +47,7 @@ ORDERS = {
     (SHUFFLE, DEFLATE, FLETCHER32), (FLETCHER32, SHUFFLE), (FLETCHER32, DEFLATE), (FLETCHER32, SHUFFLE, DEFLATE),
 }  # fmt: skip
 """Bytes are sorted before they are packed, and the checksum comes last (h5py, netCDF) or first (PyTables)."""
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 LAYOUTS = {h5d.COMPACT, h5d.CONTIGUOUS, h5d.CHUNKED}
 
 
@@ -157,12 +159,23 @@ class StoredDataset:
             _, stored = self.found.read_direct_chunk(corner)
             _check_inflation(f"chunk {number} of {self.name}", stored, self.codes, size)
 
-    def values(self) -> NDArray[Any]:
-        """Read all of it; after the checks."""
+    def values(self, source: bytes | None = None) -> NDArray[Any]:
+        """Read all of it; after the checks.
+
+        Where `source`, the bytes of the whole file, is given, numbers that lie in one piece are not copied out of it.
+        """
+        if source is not None and self._lies_in(source):
+            size, start = math.prod(self.shape or ()), self.found.get_offset()
+            return np.frombuffer(source, self.dtype, size, start).reshape(self.shape or ())
         values: NDArray[Any] = np.empty(self.shape or (), self.dtype)
         if values.size:
             self.found.read(h5s.ALL, h5s.ALL, values)
         return values
+
+    def _lies_in(self, source: bytes) -> bool:
+        """Whether the values are a piece of these bytes; places are counted from the signature, here the start."""
+        in_one_piece = self.plan.get_layout() == h5d.CONTIGUOUS and self.found.get_storage_size() > 0
+        return in_one_piece and self.dtype.kind in "iuf" and source.startswith(SIGNATURE)
 
     def _incomplete(self) -> ValueError:
         return ValueError(f"{self.name} announces {self.shape}, and not all of that is in the file")
@@ -277,7 +290,7 @@ class PlainContent:
     arrays: Mapping[str, NDArray[Any]]
 
 
-def read_plain(source: bytes | Path, limits: Limits = FOREIGN) -> PlainContent:
+def read_plain(source: bytes | Path, limits: Limits = FOREIGN, *, views: bool = False) -> PlainContent:
     """Read a whole HDF5 file that refers to nothing but itself.
 
     Parameters
@@ -286,6 +299,8 @@ def read_plain(source: bytes | Path, limits: Limits = FOREIGN) -> PlainContent:
         The file, or its bytes. Bytes are safer: nobody can change them between the look and the reading.
     limits
         What it may hold.
+    views
+        Of bytes, whether numbers that lie in one piece are views of these bytes, read-only, and not copies.
 
     Returns
     -------
@@ -299,12 +314,13 @@ def read_plain(source: bytes | Path, limits: Limits = FOREIGN) -> PlainContent:
     """
     what = "The HDF5 file" if isinstance(source, bytes) else str(source)
     with _refusing(what), _opened(source) as file:
-        root = h5g.open(file.id, b"/")
+        root = h5g.open(file, b"/")
         found = [
             StoredDataset.of(name, member) for name, member in _members(root, limits) if _is_dataset(member)
         ]
         _check_values(file, found, limits)
-        return PlainContent(_attributes(root, limits), {one.name: one.values() for one in found})
+        shared = source if views and isinstance(source, bytes) else None
+        return PlainContent(_attributes(root, limits), {one.name: one.values(shared) for one in found})
 
 
 def read_datasets(source: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
@@ -317,15 +333,16 @@ def read_datasets(source: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]
     RefusedFileError
         If one of them reaches outside the file, is not of plain numbers, or exceeds the limits.
     """
-    try:
-        file = _opened(source)
-    except OSError:
-        return {}
-    with _refusing(str(source)), file:
-        members = ((name, _descend(h5g.open(file.id, b"/"), name)) for name in names)
-        found = [StoredDataset.of(name, member) for name, member in members if member is not None]
-        _check_values(file, found, FOREIGN)
-        return {one.name: one.values() for one in found}
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(_opened(source))
+        except OSError:
+            return {}
+        with _refusing(str(source)):
+            members = ((name, _descend(h5g.open(file, b"/"), name)) for name in names)
+            found = [StoredDataset.of(name, member) for name, member in members if member is not None]
+            _check_values(file, found, FOREIGN)
+            return {one.name: one.values() for one in found}
 
 
 def check_weights(path: Path) -> None:
@@ -339,7 +356,7 @@ def check_weights(path: Path) -> None:
         If it reaches outside itself, holds other things than numbers, texts and lists of them, or is not whole.
     """
     with _refusing(str(path)), _opened(path) as file:
-        root = h5g.open(file.id, b"/")
+        root = h5g.open(file, b"/")
         found = []
         for name, member in [("", root), *_members(root, WEIGHTS)]:
             _attributes(member, WEIGHTS)
@@ -365,18 +382,50 @@ def _refusing(what: str) -> Iterator[None]:
         raise RefusedFileError(f"{what} is refused: {why}.", REMEDY) from error
 
 
-def _opened(source: bytes | Path) -> Any:  # noqa: ANN401
+@contextmanager
+def _opened(source: bytes | Path) -> Iterator[Any]:
+    """HDF5's handle of a file."""
     if not isinstance(source, bytes):
         if not stat.S_ISREG(source.stat().st_mode):  # a pipe would be waited for
             raise ValueError("it is a folder, pipe, socket or device")
-        return h5py.File(source, "r", locking=False)
+        with h5py.File(source, "r", locking=False) as file:
+            yield file.id
+        return
     if not source:  # HDF5 would begin a new file
         raise ValueError("it is empty")
     access = h5p.create(h5p.FILE_ACCESS)
-    access.set_fapl_core(backing_store=False)
-    access.set_file_image(source)
+    access.set_fileobj_driver(h5fd.fileobj_driver, _BytesInMemory(source))
     # Read-only, unlike `h5py.CachedFile.in_memory`: what HDF5 mends in a file that it may write can be attacked, too.
-    return h5py.File(h5f.open(b"in memory %d" % next(_files), h5f.ACC_RDONLY, access))
+    handle = h5f.open(b"in memory %d" % next(_files), h5f.ACC_RDONLY, access)
+    try:
+        yield handle
+    finally:
+        handle.close()
+
+
+class _BytesInMemory:
+    """A file that HDF5 reads piece by piece: given a file image, it would copy all of it, twice.
+
+    Beyond the end there are zeros, as in HDF5's own files in memory, and nothing is ever raised into its C code.
+    """
+
+    def __init__(self, source: bytes) -> None:
+        self._source = memoryview(source)
+        self._at = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset if whence == os.SEEK_SET else len(self._source)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, target: memoryview) -> int:
+        target = memoryview(target).cast("B")
+        part = self._source[self._at : self._at + len(target)]
+        target[: len(part)] = part
+        target[len(part) :] = bytes(len(target) - len(part))
+        return len(target)
 
 
 def _is_dataset(member: Any) -> bool:  # noqa: ANN401
@@ -437,7 +486,7 @@ def _shown(key: bytes) -> str:
 
 def _check_values(file: Any, found: Sequence[StoredDataset], limits: Limits) -> None:  # noqa: ANN401
     """Refuse what is not all there, or is more than it may be; only then is anything unpacked."""
-    size = int(file.id.get_filesize())
+    size = int(file.get_filesize())
     extents, total = Extents(size), 0
     for one in found:
         one.check_pipeline(limits.filters)
@@ -480,9 +529,10 @@ def _is_usual(kept: Any, dtype: np.dtype[Any]) -> bool:  # noqa: ANN401
 
 
 def _attributes(member: Any, limits: Limits) -> dict[str, Any]:  # noqa: ANN401
-    if h5a.get_num_attrs(member) > limits.attributes:
+    many = h5a.get_num_attrs(member)
+    if many > limits.attributes:
         raise ValueError(f"it has more than {limits.attributes} attributes")
-    found = (h5a.open(member, index=number) for number in range(h5a.get_num_attrs(member)))
+    found = (h5a.open(member, index=number) for number in range(many))
     return dict(_attribute(one, limits) for one in found)
 
 

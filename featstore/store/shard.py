@@ -7,6 +7,7 @@ can hang the library, never reaches it.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from dataclasses import asdict, dataclass
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+from h5py import h5d, h5p, h5s, h5t
 
 from featstore import serialization
 from featstore.errors import RefusedFileError, ShardCorruptError
-from featstore.store.hdf5_guard import Limits, PlainContent, read_plain
+from featstore.store.hdf5_guard import SIGNATURE, Limits, PlainContent, read_plain
+from featstore.store.ids import ID_DTYPE, IdSet
 from featstore.types import Computation, FeatureKey
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featstore.store.ids import PackedIds
     from featstore.types import Features
 
 
@@ -33,7 +37,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 ID_BYTES = 32
-CHUNK_BYTES = 1 << 20
 MAX_SHARD_BYTES = 1 << 31
 LIMITS = Limits(members=2, depth=1, values=None, filters=frozenset({h5py.h5z.FILTER_FLETCHER32}))
 REMEDY = (
@@ -52,18 +55,24 @@ class Shard:
     ----------
     key
         Address of all its rows.
-    ids
-        Image ids, 64 hex digits each, in row order.
+    packed
+        ``(n,)`` image ids, 32 bytes each, in row order.
     features
-        ``(len(ids), dimension)`` float32.
+        ``(n, dimension)`` float32; most often a read-only view of the bytes that were hashed.
     computation
         Batch, engine, device and libraries of the rows, as far as they were recorded.
     """
 
     key: FeatureKey
-    ids: tuple[str, ...]
+    packed: PackedIds
     features: Features
     computation: Computation = UNRECORDED
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Image ids, 64 hex digits each, in row order."""
+        text, width = self.packed.tobytes().hex(), 2 * ID_BYTES
+        return tuple(text[at : at + width] for at in range(0, len(text), width))
 
 
 def encode(
@@ -94,9 +103,9 @@ def encode(
         raise ValueError("an image id stands twice in one shard")
     if not np.isfinite(features).all():
         raise ValueError("a feature is not finite")
-    with h5py.File.in_memory() as file:
+    data = io.BytesIO()
+    with h5py.File(data, "w") as file:
         _write_dataset(file, "ids", pack_ids(ids))
-        _write_dataset(file, "features", features)
         file.attrs["format"] = FORMAT
         file.attrs["key"] = serialization.canonical_json(key.to_json())
         file.attrs["rows"] = len(ids)
@@ -105,8 +114,10 @@ def encode(
                 file.attrs[name] = value
         file.attrs["h5py"] = h5py.__version__
         file.attrs["numpy"] = np.__version__
-        file.flush()
-        return bytes(file.id.get_file_image())
+        start = _reserve(file, "features", features)
+    data.seek(start)
+    data.write(features.data)
+    return data.getvalue()
 
 
 def decode(data: bytes) -> Shard:
@@ -118,7 +129,7 @@ def decode(data: bytes) -> Shard:
         If the bytes are not a shard of this format.
     """
     try:
-        return _checked(read_plain(data, LIMITS))
+        return _checked(read_plain(data, LIMITS, views=True))
     except RefusedFileError as error:
         raise ShardCorruptError(error.cause, REMEDY) from error
     except (LookupError, ValueError, TypeError, ArithmeticError) as error:
@@ -156,21 +167,27 @@ def pack_ids(ids: Sequence[str]) -> NDArray[np.uint8]:
     return np.frombuffer(bytes.fromhex("".join(ids)), np.uint8).reshape(-1, ID_BYTES)
 
 
-def unpack_ids(packed: NDArray[np.uint8]) -> tuple[str, ...]:
-    """Hex ids from ``(N, 32)`` bytes."""
-    text, width = packed.tobytes().hex(), 2 * ID_BYTES
-    return tuple(text[at : at + width] for at in range(0, len(text), width))
-
-
 def _write_dataset(file: Any, name: str, values: NDArray[Any]) -> None:  # noqa: ANN401
-    row_bytes = values.itemsize * values.shape[1]
-    rows = max(1, min(len(values), CHUNK_BYTES // row_bytes))
-    dataset = file.create_dataset(
-        name, data=values, chunks=(rows, values.shape[1]), fletcher32=True, track_times=False
-    )
-    # Its chunks get their place now, and not when the last reference goes: a profiler that holds frames, such
+    """Write values in one piece.
+
+    So a reader can use them where they lie; the shard's name is their checksum. Older shards keep them in chunks with
+    Fletcher-32, and are read by HDF5.
+    """
+    dataset = file.create_dataset(name, data=values, track_times=False)
+    # Its values get their place now, and not when the last reference goes: a profiler that holds frames, such
     # as that of a dask worker, would move them, and equal content would have unequal bytes.
     dataset.flush()
+
+
+def _reserve(file: Any, name: str, values: NDArray[Any]) -> int:  # noqa: ANN401
+    """Where in the file these values belong: at its end, so that HDF5 need not move them to add the rest."""
+    plan = h5p.create(h5p.DATASET_CREATE)
+    plan.set_layout(h5d.CONTIGUOUS)
+    plan.set_alloc_time(h5d.ALLOC_TIME_EARLY)
+    plan.set_fill_time(h5d.FILL_TIME_NEVER)
+    plan.set_obj_track_times(False)
+    kind, space = h5t.py_create(values.dtype, logical=True), h5s.create_simple(values.shape)
+    return h5d.create(file.id, name.encode(), kind, space, plan).get_offset() or 0
 
 
 def _checked(plain: PlainContent) -> Shard:
@@ -188,10 +205,10 @@ def _checked(plain: PlainContent) -> Shard:
         raise ValueError(f"{rows} rows announced, {ids.shape} ids and {features.shape} features found")
     if not _is_finite(features):
         raise ValueError("a value is not finite")
-    names = unpack_ids(ids)
-    if len(set(names)) != rows:
+    packed = np.ascontiguousarray(ids).view(ID_DTYPE).reshape(rows)
+    if len(IdSet.of_packed(packed)) != rows:
         raise ValueError("an image id stands twice in it")
-    return Shard(key, names, features, _computation(found))
+    return Shard(key, packed, features, _computation(found))
 
 
 def _computation(found: Mapping[str, Any]) -> Computation:
@@ -204,7 +221,6 @@ def _computation(found: Mapping[str, Any]) -> Computation:
 
 # First bytes of a shard: enough to see that a file was cut short or is something else
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 END_OF_FILE = {0: (40, 48), 1: (44, 52), 2: (28, 36), 3: (28, 36)}
 """Where the superblock of each version keeps the length of the file (HDF5 File Format Specification, II.A)."""
 LONGEST = 52
