@@ -21,7 +21,9 @@ from array import array
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import h5py
 import numpy as np
@@ -31,7 +33,6 @@ from featstore.errors import RefusedFileError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -48,6 +49,7 @@ ORDERS = {
 }  # fmt: skip
 """Bytes are sorted before they are packed, and the checksum comes last (h5py, netCDF) or first (PyTables)."""
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+Bytes: TypeAlias = "bytes | memoryview"
 LAYOUTS = {h5d.COMPACT, h5d.CONTIGUOUS, h5d.CHUNKED}
 
 
@@ -159,23 +161,19 @@ class StoredDataset:
             _, stored = self.found.read_direct_chunk(corner)
             _check_inflation(f"chunk {number} of {self.name}", stored, self.codes, size)
 
-    def values(self, source: bytes | None = None) -> NDArray[Any]:
-        """Read all of it; after the checks.
-
-        Where `source`, the bytes of the whole file, is given, numbers that lie in one piece are not copied out of it.
-        """
-        if source is not None and self._lies_in(source):
-            size, start = math.prod(self.shape or ()), self.found.get_offset()
-            return np.frombuffer(source, self.dtype, size, start).reshape(self.shape or ())
+    def values(self) -> NDArray[Any]:
+        """Read all of it; after the checks."""
         values: NDArray[Any] = np.empty(self.shape or (), self.dtype)
         if values.size:
             self.found.read(h5s.ALL, h5s.ALL, values)
         return values
 
-    def _lies_in(self, source: bytes) -> bool:
-        """Whether the values are a piece of these bytes; places are counted from the signature, here the start."""
+    def piece(self) -> Piece | None:
+        """Where in the file its values lie, as they are in memory and in one piece; None if they do not."""
         in_one_piece = self.plan.get_layout() == h5d.CONTIGUOUS and self.found.get_storage_size() > 0
-        return in_one_piece and self.dtype.kind in "iuf" and source.startswith(SIGNATURE)
+        if not in_one_piece or self.dtype.kind not in "iuf":
+            return None
+        return Piece(self.name, self.found.get_offset(), self.shape or (), self.dtype)
 
     def _incomplete(self) -> ValueError:
         return ValueError(f"{self.name} announces {self.shape}, and not all of that is in the file")
@@ -202,6 +200,36 @@ class StoredDataset:
             self.found.chunk_iter(look)
         if len(places) != count or len(set(places)) != count:
             raise self._incomplete()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Values of a data set that are one piece of the file.
+
+    Attributes
+    ----------
+    name
+        Path of the data set.
+    start
+        Byte at which they begin.
+    shape, dtype
+        As numpy has them.
+    """
+
+    name: str
+    start: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def stop(self) -> int:
+        """Byte before which they end."""
+        return self.start + math.prod(self.shape) * self.dtype.itemsize
+
+    def of(self, source: memoryview) -> NDArray[Any]:
+        """View of the values in the bytes of the file."""
+        values: NDArray[Any] = np.frombuffer(source[self.start : self.stop], self.dtype)
+        return values.reshape(self.shape)
 
 
 def _is_plausible(code: int, options: tuple[int, ...], width: int) -> bool:
@@ -290,7 +318,7 @@ class PlainContent:
     arrays: Mapping[str, NDArray[Any]]
 
 
-def read_plain(source: bytes | Path, limits: Limits = FOREIGN, *, views: bool = False) -> PlainContent:
+def read_plain(source: Bytes | Path, limits: Limits = FOREIGN) -> PlainContent:
     """Read a whole HDF5 file that refers to nothing but itself.
 
     Parameters
@@ -299,8 +327,6 @@ def read_plain(source: bytes | Path, limits: Limits = FOREIGN, *, views: bool = 
         The file, or its bytes. Bytes are safer: nobody can change them between the look and the reading.
     limits
         What it may hold.
-    views
-        Of bytes, whether numbers that lie in one piece are views of these bytes, read-only, and not copies.
 
     Returns
     -------
@@ -312,15 +338,83 @@ def read_plain(source: bytes | Path, limits: Limits = FOREIGN, *, views: bool = 
     RefusedFileError
         If the file is no HDF5, reaches outside itself, is not of plain numbers, or exceeds the limits.
     """
-    what = "The HDF5 file" if isinstance(source, bytes) else str(source)
+    what = str(source) if isinstance(source, Path) else "The HDF5 file"
     with _refusing(what), _opened(source) as file:
         root = h5g.open(file, b"/")
         found = [
             StoredDataset.of(name, member) for name, member in _members(root, limits) if _is_dataset(member)
         ]
         _check_values(file, found, limits)
-        shared = source if views and isinstance(source, bytes) else None
-        return PlainContent(_attributes(root, limits), {one.name: one.values(shared) for one in found})
+        return PlainContent(_attributes(root, limits), {one.name: one.values() for one in found})
+
+
+KNOWN_FRAMES, FRAME_BYTES = 256, 1 << 16
+_frames: dict[tuple[Limits, int], list[_Frame]] = {}
+"""Files that were looked at, by limits and size."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """All that HDF5 makes of a file whose values are a few pieces of it: everything but the values themselves.
+
+    Attributes
+    ----------
+    around
+        The bytes around the pieces, joined.
+    pieces
+        In the order in which they lie in the file.
+    attributes
+        Of the root.
+    """
+
+    around: bytes
+    pieces: tuple[Piece, ...]
+    attributes: Mapping[str, Any]
+
+    def fits(self, source: memoryview) -> bool:
+        """Whether another file of this size is the same but for the values: HDF5 would find the same in it."""
+        return _around(source, self.pieces) == self.around
+
+
+def _around(source: memoryview, pieces: Sequence[Piece]) -> bytes:
+    starts, stops = [0, *(one.stop for one in pieces)], [*(one.start for one in pieces), len(source)]
+    return b"".join(source[start:stop] for start, stop in zip(starts, stops, strict=True))
+
+
+def view_plain(source: Bytes, limits: Limits = FOREIGN) -> PlainContent:
+    """`read_plain` of bytes, without a copy where that is possible: numbers in one piece are read-only views of them.
+
+    A file that differs from one that was looked at in nothing but such numbers is not looked at again. HDF5 finds the
+    same in it, and so do the checks of `read_plain`, since none of them has read a byte of the numbers.
+
+    Raises
+    ------
+    RefusedFileError
+        As for `read_plain`.
+    """
+    data = memoryview(source).toreadonly()
+    known = _frames.get((limits, len(data)), [])
+    frame = next((one for one in known if one.fits(data)), None)
+    if frame is None:
+        with _refusing("The HDF5 file"), _opened_in_memory(reader := _BytesInMemory(data)) as file:
+            root = h5g.open(file, b"/")
+            found = [
+                StoredDataset.of(name, member)
+                for name, member in _members(root, limits)
+                if _is_dataset(member)
+            ]
+            _check_values(file, found, limits)
+            attributes = _attributes(root, limits)
+            pieces = [one.piece() for one in found]
+            if None in pieces or data[: len(SIGNATURE)] != SIGNATURE:  # places are counted from the signature
+                return PlainContent(attributes, {one.name: one.values() for one in found})
+        inside = sorted((one for one in pieces if one is not None), key=attrgetter("start"))
+        frame = _Frame(_around(data, inside), tuple(inside), attributes)
+        if len(frame.around) <= FRAME_BYTES and not reader.has_read(inside):
+            if len(_frames) >= KNOWN_FRAMES or len(known) >= KNOWN_FRAMES:
+                _frames.clear()
+            _frames.setdefault((limits, len(data)), []).append(frame)
+    return PlainContent(dict(frame.attributes), {one.name: one.of(data) for one in frame.pieces})
 
 
 def read_datasets(source: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
@@ -383,18 +477,22 @@ def _refusing(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(source: bytes | Path) -> Iterator[Any]:
+def _opened(source: Bytes | Path) -> Iterator[Any]:
     """HDF5's handle of a file."""
-    if not isinstance(source, bytes):
+    if isinstance(source, Path):
         if not stat.S_ISREG(source.stat().st_mode):  # a pipe would be waited for
             raise ValueError("it is a folder, pipe, socket or device")
         with h5py.File(source, "r", locking=False) as file:
             yield file.id
         return
-    if not source:  # HDF5 would begin a new file
-        raise ValueError("it is empty")
+    with _opened_in_memory(_BytesInMemory(memoryview(source))) as handle:
+        yield handle
+
+
+@contextmanager
+def _opened_in_memory(reader: _BytesInMemory) -> Iterator[Any]:
     access = h5p.create(h5p.FILE_ACCESS)
-    access.set_fileobj_driver(h5fd.fileobj_driver, _BytesInMemory(source))
+    access.set_fileobj_driver(h5fd.fileobj_driver, reader)
     # Read-only, unlike `h5py.CachedFile.in_memory`: what HDF5 mends in a file that it may write can be attacked, too.
     handle = h5f.open(b"in memory %d" % next(_files), h5f.ACC_RDONLY, access)
     try:
@@ -409,9 +507,16 @@ class _BytesInMemory:
     Beyond the end there are zeros, as in HDF5's own files in memory, and nothing is ever raised into its C code.
     """
 
-    def __init__(self, source: bytes) -> None:
-        self._source = memoryview(source)
+    def __init__(self, source: memoryview) -> None:
+        if not source:  # HDF5 would begin a new file
+            raise ValueError("it is empty")
+        self._source = source
         self._at = 0
+        self._reads: list[tuple[int, int]] = []
+
+    def has_read(self, pieces: Sequence[Piece]) -> bool:
+        """Whether any byte of these pieces has been read."""
+        return any(start < one.stop and one.start < stop for start, stop in self._reads for one in pieces)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._at = offset if whence == os.SEEK_SET else len(self._source)
@@ -423,6 +528,7 @@ class _BytesInMemory:
     def readinto(self, target: memoryview) -> int:
         target = memoryview(target).cast("B")
         part = self._source[self._at : self._at + len(target)]
+        self._reads.append((self._at, self._at + len(target)))
         target[: len(part)] = part
         target[len(part) :] = bytes(len(target) - len(part))
         return len(target)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from h5py import h5d, h5p, h5s, h5t
+from h5py import h5s
 
 from featstore import serialization
 from featstore.errors import RefusedFileError, ShardCorruptError
-from featstore.store.hdf5_guard import SIGNATURE, Limits, PlainContent, read_plain
+from featstore.store.hdf5_guard import SIGNATURE, Bytes, Limits, PlainContent, view_plain
 from featstore.store.ids import ID_DTYPE, IdSet
 from featstore.types import Computation, FeatureKey
 
@@ -105,7 +105,11 @@ def encode(
         raise ValueError("a feature is not finite")
     data = io.BytesIO()
     with h5py.File(data, "w") as file:
-        _write_dataset(file, "ids", pack_ids(ids))
+        contents: dict[str, NDArray[Any]] = {"ids": pack_ids(ids), "features": features}
+        places = [
+            file.create_dataset(name, values.shape, values.dtype, track_times=False)
+            for name, values in contents.items()
+        ]
         file.attrs["format"] = FORMAT
         file.attrs["key"] = serialization.canonical_json(key.to_json())
         file.attrs["rows"] = len(ids)
@@ -114,14 +118,16 @@ def encode(
                 file.attrs[name] = value
         file.attrs["h5py"] = h5py.__version__
         file.attrs["numpy"] = np.__version__
-        start = _reserve(file, "features", features)
-    data.seek(start)
-    data.write(features.data)
+        # In one piece each, which a reader can use where it lies; the name of the shard is their checksum. They get
+        # their place last, behind all that HDF5 looks at in opening the file, and now: the last reference may be held
+        # by a profiler, such as that of a dask worker, and equal content would have unequal bytes.
+        for place, values in zip(places, contents.values(), strict=True):
+            place.id.write(h5s.ALL, h5s.ALL, values)
     return data.getvalue()
 
 
-def decode(data: bytes) -> Shard:
-    """Read back what `encode` wrote, refusing everything else.
+def decode(data: Bytes) -> Shard:
+    """Read back what `encode` wrote, refusing everything else; its features are views of `data`, if they can be.
 
     Raises
     ------
@@ -129,7 +135,7 @@ def decode(data: bytes) -> Shard:
         If the bytes are not a shard of this format.
     """
     try:
-        return _checked(read_plain(data, LIMITS, views=True))
+        return _checked(view_plain(data, LIMITS))
     except RefusedFileError as error:
         raise ShardCorruptError(error.cause, REMEDY) from error
     except (LookupError, ValueError, TypeError, ArithmeticError) as error:
@@ -143,8 +149,15 @@ def _is_finite(features: Features) -> bool:
         return bool(np.isfinite(features.sum()) or np.isfinite(features).all())
 
 
-def read(path: Path) -> Shard:
+def read(path: Path, memory: serialization.WorkingMemory | None = None) -> Shard:
     """Read a shard file: its bytes, whose hash must be that of its name, before anything is made of them.
+
+    Parameters
+    ----------
+    path
+        The file.
+    memory
+        Where its bytes go; the features are good until those of another file go there. None for memory of their own.
 
     Raises
     ------
@@ -154,7 +167,9 @@ def read(path: Path) -> Shard:
         If they cannot be read.
     """
     try:
-        data = serialization.read_regular(path, MAX_SHARD_BYTES, follow_links=False)
+        data = serialization.read_regular_into(
+            memory or serialization.WorkingMemory(), path, MAX_SHARD_BYTES, follow_links=False
+        )
     except serialization.UnfitFileError as error:
         raise ShardCorruptError(f"Not a feature shard: {error.strerror}.", REMEDY) from error
     if serialization.digest_bytes(data) != path.stem:
@@ -165,29 +180,6 @@ def read(path: Path) -> Shard:
 def pack_ids(ids: Sequence[str]) -> NDArray[np.uint8]:
     """``(N, 32)`` bytes from hex ids. Not an HDF5 string type: those drop trailing zero bytes."""
     return np.frombuffer(bytes.fromhex("".join(ids)), np.uint8).reshape(-1, ID_BYTES)
-
-
-def _write_dataset(file: Any, name: str, values: NDArray[Any]) -> None:  # noqa: ANN401
-    """Write values in one piece.
-
-    So a reader can use them where they lie; the shard's name is their checksum. Older shards keep them in chunks with
-    Fletcher-32, and are read by HDF5.
-    """
-    dataset = file.create_dataset(name, data=values, track_times=False)
-    # Its values get their place now, and not when the last reference goes: a profiler that holds frames, such
-    # as that of a dask worker, would move them, and equal content would have unequal bytes.
-    dataset.flush()
-
-
-def _reserve(file: Any, name: str, values: NDArray[Any]) -> int:  # noqa: ANN401
-    """Where in the file these values belong: at its end, so that HDF5 need not move them to add the rest."""
-    plan = h5p.create(h5p.DATASET_CREATE)
-    plan.set_layout(h5d.CONTIGUOUS)
-    plan.set_alloc_time(h5d.ALLOC_TIME_EARLY)
-    plan.set_fill_time(h5d.FILL_TIME_NEVER)
-    plan.set_obj_track_times(False)
-    kind, space = h5t.py_create(values.dtype, logical=True), h5s.create_simple(values.shape)
-    return h5d.create(file.id, name.encode(), kind, space, plan).get_offset() or 0
 
 
 def _checked(plain: PlainContent) -> Shard:

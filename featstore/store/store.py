@@ -24,7 +24,14 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from featstore.errors import MissingFeaturesError, ShardCorruptError, StoreError
-from featstore.serialization import UnfitFileError, canonical_json, digest, digest_bytes, parse_json
+from featstore.serialization import (
+    UnfitFileError,
+    WorkingMemory,
+    canonical_json,
+    digest,
+    digest_bytes,
+    parse_json,
+)
 from featstore.store import notes, paths, shard
 from featstore.store.ids import ID_DTYPE, NO_IDS, IdSet
 from featstore.store.paths import ELSEWHERE, commit, commit_named_by_hash
@@ -153,24 +160,17 @@ class Store:
 
     def read_into(self, key: FeatureKey, ids: Sequence[str], out: Features) -> None:
         """Fill ``out[i]`` with the vector of ``ids[i]``; see `read`."""
-        wanted = shard.pack_ids(ids).view(ID_DTYPE).reshape(-1)
-        order = np.argsort(wanted, kind="stable")
-        ranked = wanted[order]
-        first = np.ones(len(ids), bool)
-        first[1:] = ranked[1:] != ranked[:-1]
-        distinct, home = ranked[first], order[first]
-        filled = np.zeros(len(distinct), bool)
+        wanted = _Wanted(shard.pack_ids(ids).view(ID_DTYPE).reshape(-1))
+        filled = np.zeros(len(ids), bool)
         for _, rows in self.shards(key):
-            at = np.searchsorted(distinct, rows.packed)
-            here = distinct[np.minimum(at, len(distinct) - 1)] == rows.packed if len(distinct) else at < 0
-            if here.any():
+            targets, sources = wanted.places(rows.packed)
+            if len(targets):
                 self.computations.setdefault(key, set()).add(rows.computation)
-                _place(out, home[at[here]], rows.features, np.flatnonzero(here))
-                filled[at[here]] = True
-        rank = np.cumsum(first) - 1
-        again = order[~first]
-        out[again] = out[home[rank[~first]]]
-        missing = len(ids) - int(filled[rank].sum())
+                run, where = _run(sources), _run(targets)
+                out[targets if where is None else where] = rows.features[sources if run is None else run]
+                filled[targets] = True
+        out[wanted.again] = out[wanted.first[wanted.again]]
+        missing = len(ids) - int(filled[wanted.first].sum())
         if missing:
             self._index.forget()  # should it have promised them, it would promise them again
             raise MissingFeaturesError(
@@ -184,14 +184,25 @@ class Store:
     def shards(self, key: FeatureKey) -> Iterator[tuple[Path, Shard]]:
         """Good shards of `key`, each read whole, in order of name.
 
-        Two shards that share an id hold the same vector (law 2). While another process compacts the store, a shard
+        Each is good until the next is asked for: its memory is used again. Two shards that share an id hold the same
+        vector (law 2). While another process compacts the store, a shard
         may be met both in its old and in its new form, but no row is passed over.
         """
+        spare: deque[WorkingMemory] = deque()
+
+        def read(path: Path) -> tuple[WorkingMemory, Shard | ShardCorruptError | OSError]:
+            try:
+                memory = spare.pop()
+            except IndexError:
+                memory = WorkingMemory()
+            return memory, _read_or_error(path, memory)
+
         for fresh in paths.looks_until_stable(paths.shard_folder(self.root, key)):
-            for path, outcome in zip(fresh, in_threads(_read_or_error, fresh), strict=True):
+            for path, (memory, outcome) in zip(fresh, in_threads(read, fresh), strict=True):
                 rows = self._good(path, outcome)
                 if rows is not None and rows.key == key:
                     yield path, rows
+                spare.append(memory)
 
     def ids_by_shard(self, key: FeatureKey) -> dict[Path, PackedIds]:
         """Ids that each shard of `key` holds, in row order; as `stored_ids`, this trusts the index."""
@@ -287,9 +298,9 @@ class Store:
             log.warning("bad shard moved to %s: %s %s", target, error.cause, error.remedy)
 
 
-def _read_or_error(path: Path) -> Shard | ShardCorruptError | OSError:
+def _read_or_error(path: Path, memory: WorkingMemory | None = None) -> Shard | ShardCorruptError | OSError:
     try:
-        return shard.read(path)
+        return shard.read(path, memory)
     except (ShardCorruptError, OSError) as error:
         return error
 
@@ -317,10 +328,38 @@ def in_threads(
         pool.shutdown(cancel_futures=True)
 
 
-def _place(out: Features, targets: NDArray[np.intp], features: Features, sources: NDArray[np.intp]) -> None:
-    """Copy rows to where they belong, once, and as one piece where they follow each other on both sides."""
-    run, where = _run(sources), _run(targets)
-    out[targets if where is None else where] = features[sources if run is None else run]
+class _Wanted:
+    """Where rows go that are asked for by id, some of them perhaps twice.
+
+    Attributes
+    ----------
+    first
+        ``(n,)`` of each, where its id is asked for first.
+    again
+        Those whose id was asked for before.
+    """
+
+    def __init__(self, ids: PackedIds) -> None:
+        self._ids = ids
+        order = np.argsort(ids, kind="stable")
+        ranked = ids[order]
+        new = np.ones(len(ids), bool)
+        new[1:] = ranked[1:] != ranked[:-1]
+        self._distinct, self._home = ranked[new], order[new]
+        self.first = np.empty(len(ids), np.intp)
+        self.first[order] = self._home[np.cumsum(new) - 1]
+        self.again = order[~new]
+
+    def places(self, found: PackedIds) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Rows to be filled, and the rows in `found` that go there."""
+        if not (len(found) and len(self._ids)):
+            return np.empty(0, np.intp), np.empty(0, np.intp)
+        start = self._home[np.searchsorted(self._distinct, found[:1]).clip(max=len(self._distinct) - 1)][0]
+        if not len(self.again) and np.array_equal(self._ids[start : start + len(found)], found):
+            return np.arange(start, start + len(found)), np.arange(len(found))  # most often, and faster
+        at = np.searchsorted(self._distinct, found).clip(max=len(self._distinct) - 1)
+        here = self._distinct[at] == found
+        return self._home[at[here]], np.flatnonzero(here)
 
 
 def _run(rows: NDArray[np.intp]) -> slice | None:
