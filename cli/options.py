@@ -193,8 +193,9 @@ Margin = Annotated[float, typer.Option(help="Difference in AUC that is too small
 Folds = Annotated[
     str,
     typer.Option(
-        help="Folds of the cross-validation, over whole groups; split: the data set's own test images.",
-        metavar="N|split",
+        help="Folds of the cross-validation, over whole groups; site, group: each site or patient left out once;"
+        " split: the data set's own test images.",
+        metavar="N|site|group|split",
     ),
 ]
 Repeats = Annotated[
@@ -443,11 +444,14 @@ def parse_codes(entries: list[str] | None) -> list[str]:
 
 
 def parse_folds(text: str) -> int | str:
-    """A number of folds, or ``split``."""
-    if text == "split":
+    """A number of folds, or ``split``, ``site`` or ``group``."""
+    if text in {"split", "site", "group"}:
         return text
     if not text.isdecimal():
-        raise UsageError(f"--folds {text!r} is no number.", "Write for instance --folds 5, or --folds split.")
+        raise UsageError(
+            f"--folds {text!r} is no number.",
+            "Write for instance --folds 5; or --folds site, --folds group, --folds split.",
+        )
     return int(text)
 
 

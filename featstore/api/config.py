@@ -168,7 +168,7 @@ def _range(value: Any) -> tuple[float, ...]:  # noqa: ANN401
 
 
 def _folds(value: Any) -> int | str:  # noqa: ANN401
-    return "split" if value == "split" else _count(value)
+    return str(value) if value in ("split", "site", "group") else _count(value)
 
 
 def _ratios(value: Any) -> list[float]:  # noqa: ANN401
@@ -224,7 +224,7 @@ SECTIONS: Mapping[str, Mapping[str, _Setting]] = {
         "margin": _Setting(_number, "0.01", "difference in AUC that is too small to matter"),
         "strategies": _Setting(_strategies, '"all"', "fusions to compare"),
         "subsets": _Setting(_text, '"singles"', "networks that are fused"),
-        "folds": _Setting(_folds, "5", 'over whole patients; "split": the data set\'s own test images'),
+        "folds": _Setting(_folds, "5", 'over whole patients; "site", "group", "split"'),
         "repeats": _Setting(_count, "3", "times to draw the folds"),
         "fold-seed": _Setting(_count, "0", "seed of folds and resamples"),
         "training-seeds": _Setting(_count, "1", "seeds to train with"),
