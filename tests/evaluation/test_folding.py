@@ -322,6 +322,13 @@ def test_what_makes_no_sense_is_refused_in_one_line(hospitals, asked, match):
         compare(hospitals, **asked)
 
 
+def test_leaving_out_very_many_patients_is_refused_before_it_begins(hospitals, monkeypatch):
+    monkeypatch.setattr("featstore.evaluation.folding.MOST_SECONDS", 1.0)
+    with pytest.raises(UsageError, match="each of 35 patients takes 105 fits") as refused:
+        compare(hospitals, folds="group")
+    assert "--folds 5" in refused.value.remedy
+
+
 def test_the_command_line_knows_the_words(hospitals):
     table, cache = hospitals
     asked = ["compare", table, "--cache", cache, "--strategies", "concat_logreg", "--seeds", "none"]

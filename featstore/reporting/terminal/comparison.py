@@ -614,8 +614,6 @@ def comparison_screen(
     answer = [
         *_answer(result, width),
         *_prose(split_text(result), width),
-        *_prose(verdict.drop_text(result.sites), width),
-        *_prose(verdict.patients_left_out_text(result), width),
     ]
     about = [
         *_prose(data_text(result.matrix), width),
@@ -650,7 +648,7 @@ def _answer(result: Comparison, width: int) -> list[Line]:
     asked = result.primary_question
     pays = bool(verdict.fusions_that_pay(result)) if asked is None else asked.verdict == "better"
     lines = [*_prose(first, width, "told" if pays else "untold")]
-    for sentence in rest:
+    for sentence in (verdict.drop_text(result.sites), verdict.patients_left_out_text(result), *rest):
         lines += _prose(sentence, width)
     return lines
 
