@@ -206,6 +206,13 @@ Repeats = Annotated[
     ),
 ]
 FoldSeed = Annotated[int, typer.Option(help="Seed of folds and resamples.")]
+Harmonise = Annotated[
+    str,
+    typer.Option(
+        help="With --folds site: none, or per-site for each site's own mean and deviation, of the one left out too.",
+        metavar="none|per-site",
+    ),
+]
 ViewPolicies = Annotated[
     str, typer.Option("--views", help="Training on views: identity, expand, average, sample, with commas.")
 ]
@@ -235,9 +242,8 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     "Evaluation": (
         "strategy", "strategies", "subsets", "positive", "class_name", "unit", "pool", "primary", "margin", "plan",
         "by", "ratios", "folds", "repeats", "seed", "paper_split", "sensitivity", "confidence", "calibrate", "preset",
-        "settings", "init_from", "freeze_blocks", "test_size", "split_seed", "fold_seed", "training_seeds", "views",
-        "test_views",
-        "economics", "nested", "view_curve", "accept", "tolerance",
+        "settings", "init_from", "freeze_blocks", "test_size", "split_seed", "fold_seed", "harmonise",
+        "training_seeds", "views", "test_views", "economics", "nested", "view_curve", "accept", "tolerance",
     ),
     "Training": ("epochs", "learning_rate", "patience", "unfreeze", "batch_size"),
     "Networks": ("backbone", "backbones", "weights", "recipe", "seeds", "precision", "preprocess", "engine"),

@@ -75,6 +75,7 @@ def compare(
     folds: int | str = 5,
     repeats: int | None = None,
     fold_seed: int = 0,
+    harmonise: str = candidates.NONE,
     training_seeds: int = 1,
     positive: str | None = None,
     unit: str = patients.IMAGE,
@@ -114,9 +115,9 @@ def compare(
         ``singles`` (each backbone alone, and all together), ``all``, ``greedy``, names joined by plus signs, several
         of these with commas, or lists of names: see `featstore.evaluation.candidates.make_candidates`.
     plan
-        A question that `featstore.plan` has sealed: `primary`, `margin`, `folds`, `repeats`, `fold_seed`, `positive`,
-        `calibrate`, `views` and `test_views` are its own, and the data and features must be those it was made for.
-        Without one the comparison is exploratory.
+        A question that `featstore.plan` has sealed: `primary`, `margin`, `folds`, `repeats`, `fold_seed`,
+        `harmonise`, `positive`, `calibrate`, `views` and `test_views` are its own, and the data and features must be
+        those it was made for. Without one the comparison is exploratory.
     primary
         The fusion that the primary question is about, ``NAME`` or ``NAME:A+B``; by default ``concat_logreg`` over all
         networks. It is compared whether or not it is among `strategies`, and so is every single network.
@@ -128,6 +129,10 @@ def compare(
         the data set's own folds instead: trained on ``train`` and ``val``, scored on ``test``. ``site`` leaves out
         one site at a time, and tells what that costs against folds over all patients
         (`featstore.results.comparison.SiteResult`); ``group`` leaves out one patient at a time. Both are done once.
+    harmonise
+        With ``site``, what is done inside each fold about features that differ between sites: ``none``, or
+        ``per-site`` for the mean and deviation of each site's own images, which takes those of the site that is left
+        out, without their labels (`featstore.evaluation.candidates.by_site`). That can make scores worse.
     training_seeds
         Seeds to train with on the folds of the first repeat, for strategies that draw random numbers; more than one
         tells the luck of training from the choice of patients.
@@ -187,7 +192,20 @@ def compare(
     if view_curve is not None:
         candidates.is_seeded(view_curve)  # refuses a strategy that does not exist, before anything is fitted
     sealed = None if plan is None else read_plan(Path(plan))
-    primary, margin, folds, repeats, fold_seed, positive, calibrate, views, test_views, unit, pool = settled(
+    (
+        primary,
+        margin,
+        folds,
+        repeats,
+        fold_seed,
+        positive,
+        calibrate,
+        views,
+        test_views,
+        unit,
+        pool,
+        harmonise,
+    ) = settled(
         sealed,
         primary,
         margin,
@@ -200,6 +218,7 @@ def compare(
         test_views,
         unit,
         pool,
+        harmonise,
     )
     pooling = patients.require_unit(unit, pool)
     cache = Path(source.get("cache") or default_cache())
@@ -222,7 +241,7 @@ def compare(
     units = Units(folding, folding.design(matrix, index), people)
     design = units.design
     chooses = nested or not request.is_none
-    refuse_unfit(folding, matrix, compared, chooses=chooses, economics=economics)
+    refuse_unfit(folding, matrix, compared, chooses=chooses, economics=economics, harmonise=harmonise)
     rounds = (
         estimates.with_inner_folds(matrix, folding.splits, fold_seed) if chooses else list(folding.splits)
     )
@@ -233,7 +252,9 @@ def compare(
     )
     selections = crossval.select_per_fold(matrix, compared, rounds, jobs, bars)
     reuse = crossval.CacheUsage()
-    play_in = partial(_cross_validate, root=cache, resume=resume, jobs=jobs, bars=bars, reuse=reuse)
+    play_in = partial(
+        _cross_validate, root=cache, resume=resume, jobs=jobs, bars=bars, reuse=reuse, harmonise=harmonise
+    )
     answers = play_in(matrix, compared, rounds, selections)
     raw = units.pooled(answers, rounds)
     thresholds, proba = _at_operating_points(design, units.splits(rounds), raw, request)
@@ -273,6 +294,7 @@ def compare(
             plan=planning.plan,
             own_split=folds == OWN_SPLIT,
             left_out=folding.left_out,
+            harmonise=cast("Any", harmonise),
             adjustment="max-T",
             unit="image" if people is None else "group",
             pool=pooling,
@@ -410,11 +432,12 @@ def _cross_validate(
     jobs: int,
     bars: PhaseProgress,
     reuse: crossval.CacheUsage,
+    harmonise: str,
 ) -> list[list[Vector]]:
     """Probabilities of the test images, by candidate and round."""
     proba: list[list[Vector]] = [[np.empty(0)] * len(rounds) for _ in compared]
     prediction_cache = crossval.PredictionCache.for_matrix(matrix, root, reads=resume, usage=reuse)
-    results = crossval.cross_validate(matrix, compared, rounds, selections, jobs, prediction_cache)
+    results = crossval.cross_validate(matrix, compared, rounds, selections, jobs, prediction_cache, harmonise)
     for at, fold, values in bars.track(results, "fit", "fit", len(compared) * len(rounds)):
         proba[at][fold] = values
     return proba
@@ -517,6 +540,7 @@ PLANNED: Mapping[str, Any] = {
     "test_views": candidates.IDENTITY,
     "unit": patients.IMAGE,
     "pool": None,
+    "harmonise": candidates.NONE,
 }
 """What a plan settles of `featstore.compare`, and what that takes without one."""
 AGAIN = "Make it again, before you look: featstore plan DATA --out plan.json"
@@ -532,6 +556,7 @@ def plan(
     folds: int | str = 5,
     repeats: int | None = None,
     fold_seed: int = 0,
+    harmonise: str = candidates.NONE,
     positive: str | None = None,
     calibrate: str | None = None,
     views: Sequence[str] = (candidates.EXPAND,),
@@ -554,7 +579,7 @@ def plan(
         A folder, a CSV file or a `Manifest` whose features are in the store.
     out
         The plan: a JSON file, for its owner alone.
-    primary, margin, folds, repeats, fold_seed, positive, calibrate, views, test_views, unit, pool
+    primary, margin, folds, repeats, fold_seed, harmonise, positive, calibrate, views, test_views, unit, pool
         As for `featstore.compare`; `repeats` by the cost of the primary fusion and the single networks.
     overwrite
         Replace a file that is there already.
@@ -597,7 +622,7 @@ def plan(
     asked = [*question.singles, question.primary]
     times = usual_repeats(matrix, asked, folds) if repeats is None else repeats
     folding = draw_folds(matrix, folds, times, fold_seed)
-    refuse_unfit(folding, matrix, asked, chooses=calibrate is not None, economics=False)
+    refuse_unfit(folding, matrix, asked, chooses=calibrate is not None, economics=False, harmonise=harmonise)
     cache = Path(source.get("cache") or default_cache())
     sealed = Plan(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -619,6 +644,7 @@ def plan(
         looks=_count(looks_at(cache, matrix)),
         unit="image" if pooling is None else "group",
         pool=pooling,
+        harmonise=cast("Any", harmonise),
     )
     try:
         target.parent.mkdir(mode=serialization.PRIVATE_FOLDER, parents=True, exist_ok=True)

@@ -361,6 +361,7 @@ def _compare_again(
         confidence=protocol.get("confidence"),
         unit=protocol.get("unit", "image"),
         pool=protocol.get("pool"),
+        harmonise=protocol.get("harmonise", "none"),
         folds=OWN_SPLIT if protocol.get("own_split") else protocol.get("left_out") or protocol["folds"],
         positive=_asked_positive(recorded["matrix"]),
         accept=asked["accepted"],

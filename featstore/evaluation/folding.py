@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from featstore.errors import UsageError
+from featstore.errors import UnknownNameError, UsageError, did_you_mean
 from featstore.evaluation import crossval, leakage, metrics
-from featstore.evaluation.candidates import GREEDY
+from featstore.evaluation.candidates import GREEDY, HARMONISATIONS, NONE
 from featstore.evaluation.estimates import EvaluationDesign, held_out_scores, score_candidates
 from featstore.evaluation.intervals import difference_interval, widen
 from featstore.results.comparison import InsideOutside, SiteResult, SiteScores
@@ -134,15 +134,22 @@ def draw_folds(matrix: FeatureMatrix, folds: int | str, repeats: int, seed: int)
 
 
 def refuse_unfit(
-    folding: Folding, matrix: FeatureMatrix, compared: Sequence[Candidate], *, chooses: bool, economics: bool
+    folding: Folding,
+    matrix: FeatureMatrix,
+    compared: Sequence[Candidate],
+    *,
+    chooses: bool,
+    economics: bool,
+    harmonise: str = NONE,
 ) -> None:
-    """Refuse what cannot be done, or not in sensible time, where every patient is left out.
+    """Refuse what cannot be done so: by every patient left out in sensible time, or harmonised.
 
     Raises
     ------
     UsageError
         If so.
     """
+    _refuse_harmonising(folding, compared, harmonise, economics=economics)
     if folding.left_out != GROUP:
         return
     if chooses:
@@ -163,6 +170,27 @@ def refuse_unfit(
             f"Leaving out each of {len(folding.splits)} patients takes {ahead.fits:,} fits, very roughly"
             f" {seconds / 3600:,.1f} hours.",
             "Compare fewer candidates, such as `--strategies ridge_loo`; or use --folds 5.",
+        )
+
+
+def _refuse_harmonising(
+    folding: Folding, compared: Sequence[Candidate], harmonise: str, *, economics: bool
+) -> None:
+    if harmonise not in HARMONISATIONS:
+        raise UnknownNameError(
+            f"There is no harmonisation {harmonise!r}.", did_you_mean(harmonise, HARMONISATIONS)
+        )
+    if harmonise == NONE:
+        return
+    if folding.left_out != SITE:
+        raise UsageError(
+            f"--harmonise {harmonise} takes the images of the site that is left out, without their labels.",
+            "Add --folds site, or leave out --harmonise.",
+        )
+    if economics or any(one.greedy for one in compared):
+        raise UsageError(
+            f"--economics and --subsets {GREEDY} choose from features that are not harmonised.",
+            "Leave them out, or leave out --harmonise.",
         )
 
 

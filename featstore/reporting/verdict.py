@@ -265,6 +265,17 @@ def sites_text(found: SiteResult) -> str:
     return " ".join(parts)
 
 
+def harmonised_text(result: Comparison) -> str:
+    """What was done about features that differ between sites; empty where nothing was."""
+    if result.protocol.harmonise == "none":
+        return ""
+    return (
+        "Harmonised: features by the mean and deviation of each site's own images, those of the site left out too,"
+        " without their labels. It needs images of the new site first, and can make things worse: look at --harmonise"
+        " none beside it."
+    )
+
+
 def patients_left_out_text(result: Comparison) -> str:
     """How patients were left out one by one; empty where they were not."""
     if result.protocol.left_out != GROUP:

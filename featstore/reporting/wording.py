@@ -90,6 +90,7 @@ def partition(record: RunRecord) -> str:
                 return (
                     f"Each site left out in turn (internal-external validation, Steyerberg & Harrell 2016):"
                     f" {len(found.sites)} sites; every candidate on the same sites.{of_several}"
+                    f"{f' {told}' if (told := verdict.harmonised_text(comparison)) else ''}"
                 )
             if comparison.protocol.left_out == "group":
                 return (

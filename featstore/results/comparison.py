@@ -80,6 +80,8 @@ class Plan(Result, frozen=True, kw_only=True):
         Looks at these images before it was sealed.
     unit, pool
         What is scored, images or patients (``group``), and how the images of one become one answer.
+    harmonise
+        What is done inside each fold about features that differ between sites.
     """
 
     kind: Literal["plan"] = "plan"
@@ -102,6 +104,7 @@ class Plan(Result, frozen=True, kw_only=True):
     looks: Looks
     unit: Literal["image", "group"] = "image"
     pool: str | None = None
+    harmonise: Literal["none", "per-site"] = "none"
 
     def headline(self) -> str:
         """The question, and when it was sealed."""
@@ -609,6 +612,9 @@ class Protocol(Result, frozen=True, kw_only=True):
         Whether the data set's own test images were scored, once, in place of folds.
     left_out
         ``site`` or ``group`` where each site or each patient was left out: as many folds as there are. Empty else.
+    harmonise
+        What was done inside each fold about features that differ between sites
+        (`featstore.evaluation.candidates.by_site`).
     plan
         Digest of the sealed plan that was run; None for an exploration.
     adjustment
@@ -631,6 +637,7 @@ class Protocol(Result, frozen=True, kw_only=True):
     unit: Unit = "image"
     pool: str | None = None
     left_out: Literal["", "site", "group"] = ""
+    harmonise: Literal["none", "per-site"] = "none"
 
     @property
     def asked_folds(self) -> int | str:

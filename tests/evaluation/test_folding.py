@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from runs import extract_with_fakes
 from sklearn.metrics import roc_auc_score
 
 import featstore
-from featstore.errors import AuditError, UsageError
-from featstore.evaluation.candidates import build, fit_candidate, predict_proba
+from featstore.errors import AuditError, FeatstoreError, UsageError
+from featstore.evaluation.candidates import build, by_site, fit_candidate, predict_proba
 from featstore.evaluation.folding import draw_folds
 from featstore.matrix import load_matrix
 from featstore.reporting.run_record import read_record
@@ -231,6 +232,7 @@ def test_all_patients_left_out_are_ranked_together(one_by_one):
     assert "35 patients left out one by one, all together" in " ".join(comparison_text(result).split())
 
 
+@pytest.mark.slow
 def test_on_noise_patients_left_out_are_ranked_as_by_chance():
     """Without one of every other class set aside the mean is below 0.4 here, and far below for strong penalties."""
     from featstore.evaluation.crossval import cross_validate
@@ -254,13 +256,19 @@ def test_the_run_says_so_and_is_read_again(run, request):
     result, out = request.getfixturevalue(run)
     left = "site" if run == "left_out" else "group"
     assert json.loads((out / "run.json").read_text())["protocol"]["left_out"] == left
-    again = read_record(out).outcome
-    assert again.sites == result.sites
-    page = out.parent / f"{left}.html"
-    featstore.write_report([out], page)
-    text = page.read_text()
-    assert {"site": "Each site left out", "group": "Each patient left out"}[left] in text
-    assert f"--folds {left}" in text
+    assert read_record(out).outcome.sites == result.sites
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["left_out", "one_by_one"])
+def test_the_report_says_so_in_its_methods_and_its_command(run, request, tmp_path):
+    _, out = request.getfixturevalue(run)
+    text = featstore.write_report([out], tmp_path / "report.html").read_text()
+    assert {"left_out": "Each site left out in turn", "one_by_one": "Each patient left out in turn"}[
+        run
+    ] in text
+    assert {"left_out": "--folds site", "one_by_one": "--folds group"}[run] in text
+    assert ("From inside to outside" in text) == (run == "left_out")
 
 
 def test_a_plan_settles_that_sites_are_left_out(hospitals, tmp_path):
@@ -278,6 +286,7 @@ def test_a_plan_settles_that_sites_are_left_out(hospitals, tmp_path):
         featstore.compare(table, plan=tmp_path / "plan.json", folds="group", cache=cache, seeds=(), **READ)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["left_out", "one_by_one"])
 def test_a_pack_is_replayed_and_names_no_site(run, hospitals, request, tmp_path):
     _, out = request.getfixturevalue(run)
@@ -344,3 +353,75 @@ def test_the_command_line_knows_the_words(hospitals):
     assert wrong.code == 2
     assert "--folds site" in wrong.err
     assert Path(table).exists()
+
+
+# Features that differ between sites
+
+
+def test_each_site_is_standardised_by_its_own_training_images_and_one_left_out_by_its_own():
+    matrix = make_matrix(patients=12, images=2, views=2)
+    sites = np.array(list("xyz"))[np.arange(24) // 8]
+    records = tuple(replace(record, site=site) for record, site in zip(matrix.records, sites, strict=True))
+    matrix = replace(matrix, records=records)
+    train, test = np.array([0, 1, 2, 3, 8, 9, 10, 11]), np.array([4, 5, 16, 17, 18])
+    found = by_site(matrix, (train, test))
+    for known, rows in (([0, 1, 2, 3], [0, 1, 2, 3, 4, 5]), ([8, 9, 10, 11],) * 2, ([16, 17, 18],) * 2):
+        part = matrix.features[0, known].astype(float)
+        expected = (matrix.features[:, rows] - part.mean(axis=0)) / part.std(axis=0)
+        assert found.features[:, rows] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    untouched = [6, 7, 12, 13, 14, 15, 19, 20, 21, 22, 23]
+    assert np.array_equal(found.features[:, untouched], matrix.features[:, untouched])
+
+
+def test_labels_of_the_site_left_out_move_nothing_and_other_test_images_nothing_inside():
+    """Law 6: of a site with training images, the statistics are theirs alone."""
+    matrix = make_matrix(patients=12, images=2, views=1)
+    records = tuple(replace(record, site="xy"[n // 12]) for n, record in enumerate(matrix.records))
+    matrix = replace(matrix, records=records)
+    train, test = np.arange(18), np.arange(18, 24)
+    other = matrix.features.copy()
+    other[:, 20] += 100
+    found = by_site(replace(matrix, features=other, y=matrix.y[::-1]), (train, test)).features
+    keep = np.delete(np.arange(24), 20)
+    assert np.array_equal(found[:, keep], by_site(matrix, (train, test)).features[:, keep])
+
+
+@pytest.mark.slow
+def test_harmonised_sites_are_ranked_together_better_and_it_is_said_and_planned(
+    hospitals, left_out, tmp_path
+):
+    table, cache = hospitals
+    plain, _ = left_out
+    featstore.plan(
+        table, tmp_path / "plan.json", folds="site", harmonise="per-site", cache=cache, seeds=(), **READ
+    )
+    result = featstore.compare(
+        table,
+        plan=tmp_path / "plan.json",
+        cache=cache,
+        seeds=(),
+        strategies=["concat_logreg"],
+        out=tmp_path / "run",
+        **READ,
+    )
+    assert result.protocol.harmonise == "per-site"
+    assert result.fits_reused == 0, "answers about other features are not taken"
+    assert result.sites.shown.outside_pooled > plain.sites.shown.outside_pooled
+    said = " ".join(comparison_text(result).split())
+    assert "without their labels" in said
+    assert "can make things worse" in said
+    page = featstore.write_report([tmp_path / "run"], tmp_path / "report.html")
+    assert "--harmonise per-site" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("asked", "match"),
+    [
+        ({"harmonise": "per-site"}, "takes the images of the site that is left out"),
+        ({"harmonise": "combat", "folds": "site"}, "no harmonisation 'combat'"),
+        ({"harmonise": "per-site", "folds": "site", "subsets": "greedy"}, "not harmonised"),
+    ],
+)
+def test_harmonising_is_for_sites_left_out_alone(hospitals, asked, match):
+    with pytest.raises(FeatstoreError, match=match):
+        compare(hospitals, **asked)

@@ -783,6 +783,7 @@ def _comparing(comparison: Comparison, asked: Mapping[str, Any]) -> list[str]:
         *_option("--folds", comparison.protocol.asked_folds),
         *(_option("--repeats", comparison.repeats) if comparison.protocol.asked_folds == comparison.folds else []),
         *_option("--fold-seed", comparison.fold_seed),
+        *_option("--harmonise", comparison.protocol.harmonise, "none"),
         *_option("--training-seeds", asked.get("training_seeds"), 1),
         *_option("--positive", comparison.matrix["positive"]),
         *_option("--unit", comparison.protocol.unit, "image"),

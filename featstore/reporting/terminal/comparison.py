@@ -347,6 +347,7 @@ def plan_text(plan: Plan, out: Path) -> str:
         if isinstance(plan.folds, str)
         else f"{plan.folds} folds{'' if plan.repeats == 1 else f', {plan.repeats} times'}, seed {plan.fold_seed}"
     )
+    folds += "" if plan.harmonise == "none" else f", harmonised {plan.harmonise}"
     looks = plan.looks
     known = (
         "No look at these images is known before it."
@@ -648,7 +649,8 @@ def _answer(result: Comparison, width: int) -> list[Line]:
     asked = result.primary_question
     pays = bool(verdict.fusions_that_pay(result)) if asked is None else asked.verdict == "better"
     lines = [*_prose(first, width, "told" if pays else "untold")]
-    for sentence in (verdict.drop_text(result.sites), verdict.patients_left_out_text(result), *rest):
+    left_out = (verdict.drop_text(result.sites), verdict.patients_left_out_text(result))
+    for sentence in (*left_out, verdict.harmonised_text(result), *rest):
         lines += _prose(sentence, width)
     return lines
 
