@@ -128,6 +128,7 @@ def plan(
     folds: options.Folds = "5",
     repeats: options.Repeats = None,
     fold_seed: options.FoldSeed = 0,
+    harmonise: options.Harmonise = "none",
     positive: options.Positive = None,
     unit: options.Unit = "image",
     pool: options.Pool = None,
@@ -170,6 +171,7 @@ def plan(
         folds=options.parse_folds(folds),
         repeats=repeats,
         fold_seed=fold_seed,
+        harmonise=harmonise,
         positive=positive,
         unit=unit,
         pool=pool,
@@ -214,6 +216,7 @@ def compare(
     folds: options.Folds = "5",
     repeats: options.Repeats = None,
     fold_seed: options.FoldSeed = 0,
+    harmonise: options.Harmonise = "none",
     training_seeds: Annotated[
         int, typer.Option(help="Seeds to train with, for strategies that draw random numbers.")
     ] = 1,
@@ -290,6 +293,7 @@ def compare(
         folds=options.parse_folds(folds),
         repeats=repeats,
         fold_seed=fold_seed,
+        harmonise=harmonise,
         training_seeds=training_seeds,
         positive=positive,
         unit=unit,
