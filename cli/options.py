@@ -60,6 +60,22 @@ Covariates = Annotated[
         metavar="A,B",
     ),
 ]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="Table of the classes of a folder of DICOM, NIfTI or other images, by patient, study, series or file.",
+        metavar="TABLE",
+        show_default=False,
+    ),
+]
+LabelsBy = Annotated[
+    str | None,
+    typer.Option(
+        help="What a row of --labels is: patient, study, series or file; default by the names of its columns.",
+        metavar="LEVEL",
+        show_default=False,
+    ),
+]
 Suffix = Annotated[
     str | None, typer.Option(help="Of paths of the CSV that have none, such as .png.", metavar="SUFFIX")
 ]
@@ -241,7 +257,8 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     "Training": ("epochs", "learning_rate", "patience", "unfreeze", "batch_size"),
     "Networks": ("backbone", "backbones", "weights", "recipe", "seeds", "precision", "preprocess", "engine"),
     "Data": (
-        "data", "name", "features", "ignore", "rows", "columns", "covariates", "group_pattern", "root", "suffix",
+        "data", "name", "features", "ignore", "rows", "labels", "labels_by", "columns", "covariates",
+        "group_pattern", "root", "suffix",
         "window", "value_range", "slices", "site_tag", "follow_links", "images", "config",
     ),
     "Output": (
@@ -424,6 +441,8 @@ _READING: dict[str, tuple[Any, Any]] = {
     "site_tag": (SiteTag, None),
     "slices": (Slices, None),
     "covariates": (Covariates, None),
+    "labels": (Labels, None),
+    "labels_by": (LabelsBy, None),
     "follow_links": (FollowLinks, False),
 }
 """Annotation and default of each; the names are those of `featstore.images.scan.ScanOptions`."""
