@@ -8,6 +8,8 @@ from commandline import featstore
 from dicoms import dicom, slice_values
 from PIL import Image
 
+from featstore import read_config
+from featstore.api.predict import find_images
 from featstore.errors import ManifestError, UsageError
 from featstore.images.formats.container import origin_key
 from featstore.images.formats.dicom import pseudonym
@@ -205,12 +207,16 @@ def test_a_table_of_patients_labels_a_folder_from_the_command_line(tree, tmp_pat
     assert json.loads(done.out)["classes"] == {"a": 12, "b": 12}
     assert MARK not in done.out + done.err
     (tree / "featstore.toml").write_text('labels = "../labels.csv"\ncolumns = { label = "diagnosis" }\n')
-    done = featstore("check", str(tree), "--window", "lung", cwd=tmp_path)
-    assert "leads out of the folder" in done.err
+    with pytest.raises(UsageError, match="leads out of the folder"):
+        read_config(tree)
     (tree / "labels.csv").write_bytes(table.read_bytes())
     (tree / "featstore.toml").write_text('labels = "labels.csv"\ncolumns = { label = "diagnosis" }\n')
     done = featstore("check", str(tree), "--window", "lung", cwd=tmp_path)
     assert done.code == 0, done.err
     assert "classes: a 12, b 12" in done.out
-    done = featstore("predict", str(tmp_path), str(tree), "--labels", str(table), cwd=tmp_path)
-    assert "Leave out --labels" in done.err
+
+
+def test_new_images_have_no_labels(tree):
+    with pytest.raises(UsageError, match="learned from") as info:
+        find_images(tree, labels=tree / "labels.csv")
+    assert info.value.remedy.startswith("Leave out --labels")
