@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Data = Annotated[
     Path,
     typer.Argument(
-        help="Folder (class/… or split/class/…), CSV or Parquet (path,label[,group][,split][,site]), or .npz."
+        help="Folder (class/… or split/class/…), CSV or Parquet (path,label[,group][,split][,site]), .npz or .h5."
     ),
 ]
 Columns = Annotated[

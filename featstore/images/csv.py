@@ -154,6 +154,41 @@ def list_csv(
     )
 
 
+def other_columns(
+    file: Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    root: str | Path | None = None,
+    suffix: str | None = None,
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Columns of a table that say neither path nor label, group, split or site, and their cells by relative path.
+
+    Of lines that repeat a path the first counts. A column that bears the name of a role, but has none, is called
+    ``label_of_table``.
+
+    Parameters
+    ----------
+    file, columns, root, suffix
+        As for `list_csv`, which has read the table.
+    """
+    given = require_roles(columns or {})
+    table = read_table(file, given)
+    flags = named_flags(table, given)
+    places = find_columns(
+        table, {role: name for role, name in given.items() if not (flags and role == "label")}
+    )
+    if flags:
+        places.pop("label", None)
+    others = [at for at in range(len(table.columns)) if at not in places.values()]
+    texts = [cells[places["path"]] for _, cells in table.rows]
+    locator = Locator(_root(file, root), file.parent, root is not None, _suffix(suffix), texts)
+    found: dict[str, list[str]] = {}
+    for text, (_, cells) in zip(texts, table.rows, strict=True):
+        found.setdefault(locator.locate(text), [cells[at] for at in others])
+    names = [table.columns[at] for at in others]
+    return [f"{name}_of_table" if plain(name) in ROLES else name for name in names], found
+
+
 def _root(file: Path, root: str | Path | None) -> Path:
     if root is None:
         return file.parent

@@ -18,10 +18,11 @@ from featstore.errors import BadImageError, ManifestError, did_you_mean
 from featstore.findings import Finding, counted
 from featstore.images.csv import TABLES, list_csv
 from featstore.images.folder import list_folder, list_tree
+from featstore.images.formats import hdf5, npz
 from featstore.images.formats.container import formats, suffixes
 from featstore.images.formats.dicom import SITE_TAGS, in_space
 from featstore.images.formats.nifti import parse_slices
-from featstore.images.formats.npz import ARRAYS, read_table
+from featstore.images.formats.npz import ARRAYS
 from featstore.images.label_table import label_images, read_labels
 from featstore.images.manifest import (
     Contents,
@@ -141,7 +142,7 @@ def scan(
     ----------
     data
         A folder ``class/...`` or ``split/class/...``; a table ``path,label[,group][,split][,site]``, CSV or Parquet;
-        or arrays of pictures and labels, ``.npz`` (as MedMNIST's) or ``.npy``.
+        or arrays of pictures and labels, ``.npz`` (as MedMNIST's), ``.npy`` or ``.h5``.
         A manifest is what it would be read to, and comes back as it is: so a part of a data set goes wherever all of
         it would.
     group_pattern, follow_links, columns, root, suffix, site_tag, slices, covariates, labels, labels_by
@@ -336,12 +337,12 @@ def _list_folder(data: Path, *, follow_links: bool) -> Listing:
 def _list_arrays(data: Path) -> Listing:
     """A file of arrays, which says the class of each of its pictures."""
     try:
-        table = read_table(data)
+        table = (hdf5 if data.suffix.lower() in hdf5.Hdf5.suffixes else npz).read_table(data)
     except BadImageError as error:
         raise ManifestError(
             f"{str(data)!r} cannot be a data set: {error.detail}",
-            "Save pictures and classes as train_images, train_labels, test_images, test_labels in one .npz; or give a"
-            " folder with one folder per class.",
+            "Save pictures and classes as train_images, train_labels, test_images, test_labels in one .npz or .h5; or"
+            " give a folder with one folder per class.",
         ) from error
     except OSError as error:
         raise ManifestError(f"{str(data)!r} cannot be read: {error.strerror}.", "Check the file.") from error

@@ -4,6 +4,7 @@ import io
 import re
 import struct
 
+import h5py
 import nibabel
 import numpy as np
 import pytest
@@ -37,7 +38,11 @@ def saved(name, image, **options):
 
 def array_file(name, array):
     file = io.BytesIO()
-    np.save(file, array) if name == "NPY" else np.savez_compressed(file, images=array)
+    if name == "HDF5":
+        with h5py.File(file, "w") as written:
+            written["images"] = array
+    else:
+        np.save(file, array) if name == "NPY" else np.savez_compressed(file, images=array)
     return file.getvalue()
 
 
@@ -55,7 +60,7 @@ def samples(name):
             nibabel.Nifti1Image(array, np.eye(4)).to_bytes()
             for array in (volume, volume.astype(np.int16) * 3)
         ]
-    if name in {"NPY", "NPZ"}:
+    if name in {"NPY", "NPZ", "HDF5"}:
         stacks = [pixels, pixels[..., 0], np.stack([pixels] * 3), pixels[None, ..., 0] * np.uint16(3)]
         return [array_file(name, stack) for stack in stacks]
     found = [saved(name, Image.fromarray(pixels)), saved(name, Image.fromarray(pixels[..., 0]))]
@@ -77,6 +82,7 @@ def test_the_formats_are_found_by_file_name_and_have_numbers_of_their_own():
         "bmp",
         "dicom",
         "gif",
+        "hdf5",
         "jpeg",
         "nifti",
         "npy",
