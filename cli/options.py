@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,7 +83,8 @@ Suffix = Annotated[
 Backbones = Annotated[
     str | None,
     typer.Option(
-        help="Names, with commas: Xception,MobileNetV2; ResNet50:conv4 ends at a layer; NAME=FILE.onnx is a file.",
+        help="Names, with commas: Xception,MobileNetV2; ResNet50:conv4 ends at a layer; NAME=FILE.onnx[mean=…]"
+        " is a file.",
         metavar="A,B",
     ),
 ]
@@ -452,8 +454,10 @@ _READING: dict[str, tuple[Any, Any]] = {
 
 
 def parse_names(text: str | None) -> list[str] | None:
-    """``A,B`` as a list."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    """``A,B`` as a list; commas in brackets, as in ``A=a.onnx[mean=0,std=1],B``, part nothing."""
+    if text is None:
+        return None
+    return [name for part in re.split(r",(?![^\[\]]*\])", text) if (name := part.strip())]
 
 
 def parse_codes(entries: list[str] | None) -> list[str]:

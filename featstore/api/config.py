@@ -125,7 +125,7 @@ def _count(value: Any) -> int:  # noqa: ANN401
 
 def _names(value: Any) -> list[str]:  # noqa: ANN401
     if isinstance(value, str):
-        value = [part.strip() for part in value.split(",") if part.strip()]
+        value = [part.strip() for part in re.split(r",(?![^\[\]]*\])", value) if part.strip()]
     if not isinstance(value, list | tuple) or not value:
         raise _UnfitError
     return [_text(part) for part in value]

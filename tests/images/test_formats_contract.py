@@ -72,7 +72,9 @@ def samples(name):
     return found
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "HDF5" else []) for name in OWN]
+)
 def test_each_format_holds_the_contract(name):
     check_format(OWN[name], samples(name))
 
@@ -94,7 +96,7 @@ def test_the_formats_are_found_by_file_name_and_have_numbers_of_their_own():
     ]
     assert {known.code: name for name, known in OWN.items()} == {
         1: "BMP", 2: "GIF", 3: "JPEG", 4: "PNG", 5: "PPM", 6: "TIFF", 7: "WEBP", 8: "DICOM",
-        9: "NIFTI", 10: "NPY",
+        9: "NIFTI", 10: "NPY", 12: "HDF5",
         11: "NPZ",
     }  # fmt: skip
 
