@@ -695,9 +695,12 @@ def _fusing(fusion: Fusion, asked: Mapping[str, Any]) -> list[str]:
         *_option("--test-size", asked.get("test_size"), 0.25),
         *_option("--split-seed", asked.get("split_seed"), 0),
         *_option("--positive", fusion.matrix["positive"]),
+        *_option("--unit", fusion.unit, "image"),
+        *_option("--pool", fusion.pool),
         *_option("--calibrate", None if calibration is None else calibration["method"]),
         *_option("--sensitivity", fusion.operating["sensitivity"]),
         *_option("--confidence", fusion.operating.get("confidence")),
+        *_option("--abstain", asked.get("abstain")),
         *(["--init-from", "EARLIER"] if fusion.warm_start else []),
         *_option("--freeze-blocks", ",".join(fusion.warm_start.frozen) if fusion.warm_start else None, ""),
     ]  # fmt: skip
