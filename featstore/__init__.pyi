@@ -90,6 +90,8 @@ from .results.extraction import (
     ThroughputSummary,
 )
 from .results.fusion import (
+    Abstention,
+    ConformalRule,
     Counts,
     Difference,
     Explanation,
@@ -100,11 +102,14 @@ from .results.fusion import (
     MetricChange,
     OperatingFields,
     Packed,
+    PatientPrediction,
     Prediction,
     Predictions,
     Replay,
+    SetCoverage,
     SingleNetwork,
     ToleranceFields,
+    UnlikeTraining,
     WarmStart,
 )
 from .results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
@@ -131,6 +136,7 @@ __version__: str
 
 __all__ = [
     "AbsentWeightsError",
+    "Abstention",
     "AuditError",
     "BackboneCost",
     "BackboneDrift",
@@ -152,6 +158,7 @@ __all__ = [
     "Compaction",
     "Comparison",
     "ConfigOptions",
+    "ConformalRule",
     "Conversion",
     "ConvertedImages",
     "Counts",
@@ -202,6 +209,7 @@ __all__ = [
     "PairwiseDifference",
     "PaperNetwork",
     "ParetoPoint",
+    "PatientPrediction",
     "Picture",
     "Plan",
     "PlannedDifference",
@@ -230,6 +238,7 @@ __all__ = [
     "Score",
     "ScoresByImage",
     "SelectionBias",
+    "SetCoverage",
     "ShardCorruptError",
     "ShortcutResult",
     "SingleNetwork",
@@ -241,6 +250,7 @@ __all__ = [
     "ThroughputSummary",
     "ToleranceFields",
     "UnknownNameError",
+    "UnlikeTraining",
     "UsageError",
     "VarianceComponents",
     "Verification",

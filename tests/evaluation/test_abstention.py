@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from fakes import GridBackbone, spec, write_images
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from runs import forge
 from sklearn.covariance import LedoitWolf
 
 import featstore
@@ -34,6 +36,9 @@ from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import image_blocks, plan
 from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
+from featstore.reporting.page.report import compose, render
+from featstore.reporting.run_record import read_records
+from featstore.reporting.terminal.comparison import fusion_text
 from featstore.reporting.terminal.results import predictions_text
 from featstore.results.fusion import set_text
 from featstore.store.store import Store
@@ -316,20 +321,16 @@ def test_a_single_image_is_a_patient_of_its_own(world, tmp_path):
 
 
 def test_a_model_of_before_predicts_and_says_what_it_lacks(world, tmp_path):
-    import shutil
-
     old = tmp_path / "old"
     shutil.copytree(world.folder / "images", old)
-    path = old / run.MODEL_STATE
-    state = serialization.unseal(json.loads(path.read_text()))
-    state["extra"] = {name: state["extra"][name] for name in ("classes", "operating")}
-    path.write_text(json.dumps(serialization.seal(state)))
-    document = json.loads((old / "run.json").read_text())
-    answers = None
-    try:
-        answers = featstore.predict(old, world.data)
-    except RunError as error:
-        pytest.fail(f"{error} {sorted(document)}")
+
+    def as_before(page):
+        state = serialization.unseal({**page})
+        state["extra"] = {name: state["extra"][name] for name in ("classes", "operating")}
+        page |= serialization.seal(state)
+
+    forge(old, run.MODEL_STATE, as_before)
+    answers = featstore.predict(old, world.data)
     assert all(p.distance is None and p.prediction_set is None for p in answers.predictions)
     assert "not which images are unlike any in training" in predictions_text(answers)
 
@@ -366,3 +367,20 @@ def test_the_level_that_the_remedy_names_works(world, tmp_path):
     level = float(caught.value.remedy.split()[2])
     featstore.fuse(world.data, cache=world.folder / "cache", out=tmp_path / "yes", abstain=level)
     assert read_model(tmp_path / "yes").sets.alpha == level
+
+
+def test_report_card_and_screen_say_level_numbers_and_coverage(world):
+    said = world.fusion.abstention.by_patient["test"]["ill"]
+    phrase = f"ill {said.covered:.3f} [{said.interval[0]:.3f} to {said.interval[1]:.3f}]"
+    page = render(compose(read_records([world.folder / "patients", world.folder / "images"])))
+    screen = " ".join(fusion_text(world.fusion).split())
+    for text in (page, screen):
+        assert (
+            "Prediction sets at 80%, calibrated on patients that the model was not fitted on (7 ill and 8 well)."
+            in text
+        )
+        assert phrase in text
+        assert "farther from them than 95% of those of 45 patients left out" in text
+    assert "When not to answer: prediction sets at 80%, test" in page
+    assert "keeps no prediction sets, so that featstore predict always answers one class" in page
+    assert "--abstain 0.2" in page
