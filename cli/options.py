@@ -200,6 +200,22 @@ Confidence = Annotated[
         metavar="SHARE",
     ),
 ]
+Abstain = Annotated[
+    float | None,
+    typer.Option(
+        help='Error rate, such as 0.1, so that predict may say "not sure": of the new patients of a class at most'
+        " this share gets a set of answers without it. Calibrated on patients that the model is not fitted on.",
+        metavar="RATE",
+    ),
+]
+NewVectors = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of a store: vectors that are there are taken, new ones are kept, so that what was interrupted"
+        " goes on. Without it nothing of the new images is kept.",
+        metavar="FOLDER",
+    ),
+]
 Primary = Annotated[
     str | None,
     typer.Option(
