@@ -581,14 +581,15 @@ def check(
 
     Example: featstore check DATA --columns group=patient_id
     """
-    from featstore.api.check import check
     from featstore.api.config import refuse_overwriting
-    from featstore.api.config import write_config as write
-    from featstore.reporting.terminal.results import check_text
 
     if write_config:
         refuse_overwriting(data, config, overwrite=overwrite)
-    say("check", "reading the data set", json=json)
+    say("check", "reading the data set", json=json)  # before what takes long to load
+    from featstore.api.check import check
+    from featstore.api.config import write_config as write
+    from featstore.reporting.terminal.results import check_text
+
     result = check(
         data,
         value_range=options.parse_range(value_range, window),
