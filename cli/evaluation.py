@@ -398,7 +398,8 @@ def predict(
     if prepared.findings:
         print_text(findings_text(prepared.findings), err=True)
     networks = ", ".join(prepared.weights)
-    say("predict", f"{len(prepared.images.records)} images; loading {networks}", json=json)
+    how = f"loading {networks}" if cache is None else f"what {cache} lacks is computed by {networks}"
+    say("predict", f"{len(prepared.images.records)} images; {how}", json=json)
     result = predict_prepared(prepared, cache)
     written = () if out is None else write_table(out, result)
     if json:
