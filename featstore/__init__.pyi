@@ -93,6 +93,8 @@ from .results.extraction import (
     ThroughputSummary,
 )
 from .results.fusion import (
+    Abstention,
+    ConformalRule,
     Counts,
     Difference,
     Explanation,
@@ -103,11 +105,14 @@ from .results.fusion import (
     MetricChange,
     OperatingFields,
     Packed,
+    PatientPrediction,
     Prediction,
     Predictions,
     Replay,
+    SetCoverage,
     SingleNetwork,
     ToleranceFields,
+    UnlikeTraining,
     WarmStart,
 )
 from .results.machine import CacheHealth, MachineReport, NetworkWeights, Problem
@@ -134,6 +139,7 @@ __version__: str
 
 __all__ = [
     "AbsentWeightsError",
+    "Abstention",
     "AuditError",
     "BackboneCost",
     "BackboneDrift",
@@ -155,6 +161,7 @@ __all__ = [
     "Compaction",
     "Comparison",
     "ConfigOptions",
+    "ConformalRule",
     "Conversion",
     "ConvertedImages",
     "Counts",
@@ -206,6 +213,7 @@ __all__ = [
     "PairwiseDifference",
     "PaperNetwork",
     "ParetoPoint",
+    "PatientPrediction",
     "Picture",
     "Plan",
     "PlannedDifference",
@@ -234,6 +242,7 @@ __all__ = [
     "Score",
     "ScoresByImage",
     "SelectionBias",
+    "SetCoverage",
     "ShardCorruptError",
     "ShortcutResult",
     "SingleNetwork",
@@ -247,6 +256,7 @@ __all__ = [
     "ThroughputSummary",
     "ToleranceFields",
     "UnknownNameError",
+    "UnlikeTraining",
     "UsageError",
     "VarianceComponents",
     "Verification",

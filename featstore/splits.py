@@ -11,10 +11,9 @@ and balance.
 from __future__ import annotations
 
 import unicodedata
-import warnings
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -100,7 +99,7 @@ def group_folds(table: LabelledImages, folds: int, repeats: int = 1, seed: int =
         )
     splits: list[Split] = []
     for repeat in range(repeats):
-        drawn = _stratified_folds(table.y, table.groups, folds, seed + repeat)
+        drawn = stratified_folds(table.y, table.groups, folds, seed + repeat)
         if not all(_has_every_class(table, test) for _, test in drawn):
             drawn = _folds_by_search(table, folds, seed + repeat)
         splits.extend(drawn)
@@ -308,7 +307,7 @@ def inner_folds(
             "The training images of a class are of one group, so nothing can be chosen on held-out ones.",
             f"Leave out {needed_by}, or add patients.",
         )
-    drawn = _stratified_folds(y, groups, min(folds, fewest), seed)
+    drawn = stratified_folds(y, groups, min(folds, fewest), seed)
     if not all(_has_every_class(table, train[rest]) for rest, _ in drawn):
         parts = most_parts(y, groups, min(folds, fewest))
         part_of = partition_groups(y, groups, [1 / parts] * parts, seed) if parts > 1 else None
@@ -349,7 +348,7 @@ def hold_out(table: LabelledImages, test_size: float, seed: int = 0) -> dict[str
     _require_two_groups(table)
     folds = max(2, round(1 / test_size))
     if min(_groups_by_class(table)) >= folds:
-        train, test = _stratified_folds(table.y, table.groups, folds, seed)[0]
+        train, test = stratified_folds(table.y, table.groups, folds, seed)[0]
         if _has_every_class(table, test) and _has_every_class(table, train):
             return {"train": train, "test": test}
     part_of = partition_groups(table.y, table.groups, (test_size, 1 - test_size), seed)
@@ -420,14 +419,76 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in unicodedata.normalize("NFKC", name).casefold() if letter.isalnum())
 
 
-def _stratified_folds(y: NDArray[np.intp], groups: NDArray[np.str_], folds: int, seed: int) -> list[Split]:
-    """What scikit-learn deals out, whatever it is."""
-    from sklearn.model_selection import StratifiedGroupKFold
+def stratified_folds(
+    y: NDArray[np.intp], groups: NDArray[Any], folds: int, random_state: int | np.random.RandomState = 0
+) -> list[Split]:
+    """Whole groups dealt into folds of similar classes: to the bit what scikit-learn's StratifiedGroupKFold deals.
 
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about rows per class; what counts are groups
-        return list(splitter.split(y, y, groups))
+    A group goes where it leaves the shares of the classes in the folds most alike, the most uneven groups first. All
+    folds are tried at once, and sums are taken in scikit-learn's order, so that even ties fall as they do there.
+
+    Parameters
+    ----------
+    y
+        ``(n,)`` class numbers.
+    groups
+        ``(n,)`` names or numbers of the groups.
+    folds
+        Number of folds, at most that of the groups.
+    random_state
+        Order of groups that are equally uneven.
+
+    Returns
+    -------
+    Pairs (training rows, test rows) of row indices; a fold may lack a class.
+
+    Raises
+    ------
+    ValueError
+        If there are more folds than groups.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, groups = np.array([0, 0, 1, 1, 0, 1]), np.array(["p", "p", "q", "q", "r", "s"])
+    >>> [groups[test].tolist() for _, test in stratified_folds(y, groups, 2)]
+    [['p', 'p', 's'], ['q', 'q', 'r']]
+    """
+    names, group_of = np.unique(groups, return_inverse=True)
+    if folds > len(names):
+        raise ValueError(f"{len(names)} groups cannot be dealt into {folds} folds.")
+    _, class_of, of_class = np.unique(y, return_inverse=True, return_counts=True)
+    held = np.zeros((len(names), len(of_class)))
+    np.add.at(held, (group_of, class_of), 1)
+    order = np.arange(len(names))
+    if not isinstance(random_state, np.random.RandomState):
+        random_state = np.random.RandomState(random_state)
+    random_state.shuffle(order)
+    held = held[order]
+    dealt, fold_of = np.zeros((folds, len(of_class))), np.empty(len(names), np.intp)
+    itself, sizes = np.arange(folds), [0.0] * folds
+    for at in np.argsort(-np.std(held, axis=1), kind="stable"):
+        tried = np.repeat(dealt[None], folds, axis=0)  # by fold that might get the group
+        tried[itself, itself] += held[at]
+        shares = tried / of_class
+        apart = shares - np.add.reduce(shares, axis=1, keepdims=True) / folds
+        spread = np.sqrt(np.add.reduce(apart * apart, axis=1) / folds)
+        best = _most_even((np.add.reduce(spread, axis=1) / len(of_class)).tolist(), sizes)
+        dealt[best] += held[at]
+        sizes[best] = float(np.add.reduce(dealt[best]))
+        fold_of[order[at]] = best
+    return _by_part(fold_of[group_of], folds)
+
+
+def _most_even(unevenness: list[float], sizes: list[float]) -> int:
+    """The fold to take by unevenness, and among nearly equal ones (as `numpy.isclose`) by fewer images."""
+    best = 0
+    for fold in range(1, len(sizes)):
+        less = unevenness[fold] - unevenness[best]
+        alike = abs(less) <= 1e-8 + 1e-5 * unevenness[best]
+        if less < 0 or (alike and sizes[fold] < sizes[best]):
+            best = fold
+    return best
 
 
 def _folds_by_search(table: LabelledImages, folds: int, seed: int) -> list[Split]:

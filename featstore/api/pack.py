@@ -337,6 +337,7 @@ def _fuse_again(
         calibrate=operating["calibration"] and operating["calibration"]["method"],
         sensitivity=operating["sensitivity"],
         confidence=operating.get("confidence"),
+        abstain=asked.get("abstain"),
         out=place / "run",
         accept=asked["accepted"],
         progress=progress,

@@ -215,6 +215,14 @@ def patients_of(matrix: FeatureMatrix, pool: str, positive: int | None) -> Patie
     return _patients(matrix, pool, positive)
 
 
+def patients_unless_torn(matrix: FeatureMatrix, pool: str, positive: int | None) -> Patients | None:
+    """The same; None where one has images of several classes, or none are known."""
+    try:
+        return patients_of(matrix, pool, positive)
+    except AuditError:
+        return None
+
+
 def _patients(table: LabelledImages, pool: str, positive: int | None) -> Patients:
     names, first, number = np.unique(table.groups, return_index=True, return_inverse=True)
     y = table.y[first]

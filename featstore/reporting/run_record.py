@@ -18,7 +18,7 @@ from featstore.reporting.verdict import calibration_error, phrase
 from featstore.results.comparison import CandidateResult, Comparison, Looks, Planning, SelectionBias
 from featstore.results.document import ShapeError, read_result
 from featstore.results.extraction import Extraction, ExtractionFields
-from featstore.results.fusion import Fusion, OperatingFields
+from featstore.results.fusion import Abstention, Fusion, OperatingFields
 from featstore.results.paper import Reproduction, ReproductionFields
 from featstore.results.scores import Curves, MatrixFields, MetricEstimate, Score
 from featstore.tables import DASH, Cell, Table, count_cell, number_cell, short_weights, text_cell
@@ -307,6 +307,8 @@ def read_fusion(document: Any) -> Fusion:  # noqa: ANN401
         _require(fusion.scores.keys() == fusion.by_image.keys(), "scores by image are missing")
     for scores in fusion.by_image.values():
         _require_metrics(scores)
+    if fusion.abstention is not None:
+        _require_sets(fusion.abstention, list(fusion.matrix["classes"]))
     for split, found in fusion.shortcuts.items():
         _require(split in fusion.scores, "shortcuts were scored on a split that nobody knows")
         for scores in found.values():
@@ -319,6 +321,15 @@ def read_fusion(document: Any) -> Fusion:  # noqa: ANN401
         },
         findings=_without_examples(fusion.findings),
     )
+
+
+def _require_sets(found: Abstention, classes: Sequence[str]) -> None:
+    """Refuse prediction sets of other classes than the model's."""
+    rule = found.rule
+    parts = [rule.patients, rule.by_image, *([] if rule.by_patient is None else [rule.by_patient])]
+    _require(all(len(part) == len(classes) for part in parts), "its prediction sets are of other classes")
+    told = [*found.by_image.values(), *found.by_patient.values()]
+    _require(all(by.keys() <= set(classes) for by in told), "its prediction sets are of other classes")
 
 
 def read_comparison(document: Any) -> Comparison:  # noqa: ANN401

@@ -623,3 +623,42 @@ def _line(finding: Finding) -> str:
 def _accepted(found: Sequence[Finding]) -> list[str]:
     titles = [finding.title for finding in found if finding.accepted]
     return [f"Accepted: {', '.join(titles)}."] if titles else []
+
+
+# When a model should not answer
+
+
+def sets_text(result: Fusion, split: str) -> str:
+    """Level of the prediction sets, on whom they were calibrated, and what they did; empty where there are none."""
+    if result.abstention is None:
+        return ""
+    rule = result.abstention.rule
+    classes = list(result.matrix["classes"])
+    by = " and ".join(
+        f"{count} {printable(name)}" for name, count in zip(classes, rule.patients, strict=False)
+    )
+    about = result.abstention.by_patient if result.unit == GROUP else result.abstention.by_image
+    told = [
+        f"{printable(name)} {found.covered:.3f} [{interval_text(found.interval)}]"
+        f" (not sure {found.unsure:.2f}, neither {found.neither:.2f}; n = {found.patients})"
+        for name, found in about.get(split, {}).items()
+    ]
+    seen = f" On {split} the sets of {units(result)} hold the class of {', '.join(told)}." if told else ""
+    return (
+        f"Prediction sets at {1 - rule.alpha:.0%}, calibrated on patients that the model was not fitted on"
+        f" ({by}).{seen}"
+        " The level holds over new patients of a class who come as those did, and for no other hospital."
+    )
+
+
+def unlike_text(result: Fusion, split: str) -> str:
+    """From when on an image is called unlike those of training, and how many were; empty where that is not told."""
+    if result.unlike is None:
+        return ""
+    who = "patients" if result.unlike.has_patients else "images"
+    share = result.unlike.held_out.get(split)
+    seen = "" if share is None else f"; on {split} {share:.1%} of the images are"
+    return (
+        "An image is called unlike those of training where it is farther from them than"
+        f" {1 - result.unlike.share:.0%} of those of {result.unlike.patients} {who} left out{seen}."
+    )

@@ -269,6 +269,19 @@ def calibration(record: RunRecord) -> str:
             return ""
 
 
+def abstention(record: RunRecord) -> list[str]:
+    """When its model should not answer: prediction sets, and images unlike those of training; of a fit alone."""
+    if not isinstance(record.outcome, Fusion):
+        return []
+    split = record.shown or ""
+    sets = verdict.sets_text(record.outcome, split)
+    unlike = verdict.unlike_text(record.outcome, split)
+    return [
+        sets or "The model keeps no prediction sets, so that featstore predict always answers one class.",
+        unlike or "The model does not tell when an image is unlike those of training.",
+    ]
+
+
 def selection(record: RunRecord) -> str:
     """How the model was chosen among others."""
     match record.outcome:

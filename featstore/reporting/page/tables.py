@@ -18,7 +18,15 @@ from featstore.images.windows import range_option
 from featstore.reporting import run_record
 from featstore.reporting.run_record import RunRecord, subject
 from featstore.reporting.terminal.comparison import scored_on
-from featstore.reporting.verdict import best_single, chance_text, phrase, pooled_text, sites_text
+from featstore.reporting.verdict import (
+    best_single,
+    chance_text,
+    phrase,
+    pooled_text,
+    sets_text,
+    sites_text,
+    unlike_text,
+)
 from featstore.reporting.wording import kept
 from featstore.results.comparison import (
     BackboneValue,
@@ -69,6 +77,7 @@ def shown_tables(record: RunRecord) -> list[Table]:
                 _scores(record, fusion),
                 *filter(None, [_both_units_of_fit(record, fusion)]),
                 *filter(None, [_predictive_values_table(record)]),
+                *filter(None, [_abstention_table(record, fusion)]),
                 *([] if fusion.warm_start is None else [_changes(fusion.warm_start)]),
             ]
         case _ if record.reproduction is not None:
@@ -245,6 +254,31 @@ def _both_units_of_fit(record: RunRecord, fusion: Fusion) -> Table | None:
         ("Score", f"{fusion.patients[shown]:,} patients", f"{fusion.sizes[shown]:,} images"),
         rows,
         f"{pooled_text(fusion.pool)} Both resample patients.",
+    )
+
+
+def _abstention_table(record: RunRecord, fusion: Fusion) -> Table | None:
+    """What prediction sets did on held-out patients, by class; and how many images are unlike those of training."""
+    shown = record.shown or ""
+    if fusion.abstention is None:
+        return None
+    units = {"patients": fusion.abstention.by_patient, "images of patients": fusion.abstention.by_image}
+    rows = tuple(
+        (
+            text_cell(f"{name}, {unit}"),
+            count_cell(found.patients),
+            number_cell(found.covered, found.interval),
+            number_cell(found.unsure),
+            number_cell(found.neither),
+        )
+        for unit, by_split in units.items()
+        for name, found in by_split.get(shown, {}).items()
+    )
+    return Table(
+        f"When not to answer: prediction sets at {1 - fusion.abstention.rule.alpha:.0%}, {shown}",
+        ("Class", "Patients", "Class in the set", "Not sure", "Neither"),
+        rows,
+        f"{sets_text(fusion, shown)} {unlike_text(fusion, shown)}".strip(),
     )
 
 
@@ -758,9 +792,12 @@ def _fusing(fusion: Fusion, asked: Mapping[str, Any]) -> list[str]:
         *_option("--test-size", asked.get("test_size"), 0.25),
         *_option("--split-seed", asked.get("split_seed"), 0),
         *_option("--positive", fusion.matrix["positive"]),
+        *_option("--unit", fusion.unit, "image"),
+        *_option("--pool", fusion.pool),
         *_option("--calibrate", None if calibration is None else calibration["method"]),
         *_option("--sensitivity", fusion.operating["sensitivity"]),
         *_option("--confidence", fusion.operating.get("confidence")),
+        *_option("--abstain", asked.get("abstain")),
         *(["--init-from", "EARLIER"] if fusion.warm_start else []),
         *_option("--freeze-blocks", ",".join(fusion.warm_start.frozen) if fusion.warm_start else None, ""),
     ]  # fmt: skip

@@ -176,6 +176,8 @@ def fusion_screen(result: Fusion, width: int = WIDEST, *, details: bool = False)
         f"Fitted on the training images alone: {sizes}.",
         operating_text(result.operating, list(result.matrix["classes"]), result.unit),
         _fit_by_image(result, split),
+        verdict.sets_text(result, split),
+        verdict.unlike_text(result, split) if details or result.abstention is not None else "",
         *([] if details or not _is_calibrated(result) else _calibrations(result)),
         _warm_start_text(result),
         "" if result.looks is None else verdict.looks_text(result.looks),
