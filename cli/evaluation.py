@@ -130,6 +130,7 @@ def plan(
     folds: options.Folds = "5",
     repeats: options.Repeats = None,
     fold_seed: options.FoldSeed = 0,
+    harmonise: options.Harmonise = "none",
     positive: options.Positive = None,
     unit: options.Unit = "image",
     pool: options.Pool = None,
@@ -172,6 +173,7 @@ def plan(
         folds=options.parse_folds(folds),
         repeats=repeats,
         fold_seed=fold_seed,
+        harmonise=harmonise,
         positive=positive,
         unit=unit,
         pool=pool,
@@ -216,6 +218,7 @@ def compare(
     folds: options.Folds = "5",
     repeats: options.Repeats = None,
     fold_seed: options.FoldSeed = 0,
+    harmonise: options.Harmonise = "none",
     training_seeds: Annotated[
         int, typer.Option(help="Seeds to train with, for strategies that draw random numbers.")
     ] = 1,
@@ -292,6 +295,7 @@ def compare(
         folds=options.parse_folds(folds),
         repeats=repeats,
         fold_seed=fold_seed,
+        harmonise=harmonise,
         training_seeds=training_seeds,
         positive=positive,
         unit=unit,
@@ -589,14 +593,15 @@ def check(
 
     Example: featstore check DATA --columns group=patient_id
     """
-    from featstore.api.check import check
     from featstore.api.config import refuse_overwriting
-    from featstore.api.config import write_config as write
-    from featstore.reporting.terminal.results import check_text
 
     if write_config:
         refuse_overwriting(data, config, overwrite=overwrite)
-    say("check", "reading the data set", json=json)
+    say("check", "reading the data set", json=json)  # before what takes long to load
+    from featstore.api.check import check
+    from featstore.api.config import write_config as write
+    from featstore.reporting.terminal.results import check_text
+
     result = check(
         data,
         value_range=options.parse_range(value_range, window),

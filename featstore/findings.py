@@ -218,6 +218,19 @@ CATALOGUE: dict[str, FindingKind] = {
         " that column was taken for the label.",
         "Nothing needs to be done if that is meant; else name the right column: --columns label=COLUMN",
     ),
+    "FS212": FindingKind(
+        "labels_missing",
+        "warning",
+        "Images of the folder have no label in the table of --labels: no row names their patient, study, series or"
+        " file, or its label is empty. They were left out.",
+        "Nothing needs to be done if they are not meant (localizers, other examinations); else add their rows.",
+    ),
+    "FS213": FindingKind(
+        "labels_unmatched",
+        "warning",
+        "Rows of the table of --labels name a patient, study, series or file of which the folder holds no image.",
+        "Check that the folder is complete and the ids are those of the images; else delete the rows.",
+    ),
     # FS3xx is about files and pixels
     "FS301": FindingKind(
         "quarantined",

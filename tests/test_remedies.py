@@ -16,7 +16,10 @@ PAPER_HAS = "`featstore paper` has extracted those very features the moment befo
 EXCEPTIONS = {
     ("paper",): {
         PAPER_SETS: [
-            "featstore.api.compare:_splits",
+            "featstore.evaluation.folding:draw_folds",
+            "featstore.evaluation.folding:refuse_unfit",
+            "featstore.splits:site_folds",
+            "featstore.splits:patient_folds",
             "featstore.api.compare:_with_covariates",
             "featstore.evaluation.findings:_chosen_at_edge",
             "featstore.api.fuse:PreviousRun.held_out",
@@ -59,6 +62,11 @@ EXCEPTIONS = {
             "featstore.matrix:_recipe_of",
             "featstore.matrix:_no_view",
             "featstore.stored_features:_remedy",
+        ],
+    },
+    ("plan",): {
+        "a plan chooses by --calibrate alone, and has no --subsets": [
+            "featstore.evaluation.folding:refuse_unfit",
         ],
     },
     ("predict", "explain", "finetune", "cache drift"): {

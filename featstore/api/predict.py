@@ -660,6 +660,11 @@ def find_images(
         If nothing that was given is an image; with one example.
     """
     refuse_unknown_options(reading)
+    if reading.get("labels") is not None:
+        raise UsageError(
+            "--labels is for images that are learned from, and these are new ones.",
+            "Leave out --labels; known answers go into a CSV file with the columns path,label.",
+        )
     given = [images] if isinstance(images, str | os.PathLike) else list(images)
     table = {name: reading.get(name) for name in TABLE_OPTIONS}
     search = _Search(reading.get("follow_links", False), table, classes)

@@ -365,6 +365,7 @@ def read_comparison(document: Any) -> Comparison:  # noqa: ANN401
         _require(set(by_image.patients) == set(comparison.matrix["classes"]), "patients are of other classes")
         for estimates in by_image.estimates.values():
             _require_metrics(estimates)
+    _require_sites(comparison, names)
     bias, value = comparison.selection_bias, comparison.backbone_value
     _require(bias is None or bias.name in names, "a stranger won")
     if value is not None:
@@ -435,6 +436,18 @@ def _require_request(comparison: Comparison) -> None:
 def _require_pool(unit: str, pool: str | None) -> None:
     right = pool is None if unit != GROUP else pool is not None and is_pool(pool)
     _require(right, "nobody pools images so")
+
+
+def _require_sites(comparison: Comparison, names: Sequence[str]) -> None:
+    sites = comparison.sites
+    _require((sites is not None) == (comparison.protocol.left_out == "site"), "scores by site are missing")
+    if sites is None:
+        return
+    drops = [one.candidate for one in sites.drops]
+    _require(sorted(drops) == sorted(names) and sites.candidate in names, "sites are scored of strangers")
+    for one in sites.sites:
+        _require_metrics(one.scores)
+        _require(set(one.classes) == set(comparison.matrix["classes"]), "patients are of other classes")
 
 
 def _require_metrics(found: Iterable[str]) -> None:

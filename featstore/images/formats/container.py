@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from featstore import registry
 from featstore.errors import BadImageError, UsageError
+from featstore.serialization import digest_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -127,6 +128,8 @@ class Pages:
         What may name scanner or hospital, by the name of its tag: none of it names a person.
     places
         Where the pages lie, by number; empty where the file does not say.
+    keys
+        Digests of what a table of labels may name the file by: see `origin_key`.
     """
 
     frames: tuple[int, ...] = (0,)
@@ -135,11 +138,26 @@ class Pages:
     group: str | None = None
     sites: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[int, Place] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
         """Number of the last page."""
         return self.total - 1
+
+
+def origin_key(level: str, text: str) -> str:
+    """Digest of the id of a patient, study, series or file, by which a file and a row of a table find each other.
+
+    Capitals, spaces and zeros in front do not count: spreadsheets change these. Empty where the id is.
+
+    Examples
+    --------
+    >>> origin_key("patient", " 0012") == origin_key("patient", "12") != origin_key("study", "12")
+    True
+    """
+    plain = text.strip("\0 \t\r\n").casefold()
+    return digest_bytes(f"{level}\0{plain.lstrip('0') or '0'}".encode()) if plain else ""
 
 
 class Index(Protocol):

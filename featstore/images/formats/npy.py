@@ -104,7 +104,7 @@ class ArrayShape:
     @property
     def is_deep(self) -> bool:
         """Whether values are other than 0..255, so that their range must be declared."""
-        return self.dtype.str not in {"|u1", "|b1"}
+        return self.dtype.str not in PLAIN
 
     @property
     def count(self) -> int:
@@ -140,6 +140,8 @@ class ArrayShape:
         )
 
 
+PLAIN = frozenset({"|u1", "|b1"})
+"""Types whose values need no range."""
 NUMBERS, NAMES = "biuf", "biufSU"
 """Kinds of values that are pictures, and those that name a class or a patient."""
 
@@ -264,7 +266,13 @@ def read_array(data: bytes | memoryview, found: ArrayShape | None = None) -> NDA
     if len(data) - found.start < found.bytes:
         raise BadImageError("truncated", "The array has fewer values than it announces.")
     flat = np.frombuffer(data, found.dtype, math.prod(found.shape), found.start)
-    array = flat.reshape(found.shape, order="F" if found.is_fortran else "C")
+    return stacked(flat.reshape(found.shape, order="F" if found.is_fortran else "C"), found)
+
+
+def stacked(array: NDArray[Any], found: ArrayShape) -> NDArray[Any]:
+    """Pictures ``(count, height, width, channels)`` of an array of the shape that it has."""
+    import numpy as np
+
     count, height, width, channels = found.stacked
     if array.ndim == _COLOURS and array.shape != (count, height, width, channels):
         array = np.moveaxis(array, 1, -1)

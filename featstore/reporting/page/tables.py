@@ -24,6 +24,7 @@ from featstore.reporting.verdict import (
     phrase,
     pooled_text,
     sets_text,
+    sites_text,
     unlike_text,
 )
 from featstore.reporting.wording import kept
@@ -66,6 +67,7 @@ def shown_tables(record: RunRecord) -> list[Table]:
         case Comparison() as comparison:
             return [
                 _brief_table(record, comparison),
+                *_sites_tables(comparison),
                 *filter(None, [_both_units(comparison)]),
                 *filter(None, [_predictive_values_table(record)]),
                 _definitions(record),
@@ -146,6 +148,57 @@ def _brief_table(record: RunRecord, comparison: Comparison) -> Table:
         marked=next(at for at, s in enumerate(shown) if s.candidate.label == marked),
         sorted_by=1,
     )
+
+
+def _sites_tables(comparison: Comparison) -> list[Table]:
+    """Scores at each site left out, and what that costs every candidate; none where no site was."""
+    found = comparison.sites
+    if found is None:
+        return []
+    shown = (PRIMARY, *BRIEF)
+    classes = list(comparison.matrix["classes"])
+    by_site = tuple(
+        (
+            text_cell(one.site),
+            count_cell(one.patients),
+            *(count_cell(one.classes[name]) for name in classes),
+            *(number_cell(one.scores[name].value, one.scores[name].interval) for name in shown),
+            number_cell(one.inside, None),
+        )
+        for one in found.sites
+    )
+    drops = tuple(
+        (
+            text_cell(one.candidate),
+            number_cell(one.inside, None),
+            number_cell(one.inside_by_site, None),
+            number_cell(one.outside, None),
+            number_cell(one.outside_pooled, None),
+            number_cell(one.drop, one.interval, signed=True),
+        )
+        for one in found.drops
+    )
+    scores = (
+        metric_heading(name) if name == PRIMARY else metric_heading(name).capitalize() for name in shown
+    )
+    return [
+        Table(
+            f"Each site left out: {found.candidate}",
+            ("Site", "Patients", *classes, *scores, f"{metric_heading(PRIMARY)} inside"),
+            by_site,
+            f"Trained on the other sites alone. Inside: the same images, by {found.inside_folds} folds over patients"
+            f" of all sites. {sites_text(found)}",
+        ),
+        Table(
+            "From inside to outside",
+            ("Candidate", "Inside", "Inside, by site", "Site left out", "All sites ranked together", "Drop"),
+            drops,
+            f"{metric_heading(PRIMARY)}. Inside: mean over {found.inside_folds} folds; by site: the same answers"
+            " ranked within each site. Drop: inside less site left out, with its 95 % interval over patients of these"
+            " sites.",
+            sorted_by=3,
+        ),
+    ]
 
 
 UNITS = (PRIMARY, "sensitivity", "specificity")
@@ -273,8 +326,8 @@ def _differences(
 
 
 def _score_method(record: RunRecord) -> str:
-    mean = "Mean over the folds" if not _own_split(record) else "On the data set's own test images"
-    return f"{mean}, with 95 % intervals by bootstrap of {kept(record)}, {NO_NARROWER}."
+    mean = _averaged(record)
+    return f"{mean[0].upper()}{mean[1:]}, with 95 % intervals by bootstrap of {kept(record)}, {NO_NARROWER}."
 
 
 def _difference_method(comparison: Comparison) -> str:
@@ -295,10 +348,21 @@ def _own_split(record: RunRecord) -> bool:
     return isinstance(record.outcome, Comparison) and record.outcome.own_split
 
 
+def _averaged(record: RunRecord) -> str:
+    """What a score is a mean of."""
+    if _own_split(record):
+        return f"on the data set's own test {record.noun}"
+    left_out = record.outcome.protocol.left_out if isinstance(record.outcome, Comparison) else ""
+    return {
+        "site": "mean over the sites left out where it is defined",
+        "group": f"over all {kept(record)} left out one by one",
+    }.get(left_out, "mean over the folds")
+
+
 def _definitions(record: RunRecord) -> Table:
     """Say of each number what it is and where its interval comes from: each has one definition on the page."""
     whom, positive = kept(record), record.matrix["positive"]
-    mean = f"on the data set's own test {record.noun}" if _own_split(record) else "mean over the folds"
+    mean = _averaged(record)
     about = f"of {positive}" if positive else "averaged over the classes, each against the rest"
     bootstrap = (
         f"bootstrap of {whom} (2,000 resamples), widened for overlapping training sets (Nadeau & Bengio 2003)"
@@ -753,9 +817,10 @@ def _comparing(comparison: Comparison, asked: Mapping[str, Any]) -> list[str]:
         *_option("--plan", "PLAN.json" if comparison.protocol.plan else None),
         *_option("--primary", asked.get("primary")),
         *_option("--margin", asked.get("margin"), MARGIN),
-        *_option("--folds", comparison.folds),
-        *([] if comparison.own_split else _option("--repeats", comparison.repeats)),
+        *_option("--folds", comparison.protocol.asked_folds),
+        *(_option("--repeats", comparison.repeats) if comparison.protocol.asked_folds == comparison.folds else []),
         *_option("--fold-seed", comparison.fold_seed),
+        *_option("--harmonise", comparison.protocol.harmonise, "none"),
         *_option("--training-seeds", asked.get("training_seeds"), 1),
         *_option("--positive", comparison.matrix["positive"]),
         *_option("--unit", comparison.protocol.unit, "image"),
