@@ -130,6 +130,8 @@ class Pages:
         Where the pages lie, by number; empty where the file does not say.
     keys
         Digests of what a table of labels may name the file by: see `origin_key`.
+    rows
+        Of files of arrays, which volume each of `frames` is a slice of; empty where each picture is its own.
     """
 
     frames: tuple[int, ...] = (0,)
@@ -139,6 +141,7 @@ class Pages:
     sites: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[int, Place] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+    rows: tuple[int, ...] = ()
 
     @property
     def last(self) -> int:
