@@ -457,6 +457,15 @@ CATALOGUE: dict[str, FindingKind] = {
         " hardly or not at all.",
         "Fit with a value beyond it, featstore fuse --set NAME=VALUE, and compare the scores.",
     ),
+    "FS430": FindingKind(
+        "dearer_no_better",
+        "note",
+        "Strategies take at least twice the computing time of concat_logreg, and their paired differences from it, on"
+        " the same networks, are not better by the test that the comparison prints. The time is the price in the"
+        " table of strategies, measured once, and not that of this run. Not better does not mean equal: few patients"
+        " tell little apart.",
+        "Nothing needs to be done; later comparisons are faster without them: --strategies A,B",
+    ),
 }  # fmt: skip
 """Code to its row; the order is that of the documentation."""
 

@@ -61,6 +61,7 @@ class ConcatLogreg(LinearStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    price: ClassVar[float] = 1.0
     min_blocks: ClassVar[int] = 1
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"tuned": {"C": "auto"}}
 
