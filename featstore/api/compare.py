@@ -29,6 +29,7 @@ from featstore.evaluation.findings import (
 from featstore.evaluation.folding import Units, draw_folds, refuse_unfit, site_result
 from featstore.evaluation.intervals import group_weights
 from featstore.evaluation.metrics import PRIMARY, positive_class
+from featstore.evaluation.negative_controls import negative_controls
 from featstore.findings import Finding, mark_accepted, ordered, resolve
 from featstore.matrix import FeatureMatrix, Source, load_matrix
 from featstore.processes import PhaseProgress, available_cores
@@ -347,6 +348,12 @@ def compare(
             weights,
             _shown(ranked, answered),
             fold_seed,
+        ),
+    )
+    result = msgspec.structs.replace(
+        result,
+        negative_controls=crossval.one_thread(
+            negative_controls, design, matrix, ranked, shortcuts, answered, fold_seed
         ),
     )
     told = [
