@@ -349,9 +349,6 @@ def compare(
             _shown(ranked, answered),
             fold_seed,
         ),
-    )
-    result = msgspec.structs.replace(
-        result,
         negative_controls=crossval.one_thread(
             negative_controls, design, matrix, ranked, shortcuts, answered, fold_seed
         ),

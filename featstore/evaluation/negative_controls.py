@@ -1,9 +1,9 @@
-"""Negative controls: is the disease seen, or something that goes with it, such as the border or the hospital?
+"""Negative controls: whether the disease is seen, or something that goes with it, such as the border or the hospital.
 
 A model is measured against guesses that see no lung, on the same patients; and the site is predicted from the same
 vectors, whose direction is compared with that of the disease (Lipsitch, Tchetgen Tchetgen & Cohen, Negative controls,
-Epidemiology 21, 2010; Zech et al., Variable generalization performance of a deep learning model to detect pneumonia in
-chest radiographs, PLOS Medicine 15, 2018).
+Epidemiology 21, 2010; Zech et al., Variable generalization performance of a deep learning model to detect pneumonia
+in chest radiographs, PLOS Medicine 15, 2018).
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def test_a_run_of_before_is_read_and_would_be_written_as_it_is(name, reader):
 
 
 def by_image(written):
-    """What a fusion tells since it can be of patients or keep silent: that this one was of images, and answered all."""
+    """What a fusion tells since it can be of patients or keep silent: that this was of images, and answered all."""
     of_images = {"singles": {}, "unit": "image", "pool": None, "patients": {}, "by_image": {}}
     return written | of_images | {"abstention": None, "unlike": None}
 
