@@ -347,6 +347,7 @@ def compare(
             weights,
             _shown(ranked, answered),
             fold_seed,
+            jobs,
         ),
     )
     told = [
