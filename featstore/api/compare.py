@@ -348,6 +348,7 @@ def compare(
             weights,
             _shown(ranked, answered),
             fold_seed,
+            jobs,
         ),
         negative_controls=crossval.one_thread(
             negative_controls, design, matrix, ranked, shortcuts, answered, fold_seed
