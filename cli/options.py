@@ -200,6 +200,22 @@ Confidence = Annotated[
         metavar="SHARE",
     ),
 ]
+Abstain = Annotated[
+    float | None,
+    typer.Option(
+        help='Error rate, such as 0.1, so that predict may say "not sure": of the new patients of a class at most'
+        " this share gets a set of answers without it. Calibrated on patients that the model is not fitted on.",
+        metavar="RATE",
+    ),
+]
+NewVectors = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of a store: vectors that are there are taken, new ones are kept, so that what was interrupted"
+        " goes on. Without it nothing of the new images is kept.",
+        metavar="FOLDER",
+    ),
+]
 Primary = Annotated[
     str | None,
     typer.Option(
@@ -211,8 +227,9 @@ Margin = Annotated[float, typer.Option(help="Difference in AUC that is too small
 Folds = Annotated[
     str,
     typer.Option(
-        help="Folds of the cross-validation, over whole groups; split: the data set's own test images.",
-        metavar="N|split",
+        help="Folds of the cross-validation, over whole groups; site, group: each site or patient left out once;"
+        " split: the data set's own test images.",
+        metavar="N|site|group|split",
     ),
 ]
 Repeats = Annotated[
@@ -223,6 +240,13 @@ Repeats = Annotated[
     ),
 ]
 FoldSeed = Annotated[int, typer.Option(help="Seed of folds and resamples.")]
+Harmonise = Annotated[
+    str,
+    typer.Option(
+        help="With --folds site: none, or per-site for each site's own mean and deviation, of the one left out too.",
+        metavar="none|per-site",
+    ),
+]
 ViewPolicies = Annotated[
     str, typer.Option("--views", help="Training on views: identity, expand, average, sample, with commas.")
 ]
@@ -252,9 +276,8 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     "Evaluation": (
         "strategy", "strategies", "subsets", "positive", "class_name", "unit", "pool", "primary", "margin", "plan",
         "by", "ratios", "folds", "repeats", "seed", "paper_split", "sensitivity", "confidence", "calibrate", "preset",
-        "settings", "init_from", "freeze_blocks", "test_size", "split_seed", "fold_seed", "training_seeds", "views",
-        "test_views",
-        "economics", "nested", "view_curve", "accept", "tolerance",
+        "settings", "init_from", "freeze_blocks", "test_size", "split_seed", "fold_seed", "harmonise",
+        "training_seeds", "views", "test_views", "economics", "nested", "view_curve", "accept", "tolerance",
     ),
     "Training": ("epochs", "learning_rate", "patience", "unfreeze", "batch_size"),
     "Networks": ("backbone", "backbones", "weights", "recipe", "seeds", "precision", "preprocess", "engine"),
@@ -466,11 +489,14 @@ def parse_codes(entries: list[str] | None) -> list[str]:
 
 
 def parse_folds(text: str) -> int | str:
-    """A number of folds, or ``split``."""
-    if text == "split":
+    """A number of folds, or ``split``, ``site`` or ``group``."""
+    if text in {"split", "site", "group"}:
         return text
     if not text.isdecimal():
-        raise UsageError(f"--folds {text!r} is no number.", "Write for instance --folds 5, or --folds split.")
+        raise UsageError(
+            f"--folds {text!r} is no number.",
+            "Write for instance --folds 5; or --folds site, --folds group, --folds split.",
+        )
     return int(text)
 
 

@@ -50,7 +50,8 @@ class ConfigOptions(TypedDict, total=False):
         Networks and augmented views, as for `featstore.extract`.
     positive, calibrate, sensitivity, confidence, accept
         As for `featstore.compare`, and for all that score.
-    strategies, subsets, unit, pool, primary, margin, folds, repeats, fold_seed, training_seeds, views, test_views
+    strategies, subsets, unit, pool, primary, margin, folds, repeats, fold_seed, harmonise, training_seeds,
+    views, test_views
         As for `featstore.compare`.
     test_size, split_seed
         As for `featstore.fuse`.
@@ -86,6 +87,7 @@ class ConfigOptions(TypedDict, total=False):
     folds: int | str
     repeats: int
     fold_seed: int
+    harmonise: str
     training_seeds: int
     views: Sequence[str]
     test_views: str
@@ -170,7 +172,7 @@ def _range(value: Any) -> tuple[float, ...]:  # noqa: ANN401
 
 
 def _folds(value: Any) -> int | str:  # noqa: ANN401
-    return "split" if value == "split" else _count(value)
+    return str(value) if value in ("split", "site", "group") else _count(value)
 
 
 def _ratios(value: Any) -> list[float]:  # noqa: ANN401
@@ -228,9 +230,12 @@ SECTIONS: Mapping[str, Mapping[str, _Setting]] = {
         "margin": _Setting(_number, "0.01", "difference in AUC that is too small to matter"),
         "strategies": _Setting(_strategies, '"all"', "fusions to compare"),
         "subsets": _Setting(_text, '"singles"', "networks that are fused"),
-        "folds": _Setting(_folds, "5", 'over whole patients; "split": the data set\'s own test images'),
+        "folds": _Setting(_folds, "5", 'over whole patients; "site", "group", "split"'),
         "repeats": _Setting(_count, "3", "times to draw the folds"),
         "fold-seed": _Setting(_count, "0", "seed of folds and resamples"),
+        "harmonise": _Setting(
+            _text, '"per-site"', 'with folds = "site": each site\'s own mean and deviation'
+        ),
         "training-seeds": _Setting(_count, "1", "seeds to train with"),
         "views": _Setting(_names, '["expand"]', "training on views"),
         "test-views": _Setting(_text, '"identity"', "testing on views"),

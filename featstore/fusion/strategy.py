@@ -66,6 +66,9 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
     ----------
     level
         Where it fuses: ``feature``, ``decision``, or ``floor`` for what a fusion should beat.
+    price
+        CPU time of a fit against that of `concat_logreg`, as ``benchmarks/strategies.py`` once measured it: declared,
+        so that what follows from it is the same on every machine. None where nobody did.
     min_blocks
         Number of backbones from which the strategy makes sense.
     classes_
@@ -95,6 +98,7 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
     """
 
     level: ClassVar[str]
+    price: ClassVar[float | None] = None
     min_blocks: ClassVar[int] = 1
     blocks: tuple[Block, ...] | None
 

@@ -10,7 +10,15 @@ from msgspec import field
 
 from featstore.findings import Finding
 from featstore.results.document import Count, Interval, Result, Share, bounds
-from featstore.results.scores import PRIMARY, Curves, MatrixFields, MetricEstimate, Unit, VarianceComponents
+from featstore.results.scores import (
+    PRIMARY,
+    Curves,
+    MatrixFields,
+    MetricEstimate,
+    Score,
+    Unit,
+    VarianceComponents,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +66,8 @@ class Plan(Result, frozen=True, kw_only=True):
     positive
         The positive class; None for averages over the classes.
     folds, repeats, fold_seed
-        The cross-validation; ``split`` in place of a number for the data set's own test images.
+        The cross-validation; in place of a number ``split`` for the data set's own test images, ``site`` or ``group``
+        for each site or patient left out.
     calibrate
         Calibration, fitted within the training images of each fold.
     views, test_views
@@ -71,6 +80,8 @@ class Plan(Result, frozen=True, kw_only=True):
         Looks at these images before it was sealed.
     unit, pool
         What is scored, images or patients (``group``), and how the images of one become one answer.
+    harmonise
+        What is done inside each fold about features that differ between sites.
     """
 
     kind: Literal["plan"] = "plan"
@@ -79,7 +90,7 @@ class Plan(Result, frozen=True, kw_only=True):
     margin: float
     metric: str
     positive: str | None
-    folds: Count | Literal["split"]
+    folds: Count | Literal["split", "site", "group"]
     repeats: Count
     fold_seed: Count
     calibrate: str | None
@@ -93,6 +104,7 @@ class Plan(Result, frozen=True, kw_only=True):
     looks: Looks
     unit: Literal["image", "group"] = "image"
     pool: str | None = None
+    harmonise: Literal["none", "per-site"] = "none"
 
     def headline(self) -> str:
         """The question, and when it was sealed."""
@@ -366,6 +378,67 @@ class PrimaryQuestion(Result, frozen=True, kw_only=True):
         return self.verdict == "better" and self.above_shortcuts is not False
 
 
+# Negative controls
+
+ControlsVerdict = Literal["control_as_good", "cannot_tell", "above_controls"]
+LEVEL = 0.05
+
+
+class SitePrediction(Result, frozen=True, kw_only=True):
+    """How well the vectors of the model tell sites apart, and whether they do so where they tell the disease.
+
+    Attributes
+    ----------
+    sites, images, patients
+        How many took part.
+    auc, balanced_accuracy
+        Of a logistic regression with the site as label, in folds over patients; each site against the rest.
+    cosine
+        Size of the cosine between the directions of disease and site in the standardised columns.
+    by_chance
+        What it stays below in 95 % of the permutations of sites over patients.
+    p
+        Share of the permutations that reach it.
+    """
+
+    sites: Count
+    images: Count
+    patients: Count
+    auc: Score
+    balanced_accuracy: Score
+    cosine: Share
+    by_chance: Share
+    p: Share
+
+    @property
+    def is_entangled(self) -> bool:
+        """Whether the site can be told, and its direction is closer to that of the disease than by chance."""
+        return self.auc.interval is not None and self.auc.interval[0] > 0.5 and self.p < LEVEL  # noqa: PLR2004
+
+
+class NegativeControls(Result, frozen=True, kw_only=True):
+    """Whether a score could be something other than the disease.
+
+    Attributes
+    ----------
+    model
+        The primary fusion, or the best candidate where no question was asked.
+    controls
+        Its difference to each guess that sees no lung, of this pair alone.
+    verdict
+        ``control_as_good``: a control that guesses the class is not clearly below the model; ``above_controls``: all
+        are; ``cannot_tell``: the model is not clearly above one, which itself is not clearly above guessing. None
+        without controls.
+    site
+        None where the data set names fewer than two sites of three patients.
+    """
+
+    model: str
+    controls: tuple[PlannedDifference, ...] = ()
+    verdict: ControlsVerdict | None = None
+    site: SitePrediction | None = None
+
+
 # The best of all
 
 
@@ -495,6 +568,93 @@ class BackboneValue(Result, frozen=True, kw_only=True):
     agreement: Mapping[str, float | None]
 
 
+# Sites left out
+
+
+class SiteScores(Result, frozen=True, kw_only=True):
+    """One site, scored by what was learned at all others.
+
+    Attributes
+    ----------
+    site
+        Its name.
+    images, patients, classes
+        Images and patients that were scored there; patients by class.
+    scores
+        By metric; without a value where the site lacks a class that it needs.
+    inside
+        The primary metric on the same images by folds over the patients of all sites; None where undefined.
+    """
+
+    site: str
+    images: Count
+    patients: Count
+    classes: Mapping[str, Count]
+    scores: Mapping[str, Score]
+    inside: float | None
+
+
+class InsideOutside(Result, frozen=True, kw_only=True):
+    """What a candidate loses at a site that it has not learned from.
+
+    Attributes
+    ----------
+    candidate, metric
+        Who, and the primary metric.
+    inside
+        By folds over the patients of all sites, the mean over the folds: what ``--folds 5`` prints.
+    inside_by_site
+        The same answers, ranked within each site: the mean over the sites.
+    outside
+        By sites left out, ranked within each site: the mean over the sites.
+    outside_pooled
+        The same answers, ranked over all sites together, although several models gave them.
+    drop, interval
+        ``inside - outside`` and its 95 % interval over patients of these sites.
+    """
+
+    candidate: str
+    metric: str
+    inside: float | None
+    inside_by_site: float | None
+    outside: float | None
+    outside_pooled: float | None
+    drop: float | None
+    interval: Interval
+
+
+class SiteResult(Result, frozen=True, kw_only=True):
+    """What leaving out one site at a time shows.
+
+    Attributes
+    ----------
+    candidate
+        Whose scores stand by site: the primary fusion, or the one with the highest primary metric.
+    sites
+        Every site that was left out.
+    never_left_out
+        Sites without which a class would have been missing in training.
+    shared_patients
+        Patients of several sites: each is tested at every one of them, by what was learned without that patient.
+    inside_folds
+        Folds of `InsideOutside.inside`.
+    drops
+        By candidate.
+    """
+
+    candidate: str
+    sites: tuple[SiteScores, ...]
+    never_left_out: tuple[str, ...] = ()
+    shared_patients: Count = 0
+    inside_folds: Count
+    drops: tuple[InsideOutside, ...]
+
+    @property
+    def shown(self) -> InsideOutside:
+        """That of the candidate whose scores stand by site."""
+        return next(one for one in self.drops if one.candidate == self.candidate)
+
+
 # Outcome
 
 
@@ -511,6 +671,11 @@ class Protocol(Result, frozen=True, kw_only=True):
         How sure the sensitivity must be reached; None for the plain threshold.
     own_split
         Whether the data set's own test images were scored, once, in place of folds.
+    left_out
+        ``site`` or ``group`` where each site or each patient was left out: as many folds as there are. Empty else.
+    harmonise
+        What was done inside each fold about features that differ between sites
+        (`featstore.evaluation.candidates.by_site`).
     plan
         Digest of the sealed plan that was run; None for an exploration.
     adjustment
@@ -532,6 +697,13 @@ class Protocol(Result, frozen=True, kw_only=True):
     adjustment: Literal["holm", "max-T"] = "holm"
     unit: Unit = "image"
     pool: str | None = None
+    left_out: Literal["", "site", "group"] = ""
+    harmonise: Literal["none", "per-site"] = "none"
+
+    @property
+    def asked_folds(self) -> int | str:
+        """What ``--folds`` was given."""
+        return "split" if self.own_split else self.left_out or self.folds
 
 
 class ScoresByImage(Result, frozen=True, kw_only=True):
@@ -582,6 +754,10 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
         Whether it was planned, and the looks at these images before; in ``run.json``, too. None in runs of before.
     by_image
         Where patients are scored: how many there are, and the scores of every candidate by image, beside; else None.
+    sites
+        Where sites were left out: scores by site, and what that costs; else None.
+    negative_controls
+        Whether the primary fusion could see something other than the disease; None in runs of before.
     """
 
     IN_MEMORY: ClassVar[frozenset[str]] = frozenset({"fits", "fits_reused", "planning"})
@@ -600,6 +776,8 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
     fits_reused: Count = 0
     planning: Planning | None = None
     by_image: ScoresByImage | None = None
+    sites: SiteResult | None = None
+    negative_controls: NegativeControls | None = None
 
     @property
     def folds(self) -> int:

@@ -96,6 +96,7 @@ def test_the_sum_of_maps_of_several_grids_keeps_their_means():
 # Networks
 
 
+@pytest.mark.slow
 def test_the_maps_of_real_networks_add_up_to_what_predict_says(world, run, explained):
     answers = featstore.predict(run, world.data.parent / "covid").predictions
     assert len(answers) == len(explained) == PATIENTS
@@ -112,6 +113,7 @@ def test_the_maps_of_real_networks_add_up_to_what_predict_says(world, run, expla
         assert answer.label != "covid" or one.carried_by == carrier
 
 
+@pytest.mark.slow
 def test_a_head_that_learned_shuffled_labels_has_other_maps(world, run, explained, tmp_path):
     """A map that stays when the head is another would show the image, and not the model (Adebayo et al. 2018)."""
     with world.data.open(newline="") as lines:
@@ -157,6 +159,7 @@ def lesions():
     return found
 
 
+@pytest.mark.slow
 def test_the_evidence_of_the_trained_network_lies_in_the_lesions_more_than_their_area_does(explained):
     """Positive evidence of EfficientNetLite0, over all slices of the ill together."""
     shares = []

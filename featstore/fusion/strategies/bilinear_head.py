@@ -79,6 +79,7 @@ class BilinearHead(HiddenStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    price: ClassVar[float] = 3.6
     min_blocks: ClassVar[int] = 2
 
     def _network(self, n_logits: int, dtype: type[np.floating[Any]]) -> LowRankBilinear:

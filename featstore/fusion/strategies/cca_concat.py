@@ -56,6 +56,7 @@ class CcaConcat(LinearStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    price: ClassVar[float] = 1.2
     min_blocks: ClassVar[int] = 2
 
     def __init__(

@@ -53,6 +53,7 @@ class ClassDecomposition(FusionStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    price: ClassVar[float] = 2.4
     min_blocks: ClassVar[int] = 1
 
     def __init__(

@@ -43,6 +43,7 @@ class ConcatElasticnet(LinearStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    price: ClassVar[float] = 0.7
     min_blocks: ClassVar[int] = 1
 
     def __init__(

@@ -40,6 +40,7 @@ class ConcatHead(NeuralStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    price: ClassVar[float] = 1.4
     min_blocks: ClassVar[int] = 1
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {

@@ -57,6 +57,7 @@ class ConcatMlp(HiddenStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    price: ClassVar[float] = 3.3
     min_blocks: ClassVar[int] = 1
 
     def _network(self, n_logits: int, dtype: type[np.floating[Any]]) -> Perceptron:

@@ -53,6 +53,7 @@ class ConcatSvm(LinearStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    price: ClassVar[float] = 1.5
     min_blocks: ClassVar[int] = 1
 
     def __init__(

@@ -50,6 +50,7 @@ class DcaConcat(LinearStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    price: ClassVar[float] = 0.2
     min_blocks: ClassVar[int] = 2
 
     def __init__(self, blocks: tuple[Block, ...] | None = None, C: float = 5.0) -> None:

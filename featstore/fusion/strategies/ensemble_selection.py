@@ -54,6 +54,7 @@ class EnsembleSelection(TrainedDecisionStrategy):
     """
 
     level: ClassVar[str] = "decision"
+    price: ClassVar[float] = 4.4
     min_blocks: ClassVar[int] = 2
 
     def __init__(

@@ -98,6 +98,7 @@ class GatedHead(HiddenStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    price: ClassVar[float] = 4.0
     min_blocks: ClassVar[int] = 2
 
     def attention(self, X: ArrayLike) -> NDArray[np.float64]:

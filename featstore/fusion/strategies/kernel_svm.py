@@ -72,6 +72,7 @@ class KernelSvm(FusionStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    price: ClassVar[float] = 2.1
     min_blocks: ClassVar[int] = 1
 
     def __init__(

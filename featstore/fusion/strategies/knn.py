@@ -50,6 +50,7 @@ class Knn(FusionStrategy):
     """
 
     level: ClassVar[str] = "floor"
+    price: ClassVar[float] = 0.2
     min_blocks: ClassVar[int] = 1
 
     def __init__(self, blocks: tuple[Block, ...] | None = None, n_neighbors: int = 15) -> None:

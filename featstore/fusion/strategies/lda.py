@@ -48,6 +48,7 @@ class Lda(LinearStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    price: ClassVar[float] = 0.6
     min_blocks: ClassVar[int] = 1
 
     def __init__(self, blocks: tuple[Block, ...] | None = None) -> None:

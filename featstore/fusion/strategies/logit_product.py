@@ -60,6 +60,7 @@ class LogitProduct(TrainedDecisionStrategy):
     """
 
     level: ClassVar[str] = "decision"
+    price: ClassVar[float] = 3.0
     min_blocks: ClassVar[int] = 2
 
     def __init__(

@@ -40,6 +40,7 @@ class MeanLogit(DecisionStrategy):
     """
 
     level: ClassVar[str] = "decision"
+    price: ClassVar[float] = 1.8
     min_blocks: ClassVar[int] = 2
 
     def linear_logits(self) -> LinearModel:

@@ -54,6 +54,7 @@ class Mrmr(FusionStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    price: ClassVar[float] = 1.3
     min_blocks: ClassVar[int] = 1
 
     def __init__(self, blocks: tuple[Block, ...] | None = None, C: float = 5.0, n_columns: int = 200) -> None:

@@ -38,6 +38,7 @@ class NearestCentroid(LinearStrategy):
     """
 
     level: ClassVar[str] = "floor"
+    price: ClassVar[float] = 0.2
     min_blocks: ClassVar[int] = 1
 
     def __init__(self, blocks: tuple[Block, ...] | None = None) -> None:

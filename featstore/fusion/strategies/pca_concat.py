@@ -44,6 +44,7 @@ class PcaConcat(LinearStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    price: ClassVar[float] = 1.3
     min_blocks: ClassVar[int] = 1
 
     def __init__(

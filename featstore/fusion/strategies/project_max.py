@@ -44,6 +44,7 @@ class ProjectMax(ProcrustesStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    price: ClassVar[float] = 1.9
     min_blocks: ClassVar[int] = 2
 
     def _merge(self, scores: list[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -45,6 +45,7 @@ class ProjectMean(ProcrustesStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    price: ClassVar[float] = 1.9
     min_blocks: ClassVar[int] = 2
 
     def linear_logits(self) -> LinearModel:

@@ -87,6 +87,7 @@ class RidgeLoo(LinearStrategy):
     """
 
     level: ClassVar[str] = "feature"
+    price: ClassVar[float] = 1.6
     min_blocks: ClassVar[int] = 1
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"chosen": {"choose_blocks": True}}
 

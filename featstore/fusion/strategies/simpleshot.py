@@ -47,6 +47,7 @@ class Simpleshot(FusionStrategy):
     """
 
     level: ClassVar[str] = "floor"
+    price: ClassVar[float] = 0.3
     min_blocks: ClassVar[int] = 1
 
     def __init__(self, blocks: tuple[Block, ...] | None = None) -> None:

@@ -35,6 +35,7 @@ class SoftVote(DecisionStrategy):
     """
 
     level: ClassVar[str] = "decision"
+    price: ClassVar[float] = 1.9
     min_blocks: ClassVar[int] = 2
 
     def _combine(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:

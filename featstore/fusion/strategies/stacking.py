@@ -49,6 +49,7 @@ class Stacking(TrainedDecisionStrategy):
     """
 
     level: ClassVar[str] = "decision"
+    price: ClassVar[float] = 4.6
     min_blocks: ClassVar[int] = 2
 
     def __init__(

@@ -58,6 +58,7 @@ class SugenoIntegral(TrainedDecisionStrategy):
     """
 
     level: ClassVar[str] = "decision"
+    price: ClassVar[float] = 4.4
     min_blocks: ClassVar[int] = 2
 
     def __init__(

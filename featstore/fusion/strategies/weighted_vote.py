@@ -46,6 +46,7 @@ class WeightedVote(TrainedDecisionStrategy):
     """
 
     level: ClassVar[str] = "decision"
+    price: ClassVar[float] = 4.5
     min_blocks: ClassVar[int] = 2
 
     def _fit_combiner(self, logits: NDArray[np.float64], y: NDArray[np.intp]) -> None:
