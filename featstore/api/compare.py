@@ -219,6 +219,7 @@ def compare(
     design = units.design
     chooses = nested or not request.is_none
     rounds = estimates.with_inner_folds(matrix, splits, fold_seed) if chooses else list(splits)
+    crossval.require_memory(matrix, compared, rounds, jobs)
     bars = PhaseProgress(progress)
     idle = candidates.not_fitted(strategies, named)
     _announce_forecast(

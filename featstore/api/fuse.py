@@ -15,6 +15,7 @@ from featstore.api.compare import take_look
 from featstore.arguments import public
 from featstore.errors import RunError, UsageError
 from featstore.evaluation import calibration, candidates, intervals, leakage, metrics, patients
+from featstore.evaluation.crossval import require_memory
 from featstore.evaluation.estimates import held_out, held_out_primary, held_out_scores, patients_held_out
 from featstore.evaluation.findings import (
     ScoredImages,
@@ -155,6 +156,7 @@ def fuse(
         return candidates.predict_proba(model, matrix, images, candidate)
 
     train = splits["train"]
+    require_memory(matrix, [candidate], [(train, train)])
     with candidates.blame_options(options or {}):
         unfitted = candidates.build(candidate, matrix, settings)
         validation = _validation(unfitted, matrix, splits)
