@@ -464,7 +464,7 @@ CATALOGUE: dict[str, FindingKind] = {
         " the same networks, are not better by the test that the comparison prints. The time is the price in the"
         " table of strategies, measured once, and not that of this run. Not better does not mean equal: few patients"
         " tell little apart.",
-        "Nothing needs to be done; later comparisons are faster without them: --strategies A,B",
+        "Nothing needs to be done; a later one is faster without them: featstore compare DATA --strategies A,B",
     ),
 }  # fmt: skip
 """Code to its row; the order is that of the documentation."""

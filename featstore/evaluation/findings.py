@@ -190,7 +190,7 @@ def dearer_finding(result: Comparison) -> Finding | None:
         "FS430",
         f"Not better than {PROBE} on the same networks, and {one_of} its computing time: {told}.",
         len(dearer),
-        remedy=f"Nothing needs to be done; to leave them out: --strategies {','.join(rest)}",
+        remedy=f"Nothing needs to be done; to leave them out: featstore compare DATA --strategies {','.join(rest)}",
     )
 
 

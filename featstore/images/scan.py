@@ -346,7 +346,7 @@ def _list_arrays(data: Path) -> Listing:
             "Save its pictures in several files of at most 1 GiB below one folder per class, or each as PNG:"
             " for n, p in enumerate(numpy.load(FILE)['train_images']): PIL.Image.fromarray(p).save(f'{n}.png')"
             if error.reason == "too_large"
-            else "Save pictures and classes as train_images, train_labels, test_images, test_labels in one .npz or .h5;"
+            else "Save pictures and classes as train_images, train_labels, test_images, test_labels in a .npz or .h5;"
             " or give a folder with one folder per class."
         )
         raise ManifestError(f"{str(data)!r} cannot be a data set: {error.detail}", remedy) from error
