@@ -1,4 +1,4 @@
-"""Whole groups dealt into stratified folds: `featstore.splits.stratified_folds` against scikit-learn's StratifiedGroupKFold.
+"""Whole groups dealt into stratified folds: ours against scikit-learn's StratifiedGroupKFold.
 
 Usage: python benchmarks/folds.py [--rounds 5]
 
