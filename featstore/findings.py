@@ -51,8 +51,8 @@ CATALOGUE: dict[str, FindingKind] = {
         "shortcut",
         "warning",
         "The class can be guessed without looking at the picture: from the file alone (bytes, width, height,"
-        " channels, format), from its grey levels, or from its border or background. A network can learn the same"
-        " shortcut, so a score tells nothing about the disease unless it is clearly above that of the shortcut.",
+        " channels, format) or from its grey levels. A network can learn the same shortcut, so a score tells"
+        " nothing about the disease unless it is clearly above that of the shortcut.",
         "Prepare the images of all classes alike (same source, format, size and grey scale), or report the shortcut"
         " beside every score.",
     ),

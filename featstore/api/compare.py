@@ -29,7 +29,6 @@ from featstore.evaluation.findings import (
 from featstore.evaluation.folding import Units, draw_folds, refuse_unfit, site_result
 from featstore.evaluation.intervals import group_weights
 from featstore.evaluation.metrics import PRIMARY, positive_class
-from featstore.evaluation.negative_controls import negative_controls
 from featstore.findings import Finding, mark_accepted, ordered, resolve
 from featstore.matrix import FeatureMatrix, Source, load_matrix
 from featstore.processes import PhaseProgress, available_cores
@@ -351,9 +350,6 @@ def compare(
             _shown(ranked, answered),
             fold_seed,
             jobs,
-        ),
-        negative_controls=crossval.one_thread(
-            negative_controls, design, matrix, ranked, shortcuts, answered, fold_seed
         ),
     )
     told = [
