@@ -114,7 +114,7 @@ def test_a_planted_marker_is_told_on_the_terminal_and_on_the_page(planted):
     assert "without seeing a lung" in planted.outcome.out
     page = page_of(planted.folder)
     assert page.startswith("It could. The b")
-    assert "could be something else" in page
+    assert "Noise it could" in page
     assert "Disease and site lie in related directions" in page
 
 
@@ -123,7 +123,7 @@ def test_an_honest_data_set_is_not_accused(honest):
     assert "negative_control" not in honest.outcome.out
     page = page_of(honest.folder)
     assert page.startswith("Not by what was tried.")
-    assert "above all" in page
+    assert "Noise above all" in page
     assert "The direction of the disease is not shown to be that of a site" in page
 
 

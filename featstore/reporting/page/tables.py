@@ -86,7 +86,7 @@ def shown_tables(record: RunRecord) -> list[Table]:
             return [_cells(record.about), _phases(record.about)]
 
 
-EXPLAINED = {"explained": "could be something else", "apart": "above all", "cannot_tell": "cannot tell"}
+EXPLAINED = {"explained": "it could", "apart": "above all", "cannot_tell": "cannot tell"}
 
 
 def controls_table(comparison: Comparison) -> Table | None:
@@ -95,27 +95,26 @@ def controls_table(comparison: Comparison) -> Table | None:
     if found is None:
         return None
     scores = {s.candidate.label: s.estimates[PRIMARY] for s in comparison.candidates}
+    controls = sorted(found.controls, key=lambda one: one.sees_lung)
     own = (
-        text_cell("The control itself", "AUC"),
+        text_cell("Control", "its own AUC"),
         number_cell(None),
-        *(number_cell(one.mean, one.interval) for one in found.controls),
-        text_cell(""),
+        *(number_cell(one.mean, one.interval) for one in controls),
     )
     rows = [
         (
-            text_cell(name),
+            text_cell(name, EXPLAINED[found.verdict(name)]),
             number_cell(scores[name].mean, scores[name].interval),
             *(
                 number_cell(one.delta, one.interval, signed=True)
-                for one in (found.against(name)[control.name] for control in found.controls)
+                for one in (found.against(name)[control.name] for control in controls)
             ),
-            text_cell(EXPLAINED[found.verdict(name)]),
         )
         for name in found.models
     ]
     return Table(
-        "AUC of each model, less that of what cannot see the disease",
-        ("Model", "AUC", *(f"less {one.name}" for one in found.controls), "Sees no lung, and as good?"),
+        "AUC of each model, less that of each control",
+        ("Model", "AUC", *(one.name.removesuffix(" alone").capitalize() for one in controls)),
         (own, *rows),
         "Differences with 95 % intervals on the same patients and folds. The file: size, sides, format. The border:"
         " the outermost 6 % on each side. The background: outside the body. The grey histogram counts the lungs' grey"
