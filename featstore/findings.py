@@ -51,8 +51,8 @@ CATALOGUE: dict[str, FindingKind] = {
         "shortcut",
         "warning",
         "The class can be guessed without looking at the picture: from the file alone (bytes, width, height,"
-        " channels, format) or from its grey levels. A network can learn the same shortcut, so a score tells"
-        " nothing about the disease unless it is clearly above that of the shortcut.",
+        " channels, format), from its grey levels, or from its border or background. A network can learn the same"
+        " shortcut, so a score tells nothing about the disease unless it is clearly above that of the shortcut.",
         "Prepare the images of all classes alike (same source, format, size and grey scale), or report the shortcut"
         " beside every score.",
     ),
@@ -456,6 +456,15 @@ CATALOGUE: dict[str, FindingKind] = {
         " best may lie beyond. The strongest penalty is also what is chosen where the features tell the classes apart"
         " hardly or not at all.",
         "Fit with a value beyond it, featstore fuse --set NAME=VALUE, and compare the scores.",
+    ),
+    "FS430": FindingKind(
+        "dearer_no_better",
+        "note",
+        "Strategies take at least twice the computing time of concat_logreg, and their paired differences from it, on"
+        " the same networks, are not better by the test that the comparison prints. The time is the price in the"
+        " table of strategies, measured once, and not that of this run. Not better does not mean equal: few patients"
+        " tell little apart.",
+        "Nothing needs to be done; a later one is faster without them: featstore compare DATA --strategies A,B",
     ),
 }  # fmt: skip
 """Code to its row; the order is that of the documentation."""

@@ -16,6 +16,7 @@ from featstore.api.compare import take_look
 from featstore.arguments import public
 from featstore.errors import RunError, UsageError
 from featstore.evaluation import abstention, calibration, candidates, intervals, leakage, metrics, patients
+from featstore.evaluation.crossval import require_memory
 from featstore.evaluation.estimates import held_out, held_out_primary, held_out_scores, patients_held_out
 from featstore.evaluation.findings import (
     ScoredImages,
@@ -164,6 +165,7 @@ def fuse(
     def ask(model: Any, images: NDArray[np.intp]) -> NDArray[np.float64]:  # noqa: ANN401
         return candidates.predict_proba(model, matrix, images, candidate)
 
+    require_memory(matrix, [candidate], [(splits["train"], splits["train"])])
     with candidates.blame_options(options or {}):
         unfitted = candidates.build(candidate, matrix, settings)
         validation = _validation(unfitted, matrix, splits)
@@ -172,8 +174,12 @@ def fuse(
         if earlier is None:
             model = candidates.fit_candidate(unfitted, matrix, train, candidate, **validation)
         else:
-            rows = candidates.training_rows(matrix, train, matrix.backbones)
-            model = unfitted.fine_tune(earlier.model, *rows, freeze=freeze_blocks, **validation)
+            model = unfitted.fine_tune(
+                earlier.model,
+                *candidates.training_rows(matrix, train, matrix.backbones),
+                freeze=freeze_blocks,
+                **validation,
+            )
     point, image_point = _operating_point(units, matrix, candidate, settings, train, request, split_seed)
     raw = {name: ask(model, rows) for name, rows in tested.items()}
     scored = {name: units.rows(rows) for name, rows in tested.items()}

@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featstore import registry
+from featstore.errors import FeatstoreError
+from featstore.evaluation.candidates import PROBE, STRATEGIES
 from featstore.evaluation.estimates import held_out_scores, score_candidates
 from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
 from featstore.evaluation.metrics import PRIMARY, decide, primary_score
 from featstore.findings import Finding, counted, ordered, quoted
-from featstore.image_facts import FactTable, file_columns, notes_found
+from featstore.image_facts import FactTable, file_columns, notes_found, outside_columns
 from featstore.images.manifest import no_groups
 from featstore.results.comparison import Candidate
 from featstore.tables import interval_text
+from featstore.types import Block
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from featstore.splits import LabelledImages, Split
 
     Vector = NDArray[np.float64]
+    Learner = Callable[[NDArray[np.float32], NDArray[np.float32], Vector], Vector]
 
 # The use of a result: pure functions of labels and answers
 
@@ -128,7 +133,7 @@ def comparison_findings(
 def findings_of(
     result: Comparison, design: EvaluationDesign, positive: Positive, *, has_groups: bool = True
 ) -> tuple[Finding, ...]:
-    """`comparison_findings` of the answers that a comparison holds."""
+    """`comparison_findings` of the answers that a comparison holds, and `dearer_finding` of its pairs."""
     folds = design.first_repeat
     rows = np.concatenate([design.splits[at][1] for at in folds])
     tested = [
@@ -142,9 +147,60 @@ def findings_of(
         for s in result.candidates
     ]
     leader = max(result.candidates, key=lambda s: s.primary).candidate.label
-    return comparison_findings(
+    found = comparison_findings(
         list(result.matrix["classes"]), tested, leader, positive, has_groups=has_groups
     )
+    dearer = dearer_finding(result)
+    return found if dearer is None else ordered((*found, dearer))
+
+
+DEARER = 2.0
+"""Prices from which on a strategy costs notably more: the declared ones are good for one digit."""
+
+
+def dearer_finding(result: Comparison) -> Finding | None:
+    """FS430 where strategies cost much more than the linear probe on the same networks, and are not better.
+
+    The price is the declared one (`featstore.fusion.strategy.FusionStrategy`), not that of this run: seconds differ
+    from run to run, and a run that is replayed must say the same. Better is what the verdict of the pair says.
+    """
+    probes = {
+        (one.backbones, one.selected_backbones, one.views, one.test_views): one.label
+        for one in result.candidates
+        if one.strategy == PROBE
+    }
+    verdicts = {(pair.a, pair.b): pair.verdict == "a_better" for pair in result.pairs}
+    verdicts |= {(pair.b, pair.a): pair.verdict == "b_better" for pair in result.pairs}
+    better: dict[str, list[bool]] = {}
+    for one in result.candidates:
+        probe = probes.get((one.backbones, one.selected_backbones, one.views, one.test_views))
+        if probe is not None and (one.label, probe) in verdicts:
+            better.setdefault(one.strategy, []).append(verdicts[one.label, probe])
+    unit = _price(PROBE) or 1.0
+    prices = {name: (_price(name) or 0.0) / unit for name, won in better.items() if not any(won)}
+    dearer = sorted(
+        (name for name in prices if prices[name] >= DEARER), key=lambda name: (-prices[name], name)
+    )
+    if not dearer:
+        return None
+    told = ", ".join(f"{name} ({prices[name]:.1f} times)" for name in dearer)
+    rest = sorted({one.strategy for one in result.candidates}.difference(dearer))
+    one_of = "costs more than twice" if len(dearer) == 1 else "cost more than twice"
+    return Finding(
+        "FS430",
+        f"Not better than {PROBE} on the same networks, and {one_of} its computing time: {told}.",
+        len(dearer),
+        remedy=f"Nothing needs to be done; to leave them out: featstore compare DATA --strategies {','.join(rest)}",
+    )
+
+
+def _price(strategy: str) -> float | None:
+    """Declared price of a strategy; None where it is from elsewhere and says nothing, or is not here any more."""
+    try:
+        found = registry.constants(STRATEGIES, strategy).get("price")
+    except FeatstoreError:
+        return None
+    return float(found) if isinstance(found, int | float) else None
 
 
 def _chosen_at_edge(at_edge: tuple[str, float, float] | None) -> Finding | None:
@@ -277,8 +333,14 @@ def _units(count: int, *, has_groups: bool) -> str:
 FILE = "file alone"
 """Bytes, width, height, channels, format and colour mode of the file: `featstore.image_facts.file_columns`."""
 HISTOGRAM = "grey histogram alone"
+BORDER = "border alone"
+"""A tenth of the picture at each side: `featstore.image_facts.border_of`."""
+BACKGROUND = "background alone"
+"""Grey levels outside the body: `featstore.image_facts.background_of`."""
 MAJORITY = "most frequent class"
-SHORTCUTS = (FILE, HISTOGRAM, MAJORITY)
+SHORTCUTS = (FILE, HISTOGRAM, BORDER, BACKGROUND, MAJORITY)
+LINEAR_C = 5.0
+"""As of the strategy concat_logreg: on the scale of a whole block."""
 TREES, LEAF = 100, 3
 LEARNED = 20_000
 """Images that a guess is learned from at most: more would only cost time and memory."""
@@ -305,11 +367,16 @@ def shortcut_probabilities(
 
     Returns
     -------
-    For each of `SHORTCUTS` and each split, probabilities ``(test images, classes)``.
+    For each of `SHORTCUTS` and each split, probabilities ``(test images, classes)``; border and background are left
+    out where they are not known of every image, as in facts of an earlier version. These two are guessed by a
+    logistic regression on standardised columns, file and histogram by trees.
     """
     classes = int(y.max()) + 1
     columns = {FILE: file_columns(facts), HISTOGRAM: facts["histogram"].astype(np.float64)}
     answers = {name: [_guess(x, y, split, classes) for split in splits] for name, x in columns.items()}
+    if (outside := outside_columns(facts)) is not None:
+        for name, x in zip((BORDER, BACKGROUND), outside, strict=True):
+            answers[name] = [_guess(x, y, split, classes, _linear) for split in splits]
     shares = [np.bincount(y[train], minlength=classes) / len(train) for train, _ in splits]
     answers[MAJORITY] = [
         np.tile(share, (len(test), 1)) for share, (_, test) in zip(shares, splits, strict=True)
@@ -328,7 +395,7 @@ def shortcut_findings(
         AUC and its 95 % interval by name of the shortcut.
     """
     found = []
-    for name in (FILE, HISTOGRAM):
+    for name in SHORTCUTS[:-1]:
         value, interval = scores.get(name, (None, None))
         if value is not None and value >= NOTABLE and interval is not None and interval[0] > GUESS:
             low, high = interval
@@ -364,28 +431,46 @@ def not_above(
     return (Finding("FS401", message, value=round(value - baseline, 4), interval=interval),)
 
 
-def _guess(x: Vector, y: NDArray[np.intp], split: Split, classes: int) -> Vector:
+def _guess(
+    x: Vector, y: NDArray[np.intp], split: Split, classes: int, learn: Learner | None = None
+) -> Vector:
+    """Probabilities of the test images, remembered; `learn` is `_grow` unless it is said."""
+    learn = learn or _grow
+    train, test = split
+    if len(train) > LEARNED:
+        train = np.sort(np.random.default_rng(0).choice(train, LEARNED, replace=False))
+    given = x[train].astype(np.float32), x[test].astype(np.float32), np.eye(classes)[y[train]]
+    key = blake2b(repr([learn.__name__, *(array.shape for array in given)]).encode())
+    for array in given:
+        key.update(np.ascontiguousarray(array).data)
+    if (known := key.digest()) not in _GUESSED:
+        if len(_GUESSED) >= REMEMBERED:
+            _GUESSED.clear()
+        _GUESSED[known] = learn(*given)
+    return _GUESSED[known].copy()
+
+
+def _linear(seen: NDArray[np.float32], new: NDArray[np.float32], indicators: Vector) -> Vector:
+    """Logistic regression on standardised columns: many weak numbers add up, and it takes no time."""
+    from featstore.fusion.linear import fit_logistic
+
+    known = np.flatnonzero(indicators.any(axis=0))
+    proba = np.zeros((len(new), indicators.shape[1]))
+    if len(known) == 1:
+        proba[:, known] = 1.0
+        return proba
+    y = indicators[:, known].argmax(axis=1)
+    proba[:, known] = fit_logistic(seen, y, (Block("control", 0, seen.shape[1]),), LINEAR_C).proba(new)
+    return proba
+
+
+def _grow(seen: NDArray[np.float32], new: NDArray[np.float32], indicators: Vector) -> Vector:
     """Extremely randomised trees, which need no scaling and see thresholds and bands (Geurts et al. 2006).
 
     Regression on the indicators of the classes: their variance is half of Gini's impurity, so that it splits as
     classification does. The numbers are those of scikit-learn's ``ExtraTreesRegressor(TREES, min_samples_leaf=LEAF,
     max_features="sqrt", random_state=0)``, whose bookkeeping takes twice as long as its trees where images are few.
     """
-    train, test = split
-    if len(train) > LEARNED:
-        train = np.sort(np.random.default_rng(0).choice(train, LEARNED, replace=False))
-    given = x[train].astype(np.float32), x[test].astype(np.float32), np.eye(classes)[y[train]]
-    key = blake2b(repr([array.shape for array in given]).encode())
-    for array in given:
-        key.update(np.ascontiguousarray(array).data)
-    if (known := key.digest()) not in _GUESSED:
-        if len(_GUESSED) >= REMEMBERED:
-            _GUESSED.clear()
-        _GUESSED[known] = _grow(*given)
-    return _GUESSED[known].copy()
-
-
-def _grow(seen: NDArray[np.float32], new: NDArray[np.float32], indicators: Vector) -> Vector:
     from sklearn import config_context
     from sklearn.tree import ExtraTreeRegressor
 

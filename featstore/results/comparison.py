@@ -378,6 +378,67 @@ class PrimaryQuestion(Result, frozen=True, kw_only=True):
         return self.verdict == "better" and self.above_shortcuts is not False
 
 
+# Negative controls
+
+ControlsVerdict = Literal["control_as_good", "cannot_tell", "above_controls"]
+LEVEL = 0.05
+
+
+class SitePrediction(Result, frozen=True, kw_only=True):
+    """How well the vectors of the model tell sites apart, and whether they do so where they tell the disease.
+
+    Attributes
+    ----------
+    sites, images, patients
+        How many took part.
+    auc, balanced_accuracy
+        Of a logistic regression with the site as label, in folds over patients; each site against the rest.
+    cosine
+        Size of the cosine between the directions of disease and site in the standardised columns.
+    by_chance
+        What it stays below in 95 % of the permutations of sites over patients.
+    p
+        Share of the permutations that reach it.
+    """
+
+    sites: Count
+    images: Count
+    patients: Count
+    auc: Score
+    balanced_accuracy: Score
+    cosine: Share
+    by_chance: Share
+    p: Share
+
+    @property
+    def is_entangled(self) -> bool:
+        """Whether the site can be told, and its direction is closer to that of the disease than by chance."""
+        return self.auc.interval is not None and self.auc.interval[0] > 0.5 and self.p < LEVEL  # noqa: PLR2004
+
+
+class NegativeControls(Result, frozen=True, kw_only=True):
+    """Whether a score could be something other than the disease.
+
+    Attributes
+    ----------
+    model
+        The primary fusion, or the best candidate where no question was asked.
+    controls
+        Its difference to each guess that sees no lung, of this pair alone.
+    verdict
+        ``control_as_good``: a control that guesses the class is not clearly below the model; ``above_controls``: all
+        are; ``cannot_tell``: the model is not clearly above one, which itself is not clearly above guessing. None
+        without controls.
+    site
+        None where the data set names fewer than two sites of three patients.
+    """
+
+    model: str
+    controls: tuple[PlannedDifference, ...] = ()
+    verdict: ControlsVerdict | None = None
+    site: SitePrediction | None = None
+
+
 # The best of all
 
 
@@ -695,6 +756,8 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
         Where patients are scored: how many there are, and the scores of every candidate by image, beside; else None.
     sites
         Where sites were left out: scores by site, and what that costs; else None.
+    negative_controls
+        Whether the primary fusion could see something other than the disease; None in runs of before.
     """
 
     IN_MEMORY: ClassVar[frozenset[str]] = frozenset({"fits", "fits_reused", "planning"})
@@ -714,6 +777,7 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
     planning: Planning | None = None
     by_image: ScoresByImage | None = None
     sites: SiteResult | None = None
+    negative_controls: NegativeControls | None = None
 
     @property
     def folds(self) -> int:
