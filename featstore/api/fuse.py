@@ -378,13 +378,14 @@ def _unlike_training(
     matrix: FeatureMatrix, splits: Mapping[str, NDArray[np.intp]], tested: Collection[str]
 ) -> tuple[UnlikeTraining | None, dict[str, Any]]:
     """When an image is unlike those of training; and what the model keeps to tell."""
-    networks = [name for name in matrix.backbones if name != COVARIATES]
+    blocks = [block for block in matrix.blocks if block.name != COVARIATES]
+    networks, widths = [block.name for block in blocks], [block.stop - block.start for block in blocks]
 
     def vectors(rows: NDArray[np.intp]) -> NDArray[Any]:
         return matrix.rows(rows, networks, [0])
 
     train = abstention.at_most(splits["train"])
-    rule = abstention.fit_unlike(vectors(train), matrix.groups[train], has_patients=matrix.has_groups)
+    rule = abstention.fit_unlike(vectors(train), matrix.groups[train], widths, has_patients=matrix.has_groups)
     if rule is None:
         return None, {}
     found = {name: (vectors(splits[name]), matrix.groups[splits[name]]) for name in tested}
