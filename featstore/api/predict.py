@@ -712,9 +712,12 @@ def find_images(
 def _pages(file: _Named, contents: manifest.Contents, regex: re.Pattern[str] | None) -> Iterator[ImageRecord]:
     group = file.group or (_group(file.name, regex) if regex else contents.group or "")
     labels, groups = [file.label] * contents.pages, [group] * contents.pages
-    if file.pictures is not None and len(file.pictures.labels) == contents.pages:
-        labels = [*file.pictures.labels]
-        groups = [*(file.pictures.groups or groups)]
+    rows = contents.rows or range(contents.pages)
+    if file.pictures is not None and (contents.rows or len(file.pictures.labels) == contents.pages):
+        labels = [file.pictures.labels[row] for row in rows]
+        groups = [file.pictures.groups[row] for row in rows] if file.pictures.groups else groups
+    if contents.rows and not any(groups):  # a volume is a group, as where it was learned from
+        groups = [manifest.page_id(contents.digest, row) for row in rows]
     for image, frame, label, own in zip(contents.ids, contents.frames, labels, groups, strict=True):
         yield ImageRecord(image, file.path, label, own, frame=frame, covariates=file.covariates)
 

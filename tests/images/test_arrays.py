@@ -97,6 +97,8 @@ def test_slices_of_volumes_are_images_and_a_volume_is_a_group(tmp_path, save, sl
         found = read_pixels(record, Decoding("x"))
         np.testing.assert_array_equal(found[..., 0], volumes[volume].take(number, axis))
         assert (record.label, record.split) == ("01010"[volume], "train" if volume < 3 else "test")
+    found = find_images(path, slices=slices).records
+    assert [(r.id, r.label, r.group) for r in found] == [(r.id, r.label, r.group) for r in manifest.records]
     again = {record.id for record in scan(path, slices="axial").records}
     assert len(again & {record.id for record in manifest.records}) == 5 * len(numbers) * (axis == 0)
 

@@ -178,7 +178,8 @@ def _refuse_too_much(found: Iterable[Member]) -> None:
 
 # Which arrays are pictures, and which say something of them
 
-ARRAYS = (".npz", ".npy", ".h5", ".hdf5")
+HDF5 = (".h5", ".hdf5")
+ARRAYS = (".npz", ".npy", *HDF5)
 """Suffixes of files of arrays, which may be a data set of their own."""
 SIDES = ("train", "val", "test")
 _SIDE = {"train": "train", "training": "train", "tr": "train", "val": "val", "valid": "val", "validation": "val",
@@ -251,7 +252,7 @@ class PageTable(NamedTuple):
 
 
 def read_table(path: Path) -> PageTable:
-    """What a file of arrays says of its pictures; for ``.npy``, what the file of labels beside it does.
+    """What a file of arrays says of its pictures or volumes; for ``.npy``, what the file of labels beside it does.
 
     Raises
     ------
@@ -260,6 +261,10 @@ def read_table(path: Path) -> PageTable:
     OSError
         If a file cannot be read.
     """
+    if path.suffix.lower() in HDF5:
+        from featstore.images.formats import hdf5
+
+        return hdf5.read_table(path)
     with open_regular(path) as file:
         check_length(os.fstat(file.fileno()).st_size)
         if path.suffix.lower() == ".npz":
