@@ -402,7 +402,8 @@ def predict(
     if prepared.findings:
         print_text(findings_text(prepared.findings), err=True)
     networks = ", ".join(prepared.weights)
-    say("predict", f"{len(prepared.images.records)} images; loading {networks}", json=json)
+    how = f"loading {networks}" if cache is None else f"what {cache} lacks is computed by {networks}"
+    say("predict", f"{len(prepared.images.records)} images; {how}", json=json)
     result = predict_prepared(prepared, cache)
     written = () if out is None else write_table(out, result)
     if json:
@@ -592,14 +593,15 @@ def check(
 
     Example: featstore check DATA --columns group=patient_id
     """
-    from featstore.api.check import check
     from featstore.api.config import refuse_overwriting
-    from featstore.api.config import write_config as write
-    from featstore.reporting.terminal.results import check_text
 
     if write_config:
         refuse_overwriting(data, config, overwrite=overwrite)
-    say("check", "reading the data set", json=json)
+    say("check", "reading the data set", json=json)  # before what takes long to load
+    from featstore.api.check import check
+    from featstore.api.config import write_config as write
+    from featstore.reporting.terminal.results import check_text
+
     result = check(
         data,
         value_range=options.parse_range(value_range, window),

@@ -466,6 +466,15 @@ CATALOGUE: dict[str, FindingKind] = {
         "Look at images of both classes side by side: mask or crop what differs outside the body, or take all from"
         " one source, and run featstore extract and featstore compare again.",
     ),
+    "FS430": FindingKind(
+        "dearer_no_better",
+        "note",
+        "Strategies take at least twice the computing time of concat_logreg, and their paired differences from it, on"
+        " the same networks, are not better by the test that the comparison prints. The time is the price in the"
+        " table of strategies, measured once, and not that of this run. Not better does not mean equal: few patients"
+        " tell little apart.",
+        "Nothing needs to be done; a later one is faster without them: featstore compare DATA --strategies A,B",
+    ),
 }  # fmt: skip
 """Code to its row; the order is that of the documentation."""
 

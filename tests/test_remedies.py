@@ -18,6 +18,7 @@ EXCEPTIONS = {
         PAPER_SETS: [
             "featstore.evaluation.folding:draw_folds",
             "featstore.evaluation.folding:refuse_unfit",
+            "featstore.evaluation.folding:_refuse_harmonising",
             "featstore.splits:site_folds",
             "featstore.splits:patient_folds",
             "featstore.api.compare:_with_covariates",
@@ -67,6 +68,12 @@ EXCEPTIONS = {
     ("plan",): {
         "a plan chooses by --calibrate alone, and has no --subsets": [
             "featstore.evaluation.folding:refuse_unfit",
+            "featstore.evaluation.folding:_refuse_harmonising",
+        ],
+    },
+    ("fuse",): {
+        "it fits one model, so it never says what several processes need": [
+            "featstore.evaluation.crossval:require_memory"
         ],
     },
     ("predict", "explain", "finetune", "cache drift"): {

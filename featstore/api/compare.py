@@ -230,8 +230,9 @@ def compare(
     matrix, facts = prepared.matrix, prepared.facts
     named = candidates.make_candidates(strategies, subsets, matrix.networks)
     everyone, question = questions.settle(primary, margin, named, matrix.networks)
-    everyone = _with_covariates(matrix, everyone, economics=economics)
-    compared = candidates.with_views(everyone, views, test_views, len(matrix.views))
+    compared = candidates.with_views(
+        _with_covariates(matrix, everyone, economics=economics), views, test_views, len(matrix.views)
+    )
     question = questions.with_policy(question, compared)
     preferred = positive_class(matrix.classes, positive)
     index = preferred.index
@@ -246,6 +247,7 @@ def compare(
     rounds = (
         estimates.with_inner_folds(matrix, folding.splits, fold_seed) if chooses else list(folding.splits)
     )
+    crossval.require_memory(matrix, compared, rounds, jobs)
     bars = PhaseProgress(progress)
     idle = candidates.not_fitted(strategies, named)
     _announce_forecast(
@@ -348,6 +350,7 @@ def compare(
             weights,
             _shown(ranked, answered),
             fold_seed,
+            jobs,
         ),
         negative_controls=crossval.one_thread(
             negative_controls,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -28,6 +28,8 @@ from featstore.image_facts import WAYS, recognise, seen_finding
 from featstore.images import manifest
 from featstore.images.csv import TABLES, list_csv
 from featstore.images.formats.container import HEAD, raster_format, suffixes
+from featstore.images.formats.npz import ARRAYS, read_table
+from featstore.images.names import merged_groups
 from featstore.images.reading import REASONS, pixel_digest_of, read_pixels
 from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options
 from featstore.results.fusion import MeanOfPages, PatientPrediction, Prediction, Predictions
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     from featstore.fusion.strategy import FusionStrategy
     from featstore.image_facts import Way
+    from featstore.images.formats.npz import PageTable
     from featstore.results.fusion import ConformalRule
     from featstore.store.notes import BadImage
     from featstore.store.training_record import KnownImages, TrainingRecord
@@ -222,7 +225,7 @@ def _find_with_covariates(
 ) -> NewImages:
     """Images that are meant; of a table that lacks a covariate of the model, the columns that it needs are said."""
     try:
-        return find_images(images, **reading)
+        return find_images(images, model.classes, **reading)
     except ManifestError as error:
         names = reading.get("covariates") or ()
         if model.covariates is None or not any(f"no column {name!r}" in error.cause for name in names):
@@ -261,7 +264,7 @@ def answer(prepared: Prepared, features: Mapping[str, Features], bad: Mapping[st
         classes=model.classes,
         predictions=tuple(answers),
         patients=tuple(_patients(model, named, records, features, answers)),
-        without_patient=len(records) - sum(map(len, named.values())),
+        without_patient=sum(not record.group for record in records) if len(records) > 1 else 0,
         pool=model.pool,
         patient_operating=model.pooling_point.to_json(),
         chosen_for_patients=model.patient_point is not None,
@@ -386,11 +389,13 @@ def _named_patients(records: Sequence[ImageRecord]) -> dict[str, list[int]]:
     """Positions of the images of each patient, sorted by name; a single image is a patient of its own."""
     if len(records) == 1 and not records[0].group:
         return {str(records[0].path): [0]}
-    named: dict[str, list[int]] = {}
+    named: dict[str, dict[str, int]] = {}
     for at, record in enumerate(records):
         if record.group:
-            named.setdefault(record.group, []).append(at)
-    return dict(sorted(named.items()))
+            named.setdefault(record.group, {}).setdefault(
+                record.id, at
+            )  # one picture in two files counts once
+    return {name: list(images.values()) for name, images in sorted(named.items())}
 
 
 def _patients(
@@ -480,10 +485,13 @@ def _predictions(
 def _means(
     prepared: Prepared, records: Sequence[ImageRecord], features: Mapping[str, Features]
 ) -> list[MeanOfPages]:
-    """Mean over the pages of each file that has several."""
+    """Mean over the pages of each file that has several, unless they are of several patients or classes."""
     model, found = prepared.model, []
     for path in dict.fromkeys(record.path for record in records if record.path in prepared.images.several):
-        pages = [record.id for record in records if record.path == path]
+        mine = [record for record in records if record.path == path]
+        if len({(record.group, record.label) for record in mine}) > 1:
+            continue
+        pages = [record.id for record in mine]
         mean = _probabilities(model, np.array([features[page] for page in pages])).mean(axis=0)
         label = model.classes[int(model.point.decide(mean[None])[0])]
         found.append(
@@ -554,6 +562,7 @@ class _Named:
     label: str = ""
     group: str = ""
     covariates: tuple[str, ...] = ()
+    pictures: PageTable | None = None
 
 
 @dataclass(slots=True)
@@ -562,6 +571,7 @@ class _Search:
 
     follow_links: bool
     table: Mapping[str, Any]
+    classes: Sequence[str]
     tables: int = 0
     unreadable: list[manifest.Quarantined] = field(default_factory=list)
     passed_over: list[Path] = field(default_factory=list)
@@ -573,6 +583,8 @@ class _Search:
             return self._folder(path)
         if path.is_file() and path.suffix.lower() in TABLES:
             return self._csv(path)
+        if path.is_file() and path.suffix.lower() in ARRAYS:
+            return [_Named(path, str(path), pictures=_table_of(path))]
         if not path.exists() and glob.has_magic(str(given)):
             return self._pattern(str(given))
         return [_Named(path, str(path))]
@@ -581,10 +593,15 @@ class _Search:
         found = []
         for path in self._below(folder):
             if _looks_like_image(path):
-                found.append(_Named(path, path.relative_to(folder).as_posix()))
+                name = path.relative_to(folder)
+                found.append(_Named(path, name.as_posix(), self._class_folder(name)))
             else:
                 self.passed_over.append(path)
         return found
+
+    def _class_folder(self, name: Path) -> str:
+        """The class of the model that a folder on the way is called by, the nearest to the file; empty if none is."""
+        return next((part for part in reversed(name.parts[:-1]) if part in self.classes), "")
 
     def _below(self, folder: Path) -> list[Path]:
         """Files at any depth, sorted; hidden ones are passed over, a folder inside itself is entered once."""
@@ -621,14 +638,18 @@ class _Search:
         return found
 
 
-def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[ScanOptions]) -> NewImages:
+def find_images(
+    images: str | Path | Sequence[str | Path], classes: Sequence[str] = (), **reading: Unpack[ScanOptions]
+) -> NewImages:
     """List and hash the images that are meant, page by page.
 
     Parameters
     ----------
     images
         A file, a folder (walked at any depth), a CSV file with a column ``path`` (and ``label`` and ``group``), a
-        pattern such as ``scans/**/*.png``, or several of these.
+        pattern such as ``scans/**/*.png``, arrays of pictures, or several of these.
+    classes
+        Folders of these names, below a folder that was given, are labels.
     **reading
         See `featstore.images.scan.ScanOptions`; the group pattern is searched in paths relative to the folder or CSV
         file that was given, and need not be found in all.
@@ -646,7 +667,7 @@ def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[Sca
         )
     given = [images] if isinstance(images, str | os.PathLike) else list(images)
     table = {name: reading.get(name) for name in TABLE_OPTIONS}
-    search = _Search(reading.get("follow_links", False), table)
+    search = _Search(reading.get("follow_links", False), table, classes)
     named: dict[Path, _Named] = {}
     empty = []
     for one in given:
@@ -678,8 +699,9 @@ def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[Sca
             bad.append(contents)
     if not records:
         raise _nothing(given, bad, search.passed_over)
+    named_alike = merged_groups((record.group, record.id) for record in records if record.group)
     return NewImages(
-        tuple(records),
+        tuple(replace(r, group=named_alike.get(r.group, r.group)) for r in records),
         frozenset(several),
         tuple((row.path, row.reason, row.detail) for row in [*bad, *empty]),
         len(search.passed_over),
@@ -689,8 +711,20 @@ def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[Sca
 
 def _pages(file: _Named, contents: manifest.Contents, regex: re.Pattern[str] | None) -> Iterator[ImageRecord]:
     group = file.group or (_group(file.name, regex) if regex else contents.group or "")
-    for image, frame in zip(contents.ids, contents.frames, strict=True):
-        yield ImageRecord(image, file.path, file.label, group, frame=frame, covariates=file.covariates)
+    labels, groups = [file.label] * contents.pages, [group] * contents.pages
+    if file.pictures is not None and len(file.pictures.labels) == contents.pages:
+        labels = [*file.pictures.labels]
+        groups = [*(file.pictures.groups or groups)]
+    for image, frame, label, own in zip(contents.ids, contents.frames, labels, groups, strict=True):
+        yield ImageRecord(image, file.path, label, own, frame=frame, covariates=file.covariates)
+
+
+def _table_of(path: Path) -> PageTable | None:
+    """Classes and patients of arrays of pictures, if they say any."""
+    try:
+        return read_table(path)
+    except (BadImageError, OSError):
+        return None
 
 
 def _compiled(pattern: str | None) -> re.Pattern[str] | None:
@@ -799,7 +833,7 @@ def write_table(path: Path, result: Predictions) -> tuple[Path, ...]:
 
     Returns
     -------
-    The files that were written. Where no patients are known there is none about them, nor one from before.
+    The files that were written. Where no patients are known there is none about them; one from before gets no rows.
 
     Raises
     ------
@@ -809,13 +843,11 @@ def write_table(path: Path, result: Predictions) -> tuple[Path, ...]:
     texts = {path: runs.json_text(result.to_json())}
     if path.suffix.lower() == ".csv":
         texts = {path: runs.csv_text(result.rows())}
-        if result.patients:
+        if result.patients or patients_file(path).exists():
             texts[patients_file(path)] = runs.csv_text(result.patient_rows())
     for file, text in texts.items():
         try:
             write_private(file, text.encode())
         except OSError as error:
             raise RunError(f"Cannot write {file}: {error.strerror}", "Choose another --out.") from error
-    if path.suffix.lower() == ".csv" and not result.patients:
-        patients_file(path).unlink(missing_ok=True)
     return tuple(texts)

@@ -273,8 +273,8 @@ def harmonised_text(result: Comparison) -> str:
         return ""
     return (
         "Harmonised: features by the mean and deviation of each site's own images, those of the site left out too,"
-        " without their labels. It needs images of the new site first, and can make things worse: look at --harmonise"
-        " none beside it."
+        " without their labels. It needs images of the new site first, and can make things worse: look at `featstore"
+        " compare DATA --folds site` beside it."
     )
 
 

@@ -466,7 +466,7 @@ def predictive_values(
     sensitivity, specificity
         With their intervals, taken to be independent: they are about different patients.
     prevalence
-        Share of the ill among those who are tested, between 0 and 1 and neither of them.
+        Prevalence: share of the positive class among those who are tested, between 0 and 1 and neither of them.
 
     Returns
     -------

@@ -97,10 +97,13 @@ def predictions_text(result: Predictions, most: int | None = None, width: int = 
         return _bad_text(result.bad)
     shown = result.predictions[:most]
     more = len(result.predictions) - len(shown)
+    images = _predictions_table(result, shown, width) + (
+        f"\nand {more} more: --csv prints all" if more else ""
+    )
+    whole = _patients_text(result, most)
     parts = [
         _answers_text(result),
-        _patients_text(result, most),
-        _predictions_table(result, shown, width) + (f"\nand {more} more: --csv prints all" if more else ""),
+        *((whole, images) if result.chosen_for_patients else (images, whole)),
         _means_text(result),
         "" if result.counts is None else _counts_text(result.counts),
         "" if result.patient_counts is None else _counts_text(result.patient_counts, "patients"),
