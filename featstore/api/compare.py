@@ -352,8 +352,16 @@ def compare(
             fold_seed,
             jobs,
         ),
-        negative_controls=negative_controls(
-            units, matrix, facts, ranked, shortcuts, weights, _asked_about(answered), fold_seed
+        negative_controls=crossval.one_thread(
+            negative_controls,
+            units,
+            matrix,
+            facts,
+            ranked,
+            shortcuts,
+            weights,
+            _asked_about(answered),
+            fold_seed,
         ),
     )
     told = [

@@ -11,9 +11,10 @@ import pytest
 from commandline import Outcome
 from commandline import featstore as command
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
 
 import featstore
-from featstore.evaluation.negative_controls import BACKGROUND, BORDER
+from featstore.evaluation.negative_controls import BACKGROUND, BORDER, fit_by_newton
 from featstore.image_facts import background, background_columns, border_columns
 from featstore.images.near_copies import SIDE
 from featstore.results.comparison import ControlDifference, NegativeControl, NegativeControls
@@ -189,6 +190,17 @@ def test_a_picture_of_one_grey_has_columns_too(grey):
     flat = np.full((SIDE, SIDE), grey, np.uint8)
     assert np.isfinite(border_columns(flat)).all()
     assert np.isfinite(background_columns(flat)).all()
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 9.0])
+def test_the_regression_is_that_of_scikit_learn_also_where_classes_are_apart(shift):
+    rng = np.random.default_rng(3)
+    truth = np.arange(60) % 3 == 0
+    x = rng.normal(size=(60, 5)) + shift * truth[:, None]
+    found = fit_by_newton(np.column_stack([x, np.ones(60)]), truth, 20.0)
+    expected = LogisticRegression(C=20.0, tol=1e-9, max_iter=5000).fit(x, truth)
+    np.testing.assert_allclose(found[:-1], expected.coef_[0], atol=1e-3)
+    assert found[-1] == pytest.approx(expected.intercept_[0], abs=1e-3)
 
 
 # The verdict

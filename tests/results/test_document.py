@@ -165,6 +165,7 @@ def with_a_question(written):
         "primary_question": None,
         "by_image": None,
         "sites": None,
+        "negative_controls": None,
     }
 
 
