@@ -48,7 +48,7 @@ SiteTag = Annotated[
 Slices = Annotated[
     str | None,
     typer.Option(
-        help="Slices of volumes (NIfTI): axial (default), coronal or sagittal; axial:every=4,range=25%-75%;"
+        help="Slices of volumes (NIfTI, arrays): axial (default), coronal or sagittal; axial:every=4,range=25%-75%;"
         " axial:largest-lung.",
         metavar="AXIS[:WHICH]",
         show_default=False,

@@ -833,7 +833,7 @@ def write_table(path: Path, result: Predictions) -> tuple[Path, ...]:
 
     Returns
     -------
-    The files that were written. Where no patients are known there is none about them, nor one from before.
+    The files that were written. Where no patients are known there is none about them; one from before gets no rows.
 
     Raises
     ------
@@ -843,13 +843,11 @@ def write_table(path: Path, result: Predictions) -> tuple[Path, ...]:
     texts = {path: runs.json_text(result.to_json())}
     if path.suffix.lower() == ".csv":
         texts = {path: runs.csv_text(result.rows())}
-        if result.patients:
+        if result.patients or patients_file(path).exists():
             texts[patients_file(path)] = runs.csv_text(result.patient_rows())
     for file, text in texts.items():
         try:
             write_private(file, text.encode())
         except OSError as error:
             raise RunError(f"Cannot write {file}: {error.strerror}", "Choose another --out.") from error
-    if path.suffix.lower() == ".csv" and not result.patients:
-        patients_file(path).unlink(missing_ok=True)
     return tuple(texts)

@@ -19,7 +19,7 @@ from featstore.findings import Finding, counted
 from featstore.images.csv import TABLES, list_csv
 from featstore.images.folder import list_folder, list_tree
 from featstore.images.formats import hdf5, npz
-from featstore.images.formats.container import formats, suffixes
+from featstore.images.formats.container import suffixes
 from featstore.images.formats.dicom import SITE_TAGS, in_space
 from featstore.images.formats.nifti import parse_slices
 from featstore.images.formats.npz import ARRAYS
@@ -32,6 +32,7 @@ from featstore.images.manifest import (
     Quarantined,
     findings_of_pages,
     findings_of_places,
+    page_id,
     read_contents,
 )
 from featstore.images.names import check_groups, check_labels, merged_groups
@@ -202,8 +203,10 @@ def scan(
     bad = [*listing.unreadable, *refused]
     if not images:
         raise _nothing_left(data, bad)
-    if slices is not None and not any(formats()[found.kind].has_slices for _, found in images):
-        raise ManifestError(f"--slices is for volumes (NIfTI), and {str(data)!r} has none.", "Leave it out.")
+    if slices is not None and not any("slices" in found.notes for _, found in images):
+        raise ManifestError(
+            f"--slices is for volumes (NIfTI, arrays), and {str(data)!r} has none.", "Leave it out."
+        )
     images = _in_space(images)
     if table is not None:
         listing, images = _labelled(listing, images, table)
@@ -339,11 +342,14 @@ def _list_arrays(data: Path) -> Listing:
     try:
         table = (hdf5 if data.suffix.lower() in hdf5.Hdf5.suffixes else npz).read_table(data)
     except BadImageError as error:
-        raise ManifestError(
-            f"{str(data)!r} cannot be a data set: {error.detail}",
-            "Save pictures and classes as train_images, train_labels, test_images, test_labels in one .npz or .h5; or"
-            " give a folder with one folder per class.",
-        ) from error
+        remedy = (
+            "Save its pictures in several files of at most 1 GiB below one folder per class, or each as PNG:"
+            " for n, p in enumerate(numpy.load(FILE)['train_images']): PIL.Image.fromarray(p).save(f'{n}.png')"
+            if error.reason == "too_large"
+            else "Save pictures and classes as train_images, train_labels, test_images, test_labels in a .npz or .h5;"
+            " or give a folder with one folder per class."
+        )
+        raise ManifestError(f"{str(data)!r} cannot be a data set: {error.detail}", remedy) from error
     except OSError as error:
         raise ManifestError(f"{str(data)!r} cannot be read: {error.strerror}.", "Check the file.") from error
     entry = ListedFile(data.name, data, label="", pages=table)
@@ -421,9 +427,12 @@ def _once_by_id(images: Iterable[tuple[ListedFile, Contents]]) -> tuple[list[Ima
     records: dict[str, ImageRecord] = {}
     copies: list[ImageRecord] = []
     for entry, contents in images:
-        pictures = _pictures([entry] * contents.pages if entry.pages is None else [entry])
-        for image_id, frame, picture in zip(contents.ids, contents.frames, pictures, strict=True):
-            group = picture.group or (image_id if entry.pages else contents.digest)
+        rows = contents.rows or contents.frames
+        table = [entry] * contents.pages if entry.pages is None else [*_pictures([entry])]
+        pictures = table if entry.pages is None else [table[row] for row in rows]
+        for image_id, frame, row, picture in zip(contents.ids, contents.frames, rows, pictures, strict=True):
+            own = page_id(contents.digest, row) if contents.rows else image_id
+            group = picture.group or (own if entry.pages else contents.digest)
             record = ImageRecord(
                 image_id,
                 picture.path,
@@ -488,7 +497,9 @@ def _findings(
         message = f"{files} of another format than the suffix says, and decoded by content."
         yield Finding("FS303", message, len(other), tuple(other))
     yield from findings_of_places((entry.name, found) for entry, found in images)
-    yield from findings_of_pages((entry.name, found) for entry, found in images if entry.pages is None)
+    yield from findings_of_pages(
+        (entry.name, found) for entry, found in images if entry.pages is None or found.rows
+    )
 
 
 def _unicode_collisions(names: Iterable[str]) -> list[str]:

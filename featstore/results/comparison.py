@@ -246,6 +246,119 @@ class ShortcutResult(Result, frozen=True, kw_only=True):
         return self.estimates[PRIMARY].mean or 0.0
 
 
+# Negative controls: what the score could come from, if not from the disease
+
+Explained = Literal["explained", "apart", "cannot_tell"]
+UNDECIDED = 0.5
+"""AUC of guessing."""
+
+
+class NegativeControl(Result, frozen=True, kw_only=True):
+    """A model that cannot see the disease, scored on the same folds: its AUC and its 95 % interval.
+
+    Attributes
+    ----------
+    sees_lung
+        Whether grey levels of the lungs are among what it sees, as in a histogram of the whole picture.
+    """
+
+    name: str
+    mean: float | None
+    interval: Interval
+    sees_lung: bool = False
+
+    @property
+    def is_informative(self) -> bool:
+        """Whether it is better than guessing."""
+        return self.interval is not None and self.interval[0] > UNDECIDED
+
+
+class ControlDifference(Result, frozen=True, kw_only=True):
+    """AUC of a model less that of a negative control, with the 95 % interval over the same patients, not adjusted."""
+
+    model: str
+    control: str
+    delta: float
+    interval: Interval
+
+    @property
+    def is_above(self) -> bool:
+        """Whether the model is clearly better."""
+        return self.interval is not None and self.interval[0] > 0
+
+
+class SitePrediction(Result, frozen=True, kw_only=True):
+    """How well the features tell the site, and whether they tell it in the direction of the disease.
+
+    Attributes
+    ----------
+    sites, patients, images
+        How many took part.
+    mean, interval
+        AUC (mean over the sites, each against the others) over folds of whole patients, and its 95 % interval.
+    cosine
+        Between the direction of the disease and that of a site in the standardised features, the largest in size over
+        the sites; None where there is no positive class.
+    chance
+        Size that 95 % of the cosines stay below when the sites are dealt to the patients at random.
+    p
+        Share of such deals in which the cosine is at least as large.
+    """
+
+    sites: Count
+    patients: Count
+    images: Count
+    mean: float | None
+    interval: Interval
+    cosine: float | None = None
+    chance: float | None = None
+    p: Share | None = None
+
+
+class NegativeControls(Result, frozen=True, kw_only=True):
+    """What else than the disease a score could come from.
+
+    Attributes
+    ----------
+    controls
+        Each with its own score.
+    differences
+        Of the models with the highest AUC, the primary fusion and the single networks, to each of `controls`.
+    site
+        Prediction of the site; None where fewer than two sites are known.
+    """
+
+    controls: tuple[NegativeControl, ...]
+    differences: tuple[ControlDifference, ...]
+    site: SitePrediction | None = None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Who was measured against them."""
+        return tuple(dict.fromkeys(one.model for one in self.differences))
+
+    def against(self, model: str) -> dict[str, ControlDifference]:
+        """Differences of a model by control."""
+        return {one.control: one for one in self.differences if one.model == model}
+
+    def explaining(self, model: str) -> tuple[NegativeControl, ...]:
+        """Controls that see no lung, do better than guessing, and are not clearly worse than a model."""
+        found = self.against(model)
+        return tuple(
+            control
+            for control in self.controls
+            if not control.sees_lung and control.is_informative and not found[control.name].is_above
+        )
+
+    def verdict(self, model: str) -> Explained:
+        """Whether a score is explained without the lung, stands apart from all controls, or neither is shown."""
+        if self.explaining(model):
+            return "explained"
+        found = self.against(model)
+        above = all(found[control.name].is_above for control in self.controls if not control.sees_lung)
+        return "apart" if above else "cannot_tell"
+
+
 # Pairs
 
 
@@ -695,6 +808,9 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
         Where patients are scored: how many there are, and the scores of every candidate by image, beside; else None.
     sites
         Where sites were left out: scores by site, and what that costs; else None.
+    negative_controls
+        What else than the disease a score could come from; None where the images were not at hand, and in runs of
+        before.
     """
 
     IN_MEMORY: ClassVar[frozenset[str]] = frozenset({"fits", "fits_reused", "planning"})
@@ -714,6 +830,7 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
     planning: Planning | None = None
     by_image: ScoresByImage | None = None
     sites: SiteResult | None = None
+    negative_controls: NegativeControls | None = None
 
     @property
     def folds(self) -> int:

@@ -26,7 +26,7 @@ OWN = {
     for name, known in container.formats().items()
     if type(known).__module__.startswith(f"{container.FOLDER}.")
 }
-DEEP = {"DICOM", "NIFTI", "NPY", "NPZ", "PNG", "PPM", "TIFF"}
+DEEP = {"DICOM", "HDF5", "JPEG2000", "NIFTI", "NPY", "NPZ", "PNG", "PPM", "TIFF"}
 """Formats of which some files need a range."""
 
 
@@ -86,6 +86,7 @@ def test_the_formats_are_found_by_file_name_and_have_numbers_of_their_own():
         "gif",
         "hdf5",
         "jpeg",
+        "jpeg2000",
         "nifti",
         "npy",
         "npz",
@@ -96,7 +97,7 @@ def test_the_formats_are_found_by_file_name_and_have_numbers_of_their_own():
     ]
     assert {known.code: name for name, known in OWN.items()} == {
         1: "BMP", 2: "GIF", 3: "JPEG", 4: "PNG", 5: "PPM", 6: "TIFF", 7: "WEBP", 8: "DICOM",
-        9: "NIFTI", 10: "NPY", 12: "HDF5",
+        9: "NIFTI", 10: "NPY", 12: "HDF5", 13: "JPEG2000",
         11: "NPZ",
     }  # fmt: skip
 

@@ -36,10 +36,15 @@ class Hdf5(Format):
     magic: ClassVar[re.Pattern[bytes]] = re.compile(rb"\x89HDF\r\n\x1a\n")
     version: ClassVar[str] = "1"
     code: ClassVar[int] = 12
+    has_slices: ClassVar[bool] = True
 
     def list_pages(self, file: IO[bytes]) -> Pages:
         """Each picture of all data sets that hold pictures."""
         return npy.pages_of(_pictures(file))
+
+    def choose(self, file: IO[bytes], pages: Pages, slices: str) -> Pages:  # noqa: ARG002
+        """Slices of volumes that ``--slices`` asks for."""
+        return npy.pages_of(_pictures(file), slices)
 
     def index(self, data: bytes) -> npy.Stack:
         """The pictures, unpacked."""
@@ -52,9 +57,9 @@ class Hdf5(Format):
         """Whether the values of a picture are anything else than bytes, or true and false."""
         arrays = (index or self.index(data)).arrays
         for array in arrays:
-            if frame < len(array):
+            if frame < npy.pages_in(array):
                 return array.dtype.str not in npy.PLAIN
-            frame -= len(array)
+            frame -= npy.pages_in(array)
         return False
 
     def decode(

@@ -36,6 +36,7 @@ class Npz(Format):
     magic: ClassVar[re.Pattern[bytes]] = re.compile(rb"PK\x03\x04.{26}", re.DOTALL)
     version: ClassVar[str] = "1"
     code: ClassVar[int] = 11
+    has_slices: ClassVar[bool] = True
 
     def sniff(self, head: bytes) -> bool:
         """Whether it is an archive whose first member is an array."""
@@ -49,6 +50,11 @@ class Npz(Format):
         with opened(file) as archive:
             return npy.pages_of([member.array for _, member in _pictures(members(archive))])
 
+    def choose(self, file: IO[bytes], pages: Pages, slices: str) -> Pages:  # noqa: ARG002
+        """Slices of volumes that ``--slices`` asks for."""
+        with opened(file) as archive:
+            return npy.pages_of([member.array for _, member in _pictures(members(archive))], slices)
+
     def index(self, data: bytes) -> npy.Stack:
         """The pictures, unpacked."""
         with opened(io.BytesIO(data)) as archive:
@@ -61,9 +67,9 @@ class Npz(Format):
         del index
         with opened(io.BytesIO(data)) as archive:
             for _, member in _pictures(members(archive)):
-                if frame < member.array.count:
+                if frame < member.array.pages:
                     return member.array.is_deep
-                frame -= member.array.count
+                frame -= member.array.pages
         return False
 
     def decode(
