@@ -30,7 +30,8 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from featstore.evaluation.estimates import EvaluationDesign, score_candidates
-from featstore.evaluation.intervals import group_weights, overlap_factor
+from featstore.evaluation.folding import PATIENT_FACTOR
+from featstore.evaluation.intervals import group_weights
 from featstore.evaluation.pairwise_tests import differences, patient_contributions
 from featstore.fusion.linear import LinearModel
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
@@ -74,7 +75,7 @@ def main() -> None:
             for kind, (width, signal) in KINDS.items():
                 study(rows, kind, n, width, signal, done)
         done += 1
-    print(f"{done} studies a line\n")
+    print(f"{done} studies a line, factor used {PATIENT_FACTOR}\n")
     print(
         "| kind | patients | who | truth | bias | bias, plainly | factor: AUC | difference | held: AUC | difference |"
     )
@@ -167,9 +168,7 @@ def study(rows: dict, kind: str, n: int, width: int, signal: float, seed: int) -
         answers, truths = zip(
             *(left_out(strategy, X[:, :w], table, aside, shift[:w]) for w in (width, 2 * width)), strict=True
         )
-        design = EvaluationDesign(
-            table.y, table.groups, [(everyone, everyone)], 1, 1, factor=overlap_factor(aside)
-        )
+        design = EvaluationDesign(table.y, table.groups, [(everyone, everyone)], 1, 1, factor=PATIENT_FACTOR)
         candidates = [Candidate("x", ("A",), "network"), Candidate("x", ("A", "B"), "fusion")]
         scored = score_candidates(design, candidates, [[p] for p in answers], weights)
         parts = patient_contributions(design, scored)

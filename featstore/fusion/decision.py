@@ -221,6 +221,10 @@ def scale_decisions(decisions: Floats, y: NDArray[np.intp]) -> tuple[Floats, Flo
     with N rows counts as that class by ``(N + 1) / (N + k)`` and as each of the other k - 1 classes by ``1 / (N
     + k)``: Platt's targets for k = 2, which keep the slope finite where the classes do not overlap.
 
+    Of two classes the slope is never negative: decisions that were the reverse of the truth on these few rows say
+    nothing, and a model that answered the reverse of them would make noise look like knowledge where every patient
+    is left out. Then it is zero, and the share of the classes is all that is answered.
+
     Parameters
     ----------
     decisions
@@ -239,4 +243,7 @@ def scale_decisions(decisions: Floats, y: NDArray[np.intp]) -> tuple[Floats, Flo
     regression = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
     rows, labels = np.repeat(decisions / spread, n_classes, axis=0), np.tile(np.arange(n_classes), len(y))
     regression.fit(rows, labels, sample_weight=share[y].ravel())
+    if n_classes == 2 and regression.coef_[0, 0] < 0:  # noqa: PLR2004
+        likely = share[y].mean(axis=0)
+        return np.zeros((1, 1)), np.log(likely[1:] / likely[:1])
     return regression.coef_ / spread, regression.intercept_

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
 from scipy.stats import gmean
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
@@ -15,7 +16,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from featstore import registry
 from featstore.errors import UsageError
-from featstore.fusion.decision import DecisionStrategy
+from featstore.fusion.decision import DecisionStrategy, scale_decisions
 from featstore.fusion.strategies.ensemble_selection import EnsembleSelection, select_ensemble
 from featstore.fusion.strategies.gompertz_rank import GompertzRank, fuzzy_score
 from featstore.fusion.strategies.mean_logit import MeanLogit
@@ -218,3 +219,18 @@ def test_a_parameter_out_of_range_is_refused_by_name(kind, wrong):
     X, y, _ = data(n=30)
     with pytest.raises(UsageError, match=f"{next(iter(wrong))}="):
         kind(make_blocks(WIDTHS), **wrong).fit(X, y)
+
+
+@given(st.integers(0, 50), st.integers(2, 40), st.integers(2, 40))
+@settings(max_examples=40)
+def test_decisions_that_are_the_reverse_of_the_truth_say_nothing(seed, ill, well):
+    """Of two classes the slope of Platt scaling is never negative; then the targets' mean share is all there is."""
+    y = np.repeat([0, 1], [well, ill])
+    decisions = np.random.default_rng(seed).normal(size=(len(y), 1)) - 3.0 * y[:, None]
+    slope, offset = scale_decisions(decisions, y)
+    if slope[0, 0] == 0:
+        targets = np.where(y == 1, (ill + 1) / (ill + 2), 1 / (well + 2))
+        assert expit(offset[0]) == pytest.approx(targets.mean())
+    turned, _ = scale_decisions(-decisions, y)
+    assert slope[0, 0] >= 0
+    assert max(slope[0, 0], turned[0, 0]) > 0
