@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,18 +15,37 @@ ROUNDS = 5
 
 
 def take_turns(
-    contenders: Mapping[str, Callable[[], object]], rounds: int = ROUNDS
+    contenders: Mapping[str, Callable[[], object]],
+    rounds: int = ROUNDS,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Wall seconds of each contender in each round, after one unmeasured round each."""
+    """Seconds, by `clock`, of each contender in each round, after one unmeasured round each."""
     for run in contenders.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
-            started = time.perf_counter()
+            started = clock()
             run()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(clock() - started)
     return seconds
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of those below it, living ones included where the system tells of them."""
+    children = Path(f"/proc/{os.getpid()}/task")
+    below = {
+        int(number)
+        for task in (children.iterdir() if children.exists() else ())
+        for number in (task / "children").read_text().split()
+    }
+    ticks = 0
+    for child in below:
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    ended = os.times()
+    alive = ticks / os.sysconf("SC_CLK_TCK") if below else 0.0
+    return time.process_time() + ended.children_user + ended.children_system + alive
 
 
 def report(seconds: Mapping[str, list[float]], reference: str, work: float, unit: str) -> None:

@@ -73,7 +73,7 @@ def constants(package: str, name: str) -> dict[str, Any]:
     """Literal attributes of the class that ``package.name`` defines, read from the source and not by importing it."""
     if name not in _own_names(package):
         found = {k: v for kind in reversed(load(package, name).__mro__) for k, v in vars(kind).items()}
-        return {k: v for k, v in found.items() if isinstance(v, str | int) and not k.startswith("_")}
+        return {k: v for k, v in found.items() if isinstance(v, str | int | float) and not k.startswith("_")}
     return dict(_read(package, name)[1])
 
 

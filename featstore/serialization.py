@@ -37,7 +37,7 @@ def short_digest(value: Any) -> str:  # noqa: ANN401
     return digest(value)[:SHORT_DIGITS]
 
 
-def digest_bytes(data: bytes) -> str:
+def digest_bytes(data: bytes | memoryview) -> str:
     """SHA-256 (64 hex digits) of bytes."""
     return hashlib.sha256(data).hexdigest()
 
@@ -209,12 +209,43 @@ def read_regular(path: Path, limit: int, *, follow_links: bool = True) -> bytes:
         return read_bounded(file, path, limit)
 
 
+def read_regular_into(
+    memory: WorkingMemory, path: Path, limit: int, *, follow_links: bool = True
+) -> memoryview:
+    """As `read_regular`, into memory that is used again: what was read there before is overwritten."""
+    with open_regular(path, follow_links=follow_links) as file:
+        size = _bounded_size(file, path, limit)
+        if len(memory.held) < size:
+            memory.held = bytearray(size)
+        view = memoryview(memory.held)[:size]
+        return view[: file.readinto(view)].toreadonly()
+
+
+class WorkingMemory:
+    """Bytes that are kept and used again: fresh ones cost as much as reading a file into them does.
+
+    Attributes
+    ----------
+    held
+        The bytes.
+    """
+
+    __slots__ = ("held",)
+
+    def __init__(self) -> None:
+        self.held = bytearray()
+
+
 def read_bounded(file: BufferedReader, path: Path, limit: int) -> bytes:
     """All bytes of an open file; see `read_regular`."""
+    return file.read(_bounded_size(file, path, limit))
+
+
+def _bounded_size(file: BufferedReader, path: Path, limit: int) -> int:
     size = os.fstat(file.fileno()).st_size
     if size > limit:
         raise UnfitFileError(errno.EFBIG, f"it has {size:,} bytes, more than {limit:,}", str(path))
-    return file.read(size)
+    return size
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -38,6 +38,8 @@ MOST_LISTED = 8
 
 OWN_SPLIT = "split"
 """In place of a number of folds: the data set's own split."""
+SITE, GROUP = LEFT_OUT = ("site", "group")
+"""In place of a number of folds: each site, or each group (patient), is left out once."""
 Split = tuple["NDArray[np.intp]", "NDArray[np.intp]"]
 
 
@@ -101,6 +103,134 @@ def group_folds(table: LabelledImages, folds: int, repeats: int = 1, seed: int =
         if not all(_has_every_class(table, test) for _, test in drawn):
             drawn = _folds_by_search(table, folds, seed + repeat)
         splits.extend(drawn)
+    return splits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SiteFolds:
+    """Folds that leave out one site each.
+
+    Attributes
+    ----------
+    names
+        The site that each fold leaves out, sorted.
+    splits
+        Pairs (training images, test images) of row indices. A patient of several sites is tested at each, on the
+        images of that site; whoever has an image there is not learned from.
+    never
+        Sites that are not left out, since a class would be missing among the training images.
+    shared
+        Patients of several sites.
+    """
+
+    names: tuple[str, ...]
+    splits: list[Split]
+    never: tuple[str, ...]
+    shared: int
+
+
+def site_folds(table: LabelledImages) -> SiteFolds:
+    """Leave one site out: each is tested once, by what was learned at all others.
+
+    Where a site lacks a class it is tested all the same; the scores that need that class are undefined there.
+
+    Raises
+    ------
+    AuditError
+        If there is one class only, images name no site, there are fewer than two sites, or none can be left out.
+    """
+    if len(table.classes) < 2:  # noqa: PLR2004
+        _require_two_groups(table)
+    sites = np.array([record.site or "" for record in table.records])
+    unnamed = int((sites == "").sum())
+    if unnamed == len(sites):
+        raise AuditError(
+            "The data set names no sites, so that none can be left out.",
+            "Name them: a column site, `--columns site=hospital`, or of DICOM files `--site-tag Manufacturer`; or use"
+            " --folds 5.",
+        )
+    if unnamed:
+        raise AuditError(
+            f"{unnamed} of {len(sites)} images name no site: they may be of the one that is left out.",
+            "Fill in their site, or take them out of the data set; or use --folds 5.",
+        )
+    names, counts = np.unique(sites, return_counts=True)
+    if len(names) < 2:  # noqa: PLR2004
+        raise AuditError(
+            f"All {counts[0]} images are of one site, {quoted([str(names[0])])}: none can be left out.",
+            "Add images of another site, or use --folds 5.",
+        )
+    splits, left_out, never = [], [], []
+    for name in names.tolist():
+        test = np.flatnonzero(sites == name)
+        train = np.flatnonzero(~np.isin(table.groups, table.groups[test]))
+        if _absent(table, train):
+            never.append(name)
+        else:
+            splits.append((train, test))
+            left_out.append(name)
+    if not splits:
+        lacking = _absent(table, np.flatnonzero(~np.isin(table.groups, table.groups[sites == names[0]])))
+        raise AuditError(
+            f"No site can be left out, since a class would be missing among the others: without"
+            f" {quoted([str(names[0])])} it is {quoted(lacking)}.",
+            "Add images of every class from two sites or more; or use --folds 5, and mind that the site may give the"
+            " class away.",
+        )
+    pairs = {(group, site) for group, site in zip(table.groups.tolist(), sites.tolist(), strict=True)}
+    shared = sum(count > 1 for count in Counter(group for group, _ in pairs).values())
+    return SiteFolds(tuple(left_out), splits, tuple(never), shared)
+
+
+def patient_folds(table: LabelledImages, seed: int = 0) -> list[Split]:
+    """Leave one group (patient) out, and from training alone one group of every other class.
+
+    So all models have learned from the classes in the same proportion. Without that, a model has seen less of the
+    class that it is asked about, and scores of all patients together are too low, on noise far below guessing
+    (Parker, Guenter & Bedo, BMC Bioinformatics 8, 2007; Airola et al., Computational Statistics & Data Analysis 55,
+    2011).
+
+    Parameters
+    ----------
+    table
+        The images.
+    seed
+        Of the drawing of the groups that are set aside.
+
+    Returns
+    -------
+    A pair (training images, test images) for each group, in the order of their names.
+
+    Raises
+    ------
+    AuditError
+        If there is one class only, or a class has fewer than three groups.
+    """
+    _require_two_groups(table)
+    least = min(_groups_by_class(table))
+    if least < 3:  # noqa: PLR2004
+        raise AuditError(
+            f"Leaving out every patient needs three groups (patients) in each class; there are: {_listed(table)}.",
+            f"Use --folds {least}, or add patients to the smallest class.",
+        )
+    names, number = np.unique(table.groups, return_inverse=True)
+    holds = np.zeros((len(names), len(table.classes)), np.bool_)
+    holds[number, table.y] = True
+    rng = np.random.default_rng(seed)
+    splits = []
+    for left_out in range(len(names)):
+        aside = [left_out]
+        for c in np.flatnonzero(~holds[left_out]):
+            others = np.setdiff1d(np.flatnonzero(holds[:, c]), aside)
+            aside.append(int(rng.choice(others)))
+        train = np.flatnonzero(~np.isin(number, aside))
+        if absent := _absent(table, train):
+            raise AuditError(
+                f"Without one patient, and one of each other class, no image of {quoted(absent)} is left to learn"
+                " from.",
+                "Use --folds 2, or add patients to the smallest class.",
+            )
+        splits.append((train, np.flatnonzero(number == left_out)))
     return splits
 
 

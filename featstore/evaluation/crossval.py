@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from featstore import registry
+from featstore.errors import UsageError
 from featstore.evaluation.candidates import (
     EXPAND,
+    NONE,
+    PER_SITE,
     STRATEGIES,
     build,
+    by_site,
     comparison_options,
     fit_candidate,
     fit_jointly,
@@ -23,7 +27,7 @@ from featstore.evaluation.candidates import (
     predict_proba,
     select_backbones,
 )
-from featstore.processes import PhaseProgress, end_with_parent, parent_info
+from featstore.processes import PhaseProgress, available_cores, end_with_parent, memory_bytes, parent_info
 from featstore.serialization import digest, digest_bytes, digest_file
 from featstore.store.notes import record_result, recorded_result
 
@@ -49,22 +53,24 @@ def cross_validate(
     selections: Sequence[tuple[str, ...]] = (),
     jobs: int = 1,
     prediction_cache: PredictionCache | None = None,
+    harmonise: str = NONE,
 ) -> Iterator[tuple[int, int, Vector]]:
     """Fit every candidate on every fold; yield (candidate, fold, probabilities of the test images).
 
     Candidates whose strategy can fit many subsets together (`featstore.fusion.strategy.SubsetStrategy`) share a fit
     in each fold. `selections` is what `select_per_fold` returns; without greedy candidates nobody looks at it. What
     the cache knows is taken from it and comes first; what is new is saved by the process that computed it, at once.
+    With `harmonise`, features are those of `by_site`, made inside each fold.
     """
     fresh = []
     for joint, f in ((joint, f) for joint in joint_fits(candidates) for f in range(len(splits))):
         resolved = [_with_selected_backbones(candidates[c], selections, f) for c in joint]
-        known = prediction_cache.load(matrix, resolved, splits[f]) if prediction_cache else None
+        known = prediction_cache.load(matrix, resolved, splits[f], harmonise) if prediction_cache else None
         if known is None:
             fresh.append((joint, f, resolved))
         else:
             yield from zip(joint, [f] * len(joint), known, strict=True)
-    calls = [(matrix, resolved, splits[f], prediction_cache) for _, f, resolved in fresh]
+    calls = [(matrix, resolved, splits[f], prediction_cache, harmonise) for _, f, resolved in fresh]
     for (joint, f, _), proba in zip(fresh, parallel_starmap(_fit_fold, calls, jobs), strict=True):
         yield from zip(joint, [f] * len(joint), proba, strict=True)
 
@@ -105,18 +111,23 @@ def _with_selected_backbones(
 
 
 def _fit_fold(
-    matrix: FeatureMatrix, joint: Sequence[Candidate], split: Split, prediction_cache: PredictionCache | None
+    matrix: FeatureMatrix,
+    joint: Sequence[Candidate],
+    split: Split,
+    prediction_cache: PredictionCache | None,
+    harmonise: str,
 ) -> list[Vector]:
     """Fit candidates together on one fold, and return the probabilities of each of the test images."""
     train, test = split
+    table = by_site(matrix, split) if harmonise == PER_SITE else matrix
     if len(joint) > 1:
-        proba = fit_jointly(matrix, joint, train, test)
+        proba = fit_jointly(table, joint, train, test)
     else:
         (candidate,) = joint
-        unfitted = build(candidate, matrix, comparison_options(candidate.strategy))
-        proba = [predict_proba(fit_candidate(unfitted, matrix, train, candidate), matrix, test, candidate)]
+        unfitted = build(candidate, table, comparison_options(candidate.strategy))
+        proba = [predict_proba(fit_candidate(unfitted, table, train, candidate), table, test, candidate)]
     if prediction_cache is not None:
-        prediction_cache.save(matrix, joint, split, proba)
+        prediction_cache.save(matrix, joint, split, proba, harmonise)
     return proba
 
 
@@ -177,23 +188,32 @@ class PredictionCache:
             usage or CacheUsage(),
         )
 
-    def load(self, matrix: FeatureMatrix, joint: Sequence[Candidate], split: Split) -> list[Vector] | None:
+    def load(
+        self, matrix: FeatureMatrix, joint: Sequence[Candidate], split: Split, harmonise: str = NONE
+    ) -> list[Vector] | None:
         """Probabilities of the test images by candidate, if this split was fitted before."""
         self.usage.requests += len(joint)
         if not self.reads:
             return None
         shape = len(split[1]), len(matrix.classes)
-        found = recorded_result(self.root, self._key(matrix, joint, split), [shape] * len(joint))
+        found = recorded_result(self.root, self._key(matrix, joint, split, harmonise), [shape] * len(joint))
         self.usage.hits += len(found or ())
         return found
 
     def save(
-        self, matrix: FeatureMatrix, joint: Sequence[Candidate], split: Split, proba: Sequence[Vector]
+        self,
+        matrix: FeatureMatrix,
+        joint: Sequence[Candidate],
+        split: Split,
+        proba: Sequence[Vector],
+        harmonise: str = NONE,
     ) -> None:
         """Keep what was answered."""
-        record_result(self.root, self._key(matrix, joint, split), proba)
+        record_result(self.root, self._key(matrix, joint, split, harmonise), proba)
 
-    def _key(self, matrix: FeatureMatrix, joint: Sequence[Candidate], split: Split) -> dict[str, Any]:
+    def _key(
+        self, matrix: FeatureMatrix, joint: Sequence[Candidate], split: Split, harmonise: str
+    ) -> dict[str, Any]:
         """Who is fitted together is part of it: company can change the last bits."""
         train, test = split
         learned = [train.tolist(), matrix.y[train].tolist(), matrix.groups[train].tolist()]
@@ -203,7 +223,14 @@ class PredictionCache:
             "training": digest(learned),
             "test": digest(test.tolist()),
             "software": _software(),
+            **({} if harmonise == NONE else {"harmonise": [harmonise, _sites(matrix, split)]}),
         }
+
+
+def _sites(matrix: FeatureMatrix, split: Split) -> str:
+    """Digest of which images are of one site."""
+    rows = np.concatenate(split)
+    return digest(np.unique([matrix.records[at].site or "" for at in rows], return_inverse=True)[1].tolist())
 
 
 def _describe(candidate: Candidate, matrix: FeatureMatrix) -> dict[str, Any]:
@@ -319,6 +346,82 @@ class Forecast:
     def is_notable(self) -> bool:
         """Whether anybody would want to know before it begins."""
         return self.seconds >= LONG or self.bytes >= LARGE
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """Memory that the largest fits of a strategy take, beyond the features that are loaded.
+
+    Attributes
+    ----------
+    strategy
+        Its name.
+    rows, columns
+        Of its largest fit, every view counted.
+    bytes
+        Of that fit and its training rows.
+    """
+
+    strategy: str
+    rows: int
+    columns: int
+    bytes: int
+
+
+def memory_needs(
+    matrix: FeatureMatrix, candidates: Iterable[Candidate], rounds: Sequence[Split]
+) -> list[MemoryNeed]:
+    """Memory of one fit of each strategy, the largest first, by `FusionStrategy.fit_bytes`."""
+    columns = {spec.name: spec.dimension for spec in matrix.specs}
+    images = max(len(train) for train, _ in rounds)
+    found: dict[str, MemoryNeed] = {}
+    for one in candidates:
+        rows = images * (len(matrix.views) if one.views == EXPAND else 1)
+        widths = [columns[name] for name in one.backbones]
+        kind = registry.load(STRATEGIES, one.strategy)
+        beyond = (
+            kind.fit_bytes(rows, widths)
+            if hasattr(kind, "fit_bytes")
+            else COPIES * rows * sum(widths) * FLOAT_BYTES
+        )
+        need = MemoryNeed(one.strategy, rows, sum(widths), rows * sum(widths) * FLOAT_BYTES + beyond)
+        if one.strategy not in found or found[one.strategy].bytes < need.bytes:
+            found[one.strategy] = need
+    return sorted(found.values(), key=lambda need: (-need.bytes, need.strategy))
+
+
+def require_memory(
+    matrix: FeatureMatrix, candidates: Sequence[Candidate], rounds: Sequence[Split], jobs: int = 1
+) -> None:
+    """Refuse, before the first fit, what does not fit into the memory that is free.
+
+    Raises
+    ------
+    UsageError
+        If the largest fits of as many processes as work at a time need more: how much, and what to leave out.
+    """
+    _, free = memory_bytes()
+    needs = memory_needs(matrix, candidates, rounds)
+    if not (free and needs):
+        return
+    processes = max(1, min(available_cores() if jobs < 0 else jobs, len(candidates) * len(rounds)))
+    shared = matrix.features.nbytes if processes > 1 else 0
+    most = needs[0]
+    if shared + processes * most.bytes <= free:
+        return
+    at_a_time = f" in each of {processes} processes" if processes > 1 else ""
+    cause = (
+        f"{most.strategy} needs about {most.bytes / 1e9:.1f} GB of memory{at_a_time} beside the features, for"
+        f" {most.rows:,} rows of {most.columns:,} numbers, and {free / 1e9:.1f} GB are free."
+    )
+    small = sorted(need.strategy for need in needs if need.bytes <= free)
+    if processes > 1 and len(small) == len(needs):
+        raise UsageError(cause, "Let one process work at a time: --jobs 1.")
+    views = " or views" if len(matrix.views) > 1 else ""
+    fewer = f"ake fewer networks (--backbones A,B){views}, or free memory."
+    if small:
+        raise UsageError(cause, f"Take one that needs less ({', '.join(small[:8])}), or t{fewer}")
+    raise UsageError(cause, f"T{fewer}")
 
 
 def forecast(

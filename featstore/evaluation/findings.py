@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featstore import registry
+from featstore.errors import FeatstoreError
+from featstore.evaluation.candidates import PROBE, STRATEGIES
 from featstore.evaluation.estimates import held_out_scores, score_candidates
 from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
 from featstore.evaluation.metrics import PRIMARY, decide, primary_score
@@ -128,7 +131,7 @@ def comparison_findings(
 def findings_of(
     result: Comparison, design: EvaluationDesign, positive: Positive, *, has_groups: bool = True
 ) -> tuple[Finding, ...]:
-    """`comparison_findings` of the answers that a comparison holds."""
+    """`comparison_findings` of the answers that a comparison holds, and `dearer_finding` of its pairs."""
     folds = design.first_repeat
     rows = np.concatenate([design.splits[at][1] for at in folds])
     tested = [
@@ -142,9 +145,60 @@ def findings_of(
         for s in result.candidates
     ]
     leader = max(result.candidates, key=lambda s: s.primary).candidate.label
-    return comparison_findings(
+    found = comparison_findings(
         list(result.matrix["classes"]), tested, leader, positive, has_groups=has_groups
     )
+    dearer = dearer_finding(result)
+    return found if dearer is None else ordered((*found, dearer))
+
+
+DEARER = 2.0
+"""Prices from which on a strategy costs notably more: the declared ones are good for one digit."""
+
+
+def dearer_finding(result: Comparison) -> Finding | None:
+    """FS430 where strategies cost much more than the linear probe on the same networks, and are not better.
+
+    The price is the declared one (`featstore.fusion.strategy.FusionStrategy`), not that of this run: seconds differ
+    from run to run, and a run that is replayed must say the same. Better is what the verdict of the pair says.
+    """
+    probes = {
+        (one.backbones, one.selected_backbones, one.views, one.test_views): one.label
+        for one in result.candidates
+        if one.strategy == PROBE
+    }
+    verdicts = {(pair.a, pair.b): pair.verdict == "a_better" for pair in result.pairs}
+    verdicts |= {(pair.b, pair.a): pair.verdict == "b_better" for pair in result.pairs}
+    better: dict[str, list[bool]] = {}
+    for one in result.candidates:
+        probe = probes.get((one.backbones, one.selected_backbones, one.views, one.test_views))
+        if probe is not None and (one.label, probe) in verdicts:
+            better.setdefault(one.strategy, []).append(verdicts[one.label, probe])
+    unit = _price(PROBE) or 1.0
+    prices = {name: (_price(name) or 0.0) / unit for name, won in better.items() if not any(won)}
+    dearer = sorted(
+        (name for name in prices if prices[name] >= DEARER), key=lambda name: (-prices[name], name)
+    )
+    if not dearer:
+        return None
+    told = ", ".join(f"{name} ({prices[name]:.1f} times)" for name in dearer)
+    rest = sorted({one.strategy for one in result.candidates}.difference(dearer))
+    one_of = "costs more than twice" if len(dearer) == 1 else "cost more than twice"
+    return Finding(
+        "FS430",
+        f"Not better than {PROBE} on the same networks, and {one_of} its computing time: {told}.",
+        len(dearer),
+        remedy=f"Nothing needs to be done; to leave them out: featstore compare DATA --strategies {','.join(rest)}",
+    )
+
+
+def _price(strategy: str) -> float | None:
+    """Declared price of a strategy; None where it is from elsewhere and says nothing, or is not here any more."""
+    try:
+        found = registry.constants(STRATEGIES, strategy).get("price")
+    except FeatstoreError:
+        return None
+    return float(found) if isinstance(found, int | float) else None
 
 
 def _chosen_at_edge(at_edge: tuple[str, float, float] | None) -> Finding | None:
@@ -427,17 +481,28 @@ def data_findings(matrix: FeatureMatrix, facts: FactTable, *, draws_folds: bool)
 
 
 def cross_validated_shortcuts(
-    design: EvaluationDesign, facts: FactTable, weights: Vector, patients: Patients | None = None
+    design: EvaluationDesign,
+    facts: FactTable,
+    weights: Vector,
+    patients: Patients | None = None,
+    learned: Sequence[Split] | None = None,
 ) -> tuple[CandidateScores, ...]:
     """Scores of the guesses that need no network, on the folds of a comparison; none if an image is not known.
 
-    Where `patients` are scored, `design` is of their images and `weights` of them.
+    Where `patients` are scored, `design` is of their images and `weights` of them. Where all images are one test set
+    (every patient is left out), guesses are `learned` by other folds, which test each image once.
     """
     if len(facts.records) < len(design.y):
         return ()
-    answers = shortcut_probabilities(facts.rows, design.y, design.splits)
+    answers = shortcut_probabilities(facts.rows, design.y, learned or design.splits)
     guesses = [Candidate("shortcut", (), name) for name in answers]
     proba = list(answers.values())
+    if learned is not None:
+        order = np.argsort(np.concatenate([test for _, test in learned]), kind="stable")
+        proba = [[np.concatenate(values)[order]] for values in proba]
+        # The share of a class differs a little between folds, which would rank their images.
+        share = np.bincount(design.y, minlength=int(design.y.max()) + 1) / len(design.y)
+        proba[list(answers).index(MAJORITY)] = [np.tile(share, (len(design.y), 1))]
     if patients is not None:
         proba = [patients.pooled_folds(values, design.splits) for values in proba]
         design = patients.design(design)

@@ -12,7 +12,7 @@ import numpy as np
 
 from featstore.errors import StoreError
 from featstore.store import paths, verify
-from featstore.store.ids import NO_IDS, IdSet, pack
+from featstore.store.ids import NO_IDS, IdSet
 from featstore.store.leases import Leases, require_exclusive
 from featstore.types import DECODING_REVISION, Computation, FeatureKey
 
@@ -174,7 +174,7 @@ def _parts(
     for path in paths:
         rows = store.load(path)
         if rows is not None:
-            packed = pack(rows.ids)
+            packed = rows.packed
             at = np.minimum(np.searchsorted(ids, packed), len(ids) - 1)
             wanted = ids[at] == packed
             yield at[wanted], rows.features[wanted], rows.computation
@@ -319,9 +319,10 @@ def _shrink(store: Store, path: Path, keep: IdSet) -> None:
     old = store.load(path)
     if old is None:  # damaged, and in quarantine by now
         return
-    stay = [row for row, image in enumerate(old.ids) if image in keep]
-    if stay:
-        ids = tuple(old.ids[row] for row in stay)
+    stay = np.flatnonzero(keep.holds(old.packed))
+    if len(stay):
+        names = old.ids
+        ids = tuple(names[row] for row in stay)
         write_checked(store, old.key, ids, old.features[stay], old.computation)
     remove_shards(store.root, [path])
 

@@ -14,23 +14,25 @@ give, and the filters are the three that everybody has, each once, in an order t
 from __future__ import annotations
 
 import math
+import os
 import stat
 import zlib
 from array import array
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t, h5z
+from h5py import h5a, h5d, h5f, h5fd, h5g, h5l, h5o, h5p, h5s, h5t, h5z
 
 from featstore.errors import RefusedFileError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -46,6 +48,8 @@ ORDERS = {
     (SHUFFLE, DEFLATE, FLETCHER32), (FLETCHER32, SHUFFLE), (FLETCHER32, DEFLATE), (FLETCHER32, SHUFFLE, DEFLATE),
 }  # fmt: skip
 """Bytes are sorted before they are packed, and the checksum comes last (h5py, netCDF) or first (PyTables)."""
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+Bytes: TypeAlias = "bytes | memoryview"
 LAYOUTS = {h5d.COMPACT, h5d.CONTIGUOUS, h5d.CHUNKED}
 
 
@@ -164,6 +168,13 @@ class StoredDataset:
             self.found.read(h5s.ALL, h5s.ALL, values)
         return values
 
+    def piece(self) -> Piece | None:
+        """Where in the file its values lie, as they are in memory and in one piece; None if they do not."""
+        in_one_piece = self.plan.get_layout() == h5d.CONTIGUOUS and self.found.get_storage_size() > 0
+        if not in_one_piece or self.dtype.kind not in "iuf":
+            return None
+        return Piece(self.name, self.found.get_offset(), self.shape or (), self.dtype)
+
     def _incomplete(self) -> ValueError:
         return ValueError(f"{self.name} announces {self.shape}, and not all of that is in the file")
 
@@ -189,6 +200,36 @@ class StoredDataset:
             self.found.chunk_iter(look)
         if len(places) != count or len(set(places)) != count:
             raise self._incomplete()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Values of a data set that are one piece of the file.
+
+    Attributes
+    ----------
+    name
+        Path of the data set.
+    start
+        Byte at which they begin.
+    shape, dtype
+        As numpy has them.
+    """
+
+    name: str
+    start: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def stop(self) -> int:
+        """Byte before which they end."""
+        return self.start + math.prod(self.shape) * self.dtype.itemsize
+
+    def of(self, source: memoryview) -> NDArray[Any]:
+        """View of the values in the bytes of the file."""
+        values: NDArray[Any] = np.frombuffer(source[self.start : self.stop], self.dtype)
+        return values.reshape(self.shape)
 
 
 def _is_plausible(code: int, options: tuple[int, ...], width: int) -> bool:
@@ -277,7 +318,7 @@ class PlainContent:
     arrays: Mapping[str, NDArray[Any]]
 
 
-def read_plain(source: bytes | Path, limits: Limits = FOREIGN) -> PlainContent:
+def read_plain(source: Bytes | Path, limits: Limits = FOREIGN) -> PlainContent:
     """Read a whole HDF5 file that refers to nothing but itself.
 
     Parameters
@@ -297,9 +338,9 @@ def read_plain(source: bytes | Path, limits: Limits = FOREIGN) -> PlainContent:
     RefusedFileError
         If the file is no HDF5, reaches outside itself, is not of plain numbers, or exceeds the limits.
     """
-    what = "The HDF5 file" if isinstance(source, bytes) else str(source)
+    what = str(source) if isinstance(source, Path) else "The HDF5 file"
     with _refusing(what), _opened(source) as file:
-        root = h5g.open(file.id, b"/")
+        root = h5g.open(file, b"/")
         found = [
             StoredDataset.of(name, member) for name, member in _members(root, limits) if _is_dataset(member)
         ]
@@ -307,7 +348,78 @@ def read_plain(source: bytes | Path, limits: Limits = FOREIGN) -> PlainContent:
         return PlainContent(_attributes(root, limits), {one.name: one.values() for one in found})
 
 
-def read_datasets(source: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+KNOWN_FRAMES, FRAME_BYTES = 256, 1 << 16
+_frames: dict[tuple[Limits, int], list[_Frame]] = {}
+"""Files that were looked at, by limits and size."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """All that HDF5 makes of a file whose values are a few pieces of it: everything but the values themselves.
+
+    Attributes
+    ----------
+    around
+        The bytes around the pieces, joined.
+    pieces
+        In the order in which they lie in the file.
+    attributes
+        Of the root.
+    """
+
+    around: bytes
+    pieces: tuple[Piece, ...]
+    attributes: Mapping[str, Any]
+
+    def fits(self, source: memoryview) -> bool:
+        """Whether another file of this size is the same but for the values: HDF5 would find the same in it."""
+        return _around(source, self.pieces) == self.around
+
+
+def _around(source: memoryview, pieces: Sequence[Piece]) -> bytes:
+    starts, stops = [0, *(one.stop for one in pieces)], [*(one.start for one in pieces), len(source)]
+    return b"".join(source[start:stop] for start, stop in zip(starts, stops, strict=True))
+
+
+def view_plain(source: Bytes, limits: Limits = FOREIGN) -> PlainContent:
+    """`read_plain` of bytes, without a copy where that is possible: numbers in one piece are read-only views of them.
+
+    A file that differs from one that was looked at in nothing but such numbers is not looked at again. HDF5 finds the
+    same in it, and so do the checks of `read_plain`, since none of them has read a byte of the numbers.
+
+    Raises
+    ------
+    RefusedFileError
+        As for `read_plain`.
+    """
+    data = memoryview(source).toreadonly()
+    known = _frames.get((limits, len(data)), [])
+    frame = next((one for one in known if one.fits(data)), None)
+    if frame is None:
+        with _refusing("The HDF5 file"), _opened_in_memory(reader := _BytesInMemory(data)) as file:
+            root = h5g.open(file, b"/")
+            found = [
+                StoredDataset.of(name, member)
+                for name, member in _members(root, limits)
+                if _is_dataset(member)
+            ]
+            _check_values(file, found, limits)
+            attributes = _attributes(root, limits)
+            pieces = [one.piece() for one in found]
+            if None in pieces or data[: len(SIGNATURE)] != SIGNATURE:  # places are counted from the signature
+                return PlainContent(attributes, {one.name: one.values() for one in found})
+        inside = sorted((one for one in pieces if one is not None), key=attrgetter("start"))
+        frame = _Frame(_around(data, inside), tuple(inside), attributes)
+        if len(frame.around) <= FRAME_BYTES and not reader.has_read(inside):
+            if len(_frames) >= KNOWN_FRAMES or len(known) >= KNOWN_FRAMES:
+                _frames.clear()
+            _frames.setdefault((limits, len(data)), []).append(frame)
+    return PlainContent(dict(frame.attributes), {one.name: one.of(data) for one in frame.pieces})
+
+
+def read_datasets(
+    source: bytes | Path, names: Iterable[str], limits: Limits = FOREIGN
+) -> dict[str, NDArray[Any]]:
     """Read a few data sets, by path, of a file whose rest is for somebody else; those that are absent are left out.
 
     A file that does not open as HDF5 has none.
@@ -317,15 +429,52 @@ def read_datasets(source: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]
     RefusedFileError
         If one of them reaches outside the file, is not of plain numbers, or exceeds the limits.
     """
-    try:
-        file = _opened(source)
-    except OSError:
-        return {}
-    with _refusing(str(source)), file:
-        members = ((name, _descend(h5g.open(file.id, b"/"), name)) for name in names)
-        found = [StoredDataset.of(name, member) for name, member in members if member is not None]
-        _check_values(file, found, FOREIGN)
-        return {one.name: one.values() for one in found}
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(_opened(source))
+        except OSError:
+            return {}
+        with _refusing("The HDF5 file" if isinstance(source, bytes) else str(source)):
+            members = ((name, _descend(h5g.open(file, b"/"), name)) for name in names)
+            found = [StoredDataset.of(name, member) for name, member in members if member is not None]
+            _check_values(file, found, limits)
+            return {one.name: one.values() for one in found}
+
+
+def list_datasets(path: Path) -> tuple[dict[str, tuple[list[int], str]], list[NDArray[Any]]]:
+    """Shape and type of each data set of a file, by path; run by `featstore.isolated_reading`.
+
+    The values are not read; whether they are all there is for `read_named` to see. Of what is no plain number or text
+    of fixed length the type is empty.
+
+    Raises
+    ------
+    RefusedFileError
+        If the file is no HDF5, refers to others, or has more members than it may.
+    """
+    with _refusing("The HDF5 file"), _opened(path.read_bytes()) as file:
+        found = {}
+        for name, member in _members(h5g.open(file, b"/"), FOREIGN):
+            if _is_dataset(member):
+                one = StoredDataset.of(name, member)
+                is_plain = one.shape is not None and one.dtype.kind in KINDS and one.dtype.subdtype is None
+                found[name] = list(one.shape or ()), one.dtype.str if is_plain else ""
+        return found, []
+
+
+def read_named(path: Path, names: Sequence[str], most: int) -> tuple[list[str], list[NDArray[Any]]]:
+    """Names and values of some data sets of a file, `most` bytes in all; run by `featstore.isolated_reading`.
+
+    Raises
+    ------
+    RefusedFileError
+        As `read_datasets`.
+    """
+    data = path.read_bytes()  # nobody can change them between the look and the reading
+    with _refusing("The HDF5 file"), _opened(data):
+        pass
+    found = read_datasets(data, names, Limits(values=most))
+    return [*found], [np.ascontiguousarray(values) for values in found.values()]
 
 
 def check_weights(path: Path) -> None:
@@ -339,7 +488,7 @@ def check_weights(path: Path) -> None:
         If it reaches outside itself, holds other things than numbers, texts and lists of them, or is not whole.
     """
     with _refusing(str(path)), _opened(path) as file:
-        root = h5g.open(file.id, b"/")
+        root = h5g.open(file, b"/")
         found = []
         for name, member in [("", root), *_members(root, WEIGHTS)]:
             _attributes(member, WEIGHTS)
@@ -365,18 +514,62 @@ def _refusing(what: str) -> Iterator[None]:
         raise RefusedFileError(f"{what} is refused: {why}.", REMEDY) from error
 
 
-def _opened(source: bytes | Path) -> Any:  # noqa: ANN401
-    if not isinstance(source, bytes):
+@contextmanager
+def _opened(source: Bytes | Path) -> Iterator[Any]:
+    """HDF5's handle of a file."""
+    if isinstance(source, Path):
         if not stat.S_ISREG(source.stat().st_mode):  # a pipe would be waited for
             raise ValueError("it is a folder, pipe, socket or device")
-        return h5py.File(source, "r", locking=False)
-    if not source:  # HDF5 would begin a new file
-        raise ValueError("it is empty")
+        with h5py.File(source, "r", locking=False) as file:
+            yield file.id
+        return
+    with _opened_in_memory(_BytesInMemory(memoryview(source))) as handle:
+        yield handle
+
+
+@contextmanager
+def _opened_in_memory(reader: _BytesInMemory) -> Iterator[Any]:
     access = h5p.create(h5p.FILE_ACCESS)
-    access.set_fapl_core(backing_store=False)
-    access.set_file_image(source)
+    access.set_fileobj_driver(h5fd.fileobj_driver, reader)
     # Read-only, unlike `h5py.CachedFile.in_memory`: what HDF5 mends in a file that it may write can be attacked, too.
-    return h5py.File(h5f.open(b"in memory %d" % next(_files), h5f.ACC_RDONLY, access))
+    handle = h5f.open(b"in memory %d" % next(_files), h5f.ACC_RDONLY, access)
+    try:
+        yield handle
+    finally:
+        handle.close()
+
+
+class _BytesInMemory:
+    """A file that HDF5 reads piece by piece: given a file image, it would copy all of it, twice.
+
+    Beyond the end there are zeros, as in HDF5's own files in memory, and nothing is ever raised into its C code.
+    """
+
+    def __init__(self, source: memoryview) -> None:
+        if not source:  # HDF5 would begin a new file
+            raise ValueError("it is empty")
+        self._source = source
+        self._at = 0
+        self._reads: list[tuple[int, int]] = []
+
+    def has_read(self, pieces: Sequence[Piece]) -> bool:
+        """Whether any byte of these pieces has been read."""
+        return any(start < one.stop and one.start < stop for start, stop in self._reads for one in pieces)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset if whence == os.SEEK_SET else len(self._source)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, target: memoryview) -> int:
+        target = memoryview(target).cast("B")
+        part = self._source[self._at : self._at + len(target)]
+        self._reads.append((self._at, self._at + len(target)))
+        target[: len(part)] = part
+        target[len(part) :] = bytes(len(target) - len(part))
+        return len(target)
 
 
 def _is_dataset(member: Any) -> bool:  # noqa: ANN401
@@ -437,7 +630,7 @@ def _shown(key: bytes) -> str:
 
 def _check_values(file: Any, found: Sequence[StoredDataset], limits: Limits) -> None:  # noqa: ANN401
     """Refuse what is not all there, or is more than it may be; only then is anything unpacked."""
-    size = int(file.id.get_filesize())
+    size = int(file.get_filesize())
     extents, total = Extents(size), 0
     for one in found:
         one.check_pipeline(limits.filters)
@@ -480,9 +673,10 @@ def _is_usual(kept: Any, dtype: np.dtype[Any]) -> bool:  # noqa: ANN401
 
 
 def _attributes(member: Any, limits: Limits) -> dict[str, Any]:  # noqa: ANN401
-    if h5a.get_num_attrs(member) > limits.attributes:
+    many = h5a.get_num_attrs(member)
+    if many > limits.attributes:
         raise ValueError(f"it has more than {limits.attributes} attributes")
-    found = (h5a.open(member, index=number) for number in range(h5a.get_num_attrs(member)))
+    found = (h5a.open(member, index=number) for number in range(many))
     return dict(_attribute(one, limits) for one in found)
 
 

@@ -47,7 +47,12 @@ class IdSet(AbstractSet[str]):
     @classmethod
     def from_bytes(cls, packed: bytes) -> IdSet:
         """Set of ids that stand one behind the other, 32 bytes each, in any order."""
-        return cls(_distinct(np.frombuffer(packed, ID_DTYPE)))
+        return cls.of_packed(np.frombuffer(packed, ID_DTYPE))
+
+    @classmethod
+    def of_packed(cls, packed: PackedIds) -> IdSet:
+        """Set of packed ids, in any order."""
+        return cls(_distinct(packed))
 
     def __contains__(self, image: object) -> bool:
         """Whether the hex id is in the set."""

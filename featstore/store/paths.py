@@ -499,13 +499,18 @@ def list_until_stable(folder: Path) -> Iterator[Path]:
     Compaction commits the new form of a row before the old one goes. Whoever lists, reads, and lists again meets
     one of the two, even if both moves fall into the time of one listing.
     """
+    return (path for fresh in looks_until_stable(folder) for path in fresh)
+
+
+def looks_until_stable(folder: Path) -> Iterator[list[Path]]:
+    """What each look of `list_until_stable` finds; all of it must be read before the next look is asked for."""
     seen: set[Path] = set()
     for look in count():
         fresh = [path for path in shards(folder) if path not in seen]
         if look and not fresh:
             return
         seen.update(fresh)
-        yield from fresh
+        yield fresh
 
 
 def stats(paths: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:

@@ -7,6 +7,7 @@ can hang the library, never reaches it.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from dataclasses import asdict, dataclass
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+from h5py import h5s
 
 from featstore import serialization
 from featstore.errors import RefusedFileError, ShardCorruptError
-from featstore.store.hdf5_guard import Limits, PlainContent, read_plain
+from featstore.store.hdf5_guard import SIGNATURE, Bytes, Limits, PlainContent, view_plain
+from featstore.store.ids import ID_DTYPE, IdSet
 from featstore.types import Computation, FeatureKey
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featstore.store.ids import PackedIds
     from featstore.types import Features
 
 
@@ -33,7 +37,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 ID_BYTES = 32
-CHUNK_BYTES = 1 << 20
 MAX_SHARD_BYTES = 1 << 31
 LIMITS = Limits(members=2, depth=1, values=None, filters=frozenset({h5py.h5z.FILTER_FLETCHER32}))
 REMEDY = (
@@ -52,18 +55,24 @@ class Shard:
     ----------
     key
         Address of all its rows.
-    ids
-        Image ids, 64 hex digits each, in row order.
+    packed
+        ``(n,)`` image ids, 32 bytes each, in row order.
     features
-        ``(len(ids), dimension)`` float32.
+        ``(n, dimension)`` float32; most often a read-only view of the bytes that were hashed.
     computation
         Batch, engine, device and libraries of the rows, as far as they were recorded.
     """
 
     key: FeatureKey
-    ids: tuple[str, ...]
+    packed: PackedIds
     features: Features
     computation: Computation = UNRECORDED
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Image ids, 64 hex digits each, in row order."""
+        text, width = self.packed.tobytes().hex(), 2 * ID_BYTES
+        return tuple(text[at : at + width] for at in range(0, len(text), width))
 
 
 def encode(
@@ -94,9 +103,13 @@ def encode(
         raise ValueError("an image id stands twice in one shard")
     if not np.isfinite(features).all():
         raise ValueError("a feature is not finite")
-    with h5py.File.in_memory() as file:
-        _write_dataset(file, "ids", pack_ids(ids))
-        _write_dataset(file, "features", features)
+    data = io.BytesIO()
+    with h5py.File(data, "w") as file:
+        contents: dict[str, NDArray[Any]] = {"ids": pack_ids(ids), "features": features}
+        places = [
+            file.create_dataset(name, values.shape, values.dtype, track_times=False)
+            for name, values in contents.items()
+        ]
         file.attrs["format"] = FORMAT
         file.attrs["key"] = serialization.canonical_json(key.to_json())
         file.attrs["rows"] = len(ids)
@@ -105,12 +118,16 @@ def encode(
                 file.attrs[name] = value
         file.attrs["h5py"] = h5py.__version__
         file.attrs["numpy"] = np.__version__
-        file.flush()
-        return bytes(file.id.get_file_image())
+        # In one piece each, which a reader can use where it lies; the name of the shard is their checksum. They get
+        # their place last, behind all that HDF5 looks at in opening the file, and now: the last reference may be held
+        # by a profiler, such as that of a dask worker, and equal content would have unequal bytes.
+        for place, values in zip(places, contents.values(), strict=True):
+            place.id.write(h5s.ALL, h5s.ALL, values)
+    return data.getvalue()
 
 
-def decode(data: bytes) -> Shard:
-    """Read back what `encode` wrote, refusing everything else.
+def decode(data: Bytes) -> Shard:
+    """Read back what `encode` wrote, refusing everything else; its features are views of `data`, if they can be.
 
     Raises
     ------
@@ -118,7 +135,7 @@ def decode(data: bytes) -> Shard:
         If the bytes are not a shard of this format.
     """
     try:
-        return _checked(read_plain(data, LIMITS))
+        return _checked(view_plain(data, LIMITS))
     except RefusedFileError as error:
         raise ShardCorruptError(error.cause, REMEDY) from error
     except (LookupError, ValueError, TypeError, ArithmeticError) as error:
@@ -132,8 +149,15 @@ def _is_finite(features: Features) -> bool:
         return bool(np.isfinite(features.sum()) or np.isfinite(features).all())
 
 
-def read(path: Path) -> Shard:
+def read(path: Path, memory: serialization.WorkingMemory | None = None) -> Shard:
     """Read a shard file: its bytes, whose hash must be that of its name, before anything is made of them.
+
+    Parameters
+    ----------
+    path
+        The file.
+    memory
+        Where its bytes go; the features are good until those of another file go there. None for memory of their own.
 
     Raises
     ------
@@ -143,7 +167,9 @@ def read(path: Path) -> Shard:
         If they cannot be read.
     """
     try:
-        data = serialization.read_regular(path, MAX_SHARD_BYTES, follow_links=False)
+        data = serialization.read_regular_into(
+            memory or serialization.WorkingMemory(), path, MAX_SHARD_BYTES, follow_links=False
+        )
     except serialization.UnfitFileError as error:
         raise ShardCorruptError(f"Not a feature shard: {error.strerror}.", REMEDY) from error
     if serialization.digest_bytes(data) != path.stem:
@@ -154,23 +180,6 @@ def read(path: Path) -> Shard:
 def pack_ids(ids: Sequence[str]) -> NDArray[np.uint8]:
     """``(N, 32)`` bytes from hex ids. Not an HDF5 string type: those drop trailing zero bytes."""
     return np.frombuffer(bytes.fromhex("".join(ids)), np.uint8).reshape(-1, ID_BYTES)
-
-
-def unpack_ids(packed: NDArray[np.uint8]) -> tuple[str, ...]:
-    """Hex ids from ``(N, 32)`` bytes."""
-    text, width = packed.tobytes().hex(), 2 * ID_BYTES
-    return tuple(text[at : at + width] for at in range(0, len(text), width))
-
-
-def _write_dataset(file: Any, name: str, values: NDArray[Any]) -> None:  # noqa: ANN401
-    row_bytes = values.itemsize * values.shape[1]
-    rows = max(1, min(len(values), CHUNK_BYTES // row_bytes))
-    dataset = file.create_dataset(
-        name, data=values, chunks=(rows, values.shape[1]), fletcher32=True, track_times=False
-    )
-    # Its chunks get their place now, and not when the last reference goes: a profiler that holds frames, such
-    # as that of a dask worker, would move them, and equal content would have unequal bytes.
-    dataset.flush()
 
 
 def _checked(plain: PlainContent) -> Shard:
@@ -188,10 +197,10 @@ def _checked(plain: PlainContent) -> Shard:
         raise ValueError(f"{rows} rows announced, {ids.shape} ids and {features.shape} features found")
     if not _is_finite(features):
         raise ValueError("a value is not finite")
-    names = unpack_ids(ids)
-    if len(set(names)) != rows:
+    packed = np.ascontiguousarray(ids).view(ID_DTYPE).reshape(rows)
+    if len(IdSet.of_packed(packed)) != rows:
         raise ValueError("an image id stands twice in it")
-    return Shard(key, names, features, _computation(found))
+    return Shard(key, packed, features, _computation(found))
 
 
 def _computation(found: Mapping[str, Any]) -> Computation:
@@ -204,7 +213,6 @@ def _computation(found: Mapping[str, Any]) -> Computation:
 
 # First bytes of a shard: enough to see that a file was cut short or is something else
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 END_OF_FILE = {0: (40, 48), 1: (44, 52), 2: (28, 36), 3: (28, 36)}
 """Where the superblock of each version keeps the length of the file (HDF5 File Format Specification, II.A)."""
 LONGEST = 52

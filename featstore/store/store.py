@@ -14,20 +14,32 @@ import errno
 import logging
 import os
 import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from featstore.errors import MissingFeaturesError, ShardCorruptError, StoreError
-from featstore.serialization import UnfitFileError, canonical_json, digest, digest_bytes, parse_json
+from featstore.serialization import (
+    UnfitFileError,
+    WorkingMemory,
+    canonical_json,
+    digest,
+    digest_bytes,
+    parse_json,
+)
 from featstore.store import notes, paths, shard
 from featstore.store.ids import ID_DTYPE, NO_IDS, IdSet
 from featstore.store.paths import ELSEWHERE, commit, commit_named_by_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from featstore.store.ids import PackedIds
     from featstore.store.notes import BadImage
@@ -38,10 +50,14 @@ if TYPE_CHECKING:
 # The cache folder as an object
 
 log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 _LONGEST = 255
 """Bytes of a name; hardly any file system has longer ones."""
 _SHOWN = 100
 _MOST = (1 << 63) - 1
+MOST_THREADS = 8
+"""Beyond these, the disk or the one lock of the HDF5 library is the limit."""
 CACHE_VARIABLE = "FEATSTORE_CACHE"
 
 
@@ -144,19 +160,17 @@ class Store:
 
     def read_into(self, key: FeatureKey, ids: Sequence[str], out: Features) -> None:
         """Fill ``out[i]`` with the vector of ``ids[i]``; see `read`."""
-        row_of = {image_id: row for row, image_id in enumerate(ids)}
+        wanted = _Wanted(shard.pack_ids(ids).view(ID_DTYPE).reshape(-1))
         filled = np.zeros(len(ids), bool)
         for _, rows in self.shards(key):
-            pairs = [(row_of[i], at) for at, i in enumerate(rows.ids) if i in row_of]
-            if pairs:
+            targets, sources = wanted.places(rows.packed)
+            if len(targets):
                 self.computations.setdefault(key, set()).add(rows.computation)
-                targets, sources = np.array(pairs).T
-                out[targets] = rows.features[sources]
+                run, where = _run(sources), _run(targets)
+                out[targets if where is None else where] = rows.features[sources if run is None else run]
                 filled[targets] = True
-        repeated = [row_of[i] for i in ids]
-        if len(row_of) < len(ids):
-            out[:] = out[repeated]
-        missing = len(ids) - int(filled[repeated].sum())
+        out[wanted.again] = out[wanted.first[wanted.again]]
+        missing = len(ids) - int(filled[wanted.first].sum())
         if missing:
             self._index.forget()  # should it have promised them, it would promise them again
             raise MissingFeaturesError(
@@ -170,13 +184,25 @@ class Store:
     def shards(self, key: FeatureKey) -> Iterator[tuple[Path, Shard]]:
         """Good shards of `key`, each read whole, in order of name.
 
-        Two shards that share an id hold the same vector (law 2). While another process compacts the store, a shard
+        Each is good until the next is asked for: its memory is used again. Two shards that share an id hold the same
+        vector (law 2). While another process compacts the store, a shard
         may be met both in its old and in its new form, but no row is passed over.
         """
-        for path in paths.list_until_stable(paths.shard_folder(self.root, key)):
-            rows = self.load(path)
-            if rows is not None and rows.key == key:
-                yield path, rows
+        spare: deque[WorkingMemory] = deque()
+
+        def read(path: Path) -> tuple[WorkingMemory, Shard | ShardCorruptError | OSError]:
+            try:
+                memory = spare.pop()
+            except IndexError:
+                memory = WorkingMemory()
+            return memory, _read_or_error(path, memory)
+
+        for fresh in paths.looks_until_stable(paths.shard_folder(self.root, key)):
+            for path, (memory, outcome) in zip(fresh, in_threads(read, fresh), strict=True):
+                rows = self._good(path, outcome)
+                if rows is not None and rows.key == key:
+                    yield path, rows
+                spare.append(memory)
 
     def ids_by_shard(self, key: FeatureKey) -> dict[Path, PackedIds]:
         """Ids that each shard of `key` holds, in row order; as `stored_ids`, this trusts the index."""
@@ -197,17 +223,21 @@ class Store:
 
     def load(self, path: Path) -> Shard | None:
         """Read one shard: bytes, hash, then structure. A bad one is set aside and counts as absent."""
-        try:
-            return shard.read(path)
-        except FileNotFoundError:
-            return None
-        except ShardCorruptError as error:
-            self._set_aside(path, error)
-            return None
-        except OSError as error:
-            raise StoreError(
-                f"Cannot read {path}: {error.strerror}", "Check the disk and its rights."
-            ) from error
+        return self._good(path, _read_or_error(path))
+
+    def _good(self, path: Path, outcome: Shard | ShardCorruptError | OSError) -> Shard | None:
+        """The shard that was read, if it was."""
+        match outcome:
+            case FileNotFoundError():
+                return None
+            case ShardCorruptError():
+                self._set_aside(path, outcome)
+                return None
+            case OSError():
+                raise StoreError(
+                    f"Cannot read {path}: {outcome.strerror}", "Check the disk and its rights."
+                ) from outcome
+        return outcome
 
     def _ids(self, key: FeatureKey) -> IdSet:
         return self._union(frozenset(entry.ids for _, entry in self._entries(key)))
@@ -266,6 +296,75 @@ class Store:
             log.warning("bad shard %s ignored; it could not be moved to quarantine: %s", path, error.cause)
         else:
             log.warning("bad shard moved to %s: %s %s", target, error.cause, error.remedy)
+
+
+def _read_or_error(path: Path, memory: WorkingMemory | None = None) -> Shard | ShardCorruptError | OSError:
+    try:
+        return shard.read(path, memory)
+    except (ShardCorruptError, OSError) as error:
+        return error
+
+
+def in_threads(
+    work: Callable[[Item], Result], items: Sequence[Item], threads: int | None = None
+) -> Iterator[Result]:
+    """Results in the order of the items, a few of which are under way at a time, so that no more lie in memory.
+
+    Hashing, the longest part of reading a shard, and copying let other threads run.
+    """
+    threads = min(threads or min(MOST_THREADS, os.cpu_count() or 1), len(items))
+    if threads < 2:  # noqa: PLR2004
+        yield from map(work, items)
+        return
+    pool = ThreadPoolExecutor(threads)
+    try:
+        rest = iter(items)
+        running = deque(pool.submit(work, item) for item in islice(rest, 2 * threads))
+        while running:
+            result = running.popleft().result()
+            running.extend(pool.submit(work, item) for item in islice(rest, 1))
+            yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Wanted:
+    """Where rows go that are asked for by id, some of them perhaps twice.
+
+    Attributes
+    ----------
+    first
+        ``(n,)`` of each, where its id is asked for first.
+    again
+        Those whose id was asked for before.
+    """
+
+    def __init__(self, ids: PackedIds) -> None:
+        self._ids = ids
+        order = np.argsort(ids, kind="stable")
+        ranked = ids[order]
+        new = np.ones(len(ids), bool)
+        new[1:] = ranked[1:] != ranked[:-1]
+        self._distinct, self._home = ranked[new], order[new]
+        self.first = np.empty(len(ids), np.intp)
+        self.first[order] = self._home[np.cumsum(new) - 1]
+        self.again = order[~new]
+
+    def places(self, found: PackedIds) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Rows to be filled, and the rows in `found` that go there."""
+        if not (len(found) and len(self._ids)):
+            return np.empty(0, np.intp), np.empty(0, np.intp)
+        start = self._home[np.searchsorted(self._distinct, found[:1]).clip(max=len(self._distinct) - 1)][0]
+        if not len(self.again) and np.array_equal(self._ids[start : start + len(found)], found):
+            return np.arange(start, start + len(found)), np.arange(len(found))  # most often, and faster
+        at = np.searchsorted(self._distinct, found).clip(max=len(self._distinct) - 1)
+        here = self._distinct[at] == found
+        return self._home[at[here]], np.flatnonzero(here)
+
+
+def _run(rows: NDArray[np.intp]) -> slice | None:
+    """The slice that these rows are; None where they do not follow each other."""
+    return slice(int(rows[0]), int(rows[-1]) + 1) if (np.diff(rows) == 1).all() else None
 
 
 def _require_possible(root: Path) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -21,7 +19,7 @@ from featstore.serialization import canonical_json
 from featstore.store import notes, paths, shard, store, training_record
 from featstore.store.ids import NO_IDS, IdSet
 from featstore.store.paths import commit
-from featstore.store.store import Index, Store, digest_of
+from featstore.store.store import Index, Store, digest_of, in_threads
 from featstore.types import BackboneSpec, FeatureKey
 
 if TYPE_CHECKING:
@@ -31,9 +29,6 @@ if TYPE_CHECKING:
 
 
 # Verification
-
-MOST_THREADS = 8
-"""Beyond these, the disk or the one lock of the HDF5 library is the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +101,9 @@ def _checked(
     """Rows of each shard, or what is wrong with it; None for one that was compacted away meanwhile."""
     from tqdm import tqdm
 
-    with ThreadPoolExecutor(threads or min(MOST_THREADS, os.cpu_count() or 1)) as pool:
-        outcomes: Iterable[int | ShardCorruptError | None] = pool.map(partial(_outcome, check), paths)
-        bar = tqdm(
-            outcomes, total=len(paths), unit="shard", desc="verify", disable=None if progress else True
-        )
-        yield from zip(paths, bar, strict=True)
+    outcomes = in_threads(partial(_outcome, check), paths, threads)
+    bar = tqdm(outcomes, total=len(paths), unit="shard", desc="verify", disable=None if progress else True)
+    yield from zip(paths, bar, strict=True)
 
 
 def _outcome(check: Callable[[Path], int], path: Path) -> int | ShardCorruptError | None:

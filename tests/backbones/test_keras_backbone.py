@@ -71,7 +71,9 @@ def keras_network(name, weights=None, **options):
 @pytest.mark.parametrize(
     ("name", "file", "module"),
     [
-        ("MobileNet025", "mobilenet_0.25_224_imagenet_notop.h5", "mobilenet"),
+        pytest.param(
+            "MobileNet025", "mobilenet_0.25_224_imagenet_notop.h5", "mobilenet", marks=pytest.mark.slow
+        ),
         pytest.param(
             "MobileNetV2", "mobilenetv2_imagenet_notop.weights.h5", "mobilenet_v2", marks=pytest.mark.slow
         ),

@@ -1,9 +1,14 @@
 """What a result can be used for: one answer for everyone, few patients, a guessed positive class."""
 
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from featstore.evaluation.findings import ScoredImages, comparison_findings, fusion_findings
+from featstore import registry
+from featstore.evaluation.findings import ScoredImages, comparison_findings, dearer_finding, fusion_findings
 from featstore.evaluation.metrics import positive_class
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
 from featstore.fusion.strategies.ridge_loo import RidgeLoo
@@ -119,3 +124,72 @@ def test_noise_is_fitted_with_the_strongest_penalty_and_one_that_is_given_is_at_
     assert chosen[0] == name
     assert chosen[2] < chosen[1] if name == "C" else chosen[2] > chosen[1]
     assert kind(**{name: chosen[1]}).fit(X, y).at_edge() is None
+
+
+def compared(*named):
+    """A comparison of (strategy, networks, verdict against the linear probe on these networks)."""
+    candidates = [
+        SimpleNamespace(
+            strategy=name, backbones=networks, selected_backbones=None, views="expand", test_views="identity",
+            label=f"{name}/{networks}",
+        )
+        for name, networks, _ in named
+    ]  # fmt: skip
+    pairs = [
+        SimpleNamespace(a=f"{name}/{networks}", b=f"concat_logreg/{networks}", verdict=verdict)
+        for name, networks, verdict in named
+        if verdict
+    ]
+    return SimpleNamespace(candidates=candidates, pairs=pairs)
+
+
+def test_strategies_that_cost_more_and_are_not_better_are_told_in_one_line():
+    found = dearer_finding(
+        compared(
+            ("concat_logreg", "AB", ""),
+            ("soft_vote", "AB", "cannot_tell"),
+            ("concat_mlp", "AB", "cannot_tell"),
+            ("stacking", "AB", "b_better"),
+        )
+    )
+    assert found.title == "FS430 dearer_no_better"
+    assert found.message.endswith(
+        "cost more than twice its computing time: stacking (4.6 times), concat_mlp (3.3 times)."
+    )
+    assert found.count == 2
+    assert found.remedy.endswith(": featstore compare DATA --strategies concat_logreg,soft_vote")
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [("stacking", "AB", "a_better")],
+        [("stacking", "AB", "cannot_tell"), ("concat_logreg", "BC", ""), ("stacking", "BC", "a_better")],
+        [("stacking", "BC", "cannot_tell")],
+        [("stacking", "AB", "")],
+        [("ridge_loo", "AB", "b_better")],
+        [("of_somebody_else", "AB", "b_better")],
+    ],
+    ids=["better", "better on other networks", "other networks", "not tested", "cheap", "price unknown"],
+)
+def test_nothing_is_told_of_strategies_that_are_better_cheap_or_not_comparable(others):
+    assert dearer_finding(compared(("concat_logreg", "AB", ""), *others)) is None
+
+
+def test_a_pair_counts_from_either_side():
+    result = compared(("concat_logreg", "AB", ""), ("stacking", "AB", "cannot_tell"))
+    (pair,) = result.pairs
+    for verdict, told in (("b_better", False), ("a_better", True)):
+        result.pairs = [SimpleNamespace(a=pair.b, b=pair.a, verdict=verdict)]
+        assert (dearer_finding(result) is not None) == told
+
+
+def test_the_declared_prices_are_those_of_the_page():
+    page = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text("utf-8")
+    told = {
+        name: float(price)
+        for name, price in re.findall(r"^\| `(\w+)` \|.*\| ([\d.]+) \|$", page, re.MULTILINE)
+    }
+    folder = "featstore.fusion.strategies"
+    assert told == {name: registry.constants(folder, name)["price"] for name in told}
+    assert {*registry.names(folder)} >= {*told} >= {"concat_logreg", "stacking"}

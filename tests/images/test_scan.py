@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import unicodedata
 from pathlib import Path
 
@@ -434,6 +435,31 @@ def test_a_bar_is_shown_while_many_files_are_listed_and_hashed(tmp_path, monkeyp
         assert out == ""
         assert {"list", "hash"} <= {text.split(":")[0].strip() for text in err.split("\r")}
         assert "hash:   0%" in err, "it is there before the first file is read"
+
+
+@pytest.mark.slow
+def test_ten_thousand_files_take_four_times_as_long_as_a_quarter_of_them(tmp_path):
+    """In seconds of computing; sorting and look-ups that grow with the square would take sixteen times as long."""
+    pixels = np.random.default_rng(0).integers(0, 256, (10_000, 64), dtype=np.uint8)
+    spent = {}
+    for count in (2_500, 10_000):
+        for number in range(count):
+            path = tmp_path / str(count) / "ab"[number % 2] / f"p{number // 4}-{number}.pgm"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"P5 8 8 255\n" + pixels[number].tobytes())
+        begun = time.process_time()
+        assert len(scan(tmp_path / str(count), group_pattern=r"(p\d+)").records) == count
+        spent[count] = time.process_time() - begun
+    assert spent[10_000] < 7 * spent[2_500], spent
+
+
+def test_the_bar_of_many_files_does_not_wait(monkeypatch, capsys):
+    monkeypatch.setattr(bars, "BAR_DELAY", 1000)
+    with bars.progress_bars(wanted=True):
+        for total in (bars.MANY - 1, bars.MANY):
+            next(iter(bars.track(range(total), "hash", "file", total)))
+            shown = capsys.readouterr().err
+            assert ("hash:" in shown) == (total == bars.MANY)
 
 
 def test_a_few_files_need_no_bar(tmp_path, capsys):

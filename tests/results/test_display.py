@@ -5,6 +5,7 @@ import importlib
 import json
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -195,7 +196,8 @@ def test_the_version_is_that_of_the_package():
 def test_a_manifest_and_a_matrix_are_one_line(tmp_path):
     manifest = featstore.scan(featstore.make_phantoms(tmp_path, patients=8, slices=1, size=32))
     assert repr(manifest).startswith("<Manifest: 8 images, 8 groups, classes: covid 4, normal 4; ")
-    matrix = featstore.load_matrix(BEFORE / "images" / "manifest.csv", cache=BEFORE / "cache")
+    cache = shutil.copytree(BEFORE / "cache", tmp_path / "cache")  # an index of it is written there
+    matrix = featstore.load_matrix(BEFORE / "images" / "manifest.csv", cache=cache)
     assert repr(matrix).startswith("<FeatureMatrix: ")
     assert len(repr(matrix)) < 300
     assert np.shares_memory(matrix.X, matrix.features)

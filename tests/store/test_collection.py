@@ -177,7 +177,7 @@ def test_an_extraction_that_begins_while_the_question_is_open_is_not_disturbed(s
     assert files(store.root) == before
 
 
-def test_rows_that_stay_are_read_back_before_the_old_shard_goes(store, data, monkeypatch):
+def test_rows_that_stay_are_read_back_before_the_old_shard_goes(store, data, wanted, monkeypatch):
     write = Store.write
 
     def and_rot(self, *arguments):
@@ -188,4 +188,6 @@ def test_rows_that_stay_are_read_back_before_the_old_shard_goes(store, data, mon
     monkeypatch.setattr(Store, "write", and_rot)
     with pytest.raises(StoreError, match="did not come back"):
         gc(data, cache=store.root)
-    assert len(Store(store.root).stored_ids(key())) == 12, "the shard with wanted rows is still there"
+    assert {*wanted, *STRANGERS[:2]} <= Store(store.root).stored_ids(key()), (
+        "the shard with wanted rows is still there"
+    )

@@ -37,7 +37,7 @@ def opened(monkeypatch):
     """Names of the shards that are opened."""
     seen = []
     read = shard.read
-    monkeypatch.setattr(shard, "read", lambda path: seen.append(path.name) or read(path))
+    monkeypatch.setattr(shard, "read", lambda path, memory=None: seen.append(path.name) or read(path, memory))
     return seen
 
 

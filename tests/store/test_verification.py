@@ -201,9 +201,9 @@ def test_a_second_repair_has_nothing_to_do(store):
 def forged(address, ids, features, *, chunk=None):
     """A shard as nobody but a forger writes it: any key, any values, any bytes for the chunk of features."""
     with h5py.File.in_memory() as file:
-        shard._write_dataset(file, "ids", shard.pack_ids(ids))
+        file["ids"] = shard.pack_ids(ids)
         if chunk is None:
-            shard._write_dataset(file, "features", np.asarray(features, np.float32))
+            file["features"] = np.asarray(features, np.float32)
         else:
             found = file.create_dataset(
                 "features", features.shape, "f4", chunks=features.shape, fletcher32=True
