@@ -67,13 +67,16 @@ def _no_network_outlives_a_slow_test(request):
 
 TOGETHER = ("tests/backbones/", "tests/cli/", "tests/reporting/")
 """Folders whose tests share what is dear: TensorFlow and networks, servers of commands and an extracted data set."""
-NETWORKS = ("tests/fusion/test_head.py", "tests/fusion/test_networks.py", "tests/images/test_decode.py")
-NETWORKS += (
+NETWORKS = (
+    "tests/extraction/test_finetune.py",
+    "tests/fusion/test_head.py",
+    "tests/fusion/test_networks.py",
+    "tests/images/test_decode.py",
     "tests/images/test_device_warp.py",
     "tests/images/test_transform.py",
     "tests/images/test_warp.py",
 )
-"""Files that compare with Keras: among the fast tests they go with the backbones, to the one worker that loads it."""
+"""Files that use Keras in their own process: fast, they go with the backbones, to one of the workers."""
 
 
 APART = ("tests/backbones/test_catalog.py", "tests/backbones/test_folding.py")

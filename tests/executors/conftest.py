@@ -47,6 +47,23 @@ def remote(request):
     return make(request, request.param)
 
 
+def seldom_dask(names):
+    """For whole runs: dask comes with the slow tests, where its contract and one run are not enough."""
+    return [pytest.param(name, marks=pytest.mark.slow if name == "dask" else ()) for name in names]
+
+
+@pytest.fixture(params=seldom_dask(registry.names(PACKAGE)))
+def computing(request):
+    """Each executor, dask among the slow tests."""
+    return make(request, request.param)
+
+
+@pytest.fixture(params=seldom_dask(name for name in registry.names(PACKAGE) if name != "serial"))
+def computing_elsewhere(request):
+    """Each executor that uses other processes, dask among the slow tests."""
+    return make(request, request.param)
+
+
 def make(request, name):
     settings = {"serial": {}, "processes": {"workers": 2}}
     if name not in settings:

@@ -86,12 +86,12 @@ def test_every_executor_writes_the_store_of_one_process(executor, images, tmp_pa
     require_every_row_once(tmp_path / "other", images)
 
 
-def test_workers_that_are_killed_in_mid_portion_cost_only_time(remote, images, tmp_path):
+def test_workers_that_are_killed_in_mid_portion_cost_only_time(computing_elsewhere, images, tmp_path):
     extract(images, tmp_path / "one", Serial())
     deaths = tmp_path / "deaths"
     deaths.mkdir()
     bar = Bar()
-    stats = extract(images, tmp_path / "other", remote, Grids(deaths, kills=2), bar=bar)
+    stats = extract(images, tmp_path / "other", computing_elsewhere, Grids(deaths, kills=2), bar=bar)
     assert len(list(deaths.iterdir())) == 2
     require_every_row_once(tmp_path / "other", images)
     assert vectors(tmp_path / "other", images) == vectors(tmp_path / "one", images)
@@ -113,18 +113,18 @@ def test_after_three_rounds_it_says_how_many_vectors_are_missing(images, tmp_pat
 
 
 def test_an_error_in_a_worker_ends_the_run_as_the_error_it_is_and_keeps_what_was_committed(
-    executor, images, tmp_path
+    computing, images, tmp_path
 ):
     cache = tmp_path / "cache"
     with pytest.raises(NonFiniteFeaturesError) as caught:
-        extract(images, cache, executor, Grids(fail=True, after=2))
+        extract(images, cache, computing, Grids(fail=True, after=2))
     assert caught.value.remedy == "Check its weights file."
     assert verify(cache).bad == ()
     extract(images, cache, Serial())
     require_every_row_once(cache, images)
 
 
-def test_a_bad_image_in_a_worker_is_reported_once_and_the_run_goes_on(executor, images, tmp_path):
+def test_a_bad_image_in_a_worker_is_reported_once_and_the_run_goes_on(computing, images, tmp_path):
     from featstore.serialization import digest_bytes
 
     victim, gone = list(images.values())[4], list(images.values())[9]
@@ -133,7 +133,7 @@ def test_a_bad_image_in_a_worker_is_reported_once_and_the_run_goes_on(executor, 
     gone.path.unlink()
     broken = dataclasses.replace(victim, id=digest_bytes(data))
     images = {r.id: r for r in (broken if r is victim else r for r in images.values())}
-    stats = extract(images, tmp_path / "cache", executor)
+    stats = extract(images, tmp_path / "cache", computing)
     assert sorted((bad.id, bad.reason) for bad in stats.bad) == sorted(
         [
             (broken.id, "truncated"),
@@ -144,23 +144,23 @@ def test_a_bad_image_in_a_worker_is_reported_once_and_the_run_goes_on(executor, 
     assert set(Store(tmp_path / "cache").bad_images(REAL)) == {broken.id}
 
 
-def test_a_worker_with_another_decoder_refuses(executor, images, tmp_path):
+def test_a_worker_with_another_decoder_refuses(computing, images, tmp_path):
     with pytest.raises(UsageError, match=r"decodes with pillow .* of pillow 0\.0\.0"):
-        extract(images, tmp_path / "cache", executor, decoding=DECODING)
+        extract(images, tmp_path / "cache", computing, decoding=DECODING)
 
 
 @pytest.mark.slow
 @pytest.mark.concurrency
-def test_two_runs_at_once_share_the_work_whoever_computes(executor, images, tmp_path, tried):
+def test_two_runs_at_once_share_the_work_whoever_computes(computing, images, tmp_path, tried):
     extract(images, tmp_path / "one", Serial())
     cache, bars, todo = tmp_path / "both", [Bar(), Bar()], plan(KEYS, list(images), {})
     with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(extract, images, cache, executor, bar=bar, todo=todo) for bar in bars]
+        runs = [pool.submit(extract, images, cache, computing, bar=bar, todo=todo) for bar in bars]
         computed = [run.result().rows for run in runs]
     require_every_row_once(cache, images)
     assert vectors(cache, images) == vectors(tmp_path / "one", images)
     assert sum(computed) == len(KEYS) * len(images)
-    if not executor.in_process:
+    if not computing.in_process:
         assert {bar.count for bar in bars} == {len(KEYS) * len(images)}, (
             "what the other run computed is done, too"
         )
