@@ -164,7 +164,7 @@ def test_new_patients_are_called_unlike_at_the_stated_rate_and_another_kind_alwa
         )
 
     rates = []
-    for _ in range(20):
+    for _ in range(8):
         rule = fit_unlike(*images(60), has_patients=True)
         rates.append(np.mean(rule.ratios(images(60)[0]) > 1))
         assert (rule.ratios(images(5, shift=9.0)[0]) > 1).all()
