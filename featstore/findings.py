@@ -51,8 +51,8 @@ CATALOGUE: dict[str, FindingKind] = {
         "shortcut",
         "warning",
         "The class can be guessed without looking at the picture: from the file alone (bytes, width, height,"
-        " channels, format), from its grey levels, or from its border or background. A network can learn the same"
-        " shortcut, so a score tells nothing about the disease unless it is clearly above that of the shortcut.",
+        " channels, format) or from its grey levels. A network can learn the same shortcut, so a score tells"
+        " nothing about the disease unless it is clearly above that of the shortcut.",
         "Prepare the images of all classes alike (same source, format, size and grey scale), or report the shortcut"
         " beside every score.",
     ),
@@ -457,6 +457,15 @@ CATALOGUE: dict[str, FindingKind] = {
         " hardly or not at all.",
         "Fit with a value beyond it, featstore fuse --set NAME=VALUE, and compare the scores.",
     ),
+    "FS414": FindingKind(
+        "not_above_negative_control",
+        "warning",
+        "A negative control, which sees the file, the border or the background and no lung, is better than guessing,"
+        " and the best model is not clearly above it (95 % interval of the paired difference). The score may come"
+        " from a scanner, a marker or the way of cropping, and not from the disease.",
+        "Look at images of both classes side by side: mask or crop what differs outside the body, or take all from"
+        " one source, and run featstore extract and featstore compare again.",
+    ),
     "FS430": FindingKind(
         "dearer_no_better",
         "note",
@@ -464,7 +473,7 @@ CATALOGUE: dict[str, FindingKind] = {
         " the same networks, are not better by the test that the comparison prints. The time is the price in the"
         " table of strategies, measured once, and not that of this run. Not better does not mean equal: few patients"
         " tell little apart.",
-        "Nothing needs to be done; later comparisons are faster without them: --strategies A,B",
+        "Nothing needs to be done; a later one is faster without them: featstore compare DATA --strategies A,B",
     ),
 }  # fmt: skip
 """Code to its row; the order is that of the documentation."""

@@ -44,12 +44,7 @@ if TYPE_CHECKING:
 
 FACTS_REVISION = 2
 """Raised when a fact is computed otherwise, or another is added."""
-BINS = 16
-GRID = 10
-"""Cells along each side of a picture; the outer ones, a tenth of the picture at each side, are its border."""
-LEAST_BACKGROUND = 0.01
-"""Share of a picture that lies outside the body, below which there is no background to speak of."""
-QUANTILES = (5, 25, 50, 75, 95)
+BINS, BORDER, BACKGROUND = 16, 18, 19
 ROUNDING = 1e-3
 _COUNTED = 1 << 22  # values that are counted in one go
 MODES = ("", "1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F")
@@ -67,18 +62,11 @@ FACT = np.dtype(
         ("mode", "u1"),
         ("notes", "<u4"),
         ("histogram", "<f4", (BINS,)),
-        ("outside", "u1"),
-        ("border", "u1", (2, 4 * GRID - 4)),
-        ("background", "u1", (len(QUANTILES) + 2 + BINS,)),
+        ("border", "<f4", (BORDER,)),
+        ("background", "<f4", (BACKGROUND,)),
     ]
 )
-"""One image: id and SHA-256 of its pixels (32 bytes each), the file's head, grey histogram.
-
-Of what is outside the lungs: 1 where it was looked at, mean and deviation of each cell of the border, and grey levels
-of the background (`background_of`).
-"""
-BEFORE = np.dtype(FACT.descr[:-3])
-"""The form of revision 1, which knows nothing of border and background."""
+"""One image: id and SHA-256 of its pixels (32 bytes each), the file's head, grey histogram, what lies around."""
 
 
 def compute_facts(record: ImageRecord, decoding: Decoding) -> tuple[NDArray[np.void], Pixels]:
@@ -113,7 +101,7 @@ def compute_facts(record: ImageRecord, decoding: Decoding) -> tuple[NDArray[np.v
     row["notes"] = sum(1 << NOTES.index(note) for note in notes)
     row["histogram"] = _counts(pixels) / pixels.size
     miniature: Pixels = np.rint(resize(pixels, SIDE).mean(axis=2)).astype(np.uint8)
-    row["outside"], row["border"], row["background"] = 1, border_of(pixels), background_of(miniature)
+    row["border"], row["background"] = border_columns(miniature), background_columns(miniature)
     return row, miniature
 
 
@@ -125,116 +113,72 @@ def _counts(pixels: Pixels) -> NDArray[np.intp]:
     return counts
 
 
-def border_of(pixels: Pixels) -> Pixels:
-    """Grey levels of the outer frame of a picture, a tenth at each side: not a pixel further in is looked at.
+# What lies around the lungs: the outermost border, and what is outside the body
 
-    Parameters
-    ----------
-    pixels
-        ``(height, width, channels)`` uint8.
+RING = SIDE // 16
+"""Width of the border, in pixels of a miniature: the outermost 6 % of the picture on each side."""
+PARTS = 4
+LEAST = 0.01
+"""Share of the picture below which there is no background to speak of."""
 
-    Returns
-    -------
-    ``(2, 36)`` uint8: mean and standard deviation of each outer cell of a grid of 10 by 10, the top row first, then
-    the bottom row, the left and the right column.
+
+def border_columns(miniature: Pixels) -> NDArray[np.float64]:
+    """Grey of the border ``(BORDER,)``: mean of each quarter of each side, mean and deviation of all, 0 to 1."""
+    grey = miniature / 255.0
+    sides = grey[:RING], grey[-RING:], grey[:, :RING].T, grey[:, -RING:].T
+    quarters = [side.reshape(RING, PARTS, -1).mean(axis=(0, 2)) for side in sides]
+    ring = np.concatenate([side.ravel() for side in sides])
+    return np.concatenate([*quarters, [ring.mean(), ring.std()]])
+
+
+def background_columns(miniature: Pixels) -> NDArray[np.float64]:
+    """Grey outside the body ``(BACKGROUND,)``: mean in each cell of 4 x 4, share of the picture, mean and deviation.
+
+    All of them are 0 where less than `LEAST` of the picture is background.
     """
-    height, width = pixels.shape[:2]
-    down, right = (np.arange(GRID + 1) * side // GRID for side in (height, width))
-    inner = slice(down[1], max(down[-2], down[1] + 1))
-    strips = [
-        (pixels[: max(1, down[1])], 1, right[:-1]),
-        (pixels[min(down[-2], height - 1) :], 1, right[:-1]),
-        (pixels[inner, : max(1, right[1])], 0, down[1:-2] - down[1]),
-        (pixels[inner, min(right[-2], width - 1) :], 0, down[1:-2] - down[1]),
-    ]
-    moments = []
-    for strip, axis, starts in strips:
-        grey = strip[..., 0].astype(np.float32)
-        for channel in range(1, strip.shape[2]):
-            grey += strip[..., channel]
-        grey /= strip.shape[2]
-        at = np.minimum(starts, grey.shape[axis] - 1)
-        one, two = ("ij->j", "ij,ij->j") if axis else ("ij->i", "ij,ij->i")
-        sums = [np.add.reduceat(np.einsum(one, grey), at), np.add.reduceat(np.einsum(two, grey, grey), at)]
-        counts = np.add.reduceat(np.full(grey.shape[axis], grey.shape[1 - axis]), at)
-        moments.append(np.array(sums) / counts)
-    mean, square = np.concatenate(moments, axis=1)
-    border: Pixels = np.rint([mean, np.sqrt(np.maximum(square - mean**2, 0))]).clip(0, 255).astype(np.uint8)
-    return border
+    outside, grey = background(miniature), miniature / 255.0
+    if outside.mean() < LEAST:
+        return np.zeros(BACKGROUND)
+    cells = (PARTS, SIDE // PARTS, PARTS, -1)
+    sums, counts = (part.reshape(cells).sum(axis=(1, 3)).ravel() for part in (grey * outside, outside))
+    seen = grey[outside]
+    return np.concatenate([sums / np.maximum(counts, 1), [outside.mean(), seen.mean(), seen.std()]])
 
 
-def background_of(miniature: Pixels) -> Pixels:
-    """Grey levels outside the body; where the body is, and how large, is not in them.
+def background(miniature: Pixels) -> NDArray[np.bool_]:
+    """What lies outside the body, of the shape of `miniature`.
 
-    The body is the largest connected part that is brighter than Otsu's threshold (IEEE Transactions on Systems, Man,
-    and Cybernetics 9, 1979), with all that lies between two of its points in a row or a column, as lungs do, and a
-    rim of one point.
-
-    Parameters
-    ----------
-    miniature
-        ``(SIDE, SIDE)`` uint8.
-
-    Returns
-    -------
-    ``(23,)`` uint8: five quantiles, mean and standard deviation of the points outside, and the share of them (of 255)
-    in each of 16 bins of grey levels. All zero where less than a hundredth of the picture is outside.
+    The body is the largest connected part brighter than the threshold of Otsu (1979), and whatever lies between two
+    pixels of it in a row or in a column: so the dark lungs belong to it, where the chest wall is in the picture.
     """
-    from scipy.ndimage import binary_dilation, label
+    from scipy.ndimage import label
 
-    found, count = label(miniature > _threshold(miniature))
-    described: Pixels = np.zeros(FACT["background"].shape, np.uint8)
+    parts, count = label(miniature > _otsu(miniature))
     if not count:
-        return described
-    body = found == 1 + int(np.argmax(np.bincount(found.ravel())[1:]))
-    between = [
-        np.logical_or.accumulate(body, axis)
-        & np.flip(np.logical_or.accumulate(np.flip(body, axis), axis), axis)
-        for axis in (0, 1)
-    ]
-    outside = miniature[~binary_dilation(between[0] | between[1], np.ones((3, 3), bool))]
-    if len(outside) < LEAST_BACKGROUND * miniature.size:
-        return described
-    shares = np.bincount(outside // (256 // BINS), minlength=BINS) / len(outside)
-    described[:] = np.rint(
-        [*np.percentile(outside, QUANTILES), outside.mean(), outside.std(), *(255 * shares)]
-    )
-    return described
+        return np.ones(miniature.shape, bool)
+    body = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
+    outside: NDArray[np.bool_] = ~(_between(body) | _between(body.T).T)
+    return outside
 
 
-def _threshold(picture: Pixels) -> int:
-    """Grey level that divides the points into two classes of the largest variance between them (Otsu 1979)."""
-    counts = np.bincount(picture.ravel(), minlength=256).astype(np.float64)
-    below, first = np.cumsum(counts), np.cumsum(counts * np.arange(256))
-    above = below[-1] - below
-    both = (below > 0) & (above > 0)
-    between = np.zeros(256)
-    between[both] = (first[-1] * below[both] - below[-1] * first[both]) ** 2 / (below[both] * above[both])
-    return int(np.argmax(between))
+def _between(body: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which pixels lie between two of `body` in their row, or are of it."""
+    left = np.logical_or.accumulate(body, axis=1)
+    right = np.logical_or.accumulate(body[:, ::-1], axis=1)[:, ::-1]
+    between: NDArray[np.bool_] = left & right
+    return between
 
 
-def outside_columns(facts: NDArray[np.void]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """What is known of border and background as columns ``(n, 72)`` and ``(n, 23)``; None if not of every image.
-
-    Where a picture has no background its row is the mean of the others: that it has none, as the share of the body
-    elsewhere, tells of the body.
-    """
-    if not len(facts) or not facts["outside"].all():
-        return None
-    border = facts["border"].reshape(len(facts), -1).astype(np.float64)
-    background = facts["background"].astype(np.float64)
-    some = background[:, len(QUANTILES) + 2 :].any(axis=1)
-    if some.any():
-        background[~some] = background[some].mean(axis=0)
-    return border, background
+def _otsu(miniature: Pixels) -> int:
+    """Grey level that divides the histogram into the two parts that differ most."""
+    counts = np.bincount(miniature.ravel(), minlength=256)
+    below, levels = np.cumsum(counts), np.cumsum(counts * np.arange(256))
+    weights = below * (below[-1] - below)
+    apart = (levels[-1] * (below / below[-1]) - levels) ** 2 / np.maximum(weights, 1)
+    return int(apart.argmax())
 
 
-def widened(rows: NDArray[np.void]) -> NDArray[np.void]:
-    """Rows of dtype `BEFORE` as rows of `FACT` whose border and background are not known."""
-    wide = np.zeros(len(rows), FACT)
-    for name in BEFORE.names or ():
-        wide[name] = rows[name]
-    return wide
+# What is told of facts
 
 
 def plausible(facts: NDArray[np.void]) -> NDArray[np.bool_]:
@@ -289,8 +233,6 @@ AHEAD = 8
 """Images that each thread looks at before the first of them is asked for."""
 COPIES_REVISION = 2
 """Raised when copies are found otherwise."""
-LOOK, AGAIN = "look", "look again, for border and background"
-"""What a bar says: the latter where an earlier version has looked at all of them."""
 
 
 class CopyPair(NamedTuple):
@@ -346,9 +288,6 @@ def image_facts(
 ) -> FactTable:
     """Look at every image once, and at none whose facts are in the cache.
 
-    Facts that an earlier version kept lack border and background: such an image is looked at again, and where its
-    file is gone they stay unknown.
-
     Parameters
     ----------
     records
@@ -365,20 +304,12 @@ def image_facts(
         kept = recorded_facts(cache, decoding, FACTS_REVISION, FACT)
         at, found = _rows_of(records, kept[plausible(kept)])
         rows[at], known[at] = found, True
-    missing = np.flatnonzero(~known).tolist()
-    if cache is not None and missing:
-        at, found = _rows_of([records[row] for row in missing], _rows_before(cache, decoding))
-        at = np.array(missing, np.intp)[at]
-        rows[at], known[at] = found, True
-    again = bool(missing) and bool(known[missing].all())
     bad: dict[str, tuple[str, str]] = {}
     miniatures = Miniatures.room_for(len(records))
-    for row, seen in _stream_facts(
-        missing, records, decoding, progress=progress, doing=AGAIN if again else LOOK
-    ):
+    missing = np.flatnonzero(~known).tolist()
+    for row, seen in _stream_facts(missing, records, decoding, progress=progress):
         if isinstance(seen, BadImageError):
-            if not known[row]:
-                bad[records[row].id] = seen.reason, seen.detail
+            bad[records[row].id] = seen.reason, seen.detail
         else:
             rows[row], known[row] = seen[0], True
             miniatures.put(row, seen[1])
@@ -388,12 +319,6 @@ def image_facts(
         return FactTable(tuple(records), rows, bad, miniatures.flush())
     good = np.flatnonzero(known)
     return FactTable(tuple(records[row] for row in good.tolist()), rows[good], bad, miniatures.only(good))
-
-
-def _rows_before(cache: Path, decoding: Decoding) -> NDArray[np.void]:
-    """What an earlier version kept, without border and background."""
-    kept = widened(recorded_facts(cache, decoding, 1, BEFORE))
-    return kept[plausible(kept)]
 
 
 def image_copies(
@@ -453,19 +378,14 @@ def _find_copies(
 
 
 def _stream_facts(
-    rows: Sequence[int],
-    records: Sequence[ImageRecord],
-    decoding: Decoding,
-    *,
-    progress: bool,
-    doing: str = LOOK,
+    rows: Sequence[int], records: Sequence[ImageRecord], decoding: Decoding, *, progress: bool
 ) -> Iterator[tuple[int, Seen]]:
     """Look at these images, a few ahead of what is asked for: what is found does not pile up."""
     from tqdm import tqdm
 
     with (
         ThreadPoolExecutor(threads()) as pool,
-        tqdm(total=len(rows), desc=doing, disable=not (progress and rows), unit="img") as bar,
+        tqdm(total=len(rows), desc="look", disable=not (progress and rows), unit="img") as bar,
     ):
         look = map_ahead(pool, lambda row: _facts_of(records[row], decoding), rows, AHEAD * threads())
         for row, seen in zip(rows, look, strict=True):
@@ -526,9 +446,7 @@ def pixel_digests(
 
 def _kept(cache: Path, decoding: Decoding) -> dict[str, str]:
     """Digests that an earlier command kept; NumPy drops the zeros at the end of bytes, which belong to them."""
-    facts = np.concatenate(
-        [_rows_before(cache, decoding), recorded_facts(cache, decoding, FACTS_REVISION, FACT)]
-    )
+    facts = recorded_facts(cache, decoding, FACTS_REVISION, FACT)
     ids, pixels = (
         [bytes(value).ljust(WIDTH, b"\0").hex() for value in facts[name]] for name in ("id", "pixels")
     )

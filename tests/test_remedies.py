@@ -71,6 +71,11 @@ EXCEPTIONS = {
             "featstore.evaluation.folding:_refuse_harmonising",
         ],
     },
+    ("fuse",): {
+        "it fits one model, so it never says what several processes need": [
+            "featstore.evaluation.crossval:require_memory"
+        ],
+    },
     ("predict", "explain", "finetune", "cache drift"): {
         "only `featstore extract --dry-run` and `featstore paper` fetch nothing": [
             "featstore.backbones.weights:not_downloaded_error",

@@ -29,7 +29,7 @@ from featstore.evaluation.findings import (
 from featstore.evaluation.folding import Units, draw_folds, refuse_unfit, site_result
 from featstore.evaluation.intervals import group_weights
 from featstore.evaluation.metrics import PRIMARY, positive_class
-from featstore.evaluation.negative_controls import negative_controls
+from featstore.evaluation.negative_controls import control_findings, negative_controls
 from featstore.findings import Finding, mark_accepted, ordered, resolve
 from featstore.matrix import FeatureMatrix, Source, load_matrix
 from featstore.processes import PhaseProgress, available_cores
@@ -230,8 +230,9 @@ def compare(
     matrix, facts = prepared.matrix, prepared.facts
     named = candidates.make_candidates(strategies, subsets, matrix.networks)
     everyone, question = questions.settle(primary, margin, named, matrix.networks)
-    everyone = _with_covariates(matrix, everyone, economics=economics)
-    compared = candidates.with_views(everyone, views, test_views, len(matrix.views))
+    compared = candidates.with_views(
+        _with_covariates(matrix, everyone, economics=economics), views, test_views, len(matrix.views)
+    )
     question = questions.with_policy(question, compared)
     preferred = positive_class(matrix.classes, positive)
     index = preferred.index
@@ -246,6 +247,7 @@ def compare(
     rounds = (
         estimates.with_inner_folds(matrix, folding.splits, fold_seed) if chooses else list(folding.splits)
     )
+    crossval.require_memory(matrix, compared, rounds, jobs)
     bars = PhaseProgress(progress)
     idle = candidates.not_fitted(strategies, named)
     _announce_forecast(
@@ -348,16 +350,18 @@ def compare(
             weights,
             _shown(ranked, answered),
             fold_seed,
+            jobs,
         ),
-        negative_controls=crossval.one_thread(
-            negative_controls, design, matrix, ranked, shortcuts, answered, fold_seed
+        negative_controls=negative_controls(
+            units, matrix, facts, ranked, shortcuts, weights, _asked_about(answered), fold_seed
         ),
     )
     told = [
         *data_findings(matrix, facts, draws_folds=folds != OWN_SPLIT),
         *folding.findings,
         *([] if idle is None else [idle]),
-        *shortcut_verdict(ranked, shortcuts),
+        *(doubted := shortcut_verdict(ranked, shortcuts)),
+        *control_findings(result, doubted),
         *findings_of(result, design, preferred, has_groups=matrix.has_groups),
     ]
     result = msgspec.structs.replace(result, findings=ordered(mark_accepted(told, known)))
@@ -397,6 +401,11 @@ def compare(
 def _shown(ranked: Sequence[estimates.CandidateScores], answered: PrimaryQuestion | None) -> str:
     """Label of the primary fusion, or of the highest primary metric where there is none."""
     return max(ranked, key=lambda s: s.primary).candidate.label if answered is None else answered.primary
+
+
+def _asked_about(answered: PrimaryQuestion | None) -> tuple[str, ...]:
+    """Labels of the primary fusion and of the single networks."""
+    return () if answered is None else (answered.primary, *(one.name for one in answered.singles))
 
 
 def _with_covariates(matrix: FeatureMatrix, everyone: list[Candidate], *, economics: bool) -> list[Candidate]:

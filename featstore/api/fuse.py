@@ -16,6 +16,7 @@ from featstore.api.compare import take_look
 from featstore.arguments import public
 from featstore.errors import RunError, UsageError
 from featstore.evaluation import abstention, calibration, candidates, intervals, leakage, metrics, patients
+from featstore.evaluation.crossval import require_memory
 from featstore.evaluation.estimates import held_out, held_out_primary, held_out_scores, patients_held_out
 from featstore.evaluation.findings import (
     ScoredImages,
@@ -164,6 +165,7 @@ def fuse(
     def ask(model: Any, images: NDArray[np.intp]) -> NDArray[np.float64]:  # noqa: ANN401
         return candidates.predict_proba(model, matrix, images, candidate)
 
+    require_memory(matrix, [candidate], [(splits["train"], splits["train"])])
     with candidates.blame_options(options or {}):
         unfitted = candidates.build(candidate, matrix, settings)
         validation = _validation(unfitted, matrix, splits)
@@ -172,8 +174,12 @@ def fuse(
         if earlier is None:
             model = candidates.fit_candidate(unfitted, matrix, train, candidate, **validation)
         else:
-            rows = candidates.training_rows(matrix, train, matrix.backbones)
-            model = unfitted.fine_tune(earlier.model, *rows, freeze=freeze_blocks, **validation)
+            model = unfitted.fine_tune(
+                earlier.model,
+                *candidates.training_rows(matrix, train, matrix.backbones),
+                freeze=freeze_blocks,
+                **validation,
+            )
     point, image_point = _operating_point(units, matrix, candidate, settings, train, request, split_seed)
     raw = {name: ask(model, rows) for name, rows in tested.items()}
     scored = {name: units.rows(rows) for name, rows in tested.items()}
@@ -372,13 +378,14 @@ def _unlike_training(
     matrix: FeatureMatrix, splits: Mapping[str, NDArray[np.intp]], tested: Collection[str]
 ) -> tuple[UnlikeTraining | None, dict[str, Any]]:
     """When an image is unlike those of training; and what the model keeps to tell."""
-    networks = [name for name in matrix.backbones if name != COVARIATES]
+    blocks = [block for block in matrix.blocks if block.name != COVARIATES]
+    networks, widths = [block.name for block in blocks], [block.stop - block.start for block in blocks]
 
     def vectors(rows: NDArray[np.intp]) -> NDArray[Any]:
         return matrix.rows(rows, networks, [0])
 
     train = abstention.at_most(splits["train"])
-    rule = abstention.fit_unlike(vectors(train), matrix.groups[train], has_patients=matrix.has_groups)
+    rule = abstention.fit_unlike(vectors(train), matrix.groups[train], widths, has_patients=matrix.has_groups)
     if rule is None:
         return None, {}
     found = {name: (vectors(splits[name]), matrix.groups[splits[name]]) for name in tested}

@@ -14,7 +14,7 @@ Nothing is guaranteed for each single patient, for each study, or for another ho
 
 How unlike an image is to those of training is its Mahalanobis distance to their mean, with the covariance of Ledoit &
 Wolf, A well-conditioned estimator for large-dimensional covariance matrices, 2004. The model keeps the mean, the
-deviations and a few principal directions, and no patient's vector.
+deviation of each network and a few principal directions, and no patient's vector.
 """
 
 from __future__ import annotations
@@ -291,9 +291,9 @@ class TrainingDistance:
     Attributes
     ----------
     mean, scale
-        ``(d,)`` mean of the training vectors, and their deviations.
+        ``(d,)`` mean of the training vectors, and for each column the usual deviation in its block.
     directions
-        ``(k, d)`` principal directions of the standardised vectors, orthonormal.
+        ``(k, d)`` principal directions of the scaled vectors, orthonormal.
     variances, rest
         ``(k,)`` shrunk variances along them, and the mean of that along all others.
     """
@@ -305,10 +305,17 @@ class TrainingDistance:
     rest: float
 
     @classmethod
-    def fit(cls, X: NDArray[Any], directions: int) -> Self:
-        """Learn from vectors ``(n, d)`` of at least two images."""
+    def fit(cls, X: NDArray[Any], directions: int, widths: Sequence[int] = ()) -> Self:
+        """Learn from vectors ``(n, d)`` of at least two images, blocks of so many columns weighing the same.
+
+        Columns of a network keep their proportions: many are zero but for a few images, and divided by their own
+        deviations these few would be farther than any picture of something else.
+        """
         X = np.asarray(X, np.float64)
-        mean, scale = X.mean(axis=0), X.std(axis=0)
+        mean, scale = X.mean(axis=0), np.empty(X.shape[1])
+        ends = np.cumsum(widths or [X.shape[1]])
+        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+            scale[start:end] = np.sqrt(X[:, start:end].var(axis=0).mean())
         scale[scale < LEAST] = 1.0
         Z = (X - mean) / scale
         n, d = Z.shape
@@ -392,7 +399,9 @@ def at_most(rows: Rows, most: int = MOST) -> Rows:
     return chosen
 
 
-def fit_unlike(X: NDArray[Any], patients: NDArray[Any], *, has_patients: bool) -> UnlikeRule | None:
+def fit_unlike(
+    X: NDArray[Any], patients: NDArray[Any], widths: Sequence[int] = (), *, has_patients: bool
+) -> UnlikeRule | None:
     """Learn a distance from training vectors, and its threshold from patients that were left out of it.
 
     Parameters
@@ -401,6 +410,8 @@ def fit_unlike(X: NDArray[Any], patients: NDArray[Any], *, has_patients: bool) -
         ``(n, d)`` identity view of the training images, without covariates.
     patients
         ``(n,)`` whose image each is.
+    widths
+        Columns of each network, in order; without, all are of one.
     has_patients
         Whether these are patients, and not images taken for them.
 
@@ -415,12 +426,12 @@ def fit_unlike(X: NDArray[Any], patients: NDArray[Any], *, has_patients: bool) -
     found = np.empty(len(X))
     for part in range(PARTS):
         out = number % PARTS == part
-        found[out] = TrainingDistance.fit(X[~out], keep).distances(X[out])
+        found[out] = TrainingDistance.fit(X[~out], keep, widths).distances(X[out])
     threshold = patient_quantile(np.sqrt(found), patients, UNLIKE)
     if threshold is None or threshold <= 0:
         return None
     about = UnlikeTraining(share=UNLIKE, threshold=threshold, patients=len(names), has_patients=has_patients)
-    return UnlikeRule(TrainingDistance.fit(X, keep), about)
+    return UnlikeRule(TrainingDistance.fit(X, keep, widths), about)
 
 
 def read_unlike(document: Any, columns: int) -> UnlikeRule | None:  # noqa: ANN401

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from featstore import registry
+from featstore.errors import UsageError
 from featstore.evaluation.candidates import (
     EXPAND,
     NONE,
@@ -26,7 +27,7 @@ from featstore.evaluation.candidates import (
     predict_proba,
     select_backbones,
 )
-from featstore.processes import PhaseProgress, end_with_parent, parent_info
+from featstore.processes import PhaseProgress, available_cores, end_with_parent, memory_bytes, parent_info
 from featstore.serialization import digest, digest_bytes, digest_file
 from featstore.store.notes import record_result, recorded_result
 
@@ -345,6 +346,82 @@ class Forecast:
     def is_notable(self) -> bool:
         """Whether anybody would want to know before it begins."""
         return self.seconds >= LONG or self.bytes >= LARGE
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """Memory that the largest fits of a strategy take, beyond the features that are loaded.
+
+    Attributes
+    ----------
+    strategy
+        Its name.
+    rows, columns
+        Of its largest fit, every view counted.
+    bytes
+        Of that fit and its training rows.
+    """
+
+    strategy: str
+    rows: int
+    columns: int
+    bytes: int
+
+
+def memory_needs(
+    matrix: FeatureMatrix, candidates: Iterable[Candidate], rounds: Sequence[Split]
+) -> list[MemoryNeed]:
+    """Memory of one fit of each strategy, the largest first, by `FusionStrategy.fit_bytes`."""
+    columns = {spec.name: spec.dimension for spec in matrix.specs}
+    images = max(len(train) for train, _ in rounds)
+    found: dict[str, MemoryNeed] = {}
+    for one in candidates:
+        rows = images * (len(matrix.views) if one.views == EXPAND else 1)
+        widths = [columns[name] for name in one.backbones]
+        kind = registry.load(STRATEGIES, one.strategy)
+        beyond = (
+            kind.fit_bytes(rows, widths)
+            if hasattr(kind, "fit_bytes")
+            else COPIES * rows * sum(widths) * FLOAT_BYTES
+        )
+        need = MemoryNeed(one.strategy, rows, sum(widths), rows * sum(widths) * FLOAT_BYTES + beyond)
+        if one.strategy not in found or found[one.strategy].bytes < need.bytes:
+            found[one.strategy] = need
+    return sorted(found.values(), key=lambda need: (-need.bytes, need.strategy))
+
+
+def require_memory(
+    matrix: FeatureMatrix, candidates: Sequence[Candidate], rounds: Sequence[Split], jobs: int = 1
+) -> None:
+    """Refuse, before the first fit, what does not fit into the memory that is free.
+
+    Raises
+    ------
+    UsageError
+        If the largest fits of as many processes as work at a time need more: how much, and what to leave out.
+    """
+    _, free = memory_bytes()
+    needs = memory_needs(matrix, candidates, rounds)
+    if not (free and needs):
+        return
+    processes = max(1, min(available_cores() if jobs < 0 else jobs, len(candidates) * len(rounds)))
+    shared = matrix.features.nbytes if processes > 1 else 0
+    most = needs[0]
+    if shared + processes * most.bytes <= free:
+        return
+    at_a_time = f" in each of {processes} processes" if processes > 1 else ""
+    cause = (
+        f"{most.strategy} needs about {most.bytes / 1e9:.1f} GB of memory{at_a_time} beside the features, for"
+        f" {most.rows:,} rows of {most.columns:,} numbers, and {free / 1e9:.1f} GB are free."
+    )
+    small = sorted(need.strategy for need in needs if need.bytes <= free)
+    if processes > 1 and len(small) == len(needs):
+        raise UsageError(cause, "Let one process work at a time: --jobs 1.")
+    views = " or views" if len(matrix.views) > 1 else ""
+    fewer = f"ake fewer networks (--backbones A,B){views}, or free memory."
+    if small:
+        raise UsageError(cause, f"Take one that needs less ({', '.join(small[:8])}), or t{fewer}")
+    raise UsageError(cause, f"T{fewer}")
 
 
 def forecast(

@@ -176,6 +176,42 @@ def score_candidates(
     ]
 
 
+def score_primary(
+    design: EvaluationDesign,
+    candidates: Sequence[Candidate],
+    proba: Sequence[Sequence[Vector]],
+    weights: Vector,
+) -> list[CandidateScores]:
+    """As `score_candidates`, by the primary metric alone and without its variance components."""
+    found = []
+    for candidate, values in zip(candidates, proba, strict=True):
+        tests = [test for _, test in design.splits]
+        scores = [
+            metrics.primary_score(
+                design.y[test], p, np.vstack([np.ones((1, len(test))), weights[:, test]]), design.positive
+            )
+            for test, p in zip(tests, values, strict=True)
+        ]
+        decisions = tuple(metrics.decide(p, design.positive) for p in values)
+        size = _sample_sizes(design, values, decisions)[metrics.PRIMARY]
+        resampled = fold_mean([part[1:] for part in scores])
+        seen = np.array([part[0] for part in scores])
+        estimate = _metric_estimate(metrics.PRIMARY, seen, resampled, size, design)
+        spread = VarianceComponents(patients=None, folds=None, training=None)
+        found.append(
+            CandidateScores(
+                candidate,
+                tuple(values),
+                decisions,
+                {metrics.PRIMARY: estimate},
+                spread,
+                resampled,
+                sample_size=size,
+            )
+        )
+    return found
+
+
 def fold_mean(values: Sequence[Vector]) -> Vector:
     """Mean over folds, leaving out the folds in which a resample lacks a class; NaN where all do."""
     stacked = np.array(values)

@@ -18,14 +18,13 @@ from featstore.evaluation.estimates import held_out_scores, score_candidates
 from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
 from featstore.evaluation.metrics import PRIMARY, decide, primary_score
 from featstore.findings import Finding, counted, ordered, quoted
-from featstore.image_facts import FactTable, file_columns, notes_found, outside_columns
+from featstore.image_facts import FactTable, file_columns, notes_found
 from featstore.images.manifest import no_groups
 from featstore.results.comparison import Candidate
 from featstore.tables import interval_text
-from featstore.types import Block
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from featstore.splits import LabelledImages, Split
 
     Vector = NDArray[np.float64]
-    Learner = Callable[[NDArray[np.float32], NDArray[np.float32], Vector], Vector]
 
 # The use of a result: pure functions of labels and answers
 
@@ -190,7 +188,7 @@ def dearer_finding(result: Comparison) -> Finding | None:
         "FS430",
         f"Not better than {PROBE} on the same networks, and {one_of} its computing time: {told}.",
         len(dearer),
-        remedy=f"Nothing needs to be done; to leave them out: --strategies {','.join(rest)}",
+        remedy=f"Nothing needs to be done; to leave them out: featstore compare DATA --strategies {','.join(rest)}",
     )
 
 
@@ -333,14 +331,8 @@ def _units(count: int, *, has_groups: bool) -> str:
 FILE = "file alone"
 """Bytes, width, height, channels, format and colour mode of the file: `featstore.image_facts.file_columns`."""
 HISTOGRAM = "grey histogram alone"
-BORDER = "border alone"
-"""A tenth of the picture at each side: `featstore.image_facts.border_of`."""
-BACKGROUND = "background alone"
-"""Grey levels outside the body: `featstore.image_facts.background_of`."""
 MAJORITY = "most frequent class"
-SHORTCUTS = (FILE, HISTOGRAM, BORDER, BACKGROUND, MAJORITY)
-LINEAR_C = 5.0
-"""As of the strategy concat_logreg: on the scale of a whole block."""
+SHORTCUTS = (FILE, HISTOGRAM, MAJORITY)
 TREES, LEAF = 100, 3
 LEARNED = 20_000
 """Images that a guess is learned from at most: more would only cost time and memory."""
@@ -367,16 +359,11 @@ def shortcut_probabilities(
 
     Returns
     -------
-    For each of `SHORTCUTS` and each split, probabilities ``(test images, classes)``; border and background are left
-    out where they are not known of every image, as in facts of an earlier version. These two are guessed by a
-    logistic regression on standardised columns, file and histogram by trees.
+    For each of `SHORTCUTS` and each split, probabilities ``(test images, classes)``.
     """
     classes = int(y.max()) + 1
     columns = {FILE: file_columns(facts), HISTOGRAM: facts["histogram"].astype(np.float64)}
     answers = {name: [_guess(x, y, split, classes) for split in splits] for name, x in columns.items()}
-    if (outside := outside_columns(facts)) is not None:
-        for name, x in zip((BORDER, BACKGROUND), outside, strict=True):
-            answers[name] = [_guess(x, y, split, classes, _linear) for split in splits]
     shares = [np.bincount(y[train], minlength=classes) / len(train) for train, _ in splits]
     answers[MAJORITY] = [
         np.tile(share, (len(test), 1)) for share, (_, test) in zip(shares, splits, strict=True)
@@ -395,7 +382,7 @@ def shortcut_findings(
         AUC and its 95 % interval by name of the shortcut.
     """
     found = []
-    for name in SHORTCUTS[:-1]:
+    for name in (FILE, HISTOGRAM):
         value, interval = scores.get(name, (None, None))
         if value is not None and value >= NOTABLE and interval is not None and interval[0] > GUESS:
             low, high = interval
@@ -431,46 +418,28 @@ def not_above(
     return (Finding("FS401", message, value=round(value - baseline, 4), interval=interval),)
 
 
-def _guess(
-    x: Vector, y: NDArray[np.intp], split: Split, classes: int, learn: Learner | None = None
-) -> Vector:
-    """Probabilities of the test images, remembered; `learn` is `_grow` unless it is said."""
-    learn = learn or _grow
-    train, test = split
-    if len(train) > LEARNED:
-        train = np.sort(np.random.default_rng(0).choice(train, LEARNED, replace=False))
-    given = x[train].astype(np.float32), x[test].astype(np.float32), np.eye(classes)[y[train]]
-    key = blake2b(repr([learn.__name__, *(array.shape for array in given)]).encode())
-    for array in given:
-        key.update(np.ascontiguousarray(array).data)
-    if (known := key.digest()) not in _GUESSED:
-        if len(_GUESSED) >= REMEMBERED:
-            _GUESSED.clear()
-        _GUESSED[known] = learn(*given)
-    return _GUESSED[known].copy()
-
-
-def _linear(seen: NDArray[np.float32], new: NDArray[np.float32], indicators: Vector) -> Vector:
-    """Logistic regression on standardised columns: many weak numbers add up, and it takes no time."""
-    from featstore.fusion.linear import fit_logistic
-
-    known = np.flatnonzero(indicators.any(axis=0))
-    proba = np.zeros((len(new), indicators.shape[1]))
-    if len(known) == 1:
-        proba[:, known] = 1.0
-        return proba
-    y = indicators[:, known].argmax(axis=1)
-    proba[:, known] = fit_logistic(seen, y, (Block("control", 0, seen.shape[1]),), LINEAR_C).proba(new)
-    return proba
-
-
-def _grow(seen: NDArray[np.float32], new: NDArray[np.float32], indicators: Vector) -> Vector:
+def _guess(x: Vector, y: NDArray[np.intp], split: Split, classes: int) -> Vector:
     """Extremely randomised trees, which need no scaling and see thresholds and bands (Geurts et al. 2006).
 
     Regression on the indicators of the classes: their variance is half of Gini's impurity, so that it splits as
     classification does. The numbers are those of scikit-learn's ``ExtraTreesRegressor(TREES, min_samples_leaf=LEAF,
     max_features="sqrt", random_state=0)``, whose bookkeeping takes twice as long as its trees where images are few.
     """
+    train, test = split
+    if len(train) > LEARNED:
+        train = np.sort(np.random.default_rng(0).choice(train, LEARNED, replace=False))
+    given = x[train].astype(np.float32), x[test].astype(np.float32), np.eye(classes)[y[train]]
+    key = blake2b(repr([array.shape for array in given]).encode())
+    for array in given:
+        key.update(np.ascontiguousarray(array).data)
+    if (known := key.digest()) not in _GUESSED:
+        if len(_GUESSED) >= REMEMBERED:
+            _GUESSED.clear()
+        _GUESSED[known] = _grow(*given)
+    return _GUESSED[known].copy()
+
+
+def _grow(seen: NDArray[np.float32], new: NDArray[np.float32], indicators: Vector) -> Vector:
     from sklearn import config_context
     from sklearn.tree import ExtraTreeRegressor
 

@@ -18,7 +18,7 @@ from featstore.errors import UnknownNameError, UsageError, did_you_mean
 from featstore.evaluation import crossval, leakage, metrics
 from featstore.evaluation.candidates import GREEDY, HARMONISATIONS, NONE
 from featstore.evaluation.estimates import EvaluationDesign, held_out_scores, score_candidates
-from featstore.evaluation.intervals import difference_interval, widen
+from featstore.evaluation.intervals import difference_interval, overlap_factor, widen
 from featstore.results.comparison import InsideOutside, SiteResult, SiteScores
 from featstore.splits import (
     GROUP,
@@ -51,8 +51,6 @@ INSIDE_FOLDS = 5
 """Folds over patients of all sites, beside which leaving sites out is shown."""
 GUESS_FOLDS = 10
 """Folds by which guesses without a network are learned where every patient is left out."""
-PATIENT_FACTOR = 1.2
-"""Overlap factor where every patient is left out: benchmarks/leave_one_patient_out.py."""
 MOST_SECONDS = 3600.0
 """From so many seconds on, very roughly, not every patient is left out."""
 SECONDS_PER_FIT = 0.1
@@ -94,9 +92,9 @@ class Folding:
         if self.left_out != GROUP:
             return EvaluationDesign(table.y, table.groups, self.splits, self.repeats, positive, self.sites)
         everyone = np.arange(len(table.y))
-        return EvaluationDesign(
-            table.y, table.groups, [(everyone, everyone)], 1, positive, factor=PATIENT_FACTOR
-        )
+        # That of folds of a patient each, about the root of two (benchmarks/leave_one_patient_out.py).
+        factor = overlap_factor(self.splits)
+        return EvaluationDesign(table.y, table.groups, [(everyone, everyone)], 1, positive, factor=factor)
 
 
 def draw_folds(matrix: FeatureMatrix, folds: int | str, repeats: int, seed: int) -> Folding:
@@ -253,20 +251,21 @@ class Units:
 
 def site_result(
     units: Units,
-    table: LabelledImages,
+    matrix: FeatureMatrix,
     scored: Sequence[CandidateScores],
     thresholds: Sequence[Sequence[float | None]],
     play: Play,
     weights: Vector,
     shown: str,
     seed: int,
+    jobs: int = 1,
 ) -> SiteResult:
     """Scores by site, and what leaving sites out costs against folds over the patients of all sites.
 
     Parameters
     ----------
-    units, table
-        What is scored, by sites left out; and the images.
+    units, matrix
+        What is scored, by sites left out; and the features.
     scored, thresholds
         Every candidate, and by candidate and site the probability from which an image is positive.
     play
@@ -277,12 +276,14 @@ def site_result(
         Label of the candidate whose scores are told by site.
     seed
         Of the folds inside.
+    jobs
+        As for `featstore.compare`.
     """
     design, folding = units.design, units.folding
-    fewest = min(len(set(table.groups[table.y == c])) for c in range(len(table.classes)))
-    inside = group_folds(table, min(INSIDE_FOLDS, fewest), 1, seed)
+    fewest = min(len(set(matrix.groups[matrix.y == c])) for c in range(len(matrix.classes)))
+    inside = group_folds(matrix, min(INSIDE_FOLDS, fewest), 1, seed)
     candidates = [s.candidate for s in scored]
-    proba = play(candidates, inside, ())
+    proba = play(candidates, inside, crossval.select_per_fold(matrix, candidates, inside, jobs))
     splits = inside if units.patients is None else [units.patients.split(one) for one in inside]
     within = EvaluationDesign(design.y, design.groups, splits, 1, design.positive)
     found = score_candidates(within, candidates, proba, weights)
@@ -291,7 +292,7 @@ def site_result(
     return SiteResult(
         candidate=shown,
         sites=tuple(
-            _of_site(units, table, name, fold, scored[at], thresholds[at][fold], whole[at])
+            _of_site(units, matrix, name, fold, scored[at], thresholds[at][fold], whole[at])
             for fold, name in enumerate(folding.sites)
         ),
         never_left_out=folding.never,

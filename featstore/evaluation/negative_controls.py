@@ -1,241 +1,313 @@
-"""Negative controls: whether the disease is seen, or something that goes with it, such as the border or the hospital.
+"""Negative controls: whether a score could come from something else than the disease.
 
-A model is measured against guesses that see no lung, on the same patients; and the site is predicted from the same
-vectors, whose direction is compared with that of the disease (Lipsitch, Tchetgen Tchetgen & Cohen, Negative controls,
-Epidemiology 21, 2010; Zech et al., Variable generalization performance of a deep learning model to detect pneumonia
-in chest radiographs, PLOS Medicine 15, 2018).
+A negative control is a model that cannot see what is asked about (Lipsitch, Tchetgen Tchetgen & Cohen, Negative
+controls, Epidemiology 21, 2010): here the file alone, the outermost border, or what is outside the body. Where one of
+them does as well as the network, the network may have learned the same (with the lungs masked: Maguolo & Nanni, A
+critic evaluation of methods for COVID-19 automatic detection from X-ray images, Information Fusion 76, 2021). The
+histogram of the whole picture is beside them, and counts the grey of the lungs as well.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 from featstore.errors import AuditError
-from featstore.evaluation.estimates import EvaluationDesign, score_candidates
-from featstore.evaluation.findings import GUESS, LINEAR_C, MAJORITY, NOTABLE
-from featstore.evaluation.intervals import group_weights
+from featstore.evaluation.estimates import CandidateScores, EvaluationDesign, score_primary
+from featstore.evaluation.findings import FILE, HISTOGRAM
+from featstore.evaluation.intervals import difference_interval, group_weights
 from featstore.evaluation.metrics import PRIMARY
-from featstore.evaluation.primary_question import planned_differences
-from featstore.results.comparison import Candidate, NegativeControls, SitePrediction
-from featstore.results.scores import Score
+from featstore.findings import Finding
+from featstore.results.comparison import (
+    Candidate,
+    ControlDifference,
+    NegativeControl,
+    NegativeControls,
+    SitePrediction,
+)
 from featstore.splits import group_folds
+from featstore.tables import interval_text
+from featstore.types import make_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.estimates import CandidateScores
+    from featstore.evaluation.folding import Units
+    from featstore.image_facts import FactTable
     from featstore.matrix import FeatureMatrix
-    from featstore.results.comparison import ControlsVerdict, PlannedDifference, PrimaryQuestion
-    from featstore.types import Block
+    from featstore.results.comparison import Comparison
+    from featstore.splits import Split
+    from featstore.types import Block, ImageRecord
 
     Vector = NDArray[np.float64]
-    Rows = NDArray[np.intp]
 
-FOLDS = 5
-FEWEST = 3
-"""Patients of a site, below which it is left out: fewer make no folds."""
-AT_MOST = 1000
-"""Images that the site is predicted of: more would take longer than they tell."""
-PERMUTATIONS = 499
-LEVEL = 0.05
+BORDER, BACKGROUND = "border alone", "background alone"
+CONTROLS = {FILE: False, HISTOGRAM: True, BORDER: False, BACKGROUND: False}
+"""Controls by name, and whether they see grey levels of the lungs."""
+PENALTY = 20.0
+"""C of the logistic regression on the border and on the background, whose total variance is 1."""
+MODELS = 10
+"""Candidates with the highest AUC that are measured against the controls, beside those that are asked about."""
 
 
 def negative_controls(
-    design: EvaluationDesign,
+    units: Units,
     matrix: FeatureMatrix,
+    facts: FactTable,
     ranked: Sequence[CandidateScores],
     shortcuts: Sequence[CandidateScores],
-    asked: PrimaryQuestion | None,
+    weights: Vector,
+    asked: Sequence[str] = (),
     seed: int = 0,
 ) -> NegativeControls | None:
-    """Measure the primary fusion, or the best candidate where no question was asked, against every control.
+    """Measure models against what cannot see the disease, on the same folds and patients.
 
     Parameters
     ----------
-    design, ranked, shortcuts
-        As of `featstore.evaluation.estimates.score_candidates`: candidates and guesses, on the same folds.
-    matrix
-        The features, with the site of each image where the data set names it.
+    units
+        What is scored.
+    matrix, facts
+        The features, and what the images show without a network.
+    ranked
+        The candidates.
+    shortcuts
+        Guesses from the file and from the grey histogram, as of `featstore.evaluation.findings`.
+    weights
+        ``(resamples, n)``, those that the candidates were scored with.
     asked
-        The primary question.
+        Labels of candidates that are measured however low they are.
     seed
-        Of folds, resamples and permutations.
+        Of the folds by which the controls are learned where every patient is left out.
 
     Returns
     -------
-    None where there is nothing to measure against: facts of an image are not known, and no site is named.
+    None if an image is not known, as of a file that is gone.
     """
-    model = max(ranked, key=lambda s: s.primary)
-    if asked is not None:
-        model = next(s for s in ranked if s.candidate.label == asked.primary)
-    site = predict_site(matrix, model.candidate.backbones, design.positive, seed)
-    if not shortcuts:
-        return None if site is None else NegativeControls(model=model.candidate.label, site=site)
-    found = planned_differences(design, model, shortcuts)
-    intervals = {s.candidate.label: s.estimates[PRIMARY].interval for s in shortcuts}
-    works = {
-        s.candidate.label
-        for s in shortcuts
-        if s.primary >= NOTABLE and (interval := intervals[s.candidate.label]) and interval[0] > GUESS
-    }
+    if len(facts.records) < len(matrix.records) or not shortcuts:
+        return None
+    known = {s.candidate.label: s for s in shortcuts if s.candidate.label in CONTROLS}
+    splits = units.learned_by_guesses(matrix, seed) or list(units.by_image.splits)
+    columns = {BORDER: facts.rows["border"], BACKGROUND: facts.rows["background"]}
+    answers = [
+        [_logistic(x.astype(np.float64), matrix.y, split) for split in splits] for x in columns.values()
+    ]
+    guesses = [Candidate("control", (), name) for name in columns]
+    for scored in score_primary(units.design, guesses, units.pooled(answers, splits), weights):
+        known[scored.candidate.label] = scored
+    best = sorted(ranked, key=lambda s: -s.primary)
+    models = [s for at, s in enumerate(best) if at < MODELS or s.candidate.label in asked]
     return NegativeControls(
-        model=model.candidate.label, controls=tuple(found), verdict=conclude(found, works), site=site
+        controls=tuple(
+            NegativeControl(
+                name=name,
+                mean=known[name].estimates[PRIMARY].mean,
+                interval=known[name].estimates[PRIMARY].interval,
+                sees_lung=sees_lung,
+            )
+            for name, sees_lung in CONTROLS.items()
+        ),
+        differences=tuple(_difference(model, known[name]) for model in models for name in CONTROLS),
+        site=site_prediction(matrix, units.design.positive),
     )
 
 
-def conclude(found: Sequence[PlannedDifference], works: Collection[str]) -> ControlsVerdict:
-    """What the controls say: whether one is as good, all are clearly below, or neither can be told.
+def _difference(model: CandidateScores, control: CandidateScores) -> ControlDifference:
+    return ControlDifference(
+        model=model.candidate.label,
+        control=control.candidate.label,
+        delta=model.primary - control.primary,
+        interval=difference_interval(
+            (control.primary, model.primary),
+            (control.resampled, model.resampled),
+            (control.sample_size, model.sample_size),
+        ),
+    )
 
-    Parameters
-    ----------
-    found
-        The model less each control.
-    works
-        Controls that guess the class themselves, clearly better than chance.
+
+def _logistic(x: Vector, y: NDArray[np.intp], split: Split) -> Vector:
+    """Probabilities ``(test images, classes)`` of a logistic regression on columns standardised in training."""
+    from featstore.fusion.linear import fit_logistic, probabilities
+
+    train, test = split
+    classes, at = np.unique(y[train], return_inverse=True)
+    proba = np.zeros((len(test), int(y.max()) + 1))
+    if len(classes) == 1:
+        proba[:, classes[0]] = 1.0
+        return proba
+    model = fit_logistic(x[train], at, make_blocks({"control": x.shape[1]}), PENALTY)
+    proba[:, classes] = probabilities(model.decision(x[test]))
+    return proba
+
+
+def control_findings(result: Comparison, told: Sequence[Finding] = ()) -> tuple[Finding, ...]:
+    """FS414 where a control that sees no lung is not clearly worse than the best candidate.
+
+    Not of the file where FS401 is `told`, which says the same.
     """
-    level = {one.name for one in found if one.interval is None or one.interval[0] <= 0}
-    if level & set(works) - {MAJORITY}:
-        return "control_as_good"
-    return "cannot_tell" if level else "above_controls"
+    found = result.negative_controls
+    if found is None:
+        return ()
+    best = max(result.candidates, key=lambda s: s.primary)
+    is_told = any(finding.code == "FS401" for finding in told)
+    explaining = [one for one in found.explaining(best.label) if not (is_told and one.name == FILE)]
+    if not explaining:
+        return ()
+    worst = max(explaining, key=lambda one: one.mean or 0.0)
+    against = found.against(best.label)[worst.name]
+    interval = "" if against.interval is None else f" [{interval_text(against.interval, signed=True)}]"
+    message = (
+        f"The {worst.name} reaches AUC {worst.mean:.3f} without seeing a lung; {best.label}, the best model, is not"
+        f" clearly above it (difference {against.delta:+.3f}{interval})."
+    )
+    return (Finding("FS414", message, value=round(against.delta, 4), interval=against.interval),)
 
 
-def predict_site(
-    matrix: FeatureMatrix, backbones: Sequence[str], positive: int | None = None, seed: int = 0
-) -> SitePrediction | None:
-    """Predict the site from the vectors, and compare its direction with that of the disease.
+# The site, told from the features, and the direction in which it lies
 
-    Folds are over patients, and the model is the logistic regression of ``concat_logreg``. At most `AT_MOST` images,
-    of whole patients drawn at random, take part; sites of fewer than `FEWEST` patients do not.
+MOST_IMAGES = 2000
+"""Images of whole patients, drawn at random, by which the site is predicted at most: time grows with their square."""
+FEWEST = 4
+"""Patients of a site that takes part."""
+SITE_FOLDS = 5
+SHRINKAGE = 0.1
+"""Penalty of the ridge regression, as a share of the mean squared length of a standardised vector."""
+DEALS = 499
+"""Times that sites are dealt to patients at random."""
+
+
+class _Sites:
+    """Images as a split sees them, with the site in place of the class."""
+
+    def __init__(
+        self, records: Sequence[ImageRecord], groups: NDArray[np.str_], names: NDArray[np.str_]
+    ) -> None:
+        self.records, self.groups = records, groups
+        found, at = np.unique(names, return_inverse=True)
+        self.classes: Sequence[str] = found.tolist()
+        self.y: NDArray[np.intp] = at.astype(np.intp)
+
+    def fewest_patients(self) -> int:
+        """Patients of the site that has the fewest."""
+        return min(len(set(self.groups[self.y == c])) for c in range(len(self.classes)))
+
+
+def site_prediction(matrix: FeatureMatrix, positive: int | None, seed: int = 0) -> SitePrediction | None:
+    """Predict the site from the features by ridge regression, over folds of whole patients.
 
     Parameters
     ----------
     matrix
         The features; the identity view is used.
-    backbones
-        Whose columns.
     positive
-        The disease; None for the class whose direction is closest.
+        The positive class, whose direction is compared with that of the site; None compares none.
     seed
-        Of patients, folds, resamples and permutations.
+        Of the folds, of the patients where there are many images, and of the deals.
 
     Returns
     -------
-    None where fewer than two sites are left, or no folds have every site.
+    None where fewer than two sites are known, of four patients or more each.
     """
-    from featstore.fusion.linear import fit_logistic
-
-    rows = _of_known_sites(matrix, seed)
-    sites = np.array([matrix.records[row].site for row in rows.tolist()], np.str_)
-    names, y = np.unique(sites, return_inverse=True)
-    if len(names) < 2:  # noqa: PLR2004
+    rows = _rows_with_site(matrix, np.random.default_rng(seed))
+    if rows is None:
         return None
-    part = replace(matrix.only(rows), classes=tuple(names.tolist()), y=y)
-    fewest = min(len(set(part.groups[y == at])) for at in range(len(names)))
+    table = _Sites([matrix.records[row] for row in rows], matrix.groups[rows], _names(matrix)[rows])
     try:
-        splits = group_folds(part, min(FOLDS, fewest), seed=seed)
-    except AuditError:
+        splits = group_folds(table, min(SITE_FOLDS, table.fewest_patients()), 1, seed)
+    except AuditError:  # patients who were at several sites
         return None
-    X, blocks = matrix.rows(rows, backbones, [0]), matrix.columns(backbones)
-    proba = [fit_logistic(X[train], y[train], blocks, LINEAR_C).proba(X[test]) for train, test in splits]
-    (scored,) = score_candidates(
-        EvaluationDesign(y, part.groups, splits),
-        [Candidate("concat_logreg", tuple(backbones), "site")],
-        [proba],
-        group_weights(part.groups, seed=seed),
+    x = matrix.features[0, rows]
+    design = EvaluationDesign(table.y, table.groups, splits)
+    answers = [_ridge(x, matrix.blocks, np.eye(len(table.classes))[table.y], split) for split in splits]
+    (scored,) = score_primary(
+        design, [Candidate("control", (), "site")], [answers], group_weights(table.groups, seed=seed)
     )
-    seen, chance, p = direction_cosine(X, blocks, matrix.y[rows], y, part.groups, positive, seed)
-    auc, balanced = (scored.estimates[name] for name in (PRIMARY, "balanced_accuracy"))
+    angle = None if positive is None else _angle(x, matrix.blocks, matrix.y[rows] == positive, table, seed)
+    cosine, chance, p = angle or (None, None, None)
     return SitePrediction(
-        sites=len(names),
+        sites=len(table.classes),
+        patients=len(set(table.groups.tolist())),
         images=len(rows),
-        patients=len(set(part.groups.tolist())),
-        auc=Score(value=auc.mean, interval=auc.interval),
-        balanced_accuracy=Score(value=balanced.mean, interval=balanced.interval),
-        cosine=seen,
-        by_chance=chance,
+        mean=scored.estimates[PRIMARY].mean,
+        interval=scored.estimates[PRIMARY].interval,
+        cosine=cosine,
+        chance=chance,
         p=p,
     )
 
 
-def _of_known_sites(matrix: FeatureMatrix, seed: int) -> Rows:
-    """Rows of images whose site has enough patients, of whole patients until there are `AT_MOST`."""
-    sites = np.array([record.site or "" for record in matrix.records], np.str_)
-    patients = {
-        site: len(np.unique(matrix.groups[sites == site])) for site in np.unique(sites[sites != ""]).tolist()
-    }
-    rows = np.flatnonzero(np.isin(sites, [site for site, count in patients.items() if count >= FEWEST]))
-    if len(rows) <= AT_MOST:
-        return rows
-    names, of = np.unique(matrix.groups[rows], return_inverse=True)
-    order = np.random.default_rng(seed).permutation(len(names))
-    total = np.cumsum(np.bincount(of)[order])
-    return rows[np.isin(of, order[: max(2, int(np.searchsorted(total, AT_MOST, side="right")))])]
+def _names(matrix: FeatureMatrix) -> NDArray[np.str_]:
+    return np.array([record.site or "" for record in matrix.records])
 
 
-def direction_cosine(
-    X: NDArray[np.float32],
-    blocks: tuple[Block, ...],
-    y: Rows,
-    sites: Rows,
-    groups: NDArray[np.str_],
-    positive: int | None = None,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """Cosine between the directions of disease and site, and what it is where sites are dealt out at random.
+def _rows_with_site(matrix: FeatureMatrix, rng: np.random.Generator) -> NDArray[np.intp] | None:
+    """Images of sites with patients enough, at most `MOST_IMAGES` or what one patient has beyond."""
+    names = _names(matrix)
+    wanted = [name for name in np.unique(names) if name and len(set(matrix.groups[names == name])) >= FEWEST]
+    if len(wanted) < 2:  # noqa: PLR2004
+        return None
+    rows = np.flatnonzero(np.isin(names, wanted))
+    if len(rows) > MOST_IMAGES:
+        patients, at, counts = np.unique(matrix.groups[rows], return_inverse=True, return_counts=True)
+        order = rng.permutation(len(patients))
+        kept = order[np.cumsum(counts[order]) <= MOST_IMAGES]
+        rows = rows[np.isin(at, kept)]
+        left = names[rows]
+        if any(len(set(matrix.groups[rows[left == name]])) < FEWEST for name in wanted):
+            return None
+    return rows
 
-    A direction is that of ridge regression on the standardised columns, penalised by the mean of their Gram matrix's
-    diagonal. Of several classes or sites, each against the rest, the largest cosine counts, by chance as well.
 
-    Parameters
-    ----------
-    X, blocks
-        ``(n, d)`` columns, and their blocks.
-    y, sites, groups
-        ``(n,)`` class, site and patient of each row.
-    positive
-        The class that counts; None for all.
-    seed
-        Of the permutations of sites over patients.
+def _gram(x: NDArray[np.float32], blocks: Sequence[Block], train: NDArray[np.intp]) -> tuple[Vector, float]:
+    """Products ``(n, len(train))`` of vectors standardised by those in training, and the penalty."""
+    from featstore.fusion.linear import standardise
 
-    Returns
-    -------
-    Its size, from 0 to 1; the size that 95 % of the permutations stay below; and the share of permutations, with the
-    seen one among them, that reach what was seen.
+    mean, scale = standardise(x[train], blocks)
+    z = (x - mean) * scale
+    products: Vector = z @ z[train].T
+    own = products[train]
+    return products, SHRINKAGE * max(float(np.trace(own)) / len(train), np.finfo(float).tiny)
+
+
+def _ridge(x: NDArray[np.float32], blocks: Sequence[Block], targets: Vector, split: Split) -> Vector:
+    """Scores ``(test images, targets)`` of a ridge regression in the dual."""
+    from scipy.linalg import cho_factor, cho_solve
+
+    train, test = split
+    products, penalty = _gram(x, blocks, train)
+    middle = targets[train].mean(axis=0)
+    solver = cho_factor(products[train] + penalty * np.eye(len(train)))
+    scores: Vector = products[test] @ cho_solve(solver, targets[train] - middle) + middle
+    return scores
+
+
+def _angle(
+    x: NDArray[np.float32], blocks: Sequence[Block], ill: NDArray[np.bool_], table: _Sites, seed: int
+) -> tuple[float, float, float] | None:
+    """Cosine between disease and site, the size that chance stays below, and p; see `SitePrediction`.
+
+    Two directions in thousands of dimensions are nearly orthogonal whatever they mean, so the cosine says nothing by
+    itself. It is compared with those of sites that are dealt to the patients at random, as many to each.
     """
-    from featstore.fusion.linear import gram, standardise
+    from scipy.linalg import cho_factor, cho_solve
 
-    products = gram(X, blocks, *standardise(X, blocks))
-    ridge = max(float(np.trace(products)) / len(X), np.finfo(float).tiny)
-    factor = cho_factor(products + ridge * np.eye(len(X)))
-
-    def directions(labels: Vector) -> tuple[Vector, Vector]:
-        dual = cho_solve(factor, labels - labels.mean(axis=0))
-        image = products @ dual
-        length = np.sqrt(np.maximum((dual * image).sum(axis=0), np.finfo(float).tiny))
-        return dual / length, image / length
-
-    disease, _ = directions(_indicators(y, positive))
+    if ill.all() or not ill.any():
+        return None
+    products, penalty = _gram(x, blocks, np.arange(len(x)))
+    solver = cho_factor(products + penalty * np.eye(len(x)))
+    patients, first, at = np.unique(table.groups, return_index=True, return_inverse=True)
     rng = np.random.default_rng(seed)
-    _, first, of = np.unique(groups, return_index=True, return_inverse=True)
-    drawn = [sites[first][rng.permutation(len(first))][of] for _ in range(PERMUTATIONS)]
-    largest = np.zeros(1 + PERMUTATIONS)
-    for site in range(int(sites.max()) + 1)[1 if sites.max() == 1 else 0 :]:
-        labels = np.column_stack([each == site for each in (sites, *drawn)]).astype(float)
-        cosines = np.abs(disease.T @ directions(labels)[1]).max(axis=0)
-        largest = np.maximum(largest, cosines)
-    seen, null = float(min(1.0, largest[0])), largest[1:]
-    reached = float((1 + (null >= largest[0]).sum()) / (1 + PERMUTATIONS))
-    return seen, float(min(1.0, np.quantile(null, 1 - LEVEL))), reached
-
-
-def _indicators(y: Rows, positive: int | None) -> Vector:
-    """One column of the positive class, or of the second of two; else one of each class."""
-    classes = range(int(y.max()) + 1)
-    wanted = [positive] if positive is not None else classes[1 if len(classes) == 2 else 0 :]  # noqa: PLR2004
-    return np.column_stack([y == c for c in wanted]).astype(float)
+    sites = [table.y, *(table.y[first][rng.permutation(len(patients))][at] for _ in range(DEALS))]
+    count = len(table.classes) if len(table.classes) > 2 else 1  # noqa: PLR2004 - of two, one is the other reversed
+    indicators = np.concatenate([np.eye(len(table.classes))[site][:, -count:] for site in sites], axis=1)
+    targets = np.column_stack([ill, indicators])
+    dual = cho_solve(solver, targets - targets.mean(axis=0))
+    along = products @ dual
+    lengths = np.sqrt(np.maximum((dual * along).sum(axis=0), np.finfo(float).tiny))
+    cosines = (dual[:, 0] @ along[:, 1:] / (lengths[0] * lengths[1:])).reshape(len(sites), count)
+    largest = np.abs(cosines).max(axis=1)
+    seen = float(cosines[0, np.abs(cosines[0]).argmax()])
+    p = float((1 + (largest[1:] >= largest[0] - 1e-12).sum()) / len(sites))
+    return seen, float(np.quantile(largest[1:], 0.95)), p

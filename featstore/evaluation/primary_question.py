@@ -188,13 +188,6 @@ def answer(
     )
 
 
-def planned_differences(
-    design: EvaluationDesign, primary: CandidateScores, others: Sequence[CandidateScores]
-) -> list[PlannedDifference]:
-    """Return the difference of one candidate to each of the others, each tested by itself."""
-    return _planned(_against(design, primary, others), others)
-
-
 def _against(
     design: EvaluationDesign, primary: CandidateScores, others: Sequence[CandidateScores]
 ) -> Differences:

@@ -69,6 +69,9 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
     price
         CPU time of a fit against that of `concat_logreg`, as ``benchmarks/strategies.py`` once measured it: declared,
         so that what follows from it is the same on every machine. None where nobody did.
+    copies, squares, kernels
+        Memory of a fit at its peak, about and rather too much, by what ``benchmarks/large_n.py`` measured: see
+        `fit_bytes`.
     min_blocks
         Number of backbones from which the strategy makes sense.
     classes_
@@ -99,8 +102,36 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
 
     level: ClassVar[str]
     price: ClassVar[float | None] = None
+    copies: ClassVar[float] = 4.0
+    squares: ClassVar[float] = 2.0
+    kernels: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 1
     blocks: tuple[Block, ...] | None
+
+    @classmethod
+    def fit_bytes(cls, rows: int, widths: Sequence[int]) -> int:
+        """Memory that a fit takes at its peak beyond its training rows, in bytes, about.
+
+        It is `copies` times the rows in float32; `squares` matrices, in float64, of rows by rows or by columns, if
+        these are fewer, of the widest block alone where blocks are fitted one by one; and `kernels` matrices of rows
+        by rows.
+
+        Parameters
+        ----------
+        rows
+            Number of training rows, every view counted.
+        widths
+            Columns of each block.
+
+        Examples
+        --------
+        >>> from featstore.fusion.strategies.concat_logreg import ConcatLogreg
+        >>> ConcatLogreg.fit_bytes(10_000, [2048, 2048]) < ConcatLogreg.fit_bytes(20_000, [2048, 2048])
+        True
+        """
+        side = min(rows, max(widths) if cls.level == "decision" else sum(widths))
+        square = 8 * rows * (cls.squares * side + cls.kernels * rows)
+        return int(4 * cls.copies * rows * sum(widths) + square)
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Learn from image-views.

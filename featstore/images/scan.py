@@ -18,10 +18,11 @@ from featstore.errors import BadImageError, ManifestError, did_you_mean
 from featstore.findings import Finding, counted
 from featstore.images.csv import TABLES, list_csv
 from featstore.images.folder import list_folder, list_tree
+from featstore.images.formats import hdf5, npz
 from featstore.images.formats.container import suffixes
 from featstore.images.formats.dicom import SITE_TAGS, in_space
 from featstore.images.formats.nifti import parse_slices
-from featstore.images.formats.npz import ARRAYS, read_table
+from featstore.images.formats.npz import ARRAYS
 from featstore.images.label_table import label_images, read_labels
 from featstore.images.manifest import (
     Contents,
@@ -339,14 +340,14 @@ def _list_folder(data: Path, *, follow_links: bool) -> Listing:
 def _list_arrays(data: Path) -> Listing:
     """A file of arrays, which says the class of each of its pictures."""
     try:
-        table = read_table(data)
+        table = (hdf5 if data.suffix.lower() in hdf5.Hdf5.suffixes else npz).read_table(data)
     except BadImageError as error:
         remedy = (
             "Save its pictures in several files of at most 1 GiB below one folder per class, or each as PNG:"
             " for n, p in enumerate(numpy.load(FILE)['train_images']): PIL.Image.fromarray(p).save(f'{n}.png')"
             if error.reason == "too_large"
-            else "Save pictures and classes as train_images, train_labels, test_images, test_labels in one .npz or"
-            " .h5; or give a folder with one folder per class."
+            else "Save pictures and classes as train_images, train_labels, test_images, test_labels in a .npz or .h5;"
+            " or give a folder with one folder per class."
         )
         raise ManifestError(f"{str(data)!r} cannot be a data set: {error.detail}", remedy) from error
     except OSError as error:

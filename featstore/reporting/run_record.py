@@ -366,6 +366,7 @@ def read_comparison(document: Any) -> Comparison:  # noqa: ANN401
         for estimates in by_image.estimates.values():
             _require_metrics(estimates)
     _require_sites(comparison, names)
+    _require_controls(comparison, names)
     bias, value = comparison.selection_bias, comparison.backbone_value
     _require(bias is None or bias.name in names, "a stranger won")
     if value is not None:
@@ -436,6 +437,19 @@ def _require_request(comparison: Comparison) -> None:
 def _require_pool(unit: str, pool: str | None) -> None:
     right = pool is None if unit != GROUP else pool is not None and is_pool(pool)
     _require(right, "nobody pools images so")
+
+
+def _require_controls(comparison: Comparison, names: Sequence[str]) -> None:
+    found = comparison.negative_controls
+    if found is not None:
+        pairs = {(one.model, one.control) for one in found.differences}
+        controls = {one.name for one in found.controls}
+        _require(set(found.models) <= set(names), "strangers are measured against negative controls")
+        _require(
+            pairs == {(model, control) for model in found.models for control in controls}
+            and len(pairs) == len(found.differences),
+            "differences to negative controls are missing",
+        )
 
 
 def _require_sites(comparison: Comparison, names: Sequence[str]) -> None:

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
         CandidateResult,
         Comparison,
         Looks,
+        NegativeControls,
         NestedSelection,
         PairwiseDifference,
         Planning,
         PrimaryQuestion,
+        SitePrediction,
         SiteResult,
     )
     from featstore.results.scores import Score
@@ -662,3 +664,66 @@ def unlike_text(result: Fusion, split: str) -> str:
         "An image is called unlike those of training where it is farther from them than"
         f" {1 - result.unlike.share:.0%} of those of {result.unlike.patients} {who} left out{seen}."
     )
+
+
+# What else than the disease a score could come from: negative controls, and the site
+
+SPLIT_IN_HALF = 0.5
+SIGNIFICANT = 0.05
+
+
+def controls_lines(result: Comparison) -> list[str]:
+    """Say whether a score could be something else than the disease, and what the features tell of the site."""
+    found = result.negative_controls
+    if found is None:
+        return [
+            "Not checked: that needs the images. Run `featstore compare DATA` again where they are at hand."
+        ]
+    named = max(result.candidates, key=lambda s: s.primary).label
+    return [_explained(found, named), *([] if found.site is None else _site_lines(found.site))]
+
+
+def _explained(found: NegativeControls, named: str) -> str:
+    against = found.against(named)
+    if explaining := found.explaining(named):
+        worst = max(explaining, key=lambda one: one.mean or 0.0)
+        difference = against[worst.name]
+        return (
+            f"It could. The {worst.name} sees no lung and reaches AUC {worst.mean:.3f}; {named} is not clearly above"
+            f" that (difference {_signed(difference.delta, difference.interval)}). The score may come from a scanner,"
+            " a marker or the way of cropping."
+        )
+    blind = [one for one in found.controls if not one.sees_lung]
+    nearest = max(blind, key=lambda one: one.mean or 0.0)
+    difference = against[nearest.name]
+    told = f"{nearest.name}, difference {_signed(difference.delta, difference.interval)}"
+    if found.verdict(named) == "apart":
+        return (
+            f"Not by what was tried. {named} is clearly above every control that sees no lung (the nearest: {told})."
+            " Other explanations remain, such as age, posture or the scanner's noise within the body."
+        )
+    return (
+        f"These patients cannot tell. No control that sees no lung is better than guessing and as good as {named},"
+        f" but {named} is not clearly above all of them either (the nearest: {told})."
+    )
+
+
+def _site_lines(site: SitePrediction) -> list[str]:
+    if site.mean is None:
+        return []
+    score = f"AUC {site.mean:.3f}" + ("" if site.interval is None else f" [{interval_text(site.interval)}]")
+    told = site.interval is not None and site.interval[0] > SPLIT_IN_HALF
+    tell = "tell" if told else "are not shown to tell"
+    where = f"over folds of whole patients ({site.patients:,} patients)"
+    lines = [f"The same vectors {tell} which of {site.sites} sites an image is from: {score}, {where}."]
+    if site.cosine is not None and site.chance is not None and site.p is not None:
+        seen = (
+            f"cosine {site.cosine:+.2f}; for sites dealt to the patients at random 95 % lie within"
+            f" {site.chance:.2f} of 0"
+        )
+        lines.append(
+            f"Disease and site lie in related directions ({seen}): a model of the disease is partly one of the site."
+            if site.p < SIGNIFICANT
+            else f"The direction of the disease is not shown to be that of a site ({seen})."
+        )
+    return lines

@@ -246,6 +246,119 @@ class ShortcutResult(Result, frozen=True, kw_only=True):
         return self.estimates[PRIMARY].mean or 0.0
 
 
+# Negative controls: what the score could come from, if not from the disease
+
+Explained = Literal["explained", "apart", "cannot_tell"]
+UNDECIDED = 0.5
+"""AUC of guessing."""
+
+
+class NegativeControl(Result, frozen=True, kw_only=True):
+    """A model that cannot see the disease, scored on the same folds: its AUC and its 95 % interval.
+
+    Attributes
+    ----------
+    sees_lung
+        Whether grey levels of the lungs are among what it sees, as in a histogram of the whole picture.
+    """
+
+    name: str
+    mean: float | None
+    interval: Interval
+    sees_lung: bool = False
+
+    @property
+    def is_informative(self) -> bool:
+        """Whether it is better than guessing."""
+        return self.interval is not None and self.interval[0] > UNDECIDED
+
+
+class ControlDifference(Result, frozen=True, kw_only=True):
+    """AUC of a model less that of a negative control, with the 95 % interval over the same patients, not adjusted."""
+
+    model: str
+    control: str
+    delta: float
+    interval: Interval
+
+    @property
+    def is_above(self) -> bool:
+        """Whether the model is clearly better."""
+        return self.interval is not None and self.interval[0] > 0
+
+
+class SitePrediction(Result, frozen=True, kw_only=True):
+    """How well the features tell the site, and whether they tell it in the direction of the disease.
+
+    Attributes
+    ----------
+    sites, patients, images
+        How many took part.
+    mean, interval
+        AUC (mean over the sites, each against the others) over folds of whole patients, and its 95 % interval.
+    cosine
+        Between the direction of the disease and that of a site in the standardised features, the largest in size over
+        the sites; None where there is no positive class.
+    chance
+        Size that 95 % of the cosines stay below when the sites are dealt to the patients at random.
+    p
+        Share of such deals in which the cosine is at least as large.
+    """
+
+    sites: Count
+    patients: Count
+    images: Count
+    mean: float | None
+    interval: Interval
+    cosine: float | None = None
+    chance: float | None = None
+    p: Share | None = None
+
+
+class NegativeControls(Result, frozen=True, kw_only=True):
+    """What else than the disease a score could come from.
+
+    Attributes
+    ----------
+    controls
+        Each with its own score.
+    differences
+        Of the models with the highest AUC, the primary fusion and the single networks, to each of `controls`.
+    site
+        Prediction of the site; None where fewer than two sites are known.
+    """
+
+    controls: tuple[NegativeControl, ...]
+    differences: tuple[ControlDifference, ...]
+    site: SitePrediction | None = None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Who was measured against them."""
+        return tuple(dict.fromkeys(one.model for one in self.differences))
+
+    def against(self, model: str) -> dict[str, ControlDifference]:
+        """Differences of a model by control."""
+        return {one.control: one for one in self.differences if one.model == model}
+
+    def explaining(self, model: str) -> tuple[NegativeControl, ...]:
+        """Controls that see no lung, do better than guessing, and are not clearly worse than a model."""
+        found = self.against(model)
+        return tuple(
+            control
+            for control in self.controls
+            if not control.sees_lung and control.is_informative and not found[control.name].is_above
+        )
+
+    def verdict(self, model: str) -> Explained:
+        """Whether a score is explained without the lung, stands apart from all controls, or neither is shown."""
+        if self.explaining(model):
+            return "explained"
+        found = self.against(model)
+        above = all(found[control.name].is_above for control in self.controls if not control.sees_lung)
+        return "apart" if above else "cannot_tell"
+
+
 # Pairs
 
 
@@ -376,67 +489,6 @@ class PrimaryQuestion(Result, frozen=True, kw_only=True):
     def opens_the_gate(self) -> bool:
         """Whether fusions against single networks are planned tests: better than these, and than all guesses."""
         return self.verdict == "better" and self.above_shortcuts is not False
-
-
-# Negative controls
-
-ControlsVerdict = Literal["control_as_good", "cannot_tell", "above_controls"]
-LEVEL = 0.05
-
-
-class SitePrediction(Result, frozen=True, kw_only=True):
-    """How well the vectors of the model tell sites apart, and whether they do so where they tell the disease.
-
-    Attributes
-    ----------
-    sites, images, patients
-        How many took part.
-    auc, balanced_accuracy
-        Of a logistic regression with the site as label, in folds over patients; each site against the rest.
-    cosine
-        Size of the cosine between the directions of disease and site in the standardised columns.
-    by_chance
-        What it stays below in 95 % of the permutations of sites over patients.
-    p
-        Share of the permutations that reach it.
-    """
-
-    sites: Count
-    images: Count
-    patients: Count
-    auc: Score
-    balanced_accuracy: Score
-    cosine: Share
-    by_chance: Share
-    p: Share
-
-    @property
-    def is_entangled(self) -> bool:
-        """Whether the site can be told, and its direction is closer to that of the disease than by chance."""
-        return self.auc.interval is not None and self.auc.interval[0] > 0.5 and self.p < LEVEL  # noqa: PLR2004
-
-
-class NegativeControls(Result, frozen=True, kw_only=True):
-    """Whether a score could be something other than the disease.
-
-    Attributes
-    ----------
-    model
-        The primary fusion, or the best candidate where no question was asked.
-    controls
-        Its difference to each guess that sees no lung, of this pair alone.
-    verdict
-        ``control_as_good``: a control that guesses the class is not clearly below the model; ``above_controls``: all
-        are; ``cannot_tell``: the model is not clearly above one, which itself is not clearly above guessing. None
-        without controls.
-    site
-        None where the data set names fewer than two sites of three patients.
-    """
-
-    model: str
-    controls: tuple[PlannedDifference, ...] = ()
-    verdict: ControlsVerdict | None = None
-    site: SitePrediction | None = None
 
 
 # The best of all
@@ -757,7 +809,8 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
     sites
         Where sites were left out: scores by site, and what that costs; else None.
     negative_controls
-        Whether the primary fusion could see something other than the disease; None in runs of before.
+        What else than the disease a score could come from; None where the images were not at hand, and in runs of
+        before.
     """
 
     IN_MEMORY: ClassVar[frozenset[str]] = frozenset({"fits", "fits_reused", "planning"})

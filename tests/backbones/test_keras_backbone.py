@@ -12,11 +12,11 @@ import warnings
 from functools import cache
 
 import h5py
-import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lazily import Library
 
 from featstore.backbones import catalog
 from featstore.backbones import keras_backbone as networks
@@ -24,6 +24,8 @@ from featstore.backbones import weights as presence
 from featstore.backbones.keras_backbone import load_backbone, spec
 from featstore.backbones.weights import Weights, resolve_weights
 from featstore.errors import BackboneError, NonFiniteFeaturesError, UsageError, WeightsError
+
+keras = Library("keras")
 
 # Keras' own way of saving weights, which the references use, trips over NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -447,7 +447,7 @@ def test_check_finds_the_shortcut_and_accepts_the_phantoms(world):
     result = featstore("check", world.data, "--json")
     assert result.code == 0, result.err
     assert result.json["no_error_found"] is True
-    assert len(result.json["shortcuts"]) == 4
+    assert len(result.json["shortcuts"]) == 2
 
 
 def test_check_fails_on_one_picture_in_two_classes(tmp_path):

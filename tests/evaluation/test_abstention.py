@@ -19,7 +19,7 @@ from sklearn.covariance import LedoitWolf
 import featstore
 from featstore import runs as run
 from featstore import serialization
-from featstore.api.predict import read_model
+from featstore.api.predict import read_model, refuse_unwritable, write_table
 from featstore.errors import AuditError, RunError, UsageError
 from featstore.evaluation.abstention import (
     TrainingDistance,
@@ -36,7 +36,8 @@ from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import image_blocks, plan
 from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
-from featstore.reporting.page.report import compose, render
+from featstore.reporting.page.model_card import model_card
+from featstore.reporting.page.tables import command, shown_tables
 from featstore.reporting.run_record import read_records
 from featstore.reporting.terminal.comparison import fusion_text
 from featstore.reporting.terminal.results import predictions_text
@@ -140,13 +141,14 @@ def test_the_distance_is_that_of_ledoit_and_wolf(shape):
     rng = np.random.default_rng(3)
     X = rng.normal(size=shape) @ rng.normal(size=(shape[1], shape[1]))
     new = rng.normal(size=(5, shape[1]))
-    deviations = X.std(axis=0)
-    reference = LedoitWolf(assume_centered=True).fit((X - X.mean(axis=0)) / deviations)
-    Z = (X - X.mean(axis=0)) / deviations
+    widths = (shape[1] - 3, 3)
+    scale = np.repeat([np.sqrt(X[:, :-3].var(axis=0).mean()), np.sqrt(X[:, -3:].var(axis=0).mean())], widths)
+    Z = (X - X.mean(axis=0)) / scale
+    reference = LedoitWolf(assume_centered=True).fit(Z)
     shrinkage, _ = ledoit_wolf(Z @ Z.T, (Z * Z).sum(axis=1), shape[1])
     assert shrinkage == pytest.approx(reference.shrinkage_)
-    expected = reference.mahalanobis((new - X.mean(axis=0)) / deviations) / shape[1]
-    assert TrainingDistance.fit(X, 100).distances(new) == pytest.approx(expected, rel=1e-3)
+    expected = reference.mahalanobis((new - X.mean(axis=0)) / scale) / shape[1]
+    assert TrainingDistance.fit(X, 100, widths).distances(new) == pytest.approx(expected, rel=1e-3)
 
 
 def test_new_patients_are_called_unlike_at_the_stated_rate_and_another_kind_always():
@@ -372,15 +374,58 @@ def test_the_level_that_the_remedy_names_works(world, tmp_path):
 def test_report_card_and_screen_say_level_numbers_and_coverage(world):
     said = world.fusion.abstention.by_patient["test"]["ill"]
     phrase = f"ill {said.covered:.3f} [{said.interval[0]:.3f} to {said.interval[1]:.3f}]"
-    page = render(compose(read_records([world.folder / "patients", world.folder / "images"])))
-    screen = " ".join(fusion_text(world.fusion).split())
-    for text in (page, screen):
+    record, without = read_records([world.folder / "patients", world.folder / "images"])
+    (shown,) = [one for one in shown_tables(record) if one.title.startswith("When not to answer")]
+    assert shown.title == "When not to answer: prediction sets at 80%, test"
+    assert [row[0].text for row in shown.rows] == [
+        "ill, patients",
+        "well, patients",
+        "ill, images of patients",
+        "well, images of patients",
+    ]
+    card = " ".join(text for section in model_card(record) for text in section.known)
+    for text in (shown.note, card, " ".join(fusion_text(world.fusion).split())):
         assert (
-            "Prediction sets at 80%, calibrated on patients that the model was not fitted on (7 ill and 8 well)."
-            in text
+            "sets at 80%, calibrated on patients that the model was not fitted on (7 ill and 8 well)." in text
         )
         assert phrase in text
         assert "farther from them than 95% of those of 45 patients left out" in text
-    assert "When not to answer: prediction sets at 80%, test" in page
-    assert "keeps no prediction sets, so that featstore predict always answers one class" in page
-    assert "--abstain 0.2" in page
+    other = " ".join(text for section in model_card(without) for text in section.known)
+    assert "keeps no prediction sets, so that featstore predict always answers one class" in other
+    assert "--abstain 0.2" in command(record)
+
+
+def test_a_csv_file_for_patients_lies_beside_that_for_images(world, tmp_path):
+    answers = featstore.predict(world.folder / "patients", world.data)
+    out = tmp_path / "answers.csv"
+    assert write_table(out, answers) == (out, tmp_path / "answers-patients.csv")
+    rows = lines_of(tmp_path / "answers-patients.csv")
+    assert [row["patient"] for row in rows] == [p.patient for p in answers.patients]
+    assert {row["prediction_set"] for row in rows} == {answers.set_text(p) for p in answers.patients}
+    assert (tmp_path / "answers-patients.csv").stat().st_mode & 0o077 == 0
+    assert {row["unlike_training"] for row in lines_of(out)} <= {"", "yes"}
+    out.unlink()
+    with pytest.raises(UsageError, match=r"answers-patients\.csv is there already"):
+        refuse_unwritable(out, overwrite=False)
+
+
+@pytest.mark.slow
+def test_of_phantoms_noise_black_and_inverted_ones_are_told_and_held_out_ones_at_the_rate(
+    tmp_path, monkeypatch
+):
+    monkeypatch.undo()  # a real network
+    data = featstore.make_phantoms(tmp_path / "data", patients=120, slices=2, size=64)
+    featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity", cache=tmp_path / "cache")
+    fusion = featstore.fuse(data, positive="covid", cache=tmp_path / "cache", out=tmp_path / "run")
+    assert fusion.unlike.held_out["test"] == pytest.approx(0.05, abs=0.06)
+    odd, rng = tmp_path / "odd", np.random.default_rng(0)
+    odd.mkdir()
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(odd / "black.png")
+    for at, record in enumerate(scan(data).records[::40]):
+        pixels = np.asarray(Image.open(record.path).convert("L"))
+        Image.fromarray(255 - pixels).save(odd / f"inverted{at}.png")
+        Image.fromarray(rng.integers(0, 256, (64, 64), np.uint8)).save(odd / f"noise{at}.png")
+    answers = featstore.predict(tmp_path / "run", odd)
+    assert {p.path.rpartition("/")[2]: p.is_unlike for p in answers.predictions} == {
+        path.name: True for path in odd.iterdir()
+    }

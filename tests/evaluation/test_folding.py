@@ -198,6 +198,28 @@ def test_calibration_thresholds_and_the_nested_winner_work_by_site_for_patients_
     assert result.sites.shown.drop is not None
 
 
+def test_backbones_that_are_chosen_in_each_fold_are_chosen_inside_and_outside(hospitals):
+    result = compare(hospitals, folds="site", subsets="greedy", view_curve="concat_logreg")
+    greedy = next(s for s in result.candidates if s.selected_backbones)
+    assert len(greedy.selected_backbones) == 3
+    assert next(one for one in result.sites.drops if one.candidate == greedy.label).drop is not None
+    assert result.view_curve[0].mean is not None
+
+
+def test_of_three_classes_sites_with_all_of_them_have_an_auc(tmp_path):
+    everyone = [(site, label) for site in "ab" for label in ("ill", "odd", "well")] * 5
+    table = draw(tmp_path / "data", everyone + [("c", "odd"), ("c", "well")] * 4)
+    extract_with_fakes(table, tmp_path / "cache")
+    result = compare((table, tmp_path / "cache"), folds="site", positive=None)
+    defined = {one.site: one.scores["auc"].value is not None for one in result.sites.sites}
+    assert defined == {"a": True, "b": True, "c": False}
+    estimate = result.candidates[-1].estimates["auc"]
+    assert estimate.interval is not None
+    assert estimate.mean == pytest.approx(np.mean([value for value in estimate.folds if value is not None]))
+    assert all(np.isfinite(pair.delta) for pair in result.pairs)
+    assert "ill/odd/well" in comparison_text(result)
+
+
 def test_a_shortcut_of_the_sites_is_lost_where_a_site_is_left_out(tmp_path):
     """The ill are brighter for their scanner alone: folds see nothing of it, sites left out do."""
     patients = [("a", "well")] * 12 + [("a", "ill")] * 3 + [("b", "ill")] * 12 + [("b", "well")] * 3
@@ -246,6 +268,13 @@ def test_on_noise_patients_left_out_are_ranked_as_by_chance():
         truth = [matrix.y[test[0]] for _, test in splits]
         scores.append(roc_auc_score(truth, [proba[fold] for fold in range(20)]))
     assert 0.42 < np.mean(scores) < 0.58
+
+
+def test_intervals_of_patients_left_out_are_widened_by_the_root_of_two_and_not_as_those_of_five_folds():
+    matrix = make_matrix(patients=40)
+    one_by_one = draw_folds(matrix, "group", 1, 0).design(matrix, 1)
+    assert one_by_one.overlap_factor == pytest.approx(np.sqrt(2), rel=0.01)
+    assert draw_folds(matrix, 5, 1, 0).design(matrix, 1).overlap_factor == pytest.approx(1.5)
 
 
 # What is written, and read again

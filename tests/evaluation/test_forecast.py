@@ -8,6 +8,7 @@ from fakes import GridBackbone, spec, write_images
 from fakes_matrix import make_matrix
 
 import featstore
+from featstore.errors import UsageError
 from featstore.evaluation import crossval
 from featstore.evaluation.candidates import make_candidates, not_fitted
 from featstore.evaluation.crossval import Forecast, forecast, usual_repeats
@@ -15,6 +16,7 @@ from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import image_blocks, plan
 from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
+from featstore.results.comparison import Candidate
 from featstore.store.store import Store
 from featstore.types import IDENTITY, Decoding, FeatureKey
 
@@ -120,3 +122,69 @@ def test_folds_are_drawn_three_times_where_fits_are_cheap_and_once_where_not():
         matrix, records=matrix.records * 400, specs=tuple(replace(s, dimension=2048) for s in matrix.specs)
     )
     assert usual_repeats(many, cheap, 5) == 1
+
+
+def wide(images=20_000, columns=(2048, 2048), views=1):
+    """A matrix of so many rows that nobody has to hold."""
+    matrix = make_matrix(signal=(1.0,) * len(columns), views=views)
+    return replace(
+        matrix,
+        specs=tuple(
+            replace(spec, dimension=width) for spec, width in zip(matrix.specs, columns, strict=True)
+        ),
+        features=np.broadcast_to(np.float32(0), (views, images, sum(columns))),
+    )
+
+
+def need(matrix, strategies, free, monkeypatch, jobs=1, images=16_000):
+    monkeypatch.setattr(crossval, "memory_bytes", lambda: (free, free))
+    rounds = [(np.arange(images), np.arange(images, images + 1))] * 4
+    candidates = [Candidate(name, matrix.backbones, name) for name in strategies]
+    crossval.require_memory(matrix, candidates, rounds, jobs)
+
+
+def test_what_does_not_fit_into_memory_is_refused_in_one_line_before_the_first_fit(monkeypatch):
+    matrix = wide()
+    need(matrix, ["ridge_loo", "soft_vote"], 10**12, monkeypatch)
+    need(matrix, ["ridge_loo"], 0, monkeypatch)  # nobody knows how much there is
+    with pytest.raises(UsageError) as caught:
+        need(matrix, ["ridge_loo", "soft_vote"], 2 * 10**9, monkeypatch)
+    assert caught.value.cause.startswith("ridge_loo needs about ")
+    assert "for 16,000 rows of 4,096 numbers, and 2.0 GB are free" in caught.value.cause
+    assert "\n" not in caught.value.cause
+    assert "needs less (soft_vote)" in caught.value.remedy
+    need(matrix, ["soft_vote"], 2 * 10**9, monkeypatch)  # as the remedy says
+
+
+def test_several_processes_need_several_times_as_much_and_one_is_the_remedy(monkeypatch):
+    matrix = wide()
+    needs = crossval.memory_needs(
+        matrix, [Candidate("soft_vote", matrix.backbones, "x")], [(np.arange(16_000), [])]
+    )
+    free = 2 * needs[0].bytes
+    with pytest.raises(UsageError, match="in each of 2 processes") as caught:
+        need(matrix, ["soft_vote"], free, monkeypatch, jobs=2)
+    assert caught.value.remedy == "Let one process work at a time: --jobs 1."
+    need(matrix, ["soft_vote"], free, monkeypatch, jobs=1)
+
+
+def test_the_need_grows_with_rows_views_and_networks():
+    def of(matrix, images=1000, **choice):
+        one = Candidate("concat_logreg", matrix.backbones, "x", **choice)
+        return crossval.memory_needs(matrix, [one], [(np.arange(images), [])])[0]
+
+    few, many = of(wide()), of(wide(), images=2000)
+    assert 2 * few.bytes <= many.bytes <= 4 * few.bytes
+    assert of(wide(views=3)).rows == 3000
+    assert of(wide(views=3), views="identity").rows == 1000
+    assert of(wide(columns=(2048, 2048, 2048))).bytes > few.bytes
+
+
+def test_compare_and_fuse_refuse_it(world, tmp_path, monkeypatch):
+    data, cache = world
+    monkeypatch.setattr(crossval, "memory_bytes", lambda: (10, 10))
+    with pytest.raises(UsageError, match="GB are free"):
+        featstore.compare(data, folds=3, positive="ill", cache=cache)
+    with pytest.raises(UsageError, match="GB are free"):
+        featstore.fuse(data, positive="ill", cache=cache, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -157,7 +157,7 @@ def test_strategies_that_cost_more_and_are_not_better_are_told_in_one_line():
         "cost more than twice its computing time: stacking (4.6 times), concat_mlp (3.3 times)."
     )
     assert found.count == 2
-    assert found.remedy.endswith("--strategies concat_logreg,soft_vote")
+    assert found.remedy.endswith(": featstore compare DATA --strategies concat_logreg,soft_vote")
 
 
 @pytest.mark.parametrize(

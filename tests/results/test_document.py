@@ -165,7 +165,6 @@ def with_a_question(written):
         "primary_question": None,
         "by_image": None,
         "sites": None,
-        "negative_controls": None,
     }
 
 

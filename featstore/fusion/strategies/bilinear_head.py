@@ -80,6 +80,8 @@ class BilinearHead(HiddenStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 3.6
+    copies: ClassVar[float] = 3.2
+    squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 2
 
     def _network(self, n_logits: int, dtype: type[np.floating[Any]]) -> LowRankBilinear:

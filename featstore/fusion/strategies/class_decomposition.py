@@ -54,6 +54,8 @@ class ClassDecomposition(FusionStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 2.4
+    copies: ClassVar[float] = 0.3
+    squares: ClassVar[float] = 2.6
     min_blocks: ClassVar[int] = 1
 
     def __init__(

@@ -44,6 +44,8 @@ class ConcatElasticnet(LinearStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 0.7
+    copies: ClassVar[float] = 3.3
+    squares: ClassVar[float] = 0.2
     min_blocks: ClassVar[int] = 1
 
     def __init__(

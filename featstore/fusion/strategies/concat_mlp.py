@@ -58,6 +58,8 @@ class ConcatMlp(HiddenStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 3.3
+    copies: ClassVar[float] = 3.1
+    squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 1
 
     def _network(self, n_logits: int, dtype: type[np.floating[Any]]) -> Perceptron:

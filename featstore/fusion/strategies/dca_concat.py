@@ -51,6 +51,8 @@ class DcaConcat(LinearStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 0.2
+    copies: ClassVar[float] = 2.5
+    squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 2
 
     def __init__(self, blocks: tuple[Block, ...] | None = None, C: float = 5.0) -> None:

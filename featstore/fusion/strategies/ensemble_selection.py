@@ -55,6 +55,8 @@ class EnsembleSelection(TrainedDecisionStrategy):
 
     level: ClassVar[str] = "decision"
     price: ClassVar[float] = 4.4
+    copies: ClassVar[float] = 0.3
+    squares: ClassVar[float] = 3.5
     min_blocks: ClassVar[int] = 2
 
     def __init__(

@@ -99,6 +99,8 @@ class GatedHead(HiddenStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 4.0
+    copies: ClassVar[float] = 3.2
+    squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 2
 
     def attention(self, X: ArrayLike) -> NDArray[np.float64]:

@@ -46,6 +46,8 @@ class GompertzRank(DecisionStrategy):
 
     level: ClassVar[str] = "decision"
     price: ClassVar[float] = 1.9
+    copies: ClassVar[float] = 0.3
+    squares: ClassVar[float] = 2.0
     min_blocks: ClassVar[int] = 2
 
     def __init__(self, blocks: tuple[Block, ...] | None = None, C: float = 5.0, top: int = 2) -> None:

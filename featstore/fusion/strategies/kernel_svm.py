@@ -73,6 +73,9 @@ class KernelSvm(FusionStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 2.1
+    copies: ClassVar[float] = 1.0
+    squares: ClassVar[float] = 0.0
+    kernels: ClassVar[float] = 11.5
     min_blocks: ClassVar[int] = 1
 
     def __init__(

@@ -51,6 +51,8 @@ class Knn(FusionStrategy):
 
     level: ClassVar[str] = "floor"
     price: ClassVar[float] = 0.2
+    copies: ClassVar[float] = 2.9
+    squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 1
 
     def __init__(self, blocks: tuple[Block, ...] | None = None, n_neighbors: int = 15) -> None:

@@ -61,6 +61,8 @@ class LogitProduct(TrainedDecisionStrategy):
 
     level: ClassVar[str] = "decision"
     price: ClassVar[float] = 3.0
+    copies: ClassVar[float] = 0.3
+    squares: ClassVar[float] = 3.5
     min_blocks: ClassVar[int] = 2
 
     def __init__(

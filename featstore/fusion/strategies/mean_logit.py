@@ -41,6 +41,8 @@ class MeanLogit(DecisionStrategy):
 
     level: ClassVar[str] = "decision"
     price: ClassVar[float] = 1.8
+    copies: ClassVar[float] = 0.3
+    squares: ClassVar[float] = 2.0
     min_blocks: ClassVar[int] = 2
 
     def linear_logits(self) -> LinearModel:

@@ -55,6 +55,8 @@ class Mrmr(FusionStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 1.3
+    copies: ClassVar[float] = 7.6
+    squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 1
 
     def __init__(self, blocks: tuple[Block, ...] | None = None, C: float = 5.0, n_columns: int = 200) -> None:

@@ -39,6 +39,8 @@ class NearestCentroid(LinearStrategy):
 
     level: ClassVar[str] = "floor"
     price: ClassVar[float] = 0.2
+    copies: ClassVar[float] = 1.6
+    squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 1
 
     def __init__(self, blocks: tuple[Block, ...] | None = None) -> None:

@@ -45,6 +45,8 @@ class PcaConcat(LinearStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 1.3
+    copies: ClassVar[float] = 0.3
+    squares: ClassVar[float] = 2.0
     min_blocks: ClassVar[int] = 1
 
     def __init__(

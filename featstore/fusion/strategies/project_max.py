@@ -45,6 +45,9 @@ class ProjectMax(ProcrustesStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 1.9
+    copies: ClassVar[float] = 0.3
+    squares: ClassVar[float] = 0.0
+    kernels: ClassVar[float] = 1.3
     min_blocks: ClassVar[int] = 2
 
     def _merge(self, scores: list[NDArray[np.float64]]) -> NDArray[np.float64]:

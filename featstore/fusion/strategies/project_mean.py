@@ -46,6 +46,9 @@ class ProjectMean(ProcrustesStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 1.9
+    copies: ClassVar[float] = 0.3
+    squares: ClassVar[float] = 0.0
+    kernels: ClassVar[float] = 1.3
     min_blocks: ClassVar[int] = 2
 
     def linear_logits(self) -> LinearModel:

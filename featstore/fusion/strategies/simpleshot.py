@@ -48,6 +48,8 @@ class Simpleshot(FusionStrategy):
 
     level: ClassVar[str] = "floor"
     price: ClassVar[float] = 0.3
+    copies: ClassVar[float] = 2.0
+    squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 1
 
     def __init__(self, blocks: tuple[Block, ...] | None = None) -> None:

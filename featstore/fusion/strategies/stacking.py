@@ -50,6 +50,8 @@ class Stacking(TrainedDecisionStrategy):
 
     level: ClassVar[str] = "decision"
     price: ClassVar[float] = 4.6
+    copies: ClassVar[float] = 0.3
+    squares: ClassVar[float] = 3.5
     min_blocks: ClassVar[int] = 2
 
     def __init__(

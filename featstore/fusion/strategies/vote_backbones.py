@@ -40,6 +40,8 @@ class VoteBackbones(DecisionStrategy):
 
     level: ClassVar[str] = "decision"
     price: ClassVar[float] = 1.7
+    copies: ClassVar[float] = 0.3
+    squares: ClassVar[float] = 2.0
     min_blocks: ClassVar[int] = 2
 
     def _combine(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:

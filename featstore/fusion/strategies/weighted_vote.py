@@ -47,6 +47,8 @@ class WeightedVote(TrainedDecisionStrategy):
 
     level: ClassVar[str] = "decision"
     price: ClassVar[float] = 4.5
+    copies: ClassVar[float] = 0.3
+    squares: ClassVar[float] = 4.0
     min_blocks: ClassVar[int] = 2
 
     def _fit_combiner(self, logits: NDArray[np.float64], y: NDArray[np.intp]) -> None:

@@ -86,6 +86,42 @@ def shown_tables(record: RunRecord) -> list[Table]:
             return [_cells(record.about), _phases(record.about)]
 
 
+EXPLAINED = {"explained": "it could", "apart": "above all", "cannot_tell": "cannot tell"}
+
+
+def controls_table(comparison: Comparison) -> Table | None:
+    """Each model less each negative control; None where none were made."""
+    found = comparison.negative_controls
+    if found is None:
+        return None
+    scores = {s.candidate.label: s.estimates[PRIMARY] for s in comparison.candidates}
+    controls = sorted(found.controls, key=lambda one: one.sees_lung)
+    own = (
+        text_cell("Control", "its own AUC"),
+        number_cell(None),
+        *(number_cell(one.mean, one.interval) for one in controls),
+    )
+    rows = [
+        (
+            text_cell(name, EXPLAINED[found.verdict(name)]),
+            number_cell(scores[name].mean, scores[name].interval),
+            *(
+                number_cell(one.delta, one.interval, signed=True)
+                for one in (found.against(name)[control.name] for control in controls)
+            ),
+        )
+        for name in found.models
+    ]
+    return Table(
+        "AUC of each model, less that of each control",
+        ("Model", "AUC", *(one.name.removesuffix(" alone").capitalize() for one in controls)),
+        (own, *rows),
+        "Differences with 95 % intervals on the same patients and folds. The file: size, sides, format. The border:"
+        " the outermost 6 % on each side. The background: outside the body. The grey histogram counts the lungs' grey"
+        " as well, and decides nothing here.",
+    )
+
+
 def folded_tables(record: RunRecord) -> list[Table]:
     """Tables of a run that wait until they are asked for: of a comparison every candidate with every metric."""
     if not isinstance(record.outcome, Comparison):
@@ -430,7 +466,7 @@ def predictive_values(
     sensitivity, specificity
         With their intervals, taken to be independent: they are about different patients.
     prevalence
-        Share of the ill among those who are tested, between 0 and 1 and neither of them.
+        Prevalence: share of the positive class among those who are tested, between 0 and 1 and neither of them.
 
     Returns
     -------
