@@ -18,10 +18,11 @@ from featstore.errors import BadImageError, ManifestError, did_you_mean
 from featstore.findings import Finding, counted
 from featstore.images.csv import TABLES, list_csv
 from featstore.images.folder import list_folder, list_tree
+from featstore.images.formats import hdf5, npz
 from featstore.images.formats.container import suffixes
 from featstore.images.formats.dicom import SITE_TAGS, in_space
 from featstore.images.formats.nifti import parse_slices
-from featstore.images.formats.npz import ARRAYS, read_table
+from featstore.images.formats.npz import ARRAYS
 from featstore.images.label_table import label_images, read_labels
 from featstore.images.manifest import (
     Contents,
@@ -339,7 +340,7 @@ def _list_folder(data: Path, *, follow_links: bool) -> Listing:
 def _list_arrays(data: Path) -> Listing:
     """A file of arrays, which says the class of each of its pictures."""
     try:
-        table = read_table(data)
+        table = (hdf5 if data.suffix.lower() in hdf5.Hdf5.suffixes else npz).read_table(data)
     except BadImageError as error:
         remedy = (
             "Save its pictures in several files of at most 1 GiB below one folder per class, or each as PNG:"

@@ -33,9 +33,9 @@ def fits(monkeypatch):
     seen = []
     plain = tournament._fit_fold
 
-    def spy(matrix, team, split, ledger):
+    def spy(matrix, team, *others):
         seen.append("+".join(candidate.label for candidate in team))
-        return plain(matrix, team, split, ledger)
+        return plain(matrix, team, *others)
 
     monkeypatch.setattr(tournament, "_fit_fold", spy)
     return seen
