@@ -54,6 +54,7 @@ def fuse(
     calibrate: options.Calibrate = None,
     sensitivity: options.Sensitivity = None,
     confidence: options.Confidence = None,
+    abstain: options.Abstain = None,
     backbones: options.StoredBackbones = None,
     recipe: Annotated[
         str | None, typer.Option(help="Recipe of the views to train on; default as for --seeds.")
@@ -94,6 +95,7 @@ def fuse(
         calibrate=calibrate,
         sensitivity=sensitivity,
         confidence=confidence,
+        abstain=abstain,
         init_from=init_from,
         freeze_blocks=[] if freeze_blocks is None else freeze_blocks.split(","),
         out=out or Path("runs") / strategy,
@@ -128,6 +130,7 @@ def plan(
     folds: options.Folds = "5",
     repeats: options.Repeats = None,
     fold_seed: options.FoldSeed = 0,
+    harmonise: options.Harmonise = "none",
     positive: options.Positive = None,
     unit: options.Unit = "image",
     pool: options.Pool = None,
@@ -170,6 +173,7 @@ def plan(
         folds=options.parse_folds(folds),
         repeats=repeats,
         fold_seed=fold_seed,
+        harmonise=harmonise,
         positive=positive,
         unit=unit,
         pool=pool,
@@ -214,6 +218,7 @@ def compare(
     folds: options.Folds = "5",
     repeats: options.Repeats = None,
     fold_seed: options.FoldSeed = 0,
+    harmonise: options.Harmonise = "none",
     training_seeds: Annotated[
         int, typer.Option(help="Seeds to train with, for strategies that draw random numbers.")
     ] = 1,
@@ -290,6 +295,7 @@ def compare(
         folds=options.parse_folds(folds),
         repeats=repeats,
         fold_seed=fold_seed,
+        harmonise=harmonise,
         training_seeds=training_seeds,
         positive=positive,
         unit=unit,
@@ -353,17 +359,23 @@ def predict(
             metavar="NAME=CHOICE",
         ),
     ] = None,
+    cache: options.NewVectors = None,
     reading: options.Reading = options.PLAIN,
     out: Annotated[
-        Path | None, typer.Option(help="Write all answers to this .csv or .json file.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="Write all answers to this .json file, or .csv, with those for patients in FILE-patients.csv.",
+            metavar="FILE",
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of --out.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print a CSV table to stdout.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Apply a kept model to new images.
+    """Apply a kept model to new images and their patients.
 
-    Every page of a TIFF gets an answer. Images that the model has learned from are told before anything is computed,
+    Every page of a TIFF gets an answer, and every patient, where names, columns or DICOM files tell whose images they
+    are. Images that the model has learned from are told before anything is computed,
     and marked. The backbones' weights are found by their digest, or named with --weights.
 
     Example: featstore predict runs/mine new_scans --out answers.csv
@@ -390,18 +402,18 @@ def predict(
     if prepared.findings:
         print_text(findings_text(prepared.findings), err=True)
     networks = ", ".join(prepared.weights)
-    say("predict", f"{len(prepared.images.records)} images; loading {networks}", json=json)
-    result = predict_prepared(prepared)
-    if out is not None:
-        write_table(out, result)
+    how = f"loading {networks}" if cache is None else f"what {cache} lacks is computed by {networks}"
+    say("predict", f"{len(prepared.images.records)} images; {how}", json=json)
+    result = predict_prepared(prepared, cache)
+    written = () if out is None else write_table(out, result)
     if json:
         print_json(result.to_json())
     elif csv:
         print_csv(result.rows())
     else:
         print_screen(predictions_text(result, SHOWN, columns()))
-    if out is not None:
-        print_text(f"Written to {out}.", err=True)
+    if written:
+        print_text(f"Written to {' and '.join(map(str, written))}.", err=True)
     finish(result.bad)
 
 
@@ -581,14 +593,15 @@ def check(
 
     Example: featstore check DATA --columns group=patient_id
     """
-    from featstore.api.check import check
     from featstore.api.config import refuse_overwriting
-    from featstore.api.config import write_config as write
-    from featstore.reporting.terminal.results import check_text
 
     if write_config:
         refuse_overwriting(data, config, overwrite=overwrite)
-    say("check", "reading the data set", json=json)
+    say("check", "reading the data set", json=json)  # before what takes long to load
+    from featstore.api.check import check
+    from featstore.api.config import write_config as write
+    from featstore.reporting.terminal.results import check_text
+
     result = check(
         data,
         value_range=options.parse_range(value_range, window),

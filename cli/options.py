@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Data = Annotated[
     Path,
     typer.Argument(
-        help="Folder (class/… or split/class/…), CSV or Parquet (path,label[,group][,split][,site]), or .npz."
+        help="Folder (class/… or split/class/…), CSV or Parquet (path,label[,group][,split][,site]), .npz or .h5."
     ),
 ]
 Columns = Annotated[
@@ -47,7 +48,7 @@ SiteTag = Annotated[
 Slices = Annotated[
     str | None,
     typer.Option(
-        help="Slices of volumes (NIfTI): axial (default), coronal or sagittal; axial:every=4,range=25%-75%;"
+        help="Slices of volumes (NIfTI, arrays): axial (default), coronal or sagittal; axial:every=4,range=25%-75%;"
         " axial:largest-lung.",
         metavar="AXIS[:WHICH]",
         show_default=False,
@@ -60,13 +61,30 @@ Covariates = Annotated[
         metavar="A,B",
     ),
 ]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="Table of the classes of a folder of DICOM, NIfTI or other images, by patient, study, series or file.",
+        metavar="TABLE",
+        show_default=False,
+    ),
+]
+LabelsBy = Annotated[
+    str | None,
+    typer.Option(
+        help="What a row of --labels is: patient, study, series or file; default by the names of its columns.",
+        metavar="LEVEL",
+        show_default=False,
+    ),
+]
 Suffix = Annotated[
     str | None, typer.Option(help="Of paths of the CSV that have none, such as .png.", metavar="SUFFIX")
 ]
 Backbones = Annotated[
     str | None,
     typer.Option(
-        help="Names, with commas: Xception,MobileNetV2; ResNet50:conv4 ends at a layer; NAME=FILE.onnx is a file.",
+        help="Names, with commas: Xception,MobileNetV2; ResNet50:conv4 ends at a layer; NAME=FILE.onnx[mean=…]"
+        " is a file.",
         metavar="A,B",
     ),
 ]
@@ -182,6 +200,22 @@ Confidence = Annotated[
         metavar="SHARE",
     ),
 ]
+Abstain = Annotated[
+    float | None,
+    typer.Option(
+        help='Error rate, such as 0.1, so that predict may say "not sure": of the new patients of a class at most'
+        " this share gets a set of answers without it. Calibrated on patients that the model is not fitted on.",
+        metavar="RATE",
+    ),
+]
+NewVectors = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of a store: vectors that are there are taken, new ones are kept, so that what was interrupted"
+        " goes on. Without it nothing of the new images is kept.",
+        metavar="FOLDER",
+    ),
+]
 Primary = Annotated[
     str | None,
     typer.Option(
@@ -193,8 +227,9 @@ Margin = Annotated[float, typer.Option(help="Difference in AUC that is too small
 Folds = Annotated[
     str,
     typer.Option(
-        help="Folds of the cross-validation, over whole groups; split: the data set's own test images.",
-        metavar="N|split",
+        help="Folds of the cross-validation, over whole groups; site, group: each site or patient left out once;"
+        " split: the data set's own test images.",
+        metavar="N|site|group|split",
     ),
 ]
 Repeats = Annotated[
@@ -205,6 +240,13 @@ Repeats = Annotated[
     ),
 ]
 FoldSeed = Annotated[int, typer.Option(help="Seed of folds and resamples.")]
+Harmonise = Annotated[
+    str,
+    typer.Option(
+        help="With --folds site: none, or per-site for each site's own mean and deviation, of the one left out too.",
+        metavar="none|per-site",
+    ),
+]
 ViewPolicies = Annotated[
     str, typer.Option("--views", help="Training on views: identity, expand, average, sample, with commas.")
 ]
@@ -234,14 +276,14 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     "Evaluation": (
         "strategy", "strategies", "subsets", "positive", "class_name", "unit", "pool", "primary", "margin", "plan",
         "by", "ratios", "folds", "repeats", "seed", "paper_split", "sensitivity", "confidence", "calibrate", "preset",
-        "settings", "init_from", "freeze_blocks", "test_size", "split_seed", "fold_seed", "training_seeds", "views",
-        "test_views",
-        "economics", "nested", "view_curve", "accept", "tolerance",
+        "settings", "init_from", "freeze_blocks", "test_size", "split_seed", "fold_seed", "harmonise",
+        "training_seeds", "views", "test_views", "economics", "nested", "view_curve", "accept", "tolerance",
     ),
     "Training": ("epochs", "learning_rate", "patience", "unfreeze", "batch_size"),
     "Networks": ("backbone", "backbones", "weights", "recipe", "seeds", "precision", "preprocess", "engine"),
     "Data": (
-        "data", "name", "features", "ignore", "rows", "columns", "covariates", "group_pattern", "root", "suffix",
+        "data", "name", "features", "ignore", "rows", "labels", "labels_by", "columns", "covariates",
+        "group_pattern", "root", "suffix",
         "window", "value_range", "slices", "site_tag", "follow_links", "images", "config",
     ),
     "Output": (
@@ -424,6 +466,8 @@ _READING: dict[str, tuple[Any, Any]] = {
     "site_tag": (SiteTag, None),
     "slices": (Slices, None),
     "covariates": (Covariates, None),
+    "labels": (Labels, None),
+    "labels_by": (LabelsBy, None),
     "follow_links": (FollowLinks, False),
 }
 """Annotation and default of each; the names are those of `featstore.images.scan.ScanOptions`."""
@@ -433,8 +477,10 @@ _READING: dict[str, tuple[Any, Any]] = {
 
 
 def parse_names(text: str | None) -> list[str] | None:
-    """``A,B`` as a list."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    """``A,B`` as a list; commas in brackets, as in ``A=a.onnx[mean=0,std=1],B``, part nothing."""
+    if text is None:
+        return None
+    return [name for part in re.split(r",(?![^\[\]]*\])", text) if (name := part.strip())]
 
 
 def parse_codes(entries: list[str] | None) -> list[str]:
@@ -443,11 +489,14 @@ def parse_codes(entries: list[str] | None) -> list[str]:
 
 
 def parse_folds(text: str) -> int | str:
-    """A number of folds, or ``split``."""
-    if text == "split":
+    """A number of folds, or ``split``, ``site`` or ``group``."""
+    if text in {"split", "site", "group"}:
         return text
     if not text.isdecimal():
-        raise UsageError(f"--folds {text!r} is no number.", "Write for instance --folds 5, or --folds split.")
+        raise UsageError(
+            f"--folds {text!r} is no number.",
+            "Write for instance --folds 5; or --folds site, --folds group, --folds split.",
+        )
     return int(text)
 
 

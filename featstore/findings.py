@@ -218,6 +218,19 @@ CATALOGUE: dict[str, FindingKind] = {
         " that column was taken for the label.",
         "Nothing needs to be done if that is meant; else name the right column: --columns label=COLUMN",
     ),
+    "FS212": FindingKind(
+        "labels_missing",
+        "warning",
+        "Images of the folder have no label in the table of --labels: no row names their patient, study, series or"
+        " file, or its label is empty. They were left out.",
+        "Nothing needs to be done if they are not meant (localizers, other examinations); else add their rows.",
+    ),
+    "FS213": FindingKind(
+        "labels_unmatched",
+        "warning",
+        "Rows of the table of --labels name a patient, study, series or file of which the folder holds no image.",
+        "Check that the folder is complete and the ids are those of the images; else delete the rows.",
+    ),
     # FS3xx is about files and pixels
     "FS301": FindingKind(
         "quarantined",
@@ -443,6 +456,15 @@ CATALOGUE: dict[str, FindingKind] = {
         " best may lie beyond. The strongest penalty is also what is chosen where the features tell the classes apart"
         " hardly or not at all.",
         "Fit with a value beyond it, featstore fuse --set NAME=VALUE, and compare the scores.",
+    ),
+    "FS414": FindingKind(
+        "not_above_negative_control",
+        "warning",
+        "A negative control, which sees the file, the border or the background and no lung, is better than guessing,"
+        " and the best model is not clearly above it (95 % interval of the paired difference). The score may come"
+        " from a scanner, a marker or the way of cropping, and not from the disease.",
+        "Look at images of both classes side by side: mask or crop what differs outside the body, or take all from"
+        " one source, and run featstore extract and featstore compare again.",
     ),
     "FS430": FindingKind(
         "dearer_no_better",

@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
 # Facts: the file, its grey levels, and what decoding it noted
 
-FACTS_REVISION = 1
+FACTS_REVISION = 2
 """Raised when a fact is computed otherwise, or another is added."""
-BINS = 16
+BINS, BORDER, BACKGROUND = 16, 18, 19
 ROUNDING = 1e-3
 _COUNTED = 1 << 22  # values that are counted in one go
 MODES = ("", "1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F")
@@ -62,9 +62,11 @@ FACT = np.dtype(
         ("mode", "u1"),
         ("notes", "<u4"),
         ("histogram", "<f4", (BINS,)),
+        ("border", "<f4", (BORDER,)),
+        ("background", "<f4", (BACKGROUND,)),
     ]
 )
-"""One image: id and SHA-256 of its pixels (32 bytes each), the file's head, grey histogram."""
+"""One image: id and SHA-256 of its pixels (32 bytes each), the file's head, grey histogram, what lies around."""
 
 
 def compute_facts(record: ImageRecord, decoding: Decoding) -> tuple[NDArray[np.void], Pixels]:
@@ -99,6 +101,7 @@ def compute_facts(record: ImageRecord, decoding: Decoding) -> tuple[NDArray[np.v
     row["notes"] = sum(1 << NOTES.index(note) for note in notes)
     row["histogram"] = _counts(pixels) / pixels.size
     miniature: Pixels = np.rint(resize(pixels, SIDE).mean(axis=2)).astype(np.uint8)
+    row["border"], row["background"] = border_columns(miniature), background_columns(miniature)
     return row, miniature
 
 
@@ -108,6 +111,74 @@ def _counts(pixels: Pixels) -> NDArray[np.intp]:
     parts = (pixels[top : top + rows].ravel() // (256 // BINS) for top in range(0, len(pixels), rows))
     counts: NDArray[np.intp] = np.sum([np.bincount(part, minlength=BINS) for part in parts], axis=0)
     return counts
+
+
+# What lies around the lungs: the outermost border, and what is outside the body
+
+RING = SIDE // 16
+"""Width of the border, in pixels of a miniature: the outermost 6 % of the picture on each side."""
+PARTS = 4
+LEAST = 0.01
+"""Share of the picture below which there is no background to speak of."""
+
+
+def border_columns(miniature: Pixels) -> NDArray[np.float64]:
+    """Grey of the border ``(BORDER,)``: mean of each quarter of each side, mean and deviation of all, 0 to 1."""
+    grey = miniature / 255.0
+    sides = grey[:RING], grey[-RING:], grey[:, :RING].T, grey[:, -RING:].T
+    quarters = [side.reshape(RING, PARTS, -1).mean(axis=(0, 2)) for side in sides]
+    ring = np.concatenate([side.ravel() for side in sides])
+    return np.concatenate([*quarters, [ring.mean(), ring.std()]])
+
+
+def background_columns(miniature: Pixels) -> NDArray[np.float64]:
+    """Grey outside the body ``(BACKGROUND,)``: mean in each cell of 4 x 4, share of the picture, mean and deviation.
+
+    All of them are 0 where less than `LEAST` of the picture is background.
+    """
+    outside, grey = background(miniature), miniature / 255.0
+    if outside.mean() < LEAST:
+        return np.zeros(BACKGROUND)
+    cells = (PARTS, SIDE // PARTS, PARTS, -1)
+    sums, counts = (part.reshape(cells).sum(axis=(1, 3)).ravel() for part in (grey * outside, outside))
+    seen = grey[outside]
+    return np.concatenate([sums / np.maximum(counts, 1), [outside.mean(), seen.mean(), seen.std()]])
+
+
+def background(miniature: Pixels) -> NDArray[np.bool_]:
+    """What lies outside the body, of the shape of `miniature`.
+
+    The body is the largest connected part brighter than the threshold of Otsu (1979), and whatever lies between two
+    pixels of it in a row or in a column: so the dark lungs belong to it, where the chest wall is in the picture.
+    """
+    from scipy.ndimage import label
+
+    parts, count = label(miniature > _otsu(miniature))
+    if not count:
+        return np.ones(miniature.shape, bool)
+    body = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
+    outside: NDArray[np.bool_] = ~(_between(body) | _between(body.T).T)
+    return outside
+
+
+def _between(body: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which pixels lie between two of `body` in their row, or are of it."""
+    left = np.logical_or.accumulate(body, axis=1)
+    right = np.logical_or.accumulate(body[:, ::-1], axis=1)[:, ::-1]
+    between: NDArray[np.bool_] = left & right
+    return between
+
+
+def _otsu(miniature: Pixels) -> int:
+    """Grey level that divides the histogram into the two parts that differ most."""
+    counts = np.bincount(miniature.ravel(), minlength=256)
+    below, levels = np.cumsum(counts), np.cumsum(counts * np.arange(256))
+    weights = below * (below[-1] - below)
+    apart = (levels[-1] * (below / below[-1]) - levels) ** 2 / np.maximum(weights, 1)
+    return int(apart.argmax())
+
+
+# What is told of facts
 
 
 def plausible(facts: NDArray[np.void]) -> NDArray[np.bool_]:

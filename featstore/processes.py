@@ -200,7 +200,8 @@ def memory_bytes(proc: Path = Path("/proc"), limits: Path = Path("/sys/fs/cgroup
 FEWEST_FOR_A_BAR = 32
 """Items that are done before anyone could read a bar."""
 BAR_DELAY = 0.5
-"""Seconds after which a bar appears."""
+"""Seconds after which a bar appears, unless there are so many items that it will be read."""
+MANY = 2000
 _shown: ContextVar[bool] = ContextVar("shown", default=False)
 
 
@@ -221,7 +222,8 @@ def track(items: Iterable[Item], phase: str, unit: str, total: int) -> Iterator[
         return
     from tqdm import tqdm
 
-    yield from tqdm(items, desc=phase, unit=unit, total=total, delay=BAR_DELAY, leave=False)
+    delay = 0 if total >= MANY else BAR_DELAY
+    yield from tqdm(items, desc=phase, unit=unit, total=total, delay=delay, leave=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,9 @@ and balance.
 from __future__ import annotations
 
 import unicodedata
-import warnings
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -39,6 +38,8 @@ MOST_LISTED = 8
 
 OWN_SPLIT = "split"
 """In place of a number of folds: the data set's own split."""
+SITE, GROUP = LEFT_OUT = ("site", "group")
+"""In place of a number of folds: each site, or each group (patient), is left out once."""
 Split = tuple["NDArray[np.intp]", "NDArray[np.intp]"]
 
 
@@ -98,10 +99,138 @@ def group_folds(table: LabelledImages, folds: int, repeats: int = 1, seed: int =
         )
     splits: list[Split] = []
     for repeat in range(repeats):
-        drawn = _stratified_folds(table.y, table.groups, folds, seed + repeat)
+        drawn = stratified_folds(table.y, table.groups, folds, seed + repeat)
         if not all(_has_every_class(table, test) for _, test in drawn):
             drawn = _folds_by_search(table, folds, seed + repeat)
         splits.extend(drawn)
+    return splits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SiteFolds:
+    """Folds that leave out one site each.
+
+    Attributes
+    ----------
+    names
+        The site that each fold leaves out, sorted.
+    splits
+        Pairs (training images, test images) of row indices. A patient of several sites is tested at each, on the
+        images of that site; whoever has an image there is not learned from.
+    never
+        Sites that are not left out, since a class would be missing among the training images.
+    shared
+        Patients of several sites.
+    """
+
+    names: tuple[str, ...]
+    splits: list[Split]
+    never: tuple[str, ...]
+    shared: int
+
+
+def site_folds(table: LabelledImages) -> SiteFolds:
+    """Leave one site out: each is tested once, by what was learned at all others.
+
+    Where a site lacks a class it is tested all the same; the scores that need that class are undefined there.
+
+    Raises
+    ------
+    AuditError
+        If there is one class only, images name no site, there are fewer than two sites, or none can be left out.
+    """
+    if len(table.classes) < 2:  # noqa: PLR2004
+        _require_two_groups(table)
+    sites = np.array([record.site or "" for record in table.records])
+    unnamed = int((sites == "").sum())
+    if unnamed == len(sites):
+        raise AuditError(
+            "The data set names no sites, so that none can be left out.",
+            "Name them: a column site, `--columns site=hospital`, or of DICOM files `--site-tag Manufacturer`; or use"
+            " --folds 5.",
+        )
+    if unnamed:
+        raise AuditError(
+            f"{unnamed} of {len(sites)} images name no site: they may be of the one that is left out.",
+            "Fill in their site, or take them out of the data set; or use --folds 5.",
+        )
+    names, counts = np.unique(sites, return_counts=True)
+    if len(names) < 2:  # noqa: PLR2004
+        raise AuditError(
+            f"All {counts[0]} images are of one site, {quoted([str(names[0])])}: none can be left out.",
+            "Add images of another site, or use --folds 5.",
+        )
+    splits, left_out, never = [], [], []
+    for name in names.tolist():
+        test = np.flatnonzero(sites == name)
+        train = np.flatnonzero(~np.isin(table.groups, table.groups[test]))
+        if _absent(table, train):
+            never.append(name)
+        else:
+            splits.append((train, test))
+            left_out.append(name)
+    if not splits:
+        lacking = _absent(table, np.flatnonzero(~np.isin(table.groups, table.groups[sites == names[0]])))
+        raise AuditError(
+            f"No site can be left out, since a class would be missing among the others: without"
+            f" {quoted([str(names[0])])} it is {quoted(lacking)}.",
+            "Add images of every class from two sites or more; or use --folds 5, and mind that the site may give the"
+            " class away.",
+        )
+    pairs = {(group, site) for group, site in zip(table.groups.tolist(), sites.tolist(), strict=True)}
+    shared = sum(count > 1 for count in Counter(group for group, _ in pairs).values())
+    return SiteFolds(tuple(left_out), splits, tuple(never), shared)
+
+
+def patient_folds(table: LabelledImages, seed: int = 0) -> list[Split]:
+    """Leave one group (patient) out, and from training alone one group of every other class.
+
+    So all models have learned from the classes in the same proportion. Without that, a model has seen less of the
+    class that it is asked about, and scores of all patients together are too low, on noise far below guessing
+    (Parker, Guenter & Bedo, BMC Bioinformatics 8, 2007; Airola et al., Computational Statistics & Data Analysis 55,
+    2011).
+
+    Parameters
+    ----------
+    table
+        The images.
+    seed
+        Of the drawing of the groups that are set aside.
+
+    Returns
+    -------
+    A pair (training images, test images) for each group, in the order of their names.
+
+    Raises
+    ------
+    AuditError
+        If there is one class only, or a class has fewer than three groups.
+    """
+    _require_two_groups(table)
+    least = min(_groups_by_class(table))
+    if least < 3:  # noqa: PLR2004
+        raise AuditError(
+            f"Leaving out every patient needs three groups (patients) in each class; there are: {_listed(table)}.",
+            f"Use --folds {least}, or add patients to the smallest class.",
+        )
+    names, number = np.unique(table.groups, return_inverse=True)
+    holds = np.zeros((len(names), len(table.classes)), np.bool_)
+    holds[number, table.y] = True
+    rng = np.random.default_rng(seed)
+    splits = []
+    for left_out in range(len(names)):
+        aside = [left_out]
+        for c in np.flatnonzero(~holds[left_out]):
+            others = np.setdiff1d(np.flatnonzero(holds[:, c]), aside)
+            aside.append(int(rng.choice(others)))
+        train = np.flatnonzero(~np.isin(number, aside))
+        if absent := _absent(table, train):
+            raise AuditError(
+                f"Without one patient, and one of each other class, no image of {quoted(absent)} is left to learn"
+                " from.",
+                "Use --folds 2, or add patients to the smallest class.",
+            )
+        splits.append((train, np.flatnonzero(number == left_out)))
     return splits
 
 
@@ -178,7 +307,7 @@ def inner_folds(
             "The training images of a class are of one group, so nothing can be chosen on held-out ones.",
             f"Leave out {needed_by}, or add patients.",
         )
-    drawn = _stratified_folds(y, groups, min(folds, fewest), seed)
+    drawn = stratified_folds(y, groups, min(folds, fewest), seed)
     if not all(_has_every_class(table, train[rest]) for rest, _ in drawn):
         parts = most_parts(y, groups, min(folds, fewest))
         part_of = partition_groups(y, groups, [1 / parts] * parts, seed) if parts > 1 else None
@@ -219,7 +348,7 @@ def hold_out(table: LabelledImages, test_size: float, seed: int = 0) -> dict[str
     _require_two_groups(table)
     folds = max(2, round(1 / test_size))
     if min(_groups_by_class(table)) >= folds:
-        train, test = _stratified_folds(table.y, table.groups, folds, seed)[0]
+        train, test = stratified_folds(table.y, table.groups, folds, seed)[0]
         if _has_every_class(table, test) and _has_every_class(table, train):
             return {"train": train, "test": test}
     part_of = partition_groups(table.y, table.groups, (test_size, 1 - test_size), seed)
@@ -290,14 +419,76 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in unicodedata.normalize("NFKC", name).casefold() if letter.isalnum())
 
 
-def _stratified_folds(y: NDArray[np.intp], groups: NDArray[np.str_], folds: int, seed: int) -> list[Split]:
-    """What scikit-learn deals out, whatever it is."""
-    from sklearn.model_selection import StratifiedGroupKFold
+def stratified_folds(
+    y: NDArray[np.intp], groups: NDArray[Any], folds: int, random_state: int | np.random.RandomState = 0
+) -> list[Split]:
+    """Whole groups dealt into folds of similar classes: to the bit what scikit-learn's StratifiedGroupKFold deals.
 
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about rows per class; what counts are groups
-        return list(splitter.split(y, y, groups))
+    A group goes where it leaves the shares of the classes in the folds most alike, the most uneven groups first. All
+    folds are tried at once, and sums are taken in scikit-learn's order, so that even ties fall as they do there.
+
+    Parameters
+    ----------
+    y
+        ``(n,)`` class numbers.
+    groups
+        ``(n,)`` names or numbers of the groups.
+    folds
+        Number of folds, at most that of the groups.
+    random_state
+        Order of groups that are equally uneven.
+
+    Returns
+    -------
+    Pairs (training rows, test rows) of row indices; a fold may lack a class.
+
+    Raises
+    ------
+    ValueError
+        If there are more folds than groups.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, groups = np.array([0, 0, 1, 1, 0, 1]), np.array(["p", "p", "q", "q", "r", "s"])
+    >>> [groups[test].tolist() for _, test in stratified_folds(y, groups, 2)]
+    [['p', 'p', 's'], ['q', 'q', 'r']]
+    """
+    names, group_of = np.unique(groups, return_inverse=True)
+    if folds > len(names):
+        raise ValueError(f"{len(names)} groups cannot be dealt into {folds} folds.")
+    _, class_of, of_class = np.unique(y, return_inverse=True, return_counts=True)
+    held = np.zeros((len(names), len(of_class)))
+    np.add.at(held, (group_of, class_of), 1)
+    order = np.arange(len(names))
+    if not isinstance(random_state, np.random.RandomState):
+        random_state = np.random.RandomState(random_state)
+    random_state.shuffle(order)
+    held = held[order]
+    dealt, fold_of = np.zeros((folds, len(of_class))), np.empty(len(names), np.intp)
+    itself, sizes = np.arange(folds), [0.0] * folds
+    for at in np.argsort(-np.std(held, axis=1), kind="stable"):
+        tried = np.repeat(dealt[None], folds, axis=0)  # by fold that might get the group
+        tried[itself, itself] += held[at]
+        shares = tried / of_class
+        apart = shares - np.add.reduce(shares, axis=1, keepdims=True) / folds
+        spread = np.sqrt(np.add.reduce(apart * apart, axis=1) / folds)
+        best = _most_even((np.add.reduce(spread, axis=1) / len(of_class)).tolist(), sizes)
+        dealt[best] += held[at]
+        sizes[best] = float(np.add.reduce(dealt[best]))
+        fold_of[order[at]] = best
+    return _by_part(fold_of[group_of], folds)
+
+
+def _most_even(unevenness: list[float], sizes: list[float]) -> int:
+    """The fold to take by unevenness, and among nearly equal ones (as `numpy.isclose`) by fewer images."""
+    best = 0
+    for fold in range(1, len(sizes)):
+        less = unevenness[fold] - unevenness[best]
+        alike = abs(less) <= 1e-8 + 1e-5 * unevenness[best]
+        if less < 0 or (alike and sizes[fold] < sizes[best]):
+            best = fold
+    return best
 
 
 def _folds_by_search(table: LabelledImages, folds: int, seed: int) -> list[Split]:

@@ -1,7 +1,7 @@
 """What every test can count on: no user settings, no shared cache, patient hypothesis.
 
 Properties explore new examples at every run on a desk, and repeat the same ones in CI. The fast tests try fewer of
-them, and the slow ones all of those properties again with as many as hypothesis advises.
+them, and the slow ones all of those properties again with as many as hypothesis advises, or as they ask for.
 """
 
 import os
@@ -27,7 +27,8 @@ from featstore.backbones.precision import prefer_onednn  # noqa: E402
 
 prefer_onednn()  # as the commands do, before a test imports TensorFlow, which reads its settings once
 
-FEW, MANY = 40, 100
+FEW, MANY = 20, 100
+"""Examples of a property among the fast tests, also where it asks for more, and among the slow ones."""
 for _examples in (FEW, MANY):
     settings.register_profile(f"explore-{_examples}", deadline=None, max_examples=_examples)
     settings.register_profile(f"repeat-{_examples}", deadline=None, derandomize=True, max_examples=_examples)
@@ -66,6 +67,13 @@ def _no_network_outlives_a_slow_test(request):
 
 TOGETHER = ("tests/backbones/", "tests/cli/", "tests/reporting/")
 """Folders whose tests share what is dear: TensorFlow and networks, servers of commands and an extracted data set."""
+NETWORKS = ("tests/fusion/test_head.py", "tests/fusion/test_networks.py", "tests/images/test_decode.py")
+NETWORKS += (
+    "tests/images/test_device_warp.py",
+    "tests/images/test_transform.py",
+    "tests/images/test_warp.py",
+)
+"""Files that compare with Keras: among the fast tests they go with the backbones, to the one worker that loads it."""
 
 
 APART = ("tests/backbones/test_catalog.py", "tests/backbones/test_folding.py")
@@ -82,14 +90,19 @@ def is_slow(config):
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
 def pytest_collection_modifyitems(config, items):
     """What comes apart goes last among slow tests: its small pieces fill up whichever process is done first."""
+    slow = is_slow(config)
     for item in items:
         if is_hypothesis_test(getattr(item, "obj", None)):
             item.add_marker("property")
-    slow = is_slow(config)
+            own = item.obj._hypothesis_internal_use_settings
+            if not slow and own.max_examples > FEW:
+                item.obj._hypothesis_internal_use_settings = settings(own, max_examples=FEW)
 
     def rank(item):
         if slow and item.nodeid.startswith(APART):
             return len(FIRST) + 1
+        if not slow and item.nodeid.startswith(NETWORKS):
+            return FIRST.index("tests/backbones/")
         return next((n for n, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST))
 
     items.sort(key=rank)
@@ -106,6 +119,8 @@ def pytest_xdist_make_scheduler(config, log):
         def _split_scope(self, nodeid):
             if slow and nodeid.startswith(APART):
                 return nodeid
+            if not slow and nodeid.startswith(NETWORKS):
+                return "tests/backbones/"
             shared = (
                 folder
                 for folder in TOGETHER

@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from featstore import splits as partition
 from featstore.errors import AuditError, UsageError
-from featstore.splits import group_folds, hold_out, inner_folds, seen_or_same_group
+from featstore.splits import group_folds, hold_out, inner_folds, seen_or_same_group, stratified_folds
 from featstore.types import ImageRecord
 
 
@@ -84,6 +84,33 @@ def test_folds_are_found_just_where_there_are_any_and_are_scikit_learns_where_th
             np.testing.assert_array_equal(ours[1], expected[1])
     again = group_folds(table, folds, seed=seed)
     assert all((a[1] == b[1]).all() for a, b in zip(splits, again, strict=True))
+
+
+@given(st.data(), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_groups_are_dealt_as_scikit_learn_deals_them_ties_included(data, classes, seed):
+    """Groups of one class and of several, of equal sizes (ties) and of very unequal ones."""
+    sizes = data.draw(st.sampled_from([(1,), (2, 2, 3), (1, 5, 60), tuple(range(1, 9))]))
+    chosen = np.random.RandomState(seed)
+    names = chosen.choice(1000, data.draw(st.integers(2, 40)), replace=False)
+    groups = names.repeat(chosen.choice(sizes, len(names)))
+    of_group = chosen.randint(classes, size=len(groups))
+    mixed = chosen.rand(len(groups)) < data.draw(st.sampled_from([0, 0.2, 1]))
+    y = np.where(mixed, of_group, groups % classes)
+    mingled = chosen.permutation(len(y))
+    y, groups = y[mingled], groups[mingled]
+    most = min(12, len(names), np.bincount(y).max())
+    assume(most > 1)
+    folds = data.draw(st.integers(2, most))
+    table = SimpleNamespace(y=y, groups=groups.astype(str) if seed % 2 else groups)
+    ours = stratified_folds(y, table.groups, folds, np.random.RandomState(seed))
+    for mine, theirs in zip(ours, scikit_learns(table, folds, seed), strict=True):
+        np.testing.assert_array_equal(mine[0], theirs[0])
+        np.testing.assert_array_equal(mine[1], theirs[1])
+
+
+def test_more_folds_than_groups_are_refused():
+    with pytest.raises(ValueError, match="2 groups cannot be dealt into 3 folds"):
+        stratified_folds(np.array([0, 1, 0, 1]), np.array(["p", "p", "q", "q"]), 3)
 
 
 @given(SMALL, st.integers(0, 9))

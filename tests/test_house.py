@@ -28,11 +28,12 @@ def test_every_folder_with_code_is_installed_and_nothing_else():
 def test_there_are_few_modules_and_few_lines_of_imports():
     """A file is one topic, and where many names come from one module, the module is imported.
 
-    170 modules was the goal, and is missed: features have come since. Their number is held, and their grain. A format
-    of images is one file: NIfTI, .npy and .npz are three. `convert`, `explain`, `export` and `pack` are commands; a
-    Keras model of stock layers, a sealed archive and what a pack holds are a file each. A library of networks is one
-    file: ONNX. A strategy is one file: five have come. Settings of a data set are one: `config`; covariates are one,
-    and patients as what is scored. The goals of benchmarks/hops.py are met.
+    170 modules was the goal, and is missed: features have come since. Their number is held, and their grain. A
+    format of images is one file: NIfTI, .npy, .npz, HDF5 and JPEG 2000 are five. `convert`, `explain`, `export`
+    and `pack` are commands; a Keras model of stock layers, a sealed archive and what a pack holds are a file
+    each. A library of networks is one file: ONNX. A strategy is one file: five have come. Settings of a data set
+    are one: `config`; covariates are one, tables of labels, patients as what is scored, sites and patients left
+    out, and when a model should not answer are one each. The goals of benchmarks/hops.py are met.
     """
     texts = [path.read_text() for path in (ROOT / "featstore").rglob("*.py")]
     imports = sum(
@@ -42,7 +43,7 @@ def test_there_are_few_modules_and_few_lines_of_imports():
         if isinstance(node, ast.Import | ast.ImportFrom)
     )
     lines = sum(text.count("\n") for text in texts)
-    assert len(texts) <= 195
+    assert len(texts) <= 201
     assert lines / len(texts) >= 270, f"{len(texts)} modules of {lines / len(texts):.0f} lines"
     assert imports <= 0.05 * lines, f"{imports} of {lines} lines are imports: {imports / lines:.2%}"
 

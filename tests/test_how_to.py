@@ -100,6 +100,7 @@ def stored(say, data, *options):
     return cell["stored"], cell["missing"]
 
 
+@pytest.mark.slow
 def test_backbone_page(written, say):
     first, second = commands("backbone")
     say(first)
@@ -112,6 +113,7 @@ def test_backbone_holds_the_contract(module):
     check("backbone", module)
 
 
+@pytest.mark.slow
 def test_strategy_page(written, say):
     listing, comparison = commands("strategy")
     assert "median_logit" in say(listing)
@@ -123,6 +125,7 @@ def test_strategy_holds_the_contract(module):
     check("strategy", module)
 
 
+@pytest.mark.slow
 def test_executor_page(written, say):
     (command,) = commands("executor")
     say(command)
@@ -141,6 +144,7 @@ def nrrd(values):
     return head.encode() + values.tobytes()
 
 
+@pytest.mark.slow
 def test_format_page(written, say, phantoms, tmp_path):
     for file in phantoms.parent.glob("*/*.png"):
         target = tmp_path / "arrays" / file.parent.name / f"{file.stem}.nrrd"
@@ -159,6 +163,7 @@ def test_format_holds_the_contract(module):
     check("format", module, samples=[nrrd((ramp % 256).astype(np.uint8)), nrrd(ramp.astype(np.float32))])
 
 
+@pytest.mark.slow
 def test_metric_page(written, say):
     (command,) = commands("metric")
     say(["featstore", "extract", "DATA"])

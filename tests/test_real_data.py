@@ -132,3 +132,58 @@ def test_of_random_labels_nothing_is_better_and_no_number_of_patients_is_promise
     ).json["primary_question"]  # fmt: skip
     assert asked["verdict"] != "better"
     assert (asked["needed"], asked["needed_interval"]) == (None, None)
+
+
+def test_the_test_split_predicted_gives_the_numbers_of_the_fit_by_image_and_by_patient(cache, tmp_path):
+    """Three patients of `fuse` bear the name of another who shows the same picture; their answers are the same."""
+    with DATA.open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["split"] == "test"]
+    table = tmp_path / "test.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+    out = tmp_path / "run"
+    options = [
+        "--positive",
+        "COVID",
+        "--unit",
+        "group",
+        "--abstain",
+        "0.1",
+        "--recipe",
+        "identity",
+        *NETS[:2],
+    ]
+    fitted = featstore("fuse", DATA, *options, "--cache", cache, "--out", out, "--json", timeout=600)
+    assert fitted.code == 0, fitted.err
+    asked = ["predict", out, table, "--root", DATA.parent, "--cache", cache, *NETS[2:], "--json"]
+    answers = featstore(*asked, timeout=600).json
+    images = {Path(p["path"]).name: p for p in answers["predictions"]}
+    with (out / "predictions.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    assert len(rows) == len(images) == 150
+    for row in rows:
+        mine = images[Path(row["path"]).name]
+        assert (mine["label"], mine["given"]) == (row["predicted"], row["label"])
+        assert mine["probability"]["COVID"] == pytest.approx(float(row["p(COVID)"]), abs=1e-9)
+    people = {p["patient"]: p for p in answers["patients"]}
+    with (out / "patients.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    assert len(rows) == len(people) == 66
+    for row in rows:
+        if row["group"] in people:
+            assert people[row["group"]]["label"] == row["predicted"]
+            assert people[row["group"]]["probability"]["COVID"] == pytest.approx(
+                float(row["p(COVID)"]), abs=1e-9
+            )
+    assert len({row["group"] for row in rows} - people.keys()) == 3
+    found = sorted((p["label"], p["probability"]["COVID"]) for p in people.values())
+    expected = sorted((row["predicted"], float(row["p(COVID)"])) for row in rows)
+    assert [label for label, _ in found] == [label for label, _ in expected]
+    assert [p for _, p in found] == pytest.approx([p for _, p in expected], abs=1e-9)
+    sets = fitted.json["abstention"]["by_patient"]["test"]
+    for name in ("COVID", "NonCOVID"):
+        covered = [name in p["prediction_set"] for p in people.values() if p["given"] == name]
+        assert sets[name]["patients"] == len(covered)
+        assert sets[name]["covered"] == pytest.approx(np.mean(covered))

@@ -16,7 +16,11 @@ PAPER_HAS = "`featstore paper` has extracted those very features the moment befo
 EXCEPTIONS = {
     ("paper",): {
         PAPER_SETS: [
-            "featstore.api.compare:_splits",
+            "featstore.evaluation.folding:draw_folds",
+            "featstore.evaluation.folding:refuse_unfit",
+            "featstore.evaluation.folding:_refuse_harmonising",
+            "featstore.splits:site_folds",
+            "featstore.splits:patient_folds",
             "featstore.api.compare:_with_covariates",
             "featstore.evaluation.findings:_chosen_at_edge",
             "featstore.api.fuse:PreviousRun.held_out",
@@ -24,6 +28,10 @@ EXCEPTIONS = {
             "featstore.api.fuse:read_previous_run",
             "featstore.api.fuse:_operating_point",
             "featstore.evaluation.leakage:require_unseen",
+            "featstore.evaluation.abstention:require_alpha",
+            "featstore.evaluation.abstention:set_aside",
+            "featstore.evaluation.abstention:_require_patients",
+            "featstore.evaluation.abstention:too_few",
             "featstore.evaluation.estimates:with_inner_folds",
             "featstore.evaluation.calibration:OperatingPointRequest.__post_init__",
             "featstore.evaluation.calibration:fit_operating_point",
@@ -55,6 +63,12 @@ EXCEPTIONS = {
             "featstore.matrix:_recipe_of",
             "featstore.matrix:_no_view",
             "featstore.stored_features:_remedy",
+        ],
+    },
+    ("plan",): {
+        "a plan chooses by --calibrate alone, and has no --subsets": [
+            "featstore.evaluation.folding:refuse_unfit",
+            "featstore.evaluation.folding:_refuse_harmonising",
         ],
     },
     ("fuse",): {

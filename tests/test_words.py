@@ -66,6 +66,11 @@ IN_NAMES = {
     "twins": "RecordedFigure",
 }
 IN_PROSE = {"line-up": "candidates"}
+PEOPLE = {
+    "the ill": "the positive class, patients with the disease, cases",
+    "the well": "the others, patients without it, controls",
+}
+"""Patients are called as a radiology journal calls them."""
 ALLOWED = {
     # Caruana, Niculescu-Mizil, Crew & Ksikes 2004.
     ("featstore/fusion/strategies/ensemble_selection.py", "crew"),
@@ -97,7 +102,8 @@ def in_prose(text):
     text = re.sub(r"``.*?``|`[^`\n]*`", " ", text, flags=re.DOTALL)
     words = re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", text.lower())
     parts = [part for word in words for part in {word, *word.split("-")}]
-    return [word for word in parts if word in IN_BOTH or word in IN_PROSE]
+    people = re.findall(r"\bthe (?:ill|well)\b(?!-)", " ".join(text.lower().split()))
+    return [word for word in parts if word in IN_BOTH or word in IN_PROSE] + people
 
 
 def names_of(tree):
@@ -164,10 +170,11 @@ def test_the_lists_are_looked_at():
     assert in_names("MyArena") == ["arena"]
     assert in_prose("In the order of the line-up, `contestants` first.") == ["line-up"]
     assert in_prose("What contestants wish.") == ["contestants", "wish"]
+    assert in_prose("Of the\nill, and the well-known.") == ["the ill"]
     said = 'table(f"All {n} contestants, {m}", ("Contestant", "contestant"))'
     found = [word for _, text in texts_of(said, ast.parse(said)) for word in in_prose(text)]
     assert sorted(found) == ["contestant", "contestants"], "a heading and a part of a text, and no key"
 
 
 def say(word):
-    return {**IN_BOTH, **IN_NAMES, **IN_PROSE}[word]
+    return {**IN_BOTH, **IN_NAMES, **IN_PROSE, **PEOPLE}[word]

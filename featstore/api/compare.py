@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import msgspec
 import numpy as np
@@ -27,8 +26,10 @@ from featstore.evaluation.findings import (
     findings_of,
     shortcut_verdict,
 )
+from featstore.evaluation.folding import Units, draw_folds, refuse_unfit, site_result
 from featstore.evaluation.intervals import group_weights
 from featstore.evaluation.metrics import PRIMARY, positive_class
+from featstore.evaluation.negative_controls import control_findings, negative_controls
 from featstore.findings import Finding, mark_accepted, ordered, resolve
 from featstore.matrix import FeatureMatrix, Source, load_matrix
 from featstore.processes import PhaseProgress, available_cores
@@ -44,7 +45,7 @@ from featstore.results.comparison import (
     ShortcutResult,
 )
 from featstore.results.document import ShapeError, read_result
-from featstore.splits import OWN_SPLIT, Split, group_folds, own_split
+from featstore.splits import OWN_SPLIT, SITE
 from featstore.store.notes import Look, record_look, recorded_looks
 from featstore.store.store import default_cache
 
@@ -54,7 +55,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.images.manifest import Manifest
+    from featstore.results.comparison import PrimaryQuestion
     from featstore.results.scores import Curves
+    from featstore.splits import Split
 
     Vector = NDArray[np.float64]
     Play = Callable[..., list[list[Vector]]]
@@ -73,6 +76,7 @@ def compare(
     folds: int | str = 5,
     repeats: int | None = None,
     fold_seed: int = 0,
+    harmonise: str = candidates.NONE,
     training_seeds: int = 1,
     positive: str | None = None,
     unit: str = patients.IMAGE,
@@ -112,9 +116,9 @@ def compare(
         ``singles`` (each backbone alone, and all together), ``all``, ``greedy``, names joined by plus signs, several
         of these with commas, or lists of names: see `featstore.evaluation.candidates.make_candidates`.
     plan
-        A question that `featstore.plan` has sealed: `primary`, `margin`, `folds`, `repeats`, `fold_seed`, `positive`,
-        `calibrate`, `views` and `test_views` are its own, and the data and features must be those it was made for.
-        Without one the comparison is exploratory.
+        A question that `featstore.plan` has sealed: `primary`, `margin`, `folds`, `repeats`, `fold_seed`,
+        `harmonise`, `positive`, `calibrate`, `views` and `test_views` are its own, and the data and features must be
+        those it was made for. Without one the comparison is exploratory.
     primary
         The fusion that the primary question is about, ``NAME`` or ``NAME:A+B``; by default ``concat_logreg`` over all
         networks. It is compared whether or not it is among `strategies`, and so is every single network.
@@ -123,7 +127,13 @@ def compare(
     folds, repeats, fold_seed
         Cross-validation; two calls with the same values give the same folds and the same numbers. None repeats it
         three times where fits are cheap, else not (`featstore.evaluation.crossval.usual_repeats`). ``split`` takes
-        the data set's own folds instead: trained on ``train`` and ``val``, scored on ``test``.
+        the data set's own folds instead: trained on ``train`` and ``val``, scored on ``test``. ``site`` leaves out
+        one site at a time, and tells what that costs against folds over all patients
+        (`featstore.results.comparison.SiteResult`); ``group`` leaves out one patient at a time. Both are done once.
+    harmonise
+        With ``site``, what is done inside each fold about features that differ between sites: ``none``, or
+        ``per-site`` for the mean and deviation of each site's own images, which takes those of the site that is left
+        out, without their labels (`featstore.evaluation.candidates.by_site`). That can make scores worse.
     training_seeds
         Seeds to train with on the folds of the first repeat, for strategies that draw random numbers; more than one
         tells the luck of training from the choice of patients.
@@ -183,7 +193,20 @@ def compare(
     if view_curve is not None:
         candidates.is_seeded(view_curve)  # refuses a strategy that does not exist, before anything is fitted
     sealed = None if plan is None else read_plan(Path(plan))
-    primary, margin, folds, repeats, fold_seed, positive, calibrate, views, test_views, unit, pool = settled(
+    (
+        primary,
+        margin,
+        folds,
+        repeats,
+        fold_seed,
+        positive,
+        calibrate,
+        views,
+        test_views,
+        unit,
+        pool,
+        harmonise,
+    ) = settled(
         sealed,
         primary,
         margin,
@@ -196,6 +219,7 @@ def compare(
         test_views,
         unit,
         pool,
+        harmonise,
     )
     pooling = patients.require_unit(unit, pool)
     cache = Path(source.get("cache") or default_cache())
@@ -206,19 +230,23 @@ def compare(
     matrix, facts = prepared.matrix, prepared.facts
     named = candidates.make_candidates(strategies, subsets, matrix.networks)
     everyone, question = questions.settle(primary, margin, named, matrix.networks)
-    everyone = _with_covariates(matrix, everyone, economics=economics)
-    compared = candidates.with_views(everyone, views, test_views, len(matrix.views))
+    compared = candidates.with_views(
+        _with_covariates(matrix, everyone, economics=economics), views, test_views, len(matrix.views)
+    )
     question = questions.with_policy(question, compared)
     preferred = positive_class(matrix.classes, positive)
     index = preferred.index
     people = None if pooling is None else patients.patients_of(matrix, pooling, index)
     request = OperatingPointRequest(calibrate, sensitivity, index, confidence)
     repeats = crossval.usual_repeats(matrix, compared, folds) if repeats is None else repeats
-    splits, dropped = _splits(matrix, folds, repeats, fold_seed)
-    units = _Units(estimates.EvaluationDesign(matrix.y, matrix.groups, splits, repeats, index), people)
+    folding = draw_folds(matrix, folds, repeats, fold_seed)
+    units = Units(folding, folding.design(matrix, index), people)
     design = units.design
     chooses = nested or not request.is_none
-    rounds = estimates.with_inner_folds(matrix, splits, fold_seed) if chooses else list(splits)
+    refuse_unfit(folding, matrix, compared, chooses=chooses, economics=economics, harmonise=harmonise)
+    rounds = (
+        estimates.with_inner_folds(matrix, folding.splits, fold_seed) if chooses else list(folding.splits)
+    )
     crossval.require_memory(matrix, compared, rounds, jobs)
     bars = PhaseProgress(progress)
     idle = candidates.not_fitted(strategies, named)
@@ -227,7 +255,9 @@ def compare(
     )
     selections = crossval.select_per_fold(matrix, compared, rounds, jobs, bars)
     reuse = crossval.CacheUsage()
-    play_in = partial(_cross_validate, root=cache, resume=resume, jobs=jobs, bars=bars, reuse=reuse)
+    play_in = partial(
+        _cross_validate, root=cache, resume=resume, jobs=jobs, bars=bars, reuse=reuse, harmonise=harmonise
+    )
     answers = play_in(matrix, compared, rounds, selections)
     raw = units.pooled(answers, rounds)
     thresholds, proba = _at_operating_points(design, units.splits(rounds), raw, request)
@@ -242,7 +272,7 @@ def compare(
         _vary_training_seeds(
             partial(units.play, partial(play_in, matrix)),
             dict(zip(compared, raw, strict=True)),
-            [splits[at] for at in design.first_repeat],
+            folding.splits[: len(folding.splits) // repeats],
             selections,
             training_seeds,
         ),
@@ -251,12 +281,14 @@ def compare(
     images = (
         ranked if people is None else _scored_by_image(units, compared, answers, rounds, request, fold_seed)
     )
-    shortcuts = cross_validated_shortcuts(units.by_image, facts, weights, people)
+    shortcuts = cross_validated_shortcuts(
+        units.by_image, facts, weights, people, units.learned_by_guesses(matrix, fold_seed)
+    )
     answered = questions.answer(design, question, ranked, shortcuts)
     result = Comparison(
         matrix=runs.describe(matrix, index, preferred.origin),
         protocol=Protocol(
-            folds=len(splits) // repeats,
+            folds=len(folding.splits) // repeats,
             repeats=repeats,
             fold_seed=fold_seed,
             calibrate=calibrate,
@@ -264,6 +296,8 @@ def compare(
             confidence=confidence,
             plan=planning.plan,
             own_split=folds == OWN_SPLIT,
+            left_out=folding.left_out,
+            harmonise=cast("Any", harmonise),
             adjustment="max-T",
             unit="image" if people is None else "group",
             pool=pooling,
@@ -285,14 +319,14 @@ def compare(
             matrix,
             design,
             Candidate(view_curve, matrix.networks, view_curve),
-            lambda part, candidate: units.play(partial(play_in, part), [candidate], splits, ())[0],
+            lambda part, candidate: units.play(partial(play_in, part), [candidate], folding.splits, ())[0],
             weights,
         ),
         backbone_value=crossval.one_thread(
             weigh,
             matrix,
             design,
-            lambda everyone: units.play(partial(play_in, matrix), everyone, splits, ()),
+            lambda everyone: units.play(partial(play_in, matrix), everyone, folding.splits, ()),
             cache,
         )
         if economics
@@ -305,12 +339,29 @@ def compare(
         else ScoresByImage(
             patients=people.by_class, estimates={s.candidate.label: s.estimates for s in images}
         ),
+        sites=None
+        if folding.left_out != SITE
+        else site_result(
+            units,
+            matrix,
+            ranked,
+            thresholds,
+            partial(units.play, partial(play_in, matrix)),
+            weights,
+            _shown(ranked, answered),
+            fold_seed,
+            jobs,
+        ),
+        negative_controls=negative_controls(
+            units, matrix, facts, ranked, shortcuts, weights, _asked_about(answered), fold_seed
+        ),
     )
     told = [
         *data_findings(matrix, facts, draws_folds=folds != OWN_SPLIT),
-        *dropped,
+        *folding.findings,
         *([] if idle is None else [idle]),
-        *shortcut_verdict(ranked, shortcuts),
+        *(doubted := shortcut_verdict(ranked, shortcuts)),
+        *control_findings(result, doubted),
         *findings_of(result, design, preferred, has_groups=matrix.has_groups),
     ]
     result = msgspec.structs.replace(result, findings=ordered(mark_accepted(told, known)))
@@ -340,11 +391,21 @@ def compare(
                 "planning": planning.to_json(),
             },
             document,
-            estimates.out_of_fold(matrix, images, splits, data),
+            estimates.out_of_fold(matrix, images, units.by_image.splits, data),
             result.rows(),
             None if people is None else estimates.patients_out_of_fold(people, ranked, design.splits),
         )
     return result
+
+
+def _shown(ranked: Sequence[estimates.CandidateScores], answered: PrimaryQuestion | None) -> str:
+    """Label of the primary fusion, or of the highest primary metric where there is none."""
+    return max(ranked, key=lambda s: s.primary).candidate.label if answered is None else answered.primary
+
+
+def _asked_about(answered: PrimaryQuestion | None) -> tuple[str, ...]:
+    """Labels of the primary fusion and of the single networks."""
+    return () if answered is None else (answered.primary, *(one.name for one in answered.singles))
 
 
 def _with_covariates(matrix: FeatureMatrix, everyone: list[Candidate], *, economics: bool) -> list[Candidate]:
@@ -373,21 +434,6 @@ def _announce_forecast(
         )
 
 
-def _splits(
-    matrix: FeatureMatrix, folds: int | str, repeats: int, seed: int
-) -> tuple[list[Split], tuple[Finding, ...]]:
-    """Folds drawn over all images, or the data set's own split; and what had to be left out of that."""
-    if folds == OWN_SPLIT:
-        if repeats > 1:
-            raise UsageError("The data set's own split cannot be repeated.", "Leave out --repeats.")
-        parts, dropped = leakage.without_copies_of(matrix, own_split(matrix))
-        train = np.sort(np.concatenate([rows for name, rows in parts.items() if name != "test"]))
-        return [(train, parts["test"])], dropped
-    if not isinstance(folds, int):
-        raise UsageError(f"--folds {folds!r} is no number of folds.", "Give a number, or --folds split.")
-    return group_folds(matrix, folds, repeats, seed), ()
-
-
 def _cross_validate(
     matrix: FeatureMatrix,
     compared: Sequence[Candidate],
@@ -399,50 +445,19 @@ def _cross_validate(
     jobs: int,
     bars: PhaseProgress,
     reuse: crossval.CacheUsage,
+    harmonise: str,
 ) -> list[list[Vector]]:
     """Probabilities of the test images, by candidate and round."""
     proba: list[list[Vector]] = [[np.empty(0)] * len(rounds) for _ in compared]
     prediction_cache = crossval.PredictionCache.for_matrix(matrix, root, reads=resume, usage=reuse)
-    results = crossval.cross_validate(matrix, compared, rounds, selections, jobs, prediction_cache)
+    results = crossval.cross_validate(matrix, compared, rounds, selections, jobs, prediction_cache, harmonise)
     for at, fold, values in bars.track(results, "fit", "fit", len(compared) * len(rounds)):
         proba[at][fold] = values
     return proba
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Units:
-    """What is scored: the images of `by_image`, or its patients."""
-
-    by_image: estimates.EvaluationDesign
-    patients: patients.Patients | None
-
-    @property
-    def design(self) -> estimates.EvaluationDesign:
-        """What everyone is tested on."""
-        return self.by_image if self.patients is None else self.patients.design(self.by_image)
-
-    def splits(self, splits: Sequence[Split]) -> list[Split]:
-        """Folds over images as folds over what is scored."""
-        return list(splits) if self.patients is None else [self.patients.split(one) for one in splits]
-
-    def pooled(self, proba: Sequence[Sequence[Vector]], splits: Sequence[Split]) -> list[list[Vector]]:
-        """Probabilities of what is scored, by candidate and fold, from those of images."""
-        people = self.patients
-        return [list(one) if people is None else people.pooled_folds(one, splits) for one in proba]
-
-    def play(
-        self,
-        play_in: Play,
-        everyone: Sequence[Candidate],
-        splits: Sequence[Split],
-        selections: Sequence[tuple[str, ...]],
-    ) -> list[list[Vector]]:
-        """Fit on folds over images; probabilities of what is scored."""
-        return self.pooled(play_in(everyone, splits, selections), splits)
-
-
 def _scored_by_image(
-    units: _Units,
+    units: Units,
     compared: Sequence[Candidate],
     answers: Sequence[Sequence[Vector]],
     rounds: Sequence[Split],
@@ -450,7 +465,8 @@ def _scored_by_image(
     seed: int,
 ) -> list[estimates.CandidateScores]:
     """Scores beside those of patients: every image counts for itself, operating points are those of images."""
-    thresholds, proba = _at_operating_points(units.by_image, rounds, answers, request)
+    merged = units.pooled(answers, rounds, images=True)
+    thresholds, proba = _at_operating_points(units.by_image, rounds, merged, request)
     weights = group_weights(units.by_image.groups, seed=seed)
     return estimates.score_candidates(units.by_image, compared, proba, weights, thresholds)
 
@@ -537,6 +553,7 @@ PLANNED: Mapping[str, Any] = {
     "test_views": candidates.IDENTITY,
     "unit": patients.IMAGE,
     "pool": None,
+    "harmonise": candidates.NONE,
 }
 """What a plan settles of `featstore.compare`, and what that takes without one."""
 AGAIN = "Make it again, before you look: featstore plan DATA --out plan.json"
@@ -552,6 +569,7 @@ def plan(
     folds: int | str = 5,
     repeats: int | None = None,
     fold_seed: int = 0,
+    harmonise: str = candidates.NONE,
     positive: str | None = None,
     calibrate: str | None = None,
     views: Sequence[str] = (candidates.EXPAND,),
@@ -574,7 +592,7 @@ def plan(
         A folder, a CSV file or a `Manifest` whose features are in the store.
     out
         The plan: a JSON file, for its owner alone.
-    primary, margin, folds, repeats, fold_seed, positive, calibrate, views, test_views, unit, pool
+    primary, margin, folds, repeats, fold_seed, harmonise, positive, calibrate, views, test_views, unit, pool
         As for `featstore.compare`; `repeats` by the cost of the primary fusion and the single networks.
     overwrite
         Replace a file that is there already.
@@ -616,7 +634,8 @@ def plan(
         patients.patients_of(matrix, pooling, chosen.index)
     asked = [*question.singles, question.primary]
     times = usual_repeats(matrix, asked, folds) if repeats is None else repeats
-    _splits(matrix, folds, times, fold_seed)
+    folding = draw_folds(matrix, folds, times, fold_seed)
+    refuse_unfit(folding, matrix, asked, chooses=calibrate is not None, economics=False, harmonise=harmonise)
     cache = Path(source.get("cache") or default_cache())
     sealed = Plan(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -624,7 +643,7 @@ def plan(
         margin=margin,
         metric=PRIMARY,
         positive=None if chosen.index is None else matrix.classes[chosen.index],
-        folds=folds if isinstance(folds, int) else "split",
+        folds=cast("Any", folds),
         repeats=times,
         fold_seed=fold_seed,
         calibrate=calibrate,
@@ -638,6 +657,7 @@ def plan(
         looks=_count(looks_at(cache, matrix)),
         unit="image" if pooling is None else "group",
         pool=pooling,
+        harmonise=cast("Any", harmonise),
     )
     try:
         target.parent.mkdir(mode=serialization.PRIVATE_FOLDER, parents=True, exist_ok=True)

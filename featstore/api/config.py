@@ -42,7 +42,7 @@ class ConfigOptions(TypedDict, total=False):
 
     Attributes
     ----------
-    columns, root, suffix, group_pattern, site_tag, slices, covariates
+    columns, root, suffix, group_pattern, site_tag, slices, covariates, labels, labels_by
         How the data set is read: see `featstore.images.scan.ScanOptions`.
     value_range, window
         Black and white of deep images: two numbers, or the same by name, such as ``lung``.
@@ -50,7 +50,8 @@ class ConfigOptions(TypedDict, total=False):
         Networks and augmented views, as for `featstore.extract`.
     positive, calibrate, sensitivity, confidence, accept
         As for `featstore.compare`, and for all that score.
-    strategies, subsets, unit, pool, primary, margin, folds, repeats, fold_seed, training_seeds, views, test_views
+    strategies, subsets, unit, pool, primary, margin, folds, repeats, fold_seed, harmonise, training_seeds,
+    views, test_views
         As for `featstore.compare`.
     test_size, split_seed
         As for `featstore.fuse`.
@@ -65,6 +66,8 @@ class ConfigOptions(TypedDict, total=False):
     site_tag: str
     slices: str
     covariates: Sequence[str]
+    labels: str | Path
+    labels_by: str
     value_range: tuple[float, ...]
     window: str
     backbones: Sequence[str]
@@ -84,6 +87,7 @@ class ConfigOptions(TypedDict, total=False):
     folds: int | str
     repeats: int
     fold_seed: int
+    harmonise: str
     training_seeds: int
     views: Sequence[str]
     test_views: str
@@ -123,7 +127,7 @@ def _count(value: Any) -> int:  # noqa: ANN401
 
 def _names(value: Any) -> list[str]:  # noqa: ANN401
     if isinstance(value, str):
-        value = [part.strip() for part in value.split(",") if part.strip()]
+        value = [part.strip() for part in re.split(r",(?![^\[\]]*\])", value) if part.strip()]
     if not isinstance(value, list | tuple) or not value:
         raise _UnfitError
     return [_text(part) for part in value]
@@ -168,7 +172,7 @@ def _range(value: Any) -> tuple[float, ...]:  # noqa: ANN401
 
 
 def _folds(value: Any) -> int | str:  # noqa: ANN401
-    return "split" if value == "split" else _count(value)
+    return str(value) if value in ("split", "site", "group") else _count(value)
 
 
 def _ratios(value: Any) -> list[float]:  # noqa: ANN401
@@ -204,6 +208,8 @@ SECTIONS: Mapping[str, Mapping[str, _Setting]] = {
         "covariates": _Setting(
             _names, '["age", "sex"]', "columns of the table that stand beside the networks"
         ),
+        "labels": _Setting(_text, '"labels.csv"', "table of the classes of a folder, from this file"),
+        "labels-by": _Setting(_text, '"patient"', "what a row of labels is: patient, study, series, file"),
         "window": _Setting(_text, '"lung"', "of CT: lung, mediastinal, bone, brain, file"),
         "range": _Setting(_range, "[0, 4095]", "in place of a window: black and white of deep images"),
     },
@@ -224,9 +230,12 @@ SECTIONS: Mapping[str, Mapping[str, _Setting]] = {
         "margin": _Setting(_number, "0.01", "difference in AUC that is too small to matter"),
         "strategies": _Setting(_strategies, '"all"', "fusions to compare"),
         "subsets": _Setting(_text, '"singles"', "networks that are fused"),
-        "folds": _Setting(_folds, "5", 'over whole patients; "split": the data set\'s own test images'),
+        "folds": _Setting(_folds, "5", 'over whole patients; "site", "group", "split"'),
         "repeats": _Setting(_count, "3", "times to draw the folds"),
         "fold-seed": _Setting(_count, "0", "seed of folds and resamples"),
+        "harmonise": _Setting(
+            _text, '"per-site"', 'with folds = "site": each site\'s own mean and deviation'
+        ),
         "training-seeds": _Setting(_count, "1", "seeds to train with"),
         "views": _Setting(_names, '["expand"]', "training on views"),
         "test-views": _Setting(_text, '"identity"', "testing on views"),
@@ -245,10 +254,14 @@ SECTIONS: Mapping[str, Mapping[str, _Setting]] = {
 SETTINGS = {name: setting for section in SECTIONS.values() for name, setting in section.items()}
 OF_TABLE = frozenset({"columns", "root", "suffix", "group_pattern", "covariates"})
 """Settings that are about one table, where the file names it: `featstore split` writes others beside it."""
+OF_LABELS = frozenset({"columns", "labels", "labels_by"})
+"""Settings that are about a table of labels, where DATA is the folder of the images."""
 NOT_FOR: Mapping[str, frozenset[str]] = {
     "split": frozenset({"folds"}),
     "finetune": frozenset({"recipe"}),
     "paper": frozenset({"backbones", "views"}),
+    "predict": frozenset({"labels", "labels_by"}),
+    "explain": frozenset({"labels", "labels_by"}),
 }
 """Arguments that have a setting's name and another meaning."""
 
@@ -310,6 +323,8 @@ def config_of(data: str | Path, path: str | Path | None = None) -> Config | None
     table = values.pop(DATA, None)
     if table is not None and table != Path(data).name:
         values = {name: value for name, value in values.items() if name not in OF_TABLE}
+    if "labels" in values and not Path(data).is_dir():
+        values = {name: value for name, value in values.items() if name not in OF_LABELS}
     return Config(found, digest_bytes(raw), values)
 
 
@@ -396,14 +411,16 @@ def _values(path: Path, text: str, *, named: bool) -> dict[str, Any]:
 def _with_places(path: Path, text: str, found: dict[str, Any], *, named: bool) -> dict[str, Any]:
     """Paths from the folder of the file; one that was only met beside the data leads no table out of that folder."""
     base = path.parent
-    if "root" in found:
-        root = base / found["root"]
-        if not named and not Path(os.path.realpath(root)).is_relative_to(os.path.realpath(base)):
+    for name, what in {"root": "FOLDER", "labels": "TABLE"}.items():
+        if name not in found:
+            continue
+        place = base / found[name]
+        if not named and not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(base)):
             raise UsageError(
-                f"{path}{_line(text, 'root')}: root leads out of the folder of the data.",
-                "Give it as --root FOLDER; or name the file of settings yourself: --config FILE",
+                f"{path}{_line(text, name)}: {name} leads out of the folder of the data.",
+                f"Give it as --{name} {what}; or name the file of settings yourself: --config FILE",
             )
-        found["root"] = root
+        found[name] = place
     if "weights" in found:
         found["weights"] = {
             name: choice if choice == "imagenet" or choice.startswith("random:") else str(base / choice)
@@ -636,8 +653,9 @@ def _plain(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         except _UnfitError:
             raise _unfit("settings", key, value, setting) from None
         values[key] = read
-    if "root" in values:
-        values["root"] = _from(folder, values["root"])
+    for name in ("root", "labels"):
+        if name in values:
+            values[name] = _from(folder, values[name])
     if "weights" in values:
         values["weights"] = {
             name: choice if choice == "imagenet" or choice.startswith("random:") else _from(folder, choice)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -14,7 +15,7 @@ from featstore import runs
 from featstore.api.compare import take_look
 from featstore.arguments import public
 from featstore.errors import RunError, UsageError
-from featstore.evaluation import calibration, candidates, intervals, leakage, metrics, patients
+from featstore.evaluation import abstention, calibration, candidates, intervals, leakage, metrics, patients
 from featstore.evaluation.crossval import require_memory
 from featstore.evaluation.estimates import held_out, held_out_primary, held_out_scores, patients_held_out
 from featstore.evaluation.findings import (
@@ -33,6 +34,7 @@ from featstore.results.fusion import Fusion, MetricChange, SingleNetwork, WarmSt
 from featstore.splits import hold_out, inner_folds
 from featstore.store.store import default_cache
 from featstore.store.training_record import KnownImages
+from featstore.types import COVARIATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.images.manifest import Manifest
+    from featstore.results.fusion import Abstention, UnlikeTraining
     from featstore.splits import LabelledImages
 
 
@@ -59,6 +62,7 @@ def fuse(
     calibrate: str | None = None,
     sensitivity: float | None = None,
     confidence: float | None = None,
+    abstain: float | None = None,
     init_from: str | Path | None = None,
     freeze_blocks: Sequence[str] = (),
     out: str | Path,
@@ -92,11 +96,16 @@ def fuse(
     calibrate, sensitivity, confidence
         As for `featstore.compare`; chosen on out-of-fold probabilities of the training images, kept with the model,
         and used by `featstore.predict`.
+    abstain
+        Error rate, such as 0.1, of prediction sets with a guarantee: at most this share of new patients of a class
+        has a set without it, so that `featstore.predict` can answer "not sure". They are calibrated on whole patients
+        that the model is not fitted on: the split ``val`` where there is one and no network validates on it, else a
+        quarter of the training patients, more where a class would have too few.
     init_from, freeze_blocks
         Run of the same strategy, features and classes whose weights to go on from, at a tenth of its learning rate
         unless `options` has one, and its other settings unless `preset` or `options` say otherwise; and names of
-        backbones whose input weights stay. Not together with `calibrate` or `sensitivity`: images to choose them on
-        would have to be unknown to the earlier run.
+        backbones whose input weights stay. Not together with `calibrate`, `sensitivity` or `abstain`: images to
+        choose them on would have to be unknown to the earlier run.
     out, overwrite
         Folder of the run.
     accept
@@ -109,8 +118,8 @@ def fuse(
     Raises
     ------
     AuditError
-        If the split leaks, a side lacks a class, or a backbone was tuned on images that would be scored or, with
-        `calibrate` or `sensitivity`, chosen on.
+        If the split leaks, a side lacks a class, too few patients certify `abstain`, or a backbone was tuned on
+        images that would be scored or, with `calibrate`, `sensitivity` or `abstain`, chosen on.
     UsageError
         If `options` names a parameter that the strategy does not have, or a value is out of range.
 
@@ -130,6 +139,7 @@ def fuse(
         init_from,
         freeze_blocks,
         calibrated=bool(calibrate or sensitivity),
+        abstain=abstain,
         has_covariates=bool(source.get("covariates")),
     )
     pooling = patients.require_unit(unit, pool)
@@ -146,7 +156,7 @@ def fuse(
     index = chosen.index
     units = patients.Units(matrix, None if pooling is None else patients.patients_of(matrix, pooling, index))
     splits, dropped = leakage.without_copies_of(matrix, hold_out(matrix, test_size, split_seed))
-    leakage.require_unseen(matrix, splits, choosing=bool(calibrate or sensitivity))
+    leakage.require_unseen(matrix, splits, choosing=bool(calibrate or sensitivity or abstain))
     request = calibration.OperatingPointRequest(calibrate, sensitivity, index, confidence)
     candidate = Candidate(strategy, matrix.backbones, strategy)
     tested = {name: rows for name, rows in splits.items() if name != "train"}
@@ -155,20 +165,29 @@ def fuse(
     def ask(model: Any, images: NDArray[np.intp]) -> NDArray[np.float64]:  # noqa: ANN401
         return candidates.predict_proba(model, matrix, images, candidate)
 
-    train = splits["train"]
-    require_memory(matrix, [candidate], [(train, train)])
+    require_memory(matrix, [candidate], [(splits["train"], splits["train"])])
     with candidates.blame_options(options or {}):
         unfitted = candidates.build(candidate, matrix, settings)
         validation = _validation(unfitted, matrix, splits)
+        splits, part = _set_aside(matrix, splits, abstain, split_seed, validates=bool(validation))
+        train = splits["train"]
         if earlier is None:
             model = candidates.fit_candidate(unfitted, matrix, train, candidate, **validation)
         else:
-            rows = candidates.training_rows(matrix, train, matrix.backbones)
-            model = unfitted.fine_tune(earlier.model, *rows, freeze=freeze_blocks, **validation)
+            model = unfitted.fine_tune(
+                earlier.model,
+                *candidates.training_rows(matrix, train, matrix.backbones),
+                freeze=freeze_blocks,
+                **validation,
+            )
     point, image_point = _operating_point(units, matrix, candidate, settings, train, request, split_seed)
     raw = {name: ask(model, rows) for name, rows in tested.items()}
     scored = {name: units.rows(rows) for name, rows in tested.items()}
     pooled = {name: units.pooled(raw[name], rows) for name, rows in tested.items()}
+    sets = _prediction_sets(
+        matrix, splits, partial(ask, model), abstain, part, (pooling, index), (point, image_point)
+    )
+    unlike, unlike_kept = _unlike_training(matrix, splits, tested)
     proba = {name: point.calibrate(p) for name, p in pooled.items()}
     decisions = {name: point.decide(p) for name, p in proba.items()}
     guesses, answers = held_out_shortcuts(matrix, facts, train, tested, index, units.patients)
@@ -236,11 +255,13 @@ def fuse(
             )
             for name, rows in tested.items()
         },
+        abstention=sets,
+        unlike=unlike,
     )
     document = result.to_json(examples=False)
     learned = leakage.training_images(
         matrix,
-        np.concatenate([train, splits["val"]]) if validation else train,
+        np.concatenate([train, *(splits[name] for name in _known_splits(part, validation))]),
         None if earlier is None else earlier.training_images(),
         Path(source.get("cache") or default_cache()),
     )
@@ -253,6 +274,8 @@ def fuse(
             "operating": result.operating,
             **({} if matrix.covariates is None else {"covariates": matrix.covariates.to_json()}),
             **({} if pooling is None else {"pool": pooling, "image_operating": image_point.to_json()}),
+            **({} if sets is None else {"abstention": sets.rule.to_json()}),
+            **unlike_kept,
         },
     )
     leakage.write_training_images(Path(out), learned)
@@ -265,6 +288,7 @@ def fuse(
                 "options": dict(options or {}),
                 "test_size": test_size,
                 "split_seed": split_seed,
+                "abstain": abstain,
                 "accepted": codes,
             },
             **{k: document[k] for k in ("strategy", "options", "matrix", "sizes", "operating")},
@@ -277,6 +301,95 @@ def fuse(
         else patients_held_out(units.patients, scored, proba, decisions),
     )
     return result
+
+
+SET_ASIDE = "calibration"
+"""Training patients that only prediction sets are calibrated on."""
+
+
+def _set_aside(
+    matrix: FeatureMatrix,
+    splits: dict[str, NDArray[np.intp]],
+    alpha: float | None,
+    seed: int,
+    *,
+    validates: bool,
+) -> tuple[dict[str, NDArray[np.intp]], str | None]:
+    """Splits, and the one that prediction sets are calibrated on, set aside of ``train`` where there is none."""
+    if alpha is None:
+        return splits, None
+    if "val" in splits and not validates:
+        return splits, "val"
+    kept, aside = abstention.set_aside(matrix, splits["train"], alpha, seed)
+    return {**splits, "train": kept, SET_ASIDE: aside}, SET_ASIDE
+
+
+def _known_splits(part: str | None, validation: Mapping[str, Any]) -> set[str]:
+    """Splits beside ``train`` from which a model, or what it keeps, has learned something."""
+    return {name for name in (part, "val" if validation else None) if name is not None}
+
+
+def _prediction_sets(
+    matrix: FeatureMatrix,
+    splits: Mapping[str, NDArray[np.intp]],
+    ask: Callable[[NDArray[np.intp]], NDArray[np.float64]],
+    alpha: float | None,
+    part: str | None,
+    pooling: tuple[str | None, int | None],
+    points: tuple[calibration.OperatingPoint, calibration.OperatingPoint],
+) -> Abstention | None:
+    """Calibrate prediction sets, for images and patients, and count what they do elsewhere; None if not asked for.
+
+    Parameters
+    ----------
+    matrix, splits
+        The images.
+    ask
+        What the model says of rows.
+    alpha, part
+        Error rate, and the split to calibrate on.
+    pooling
+        How images are pooled if patients are scored, and the positive class.
+    points
+        Operating point of patients, or of images where these are scored, and that of images.
+    """
+    if alpha is None or part is None:
+        return None
+    pool = pooling[0] or patients.MEAN_LOGIT
+    units = patients.Units(matrix, patients.patients_unless_torn(matrix, pool, pooling[1]))
+    point, image_point = points
+    rows = {name: rows for name, rows in splits.items() if name != "train"}
+    raw = {name: ask(images) for name, images in rows.items()}
+    images = {name: (rows[name], image_point.calibrate(p)) for name, p in raw.items()}
+    whole = (
+        {}
+        if units.patients is None
+        else {
+            name: (units.rows(rows[name]), point.calibrate(units.pooled(p, rows[name])))
+            for name, p in raw.items()
+        }
+    )
+    pooled = (units.table.y[whole[part][0]], whole[part][1]) if whole else None
+    rule = abstention.calibrate_sets(matrix, *images[part], alpha, part, pool, pooled)
+    return abstention.held_out_coverage(rule, units, images, whole)
+
+
+def _unlike_training(
+    matrix: FeatureMatrix, splits: Mapping[str, NDArray[np.intp]], tested: Collection[str]
+) -> tuple[UnlikeTraining | None, dict[str, Any]]:
+    """When an image is unlike those of training; and what the model keeps to tell."""
+    blocks = [block for block in matrix.blocks if block.name != COVARIATES]
+    networks, widths = [block.name for block in blocks], [block.stop - block.start for block in blocks]
+
+    def vectors(rows: NDArray[np.intp]) -> NDArray[Any]:
+        return matrix.rows(rows, networks, [0])
+
+    train = abstention.at_most(splits["train"])
+    rule = abstention.fit_unlike(vectors(train), matrix.groups[train], widths, has_patients=matrix.has_groups)
+    if rule is None:
+        return None, {}
+    found = {name: (vectors(splits[name]), matrix.groups[splits[name]]) for name in tested}
+    return abstention.held_out_unlike(rule, found), {"unlike": rule.to_json()}
 
 
 def _patients_by_split(units: patients.Units, splits: Mapping[str, NDArray[np.intp]]) -> dict[str, int]:
@@ -478,14 +591,19 @@ class PreviousRun:
 
 
 def refuse_contradiction(
-    init_from: str | Path | None, freeze_blocks: Sequence[str], *, calibrated: bool, has_covariates: bool
+    init_from: str | Path | None,
+    freeze_blocks: Sequence[str],
+    *,
+    calibrated: bool,
+    abstain: float | None = None,
+    has_covariates: bool,
 ) -> None:
-    """Make sure that the options of a fine-tuning can be meant together.
+    """Make sure that the options of a fine-tuning can be meant together, and that an error rate is one.
 
     Raises
     ------
     UsageError
-        If they cannot.
+        If they cannot, or it is none.
     """
     if freeze_blocks and init_from is None:
         raise UsageError("There are no earlier weights to freeze.", "Add --init-from RUN.")
@@ -493,6 +611,12 @@ def refuse_contradiction(
         raise UsageError(
             "A fine-tuned model cannot be calibrated: the earlier one may know the images to calibrate on.",
             "Leave out --calibrate and --sensitivity.",
+        )
+    abstention.require_alpha(abstain)
+    if abstain is not None and init_from is not None:
+        raise UsageError(
+            "A fine-tuned model cannot be calibrated to abstain: the earlier one may know the patients to do so on.",
+            "Leave out --abstain.",
         )
     if has_covariates and init_from is not None:
         raise UsageError(

@@ -34,6 +34,7 @@ from featstore.store.store import default_cache
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from featstore.matrix import FeatureMatrix
 TAKEN_OVER = ("run", "matrix.data_sha256", "protocol.plan", "economics")
 """What is not computed from vectors: the folder's name, the digest with the patients' names, the plan, times."""
 SHOWN = 20
@@ -117,6 +118,8 @@ def pack(
     ready = leakage.prepare(data, loaded, cache, accepted, drops_seen=is_comparison, progress=progress)
     _require_same(ready, metrics["matrix"], data)
     ready = _with_what_was_left_out(ready, metrics["findings"])
+    if metrics.get("sites"):
+        documents[packs.METRICS] = _without_names_of_sites(metrics, ready.loaded)
     sealed = packs.seal_pack(ready.loaded, ready.matrix, ready.facts, documents, licence)
     try:
         write_private(target, sealed)
@@ -154,6 +157,16 @@ def _documents_of(run: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     if "run" in metrics:  # where the folder lay is nobody's business
         documents[packs.METRICS] = runs.json_text({**metrics, "run": run.name}).encode()
     return document, documents
+
+
+def _without_names_of_sites(metrics: dict[str, Any], loaded: FeatureMatrix) -> bytes:
+    """Scores by site, with the sites numbered as in the pack's table."""
+    numbers = packs.numbered("s", (record.site for record in loaded.records if record.site))
+    found = metrics["sites"]
+    rows = [{**one, "site": numbers[one["site"]]} for one in found["sites"]]
+    never = [numbers[name] for name in found["never_left_out"]]
+    sites = {**found, "sites": rows, "never_left_out": never}
+    return runs.json_text({**metrics, "sites": sites}).encode()
 
 
 def _refuse_target(target: Path, *, overwrite: bool) -> None:
@@ -324,6 +337,7 @@ def _fuse_again(
         calibrate=operating["calibration"] and operating["calibration"]["method"],
         sensitivity=operating["sensitivity"],
         confidence=operating.get("confidence"),
+        abstain=asked.get("abstain"),
         out=place / "run",
         accept=asked["accepted"],
         progress=progress,
@@ -348,7 +362,8 @@ def _compare_again(
         confidence=protocol.get("confidence"),
         unit=protocol.get("unit", "image"),
         pool=protocol.get("pool"),
-        folds=OWN_SPLIT if protocol.get("own_split") else protocol["folds"],
+        harmonise=protocol.get("harmonise", "none"),
+        folds=OWN_SPLIT if protocol.get("own_split") else protocol.get("left_out") or protocol["folds"],
         positive=_asked_positive(recorded["matrix"]),
         accept=asked["accepted"],
         progress=progress,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -16,8 +16,10 @@ from featstore.arguments import public
 from featstore.backbones.weights import find_weights
 from featstore.covariates import CovariateEncoding, require_covariates
 from featstore.errors import BadImageError, ManifestError, RunError, UsageError
+from featstore.evaluation.abstention import UnlikeRule, prediction_sets, read_rule, read_unlike
 from featstore.evaluation.calibration import OperatingPoint, read_operating_point
 from featstore.evaluation.leakage import read_training_images
+from featstore.evaluation.patients import MEAN_LOGIT, is_pool, pool_images
 from featstore.extraction.networks import require_computable, training_records
 from featstore.extraction.pipeline import embed_images
 from featstore.findings import Finding, ordered
@@ -26,19 +28,28 @@ from featstore.image_facts import WAYS, recognise, seen_finding
 from featstore.images import manifest
 from featstore.images.csv import TABLES, list_csv
 from featstore.images.formats.container import HEAD, raster_format, suffixes
+from featstore.images.formats.npz import ARRAYS, read_table
+from featstore.images.names import merged_groups
 from featstore.images.reading import REASONS, pixel_digest_of, read_pixels
 from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options
-from featstore.results.fusion import MeanOfPages, Prediction, Predictions
+from featstore.results.fusion import MeanOfPages, PatientPrediction, Prediction, Predictions
 from featstore.serialization import open_regular, write_private
+from featstore.store.paths import require_writable
+from featstore.store.store import Store
+from featstore.store.training_record import save_training_record
 from featstore.types import COVARIATES, Decoding, FeatureKey, ImageRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from featstore.fusion.strategy import FusionStrategy
     from featstore.image_facts import Way
+    from featstore.images.formats.npz import PageTable
+    from featstore.results.fusion import ConformalRule
     from featstore.store.notes import BadImage
-    from featstore.store.training_record import KnownImages
+    from featstore.store.training_record import KnownImages, TrainingRecord
     from featstore.types import Features
 
 
@@ -56,7 +67,9 @@ class Model:
     """A model of a run folder, and what is needed to use it.
 
     `training_images` is what it has learned from; None for a run of an earlier featstore, which does not say.
-    `positive` is the class that the run calls so, if it does.
+    `positive` is the class that the run calls so, if it does. `pool` is how images become a patient's answer, at
+    `patient_point`; None where the operating point was chosen for images. `sets` and `unlike` are what it keeps to
+    abstain by; None in a run without.
     """
 
     folder: Path
@@ -67,6 +80,15 @@ class Model:
     training_images: KnownImages | None
     positive: str | None = None
     covariates: CovariateEncoding | None = None
+    pool: str = MEAN_LOGIT
+    patient_point: OperatingPoint | None = None
+    sets: ConformalRule | None = None
+    unlike: UnlikeRule | None = None
+
+    @property
+    def pooling_point(self) -> OperatingPoint:
+        """At what operating point patients are answered: their own, else that of images."""
+        return self.patient_point or self.point
 
     @property
     def decoding(self) -> Decoding:
@@ -88,6 +110,8 @@ class Prepared:
         How images are recognised that the model or its backbones have learned from, by name and image id.
     findings
         What should be said before anything is computed.
+    tuned
+        What tuned backbones have learned from, by name.
     """
 
     model: Model
@@ -95,6 +119,7 @@ class Prepared:
     weights: Mapping[str, str]
     seen: Mapping[str, Mapping[str, Way]]
     findings: tuple[Finding, ...]
+    tuned: Mapping[str, TrainingRecord] = field(default_factory=dict)
 
 
 @public
@@ -103,9 +128,10 @@ def predict(
     images: str | Path | Sequence[str | Path],
     *,
     weights: Mapping[str, str] | None = None,
+    cache: str | Path | None = None,
     **reading: Unpack[ScanOptions],
 ) -> Predictions:
-    """Apply the model of a run to new images: one answer per image, and per page where a file holds several.
+    """Apply the model of a run to new images: an answer per image or page, and per patient where these are known.
 
     Parameters
     ----------
@@ -117,6 +143,9 @@ def predict(
     weights
         Where the backbones' weights are now, as for `featstore.extract`; their digests must be the run's. Those in
         Keras' cache or in a run beside this one are found, and random ones drawn again, without being named.
+    cache
+        Folder of a store: vectors that are there are not computed again, and new ones are kept as they come, so that
+        what was interrupted goes on. None keeps nothing of the new images.
     **reading
         How a CSV file is read, and how a path names the patient, so that patients who were in training are
         recognised: see `featstore.images.scan.ScanOptions`.
@@ -141,8 +170,10 @@ def predict(
     (16, ['covid', 'normal'])
     >>> answers.counts  # not of those that the model was fitted on
     Counts(labelled=4, right=..., seen=12)
+    >>> len(answers.patients)  # of which one image each was asked about
+    16
     """
-    return predict_prepared(prepare(folder, images, weights=weights, **reading))
+    return predict_prepared(prepare(folder, images, weights=weights, **reading), cache)
 
 
 def prepare(
@@ -186,7 +217,7 @@ def prepare_model(
         findings.append(lacking)
     if model.training_images is None or not model.training_images.is_complete:
         findings.append(Finding("FS409", "The run does not tell all images that its model has learned from."))
-    return Prepared(model, asked, found, seen, ordered(findings))
+    return Prepared(model, asked, found, seen, ordered(findings), tuned)
 
 
 def _find_with_covariates(
@@ -194,7 +225,7 @@ def _find_with_covariates(
 ) -> NewImages:
     """Images that are meant; of a table that lacks a covariate of the model, the columns that it needs are said."""
     try:
-        return find_images(images, **reading)
+        return find_images(images, model.classes, **reading)
     except ManifestError as error:
         names = reading.get("covariates") or ()
         if model.covariates is None or not any(f"no column {name!r}" in error.cause for name in names):
@@ -205,9 +236,15 @@ def _find_with_covariates(
         ) from error
 
 
-def predict_prepared(prepared: Prepared) -> Predictions:
-    """Load the networks, and let the model answer."""
-    features, bad = embed_images(prepared.images.records, prepared.model.keys, prepared.weights)
+def predict_prepared(prepared: Prepared, cache: str | Path | None = None) -> Predictions:
+    """Load the networks, as far as the cache lacks vectors, and let the model answer."""
+    keys, store = prepared.model.keys, None if cache is None else Store(Path(cache))
+    if store is not None:
+        require_writable(store.root)
+        for key in keys:  # before their first vector: it must never be lacking
+            if key.backbone.name in prepared.tuned:
+                save_training_record(store.root, key.backbone, prepared.tuned[key.backbone.name])
+    features, bad = embed_images(prepared.images.records, keys, prepared.weights, store=store)
     return answer(prepared, features, bad)
 
 
@@ -215,14 +252,24 @@ def answer(prepared: Prepared, features: Mapping[str, Features], bad: Mapping[st
     """What the model says of vectors ``(columns,)`` by image id; `bad` are the images that have none."""
     model, asked = prepared.model, prepared.images
     records = [record for record in asked.records if record.id in features]
+    distances = _distances(model, records, features)
     if model.covariates is not None:
         beside = require_covariates(model.covariates, records)
         features = {image: np.concatenate([features[image], beside[image]]) for image in beside}
+    answers = _predictions(prepared, records, features, distances)
+    named = _named_patients(records)
     return Predictions(
         run=str(model.folder),
         operating=model.point.to_json(),
         classes=model.classes,
-        predictions=tuple(_predictions(prepared, records, features)),
+        predictions=tuple(answers),
+        patients=tuple(_patients(model, named, records, features, answers)),
+        without_patient=sum(not record.group for record in records) if len(records) > 1 else 0,
+        pool=model.pool,
+        patient_operating=model.pooling_point.to_json(),
+        chosen_for_patients=model.patient_point is not None,
+        alpha=None if model.sets is None else model.sets.alpha,
+        unlike=None if model.unlike is None else model.unlike.about,
         files=tuple(_means(prepared, records, features)),
         bad=tuple(
             (str(path), reason, detail)
@@ -251,6 +298,9 @@ def read_model(folder: Path) -> Model:
     strategy, extra = load_strategy(folder / runs.MODEL)
     classes = _classes(extra, strategy)
     point = read_operating_point(extra.get("image_operating", extra.get("operating")), len(classes))
+    pool = extra.get("pool")
+    if pool is not None and not (isinstance(pool, str) and is_pool(pool)):
+        raise RunError("The model does not say how the images of a patient become one answer.", runs.REMEDY)
     keys = [key for key in runs.keys_of(document) if key.backbone.name != COVARIATES]
     beside = CovariateEncoding.from_json(extra["covariates"]) if extra.get("covariates") else None
     widths = [*(key.backbone.dimension for key in keys), *([] if beside is None else [len(beside.names)])]
@@ -266,6 +316,10 @@ def read_model(folder: Path) -> Model:
         read_training_images(folder, document),
         positive if positive in classes else None,
         beside,
+        pool or MEAN_LOGIT,
+        None if pool is None else read_operating_point(extra.get("operating"), len(classes)),
+        read_rule(extra.get("abstention"), len(classes)),
+        read_unlike(extra.get("unlike"), sum(key.backbone.dimension for key in keys)),
     )
 
 
@@ -319,8 +373,85 @@ def _label_findings(model: Model, asked: NewImages) -> list[Finding]:
     return [Finding("FS410", message, len(strange), examples)]
 
 
+def _distances(
+    model: Model, records: Sequence[ImageRecord], features: Mapping[str, Features]
+) -> list[float | None]:
+    """How far each image is from those of training, over the largest distance that is usual."""
+    if model.unlike is None or not records:
+        return [None] * len(records)
+    found: list[float | None] = [
+        *map(float, model.unlike.ratios(np.array([features[record.id] for record in records])))
+    ]
+    return found
+
+
+def _named_patients(records: Sequence[ImageRecord]) -> dict[str, list[int]]:
+    """Positions of the images of each patient, sorted by name; a single image is a patient of its own."""
+    if len(records) == 1 and not records[0].group:
+        return {str(records[0].path): [0]}
+    named: dict[str, dict[str, int]] = {}
+    for at, record in enumerate(records):
+        if record.group:
+            named.setdefault(record.group, {}).setdefault(
+                record.id, at
+            )  # one picture in two files counts once
+    return {name: list(images.values()) for name, images in sorted(named.items())}
+
+
+def _patients(
+    model: Model,
+    named: Mapping[str, Sequence[int]],
+    records: Sequence[ImageRecord],
+    features: Mapping[str, Features],
+    answers: Sequence[Prediction],
+) -> Iterator[PatientPrediction]:
+    """One answer per patient, pooled as the run pools, at the operating point that it has for patients."""
+    if not named:
+        return
+    rows = [at for part in named.values() for at in part]
+    numbers = np.repeat(np.arange(len(named)), [len(part) for part in named.values()])
+    raw = np.asarray(
+        model.strategy.predict_proba(np.array([features[records[at].id] for at in rows])), np.float64
+    )
+    positive = None if model.positive is None else model.classes.index(model.positive)
+    proba = model.pooling_point.calibrate(pool_images(raw, numbers, model.pool, positive))
+    chosen = model.pooling_point.decide(proba)
+    for (name, part), p, label, held in zip(
+        named.items(), proba, chosen, _sets(model, proba, None if model.sets is None else model.sets.by_patient),
+        strict=True,
+    ):  # fmt: skip
+        images = [answers[at] for at in part]
+        labels, ways = {image.given for image in images}, {image.in_training for image in images}
+        yield PatientPrediction(
+            patient=name,
+            images=len(part),
+            label=model.classes[int(label)],
+            probability=dict(zip(model.classes, p.tolist(), strict=True)),
+            given=next(iter(labels)) if len(labels) == 1 else None,
+            in_training=next((way for way in WAYS.values() if way in ways), None),
+            is_new=all(image.is_new for image in images),
+            prediction_set=held,
+            unlike=sum(image.is_unlike for image in images),
+        )
+
+
+def _sets(
+    model: Model, proba: NDArray[np.float64], thresholds: Sequence[float] | None
+) -> list[tuple[str, ...] | None]:
+    """Classes that the prediction set of each row holds; None of a model without sets."""
+    if thresholds is None:
+        return [None] * len(proba)
+    return [
+        tuple(name for name, held in zip(model.classes, row, strict=True) if held)
+        for row in prediction_sets(proba, thresholds).tolist()
+    ]
+
+
 def _predictions(
-    prepared: Prepared, records: Sequence[ImageRecord], features: Mapping[str, Features]
+    prepared: Prepared,
+    records: Sequence[ImageRecord],
+    features: Mapping[str, Features],
+    distances: Sequence[float | None],
 ) -> list[Prediction]:
     if not records:
         return []
@@ -330,6 +461,7 @@ def _predictions(
     ballots = model.strategy.votes(X) if hasattr(model.strategy, "votes") else np.empty((len(X), 0), int)
     names = [key.backbone.name for key in model.keys] + ([] if model.covariates is None else [COVARIATES])
     own = prepared.seen.get(MODEL, {})
+    sets = _sets(model, proba, None if model.sets is None else model.sets.by_image)
     return [
         Prediction(
             path=str(record.path),
@@ -340,18 +472,26 @@ def _predictions(
             page=record.frame + 1 if record.path in several else None,
             given=record.label or None,
             in_training=WAYS[own[record.id]] if record.id in own else None,
+            patient=record.group or None,
+            prediction_set=held,
+            distance=distance,
         )
-        for record, p, chosen, ballot in zip(records, proba, model.point.decide(proba), ballots, strict=True)
+        for record, p, chosen, ballot, held, distance in zip(
+            records, proba, model.point.decide(proba), ballots, sets, distances, strict=True
+        )
     ]
 
 
 def _means(
     prepared: Prepared, records: Sequence[ImageRecord], features: Mapping[str, Features]
 ) -> list[MeanOfPages]:
-    """Mean over the pages of each file that has several."""
+    """Mean over the pages of each file that has several, unless they are of several patients or classes."""
     model, found = prepared.model, []
     for path in dict.fromkeys(record.path for record in records if record.path in prepared.images.several):
-        pages = [record.id for record in records if record.path == path]
+        mine = [record for record in records if record.path == path]
+        if len({(record.group, record.label) for record in mine}) > 1:
+            continue
+        pages = [record.id for record in mine]
         mean = _probabilities(model, np.array([features[page] for page in pages])).mean(axis=0)
         label = model.classes[int(model.point.decide(mean[None])[0])]
         found.append(
@@ -422,6 +562,7 @@ class _Named:
     label: str = ""
     group: str = ""
     covariates: tuple[str, ...] = ()
+    pictures: PageTable | None = None
 
 
 @dataclass(slots=True)
@@ -430,6 +571,7 @@ class _Search:
 
     follow_links: bool
     table: Mapping[str, Any]
+    classes: Sequence[str]
     tables: int = 0
     unreadable: list[manifest.Quarantined] = field(default_factory=list)
     passed_over: list[Path] = field(default_factory=list)
@@ -441,6 +583,8 @@ class _Search:
             return self._folder(path)
         if path.is_file() and path.suffix.lower() in TABLES:
             return self._csv(path)
+        if path.is_file() and path.suffix.lower() in ARRAYS:
+            return [_Named(path, str(path), pictures=_table_of(path))]
         if not path.exists() and glob.has_magic(str(given)):
             return self._pattern(str(given))
         return [_Named(path, str(path))]
@@ -449,10 +593,15 @@ class _Search:
         found = []
         for path in self._below(folder):
             if _looks_like_image(path):
-                found.append(_Named(path, path.relative_to(folder).as_posix()))
+                name = path.relative_to(folder)
+                found.append(_Named(path, name.as_posix(), self._class_folder(name)))
             else:
                 self.passed_over.append(path)
         return found
+
+    def _class_folder(self, name: Path) -> str:
+        """The class of the model that a folder on the way is called by, the nearest to the file; empty if none is."""
+        return next((part for part in reversed(name.parts[:-1]) if part in self.classes), "")
 
     def _below(self, folder: Path) -> list[Path]:
         """Files at any depth, sorted; hidden ones are passed over, a folder inside itself is entered once."""
@@ -489,14 +638,18 @@ class _Search:
         return found
 
 
-def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[ScanOptions]) -> NewImages:
+def find_images(
+    images: str | Path | Sequence[str | Path], classes: Sequence[str] = (), **reading: Unpack[ScanOptions]
+) -> NewImages:
     """List and hash the images that are meant, page by page.
 
     Parameters
     ----------
     images
         A file, a folder (walked at any depth), a CSV file with a column ``path`` (and ``label`` and ``group``), a
-        pattern such as ``scans/**/*.png``, or several of these.
+        pattern such as ``scans/**/*.png``, arrays of pictures, or several of these.
+    classes
+        Folders of these names, below a folder that was given, are labels.
     **reading
         See `featstore.images.scan.ScanOptions`; the group pattern is searched in paths relative to the folder or CSV
         file that was given, and need not be found in all.
@@ -507,9 +660,14 @@ def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[Sca
         If nothing that was given is an image; with one example.
     """
     refuse_unknown_options(reading)
+    if reading.get("labels") is not None:
+        raise UsageError(
+            "--labels is for images that are learned from, and these are new ones.",
+            "Leave out --labels; known answers go into a CSV file with the columns path,label.",
+        )
     given = [images] if isinstance(images, str | os.PathLike) else list(images)
     table = {name: reading.get(name) for name in TABLE_OPTIONS}
-    search = _Search(reading.get("follow_links", False), table)
+    search = _Search(reading.get("follow_links", False), table, classes)
     named: dict[Path, _Named] = {}
     empty = []
     for one in given:
@@ -541,8 +699,9 @@ def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[Sca
             bad.append(contents)
     if not records:
         raise _nothing(given, bad, search.passed_over)
+    named_alike = merged_groups((record.group, record.id) for record in records if record.group)
     return NewImages(
-        tuple(records),
+        tuple(replace(r, group=named_alike.get(r.group, r.group)) for r in records),
         frozenset(several),
         tuple((row.path, row.reason, row.detail) for row in [*bad, *empty]),
         len(search.passed_over),
@@ -552,8 +711,20 @@ def find_images(images: str | Path | Sequence[str | Path], **reading: Unpack[Sca
 
 def _pages(file: _Named, contents: manifest.Contents, regex: re.Pattern[str] | None) -> Iterator[ImageRecord]:
     group = file.group or (_group(file.name, regex) if regex else contents.group or "")
-    for image, frame in zip(contents.ids, contents.frames, strict=True):
-        yield ImageRecord(image, file.path, file.label, group, frame=frame, covariates=file.covariates)
+    labels, groups = [file.label] * contents.pages, [group] * contents.pages
+    if file.pictures is not None and len(file.pictures.labels) == contents.pages:
+        labels = [*file.pictures.labels]
+        groups = [*(file.pictures.groups or groups)]
+    for image, frame, label, own in zip(contents.ids, contents.frames, labels, groups, strict=True):
+        yield ImageRecord(image, file.path, label, own, frame=frame, covariates=file.covariates)
+
+
+def _table_of(path: Path) -> PageTable | None:
+    """Classes and patients of arrays of pictures, if they say any."""
+    try:
+        return read_table(path)
+    except (BadImageError, OSError):
+        return None
 
 
 def _compiled(pattern: str | None) -> re.Pattern[str] | None:
@@ -631,8 +802,13 @@ def _near(pattern: Path) -> str:
 # Predictions as a table
 
 
+def patients_file(path: Path) -> Path:
+    """Where the answers for patients go, beside a ``.csv`` of those for images."""
+    return path.with_name(f"{path.stem}-patients{path.suffix}")
+
+
 def refuse_unwritable(path: Path, *, overwrite: bool) -> None:
-    """Make sure, before any work is done, that a table may be written to `path`.
+    """Make sure, before any work is done, that tables may be written to `path` and beside it.
 
     Raises
     ------
@@ -645,23 +821,33 @@ def refuse_unwritable(path: Path, *, overwrite: bool) -> None:
         )
     if not path.parent.is_dir():
         raise UsageError(f"There is no folder {path.parent}.", "Make it first, or choose another --out.")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder.", "Choose another --out.")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} is there already.", "Choose another --out, or add --overwrite.")
+    for file in [path, patients_file(path)] if path.suffix.lower() == ".csv" else [path]:
+        if file.is_dir():
+            raise UsageError(f"{file} is a folder.", "Choose another --out.")
+        if file.exists() and not overwrite:
+            raise UsageError(f"{file} is there already.", "Choose another --out, or add --overwrite.")
 
 
-def write_table(path: Path, result: Predictions) -> None:
-    """Write all answers as ``.csv`` or ``.json``, for the owner alone.
+def write_table(path: Path, result: Predictions) -> tuple[Path, ...]:
+    """Write all answers as ``.csv`` or ``.json``, for the owner alone; those for patients in a CSV file beside it.
+
+    Returns
+    -------
+    The files that were written. Where no patients are known there is none about them; one from before gets no rows.
 
     Raises
     ------
     RunError
         If the disk refuses.
     """
-    is_csv = path.suffix.lower() == ".csv"
-    text = runs.csv_text(result.rows()) if is_csv else runs.json_text(result.to_json())
-    try:
-        write_private(path, text.encode())
-    except OSError as error:
-        raise RunError(f"Cannot write {path}: {error.strerror}", "Choose another --out.") from error
+    texts = {path: runs.json_text(result.to_json())}
+    if path.suffix.lower() == ".csv":
+        texts = {path: runs.csv_text(result.rows())}
+        if result.patients or patients_file(path).exists():
+            texts[patients_file(path)] = runs.csv_text(result.patient_rows())
+    for file, text in texts.items():
+        try:
+            write_private(file, text.encode())
+        except OSError as error:
+            raise RunError(f"Cannot write {file}: {error.strerror}", "Choose another --out.") from error
+    return tuple(texts)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Unpack
 from featstore.api.check import ReadableImages
 from featstore.arguments import public
 from featstore.errors import StoreError, UsageError, did_you_mean
+from featstore.images.csv import TABLES, other_columns
 from featstore.images.manifest import Manifest, require_no_errors
 from featstore.images.scan import ScanOptions, scan
 from featstore.results.extraction import DataSplit, SplitPart
@@ -57,7 +58,8 @@ def split(
     data
         A folder, a CSV file or a `Manifest`. A split of its own is not kept, and that is told.
     out
-        The CSV file: ``path,label,group,split[,site]``, paths relative to it. With `folds`, one for each fold:
+        The CSV file: ``path,label,group,split[,site]``, paths relative to it, and all other columns of the table that
+        `data` is, or the covariates that were named of a table of labels. With `folds`, one for each fold:
         ``split-1.csv`` and so on, in which the fold is ``test`` and the rest ``train``. For their owner alone.
     by
         What stays together: ``group``, or ``image`` where the data set names no groups and each image is a patient.
@@ -110,8 +112,10 @@ def split(
         drawn = {f"fold {number}": test for number, (_, test) in enumerate(pairs, 1)}
         divisions = [{"train": train, "test": test} for train, test in pairs]
     root = _root(manifest, target)
+    others = _other_columns(data, manifest, options)
     for path, division in zip(targets, divisions, strict=True):
-        _write(path, _text(manifest, table, division, root or target.parent, with_groups=by == GROUP))
+        page = _text(manifest, table, division, root or target.parent, others, with_groups=by == GROUP)
+        _write(path, page)
     parts = zip(drawn.items(), shares, strict=True)
     return DataSplit(
         files=tuple(map(str, targets)),
@@ -211,11 +215,27 @@ def _root(manifest: Manifest, out: Path) -> Path | None:
     return manifest.root.absolute()
 
 
+def _other_columns(
+    data: str | Path | Manifest, manifest: Manifest, options: ScanOptions
+) -> tuple[list[str], dict[Path, Sequence[str]]]:
+    """Names of the further columns of the data set's table, such as age, and the cells of each file."""
+    if not isinstance(data, Manifest) and Path(data).is_file() and Path(data).suffix.lower() in TABLES:
+        asked = {name: options.get(name) for name in ("columns", "root", "suffix")}
+        names, cells = other_columns(Path(data), **asked)  # type: ignore[arg-type]
+        return names, {file.path: cells[_inside(file.path, manifest.root)] for file in manifest.files}
+    return list(manifest.covariates), {file.path: file.covariates for file in manifest.files}
+
+
+def _inside(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
 def _text(
     manifest: Manifest,
     table: ReadableImages,
     division: Mapping[str, Rows],
     base: Path,
+    others: tuple[list[str], dict[Path, Sequence[str]]],
     *,
     with_groups: bool,
 ) -> bytes:
@@ -227,8 +247,11 @@ def _text(
     columns = ["path", "label", *(["group"] if with_groups else []), "split", *(["site"] if has_site else [])]
     page = io.StringIO(newline="")
     writer = csv.writer(page, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(_cells(name, names[name], columns) for name in sorted(names))
+    further, cells = others
+    writer.writerow([*columns, *further])
+    writer.writerows(
+        [*_cells(name, names[name], columns), *cells[names[name].path]] for name in sorted(names)
+    )
     return page.getvalue().encode()
 
 

@@ -21,7 +21,7 @@ from featstore import registry
 from featstore.errors import BackboneError, UnknownNameError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from importlib.metadata import EntryPoint
 
     import keras
@@ -231,15 +231,17 @@ NETWORKS = "FEATSTORE_NETWORKS"
 """Environment variable: JSON of the files that were named, and of what was found in them. Workers inherit it."""
 LAYERS = "FEATSTORE_LAYERS"
 """The same for layers of Keras networks: JSON of the channels of each."""
-_FILE = re.compile(r"([^=]*)=(.+\.onnx)", re.DOTALL | re.IGNORECASE)
+_FILE = re.compile(r"([^=]*)=(.+\.onnx)(?:\[(.*)\])?", re.DOTALL | re.IGNORECASE)
 
 
 def named(backbones: Iterable[str]) -> list[str]:
     """Names of networks: ``NAME=FILE.onnx`` makes a file one of the catalogue, as `add_file` does.
 
+    Behind the file may stand what its graph does not say: ``NAME=FILE.onnx[input_size=224,mean=0.5,std=0.5]``.
+
     ``ResNet50:conv4``, the network up to a layer, is called ``ResNet50.conv4``: folders bear its name.
     """
-    return [add_file(*pair.groups()) if (pair := _FILE.fullmatch(one)) else _plain(one) for one in backbones]
+    return [_add_pair(*pair.groups()) if (pair := _FILE.fullmatch(one)) else _plain(one) for one in backbones]
 
 
 def base_name(name: str) -> str:
@@ -248,8 +250,29 @@ def base_name(name: str) -> str:
     return base if dot and layer and base in _TABLE else name
 
 
-def add_file(name: str, file: str | Path) -> str:
+def without_settings(choice: str) -> str:
+    """Path of an ONNX file, without the settings behind it; any other choice of weights as it is."""
+    found = _FILE.fullmatch(f"={choice}")
+    return found[2] if found else choice
+
+
+def _add_pair(name: str, file: str, settings: str | None = None) -> str:
+    from featstore.backbones import onnx_backbone
+
+    return add_file(name, file, onnx_backbone.parse_settings(name, settings) if settings else None)
+
+
+def add_file(name: str, file: str | Path, given: Mapping[str, Any] | None = None) -> str:
     """Make an ONNX file a network of this process and of those that it starts; return its name.
+
+    Parameters
+    ----------
+    name
+        Of the network.
+    file
+        Where it is.
+    given
+        Fields of `featstore.backbones.onnx_backbone.Settings`; they go before those in the file beside it.
 
     Raises
     ------
@@ -269,12 +292,13 @@ def add_file(name: str, file: str | Path) -> str:
             f"{name} is the name of another network.", f"Choose one of your own: my{name}={Path(file).name}."
         )
     path = Path(file).expanduser().absolute()
-    settings, dimension = onnx_backbone.examine(name, path)
+    settings, dimension = onnx_backbone.examine(name, path, given)
     known = {
         "file": str(path),
         "state": onnx_backbone.state(path),
         "settings": asdict(settings),
         "dimension": dimension,
+        "given": dict(given or {}),
     }
     os.environ[NETWORKS] = json.dumps({**_files(), name: known})
     return name
@@ -283,8 +307,8 @@ def add_file(name: str, file: str | Path) -> str:
 def add_files(choices: Iterable[tuple[str, str]]) -> None:
     """Make ONNX files networks that are given as weights of a name that nobody else has."""
     for name, choice in choices:
-        if _FILE.fullmatch(f"={choice}") and name not in names():
-            add_file(name, choice)
+        if (found := _FILE.fullmatch(f"={choice}")) and name not in names():
+            _add_pair(name, found[2], found[3])
 
 
 def network_file(name: str) -> tuple[Path, Settings]:
@@ -294,7 +318,7 @@ def network_file(name: str) -> tuple[Path, Settings]:
     known = _files()[name]
     path = Path(known["file"])
     if path.is_file() and onnx_backbone.state(path) != known["state"]:
-        add_file(name, path)
+        add_file(name, path, known.get("given"))
         known = _files()[name]
     return path, onnx_backbone.settings_from(known["settings"])
 

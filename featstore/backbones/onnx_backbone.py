@@ -26,7 +26,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from featstore.backbones.catalog import Row
-from featstore.errors import BackboneError, RefusedFileError, UnknownNameError, WeightsError, did_you_mean
+from featstore.errors import (
+    BackboneError,
+    RefusedFileError,
+    UnknownNameError,
+    UsageError,
+    WeightsError,
+    did_you_mean,
+)
 from featstore.isolated_reading import LostError, call_isolated
 from featstore.processes import threads
 from featstore.serialization import DocumentError, digest, read
@@ -114,8 +121,64 @@ def sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def examine(name: str, path: Path) -> tuple[Settings, int]:
+def parse_settings(name: str, text: str) -> dict[str, Any]:
+    """Read ``input_size=224,mean=0.485/0.456/0.406,std=0.5,pooling=cls``: what could stand in ``model.onnx.json``.
+
+    Raises
+    ------
+    UsageError
+        If a part is no field, or its value none that the field can have.
+
+    Examples
+    --------
+    >>> parse_settings("mine", "input_size=224,mean=0.5/0.4/0.3,channels=BGR")
+    {'input_size': 224, 'mean': [0.5, 0.4, 0.3], 'channels': 'BGR'}
+    """
+    known = [one.name for one in fields(Settings)]
+    found: dict[str, Any] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        key, equals, value = part.partition("=")
+        if key not in known or not equals:
+            raise UsageError(
+                f"{name}: {part[:60]!r} is no setting of an ONNX file.",
+                f"{did_you_mean(key, known)} Write for instance {name}=model.onnx[{_EXAMPLE}].",
+            )
+        if key in found:
+            raise UsageError(f"{name}: {key} is said twice.", "Leave one of them out.")
+        try:
+            found[key] = _value_of(key, value)
+        except ValueError:
+            raise UsageError(
+                f"{name}: {part[:60]!r} cannot be.", f"Write for instance {name}=model.onnx[{_EXAMPLE}]."
+            ) from None
+    return found
+
+
+def _value_of(key: str, value: str) -> Any:  # noqa: ANN401
+    if key in {"input_size", "skip_tokens"}:
+        return int(value)
+    if key == "scale":
+        return float(value)
+    if key in {"mean", "std"}:
+        numbers = [float(number) for number in value.split("/")]
+        return numbers if len(numbers) > 1 else numbers[0]
+    return value.strip()
+
+
+_EXAMPLE: Final = "input_size=224,mean=0.485/0.456/0.406,std=0.229/0.224/0.225"
+
+
+def examine(name: str, path: Path, given: Mapping[str, Any] | None = None) -> tuple[Settings, int]:
     """Settings of a network, completed from its graph, and the length of its vector.
+
+    Parameters
+    ----------
+    name
+        Of the network.
+    path
+        Its file; settings may lie beside it.
+    given
+        Fields of `Settings` that go before those in the file beside it.
 
     Raises
     ------
@@ -126,14 +189,14 @@ def examine(name: str, path: Path) -> tuple[Settings, int]:
     BackboneError
         If onnxruntime is not installed.
     """
-    return _examined(name, path, *state(path))
+    return _examined(name, path, json.dumps(dict(given or {})), *state(path))
 
 
 @lru_cache
-def _examined(name: str, path: Path, *_state: int) -> tuple[Settings, int]:
+def _examined(name: str, path: Path, given: str, *_state: int) -> tuple[Settings, int]:
     _require_runtime()
     graph = read_graph(path)
-    settings = _complete(name, path, _written(path), graph)
+    settings = _complete(name, path, {**_written(path), **json.loads(given)}, graph)
     try:
         (shape, steady), _ = call_isolated(f"{__name__}:probe", path, asdict(settings))
     except LostError as error:
@@ -214,7 +277,7 @@ def _complete(name: str, path: Path, written: Mapping[str, Any], graph: Graph) -
         raise WeightsError(
             f"{name}: {path} does not say the {' and '.join(missing)} of its input {takes.name!r} {takes.shown}.",
             f"Write {sidecar(path)} beside it: {_example(said)} (mean and std here are those of ImageNet,"
-            " of pixels of 0..1).",
+            f" of pixels of 0..1); or say it in the command: '{name}={path.name}[{_EXAMPLE}]'.",
         )
     if "output" not in found and len(graph.outputs) > 1:
         raise WeightsError(

@@ -184,7 +184,7 @@ def choice_for(name: str, choices: Mapping[str, str]) -> str:
     for other in choices.keys() - {name, EVERY_BACKBONE}:
         catalog.row(other)  # which is a look into the table, and refuses what is not there
     named = choices.get(name, choices.get(catalog.base_name(name)))
-    return named or choices.get(EVERY_BACKBONE, IMAGENET)
+    return catalog.without_settings(named or choices.get(EVERY_BACKBONE, IMAGENET))
 
 
 def load_weights(row: Row, network: keras.Model, path: Path) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.matrix import FeatureMatrix
+    from featstore.splits import Split
 
     Rows = NDArray[np.intp]
 
@@ -133,6 +134,43 @@ def mean_rows(matrix: FeatureMatrix, images: Rows, backbones: Sequence[str]) -> 
 def _sample_view(image_id: str, seed: int, n_views: int) -> int:
     """A view from the seed and the image alone, so that neither fold nor order moves it."""
     return int(np.random.default_rng([seed, int(image_id, 16)]).integers(n_views))
+
+
+# Harmonisation inside a fold
+
+NONE, PER_SITE = HARMONISATIONS = ("none", "per-site")
+"""What is done about features that differ between sites: nothing, or `by_site`."""
+
+
+def by_site(matrix: FeatureMatrix, split: Split) -> FeatureMatrix:
+    """Standardise the features of a fold by the mean and deviation of each site.
+
+    They are those of the site's training images, in their identity view; of a site that is left out, which has none,
+    those of its test images, without their labels.
+
+    Parameters
+    ----------
+    matrix
+        Features whose images name their sites.
+    split
+        Training and test images; all others stay as they are.
+    """
+    train, test = split
+    sites = np.array([record.site or "" for record in matrix.records])
+    features = matrix.features.copy()
+    for site in np.unique(sites[np.concatenate(split)]):
+        mine = train[sites[train] == site]
+        others = test[sites[test] == site]
+        known = mine if len(mine) else others
+        rows = np.concatenate([mine, others])
+        for block in matrix.blocks:
+            if block.name in matrix.networks:
+                columns = slice(block.start, block.stop)
+                part = matrix.features[0, known, columns].astype(np.float64)
+                mean, deviation = part.mean(axis=0), part.std(axis=0)
+                scaled = (matrix.features[:, rows, columns] - mean) / np.where(deviation > 0, deviation, 1.0)
+                features[:, rows, columns] = scaled
+    return replace(matrix, features=features)
 
 
 # Candidates

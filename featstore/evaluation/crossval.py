@@ -14,8 +14,11 @@ from featstore import registry
 from featstore.errors import UsageError
 from featstore.evaluation.candidates import (
     EXPAND,
+    NONE,
+    PER_SITE,
     STRATEGIES,
     build,
+    by_site,
     comparison_options,
     fit_candidate,
     fit_jointly,
@@ -50,22 +53,24 @@ def cross_validate(
     selections: Sequence[tuple[str, ...]] = (),
     jobs: int = 1,
     prediction_cache: PredictionCache | None = None,
+    harmonise: str = NONE,
 ) -> Iterator[tuple[int, int, Vector]]:
     """Fit every candidate on every fold; yield (candidate, fold, probabilities of the test images).
 
     Candidates whose strategy can fit many subsets together (`featstore.fusion.strategy.SubsetStrategy`) share a fit
     in each fold. `selections` is what `select_per_fold` returns; without greedy candidates nobody looks at it. What
     the cache knows is taken from it and comes first; what is new is saved by the process that computed it, at once.
+    With `harmonise`, features are those of `by_site`, made inside each fold.
     """
     fresh = []
     for joint, f in ((joint, f) for joint in joint_fits(candidates) for f in range(len(splits))):
         resolved = [_with_selected_backbones(candidates[c], selections, f) for c in joint]
-        known = prediction_cache.load(matrix, resolved, splits[f]) if prediction_cache else None
+        known = prediction_cache.load(matrix, resolved, splits[f], harmonise) if prediction_cache else None
         if known is None:
             fresh.append((joint, f, resolved))
         else:
             yield from zip(joint, [f] * len(joint), known, strict=True)
-    calls = [(matrix, resolved, splits[f], prediction_cache) for _, f, resolved in fresh]
+    calls = [(matrix, resolved, splits[f], prediction_cache, harmonise) for _, f, resolved in fresh]
     for (joint, f, _), proba in zip(fresh, parallel_starmap(_fit_fold, calls, jobs), strict=True):
         yield from zip(joint, [f] * len(joint), proba, strict=True)
 
@@ -106,18 +111,23 @@ def _with_selected_backbones(
 
 
 def _fit_fold(
-    matrix: FeatureMatrix, joint: Sequence[Candidate], split: Split, prediction_cache: PredictionCache | None
+    matrix: FeatureMatrix,
+    joint: Sequence[Candidate],
+    split: Split,
+    prediction_cache: PredictionCache | None,
+    harmonise: str,
 ) -> list[Vector]:
     """Fit candidates together on one fold, and return the probabilities of each of the test images."""
     train, test = split
+    table = by_site(matrix, split) if harmonise == PER_SITE else matrix
     if len(joint) > 1:
-        proba = fit_jointly(matrix, joint, train, test)
+        proba = fit_jointly(table, joint, train, test)
     else:
         (candidate,) = joint
-        unfitted = build(candidate, matrix, comparison_options(candidate.strategy))
-        proba = [predict_proba(fit_candidate(unfitted, matrix, train, candidate), matrix, test, candidate)]
+        unfitted = build(candidate, table, comparison_options(candidate.strategy))
+        proba = [predict_proba(fit_candidate(unfitted, table, train, candidate), table, test, candidate)]
     if prediction_cache is not None:
-        prediction_cache.save(matrix, joint, split, proba)
+        prediction_cache.save(matrix, joint, split, proba, harmonise)
     return proba
 
 
@@ -178,23 +188,32 @@ class PredictionCache:
             usage or CacheUsage(),
         )
 
-    def load(self, matrix: FeatureMatrix, joint: Sequence[Candidate], split: Split) -> list[Vector] | None:
+    def load(
+        self, matrix: FeatureMatrix, joint: Sequence[Candidate], split: Split, harmonise: str = NONE
+    ) -> list[Vector] | None:
         """Probabilities of the test images by candidate, if this split was fitted before."""
         self.usage.requests += len(joint)
         if not self.reads:
             return None
         shape = len(split[1]), len(matrix.classes)
-        found = recorded_result(self.root, self._key(matrix, joint, split), [shape] * len(joint))
+        found = recorded_result(self.root, self._key(matrix, joint, split, harmonise), [shape] * len(joint))
         self.usage.hits += len(found or ())
         return found
 
     def save(
-        self, matrix: FeatureMatrix, joint: Sequence[Candidate], split: Split, proba: Sequence[Vector]
+        self,
+        matrix: FeatureMatrix,
+        joint: Sequence[Candidate],
+        split: Split,
+        proba: Sequence[Vector],
+        harmonise: str = NONE,
     ) -> None:
         """Keep what was answered."""
-        record_result(self.root, self._key(matrix, joint, split), proba)
+        record_result(self.root, self._key(matrix, joint, split, harmonise), proba)
 
-    def _key(self, matrix: FeatureMatrix, joint: Sequence[Candidate], split: Split) -> dict[str, Any]:
+    def _key(
+        self, matrix: FeatureMatrix, joint: Sequence[Candidate], split: Split, harmonise: str
+    ) -> dict[str, Any]:
         """Who is fitted together is part of it: company can change the last bits."""
         train, test = split
         learned = [train.tolist(), matrix.y[train].tolist(), matrix.groups[train].tolist()]
@@ -204,7 +223,14 @@ class PredictionCache:
             "training": digest(learned),
             "test": digest(test.tolist()),
             "software": _software(),
+            **({} if harmonise == NONE else {"harmonise": [harmonise, _sites(matrix, split)]}),
         }
+
+
+def _sites(matrix: FeatureMatrix, split: Split) -> str:
+    """Digest of which images are of one site."""
+    rows = np.concatenate(split)
+    return digest(np.unique([matrix.records[at].site or "" for at in rows], return_inverse=True)[1].tolist())
 
 
 def _describe(candidate: Candidate, matrix: FeatureMatrix) -> dict[str, Any]:

@@ -61,6 +61,11 @@ class EvaluationDesign:
         How many times all images are tested.
     positive
         Class that sensitivity is about; None for macro averages.
+    sites
+        The site that each fold leaves out, where folds are sites; a score is then the mean over the sites where it is
+        defined.
+    factor
+        Overlap factor where it is not that of the folds.
     """
 
     y: NDArray[np.intp]
@@ -68,11 +73,25 @@ class EvaluationDesign:
     splits: Sequence[Split]
     repeats: int = 1
     positive: int | None = None
+    sites: tuple[str, ...] = ()
+    factor: float | None = None
 
     @property
     def overlap_factor(self) -> float:
         """How much wider intervals are for the overlap of the training sets."""
-        return overlap_factor(self.splits)
+        return overlap_factor(self.splits) if self.factor is None else self.factor
+
+    @property
+    def ranked_folds(self) -> list[int]:
+        """Folds whose test images can be ranked: all, unless they are sites, of which some may lack a class."""
+        every = np.unique(self.y)
+        return [
+            at
+            for at, (_, test) in enumerate(self.splits)
+            if not self.sites
+            or len(np.unique(self.y[test] == self.positive if self.positive is not None else self.y[test]))
+            == (2 if self.positive is not None else len(every))
+        ]
 
     @property
     def first_repeat(self) -> range:
@@ -157,6 +176,42 @@ def score_candidates(
     ]
 
 
+def score_primary(
+    design: EvaluationDesign,
+    candidates: Sequence[Candidate],
+    proba: Sequence[Sequence[Vector]],
+    weights: Vector,
+) -> list[CandidateScores]:
+    """As `score_candidates`, by the primary metric alone and without its variance components."""
+    found = []
+    for candidate, values in zip(candidates, proba, strict=True):
+        tests = [test for _, test in design.splits]
+        scores = [
+            metrics.primary_score(
+                design.y[test], p, np.vstack([np.ones((1, len(test))), weights[:, test]]), design.positive
+            )
+            for test, p in zip(tests, values, strict=True)
+        ]
+        decisions = tuple(metrics.decide(p, design.positive) for p in values)
+        size = _sample_sizes(design, values, decisions)[metrics.PRIMARY]
+        resampled = fold_mean([part[1:] for part in scores])
+        seen = np.array([part[0] for part in scores])
+        estimate = _metric_estimate(metrics.PRIMARY, seen, resampled, size, design)
+        spread = VarianceComponents(patients=None, folds=None, training=None)
+        found.append(
+            CandidateScores(
+                candidate,
+                tuple(values),
+                decisions,
+                {metrics.PRIMARY: estimate},
+                spread,
+                resampled,
+                sample_size=size,
+            )
+        )
+    return found
+
+
 def fold_mean(values: Sequence[Vector]) -> Vector:
     """Mean over folds, leaving out the folds in which a resample lacks a class; NaN where all do."""
     stacked = np.array(values)
@@ -195,12 +250,13 @@ def _score_candidate(
     for name in metrics.metrics():
         resampled[name] = fold_mean([part[name][1:] for part in scores])
         folds = np.array([part[name][0] for part in scores])
-        estimates[name] = _metric_estimate(name, folds, resampled[name], known[name], design.overlap_factor)
+        estimates[name] = _metric_estimate(name, folds, resampled[name], known[name], design)
     estimates["ece"] = _pooled_error(design, proba, weights, known["ece"])
     seen = np.array([part[metrics.PRIMARY][0] for part in scores])
     least = None
-    if np.isfinite(seen).all():
-        least = minimal_interval(float(seen.mean()), resampled[metrics.PRIMARY], known[metrics.PRIMARY])
+    ranked = seen[design.ranked_folds]
+    if len(ranked) and np.isfinite(ranked).all():
+        least = minimal_interval(float(ranked.mean()), resampled[metrics.PRIMARY], known[metrics.PRIMARY])
     spread = _variance_components(design, seen, resampled[metrics.PRIMARY], least, reseeded)
     return CandidateScores(
         candidate,
@@ -218,7 +274,22 @@ def _sample_sizes(
     design: EvaluationDesign, proba: Sequence[Vector], decisions: Sequence[NDArray[np.intp]]
 ) -> dict[str, SampleSize | None]:
     """What the scores rest on: every image once, ranked within its fold."""
-    folds = design.first_repeat
+    found = _sizes_of_folds(design, design.first_repeat, proba, decisions)
+    ranked = design.ranked_folds
+    if len(ranked) == len(design.splits):
+        return found
+    if not ranked:
+        return found | dict.fromkeys(metrics.RANKING)
+    of_ranked = _sizes_of_folds(design, ranked, proba, decisions)
+    return found | {name: of_ranked[name] for name in metrics.RANKING}
+
+
+def _sizes_of_folds(
+    design: EvaluationDesign,
+    folds: Sequence[int],
+    proba: Sequence[Vector],
+    decisions: Sequence[NDArray[np.intp]],
+) -> dict[str, SampleSize | None]:
     tests = [design.splits[at][1] for at in folds]
     rows = np.concatenate(tests)
     ends = np.cumsum([len(test) for test in tests])
@@ -233,16 +304,17 @@ def _sample_sizes(
 
 
 def _metric_estimate(
-    name: str, folds: Vector, resampled: Vector, sample_size: SampleSize | None, factor: float
+    name: str, folds: Vector, resampled: Vector, sample_size: SampleSize | None, design: EvaluationDesign
 ) -> MetricEstimate:
     each = tuple(float(value) if np.isfinite(value) else None for value in folds)
-    if None in each:
+    defined = folds[np.isfinite(folds)] if design.sites else folds
+    if not len(defined) or not np.isfinite(defined).all():
         return MetricEstimate(mean=None, deviation=None, interval=None, folds=each)
-    mean = float(folds.mean())
+    mean = float(defined.mean())
     return MetricEstimate(
         mean=mean,
-        deviation=_deviation(folds),
-        interval=score_interval(name, mean, resampled, sample_size, factor),
+        deviation=_deviation(defined),
+        interval=score_interval(name, mean, resampled, sample_size, design.overlap_factor),
         folds=each,
     )
 
@@ -253,12 +325,11 @@ def _pooled_error(
     """Calibration error of all images together: a fold alone has too few for bins."""
     folds = design.first_repeat
     rows = np.concatenate([design.splits[at][1] for at in folds])
-    whole = np.empty((len(design.y), proba[0].shape[1]))
-    whole[rows] = np.concatenate([proba[at] for at in folds])
-    tested = np.sort(rows)
+    order = np.argsort(rows, kind="stable")
+    tested, values = rows[order], np.concatenate([proba[at] for at in folds])[order]
     # All images as a rule, which spares a copy of the weights.
-    drawn = weights if len(tested) == len(design.y) else weights[:, tested]
-    y, values = design.y[tested], whole[tested]
+    drawn = weights if np.array_equal(tested, np.arange(len(design.y))) else weights[:, tested]
+    y = design.y[tested]
     seen, errors = (
         metrics.calibration_error(y, values, each, design.positive) for each in (np.ones((1, len(y))), drawn)
     )
@@ -281,7 +352,7 @@ def _variance_components(
     least: tuple[float, float] | None,
     reseeded: Sequence[Sequence[Vector]],
 ) -> VarianceComponents:
-    means = folds.reshape(design.repeats, -1).mean(axis=1)
+    means = (folds[np.isfinite(folds)] if design.sites else folds).reshape(design.repeats, -1).mean(axis=1)
     plain = np.ones((1, len(design.y)))
     seeds = [primary_mean(design, p, plain, design.first_repeat)[0] for p in reseeded]
     patients = None

@@ -481,17 +481,28 @@ def data_findings(matrix: FeatureMatrix, facts: FactTable, *, draws_folds: bool)
 
 
 def cross_validated_shortcuts(
-    design: EvaluationDesign, facts: FactTable, weights: Vector, patients: Patients | None = None
+    design: EvaluationDesign,
+    facts: FactTable,
+    weights: Vector,
+    patients: Patients | None = None,
+    learned: Sequence[Split] | None = None,
 ) -> tuple[CandidateScores, ...]:
     """Scores of the guesses that need no network, on the folds of a comparison; none if an image is not known.
 
-    Where `patients` are scored, `design` is of their images and `weights` of them.
+    Where `patients` are scored, `design` is of their images and `weights` of them. Where all images are one test set
+    (every patient is left out), guesses are `learned` by other folds, which test each image once.
     """
     if len(facts.records) < len(design.y):
         return ()
-    answers = shortcut_probabilities(facts.rows, design.y, design.splits)
+    answers = shortcut_probabilities(facts.rows, design.y, learned or design.splits)
     guesses = [Candidate("shortcut", (), name) for name in answers]
     proba = list(answers.values())
+    if learned is not None:
+        order = np.argsort(np.concatenate([test for _, test in learned]), kind="stable")
+        proba = [[np.concatenate(values)[order]] for values in proba]
+        # The share of a class differs a little between folds, which would rank their images.
+        share = np.bincount(design.y, minlength=int(design.y.max()) + 1) / len(design.y)
+        proba[list(answers).index(MAJORITY)] = [np.tile(share, (len(design.y), 1))]
     if patients is not None:
         proba = [patients.pooled_folds(values, design.splits) for values in proba]
         design = patients.design(design)

@@ -140,7 +140,7 @@ def require_unseen(
         if choosing and known[splits["train"]].any():
             raise AuditError(
                 f"{name} was tuned on training images, so nothing can be chosen on them as if they were new.",
-                "Leave out --calibrate and --sensitivity, or use the --weights from before.",
+                "Leave out --calibrate, --sensitivity and --abstain, or use the --weights from before.",
             )
 
 

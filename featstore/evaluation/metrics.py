@@ -311,9 +311,9 @@ def _log_loss(answers: Answers) -> Vector:
 # The table of metrics: a new one is a row
 
 GROUPS = {
-    "ranking": "Does it put the ill above the well?",
-    "decision": "Does it answer right?",
-    "probability": "Can its probabilities be taken at their word? (0 is best)",
+    "ranking": "Discrimination: does it rank the classes apart?",
+    "decision": "Classification: are its answers right?",
+    "probability": "Calibration: can its probabilities be trusted? (0 is best)",
 }
 """Question that the metrics of each group answer; they stand together in tables."""
 

@@ -151,19 +151,20 @@ def patient_contributions(design: EvaluationDesign, scored: Sequence[CandidateSc
     names, index = np.unique(design.groups, return_inverse=True)
     targets = [design.positive] if design.positive is not None else range(int(design.y.max()) + 1)
     total = np.zeros((len(scored), len(names)))
+    ranked = design.ranked_folds
     for target in targets:
         truth = design.y == target
         both = [
             (at, test)
             for at, (_, test) in enumerate(design.splits)
-            if truth[test].any() and not truth[test].all()
+            if at in ranked and truth[test].any() and not truth[test].all()
         ]
         halves = [
             _placements(truth[test], np.array([s.proba[at][:, target] for s in scored])) for at, test in both
         ]
         for side, wanted in enumerate((truth, ~truth)):
             who = [index[test[wanted[test]]] for _, test in both]
-            _add_contributions(total, [half[side] for half in halves], who, len(design.splits))
+            _add_contributions(total, [half[side] for half in halves], who, len(ranked))
     return total / len(targets)
 
 
@@ -200,10 +201,13 @@ def t_quantile(degrees: int) -> float:
 
 def _degrees(design: EvaluationDesign) -> int:
     """Patients of the rarest class, less one for each fold, whose mean was taken from them."""
-    rows = tested(design)
+    folds = [at for at in design.ranked_folds if at in design.first_repeat]
+    if not folds:
+        return 1
+    rows = np.concatenate([design.splits[at][1] for at in folds])
     y, groups = design.y[rows], design.groups[rows]
     rarest = min(len(np.unique(groups[y == c])) for c in np.unique(y))
-    return max(1, rarest - len(design.first_repeat))
+    return max(1, rarest - len(folds))
 
 
 def tested(design: EvaluationDesign) -> Numbers:
@@ -384,10 +388,12 @@ def _delong_errors(
     with np.errstate(
         invalid="ignore"
     ):  # a fold with a single ill or well patient has infinite entries of either sign
-        for at, (_, test) in enumerate(design.splits):
+        for at in design.ranked_folds:
+            test = design.splits[at][1]
             values = np.array([s.proba[at][:, design.positive] for s in scored_candidates])
             total += auc_covariance(design.y[test] == design.positive, values, design.groups[test])[1]
-    covariance = design.overlap_factor**2 * design.repeats / len(design.splits) ** 2 * total
+    folds = max(1, len(design.ranked_folds))
+    covariance = design.overlap_factor**2 * design.repeats / folds**2 * total
     own = covariance.diagonal()
     variance = own[a] + own[b] - 2 * covariance[a, b]
     # Equal probabilities leave a rounding error where there is no variance.
@@ -414,6 +420,7 @@ def _corrected_t(
     design: EvaluationDesign, scored_candidates: Sequence[CandidateScores], a: Numbers, b: Numbers
 ) -> Vector:
     folds = np.array([s.estimates[PRIMARY].folds for s in scored_candidates], np.float64)
+    folds = folds[:, design.ranked_folds]
     share = float(np.mean([len(test) / len(train) for train, test in design.splits]))
     return corrected_t_p(folds[a] - folds[b], share)
 

@@ -7,13 +7,12 @@ answer is fixed in advance, by name, and is no part of the fit.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featstore.errors import AuditError, UnknownNameError, UsageError, did_you_mean
-from featstore.evaluation.estimates import EvaluationDesign
 from featstore.findings import quoted
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featstore.evaluation.estimates import EvaluationDesign
     from featstore.matrix import FeatureMatrix
     from featstore.splits import LabelledImages, Split
     from featstore.types import ImageRecord
@@ -187,7 +187,7 @@ class Patients:
     def design(self, design: EvaluationDesign) -> EvaluationDesign:
         """The same folds over patients."""
         splits = [self.split(one) for one in design.splits]
-        return EvaluationDesign(self.y, self.groups, splits, design.repeats, design.positive)
+        return replace(design, y=self.y, groups=self.groups, splits=splits)
 
     def pooled_folds(self, proba: Sequence[Vector], splits: Sequence[Split]) -> list[Vector]:
         """Probabilities of the patients of each fold from those of its test images."""
@@ -213,6 +213,14 @@ def patients_of(matrix: FeatureMatrix, pool: str, positive: int | None) -> Patie
             "Name them, --columns group=patient_id or --group-pattern; or leave out --unit group.",
         )
     return _patients(matrix, pool, positive)
+
+
+def patients_unless_torn(matrix: FeatureMatrix, pool: str, positive: int | None) -> Patients | None:
+    """The same; None where one has images of several classes, or none are known."""
+    try:
+        return patients_of(matrix, pool, positive)
+    except AuditError:
+        return None
 
 
 def _patients(table: LabelledImages, pool: str, positive: int | None) -> Patients:

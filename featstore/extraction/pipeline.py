@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.images.manifest import Manifest
+    from featstore.store.store import Store
     from featstore.types import Backbone, Decoding, FeatureKey, Features, ImageRecord, Pixels, View
 
 
@@ -623,7 +624,7 @@ def refuse_undeclared_range(records: Iterable[ImageRecord], decoding: Decoding) 
         )
 
 
-# Vectors of a few images for a finished model, without a store
+# Vectors of a few images for a finished model, with or without a store
 
 
 def embed_images(
@@ -632,6 +633,7 @@ def embed_images(
     weights: Mapping[str, str],
     engine: str = AUTO,
     change: Callable[[BackoffBackbone], Backbone] | None = None,
+    store: Store | None = None,
 ) -> tuple[dict[str, Features], dict[str, BadImage]]:
     """Compute the vectors of images under `keys`, backbones side by side.
 
@@ -647,24 +649,36 @@ def embed_images(
         As for `featstore.extract`.
     change
         Makes of each network what computes in its place, for rows of something else than its vectors.
+    store
+        Where vectors are taken from, and kept as they come, so that what was interrupted goes on; None keeps none.
 
     Returns
     -------
     features, bad
         By image id: ``(columns,)`` float32, network by network; and why the others do not decode.
     """
-    networks = Networks(weights, keys[0].backbone.preprocess, "float32", choose_engine(engine, here=True))
-    loaded = {key.backbone: networks.load(key.backbone) for key in keys}
-    backbones: Mapping[BackboneSpec, Backbone] = (
-        loaded if change is None else {spec: change(backbone) for spec, backbone in loaded.items()}
-    )
     images = {record.id: record for record in records}
-    memory = MemorySink()
-    todo = plan(keys, list(images), {})
-    stats = run_pass(image_blocks(todo), images, keys[0].decoding, backbones, memory, NullProgress())
-    bad = {found.id: found for found in stats.bad}
+    sink, decoding = (MemorySink() if store is None else store), keys[0].decoding
+    known = {} if store is None else store.bad_images(decoding)
+    todo = plan(keys, list(images), {} if store is None else store.stored(keys), known)
+    wanted = [key_plan.key for key_plan in todo.key_plans if key_plan.missing]
+    bad = {image: known[image] for image in images if image in known}
+    if wanted:
+        networks = Networks(
+            weights, wanted[0].backbone.preprocess, "float32", choose_engine(engine, here=True)
+        )
+        loaded = {key.backbone: networks.load(key.backbone) for key in wanted}
+        backbones: Mapping[BackboneSpec, Backbone] = (
+            loaded if change is None else {spec: change(backbone) for spec, backbone in loaded.items()}
+        )
+        stats = run_pass(image_blocks(todo), images, decoding, backbones, sink, NullProgress())
+        bad |= {found.id: found for found in stats.bad}
     good = [image for image in images if image not in bad]
-    return {image: np.concatenate([memory.rows[key][image] for key in keys]) for image in good}, bad
+    if isinstance(sink, MemorySink):
+        return {image: np.concatenate([sink.rows[key][image] for key in keys]) for image in good}, bad
+    sink.flush()
+    rows = np.concatenate([sink.read(key, good) for key in keys], axis=1)
+    return dict(zip(good, rows, strict=True)), bad
 
 
 class MemorySink:

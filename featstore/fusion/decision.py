@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.utils import check_random_state
 
 from featstore.errors import UsageError
 from featstore.fusion.linear import LinearModel, fit_logistic, probabilities
 from featstore.fusion.strategy import FusionStrategy, split_columns
+from featstore.splits import stratified_folds
 from featstore.types import Block
 
 if TYPE_CHECKING:
@@ -169,11 +169,10 @@ def fold_numbers(
     possible = min(folds, len(np.unique(groups)), int(np.bincount(y).max()))
     if possible < 2:  # noqa: PLR2004
         return fold_of
-    splitter = StratifiedGroupKFold(possible, shuffle=True, random_state=random_state)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # small classes are looked after below
-        for fold, (_, held) in enumerate(splitter.split(y, y, groups)):
-            fold_of[held] = fold
+    for fold, (_, held) in enumerate(
+        stratified_folds(y, groups, possible, check_random_state(random_state))
+    ):  # small classes are looked after below
+        fold_of[held] = fold
     for label in np.unique(y):
         if len(np.unique(fold_of[y == label])) == 1:
             fold_of[groups == np.bincount(groups[y == label]).argmax()] = ALWAYS_TRAINED

@@ -25,7 +25,7 @@ from featstore.processes import track
 from featstore.serialization import read_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 # Listing of the images
@@ -152,6 +152,41 @@ def list_csv(
     return Listing(
         locator.root, tuple(found.entries), tuple(unreadable), 0, findings, has_groups="group" in places
     )
+
+
+def other_columns(
+    file: Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    root: str | Path | None = None,
+    suffix: str | None = None,
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Columns of a table that say neither path nor label, group, split or site, and their cells by relative path.
+
+    Of lines that repeat a path the first counts. A column that bears the name of a role, but has none, is called
+    ``label_of_table``.
+
+    Parameters
+    ----------
+    file, columns, root, suffix
+        As for `list_csv`, which has read the table.
+    """
+    given = require_roles(columns or {})
+    table = read_table(file, given)
+    flags = named_flags(table, given)
+    places = find_columns(
+        table, {role: name for role, name in given.items() if not (flags and role == "label")}
+    )
+    if flags:
+        places.pop("label", None)
+    others = [at for at in range(len(table.columns)) if at not in places.values()]
+    texts = [cells[places["path"]] for _, cells in table.rows]
+    locator = Locator(_root(file, root), file.parent, root is not None, _suffix(suffix), texts)
+    found: dict[str, list[str]] = {}
+    for text, (_, cells) in zip(texts, table.rows, strict=True):
+        found.setdefault(locator.locate(text), [cells[at] for at in others])
+    names = [table.columns[at] for at in others]
+    return [f"{name}_of_table" if plain(name) in ROLES else name for name in names], found
 
 
 def _root(file: Path, root: str | Path | None) -> Path:
@@ -350,6 +385,10 @@ _LIKELY = {
     ),
 }  # fmt: skip
 """Usual names of columns, without capitals and signs, the likeliest first."""
+UIDS = frozenset({
+    "patientid", "studyinstanceuid", "studyuid", "seriesinstanceuid", "seriesuid", "sopinstanceuid", "sopuid",
+})  # fmt: skip
+"""Columns by which DICOM files are known, without capitals and signs."""
 _PATIENT = re.compile(
     r"(?:id)?(?:anon(?:ymi[sz]ed)?)?(?:(?:patient|subject|subj|person|participant|individual|donor|animal)s?|pat|case)"
     r"(?:id|ids|ident|identifier|index|key|name|no|nr|num|number|code|uid|hash)?(?:anon(?:ymi[sz]ed)?)?"
@@ -454,11 +493,11 @@ def find_columns(table: CsvTable, columns: Mapping[str, str]) -> dict[str, int]:
         If a column that was named is not there, or one occurs twice.
     """
     found: dict[str, int] = {}
-    plain = [_plain(column) for column in table.columns]
+    spelled = [plain(column) for column in table.columns]
     for role in ROLES:
         name = columns.get(role, role)
         same = [at for at, column in enumerate(table.columns) if column == name.strip()]
-        same = same or [at for at, column in enumerate(plain) if column == _plain(name) != ""]
+        same = same or [at for at, column in enumerate(spelled) if column == plain(name) != ""]
         if len(same) > 1:
             raise table.wrong(f"the column {name!r} occurs twice", "Rename or delete one of them.")
         if same:
@@ -467,7 +506,7 @@ def find_columns(table: CsvTable, columns: Mapping[str, str]) -> dict[str, int]:
             near = nearest(name, table.columns) or difflib.get_close_matches(name, table.columns, n=1)
             use = shlex.quote(f"{role}={near[0]}") if near else ""
             hint = f"Did you mean --columns {use}?" if near else "Give one of these names."
-            raise table.wrong(f"there is no column {name!r} in {_listed(table.columns)}", hint)
+            raise table.wrong(f"there is no column {name!r} in {listed(table.columns)}", hint)
     return found
 
 
@@ -487,12 +526,12 @@ def covariate_columns(
     )
     for name in names:
         same = [at for at, column in enumerate(table.columns) if column == name.strip()]
-        same = same or [at for at, column in enumerate(table.columns) if _plain(column) == _plain(name) != ""]
+        same = same or [at for at, column in enumerate(table.columns) if plain(column) == plain(name) != ""]
         if len(same) != 1:
             near = nearest(name, table.columns) or table.columns[:1]
             what = "more than one column" if same else "no column"
             raise table.wrong(
-                f"there is {what} {name!r} in {_listed(table.columns)}",
+                f"there is {what} {name!r} in {listed(table.columns)}",
                 f"Give one of these names, such as --covariates {shlex.quote(near[0])}",
             )
         if same[0] in taken:
@@ -544,11 +583,18 @@ def missing_columns(table: CsvTable, found: Mapping[str, int], columns: Mapping[
     meant = {role: columns[role] for role in ROLES if role in columns}
     free = _free(table, found, columns)
     for role in lacking:
-        if guess := _likely(table, role, {n: at for n, at in free.items() if n not in meant.values()}):
+        if guess := likely(table, role, {n: at for n, at in free.items() if n not in meant.values()}):
             meant[role] = guess
+    if "path" in lacking and "path" not in meant and (keys := {plain(name) for name in free} & UIDS):
+        key = next(name for name in free if plain(name) in keys)
+        return table.wrong(
+            f"there is no column 'path', but {key!r}",
+            "Give the folder of the images as DATA, and this table beside it:"
+            f" --labels {shlex.quote(str(table.file))}",
+        )
     if not {"group"} & {*found, *meant} and (patients := patient_columns(table, free)):
         meant["group"] = patients[0]
-    what = f"there is no column {lacking[0]!r} in {_listed(table.columns)}"
+    what = f"there is no column {lacking[0]!r} in {listed(table.columns)}"
     unknown = [
         role
         for role in lacking
@@ -575,15 +621,21 @@ def columns_flag(columns: Mapping[str, str]) -> str:
 
 def patient_columns(table: CsvTable, places: Mapping[str, int]) -> list[str]:
     """Those of some columns that look like the patient, by name, and are neither constant nor a mere yes and no."""
-    likely = {name: at for name, at in places.items() if _PATIENT.fullmatch(_plain(name))}
-    return [name for name, at in likely.items() if len(set(table.cells(at))) > min(2, len(table.rows) // 2)]
+    named = {name: places[name] for name in patient_names(places)}
+    return [name for name, at in named.items() if len(set(table.cells(at))) > min(2, len(table.rows) // 2)]
+
+
+def patient_names(names: Iterable[str]) -> list[str]:
+    """Those of some names of columns that mean the patient, DICOM's own first."""
+    found = [name for name in names if _PATIENT.fullmatch(plain(name))]
+    return sorted(found, key=lambda name: plain(name) != "patientid")
 
 
 def one_hot(table: CsvTable, found: Mapping[str, int], columns: Mapping[str, str]) -> dict[str, int]:
     """Columns of zeros and ones of which each row has a single one; none where there are no such."""
     free = _free(table, found, columns)
     flags = _flags(table, free)
-    if len(flags) < 2 or _likely(table, "label", {n: at for n, at in free.items() if n not in flags}):  # noqa: PLR2004
+    if len(flags) < 2 or likely(table, "label", {n: at for n, at in free.items() if n not in flags}):  # noqa: PLR2004
         return {}
     single = all(sum(cells[at].strip() in _ONES for at in flags.values()) == 1 for _, cells in table.rows)
     return flags if single else {}
@@ -606,7 +658,7 @@ def named_flags(table: CsvTable, columns: Mapping[str, str]) -> dict[str, int]:
         meant = ",".join(near[0] if name == unknown and near else name for name in names)
         hint = f"If this is meant, say so: {columns_flag({**columns, 'label': meant})}"
         hint = hint if near else "Give names of these columns alone."
-        raise table.wrong(f"there is no column {unknown!r} in {_listed(table.columns)}", hint)
+        raise table.wrong(f"there is no column {unknown!r} in {listed(table.columns)}", hint)
     flags = {name: table.places[name] for name in names}
     for line, cells in table.rows:
         _require_single(table, line, {name: cells[at].strip() for name, at in flags.items()}, columns)
@@ -647,14 +699,16 @@ def _flags(table: CsvTable, places: Mapping[str, int]) -> dict[str, int]:
     if not table.rows:
         return {}
     few = [cells for _, cells in table.rows[:_FEW]]
-    likely = {n: at for n, at in places.items() if all(cells[at].strip() in _ZEROS_AND_ONES for cells in few)}
-    return {n: at for n, at in likely.items() if set(table.cells(at)) <= _ZEROS_AND_ONES}
+    possible = {
+        n: at for n, at in places.items() if all(cells[at].strip() in _ZEROS_AND_ONES for cells in few)
+    }
+    return {n: at for n, at in possible.items() if set(table.cells(at)) <= _ZEROS_AND_ONES}
 
 
-def _likely(table: CsvTable, role: str, places: Mapping[str, int]) -> str | None:
+def likely(table: CsvTable, role: str, places: Mapping[str, int]) -> str | None:
     """Column that is likely to have a role, by its name, or by what is in it."""
-    plain = {_plain(name): name for name in reversed([*places])}
-    named = next((plain[name] for name in _LIKELY[role] if name in plain), None)
+    spelled = {plain(name): name for name in reversed([*places])}
+    named = next((spelled[name] for name in _LIKELY[role] if name in spelled), None)
     if role == "path":
         rows = [cells for _, cells in table.rows[:_FEW]]
         holding = [n for n, at in places.items() if rows and all(_is_image_name(row[at]) for row in rows)]
@@ -678,11 +732,13 @@ def _invented(table: CsvTable) -> list[str]:
     ]
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """Spell the name of a column without capitals and signs."""
     return re.sub(r"[\W_]+", "", name).casefold()
 
 
-def _listed(names: Sequence[str], most: int = 20) -> str:
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Write names of columns for a message, the first few."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{list(names[:most])}{more}"
 
@@ -703,15 +759,15 @@ def _fitted(file: Path, line: int, cells: list[str], names: Sequence[str]) -> li
 
 def _delimiter(head: str, wanted: set[str]) -> str:
     """What separates the cells of the first line: what gives most of the columns that are wanted."""
-    plain = {_plain(name) for name in wanted}
+    spelled = {plain(name) for name in wanted}
 
     def worth(delimiter: str) -> tuple[int, bool, int]:
         try:
             cells = next((c for c in csv.reader(io.StringIO(head, newline=""), delimiter=delimiter) if c), [])
         except csv.Error:
             return 0, False, 0
-        names = Counter(_plain(cell) for cell in cells)
-        return sum(name in plain for name in names), delimiter != " " and len(cells) > 1, len(cells)
+        names = Counter(plain(cell) for cell in cells)
+        return sum(name in spelled for name in names), delimiter != " " and len(cells) > 1, len(cells)
 
     return max(_DELIMITERS, key=worth)
 

@@ -181,6 +181,33 @@ def list_folder(root: Path, *, follow_links: bool = False) -> Listing:
     return Listing(root, tuple(entries), tuple(walk.unreadable), walk.skipped, tuple(walk.findings))
 
 
+def list_tree(root: Path, *, follow_links: bool = False) -> Listing:
+    """List all images at any depth below a folder; none has a class, whatever the folders are called.
+
+    Parameters
+    ----------
+    root
+        Folder of the data set.
+    follow_links
+        Whether links may lead out of `root`.
+
+    Raises
+    ------
+    ManifestError
+        If a link leads out of `root`.
+    """
+    walk = _Walk(root, follow_links)
+    folders, files = walk.level(root)
+    for folder in folders:
+        files += walk.below(folder)
+    kept = [file for file in files if file.path.suffix.lower() not in _TEXT | _TABLES]
+    walk.skipped += len(files) - len(kept)
+    entries = (
+        ListedFile(file.path.relative_to(root).as_posix(), file.path, "", real=file.real) for file in kept
+    )
+    return Listing(root, tuple(entries), tuple(walk.unreadable), walk.skipped)
+
+
 def _parts(walk: _Walk, folder: Path, *, linked: bool = False) -> list[_Part]:
     """Class folders of the data set that `folder` is, or has inside."""
     tops, files = walk.level(folder, linked=linked)
@@ -445,7 +472,10 @@ def _tables(folder: Path) -> list[str]:
 def _instead(folder: Path, tables: list[str]) -> str:
     if tables:
         return f"Give the table that says which class they are, if it does: {str(folder / tables[0])!r}."
-    return "Put the images into one folder per class, or give a CSV file with the columns path,label."
+    return (
+        "Put the images into one folder per class, or give a CSV file with the columns path,label; or name a table of"
+        " patients, studies or series and their classes: --labels TABLE"
+    )
 
 
 def _looks_like_image(path: Path) -> bool:

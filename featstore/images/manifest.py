@@ -274,7 +274,7 @@ class Contents:
         Pages of the file, with those that are skipped: smaller copies and masks.
     notes
         What is odd about the pages, keys of `featstore.images.formats.tiff.PAGE_NOTES`.
-    group, sites, places
+    group, sites, places, keys, rows
         What the file says of its origin: see `featstore.images.formats.container.Pages`.
     """
 
@@ -286,6 +286,8 @@ class Contents:
     group: str | None = None
     sites: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[int, Place] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+    rows: tuple[int, ...] = ()
 
     @property
     def pages(self) -> int:
@@ -346,6 +348,8 @@ def read_contents(path: Path, slices: str | None = None) -> Contents | Quarantin
                 pages.group,
                 pages.sites,
                 pages.places,
+                pages.keys,
+                pages.rows,
             )
     except OSError as error:
         return quarantine(path, error)

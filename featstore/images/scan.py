@@ -17,11 +17,13 @@ from featstore.arguments import public
 from featstore.errors import BadImageError, ManifestError, did_you_mean
 from featstore.findings import Finding, counted
 from featstore.images.csv import TABLES, list_csv
-from featstore.images.folder import list_folder
-from featstore.images.formats.container import formats, suffixes
+from featstore.images.folder import list_folder, list_tree
+from featstore.images.formats import hdf5, npz
+from featstore.images.formats.container import suffixes
 from featstore.images.formats.dicom import SITE_TAGS, in_space
 from featstore.images.formats.nifti import parse_slices
-from featstore.images.formats.npz import ARRAYS, read_table
+from featstore.images.formats.npz import ARRAYS
+from featstore.images.label_table import label_images, read_labels
 from featstore.images.manifest import (
     Contents,
     ListedFile,
@@ -30,6 +32,7 @@ from featstore.images.manifest import (
     Quarantined,
     findings_of_pages,
     findings_of_places,
+    page_id,
     read_contents,
 )
 from featstore.images.names import check_groups, check_labels, merged_groups
@@ -39,6 +42,8 @@ from featstore.types import ImageRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from featstore.images.label_table import LabelTable
 
 
 _MAX_THREADS, _AHEAD = 8, 64
@@ -71,6 +76,12 @@ class ScanOptions(TypedDict, total=False):
     covariates
         Columns of a table, such as ``["age", "sex"]``, that become a block beside those of the networks: see
         `featstore.covariates`.
+    labels
+        A table that says the classes of the images in a folder, whatever its subfolders are called; a row is a
+        patient, study, series or file: see `featstore.images.label_table`.
+    labels_by
+        What a row of `labels` is: ``patient``, ``study``, ``series`` or ``file``; default the finest of which there
+        is a column (PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID or path).
     """
 
     group_pattern: str | None
@@ -81,6 +92,8 @@ class ScanOptions(TypedDict, total=False):
     site_tag: str | None
     slices: str | None
     covariates: Sequence[str] | None
+    labels: str | Path | None
+    labels_by: str | None
 
 
 def scan_options(options: Mapping[str, Any]) -> ScanOptions:
@@ -121,6 +134,8 @@ def scan(
     site_tag: str | None = None,
     slices: str | None = None,
     covariates: Sequence[str] | None = None,
+    labels: str | Path | None = None,
+    labels_by: str | None = None,
 ) -> Manifest:
     """Read a data set: list the files, hash them, sort out what is no image.
 
@@ -128,10 +143,10 @@ def scan(
     ----------
     data
         A folder ``class/...`` or ``split/class/...``; a table ``path,label[,group][,split][,site]``, CSV or Parquet;
-        or arrays of pictures and labels, ``.npz`` (as MedMNIST's) or ``.npy``.
+        or arrays of pictures and labels, ``.npz`` (as MedMNIST's), ``.npy`` or ``.h5``.
         A manifest is what it would be read to, and comes back as it is: so a part of a data set goes wherever all of
         it would.
-    group_pattern, follow_links, columns, root, suffix, site_tag, slices, covariates
+    group_pattern, follow_links, columns, root, suffix, site_tag, slices, covariates, labels, labels_by
         See `ScanOptions`.
 
     Returns
@@ -159,21 +174,16 @@ def scan(
     """
     if isinstance(data, Manifest):
         return data
-    _refuse_unknown_tag(site_tag)
-    if slices is not None:
-        parse_slices(slices)
+    _check_choices(site_tag, slices)
     data = Path(data)
     _refuse_impossible(data)
-    if data.is_file() and data.suffix.lower() in TABLES:
-        listing = list_csv(
-            data, follow_links=follow_links, columns=columns, root=root, suffix=suffix, covariates=covariates
-        )
+    table = _label_table(data, labels, labels_by, root, suffix, columns=columns, covariates=covariates)
+    if table is not None:
+        listing = list_tree(data, follow_links=follow_links)
     else:
-        _refuse_table_options(data, columns, root, suffix, covariates)
-        is_array = data.is_file() and data.suffix.lower() in ARRAYS
-        listing = _list_arrays(data) if is_array else _list_folder(data, follow_links=follow_links)
+        listing = _list(data, follow_links, columns, root, suffix, covariates)
     if group_pattern is not None:
-        listing = _with_groups(listing, group_pattern)
+        listing = _with_groups(listing, group_pattern, table)
     entries = sorted(listing.entries, key=lambda entry: entry.name)
     if not data.is_dir() or any(entry.real is not None for entry in entries):
         entries = _once_by_real_path(entries)
@@ -193,9 +203,13 @@ def scan(
     bad = [*listing.unreadable, *refused]
     if not images:
         raise _nothing_left(data, bad)
-    if slices is not None and not any(formats()[found.kind].has_slices for _, found in images):
-        raise ManifestError(f"--slices is for volumes (NIfTI), and {str(data)!r} has none.", "Leave it out.")
+    if slices is not None and not any("slices" in found.notes for _, found in images):
+        raise ManifestError(
+            f"--slices is for volumes (NIfTI, arrays), and {str(data)!r} has none.", "Leave it out."
+        )
     images = _in_space(images)
+    if table is not None:
+        listing, images = _labelled(listing, images, table)
     images, has_groups = _with_origins(images, site_tag, has_groups=listing.has_groups)
     records, copies = _once_by_id(images)
     records, copies, merged = _merge_groups(records, copies, has_groups=has_groups)
@@ -215,6 +229,46 @@ def scan(
         copies=tuple(copies),
         covariates=tuple(covariates or ()),
     )
+
+
+def _label_table(
+    data: Path,
+    labels: str | Path | None,
+    labels_by: str | None,
+    root: str | Path | None,
+    suffix: str | None,
+    *,
+    columns: Mapping[str, str] | None,
+    covariates: Sequence[str] | None,
+) -> LabelTable | None:
+    """Read the table of labels, if there is one."""
+    if labels is None:
+        if labels_by is not None:
+            raise ManifestError(
+                "--labels-by says what a row of a table is, and none was given.", "Add --labels TABLE."
+            )
+        return None
+    if not data.is_dir():
+        what = "does not exist" if not data.exists() else "is none"
+        raise ManifestError(
+            f"--labels is for a folder of images, and {str(data)!r} {what}.",
+            "Give the folder as DATA, and the table as --labels TABLE.",
+        )
+    for name, value in {"root": root, "suffix": suffix}.items():
+        if value:
+            raise ManifestError(
+                f"--{name} is for a table that is DATA; with --labels, DATA is the folder.",
+                f"Leave out --{name}.",
+            )
+    return read_labels(labels, labels_by, columns=columns, covariates=covariates)
+
+
+def _labelled(
+    listing: Listing, images: Sequence[tuple[ListedFile, Contents]], table: LabelTable
+) -> tuple[Listing, list[tuple[ListedFile, Contents]]]:
+    found, told = label_images(images, table)
+    has_groups = all(entry.group for entry, _ in found)
+    return replace(listing, findings=(*listing.findings, *told), has_groups=has_groups), found
 
 
 def _with_origins(
@@ -245,12 +299,32 @@ def _in_space(images: Sequence[tuple[ListedFile, Contents]]) -> list[tuple[Liste
     return [images[seat] for seat in in_space(range(len(images)), places)]
 
 
-def _refuse_unknown_tag(tag: str | None) -> None:
+def _check_choices(tag: str | None, slices: str | None) -> None:
     if tag is not None and tag not in SITE_TAGS:
         raise ManifestError(
             f"{tag!r} is no tag that names a site.",
             did_you_mean(tag, SITE_TAGS),
         )
+    if slices is not None:
+        parse_slices(slices)
+
+
+def _list(
+    data: Path,
+    follow_links: bool,
+    columns: Mapping[str, str] | None,
+    root: str | Path | None,
+    suffix: str | None,
+    covariates: Sequence[str] | None,
+) -> Listing:
+    """Images of a data set that says their classes itself."""
+    if data.is_file() and data.suffix.lower() in TABLES:
+        return list_csv(
+            data, follow_links=follow_links, columns=columns, root=root, suffix=suffix, covariates=covariates
+        )
+    _refuse_table_options(data, columns, root, suffix, covariates)
+    is_array = data.is_file() and data.suffix.lower() in ARRAYS
+    return _list_arrays(data) if is_array else _list_folder(data, follow_links=follow_links)
 
 
 def _list_folder(data: Path, *, follow_links: bool) -> Listing:
@@ -266,13 +340,16 @@ def _list_folder(data: Path, *, follow_links: bool) -> Listing:
 def _list_arrays(data: Path) -> Listing:
     """A file of arrays, which says the class of each of its pictures."""
     try:
-        table = read_table(data)
+        table = (hdf5 if data.suffix.lower() in hdf5.Hdf5.suffixes else npz).read_table(data)
     except BadImageError as error:
-        raise ManifestError(
-            f"{str(data)!r} cannot be a data set: {error.detail}",
-            "Save pictures and classes as train_images, train_labels, test_images, test_labels in one .npz; or give a"
-            " folder with one folder per class.",
-        ) from error
+        remedy = (
+            "Save its pictures in several files of at most 1 GiB below one folder per class, or each as PNG:"
+            " for n, p in enumerate(numpy.load(FILE)['train_images']): PIL.Image.fromarray(p).save(f'{n}.png')"
+            if error.reason == "too_large"
+            else "Save pictures and classes as train_images, train_labels, test_images, test_labels in a .npz or .h5;"
+            " or give a folder with one folder per class."
+        )
+        raise ManifestError(f"{str(data)!r} cannot be a data set: {error.detail}", remedy) from error
     except OSError as error:
         raise ManifestError(f"{str(data)!r} cannot be read: {error.strerror}.", "Check the file.") from error
     entry = ListedFile(data.name, data, label="", pages=table)
@@ -299,13 +376,13 @@ def _refuse_table_options(data: Path, *options: object) -> None:
             )
 
 
-def _with_groups(listing: Listing, pattern: str) -> Listing:
+def _with_groups(listing: Listing, pattern: str, table: LabelTable | None = None) -> Listing:
     if any(entry.pages for entry in listing.entries):
         raise ManifestError(
             "--group-pattern is for paths, and a file of arrays has one.",
             "Save the patient of each picture beside the labels, as train_groups and so on, or leave it out.",
         )
-    if listing.has_groups:
+    if listing.has_groups or (table is not None and table.has_groups):
         raise ManifestError(
             "There is a group column and a group pattern.",
             "Leave out --group-pattern, or rename the column group in the CSV file.",
@@ -350,9 +427,12 @@ def _once_by_id(images: Iterable[tuple[ListedFile, Contents]]) -> tuple[list[Ima
     records: dict[str, ImageRecord] = {}
     copies: list[ImageRecord] = []
     for entry, contents in images:
-        pictures = _pictures([entry] * contents.pages if entry.pages is None else [entry])
-        for image_id, frame, picture in zip(contents.ids, contents.frames, pictures, strict=True):
-            group = picture.group or (image_id if entry.pages else contents.digest)
+        rows = contents.rows or contents.frames
+        table = [entry] * contents.pages if entry.pages is None else [*_pictures([entry])]
+        pictures = table if entry.pages is None else [table[row] for row in rows]
+        for image_id, frame, row, picture in zip(contents.ids, contents.frames, rows, pictures, strict=True):
+            own = page_id(contents.digest, row) if contents.rows else image_id
+            group = picture.group or (own if entry.pages else contents.digest)
             record = ImageRecord(
                 image_id,
                 picture.path,
@@ -417,7 +497,9 @@ def _findings(
         message = f"{files} of another format than the suffix says, and decoded by content."
         yield Finding("FS303", message, len(other), tuple(other))
     yield from findings_of_places((entry.name, found) for entry, found in images)
-    yield from findings_of_pages((entry.name, found) for entry, found in images if entry.pages is None)
+    yield from findings_of_pages(
+        (entry.name, found) for entry, found in images if entry.pages is None or found.rows
+    )
 
 
 def _unicode_collisions(names: Iterable[str]) -> list[str]:

@@ -18,7 +18,7 @@ from featstore.reporting.verdict import calibration_error, phrase
 from featstore.results.comparison import CandidateResult, Comparison, Looks, Planning, SelectionBias
 from featstore.results.document import ShapeError, read_result
 from featstore.results.extraction import Extraction, ExtractionFields
-from featstore.results.fusion import Fusion, OperatingFields
+from featstore.results.fusion import Abstention, Fusion, OperatingFields
 from featstore.results.paper import Reproduction, ReproductionFields
 from featstore.results.scores import Curves, MatrixFields, MetricEstimate, Score
 from featstore.tables import DASH, Cell, Table, count_cell, number_cell, short_weights, text_cell
@@ -307,6 +307,8 @@ def read_fusion(document: Any) -> Fusion:  # noqa: ANN401
         _require(fusion.scores.keys() == fusion.by_image.keys(), "scores by image are missing")
     for scores in fusion.by_image.values():
         _require_metrics(scores)
+    if fusion.abstention is not None:
+        _require_sets(fusion.abstention, list(fusion.matrix["classes"]))
     for split, found in fusion.shortcuts.items():
         _require(split in fusion.scores, "shortcuts were scored on a split that nobody knows")
         for scores in found.values():
@@ -319,6 +321,15 @@ def read_fusion(document: Any) -> Fusion:  # noqa: ANN401
         },
         findings=_without_examples(fusion.findings),
     )
+
+
+def _require_sets(found: Abstention, classes: Sequence[str]) -> None:
+    """Refuse prediction sets of other classes than the model's."""
+    rule = found.rule
+    parts = [rule.patients, rule.by_image, *([] if rule.by_patient is None else [rule.by_patient])]
+    _require(all(len(part) == len(classes) for part in parts), "its prediction sets are of other classes")
+    told = [*found.by_image.values(), *found.by_patient.values()]
+    _require(all(by.keys() <= set(classes) for by in told), "its prediction sets are of other classes")
 
 
 def read_comparison(document: Any) -> Comparison:  # noqa: ANN401
@@ -354,6 +365,8 @@ def read_comparison(document: Any) -> Comparison:  # noqa: ANN401
         _require(set(by_image.patients) == set(comparison.matrix["classes"]), "patients are of other classes")
         for estimates in by_image.estimates.values():
             _require_metrics(estimates)
+    _require_sites(comparison, names)
+    _require_controls(comparison, names)
     bias, value = comparison.selection_bias, comparison.backbone_value
     _require(bias is None or bias.name in names, "a stranger won")
     if value is not None:
@@ -424,6 +437,31 @@ def _require_request(comparison: Comparison) -> None:
 def _require_pool(unit: str, pool: str | None) -> None:
     right = pool is None if unit != GROUP else pool is not None and is_pool(pool)
     _require(right, "nobody pools images so")
+
+
+def _require_controls(comparison: Comparison, names: Sequence[str]) -> None:
+    found = comparison.negative_controls
+    if found is not None:
+        pairs = {(one.model, one.control) for one in found.differences}
+        controls = {one.name for one in found.controls}
+        _require(set(found.models) <= set(names), "strangers are measured against negative controls")
+        _require(
+            pairs == {(model, control) for model in found.models for control in controls}
+            and len(pairs) == len(found.differences),
+            "differences to negative controls are missing",
+        )
+
+
+def _require_sites(comparison: Comparison, names: Sequence[str]) -> None:
+    sites = comparison.sites
+    _require((sites is not None) == (comparison.protocol.left_out == "site"), "scores by site are missing")
+    if sites is None:
+        return
+    drops = [one.candidate for one in sites.drops]
+    _require(sorted(drops) == sorted(names) and sites.candidate in names, "sites are scored of strangers")
+    for one in sites.sites:
+        _require_metrics(one.scores)
+        _require(set(one.classes) == set(comparison.matrix["classes"]), "patients are of other classes")
 
 
 def _require_metrics(found: Iterable[str]) -> None:

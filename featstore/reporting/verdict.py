@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featstore.evaluation.metrics import ENOUGH_IMAGES
+from featstore.evaluation.metrics import ENOUGH_IMAGES, PRIMARY
 from featstore.evaluation.patients import GROUP
 from featstore.evaluation.primary_question import MOST
 from featstore.findings import Finding, ordered
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
         CandidateResult,
         Comparison,
         Looks,
+        NegativeControls,
         NestedSelection,
         PairwiseDifference,
         Planning,
         PrimaryQuestion,
+        SitePrediction,
+        SiteResult,
     )
     from featstore.results.scores import Score
 
@@ -71,7 +74,7 @@ def _answer(asked: PrimaryQuestion) -> str:
 def _grounds(asked: PrimaryQuestion, result: Comparison) -> str:
     auc = {s.candidate.label: s.primary for s in result.candidates}
     scores = f"{auc[asked.primary]:.3f} against {auc[asked.against]:.3f}"
-    patients = f"{asked.patients:,} {_unit(result)}"
+    patients = f"{asked.patients:,} {unit(result)}"
     return (
         f"Hardest to surpass is {asked.against}: {asked.metric.upper()} {scores}, difference"
         f" {_signed(asked.decisive.delta, asked.decisive.interval)}, {_p(asked.decisive.p)}, {patients}."
@@ -83,7 +86,7 @@ def consequences(result: Comparison) -> list[str]:
     asked = result.primary_question
     if asked is None:
         return []
-    return [line for line in (_shortcut_text(asked), _power_text(asked, _unit(result))) if line]
+    return [line for line in (_shortcut_text(asked), _power_text(asked, unit(result))) if line]
 
 
 def planning_sentences(result: Comparison) -> list[str]:
@@ -187,7 +190,8 @@ def units(result: Comparison | Fusion) -> str:
     return "patients" if unit == GROUP else "images"
 
 
-def _unit(result: Comparison) -> str:
+def unit(result: Comparison) -> str:
+    """What was kept together and is resampled."""
     return "patients" if result.matrix["has_groups"] else "images"
 
 
@@ -213,6 +217,75 @@ def _without_question(result: Comparison) -> str:
     if won:
         return f"{ahead}; fusion pays: {', '.join(won)} beat the best single network, {name}."
     return f"{ahead}, but no fusion is told apart from the best single network, {name}, by these data."
+
+
+# Sites and patients left out
+
+
+def ranked_sites(found: SiteResult) -> int:
+    """Sites at which the primary metric of the shown candidate is defined."""
+    return sum(one.scores[PRIMARY].value is not None for one in found.sites)
+
+
+def drop_text(found: SiteResult | None) -> str:
+    """What a candidate loses at a site that it has not learned from; empty where no site was left out."""
+    if found is None:
+        return ""
+    one, name = found.shown, found.candidate
+    if one.inside is None or one.outside is None or one.drop is None:
+        return "At no site left out is there an AUC, since each lacks a class: the drop is not known."
+    label = one.metric.upper()
+    within = "" if one.inside_by_site is None else f" ({one.inside_by_site:.3f} within each site)"
+    told, what = "no interval", "too few patients to tell"
+    if one.interval is not None:
+        low, high = one.interval
+        told = interval_text(one.interval, signed=True)
+        what = "a loss" if low > 0 else "a gain" if high < 0 else "which cannot be told from none"
+    return (
+        f"By {found.inside_folds} folds over patients of all sites {name} has an {label} of {one.inside:.3f}{within},"
+        f" at a site left out {one.outside:.3f}: a drop of {one.drop:+.3f} [{told}], {what}."
+    )
+
+
+def sites_text(found: SiteResult) -> str:
+    """What the table of sites does not say."""
+    count, unranked = len(found.sites), len(found.sites) - ranked_sites(found)
+    whom = "this site" if count == 1 else f"these {count} sites"
+    parts = [f"Intervals are over patients: they speak of {whom}, not of the next one."]
+    if unranked:
+        parts.append(f"Without an {PRIMARY.upper()}, since a class is missing there: {unranked}.")
+    if found.shown.outside_pooled is not None and count > 1:
+        parts.append(f"All sites ranked together: {found.shown.outside_pooled:.3f}.")
+    if found.never_left_out:
+        never = ", ".join(found.never_left_out)
+        parts.append(f"Never left out, since a class would be missing in training: {never}.")
+    if found.shared_patients:
+        parts.append(
+            f"Patients of several sites ({found.shared_patients}) are tested at each, by models that saw none of"
+            " their images."
+        )
+    return " ".join(parts)
+
+
+def harmonised_text(result: Comparison) -> str:
+    """What was done about features that differ between sites; empty where nothing was."""
+    if result.protocol.harmonise == "none":
+        return ""
+    return (
+        "Harmonised: features by the mean and deviation of each site's own images, those of the site left out too,"
+        " without their labels. It needs images of the new site first, and can make things worse: look at `featstore"
+        " compare DATA --folds site` beside it."
+    )
+
+
+def patients_left_out_text(result: Comparison) -> str:
+    """How patients were left out one by one; empty where they were not."""
+    if result.protocol.left_out != GROUP:
+        return ""
+    return (
+        f"Each of {result.folds:,} {unit(result)} was left out once, and from training one more of every other class,"
+        " so that the proportion of the classes tells nothing."
+    )
 
 
 # Pairs: exploration beside the primary question
@@ -552,3 +625,105 @@ def _line(finding: Finding) -> str:
 def _accepted(found: Sequence[Finding]) -> list[str]:
     titles = [finding.title for finding in found if finding.accepted]
     return [f"Accepted: {', '.join(titles)}."] if titles else []
+
+
+# When a model should not answer
+
+
+def sets_text(result: Fusion, split: str) -> str:
+    """Level of the prediction sets, on whom they were calibrated, and what they did; empty where there are none."""
+    if result.abstention is None:
+        return ""
+    rule = result.abstention.rule
+    classes = list(result.matrix["classes"])
+    by = " and ".join(
+        f"{count} {printable(name)}" for name, count in zip(classes, rule.patients, strict=False)
+    )
+    about = result.abstention.by_patient if result.unit == GROUP else result.abstention.by_image
+    told = [
+        f"{printable(name)} {found.covered:.3f} [{interval_text(found.interval)}]"
+        f" (not sure {found.unsure:.2f}, neither {found.neither:.2f}; n = {found.patients})"
+        for name, found in about.get(split, {}).items()
+    ]
+    seen = f" On {split} the sets of {units(result)} hold the class of {', '.join(told)}." if told else ""
+    return (
+        f"Prediction sets at {1 - rule.alpha:.0%}, calibrated on patients that the model was not fitted on"
+        f" ({by}).{seen}"
+        " The level holds over new patients of a class who come as those did, and for no other hospital."
+    )
+
+
+def unlike_text(result: Fusion, split: str) -> str:
+    """From when on an image is called unlike those of training, and how many were; empty where that is not told."""
+    if result.unlike is None:
+        return ""
+    who = "patients" if result.unlike.has_patients else "images"
+    share = result.unlike.held_out.get(split)
+    seen = "" if share is None else f"; on {split} {share:.1%} of the images are"
+    return (
+        "An image is called unlike those of training where it is farther from them than"
+        f" {1 - result.unlike.share:.0%} of those of {result.unlike.patients} {who} left out{seen}."
+    )
+
+
+# What else than the disease a score could come from: negative controls, and the site
+
+SPLIT_IN_HALF = 0.5
+SIGNIFICANT = 0.05
+
+
+def controls_lines(result: Comparison) -> list[str]:
+    """Say whether a score could be something else than the disease, and what the features tell of the site."""
+    found = result.negative_controls
+    if found is None:
+        return [
+            "Not checked: that needs the images. Run `featstore compare DATA` again where they are at hand."
+        ]
+    named = max(result.candidates, key=lambda s: s.primary).label
+    return [_explained(found, named), *([] if found.site is None else _site_lines(found.site))]
+
+
+def _explained(found: NegativeControls, named: str) -> str:
+    against = found.against(named)
+    if explaining := found.explaining(named):
+        worst = max(explaining, key=lambda one: one.mean or 0.0)
+        difference = against[worst.name]
+        return (
+            f"It could. The {worst.name} sees no lung and reaches AUC {worst.mean:.3f}; {named} is not clearly above"
+            f" that (difference {_signed(difference.delta, difference.interval)}). The score may come from a scanner,"
+            " a marker or the way of cropping."
+        )
+    blind = [one for one in found.controls if not one.sees_lung]
+    nearest = max(blind, key=lambda one: one.mean or 0.0)
+    difference = against[nearest.name]
+    told = f"{nearest.name}, difference {_signed(difference.delta, difference.interval)}"
+    if found.verdict(named) == "apart":
+        return (
+            f"Not by what was tried. {named} is clearly above every control that sees no lung (the nearest: {told})."
+            " Other explanations remain, such as age, posture or the scanner's noise within the body."
+        )
+    return (
+        f"These patients cannot tell. No control that sees no lung is better than guessing and as good as {named},"
+        f" but {named} is not clearly above all of them either (the nearest: {told})."
+    )
+
+
+def _site_lines(site: SitePrediction) -> list[str]:
+    if site.mean is None:
+        return []
+    score = f"AUC {site.mean:.3f}" + ("" if site.interval is None else f" [{interval_text(site.interval)}]")
+    told = site.interval is not None and site.interval[0] > SPLIT_IN_HALF
+    tell = "tell" if told else "are not shown to tell"
+    where = f"over folds of whole patients ({site.patients:,} patients)"
+    lines = [f"The same vectors {tell} which of {site.sites} sites an image is from: {score}, {where}."]
+    if site.cosine is not None and site.chance is not None and site.p is not None:
+        seen = (
+            f"cosine {site.cosine:+.2f}; for sites dealt to the patients at random 95 % lie within"
+            f" {site.chance:.2f} of 0"
+        )
+        lines.append(
+            f"Disease and site lie in related directions ({seen}): a model of the disease is partly one of the site."
+            if site.p < SIGNIFICANT
+            else f"The direction of the disease is not shown to be that of a site ({seen})."
+        )
+    return lines

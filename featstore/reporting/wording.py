@@ -11,7 +11,7 @@ from featstore.images.recipe import view_name
 from featstore.images.windows import FILE_WINDOW, pairs
 from featstore.reporting import run_record, verdict
 from featstore.reporting.run_record import RunRecord, leader, subject
-from featstore.reporting.terminal.comparison import operating_text
+from featstore.reporting.terminal.comparison import operating_text, scored_on
 from featstore.reporting.verdict import sure
 from featstore.results.comparison import Comparison
 from featstore.results.fusion import Fusion
@@ -80,6 +80,25 @@ def partition(record: RunRecord) -> str:
             )
             return f"Whole groups held out{drawn}; images: {sizes}."
         case Comparison() as comparison:
+            if comparison.sites is not None:
+                found = comparison.sites
+                of_several = (
+                    f" Patients of several sites ({found.shared_patients}) are never on both sides."
+                    if found.shared_patients
+                    else ""
+                )
+                return (
+                    f"Each site left out in turn (internal-external validation, Steyerberg & Harrell 2016):"
+                    f" {len(found.sites)} sites; every candidate on the same sites.{of_several}"
+                    f"{f' {told}' if (told := verdict.harmonised_text(comparison)) else ''}"
+                )
+            if comparison.protocol.left_out == "group":
+                return (
+                    f"Each patient left out in turn: {comparison.folds:,} {kept(record)}; and from training one more"
+                    f" of every other class (seed {comparison.fold_seed}). Every candidate on the same patients."
+                )
+            if comparison.own_split:
+                return "The data set's own split, scored once on its test images; every candidate on the same images."
             times = f", repeated {comparison.repeats} times" if comparison.repeats > 1 else ""
             return (
                 f"{comparison.folds}-fold cross-validation over whole groups, stratified by class{times}"
@@ -227,10 +246,10 @@ def performance(record: RunRecord) -> str:
         case Comparison(primary_question=question) as comparison if question is not None:
             estimate = subject(comparison).estimates[PRIMARY]
             told = verdict.phrase(estimate.mean, estimate.interval)
-            return f"{PRIMARY.upper()} of {question.primary} {told}, mean of the folds."
+            return f"{PRIMARY.upper()} of {question.primary} {told}, {scored_on(comparison)}."
         case Comparison(selection_bias=None) as comparison:
             estimate = leader(comparison).estimates[PRIMARY]
-            return f"{PRIMARY.upper()} {verdict.phrase(estimate.mean, estimate.interval)}, mean of the folds."
+            return f"{PRIMARY.upper()} {verdict.phrase(estimate.mean, estimate.interval)}, {scored_on(comparison)}."
         case Comparison(selection_bias=winner) if winner is not None:
             return (
                 f"Best of {winner.of}: {winner.name}, {winner.metric.upper()} {winner.apparent:.3f}; on other"
@@ -248,6 +267,19 @@ def calibration(record: RunRecord) -> str:
             return verdict.calibration_text(outcome.curves.get(record.shown or "", {}), classes, record.noun)
         case _:
             return ""
+
+
+def abstention(record: RunRecord) -> list[str]:
+    """When its model should not answer: prediction sets, and images unlike those of training; of a fit alone."""
+    if not isinstance(record.outcome, Fusion):
+        return []
+    split = record.shown or ""
+    sets = verdict.sets_text(record.outcome, split)
+    unlike = verdict.unlike_text(record.outcome, split)
+    return [
+        sets or "The model keeps no prediction sets, so that featstore predict always answers one class.",
+        unlike or "The model does not tell when an image is unlike those of training.",
+    ]
 
 
 def selection(record: RunRecord) -> str:
@@ -273,6 +305,11 @@ def selection(record: RunRecord) -> str:
 def internal(record: RunRecord) -> str:
     """What kind of testing the scores are."""
     whom = "patients" if record.matrix["has_groups"] else "images"
+    if isinstance(record.outcome, Comparison) and record.outcome.sites is not None:
+        return (
+            "All scores are from sites that were left out of training (internal-external validation)."
+            f" {verdict.drop_text(record.outcome.sites)}"
+        )
     return f"All scores are from held-out {whom} of the same data set (internal testing)."
 
 
@@ -350,6 +387,9 @@ def headline(record: RunRecord) -> tuple[str, ...]:
                 verdict.summary(comparison),
                 *verdict.planning_sentences(comparison),
                 *verdict.consequences(comparison),
+                *filter(
+                    None, [verdict.drop_text(comparison.sites), verdict.patients_left_out_text(comparison)]
+                ),
                 *filter(None, [verdict.question_text(comparison)]),
                 *lines,
                 *untrained(record),

@@ -10,7 +10,15 @@ from msgspec import field
 
 from featstore.findings import Finding
 from featstore.results.document import Count, Interval, Result, Share, bounds
-from featstore.results.scores import PRIMARY, Curves, MatrixFields, MetricEstimate, Unit, VarianceComponents
+from featstore.results.scores import (
+    PRIMARY,
+    Curves,
+    MatrixFields,
+    MetricEstimate,
+    Score,
+    Unit,
+    VarianceComponents,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +66,8 @@ class Plan(Result, frozen=True, kw_only=True):
     positive
         The positive class; None for averages over the classes.
     folds, repeats, fold_seed
-        The cross-validation; ``split`` in place of a number for the data set's own test images.
+        The cross-validation; in place of a number ``split`` for the data set's own test images, ``site`` or ``group``
+        for each site or patient left out.
     calibrate
         Calibration, fitted within the training images of each fold.
     views, test_views
@@ -71,6 +80,8 @@ class Plan(Result, frozen=True, kw_only=True):
         Looks at these images before it was sealed.
     unit, pool
         What is scored, images or patients (``group``), and how the images of one become one answer.
+    harmonise
+        What is done inside each fold about features that differ between sites.
     """
 
     kind: Literal["plan"] = "plan"
@@ -79,7 +90,7 @@ class Plan(Result, frozen=True, kw_only=True):
     margin: float
     metric: str
     positive: str | None
-    folds: Count | Literal["split"]
+    folds: Count | Literal["split", "site", "group"]
     repeats: Count
     fold_seed: Count
     calibrate: str | None
@@ -93,6 +104,7 @@ class Plan(Result, frozen=True, kw_only=True):
     looks: Looks
     unit: Literal["image", "group"] = "image"
     pool: str | None = None
+    harmonise: Literal["none", "per-site"] = "none"
 
     def headline(self) -> str:
         """The question, and when it was sealed."""
@@ -232,6 +244,119 @@ class ShortcutResult(Result, frozen=True, kw_only=True):
     def primary(self) -> float:
         """Mean of the primary metric over the folds."""
         return self.estimates[PRIMARY].mean or 0.0
+
+
+# Negative controls: what the score could come from, if not from the disease
+
+Explained = Literal["explained", "apart", "cannot_tell"]
+UNDECIDED = 0.5
+"""AUC of guessing."""
+
+
+class NegativeControl(Result, frozen=True, kw_only=True):
+    """A model that cannot see the disease, scored on the same folds: its AUC and its 95 % interval.
+
+    Attributes
+    ----------
+    sees_lung
+        Whether grey levels of the lungs are among what it sees, as in a histogram of the whole picture.
+    """
+
+    name: str
+    mean: float | None
+    interval: Interval
+    sees_lung: bool = False
+
+    @property
+    def is_informative(self) -> bool:
+        """Whether it is better than guessing."""
+        return self.interval is not None and self.interval[0] > UNDECIDED
+
+
+class ControlDifference(Result, frozen=True, kw_only=True):
+    """AUC of a model less that of a negative control, with the 95 % interval over the same patients, not adjusted."""
+
+    model: str
+    control: str
+    delta: float
+    interval: Interval
+
+    @property
+    def is_above(self) -> bool:
+        """Whether the model is clearly better."""
+        return self.interval is not None and self.interval[0] > 0
+
+
+class SitePrediction(Result, frozen=True, kw_only=True):
+    """How well the features tell the site, and whether they tell it in the direction of the disease.
+
+    Attributes
+    ----------
+    sites, patients, images
+        How many took part.
+    mean, interval
+        AUC (mean over the sites, each against the others) over folds of whole patients, and its 95 % interval.
+    cosine
+        Between the direction of the disease and that of a site in the standardised features, the largest in size over
+        the sites; None where there is no positive class.
+    chance
+        Size that 95 % of the cosines stay below when the sites are dealt to the patients at random.
+    p
+        Share of such deals in which the cosine is at least as large.
+    """
+
+    sites: Count
+    patients: Count
+    images: Count
+    mean: float | None
+    interval: Interval
+    cosine: float | None = None
+    chance: float | None = None
+    p: Share | None = None
+
+
+class NegativeControls(Result, frozen=True, kw_only=True):
+    """What else than the disease a score could come from.
+
+    Attributes
+    ----------
+    controls
+        Each with its own score.
+    differences
+        Of the models with the highest AUC, the primary fusion and the single networks, to each of `controls`.
+    site
+        Prediction of the site; None where fewer than two sites are known.
+    """
+
+    controls: tuple[NegativeControl, ...]
+    differences: tuple[ControlDifference, ...]
+    site: SitePrediction | None = None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Who was measured against them."""
+        return tuple(dict.fromkeys(one.model for one in self.differences))
+
+    def against(self, model: str) -> dict[str, ControlDifference]:
+        """Differences of a model by control."""
+        return {one.control: one for one in self.differences if one.model == model}
+
+    def explaining(self, model: str) -> tuple[NegativeControl, ...]:
+        """Controls that see no lung, do better than guessing, and are not clearly worse than a model."""
+        found = self.against(model)
+        return tuple(
+            control
+            for control in self.controls
+            if not control.sees_lung and control.is_informative and not found[control.name].is_above
+        )
+
+    def verdict(self, model: str) -> Explained:
+        """Whether a score is explained without the lung, stands apart from all controls, or neither is shown."""
+        if self.explaining(model):
+            return "explained"
+        found = self.against(model)
+        above = all(found[control.name].is_above for control in self.controls if not control.sees_lung)
+        return "apart" if above else "cannot_tell"
 
 
 # Pairs
@@ -495,6 +620,93 @@ class BackboneValue(Result, frozen=True, kw_only=True):
     agreement: Mapping[str, float | None]
 
 
+# Sites left out
+
+
+class SiteScores(Result, frozen=True, kw_only=True):
+    """One site, scored by what was learned at all others.
+
+    Attributes
+    ----------
+    site
+        Its name.
+    images, patients, classes
+        Images and patients that were scored there; patients by class.
+    scores
+        By metric; without a value where the site lacks a class that it needs.
+    inside
+        The primary metric on the same images by folds over the patients of all sites; None where undefined.
+    """
+
+    site: str
+    images: Count
+    patients: Count
+    classes: Mapping[str, Count]
+    scores: Mapping[str, Score]
+    inside: float | None
+
+
+class InsideOutside(Result, frozen=True, kw_only=True):
+    """What a candidate loses at a site that it has not learned from.
+
+    Attributes
+    ----------
+    candidate, metric
+        Who, and the primary metric.
+    inside
+        By folds over the patients of all sites, the mean over the folds: what ``--folds 5`` prints.
+    inside_by_site
+        The same answers, ranked within each site: the mean over the sites.
+    outside
+        By sites left out, ranked within each site: the mean over the sites.
+    outside_pooled
+        The same answers, ranked over all sites together, although several models gave them.
+    drop, interval
+        ``inside - outside`` and its 95 % interval over patients of these sites.
+    """
+
+    candidate: str
+    metric: str
+    inside: float | None
+    inside_by_site: float | None
+    outside: float | None
+    outside_pooled: float | None
+    drop: float | None
+    interval: Interval
+
+
+class SiteResult(Result, frozen=True, kw_only=True):
+    """What leaving out one site at a time shows.
+
+    Attributes
+    ----------
+    candidate
+        Whose scores stand by site: the primary fusion, or the one with the highest primary metric.
+    sites
+        Every site that was left out.
+    never_left_out
+        Sites without which a class would have been missing in training.
+    shared_patients
+        Patients of several sites: each is tested at every one of them, by what was learned without that patient.
+    inside_folds
+        Folds of `InsideOutside.inside`.
+    drops
+        By candidate.
+    """
+
+    candidate: str
+    sites: tuple[SiteScores, ...]
+    never_left_out: tuple[str, ...] = ()
+    shared_patients: Count = 0
+    inside_folds: Count
+    drops: tuple[InsideOutside, ...]
+
+    @property
+    def shown(self) -> InsideOutside:
+        """That of the candidate whose scores stand by site."""
+        return next(one for one in self.drops if one.candidate == self.candidate)
+
+
 # Outcome
 
 
@@ -511,6 +723,11 @@ class Protocol(Result, frozen=True, kw_only=True):
         How sure the sensitivity must be reached; None for the plain threshold.
     own_split
         Whether the data set's own test images were scored, once, in place of folds.
+    left_out
+        ``site`` or ``group`` where each site or each patient was left out: as many folds as there are. Empty else.
+    harmonise
+        What was done inside each fold about features that differ between sites
+        (`featstore.evaluation.candidates.by_site`).
     plan
         Digest of the sealed plan that was run; None for an exploration.
     adjustment
@@ -532,6 +749,13 @@ class Protocol(Result, frozen=True, kw_only=True):
     adjustment: Literal["holm", "max-T"] = "holm"
     unit: Unit = "image"
     pool: str | None = None
+    left_out: Literal["", "site", "group"] = ""
+    harmonise: Literal["none", "per-site"] = "none"
+
+    @property
+    def asked_folds(self) -> int | str:
+        """What ``--folds`` was given."""
+        return "split" if self.own_split else self.left_out or self.folds
 
 
 class ScoresByImage(Result, frozen=True, kw_only=True):
@@ -582,6 +806,11 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
         Whether it was planned, and the looks at these images before; in ``run.json``, too. None in runs of before.
     by_image
         Where patients are scored: how many there are, and the scores of every candidate by image, beside; else None.
+    sites
+        Where sites were left out: scores by site, and what that costs; else None.
+    negative_controls
+        What else than the disease a score could come from; None where the images were not at hand, and in runs of
+        before.
     """
 
     IN_MEMORY: ClassVar[frozenset[str]] = frozenset({"fits", "fits_reused", "planning"})
@@ -600,6 +829,8 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
     fits_reused: Count = 0
     planning: Planning | None = None
     by_image: ScoresByImage | None = None
+    sites: SiteResult | None = None
+    negative_controls: NegativeControls | None = None
 
     @property
     def folds(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, TypedDict
 
 from msgspec import field
@@ -103,6 +103,92 @@ class OperatingFields(TypedDict):
     tolerance: NotRequired[ToleranceFields]
 
 
+class ConformalRule(Result, frozen=True, kw_only=True):
+    """Class-conditional prediction sets, as a model keeps them (`featstore.evaluation.abstention`).
+
+    Attributes
+    ----------
+    alpha
+        Error rate: at most this share of new patients of a class has a set without it.
+    part
+        Where the patients of calibration come from: the split ``val``, or ``calibration``, set aside of ``train``.
+    patients
+        How many of these there were, by class.
+    pool
+        How the images of a patient become one answer.
+    by_image, by_patient
+        Probability of each class from which on the set holds it, of an image and of a patient; None of patients where
+        some had several classes.
+    """
+
+    alpha: Share
+    part: str
+    patients: tuple[Count, ...]
+    pool: str
+    by_image: tuple[float, ...]
+    by_patient: tuple[float, ...] | None
+
+
+class SetCoverage(Result, frozen=True, kw_only=True):
+    """What prediction sets did on held-out patients of a class; each patient counts once.
+
+    Attributes
+    ----------
+    patients
+        How many.
+    covered, interval
+        Share whose set holds the class, with its 95 % interval.
+    unsure, neither
+        Share whose set holds several classes, or none.
+    """
+
+    patients: Count
+    covered: Share
+    interval: tuple[float, float]
+    unsure: Share
+    neither: Share
+
+
+class Abstention(Result, frozen=True, kw_only=True):
+    """Prediction sets of a fit, and what they did on each evaluated split that did not calibrate them.
+
+    Attributes
+    ----------
+    rule
+        What the model keeps.
+    by_image, by_patient
+        By split and class.
+    """
+
+    rule: ConformalRule
+    by_image: Mapping[str, Mapping[str, SetCoverage]]
+    by_patient: Mapping[str, Mapping[str, SetCoverage]]
+
+
+class UnlikeTraining(Result, frozen=True, kw_only=True):
+    """From which distance on an image is called unlike those of training.
+
+    Attributes
+    ----------
+    share
+        Of the images of patients left out of the distance, how many are called so.
+    threshold
+        The largest distance that is not called so; about one is usual.
+    patients
+        How many it was chosen on.
+    has_patients
+        Whether these are patients, and not images taken for them.
+    held_out
+        Share of the images called so, by evaluated split; each patient counts once.
+    """
+
+    share: Share
+    threshold: float
+    patients: Count
+    has_patients: bool
+    held_out: Mapping[str, Share] = field(default_factory=dict)
+
+
 class Fusion(Result, frozen=True, kw_only=True):
     """Outcome of a fit.
 
@@ -142,6 +228,10 @@ class Fusion(Result, frozen=True, kw_only=True):
         Patients by split, where these were scored; else empty.
     by_image
         Beside the scores of patients: those of the images, by split and metric, at the operating point of images.
+    abstention
+        Prediction sets; None where none were asked for.
+    unlike
+        When an image is called unlike those of training; None where too few patients tell, and in runs of before.
     """
 
     IN_MEMORY: ClassVar[frozenset[str]] = frozenset({"looks"})
@@ -164,6 +254,8 @@ class Fusion(Result, frozen=True, kw_only=True):
     pool: str | None = None
     patients: Mapping[str, Count] = field(default_factory=dict)
     by_image: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    abstention: Abstention | None = None
+    unlike: UnlikeTraining | None = None
 
     def headline(self) -> str:
         """What was fitted, and its AUC on each evaluated split."""
@@ -228,6 +320,13 @@ class Prediction(Result, frozen=True, kw_only=True):
     in_training
         How the image was recognised as one that the model has learned from: ``the same file``, ``the same pixels`` or
         ``the same patient name``; None for a new image.
+    patient
+        Whose image it is, where that is known.
+    prediction_set
+        Classes that a set with a guarantee holds; None of a model without.
+    distance
+        From the images of training, over the largest that is usual: above one it is unlike any of them. None of a
+        model that does not tell.
     """
 
     path: str
@@ -238,11 +337,51 @@ class Prediction(Result, frozen=True, kw_only=True):
     page: int | None = None
     given: str | None = None
     in_training: str | None = None
+    patient: str | None = None
+    prediction_set: tuple[str, ...] | None = None
+    distance: float | None = None
+
+    @property
+    def is_unlike(self) -> bool:
+        """Whether it is unlike any image of training."""
+        return self.distance is not None and self.distance > 1
 
     @property
     def is_new(self) -> bool:
         """Whether neither the model nor a backbone has learned from it, as far as can be seen."""
         return self.in_training is None and not self.tuned_on
+
+
+class PatientPrediction(Result, frozen=True, kw_only=True):
+    """The answer for a patient, pooled from those for its images.
+
+    Attributes
+    ----------
+    patient
+        Its name; the path where a single image is asked about.
+    images, unlike
+        How many of it were answered, and how many of these are unlike any in training.
+    label, probability
+        As of `Prediction`.
+    given
+        Label that the CSV file gives all its images, if it does.
+    in_training
+        How it was recognised as one that the model has learned from, as of `Prediction`.
+    is_new
+        Whether neither the model nor a backbone has learned from it, as far as can be seen.
+    prediction_set
+        Classes that a set with a guarantee for patients holds; None of a model without.
+    """
+
+    patient: str
+    images: Count
+    label: str
+    probability: Mapping[str, float]
+    given: str | None = None
+    in_training: str | None = None
+    is_new: bool = True
+    prediction_set: tuple[str, ...] | None = None
+    unlike: Count = 0
 
 
 class MeanOfPages(Result, frozen=True, kw_only=True):
@@ -255,12 +394,12 @@ class MeanOfPages(Result, frozen=True, kw_only=True):
 
 
 class Counts(Result, frozen=True, kw_only=True):
-    """How many of the new images that bear a label were answered rightly.
+    """How many of the new images (or patients) that bear a label were answered rightly.
 
     Attributes
     ----------
     labelled, right
-        Images with a label that is a class of the model and that were not in training, and the right answers on them.
+        Those with a label that is a class of the model and that were not in training, and the right answers on them.
     seen
         Further ones with a label, not counted since they were in training.
     """
@@ -291,6 +430,18 @@ class Predictions(Result, frozen=True, kw_only=True):
         Files in the folders given that do not look like images.
     findings
         What a reader should know, such as images that were in training.
+    patients
+        An answer per patient, of those images that tell whose they are.
+    without_patient
+        Images that do not tell.
+    pool, patient_operating
+        How images become a patient's answer, and at what operating point.
+    chosen_for_patients
+        Whether that point was chosen for patients; else it is the one of images, and the answer a convenience.
+    alpha
+        Error rate of the prediction sets; None of a model that keeps none.
+    unlike
+        When an image is called unlike those of training; None of a model that does not tell.
     """
 
     run: str
@@ -301,11 +452,26 @@ class Predictions(Result, frozen=True, kw_only=True):
     bad: tuple[tuple[str, str, str], ...]
     skipped: int = 0
     findings: tuple[Finding, ...] = ()
+    patients: tuple[PatientPrediction, ...] = ()
+    without_patient: Count = 0
+    pool: str | None = None
+    patient_operating: Mapping[str, Any] = field(default_factory=dict)
+    chosen_for_patients: bool = False
+    alpha: Share | None = None
+    unlike: UnlikeTraining | None = None
 
     @property
     def counts(self) -> Counts | None:
-        """Right answers, where labels were given."""
-        known = [p for p in self.predictions if p.given in self.classes]
+        """Right answers for images, where labels were given."""
+        return self._counted(self.predictions)
+
+    @property
+    def patient_counts(self) -> Counts | None:
+        """Right answers for patients, where labels were given."""
+        return self._counted(self.patients)
+
+    def _counted(self, answers: Sequence[Prediction | PatientPrediction]) -> Counts | None:
+        known = [p for p in answers if p.given in self.classes]
         if not known:
             return None
         new = [p for p in known if p.is_new]
@@ -325,32 +491,70 @@ class Predictions(Result, frozen=True, kw_only=True):
 
     def to_json(self, *, examples: bool = True) -> dict[str, Any]:
         """Plain dict for ``--json``, with the right answers counted."""
-        counts = self.counts
+        counts, of_patients = self.counts, self.patient_counts
         return {
             **super().to_json(examples=examples),
             "counts": None if counts is None else counts.to_json(),
+            "patient_counts": None if of_patients is None else of_patients.to_json(),
         }
+
+    def set_text(self, answer: Prediction | PatientPrediction) -> str:
+        """Its prediction set in words; empty of a model that keeps none."""
+        return "" if answer.prediction_set is None else set_text(answer.prediction_set, self.classes)
 
     def rows(self) -> Iterator[list[Any]]:
         """Table with the header first: an image or page per line, a column ``P(class)`` per class.
 
-        ``page``, ``label`` and ``vote(backbone)`` are there only where there are any.
+        ``page``, ``patient``, ``label``, ``prediction_set``, ``unlike_training`` and ``vote(backbone)`` are there
+        only where there are any.
         """
         first = self.predictions[0] if self.predictions else None
         paged = any(p.page for p in self.predictions)
+        named = any(p.patient for p in self.predictions)
         labelled = any(p.given for p in self.predictions)
+        sets, unlike = self.alpha is not None, self.unlike is not None
         voters = list(first.votes) if first else []
         yield [
-            "path", *(["page"] if paged else []), *(["label"] if labelled else []), "predicted",
-            *(f"P({name})" for name in self.classes), *(f"vote({name})" for name in voters),
-            "in_training", "tuned_on",
+            "path", *(["page"] if paged else []), *(["patient"] if named else []),
+            *(["label"] if labelled else []), "predicted", *(f"P({name})" for name in self.classes),
+            *(["prediction_set"] if sets else []), *(["unlike_training"] if unlike else []),
+            *(f"vote({name})" for name in voters), "in_training", "tuned_on",
         ]  # fmt: skip
         for p in self.predictions:
             yield [
-                p.path, *([p.page or 1] if paged else []), *([p.given or ""] if labelled else []), p.label,
-                *(p.probability[name] for name in self.classes), *(p.votes[name] for name in voters),
-                p.in_training or "", "+".join(p.tuned_on),
+                p.path, *([p.page or 1] if paged else []), *([p.patient or ""] if named else []),
+                *([p.given or ""] if labelled else []), p.label, *(p.probability[name] for name in self.classes),
+                *([self.set_text(p)] if sets else []), *(["yes" if p.is_unlike else ""] if unlike else []),
+                *(p.votes[name] for name in voters), p.in_training or "", "+".join(p.tuned_on),
             ]  # fmt: skip
+
+    def patient_rows(self) -> Iterator[list[Any]]:
+        """Table of the patients with the header first; columns as in `rows`, and the number of ``images``."""
+        labelled = any(p.given for p in self.patients)
+        sets, unlike = self.alpha is not None, self.unlike is not None
+        yield [
+            "patient", "images", *(["label"] if labelled else []), "predicted",
+            *(f"P({name})" for name in self.classes), *(["prediction_set"] if sets else []),
+            *(["images_unlike_training"] if unlike else []), "in_training",
+        ]  # fmt: skip
+        for p in self.patients:
+            yield [
+                p.patient, p.images, *([p.given or ""] if labelled else []), p.label,
+                *(p.probability[name] for name in self.classes), *([self.set_text(p)] if sets else []),
+                *([p.unlike] if unlike else []), p.in_training or "",
+            ]  # fmt: skip
+
+
+def set_text(held: Sequence[str], classes: Sequence[str]) -> str:
+    """A prediction set in words: its class where there is one, else what it means that there are several or none."""
+    two = len(classes) == 2  # noqa: PLR2004
+    if len(held) == 1:
+        return held[0]
+    if not held:
+        return "neither: unlike both" if two else "none: unlike all"
+    if len(held) == len(classes):
+        return "either: not sure" if two else "any: not sure"
+    return f"{' or '.join(held)}: not sure"
 
 
 # Where in an image the evidence lies

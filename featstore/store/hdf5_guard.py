@@ -417,7 +417,9 @@ def view_plain(source: Bytes, limits: Limits = FOREIGN) -> PlainContent:
     return PlainContent(dict(frame.attributes), {one.name: one.of(data) for one in frame.pieces})
 
 
-def read_datasets(source: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+def read_datasets(
+    source: bytes | Path, names: Iterable[str], limits: Limits = FOREIGN
+) -> dict[str, NDArray[Any]]:
     """Read a few data sets, by path, of a file whose rest is for somebody else; those that are absent are left out.
 
     A file that does not open as HDF5 has none.
@@ -432,11 +434,47 @@ def read_datasets(source: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]
             file = stack.enter_context(_opened(source))
         except OSError:
             return {}
-        with _refusing(str(source)):
+        with _refusing("The HDF5 file" if isinstance(source, bytes) else str(source)):
             members = ((name, _descend(h5g.open(file, b"/"), name)) for name in names)
             found = [StoredDataset.of(name, member) for name, member in members if member is not None]
-            _check_values(file, found, FOREIGN)
+            _check_values(file, found, limits)
             return {one.name: one.values() for one in found}
+
+
+def list_datasets(path: Path) -> tuple[dict[str, tuple[list[int], str]], list[NDArray[Any]]]:
+    """Shape and type of each data set of a file, by path; run by `featstore.isolated_reading`.
+
+    The values are not read; whether they are all there is for `read_named` to see. Of what is no plain number or text
+    of fixed length the type is empty.
+
+    Raises
+    ------
+    RefusedFileError
+        If the file is no HDF5, refers to others, or has more members than it may.
+    """
+    with _refusing("The HDF5 file"), _opened(path.read_bytes()) as file:
+        found = {}
+        for name, member in _members(h5g.open(file, b"/"), FOREIGN):
+            if _is_dataset(member):
+                one = StoredDataset.of(name, member)
+                is_plain = one.shape is not None and one.dtype.kind in KINDS and one.dtype.subdtype is None
+                found[name] = list(one.shape or ()), one.dtype.str if is_plain else ""
+        return found, []
+
+
+def read_named(path: Path, names: Sequence[str], most: int) -> tuple[list[str], list[NDArray[Any]]]:
+    """Names and values of some data sets of a file, `most` bytes in all; run by `featstore.isolated_reading`.
+
+    Raises
+    ------
+    RefusedFileError
+        As `read_datasets`.
+    """
+    data = path.read_bytes()  # nobody can change them between the look and the reading
+    with _refusing("The HDF5 file"), _opened(data):
+        pass
+    found = read_datasets(data, names, Limits(values=most))
+    return [*found], [np.ascontiguousarray(values) for values in found.values()]
 
 
 def check_weights(path: Path) -> None:

@@ -42,6 +42,7 @@ def noise(name, count=2):
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_each_network_holds_the_contract_on_jax_and_gives_the_vectors_of_tensorflow(jax, name):
     images = noise(name)
@@ -63,6 +64,7 @@ def test_the_engine_jax_imports_no_tensorflow(jax):
     assert "tensorflow" not in loaded
 
 
+@pytest.mark.slow
 def test_a_smaller_batch_stays_within_the_contract(jax):
     images = noise("MobileNet025")
     whole, _, _ = jax(jaxprocess.embed, "MobileNet025", "random:1", images)

@@ -12,11 +12,11 @@ import warnings
 from functools import cache
 
 import h5py
-import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lazily import Library
 
 from featstore.backbones import catalog
 from featstore.backbones import keras_backbone as networks
@@ -24,6 +24,8 @@ from featstore.backbones import weights as presence
 from featstore.backbones.keras_backbone import load_backbone, spec
 from featstore.backbones.weights import Weights, resolve_weights
 from featstore.errors import BackboneError, NonFiniteFeaturesError, UsageError, WeightsError
+
+keras = Library("keras")
 
 # Keras' own way of saving weights, which the references use, trips over NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -69,7 +71,9 @@ def keras_network(name, weights=None, **options):
 @pytest.mark.parametrize(
     ("name", "file", "module"),
     [
-        ("MobileNet025", "mobilenet_0.25_224_imagenet_notop.h5", "mobilenet"),
+        pytest.param(
+            "MobileNet025", "mobilenet_0.25_224_imagenet_notop.h5", "mobilenet", marks=pytest.mark.slow
+        ),
         pytest.param(
             "MobileNetV2", "mobilenetv2_imagenet_notop.weights.h5", "mobilenet_v2", marks=pytest.mark.slow
         ),

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from featstore_cli.options import parse_names
 from onnx import TensorProto, helper
 from onnx_files import SETTINGS, model, of_keras, small, tensor, write, write_external
 
 import featstore
 from featstore.backbones import catalog, onnx_backbone
 from featstore.backbones.loading import load_backbone
-from featstore.backbones.weights import find_weights, parse_weights_options, resolve_weights
+from featstore.backbones.weights import choice_for, find_weights, parse_weights_options, resolve_weights
 from featstore.errors import (
     BackboneError,
     FeatstoreError,
@@ -128,6 +129,46 @@ def test_file_and_settings_are_in_the_key_and_how_settings_are_written_is_not(tm
     assert digest(small(seed=1), SETTINGS) != first
     assert digest(small(), {**SETTINGS, "std": 0.3}) != first
     assert digest(small(), {"std": [0.25] * 3, "mean": [0.5] * 3, "layout": "NCHW"}) == first
+
+
+def test_settings_in_the_command_are_those_beside_the_file_and_each_network_has_its_own(tmp_path):
+    beside = write(
+        tmp_path / "beside.onnx", small(), {"mean": [0.5, 0.4, 0.3], "std": 0.25, "channels": "BGR"}
+    )
+    bare = write(tmp_path / "bare.onnx", small(), None)
+    other = write(tmp_path / "other.onnx", small(), {"mean": 0.1, "std": 0.25})
+    text = f"A={beside},B={bare}[mean=0.5/0.4/0.3, std=0.25,channels=BGR],C={other}[mean=0.2],MobileNet"
+    names = parse_names(text)
+    assert len(names) == 4
+    assert catalog.named(names) == ["A", "B", "C", "MobileNet"]
+    digests = {name: resolve_weights(catalog.row(name)).digest for name in "ABC"}
+    assert digests["A"] == digests["B"] != digests["C"]
+    assert catalog.network_file("C")[1].mean == (0.2, 0.2, 0.2), "what is said goes before what lies beside"
+    assert embed("A", noise()).tobytes() == embed("B", noise()).tobytes()
+    os.utime(bare, ns=(1, 1))
+    assert resolve_weights(catalog.row("B")).digest == digests["B"], "looked at again as it was said"
+    os.environ[catalog.NETWORKS] = ""
+    choice = f"{bare}[mean=0.5/0.4/0.3,std=0.25,channels=BGR]"
+    assert parse_weights_options([f"B={choice}"]) == {"B": choice}
+    assert resolve_weights(catalog.row("B"), choice_for("B", {"B": choice})).digest == digests["B"]
+
+
+@pytest.mark.parametrize(
+    ("said", "cause", "remedy"),
+    [
+        ("size=224", "'size=224' is no setting", "input_size=224"),
+        ("maen=0.5", "'maen=0.5' is no setting", "Did you mean mean?"),
+        ("mean", "'mean' is no setting", "[input_size=224"),
+        ("mean=a", "'mean=a' cannot be", "mean=0.485/0.456/0.406"),
+        ("input_size=2.5", "'input_size=2.5' cannot be", "[input_size=224"),
+        ("mean=0,mean=1", "mean is said twice", "Leave one"),
+    ],
+)
+def test_settings_in_the_command_that_cannot_be_are_refused(file, said, cause, remedy):
+    with pytest.raises(UsageError) as error:
+        catalog.named([f"Mine={file}[{said}]"])
+    assert cause in error.value.cause
+    assert remedy in error.value.remedy
 
 
 def test_vectors_are_the_same_bytes_whatever_the_threads_and_the_batch(file, monkeypatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from featstore.backbones import catalog, precision
 from featstore.backbones.keras_backbone import load_backbone, spec
@@ -153,6 +152,8 @@ def test_a_device_without_room_is_a_typed_error(images):
     backbone = load_backbone("MobileNet025", "random:1", batch_size=BATCH)
 
     def full(_):
+        import tensorflow as tf
+
         raise tf.errors.ResourceExhaustedError(
             None, None, "OOM when allocating tensor\nwith shape[4,112,112,8]"
         )

@@ -75,7 +75,10 @@ def test_who_changes_what_an_interpreter_reads_gets_one(monkeypatch):
     assert not may_fork()
 
 
-@pytest.mark.parametrize("import_keras", [True, False], ids=["sets variables", "finds them"])
+@pytest.mark.parametrize(
+    "import_keras",
+    [pytest.param(True, id="sets variables", marks=pytest.mark.slow), pytest.param(False, id="finds them")],
+)
 def test_what_an_earlier_test_left_to_be_read_is_no_reason(import_keras):
     """featstore sets variables before it imports Keras; the processes of tests do, now or for an earlier test."""
     if import_keras:

@@ -99,7 +99,7 @@ def bytes_needed(said):
     return int(wanted[1].replace(",", ""))
 
 
-@pytest.mark.parametrize("limit", [800, 3000])
+@pytest.mark.parametrize("limit", [800, pytest.param(3000, marks=pytest.mark.slow)])
 def test_a_file_that_may_not_grow_is_a_full_disk(data, undisturbed, tmp_path, tried, limit):
     cache = tmp_path / "cache"
     code, said = Command(data, cache, tmp_path, Limits(file_bytes=limit)).end()
@@ -131,7 +131,9 @@ def remount(folder, how):
     subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("kilobytes", [4, 40, 64, 96])
+@pytest.mark.parametrize(
+    "kilobytes", [40, *(pytest.param(size, marks=pytest.mark.slow) for size in (4, 64, 96))]
+)
 def test_a_full_disk_says_how_much_it_lacks_and_goes_on_when_it_is_there(
     data, undisturbed, tmp_path, tried, kilobytes
 ):
@@ -188,7 +190,14 @@ def test_a_cache_that_is_deleted_during_the_run_is_noticed_or_was_not_needed(
         require_the_rest_to_be_computed(data, cache, undisturbed, tmp_path / "talk")
 
 
-@pytest.mark.parametrize("seconds", [-(40 * 365 * 86400), -3600, 3600, 40 * 365 * 86400])
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        -(40 * 365 * 86400),
+        3600,
+        *(pytest.param(s, marks=pytest.mark.slow) for s in (-3600, 40 * 365 * 86400)),
+    ],
+)
 def test_a_clock_that_was_set_moves_no_row(data, undisturbed, tmp_path, tried, seconds):
     """All files of the cache bear the time of a clock that was wrong by hours or decades."""
     cache = tmp_path / "cache"

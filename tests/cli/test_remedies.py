@@ -115,7 +115,17 @@ CASE_OF_NAMES = [
 MORE = [("--calibrate", "platt"), ("--nested", "--calibrate", "platt")]
 
 
-@pytest.fixture(scope="module", params=[*CASES, "class absent in test", "case of names"])
+SELDOM = ("uneven", "tiny", "two patients a class, one of both", "case of names")
+"""Of a kind with one of the others: asked by the slow tests."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(case, marks=pytest.mark.slow if case in SELDOM else ())
+        for case in (*CASES, "class absent in test", "case of names")
+    ],
+)
 def odd(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("odd")
     if request.param in CASES:
@@ -153,7 +163,7 @@ def test_compare_answers_or_advises_what_compare_has_and_what_it_advises_works(o
         assert again is None or "Leave out --calibrate, --sensitivity and --nested" in again.remedy
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_four_patients_are_compared_whatever_the_seed(tmp_path, seed):
     data, cache = store(tmp_path, CASES["four patients, one of both classes"])
     found = featstore.compare(data, strategies="knn", folds=2, fold_seed=seed, cache=cache)

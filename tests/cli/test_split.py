@@ -3,6 +3,7 @@
 import csv
 import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,6 +62,29 @@ def test_the_manifest_keeps_patients_whole_and_is_read_back(tmp_path):
     before = {(r.id, r.label, r.group, r.site) for r in scan(table).records}
     assert {(r.id, r.label, r.group, r.site) for r in manifest.records} == before
     assert not manifest.findings
+
+
+@pytest.mark.parametrize("ask", [["--ratios", "60/40"], ["--folds", "2"]])
+def test_all_columns_of_the_table_go_along_and_covariates_are_found_again(tmp_path, ask):
+    table = write_patients(tmp_path, 8)
+    header, *lines = table.read_text().splitlines()
+    lines = [f"{line},{40 + n},{'fm'[n % 2]},H{n % 3},extra {n}" for n, line in enumerate(lines)]
+    lines.append(lines[0].replace("extra 0", "another box"))
+    table.write_text("\n".join([f"{header.replace('label', 'dx')},age,sex,hospital,label", *lines]))
+    columns = ["--columns", "label=dx,site=hospital"]
+    done = featstore("split", table, *columns, *ask, "--out", tmp_path / "s.csv", "--json")
+    assert done.code == 0, done.err
+    before = {r.path.name: r for r in scan(table, columns={"label": "dx", "site": "hospital"}).records}
+    for file in done.json["files"]:
+        rows, _ = sides(Path(file))
+        assert list(rows[0])[3:] == ["split", "site", "age", "sex", "label_of_table"]
+        assert {row["label_of_table"] for row in rows} == {f"extra {n}" for n in range(16)}
+        manifest = scan(file, covariates=["age", "sex"])
+        for record in manifest.records:
+            number = int(record.covariates[0]) - 40
+            assert record.covariates == (str(40 + number), "fm"[number % 2])
+            known = before[record.path.name]
+            assert (record.label, record.site, record.group) == (known.label, known.site, known.group)
 
 
 def test_the_command_that_it_names_reads_it_wherever_the_file_lies(tmp_path):

@@ -8,6 +8,7 @@ from PIL import Image
 
 from featstore.api.predict import find_images
 from featstore.errors import ManifestError, UsageError
+from featstore.images.scan import scan
 
 
 def picture(path, seed=0, pages=1):
@@ -138,3 +139,40 @@ def test_a_link_out_of_the_folder_needs_a_word_and_a_circle_ends(scans, tmp_path
         find_images(scans)
     assert "--follow-links" in caught.value.remedy
     assert len(find_images(scans, follow_links=True).records) == 4
+
+
+def test_folders_called_like_classes_of_the_model_are_labels_and_others_are_none(scans):
+    for seed, name in enumerate(["test/ill/p1/x.png", "test/well/y.png", "ill/other/z.png"]):
+        picture(scans / "more" / name, 10 + seed)
+    found = find_images(scans, ("ill", "well"))
+    assert {r.path.name: r.label for r in found.records} == {
+        "a.png": "",
+        "b.JPG": "",
+        "c.tif": "",
+        "x.png": "ill",
+        "y.png": "well",
+        "z.png": "ill",
+    }
+    assert {r.label for r in find_images(scans).records} == {""}
+
+
+def test_arrays_of_pictures_say_class_and_patient_as_in_training(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 255, (6, 16, 16), np.uint8)
+    path = tmp_path / "study.npz"
+    np.savez(
+        path,
+        train_images=pictures[:4],
+        train_labels=np.array([0, 1, 0, 1]),
+        train_groups=np.array(["a", "b", "a", "c"]),
+        test_images=pictures[4:],
+        test_labels=np.array([1, 1]),
+        test_groups=np.array(["d", "d"]),
+    )
+    asked = {r.id: (r.label, r.group, r.frame) for r in find_images(path).records}
+    assert asked == {r.id: (r.label, r.group, r.frame) for r in scan(path).records}
+
+
+def test_patients_whose_names_differ_in_spelling_are_one_as_in_training(scans):
+    table = scans / "list.csv"
+    table.write_text("path,group\na.png,Mül 1\np7/c.tif,MÜL 1\ndeep/er/b.JPG,other\n")
+    assert len({r.group for r in find_images(table).records}) == 2

@@ -41,7 +41,7 @@ def executor(request):
     return make(request, request.param)
 
 
-@pytest.fixture(params=[name for name in registry.names(PACKAGE) if name != "serial"])
+@pytest.fixture(params=[pytest.param("dask", marks=pytest.mark.slow), "processes"])
 def remote(request):
     """Each executor that uses other processes."""
     return make(request, request.param)

@@ -59,6 +59,14 @@ def name(request):
     return request.param
 
 
+@pytest.fixture(
+    params=[pytest.param(n, marks=() if type(make(n)).__name__ in OFTEN else pytest.mark.slow) for n in NAMES]
+)
+def often(request):
+    """A strategy, for promises that take several fits: the fast tests ask one of each level, the slow ones all."""
+    return request.param
+
+
 CHECKS = parametrize_with_checks([make(name, blocks=None) for name in NAMES])
 
 
@@ -126,12 +134,12 @@ def test_labels_are_names_not_numbers(name):
     assert as_text.tobytes() == fitted(name).predict_proba(X).tobytes()
 
 
-def test_order_of_backbones_hardly_matters(name):
+def test_order_of_backbones_hardly_matters(often):
     X, y = blocky(n=400)
     turned = np.roll(X, WIDTHS["noise"], axis=1)
     turned_blocks = make_blocks({key: WIDTHS[key] for key in ("noise", "wide", "narrow")})
-    straight = of_200(name).predict(X[200:])
-    other = make(name, blocks=turned_blocks).fit(turned[:200], y[:200]).predict(turned[200:])
+    straight = of_200(often).predict(X[200:])
+    other = make(often, blocks=turned_blocks).fit(turned[:200], y[:200]).predict(turned[200:])
     assert (straight == other).mean() > 0.95
 
 
@@ -173,10 +181,10 @@ def test_input_is_left_alone(name):
     make(name).fit(X, y).predict_proba(X)
 
 
-def test_fit_takes_groups_of_any_kind(name):
+def test_fit_takes_groups_of_any_kind(often):
     X, y = blocky()
-    by_text = make(name).fit(X, y, groups=[f"patient {i // 4}" for i in range(len(y))])
-    by_number = make(name).fit(X, y, groups=np.char.mod("%03d", np.arange(len(y)) // 4))
+    by_text = make(often).fit(X, y, groups=[f"patient {i // 4}" for i in range(len(y))])
+    by_number = make(often).fit(X, y, groups=np.char.mod("%03d", np.arange(len(y)) // 4))
     for strategy in (by_text, by_number):
         assert strategy.score(X, y) > 0.85
 
@@ -210,9 +218,9 @@ def test_blocks_that_do_not_tile_the_columns_are_refused(name):
         make(name, blocks=make_blocks({"wide": 30, "narrow": 6})).fit(X, y)
 
 
-def test_works_in_a_pipeline_and_a_grid_search(name):
+def test_works_in_a_pipeline_and_a_grid_search(often):
     X, y = blocky()
-    pipe = make_pipeline(FunctionTransformer(), make(name))
+    pipe = make_pipeline(FunctionTransformer(), make(often))
     step = pipe.steps[-1][0]
     knob = {"C": [0.1, 1.0]} if "C" in pipe[-1].get_params() else {"blocks": [None, make_blocks(WIDTHS)]}
     search = GridSearchCV(pipe, {f"{step}__{key}": values for key, values in knob.items()}, cv=3).fit(X, y)

@@ -68,8 +68,8 @@ def _nothing_warned():
 
 
 @pytest.mark.parametrize("C", [0.05, 5.0, 50.0, 500.0])
-@pytest.mark.parametrize("gap", [0, 1, 10])
-@pytest.mark.parametrize("n_classes", [3, 4, 5])
+@pytest.mark.parametrize("gap", [0, pytest.param(1, marks=pytest.mark.slow), 10])
+@pytest.mark.parametrize("n_classes", [3, pytest.param(4, marks=pytest.mark.slow), 5])
 def test_separable_classes_have_the_model_of_newtons_method(n_classes, gap, C):
     X, y = clusters(n_classes, 20, gap)
     exact = newton(X, y, C)

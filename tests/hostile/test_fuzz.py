@@ -10,7 +10,7 @@ HEADROOM = 1 << 30
 
 
 @pytest.mark.parametrize(
-    ("examples", "rounds"), [(12, 1), pytest.param(100, 10, marks=pytest.mark.slow)], ids=["short", "long"]
+    ("examples", "rounds"), [(4, 1), pytest.param(100, 10, marks=pytest.mark.slow)], ids=["short", "long"]
 )
 def test_every_parser_answers_with_a_value_or_its_own_error(examples, rounds, tmp_path, tried):
     (_, targets), *fed = outcomes(fuzz.fuzz, str(tmp_path), examples, rounds, headroom=HEADROOM)

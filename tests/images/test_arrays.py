@@ -7,6 +7,7 @@ import struct
 import zipfile
 import zlib
 
+import h5py
 import numpy as np
 import pytest
 from fakes import GridBackbone, key, spec
@@ -57,6 +58,59 @@ def one(array):
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
+
+
+# Volumes, as those of MedMNIST3D
+
+
+@pytest.mark.parametrize("save", ["npz", "h5"])
+@pytest.mark.parametrize(
+    ("slices", "axis", "numbers"),
+    [
+        (None, 0, range(9)),
+        ("axial:every=4", 0, (0, 4, 8)),
+        ("coronal:range=2-3", 1, (1, 2)),
+        ("sagittal:range=90%-100%", 2, (10,)),
+    ],
+)
+def test_slices_of_volumes_are_images_and_a_volume_is_a_group(tmp_path, save, slices, axis, numbers):
+    volumes = np.random.default_rng(0).integers(0, 256, (5, 9, 10, 11), dtype=np.uint8)
+    arrays = {
+        "train_images": volumes[:3], "train_labels": np.array([[0], [1], [0]]),
+        "test_images": volumes[3:, None], "test_labels": np.array([1, 0]),
+    }  # fmt: skip
+    path = tmp_path / f"organ.{save}"
+    if save == "npz":
+        np.savez_compressed(path, **arrays)
+    else:
+        with h5py.File(path, "w") as file:
+            for name, array in arrays.items():
+                file[name] = array
+    manifest = scan(path, slices=slices)
+    assert len(manifest.records) == 5 * len(numbers)
+    assert sorted(manifest.count_by_group().values()) == [len(numbers)] * 5
+    assert not manifest.has_groups
+    assert {finding.code for finding in manifest.findings} == {"FS316"}
+    for record, (volume, number) in zip(
+        manifest.records, [(v, n) for v in range(5) for n in numbers], strict=True
+    ):
+        found = read_pixels(record, Decoding("x"))
+        np.testing.assert_array_equal(found[..., 0], volumes[volume].take(number, axis))
+        assert (record.label, record.split) == ("01010"[volume], "train" if volume < 3 else "test")
+    again = {record.id for record in scan(path, slices="axial").records}
+    assert len(again & {record.id for record in manifest.records}) == 5 * len(numbers) * (axis == 0)
+
+
+@pytest.mark.parametrize("slices", ["axial:largest-lung", "axial:range=40-50"])
+def test_slices_that_no_volume_has_are_refused(tmp_path, slices):
+    np.savez(tmp_path / "a.npz", images=np.ones((4, 9, 9, 9), np.uint8), labels=np.arange(4))
+    with pytest.raises(ManifestError, match="no_slice"):
+        scan(tmp_path / "a.npz", slices=slices)
+
+
+def test_slices_of_pictures_are_refused(tmp_path):
+    with pytest.raises(ManifestError, match="for volumes"):
+        scan(medmnist(tmp_path / "m.npz")[0], slices="axial")
 
 
 # Data sets
@@ -166,7 +220,7 @@ def test_arrays_in_class_folders_are_images_and_stacks_and_beside_them_are_none(
         ({"train_images": pictures(4), "train_labels": np.ones((4, 14))}, "several classes"),
         ({"one": pictures(4), "two": pictures(4)}, "called as pictures"),
         ({"images": pictures(4), "x": pictures(4), "labels": np.ones(4)}, "called as pictures"),
-        ({"images": np.ones((4, 28, 28, 28)), "labels": np.ones(4)}, r"4 x 28 x 28 x 28.*images\[:, 14\]"),
+        ({"images": np.ones((4, 28, 28, 5)), "labels": np.ones(4)}, r"4 x 28 x 28 x 5: .*count x depth"),
     ],
 )
 def test_what_is_no_data_set_is_refused_in_one_line(tmp_path, arrays, cause):

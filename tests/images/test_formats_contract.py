@@ -4,6 +4,7 @@ import io
 import re
 import struct
 
+import h5py
 import nibabel
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ OWN = {
     for name, known in container.formats().items()
     if type(known).__module__.startswith(f"{container.FOLDER}.")
 }
-DEEP = {"DICOM", "NIFTI", "NPY", "NPZ", "PNG", "PPM", "TIFF"}
+DEEP = {"DICOM", "HDF5", "JPEG2000", "NIFTI", "NPY", "NPZ", "PNG", "PPM", "TIFF"}
 """Formats of which some files need a range."""
 
 
@@ -37,7 +38,11 @@ def saved(name, image, **options):
 
 def array_file(name, array):
     file = io.BytesIO()
-    np.save(file, array) if name == "NPY" else np.savez_compressed(file, images=array)
+    if name == "HDF5":
+        with h5py.File(file, "w") as written:
+            written["images"] = array
+    else:
+        np.save(file, array) if name == "NPY" else np.savez_compressed(file, images=array)
     return file.getvalue()
 
 
@@ -55,7 +60,7 @@ def samples(name):
             nibabel.Nifti1Image(array, np.eye(4)).to_bytes()
             for array in (volume, volume.astype(np.int16) * 3)
         ]
-    if name in {"NPY", "NPZ"}:
+    if name in {"NPY", "NPZ", "HDF5"}:
         stacks = [pixels, pixels[..., 0], np.stack([pixels] * 3), pixels[None, ..., 0] * np.uint16(3)]
         return [array_file(name, stack) for stack in stacks]
     found = [saved(name, Image.fromarray(pixels)), saved(name, Image.fromarray(pixels[..., 0]))]
@@ -67,7 +72,9 @@ def samples(name):
     return found
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "HDF5" else []) for name in OWN]
+)
 def test_each_format_holds_the_contract(name):
     check_format(OWN[name], samples(name))
 
@@ -77,7 +84,9 @@ def test_the_formats_are_found_by_file_name_and_have_numbers_of_their_own():
         "bmp",
         "dicom",
         "gif",
+        "hdf5",
         "jpeg",
+        "jpeg2000",
         "nifti",
         "npy",
         "npz",
@@ -88,7 +97,7 @@ def test_the_formats_are_found_by_file_name_and_have_numbers_of_their_own():
     ]
     assert {known.code: name for name, known in OWN.items()} == {
         1: "BMP", 2: "GIF", 3: "JPEG", 4: "PNG", 5: "PPM", 6: "TIFF", 7: "WEBP", 8: "DICOM",
-        9: "NIFTI", 10: "NPY",
+        9: "NIFTI", 10: "NPY", 12: "HDF5", 13: "JPEG2000",
         11: "NPZ",
     }  # fmt: skip
 

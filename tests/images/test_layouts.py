@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.errors import ManifestError
@@ -214,7 +214,6 @@ FOLDERS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.sets(st.lists(FOLDERS, min_size=1, max_size=4).map("/".join), min_size=1, max_size=9))
 def test_no_image_of_any_tree_is_lost_in_silence(folders):
     """Each is a record, or counted as left out; or the whole is refused."""

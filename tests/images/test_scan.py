@@ -436,6 +436,15 @@ def test_a_bar_is_shown_while_many_files_are_listed_and_hashed(tmp_path, monkeyp
         assert "hash:   0%" in err, "it is there before the first file is read"
 
 
+def test_the_bar_of_many_files_does_not_wait(monkeypatch, capsys):
+    monkeypatch.setattr(bars, "BAR_DELAY", 1000)
+    with bars.progress_bars(wanted=True):
+        for total in (bars.MANY - 1, bars.MANY):
+            next(iter(bars.track(range(total), "hash", "file", total)))
+            shown = capsys.readouterr().err
+            assert ("hash:" in shown) == (total == bars.MANY)
+
+
 def test_a_few_files_need_no_bar(tmp_path, capsys):
     (tmp_path / "a").mkdir()
     Image.new("L", (16, 16), 7).save(tmp_path / "a" / "x.png")

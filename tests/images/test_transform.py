@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from keras.src.legacy.preprocessing.image import ImageDataGenerator
 from scipy.stats import kstest
 
 from featstore.images import augment as module
@@ -209,6 +208,8 @@ transforms = st.builds(
 def test_the_matrix_says_where_keras_reads_each_pixel(transform, height, width):
     """Keras warps an image that holds its own coordinates: what comes out is the map, clipped at the border."""
     rows, columns = np.mgrid[:height, :width].astype(np.float64)
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
     keras = ImageDataGenerator(fill_mode="nearest", data_format="channels_last", dtype="float64")
     expected = keras.apply_transform(np.stack([rows, columns], axis=-1), asdict(transform))
     matrix = affine(transform, height, width)

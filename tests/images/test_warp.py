@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
 from featstore.errors import RecipeError
 from featstore.images.augment import Transform, draw, warp
@@ -27,6 +26,8 @@ def noise(height, width, channels, seed=0):
 
 
 def keras_warp(image, transform, fill):
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
     generator = ImageDataGenerator(fill_mode=fill, cval=CVAL, data_format="channels_last")
     return generator.apply_transform(image.astype(np.float32), asdict(transform))
 

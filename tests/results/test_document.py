@@ -145,8 +145,9 @@ def test_a_run_of_before_is_read_and_would_be_written_as_it_is(name, reader):
 
 
 def by_image(written):
-    """What a fusion tells since it can be of patients: that this one was of images; it set no network beside it."""
-    return written | {"singles": {}, "unit": "image", "pool": None, "patients": {}, "by_image": {}}
+    """What a fusion tells since it can be of patients or keep silent: that this was of images, and answered all."""
+    of_images = {"singles": {}, "unit": "image", "pool": None, "patients": {}, "by_image": {}}
+    return written | of_images | {"abstention": None, "unlike": None}
 
 
 def with_a_question(written):
@@ -157,12 +158,13 @@ def with_a_question(written):
         for pair in written["comparisons"]
     ]
     protocol = written["protocol"] | {"adjustment": "holm", "confidence": None, "plan": None}
-    protocol |= {"unit": "image", "pool": None}
+    protocol |= {"unit": "image", "pool": None, "left_out": "", "harmonise": "none"}
     return written | {
         "comparisons": pairs,
         "protocol": protocol,
         "primary_question": None,
         "by_image": None,
+        "sites": None,
     }
 
 

@@ -100,5 +100,6 @@ def result(scored, verdict="cannot_tell", **changed):
         "shortcuts": (),
         "findings": (),
         "by_image": None,
+        "sites": None,
     }
     return SimpleNamespace(**{**known, **changed})

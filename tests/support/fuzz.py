@@ -37,6 +37,7 @@ from featstore.errors import (
     StoreError,
     WeightsError,
 )
+from featstore.evaluation.abstention import fit_unlike, read_rule, read_unlike
 from featstore.evaluation.leakage import read_training_images
 from featstore.evaluation.metrics import METRICS
 from featstore.fusion.model_io import ArchiveError, ModelCodec, load_strategy, read_arrays
@@ -299,7 +300,28 @@ def _runs(folder: Path) -> dict[str, Target]:
             read_comparison(page) if isinstance(page, dict) and "contestants" in page else read_fusion(page)
         )
 
+    doubts = {
+        "rule": {
+            "alpha": 0.1,
+            "part": "val",
+            "patients": [9, 9],
+            "pool": "mean",
+            "by_image": [0.2, 0.3],
+            "by_patient": [0.2, 0.3],
+        },
+        "unlike": fit_unlike(np.eye(19, 5), np.arange(19), has_patients=True).to_json(),
+    }
+
+    def read_doubts(data: bytes) -> object:
+        page = document.parse_json(data)
+        kept = page if isinstance(page, dict) else {}
+        unlike = read_unlike(kept.get("unlike"), 5)
+        return read_rule(kept.get("rule"), 2), None if unlike is None else unlike.ratios(np.ones((1, 5)))
+
     return {
+        "what a model abstains by": Target(
+            [json.dumps(doubts).encode()], read_doubts, (RunError, document.DocumentError)
+        ),
         "outcomes to report": Target(_outcomes(), read_outcome, (ShapeError, document.DocumentError)),
         "predictions to report": Target(
             [_predictions()],
@@ -341,6 +363,12 @@ def _outcomes() -> list[bytes]:
     fusion |= {"operating": dict.fromkeys(("calibration", "threshold", "sensitivity", "positive"))}
     fusion |= {"scores": {"test": {m: {"value": 0.5, "interval": [0.4, 0.6]} for m in METRICS}}}
     fusion |= {"curves": {"test": curves}, "continuation": None}
+    shares = {"patients": 2, "covered": 1.0, "interval": [0.3, 1.0], "unsure": 0.5, "neither": 0.0}
+    rule = {"alpha": 0.5, "part": "val", "patients": [1, 1], "pool": "mean"}
+    rule |= {"by_image": [0.1, 0.2], "by_patient": None}
+    fusion |= {"abstention": {"rule": rule, "by_image": {"test": {"yes": shares}}, "by_patient": {}}}
+    unlike = {"share": 0.05, "threshold": 1.5, "patients": 19, "has_patients": True}
+    fusion |= {"unlike": unlike | {"held_out": {"test": 0.1}}}
     estimate = {"mean": 0.5, "deviation": 0.1, "interval": [0.4, 0.6], "folds": [0.4, None]}
     who = {
         "strategy": "x",

@@ -5,7 +5,6 @@ Or one for each of many subsets of the backbones, all fitted together from Gram 
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -16,6 +15,7 @@ from featstore.errors import UsageError
 from featstore.fusion import dual_newton
 from featstore.fusion.linear import LinearStrategy, fit_logistic, standardise
 from featstore.fusion.strategy import beyond_grid
+from featstore.splits import stratified_folds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -290,16 +290,11 @@ def held_out_losses(
 
 def penalty_folds(y: Rows, groups: Rows | None) -> Iterator[tuple[Rows, Rows]]:
     """Stratified folds of whole groups, every class in training; fewer, or none, where a class has few groups."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
     units = np.arange(len(y)) if groups is None else groups
     smallest = min(len(np.unique(units[y == label])) for label in np.unique(y))
     folds = min(INNER_FOLDS, smallest)
     if folds < 2:  # noqa: PLR2004
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about rows per class; groups were counted above
-        splits = list(StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(y, y, units))
-    for train, test in splits:
+    for train, test in stratified_folds(y, units, folds):
         if len(np.unique(y[train])) == len(np.unique(y)):
             yield train, test

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from featstore import registry
 from featstore.errors import BadImageError, UsageError
+from featstore.serialization import digest_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -127,6 +128,10 @@ class Pages:
         What may name scanner or hospital, by the name of its tag: none of it names a person.
     places
         Where the pages lie, by number; empty where the file does not say.
+    keys
+        Digests of what a table of labels may name the file by: see `origin_key`.
+    rows
+        Of files of arrays, which volume each of `frames` is a slice of; empty where each picture is its own.
     """
 
     frames: tuple[int, ...] = (0,)
@@ -135,11 +140,27 @@ class Pages:
     group: str | None = None
     sites: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[int, Place] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+    rows: tuple[int, ...] = ()
 
     @property
     def last(self) -> int:
         """Number of the last page."""
         return self.total - 1
+
+
+def origin_key(level: str, text: str) -> str:
+    """Digest of the id of a patient, study, series or file, by which a file and a row of a table find each other.
+
+    Capitals, spaces and zeros in front do not count: spreadsheets change these. Empty where the id is.
+
+    Examples
+    --------
+    >>> origin_key("patient", " 0012") == origin_key("patient", "12") != origin_key("study", "12")
+    True
+    """
+    plain = text.strip("\0 \t\r\n").casefold()
+    return digest_bytes(f"{level}\0{plain.lstrip('0') or '0'}".encode()) if plain else ""
 
 
 class Index(Protocol):
@@ -444,14 +465,13 @@ _PAIR = "one half of a NIfTI volume (.hdr and .img)"
 _FOREIGN = (
     (re.compile(rb"\x00\x00\x00.ftypavi[fs]", re.DOTALL), "AVIF"),
     (re.compile(rb"\x00\x00\x00.ftyp(?:hei|hev|mif1|msf1)", re.DOTALL), "HEIC"),
-    (re.compile(rb"\x00\x00\x00\x0cjP  \r\n|\xff\x4f\xff\x51"), "JPEG 2000"),
+    (re.compile(rb"\x00\x00\x00\x0cjP  \r\n"), "JPEG 2000, damaged in transfer"),
     (re.compile(rb"\x00\x00\x00\x0cJXL |\xff\x0a"), "JPEG XL"),
     (re.compile(rb"[\x02\x08]\0[\0-\x18]\0(?:UL|UI|CS|[\x02-\x40]\0\0\0)"), _BARE),
     (re.compile(rb".{344}ni1\0|.{4}ni2\0", re.DOTALL), _PAIR),
     (re.compile(rb"%PDF-"), "PDF"),
     (re.compile(rb"PK(?:\x03\x04|\x05\x06)"), "ZIP"),
     (re.compile(rb"\x1f\x8b"), "gzip"),
-    (re.compile(rb"\x89HDF\r\n\x1a\n"), "HDF5"),
     (re.compile(rb"\x93NUMPY"), "NumPy"),
     (re.compile(rb"8BPS"), "Photoshop"),
     (re.compile(rb"NRRD000"), "NRRD"),
@@ -476,18 +496,20 @@ _FOREIGN = (
     (re.compile(rb"BZh[1-9]"), "bzip2"),
     (re.compile(rb"\xfd7zXZ\x00"), "xz"),
 )
+_TO_NIFTI = "Write it as NIfTI, which is read: SimpleITK.WriteImage(SimpleITK.ReadImage('v{}'), 'v.nii.gz')."
 _HINTS = {
     _BARE: "Write it anew with pydicom: dcmread(file, force=True).save_as(file, enforce_file_format=True).",
     _PAIR: "Join both: nibabel.save(nibabel.Nifti1Image.from_image(nibabel.load('v.hdr')), 'v.nii.gz')",
-    "HDF5": "Save its pictures and their classes as .npz, by numpy.savez(FILE, images=..., labels=...).",
     "gzip": "Unpack it first.",
     "ZIP": "Unpack it first.",
     "7z": "Unpack it first.",
     "RAR": "Unpack it first.",
     "bzip2": "Unpack it first.",
     "xz": "Unpack it first.",
-    "MetaImage": "Export the slices as PNG with a fixed window first.",
-    "MATLAB": "Export its arrays as PNG with a fixed window first.",
+    "JPEG 2000, damaged in transfer": "Fetch it again, in binary mode.",
+    "MetaImage": _TO_NIFTI.format(".mha"),
+    "NRRD": _TO_NIFTI.format(".nrrd"),
+    "MATLAB": "Save its arrays: numpy.savez('v.npz', images=scipy.io.loadmat('v.mat')['NAME']).",
     "SVG": "Render it to PNG first.",
     "PDF": "Extract its figures as PNG first.",
 }

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from featstore.errors import BadImageError
-from featstore.images.formats.container import Format, Pages, Place
+from featstore.images.formats.container import Format, Pages, Place, origin_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -54,6 +54,7 @@ class Dicom(Format):
             pseudonym(texts["PatientID"], texts["IssuerOfPatientID"]),
             {tag: texts[tag] for tag in SITE_TAGS if texts[tag]},
             places,
+            _keys(texts),
         )
 
     def index(self, data: bytes) -> DicomImage:
@@ -162,9 +163,20 @@ def pseudonym(patient: str, issuer: str = "") -> str | None:
     return f"patient-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
+def _keys(texts: Mapping[str, str]) -> dict[str, str]:
+    """What a table of labels may name a file by, as digests."""
+    named = {level: texts[keyword] for level, keyword in _KEYS.items()}
+    if named["patient"].casefold() in _NOBODY:
+        del named["patient"]
+    return {level: origin_key(level, text) for level, text in named.items() if text}
+
+
 # Where it lies: slices of a series in the order of space, whatever they are called and numbered
 
-_WHOSE = ("PatientID", "IssuerOfPatientID", "SeriesInstanceUID", "ImageType")
+_KEYS = {
+    "patient": "PatientID", "study": "StudyInstanceUID", "series": "SeriesInstanceUID", "file": "SOPInstanceUID",
+}  # fmt: skip
+_WHOSE = (*_KEYS.values(), "IssuerOfPatientID", "ImageType")
 _TIMES = (
     "TemporalPositionIdentifier", "TemporalPositionIndex", "TriggerTime", "EchoNumbers", "EffectiveEchoTime",
     "DiffusionBValue",

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from featstore.errors import BadImageError
 from featstore.images.formats.container import MAX_BYTES, MIN_SIDE, Format, Pages, check_canvas, check_size
+from featstore.images.formats.nifti import AXES, SliceChoice, parse_slices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,10 +30,16 @@ class Npy(Format):
     magic: ClassVar[re.Pattern[bytes]] = re.compile(rb"\x93NUMPY[\1-\3]\0")
     version: ClassVar[str] = "1"
     code: ClassVar[int] = 10
+    has_slices: ClassVar[bool] = True
 
     def list_pages(self, file: IO[bytes]) -> Pages:
         """Each picture of the stack."""
         return pages_of([read_shape(file)])
+
+    def choose(self, file: IO[bytes], pages: Pages, slices: str) -> Pages:  # noqa: ARG002
+        """Slices of volumes that ``--slices`` asks for."""
+        file.seek(0)
+        return pages_of([read_shape(file)], slices)
 
     def index(self, data: bytes) -> Stack:
         """The pictures, where they are in the file."""
@@ -104,18 +111,35 @@ class ArrayShape:
     @property
     def is_deep(self) -> bool:
         """Whether values are other than 0..255, so that their range must be declared."""
-        return self.dtype.str not in {"|u1", "|b1"}
+        return self.dtype.str not in PLAIN
 
     @property
     def count(self) -> int:
-        """How many pictures it holds."""
-        return self.stacked[0]
+        """How many pictures or volumes it holds."""
+        return self.stacked[0] if self.volumes is None else self.volumes[0]
+
+    @property
+    def pages(self) -> int:
+        """How many pictures it holds; of volumes, slices along each of the three axes."""
+        return self.stacked[0] if self.volumes is None else self.volumes[0] * sum(self.volumes[1:])
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of each picture."""
-        _, height, width, _ = self.stacked
+        """Width and height of each picture, or of each slice along the first axis of a volume."""
+        _, height, width = self.stacked[:3] if self.volumes is None else self.volumes[1:]
         return width, height
+
+    @property
+    def volumes(self) -> tuple[int, int, int, int] | None:
+        """Volumes, and sizes of their axes, where it holds volumes of grey (MedMNIST3D); None of pictures."""
+        match self.shape:
+            case (count, a, b, c) if a not in _CHANNELS and c not in _CHANNELS:
+                found = count, a, b, c
+            case (count, 1, a, b, c) | (count, a, b, c, 1):
+                found = count, a, b, c
+            case _:
+                return None
+        return found if min(found[1:]) >= MIN_SIDE else None
 
     @property
     def stacked(self) -> tuple[int, int, int, int]:
@@ -131,15 +155,16 @@ class ArrayShape:
                 return count, height, width, channels
             case (count, channels, height, width) if channels in _CHANNELS:
                 return count, height, width, channels
-        is_volume = len(self.shape) == 4 or (len(self.shape) == 5 and 1 in self.shape[1::3])  # noqa: PLR2004
-        hint = " Of volumes (OrganMNIST3D), save one slice each: images[:, 14]." if is_volume else ""
         raise BadImageError(
             "unsupported",
             f"An array of shape {' x '.join(map(str, self.shape)) or 'one number'}: pictures are height x width,"
-            f" count x height x width, or the same with 3 channels at the end.{hint}",
+            " count x height x width, or the same with 3 channels at the end; volumes are count x depth x height x"
+            " width.",
         )
 
 
+PLAIN = frozenset({"|u1", "|b1"})
+"""Types whose values need no range."""
 NUMBERS, NAMES = "biuf", "biufSU"
 """Kinds of values that are pictures, and those that name a class or a patient."""
 
@@ -184,14 +209,63 @@ def read_shape(file: IO[bytes], kinds: str = NUMBERS) -> ArrayShape:
     return found
 
 
-def pages_of(arrays: Sequence[ArrayShape]) -> Pages:
-    """Pictures of some arrays, in one row."""
+def pages_of(arrays: Sequence[ArrayShape], slices: str | None = None) -> Pages:
+    """Pictures of some arrays, in one row; of volumes the slices that are asked for, by default along the first axis.
+
+    A slice has its number among those along all three axes, as in NIfTI: another choice finds its features again.
+    """
     for array in arrays:
         check_canvas(*array.size)
-    count = sum(array.count for array in arrays)
-    if count > MAX_IMAGES:
-        raise BadImageError("too_large", f"The arrays hold {count:,} pictures, more than {MAX_IMAGES:,}.")
-    return Pages(tuple(range(count)), count, ("pages",) if count > 1 else ())
+    choice = SliceChoice() if slices is None else parse_slices(slices)
+    total = sum(array.pages for array in arrays)
+    if any(array.volumes for array in arrays) and choice.is_largest_lung:
+        raise BadImageError(
+            "no_slice", "The slice of the largest lung is found by Hounsfield units, which NIfTI has."
+        )
+    frames: list[int] = []
+    rows: list[int] = []
+    start = row = 0
+    for array in arrays:
+        numbers = _numbers(array, choice)
+        if len(frames) + array.count * len(numbers) > MAX_IMAGES:
+            raise BadImageError("too_large", f"The arrays hold {total:,} pictures, more than {MAX_IMAGES:,}.")
+        every = array.pages // array.count
+        frames += [start + volume * every + number for volume in range(array.count) for number in numbers]
+        rows += [row + volume for volume in range(array.count) for _ in numbers]
+        start, row = start + array.pages, row + array.count
+    if not frames:
+        raise BadImageError("no_slice", f"The volumes have no {choice.axis} slices of those asked for.")
+    if any(array.volumes for array in arrays):
+        return Pages(tuple(frames), total, ("slices",), rows=tuple(rows))
+    return Pages(tuple(frames), total, ("pages",) if total > 1 else ())
+
+
+def _numbers(array: ArrayShape, choice: SliceChoice) -> Sequence[int]:
+    """Which slices of each volume, by their number among those along all axes; the only one of a picture."""
+    if array.volumes is None:
+        return range(1)
+    sides = array.volumes[1:]
+    axis = AXES.index(choice.axis)
+    return [sum(sides[:axis]) + number for number in choice.numbers(sides[axis]) if number < sides[axis]]
+
+
+def pages_in(array: NDArray[Any]) -> int:
+    """How many pictures an array of a `Stack` holds."""
+    return len(array) if array.ndim == _COLOURS else len(array) * sum(array.shape[1:4])
+
+
+def _picture(array: NDArray[Any], number: int) -> NDArray[Any]:
+    """Picture ``(height, width, channels)`` of an array of a `Stack`."""
+    if array.ndim == _COLOURS:
+        found: NDArray[Any] = array[number]
+        return found
+    volume, number = divmod(number, sum(array.shape[1:4]))
+    axis = 0
+    while number >= array.shape[1 + axis]:
+        number -= array.shape[1 + axis]
+        axis += 1
+    taken: NDArray[Any] = array[volume].take(number, axis)
+    return taken
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -201,7 +275,8 @@ class Stack:
     Attributes
     ----------
     arrays
-        Of shape (pictures, height, width, channels), one behind the other.
+        Of shape (pictures, height, width, channels), one behind the other; volumes of grey (volumes, depth, height,
+        width, 1).
     """
 
     arrays: tuple[NDArray[Any], ...]
@@ -209,7 +284,7 @@ class Stack:
     @property
     def last(self) -> int:
         """Number of the last picture."""
-        return sum(map(len, self.arrays)) - 1
+        return sum(map(pages_in, self.arrays)) - 1
 
     def decode(self, frame: int, value_range: tuple[float, ...] | None) -> NDArray[np.uint8]:
         """Pixels ``(height, width, 1 or 3)`` of a picture: bytes as they are, true as white, others windowed.
@@ -225,14 +300,14 @@ class Stack:
 
         number = frame
         for array in self.arrays:
-            if 0 <= number < len(array):
+            if 0 <= number < pages_in(array):
                 break
-            number -= len(array)
+            number -= pages_in(array)
         else:
             raise BadImageError(
                 "corrupt", f"The arrays hold {self.last + 1} pictures and none of number {frame}."
             )
-        picture = array[number]
+        picture = _picture(array, number)
         check_size(picture.shape[1], picture.shape[0])
         if picture.dtype.str == "|b1":
             return np.where(picture, np.uint8(255), np.uint8(0))
@@ -264,7 +339,15 @@ def read_array(data: bytes | memoryview, found: ArrayShape | None = None) -> NDA
     if len(data) - found.start < found.bytes:
         raise BadImageError("truncated", "The array has fewer values than it announces.")
     flat = np.frombuffer(data, found.dtype, math.prod(found.shape), found.start)
-    array = flat.reshape(found.shape, order="F" if found.is_fortran else "C")
+    return stacked(flat.reshape(found.shape, order="F" if found.is_fortran else "C"), found)
+
+
+def stacked(array: NDArray[Any], found: ArrayShape) -> NDArray[Any]:
+    """Pictures ``(count, height, width, channels)``, or volumes ``(count, depth, height, width, 1)``."""
+    import numpy as np
+
+    if found.volumes is not None:
+        return array.reshape(*found.volumes, 1)
     count, height, width, channels = found.stacked
     if array.ndim == _COLOURS and array.shape != (count, height, width, channels):
         array = np.moveaxis(array, 1, -1)

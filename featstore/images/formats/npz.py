@@ -22,7 +22,7 @@ from featstore.images.formats.container import MAX_BYTES, Format, Pages, check_l
 from featstore.serialization import open_regular, read_bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -36,6 +36,7 @@ class Npz(Format):
     magic: ClassVar[re.Pattern[bytes]] = re.compile(rb"PK\x03\x04.{26}", re.DOTALL)
     version: ClassVar[str] = "1"
     code: ClassVar[int] = 11
+    has_slices: ClassVar[bool] = True
 
     def sniff(self, head: bytes) -> bool:
         """Whether it is an archive whose first member is an array."""
@@ -49,6 +50,11 @@ class Npz(Format):
         with opened(file) as archive:
             return npy.pages_of([member.array for _, member in _pictures(members(archive))])
 
+    def choose(self, file: IO[bytes], pages: Pages, slices: str) -> Pages:  # noqa: ARG002
+        """Slices of volumes that ``--slices`` asks for."""
+        with opened(file) as archive:
+            return npy.pages_of([member.array for _, member in _pictures(members(archive))], slices)
+
     def index(self, data: bytes) -> npy.Stack:
         """The pictures, unpacked."""
         with opened(io.BytesIO(data)) as archive:
@@ -61,9 +67,9 @@ class Npz(Format):
         del index
         with opened(io.BytesIO(data)) as archive:
             for _, member in _pictures(members(archive)):
-                if frame < member.array.count:
+                if frame < member.array.pages:
                     return member.array.is_deep
-                frame -= member.array.count
+                frame -= member.array.pages
         return False
 
     def decode(
@@ -172,20 +178,25 @@ def _refuse_too_much(found: Iterable[Member]) -> None:
 
 # Which arrays are pictures, and which say something of them
 
-ARRAYS = (".npz", ".npy")
+ARRAYS = (".npz", ".npy", ".h5", ".hdf5")
 """Suffixes of files of arrays, which may be a data set of their own."""
 SIDES = ("train", "val", "test")
 _SIDE = {"train": "train", "training": "train", "tr": "train", "val": "val", "valid": "val", "validation": "val",
          "dev": "val", "test": "test", "testing": "test", "te": "test"}  # fmt: skip
 _ROLES = {"x": "images", "image": "images", "images": "images", "data": "images", "arr_0": "images",
+          "ans": "labels", "class": "labels", "classes": "labels",
           "y": "labels", "label": "labels", "labels": "labels", "target": "labels", "targets": "labels",
           "group": "groups", "groups": "groups", "patient": "groups", "patients": "groups", "patient_id": "groups",
           "patient_ids": "groups"}  # fmt: skip
 
 
+_SECOND = frozenset({"ans", "class", "classes"})
+"""Names of labels where no array has a plainer one."""
+
+
 def role_of(name: str) -> tuple[str, str | None] | None:
     """What an array is by its name, and of which side: ``train_images``, ``x_train``, ``labels``; None if unknown."""
-    plain = name.lower()
+    plain = name.lower().replace("/", "_")
     if plain in _ROLES:
         return _ROLES[plain], None
     for first, last in (plain.split("_", 1), plain.rsplit("_", 1)) if "_" in plain else ():
@@ -196,6 +207,10 @@ def role_of(name: str) -> tuple[str, str | None] | None:
 
 
 def _pictures(found: dict[str, Member]) -> list[tuple[str | None, Member]]:
+    return [(side, found[name]) for side, name in pictures_of(found)]
+
+
+def pictures_of(found: Collection[str]) -> list[tuple[str | None, str]]:
     """Arrays of pictures with their side of the split, in the order of `SIDES`, those without a side last.
 
     Raises
@@ -214,7 +229,7 @@ def _pictures(found: dict[str, Member]) -> list[tuple[str | None, Member]]:
             " val_images and test_images.",
         )
     ordered = [side for side in (*SIDES, None) if side in sides]
-    return [(side, found[sides[side]]) for side in ordered]
+    return [(side, sides[side]) for side in ordered]
 
 
 class PageTable(NamedTuple):
@@ -272,27 +287,54 @@ def labels_beside(path: Path) -> Path:
 
 
 def _table_of_archive(file: IO[bytes]) -> PageTable:
+    with opened(file) as archive:
+        found = members(archive, npy.NAMES)
+        shapes = {name: member.array for name, member in members(archive).items()}
+
+        def values(name: str, count: int) -> NDArray[Any]:
+            own = found[name]
+            return _values(unpack(archive, own), own.array, count)
+
+        return table_of(found, shapes, values)
+
+
+def table_of(
+    names: Iterable[str],
+    shapes: Mapping[str, npy.ArrayShape],
+    values: Callable[[str, int], NDArray[Any]],
+) -> PageTable:
+    """What the arrays of a file say of its pictures.
+
+    Parameters
+    ----------
+    names
+        Of all arrays.
+    shapes
+        Of those that may be pictures.
+    values
+        Reads an array that has a row for each of so many pictures.
+
+    Raises
+    ------
+    BadImageError
+        If there are no labels, or not one for each picture.
+    """
     labels: list[str] = []
     splits: list[str | None] = []
     groups: list[str] = []
-    with opened(file) as archive:
-        found = members(archive, npy.NAMES)
-        named = {role: found[name] for name in found if (role := role_of(name))}
-        pictures = _pictures(members(archive))
-        npy.pages_of([member.array for _, member in pictures])
-        for side, member in pictures:
-            count = member.array.count
-            if ("labels", side) not in named:
-                what = "labels" if side is None else f"{side}_labels"
-                raise BadImageError(
-                    "unsupported", f"The archive holds no array {what!r} beside its pictures."
-                )
-            own = named["labels", side]
-            labels += classes_of(_values(unpack(archive, own), own.array, count), count)
-            splits += [side] * count
-            if ("groups", side) in named:
-                own = named["groups", side]
-                groups += names_of(_values(unpack(archive, own), own.array, count), count)
+    ordered = sorted(names, key=lambda name: name.lower().rpartition("/")[2] not in _SECOND)
+    named = {role: name for name in ordered if (role := role_of(name))}
+    pictures = pictures_of(shapes)
+    npy.pages_of([shapes[name] for _, name in pictures])
+    for side, name in pictures:
+        count = shapes[name].count
+        if ("labels", side) not in named:
+            what = "labels" if side is None else f"{side}_labels"
+            raise BadImageError("unsupported", f"The file holds no array {what!r} beside its pictures.")
+        labels += classes_of(values(named["labels", side], count), count)
+        splits += [side] * count
+        if ("groups", side) in named:
+            groups += names_of(values(named["groups", side], count), count)
     return PageTable(tuple(labels), tuple(splits), tuple(groups) if len(groups) == len(labels) else ())
 
 
@@ -300,13 +342,29 @@ def _values(data: bytes, array: npy.ArrayShape, count: int) -> NDArray[Any]:
     """Values of an array that has a row for each picture."""
     import numpy as np
 
-    if array.shape[:1] != (count,) or len(array.shape) > 2:  # noqa: PLR2004
-        rows = " x ".join(map(str, array.shape)) or "one value"
-        raise BadImageError("unsupported", f"Labels or groups of {rows} for {count} pictures.")
+    _check_rows(array.shape, count)
     if len(data) < array.start + array.bytes:
         raise BadImageError("truncated", "The array has fewer values than it announces.")
     flat = np.frombuffer(data, array.dtype, math.prod(array.shape), array.start)
     return flat.reshape(array.shape, order="F" if array.is_fortran else "C")
+
+
+def values_of(array: NDArray[Any], count: int) -> NDArray[Any]:
+    """An array, if it has a row for each of so many pictures.
+
+    Raises
+    ------
+    BadImageError
+        ``unsupported`` if not.
+    """
+    _check_rows(array.shape, count)
+    return array
+
+
+def _check_rows(shape: tuple[int, ...], count: int) -> None:
+    if shape[:1] != (count,) or len(shape) > 2:  # noqa: PLR2004
+        rows = " x ".join(map(str, shape)) or "one value"
+        raise BadImageError("unsupported", f"Labels or groups of {rows} for {count} pictures.")
 
 
 def classes_of(values: NDArray[Any], count: int) -> list[str]:

@@ -92,7 +92,7 @@ def precision_recall(
     name: str = "precision-recall",
     title: str = "Precision and recall",
 ) -> style.Picture:
-    """Share of true alarms against share of the ill found, over all thresholds, with 95 % bands.
+    """Precision against recall, over all thresholds, with 95 % bands.
 
     Parameters
     ----------

@@ -105,6 +105,7 @@ def model_card(record: RunRecord) -> tuple[Section, ...]:
             (
                 wording.performance(record),
                 *filter(None, [wording.calibration(record)]),
+                *wording.abstention(record),
                 *filter(None, [wording.shortcuts(record)]),
                 wording.mistakes(record),
             ),

@@ -27,12 +27,13 @@ from featstore.reporting.page.tables import (
     SideBySide,
     command,
     compare_runs,
+    controls_table,
     facts_of,
     folded_tables,
     keys_table,
     shown_tables,
 )
-from featstore.reporting.verdict import pair_lines, pairs_head, pairs_told
+from featstore.reporting.verdict import controls_lines, pair_lines, pairs_head, pairs_told
 from featstore.reporting.wording import CAVEATS, headline
 from featstore.results.comparison import Comparison
 from featstore.tables import Table, number_cell, printable, text_cell, typeset
@@ -86,6 +87,8 @@ class Part:
         What is not shown, and how to get it.
     command, keys, facts
         Provenance.
+    controls, controls_table
+        Whether the score could be something else than the disease; empty and None but for comparisons.
     """
 
     anchor: str
@@ -111,6 +114,8 @@ class Part:
     command: str
     keys: Table | None
     facts: tuple[tuple[str, str], ...]
+    controls: tuple[str, ...] = ()
+    controls_table: Table | None = None
 
     @property
     def drawings(self) -> tuple[Picture, ...]:
@@ -237,6 +242,8 @@ def _part(anchor: str, record: RunRecord, dataset: Dataset | None, *, with_image
         command(record),
         keys_table(record),
         tuple(facts_of(record)),
+        tuple(map(typeset, controls_lines(record.outcome))) if isinstance(record.outcome, Comparison) else (),
+        controls_table(record.outcome) if isinstance(record.outcome, Comparison) else None,
     )
 
 

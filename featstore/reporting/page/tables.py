@@ -18,7 +18,15 @@ from featstore.images.windows import range_option
 from featstore.reporting import run_record
 from featstore.reporting.run_record import RunRecord, subject
 from featstore.reporting.terminal.comparison import scored_on
-from featstore.reporting.verdict import best_single, chance_text, phrase, pooled_text
+from featstore.reporting.verdict import (
+    best_single,
+    chance_text,
+    phrase,
+    pooled_text,
+    sets_text,
+    sites_text,
+    unlike_text,
+)
 from featstore.reporting.wording import kept
 from featstore.results.comparison import (
     BackboneValue,
@@ -59,6 +67,7 @@ def shown_tables(record: RunRecord) -> list[Table]:
         case Comparison() as comparison:
             return [
                 _brief_table(record, comparison),
+                *_sites_tables(comparison),
                 *filter(None, [_both_units(comparison)]),
                 *filter(None, [_predictive_values_table(record)]),
                 _definitions(record),
@@ -68,12 +77,49 @@ def shown_tables(record: RunRecord) -> list[Table]:
                 _scores(record, fusion),
                 *filter(None, [_both_units_of_fit(record, fusion)]),
                 *filter(None, [_predictive_values_table(record)]),
+                *filter(None, [_abstention_table(record, fusion)]),
                 *([] if fusion.warm_start is None else [_changes(fusion.warm_start)]),
             ]
         case _ if record.reproduction is not None:
             return run_record.paper_tables(record.reproduction)
         case _:
             return [_cells(record.about), _phases(record.about)]
+
+
+EXPLAINED = {"explained": "it could", "apart": "above all", "cannot_tell": "cannot tell"}
+
+
+def controls_table(comparison: Comparison) -> Table | None:
+    """Each model less each negative control; None where none were made."""
+    found = comparison.negative_controls
+    if found is None:
+        return None
+    scores = {s.candidate.label: s.estimates[PRIMARY] for s in comparison.candidates}
+    controls = sorted(found.controls, key=lambda one: one.sees_lung)
+    own = (
+        text_cell("Control", "its own AUC"),
+        number_cell(None),
+        *(number_cell(one.mean, one.interval) for one in controls),
+    )
+    rows = [
+        (
+            text_cell(name, EXPLAINED[found.verdict(name)]),
+            number_cell(scores[name].mean, scores[name].interval),
+            *(
+                number_cell(one.delta, one.interval, signed=True)
+                for one in (found.against(name)[control.name] for control in controls)
+            ),
+        )
+        for name in found.models
+    ]
+    return Table(
+        "AUC of each model, less that of each control",
+        ("Model", "AUC", *(one.name.removesuffix(" alone").capitalize() for one in controls)),
+        (own, *rows),
+        "Differences with 95 % intervals on the same patients and folds. The file: size, sides, format. The border:"
+        " the outermost 6 % on each side. The background: outside the body. The grey histogram counts the lungs' grey"
+        " as well, and decides nothing here.",
+    )
 
 
 def folded_tables(record: RunRecord) -> list[Table]:
@@ -140,6 +186,57 @@ def _brief_table(record: RunRecord, comparison: Comparison) -> Table:
     )
 
 
+def _sites_tables(comparison: Comparison) -> list[Table]:
+    """Scores at each site left out, and what that costs every candidate; none where no site was."""
+    found = comparison.sites
+    if found is None:
+        return []
+    shown = (PRIMARY, *BRIEF)
+    classes = list(comparison.matrix["classes"])
+    by_site = tuple(
+        (
+            text_cell(one.site),
+            count_cell(one.patients),
+            *(count_cell(one.classes[name]) for name in classes),
+            *(number_cell(one.scores[name].value, one.scores[name].interval) for name in shown),
+            number_cell(one.inside, None),
+        )
+        for one in found.sites
+    )
+    drops = tuple(
+        (
+            text_cell(one.candidate),
+            number_cell(one.inside, None),
+            number_cell(one.inside_by_site, None),
+            number_cell(one.outside, None),
+            number_cell(one.outside_pooled, None),
+            number_cell(one.drop, one.interval, signed=True),
+        )
+        for one in found.drops
+    )
+    scores = (
+        metric_heading(name) if name == PRIMARY else metric_heading(name).capitalize() for name in shown
+    )
+    return [
+        Table(
+            f"Each site left out: {found.candidate}",
+            ("Site", "Patients", *classes, *scores, f"{metric_heading(PRIMARY)} inside"),
+            by_site,
+            f"Trained on the other sites alone. Inside: the same images, by {found.inside_folds} folds over patients"
+            f" of all sites. {sites_text(found)}",
+        ),
+        Table(
+            "From inside to outside",
+            ("Candidate", "Inside", "Inside, by site", "Site left out", "All sites ranked together", "Drop"),
+            drops,
+            f"{metric_heading(PRIMARY)}. Inside: mean over {found.inside_folds} folds; by site: the same answers"
+            " ranked within each site. Drop: inside less site left out, with its 95 % interval over patients of these"
+            " sites.",
+            sorted_by=3,
+        ),
+    ]
+
+
 UNITS = (PRIMARY, "sensitivity", "specificity")
 """Scores that stand side by side for patients and for images."""
 
@@ -196,6 +293,31 @@ def _both_units_of_fit(record: RunRecord, fusion: Fusion) -> Table | None:
     )
 
 
+def _abstention_table(record: RunRecord, fusion: Fusion) -> Table | None:
+    """What prediction sets did on held-out patients, by class; and how many images are unlike those of training."""
+    shown = record.shown or ""
+    if fusion.abstention is None:
+        return None
+    units = {"patients": fusion.abstention.by_patient, "images of patients": fusion.abstention.by_image}
+    rows = tuple(
+        (
+            text_cell(f"{name}, {unit}"),
+            count_cell(found.patients),
+            number_cell(found.covered, found.interval),
+            number_cell(found.unsure),
+            number_cell(found.neither),
+        )
+        for unit, by_split in units.items()
+        for name, found in by_split.get(shown, {}).items()
+    )
+    return Table(
+        f"When not to answer: prediction sets at {1 - fusion.abstention.rule.alpha:.0%}, {shown}",
+        ("Class", "Patients", "Class in the set", "Not sure", "Neither"),
+        rows,
+        f"{sets_text(fusion, shown)} {unlike_text(fusion, shown)}".strip(),
+    )
+
+
 def _in_brief(comparison: Comparison) -> tuple[list[CandidateResult | ShortcutResult], int]:
     """Candidates of the brief table by score, and how many are not in it."""
     everyone: list[CandidateResult | ShortcutResult] = [*comparison.candidates, *comparison.shortcuts]
@@ -240,8 +362,8 @@ def _differences(
 
 
 def _score_method(record: RunRecord) -> str:
-    mean = "Mean over the folds" if not _own_split(record) else "On the data set's own test images"
-    return f"{mean}, with 95 % intervals by bootstrap of {kept(record)}, {NO_NARROWER}."
+    mean = _averaged(record)
+    return f"{mean[0].upper()}{mean[1:]}, with 95 % intervals by bootstrap of {kept(record)}, {NO_NARROWER}."
 
 
 def _difference_method(comparison: Comparison) -> str:
@@ -262,10 +384,21 @@ def _own_split(record: RunRecord) -> bool:
     return isinstance(record.outcome, Comparison) and record.outcome.own_split
 
 
+def _averaged(record: RunRecord) -> str:
+    """What a score is a mean of."""
+    if _own_split(record):
+        return f"on the data set's own test {record.noun}"
+    left_out = record.outcome.protocol.left_out if isinstance(record.outcome, Comparison) else ""
+    return {
+        "site": "mean over the sites left out where it is defined",
+        "group": f"over all {kept(record)} left out one by one",
+    }.get(left_out, "mean over the folds")
+
+
 def _definitions(record: RunRecord) -> Table:
     """Say of each number what it is and where its interval comes from: each has one definition on the page."""
     whom, positive = kept(record), record.matrix["positive"]
-    mean = f"on the data set's own test {record.noun}" if _own_split(record) else "mean over the folds"
+    mean = _averaged(record)
     about = f"of {positive}" if positive else "averaged over the classes, each against the rest"
     bootstrap = (
         f"bootstrap of {whom} (2,000 resamples), widened for overlapping training sets (Nadeau & Bengio 2003)"
@@ -333,7 +466,7 @@ def predictive_values(
     sensitivity, specificity
         With their intervals, taken to be independent: they are about different patients.
     prevalence
-        Share of the ill among those who are tested, between 0 and 1 and neither of them.
+        Prevalence: share of the positive class among those who are tested, between 0 and 1 and neither of them.
 
     Returns
     -------
@@ -695,9 +828,12 @@ def _fusing(fusion: Fusion, asked: Mapping[str, Any]) -> list[str]:
         *_option("--test-size", asked.get("test_size"), 0.25),
         *_option("--split-seed", asked.get("split_seed"), 0),
         *_option("--positive", fusion.matrix["positive"]),
+        *_option("--unit", fusion.unit, "image"),
+        *_option("--pool", fusion.pool),
         *_option("--calibrate", None if calibration is None else calibration["method"]),
         *_option("--sensitivity", fusion.operating["sensitivity"]),
         *_option("--confidence", fusion.operating.get("confidence")),
+        *_option("--abstain", asked.get("abstain")),
         *(["--init-from", "EARLIER"] if fusion.warm_start else []),
         *_option("--freeze-blocks", ",".join(fusion.warm_start.frozen) if fusion.warm_start else None, ""),
     ]  # fmt: skip
@@ -717,9 +853,10 @@ def _comparing(comparison: Comparison, asked: Mapping[str, Any]) -> list[str]:
         *_option("--plan", "PLAN.json" if comparison.protocol.plan else None),
         *_option("--primary", asked.get("primary")),
         *_option("--margin", asked.get("margin"), MARGIN),
-        *_option("--folds", comparison.folds),
-        *([] if comparison.own_split else _option("--repeats", comparison.repeats)),
+        *_option("--folds", comparison.protocol.asked_folds),
+        *(_option("--repeats", comparison.repeats) if comparison.protocol.asked_folds == comparison.folds else []),
         *_option("--fold-seed", comparison.fold_seed),
+        *_option("--harmonise", comparison.protocol.harmonise, "none"),
         *_option("--training-seeds", asked.get("training_seeds"), 1),
         *_option("--positive", comparison.matrix["positive"]),
         *_option("--unit", comparison.protocol.unit, "image"),

@@ -63,6 +63,8 @@ BESIDE = (
 """Scores of the primary fusion that are told beside its AUC."""
 WITH_INTERVAL = ("sensitivity", "specificity")
 """Those of them that a fit tells with an interval."""
+SITES, LONGEST_SITE = 8, 16
+"""Sites that are shown, and columns of their names."""
 CUT, ELLIPSIS = "..", " ..."
 """What stands for the middle of a name, and for the end of a sentence."""
 
@@ -103,6 +105,13 @@ def scored_on(result: Comparison) -> str:
     whose = " per patient" if result.protocol.unit == GROUP else ""
     if result.own_split:
         return f"the data set's own test images{whose and ','}{whose}"
+    if result.sites is not None:
+        scored, every = verdict.ranked_sites(result.sites), len(result.sites.sites)
+        return f"mean of {scored if scored == every else f'{scored} of {every}'} sites left out{whose and ','}{whose}"
+    if result.protocol.left_out == GROUP:
+        return (
+            f"{result.folds} {verdict.unit(result)} left out one by one, all together{whose and ','}{whose}"
+        )
     return f"mean of {result.folds * result.repeats} folds{whose and ','}{whose}"
 
 
@@ -167,6 +176,8 @@ def fusion_screen(result: Fusion, width: int = WIDEST, *, details: bool = False)
         f"Fitted on the training images alone: {sizes}.",
         operating_text(result.operating, list(result.matrix["classes"]), result.unit),
         _fit_by_image(result, split),
+        verdict.sets_text(result, split),
+        verdict.unlike_text(result, split) if details or result.abstention is not None else "",
         *([] if details or not _is_calibrated(result) else _calibrations(result)),
         _warm_start_text(result),
         "" if result.looks is None else verdict.looks_text(result.looks),
@@ -328,11 +339,17 @@ def _fusion_details(result: Fusion) -> list[str]:
 
 def plan_text(plan: Plan, out: Path) -> str:
     """What was sealed, and what to do next."""
+    whole = {
+        SPLIT: "the data set's own split",
+        "site": "each site left out",
+        "group": "each patient left out",
+    }
     folds = (
-        "the data set's own split"
-        if plan.folds == SPLIT
+        whole[plan.folds]
+        if isinstance(plan.folds, str)
         else f"{plan.folds} folds{'' if plan.repeats == 1 else f', {plan.repeats} times'}, seed {plan.fold_seed}"
     )
+    folds += "" if plan.harmonise == "none" else f", harmonised {plan.harmonise}"
     looks = plan.looks
     known = (
         "No look at these images is known before it."
@@ -597,7 +614,10 @@ def comparison_screen(
         *([_comparison_details(result)] if details else []),
         *([verdict.pairs_text(result)] if pairs else []),
     ]
-    answer = [*_answer(result, width), *(_prose(split_text(result), width) if split_text(result) else ())]
+    answer = [
+        *_answer(result, width),
+        *_prose(split_text(result), width),
+    ]
     about = [
         *_prose(data_text(result.matrix), width),
         *_prose(_beside_text(result), width),
@@ -616,7 +636,7 @@ def comparison_screen(
     sizes += [(brief, rows) for rows in range(ENOUGH_ROWS, FEWEST_ROWS - 1, -1)]
     for warnings, rows in sizes:
         table_lines = _table_lines(result, width, rows)
-        body = [*answer, Line(""), *table_lines, Line(""), *about, *warnings]
+        body = [*answer, Line(""), *table_lines, *_site_lines(result, width), Line(""), *about, *warnings]
         if _count([*body, *following]) <= LINES:
             break
     return [*body, *_sections(asked, width), *following]
@@ -631,7 +651,8 @@ def _answer(result: Comparison, width: int) -> list[Line]:
     asked = result.primary_question
     pays = bool(verdict.fusions_that_pay(result)) if asked is None else asked.verdict == "better"
     lines = [*_prose(first, width, "told" if pays else "untold")]
-    for sentence in rest:
+    left_out = (verdict.drop_text(result.sites), verdict.patients_left_out_text(result))
+    for sentence in (*left_out, verdict.harmonised_text(result), *rest):
         lines += _prose(sentence, width)
     return lines
 
@@ -671,6 +692,46 @@ def _table_lines(result: Comparison, width: int, rows: int) -> list[Line]:
         notes.append(f"{hidden} more in --csv and --json")
     lines += _prose(f"{'; '.join(notes)}." if notes else "", width, "faint")
     return lines
+
+
+def _site_lines(result: Comparison, width: int) -> list[Line]:
+    """Lay out the scores of the shown candidate by site, the lowest first; and what they do not say."""
+    found = result.sites
+    if found is None:
+        return []
+    positive, label = result.matrix["positive"], METRICS[PRIMARY].label
+    ordered = sorted(
+        found.sites, key=lambda one: (one.scores[PRIMARY].value is None, one.scores[PRIMARY].value)
+    )
+    shown = ordered[:SITES]
+    told = [name for name in WITH_INTERVAL if positive is not None]
+    rows = [
+        [
+            cut(printable(one.site), LONGEST_SITE),
+            str(one.patients),
+            "/".join(map(str, _with_class(one.classes, positive))),
+            _number(one.scores[PRIMARY].value, one.scores[PRIMARY].interval),
+            _plain_number(one.inside),
+            *(_plain_number(one.scores[name].value) for name in told),
+        ]
+        for one in shown
+    ]
+    classes = [printable(positive)] if positive is not None else list(result.matrix["classes"])
+    header = ["site left out", "patients", cut("/".join(classes), LONGEST_SITE), f"{label} [95 %]", "inside"]
+    header += [METRICS[name].label.lower()[:4] + "." for name in told]
+    hidden = len(ordered) - len(shown)
+    more = f" {hidden} more sites in --json." if hidden else ""
+    head = f"{found.candidate} by site (inside: the same images, by folds over patients of all sites)"
+    return [
+        Line(""),
+        *_prose(head, width, "strong"),
+        *(Line(line) for line in table(header, rows).split("\n")),
+        *_prose(verdict.sites_text(found) + more, width, "faint"),
+    ]
+
+
+def _with_class(classes: Mapping[str, int], positive: str | None) -> list[int]:
+    return list(classes.values()) if positive is None else [classes[positive]]
 
 
 def _score_lines(cells: Sequence[tuple[str, str, str, bool]], width: int) -> list[Line]:

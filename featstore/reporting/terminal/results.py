@@ -13,7 +13,7 @@ from featstore.images.reading import REASONS
 from featstore.images.recipe import view_name
 from featstore.images.windows import range_option
 from featstore.reporting.terminal.comparison import CUT, operating_text
-from featstore.reporting.verdict import findings_text
+from featstore.reporting.verdict import findings_text, pooled_text
 from featstore.tables import SHORT, WIDTH, counts, duration, interval_text, printable, size, table
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ExportedModel,
         MeanOfPages,
         Packed,
+        PatientPrediction,
         Prediction,
         Predictions,
         Replay,
@@ -96,12 +97,18 @@ def predictions_text(result: Predictions, most: int | None = None, width: int = 
         return _bad_text(result.bad)
     shown = result.predictions[:most]
     more = len(result.predictions) - len(shown)
+    images = _predictions_table(result, shown, width) + (
+        f"\nand {more} more: --csv prints all" if more else ""
+    )
+    whole = _patients_text(result, most)
     parts = [
         _answers_text(result),
-        _predictions_table(result, shown, width) + (f"\nand {more} more: --csv prints all" if more else ""),
+        *((whole, images) if result.chosen_for_patients else (images, whole)),
         _means_text(result),
         "" if result.counts is None else _counts_text(result.counts),
+        "" if result.patient_counts is None else _counts_text(result.patient_counts, "patients"),
         operating_text(result.operating, result.classes),
+        _abstention_text(result),
         f"{result.skipped} other files were passed over." if result.skipped else "",
         _bad_text(result.bad),
     ]
@@ -115,7 +122,82 @@ def _answers_text(result: Predictions) -> str:
     what = "page" if result.files else "image"
     known = sum(not p.is_new for p in result.predictions)
     seen = f"; {known} of them were learned from, which says nothing of new ones" if known else ""
-    return f"{counted(len(result.predictions), what)} answered: {called}{seen}."
+    unlike = sum(p.is_unlike for p in result.predictions)
+    strange = f"; {unlike} unlike any in training" if unlike else ""
+    return f"{counted(len(result.predictions), what)} answered: {called}{strange}{seen}."
+
+
+def _patients_text(result: Predictions, most: int | None) -> str:
+    """An answer per patient, and at what operating point; or that no patients are known."""
+    if not result.patients:
+        return (
+            "No patients are known: --columns group=COLUMN or --group-pattern names them."
+            if result.pool is not None and len(result.predictions) > 1
+            else ""
+        )
+    if len(result.patients) == len(result.predictions) == 1:
+        return ""
+    shown = result.patients[:most]
+    columns: dict[str, Sequence[object]] = {
+        "patient": [p.patient for p in shown],
+        "images": [p.images for p in shown],
+    }
+    if any(p.given for p in result.patients):
+        columns["label"] = [p.given or "" for p in shown]
+    columns["predicted"] = [p.label for p in shown]
+    columns |= _probability_columns(shown, result.classes)
+    columns |= _doubts(result, shown, {"unlike training": [p.unlike or "" for p in shown]})
+    if not all(p.is_new for p in result.patients):
+        columns["in training"] = [p.in_training or ("" if p.is_new else "by a network") for p in shown]
+    told = Counter(p.label for p in result.patients)
+    called = counts({name: told[name] for name in result.classes if told[name]})
+    head = f"{counted(len(result.patients), 'patient')}: {called}. {pooled_text(result.pool)}"
+    if not result.chosen_for_patients:
+        head += (
+            " The operating point was chosen for images, and this is a convenience;"
+            " featstore fuse --unit group chooses one for patients."
+        )
+    more = len(result.patients) - len(shown)
+    below = f"\nand {more} more: --json and --out have all" if more else ""
+    left = (
+        f"\n{counted(result.without_patient, 'image')} of no known patient." if result.without_patient else ""
+    )
+    return f"{head}\n{table(list(columns), list(zip(*columns.values(), strict=True)))}{below}{left}"
+
+
+def _doubts(
+    result: Predictions,
+    shown: Sequence[Prediction] | Sequence[PatientPrediction],
+    unlike: dict[str, Sequence[object]],
+) -> dict[str, Sequence[object]]:
+    """Columns about when not to trust an answer, where the model tells."""
+    columns: dict[str, Sequence[object]] = {}
+    if any(p.prediction_set is not None for p in shown):
+        columns[f"set, {1 - (result.alpha or 0):.0%}"] = [result.set_text(p) for p in shown]
+    return columns | (unlike if any(p.is_unlike for p in result.predictions) else {})
+
+
+def _abstention_text(result: Predictions) -> str:
+    """What a model keeps to abstain by, and what it lacks."""
+    told, lacking = [], []
+    if result.alpha is None:
+        lacking.append("no prediction sets (featstore fuse --abstain 0.1)")
+    else:
+        told.append(
+            f"Set, {1 - result.alpha:.0%}: of new patients of a class at least so many have it in their set, if they"
+            " come as those of calibration did."
+        )
+    if result.unlike is None:
+        lacking.append("not which images are unlike any in training")
+    else:
+        who = "patients" if result.unlike.has_patients else "images"
+        told.append(
+            f"Unlike training: farther from its images than {1 - result.unlike.share:.0%} of those of"
+            f" {result.unlike.patients} {who} left out; of usual images {result.unlike.share:.0%} are called so."
+        )
+    if lacking:
+        told.append(f"The run tells {', and '.join(lacking)}.")
+    return "\n".join(told)
 
 
 def _predictions_table(result: Predictions, shown: Sequence[Prediction], width: int) -> str:
@@ -127,7 +209,7 @@ def _predictions_table(result: Predictions, shown: Sequence[Prediction], width: 
     if any(p.given for p in everything):
         before["label"] = [p.given or "" for p in shown]
     before["predicted"] = [p.label for p in shown]
-    after = {}
+    after = _doubts(result, shown, {"unlike training": ["yes" if p.is_unlike else "" for p in shown]})
     if not all(p.is_new for p in everything):
         after["in training"] = [_training_cell(p) for p in shown]
     every = _probability_columns(shown, result.classes)
@@ -155,7 +237,7 @@ def _agreement(p: Prediction) -> str:
 
 
 def _probability_columns(
-    found: Sequence[Prediction | MeanOfPages], classes: Sequence[str]
+    found: Sequence[Prediction | PatientPrediction | MeanOfPages], classes: Sequence[str]
 ) -> dict[str, Sequence[str]]:
     """A column per class; of many classes the predicted one's alone."""
     if len(classes) > CLASSES_SHOWN:
@@ -181,12 +263,12 @@ def _means_text(result: Predictions) -> str:
     return "Mean probability over the pages of each file:\n" + table(list(columns), rows)
 
 
-def _counts_text(counts: Counts) -> str:
+def _counts_text(counts: Counts, what: str = "images") -> str:
     if not counts.labelled:
-        return f"All {counts.seen} images with a label were in training, so none is counted."
+        return f"All {counts.seen} {what} with a label were in training, so none is counted."
     seen = f"; {counts.seen} more were in training and are not counted" if counts.seen else ""
     share = counts.right / counts.labelled
-    return f"Right: {counts.right} of {counts.labelled} images with a label ({share:.3f}){seen}."
+    return f"Right: {counts.right} of {counts.labelled} {what} with a label ({share:.3f}){seen}."
 
 
 def explanations_text(result: Explanations) -> str:

@@ -1,0 +1,374 @@
+"""How images come to be tested: by folds, on their own split, or with each site or each patient left out.
+
+Leaving out one site at a time asks how a model does at a hospital that it has never seen (internal-external
+validation: Steyerberg & Harrell, Journal of Clinical Epidemiology 69, 2016). Every site is scored for itself and
+scores are averaged over sites, since the probabilities of several models need not be comparable; what they give all
+together stands beside. Leaving out one patient at a time leaves nothing to rank in a fold, so all patients together
+are one test set (`featstore.splits.patient_folds`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from featstore.errors import UnknownNameError, UsageError, did_you_mean
+from featstore.evaluation import crossval, leakage, metrics
+from featstore.evaluation.candidates import GREEDY, HARMONISATIONS, NONE
+from featstore.evaluation.estimates import EvaluationDesign, held_out_scores, score_candidates
+from featstore.evaluation.intervals import difference_interval, overlap_factor, widen
+from featstore.results.comparison import InsideOutside, SiteResult, SiteScores
+from featstore.splits import (
+    GROUP,
+    LEFT_OUT,
+    OWN_SPLIT,
+    SITE,
+    Split,
+    group_folds,
+    own_split,
+    patient_folds,
+    site_folds,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from featstore.evaluation.estimates import CandidateScores
+    from featstore.evaluation.patients import Patients
+    from featstore.findings import Finding
+    from featstore.matrix import FeatureMatrix
+    from featstore.results.comparison import Candidate
+    from featstore.splits import LabelledImages
+
+    Vector = NDArray[np.float64]
+    Play = Callable[..., list[list[Vector]]]
+
+INSIDE_FOLDS = 5
+"""Folds over patients of all sites, beside which leaving sites out is shown."""
+GUESS_FOLDS = 10
+"""Folds by which guesses without a network are learned where every patient is left out."""
+MOST_SECONDS = 3600.0
+"""From so many seconds on, very roughly, not every patient is left out."""
+SECONDS_PER_FIT = 0.1
+"""Of a fit however small it is, beside what `featstore.evaluation.crossval.forecast` says."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Folding:
+    """How images come to be tested.
+
+    Attributes
+    ----------
+    splits
+        Pairs (training images, test images): what is fitted.
+    repeats
+        How many times all images are tested.
+    left_out
+        ``site`` or ``group``; empty for folds and the data set's own split.
+    sites
+        The site that each fold leaves out.
+    never
+        Sites that are never left out.
+    shared
+        Patients of several sites.
+    findings
+        What had to be left out of the data set's own split.
+    """
+
+    splits: list[Split]
+    repeats: int = 1
+    left_out: Literal["", "site", "group"] = ""
+    sites: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+    shared: int = 0
+    findings: tuple[Finding, ...] = ()
+
+    def design(self, table: LabelledImages, positive: int | None) -> EvaluationDesign:
+        """What everyone is tested on."""
+        if self.left_out != GROUP:
+            return EvaluationDesign(table.y, table.groups, self.splits, self.repeats, positive, self.sites)
+        everyone = np.arange(len(table.y))
+        # That of folds of a patient each, about the root of two (benchmarks/leave_one_patient_out.py).
+        factor = overlap_factor(self.splits)
+        return EvaluationDesign(table.y, table.groups, [(everyone, everyone)], 1, positive, factor=factor)
+
+
+def draw_folds(matrix: FeatureMatrix, folds: int | str, repeats: int, seed: int) -> Folding:
+    """Folds drawn over all images, the data set's own split, or one site or patient left out at a time.
+
+    Raises
+    ------
+    UsageError
+        If it is no number of folds, or what is drawn only once is to be repeated.
+    AuditError
+        If the images cannot be divided so.
+    """
+    if folds in (OWN_SPLIT, *LEFT_OUT) and repeats > 1:
+        why = {
+            OWN_SPLIT: "The data set's own split cannot be repeated.",
+            SITE: "Every site is left out once: nothing is drawn, and there is nothing to repeat.",
+            GROUP: "Every patient is left out once: nothing is drawn, and there is nothing to repeat.",
+        }
+        raise UsageError(why[str(folds)], "Leave out --repeats.")
+    if folds == OWN_SPLIT:
+        parts, dropped = leakage.without_copies_of(matrix, own_split(matrix))
+        train = np.sort(np.concatenate([rows for name, rows in parts.items() if name != "test"]))
+        return Folding([(train, parts["test"])], findings=dropped)
+    if folds == SITE:
+        found = site_folds(matrix)
+        return Folding(found.splits, 1, "site", found.names, found.never, found.shared)
+    if folds == GROUP:
+        return Folding(patient_folds(matrix, seed), 1, "group")
+    if not isinstance(folds, int):
+        raise UsageError(
+            f"--folds {folds!r} is no number of folds.",
+            "Give a number, or one of the words split, site, group.",
+        )
+    return Folding(group_folds(matrix, folds, repeats, seed), repeats)
+
+
+def refuse_unfit(
+    folding: Folding,
+    matrix: FeatureMatrix,
+    compared: Sequence[Candidate],
+    *,
+    chooses: bool,
+    economics: bool,
+    harmonise: str = NONE,
+) -> None:
+    """Refuse what cannot be done so: by every patient left out in sensible time, or harmonised.
+
+    Raises
+    ------
+    UsageError
+        If so.
+    """
+    _refuse_harmonising(folding, compared, harmonise, economics=economics)
+    if folding.left_out != GROUP:
+        return
+    if chooses:
+        raise UsageError(
+            "--calibrate, --sensitivity and --nested need five further fits of every candidate for each patient who"
+            " is left out.",
+            "Leave them out, or use --folds 5.",
+        )
+    if economics or any(one.greedy for one in compared):
+        what = "--economics" if economics else f"--subsets {GREEDY}"
+        raise UsageError(
+            f"{what} fits all subsets for each patient who is left out.", "Use --folds 5 for it."
+        )
+    ahead = crossval.forecast(matrix, compared, folding.splits, 1, 1)
+    seconds = ahead.seconds + SECONDS_PER_FIT * ahead.fits
+    if seconds > MOST_SECONDS:
+        raise UsageError(
+            f"Leaving out each of {len(folding.splits)} patients takes {ahead.fits:,} fits, very roughly"
+            f" {seconds / 3600:,.1f} hours.",
+            "Compare fewer candidates, such as `--strategies ridge_loo`; or use --folds 5.",
+        )
+
+
+def _refuse_harmonising(
+    folding: Folding, compared: Sequence[Candidate], harmonise: str, *, economics: bool
+) -> None:
+    if harmonise not in HARMONISATIONS:
+        raise UnknownNameError(
+            f"There is no harmonisation {harmonise!r}.", did_you_mean(harmonise, HARMONISATIONS)
+        )
+    if harmonise == NONE:
+        return
+    if folding.left_out != SITE:
+        raise UsageError(
+            f"--harmonise {harmonise} takes the images of the site that is left out, without their labels.",
+            "Add --folds site, or leave out --harmonise.",
+        )
+    if economics or any(one.greedy for one in compared):
+        raise UsageError(
+            f"--economics and --subsets {GREEDY} choose from features that are not harmonised.",
+            "Leave them out, or leave out --harmonise.",
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Units:
+    """What is scored: the images, or the patients who have them."""
+
+    folding: Folding
+    by_image: EvaluationDesign
+    patients: Patients | None
+
+    @property
+    def design(self) -> EvaluationDesign:
+        """What everyone is tested on."""
+        return self.by_image if self.patients is None else self.patients.design(self.by_image)
+
+    @property
+    def merges(self) -> bool:
+        """Whether all folds together are one test set."""
+        return self.folding.left_out == GROUP
+
+    def splits(self, splits: Sequence[Split]) -> list[Split]:
+        """Folds over images as folds over what is scored."""
+        if self.merges:
+            return list(self.design.splits)
+        return list(splits) if self.patients is None else [self.patients.split(one) for one in splits]
+
+    def pooled(
+        self, proba: Sequence[Sequence[Vector]], splits: Sequence[Split], *, images: bool = False
+    ) -> list[list[Vector]]:
+        """Probabilities of what is scored, or of `images`, by candidate and fold, from those of images."""
+        people = None if images else self.patients
+        found = [list(one) if people is None else people.pooled_folds(one, splits) for one in proba]
+        if not self.merges:
+            return found
+        rows = np.concatenate([test if people is None else people.rows(test) for _, test in splits])
+        order = np.argsort(rows, kind="stable")
+        return [[np.concatenate(one)[order]] for one in found]
+
+    def play(
+        self,
+        play_in: Play,
+        everyone: Sequence[Candidate],
+        splits: Sequence[Split],
+        selections: Sequence[tuple[str, ...]],
+    ) -> list[list[Vector]]:
+        """Fit on folds over images; probabilities of what is scored."""
+        return self.pooled(play_in(everyone, splits, selections), splits)
+
+    def learned_by_guesses(self, table: LabelledImages, seed: int) -> list[Split] | None:
+        """Folds by which guesses without a network are learned; None for those of the comparison."""
+        if not self.merges:
+            return None
+        fewest = min(len(set(table.groups[table.y == c])) for c in range(len(table.classes)))
+        return group_folds(table, min(GUESS_FOLDS, fewest), 1, seed)
+
+
+# One site left out: a table by site, and the drop from inside to outside
+
+
+def site_result(
+    units: Units,
+    matrix: FeatureMatrix,
+    scored: Sequence[CandidateScores],
+    thresholds: Sequence[Sequence[float | None]],
+    play: Play,
+    weights: Vector,
+    shown: str,
+    seed: int,
+    jobs: int = 1,
+) -> SiteResult:
+    """Scores by site, and what leaving sites out costs against folds over the patients of all sites.
+
+    Parameters
+    ----------
+    units, matrix
+        What is scored, by sites left out; and the features.
+    scored, thresholds
+        Every candidate, and by candidate and site the probability from which an image is positive.
+    play
+        Fits candidates on folds over images; probabilities of what is scored.
+    weights
+        ``(resamples, n)``, those that the candidates were scored with.
+    shown
+        Label of the candidate whose scores are told by site.
+    seed
+        Of the folds inside.
+    jobs
+        As for `featstore.compare`.
+    """
+    design, folding = units.design, units.folding
+    fewest = min(len(set(matrix.groups[matrix.y == c])) for c in range(len(matrix.classes)))
+    inside = group_folds(matrix, min(INSIDE_FOLDS, fewest), 1, seed)
+    candidates = [s.candidate for s in scored]
+    proba = play(candidates, inside, crossval.select_per_fold(matrix, candidates, inside, jobs))
+    splits = inside if units.patients is None else [units.patients.split(one) for one in inside]
+    within = EvaluationDesign(design.y, design.groups, splits, 1, design.positive)
+    found = score_candidates(within, candidates, proba, weights)
+    whole = [_in_order(splits, one) for one in proba]
+    at = next(i for i, s in enumerate(scored) if s.candidate.label == shown)
+    return SiteResult(
+        candidate=shown,
+        sites=tuple(
+            _of_site(units, matrix, name, fold, scored[at], thresholds[at][fold], whole[at])
+            for fold, name in enumerate(folding.sites)
+        ),
+        never_left_out=folding.never,
+        shared_patients=folding.shared,
+        inside_folds=len(inside),
+        drops=tuple(_drop(design, within, *each) for each in zip(scored, found, whole, strict=True)),
+    )
+
+
+def _in_order(splits: Sequence[Split], proba: Sequence[Vector]) -> Vector:
+    rows = np.concatenate([test for _, test in splits])
+    ordered: Vector = np.concatenate(proba)[np.argsort(rows, kind="stable")]
+    return ordered
+
+
+def _of_site(
+    units: Units,
+    table: LabelledImages,
+    name: str,
+    fold: int,
+    scored: CandidateScores,
+    threshold: float | None,
+    inside: Vector,
+) -> SiteScores:
+    design = units.design
+    rows = design.splits[fold][1]
+    scores = held_out_scores(units.patients or table, rows, scored.proba[fold], design.positive, threshold)
+    groups, images = design.groups[rows], units.by_image.splits[fold][1]
+    return SiteScores(
+        site=name,
+        images=len(images),
+        patients=len(np.unique(groups)),
+        classes={label: len(np.unique(groups[design.y[rows] == c])) for c, label in enumerate(table.classes)},
+        scores=scores,
+        inside=_number(_primary(design, rows, inside[rows])),
+    )
+
+
+def _primary(design: EvaluationDesign, rows: NDArray[np.intp], proba: Vector) -> float:
+    return float(metrics.primary_score(design.y[rows], proba, np.ones((1, len(rows))), design.positive)[0])
+
+
+def _number(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _drop(
+    design: EvaluationDesign,
+    within: EvaluationDesign,
+    outside: CandidateScores,
+    inside: CandidateScores,
+    whole: Vector,
+) -> InsideOutside:
+    """Inside less outside; both are resampled with the same patients, and widened as they are by themselves."""
+    ranked = design.ranked_folds
+    rows = np.concatenate([test for _, test in design.splits])
+    of_sites = [_primary(design, design.splits[at][1], whole[design.splits[at][1]]) for at in ranked]
+    value_in, value_out = inside.estimates[metrics.PRIMARY].mean, outside.estimates[metrics.PRIMARY].mean
+    drop, interval = None, None
+    if value_in is not None and value_out is not None:
+        drop = value_in - value_out
+        interval = difference_interval(
+            (value_out, value_in),
+            (
+                widen(outside.resampled, value_out, design.overlap_factor),
+                widen(inside.resampled, value_in, within.overlap_factor),
+            ),
+            (outside.sample_size, inside.sample_size),
+        )
+    return InsideOutside(
+        candidate=outside.candidate.label,
+        metric=metrics.PRIMARY,
+        inside=value_in,
+        inside_by_site=float(np.mean(of_sites)) if of_sites else None,
+        outside=value_out,
+        outside_pooled=_number(_primary(design, rows, np.concatenate(outside.proba))),
+        drop=drop,
+        interval=interval,
+    )
