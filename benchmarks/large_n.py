@@ -1,12 +1,13 @@
 """Memory and time of loading, of `--jobs` and of each fusion strategy, by the number of images.
 
-Usage: python benchmarks/large_n.py load [IMAGES...] | jobs [IMAGES...] | fit ROWSxCOLUMNS[,...] [names with commas]
+Usage: python benchmarks/large_n.py load [IMAGES...] | jobs [IMAGES...] | need [ROWS...]
+       python benchmarks/large_n.py fit ROWSxCOLUMNS[,...] [names with commas]
 
 ``load`` fills a matrix of three views from a store of 14,144 columns (seven networks) and prints the peak memory as a
 ratio to the matrix. ``jobs`` lets one and four processes look at all of such a matrix, and prints what all of them
-hold together (PSS: pages that several share are counted once). ``fit`` fits strategies on the vectors of
+hold together (pages that several share are counted once). ``fit`` fits strategies on the vectors of
 `strategies.cohort`, in a process each, and prints CPU seconds and the peak memory beyond the training rows, which
-`FusionStrategy.fit_bytes` should know. One BLAS thread.
+`FusionStrategy.fit_bytes` should know; ``need`` prints what it says of 14,144 columns. One BLAS thread.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ MEGABYTE = 1e6
 
 def main() -> None:
     what, *rest = sys.argv[1:]
-    {"load": load, "jobs": jobs, "fit": fit}[what](*rest)
+    {"load": load, "jobs": jobs, "fit": fit, "need": need}[what](*rest)
 
 
 def alone(function: Callable[..., Any], *arguments: Any, start: str = "spawn") -> Any:
@@ -162,22 +163,35 @@ def measured_fit(name: str, X: np.ndarray, y: np.ndarray, groups: np.ndarray) ->
     return peak_of(lambda: strategy(blocks=make_blocks(widths)).fit(X, y, groups=groups))
 
 
+def need(*numbers: str) -> None:
+    """What `FusionStrategy.fit_bytes` says of seven networks, training rows included, as a table."""
+    rows = [int(number) for number in numbers or ("1000", "5000", "20000")]
+    print("| strategy |", " | ".join(f"{n:,} rows" for n in rows), "|\n|---|" + "---|" * len(rows))
+    widths = list(NETWORKS.values())
+    for name in registry.names(FOLDER):
+        kind = registry.load(FOLDER, name)
+        told = [(n * sum(widths) * 4 + kind.fit_bytes(n, widths)) / 1e9 for n in rows]
+        print(f"| `{name}` |", " | ".join(f"{one:.1f}" for one in told), "|")
+
+
 # One matrix for several processes
 
 
 def jobs(*numbers: str) -> None:
+    import large_n  # as which the workers can import it
+
     for images in map(int, numbers or ("2000",)):
         for processes in (1, 2, 4):
-            held = alone(measured_jobs, images, processes)
-            size = images * sum(NETWORKS.values()) * 4
+            held, size = large_n.measured_jobs(images, processes), images * sum(NETWORKS.values()) * 4
             print(
-                f"{images:6,} images, {size / MEGABYTE:,.0f} MB, --jobs {processes}: all hold {held / size:.2f} of it"
+                f"{images:6,} images, {size / MEGABYTE:,.0f} MB, --jobs {processes}: all together hold "
+                f"{held / size:.2f} of it, {load_now()}",
+                flush=True,
             )
 
 
 def measured_jobs(images: int, processes: int) -> int:
-    import large_n  # as which the workers can import it
-
+    """Bytes of the matrix that this process and all workers hold, shared ones counted once."""
     from featstore.evaluation.crossval import parallel_starmap
     from featstore.matrix import FeatureMatrix
 
@@ -187,27 +201,31 @@ def measured_jobs(images: int, processes: int) -> int:
     matrix = FeatureMatrix(
         (), ("a", "b"), blank, blank.astype(str), (IDENTITY,), specs, Decoding("none"), features, True, 0
     )
-    base = sum(pss() for _ in range(1)) - features.nbytes
-    answers = list(parallel_starmap(large_n.look, [(matrix,) for _ in range(2 * processes)], processes))
-    workers = {pid: held for pid, held, _ in answers}
-    idle = {pid: before for pid, _, before in answers}
-    workers.pop(os.getpid(), None)
-    return pss() - base + sum(held - min(idle[pid], held) for pid, held in workers.items())
+    answers = parallel_starmap(look, [(matrix,)] * (2 * processes), processes)
+    workers = {process: held for process, *held in answers if process != os.getpid()}
+    own, shared = np.array([*workers.values(), [0, 0]]).T
+    return features.nbytes + int(own.sum()) + int(shared.max())
 
 
 def look(matrix: Any) -> tuple[int, int, int]:
-    """Read all of it, wait until the others have, and say what this process holds."""
+    """Read all of it, wait until the others have, and say what this process holds of it, alone and with others."""
     import time
 
-    private = status("RssAnon")
+    before = status("RssAnon")
     assert matrix.features.sum() > 0
     time.sleep(1.0)
-    return os.getpid(), pss(), private
+    return os.getpid(), status("RssAnon") - before, shared_pages()
 
 
-def pss() -> int:
-    text = Path("/proc/self/smaps_rollup").read_text()
-    return 1024 * int(next(line.split()[1] for line in text.splitlines() if line.startswith("Pss:")))
+def shared_pages() -> int:
+    """Bytes of files in memory that joblib has shared, and that this process has read."""
+    held, counts = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:
+            counts = "joblib" in line
+        elif counts and line.startswith("Rss:"):
+            held += 1024 * int(line.split()[1])
+    return held
 
 
 if __name__ == "__main__":

@@ -369,25 +369,36 @@ class MemoryNeed:
 
 
 def memory_needs(
-    matrix: FeatureMatrix, candidates: Iterable[Candidate], rounds: Sequence[Split]
+    matrix: FeatureMatrix, candidates: Sequence[Candidate], rounds: Sequence[Split]
 ) -> list[MemoryNeed]:
     """Memory of one fit of each strategy, the largest first, by `FusionStrategy.fit_bytes`."""
-    columns = {spec.name: spec.dimension for spec in matrix.specs}
+    widths = {spec.name: spec.dimension for spec in matrix.specs}
     images = max(len(train) for train, _ in rounds)
     found: dict[str, MemoryNeed] = {}
-    for one in candidates:
-        rows = images * (len(matrix.views) if one.views == EXPAND else 1)
-        widths = [columns[name] for name in one.backbones]
-        kind = registry.load(STRATEGIES, one.strategy)
-        beyond = (
-            kind.fit_bytes(rows, widths)
-            if hasattr(kind, "fit_bytes")
-            else COPIES * rows * sum(widths) * FLOAT_BYTES
+    for joint in joint_fits(candidates):
+        members = [candidates[at] for at in joint]
+        rows = images * (len(matrix.views) if members[0].views == EXPAND else 1)
+        together = [widths[name] for name in {name for one in members for name in one.backbones}]
+        beyond = max(
+            _fit_bytes(one.strategy, rows, [widths[name] for name in one.backbones]) for one in members
         )
-        need = MemoryNeed(one.strategy, rows, sum(widths), rows * sum(widths) * FLOAT_BYTES + beyond)
-        if one.strategy not in found or found[one.strategy].bytes < need.bytes:
-            found[one.strategy] = need
+        if (
+            len(members) > 1
+        ):  # each block scaled, in float64 and float32, and its Gram matrix if that is smaller
+            squares = sum(2 * width >= rows for width in together)
+            beyond += 3 * FLOAT_BYTES * rows * (sum(together) + squares * rows)
+        name, columns = members[0].strategy, sum(together)
+        need = MemoryNeed(name, rows, columns, rows * columns * FLOAT_BYTES + beyond)
+        found[name] = max(found.get(name, need), need, key=lambda one: one.bytes)
     return sorted(found.values(), key=lambda need: (-need.bytes, need.strategy))
+
+
+def _fit_bytes(strategy: str, rows: int, widths: Sequence[int]) -> int:
+    """What the strategy says; of one from elsewhere that says nothing, as many copies as of most."""
+    kind = registry.load(STRATEGIES, strategy)
+    if hasattr(kind, "fit_bytes"):
+        return int(kind.fit_bytes(rows, widths))
+    return COPIES * rows * sum(widths) * FLOAT_BYTES
 
 
 def require_memory(

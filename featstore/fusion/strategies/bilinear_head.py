@@ -80,7 +80,7 @@ class BilinearHead(HiddenStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 3.6
-    copies: ClassVar[float] = 3.2
+    copies: ClassVar[float] = 4.5
     squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 2
 

@@ -57,7 +57,7 @@ class CcaConcat(LinearStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 1.2
-    copies: ClassVar[float] = 0.3
+    copies: ClassVar[float] = 1.0
     squares: ClassVar[float] = 4.5
     min_blocks: ClassVar[int] = 2
 

@@ -54,7 +54,7 @@ class ClassDecomposition(FusionStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 2.4
-    copies: ClassVar[float] = 0.3
+    copies: ClassVar[float] = 1.0
     squares: ClassVar[float] = 2.6
     min_blocks: ClassVar[int] = 1
 

@@ -41,7 +41,7 @@ class ConcatHead(NeuralStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 1.4
-    copies: ClassVar[float] = 3.1
+    copies: ClassVar[float] = 4.5
     squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 1
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -62,7 +62,7 @@ class ConcatLogreg(LinearStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 1.0
-    copies: ClassVar[float] = 0.3
+    copies: ClassVar[float] = 1.0
     squares: ClassVar[float] = 2.0
     min_blocks: ClassVar[int] = 1
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"tuned": {"C": "auto"}}

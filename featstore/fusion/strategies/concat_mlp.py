@@ -58,7 +58,7 @@ class ConcatMlp(HiddenStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 3.3
-    copies: ClassVar[float] = 3.1
+    copies: ClassVar[float] = 4.5
     squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 1
 

@@ -54,9 +54,9 @@ class ConcatSvm(LinearStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 1.5
-    copies: ClassVar[float] = 0.5
+    copies: ClassVar[float] = 1.2
     squares: ClassVar[float] = 0.0
-    kernels: ClassVar[float] = 3.7
+    kernels: ClassVar[float] = 3.5
     min_blocks: ClassVar[int] = 1
 
     def __init__(

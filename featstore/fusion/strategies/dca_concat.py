@@ -51,7 +51,7 @@ class DcaConcat(LinearStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 0.2
-    copies: ClassVar[float] = 2.5
+    copies: ClassVar[float] = 2.6
     squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 2
 

@@ -99,7 +99,7 @@ class GatedHead(HiddenStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 4.0
-    copies: ClassVar[float] = 3.2
+    copies: ClassVar[float] = 4.5
     squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 2
 

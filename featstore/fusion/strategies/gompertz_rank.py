@@ -46,7 +46,7 @@ class GompertzRank(DecisionStrategy):
 
     level: ClassVar[str] = "decision"
     price: ClassVar[float] = 1.9
-    copies: ClassVar[float] = 0.3
+    copies: ClassVar[float] = 1.0
     squares: ClassVar[float] = 2.0
     min_blocks: ClassVar[int] = 2
 

@@ -73,7 +73,7 @@ class KernelSvm(FusionStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 2.1
-    copies: ClassVar[float] = 1.0
+    copies: ClassVar[float] = 2.2
     squares: ClassVar[float] = 0.0
     kernels: ClassVar[float] = 11.5
     min_blocks: ClassVar[int] = 1

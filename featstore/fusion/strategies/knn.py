@@ -51,7 +51,7 @@ class Knn(FusionStrategy):
 
     level: ClassVar[str] = "floor"
     price: ClassVar[float] = 0.2
-    copies: ClassVar[float] = 2.9
+    copies: ClassVar[float] = 3.7
     squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 1
 

@@ -49,8 +49,8 @@ class Lda(LinearStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 0.6
-    copies: ClassVar[float] = 4.5
-    squares: ClassVar[float] = 1.5
+    copies: ClassVar[float] = 6.2
+    squares: ClassVar[float] = 1.0
     min_blocks: ClassVar[int] = 1
 
     def __init__(self, blocks: tuple[Block, ...] | None = None) -> None:

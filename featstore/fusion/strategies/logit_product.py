@@ -61,7 +61,7 @@ class LogitProduct(TrainedDecisionStrategy):
 
     level: ClassVar[str] = "decision"
     price: ClassVar[float] = 3.0
-    copies: ClassVar[float] = 0.3
+    copies: ClassVar[float] = 1.0
     squares: ClassVar[float] = 3.5
     min_blocks: ClassVar[int] = 2
 

@@ -41,7 +41,7 @@ class MeanLogit(DecisionStrategy):
 
     level: ClassVar[str] = "decision"
     price: ClassVar[float] = 1.8
-    copies: ClassVar[float] = 0.3
+    copies: ClassVar[float] = 1.0
     squares: ClassVar[float] = 2.0
     min_blocks: ClassVar[int] = 2
 

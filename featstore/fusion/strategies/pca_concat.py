@@ -45,7 +45,7 @@ class PcaConcat(LinearStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 1.3
-    copies: ClassVar[float] = 0.3
+    copies: ClassVar[float] = 1.0
     squares: ClassVar[float] = 2.0
     min_blocks: ClassVar[int] = 1
 

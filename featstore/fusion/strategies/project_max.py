@@ -45,7 +45,7 @@ class ProjectMax(ProcrustesStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 1.9
-    copies: ClassVar[float] = 0.3
+    copies: ClassVar[float] = 1.0
     squares: ClassVar[float] = 0.0
     kernels: ClassVar[float] = 1.3
     min_blocks: ClassVar[int] = 2

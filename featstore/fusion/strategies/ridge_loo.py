@@ -88,9 +88,8 @@ class RidgeLoo(LinearStrategy):
 
     level: ClassVar[str] = "feature"
     price: ClassVar[float] = 1.6
-    copies: ClassVar[float] = 0.5
-    squares: ClassVar[float] = 0.0
-    kernels: ClassVar[float] = 12.5
+    copies: ClassVar[float] = 2.2
+    squares: ClassVar[float] = 12.5
     min_blocks: ClassVar[int] = 1
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"chosen": {"choose_blocks": True}}
 

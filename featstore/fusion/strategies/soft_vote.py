@@ -36,7 +36,7 @@ class SoftVote(DecisionStrategy):
 
     level: ClassVar[str] = "decision"
     price: ClassVar[float] = 1.9
-    copies: ClassVar[float] = 0.3
+    copies: ClassVar[float] = 1.0
     squares: ClassVar[float] = 2.0
     min_blocks: ClassVar[int] = 2
 

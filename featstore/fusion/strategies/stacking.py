@@ -50,7 +50,7 @@ class Stacking(TrainedDecisionStrategy):
 
     level: ClassVar[str] = "decision"
     price: ClassVar[float] = 4.6
-    copies: ClassVar[float] = 0.3
+    copies: ClassVar[float] = 1.0
     squares: ClassVar[float] = 3.5
     min_blocks: ClassVar[int] = 2
 

@@ -59,7 +59,7 @@ class SugenoIntegral(TrainedDecisionStrategy):
 
     level: ClassVar[str] = "decision"
     price: ClassVar[float] = 4.4
-    copies: ClassVar[float] = 0.3
+    copies: ClassVar[float] = 1.0
     squares: ClassVar[float] = 3.5
     min_blocks: ClassVar[int] = 2
 

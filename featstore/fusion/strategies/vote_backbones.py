@@ -40,7 +40,7 @@ class VoteBackbones(DecisionStrategy):
 
     level: ClassVar[str] = "decision"
     price: ClassVar[float] = 1.7
-    copies: ClassVar[float] = 0.3
+    copies: ClassVar[float] = 1.0
     squares: ClassVar[float] = 2.0
     min_blocks: ClassVar[int] = 2
 

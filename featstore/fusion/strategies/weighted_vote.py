@@ -47,7 +47,7 @@ class WeightedVote(TrainedDecisionStrategy):
 
     level: ClassVar[str] = "decision"
     price: ClassVar[float] = 4.5
-    copies: ClassVar[float] = 0.3
+    copies: ClassVar[float] = 1.0
     squares: ClassVar[float] = 4.0
     min_blocks: ClassVar[int] = 2
 
