@@ -62,8 +62,8 @@ FACT = np.dtype(
         ("mode", "u1"),
         ("notes", "<u4"),
         ("histogram", "<f4", (BINS,)),
-        ("border", "<f4", (BORDER,)),
-        ("background", "<f4", (BACKGROUND,)),
+        ("border", "<f2", (BORDER,)),
+        ("background", "<f2", (BACKGROUND,)),
     ]
 )
 """One image: id and SHA-256 of its pixels (32 bytes each), the file's head, grey histogram, what lies around."""
