@@ -97,7 +97,7 @@ def controls_table(comparison: Comparison) -> Table | None:
     scores = {s.candidate.label: s.estimates[PRIMARY] for s in comparison.candidates}
     controls = sorted(found.controls, key=lambda one: one.sees_lung)
     own = (
-        text_cell("Control", "its own AUC"),
+        text_cell("Own AUC", "of each"),
         number_cell(None),
         *(number_cell(one.mean, one.interval) for one in controls),
     )
