@@ -67,6 +67,21 @@ FACT = np.dtype(
     ]
 )
 """One image: id and SHA-256 of its pixels (32 bytes each), the file's head, grey histogram, what lies around."""
+AROUND = ("border", "background")
+FACT_OF_BEFORE = np.dtype([field for field in FACT.descr if field[0] not in AROUND])
+"""A row of before revision 2, as packs of then hold it."""
+
+
+def widened(rows: NDArray[np.void]) -> NDArray[np.void]:
+    """Rows of before as rows of today: what lies around the body is not known of them, and NaN."""
+    if rows.dtype != FACT_OF_BEFORE:
+        return rows
+    wide = np.zeros(rows.shape, FACT)
+    for name in FACT_OF_BEFORE.names or ():
+        wide[name] = rows[name]
+    for name in AROUND:
+        wide[name] = np.nan
+    return wide
 
 
 def compute_facts(record: ImageRecord, decoding: Decoding) -> tuple[NDArray[np.void], Pixels]:

@@ -19,6 +19,7 @@ from featstore.evaluation.findings import FILE, HISTOGRAM
 from featstore.evaluation.intervals import difference_interval, group_weights
 from featstore.evaluation.metrics import PRIMARY
 from featstore.findings import Finding
+from featstore.image_facts import AROUND
 from featstore.results.comparison import (
     Candidate,
     ControlDifference,
@@ -84,9 +85,10 @@ def negative_controls(
 
     Returns
     -------
-    None if an image is not known, as of a file that is gone.
+    None if an image is not known, as of a file that is gone, or what lies around its body, as in a pack of before.
     """
-    if len(facts.records) < len(matrix.records) or not shortcuts:
+    known_around = all(np.isfinite(facts.rows[name]).all() for name in AROUND)
+    if len(facts.records) < len(matrix.records) or not shortcuts or not known_around:
         return None
     known = {s.candidate.label: s for s in shortcuts if s.candidate.label in CONTROLS}
     splits = units.learned_by_guesses(matrix, seed) or list(units.by_image.splits)

@@ -19,7 +19,7 @@ from featstore.errors import RefusedFileError
 from featstore.exchange.sealed_archive import REMEDY, read_archive, seal_archive
 from featstore.findings import Finding
 from featstore.fusion.model_io import ArchiveError, read_arrays
-from featstore.image_facts import FACT, FactTable
+from featstore.image_facts import FACT, FactTable, widened
 from featstore.images.near_copies import Miniatures
 from featstore.matrix import FeatureMatrix
 from featstore.results.document import Count, Result, read_result
@@ -221,6 +221,7 @@ def _matrix(table: PackTable, features: NDArray[Any]) -> FeatureMatrix:
 
 
 def _facts(table: PackTable, rows: NDArray[Any], matrix: FeatureMatrix) -> FactTable:
+    rows = widened(rows)
     _require(rows.dtype == FACT and rows.shape == (len(table.known),), "its facts are none")
     _require(len(set(table.known)) == len(table.known), "an image stands twice in it")
     records = tuple(matrix.records[row] for row in table.known)

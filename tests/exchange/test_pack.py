@@ -20,6 +20,7 @@ from featstore.api.pack import pack, replay
 from featstore.errors import MissingFeaturesError, RefusedFileError, RunError, UnknownNameError, UsageError
 from featstore.exchange.pack import ARRAYS, KIND, METRICS, RUN, TABLE, numbered, open_pack
 from featstore.exchange.sealed_archive import read_archive, seal_archive
+from featstore.image_facts import FACT_OF_BEFORE
 from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
 from featstore.store.store import Store
@@ -163,6 +164,20 @@ def test_a_number_that_was_touched_is_found_and_named(study, tmp_path):
     (difference,) = result.differences
     assert (difference.where, difference.recorded) == ("scores.test.auc.value", "0.999")
     assert 0 < difference.relative < 1
+
+
+def test_a_pack_of_before_is_replayed_without_what_it_did_not_know(study, tmp_path):
+    """Packs of revision 1 of the facts know nothing of border and background: the rest comes out the same."""
+
+    def narrow(rows):
+        old = np.zeros(len(rows), FACT_OF_BEFORE)
+        for name in FACT_OF_BEFORE.names:
+            old[name] = rows[name]
+        return old
+
+    (tmp_path / "x.zip").write_bytes(changed(study.packs["compare"], in_arrays(facts=narrow)))
+    result = replay(tmp_path / "x.zip")
+    assert {one.where.partition(".")[0] for one in result.differences} <= {"negative_controls", "findings"}
 
 
 def test_other_vectors_give_other_scores(study, tmp_path):
