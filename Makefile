@@ -5,18 +5,18 @@ DEMO   ?=
 BIN    := $(VENV)/bin
 DEMO_READY := $(VENV)/.demo
 READY  := $(VENV)/.ready
-SHARED := -n 2 --dist loadfile --no-loadscope-reorder --durations=25
+SHARED := --dist loadfile --no-loadscope-reorder --durations=25
 
 .PHONY: demo test test-slow lint explore docs commands clean
 
 demo: $(DEMO_READY)       ## the whole product on generated images, offline
 	$(BIN)/featstore demo $(DEMO)
 
-test: $(READY)            ## the fast tests, in two processes
-	$(BIN)/python -m pytest $(SHARED)
+test: $(READY)            ## the fast tests, in three processes: some of them wait
+	$(BIN)/python -m pytest -n 3 $(SHARED)
 
 test-slow: $(READY)       ## crash loops, real data, every network, properties with more examples
-	$(BIN)/python -m pytest -m "slow or property" $(SHARED)
+	$(BIN)/python -m pytest -m "slow or property" -n 2 $(SHARED)
 
 lint: $(READY)            ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

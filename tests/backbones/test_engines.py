@@ -57,6 +57,7 @@ def test_each_network_holds_the_contract_on_jax_and_gives_the_vectors_of_tensorf
     assert computation.batch_size == len(images)
 
 
+@pytest.mark.slow
 def test_the_engine_jax_imports_no_tensorflow(jax):
     jax(jaxprocess.embed, "MobileNet025", "random:1", noise("MobileNet025"))
     loaded = jax(jaxprocess.loaded_modules)
@@ -72,6 +73,7 @@ def test_a_smaller_batch_stays_within_the_contract(jax):
     assert np.abs(whole - parts).max() <= CONTRACT * np.abs(whole).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_bad_pixels_are_refused_on_jax_too(jax, value):
     images = noise("MobileNet025")
@@ -80,6 +82,7 @@ def test_bad_pixels_are_refused_on_jax_too(jax, value):
     assert (kind, cause) == ("NonFiniteFeaturesError", "MobileNet025 gave NaN or infinity for 1 of 2 images.")
 
 
+@pytest.mark.slow
 def test_pixels_of_another_shape_are_refused(jax):
     kind, cause, _ = jax(
         jaxprocess.failure, "MobileNet025", "random:1", noise("MobileNet025", 3), batch_size=4
@@ -87,6 +90,7 @@ def test_pixels_of_another_shape_are_refused(jax):
     assert (kind, cause) == ("UsageError", "MobileNet025 got float32 images of shape (3, 224, 224, 3).")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "cause"),
     [

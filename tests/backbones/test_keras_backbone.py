@@ -153,7 +153,9 @@ def test_official_and_rescaled_pixels_give_other_features_and_other_identities(p
 # --- law 2: the same vector, however computed ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize(
+    "name", [SMALL[0], *(pytest.param(name, marks=pytest.mark.slow) for name in (SMALL[1], "ResNet50"))]
+)
 @settings(max_examples=8, deadline=None)
 @given(
     order=st.permutations(range(BATCH)),

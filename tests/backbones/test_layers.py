@@ -48,6 +48,7 @@ def test_a_slip_is_answered_with_the_nearest():
     assert "conv4" in error.value.remedy or "conv5" in error.value.remedy
 
 
+@pytest.mark.slow
 def test_a_vector_is_the_mean_over_the_map_of_the_layer():
     import keras
 
@@ -63,6 +64,7 @@ def test_a_vector_is_the_mean_over_the_map_of_the_layer():
     assert got == pytest.approx(wanted, rel=1e-4, abs=1e-5 * float(np.abs(wanted).max()))
 
 
+@pytest.mark.slow
 def test_its_name_is_in_the_key_and_its_weights_are_those_of_the_whole():
     specs = [load_backbone(f"MobileNet025{end}", "random:1").spec for end in ("", ".conv_pw_5_relu")]
     assert specs[0].weights == specs[1].weights

@@ -430,6 +430,7 @@ def journey(tmp_path, source, settings):
     return again, compared, predicted, report
 
 
+@pytest.mark.slow
 def test_an_onnx_network_goes_all_the_way(tmp_path, file):
     again, compared, predicted, report = journey(tmp_path, file, SETTINGS)
     assert again.computed == 12

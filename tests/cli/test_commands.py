@@ -337,6 +337,7 @@ def test_an_existing_run_is_not_replaced_unless_asked(world, tmp_path):
     assert featstore(*arguments, "--overwrite").code == 0
 
 
+@pytest.mark.slow
 def test_compare_gives_the_same_numbers_twice_and_a_verdict(world, tmp_path):
     strategies = ["concat_head", "concat_logreg", "vote_backbones"]
     asked = ["--strategies", ",".join(strategies), "--positive", "covid"]

@@ -78,6 +78,7 @@ def test_the_class_that_is_not_normal_is_the_positive_one_and_the_screen_says_so
     assert "\nPositive class: 'normal'.\n" in again.out
 
 
+@pytest.mark.slow
 def test_a_plan_is_sealed_run_and_called_planned_on_the_first_lines(world, tmp_path):
     path = tmp_path / "plan.json"
     where = ["--cache", world.cache, "--seeds", "none"]

@@ -186,6 +186,7 @@ def test_the_command_leaves_the_maps_that_python_gives(world, run, explained, tm
 # The command
 
 
+@pytest.mark.slow
 def test_the_command_answers_first_and_leaves_a_picture_and_the_maps(world, run, tmp_path):
     """For images from elsewhere; what does not decode is set aside, with exit code 3."""
     name = min(path.name for path in (world.data.parent / "covid").iterdir())

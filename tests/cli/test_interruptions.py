@@ -68,7 +68,7 @@ def wait_until_it_computes(command, cache):
 
 
 @pytest.mark.parametrize("number", [SIGINT, SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-@pytest.mark.parametrize("times", [2, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [1, pytest.param(25, marks=pytest.mark.slow)])
 def test_a_signal_ends_the_run_with_130_and_keeps_what_was_finished(
     data, undisturbed, tmp_path, tried, number, times
 ):
@@ -163,7 +163,7 @@ def test_a_read_only_cache_serves_what_it_holds_and_refuses_the_rest(data, undis
         assert vectors(cache) == before
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_cache_that_is_deleted_during_the_run_is_noticed_or_was_not_needed(
     data, undisturbed, tmp_path, tried, times
 ):

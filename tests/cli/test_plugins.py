@@ -93,6 +93,7 @@ def test_a_strategy_is_listed_compared_fitted_and_asked(world, plugin, tmp_path)
     assert "Name the plug-in that it was fitted with" in without.err
 
 
+@pytest.mark.slow
 def test_changed_source_of_a_strategy_is_fitted_anew_and_the_same_is_not(world, plugin):
     def fits(text):
         command = [
@@ -117,6 +118,7 @@ def test_changed_source_of_a_strategy_is_fitted_anew_and_the_same_is_not(world, 
     assert f"{whole[2]} of {whole[2]} fits were taken" not in changed
 
 
+@pytest.mark.slow
 def test_an_executor_computes_what_serial_computes(world, plugin, tmp_path):
     cache = tmp_path / "cache"
     one = ["--backbones", "MobileNet025", "--weights", "MobileNet025=random:1"]
@@ -147,6 +149,7 @@ def test_a_metric_is_in_the_table_the_files_and_the_report(world, plugin, tmp_pa
         assert ("half of J+1" in (tmp_path / f"{there}.html").read_text()) == there
 
 
+@pytest.mark.slow
 def test_the_environment_names_plug_ins_too(plugin, monkeypatch):
     monkeypatch.setenv("FEATSTORE_PLUGINS", str(plugin(STRATEGY)))
     assert "first_column" in featstore("strategies", fresh=True).out

@@ -170,6 +170,7 @@ def test_nobody_announces_tensorflow_for_it(say, data):
     assert "TensorFlow" not in say("extract", manifest, "--backbones", "Means").err + done.err
 
 
+@pytest.mark.slow
 def test_workers_find_the_network_of_the_plugin_and_compute_the_same(data, network, tmp_path):
     exported = []
     for executor in (["serial"], ["processes", "--workers", "2"]):
@@ -272,6 +273,7 @@ def test_it_has_a_number_of_its_own_among_the_facts(say, data, format_file, tmp_
     assert set(image_facts(records, decoding, cache).rows["kind"].tolist()) == {number}
 
 
+@pytest.mark.slow
 def test_its_version_is_part_of_the_address_and_no_other_image_moves(say, data, format_file, tmp_path):
     dots, plugin = as_dots(data, tmp_path / "dots"), ["--plugin", format_file]
     say("extract", data / "manifest.csv", "--backbones", "Means")

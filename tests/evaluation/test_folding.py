@@ -206,6 +206,7 @@ def test_backbones_that_are_chosen_in_each_fold_are_chosen_inside_and_outside(ho
     assert result.view_curve[0].mean is not None
 
 
+@pytest.mark.slow
 def test_of_three_classes_sites_with_all_of_them_have_an_auc(tmp_path):
     everyone = [(site, label) for site in "ab" for label in ("ill", "odd", "well")] * 5
     table = draw(tmp_path / "data", everyone + [("c", "odd"), ("c", "well")] * 4)

@@ -119,6 +119,7 @@ def test_a_planted_marker_is_told_on_the_terminal_and_on_the_page(planted):
     assert "Disease and site lie in related directions" in page
 
 
+@pytest.mark.slow
 def test_an_honest_data_set_is_not_accused(honest):
     assert honest.outcome.code == 0, honest.outcome.err
     assert "negative_control" not in honest.outcome.out

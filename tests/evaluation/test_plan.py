@@ -83,6 +83,7 @@ def test_what_was_sealed_is_run_and_says_that_it_was_planned(table, cache, tmp_p
     assert read_record(tmp_path / "run").outcome.planning == result.planning
 
 
+@pytest.mark.slow
 def test_the_scores_are_those_of_the_same_comparison_without_a_plan(table, cache, tmp_path):
     seal(table, cache, tmp_path / "plan.json")
     planned, free = run(table, cache, tmp_path / "plan.json").to_json(), explore(table, cache).to_json()
@@ -109,6 +110,7 @@ def test_without_a_plan_a_comparison_is_exploratory_and_counts_the_looks(table, 
     assert "Exploratory: no plan was sealed." in page
 
 
+@pytest.mark.slow
 def test_a_plan_that_is_younger_than_the_first_look_says_so(table, cache, tmp_path):
     explore(table, cache)
     explore(table, cache)

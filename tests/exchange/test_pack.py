@@ -329,6 +329,7 @@ def test_a_run_without_scores_and_a_place_that_will_not_do_are_refused(study, tm
     assert (tmp_path / "x.zip").read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_the_commands_say_what_was_written_and_whether_it_is_the_same(study, tmp_path):
     kept = study.data.parent.parent / "data"
     shutil.copytree(study.data.parent, kept)

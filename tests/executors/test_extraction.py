@@ -76,13 +76,13 @@ def vectors(cache, images):
     return [Store(cache).read(k, sorted(images)).tobytes() for k in KEYS]
 
 
-def test_every_executor_writes_the_store_of_one_process(executor, images, tmp_path):
+def test_every_executor_writes_the_store_of_one_process(computing, images, tmp_path):
     stats = extract(images, tmp_path / "one", Serial())
     bar = Bar()
-    spread = extract(images, tmp_path / "other", executor, bar=bar)
+    spread = extract(images, tmp_path / "other", computing, bar=bar)
     assert files(tmp_path / "other") == files(tmp_path / "one")
     assert spread.rows == stats.rows == len(KEYS) * len(images)
-    assert bar.count == (0 if executor.in_process else spread.rows)
+    assert bar.count == (0 if computing.in_process else spread.rows)
     require_every_row_once(tmp_path / "other", images)
 
 

@@ -40,6 +40,7 @@ def jumps(transform, height, width):
     return near
 
 
+@pytest.mark.slow
 def test_a_view_is_that_of_the_host(on_device):
     @settings(max_examples=40)
     @given(

@@ -342,6 +342,7 @@ def test_files_of_cases_are_named_for_their_owner_and_for_nobody_else(world, tmp
         write_report(world.fuse, tmp_path / "r.html", names=True)
 
 
+@pytest.mark.slow
 def test_every_figure_is_written_for_a_manuscript_with_its_caption(world, tmp_path, monkeypatch):
     monkeypatch.setattr("featstore.reporting.page.cases.CURVES", 1)  # fewer figures of the same kinds
     figures = tmp_path / "figures"
