@@ -24,9 +24,9 @@ lint: $(READY)            ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-explore: $(READY)         ## the example with pandas; not in the environment, where scikit-learn would load it in every command
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/pandas -c constraints.txt pandas
-	PYTHONPATH="$(CURDIR)/build/pandas" $(BIN)/python -m pytest -m slow tests/test_examples.py -k pandas
+explore: $(READY)         ## the example with pandas, and a network that others published; neither is in the environment: scikit-learn would load pandas in every command
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/others -c constraints.txt pandas rapidocr-onnxruntime
+	PYTHONPATH="$(CURDIR)/build/others" $(BIN)/python -m pytest -m slow tests/test_examples.py tests/backbones/test_onnx_backbone.py -k "pandas or somebody_else"
 
 docs: $(READY)            ## the documentation site in build/docs; runs the tutorial, fetches nothing
 	$(BIN)/python -m sphinx -q -n -W --keep-going docs build/docs

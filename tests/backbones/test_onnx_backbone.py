@@ -439,6 +439,7 @@ def test_an_onnx_network_goes_all_the_way(tmp_path, file):
     assert "Mine" in report.read_text("utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("rapidocr_onnxruntime") is None, reason="rapidocr-onnxruntime is not installed")
 def test_a_network_that_somebody_else_published_goes_all_the_way(tmp_path):
     """The classifier of RapidOCR (0.6 MB, a MobileNetV3 by PaddlePaddle), cut before its head."""
