@@ -142,6 +142,7 @@ def test_efficientnet_gives_the_features_of_imagenet_weights_from_their_file_by_
     assert largest_difference(backbone.embed(images), reference) < 1e-5
 
 
+@pytest.mark.slow
 def test_official_and_rescaled_pixels_give_other_features_and_other_identities(pixels):
     official, rescale = loaded("MobileNet025"), loaded("MobileNet025", preprocess="rescale")
     images = pixels(BATCH, 224)
@@ -226,6 +227,7 @@ def test_a_seed_gives_the_same_bytes_in_another_process_and_another_seed_gives_o
     )
 
 
+@pytest.mark.slow
 def test_random_weights_do_not_depend_on_other_threads_that_draw_numbers():
     """A dask worker's event loop draws from Python's generator while the network is built."""
     over = threading.Event()

@@ -371,6 +371,7 @@ def test_a_small_file_that_wants_all_memory_ends_its_own_process_only(tmp_path):
         catalog.add_file("Bomb", write(tmp_path / "bomb.onnx", model(nodes, weights)))
 
 
+@pytest.mark.slow
 @pytest.mark.hostile
 def test_no_mutation_of_a_file_ends_this_process_or_raises_what_is_not_said(tmp_path):
     """The walk alone: bytes changed, cut out and doubled."""

@@ -93,6 +93,7 @@ def test_float16_wants_a_gpu(monkeypatch):
     assert "--precision float32" in error.value.remedy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chosen", "name", "weights"),
     [

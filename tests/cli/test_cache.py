@@ -166,6 +166,7 @@ def test_compact_merges_what_many_runs_left(cache):
     assert featstore("cache", "compact", "--target", "much", "--cache", cache).code == 2
 
 
+@pytest.mark.slow
 def test_an_exported_file_comes_back_and_is_fused(world, cache, tmp_path):
     out = tmp_path / "lite.npz"
     arguments = ["cache", "export", world.data, out, "--backbones", "EfficientNetLite0", "--cache", cache]

@@ -89,6 +89,7 @@ def test_an_extraction_names_its_phases_before_its_bar_and_ends_with_what_is_sto
     assert taken["measured_bytes"] == pytest.approx(taken["announced_bytes"], rel=0.3)
 
 
+@pytest.mark.slow
 def test_what_others_computed_and_what_is_in_quarantine_is_told_apart_in_the_last_table(world, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(world.data.parent, data)
@@ -144,6 +145,7 @@ def test_adding_a_seed_computes_only_that_seed(world, tmp_path):
     assert result.err.count("extract:") == 0, "--json shows no bar"
 
 
+@pytest.mark.slow
 def test_a_damaged_image_is_set_aside_with_exit_code_3(world, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(world.data.parent, data)
@@ -293,6 +295,7 @@ def test_one_choice_of_weights_may_stand_for_every_backbone_in_the_store(world):
         load_matrix(world.data, cache=world.cache, weights={"*": "random:7"})
 
 
+@pytest.mark.slow
 def test_the_papers_preset_trains_the_papers_head_and_records_its_curves(world, tmp_path):
     document = featstore(
         "fuse", world.data, "--strategy", "concat_head", "--preset", "paper", "--cache", world.cache,

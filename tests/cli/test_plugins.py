@@ -134,6 +134,7 @@ def test_an_executor_computes_what_serial_computes(world, plugin, tmp_path):
     assert shards(cache) == shards(world.cache)
 
 
+@pytest.mark.slow
 def test_a_metric_is_in_the_table_the_files_and_the_report(world, plugin, tmp_path):
     run, file = tmp_path / "run", plugin(METRIC)
     command = ["compare", world.data, "--strategies", "soft_vote", "--folds", 2, "--cache", world.cache]
@@ -178,6 +179,7 @@ def test_a_file_that_fails_gives_one_line_of_cause_and_one_of_remedy(plugin, tex
     assert remedy in lines[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("jobs", "failing"),
     [(1, "X.no_such_attribute"), (2, "X.no_such_attribute"), (1, "np.linalg.inv('text')")],

@@ -136,6 +136,7 @@ def test_a_network_of_numpy_is_extracted_kept_fused_and_asked(say, data, tmp_pat
     assert re.search(r"version:1 sha256:[0-9a-f]{64}", json.dumps(specs))
 
 
+@pytest.mark.slow
 def test_without_its_plugin_the_model_says_so_in_two_lines(say, data, tmp_path):
     manifest, run = data / "manifest.csv", tmp_path / "run"
     say("extract", manifest, "--backbones", "Thirds")
@@ -145,6 +146,7 @@ def test_without_its_plugin_the_model_says_so_in_two_lines(say, data, tmp_path):
     assert "'Thirds'" in refused(done)
 
 
+@pytest.mark.slow
 def test_its_weights_and_its_version_are_in_the_key_and_its_place_is_not(say, data, network, tmp_path):
     manifest = data / "manifest.csv"
     say("extract", manifest, "--backbones", "Means")
@@ -237,6 +239,7 @@ def format_file(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_format_of_somebody_else_is_read_like_those_of_featstore(say, data, format_file, tmp_path):
     dots, run = as_dots(data, tmp_path / "dots"), tmp_path / "run"
     plugin = ["--plugin", format_file]
@@ -285,6 +288,7 @@ def test_its_version_is_part_of_the_address_and_no_other_image_moves(say, data, 
     assert missing(say, data / "manifest.csv") == 0
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_it_goes_to_quarantine_and_the_others_on(say, data, format_file, tmp_path):
     dots = as_dots(data, tmp_path / "dots")
     one = next((dots / "covid").iterdir())

@@ -190,6 +190,7 @@ def test_the_drop_is_what_five_folds_print_less_what_sites_left_out_have(hospita
     assert result.sites.shown.outside_pooled == pytest.approx(pooled)
 
 
+@pytest.mark.slow
 def test_calibration_thresholds_and_the_nested_winner_work_by_site_for_patients_too(hospitals):
     result = compare(hospitals, folds="site", unit="group", calibrate="platt", sensitivity=0.9, nested=True)
     assert result.selection_bias.nested is not None
@@ -198,6 +199,7 @@ def test_calibration_thresholds_and_the_nested_winner_work_by_site_for_patients_
     assert result.sites.shown.drop is not None
 
 
+@pytest.mark.slow
 def test_backbones_that_are_chosen_in_each_fold_are_chosen_inside_and_outside(hospitals):
     result = compare(hospitals, folds="site", subsets="greedy", view_curve="concat_logreg")
     greedy = next(s for s in result.candidates if s.selected_backbones)
@@ -221,6 +223,7 @@ def test_of_three_classes_sites_with_all_of_them_have_an_auc(tmp_path):
     assert "ill/odd/well" in comparison_text(result)
 
 
+@pytest.mark.slow
 def test_a_shortcut_of_the_sites_is_lost_where_a_site_is_left_out(tmp_path):
     """The ill are brighter for their scanner alone: folds see nothing of it, sites left out do."""
     patients = [("a", "well")] * 12 + [("a", "ill")] * 3 + [("b", "ill")] * 12 + [("b", "well")] * 3

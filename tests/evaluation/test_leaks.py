@@ -104,6 +104,7 @@ def test_identity_features_with_random_labels_tell_nothing_under_any_leak(tmp_pa
     assert merged or leak == "other spaces"  # which the reader of the table drops
 
 
+@pytest.mark.slow
 def test_accepted_copies_are_not_merged_and_stay_in_the_list(tmp_path):
     data, features = data_set(tmp_path / "data", "mirrored")
     featstore.import_features(data, features, name="Identity", cache=tmp_path / "cache")

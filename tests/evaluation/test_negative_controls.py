@@ -129,6 +129,7 @@ def test_an_honest_data_set_is_not_accused(honest):
     assert "The direction of the disease is not shown to be that of a site" in page
 
 
+@pytest.mark.slow
 def test_the_site_is_predicted_where_the_vectors_tell_it_and_not_where_they_do_not(planted, honest):
     told, free = planted.controls["site"], honest.controls["site"]
     assert told["mean"] > 0.95

@@ -223,6 +223,7 @@ def test_picked_anew_inside_each_fold_the_best_of_thirty_guessers_is_worth_nothi
     assert np.mean(honest) == pytest.approx(0.5, abs=0.04)
 
 
+@pytest.mark.slow
 def test_among_thirty_guessers_no_pair_is_told():
     for seed in range(2):
         design, ranked, _ = noise_arena(seed)

@@ -95,6 +95,7 @@ def test_the_scores_are_those_of_the_same_comparison_without_a_plan(table, cache
     assert planned == free
 
 
+@pytest.mark.slow
 def test_without_a_plan_a_comparison_is_exploratory_and_counts_the_looks(table, cache, tmp_path):
     assert "Exploratory: no plan was sealed. First look at these images;" in said(explore(table, cache))
     fusion = featstore.fuse(table, out=tmp_path / "fit", cache=cache, seeds=())

@@ -131,6 +131,7 @@ def test_compare_shows_the_shortcuts_as_rows_and_says_that_nothing_is_above_them
     assert str(data) not in page
 
 
+@pytest.mark.slow
 def test_fuse_shows_them_too(leaky, tmp_path):
     data, cache = leaky
     result = featstore.fuse(data, positive="covid", cache=cache, out=tmp_path / "run")

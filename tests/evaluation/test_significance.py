@@ -21,6 +21,7 @@ def test_mcnemar_is_scipys_exact_binomial_test(wins, losses):
     assert mcnemar_p(np.array([wins]), np.array([losses]))[0] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_the_corrected_t_test_gives_the_number_in_scikit_learns_documentation():
     """User guide, "Statistical comparison of models using grid search": t = 0.750, one-sided p = 0.227."""
     from sklearn.datasets import make_moons

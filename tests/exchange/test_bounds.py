@@ -73,6 +73,7 @@ POOLS = []
 PARQUETS = [by_dictionary, by_a_dictionary_type, by_common_beginnings, by_many_rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [*PARQUETS, by_numbers])
 def test_a_small_parquet_that_unpacks_to_a_large_table_is_refused(tmp_path, write):
     path = tmp_path / "bomb.parquet"

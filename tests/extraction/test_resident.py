@@ -29,6 +29,7 @@ def python(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux keeps a peak of each program")
 def test_a_child_does_not_inherit_the_peak_of_a_parent_that_has_touched_500_megabytes():
     """Silent bug: the peak of an extraction was that of the test process which had started it."""

@@ -139,6 +139,7 @@ def shifted(n=300, seed=0):
     return X, y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [ConcatHead, ConcatMlp, GatedHead, BilinearHead])
 def test_fine_tuning_goes_on_where_the_earlier_fit_stopped(kind):
     X, y = shifted()

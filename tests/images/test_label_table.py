@@ -199,6 +199,7 @@ def test_a_table_that_is_none_and_data_that_is_no_folder_are_refused(tree):
     assert f"--labels {table}" in info.value.remedy
 
 
+@pytest.mark.slow
 def test_a_table_of_patients_labels_a_folder_from_the_command_line(tree, tmp_path):
     table = write(tree, f"PatientID;diagnosis\n{rows(6, lambda n: f'{MARK}{n}').replace(',', ';')}")
     flags = ["--labels", str(table), "--columns", "label=diagnosis", "--window", "lung"]

@@ -95,6 +95,7 @@ def test_a_damaged_file_is_refused(folder, cut):
         scan(path)
 
 
+@pytest.mark.slow
 @pytest.mark.hostile
 def test_flipped_bytes_give_a_manifest_or_an_error_of_ours(folder):
     path = table(folder, path=PATHS, label=["ill", "well"] * 2)

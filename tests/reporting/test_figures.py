@@ -248,6 +248,7 @@ def test_a_notebook_shows_a_picture_as_svg_that_says_its_alt_text():
     assert said["desc"] == picture.alt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pdf", "png", "svg"])
 def test_a_figure_is_the_same_bytes_in_every_format_whenever_it_is_drawn(kind, tmp_path):
     first, second = (figures.distribution(COUNTS) for _ in range(2))
@@ -355,6 +356,7 @@ def test_nasty_names_are_data_in_every_figure():
 NAMES = st.lists(st.one_of(st.sampled_from(NASTY), st.text(max_size=40)), min_size=2, max_size=5, unique=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(NAMES)
 def test_names_are_data(names):
