@@ -432,10 +432,7 @@ def explain(
             metavar="NAME",
         ),
     ] = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(help="Where the run's own weights are, as for predict.", metavar="NAME=CHOICE"),
-    ] = None,
+    weights: options.RunWeights = None,
     reading: options.Reading = options.PLAIN,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the maps; default RUN-maps.", metavar="FOLDER")
@@ -479,10 +476,7 @@ def explain(
 def export(
     run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.")],
     out: Annotated[Path, typer.Argument(help="X.keras, X.onnx, or X.zip for a sealed bundle with its card.")],
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(help="Where the run's own weights are, as for predict.", metavar="NAME=CHOICE"),
-    ] = None,
+    weights: options.RunWeights = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     json: options.Json = False,
 ) -> None:

@@ -94,6 +94,10 @@ Weights = Annotated[
         help="imagenet (default), random:SEED, or a file; repeat for more backbones.", metavar="NAME=CHOICE"
     ),
 ]
+RunWeights = Annotated[
+    list[str] | None,
+    typer.Option(help="Where the run's own weights are, as for predict.", metavar="NAME=CHOICE"),
+]
 Preprocess = Annotated[str, typer.Option(help="official (each network's own) or rescale (1/255).")]
 Precision = Annotated[
     str, typer.Option(help="float32, tf32 (GPUs), bfloat16 (where the machine has it) or float16 (GPUs).")

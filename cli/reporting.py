@@ -30,8 +30,13 @@ def report(
     ] = None,
     cache: options.Cache = None,
     with_images: Annotated[
-        bool, typer.Option("--with-images", help="Thumbnails of the cases answered wrong; needs --data.")
+        bool,
+        typer.Option(
+            "--with-images",
+            help="Thumbnails of the cases answered wrong, and where the evidence lies; needs --data.",
+        ),
     ] = False,
+    weights: options.RunWeights = None,
     names: Annotated[
         bool,
         typer.Option(
@@ -67,6 +72,7 @@ def report(
         data,
         cache,
         with_images=with_images,
+        weights=options.parse_weights(weights),
         names=names,
         figures=figures,
         formats=options.parse_names(formats) or (),

@@ -76,7 +76,7 @@ EXCEPTIONS = {
             "featstore.evaluation.crossval:require_memory"
         ],
     },
-    ("predict", "explain", "finetune", "cache drift"): {
+    ("predict", "explain", "finetune", "cache drift", "report"): {
         "only `featstore extract --dry-run` and `featstore paper` fetch nothing": [
             "featstore.backbones.weights:not_downloaded_error",
         ],

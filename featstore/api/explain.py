@@ -22,7 +22,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from featstore import registry
-from featstore.api.predict import Prepared, answer, prepare_model, read_model
+from featstore.api.predict import NewImages, Prepared, answer, find_all_weights, prepare_model, read_model
 from featstore.arguments import public
 from featstore.backbones.engines import TENSORFLOW
 from featstore.backbones.precision import FLOAT32
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from featstore.api.predict import Model
     from featstore.extraction.networks import BackoffBackbone
     from featstore.fusion.linear import LinearModel
-    from featstore.results.fusion import Prediction
+    from featstore.results.fusion import Prediction, Predictions
     from featstore.types import Backbone, Features, ImageRecord, Pixels
 
     Floats = NDArray[np.float64]
@@ -133,13 +133,7 @@ def prepare(
     """Check everything that can be checked without loading a network; arguments are those of `explain`."""
     refuse_unknown_options(reading)
     model = read_model(Path(folder))
-    if model.covariates is not None:
-        raise UsageError(
-            "The model has covariates, whose evidence lies in no image.",
-            "Fit it again without --covariates: featstore fuse DATA --out RUN",
-        )
-    linear_logits(model.strategy)
-    _require_maps(model)
+    _require_exact(model)
     if class_name is not None and class_name not in model.classes:
         raise UnknownNameError(
             f"The model knows no class {class_name!r}.", did_you_mean(class_name, model.classes)
@@ -153,17 +147,11 @@ def explain_prepared(
     prepared: Prepared, *, class_name: str | None = None, out: Path | None = None
 ) -> Explanations:
     """Load the networks, compute answers and maps, and write them."""
-    model, records = prepared.model, prepared.images.records
-    maps = EvidenceMaps(model)
-    rows, bad = embed_images(records, model.keys, prepared.weights, TENSORFLOW, maps.of_network)
-    parts = {image: maps.split(row) for image, row in rows.items()}
-    told = answer(prepared, {image: features for image, (features, _) in parts.items()}, bad)
-    good = [record for record in records if record.id in rows]
-    explanations = []
-    for record, prediction in zip(good, told.predictions, strict=True):
-        wanted = class_name or _default_class(model, prediction)
-        explained = maps.explanation(prediction, wanted, *parts[record.id])
-        explanations.append(explained if out is None else _write(out, record, explained, model))
+    told, found = _evidence(prepared, class_name)
+    explanations = [
+        explained if out is None else _write(out, record, explained, prepared.model)
+        for record, explained in found
+    ]
     return Explanations(
         run=told.run,
         operating=told.operating,
@@ -173,6 +161,48 @@ def explain_prepared(
         skipped=told.skipped,
         findings=told.findings,
     )
+
+
+def explain_records(
+    folder: Path, records: Sequence[ImageRecord], weights: Mapping[str, str]
+) -> dict[str, Explanation]:
+    """Evidence in images of a data set, by image id; one that does not decode has none.
+
+    The class is the run's positive one of two classes, and the predicted one of more.
+
+    Raises
+    ------
+    UsageError, BackboneError
+        If the model has no exact maps, see `explain`.
+    RunError
+        If the folder holds no model.
+    WeightsError
+        If the weights are neither named nor where featstore looks by itself.
+    """
+    model = read_model(folder)
+    _require_exact(model)
+    images = NewImages(tuple(records), frozenset(), (), 0, ())
+    prepared = Prepared(model, images, find_all_weights(model, weights), {}, ())
+    return {record.id: explained for record, explained in _evidence(prepared, None)[1]}
+
+
+def _evidence(
+    prepared: Prepared, class_name: str | None
+) -> tuple[Predictions, list[tuple[ImageRecord, Explanation]]]:
+    """Load the networks and compute answers and maps of all images that decode."""
+    model, records = prepared.model, prepared.images.records
+    maps = EvidenceMaps(model)
+    rows, bad = embed_images(records, model.keys, prepared.weights, TENSORFLOW, maps.of_network)
+    parts = {image: maps.split(row) for image, row in rows.items()}
+    told = answer(prepared, {image: features for image, (features, _) in parts.items()}, bad)
+    good = [record for record in records if record.id in rows]
+    return told, [
+        (
+            record,
+            maps.explanation(prediction, class_name or _default_class(model, prediction), *parts[record.id]),
+        )
+        for record, prediction in zip(good, told.predictions, strict=True)
+    ]
 
 
 def _default_class(model: Model, prediction: Prediction) -> str:
@@ -212,8 +242,14 @@ def linear_strategies() -> list[str]:
     return sorted(found, key=lambda name: (name != "concat_logreg", name))
 
 
-def _require_maps(model: Model) -> None:
-    """Refuse, before anything is loaded, networks whose maps are not to be had."""
+def _require_exact(model: Model) -> None:
+    """Refuse, before anything is loaded, a model whose maps are not to be had, by its head or by its networks."""
+    if model.covariates is not None:
+        raise UsageError(
+            "The model has covariates, whose evidence lies in no image.",
+            "Fit it again without --covariates: featstore fuse DATA --out RUN",
+        )
+    linear_logits(model.strategy)
     for key in model.keys:
         name = key.backbone.name
         if key.backbone.is_imported or key.backbone.has_loader:
@@ -374,6 +410,33 @@ ACROSS = 4
 DOTS_PER_INCH = 150
 STRONGEST = 0.75
 """Opacity of the strongest evidence; none is transparent, so that the slice can be read."""
+
+
+FOR, AGAINST = (178, 24, 43), (33, 102, 172)
+"""Red and blue of the colours of `draw`, 0 to 255."""
+
+
+def overlay(pixels: Pixels, evidence: Floats, strongest: float) -> Pixels:
+    """The image ``(height, width, 3)`` under its evidence: red for the class, blue against, cell by cell.
+
+    Parameters
+    ----------
+    pixels
+        ``(height, width, 1 or 3)`` uint8.
+    evidence
+        A map of any grid, in logits.
+    strongest
+        What has the strongest colour, so that several pictures have one scale.
+    """
+    height, width = pixels.shape[:2]
+    rows = np.arange(height) * len(evidence) // height
+    columns = np.arange(width) * evidence.shape[1] // width
+    part = (evidence[rows][:, columns] / (strongest or 1.0))[..., None]
+    opacity = STRONGEST * np.clip(np.abs(part), 0.0, 1.0)
+    mixed: Pixels = np.rint(pixels * (1 - opacity) + np.where(part > 0, FOR, AGAINST) * opacity).astype(
+        np.uint8
+    )
+    return mixed
 
 
 def draw(pixels: Pixels, explained: Explanation) -> Figure:

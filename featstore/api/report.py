@@ -7,21 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+import numpy as np
+
 from featstore.api.check import check
 from featstore.arguments import public
-from featstore.errors import RunError, UsageError
-from featstore.images.reading import decoder_version
+from featstore.errors import BackboneError, RunError, UsageError, WeightsError
+from featstore.images.reading import decoder_version, read_pixels
 from featstore.images.scan import ScanOptions, refuse_unknown_options, scan
 from featstore.reporting.figures.style import FORMATS, PRINT_DPI
-from featstore.reporting.page.cases import Dataset
+from featstore.reporting.page.cases import Dataset, MappedCase, MappedCases, mapped_rows, uri
 from featstore.reporting.page.report import MARK, compose, render
 from featstore.reporting.run_record import RunRecord, read_records
+from featstore.results.fusion import Fusion
 from featstore.runs import RUN, exclusive_access
-from featstore.serialization import open_regular, write_private
+from featstore.serialization import SHORT_DIGITS, open_regular, write_private
+from featstore.tables import printable
 from featstore.types import Decoding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from featstore.reporting.figures.style import Format
     from featstore.reporting.page.report import Page
@@ -39,6 +43,7 @@ def write_report(
     cache: str | Path | None = None,
     *,
     with_images: bool = False,
+    weights: Mapping[str, str] | None = None,
     names: bool = False,
     figures: str | Path | None = None,
     formats: Sequence[str] = FORMATS,
@@ -65,7 +70,11 @@ def write_report(
         as for `featstore.extract`.
     with_images
         Show thumbnails of the cases answered wrong, which needs `data`, and those figures of a reproduction that show
-        images. The file then holds pictures of patients.
+        images. Of a fit whose head is linear, also where the evidence lies (`featstore.explain`) in the surest wrong
+        answers and in as many right ones, drawn at random; its networks are loaded for that. The file then holds
+        pictures of patients.
+    weights
+        For these maps, where the weights of the networks are: as for `featstore.predict`.
     names
         Write the file of each case answered wrong beside it, which needs `data`. Such a report is for the owner of
         the data alone: names of files often name patients.
@@ -115,7 +124,13 @@ def write_report(
     _require_free(target, overwrite=overwrite)
     store = None if cache is None else Path(cache)
     dataset = None if data is None else read_dataset(Path(data), records, store, **reading)
-    page = compose(records, dataset, store, with_images=with_images, names=names)
+    shown = dataset if with_images else None
+    evidence = (
+        {}
+        if shown is None
+        else {r.name: found for r in records if (found := mapped_cases(r, shown, weights or {}))}
+    )
+    page = compose(records, dataset, store, with_images=with_images, names=names, evidence=evidence)
     if figures is not None:
         _write_figures(page, Path(figures), kinds, dpi, overwrite=overwrite)
     try:
@@ -217,3 +232,57 @@ def read_dataset(
             "Give the DATA of the run, with its --group-pattern and --columns, or leave out --data.",
         )
     return found
+
+
+# Where the evidence lies
+
+STRONGEST_SHARE = 0.99
+"""Share of all positions whose evidence is weaker than the strongest colour."""
+
+
+def mapped_cases(record: RunRecord, dataset: Dataset, weights: Mapping[str, str]) -> MappedCases | None:
+    """Maps of a fit's evidence in wrong answers and in right ones, or why there are none; None of other runs."""
+    if not isinstance(record.outcome, Fusion) or record.shown is None or not dataset.is_of(record):
+        return None
+    from featstore.api import explain  # with what loads networks
+
+    answers, classes = record.predictions[record.shown], list(record.matrix["classes"])
+    wrong, right = mapped_rows(answers)
+    images = {i: dataset.images[i] for row in (*wrong, *right) if (i := answers.ids[row]) in dataset.images}
+    try:
+        found = explain.explain_records(record.folder, list(images.values()), weights)
+    except WeightsError:  # names files, and a report names none
+        why = "No map: weights of the networks are not where featstore looks. Name them: --weights NAME=FILE."
+        return MappedCases((why,))
+    except (UsageError, BackboneError, RunError) as error:
+        return MappedCases((f"No map: {printable(error.cause)}",))
+    everywhere = np.concatenate([np.abs(one.total).ravel() for one in found.values()] or [np.zeros(1)])
+    strongest = float(np.quantile(everywhere, STRONGEST_SHARE))
+
+    def case(row: int) -> MappedCase:
+        image = answers.ids[row]
+        pixels, one = read_pixels(images[image], dataset.decoding), found[image]
+        return MappedCase(
+            id=image[:SHORT_DIGITS],
+            truth=classes[answers.y[row]],
+            answer=classes[answers.answered[row]],
+            probability=float(answers.proba[row][answers.answered[row]]),
+            image=uri(pixels),
+            overlay=uri(explain.overlay(pixels, one.total, strongest)),
+            words=f"Logit of {one.evidence_for} {one.logit:+.2f}; {one.carried_by or 'no network'} carries it most.",
+        )
+
+    groups = [
+        (title, tuple(case(row) for row in rows if answers.ids[row] in found))
+        for title, rows in (
+            ("Answered wrong, the surest first", wrong),
+            ("Answered right, drawn at random", right),
+        )
+    ]
+    shown = (
+        "Beside each image is what the model used of it: red speaks for the class named, blue against. The mean of"
+        f" the map and a constant are the logit, exactly; the strongest colours are {strongest:.2g} and more, in all"
+        " pictures."
+    )
+    careful = "A map says what the model used, not what causes the disease; a cell sees more than itself."
+    return MappedCases((shown, careful), tuple(group for group in groups if group[1]))

@@ -1,6 +1,7 @@
 """Evidence maps: they add up to the logit for every linear strategy, look at the image, and hang on the head."""
 
 import csv
+import re
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,9 +13,11 @@ from PIL import Image
 
 import featstore
 from featstore import phantom, registry
-from featstore.api.explain import FINEST, EvidenceMaps, add_maps, linear_strategies
+from featstore.api.explain import FINEST, EvidenceMaps, add_maps, linear_strategies, overlay
 from featstore.errors import UnknownNameError, UsageError
 from featstore.fusion.strategy import FOLDER
+from featstore.reporting.page.cases import MAPPED, mapped_rows
+from featstore.reporting.run_record import read_record
 from featstore.testing import WIDTHS, blocky, make_strategy
 
 PATIENTS, SLICES, SIZE = 16, 2, 64
@@ -181,6 +184,43 @@ def test_the_command_leaves_the_maps_that_python_gives(world, run, explained, tm
     (arrays,) = (tmp_path / "maps").glob("known*.npz")
     with np.load(arrays, allow_pickle=False) as kept:
         np.testing.assert_allclose(kept["total"], explained[name].total, atol=1e-5)
+
+
+# In a report
+
+
+def test_the_colours_of_an_overlay_are_those_of_the_evidence():
+    grey = np.full((8, 6, 1), 100, np.uint8)
+    evidence = np.array([[1.0, 0.0], [-0.5, -2.0]])
+    picture = overlay(grey, evidence, 1.0)
+    assert picture.shape == (8, 6, 3)
+    assert (picture[:4, 3:] == 100).all(), "no evidence, no colour"
+    red, weak, blue = picture[0, 0].astype(int), picture[-1, 0].astype(int), picture[-1, -1].astype(int)
+    assert red[0] > 100 > red[2]
+    assert blue[2] > 100 > blue[0]
+    assert weak[2] - weak[0] < blue[2] - blue[0], "half as strong"
+    np.testing.assert_array_equal(picture[-1, -1], overlay(grey, np.full((1, 1), -9.0), 1.0)[0, 0])
+
+
+@pytest.mark.slow
+def test_a_report_shows_the_evidence_beside_wrong_answers_and_beside_right_ones(world, run, tmp_path):
+    text = featstore.write_report(
+        run, tmp_path / "r.html", world.data, world.cache, with_images=True
+    ).read_text("utf-8")
+    part = text[text.index("Where the evidence lies</h") :]
+    answers = read_record(run).predictions["test"]
+    wrong, right = mapped_rows(answers)
+    assert len(wrong) + len(right) == len(answers.ids) <= MAPPED
+    assert part.count('class="pair"') == len(answers.ids)
+    shown = featstore.explain(run, [world.data.parent / "covid", world.data.parent / "normal"]).explanations
+    logits = {f"{one.logit:+.2f}" for one in shown}
+    told = set(re.findall(r"Logit of covid ([+-]\d+\.\d\d)", part))
+    assert told
+    assert told <= logits
+    plain = featstore.write_report(run, tmp_path / "plain.html", world.data, world.cache)
+    assert "Where the evidence lies" not in plain.read_text("utf-8"), (
+        "images are shown when they are asked for"
+    )
 
 
 # The command

@@ -369,6 +369,13 @@ def test_a_format_that_is_none_is_refused_before_anything_is_written(asked, worl
     assert not list(tmp_path.iterdir())
 
 
+def test_a_fit_without_exact_maps_says_why_where_images_are_shown(world, tmp_path, bare):
+    text = write_report(world.fuse, tmp_path / "r.html", world.data, with_images=True).read_text()
+    assert "No map: " in text
+    assert "no network of Keras" in text or "not linear" in text
+    assert str(tmp_path) not in text
+
+
 def test_a_cache_without_the_vectors_costs_the_map_alone(world, tmp_path, bare):
     text = write_report(world.fuse, tmp_path / "r.html", world.data, tmp_path / "empty").read_text()
     assert "The map of the features is left out: the cache does not hold them." in text

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from featstore.reporting.predictions import RunPredictions
     from featstore.reporting.run_record import RunRecord
     from featstore.results.extraction import Check
+    from featstore.types import Pixels
 
 
 # Who the images were of: patients and images by class, split and site, and what was set aside
@@ -336,6 +337,64 @@ def wrong_cases(
     )
 
 
+# Where the evidence lies, beside wrong answers and a fair sample of right ones
+
+MAPPED = 12
+"""Images of each with a map."""
+
+
+@dataclass(frozen=True, slots=True)
+class MappedCase:
+    """An image with the evidence in it.
+
+    Attributes
+    ----------
+    id, truth, answer, probability
+        As of `Case`; the probability is that of the answer.
+    image, overlay
+        PNG as data URIs: the image, and the evidence over it.
+    words
+        What the maps say, in a sentence.
+    """
+
+    id: str
+    truth: str
+    answer: str
+    probability: float
+    image: str
+    overlay: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class MappedCases:
+    """What a report shows of where the evidence lies, or why it shows nothing.
+
+    Attributes
+    ----------
+    told
+        Sentences above the pictures.
+    groups
+        Title and cases: wrong answers, right ones.
+    """
+
+    told: tuple[str, ...]
+    groups: tuple[tuple[str, tuple[MappedCase, ...]], ...] = ()
+
+
+def mapped_rows(answers: RunPredictions, seed: int = 0) -> tuple[list[int], list[int]]:
+    """Rows of the surest wrong answers, and of right ones drawn at random, `MAPPED` of each at most."""
+    wrong = answers.wrong.tolist()
+    right = np.setdiff1d(np.arange(len(answers.ids)), answers.wrong)
+    drawn = np.random.default_rng(seed).permutation(right)[:MAPPED]
+    return wrong[:MAPPED], sorted(drawn.tolist())
+
+
+def uri(pixels: Pixels) -> str:
+    """A small PNG of pixels as a data URI."""
+    return URI + base64.b64encode(thumbnail(pixels)).decode()
+
+
 # Which pictures a run has, and what they are drawn from
 
 BEST = 24
@@ -542,7 +601,7 @@ class Dataset:
                 pixels = read_pixels(self.images[image], self.decoding)
             except (FeatstoreError, LookupError):
                 continue
-            found[image] = URI + base64.b64encode(thumbnail(pixels)).decode()
+            found[image] = uri(pixels)
         return found
 
     def names(self, ids: Iterable[str]) -> dict[str, str]:

@@ -39,12 +39,12 @@ from featstore.results.comparison import Comparison
 from featstore.tables import Table, number_cell, printable, text_cell, typeset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from featstore.findings import Finding
     from featstore.reporting.figures import Picture
-    from featstore.reporting.page.cases import Dataset, WrongCases
+    from featstore.reporting.page.cases import Dataset, MappedCases, WrongCases
     from featstore.reporting.run_record import RecordedFigure, RunRecord
     from featstore.results.extraction import Check
 
@@ -87,6 +87,8 @@ class Part:
         What is not shown, and how to get it.
     command, keys, facts
         Provenance.
+    evidence
+        Where the evidence lies in some images; None where no images are shown.
     controls, controls_table
         Whether the score could be something else than the disease; empty and None but for comparisons.
     """
@@ -116,6 +118,7 @@ class Part:
     facts: tuple[tuple[str, str], ...]
     controls: tuple[str, ...] = ()
     controls_table: Table | None = None
+    evidence: MappedCases | None = None
 
     @property
     def drawings(self) -> tuple[Picture, ...]:
@@ -173,6 +176,7 @@ def compose(
     *,
     with_images: bool = False,
     names: bool = False,
+    evidence: Mapping[str, MappedCases] | None = None,
 ) -> Page:
     """Put a page together.
 
@@ -188,11 +192,16 @@ def compose(
         Whether cases have thumbnails.
     names
         Whether cases bear the names of their files.
+    evidence
+        Where it lies in some images, by the name of the run.
     """
     maps, without = _maps(records, dataset, cache)
     return Page(
         tuple(
-            _part(f"run{at}", record, dataset, with_images=with_images, names=names)
+            replace(
+                _part(f"run{at}", record, dataset, with_images=with_images, names=names),
+                evidence=(evidence or {}).get(record.name),
+            )
             for at, record in enumerate(records, 1)
         ),
         compare_runs(records),
