@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import AuditError, BadImageError, ManifestError
 from featstore.findings import EXAMPLES, Finding, counted, ordered
-from featstore.images.formats.container import HEAD, Format, check_length, damage_of, formats, identify_format
+from featstore.images.formats.container import (
+    HEAD,
+    Format,
+    check_length,
+    damage_of,
+    formats,
+    identify_format,
+    most_bytes_of,
+)
 from featstore.images.formats.dicom import spacing_faults
 from featstore.images.formats.npz import ARRAYS
 from featstore.serialization import digest_bytes, open_regular
@@ -331,7 +339,7 @@ def read_contents(path: Path, slices: str | None = None) -> Contents | Quarantin
         with open_regular(path) as file:
             head = file.read(HEAD)
             file.seek(0)
-            check_length(os.fstat(file.fileno()).st_size)
+            check_length(os.fstat(file.fileno()).st_size, most_bytes_of(head))
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             known = identify_format(head)
             file.seek(0)

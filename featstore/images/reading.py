@@ -21,13 +21,13 @@ from featstore.errors import BadImageError, UsageError
 from featstore.images.formats.container import (
     COLOUR,
     HEAD,
-    MAX_BYTES,
     MAX_PIXELS,
     check_size,
     check_structure,
     damage_of,
     find_format,
     identify_format,
+    most_bytes_of,
 )
 from featstore.images.manifest import content_id, page_id
 from featstore.images.windows import FILE_WINDOW, pairs
@@ -355,7 +355,9 @@ class FileCache:
 
 def _read(path: Path) -> CachedFile:
     with open_regular(path) as file:
-        data = read_bounded(file, path, MAX_BYTES)
+        head = file.read(HEAD)
+        file.seek(0)
+        data = read_bounded(file, path, most_bytes_of(head))
         stamp = _stamp(os.fstat(file.fileno()))
     return CachedFile(data, _index(data), stamp)
 

@@ -343,7 +343,7 @@ def _list_arrays(data: Path) -> Listing:
         table = (hdf5 if data.suffix.lower() in hdf5.Hdf5.suffixes else npz).read_table(data)
     except BadImageError as error:
         remedy = (
-            "Save its pictures in several files of at most 1 GiB below one folder per class, or each as PNG:"
+            "Save its pictures in smaller files below one folder per class, or each as PNG:"
             " for n, p in enumerate(numpy.load(FILE)['train_images']): PIL.Image.fromarray(p).save(f'{n}.png')"
             if error.reason == "too_large"
             else "Save pictures and classes as train_images, train_labels, test_images, test_labels in one .npz or"

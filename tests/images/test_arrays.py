@@ -22,7 +22,7 @@ from featstore.extraction.plan import image_blocks, plan
 from featstore.images.formats import container, npy, npz
 from featstore.images.formats.npz import role_of
 from featstore.images.manifest import audit
-from featstore.images.reading import FILE_CACHE, decode, read_pixels
+from featstore.images.reading import FILE_CACHE, decode, decoder_version, read_pixels
 from featstore.images.scan import scan
 from featstore.store.store import Store
 from featstore.types import Decoding
@@ -334,10 +334,25 @@ def test_an_archive_is_unpacked_as_far_as_its_arrays_announce(monkeypatch):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 << 20
-    for limited in (npy, npz):
-        monkeypatch.setattr(limited, "MAX_BYTES", 5000)
+    monkeypatch.setattr(npy, "most_bytes", lambda: 5000)
     several = saved(train_images=pictures(4), test_images=pictures(4))
     assert refusal(several).reason == "too_large", "together they are more than is read"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    npy.most_bytes() < 1200 << 20, reason="an eighth of this machine's memory is less than the file"
+)
+def test_a_file_of_more_than_a_gibibyte_is_read(tmp_path):
+    """As MedMNIST's pictures of 224 x 224 are."""
+    images = np.zeros((23_000, 224, 224), np.uint8)
+    images[-1] = np.arange(224, dtype=np.uint8)
+    assert images.nbytes > 1 << 30
+    np.savez_compressed(tmp_path / "x.npz", images=images, labels=np.arange(23_000) % 2)
+    manifest = scan(tmp_path / "x.npz")
+    assert len(manifest.records) == 23_000
+    last = read_pixels(manifest.records[-1], Decoding(decoder_version()))
+    np.testing.assert_array_equal(last[..., 0], images[-1])
 
 
 def test_many_archives_are_no_data_sets_and_say_so(tmp_path):

@@ -38,7 +38,7 @@ HEAD = 1024
 MAX_PIXELS = 64_000_000
 """Largest image that is decoded, in pixels."""
 MAX_BYTES = 1 << 30
-"""Largest file that is read, in bytes."""
+"""Largest file that is read, in bytes; of a format that holds many images, `Format.most_bytes` may say more."""
 MAX_PAGES = 4096
 """Most pages that a file may have."""
 MIN_SIDE = 8
@@ -49,7 +49,13 @@ GREY, COLOUR, PROGRESSIVE, TURNED, ALPHA, WEBP = 2, 7.5, 10, 12, 12, 21
 """Bytes of memory per pixel at the peak of decoding and scaling, measured with pictures of 30 megapixels."""
 
 
-def check_length(size: int) -> None:
+def most_bytes_of(head: bytes) -> int:
+    """Most bytes that are read of a file that begins with `head`."""
+    known = find_format(head)
+    return MAX_BYTES if known is None else known.most_bytes()
+
+
+def check_length(size: int, most: int = MAX_BYTES) -> None:
     """Refuse a file that nobody can want read: one of a terabyte, all hole, is made in no time.
 
     Raises
@@ -57,8 +63,8 @@ def check_length(size: int) -> None:
     BadImageError
         ``too_large``.
     """
-    if size > MAX_BYTES:
-        raise BadImageError("too_large", f"The file has {size:,} bytes, more than {MAX_BYTES:,}.")
+    if size > most:
+        raise BadImageError("too_large", f"The file has {size:,} bytes, more than {most:,}.")
 
 
 def check_size(width: int, height: int) -> None:
@@ -212,6 +218,10 @@ class Format:
     def sniff(self, head: bytes) -> bool:
         """Whether a file that begins with `head` (at most `HEAD` bytes) is of this format."""
         return self.magic.match(head) is not None
+
+    def most_bytes(self) -> int:
+        """Largest file of this format that is read, in bytes."""
+        return MAX_BYTES
 
     def strip(self, data: bytes) -> bytes:
         """Take away what stands in a file and is none of the format's; `data` itself where there is nothing."""

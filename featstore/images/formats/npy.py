@@ -9,11 +9,13 @@ import io
 import math
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from featstore.errors import BadImageError
 from featstore.images.formats.container import MAX_BYTES, MIN_SIDE, Format, Pages, check_canvas, check_size
 from featstore.images.formats.nifti import AXES, SliceChoice, parse_slices
+from featstore.processes import memory_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,6 +33,10 @@ class Npy(Format):
     version: ClassVar[str] = "1"
     code: ClassVar[int] = 10
     has_slices: ClassVar[bool] = True
+
+    def most_bytes(self) -> int:
+        """As much as of any file of arrays."""
+        return most_bytes()
 
     def list_pages(self, file: IO[bytes]) -> Pages:
         """Each picture of the stack."""
@@ -72,6 +78,16 @@ BYTES_PER_PIXEL = 24
 
 
 # What an array of pictures is
+
+_SHARE = 8
+"""What is held at once: a file and its pictures, by each of some processes."""
+
+
+@cache
+def most_bytes() -> int:
+    """Largest file of arrays, and most that it unpacks to: an eighth of this machine's memory, and 1 GiB at least."""
+    return max(MAX_BYTES, memory_bytes()[0] // _SHARE)
+
 
 MAX_IMAGES = 1_000_000
 """Most pictures that a file of arrays may have."""
@@ -204,8 +220,8 @@ def read_shape(file: IO[bytes], kinds: str = NUMBERS) -> ArrayShape:
         raise BadImageError("unsupported", "An array of something else than real numbers of up to 64 bits.")
     if min(found.shape, default=1) < 1:
         raise BadImageError("corrupt", "The array has an axis of no length.")
-    if found.bytes > MAX_BYTES:
-        raise BadImageError("too_large", f"The array has {found.bytes:,} bytes, more than {MAX_BYTES:,}.")
+    if found.bytes > most_bytes():
+        raise BadImageError("too_large", f"The array has {found.bytes:,} bytes, more than {most_bytes():,}.")
     return found
 
 

@@ -45,6 +45,10 @@ class Npz(Format):
         (length,) = struct.unpack_from("<H", head, 26)
         return head[30 : 30 + length].endswith(b".npy")
 
+    def most_bytes(self) -> int:
+        """As much as of any file of arrays."""
+        return npy.most_bytes()
+
     def list_pages(self, file: IO[bytes]) -> Pages:
         """Each picture of all arrays that hold pictures."""
         with opened(file) as archive:
@@ -172,8 +176,8 @@ def unpack(archive: zipfile.ZipFile, member: Member) -> bytes:
 
 def _refuse_too_much(found: Iterable[Member]) -> None:
     total = sum(member.array.bytes for member in found)
-    if total > MAX_BYTES:
-        raise BadImageError("too_large", f"The arrays have {total:,} bytes, more than {MAX_BYTES:,}.")
+    if total > npy.most_bytes():
+        raise BadImageError("too_large", f"The arrays have {total:,} bytes, more than {npy.most_bytes():,}.")
 
 
 # Which arrays are pictures, and which say something of them
@@ -266,7 +270,7 @@ def read_table(path: Path) -> PageTable:
 
         return hdf5.read_table(path)
     with open_regular(path) as file:
-        check_length(os.fstat(file.fileno()).st_size)
+        check_length(os.fstat(file.fileno()).st_size, npy.most_bytes())
         if path.suffix.lower() == ".npz":
             return _table_of_archive(file)
         count = npy.read_shape(file).count
