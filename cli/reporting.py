@@ -66,6 +66,8 @@ def report(
     """
     from featstore.api.report import write_report
 
+    if with_images:
+        say("report", "reading the runs and the images; for maps of a fit its networks are loaded", json=json)
     written = write_report(
         runs,
         out,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commandline import featstore
 from fakes import write_images
 from fakes_matrix import make_matrix
 from msgspec import structs
@@ -374,6 +375,12 @@ def test_a_fit_without_exact_maps_says_why_where_images_are_shown(world, tmp_pat
     assert "No map: " in text
     assert "no network of Keras" in text or "not linear" in text
     assert str(tmp_path) not in text
+
+
+def test_the_command_says_that_maps_take_longer(world, tmp_path):
+    arguments = ["report", world.fuse, "--data", world.data, "--out", tmp_path / "r.html"]
+    assert "its networks are loaded" in featstore(*arguments, "--with-images").err
+    assert "its networks are loaded" not in featstore(*arguments).err
 
 
 def test_a_cache_without_the_vectors_costs_the_map_alone(world, tmp_path, bare):
