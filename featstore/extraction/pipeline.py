@@ -199,18 +199,20 @@ def run_pass(
                 continue
             work.begin(item)
             while work.is_late:
-                work.collect()
-                clock.lap("forward")
-                work.write(writer)
-                clock.lap("write")
+                _finish_batch(work, writer, clock)
         while work.is_busy:
-            work.collect()
-            clock.lap("forward")
-            work.write(writer)
-            clock.lap("write")
+            _finish_batch(work, writer, clock)
     clock.lap("write")
     work.stats.seconds["writer"] = writer.seconds
     return work.stats
+
+
+def _finish_batch(work: _Pass, writer: BackgroundWriter, clock: _PhaseTimer) -> None:
+    work.collect()
+    clock.lap("forward")
+    work.say()
+    work.write(writer)
+    clock.lap("write")
 
 
 def _is_on_device(backbone: Backbone) -> bool:
@@ -269,8 +271,11 @@ class _Pass:
                 backbone.note_batch(seconds)
             self._progress.update(len(batch.ids), key.backbone)
         self._embedded += len(batch.ids) * len(batch.keys)
-        self._progress.set_postfix_str(self.stats.rates_text(self._embedded), refresh=False)
         self._finished = batch.keys if batch.is_last else ()
+
+    def say(self) -> None:
+        """Say the rates so far: of all vectors that were collected, in all seconds that they took."""
+        self._progress.set_postfix_str(self.stats.rates_text(self._embedded), refresh=False)
 
     def write(self, writer: BackgroundWriter) -> None:
         """Hand the rows of a finished step to the writer."""
