@@ -566,7 +566,7 @@ def time_pixels(records: Mapping[str, Any], options: Options) -> dict[str, Any]:
     """What the host makes of images a second, and what the device warps."""
     import jax
 
-    from featstore.images import device_warp
+    from featstore.images import augment
     from featstore.images.augment import draw, resize
     from featstore.images.reading import decoder_version, read_pixels
     from featstore.images.recipe import parse_recipe
@@ -583,15 +583,15 @@ def time_pixels(records: Mapping[str, Any], options: Options) -> dict[str, Any]:
     drawn = [draw(recipe, 1, record.id, side, side) for record in some]
     draws = time.perf_counter() - started
     started = time.perf_counter()
-    device_warp.reads(drawn, side, side)
+    augment.reads(drawn, side, side)
     reads = time.perf_counter() - started
     batch = min(256, len(some))
     started = time.perf_counter()
-    there = device_warp.DeviceImages.upload(images[:batch], batch)
+    there = augment.DeviceImages.upload(images[:batch], batch)
     there.pixels.block_until_ready()
     upload = time.perf_counter() - started
-    where = device_warp.reads(drawn[:batch], side, side)
-    function = device_warp._warped(recipe.fill)  # noqa: SLF001
+    where = augment.reads(drawn[:batch], side, side)
+    function = augment._warped(recipe.fill)  # noqa: SLF001
     index, where = jax.device_put((np.arange(batch, dtype=np.int32), where))
     warped = repeated(
         lambda _: function(there.pixels, index, where, np.float32(0)).block_until_ready,

@@ -516,7 +516,7 @@ def parse_seeds(text: str | None, option: str = "--seeds", example: str = "1-4")
 def parse_range(text: str | None, window: str | None = None) -> tuple[float, ...] | None:
     """``LOW,HIGH`` of ``--range``, or what ``--window`` names, as two numbers or six."""
     if window is not None:
-        from featstore.images.windows import parse_window
+        from featstore.images.recipe import parse_window
 
         if text is not None:
             raise UsageError("--range and --window say the same.", "Leave one of them out.")

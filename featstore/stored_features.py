@@ -14,8 +14,8 @@ from featstore.backbones.weights import resolve_weights
 from featstore.errors import FeatstoreError, MissingFeaturesError
 from featstore.findings import Finding
 from featstore.images.reading import decoder_version
-from featstore.images.windows import range_option
-from featstore.store.ids import IdSet
+from featstore.images.recipe import range_option
+from featstore.store.shard import IdSet
 from featstore.types import IDENTITY, PLUG_IN, BackboneSpec, Computation, Decoding, FeatureKey, View
 
 if TYPE_CHECKING:

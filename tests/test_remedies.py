@@ -121,7 +121,7 @@ EXCEPTIONS = {
     },
     ("report",): {
         "part of the command that makes a run again, which is never `report`": [
-            "featstore.images.windows:range_option",
+            "featstore.images.recipe:range_option",
         ],
     },
     ("export",): {
@@ -131,7 +131,7 @@ EXCEPTIONS = {
         "it asks for the features of a run by name, says itself what to do without them, and shows no finding": [
             "featstore.findings:FS404",
             "featstore.images.reading:REASONS",
-            "featstore.images.windows:range_option",
+            "featstore.images.recipe:range_option",
             "featstore.matrix:_named",
             "featstore.matrix:_views",
             "featstore.matrix:_recipe_of",

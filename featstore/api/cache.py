@@ -21,8 +21,8 @@ from featstore.images.reading import decoder_version
 from featstore.images.scan import TABLE_OPTIONS, ScanOptions, refuse_unknown_options, scan, scan_options
 from featstore.results.extraction import BackboneDrift, Drift
 from featstore.store import cleanup
-from featstore.store.ids import IdSet
 from featstore.store.paths import require_cache
+from featstore.store.shard import IdSet
 from featstore.store.store import Store, default_cache
 from featstore.store.verify import ORDERS, list_entries, shard_sizes, verify_cache
 from featstore.types import BackboneSpec, Computation, Decoding, FeatureKey

@@ -513,7 +513,7 @@ def read_config(
         return {}
     values = dict(config.values)
     if "window" in values:
-        from featstore.images.windows import parse_window
+        from featstore.images.recipe import parse_window
 
         values["value_range"] = parse_window(values.pop("window"))
     return {name: value for name, value in values.items() if known is None or name in known}

@@ -19,7 +19,7 @@ from featstore.backbones.keras_backbone import load_backbone
 from featstore.backbones.keras_export import DenseLayer
 from featstore.errors import RunError, UsageError
 from featstore.evaluation.calibration import Platt, Temperature, VectorScaling
-from featstore.exchange.sealed_archive import seal_archive
+from featstore.exchange.pack import seal_archive
 from featstore.fusion.strategies.concat_mlp import ConcatMlp
 from featstore.fusion.strategy import FOLDER, FusionStrategy
 from featstore.images.augment import resize

@@ -36,9 +36,9 @@ from featstore.processes import progress_bars
 from featstore.results import extraction as results
 from featstore.results.extraction import Extraction, PrecisionCheck
 from featstore.runs import clear, data_digest, write_run, writes_run
-from featstore.store.ids import NO_IDS, pack
 from featstore.store.notes import BadImage, ExtractionRequest, record_request
 from featstore.store.paths import require_writable
+from featstore.store.shard import NO_IDS, pack
 from featstore.store.store import Store, default_cache
 from featstore.store.training_record import TrainingRecord, save_training_record
 from featstore.types import IDENTITY, Computation, Decoding, FeatureKey, View

@@ -23,7 +23,7 @@ from featstore.errors import (
 )
 from featstore.evaluation import leakage
 from featstore.exchange import pack as packs
-from featstore.exchange.sealed_archive import REMEDY
+from featstore.exchange.pack import REMEDY
 from featstore.findings import Finding, ordered
 from featstore.matrix import Source  # noqa: TC001  # `public` looks its entries up
 from featstore.results.fusion import Difference, Packed, Replay

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 
-from featstore.backbones.weights_check import require_sound
+from featstore.backbones.weights import require_sound
 from featstore.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:

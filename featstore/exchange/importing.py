@@ -15,8 +15,8 @@ import numpy as np
 from featstore.backbones import catalog
 from featstore.errors import NonFiniteFeaturesError, UsageError
 from featstore.exchange.reading import FeatureTable, select_features, spanned
-from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
+from featstore.store.shard import IdSet
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey
 
 if TYPE_CHECKING:

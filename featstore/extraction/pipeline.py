@@ -22,12 +22,11 @@ from featstore.errors import BadImageError, UsageError
 from featstore.extraction.networks import BackoffBackbone, Networks
 from featstore.extraction.plan import ImageBlock, Plan, Step, image_blocks, plan
 from featstore.images import reading
-from featstore.images.augment import draw, resize, warp
-from featstore.images.device_warp import DeviceImages, TooFarError
+from featstore.images.augment import DeviceImages, TooFarError, draw, resize, warp
 from featstore.images.recipe import parse_recipe
 from featstore.processes import threads
-from featstore.store.ids import NO_IDS
 from featstore.store.notes import BadImage
+from featstore.store.shard import NO_IDS
 from featstore.types import BackboneSpec, Computation
 
 if TYPE_CHECKING:

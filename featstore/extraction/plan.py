@@ -20,8 +20,8 @@ from featstore.backbones.catalog import peak_megabytes
 from featstore.errors import UsageError
 from featstore.images.reading import largest_decoding_bytes
 from featstore.processes import available_cores, visible_devices
-from featstore.store.ids import NO_IDS, IdSet, pack
 from featstore.store.notes import recorded_timings, recorded_worker_speeds
+from featstore.store.shard import NO_IDS, IdSet, pack
 from featstore.time_estimates import TimeEstimate, estimate_time, machine_name
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from featstore.extraction.networks import NetworkSource, TimedBackbone, record_t
 from featstore.extraction.plan import BLOCK_ROWS, ImageBlock, KeyPlan, Plan, Step, image_blocks
 from featstore.images.reading import decoder_version, memory_budget
 from featstore.serialization import digest
-from featstore.store.ids import IdSet
 from featstore.store.leases import Lease, LeaseRecord, Leases, overlapping, without
+from featstore.store.shard import IdSet
 from featstore.store.store import Store
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from featstore.images.formats.container import (
     most_bytes_of,
 )
 from featstore.images.manifest import content_id, page_id
-from featstore.images.windows import FILE_WINDOW, pairs
+from featstore.images.recipe import FILE_WINDOW, pairs
 from featstore.serialization import digest_bytes, open_regular, read_bounded
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def decode(
         ``(low, high)`` in stored values, mapped linearly to 0..255, clipped and rounded. For images of more than
         8 bits, of signed or of float values, which are refused without; 8-bit images ignore it. Six numbers are
         three such pairs, for red, green and blue.
-        `featstore.images.windows.FILE_WINDOW` asks for the window that the file has of its own.
+        `featstore.images.recipe.FILE_WINDOW` asks for the window that the file has of its own.
     index
         Where the pages are, if that is known: see `featstore.images.formats.container.Format.index`.
 

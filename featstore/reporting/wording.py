@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from featstore import registry
 from featstore.evaluation.candidates import STRATEGIES
 from featstore.evaluation.metrics import PRIMARY
-from featstore.images.recipe import view_name
-from featstore.images.windows import FILE_WINDOW, pairs
+from featstore.images.recipe import FILE_WINDOW, pairs, view_name
 from featstore.reporting import run_record, verdict
 from featstore.reporting.run_record import RunRecord, leader, subject
 from featstore.reporting.terminal.comparison import operating_text, scored_on
@@ -20,7 +19,7 @@ from featstore.tables import counts, duration, short_weights
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from featstore.reporting.predictions import RunPredictions
+    from featstore.reporting.run_record import RunPredictions
 
 
 # What is known of a run

@@ -21,7 +21,7 @@ from featstore.backbones import catalog
 from featstore.backbones.weights import IMAGENET, can_fetch, choice_for, missing_weights, unreachable_error
 from featstore.errors import AuditError, WeightsError
 from featstore.extraction.networks import Networks
-from featstore.reporting.predictions import read_predictions
+from featstore.reporting.run_record import read_predictions
 from featstore.results.paper import Claim, Leak, PaperNetwork
 from featstore.results.scores import Score
 from featstore.splits import most_parts, validation_mask

@@ -12,14 +12,14 @@ import numpy as np
 
 from featstore.errors import StoreError
 from featstore.store import paths, verify
-from featstore.store.ids import NO_IDS, IdSet
 from featstore.store.leases import Leases, require_exclusive
+from featstore.store.shard import NO_IDS, IdSet
 from featstore.types import DECODING_REVISION, Computation, FeatureKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    from featstore.store.ids import PackedIds
+    from featstore.store.shard import PackedIds
     from featstore.store.store import Store
     from featstore.types import Features
 

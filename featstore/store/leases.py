@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Self
 from featstore.errors import StoreError
 from featstore.serialization import UnfitFileError, canonical_json, digest, parse_json
 from featstore.store import paths
-from featstore.store.ids import NO_IDS, IdSet
 from featstore.store.paths import commit
+from featstore.store.shard import NO_IDS, IdSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -33,17 +33,16 @@ from featstore.serialization import (
     parse_json,
 )
 from featstore.store import notes, paths, shard
-from featstore.store.ids import ID_DTYPE, NO_IDS, IdSet
 from featstore.store.paths import ELSEWHERE, commit, commit_named_by_hash
+from featstore.store.shard import ID_DTYPE, NO_IDS, IdSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from featstore.store.ids import PackedIds
     from featstore.store.notes import BadImage
-    from featstore.store.shard import Shard
+    from featstore.store.shard import PackedIds, Shard
     from featstore.types import BackboneSpec, Computation, Decoding, FeatureKey, Features
 
 

@@ -17,8 +17,8 @@ from featstore.errors import ShardCorruptError, StoreError
 from featstore.isolated_reading import LostError, call_isolated
 from featstore.serialization import canonical_json
 from featstore.store import notes, paths, shard, store, training_record
-from featstore.store.ids import NO_IDS, IdSet
 from featstore.store.paths import commit
+from featstore.store.shard import NO_IDS, IdSet
 from featstore.store.store import Index, Store, digest_of, in_threads
 from featstore.types import BackboneSpec, FeatureKey
 

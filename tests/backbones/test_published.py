@@ -5,9 +5,15 @@ import hashlib
 import pytest
 
 from featstore.backbones import catalog
-from featstore.backbones import weights_check as published
-from featstore.backbones.weights import IMAGENET, keras_models_folder, packaged, resolve_weights
-from featstore.backbones.weights_check import digests, require_published
+from featstore.backbones import weights as published
+from featstore.backbones.weights import (
+    IMAGENET,
+    digests,
+    keras_models_folder,
+    packaged,
+    require_published,
+    resolve_weights,
+)
 from featstore.errors import WeightsError
 
 UNPUBLISHED = {"ResNet50V2", "ResNet101V2", "ResNet152V2", "MobileNet", "MobileNetV2", "MobileNet025"}

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from commandline import FEATSTORE, NETS, featstore, modules_loaded
 
-from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
+from featstore.store.shard import IdSet
 from featstore.store.store import Store
 
 COMMANDS = ("ls", "du", "verify", "gc", "compact", "export", "import", "drift")

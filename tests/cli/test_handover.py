@@ -17,7 +17,7 @@ from featstore.api.export import PROGRAM_FILE, head_of
 from featstore.backbones import keras_export
 from featstore.errors import BackboneError, RefusedFileError, UsageError
 from featstore.evaluation.calibration import METHODS, OperatingPoint, OperatingPointRequest
-from featstore.exchange.sealed_archive import read_archive, seal_archive
+from featstore.exchange.pack import read_archive, seal_archive
 from featstore.fusion.strategy import FOLDER
 from featstore.testing import blocky, make_strategy
 from featstore.types import BackboneSpec

@@ -18,8 +18,17 @@ from featstore.api.compare import compare
 from featstore.api.fuse import fuse
 from featstore.api.pack import pack, replay
 from featstore.errors import MissingFeaturesError, RefusedFileError, RunError, UnknownNameError, UsageError
-from featstore.exchange.pack import ARRAYS, KIND, METRICS, RUN, TABLE, numbered, open_pack
-from featstore.exchange.sealed_archive import read_archive, seal_archive
+from featstore.exchange.pack import (
+    ARRAYS,
+    KIND,
+    METRICS,
+    RUN,
+    TABLE,
+    numbered,
+    open_pack,
+    read_archive,
+    seal_archive,
+)
 from featstore.image_facts import FACT_OF_BEFORE
 from featstore.images.reading import decoder_version
 from featstore.images.scan import scan

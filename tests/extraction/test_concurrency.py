@@ -13,8 +13,8 @@ from featstore.api.cache import verify
 from featstore.extraction import scheduler as claims
 from featstore.extraction import scheduler as parts
 from featstore.serialization import digest
-from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
+from featstore.store.shard import IdSet
 from featstore.store.store import Store
 
 pytestmark = pytest.mark.concurrency

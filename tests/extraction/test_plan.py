@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.extraction.plan import image_blocks, plan
-from featstore.store.ids import IdSet
+from featstore.store.shard import IdSet
 from featstore.types import View
 
 KEYS = [

@@ -27,8 +27,8 @@ from featstore.images.reading import decode
 from featstore.store import leases as claim
 from featstore.store import notes as facts
 from featstore.store import store as index
-from featstore.store.ids import IdSet
 from featstore.store.leases import this_process
+from featstore.store.shard import IdSet
 
 pytestmark = pytest.mark.hostile
 

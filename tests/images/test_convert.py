@@ -18,8 +18,8 @@ from featstore.errors import StoreError, UsageError
 from featstore.extraction import pipeline
 from featstore.extraction.plan import image_blocks, plan
 from featstore.images.reading import read_pixels
+from featstore.images.recipe import parse_window
 from featstore.images.scan import scan
-from featstore.images.windows import parse_window
 from featstore.store.store import Store
 from featstore.types import Decoding
 

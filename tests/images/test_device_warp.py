@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featstore.images import device_warp
+from featstore.images import augment
 from featstore.images.augment import Transform, warp
 
 FILLS = ("nearest", "reflect", "wrap", "constant")
@@ -31,8 +31,8 @@ def on_device():
 
 def jumps(transform, height, width):
     """Output pixels that are read within a millionth of where ``constant`` and ``wrap`` jump."""
-    where = device_warp.reads([transform], height, width)
-    at = (where.rows[0, :, :, None] + where.columns[0, :, None, :]) / 2.0**device_warp.BITS
+    where = augment.reads([transform], height, width)
+    at = (where.rows[0, :, :, None] + where.columns[0, :, None, :]) / 2.0**augment.BITS
     near = np.zeros((height, width), bool)
     for coordinate, size in zip(at, (height, width), strict=True):
         period = max(size - 1, 1)
@@ -53,7 +53,7 @@ def test_a_view_is_that_of_the_host(on_device):
         pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
         expected = warp(pixels, transform, fill, 7.0)
         found = on_device(jaxprocess.warped, pixels[None], transform, fill, 7.0)[0]
-        differ = (np.abs(found - expected) > device_warp.TOLERANCE).any(axis=2)
+        differ = (np.abs(found - expected) > augment.TOLERANCE).any(axis=2)
         assert not (differ & ~jumps(transform, *shape[:2])).any()
 
     agrees()
@@ -70,8 +70,8 @@ def test_whole_pixels_move_whole(on_device, transform, fill):
 
 
 def test_a_view_from_too_far_away_is_refused():
-    with pytest.raises(device_warp.TooFarError, match="more than 2048 away"):
-        device_warp.reads([Transform(tx=5000.0)], 32, 32)
+    with pytest.raises(augment.TooFarError, match="more than 2048 away"):
+        augment.reads([Transform(tx=5000.0)], 32, 32)
 
 
 TURNED = Transform(theta=30.0, tx=2.0, zx=1.2)
@@ -92,7 +92,7 @@ def test_grey_pictures_travel_on_one_channel_and_look_the_same_beside_coloured_o
     assert shape == (8, 24, 24, 3)
     assert alone[:2].tobytes() == beside[:2].tobytes()
     expected = warp(grey[2], transforms[0] if transforms else Transform(), "reflect", 0.0)
-    assert np.abs(alone[0] - expected).max() <= device_warp.TOLERANCE
+    assert np.abs(alone[0] - expected).max() <= augment.TOLERANCE
 
 
 def test_a_picture_looks_the_same_at_any_place(on_device):

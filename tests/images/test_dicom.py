@@ -30,8 +30,8 @@ from featstore.images.formats.container import identify_format
 from featstore.images.formats.dicom import SITE_TAGS, Dicom, pseudonym
 from featstore.images.formats.pillow import window
 from featstore.images.reading import REASONS, decode, probe
+from featstore.images.recipe import FILE_WINDOW, WINDOWS, parse_window, range_option, window_range
 from featstore.images.scan import scan
-from featstore.images.windows import FILE_WINDOW, WINDOWS, parse_window, range_option, window_range
 from featstore.store.store import Store
 from featstore.testing import check_format
 from featstore.types import Decoding, FeatureKey

@@ -11,8 +11,8 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from featstore.errors import BadImageError
 from featstore.images.formats.dicom import Dicom, find_place, in_space, spacing_faults
 from featstore.images.reading import decode
+from featstore.images.recipe import FILE_WINDOW
 from featstore.images.scan import scan
-from featstore.images.windows import FILE_WINDOW
 
 AXIAL, CORONAL, TILTED = (1, 0, 0, 0, 1, 0), (1, 0, 0, 0, 0, -1), (1, 0, 0, 0, 0.8, -0.6)
 UID = "1.2.826.0.1.3680043.8.498."

@@ -26,8 +26,8 @@ from featstore.images.formats import nifti
 from featstore.images.formats.container import identify_format
 from featstore.images.formats.nifti import Nifti, SliceChoice, parse_slices, read_header, read_volume
 from featstore.images.reading import REASONS, decode, probe
+from featstore.images.recipe import FILE_WINDOW, parse_window
 from featstore.images.scan import scan
-from featstore.images.windows import FILE_WINDOW, parse_window
 from featstore.store.store import Store
 from featstore.testing import check_format
 from featstore.types import Decoding

@@ -11,9 +11,9 @@ from featstore.errors import StoreError, UsageError
 from featstore.images.scan import scan
 from featstore.serialization import digest
 from featstore.store import paths as layout
-from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
 from featstore.store.notes import BadImage
+from featstore.store.shard import IdSet
 from featstore.store.store import Store
 from featstore.types import IMPORTED_PREFIX, Computation, FeatureKey, View
 

@@ -17,8 +17,8 @@ from featstore.serialization import digest
 from featstore.store import cleanup as compaction
 from featstore.store import paths as layout
 from featstore.store import store as store_module
-from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
+from featstore.store.shard import IdSet
 from featstore.store.store import Store
 from featstore.types import Computation, View
 

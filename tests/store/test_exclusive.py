@@ -15,9 +15,9 @@ from featstore.errors import StoreError
 from featstore.serialization import digest
 from featstore.store import leases as lease
 from featstore.store import leases as solitude
-from featstore.store.ids import IdSet
 from featstore.store.leases import EXPIRY, LeaseRecord, Owner, this_process
 from featstore.store.leases import encode_claim as encode
+from featstore.store.shard import IdSet
 from featstore.store.store import Store
 
 IDS = [digest(number) for number in range(4)]

@@ -21,9 +21,9 @@ from featstore.store import notes as layouts
 from featstore.store import notes as results
 from featstore.store import paths as rooms
 from featstore.store import training_record as learned
-from featstore.store.ids import IdSet
 from featstore.store.leases import Leases
 from featstore.store.notes import BackboneTiming, BadImage, ExtractionRequest, record_request, record_timing
+from featstore.store.shard import IdSet
 from featstore.store.store import Store
 from featstore.types import IDENTITY
 

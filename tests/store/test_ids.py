@@ -5,7 +5,7 @@ import pickle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featstore.store.ids import NO_IDS, IdSet, pack
+from featstore.store.shard import NO_IDS, IdSet, pack
 
 NASTY = ["00" * 32, "ff" * 32, "ab" + "00" * 31, "00" * 31 + "ab", "ab" * 31 + "00", "61" * 16 + "00" * 16]
 ids = st.one_of(st.sampled_from(NASTY), st.binary(min_size=32, max_size=32).map(bytes.hex))

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from featstore.serialization import digest
 from featstore.store import leases as module
-from featstore.store.ids import IdSet
 from featstore.store.leases import (
     LeaseRecord,
     Leases,
@@ -30,6 +29,7 @@ from featstore.store.leases import (
 )
 from featstore.store.leases import decode_claim as decode
 from featstore.store.leases import encode_claim as encode
+from featstore.store.shard import IdSet
 from featstore.types import View
 
 IDS = [digest(n) for n in range(12)]

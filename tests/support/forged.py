@@ -25,10 +25,10 @@ from featstore.store import notes as rates
 from featstore.store import notes as request
 from featstore.store import notes as results
 from featstore.store import training_record as learned
-from featstore.store.ids import IdSet
 from featstore.store.leases import LeaseRecord, Leases, Owner
 from featstore.store.leases import encode_claim as encode
 from featstore.store.notes import BadImage
+from featstore.store.shard import IdSet
 from featstore.store.store import Store
 from featstore.types import IDENTITY, View
 

@@ -49,8 +49,7 @@ from featstore.images.formats.npz import read_table
 from featstore.images.manifest import read_contents
 from featstore.images.reading import decode, decoding_bytes, probe
 from featstore.images.recipe import PRESETS, parse_recipe
-from featstore.reporting.predictions import read_predictions
-from featstore.reporting.run_record import read_comparison, read_fusion
+from featstore.reporting.run_record import read_comparison, read_fusion, read_predictions
 from featstore.results.document import ShapeError
 from featstore.serialization import digest_bytes
 from featstore.store import hdf5_guard as guard
@@ -61,8 +60,8 @@ from featstore.store import notes as rates
 from featstore.store import shard
 from featstore.store import store as index
 from featstore.store import training_record as learned
-from featstore.store.ids import IdSet
 from featstore.store.leases import this_process
+from featstore.store.shard import IdSet
 from featstore.types import View
 
 if TYPE_CHECKING:

@@ -57,15 +57,15 @@ def failure(name, weights, images=None, **options):
 
 def warped(pixels, transform, fill, cval):
     """Pictures ``(n, height, width, channels)`` of the warp on the device, each through the same transform."""
-    from featstore.images import device_warp
+    from featstore.images import augment
 
-    where = device_warp.reads([transform] * len(pixels), *pixels.shape[1:3])
-    return np.asarray(device_warp.warp(pixels, where, fill, cval))
+    where = augment.reads([transform] * len(pixels), *pixels.shape[1:3])
+    return np.asarray(augment.device_warp(pixels, where, fill, cval))
 
 
 def seen(images, rows, transforms, fill, cval, batch_size):
     """What `DeviceImages` shows of pictures after an upload."""
-    from featstore.images.device_warp import DeviceImages
+    from featstore.images.augment import DeviceImages
 
     there = DeviceImages.upload(images, batch_size)
     return str(there.pixels.dtype), there.pixels.shape, np.asarray(there.seen(rows, transforms, fill, cval))

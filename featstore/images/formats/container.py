@@ -199,7 +199,7 @@ class Format:
         Number of the format in facts that a cache keeps; 0 for a format of somebody else: see `format_number`.
     has_window
         Whether files say of themselves what is black and white: `decode` may get
-        `featstore.images.windows.FILE_WINDOW` as `value_range`.
+        `featstore.images.recipe.FILE_WINDOW` as `value_range`.
     has_slices
         Whether files are volumes, of which ``--slices`` chooses: see `choose`.
     is_movable

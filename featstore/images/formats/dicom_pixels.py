@@ -27,7 +27,7 @@ from featstore.errors import BadImageError
 from featstore.images.formats.container import MAX_PAGES, check_size
 from featstore.images.formats.dicom import TRANSFER_SYNTAX, read_meta, refuse_by_class
 from featstore.images.formats.pillow import no_warnings, window
-from featstore.images.windows import FILE_WINDOW, window_range
+from featstore.images.recipe import FILE_WINDOW, window_range
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from featstore.errors import BadImageError, ManifestError, did_you_mean
 from featstore.images.formats.container import MAX_BYTES, MAX_PAGES, Format, Pages, check_canvas, check_size
-from featstore.images.windows import FILE_WINDOW
+from featstore.images.recipe import FILE_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from featstore.errors import BadImageError
 from featstore.images.formats import tiff_directory as tags
 from featstore.images.formats.container import ALPHA, COLOUR, GREY, PROGRESSIVE, TURNED, check_size
-from featstore.images.windows import pairs
+from featstore.images.recipe import pairs
 
 if TYPE_CHECKING:
     import io

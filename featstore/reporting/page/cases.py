@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from featstore.images.manifest import Manifest
     from featstore.reporting.figures import Picture
     from featstore.reporting.figures.curves import Stated
-    from featstore.reporting.predictions import RunPredictions
-    from featstore.reporting.run_record import RunRecord
+    from featstore.reporting.run_record import RunPredictions, RunRecord
     from featstore.results.extraction import Check
     from featstore.types import Pixels
 

@@ -13,8 +13,7 @@ import numpy as np
 from featstore.evaluation.intervals import difference_interval, group_weights, sample_sizes
 from featstore.evaluation.metrics import PRIMARY, decide, listed, metrics, score
 from featstore.evaluation.primary_question import MARGIN
-from featstore.images.recipe import view_name
-from featstore.images.windows import range_option
+from featstore.images.recipe import range_option, view_name
 from featstore.reporting import run_record
 from featstore.reporting.run_record import RunRecord, subject
 from featstore.reporting.terminal.comparison import scored_on
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.reporting.predictions import RunPredictions
+    from featstore.reporting.run_record import RunPredictions
 
 
 # Tables of each kind of run

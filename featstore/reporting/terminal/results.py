@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from featstore.findings import counted, with_reasons
 from featstore.images.reading import REASONS
-from featstore.images.recipe import view_name
-from featstore.images.windows import range_option
+from featstore.images.recipe import range_option, view_name
 from featstore.reporting.terminal.comparison import CUT, operating_text
 from featstore.reporting.verdict import findings_text, pooled_text
 from featstore.tables import SHORT, WIDTH, counts, duration, interval_text, printable, size, table
