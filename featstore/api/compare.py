@@ -19,14 +19,13 @@ from featstore.evaluation import primary_question as questions
 from featstore.evaluation.backbone_value import backbone_value as weigh
 from featstore.evaluation.backbone_value import view_curve as curve_of_views
 from featstore.evaluation.calibration import OperatingPointRequest, curves, method
-from featstore.evaluation.crossval import usual_repeats
+from featstore.evaluation.crossval import ScoredUnits, draw_folds, refuse_unfit, site_result, usual_repeats
 from featstore.evaluation.findings import (
     cross_validated_shortcuts,
     data_findings,
     findings_of,
     shortcut_verdict,
 )
-from featstore.evaluation.folding import Units, draw_folds, refuse_unfit, site_result
 from featstore.evaluation.intervals import group_weights
 from featstore.evaluation.metrics import PRIMARY, positive_class
 from featstore.evaluation.negative_controls import control_findings, negative_controls
@@ -240,18 +239,18 @@ def compare(
     request = OperatingPointRequest(calibrate, sensitivity, index, confidence)
     repeats = crossval.usual_repeats(matrix, compared, folds) if repeats is None else repeats
     folding = draw_folds(matrix, folds, repeats, fold_seed)
-    units = Units(folding, folding.design(matrix, index), people)
+    units = ScoredUnits(folding, folding.design(matrix, index), people)
     design = units.design
     chooses = nested or not request.is_none
     refuse_unfit(folding, matrix, compared, chooses=chooses, economics=economics, harmonise=harmonise)
     rounds = (
         estimates.with_inner_folds(matrix, folding.splits, fold_seed) if chooses else list(folding.splits)
     )
-    crossval.require_memory(matrix, compared, rounds, jobs)
+    candidates.require_memory(matrix, compared, rounds, jobs)
     bars = PhaseProgress(progress)
     idle = candidates.not_fitted(strategies, named)
     _announce_forecast(
-        bars, matrix, crossval.forecast(matrix, compared, rounds, jobs, available_cores()), idle
+        bars, matrix, candidates.forecast(matrix, compared, rounds, jobs, available_cores()), idle
     )
     selections = crossval.select_per_fold(matrix, compared, rounds, jobs, bars)
     reuse = crossval.CacheUsage()
@@ -429,7 +428,7 @@ def _with_covariates(matrix: FeatureMatrix, everyone: list[Candidate], *, econom
 
 
 def _announce_forecast(
-    bars: PhaseProgress, matrix: FeatureMatrix, ahead: crossval.Forecast, idle: Finding | None
+    bars: PhaseProgress, matrix: FeatureMatrix, ahead: candidates.Forecast, idle: Finding | None
 ) -> None:
     """Say before the first fit what will not be fitted, and what a long comparison takes."""
     if idle is not None:
@@ -459,13 +458,15 @@ def _cross_validate(
     proba: list[list[Vector]] = [[np.empty(0)] * len(rounds) for _ in compared]
     prediction_cache = crossval.PredictionCache.for_matrix(matrix, root, reads=resume, usage=reuse)
     results = crossval.cross_validate(matrix, compared, rounds, selections, jobs, prediction_cache, harmonise)
-    for at, fold, values in bars.track(results, "fit", "fit", len(compared) * len(rounds)):
-        proba[at][fold] = values
+    with bars.counter("fit", "fit", len(compared) * len(rounds)) as step:
+        for at, fold, values in results:
+            proba[at][fold] = values
+            step()
     return proba
 
 
 def _scored_by_image(
-    units: Units,
+    units: ScoredUnits,
     compared: Sequence[Candidate],
     answers: Sequence[Sequence[Vector]],
     rounds: Sequence[Split],

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.folding import Units
+    from featstore.evaluation.crossval import ScoredUnits
     from featstore.image_facts import FactTable
     from featstore.matrix import FeatureMatrix
     from featstore.results.comparison import Comparison
@@ -55,7 +55,7 @@ MODELS = 10
 
 
 def negative_controls(
-    units: Units,
+    units: ScoredUnits,
     matrix: FeatureMatrix,
     facts: FactTable,
     ranked: Sequence[CandidateScores],
