@@ -29,8 +29,8 @@ def test_there_are_few_modules_and_few_lines_of_imports():
     """A file is one topic, and where many names come from one module, the module is imported.
 
     170 modules was the goal of a house that had 169. A command, a format, a strategy and a library of networks is one
-    file each, and so is each topic that came since, from NIfTI and ONNX to abstention and negative controls. The goals
-    of benchmarks/hops.py are met.
+    file each, and so is each topic that came since, from NIfTI and ONNX to abstention and negative controls. The
+    goals of benchmarks/hops.py are met.
     """
     texts = [path.read_text() for path in (ROOT / "featstore").rglob("*.py")]
     imports = sum(
