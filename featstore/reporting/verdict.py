@@ -12,7 +12,7 @@ from featstore.evaluation.metrics import ENOUGH_IMAGES, PRIMARY
 from featstore.evaluation.patients import GROUP
 from featstore.evaluation.primary_question import MOST
 from featstore.findings import Finding, ordered
-from featstore.results.fusion import Fusion
+from featstore.results.fusion import Explanation, Fusion
 from featstore.tables import interval_text, printable
 
 if TYPE_CHECKING:
@@ -389,6 +389,19 @@ def fusion_shortcut_text(result: Fusion, split: str) -> str:
 def _not_above_shortcut(who: str, shortcut: str, difference: str) -> str:
     guess = f"the best guess without a network, {shortcut} (difference {difference})"
     return f"{who} is not shown to be better than {guess}: these images may be told apart without seeing the disease."
+
+
+def approximation_text(explained: Sequence[Explanation]) -> str:
+    """How far approximate maps are from adding up to the logit; empty where all are exact."""
+    if all(one.exact for one in explained):
+        return ""
+    worst = max(explained, key=lambda one: abs(one.remainder))
+    missed = abs(worst.remainder)
+    return (
+        "Approximate (integrated gradients): maps and constant miss the logit by"
+        f" {f'{missed:.2g}' if missed >= ROUNDED else f'less than {ROUNDED:g}'}"
+        + (" at most." if len(explained) > 1 else ".")
+    )
 
 
 def above_guessing(score: Score) -> str:
