@@ -36,6 +36,7 @@ from featstore.images.manifest import (
     read_contents,
 )
 from featstore.images.names import check_groups, check_labels, merged_groups
+from featstore.images.other_kinds import other_kind_of
 from featstore.images.reading import REASONS
 from featstore.processes import map_ahead, track
 from featstore.types import ImageRecord
@@ -329,12 +330,23 @@ def _list(
 
 def _list_folder(data: Path, *, follow_links: bool) -> Listing:
     if data.is_dir():
-        return list_folder(data, follow_links=follow_links)
-    what = "is neither a folder nor a .csv file" if data.exists() else "does not exist"
+        try:
+            return list_folder(data, follow_links=follow_links)
+        except ManifestError as error:
+            raise _of_another_kind(data) or error from error
+    if other := _of_another_kind(data):
+        raise other
+    what = "is no folder, table or file of arrays" if data.exists() else "does not exist"
     raise ManifestError(
         f"The data set {str(data)!r} {what}.",
-        "Give a folder with one folder per class, or a CSV file with the columns path,label.",
+        "Give a folder with one folder per class, a CSV file with the columns path,label, or a .npz or .h5 file.",
     )
+
+
+def _of_another_kind(data: Path) -> ManifestError | None:
+    """What a data set is in place of one, and how it becomes one; None where that cannot be told."""
+    other = other_kind_of(data)
+    return other and ManifestError(f"The data set {str(data)!r} is {other.what}.", other.remedy)
 
 
 def _list_arrays(data: Path) -> Listing:
@@ -524,6 +536,8 @@ def _is_misnamed(name: str, kind: str) -> bool:
 def _nothing_left(data: Path, bad: Sequence[Quarantined]) -> ManifestError:
     if not bad:
         return ManifestError(f"{str(data)!r} holds no images.", "Put the images into one folder per class.")
+    if data.is_dir() and (other := _of_another_kind(data)):
+        return other
     reasons = sorted({row.reason for row in bad})
     first = bad[0]
     cause = f"None of the {len(bad)} files of {str(data)!r} is an image ({', '.join(reasons)})."

@@ -744,3 +744,7 @@ def test_pydicom_is_imported_when_a_dicom_file_is_met_and_not_before(tmp_path):
             [sys.executable, "-c", program, tmp_path / kind], capture_output=True, text=True, check=True
         )
         assert done.stdout.split("\n")[0] == imported
+
+
+def test_a_slope_of_zero_would_make_all_pixels_alike_and_is_refused():
+    assert "RescaleSlope of 0" in reason_of(dicom(slice_values(), RescaleSlope=0, RescaleIntercept=-1024))

@@ -565,7 +565,12 @@ class DicomImage:
     def _rescale(self, frame: int) -> tuple[float, float]:
         """Slope and intercept."""
         source = self._source(frame, "PixelValueTransformationSequence")
-        return _number(source, "RescaleSlope", 1.0), _number(source, "RescaleIntercept", 0.0)
+        slope = _number(source, "RescaleSlope", 1.0)
+        if not slope:
+            raise BadImageError(
+                "corrupt", "The DICOM file has a RescaleSlope of 0: all of its pixels would be alike."
+            )
+        return slope, _number(source, "RescaleIntercept", 0.0)
 
     def _source(self, frame: int, keyword: str) -> Any:  # noqa: ANN401
         """What says something of a frame: a sequence of its own, that of all frames, or the file."""

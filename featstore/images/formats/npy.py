@@ -214,7 +214,8 @@ def read_shape(file: IO[bytes], kinds: str = NUMBERS) -> ArrayShape:
         ) from error
     if dtype.hasobject:
         raise BadImageError(
-            "unsupported", "An array of Python objects, which is never unpickled; save numbers."
+            "unsupported",
+            "An array of Python objects, which is never unpickled; save numbers, or texts with .astype(str).",
         )
     if dtype.kind not in kinds or (dtype.kind in NUMBERS and dtype.itemsize > _WIDEST):
         raise BadImageError("unsupported", "An array of something else than real numbers of up to 64 bits.")
