@@ -29,8 +29,8 @@ import numpy as np
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
+from featstore.evaluation.crossval import PATIENT_FACTOR
 from featstore.evaluation.estimates import EvaluationDesign, score_candidates
-from featstore.evaluation.folding import PATIENT_FACTOR
 from featstore.evaluation.intervals import group_weights
 from featstore.evaluation.pairwise_tests import differences, patient_contributions
 from featstore.fusion.linear import LinearModel

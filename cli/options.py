@@ -7,6 +7,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -436,9 +437,9 @@ def _used(ctx: typer.Context, command: str, values: Mapping[str, Any]) -> dict[s
         name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "DEFAULT"
     }
     if ctx.params.get("plan") is not None:
-        from featstore.api.compare import PLANNED
+        from featstore.api.compare import Planned
 
-        open_ones -= PLANNED.keys()
+        open_ones -= {one.name for one in fields(Planned)}
     return {
         name: _as_given(name, value)
         for name, value in values.items()

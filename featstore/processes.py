@@ -239,13 +239,18 @@ class PhaseProgress:
         if self.shown:
             tqdm.write(text, file=sys.stderr)
 
-    def track(self, items: Iterable[Item], phase: str, unit: str, total: int) -> Iterator[Item]:
-        """Items as they come, `total` of them, under a bar that bears the name of the phase."""
+    @contextmanager
+    def counter(self, phase: str, unit: str, total: int) -> Iterator[Callable[[], None]]:
+        """Show a bar that bears the name of the phase; what is given is called once for each of `total` items."""
         from tqdm import tqdm
 
-        for item in tqdm(items, desc=phase, unit=unit, total=total, disable=not self.shown):
-            raise_if_requested()
-            yield item
+        with tqdm(desc=phase, unit=unit, total=total, disable=not self.shown) as bar:
+
+            def step() -> None:
+                raise_if_requested()
+                bar.update()
+
+            yield step
 
 
 # Threads that make pixels

@@ -16,9 +16,9 @@ PAPER_HAS = "`featstore paper` has extracted those very features the moment befo
 EXCEPTIONS = {
     ("paper",): {
         PAPER_SETS: [
-            "featstore.evaluation.folding:draw_folds",
-            "featstore.evaluation.folding:refuse_unfit",
-            "featstore.evaluation.folding:_refuse_harmonising",
+            "featstore.evaluation.crossval:draw_folds",
+            "featstore.evaluation.crossval:refuse_unfit",
+            "featstore.evaluation.crossval:_refuse_harmonising",
             "featstore.splits:site_folds",
             "featstore.splits:patient_folds",
             "featstore.api.compare:_with_covariates",
@@ -67,13 +67,13 @@ EXCEPTIONS = {
     },
     ("plan",): {
         "a plan chooses by --calibrate alone, and has no --subsets": [
-            "featstore.evaluation.folding:refuse_unfit",
-            "featstore.evaluation.folding:_refuse_harmonising",
+            "featstore.evaluation.crossval:refuse_unfit",
+            "featstore.evaluation.crossval:_refuse_harmonising",
         ],
     },
     ("fuse",): {
         "it fits one model, so it never says what several processes need": [
-            "featstore.evaluation.crossval:require_memory"
+            "featstore.evaluation.candidates:require_memory"
         ],
     },
     ("predict", "explain", "finetune", "cache drift", "report"): {

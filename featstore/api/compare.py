@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,14 +20,13 @@ from featstore.evaluation import primary_question as questions
 from featstore.evaluation.backbone_value import backbone_value as weigh
 from featstore.evaluation.backbone_value import view_curve as curve_of_views
 from featstore.evaluation.calibration import OperatingPointRequest, curves, method
-from featstore.evaluation.crossval import usual_repeats
+from featstore.evaluation.crossval import ScoredUnits, draw_folds, refuse_unfit, site_result, usual_repeats
 from featstore.evaluation.findings import (
     cross_validated_shortcuts,
     data_findings,
     findings_of,
     shortcut_verdict,
 )
-from featstore.evaluation.folding import Units, draw_folds, refuse_unfit, site_result
 from featstore.evaluation.intervals import group_weights
 from featstore.evaluation.metrics import PRIMARY, positive_class
 from featstore.evaluation.negative_controls import control_findings, negative_controls
@@ -193,35 +193,24 @@ def compare(
     if view_curve is not None:
         candidates.is_seeded(view_curve)  # refuses a strategy that does not exist, before anything is fitted
     sealed = None if plan is None else read_plan(Path(plan))
-    (
-        primary,
-        margin,
-        folds,
-        repeats,
-        fold_seed,
-        positive,
-        calibrate,
-        views,
-        test_views,
-        unit,
-        pool,
-        harmonise,
-    ) = settled(
+    asked = settled(
         sealed,
-        primary,
-        margin,
-        folds,
-        repeats,
-        fold_seed,
-        positive,
-        calibrate,
-        views,
-        test_views,
-        unit,
-        pool,
-        harmonise,
+        Planned(
+            primary=primary,
+            margin=margin,
+            folds=folds,
+            repeats=repeats,
+            fold_seed=fold_seed,
+            positive=positive,
+            calibrate=calibrate,
+            views=views,
+            test_views=test_views,
+            unit=unit,
+            pool=pool,
+            harmonise=harmonise,
+        ),
     )
-    pooling = patients.require_unit(unit, pool)
+    pooling = patients.require_unit(asked.unit, asked.pool)
     cache = Path(source.get("cache") or default_cache())
     known = [resolve(code) for code in accept]
     loaded = leakage.loaded_matrix(data, progress=progress, **source)
@@ -229,40 +218,51 @@ def compare(
     prepared = leakage.prepare(data, loaded, cache, known, drops_seen=True, progress=progress)
     matrix, facts = prepared.matrix, prepared.facts
     named = candidates.make_candidates(strategies, subsets, matrix.networks)
-    everyone, question = questions.settle(primary, margin, named, matrix.networks)
+    everyone, question = questions.settle(asked.primary, asked.margin, named, matrix.networks)
     compared = candidates.with_views(
-        _with_covariates(matrix, everyone, economics=economics), views, test_views, len(matrix.views)
+        _with_covariates(matrix, everyone, economics=economics),
+        asked.views,
+        asked.test_views,
+        len(matrix.views),
     )
     question = questions.with_policy(question, compared)
-    preferred = positive_class(matrix.classes, positive)
+    preferred = positive_class(matrix.classes, asked.positive)
     index = preferred.index
     people = None if pooling is None else patients.patients_of(matrix, pooling, index)
-    request = OperatingPointRequest(calibrate, sensitivity, index, confidence)
-    repeats = crossval.usual_repeats(matrix, compared, folds) if repeats is None else repeats
-    folding = draw_folds(matrix, folds, repeats, fold_seed)
-    units = Units(folding, folding.design(matrix, index), people)
+    request = OperatingPointRequest(asked.calibrate, sensitivity, index, confidence)
+    repeats = usual_repeats(matrix, compared, asked.folds) if asked.repeats is None else asked.repeats
+    folding = draw_folds(matrix, asked.folds, repeats, asked.fold_seed)
+    units = ScoredUnits(folding, folding.design(matrix, index), people)
     design = units.design
     chooses = nested or not request.is_none
-    refuse_unfit(folding, matrix, compared, chooses=chooses, economics=economics, harmonise=harmonise)
+    refuse_unfit(folding, matrix, compared, chooses=chooses, economics=economics, harmonise=asked.harmonise)
     rounds = (
-        estimates.with_inner_folds(matrix, folding.splits, fold_seed) if chooses else list(folding.splits)
+        estimates.with_inner_folds(matrix, folding.splits, asked.fold_seed)
+        if chooses
+        else list(folding.splits)
     )
-    crossval.require_memory(matrix, compared, rounds, jobs)
+    candidates.require_memory(matrix, compared, rounds, jobs)
     bars = PhaseProgress(progress)
     idle = candidates.not_fitted(strategies, named)
     _announce_forecast(
-        bars, matrix, crossval.forecast(matrix, compared, rounds, jobs, available_cores()), idle
+        bars, matrix, candidates.forecast(matrix, compared, rounds, jobs, available_cores()), idle
     )
     selections = crossval.select_per_fold(matrix, compared, rounds, jobs, bars)
     reuse = crossval.CacheUsage()
     play_in = partial(
-        _cross_validate, root=cache, resume=resume, jobs=jobs, bars=bars, reuse=reuse, harmonise=harmonise
+        _cross_validate,
+        root=cache,
+        resume=resume,
+        jobs=jobs,
+        bars=bars,
+        reuse=reuse,
+        harmonise=asked.harmonise,
     )
     answers = play_in(matrix, compared, rounds, selections)
     raw = units.pooled(answers, rounds)
     thresholds, proba = _at_operating_points(design, units.splits(rounds), raw, request)
     planning = take_look(cache, loaded, "compare", sealed)
-    weights = group_weights(design.groups, seed=fold_seed)
+    weights = group_weights(design.groups, seed=asked.fold_seed)
     ranked = estimates.score_candidates(
         design,
         compared,
@@ -279,10 +279,12 @@ def compare(
         bars,
     )
     images = (
-        ranked if people is None else _scored_by_image(units, compared, answers, rounds, request, fold_seed)
+        ranked
+        if people is None
+        else _scored_by_image(units, compared, answers, rounds, request, asked.fold_seed)
     )
     shortcuts = cross_validated_shortcuts(
-        units.by_image, facts, weights, people, units.learned_by_guesses(matrix, fold_seed)
+        units.by_image, facts, weights, people, units.learned_by_guesses(matrix, asked.fold_seed)
     )
     answered = questions.answer(design, question, ranked, shortcuts)
     result = Comparison(
@@ -290,14 +292,14 @@ def compare(
         protocol=Protocol(
             folds=len(folding.splits) // repeats,
             repeats=repeats,
-            fold_seed=fold_seed,
-            calibrate=calibrate,
+            fold_seed=asked.fold_seed,
+            calibrate=asked.calibrate,
             sensitivity=sensitivity,
             confidence=confidence,
             plan=planning.plan,
-            own_split=folds == OWN_SPLIT,
+            own_split=asked.folds == OWN_SPLIT,
             left_out=folding.left_out,
-            harmonise=cast("Any", harmonise),
+            harmonise=cast("Any", asked.harmonise),
             adjustment="max-T",
             unit="image" if people is None else "group",
             pool=pooling,
@@ -349,7 +351,7 @@ def compare(
             partial(units.play, partial(play_in, matrix)),
             weights,
             _shown(ranked, answered),
-            fold_seed,
+            asked.fold_seed,
             jobs,
         ),
         negative_controls=crossval.one_thread(
@@ -361,11 +363,11 @@ def compare(
             shortcuts,
             weights,
             _asked_about(answered),
-            fold_seed,
+            asked.fold_seed,
         ),
     )
     told = [
-        *data_findings(matrix, facts, draws_folds=folds != OWN_SPLIT),
+        *data_findings(matrix, facts, draws_folds=asked.folds != OWN_SPLIT),
         *folding.findings,
         *([] if idle is None else [idle]),
         *(doubted := shortcut_verdict(ranked, shortcuts)),
@@ -383,11 +385,11 @@ def compare(
                 "asked": {
                     "strategies": strategies if isinstance(strategies, str) else list(strategies),
                     "subsets": subsets if isinstance(subsets, str) else [list(subset) for subset in subsets],
-                    "primary": primary,
-                    "margin": margin,
+                    "primary": asked.primary,
+                    "margin": asked.margin,
                     "training_seeds": training_seeds,
-                    "views": list(views),
-                    "test_views": test_views,
+                    "views": list(asked.views),
+                    "test_views": asked.test_views,
                     "view_curve": view_curve,
                     "economics": economics,
                     "nested": nested,
@@ -429,7 +431,7 @@ def _with_covariates(matrix: FeatureMatrix, everyone: list[Candidate], *, econom
 
 
 def _announce_forecast(
-    bars: PhaseProgress, matrix: FeatureMatrix, ahead: crossval.Forecast, idle: Finding | None
+    bars: PhaseProgress, matrix: FeatureMatrix, ahead: candidates.Forecast, idle: Finding | None
 ) -> None:
     """Say before the first fit what will not be fitted, and what a long comparison takes."""
     if idle is not None:
@@ -459,13 +461,15 @@ def _cross_validate(
     proba: list[list[Vector]] = [[np.empty(0)] * len(rounds) for _ in compared]
     prediction_cache = crossval.PredictionCache.for_matrix(matrix, root, reads=resume, usage=reuse)
     results = crossval.cross_validate(matrix, compared, rounds, selections, jobs, prediction_cache, harmonise)
-    for at, fold, values in bars.track(results, "fit", "fit", len(compared) * len(rounds)):
-        proba[at][fold] = values
+    with bars.counter("fit", "fit", len(compared) * len(rounds)) as step:
+        for at, fold, values in results:
+            proba[at][fold] = values
+            step()
     return proba
 
 
 def _scored_by_image(
-    units: Units,
+    units: ScoredUnits,
     compared: Sequence[Candidate],
     answers: Sequence[Sequence[Vector]],
     rounds: Sequence[Split],
@@ -549,21 +553,25 @@ def _curves(design: estimates.EvaluationDesign, scored: estimates.CandidateScore
 
 # A plan: the question of a comparison, sealed before any score
 
-PLANNED: Mapping[str, Any] = {
-    "primary": None,
-    "margin": questions.MARGIN,
-    "folds": 5,
-    "repeats": None,
-    "fold_seed": 0,
-    "positive": None,
-    "calibrate": None,
-    "views": (candidates.EXPAND,),
-    "test_views": candidates.IDENTITY,
-    "unit": patients.IMAGE,
-    "pool": None,
-    "harmonise": candidates.NONE,
-}
-"""What a plan settles of `featstore.compare`, and what that takes without one."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """What a plan settles of `featstore.compare`, named as its arguments, and what that takes without one."""
+
+    primary: str | None = None
+    margin: float = questions.MARGIN
+    folds: int | str = 5
+    repeats: int | None = None
+    fold_seed: int = 0
+    positive: str | None = None
+    calibrate: str | None = None
+    views: Sequence[str] = (candidates.EXPAND,)
+    test_views: str = candidates.IDENTITY
+    unit: str = patients.IMAGE
+    pool: str | None = None
+    harmonise: str = candidates.NONE
+
+
 AGAIN = "Make it again, before you look: featstore plan DATA --out plan.json"
 
 
@@ -695,8 +703,8 @@ def read_plan(path: Path) -> Plan:
         raise UsageError(f"{path} is no sealed plan: {why}.", AGAIN) from error
 
 
-def settled(sealed: Plan | None, *given: Any) -> tuple[Any, ...]:  # noqa: ANN401
-    """Arguments of `featstore.compare` that a plan settles, in the order of `PLANNED`; without one, as given.
+def settled(sealed: Plan | None, given: Planned) -> Planned:
+    """Return what a plan settles; without one, what was given.
 
     Raises
     ------
@@ -705,16 +713,16 @@ def settled(sealed: Plan | None, *given: Any) -> tuple[Any, ...]:  # noqa: ANN40
     """
     if sealed is None:
         return given
-    planned = {name: getattr(sealed, name) for name in PLANNED}
-    for name, value in zip(PLANNED, given, strict=True):
+    for one in fields(Planned):
+        planned, value = getattr(sealed, one.name), getattr(given, one.name)
         asked = tuple(value) if isinstance(value, list | tuple) else value
-        if asked not in (PLANNED[name], planned[name]):
-            flag = f"--{name.replace('_', '-')}"
+        if asked not in (one.default, planned):
+            flag = f"--{one.name.replace('_', '-')}"
             raise UsageError(
-                f"The plan has settled {flag}: it is {planned[name]}, and {asked} was given.",
+                f"The plan has settled {flag}: it is {planned}, and {asked} was given.",
                 f"Leave out {flag}; or run `featstore compare DATA` without the plan, and it is exploratory.",
             )
-    return tuple(planned.values())
+    return Planned(**{one.name: getattr(sealed, one.name) for one in fields(Planned)})
 
 
 def require_planned(sealed: Plan | None, matrix: FeatureMatrix) -> None:

@@ -16,7 +16,7 @@ from featstore.api.compare import take_look
 from featstore.arguments import public
 from featstore.errors import RunError, UsageError
 from featstore.evaluation import abstention, calibration, candidates, intervals, leakage, metrics, patients
-from featstore.evaluation.crossval import require_memory
+from featstore.evaluation.candidates import require_memory
 from featstore.evaluation.estimates import held_out, held_out_primary, held_out_scores, patients_held_out
 from featstore.evaluation.findings import (
     ScoredImages,

@@ -473,8 +473,8 @@ def fit_operating_point(
     point = OperatingPoint(calibration, None, request)
     if request.sensitivity is None or request.positive is None:
         return point
-    ill = y == request.positive
-    values = point.calibrate(proba)[ill, request.positive]
+    positives = y == request.positive
+    values = point.calibrate(proba)[positives, request.positive]
     found = np.sort(values)[::-1]
     # Rounded first: 0.9 of 10 images are 9, whatever the last bit of the product says.
     enough = int(np.ceil(round(request.sensitivity * len(found), 9)))
@@ -483,9 +483,9 @@ def fit_operating_point(
     confidence = LEVEL if request.confidence is None else request.confidence
     bound = ToleranceBound(
         confidence,
-        tolerance_threshold(values, patients[ill], request.sensitivity, confidence),
+        tolerance_threshold(values, patients[positives], request.sensitivity, confidence),
         plain,
-        len(np.unique(patients[ill])),
+        len(np.unique(patients[positives])),
         patients_needed(request.sensitivity, confidence),
     )
     if request.confidence is not None and bound.threshold is None:
@@ -704,8 +704,8 @@ def _undefined(truth: NDArray[np.bool_], odds: Vector) -> str:
         return "all images are of one class"
     if np.ptp(odds) < CLOSE:
         return "every image has the same probability"
-    ill, well = odds[truth], odds[~truth]
-    if ill.min() >= well.max() or ill.max() <= well.min():
+    pos, neg = odds[truth], odds[~truth]
+    if pos.min() >= neg.max() or pos.max() <= neg.min():
         return "the probabilities part the classes without an error"
     return ""
 

@@ -1,10 +1,10 @@
-"""Candidates of a comparison: a strategy over a subset of backbones, with its views and parameters."""
+"""Candidates of a comparison: a strategy over some backbones, its views and parameters, and what fits of it take."""
 
 from __future__ import annotations
 
 import inspect
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from featstore import registry
 from featstore.errors import UnknownNameError, UsageError, did_you_mean
 from featstore.findings import Finding
+from featstore.processes import available_cores, memory_bytes
 from featstore.results.comparison import Candidate
 from featstore.types import COVARIATES
 
@@ -463,3 +464,161 @@ def _preset(strategy: str, preset: str | None) -> Mapping[str, Any]:
             else "It has none; its parameters are given by --set NAME=VALUE.",
         )
     return presets[preset]
+
+
+def joint_fits(candidates: Sequence[Candidate]) -> list[list[int]]:
+    """Positions of candidates fitted together: all of a strategy on the same rows if it offers that, else each."""
+    alike: dict[tuple[str, str, str, int | None], list[int]] = {}
+    for at, one in enumerate(candidates):
+        alike.setdefault((one.strategy, one.views, one.test_views, one.seed), []).append(at)
+    return [
+        joint
+        for (strategy, *_), members in alike.items()
+        for joint in ([members] if fits_subsets(strategy) else [[at] for at in members])
+    ]
+
+
+# Forecast: how many fits, about how long, and how much memory
+
+SECONDS_PER_PRODUCT = 1.8e-10
+"""Of the linear probe on two cores, an order of magnitude: it multiplies its rows by each other, or its columns.
+
+A quarter of a second for 576 rows of 3,840 numbers, twelve minutes for 20,000 rows of 14,144.
+"""
+COPIES = 6
+"""A fit holds its training rows about so many times, in float32 and float64."""
+LONG, LARGE = 60.0, 2 * 10**9
+"""From so many seconds or bytes on it is said beforehand."""
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Fits, seconds and peak bytes of all processes; rough, and at most: answers that are kept cost nothing."""
+
+    fits: int
+    seconds: float
+    bytes: int
+
+    @property
+    def is_notable(self) -> bool:
+        """Whether anybody would want to know before it begins."""
+        return self.seconds >= LONG or self.bytes >= LARGE
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """Memory that the largest fits of a strategy take, beyond the features that are loaded.
+
+    Attributes
+    ----------
+    strategy
+        Its name.
+    rows, columns
+        Of its largest fit, every view counted.
+    bytes
+        Of that fit and its training rows.
+    """
+
+    strategy: str
+    rows: int
+    columns: int
+    bytes: int
+
+
+def memory_needs(
+    matrix: FeatureMatrix, candidates: Sequence[Candidate], rounds: Sequence[Split]
+) -> list[MemoryNeed]:
+    """Memory of one fit of each strategy, the largest first, by `FusionStrategy.fit_bytes`."""
+    widths = {spec.name: spec.dimension for spec in matrix.specs}
+    images = max(len(train) for train, _ in rounds)
+    found: dict[str, MemoryNeed] = {}
+    for joint in joint_fits(candidates):
+        members = [candidates[at] for at in joint]
+        rows = images * (len(matrix.views) if members[0].views == EXPAND else 1)
+        together = [widths[name] for name in {name for one in members for name in one.backbones}]
+        beyond = max(
+            _fit_bytes(one.strategy, rows, [widths[name] for name in one.backbones]) for one in members
+        )
+        if (
+            len(members) > 1
+        ):  # each block scaled, in float64 and float32, and its Gram matrix if that is smaller
+            squares = sum(2 * width >= rows for width in together)
+            beyond += 3 * FLOAT_BYTES * rows * (sum(together) + squares * rows)
+        name, columns = members[0].strategy, sum(together)
+        need = MemoryNeed(name, rows, columns, rows * columns * FLOAT_BYTES + beyond)
+        found[name] = max(found.get(name, need), need, key=lambda one: one.bytes)
+    return sorted(found.values(), key=lambda need: (-need.bytes, need.strategy))
+
+
+def _fit_bytes(strategy: str, rows: int, widths: Sequence[int]) -> int:
+    """What the strategy says; of one from elsewhere that says nothing, as many copies as of most."""
+    kind = registry.load(STRATEGIES, strategy)
+    if hasattr(kind, "fit_bytes"):
+        return int(kind.fit_bytes(rows, widths))
+    return COPIES * rows * sum(widths) * FLOAT_BYTES
+
+
+def require_memory(
+    matrix: FeatureMatrix, candidates: Sequence[Candidate], rounds: Sequence[Split], jobs: int = 1
+) -> None:
+    """Refuse, before the first fit, what does not fit into the memory that is free.
+
+    Raises
+    ------
+    UsageError
+        If the largest fits of as many processes as work at a time need more: how much, and what to leave out.
+    """
+    _, free = memory_bytes()
+    needs = memory_needs(matrix, candidates, rounds)
+    if not (free and needs):
+        return
+    processes = max(1, min(available_cores() if jobs < 0 else jobs, len(candidates) * len(rounds)))
+    shared = matrix.features.nbytes if processes > 1 else 0
+    most = needs[0]
+    if shared + processes * most.bytes <= free:
+        return
+    at_a_time = f" in each of {processes} processes" if processes > 1 else ""
+    cause = (
+        f"{most.strategy} needs about {most.bytes / 1e9:.1f} GB of memory{at_a_time} beside the features, for"
+        f" {most.rows:,} rows of {most.columns:,} numbers, and {free / 1e9:.1f} GB are free."
+    )
+    small = sorted(need.strategy for need in needs if need.bytes <= free)
+    if processes > 1 and len(small) == len(needs):
+        raise UsageError(cause, "Let one process work at a time: --jobs 1.")
+    views = " or views" if len(matrix.views) > 1 else ""
+    fewer = f"ake fewer networks (--backbones A,B){views}, or free memory."
+    if small:
+        raise UsageError(cause, f"Take one that needs less ({', '.join(small[:8])}), or t{fewer}")
+    raise UsageError(cause, f"T{fewer}")
+
+
+def forecast(
+    matrix: FeatureMatrix, candidates: Sequence[Candidate], rounds: Sequence[Split], jobs: int, cores: int
+) -> Forecast:
+    """Estimate a comparison from the sizes alone.
+
+    Parameters
+    ----------
+    matrix, candidates, rounds
+        What is compared, and the folds.
+    jobs
+        As for `featstore.compare`.
+    cores
+        Of this machine.
+    """
+    columns = {spec.name: spec.dimension for spec in matrix.specs}
+    images = [len(train) for train, _ in rounds]
+    shapes = [
+        (
+            rows * (len(matrix.views) if one.views == EXPAND else 1),
+            sum(columns[name] for name in one.backbones),
+        )
+        for one in candidates
+        for rows in images
+    ]
+    cells = [rows * width for rows, width in shapes]
+    seconds = SECONDS_PER_PRODUCT * sum(rows * width * min(rows, width) for rows, width in shapes)
+    processes = max(1, min(cores if jobs < 0 else jobs, len(cells)))
+    copies = sum(sorted(cells, reverse=True)[:processes]) * COPIES * FLOAT_BYTES
+    return Forecast(len(cells), seconds / min(processes, cores), matrix.features.nbytes + copies)

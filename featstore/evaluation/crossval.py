@@ -1,4 +1,12 @@
-"""Cross-validation: every candidate on the same folds, with a cache of predictions and a forecast."""
+"""Cross-validation: how images come to be tested, and every candidate on the same folds, with a cache of predictions.
+
+By folds, on their own split, or with each site or each patient left out. Leaving out one site at a time asks how a
+model does at a hospital that it has never seen (internal-external validation: Steyerberg & Harrell, Journal of
+Clinical Epidemiology 69, 2016). Every site is scored for itself and scores are averaged over sites, since the
+probabilities of several models need not be comparable; what they give all together stands beside. Leaving out one
+patient at a time leaves nothing to rank in a fold, so all patients together are one test set
+(`featstore.splits.patient_folds`).
+"""
 
 from __future__ import annotations
 
@@ -6,14 +14,16 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
 from featstore import registry
-from featstore.errors import UsageError
+from featstore.errors import UnknownNameError, UsageError, did_you_mean
+from featstore.evaluation import leakage, metrics
 from featstore.evaluation.candidates import (
-    EXPAND,
+    GREEDY,
+    HARMONISATIONS,
     NONE,
     PER_SITE,
     STRATEGIES,
@@ -22,13 +32,27 @@ from featstore.evaluation.candidates import (
     comparison_options,
     fit_candidate,
     fit_jointly,
-    fits_subsets,
+    forecast,
     is_seeded,
+    joint_fits,
     predict_proba,
     select_backbones,
 )
-from featstore.processes import PhaseProgress, available_cores, end_with_parent, memory_bytes, parent_info
+from featstore.evaluation.estimates import EvaluationDesign, held_out_scores, score_candidates
+from featstore.evaluation.intervals import difference_interval, widen
+from featstore.processes import PhaseProgress, end_with_parent, parent_info
+from featstore.results.comparison import InsideOutside, SiteResult, SiteScores
 from featstore.serialization import digest, digest_bytes, digest_file
+from featstore.splits import (
+    GROUP,
+    LEFT_OUT,
+    OWN_SPLIT,
+    SITE,
+    group_folds,
+    own_split,
+    patient_folds,
+    site_folds,
+)
 from featstore.store.notes import record_result, recorded_result
 
 if TYPE_CHECKING:
@@ -36,11 +60,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featstore.evaluation.estimates import CandidateScores
+    from featstore.evaluation.patients import Patients
+    from featstore.findings import Finding
     from featstore.matrix import FeatureMatrix
     from featstore.results.comparison import Candidate
-    from featstore.splits import Split
+    from featstore.splits import LabelledImages, Split
 
     Vector = NDArray[np.float64]
+    Play = Callable[..., list[list[Vector]]]
 
 
 # Fits on folds
@@ -89,19 +117,12 @@ def select_per_fold(
     if not any(candidate.greedy for candidate in candidates):
         return []
     chosen = parallel_starmap(select_backbones, [(matrix, train) for train, _ in splits], jobs)
-    return list(bars.track(chosen, "choose", "fold", len(splits)))
-
-
-def joint_fits(candidates: Sequence[Candidate]) -> list[list[int]]:
-    """Positions of candidates fitted together: all of a strategy on the same rows if it offers that, else each."""
-    alike: dict[tuple[str, str, str, int | None], list[int]] = {}
-    for at, one in enumerate(candidates):
-        alike.setdefault((one.strategy, one.views, one.test_views, one.seed), []).append(at)
-    return [
-        joint
-        for (strategy, *_), members in alike.items()
-        for joint in ([members] if fits_subsets(strategy) else [[at] for at in members])
-    ]
+    found = []
+    with bars.counter("choose", "fold", len(splits)) as step:
+        for one in chosen:
+            found.append(one)
+            step()
+    return found
 
 
 def _with_selected_backbones(
@@ -320,147 +341,334 @@ def usual_repeats(matrix: FeatureMatrix, candidates: Sequence[Candidate], folds:
     return 1 if forecast(matrix, candidates, rounds, 1, 1).is_notable else REPEATS
 
 
-# Forecast: how many fits, about how long, and how much memory
+INSIDE_FOLDS = 5
+"""Folds over patients of all sites, beside which leaving sites out is shown."""
+GUESS_FOLDS = 10
+"""Folds by which guesses without a network are learned where every patient is left out."""
+PATIENT_FACTOR = 1.5
+"""Overlap factor where every patient is left out.
 
-SECONDS_PER_PRODUCT = 1.8e-10
-"""Of the linear probe on two cores, an order of magnitude: it multiplies its rows by each other, or its columns.
-
-A quarter of a second for 576 rows of 3,840 numbers, twelve minutes for 20,000 rows of 14,144.
+`featstore.evaluation.intervals.overlap_factor` has the root of two for it, and up to 1.53 were needed in simulations
+(benchmarks/leave_one_patient_out.py).
 """
-COPIES = 6
-"""A fit holds its training rows about so many times, in float32 and float64."""
-LONG, LARGE = 60.0, 2 * 10**9
-"""From so many seconds or bytes on it is said beforehand."""
-FLOAT_BYTES = 4
+MOST_SECONDS = 3600.0
+"""From so many seconds on, very roughly, not every patient is left out."""
+SECONDS_PER_FIT = 0.1
+"""Of a fit however small it is, beside what `featstore.evaluation.candidates.forecast` says."""
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """Fits, seconds and peak bytes of all processes; rough, and at most: answers that are kept cost nothing."""
-
-    fits: int
-    seconds: float
-    bytes: int
-
-    @property
-    def is_notable(self) -> bool:
-        """Whether anybody would want to know before it begins."""
-        return self.seconds >= LONG or self.bytes >= LARGE
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryNeed:
-    """Memory that the largest fits of a strategy take, beyond the features that are loaded.
+@dataclass(frozen=True, slots=True, eq=False)
+class Folding:
+    """How images come to be tested.
 
     Attributes
     ----------
-    strategy
-        Its name.
-    rows, columns
-        Of its largest fit, every view counted.
-    bytes
-        Of that fit and its training rows.
+    splits
+        Pairs (training images, test images): what is fitted.
+    repeats
+        How many times all images are tested.
+    left_out
+        ``site`` or ``group``; empty for folds and the data set's own split.
+    sites
+        The site that each fold leaves out.
+    never
+        Sites that are never left out.
+    shared
+        Patients of several sites.
+    findings
+        What had to be left out of the data set's own split.
     """
 
-    strategy: str
-    rows: int
-    columns: int
-    bytes: int
+    splits: list[Split]
+    repeats: int = 1
+    left_out: Literal["", "site", "group"] = ""
+    sites: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+    shared: int = 0
+    findings: tuple[Finding, ...] = ()
 
-
-def memory_needs(
-    matrix: FeatureMatrix, candidates: Sequence[Candidate], rounds: Sequence[Split]
-) -> list[MemoryNeed]:
-    """Memory of one fit of each strategy, the largest first, by `FusionStrategy.fit_bytes`."""
-    widths = {spec.name: spec.dimension for spec in matrix.specs}
-    images = max(len(train) for train, _ in rounds)
-    found: dict[str, MemoryNeed] = {}
-    for joint in joint_fits(candidates):
-        members = [candidates[at] for at in joint]
-        rows = images * (len(matrix.views) if members[0].views == EXPAND else 1)
-        together = [widths[name] for name in {name for one in members for name in one.backbones}]
-        beyond = max(
-            _fit_bytes(one.strategy, rows, [widths[name] for name in one.backbones]) for one in members
+    def design(self, table: LabelledImages, positive: int | None) -> EvaluationDesign:
+        """What everyone is tested on."""
+        if self.left_out != GROUP:
+            return EvaluationDesign(table.y, table.groups, self.splits, self.repeats, positive, self.sites)
+        everyone = np.arange(len(table.y))
+        return EvaluationDesign(
+            table.y, table.groups, [(everyone, everyone)], 1, positive, factor=PATIENT_FACTOR
         )
-        if (
-            len(members) > 1
-        ):  # each block scaled, in float64 and float32, and its Gram matrix if that is smaller
-            squares = sum(2 * width >= rows for width in together)
-            beyond += 3 * FLOAT_BYTES * rows * (sum(together) + squares * rows)
-        name, columns = members[0].strategy, sum(together)
-        need = MemoryNeed(name, rows, columns, rows * columns * FLOAT_BYTES + beyond)
-        found[name] = max(found.get(name, need), need, key=lambda one: one.bytes)
-    return sorted(found.values(), key=lambda need: (-need.bytes, need.strategy))
 
 
-def _fit_bytes(strategy: str, rows: int, widths: Sequence[int]) -> int:
-    """What the strategy says; of one from elsewhere that says nothing, as many copies as of most."""
-    kind = registry.load(STRATEGIES, strategy)
-    if hasattr(kind, "fit_bytes"):
-        return int(kind.fit_bytes(rows, widths))
-    return COPIES * rows * sum(widths) * FLOAT_BYTES
-
-
-def require_memory(
-    matrix: FeatureMatrix, candidates: Sequence[Candidate], rounds: Sequence[Split], jobs: int = 1
-) -> None:
-    """Refuse, before the first fit, what does not fit into the memory that is free.
+def draw_folds(matrix: FeatureMatrix, folds: int | str, repeats: int, seed: int) -> Folding:
+    """Folds drawn over all images, the data set's own split, or one site or patient left out at a time.
 
     Raises
     ------
     UsageError
-        If the largest fits of as many processes as work at a time need more: how much, and what to leave out.
+        If it is no number of folds, or what is drawn only once is to be repeated.
+    AuditError
+        If the images cannot be divided so.
     """
-    _, free = memory_bytes()
-    needs = memory_needs(matrix, candidates, rounds)
-    if not (free and needs):
-        return
-    processes = max(1, min(available_cores() if jobs < 0 else jobs, len(candidates) * len(rounds)))
-    shared = matrix.features.nbytes if processes > 1 else 0
-    most = needs[0]
-    if shared + processes * most.bytes <= free:
-        return
-    at_a_time = f" in each of {processes} processes" if processes > 1 else ""
-    cause = (
-        f"{most.strategy} needs about {most.bytes / 1e9:.1f} GB of memory{at_a_time} beside the features, for"
-        f" {most.rows:,} rows of {most.columns:,} numbers, and {free / 1e9:.1f} GB are free."
-    )
-    small = sorted(need.strategy for need in needs if need.bytes <= free)
-    if processes > 1 and len(small) == len(needs):
-        raise UsageError(cause, "Let one process work at a time: --jobs 1.")
-    views = " or views" if len(matrix.views) > 1 else ""
-    fewer = f"ake fewer networks (--backbones A,B){views}, or free memory."
-    if small:
-        raise UsageError(cause, f"Take one that needs less ({', '.join(small[:8])}), or t{fewer}")
-    raise UsageError(cause, f"T{fewer}")
+    if folds in (OWN_SPLIT, *LEFT_OUT) and repeats > 1:
+        why = {
+            OWN_SPLIT: "The data set's own split cannot be repeated.",
+            SITE: "Every site is left out once: nothing is drawn, and there is nothing to repeat.",
+            GROUP: "Every patient is left out once: nothing is drawn, and there is nothing to repeat.",
+        }
+        raise UsageError(why[str(folds)], "Leave out --repeats.")
+    if folds == OWN_SPLIT:
+        parts, dropped = leakage.without_copies_of(matrix, own_split(matrix))
+        train = np.sort(np.concatenate([rows for name, rows in parts.items() if name != "test"]))
+        return Folding([(train, parts["test"])], findings=dropped)
+    if folds == SITE:
+        found = site_folds(matrix)
+        return Folding(found.splits, 1, "site", found.names, found.never, found.shared)
+    if folds == GROUP:
+        return Folding(patient_folds(matrix, seed), 1, "group")
+    if not isinstance(folds, int):
+        raise UsageError(
+            f"--folds {folds!r} is no number of folds.",
+            "Give a number, or one of the words split, site, group.",
+        )
+    return Folding(group_folds(matrix, folds, repeats, seed), repeats)
 
 
-def forecast(
-    matrix: FeatureMatrix, candidates: Sequence[Candidate], rounds: Sequence[Split], jobs: int, cores: int
-) -> Forecast:
-    """Estimate a comparison from the sizes alone.
+def refuse_unfit(
+    folding: Folding,
+    matrix: FeatureMatrix,
+    compared: Sequence[Candidate],
+    *,
+    chooses: bool,
+    economics: bool,
+    harmonise: str = NONE,
+) -> None:
+    """Refuse what cannot be done so: by every patient left out in sensible time, or harmonised.
+
+    Raises
+    ------
+    UsageError
+        If so.
+    """
+    _refuse_harmonising(folding, compared, harmonise, economics=economics)
+    if folding.left_out != GROUP:
+        return
+    if chooses:
+        raise UsageError(
+            "--calibrate, --sensitivity and --nested need five further fits of every candidate for each patient who"
+            " is left out.",
+            "Leave them out, or use --folds 5.",
+        )
+    if economics or any(one.greedy for one in compared):
+        what = "--economics" if economics else f"--subsets {GREEDY}"
+        raise UsageError(
+            f"{what} fits all subsets for each patient who is left out.", "Use --folds 5 for it."
+        )
+    ahead = forecast(matrix, compared, folding.splits, 1, 1)
+    seconds = ahead.seconds + SECONDS_PER_FIT * ahead.fits
+    if seconds > MOST_SECONDS:
+        raise UsageError(
+            f"Leaving out each of {len(folding.splits)} patients takes {ahead.fits:,} fits, very roughly"
+            f" {seconds / 3600:,.1f} hours.",
+            "Compare fewer candidates, such as `--strategies ridge_loo`; or use --folds 5.",
+        )
+
+
+def _refuse_harmonising(
+    folding: Folding, compared: Sequence[Candidate], harmonise: str, *, economics: bool
+) -> None:
+    if harmonise not in HARMONISATIONS:
+        raise UnknownNameError(
+            f"There is no harmonisation {harmonise!r}.", did_you_mean(harmonise, HARMONISATIONS)
+        )
+    if harmonise == NONE:
+        return
+    if folding.left_out != SITE:
+        raise UsageError(
+            f"--harmonise {harmonise} takes the images of the site that is left out, without their labels.",
+            "Add --folds site, or leave out --harmonise.",
+        )
+    if economics or any(one.greedy for one in compared):
+        raise UsageError(
+            f"--economics and --subsets {GREEDY} choose from features that are not harmonised.",
+            "Leave them out, or leave out --harmonise.",
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredUnits:
+    """What is scored: the images, or the patients who have them."""
+
+    folding: Folding
+    by_image: EvaluationDesign
+    patients: Patients | None
+
+    @property
+    def design(self) -> EvaluationDesign:
+        """What everyone is tested on."""
+        return self.by_image if self.patients is None else self.patients.design(self.by_image)
+
+    @property
+    def merges(self) -> bool:
+        """Whether all folds together are one test set."""
+        return self.folding.left_out == GROUP
+
+    def splits(self, splits: Sequence[Split]) -> list[Split]:
+        """Folds over images as folds over what is scored."""
+        if self.merges:
+            return list(self.design.splits)
+        return list(splits) if self.patients is None else [self.patients.split(one) for one in splits]
+
+    def pooled(
+        self, proba: Sequence[Sequence[Vector]], splits: Sequence[Split], *, images: bool = False
+    ) -> list[list[Vector]]:
+        """Probabilities of what is scored, or of `images`, by candidate and fold, from those of images."""
+        people = None if images else self.patients
+        found = [list(one) if people is None else people.pooled_folds(one, splits) for one in proba]
+        if not self.merges:
+            return found
+        rows = np.concatenate([test if people is None else people.rows(test) for _, test in splits])
+        order = np.argsort(rows, kind="stable")
+        return [[np.concatenate(one)[order]] for one in found]
+
+    def play(
+        self,
+        play_in: Play,
+        everyone: Sequence[Candidate],
+        splits: Sequence[Split],
+        selections: Sequence[tuple[str, ...]],
+    ) -> list[list[Vector]]:
+        """Fit on folds over images; probabilities of what is scored."""
+        return self.pooled(play_in(everyone, splits, selections), splits)
+
+    def learned_by_guesses(self, table: LabelledImages, seed: int) -> list[Split] | None:
+        """Folds by which guesses without a network are learned; None for those of the comparison."""
+        if not self.merges:
+            return None
+        fewest = min(len(set(table.groups[table.y == c])) for c in range(len(table.classes)))
+        return group_folds(table, min(GUESS_FOLDS, fewest), 1, seed)
+
+
+# One site left out: a table by site, and the drop from inside to outside
+
+
+def site_result(
+    units: ScoredUnits,
+    matrix: FeatureMatrix,
+    scored: Sequence[CandidateScores],
+    thresholds: Sequence[Sequence[float | None]],
+    play: Play,
+    weights: Vector,
+    shown: str,
+    seed: int,
+    jobs: int = 1,
+) -> SiteResult:
+    """Scores by site, and what leaving sites out costs against folds over the patients of all sites.
 
     Parameters
     ----------
-    matrix, candidates, rounds
-        What is compared, and the folds.
+    units, matrix
+        What is scored, by sites left out; and the features.
+    scored, thresholds
+        Every candidate, and by candidate and site the probability from which an image is positive.
+    play
+        Fits candidates on folds over images; probabilities of what is scored.
+    weights
+        ``(resamples, n)``, those that the candidates were scored with.
+    shown
+        Label of the candidate whose scores are told by site.
+    seed
+        Of the folds inside.
     jobs
         As for `featstore.compare`.
-    cores
-        Of this machine.
     """
-    columns = {spec.name: spec.dimension for spec in matrix.specs}
-    images = [len(train) for train, _ in rounds]
-    shapes = [
-        (
-            rows * (len(matrix.views) if one.views == EXPAND else 1),
-            sum(columns[name] for name in one.backbones),
+    design, folding = units.design, units.folding
+    fewest = min(len(set(matrix.groups[matrix.y == c])) for c in range(len(matrix.classes)))
+    inside = group_folds(matrix, min(INSIDE_FOLDS, fewest), 1, seed)
+    candidates = [s.candidate for s in scored]
+    proba = play(candidates, inside, select_per_fold(matrix, candidates, inside, jobs))
+    splits = inside if units.patients is None else [units.patients.split(one) for one in inside]
+    within = EvaluationDesign(design.y, design.groups, splits, 1, design.positive)
+    found = score_candidates(within, candidates, proba, weights)
+    whole = [_in_order(splits, one) for one in proba]
+    at = next(i for i, s in enumerate(scored) if s.candidate.label == shown)
+    return SiteResult(
+        candidate=shown,
+        sites=tuple(
+            _of_site(units, matrix, name, fold, scored[at], thresholds[at][fold], whole[at])
+            for fold, name in enumerate(folding.sites)
+        ),
+        never_left_out=folding.never,
+        shared_patients=folding.shared,
+        inside_folds=len(inside),
+        drops=tuple(_drop(design, within, *each) for each in zip(scored, found, whole, strict=True)),
+    )
+
+
+def _in_order(splits: Sequence[Split], proba: Sequence[Vector]) -> Vector:
+    rows = np.concatenate([test for _, test in splits])
+    ordered: Vector = np.concatenate(proba)[np.argsort(rows, kind="stable")]
+    return ordered
+
+
+def _of_site(
+    units: ScoredUnits,
+    table: LabelledImages,
+    name: str,
+    fold: int,
+    scored: CandidateScores,
+    threshold: float | None,
+    inside: Vector,
+) -> SiteScores:
+    design = units.design
+    rows = design.splits[fold][1]
+    scores = held_out_scores(units.patients or table, rows, scored.proba[fold], design.positive, threshold)
+    groups, images = design.groups[rows], units.by_image.splits[fold][1]
+    return SiteScores(
+        site=name,
+        images=len(images),
+        patients=len(np.unique(groups)),
+        classes={label: len(np.unique(groups[design.y[rows] == c])) for c, label in enumerate(table.classes)},
+        scores=scores,
+        inside=_number(_primary(design, rows, inside[rows])),
+    )
+
+
+def _primary(design: EvaluationDesign, rows: NDArray[np.intp], proba: Vector) -> float:
+    return float(metrics.primary_score(design.y[rows], proba, np.ones((1, len(rows))), design.positive)[0])
+
+
+def _number(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _drop(
+    design: EvaluationDesign,
+    within: EvaluationDesign,
+    outside: CandidateScores,
+    inside: CandidateScores,
+    whole: Vector,
+) -> InsideOutside:
+    """Inside less outside; both are resampled with the same patients, and widened as they are by themselves."""
+    ranked = design.ranked_folds
+    rows = np.concatenate([test for _, test in design.splits])
+    of_sites = [_primary(design, design.splits[at][1], whole[design.splits[at][1]]) for at in ranked]
+    value_in, value_out = inside.estimates[metrics.PRIMARY].mean, outside.estimates[metrics.PRIMARY].mean
+    drop, interval = None, None
+    if value_in is not None and value_out is not None:
+        drop = value_in - value_out
+        interval = difference_interval(
+            (value_out, value_in),
+            (
+                widen(outside.resampled, value_out, design.overlap_factor),
+                widen(inside.resampled, value_in, within.overlap_factor),
+            ),
+            (outside.sample_size, inside.sample_size),
         )
-        for one in candidates
-        for rows in images
-    ]
-    cells = [rows * width for rows, width in shapes]
-    seconds = SECONDS_PER_PRODUCT * sum(rows * width * min(rows, width) for rows, width in shapes)
-    processes = max(1, min(cores if jobs < 0 else jobs, len(cells)))
-    copies = sum(sorted(cells, reverse=True)[:processes]) * COPIES * FLOAT_BYTES
-    return Forecast(len(cells), seconds / min(processes, cores), matrix.features.nbytes + copies)
+    return InsideOutside(
+        candidate=outside.candidate.label,
+        metric=metrics.PRIMARY,
+        inside=value_in,
+        inside_by_site=float(np.mean(of_sites)) if of_sites else None,
+        outside=value_out,
+        outside_pooled=_number(_primary(design, rows, np.concatenate(outside.proba))),
+        drop=drop,
+        interval=interval,
+    )

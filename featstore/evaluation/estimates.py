@@ -165,11 +165,13 @@ def score_candidates(
     """
     cuts = thresholds or [[None] * len(design.splits)] * len(candidates)
     scores: list[list[dict[str, Vector]]] = [[] for _ in candidates]
-    for at, (_, test) in enumerate(bars.track(design.splits, "score", "fold", len(design.splits))):
-        # The plain score comes first and the resamples after it, so that one pass over the images gives both.
-        drawn = np.vstack([np.ones((1, len(test))), weights[:, test]])
-        for mine, values, cut in zip(scores, proba, cuts, strict=True):
-            mine.append(metrics.score(design.y[test], values[at], drawn, design.positive, cut[at]))
+    with bars.counter("score", "fold", len(design.splits)) as step:
+        for at, (_, test) in enumerate(design.splits):
+            # The plain score comes first and the resamples after it, so that one pass over the images gives both.
+            drawn = np.vstack([np.ones((1, len(test))), weights[:, test]])
+            for mine, values, cut in zip(scores, proba, cuts, strict=True):
+                mine.append(metrics.score(design.y[test], values[at], drawn, design.positive, cut[at]))
+            step()
     return [
         _score_candidate(design, candidate, values, cut, mine, weights, (reseeded or {}).get(candidate, ()))
         for candidate, values, cut, mine in zip(candidates, proba, cuts, scores, strict=True)

@@ -524,7 +524,7 @@ RANKING = tuple(row.name for row in _ROWS if row.group == "ranking")
 BOUNDED = frozenset(row.name for row in _ROWS if row.bounded)
 """Scores that cannot leave 0 to 1, nor may their intervals."""
 PRIMARY = "auc"
-"""Verdicts are about this one: it needs no threshold and does not change with the share of ill patients."""
+"""Verdicts are about this one: it needs no threshold and does not change with the prevalence."""
 
 
 def metrics() -> dict[str, Metric]:

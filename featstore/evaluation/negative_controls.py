@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluation.folding import Units
+    from featstore.evaluation.crossval import ScoredUnits
     from featstore.image_facts import FactTable
     from featstore.matrix import FeatureMatrix
     from featstore.results.comparison import Comparison
@@ -55,7 +55,7 @@ MODELS = 10
 
 
 def negative_controls(
-    units: Units,
+    units: ScoredUnits,
     matrix: FeatureMatrix,
     facts: FactTable,
     ranked: Sequence[CandidateScores],
@@ -321,7 +321,7 @@ def _ridge(x: NDArray[np.float32], blocks: Sequence[Block], targets: Vector, spl
 
 
 def _angle(
-    x: NDArray[np.float32], blocks: Sequence[Block], ill: NDArray[np.bool_], table: _Sites, seed: int
+    x: NDArray[np.float32], blocks: Sequence[Block], positive: NDArray[np.bool_], table: _Sites, seed: int
 ) -> tuple[float, float, float] | None:
     """Cosine between disease and site, the size that chance stays below, and p; see `SitePrediction`.
 
@@ -330,7 +330,7 @@ def _angle(
     """
     from scipy.linalg import cho_factor, cho_solve
 
-    if ill.all() or not ill.any():
+    if positive.all() or not positive.any():
         return None
     products, penalty = _gram(x, blocks, np.arange(len(x)))
     solver = cho_factor(products + penalty * np.eye(len(x)))
@@ -339,7 +339,7 @@ def _angle(
     sites = [table.y, *(table.y[first][rng.permutation(len(patients))][at] for _ in range(DEALS))]
     count = len(table.classes) if len(table.classes) > 2 else 1  # noqa: PLR2004 - of two, one is the other reversed
     indicators = np.concatenate([np.eye(len(table.classes))[site][:, -count:] for site in sites], axis=1)
-    targets = np.column_stack([ill, indicators])
+    targets = np.column_stack([positive, indicators])
     dual = cho_solve(solver, targets - targets.mean(axis=0))
     along = products @ dual
     lengths = np.sqrt(np.maximum((dual * along).sum(axis=0), np.finfo(float).tiny))

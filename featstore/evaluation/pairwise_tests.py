@@ -387,7 +387,7 @@ def _delong_errors(
     total = np.zeros((len(scored_candidates), len(scored_candidates)))
     with np.errstate(
         invalid="ignore"
-    ):  # a fold with a single ill or well patient has infinite entries of either sign
+    ):  # a fold with a single patient of a class has infinite entries of either sign
         for at in design.ranked_folds:
             test = design.splits[at][1]
             values = np.array([s.proba[at][:, design.positive] for s in scored_candidates])

@@ -77,8 +77,8 @@ def test_a_lost_signal_ends_a_fine_tuning_before_the_next_batch(asked, tmp_path)
 
 
 def test_a_lost_signal_ends_a_comparison_before_the_next_fit(asked):
-    with pytest.raises(KeyboardInterrupt):
-        list(PhaseProgress().track([1], "fit", "fit", 1))
+    with pytest.raises(KeyboardInterrupt), PhaseProgress().counter("fit", "fit", 1) as step:
+        step()
 
 
 def test_a_job_that_the_shell_has_made_deaf_to_ctrl_c_stays_so():

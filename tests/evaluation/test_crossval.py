@@ -6,8 +6,15 @@ from fakes_matrix import make_matrix
 
 from featstore import registry
 from featstore.errors import UnknownNameError, UsageError
-from featstore.evaluation.candidates import STRATEGIES, Candidate, build, make_candidates, with_seeds
-from featstore.evaluation.crossval import cross_validate, joint_fits, select_per_fold
+from featstore.evaluation.candidates import (
+    STRATEGIES,
+    Candidate,
+    build,
+    joint_fits,
+    make_candidates,
+    with_seeds,
+)
+from featstore.evaluation.crossval import cross_validate, select_per_fold
 from featstore.splits import group_folds
 
 

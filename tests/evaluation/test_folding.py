@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 import featstore
 from featstore.errors import AuditError, FeatstoreError, UsageError
 from featstore.evaluation.candidates import build, by_site, fit_candidate, predict_proba
-from featstore.evaluation.folding import draw_folds
+from featstore.evaluation.crossval import draw_folds
 from featstore.matrix import load_matrix
 from featstore.reporting.run_record import read_record
 from featstore.reporting.terminal.comparison import comparison_text
@@ -364,7 +364,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(hospitals, asked, match):
 
 
 def test_leaving_out_very_many_patients_is_refused_before_it_begins(hospitals, monkeypatch):
-    monkeypatch.setattr("featstore.evaluation.folding.MOST_SECONDS", 1.0)
+    monkeypatch.setattr("featstore.evaluation.crossval.MOST_SECONDS", 1.0)
     with pytest.raises(UsageError, match="each of 35 patients takes 105 fits") as refused:
         compare(hospitals, folds="group")
     assert "--folds 5" in refused.value.remedy

@@ -9,9 +9,9 @@ from fakes_matrix import make_matrix
 
 import featstore
 from featstore.errors import UsageError
-from featstore.evaluation import crossval
-from featstore.evaluation.candidates import make_candidates, not_fitted
-from featstore.evaluation.crossval import Forecast, forecast, usual_repeats
+from featstore.evaluation import candidates
+from featstore.evaluation.candidates import Forecast, forecast, make_candidates, not_fitted
+from featstore.evaluation.crossval import usual_repeats
 from featstore.extraction import pipeline as engine
 from featstore.extraction.plan import image_blocks, plan
 from featstore.images.reading import decoder_version
@@ -91,7 +91,7 @@ def world(tmp_path_factory):
 
 def test_a_comparison_says_it_before_the_first_fit_and_keeps_it(world, tmp_path, monkeypatch, capsys):
     data, cache = world
-    monkeypatch.setattr(crossval, "forecast", lambda *_: Forecast(55, 3000.0, 6_600_000_000))
+    monkeypatch.setattr(candidates, "forecast", lambda *_: Forecast(55, 3000.0, 6_600_000_000))
     result = featstore.compare(
         data, strategies=["knn"], folds=3, positive="ill", cache=cache, out=tmp_path / "run", progress=True
     )
@@ -137,10 +137,10 @@ def wide(images=20_000, columns=(2048, 2048), views=1):
 
 
 def need(matrix, strategies, free, monkeypatch, jobs=1, images=16_000):
-    monkeypatch.setattr(crossval, "memory_bytes", lambda: (free, free))
+    monkeypatch.setattr(candidates, "memory_bytes", lambda: (free, free))
     rounds = [(np.arange(images), np.arange(images, images + 1))] * 4
-    candidates = [Candidate(name, matrix.backbones, name) for name in strategies]
-    crossval.require_memory(matrix, candidates, rounds, jobs)
+    asked = [Candidate(name, matrix.backbones, name) for name in strategies]
+    candidates.require_memory(matrix, asked, rounds, jobs)
 
 
 def test_what_does_not_fit_into_memory_is_refused_in_one_line_before_the_first_fit(monkeypatch):
@@ -158,7 +158,7 @@ def test_what_does_not_fit_into_memory_is_refused_in_one_line_before_the_first_f
 
 def test_several_processes_need_several_times_as_much_and_one_is_the_remedy(monkeypatch):
     matrix = wide()
-    needs = crossval.memory_needs(
+    needs = candidates.memory_needs(
         matrix, [Candidate("soft_vote", matrix.backbones, "x")], [(np.arange(16_000), [])]
     )
     free = 2 * needs[0].bytes
@@ -171,7 +171,7 @@ def test_several_processes_need_several_times_as_much_and_one_is_the_remedy(monk
 def test_the_need_grows_with_rows_views_and_networks():
     def of(matrix, images=1000, **choice):
         one = Candidate("concat_logreg", matrix.backbones, "x", **choice)
-        return crossval.memory_needs(matrix, [one], [(np.arange(images), [])])[0]
+        return candidates.memory_needs(matrix, [one], [(np.arange(images), [])])[0]
 
     few, many = of(wide()), of(wide(), images=2000)
     assert 2 * few.bytes <= many.bytes <= 4 * few.bytes
@@ -182,7 +182,7 @@ def test_the_need_grows_with_rows_views_and_networks():
 
 def test_compare_and_fuse_refuse_it(world, tmp_path, monkeypatch):
     data, cache = world
-    monkeypatch.setattr(crossval, "memory_bytes", lambda: (10, 10))
+    monkeypatch.setattr(candidates, "memory_bytes", lambda: (10, 10))
     with pytest.raises(UsageError, match="GB are free"):
         featstore.compare(data, folds=3, positive="ill", cache=cache)
     with pytest.raises(UsageError, match="GB are free"):

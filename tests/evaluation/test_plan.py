@@ -2,13 +2,14 @@
 
 import inspect
 import json
+from dataclasses import asdict, fields
 
 import pytest
 from runs import extract_with_fakes, write_images
 
 import featstore
 from featstore import serialization
-from featstore.api.compare import PLANNED
+from featstore.api.compare import Planned
 from featstore.errors import UsageError
 from featstore.reporting.run_record import read_record
 from featstore.reporting.terminal.comparison import comparison_text, plan_text
@@ -220,7 +221,7 @@ def test_another_value_beside_a_plan_is_refused_and_the_same_one_is_not(table, c
 def test_a_plan_settles_arguments_of_compare_with_the_defaults_of_both():
     for function in (featstore.compare, featstore.plan):
         parameters = inspect.signature(function).parameters
-        assert {name: parameters[name].default for name in PLANNED} == PLANNED
+        assert {one.name: parameters[one.name].default for one in fields(Planned)} == asdict(Planned())
 
 
 def test_what_cannot_be_planned_is_refused_before_anything_is_written(table, cache, tmp_path):
