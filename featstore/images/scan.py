@@ -339,7 +339,7 @@ def _list_folder(data: Path, *, follow_links: bool) -> Listing:
     what = "is no folder, table or file of arrays" if data.exists() else "does not exist"
     raise ManifestError(
         f"The data set {str(data)!r} {what}.",
-        "Give a folder with one folder per class, a CSV file with the columns path,label, or a .npz or .h5 file.",
+        "Give a folder with one folder per class, or a CSV file with the columns path,label.",
     )
 
 
