@@ -40,7 +40,9 @@ def other_kind(name: str, head: bytes) -> OtherKind | None:
     """
     if not head:
         return None
-    if known := find_format(head):
+    if (known := find_format(head)) and known.name in _OF_ARRAYS:
+        return OtherKind(f"{known.name} under another name", f"Call it so: mv FILE FILE{known.suffixes[0]}")
+    if known:
         return OtherKind(f"one image ({known.name})", _WHERE)
     found = next((kind for magic, kind in _FILES if magic.match(head)), None)
     if found is None and (foreign := foreign_format(head)):
@@ -60,6 +62,7 @@ def other_kind_of(path: Path) -> OtherKind | None:
         return None
 
 
+_OF_ARRAYS = frozenset({"HDF5", "NPY", "NPZ"})
 _WHERE = "Give the folder that holds one folder per class, or a CSV file with the columns path,label."
 _SHEET = "Save its sheet as CSV in UTF-8, with the columns path,label, and give that file."
 _ROWS = "Write its rows as CSV, with the columns path,label, and give that file."

@@ -325,6 +325,8 @@ def _list(
         )
     _refuse_table_options(data, columns, root, suffix, covariates)
     is_array = data.is_file() and data.suffix.lower() in ARRAYS
+    if is_array and data.suffix.lower() == ".mat":
+        is_array = bool((other := other_kind_of(data)) and "HDF5" in other.what)
     return _list_arrays(data) if is_array else _list_folder(data, follow_links=follow_links)
 
 

@@ -18,25 +18,23 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from featstore.errors import BadImageError
 from featstore.images.formats import npy
-from featstore.images.formats.container import MAX_BYTES, Format, Pages, check_length
+from featstore.images.formats.container import MAX_BYTES, check_length
 from featstore.serialization import open_regular, read_bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 
-class Npz(Format):
+class Npz(npy.ArrayFormat):
     """An archive of NumPy arrays: each picture of those that hold pictures, train before val before test."""
 
     name: ClassVar[str] = "NPZ"
     suffixes: ClassVar[tuple[str, ...]] = (".npz",)
     magic: ClassVar[re.Pattern[bytes]] = re.compile(rb"PK\x03\x04.{26}", re.DOTALL)
-    version: ClassVar[str] = "1"
     code: ClassVar[int] = 11
-    has_slices: ClassVar[bool] = True
 
     def sniff(self, head: bytes) -> bool:
         """Whether it is an archive whose first member is an array."""
@@ -45,19 +43,10 @@ class Npz(Format):
         (length,) = struct.unpack_from("<H", head, 26)
         return head[30 : 30 + length].endswith(b".npy")
 
-    def most_bytes(self) -> int:
-        """As much as of any file of arrays."""
-        return npy.most_bytes()
-
-    def list_pages(self, file: IO[bytes]) -> Pages:
-        """Each picture of all arrays that hold pictures."""
+    def shapes(self, file: IO[bytes]) -> Sequence[npy.ArrayShape]:
+        """All arrays that hold pictures."""
         with opened(file) as archive:
-            return npy.pages_of([member.array for _, member in _pictures(archive)])
-
-    def choose(self, file: IO[bytes], pages: Pages, slices: str) -> Pages:  # noqa: ARG002
-        """Slices of volumes that ``--slices`` asks for."""
-        with opened(file) as archive:
-            return npy.pages_of([member.array for _, member in _pictures(archive)], slices)
+            return [member.array for _, member in _pictures(archive)]
 
     def index(self, data: bytes) -> npy.Stack:
         """The pictures, unpacked."""
@@ -66,37 +55,9 @@ class Npz(Format):
             _refuse_too_much(found)
             return npy.Stack(tuple(npy.read_array(unpack(archive, member), member.array) for member in found))
 
-    def needs_range(self, data: bytes, frame: int, index: npy.Stack | None = None) -> bool:
-        """Whether the values of a picture are anything else than bytes, or true and false."""
-        del index
-        with opened(io.BytesIO(data)) as archive:
-            for _, member in _pictures(archive):
-                if frame < member.array.pages:
-                    return member.array.is_deep
-                frame -= member.array.pages
-        return False
-
-    def decode(
-        self,
-        data: bytes,
-        frame: int,
-        value_range: tuple[float, ...] | None,
-        index: Any = None,  # noqa: ANN401
-    ) -> tuple[NDArray[Any], Iterable[str]]:
-        """Decode one picture; see `Format.decode`."""
-        return (index or self.index(data)).decode(frame, value_range), ()
-
-    def size(self, file: IO[bytes]) -> tuple[int, int]:
-        """Width and height of the first picture."""
-        with opened(file) as archive:
-            return _pictures(archive)[0][1].array.size
-
-    def bytes_per_pixel(self, file: IO[bytes]) -> float:
-        """What windowing takes, and with it all pictures, which are unpacked together."""
-        with opened(file) as archive:
-            found = [member.array for _, member in _pictures(archive)]
-        width, height = found[0].size
-        return npy.BYTES_PER_PIXEL + sum(array.bytes for array in found) / max(1, width * height)
+    def held_bytes(self, file: IO[bytes], shapes: Sequence[npy.ArrayShape]) -> int:  # noqa: ARG002
+        """All pictures."""
+        return sum(shape.bytes for shape in shapes)
 
 
 # Members of an archive
@@ -187,7 +148,7 @@ def _refuse_too_much(found: Iterable[Member]) -> None:
 
 # Which arrays are pictures, and which say something of them
 
-HDF5 = (".h5", ".hdf5")
+HDF5 = (".h5", ".hdf5", ".mat")
 ARRAYS = (".npz", ".npy", *HDF5)
 """Suffixes of files of arrays, which may be a data set of their own."""
 SIDES = ("train", "val", "test")
@@ -214,6 +175,11 @@ def role_of(name: str) -> tuple[str, str | None] | None:
             if side in _SIDE and role in _ROLES:
                 return _ROLES[role], _SIDE[side]
     return None
+
+
+def _role_inside(name: str) -> str | None:
+    """What an array of a group is by its own name: ``cjdata/image``."""
+    return _ROLES.get(name.rpartition("/")[2].lower())
 
 
 def _pictures(archive: zipfile.ZipFile) -> list[tuple[str | None, Member]]:
@@ -243,6 +209,9 @@ def pictures_of(
     refuse_other(others, "images")
     named = {name: role for name in found if (role := role_of(name))}
     sides = {side: name for name, (role, side) in named.items() if role == "images"}
+    inner = [name for name in found if "/" in name and _role_inside(name) == "images"]
+    if not sides and len(inner) == 1:
+        sides = {None: inner[0]}
     if not sides and len(found) + len(others) == 1:
         sides = {None: next(iter(found))}
     if not sides or len(sides) < sum(role == "images" for role, _ in named.values()):
