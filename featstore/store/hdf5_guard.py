@@ -690,13 +690,15 @@ def _shown(key: bytes) -> str:
 
 def _check_values(file: Any, found: Sequence[StoredDataset], limits: Limits) -> None:  # noqa: ANN401
     """Refuse what is not all there, or is more than it may be; only then is anything unpacked."""
-    _check_places(file, found, limits)
+    size = int(file.get_filesize())
+    if (total := _check_places(file, found, limits)) > _most(limits, size):
+        raise ValueError(f"it announces {total:,} bytes, more than it may hold")
     for one in found:
         one.check_inflation()
 
 
-def _check_places(file: Any, found: Sequence[StoredDataset], limits: Limits) -> None:  # noqa: ANN401
-    """Refuse what is not all in its place, or announces more than it may; nothing is unpacked."""
+def _check_places(file: Any, found: Sequence[StoredDataset], limits: Limits) -> int:  # noqa: ANN401
+    """Refuse what is not all in its place; nothing is unpacked. Bytes that all values announce."""
     size = int(file.get_filesize())
     extents, total = Extents(size), 0
     for one in found:
@@ -704,8 +706,7 @@ def _check_places(file: Any, found: Sequence[StoredDataset], limits: Limits) -> 
         total += _announced(one, limits, size)
         one.check_storage(extents)
     extents.require_apart()
-    if total > _most(limits, size):
-        raise ValueError(f"it announces {total:,} bytes, more than it may hold")
+    return total
 
 
 def _most(limits: Limits, size: int) -> int:

@@ -335,7 +335,7 @@ _OWN = frozenset({"ids", "features"})
 _MANY = 8
 _USER_BLOCK, _MATLAB = 512, b"MATLAB 7.3"
 _MOST = 1 << 50
-"""Bytes that data sets may announce, if the file is not much smaller; what is read of them at once is bounded."""
+"""Bytes that data sets may announce: what is read of them at once has a bound of its own."""
 _FILTERS = frozenset({1, 2, 3})
 _PACKED = {
     32000: "LZF",
