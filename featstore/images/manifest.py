@@ -373,6 +373,10 @@ DECODING: dict[str, tuple[str, str]] = {
     "cmyk": ("FS306", "{files} in CMYK: converted to RGB without a colour profile."),
     "constant": ("FS307", "{images} of one colour throughout, showing nothing."),
     "orientation": ("FS308", "{files} with an unreadable orientation tag: taken as stored."),
+    "not_hounsfield": (
+        "FS321",
+        "{images} of no Hounsfield units (MR, PET, radiographs) under a window of CT.",
+    ),
     "extra_channels": ("FS314", "{files} with channels beyond grey or RGB: these were left out."),
 }
 """Key of `featstore.images.reading.WARNINGS` to the code of its finding and the message."""
