@@ -364,6 +364,13 @@ CATALOGUE: dict[str, FindingKind] = {
         " series: the transfer was not complete, or some were chosen by hand.",
         "Fetch the series again, unless slices were chosen on purpose; what is there is used.",
     ),
+    "FS321": FindingKind(
+        "window_of_another_unit",
+        "warning",
+        "A window by name (lung, mediastinal, bone, brain) is in Hounsfield units, which CT has; the values of these"
+        " DICOM files of another modality are in another unit, so that most of them may have become black or white.",
+        "Extract them with the range of their own values: featstore extract DATA --range LOW,HIGH",
+    ),
     # FS4xx, what a result can be used for
     "FS401": FindingKind(
         "not_above_shortcut",

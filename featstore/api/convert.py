@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 from featstore.arguments import public
-from featstore.errors import BadImageError, StoreError, UsageError
+from featstore.errors import BadImageError, ManifestError, StoreError, UsageError
 from featstore.extraction.pipeline import refuse_undeclared_range
-from featstore.images.reading import decoder_version, read_pixels, reserve_for_decoding
+from featstore.images.manifest import require_no_errors
+from featstore.images.reading import REASONS, decoder_version, read_pixels, reserve_for_decoding
 from featstore.images.scan import ScanOptions, scan
 from featstore.processes import map_ahead, raise_if_requested, threads, track
 from featstore.results.extraction import ConvertedImages
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.csv"
 SOURCE = "source image of featstore"
 """Key of the text in each PNG that holds the id of the image that it was made from."""
+_LOST = frozenset({"FS106", "FS107"})
+"""Errors that nobody could find in what is written: of copies in two classes or splits, one would be left."""
 _AHEAD = 4
 _ID_LETTERS = 20
 
@@ -62,6 +65,10 @@ def convert(
 
     Raises
     ------
+    AuditError
+        If the same bytes have two classes or lie in two splits: one of such copies would be written.
+    ManifestError
+        If no image can be decoded.
     UsageError
         If `out` holds anything, or an image needs a range.
     StoreError
@@ -79,6 +86,7 @@ def convert(
     _refuse_full(folder)
     decoding = Decoding(decoder_version(), value_range=value_range)
     manifest = scan(data, **reading)
+    require_no_errors(manifest, codes=_LOST)
     refuse_undeclared_range(manifest.records, decoding)
     folders = _class_folders({record.label for record in manifest.records})
     work = partial(_convert_one, folder, folders, decoding)
@@ -93,13 +101,19 @@ def convert(
                 written.append(png)
         pairs = list(zip(manifest.records, written, strict=True))
         kept = [(record, png) for record, png in pairs if isinstance(png, _Png)]
-        write_private(folder / MANIFEST, _table(manifest, kept))
+        if kept:
+            write_private(folder / MANIFEST, _table(manifest, kept))
+        else:
+            for name in folders.values():
+                (folder / name).rmdir()
     except OSError as error:
         raise StoreError(
             f"Cannot write {folder}: {error.strerror or error}",
             "Make room, or choose another place with --out.",
         ) from error
     bad = [(record, png) for record, png in pairs if isinstance(png, BadImageError)]
+    if not kept:
+        raise _nothing_written(bad)
     return ConvertedImages(
         manifest=str(folder / MANIFEST),
         images=len(kept),
@@ -121,6 +135,15 @@ class _Png(NamedTuple):
     path: str
     bytes: int
     channels: str
+
+
+def _nothing_written(bad: Sequence[tuple[ImageRecord, BadImageError]]) -> ManifestError:
+    record, first = bad[0]
+    return ManifestError(
+        f"None of the {len(bad)} images can be decoded; nothing was written. First: {str(record.path)!r}:"
+        f" {first.reason} ({first.detail})",
+        REASONS[first.reason],
+    )
 
 
 def _refuse_full(folder: Path) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -235,6 +236,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     return Settings(**found)
 
 
+_NEWER: Final = "Update onnxruntime, or export the network for an older version of ONNX: opset_version=17"
 _EXPORT: Final = (
     "Export the network again, for inference: standard operators, weights inside the file, no random numbers."
 )
@@ -271,18 +273,21 @@ def _complete(name: str, path: Path, written: Mapping[str, Any], graph: Graph) -
     }
     found = {key: value for key, value in {**found, **written}.items() if value is not None}
     missing = [key for key in ("input_size", "mean", "std", "layout") if key not in found]
+    enough = {"input_size": 224, **IMAGENET, **({"layout": "NCHW"} if "layout" in missing else {})}
+    enough |= {key: found[key] for key in ("input_size", "mean", "std") if key in found}
+    asked = {**enough, **written}
     if missing:
-        said = {key: found[key] for key in ("input_size",) if key in found}
-        said |= {"layout": "NCHW"} if "layout" in missing else {}
         raise WeightsError(
             f"{name}: {path} does not say the {' and '.join(missing)} of its input {takes.name!r} {takes.shown}.",
-            f"Write {sidecar(path)} beside it: {_example(said)} (mean and std here are those of ImageNet,"
-            f" of pixels of 0..1); or say it in the command: '{name}={path.name}[{_EXAMPLE}]'.",
+            f"Write {sidecar(path)} beside it: {json.dumps(asked)}{_OF_IMAGENET * ('mean' in missing)}; or say it in"
+            f" the command: '{name}={path}[{_bracket(asked)}]'.",
         )
     if "output" not in found and len(graph.outputs) > 1:
+        asked["output"] = graph.outputs[0]
         raise WeightsError(
             f"{name}: {path} has {len(graph.outputs)} outputs: {_listed(graph.outputs)}.",
-            f"Say which in {sidecar(path)}: {_example({**written, 'output': graph.outputs[0]})}.",
+            f"Say which in {sidecar(path)}: {json.dumps(asked)}; or in the command:"
+            f" '{name}={path}[{_bracket(asked)}]'.",
         )
     found.setdefault("output", graph.outputs[0] if graph.outputs else "")
     if found["output"] not in graph.tensors:
@@ -293,11 +298,22 @@ def _complete(name: str, path: Path, written: Mapping[str, Any], graph: Graph) -
     return _checked(path, found, side, layout, depth)
 
 
+_OF_IMAGENET: Final = " (mean and std here are those of ImageNet, of pixels of 0..1)"
+
+
+def _bracket(said: Mapping[str, Any]) -> str:
+    """Settings as the command takes them."""
+    return ",".join(
+        f"{key}={'/'.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+        for key, value in said.items()
+    )
+
+
 def _checked(
     path: Path, found: dict[str, Any], side: int | None, layout: str | None, depth: int | None
 ) -> Settings:
     """Settings whose every field can be meant."""
-    beside = sidecar(path)
+    beside = str(sidecar(path)) if sidecar(path).is_file() else "The command"
     for key in ("mean", "std"):
         values = found[key] if isinstance(found[key], list) else [found[key]]
         found[key] = tuple(values)
@@ -317,7 +333,7 @@ def _checked(
         if not is_right:
             raise WeightsError(
                 f"{beside} says something about {what} that cannot be, or that the graph contradicts.",
-                "docs/how-to/backbone.md says what each field means.",
+                "docs/how-to/onnx.md says what each field means.",
             )
     depth = CHANNELS[found["channels"]]
     for key in ("mean", "std"):
@@ -344,12 +360,22 @@ def _input(
         or graph.inputs[0].kind not in KINDS
     ):
         raise WeightsError(
-            f"{path} takes {_listed([f'{one.name} {one.shown}' for one in graph.inputs]) or 'nothing'}, not one batch"
-            " of images.",
+            f"{path} takes {_listed([f'{one.name} {one.shown}{one.type}' for one in graph.inputs]) or 'nothing'}, not"
+            " one batch of images.",
             "Export the image part of the network alone: one float32 input of four axes.",
         )
     takes = graph.inputs[0]
-    _, second, third, last = takes.shape
+    many, second, third, last = takes.shape
+    if many not in {None, 1}:
+        raise WeightsError(
+            f"{path} takes {many} images at a time, and here each goes alone.",
+            "Export the network for one image, or for any number (dynamic_axes, dynamic_shapes).",
+        )
+    if not {second, last} & {1, 3, None}:
+        raise WeightsError(
+            f"{path} takes {takes.name} {takes.shown}: images of neither 1 nor 3 channels.",
+            "Export a network of grey or colour images.",
+        )
     depths = (1, 3)
     layout = (
         "NCHW"
@@ -373,6 +399,11 @@ def _input(
 
 def _pooling(path: Path, settings: Settings, shape: Sequence[int]) -> str:
     able = POOLINGS.get(len(shape), ())
+    if settings.pooling == "mean" and len(shape) == 3 and settings.skip_tokens >= shape[1]:  # noqa: PLR2004
+        raise WeightsError(
+            f"{path} gives {shape[1]} tokens, and skip_tokens={settings.skip_tokens} leaves none.",
+            "Say fewer: 1 for a class token, 5 where four registers follow it.",
+        )
     if settings.pooling in able:
         return settings.pooling
     if len(able) == 1 and not settings.pooling:
@@ -464,10 +495,16 @@ def probe(path: Path, settings: Mapping[str, Any]) -> tuple[tuple[list[int], boo
     except (RefusedFileError, BackboneError):
         raise
     except Exception as error:
-        why = " ".join(str(error).split())[:300]
-        raise RefusedFileError(f"{path} is refused by onnxruntime: {why}.", _EXPORT) from error
+        why = " ".join(str(error).split())
+        why = re.sub(r"/\S+\.cc:\d+ .*?\) (?=[A-Z])", "", why)[:300].rstrip(".")
+        remedy = _NEWER if "IR version" in why or "opset" in why.lower() else _EXPORT
+        raise RefusedFileError(f"{path} is refused by onnxruntime: {why}.", remedy) from error
     if not isinstance(first, np.ndarray) or first.dtype.kind != "f":
-        raise RefusedFileError(f"{path} gives no numbers in {asked.output!r}.", _EXPORT)
+        kind = first.dtype if isinstance(first, np.ndarray) else "no array"
+        raise RefusedFileError(
+            f"{path} gives {kind} in {asked.output!r}, and features are float16, float32 or float64.",
+            "Name another output, before the classes are told: output=TENSOR",
+        )
     return (list(first.shape), first.tobytes() == again.tobytes()), []
 
 
@@ -538,6 +575,10 @@ RANDOM: Final = frozenset({
 })  # fmt: skip
 FLOAT, FLOAT16 = 1, 10
 KINDS: Final = (FLOAT, FLOAT16)
+_TYPES: Final = {
+    2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "text", 9: "bool", 11: "float64",
+    16: "bfloat16",
+}  # fmt: skip
 LARGEST_FILE: Final = 2 << 30
 """Bytes of a protocol buffer at most."""
 MOST_FIELDS, DEEPEST, LONGEST_TEXT = 1 << 21, 8, 1 << 10
@@ -558,6 +599,11 @@ class Tensor:
     def shown(self) -> str:
         """Sizes, with a question mark for an open one."""
         return f"({', '.join('?' if size is None else str(size) for size in self.shape)})"
+
+    @property
+    def type(self) -> str:
+        """Type of its numbers, unless it is what images are."""
+        return "" if self.kind in KINDS else f" of {_TYPES.get(self.kind, 'another type')}"
 
 
 @dataclass(frozen=True, slots=True)

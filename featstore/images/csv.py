@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from featstore.errors import ManifestError, UsageError, nearest
 from featstore.findings import Finding, counted
 from featstore.images.csv_paths import Locator, PathRefusedError, difference
-from featstore.images.formats.container import suffixes
+from featstore.images.formats.container import HEAD, suffixes
 from featstore.images.manifest import ListedFile, Listing, Quarantined, quarantine, real_path_inside
 from featstore.images.names import split_name
+from featstore.images.other_kinds import other_kind
 from featstore.images.parquet import read_cells
 from featstore.processes import track
 from featstore.serialization import read_regular
@@ -219,7 +220,7 @@ def _rows(
     for line, cells in table.rows:
         row = {role: cells[place] for role, place in places.items()}
         if flags:
-            row["label"] = next(name for name, at in flags.items() if float(cells[at]))
+            row["label"] = next(name for name, at in flags.items() if flag(cells[at]))
         rows.append(_Row(table, line, row, labelled, tuple(cells[at].strip() for at in beside)))
     return rows
 
@@ -370,8 +371,8 @@ _HEAD = 1 << 16
 _FEW = 20
 """Rows that are looked at to tell what a column holds."""
 _MARK = re.compile(r'"?sep=(.)"?[ \t]*\r?\n', re.IGNORECASE)
-_ZEROS_AND_ONES = frozenset({"0", "1", "0.0", "1.0"})
-_ONES = frozenset({"1", "1.0"})
+_FLAGS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+"""Cells of a column that says of each image whether it is of a class, in small letters."""
 _LIKELY = {
     "path": (
         "paths", "filepath", "imagepath", "imgpath", "filename", "filenames", "imagename", "imgname",
@@ -412,6 +413,8 @@ class CsvTable:
         Number of the line with the names; 0 where they stand in none.
     delimiter
         What separates the cells.
+    others
+        Columns of a Parquet file that hold lists, bytes and the like.
     """
 
     file: Path
@@ -419,6 +422,7 @@ class CsvTable:
     rows: list[tuple[int, list[str]]]
     line: int
     delimiter: str
+    others: tuple[str, ...] = ()
 
     @property
     def places(self) -> dict[str, int]:
@@ -455,8 +459,8 @@ def read_table(file: Path, columns: Mapping[str, str]) -> CsvTable:
         If it is no text, a cell is quoted badly, or a row has more or fewer cells than there are names.
     """
     if file.suffix.lower() == PARQUET:
-        names, cells = read_cells(file, _MAX_CELLS, _MAX_BYTES)
-        return CsvTable(file, [name.strip() for name in names], [*enumerate(cells, 1)], 0, ",")
+        names, cells, others = read_cells(file, _MAX_CELLS, _MAX_BYTES)
+        return CsvTable(file, [name.strip() for name in names], [*enumerate(cells, 1)], 0, ",", tuple(others))
     text, skipped = _text(file), 0
     if mark := _MARK.match(text):
         text, skipped = text[mark.end() :], 1
@@ -585,13 +589,8 @@ def missing_columns(table: CsvTable, found: Mapping[str, int], columns: Mapping[
     for role in lacking:
         if guess := likely(table, role, {n: at for n, at in free.items() if n not in meant.values()}):
             meant[role] = guess
-    if "path" in lacking and "path" not in meant and (keys := {plain(name) for name in free} & UIDS):
-        key = next(name for name in free if plain(name) in keys)
-        return table.wrong(
-            f"there is no column 'path', but {key!r}",
-            "Give the folder of the images as DATA, and this table beside it:"
-            f" --labels {shlex.quote(str(table.file))}",
-        )
+    if "path" in lacking and "path" not in meant and (elsewhere := _pictures_elsewhere(table, free)):
+        return elsewhere
     if not {"group"} & {*found, *meant} and (patients := patient_columns(table, free)):
         meant["group"] = patients[0]
     what = f"there is no column {lacking[0]!r} in {listed(table.columns)}"
@@ -611,6 +610,24 @@ def missing_columns(table: CsvTable, found: Mapping[str, int], columns: Mapping[
             " path,label[,group][,split][,site].",
         )
     return table.wrong(what, f"If these are meant, say so: {columns_flag(meant)}")
+
+
+def _pictures_elsewhere(table: CsvTable, free: Iterable[str]) -> ManifestError | None:
+    """What to say of a table that names no files, but DICOM's ids, or holds the pictures themselves."""
+    if key := next((name for name in free if plain(name) in UIDS), None):
+        return table.wrong(
+            f"there is no column 'path', but {key!r}",
+            "Give the folder of the images as DATA, and this table beside it:"
+            f" --labels {shlex.quote(str(table.file))}",
+        )
+    if held := next((name for name in table.others if plain(name) in _LIKELY["path"]), None):
+        return table.wrong(
+            f"there is no column 'path', and {held!r} holds the pictures themselves",
+            "Write them as files, and their names into a column 'path': for n, cell in"
+            f" enumerate(pyarrow.parquet.read_table({table.file.name!r})[{held!r}].to_pylist()):"
+            " pathlib.Path(f'{n}.png').write_bytes(cell['bytes'])",
+        )
+    return None
 
 
 def columns_flag(columns: Mapping[str, str]) -> str:
@@ -637,7 +654,7 @@ def one_hot(table: CsvTable, found: Mapping[str, int], columns: Mapping[str, str
     flags = _flags(table, free)
     if len(flags) < 2 or likely(table, "label", {n: at for n, at in free.items() if n not in flags}):  # noqa: PLR2004
         return {}
-    single = all(sum(cells[at].strip() in _ONES for at in flags.values()) == 1 for _, cells in table.rows)
+    single = all(sum(flag(cells[at]) is True for at in flags.values()) == 1 for _, cells in table.rows)
     return flags if single else {}
 
 
@@ -667,13 +684,13 @@ def named_flags(table: CsvTable, columns: Mapping[str, str]) -> dict[str, int]:
 
 def _require_single(table: CsvTable, line: int, cells: Mapping[str, str], columns: Mapping[str, str]) -> None:
     """Refuse a row in which not exactly one of the columns that stand for the label holds a 1."""
-    if odd := next((name for name, cell in cells.items() if cell not in _ZEROS_AND_ONES), None):
+    if odd := next((name for name, cell in cells.items() if flag(cell) is None), None):
         raise table.wrong(
             f"the column {odd!r} holds {cells[odd][:40]!r}, neither 0 nor 1",
             "Name only columns of zeros and ones as the label, or mend this cell.",
             line,
         )
-    ones = [name for name, cell in cells.items() if cell in _ONES]
+    ones = [name for name, cell in cells.items() if flag(cell)]
     if len(ones) == 1:
         return
     if not ones:
@@ -699,10 +716,13 @@ def _flags(table: CsvTable, places: Mapping[str, int]) -> dict[str, int]:
     if not table.rows:
         return {}
     few = [cells for _, cells in table.rows[:_FEW]]
-    possible = {
-        n: at for n, at in places.items() if all(cells[at].strip() in _ZEROS_AND_ONES for cells in few)
-    }
-    return {n: at for n, at in possible.items() if set(table.cells(at)) <= _ZEROS_AND_ONES}
+    possible = {n: at for n, at in places.items() if all(flag(cells[at]) is not None for cells in few)}
+    return {n: at for n, at in possible.items() if all(flag(c) is not None for c in set(table.cells(at)))}
+
+
+def flag(cell: str) -> bool | None:
+    """Whether a cell says yes: 1, or True as pandas writes it; None where it says neither yes nor no."""
+    return _FLAGS.get(cell.strip().lower())
 
 
 def likely(table: CsvTable, role: str, places: Mapping[str, int]) -> str | None:
@@ -807,6 +827,8 @@ def _text(file: Path) -> str:
         data = read_regular(file, _MAX_BYTES)
     except OSError as error:
         raise ManifestError(f"{str(file)!r} cannot be read: {error.strerror}.", "Check the path.") from error
+    if other := other_kind(file.name, data[:HEAD]):
+        raise ManifestError(f"{str(file)!r} is no text: it is {other.what}.", other.remedy)
     encoding = _encoding(data[:_HEAD])
     try:
         return data.decode(encoding)

@@ -41,7 +41,7 @@ _PATIENT = re.compile(
 )
 _MOST_NUMBERED = 20
 """Folders named by numbers alone that may be classes; more are patients."""
-_CLUTTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx"})
+_CLUTTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "dicomdir"})
 
 
 @dataclass(frozen=True, slots=True)

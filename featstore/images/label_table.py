@@ -19,6 +19,7 @@ from featstore.images import csv
 from featstore.images.formats.container import origin_key
 from featstore.images.formats.dicom import pseudonym
 from featstore.images.names import split_name
+from featstore.images.other_kinds import other_kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -155,8 +156,10 @@ def _require_table(file: Path) -> None:
             f"The table of labels {str(file)!r} {what}.", "Give a CSV or Parquet file: --labels labels.csv"
         )
     if file.suffix.lower() not in csv.TABLES:
+        other = other_kind_of(file)
         raise ManifestError(
-            f"{str(file)!r} is no table of labels.", "Save it as CSV (UTF-8) or Parquet: --labels labels.csv"
+            f"{str(file)!r} is no table of labels{f': it is {other.what}' if other else ''}.",
+            "Save it as CSV (UTF-8) or Parquet: --labels labels.csv",
         )
 
 
@@ -207,7 +210,7 @@ def _meanings(
 ) -> Iterator[tuple[int, str, _Meaning]]:
     for line, cells in table.rows:
         cell = {role: cells[at].strip() for role, at in places.items()}
-        label = next((n for n, at in flags.items() if float(cells[at])), "") if flags else cell["label"]
+        label = next((n for n, at in flags.items() if csv.flag(cells[at])), "") if flags else cell["label"]
         text = cell.get("split", "")
         if text and split_name(text) is None:
             raise table.wrong(f"{text!r} is no split", "Use train, val or test; or rename the column.", line)

@@ -373,6 +373,10 @@ DECODING: dict[str, tuple[str, str]] = {
     "cmyk": ("FS306", "{files} in CMYK: converted to RGB without a colour profile."),
     "constant": ("FS307", "{images} of one colour throughout, showing nothing."),
     "orientation": ("FS308", "{files} with an unreadable orientation tag: taken as stored."),
+    "not_hounsfield": (
+        "FS321",
+        "{images} of no Hounsfield units (MR, PET, radiographs) under a window of CT.",
+    ),
     "extra_channels": ("FS314", "{files} with channels beyond grey or RGB: these were left out."),
 }
 """Key of `featstore.images.reading.WARNINGS` to the code of its finding and the message."""
@@ -498,7 +502,9 @@ def audit(manifest: Manifest) -> tuple[Finding, ...]:
     return ordered([*_errors(manifest), *_warnings(manifest), *manifest.findings])
 
 
-def require_no_errors(manifest: Manifest, *, fitting: bool = True) -> None:
+def require_no_errors(
+    manifest: Manifest, *, fitting: bool = True, codes: Collection[str] | None = None
+) -> None:
     """Refuse a data set on which nothing should be fitted.
 
     Parameters
@@ -507,6 +513,8 @@ def require_no_errors(manifest: Manifest, *, fitting: bool = True) -> None:
         The scanned data set.
     fitting
         Whether a classifier is to be fitted; without, one class is enough.
+    codes
+        Codes of the errors that matter; default all.
 
     Raises
     ------
@@ -514,6 +522,7 @@ def require_no_errors(manifest: Manifest, *, fitting: bool = True) -> None:
         With the first error, its count, and the codes of the others.
     """
     errors = [finding for finding in _errors(manifest) if fitting or finding.name != "one_class"]
+    errors = [finding for finding in errors if codes is None or finding.code in codes]
     if not errors:
         return
     first, *others = errors

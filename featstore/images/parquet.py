@@ -22,8 +22,8 @@ INDEX = "__index_level_"
 """Of columns that pandas adds by itself."""
 
 
-def read_cells(path: Path, cells: int, characters: int) -> tuple[list[str], list[list[str]]]:
-    """Read names of columns and the rows below; columns of lists, bytes and the like are left out.
+def read_cells(path: Path, cells: int, characters: int) -> tuple[list[str], list[list[str]], list[str]]:
+    """Read names of columns, the rows below, and names of those left out: columns of lists, bytes and the like.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def read_cells(path: Path, cells: int, characters: int) -> tuple[list[str], list
         page, _ = call_isolated("featstore.images.parquet:read", path, cells, characters)
     except LostError as error:
         raise ManifestError(f"{str(path)!r} cannot be read as Parquet: {error}.", AGAIN) from error
-    return page["columns"], page["rows"]
+    return page["columns"], page["rows"], page["others"]
 
 
 def read(path: Path, cells: int, characters: int) -> tuple[dict[str, Any], list[NDArray[Any]]]:
@@ -64,6 +64,7 @@ def _read(path: Path, cells: int, characters: int) -> dict[str, Any]:
     with ParquetFile(path) as file:
         fields = [f for f in file.schema_arrow if _is_plain(kinds, f.type) and not f.name.startswith(INDEX)]
         names = [field.name for field in fields]
+        others = [f.name for f in file.schema_arrow if not _is_plain(kinds, f.type)]
         if file.metadata.num_rows * (len(names) + 1) > cells:
             raise ValueError("there are more rows and columns than can be read")
         for batch in file.iter_batches(BATCH_ROWS, columns=names):
@@ -74,7 +75,7 @@ def _read(path: Path, cells: int, characters: int) -> dict[str, Any]:
             if characters < 0:
                 raise ValueError("it unpacks to more text than can be read")
             rows += map(list, zip(*columns, strict=True))
-    return {"columns": names, "rows": rows}
+    return {"columns": names, "rows": rows, "others": others}
 
 
 def _is_plain(kinds: Any, kind: Any) -> bool:  # noqa: ANN401

@@ -76,6 +76,7 @@ WARNINGS: dict[str, str] = {
     "constant": "All pixels are equal.",
     "extra_channels": "Channels beyond grey, or red, green and blue, were left out.",
     "frames": "The file holds several pictures; only the first was taken.",
+    "not_hounsfield": "A window of CT was put on values that are in no Hounsfield units.",
     "orientation": "The orientation tag could not be read; the image was taken as stored.",
 }
 """What was done to an image, or is odd about it: code -> what it means."""

@@ -36,6 +36,7 @@ from featstore.images.manifest import (
     read_contents,
 )
 from featstore.images.names import check_groups, check_labels, merged_groups
+from featstore.images.other_kinds import other_kind_of
 from featstore.images.reading import REASONS
 from featstore.processes import map_ahead, track
 from featstore.types import ImageRecord
@@ -324,17 +325,30 @@ def _list(
         )
     _refuse_table_options(data, columns, root, suffix, covariates)
     is_array = data.is_file() and data.suffix.lower() in ARRAYS
+    if is_array and data.suffix.lower() == ".mat":
+        is_array = bool((other := other_kind_of(data)) and "HDF5" in other.what)
     return _list_arrays(data) if is_array else _list_folder(data, follow_links=follow_links)
 
 
 def _list_folder(data: Path, *, follow_links: bool) -> Listing:
     if data.is_dir():
-        return list_folder(data, follow_links=follow_links)
-    what = "is neither a folder nor a .csv file" if data.exists() else "does not exist"
+        try:
+            return list_folder(data, follow_links=follow_links)
+        except ManifestError as error:
+            raise _of_another_kind(data) or error from error
+    if other := _of_another_kind(data):
+        raise other
+    what = "is no folder, table or file of arrays" if data.exists() else "does not exist"
     raise ManifestError(
         f"The data set {str(data)!r} {what}.",
         "Give a folder with one folder per class, or a CSV file with the columns path,label.",
     )
+
+
+def _of_another_kind(data: Path) -> ManifestError | None:
+    """What a data set is in place of one, and how it becomes one; None where that cannot be told."""
+    other = other_kind_of(data)
+    return other and ManifestError(f"The data set {str(data)!r} is {other.what}.", other.remedy)
 
 
 def _list_arrays(data: Path) -> Listing:
@@ -524,6 +538,8 @@ def _is_misnamed(name: str, kind: str) -> bool:
 def _nothing_left(data: Path, bad: Sequence[Quarantined]) -> ManifestError:
     if not bad:
         return ManifestError(f"{str(data)!r} holds no images.", "Put the images into one folder per class.")
+    if data.is_dir() and (other := _of_another_kind(data)):
+        return other
     reasons = sorted({row.reason for row in bad})
     first = bad[0]
     cause = f"None of the {len(bad)} files of {str(data)!r} is an image ({', '.join(reasons)})."

@@ -14,6 +14,7 @@ give, and the filters are the three that everybody has, each once, in an order t
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import stat
 import zlib
@@ -174,6 +175,23 @@ class StoredDataset:
         if not in_one_piece or self.dtype.kind not in "iuf":
             return None
         return Piece(self.name, self.found.get_offset(), self.shape or (), self.dtype)
+
+    def table(self) -> NDArray[Any]:
+        """Start and length of each chunk, or of the only piece, int64 ``(pieces, 2)``; bytes where it is compact."""
+        if self.plan.get_layout() == h5d.COMPACT:
+            return np.ascontiguousarray(self.values()).reshape(-1).view(np.uint8)
+        if self.chunks is None:
+            size = math.prod(self.shape or ()) * self.kept.get_size()
+            return np.array([[self.found.get_offset(), size]], np.int64)
+        chunks, grid = self.chunks, self.grid
+        found = np.zeros((math.prod(grid), 2), np.int64)
+
+        def note(chunk: Any) -> None:  # noqa: ANN401
+            at = _place(chunk.chunk_offset, chunks, grid)
+            found[at] = chunk.byte_offset, chunk.size
+
+        self.found.chunk_iter(note)
+        return found
 
     def _incomplete(self) -> ValueError:
         return ValueError(f"{self.name} announces {self.shape}, and not all of that is in the file")
@@ -418,7 +436,7 @@ def view_plain(source: Bytes, limits: Limits = FOREIGN) -> PlainContent:
 
 
 def read_datasets(
-    source: bytes | Path, names: Iterable[str], limits: Limits = FOREIGN
+    source: Bytes | Path, names: Iterable[str], limits: Limits = FOREIGN
 ) -> dict[str, NDArray[Any]]:
     """Read a few data sets, by path, of a file whose rest is for somebody else; those that are absent are left out.
 
@@ -434,15 +452,53 @@ def read_datasets(
             file = stack.enter_context(_opened(source))
         except OSError:
             return {}
-        with _refusing("The HDF5 file" if isinstance(source, bytes) else str(source)):
+        with _refusing(str(source) if isinstance(source, Path) else "The HDF5 file"):
             members = ((name, _descend(h5g.open(file, b"/"), name)) for name in names)
             found = [StoredDataset.of(name, member) for name, member in members if member is not None]
             _check_values(file, found, limits)
             return {one.name: one.values() for one in found}
 
 
-def list_datasets(path: Path) -> tuple[dict[str, tuple[list[int], str]], list[NDArray[Any]]]:
-    """Shape and type of each data set of a file, by path; run by `featstore.isolated_reading`.
+def place_named(
+    path: Path, names: Sequence[str], most: int, start: int = 0
+) -> tuple[list[Any], list[NDArray[Any]]]:
+    """Where the values of some data sets lie, for a reader of its own; run by `featstore.isolated_reading`.
+
+    Offsets count from the signature, and filters are named in the order of writing. Whether a packed chunk inflates
+    to what it must, and its checksum, are for the reader to see: no value is read here, but of a compact data set.
+
+    Returns
+    -------
+    list
+        Of each data set its name, and shape of its chunks and filters; both empty where it is in one piece.
+    list of ndarray
+        Of each data set the start and length of each chunk, in the order of the grid, int64 ``(chunks, 2)``; of one
+        in one piece as if that were its only chunk; of a compact one its bytes.
+
+    Raises
+    ------
+    RefusedFileError
+        As `read_datasets`.
+    """
+    with _refusing("The HDF5 file"), _opened(_mapped(path, start)) as file:
+        root = h5g.open(file, b"/")
+        members = ((name, _descend(root, name)) for name in names)
+        found = [StoredDataset.of(name, member) for name, member in members if member is not None]
+        _check_places(file, found, Limits(values=most))
+        page = [[one.name, list(one.chunks or ()), [FILTERS[code] for code in one.codes]] for one in found]
+        return page, [one.table() for one in found]
+
+
+def _mapped(path: Path, start: int) -> memoryview:
+    """The bytes of a file from the signature on; of one that is cut short meanwhile, this process dies."""
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))[start:]
+
+
+def list_datasets(
+    path: Path, start: int = 0
+) -> tuple[dict[str, tuple[list[int], str, list[int], list[int]]], list[NDArray[Any]]]:
+    """Shape, type, chunks and filters of each data set of a file, by path; run by `featstore.isolated_reading`.
 
     The values are not read; whether they are all there is for `read_named` to see. Of what is no plain number or text
     of fixed length the type is empty.
@@ -452,17 +508,20 @@ def list_datasets(path: Path) -> tuple[dict[str, tuple[list[int], str]], list[ND
     RefusedFileError
         If the file is no HDF5, refers to others, or has more members than it may.
     """
-    with _refusing("The HDF5 file"), _opened(path.read_bytes()) as file:
+    with _refusing("The HDF5 file"), _opened(_mapped(path, start)) as file:
         found = {}
         for name, member in _members(h5g.open(file, b"/"), FOREIGN):
             if _is_dataset(member):
                 one = StoredDataset.of(name, member)
                 is_plain = one.shape is not None and one.dtype.kind in KINDS and one.dtype.subdtype is None
-                found[name] = list(one.shape or ()), one.dtype.str if is_plain else ""
+                kind = one.dtype.str if is_plain else ""
+                found[name] = list(one.shape or ()), kind, list(one.chunks or ()), list(one.codes)
         return found, []
 
 
-def read_named(path: Path, names: Sequence[str], most: int) -> tuple[list[str], list[NDArray[Any]]]:
+def read_named(
+    path: Path, names: Sequence[str], most: int, start: int = 0
+) -> tuple[list[str], list[NDArray[Any]]]:
     """Names and values of some data sets of a file, `most` bytes in all; run by `featstore.isolated_reading`.
 
     Raises
@@ -470,9 +529,10 @@ def read_named(path: Path, names: Sequence[str], most: int) -> tuple[list[str], 
     RefusedFileError
         As `read_datasets`.
     """
-    data = path.read_bytes()  # nobody can change them between the look and the reading
-    with _refusing("The HDF5 file"), _opened(data):
-        pass
+    with _refusing("The HDF5 file"):
+        data = _mapped(path, start)
+        with _opened(data):
+            pass
     found = read_datasets(data, names, Limits(values=most))
     return [*found], [np.ascontiguousarray(values) for values in found.values()]
 
@@ -631,16 +691,22 @@ def _shown(key: bytes) -> str:
 def _check_values(file: Any, found: Sequence[StoredDataset], limits: Limits) -> None:  # noqa: ANN401
     """Refuse what is not all there, or is more than it may be; only then is anything unpacked."""
     size = int(file.get_filesize())
+    if (total := _check_places(file, found, limits)) > _most(limits, size):
+        raise ValueError(f"it announces {total:,} bytes, more than it may hold")
+    for one in found:
+        one.check_inflation()
+
+
+def _check_places(file: Any, found: Sequence[StoredDataset], limits: Limits) -> int:  # noqa: ANN401
+    """Refuse what is not all in its place; nothing is unpacked. Bytes that all values announce."""
+    size = int(file.get_filesize())
     extents, total = Extents(size), 0
     for one in found:
         one.check_pipeline(limits.filters)
         total += _announced(one, limits, size)
         one.check_storage(extents)
     extents.require_apart()
-    if total > _most(limits, size):
-        raise ValueError(f"it announces {total:,} bytes, more than it may hold")
-    for one in found:
-        one.check_inflation()
+    return total
 
 
 def _most(limits: Limits, size: int) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -213,6 +214,54 @@ def test_one_of_several_outputs_has_to_be_named(tmp_path):
     assert "2 outputs: vector, map" in said.cause
     text = said.remedy[said.remedy.index("{") : said.remedy.index("}") + 1]
     assert json.loads(text)["output"] == "vector"
+    catalog.add_file("Mine", write(tmp_path / "a.onnx", small(outputs=("vector", "map")), json.loads(text)))
+
+
+@pytest.mark.parametrize(
+    "made", [small(), small(sizes=(None, 3, None, None)), small(outputs=("map", "vector"))]
+)
+def test_the_remedy_for_the_command_is_one_that_works(tmp_path, made):
+    said = refused(tmp_path, made, None)
+    for _ in range(2):  # the outputs are asked for once the pixels are known
+        name, path, settings = re.search(r"'(\w+)=([^\[]+)\[(.*)\]'\.$", said.remedy).groups()
+        try:
+            catalog.add_file(name, Path(path), onnx_backbone.parse_settings(name, settings))
+        except WeightsError as error:
+            said = error
+        else:
+            break
+    assert catalog.row("Mine").input_size in {16, 224}
+
+
+@pytest.mark.parametrize(
+    ("made", "cause"),
+    [
+        (small(sizes=(4, 3, 16, 16)), "takes 4 images at a time"),
+        (small(sizes=(None, 4, 16, 16)), "neither 1 nor 3 channels"),
+        (small(sizes=(None, 77)), "(?, 77), not one batch"),
+    ],
+)
+def test_inputs_that_are_no_images_one_by_one_are_named(tmp_path, made, cause):
+    assert cause in refused(tmp_path, made).cause
+
+
+def test_the_type_of_an_input_that_is_no_float_is_named(tmp_path):
+    made = small()
+    made.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    assert "(?, 3, 16, 16) of uint8" in refused(tmp_path, made).cause
+
+
+def test_settings_of_the_command_are_not_blamed_on_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(WeightsError, match="The command has 2 numbers for mean") as error:
+        catalog.add_file("Mine", write(tmp_path / "a.onnx", small(), None), {"mean": [0, 0], "std": 1})
+    assert ".json" not in error.value.cause
+
+
+def test_as_many_tokens_left_out_as_there_are_is_refused(tmp_path):
+    nodes = [helper.make_node("Reshape", ["pixels", "shape"], ["tokens"])]
+    made = model(nodes, [tensor("shape", np.array([0, 16, 48]))], outputs=("tokens",))
+    said = refused(tmp_path, made, {**SETTINGS, "pooling": "mean", "skip_tokens": 16})
+    assert "16 tokens, and skip_tokens=16 leaves none" in said.cause
 
 
 @pytest.mark.parametrize(

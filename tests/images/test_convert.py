@@ -14,7 +14,7 @@ from PIL import Image
 
 import featstore as package
 from featstore.api.convert import SOURCE
-from featstore.errors import StoreError, UsageError
+from featstore.errors import AuditError, ManifestError, StoreError, UsageError
 from featstore.extraction import pipeline
 from featstore.extraction.plan import image_blocks, plan
 from featstore.images.reading import read_pixels
@@ -178,3 +178,40 @@ def test_the_command_says_what_it_wrote_and_what_it_left_out(hospital, tmp_path)
     assert "cut.png: truncated" in done.out
     again = featstore("check", tmp_path / "out" / "manifest.csv")
     assert again.code == 0, again.out
+
+
+@pytest.mark.parametrize(("sides", "title"), [(("a", "b"), "FS106"), (("train/a", "test/a"), "FS107")])
+def test_copies_in_two_classes_or_splits_are_refused_and_not_made_one(tmp_path, sides, title):
+    rng = np.random.default_rng(0)
+    for folder in {"train/b", "test/b", *sides} if "/" in sides[0] else sides:
+        (tmp_path / "d" / folder).mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).save(
+            tmp_path / "d" / folder / "own.png"
+        )
+    for folder in sides:
+        Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(
+            tmp_path / "d" / folder / "twice.png"
+        )
+    with pytest.raises(AuditError, match=title):
+        package.convert(tmp_path / "d", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_nothing_can_be_decoded_nothing_is_written_and_the_reason_is_said(tmp_path):
+    (tmp_path / "d" / "a").mkdir(parents=True)
+    Image.fromarray(np.zeros((20, 300), np.uint8) + 7).save(tmp_path / "d" / "a" / "x.png")
+    broken = (tmp_path / "d" / "a" / "x.png").read_bytes()[:-12]
+    (tmp_path / "d" / "a" / "x.png").write_bytes(broken)
+    with pytest.raises(ManifestError, match="truncated") as caught:
+        package.convert(tmp_path / "d", tmp_path / "out")
+    assert "fetch it again" in caught.value.remedy
+    assert not [*(tmp_path / "out").rglob("*")]
+
+
+def test_pictures_of_one_file_that_fail_alike_are_counted_on_one_line(tmp_path):
+    values = np.random.default_rng(0).normal(size=(9, 16, 16)).astype(np.float32)
+    values[2:, 0, 0] = np.nan
+    np.savez(tmp_path / "m.npz", images=values, labels=np.arange(9) % 2)
+    done = featstore("convert", tmp_path / "m.npz", "--range=-3,3", "--out", tmp_path / "out")
+    assert done.code == 3
+    assert "(1 of 256 pixels are NaN or infinite.), 7 pictures" in done.out

@@ -336,6 +336,16 @@ def test_one_column_per_class_becomes_the_label_and_is_noted(read):
     assert read(text.replace("path", "image"), **options_of(caught.value.remedy)).records == manifest.records
 
 
+@pytest.mark.parametrize("flags", [("True", "False"), ("TRUE", "FALSE"), ("true", "0")])
+def test_columns_of_true_and_false_are_of_ones_and_zeros(read, flags):
+    yes, no = flags
+    text = f"path,MEL,NV,note\nimg/a.png,{yes},{no},x\nimg/b.png,{no},{yes},y\nimg/c.jpg,{yes},{no},z\n"
+    for options in ({}, {"columns": {"label": "MEL,NV"}}):
+        assert [label for _, label, _ in rows(read(text, **options))] == ["MEL", "NV", "MEL"]
+    with pytest.raises(ManifestError, match="MEL and NV are 1"):
+        read(text.replace(f"{no},{yes}", f"{yes},{yes}"), columns={"label": "MEL,NV"})
+
+
 def test_several_findings_per_image_are_refused_with_one_question_to_ask(read):
     text = "path,Edema,Effusion\nimg/a.png,1,1\nimg/b.png,0,1\nimg/c.jpg,0,0\n"
     with pytest.raises(ManifestError, match="not one class for each image") as caught:

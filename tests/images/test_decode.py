@@ -297,7 +297,9 @@ def test_a_constant_image_is_decoded_with_a_warning(encode):
 
 
 def test_every_warning_is_explained(picture, encode):
-    assert {"alpha", "cmyk", "constant", "extra_channels", "frames", "orientation"} == set(WARNINGS)
+    assert {"alpha", "cmyk", "constant", "extra_channels", "frames", "not_hounsfield", "orientation"} == set(
+        WARNINGS
+    )
 
 
 DEEP = np.arange(24 * 40, dtype=np.uint16).reshape(24, 40) * 5

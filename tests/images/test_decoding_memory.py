@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from featstore.images.formats import pillow as pixels
+from featstore.images.formats.avif import BYTES_PER_PIXEL
 from featstore.images.formats.container import ALPHA, COLOUR, GREY, PROGRESSIVE, TURNED, WEBP
 from featstore.images.reading import (
     MemoryBudget,
@@ -45,6 +46,7 @@ FILES = {
     "a.gif": ("P", {}, COLOUR),
     "a.bmp": ("RGB", {}, COLOUR),
     "a.webp": ("RGB", {}, WEBP),
+    "a.avif": ("RGB", {"speed": 10}, BYTES_PER_PIXEL),
     "a.tif": ("RGB", {"compression": "tiff_lzw"}, COLOUR),
     "a.pgm": ("L", {}, GREY),
 }

@@ -744,3 +744,24 @@ def test_pydicom_is_imported_when_a_dicom_file_is_met_and_not_before(tmp_path):
             [sys.executable, "-c", program, tmp_path / kind], capture_output=True, text=True, check=True
         )
         assert done.stdout.split("\n")[0] == imported
+
+
+def test_a_slope_of_zero_would_make_all_pixels_alike_and_is_refused():
+    assert "RescaleSlope of 0" in reason_of(dicom(slice_values(), RescaleSlope=0, RescaleIntercept=-1024))
+
+
+@pytest.mark.parametrize(
+    ("header", "window", "notes"),
+    [
+        ({"Modality": "MR"}, LUNG, ("not_hounsfield",)),
+        ({"Modality": "PT", "RescaleSlope": 2, "RescaleIntercept": 0}, LUNG, ("not_hounsfield",)),
+        ({"Modality": "OT", "RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "HU"}, LUNG, ()),
+        ({"Modality": "CT"}, LUNG, ()),
+        ({}, LUNG, ()),
+        ({"Modality": "MR"}, (0.0, 2000.0), ()),
+        ({"Modality": "MR"}, (0.0, 2000.0, *LUNG, 0.0, 99.0), ("not_hounsfield",)),
+        ({"Modality": "MR", "WindowCenter": 40, "WindowWidth": 400}, FILE_WINDOW, ()),
+    ],
+)
+def test_a_window_of_ct_on_another_unit_is_noted(header, window, notes):
+    assert decode(dicom(slice_values(), **header), 0, window)[1] == notes

@@ -81,6 +81,7 @@ def test_each_format_holds_the_contract(name):
 
 def test_the_formats_are_found_by_file_name_and_have_numbers_of_their_own():
     assert registry.names(container.FOLDER) == [
+        "avif",
         "bmp",
         "dicom",
         "gif",
@@ -97,7 +98,7 @@ def test_the_formats_are_found_by_file_name_and_have_numbers_of_their_own():
     ]
     assert {known.code: name for name, known in OWN.items()} == {
         1: "BMP", 2: "GIF", 3: "JPEG", 4: "PNG", 5: "PPM", 6: "TIFF", 7: "WEBP", 8: "DICOM",
-        9: "NIFTI", 10: "NPY", 12: "HDF5", 13: "JPEG2000",
+        9: "NIFTI", 10: "NPY", 12: "HDF5", 13: "JPEG2000", 14: "AVIF",
         11: "NPZ",
     }  # fmt: skip
 

@@ -114,6 +114,16 @@ def objects(path):
         file.create_dataset("images", data=["a", "b"], dtype=h5py.string_dtype())
 
 
+def lzf(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("images", data=PICTURES, compression="lzf")
+
+
+def across(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("images", (200_000, 300, 300), "u1", chunks=(200_000, 3, 3))
+
+
 def own(path):
     write(path, ids=np.zeros((4, 32), np.uint8), features=np.zeros((4, 10), np.float32))
 
@@ -133,7 +143,9 @@ def empty(path):
         (soft, "unsupported", "a link to somewhere else"),
         (elsewhere, "unsupported", "outside the file"),
         (virtual, "unsupported", "outside the file"),
-        (hollow, "too_large", "more than 1,073,741,824"),
+        (hollow, "too_large", "more than 1,000,000"),
+        (lzf, "unsupported", "packed by LZF"),
+        (across, "too_large", "h5repack -l images:CHUNK=1x"),
         (absent, "truncated", "not all of that is in the file"),
         (short, "truncated", "truncated"),
         (objects, "unsupported", "no numbers: images"),
@@ -153,6 +165,156 @@ def test_what_is_no_file_of_pictures_is_refused_with_the_reason(tmp_path, make, 
     (tmp_path / "a.h5").rename(tmp_path / "d" / "a" / "a.h5")
     with pytest.raises(ManifestError):
         scan(tmp_path / "d" / "a" / "a.h5")
+
+
+FILTERS = [
+    {},
+    {"compression": "gzip"},
+    {"shuffle": True},
+    {"fletcher32": True},
+    {"compression": "gzip", "shuffle": True, "fletcher32": True},
+]
+
+
+@pytest.mark.parametrize("filters", FILTERS, ids=str)
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">f4", "?", "<i8"])
+@pytest.mark.parametrize("chunks", [(1, 16, 20), (5, 7, 9), (11, 16, 3)])
+def test_values_are_those_that_hdf5_reads(tmp_path, chunks, dtype, filters):
+    stored = RNG.integers(0, 200, (11, 16, 20)).astype(dtype)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("images", data=stored, chunks=chunks, **filters)
+    data = (tmp_path / "a.h5").read_bytes()
+    index = formats()["HDF5"].index(data)
+    for number in RNG.permutation(11)[:6]:
+        found = index.arrays[0].picture(int(number))[..., 0]
+        assert found.dtype == stored.dtype
+        np.testing.assert_array_equal(found, stored[number])
+
+
+@pytest.mark.parametrize("shape", [(16, 20), (16, 20, 3), (4, 3, 16, 20), (2, 9, 12, 14)], ids=str)
+def test_pictures_colours_and_volumes_in_one_piece_and_in_chunks_are_alike(tmp_path, shape):
+    stored = RNG.integers(0, 256, shape, dtype=np.uint8)
+    for name, options in {"a": {}, "b": {"chunks": tuple(max(1, side // 2) for side in shape)}}.items():
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file.create_dataset("images", data=stored, **options)
+    np.save(tmp_path / "c.npy", stored)
+    found = [
+        formats()[kind].index((tmp_path / name).read_bytes())
+        for kind, name in {"HDF5": "a.h5", "NPY": "c.npy"}.items()
+    ]
+    found.append(formats()["HDF5"].index((tmp_path / "b.h5").read_bytes()))
+    assert len({one.last for one in found}) == 1
+    for number in {0, found[0].last // 2, found[0].last}:
+        first, *others = (one.decode(number, None) for one in found)
+        for other in others:
+            np.testing.assert_array_equal(first, other)
+
+
+@pytest.mark.parametrize("filters", FILTERS[1:], ids=str)
+def test_a_chunk_that_was_changed_is_damage(tmp_path, filters):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        kept = file.create_dataset("images", data=PICTURES, chunks=(1, 16, 20, 3), **filters)
+        place = [kept.id.get_chunk_info(number) for number in range(12)]
+    data = bytearray((tmp_path / "a.h5").read_bytes())
+    for changed in (place[3].byte_offset + 40, place[5].byte_offset + place[5].size - 1):
+        data[changed] ^= 0x10
+    for number in (3, 5):
+        if filters == {"shuffle": True}:  # nothing in the file could tell
+            continue
+        with pytest.raises(BadImageError) as caught:
+            decode(bytes(data), number)
+        assert caught.value.reason == "corrupt"
+    np.testing.assert_array_equal(decode(bytes(data), 4)[0], PICTURES[4])
+
+
+def test_pictures_beyond_what_may_be_unpacked_at_once_are_read_a_few_at_a_time(tmp_path, monkeypatch):
+    import tracemalloc
+
+    stored = np.zeros((600, 64, 64), np.uint8)
+    stored[:, 0, 0] = np.arange(600) % 251
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("images", data=stored, chunks=(4, 64, 64), compression="gzip")
+    monkeypatch.setattr("featstore.images.formats.npy.most_bytes", lambda: 1 << 20)
+    monkeypatch.setattr("featstore.images.formats.hdf5._HELD", 1 << 16)
+    data = (tmp_path / "a.h5").read_bytes()
+    assert len(data) < 1 << 20 < stored.nbytes
+    index = formats()["HDF5"].index(data)
+    tracemalloc.start()
+    found = [index.decode(number, None)[0, 0, 0] for number in range(600)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == (np.arange(600) % 251).tolist()
+    assert peak < 1 << 19
+
+
+def test_many_threads_read_the_same_chunks(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    stored = RNG.integers(0, 256, (60, 24, 24), dtype=np.uint8)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("images", data=stored, chunks=(7, 10, 24), compression="gzip")
+    index = formats()["HDF5"].index((tmp_path / "a.h5").read_bytes())
+    with ThreadPoolExecutor(8) as pool:
+        found = [*pool.map(lambda number: index.decode(number, None)[..., 0], range(60))]
+    np.testing.assert_array_equal(found, stored)
+
+
+# MATLAB 7.3: HDF5 behind a header, axes in the other order
+
+HEADER = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Mon Jan  1 00:00:00 2024 HDF5 schema 1.00 ."
+
+
+def matlab(path, **arrays):
+    """Arrays as MATLAB has them, rows before columns, written as MATLAB does."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, values in arrays.items():
+            kept = file.create_dataset(name.replace("__", "/"), data=np.atleast_2d(values).T)
+            kept.attrs["MATLAB_class"] = np.bytes_(np.asarray(values).dtype.name.replace("float64", "double"))
+    with path.open("r+b") as file:
+        file.write(HEADER.ljust(116) + bytes(8) + b"\0\2IM")
+    return path
+
+
+@pytest.mark.parametrize("column", [True, False])
+@pytest.mark.parametrize("colours", [1, 3])
+def test_pictures_of_matlab_lie_along_the_last_axis(tmp_path, colours, column):
+    pictures = PICTURES[..., :colours]
+    stored = np.moveaxis(pictures, 0, -1)
+    labels = LABELS.astype(float)
+    path = matlab(
+        tmp_path / "a.mat",
+        images=stored[:, :, 0] if colours == 1 else stored,
+        labels=labels[:, None] if column else labels[None],
+    )
+    manifest = scan(path)
+    assert [record.label for record in manifest.records] == [str(label) for label in LABELS]
+    for record in manifest.records[::5]:
+        np.testing.assert_array_equal(read_pixels(record, Decoding("x")), pictures[record.frame])
+
+
+def test_a_picture_of_matlab_in_a_class_folder_is_one_image(tmp_path):
+    for number, label in enumerate(("a", "b")):
+        (tmp_path / "d" / label).mkdir(parents=True)
+        values = PICTURES[number].astype(np.int16) * 9
+        matlab(
+            tmp_path / "d" / label / "1.mat",
+            cjdata__image=values[..., 0],
+            cjdata__label=[1.0],
+            cjdata__border=np.ones(9),
+        )
+        matlab(tmp_path / "d" / label / "2.mat", image=PICTURES[number + 4])
+    manifest = scan(tmp_path / "d")
+    assert len(manifest.records) == 4
+    decoding = Decoding("x", value_range=(0.0, 255.0 * 9))
+    found = {record.path.name + record.label: read_pixels(record, decoding) for record in manifest.records}
+    np.testing.assert_array_equal(found["1.matb"][..., 0], PICTURES[1][..., 0])
+    np.testing.assert_array_equal(found["2.mata"], PICTURES[4])
+
+
+def test_pictures_along_another_axis_are_refused_with_what_to_do(tmp_path):
+    path = matlab(tmp_path / "a.mat", images=PICTURES[..., 0], labels=LABELS.astype(float))
+    with pytest.raises(ManifestError, match=r"12 for 20 pictures.*permute\(images, \[2 3 1\]\)"):
+        scan(path)
 
 
 @pytest.mark.parametrize(
@@ -205,4 +367,4 @@ def test_no_copy_of_the_file_stays_open(tmp_path):
     for _ in range(3):
         decode(data)
     assert len([*Path("/proc/self/fd").iterdir()]) <= before
-    assert formats()["HDF5"].suffixes == (".h5", ".hdf5")
+    assert formats()["HDF5"].suffixes == (".h5", ".hdf5", ".mat")

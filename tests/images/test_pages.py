@@ -387,3 +387,18 @@ def test_a_file_that_changes_while_its_pages_are_read_is_noticed(tmp_path):
     with pytest.raises(BadImageError) as caught:
         read_pixels(records[2], DECODING)
     assert caught.value.reason == "missing"
+
+
+@pytest.mark.parametrize(("where", "value"), [("offset", 0), ("count", 0)])
+def test_parts_that_are_not_stored_are_refused_and_not_read_from_elsewhere(tmp_path, where, value):
+    samples = slices(1, shape=(64, 64))[0]
+    tifffile.imwrite(tmp_path / "x.tif", samples, tile=(32, 32))
+    data = bytearray((tmp_path / "x.tif").read_bytes())
+    np.testing.assert_array_equal(decode(bytes(data))[0][..., 0], samples)
+    with tifffile.TiffFile(tmp_path / "x.tif") as file:
+        tag = file.pages[0].tags["TileOffsets" if where == "offset" else "TileByteCounts"]
+    size = {3: 2, 4: 4, 16: 8}[int(tag.dtype)]
+    data[tag.valueoffset : tag.valueoffset + size] = value.to_bytes(size, "little")
+    with pytest.raises(BadImageError, match="1 of 4 parts are not stored") as caught:
+        decode(bytes(data))
+    assert caught.value.reason == "unsupported"

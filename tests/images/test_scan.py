@@ -108,7 +108,7 @@ def test_a_layout_that_cannot_be_meant_is_refused(write, files, complaint):
 def test_a_data_set_that_is_not_there_is_refused(tmp_path, write):
     with pytest.raises(ManifestError, match="does not exist"):
         scan(tmp_path / "nowhere")
-    with pytest.raises(ManifestError, match="neither a folder nor"):
+    with pytest.raises(ManifestError, match="is one image \\(PNG\\)"):
         scan(write({"a/1.png": 1}) / "a/1.png")
 
 

@@ -473,7 +473,6 @@ _LEAD = re.compile(rb"(?:\xef\xbb\xbf)?[\t\n\r ]{0,64}")
 _BARE = "DICOM without the preamble that marks such files"
 _PAIR = "one half of a NIfTI volume (.hdr and .img)"
 _FOREIGN = (
-    (re.compile(rb"\x00\x00\x00.ftypavi[fs]", re.DOTALL), "AVIF"),
     (re.compile(rb"\x00\x00\x00.ftyp(?:hei|hev|mif1|msf1)", re.DOTALL), "HEIC"),
     (re.compile(rb"\x00\x00\x00\x0cjP  \r\n"), "JPEG 2000, damaged in transfer"),
     (re.compile(rb"\x00\x00\x00\x0cJXL |\xff\x0a"), "JPEG XL"),
@@ -510,6 +509,7 @@ _TO_NIFTI = "Write it as NIfTI, which is read: SimpleITK.WriteImage(SimpleITK.Re
 _HINTS = {
     _BARE: "Write it anew with pydicom: dcmread(file, force=True).save_as(file, enforce_file_format=True).",
     _PAIR: "Join both: nibabel.save(nibabel.Nifti1Image.from_image(nibabel.load('v.hdr')), 'v.nii.gz')",
+    "HEIC": "Convert it to PNG first, with libheif: heif-dec FILE.heic FILE.png",
     "gzip": "Unpack it first.",
     "ZIP": "Unpack it first.",
     "7z": "Unpack it first.",
@@ -519,7 +519,8 @@ _HINTS = {
     "JPEG 2000, damaged in transfer": "Fetch it again, in binary mode.",
     "MetaImage": _TO_NIFTI.format(".mha"),
     "NRRD": _TO_NIFTI.format(".nrrd"),
-    "MATLAB": "Save its arrays: numpy.savez('v.npz', images=scipy.io.loadmat('v.mat')['NAME']).",
+    "MATLAB": "Save its arrays, pictures along the first axis: numpy.savez('v.npz',"
+    " images=scipy.io.loadmat('v.mat')['NAME']).",
     "SVG": "Render it to PNG first.",
     "PDF": "Extract its figures as PNG first.",
 }
@@ -555,7 +556,7 @@ def identify_format(head: bytes) -> Format:
         raise BadImageError(
             "lfs_pointer", "The file is a Git-LFS pointer; fetch the image with: git lfs pull"
         )
-    if foreign := _foreign_format(head):
+    if foreign := foreign_format(head):
         raise BadImageError("unsupported", f"The file is {foreign}. {_HINTS.get(foreign, _CONVERT)}")
     raise BadImageError("not_image", _describe(head))
 
@@ -565,7 +566,8 @@ def identify(head: bytes) -> str:
     return identify_format(head).name
 
 
-def _foreign_format(head: bytes) -> str | None:
+def foreign_format(head: bytes) -> str | None:
+    """Name of a format that is not decoded; None if that is not known either."""
     if _HTML.match(head[:HEAD]):  # a page may well contain an <svg>
         return None
     if _SVG.search(head[:HEAD]):

@@ -75,7 +75,8 @@ class Dicom(Format):
         index: Any = None,  # noqa: ANN401
     ) -> tuple[Pixels, Iterable[str]]:
         """Decode one frame; see `Format.decode`."""
-        return (index or self.index(data)).decode(frame, value_range), ()
+        image = index or self.index(data)
+        return image.decode(frame, value_range), image.notes(frame, value_range)
 
     def size(self, file: IO[bytes]) -> tuple[int, int]:
         """Width and height from the header."""

@@ -27,7 +27,7 @@ from featstore.errors import BadImageError
 from featstore.images.formats.container import MAX_PAGES, check_size
 from featstore.images.formats.dicom import TRANSFER_SYNTAX, read_meta, refuse_by_class
 from featstore.images.formats.pillow import no_warnings, window
-from featstore.images.recipe import FILE_WINDOW, window_range
+from featstore.images.recipe import FILE_WINDOW, WINDOWS, pairs, window_range
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -100,7 +100,7 @@ _PIXELS = (
     "PixelData", "FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
     "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
     "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", "PixelPresentation",
+    "PerFrameFunctionalGroupsSequence", "PixelPresentation", "Modality", "RescaleType",
     *(
         f"{part}{colour}PaletteColorLookupTable{what}"
         for colour in ("Red", "Green", "Blue")
@@ -481,6 +481,16 @@ class DicomImage:
             return self._palette(frame)
         return self._colour(frame)
 
+    def notes(self, frame: int, value_range: tuple[float, ...] | None) -> tuple[str, ...]:
+        """``not_hounsfield`` where a window of CT is put on grey values that are in another unit."""
+        if value_range is None or self.header.photometric not in GREY or not self.is_deep(frame):
+            return ()
+        modality = str(self.dataset.get("Modality", "") or "").strip().upper()
+        source = self._source(frame, "PixelValueTransformationSequence")
+        in_unit = str(source.get("RescaleType", "") or "").strip().upper().startswith("HU")
+        of_ct = any(window_range(*named) in pairs(value_range) for named in WINDOWS.values())
+        return ("not_hounsfield",) if of_ct and modality not in {"", "CT"} and not in_unit else ()
+
     def values(self, frame: int) -> NDArray[Any]:
         """Grey values of a frame in the unit of the modality, ``(height, width)``."""
         return self._in_unit(self._stored(frame)[0], frame)
@@ -565,7 +575,12 @@ class DicomImage:
     def _rescale(self, frame: int) -> tuple[float, float]:
         """Slope and intercept."""
         source = self._source(frame, "PixelValueTransformationSequence")
-        return _number(source, "RescaleSlope", 1.0), _number(source, "RescaleIntercept", 0.0)
+        slope = _number(source, "RescaleSlope", 1.0)
+        if not slope:
+            raise BadImageError(
+                "corrupt", "The DICOM file has a RescaleSlope of 0: all of its pixels would be alike."
+            )
+        return slope, _number(source, "RescaleIntercept", 0.0)
 
     def _source(self, frame: int, keyword: str) -> Any:  # noqa: ANN401
         """What says something of a frame: a sequence of its own, that of all frames, or the file."""

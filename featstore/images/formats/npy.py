@@ -18,42 +18,48 @@ from featstore.images.formats.nifti import AXES, SliceChoice, parse_slices
 from featstore.processes import memory_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
 
-class Npy(Format):
-    """An array of NumPy: a picture, or a stack whose first axis counts pictures."""
+class ArrayFormat(Format):
+    """Arrays of pictures in a file: what all such formats have in common, once they say which arrays there are."""
 
-    name: ClassVar[str] = "NPY"
-    suffixes: ClassVar[tuple[str, ...]] = (".npy",)
-    magic: ClassVar[re.Pattern[bytes]] = re.compile(rb"\x93NUMPY[\1-\3]\0")
     version: ClassVar[str] = "1"
-    code: ClassVar[int] = 10
     has_slices: ClassVar[bool] = True
+
+    def shapes(self, file: IO[bytes]) -> Sequence[ArrayShape]:
+        """Arrays of pictures in an open file, in the order of their pictures; values are not read."""
+        raise NotImplementedError
+
+    def index(self, data: bytes) -> Stack:
+        """The pictures, or where they are."""
+        raise NotImplementedError
 
     def most_bytes(self) -> int:
         """As much as of any file of arrays."""
         return most_bytes()
 
     def list_pages(self, file: IO[bytes]) -> Pages:
-        """Each picture of the stack."""
-        return pages_of([read_shape(file)])
+        """Each picture of all arrays that hold pictures."""
+        file.seek(0)
+        return pages_of(self.shapes(file))
 
     def choose(self, file: IO[bytes], pages: Pages, slices: str) -> Pages:  # noqa: ARG002
         """Slices of volumes that ``--slices`` asks for."""
         file.seek(0)
-        return pages_of([read_shape(file)], slices)
+        return pages_of(self.shapes(file), slices)
 
-    def index(self, data: bytes) -> Stack:
-        """The pictures, where they are in the file."""
-        return Stack((read_array(data),))
-
-    def needs_range(self, data: bytes, frame: int, index: Stack | None = None) -> bool:  # noqa: ARG002
-        """Whether the values are anything else than bytes, or true and false."""
-        return read_shape(io.BytesIO(data)).is_deep
+    def needs_range(self, data: bytes, frame: int, index: Stack | None = None) -> bool:
+        """Whether the values of a picture are anything else than bytes, or true and false."""
+        shapes = self.shapes(io.BytesIO(data)) if index is None else [one.shape for one in index.arrays]
+        for shape in shapes:
+            if frame < shape.pages:
+                return shape.is_deep
+            frame -= shape.pages
+        return False
 
     def decode(
         self,
@@ -66,12 +72,37 @@ class Npy(Format):
         return (index or self.index(data)).decode(frame, value_range), ()
 
     def size(self, file: IO[bytes]) -> tuple[int, int]:
-        """Width and height of each picture."""
-        return read_shape(file).size
+        """Width and height of the first picture."""
+        file.seek(0)
+        return self.shapes(file)[0].size
 
-    def bytes_per_pixel(self, file: IO[bytes]) -> float:  # noqa: ARG002
-        """What windowing takes; the stored values are the file."""
-        return BYTES_PER_PIXEL
+    def bytes_per_pixel(self, file: IO[bytes]) -> float:
+        """What windowing takes, and what is held at once."""
+        file.seek(0)
+        shapes = self.shapes(file)
+        return BYTES_PER_PIXEL + self.held_bytes(file, shapes) / max(1, math.prod(shapes[0].size))
+
+    def held_bytes(self, file: IO[bytes], shapes: Sequence[ArrayShape]) -> int:  # noqa: ARG002
+        """Bytes that are unpacked together, beside those of the file."""
+        return 0
+
+
+class Npy(ArrayFormat):
+    """An array of NumPy: a picture, or a stack whose first axis counts pictures."""
+
+    name: ClassVar[str] = "NPY"
+    suffixes: ClassVar[tuple[str, ...]] = (".npy",)
+    magic: ClassVar[re.Pattern[bytes]] = re.compile(rb"\x93NUMPY[\1-\3]\0")
+    code: ClassVar[int] = 10
+
+    def shapes(self, file: IO[bytes]) -> Sequence[ArrayShape]:
+        """The only array."""
+        return [read_shape(file)]
+
+    def index(self, data: bytes) -> Stack:
+        """The pictures, where they are in the file."""
+        shape = read_shape(io.BytesIO(data))
+        return Stack((read_array(data, shape),))
 
 
 BYTES_PER_PIXEL = 24
@@ -214,7 +245,8 @@ def read_shape(file: IO[bytes], kinds: str = NUMBERS) -> ArrayShape:
         ) from error
     if dtype.hasobject:
         raise BadImageError(
-            "unsupported", "An array of Python objects, which is never unpickled; save numbers."
+            "unsupported",
+            "An array of Python objects, which is never unpickled; save numbers, or texts with .astype(str).",
         )
     if dtype.kind not in kinds or (dtype.kind in NUMBERS and dtype.itemsize > _WIDEST):
         raise BadImageError("unsupported", "An array of something else than real numbers of up to 64 bits.")
@@ -265,23 +297,33 @@ def _numbers(array: ArrayShape, choice: SliceChoice) -> Sequence[int]:
     return [sum(sides[:axis]) + number for number in choice.numbers(sides[axis]) if number < sides[axis]]
 
 
-def pages_in(array: NDArray[Any]) -> int:
-    """How many pictures an array of a `Stack` holds."""
-    return len(array) if array.ndim == _COLOURS else len(array) * sum(array.shape[1:4])
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayOfPictures:
+    """Pictures or volumes of an array.
 
+    Attributes
+    ----------
+    shape
+        What the array says of itself.
+    read
+        Gives a picture ``(height, width, channels)``, or a volume ``(depth, height, width, 1)``, by its number.
+    """
 
-def _picture(array: NDArray[Any], number: int) -> NDArray[Any]:
-    """Picture ``(height, width, channels)`` of an array of a `Stack`."""
-    if array.ndim == _COLOURS:
-        found: NDArray[Any] = array[number]
-        return found
-    volume, number = divmod(number, sum(array.shape[1:4]))
-    axis = 0
-    while number >= array.shape[1 + axis]:
-        number -= array.shape[1 + axis]
-        axis += 1
-    taken: NDArray[Any] = array[volume].take(number, axis)
-    return taken
+    shape: ArrayShape
+    read: Callable[[int], NDArray[Any]]
+
+    def picture(self, number: int) -> NDArray[Any]:
+        """Picture ``(height, width, channels)``; of volumes the slice of this number, along all axes."""
+        if self.shape.volumes is None:
+            return self.read(number)
+        sides = self.shape.volumes[1:]
+        volume, number = divmod(number, sum(sides))
+        axis = 0
+        while number >= sides[axis]:
+            number -= sides[axis]
+            axis += 1
+        taken: NDArray[Any] = self.read(volume).take(number, axis)
+        return taken
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -291,16 +333,15 @@ class Stack:
     Attributes
     ----------
     arrays
-        Of shape (pictures, height, width, channels), one behind the other; volumes of grey (volumes, depth, height,
-        width, 1).
+        One behind the other.
     """
 
-    arrays: tuple[NDArray[Any], ...]
+    arrays: tuple[ArrayOfPictures, ...]
 
     @property
     def last(self) -> int:
         """Number of the last picture."""
-        return sum(map(pages_in, self.arrays)) - 1
+        return sum(array.shape.pages for array in self.arrays) - 1
 
     def decode(self, frame: int, value_range: tuple[float, ...] | None) -> NDArray[np.uint8]:
         """Pixels ``(height, width, 1 or 3)`` of a picture: bytes as they are, true as white, others windowed.
@@ -316,14 +357,14 @@ class Stack:
 
         number = frame
         for array in self.arrays:
-            if 0 <= number < pages_in(array):
+            if 0 <= number < array.shape.pages:
                 break
-            number -= pages_in(array)
+            number -= array.shape.pages
         else:
             raise BadImageError(
                 "corrupt", f"The arrays hold {self.last + 1} pictures and none of number {frame}."
             )
-        picture = _picture(array, number)
+        picture = array.picture(number)
         check_size(picture.shape[1], picture.shape[0])
         if picture.dtype.str == "|b1":
             return np.where(picture, np.uint8(255), np.uint8(0))
@@ -334,28 +375,28 @@ class Stack:
         return window(picture[..., 0] if picture.shape[2] == 1 else picture, value_range)
 
 
-def read_array(data: bytes | memoryview, found: ArrayShape | None = None) -> NDArray[Any]:
-    """Pictures ``(count, height, width, channels)`` of an array, without copying them.
+def read_array(data: bytes | memoryview, found: ArrayShape) -> ArrayOfPictures:
+    """Pictures of an array, without copying them.
 
     Parameters
     ----------
     data
         The array as `numpy.save` writes it.
     found
-        What its header says, if that is read.
+        What its header says.
 
     Raises
     ------
     BadImageError
-        As for `read_shape`; ``truncated``.
+        ``truncated``.
     """
     import numpy as np
 
-    found = found or read_shape(io.BytesIO(data))
     if len(data) - found.start < found.bytes:
         raise BadImageError("truncated", "The array has fewer values than it announces.")
     flat = np.frombuffer(data, found.dtype, math.prod(found.shape), found.start)
-    return stacked(flat.reshape(found.shape, order="F" if found.is_fortran else "C"), found)
+    array = stacked(flat.reshape(found.shape, order="F" if found.is_fortran else "C"), found)
+    return ArrayOfPictures(found, array.__getitem__)
 
 
 def stacked(array: NDArray[Any], found: ArrayShape) -> NDArray[Any]:

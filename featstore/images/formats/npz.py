@@ -18,25 +18,23 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from featstore.errors import BadImageError
 from featstore.images.formats import npy
-from featstore.images.formats.container import MAX_BYTES, Format, Pages, check_length
+from featstore.images.formats.container import MAX_BYTES, check_length
 from featstore.serialization import open_regular, read_bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 
-class Npz(Format):
+class Npz(npy.ArrayFormat):
     """An archive of NumPy arrays: each picture of those that hold pictures, train before val before test."""
 
     name: ClassVar[str] = "NPZ"
     suffixes: ClassVar[tuple[str, ...]] = (".npz",)
     magic: ClassVar[re.Pattern[bytes]] = re.compile(rb"PK\x03\x04.{26}", re.DOTALL)
-    version: ClassVar[str] = "1"
     code: ClassVar[int] = 11
-    has_slices: ClassVar[bool] = True
 
     def sniff(self, head: bytes) -> bool:
         """Whether it is an archive whose first member is an array."""
@@ -45,58 +43,21 @@ class Npz(Format):
         (length,) = struct.unpack_from("<H", head, 26)
         return head[30 : 30 + length].endswith(b".npy")
 
-    def most_bytes(self) -> int:
-        """As much as of any file of arrays."""
-        return npy.most_bytes()
-
-    def list_pages(self, file: IO[bytes]) -> Pages:
-        """Each picture of all arrays that hold pictures."""
+    def shapes(self, file: IO[bytes]) -> Sequence[npy.ArrayShape]:
+        """All arrays that hold pictures."""
         with opened(file) as archive:
-            return npy.pages_of([member.array for _, member in _pictures(members(archive))])
-
-    def choose(self, file: IO[bytes], pages: Pages, slices: str) -> Pages:  # noqa: ARG002
-        """Slices of volumes that ``--slices`` asks for."""
-        with opened(file) as archive:
-            return npy.pages_of([member.array for _, member in _pictures(members(archive))], slices)
+            return [member.array for _, member in _pictures(archive)]
 
     def index(self, data: bytes) -> npy.Stack:
         """The pictures, unpacked."""
         with opened(io.BytesIO(data)) as archive:
-            found = [member for _, member in _pictures(members(archive))]
+            found = [member for _, member in _pictures(archive)]
             _refuse_too_much(found)
             return npy.Stack(tuple(npy.read_array(unpack(archive, member), member.array) for member in found))
 
-    def needs_range(self, data: bytes, frame: int, index: npy.Stack | None = None) -> bool:
-        """Whether the values of a picture are anything else than bytes, or true and false."""
-        del index
-        with opened(io.BytesIO(data)) as archive:
-            for _, member in _pictures(members(archive)):
-                if frame < member.array.pages:
-                    return member.array.is_deep
-                frame -= member.array.pages
-        return False
-
-    def decode(
-        self,
-        data: bytes,
-        frame: int,
-        value_range: tuple[float, ...] | None,
-        index: Any = None,  # noqa: ANN401
-    ) -> tuple[NDArray[Any], Iterable[str]]:
-        """Decode one picture; see `Format.decode`."""
-        return (index or self.index(data)).decode(frame, value_range), ()
-
-    def size(self, file: IO[bytes]) -> tuple[int, int]:
-        """Width and height of the first picture."""
-        with opened(file) as archive:
-            return _pictures(members(archive))[0][1].array.size
-
-    def bytes_per_pixel(self, file: IO[bytes]) -> float:
-        """What windowing takes, and with it all pictures, which are unpacked together."""
-        with opened(file) as archive:
-            found = [member.array for _, member in _pictures(members(archive))]
-        width, height = found[0].size
-        return npy.BYTES_PER_PIXEL + sum(array.bytes for array in found) / max(1, width * height)
+    def held_bytes(self, file: IO[bytes], shapes: Sequence[npy.ArrayShape]) -> int:  # noqa: ARG002
+        """All pictures."""
+        return sum(shape.bytes for shape in shapes)
 
 
 # Members of an archive
@@ -140,8 +101,10 @@ def opened(file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
         raise BadImageError("corrupt", "The archive is damaged, or cut short.") from error
 
 
-def members(archive: zipfile.ZipFile, kinds: str = npy.NUMBERS) -> dict[str, Member]:
-    """Arrays of an archive by name, without their values; those of other kinds of values are passed over."""
+def members(
+    archive: zipfile.ZipFile, kinds: str = npy.NUMBERS, others: dict[str, str] | None = None
+) -> dict[str, Member]:
+    """Arrays of an archive by name, without their values; why others are passed over goes to `others`."""
     found = {}
     if len(archive.infolist()) > _MAX_MEMBERS:
         raise BadImageError("unsupported", f"An archive of more than {_MAX_MEMBERS} arrays.")
@@ -149,11 +112,14 @@ def members(archive: zipfile.ZipFile, kinds: str = npy.NUMBERS) -> dict[str, Mem
         if not info.filename.endswith(".npy") or info.compress_type not in _METHODS or info.flag_bits & 1:
             continue
         with archive.open(info) as file:
+            name = info.filename.removesuffix(".npy")
             try:
-                found[info.filename.removesuffix(".npy")] = Member(info, npy.read_shape(file, kinds))
+                found[name] = Member(info, npy.read_shape(file, kinds))
             except BadImageError as error:
                 if error.reason != "unsupported":
                     raise
+                if others is not None:
+                    others[name] = error.detail
     return found
 
 
@@ -182,7 +148,7 @@ def _refuse_too_much(found: Iterable[Member]) -> None:
 
 # Which arrays are pictures, and which say something of them
 
-HDF5 = (".h5", ".hdf5")
+HDF5 = (".h5", ".hdf5", ".mat")
 ARRAYS = (".npz", ".npy", *HDF5)
 """Suffixes of files of arrays, which may be a data set of their own."""
 SIDES = ("train", "val", "test")
@@ -211,21 +177,42 @@ def role_of(name: str) -> tuple[str, str | None] | None:
     return None
 
 
-def _pictures(found: dict[str, Member]) -> list[tuple[str | None, Member]]:
-    return [(side, found[name]) for side, name in pictures_of(found)]
+def _role_inside(name: str) -> str | None:
+    """What an array of a group is by its own name: ``cjdata/image``."""
+    return _ROLES.get(name.rpartition("/")[2].lower())
 
 
-def pictures_of(found: Collection[str]) -> list[tuple[str | None, str]]:
+def _pictures(archive: zipfile.ZipFile) -> list[tuple[str | None, Member]]:
+    others: dict[str, str] = {}
+    found = members(archive, others=others)
+    return [(side, found[name]) for side, name in pictures_of(found, others)]
+
+
+def pictures_of(
+    found: Collection[str], others: Mapping[str, str] | None = None
+) -> list[tuple[str | None, str]]:
     """Arrays of pictures with their side of the split, in the order of `SIDES`, those without a side last.
+
+    Parameters
+    ----------
+    found
+        Names of arrays of numbers.
+    others
+        Names of other arrays, and why they cannot be pictures.
 
     Raises
     ------
     BadImageError
         ``unsupported`` if there is none, or two for a side.
     """
+    others = others or {}
+    refuse_other(others, "images")
     named = {name: role for name in found if (role := role_of(name))}
     sides = {side: name for name, (role, side) in named.items() if role == "images"}
-    if not sides and len(found) == 1:
+    inner = [name for name in found if "/" in name and _role_inside(name) == "images"]
+    if not sides and len(inner) == 1:
+        sides = {None: inner[0]}
+    if not sides and len(found) + len(others) == 1:
         sides = {None: next(iter(found))}
     if not sides or len(sides) < sum(role == "images" for role, _ in named.values()):
         raise BadImageError(
@@ -235,6 +222,19 @@ def pictures_of(found: Collection[str]) -> list[tuple[str | None, str]]:
         )
     ordered = [side for side in (*SIDES, None) if side in sides]
     return [(side, sides[side]) for side in ordered]
+
+
+def refuse_other(others: Mapping[str, str], *roles: str) -> None:
+    """Refuse a file whose pictures or labels, by their names, are arrays that cannot be read.
+
+    Raises
+    ------
+    BadImageError
+        ``unsupported``.
+    """
+    for name, why in others.items():
+        if (role := role_of(name)) and role[0] in roles:
+            raise BadImageError("unsupported", f"{name!r} cannot be its {role[0]}. {why}")
 
 
 class PageTable(NamedTuple):
@@ -297,20 +297,23 @@ def labels_beside(path: Path) -> Path:
 
 def _table_of_archive(file: IO[bytes]) -> PageTable:
     with opened(file) as archive:
-        found = members(archive, npy.NAMES)
-        shapes = {name: member.array for name, member in members(archive).items()}
+        others: dict[str, str] = {}
+        found = members(archive, npy.NAMES, others)
+        refuse_other(others, "images", "labels", "groups")
+        shapes = {name: member.array for name, member in members(archive, others=others).items()}
 
         def values(name: str, count: int) -> NDArray[Any]:
             own = found[name]
             return _values(unpack(archive, own), own.array, count)
 
-        return table_of(found, shapes, values)
+        return table_of(found, shapes, values, others)
 
 
 def table_of(
     names: Iterable[str],
     shapes: Mapping[str, npy.ArrayShape],
     values: Callable[[str, int], NDArray[Any]],
+    others: Mapping[str, str] | None = None,
 ) -> PageTable:
     """What the arrays of a file say of its pictures.
 
@@ -322,6 +325,8 @@ def table_of(
         Of those that may be pictures.
     values
         Reads an array that has a row for each of so many pictures.
+    others
+        Names of arrays that cannot be pictures, and why.
 
     Raises
     ------
@@ -333,9 +338,15 @@ def table_of(
     groups: list[str] = []
     ordered = sorted(names, key=lambda name: name.lower().rpartition("/")[2] not in _SECOND)
     named = {role: name for name in ordered if (role := role_of(name))}
-    pictures = pictures_of(shapes)
+    pictures = pictures_of(shapes, others)
     npy.pages_of([shapes[name] for _, name in pictures])
     for side, name in pictures:
+        if len(shapes[name].shape) == 2:  # noqa: PLR2004
+            rows = " x ".join(map(str, shapes[name].shape))
+            raise BadImageError(
+                "unsupported",
+                f"{name!r} of {rows} is one picture; if each row is one, save {name}.reshape(-1, HEIGHT, WIDTH).",
+            )
         count = shapes[name].count
         if ("labels", side) not in named:
             what = "labels" if side is None else f"{side}_labels"
@@ -402,13 +413,11 @@ def classes_of(values: NDArray[Any], count: int) -> list[str]:
 
 def names_of(values: NDArray[Any], count: int) -> list[str]:
     """One name for each picture; whole numbers without a point."""
-    import numpy as np
-
     flat = values.reshape(-1)
     if len(flat) != count:
         raise BadImageError("unsupported", f"There are {len(flat)} labels or groups for {count} pictures.")
-    if flat.dtype.kind == "f" and np.isfinite(flat).all() and (flat == np.rint(flat)).all():
-        flat = flat.astype(np.int64)
+    if flat.dtype.kind == "f":
+        return [str(int(cell)) if cell.is_integer() else str(cell) for cell in flat.tolist()]
     if flat.dtype.kind == "S":
         return [cell.decode("utf-8", "replace") for cell in flat.tolist()]
     return [str(cell) for cell in flat.tolist()]

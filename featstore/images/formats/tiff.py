@@ -62,7 +62,21 @@ class Tiff(PillowFormat):
         from featstore.images.formats.tiff_samples import read_page, read_sample_layout
 
         file, directory = page_tiff(data, frame, index)
+        _require_stored(directory)
         return read_page(file, read_sample_layout(directory), value_range)
+
+
+def _require_stored(directory: tags.Directory) -> None:
+    """Refuse a page of which some parts are not in the file: Pillow would read the header in their place."""
+    places = directory.values(tags.TILE_OFFSETS) or directory.values(tags.STRIP_OFFSETS)
+    lengths = directory.values(tags.TILE_BYTES) or directory.values(tags.STRIP_BYTES)
+    absent = sum(not place for place in places) or (sum(not n for n in lengths) if len(places) > 1 else 0)
+    if absent:
+        raise BadImageError(
+            "unsupported",
+            f"TIFF of which {absent} of {len(places)} parts are not stored (sparse): write it whole, with"
+            " gdal_translate FILE FILE.png or the program that it is from.",
+        )
 
 
 # Pages that are images

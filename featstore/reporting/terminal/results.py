@@ -453,8 +453,13 @@ def _bad_text(bad: Sequence[tuple[str, str, str]], head: str = "", *, cured: boo
     """Files in quarantine with the reason of each, and unless it was said above what to do about each reason."""
     if not bad:
         return ""
-    lines = [f"  {printable(path)}: {reason} ({printable(detail)})" for path, reason, detail in bad[:LISTED]]
-    more = [f"  and {len(bad) - LISTED} more"] if len(bad) > LISTED else []
+    rows = Counter(bad)
+    lines = [
+        f"  {printable(path)}: {reason} ({printable(detail)})" + (f", {many} pictures" if many > 1 else "")
+        for (path, reason, detail), many in [*rows.items()][:LISTED]
+    ]
+    left = len(bad) - sum([*rows.values()][:LISTED])
+    more = [f"  and {left} more"] if left else []
     head = head or f"{counted(len(bad), 'image is', 'images are')} in quarantine; everything else goes on:"
     cures = [f"{reason}: {REASONS[reason]}" for reason in sorted({row[1] for row in bad} & REASONS.keys())]
     return "\n".join([head, *lines, *more, *([] if cured else cures)])
