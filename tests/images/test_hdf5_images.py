@@ -119,6 +119,12 @@ def lzf(path):
         file.create_dataset("images", data=PICTURES, compression="lzf")
 
 
+def minc(path):
+    write(
+        path, **{"minc-2.0__image__0__image": PICTURES[..., 0], "minc-2.0__image__0__image-max": np.ones(12)}
+    )
+
+
 def across(path):
     with h5py.File(path, "w") as file:
         file.create_dataset("images", (200_000, 300, 300), "u1", chunks=(200_000, 3, 3))
@@ -145,6 +151,7 @@ def empty(path):
         (virtual, "unsupported", "outside the file"),
         (hollow, "too_large", "more than 1,000,000"),
         (lzf, "unsupported", "packed by LZF"),
+        (minc, "unsupported", "MINC volume"),
         (across, "too_large", "h5repack -l images:CHUNK=1x"),
         (absent, "truncated", "not all of that is in the file"),
         (short, "truncated", "truncated"),

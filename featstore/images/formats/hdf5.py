@@ -438,10 +438,7 @@ def _picture_sets(found: _Listed, *, is_matlab: bool) -> dict[str, _PictureSet]:
     BadImageError
         ``unsupported`` for features, for weights and for what has no pictures; ``too_large``, ``corrupt``.
     """
-    if found.keys() >= _OWN:
-        raise BadImageError(
-            "unsupported", "The HDF5 file holds features, as featstore's cache does, and no images."
-        )
+    _refuse_of_others(found)
     numbers = [name for name in found if found[name][1][1:2] in set(npy.NUMBERS)]
     if not numbers:
         raise BadImageError("unsupported", f"The HDF5 file holds no numbers: {_names(found)}.")
@@ -471,6 +468,20 @@ def _picture_sets(found: _Listed, *, is_matlab: bool) -> dict[str, _PictureSet]:
                 f" write it with a chunk for each picture: h5repack -l {name}:CHUNK=1x... FILE NEW",
             )
     return sets
+
+
+def _refuse_of_others(found: _Listed) -> None:
+    """Refuse files whose data sets mean something else than pictures as they lie there."""
+    if found.keys() >= _OWN:
+        raise BadImageError(
+            "unsupported", "The HDF5 file holds features, as featstore's cache does, and no images."
+        )
+    if any(name.startswith("minc-2.0/") for name in found):
+        raise BadImageError(
+            "unsupported",
+            "The HDF5 file is a MINC volume. Write it as NIfTI, which is read: nibabel.save("
+            "nibabel.Nifti1Image.from_image(nibabel.load('v.mnc')), 'v.nii.gz')",
+        )
 
 
 def _names(found: _Listed) -> str:

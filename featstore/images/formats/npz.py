@@ -177,11 +177,6 @@ def role_of(name: str) -> tuple[str, str | None] | None:
     return None
 
 
-def _role_inside(name: str) -> str | None:
-    """What an array of a group is by its own name: ``cjdata/image``."""
-    return _ROLES.get(name.rpartition("/")[2].lower())
-
-
 def _pictures(archive: zipfile.ZipFile) -> list[tuple[str | None, Member]]:
     others: dict[str, str] = {}
     found = members(archive, others=others)
@@ -209,7 +204,7 @@ def pictures_of(
     refuse_other(others, "images")
     named = {name: role for name in found if (role := role_of(name))}
     sides = {side: name for name, (role, side) in named.items() if role == "images"}
-    inner = [name for name in found if "/" in name and _role_inside(name) == "images"]
+    inner = [name for name in found if name.lower().endswith(("/image", "/images"))]
     if not sides and len(inner) == 1:
         sides = {None: inner[0]}
     if not sides and len(found) + len(others) == 1:
