@@ -440,9 +440,10 @@ def explain(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace maps that are there.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Show where in images the evidence lies: a map per backbone, in logits, exact.
+    """Show where in images the evidence lies: a map per backbone, in logits.
 
-    For models that are linear in the vectors the logit is the mean of a map over the image: the numbers add up.
+    For models that are linear in the vectors the logit is the mean of a map over the image, exactly: the numbers add
+    up. For others maps are approximate (integrated gradients), and say by how much they do not.
     Writes a picture (.png) and the maps (.npz) of each image. Pictures show patients: treat them as such.
 
     Example: featstore explain runs/mine scans/a.png

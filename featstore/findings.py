@@ -375,7 +375,7 @@ CATALOGUE: dict[str, FindingKind] = {
     "FS401": FindingKind(
         "not_above_shortcut",
         "warning",
-        "The best score is not above that of guessing without a network: the data allow no statement about the"
+        "The score is not shown to be above that of guessing without a network: the data allow no statement about the"
         " pictures.",
         "Mend the shortcut (FS101) first.",
     ),

@@ -1,4 +1,4 @@
-"""`explain`: where in an image the evidence of a linear model lies, exactly.
+"""`explain`: where in an image the evidence of a model lies; of a linear one exactly.
 
 A backbone's vector is the mean of its last feature map f(x, y) over all positions, and a linear model's logit a
 weighted sum of vectors. So the logit is a mean over positions, too::
@@ -8,6 +8,13 @@ weighted sum of vectors. So the logit is a mean over positions, too::
 with weights w, and mean m and scale s of each column in training. What stands behind "mean over" is the map: class
 activation mapping (Zhou, Khosla, Lapedriza, Oliva & Torralba 2016, "Learning deep features for discriminative
 localization", CVPR), with the standardisation taken in, so that nothing is left over.
+
+A model that is not linear has no such weights. Its maps are approximate, and are called so: w s is replaced by the
+gradient of the logit, averaged along the straight way from the mean vector of training to the image's own
+(integrated gradients: Sundararajan, Taly & Yan 2017, "Axiomatic attribution for deep networks", ICML). On a linear
+model that is the exact map. Taken along the true way, maps and constant would add up to the logit here, too; by how
+much they do not is told of each image. Eigen-CAM, which looks at the feature maps alone, would show the same of any
+head, and explains none (`docs/decisions/034-approximate-maps.md`).
 """
 
 from __future__ import annotations
@@ -31,6 +38,7 @@ from featstore.extraction.pipeline import embed_images
 from featstore.fusion.strategy import FOLDER, FusionStrategy
 from featstore.images.reading import read_pixels
 from featstore.images.scan import ScanOptions, refuse_unknown_options
+from featstore.reporting.verdict import approximation_text
 from featstore.results.fusion import Explanation, Explanations
 from featstore.serialization import write_private
 from featstore.tables import printable
@@ -45,6 +53,7 @@ if TYPE_CHECKING:
     from featstore.extraction.networks import BackoffBackbone
     from featstore.fusion.linear import LinearModel
     from featstore.results.fusion import Prediction, Predictions
+    from featstore.store.notes import BadImage
     from featstore.types import Backbone, Features, ImageRecord, Pixels
 
     Floats = NDArray[np.float64]
@@ -62,12 +71,15 @@ def explain(
     weights: Mapping[str, str] | None = None,
     **reading: Unpack[ScanOptions],
 ) -> Explanations:
-    """Show where in images the evidence lies: a map per backbone and their sum, in logits, exact.
+    """Show where in images the evidence lies: a map per backbone and their sum, in logits.
+
+    They are exact for a strategy that is linear in the vectors, and integrated gradients, called approximate, for
+    others; a count of votes or neighbours has none.
 
     Parameters
     ----------
     folder
-        Run of `featstore.fuse`, with a strategy that is linear in the vectors.
+        Run of `featstore.fuse`.
     images
         As for `featstore.predict`. They need not be of the data set that the model was fitted on.
     class_name
@@ -83,7 +95,7 @@ def explain(
     Raises
     ------
     UsageError
-        If the strategy is not linear, nothing that was given is an image, or there are maps in the folder already.
+        If the strategy has no maps, nothing that was given is an image, or there are maps in the folder already.
     BackboneError
         If a backbone's vector is no mean of a feature map.
     RunError
@@ -94,6 +106,7 @@ def explain(
     References
     ----------
     Zhou et al. 2016, "Learning deep features for discriminative localization", CVPR: class activation mapping.
+    Sundararajan, Taly & Yan 2017, "Axiomatic attribution for deep networks", ICML: integrated gradients.
 
     Examples
     --------
@@ -133,7 +146,7 @@ def prepare(
     """Check everything that can be checked without loading a network; arguments are those of `explain`."""
     refuse_unknown_options(reading)
     model = read_model(Path(folder))
-    _require_exact(model)
+    _require_maps(model)
     if class_name is not None and class_name not in model.classes:
         raise UnknownNameError(
             f"The model knows no class {class_name!r}.", did_you_mean(class_name, model.classes)
@@ -173,14 +186,14 @@ def explain_records(
     Raises
     ------
     UsageError, BackboneError
-        If the model has no exact maps, see `explain`.
+        If the model has no maps, see `explain`.
     RunError
         If the folder holds no model.
     WeightsError
         If the weights are neither named nor where featstore looks by itself.
     """
     model = read_model(folder)
-    _require_exact(model)
+    _require_maps(model)
     images = NewImages(tuple(records), frozenset(), (), 0, ())
     prepared = Prepared(model, images, find_all_weights(model, weights), {}, ())
     return {record.id: explained for record, explained in _evidence(prepared, None)[1]}
@@ -191,11 +204,17 @@ def _evidence(
 ) -> tuple[Predictions, list[tuple[ImageRecord, Explanation]]]:
     """Load the networks and compute answers and maps of all images that decode."""
     model, records = prepared.model, prepared.images.records
-    maps = EvidenceMaps(model)
-    rows, bad = embed_images(records, model.keys, prepared.weights, TENSORFLOW, maps.of_network)
-    parts = {image: maps.split(row) for image, row in rows.items()}
+    exact = model.strategy.linear_logits() is not None
+    maps: EvidenceMaps | ApproximateMaps = EvidenceMaps(model) if exact else ApproximateMaps(model)
+    parts: dict[str, tuple[Features, dict[str, Floats]]] = {}
+    bad: dict[str, BadImage] = {}
+    for start in range(0, len(records), maps.at_a_time):
+        some = records[start : start + maps.at_a_time]
+        rows, failed = embed_images(some, model.keys, prepared.weights, TENSORFLOW, maps.of_network)
+        parts |= {image: maps.split(row) for image, row in rows.items()}
+        bad |= failed
     told = answer(prepared, {image: features for image, (features, _) in parts.items()}, bad)
-    good = [record for record in records if record.id in rows]
+    good = [record for record in records if record.id in parts]
     return told, [
         (
             record,
@@ -214,23 +233,28 @@ def _default_class(model: Model, prediction: Prediction) -> str:
 # What has maps
 
 
-def linear_logits(strategy: FusionStrategy) -> LinearModel:
-    """Logits of a fitted strategy as a linear function of the vectors.
+def require_gradient(model: Model) -> None:
+    """Make sure that a strategy that is not linear has approximate maps.
 
     Raises
     ------
     UsageError
-        If they are none; with the strategies that are linear.
+        If its answer does not change with small changes of a vector, or the run does not know the mean of training.
     """
-    model = strategy.linear_logits()
-    if model is None:
-        name = registry.name_of(FOLDER, type(strategy)) or type(strategy).__name__
-        first, *others = linear_strategies()
+    name = registry.name_of(FOLDER, type(model.strategy)) or type(model.strategy).__name__
+    first, *others = linear_strategies()
+    remedy = f"Fit one that is linear: `featstore fuse DATA --strategy {first}`. So are {', '.join(others)}."
+    if not model.strategy.is_smooth:
         raise UsageError(
-            f"{name} is not linear in the vectors, so its answer has no exact map.",
-            f"Fit one that is: `featstore fuse DATA --strategy {first}`. So are {', '.join(others)}.",
+            f"{name} has no map: its answer jumps, and no evidence of single positions adds up to it.",
+            remedy,
         )
-    return model
+    if model.unlike is None:
+        raise UsageError(
+            f"{name} is not linear in the vectors, and the run keeps no mean of its training images, from which"
+            " evidence is counted (it had too few patients, or is one of before).",
+            remedy,
+        )
 
 
 def linear_strategies() -> list[str]:
@@ -242,14 +266,15 @@ def linear_strategies() -> list[str]:
     return sorted(found, key=lambda name: (name != "concat_logreg", name))
 
 
-def _require_exact(model: Model) -> None:
+def _require_maps(model: Model) -> None:
     """Refuse, before anything is loaded, a model whose maps are not to be had, by its head or by its networks."""
     if model.covariates is not None:
         raise UsageError(
             "The model has covariates, whose evidence lies in no image.",
             "Fit it again without --covariates: featstore fuse DATA --out RUN",
         )
-    linear_logits(model.strategy)
+    if model.strategy.linear_logits() is None:
+        require_gradient(model)
     for key in model.keys:
         name = key.backbone.name
         if key.backbone.is_imported or key.backbone.has_loader:
@@ -259,7 +284,7 @@ def _require_exact(model: Model) -> None:
             )
         if key.backbone.precision != FLOAT32:
             raise UsageError(
-                f"The model was fitted on vectors of {key.backbone.precision}; maps are exact in float32 alone.",
+                f"The model was fitted on vectors of {key.backbone.precision}; maps are those of float32 alone.",
                 "Run `featstore extract DATA --precision float32`, and fuse again.",
             )
 
@@ -271,10 +296,19 @@ class EvidenceMaps:
     ----------
     model
         Of a run, linear in the vectors.
+
+    Attributes
+    ----------
+    at_a_time
+        Images whose maps are in memory together.
     """
 
+    at_a_time = 4096
+
     def __init__(self, model: Model) -> None:
-        linear = linear_logits(model.strategy)
+        linear = model.strategy.linear_logits()
+        if linear is None:
+            raise ValueError("the model is not linear: `ApproximateMaps` are of such")
         self._classes = model.classes
         self._logits = linear
         rows, self._constants = by_class(linear)
@@ -311,19 +345,121 @@ class EvidenceMaps:
         """What speaks for one class in one image."""
         at = self._classes.index(wanted)
         chosen = {name: np.ascontiguousarray(part[..., at]) for name, part in maps.items()}
-        contributions = {name: float(part.mean()) for name, part in chosen.items()}
         logit = float(logits_by_class(self._logits.decision(vector[None]))[0, at])
-        constant = float(self._constants[at])
-        return Explanation(
-            prediction=prediction,
-            evidence_for=wanted,
-            logit=logit,
-            constant=constant,
-            contributions=contributions,
-            remainder=logit - constant - sum(contributions.values()),
-            maps=chosen,
-            total=add_maps(list(chosen.values())),
-        )
+        return _explanation(prediction, wanted, logit, float(self._constants[at]), chosen, exact=True)
+
+
+class ApproximateMaps:
+    """Maps of a model that is not linear: integrated gradients from the mean vector of training, by position.
+
+    The vector z of a network is the mean of its feature map f over positions, and so is that of a map between the
+    mean vector m, everywhere, and f: m + a (f - m), with a from 0 to 1. The part of a position is the derivative of
+    the logit in the direction of f(x, y) - m, averaged over a. Derivatives are central differences, the average is
+    Gaussian quadrature, so that every head is asked in one way: by its probabilities.
+
+    Parameters
+    ----------
+    model
+        Of a run that knows the mean of its training images.
+
+    Attributes
+    ----------
+    at_a_time
+        Images whose feature maps are in memory together.
+    """
+
+    STEPS = 8
+    """Places on the way where the gradient is taken."""
+    DIFFERENCE = 1e-3
+    """Half the distance of two answers whose difference is a derivative, as a share of f - m."""
+    MEMORY, USUAL_GRID = 10**9, 64
+    """Bytes of feature maps at a time, if a map has so many positions."""
+
+    def __init__(self, model: Model) -> None:
+        if model.unlike is None:
+            raise ValueError("the run keeps no mean of its training images: `require_gradient` says so")
+        self._classes = model.classes
+        self._strategy = model.strategy
+        self._baseline = model.unlike.distance.mean.astype(np.float64)
+        self._names = [key.backbone.name for key in model.keys]
+        self._widths = [key.backbone.dimension for key in model.keys]
+        self._grids: dict[str, Grid] = {}
+        nodes, shares = np.polynomial.legendre.leggauss(self.STEPS)
+        self._way = list(zip((nodes + 1) / 2, shares / 2, strict=True))
+        self.at_a_time = max(1, self.MEMORY // (8 * self.USUAL_GRID * sum(self._widths)))
+
+    def of_network(self, network: BackoffBackbone) -> Backbone:
+        """Let a network give its feature map behind its vector."""
+        mapped, self._grids[network.spec.name] = network.with_maps(np.eye(network.spec.dimension))
+        return mapped
+
+    def split(self, row: NDArray[Any]) -> tuple[Features, dict[str, Floats]]:
+        """Vectors ``(columns,)`` and maps ``(rows, columns, n_classes)`` of one image."""
+        vectors, features, start = [], {}, 0
+        for name, width in zip(self._names, self._widths, strict=True):
+            middle, stop = start + width, start + width + width * int(np.prod(self._grids[name]))
+            vectors.append(row[start:middle])
+            features[name] = row[middle:stop].reshape(-1, width)
+            start = stop
+        vector = np.concatenate(vectors)
+        away, edge, maps = vector - self._baseline, 0, {}
+        for name, width in zip(self._names, self._widths, strict=True):
+            block = slice(edge, edge + width)
+            directions = features[name] - self._baseline[block]
+            parts = sum(
+                share * self._slopes(self._baseline + way * away, block, directions)
+                for way, share in self._way
+            )
+            maps[name] = np.asarray(parts).reshape(*self._grids[name], -1)
+            edge += width
+        return vector.astype(np.float32), maps
+
+    def _slopes(self, place: Floats, block: slice, directions: Floats) -> Floats:
+        """Derivatives ``(n, n_classes)`` of the logits at a place along `directions` ``(n, width)`` in a block."""
+        rows = np.tile(place, (2, len(directions), 1))
+        rows[0, :, block] += self.DIFFERENCE * directions
+        rows[1, :, block] -= self.DIFFERENCE * directions
+        ahead, behind = np.split(self._logits_of(rows.reshape(-1, len(place))), 2)
+        slopes: Floats = (ahead - behind) / (2 * self.DIFFERENCE)
+        return slopes
+
+    def _logits_of(self, vectors: Floats) -> Floats:
+        """Logits ``(n, n_classes)``, as those of `logits_by_class`, from probabilities."""
+        logs = np.log(np.maximum(self._strategy.predict_proba(vectors), np.finfo(float).tiny))
+        centred: Floats = logs - logs.mean(axis=1, keepdims=True)
+        return 2 * centred if len(self._classes) == 2 else centred  # noqa: PLR2004 - of two, the log of the odds
+
+    def explanation(
+        self, prediction: Prediction, wanted: str, vector: Features, maps: Mapping[str, Floats]
+    ) -> Explanation:
+        """What speaks for one class in one image, about."""
+        at = self._classes.index(wanted)
+        chosen = {name: np.ascontiguousarray(part[..., at]) for name, part in maps.items()}
+        constant, logit = self._logits_of(np.stack([self._baseline, vector]))[:, at]
+        return _explanation(prediction, wanted, float(logit), float(constant), chosen, exact=False)
+
+
+def _explanation(
+    prediction: Prediction,
+    wanted: str,
+    logit: float,
+    constant: float,
+    maps: Mapping[str, Floats],
+    *,
+    exact: bool,
+) -> Explanation:
+    contributions = {name: float(part.mean()) for name, part in maps.items()}
+    return Explanation(
+        prediction=prediction,
+        evidence_for=wanted,
+        exact=exact,
+        logit=logit,
+        constant=constant,
+        contributions=contributions,
+        remainder=logit - constant - sum(contributions.values()),
+        maps=maps,
+        total=add_maps(list(maps.values())),
+    )
 
 
 def by_class(linear: LinearModel) -> tuple[Floats, Floats]:
@@ -397,7 +533,8 @@ def _npz(explained: Explanation) -> bytes:
     """Maps as ``map_NAME``, their sum as ``total``, and the numbers; nothing in it needs a pickle."""
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {f"map_{name}": part for name, part in explained.maps.items()}
-    arrays |= {name: getattr(explained, name) for name in ("total", "constant", "logit", "evidence_for")}
+    about = ("total", "constant", "logit", "remainder", "exact", "evidence_for")
+    arrays |= {name: getattr(explained, name) for name in about}
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
@@ -489,8 +626,9 @@ def draw(pixels: Pixels, explained: Explanation) -> Figure:
         grids = " and ".join(
             dict.fromkeys(f"{part.shape[0]} x {part.shape[1]}" for part in explained.maps.values())
         )
+        about = "" if explained.exact else f"{approximation_text([explained])}\n"
         figure.supxlabel(
-            f"Grid of the network: {grids}, shown as it is. The mean of a map is the number above it.\n"
+            f"Grid of the network: {grids}, shown as it is. The mean of a map is the number above it.\n{about}"
             "A map says what the model used, not what causes the disease.",
             fontsize=8,
         )
@@ -504,6 +642,7 @@ def _title(explained: Explanation) -> str:
         f"{name}: {printable(prediction.label)}, P = {prediction.probability[prediction.label]:.3f}\n"
         f"logit of {printable(explained.evidence_for)} {explained.logit:+.2f}"
         f" = constant {explained.constant:+.2f} + evidence {explained.logit - explained.constant:+.2f}"
+        + ("" if explained.exact else " (approximate maps)")
     )
 
 

@@ -199,7 +199,7 @@ def fuse(
             for name, rows in scored.items()
             if answers
             for finding in held_out_verdict(
-                units.table, rows, strategy, proba[name], answers[name], guesses[name], index
+                units.table, rows, strategy, proba[name], answers[name], guesses[name], index, name
             )
         ),
         *fusion_findings(

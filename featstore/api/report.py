@@ -18,6 +18,7 @@ from featstore.reporting.figures.style import FORMATS, PRINT_DPI
 from featstore.reporting.page.cases import Dataset, MappedCase, MappedCases, mapped_rows, uri
 from featstore.reporting.page.report import MARK, compose, render
 from featstore.reporting.run_record import RunRecord, read_records
+from featstore.reporting.verdict import approximation_text
 from featstore.results.fusion import Fusion
 from featstore.runs import RUN, exclusive_access
 from featstore.serialization import SHORT_DIGITS, open_regular, write_private
@@ -258,6 +259,7 @@ def mapped_cases(record: RunRecord, dataset: Dataset, weights: Mapping[str, str]
         return MappedCases((f"No map: {printable(error.cause)}",))
     everywhere = np.concatenate([np.abs(one.total).ravel() for one in found.values()] or [np.zeros(1)])
     strongest = float(np.quantile(everywhere, STRONGEST_SHARE))
+    about = approximation_text(list(found.values()))
 
     def case(row: int) -> MappedCase:
         image = answers.ids[row]
@@ -281,8 +283,10 @@ def mapped_cases(record: RunRecord, dataset: Dataset, weights: Mapping[str, str]
     ]
     shown = (
         "Beside each image is what the model used of it: red speaks for the class named, blue against. The mean of"
-        f" the map and a constant are the logit, exactly; the strongest colours are {strongest:.2g} and more, in all"
-        " pictures."
+        f" the map and a constant are the logit, {'about' if about else 'exactly'}; the strongest colours are"
+        f" {strongest:.2g} and more, in all pictures."
     )
     careful = "A map says what the model used, not what causes the disease; a cell sees more than itself."
-    return MappedCases((shown, careful), tuple(group for group in groups if group[1]))
+    return MappedCases(
+        tuple(filter(None, (about, shown, careful))), tuple(group for group in groups if group[1])
+    )

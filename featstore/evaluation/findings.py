@@ -373,6 +373,7 @@ def shortcut_probabilities(
 
 def shortcut_findings(
     scores: Mapping[str, tuple[float | None, tuple[float, float] | None]],
+    split: str | None = None,
 ) -> tuple[Finding, ...]:
     """Say which shortcuts guess the class better than chance.
 
@@ -380,14 +381,17 @@ def shortcut_findings(
     ----------
     scores
         AUC and its 95 % interval by name of the shortcut.
+    split
+        Where they were held out; None over folds.
     """
+    the = "The" if split is None else f"On {split} the"
     found = []
     for name in (FILE, HISTOGRAM):
         value, interval = scores.get(name, (None, None))
         if value is not None and value >= NOTABLE and interval is not None and interval[0] > GUESS:
             low, high = interval
             message = (
-                f"The class is guessed from the {name.replace(' alone', '')} alone, without a network:"
+                f"{the} class is guessed from the {name.replace(' alone', '')} alone, without a network:"
                 f" AUC {value:.3f} [{interval_text((low, high))}]."
             )
             found.append(Finding("FS101", message, value=round(value, 4), interval=interval))
@@ -395,7 +399,12 @@ def shortcut_findings(
 
 
 def not_above(
-    best: str, value: float, shortcut: str, baseline: float, interval: tuple[float, float] | None
+    best: str,
+    value: float,
+    shortcut: str,
+    baseline: float,
+    interval: tuple[float, float] | None,
+    split: str | None = None,
 ) -> tuple[Finding, ...]:
     """Say so if the best score is not above that of a shortcut.
 
@@ -407,14 +416,19 @@ def not_above(
         The best shortcut and its score.
     interval
         95 % of the difference ``value - baseline`` on the same resamples; None where there is none.
+    split
+        Where one model was held out; None where the best of several was scored over folds.
     """
     if interval is not None and interval[0] > 0:
         return ()
-    difference = "" if interval is None else f" (difference [{interval_text(interval, signed=True)}])"
-    message = (
-        f"The best score, AUC {value:.3f} of {best}, is not above that of the {shortcut},"
-        f" {baseline:.3f}{difference}."
+    who = (
+        f"The best score, AUC {value:.3f} of {best},"
+        if split is None
+        else f"On {split} the AUC of {best}, {value:.3f},"
     )
+    verb = "is not above" if value <= baseline else "is not shown to be above"
+    difference = "" if interval is None else f" (difference [{interval_text(interval, signed=True)}])"
+    message = f"{who} {verb} that of the {shortcut}, {baseline:.3f}{difference}."
     return (Finding("FS401", message, value=round(value - baseline, 4), interval=interval),)
 
 
@@ -581,9 +595,10 @@ def held_out_verdict(
     shortcuts: Mapping[str, Vector],
     scores: Mapping[str, Mapping[str, Score]],
     positive: int | None,
+    split: str,
 ) -> tuple[Finding, ...]:
-    """As `shortcut_verdict`, of one model on held-out images."""
-    found = shortcut_findings({n: (s[PRIMARY].value, s[PRIMARY].interval) for n, s in scores.items()})
+    """As `shortcut_verdict`, of one model on the held-out images of a split."""
+    found = shortcut_findings({n: (s[PRIMARY].value, s[PRIMARY].interval) for n, s in scores.items()}, split)
     if not shortcuts:
         return ()
     guess = max(shortcuts, key=lambda n: scores[n][PRIMARY].value or 0.0)
@@ -597,4 +612,4 @@ def held_out_verdict(
     own, other = (sample_sizes(y, p, decide(p, positive), groups, positive)[PRIMARY] for p in both)
     values = float(theirs[0]), float(mine[0])
     interval = difference_interval(values, (theirs[1:], mine[1:]), (other, own))
-    return (*found, *not_above(name, float(mine[0]), guess, float(theirs[0]), interval))
+    return (*found, *not_above(name, float(mine[0]), guess, float(theirs[0]), interval, split))

@@ -74,6 +74,9 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
         `fit_bytes`.
     min_blocks
         Number of backbones from which the strategy makes sense.
+    is_smooth
+        Whether small changes of a vector change the answer a little, as they must for evidence maps. A count of votes
+        or a rank stays as it is, and jumps; what looks at the direction from the mean alone jumps at the mean.
     classes_
         ``(n_classes,)`` labels, sorted.
     blocks_
@@ -106,6 +109,7 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
     squares: ClassVar[float] = 2.0
     kernels: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 1
+    is_smooth: ClassVar[bool] = True
     blocks: tuple[Block, ...] | None
 
     @classmethod

@@ -12,7 +12,7 @@ from featstore.evaluation.metrics import ENOUGH_IMAGES, PRIMARY
 from featstore.evaluation.patients import GROUP
 from featstore.evaluation.primary_question import MOST
 from featstore.findings import Finding, ordered
-from featstore.results.fusion import Fusion
+from featstore.results.fusion import Explanation, Fusion
 from featstore.tables import interval_text, printable
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ CHANCE = 0.5
 WIDE = 0.2
 """Width of an interval of the AUC from which on it says little: from useless to good is hardly more."""
 FEWEST_NETWORKS = 2
+NOT_ABOVE_SHORTCUT = "FS401"
+ROUNDED = 1e-3
+"""Further apart than by rounding two differences are not the same."""
 
 
 def summary(result: Comparison) -> str:
@@ -138,11 +141,12 @@ def _shortcut_text(asked: PrimaryQuestion) -> str:
     if asked.above_shortcuts is None or not asked.shortcuts:
         return ""
     best = max(asked.shortcuts, key=lambda one: -one.delta)
-    seen = f"the best guess without a network, {best.name} (difference {_signed(best.delta, best.interval)})"
+    difference = _signed(best.delta, best.interval)
     if asked.above_shortcuts:
+        seen = f"the best guess without a network, {best.name} (difference {difference})"
         return "" if asked.verdict != "better" else f"It is better than {seen}, too."
     but = "But it" if asked.verdict == "better" else asked.primary
-    return f"{but} is not shown to be better than {seen}: these images may be told apart without seeing the disease."
+    return _not_above_shortcut(but, best.name, difference)
 
 
 def _power_text(asked: PrimaryQuestion, unit: str) -> str:
@@ -362,8 +366,41 @@ def fusion_summary(result: Fusion, split: str, groups: int) -> str:
     if high < CHANCE:
         return f"{told} That is worse than guessing: look for swapped labels."
     wide = high - low > WIDE
-    return f"{told} It is better than guessing" + (
+    better = "It is better than guessing" + (
         "; how good, these patients are too few to say." if wide else "."
+    )
+    return " ".join(filter(None, [told, better, fusion_shortcut_text(result, split)]))
+
+
+def fusion_shortcut_text(result: Fusion, split: str) -> str:
+    """That a fit is not shown to be better than a guess without a network (FS401), where that is so on a split."""
+    value, guesses = result.scores[split][PRIMARY].value, result.shortcuts.get(split, {})
+    known = {name: scores[PRIMARY].value for name, scores in guesses.items() if PRIMARY in scores}
+    best = max(known, key=lambda name: known[name] or 0.0, default=None)
+    if value is None or best is None:
+        return ""
+    away = value - (known[best] or 0.0)
+    for found in result.findings:
+        if found.code == NOT_ABOVE_SHORTCUT and found.value is not None and abs(found.value - away) < ROUNDED:
+            return _not_above_shortcut("It", best, _signed(away, found.interval))
+    return ""
+
+
+def _not_above_shortcut(who: str, shortcut: str, difference: str) -> str:
+    guess = f"the best guess without a network, {shortcut} (difference {difference})"
+    return f"{who} is not shown to be better than {guess}: these images may be told apart without seeing the disease."
+
+
+def approximation_text(explained: Sequence[Explanation]) -> str:
+    """How far approximate maps are from adding up to the logit; empty where all are exact."""
+    if all(one.exact for one in explained):
+        return ""
+    worst = max(explained, key=lambda one: abs(one.remainder))
+    missed = abs(worst.remainder)
+    return (
+        "Approximate (integrated gradients): maps and constant miss the logit by"
+        f" {f'{missed:.2g}' if missed >= ROUNDED else f'less than {ROUNDED:g}'}"
+        + (" at most." if len(explained) > 1 else ".")
     )
 
 

@@ -577,7 +577,9 @@ class Explanation(Result, frozen=True, kw_only=True):
     contributions
         Part of each backbone: the mean of its map. With the constant they add up to the logit.
     remainder
-        What is missing from the sum, by rounding.
+        What is missing from the sum: by rounding, or of approximate maps by the approximation.
+    exact
+        Whether the model is linear; else the maps are integrated gradients, which are approximate.
     overlay, arrays
         Files with the picture and the maps, if they were written.
     maps
@@ -594,6 +596,7 @@ class Explanation(Result, frozen=True, kw_only=True):
     constant: float
     contributions: Mapping[str, float]
     remainder: float
+    exact: bool = True
     overlay: str | None = None
     arrays: str | None = None
     maps: Mapping[str, Any]

@@ -13,7 +13,7 @@ from PIL import Image
 
 import featstore
 from featstore import phantom, registry
-from featstore.api.explain import FINEST, EvidenceMaps, add_maps, linear_strategies, overlay
+from featstore.api.explain import FINEST, ApproximateMaps, EvidenceMaps, add_maps, linear_strategies, overlay
 from featstore.errors import UnknownNameError, UsageError
 from featstore.fusion.strategy import FOLDER
 from featstore.reporting.page.cases import MAPPED, mapped_rows
@@ -83,6 +83,74 @@ def test_the_maps_of_every_linear_strategy_add_up_to_its_logit(name, n_classes):
         np.testing.assert_allclose(first.total, -second.total, atol=1e-12)
 
 
+def strategies(n_classes, seed=0):
+    """Every strategy on the same rows, with the model that its maps are made of."""
+    pooled, y = blocky(n=60, n_classes=n_classes)
+    if seed:
+        y = np.random.default_rng(seed).permutation(y)
+    baseline = SimpleNamespace(distance=SimpleNamespace(mean=pooled.mean(axis=0).astype(np.float32)))
+    keys = [SimpleNamespace(backbone=SimpleNamespace(name=n, dimension=d)) for n, d in WIDTHS.items()]
+    for name in registry.names(FOLDER):
+        strategy = make_strategy(registry.load(FOLDER, name)).fit(pooled, y)
+        yield (
+            name,
+            SimpleNamespace(strategy=strategy, classes=tuple("abc"[:n_classes]), keys=keys, unlike=baseline),
+        )
+
+
+def maps_of(model, kind):
+    """Explanation of one invented image for class b, by a kind of maps."""
+    maps, rng, row, vector = kind(model), np.random.default_rng(0), [], []
+    for key in model.keys:
+        grid = GRIDS[key.backbone.name]
+        network = SimpleNamespace(spec=key.backbone, with_maps=lambda weights, grid=grid: (weights, grid))
+        features = rng.normal(size=(*grid, key.backbone.dimension)) * 2 + 0.5
+        vector.append(features.mean(axis=(0, 1)))
+        row += [vector[-1], (features @ maps.of_network(network)).ravel()]
+    found, parts = maps.split(np.concatenate(row))
+    proba = model.strategy.predict_proba(found[None])[0]
+    one = maps.explanation(SimpleNamespace(label="b"), "b", found, parts)
+    return one, in_logits(dict(zip(model.classes, proba, strict=True)), "b")
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_approximate_maps_say_how_far_they_add_up_and_of_a_linear_head_are_the_exact_ones(n_classes):
+    """Of every strategy that there is; those whose answer jumps say so."""
+    seen = {name: model for name, model in strategies(n_classes) if model.strategy.is_smooth}
+    assert set(registry.names(FOLDER)) - set(seen) == {"knn", "gompertz_rank", "simpleshot", "vote_backbones"}
+    for name, model in seen.items():
+        one, logit = maps_of(model, ApproximateMaps)
+        assert not one.exact, name
+        assert one.logit == pytest.approx(logit, abs=1e-4), name
+        added = sum(part.mean() for part in one.maps.values()) + one.constant
+        assert added + one.remainder == pytest.approx(one.logit, abs=1e-9), name
+        assert abs(one.remainder) < 0.15 * max(1.0, np.abs(one.total).mean()), name
+        if model.strategy.linear_logits() is None:
+            continue
+        exact, _ = maps_of(model, EvidenceMaps)
+        assert exact.exact
+        middle = {
+            n: part - part.mean() for n, part in exact.maps.items()
+        }  # the mean that is taken off may differ
+        for network, part in one.maps.items():
+            np.testing.assert_allclose(part - part.mean(), middle[network], atol=2e-3, err_msg=name)
+
+
+def test_heads_that_learned_shuffled_labels_have_other_approximate_maps():
+    """Adebayo et al. 2018: a map that stays when the head is another would show the image, and not the model."""
+    honest, shuffled = (
+        {name: maps_of(model, ApproximateMaps)[0].total for name, model in strategies(2, seed=seed)}
+        for seed in (0, 5)
+    )
+    for name in ("concat_mlp", "gated_head", "kernel_svm", "soft_vote", "logit_product"):
+        one, other = honest[name].ravel(), shuffled[name].ravel()
+        assert np.ptp(one) > 0.1
+        likeness = (
+            np.corrcoef(one, other)[0, 1] if np.ptp(other) else 0.0
+        )  # what learns nothing has empty maps
+        assert likeness < 0.5, f"{name}: correlation of the maps {likeness:.2f}"
+
+
 def test_the_sum_of_maps_of_several_grids_keeps_their_means():
     """And of one grid it is their plain sum, cell by cell."""
     rng = np.random.default_rng(0)
@@ -144,10 +212,10 @@ def test_a_head_that_learned_shuffled_labels_has_other_maps(world, run, explaine
     assert np.mean(likeness) < 0.5, f"correlation of the maps: {np.mean(likeness):.2f}"
 
 
-def lesions():
+def lesions(patients=PATIENTS):
     """Share of each pixel of the world's slices of the ill that is lesion: where they differ from one without."""
     found = {}
-    for number, (label, site, severity) in enumerate(phantom._assignments(PATIENTS, 0)):
+    for number, (label, site, severity) in enumerate(phantom._assignments(patients, 0)):
         patient = phantom.draw_patient(label, severity, np.random.default_rng([0, number]))
         healthy = replace(patient, findings=replace(patient.findings, opacities=()))
         for index, z in enumerate(phantom._levels(SLICES, np.random.default_rng([0, number, 0]))):
@@ -162,17 +230,53 @@ def lesions():
     return found
 
 
-@pytest.mark.slow
-def test_the_evidence_of_the_trained_network_lies_in_the_lesions_more_than_their_area_does(explained):
-    """Positive evidence of EfficientNetLite0, over all slices of the ill together."""
+def evidence_in_lesions(explained, patients=PATIENTS):
+    """Share of the positive evidence of EfficientNetLite0 that lies in lesions, and their share of the area."""
     shares = []
-    for name, mask in lesions().items():
+    for name, mask in lesions(patients).items():
         positive = np.maximum(explained[name].maps["EfficientNetLite0"], 0)
         weight = add_maps([positive, np.zeros((SIZE, SIZE))])
         fine = np.kron(mask, np.ones((len(weight) // SIZE,) * 2))
         shares.append(((weight * fine).mean(), weight.mean(), fine.mean()))
     inside, everything, area = np.mean(shares, axis=0)
-    assert inside / everything > area, f"share of evidence {inside / everything:.3f}, of area {area:.3f}"
+    return inside / everything, area
+
+
+@pytest.mark.slow
+def test_the_evidence_of_the_trained_network_lies_in_the_lesions_more_than_their_area_does(explained):
+    """Over all slices of the cases together."""
+    share, area = evidence_in_lesions(explained)
+    assert share > area, f"share of evidence {share:.3f}, of area {area:.3f}"
+
+
+@pytest.mark.slow
+def test_approximate_maps_of_real_networks_say_so_everywhere_and_lie_in_the_lesions(tmp_path):
+    """Of a mean of probabilities, fitted on patients enough that the run keeps the mean of training."""
+    data = featstore.make_phantoms(tmp_path / "ct", patients=48, slices=SLICES, size=SIZE)
+    settings = {"cache": tmp_path / "cache", "recipe": "identity"}
+    weights = {"MobileNet025": "random:1"}
+    networks = ["EfficientNetLite0", "MobileNet025"]
+    featstore.extract(data, backbones=networks, weights=weights, **settings)
+    featstore.fuse(data, out=tmp_path / "run", positive="covid", strategy="soft_vote", **settings)
+    cases = sorted((data.parent / "covid").iterdir())
+    result = featstore.explain(tmp_path / "run", cases)
+    for one in result.explanations:
+        assert not one.exact
+        assert one.total.mean() + one.constant + one.remainder == pytest.approx(one.logit, abs=1e-9)
+        assert abs(one.remainder) < 0.01
+    shown = {one.prediction.path.rpartition("/")[2]: one for one in result.explanations}
+    share, area = evidence_in_lesions(shown, 48)
+    assert share > area, f"share of evidence {share:.3f}, of area {area:.3f}"
+    done = command("explain", tmp_path / "run", cases[0], "--out", tmp_path / "maps")
+    assert "Approximate (integrated gradients)" in done.out
+    (arrays,) = (tmp_path / "maps").glob("*.npz")
+    with np.load(arrays, allow_pickle=False) as kept:
+        assert not kept["exact"]
+    page = featstore.write_report(
+        tmp_path / "run", tmp_path / "r.html", data, tmp_path / "cache", with_images=True
+    )
+    part = page.read_text("utf-8").partition("Where the evidence lies</h")[2]
+    assert part.index("Approximate (integrated gradients)") < part.index('class="pair"')
 
 
 @pytest.mark.slow
@@ -259,14 +363,22 @@ def test_the_command_answers_first_and_leaves_a_picture_and_the_maps(world, run,
     assert "--overwrite" in again.err
 
 
-def test_a_strategy_that_is_not_linear_is_refused_in_two_lines_before_anything_is_loaded(world, tmp_path):
-    featstore.fuse(
-        world.data, cache=world.cache, out=tmp_path / "vote", strategy="soft_vote", recipe="identity"
-    )
+@pytest.mark.parametrize(
+    ("strategy", "why"),
+    [
+        ("vote_backbones", "vote_backbones has no map: its answer jumps"),
+        ("soft_vote", "the run keeps no mean of its training images"),
+    ],
+)
+def test_a_strategy_without_a_map_is_refused_in_two_lines_before_anything_is_loaded(
+    world, tmp_path, strategy, why
+):
+    """Of a vote, and of a run whose patients are too few to keep a distance from training."""
+    featstore.fuse(world.data, cache=world.cache, out=tmp_path / "vote", strategy=strategy, recipe="identity")
     done = command("explain", tmp_path / "vote", world.data.parent / "covid")
     assert (done.code, done.out) == (2, "")
     cause, remedy = done.err.splitlines()[-2:]
-    assert "soft_vote is not linear" in cause
+    assert why in cause
     assert "--strategy concat_logreg" in remedy
     assert "mean_logit" in remedy
     assert not (tmp_path / "vote-maps").exists()

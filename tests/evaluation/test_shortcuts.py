@@ -140,6 +140,7 @@ def test_fuse_shows_them_too(leaky, tmp_path):
     assert re.search(r"^  file alone +(0\.9|1\.0)", fusion_text(result), re.MULTILINE)
     page = write_report([tmp_path / "run"], tmp_path / "report.html").read_text("utf-8")
     assert page.count(named(result, "shortcut")[0].message.split(":")[0]) >= 2
+    assert {finding.message.split(" the ")[0] for finding in named(result, "shortcut")} == {"On test"}
 
 
 @pytest.mark.slow
@@ -179,8 +180,20 @@ def test_a_best_score_below_a_guess_is_told_even_where_that_guess_may_be_luck(be
     guesses = [scored("file alone", 0.9, (0.4, 1.0)), scored("most frequent class", 0.5, (0.2, 0.8))]
     for one in (*ranked, *guesses):
         one.resampled = one.sample_size = None
-    found = [finding.code for finding in data_findings.shortcut_verdict(ranked, guesses)]
-    assert found == (["FS401"] if said else [])
+    found = data_findings.shortcut_verdict(ranked, guesses)
+    assert [finding.code for finding in found] == (["FS401"] if said else [])
+    assert all(f"AUC {best:.3f} of concat_logreg, is not above that" in finding.message for finding in found)
+
+
+def test_a_score_that_is_above_a_guess_and_not_shown_to_be_is_called_that_with_its_split():
+    (finding,) = data_findings.not_above("concat_logreg", 0.938, "file alone", 0.91, (-0.18, 0.285), "test")
+    assert finding.message == (
+        "On test the AUC of concat_logreg, 0.938, is not shown to be above that of the file alone, 0.910"
+        " (difference [-0.180 to +0.285])."
+    )
+    assert not data_findings.not_above("concat_logreg", 0.938, "file alone", 0.7, (0.1, 0.3), "test")
+    (finding,) = data_findings.shortcut_findings({"file alone": (0.826, (0.609, 0.971))}, "val")
+    assert finding.message.startswith("On val the class is guessed from the file alone")
 
 
 def test_without_shortcuts_there_is_nothing_to_find():

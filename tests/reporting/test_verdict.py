@@ -5,8 +5,16 @@ from types import SimpleNamespace
 import pytest
 from fakes_comparison import bias, difference, planned, question
 
+from featstore.findings import Finding
 from featstore.reporting.terminal.comparison import operating_text
-from featstore.reporting.verdict import SHOWN, consequences, pairs_text, selection_bias_text, summary
+from featstore.reporting.verdict import (
+    SHOWN,
+    consequences,
+    fusion_shortcut_text,
+    pairs_text,
+    selection_bias_text,
+    summary,
+)
 
 
 def scores(label, auc, backbones=("A", "B"), **spread):
@@ -98,6 +106,26 @@ def test_a_fusion_that_is_not_above_a_shortcut_is_told_in_the_answer():
     )
     (said,) = consequences(ask("better", shortcuts=shortcuts, above_shortcuts=True))
     assert said.startswith("It is better than the best guess without a network")
+
+
+def fitted(value, guess, *findings):
+    def score(number):
+        return {"auc": SimpleNamespace(value=number)}
+
+    guesses = {"file alone": score(guess), "most frequent class": score(0.5)}
+    return SimpleNamespace(scores={"test": score(value)}, shortcuts={"test": guesses}, findings=findings)
+
+
+def test_a_fit_that_is_not_above_a_shortcut_is_told_in_the_answer_of_its_own_split():
+    of_val = Finding("FS401", "On val ...", value=-0.0009, interval=(-0.2, 0.25))
+    of_test = Finding("FS401", "On test ...", value=0.0287, interval=(-0.18, 0.285))
+    assert fusion_shortcut_text(fitted(0.9383, 0.9096, of_val), "test") == ""
+    assert fusion_shortcut_text(fitted(0.9383, 0.9096), "test") == ""
+    said = fusion_shortcut_text(fitted(0.9383, 0.9096, of_val, of_test), "test")
+    assert said.startswith(
+        "It is not shown to be better than the best guess without a network, file alone (difference +0.029 "
+    )
+    assert said.endswith("these images may be told apart without seeing the disease.")
 
 
 def test_a_gain_smaller_than_the_margin_is_called_that():

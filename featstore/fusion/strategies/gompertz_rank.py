@@ -49,6 +49,7 @@ class GompertzRank(DecisionStrategy):
     copies: ClassVar[float] = 1.0
     squares: ClassVar[float] = 2.0
     min_blocks: ClassVar[int] = 2
+    is_smooth: ClassVar[bool] = False
 
     def __init__(self, blocks: tuple[Block, ...] | None = None, C: float = 5.0, top: int = 2) -> None:
         super().__init__(blocks, C)

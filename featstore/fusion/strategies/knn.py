@@ -54,6 +54,7 @@ class Knn(FusionStrategy):
     copies: ClassVar[float] = 3.7
     squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 1
+    is_smooth: ClassVar[bool] = False
 
     def __init__(self, blocks: tuple[Block, ...] | None = None, n_neighbors: int = 15) -> None:
         self.blocks = blocks

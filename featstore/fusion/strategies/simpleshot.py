@@ -51,6 +51,7 @@ class Simpleshot(FusionStrategy):
     copies: ClassVar[float] = 2.0
     squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 1
+    is_smooth: ClassVar[bool] = False
 
     def __init__(self, blocks: tuple[Block, ...] | None = None) -> None:
         self.blocks = blocks

@@ -43,6 +43,7 @@ class VoteBackbones(DecisionStrategy):
     copies: ClassVar[float] = 1.0
     squares: ClassVar[float] = 2.0
     min_blocks: ClassVar[int] = 2
+    is_smooth: ClassVar[bool] = False
 
     def _combine(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         return majority(softmax(logits))

@@ -222,6 +222,8 @@ def _fusion_answer(result: Fusion, split: str, width: int) -> Iterator[Line]:
     better = score.interval is not None and score.interval[0] > verdict.CHANCE
     reached = f"{result.strategy} reaches an {label} of {_number(score.value, score.interval)} {seen}"
     yield from _prose(f"{reached}: {verdict.above_guessing(score)}.", width, "told" if better else "untold")
+    if better and (doubt := verdict.fusion_shortcut_text(result, split)):
+        yield from _prose(doubt, width)
     singles = result.singles.get(split, ())
     best = singles[0] if singles else None
     if best is not None and best.score.value is not None and best.delta is not None:

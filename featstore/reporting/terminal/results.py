@@ -12,7 +12,7 @@ from featstore.findings import counted, with_reasons
 from featstore.images.reading import REASONS
 from featstore.images.recipe import range_option, view_name
 from featstore.reporting.terminal.comparison import CUT, operating_text
-from featstore.reporting.verdict import findings_text, pooled_text
+from featstore.reporting.verdict import approximation_text, findings_text, pooled_text
 from featstore.tables import SHORT, WIDTH, counts, duration, interval_text, printable, size, table
 
 if TYPE_CHECKING:
@@ -310,10 +310,13 @@ def _evidence_legend(result: Explanations) -> str:
     constants = {one.evidence_for: one.constant for one in result.explanations}
     of = next(iter(constants)) if len(constants) == 1 else "the class named"
     known = ", ".join(f"{constant:+.2f} for {name}" for name, constant in constants.items())
+    about = approximation_text(result.explanations)
     worst = max(abs(one.remainder) for one in result.explanations)
+    within = ", about" if about else f", here within {worst:.0e}"
     lines = [
         f"Evidence in logits, + for {of}, - against. A backbone's number is the mean of its map;",
-        f"with the constant ({known}) they add up to the logit, here within {worst:.0e}.",
+        f"with the constant ({known}) they add up to the logit{within}.",
+        *filter(None, [about]),
         "A map says what the model used, not what causes the disease.",
     ]
     if result.operating.get("calibration"):
