@@ -147,6 +147,13 @@ CATALOGUE: dict[str, FindingKind] = {
         " stands for them (for a category, how often each value occurred), in each fold anew.",
         "Fill in the cells where the value is known; leave the column out where one class lacks it more often.",
     ),
+    "FS116": FindingKind(
+        "group_rounded",
+        "warning",
+        "Groups such as 1.23E+11 are long numbers as a spreadsheet shows them, rounded: different patients may have"
+        " become one.",
+        "Format that column as text in the spreadsheet, and save the table again from the original.",
+    ),
     # FS2xx, layouts and cells that may be meant otherwise
     "FS201": FindingKind(
         "folders_as_classes",

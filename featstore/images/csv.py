@@ -262,7 +262,12 @@ def _locate(entry: ListedFile, root: Path, *, follow_links: bool) -> ListedFile 
     except ValueError as error:  # a NUL character in the name
         return Quarantined(entry.path, None, "missing", str(error), entry.label)
     if not stat.S_ISREG(info.st_mode):
-        return Quarantined(entry.path, None, "not_file", "A folder, pipe, socket or device.", entry.label)
+        what = (
+            "A folder: list its images, one a line."
+            if stat.S_ISDIR(info.st_mode)
+            else "A pipe, socket or device."
+        )
+        return Quarantined(entry.path, None, "not_file", what, entry.label)
     real = real_path_inside(entry.path, root, follow_links=follow_links)
     linked = real != os.path.join(os.path.realpath(root), entry.name)  # noqa: PTH118 - str against str
     return replace(entry, real=real if linked else None)
@@ -843,7 +848,9 @@ def _text(file: Path) -> str:
 
 
 def _encoding(head: bytes) -> str:
-    """UTF-16 where a mark or zeros between the letters say so, else UTF-8; other encodings cannot be told apart."""
+    """UTF-16 or UTF-32 where a mark or zeros between letters say so, else UTF-8; others cannot be told apart."""
+    if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "utf-32"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     pairs = head[: len(head) // 2 * 2]

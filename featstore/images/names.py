@@ -81,6 +81,13 @@ def check_groups(entries: Sequence[ListedFile], pattern: str | None = None) -> I
         yield Finding("FS110", block, len(counts), tuple(lines))
     elif restart := _restart(entries):
         yield _restart_finding(entries, *restart, pattern)
+    if rounded := [name for name in counts if _ROUNDED.fullmatch(name)]:
+        message = (
+            f"{counted(len(rounded), 'group is a number', 'groups are numbers')} that a spreadsheet rounded."
+        )
+        yield Finding(
+            "FS116", message, len(rounded), tuple(f"{name!r}: {counts[name]} images" for name in rounded)
+        )
     if placeholders := _placeholders(counts):
         total = sum(counts[name] for name in placeholders)
         message = (
@@ -94,6 +101,7 @@ def check_groups(entries: Sequence[ListedFile], pattern: str | None = None) -> I
         )
 
 
+_ROUNDED = re.compile(r"\d(?:[.,]\d+)?[eE]\+?\d+")
 _SPELL = "Spell each patient in one way in the file names or the group column; else they count as several."
 
 

@@ -63,6 +63,7 @@ SPREADSHEETS = {
     "utf-16": PLAIN.replace(",", "\t").encode("utf-16"),
     "utf-16 without mark": PLAIN.encode("utf-16-le"),
     "utf-16, the other end first": b"\xfe\xff" + PLAIN.encode("utf-16-be"),
+    "utf-32": PLAIN.encode("utf-32"),
     "trailing commas": PLAIN.replace("\n", ",,\r\n"),
     "trailing commas below the header only": PLAIN.replace("l\n", "l,,\n", 3).replace("label,,", "label"),
     "rows of commas": PLAIN + ",\n, \n\n",

@@ -241,3 +241,22 @@ def test_names_of_any_length_and_number_are_looked_at_once(names, tried):
     list(check_groups(entries(*rows)))
     list(check_groups(entries(*((str(at % 900), name) for at, name in enumerate(names)))))
     tried("hostile names")
+
+
+@pytest.mark.parametrize(
+    ("group", "is_told"),
+    [
+        ("1.23E+11", True),
+        ("1,23E+11", True),
+        ("4e12", True),
+        ("1.23E-05", False),
+        ("E11", False),
+        ("12E", False),
+    ],
+)
+def test_numbers_that_a_spreadsheet_rounded_are_no_patients(group, is_told):
+    rows = [("ill", group), ("well", group), ("ill", "7"), ("well", "8")]
+    found = named(check_groups(entries(*rows)))
+    assert ("group_rounded" in found) == is_told
+    if is_told:
+        assert found["group_rounded"].examples == (f"{group!r}: 2 images",)

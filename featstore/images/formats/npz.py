@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from featstore.errors import BadImageError
 from featstore.images.formats import npy
-from featstore.images.formats.container import MAX_BYTES, check_length
+from featstore.images.formats.container import HEAD, MAX_BYTES, check_length, identify_format
 from featstore.serialization import open_regular, read_bounded
 
 if TYPE_CHECKING:
@@ -260,14 +260,16 @@ def read_table(path: Path) -> PageTable:
     OSError
         If a file cannot be read.
     """
-    if path.suffix.lower() in HDF5:
-        from featstore.images.formats import hdf5
-
-        return hdf5.read_table(path)
     with open_regular(path) as file:
-        check_length(os.fstat(file.fileno()).st_size, npy.most_bytes())
-        if path.suffix.lower() == ".npz":
+        known = identify_format(file.read(HEAD))
+        check_length(os.fstat(file.fileno()).st_size, known.most_bytes())
+        if known.name == "HDF5":
+            from featstore.images.formats import hdf5
+
+            return hdf5.read_table(file)
+        if known.name == Npz.name:
             return _table_of_archive(file)
+        file.seek(0)
         count = npy.read_shape(file).count
     beside = labels_beside(path)
     if not beside.is_file():
