@@ -238,6 +238,13 @@ CATALOGUE: dict[str, FindingKind] = {
         "Rows of the table of --labels name a patient, study, series or file of which the folder holds no image.",
         "Check that the folder is complete and the ids are those of the images; else delete the rows.",
     ),
+    "FS214": FindingKind(
+        "masks_as_images",
+        "warning",
+        "Beside a picture lies one of the same name with mask, seg, gt or the like behind it: drawings of what is to"
+        " be seen, which give the answer away, are images of the class.",
+        "Move the masks to another folder, or leave their lines out of the table.",
+    ),
     # FS3xx is about files and pixels
     "FS301": FindingKind(
         "quarantined",

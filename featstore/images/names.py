@@ -65,6 +65,30 @@ def check_labels(entries: Sequence[ListedFile]) -> Iterator[Finding]:
         )
 
 
+_MASK = re.compile(
+    r"(.+?)[ ._-]*[ ._-](?:mask|masks|seg|segm|segmentation|gt|ground ?truth|annotation|contour|roi)[ ._-]*\d*",
+    re.IGNORECASE,
+)
+
+
+def check_masks(names: Iterable[str]) -> Iterator[Finding]:
+    """Look for files that are masks of others, by their relative paths: ``a/x.png`` and ``a/x_mask.png``."""
+    stems: dict[str, str] = {}
+    for name in names:
+        folder, _, last = name.rpartition("/")
+        stems[
+            f"{folder}/{last.split('.')[0] if last.lower().endswith('.nii.gz') else last.rpartition('.')[0]}"
+        ] = name
+    found = [
+        (stems[of[1]], name)
+        for stem, name in stems.items()
+        if (of := _MASK.fullmatch(stem)) and of[1] in stems
+    ]
+    if found:
+        message = f"{counted(len(found), 'image is', 'images are')} called like the mask of another."
+        yield Finding("FS214", message, len(found), tuple(f"{mask!r} beside {of!r}" for of, mask in found))
+
+
 def check_groups(entries: Sequence[ListedFile], pattern: str | None = None) -> Iterator[Finding]:
     """Look for groups that are no patients; `pattern` is what the groups were found by, if not in a column."""
     counts = Counter(entry.group for entry in entries if entry.group is not None)

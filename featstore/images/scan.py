@@ -35,7 +35,7 @@ from featstore.images.manifest import (
     page_id,
     read_contents,
 )
-from featstore.images.names import check_groups, check_labels, merged_groups
+from featstore.images.names import check_groups, check_labels, check_masks, merged_groups
 from featstore.images.other_kinds import other_kind_of
 from featstore.images.reading import REASONS
 from featstore.processes import map_ahead, track
@@ -222,6 +222,7 @@ def scan(
         findings=(
             *listing.findings,
             *_findings(images, records, copies),
+            *check_masks(entry.name for entry, _ in images),
             *check_labels(named := list(_pictures(entry for entry, _ in images))),
             *(check_groups(named, group_pattern) if has_groups else ()),
             *merged,
