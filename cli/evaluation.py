@@ -26,7 +26,14 @@ from .printing import (
 
 @options.reads_data
 def fuse(
-    data: options.Data,
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folder (class/… or split/class/…), CSV or Parquet (path,label[,group][,split][,site]), .npz or .h5;"
+            " with --from-sites the files of hospitals.",
+            metavar="DATA",
+        ),
+    ],
     strategy: Annotated[str, typer.Option(help="Name; `featstore strategies` lists them.")] = "concat_logreg",
     preset: Annotated[str | None, typer.Option(help="Named settings, such as paper for concat_head.")] = None,
     settings: Annotated[
@@ -37,6 +44,13 @@ def fuse(
             metavar="NAME=VALUE",
         ),
     ] = None,
+    from_sites: Annotated[
+        bool,
+        typer.Option(
+            "--from-sites",
+            help="DATA are files that several hospitals wrote by `featstore moments`: fit one model to all.",
+        ),
+    ] = False,
     init_from: Annotated[
         Path | None,
         typer.Option(help="Run of the same network whose weights to go on from, at a lower rate."),
@@ -81,9 +95,17 @@ def fuse(
     """
     from featstore.api.fuse import fuse
 
+    if from_sites:
+        _fuse_from_sites(data, out, overwrite=overwrite, json=json)
+        return
+    if len(data) > 1:
+        raise UsageError(
+            f"fuse takes one data set, and {len(data)} were given.",
+            "Give a table that holds all; files of several hospitals go with --from-sites.",
+        )
     say("fuse", "reading the data set and its features, then training", json=json)
     result = fuse(
-        data,
+        data[0],
         strategy=strategy,
         preset=preset,
         options=options.parse_settings(settings),
@@ -536,6 +558,66 @@ def pack(
         **reading,
     )
     print_result(result, packed_text, json=json)
+
+
+def _fuse_from_sites(files: list[Path], out: Path | None, *, overwrite: bool, json: bool) -> None:
+    from featstore.api.moments import fuse_from_sites
+    from featstore.reporting.terminal.results import merged_text
+
+    say("fuse", f"reading what {len(files)} hospitals wrote", json=json)
+    result = fuse_from_sites(files, out or Path("runs") / "from-sites", overwrite=overwrite)
+    print_result(result, merged_text, json=json)
+
+
+@options.reads_data
+def moments(
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="The file of this hospital, SITE.json.", metavar="SITE.json")],
+    dimensions: Annotated[
+        int, typer.Option(help="Kept of each network's vector; the same at every hospital.", metavar="N")
+    ] = 8,
+    projection_seed: Annotated[
+        int, typer.Option(help="Seed of the projection; the same at every hospital.", metavar="N")
+    ] = 0,
+    positive: options.Positive = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    backbones: options.StoredBackbones = None,
+    weights: options.Weights = None,
+    preprocess: options.StoredPreprocess = None,
+    precision: options.StoredPrecision = None,
+    value_range: options.ValueRange = None,
+    window: options.Window = None,
+    cache: options.Cache = None,
+    reading: options.Reading = options.PLAIN,
+    accept: options.Accept = None,
+    json: options.Json = False,
+) -> None:
+    """Write what this hospital gives to a model of several: class moments, no image and no vector.
+
+    `featstore fuse --from-sites A.json B.json` makes one model of them. What the file tells about patients is in
+    docs/from-sites.md.
+
+    Example: featstore moments DATA --out site.json
+    """
+    from featstore.api.moments import moments
+    from featstore.reporting.terminal.results import moments_text
+
+    say("moments", "reading the data set and its features", json=json)
+    chosen = options.source(
+        backbones, weights, preprocess, precision, None, None, value_range, window, cache, reading
+    )
+    result = moments(
+        data,
+        out,
+        dimensions=dimensions,
+        projection_seed=projection_seed,
+        positive=positive,
+        accept=options.parse_codes(accept),
+        overwrite=overwrite,
+        progress=not json,
+        **chosen,
+    )
+    print_result(result, moments_text, json=json)
 
 
 DIFFERS = 1

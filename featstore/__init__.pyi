@@ -14,6 +14,7 @@ from .api.export import export
 from .api.extract import extract
 from .api.finetune import finetune
 from .api.fuse import fuse
+from .api.moments import fuse_from_sites, moments
 from .api.pack import pack, replay
 from .api.predict import predict
 from .api.report import write_report
@@ -106,6 +107,7 @@ from .results.fusion import (
     ExportedModel,
     Fusion,
     MeanOfPages,
+    MergedFit,
     MetricChange,
     OperatingFields,
     Packed,
@@ -115,6 +117,7 @@ from .results.fusion import (
     Replay,
     SetCoverage,
     SingleNetwork,
+    SiteMoments,
     ToleranceFields,
     UnlikeTraining,
     WarmStart,
@@ -205,6 +208,7 @@ __all__ = [
     "ManifestError",
     "MatrixFields",
     "MeanOfPages",
+    "MergedFit",
     "MetricChange",
     "MetricEstimate",
     "MissingFeaturesError",
@@ -253,6 +257,7 @@ __all__ = [
     "ShardCorruptError",
     "ShortcutResult",
     "SingleNetwork",
+    "SiteMoments",
     "SitePrediction",
     "SiteResult",
     "SiteScores",
@@ -288,11 +293,13 @@ __all__ = [
     "extract",
     "finetune",
     "fuse",
+    "fuse_from_sites",
     "gc",
     "import_features",
     "inventory",
     "load_matrix",
     "make_phantoms",
+    "moments",
     "pack",
     "paper",
     "plan",

@@ -84,7 +84,18 @@ def test_options_are_keywords(name):
         for p in inspect.signature(FUNCTIONS[name]).parameters.values()
         if p.kind is p.POSITIONAL_OR_KEYWORD
     ]
-    assert set(places) <= {"data", "out", "file", "name", "folder", "images", "cache", "backbones", "runs"}
+    assert set(places) <= {
+        "data",
+        "out",
+        "file",
+        "files",
+        "name",
+        "folder",
+        "images",
+        "cache",
+        "backbones",
+        "runs",
+    }
 
 
 def test_the_stubs_are_installed():

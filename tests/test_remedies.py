@@ -71,6 +71,15 @@ EXCEPTIONS = {
             "featstore.evaluation.crossval:_refuse_harmonising",
         ],
     },
+    ("moments",): {
+        "it names the identity view itself, so nobody is asked for a recipe or seeds": [
+            "featstore.matrix:_views",
+            "featstore.matrix:_recipe_of",
+            "featstore.matrix:_no_view",
+            "featstore.stored_features:_remedy",
+            "featstore_cli.options:parse_seeds",
+        ],
+    },
     ("fuse",): {
         "it fits one model, so it never says what several processes need": [
             "featstore.evaluation.candidates:require_memory"

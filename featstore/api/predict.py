@@ -293,7 +293,7 @@ def read_model(folder: Path) -> Model:
         If there is none, or it is damaged.
     """
     document = runs.read_run(folder)
-    if document.get("kind") != "fuse":
+    if document.get("kind") not in {"fuse", "merged"}:
         raise RunError(f"{folder} holds no model.", "Give a run of `featstore fuse`.")
     runs.require_verified(folder, document, runs.MODEL_STATE)
     strategy, extra = load_strategy(folder / runs.MODEL)

@@ -751,6 +751,94 @@ class Packed(Result, frozen=True, kw_only=True):
         return [{name: getattr(self, name) for name in counts}]
 
 
+# One model of several hospitals
+
+
+class SiteMoments(Result, frozen=True, kw_only=True):
+    """Outcome of `featstore.moments`.
+
+    Attributes
+    ----------
+    file, size_bytes
+        What was written.
+    backbones
+        Networks whose vectors were projected.
+    dimensions
+        What is kept of all networks together.
+    images, patients
+        Number in it, by class.
+    has_patients
+        Whether these are patients, and not images taken for them.
+    kept_for_testing
+        Images of the data set's own split that are not in it.
+    """
+
+    file: str
+    size_bytes: Count
+    backbones: tuple[str, ...]
+    dimensions: Count
+    images: Mapping[str, Count]
+    patients: Mapping[str, Count]
+    has_patients: bool
+    kept_for_testing: Count
+
+    def headline(self) -> str:
+        """What is in the file."""
+        images, patients = sum(self.images.values()), sum(self.patients.values())
+        return f"Moments of {counted(images, 'image')} of {counted(patients, 'patient')} in {self.file}"
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each class."""
+        return [
+            {"class": name, "images": self.images[name], "patients": self.patients[name]}
+            for name in self.images
+        ]
+
+
+class MergedFit(Result, frozen=True, kw_only=True):
+    """Outcome of `featstore.fuse_from_sites`.
+
+    Attributes
+    ----------
+    run
+        Folder of the model.
+    sites
+        Number of hospitals.
+    backbones, dimensions
+        Networks, and what is kept of all of them together.
+    shrinkage
+        By which the covariance was moved to a multiple of the identity, 0 to 1.
+    images, patients
+        Number that the model was fitted on, by class.
+    has_patients
+        Whether all hospitals knew their patients.
+    positive
+        Class that is called positive.
+    """
+
+    run: str
+    sites: Count
+    backbones: tuple[str, ...]
+    dimensions: Count
+    shrinkage: float
+    images: Mapping[str, Count]
+    patients: Mapping[str, Count]
+    has_patients: bool
+    positive: str | None
+
+    def headline(self) -> str:
+        """What was fitted."""
+        patients = counted(sum(self.patients.values()), "patient")
+        return f"One model of {patients} at {counted(self.sites, 'hospital')} in {self.run}"
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each class."""
+        return [
+            {"class": name, "images": self.images[name], "patients": self.patients[name]}
+            for name in self.images
+        ]
+
+
 class Difference(Result, frozen=True, kw_only=True):
     """A number or text that came out otherwise.
 

@@ -26,6 +26,7 @@ from tiffs import page, stack, tiff
 
 from featstore import runs as run
 from featstore import serialization as document
+from featstore.api.moments import FORMAT, parse_moments
 from featstore.backbones.efficientnet_lite import read_state_dict
 from featstore.errors import (
     BadImageError,
@@ -299,6 +300,18 @@ def _runs(folder: Path) -> dict[str, Target]:
             read_comparison(page) if isinstance(page, dict) and "contestants" in page else read_fusion(page)
         )
 
+    site = {
+        "format": FORMAT,
+        "classes": ["no", "yes"],
+        "positive": "yes",
+        "has_patients": True,
+        **described["matrix"],
+        "projection": {"dimensions": 2, "seed": 0},
+        "moments": [
+            {"images": 9, "patients": 3, "mean": [0.5, 1.0], "scatter": [[2.0, 0.5], [0.5, 1.0]]},
+            {"images": 8, "patients": 4, "mean": [1.5, 1.0], "scatter": [[3.0, 0.5], [0.5, 1.0]]},
+        ],
+    }
     doubts = {
         "rule": {
             "alpha": 0.1,
@@ -317,7 +330,14 @@ def _runs(folder: Path) -> dict[str, Target]:
         unlike = read_unlike(kept.get("unlike"), 5)
         return read_rule(kept.get("rule"), 2), None if unlike is None else unlike.ratios(np.ones((1, 5)))
 
+    def read_site(data: bytes) -> object:
+        page = document.parse_json(data)
+        return parse_moments(page if isinstance(page, dict) else {}, Path("site.json"))
+
     return {
+        "moments of a hospital": Target(
+            [json.dumps(site).encode()], read_site, (RunError, document.DocumentError)
+        ),
         "what a model abstains by": Target(
             [json.dumps(doubts).encode()], read_doubts, (RunError, document.DocumentError)
         ),

@@ -26,11 +26,13 @@ if TYPE_CHECKING:
         Explanations,
         ExportedModel,
         MeanOfPages,
+        MergedFit,
         Packed,
         PatientPrediction,
         Prediction,
         Predictions,
         Replay,
+        SiteMoments,
     )
     from featstore.results.paper import Claim, Conversion, PaperNetwork, Reproduction
     from featstore.results.scores import Score
@@ -797,6 +799,46 @@ def packed_text(result: Packed) -> str:
             f"Next: featstore replay {shlex.quote(result.file)}",
         ]
     )
+
+
+def moments_text(result: SiteMoments) -> str:
+    """What a hospital wrote, and what it must not be taken for."""
+    what = f"means and scatter of {result.dimensions} numbers of each image ({', '.join(result.backbones)})"
+    if result.kept_for_testing:
+        tested = (
+            f"{counted(result.kept_for_testing, 'image')} of the data set's own split can test the model."
+        )
+    else:
+        tested = "All images are in it: with a column `split` some are kept out of it, to test the model."
+    return "\n\n".join(
+        (
+            f"Written: {printable(result.file)} ({size(result.size_bytes)}): {_by_class(result)}; no image, no name.",
+            f"It holds {what}, by class. {tested}",
+            "It is not anonymous by that alone: docs/from-sites.md says what it tells of patients.",
+            "Next, where all files are: featstore fuse --from-sites A.json B.json",
+        )
+    )
+
+
+def merged_text(result: MergedFit) -> str:
+    """One model of several hospitals, and how to test it."""
+    what = f"{result.dimensions} numbers of each image ({', '.join(result.backbones)})"
+    return "\n\n".join(
+        (
+            f"One model of {_by_class(result)} at {counted(result.sites, 'hospital')}; nobody has tested it yet.",
+            f"It is the linear discriminant (lda) that all hospitals' images together give, by {what}, exactly.",
+            "Moments tell no single answer, so there is no score; and a patient of two hospitals counts twice.",
+            f"Next, at each hospital, on patients not in its file: featstore predict {shlex.quote(result.run)} DATA",
+        )
+    )
+
+
+def _by_class(result: SiteMoments | MergedFit) -> str:
+    one, many = (
+        ("patient", "patients") if result.has_patients else ("image", "images (patients are not known)")
+    )
+    told = ", ".join(f"{printable(name)} {number:,}" for name, number in result.patients.items())
+    return f"{counted(sum(result.patients.values()), one, many)} ({told})"
 
 
 def replay_text(result: Replay) -> str:
