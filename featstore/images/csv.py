@@ -11,7 +11,7 @@ import shlex
 import stat
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from featstore.errors import ManifestError, UsageError, nearest
@@ -292,6 +292,13 @@ def _all_lost(file: Path, found: _Found, locator: Locator) -> ManifestError:
         f"None of the {total} files of {str(file)!r} is an image ({', '.join(reasons)}):"
         f" there is no {names[0]!r} in {str(locator.root)!r}{there}."
     )
+    old, new = PurePosixPath(names[0]), PurePosixPath(near or "")
+    is_alike = (old.parent, old.stem) == (new.parent, new.stem)
+    if is_alike and all(map(_SUFFIX.fullmatch, (old.suffix, new.suffix))):
+        swap = f"sed 's/\\{old.suffix}/{new.suffix}/' {shlex.quote(str(file))} > new.csv"
+        return ManifestError(
+            cause, f"If that one is meant, write {new.suffix} for {old.suffix} in the table: {swap}"
+        )
     if folder := locator.suggested_root(names):
         return ManifestError(cause, f"Add where the paths begin: --root {shlex.quote(str(folder))}")
     return ManifestError(
