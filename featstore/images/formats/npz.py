@@ -336,6 +336,7 @@ def table_of(
     ordered = sorted(names, key=lambda name: name.lower().rpartition("/")[2] not in _SECOND)
     named = {role: name for name in ordered if (role := role_of(name))}
     pictures = pictures_of(shapes, others)
+    named = {**_in_group_of(pictures[0][1], ordered), **named}
     npy.pages_of([shapes[name] for _, name in pictures])
     for side, name in pictures:
         if len(shapes[name].shape) == 2:  # noqa: PLR2004
@@ -353,6 +354,15 @@ def table_of(
         if ("groups", side) in named:
             groups += names_of(values(named["groups", side], count), count)
     return PageTable(tuple(labels), tuple(splits), tuple(groups) if len(groups) == len(labels) else ())
+
+
+def _in_group_of(picture: str, names: Iterable[str]) -> dict[tuple[str, str | None], str]:
+    """What stands in the same group as the pictures, by what it is: ``data/labels`` of ``data/images``."""
+    group, slash, _ = picture.rpartition("/")
+    inside = (
+        (name, name.removeprefix(f"{group}/")) for name in names if slash and name.startswith(f"{group}/")
+    )
+    return {role: name for name, own in inside if (role := role_of(own))}
 
 
 def _values(data: bytes, array: npy.ArrayShape, count: int) -> NDArray[Any]:
