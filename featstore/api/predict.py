@@ -28,6 +28,7 @@ from featstore.fusion.model_io import load_strategy
 from featstore.image_facts import WAYS, recognise, seen_finding
 from featstore.images import manifest
 from featstore.images.csv import TABLES, list_csv
+from featstore.images.folder import is_clutter
 from featstore.images.formats.container import HEAD, raster_format, suffixes
 from featstore.images.formats.npz import ARRAYS, read_table
 from featstore.images.names import merged_groups
@@ -629,7 +630,7 @@ class _Search:
     def _folder(self, folder: Path) -> list[_Named]:
         found = []
         for path in self._below(folder):
-            if _looks_like_image(path):
+            if _looks_like_image(path) and not is_clutter(path.name):
                 name = path.relative_to(folder)
                 found.append(_Named(path, name.as_posix(), self._class_folder(name)))
             else:
