@@ -241,7 +241,7 @@ def compare(
         if chooses
         else list(folding.splits)
     )
-    candidates.require_memory(matrix, compared, rounds, jobs)
+    candidates.require_memory(matrix, [one for one in compared if one.greedy or not resume], rounds, jobs)
     bars = PhaseProgress(progress)
     idle = candidates.not_fitted(strategies, named)
     _announce_forecast(

@@ -36,6 +36,7 @@ from featstore.evaluation.candidates import (
     is_seeded,
     joint_fits,
     predict_proba,
+    require_memory,
     select_backbones,
 )
 from featstore.evaluation.estimates import EvaluationDesign, held_out_scores, score_candidates
@@ -89,6 +90,11 @@ def cross_validate(
     in each fold. `selections` is what `select_per_fold` returns; without greedy candidates nobody looks at it. What
     the cache knows is taken from it and comes first; what is new is saved by the process that computed it, at once.
     With `harmonise`, features are those of `by_site`, made inside each fold.
+
+    Raises
+    ------
+    UsageError
+        Before the first fit, if one that the cache does not know needs more memory than is free.
     """
     fresh = []
     for joint, f in ((joint, f) for joint in joint_fits(candidates) for f in range(len(splits))):
@@ -98,6 +104,9 @@ def cross_validate(
             fresh.append((joint, f, resolved))
         else:
             yield from zip(joint, [f] * len(joint), known, strict=True)
+    if fresh:
+        together = dict.fromkeys(one for _, _, resolved in fresh for one in resolved)
+        require_memory(matrix, list(together), [splits[f] for f in sorted({f for _, f, _ in fresh})], jobs)
     calls = [(matrix, resolved, splits[f], prediction_cache, harmonise) for _, f, resolved in fresh]
     for (joint, f, _), proba in zip(fresh, parallel_starmap(_fit_fold, calls, jobs), strict=True):
         yield from zip(joint, [f] * len(joint), proba, strict=True)

@@ -1,5 +1,6 @@
 """What is not fitted, and what a long comparison takes, is said before it begins."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -166,6 +167,19 @@ def test_several_processes_need_several_times_as_much_and_one_is_the_remedy(monk
         need(matrix, ["soft_vote"], free, monkeypatch, jobs=2)
     assert caught.value.remedy == "Let one process work at a time: --jobs 1."
     need(matrix, ["soft_vote"], free, monkeypatch, jobs=1)
+
+
+def test_what_was_fitted_before_needs_no_memory_and_what_is_new_is_refused(world, tmp_path, monkeypatch):
+    data, cache = world
+    cache = shutil.copytree(cache, tmp_path / "cache")
+    asked = {"strategies": ["knn"], "folds": 2, "repeats": 1, "positive": "ill", "cache": cache}
+    before = featstore.compare(data, **asked)
+    monkeypatch.setattr(candidates, "memory_bytes", lambda: (1, 1))
+    again = featstore.compare(data, **asked)
+    assert again.candidates[0].estimates["auc"] == before.candidates[0].estimates["auc"]
+    for change in ({"resume": False}, {"fold_seed": 7}):
+        with pytest.raises(UsageError, match="of memory"):
+            featstore.compare(data, **asked | change)
 
 
 def test_the_need_grows_with_rows_views_and_networks():
