@@ -385,6 +385,14 @@ CATALOGUE: dict[str, FindingKind] = {
         " DICOM files of another modality are in another unit, so that most of them may have become black or white.",
         "Extract them with the range of their own values: featstore extract DATA --range LOW,HIGH",
     ),
+    "FS322": FindingKind(
+        "range_without_effect",
+        "note",
+        "A window or range says which values become black and white. Pictures of 8 bits (PNG, JPEG) have their grey"
+        " levels already, as somebody chose them, and are taken as they are. A window of CT values needs DICOM,"
+        " NIfTI or 16 bits.",
+        "Nothing needs to be done, unless another window was wanted: that takes the original images.",
+    ),
     # FS4xx, what a result can be used for
     "FS401": FindingKind(
         "not_above_shortcut",

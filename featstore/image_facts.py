@@ -23,7 +23,6 @@ from featstore.images.augment import resize
 from featstore.images.formats import container
 from featstore.images.manifest import findings_of_notes
 from featstore.images.near_copies import SIDE, Miniatures, find_copies
-from featstore.images.reading import WARNINGS
 from featstore.processes import map_ahead, threads
 from featstore.serialization import digest
 from featstore.store.notes import CopiesNote, record_copies, record_facts, recorded_copies, recorded_facts
@@ -48,7 +47,10 @@ BINS, BORDER, BACKGROUND = 16, 18, 19
 ROUNDING = 1e-3
 _COUNTED = 1 << 22  # values that are counted in one go
 MODES = ("", "1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F")
-NOTES = tuple(sorted(WARNINGS))
+NOTES = (
+    "alpha", "cmyk", "constant", "extra_channels", "frames", "orientation", "not_hounsfield", "range_unused",
+)  # fmt: skip
+"""Bit by bit what `notes` of a row mean, also of rows that were kept before: new ones go to the end."""
 
 FACT = np.dtype(
     [

@@ -78,6 +78,7 @@ WARNINGS: dict[str, str] = {
     "frames": "The file holds several pictures; only the first was taken.",
     "not_hounsfield": "A window of CT was put on values that are in no Hounsfield units.",
     "orientation": "The orientation tag could not be read; the image was taken as stored.",
+    "range_unused": "A range or window was given, and the values are of 8 bits already.",
 }
 """What was done to an image, or is odd about it: code -> what it means."""
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from featstore.errors import UsageError
+from featstore.image_facts import NOTES
 from featstore.images.augment import resize
 from featstore.images.formats.png import without_bulk
 from featstore.images.reading import WARNINGS, decode, decoder_version, probe
@@ -297,9 +298,30 @@ def test_a_constant_image_is_decoded_with_a_warning(encode):
 
 
 def test_every_warning_is_explained(picture, encode):
-    assert {"alpha", "cmyk", "constant", "extra_channels", "frames", "not_hounsfield", "orientation"} == set(
-        WARNINGS
-    )
+    assert {
+        "alpha",
+        "cmyk",
+        "constant",
+        "extra_channels",
+        "frames",
+        "not_hounsfield",
+        "orientation",
+        "range_unused",
+    } == set(WARNINGS)
+
+
+def test_a_range_on_eight_bits_changes_nothing_and_says_so(encode):
+    image = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    plain, _ = decode(encode(image))
+    pixels, notes = decode(encode(image), value_range=(0.0, 10.0))
+    np.testing.assert_array_equal(pixels, plain)
+    assert notes == ("range_unused",)
+
+
+def test_bits_of_notes_that_were_kept_before_mean_what_they_did():
+    """A cache of before holds them as numbers: new ones go to the end."""
+    assert NOTES[:6] == ("alpha", "cmyk", "constant", "extra_channels", "frames", "orientation")
+    assert set(NOTES) == WARNINGS.keys()
 
 
 DEEP = np.arange(24 * 40, dtype=np.uint16).reshape(24, 40) * 5

@@ -69,7 +69,9 @@ class ArrayFormat(Format):
         index: Any = None,  # noqa: ANN401
     ) -> tuple[NDArray[Any], Iterable[str]]:
         """Decode one picture; see `Format.decode`."""
-        return (index or self.index(data)).decode(frame, value_range), ()
+        pictures = index or self.index(data)
+        unused = value_range is not None and not pictures.is_deep(frame)
+        return pictures.decode(frame, value_range), ("range_unused",) if unused else ()
 
     def size(self, file: IO[bytes]) -> tuple[int, int]:
         """Width and height of the first picture."""
@@ -342,6 +344,14 @@ class Stack:
     def last(self) -> int:
         """Number of the last picture."""
         return sum(array.shape.pages for array in self.arrays) - 1
+
+    def is_deep(self, frame: int) -> bool:
+        """Whether a picture has values that a range makes grey levels of."""
+        for array in self.arrays:
+            if frame < array.shape.pages:
+                return array.shape.is_deep
+            frame -= array.shape.pages
+        return False
 
     def decode(self, frame: int, value_range: tuple[float, ...] | None) -> NDArray[np.uint8]:
         """Pixels ``(height, width, 1 or 3)`` of a picture: bytes as they are, true as white, others windowed.

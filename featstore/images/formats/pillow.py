@@ -78,7 +78,7 @@ def read_image(
         else:
             with blamed(kind):
                 pixels, more = flatten(upright)
-            notes |= more
+            notes |= more | ({"range_unused"} if value_range is not None else set())
     return pixels, notes
 
 

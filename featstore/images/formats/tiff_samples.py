@@ -518,5 +518,7 @@ def _read_samples(
     with no_warnings(), blamed("TIFF"):
         values = read_samples(data, layout)
     pixels, notes = to_pixels(values, layout, value_range if layout.is_deep else None)
+    if value_range is not None and not layout.is_deep:
+        notes |= {"range_unused"}
     turn = _TURNED.get(layout.directory.value(tags.ORIENTATION, 1))
     return (pixels if turn is None else np.ascontiguousarray(turn(pixels))), notes
