@@ -147,6 +147,13 @@ CATALOGUE: dict[str, FindingKind] = {
         " stands for them (for a category, how often each value occurred), in each fold anew.",
         "Fill in the cells where the value is known; leave the column out where one class lacks it more often.",
     ),
+    "FS116": FindingKind(
+        "group_rounded",
+        "warning",
+        "Groups such as 1.23E+11 are long numbers as a spreadsheet shows them, rounded: different patients may have"
+        " become one.",
+        "Format that column as text in the spreadsheet, and save the table again from the original.",
+    ),
     # FS2xx, layouts and cells that may be meant otherwise
     "FS201": FindingKind(
         "folders_as_classes",
@@ -230,6 +237,13 @@ CATALOGUE: dict[str, FindingKind] = {
         "warning",
         "Rows of the table of --labels name a patient, study, series or file of which the folder holds no image.",
         "Check that the folder is complete and the ids are those of the images; else delete the rows.",
+    ),
+    "FS214": FindingKind(
+        "masks_as_images",
+        "warning",
+        "Beside a picture lies one of the same name with mask, seg, gt or the like behind it: drawings of what is to"
+        " be seen, which give the answer away, are images of the class.",
+        "Move the masks to another folder, or leave their lines out of the table.",
     ),
     # FS3xx is about files and pixels
     "FS301": FindingKind(

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, Unpack
 from featstore.arguments import public
 from featstore.errors import BadImageError, ManifestError, StoreError, UsageError
 from featstore.extraction.pipeline import refuse_undeclared_range
-from featstore.images.manifest import require_no_errors
-from featstore.images.reading import REASONS, decoder_version, read_pixels, reserve_for_decoding
+from featstore.images.manifest import findings_of_notes, require_no_errors
+from featstore.images.reading import REASONS, decoder_version, read_picture, reserve_for_decoding
 from featstore.images.scan import ScanOptions, scan
 from featstore.processes import map_ahead, raise_if_requested, threads, track
 from featstore.results.extraction import ConvertedImages
@@ -125,16 +125,17 @@ def convert(
             *((str(row.path), row.reason, row.detail) for row in manifest.unreadable),
             *((str(record.path), error.reason, error.detail) for record, error in bad),
         ),
-        findings=manifest.findings,
+        findings=(*manifest.findings, *findings_of_notes((record.path, png.notes) for record, png in kept)),
     )
 
 
 class _Png(NamedTuple):
-    """A file that was written: its path from the manifest, size, and whether it is grey or colour."""
+    """A file that was written: its path from the manifest, size, grey or colour, and what decoding noted."""
 
     path: str
     bytes: int
     channels: str
+    notes: tuple[str, ...]
 
 
 def _nothing_written(bad: Sequence[tuple[ImageRecord, BadImageError]]) -> ManifestError:
@@ -181,14 +182,14 @@ def _convert_one(
     """Write one image, unless it does not decode."""
     try:
         with reserve_for_decoding(record.path):
-            pixels = read_pixels(record, decoding)
+            _, pixels, notes = read_picture(record, decoding)
     except BadImageError as error:
         return error
     name = f"{folders[record.label]}/{record.id[:_ID_LETTERS]}.png"
     data = png_bytes(pixels, record.id)
     with os.fdopen(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE), "wb") as file:
         file.write(data)
-    return _Png(name, len(data), "grey" if pixels.shape[2] == 1 else "colour")
+    return _Png(name, len(data), "grey" if pixels.shape[2] == 1 else "colour", notes)
 
 
 def png_bytes(pixels: Pixels, image_id: str) -> bytes:

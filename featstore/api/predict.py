@@ -18,6 +18,7 @@ from featstore.covariates import CovariateEncoding, require_covariates
 from featstore.errors import BadImageError, ManifestError, RunError, UsageError
 from featstore.evaluation.abstention import UnlikeRule, prediction_sets, read_rule, read_unlike
 from featstore.evaluation.calibration import OperatingPoint, read_operating_point
+from featstore.evaluation.estimates import held_out_scores
 from featstore.evaluation.leakage import read_training_images
 from featstore.evaluation.patients import MEAN_LOGIT, is_pool, pool_images
 from featstore.extraction.networks import require_computable, training_records
@@ -27,6 +28,7 @@ from featstore.fusion.model_io import load_strategy
 from featstore.image_facts import WAYS, recognise, seen_finding
 from featstore.images import manifest
 from featstore.images.csv import TABLES, list_csv
+from featstore.images.folder import is_clutter
 from featstore.images.formats.container import HEAD, raster_format, suffixes
 from featstore.images.formats.npz import ARRAYS, read_table
 from featstore.images.names import merged_groups
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from featstore.image_facts import Way
     from featstore.images.formats.npz import PageTable
     from featstore.results.fusion import ConformalRule
+    from featstore.results.scores import Score
     from featstore.store.notes import BadImage
     from featstore.store.training_record import KnownImages, TrainingRecord
     from featstore.types import Features
@@ -257,19 +260,20 @@ def answer(prepared: Prepared, features: Mapping[str, Features], bad: Mapping[st
         beside = require_covariates(model.covariates, records)
         features = {image: np.concatenate([features[image], beside[image]]) for image in beside}
     answers = _predictions(prepared, records, features, distances)
-    named = _named_patients(records)
+    patients = tuple(_patients(model, _named_patients(records), records, features, answers))
     return Predictions(
         run=str(model.folder),
         operating=model.point.to_json(),
         classes=model.classes,
         predictions=tuple(answers),
-        patients=tuple(_patients(model, named, records, features, answers)),
+        patients=patients,
         without_patient=sum(not record.group for record in records) if len(records) > 1 else 0,
         pool=model.pool,
         patient_operating=model.pooling_point.to_json(),
         chosen_for_patients=model.patient_point is not None,
         alpha=None if model.sets is None else model.sets.alpha,
         unlike=None if model.unlike is None else model.unlike.about,
+        scores=_scores(model, answers, [record.group or record.id for record in records], patients),
         files=tuple(_means(prepared, records, features)),
         bad=tuple(
             (str(path), reason, detail)
@@ -435,6 +439,40 @@ def _patients(
         )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Labelled:
+    """Answers to what has a label, as a table of images or patients."""
+
+    records: tuple[ImageRecord, ...]
+    classes: tuple[str, ...]
+    y: NDArray[np.intp]
+    groups: NDArray[np.str_]
+
+
+def _scores(
+    model: Model,
+    images: Sequence[Prediction],
+    groups: Sequence[str],
+    patients: Sequence[PatientPrediction],
+) -> dict[str, dict[str, Score]]:
+    """Every metric, by unit, of the answers to what has a label and was not in training."""
+    positive = None if model.positive is None else model.classes.index(model.positive)
+    found = {}
+    units: tuple[tuple[str, Sequence[Any], Sequence[str], OperatingPoint], ...] = (
+        ("image", images, groups, model.point),
+        ("patient", patients, [one.patient for one in patients], model.pooling_point),
+    )
+    for unit, answers, who, point in units:
+        new = [at for at, one in enumerate(answers) if one.given in model.classes and one.is_new]
+        if len({who[at] for at in new}) < 2:  # noqa: PLR2004
+            continue
+        y = np.array([model.classes.index(answers[at].given) for at in new], np.intp)
+        table = _Labelled((), model.classes, y, np.array([who[at] for at in new]))
+        proba = np.array([[answers[at].probability[name] for name in model.classes] for at in new])
+        found[unit] = held_out_scores(table, np.arange(len(new)), proba, positive, point.threshold)
+    return found
+
+
 def _sets(
     model: Model, proba: NDArray[np.float64], thresholds: Sequence[float] | None
 ) -> list[tuple[str, ...] | None]:
@@ -592,7 +630,7 @@ class _Search:
     def _folder(self, folder: Path) -> list[_Named]:
         found = []
         for path in self._below(folder):
-            if _looks_like_image(path):
+            if _looks_like_image(path) and not is_clutter(path.name):
                 name = path.relative_to(folder)
                 found.append(_Named(path, name.as_posix(), self._class_folder(name)))
             else:

@@ -241,7 +241,17 @@ def named(backbones: Iterable[str]) -> list[str]:
 
     ``ResNet50:conv4``, the network up to a layer, is called ``ResNet50.conv4``: folders bear its name.
     """
-    return [_add_pair(*pair.groups()) if (pair := _FILE.fullmatch(one)) else _plain(one) for one in backbones]
+    pairs = [_FILE.fullmatch(one) for one in backbones]
+    files: dict[str, str] = {}
+    for pair in filter(None, pairs):
+        if files.setdefault(pair[1], pair[0]) != pair[0]:
+            raise UsageError(
+                f"{pair[1][:100]} is the name of two networks: {files[pair[1]][:200]} and {pair[0][:200]}.",
+                "Give each a name of its own.",
+            )
+    return [
+        _add_pair(*pair.groups()) if pair else _plain(one) for pair, one in zip(pairs, backbones, strict=True)
+    ]
 
 
 def base_name(name: str) -> str:
@@ -331,9 +341,17 @@ def files() -> dict[str, str]:
 def _plain(name: str) -> str:
     before, equals, after = name.partition("=")
     if equals:
+        remedy = "Export it as ONNX first, as docs/how-to/onnx.md says: NAME=FILE.onnx"
+        if before in _TABLE:
+            remedy = (
+                f"For weights of a known network: `featstore extract DATA --weights {before}={after[:100]}`."
+            )
+        elif ".onnx[" in after.lower():
+            remedy = "Close the bracket, and quote all of it: 'NAME=FILE.onnx[mean=0.5,std=0.5]'"
+        raise UsageError(f"The network {name[:100]!r} is neither a name nor NAME=FILE.onnx.", remedy)
+    if name.lower().endswith(".onnx"):
         raise UsageError(
-            f"The network {name[:100]!r} is neither a name nor NAME=FILE.onnx.",
-            f"For weights of a known network: `featstore extract DATA --weights {before[:100]}={after[:100]}`.",
+            f"The network {name[:100]!r} is a file without a name.", f"Give it one: NAME={name[:200]}"
         )
     base, colon, layer = name.partition(":")
     return f"{base}.{layer}" if colon and base in _TABLE else name

@@ -11,7 +11,7 @@ import shlex
 import stat
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from featstore.errors import ManifestError, UsageError, nearest
@@ -262,7 +262,12 @@ def _locate(entry: ListedFile, root: Path, *, follow_links: bool) -> ListedFile 
     except ValueError as error:  # a NUL character in the name
         return Quarantined(entry.path, None, "missing", str(error), entry.label)
     if not stat.S_ISREG(info.st_mode):
-        return Quarantined(entry.path, None, "not_file", "A folder, pipe, socket or device.", entry.label)
+        what = (
+            "A folder: list its images, one a line."
+            if stat.S_ISDIR(info.st_mode)
+            else "A pipe, socket or device."
+        )
+        return Quarantined(entry.path, None, "not_file", what, entry.label)
     real = real_path_inside(entry.path, root, follow_links=follow_links)
     linked = real != os.path.join(os.path.realpath(root), entry.name)  # noqa: PTH118 - str against str
     return replace(entry, real=real if linked else None)
@@ -287,6 +292,13 @@ def _all_lost(file: Path, found: _Found, locator: Locator) -> ManifestError:
         f"None of the {total} files of {str(file)!r} is an image ({', '.join(reasons)}):"
         f" there is no {names[0]!r} in {str(locator.root)!r}{there}."
     )
+    old, new = PurePosixPath(names[0]), PurePosixPath(near or "")
+    is_alike = (old.parent, old.stem) == (new.parent, new.stem)
+    if is_alike and all(map(_SUFFIX.fullmatch, (old.suffix, new.suffix))):
+        swap = f"sed 's/\\{old.suffix}/{new.suffix}/' {shlex.quote(str(file))} > new.csv"
+        return ManifestError(
+            cause, f"If that one is meant, write {new.suffix} for {old.suffix} in the table: {swap}"
+        )
     if folder := locator.suggested_root(names):
         return ManifestError(cause, f"Add where the paths begin: --root {shlex.quote(str(folder))}")
     return ManifestError(
@@ -843,7 +855,9 @@ def _text(file: Path) -> str:
 
 
 def _encoding(head: bytes) -> str:
-    """UTF-16 where a mark or zeros between the letters say so, else UTF-8; other encodings cannot be told apart."""
+    """UTF-16 or UTF-32 where a mark or zeros between letters say so, else UTF-8; others cannot be told apart."""
+    if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "utf-32"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     pairs = head[: len(head) // 2 * 2]

@@ -106,7 +106,7 @@ class _Walk:
         names = self._names(folder)
         for name in track(names, "list", "file", len(names)):
             path = folder / name
-            found = None if _is_clutter(name) else self._find(path, linked=linked)
+            found = None if is_clutter(name) else self._find(path, linked=linked)
             if found is None:
                 continue
             if stat.S_ISDIR(found.mode):
@@ -139,7 +139,7 @@ class _Walk:
         except OSError as error:
             self.unreadable.append(quarantine(folder, error))
             return []
-        self.skipped += sum(map(_is_clutter, names))
+        self.skipped += sum(map(is_clutter, names))
         return names
 
     def _find(self, path: Path, *, linked: bool) -> _Found | None:
@@ -328,7 +328,7 @@ def _inside(walk: _Walk, tops: list[_Found]) -> _Found | None:
 def _is_beside_the_point(folder: Path) -> bool:
     """Whether a folder without images holds something else; an empty one may be a class that was lost."""
     try:
-        return any(not _is_clutter(path.name) for path in folder.iterdir())
+        return any(not is_clutter(path.name) for path in folder.iterdir())
     except OSError:
         return False
 
@@ -493,5 +493,6 @@ def _is_array(path: Path) -> bool:
     return path.suffix.lower() in ARRAYS
 
 
-def _is_clutter(name: str) -> bool:
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder of this name is nobody's image: hidden, of a file manager, or a disc's contents."""
     return name.startswith(".") or name.lower() in _CLUTTER

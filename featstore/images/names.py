@@ -65,6 +65,30 @@ def check_labels(entries: Sequence[ListedFile]) -> Iterator[Finding]:
         )
 
 
+_MASK = re.compile(
+    r"(.+?)[ ._-]*[ ._-](?:mask|masks|seg|segm|segmentation|gt|ground ?truth|annotation|contour|roi)[ ._-]*\d*",
+    re.IGNORECASE,
+)
+
+
+def check_masks(names: Iterable[str]) -> Iterator[Finding]:
+    """Look for files that are masks of others, by their relative paths: ``a/x.png`` and ``a/x_mask.png``."""
+    stems: dict[str, str] = {}
+    for name in names:
+        folder, _, last = name.rpartition("/")
+        stems[
+            f"{folder}/{last.split('.')[0] if last.lower().endswith('.nii.gz') else last.rpartition('.')[0]}"
+        ] = name
+    found = [
+        (stems[of[1]], name)
+        for stem, name in stems.items()
+        if (of := _MASK.fullmatch(stem)) and of[1] in stems
+    ]
+    if found:
+        message = f"{counted(len(found), 'image is', 'images are')} called like the mask of another."
+        yield Finding("FS214", message, len(found), tuple(f"{mask!r} beside {of!r}" for of, mask in found))
+
+
 def check_groups(entries: Sequence[ListedFile], pattern: str | None = None) -> Iterator[Finding]:
     """Look for groups that are no patients; `pattern` is what the groups were found by, if not in a column."""
     counts = Counter(entry.group for entry in entries if entry.group is not None)
@@ -81,6 +105,13 @@ def check_groups(entries: Sequence[ListedFile], pattern: str | None = None) -> I
         yield Finding("FS110", block, len(counts), tuple(lines))
     elif restart := _restart(entries):
         yield _restart_finding(entries, *restart, pattern)
+    if rounded := [name for name in counts if _ROUNDED.fullmatch(name)]:
+        message = (
+            f"{counted(len(rounded), 'group is a number', 'groups are numbers')} that a spreadsheet rounded."
+        )
+        yield Finding(
+            "FS116", message, len(rounded), tuple(f"{name!r}: {counts[name]} images" for name in rounded)
+        )
     if placeholders := _placeholders(counts):
         total = sum(counts[name] for name in placeholders)
         message = (
@@ -94,6 +125,7 @@ def check_groups(entries: Sequence[ListedFile], pattern: str | None = None) -> I
         )
 
 
+_ROUNDED = re.compile(r"\d(?:[.,]\d+)?[eE]\+?\d+")
 _SPELL = "Spell each patient in one way in the file names or the group column; else they count as several."
 
 

@@ -24,7 +24,7 @@ class OtherKind(NamedTuple):
 
 
 def other_kind(name: str, head: bytes) -> OtherKind | None:
-    """What a file is that is no table and no file of arrays.
+    """What a file is that is no table, and no file of arrays under a name that says so; None where it cannot be told.
 
     Parameters
     ----------
@@ -41,6 +41,8 @@ def other_kind(name: str, head: bytes) -> OtherKind | None:
     if not head:
         return None
     if (known := find_format(head)) and known.name in _OF_ARRAYS:
+        if name.lower().endswith(known.suffixes):
+            return None
         return OtherKind(f"{known.name} under another name", f"Call it so: mv FILE FILE{known.suffixes[0]}")
     if known:
         return OtherKind(f"one image ({known.name})", _WHERE)
@@ -76,6 +78,10 @@ _MATLAB = (
     " numpy.savez('v.npz', images=m['NAME'], labels=m['NAME'])"
 )
 _UNPACK = "Unpack it, and give the folder that holds one folder per class, or the table: {}"
+_PARTS = (
+    "Write it as one file, and give that: pyarrow.parquet.write_table(pyarrow.parquet.read_table('FOLDER'),"
+    " 'table.parquet')"
+)
 _PICKLED = "made of Python objects, which are never unpickled: that can run code"
 
 
@@ -116,6 +122,7 @@ _SUFFIXES = {
     ".xml": OtherKind("XML", _ROWS),
 }
 _FOLDERS = (
+    _by_names(r".*\.parquet", "a table in several files", _PARTS),
     _by_names(r"\.zarray|\.zgroup|zarr\.json", "a Zarr store", _ZARR),
     _by_names(r"data\.mdb", "an LMDB database", _PICTURES),
     _by_names(r".*idx[1-4]-u?byte(?:\.gz)?", "made of arrays as MNIST has them (IDX)", _ARRAYS),

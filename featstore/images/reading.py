@@ -66,7 +66,7 @@ REASONS: dict[str, str] = {
     "too_small": "A side is shorter than 8 pixels; leave the image out.",
     "truncated": "The file is cut short; fetch it again from its source.",
     "unreadable": "The disk or the network failed while reading; try again.",
-    "unsupported": "The format is not decoded; convert the image to PNG.",
+    "unsupported": "The format is not decoded; do what is said of the file, or save it as PNG of 8 bits.",
 }
 """Why an image is in quarantine: code -> what to do about it."""
 

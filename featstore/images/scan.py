@@ -18,7 +18,7 @@ from featstore.errors import BadImageError, ManifestError, did_you_mean
 from featstore.findings import Finding, counted
 from featstore.images.csv import TABLES, list_csv
 from featstore.images.folder import list_folder, list_tree
-from featstore.images.formats import hdf5, npz
+from featstore.images.formats import npz
 from featstore.images.formats.container import suffixes
 from featstore.images.formats.dicom import SITE_TAGS, in_space
 from featstore.images.formats.nifti import parse_slices
@@ -35,7 +35,7 @@ from featstore.images.manifest import (
     page_id,
     read_contents,
 )
-from featstore.images.names import check_groups, check_labels, merged_groups
+from featstore.images.names import check_groups, check_labels, check_masks, merged_groups
 from featstore.images.other_kinds import other_kind_of
 from featstore.images.reading import REASONS
 from featstore.processes import map_ahead, track
@@ -222,6 +222,7 @@ def scan(
         findings=(
             *listing.findings,
             *_findings(images, records, copies),
+            *check_masks(entry.name for entry, _ in images),
             *check_labels(named := list(_pictures(entry for entry, _ in images))),
             *(check_groups(named, group_pattern) if has_groups else ()),
             *merged,
@@ -324,9 +325,7 @@ def _list(
             data, follow_links=follow_links, columns=columns, root=root, suffix=suffix, covariates=covariates
         )
     _refuse_table_options(data, columns, root, suffix, covariates)
-    is_array = data.is_file() and data.suffix.lower() in ARRAYS
-    if is_array and data.suffix.lower() == ".mat":
-        is_array = bool((other := other_kind_of(data)) and "HDF5" in other.what)
+    is_array = data.is_file() and data.suffix.lower() in ARRAYS and not other_kind_of(data)
     return _list_arrays(data) if is_array else _list_folder(data, follow_links=follow_links)
 
 
@@ -351,18 +350,20 @@ def _of_another_kind(data: Path) -> ManifestError | None:
     return other and ManifestError(f"The data set {str(data)!r} is {other.what}.", other.remedy)
 
 
+_ARRAY_REMEDIES = {
+    "too_large": "Save its pictures in smaller files below one folder per class, or each as PNG:"
+    " for n, p in enumerate(numpy.load(FILE)['train_images']): PIL.Image.fromarray(p).save(f'{n}.png')",
+    "unsupported": "Save pictures and classes as train_images, train_labels, test_images, test_labels in one .npz or"
+    " .h5; or give a folder with one folder per class.",
+}
+
+
 def _list_arrays(data: Path) -> Listing:
     """A file of arrays, which says the class of each of its pictures."""
     try:
-        table = (hdf5 if data.suffix.lower() in hdf5.Hdf5.suffixes else npz).read_table(data)
+        table = npz.read_table(data)
     except BadImageError as error:
-        remedy = (
-            "Save its pictures in smaller files below one folder per class, or each as PNG:"
-            " for n, p in enumerate(numpy.load(FILE)['train_images']): PIL.Image.fromarray(p).save(f'{n}.png')"
-            if error.reason == "too_large"
-            else "Save pictures and classes as train_images, train_labels, test_images, test_labels in one .npz or"
-            " .h5; or give a folder with one folder per class."
-        )
+        remedy = _ARRAY_REMEDIES.get(error.reason, REASONS[error.reason])
         raise ManifestError(f"{str(data)!r} cannot be a data set: {error.detail}", remedy) from error
     except OSError as error:
         raise ManifestError(f"{str(data)!r} cannot be read: {error.strerror}.", "Check the file.") from error

@@ -442,6 +442,9 @@ class Predictions(Result, frozen=True, kw_only=True):
         Error rate of the prediction sets; None of a model that keeps none.
     unlike
         When an image is called unlike those of training; None of a model that does not tell.
+    scores
+        By unit, ``image`` and ``patient``: every metric of the answers to images (patients) with a label that are not
+        known from training, with its interval over patients, as `featstore.fuse` scores what it held out.
     """
 
     run: str
@@ -459,6 +462,7 @@ class Predictions(Result, frozen=True, kw_only=True):
     chosen_for_patients: bool = False
     alpha: Share | None = None
     unlike: UnlikeTraining | None = None
+    scores: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
 
     @property
     def counts(self) -> Counts | None:

@@ -515,8 +515,17 @@ def list_datasets(
                 one = StoredDataset.of(name, member)
                 is_plain = one.shape is not None and one.dtype.kind in KINDS and one.dtype.subdtype is None
                 kind = one.dtype.str if is_plain else ""
+                kind = "|b1" if kind == "|u1" and _is_logical(member) else kind
                 found[name] = list(one.shape or ()), kind, list(one.chunks or ()), list(one.codes)
         return found, []
+
+
+def _is_logical(member: Any) -> bool:  # noqa: ANN401
+    """Whether MATLAB says of these bytes that they are true and false."""
+    if not h5a.exists(member, b"MATLAB_class"):
+        return False
+    said = h5a.open(member, b"MATLAB_class")
+    return said.shape == () and _attribute(said, FOREIGN)[1] in {b"logical", "logical"}
 
 
 def read_named(

@@ -305,6 +305,32 @@ def test_names_that_cannot_be_are_refused(file):
         catalog.named(["Mine=absent.onnx"])
 
 
+@pytest.mark.parametrize(
+    ("backbones", "cause", "remedy"),
+    [
+        (
+            ["A=a.onnx[mean=0,std=1]", "A=b.onnx[mean=0,std=1]"],
+            "A is the name of two networks",
+            "a name of its own",
+        ),
+        (
+            ["A=a.onnx[mean=0,std=1]", "A=a.onnx[mean=1,std=1]"],
+            "A is the name of two networks",
+            "a name of its own",
+        ),
+        (["folder/a.onnx"], "a file without a name", "NAME=folder/a.onnx"),
+        (["A=model.pt"], "neither a name nor NAME=FILE.onnx", "Export it as ONNX"),
+        (["A=saved_model"], "neither a name nor NAME=FILE.onnx", "Export it as ONNX"),
+        (["A=a.onnx[mean=0", "std=1]"], "neither a name nor NAME=FILE.onnx", "Close the bracket"),
+        (["ResNet50=a.h5"], "neither a name nor NAME=FILE.onnx", "--weights ResNet50=a.h5"),
+    ],
+)
+def test_what_is_typed_wrong_is_answered_with_what_to_type(backbones, cause, remedy):
+    with pytest.raises(UsageError, match=cause) as error:
+        catalog.named(backbones)
+    assert remedy in error.value.remedy
+
+
 # Hostile files
 
 

@@ -28,6 +28,7 @@ def scans(tmp_path):
         picture(folder / name, seed)
     (folder / "notes.txt").write_text("x\n1\n")
     (folder / "notes.md").write_text("x")
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     (folder / ".hidden.png").write_bytes(b"")
     return folder
 
@@ -39,7 +40,7 @@ def names(found):
 def test_a_folder_is_walked_at_any_depth_and_what_is_no_image_is_counted(scans):
     found = find_images(scans)
     assert names(found) == ["a.png", "b.JPG", "c.tif"]
-    assert (found.skipped, found.bad) == (2, ())
+    assert (found.skipped, found.bad) == (3, ())
 
 
 def test_text_folder_list_and_pattern_mean_the_same(scans, monkeypatch):

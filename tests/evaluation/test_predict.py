@@ -68,7 +68,8 @@ def world(tmp_path_factory):
     data = write_images(folder / "data", 32)
     manifest = scan(data)
     extract(manifest, folder / "cache")
-    featstore.fuse(data, cache=folder / "cache", out=folder / "run", positive="ill")
+    fitted = featstore.fuse(data, cache=folder / "cache", out=folder / "run", positive="ill")
+    (folder / "scores.json").write_text(json.dumps(fitted.to_json()["scores"]["test"]))
     with (folder / "run" / run.PREDICTIONS).open(newline="") as lines:
         held_out = {row["image_id"]: row for row in csv.DictReader(lines)}
     return data, folder / "run", held_out, {r.id: r for r in manifest.records}
@@ -95,15 +96,37 @@ def test_a_held_out_image_gets_the_answer_of_the_run_and_a_training_image_is_tol
     text = predictions_text(result, width=1000)
     assert f"Right: {right} of {len(held_out)} images with a label" in text
     assert text.startswith("32 images answered: ill "), "the answer comes first"
-    assert text.splitlines()[2].split() == [
-        "image",
-        "label",
-        "predicted",
-        "P(ill)",
-        "P(well)",
-        "in",
-        "training",
+    assert ["image", "label", "predicted", "P(ill)", "P(well)", "in", "training"] in [
+        line.split() for line in text.splitlines()
     ]
+
+
+def test_what_the_answers_are_worth_is_what_the_fit_said_of_what_it_held_out(world):
+    """The same numbers and intervals, for they are about the same images of the same patients."""
+    data, out, _, _ = world
+    result = featstore.predict(out, data)
+    assert result.to_json()["scores"]["image"] == json.loads((out.parent / "scores.json").read_text())
+    whole = result.scores["patient"]
+    expected = [(p.given, p.probability["ill"]) for p in result.patients if p.is_new]
+    ill, well = ([p for given, p in expected if (given == "ill") is wanted] for wanted in (True, False))
+    pairs = [(a > b) + 0.5 * (a == b) for a in ill for b in well]
+    assert whole["auc"].value == pytest.approx(np.mean(pairs))
+    first, _, second = predictions_text(result, width=1000).split("\n")[:3]
+    assert first.startswith("32 images answered")
+    assert second == "On those with a label that were not in training [95 %]:"
+
+
+def test_answers_without_labels_have_no_scores_and_of_one_class_no_auc(world):
+    data, out, held_out, records = world
+    paths = [record.path for image, record in records.items() if image in held_out]
+    assert featstore.predict(out, paths).scores == {}
+    lines = data.read_text().splitlines()
+    table = data.parent / "one-class.csv"
+    table.write_text("\n".join([lines[0], *(line for line in lines[1:] if ",ill," in line)]))
+    result = featstore.predict(out, table)
+    assert result.scores["image"]["auc"].value is None
+    assert result.scores["image"]["sensitivity"].value is not None
+    assert "; a class is missing." in predictions_text(result)
 
 
 def test_a_training_image_saved_anew_is_recognised_and_a_held_out_one_is_not(world, tmp_path):
@@ -210,6 +233,7 @@ def test_an_earlier_run_still_answers_and_says_what_it_cannot_tell(world, tmp_pa
     result = featstore.predict(tmp_path / "old", data)
     assert [finding.code for finding in result.findings] == ["FS409"]
     assert len(result.predictions) == 32
+    assert "whether in training or not (FS409)" in predictions_text(result)
 
 
 def test_a_model_that_went_on_from_another_has_learned_from_the_images_of_both(world, tmp_path):

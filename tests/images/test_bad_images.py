@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import os
 import re
@@ -14,6 +15,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+import nibabel
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -137,6 +139,7 @@ def in_tiff(jpeg: bytes, side: int = 64) -> bytes:
     return tiff(page(np.zeros((side, side), np.uint8), {259: 7, 278: side, 279: len(jpeg)}, jpeg))
 
 
+MGH = nibabel.MGHImage(np.zeros((20, 30, 9), np.int16), np.eye(4)).to_bytes()
 TABLE = [
     ("jpeg-of-1100-exif-segments", JPEG[:2] + b"\xff\xe1\0\x0cExif\0\0abcd" * 1100 + JPEG[2:], "unsupported"),
     ("jpeg-of-101-scans", scanned(101), "unsupported"),
@@ -153,6 +156,9 @@ TABLE = [
     ("dicom", b"\0" * 128 + b"DICM\x02\0\0\0UL", "truncated"),
     ("nifti-without-a-size", struct.pack("<i", 348) + b"\0" * 340 + b"n+1\0", "corrupt"),
     ("metaimage", b"ObjectType = Image\nNDims = 3\n", "unsupported"),
+    ("analyze", struct.pack("<i", 348) + bytes(344), "unsupported"),
+    ("freesurfer", MGH, "unsupported"),
+    ("freesurfer-gz", gzip.compress(MGH), "unsupported"),
     ("nifti-gz", b"\x1f\x8b\x08\0rest", "unsupported"),
     ("avif", b"\0\0\0\x20ftypavif\0\0\0\0", "truncated"),
     ("heic", b"\0\0\0\x18ftypheic\0\0\0\0", "unsupported"),
@@ -239,6 +245,9 @@ def test_arithmetic_coding_changes_no_pixel_of_a_jpeg():
         ("nifti-without-a-size", "fetch the file again"),
         ("metaimage", "v.nii.gz"),
         ("heic", "heif-dec"),
+        ("analyze", "nibabel.load('v.hdr')"),
+        ("freesurfer", "nibabel.load('v.mgz')"),
+        ("freesurfer-gz", "nibabel.load('v.mgz')"),
         ("git-lfs-pointer", "git lfs pull"),
     ],
 )

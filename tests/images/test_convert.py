@@ -215,3 +215,12 @@ def test_pictures_of_one_file_that_fail_alike_are_counted_on_one_line(tmp_path):
     done = featstore("convert", tmp_path / "m.npz", "--range=-3,3", "--out", tmp_path / "out")
     assert done.code == 3
     assert "(1 of 256 pixels are NaN or infinite.), 7 pictures" in done.out
+
+
+def test_what_decoding_notes_is_said(tmp_path):
+    (tmp_path / "d" / "a").mkdir(parents=True)
+    Image.new("RGBA", (20, 20), (9, 9, 9, 100)).save(tmp_path / "d" / "a" / "x.png")
+    found = {
+        finding.code: finding.count for finding in package.convert(tmp_path / "d", tmp_path / "out").findings
+    }
+    assert found["FS305"] == found["FS307"] == 1

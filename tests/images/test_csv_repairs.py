@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shlex
+import subprocess
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,7 @@ SPREADSHEETS = {
     "utf-16": PLAIN.replace(",", "\t").encode("utf-16"),
     "utf-16 without mark": PLAIN.encode("utf-16-le"),
     "utf-16, the other end first": b"\xfe\xff" + PLAIN.encode("utf-16-be"),
+    "utf-32": PLAIN.encode("utf-32"),
     "trailing commas": PLAIN.replace("\n", ",,\r\n"),
     "trailing commas below the header only": PLAIN.replace("l\n", "l,,\n", 3).replace("label,,", "label"),
     "rows of commas": PLAIN + ",\n, \n\n",
@@ -235,6 +237,15 @@ def test_a_mended_path_does_not_lead_out_of_the_folder_by_a_link(read, folder, t
 def test_where_nothing_is_found_one_path_and_its_nearest_file_are_named(read, path):
     with pytest.raises(ManifestError, match=rf"None of the 2 files .*'{path}'.*nearest is 'img"):
         read(f"path,label\n{path},ill\nnowhere.png,well\n")
+
+
+def test_another_suffix_than_the_files_have_is_answered_with_the_line_that_mends_the_table(read, folder):
+    text = "path,label\nimg/a.dcm,ill\nimg/b.dcm,well\n"
+    with pytest.raises(ManifestError, match=r"nearest is 'img/a\.png'") as caught:
+        read(text)
+    line = caught.value.remedy.partition("the table: ")[2]
+    subprocess.run(line, shell=True, cwd=folder, check=True)  # noqa: S602 - the remedy as it is printed
+    assert read((folder / "new.csv").read_text()).count_by_class() == {"ill": 1, "well": 1}
 
 
 def test_paths_below_a_folder_are_found_with_the_root_that_the_error_names(read):

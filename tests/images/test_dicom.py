@@ -746,6 +746,12 @@ def test_pydicom_is_imported_when_a_dicom_file_is_met_and_not_before(tmp_path):
         assert done.stdout.split("\n")[0] == imported
 
 
+@pytest.mark.parametrize("text", [b"1,50", b"abcd", b"nan "])
+def test_a_slope_that_is_no_number_is_named(text):
+    data = dicom(slice_values(), RescaleSlope="1.25", RescaleIntercept=-1024)
+    assert "no usable RescaleSlope" in reason_of(data.replace(b"1.25", text))
+
+
 def test_a_slope_of_zero_would_make_all_pixels_alike_and_is_refused():
     assert "RescaleSlope of 0" in reason_of(dicom(slice_values(), RescaleSlope=0, RescaleIntercept=-1024))
 

@@ -119,6 +119,12 @@ def lzf(path):
         file.create_dataset("images", data=PICTURES, compression="lzf")
 
 
+def minc(path):
+    write(
+        path, **{"minc-2.0__image__0__image": PICTURES[..., 0], "minc-2.0__image__0__image-max": np.ones(12)}
+    )
+
+
 def across(path):
     with h5py.File(path, "w") as file:
         file.create_dataset("images", (200_000, 300, 300), "u1", chunks=(200_000, 3, 3))
@@ -145,6 +151,7 @@ def empty(path):
         (virtual, "unsupported", "outside the file"),
         (hollow, "too_large", "more than 1,000,000"),
         (lzf, "unsupported", "packed by LZF"),
+        (minc, "unsupported", "MINC volume"),
         (across, "too_large", "h5repack -l images:CHUNK=1x"),
         (absent, "truncated", "not all of that is in the file"),
         (short, "truncated", "truncated"),
@@ -268,8 +275,13 @@ def matlab(path, **arrays):
     """Arrays as MATLAB has them, rows before columns, written as MATLAB does."""
     with h5py.File(path, "w", userblock_size=512) as file:
         for name, values in arrays.items():
-            kept = file.create_dataset(name.replace("__", "/"), data=np.atleast_2d(values).T)
-            kept.attrs["MATLAB_class"] = np.bytes_(np.asarray(values).dtype.name.replace("float64", "double"))
+            stored = np.atleast_2d(values).T
+            is_logical = stored.dtype == bool
+            kept = file.create_dataset(
+                name.replace("__", "/"), data=stored.astype("u1") if is_logical else stored
+            )
+            kind = "logical" if is_logical else stored.dtype.name.replace("float64", "double")
+            kept.attrs["MATLAB_class"] = np.bytes_(kind)
     with path.open("r+b") as file:
         file.write(HEADER.ljust(116) + bytes(8) + b"\0\2IM")
     return path
@@ -309,6 +321,23 @@ def test_a_picture_of_matlab_in_a_class_folder_is_one_image(tmp_path):
     found = {record.path.name + record.label: read_pixels(record, decoding) for record in manifest.records}
     np.testing.assert_array_equal(found["1.matb"][..., 0], PICTURES[1][..., 0])
     np.testing.assert_array_equal(found["2.mata"], PICTURES[4])
+
+
+def test_true_and_false_of_matlab_are_white_and_black(tmp_path):
+    stored = PICTURES[..., 0] > 120
+    path = matlab(tmp_path / "a.mat", images=np.moveaxis(stored, 0, -1), labels=LABELS.astype(float))
+    for record in scan(path).records[::5]:
+        np.testing.assert_array_equal(read_pixels(record, Decoding("x"))[..., 0], stored[record.frame] * 255)
+
+
+def test_labels_and_patients_stand_in_the_group_of_the_pictures(tmp_path):
+    stored = np.moveaxis(PICTURES[..., 0], 0, -1)
+    path = matlab(
+        tmp_path / "a.mat", s__images=stored, s__labels=LABELS.astype(float), s__patient_id=LABELS / 1
+    )
+    manifest = scan(path)
+    assert manifest.count_by_class() == manifest.count_by_group() == {"0": 4, "1": 4, "2": 4}
+    assert scan(write(tmp_path / "a.h5", d__images=PICTURES, d__labels=LABELS, e__labels=LABELS[:3])).classes
 
 
 def test_pictures_along_another_axis_are_refused_with_what_to_do(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from featstore.errors import ManifestError
 from featstore.images.manifest import ListedFile
-from featstore.images.names import check_groups, check_labels, is_missing, spelling_key
+from featstore.images.names import check_groups, check_labels, check_masks, is_missing, spelling_key
 from featstore.images.scan import scan
 
 
@@ -241,3 +241,50 @@ def test_names_of_any_length_and_number_are_looked_at_once(names, tried):
     list(check_groups(entries(*rows)))
     list(check_groups(entries(*((str(at % 900), name) for at, name in enumerate(names)))))
     tried("hostile names")
+
+
+@pytest.mark.parametrize(
+    ("group", "is_told"),
+    [
+        ("1.23E+11", True),
+        ("1,23E+11", True),
+        ("4e12", True),
+        ("1.23E-05", False),
+        ("E11", False),
+        ("12E", False),
+    ],
+)
+def test_numbers_that_a_spreadsheet_rounded_are_no_patients(group, is_told):
+    rows = [("ill", group), ("well", group), ("ill", "7"), ("well", "8")]
+    found = named(check_groups(entries(*rows)))
+    assert ("group_rounded" in found) == is_told
+    if is_told:
+        assert found["group_rounded"].examples == (f"{group!r}: 2 images",)
+
+
+@pytest.mark.parametrize(
+    ("names", "masks"),
+    [
+        (("a/benign (1).png", "a/benign (1)_mask.png", "a/benign (1)_mask_1.png"), 2),
+        (("a/x.nii.gz", "a/x_seg.nii.gz", "b/y.nii.gz"), 1),
+        (("a/x.jpg", "a/x-Mask.PNG"), 1),
+        (("a/ISIC_1.jpg", "a/ISIC_1_segmentation.png"), 1),
+        (("a/x.png", "b/x_mask.png"), 0),
+        (("a/mask.png", "a/mask_1.png"), 0),
+        (("a/x.png", "a/xmask.png", "a/x_2.png", "a/seg.png"), 0),
+        (("a/x_mask.png",), 0),
+    ],
+)
+def test_masks_beside_their_pictures_are_told_from_pictures(names, masks):
+    found = named(check_masks(names))
+    assert found["masks_as_images"].count == masks if masks else not found
+
+
+def test_masks_in_class_folders_are_warned_of(write):
+    files = {
+        f"{label}/{n}{end}.png": 9 * n + len(label + end)
+        for label in ("a", "bb")
+        for n in range(2)
+        for end in ("", "_mask")
+    }
+    assert named(scan(write(files)).findings)["masks_as_images"].count == 4

@@ -100,7 +100,7 @@ REFUSED = {
     "standard.nii.gz": "too_small", "resampled_anat_moved.nii": "nonfinite", "minc2": "unsupported",
     "small.mnc": "unsupported",
     ".gz": "unsupported", ".mgz": "unsupported", "minc1": "not_image", "tiny.mnc": "not_image",
-    "analyze": "not_image",
+    "analyze": "unsupported",
     ".HEAD": "not_image", ".dcm": None,
 }  # fmt: skip
 """Part of a file's name to the reason why it is no image; the first that fits counts, None for an image."""

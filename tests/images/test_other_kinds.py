@@ -91,6 +91,7 @@ FOLDERS = {
     "mnist": (("train-images-idx3-ubyte", "train-labels-idx1-ubyte.gz"), "IDX", "numpy.savez"),
     "cifar": (("data_batch_1", "batches.meta"), "Python objects", "numpy.savez"),
     "hub": (("dataset_info.json", "data-00000-of-00001.arrow"), "records", "files"),
+    "parts": (("part-0.parquet", "part-1.parquet"), "several files", "pyarrow.parquet.read_table"),
     "archives": (("train.zip", "test.zip", "readme.txt"), "archives", "Unpack"),
 }
 
@@ -134,3 +135,24 @@ def test_labels_of_another_kind_are_named(write, tmp_path):
     done = featstore("check", folder, "--labels", tmp_path / "labels.xlsx")
     assert done.code == 2
     assert "workbook of Excel" in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "cause", "remedy"),
+    [
+        ("a.npz", b"version https://git-lfs.github.com/spec/v1\n", "Git-LFS pointer", "git lfs pull"),
+        ("a.h5", b"<!doctype html><html>", "HTML page", "fetch it again"),
+        ("a.h5", b"hello, world", "no known image format", "fetch it again"),
+        ("a.npy", b"", "0 bytes", "fetch it again"),
+        ("a.npz", zipped("sub/x.npz"), "ZIP archive", "unzip"),
+        ("a.h5", zipped("images.npy"), "NPZ under another name", "FILE.npz"),
+        ("a.hdf", b"\x89HDF\r\n\x1a\n", "HDF5 under another name", "FILE.h5"),
+        ("a.npz", zipped("images.npy")[:40], "damaged", "fetch the file again"),
+    ],
+)
+def test_a_file_of_arrays_that_is_none_is_answered_by_what_it_is(tmp_path, name, data, cause, remedy):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ManifestError) as caught:
+        scan(tmp_path / name)
+    assert cause in caught.value.cause
+    assert remedy in caught.value.remedy

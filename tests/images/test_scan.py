@@ -118,6 +118,7 @@ def test_clutter_is_skipped_and_counted(write):
         ".DS_Store",
         "Thumbs.db",
         "desktop.ini",
+        "DICOMDIR",
         "labels.csv",
         "meta.JSON",
         "notes.md",

@@ -370,10 +370,10 @@ def test_a_format_that_is_none_is_refused_before_anything_is_written(asked, worl
     assert not list(tmp_path.iterdir())
 
 
-def test_a_fit_without_exact_maps_says_why_where_images_are_shown(world, tmp_path, bare):
+def test_a_fit_without_maps_says_why_where_images_are_shown(world, tmp_path, bare):
     text = write_report(world.fuse, tmp_path / "r.html", world.data, with_images=True).read_text()
     assert "No map: " in text
-    assert "no network of Keras" in text or "not linear" in text
+    assert "no network of Keras" in text or "has no map: its answer jumps" in text
     assert str(tmp_path) not in text
 
 

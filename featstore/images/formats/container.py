@@ -12,7 +12,7 @@ import re
 import struct
 import sys
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
@@ -472,12 +472,16 @@ def _lead(head: bytes) -> int:
 _LEAD = re.compile(rb"(?:\xef\xbb\xbf)?[\t\n\r ]{0,64}")
 _BARE = "DICOM without the preamble that marks such files"
 _PAIR = "one half of a NIfTI volume (.hdr and .img)"
+_ANALYZE = "one half of an Analyze volume (.hdr and .img)"
+_MGH = "a volume of FreeSurfer (.mgh, .mgz)"
 _FOREIGN = (
     (re.compile(rb"\x00\x00\x00.ftyp(?:hei|hev|mif1|msf1)", re.DOTALL), "HEIC"),
     (re.compile(rb"\x00\x00\x00\x0cjP  \r\n"), "JPEG 2000, damaged in transfer"),
     (re.compile(rb"\x00\x00\x00\x0cJXL |\xff\x0a"), "JPEG XL"),
     (re.compile(rb"[\x02\x08]\0[\0-\x18]\0(?:UL|UI|CS|[\x02-\x40]\0\0\0)"), _BARE),
     (re.compile(rb".{344}ni1\0|.{4}ni2\0", re.DOTALL), _PAIR),
+    (re.compile(rb"\x5c\x01\0\0|\0\0\x01\x5c"), _ANALYZE),
+    (re.compile(rb"\0\0\0\x01(?:\0\0..){3}\0\0\0.\0\0\0[\0-\x04]", re.DOTALL), _MGH),
     (re.compile(rb"%PDF-"), "PDF"),
     (re.compile(rb"PK(?:\x03\x04|\x05\x06)"), "ZIP"),
     (re.compile(rb"\x1f\x8b"), "gzip"),
@@ -506,9 +510,12 @@ _FOREIGN = (
     (re.compile(rb"\xfd7zXZ\x00"), "xz"),
 )
 _TO_NIFTI = "Write it as NIfTI, which is read: SimpleITK.WriteImage(SimpleITK.ReadImage('v{}'), 'v.nii.gz')."
+_BY_NIBABEL = "nibabel.save(nibabel.Nifti1Image.from_image(nibabel.load('v{}')), 'v.nii.gz')"
 _HINTS = {
     _BARE: "Write it anew with pydicom: dcmread(file, force=True).save_as(file, enforce_file_format=True).",
-    _PAIR: "Join both: nibabel.save(nibabel.Nifti1Image.from_image(nibabel.load('v.hdr')), 'v.nii.gz')",
+    _PAIR: f"Join both: {_BY_NIBABEL.format('.hdr')}",
+    _ANALYZE: f"Join both: {_BY_NIBABEL.format('.hdr')}",
+    _MGH: f"Write it as NIfTI, which is read: {_BY_NIBABEL.format('.mgz')}",
     "HEIC": "Convert it to PNG first, with libheif: heif-dec FILE.heic FILE.png",
     "gzip": "Unpack it first.",
     "ZIP": "Unpack it first.",
@@ -525,6 +532,7 @@ _HINTS = {
     "PDF": "Extract its figures as PNG first.",
 }
 _CONVERT = "Convert it to PNG first."
+_GZIP = b"\x1f\x8b"
 _POINTER = b"version https://git-lfs"
 _HTML = re.compile(rb"\s*<(?:!doctype html|html|head|body)", re.IGNORECASE)
 _SVG = re.compile(rb"<svg[\s>]", re.IGNORECASE)
@@ -572,6 +580,10 @@ def foreign_format(head: bytes) -> str | None:
         return None
     if _SVG.search(head[:HEAD]):
         return "SVG"
+    if head.startswith(_GZIP):
+        with suppress(zlib.error):
+            inside = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD)
+            return _MGH if foreign_format(inside) == _MGH else "gzip"
     return next((name for magic, name in _FOREIGN if magic.match(head)), None)
 
 

@@ -260,7 +260,8 @@ def _text(dataset: Any, keyword: str) -> str:  # noqa: ANN401
 
 def _number(dataset: Any, keyword: str, default: float | None = None) -> float:  # noqa: ANN401
     """A number of the header; `default` where there is none."""
-    with _quiet():
+    found = None
+    with suppress(BadImageError), _quiet():
         value = dataset.get(keyword)
         found = default if value is None or value == "" else float(value)
     if found is None or not math.isfinite(found):

@@ -26,14 +26,12 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from featstore.errors import BadImageError, RefusedFileError
 from featstore.images.formats import npy
-from featstore.images.formats.container import MAX_BYTES, check_length
+from featstore.images.formats.container import MAX_BYTES
 from featstore.images.formats.npz import PageTable, pictures_of, table_of, values_of
 from featstore.isolated_reading import LostError, call_isolated
-from featstore.serialization import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -75,40 +73,36 @@ class Hdf5(npy.ArrayFormat):
         )
 
 
-def read_table(path: Path) -> PageTable:
-    """What a file says of its pictures: see `featstore.images.formats.npz.read_table`.
+def read_table(file: IO[bytes]) -> PageTable:
+    """What an open file says of its pictures: see `featstore.images.formats.npz.read_table`.
 
     Raises
     ------
     BadImageError
         If there are no labels, or not one for each picture.
-    OSError
-        If the file cannot be read.
     """
-    with open_regular(path) as file:
-        check_length(os.fstat(file.fileno()).st_size, npy.most_bytes())
-        with _reachable(file) as place:
-            found = _listed(place)
+    with _reachable(file) as place:
+        found = _listed(place)
 
-            def values(name: str, count: int) -> NDArray[Any]:
-                shape, kind, *_ = found[name]
-                if not kind:
-                    raise BadImageError(
-                        "unsupported",
-                        f"The labels {name!r} are {'cells' if place.start else 'texts of any length'}."
-                        f" {_FIXED_MATLAB if place.start else _FIXED}",
-                    )
-                own = npy.ArrayShape(tuple(shape), _dtype(kind), is_fortran=False, start=0)
-                if own.bytes > MAX_BYTES:
-                    raise BadImageError("too_large", f"The labels {name!r} have {own.bytes:,} bytes.")
-                array = _read(place, [name])[name]
-                try:
-                    return values_of(_as_rows(array, count) if place.start else array, count)
-                except BadImageError as error:
-                    raise BadImageError(error.reason, error.detail + _LAST * bool(place.start)) from error
+        def values(name: str, count: int) -> NDArray[Any]:
+            shape, kind, *_ = found[name]
+            if not kind:
+                raise BadImageError(
+                    "unsupported",
+                    f"The labels {name!r} are {'cells' if place.start else 'texts of any length'}."
+                    f" {_FIXED_MATLAB if place.start else _FIXED}",
+                )
+            own = npy.ArrayShape(tuple(shape), _dtype(kind), is_fortran=False, start=0)
+            if own.bytes > MAX_BYTES:
+                raise BadImageError("too_large", f"The labels {name!r} have {own.bytes:,} bytes.")
+            array = _read(place, [name])[name]
+            try:
+                return values_of(_as_rows(array, count) if place.start else array, count)
+            except BadImageError as error:
+                raise BadImageError(error.reason, error.detail + _LAST * bool(place.start)) from error
 
-            sets = _picture_sets(found, is_matlab=bool(place.start))
-            return table_of(found, {name: one.shape for name, one in sets.items()}, values)
+        sets = _picture_sets(found, is_matlab=bool(place.start))
+        return table_of(found, {name: one.shape for name, one in sets.items()}, values)
 
 
 def _as_rows(array: NDArray[Any], count: int) -> NDArray[Any]:
@@ -438,10 +432,7 @@ def _picture_sets(found: _Listed, *, is_matlab: bool) -> dict[str, _PictureSet]:
     BadImageError
         ``unsupported`` for features, for weights and for what has no pictures; ``too_large``, ``corrupt``.
     """
-    if found.keys() >= _OWN:
-        raise BadImageError(
-            "unsupported", "The HDF5 file holds features, as featstore's cache does, and no images."
-        )
+    _refuse_of_others(found)
     numbers = [name for name in found if found[name][1][1:2] in set(npy.NUMBERS)]
     if not numbers:
         raise BadImageError("unsupported", f"The HDF5 file holds no numbers: {_names(found)}.")
@@ -471,6 +462,20 @@ def _picture_sets(found: _Listed, *, is_matlab: bool) -> dict[str, _PictureSet]:
                 f" write it with a chunk for each picture: h5repack -l {name}:CHUNK=1x... FILE NEW",
             )
     return sets
+
+
+def _refuse_of_others(found: _Listed) -> None:
+    """Refuse files whose data sets mean something else than pictures as they lie there."""
+    if found.keys() >= _OWN:
+        raise BadImageError(
+            "unsupported", "The HDF5 file holds features, as featstore's cache does, and no images."
+        )
+    if any(name.startswith("minc-2.0/") for name in found):
+        raise BadImageError(
+            "unsupported",
+            "The HDF5 file is a MINC volume. Write it as NIfTI, which is read: nibabel.save("
+            "nibabel.Nifti1Image.from_image(nibabel.load('v.mnc')), 'v.nii.gz')",
+        )
 
 
 def _names(found: _Listed) -> str:

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from featstore.errors import BadImageError
 from featstore.images.formats import npy
-from featstore.images.formats.container import MAX_BYTES, check_length
+from featstore.images.formats.container import HEAD, MAX_BYTES, check_length, identify_format
 from featstore.serialization import open_regular, read_bounded
 
 if TYPE_CHECKING:
@@ -177,11 +177,6 @@ def role_of(name: str) -> tuple[str, str | None] | None:
     return None
 
 
-def _role_inside(name: str) -> str | None:
-    """What an array of a group is by its own name: ``cjdata/image``."""
-    return _ROLES.get(name.rpartition("/")[2].lower())
-
-
 def _pictures(archive: zipfile.ZipFile) -> list[tuple[str | None, Member]]:
     others: dict[str, str] = {}
     found = members(archive, others=others)
@@ -209,7 +204,7 @@ def pictures_of(
     refuse_other(others, "images")
     named = {name: role for name in found if (role := role_of(name))}
     sides = {side: name for name, (role, side) in named.items() if role == "images"}
-    inner = [name for name in found if "/" in name and _role_inside(name) == "images"]
+    inner = [name for name in found if name.lower().endswith(("/image", "/images"))]
     if not sides and len(inner) == 1:
         sides = {None: inner[0]}
     if not sides and len(found) + len(others) == 1:
@@ -265,14 +260,16 @@ def read_table(path: Path) -> PageTable:
     OSError
         If a file cannot be read.
     """
-    if path.suffix.lower() in HDF5:
-        from featstore.images.formats import hdf5
-
-        return hdf5.read_table(path)
     with open_regular(path) as file:
-        check_length(os.fstat(file.fileno()).st_size, npy.most_bytes())
-        if path.suffix.lower() == ".npz":
+        known = identify_format(file.read(HEAD))
+        check_length(os.fstat(file.fileno()).st_size, known.most_bytes())
+        if known.name == "HDF5":
+            from featstore.images.formats import hdf5
+
+            return hdf5.read_table(file)
+        if known.name == Npz.name:
             return _table_of_archive(file)
+        file.seek(0)
         count = npy.read_shape(file).count
     beside = labels_beside(path)
     if not beside.is_file():
@@ -339,6 +336,7 @@ def table_of(
     ordered = sorted(names, key=lambda name: name.lower().rpartition("/")[2] not in _SECOND)
     named = {role: name for name in ordered if (role := role_of(name))}
     pictures = pictures_of(shapes, others)
+    named = {**_in_group_of(pictures[0][1], ordered), **named}
     npy.pages_of([shapes[name] for _, name in pictures])
     for side, name in pictures:
         if len(shapes[name].shape) == 2:  # noqa: PLR2004
@@ -356,6 +354,15 @@ def table_of(
         if ("groups", side) in named:
             groups += names_of(values(named["groups", side], count), count)
     return PageTable(tuple(labels), tuple(splits), tuple(groups) if len(groups) == len(labels) else ())
+
+
+def _in_group_of(picture: str, names: Iterable[str]) -> dict[tuple[str, str | None], str]:
+    """What stands in the same group as the pictures, by what it is: ``data/labels`` of ``data/images``."""
+    group, slash, _ = picture.rpartition("/")
+    inside = (
+        (name, name.removeprefix(f"{group}/")) for name in names if slash and name.startswith(f"{group}/")
+    )
+    return {role: name for name, own in inside if (role := role_of(own))}
 
 
 def _values(data: bytes, array: npy.ArrayShape, count: int) -> NDArray[Any]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from featstore.evaluation.metrics import METRICS, PRIMARY
 from featstore.findings import counted, with_reasons
 from featstore.images.reading import REASONS
 from featstore.images.recipe import range_option, view_name
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 # Extraction, predictions, audit, bench and demo
 
 LISTED = 10
+SCORES = (PRIMARY, "sensitivity", "specificity")
+TRAINING_UNKNOWN = "FS409"
 CLASSES_SHOWN = 4
 """So many classes have a column each in a table for the terminal."""
 LISTED_BELOW = ("FS109", "FS301")
@@ -104,6 +107,7 @@ def predictions_text(result: Predictions, most: int | None = None, width: int = 
     whole = _patients_text(result, most)
     parts = [
         _answers_text(result),
+        _scores_text(result),
         *((whole, images) if result.chosen_for_patients else (images, whole)),
         _means_text(result),
         "" if result.counts is None else _counts_text(result.counts),
@@ -126,6 +130,31 @@ def _answers_text(result: Predictions) -> str:
     unlike = sum(p.is_unlike for p in result.predictions)
     strange = f"; {unlike} unlike any in training" if unlike else ""
     return f"{counted(len(result.predictions), what)} answered: {called}{strange}{seen}."
+
+
+def _scores_text(result: Predictions) -> str:
+    """What the answers are worth where labels are known: patients first where the run is about them."""
+    lines = [
+        f"  By {unit}: {_told_scores(result.scores[unit])}."
+        for unit in (("patient", "image") if result.chosen_for_patients else ("image", "patient"))
+        if unit in result.scores
+    ]
+    if not lines:
+        return ""
+    unknown = any(finding.code == TRAINING_UNKNOWN for finding in result.findings)
+    which = ", whether in training or not (FS409)" if unknown else " that were not in training"
+    return "\n".join([f"On those with a label{which} [95 %]:", *lines])
+
+
+def _told_scores(scores: Mapping[str, Score]) -> str:
+    shown = SCORES if SCORES[1] in scores else (PRIMARY, "balanced_accuracy")
+    told = [
+        f"{METRICS[name].label} {scores[name].value:.3f}"
+        + ("" if (interval := scores[name].interval) is None else f" [{interval_text(interval)}]")
+        for name in shown
+        if scores[name].value is not None
+    ]
+    return ", ".join(told) + ("; a class is missing" if scores[PRIMARY].value is None else "")
 
 
 def _patients_text(result: Predictions, most: int | None) -> str:
