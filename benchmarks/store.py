@@ -19,6 +19,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     Contenders = dict[str, Callable[[], object]]
 
 COLUMNS = 2048
+SYNCED = "h5py, synced as often"
 KEY = FeatureKey(BackboneSpec("Net", "random:0", 224, "official", COLUMNS), IDENTITY, Decoding("none"))
 
 
@@ -58,7 +60,13 @@ def main() -> None:
         for what, contenders in races(Path(folder), vectors).items():
             for clock, name in ((perf_counter, "wall"), (cpu_seconds, "CPU")):
                 print(f"\n{what}, {name} seconds, against h5py: ", end="")
-                report(take_turns(contenders, arguments.rounds, clock), "h5py", size, "MB")
+                seconds = take_turns(contenders, arguments.rounds, clock)
+                report(seconds, "h5py", size, "MB")
+                if SYNCED in seconds:
+                    rounds = zip(seconds[SYNCED], seconds["featstore"], strict=True)
+                    print(
+                        f"featstore against {SYNCED}: {median(theirs / ours for theirs, ours in rounds):.2f}"
+                    )
 
 
 def races(folder: Path, vectors: np.ndarray) -> dict[str, Contenders]:
@@ -69,7 +77,7 @@ def races(folder: Path, vectors: np.ndarray) -> dict[str, Contenders]:
         "write": {
             "featstore": lambda: write_store(cache, ids, vectors),
             "h5py": lambda: write_h5py(h5, vectors),
-            "h5py, synced as often": lambda: write_h5py_in_parts(parts, vectors),
+            SYNCED: lambda: write_h5py_in_parts(parts, vectors),
             "numpy": lambda: write_numpy(npy, vectors),
         },
         "verify": {

@@ -36,6 +36,32 @@ def test_equal_content_gives_equal_bytes():
     assert shard.encode(key(), IDS, ROWS) == shard.encode(key(), list(IDS), ROWS.copy())
 
 
+def plain_hdf5(of, ids, rows, how):
+    """The file as h5py alone writes it."""
+    file_bytes, packed = io.BytesIO(), np.frombuffer(bytes.fromhex("".join(ids)), np.uint8).reshape(-1, 32)
+    with h5py.File(file_bytes, "w") as file:
+        places = [
+            file.create_dataset(name, values.shape, values.dtype, track_times=False)
+            for name, values in (("ids", packed), ("features", rows))
+        ]
+        told = {"format": 1, "key": canonical_json(of.to_json()), "rows": len(ids), **how}
+        for name, value in {**told, "h5py": h5py.__version__, "numpy": np.__version__}.items():
+            file.attrs[name] = value
+        for place, values in zip(places, (packed, rows), strict=True):
+            place.id.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    return file_bytes.getvalue()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 257])
+@pytest.mark.parametrize("batch", [None, 1, np.int32(1), np.int64(1)])
+def test_bytes_are_those_that_hdf5_writes_however_many_shards_came_before(count, batch):
+    how = {} if batch is None else {"batch_size": batch, "libraries": "x" * 3000}
+    for first in (0.0, 1.0):
+        ids = [f"{i + int(first):064x}" for i in range(count)]
+        rows = np.arange(12 * count, dtype=np.float32).reshape(count, 12) + np.float32(first)
+        assert shard.encode(key(), ids, rows, Computation(**how)) == plain_hdf5(key(), ids, rows, how)
+
+
 def test_other_content_gives_other_bytes():
     reference = shard.encode(key(), IDS, ROWS)
     assert shard.encode(key(view=View("flip(h)", 1)), IDS, ROWS) != reference
@@ -152,6 +178,7 @@ def test_bytes_do_not_depend_on_who_else_holds_the_objects_of_h5py():
     """A dask worker's profiler kept frames alive for a moment, and one shard in twenty had another name."""
     held: list[object] = []
     plain = shard.encode(key(), IDS, ROWS)
+    shard._frame.cache_clear()  # or HDF5 would not write again
     sys.setprofile(lambda frame, _event, result: held.append((frame, result)))
     try:
         watched = shard.encode(key(), IDS, ROWS)
