@@ -149,6 +149,7 @@ def test_labels_of_another_kind_are_named(write, tmp_path):
         ("a.hdf", b"\x89HDF\r\n\x1a\n", "HDF5 under another name", "FILE.h5"),
         ("a.npz", zipped("images.npy")[:40], "damaged", "fetch the file again"),
     ],
+    ids=lambda value: None if isinstance(value, str) else "",
 )
 def test_a_file_of_arrays_that_is_none_is_answered_by_what_it_is(tmp_path, name, data, cause, remedy):
     (tmp_path / name).write_bytes(data)
