@@ -377,7 +377,7 @@ DECODING: dict[str, tuple[str, str]] = {
         "FS321",
         "{images} of no Hounsfield units (MR, PET, radiographs) under a window of CT.",
     ),
-    "range_unused": ("FS322", "{images} of 8 bits, to which --window and --range do nothing."),
+    "range_unused": ("FS322", "{images} of 8 bits, to which a window or range does nothing."),
     "extra_channels": ("FS314", "{files} with channels beyond grey or RGB: these were left out."),
 }
 """Key of `featstore.images.reading.WARNINGS` to the code of its finding and the message."""

@@ -136,6 +136,7 @@ def test_approximate_maps_say_how_far_they_add_up_and_of_a_linear_head_are_the_e
             np.testing.assert_allclose(part - part.mean(), middle[network], atol=2e-3, err_msg=name)
 
 
+@pytest.mark.slow
 def test_heads_that_learned_shuffled_labels_have_other_approximate_maps():
     """Adebayo et al. 2018: a map that stays when the head is another would show the image, and not the model."""
     honest, shuffled = (
