@@ -21,12 +21,15 @@ that is aligned are read once more.
 from __future__ import annotations
 
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+
+from featstore.processes import threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -327,11 +330,14 @@ def _moved(
             aligned |= found | dict(_aligned(seen, close))
             bar.update(len(part))
     worth = sorted(_that_stand_out(aligned, WORTH_REFINING, LOOSELY), key=lambda way: -aligned[way])
-    for part in _parts(worth[:MOST_REFINED]):
-        seen = pictures(part)
-        for way in part:
-            if way[0] in seen and way[1] in seen:
-                aligned[way] = max(aligned[way], _refined(seen[way[0]], seen[way[1]], mirrored=way[2]))
+    with ThreadPoolExecutor(threads()) as pool:
+        for part in _parts(worth[:MOST_REFINED]):
+            seen = pictures(part)
+            there = [way for way in part if way[0] in seen and way[1] in seen]
+            values = pool.map(
+                lambda way, seen=seen: _refined(seen[way[0]], seen[way[1]], mirrored=way[2]), there
+            )
+            aligned |= {way: max(aligned[way], value) for way, value in zip(there, values, strict=True)}
     pairs = [
         Pair(one, other, aligned[one, other, mirrored], "mirrored and moved" if mirrored else "moved")
         for one, other, mirrored in _that_stand_out(aligned, ALIGNED, STANDS_OUT)
