@@ -16,6 +16,9 @@ sample of subsets of each size, unless --full fits all (some minutes a round).
 
 Wall clock means little where others use the machine: the CPU seconds of all threads and processes stand beside it.
 Those are fair with --threads 1, where no thread waits for another.
+
+At last the floor: how much of our time is matrix products, at what speed BLAS did them, and what the ratio would be
+if everything else took no time.
 """
 
 from __future__ import annotations
@@ -86,6 +89,9 @@ def main() -> None:
             )
     apart = against_newton(ours, grams, labels, options.penalty)
     print(f"max |delta p| to scikit-learn's newton-cholesky, three subsets: {apart:.1e}")
+    floor(
+        train, labels, test, options.penalty, statistics.median(wall for wall, _ in ratios["laid out best"])
+    )
     for label, values in ratios.items():
         by_wall, by_cpu = (statistics.median(column) for column in zip(*values, strict=True))
         print(
@@ -98,6 +104,43 @@ def against_newton(ours, grams, labels, C):
     some = [(4,), (0, 3), tuple(range(len(BLOCKS)))]
     exact = [by_root(grams, labels, subset, C, "newton-cholesky")[2] for subset in some]
     return max(np.abs(ours[SUBSETS.index(s)] - p).max() for s, p in zip(some, exact, strict=True))
+
+
+def floor(train, labels, test, C, ratio):
+    """Print what the matrix products of one round take by themselves."""
+    spent = {"seconds": 0.0, "flops": 0.0}
+
+    def timed(kernel, rows):
+        started = time.perf_counter()
+        found = plain(kernel, rows)
+        spent["seconds"] += time.perf_counter() - started
+        inner = kernel.inner.shape
+        spent["flops"] += 2.0 * len(rows) * inner[0] * inner[1] * (1 if kernel.outer is None else 2)
+        return found
+
+    plain = Kernel.times
+    Kernel.times = timed
+    started = time.perf_counter()
+    try:
+        batched(train, labels, test, C)
+    finally:
+        Kernel.times = plain
+    wall = time.perf_counter() - started
+    square = np.random.default_rng(0).normal(size=(2048, 2048)).astype(np.float32)
+    started = time.perf_counter()
+    for _ in range(5):
+        square @ square
+    peak = 5 * 2.0 * 2048**3 / (time.perf_counter() - started)
+    share, speed = spent["seconds"] / wall, spent["flops"] / spent["seconds"]
+    started = time.perf_counter()
+    for part in plainly_standardised(train, test)[0]:
+        Kernel.of(part)
+    grams = (time.perf_counter() - started) / wall
+    print(
+        f"of our time, Gram matrices are {grams:.0%}, their products with coefficients {share:.0%}, at"
+        f" {speed / 1e9:.0f} GFlop/s (large float32 squares: {peak / 1e9:.0f});"
+        f" if all else took none, the ratio would be {ratio / (share + grams):.1f}"
+    )
 
 
 def parse() -> argparse.Namespace:

@@ -144,5 +144,15 @@ def test_columns_that_never_vary_are_silent_and_none_at_all_is_refused():
         discriminants(moments_of(projected(np.full_like(X, 2.0)), y), projections())
 
 
+def test_more_images_of_the_same_patients_make_the_covariance_no_surer():
+    X, y, _ = rows_of()
+    Z, patients = projected(X), np.arange(len(y))
+    once, thrice = (
+        [ClassMoments.of(np.tile(Z[y == at], (n, 1)), np.tile(patients[y == at], n)) for at in range(2)]
+        for n in (1, 3)
+    )
+    assert discriminants(thrice, projections())[1] == pytest.approx(discriminants(once, projections())[1])
+
+
 def test_a_covariance_that_is_a_multiple_of_the_identity_is_taken_for_one():
     assert oracle_shrinkage(np.eye(5) * 3, 10) == 1.0
