@@ -23,6 +23,8 @@ from .printing import (
     say,
 )
 
+TEST_SIZE = 0.25
+
 
 @options.reads_data
 def fuse(
@@ -60,7 +62,9 @@ def fuse(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/STRATEGY.")] = None,
     overwrite: options.Overwrite = False,
-    test_size: Annotated[float, typer.Option(help="Share held out where the data has no splits.")] = 0.25,
+    test_size: Annotated[
+        float, typer.Option(help="Share held out where the data has no splits.")
+    ] = TEST_SIZE,
     split_seed: Annotated[int, typer.Option(help="Seed of that hold-out.")] = 0,
     positive: options.Positive = None,
     unit: options.Unit = "image",
@@ -96,7 +100,35 @@ def fuse(
     from featstore.api.fuse import fuse
 
     if from_sites:
-        _fuse_from_sites(data, out, overwrite=overwrite, json=json)
+        others = {
+            "strategy": strategy != "concat_logreg",
+            "unit": unit != "image",
+            "test_size": test_size != TEST_SIZE,
+            "split_seed": split_seed,
+            "preset": preset,
+            "settings": settings,
+            "init_from": init_from,
+            "freeze_blocks": freeze_blocks,
+            "positive": positive,
+            "pool": pool,
+            "calibrate": calibrate,
+            "sensitivity": sensitivity,
+            "confidence": confidence,
+            "abstain": abstain,
+            "backbones": backbones,
+            "recipe": recipe,
+            "seeds": seeds,
+            "weights": weights,
+            "preprocess": preprocess,
+            "precision": precision,
+            "value_range": value_range,
+            "window": window,
+            "cache": cache,
+            "accept": accept,
+            "details": details,
+            **reading,
+        }
+        _fuse_from_sites(data, out, others, overwrite=overwrite, json=json)
         return
     if len(data) > 1:
         raise UsageError(
@@ -560,10 +592,20 @@ def pack(
     print_result(result, packed_text, json=json)
 
 
-def _fuse_from_sites(files: list[Path], out: Path | None, *, overwrite: bool, json: bool) -> None:
+def _fuse_from_sites(
+    files: list[Path], out: Path | None, others: dict[str, object], *, overwrite: bool, json: bool
+) -> None:
+    """One model of several hospitals; `others` are options of other fits, and refused where they are wished."""
     from featstore.api.moments import fuse_from_sites
     from featstore.reporting.terminal.results import merged_text
+    from featstore.runs import config_in_use
 
+    by_file = (config_in_use.get() or {}).get("used", ())
+    if any(value for name, value in others.items() if name not in by_file):
+        raise UsageError(
+            "--from-sites fits the linear discriminant that moments give, and was given options of other fits.",
+            "Leave out all but --out, --overwrite and --json; what is in the moments each hospital has chosen.",
+        )
     say("fuse", f"reading what {len(files)} hospitals wrote", json=json)
     result = fuse_from_sites(files, out or Path("runs") / "from-sites", overwrite=overwrite)
     print_result(result, merged_text, json=json)

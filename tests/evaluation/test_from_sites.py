@@ -197,6 +197,16 @@ def test_the_command_line_says_what_was_written_and_that_nothing_is_tested(sites
     )
     again = command("fuse", "--from-sites", site, sites[1][3], "--out", tmp_path / "run")
     assert (again.code, "--overwrite" in again.err) == (2, True)
+    for option in (["--strategy", "knn"], ["--calibrate", "platt"], ["--details"], ["--suffix", ".png"]):
+        done = command("fuse", "--from-sites", site, sites[1][3], "--out", tmp_path / "other", *option)
+        assert (done.code, "options of other fits" in " ".join(done.err.split())) == (2, True)
+    assert not (tmp_path / "other").exists()
+    settings = tmp_path / "settings.toml"
+    settings.write_text('positive = "covid"\n')
+    done = command(
+        "fuse", "--from-sites", site, sites[1][3], "--out", tmp_path / "more", "--config", settings
+    )
+    assert done.code == 0, done.err
     two = command("fuse", table, table)
     assert two.code == 2
     assert "takes one data set" in two.err
