@@ -368,8 +368,10 @@ class ApproximateMaps:
         Images whose feature maps are in memory together.
     """
 
-    STEPS = 8
-    """Places on the way where the gradient is taken."""
+    PLACES = (8, 32)
+    """So many places on the way where the gradient is taken; more of them where the first miss more than `ENOUGH`."""
+    ENOUGH, LITTLE = 0.01, 1e-3
+    """Share of the evidence, and logits, that maps may miss without more places being asked."""
     DIFFERENCE = 1e-3
     """Half the distance of two answers whose difference is a derivative, as a share of f - m."""
     MEMORY, USUAL_GRID = 10**9, 64
@@ -384,8 +386,6 @@ class ApproximateMaps:
         self._names = [key.backbone.name for key in model.keys]
         self._widths = [key.backbone.dimension for key in model.keys]
         self._grids: dict[str, Grid] = {}
-        nodes, shares = np.polynomial.legendre.leggauss(self.STEPS)
-        self._way = list(zip((nodes + 1) / 2, shares / 2, strict=True))
         self.at_a_time = max(1, self.MEMORY // (8 * self.USUAL_GRID * sum(self._widths)))
 
     def of_network(self, network: BackoffBackbone) -> Backbone:
@@ -401,18 +401,29 @@ class ApproximateMaps:
             vectors.append(row[start:middle])
             features[name] = row[middle:stop].reshape(-1, width)
             start = stop
-        vector = np.concatenate(vectors)
+        vector, maps = np.concatenate(vectors), {}
+        evidence = np.subtract(*self._logits_of(np.stack([vector, self._baseline])))
+        for places in self.PLACES:
+            maps = self._integrated(vector, features, places)
+            missed = np.abs(evidence - sum(part.mean(axis=(0, 1)) for part in maps.values()))
+            if (missed <= np.maximum(self.ENOUGH * np.abs(evidence), self.LITTLE)).all():
+                break
+        return vector.astype(np.float32), maps
+
+    def _integrated(self, vector: Floats, features: Mapping[str, Floats], places: int) -> dict[str, Floats]:
+        """Maps ``(rows, columns, n_classes)`` from feature maps ``(positions, width)``, by so many places."""
+        nodes, shares = np.polynomial.legendre.leggauss(places)
+        way = list(zip((nodes + 1) / 2, shares / 2, strict=True))
         away, edge, maps = vector - self._baseline, 0, {}
         for name, width in zip(self._names, self._widths, strict=True):
             block = slice(edge, edge + width)
             directions = features[name] - self._baseline[block]
             parts = sum(
-                share * self._slopes(self._baseline + way * away, block, directions)
-                for way, share in self._way
+                share * self._slopes(self._baseline + at * away, block, directions) for at, share in way
             )
             maps[name] = np.asarray(parts).reshape(*self._grids[name], -1)
             edge += width
-        return vector.astype(np.float32), maps
+        return maps
 
     def _slopes(self, place: Floats, block: slice, directions: Floats) -> Floats:
         """Derivatives ``(n, n_classes)`` of the logits at a place along `directions` ``(n, width)`` in a block."""

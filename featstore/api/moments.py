@@ -99,8 +99,8 @@ def moments(
     >>> data = featstore.make_phantoms("phantoms", patients=16, slices=1, size=64)
     >>> _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
     >>> site = featstore.moments(data, "site.json", dimensions=4, overwrite=True)
-    >>> site.dimensions, site.patients
-    (4, {'covid': 8, 'normal': 8})
+    >>> site.dimensions, sum(site.images.values()), list(site.patients)
+    (4, 16, ['covid', 'normal'])
     """
     target = Path(out)
     if os.path.lexists(target) and not overwrite:
@@ -195,11 +195,12 @@ def fuse_from_sites(
     >>> files = []
     >>> for site in (0, 1):
     ...     data = featstore.make_phantoms(f"site{site}", patients=16, slices=1, size=64, seed=site)
-    ...     _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity")
-    ...     files.append(featstore.moments(data, f"site{site}.json", dimensions=4, overwrite=True).file)
+    ...     own = {"cache": f"cache{site}"}
+    ...     _ = featstore.extract(data, backbones=["EfficientNetLite0"], recipe="identity", **own)
+    ...     files.append(featstore.moments(data, f"site{site}.json", dimensions=4, overwrite=True, **own).file)
     >>> merged = featstore.fuse_from_sites(files, "runs/sites", overwrite=True)
-    >>> merged.sites, merged.patients
-    (2, {'covid': 16, 'normal': 16})
+    >>> merged.sites, sum(merged.images.values())
+    (2, 32)
     """
     return _merge(tuple(map(Path, files)), out=out, overwrite=overwrite)
 

@@ -396,12 +396,10 @@ def approximation_text(explained: Sequence[Explanation]) -> str:
     if all(one.exact for one in explained):
         return ""
     worst = max(explained, key=lambda one: abs(one.remainder))
-    missed = abs(worst.remainder)
-    return (
-        "Approximate (integrated gradients): maps and constant miss the logit by"
-        f" {f'{missed:.2g}' if missed >= ROUNDED else f'less than {ROUNDED:g}'}"
-        + (" at most." if len(explained) > 1 else ".")
-    )
+    missed, evidence = abs(worst.remainder), abs(worst.logit - worst.constant)
+    how_much = f"{missed:.2g}" if missed >= ROUNDED else f"less than {ROUNDED:g}"
+    where = ", in the worst image" if len(explained) > 1 else ""
+    return f"Approximate (integrated gradients): the maps miss {how_much} of an evidence of {evidence:.2g}{where}."
 
 
 def above_guessing(score: Score) -> str:
