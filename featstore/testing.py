@@ -191,6 +191,41 @@ def check_strategy_linear_logits(cls: type) -> None:
         _require(same, f"{cls.__name__}.linear_logits() predicts something else than it does.")
 
 
+def check_strategy_patients(cls: type) -> None:
+    """One that answers for patients gives all images of one the same answer, whatever their order and company."""
+    from featstore.fusion.strategy import GROUP, PatientStrategy
+
+    offers = issubclass(cls, PatientStrategy)
+    told = getattr(cls, "unit", "image") == GROUP
+    _require(offers == told, f"{cls.__name__}.unit is not what its methods offer.")
+    if not offers:
+        return
+    for n_classes in (2, 3):
+        X, y = blocky(n_classes=n_classes)
+        groups = np.array([f"{label}-{at // (2 * n_classes)}" for at, label in enumerate(y)])
+        strategy = make_strategy(cls).fit(X, y, groups=groups)
+        proba, shares = strategy.predict_patients(X, groups), strategy.image_weights(X, groups)
+        what = f"predict_patients of {cls.__name__}"
+        _require(proba.shape == (len(X), n_classes), f"{what} has the shape {proba.shape}.")
+        _require(np.abs(proba.sum(axis=1) - 1).max() <= 1e-12, f"{what} does not sum to 1.")  # noqa: PLR2004
+        for group in np.unique(groups):
+            mine = groups == group
+            _require((proba[mine] == proba[mine][0]).all(), f"{what} differs within a patient.")
+            summed = abs(shares[mine].sum() - 1) <= 1e-12 and (shares[mine] >= 0).all()  # noqa: PLR2004
+            _require(summed, f"image_weights of {cls.__name__} are no shares of one.")
+        turned = np.random.default_rng(0).permutation(len(X))
+        again = strategy.predict_patients(X[turned], groups[turned])
+        _require(
+            np.allclose(again, proba[turned], rtol=0, atol=1e-9), f"{what} depends on the order of rows."
+        )
+        some = np.isin(groups, np.unique(groups)[:3])
+        few = strategy.predict_patients(X[some], groups[some])
+        _require(np.allclose(few, proba[some], rtol=0, atol=1e-9), f"{what} depends on other patients.")
+        alone = strategy.predict_patients(X, np.arange(len(X)))
+        same = np.allclose(alone, strategy.predict_proba(X), rtol=0, atol=1e-9)
+        _require(same, f"{what} of single images is not its predict_proba.")
+
+
 STRATEGY_CHECKS: tuple[Check, ...] = (
     check_strategy_facts,
     check_strategy_constructor,
@@ -198,6 +233,7 @@ STRATEGY_CHECKS: tuple[Check, ...] = (
     check_strategy_refit,
     check_strategy_notation,
     check_strategy_linear_logits,
+    check_strategy_patients,
 )
 """What `check_strategy` checks, one after the other."""
 

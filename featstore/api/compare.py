@@ -111,7 +111,8 @@ def compare(
     data
         A folder, a CSV file or a `Manifest` whose features are in the store.
     strategies
-        Names, or ``all``.
+        Names, or ``all``. ``mean_vector`` and ``attention_pooling`` pool the images of a patient before they answer,
+        and take part with ``unit="group"`` alone.
     subsets
         ``singles`` (each backbone alone, and all together), ``all``, ``greedy``, names joined by plus signs, several
         of these with commas, or lists of names: see `featstore.evaluation.candidates.make_candidates`.
@@ -190,8 +191,6 @@ def compare(
     >>> 0 <= auc.mean <= 1
     True
     """
-    if view_curve is not None:
-        candidates.is_seeded(view_curve)  # refuses a strategy that does not exist, before anything is fitted
     sealed = None if plan is None else read_plan(Path(plan))
     asked = settled(
         sealed,
@@ -211,14 +210,16 @@ def compare(
         ),
     )
     pooling = patients.require_unit(asked.unit, asked.pool)
+    if view_curve is not None:
+        candidates.require_asked_so([view_curve], pooling)  # or it does not exist
     cache = Path(source.get("cache") or default_cache())
     known = [resolve(code) for code in accept]
     loaded = leakage.loaded_matrix(data, progress=progress, **source)
     require_planned(sealed, loaded)
     prepared = leakage.prepare(data, loaded, cache, known, drops_seen=True, progress=progress)
     matrix, facts = prepared.matrix, prepared.facts
-    named = candidates.make_candidates(strategies, subsets, matrix.networks)
-    everyone, question = questions.settle(asked.primary, asked.margin, named, matrix.networks)
+    named = candidates.make_candidates(strategies, subsets, matrix.networks, pooling)
+    everyone, question = questions.settle(asked.primary, asked.margin, named, matrix.networks, pooling)
     compared = candidates.with_views(
         _with_covariates(matrix, everyone, economics=economics),
         asked.views,
@@ -635,7 +636,8 @@ def plan(
     if os.path.lexists(target) and not overwrite:
         raise UsageError(f"{target} is there already.", "Choose another --out, or add --overwrite.")
     matrix = load_matrix(data, **source)
-    _, question = questions.settle(primary, margin, (), matrix.networks)
+    pooling = patients.require_unit(unit, pool)
+    _, question = questions.settle(primary, margin, (), matrix.networks, pooling)
     if question is None:
         raise UsageError(
             f"There is nothing to plan: {matrix.backbones[0]} is the only network, and nothing is fused.",
@@ -645,7 +647,6 @@ def plan(
     if calibrate is not None:
         method(calibrate)
     candidates.with_views([question.primary], views, test_views, len(matrix.views))
-    pooling = patients.require_unit(unit, pool)
     if pooling is not None:
         patients.patients_of(matrix, pooling, chosen.index)
     asked = [*question.singles, question.primary]

@@ -19,6 +19,7 @@ head, and explains none (`docs/decisions/034-approximate-maps.md`).
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from math import lcm
@@ -35,7 +36,7 @@ from featstore.backbones.engines import TENSORFLOW
 from featstore.backbones.precision import FLOAT32
 from featstore.errors import BackboneError, RunError, UnknownNameError, UsageError, did_you_mean
 from featstore.extraction.pipeline import embed_images
-from featstore.fusion.strategy import FOLDER, FusionStrategy
+from featstore.fusion.strategy import FOLDER, FusionStrategy, PatientStrategy
 from featstore.images.reading import read_pixels
 from featstore.images.scan import ScanOptions, refuse_unknown_options
 from featstore.reporting.verdict import approximation_text
@@ -213,6 +214,10 @@ def _evidence(
         rows, failed = embed_images(some, model.keys, prepared.weights, TENSORFLOW, maps.of_network)
         parts |= {image: maps.split(row) for image, row in rows.items()}
         bad |= failed
+    if isinstance(model.strategy, PatientStrategy):  # a map is about its image alone
+        records = tuple(dataclasses.replace(record, group="") for record in records)
+        asked = dataclasses.replace(prepared.images, records=records)
+        prepared = dataclasses.replace(prepared, images=asked)
     told = answer(prepared, {image: features for image, (features, _) in parts.items()}, bad)
     good = [record for record in records if record.id in parts]
     return told, [

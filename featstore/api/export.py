@@ -19,9 +19,10 @@ from featstore.backbones.keras_backbone import load_backbone
 from featstore.backbones.keras_export import DenseLayer
 from featstore.errors import RunError, UsageError
 from featstore.evaluation.calibration import Platt, Temperature, VectorScaling
+from featstore.evaluation.candidates import answers_for_patients
 from featstore.exchange.pack import seal_archive
 from featstore.fusion.strategies.concat_mlp import ConcatMlp
-from featstore.fusion.strategy import FOLDER, FusionStrategy
+from featstore.fusion.strategy import FOLDER, FusionStrategy, PatientStrategy
 from featstore.images.augment import resize
 from featstore.phantom import LABELS, phantom_slice
 from featstore.reporting.page.model_card import model_card
@@ -190,6 +191,12 @@ def head_of(model: Model) -> list[DenseLayer]:
     UsageError
         If the strategy or its calibration cannot be layers.
     """
+    if isinstance(model.strategy, PatientStrategy):
+        name = registry.name_of(FOLDER, type(model.strategy)) or type(model.strategy).__name__
+        raise UsageError(
+            f"{name} answers from all images of a patient, and an exported model takes one.",
+            "Fit one that answers for images: `featstore fuse DATA --unit group --strategy concat_logreg`.",
+        )
     layers = _strategy_layers(model.strategy)
     last = layers[-1]
     if len(last.bias) == 1:  # the logit of the second of two classes
@@ -211,7 +218,7 @@ def _strategy_layers(strategy: FusionStrategy) -> list[DenseLayer]:
             DenseLayer(network.output.weights.T, network.output.bias),
         ]
     name = registry.name_of(FOLDER, type(strategy)) or type(strategy).__name__
-    first, *others = [*linear_strategies(), "concat_mlp"]
+    first, *others = [*(n for n in linear_strategies() if not answers_for_patients(n)), "concat_mlp"]
     raise UsageError(
         f"{name} cannot be written as layers of Keras.",
         f"Fit one that can: `featstore fuse DATA --strategy {first}`. So can {', '.join(others)}.",

@@ -142,7 +142,7 @@ def fuse(
         abstain=abstain,
         has_covariates=bool(source.get("covariates")),
     )
-    pooling = patients.require_unit(unit, pool)
+    candidates.require_asked_so([strategy], pooling := patients.require_unit(unit, pool))
     settings = candidates.resolve_options(strategy, preset, options or {})
     codes = [resolve(code) for code in accept]
     loaded = leakage.loaded_matrix(data, progress=progress, **source)
@@ -476,7 +476,7 @@ def _validation(
     if "val" not in splits or not isinstance(unfitted, NeuralStrategy):
         return {}
     rows = splits["val"]
-    return {"validation": (matrix.rows(rows, matrix.backbones, [0]), matrix.y[rows])}
+    return {"validation": (matrix.rows(rows, matrix.backbones, [0]), matrix.y[rows], matrix.groups[rows])}
 
 
 def _operating_point(

@@ -18,6 +18,7 @@ from featstore.covariates import CovariateEncoding, require_covariates
 from featstore.errors import BadImageError, ManifestError, RunError, UsageError
 from featstore.evaluation.abstention import UnlikeRule, prediction_sets, read_rule, read_unlike
 from featstore.evaluation.calibration import OperatingPoint, read_operating_point
+from featstore.evaluation.candidates import asked_about_patients
 from featstore.evaluation.estimates import held_out_scores
 from featstore.evaluation.leakage import read_training_images
 from featstore.evaluation.patients import MEAN_LOGIT, is_pool, pool_images
@@ -25,6 +26,7 @@ from featstore.extraction.networks import require_computable, training_records
 from featstore.extraction.pipeline import embed_images
 from featstore.findings import Finding, ordered
 from featstore.fusion.model_io import load_strategy
+from featstore.fusion.strategy import PatientStrategy
 from featstore.image_facts import WAYS, recognise, seen_finding
 from featstore.images import manifest
 from featstore.images.csv import TABLES, list_csv
@@ -259,8 +261,9 @@ def answer(prepared: Prepared, features: Mapping[str, Features], bad: Mapping[st
     if model.covariates is not None:
         beside = require_covariates(model.covariates, records)
         features = {image: np.concatenate([features[image], beside[image]]) for image in beside}
-    answers = _predictions(prepared, records, features, distances)
-    patients = tuple(_patients(model, _named_patients(records), records, features, answers))
+    said = _model_answers(model, records, features)
+    answers = _predictions(prepared, records, features, said, distances)
+    patients = tuple(_patients(model, _named_patients(records), said, answers))
     return Predictions(
         run=str(model.folder),
         operating=model.point.to_json(),
@@ -389,6 +392,42 @@ def _distances(
     return found
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _ModelAnswers:
+    """What a model says of images, before calibration.
+
+    Attributes
+    ----------
+    proba
+        ``(images, classes)``; of a `PatientStrategy` those of the patient, at each of the patient's images.
+    weights
+        ``(images,)`` share in the answer of its patient, of a `PatientStrategy`; None of any other.
+    """
+
+    proba: NDArray[np.float64]
+    weights: NDArray[np.float64] | None
+
+
+def _model_answers(
+    model: Model, records: Sequence[ImageRecord], features: Mapping[str, Features]
+) -> _ModelAnswers:
+    """Ask the model about images; a picture that is in two files of a patient is one picture to it."""
+    if not records:
+        return _ModelAnswers(np.empty((0, len(model.classes))), None)
+    X = np.array([features[record.id] for record in records])
+    if not isinstance(model.strategy, PatientStrategy):
+        return _ModelAnswers(np.asarray(model.strategy.predict_proba(X), np.float64), None)
+    pictures = {(record.group or record.id, record.id): at for at, record in enumerate(records)}
+    rows = list(pictures.values())
+    groups = [group for group, _ in pictures]
+    place = {picture: at for at, picture in enumerate(pictures)}
+    back = [place[record.group or record.id, record.id] for record in records]
+    return _ModelAnswers(
+        model.strategy.predict_patients(X[rows], groups)[back],
+        model.strategy.image_weights(X[rows], groups)[back],
+    )
+
+
 def _named_patients(records: Sequence[ImageRecord]) -> dict[str, list[int]]:
     """Positions of the images of each patient, sorted by name; a single image is a patient of its own."""
     if len(records) == 1 and not records[0].group:
@@ -405,8 +444,7 @@ def _named_patients(records: Sequence[ImageRecord]) -> dict[str, list[int]]:
 def _patients(
     model: Model,
     named: Mapping[str, Sequence[int]],
-    records: Sequence[ImageRecord],
-    features: Mapping[str, Features],
+    said: _ModelAnswers,
     answers: Sequence[Prediction],
 ) -> Iterator[PatientPrediction]:
     """One answer per patient, pooled as the run pools, at the operating point that it has for patients."""
@@ -414,11 +452,8 @@ def _patients(
         return
     rows = [at for part in named.values() for at in part]
     numbers = np.repeat(np.arange(len(named)), [len(part) for part in named.values()])
-    raw = np.asarray(
-        model.strategy.predict_proba(np.array([features[records[at].id] for at in rows])), np.float64
-    )
     positive = None if model.positive is None else model.classes.index(model.positive)
-    proba = model.pooling_point.calibrate(pool_images(raw, numbers, model.pool, positive))
+    proba = model.pooling_point.calibrate(pool_images(said.proba[rows], numbers, model.pool, positive))
     chosen = model.pooling_point.decide(proba)
     for (name, part), p, label, held in zip(
         named.items(), proba, chosen, _sets(model, proba, None if model.sets is None else model.sets.by_patient),
@@ -489,13 +524,14 @@ def _predictions(
     prepared: Prepared,
     records: Sequence[ImageRecord],
     features: Mapping[str, Features],
+    said: _ModelAnswers,
     distances: Sequence[float | None],
 ) -> list[Prediction]:
     if not records:
         return []
     model, several = prepared.model, prepared.images.several
     X = np.array([features[record.id] for record in records])
-    proba = _probabilities(model, X)
+    proba = model.point.calibrate(said.proba)
     ballots = model.strategy.votes(X) if hasattr(model.strategy, "votes") else np.empty((len(X), 0), int)
     names = [key.backbone.name for key in model.keys] + ([] if model.covariates is None else [COVARIATES])
     own = prepared.seen.get(MODEL, {})
@@ -513,9 +549,10 @@ def _predictions(
             patient=record.group or None,
             prediction_set=held,
             distance=distance,
+            weight=None if said.weights is None else float(said.weights[at]),
         )
-        for record, p, chosen, ballot, held, distance in zip(
-            records, proba, model.point.decide(proba), ballots, sets, distances, strict=True
+        for at, (record, p, chosen, ballot, held, distance) in enumerate(
+            zip(records, proba, model.point.decide(proba), ballots, sets, distances, strict=True)
         )
     ]
 
@@ -530,7 +567,7 @@ def _means(
         if len({(record.group, record.label) for record in mine}) > 1:
             continue
         pages = [record.id for record in mine]
-        mean = _probabilities(model, np.array([features[page] for page in pages])).mean(axis=0)
+        mean = _mean_of_pages(model, np.array([features[page] for page in pages]))
         label = model.classes[int(model.point.decide(mean[None])[0])]
         found.append(
             MeanOfPages(
@@ -543,8 +580,11 @@ def _means(
     return found
 
 
-def _probabilities(model: Model, X: Features) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return model.point.calibrate(np.asarray(model.strategy.predict_proba(X), np.float64))
+def _mean_of_pages(model: Model, X: Features) -> NDArray[np.float64]:
+    """Mean probability ``(classes,)`` over pages ``X (n, d)``; of a `PatientStrategy`, its answer to all of them."""
+    ask = asked_about_patients(model.strategy, np.zeros(len(X)))
+    mean: NDArray[np.float64] = model.point.calibrate(np.asarray(ask(X), np.float64)).mean(axis=0)
+    return mean
 
 
 def _classes(extra: Any, strategy: FusionStrategy) -> tuple[str, ...]:  # noqa: ANN401

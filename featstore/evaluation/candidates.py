@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from featstore import registry
 from featstore.errors import UnknownNameError, UsageError, did_you_mean
+from featstore.evaluation.patients import GROUP, IMAGE, NOISY_OR
 from featstore.findings import Finding
 from featstore.processes import available_cores, memory_bytes
 from featstore.results.comparison import Candidate
@@ -188,32 +190,73 @@ SUBSET_WORDS = ("singles", "all", GREEDY)
 """What `subsets` understands beside names."""
 
 
+def answers_for_patients(strategy: str) -> bool:
+    """Whether it pools the images of a patient itself: see `featstore.fusion.strategy.PatientStrategy`."""
+    return bool(getattr(registry.load(STRATEGIES, strategy), "unit", IMAGE) == GROUP)
+
+
+def is_asked_so(strategy: str, pool: str | None) -> bool:
+    """Whether a strategy answers about what is scored: images (None), or patients pooled by `pool`.
+
+    One that answers for patients is asked about them, and not under `NOISY_OR`: its answer, which stands at each of
+    the images, would be counted as so many independent ones. All other ways of pooling leave it as it is.
+    """
+    return pool not in {None, NOISY_OR} or not answers_for_patients(strategy)
+
+
+def require_asked_so(strategies: Iterable[str], pool: str | None) -> None:
+    """Make sure that all strategies answer about what is scored: `is_asked_so`.
+
+    Raises
+    ------
+    UsageError
+        If one does not.
+    """
+    for name in dict.fromkeys(strategies):
+        if not is_asked_so(name, pool):
+            raise UsageError(
+                f"{name} pools the images of a patient itself, and "
+                + ("images are scored." if pool is None else f"--pool {pool} would pool its answers again."),
+                "Add --unit group, or leave it out."
+                if pool is None
+                else "Leave out --pool, or the strategy.",
+            )
+
+
 def make_candidates(
-    strategies: Sequence[str] | str, subsets: Sequence[Sequence[str]] | str, backbones: Sequence[str]
+    strategies: Sequence[str] | str,
+    subsets: Sequence[Sequence[str]] | str,
+    backbones: Sequence[str],
+    pool: str | None = None,
 ) -> list[Candidate]:
     """Pair strategies with subsets; a subset of one gets the linear probe only.
 
     Parameters
     ----------
     strategies
-        Names, or ``all``.
+        Names, or ``all``: those that answer about what is scored.
     subsets
         Text as for ``--subsets``: ``singles`` (each backbone, and all together), ``all`` (every subset; of more than
         eight backbones ``singles,greedy``), ``greedy`` (singles, and a subset chosen in each fold), names joined by
         plus signs, or several of these with commas. Or a list of lists of names.
     backbones
         Names, in column order.
+    pool
+        How images become a patient's answer; None where images are scored.
 
     Raises
     ------
     UnknownNameError
         If a strategy or a backbone does not exist.
+    UsageError
+        If a strategy is named that does not answer about what is scored.
     """
-    if isinstance(strategies, str):
-        strategies = registry.names(STRATEGIES) if strategies == "all" else [strategies]
+    if strategies == "all":
+        strategies = [name for name in registry.names(STRATEGIES) if is_asked_so(name, pool)]
+    elif isinstance(strategies, str):
+        strategies = [strategies]
     names = list(dict.fromkeys(strategies))
-    for name in names:
-        registry.load(STRATEGIES, name)
+    require_asked_so(names, pool)
     wanted = _wanted(subsets)
     chosen = list(dict.fromkeys(part for want in wanted for part in _subsets(want, tuple(backbones))))
     singles = [Candidate(PROBE, subset, subset[0]) for subset in chosen if len(subset) == 1]
@@ -330,10 +373,25 @@ def predict_proba(
     images: NDArray[np.intp],
     candidate: Candidate,
 ) -> NDArray[np.float64]:
-    """Class probabilities ``(len(images), classes)`` float64, of the identity view or averaged over views."""
-    return predict_views(
-        estimator.predict_proba, matrix, images, candidate.backbones, candidate.views, candidate.test_views
-    )
+    """Class probabilities ``(len(images), classes)`` float64, of the identity view or averaged over views.
+
+    Of a `PatientStrategy` they are those of the patient, alike for all of the patient's images among these.
+    """
+    ask = asked_about_patients(estimator, matrix.groups[images])
+    return predict_views(ask, matrix, images, candidate.backbones, candidate.views, candidate.test_views)
+
+
+def asked_about_patients(
+    estimator: Any,  # noqa: ANN401
+    groups: NDArray[Any],
+) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """What an estimator says of rows of patients `groups` ``(n,)``; of the patients, if it answers for them."""
+    from featstore.fusion.strategy import PatientStrategy
+
+    if isinstance(estimator, PatientStrategy):
+        return partial(estimator.predict_patients, groups=groups)
+    ask: Callable[[NDArray[Any]], NDArray[Any]] = estimator.predict_proba
+    return ask
 
 
 def fits_subsets(strategy: str) -> bool:

@@ -27,6 +27,7 @@ from featstore.evaluation.candidates import (
     NONE,
     PER_SITE,
     STRATEGIES,
+    answers_for_patients,
     build,
     by_site,
     comparison_options,
@@ -252,6 +253,11 @@ class PredictionCache:
             "vectors": {n: list(self.vectors[n]) for candidate in joint for n in candidate.backbones},
             "training": digest(learned),
             "test": digest(test.tolist()),
+            **(
+                {"patients": digest(matrix.groups[test].tolist())}
+                if answers_for_patients(joint[0].strategy)
+                else {}
+            ),
             "software": _software(),
             **({} if harmonise == NONE else {"harmonise": [harmonise, _sites(matrix, split)]}),
         }

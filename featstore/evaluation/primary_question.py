@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore import registry
 from featstore.errors import UsageError
-from featstore.evaluation.candidates import PROBE, STRATEGIES, read_subset
+from featstore.evaluation.candidates import PROBE, read_subset, require_asked_so
 from featstore.evaluation.metrics import PRIMARY
 from featstore.evaluation.pairwise_tests import ALPHA, Differences, differences, max_t, t_quantile, tested
 from featstore.results.comparison import Candidate, Conclusion, NoNumber, PlannedDifference, PrimaryQuestion
@@ -64,7 +63,11 @@ class Question:
 
 
 def settle(
-    primary: str | None, margin: float, candidates: Sequence[Candidate], backbones: Sequence[str]
+    primary: str | None,
+    margin: float,
+    candidates: Sequence[Candidate],
+    backbones: Sequence[str],
+    pool: str | None = None,
 ) -> tuple[list[Candidate], Question | None]:
     """Settle the question, and who must be compared to answer it.
 
@@ -78,6 +81,8 @@ def settle(
         Those that were asked for.
     backbones
         All networks, in column order.
+    pool
+        How images become a patient's answer; None where images are scored.
 
     Returns
     -------
@@ -86,7 +91,8 @@ def settle(
     Raises
     ------
     UsageError
-        If a primary fusion was named that fuses nothing, or the margin is none.
+        If a primary fusion was named that fuses nothing or does not answer about what is scored, or the margin is
+        none.
     """
     if not 0 < margin < GUESSING:
         raise UsageError(
@@ -94,7 +100,7 @@ def settle(
             "Give one that is too small to matter, such as `featstore compare DATA --margin 0.01`",
         )
     name, _, subset = (primary or DEFAULT).partition(":")
-    registry.load(STRATEGIES, name)
+    require_asked_so([name], pool)
     fused = read_subset(subset, backbones) if subset else tuple(backbones)
     if len(fused) < 2:  # noqa: PLR2004
         if primary is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
@@ -13,12 +13,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
 from featstore.errors import UsageError
-from featstore.fusion.strategy import FusionStrategy, split_columns
+from featstore.fusion.strategy import GROUP, FusionStrategy, number_rows, split_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from featstore.types import Block
 
@@ -544,3 +544,66 @@ def _rotation(product: Floats) -> Floats:
     left, _, right = np.linalg.svd(product)
     rotation: Floats = left @ right
     return rotation
+
+
+# Answers for patients: the logits of the images, weighted
+
+
+class PooledLogits:
+    """Mixin of the strategies that answer for patients: a patient's logits are a weighted mean of the images'.
+
+    So an image by itself has a linear model and an exact evidence map, and a patient's evidence is the weighted mean
+    of the maps. A subclass says in `_image_scores` whom it listens to.
+    """
+
+    unit: ClassVar[str] = GROUP
+
+    def predict_patients(self, X: ArrayLike, groups: ArrayLike) -> Floats:
+        """Class probabilities of patients, at each of their rows.
+
+        Parameters
+        ----------
+        X
+            ``(n, d)`` features, one row per image.
+        groups
+            ``(n,)`` patient of each row.
+
+        Returns
+        -------
+        ``(n, n_classes)`` float64, columns in the order of ``classes_``, alike in all rows of a patient.
+        """
+        features = self._check_features(X)  # type: ignore[attr-defined]
+        numbers = number_rows(groups, len(features), "group")
+        weights = softmax_by_group(self._image_scores(features), numbers)
+        logits = self.linear_logits().decision(features)  # type: ignore[attr-defined]
+        pooled = np.stack([np.bincount(numbers, weights * column) for column in logits.T], axis=1)
+        return probabilities(pooled)[numbers]
+
+    def image_weights(self, X: ArrayLike, groups: ArrayLike) -> Floats:
+        """Share ``(n,)`` of each row of ``X (n, d)`` in its patient's logits; they sum to one for each patient."""
+        features = self._check_features(X)  # type: ignore[attr-defined]
+        return softmax_by_group(self._image_scores(features), number_rows(groups, len(features), "group"))
+
+    def _image_scores(self, X: NDArray[Any]) -> Floats:
+        """Scores ``(n,)`` whose softmax over the images of a patient are their weights; equal ones here."""
+        return np.zeros(len(X))
+
+
+def softmax_by_group(scores: Floats, numbers: NDArray[np.intp]) -> Floats:
+    """Softmax ``(n,)`` of ``scores (n,)`` over the rows of each group, ``numbers (n,)`` from 0."""
+    top = np.full(int(numbers.max(initial=-1)) + 1, -np.inf)
+    np.maximum.at(top, numbers, scores)
+    parts = np.exp(scores - top[numbers])
+    shares: Floats = parts / np.bincount(numbers, parts)[numbers]
+    return shares
+
+
+def number_bags(y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> NDArray[np.intp]:
+    """Number of the patient of each row ``(n,)``, from 0; every row is one where there are no groups.
+
+    Rows of a group that have another class are a patient of their own: no answer could be right for both.
+    """
+    if groups is None:
+        return np.arange(len(y))
+    numbers: NDArray[np.intp] = np.unique(groups * (int(y.max(initial=0)) + 1) + y, return_inverse=True)[1]
+    return numbers

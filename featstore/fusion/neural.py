@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from featstore.types import Block
 
+    ValidationSet = tuple[NDArray[Any], NDArray[np.intp], NDArray[np.intp] | None]
+
 
 class NeuralStrategy(FusionStrategy):
     """Base of the networks: subclasses say in `_network` which.
@@ -106,7 +108,7 @@ class NeuralStrategy(FusionStrategy):
         X: ArrayLike,
         y: ArrayLike,
         groups: ArrayLike | None = None,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: Sequence[ArrayLike] | None = None,
     ) -> Self:
         """Learn as `FusionStrategy.fit` says, from image-views.
 
@@ -115,8 +117,8 @@ class NeuralStrategy(FusionStrategy):
         X, y, groups
             As there.
         validation
-            Features ``(m, d)`` and labels ``(m,)`` to validate on, as Keras' ``validation_data``; no row of `X` is
-            held out then. So curves can be those of plain images.
+            Features ``(m, d)`` and labels ``(m,)`` to validate on, as Keras' ``validation_data``, and where there are
+            such, groups ``(m,)``; no row of `X` is held out then. So curves can be those of plain images.
         """
         self._train(*self._validate(X, y, groups), read_validation(self, validation))
         return self
@@ -128,7 +130,7 @@ class NeuralStrategy(FusionStrategy):
         y: ArrayLike,
         groups: ArrayLike | None = None,
         freeze: Sequence[str] = (),
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: Sequence[ArrayLike] | None = None,
     ) -> Self:
         """Learn as `fit` does, but go on from the weights and the scaling of a fitted strategy.
 
@@ -164,7 +166,7 @@ class NeuralStrategy(FusionStrategy):
         y: ArrayLike,
         groups: ArrayLike | None,
         images: ArrayLike,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: Sequence[ArrayLike] | None = None,
     ) -> Self:
         """Learn as `fit` does, but from one view of each image in every epoch, drawn anew.
 
@@ -187,12 +189,14 @@ class NeuralStrategy(FusionStrategy):
         X: NDArray[Any],
         y: NDArray[np.intp],
         groups: NDArray[np.intp] | None,
-        given: tuple[NDArray[Any], NDArray[np.intp]] | None = None,
+        given: ValidationSet | None = None,
         earlier: NeuralStrategy | None = None,
         freeze: Sequence[str] = (),
         images: NDArray[np.intp] | None = None,
     ) -> None:
-        per_epoch = len(X) if images is None else len(np.unique(images))
+        bags = self._bags(y, groups)
+        answered = images if bags is None else bags
+        per_epoch = len(X) if answered is None else len(np.unique(answered))
         config = TrainingConfig.from_options(
             self, resolve_learning_rate(self, X.shape[1], earlier), per_epoch
         )
@@ -202,11 +206,17 @@ class NeuralStrategy(FusionStrategy):
         scaling = self._scaling(X[~held]) if earlier is None else (earlier.mean_, earlier.scale_)
         self.mean_, self.scale_ = scaling
         targets = as_targets(y, len(self.classes_))
-        weights = row_weights(self.class_weight, self.classes_, y[~held])
-        shown = None if images is None else images[~held]
-        training = TrainingRows(rescale(X[~held], *scaling), targets[~held], weights, shown)
-        seen, truth = given or (X[held], y[held])
-        validation = TrainingRows(rescale(seen, *scaling), as_targets(truth, len(self.classes_)))
+        kept = None if bags is None else bags[~held]
+        training = TrainingRows(
+            rescale(X[~held], *scaling),
+            targets[~held],
+            self._row_weights(y[~held], kept),
+            None if images is None else images[~held],
+            kept,
+        )
+        validation = self._validation_rows(
+            given or (X[held], y[held], None if groups is None else groups[held])
+        )
         network = self._network(targets.shape[1], np.float32)
         network.initialise(init_rng)
         if earlier is not None:
@@ -214,6 +224,27 @@ class NeuralStrategy(FusionStrategy):
         frozen = [slice(block.start, block.stop) for block in self.blocks_ if block.name in freeze]
         self.history_ = train(network, config, training, validation, shuffle_rng, dropout_rng, frozen)
         self.parameters_ = network.parameters
+
+    def _bags(self, y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> NDArray[np.intp] | None:  # noqa: ARG002
+        """Bag of each row ``(n,)`` for a `BagNetwork`; None where every row has an answer of its own, as here."""
+        return None
+
+    def _row_weights(self, y: NDArray[np.intp], bags: NDArray[np.intp] | None) -> NDArray[np.float32] | None:
+        """Factors ``(n,)`` on the loss of each row, where bags count, not rows, if there are such."""
+        if bags is None:
+            return row_weights(self.class_weight, self.classes_, y)
+        _, first, whose = np.unique(bags, return_index=True, return_inverse=True)
+        weights = row_weights(self.class_weight, self.classes_, y[first])
+        return None if weights is None else weights[whose]
+
+    def _validation_rows(self, shown: ValidationSet) -> TrainingRows:
+        """Rows to validate on, scaled, those of a bag side by side."""
+        X, y, groups = shown
+        bags = self._bags(y, groups)
+        if bags is not None:
+            order = np.argsort(bags, kind="stable")
+            X, y, bags = X[order], y[order], bags[order]
+        return TrainingRows(rescale(X, self.mean_, self.scale_), as_targets(y, len(self.classes_)), bags=bags)
 
     def _predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:
         network = self._restored()
@@ -339,9 +370,7 @@ def _blocks(strategy: FusionStrategy) -> str:
 # Rows that a caller wants a network to be validated on
 
 
-def read_validation(
-    strategy: FusionStrategy, validation: tuple[ArrayLike, ArrayLike] | None
-) -> tuple[NDArray[Any], NDArray[np.intp]] | None:
+def read_validation(strategy: FusionStrategy, validation: Sequence[ArrayLike] | None) -> ValidationSet | None:
     """Check rows to validate on, and number their classes as the training rows of `strategy` are numbered.
 
     Parameters
@@ -349,16 +378,17 @@ def read_validation(
     strategy
         It has seen its training rows, but has not been trained.
     validation
-        Features ``(m, d)`` and labels ``(m,)``; None stays None.
+        Features ``(m, d)``, labels ``(m,)``, and groups ``(m,)`` where there are such; None stays None.
 
     Raises
     ------
     UsageError
-        If they hold a class without a training row.
+        If they hold a class without a training row, or there is not one group per row.
     """
     if validation is None:
         return None
-    labels = np.asarray(validation[1])
+    features, given, *groups = validation
+    labels = np.asarray(given)
     unknown = sorted(set(labels.tolist()) - set(strategy.classes_.tolist()))
     if unknown:
         raise UsageError(
@@ -367,12 +397,16 @@ def read_validation(
         )
     X: NDArray[Any] = validate_data(
         strategy,
-        validation[0],
+        features,
         dtype=FLOATS,
         reset=False,
         ensure_all_finite=not hasattr(strategy, "covariates_"),
     )
-    return strategy.with_covariates(X), np.searchsorted(strategy.classes_, labels)
+    return (
+        strategy.with_covariates(X),
+        np.searchsorted(strategy.classes_, labels),
+        number_rows(groups[0], len(labels), "group") if groups else None,
+    )
 
 
 # Factors on the loss of each row, by its class

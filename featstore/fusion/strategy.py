@@ -52,6 +52,24 @@ class ViewStrategy(Protocol):
         """Fit on one row of each image per epoch; ``images (n,)`` says which image a row is a view of."""
 
 
+IMAGE, GROUP = "image", "group"
+"""What a strategy answers for: see `FusionStrategy.unit`."""
+
+
+@runtime_checkable
+class PatientStrategy(Protocol):
+    """What a strategy offers that pools the images of a patient itself, before it answers.
+
+    Its ``predict_proba`` takes every row for a patient of its own.
+    """
+
+    def predict_patients(self, X: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
+        """Class probabilities ``(n, n_classes)``: the answer of a patient stands at each of the patient's rows."""
+
+    def image_weights(self, X: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
+        """Share ``(n,)`` that each row has in the answer of its patient; they sum to one for each patient."""
+
+
 class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unused-ignore]
     """Base of the strategies: reads and checks input, keeps the classes, and leaves two steps to the subclass.
 
@@ -66,6 +84,8 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
     ----------
     level
         Where it fuses: ``feature``, ``decision``, or ``floor`` for what a fusion should beat.
+    unit
+        What it answers for: ``image``, or ``group`` for patients, whose images it pools itself (`PatientStrategy`).
     price
         CPU time of a fit against that of `concat_logreg`, as ``benchmarks/strategies.py`` once measured it: declared,
         so that what follows from it is the same on every machine. None where nobody did.
@@ -104,6 +124,7 @@ class FusionStrategy(ClassifierMixin, BaseEstimator):  # type: ignore[misc,unuse
     """
 
     level: ClassVar[str]
+    unit: ClassVar[str] = IMAGE
     price: ClassVar[float | None] = None
     copies: ClassVar[float] = 4.0
     squares: ClassVar[float] = 2.0

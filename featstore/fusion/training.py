@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, wraps
+from itertools import pairwise
 from math import cos, pi
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
@@ -47,21 +48,42 @@ class TrainingRows:
     images
         ``(n,)`` number of the image that each row is a view of. An epoch then takes one row of each image, drawn
         anew; None takes every row.
+    bags
+        ``(n,)`` number of the patient whose answer the row is a part of, for a `BagNetwork`: a batch is then of whole
+        patients. Targets and weights are those of its first row. None where every row has its own answer.
     """
 
     X: Float32s
     targets: Float32s
     weights: Float32s | None = None
     images: NDArray[np.intp] | None = None
+    bags: NDArray[np.intp] | None = None
 
     def order(self, rng: np.random.Generator) -> NDArray[np.intp]:
-        """Rows of the next epoch, shuffled."""
-        shuffled: NDArray[np.intp] = rng.permutation(len(self.X))
-        if self.images is None:
-            return shuffled
-        drawn = np.unique(self.images[shuffled], return_index=True)[1]
-        order: NDArray[np.intp] = shuffled[rng.permutation(drawn)]
-        return order
+        """Rows of the next epoch, shuffled; those of a bag lie side by side."""
+        order: NDArray[np.intp] = rng.permutation(len(self.X))
+        if self.images is not None:
+            drawn = np.unique(self.images[order], return_index=True)[1]
+            order = order[rng.permutation(drawn)]
+        if self.bags is None:
+            return order
+        place = rng.permutation(int(self.bags.max()) + 1)
+        return order[np.argsort(place[self.bags[order]], kind="stable")]
+
+    def heads(self, order: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Places in `order` at which an answer begins: every one, or the first of each bag."""
+        if self.bags is None:
+            return np.arange(len(order))
+        bags = self.bags[order]
+        return np.flatnonzero(np.concatenate([[True], bags[1:] != bags[:-1]])[: len(bags)])
+
+    def answers(
+        self, network: Network | BagNetwork, X: Float32s, heads: NDArray[np.intp], gain: float = 1.0
+    ) -> Float32s:
+        """Logits ``(len(heads), k)`` that a network gives to rows ``X (n, d)``, whose answers begin at `heads`."""
+        if self.bags is None:
+            return network.forward(X, gain)
+        return cast("BagNetwork", network).forward_bags(X, heads, gain)
 
 
 class Trainer:
@@ -99,20 +121,21 @@ class Trainer:
     def epoch(self, data: TrainingRows, order: NDArray[np.intp]) -> Float32s:
         """One pass over the rows `order`; returns the logits ``(len(order), k)`` on the way."""
         size = self.config.batch_size
-        batch = np.empty((size, data.X.shape[1]), np.float32)
+        heads = data.heads(order)
+        edges = [*heads[::size], len(order)]
+        batch = np.empty((max(np.diff(edges)), data.X.shape[1]), np.float32)
         dropout = Dropout(self.config.dropout, data.X.shape[1], self._rng)
         keys = dropout.keys(len(order))
-        steps = -(-len(order) // size) * self.config.epochs
-        met = np.empty((len(order), data.targets.shape[1]), np.float32)
-        targets = data.targets[order]
-        weights = None if data.weights is None else data.weights[order, None]
-        for start in range(0, len(order), size):
-            run = slice(start, start + size)
-            rows = order[run]
-            picked = batch[: len(rows)]
-            dropout.pick(data.X, rows, keys[run], picked)
-            met[run] = logits = self.network.forward(picked, dropout.gain)
-            slope = (activate(logits) - targets[run]) / np.float32(len(rows))
+        steps = (len(edges) - 1) * self.config.epochs
+        met = np.empty((len(heads), data.targets.shape[1]), np.float32)
+        targets = data.targets[order[heads]]
+        weights = None if data.weights is None else data.weights[order[heads], None]
+        for at, (start, stop) in enumerate(pairwise(edges)):
+            run = slice(at * size, (at + 1) * size)
+            picked = batch[: stop - start]
+            dropout.pick(data.X, order[start:stop], keys[start:stop], picked)
+            met[run] = logits = data.answers(self.network, picked, heads[run] - start, dropout.gain)
+            slope = (activate(logits) - targets[run]) / np.float32(len(logits))
             if weights is not None:
                 slope *= weights[run]
             self._step(slope, steps)
@@ -143,8 +166,8 @@ def train(
     network, config
         What to train, and how.
     data, validation
-        Rows. With no validation rows the ``val_`` curves are empty and `patience` has nothing to watch; a plateau is
-        then one of the training loss.
+        Rows; those of a bag of `validation` lie side by side. With no validation rows the ``val_`` curves are empty
+        and `patience` has nothing to watch; a plateau is then one of the training loss.
     shuffle, dropout
         Sources of the order of rows and of the masks.
     frozen
@@ -158,13 +181,15 @@ def train(
     trainer = Trainer(network, config, dropout, frozen)
     history: History = {"loss": [], "accuracy": [], "val_loss": [], "val_accuracy": []}
     best, best_epoch = network.parameters.copy(), -1
+    shown = np.arange(len(validation.X))
     # A batch is too small to share: several BLAS threads cost many times the CPU and gain nothing.
     with threadpool_limits(1, user_api="blas"):
         for epoch in range(config.epochs):
             order = data.order(shuffle)
             _record(history, "", trainer.epoch(data, order), data, order)
             if len(validation.X):
-                _record(history, "val_", network.forward(validation.X), validation)
+                met = validation.answers(network, validation.X, validation.heads(shown))
+                _record(history, "val_", met, validation, shown)
             watched = history["val_loss"] or history["loss"]
             if config.schedule == PLATEAU:
                 trainer.factor = plateau_factor(watched)
@@ -202,9 +227,9 @@ def cross_entropy(logits: Float32s, targets: Float32s) -> Float32s:
 
 
 def _record(
-    history: History, prefix: str, logits: Float32s, data: TrainingRows, order: NDArray[np.intp] | None = None
+    history: History, prefix: str, logits: Float32s, data: TrainingRows, order: NDArray[np.intp]
 ) -> None:
-    rows = slice(None) if order is None else order
+    rows = order[data.heads(order)]
     targets = data.targets[rows]
     losses = cross_entropy(logits, targets)
     if data.weights is not None:
@@ -245,6 +270,13 @@ class Network(Protocol):
 
     def input_weight_gradient(self, columns: slice) -> Floats:
         """Window on the gradients of the weights that multiply these input columns."""
+
+
+class BagNetwork(Network, Protocol):
+    """A network that gives one answer to all rows of a bag; its `forward` takes each row for a bag of its own."""
+
+    def forward_bags(self, X: Floats, heads: NDArray[np.intp], gain: float = 1.0) -> Floats:
+        """Logits ``(len(heads), k)`` of ``gain * X``, ``X (n, d)``, whose bags begin at the rows `heads`."""
 
 
 class Dense:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featstore import registry
+from featstore.evaluation.candidates import STRATEGIES
 from featstore.evaluation.metrics import ENOUGH_IMAGES, PRIMARY
 from featstore.evaluation.patients import GROUP
 from featstore.evaluation.primary_question import MOST
@@ -16,7 +18,7 @@ from featstore.results.fusion import Explanation, Fusion
 from featstore.tables import interval_text, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from featstore.results.comparison import (
         CandidateResult,
@@ -180,12 +182,25 @@ POOLED = {
 """What a patient's answer is made of, by the way of pooling."""
 
 
-def pooled_text(pool: str | None) -> str:
-    """How the images of a patient become one answer; empty where images were scored."""
+def pooled_text(pool: str | None, strategies: Iterable[str] = ()) -> str:
+    """How the images of a patient become one answer, under these strategies; empty where images were scored."""
     if pool is None:
         return ""
+    named = list(dict.fromkeys(strategies))
+    themselves = [name for name in named if _pools_itself(name)]
+    own = (
+        f"{' and '.join(themselves)} pool{'s' * (len(themselves) == 1)} a patient's images before answering."
+    )
+    if themselves and len(themselves) == len(named):
+        return own
     how = POOLED.get(pool, f"the mean of the {pool.removeprefix('top-')} images that speak most for it")
-    return f"A patient's answer is {how} ({pool})."
+    return f"A patient's answer is {how} ({pool})" + (f"; {own}" if themselves else ".")
+
+
+def _pools_itself(strategy: str) -> bool:
+    """Whether a strategy, if it is known here, answers for patients."""
+    known = strategy in registry.names(STRATEGIES)
+    return known and registry.constants(STRATEGIES, strategy).get("unit") == GROUP
 
 
 def units(result: Comparison | Fusion) -> str:

@@ -327,6 +327,9 @@ class Prediction(Result, frozen=True, kw_only=True):
     distance
         From the images of training, over the largest that is usual: above one it is unlike any of them. None of a
         model that does not tell.
+    weight
+        Share of the image in the answer of its patient, of a model that pools the images itself: their answer is then
+        the patient's. None of any other.
     """
 
     path: str
@@ -340,6 +343,7 @@ class Prediction(Result, frozen=True, kw_only=True):
     patient: str | None = None
     prediction_set: tuple[str, ...] | None = None
     distance: float | None = None
+    weight: float | None = None
 
     @property
     def is_unlike(self) -> bool:
@@ -509,27 +513,30 @@ class Predictions(Result, frozen=True, kw_only=True):
     def rows(self) -> Iterator[list[Any]]:
         """Table with the header first: an image or page per line, a column ``P(class)`` per class.
 
-        ``page``, ``patient``, ``label``, ``prediction_set``, ``unlike_training`` and ``vote(backbone)`` are there
-        only where there are any.
+        ``page``, ``patient``, ``label``, ``weight``, ``prediction_set``, ``unlike_training`` and ``vote(backbone)``
+        are there only where there are any.
         """
         first = self.predictions[0] if self.predictions else None
         paged = any(p.page for p in self.predictions)
         named = any(p.patient for p in self.predictions)
         labelled = any(p.given for p in self.predictions)
         sets, unlike = self.alpha is not None, self.unlike is not None
+        weighed = any(p.weight is not None for p in self.predictions)
         voters = list(first.votes) if first else []
         yield [
             "path", *(["page"] if paged else []), *(["patient"] if named else []),
             *(["label"] if labelled else []), "predicted", *(f"P({name})" for name in self.classes),
-            *(["prediction_set"] if sets else []), *(["unlike_training"] if unlike else []),
-            *(f"vote({name})" for name in voters), "in_training", "tuned_on",
+            *(["weight"] if weighed else []), *(["prediction_set"] if sets else []),
+            *(["unlike_training"] if unlike else []), *(f"vote({name})" for name in voters),
+            "in_training", "tuned_on",
         ]  # fmt: skip
         for p in self.predictions:
             yield [
                 p.path, *([p.page or 1] if paged else []), *([p.patient or ""] if named else []),
                 *([p.given or ""] if labelled else []), p.label, *(p.probability[name] for name in self.classes),
-                *([self.set_text(p)] if sets else []), *(["yes" if p.is_unlike else ""] if unlike else []),
-                *(p.votes[name] for name in voters), p.in_training or "", "+".join(p.tuned_on),
+                *([p.weight] if weighed else []), *([self.set_text(p)] if sets else []),
+                *(["yes" if p.is_unlike else ""] if unlike else []), *(p.votes[name] for name in voters),
+                p.in_training or "", "+".join(p.tuned_on),
             ]  # fmt: skip
 
     def patient_rows(self) -> Iterator[list[Any]]:

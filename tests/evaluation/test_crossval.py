@@ -120,7 +120,15 @@ def labels(*arguments):
 def test_the_line_up():
     nets = ("A", "B", "C")
     assert labels(["vote_backbones"], "singles", nets) == ["A", "B", "C", "vote_backbones"]
-    assert len(labels("all", "all", nets)) == 3 + 4 * len(registry.names(STRATEGIES))
+    everyone = set(registry.names(STRATEGIES))
+    for pool, left_out in (
+        (None, {"attention_pooling", "mean_vector"}),
+        ("noisy-or", {"attention_pooling", "mean_vector"}),
+        ("mean-logit", set()),
+    ):
+        named = {label.split(":")[0] for label in labels("all", "all", nets, pool)}
+        assert named == {*nets, *everyone} - left_out
+    assert len(labels("all", "all", nets)) == 3 + 4 * (len(everyone) - 2)
     assert labels(["concat_logreg"], [["C", "A"], ["B"]], nets) == ["B", "concat_logreg:A+C"]
     assert labels("all", "singles", ("A",)) == ["A"]
     assert labels(["concat_logreg"], "A,B+C", nets) == ["A", "concat_logreg:B+C"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from featstore.errors import UsageError
+from featstore.fusion.strategies.attention_pooling import AttentionOverImages, AttentionPooling
 from featstore.fusion.strategies.bilinear_head import BilinearHead, LowRankBilinear
 from featstore.fusion.strategies.concat_head import ConcatHead
 from featstore.fusion.strategies.concat_mlp import ConcatMlp, Perceptron
@@ -32,7 +33,11 @@ def networks(n_logits, dtype=np.float64):
         Perceptron((WIDTH, 5, n_logits), len(BLOCKS), dtype),
         GatedAttention(BLOCKS, 5, n_logits, dtype),
         LowRankBilinear(BLOCKS, 5, n_logits, dtype),
+        AttentionOverImages(WIDTH, len(BLOCKS), 5, n_logits, dtype),
     ]
+
+
+IDS = ["head", "mlp", "gated", "bilinear", "attention"]
 
 
 def problem(n_logits, n=9):
@@ -42,7 +47,7 @@ def problem(n_logits, n=9):
 
 
 @pytest.mark.parametrize("n_logits", [1, 3])
-@pytest.mark.parametrize("which", range(4), ids=["head", "mlp", "gated", "bilinear"])
+@pytest.mark.parametrize("which", range(5), ids=IDS)
 def test_gradient_is_the_slope_of_the_loss(which, n_logits):
     """Central differences in float64, every parameter, with the gain of dropout."""
     network = networks(n_logits)[which]
@@ -59,14 +64,33 @@ def test_gradient_is_the_slope_of_the_loss(which, n_logits):
         assert network.gradient[i] == pytest.approx((losses[0] - losses[1]) / 2e-6, abs=1e-8, rel=1e-5)
 
 
-@pytest.mark.parametrize("which", range(4), ids=["head", "mlp", "gated", "bilinear"])
+@pytest.mark.parametrize("n_logits", [1, 3])
+def test_gradient_over_bags_is_the_slope_of_the_loss(n_logits):
+    """Three patients of four, one and four images; every parameter, the attention's among them."""
+    network = networks(n_logits)[IDS.index("attention")]
+    network.parameters[:] = np.random.default_rng(0).normal(size=len(network.parameters))
+    X, heads = problem(n_logits)[0], np.array([0, 4, 5])
+    targets = problem(n_logits, 3)[1]
+    logits = network.forward_bags(X, heads, 1.7)
+    network.backward((activate(logits) - targets) / 3)
+    for i in range(len(network.parameters)):
+        losses = []
+        for step in (1e-6, -2e-6):
+            network.parameters[i] += step
+            losses.append(cross_entropy(network.forward_bags(X, heads, 1.7), targets).mean())
+        network.parameters[i] += 1e-6
+        assert network.gradient[i] == pytest.approx((losses[0] - losses[1]) / 2e-6, abs=1e-8, rel=1e-5)
+
+
+@pytest.mark.parametrize("which", range(5), ids=IDS)
 def test_frozen_columns_stay_and_all_others_move(which):
     network = networks(1, np.float32)[which]
     network.initialise(np.random.default_rng(0))
     before = network.parameters.copy()
     X, targets = problem(1)
     rngs = [np.random.default_rng(seed) for seed in (0, 1)]
-    data = TrainingRows(X.astype(np.float32), targets)
+    bags = np.arange(len(X)) // 3 if IDS[which] == "attention" else None
+    data = TrainingRows(X.astype(np.float32), targets, bags=bags)
     train(
         network,
         TrainingConfig(1e-2, 3, 5),
@@ -140,7 +164,7 @@ def shifted(n=300, seed=0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [ConcatHead, ConcatMlp, GatedHead, BilinearHead])
+@pytest.mark.parametrize("kind", [ConcatHead, ConcatMlp, GatedHead, BilinearHead, AttentionPooling])
 def test_fine_tuning_goes_on_where_the_earlier_fit_stopped(kind):
     X, y = shifted()
     earlier = kind(BLOCKS).fit(X, y)
@@ -150,7 +174,7 @@ def test_fine_tuning_goes_on_where_the_earlier_fit_stopped(kind):
     assert turned.score(X, 1 - y) > 0.75
 
 
-@pytest.mark.parametrize("kind", [ConcatHead, ConcatMlp, GatedHead, BilinearHead])
+@pytest.mark.parametrize("kind", [ConcatHead, ConcatMlp, GatedHead, BilinearHead, AttentionPooling])
 def test_fine_tuning_takes_a_tenth_of_the_earlier_rate_and_keeps_frozen_blocks(kind):
     """Plain gradient descent for one full-batch step moves ten times less than it would at the earlier rate."""
     X, y = shifted()
@@ -182,7 +206,7 @@ def test_earlier_weights_of_another_meaning_are_refused():
         ConcatMlp(BLOCKS, units=3).fine_tune(ConcatMlp(BLOCKS, epochs=1).fit(X, y), X, y)
 
 
-@pytest.mark.parametrize("kind", [ConcatMlp, GatedHead, BilinearHead])
+@pytest.mark.parametrize("kind", [ConcatMlp, GatedHead, BilinearHead, AttentionPooling])
 def test_units_out_of_range_are_refused(kind):
     with pytest.raises(UsageError, match="units=0 is out of range"):
         kind(units=0).fit(np.eye(4), [0, 1, 0, 1])

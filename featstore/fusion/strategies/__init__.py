@@ -19,6 +19,8 @@ class StrategySummary:
         As `featstore.fuse` and `featstore.compare` take it.
     level
         Where it fuses: ``feature``, ``decision``, or ``floor`` for what a fusion should beat.
+    unit
+        What it answers for: ``image``, or ``group`` for patients, whose images it pools itself.
     min_blocks
         Number of backbones from which it makes sense.
     summary
@@ -27,6 +29,7 @@ class StrategySummary:
 
     name: str = field(metadata={"title": "strategy"})
     level: str
+    unit: str = field(metadata={"title": "answers for"})
     min_blocks: int = field(metadata={"title": "backbones"})
     summary: str = field(metadata={"title": "what it does"})
 
@@ -43,6 +46,12 @@ def strategies() -> Rows[StrategySummary]:
     """
     known = {name: registry.constants(__name__, name) for name in registry.names(__name__)}
     return Rows(
-        StrategySummary(name, has["level"], has.get("min_blocks", 1), registry.summary(__name__, name))
+        StrategySummary(
+            name,
+            has["level"],
+            has.get("unit", "image"),
+            has.get("min_blocks", 1),
+            registry.summary(__name__, name),
+        )
         for name, has in known.items()
     )

@@ -266,7 +266,9 @@ def _both_units(comparison: Comparison) -> Table | None:
               for m in UNITS for per in ("per patient", "per image")),
         ),
         rows,
-        f"{patients:,} patients, {images:,} images. {pooled_text(comparison.protocol.pool)} Both resample patients;"
+        f"{patients:,} patients, {images:,} images."
+        f" {pooled_text(comparison.protocol.pool, [one.strategy for one in comparison.candidates])}"
+        " Both resample patients;"
         " per image a patient with many images counts for more.",
     )  # fmt: skip
 
@@ -288,7 +290,7 @@ def _both_units_of_fit(record: RunRecord, fusion: Fusion) -> Table | None:
         f"Per patient and per image, {shown}",
         ("Score", f"{fusion.patients[shown]:,} patients", f"{fusion.sizes[shown]:,} images"),
         rows,
-        f"{pooled_text(fusion.pool)} Both resample patients.",
+        f"{pooled_text(fusion.pool, [fusion.strategy])} Both resample patients.",
     )
 
 

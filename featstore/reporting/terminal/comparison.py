@@ -308,7 +308,8 @@ def _fit_by_image(result: Fusion, split: str) -> str:
         for name in (PRIMARY, *WITH_INTERVAL)
         if (score := result.by_image[split][name]).value is not None
     ]
-    return f"{verdict.pooled_text(result.pool)} Per image, {result.sizes[split]} images: {', '.join(told)}."
+    pooled = verdict.pooled_text(result.pool, [result.strategy])
+    return f"{pooled} Per image, {result.sizes[split]} images: {', '.join(told)}."
 
 
 def _fusion_details(result: Fusion) -> list[str]:
@@ -809,7 +810,7 @@ def _by_image_text(result: Comparison) -> str:
         for name in (PRIMARY, *WITH_INTERVAL)
         if (estimate := beside.estimates[label][name]).mean is not None
     ]
-    pooled = verdict.pooled_text(result.protocol.pool)
+    pooled = _pooled_text(result)
     return (
         f"Scored: {sum(beside.patients.values())} patients. {pooled} Per image {label} has {', '.join(told)}."
     )
@@ -832,7 +833,12 @@ def _comparison_details(result: Comparison) -> str:
         return table([f"{label}, {scored_on(result)}", "[95 %]"], rows)
     patients = f"per patient ({sum(beside.patients.values())})"
     header = [label, patients, f"per image ({result.matrix['images']})"]
-    return f"{verdict.pooled_text(result.protocol.pool)}\n{table(header, rows)}"
+    return f"{_pooled_text(result)}\n{table(header, rows)}"
+
+
+def _pooled_text(result: Comparison) -> str:
+    """How the images of a patient become one answer, by the way of pooling or by a strategy itself."""
+    return verdict.pooled_text(result.protocol.pool, [one.strategy for one in result.candidates])
 
 
 def _beside_text(result: Comparison) -> str:

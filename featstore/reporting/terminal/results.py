@@ -181,7 +181,12 @@ def _patients_text(result: Predictions, most: int | None) -> str:
         columns["in training"] = [p.in_training or ("" if p.is_new else "by a network") for p in shown]
     told = Counter(p.label for p in result.patients)
     called = counts({name: told[name] for name in result.classes if told[name]})
-    head = f"{counted(len(result.patients), 'patient')}: {called}. {pooled_text(result.pool)}"
+    how = (
+        "The model pools a patient's images before it answers; weight is the share of an image."
+        if any(p.weight is not None for p in result.predictions)
+        else pooled_text(result.pool)
+    )
+    head = f"{counted(len(result.patients), 'patient')}: {called}. {how}"
     if not result.chosen_for_patients:
         head += (
             " The operating point was chosen for images, and this is a convenience;"
@@ -239,7 +244,11 @@ def _predictions_table(result: Predictions, shown: Sequence[Prediction], width: 
     if any(p.given for p in everything):
         before["label"] = [p.given or "" for p in shown]
     before["predicted"] = [p.label for p in shown]
-    after = _doubts(result, shown, {"unlike training": ["yes" if p.is_unlike else "" for p in shown]})
+    weighed = any(p.weight is not None for p in everything) and len(everything) > 1
+    after: dict[str, Sequence[object]] = (
+        {"weight": ["" if p.weight is None else f"{p.weight:.2f}" for p in shown]} if weighed else {}
+    )
+    after |= _doubts(result, shown, {"unlike training": ["yes" if p.is_unlike else "" for p in shown]})
     if not all(p.is_new for p in everything):
         after["in training"] = [_training_cell(p) for p in shown]
     every = _probability_columns(shown, result.classes)
