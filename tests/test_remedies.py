@@ -16,6 +16,7 @@ PAPER_HAS = "`featstore paper` has extracted those very features the moment befo
 EXCEPTIONS = {
     ("paper",): {
         PAPER_SETS: [
+            "featstore.evaluation.candidates:require_asked_so",
             "featstore.evaluation.crossval:draw_folds",
             "featstore.evaluation.crossval:refuse_unfit",
             "featstore.evaluation.crossval:_refuse_harmonising",

@@ -29,7 +29,7 @@ class StrategySummary:
 
     name: str = field(metadata={"title": "strategy"})
     level: str
-    unit: str = field(metadata={"title": "answers for"})
+    unit: str
     min_blocks: int = field(metadata={"title": "backbones"})
     summary: str = field(metadata={"title": "what it does"})
 

@@ -100,7 +100,7 @@ class AttentionPooling(PooledLogits, HiddenStrategy):
 
     level: ClassVar[str] = "feature"
     unit: ClassVar[str] = "group"
-    price: ClassVar[float] = 4.0
+    price: ClassVar[float] = 1.8
     copies: ClassVar[float] = 4.5
     squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 1

@@ -62,7 +62,7 @@ class MeanVector(PooledLogits, LinearStrategy):
 
     level: ClassVar[str] = "feature"
     unit: ClassVar[str] = "group"
-    price: ClassVar[float] = 1.0
+    price: ClassVar[float] = 0.6
     copies: ClassVar[float] = 2.0
     squares: ClassVar[float] = 2.0
     min_blocks: ClassVar[int] = 1

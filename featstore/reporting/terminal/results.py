@@ -359,6 +359,11 @@ def _evidence_legend(result: Explanations) -> str:
         *filter(None, [about]),
         "A map says what the model used, not what causes the disease.",
     ]
+    if any(one.prediction.weight is not None for one in result.explanations):
+        lines.append(
+            "Each image by itself: the model's answer to a patient is from the weighted mean of their logits, and"
+            " featstore predict shows the weights."
+        )
     if result.operating.get("calibration"):
         lines.append("The probability is calibrated; the logit is the model's own, before that.")
     return "\n".join(lines)
