@@ -50,7 +50,8 @@ def fuse(
         bool,
         typer.Option(
             "--from-sites",
-            help="DATA are files that several hospitals wrote by `featstore moments`: fit one model to all.",
+            help="DATA are files that several hospitals wrote by `featstore answers` or `featstore moments`: make one"
+            " model of all.",
         ),
     ] = False,
     init_from: Annotated[
@@ -597,18 +598,94 @@ def _fuse_from_sites(
 ) -> None:
     """One model of several hospitals; `others` are options of other fits, and refused where they are wished."""
     from featstore.api.moments import fuse_from_sites
-    from featstore.reporting.terminal.results import merged_text
+    from featstore.reporting.terminal.results import merged_heads_text, merged_text
+    from featstore.results.fusion import MergedHeads
     from featstore.runs import config_in_use
 
     by_file = (config_in_use.get() or {}).get("used", ())
     if any(value for name, value in others.items() if name not in by_file):
         raise UsageError(
-            "--from-sites fits the linear discriminant that moments give, and was given options of other fits.",
-            "Leave out all but --out, --overwrite and --json; what is in the moments each hospital has chosen.",
+            "--from-sites makes a model of what hospitals wrote, and was given options of other fits.",
+            "Leave out all but --out, --overwrite and --json; what is in the files each hospital has chosen.",
         )
     say("fuse", f"reading what {len(files)} hospitals wrote", json=json)
     result = fuse_from_sites(files, out or Path("runs") / "from-sites", overwrite=overwrite)
-    print_result(result, merged_text, json=json)
+    if isinstance(result, MergedHeads):
+        print_result(result, merged_heads_text, json=json)
+    else:
+        print_result(result, merged_text, json=json)
+
+
+def share(
+    run: Annotated[
+        Path, typer.Argument(help="Run of `featstore fuse`, of a linear strategy.", metavar="RUN")
+    ],
+    out: Annotated[Path, typer.Option(help="The file that other hospitals get.", metavar="NAME.json")],
+    name: Annotated[
+        str | None, typer.Option(help="What the head is called there; default: as the file.", metavar="NAME")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Write the head of a run for other hospitals to test: weights, no image, no vector, no patient.
+
+    Each hospital hands out its head, answers its own test patients with the heads of all (`featstore answers`), and
+    `featstore fuse --from-sites` makes one scored model of them: docs/from-sites.md.
+
+    Example: featstore share runs/mine --out north.json
+    """
+    from featstore.api.shared_heads import share
+    from featstore.reporting.terminal.results import shared_text
+
+    print_result(share(run, out, name=name, overwrite=overwrite), shared_text, json=json)
+
+
+@options.reads_data
+def answers(
+    data: options.Data,
+    heads: Annotated[
+        str,
+        typer.Option(
+            help="Files of `featstore share`, with commas: those of all hospitals.", metavar="A.json,B.json"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The file of this hospital, SITE.json.", metavar="SITE.json")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    weights: options.Weights = None,
+    preprocess: options.StoredPreprocess = None,
+    precision: options.StoredPrecision = None,
+    value_range: options.ValueRange = None,
+    window: options.Window = None,
+    cache: options.Cache = None,
+    reading: options.Reading = options.PLAIN,
+    accept: options.Accept = None,
+    json: options.Json = False,
+) -> None:
+    """Answer the test patients of this hospital with the heads of several, and say how each does here.
+
+    The patients are those of the data set's own split `test`; networks and weights are those of the heads. The file
+    is for `featstore fuse --from-sites A.json B.json`; what it tells about patients is in docs/from-sites.md.
+
+    Example: featstore answers DATA --heads north.json,south.json --out here.json
+    """
+    from featstore.api.shared_heads import answers
+    from featstore.reporting.terminal.results import head_answers_text
+
+    say("answers", "reading the data set and its features", json=json)
+    chosen = options.source(
+        None, weights, preprocess, precision, None, None, value_range, window, cache, reading
+    )
+    chosen.pop("backbones", None)
+    result = answers(
+        data,
+        options.parse_names(heads) or [],
+        out,
+        accept=options.parse_codes(accept),
+        overwrite=overwrite,
+        progress=not json,
+        **chosen,
+    )
+    print_result(result, head_answers_text, json=json)
 
 
 @options.reads_data

@@ -18,6 +18,7 @@ from .api.moments import fuse_from_sites, moments
 from .api.pack import pack, replay
 from .api.predict import predict
 from .api.report import write_report
+from .api.shared_heads import answers, share
 from .api.split import split
 from .backbones.weights import BackboneSummary, backbones
 from .covariates import CovariateColumn, CovariateEncoding
@@ -106,8 +107,11 @@ from .results.fusion import (
     Explanations,
     ExportedModel,
     Fusion,
+    HeadAnswers,
+    HeadScore,
     MeanOfPages,
     MergedFit,
+    MergedHeads,
     MetricChange,
     OperatingFields,
     Packed,
@@ -116,6 +120,7 @@ from .results.fusion import (
     Predictions,
     Replay,
     SetCoverage,
+    SharedHead,
     SingleNetwork,
     SiteMoments,
     ToleranceFields,
@@ -193,6 +198,8 @@ __all__ = [
     "Fusion",
     "Garbage",
     "GarbageCollection",
+    "HeadAnswers",
+    "HeadScore",
     "ImageRecord",
     "Imported",
     "InsideOutside",
@@ -209,6 +216,7 @@ __all__ = [
     "MatrixFields",
     "MeanOfPages",
     "MergedFit",
+    "MergedHeads",
     "MetricChange",
     "MetricEstimate",
     "MissingFeaturesError",
@@ -255,6 +263,7 @@ __all__ = [
     "SelectionBias",
     "SetCoverage",
     "ShardCorruptError",
+    "SharedHead",
     "ShortcutResult",
     "SingleNetwork",
     "SiteMoments",
@@ -278,6 +287,7 @@ __all__ = [
     "WarmStart",
     "WeightsError",
     "WorkerLostError",
+    "answers",
     "backbones",
     "bench",
     "check",
@@ -308,6 +318,7 @@ __all__ = [
     "recipes",
     "replay",
     "scan",
+    "share",
     "split",
     "strategies",
     "usage",

@@ -437,7 +437,7 @@ def _single_networks(
         scored = units.rows(rows)
         scores = held_out_primary(units.table, scored, own, positive)
         changes = {
-            name: _primary_change(units.table, scored, (p, fused[split]), positive) for name, p in own.items()
+            name: primary_change(units.table, scored, (p, fused[split]), positive) for name, p in own.items()
         }
         singles = [
             SingleNetwork(
@@ -449,7 +449,7 @@ def _single_networks(
     return found
 
 
-def _primary_change(
+def primary_change(
     matrix: LabelledImages,
     rows: NDArray[np.intp],
     answers: tuple[NDArray[np.float64], NDArray[np.float64]],
@@ -648,7 +648,7 @@ def read_previous_run(folder: Path, strategy: str, matrix: FeatureMatrix) -> Pre
     if not isinstance(model, NeuralStrategy):
         raise UsageError(
             f"{strategy} has no weights to go on from.",
-            "Use concat_head, concat_mlp, gated_head or bilinear_head.",
+            "Use concat_head, concat_mlp, gated_head, bilinear_head or attention_pooling.",
         )
     theirs, ours = document["matrix"]["backbones"], _plain(runs.describe(matrix, None)["backbones"])
     if theirs != ours:

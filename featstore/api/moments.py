@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import runs, serialization
+from featstore.api.shared_heads import holds_answers, merge_answers
 from featstore.arguments import public
 from featstore.errors import RunError, UsageError
 from featstore.evaluation import leakage
@@ -27,7 +28,7 @@ from featstore.fusion.model_io import save_strategy
 from featstore.fusion.moments import ClassMoments, discriminants, sign_projection
 from featstore.fusion.strategies.lda import Lda
 from featstore.matrix import Source  # noqa: TC001  # `public` looks its entries up
-from featstore.results.fusion import MergedFit, SiteMoments
+from featstore.results.fusion import MergedFit, MergedHeads, SiteMoments
 from featstore.store.store import default_cache
 from featstore.types import FeatureKey, make_blocks
 
@@ -166,17 +167,18 @@ def fuse_from_sites(
     out: str | Path,
     *,
     overwrite: bool = False,  # `writes_run` looks at it
-) -> MergedFit:
-    """Fit one linear discriminant to the patients of several hospitals, from what each wrote by `moments`.
+) -> MergedFit | MergedHeads:
+    """Make one model of several hospitals from what each wrote by `answers` or by `moments`.
 
-    It is the model that all projected vectors together would give, exactly; `featstore.predict` and
-    `featstore.explain` take it as they take any. Moments hold no single answer, so nothing can be scored here: each
-    hospital tests the model on patients that were not in its file.
+    Of answers of shared heads it is the mean of the heads' logits, scored with each head on the patients that the
+    hospitals kept for testing. Of moments it is the linear discriminant that all projected vectors together would
+    give, exactly; moments hold no single answer, so nothing can be scored: each hospital tests the model on patients
+    that were not in its file. `featstore.predict` and `featstore.explain` take both as they take any.
 
     Parameters
     ----------
     files
-        Two or more, of the same networks, classes and projection.
+        Two or more, all of answers of the same heads, or all of moments of the same networks, classes and projection.
     out
         Folder of the run.
     overwrite
@@ -206,12 +208,14 @@ def fuse_from_sites(
 
 
 @runs.writes_run
-def _merge(files: tuple[Path, ...], *, out: str | Path, overwrite: bool) -> MergedFit:  # noqa: ARG001
+def _merge(files: tuple[Path, ...], *, out: str | Path, overwrite: bool) -> MergedFit | MergedHeads:  # noqa: ARG001
     if not FEWEST <= len(files) <= MOST_SITES:
         raise UsageError(
             f"{len(files)} files make no model of several hospitals.",
             "Give two or more: featstore fuse --from-sites A.json B.json",
         )
+    if holds_answers(files[0]):
+        return merge_answers(files, Path(out))
     documents = [read_moments(file) for file in files]
     first = documents[0]
     _require_alike(files, documents)

@@ -850,6 +850,149 @@ class MergedFit(Result, frozen=True, kw_only=True):
         ]
 
 
+class SharedHead(Result, frozen=True, kw_only=True):
+    """Outcome of `featstore.share`.
+
+    Attributes
+    ----------
+    file, size_bytes
+        What was written.
+    name, strategy
+        What the head is called, and what it was fitted by.
+    backbones
+        Networks whose vectors it weighs.
+    images
+        Number that it was fitted on.
+    """
+
+    file: str
+    size_bytes: Count
+    name: str
+    strategy: str
+    backbones: tuple[str, ...]
+    images: Count
+
+    def headline(self) -> str:
+        """What is in the file."""
+        return f"Head {self.name} ({self.strategy}) of {counted(self.images, 'image')} in {self.file}"
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row."""
+        return [{"head": self.name, "strategy": self.strategy, "images": self.images}]
+
+
+class HeadAnswers(Result, frozen=True, kw_only=True):
+    """Outcome of `featstore.answers`.
+
+    Attributes
+    ----------
+    file, size_bytes
+        What was written.
+    heads
+        Names of the heads that were asked.
+    images
+        Number of test images.
+    patients
+        Test patients by class.
+    has_patients
+        Whether these are patients, and not images taken for them.
+    scores
+        Primary metric of each head on these patients.
+    """
+
+    file: str
+    size_bytes: Count
+    heads: tuple[str, ...]
+    images: Count
+    patients: Mapping[str, Count]
+    has_patients: bool
+    scores: Mapping[str, Score]
+
+    def headline(self) -> str:
+        """What is in the file."""
+        patients = counted(sum(self.patients.values()), "patient" if self.has_patients else "image")
+        return f"Answers of {counted(len(self.heads), 'head')} to {patients} in {self.file}"
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each head."""
+        return [{"head": name, "auc": self.scores[name].value} for name in self.heads]
+
+
+class HeadScore(Result, frozen=True, kw_only=True):
+    """A shared head on the test patients of several hospitals.
+
+    Attributes
+    ----------
+    name, strategy, images
+        As of `SharedHead`.
+    score, by_hospital
+        Primary metric on all patients together, and at each hospital.
+    delta, interval
+        By how much the mean of all heads differs from it on all patients, with the paired 95 % interval.
+    """
+
+    name: str
+    strategy: str
+    images: Count
+    score: Score
+    by_hospital: Mapping[str, Score]
+    delta: float | None
+    interval: Interval
+
+
+class MergedHeads(Result, frozen=True, kw_only=True):
+    """Outcome of `featstore.fuse_from_sites` on answers of shared heads.
+
+    Attributes
+    ----------
+    run
+        Folder of the model: the mean of the heads' logits.
+    hospitals
+        As the files are called.
+    backbones, classes, positive
+        Networks, classes, and the positive one.
+    images, patients
+        Test images, and test patients by class, of all hospitals.
+    has_patients
+        Whether all hospitals knew their patients.
+    scores
+        Every metric of the model on all test patients.
+    by_hospital
+        Its primary metric at each hospital.
+    heads
+        Each head by itself.
+    """
+
+    run: str
+    hospitals: tuple[str, ...]
+    backbones: tuple[str, ...]
+    classes: tuple[str, ...]
+    positive: str | None
+    images: Count
+    patients: Mapping[str, Count]
+    has_patients: bool
+    scores: Mapping[str, Score]
+    by_hospital: Mapping[str, Score]
+    heads: tuple[HeadScore, ...]
+
+    def headline(self) -> str:
+        """What the heads are worth together."""
+        patients = counted(sum(self.patients.values()), "patient" if self.has_patients else "image")
+        value = self.scores["auc"].value
+        told = "" if value is None else f": AUC {value:.3f}"
+        hospitals = counted(len(self.hospitals), "hospital")
+        return f"{counted(len(self.heads), 'head')} together on {patients} of {hospitals}{told}"
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for the mean of all heads, and one for each."""
+        rows = [("all heads", self.scores["auc"], self.by_hospital)]
+        rows += [(head.name, head.score, head.by_hospital) for head in self.heads]
+        return [
+            {"head": name, "auc": score.value, **{place: one.value for place, one in by.items()}}
+            for name, score, by in rows
+        ]
+
+
 class Difference(Result, frozen=True, kw_only=True):
     """A number or text that came out otherwise.
 

@@ -12,7 +12,7 @@ import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import nibabel
@@ -27,6 +27,7 @@ from tiffs import page, stack, tiff
 from featstore import runs as run
 from featstore import serialization as document
 from featstore.api.moments import FORMAT, parse_moments
+from featstore.api.shared_heads import ANSWERS, HEAD, parse_answers, parse_head
 from featstore.backbones.efficientnet_lite import read_state_dict
 from featstore.errors import (
     BadImageError,
@@ -256,6 +257,71 @@ def _stores(folder: Path) -> dict[str, Target]:
     }
 
 
+def _hospitals(described: dict[str, Any]) -> dict[str, Target]:
+    """What hospitals write for each other."""
+    site = {
+        "format": FORMAT,
+        "classes": ["no", "yes"],
+        "positive": "yes",
+        "has_patients": True,
+        **described["matrix"],
+        "projection": {"dimensions": 2, "seed": 0},
+        "moments": [
+            {"images": 9, "patients": 3, "mean": [0.5, 1.0], "scatter": [[2.0, 0.5], [0.5, 1.0]]},
+            {"images": 8, "patients": 4, "mean": [1.5, 1.0], "scatter": [[3.0, 0.5], [0.5, 1.0]]},
+        ],
+    }
+    columns = sum(spec["dimension"] for spec in described["matrix"]["backbones"])
+    head = {
+        "format": HEAD,
+        "name": "north",
+        "strategy": "concat_logreg",
+        "classes": ["no", "yes"],
+        "positive": "yes",
+        "images": 9,
+        "backbones": described["matrix"]["backbones"],
+        "decoding": described["matrix"]["decoding"],
+        "linear": {
+            "coef": [[0.5] * columns],
+            "intercept": [0.25],
+            "mean": [0.0] * columns,
+            "scale": [1.0] * columns,
+        },
+    }
+    answered = {
+        "format": ANSWERS,
+        "has_patients": True,
+        "images": 5,
+        "heads": [head, {**head, "name": "south"}],
+        "classes_of": [0, 0, 1],
+        "logits": [[[0.5], [0.25]], [[-0.5], [1.25]], [[2.5], [-0.75]]],
+    }
+
+    def read_site(data: bytes) -> object:
+        page = document.parse_json(data)
+        return parse_moments(page if isinstance(page, dict) else {}, Path("site.json"))
+
+    def read_shared(data: bytes) -> object:
+        page = document.parse_json(data)
+        return parse_head(page if isinstance(page, dict) else {}, Path("head.json"))
+
+    def read_answered(data: bytes) -> object:
+        page = document.parse_json(data)
+        return parse_answers(page if isinstance(page, dict) else {}, Path("site.json"))
+
+    return {
+        "head of a hospital": Target(
+            [json.dumps(head).encode()], read_shared, (RunError, document.DocumentError)
+        ),
+        "answers of a hospital": Target(
+            [json.dumps(answered).encode()], read_answered, (RunError, document.DocumentError)
+        ),
+        "moments of a hospital": Target(
+            [json.dumps(site).encode()], read_site, (RunError, document.DocumentError)
+        ),
+    }
+
+
 def _runs(folder: Path) -> dict[str, Target]:
     out = make_runs(folder)[0]
     state, arrays, about = out / run.MODEL_STATE, out / run.MODEL / "arrays.npz", out / run.RUN
@@ -300,18 +366,6 @@ def _runs(folder: Path) -> dict[str, Target]:
             read_comparison(page) if isinstance(page, dict) and "contestants" in page else read_fusion(page)
         )
 
-    site = {
-        "format": FORMAT,
-        "classes": ["no", "yes"],
-        "positive": "yes",
-        "has_patients": True,
-        **described["matrix"],
-        "projection": {"dimensions": 2, "seed": 0},
-        "moments": [
-            {"images": 9, "patients": 3, "mean": [0.5, 1.0], "scatter": [[2.0, 0.5], [0.5, 1.0]]},
-            {"images": 8, "patients": 4, "mean": [1.5, 1.0], "scatter": [[3.0, 0.5], [0.5, 1.0]]},
-        ],
-    }
     doubts = {
         "rule": {
             "alpha": 0.1,
@@ -330,14 +384,8 @@ def _runs(folder: Path) -> dict[str, Target]:
         unlike = read_unlike(kept.get("unlike"), 5)
         return read_rule(kept.get("rule"), 2), None if unlike is None else unlike.ratios(np.ones((1, 5)))
 
-    def read_site(data: bytes) -> object:
-        page = document.parse_json(data)
-        return parse_moments(page if isinstance(page, dict) else {}, Path("site.json"))
-
     return {
-        "moments of a hospital": Target(
-            [json.dumps(site).encode()], read_site, (RunError, document.DocumentError)
-        ),
+        **_hospitals(described),
         "what a model abstains by": Target(
             [json.dumps(doubts).encode()], read_doubts, (RunError, document.DocumentError)
         ),

@@ -26,13 +26,16 @@ if TYPE_CHECKING:
         Counts,
         Explanations,
         ExportedModel,
+        HeadAnswers,
         MeanOfPages,
         MergedFit,
+        MergedHeads,
         Packed,
         PatientPrediction,
         Prediction,
         Predictions,
         Replay,
+        SharedHead,
         SiteMoments,
     )
     from featstore.results.paper import Claim, Conversion, PaperNetwork, Reproduction
@@ -861,6 +864,92 @@ def moments_text(result: SiteMoments) -> str:
             "Next, where all files are: featstore fuse --from-sites A.json B.json",
         )
     )
+
+
+def shared_text(result: SharedHead) -> str:
+    """What a hospital hands out, and what it must not be taken for."""
+    what = f"weights of {result.strategy} on {', '.join(result.backbones)}"
+    learned = counted(result.images, "image")
+    written = f"Written: {printable(result.file)} ({size(result.size_bytes)}): the head {result.name}"
+    lines = [
+        f"{written}, {what}, fitted on {learned}; no image, no name.",
+        "Weights are made of patients' vectors: docs/from-sites.md says what they tell of them.",
+        "Next, at each hospital: featstore answers DATA --heads A.json,B.json --out SITE.json",
+    ]
+    return "\n\n".join(lines)
+
+
+def head_answers_text(result: HeadAnswers) -> str:
+    """How each head does here, and what was written."""
+    one = "patient" if result.has_patients else "image"
+    known = {name: score for name, score in result.scores.items() if score.value is not None}
+    best = max(known, key=lambda name: known[name].value or 0.0, default=None)
+    told = (
+        f"Of {len(result.heads)} heads {best} has the highest AUC here, {_in_words(known[best])}, on"
+        if best
+        else "No AUC without patients of every class:"
+    )
+    rows = [[name, _in_words(score)] for name, score in result.scores.items()]
+    lines = [
+        f"{told} {_numbered(result.patients, one)} of the split test.",
+        table(["head", "AUC [95 %]"], rows),
+    ]
+    written = f"Written: {printable(result.file)} ({size(result.size_bytes)})"
+    lines += [
+        f"{written}: for each {one} the class, and a logit of each head; no image, no name.",
+        "It is not anonymous by that alone: docs/from-sites.md says what it tells of patients.",
+        "Next, where all files are: featstore fuse --from-sites A.json B.json",
+    ]
+    return "\n\n".join(lines)
+
+
+def merged_heads_text(result: MergedHeads) -> str:
+    """What the heads are worth together, each by itself, and how to go on."""
+    together = result.scores[PRIMARY]
+    patients = _numbered(result.patients, "patient" if result.has_patients else "image")
+    first = max(result.heads, key=lambda head: head.score.value or 0.0)
+    against = (
+        "no interval of a difference"
+        if first.delta is None or first.interval is None
+        else f"difference {first.delta:+.3f} [{interval_text(first.interval, signed=True)}]"
+    )
+    noise = first.interval is not None and first.interval[0] <= 0 <= first.interval[1]
+    columns = ["head", "AUC [95 %]", *(f"at {name}" for name in result.hospitals), "fitted on"]
+    rows = [["all together", _in_words(together), *map(_auc, result.by_hospital.values()), ""]]
+    rows += [
+        [
+            head.name,
+            _in_words(head.score),
+            *map(_auc, head.by_hospital.values()),
+            counted(head.images, "image"),
+        ]
+        for head in result.heads
+    ]
+    answer = (
+        f"The mean of {counted(len(result.heads), 'head')} has an AUC of {_in_words(together)} on {patients} of"
+        f" {counted(len(result.hospitals), 'hospital')} that no head has learned from. The best head by itself is"
+        f" {first.name}, {_in_words(first.score)}; {against}{', which cannot be told from none' if noise else ''}."
+    )
+    return "\n\n".join(
+        [
+            answer,
+            table(columns, rows),
+            "Nothing was chosen by these answers: all heads count alike. A patient of two hospitals counts twice.",
+            f"Next: featstore predict {shlex.quote(result.run)} IMAGES",
+        ]
+    )
+
+
+def _in_words(score: Score) -> str:
+    return score_text(score).replace("  ", " ")
+
+
+def _auc(score: Score) -> str:
+    return "-" if score.value is None else f"{score.value:.3f}"
+
+
+def _numbered(patients: Mapping[str, int], one: str) -> str:
+    return f"{counted(sum(patients.values()), one)} ({counts(patients)})"
 
 
 def merged_text(result: MergedFit) -> str:
