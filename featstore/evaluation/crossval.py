@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -324,8 +325,12 @@ def parallel_starmap(
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     with_this_one = {"initializer": end_with_parent, "initargs": parent_info()}
+    no_files = {
+        "max_nbytes": None,
+        "temp_folder": gettempdir(),
+    }  # nor a folder for them, as in /dev/shm by default
     try:
-        yield from Parallel(n_jobs=jobs, return_as="generator", max_nbytes=None, **with_this_one)(
+        yield from Parallel(n_jobs=jobs, return_as="generator", **no_files, **with_this_one)(
             delayed(one_thread)(function, *call) for call in calls
         )
     except TerminatedWorkerError as error:
