@@ -30,8 +30,8 @@ from strategies import FOLDER, cohort
 
 from featstore import registry
 from featstore.extraction.plan import BLOCK_ROWS
+from featstore.processes import shared_array
 from featstore.serialization import digest
-from featstore.shared_arrays import filled
 from featstore.store.store import Store
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View, make_blocks
 
@@ -129,7 +129,7 @@ def read(root: Path, ids: list[str], shared: bool) -> np.ndarray:
 
     shape = (len(VIEWS), len(ids), blocks[-1].stop)
     if shared:
-        return filled(shape, np.float32, fill)
+        return shared_array(shape, np.float32, fill)
     fill(features := np.empty(shape, np.float32))
     return features
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from featstore import shared_arrays, stored_features
+from featstore import stored_features
 from featstore.arguments import public
 from featstore.backbones import catalog
 from featstore.backbones.keras_backbone import require_preprocess
@@ -32,6 +32,7 @@ from featstore.images.manifest import (
 from featstore.images.reading import decoder_version, needs_range
 from featstore.images.recipe import parse_recipe, view_name
 from featstore.images.scan import ScanOptions, scan, scan_options
+from featstore.processes import as_shared, share_rows, shared_array
 from featstore.store.notes import ExtractionRequest, recorded_request
 from featstore.store.store import Store, default_cache
 from featstore.store.training_record import load_training_record
@@ -189,7 +190,7 @@ def assemble(
 
     shape = (len(views), len(ids), blocks[-1].stop)
     if shared:
-        features = shared_arrays.filled(shape, np.float32, fill)
+        features = shared_array(shape, np.float32, fill)
     else:
         fill(features := np.empty(shape, np.float32))
     classes, y = np.unique([record.label for record in records], return_inverse=True)
@@ -577,12 +578,12 @@ class FeatureMatrix:
             records=tuple(self.records[image] for image in images),
             y=self.y[images],
             groups=self.groups[images],
-            features=shared_arrays.take(self.features, images),
+            features=share_rows(self.features, images),
         )
 
     def shared(self) -> FeatureMatrix:
         """Return the same with features that several processes hold once; itself, if they are that already."""
-        features = shared_arrays.share(self.features)
+        features = as_shared(self.features)
         return self if features is self.features else replace(self, features=features)
 
     @public

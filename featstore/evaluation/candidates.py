@@ -13,9 +13,8 @@ import numpy as np
 from featstore import registry
 from featstore.errors import UnknownNameError, UsageError, did_you_mean
 from featstore.findings import Finding
-from featstore.processes import available_cores, memory_bytes
+from featstore.processes import available_cores, is_shared, memory_bytes
 from featstore.results.comparison import Candidate
-from featstore.shared_arrays import is_shared
 from featstore.types import COVARIATES
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from fakes_matrix import make_matrix
 from pickles import is_running
 
 import featstore
-from featstore import shared_arrays
+from featstore import processes
 from featstore.errors import StoreError, UsageError, WorkerLostError
 from featstore.evaluation import candidates
 from featstore.evaluation.crossval import cross_validate, for_processes, parallel_starmap
@@ -37,12 +37,12 @@ MANY = {"patients": 400, "width": 200}
 
 MEMORY = ""
 OLD_PYTHON = "del os.memfd_create"
-UNLINKED = "shared_arrays._memfd_create = refused"
-NAMED = "shared_arrays._open_to_others = lambda: None"
+UNLINKED = "processes._memfd_create = refused"
+NAMED = "processes._open_to_others = lambda: None"
 BEGIN = """
 import os, sys, pickles
 from fakes_matrix import make_matrix
-from featstore import shared_arrays
+from featstore import processes
 from featstore.evaluation.crossval import for_processes, parallel_starmap
 def refused():
     raise OSError
@@ -180,7 +180,7 @@ def test_without_room_it_is_refused_in_two_lines_and_the_remedies_work(tmp_path,
         raise OSError(28, "No space left on device")
 
     matrix = make_matrix()
-    monkeypatch.setattr(shared_arrays, "_memfd_create", full)
+    monkeypatch.setattr(processes, "_memfd_create", full)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with monkeypatch.context() as crowded:
         crowded.setattr(os, "posix_fallocate", full)
@@ -202,10 +202,10 @@ def test_without_room_it_is_refused_in_two_lines_and_the_remedies_work(tmp_path,
 
 
 def test_where_a_file_system_gives_no_room_beforehand_it_is_written_full(tmp_path, monkeypatch):
-    monkeypatch.setattr(shared_arrays, "_open_to_others", lambda: None)
+    monkeypatch.setattr(processes, "_open_to_others", lambda: None)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.delattr(os, "posix_fallocate")
-    monkeypatch.setattr(shared_arrays, "ZEROS", 1000)
+    monkeypatch.setattr(processes, "ZEROS", 1000)
     matrix = make_matrix()
     shared = for_processes(matrix, 2)
     (file,) = tmp_path.iterdir()
@@ -301,7 +301,7 @@ def stored(tmp_path_factory):
 def test_compare_loads_into_shared_memory_at_once(stored, monkeypatch):
     data, cache = stored
     copied = []
-    monkeypatch.setattr(shared_arrays, "_copy", lambda *_: copied.append(1))
+    monkeypatch.setattr(processes, "_copy", lambda *_: copied.append(1))
     chosen = {"strategies": ["concat_logreg"], "folds": 2, "repeats": 1, "positive": "ill", "cache": cache}
     results = [
         featstore.compare(data, **chosen, views=["identity"], seeds=(), jobs=jobs, resume=False)
