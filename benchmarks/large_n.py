@@ -1,11 +1,10 @@
-"""Memory and time of loading, of `--jobs` and of each fusion strategy, by the number of images.
+"""Memory and time of loading and of each fusion strategy, by the number of images.
 
-Usage: python benchmarks/large_n.py load [IMAGES...] | jobs [IMAGES...] | need [ROWS...]
+Usage: python benchmarks/large_n.py load [IMAGES...] | share [IMAGES...] | need [ROWS...]
        python benchmarks/large_n.py fit ROWSxCOLUMNS[,...] [names with commas]
 
 ``load`` fills a matrix of three views from a store of 14,144 columns (seven networks) and prints the peak memory as a
-ratio to the matrix. ``jobs`` lets one and four processes look at all of such a matrix, and prints what all of them
-hold together (pages that several share are counted once). ``fit`` fits strategies on the vectors of
+ratio to the matrix; ``share`` fills one that several processes can hold. ``fit`` fits strategies on the vectors of
 `strategies.cohort`, in a process each, and prints CPU seconds and the peak memory beyond the training rows, which
 `FusionStrategy.fit_bytes` should know; ``need`` prints what it says of 14,144 columns. One BLAS thread.
 """
@@ -31,6 +30,7 @@ from strategies import FOLDER, cohort
 
 from featstore import registry
 from featstore.extraction.plan import BLOCK_ROWS
+from featstore.processes import shared_array
 from featstore.serialization import digest
 from featstore.store.store import Store
 from featstore.types import IDENTITY, BackboneSpec, Decoding, FeatureKey, View, make_blocks
@@ -45,7 +45,7 @@ MEGABYTE = 1e6
 
 def main() -> None:
     what, *rest = sys.argv[1:]
-    {"load": load, "jobs": jobs, "fit": fit, "need": need}[what](*rest)
+    {"load": load, "share": share, "fit": fit, "need": need}[what](*rest)
 
 
 def alone(function: Callable[..., Any], *arguments: Any, start: str = "spawn") -> Any:
@@ -75,12 +75,16 @@ def peak_of(function: Callable[[], object]) -> tuple[int, float, float]:
 # Loading
 
 
-def load(*numbers: str) -> None:
+def share(*numbers: str) -> None:
+    load(*numbers, shared=True)
+
+
+def load(*numbers: str, shared: bool = False) -> None:
     for images in map(int, numbers or ("1000", "5000", "20000")):
         root = Path(tempfile.mkdtemp(prefix="featstore-large-", dir=os.environ.get("FEATSTORE_SCRATCH")))
         try:
             alone(make, root, images)
-            memory, cpu, wall = alone(measured_load, root, images)
+            memory, cpu, wall = alone(measured_load, root, images, shared)
         finally:
             shutil.rmtree(root)
         size = len(VIEWS) * images * sum(NETWORKS.values()) * 4
@@ -109,18 +113,24 @@ def make(root: Path, images: int) -> None:
     store.flush()
 
 
-def measured_load(root: Path, images: int) -> tuple[int, float, float]:
+def measured_load(root: Path, images: int, shared: bool) -> tuple[int, float, float]:
     ids = [digest(number) for number in range(images)]
-    return peak_of(lambda: read(root, ids))
+    return peak_of(lambda: read(root, ids, shared))
 
 
-def read(root: Path, ids: list[str]) -> np.ndarray:
+def read(root: Path, ids: list[str], shared: bool) -> np.ndarray:
     """As `featstore.matrix.assemble` does it."""
     store, blocks = Store(root), make_blocks(NETWORKS)
-    features = np.empty((len(VIEWS), len(ids), blocks[-1].stop), np.float32)
-    for at, view in enumerate(VIEWS):
-        for key, block in zip(keys(view), blocks, strict=True):
-            store.read_into(key, ids, features[at, :, block.start : block.stop])
+
+    def fill(features: np.ndarray) -> None:
+        for at, view in enumerate(VIEWS):
+            for key, block in zip(keys(view), blocks, strict=True):
+                store.read_into(key, ids, features[at, :, block.start : block.stop])
+
+    shape = (len(VIEWS), len(ids), blocks[-1].stop)
+    if shared:
+        return shared_array(shape, np.float32, fill)
+    fill(features := np.empty(shape, np.float32))
     return features
 
 
@@ -172,60 +182,6 @@ def need(*numbers: str) -> None:
         kind = registry.load(FOLDER, name)
         told = [(n * sum(widths) * 4 + kind.fit_bytes(n, widths)) / 1e9 for n in rows]
         print(f"| `{name}` |", " | ".join(f"{one:.1f}" for one in told), "|")
-
-
-# One matrix for several processes
-
-
-def jobs(*numbers: str) -> None:
-    import large_n  # as which the workers can import it
-
-    for images in map(int, numbers or ("2000",)):
-        for processes in (1, 2, 4):
-            held, size = large_n.measured_jobs(images, processes), images * sum(NETWORKS.values()) * 4
-            print(
-                f"{images:6,} images, {size / MEGABYTE:,.0f} MB, --jobs {processes}: all together hold "
-                f"{held / size:.2f} of it, {load_now()}",
-                flush=True,
-            )
-
-
-def measured_jobs(images: int, processes: int) -> int:
-    """Bytes of the matrix that this process and all workers hold, shared ones counted once."""
-    from featstore.evaluation.crossval import parallel_starmap
-    from featstore.matrix import FeatureMatrix
-
-    blank = np.zeros(images, np.intp)
-    features = np.ones((1, images, sum(NETWORKS.values())), np.float32)
-    specs = tuple(key.backbone for key in keys(IDENTITY))
-    matrix = FeatureMatrix(
-        (), ("a", "b"), blank, blank.astype(str), (IDENTITY,), specs, Decoding("none"), features, True, 0
-    )
-    answers = parallel_starmap(look, [(matrix,)] * (2 * processes), processes)
-    workers = {process: held for process, *held in answers if process != os.getpid()}
-    own, shared = np.array([*workers.values(), [0, 0]]).T
-    return features.nbytes + int(own.sum()) + int(shared.max())
-
-
-def look(matrix: Any) -> tuple[int, int, int]:
-    """Read all of it, wait until the others have, and say what this process holds of it, alone and with others."""
-    import time
-
-    before = status("RssAnon")
-    assert matrix.features.sum() > 0
-    time.sleep(1.0)
-    return os.getpid(), status("RssAnon") - before, shared_pages()
-
-
-def shared_pages() -> int:
-    """Bytes of files in memory that joblib has shared, and that this process has read."""
-    held, counts = 0, False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if "-" in line.split()[0]:
-            counts = "joblib" in line
-        elif counts and line.startswith("Rss:"):
-            held += 1024 * int(line.split()[1])
-    return held
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from featstore.images.manifest import (
 from featstore.images.reading import decoder_version, needs_range
 from featstore.images.recipe import parse_recipe, view_name
 from featstore.images.scan import ScanOptions, scan, scan_options
+from featstore.processes import as_shared, share_rows, shared_array
 from featstore.store.notes import ExtractionRequest, recorded_request
 from featstore.store.store import Store, default_cache
 from featstore.store.training_record import load_training_record
@@ -132,6 +133,11 @@ def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> Featur
     >>> matrix.classes, matrix.y[:2], matrix.backbones
     (('covid', 'normal'), array([0, 0]), ('EfficientNetLite0',))
     """
+    return read_matrix(data, source)
+
+
+def read_matrix(data: str | Path | Manifest, source: Source, *, shared: bool = False) -> FeatureMatrix:
+    """As `load_matrix`, with features that several processes hold once if they are to be `shared`."""
     if (preprocess := source.get("preprocess")) is not None:
         require_preprocess(preprocess)
     if (precision := source.get("precision")) is not None:
@@ -148,7 +154,7 @@ def load_matrix(data: str | Path | Manifest, **source: Unpack[Source]) -> Featur
     good = [record for record in manifest.records if record.id not in reasons]
     held = StoredFeatures(store, keys, [r.id for r in good], decoding, lambda: any(map(needs_range, good)))
     choice = choose_features(held, _asked(source, held), recorded_request(store.root, ids, decoding))
-    matrix = assemble(manifest, store, choice.specs, choice.views, decoding)
+    matrix = assemble(manifest, store, choice.specs, choice.views, decoding, shared=shared)
     return replace(
         matrix,
         findings=ordered(
@@ -163,21 +169,30 @@ def assemble(
     specs: Sequence[BackboneSpec],
     views: Sequence[View],
     decoding: Decoding,
+    *,
+    shared: bool = False,
 ) -> FeatureMatrix:
-    """Read the named features of all good images of a manifest into one array."""
+    """Read the named features of all good images of a manifest into one array, which processes can share."""
     bad = store.bad_images(decoding)
     records = tuple(r for r in manifest.records if r.id not in bad)
     ids = [record.id for record in records]
     beside = covariate_encoding(manifest.covariates, records)
     stored, specs = specs, [*specs, *([] if beside is None else [beside.spec])]
     blocks = make_blocks({spec.name: spec.dimension for spec in specs})
-    features = np.empty((len(views), len(ids), blocks[-1].stop), np.float32)
-    for at, view in enumerate(views):
-        if beside is not None:
-            features[at, :, blocks[-1].start :] = beside.encode([record.covariates for record in records])
-        for spec, block in zip(stored, blocks, strict=False):
-            columns = features[at, :, block.start : block.stop]
-            store.read_into(FeatureKey(spec, view, decoding), ids, columns)
+
+    def fill(features: Features) -> None:
+        for at, view in enumerate(views):
+            if beside is not None:
+                features[at, :, blocks[-1].start :] = beside.encode([record.covariates for record in records])
+            for spec, block in zip(stored, blocks, strict=False):
+                columns = features[at, :, block.start : block.stop]
+                store.read_into(FeatureKey(spec, view, decoding), ids, columns)
+
+    shape = (len(views), len(ids), blocks[-1].stop)
+    if shared:
+        features = shared_array(shape, np.float32, fill)
+    else:
+        fill(features := np.empty(shape, np.float32))
     classes, y = np.unique([record.label for record in records], return_inverse=True)
     noted = (engines_finding(store.computations), None if beside is None else beside.missing(records))
     learned, met = _seen_by_backbone(store, stored, records, decoding, has_groups=manifest.has_groups)
@@ -563,8 +578,13 @@ class FeatureMatrix:
             records=tuple(self.records[image] for image in images),
             y=self.y[images],
             groups=self.groups[images],
-            features=self.features[:, images],
+            features=share_rows(self.features, images),
         )
+
+    def shared(self) -> FeatureMatrix:
+        """Return the same with features that several processes hold once; itself, if they are that already."""
+        features = as_shared(self.features)
+        return self if features is self.features else replace(self, features=features)
 
     @public
     def columns(self, backbones: Sequence[str]) -> tuple[Block, ...]:

@@ -12,7 +12,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from io import BufferedReader
     from pathlib import Path
 
@@ -40,6 +40,14 @@ def short_digest(value: Any) -> str:  # noqa: ANN401
 def digest_bytes(data: bytes | memoryview) -> str:
     """SHA-256 (64 hex digits) of bytes."""
     return hashlib.sha256(data).hexdigest()
+
+
+def digest_blocks(blocks: Iterable[bytes | memoryview]) -> str:
+    """SHA-256 (64 hex digits) of bytes that come in blocks."""
+    found = hashlib.sha256()
+    for block in blocks:
+        found.update(block)
+    return found.hexdigest()
 
 
 def digest_file(path: Path) -> str:

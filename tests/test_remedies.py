@@ -20,6 +20,7 @@ EXCEPTIONS = {
             "featstore.evaluation.crossval:draw_folds",
             "featstore.evaluation.crossval:refuse_unfit",
             "featstore.evaluation.crossval:_refuse_harmonising",
+            "featstore.evaluation.candidates:require_memory",
             "featstore.splits:site_folds",
             "featstore.splits:patient_folds",
             "featstore.api.compare:_with_covariates",
@@ -85,6 +86,9 @@ EXCEPTIONS = {
         "it fits one model, so it never says what several processes need": [
             "featstore.evaluation.candidates:require_memory"
         ],
+    },
+    ("cache export", "fuse", "moments", "pack", "plan", "report"): {
+        "they load features for one process": ["featstore.processes:_reserve"],
     },
     ("predict", "explain", "finetune", "cache drift", "report"): {
         "only `featstore extract --dry-run` and `featstore paper` fetch nothing": [

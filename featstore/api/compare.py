@@ -54,10 +54,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featstore.image_facts import FactTable
     from featstore.images.manifest import Manifest
     from featstore.results.comparison import PrimaryQuestion
     from featstore.results.scores import Curves
     from featstore.splits import Split
+    from featstore.types import ImageRecord
 
     Vector = NDArray[np.float64]
     Play = Callable[..., list[list[Vector]]]
@@ -214,10 +216,7 @@ def compare(
         candidates.require_asked_so([view_curve], pooling)  # or it does not exist
     cache = Path(source.get("cache") or default_cache())
     known = [resolve(code) for code in accept]
-    loaded = leakage.loaded_matrix(data, progress=progress, **source)
-    require_planned(sealed, loaded)
-    prepared = leakage.prepare(data, loaded, cache, known, drops_seen=True, progress=progress)
-    matrix, facts = prepared.matrix, prepared.facts
+    looked_at, matrix, facts = _prepared(data, sealed, cache, known, jobs, progress=progress, source=source)
     named = candidates.make_candidates(strategies, subsets, matrix.networks, pooling)
     everyone, question = questions.settle(asked.primary, asked.margin, named, matrix.networks, pooling)
     compared = candidates.with_views(
@@ -242,7 +241,9 @@ def compare(
         if chooses
         else list(folding.splits)
     )
-    candidates.require_memory(matrix, [one for one in compared if one.greedy or not resume], rounds, jobs)
+    candidates.require_memory(
+        matrix, [one for one in compared if one.greedy or not resume], rounds, jobs, asked.harmonise
+    )
     bars = PhaseProgress(progress)
     idle = candidates.not_fitted(strategies, named)
     _announce_forecast(
@@ -262,7 +263,7 @@ def compare(
     answers = play_in(matrix, compared, rounds, selections)
     raw = units.pooled(answers, rounds)
     thresholds, proba = _at_operating_points(design, units.splits(rounds), raw, request)
-    planning = take_look(cache, loaded, "compare", sealed)
+    planning = take_look(cache, looked_at, "compare", sealed)
     weights = group_weights(design.groups, seed=asked.fold_seed)
     ranked = estimates.score_candidates(
         design,
@@ -407,6 +408,26 @@ def compare(
             None if people is None else estimates.patients_out_of_fold(people, ranked, design.splits),
         )
     return result
+
+
+def _prepared(
+    data: str | Path | Manifest,
+    sealed: Plan | None,
+    cache: Path,
+    known: Collection[str],
+    jobs: int,
+    *,
+    progress: bool,
+    source: Source,
+) -> tuple[tuple[ImageRecord, ...], FeatureMatrix, FactTable]:
+    """Images as they were loaded, and the matrix and facts of those that are scored.
+
+    Where images were left out, nobody holds the features with them from here on.
+    """
+    loaded = leakage.loaded_matrix(data, progress=progress, shared=jobs != 1, **source)
+    require_planned(sealed, loaded)
+    prepared = leakage.prepare(data, loaded, cache, known, drops_seen=True, progress=progress)
+    return loaded.records, crossval.for_processes(prepared.matrix, jobs), prepared.facts
 
 
 def _shown(ranked: Sequence[estimates.CandidateScores], answered: PrimaryQuestion | None) -> str:
@@ -671,7 +692,7 @@ def plan(
         groups=len(set(matrix.groups.tolist())),
         features_sha256=_features_digest(matrix),
         backbones=matrix.backbones,
-        looks=_count(looks_at(cache, matrix)),
+        looks=_count(looks_at(cache, matrix.records)),
         unit="image" if pooling is None else "group",
         pool=pooling,
         harmonise=cast("Any", harmonise),
@@ -760,29 +781,31 @@ def _features_digest(matrix: FeatureMatrix) -> str:
 # Looks at a data set
 
 
-def looks_at(cache: Path, matrix: FeatureMatrix) -> list[Look]:
+def looks_at(cache: Path, images: Sequence[ImageRecord]) -> list[Look]:
     """Looks at these images that the cache knows of, the earliest first."""
-    return recorded_looks(cache, [record.id for record in matrix.records])
+    return recorded_looks(cache, [record.id for record in images])
 
 
-def take_look(cache: Path, matrix: FeatureMatrix, command: str, sealed: Plan | None = None) -> Planning:
+def take_look(
+    cache: Path, images: Sequence[ImageRecord], command: str, sealed: Plan | None = None
+) -> Planning:
     """Note that scores of these images are about to be seen; return what was planned, and how often they were seen.
 
     Parameters
     ----------
     cache
         The cache folder.
-    matrix
+    images
         The images, as they were loaded.
     command
         ``compare`` or ``fuse``.
     sealed
         The plan that is run.
     """
-    earlier = looks_at(cache, matrix)
+    earlier = looks_at(cache, images)
     record_look(
         cache,
-        [record.id for record in matrix.records],
+        [record.id for record in images],
         Look(datetime.now(UTC).isoformat(timespec="seconds"), command),
     )
     if sealed is None:

@@ -213,7 +213,7 @@ def fuse(
             at_edge=model.at_edge() if hasattr(model, "at_edge") else None,
         ),
     ]
-    looks = take_look(cache, loaded, "fuse").looks
+    looks = take_look(cache, loaded.records, "fuse").looks
     result = Fusion(
         run=str(out),
         strategy=strategy,

@@ -15,7 +15,7 @@ from featstore import registry
 from featstore.errors import UnknownNameError, UsageError, did_you_mean
 from featstore.evaluation.patients import GROUP, IMAGE, NOISY_OR
 from featstore.findings import Finding
-from featstore.processes import available_cores, memory_bytes
+from featstore.processes import available_cores, is_shared, memory_bytes
 from featstore.results.comparison import Candidate
 from featstore.types import COVARIATES
 
@@ -618,9 +618,16 @@ def _fit_bytes(strategy: str, rows: int, widths: Sequence[int]) -> int:
 
 
 def require_memory(
-    matrix: FeatureMatrix, candidates: Sequence[Candidate], rounds: Sequence[Split], jobs: int = 1
+    matrix: FeatureMatrix,
+    candidates: Sequence[Candidate],
+    rounds: Sequence[Split],
+    jobs: int = 1,
+    harmonise: str = NONE,
 ) -> None:
     """Refuse, before the first fit, what does not fit into the memory that is free.
+
+    The matrix is loaded already and all processes share it; only one that is not shared yet is copied for them.
+    What is harmonised is a table of its own in each fit.
 
     Raises
     ------
@@ -632,20 +639,24 @@ def require_memory(
     if not (free and needs):
         return
     processes = max(1, min(available_cores() if jobs < 0 else jobs, len(candidates) * len(rounds)))
-    shared = matrix.features.nbytes if processes > 1 else 0
+    table, harmonises = matrix.features.nbytes, harmonise != NONE
+    copied = table if processes > 1 and not is_shared(matrix.features) else 0
+    beside = table if harmonises else 0
     most = needs[0]
-    if shared + processes * most.bytes <= free:
+    if copied + processes * (beside + most.bytes) <= free:
         return
     at_a_time = f" in each of {processes} processes" if processes > 1 else ""
+    what = f"{most.rows:,} rows of {most.columns:,} numbers{' and what is harmonised' if harmonises else ''}"
     cause = (
-        f"{most.strategy} needs about {most.bytes / 1e9:.1f} GB of memory{at_a_time} beside the features, for"
-        f" {most.rows:,} rows of {most.columns:,} numbers, and {free / 1e9:.1f} GB are free."
+        f"{most.strategy} needs about {(beside + most.bytes) / 1e9:.1f} GB of memory{at_a_time} beside the features,"
+        f" for {what}, and {free / 1e9:.1f} GB are free."
     )
-    small = sorted(need.strategy for need in needs if need.bytes <= free)
+    small = sorted(need.strategy for need in needs if beside + need.bytes <= free)
     if processes > 1 and len(small) == len(needs):
         raise UsageError(cause, "Let one process work at a time: --jobs 1.")
     views = " or views" if len(matrix.views) > 1 else ""
-    fewer = f"ake fewer networks (--backbones A,B){views}, or free memory."
+    raw = ", leave out --harmonise" if harmonises else ""
+    fewer = f"ake fewer networks (--backbones A,B){views}{raw}, or free memory."
     if small:
         raise UsageError(cause, f"Take one that needs less ({', '.join(small[:8])}), or t{fewer}")
     raise UsageError(cause, f"T{fewer}")

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
 from featstore import registry
-from featstore.errors import UnknownNameError, UsageError, did_you_mean
+from featstore.errors import UnknownNameError, UsageError, WorkerLostError, did_you_mean
 from featstore.evaluation import leakage, metrics
 from featstore.evaluation.candidates import (
     GREEDY,
@@ -44,7 +45,7 @@ from featstore.evaluation.estimates import EvaluationDesign, held_out_scores, sc
 from featstore.evaluation.intervals import difference_interval, widen
 from featstore.processes import PhaseProgress, end_with_parent, parent_info
 from featstore.results.comparison import InsideOutside, SiteResult, SiteScores
-from featstore.serialization import digest, digest_bytes, digest_file
+from featstore.serialization import digest, digest_blocks, digest_file
 from featstore.splits import (
     GROUP,
     LEFT_OUT,
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from featstore.matrix import FeatureMatrix
     from featstore.results.comparison import Candidate
     from featstore.splits import LabelledImages, Split
+    from featstore.types import Block
 
     Vector = NDArray[np.float64]
     Play = Callable[..., list[list[Vector]]]
@@ -107,8 +109,10 @@ def cross_validate(
             yield from zip(joint, [f] * len(joint), known, strict=True)
     if fresh:
         together = dict.fromkeys(one for _, _, resolved in fresh for one in resolved)
-        require_memory(matrix, list(together), [splits[f] for f in sorted({f for _, f, _ in fresh})], jobs)
-    calls = [(matrix, resolved, splits[f], prediction_cache, harmonise) for _, f, resolved in fresh]
+        rounds = [splits[f] for f in sorted({f for _, f, _ in fresh})]
+        require_memory(matrix, list(together), rounds, jobs, harmonise)
+    table = for_processes(matrix, jobs if fresh else 1)
+    calls = [(table, resolved, splits[f], prediction_cache, harmonise) for _, f, resolved in fresh]
     for (joint, f, _), proba in zip(fresh, parallel_starmap(_fit_fold, calls, jobs), strict=True):
         yield from zip(joint, [f] * len(joint), proba, strict=True)
 
@@ -126,7 +130,8 @@ def select_per_fold(
     """
     if not any(candidate.greedy for candidate in candidates):
         return []
-    chosen = parallel_starmap(select_backbones, [(matrix, train) for train, _ in splits], jobs)
+    table = for_processes(matrix, jobs)
+    chosen = parallel_starmap(select_backbones, [(table, train) for train, _ in splits], jobs)
     found = []
     with bars.counter("choose", "fold", len(splits)) as step:
         for one in chosen:
@@ -164,6 +169,7 @@ def _fit_fold(
 
 # Prediction cache: what a fit predicted is never computed twice.
 
+DIGESTED_ROWS = 256
 LIBRARIES = ("joblib", "numba", "numpy", "scikit-learn", "scipy")
 SOURCE_PATTERNS = ("fusion/**/*.py", "evaluation/candidates.py", "splits.py")
 """Source files that can change an answer: they stand in the key by their content, not by a version number."""
@@ -209,10 +215,7 @@ class PredictionCache:
         return cls(
             root,
             {
-                block.name: tuple(
-                    digest_bytes(np.ascontiguousarray(view[:, block.start : block.stop]).tobytes())
-                    for view in matrix.features
-                )
+                block.name: tuple(_vectors_digest(view, block) for view in matrix.features)
                 for block in matrix.blocks
             },
             reads,
@@ -263,6 +266,13 @@ class PredictionCache:
         }
 
 
+def _vectors_digest(view: NDArray[np.float32], block: Block) -> str:
+    """SHA-256 of the vectors of a backbone, a few rows at a time: there may be no memory for a copy."""
+    starts = range(0, len(view), DIGESTED_ROWS)
+    columns = slice(block.start, block.stop)
+    return digest_blocks(np.ascontiguousarray(view[at : at + DIGESTED_ROWS, columns]).data for at in starts)
+
+
 def _sites(matrix: FeatureMatrix, split: Split) -> str:
     """Digest of which images are of one site."""
     rows = np.concatenate(split)
@@ -309,15 +319,36 @@ def parallel_starmap(
     """Results of ``function(*call)`` in order, computed by `jobs` processes (-1: one per core).
 
     Each fit has one BLAS thread. The fits are small: more threads would wait for each other most of the time, and
-    with one the last bits of a result do not depend on how many processes there are. The processes end with this one,
-    and so does what they share in memory.
+    with one the last bits of a result do not depend on how many processes there are. The processes end with this one.
+    They are sent what they need, but for arrays that lie in shared memory (`for_processes`), which they open there.
+
+    Raises
+    ------
+    WorkerLostError
+        If one of them was killed, as the system does when memory is short.
     """
     from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     with_this_one = {"initializer": end_with_parent, "initargs": parent_info()}
-    yield from Parallel(n_jobs=jobs, return_as="generator", **with_this_one)(
-        delayed(one_thread)(function, *call) for call in calls
-    )
+    no_files = {
+        "max_nbytes": None,
+        "temp_folder": gettempdir(),
+    }  # nor a folder for them, as in /dev/shm by default
+    try:
+        yield from Parallel(n_jobs=jobs, return_as="generator", **no_files, **with_this_one)(
+            delayed(one_thread)(function, *call) for call in calls
+        )
+    except TerminatedWorkerError as error:
+        raise WorkerLostError(
+            "A process of --jobs was killed, as the system does when memory is short.",
+            "Run the same command again, with fewer --jobs: what was finished is kept.",
+        ) from error
+
+
+def for_processes(matrix: FeatureMatrix, jobs: int) -> FeatureMatrix:
+    """Return the matrix as `jobs` processes hold it once: itself if there is one, or if it is shared already."""
+    return matrix if jobs == 1 else matrix.shared()
 
 
 def one_thread(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401

@@ -24,7 +24,7 @@ from featstore.image_facts import (
     known_images,
 )
 from featstore.images.names import DisjointSets
-from featstore.matrix import load_matrix
+from featstore.matrix import read_matrix
 from featstore.processes import progress_bars
 from featstore.serialization import canonical_json, write_private
 from featstore.splits import seen_or_same_group
@@ -66,13 +66,17 @@ class PreparedData:
 
 
 def loaded_matrix(
-    data: str | Path | Manifest | PreparedData, *, progress: bool, **source: Unpack[Source]
+    data: str | Path | Manifest | PreparedData,
+    *,
+    progress: bool,
+    shared: bool = False,
+    **source: Unpack[Source],
 ) -> FeatureMatrix:
-    """Load the features of a data set, unless they are at hand."""
+    """Load the features of a data set, unless they are at hand; so that processes share them, if they are to."""
     if isinstance(data, PreparedData):
         return data.loaded
     with progress_bars(wanted=progress):
-        return load_matrix(data, **source)
+        return read_matrix(data, source, shared=shared)
 
 
 def prepare(

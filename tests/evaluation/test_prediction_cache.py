@@ -11,7 +11,7 @@ from featstore.api.cache import verify
 from featstore.evaluation import crossval as tournament
 from featstore.evaluation.candidates import make_candidates, with_views
 from featstore.evaluation.crossval import CacheUsage, PredictionCache, cross_validate
-from featstore.serialization import canonical_json, seal
+from featstore.serialization import canonical_json, digest_bytes, seal
 from featstore.splits import group_folds
 from featstore.store import notes as results
 
@@ -168,3 +168,16 @@ def test_a_run_tells_how_many_fits_it_took_from_the_cache(tmp_path):
         )
         told.append((reuse.requests, reuse.hits))
     assert told == [(2 * len(CANDIDATES), 0), (2 * len(CANDIDATES), 2 * len(CANDIDATES))]
+
+
+def test_vectors_are_named_by_the_digest_of_all_their_bytes(tmp_path):
+    """However many rows are hashed at a time, what an earlier featstore kept is found."""
+    matrix = make_matrix(patients=200, views=2)
+    assert len(matrix.records) > 2 * tournament.DIGESTED_ROWS
+    named = PredictionCache.for_matrix(matrix, tmp_path).vectors
+    assert named == {
+        block.name: tuple(
+            digest_bytes(view[:, block.start : block.stop].tobytes()) for view in matrix.features
+        )
+        for block in matrix.blocks
+    }

@@ -15,7 +15,6 @@ from featstore import serialization
 from featstore.api.predict import read_model
 from featstore.api.shared_heads import parse_answers, parse_head, read_answers, read_head
 from featstore.errors import AuditError, RunError, UsageError
-from featstore.evaluation.pairwise_tests import ALPHA
 from featstore.extraction import pipeline
 from featstore.extraction.plan import image_blocks, plan
 from featstore.images.reading import decoder_version
@@ -132,7 +131,6 @@ def test_the_model_is_the_mean_of_the_heads_and_its_scores_are_those_of_the_answ
             own = roc_auc_score(one.y == 0, -one.logits[:, at, 0])
             assert head.by_hospital[place].value == pytest.approx(own)
     assert merged.hospitals == ("a", "b")
-    assert 0 < ALPHA < 1
 
 
 def test_three_classes_have_one_logit_each_and_a_model(three, tmp_path):
@@ -317,9 +315,8 @@ def test_the_command_line_goes_all_the_way(two, tmp_path):
     for at, name in enumerate(("east", "west")):
         done = command("share", two.folder / f"run{at}", "--out", tmp_path / f"{name}.json")
         assert done.code == 0, done.err
-        assert f"the head {name}, weights of concat_logreg on Alpha, fitted on 48 images" in " ".join(
-            done.out.split()
-        )
+        told = " ".join(done.out.split())
+        assert f"the head {name}, weights of concat_logreg on Alpha, fitted on 48 images" in told
     heads = f"{tmp_path / 'east.json'},{tmp_path / 'west.json'}"
     for at, (table, cache) in enumerate(zip(two.tables, two.caches, strict=True)):
         files.append(tmp_path / f"site{at}.json")

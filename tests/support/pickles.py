@@ -90,3 +90,25 @@ class Mortal(GridBackbone):
                     continue
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().embed(images)
+
+
+def sleep_with(folder, matrix):
+    """Look at all of a matrix, tell it, and stay."""
+    assert matrix.features.sum() != 0
+    sleep_and_tell(folder)
+
+
+def die_with(matrix):
+    assert matrix.features.sum() != 0
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def memory_of(matrix):
+    """Where the numbers of a matrix lie, as the kernel knows it, and whether they can be written."""
+    address = matrix.features.__array_interface__["data"][0]
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        extent, _, _, device, inode, *_ = line.split()
+        start, stop = (int(end, 16) for end in extent.split("-"))
+        if start <= address < stop:
+            return os.getpid(), device, inode, matrix.features.flags.writeable
+    raise LookupError(address)
