@@ -83,11 +83,14 @@ EXCEPTIONS = {
         ],
     },
     ("fuse",): {
+        "the number of heads in a file is looked at before": [
+            "featstore.api.shared_heads:_require_one_kind",
+        ],
         "it fits one model, so it never says what several processes need": [
             "featstore.evaluation.candidates:require_memory"
         ],
     },
-    ("cache export", "fuse", "moments", "pack", "plan", "report"): {
+    ("answers", "cache export", "fuse", "moments", "pack", "plan", "report"): {
         "they load features for one process": ["featstore.processes:_reserve"],
     },
     ("predict", "explain", "finetune", "cache drift", "report"): {
@@ -103,7 +106,7 @@ EXCEPTIONS = {
     ("predict", "explain", "finetune"): {
         "they name no cache, and write to none": ["featstore.store.paths:ELSEWHERE"],
     },
-    ("predict", "explain", "export", "report"): {
+    ("predict", "explain", "export", "report", "share"): {
         "read from a run, where it becomes an error of the run": [
             "featstore.evaluation.calibration:OperatingPointRequest.__post_init__",
         ],
@@ -130,6 +133,10 @@ EXCEPTIONS = {
     ("backbones", "doctor"): {
         "the listing says `not published` instead": ["featstore.backbones.weights:weights_file"],
     },
+    ("answers",): {
+        "nothing is chosen on training images": ["featstore.evaluation.leakage:require_unseen"],
+        "it has no seeds": ["featstore_cli.options:parse_seeds"],
+    },
     ("bench", "cache export"): {
         "one has its own word for it, the other no such option": ["featstore_cli.options:parse_seeds"],
     },
@@ -141,7 +148,7 @@ EXCEPTIONS = {
     ("export",): {
         "it reads no table, and refuses a model that asks for covariates": ["featstore.covariates:_column"],
     },
-    ("pack",): {
+    ("pack", "answers"): {
         "it asks for the features of a run by name, says itself what to do without them, and shows no finding": [
             "featstore.findings:FS404",
             "featstore.images.reading:REASONS",

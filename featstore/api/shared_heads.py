@@ -21,7 +21,7 @@ from featstore import registry, runs, serialization
 from featstore.api.fuse import primary_change
 from featstore.api.predict import read_model
 from featstore.arguments import public
-from featstore.errors import AuditError, RunError, UsageError
+from featstore.errors import AuditError, MissingFeaturesError, RunError, UsageError
 from featstore.evaluation import leakage
 from featstore.evaluation.calibration import NEUTRAL
 from featstore.evaluation.estimates import held_out_primary, held_out_scores
@@ -33,7 +33,6 @@ from featstore.fusion.strategies.concat_logreg import ConcatLogreg
 from featstore.fusion.strategy import FOLDER, PatientStrategy
 from featstore.matrix import Source  # noqa: TC001  # `public` looks its entries up
 from featstore.results.fusion import HeadAnswers, HeadScore, MergedHeads, SharedHead
-from featstore.splits import own_split
 from featstore.store.store import default_cache
 from featstore.tables import printable
 from featstore.types import IDENTITY, FeatureKey, make_blocks
@@ -87,13 +86,13 @@ class Head:
 
 @public
 def share(
-    run: str | Path, out: str | Path, *, name: str | None = None, overwrite: bool = False
+    folder: str | Path, out: str | Path, *, name: str | None = None, overwrite: bool = False
 ) -> SharedHead:
     """Write the head of a run as a file that other hospitals can test; no image, no vector, no patient is in it.
 
     Parameters
     ----------
-    run
+    folder
         Run of `featstore.fuse`, of a strategy that is linear in the vectors and answers for images.
     out
         The file, readable for the owner alone.
@@ -119,7 +118,7 @@ def share(
     >>> shared.name, shared.strategy, shared.images
     ('north', 'concat_logreg', 12)
     """
-    folder, target = Path(run), Path(out)
+    run, target = Path(folder), Path(out)
     _refuse_there(target, overwrite=overwrite)
     called = target.name.split(".")[0] if name is None else name
     if not _is_name(called):
@@ -127,10 +126,10 @@ def share(
             f"A head cannot be called {printable(called)[:LONGEST_NAME]!r}.",
             f"Give --name, of 1 to {LONGEST_NAME} letters, digits, spaces, - or _.",
         )
-    model, document = read_model(folder), runs.read_run(folder)
+    model, document = read_model(run), runs.read_run(run)
     if document["kind"] != "fuse":
         raise RunError(
-            f"{folder} holds a model of several hospitals.",
+            f"{run} holds a model of several hospitals.",
             "Give a run of `featstore fuse` on one data set.",
         )
     strategy = registry.name_of(FOLDER, type(model.strategy)) or type(model.strategy).__name__
@@ -142,7 +141,7 @@ def share(
             else "is not linear in the vectors of an image by itself"
         )
         raise UsageError(
-            f"The model of {folder} ({strategy}) {why}, and heads are shared that are weights of such.",
+            f"The model of {run} ({strategy}) {why}, and heads are shared that are weights of such.",
             "Fit one that is: `featstore fuse DATA --strategy concat_logreg --out RUN`, without --covariates.",
         )
     images = document["sizes"]["train"]
@@ -170,7 +169,7 @@ def share(
 @public
 def answers(
     data: str | Path,
-    heads: Sequence[str | Path],
+    files: Sequence[str | Path],
     out: str | Path,
     *,
     accept: Collection[str] = (),
@@ -188,8 +187,8 @@ def answers(
     data
         A folder, a CSV file or a `Manifest` with a split ``test`` that no head has learned from, whose features are
         in the store; their identity view is used.
-    heads
-        Files of `share`, of this hospital and the others: at least two, the same at every hospital.
+    files
+        Heads, as `share` has written them, of this hospital and the others: at least two, the same at every hospital.
     out
         The file, readable for the owner alone.
     accept
@@ -208,6 +207,8 @@ def answers(
         there.
     RunError
         If a file is no head, or the disk refuses.
+    MissingFeaturesError
+        If features that the heads ask for are not in the store.
 
     Examples
     --------
@@ -226,15 +227,15 @@ def answers(
     """
     target = Path(out)
     _refuse_there(target, overwrite=overwrite)
-    shared = [read_head(Path(file)) for file in heads]
-    _require_one_kind([Path(file) for file in heads], shared)
+    shared = [read_head(Path(file)) for file in files]
+    _require_one_kind([Path(file) for file in files], shared)
     if source.get("covariates"):
         raise UsageError("Heads are of images alone, and --covariates were given.", "Leave out --covariates.")
     first = shared[0].document
     source["seeds"] = ()
     source["backbones"] = [spec["name"] for spec in first["backbones"]]
     matrix, positive = _tested(data, first, accept, progress=progress, source=source)
-    rows = own_split(matrix)["test"]
+    rows = np.flatnonzero([record.split == "test" for record in matrix.records])
     leakage.require_unseen(matrix, {"test": rows}, choosing=False)
     y, numbers = _patients_of(matrix, rows)
     X = matrix.rows(rows, matrix.backbones, [0])
@@ -316,7 +317,15 @@ def _tested(
     source: Source,
 ) -> tuple[FeatureMatrix, int | None]:
     """Features of the data set, if they are those of the head; and the positive class."""
-    loaded = leakage.loaded_matrix(data, progress=progress, **source)
+    try:
+        loaded = leakage.loaded_matrix(data, progress=progress, **source)
+    except MissingFeaturesError as error:
+        names = ",".join(spec["name"] for spec in head["backbones"])
+        raise MissingFeaturesError(
+            f"The heads ask for features that are not in the cache: {error.cause}",
+            f"Run `featstore extract DATA --backbones {names}`, with the weights and --window of the heads; or name"
+            " the store by --cache.",
+        ) from error
     cache = Path(source.get("cache") or default_cache())
     codes = [resolve(code) for code in accept]
     matrix = leakage.prepare(data, loaded, cache, codes, drops_seen=False, progress=progress).matrix
