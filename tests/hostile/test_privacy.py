@@ -150,7 +150,7 @@ def test_a_run_names_patients_in_its_predictions_alone_and_nobody_else_may_read_
         has_groups=True,
         excluded=0,
     )
-    monkeypatch.setattr("featstore.evaluation.leakage.load_matrix", lambda *_, **__: matrix)
+    monkeypatch.setattr("featstore.evaluation.leakage.read_matrix", lambda *_, **__: matrix)
     out = tmp_path / "run"
     fuse(data, out=out)
     assert {path.name for path in leaks(out)} == {run.PREDICTIONS}

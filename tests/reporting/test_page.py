@@ -162,7 +162,7 @@ def test_each_wrong_answer_is_on_the_page_with_its_votes_and_its_picture(world, 
 
 def test_names_of_classes_are_shown_and_not_obeyed(tmp_path, monkeypatch):
     matrix = make_matrix(signal=(0.5, 0.5), classes=NASTY, views=1)
-    monkeypatch.setattr("featstore.evaluation.leakage.load_matrix", lambda *_, **__: matrix)
+    monkeypatch.setattr("featstore.evaluation.leakage.read_matrix", lambda *_, **__: matrix)
     fuse(tmp_path, strategy="vote_backbones", out=tmp_path / "run")
     text = write_report(tmp_path / "run").read_text()
     assert text.count("<script>") == 1, "ours"
