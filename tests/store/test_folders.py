@@ -343,6 +343,10 @@ ELSEWHERE = {
     "featstore/api/finetune.py": ("_write", "the weights of the run folder that --overwrite names"),
     "featstore/api/convert.py": ("convert", "empty folders that it has just made, where nothing decoded"),
     "featstore/phantom/__init__.py": ("_write", "pictures of the demonstration"),
+    "featstore/processes.py": (
+        "_remove _remove_if_left _reserve _unnamed_memory",
+        "memory that processes share, and its files in the folder for temporary ones",
+    ),
 }
 """File: function that deletes or replaces, and what; none of it lies in a cache."""
 
