@@ -98,8 +98,9 @@ def printable(text: str) -> str:
 
 
 def counts(classes: Mapping[str, int]) -> str:
-    """Classes with their numbers: ``covid 349, normal 397``."""
-    return ", ".join(f"{printable(name)} {count}" for name, count in classes.items())
+    """Classes with their numbers: ``covid 349, normal 397``, or ``0: 349, 1: 397`` where a name ends in a digit."""
+    mark = ":" if any(name[-1:].isdigit() for name in classes) else ""
+    return ", ".join(f"{printable(name)}{mark} {count}" for name, count in classes.items())
 
 
 def printable_lines(text: str) -> str:

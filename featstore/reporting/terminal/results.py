@@ -355,12 +355,24 @@ def _evidence_legend(result: Explanations) -> str:
     return "\n".join(lines)
 
 
+SPLITS = ("train", "val", "test")
+
+
+def _in_order(split: str) -> tuple[bool, int, str]:
+    """Splits in the order in which a model meets them, others after them."""
+    return (split not in SPLITS, SPLITS.index(split) if split in SPLITS else 0, split)
+
+
 def check_text(result: extraction.Check) -> str:
     """Findings of an audit."""
     grave = [finding for finding in result.findings if not finding.accepted]
     warnings = sum(finding.severity == "warning" for finding in grave)
-    size_of = f"{counted(result.images, 'image')}, {counted(result.groups, 'group')}"
+    whom = f"of {counted(result.groups, 'patient (group)', 'patients (groups)')}"
+    size_of = f"{counted(result.images, 'image')}{f' {whom}' if result.has_groups else ', no patients given'}"
+    splits = {name: result.splits[name] for name in sorted(result.splits, key=_in_order)}
     about = f"{size_of}, classes: {counts(result.classes)}."
+    if splits:
+        about += f"\nSplits: {counts(splits)}."
     if not result.no_error_found:
         answer = "Errors found: every score on this data set would be false. Mend it first."
     else:
@@ -500,9 +512,8 @@ def _shortcut_text(shortcuts: Mapping[str, Score]) -> str:
     if not shortcuts:
         return ""
     rows = [[name, score_text(score)] for name, score in shortcuts.items()]
-    return "AUC of guessing the class without a network, 95 % interval (0.5 is harmless):\n" + table(
-        None, rows
-    )
+    head = "AUC of a guess without a network, all folds pooled [95 %] (0.5 is harmless):"
+    return f"{head}\n{table(None, rows)}"
 
 
 def score_text(score: Score) -> str:
