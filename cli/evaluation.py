@@ -251,7 +251,7 @@ def plan(
     if json:
         print_json(result.to_json())
     else:
-        print_text(plan_text(result, out))
+        print_screen(plan_text(result, out))
 
 
 @options.reads_data
@@ -522,7 +522,7 @@ def explain(
     networks = ", ".join(prepared.weights)
     say("explain", f"{len(prepared.images.records)} images; loading {networks}", json=json)
     result = explain_prepared(prepared, class_name=class_name, out=out)
-    print_result(result, explanations_text, json=json)
+    print_result(result, lambda found: explanations_text(found, columns()), json=json)
     if result.explanations:
         print_text(f"Maps written to {out}.", err=True)
     finish(result.bad)

@@ -133,10 +133,10 @@ def split_folders(root, names=("0", "1")):
     return root
 
 
-def test_it_tells_the_splits_and_a_count_apart_from_a_class_that_is_a_number(tmp_path):
+def test_it_tells_the_splits_and_a_count_apart_from_a_class_that_is_a_number(tmp_path, phantoms):
     told = check_text(check(split_folders(tmp_path / "data"))).splitlines()
     assert told[1:3] == ["8 images, no patients given, classes: 0: 4, 1: 4.", "Splits: train 6, test 2."]
-    assert "classes: covid 40, normal 40." in check_text(check(make_phantoms(tmp_path / "more")))
+    assert "classes: covid 20, normal 20." in check_text(check(phantoms))
 
 
 def test_it_speaks_of_patients_where_they_are_given_and_of_no_split_where_there_is_none(phantoms):

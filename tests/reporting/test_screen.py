@@ -336,7 +336,7 @@ def test_the_demonstration_is_one_page():
     for width in (80, 100):
         lines = plain(demonstration_screen(shown, width)).split("\n")
         assert len(lines) <= LINES
-        assert max(map(len, lines)) <= 100
+        assert max(map(len, lines)) <= width
         assert lines[0].startswith("Cannot tell yet whether fused ")
         assert any("runs/demo/report.html" in line for line in lines)
         assert lines[-1] == "  featstore compare DATA --out runs/mine"

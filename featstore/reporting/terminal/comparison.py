@@ -363,8 +363,8 @@ def plan_text(plan: Plan, out: Path) -> str:
     )
     return (
         f"Sealed in {out}: is {plan.primary} better than every single network ({', '.join(plan.backbones)})?\n"
-        f"{plan.metric.upper()}, margin {plan.margin:g}; {folds}; {plan.images} images of {plan.groups} groups."
-        f" {known}\nNext: featstore compare DATA --plan {quote(str(out))}"
+        f"{plan.metric.upper()}, margin {plan.margin:g}; {folds}; {plan.images} images of {plan.groups} patients"
+        f" (groups). {known}\nNext: featstore compare DATA --plan {quote(str(out))}"
     )
 
 
@@ -943,7 +943,7 @@ def _prose(text: str, width: int, stress: Stress = "", hanging: str = "") -> Ite
 
 DEMO_ROWS = 8
 """Rows of its table, so that all of it is one page."""
-NEXT = """On your own images (a folder for each class, or a CSV: path,label[,group][,split][,site]):
+NEXT = """On your own images (folders of classes, or a CSV: path,label[,group][,split]):
   featstore check   DATA
   featstore extract DATA --recipe mild --seeds 1-2
   featstore compare DATA --out runs/mine"""

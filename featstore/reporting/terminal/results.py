@@ -301,12 +301,12 @@ def _counts_text(counts: Counts, what: str = "images") -> str:
     return f"Right: {counts.right} of {counts.labelled} {what} with a label ({share:.3f}){seen}."
 
 
-def explanations_text(result: Explanations) -> str:
+def explanations_text(result: Explanations, width: int = WIDTH) -> str:
     """One line per image: its answer, and what of each backbone speaks for it."""
     if not result.explanations:
         return _bad_text(result.bad)
     parts = [
-        _evidence_table(result),
+        _evidence_table(result, width),
         _evidence_legend(result),
         operating_text(result.operating, result.classes),
         f"{result.skipped} other files were passed over." if result.skipped else "",
@@ -315,7 +315,8 @@ def explanations_text(result: Explanations) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _evidence_table(result: Explanations) -> str:
+def _evidence_table(result: Explanations, width: int) -> str:
+    """Where it gets too wide backbones are numbered, the one that carries the answer is marked, and paths are cut."""
     everything = result.explanations
     answers = [one.prediction for one in everything]
     columns: dict[str, Sequence[object]] = {"image": [p.path for p in answers]}
@@ -325,15 +326,34 @@ def _evidence_table(result: Explanations) -> str:
     columns["P(predicted)"] = [f"{p.probability[p.label]:.3f}" for p in answers]
     if not all(p.is_new for p in answers):
         columns["in training"] = [_training_cell(p) for p in answers]
-    columns["carried by"] = [one.carried_by or "none" for one in everything]
+    names = list(everything[0].contributions)
+    carried: dict[str, Sequence[object]] = {"carried by": [one.carried_by or "none" for one in everything]}
+    beside: dict[str, Sequence[object]] = {}
     if len({one.evidence_for for one in everything}) > 1:
-        columns["evidence for"] = [one.evidence_for for one in everything]
-    columns["logit"] = [f"{one.logit:+.2f}" for one in everything]
-    columns |= {
-        name: [f"{one.contributions[name]:+.2f}" for one in everything]
-        for name in everything[0].contributions
+        beside["evidence for"] = [one.evidence_for for one in everything]
+    beside["logit"] = [f"{one.logit:+.2f}" for one in everything]
+    evidence = {name: [f"{one.contributions[name]:+.2f}" for one in everything] for name in names}
+    whole = _columns(columns | carried | beside | evidence)
+    if _widest(whole) <= width:
+        return whole
+    marked = {
+        f"{at}": [f"{one.contributions[name]:+.2f}{'*' * (one.carried_by == name)}" for one in everything]
+        for at, name in enumerate(names, 1)
     }
+    legend = f"{', '.join(f'{at} {name}' for at, name in enumerate(names, 1))}; * carries the answer."
+    numbered = columns | beside | marked
+    room = max(len(p.path) for p in answers) - (_widest(_columns(numbered)) - width)
+    numbered["image"] = [_end_of(printable(p.path), max(room, SHORTEST_PATH)) for p in answers]
+    return f"{_columns(numbered)}\n{legend}"
+
+
+def _columns(columns: Mapping[str, Sequence[object]]) -> str:
+    """Table of columns by their head."""
     return table(list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _widest(text: str) -> int:
+    return max(map(len, text.split("\n")))
 
 
 def _evidence_legend(result: Explanations) -> str:
@@ -344,9 +364,9 @@ def _evidence_legend(result: Explanations) -> str:
     about = approximation_text(result.explanations)
     worst = max(abs(one.remainder) for one in result.explanations)
     within = ", about" if about else f", here within {worst:.0e}"
+    what = f"Evidence in logits, + for {of}, - against. A backbone's number is the mean of its map"
     lines = [
-        f"Evidence in logits, + for {of}, - against. A backbone's number is the mean of its map;",
-        f"with the constant ({known}) they add up to the logit{within}.",
+        f"{what}; with the constant ({known}) they add up to the logit{within}.",
         *filter(None, [about]),
         "A map says what the model used, not what causes the disease.",
     ]
@@ -942,7 +962,7 @@ def drift_text(result: extraction.Drift) -> str:
         [d.backbone, d.rows, d.equal, f"{d.difference:.3g}", _share(d.relative), _drift_verdict(d)]
         for d in result.backbones
     ]
-    header = ["backbone", "vectors", "byte-equal", "largest difference", "of the spread", ""]
+    header = ["backbone", "vectors", "byte-equal", "largest diff.", "of spread", ""]
     bad = [f"{path}: {reason} ({detail})" for path, reason, detail in result.bad]
     parts = [_drift_answer(result), table(header, rows), _listed("images do not decode any more", bad)]
     if result.drifted:
@@ -1028,7 +1048,10 @@ def _more(head: str, lines: Sequence[str]) -> str:
 
 def _ages(entry: InventoryEntry) -> str:
     oldest, newest = (_age(moment) for moment in (entry.oldest, entry.newest))
-    return oldest if oldest == newest else f"{newest} to {oldest}"
+    if oldest == newest:
+        return oldest
+    least, unit = newest.split(" ")
+    return f"{least if oldest.endswith(unit) else newest} to {oldest}"
 
 
 def _age(moment: str) -> str:
