@@ -400,10 +400,13 @@ SHOWN = 15
 
 @options.reads_data
 def predict(
-    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.")],
+    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.", metavar="RUN")],
     images: Annotated[
         list[str],
-        typer.Argument(help="Images, folders of images, CSV files with a column path, or quoted patterns."),
+        typer.Argument(
+            help="Images, folders of images, CSV files with a column path, or quoted patterns.",
+            metavar="IMAGE",
+        ),
     ],
     weights: Annotated[
         list[str] | None,
@@ -473,10 +476,13 @@ def predict(
 
 @options.reads_data
 def explain(
-    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.")],
+    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.", metavar="RUN")],
     images: Annotated[
         list[str],
-        typer.Argument(help="Images, folders of images, CSV files with a column path, or quoted patterns."),
+        typer.Argument(
+            help="Images, folders of images, CSV files with a column path, or quoted patterns.",
+            metavar="IMAGE",
+        ),
     ],
     class_name: Annotated[
         str | None,
@@ -529,8 +535,11 @@ def explain(
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.")],
-    out: Annotated[Path, typer.Argument(help="X.keras, X.onnx, or X.zip for a sealed bundle with its card.")],
+    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.", metavar="RUN")],
+    out: Annotated[
+        Path,
+        typer.Argument(help="X.keras, X.onnx, or X.zip for a sealed bundle with its card.", metavar="OUT"),
+    ],
     weights: options.RunWeights = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     json: options.Json = False,
@@ -552,7 +561,9 @@ def export(
 
 @options.reads_data
 def pack(
-    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` or `compare` left.")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder that `featstore fuse` or `compare` left.", metavar="RUN")
+    ],
     data: options.Data,
     out: Annotated[Path, typer.Option(help="The pack, X.zip.", metavar="PACK.zip")],
     licence: Annotated[
