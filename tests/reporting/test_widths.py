@@ -1,5 +1,6 @@
 """Screens of the smaller commands: nothing wider than a terminal of 80 columns, and nothing lost for that."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,10 +8,15 @@ import pytest
 from featstore.backbones import catalog
 from featstore.reporting.terminal.comparison import plan_text
 from featstore.reporting.terminal.machine import machine_text
-from featstore.reporting.terminal.results import drift_text, explanations_text, inventory_text
+from featstore.reporting.terminal.results import (
+    drift_text,
+    explanations_text,
+    inventory_text,
+    predictions_text,
+)
 from featstore.results.comparison import Looks, Plan
 from featstore.results.extraction import BackboneDrift, Drift
-from featstore.results.fusion import Explanation, Explanations, Prediction
+from featstore.results.fusion import Explanation, Explanations, PatientPrediction, Prediction, Predictions
 from featstore.results.machine import CacheHealth, MachineReport
 from featstore.store.verify import InventoryEntry
 from featstore.tables import wrapped
@@ -51,6 +57,32 @@ def test_evidence_keeps_the_names_where_there_is_room():
     assert widest(text, 120) <= 120
     assert "EfficientNetLite0  EfficientNetLite1  EfficientNetLite2" in text.split("\n")[0]
     assert "carried by" in text
+
+
+def test_answers_to_patients_with_long_names_fit_one_screen_with_those_to_images():
+    images = tuple(
+        Prediction(
+            path=f"a/long/folder/of/slices/patient-{at:03}/slice.png", label="COVID", votes={}, given="COVID",
+            probability={"COVID": 0.75, "NonCOVID": 0.25}, distance=2.0,
+        )
+        for at in range(60)
+    )  # fmt: skip
+    patients = tuple(
+        PatientPrediction(
+            patient=f"covid:Recurrence-of-positive-SARS-CoV-2-RNA-in-C_2020_International-Journal-{at:03}", images=1,
+            label="COVID", probability={"COVID": 0.75, "NonCOVID": 0.25}, given="COVID", unlike=1,
+        )
+        for at in range(60)
+    )  # fmt: skip
+    result = Predictions(
+        run="r", operating={"calibration": None, "threshold": None}, classes=("COVID", "NonCOVID"), files=(),
+        bad=(), predictions=images, patients=patients, pool="mean-logit",
+    )  # fmt: skip
+    text = wrapped(predictions_text(result, 15, WIDTH), WIDTH)
+    assert widest(text) <= WIDTH
+    assert len(text.split("\n")) <= 40
+    assert "`featstore fuse DATA --unit group`" in text, "a command stays on one line"
+    assert re.search(r"^covid:\S*\.\.\S*nal-000 ", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from featstore.evaluation.metrics import METRICS, PRIMARY
 from featstore.findings import counted, with_reasons
 from featstore.images.reading import REASONS
 from featstore.images.recipe import range_option, view_name
-from featstore.reporting.terminal.comparison import CUT, operating_text
+from featstore.reporting.terminal.comparison import CUT, cut, operating_text
 from featstore.reporting.verdict import approximation_text, findings_text, pooled_text
 from featstore.tables import SHORT, WIDTH, counts, duration, interval_text, printable, size, table
 
@@ -57,8 +57,10 @@ cropped); odd layouts and names; what is guessed without a network.
 Wrong labels and other hospitals cannot be seen from here."""
 LONGEST_TABLE = 15
 """Rows of a table; what has more is told by the backbone, or cut."""
-SHORTEST_PATH = 24
-"""Characters of a path that are always shown."""
+SHORTEST_PATH, SHORTEST_NAME = 24, 12
+"""Characters of a path, and of the name of a patient, that are always shown."""
+FEW_PATIENTS = 4
+"""Patients whose table takes no room from that of images."""
 
 
 def extraction_text(result: extraction.Extraction) -> str:
@@ -99,12 +101,14 @@ def predictions_text(result: Predictions, most: int | None = None, width: int = 
     """How many of each class, then one line per image or page, of which at most `most` are shown."""
     if not result.predictions:
         return _bad_text(result.bad)
+    if most is not None and len(result.patients) > FEW_PATIENTS:
+        most = (most + 1) // 2  # two tables
     shown = result.predictions[:most]
     more = len(result.predictions) - len(shown)
     images = _predictions_table(result, shown, width) + (
         f"\nand {more} more: --csv prints all" if more else ""
     )
-    whole = _patients_text(result, most)
+    whole = _patients_text(result, most, width)
     parts = [
         _answers_text(result),
         _scores_text(result),
@@ -157,7 +161,7 @@ def _told_scores(scores: Mapping[str, Score]) -> str:
     return ", ".join(told) + ("; a class is missing" if scores[PRIMARY].value is None else "")
 
 
-def _patients_text(result: Predictions, most: int | None) -> str:
+def _patients_text(result: Predictions, most: int | None, width: int) -> str:
     """An answer per patient, and at what operating point; or that no patients are known."""
     if not result.patients:
         return (
@@ -175,24 +179,29 @@ def _patients_text(result: Predictions, most: int | None) -> str:
     if any(p.given for p in result.patients):
         columns["label"] = [p.given or "" for p in shown]
     columns["predicted"] = [p.label for p in shown]
-    columns |= _probability_columns(shown, result.classes)
-    columns |= _doubts(result, shown, {"unlike training": [p.unlike or "" for p in shown]})
+    after = _doubts(result, shown, {"unlike training": [p.unlike or "" for p in shown]})
     if not all(p.is_new for p in result.patients):
-        columns["in training"] = [p.in_training or ("" if p.is_new else "by a network") for p in shown]
+        after["in training"] = [p.in_training or ("" if p.is_new else "by a network") for p in shown]
     told = Counter(p.label for p in result.patients)
     called = counts({name: told[name] for name in result.classes if told[name]})
     head = f"{counted(len(result.patients), 'patient')}: {called}. {pooled_text(result.pool)}"
     if not result.chosen_for_patients:
         head += (
             " The operating point was chosen for images, and this is a convenience;"
-            " featstore fuse --unit group chooses one for patients."
+            " `featstore fuse DATA --unit group` chooses one for patients."
         )
     more = len(result.patients) - len(shown)
     below = f"\nand {more} more: --json and --out have all" if more else ""
     left = (
         f"\n{counted(result.without_patient, 'image')} of no known patient." if result.without_patient else ""
     )
-    return f"{head}\n{table(list(columns), list(zip(*columns.values(), strict=True)))}{below}{left}"
+    whole = columns | _probability_columns(shown, result.classes) | after
+    columns |= {"P(predicted)": [f"{p.probability[p.label]:.3f}" for p in shown]} | after
+    if _widest(_columns(whole)) <= width:
+        columns = whole
+    room = max(len(p.patient) for p in shown) - (_widest(_columns(columns)) - width)
+    columns["patient"] = [cut(printable(p.patient), max(room, SHORTEST_NAME)) for p in shown]
+    return f"{head}\n{_columns(columns)}{below}{left}"
 
 
 def _doubts(
@@ -211,7 +220,7 @@ def _abstention_text(result: Predictions) -> str:
     """What a model keeps to abstain by, and what it lacks."""
     told, lacking = [], []
     if result.alpha is None:
-        lacking.append("no prediction sets (featstore fuse --abstain 0.1)")
+        lacking.append("no prediction sets (`featstore fuse DATA --abstain 0.1`)")
     else:
         told.append(
             f"Set, {1 - result.alpha:.0%}: of new patients of a class at least so many have it in their set, if they"
