@@ -509,10 +509,14 @@ _READING: dict[str, tuple[Any, Any]] = {
 
 
 def parse_names(text: str | None) -> list[str] | None:
-    """``A,B`` as a list; commas in brackets, as in ``A=a.onnx[mean=0,std=1],B``, part nothing."""
+    """``A,B`` as a list; commas in brackets and in the path of a file, as in ``A=x,y.onnx[std=1],B``, part nothing."""
     if text is None:
         return None
-    return [name for part in re.split(r",(?![^\[\]]*\])", text) if (name := part.strip())]
+    return [name for found in _NAME.finditer(text) if (name := found[0].strip())]
+
+
+_NAME = re.compile(r"\s*[\w-]+=[^=\[\]]*?\.onnx(?:\[[^\]]*\])?(?=\s*(?:,|$))|(?:\[[^\]]*\]|[^,])+")
+"""A file of one's own, ``NAME=FILE.onnx[SETTINGS]``, or whatever stands between two commas."""
 
 
 def parse_codes(entries: list[str] | None) -> list[str]:
