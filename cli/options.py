@@ -509,7 +509,7 @@ _READING: dict[str, tuple[Any, Any]] = {
 
 
 def parse_names(text: str | None) -> list[str] | None:
-    """``A,B`` as a list; commas in brackets and in the path of a file, as in ``A=x,y.onnx[std=1],B``, part nothing."""
+    """``A,B`` as a list; commas in brackets and in the path of a file, ``A=x,y.onnx[std=1],B``, part nothing."""
     if text is None:
         return None
     return [name for found in _NAME.finditer(text) if (name := found[0].strip())]
