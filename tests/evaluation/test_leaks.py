@@ -6,8 +6,10 @@ under another name, so that whoever splits by name alone learns the answers by h
 
 import csv
 import io
+import re
 import unicodedata
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,3 +168,7 @@ def test_a_patient_merged_across_the_data_sets_own_split_counts_the_images_that_
         counted = Counter((row.get("contestant"), row["group"]) for row in by_image)
         assert counted == {(row.get("contestant"), row["group"]): int(row["images"]) for row in by_patient}
         assert Counter(counted.values()) == {2: 14 * len(candidates), 1: 6 * len(candidates)}
+    report = featstore.write_report([tmp_path / "two"], out=tmp_path / "report.html")
+    page = " ".join(re.sub(r"<[^>]+>", " ", Path(report).read_text()).split())
+    assert "6 of the images of train were not learned from: the same pictures are tested (FS103)." in page
+    assert "26 images, 6 of them left out" in page

@@ -146,6 +146,14 @@ def _rest(classes: Mapping[str, int], scored: Sequence[Members]) -> Members:
     return Members("split", "train", left, Count(sum(count.images for count in left.values())))
 
 
+def _left_out(record: RunRecord) -> int:
+    """Training images that a fit did not learn from, since the same pictures are tested under another patient."""
+    if not isinstance(record.outcome, Fusion):
+        return 0
+    images: int = record.matrix["images"]
+    return max(0, images - sum(record.outcome.sizes.values()))
+
+
 def table_one(record: RunRecord, dataset: Dataset | None) -> Table | None:
     """Patients and images by class, split and site; None of a run that scored nothing."""
     if record.outcome is None:
@@ -165,6 +173,10 @@ def table_one(record: RunRecord, dataset: Dataset | None) -> Table | None:
         if listed > used
         else ""
     )
+    if left := _left_out(record):
+        merged += (
+            f" {left} of the images of train were not learned from: the same pictures are tested (FS103)."
+        )
     return Table(
         f"{'Patients (images)' if named else 'Images'} by class",
         ("", *record.matrix["classes"], "All"),
@@ -201,6 +213,8 @@ def flow_of(record: RunRecord, dataset: Dataset | None) -> Picture | None:
             ]
             for row in splits
         }
+        if left := _left_out(record):
+            parts["train"][0] += f", {left:,} of them left out"
     else:
         parts = {
             label: [
