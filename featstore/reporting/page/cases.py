@@ -92,12 +92,14 @@ def members(record: RunRecord, dataset: Dataset | None) -> list[Members]:
     is_compared = isinstance(record.outcome, Comparison)
     is_whole = isinstance(record.outcome, Comparison) and not record.outcome.own_split
     if dataset is not None:
+        # Merged patients bear one name in the run; the table is about those that the data set names.
+        own = dataset.manifest.has_groups
         rows = [
             (
                 (r.split or "") if is_compared else known.get(r.id, (r.split or "train",))[0],
                 r.site or "",
                 r.label,
-                known[r.id][2] if r.id in known else r.group,
+                r.group if own or r.id not in known else known[r.id][2],
             )
             for r in dataset.images.values()
             if not is_whole or r.id in known
@@ -214,7 +216,7 @@ def flow_of(record: RunRecord, dataset: Dataset | None) -> Picture | None:
             for row in splits
         }
         if left := _left_out(record):
-            parts["train"][0] += f", {left:,} of them left out"
+            parts["train"].insert(1, f"{left:,} left out (FS103)")
     else:
         parts = {
             label: [
