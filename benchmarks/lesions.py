@@ -12,36 +12,16 @@ from __future__ import annotations
 import argparse
 import csv
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 import featstore
-from featstore import phantom
 from featstore.api.explain import add_maps
+from featstore.phantom import lesion_masks
 
-SLICES, VISIBLE = 2, 8
-"""Slices of a patient, and grey levels from which on a difference is a lesion."""
-
-
-def lesions(patients: int, size: int) -> dict[str, np.ndarray]:
-    """Which pixels of each slice of the ill are lesion, by file name; data set 0 of `featstore.make_phantoms`."""
-    found = {}
-    for number, (label, site, severity) in enumerate(phantom._assignments(patients, 0)):
-        if label != "covid":
-            continue
-        patient = phantom.draw_patient(label, severity, np.random.default_rng([0, number]))
-        healthy = replace(patient, findings=replace(patient.findings, opacities=()))
-        for index, z in enumerate(phantom._levels(SLICES, np.random.default_rng([0, number, 0]))):
-            ill, well = (
-                phantom.render(
-                    who, z, size, phantom.SCANNERS[site], np.random.default_rng([0, number, 1 + index])
-                ).astype(float)
-                for who in (patient, healthy)
-            )
-            found[f"p{number:03d}-s{index}.png"] = np.abs(ill - well) > VISIBLE
-    return found
+SLICES = 2
+"""Of a patient."""
 
 
 def shares(maps: list[np.ndarray], masks: list[np.ndarray]) -> tuple[float, float]:
@@ -71,8 +51,11 @@ def main() -> None:
         with (work / "run" / "predictions.csv").open() as lines:
             held_out = [row["path"] for row in csv.DictReader(lines) if row["label"] == "covid"]
         result = featstore.explain(work / "run", [str(work / "ct" / path) for path in held_out])
-        masks = lesions(asked.patients, asked.size)
-        shown = [(one, masks[Path(one.prediction.path).name]) for one in result.explanations]
+        masks = lesion_masks(patients=asked.patients, slices=SLICES, size=asked.size)
+        shown = [
+            (one, masks[Path(one.prediction.path).relative_to(work / "ct").as_posix()])
+            for one in result.explanations
+        ]
         print(f"{len(shown)} held-out slices with lesions\nevidence            in lesions   area  ratio")
         named = {name: [one.maps[name] for one, _ in shown] for name in shown[0][0].maps}
         for name, maps in (named | {"sum": [one.total for one, _ in shown]}).items():
